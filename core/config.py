@@ -1,0 +1,133 @@
+"""Settings: one pydantic class a thing, keyword-only, frozen, unknown keys refused with the nearest known one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import pydantic
+from pydantic import Field
+
+from t2i.core.errors import UserError, nearest
+
+
+class Config(pydantic.BaseModel):
+    """Base of all settings."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], where: str) -> Self:
+        """These settings, checked. Raises UserError, one line, naming `where`, the key and the remedy."""
+        try:
+            return cls(**settings)
+        except pydantic.ValidationError as error:
+            raise UserError(f"{where}: {_explain(cls, error)}") from None
+
+
+def _explain(cls: type[pydantic.BaseModel], error: pydantic.ValidationError) -> str:
+    """The first error of a validation, in one line."""
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(cls, path[:-1])
+        prefix = "".join(part + "." for part in path[:-1])
+        return f"no setting is named '{key}'{nearest(key, [prefix + name for name in known])}"
+    if first["type"] == "missing":
+        return f"setting '{key}' is missing"
+    given = repr(first["input"])
+    return f"setting '{key}' = {given[:80]}: {first['msg'].removeprefix('Value error, ')}" if key else first["msg"]
+
+
+def _fields_at(cls: type[pydantic.BaseModel], path: list[str]) -> list[str]:
+    """Names of the fields of the nested settings class at `path` (those of `cls` itself where it cannot be told)."""
+    for part in path:
+        info = cls.model_fields.get(part)
+        inner = info.annotation if info else None
+        if not (isinstance(inner, type) and issubclass(inner, pydantic.BaseModel)):
+            return []
+        cls = inner
+    return list(cls.model_fields)
+
+
+class Augment(Config):
+    """How a training image is varied. scale: loaded at scale * image_size and cropped at random; flip: mirrored
+    half of the time (not where captions speak of left and right)."""
+
+    scale: float = Field(1.0, ge=1.0, le=4.0)
+    flip: bool = False
+
+
+class EngineConfig(Config):
+    """Settings of the training engine: the same names for every model.
+
+    steps: optimizer steps of the whole run, all stages together. minutes: the same as a time budget; set, it wins.
+    batch_size: images a step over all processes. accumulate: batches whose gradients are averaged into one update.
+    seed: of initial weights, order, captions and noise.
+    log_every, sample_every, checkpoint_every: steps. keep: checkpoints kept.
+    ema_decay: of the averaged weights that are sampled (0: none); it warms up as (1 + n) / (10 + n).
+    grad_clip: maximal norm of the gradients of one update (0: none). warmup: steps of linear learning-rate warm-up.
+    lr_schedule: what follows, over the rest of the stage. lr_floor: where cosine and linear end, as a share of lr.
+    precision: no (float32), bf16 or fp16. compile: torch.compile the trainer's modules. channels_last: memory format.
+    workers: loader processes (0: in the training process). threads: torch's threads (0: torch's own choice).
+    tensorboard: write TensorBoard files too. on_nan: stop, or skip the update, when a loss or gradient is not finite.
+    """
+
+    steps: int = Field(1000, ge=1)
+    minutes: float | None = Field(None, gt=0)
+    batch_size: int = Field(32, ge=1)
+    accumulate: int = Field(1, ge=1)
+    seed: int = Field(0, ge=0, lt=2**63)
+    log_every: int = Field(50, ge=1)
+    sample_every: int = Field(1000, ge=1)
+    checkpoint_every: int = Field(1000, ge=1)
+    keep: int = Field(2, ge=1)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    grad_clip: float = Field(0.0, ge=0)
+    warmup: int = Field(0, ge=0)
+    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    lr_floor: float = Field(0.0, ge=0, le=1)
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    compile: bool = False
+    channels_last: bool = False
+    workers: int = Field(0, ge=0)
+    threads: int = Field(0, ge=0)
+    tensorboard: bool = False
+    on_nan: Literal["stop", "skip"] = "stop"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named instance of a model's settings, with the data, encoder and sampler that go with it.
+
+    `settings` are the model's; `data`, `encoder` and `sampler` are (registry name, settings).
+    """
+
+    settings: Mapping[str, Any]
+    data: tuple[str, Mapping[str, Any]] = ("shapes", {})
+    encoder: tuple[str, Mapping[str, Any]] = ("words", {})
+    sampler: tuple[str, Mapping[str, Any]] = ("direct", {})
+
+
+class ModelConfig(EngineConfig):
+    """Base of every model's settings: the engine's, the picture size, and (in the subclass) the model's own."""
+
+    image_size: int = Field(32, ge=8)
+    augment: Augment = Augment()
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Preset]:
+        """The presets by name: "tiny", the paper's, ..."""
+        raise TypeError(f"{cls.__name__} declares no presets")
+
+
+class DataConfig(Config):
+    """Base of every data set's settings. image_size: set by the run to the size that the model loads.
+
+    dir: the folder, where the data set lives in one.
+    """
+
+    image_size: int = Field(32, ge=8)
+    dir: str | None = None

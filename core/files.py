@@ -1,0 +1,146 @@
+"""Files that are there whole or not at all, and folders whose every byte is accounted for.
+
+A sealed folder holds `manifest.json` with the size and SHA-256 of each file. It is written beside its place and moved
+there in one step, so a folder with its final name is complete. Only safetensors and JSON are read: nothing can run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from t2i.core.errors import UserError
+
+MANIFEST = "manifest.json"
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file atomically and durably: after a crash it holds the old bytes or the new ones."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path, what: str) -> Any:
+    """The JSON document at `path`; UserError naming `what` if it is missing or no JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{what}: cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{what}: {path} is not JSON ({str(error)[:80]}); restore the file or start anew") from None
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
+    """Writes tensors as safetensors. Tensors that share memory are written once each."""
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, path)
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def load_tensors(path: Path, what: str) -> dict[str, Any]:
+    """The tensors of a safetensors file; UserError naming `what` if it is missing or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except OSError as error:
+        raise UserError(f"{what}: cannot read {path}: {error.strerror or error}") from None
+    except (SafetensorError, ValueError, KeyError, MemoryError, OverflowError) as error:
+        raise UserError(f"{what}: {path} is no sound safetensors file ({str(error)[:80]})") from None
+
+
+@contextmanager
+def sealed(folder: Path) -> Iterator[Path]:
+    """A folder to fill; when the block ends well it is sealed and moved to `folder`, replacing what is there."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        seal(temporary)
+        _replace_folder(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def seal(folder: Path) -> None:
+    """Writes the manifest of everything in `folder`, and makes all of it durable."""
+    files = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with open(path, "rb+") as file:
+            files[path.relative_to(folder).as_posix()] = {
+                "size": path.stat().st_size,
+                "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+            }
+            os.fsync(file.fileno())
+    write_json(folder / MANIFEST, {"format": 1, "files": files})
+
+
+def verify(folder: Path, what: str) -> None:
+    """Raises UserError, naming the file, unless the folder holds just what its manifest says."""
+    manifest = read_json(folder / MANIFEST, what)
+    try:
+        files = {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(f"{what}: {folder / MANIFEST} is no manifest; restore the folder or start anew") from None
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
+    for name in sorted(files.keys() ^ present):
+        state = "is missing" if name in files else "does not belong there"
+        raise UserError(f"{what}: {folder / name} {state}; restore the folder or start anew")
+    for name, (size, sha256) in files.items():
+        with open(folder / name, "rb") as file:
+            if os.fstat(file.fileno()).st_size != size or hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise UserError(f"{what}: {folder / name} is damaged (its SHA-256 is not the manifest's)")
+
+
+def _replace_folder(source: Path, target: Path) -> None:
+    """Moves `source` to `target`. Folders cannot be swapped in one step, so an old one steps aside first; `settle`
+    brings it back if we die between the two moves."""
+    aside = target.with_name(f".{target.name}.old")
+    if target.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(target, aside)
+    os.replace(source, target)
+    _sync_folder(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def settle(folder: Path) -> None:
+    """Undoes half a replacement of `folder`, if a crash left one."""
+    aside = folder.with_name(f".{folder.name}.old")
+    if aside.exists() and not folder.exists():
+        os.replace(aside, folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes renames in `folder` durable, where the system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows cannot open folders
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

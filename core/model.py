@@ -1,0 +1,203 @@
+"""A model that can be sampled: a generator and a text encoder, built, saved, loaded and drawn from.
+
+from t2i.core import load; images = load("RUN").sample(["a red circle"], sampler="ddim", steps=50, seed=0)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from t2i.core.errors import UserError
+from t2i.core.files import load_tensors, read_json, save_tensors, sealed, settle, verify, write_json
+from t2i.core.generator import Generator
+from t2i.core.images import to_bytes
+from t2i.core.noise import PromptNoise
+from t2i.core.registry import registry
+from t2i.core.runs import Choice, Run, RunConfig, chosen
+from t2i.core.sampler import Sampler, SamplerConfig, check_fit
+from t2i.core.specs import resolve
+from t2i.core.text import TextEncoder
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One sampled picture: uint8 (H, W, 3), with the indexes that key its noise."""
+
+    prompt: int
+    sample: int
+    image: np.ndarray
+
+
+class Model:
+    """A generator with its text encoder and the sampler it is drawn with by default."""
+
+    def __init__(self, config: RunConfig, generator: Generator, text_encoder: TextEncoder) -> None:
+        self.config = config
+        self.generator = generator
+        self.text_encoder = text_encoder
+
+    def to(self, device: torch.device | str) -> Model:
+        self.generator.to(device)
+        self.text_encoder.to(device)
+        return self
+
+    def sampler(
+        self, name: str | None = None, *, steps: int | None = None, guidance: float | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Choice[SamplerConfig]:  # fmt: skip
+        """The sampler to use: the model's own, or another that fits its family, with settings laid over the default's
+        (those of the model's preset where it is the same sampler)."""
+        default = self.config.sampler
+        name = name or default.name
+        given = dict(settings or {})
+        given |= {} if steps is None else {"steps": steps}
+        given |= {} if guidance is None else {"guidance": guidance}
+        spec = registry().samplers[name]
+        fitting = [s.name for s in registry().samplers if self.generator.family in s.families]
+        check_fit(name, spec.families, self.config.model, self.generator.family, fitting)
+        kept = default.config.model_dump() if name == default.name else {}
+        if name != default.name:  # how strongly to guide is the model's affair, whatever the sampler
+            kept = {"guidance": default.config.guidance}
+        return chosen(registry().samplers, name, {**kept, **given}, "sampler")
+
+    def draw(
+        self,
+        prompts: Sequence[str],
+        *,
+        n: int = 1,
+        seed: int = 0,
+        sampler: Choice[SamplerConfig] | None = None,
+        batch_size: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[list[Drawn]]:
+        """Pictures in batches, prompt by prompt, `n` of each. Noise depends on (seed, prompt index, sample index)
+        alone. progress(done, total) counts pictures."""
+        choice = sampler or self.sampler()
+        drawing: Sampler = resolve(registry().samplers[choice.name].build)(choice.config)
+        jobs = [(p, s) for p in range(len(prompts)) for s in range(n)]
+        size = batch_size or default_batch(self.generator.image_size)
+        self.generator.eval()
+        self.text_encoder.eval()
+        for start in range(0, len(jobs), size):
+            part = jobs[start : start + size]
+            images = self._batch(drawing, [prompts[p] for p, _ in part], PromptNoise(seed, tuple(part), self.device))
+            if progress:
+                progress(start + len(part), len(jobs))
+            yield [Drawn(p, s, image) for (p, s), image in zip(part, images, strict=True)]
+
+    def _batch(self, sampler: Sampler, captions: list[str], noise: PromptNoise) -> np.ndarray:
+        with torch.no_grad():
+            text = self.text_encoder.encode(captions)
+            null = self.text_encoder.null(len(captions)) if sampler.config.guidance != 1 else None
+            return to_bytes(sampler.sample(self.generator, text, noise, null))
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        *,
+        n: int = 1,
+        seed: int = 0,
+        sampler: str | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        settings: Mapping[str, Any] | None = None,
+        batch_size: int | None = None,
+    ) -> list[Image.Image]:
+        """`n` pictures of each prompt, prompt by prompt."""
+        choice = self.sampler(sampler, steps=steps, guidance=guidance, settings=settings)
+        batches = self.draw(prompts, n=n, seed=seed, sampler=choice, batch_size=batch_size)
+        return [Image.fromarray(drawn.image) for batch in batches for drawn in batch]
+
+    @property
+    def device(self) -> torch.device:
+        return self.generator.device
+
+    def save(self, folder: Path) -> None:
+        """Writes a sealed folder that `load_model` reads: settings, weights and assets."""
+        with sealed(folder) as place:
+            write_json(place / "config.json", {"format": 1, "run": self.config.dump()})
+            for name, module in self._parts():
+                save_tensors(place / f"{name}.safetensors", _owned_tensors(module))
+                (place / name).mkdir()
+                module.save_assets(place / name)
+
+    def _parts(self) -> list[tuple[str, Generator | TextEncoder]]:
+        return [("generator", self.generator), ("text_encoder", self.text_encoder)]
+
+
+def default_batch(image_size: int) -> int:
+    """Pictures sampled at once: throughput levels off near 64 pictures of 64 px."""
+    return max(1, min(64, 64 * 64**2 // image_size**2))
+
+
+def build(config: RunConfig, assets: Path | None = None) -> Model:
+    """A model with fresh weights (drawn from torch's global generator), or, given the folder of a saved model, one
+    whose assets come from there (its weights are then still to be loaded)."""
+    spec, encoder = registry().models[config.model], registry().encoders[config.encoder.name]
+    text_encoder = resolve(encoder.build)(config.encoder.config, assets / "text_encoder" if assets else None)
+    generator = resolve(spec.generator)(config.settings, text_encoder.shape, assets / "generator" if assets else None)
+    return Model(config, generator, text_encoder)
+
+
+def load_model(folder: Path) -> Model:
+    """The model in a folder that `Model.save` wrote. UserError if anything in it is missing, damaged or foreign."""
+    what = f"model {folder}"
+    settle(folder)
+    if not folder.is_dir():
+        raise UserError(f"{what}: no such folder; train one with 't2i train' or name another with --run")
+    verify(folder, what)
+    document = read_json(folder / "config.json", what)
+    run = document.get("run") if isinstance(document, dict) else None
+    model = build(RunConfig.parse(run if isinstance(run, dict) else {}, str(folder / "config.json")), folder)
+    for name, module in model._parts():
+        load_state(module, load_tensors(folder / f"{name}.safetensors", what), f"{what}: {name}.safetensors")
+    return model
+
+
+def load(run: str | Path, device: str | None = None) -> Model:
+    """The model of a run directory (or of a folder `model` itself), ready to sample on the best device there is."""
+    path = Path(run)
+    if not path.is_dir():
+        raise UserError(f"run {path}: no such directory; 't2i train' makes one")
+    folder = path if (path / "generator.safetensors").exists() else Run(path).model
+    return load_model(folder).to(device or best_device())
+
+
+def best_device() -> torch.device:
+    """An accelerator if there is one, else the processor."""
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
+
+
+def load_state(module: nn.Module, state: Mapping[str, torch.Tensor], what: str) -> None:
+    """Loads weights; UserError naming the first three tensors that are missing, surplus or misshapen."""
+    own = _owned_tensors(module)
+    problems = [f"{name} is missing" for name in own if name not in state]
+    problems += [f"{name} is surplus" for name in state if name not in own]
+    problems += [
+        f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(f"{what} does not fit the network: {'; '.join(problems[:3])}{more}")
+    module.load_state_dict(dict(state), strict=False)
+
+
+def _owned_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict with shared tensors once, under their first name (safetensors refuses shared memory)."""
+    seen: set[int] = set()
+    owned = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            owned[name] = tensor.detach()
+    return owned

@@ -1,0 +1,194 @@
+"""The registry: finds plugins through entry points and keeps what they declare, with where it came from.
+
+Nothing here imports a network: plugins hand in light specifications, which are resolved when they are chosen.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+from typing import Any, Generic, TypeVar, cast
+
+import pluggy
+
+from t2i.core import hooks, specs
+from t2i.core.errors import T2IError, UserError, nearest
+
+HOOKS: dict[str, tuple[str, type[specs.Spec]]] = {
+    "models": ("t2i_models", specs.ModelSpec),
+    "samplers": ("t2i_samplers", specs.SamplerSpec),
+    "encoders": ("t2i_text_encoders", specs.TextEncoderSpec),
+    "datasets": ("t2i_datasets", specs.DatasetSpec),
+    "features": ("t2i_features", specs.FeatureSpec),
+    "metrics": ("t2i_metrics", specs.MetricSpec),
+    "benchmarks": ("t2i_benchmarks", specs.BenchmarkSpec),
+}
+"""Kind of thing -> (the hook that declares it, the class of its specifications)."""
+
+S = TypeVar("S", bound=specs.Spec)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a plugin came from. distribution and version are "?" for plugins registered in a running program."""
+
+    plugin: str
+    distribution: str = "?"
+    version: str = "?"
+
+    def __str__(self) -> str:
+        return f"plugin '{self.plugin}' of {self.distribution} {self.version}"
+
+
+@dataclass
+class Loaded:
+    """One plugin: its origin, the names it registered by kind, and why it is not (wholly) there, if so."""
+
+    origin: Origin
+    names: dict[str, list[str]] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass
+class Table(Generic[S]):
+    """All specifications of one kind, by name."""
+
+    kind: str
+    entries: dict[str, tuple[S, Origin]] = field(default_factory=dict)
+    clashes: dict[str, tuple[Origin, Origin]] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> S:
+        """The specification of that name. UserError names the nearest one, or both owners of a disputed name."""
+        singular = self.kind.removesuffix("s")
+        if name in self.clashes:
+            first, second = self.clashes[name]
+            raise UserError(f"two plugins register the {singular} '{name}': {first} and {second}; uninstall one")
+        if name not in self.entries:
+            raise UserError(f"no {singular} is named '{name}'{nearest(name, self.entries)}")
+        return self.entries[name][0]
+
+    def __iter__(self) -> Iterator[S]:
+        return (self.entries[name][0] for name in sorted(self.entries))
+
+    def origin(self, name: str) -> Origin:
+        self[name]
+        return self.entries[name][1]
+
+    def add(self, spec: S, origin: Origin) -> None:
+        """Takes a specification; a name taken twice belongs to nobody, and asking for it names both."""
+        if spec.name in self.clashes:
+            return
+        if spec.name in self.entries:
+            self.clashes[spec.name] = (self.entries.pop(spec.name)[1], origin)
+        else:
+            self.entries[spec.name] = (spec, origin)
+
+
+class Registry:
+    """What all plugins declare, by kind. Plugins that fail are kept in `plugins` with their reason, and skipped."""
+
+    def __init__(self) -> None:
+        self._manager = pluggy.PluginManager(hooks.GROUP)
+        self._manager.add_hookspecs(hooks)
+        self.plugins: list[Loaded] = []
+        self.models: Table[specs.ModelSpec] = Table("models")
+        self.samplers: Table[specs.SamplerSpec] = Table("samplers")
+        self.encoders: Table[specs.TextEncoderSpec] = Table("encoders")
+        self.datasets: Table[specs.DatasetSpec] = Table("datasets")
+        self.features: Table[specs.FeatureSpec] = Table("features")
+        self.metrics: Table[specs.MetricSpec] = Table("metrics")
+        self.benchmarks: Table[specs.BenchmarkSpec] = Table("benchmarks")
+
+    def table(self, kind: str) -> Table[Any]:
+        return cast("Table[Any]", getattr(self, kind))
+
+    def load(self, points: Iterable[EntryPoint]) -> None:
+        """Loads plugins from entry points, each one guarded: a broken plugin is noted and skipped."""
+        for point in points:
+            distribution = point.dist
+            origin = Origin(
+                point.name, distribution.name if distribution else "?", distribution.version if distribution else "?"
+            )
+            self._guarded(origin, point.load)
+
+    def register(self, plugin: ModuleType | object, name: str) -> None:
+        """Registers a plugin object of the running program (tests, notebooks)."""
+        self._guarded(Origin(name), lambda: plugin)
+
+    def _guarded(self, origin: Origin, load: Callable[[], object]) -> None:
+        loaded = Loaded(origin)
+        self.plugins.append(loaded)
+        try:
+            plugin = load()
+            if self._manager.register(plugin, name=f"{origin.distribution}:{origin.plugin}") is None:
+                raise ValueError("it is blocked")
+            self._collect(plugin, loaded)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit too: a plugin must not be able to end the program
+            loaded.error = f"{type(error).__name__}: {_first_line(error)}"
+            if os.environ.get("T2I_STRICT") == "1":
+                raise T2IError(f"{origin}: {loaded.error}") from error
+
+    def _collect(self, plugin: object, loaded: Loaded) -> None:
+        """Calls the plugin's hooks and files what they return; nothing is filed unless all of it is sound."""
+        found: list[tuple[str, specs.Spec]] = []
+        for kind, (hook, spec_class) in HOOKS.items():
+            for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+                if implementation.plugin is plugin:
+                    found += [(kind, spec) for spec in _checked(implementation.function(), spec_class, hook)]
+        for kind, spec in found:
+            loaded.names.setdefault(kind, []).append(spec.name)
+            table = self.table(kind)
+            table.add(spec, loaded.origin)
+            if spec.name in table.clashes:
+                first, second = table.clashes[spec.name]
+                loaded.error = f"its {kind.removesuffix('s')} '{spec.name}' is also registered by {first}"
+                if os.environ.get("T2I_STRICT") == "1":
+                    raise UserError(f"two plugins register the {kind.removesuffix('s')} '{spec.name}': {first}, {second}")
+
+    def broken(self) -> list[Loaded]:
+        """The plugins that failed, wholly or in part."""
+        return [plugin for plugin in self.plugins if plugin.error]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0][:300]
+
+
+def _checked(returned: object, spec_class: type[specs.Spec], hook: str) -> list[specs.Spec]:
+    """What a hook returned, if it is a sequence of sound specifications of the right class."""
+    if not isinstance(returned, (list, tuple)):
+        raise TypeError(f"{hook} returned {type(returned).__name__}, not a list of {spec_class.__name__}")
+    for spec in returned:
+        if not isinstance(spec, spec_class):
+            raise TypeError(f"{hook} returned a {type(spec).__name__} in its list, not a {spec_class.__name__}")
+        if not isinstance(spec.name, str) or not _is_name(spec.name):
+            raise ValueError(f"{hook}: {spec.name!r} is no name (lower-case letters, digits, '-', '_' and '.')")
+    return list(returned)
+
+
+def _is_name(text: str) -> bool:
+    return bool(text) and text[0].isalnum() and all(c in "-_." or (c.isascii() and c.isalnum()) for c in text) and (
+        text == text.lower()
+    )
+
+
+@cache
+def registry() -> Registry:
+    """The registry of the installed plugins, built at first use. T2I_PLUGINS=a,b loads only those."""
+    only = [name for name in os.environ.get("T2I_PLUGINS", "").split(",") if name]
+    points = sorted(entry_points(group=hooks.GROUP), key=lambda point: point.name)
+    if only:
+        for name in only:
+            if name not in {point.name for point in points}:
+                hint = nearest(name, {point.name for point in points})
+                raise UserError(f"T2I_PLUGINS names '{name}', but no such plugin is installed{hint}")
+        points = [point for point in points if point.name in only]
+    loaded = Registry()
+    loaded.load(points)
+    return loaded

@@ -1,0 +1,96 @@
+"""Trainers: one training stage each. The engine gives batches and updates; a trainer holds the mathematics."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from t2i.core.generator import Generator
+from t2i.core.noise import StepNoise
+from t2i.core.text import TextEncoder, TextFeatures
+
+Losses = dict[str, Tensor]
+"""Named scalars for the log. Tensors, detached by the engine: reading them would wait for the device."""
+
+
+@dataclass
+class Batch:
+    """One batch, on the engine's device.
+
+    images: (B, 3, H, W) float in [-1, 1]. captions, keys: B of each. extras: the data set's, stacked where numeric.
+    noise: the draws of this step; every random number of a step comes from here, so that a resumed run, or one on
+    another number of processes, sees the same ones.
+    """
+
+    images: Tensor
+    captions: tuple[str, ...]
+    keys: tuple[str, ...]
+    noise: StepNoise
+    encode: Callable[[Sequence[str]], TextFeatures]
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def text(self) -> TextFeatures:
+        """Features of the captions. With gradients if the stage trains the encoder; else cached, without."""
+        return self.encode(self.captions)
+
+    def null(self) -> TextFeatures:
+        """Features of "no caption", one row an image."""
+        return self.encode([""] * len(self.captions))
+
+
+class Engine(Protocol):
+    """What a trainer may ask of the engine."""
+
+    @property
+    def progress(self) -> float:
+        """How much of the stage is done, 0 to 1."""
+
+    def update(self, name: str, loss: Tensor) -> None:
+        """Backward into the parameters of `optimizers[name]` only, then (when enough batches have accumulated)
+        averaging over processes, finite check, clipping, and the optimizer's and schedule's step."""
+
+    def shifted(self, x: Tensor) -> Tensor:
+        """`x` (B, ...) rolled by one row over the GLOBAL batch: mismatched pairs. No gradient crosses processes."""
+
+
+class Trainer(ABC):
+    """One training stage.
+
+    modules: the networks that the stage trains or needs saved, by name; also what `compile` may compile.
+    optimizers: by the name given to `engine.update`. A parameter in none of them is not trained.
+    eager: names of modules that must not be compiled (those under a double backward pass).
+    """
+
+    modules: dict[str, nn.Module]
+    optimizers: dict[str, Optimizer]
+    eager: tuple[str, ...] = ()
+
+    @abstractmethod
+    def step(self, batch: Batch, engine: Engine) -> Losses:
+        """One training step: computes each loss and hands it to `engine.update`."""
+
+    def finish(self, batches: Callable[[], Batch]) -> None:  # noqa: B027 (most stages have nothing to finish)
+        """Called once when the stage ends, with the averaged weights in place: e.g. to measure a latent's scale.
+
+        batches: gives a fresh batch of training data at each call, the same ones however the stage was interrupted.
+        """
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a model's training. share: its part of the whole budget (shares are normalised to sum 1).
+
+    trainer: called when the stage begins, as trainer(generator, text_encoder); it must not draw random numbers other
+    than from torch's global generator, which the engine seeds.
+    """
+
+    name: str
+    share: float
+    trainer: Callable[[Generator, TextEncoder], Trainer]
