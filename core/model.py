@@ -125,7 +125,7 @@ class Model:
         with sealed(folder) as place:
             write_json(place / "config.json", {"format": 1, "run": self.config.dump()})
             for name, module in self._parts():
-                save_tensors(place / f"{name}.safetensors", _owned_tensors(module))
+                save_tensors(place / f"{name}.safetensors", owned_tensors(module))
                 (place / name).mkdir()
                 module.save_assets(place / name)
 
@@ -178,7 +178,7 @@ def best_device() -> torch.device:
 
 def load_state(module: nn.Module, state: Mapping[str, torch.Tensor], what: str) -> None:
     """Loads weights; UserError naming the first three tensors that are missing, surplus or misshapen."""
-    own = _owned_tensors(module)
+    own = owned_tensors(module)
     problems = [f"{name} is missing" for name in own if name not in state]
     problems += [f"{name} is surplus" for name in state if name not in own]
     problems += [
@@ -192,7 +192,7 @@ def load_state(module: nn.Module, state: Mapping[str, torch.Tensor], what: str) 
     module.load_state_dict(dict(state), strict=False)
 
 
-def _owned_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+def owned_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     """The state dict with shared tensors once, under their first name (safetensors refuses shared memory)."""
     seen: set[int] = set()
     owned = {}

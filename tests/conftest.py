@@ -1,0 +1,185 @@
+"""Fixtures for every test: plugins that exist only in one test, and a toy of each kind of thing."""
+
+import sys
+from dataclasses import replace
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from t2i.core.config import Config, DataConfig, ModelConfig, Preset
+from t2i.core.data import Dataset, Example
+from t2i.core.generator import OneShotGenerator
+from t2i.core.hooks import hookimpl
+from t2i.core.registry import HOOKS, registry
+from t2i.core.specs import DatasetSpec, ModelSpec, TextEncoderSpec
+from t2i.core.text import TextEncoder, TextFeatures, TextShape
+from t2i.core.trainer import Stage, Trainer
+
+
+@pytest.fixture
+def plug():
+    """`plug(plugin, name)` registers a plugin for the length of one test."""
+    r = registry()
+    tables = {kind: (dict(r.table(kind).entries), dict(r.table(kind).clashes)) for kind in HOOKS}
+    plugins, added = list(r.plugins), []
+
+    def register(plugin, name="test"):
+        r.register(plugin, name)
+        added.append(plugin)
+        assert r.plugins[-1].error is None, r.plugins[-1].error
+
+    yield register
+    for kind, (entries, clashes) in tables.items():
+        r.table(kind).entries, r.table(kind).clashes = entries, clashes
+    r.plugins = plugins
+    for plugin in added:
+        r._manager.unregister(plugin)
+
+
+class ToyConfig(ModelConfig):
+    """lr and width of the toy model; `stages` names those to run; `explode_at` puts a NaN in the loss at a step."""
+
+    lr: float = 0.01
+    width: int = 8
+    two_stages: bool = False
+    explode_at: int | None = None
+
+    @classmethod
+    def presets(cls):
+        small = {"steps": 6, "batch_size": 4, "image_size": 8, "checkpoint_every": 3, "sample_every": 100}
+        return {"tiny": Preset(small, data=("toydata", {}), encoder=("toytext", {}))}
+
+
+class ToyGenerator(OneShotGenerator):
+    """tanh of two linear layers of [noise; sentence]."""
+
+    def __init__(self, config, text, assets=None):
+        super().__init__()
+        self.image_size, self.noise_shape = config.image_size, (4,)
+        self.hidden = torch.nn.Linear(4 + text.sentence, config.width)
+        self.out = torch.nn.Linear(config.width, 3 * config.image_size**2)
+
+    def forward(self, noise, text):
+        x = self.out(torch.tanh(self.hidden(torch.cat([noise, text.sentence], 1))))
+        return torch.tanh(x).view(-1, 3, self.image_size, self.image_size)
+
+
+class ToyTrainer(Trainer):
+    """Two networks, two optimizers, the toy of a GAN: a critic regresses brightness, the generator matches pictures."""
+
+    def __init__(self, config, generator, text_encoder):
+        critic = torch.nn.Linear(3 * config.image_size**2, 1)
+        self.config, self.generator = config, generator
+        self.modules = {"generator": generator, "text_encoder": text_encoder, "critic": critic}
+        trained = [*generator.parameters(), *text_encoder.parameters()]
+        self.optimizers = {
+            "generator": torch.optim.Adam(trained, config.lr),
+            "critic": torch.optim.SGD(critic.parameters(), config.lr, momentum=0.9),
+        }
+        self.steps = 0
+
+    def step(self, batch, engine):
+        z = batch.noise.normal("z", 0, self.generator.noise_shape)
+        critic = self.modules["critic"](batch.images.flatten(1)).square().mean()
+        engine.update("critic", critic)
+        loss = (self.generator(z, batch.text) - batch.images).square().mean()
+        if self.config.explode_at is not None and batch.noise.at == self.config.explode_at:
+            loss = loss * float("nan")
+        engine.update("generator", loss)
+        return {"generator": loss, "critic": critic}
+
+
+def toy_stages(config, text_encoder):
+    names = [("first", 1.0), ("second", 2.0)] if config.two_stages else [("only", 1.0)]
+    return [Stage(name, share, lambda g, e: ToyTrainer(config, g, e)) for name, share in names]
+
+
+class ToyEncoderConfig(Config):
+    words: tuple[str, ...] = ()
+    frozen: bool = False
+
+
+class ToyEncoder(TextEncoder):
+    """Mean of word vectors; unknown words and padding are row 0."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config, self.shape = config, TextShape(5, 5)
+        self.table = torch.nn.Embedding(1 + len(config.words), 5).requires_grad_(not config.frozen)
+
+    def encode(self, captions):
+        rows = [[1 + self.config.words.index(w) if w in self.config.words else 0 for w in c.split()] for c in captions]
+        length = max(1, *map(len, rows))
+        mask = torch.tensor([[i < max(1, len(row)) for i in range(length)] for row in rows])
+        tokens = torch.tensor([row + [0] * (length - len(row)) for row in rows]).to(self.table.weight.device)
+        return replace(TextFeatures.of(words=self.table(tokens), mask=mask.to(tokens.device)), captions=tuple(captions))
+
+
+class ToyData(Dataset):
+    """Pictures of one colour, named by it; 10 of them."""
+
+    colours = ("red", "green", "blue")
+
+    def __init__(self, config, split):
+        self.image_size, self.split = config.image_size, split
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        image = np.zeros((self.image_size, self.image_size, 3), np.uint8)
+        image[..., index % 3] = 155 + 10 * index
+        colour = self.colours[index % 3]
+        return Example(image, (f"a {colour} picture", f"{colour} all over"), f"{self.split}-{index}", {"id": index})
+
+    def fingerprint(self):
+        return f"toy-{self.split}-{self.image_size}"
+
+
+def _toy_module():
+    """A plugin whose import paths point into this file, under a module name of its own."""
+    module = ModuleType("t2i_toy")
+    module.__dict__.update(
+        Config=ToyConfig, generator=ToyGenerator, stages=toy_stages, EncoderConfig=ToyEncoderConfig,
+        encoder=lambda config, assets: ToyEncoder(config),
+        fit=lambda config, texts: config.model_copy(update={"words": tuple(sorted({w for t in texts for w in t.split()}))}),
+        DataConfig=DataConfig, data=ToyData,
+    )  # fmt: skip
+    return module
+
+
+class ToyPlugin:
+    @hookimpl
+    def t2i_models(self):
+        return [
+            ModelSpec(
+                name="toy", summary="A toy", config="t2i_toy:Config", generator="t2i_toy:generator",
+                stages="t2i_toy:stages", family="one-shot", paper="none", presets=("tiny",),
+            )
+        ]  # fmt: skip
+
+    @hookimpl
+    def t2i_text_encoders(self):
+        return [
+            TextEncoderSpec(
+                name="toytext", summary="Word vectors", config="t2i_toy:EncoderConfig", build="t2i_toy:encoder",
+                fit="t2i_toy:fit",
+            )
+        ]  # fmt: skip
+
+    @hookimpl
+    def t2i_datasets(self):
+        return [
+            DatasetSpec(
+                name="toydata", summary="Colours", config="t2i_toy:DataConfig", build="t2i_toy:data",
+                splits=("train", "val"), needs_dir=False,
+            )
+        ]  # fmt: skip
+
+
+@pytest.fixture
+def toy(plug, monkeypatch):
+    """A toy model `toy` with its encoder `toytext` and data set `toydata`, registered for one test."""
+    monkeypatch.setitem(sys.modules, "t2i_toy", _toy_module())
+    plug(ToyPlugin(), "toy")

@@ -1,0 +1,85 @@
+"""Atomic files and sealed folders: whole or absent, and every byte accounted for."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from t2i.core import files
+from t2i.core.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    with files.sealed(tmp_path / "model") as place:
+        files.save_tensors(place / "w.safetensors", {"a": torch.arange(6.0)})
+        files.write_json(place / "config.json", {"x": 1})
+    return tmp_path / "model"
+
+
+def test_a_sealed_folder_verifies_and_leaves_no_litter(folder):
+    files.verify(folder, "model")
+    assert files.load_tensors(folder / "w.safetensors", "model")["a"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_every_flipped_byte_and_truncation_is_noticed(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("s") / "model"
+    with files.sealed(folder) as place:
+        files.write_bytes(place / "w.bin", bytes(range(64)))
+        files.write_json(place / "config.json", {"x": 1})
+    path = folder / data.draw(st.sampled_from(["w.bin", "config.json"]))
+    content = path.read_bytes()
+    at = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        path.write_bytes(content[:at])
+    else:
+        path.write_bytes(content[:at] + bytes([content[at] ^ data.draw(st.integers(1, 255))]) + content[at + 1 :])
+    with pytest.raises(UserError, match=path.name):
+        files.verify(folder, "model")
+
+
+def test_missing_and_surplus_files_are_noticed(folder):
+    (folder / "w.safetensors").rename(folder / "other.safetensors")
+    with pytest.raises(UserError, match=r"other\.safetensors does not belong there"):
+        files.verify(folder, "model")
+    (folder / "other.safetensors").unlink()
+    with pytest.raises(UserError, match=r"w\.safetensors is missing"):
+        files.verify(folder, "model")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 3}', '{"files": {"a": 1}}', "{" * 100_000, "\udcff"])
+def test_a_manifest_that_is_none_is_refused_in_one_line(folder, text):
+    (folder / files.MANIFEST).write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(UserError) as caught:
+        files.verify(folder, "model")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_block_that_fails_leaves_the_old_folder_whole(folder):
+    with pytest.raises(RuntimeError), files.sealed(folder) as place:
+        (place / "half").write_text("x")
+        raise RuntimeError
+    files.verify(folder, "model")
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_replacing_and_recovering_from_half_a_replacement(folder):
+    with files.sealed(folder) as place:
+        files.write_json(place / "config.json", {"x": 2})
+    assert json.loads((folder / "config.json").read_text()) == {"x": 2}
+    folder.rename(folder.with_name(".model.old"))  # a crash between the two moves
+    files.settle(folder)
+    files.verify(folder, "model")
+
+
+@settings(max_examples=80)
+@given(junk=st.binary(max_size=200))
+def test_foreign_bytes_are_no_safetensors(tmp_path_factory, junk):
+    path = tmp_path_factory.mktemp("s") / "w.safetensors"
+    path.write_bytes(junk)
+    with pytest.raises(UserError, match=r"w\.safetensors"):
+        files.load_tensors(path, "model")

@@ -1,0 +1,109 @@
+"""Configurations: presets, files and --set, in that order, and one clear line for each mistake."""
+
+import json
+
+import pytest
+import yaml
+from t2i.core.errors import UserError
+from t2i.core.files import write_json
+from t2i.core.runs import Run, RunConfig, newest_run, parse_set, resolve
+
+pytestmark = pytest.mark.usefixtures("toy")
+
+
+def test_each_layer_wins_over_the_one_before(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("steps: 20\nlr: 0.5\nwidth: 3\n")
+    config = resolve("toy", config_file=file, overrides={"lr": 0.25}, sets=["width=4", "data.image_size=8"])
+    assert (config.settings.batch_size, config.settings.steps) == (4, 20)
+    assert (config.settings.lr, config.settings.width) == (0.25, 4)
+    assert config.data.config.image_size == 8
+
+
+def test_the_resolved_document_is_a_legal_config_file(tmp_path):
+    config = resolve("toy", sets=["lr=0.125", "encoder.frozen=true"])
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump(json.loads(json.dumps(config.dump()))))
+    assert resolve("toy", config_file=file) == config
+    assert RunConfig.parse(config.dump(), "x") == config
+
+
+def test_pictures_are_loaded_larger_where_they_are_cropped():
+    assert resolve("toy", sets=["augment.scale=1.25"]).data.config.image_size == 10
+
+
+def test_another_encoder_does_not_inherit_settings():
+    assert resolve("toy", overrides={"encoder": {"name": "words"}}).encoder.name == "words"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sets": ["widht=3"]}, r"no setting is named 'widht'; did you mean 'width'\?"),
+        ({"sets": ["augment.flop=3"]}, r"no setting is named 'augment\.flop'; did you mean 'augment\.flip'\?"),
+        ({"sets": ["encoder.frosen=3"]}, r"text encoder 'toytext'.*did you mean 'frozen'\?"),
+        ({"sets": ["lr=fast"]}, r"setting 'lr' = 'fast'"),
+        ({"sets": ["lr=.nan"]}, r"setting 'lr'"),
+        ({"sets": ["steps=0"]}, r"setting 'steps' = 0.*greater than or equal to 1"),
+        ({"sets": ["lr"]}, r"--set lr: expected KEY=VALUE"),
+        ({"sets": ["data=shapes"]}, r"'data' is a section"),
+        ({"sets": ["data.name=shap"]}, r"no dataset is named 'shap'; did you mean 'shapes'\?"),
+        ({"sets": ["sampler.name=direkt"]}, r"no sampler is named 'direkt'"),
+        ({"preset": "tini"}, r"model 'toy' has no preset 'tini'; did you mean 'tiny'\?"),
+    ],
+)
+def test_mistakes_get_one_line(arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        resolve("toy", **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_model():
+    with pytest.raises(UserError, match=r"no model is named 'toyy'; did you mean 'toy'\?"):
+        resolve("toyy")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["- 1\n", "a: [", "!!python/object/apply:os.system ['touch canary']", "model: other\n", "\x00", "&a [*a, *a]"],
+)
+def test_config_files_that_are_none_are_refused_and_run_nothing(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"c\.yaml"):
+        resolve("toy", config_file=tmp_path / "c.yaml")
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_missing_config_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"none\.yaml: No such file"):
+        resolve("toy", config_file=tmp_path / "none.yaml")
+
+
+def test_values_are_read_as_yaml_with_exponents():
+    assert parse_set("a.b=1e-4") == {"a": {"b": 1e-4}}
+    assert parse_set("a=[1, 2]") == {"a": [1, 2]}
+    assert parse_set("a=x=y") == {"a": "x=y"}
+
+
+def make_run(root, name, model="toy", complete=True):
+    run = Run(root / name)
+    write_json(run.config_file, {"format": 1, "run": {"model": model}})
+    if complete:
+        run.model.mkdir()
+        write_json(run.summary_file, {})
+    return run
+
+
+def test_newest_complete_run_is_taken(tmp_path):
+    for name in ("a", "b"):
+        make_run(tmp_path, name)
+    make_run(tmp_path, "c", complete=False)
+    make_run(tmp_path, "d", model="other")
+    make_run(tmp_path, "e").config_file.write_text("{")
+    assert newest_run("toy", tmp_path).path.name == "b"
+
+
+def test_no_run_names_the_ways_to_get_one(tmp_path):
+    with pytest.raises(UserError, match=r"t2i train --model toy.*t2i import --model toy"):
+        newest_run("toy", tmp_path)
