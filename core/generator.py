@@ -24,7 +24,7 @@ class Generator(nn.Module, ABC):
     image_size: int
     noise_shape: tuple[int, ...]
 
-    def save_assets(self, folder: Path) -> None:  # noqa: B027 (most generators have none)
+    def save_assets(self, folder: Path) -> None:
         """Writes what building needs beside the weights and the settings. Default: nothing."""
 
     @property

@@ -146,10 +146,10 @@ class Registry:
             table = self.table(kind)
             table.add(spec, loaded.origin)
             if spec.name in table.clashes:
-                first, second = table.clashes[spec.name]
+                first, _ = table.clashes[spec.name]
                 loaded.error = f"its {kind.removesuffix('s')} '{spec.name}' is also registered by {first}"
                 if os.environ.get("T2I_STRICT") == "1":
-                    raise UserError(f"two plugins register the {kind.removesuffix('s')} '{spec.name}': {first}, {second}")
+                    table[spec.name]  # raises, naming both
 
     def broken(self) -> list[Loaded]:
         """The plugins that failed, wholly or in part."""
@@ -173,8 +173,11 @@ def _checked(returned: object, spec_class: type[specs.Spec], hook: str) -> list[
 
 
 def _is_name(text: str) -> bool:
-    return bool(text) and text[0].isalnum() and all(c in "-_." or (c.isascii() and c.isalnum()) for c in text) and (
-        text == text.lower()
+    return (
+        bool(text)
+        and text[0].isalnum()
+        and all(c in "-_." or (c.isascii() and c.isalnum()) for c in text)
+        and (text == text.lower())
     )
 
 

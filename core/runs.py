@@ -1,15 +1,16 @@
 """Runs: the resolved configuration of one, and where its files are.
 
-    RUN/config.json      resolved configuration, versions, distribution, data fingerprint
-    RUN/metrics.jsonl    the log
-    RUN/samples/         grids
-    RUN/checkpoints/     to resume from
-    RUN/model/           to sample from
-    RUN/summary.json     written when training is complete: steps, seconds, cost
+RUN/config.json      resolved configuration, versions, distribution, data fingerprint
+RUN/metrics.jsonl    the log
+RUN/samples/         grids
+RUN/checkpoints/     to resume from
+RUN/model/           to sample from
+RUN/summary.json     written when training is complete: steps, seconds, cost
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ def _read_yaml(path: Path, model: str) -> Mapping[str, Any]:
 
 
 def parse_set(text: str) -> dict[str, Any]:
-    """"a.b=value" as {"a": {"b": value}}; the value is read as YAML (numbers, true/false, lists)."""
+    """ "a.b=value" as {"a": {"b": value}}; the value is read as YAML (numbers, true/false, lists)."""
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
@@ -116,10 +117,8 @@ def parse_set(text: str) -> dict[str, Any]:
     except yaml.YAMLError:
         document = value
     if isinstance(document, str):  # YAML 1.1 reads 1e-4 as text
-        try:
+        with contextlib.suppress(ValueError):
             document = float(document)
-        except ValueError:
-            pass
     for part in reversed(parts):
         document = {part: document}
     return dict(document)

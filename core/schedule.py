@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -71,7 +72,7 @@ class DiscreteSchedule(Schedule):
             return cls(roots**2)
         if name == "cosine":
             abar = [math.cos((i / steps + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(steps + 1)]
-            betas = [min(1 - after / before, 0.999) for before, after in zip(abar, abar[1:], strict=False)]
+            betas = [min(1 - after / before, 0.999) for before, after in pairwise(abar)]
             return cls(torch.tensor(betas, dtype=torch.float64))
         raise ValueError(f"no noise schedule is named '{name}'; known: linear, scaled_linear, cosine")
 

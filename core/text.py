@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -138,7 +138,7 @@ class TextEncoder(nn.Module, ABC):
         """Features of "no caption", n times: caption dropout in training, the unconditional branch in guidance."""
         return self.encode([""] * n)
 
-    def save_assets(self, folder: Path) -> None:  # noqa: B027 (most encoders have none)
+    def save_assets(self, folder: Path) -> None:
         """Writes what `build` needs beside the weights and the settings (a tokenizer's files). Default: nothing."""
 
     @property

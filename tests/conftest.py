@@ -7,6 +7,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+
 from t2i.core.config import Config, DataConfig, ModelConfig, Preset
 from t2i.core.data import Dataset, Example
 from t2i.core.generator import OneShotGenerator
@@ -137,13 +138,17 @@ class ToyData(Dataset):
         return f"toy-{self.split}-{self.image_size}"
 
 
+def toy_fit(config, texts):
+    return config.model_copy(update={"words": tuple(sorted({word for text in texts for word in text.split()}))})
+
+
 def _toy_module():
     """A plugin whose import paths point into this file, under a module name of its own."""
     module = ModuleType("t2i_toy")
     module.__dict__.update(
         Config=ToyConfig, generator=ToyGenerator, stages=toy_stages, EncoderConfig=ToyEncoderConfig,
         encoder=lambda config, assets: ToyEncoder(config),
-        fit=lambda config, texts: config.model_copy(update={"words": tuple(sorted({w for t in texts for w in t.split()}))}),
+        fit=toy_fit,
         DataConfig=DataConfig, data=ToyData,
     )  # fmt: skip
     return module

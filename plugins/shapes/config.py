@@ -18,18 +18,12 @@ class ShapesConfig(DataConfig):
     captions_per_image: int = Field(default=4, ge=1, le=16)
     one_object: float = Field(default=0.55, ge=0, description="share of scenes with one object")
     two_objects: float = Field(default=0.25, ge=0, description="share of scenes with two")
-    three_objects: float = Field(
-        default=0.08, ge=0, description="share of scenes with three; none in the simple grammar"
-    )
-    counts: float = Field(
-        default=0.12, ge=0, description="share of two or three like objects; none in the simple grammar"
-    )
+    three_objects: float = Field(default=0.08, ge=0, description="share with three; 0 in the simple grammar")
+    counts: float = Field(default=0.12, ge=0, description="share with two or three alike; 0 in the simple grammar")
     partial_captions: float = Field(
         default=0.1, ge=0, le=1, description="share of train captions that leave out sizes or positions"
     )
-    train_length: int = Field(
-        default=20_000, ge=1, description="nominal length of an epoch; any index gives another example"
-    )
+    train_length: int = Field(default=20_000, ge=1, description="nominal length; any index gives another example")
     val_length: int = Field(default=2_000, ge=1, description="length of val and of compositions")
 
     @model_validator(mode="after")

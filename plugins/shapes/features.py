@@ -18,7 +18,7 @@ from t2i.core.scoring import FeatureExtractor
 from t2i.plugins.shapes.config import FeaturesConfig
 
 WEIGHTS = Path(__file__).with_name("features.safetensors")
-WEIGHTS_SHA256 = "?"
+WEIGHTS_SHA256 = "bad3aebc3bb2c2f71ff10bc5ca8d38a77aa08c1c34989f3fea72611d8a41aba3"
 INPUT_SIZE = 32
 DIM = 96
 

@@ -108,7 +108,8 @@ def as_pictures(images: NDArray[np.generic]) -> Floats:
 def _backgrounds(pictures: Floats) -> Floats:
     """(N, 3): the median colour of each picture's rim, which no object reaches."""
     top, bottom, left, right = pictures[:, 0], pictures[:, -1], pictures[:, :, 0], pictures[:, :, -1]
-    return np.asarray(np.median(np.concatenate([top, bottom, left, right], axis=1), axis=1))
+    colours: Floats = np.asarray(np.median(np.concatenate([top, bottom, left, right], axis=1), axis=1), np.float32)
+    return colours
 
 
 def _noise(difference: Floats) -> Floats:
@@ -119,7 +120,8 @@ def _noise(difference: Floats) -> Floats:
     rim = np.concatenate([difference[:, 0], difference[:, -1], difference[:, :, 0], difference[:, :, -1]], axis=1)
     energy = np.square(rim).sum(axis=2)
     energy = np.where(energy < MIN_CONTRAST**2, energy, 0)
-    return np.minimum(np.sqrt(energy.mean(axis=1) / 3), MAX_NOISE).astype(np.float32)
+    noise: Floats = np.minimum(np.sqrt(energy.mean(axis=1) / 3), MAX_NOISE).astype(np.float32)
+    return noise
 
 
 def _nearest(

@@ -122,7 +122,7 @@ def train(steps: int, batch_size: int = 96) -> Classifier:
     for step in range(steps):
         loss = loss_of(model, draw_batch(batch_size, step * batch_size))
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
         schedule.step()

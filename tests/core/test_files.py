@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from t2i.core import files
 from t2i.core.errors import UserError
 
@@ -60,9 +61,13 @@ def test_a_manifest_that_is_none_is_refused_in_one_line(folder, text):
 
 
 def test_a_block_that_fails_leaves_the_old_folder_whole(folder):
-    with pytest.raises(RuntimeError), files.sealed(folder) as place:
-        (place / "half").write_text("x")
-        raise RuntimeError
+    def fail():
+        with files.sealed(folder) as place:
+            (place / "half").write_text("x")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     files.verify(folder, "model")
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 

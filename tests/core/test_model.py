@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from t2i.core.errors import UserError
 from t2i.core.files import load_tensors, save_tensors, seal
 from t2i.core.model import build, load, load_state
@@ -45,7 +46,9 @@ def test_prompt_and_sample_index_key_the_noise(model):
 
 
 def test_a_misfit_sampler_is_refused_with_those_that_fit(model):
-    with pytest.raises(UserError, match=r"'ddim' draws from diffusion models, but 'toy' is one-shot: use --sampler direct"):
+    with pytest.raises(
+        UserError, match=r"'ddim' draws from diffusion models, but 'toy' is one-shot: use --sampler direct"
+    ):
         model.sample(["x"], sampler="ddim")
 
 

@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+
 from t2i.core.errors import T2IError, UserError
 from t2i.core.hooks import hookimpl
 from t2i.core.registry import Registry

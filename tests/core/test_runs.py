@@ -4,6 +4,7 @@ import json
 
 import pytest
 import yaml
+
 from t2i.core.errors import UserError
 from t2i.core.files import write_json
 from t2i.core.runs import Run, RunConfig, newest_run, parse_set, resolve

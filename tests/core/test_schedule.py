@@ -3,6 +3,7 @@
 import diffusers
 import pytest
 import torch
+
 from t2i.core.schedule import DiscreteSchedule, add_noise, predicted_x_0, target
 
 NAMES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from t2i.core.text import TextFeatures
 
 

@@ -1,0 +1,100 @@
+"""The rules of the house that a machine can hold: who imports whom, what may never be called, what is declared."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from t2i.core.registry import HOOKS, registry
+from t2i.core.specs import resolve
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("core", "plugins", "benchmarks", "cli")
+SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+MAY_IMPORT = {"core": {"core"}, "plugins": {"core", "plugins"}, "benchmarks": {"core", "benchmarks"}}
+MAY_IMPORT["cli"] = {"core", "benchmarks", "cli"}
+BUILT_IN = sorted(path.parent.name for path in (ROOT / "plugins").glob("*/plugin.py"))
+
+
+def imported(path):
+    """Full names of the modules that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    room, *rest = path.relative_to(ROOT).parts
+    for name in imported(path):
+        assert not name.startswith("tests"), name
+        if not name.startswith("t2i."):
+            continue
+        target = name.split(".")
+        assert target[1] in MAY_IMPORT[room], f"{room} imports {name}"
+        if room == "plugins" and target[1] == "plugins":
+            assert target[2] in (rest[0], "common"), f"plugin {rest[0]} imports {name}: go through the registry"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_file_can_run_code(path):
+    """No pickle, eval, exec, torch.load, torch.save, yaml.load anywhere (the importer of legacy weights, when it
+    comes, is the one exception)."""
+    forbidden = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"}
+    for name in imported(path):
+        assert name.split(".")[0] not in forbidden, name
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call):
+            call = ast.unparse(node.func)
+            assert call not in {"eval", "exec", "torch.load", "torch.save", "yaml.load", "yaml.unsafe_load"}, call
+            allow = [k for k in node.keywords if k.arg == "allow_pickle"]
+            assert all(isinstance(k.value, ast.Constant) and k.value.value is False for k in allow)
+
+
+def test_core_knows_no_models_name():
+    names = {spec.name for spec in registry().models} | {spec.name for spec in registry().benchmarks}
+    for path in (ROOT / "core").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Compare):
+                constants = {c.value for c in ast.walk(node) if isinstance(c, ast.Constant)}
+                assert not constants & (names - {"shapes"}), f"{path}: {ast.unparse(node)}"
+
+
+def test_every_plugin_folder_is_declared_and_loads():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    points = project["project"]["entry-points"]["t2i"]
+    assert sorted(set(points) - {"benchmarks"}) == BUILT_IN
+    packages = set(project["tool"]["setuptools"]["packages"])
+    for source in SOURCES:
+        parts = source.relative_to(ROOT).parts[:-1]
+        assert ".".join(("t2i", *parts)) in packages, f"{source} is in no declared package"
+    ours = [plugin for plugin in registry().plugins if plugin.origin.distribution == "t2i-zoo"]
+    assert sorted(plugin.origin.plugin for plugin in ours) == sorted(points)
+    assert [(plugin.origin.plugin, plugin.error) for plugin in ours if plugin.error] == []
+
+
+@pytest.mark.parametrize("kind", HOOKS)
+def test_every_specification_leads_somewhere(kind):
+    for spec in registry().table(kind):
+        assert "\n" not in spec.summary
+        assert spec.summary
+        for attribute in ("config", "build", "fit", "generator", "stages"):
+            if getattr(spec, attribute, None):
+                resolve(getattr(spec, attribute))
+        if kind == "models":
+            assert tuple(resolve(spec.config).presets()) == spec.presets
+
+
+def test_every_plugin_has_a_readme():
+    assert [name for name in BUILT_IN if not (ROOT / "plugins" / name / "README.md").exists()] == []
+
+
+def test_no_paths_of_one_machine_in_the_sources():
+    pattern = re.compile(r"/(work|farm)/|/root/")
+    found = [str(path) for path in SOURCES if pattern.search(path.read_text("utf-8"))]
+    assert found == []
