@@ -18,7 +18,7 @@ from t2i.core.scoring import FeatureExtractor
 from t2i.plugins.shapes.config import FeaturesConfig
 
 WEIGHTS = Path(__file__).with_name("features.safetensors")
-WEIGHTS_SHA256 = "bad3aebc3bb2c2f71ff10bc5ca8d38a77aa08c1c34989f3fea72611d8a41aba3"
+WEIGHTS_SHA256 = "d6b00b3a04cad822ed5d325d25e71e03e7ce32f602acb391bbd467e03ec7cd29"
 INPUT_SIZE = 32
 DIM = 96
 

@@ -198,13 +198,20 @@ def _arrangements(positions: tuple[str, ...], count: int) -> tuple[tuple[str, ..
 
 
 def draw_scene(draws: Draws, grammar: Grammar, kind: str, held_out: bool = False) -> Scene:
-    """A scene of `kind`, with a held-out combination in it if `held_out`, with none otherwise."""
+    """A scene of `kind` with no held-out combination in it; if `held_out`, with one that every full caption names."""
     background = draws.choice(grammar.backgrounds) if draws.uniform() < 0.5 else DEFAULT_BACKGROUND
     while True:  # by rejection: every scene of the wanted sort stays equally likely
         objects = _draw_objects(draws, grammar, kind)
         distinct = kind == "count" or len({(obj.shape, obj.colour) for obj in objects}) == len(objects)
-        if distinct and any(obj.held_out for obj in objects) == held_out:
+        if distinct and (_asks_for_unseen(kind, objects) if held_out else not any(o.held_out for o in objects)):
             return Scene(kind, objects, background)
+
+
+def _asks_for_unseen(kind: str, objects: tuple[Obj, ...]) -> bool:
+    """Whether every full caption names a held-out combination: those of several objects may leave out positions."""
+    if kind == "one":
+        return objects[0].held_out
+    return any((obj.colour, obj.shape) in HELD_OUT_COLOUR_SHAPES for obj in objects)
 
 
 def _draw_objects(draws: Draws, grammar: Grammar, kind: str) -> tuple[Obj, ...]:

@@ -31,7 +31,7 @@ HOPELESS_MISFIT = 0.35  # above it nothing is known
 MAX_NOISE = 0.08  # standard deviation that is forgiven, of the full range
 
 SOFTNESS = (0.0, 0.4, 0.75)  # standard deviation in units: what a good small generative model may leave
-TOO_SOFT = (1.15, 1.6, 2.2, 3.0)
+TOO_SOFT = (1.05, 1.5, 2.1, 3.0)
 RADIUS_STEPS = (2.5, 2.85, 3.2, 3.5, 3.8, 4.2, 4.6, 5.0, 5.4, 5.7, 6.0, 6.5, 7.1)  # the first and last are rejected
 WINDOW = 9  # units from a piece's centre to its window's edge
 _CHUNK = 128  # pieces compared at once: bounds the memory
@@ -91,9 +91,9 @@ def as_pictures(images: NDArray[np.generic]) -> Floats:
     if images.ndim != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2]:
         raise ValueError(f"pictures of shape {images.shape} cannot be read: give square ones as (N, H, W, 3)")
     if images.dtype == np.uint8:
-        pictures = images.astype(np.float32) / 255
+        pictures = images.astype(np.float32) / np.float32(255)
     elif np.issubdtype(images.dtype, np.floating):
-        pictures = np.nan_to_num(images.astype(np.float32), nan=-1.0).clip(-1, 1) * 0.5 + 0.5
+        pictures = (np.nan_to_num(images, nan=-1.0).clip(-1, 1) * 0.5 + 0.5).astype(np.float32)
     else:
         raise ValueError(f"pictures of {images.dtype} cannot be read: give uint8, or floats in [-1, 1]")
     side = pictures.shape[1]
@@ -102,7 +102,8 @@ def as_pictures(images: NDArray[np.generic]) -> Floats:
         return pictures
     whole = side // factor * factor
     blocks = pictures[:, :whole, :whole].reshape(len(pictures), side // factor, factor, side // factor, factor, 3)
-    return np.asarray(blocks.mean(axis=(2, 4)))
+    averaged: Floats = blocks.mean(axis=(2, 4), dtype=np.float32)
+    return averaged
 
 
 def _backgrounds(pictures: Floats) -> Floats:

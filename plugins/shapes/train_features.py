@@ -69,8 +69,7 @@ def labels(scene: Scene) -> np.ndarray:
 
 
 def draw_batch(size: int, first: int) -> Batch:
-    """Scenes number `first` and on. Held-out combinations are as frequent as in a half of all scenes: the features
-    judge pictures of them too."""
+    """Scenes number `first` and on, some with held-out combinations: the features judge pictures of them too."""
     images, cells, backgrounds, quality = [], [], [], []
     for index in range(first, first + size):
         draws = Draws(0, STREAM, index)
@@ -145,7 +144,7 @@ def standardise(features: ShapesFeatures) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     arguments = parser.parse_args()
     model = train(arguments.steps)

@@ -18,7 +18,7 @@ from t2i.plugins.shapes.metric import build, caption_accuracy
 from t2i.plugins.shapes.reader import SeenScene, read_scene, read_scenes
 from t2i.plugins.shapes.scoring import SCORES, score
 
-COUNT = {32: 400, 64: 200}
+COUNT = {32: 300, 64: 120}
 
 
 @lru_cache(maxsize=2)
