@@ -64,7 +64,8 @@ class EngineConfig(Config):
     """Settings of the training engine: the same names for every model.
 
     steps: optimizer steps of the whole run, all stages together. minutes: the same as a time budget; set, it wins.
-    batch_size: images a step over all processes. accumulate: batches whose gradients are averaged into one update.
+    batch_size: images a step, over all processes. accumulate: parts into which a batch is split, one after the other,
+    to save memory: their gradients are averaged into one update.
     seed: of initial weights, order, captions and noise.
     log_every, sample_every, checkpoint_every: steps. keep: checkpoints kept.
     ema_decay: of the averaged weights that are sampled (0: none); it warms up as (1 + n) / (10 + n).
@@ -96,6 +97,12 @@ class EngineConfig(Config):
     threads: int = Field(0, ge=0)
     tensorboard: bool = False
     on_nan: Literal["stop", "skip"] = "stop"
+
+    @pydantic.model_validator(mode="after")
+    def _parts_are_whole(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of accumulate ({self.accumulate})")
+        return self
 
 
 @dataclass(frozen=True)

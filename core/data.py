@@ -46,6 +46,15 @@ class Dataset(ABC):
     def fingerprint(self) -> str:
         """A short string that changes when the data does; recorded with every run and every score."""
 
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The captions of one example. To be overridden where they are to be had without the picture."""
+        return self[index].captions
+
+    def variant(self, index: int, number: int) -> Example | None:
+        """Another picture of what example `index` shows: number 1, 2, ..., the same each time. None (the default)
+        where a caption has but one picture. Real pictures of one caption are what generated ones are compared with."""
+        return None
+
     def vocabulary(self) -> Iterable[str]:
         """Texts from which a vocabulary may be built. Default: all captions."""
         for index in range(len(self)):

@@ -88,7 +88,7 @@ def sealed(folder: Path) -> Iterator[Path]:
 def seal(folder: Path) -> None:
     """Writes the manifest of everything in `folder`, and makes all of it durable."""
     files = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST):
         with open(path, "rb+") as file:
             files[path.relative_to(folder).as_posix()] = {
                 "size": path.stat().st_size,

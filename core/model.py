@@ -173,7 +173,8 @@ def load(run: str | Path, device: str | None = None) -> Model:
 
 def best_device() -> torch.device:
     """An accelerator if there is one, else the processor."""
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")
 
 
 def load_state(module: nn.Module, state: Mapping[str, torch.Tensor], what: str) -> None:

@@ -24,6 +24,11 @@ def random_stream(*key: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
 
+def seeded(*key: int | str) -> None:
+    """Seeds torch's global generators by the key: initial weights, dropout."""
+    torch.manual_seed(int(random_stream(*key).integers(2**63)))
+
+
 class Noise(ABC):
     """Random draws for a batch of images. `name` and `step` say which draw: the same ones give the same numbers."""
 

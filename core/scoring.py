@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor, nn
+
+Scope = Literal["every", "headline", "variety"]
+"""Which pictures a metric scores: those of every prompt set, of the headline set, or many of each of a few captions."""
+
+Scores = dict[str, float]
+Intervals = dict[str, tuple[float, float]]
+
+
+def proportion_interval(right: float, of: int) -> tuple[float, float]:
+    """95 % confidence interval, in percent, of a proportion observed as `right` out of `of` independent pictures
+    (Wilson 1927, eq. 1)."""
+    z = 1.959964
+    p, shrink = right / of, 1 + z * z / of
+    centre = (p + z * z / (2 * of)) / shrink
+    half = z * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of)) / shrink
+    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
 
 
 class FeatureExtractor(nn.Module, ABC):
     """A frozen network that turns pictures into feature vectors.
 
     name, weights_sha256: part of the protocol of every score made with it. dim: D.
+    layers: names of parts of the vector, for a network of which several layers are compared; a metric that asks for
+    the features "inception/pool" gets the part "pool" of the extractor "inception", and all is extracted once.
     """
 
     name: str
     weights_sha256: str
     dim: int
+    layers: Mapping[str, slice] = {}
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
@@ -29,68 +49,135 @@ class FeatureExtractor(nn.Module, ABC):
 @dataclass(frozen=True)
 class Pictures:
     """A batch of pictures to score. images: uint8 (B, H, W, 3). captions: B.
-    groups: B numbers, equal for the samples of one prompt."""
+
+    groups: B numbers, equal for the samples of one prompt.
+    features: (B, D) float32 on the processor, by the name under which a metric asked for them; each extractor has run
+    once, however many metrics read it.
+    """
 
     images: np.ndarray
     captions: tuple[str, ...]
     groups: tuple[int, ...]
+    features: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Metric(ABC):
     """Scores a stream of pictures. One instance scores one set once: `update` for each batch, then `compute`.
 
-    reference: whether `update_reference` must be given real pictures first.
     better: for each score that `compute` returns, "higher", "lower" or "none" (described, not ranked).
+    features: registry name of the extractor whose features it reads, with "/layer" if need be; None for none.
+    reference: whether `update_reference` must be given features of real pictures first.
+    scope: which pictures it scores.
+    captioned: whether a score depends on which caption belongs to which picture; those that do get a floor: the real
+    pictures of the wrong captions.
+    networks: names of the published networks that it looks through; a model whose settings name one of them was
+    trained against its own judge, and is marked.
     """
 
-    reference: bool = False
     better: Mapping[str, str]
+    features: str | None = None
+    reference: bool = False
+    scope: Scope = "every"
+    captioned: bool = True
+    networks: tuple[str, ...] = ()
 
-    def update_reference(self, pictures: Pictures) -> None:  # noqa: B027
-        """Takes a batch of the reference set."""
+    def update_reference(self, features: Tensor) -> None:  # noqa: B027
+        """Takes the features (B, D) of a batch of the reference set."""
 
     @abstractmethod
     def update(self, pictures: Pictures) -> None:
         """Takes a batch of pictures."""
 
     @abstractmethod
-    def compute(self) -> dict[str, float]:
+    def compute(self) -> Scores:
         """The scores. Percentages are 0..100, everything else in the metric's own unit."""
 
-    def protocol(self) -> dict[str, Any]:
-        """What the scores depend on beside the pictures: extractor, weights' hash, resizer, subset sizes."""
+    def intervals(self) -> Intervals:
+        """95 % confidence intervals (low, high) of those scores for which there is one; after `compute`."""
         return {}
+
+    def protocol(self) -> dict[str, Any]:
+        """What the scores depend on beside the pictures, the extractor and the settings: versions, thresholds."""
+        return {}
+
+    def warnings(self, scores: Scores, real: Scores | None) -> list[str]:
+        """What a reader of the table should be told, given the scores of a model and those of real pictures (None
+        where the data set has none to compare with)."""
+        return []
 
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Captions to sample for, out of a split of a data set. count: how many captions, from index 0 on."""
+    """Captions to sample for: the first of each of `count` examples of a split, from index 0 on.
+
+    data: settings of the data set, laid over the benchmark's. about: one line for the report.
+    """
 
     name: str
     split: str
     count: int
     data: Mapping[str, Any] = field(default_factory=dict)
     headline: bool = False
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric under its settings.
+
+    label: its name in the results (default: the metric's). shown: the scores that get a column in the table, with
+    its title (none: all of them, under their own names). bars: those that the report draws side by side (accuracy by
+    attribute).
+    """
+
+    metric: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
+    shown: Mapping[str, str] = field(default_factory=dict)
+    bars: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.label or self.metric
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark under one protocol.
+    """A benchmark under one protocol: all that scores depend on, as data.
 
-    dataset: registry name. prompts: the caption sets; the headline set's real pictures are the reference.
-    metrics: (registry name, settings) of each. default_models: one row each. minutes: training budget of each model.
-    per_prompt: samples for each caption. variety: (captions, samples each) for diversity within a caption.
-    grid: captions shown in the report. headline: the score that the table is sorted by.
+    dataset, data: registry name and settings of the data set, whose pictures are `image_size` wide.
+    train: settings of the same data set for training, laid over `data`.
+    prompts: the caption sets, exactly one of them the headline.
+    reference: how many real pictures of the headline set's split, from index 0 on, are the reference.
+    measures: the metrics. headline: (measure, score) that the table is sorted by, on the headline set.
+    features: settings of feature extractors that need some, by registry name.
+    default_models: choices of models; the first whose models are all registered is taken.
+    minutes: training budget of each model. samples: pictures drawn for each caption.
+    variety: (captions of the headline set, samples of each) for what is said of the samples of one caption.
+    grid: (captions of each prompt set, samples of each) shown side by side; grid_captions: shown beside them.
+    seed: of the sampling noise.
     """
 
     name: str
     protocol: str
     dataset: str
+    image_size: int
     prompts: Sequence[PromptSet]
-    metrics: Sequence[tuple[str, Mapping[str, Any]]]
+    measures: Sequence[Measure]
+    headline: tuple[str, str]
     default_models: Sequence[Sequence[str]]
     minutes: float
-    headline: str
-    per_prompt: int = 1
+    reference: int
+    data: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+    features: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    samples: int = 1
     variety: tuple[int, int] = (16, 8)
-    grid: Sequence[str] = ()
+    grid: tuple[int, int] = (4, 4)
+    grid_captions: Sequence[str] = ()
+    seed: int = 0
+
+    @property
+    def headline_set(self) -> PromptSet:
+        (headline,) = (prompts for prompts in self.prompts if prompts.headline)
+        return headline

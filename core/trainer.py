@@ -76,6 +76,11 @@ class Trainer(ABC):
     def step(self, batch: Batch, engine: Engine) -> Losses:
         """One training step: computes each loss and hands it to `engine.update`."""
 
+    def preview(self, batch: Batch) -> Tensor | None:
+        """Pictures (N, 3, H, W) in [-1, 1] for the stage's grids, without gradients, where the generator cannot draw
+        yet: an autoencoder shows originals beside reconstructions. Default: None, the generator draws."""
+        return None
+
     def finish(self, batches: Callable[[], Batch]) -> None:  # noqa: B027 (most stages have nothing to finish)
         """Called once when the stage ends, with the averaged weights in place: e.g. to measure a latent's scale.
 

@@ -1,0 +1,183 @@
+"""Batches of a data set, in an order that depends on the seed alone, made ahead of the training loop."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from t2i.core.config import Augment
+from t2i.core.data import Dataset, Example, Visit, visit_stream, visits
+
+AHEAD = 4  # batches made ahead
+
+
+@dataclass(frozen=True)
+class HostBatch:
+    """A batch before it goes to the device. images: uint8 (B, H, W, 3)."""
+
+    images: np.ndarray
+    captions: tuple[str, ...]
+    keys: tuple[str, ...]
+    extras: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of the global batch of `total` a process takes, as `parts` micro-batches one after the other."""
+
+    total: int
+    parts: int = 1
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def count(self) -> int:
+        return self.total // self.parts // self.world
+
+    def start(self, part: int) -> int:
+        return part * (self.total // self.parts) + self.rank * self.count
+
+
+class Views(TorchDataset[HostBatch]):
+    """A data set as the trainer sees it: a caption chosen, the picture augmented, whole micro-batches at once."""
+
+    def __init__(self, dataset: Dataset | Sequence[Example], seed: int, image_size: int, augment: Augment) -> None:
+        self._dataset = dataset
+        self._seed = seed
+        self._image_size = image_size
+        self._augment = augment
+
+    def __getitem__(self, batch: Sequence[Visit]) -> HostBatch:
+        images, captions, keys, extras = [], [], [], []
+        for visit in batch:
+            example = self._dataset[visit.index]
+            stream = visit_stream(self._seed, visit)
+            captions.append(example.captions[int(stream.integers(len(example.captions)))])
+            images.append(self._augmented(example.image, stream))
+            keys.append(example.key)
+            extras.append(example.extras)
+        return HostBatch(np.stack(images), tuple(captions), tuple(keys), _collated(extras))
+
+    def _augmented(self, image: np.ndarray, stream: np.random.Generator) -> np.ndarray:
+        """A random crop of the picture to the training size, mirrored half of the time if so set."""
+        spare = image.shape[0] - self._image_size
+        if spare:
+            top, left = stream.integers(spare + 1, size=2)
+            image = image[top : top + self._image_size, left : left + self._image_size]
+        if self._augment.flip and stream.random() < 0.5:
+            image = image[:, ::-1]
+        return image
+
+
+def _collated(extras: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Numbers and arrays stacked, anything else as a tuple."""
+    collated: dict[str, Any] = {}
+    for name in extras[0]:
+        values = [extra[name] for extra in extras]
+        numeric = all(isinstance(value, (bool, int, float, np.number, np.ndarray)) for value in values)
+        collated[name] = np.stack([np.asarray(value) for value in values]) if numeric else tuple(values)
+    return collated
+
+
+def batch_visits(dataset: Dataset, seed: int, rows: Rows, first_step: int) -> Iterator[list[Visit]]:
+    """This process's visits, micro-batch by micro-batch, from training step `first_step` on."""
+    stream = visits(len(dataset), dataset.endless, seed, first_step * rows.total)
+    while True:
+        whole = list(islice(stream, rows.total))
+        for part in range(rows.parts):
+            start = rows.start(part)
+            yield whole[start : start + rows.count]
+
+
+class Loader:
+    """Micro-batches without end, made ahead by a thread (workers = 0) or by worker processes: the same ones either
+    way. Close it."""
+
+    def __init__(self, views: Views, plan: Iterator[list[Visit]], workers: int) -> None:
+        if workers:
+            loader = DataLoader(
+                views, batch_size=None, sampler=_Endless(plan), num_workers=workers, prefetch_factor=AHEAD,
+                worker_init_fn=_quiet_worker,
+                # Its own, so that making a loader draws no number from the generator that training uses.
+                generator=torch.Generator(),
+            )  # fmt: skip
+            self._batches: Iterator[HostBatch] = iter(loader)
+            self._close: Callable[[], None] = self._batches._shutdown_workers  # type: ignore[attr-defined]
+        else:
+            thread = _Thread(views, plan)
+            self._batches, self._close = thread, thread.close
+
+    def __next__(self) -> HostBatch:
+        return next(self._batches)
+
+    def close(self) -> None:
+        self._close()
+
+
+class _Endless:
+    """The plan as a sampler: DataLoader wants something that it may ask for an iterator."""
+
+    def __init__(self, plan: Iterator[list[Visit]]) -> None:
+        self._plan = plan
+
+    def __iter__(self) -> Iterator[list[Visit]]:
+        return self._plan
+
+    def __len__(self) -> int:
+        return 2**62
+
+
+def _quiet_worker(_: int) -> None:
+    """A signal to the whole process group is the main process's to answer: it saves, then ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class _Thread:
+    """Makes batches ahead in a thread of this process. An exception of the data set is raised in the caller."""
+
+    def __init__(self, views: Views, plan: Iterator[list[Visit]]) -> None:
+        self._queue: queue.Queue[HostBatch | BaseException] = queue.Queue(AHEAD)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(views, plan), daemon=True)
+        self._thread.start()
+
+    def _run(self, views: Views, plan: Iterator[list[Visit]]) -> None:
+        try:
+            for batch in plan:
+                if not self._put(views[batch]):
+                    return
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: HostBatch | BaseException) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def __iter__(self) -> Iterator[HostBatch]:
+        return self
+
+    def __next__(self) -> HostBatch:
+        item = self._queue.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()

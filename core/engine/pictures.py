@@ -1,0 +1,50 @@
+"""Sample grids: the same captions and the same noise each time, so that progress can be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from t2i.core.data import Dataset, Example
+from t2i.core.files import write_bytes, write_json
+from t2i.core.images import grid, png, readable_scale, to_bytes
+from t2i.core.model import Model
+from t2i.core.trainer import Batch, Trainer
+
+CAPTIONS = 8
+PER_CAPTION = 2
+
+
+class Gallery:
+    """Draws a run's grids into a folder. examples: whose captions are drawn."""
+
+    def __init__(self, folder: Path, examples: Sequence[Example], seed: int) -> None:
+        self._folder = folder
+        self._seed = seed
+        self.examples = examples
+        self.captions = [example.captions[0] for example in examples]
+
+    @classmethod
+    def of(cls, folder: Path, dataset: Dataset, seed: int) -> Gallery:
+        return cls(folder, [dataset[i] for i in range(min(CAPTIONS, len(dataset)))], seed)
+
+    def draw(self, name: str, model: Model, trainer: Trainer | None, batch: Callable[[], Batch]) -> Path:
+        """Writes NAME.png: what the trainer previews, else two samples of each caption, side by side."""
+        # Drawing is keyed, but a library beneath may draw random numbers of its own: training must not notice.
+        with torch.random.fork_rng(), torch.no_grad():
+            preview = trainer.preview(batch()) if trainer else None
+            images = to_bytes(preview) if preview is not None else self._samples(model)
+        path = self._folder / f"{name}.png"
+        sheet = grid(images, columns=2 * PER_CAPTION, scale=readable_scale(images.shape[1]))
+        write_bytes(path, png(sheet))
+        listing = self._folder / "captions.json"
+        if not listing.exists():
+            write_json(listing, {"captions": self.captions, "samples_of_each": PER_CAPTION, "seed": self._seed})
+        return path
+
+    def _samples(self, model: Model) -> np.ndarray:
+        batches = model.draw(self.captions, n=PER_CAPTION, seed=self._seed)
+        return np.stack([drawn.image for batch in batches for drawn in batch])

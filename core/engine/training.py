@@ -1,0 +1,225 @@
+"""Training a run: its stages in order, each one's steps, and everything that is kept of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from filelock import FileLock, Timeout
+
+from t2i.core.data import Dataset
+from t2i.core.engine import checkpoint
+from t2i.core.engine.checkpoint import Position, Saved
+from t2i.core.engine.loader import Rows
+from t2i.core.engine.pictures import Gallery
+from t2i.core.engine.record import Log, peak_memory, write_config
+from t2i.core.engine.reporting import Reporter, Silent, default_reporter
+from t2i.core.engine.signals import stop_requests
+from t2i.core.engine.stage import StageRun
+from t2i.core.errors import UserError
+from t2i.core.files import read_json, write_json
+from t2i.core.model import Model, build
+from t2i.core.noise import seeded
+from t2i.core.registry import registry
+from t2i.core.runs import Choice, Run, RunConfig
+from t2i.core.specs import resolve
+from t2i.core.trainer import Stage
+
+
+def train(config: RunConfig, out: Path, *, reporter: Reporter | None = None, command: str = "") -> Run:
+    """Trains from the beginning into the folder `out`, which must be new or empty.
+
+    UserError if `out` is taken or cannot be written, or the disk is too full; Interrupted after a signal, when all
+    is saved; T2IError when a loss is not finite.
+    """
+    run = Run(Path(out))
+    if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+        raise UserError(f"{out} is there already: go on with 't2i train --resume {out}' or choose another --out")
+    with _locked(run), _session(config, run.path, reporter) as (accelerator, words):
+        dataset = _dataset(config.data)
+        config = replace(config, encoder=_fitted(config.encoder, dataset))
+        training = Training(run, config, dataset, accelerator, words)
+        if accelerator.is_main_process:
+            training.check_disk()
+            write_config(run, config, dataset.fingerprint(), command)
+        accelerator.wait_for_everyone()
+        words.say(f"training {config.model} ({config.preset}) on {config.data.name} into {run.path}")
+        training.go(None)
+    return run
+
+
+def resume(path: Path, *, reporter: Reporter | None = None) -> Run:
+    """Goes on with an interrupted run from its newest sound checkpoint. A complete run is left as it is.
+
+    UserError if the folder is no run, has no sound checkpoint, or its data set has changed.
+    """
+    run = Run(Path(path))
+    if not run.config_file.is_file():
+        raise UserError(f"{path} is no run: it has no config.json; 't2i train' makes one")
+    config = run.config()
+    with _locked(run), _session(config, run.path, reporter) as (accelerator, words):
+        if run.complete:
+            words.say(f"{run.path} is complete: nothing to do")
+            return run
+        dataset = _dataset(config.data)
+        if read_json(run.config_file, "run").get("data_fingerprint") != dataset.fingerprint():
+            raise UserError(f"{run.path}: the data set '{config.data.name}' is not the one that the run began with")
+        saved, complaints = checkpoint.newest(run.checkpoints)
+        for complaint in complaints:
+            words.say(f"warning: passed over: {complaint}")
+        if saved is None:
+            raise UserError(f"{run.path} has no sound checkpoint: begin again with another --out")
+        words.say(f"resuming {config.model} at step {saved.position.step}, from {saved.folder}")
+        Training(run, config, dataset, accelerator, words).go(saved)
+    return run
+
+
+@contextmanager
+def _locked(run: Run) -> Iterator[None]:
+    """One training at a time in a run's folder, however either of them dies (the system drops the lock)."""
+    if int(os.environ.get("LOCAL_RANK", "0")) or int(os.environ.get("RANK", "0")):
+        yield  # the first process of a group holds the lock for all
+        return
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run.path / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"{run.path} is being trained by another process: wait for it, or choose another --out"
+        ) from None
+    except OSError as error:
+        raise UserError(f"cannot write to {run.path}: {error.strerror or error}; choose another --out") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _session(config: RunConfig, run_path: Path, reporter: Reporter | None) -> Iterator[tuple[Accelerator, Reporter]]:
+    """Device, precision and processes of a run, and who reports for it."""
+    if config.settings.threads:
+        torch.set_num_threads(config.settings.threads)
+    # Accelerate remembers the precision of the first run in a process; ours may differ from it.
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(mixed_precision=config.settings.precision)
+    words = (reporter or default_reporter()) if accelerator.is_main_process else Silent()
+    try:
+        yield accelerator, words
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or 'a file'}: {error.strerror or error}; free some space or mend its place"
+        ) from None
+    finally:
+        words.close()
+
+
+def _dataset(choice: Choice[Any], split: str = "train") -> Dataset:
+    dataset: Dataset = resolve(registry().datasets[choice.name].build)(choice.config, split)
+    return dataset
+
+
+def _fitted(choice: Choice[Any], dataset: Dataset) -> Choice[Any]:
+    """The encoder's choice with what it takes from the data set (a vocabulary)."""
+    fit = registry().encoders[choice.name].fit
+    return Choice(choice.name, resolve(fit)(choice.config, dataset.vocabulary())) if fit else choice
+
+
+class Training:
+    """One process's part in a run. The engine of one stage at a time."""
+
+    def __init__(
+        self, run: Run, config: RunConfig, dataset: Dataset, accelerator: Accelerator, reporter: Reporter
+    ) -> None:
+        self.run, self.config, self.settings = run, config, config.settings
+        self.accelerator, self.reporter, self.dataset = accelerator, reporter, dataset
+        seeded(self.settings.seed, "weights")
+        self.model: Model = build(config).to(accelerator.device)
+        self.stages: Sequence[Stage] = resolve(registry().models[config.model].stages)(
+            self.settings, self.model.text_encoder
+        )
+        world = accelerator.num_processes
+        self.rows = Rows(self.settings.batch_size, self.settings.accumulate, accelerator.process_index, world)
+        if self.settings.batch_size % (self.settings.accumulate * world):
+            raise UserError(
+                f"batch_size ({self.settings.batch_size}) must be a multiple of accumulate ({self.settings.accumulate})"
+                f" times the number of processes ({world})"
+            )
+        self.position = Position(stages=[])
+
+    def go(self, saved: Saved | None) -> None:
+        """All stages from the beginning, or from a checkpoint; then the summary."""
+        started = time.monotonic()
+        validation = "val" if "val" in registry().datasets[self.config.data.name].splits else "train"
+        self.gallery = Gallery.of(self.run.samples, _dataset(self.config.data, validation), self.settings.seed)
+        board = (
+            self.run.path / "tensorboard" if self.settings.tensorboard and self.accelerator.is_main_process else None
+        )
+        self.log = Log(self.run.metrics_file, board)
+        if saved:
+            self.position = saved.position
+            saved.modules({"generator": self.model.generator, "text_encoder": self.model.text_encoder})
+            if self.accelerator.is_main_process:
+                self.log.forget_after(saved.position.step)
+        with stop_requests() as self.stop:
+            for index in range(self.position.stage, len(self.stages)):
+                StageRun(self, index).go(saved if saved and saved.position.begun else None)
+                saved = None
+        self._finish(time.monotonic() - started)
+
+    def _finish(self, wall: float) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        position = self.position
+        if not self.stages:
+            self.model.save(self.run.model)
+        parts = [self.model.generator, self.model.text_encoder]
+        summary = {
+            "steps": position.step,
+            "images": position.step * self.settings.batch_size,
+            "seconds": position.clock,
+            "wall_seconds": wall,
+            "images_per_second": position.step * self.settings.batch_size / max(position.clock, 1e-9),
+            "skipped": position.skipped,
+            "parameters": {
+                "all": sum(p.numel() for part in parts for p in part.parameters()),
+                "trained": sum(stage["trained_parameters"] for stage in position.stages or []),
+                "generator": sum(p.numel() for p in self.model.generator.parameters()),
+            },
+            "peak_memory_bytes": peak_memory(),
+            "stages": position.stages,
+            "device": str(self.accelerator.device),
+            "precision": self.settings.precision,
+            "threads": torch.get_num_threads(),
+            "processes": self.accelerator.num_processes,
+        }
+        write_json(self.run.summary_file, summary)
+        self.reporter.say(f"trained {position.step} steps in {position.clock:.0f} s; model in {self.run.model}")
+
+    def check_disk(self) -> None:
+        """Refuses to begin what the disk cannot hold: weights, averages and Adam's two moments, `keep` + 2 times."""
+        parts = (self.model.generator, self.model.text_encoder)
+        weights = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
+        needed, free = 4 * weights * (self.settings.keep + 2), shutil.disk_usage(self.run.path).free
+        if free < needed:
+            raise UserError(
+                f"{self.run.path}: checkpoints need about {needed / 1e9:.1f} GB, only {free / 1e9:.1f} GB are free; "
+                "free some, choose another --out, or keep fewer with --set keep=1"
+            )
+
+    def interrupted(self) -> int:
+        """The number of the signal that any process received, 0 if none."""
+        if self.accelerator.num_processes == 1:
+            return self.stop.number
+        number = torch.tensor(self.stop.number, device=self.accelerator.device)
+        return int(self.accelerator.gather(number[None]).max())
