@@ -1,0 +1,19 @@
+"""DDIM: the sampler."""
+
+from __future__ import annotations
+
+from t2i.core.hooks import hookimpl
+from t2i.core.specs import SamplerSpec
+
+
+@hookimpl
+def t2i_samplers() -> list[SamplerSpec]:
+    return [
+        SamplerSpec(
+            name="ddim",
+            summary="Few steps along an implicit chain; eta 0 deterministic, eta 1 as random as ddpm",
+            config="t2i.plugins.ddim.config:DDIMConfig",
+            build="t2i.plugins.ddim.sampler:DDIMSampler",
+            families=("diffusion",),
+        )
+    ]
