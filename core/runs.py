@@ -124,6 +124,14 @@ def parse_set(text: str) -> dict[str, Any]:
     return dict(document)
 
 
+def parse_sets(texts: Sequence[str]) -> dict[str, Any]:
+    """Several "a.b=value" as one mapping; later ones win."""
+    merged: dict[str, Any] = {}
+    for text in texts:
+        merged = _merge(merged, parse_set(text))
+    return merged
+
+
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`over` laid on `base`, mapping by mapping. A section that names another thing starts afresh."""
     merged = dict(base)
@@ -225,7 +233,11 @@ class Run:
 
 def new_run_path(config: RunConfig, root: Path = Path("runs")) -> Path:
     """A free folder runs/MODEL-DATA-TIME."""
-    base = root / f"{config.model}-{config.data.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return free_path(root / f"{config.model}-{config.data.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def free_path(base: Path) -> Path:
+    """`base`, or with the first number at its end that makes a name that is not taken."""
     path, n = base, 1
     while path.exists():
         n += 1

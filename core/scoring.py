@@ -25,7 +25,8 @@ def proportion_interval(right: float, of: int) -> tuple[float, float]:
     p, shrink = right / of, 1 + z * z / of
     centre = (p + z * z / (2 * of)) / shrink
     half = z * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of)) / shrink
-    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+    low, high = 100 * (centre - half), 100 * (centre + half)
+    return (low if right > 0 else 0.0), (high if right < of else 100.0)  # exact at the ends, where rounding is not
 
 
 class FeatureExtractor(nn.Module, ABC):

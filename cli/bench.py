@@ -1,0 +1,128 @@
+"""`t2i bench`: models trained, sampled and scored side by side; results compared; speed measured."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from t2i.cli.command import Command, LazyGroup, json_option
+from t2i.cli.output import answer, answer_json, console
+from t2i.core.errors import UserError
+from t2i.core.logging import printable
+
+COMMANDS = {
+    "run": ("t2i.cli.bench:run", "Run a benchmark ('t2i bench NAME' is short for it)."),
+    "diff": ("t2i.cli.bench:diff", "Say what differs between two results."),
+    "speed": ("t2i.cli.bench:speed", "Time training steps and sampling, and what the engine adds."),
+}
+
+bench = LazyGroup(
+    "bench",
+    COMMANDS,
+    help="Train, sample and score models side by side: t2i bench NAME ('t2i benchmarks' lists the names; "
+    "'t2i bench run --help' the options).",
+    fallback="run",
+)
+
+
+@click.command(cls=Command)
+@click.argument("name")
+@click.option("--protocol", metavar="P", help="Protocol of the benchmark (default: its first).")
+@click.option("--models", metavar="A,B", help="Models to train and score, or 'all' (default: the benchmark's).")
+@click.option("--run", "runs", multiple=True, metavar="M=RUN", help="Score this run as model M; may be repeated.")
+@click.option("--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the benchmark's data set.")
+@click.option("--train-data", metavar="D", help="Another data set to train on.")
+@click.option("--train-dir", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the training data.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), metavar="T", help="Training time of each model.")
+@click.option("--steps", type=click.IntRange(1), metavar="N", help="The same in steps, for exact repeatability.")
+@click.option("--samples", type=click.IntRange(2), metavar="N", help="Captions to score (default: the protocol's).")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Trainings of each model.")
+@click.option("--preset", default="tiny", show_default=True, help="Preset of the models that are trained.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder (default: runs/bench-NAME).")
+@json_option
+def run(
+    name: str, protocol: str | None, models: str | None, runs: tuple[str, ...], data_dir: Path | None,
+    train_data: str | None, train_dir: Path | None, minutes: float | None, steps: int | None, samples: int | None,
+    seeds: int, preset: str, out: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Run the benchmark NAME: train what has no run, draw on paired noise, score, write results.json and report.html.
+
+    The same command again does only what is missing.
+
+    \b
+    t2i bench shapes
+    t2i bench shapes --models ldm,dfgan --minutes 5 --seeds 3
+    t2i bench shapes --run ldm=runs/a --run other=runs/b
+    """
+    if minutes is not None and steps is not None:
+        raise UserError("--steps and --minutes are two ways to say the budget: give one of them")
+    given = _given_runs(runs)
+    from t2i.benchmarks.runner import run_benchmark
+    from t2i.benchmarks.table import show
+
+    results = run_benchmark(
+        name, protocol=protocol, models=_names(models), runs=given, minutes=minutes, steps=steps, samples=samples,
+        seeds=seeds, out=out, train_data=train_data, train_dir=train_dir, data_dir=data_dir, preset=preset,
+        command=shlex.join(["t2i", *sys.argv[1:]]),
+    )  # fmt: skip
+    if as_json:
+        answer_json(results.document())
+        return
+    show(results, console())
+    answer(printable(f"report: {results.report}"))
+
+
+def _given_runs(texts: tuple[str, ...]) -> dict[str, Path]:
+    given = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path):
+            raise UserError(f"--run {text}: expected MODEL=RUN, such as --run ldm=runs/a")
+        if name in given:
+            raise UserError(f"--run {text}: '{name}' is there already; give one of them another name")
+        given[name] = Path(path)
+    return given
+
+
+def _names(models: str | None) -> list[str] | None:
+    if models is None:
+        return None
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    if not names:
+        raise UserError("--models: name at least one model, or 'all'")
+    return names
+
+
+@click.command(cls=Command)
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@json_option
+def diff(a: Path, b: Path, as_json: bool) -> None:
+    """Say what differs between the results A and B (results.json, or folders that hold one): protocol and scores."""
+    from t2i.benchmarks.diff import compare
+
+    difference = compare(a, b)
+    if as_json:
+        answer_json(difference.document())
+    else:
+        difference.show(console())
+
+
+@click.command(cls=Command)
+@click.option("--models", metavar="A,B", help="Models to time (default: all).")
+@click.option("--preset", default="tiny", show_default=True, help="Preset of the models.")
+@click.option("--blocks", type=click.IntRange(2), default=8, show_default=True, help="Blocks of 10 steps timed.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the figures to this file, as JSON.")
+@json_option
+def speed(models: str | None, preset: str, blocks: int, out: Path | None, as_json: bool) -> None:
+    """Time each model's training steps and sampling, and what the engine adds to a bare loop over the same steps."""
+    from t2i.benchmarks.speed import measure_speed
+
+    speeds = measure_speed(_names(models), preset=preset, blocks=blocks, out=out)
+    if as_json:
+        answer_json(speeds.document())
+    else:
+        speeds.show(console())

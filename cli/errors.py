@@ -1,0 +1,93 @@
+"""Every way in which a command can fail, as one line and an exit code: 2 for what the user can mend, 1 for the rest."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from types import TracebackType
+
+import click
+
+from t2i.cli.output import stdout
+from t2i.core.errors import T2IError
+from t2i.core.logging import debugging, printable
+
+INTERRUPTED = 130
+_REMEDIES = {
+    errno.EACCES: "choose another place, or mend its permissions",
+    errno.EPERM: "choose another place, or mend its permissions",
+    errno.EROFS: "choose a place that can be written to",
+    errno.ENOSPC: "free some space, or choose another place",
+    errno.EDQUOT: "free some space, or choose another place",
+    errno.EFBIG: "choose a place that allows files of that size",
+    errno.EEXIST: "remove it, or choose another place",
+    errno.ENOTDIR: "a file is in the way: remove it, or choose another place",
+    errno.EISDIR: "a folder is in the way: remove it, or choose another place",
+    errno.ENOENT: "check the path",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+}
+
+
+def report(error: BaseException) -> int:
+    """Says on stderr, in one line, what went wrong, and returns the exit code. A reader of our output that has left
+    with what it wanted (`t2i models | head -1`) is no failure."""
+    if isinstance(error, BrokenPipeError):
+        return 0
+    code, line = explained(error)
+    try:
+        if debugging():
+            traceback.print_exception(error)
+        print(f"error: {printable(line)}", file=sys.stderr, flush=True)
+    except OSError:  # nobody is there to read it; the exit code still tells
+        pass
+    return code
+
+
+def explained(error: BaseException) -> tuple[int, str]:
+    """Exit code and line."""
+    if isinstance(error, T2IError):
+        return error.exit_code, str(error)
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return INTERRUPTED, "interrupted"
+    if isinstance(error, click.ClickException):
+        return 2, _usage(error)
+    if isinstance(error, OSError) and error.errno in _REMEDIES:
+        return 2, f"{error.filename or 'a file'}: {error.strerror}; {_REMEDIES[error.errno]}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's: not imported for this
+        return 2, f"out of memory ({_where(error.__traceback__)}); use a smaller --batch-size"
+    more = "" if debugging() else "; T2I_DEBUG=1 shows more"
+    return 1, f"unexpected {type(error).__name__} in {_where(error.__traceback__)}: {str(error)[:300]}{more}"
+
+
+def _usage(error: click.ClickException) -> str:
+    """click's complaint, with the nearest option or where to look."""
+    message = error.format_message()
+    message = message[:1].lower() + message[1:].rstrip(".")
+    if isinstance(error, click.NoSuchOption):
+        message = f"no option is named '{error.option_name}'"
+        if error.possibilities:
+            return f"{message}; did you mean '{error.possibilities[0]}'?"
+    context = getattr(error, "ctx", None)
+    return f"{message}; see '{context.command_path} --help'" if context else message
+
+
+def _where(trace: TracebackType | None) -> str:
+    """The innermost place of ours or of a plugin: libraries' own lines tell a user little."""
+    where = "t2i"
+    while trace:
+        module = str(trace.tb_frame.f_globals.get("__name__", "?"))
+        if module.startswith("t2i.") or where == "t2i":
+            where = f"{module}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return where
+
+
+def drain_stdout() -> None:
+    """Writes out what is buffered; what nobody takes goes nowhere, or Python would complain at exit."""
+    try:
+        stdout().flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout().fileno())

@@ -1,0 +1,97 @@
+"""`t2i info`: what runs here, on what, and where things are kept."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from t2i.cli.command import Command, json_option
+from t2i.cli.output import answer_json, answer_table
+from t2i.core.errors import UserError
+from t2i.core.registry import registry
+
+
+@click.command(cls=Command)
+@json_option
+def info(as_json: bool) -> None:
+    """Show versions, devices, where things are kept, which plugins are broken, and what is missing."""
+    document = {
+        "versions": _versions(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "devices": _devices(),
+        "threads": _threads(),
+        "places": _places(),
+        "broken_plugins": {str(plugin.origin): str(plugin.error) for plugin in registry().broken()},
+        "missing": _missing(),
+    }
+    if as_json:
+        answer_json(document)
+    else:
+        answer_table(["what", "", "value"], _rows(document))
+
+
+def _versions() -> dict[str, str]:
+    from t2i.core.engine.record import versions
+
+    found = versions()
+    return {"t2i": found.pop("t2i-zoo"), **found}
+
+
+def _devices() -> list[dict[str, Any]]:
+    """What networks can run on; the first one is what t2i chooses."""
+    import torch
+
+    found: list[dict[str, Any]] = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        found.append({"device": f"cuda:{index}", "name": properties.name, "memory_bytes": properties.total_memory})
+    if torch.backends.mps.is_available():
+        found.append({"device": "mps", "name": platform.processor()})
+    return [*found, {"device": "cpu", "name": platform.processor() or platform.machine(), "cores": os.cpu_count()}]
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _places() -> dict[str, str]:
+    """Absolute paths, and for those that are out of reach the reason."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    from t2i.core.paths import cache_dir
+
+    try:
+        cache = str(cache_dir())
+    except UserError as error:
+        cache = str(error)
+    here = {name: str(Path(name).absolute()) for name in ("runs", "samples")}
+    return {**here, "cache": cache, "hub": str(Path(HF_HUB_CACHE).expanduser())}
+
+
+def _missing() -> dict[str, str]:
+    """Optional things that are not there -> how to get them."""
+    return {} if find_spec("tensorboard") else {"tensorboard": "pip install 't2i-zoo[tensorboard]'"}
+
+
+def _rows(document: dict[str, Any]) -> list[list[str]]:
+    devices = {entry["device"]: _device_words(entry) for entry in document["devices"]}
+    sections = {**document, "devices": devices, "system": {"": document["system"]}}
+    sections["threads"] = {"": str(document["threads"])}
+    return [
+        [section if i == 0 else "", name, value]
+        for section, values in sections.items()
+        for i, (name, value) in enumerate(values.items())
+    ]
+
+
+def _device_words(entry: dict[str, Any]) -> str:
+    if "memory_bytes" in entry:
+        return f"{entry['name']}, {entry['memory_bytes'] / 2**30:.0f} GiB"
+    return f"{entry['name']}, {entry['cores']} cores" if "cores" in entry else str(entry["name"])

@@ -1,0 +1,56 @@
+"""The command `t2i`. Nothing heavy is imported before a command needs it: `t2i --help` imports no command at all."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from t2i.cli.command import LazyGroup
+from t2i.cli.errors import drain_stdout, report
+from t2i.cli.output import stdout
+from t2i.core.logging import quiet
+
+COMMANDS = {
+    "train": ("t2i.cli.train:train", "Train a model, or go on with a run."),
+    "sample": ("t2i.cli.sample:sample", "Draw pictures from a trained model."),
+    "bench": ("t2i.cli.bench:bench", "Train, sample and score models side by side."),
+    "models": ("t2i.cli.tables:models", "List the models."),
+    "samplers": ("t2i.cli.tables:samplers", "List the samplers."),
+    "encoders": ("t2i.cli.tables:encoders", "List the text encoders."),
+    "datasets": ("t2i.cli.tables:datasets", "List the data sets."),
+    "metrics": ("t2i.cli.tables:metrics", "List the metrics."),
+    "features": ("t2i.cli.tables:features", "List the feature extractors that metrics use."),
+    "benchmarks": ("t2i.cli.tables:benchmarks", "List the benchmarks."),
+    "plugins": ("t2i.cli.tables:plugins", "List the plugins, with what each registers."),
+    "info": ("t2i.cli.info:info", "Show versions, devices, and where things are kept."),
+}
+
+root = click.version_option(package_name="t2i-zoo", message="t2i %(version)s")(
+    LazyGroup("t2i", COMMANDS, help="Train, sample and compare text-to-image models: GANs and diffusion alike.")
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns 0; 2 for what the user can mend; 1 for our failures; 128 + signal when interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    quiet()
+    if sys.__stdout__ is not None and hasattr(sys.__stdout__, "reconfigure"):
+        sys.__stdout__.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no failure
+    try:
+        code = _run(given)
+        stdout().flush()
+    except BaseException as error:
+        code = report(error)
+        drain_stdout()
+    return code
+
+
+def _run(given: list[str]) -> int:
+    try:
+        with root.make_context("t2i", given) as context:
+            root.invoke(context)
+    except click.exceptions.Exit as done:  # how click ends --help and --version
+        return done.exit_code
+    return 0

@@ -1,0 +1,65 @@
+"""`t2i sample`: pictures from a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from t2i.cli import progress
+from t2i.cli.command import Command, json_option
+from t2i.cli.output import answer, answer_json, note
+from t2i.core.errors import UserError
+from t2i.core.logging import printable
+
+
+@click.command(cls=Command)
+@click.option("--model", metavar="M", help="Draw from the newest complete run of this model under runs/.")
+@click.option("--run", type=click.Path(path_type=Path), metavar="RUN", help="Draw from this run.")
+@click.option("--sampler", metavar="S", help="Sampler (default: the model's own).")
+@click.option("--sampling-steps", type=click.IntRange(1), metavar="N", help="Steps of the sampler.")
+@click.option("--guidance", type=float, metavar="G", help="Scale of classifier-free guidance; 1 is none.")
+@click.option("--set", "sets", multiple=True, metavar="K=V", help="Another setting of the sampler; may be repeated.")
+@click.option("-p", "--prompt", "texts", multiple=True, metavar="TEXT", help="What to draw; may be repeated.")
+@click.option("--prompts", type=click.Path(path_type=Path), metavar="FILE", help="Text file with one prompt a line.")
+@click.option("-n", "count", type=click.IntRange(1), default=1, show_default=True, help="Pictures of each prompt.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of the noise.")
+@click.option("--batch-size", type=click.IntRange(1), metavar="B", help="Pictures drawn at once (default: by size).")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="New folder (default: under samples/).")
+@json_option
+def sample(
+    model: str | None, run: Path | None, sampler: str | None, sampling_steps: int | None, guidance: float | None,
+    sets: tuple[str, ...], texts: tuple[str, ...], prompts: Path | None, count: int, seed: int,
+    batch_size: int | None, out: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Draw pictures from a trained model: PNG files, grid.png, and samples.jsonl that says what each one is.
+
+    \b
+    t2i sample --model ldm -p "a red circle" -n 4
+    t2i sample --run runs/RUN --sampler ddim --sampling-steps 50 --guidance 3 --set eta=0.5 --prompts captions.txt
+    """
+    if (model is None) == (run is None):
+        raise UserError("say what to draw from, with one of --model M and --run RUN")
+    if not texts and prompts is None:
+        raise UserError("say what to draw, with -p TEXT (may be repeated) or --prompts FILE")
+    from t2i.core.model import load
+    from t2i.core.runs import newest_run, parse_sets
+    from t2i.core.samples import new_samples_path, read_prompts, write_samples
+
+    captions = [*texts, *(read_prompts(prompts) if prompts else [])]
+    source = newest_run(model).path if model is not None else run
+    assert source is not None
+    settings = parse_sets(sets)
+    drawn_from = load(source)
+    choice = drawn_from.sampler(sampler, steps=sampling_steps, guidance=guidance, settings=settings)
+    folder = out or new_samples_path(drawn_from.config.model)
+    note(f"drawing {len(captions) * count} pictures from {source} with sampler {choice.name}")
+    with progress.pictures() as show:
+        records = write_samples(
+            drawn_from, captions, folder, n=count, seed=seed, sampler=choice, batch_size=batch_size, run=source,
+            progress=show,
+        )  # fmt: skip
+    if as_json:
+        answer_json({"out": str(folder), "grid": str(folder / "grid.png"), "samples": records})
+    else:
+        answer(printable(f"{len(records)} pictures in {folder}; all of them at a glance: {folder / 'grid.png'}"))

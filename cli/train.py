@@ -1,0 +1,155 @@
+"""`t2i train`: a new run, or the rest of one."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from t2i.cli.command import Command, json_option
+from t2i.cli.output import answer, answer_json, note
+from t2i.core.errors import UserError
+from t2i.core.logging import printable
+from t2i.core.registry import registry
+
+if TYPE_CHECKING:
+    from t2i.core.runs import Run, RunConfig
+
+ALONE = ("resume", "as_json")
+"""Parameters that may stand beside --resume: everything else is settled by the run."""
+
+
+@click.command(cls=Command)
+@click.option("--model", metavar="M", help="Model to train ('t2i models' lists them).")
+@click.option("--data", metavar="D", help="Data set (default: the preset's).")
+@click.option("--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set.")
+@click.option("--preset", metavar="P", help="Named settings of the model.  [default: tiny]")
+@click.option("--steps", type=click.IntRange(1), metavar="N", help="Steps of the whole run, all stages together.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), metavar="T", help="The same as a time budget.")
+@click.option("--batch-size", type=click.IntRange(1), metavar="B", help="Images a step.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="S", help="Seed of weights, order and noise.")
+@click.option("--encoder", metavar="E", help="Text encoder ('t2i encoders' lists them).")
+@click.option("--set", "sets", multiple=True, metavar="K=V", help="Any setting, such as encoder.width=64; repeatable.")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML file of settings.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="RUN", help="New folder (default: under runs/).")
+@click.option("--dry-run", is_flag=True, help="Print all settings as they would be used, and stop.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with an interrupted run.")
+@json_option
+@click.pass_context
+def train(
+    ctx: click.Context, model: str | None, data: str | None, data_dir: Path | None, preset: str | None,
+    steps: int | None, minutes: float | None, batch_size: int | None, seed: int | None, encoder: str | None,
+    sets: tuple[str, ...], config: Path | None, out: Path | None, dry_run: bool, resume: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Train a model. Settings: the preset's, then --config, then the options here, then --set, each over the last.
+
+    \b
+    t2i train --model dfgan                          preset tiny, on the embedded data set, minutes on a CPU
+    t2i train --model ldm --minutes 5 --out runs/a --set lr=1e-4
+    t2i train --model ldm --dry-run > ldm.yaml       settings to edit: t2i train --model ldm --config ldm.yaml
+    t2i train --resume runs/a
+    """
+    if resume is not None:
+        _refuse_beside_resume(ctx)
+        from t2i.core.engine import resume as go_on
+
+        _conclude(go_on(resume), as_json)
+        return
+    if model is None:
+        raise UserError("say what to train, with --model M ('t2i models' lists them) or --resume RUN")
+    if steps is not None and minutes is not None:
+        raise UserError("--steps and --minutes are two ways to say the budget: give one of them")
+    registry().models[model]  # a misspelt name is told at once, before torch is imported
+    from t2i.core.runs import new_run_path, resolve
+
+    overrides = _overrides(data, data_dir, steps, minutes, batch_size, seed, encoder)
+    resolved = resolve(model, preset=preset or "tiny", config_file=config, overrides=overrides, sets=sets)
+    if dry_run:
+        _print_settings(resolved, as_json)
+        return
+    if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("several processes train together: name one folder for all with --out")
+    folder = out or new_run_path(resolved)
+    if preset is None and _speaks():
+        _name_presets(resolved)
+    from t2i.core.engine import train as begin
+
+    _conclude(begin(resolved, folder, command=shlex.join(["t2i", *sys.argv[1:]])), as_json)
+
+
+def _overrides(
+    data: str | None, data_dir: Path | None, steps: int | None, minutes: float | None, batch_size: int | None,
+    seed: int | None, encoder: str | None,
+) -> dict[str, Any]:  # fmt: skip
+    """The options as a layer of settings. --steps ends a budget in minutes that a preset or a file may have set."""
+    layer: dict[str, Any] = {"steps": steps, "minutes": minutes, "batch_size": batch_size, "seed": seed}
+    layer = {name: value for name, value in layer.items() if value is not None}
+    if steps is not None:
+        layer["minutes"] = None
+    section = {"name": data, "dir": None if data_dir is None else str(data_dir)}
+    layer["data"] = {name: value for name, value in section.items() if value is not None}
+    layer["encoder"] = {} if encoder is None else {"name": encoder}
+    return layer
+
+
+def _refuse_beside_resume(ctx: click.Context) -> None:
+    given = [
+        parameter.opts[0] for parameter in ctx.command.params
+        if parameter.name not in ALONE and ctx.get_parameter_source(str(parameter.name)) == ParameterSource.COMMANDLINE
+    ]  # fmt: skip
+    if given:
+        raise UserError(f"--resume goes on with the run's own settings: leave out {', '.join(given)}")
+
+
+def _print_settings(config: RunConfig, as_json: bool) -> None:
+    if as_json:
+        answer_json(config.dump())
+        return
+    import yaml
+
+    answer(yaml.safe_dump(config.dump(), sort_keys=False).rstrip())
+
+
+def _speaks() -> bool:
+    """Of several processes only the first one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _name_presets(config: RunConfig) -> None:
+    others = [name for name in registry().models[config.model].presets if name != config.preset]
+    note(f"preset {config.preset}, since none is named; others: {', '.join(others) or 'none'}")
+
+
+def _conclude(run: Run, as_json: bool) -> None:
+    """Says where everything is."""
+    if not _speaks():
+        return
+    config = run.config()
+    pictures = sorted(run.samples.glob("step-*.png"), key=lambda path: path.stat().st_mtime_ns)
+    command = shlex.join(["t2i", "sample", "--run", str(run.path), "-p", _example(run)])
+    if as_json:
+        answer_json({
+            "run": str(run.path), "model": config.model, "preset": config.preset, "data": config.data.name,
+            "pictures": [str(path) for path in pictures], "summary": run.summary(), "sample": command,
+        })  # fmt: skip
+        return
+    answer(printable(f"run: {run.path}"))
+    if pictures:
+        answer(printable(f"pictures: {pictures[-1]}"))
+    answer(printable(f"draw more: {command}"))
+
+
+def _example(run: Run) -> str:
+    """A caption that the model can be expected to understand: one of those that its grids show."""
+    from t2i.core.files import read_json
+
+    try:
+        captions = read_json(run.samples / "captions.json", "captions")["captions"]
+        return str(captions[0])
+    except (UserError, KeyError, IndexError, TypeError):
+        return "a red circle"

@@ -1,0 +1,95 @@
+"""Pictures drawn into a folder: a PNG each, a grid of them, and what each one is.
+
+OUT/0000-000.png    prompt number and sample number (never the prompt's own text)
+OUT/grid.png        a row a prompt
+OUT/samples.jsonl   one object a picture: file, prompt, seed, prompt and sample number, settings, seconds
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from t2i.core.errors import UserError
+from t2i.core.images import grid, png, readable_scale
+from t2i.core.model import Model
+from t2i.core.runs import Choice, free_path
+from t2i.core.sampler import SamplerConfig
+
+GRID_PICTURES = 256
+GRID_COLUMNS = 16
+
+
+def write_samples(
+    model: Model, prompts: Sequence[str], folder: Path, *, n: int = 1, seed: int = 0,
+    sampler: Choice[SamplerConfig] | None = None, batch_size: int | None = None, run: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Draws `n` pictures of each prompt into `folder`, which must be new or empty, and returns what samples.jsonl says.
+
+    run: where the model came from, for the record. seconds: of a picture's batch, divided by its pictures.
+    A picture and its line are written as soon as it is drawn: what an interrupted command has drawn stays.
+    Raises UserError if the folder is taken.
+    """
+    choice = sampler or model.sampler()
+    _take(folder)
+    source = {} if run is None else {"run": str(run)}
+    settings = {**source, "model": model.config.model, "preset": model.config.preset, "sampler": choice.dump()}
+    records: list[dict[str, Any]] = []
+    shown: list[np.ndarray] = []
+    batches = model.draw(prompts, n=n, seed=seed, sampler=choice, batch_size=batch_size, progress=progress)
+    start = time.perf_counter()
+    with open(folder / "samples.jsonl", "w", encoding="utf-8") as file:
+        for batch in batches:
+            seconds = (time.perf_counter() - start) / len(batch)
+            for drawn in batch:
+                name = f"{drawn.prompt:04}-{drawn.sample:03}.png"
+                (folder / name).write_bytes(png(drawn.image))
+                record = {
+                    "file": name, "prompt": prompts[drawn.prompt], "seed": seed, "prompt_index": drawn.prompt,
+                    "sample_index": drawn.sample, "settings": settings, "seconds": seconds,
+                }  # fmt: skip
+                file.write(json.dumps(record) + "\n")
+                records.append(record)
+            file.flush()
+            shown += [drawn.image for drawn in batch[: GRID_PICTURES - len(shown)]]
+            start = time.perf_counter()
+    sheet = grid(shown, _columns(len(shown), n), scale=readable_scale(shown[0].shape[0]))
+    (folder / "grid.png").write_bytes(png(sheet))
+    return records
+
+
+def _take(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already, and not empty: choose another --out, or remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _columns(count: int, n: int) -> int:
+    """A row a prompt, if its samples fit into one; else about as many columns as rows."""
+    return n if 1 < n <= GRID_COLUMNS else min(GRID_COLUMNS, math.ceil(math.sqrt(count)))
+
+
+def new_samples_path(name: str, root: Path = Path("samples")) -> Path:
+    """A free folder samples/NAME-TIME."""
+    return free_path(root / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Prompts from a text file, one a line; blank lines are skipped. UserError if it cannot be read or has none."""
+    try:
+        lines = path.read_text("utf-8-sig").split("\n")
+    except OSError as error:
+        raise UserError(f"prompts {path}: {error.strerror}; give a text file with one prompt a line") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"prompts {path}: not UTF-8 (byte {error.start}); save it as UTF-8 text") from None
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise UserError(f"prompts {path}: it holds no prompt; write one a line")
+    return prompts

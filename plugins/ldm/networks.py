@@ -1,0 +1,149 @@
+"""The networks of latent diffusion (Rombach et al. 2022): an autoencoder and a conditional U-Net, both diffusers'."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from t2i.core.generator import DiffusionGenerator
+from t2i.core.schedule import DiscreteSchedule
+from t2i.core.text import TextFeatures, TextShape
+from t2i.plugins.ldm.config import AutoencoderConfig, LDMConfig
+
+MAP_SIZE = 8  # of the sentence's spatial map, before it is enlarged to the latents' size
+
+
+class Autoencoder(nn.Module):
+    """Images to latents of about unit variance and back.
+
+    Space-to-depth in front (`patch`) keeps the convolutions of a small autoencoder on a small grid. `mean` and `std`
+    of the raw latents are measured when stage 1 ends (`measure`); until then latents are raw.
+    """
+
+    def __init__(self, config: AutoencoderConfig, image_size: int) -> None:
+        super().__init__()
+        self.patch = config.patch
+        levels = len(config.channels)
+        self.vae: Any = AutoencoderKL(
+            in_channels=3 * config.patch**2,
+            out_channels=3 * config.patch**2,
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            block_out_channels=config.channels,
+            layers_per_block=config.layers,
+            latent_channels=config.latent_channels,
+            norm_num_groups=config.groups,
+            sample_size=image_size // config.patch,
+            mid_block_add_attention=config.attention,
+        )
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+
+    def posterior(self, images: Tensor) -> DiagonalGaussianDistribution:
+        """q(z | x) over raw latents (B, C, h, w), for images (B, 3, H, W) in [-1, 1]."""
+        posterior: DiagonalGaussianDistribution = self.vae.encode(F.pixel_unshuffle(images, self.patch)).latent_dist
+        return posterior
+
+    def reconstruct(self, z: Tensor) -> Tensor:
+        """Images (B, 3, H, W) of raw latents, not clamped."""
+        images: Tensor = F.pixel_shuffle(self.vae.decode(z).sample, self.patch)
+        return images
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents of about unit variance: the posterior's mean, normalised."""
+        latents: Tensor = (self.posterior(images).mode() - self.mean) / self.std
+        return latents
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.reconstruct(latents * self.std + self.mean)
+
+    def measure(self, raw: Tensor) -> None:
+        """Sets `mean` and `std` to those of a sample of raw latents."""
+        self.mean.copy_(raw.mean())
+        self.std.copy_(raw.std())
+
+
+class SentenceMap(nn.Module):
+    """sentence (B, D) -> (B, C, h, w): one linear map to a coarse grid, enlarged. Each place gets its own view of the
+    sentence, so "in the top left corner" can mean a place from the first layer on."""
+
+    def __init__(self, sentence: int, channels: int, size: int) -> None:
+        super().__init__()
+        self.channels, self.size = channels, size
+        self.coarse = min(MAP_SIZE, size)
+        self.linear = nn.Linear(sentence, channels * self.coarse**2)
+
+    def forward(self, sentence: Tensor) -> Tensor:
+        grid = self.linear(sentence).view(-1, self.channels, self.coarse, self.coarse)
+        return grid if self.coarse == self.size else F.interpolate(grid, size=self.size, mode="bilinear")
+
+
+class ConditionalUNet(nn.Module):
+    """The U-Net with its three ways in for the text: words by cross-attention, the sentence with the time embedding,
+    the sentence as a spatial map (the last two as the settings say)."""
+
+    def __init__(self, config: LDMConfig, text: TextShape) -> None:
+        super().__init__()
+        unet, channels = config.unet, config.autoencoder.latent_channels
+        attend = unet.cross_attention
+        self.map = SentenceMap(text.sentence, unet.text_map, config.latent_size) if unet.text_map else None
+        self.sentence = unet.sentence
+        self.unet: Any = UNet2DConditionModel(
+            sample_size=config.latent_size,
+            in_channels=channels + unet.text_map,
+            out_channels=channels,
+            down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attend),
+            up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attend)),
+            block_out_channels=unet.channels,
+            layers_per_block=unet.layers,
+            cross_attention_dim=text.words,
+            attention_head_dim=unet.head_width,
+            norm_num_groups=unet.groups,
+            resnet_time_scale_shift="scale_shift" if unet.sentence else "default",
+            class_embed_type="simple_projection" if unet.sentence else None,
+            projection_class_embeddings_input_dim=text.sentence if unet.sentence else None,
+        )
+
+    def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
+        if self.map is not None:
+            x_t = torch.cat([x_t, self.map(text.sentence)], 1)
+        output: Tensor = self.unet(
+            x_t,
+            t,
+            encoder_hidden_states=text.words,
+            encoder_attention_mask=text.mask,
+            class_labels=text.sentence if self.sentence else None,
+            return_dict=False,
+        )[0]
+        return output
+
+
+class LDMGenerator(DiffusionGenerator):
+    """eps_theta(z_t, t, tau(y)) on latents z of an autoencoder."""
+
+    def __init__(self, config: LDMConfig, text: TextShape, assets: Path | None = None) -> None:
+        super().__init__()
+        self.image_size = config.image_size
+        self.noise_shape = (config.autoencoder.latent_channels, config.latent_size, config.latent_size)
+        self.schedule = DiscreteSchedule.named(config.schedule, config.timesteps)
+        self.prediction = config.prediction
+        self.autoencoder = Autoencoder(config.autoencoder, config.image_size)
+        self.unet = ConditionalUNet(config, text)
+
+    def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
+        output: Tensor = self.unet(x_t, t, text)
+        return output
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.autoencoder.encode(images)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.autoencoder.decode(latents)

@@ -1,0 +1,100 @@
+"""`t2i bench`: what it hands to the harness, and what it prints."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from t2i.benchmarks import diff, runner, speed, table
+
+
+class Results:
+    """What a benchmark returns, as far as the command looks."""
+
+    report = Path("out/report.html")
+
+    def document(self):
+        return {"rows": []}
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The arguments that the harness was called with."""
+    calls = []
+
+    def run_benchmark(name, **arguments):
+        calls.append((name, arguments))
+        print("a library talks")
+        return Results()
+
+    monkeypatch.setattr(runner, "run_benchmark", run_benchmark)
+    return calls
+
+
+def test_the_harness_gets_what_was_asked(here, asked):
+    code, out, err = here(
+        "bench", "shapes", "--models", "a, b", "--run", "c=runs/x", "--minutes", "2.5", "--samples", "8",
+        "--seeds", "2", "--out", "o", "--train-data", "d", "--train-dir", "t", "--data-dir", "v", "--protocol", "p",
+        "--json",
+    )  # fmt: skip
+    assert code == 0
+    assert json.loads(out) == {"rows": []}
+    assert "a library talks" in err
+    ((name, arguments),) = asked
+    assert name == "shapes"
+    assert arguments.pop("command").split()[0] == "t2i"
+    assert arguments == {
+        "protocol": "p", "models": ["a", "b"], "runs": {"c": Path("runs/x")}, "minutes": 2.5, "steps": None,
+        "samples": 8, "seeds": 2, "out": Path("o"), "train_data": "d", "train_dir": Path("t"), "data_dir": Path("v"),
+        "preset": "tiny",
+    }  # fmt: skip
+
+
+def test_a_bare_benchmark_asks_for_its_defaults(here, asked):
+    assert here("bench", "shapes", "--json")[0] == here("bench", "run", "shapes", "--json")[0] == 0
+    assert asked[0] == asked[1]
+    assert asked[0][1]["models"] is None
+    assert asked[0][1]["runs"] == {}
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_person_gets_the_table_and_the_reports_path(here, monkeypatch):
+    monkeypatch.setattr(table, "show", lambda results, console: console.print("[table]", markup=False))
+    assert here("bench", "shapes")[:2] == (0, "[table]\nreport: out/report.html\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["shape"], "no benchmark is named 'shape'; did you mean 'shapes'?"),
+        (["shapes", "--protocol", "x"], "benchmark 'shapes' has no protocol 'x'"),
+        (["shapes", "--models", "toyy"], "no model is named 'toyy'; did you mean 'toy'?"),
+        (["shapes", "--models", " , "], "--models: name at least one model"),
+        (["shapes", "--minutes", "1", "--steps", "1"], "--steps and --minutes are two ways to say the budget"),
+        (["shapes", "--run", "toy=nowhere"], "there is no trained model in it"),
+        (["shapes", "--run", "a=x", "--run", "a=y"], "'a' is there already"),
+        (["diff", "nowhere", "nowhere"], "results nowhere"),
+        (["speed", "--models", "toyy"], "no model is named 'toyy'"),
+    ],
+)
+def test_mistakes_get_one_line(refused, arguments, line):
+    assert line in refused("bench", *arguments)
+
+
+class Answer:
+    def document(self):
+        return {"it": 1}
+
+    def show(self, console):
+        console.print("[shown]", markup=False)
+
+
+def test_diff_and_speed_print_what_the_harness_says(here, monkeypatch):
+    asked = []
+    monkeypatch.setattr(diff, "compare", lambda a, b: asked.append((a, b)) or Answer())
+    monkeypatch.setattr(speed, "measure_speed", lambda models, **rest: asked.append((models, rest)) or Answer())
+    assert here("bench", "diff", "a", "b")[:2] == (0, "[shown]\n")
+    assert json.loads(here("bench", "diff", "a", "b", "--json")[1]) == {"it": 1}
+    assert here("bench", "speed", "--models", "x,y")[:2] == (0, "[shown]\n")
+    assert asked[0] == (Path("a"), Path("b"))
+    assert asked[2] == (["x", "y"], {"preset": "tiny", "blocks": 8, "out": None})
