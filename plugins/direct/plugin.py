@@ -1,4 +1,6 @@
-"""One-shot sampling."""
+"""The sampler of one-shot models."""
+
+from __future__ import annotations
 
 from t2i.core.hooks import hookimpl
 from t2i.core.specs import SamplerSpec
@@ -9,8 +11,8 @@ def t2i_samplers() -> list[SamplerSpec]:
     return [
         SamplerSpec(
             name="direct",
-            summary="One call of a one-shot generator",
-            config="t2i.core.sampler:SamplerConfig",
+            summary="One pass of a one-shot model (a GAN), with plain or truncated noise",
+            config="t2i.plugins.direct.sampler:DirectConfig",
             build="t2i.plugins.direct.sampler:DirectSampler",
             families=("one-shot",),
         )

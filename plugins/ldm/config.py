@@ -14,8 +14,10 @@ class AutoencoderConfig(Config):
     """Of stage 1, a diffusers AutoencoderKL behind a space-to-depth of `patch` pixels a side.
 
     channels: of each level, each after the first at half the size. layers: residual blocks a level. attention: in the
-    middle. kl_weight: of the KL term, averaged over latent values like the reconstruction over pixels. lr: Adam's.
-    share: of the whole training budget.
+    middle. kl_weight: of the KL term, averaged over latent values like the reconstruction over pixels. lr, betas:
+    Adam's. images: how many pictures of a batch a step uses (0: all): small autoencoders learn faster from many small
+    steps. first_logvar: where the posterior's log variance starts; far below 0, so that noise does not drown the
+    first gradients. share: of the whole training budget.
     """
 
     patch: int = Field(1, ge=1)
@@ -26,6 +28,9 @@ class AutoencoderConfig(Config):
     groups: int = Field(32, ge=1)
     kl_weight: float = Field(1e-6, ge=0)
     lr: float = Field(4.5e-6, gt=0)
+    betas: tuple[float, float] = (0.5, 0.9)
+    images: int = Field(0, ge=0)
+    first_logvar: float = 0.0
     share: float = Field(0.2, gt=0, lt=1)
 
     @property
@@ -93,7 +98,7 @@ class LDMConfig(ModelConfig):
 TINY = {
     "image_size": 32,
     "steps": 6000,
-    "batch_size": 32,
+    "batch_size": 16,
     "ema_decay": 0.998,
     "grad_clip": 1.0,
     "warmup": 100,
@@ -107,11 +112,11 @@ TINY = {
     "lr": 1.5e-3,
     "betas": (0.9, 0.99),
     "autoencoder": {
-        "patch": 4, "channels": (64,), "layers": 1, "attention": False, "groups": 8, "kl_weight": 1e-5, "lr": 2e-3,
-        "share": 0.15,
+        "patch": 4, "channels": (64,), "layers": 1, "latent_channels": 8, "attention": False, "kl_weight": 1e-5,
+        "lr": 2e-3, "betas": (0.9, 0.95), "images": 8, "first_logvar": -6.0, "share": 0.2,
     },
     "unet": {
-        "channels": (64, 128), "layers": 1, "cross_attention": (True, True), "head_width": 32, "groups": 8,
+        "channels": (64, 128), "layers": 1, "cross_attention": (False, False), "head_width": 32, "groups": 8,
         "text_map": 16, "sentence": True,
     },
 }  # fmt: skip

@@ -42,6 +42,7 @@ class Autoencoder(nn.Module):
             sample_size=image_size // config.patch,
             mid_block_add_attention=config.attention,
         )
+        nn.init.constant_(self.vae.quant_conv.bias[config.latent_channels :], config.first_logvar)
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.zeros(()))

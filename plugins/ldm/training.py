@@ -39,12 +39,13 @@ class AutoencoderTrainer(Trainer):
         self.config = config.autoencoder
         self.autoencoder = generator.autoencoder
         self.modules: dict[str, nn.Module] = {"autoencoder": self.autoencoder}
-        self.optimizers = {"autoencoder": Adam(self.autoencoder.parameters(), self.config.lr, betas=(0.9, 0.99))}
+        self.optimizers = {"autoencoder": Adam(self.autoencoder.parameters(), self.config.lr, betas=self.config.betas)}
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
-        q = self.autoencoder.posterior(batch.images)
-        z = q.mean + q.std * batch.noise.normal("z", 0, q.mean.shape[1:])
-        reconstruction = (self.autoencoder.reconstruct(z) - batch.images).square().mean()
+        images = batch.images[: self.config.images or None]
+        q = self.autoencoder.posterior(images)
+        z = q.mean + q.std * batch.noise.normal("z", 0, q.mean.shape[1:])[: len(images)]
+        reconstruction = (self.autoencoder.reconstruct(z) - images).square().mean()
         kl = kl_loss(q.mean, q.logvar)
         engine.update("autoencoder", reconstruction + self.config.kl_weight * kl)
         return {"reconstruction": reconstruction, "kl": kl}

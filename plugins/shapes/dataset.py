@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 
 from t2i.core.data import Dataset, Example
 from t2i.core.errors import UserError
@@ -48,6 +49,13 @@ class Shapes(Dataset):
     def scene(self, index: int) -> Scene:
         """What the picture of that index shows."""
         return self._draw(index)[0]
+
+    def variant(self, index: int, number: int) -> Example:
+        """The same scene and captions as example `index`, drawn anew: places, sizes and colours jitter."""
+        original, scene = self[index], self.scene(index)
+        # Streams of variants lie beyond those of the splits.
+        draws = Draws(self.config.seed, SPLITS.index(self.split) + len(SPLITS) * number, index)
+        return replace(original, image=render(scene, draws, self.image_size), key=f"{original.key}-{number}")
 
     def fingerprint(self) -> str:
         """A hash of all that decides the examples of this split."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from t2i.core.scoring import Metric, Pictures
+from t2i.core.scoring import Intervals, Metric, Pictures, proportion_interval
 from t2i.plugins.shapes import reader
 from t2i.plugins.shapes.config import CaptionAccuracyConfig
 from t2i.plugins.shapes.scoring import SCORES, Tally, score_batch
@@ -40,6 +40,9 @@ class CaptionAccuracy(Metric):
 
     def compute(self) -> dict[str, float]:
         return self._tally.summary()
+
+    def intervals(self) -> Intervals:
+        return {key: proportion_interval(*counts) for key, counts in self._tally.counts().items()}
 
     def protocol(self) -> dict[str, Any]:
         return {"reader": READER_VERSION, "max_misfit": reader.MAX_MISFIT, "max_softness": reader.SOFTNESS[-1]}

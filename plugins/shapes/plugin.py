@@ -1,7 +1,8 @@
-"""What `shapes` registers: the data set, the features that compare its pictures, and the score of its captions."""
+"""What `shapes` registers: the data set, the features that compare its pictures, the score of its captions, and
+the benchmark."""
 
 from t2i.core.hooks import hookimpl
-from t2i.core.specs import DatasetSpec, FeatureSpec, MetricSpec
+from t2i.core.specs import BenchmarkSpec, DatasetSpec, FeatureSpec, MetricSpec
 
 
 @hookimpl
@@ -38,5 +39,18 @@ def t2i_metrics() -> list[MetricSpec]:
             summary="how much of its caption a picture of shapes shows, by an exact reader",
             config="t2i.plugins.shapes.config:CaptionAccuracyConfig",
             build="t2i.plugins.shapes.metric:build",
+        )
+    ]
+
+
+@hookimpl
+def t2i_benchmarks() -> list[BenchmarkSpec]:
+    return [
+        BenchmarkSpec(
+            name="shapes",
+            summary="a diffusion model against a GAN on pictures of shapes, every caption checked exactly",
+            config="t2i.plugins.shapes.benchmark:ShapesBenchmarkConfig",
+            build="t2i.plugins.shapes.benchmark:build",
+            protocols=("tiny",),
         )
     ]

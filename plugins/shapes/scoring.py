@@ -95,4 +95,8 @@ class Tally:
 
     def summary(self) -> dict[str, float]:
         """Percentages by name, of those SCORES that some caption claims."""
-        return {key: 100 * self._held[key] / self._asked[key] for key in SCORES if self._asked[key]}
+        return {key: 100 * held / asked for key, (held, asked) in self.counts().items()}
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """How many pictures are right, out of how many that were asked, by name."""
+        return {key: (self._held[key], self._asked[key]) for key in SCORES if self._asked[key]}

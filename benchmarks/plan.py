@@ -1,0 +1,147 @@
+"""What a benchmark command will do, all of it checked before anything is trained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from t2i.core.errors import UserError, nearest
+from t2i.core.registry import registry
+from t2i.core.runs import Run, RunConfig, chosen, resolve
+from t2i.core.scoring import Benchmark
+from t2i.core.specs import resolve as resolve_path
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of models: what to train, or the run that is given."""
+
+    name: str
+    label: str
+    seed: int
+    config: RunConfig
+    run: Run
+    given: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A benchmark, its rows and where everything goes."""
+
+    benchmark: Benchmark
+    entries: tuple[Entry, ...]
+    budget: Mapping[str, Any]
+    out: Path
+    data_dir: str | None
+
+
+def find_benchmark(name: str, protocol: str | None) -> Benchmark:
+    """The benchmark of that name under a protocol (default: its first). UserError naming the nearest."""
+    spec = registry().benchmarks[name]
+    wanted = protocol or spec.protocols[0]
+    if wanted not in spec.protocols:
+        hint = nearest(wanted, spec.protocols)
+        raise UserError(f"benchmark '{name}' has no protocol '{wanted}'{hint}")
+    choice = chosen(registry().benchmarks, name, {}, "benchmark")
+    benchmark: Benchmark = resolve_path(spec.build)(choice.config, wanted)
+    return benchmark
+
+
+def with_samples(benchmark: Benchmark, samples: int | None) -> Benchmark:
+    """The benchmark with `samples` captions in its headline set and at most so many in the others."""
+    if samples is None:
+        return benchmark
+    if samples < 2:
+        raise UserError(f"--samples {samples}: scores need at least 2 pictures")
+    sets = [replace(p, count=samples if p.headline else min(samples, p.count)) for p in benchmark.prompts]
+    return replace(benchmark, prompts=sets)
+
+
+def choose_models(benchmark: Benchmark, models: Sequence[str] | str | None, runs: Mapping[str, Path]) -> list[str]:
+    """Names of the rows: those asked for ("all": every registered model), else those of the runs that are given,
+    else the first default of the benchmark whose models are all registered."""
+    known = [spec.name for spec in registry().models]
+    if models is not None:
+        asked = [models] if isinstance(models, str) else list(models)
+        names = [name for entry in asked for name in (known if entry == "all" else [entry])]
+    elif runs:
+        names = []
+    else:
+        names = next((list(group) for group in benchmark.default_models if set(group) <= set(known)), [])
+    names = list(dict.fromkeys([*names, *runs]))
+    if not names:
+        groups = ", or ".join(" and ".join(group) for group in benchmark.default_models)
+        raise UserError(f"benchmark '{benchmark.name}': its models are not installed ({groups}); name some by --models")
+    return names
+
+
+def budget_of(benchmark: Benchmark, minutes: float | None, steps: int | None) -> dict[str, Any]:
+    if minutes is not None and steps is not None:
+        raise UserError("--minutes and --steps are two ways to say the budget: give one of them")
+    return {"steps": steps} if steps is not None else {"minutes": benchmark.minutes if minutes is None else minutes}
+
+
+def make_entries(
+    benchmark: Benchmark, names: Sequence[str], runs: Mapping[str, Path], seeds: int, budget: Mapping[str, Any],
+    preset: str, data: Mapping[str, Any], out: Path,
+) -> tuple[Entry, ...]:  # fmt: skip
+    """The rows of models. UserError for an unknown model, a run that is none, or one of another model."""
+    if seeds < 1:
+        raise UserError(f"--seeds {seeds}: at least 1")
+    entries = []
+    for name in names:
+        if name in runs:
+            entries.append(_given(name, Run(Path(runs[name]))))
+            continue
+        for seed in range(seeds):
+            label = name if seed == 0 else f"{name}-seed{seed}"
+            overrides = {"steps": budget.get("steps"), "minutes": budget.get("minutes"), "seed": seed, "data": data}
+            overrides = {key: value for key, value in overrides.items() if key != "steps" or value is not None}
+            config = resolve(name, preset=preset, overrides=overrides)
+            entries.append(Entry(name, label, seed, config, Run(out / "runs" / label), given=False))
+    return tuple(entries)
+
+
+def _given(name: str, run: Run) -> Entry:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise UserError(f"--run {name}={run.path}: '{name}' is no name for a row (letters, digits, '-', '_', '.')")
+    if not run.model.is_dir():
+        raise UserError(f"--run {name}={run.path}: there is no trained model in it; 't2i train --out DIR' makes one")
+    config = run.config()
+    if name in {spec.name for spec in registry().models} and config.model != name:
+        raise UserError(f"--run {name}={run.path}: that is a run of '{config.model}'; write --run {config.model}=...")
+    return Entry(name, name, config.settings.seed, config, run, given=True)
+
+
+def training_data(
+    benchmark: Benchmark, train_data: str | None, train_dir: Path | None, data_dir: Path | None
+) -> dict[str, Any]:
+    """The `data` section of every model's configuration: the benchmark's own training data, or another set."""
+    if train_data is None or train_data == benchmark.dataset:
+        own = {"name": benchmark.dataset, **benchmark.data, **benchmark.train}
+        folder = train_dir or data_dir
+    else:
+        own, folder = {"name": train_data}, train_dir
+        if registry().datasets[train_data].needs_dir and train_dir is None:
+            raise UserError(f"--train-data {train_data}: say where it is with --train-dir")
+    return own if folder is None else {**own, "dir": str(folder)}
+
+
+def make_plan(
+    name: str, *, protocol: str | None, models: Sequence[str] | str | None, runs: Mapping[str, Path],
+    minutes: float | None, steps: int | None, samples: int | None, seeds: int, out: Path | None,
+    train_data: str | None, train_dir: Path | None, data_dir: Path | None, preset: str,
+) -> Plan:  # fmt: skip
+    """Everything that `run_benchmark` was asked, resolved and checked."""
+    benchmark = with_samples(find_benchmark(name, protocol), samples)
+    default = registry().benchmarks[name].protocols[0]
+    suffix = "" if benchmark.protocol == default else f"-{benchmark.protocol}"
+    place = out or Path("runs") / f"bench-{name}{suffix}"
+    budget = budget_of(benchmark, minutes, steps)
+    names = choose_models(benchmark, models, runs)
+    data = training_data(benchmark, train_data, train_dir, data_dir)
+    entries = make_entries(benchmark, names, runs, seeds, budget, preset, data, place)
+    return Plan(benchmark, entries, budget, place, str(data_dir) if data_dir else None)

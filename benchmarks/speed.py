@@ -1,0 +1,322 @@
+"""What the engine costs, and what each model costs: seconds a training step, seconds a picture.
+
+The engine's steps are timed against those of a bare loop over the same trainer: a twin of the model, trained in turns
+with it, block by block, in the same process, so that whatever else the machine is doing slows both alike. The bare
+loop has its batches in memory; it does what the model's settings ask (clipping, averaged weights) and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import cycle, islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor, nn
+
+from t2i.benchmarks.record import environment
+from t2i.benchmarks.reporting import Lines, Reporter
+from t2i.benchmarks.table import ACROSS, number, plain
+from t2i.core import engine
+from t2i.core.engine.loader import Rows, Views, batch_visits
+from t2i.core.engine.reporting import Status
+from t2i.core.errors import UserError
+from t2i.core.files import write_json
+from t2i.core.images import to_tensor
+from t2i.core.model import Model, best_device, build
+from t2i.core.noise import StepNoise
+from t2i.core.registry import registry
+from t2i.core.runs import Run, RunConfig, resolve
+from t2i.core.specs import resolve as resolve_path
+from t2i.core.trainer import Batch, Stage, Trainer
+
+BLOCK = 10  # steps timed at once
+HELD = 8  # batches that the bare loop keeps in memory
+DRAWN = 32  # pictures that sampling is timed on
+LIMIT = 1.03  # of the bare loop's time: what the engine may take
+
+
+@dataclass
+class StageSpeed:
+    """Median seconds a step of one stage, by the engine and by the bare loop, and the median of their ratios.
+
+    processor_ratio: the same of the main thread's processor time, which other programs on the machine disturb less;
+    on an accelerator it compares what the two loops themselves compute.
+    """
+
+    stage: str
+    engine: float
+    bare: float
+    ratio: float
+    processor_ratio: float
+
+
+@dataclass
+class ModelSpeed:
+    """A model's speed. data: seconds to make a batch. sample: seconds a picture. batch_size: pictures a step."""
+
+    model: str
+    batch_size: int
+    stages: list[StageSpeed]
+    data: float
+    sample: float
+
+
+@dataclass
+class Speeds:
+    """What `measure_speed` found."""
+
+    models: list[ModelSpeed]
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        return {"format": 1, "limit": LIMIT, **asdict(self)}
+
+    def show(self, console: Console | None = None) -> None:
+        """Prints a column for each stage of each model."""
+        console = console or Console()
+        columns = [(model, stage) for model in self.models for stage in model.stages]
+        for start in range(0, len(columns), ACROSS):
+            console.print(_table(columns[start : start + ACROSS]))
+
+
+def _table(columns: Sequence[tuple[ModelSpeed, StageSpeed]]) -> Table:
+    table = Table("")
+    for model, stage in columns:
+        table.add_column(plain(f"{model.model}: {stage.stage}"), justify="right")
+    rows: dict[str, list[Text | str]] = {
+        "bare loop, ms/step": [number(1000 * s.bare) for _, s in columns],
+        "engine, ms/step": [number(1000 * s.engine) for _, s in columns],
+        "engine adds": [_added(s.ratio) for _, s in columns],
+        "the same, processor time": [_added(s.processor_ratio) for _, s in columns],
+        "training, images/s": [number(m.batch_size / s.engine) for m, s in columns],
+        "making data, ms/batch": [number(1000 * m.data) for m, _ in columns],
+        "sampling, s/image": [number(m.sample) for m, _ in columns],
+    }
+    for title, cells in rows.items():
+        table.add_row(title, *cells)
+    return table
+
+
+def _added(ratio: float) -> Text:
+    return Text(f"{ratio - 1:+.1%}", "red" if ratio > LIMIT else "green")
+
+
+def measure_speed(
+    models: Sequence[str] | str | None = None, *, preset: str = "tiny", blocks: int = 8, out: Path | None = None,
+    reporter: Reporter | None = None,
+) -> Speeds:  # fmt: skip
+    """Times the training steps and the sampling of models, and what the engine adds to a bare loop.
+
+    models: registered models (None or "all": every one). blocks: blocks of 10 steps timed for each stage, at least 2,
+    after one to warm up. out: a JSON file to write. Nothing else is kept.
+    """
+    if blocks < 2:
+        raise UserError(f"bench speed: {blocks} blocks are too few; at least 2")
+    names = [spec.name for spec in registry().models] if models in (None, "all") else list(_names(models))
+    configs = {name: _short(resolve(name, preset=preset), blocks) for name in names}
+    reporter = reporter or Lines()
+    found = []
+    for name, config in configs.items():
+        reporter.say(f"{name}: timing the engine and the bare loop in turns")
+        found.append(_measure(config, blocks))
+    speeds = Speeds(found, environment(best_device()))
+    if out:
+        write_json(out, speeds.document())
+        reporter.say(f"written to {out}")
+    return speeds
+
+
+def _names(models: Sequence[str] | str | None) -> Sequence[str]:
+    return [models] if isinstance(models, str) else models or []
+
+
+def _short(config: RunConfig, blocks: int) -> RunConfig:
+    """The configuration with so many steps that the shortest stage has `blocks` blocks, and two before them: one that
+    starts the clock, one to warm up."""
+    settings = config.settings
+    stages = _stages(config, build(config))
+    if not stages:
+        raise UserError(f"model '{config.model}' has no training stage: there is nothing to time")
+    shares = [stage.share for stage in stages]
+    steps = math.ceil((blocks + 2) * BLOCK * sum(shares) / min(shares)) + len(stages)
+    never = 10 * steps
+    budget = {"steps": steps, "minutes": None, "log_every": BLOCK, "sample_every": never, "checkpoint_every": never}
+    return replace(config, settings=settings.model_copy(update=budget))
+
+
+def _stages(config: RunConfig, model: Model) -> Sequence[Stage]:
+    stages: Sequence[Stage] = resolve_path(registry().models[config.model].stages)(config.settings, model.text_encoder)
+    return stages
+
+
+def _measure(config: RunConfig, blocks: int) -> ModelSpeed:
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder) / "run")
+        probe = _Probe(run, [stage.name for stage in _stages(config, build(config))], blocks)
+        with contextlib.suppress(_Enough):
+            engine.train(config, run.path, reporter=probe)
+        stages = [_stage_speed(stage, turns) for stage, turns in probe.turns.items()]
+        return ModelSpeed(config.model, config.settings.batch_size, stages, probe.data, _sampling(run.config()))
+
+
+@dataclass(frozen=True)
+class _Time:
+    """A moment, or a span: on the wall's clock and on the main thread's, in seconds."""
+
+    wall: float
+    thread: float
+
+    @classmethod
+    def now(cls) -> _Time:
+        return cls(time.perf_counter(), time.thread_time())
+
+    def since(self, start: _Time, steps: int) -> _Time:
+        """Time a step since then."""
+        return _Time((self.wall - start.wall) / steps, (self.thread - start.thread) / steps)
+
+
+def _stage_speed(stage: str, turns: Sequence[tuple[_Time, _Time]]) -> StageSpeed:
+    """From the (engine, bare) time a step of each block. The first warms up."""
+    kept = turns[1:]
+    return StageSpeed(
+        stage,
+        median(own.wall for own, _ in kept),
+        median(bare.wall for _, bare in kept),
+        median(own.wall / bare.wall for own, bare in kept),
+        median(own.thread / bare.thread for own, bare in kept),
+    )
+
+
+def _sampling(config: RunConfig) -> float:
+    """Seconds a picture, by the model's own sampler, after one batch to warm up. Weights do not matter to that."""
+    model = build(config).to(best_device())
+    captions = ["a picture of something"] * DRAWN
+    list(model.draw(captions[:4]))
+    started = time.perf_counter()
+    list(model.draw(captions))
+    return (time.perf_counter() - started) / DRAWN
+
+
+class _Enough(Exception):
+    """All that was wanted has been timed: the engine may stop."""
+
+
+class _Probe:
+    """A reporter of the engine. Between two of its reports the engine has made a block of steps; within a report the
+    bare loop makes as many. `blocks` of each of `stages` are timed, after one to warm up."""
+
+    def __init__(self, run: Run, stages: Sequence[str], blocks: int) -> None:
+        self._run, self._stages, self._blocks = run, stages, blocks
+        self._twin: _Twin | None = None
+        self._stage, self._step, self._mark = "", 0, _Time.now()
+        self.turns: dict[str, list[tuple[_Time, _Time]]] = {}
+        self.data = 0.0
+
+    def say(self, text: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def status(self, status: Status) -> None:
+        now = _Time.now()
+        steps = status.step - self._step
+        if self._twin is None or status.stage != self._stage:
+            self._twin = self._begin(status.stage)
+        elif steps == BLOCK and len(self.turns[status.stage]) <= self._blocks:
+            started = _Time.now()
+            self._twin.steps(steps)
+            self.turns[status.stage].append((now.since(self._mark, steps), _Time.now().since(started, steps)))
+        if status.stage == self._stages[-1] and len(self.turns[status.stage]) > self._blocks:
+            raise _Enough
+        self._step, self._mark = status.step, _Time.now()
+
+    def _begin(self, stage: str) -> _Twin:
+        self._stage, self.turns[stage] = stage, []
+        twin = _Twin(self._run.config(), self._stages.index(stage))
+        self.data = twin.data_seconds
+        twin.steps(2)
+        return twin
+
+
+class _Twin:
+    """The bare loop: a second model under the same trainer, with batches in memory. It is the trainer's engine too."""
+
+    progress = 0.5
+
+    def __init__(self, config: RunConfig, stage: int) -> None:
+        self.settings, device = config.settings, best_device()
+        self.model = build(config).to(device)
+        self.trainer: Trainer = _stages(config, self.model)[stage].trainer(
+            self.model.generator, self.model.text_encoder
+        )
+        self.model.generator.eval()
+        self.model.text_encoder.eval()
+        for module in self.trainer.modules.values():
+            module.to(device).train()
+        self._parameters = {
+            name: [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+            for name, optimizer in self.trainer.optimizers.items()
+        }
+        trained = {id(p) for parameters in self._parameters.values() for p in parameters}
+        self._encoder_trains = any(id(p) in trained for p in self.model.text_encoder.parameters())
+        parts: list[nn.Module] = [self.model.generator, self.model.text_encoder]
+        self._averaged = [p for part in parts for p in part.parameters() if id(p) in trained]
+        self._averages = [p.detach().clone() for p in self._averaged]
+        self._batches = cycle(self._hold(config))
+        self._at = self._part = 0
+
+    def _hold(self, config: RunConfig) -> list[Batch]:
+        """Batches as the engine makes them."""
+        data = resolve_path(registry().datasets[config.data.name].build)(config.data.config, "train")
+        settings, device = self.settings, self.model.device
+        views = Views(data, settings.seed, settings.image_size, settings.augment)
+        rows = Rows(settings.batch_size, settings.accumulate)
+        started = time.perf_counter()
+        made = [views[visits] for visits in islice(batch_visits(data, settings.seed, rows, 0), HELD)]
+        self.data_seconds = (time.perf_counter() - started) / HELD * settings.accumulate
+        noise = StepNoise(settings.seed, 0, 0, rows.count, rows.count, device)
+        return [Batch(to_tensor(b.images, device), b.captions, b.keys, noise, self._encode, b.extras) for b in made]
+
+    def _encode(self, captions: Sequence[str]) -> Any:
+        with torch.set_grad_enabled(self._encoder_trains):
+            return self.model.text_encoder.encode(captions)
+
+    def steps(self, count: int) -> None:
+        for _ in range(count):
+            for part in range(self.settings.accumulate):
+                self._part = part
+                batch = next(self._batches)
+                noise = replace(batch.noise, at=self._at)
+                # A fresh Batch: the features of the last visit must not be kept.
+                again = Batch(batch.images, batch.captions, batch.keys, noise, batch.encode, batch.extras)
+                self.trainer.step(again, self)
+            if self.settings.ema_decay and self._averages:
+                torch._foreach_lerp_(self._averages, [p.detach() for p in self._averaged], 1 - self.settings.ema_decay)
+            self._at += 1
+        if self.model.device.type != "cpu":
+            torch.accelerator.synchronize()
+
+    def update(self, name: str, loss: Tensor) -> None:
+        parameters, optimizer = self._parameters[name], self.trainer.optimizers[name]
+        torch.autograd.backward(loss / self.settings.accumulate, inputs=parameters)
+        if self._part < self.settings.accumulate - 1:
+            return
+        if self.settings.grad_clip:
+            nn.utils.clip_grad_norm_(parameters, self.settings.grad_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def shifted(self, x: Tensor) -> Tensor:
+        return torch.roll(x, 1, 0)

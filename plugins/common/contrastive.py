@@ -1,0 +1,70 @@
+"""Contrastive pretraining of a text encoder: a caption's sentence vector is to find its picture in the batch.
+
+It stands in for DAMSM (Xu et al. 2018), by which the papers' encoders were trained, where there is no pretrained
+encoder: captions that look alike get alike vectors, and what does not show in pictures is forgotten.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from t2i.core.text import TextEncoder
+from t2i.core.trainer import Batch, Engine, Losses, Trainer
+
+
+def info_nce(logits: Tensor) -> Tensor:
+    """The symmetric InfoNCE loss (CLIP, Radford et al. 2021, figure 3): cross entropy both ways of logits (B, B), whose
+    diagonal holds the matching pairs."""
+    target = torch.arange(len(logits), device=logits.device)
+    return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+
+
+class Matcher(nn.Module):
+    """Tells which picture goes with which sentence, by the cosine of the sentence with a small convolutional network's
+    view of the picture.
+
+    The network keeps the last 4x4 map instead of averaging it: sentences are to say where things are.
+    """
+
+    def __init__(self, image_size: int, sentence: int, width: int) -> None:
+        super().__init__()
+        levels = int(math.log2(image_size / 4))
+        channels = [width * min(2**i, 4) for i in range(levels + 1)]
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(0.2)]
+        for c_in, c_out in zip(channels, channels[1:], strict=False):
+            layers += [nn.Conv2d(c_in, c_out, 4, stride=2, padding=1), nn.GroupNorm(4, c_out), nn.LeakyReLU(0.2)]
+        self.image = nn.Sequential(
+            *layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * channels[-1], sentence)
+        )
+        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+
+    def forward(self, images: Tensor, sentences: Tensor) -> Tensor:
+        """Logits (B, C): row i is picture i of (B, 3, H, H) against each of the sentences (C, D)."""
+        image, text = F.normalize(self.image(images), dim=1), F.normalize(sentences, dim=1)
+        return self.log_scale.exp() * image @ text.T
+
+
+class ContrastiveTrainer(Trainer):
+    """Trains the text encoder with a matcher, which is not kept. Negatives are those of the process's own batch."""
+
+    def __init__(self, text_encoder: TextEncoder, image_size: int, width: int, lr: float) -> None:
+        self.matcher = Matcher(image_size, text_encoder.shape.sentence, width)
+        self.modules = {"text_encoder": text_encoder, "matcher": self.matcher}
+        trained = [p for module in self.modules.values() for p in module.parameters() if p.requires_grad]
+        self.optimizers = {"contrastive": torch.optim.Adam(trained, lr, betas=(0.9, 0.98))}
+
+    def step(self, batch: Batch, engine: Engine) -> Losses:
+        logits = self.matcher(batch.images, batch.text.sentence)
+        loss = info_nce(logits)
+        engine.update("contrastive", loss)
+        found = logits.detach().argmax(0) == torch.arange(len(logits), device=logits.device)
+        return {"contrastive": loss, "found": found.float().mean()}
+
+    def preview(self, batch: Batch) -> Tensor:
+        """Each picture beside the one of the batch that its caption finds."""
+        found = self.matcher(batch.images, batch.text.sentence).argmax(0)
+        return torch.stack([batch.images, batch.images[found]], dim=1).flatten(0, 1)

@@ -1,0 +1,70 @@
+"""Settings of DF-GAN."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field, field_validator
+
+from t2i.core.config import ModelConfig, Preset
+
+
+class DFGANConfig(ModelConfig):
+    """Settings; the defaults are the paper's.
+
+    nf: base width of G and D. z_dim: size of the noise. joint: channels of the one-way output (None: 2 nf).
+    lr_g, lr_d, beta1, beta2: of Adam. penalty_k, penalty_p: of MA-GP.
+    text_share: part of the budget in which a trainable text encoder is pretrained contrastively, then frozen (with a
+    frozen encoder, as in the paper, there is no such stage). text_lr, text_width: of that stage.
+
+    Three that the paper has not (README.md says what they are for):
+    start_from_text: the generator's 4x4 map is linear([z; e]) instead of linear(z).
+    fusion_gain: spread of the initial gamma and beta of the fusion blocks (0: they start as the identity).
+    residual_gain: initial gain of the discriminator's residuals.
+    """
+
+    nf: int = Field(32, ge=1)
+    z_dim: int = Field(100, ge=1)
+    joint: int | None = Field(None, ge=1)
+    lr_g: float = Field(1e-4, gt=0)
+    lr_d: float = Field(4e-4, gt=0)
+    beta1: float = Field(0.0, ge=0, lt=1)
+    beta2: float = Field(0.9, ge=0, lt=1)
+    penalty_k: float = Field(2.0, ge=0)
+    penalty_p: float = Field(6.0, ge=2)
+    start_from_text: bool = False
+    fusion_gain: float = Field(0.0, ge=0)
+    residual_gain: float = 0.0
+    text_share: float = Field(0.05, gt=0, lt=1)
+    text_lr: float = Field(1e-3, gt=0)
+    text_width: int = Field(32, ge=4, multiple_of=4)
+
+    @field_validator("image_size")
+    @classmethod
+    def _power_of_two(cls, size: int) -> int:
+        if size & (size - 1):
+            raise ValueError("the generator doubles 4x4 pixels again and again: use 16, 32, 64, 128, 256 ...")
+        return size
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Preset]:
+        return {"tiny": Preset(_TINY)}
+
+
+_TINY = {
+    "image_size": 32,
+    "nf": 16,
+    "z_dim": 32,
+    "batch_size": 32,
+    "steps": 3000,
+    "lr_g": 4e-4,
+    "lr_d": 8e-4,
+    "start_from_text": True,
+    "fusion_gain": 1.0,
+    "residual_gain": 1.0,
+    "ema_decay": 0.998,
+    "lr_schedule": "linear",
+    "lr_floor": 0.1,
+    "warmup": 50,
+    "channels_last": True,
+}

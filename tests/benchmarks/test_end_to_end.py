@@ -1,0 +1,74 @@
+"""The harness on the real engine, and the benchmark `shapes` on its real pictures."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from t2i.benchmarks.plan import find_benchmark, with_samples
+from t2i.benchmarks.runner import run_benchmark
+from t2i.benchmarks.scorer import Scorer
+from t2i.benchmarks.sets import caption_set, real_pictures, wrong_pictures
+
+
+@pytest.mark.usefixtures("squares")
+def test_a_model_is_trained_scored_and_reported(tmp_path, words):
+    out = tmp_path / "out"
+    results = run_benchmark("squares", steps=5, out=out, reporter=words, engine_reporter=Said(words))
+    (toy,) = (row for row in results.rows if row.kind == "model")
+    assert toy.training["steps"] == 5
+    assert toy.training["parameters"]["trained"] > 0
+    assert toy.sampling["name"] == "direct"
+    assert toy.curve[-1]["step"] == 5
+    assert set(toy.curve[-1]["losses"]) == {"generator", "critic"}
+    assert "Training" in (out / "report.html").read_text()
+    assert json.loads((out / "results.json").read_text())["ranking"] == [{"rank": 1, "name": "toy"}]
+
+
+class Said:
+    """The engine's reporter, into the harness's words."""
+
+    def __init__(self, words):
+        self.say = words.say
+
+    def status(self, status):
+        pass
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def shapes():
+    return with_samples(find_benchmark("shapes", None), 40)
+
+
+def test_shapes_scores_real_pictures_at_the_ceiling_and_wrong_ones_at_chance(shapes):
+    shapes = replace(shapes, measures=[m for m in shapes.measures if m.metric in ("caption-accuracy", "diversity")])
+    scorer, captions = Scorer(shapes, "cpu"), caption_set(shapes, shapes.headline_set, None)
+    assert captions.has_variants
+    scores, intervals = scorer.score(scorer.metrics(captions.prompts), real_pictures(captions, 40, 1))
+    assert scores["caption-accuracy"]["all"] > 97
+    assert intervals["caption-accuracy"]["all"][0] > 85
+    scores, _ = scorer.score(scorer.metrics(captions.prompts), wrong_pictures(captions, 40, 1))
+    assert scores["caption-accuracy"]["all"] < 10
+
+
+def test_shapes_variants_show_the_same_in_another_picture(shapes):
+    data = caption_set(shapes, shapes.headline_set, None).data
+    pictures = [data[3].image, *(data.variant(3, number).image for number in (1, 2, 1))]
+    assert data.variant(3, 1).captions == data[3].captions
+    assert (pictures[1] == pictures[3]).all()
+    assert all((pictures[a] != pictures[b]).any() for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_shapes_shows_other_captions_in_every_set(shapes):
+    first = [caption_set(shapes, prompts, None).captions[:3] for prompts in shapes.prompts]
+    assert len({caption for captions in first for caption in captions}) == 12
+    assert all("star" not in c and " and " not in c for c in caption_set(shapes, shapes.prompts[3], None).captions)
+
+
+def test_shapes_has_its_headline_and_its_bars(shapes):
+    scorer = Scorer(shapes, "cpu")
+    assert scorer.headline() == scorer.table_columns()[0]
+    assert [c.title for c in scorer.bars()][:4] == ["shape", "colour", "size", "position"]

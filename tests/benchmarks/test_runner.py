@@ -1,0 +1,184 @@
+"""The harness: what it trains, what it keeps, what it scores, and what it refuses."""
+
+import json
+
+import pytest
+
+from t2i.benchmarks import runner
+from t2i.benchmarks.results import VARIETY, Results
+from t2i.benchmarks.runner import run_benchmark
+from t2i.core.errors import UserError
+from t2i.core.files import read_json, write_json
+
+pytestmark = pytest.mark.usefixtures("squares")
+
+
+@pytest.fixture(autouse=True)
+def unwritten(monkeypatch):
+    """The report's plots take longer than all the rest; test_report.py looks at them."""
+    monkeypatch.setattr(runner, "write_report", lambda results: None)
+
+
+def bench(tmp_path, words, **arguments):
+    return run_benchmark("squares", out=tmp_path / "out", reporter=words, **arguments)
+
+
+def test_everything_is_made_from_nothing(tmp_path, engine, words):
+    results = bench(tmp_path, words, command="t2i bench squares")
+    assert [standing.name for standing in results.ranking()] == ["real images", "toy", "real images, wrong captions"]
+    ((config, out),) = engine.trained
+    assert (config.model, config.settings.minutes, config.data.name) == ("toy", 1.0, "squares")
+    assert out == tmp_path / "out" / "runs" / "toy"
+    for name in ("results.json", "grids/real.png", "grids/toy.png", "grids/comparison.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 0, name
+    assert words.lines[0].endswith("grids/real.png")  # the first picture, before anything is trained
+    assert Results.load(tmp_path / "out").document() == results.document()
+
+
+def test_real_pictures_are_the_ceiling_and_wrong_captions_the_floor(tmp_path, engine, words):
+    real, toy, floor = bench(tmp_path, words).rows
+    assert real.scores["val"]["colour-right"]["all"] == 100
+    assert floor.scores["val"]["colour-right"]["all"] == 0
+    assert real.scores["val"]["fid"]["fid"] < toy.scores["val"]["fid"]["fid"]
+    assert set(real.scores["other"]) == {"colour-right"}  # distances to the reference belong to the headline set
+    assert set(floor.scores["val"]) == {"colour-right"}  # nor do they ask which caption a picture belongs to
+    assert real.scores[VARIETY]["diversity"]["diversity"] < 50 < floor.scores[VARIETY]["diversity"]["diversity"]
+    low, high = real.intervals["val"]["colour-right"]["all"]
+    assert (low, high) == (pytest.approx(75.75, abs=0.01), 100)  # Wilson, 12 of 12
+
+
+def test_each_extractor_sees_each_picture_once(tmp_path, engine, words, random_cnn):
+    random_cnn.calls = 0
+    bench(tmp_path, words)
+    # The reference (30), then 12 pictures of each of two rows, for fid, kid and prc together.
+    assert random_cnn.calls == 30 + 2 * 12
+
+
+def test_a_second_reference_is_not_extracted_again(tmp_path, engine, words, random_cnn):
+    bench(tmp_path, words)
+    random_cnn.calls = 0
+    run_benchmark("squares", out=tmp_path / "again", reporter=words)
+    assert random_cnn.calls == 2 * 12
+
+
+def test_a_repeated_command_does_nothing_again(tmp_path, engine, words, random_cnn):
+    first = bench(tmp_path, words)
+    random_cnn.calls = 0
+    second = bench(tmp_path, words)
+    assert len(engine.trained) == 1
+    assert random_cnn.calls == 0
+    assert second.rows == first.rows
+
+
+def test_half_done_work_is_resumed(tmp_path, engine, words):
+    bench(tmp_path, words)
+    run = tmp_path / "out" / "runs" / "toy"
+    (run / "summary.json").unlink()
+    (run / "checkpoints" / "step-3").mkdir(parents=True)
+    bench(tmp_path, words)
+    assert engine.resumed == [run]
+    assert len(engine.trained) == 1
+
+
+def test_another_model_in_the_same_run_is_scored_again(tmp_path, engine, words):
+    first = bench(tmp_path, words)
+    run = tmp_path / "out" / "runs" / "toy"
+    config = engine.trained[0][0]
+    engine.train(config, run)  # the same weights again
+    assert bench(tmp_path, words).rows == first.rows
+    engine.train(config, run, seed=5)
+    assert bench(tmp_path, words).rows[1].scores != first.rows[1].scores
+
+
+def test_a_run_trained_with_other_settings_is_refused(tmp_path, engine, words):
+    bench(tmp_path, words)
+    with pytest.raises(UserError, match=r"runs/toy was trained with other settings than these; name another --out"):
+        bench(tmp_path, words, minutes=2)
+
+
+def test_seeds_make_a_row_each_and_one_place_in_the_ranking(tmp_path, engine, words):
+    results = bench(tmp_path, words, seeds=2, steps=7)
+    assert [config.settings.seed for config, _ in engine.trained] == [0, 1]
+    assert [(config.settings.steps, config.settings.minutes) for config, _ in engine.trained] == [(7, None)] * 2
+    (toy,) = (standing for standing in results.ranking() if standing.kind == "model")
+    scores = [row.get(results.headline) for row in toy.rows]
+    value = toy.value(results.headline)
+    assert (value.mean, value.low, value.high) == (sum(scores) / 2, min(scores), max(scores))
+
+
+def test_a_given_run_is_scored_as_it_is(tmp_path, engine, words):
+    bench(tmp_path, words)
+    results = run_benchmark(
+        "squares", out=tmp_path / "other", runs={"old": tmp_path / "out" / "runs" / "toy"}, reporter=words
+    )
+    assert len(engine.trained) == 1
+    row = results.rows[1]
+    assert (row.name, row.training["given"]) == ("old", True)
+
+
+def test_the_same_pictures_for_the_same_noise(tmp_path, engine, words):
+    """Two models with equal weights draw equal pictures: noise depends on the caption's number, not on the model."""
+    bench(tmp_path, words)
+    run = tmp_path / "out" / "runs" / "toy"
+    results = run_benchmark("squares", out=tmp_path / "pair", runs={"a": run, "b": run}, reporter=words)
+    a, b = (row for row in results.rows if row.kind == "model")
+    assert a.scores == b.scores
+    first, second = (sorted((tmp_path / "pair" / "pictures" / name).iterdir()) for name in "ab")
+    assert len(first) == 5 * 2  # two captions of each of two sets and one more, two samples each
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
+
+
+def test_fewer_samples_are_another_protocol(tmp_path, engine, words):
+    whole = bench(tmp_path, words)
+    part = run_benchmark("squares", out=tmp_path / "part", samples=6, reporter=words)
+    assert [p["count"] for p in part.protocol["prompts"]] == [6, 6]
+    assert part.protocol_hash != whole.protocol_hash
+    assert read_json(tmp_path / "part" / "results.json", "x")["protocol_hash"] == part.protocol_hash
+
+
+def test_the_protocol_says_what_scores_depend_on(tmp_path, engine, words):
+    protocol = bench(tmp_path, words).protocol
+    assert protocol["measures"]["prc"]["extractor"] == {
+        "name": "random-cnn", "weights_sha256": "0" * 64, "dim": 12, "layer": "rest"
+    }  # fmt: skip
+    assert protocol["measures"]["kid"]["settings"] == {"features": "random", "subset_size": 8, "subsets": 5}
+    assert protocol["reference"] == {"split": "val", "count": 30, "fingerprint": "squares-val-8"}
+    assert protocol["real_images"] == "other pictures of the same captions"
+
+
+def test_a_model_trained_with_its_judge_is_marked(tmp_path, engine, words):
+    bench(tmp_path, words)
+    path = tmp_path / "out" / "scores" / "toy.json"
+    document = json.loads(path.read_text())
+    assert not any("published/judge" in warning for warning in document["row"]["warnings"])
+    document["row"]["training"]["config"]["encoder"]["weights"] = "published/judge"
+    write_json(path, document)
+    assert any(
+        "published/judge, which this model was trained with" in w for w in bench(tmp_path, words).rows[1].warnings
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"models": ["toi"]}, "no model is named 'toi'; did you mean 'toy'"),
+        ({"protocol": "tony"}, "benchmark 'squares' has no protocol 'tony'; did you mean 'tiny'"),
+        ({"minutes": 1, "steps": 1}, "give one of them"),
+        ({"samples": 1}, "at least 2 pictures"),
+        ({"samples": 61}, "needs 61 examples of 'squares', split 'val', but there are 60"),
+        ({"seeds": 0}, "--seeds 0"),
+        ({"runs": {"toy": "nowhere"}}, "there is no trained model in it"),
+        ({"runs": {"../toy": "nowhere"}}, "is no name for a row"),
+        ({"train_data": "squirls"}, "no dataset is named 'squirls'; did you mean 'squares'"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path, engine, words, arguments, message):
+    with pytest.raises(UserError, match=message):
+        bench(tmp_path, words, **arguments)
+    assert engine.trained == []
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, engine, words):
+    (tmp_path / "out").write_text("in the way")
+    with pytest.raises(UserError, match=r"--out .*: cannot make the folder"):
+        bench(tmp_path, words)
