@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
+from t2i.core.logging import printable
+
 
 @dataclass(frozen=True)
 class Status:
@@ -56,7 +58,7 @@ class Lines:
         self._last = time.monotonic()
 
     def say(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        print(printable(text), file=self._stream, flush=True)
 
     def status(self, status: Status) -> None:
         if time.monotonic() - self._last >= self._every:
@@ -82,7 +84,7 @@ class Live:
         self._progress.start()
 
     def say(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._progress.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def status(self, status: Status) -> None:
         self._progress.update(self._task, completed=status.progress, description=in_words(status))

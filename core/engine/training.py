@@ -35,6 +35,9 @@ from t2i.core.specs import resolve
 from t2i.core.trainer import Stage
 
 
+LOCK = ".lock"
+
+
 def train(config: RunConfig, out: Path, *, reporter: Reporter | None = None, command: str = "") -> Run:
     """Trains from the beginning into the folder `out`, which must be new or empty.
 
@@ -42,7 +45,7 @@ def train(config: RunConfig, out: Path, *, reporter: Reporter | None = None, com
     is saved; T2IError when a loss is not finite.
     """
     run = Run(Path(out))
-    if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+    if run.path.exists() and (not run.path.is_dir() or any(path.name != LOCK for path in run.path.iterdir())):
         raise UserError(f"{out} is there already: go on with 't2i train --resume {out}' or choose another --out")
     with _locked(run), _session(config, run.path, reporter) as (accelerator, words):
         dataset = _dataset(config.data)
@@ -91,7 +94,7 @@ def _locked(run: Run) -> Iterator[None]:
         return
     try:
         run.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(run.path / ".lock")
+        lock = FileLock(run.path / LOCK)
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(
@@ -144,7 +147,9 @@ class Training:
         self.run, self.config, self.settings = run, config, config.settings
         self.accelerator, self.reporter, self.dataset = accelerator, reporter, dataset
         seeded(self.settings.seed, "weights")
-        self.model: Model = build(config).to(accelerator.device)
+        # A run that is resumed has its encoder's files with it, and needs no hub.
+        assets = run.model if (run.model / "text_encoder").is_dir() else None
+        self.model: Model = build(config, assets).to(accelerator.device)
         self.stages: Sequence[Stage] = resolve(registry().models[config.model].stages)(
             self.settings, self.model.text_encoder
         )

@@ -7,6 +7,7 @@ encoder: captions that look alike get alike vectors, and what does not show in p
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class Matcher(nn.Module):
         levels = int(math.log2(image_size / 4))
         channels = [width * min(2**i, 4) for i in range(levels + 1)]
         layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(0.2)]
-        for c_in, c_out in zip(channels, channels[1:], strict=False):
+        for c_in, c_out in pairwise(channels):
             layers += [nn.Conv2d(c_in, c_out, 4, stride=2, padding=1), nn.GroupNorm(4, c_out), nn.LeakyReLU(0.2)]
         self.image = nn.Sequential(
             *layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * channels[-1], sentence)

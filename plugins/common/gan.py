@@ -28,5 +28,5 @@ def matching_aware_penalty(scores: Tensor, inputs: Sequence[Tensor], k: float, p
     requiring gradients. The norm is one L2 norm over an image's gradients of all inputs together.
     """
     gradients = torch.autograd.grad(scores.sum(), list(inputs), create_graph=True)
-    squared = torch.stack([g.float().flatten(1).square().sum(1) for g in gradients]).sum(0)
+    squared = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0)
     return k * squared.pow(p / 2).mean()  # no square root: its gradient at 0 is not a number

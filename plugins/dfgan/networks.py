@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -33,8 +34,7 @@ class DFGANGenerator(OneShotGenerator):
         channels = widths(config.nf, config.image_size)[::-1]
         self.start = nn.Linear(condition if config.start_from_text else config.z_dim, channels[0] * START**2)
         self.blocks = nn.ModuleList(
-            UpBlock(condition, c_in, c_out, config.fusion_gain)
-            for c_in, c_out in zip(channels, channels[1:], strict=False)
+            UpBlock(condition, c_in, c_out, config.fusion_gain) for c_in, c_out in pairwise(channels)
         )
         self.to_rgb = nn.Conv2d(channels[-1], 3, 3, padding=1)
 
@@ -70,8 +70,7 @@ class Discriminator(nn.Module):
         super().__init__()
         channels = widths(config.nf, config.image_size)
         self.from_rgb = nn.Conv2d(3, channels[0], 3, padding=1)
-        pairs = zip(channels, channels[1:], strict=False)
-        self.blocks = nn.Sequential(*(DownBlock(c_in, c_out, config.residual_gain) for c_in, c_out in pairs))
+        self.blocks = nn.Sequential(*(DownBlock(*pair, config.residual_gain) for pair in pairwise(channels)))
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.blocks(self.from_rgb(images))

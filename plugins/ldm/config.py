@@ -66,7 +66,8 @@ class UNetConfig(Config):
 
 class LDMConfig(ModelConfig):
     """Settings of both stages. schedule, timesteps, prediction: of the diffusion. caption_dropout: share of captions
-    that are dropped, for classifier-free guidance. lr, betas: Adam's, of stage 2."""
+    that are dropped, for classifier-free guidance. lr, betas: Adam's, of stage 2; lr_text: of a text encoder that is
+    trained with it, which wants a smaller one than a U-Net."""
 
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     unet: UNetConfig = UNetConfig()
@@ -75,6 +76,7 @@ class LDMConfig(ModelConfig):
     prediction: Literal["epsilon", "sample", "v"] = "epsilon"
     caption_dropout: float = Field(0.1, ge=0, le=1)
     lr: float = Field(1e-4, gt=0)
+    lr_text: float = Field(1e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
 
     @model_validator(mode="after")
@@ -98,7 +100,7 @@ class LDMConfig(ModelConfig):
 TINY = {
     "image_size": 32,
     "steps": 6000,
-    "batch_size": 16,
+    "batch_size": 24,
     "ema_decay": 0.998,
     "grad_clip": 1.0,
     "warmup": 100,
@@ -110,6 +112,7 @@ TINY = {
     "schedule": "cosine",
     "prediction": "v",
     "lr": 1.5e-3,
+    "lr_text": 4e-4,
     "betas": (0.9, 0.99),
     "autoencoder": {
         "patch": 4, "channels": (64,), "layers": 1, "latent_channels": 8, "attention": False, "kl_weight": 1e-5,

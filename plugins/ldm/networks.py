@@ -30,7 +30,7 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.patch = config.patch
         levels = len(config.channels)
-        self.vae: Any = AutoencoderKL(
+        vae: Any = AutoencoderKL(
             in_channels=3 * config.patch**2,
             out_channels=3 * config.patch**2,
             down_block_types=("DownEncoderBlock2D",) * levels,
@@ -42,7 +42,8 @@ class Autoencoder(nn.Module):
             sample_size=image_size // config.patch,
             mid_block_add_attention=config.attention,
         )
-        nn.init.constant_(self.vae.quant_conv.bias[config.latent_channels :], config.first_logvar)
+        self.vae = vae
+        nn.init.constant_(vae.quant_conv.bias[config.latent_channels :], config.first_logvar)
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.zeros(()))

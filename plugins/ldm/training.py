@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,11 +74,11 @@ class DiffusionTrainer(Trainer):
         assert isinstance(generator, LDMGenerator)
         self.config, self.generator = config, generator
         self.modules: dict[str, nn.Module] = {"unet": generator.unet}
-        parameters = list(generator.unet.parameters())
+        groups: list[dict[str, Any]] = [{"params": list(generator.unet.parameters())}]
         if text_encoder.trainable:
             self.modules["text_encoder"] = text_encoder
-            parameters += [p for p in text_encoder.parameters() if p.requires_grad]
-        self.optimizers = {"unet": Adam(parameters, config.lr, betas=config.betas)}
+            groups.append({"params": [p for p in text_encoder.parameters() if p.requires_grad], "lr": config.lr_text})
+        self.optimizers = {"unet": Adam(groups, config.lr, betas=config.betas)}
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         schedule, noise = self.generator.schedule, batch.noise

@@ -199,6 +199,18 @@ def test_what_cannot_begin_or_go_on_says_why(tmp_path, monkeypatch):
         start(tmp_path / "full")
 
 
+def test_a_run_that_could_not_begin_may_be_begun_again(tmp_path, monkeypatch):
+    from t2i.core.engine import training
+
+    def broken(*arguments):
+        raise UserError("no weights")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="no weights"):
+        patch.setattr(training, "build", broken)
+        start(tmp_path / "run")
+    assert start(tmp_path / "run")[0].complete
+
+
 def test_two_processes_cannot_train_one_run(tmp_path):
     from filelock import FileLock
 
