@@ -23,9 +23,11 @@ Losses = dict[str, Tensor]
 class Batch:
     """One batch, on the engine's device.
 
-    images: (B, 3, H, W) float in [-1, 1]. captions, keys: B of each. extras: the data set's, stacked where numeric.
+    images: (B, 3, H, W) float in [-1, 1]. captions, keys: B of each. extras: the data set's, as tensors (B, ...) where
+    they are numbers or arrays, else as tuples of B.
     noise: the draws of this step; every random number of a step comes from here, so that a resumed run, or one on
-    another number of processes, sees the same ones.
+    another number of processes, sees the same ones. encode, encode_null: the text encoder, as the stage uses it
+    (encode_null None: no caption is the empty caption).
     """
 
     images: Tensor
@@ -34,6 +36,7 @@ class Batch:
     noise: StepNoise
     encode: Callable[[Sequence[str]], TextFeatures]
     extras: Mapping[str, Any] = field(default_factory=dict)
+    encode_null: Callable[[int], TextFeatures] | None = None
 
     @cached_property
     def text(self) -> TextFeatures:
@@ -42,7 +45,8 @@ class Batch:
 
     def null(self) -> TextFeatures:
         """Features of "no caption", one row an image."""
-        return self.encode([""] * len(self.captions))
+        n = len(self.captions)
+        return self.encode_null(n) if self.encode_null else self.encode([""] * n)
 
 
 class Engine(Protocol):
@@ -63,8 +67,11 @@ class Engine(Protocol):
 class Trainer(ABC):
     """One training stage.
 
-    modules: the networks that the stage trains or needs saved, by name; also what `compile` may compile.
-    optimizers: by the name given to `engine.update`. A parameter in none of them is not trained.
+    modules: the networks that the stage trains or needs saved, by name; also what `compile` may compile, and what is
+    in training mode during a step. What a trainer keeps from step to step must be in one of them, or in an optimizer:
+    the rest of its attributes are not saved.
+    optimizers: by the name given to `engine.update`. A parameter in none of them is not trained. The parameters of
+    generator and text encoder that are, are averaged, and hold their averages once the stage is over.
     eager: names of modules that must not be compiled (those under a double backward pass).
     """
 
@@ -84,7 +91,9 @@ class Trainer(ABC):
     def finish(self, batches: Callable[[], Batch]) -> None:  # noqa: B027 (most stages have nothing to finish)
         """Called once when the stage ends, with the averaged weights in place: e.g. to measure a latent's scale.
 
-        batches: gives a fresh batch of training data at each call, the same ones however the stage was interrupted.
+        Runs without gradients, networks in evaluation mode, in every process alike.
+        batches: gives another (whole, global) batch of training data at each call, the same ones however the stage was
+        interrupted and on however many processes it ran.
         """
 
 

@@ -4,6 +4,7 @@ step-N/modules.NAME.safetensors   weights and buffers: generator, text_encoder, 
 step-N/ema.safetensors            averaged weights
 step-N/optimizers.safetensors     tensors of the optimizers' states
 step-N/random-RANK.safetensors    states of the process's random generators
+step-N/sums.safetensors           losses since the last line of the log
 step-N/state.json                 numbers: stage, step, clock, counts, the optimizers' settings
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,24 @@ FORMAT = 1
 @dataclass
 class Position:
     """Where a run is. stage: index of the stage; step: over the run; stage_step, stage_clock: of the stage;
-    clock: seconds of training over the run; skipped: updates left out. begun: the stage has a trainer, whose state is
-    in the checkpoint. stages: what the stages before it took."""
+    clock: seconds of training over the run; wall: of everything. skipped: updates left out. warm: the stage's progress
+    when its warm-up ended. begun: the stage has a trainer, whose state is in the checkpoint. stages: what the stages
+    before it took. trained: names of the parameters of generator and text encoder that any stage has trained.
+    helpers, helpers_trained: parameters of the stages' other networks."""
 
     stage: int = 0
     step: int = 0
     stage_step: int = 0
     clock: float = 0.0
     stage_clock: float = 0.0
+    wall: float = 0.0
     skipped: int = 0
+    warm: float = 0.0
     begun: bool = False
-    stages: list[dict[str, Any]] | None = None
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    trained: list[str] = field(default_factory=list)
+    helpers: int = 0
+    helpers_trained: int = 0
 
 
 @dataclass
@@ -64,6 +72,7 @@ class Saved:
         tensors = self.tensors("optimizers")
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(_joined(self.state["optimizers"][name], tensors, name))
+            _like_their_parameters(optimizer)
 
 
 def write(
@@ -92,7 +101,7 @@ def read(folder: Path) -> Saved:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{what}: state.json is not of format {FORMAT}; it was written by another version of t2i")
     try:
-        return Saved(folder, Position(**{field.name: state[field.name] for field in fields(Position)}), state)
+        return Saved(folder, Position(**{f.name: state[f.name] for f in fields(Position)}), state)
     except KeyError as error:
         raise UserError(f"{what}: state.json lacks {error}") from None
 
@@ -118,12 +127,20 @@ def step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints, and what crashed writers left."""
-    for path in sorted(listed(folder), key=step_of)[:-keep]:
+def prune(folder: Path, keep: int, step: int) -> None:
+    """Removes all but the newest `keep` checkpoints of those up to `step`. Later ones were passed over as damaged:
+    they are not ours to remove, and no reason to remove a sound one."""
+    ours = [path for path in sorted(listed(folder), key=step_of) if step_of(path) <= step]
+    for path in ours[:-keep]:
         shutil.rmtree(path, ignore_errors=True)
-    for litter in folder.glob(".step-*.tmp"):
-        shutil.rmtree(litter, ignore_errors=True)
+
+
+def clear_litter(run: Path) -> None:
+    """Mends what a writer that was killed left half-written. Only for the process that holds the run's lock."""
+    settle(run / "model")
+    for folder in (run, run / "checkpoints", run / "samples"):
+        for litter in folder.glob(".*.tmp"):
+            shutil.rmtree(litter) if litter.is_dir() else litter.unlink()
 
 
 def _split(state: Mapping[str, Any], tensors: dict[str, Tensor], name: str) -> dict[str, Any]:
@@ -146,6 +163,14 @@ def _joined(numbers: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str
         if owner == name:
             state[int(index)][key] = tensor
     return {"state": state, "param_groups": [_tuples(group) for group in numbers["param_groups"]]}
+
+
+def _like_their_parameters(optimizer: Optimizer) -> None:
+    """Lays out each loaded tensor in memory as its parameter is (channels last): else every step would be slower."""
+    for parameter, entries in optimizer.state.items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                entries[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _tuples(group: Mapping[str, Any]) -> dict[str, Any]:

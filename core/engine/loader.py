@@ -17,6 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from t2i.core.config import Augment
 from t2i.core.data import Dataset, Example, Visit, visit_stream, visits
+from t2i.core.errors import T2IError, UserError
 
 AHEAD = 4  # batches made ahead
 
@@ -66,7 +67,14 @@ class Views(TorchDataset[HostBatch]):
             images.append(self._augmented(example.image, stream))
             keys.append(example.key)
             extras.append(example.extras)
+            self._check(example)
         return HostBatch(np.stack(images), tuple(captions), tuple(keys), _collated(extras))
+
+    def _check(self, example: Example) -> None:
+        size = round(self._image_size * self._augment.scale)
+        if example.image.shape != (size, size, 3) or example.image.dtype != np.uint8:
+            found, wanted = f"{example.image.dtype} {example.image.shape}", f"uint8 {(size, size, 3)}"
+            raise UserError(f"data set: image '{example.key}' is {found}, not {wanted}: mend it or its image_size")
 
     def _augmented(self, image: np.ndarray, stream: np.random.Generator) -> np.ndarray:
         """A random crop of the picture to the training size, mirrored half of the time if so set."""
@@ -80,13 +88,18 @@ class Views(TorchDataset[HostBatch]):
 
 
 def _collated(extras: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Numbers and arrays stacked, anything else as a tuple."""
-    collated: dict[str, Any] = {}
-    for name in extras[0]:
-        values = [extra[name] for extra in extras]
-        numeric = all(isinstance(value, (bool, int, float, np.number, np.ndarray)) for value in values)
-        collated[name] = np.stack([np.asarray(value) for value in values]) if numeric else tuple(values)
-    return collated
+    """Numbers and arrays of one shape stacked as tensors, anything else as a tuple."""
+    return {name: _stacked([extra[name] for extra in extras]) for name in extras[0]}
+
+
+def _stacked(values: Sequence[Any]) -> torch.Tensor | tuple[Any, ...]:
+    if not all(isinstance(value, (bool, int, float, np.number, np.ndarray)) for value in values):
+        return tuple(values)
+    arrays = [np.asarray(value) for value in values]
+    if len({array.shape for array in arrays}) > 1 or arrays[0].dtype.kind not in "biuf":
+        return tuple(values)
+    stacked = torch.from_numpy(np.stack(arrays))
+    return stacked.float() if stacked.dtype == torch.float64 else stacked
 
 
 def batch_visits(dataset: Dataset, seed: int, rows: Rows, first_step: int) -> Iterator[list[Visit]]:
@@ -106,22 +119,38 @@ class Loader:
     def __init__(self, views: Views, plan: Iterator[list[Visit]], workers: int) -> None:
         if workers:
             loader = DataLoader(
-                views, batch_size=None, sampler=_Endless(plan), num_workers=workers, prefetch_factor=AHEAD,
+                _Guarded(views), batch_size=None, sampler=_Endless(plan), num_workers=workers, prefetch_factor=AHEAD,
                 worker_init_fn=_quiet_worker,
                 # Its own, so that making a loader draws no number from the generator that training uses.
                 generator=torch.Generator(),
             )  # fmt: skip
-            self._batches: Iterator[HostBatch] = iter(loader)
+            self._batches: Iterator[HostBatch | BaseException] = iter(loader)
             self._close: Callable[[], None] = self._batches._shutdown_workers  # type: ignore[attr-defined]
         else:
             thread = _Thread(views, plan)
             self._batches, self._close = thread, thread.close
 
     def __next__(self) -> HostBatch:
-        return next(self._batches)
+        item = next(self._batches)
+        if isinstance(item, BaseException):
+            raise item
+        return item
 
     def close(self) -> None:
         self._close()
+
+
+class _Guarded(TorchDataset[HostBatch | T2IError]):
+    """Hands our own errors over as values: torch would wrap them in a worker's traceback."""
+
+    def __init__(self, views: Views) -> None:
+        self._views = views
+
+    def __getitem__(self, batch: Sequence[Visit]) -> HostBatch | T2IError:
+        try:
+            return self._views[batch]
+        except T2IError as error:
+            return error
 
 
 class _Endless:
@@ -169,14 +198,11 @@ class _Thread:
                 continue
         return False
 
-    def __iter__(self) -> Iterator[HostBatch]:
+    def __iter__(self) -> Iterator[HostBatch | BaseException]:
         return self
 
-    def __next__(self) -> HostBatch:
-        item = self._queue.get()
-        if isinstance(item, BaseException):
-            raise item
-        return item
+    def __next__(self) -> HostBatch | BaseException:
+        return self._queue.get()
 
     def close(self) -> None:
         self._stop.set()

@@ -33,8 +33,7 @@ class Gallery:
 
     def draw(self, name: str, model: Model, trainer: Trainer | None, batch: Callable[[], Batch]) -> Path:
         """Writes NAME.png: what the trainer previews, else two samples of each caption, side by side."""
-        # Drawing is keyed, but a library beneath may draw random numbers of its own: training must not notice.
-        with torch.random.fork_rng(), torch.no_grad():
+        with torch.no_grad():
             preview = trainer.preview(batch()) if trainer else None
             images = to_bytes(preview) if preview is not None else self._samples(model)
         path = self._folder / f"{name}.png"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import resource
 import sys
@@ -69,8 +70,10 @@ class Log:
         write_bytes(self._path, b"".join(line + b"\n" for line in kept))
 
     def add(self, entry: Mapping[str, Any]) -> None:
+        # JSON has no NaN: a skipped update leaves a gap.
+        losses = {name: value if math.isfinite(value) else None for name, value in entry["losses"].items()}
         with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+            file.write(json.dumps({**entry, "losses": losses}, allow_nan=False) + "\n")
         if self._board:
             for name, value in entry["losses"].items():
                 self._board.add_scalar(f"{entry['stage']}/{name}", value, entry["step"])

@@ -3,38 +3,51 @@
 from __future__ import annotations
 
 import itertools
+import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from t2i.core.data import Visit
 from t2i.core.engine import checkpoint
 from t2i.core.engine.checkpoint import Saved
 from t2i.core.engine.ema import Ema
-from t2i.core.engine.loader import HostBatch, Loader, Views, batch_visits
+from t2i.core.engine.loader import HostBatch, Loader, Rows, Views, batch_visits
 from t2i.core.engine.reporting import Status
 from t2i.core.engine.text_cache import TextCache
-from t2i.core.engine.updates import NotFinite, Updates
-from t2i.core.errors import Interrupted, T2IError
+from t2i.core.engine.updates import NotFinite, Updates, learning_rate_factor
+from t2i.core.errors import T2IError, UserError
 from t2i.core.files import save_tensors, sealed
 from t2i.core.images import to_tensor
-from t2i.core.noise import StepNoise, seeded
+from t2i.core.noise import StepNoise, random_stream, seeded
 from t2i.core.trainer import Batch, Stage, Trainer
 
 if TYPE_CHECKING:
     from t2i.core.engine.training import Training
 
 EARLY_PICTURE = 20.0  # seconds of training before the first grid: a newcomer should soon see something
+GALLERY, FIRST_FINISH = -1, -2  # what StepNoise is keyed by outside the steps, which count from 0
 
 
 def stage_ends(stages: Sequence[Stage], whole: float) -> list[float]:
     """Where each stage ends, of a budget of `whole`, by the stages' shares."""
     total = sum(stage.share for stage in stages)
     return [whole * share / total for share in itertools.accumulate(stage.share for stage in stages)]
+
+
+def _seed_all(*key: int | str) -> None:
+    """Seeds torch's generators, and those that a trainer should not use but a library might."""
+    seeded(*key)
+    seeds = random_stream("global", *key)
+    random.seed(int(seeds.integers(2**63)))
+    np.random.seed(int(seeds.integers(2**32)))
 
 
 class StageRun:
@@ -45,22 +58,20 @@ class StageRun:
         self.stage, self.settings = training.stages[index], training.settings
         self.accelerator, self.model, self.reporter = training.accelerator, training.model, training.reporter
         seed = self.settings.seed
-        seeded(seed, "stage", index)
+        _seed_all(seed, "stage", index)
         self.trainer: Trainer = self.stage.trainer(self.model.generator, self.model.text_encoder)
         # Random numbers inside networks (dropout) differ from process to process.
-        seeded(seed, "loop", index, self.accelerator.process_index)
-        for module in self.trainer.modules.values():
-            module.to(self.accelerator.device)
+        _seed_all(seed, "loop", index, self.accelerator.process_index)
         self.updates = Updates(self.accelerator, self.settings, self.trainer.optimizers, self.progress)
-        self.ema = Ema(self._trained(), self.settings.ema_decay)
-        encoder = self.model.text_encoder
-        self.encoder_trains = any(p in self._in_optimizers() for p in encoder.parameters())
+        encoder, chosen = self.model.text_encoder, self._in_optimizers()
+        self.encoder_trains = any(p in chosen for p in encoder.parameters())
+        self._prepare_modules()
         self.cache = TextCache(encoder)
+        self.ema = Ema(self._trained(), self.settings.ema_decay)
         # What was lost since the last line of the log, and when that was: (step, clock).
         self.sums: dict[str, torch.Tensor] = {}
         self.since = (training.position.step, training.position.clock)
         self.ends = stage_ends(training.stages, self._whole())
-        self._prepare_modules()
 
     # --- set-up ------------------------------------------------------------------------------------------------------
 
@@ -83,23 +94,27 @@ class StageRun:
         return saved | {n: m for n, m in self.trainer.modules.items() if id(m) not in inside}
 
     def _prepare_modules(self) -> None:
-        if self.settings.channels_last:
-            for module in self.trainer.modules.values():
+        for name, module in self.trainer.modules.items():
+            module.to(self.accelerator.device)
+            if self.settings.channels_last:
                 module.to(memory_format=torch.channels_last)
-        if self.settings.compile:
-            for name, module in self.trainer.modules.items():
-                if name in self.trainer.eager:
-                    self.reporter.say(f"stage {self.stage.name}: '{name}' stays eager (a double backward needs it)")
-                else:
-                    module.compile()
+            if self.settings.compile and name not in self.trainer.eager:
+                module.compile()
+            elif self.settings.compile:
+                self.reporter.say(f"stage {self.stage.name}: '{name}' stays eager (a double backward needs it)")
         self._train_mode()
 
     def _train_mode(self) -> None:
-        """Only what the stage names is in training mode: a frozen network keeps its running averages."""
-        self.model.generator.eval()
-        self.model.text_encoder.eval()
+        """Only what the stage names is in training mode: a frozen network keeps its running averages. The encoder is
+        if, and only if, the stage trains it."""
+        self._eval_mode()
         for module in self.trainer.modules.values():
             module.train()
+        self.model.text_encoder.train(self.encoder_trains)
+
+    def _eval_mode(self) -> None:
+        for module in (self.model.generator, self.model.text_encoder, *self.trainer.modules.values()):
+            module.eval()
 
     # --- budget ------------------------------------------------------------------------------------------------------
 
@@ -134,7 +149,11 @@ class StageRun:
             self._restore(saved)
         else:
             position.stage, position.stage_step, position.stage_clock, position.begun = self.index, 0, 0.0, True
+            position.warm = 0.0
         self.reporter.say(f"stage {self.index + 1} of {len(self.training.stages)}: {self.stage.name}")
+        if position.step == 0 and not saved:
+            # So that a run can go on wherever it dies, and whoever cannot write hears of it now.
+            self._checkpoint(sampled=False)
         views = Views(self.training.dataset, self.settings.seed, self.settings.image_size, self.settings.augment)
         plan = batch_visits(self.training.dataset, self.settings.seed, self.training.rows, position.step)
         self.loader = Loader(views, plan, self.settings.workers)
@@ -166,52 +185,59 @@ class StageRun:
             stopped = self.training.interrupted()
             if (position.step % settings.checkpoint_every == 0 or stopped) and not over:
                 self._checkpoint()
-            if stopped:
-                path = self.training.run.path
-                raise Interrupted(f"stopped at step {position.step}; 't2i train --resume {path}' goes on", stopped)
+            if stopped and not over:  # at the end of a stage there is more to save first
+                self.training.stop_here(stopped)
 
     def _step(self) -> None:
-        for part in range(self.settings.accumulate):
+        position, settings = self.training.position, self.settings
+        progress = self.progress()
+        if position.stage_step <= settings.warmup:
+            position.warm = progress
+        self.updates.set_learning_rates(learning_rate_factor(settings, position.stage_step, progress, position.warm))
+        for part in range(settings.accumulate):
             self.updates.part = part
-            batch = self._batch(next(self.loader), self.training.position.step, part)
+            batch = self._batch(next(self.loader), position.step, self.training.rows, part)
             try:
-                with self.accelerator.autocast():
+                with self.accelerator.autocast() if settings.precision != "no" else nullcontext():
                     losses = self.trainer.step(batch, self.updates)
             except NotFinite as error:
-                where = f"step {self.training.position.step}, stage {self.stage.name}"
+                where = f"step {position.step}, stage {self.stage.name}"
                 raise T2IError(f"stopped before the update of {where}: {error}; {self._remedy()}") from None
             for name, loss in losses.items():
-                value = loss.detach() / self.settings.accumulate
+                value = loss.detach() / settings.accumulate
                 self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.training.position.skipped += self.updates.skipped
+        self.updates.end_step()
+        position.skipped += self.updates.skipped
         self.updates.skipped = 0
         self.ema.update()
 
     def _remedy(self) -> str:
         saved, _ = checkpoint.newest(self.training.run.checkpoints)
         if saved is None:
-            return "no checkpoint was written yet: lower the learning rate, or --set on_nan=skip"
+            return "no sound checkpoint is left: begin again with a lower learning rate, or --set on_nan=skip"
         path = self.training.run.path
         return f"the last sound checkpoint is {saved.folder}: 't2i train --resume {path}' goes on from it"
 
-    def _batch(self, host: HostBatch, step: int, part: int = 0) -> Batch:
-        device = self.accelerator.device
+    def _batch(self, host: HostBatch, step: int, rows: Rows, part: int = 0) -> Batch:
+        device, encoder = self.accelerator.device, self.model.text_encoder
         images = to_tensor(host.images, device)
         if self.settings.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        rows = self.training.rows
         noise = StepNoise(self.settings.seed, step, rows.start(part), len(images), rows.total, device)
-        encode = self.model.text_encoder.encode if self.encoder_trains else self.cache
-        return Batch(images, host.captions, host.keys, noise, encode, host.extras)
+        extras = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in host.extras.items()}
+        encode, null = (encoder.encode, encoder.null) if self.encoder_trains else (self.cache, self.cache.null)
+        return Batch(images, host.captions, host.keys, noise, encode, extras, null)
 
     # --- what is kept ------------------------------------------------------------------------------------------------
 
     def _report(self) -> None:
         position = self.training.position
         steps, seconds = position.step - self.since[0], position.clock - self.since[1]
-        means = torch.stack([value.float() for value in self.sums.values()]) / max(steps, 1)
-        means = self.accelerator.reduce(means, "mean").cpu()
-        losses = {name: float(mean) for name, mean in zip(self.sums, means, strict=True)}
+        losses: dict[str, float] = {}
+        if self.sums:
+            means = torch.stack([value.float() for value in self.sums.values()]) / max(steps, 1)
+            means = self.accelerator.reduce(means, "mean").cpu()
+            losses = {name: float(mean) for name, mean in zip(self.sums, means, strict=True)}
         rate = steps * self.settings.batch_size / max(seconds, 1e-9)
         self.sums, self.since = {}, (position.step, position.clock)
         if not self.accelerator.is_main_process:
@@ -231,45 +257,56 @@ class StageRun:
         self.reporter.status(Status(self.stage.name, position.step, done, rate, left, losses))
 
     def _picture(self) -> None:
+        """A grid, drawn by the first process with the averaged weights. A signal cuts the drawing short.
+
+        Drawing is keyed, but a library beneath may draw random numbers of its own: training must not notice.
+        """
         if self.accelerator.is_main_process:
-            with self.ema.swapped():
-                path = self.training.gallery.draw(
-                    f"step-{self.training.position.step}", self.model, self.trainer, self._gallery_batch
-                )
-            self.reporter.say(f"pictures: {path}")
+            self._eval_mode()
+            with self.ema.swapped(), torch.random.fork_rng():
+                self.training.stop.optional(self._draw)
             self._train_mode()
         self.accelerator.wait_for_everyone()
 
-    def _gallery_batch(self) -> Batch:
-        """The gallery's examples as a batch, the same each time."""
-        examples = self.training.gallery.examples
-        views = Views(examples, 0, self.settings.image_size, self.settings.augment)
-        batch = self._batch(views[[Visit(0, index) for index in range(len(examples))]], -1)
-        noise = StepNoise(self.settings.seed, -1, 0, len(examples), len(examples), self.accelerator.device)
-        return replace(batch, noise=noise, encode=self.cache)
+    def _draw(self) -> None:
+        name = f"step-{self.training.position.step}"
+        path = self.training.gallery.draw(name, self.model, self.trainer, self._gallery_batch)
+        self.reporter.say(f"pictures: {path}")
 
-    def _checkpoint(self, begun: bool = True) -> None:
-        """Writes a checkpoint and the model; every process's random state goes with it."""
+    def _gallery_batch(self) -> Batch:
+        """The gallery's examples as a batch, the same each time, with the captions of the grid."""
+        gallery = self.training.gallery
+        views = Views(gallery.examples, 0, self.settings.image_size, self.settings.augment)
+        host = views[[Visit(0, index) for index in range(len(gallery.examples))]]
+        return self._batch(replace(host, captions=tuple(gallery.captions)), GALLERY, Rows(len(gallery.examples)))
+
+    def _checkpoint(self, begun: bool = True, sampled: bool = True) -> None:
+        """Writes a checkpoint, with every process's random state, and the model unless `sampled` is False."""
         run, position = self.training.run, self.training.position
         states = self._random_states()
         if self.accelerator.is_main_process:
-            with sealed(run.checkpoints / f"step-{position.step}") as folder:
-                optimizers = self.trainer.optimizers if begun else {}
-                modules = self._saved_modules() if begun else self._model_modules()
-                more = {
-                    "ema_count": self.ema.count,
-                    "updates": self.updates.counts,
-                    "scaler": self._scaler_state(),
-                    "sums": {name: float(value) for name, value in self.sums.items()},
-                    "since": self.since,
-                }
-                checkpoint.write(folder, position, modules, optimizers, self.ema.state() if begun else {}, more)
-                for rank, state in enumerate(states):
-                    save_tensors(folder / f"random-{rank}.safetensors", state)
-            with self.ema.swapped():
-                self.model.save(run.model)
-            checkpoint.prune(run.checkpoints, self.settings.keep)
+            position.wall = self.training.wall()
+            try:
+                self._write(states, begun)
+                if sampled:
+                    with self.ema.swapped():
+                        self.model.save(run.model)
+            except (OSError, SafetensorError) as error:
+                reason = getattr(error, "strerror", None) or str(error)
+                raise UserError(f"cannot save step {position.step}: {reason}; {self._remedy()}") from None
+            checkpoint.prune(run.checkpoints, self.settings.keep, position.step)
         self.accelerator.wait_for_everyone()
+
+    def _write(self, states: Sequence[Mapping[str, torch.Tensor]], begun: bool) -> None:
+        with sealed(self.training.run.checkpoints / f"step-{self.training.position.step}") as folder:
+            optimizers = self.trainer.optimizers if begun else {}
+            modules = self._saved_modules() if begun else self._model_modules()
+            more = {"ema_count": self.ema.count, "scaler": self._scaler_state(), "since": self.since}
+            ema = self.ema.state() if begun else {}
+            checkpoint.write(folder, self.training.position, modules, optimizers, ema, more)
+            save_tensors(folder / "sums.safetensors", self.sums)
+            for rank, state in enumerate(states):
+                save_tensors(folder / f"random-{rank}.safetensors", state)
 
     def _random_states(self) -> list[Mapping[str, torch.Tensor]]:
         own = checkpoint.random_state()
@@ -286,9 +323,7 @@ class StageRun:
         saved.modules(self._saved_modules())
         saved.optimizers(self.trainer.optimizers)
         self.ema.load(saved.tensors("ema"), saved.state["ema_count"])
-        self.updates.counts.update(saved.state["updates"])
-        device = self.accelerator.device
-        self.sums = {name: torch.tensor(value, device=device) for name, value in saved.state["sums"].items()}
+        self.sums = {name: value.to(self.accelerator.device) for name, value in saved.tensors("sums").items()}
         step, clock = saved.state["since"]
         self.since = (step, clock)
         if self.accelerator.scaler and saved.state["scaler"]:
@@ -297,28 +332,39 @@ class StageRun:
         if mine.exists():  # another number of processes has no state for some
             checkpoint.set_random_state(saved.tensors(mine.stem))
 
+    # --- the end -----------------------------------------------------------------------------------------------------
+
     def _end(self, views: Views) -> None:
         """The averaged weights take their place for good, the trainer finishes, and the next stage may begin."""
         position = self.training.position
         self.ema.adopt()
+        self._eval_mode()
         batches = self._fresh_batches(views)
-        self.model.generator.eval()
-        self.model.text_encoder.eval()
-        self.trainer.finish(lambda: next(batches))
-        if self.accelerator.is_main_process:
-            path = self.training.gallery.draw(f"step-{position.step}", self.model, self.trainer, self._gallery_batch)
-            self.reporter.say(f"pictures: {path}")
-        trained = sum(p.numel() for p in self._in_optimizers())
-        assert position.stages is not None
-        position.stages.append({
-            "name": self.stage.name, "steps": position.stage_step, "seconds": position.stage_clock,
-            "trained_parameters": trained,
-        })  # fmt: skip
+        with torch.no_grad():
+            self.trainer.finish(lambda: next(batches))
+        self._picture()
+        self._count_parameters()
+        position.stages.append({"name": self.stage.name, "steps": position.stage_step, "seconds": position.stage_clock})
         position.stage, position.stage_step, position.stage_clock, position.begun = self.index + 1, 0, 0.0, False
         self._checkpoint(begun=False)
+        for module in self.trainer.modules.values():
+            module._compiled_call_impl = None  # undoes `compile`: the next stage may need the module eager
+        stopped = self.training.interrupted()
+        if stopped and position.stage < len(self.training.stages):
+            self.training.stop_here(stopped)
+
+    def _count_parameters(self) -> None:
+        """Notes what the stage trained, and the networks that end with it."""
+        position, chosen = self.training.position, self._in_optimizers()
+        position.trained = sorted({*position.trained, *self._trained()})
+        own = {p for module in self._model_modules().values() for p in module.parameters()}
+        helpers = {p for module in self.trainer.modules.values() for p in module.parameters()} - own
+        position.helpers += sum(p.numel() for p in helpers)
+        position.helpers_trained += sum(p.numel() for p in chosen - own)
 
     def _fresh_batches(self, views: Views) -> Iterator[Batch]:
-        """The training data from its beginning, the same whatever happened before."""
-        plan = batch_visits(self.training.dataset, self.settings.seed, self.training.rows, 0)
+        """The training data from its beginning in whole batches, the same whatever happened before."""
+        whole = Rows(self.settings.batch_size)
+        plan = batch_visits(self.training.dataset, self.settings.seed, whole, 0)
         for number, visits in enumerate(plan):
-            yield self._batch(views[visits], -2 - number)
+            yield self._batch(views[visits], FIRST_FINISH - number, whole)

@@ -11,31 +11,59 @@ import torch
 from t2i.core.text import TextEncoder, TextFeatures, unique
 
 LIMIT = 256 * 2**20  # bytes
+SMALL = 5_000_000  # parameters
 
 
 class TextCache:
-    """Gives features without gradients; keeps those of the captions used last, up to `limit` bytes.
+    """Gives features without gradients, in float32; keeps those of the captions used last, up to `limit` bytes.
 
-    Padding beyond a caption's last word is not kept, and put back as far as the batch needs it.
+    What a step sees must not depend on what happened to be kept, or a resumed run would differ from one that was
+    never stopped: the last bits of a caption's features depend on the captions that it was encoded with. So on the
+    processor, where it costs little, a caption is encoded by itself. On an accelerator, where it would cost much and
+    where bits vary anyway, all that are missing are encoded together.
+    An encoder of fewer than `small` parameters is asked each time, which takes it no longer than that.
     """
 
-    def __init__(self, encoder: TextEncoder, limit: int = LIMIT) -> None:
+    def __init__(self, encoder: TextEncoder, limit: int = LIMIT, small: int = SMALL) -> None:
         self._encoder = encoder
         self._limit = limit
         self._size = 0
         self._rows: OrderedDict[str, TextFeatures] = OrderedDict()
+        self._null: TextFeatures | None = None
+        self._kept = sum(p.numel() for p in encoder.parameters()) >= small
 
-    @torch.no_grad()
     def __call__(self, captions: Sequence[str]) -> TextFeatures:
+        if not self._kept:
+            return self._encoded(captions)
         missing = [caption for caption in unique(captions) if caption not in self._rows]
-        fresh: dict[str, TextFeatures] = {}
-        if missing:
-            features = self._encoder.encode(missing).detach()
-            fresh = {caption: _trimmed(features[i : i + 1]) for i, caption in enumerate(missing)}
+        fresh = self._one_by_one(missing) if missing else {}
         rows = [fresh[caption] if caption in fresh else self._used(caption) for caption in captions]
         for caption, row in fresh.items():
             self._keep(caption, row)
         return replace(TextFeatures.cat(rows), captions=tuple(captions))
+
+    def null(self, n: int) -> TextFeatures:
+        """Features of "no caption", n times."""
+        if self._null is None:
+            with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
+                self._null = self._encoder.null(1).detach()
+        repeated = self._null.map(lambda x: x.repeat(n, *[1] * (x.dim() - 1)))
+        return replace(repeated, captions=self._null.captions * n)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self._encoder.parameters()).device
+
+    def _encoded(self, captions: Sequence[str]) -> TextFeatures:
+        with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
+            return self._encoder.encode(captions).detach()
+
+    def _one_by_one(self, captions: Sequence[str]) -> dict[str, TextFeatures]:
+        if self._device.type == "cpu":
+            return {caption: self._encoded([caption]) for caption in captions}
+        features = self._encoded(captions)
+        # Clones, so that a row does not hold the whole batch in memory.
+        return {caption: features[i : i + 1].map(torch.clone) for i, caption in enumerate(captions)}
 
     def _used(self, caption: str) -> TextFeatures:
         self._rows.move_to_end(caption)
@@ -47,13 +75,6 @@ class TextCache:
         while self._size > self._limit:
             _, dropped = self._rows.popitem(last=False)
             self._size -= _bytes(dropped)
-
-
-def _trimmed(row: TextFeatures) -> TextFeatures:
-    attended = row.mask[0].nonzero()
-    length = int(attended[-1]) + 1 if len(attended) else 1
-    # Clones, so that a row does not hold the whole batch in memory.
-    return replace(row, words=row.words[:, :length].clone(), mask=row.mask[:, :length].clone())
 
 
 def _bytes(row: TextFeatures) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import AutocastKwargs, broadcast_object_list
 from filelock import FileLock, Timeout
 
 from t2i.core.data import Dataset
@@ -25,15 +26,14 @@ from t2i.core.engine.record import Log, peak_memory, write_config
 from t2i.core.engine.reporting import Reporter, Silent, default_reporter
 from t2i.core.engine.signals import stop_requests
 from t2i.core.engine.stage import StageRun
-from t2i.core.errors import UserError
+from t2i.core.errors import Interrupted, T2IError, UserError
 from t2i.core.files import read_json, write_json
-from t2i.core.model import Model, build
+from t2i.core.model import Model, best_device, build
 from t2i.core.noise import seeded
 from t2i.core.registry import registry
 from t2i.core.runs import Choice, Run, RunConfig
 from t2i.core.specs import resolve
 from t2i.core.trainer import Stage
-
 
 LOCK = ".lock"
 
@@ -45,16 +45,13 @@ def train(config: RunConfig, out: Path, *, reporter: Reporter | None = None, com
     is saved; T2IError when a loss is not finite.
     """
     run = Run(Path(out))
-    if run.path.exists() and (not run.path.is_dir() or any(path.name != LOCK for path in run.path.iterdir())):
-        raise UserError(f"{out} is there already: go on with 't2i train --resume {out}' or choose another --out")
-    with _locked(run), _session(config, run.path, reporter) as (accelerator, words):
+    with _session(config, reporter) as (accelerator, words), _locked(run, accelerator, _check_free):
         dataset = _dataset(config.data)
         config = replace(config, encoder=_fitted(config.encoder, dataset))
         training = Training(run, config, dataset, accelerator, words)
+        _first_decides(accelerator, training.check_disk)
         if accelerator.is_main_process:
-            training.check_disk()
             write_config(run, config, dataset.fingerprint(), command)
-        accelerator.wait_for_everyone()
         words.say(f"training {config.model} ({config.preset}) on {config.data.name} into {run.path}")
         training.go(None)
     return run
@@ -69,7 +66,7 @@ def resume(path: Path, *, reporter: Reporter | None = None) -> Run:
     if not run.config_file.is_file():
         raise UserError(f"{path} is no run: it has no config.json; 't2i train' makes one")
     config = run.config()
-    with _locked(run), _session(config, run.path, reporter) as (accelerator, words):
+    with _session(config, reporter) as (accelerator, words), _locked(run, accelerator, checkpoint.clear_litter):
         if run.complete:
             words.say(f"{run.path} is complete: nothing to do")
             return run
@@ -79,43 +76,78 @@ def resume(path: Path, *, reporter: Reporter | None = None) -> Run:
         saved, complaints = checkpoint.newest(run.checkpoints)
         for complaint in complaints:
             words.say(f"warning: passed over: {complaint}")
-        if saved is None:
+        # A run that has written nothing yet died before its first step.
+        if saved is None and (complaints or run.metrics_file.exists() or run.model.exists()):
             raise UserError(f"{run.path} has no sound checkpoint: begin again with another --out")
-        words.say(f"resuming {config.model} at step {saved.position.step}, from {saved.folder}")
+        where = f"at step {saved.position.step}, from {saved.folder}" if saved else "from the beginning"
+        words.say(f"resuming {config.model} {where}")
         Training(run, config, dataset, accelerator, words).go(saved)
     return run
 
 
+def _first_decides(accelerator: Accelerator, check: Callable[[], None]) -> None:
+    """The first process checks something; what it refuses, all refuse."""
+    verdict: list[T2IError | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            check()
+        except T2IError as error:
+            verdict = [error]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(verdict)
+    if verdict[0] is not None:
+        raise verdict[0]
+
+
 @contextmanager
-def _locked(run: Run) -> Iterator[None]:
-    """One training at a time in a run's folder, however either of them dies (the system drops the lock)."""
-    if int(os.environ.get("LOCAL_RANK", "0")) or int(os.environ.get("RANK", "0")):
-        yield  # the first process of a group holds the lock for all
-        return
+def _locked(run: Run, accelerator: Accelerator, check: Callable[[Path], None]) -> Iterator[None]:
+    """One training at a time in a run's folder, however either of them dies (the system drops the lock).
+
+    check: done to the folder once it is ours. The first process of a group holds the lock for all.
+    """
+    lock = FileLock(run.path / LOCK)
+
+    def take() -> None:
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"{run.path} is being trained by another process: wait for it, or choose another --out"
+            ) from None
+        except FileExistsError:
+            raise UserError(f"{run.path} is there already, and is no folder: choose another --out") from None
+        except OSError as error:
+            raise UserError(f"cannot write to {run.path}: {error.strerror or error}; choose another --out") from None
+        check(run.path)
+
     try:
-        run.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(run.path / LOCK)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"{run.path} is being trained by another process: wait for it, or choose another --out"
-        ) from None
-    except OSError as error:
-        raise UserError(f"cannot write to {run.path}: {error.strerror or error}; choose another --out") from None
-    try:
+        _first_decides(accelerator, take)
         yield
     finally:
         lock.release()
 
 
+def _check_free(folder: Path) -> None:
+    if any(path.name != LOCK for path in folder.iterdir()):
+        raise UserError(f"{folder} is there already: go on with 't2i train --resume {folder}' or choose another --out")
+
+
 @contextmanager
-def _session(config: RunConfig, run_path: Path, reporter: Reporter | None) -> Iterator[tuple[Accelerator, Reporter]]:
+def _session(config: RunConfig, reporter: Reporter | None) -> Iterator[tuple[Accelerator, Reporter]]:
     """Device, precision and processes of a run, and who reports for it."""
     if config.settings.threads:
         torch.set_num_threads(config.settings.threads)
     # Accelerate remembers the precision of the first run in a process; ours may differ from it.
     AcceleratorState._reset_state()
-    accelerator = Accelerator(mixed_precision=config.settings.precision)
+    # Without autocast's cache of cast weights: it would outlive an update within a step, and forgets gradients that a
+    # first use under no_grad did not need.
+    uncached = AutocastKwargs(cache_enabled=False)
+    # Unless told that there is only the processor, accelerate does not join processes without GPUs into a group.
+    alone = best_device().type == "cpu"
+    accelerator = Accelerator(mixed_precision=config.settings.precision, cpu=alone, kwargs_handlers=[uncached])
+    if config.settings.precision == "fp16" and accelerator.device.type == "cpu":
+        raise UserError("precision = fp16 needs a GPU: set precision=bf16, or no")
     words = (reporter or default_reporter()) if accelerator.is_main_process else Silent()
     try:
         yield accelerator, words
@@ -160,45 +192,56 @@ class Training:
                 f"batch_size ({self.settings.batch_size}) must be a multiple of accumulate ({self.settings.accumulate})"
                 f" times the number of processes ({world})"
             )
-        self.position = Position(stages=[])
+        self.position = Position()
+        board = run.path / "tensorboard" if self.settings.tensorboard and accelerator.is_main_process else None
+        self.log = Log(run.metrics_file, board)
 
     def go(self, saved: Saved | None) -> None:
         """All stages from the beginning, or from a checkpoint; then the summary."""
-        started = time.monotonic()
+        self.started = time.monotonic()
         validation = "val" if "val" in registry().datasets[self.config.data.name].splits else "train"
         self.gallery = Gallery.of(self.run.samples, _dataset(self.config.data, validation), self.settings.seed)
-        board = (
-            self.run.path / "tensorboard" if self.settings.tensorboard and self.accelerator.is_main_process else None
-        )
-        self.log = Log(self.run.metrics_file, board)
         if saved:
             self.position = saved.position
+            self.started -= saved.position.wall
             saved.modules({"generator": self.model.generator, "text_encoder": self.model.text_encoder})
-            if self.accelerator.is_main_process:
-                self.log.forget_after(saved.position.step)
+        if self.accelerator.is_main_process:
+            self.log.forget_after(self.position.step)
         with stop_requests() as self.stop:
             for index in range(self.position.stage, len(self.stages)):
                 StageRun(self, index).go(saved if saved and saved.position.begun else None)
                 saved = None
-        self._finish(time.monotonic() - started)
+            self._finish()
+            if stopped := self.interrupted():
+                raise Interrupted(f"{_name_of(stopped)} came when {self.run.path} was all but complete: it is", stopped)
 
-    def _finish(self, wall: float) -> None:
+    def wall(self) -> float:
+        """Seconds that the run has taken, in all its sessions."""
+        return time.monotonic() - self.started
+
+    def stop_here(self, number: int) -> None:
+        """Leaves, everything having been saved, because of signal `number`."""
+        where = f"step {self.position.step}; 't2i train --resume {self.run.path}' goes on"
+        raise Interrupted(f"stopped by {_name_of(number)} at {where}", number)
+
+    def _finish(self) -> None:
         if not self.accelerator.is_main_process:
             return
         position = self.position
         if not self.stages:
             self.model.save(self.run.model)
-        parts = [self.model.generator, self.model.text_encoder]
+        parts = {"generator": self.model.generator, "text": self.model.text_encoder}
+        sizes = {f"{part}.{n}": p.numel() for part, module in parts.items() for n, p in module.named_parameters()}
         summary = {
             "steps": position.step,
             "images": position.step * self.settings.batch_size,
             "seconds": position.clock,
-            "wall_seconds": wall,
+            "wall_seconds": self.wall(),
             "images_per_second": position.step * self.settings.batch_size / max(position.clock, 1e-9),
             "skipped": position.skipped,
             "parameters": {
-                "all": sum(p.numel() for part in parts for p in part.parameters()),
-                "trained": sum(stage["trained_parameters"] for stage in position.stages or []),
+                "all": sum(sizes.values()) + position.helpers,
+                "trained": sum(sizes[name] for name in position.trained) + position.helpers_trained,
                 "generator": sum(p.numel() for p in self.model.generator.parameters()),
             },
             "peak_memory_bytes": peak_memory(),
@@ -228,3 +271,7 @@ class Training:
             return self.stop.number
         number = torch.tensor(self.stop.number, device=self.accelerator.device)
         return int(self.accelerator.gather(number[None]).max())
+
+
+def _name_of(number: int) -> str:
+    return signal.Signals(number).name

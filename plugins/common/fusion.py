@@ -26,7 +26,8 @@ class Affine(nn.Module):
         return nn.Sequential(nn.Linear(condition, channels), nn.ReLU(), last)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        return x * self.gamma(c)[..., None, None] + self.beta(c)[..., None, None]
+        fused: Tensor = x * self.gamma(c)[..., None, None] + self.beta(c)[..., None, None]
+        return fused
 
 
 class Fusion(nn.Module):
@@ -60,4 +61,5 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor, c: Tensor, size: int) -> Tensor:
         h = F.interpolate(self.fuse1(x, c), size=(size, size))
         h = self.conv2(self.fuse2(self.conv1(h), c))
-        return F.interpolate(self.shortcut(x), size=(size, size)) + h
+        shortcut: Tensor = F.interpolate(self.shortcut(x), size=(size, size))
+        return shortcut + h

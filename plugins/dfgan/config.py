@@ -54,6 +54,7 @@ class DFGANConfig(ModelConfig):
 _TINY = {
     "image_size": 32,
     "nf": 16,
+    "text_share": 0.1,
     "z_dim": 32,
     "batch_size": 32,
     "steps": 3000,

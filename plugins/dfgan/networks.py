@@ -60,7 +60,8 @@ class DownBlock(nn.Module):
         h = F.leaky_relu(self.conv1(x), 0.2)
         h = F.leaky_relu(self.conv2(h), 0.2)
         # Pooling and the 1x1 conv are linear and commute: pooled first, the conv costs a quarter.
-        return self.shortcut(F.avg_pool2d(x, 2)) + self.gain * h
+        shortcut: Tensor = self.shortcut(F.avg_pool2d(x, 2))
+        return shortcut + self.gain * h
 
 
 class Discriminator(nn.Module):

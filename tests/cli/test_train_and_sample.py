@@ -170,7 +170,7 @@ def test_interrupted_saved_resumed_and_sampled(toy_process):
     """The real thing, in processes of its own."""
     train = toy_process("train", "--model", "toy", "--out", "run", "--json", STOP_AT="3")
     assert (train.returncode, train.stdout) == (130, "")
-    assert train.stderr.splitlines()[-1] == "error: stopped at step 4; 't2i train --resume run' goes on"
+    assert train.stderr.splitlines()[-1] == "error: stopped by SIGINT at step 4; 't2i train --resume run' goes on"
     resumed = toy_process("train", "--resume", "run", "--json")
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["summary"]["steps"] == 6

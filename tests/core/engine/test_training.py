@@ -137,7 +137,7 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on(tmp_path, number, code):
     assert caught.value.exit_code == code
     assert signal.getsignal(number) == before
     part = Run(tmp_path / "part")
-    assert [p.name for p in part.checkpoints.iterdir()] == ["step-2"]
+    assert sorted(p.name for p in part.checkpoints.iterdir()) == ["step-0", "step-2"]
     assert load(part.path, "cpu").sample(["a red picture"])  # an interrupted run can be sampled
     resume(part.path, reporter=Words())
     assert_same(whole, part)
@@ -205,9 +205,10 @@ def test_a_run_that_could_not_begin_may_be_begun_again(tmp_path, monkeypatch):
     def broken(*arguments):
         raise UserError("no weights")
 
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="no weights"):
+    with monkeypatch.context() as patch:
         patch.setattr(training, "build", broken)
-        start(tmp_path / "run")
+        with pytest.raises(UserError, match="no weights"):
+            start(tmp_path / "run")
     assert start(tmp_path / "run")[0].complete
 
 
