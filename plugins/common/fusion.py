@@ -59,7 +59,7 @@ class UpBlock(nn.Module):
         self.shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
     def forward(self, x: Tensor, c: Tensor, size: int) -> Tensor:
-        h = F.interpolate(self.fuse1(x, c), size=(size, size))
+        h: Tensor = F.interpolate(self.fuse1(x, c), size=(size, size))
         h = self.conv2(self.fuse2(self.conv1(h), c))
         shortcut: Tensor = F.interpolate(self.shortcut(x), size=(size, size))
         return shortcut + h
