@@ -65,15 +65,18 @@ class UNetConfig(Config):
 
 
 class LDMConfig(ModelConfig):
-    """Settings of both stages. schedule, timesteps, prediction: of the diffusion. caption_dropout: share of captions
-    that are dropped, for classifier-free guidance. lr, betas: Adam's, of stage 2; lr_text: of a text encoder that is
-    trained with it, which wants a smaller one than a U-Net."""
+    """Settings of both stages. schedule, timesteps, prediction: of the diffusion. error: whether the squared error is
+    that of the prediction or that of the x_0 it implies, which with v weighs every step by sigma^2: most where the noise
+    is strong and the text decides. caption_dropout: share of captions that are dropped, for classifier-free guidance.
+    lr, betas: Adam's, of stage 2; lr_text: of a text encoder that is trained with it, which wants a smaller one than a
+    U-Net."""
 
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     unet: UNetConfig = UNetConfig()
     schedule: Literal["linear", "scaled_linear", "cosine"] = "scaled_linear"
     timesteps: int = Field(1000, ge=1)
     prediction: Literal["epsilon", "sample", "v"] = "epsilon"
+    error: Literal["prediction", "x_0"] = "prediction"
     caption_dropout: float = Field(0.1, ge=0, le=1)
     lr: float = Field(1e-4, gt=0)
     lr_text: float = Field(1e-4, gt=0)
@@ -111,8 +114,9 @@ TINY = {
     "channels_last": True,
     "schedule": "cosine",
     "prediction": "v",
+    "error": "x_0",
     "lr": 1.5e-3,
-    "lr_text": 4e-4,
+    "lr_text": 1e-4,
     "betas": (0.9, 0.99),
     "autoencoder": {
         "patch": 4, "channels": (64,), "layers": 1, "latent_channels": 8, "attention": False, "kl_weight": 1e-5,
@@ -120,6 +124,6 @@ TINY = {
     },
     "unet": {
         "channels": (64, 128), "layers": 1, "cross_attention": (False, False), "head_width": 32, "groups": 8,
-        "text_map": 16, "sentence": True,
+        "text_map": 64, "sentence": True,
     },
 }  # fmt: skip

@@ -23,7 +23,7 @@ class Autoencoder(nn.Module):
     """Images to latents of about unit variance and back.
 
     Space-to-depth in front (`patch`) keeps the convolutions of a small autoencoder on a small grid. `mean` and `std`
-    of the raw latents are measured when stage 1 ends (`measure`); until then latents are raw.
+    of the raw latents, channel by channel, are measured when stage 1 ends (`measure`); until then latents are raw.
     """
 
     def __init__(self, config: AutoencoderConfig, image_size: int) -> None:
@@ -46,8 +46,8 @@ class Autoencoder(nn.Module):
         nn.init.constant_(vae.quant_conv.bias[config.latent_channels :], config.first_logvar)
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("std", torch.ones(()))
+        self.register_buffer("mean", torch.zeros(config.latent_channels, 1, 1))
+        self.register_buffer("std", torch.ones(config.latent_channels, 1, 1))
 
     def posterior(self, images: Tensor) -> DiagonalGaussianDistribution:
         """q(z | x) over raw latents (B, C, h, w), for images (B, 3, H, W) in [-1, 1]."""
@@ -60,7 +60,7 @@ class Autoencoder(nn.Module):
         return images
 
     def encode(self, images: Tensor) -> Tensor:
-        """Latents of about unit variance: the posterior's mean, normalised."""
+        """Latents whose channels are of unit variance: the posterior's mean, normalised."""
         latents: Tensor = (self.posterior(images).mode() - self.mean) / self.std
         return latents
 
@@ -68,9 +68,12 @@ class Autoencoder(nn.Module):
         return self.reconstruct(latents * self.std + self.mean)
 
     def measure(self, raw: Tensor) -> None:
-        """Sets `mean` and `std` to those of a sample of raw latents."""
-        self.mean.copy_(raw.mean())
-        self.std.copy_(raw.std())
+        """Sets `mean` and `std` to those of a sample of raw latents (N, C, h, w). Each channel has its own: a channel
+        that carries the brightness may vary five times as much as one that carries an outline. A channel that hardly
+        varies at all is unused, and is not blown up."""
+        std = raw.std((0, 2, 3))
+        self.mean.copy_(raw.mean((0, 2, 3)).view_as(self.mean))
+        self.std.copy_(std.clamp_min(0.01 * std.max()).view_as(self.std))
 
 
 class SentenceMap(nn.Module):

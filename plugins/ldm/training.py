@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from t2i.core.generator import Generator
-from t2i.core.schedule import add_noise, target
+from t2i.core.schedule import Prediction, Schedule, add_noise, predicted_x_0, target
 from t2i.core.text import TextEncoder
 from t2i.core.trainer import Batch, Engine, Losses, Stage, Trainer
 from t2i.plugins.ldm.config import LDMConfig
@@ -22,6 +22,23 @@ MEASURED = 512  # pictures whose latents set the scale
 def kl_loss(mean: Tensor, logvar: Tensor) -> Tensor:
     """KL(N(mean, exp logvar) || N(0, I)), averaged over all latent values."""
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+
+
+def diffusion_error(
+    schedule: Schedule,
+    prediction: Prediction,
+    of: str,
+    output: Tensor,
+    z_0: Tensor,
+    z_t: Tensor,
+    t: Tensor,
+    eps: Tensor,
+) -> Tensor:
+    """The error of a network's output at z_t: of what it predicts, or ("x_0") of the x_0 that this implies. For v the
+    two differ by the factor sigma(t), since x_0 = alpha z_t - sigma v."""
+    if of == "x_0":
+        return predicted_x_0(schedule, prediction, z_t, t, output) - z_0
+    return output - target(schedule, prediction, z_0, t, eps)
 
 
 def stages(config: LDMConfig, text_encoder: TextEncoder) -> Sequence[Stage]:
@@ -40,7 +57,9 @@ class AutoencoderTrainer(Trainer):
         self.config = config.autoencoder
         self.autoencoder = generator.autoencoder
         self.modules: dict[str, nn.Module] = {"autoencoder": self.autoencoder}
-        self.optimizers = {"autoencoder": Adam(self.autoencoder.parameters(), self.config.lr, betas=self.config.betas)}
+        self.optimizers = {
+            "autoencoder": Adam(self.autoencoder.parameters(), self.config.lr, betas=self.config.betas, fused=True)
+        }
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         images = batch.images[: self.config.images or None]
@@ -67,7 +86,7 @@ class AutoencoderTrainer(Trainer):
 
 
 class DiffusionTrainer(Trainer):
-    """Stage 2: E ||target - net(z_t, t, tau(y))||^2 with captions dropped at random. The autoencoder is frozen; a text
+    """Stage 2: E ||target - net(z_t, t, tau(y))||^2, or that of x_0, with captions dropped at random. The autoencoder is frozen; a text
     encoder that can be trained is trained with the U-Net."""
 
     def __init__(self, config: LDMConfig, generator: Generator, text_encoder: TextEncoder) -> None:
@@ -78,7 +97,7 @@ class DiffusionTrainer(Trainer):
         if text_encoder.trainable:
             self.modules["text_encoder"] = text_encoder
             groups.append({"params": [p for p in text_encoder.parameters() if p.requires_grad], "lr": config.lr_text})
-        self.optimizers = {"unet": Adam(groups, config.lr, betas=config.betas)}
+        self.optimizers = {"unet": Adam(groups, config.lr, betas=config.betas, fused=True)}
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         schedule, noise = self.generator.schedule, batch.noise
@@ -88,7 +107,10 @@ class DiffusionTrainer(Trainer):
         eps = noise.normal("eps", 0, z_0.shape[1:])
         keep = noise.uniform("caption_dropout", 0, ()) >= self.config.caption_dropout
         text = batch.text if bool(keep.all()) else batch.text.where(keep, batch.null())
-        output = self.generator(add_noise(schedule, z_0, t, eps), t, text)
-        loss = (output - target(schedule, self.config.prediction, z_0, t, eps)).square().mean()
+        z_t = add_noise(schedule, z_0, t, eps)
+        output = self.generator(z_t, t, text)
+        config = self.config
+        error = diffusion_error(schedule, config.prediction, config.error, output, z_0, z_t, t, eps)
+        loss = error.square().mean()
         engine.update("unet", loss)
         return {"diffusion": loss}

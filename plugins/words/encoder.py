@@ -15,8 +15,9 @@ PAD, START, UNKNOWN = range(len(SPECIAL))
 
 
 class WordsEncoder(TextEncoder):
-    """sentence: the output at the start token. words: the outputs at all tokens, the start token first, so that even
-    an empty caption has one. Both are `config.width` wide."""
+    """words: the outputs at all tokens, a start token first, so that even an empty caption has one. sentence: their mean
+    before the last norm, normed: from the first step on it holds every word of the caption, where the output at the
+    start token would have to learn to look at them. Both are `config.width` wide."""
 
     def __init__(self, config: WordsConfig) -> None:
         super().__init__()
@@ -46,9 +47,11 @@ class WordsEncoder(TextEncoder):
         tokens = self.tokens(captions)
         mask = tokens != PAD
         x = self.embedding(tokens) + self.position[: tokens.shape[1]]
-        words = self.norm(self.transformer(x, src_key_padding_mask=~mask))
-        words = words * mask.unsqueeze(-1)  # what is masked carries no numbers, whoever forgets the mask
-        return TextFeatures(words[:, 0], words, mask, tuple(captions))
+        kept = mask.unsqueeze(-1)
+        h = self.transformer(x, src_key_padding_mask=~mask) * kept
+        sentence = self.norm(h.sum(1) / kept.sum(1))
+        words = self.norm(h) * kept  # what is masked carries no numbers, whoever forgets the mask
+        return TextFeatures(sentence, words, mask, tuple(captions))
 
 
 def build(config: WordsConfig, assets: Path | None) -> WordsEncoder:

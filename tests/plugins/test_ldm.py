@@ -8,12 +8,13 @@ from t2i.core.errors import UserError
 from t2i.core.noise import PromptNoise, StepNoise
 from t2i.core.registry import registry
 from t2i.core.runs import resolve as resolve_run
+from t2i.core.schedule import DiscreteSchedule, add_noise, target
 from t2i.core.specs import resolve
 from t2i.core.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.trainer import Batch
 from t2i.plugins.ldm.config import LDMConfig
 from t2i.plugins.ldm.networks import LDMGenerator
-from t2i.plugins.ldm.training import AutoencoderTrainer, DiffusionTrainer, kl_loss, stages
+from t2i.plugins.ldm.training import AutoencoderTrainer, DiffusionTrainer, diffusion_error, kl_loss, stages
 
 TEXT = TextShape(12, 16)
 SMALL = {
@@ -174,6 +175,16 @@ def test_stage_1_learns_and_leaves_latents_of_unit_variance(generator):
     torch.testing.assert_close(generator.decode(z), raw, rtol=1e-3, atol=1e-3)  # scaling there and back
 
 
+def test_each_channel_gets_its_own_scale_and_an_unused_one_is_not_blown_up(generator):
+    wide = torch.randn(64, 4, 8, 8) * torch.tensor([3.0, 1.0, 0.2, 1e-7]).view(4, 1, 1) + 2
+    autoencoder = generator.autoencoder
+    autoencoder.measure(wide)
+    z = (wide - autoencoder.mean) / autoencoder.std
+    torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(4), rtol=0, atol=1e-4)
+    torch.testing.assert_close(z.std((0, 2, 3))[:3], torch.ones(3), rtol=1e-3, atol=0)
+    assert z[:, 3].abs().max() < 1e-3
+
+
 def test_stage_1_shows_originals_beside_reconstructions(generator):
     images = batch(Letters()).images
     shown = AutoencoderTrainer(config(), generator).preview(batch(Letters()))
@@ -278,3 +289,17 @@ def test_it_overfits_two_captions_and_ddim_draws_them():
         noise = PromptNoise(0, tuple((i, 0) for i in range(4)))
         drawn = sampler.sample(generator, encoder.encode(asked), noise, encoder.null(4)).mean((2, 3))
     assert [("red", "blue")[int(image[2] > image[0])] for image in drawn] == asked
+
+
+def test_with_v_the_error_of_x_0_is_that_of_v_times_sigma():
+    """x_0 = alpha z_t - sigma v, so a squared error of v counts sigma^2 times as much."""
+    schedule = DiscreteSchedule.named("cosine")
+    z_0, eps, output = torch.randn(3, 4, 4, 8, 8)
+    t = torch.tensor([3, 400, 800, 999])
+    z_t = add_noise(schedule, z_0, t, eps)
+    of_v = diffusion_error(schedule, "v", "prediction", output, z_0, z_t, t, eps)
+    of_x_0 = diffusion_error(schedule, "v", "x_0", output, z_0, z_t, t, eps)
+    sigma = schedule.sigma(t).view(-1, 1, 1, 1)
+    torch.testing.assert_close(of_x_0.square(), (sigma * of_v).square(), rtol=1e-4, atol=1e-5)
+    truth = target(schedule, "v", z_0, t, eps)
+    assert diffusion_error(schedule, "v", "x_0", truth, z_0, z_t, t, eps).abs().max() < 1e-4
