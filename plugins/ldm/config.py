@@ -66,8 +66,8 @@ class UNetConfig(Config):
 
 class LDMConfig(ModelConfig):
     """Settings of both stages. schedule, timesteps, prediction: of the diffusion. error: whether the squared error is
-    that of the prediction or that of the x_0 it implies, which with v weighs every step by sigma^2: most where the noise
-    is strong and the text decides. caption_dropout: share of captions that are dropped, for classifier-free guidance.
+    that of the prediction or that of the x_0 it implies, which with v weighs a step by sigma^2: most where the noise is
+    strong and the text decides. caption_dropout: share of captions that are dropped, for classifier-free guidance.
     lr, betas: Adam's, of stage 2; lr_text: of a text encoder that is trained with it, which wants a smaller one than a
     U-Net."""
 

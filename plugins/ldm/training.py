@@ -86,8 +86,8 @@ class AutoencoderTrainer(Trainer):
 
 
 class DiffusionTrainer(Trainer):
-    """Stage 2: E ||target - net(z_t, t, tau(y))||^2, or that of x_0, with captions dropped at random. The autoencoder is frozen; a text
-    encoder that can be trained is trained with the U-Net."""
+    """Stage 2: E ||target - net(z_t, t, tau(y))||^2, or that of x_0, with captions dropped at random. The autoencoder
+    is frozen; a text encoder that can be trained is trained with the U-Net."""
 
     def __init__(self, config: LDMConfig, generator: Generator, text_encoder: TextEncoder) -> None:
         assert isinstance(generator, LDMGenerator)

@@ -15,9 +15,9 @@ PAD, START, UNKNOWN = range(len(SPECIAL))
 
 
 class WordsEncoder(TextEncoder):
-    """words: the outputs at all tokens, a start token first, so that even an empty caption has one. sentence: their mean
-    before the last norm, normed: from the first step on it holds every word of the caption, where the output at the
-    start token would have to learn to look at them. Both are `config.width` wide."""
+    """words: the outputs at all tokens, a start token first, so that even an empty caption has one. sentence: their
+    mean before the last norm, normed: from the first step on it holds every word of the caption, where the output at
+    the start token would have to learn to look at them. Both are `config.width` wide."""
 
     def __init__(self, config: WordsConfig) -> None:
         super().__init__()
