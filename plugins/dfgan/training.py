@@ -29,8 +29,8 @@ class GANTrainer(Trainer):
         betas = (config.beta1, config.beta2)
         judges = [*self.discriminator.parameters(), *self.output.parameters()]
         self.optimizers = {
-            "discriminator": Adam(judges, config.lr_d, betas),
-            "generator": Adam(generator.parameters(), config.lr_g, betas),
+            "discriminator": Adam(judges, config.lr_d, betas, fused=True),
+            "generator": Adam(generator.parameters(), config.lr_g, betas, fused=True),
         }
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
@@ -60,6 +60,8 @@ def stages(config: DFGANConfig, text_encoder: TextEncoder) -> list[Stage]:
         return [gan]
 
     def pretraining(generator: Generator, encoder: TextEncoder) -> Trainer:
-        return ContrastiveTrainer(encoder, config.image_size, config.text_width, config.text_lr)
+        return ContrastiveTrainer(
+            encoder, config.image_size, config.matcher_width, lr=config.matcher_lr, lr_text=config.text_lr
+        )
 
     return [Stage("text", config.text_share, pretraining), gan]

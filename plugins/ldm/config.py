@@ -96,7 +96,7 @@ class LDMConfig(ModelConfig):
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
         return {
-            "tiny": Preset(TINY, encoder=("words", {"width": 128}), sampler=("ddim", {"steps": 25, "guidance": 2.0}))
+            "tiny": Preset(TINY, encoder=("words", {"layers": 1}), sampler=("ddim", {"steps": 25, "guidance": 2.0}))
         }
 
 

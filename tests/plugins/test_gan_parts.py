@@ -158,7 +158,7 @@ def pictures(n):
 def test_captions_learn_to_find_their_pictures():
     torch.manual_seed(0)
     encoder = Table(12)
-    trainer = ContrastiveTrainer(encoder, image_size=16, width=8, lr=3e-3)
+    trainer = ContrastiveTrainer(encoder, image_size=16, width=8, lr=3e-3, lr_text=3e-3)
     captions = tuple(map(str, range(12)))
 
     def batch():
