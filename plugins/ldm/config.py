@@ -120,7 +120,7 @@ TINY = {
     "betas": (0.9, 0.99),
     "autoencoder": {
         "patch": 4, "channels": (64,), "layers": 1, "latent_channels": 8, "attention": False, "kl_weight": 1e-5,
-        "lr": 2e-3, "betas": (0.9, 0.95), "images": 8, "first_logvar": -6.0, "share": 0.2,
+        "lr": 3e-3, "betas": (0.9, 0.99), "images": 8, "first_logvar": -6.0, "share": 0.2,
     },
     "unet": {
         "channels": (64, 128), "layers": 1, "cross_attention": (False, False), "head_width": 32, "groups": 8,
