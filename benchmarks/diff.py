@@ -84,11 +84,8 @@ def _words(value: Any) -> str:
 def compare(a: Path, b: Path) -> Difference:
     """What differs between two results.json (or the folders that hold them). UserError if one is none."""
     first, second = Results.load(a), Results.load(b)
-    fields = [
-        *_differing("", {"protocol": first.protocol}, {"protocol": second.protocol}),
-        *_differing("", {"budget": first.budget}, {"budget": second.budget}),
-        *_differing("", {"environment": first.environment}, {"environment": second.environment}),
-    ]
+    parts = ("protocol", "budget", "environment")
+    fields = [entry for part in parts for entry in _differing(part, getattr(first, part), getattr(second, part))]
     comparable = first.protocol_hash == second.protocol_hash
     return Difference(comparable, tuple(fields), tuple(_scores(first, second)))
 
@@ -98,7 +95,7 @@ def _differing(path: str, a: Any, b: Any) -> Iterator[Field]:
     a, b = _named(a), _named(b)
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         for key in dict.fromkeys([*a, *b]):
-            yield from _differing(f"{path}.{key}".removeprefix("."), a.get(key), b.get(key))
+            yield from _differing(f"{path}.{key}", a.get(key), b.get(key))
     elif a != b:
         yield Field(path, a, b)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from t2i.core.scoring import FeatureExtractor
 from t2i.core.specs import resolve
 
 BATCH = 64  # pictures at once
+
+T = TypeVar("T")
 
 
 class Extractors:
@@ -70,16 +73,11 @@ def fingerprint(document: Any) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-def batches(images: Iterable[np.ndarray], size: int = BATCH) -> Iterator[np.ndarray]:
-    """Pictures (H, W, 3) stacked into batches."""
-    held: list[np.ndarray] = []
-    for image in images:
-        held.append(image)
-        if len(held) == size:
-            yield np.stack(held)
-            held = []
-    if held:
-        yield np.stack(held)
+def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
+    """Items in lists of `size`, the last one shorter. (itertools.batched needs Python 3.12.)"""
+    rest = iter(items)
+    while held := list(islice(rest, size)):
+        yield held
 
 
 def reference_features(data: Dataset, count: int, extractors: Extractors) -> dict[str, Tensor]:
@@ -95,7 +93,7 @@ def reference_features(data: Dataset, count: int, extractors: Extractors) -> dic
     if any(features is None for features in known.values()):
         made: dict[str, list[Tensor]] = {name: [] for name in extractors.names}
         for batch in batches(data[index].image for index in range(count)):
-            for name, features in extractors(batch, extractors.names).items():
+            for name, features in extractors(np.stack(batch), extractors.names).items():
                 made[name].append(features)
         known = {name: torch.cat(parts) for name, parts in made.items()}
         for name, folder in folders.items():

@@ -60,17 +60,22 @@ def with_samples(benchmark: Benchmark, samples: int | None) -> Benchmark:
     return replace(benchmark, prompts=sets)
 
 
+def named_models(models: Sequence[str] | str) -> list[str]:
+    """A model's name or several; "all" stands for every registered one."""
+    asked = [models] if isinstance(models, str) else models
+    known = [spec.name for spec in registry().models]
+    return [name for entry in asked for name in (known if entry == "all" else [entry])]
+
+
 def choose_models(benchmark: Benchmark, models: Sequence[str] | str | None, runs: Mapping[str, Path]) -> list[str]:
     """Names of the rows: those asked for ("all": every registered model), else those of the runs that are given,
     else the first default of the benchmark whose models are all registered."""
-    known = [spec.name for spec in registry().models]
     if models is not None:
-        asked = [models] if isinstance(models, str) else list(models)
-        names = [name for entry in asked for name in (known if entry == "all" else [entry])]
+        names = named_models(models)
     elif runs:
         names = []
     else:
-        names = next((list(group) for group in benchmark.default_models if set(group) <= set(known)), [])
+        names = next((list(group) for group in benchmark.default_models if set(group) <= set(named_models("all"))), [])
     names = list(dict.fromkeys([*names, *runs]))
     if not names:
         groups = ", or ".join(" and ".join(group) for group in benchmark.default_models)
@@ -98,9 +103,7 @@ def make_entries(
             continue
         for seed in range(seeds):
             label = name if seed == 0 else f"{name}-seed{seed}"
-            overrides = {"steps": budget.get("steps"), "minutes": budget.get("minutes"), "seed": seed, "data": data}
-            overrides = {key: value for key, value in overrides.items() if key != "steps" or value is not None}
-            config = resolve(name, preset=preset, overrides=overrides)
+            config = resolve(name, preset=preset, overrides={"minutes": None, **budget, "seed": seed, "data": data})
             entries.append(Entry(name, label, seed, config, Run(out / "runs" / label), given=False))
     return tuple(entries)
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from t2i.benchmarks import plots
 from t2i.benchmarks.grids import REAL, load_pictures
-from t2i.benchmarks.results import Column, Results, Row, Standing
+from t2i.benchmarks.results import VARIETY, Column, Results, Row, Standing
 from t2i.benchmarks.table import ARROWS, COSTS, RANGE_NOTE, cost, number, rank, with_range
 from t2i.core.files import write_bytes
 from t2i.core.logging import printable
@@ -61,7 +61,7 @@ def _verdict(results: Results, standings: Sequence[Standing]) -> str:
     found = [(s.name, v) for s in standings if s.rank and (v := s.value(column))]
     scores = ", ".join(f"<b>{_text(name)}</b> {with_range(value)}" for name, value in found)
     budget = " ".join(f"{value:g} {unit}" for unit, value in results.budget.items())
-    where = "the samples of one caption" if column.set == "variety" else f"captions of “{column.set}”"
+    where = "the samples of one caption" if column.set == VARIETY else f"captions of “{column.set}”"
     machine = f"{results.environment.get('device', '?')}, threads: {results.environment.get('threads', '?')}"
     return (
         f'<p class="verdict">{_text(column.title)} on {_text(where)}: {scores or "no model was scored"}.</p>'
@@ -116,7 +116,7 @@ def _cell(text: str) -> str:
 
 def _pictures(results: Results) -> str:
     """A block a caption, a strip a row, so that it reads downwards on a phone and side by side on a desk."""
-    folders = [(REAL, "real")] + [(r.name, r.name) for r in results.rows if r.kind == "model" and r.name == r.model]
+    folders = [(REAL, "real")] + [(r.name, r.name) for r in results.rows if r.pictured and r.kind == "model"]
     blocks = []
     for number_, entry in enumerate(results.grid):
         strips = [

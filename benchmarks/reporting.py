@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from typing import Protocol, TextIO
+from typing import Protocol
 
-from t2i.core.logging import printable
+from t2i.core.engine.reporting import PlainLines
 
 
 class Reporter(Protocol):
@@ -19,20 +18,15 @@ class Reporter(Protocol):
         """`done` of `total` things; called often, shown as seldom as the reporter likes."""
 
 
-class Lines:
-    """Plain lines, a count at most every `every` seconds. The default, on stderr."""
-
-    def __init__(self, stream: TextIO | None = None, every: float = 10.0) -> None:
-        self._stream = stream or sys.stderr
-        self._every = every
-        self._last = time.monotonic()
+class Lines(PlainLines):
+    """Plain lines, a count now and then, but not right after another line. The default, on stderr."""
 
     def say(self, text: str) -> None:
-        print(printable(text), file=self._stream, flush=True)
+        super().say(text)
         self._last = time.monotonic()
 
     def count(self, what: str, done: int, total: int) -> None:
-        if time.monotonic() - self._last >= self._every:
+        if self.due():
             self.say(f"{what}: {done} of {total}")
 
 

@@ -59,6 +59,11 @@ class Row:
                 found.update({score: (low, high) for score, (low, high) in found.items()})
         return row
 
+    @property
+    def pictured(self) -> bool:
+        """Whether its pictures are shown: of a model's seeds, those of the first."""
+        return self.kind == "real" or (self.kind == "model" and self.name == self.model)
+
     def get(self, column: Column) -> float | None:
         return self.scores.get(column.set, {}).get(column.measure, {}).get(column.score)
 
@@ -93,7 +98,7 @@ class Standing:
 
     def cost(self, *path: str) -> float | None:
         """Mean over seeds of a number under `training` or `sampling`; None where it is not known."""
-        found = [number for row in self.rows if (number := _at(asdict(row), path)) is not None]
+        found = [number for row in self.rows if (number := _at(vars(row), path)) is not None]
         return fmean(found) if found else None
 
 

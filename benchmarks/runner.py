@@ -112,7 +112,7 @@ class _Session:
             time.strftime("%Y-%m-%dT%H:%M:%S%z"), out,
         )  # fmt: skip
         results.save()
-        shown = [(row.name if row.kind == "model" else grids.REAL, row.name) for row in rows if _shown(row)]
+        shown = [(row.name if row.kind == "model" else grids.REAL, row.name) for row in rows if row.pictured]
         sheet = grids.save_comparison(out, shown, [entry["caption"] for entry in results.grid])
         self.reporter.say(f"side by side: {sheet}")
         write_report(results)
@@ -299,10 +299,6 @@ class _Session:
             for network in metric.networks
             if network in named
         ]
-
-
-def _shown(row: Row) -> bool:
-    return row.kind == "real" or (row.kind == "model" and row.name == row.model)
 
 
 def _texts(document: Any) -> Iterator[str]:

@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from t2i.benchmarks.features import batches
 from t2i.core.data import Dataset, Example
 from t2i.core.errors import UserError
 from t2i.core.registry import registry
-from t2i.core.runs import chosen
+from t2i.core.runs import chosen, open_dataset
 from t2i.core.scoring import Benchmark, Pictures, PromptSet
-from t2i.core.specs import resolve
-
-BATCH = 64
 
 
 def open_data(benchmark: Benchmark, split: str, own: dict[str, Any], folder: str | None) -> Dataset:
@@ -29,8 +27,7 @@ def open_data(benchmark: Benchmark, split: str, own: dict[str, Any], folder: str
         raise UserError(f"data set '{spec.name}' has no split '{split}'; it has {', '.join(spec.splits)}")
     place = {} if folder is None else {"dir": folder}
     settings = {**benchmark.data, **own, **place, "image_size": benchmark.image_size}
-    data: Dataset = resolve(spec.build)(chosen(registry().datasets, spec.name, settings, "data set").config, split)
-    return data
+    return open_dataset(chosen(registry().datasets, spec.name, settings, "data set"), split)
 
 
 @dataclass(frozen=True)
@@ -102,14 +99,7 @@ def wrong_pictures(captions: CaptionSet, count: int, samples: int) -> Iterator[P
 
 
 def _stream(found: Iterator[tuple[int, np.ndarray, str]]) -> Iterator[Pictures]:
-    held: list[tuple[int, np.ndarray, str]] = []
-    for entry in found:
-        held.append(entry)
-        if len(held) == BATCH:
-            yield _pictures(held)
-            held = []
-    if held:
-        yield _pictures(held)
+    return map(_pictures, batches(found))
 
 
 def _pictures(held: list[tuple[int, np.ndarray, str]]) -> Pictures:

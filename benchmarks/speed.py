@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor, nn
 
+from t2i.benchmarks.plan import named_models
 from t2i.benchmarks.record import environment
 from t2i.benchmarks.reporting import Lines, Reporter
 from t2i.benchmarks.table import ACROSS, number, plain
@@ -36,7 +37,7 @@ from t2i.core.images import to_tensor
 from t2i.core.model import Model, best_device, build
 from t2i.core.noise import StepNoise
 from t2i.core.registry import registry
-from t2i.core.runs import Run, RunConfig, resolve
+from t2i.core.runs import Run, RunConfig, open_dataset, resolve
 from t2i.core.specs import resolve as resolve_path
 from t2i.core.trainer import Batch, Stage, Trainer
 
@@ -123,7 +124,7 @@ def measure_speed(
     """
     if blocks < 2:
         raise UserError(f"bench speed: {blocks} blocks are too few; at least 2")
-    names = [spec.name for spec in registry().models] if models in (None, "all") else list(_names(models))
+    names = named_models("all" if models is None else models)
     configs = {name: _short(resolve(name, preset=preset), blocks) for name in names}
     reporter = reporter or Lines()
     found = []
@@ -135,10 +136,6 @@ def measure_speed(
         write_json(out, speeds.document())
         reporter.say(f"written to {out}")
     return speeds
-
-
-def _names(models: Sequence[str] | str | None) -> Sequence[str]:
-    return [models] if isinstance(models, str) else models or []
 
 
 def _short(config: RunConfig, blocks: int) -> RunConfig:
@@ -279,7 +276,7 @@ class _Twin:
 
     def _hold(self, config: RunConfig) -> list[Batch]:
         """Batches as the engine makes them."""
-        data = resolve_path(registry().datasets[config.data.name].build)(config.data.config, "train")
+        data = open_dataset(config.data)
         settings, device = self.settings, self.model.device
         views = Views(data, settings.seed, settings.image_size, settings.augment)
         rows = Rows(settings.batch_size, settings.accumulate)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import yaml
 
@@ -25,6 +25,9 @@ from t2i.core.files import read_json
 from t2i.core.registry import Table, registry
 from t2i.core.sampler import SamplerConfig
 from t2i.core.specs import resolve as resolve_path
+
+if TYPE_CHECKING:
+    from t2i.core.data import Dataset
 
 C = TypeVar("C", bound=Config)
 SECTIONS = ("data", "encoder", "sampler")
@@ -183,6 +186,12 @@ def _choice(table: Table[Any], section: Mapping[str, Any], kind: str) -> Choice[
 def chosen(table: Table[Any], name: str, settings: Mapping[str, Any], kind: str) -> Choice[Any]:
     """A choice outside a run (a sampler for one call, a metric), with its settings checked."""
     return _choice(table, {"name": name, **settings}, kind)
+
+
+def open_dataset(choice: Choice[Any], split: str = "train") -> Dataset:
+    """A split of a data set."""
+    dataset: Dataset = resolve_path(registry().datasets[choice.name].build)(choice.config, split)
+    return dataset
 
 
 @dataclass(frozen=True)

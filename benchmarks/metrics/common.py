@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from t2i.core.config import Config
 from t2i.core.errors import UserError
+from t2i.core.scoring import Metric, Pictures
 
 
 class FeaturesMetricConfig(Config):
     """features: registry name of a feature extractor (`t2i features`), with "/layer" where it has several."""
 
     features: str = Field(min_length=1)
+
+
+class TwoSets(Metric):
+    """A metric that compares all real features with all generated ones, and so must keep both until the end."""
+
+    reference, scope, captioned = True, "headline", False
+
+    def __init__(self, config: FeaturesMetricConfig) -> None:
+        self.features = config.features
+        self._real: list[Tensor] = []
+        self._ours: list[Tensor] = []
+
+    def update_reference(self, features: Tensor) -> None:
+        self._real.append(features)
+
+    def update(self, pictures: Pictures) -> None:
+        self._ours.append(pictures.features[self.features])
+
+    def both(self, metric: str, least: int) -> tuple[Tensor, Tensor]:
+        """The features (N, D) of generated and of real pictures. UserError unless there are `least` of each."""
+        ours, real = torch.cat(self._ours), torch.cat(self._real)
+        need(metric, min(len(ours), len(real)), least, "pictures")
+        return ours, real
 
 
 class Moments:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-import torch
 from pydantic import Field
-from torch import Tensor
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 
-from t2i.benchmarks.metrics.common import FeaturesMetricConfig, need
-from t2i.core.scoring import Metric, Pictures, Scores
+from t2i.benchmarks.metrics.common import FeaturesMetricConfig, TwoSets
+from t2i.core.scoring import Scores
 
 
 class KidConfig(FeaturesMetricConfig):
@@ -20,27 +18,17 @@ class KidConfig(FeaturesMetricConfig):
     subset_size: int = Field(1000, ge=2)
 
 
-class Kid(Metric):
+class Kid(TwoSets):
     """`kid`: mean over the subsets; `kid_std`: their standard deviation, as torch-fidelity prints both."""
 
     better = MappingProxyType({"kid": "lower", "kid_std": "none"})
-    reference, scope, captioned = True, "headline", False
 
     def __init__(self, config: KidConfig) -> None:
+        super().__init__(config)
         self.config = config
-        self.features = config.features
-        self._real: list[Tensor] = []
-        self._ours: list[Tensor] = []
-
-    def update_reference(self, features: Tensor) -> None:
-        self._real.append(features)
-
-    def update(self, pictures: Pictures) -> None:
-        self._ours.append(pictures.features[self.config.features])
 
     def compute(self) -> Scores:
-        ours, real = torch.cat(self._ours), torch.cat(self._real)
-        need("kid", min(len(ours), len(real)), 2, "pictures")
+        ours, real = self.both("kid", 2)
         size = min(self.config.subset_size, len(ours), len(real))
         found = kid_features_to_metric(
             ours, real, kid_subsets=self.config.subsets, kid_subset_size=size, verbose=False

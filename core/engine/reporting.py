@@ -49,8 +49,8 @@ def in_words(status: Status) -> str:
     return f"{status.stage}  step {status.step}  {status.rate:.0f} images/s{left}  {losses}"
 
 
-class Lines:
-    """Plain lines on a stream (stderr by default), a status at most every `every` seconds."""
+class PlainLines:
+    """Plain lines on a stream (stderr by default); what comes often, at most every `every` seconds."""
 
     def __init__(self, stream: TextIO | None = None, every: float = 10.0) -> None:
         self._stream = stream or sys.stderr
@@ -60,9 +60,19 @@ class Lines:
     def say(self, text: str) -> None:
         print(printable(text), file=self._stream, flush=True)
 
+    def due(self) -> bool:
+        """Whether it is time for another; if so, the next is due `every` seconds from now."""
+        if time.monotonic() - self._last < self._every:
+            return False
+        self._last = time.monotonic()
+        return True
+
+
+class Lines(PlainLines):
+    """Plain lines, a status now and then."""
+
     def status(self, status: Status) -> None:
-        if time.monotonic() - self._last >= self._every:
-            self._last = time.monotonic()
+        if self.due():
             self.say(f"{status.progress:4.0%}  {in_words(status)}")
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ from t2i.core.files import read_json, write_json
 from t2i.core.model import Model, best_device, build
 from t2i.core.noise import seeded
 from t2i.core.registry import registry
-from t2i.core.runs import Choice, Run, RunConfig
+from t2i.core.runs import Choice, Run, RunConfig, open_dataset
 from t2i.core.specs import resolve
 from t2i.core.trainer import Stage
 
@@ -47,7 +47,7 @@ def train(config: RunConfig, out: Path, *, reporter: Reporter | None = None, com
     """
     run = Run(Path(out))
     with _session(config, reporter) as (accelerator, words), _locked(run, accelerator, _check_free):
-        dataset = _dataset(config.data)
+        dataset = open_dataset(config.data)
         config = replace(config, encoder=_fitted(config.encoder, dataset))
         training = Training(run, config, dataset, accelerator, words)
         _first_decides(accelerator, training.check_disk)
@@ -71,7 +71,7 @@ def resume(path: Path, *, reporter: Reporter | None = None) -> Run:
         if run.complete:
             words.say(f"{run.path} is complete: nothing to do")
             return run
-        dataset = _dataset(config.data)
+        dataset = open_dataset(config.data)
         if read_json(run.config_file, "run").get("data_fingerprint") != dataset.fingerprint():
             raise UserError(f"{run.path}: the data set '{config.data.name}' is not the one that the run began with")
         saved, complaints = checkpoint.newest(run.checkpoints)
@@ -169,11 +169,6 @@ def _session(config: RunConfig, reporter: Reporter | None) -> Iterator[tuple[Acc
         words.close()
 
 
-def _dataset(choice: Choice[Any], split: str = "train") -> Dataset:
-    dataset: Dataset = resolve(registry().datasets[choice.name].build)(choice.config, split)
-    return dataset
-
-
 def _fitted(choice: Choice[Any], dataset: Dataset) -> Choice[Any]:
     """The encoder's choice with what it takes from the data set (a vocabulary)."""
     fit = registry().encoders[choice.name].fit
@@ -210,7 +205,7 @@ class Training:
         """All stages from the beginning, or from a checkpoint; then the summary."""
         self.started = time.monotonic()
         validation = "val" if "val" in registry().datasets[self.config.data.name].splits else "train"
-        self.gallery = Gallery.of(self.run.samples, _dataset(self.config.data, validation), self.settings.seed)
+        self.gallery = Gallery.of(self.run.samples, open_dataset(self.config.data, validation), self.settings.seed)
         if saved:
             self.position = saved.position
             self.started -= saved.position.wall
