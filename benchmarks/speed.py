@@ -51,11 +51,14 @@ LIMIT = 1.03  # of the bare loop's time: what the engine may take
 class StageSpeed:
     """Median seconds a step of one stage, by the engine and by the bare loop, and the median of their ratios.
 
+    batch_size: pictures a step. data: seconds to make as many, which the engine does beside the step before.
     processor_ratio: the same of the main thread's processor time, which other programs on the machine disturb less;
     on an accelerator it compares what the two loops themselves compute.
     """
 
     stage: str
+    batch_size: int
+    data: float
     engine: float
     bare: float
     ratio: float
@@ -64,12 +67,10 @@ class StageSpeed:
 
 @dataclass
 class ModelSpeed:
-    """A model's speed. data: seconds to make a batch. sample: seconds a picture. batch_size: pictures a step."""
+    """A model's speed. sample: seconds to draw a picture."""
 
     model: str
-    batch_size: int
     stages: list[StageSpeed]
-    data: float
     sample: float
 
 
@@ -100,8 +101,8 @@ def _table(columns: Sequence[tuple[ModelSpeed, StageSpeed]]) -> Table:
         "engine, ms/step": [number(1000 * s.engine) for _, s in columns],
         "engine adds": [_added(s.ratio) for _, s in columns],
         "the same, processor time": [_added(s.processor_ratio) for _, s in columns],
-        "training, images/s": [number(m.batch_size / s.engine) for m, s in columns],
-        "making data, ms/batch": [number(1000 * m.data) for m, _ in columns],
+        "training, images/s": [number(s.batch_size / s.engine) for _, s in columns],
+        "making data, ms/batch": [number(1000 * s.data) for _, s in columns],
         "sampling, s/image": [number(m.sample) for m, _ in columns],
     }
     for title, cells in rows.items():
@@ -163,8 +164,7 @@ def _measure(config: RunConfig, blocks: int) -> ModelSpeed:
         probe = _Probe(run, [stage.name for stage in _stages(config, build(config))], blocks)
         with contextlib.suppress(_Enough):
             engine.train(config, run.path, reporter=probe)
-        stages = [_stage_speed(stage, turns) for stage, turns in probe.turns.items()]
-        return ModelSpeed(config.model, config.settings.batch_size, stages, probe.data, _sampling(run.config()))
+        return ModelSpeed(config.model, probe.speeds(), _sampling(run.config()))
 
 
 @dataclass(frozen=True)
@@ -183,11 +183,13 @@ class _Time:
         return _Time((self.wall - start.wall) / steps, (self.thread - start.thread) / steps)
 
 
-def _stage_speed(stage: str, turns: Sequence[tuple[_Time, _Time]]) -> StageSpeed:
+def _stage_speed(stage: str, batch_size: int, data: float, turns: Sequence[tuple[_Time, _Time]]) -> StageSpeed:
     """From the (engine, bare) time a step of each block. The first warms up."""
     kept = turns[1:]
     return StageSpeed(
         stage,
+        batch_size,
+        data,
         median(own.wall for own, _ in kept),
         median(bare.wall for _, bare in kept),
         median(own.wall / bare.wall for own, bare in kept),
@@ -217,8 +219,8 @@ class _Probe:
         self._run, self._stages, self._blocks = run, stages, blocks
         self._twin: _Twin | None = None
         self._stage, self._step, self._mark = "", 0, _Time.now()
-        self.turns: dict[str, list[tuple[_Time, _Time]]] = {}
-        self.data = 0.0
+        self._turns: dict[str, list[tuple[_Time, _Time]]] = {}
+        self._batches: dict[str, tuple[int, float]] = {}  # of each stage: pictures, and seconds to make them
 
     def say(self, text: str) -> None:
         pass
@@ -231,18 +233,21 @@ class _Probe:
         steps = status.step - self._step
         if self._twin is None or status.stage != self._stage:
             self._twin = self._begin(status.stage)
-        elif steps == BLOCK and len(self.turns[status.stage]) <= self._blocks:
+        elif steps == BLOCK and len(self._turns[status.stage]) <= self._blocks:
             started = _Time.now()
             self._twin.steps(steps)
-            self.turns[status.stage].append((now.since(self._mark, steps), _Time.now().since(started, steps)))
-        if status.stage == self._stages[-1] and len(self.turns[status.stage]) > self._blocks:
+            self._turns[status.stage].append((now.since(self._mark, steps), _Time.now().since(started, steps)))
+        if status.stage == self._stages[-1] and len(self._turns[status.stage]) > self._blocks:
             raise _Enough
         self._step, self._mark = status.step, _Time.now()
 
+    def speeds(self) -> list[StageSpeed]:
+        return [_stage_speed(stage, *self._batches[stage], turns) for stage, turns in self._turns.items()]
+
     def _begin(self, stage: str) -> _Twin:
-        self._stage, self.turns[stage] = stage, []
+        self._stage, self._turns[stage] = stage, []
         twin = _Twin(self._run.config(), self._stages.index(stage))
-        self.data = twin.data_seconds
+        self._batches[stage] = twin.rows.total, twin.data_seconds
         twin.steps(2)
         return twin
 
@@ -255,9 +260,9 @@ class _Twin:
     def __init__(self, config: RunConfig, stage: int) -> None:
         self.settings, device = config.settings, best_device()
         self.model = build(config).to(device)
-        self.trainer: Trainer = _stages(config, self.model)[stage].trainer(
-            self.model.generator, self.model.text_encoder
-        )
+        chosen = _stages(config, self.model)[stage]
+        self.rows = Rows(chosen.batch_size or self.settings.batch_size, self.settings.accumulate)
+        self.trainer: Trainer = chosen.trainer(self.model.generator, self.model.text_encoder)
         self.model.generator.eval()
         self.model.text_encoder.eval()
         for module in self.trainer.modules.values():
@@ -279,11 +284,10 @@ class _Twin:
         data = open_dataset(config.data)
         settings, device = self.settings, self.model.device
         views = Views(data, settings.seed, settings.image_size, settings.augment)
-        rows = Rows(settings.batch_size, settings.accumulate)
         started = time.perf_counter()
-        made = [views[visits] for visits in islice(batch_visits(data, settings.seed, rows, 0), HELD)]
+        made = [views[visits] for visits in islice(batch_visits(data, settings.seed, self.rows, 0), HELD)]
         self.data_seconds = (time.perf_counter() - started) / HELD * settings.accumulate
-        noise = StepNoise(settings.seed, 0, 0, rows.count, rows.count, device)
+        noise = StepNoise(settings.seed, 0, 0, self.rows.count, self.rows.count, device)
         return [Batch(to_tensor(b.images, device), b.captions, b.keys, noise, self._encode, b.extras) for b in made]
 
     def _encode(self, captions: Sequence[str]) -> Any:

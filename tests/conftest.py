@@ -39,11 +39,13 @@ def plug():
 
 
 class ToyConfig(ModelConfig):
-    """lr and width of the toy model; `stages` names those to run; `explode_at` puts a NaN in the loss at a step."""
+    """lr and width of the toy model; `first_batch`: batch size of the first of two stages; `explode_at` puts a NaN in
+    the loss at a step."""
 
     lr: float = 0.01
     width: int = 8
     two_stages: bool = False
+    first_batch: int | None = None
     explode_at: int | None = None
 
     @classmethod
@@ -92,8 +94,9 @@ class ToyTrainer(Trainer):
 
 
 def toy_stages(config, text_encoder):
-    names = [("first", 1.0), ("second", 2.0)] if config.two_stages else [("only", 1.0)]
-    return [Stage(name, share, lambda g, e: ToyTrainer(config, g, e)) for name, share in names]
+    first, second, only = ("first", 1.0, config.first_batch), ("second", 2.0, None), ("only", 1.0, None)
+    chosen = [first, second] if config.two_stages else [only]
+    return [Stage(name, share, lambda g, e: ToyTrainer(config, g, e), batch) for name, share, batch in chosen]
 
 
 class ToyEncoderConfig(Config):

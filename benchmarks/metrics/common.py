@@ -24,7 +24,7 @@ class TwoSets(Metric):
     reference, scope, captioned = True, "headline", False
 
     def __init__(self, config: FeaturesMetricConfig) -> None:
-        self.features = config.features
+        self.features: str = config.features
         self._real: list[Tensor] = []
         self._ours: list[Tensor] = []
 

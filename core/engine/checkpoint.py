@@ -31,14 +31,15 @@ FORMAT = 1
 
 @dataclass
 class Position:
-    """Where a run is. stage: index of the stage; step: over the run; stage_step, stage_clock: of the stage;
-    clock: seconds of training over the run; wall: of everything. skipped: updates left out. warm: the stage's progress
-    when its warm-up ended. begun: the stage has a trainer, whose state is in the checkpoint. stages: what the stages
-    before it took. trained: names of the parameters of generator and text encoder that any stage has trained.
-    helpers, helpers_trained: parameters of the stages' other networks."""
+    """Where a run is. stage: index of the stage; step, images: steps and images over the run; stage_step, stage_clock:
+    of the stage; clock: seconds of training over the run; wall: of everything. skipped: updates left out. warm: the
+    stage's progress when its warm-up ended. begun: the stage has a trainer, whose state is in the checkpoint. stages:
+    what the stages before it took. trained: names of the parameters of generator and text encoder that any stage has
+    trained. helpers, helpers_trained: parameters of the stages' other networks."""
 
     stage: int = 0
     step: int = 0
+    images: int = 0
     stage_step: int = 0
     clock: float = 0.0
     stage_clock: float = 0.0

@@ -102,9 +102,9 @@ def _stacked(values: Sequence[Any]) -> torch.Tensor | tuple[Any, ...]:
     return stacked.float() if stacked.dtype == torch.float64 else stacked
 
 
-def batch_visits(dataset: Dataset, seed: int, rows: Rows, first_step: int) -> Iterator[list[Visit]]:
-    """This process's visits, micro-batch by micro-batch, from training step `first_step` on."""
-    stream = visits(len(dataset), dataset.endless, seed, first_step * rows.total)
+def batch_visits(dataset: Dataset, seed: int, rows: Rows, first: int) -> Iterator[list[Visit]]:
+    """This process's visits, micro-batch by micro-batch, after the `first` images that training has seen."""
+    stream = visits(len(dataset), dataset.endless, seed, first)
     while True:
         whole = list(islice(stream, rows.total))
         for part in range(rows.parts):

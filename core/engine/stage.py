@@ -55,7 +55,7 @@ class StageRun:
 
     def __init__(self, training: Training, index: int) -> None:
         self.training, self.index = training, index
-        self.stage, self.settings = training.stages[index], training.settings
+        self.stage, self.settings, self.rows = training.stages[index], training.settings, training.rows[index]
         self.accelerator, self.model, self.reporter = training.accelerator, training.model, training.reporter
         seed = self.settings.seed
         _seed_all(seed, "stage", index)
@@ -155,7 +155,7 @@ class StageRun:
             # So that a run can go on wherever it dies, and whoever cannot write hears of it now.
             self._checkpoint(sampled=False)
         views = Views(self.training.dataset, self.settings.seed, self.settings.image_size, self.settings.augment)
-        plan = batch_visits(self.training.dataset, self.settings.seed, self.training.rows, position.step)
+        plan = batch_visits(self.training.dataset, self.settings.seed, self.rows, position.images)
         self.loader = Loader(views, plan, self.settings.workers)
         try:
             self._loop()
@@ -172,6 +172,7 @@ class StageRun:
             self._step()
             position.step += 1
             position.stage_step += 1
+            position.images += self.rows.total
             seconds = time.perf_counter() - began
             position.clock += seconds
             position.stage_clock += seconds
@@ -196,7 +197,7 @@ class StageRun:
         self.updates.set_learning_rates(learning_rate_factor(settings, position.stage_step, progress, position.warm))
         for part in range(settings.accumulate):
             self.updates.part = part
-            batch = self._batch(next(self.loader), position.step, self.training.rows, part)
+            batch = self._batch(next(self.loader), position.step, self.rows, part)
             try:
                 with self.accelerator.autocast() if settings.precision != "no" else nullcontext():
                     losses = self.trainer.step(batch, self.updates)
@@ -238,7 +239,7 @@ class StageRun:
             means = torch.stack([value.float() for value in self.sums.values()]) / max(steps, 1)
             means = self.accelerator.reduce(means, "mean").cpu()
             losses = {name: float(mean) for name, mean in zip(self.sums, means, strict=True)}
-        rate = steps * self.settings.batch_size / max(seconds, 1e-9)
+        rate = steps * self.rows.total / max(seconds, 1e-9)
         self.sums, self.since = {}, (position.step, position.clock)
         if not self.accelerator.is_main_process:
             return
@@ -364,7 +365,7 @@ class StageRun:
 
     def _fresh_batches(self, views: Views) -> Iterator[Batch]:
         """The training data from its beginning in whole batches, the same whatever happened before."""
-        whole = Rows(self.settings.batch_size)
+        whole = Rows(self.rows.total)
         plan = batch_visits(self.training.dataset, self.settings.seed, whole, 0)
         for number, visits in enumerate(plan):
             yield self._batch(views[visits], FIRST_FINISH - number, whole)

@@ -191,11 +191,15 @@ class Training:
             self.settings, self.model.text_encoder
         )
         world = accelerator.num_processes
-        self.rows = Rows(self.settings.batch_size, self.settings.accumulate, accelerator.process_index, world)
-        if self.settings.batch_size % (self.settings.accumulate * world):
+        accumulate = self.settings.accumulate
+        self.rows = [
+            Rows(stage.batch_size or self.settings.batch_size, accumulate, accelerator.process_index, world)
+            for stage in self.stages
+        ]
+        for size in (rows.total for rows in self.rows if rows.total % (accumulate * world)):
             raise UserError(
-                f"batch_size ({self.settings.batch_size}) must be a multiple of accumulate ({self.settings.accumulate})"
-                f" times the number of processes ({world})"
+                f"batch_size ({size}) must be a multiple of accumulate ({accumulate}) times the number of processes "
+                f"({world})"
             )
         self.position = Position()
         board = run.path / "tensorboard" if self.settings.tensorboard and accelerator.is_main_process else None
@@ -239,10 +243,10 @@ class Training:
         sizes = {f"{part}.{n}": p.numel() for part, module in parts.items() for n, p in module.named_parameters()}
         summary = {
             "steps": position.step,
-            "images": position.step * self.settings.batch_size,
+            "images": position.images,
             "seconds": position.clock,
             "wall_seconds": self.wall(),
-            "images_per_second": position.step * self.settings.batch_size / max(position.clock, 1e-9),
+            "images_per_second": position.images / max(position.clock, 1e-9),
             "skipped": position.skipped,
             "parameters": {
                 "all": sum(sizes.values()) + position.helpers,

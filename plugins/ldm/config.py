@@ -15,9 +15,9 @@ class AutoencoderConfig(Config):
 
     channels: of each level, each after the first at half the size. layers: residual blocks a level. attention: in the
     middle. kl_weight: of the KL term, averaged over latent values like the reconstruction over pixels. lr, betas:
-    Adam's. images: how many pictures of a batch a step uses (0: all): small autoencoders learn faster from many small
-    steps. first_logvar: where the posterior's log variance starts; far below 0, so that noise does not drown the
-    first gradients. share: of the whole training budget.
+    Adam's. batch_size: of its steps (None: the model's); small autoencoders learn faster from many small steps.
+    first_logvar: where the posterior's log variance starts; far below 0, so that noise does not drown the first
+    gradients. share: of the whole training budget.
     """
 
     patch: int = Field(1, ge=1)
@@ -29,7 +29,7 @@ class AutoencoderConfig(Config):
     kl_weight: float = Field(1e-6, ge=0)
     lr: float = Field(4.5e-6, gt=0)
     betas: tuple[float, float] = (0.5, 0.9)
-    images: int = Field(0, ge=0)
+    batch_size: int | None = Field(None, ge=1)
     first_logvar: float = 0.0
     share: float = Field(0.2, gt=0, lt=1)
 
@@ -120,7 +120,7 @@ TINY = {
     "betas": (0.9, 0.99),
     "autoencoder": {
         "patch": 4, "channels": (64,), "layers": 1, "latent_channels": 8, "attention": False, "kl_weight": 1e-5,
-        "lr": 3e-3, "betas": (0.9, 0.99), "images": 8, "first_logvar": -6.0, "share": 0.2,
+        "lr": 3e-3, "betas": (0.9, 0.99), "batch_size": 8, "first_logvar": -6.0, "share": 0.2,
     },
     "unet": {
         "channels": (64, 128), "layers": 1, "cross_attention": (False, False), "head_width": 32, "groups": 8,

@@ -42,9 +42,9 @@ def diffusion_error(
 
 
 def stages(config: LDMConfig, text_encoder: TextEncoder) -> Sequence[Stage]:
-    share = config.autoencoder.share
+    share, batch_size = config.autoencoder.share, config.autoencoder.batch_size
     return [
-        Stage("autoencoder", share, lambda generator, _: AutoencoderTrainer(config, generator)),
+        Stage("autoencoder", share, lambda generator, _: AutoencoderTrainer(config, generator), batch_size),
         Stage("diffusion", 1 - share, lambda generator, encoder: DiffusionTrainer(config, generator, encoder)),
     ]
 
@@ -62,10 +62,9 @@ class AutoencoderTrainer(Trainer):
         }
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
-        images = batch.images[: self.config.images or None]
-        q = self.autoencoder.posterior(images)
-        z = q.mean + q.std * batch.noise.normal("z", 0, q.mean.shape[1:])[: len(images)]
-        reconstruction = (self.autoencoder.reconstruct(z) - images).square().mean()
+        q = self.autoencoder.posterior(batch.images)
+        z = q.mean + q.std * batch.noise.normal("z", 0, q.mean.shape[1:])
+        reconstruction = (self.autoencoder.reconstruct(z) - batch.images).square().mean()
         kl = kl_loss(q.mean, q.logvar)
         engine.update("autoencoder", reconstruction + self.config.kl_weight * kl)
         return {"reconstruction": reconstruction, "kl": kl}

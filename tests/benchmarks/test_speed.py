@@ -32,9 +32,10 @@ def test_engine_and_bare_loop_take_turns(tmp_path, words, twins):
     out = tmp_path / "speed.json"
     speeds = measure_speed("toy", blocks=3, out=out, reporter=words)
     ((model,), document) = speeds.models, json.loads(out.read_text())
-    assert (model.model, model.batch_size, [stage.stage for stage in model.stages]) == ("toy", 4, ["only"])
-    assert min(model.data, model.sample, model.stages[0].engine, model.stages[0].bare, model.stages[0].ratio) > 0
-    assert document["models"][0]["stages"][0]["ratio"] == model.stages[0].ratio
+    assert (model.model, [(stage.stage, stage.batch_size) for stage in model.stages]) == ("toy", [("only", 4)])
+    (stage,) = model.stages
+    assert min(stage.data, stage.engine, stage.bare, stage.ratio, model.sample) > 0
+    assert document["models"][0]["stages"][0]["ratio"] == stage.ratio
     (twin,) = twins
     assert twin._at == 2 + 4 * speed.BLOCK  # 3 that count, one to warm up
     assert all((p != q).any() for p, q in zip(twin._averaged, twin.before, strict=True))  # it does train

@@ -16,6 +16,7 @@ from t2i.core.files import load_tensors, verify
 from t2i.core.model import load
 from t2i.core.runs import Run
 from t2i.core.runs import resolve as resolve_run
+from tests.conftest import ToyTrainer
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -108,6 +109,7 @@ def test_the_model_holds_the_averaged_weights(tmp_path):
         ("workers=0",),
         ("workers=1", "augment.flip=true", "augment.scale=1.25"),
         ("two_stages=true", "steps=9", "checkpoint_every=2"),
+        ("two_stages=true", "steps=6", "checkpoint_every=1", "first_batch=2"),
         ("accumulate=2", "warmup=3", "lr_schedule=cosine", "grad_clip=0.1"),
         ("encoder.frozen=true", "ema_decay=0"),
     ],
@@ -238,6 +240,18 @@ def test_a_time_budget_ends_and_is_shared_by_the_stages(tmp_path, monkeypatch):
     run, _ = start(tmp_path / "run", "two_stages=true", "minutes=0.15")
     assert [stage["steps"] for stage in run.summary()["stages"]] == [3, 6]
     assert run.summary()["seconds"] == 9
+
+
+def test_a_stage_may_have_a_batch_size_of_its_own(tmp_path, monkeypatch):
+    steps, step = [], ToyTrainer.step
+    monkeypatch.setattr(ToyTrainer, "step", lambda self, b, engine: steps.append(b.keys) or step(self, b, engine))
+    run, _ = start(tmp_path / "run", "two_stages=true", "steps=6", "first_batch=3", "log_every=1")
+    assert [len(keys) for keys in steps] == [3, 3, 4, 4, 4, 4]
+    seen = [key for keys in steps for key in keys]
+    assert len({*seen[:10]}) == len({*seen[10:20]}) == 10  # each picture of the data set once before any comes again
+    assert run.summary()["images"] == 22
+    with pytest.raises(UserError, match=r"batch_size \(3\) must be a multiple of accumulate \(2\)"):
+        start(tmp_path / "odd", "two_stages=true", "first_batch=3", "accumulate=2")
 
 
 def test_options_of_the_engine_train_too(tmp_path):
