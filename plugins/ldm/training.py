@@ -16,7 +16,7 @@ from t2i.core.trainer import Batch, Engine, Losses, Stage, Trainer
 from t2i.plugins.ldm.config import LDMConfig
 from t2i.plugins.ldm.networks import LDMGenerator
 
-MEASURED = 512  # pictures whose latents set the scale
+MEASURED = 512  # pictures whose latents are measured
 
 
 def kl_loss(mean: Tensor, logvar: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class AutoencoderTrainer(Trainer):
 
     @torch.no_grad()
     def finish(self, batches: Callable[[], Batch]) -> None:
-        """Measures the latents' mean and standard deviation: diffusion wants unit variance (the paper's 0.18215)."""
+        """Measures how to whiten the latents: diffusion wants unit variance (the paper's 0.18215)."""
         raw: list[Tensor] = []
         while sum(map(len, raw)) < MEASURED:
             raw.append(self.autoencoder.posterior(batches().images).mode())
