@@ -119,7 +119,7 @@ TINY = {
     "lr_text": 1e-4,
     "betas": (0.9, 0.99),
     "autoencoder": {
-        "patch": 4, "channels": (64,), "layers": 1, "latent_channels": 8, "attention": False, "kl_weight": 1e-4,
+        "patch": 4, "channels": (64,), "layers": 1, "latent_channels": 8, "attention": False, "kl_weight": 3e-5,
         "lr": 3e-3, "betas": (0.9, 0.99), "batch_size": 8, "first_logvar": -6.0, "share": 0.2,
     },
     "unet": {
