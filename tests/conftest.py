@@ -149,7 +149,7 @@ def _toy_module():
     """A plugin whose import paths point into this file, under a module name of its own."""
     module = ModuleType("t2i_toy")
     module.__dict__.update(
-        Config=ToyConfig, generator=ToyGenerator, stages=toy_stages, EncoderConfig=ToyEncoderConfig,
+        Config=ToyConfig, generator=ToyGenerator, stages=toy_stages, Trainer=ToyTrainer, EncoderConfig=ToyEncoderConfig,
         encoder=lambda config, assets: ToyEncoder(config),
         fit=toy_fit,
         DataConfig=DataConfig, data=ToyData,

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from t2i.core.files import load_tensors, verify
 from t2i.core.model import load
 from t2i.core.runs import Run
 from t2i.core.runs import resolve as resolve_run
-from tests.conftest import ToyTrainer
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -243,8 +243,9 @@ def test_a_time_budget_ends_and_is_shared_by_the_stages(tmp_path, monkeypatch):
 
 
 def test_a_stage_may_have_a_batch_size_of_its_own(tmp_path, monkeypatch):
-    steps, step = [], ToyTrainer.step
-    monkeypatch.setattr(ToyTrainer, "step", lambda self, b, engine: steps.append(b.keys) or step(self, b, engine))
+    steps, toy = [], sys.modules["t2i_toy"].Trainer
+    step = toy.step
+    monkeypatch.setattr(toy, "step", lambda self, b, engine: steps.append(b.keys) or step(self, b, engine))
     run, _ = start(tmp_path / "run", "two_stages=true", "steps=6", "first_batch=3", "log_every=1")
     assert [len(keys) for keys in steps] == [3, 3, 4, 4, 4, 4]
     seen = [key for keys in steps for key in keys]
