@@ -2,7 +2,8 @@
 
 The engine's steps are timed against those of a bare loop over the same trainer: a twin of the model, trained in turns
 with it, block by block, in the same process, so that whatever else the machine is doing slows both alike. The bare
-loop has its batches in memory; it does what the model's settings ask (clipping, averaged weights) and nothing else.
+loop does what the model's settings ask (clipping, averaged weights, memory format) on batches that are made beside it,
+as the engine's are, and nothing else.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,7 +30,8 @@ from t2i.benchmarks.record import environment
 from t2i.benchmarks.reporting import Lines, Reporter
 from t2i.benchmarks.table import ACROSS, number, plain
 from t2i.core import engine
-from t2i.core.engine.loader import Rows, Views, batch_visits
+from t2i.core.data import Dataset
+from t2i.core.engine.loader import HostBatch, Loader, Rows, Views, batch_visits
 from t2i.core.engine.reporting import Status
 from t2i.core.errors import UserError
 from t2i.core.files import write_json
@@ -41,8 +43,8 @@ from t2i.core.runs import Run, RunConfig, open_dataset, resolve
 from t2i.core.specs import resolve as resolve_path
 from t2i.core.trainer import Batch, Stage, Trainer
 
-BLOCK = 10  # steps timed at once
-HELD = 8  # batches that the bare loop keeps in memory
+BLOCK = 25  # steps timed at once
+MADE = 8  # batches that making data is timed on
 DRAWN = 32  # pictures that sampling is timed on
 LIMIT = 1.03  # of the bare loop's time: what the engine may take
 
@@ -51,7 +53,8 @@ LIMIT = 1.03  # of the bare loop's time: what the engine may take
 class StageSpeed:
     """Median seconds a step of one stage, by the engine and by the bare loop, and the median of their ratios.
 
-    batch_size: pictures a step. data: seconds to make as many, which the engine does beside the step before.
+    batch_size: pictures a step. data: seconds to make as many, which is done beside the steps before; waiting: seconds
+    a step that the bare loop waited for them.
     processor_ratio: the same of the main thread's processor time, which other programs on the machine disturb less;
     on an accelerator it compares what the two loops themselves compute.
     """
@@ -59,6 +62,7 @@ class StageSpeed:
     stage: str
     batch_size: int
     data: float
+    waiting: float
     engine: float
     bare: float
     ratio: float
@@ -102,7 +106,8 @@ def _table(columns: Sequence[tuple[ModelSpeed, StageSpeed]]) -> Table:
         "engine adds": [_added(s.ratio) for _, s in columns],
         "the same, processor time": [_added(s.processor_ratio) for _, s in columns],
         "training, images/s": [number(s.batch_size / s.engine) for _, s in columns],
-        "making data, ms/batch": [number(1000 * s.data) for _, s in columns],
+        "making data, ms/step": [number(1000 * s.data) for _, s in columns],
+        "waiting for data, ms/step": [number(1000 * s.waiting) for _, s in columns],
         "sampling, s/image": [number(m.sample) for m, _ in columns],
     }
     for title, cells in rows.items():
@@ -120,7 +125,7 @@ def measure_speed(
 ) -> Speeds:  # fmt: skip
     """Times the training steps and the sampling of models, and what the engine adds to a bare loop.
 
-    models: registered models (None or "all": every one). blocks: blocks of 10 steps timed for each stage, at least 2,
+    models: registered models (None or "all": every one). blocks: blocks of 25 steps timed for each stage, at least 2,
     after one to warm up. out: a JSON file to write. Nothing else is kept.
     """
     if blocks < 2:
@@ -164,7 +169,7 @@ def _measure(config: RunConfig, blocks: int) -> ModelSpeed:
         probe = _Probe(run, [stage.name for stage in _stages(config, build(config))], blocks)
         with contextlib.suppress(_Enough):
             engine.train(config, run.path, reporter=probe)
-        return ModelSpeed(config.model, probe.speeds(), _sampling(run.config()))
+        return ModelSpeed(config.model, probe.speeds, _sampling(run.config()))
 
 
 @dataclass(frozen=True)
@@ -183,13 +188,14 @@ class _Time:
         return _Time((self.wall - start.wall) / steps, (self.thread - start.thread) / steps)
 
 
-def _stage_speed(stage: str, batch_size: int, data: float, turns: Sequence[tuple[_Time, _Time]]) -> StageSpeed:
+def _stage_speed(twin: _Twin, turns: Sequence[tuple[_Time, _Time]]) -> StageSpeed:
     """From the (engine, bare) time a step of each block. The first warms up."""
     kept = turns[1:]
     return StageSpeed(
-        stage,
-        batch_size,
-        data,
+        twin.stage,
+        twin.rows.total,
+        twin.making,
+        twin.waited / twin.done,
         median(own.wall for own, _ in kept),
         median(bare.wall for _, bare in kept),
         median(own.wall / bare.wall for own, bare in kept),
@@ -218,38 +224,37 @@ class _Probe:
     def __init__(self, run: Run, stages: Sequence[str], blocks: int) -> None:
         self._run, self._stages, self._blocks = run, stages, blocks
         self._twin: _Twin | None = None
-        self._stage, self._step, self._mark = "", 0, _Time.now()
-        self._turns: dict[str, list[tuple[_Time, _Time]]] = {}
-        self._batches: dict[str, tuple[int, float]] = {}  # of each stage: pictures, and seconds to make them
+        self._step, self._mark = 0, _Time.now()
+        self._turns: list[tuple[_Time, _Time]] = []
+        self.speeds: list[StageSpeed] = []
 
     def say(self, text: str) -> None:
         pass
 
     def close(self) -> None:
-        pass
+        """Ends a stage's bare loop, and keeps what its turns say."""
+        if self._twin:
+            self._twin.loader.close()
+            self.speeds.append(_stage_speed(self._twin, self._turns))
+        self._twin, self._turns = None, []
 
     def status(self, status: Status) -> None:
         now = _Time.now()
         steps = status.step - self._step
-        if self._twin is None or status.stage != self._stage:
-            self._twin = self._begin(status.stage)
-        elif steps == BLOCK and len(self._turns[status.stage]) <= self._blocks:
+        if self._twin is None or status.stage != self._twin.stage:
+            self._begin(status.stage)
+        elif steps == BLOCK and len(self._turns) <= self._blocks:
             started = _Time.now()
             self._twin.steps(steps)
-            self._turns[status.stage].append((now.since(self._mark, steps), _Time.now().since(started, steps)))
-        if status.stage == self._stages[-1] and len(self._turns[status.stage]) > self._blocks:
+            self._turns.append((now.since(self._mark, steps), _Time.now().since(started, steps)))
+        if status.stage == self._stages[-1] and len(self._turns) > self._blocks:
             raise _Enough
         self._step, self._mark = status.step, _Time.now()
 
-    def speeds(self) -> list[StageSpeed]:
-        return [_stage_speed(stage, *self._batches[stage], turns) for stage, turns in self._turns.items()]
-
-    def _begin(self, stage: str) -> _Twin:
-        self._stage, self._turns[stage] = stage, []
-        twin = _Twin(self._run.config(), self._stages.index(stage))
-        self._batches[stage] = twin.rows.total, twin.data_seconds
-        twin.steps(2)
-        return twin
+    def _begin(self, stage: str) -> None:
+        self.close()
+        self._twin = _Twin(self._run.config(), self._stages.index(stage))
+        self._twin.steps(2)
 
 
 class _Twin:
@@ -261,12 +266,15 @@ class _Twin:
         self.settings, device = config.settings, best_device()
         self.model = build(config).to(device)
         chosen = _stages(config, self.model)[stage]
+        self.stage = chosen.name
         self.rows = Rows(chosen.batch_size or self.settings.batch_size, self.settings.accumulate)
         self.trainer: Trainer = chosen.trainer(self.model.generator, self.model.text_encoder)
         self.model.generator.eval()
         self.model.text_encoder.eval()
         for module in self.trainer.modules.values():
             module.to(device).train()
+            if self.settings.channels_last:
+                module.to(memory_format=torch.channels_last)
         self._parameters = {
             name: [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
             for name, optimizer in self.trainer.optimizers.items()
@@ -276,19 +284,27 @@ class _Twin:
         parts: list[nn.Module] = [self.model.generator, self.model.text_encoder]
         self._averaged = [p for part in parts for p in part.parameters() if id(p) in trained]
         self._averages = [p.detach().clone() for p in self._averaged]
-        self._batches = cycle(self._hold(config))
-        self._at = self._part = 0
+        self._feed(open_dataset(config.data))
+        self.done = self._part = 0
+        self.waited = 0.0
 
-    def _hold(self, config: RunConfig) -> list[Batch]:
-        """Batches as the engine makes them."""
-        data = open_dataset(config.data)
-        settings, device = self.settings, self.model.device
+    def _feed(self, data: Dataset) -> None:
+        """Times the making of batches, then has them made as the engine has."""
+        settings = self.settings
         views = Views(data, settings.seed, settings.image_size, settings.augment)
         started = time.perf_counter()
-        made = [views[visits] for visits in islice(batch_visits(data, settings.seed, self.rows, 0), HELD)]
-        self.data_seconds = (time.perf_counter() - started) / HELD * settings.accumulate
-        noise = StepNoise(settings.seed, 0, 0, self.rows.count, self.rows.count, device)
-        return [Batch(to_tensor(b.images, device), b.captions, b.keys, noise, self._encode, b.extras) for b in made]
+        for visits in islice(batch_visits(data, settings.seed, self.rows, 0), MADE):
+            views[visits]
+        self.making = (time.perf_counter() - started) / MADE * settings.accumulate
+        self.loader = Loader(views, batch_visits(data, settings.seed, self.rows, 0), settings.workers)
+
+    def _batch(self, host: HostBatch) -> Batch:
+        device = self.model.device
+        images = to_tensor(host.images, device)
+        if self.settings.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        noise = StepNoise(self.settings.seed, self.done, 0, self.rows.count, self.rows.count, device)
+        return Batch(images, host.captions, host.keys, noise, self._encode, host.extras)
 
     def _encode(self, captions: Sequence[str]) -> Any:
         with torch.set_grad_enabled(self._encoder_trains):
@@ -298,14 +314,13 @@ class _Twin:
         for _ in range(count):
             for part in range(self.settings.accumulate):
                 self._part = part
-                batch = next(self._batches)
-                noise = replace(batch.noise, at=self._at)
-                # A fresh Batch: the features of the last visit must not be kept.
-                again = Batch(batch.images, batch.captions, batch.keys, noise, batch.encode, batch.extras)
-                self.trainer.step(again, self)
+                asked = time.perf_counter()
+                host = next(self.loader)
+                self.waited += time.perf_counter() - asked
+                self.trainer.step(self._batch(host), self)
             if self.settings.ema_decay and self._averages:
                 torch._foreach_lerp_(self._averages, [p.detach() for p in self._averaged], 1 - self.settings.ema_decay)
-            self._at += 1
+            self.done += 1
         if self.model.device.type != "cpu":
             torch.accelerator.synchronize()
 

@@ -114,7 +114,7 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
 @click.command(cls=Command)
 @click.option("--models", metavar="A,B", help="Models to time (default: all).")
 @click.option("--preset", default="tiny", show_default=True, help="Preset of the models.")
-@click.option("--blocks", type=click.IntRange(2), default=8, show_default=True, help="Blocks of 10 steps timed.")
+@click.option("--blocks", type=click.IntRange(2), default=8, show_default=True, help="Blocks of 25 steps timed.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the figures to this file, as JSON.")
 @json_option
 def speed(models: str | None, preset: str, blocks: int, out: Path | None, as_json: bool) -> None:

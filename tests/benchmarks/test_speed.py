@@ -34,10 +34,10 @@ def test_engine_and_bare_loop_take_turns(tmp_path, words, twins):
     ((model,), document) = speeds.models, json.loads(out.read_text())
     assert (model.model, [(stage.stage, stage.batch_size) for stage in model.stages]) == ("toy", [("only", 4)])
     (stage,) = model.stages
-    assert min(stage.data, stage.engine, stage.bare, stage.ratio, model.sample) > 0
+    assert min(stage.data, stage.waiting, stage.engine, stage.bare, stage.ratio, model.sample) > 0
     assert document["models"][0]["stages"][0]["ratio"] == stage.ratio
     (twin,) = twins
-    assert twin._at == 2 + 4 * speed.BLOCK  # 3 that count, one to warm up
+    assert twin.done == 2 + 4 * speed.BLOCK  # 3 that count, one to warm up
     assert all((p != q).any() for p, q in zip(twin._averaged, twin.before, strict=True))  # it does train
     assert all((p != q).any() for p, q in zip(twin._averages, twin.before, strict=True))  # and average
     with (tmp_path / "text").open("w") as file:
@@ -50,7 +50,9 @@ def test_each_stage_gets_its_blocks(words, twins, monkeypatch):
     monkeypatch.setattr(
         speed, "resolve", lambda name, preset: resolve(name, preset=preset, sets=["two_stages=true", "accumulate=2"])
     )
-    assert configured(speed.resolve("toy", preset="tiny"), 2).settings.steps == 122  # shares 1 and 2: 40 + 80, and ends
+    assert (
+        configured(speed.resolve("toy", preset="tiny"), 2).settings.steps == 302
+    )  # shares 1 and 2: 100 + 200, and ends
     (model,) = measure_speed(["toy"], blocks=2, reporter=words).models
     assert [stage.stage for stage in model.stages] == ["first", "second"]
     assert len(twins) == 2
