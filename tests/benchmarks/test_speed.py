@@ -52,7 +52,7 @@ def test_each_stage_gets_its_blocks(words, twins, monkeypatch):
     )
     assert (
         configured(speed.resolve("toy", preset="tiny"), 2).settings.steps == 302
-    )  # shares 1 and 2: 100 + 200, and ends
+    )  # 100 + 200, and ends
     (model,) = measure_speed(["toy"], blocks=2, reporter=words).models
     assert [stage.stage for stage in model.stages] == ["first", "second"]
     assert len(twins) == 2
