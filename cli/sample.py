@@ -23,13 +23,21 @@ from t2i.core.logging import printable
 @click.option("-p", "--prompt", "texts", multiple=True, metavar="TEXT", help="What to draw; may be repeated.")
 @click.option("--prompts", type=click.Path(path_type=Path), metavar="FILE", help="Text file with one prompt a line.")
 @click.option("-n", "count", type=click.IntRange(1), default=1, show_default=True, help="Pictures of each prompt.")
+@click.option(
+    "--interpolate",
+    nargs=2,
+    type=click.Path(path_type=Path),
+    metavar="A B",
+    help="Draw N pictures on the way from one picture file to the other (-n N; with at most one -p TEXT).",
+)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of the noise.")
 @click.option("--batch-size", type=click.IntRange(1), metavar="B", help="Pictures drawn at once (default: by size).")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="New folder (default: under samples/).")
 @json_option
 def sample(
     model: str | None, run: Path | None, sampler: str | None, sampling_steps: int | None, guidance: float | None,
-    sets: tuple[str, ...], texts: tuple[str, ...], prompts: Path | None, count: int, seed: int,
+    sets: tuple[str, ...], texts: tuple[str, ...], prompts: Path | None, count: int,
+    interpolate: tuple[Path, Path] | None, seed: int,
     batch_size: int | None, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Draw pictures from a trained model: PNG files, grid.png, and samples.jsonl that says what each one is.
@@ -37,14 +45,17 @@ def sample(
     \b
     t2i sample --model ldm -p "a red circle" -n 4
     t2i sample --run runs/RUN --sampler ddim --sampling-steps 50 --guidance 3 --set eta=0.5 --prompts captions.txt
+    t2i sample --run runs/RUN --interpolate A.png B.png -n 8 --guidance 1
     """
     if (model is None) == (run is None):
         raise UserError("say what to draw from, with one of --model M and --run RUN")
-    if not texts and prompts is None:
+    if not texts and prompts is None and interpolate is None:
         raise UserError("say what to draw, with -p TEXT (may be repeated) or --prompts FILE")
+    if interpolate is not None and (len(texts) > 1 or prompts is not None):
+        raise UserError("--interpolate draws for one caption: give at most one -p TEXT, and no --prompts")
     from t2i.core.model import load
     from t2i.core.runs import newest_run, parse_sets
-    from t2i.core.samples import new_samples_path, read_prompts, write_samples
+    from t2i.core.samples import new_samples_path, read_prompts, write_interpolation, write_samples
 
     captions = [*texts, *(read_prompts(prompts) if prompts else [])]
     source = newest_run(model).path if model is not None else run
@@ -53,12 +64,18 @@ def sample(
     drawn_from = load(source)
     choice = drawn_from.sampler(sampler, steps=sampling_steps, guidance=guidance, settings=settings)
     folder = out or new_samples_path(drawn_from.config.model)
-    note(f"drawing {len(captions) * count} pictures from {source} with sampler {choice.name}")
-    with progress.pictures() as show:
-        records = write_samples(
-            drawn_from, captions, folder, n=count, seed=seed, sampler=choice, batch_size=batch_size, run=source,
-            progress=show,
+    note(f"drawing {max(len(captions), 1) * count} pictures from {source} with sampler {choice.name}")
+    if interpolate is not None:
+        caption = captions[0] if captions else ""
+        records = write_interpolation(
+            drawn_from, *interpolate, caption, folder, n=count, sampler=choice, run=source
         )  # fmt: skip
+    else:
+        with progress.pictures() as show:
+            records = write_samples(
+                drawn_from, captions, folder, n=count, seed=seed, sampler=choice, batch_size=batch_size, run=source,
+                progress=show,
+            )  # fmt: skip
     if as_json:
         answer_json({"out": str(folder), "grid": str(folder / "grid.png"), "samples": records})
     else:

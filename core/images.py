@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
+
+from t2i.core.errors import UserError
 
 
 def to_tensor(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
@@ -20,6 +23,17 @@ def to_bytes(images: Tensor) -> np.ndarray:
     """float (B, 3, H, W) in [-1, 1] (clamped) -> uint8 (B, H, W, 3), rounded to the nearest level."""
     levels = images.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
     return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def read_picture(path: Path, size: int) -> np.ndarray:
+    """A picture file as uint8 (size, size, 3): its central square, resized. UserError if it is none."""
+    try:
+        with Image.open(path) as image:
+            whole = ImageOps.exif_transpose(image).convert("RGB")
+            return np.asarray(ImageOps.fit(whole, (size, size), Image.Resampling.LANCZOS))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or "not a picture that can be read"
+        raise UserError(f"picture {path}: {reason}; give a PNG or JPEG file") from None
 
 
 def png(image: np.ndarray) -> bytes:

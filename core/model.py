@@ -18,13 +18,13 @@ from torch import nn
 from t2i.core.errors import UserError
 from t2i.core.files import load_tensors, read_json, save_tensors, sealed, settle, verify, write_json
 from t2i.core.generator import Generator
-from t2i.core.images import to_bytes
-from t2i.core.noise import PromptNoise
+from t2i.core.images import to_bytes, to_tensor
+from t2i.core.noise import PromptNoise, slerp
 from t2i.core.registry import registry
 from t2i.core.runs import Choice, Run, RunConfig, chosen
 from t2i.core.sampler import Sampler, SamplerConfig, check_fit
 from t2i.core.specs import resolve
-from t2i.core.text import TextEncoder
+from t2i.core.text import TextEncoder, TextFeatures
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,12 @@ class Model:
 
     def _batch(self, sampler: Sampler, captions: list[str], noise: PromptNoise) -> np.ndarray:
         with torch.no_grad():
-            text = self.text_encoder.encode(captions)
-            null = self.text_encoder.null(len(captions)) if sampler.config.guidance != 1 else None
+            text, null = self._features(captions, sampler)
             return to_bytes(sampler.sample(self.generator, text, noise, null))
+
+    def _features(self, captions: list[str], sampler: Sampler) -> tuple[TextFeatures, TextFeatures | None]:
+        null = self.text_encoder.null(len(captions)) if sampler.config.guidance != 1 else None
+        return self.text_encoder.encode(captions), null
 
     def sample(
         self,
@@ -115,6 +118,38 @@ class Model:
         choice = self.sampler(sampler, steps=steps, guidance=guidance, settings=settings)
         batches = self.draw(prompts, n=n, seed=seed, sampler=choice, batch_size=batch_size)
         return [Image.fromarray(drawn.image) for batch in batches for drawn in batch]
+
+    def interpolate(
+        self, first: np.ndarray, last: np.ndarray, prompt: str = "", *, n: int = 8,
+        sampler: Choice[SamplerConfig] | None = None,
+    ) -> Iterator[list[Drawn]]:  # fmt: skip
+        """`n` pictures from one to the other, uint8 (H, W, 3) of the model's size: the sampler turns both into noise,
+        and draws from the noise between (Song et al. 2021, section 5.3). UserError if it cannot, or sizes differ."""
+        size = (self.generator.image_size, self.generator.image_size, 3)
+        if {first.shape, last.shape} != {size}:
+            raise UserError(f"pictures of {first.shape} and {last.shape}: this model interpolates between {size}")
+        choice = sampler or self.sampler()
+        spec = registry().samplers[choice.name]
+        if not spec.inverts:
+            able = [s.name for s in registry().samplers if s.inverts and self.generator.family in s.families]
+            remedy = f"use --sampler {' or '.join(able)}" if able else "no sampler of this family can"
+            raise UserError(f"sampler '{choice.name}' cannot turn pictures into noise, to draw between them: {remedy}")
+        return self._between(resolve(spec.build)(choice.config), np.stack([first, last]), prompt, n)
+
+    def _between(self, drawing: Sampler, pictures: np.ndarray, prompt: str, n: int) -> Iterator[list[Drawn]]:
+        self.generator.eval()
+        self.text_encoder.eval()
+        with torch.no_grad():
+            ends = to_tensor(pictures, self.device)
+            text, null = self._features([prompt] * 2, drawing)
+            begin, end = drawing.invert(self.generator, ends, text, null)
+            between = slerp(begin, end, torch.linspace(0, 1, n).to(self.device))
+        step = default_batch(self.generator.image_size)
+        for start in range(0, n, step):
+            part = [(0, sample) for sample in range(start, min(start + step, n))]
+            noise = PromptNoise(0, tuple(part), self.device, between[start : start + step])
+            images = self._batch(drawing, [prompt] * len(part), noise)
+            yield [Drawn(p, s, image) for (p, s), image in zip(part, images, strict=True)]
 
     @property
     def device(self) -> torch.device:

@@ -58,17 +58,24 @@ def _values(stream: np.random.Generator, kind: str, shape: Sequence[int]) -> np.
 
 @dataclass(frozen=True)
 class PromptNoise(Noise):
-    """Noise for sampling. keys: for each image of the batch, (prompt index, sample index)."""
+    """Noise for sampling. keys: for each image of the batch, (prompt index, sample index). given: what the pictures
+    start from (B, ...), where that is not drawn."""
 
     seed: int
     keys: tuple[tuple[int, int], ...]
     device: torch.device | str = "cpu"
+    given: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __getitem__(self, index: slice) -> PromptNoise:
-        return PromptNoise(self.seed, self.keys[index], self.device)
+        given = None if self.given is None else self.given[index]
+        return PromptNoise(self.seed, self.keys[index], self.device, given)
+
+    def start(self, name: str, shape: Sequence[int]) -> Tensor:
+        """(B, *shape): what a sampler starts from, given or drawn from N(0, 1)."""
+        return self.normal(name, 0, shape) if self.given is None else self.given
 
     def _draw(self, kind: str, name: str, step: int, shape: Sequence[int]) -> Tensor:
         rows = [_values(random_stream(self.seed, "prompt", *key, name, step), kind, shape) for key in self.keys]
@@ -78,6 +85,16 @@ class PromptNoise(Noise):
         """One torch.Generator an image, for libraries that draw by themselves (diffusers' `randn_tensor`)."""
         seeds = [int(random_stream(self.seed, "torch", *key, name, step).integers(2**63)) for key in self.keys]
         return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    """Spherical interpolation (N, ...) from a to b (...), at each share (N,) of the way: half way between two draws
+    from N(0, I) their mean would be too small a vector to be such a draw (DDIM, appendix D.5)."""
+    shape = (-1, *[1] * a.dim())
+    cosine = (a * b).sum() / (a.norm() * b.norm())
+    angle = torch.acos(cosine.clamp(-1, 1)).clamp_min(1e-4)
+    first, second = torch.sin((1 - share) * angle), torch.sin(share * angle)
+    return (first.view(shape) * a + second.view(shape) * b) / torch.sin(angle)
 
 
 @dataclass(frozen=True)

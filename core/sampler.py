@@ -57,6 +57,15 @@ class Sampler(ABC):
         Called without gradients; a sampler that optimises enables them itself.
         """
 
+    def invert(
+        self, generator: Generator, images: Tensor, text: TextFeatures, null: TextFeatures | None = None
+    ) -> Tensor:
+        """The noise (B, *noise_shape) from which `sample` would draw these images (B, 3, H, W), in [-1, 1].
+
+        For deterministic samplers that can go backwards, whose specification says `inverts`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} turns no images into noise")
+
 
 def check_fit(sampler: str, families: tuple[str, ...], model: str, family: str, fitting: list[str]) -> None:
     """Raises UserError, naming the samplers that fit, if `sampler` does not draw from `family`."""

@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from t2i.core.errors import UserError
-from t2i.core.images import grid, png, readable_scale
-from t2i.core.model import Model
+from t2i.core.images import grid, png, read_picture, readable_scale
+from t2i.core.model import Drawn, Model
 from t2i.core.runs import Choice, free_path
 from t2i.core.sampler import SamplerConfig
 
@@ -38,12 +38,32 @@ def write_samples(
     Raises UserError if the folder is taken.
     """
     choice = sampler or model.sampler()
-    _take(folder)
+    batches = model.draw(prompts, n=n, seed=seed, sampler=choice, batch_size=batch_size, progress=progress)
+    return _write(batches, prompts, folder, n, seed, _settings(model, choice, run))
+
+
+def write_interpolation(
+    model: Model, first: Path, last: Path, prompt: str, folder: Path, *, n: int = 8,
+    sampler: Choice[SamplerConfig] | None = None, run: Path | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The same for `n` pictures on the way from one picture file to another (`Model.interpolate`)."""
+    choice = sampler or model.sampler()
+    begin, end = (read_picture(path, model.generator.image_size) for path in (first, last))
+    settings = {**_settings(model, choice, run), "interpolate": [str(first), str(last)]}
+    return _write(model.interpolate(begin, end, prompt, n=n, sampler=choice), [prompt], folder, n, 0, settings)
+
+
+def _settings(model: Model, choice: Choice[SamplerConfig], run: Path | None) -> dict[str, Any]:
     source = {} if run is None else {"run": str(run)}
-    settings = {**source, "model": model.config.model, "preset": model.config.preset, "sampler": choice.dump()}
+    return {**source, "model": model.config.model, "preset": model.config.preset, "sampler": choice.dump()}
+
+
+def _write(
+    batches: Iterator[list[Drawn]], prompts: Sequence[str], folder: Path, n: int, seed: int, settings: dict[str, Any]
+) -> list[dict[str, Any]]:
+    _take(folder)
     records: list[dict[str, Any]] = []
     shown: list[np.ndarray] = []
-    batches = model.draw(prompts, n=n, seed=seed, sampler=choice, batch_size=batch_size, progress=progress)
     start = time.perf_counter()
     with open(folder / "samples.jsonl", "w", encoding="utf-8") as file:
         for batch in batches:

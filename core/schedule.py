@@ -66,15 +66,35 @@ class DiscreteSchedule(Schedule):
         """
         scale = 1000 / steps
         if name == "linear":
-            return cls(torch.linspace(1e-4 * scale, 0.02 * scale, steps, dtype=torch.float64))
+            return cls(torch.linspace(1e-4 * scale, 0.02 * scale, steps, dtype=torch.float64, device="cpu"))
         if name == "scaled_linear":
-            roots = torch.linspace((0.00085 * scale) ** 0.5, (0.012 * scale) ** 0.5, steps, dtype=torch.float64)
+            roots = torch.linspace(
+                (0.00085 * scale) ** 0.5, (0.012 * scale) ** 0.5, steps, dtype=torch.float64, device="cpu"
+            )
             return cls(roots**2)
         if name == "cosine":
             abar = [math.cos((i / steps + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(steps + 1)]
             betas = [min(1 - after / before, 0.999) for before, after in pairwise(abar)]
-            return cls(torch.tensor(betas, dtype=torch.float64))
+            return cls(torch.tensor(betas, dtype=torch.float64, device="cpu"))
         raise ValueError(f"no noise schedule is named '{name}'; known: linear, scaled_linear, cosine")
+
+
+class MixingSchedule(Schedule):
+    """x_t = (1 - t) x_0 + t eps, for noise levels t from 0 to 1 (cold diffusion's and rectified flow's path)."""
+
+    discrete = False
+    variance_preserving = False
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1 - t
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t
+
+
+def named_schedule(name: str, steps: int = 1000) -> Schedule:
+    """ "mixing", or one of DiscreteSchedule.named."""
+    return MixingSchedule() if name == "mixing" else DiscreteSchedule.named(name, steps)
 
 
 def _like(value: Tensor, x: Tensor) -> Tensor:

@@ -52,10 +52,12 @@ class ModelSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerSpec(Spec):
-    """A sampler. build: import path of `(config) -> Sampler`; families: the families it draws from."""
+    """A sampler. build: import path of `(config) -> Sampler`; families: the families it draws from; inverts: whether
+    it turns images back into noise (`Sampler.invert`)."""
 
     build: str
     families: tuple[str, ...]
+    inverts: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ the scheduler's steps, decoding. Every random number comes from the keyed source
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,112 +18,151 @@ from t2i.core.errors import UserError
 from t2i.core.generator import DiffusionGenerator, Generator
 from t2i.core.noise import PromptNoise
 from t2i.core.sampler import Guide, Progress
-from t2i.core.schedule import DiscreteSchedule
+from t2i.core.schedule import DiscreteSchedule, MixingSchedule, Prediction
 from t2i.core.text import TextFeatures
+from t2i.plugins.common.settings import DiffusionSamplerConfig
 
 PREDICTION_TYPES = {"epsilon": "epsilon", "sample": "sample", "v": "v_prediction"}
 """Our word for what a network predicts -> diffusers'."""
 
-Spacing = Literal["trailing", "leading", "linspace"]
+NOISIEST = 200.0
+"""sigma / alpha that shortened chains begin below. Cosine and mixing schedules end (almost) without signal, where
+solvers of the differential equation in sigma / alpha take one enormous step, and predictions divided by alpha are lost
+to rounding. DDPM's linear schedule ends at 157, Stable Diffusion's at 14.6: they are taken whole."""
 
-Network = Callable[[Tensor, Tensor], Tensor]
-"""network(x_t (B, ...), t (B,)) -> the guided prediction."""
+Network = Callable[[Tensor, float], Tensor]
+"""network(x_t (B, ...), t, an index or a noise level) -> the guided prediction."""
 
-Step = Callable[[Any, Tensor, int, Tensor, list[torch.Generator]], Tensor]
-"""step(scheduler, prediction, index into the chain, x_t, one random generator an image) -> x_{t-1}."""
+Step = Callable[[Any, Tensor, Tensor, Tensor, list[torch.Generator]], Tensor]
+"""step(scheduler, prediction, its own timestep, x_t, one random generator an image) -> x_{t-1}."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Some of a schedule's times, tau_1 < ... < tau_S, and the betas of the chain that visits only those.
+    """Some of a schedule's times, tau_1 < ... < tau_S, as a schedule of S steps.
 
     diffusers' own spacing takes the gap between two times to be T // S, which is wrong wherever S does not divide T.
-    A chain of S steps whose abar are those of the times chosen is exact for any S (Nichol & Dhariwal 2021, eq. 19):
-    beta_i = 1 - abar_{tau_i} / abar_{tau_{i-1}}.
+    A schedule whose abar are those of the times chosen is exact for any S and any scheduler (Nichol & Dhariwal 2021,
+    eq. 19): beta_i = 1 - abar_{tau_i} / abar_{tau_{i-1}}.
+
+    norms: sqrt(alpha^2 + sigma^2) of the schedule at each time. diffusers' schedulers know only schedules where that is
+    1: they are given x_t / norm, for which abar = alpha^2 / norm^2.
     """
 
-    times: tuple[int, ...]
-    betas: tuple[float, ...]
-    prediction: str
+    times: tuple[float, ...]
+    abar: tuple[float, ...]
+    norms: tuple[float, ...]
+    prediction: Prediction
 
     @property
     def settings(self) -> dict[str, Any]:
         """Of diffusers' scheduler. Nothing is clipped: latents have no bounds, pixels are clamped in the end."""
+        betas = [1 - after / before for before, after in pairwise([1.0, *self.abar])]
         return {
             "num_train_timesteps": len(self.times),
-            "trained_betas": list(self.betas),
+            "trained_betas": betas,
             "prediction_type": PREDICTION_TYPES[self.prediction],
-            "clip_sample": False,
         }
 
+    def as_epsilon(self) -> Chain:
+        """For schedulers that do not know a network that predicts x_0: `run_chain` translates."""
+        return replace(self, prediction="epsilon") if self.prediction == "sample" else self
 
-def chain_of(generator: Generator, steps: int | None, spacing: Spacing = "trailing") -> Chain:
-    """The chain of `steps` of the generator's times (None: all). UserError if there are not so many, or if the
-    schedule has no discrete steps."""
+    def translated(self, prediction: Prediction, output: Tensor, x: Tensor, index: int) -> Tensor:
+        """A network's output at x (of norm 1), as what the chain's scheduler expects."""
+        if prediction == self.prediction:
+            return output
+        abar = self.abar[index]
+        eps: Tensor = (x - abar**0.5 * output) / (1 - abar) ** 0.5
+        return eps
+
+
+def chain_of(generator: Generator, config: DiffusionSamplerConfig) -> Chain:
+    """The chain of `config.steps` of the generator's times (None: all of them). UserError if there are not so many."""
     assert isinstance(generator, DiffusionGenerator)
     schedule = generator.schedule
-    if not isinstance(schedule, DiscreteSchedule):
-        raise UserError(
-            f"{type(schedule).__name__} is no schedule of discrete steps, which this sampler needs: "
-            "choose one for continuous noise levels"
-        )
+    if isinstance(schedule, DiscreteSchedule):
+        times = _times(_longest(schedule, config.steps), config)
+        abar = schedule.alphas_cumprod[list(times)].tolist()
+        return Chain(times, tuple(abar), (1.0,) * len(times), generator.prediction)
+    if not isinstance(schedule, MixingSchedule):
+        raise UserError(f"{type(schedule).__name__}: the samplers know DiscreteSchedule and MixingSchedule")
+    if config.steps is None:
+        raise UserError("this model's noise levels are continuous: name a number of sampling steps")
+    t = torch.linspace(1 / config.steps, 1, config.steps, dtype=torch.float64).clamp_max(NOISIEST / (1 + NOISIEST))
+    norms = (schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2).sqrt()
+    abar = (schedule.alpha(t) / norms).square().tolist()
+    return Chain(tuple(t.tolist()), tuple(abar), tuple(norms.tolist()), generator.prediction)
+
+
+def _longest(schedule: DiscreteSchedule, steps: int | None) -> int:
+    """How many of a schedule's times a chain of `steps` chooses from: those below NOISIEST, if it can spare any."""
     longest = len(schedule)
-    if steps is not None and steps > longest:
+    if steps is None or steps == longest:
+        return longest
+    if steps > longest:
         raise UserError(f"{steps} sampling steps: the model was trained with {longest}; ask for at most so many")
-    times = _times(longest, steps or longest, spacing)
-    abar = [1.0, *schedule.alphas_cumprod[list(times)].tolist()]
-    betas = tuple(1 - after / before for before, after in pairwise(abar))
-    return Chain(times, betas, generator.prediction)
+    ratios = ((1 - schedule.alphas_cumprod) / schedule.alphas_cumprod).sqrt()
+    return max(steps, int((ratios <= NOISIEST).sum()))
 
 
-def _times(longest: int, steps: int, spacing: Spacing) -> tuple[int, ...]:
-    """`steps` of 0 .. longest - 1, ascending. trailing: ends with the last, as sampling begins at pure noise;
-    leading: begins with the first (the DDIM paper's); linspace: both."""
-    if spacing == "trailing":
+def _times(longest: int, config: DiffusionSamplerConfig) -> tuple[int, ...]:
+    """`config.steps` of 0 .. longest - 1, ascending."""
+    steps = config.steps or longest
+    if config.spacing == "trailing":
         return tuple(round((i + 1) * longest / steps) - 1 for i in range(steps))
-    if spacing == "leading":
-        return tuple(i * (longest // steps) for i in range(steps))
+    if config.spacing == "leading":
+        return tuple(min(i * (longest // steps) + config.offset, longest - 1) for i in range(steps))
     return tuple(round(i * (longest - 1) / max(steps - 1, 1)) for i in range(steps))
 
 
 def guided(
-    generator: Generator, text: TextFeatures, null: TextFeatures | None, scale: float, guide: Guide | None
+    generator: Generator,
+    text: TextFeatures,
+    null: TextFeatures | None,
+    config: DiffusionSamplerConfig,
+    guide: Guide | None = None,
 ) -> Network:
     """The generator under classifier-free guidance (thesis 2.30; Ho & Salimans 2022) and, if given, a classifier's.
 
-    Both branches run in one batch; where `scale` is 1 the unconditional one cancels, and is not run.
+    Both branches run in one batch; the unconditional one is not run where it cancels (guidance 1) or guidance is off.
     """
     assert isinstance(generator, DiffusionGenerator)
-    if scale == 1:
+    if config.guidance != 1 and null is None:
+        raise UserError(f"guidance {config.guidance} needs the features of no caption: pass null, or set guidance to 1")
+    both = TextFeatures.cat([null, text]) if config.guidance != 1 and null is not None else None
+    schedule, (least, most) = generator.schedule, config.interval
 
-        def network(x_t: Tensor, t: Tensor) -> Tensor:
+    def network(x_t: Tensor, time: float) -> Tensor:
+        t = torch.full((len(x_t),), time, device=x_t.device)  # of an index: long; of a noise level: float
+        level = (time + 1) / len(schedule) if isinstance(schedule, DiscreteSchedule) else time
+        if both is None or not least <= level <= most:
             prediction: Tensor = generator(x_t, t, text)
-            return prediction
-
-    else:
-        if null is None:
-            raise UserError(f"guidance {scale} needs the features of no caption: pass null, or set guidance to 1")
-        both = TextFeatures.cat([null, text])
-
-        def network(x_t: Tensor, t: Tensor) -> Tensor:
+        else:
             without, given = generator(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
-            return torch.lerp(without, given, scale)
+            prediction = _rescaled(torch.lerp(without, given, config.guidance), given, config.rescale)
+        return prediction + _classifier_term(generator, x_t, t, guide(x_t, t, text)) if guide else prediction
 
-    return _with_classifier(generator, network, text, guide) if guide else network
+    return network
 
 
-def _with_classifier(generator: DiffusionGenerator, network: Network, text: TextFeatures, guide: Guide) -> Network:
+def _rescaled(guided: Tensor, given: Tensor, share: float) -> Tensor:
+    """Lin et al. 2024, eq. 15 and 16: guidance makes predictions too large, and pictures over-exposed."""
+    if not share:
+        return guided
+    dims = tuple(range(1, guided.dim()))
+    back = guided * (given.std(dims, keepdim=True) / guided.std(dims, keepdim=True))
+    return torch.lerp(guided, back, share)
+
+
+def _classifier_term(generator: DiffusionGenerator, x_t: Tensor, t: Tensor, gradient: Tensor) -> Tensor:
     """Classifier guidance (thesis 2.29; Dhariwal & Nichol 2021, algorithm 2): eps^ = eps - sigma g, where g is the
     gradient of log p(y | x_t) with respect to x_t. In terms of x_0 that is x_0 + (sigma^2 / alpha) g, and of v,
     v - (sigma / alpha) g, since alpha^2 + sigma^2 = 1."""
-
-    def shifted(x_t: Tensor, t: Tensor) -> Tensor:
-        shape = (-1, *[1] * (x_t.dim() - 1))
-        alpha, sigma = (value.view(shape) for value in (generator.schedule.alpha(t), generator.schedule.sigma(t)))
-        factor = {"epsilon": -sigma, "sample": sigma**2 / alpha, "v": -sigma / alpha}[generator.prediction]
-        return network(x_t, t) + factor * guide(x_t, t, text)
-
-    return shifted
+    shape = (-1, *[1] * (x_t.dim() - 1))
+    alpha, sigma = (value.view(shape) for value in (generator.schedule.alpha(t), generator.schedule.sigma(t)))
+    factor = {"epsilon": -sigma, "sample": sigma**2 / alpha, "v": -sigma / alpha}[generator.prediction]
+    return factor * gradient
 
 
 def run_chain(
@@ -132,13 +171,16 @@ def run_chain(
 ) -> Tensor:  # fmt: skip
     """Images, from x_T ~ N(0, I) down the chain; `scheduler` was made with the chain's settings."""
     assert isinstance(generator, DiffusionGenerator)
-    steps = len(chain.times)
-    scheduler.set_timesteps(steps)
-    x = noise.normal("x_T", 0, generator.noise_shape)
+    scheduler.set_timesteps(len(chain.times))
+    x = noise.start("x_T", generator.noise_shape)
+    if scheduler.init_noise_sigma != 1:  # it works on x_t / alpha, whose noise is of sigma / alpha
+        x = x * (float(scheduler.init_noise_sigma) ** 2 + 1) ** 0.5
     random = noise.generators("chain", 0)  # one an image, read on from step to step
-    for number, index in enumerate(reversed(range(steps))):
-        t = torch.full((len(x),), chain.times[index], dtype=torch.long, device=x.device)
-        x = step(scheduler, network(x, t), index, x, random)
+    for number, timestep in enumerate(scheduler.timesteps):
+        index = int(timestep)
+        unit = scheduler.scale_model_input(x, timestep)
+        output = network(unit if chain.norms[index] == 1 else unit * chain.norms[index], chain.times[index])
+        x = step(scheduler, chain.translated(generator.prediction, output, unit, index), timestep, x, random)
         if progress:
-            progress(number + 1, steps)
+            progress(number + 1, len(scheduler.timesteps))
     return generator.decode(x)

@@ -15,5 +15,6 @@ def t2i_samplers() -> list[SamplerSpec]:
             config="t2i.plugins.ddim.config:DDIMConfig",
             build="t2i.plugins.ddim.sampler:DDIMSampler",
             families=("diffusion",),
+            inverts=True,
         )
     ]

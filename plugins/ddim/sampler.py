@@ -1,14 +1,14 @@
-"""DDIM (Song et al. 2021, eq. 12 and 16; thesis 2.26-2.28), on diffusers' DDIMScheduler."""
+"""DDIM (Song et al. 2021, eq. 12 and 16; thesis 2.26-2.28), on diffusers' DDIMScheduler, and its inversion."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMInverseScheduler, DDIMScheduler
 from torch import Tensor
 
-from t2i.core.generator import Generator
+from t2i.core.generator import DiffusionGenerator, Generator
 from t2i.core.noise import PromptNoise
 from t2i.core.sampler import Guide, Progress, Sampler
 from t2i.core.text import TextFeatures
@@ -34,12 +34,28 @@ class DDIMSampler(Sampler):
         progress: Progress | None = None,
     ) -> Tensor:
         config = self.config
-        chain = chain_of(generator, config.steps, config.spacing)
-        scheduler = DDIMScheduler(**chain.settings, set_alpha_to_one=True)
+        chain = chain_of(generator, config)
+        scheduler = DDIMScheduler(**chain.settings, clip_sample=False, set_alpha_to_one=True)
 
-        def step(scheduler: Any, output: Tensor, i: int, x_t: Tensor, random: list[torch.Generator]) -> Tensor:
-            x: Tensor = scheduler.step(output, i, x_t, eta=config.eta, generator=random, return_dict=False)[0]
+        def step(scheduler: Any, output: Tensor, t: Tensor, x_t: Tensor, random: list[torch.Generator]) -> Tensor:
+            x: Tensor = scheduler.step(output, int(t), x_t, eta=config.eta, generator=random, return_dict=False)[0]
             return x
 
-        network = guided(generator, text, null, config.guidance, guide)
+        network = guided(generator, text, null, config, guide)
         return run_chain(generator, scheduler, chain, step, network, noise, progress)
+
+    def invert(
+        self, generator: Generator, images: Tensor, text: TextFeatures, null: TextFeatures | None = None
+    ) -> Tensor:
+        """The x_T from which `sample` with eta 0 draws the images, up to the error of the steps: the same ordinary
+        differential equation (section 4.3 of the paper) followed from x_0 upwards."""
+        assert isinstance(generator, DiffusionGenerator)
+        chain = chain_of(generator, self.config).as_epsilon()
+        scheduler: Any = DDIMInverseScheduler(**chain.settings, clip_sample=False, set_alpha_to_one=True)
+        scheduler.set_timesteps(len(chain.times))
+        network = guided(generator, text, null, self.config)
+        x = generator.encode(images)
+        for index, (time, norm) in enumerate(zip(chain.times, chain.norms, strict=True)):
+            output = chain.translated(generator.prediction, network(x * norm, time), x, index)
+            x = scheduler.step(output, index, x, return_dict=False)[0]
+        return x

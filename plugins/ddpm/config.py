@@ -1,17 +1,87 @@
-"""Settings of the `ddpm` sampler."""
+"""Settings of DDPM: the model and the sampler."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from t2i.core.sampler import SamplerConfig
+from t2i.core.config import Preset
+from t2i.plugins.common.settings import QUICK, DenoisingConfig, DiffusionSamplerConfig, UNetConfig
+
+# U-Net of the paper for CIFAR-10 (appendix B; 35.7M parameters): four levels, attention at 16x16 and in the middle.
+PAPER = UNetConfig(
+    channels=(128, 256, 256, 256), layers=2, attention=("none", "self", "none", "none"), middle="self",
+    head_width=None, groups=32, dropout=0.1,
+)  # fmt: skip
 
 
-class DDPMSamplerConfig(SamplerConfig):
+class DDPMSamplerConfig(DiffusionSamplerConfig):
     """steps: None means all T of the schedule, as in the paper. variance: beta_t or the posterior's beta~_t (section
     3.2 of the paper: the two extremes)."""
 
     steps: int | None = Field(None, ge=1)
     variance: Literal["beta", "beta~"] = "beta~"
+
+
+class DDPMConfig(DenoisingConfig):
+    """Diffusion on pixels. patch: space-to-depth of so many pixels a side in front of the U-Net (1: none), which keeps
+    a small network's convolutions on a small grid."""
+
+    unet: UNetConfig = PAPER
+    patch: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> DDPMConfig:
+        smallest = self.patch * 2 ** (len(self.unet.channels) - 1)
+        if self.image_size % smallest:
+            raise ValueError(f"image_size ({self.image_size}) must be a multiple of {smallest} for this network")
+        return self
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Preset]:
+        return presets("ddpm", {"steps": 250, "guidance": 2.0})
+
+
+class DDIMModelConfig(DDPMConfig):
+    """The same network, trained in the same way; what differs is the sampler it is drawn with."""
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Preset]:
+        return presets("ddim", {"steps": 25, "guidance": 2.0})
+
+
+def presets(sampler: str, few: Mapping[str, Any]) -> Mapping[str, Preset]:
+    """few: the sampler's settings where all T steps would take minutes a picture."""
+    return {
+        "tiny": Preset(TINY, encoder=("words", {"layers": 1}), sampler=(sampler, few)),
+        "cifar": Preset(CIFAR, encoder=("words", {}), sampler=(sampler, {})),
+    }
+
+
+TINY = {
+    **QUICK,
+    "patch": 2,
+    "unet": {
+        "channels": (32, 64, 128), "layers": 1, "attention": ("none", "none", "self"), "middle": "self",
+        "head_width": 32, "groups": 8, "text_map": 32, "sentence": True,
+    },
+}  # fmt: skip
+
+# Section 4 and appendix B of the paper; the sentence joins the time embedding. The paper's pictures, which have no
+# captions, are mirrored at random: add augment.flip=true where captions do not speak of left and right.
+CIFAR = {
+    "image_size": 32,
+    "steps": 800_000,
+    "batch_size": 128,
+    "ema_decay": 0.9999,
+    "grad_clip": 1.0,
+    "warmup": 5000,
+    "sample_every": 5000,
+    "checkpoint_every": 5000,
+    "schedule": "linear",
+    "lr": 2e-4,
+    "lr_text": 2e-4,
+    "unet": {**PAPER.model_dump(), "sentence": True},
+}

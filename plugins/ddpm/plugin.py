@@ -1,9 +1,37 @@
-"""DDPM: the sampler."""
+"""DDPM: the model, alone and with DDIM as its sampler, and the ancestral sampler."""
 
 from __future__ import annotations
 
 from t2i.core.hooks import hookimpl
-from t2i.core.specs import SamplerSpec
+from t2i.core.specs import ModelSpec, SamplerSpec
+
+PRESETS = ("tiny", "cifar")
+
+
+@hookimpl
+def t2i_models() -> list[ModelSpec]:
+    return [
+        ModelSpec(
+            name="ddpm",
+            summary="Diffusion on pixels: a text-conditional U-Net",
+            family="diffusion",
+            paper="Ho et al. 2020, arXiv:2006.11239",
+            config="t2i.plugins.ddpm.config:DDPMConfig",
+            presets=PRESETS,
+            generator="t2i.plugins.ddpm.networks:DDPMGenerator",
+            stages="t2i.plugins.ddpm.training:stages",
+        ),
+        ModelSpec(
+            name="ddim",
+            summary="ddpm's network, drawn in a few steps by DDIM",
+            family="diffusion",
+            paper="Song et al. 2021, arXiv:2010.02502",
+            config="t2i.plugins.ddpm.config:DDIMModelConfig",
+            presets=PRESETS,
+            generator="t2i.plugins.ddpm.networks:DDPMGenerator",
+            stages="t2i.plugins.ddpm.training:stages",
+        ),
+    ]
 
 
 @hookimpl

@@ -35,12 +35,13 @@ class DDPMSampler(Sampler):
         guide: Guide | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
-        chain = chain_of(generator, self.config.steps)
-        scheduler = DDPMScheduler(**chain.settings, variance_type=VARIANCES[self.config.variance])
+        chain = chain_of(generator, self.config)
+        variance = VARIANCES[self.config.variance]
+        scheduler = DDPMScheduler(**chain.settings, clip_sample=False, variance_type=variance)
 
-        def step(scheduler: Any, output: Tensor, i: int, x_t: Tensor, random: list[torch.Generator]) -> Tensor:
-            x: Tensor = scheduler.step(output, i, x_t, generator=random, return_dict=False)[0]
+        def step(scheduler: Any, output: Tensor, t: Tensor, x_t: Tensor, random: list[torch.Generator]) -> Tensor:
+            x: Tensor = scheduler.step(output, int(t), x_t, generator=random, return_dict=False)[0]
             return x
 
-        network = guided(generator, text, null, self.config.guidance, guide)
+        network = guided(generator, text, null, self.config, guide)
         return run_chain(generator, scheduler, chain, step, network, noise, progress)

@@ -52,10 +52,8 @@ class DirectSampler(Sampler):
         if guide is not None:
             raise ValueError("'direct' calls the generator once: there is no chain that `guide` could steer")
         t: float | None = self.config.truncation
-        if t is None:
-            z = noise.normal("z", 0, generator.noise_shape)
-        else:
-            z = t * truncated_normal(noise, generator.noise_shape)
+        shape = generator.noise_shape
+        z = noise.start("z", shape) if t is None else t * truncated_normal(noise, shape)
         images: Tensor = generator(z, text)
         if progress:
             progress(1, 1)

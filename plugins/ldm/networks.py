@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from t2i.core.generator import DiffusionGenerator
-from t2i.core.schedule import DiscreteSchedule
+from t2i.core.schedule import named_schedule
 from t2i.core.text import TextFeatures, TextShape
+from t2i.plugins.common.unet import conditional_unet
 from t2i.plugins.ldm.config import AutoencoderConfig, LDMConfig
 
 FLOOR = 0.01  # of the largest variance of any direction in latent space: what is whitened fully
-MAP_SIZE = 8  # of the sentence's spatial map, before it is enlarged to the latents' size
 
 
 class Autoencoder(nn.Module):
@@ -86,61 +86,6 @@ class Autoencoder(nn.Module):
         self.colouring.copy_((directions * scales @ directions.T).view_as(self.colouring))
 
 
-class SentenceMap(nn.Module):
-    """sentence (B, D) -> (B, C, h, w): one linear map to a coarse grid, enlarged. Each place gets its own view of the
-    sentence, so "in the top left corner" can mean a place from the first layer on."""
-
-    def __init__(self, sentence: int, channels: int, size: int) -> None:
-        super().__init__()
-        self.channels, self.size = channels, size
-        self.coarse = min(MAP_SIZE, size)
-        self.linear = nn.Linear(sentence, channels * self.coarse**2)
-
-    def forward(self, sentence: Tensor) -> Tensor:
-        grid = self.linear(sentence).view(-1, self.channels, self.coarse, self.coarse)
-        return grid if self.coarse == self.size else F.interpolate(grid, size=self.size, mode="bilinear")
-
-
-class ConditionalUNet(nn.Module):
-    """The U-Net with its three ways in for the text: words by cross-attention, the sentence with the time embedding,
-    the sentence as a spatial map (the last two as the settings say)."""
-
-    def __init__(self, config: LDMConfig, text: TextShape) -> None:
-        super().__init__()
-        unet, channels = config.unet, config.autoencoder.latent_channels
-        attend = unet.cross_attention
-        self.map = SentenceMap(text.sentence, unet.text_map, config.latent_size) if unet.text_map else None
-        self.sentence = unet.sentence
-        self.unet: Any = UNet2DConditionModel(
-            sample_size=config.latent_size,
-            in_channels=channels + unet.text_map,
-            out_channels=channels,
-            down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attend),
-            up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attend)),
-            block_out_channels=unet.channels,
-            layers_per_block=unet.layers,
-            cross_attention_dim=text.words,
-            attention_head_dim=unet.head_width,
-            norm_num_groups=unet.groups,
-            resnet_time_scale_shift="scale_shift" if unet.sentence else "default",
-            class_embed_type="simple_projection" if unet.sentence else None,
-            projection_class_embeddings_input_dim=text.sentence if unet.sentence else None,
-        )
-
-    def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
-        if self.map is not None:
-            x_t = torch.cat([x_t, self.map(text.sentence)], 1)
-        output: Tensor = self.unet(
-            x_t,
-            t,
-            encoder_hidden_states=text.words,
-            encoder_attention_mask=text.mask,
-            class_labels=text.sentence if self.sentence else None,
-            return_dict=False,
-        )[0]
-        return output
-
-
 class LDMGenerator(DiffusionGenerator):
     """eps_theta(z_t, t, tau(y)) on latents z of an autoencoder."""
 
@@ -148,10 +93,10 @@ class LDMGenerator(DiffusionGenerator):
         super().__init__()
         self.image_size = config.image_size
         self.noise_shape = (config.autoencoder.latent_channels, config.latent_size, config.latent_size)
-        self.schedule = DiscreteSchedule.named(config.schedule, config.timesteps)
+        self.schedule = named_schedule(config.schedule, config.timesteps)
         self.prediction = config.prediction
         self.autoencoder = Autoencoder(config.autoencoder, config.image_size)
-        self.unet = ConditionalUNet(config, text)
+        self.unet = conditional_unet(config.unet, config.autoencoder.latent_channels, config.latent_size, text)
 
     def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
         output: Tensor = self.unet(x_t, t, text)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
 from t2i.core.generator import Generator
-from t2i.core.schedule import Prediction, Schedule, add_noise, predicted_x_0, target
 from t2i.core.text import TextEncoder
 from t2i.core.trainer import Batch, Engine, Losses, Stage, Trainer
+from t2i.plugins.common.denoising import DenoisingTrainer
 from t2i.plugins.ldm.config import LDMConfig
 from t2i.plugins.ldm.networks import LDMGenerator
 
@@ -24,28 +24,11 @@ def kl_loss(mean: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
 
 
-def diffusion_error(
-    schedule: Schedule,
-    prediction: Prediction,
-    of: str,
-    output: Tensor,
-    z_0: Tensor,
-    z_t: Tensor,
-    t: Tensor,
-    eps: Tensor,
-) -> Tensor:
-    """The error of a network's output at z_t: of what it predicts, or ("x_0") of the x_0 that this implies. For v the
-    two differ by the factor sigma(t), since x_0 = alpha z_t - sigma v."""
-    if of == "x_0":
-        return predicted_x_0(schedule, prediction, z_t, t, output) - z_0
-    return output - target(schedule, prediction, z_0, t, eps)
-
-
 def stages(config: LDMConfig, text_encoder: TextEncoder) -> Sequence[Stage]:
     share, batch_size = config.autoencoder.share, config.autoencoder.batch_size
     return [
         Stage("autoencoder", share, lambda generator, _: AutoencoderTrainer(config, generator), batch_size),
-        Stage("diffusion", 1 - share, lambda generator, encoder: DiffusionTrainer(config, generator, encoder)),
+        Stage("diffusion", 1 - share, partial(DenoisingTrainer, config)),
     ]
 
 
@@ -82,34 +65,3 @@ class AutoencoderTrainer(Trainer):
         while sum(map(len, raw)) < MEASURED:
             raw.append(self.autoencoder.posterior(batches().images).mode())
         self.autoencoder.measure(torch.cat(raw))
-
-
-class DiffusionTrainer(Trainer):
-    """Stage 2: E ||target - net(z_t, t, tau(y))||^2, or that of x_0, with captions dropped at random. The autoencoder
-    is frozen; a text encoder that can be trained is trained with the U-Net."""
-
-    def __init__(self, config: LDMConfig, generator: Generator, text_encoder: TextEncoder) -> None:
-        assert isinstance(generator, LDMGenerator)
-        self.config, self.generator = config, generator
-        self.modules: dict[str, nn.Module] = {"unet": generator.unet}
-        groups: list[dict[str, Any]] = [{"params": list(generator.unet.parameters())}]
-        if text_encoder.trainable:
-            self.modules["text_encoder"] = text_encoder
-            groups.append({"params": [p for p in text_encoder.parameters() if p.requires_grad], "lr": config.lr_text})
-        self.optimizers = {"unet": Adam(groups, config.lr, betas=config.betas, fused=True)}
-
-    def step(self, batch: Batch, engine: Engine) -> Losses:
-        schedule, noise = self.generator.schedule, batch.noise
-        with torch.no_grad():
-            z_0 = self.generator.encode(batch.images)
-        t = noise.integers("t", 0, self.config.timesteps)
-        eps = noise.normal("eps", 0, z_0.shape[1:])
-        keep = noise.uniform("caption_dropout", 0, ()) >= self.config.caption_dropout
-        text = batch.text if bool(keep.all()) else batch.text.where(keep, batch.null())
-        z_t = add_noise(schedule, z_0, t, eps)
-        output = self.generator(z_t, t, text)
-        config = self.config
-        error = diffusion_error(schedule, config.prediction, config.error, output, z_0, z_t, t, eps)
-        loss = error.square().mean()
-        engine.update("unet", loss)
-        return {"diffusion": loss}

@@ -50,9 +50,7 @@ def test_each_stage_gets_its_blocks(words, twins, monkeypatch):
     monkeypatch.setattr(
         speed, "resolve", lambda name, preset: resolve(name, preset=preset, sets=["two_stages=true", "accumulate=2"])
     )
-    assert (
-        configured(speed.resolve("toy", preset="tiny"), 2).settings.steps == 302
-    )  # 100 + 200, and ends
+    assert configured(speed.resolve("toy", preset="tiny"), 2).settings.steps == 302  # 100 + 200, and ends
     (model,) = measure_speed(["toy"], blocks=2, reporter=words).models
     assert [stage.stage for stage in model.stages] == ["first", "second"]
     assert len(twins) == 2

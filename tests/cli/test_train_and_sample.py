@@ -148,6 +148,17 @@ def test_samplers_that_do_not_fit_or_do_not_know_a_setting(refused, trained):
     assert "expected KEY=VALUE" in refused(*sample, "--set", "eta")
 
 
+def test_what_cannot_be_interpolated_says_why(refused, trained, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("no picture")
+    sample = ("sample", "--run", trained.path, "--interpolate")
+    assert "picture b.png: not a picture that can be read; give a PNG" in refused(*sample, "a.png", "b.png")
+    assert "picture c.png: No such file" in refused(*sample, "a.png", "c.png")
+    assert "sampler 'direct' cannot turn pictures into noise" in refused(*sample, "a.png", "a.png")
+    assert "at most one -p TEXT" in refused(*sample, "a.png", "a.png", "-p", "x", "-p", "y")
+    assert not (tmp_path / "samples").exists()
+
+
 def test_foreign_and_damaged_runs_are_refused(refused, trained, tmp_path):
     weights = trained.model / "generator.safetensors"
     kept = weights.read_bytes()

@@ -1,13 +1,20 @@
 """Models: saved and loaded to the same pictures, drawn the same in any batch, damaged ones refused."""
 
+import sys
+from types import SimpleNamespace
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
 
 from t2i.core.errors import UserError
 from t2i.core.files import load_tensors, save_tensors, seal
+from t2i.core.hooks import hookimpl
 from t2i.core.model import build, load, load_state
 from t2i.core.runs import resolve
+from t2i.core.sampler import Sampler
+from t2i.core.specs import SamplerSpec
 
 pytestmark = pytest.mark.usefixtures("toy")
 PROMPTS = ["a red picture", "", "a red picture", "nothing known"]
@@ -43,6 +50,51 @@ def test_prompt_and_sample_index_key_the_noise(model):
     assert not np.array_equal(images[0], images[4])  # the same prompt at another place
     again = model.sample(PROMPTS[:1], n=1, seed=5)[0]
     np.testing.assert_array_equal(np.asarray(again), images[0])
+
+
+class Backwards(Sampler):
+    """Turns a picture into noise by its mean colour and brightness, and keeps what it is asked to draw."""
+
+    families = ("one-shot",)
+    drawn: ClassVar = []
+
+    def sample(self, generator, text, noise, null=None, *, guide=None, progress=None):
+        Backwards.drawn.append((noise.start("z", generator.noise_shape), text))
+        return generator(noise.start("z", generator.noise_shape), text)
+
+    def invert(self, generator, images, text, null=None):
+        return torch.cat([images.mean((2, 3)), images.amax((1, 2, 3))[:, None]], 1)
+
+
+class Plugin:
+    @hookimpl
+    def t2i_samplers(self):
+        return [
+            SamplerSpec(
+                name="backwards", summary="x", config="t2i.core.sampler:SamplerConfig", build="t2i_backwards:Backwards",
+                families=("one-shot",), inverts=True,
+            )
+        ]  # fmt: skip
+
+
+def test_interpolation_draws_from_the_noise_between(model, plug, monkeypatch):
+    monkeypatch.setitem(sys.modules, "t2i_backwards", SimpleNamespace(Backwards=Backwards))
+    plug(Plugin())
+    Backwards.drawn.clear()
+    first, last = np.full((8, 8, 3), 255, np.uint8), np.zeros((8, 8, 3), np.uint8)
+    first[..., 2], last[..., 0] = 0, 255
+    (pictures,) = model.interpolate(first, last, "a red picture", n=3, sampler=model.sampler("backwards"))
+    assert [(d.prompt, d.sample, d.image.shape) for d in pictures] == [(0, i, (8, 8, 3)) for i in range(3)]
+    ((noise, text),) = Backwards.drawn
+    assert text.captions == ("a red picture",) * 3
+    a, b = torch.tensor([1.0, 1, -1, 1]), torch.tensor([1.0, -1, -1, 1])
+    torch.testing.assert_close(noise[[0, 2]], torch.stack([a, b]))
+    # Half way: at half the angle between the two, which is 60 degrees, and as long as they are.
+    torch.testing.assert_close(noise[1], (a + b) / 3**0.5)
+    with pytest.raises(UserError, match=r"'direct' cannot turn pictures into noise.*use --sampler backwards"):
+        next(model.interpolate(first, last))
+    with pytest.raises(UserError, match=r"interpolates between \(8, 8, 3\)"):
+        next(model.interpolate(first[:4], last, sampler=model.sampler("backwards")))
 
 
 def test_a_misfit_sampler_is_refused_with_those_that_fit(model):

@@ -10,13 +10,13 @@ from t2i.core.errors import UserError
 from t2i.core.noise import PromptNoise, StepNoise
 from t2i.core.registry import registry
 from t2i.core.runs import resolve as resolve_run
-from t2i.core.schedule import DiscreteSchedule, add_noise, target
 from t2i.core.specs import resolve
 from t2i.core.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.trainer import Batch
+from t2i.plugins.common.denoising import DenoisingTrainer
 from t2i.plugins.ldm.config import LDMConfig
 from t2i.plugins.ldm.networks import LDMGenerator
-from t2i.plugins.ldm.training import AutoencoderTrainer, DiffusionTrainer, diffusion_error, kl_loss, stages
+from t2i.plugins.ldm.training import AutoencoderTrainer, kl_loss, stages
 
 TEXT = TextShape(12, 16)
 SMALL = {
@@ -28,7 +28,7 @@ SMALL = {
     "lr": 1e-3,
     "autoencoder": {"patch": 2, "channels": (8, 16), "layers": 1, "groups": 4, "attention": False, "lr": 1e-2},
     "unet": {
-        "channels": (8, 16), "layers": 1, "cross_attention": (False, True), "head_width": 8, "groups": 4,
+        "channels": (8, 16), "layers": 1, "attention": ("none", "cross"), "head_width": 8, "groups": 4,
         "text_map": 4, "sentence": True,
     },
 }  # fmt: skip
@@ -120,8 +120,8 @@ def _wide(n):
 def test_sizes_that_do_not_fit_are_refused():
     with pytest.raises(UserError, match="image_size"):
         config(image_size=36)
-    with pytest.raises(UserError, match="cross_attention"):
-        config(**unet(cross_attention=(True,)))
+    with pytest.raises(UserError, match="attention has 1 levels"):
+        config(**unet(attention=("cross",)))
 
 
 def test_kl_is_that_of_two_gaussians():
@@ -205,7 +205,7 @@ def test_stage_1_shows_originals_beside_reconstructions(generator):
 def test_stage_2_is_the_papers_loss(generator, prediction):
     """E ||target - net(z_t, t, tau(y))||^2, with the target written out here."""
     generator.prediction = prediction
-    trainer = DiffusionTrainer(config(prediction=prediction, caption_dropout=0.0), generator, Letters())
+    trainer = DenoisingTrainer(config(prediction=prediction, caption_dropout=0.0), generator, Letters())
     seen = []
     generator.unet.register_forward_hook(lambda module, given, output: seen.append((*given, output)))
     examples = batch(Letters())
@@ -220,7 +220,7 @@ def test_stage_2_is_the_papers_loss(generator, prediction):
 
 def test_stage_2_trains_the_unet_and_a_trainable_encoder_only(generator):
     encoder = Letters()
-    trainer = DiffusionTrainer(config(), generator, encoder)
+    trainer = DenoisingTrainer(config(), generator, encoder)
     before = {n: p.detach().clone() for n, p in [*generator.named_parameters(), *encoder.named_parameters()]}
     for i in range(3):
         trainer.step(batch(encoder, i), Engine(trainer))
@@ -228,7 +228,7 @@ def test_stage_2_trains_the_unet_and_a_trainable_encoder_only(generator):
     assert not any(name.startswith("autoencoder") for name in moved)
     assert "table.weight" in moved
     assert {n for n, _ in generator.named_parameters() if n.startswith("unet")} <= moved
-    frozen = DiffusionTrainer(config(), generator, Letters(frozen=True))
+    frozen = DenoisingTrainer(config(), generator, Letters(frozen=True))
     assert set(frozen.modules) == {"unet"}
 
 
@@ -236,7 +236,7 @@ def test_captions_are_dropped_at_the_rate_asked_for(generator):
     seen = []
     generator.unet.register_forward_hook(lambda module, given, output: seen.append(given[2]))
     encoder = Letters(frozen=True)
-    trainer, dropped = DiffusionTrainer(config(caption_dropout=0.25), generator, encoder), 0
+    trainer, dropped = DenoisingTrainer(config(caption_dropout=0.25), generator, encoder), 0
     for i in range(60):
         trainer.step(batch(encoder, i), Engine(trainer))
         dropped += sum(caption == "" for caption in seen[-1].captions)
@@ -255,7 +255,7 @@ def test_a_step_depends_on_its_keyed_noise_alone(generator):
         fresh.load_state_dict(generator.state_dict())
         encoder = Letters()
         encoder.table.weight.data.fill_(0.1)
-        trainer = DiffusionTrainer(config(), fresh, encoder)
+        trainer = DenoisingTrainer(config(), fresh, encoder)
         losses.append(trainer.step(batch(encoder), Engine(trainer)))
     assert torch.equal(losses[0]["diffusion"], losses[1]["diffusion"])
 
@@ -284,7 +284,7 @@ def test_it_overfits_two_captions_and_ddim_draws_them():
     for i in range(40):
         first.step(examples(i), Engine(first))
     first.finish(lambda: examples(0))
-    second = DiffusionTrainer(settings, generator, encoder)
+    second = DenoisingTrainer(settings, generator, encoder)
     engine = Engine(second)
     for i in range(120):
         second.step(examples(i), engine)
@@ -297,17 +297,3 @@ def test_it_overfits_two_captions_and_ddim_draws_them():
         noise = PromptNoise(0, tuple((i, 0) for i in range(4)))
         drawn = sampler.sample(generator, encoder.encode(asked), noise, encoder.null(4)).mean((2, 3))
     assert [("red", "blue")[int(image[2] > image[0])] for image in drawn] == asked
-
-
-def test_with_v_the_error_of_x_0_is_that_of_v_times_sigma():
-    """x_0 = alpha z_t - sigma v, so a squared error of v counts sigma^2 times as much."""
-    schedule = DiscreteSchedule.named("cosine")
-    z_0, eps, output = torch.randn(3, 4, 4, 8, 8)
-    t = torch.tensor([3, 400, 800, 999])
-    z_t = add_noise(schedule, z_0, t, eps)
-    of_v = diffusion_error(schedule, "v", "prediction", output, z_0, z_t, t, eps)
-    of_x_0 = diffusion_error(schedule, "v", "x_0", output, z_0, z_t, t, eps)
-    sigma = schedule.sigma(t).view(-1, 1, 1, 1)
-    torch.testing.assert_close(of_x_0.square(), (sigma * of_v).square(), rtol=1e-4, atol=1e-5)
-    truth = target(schedule, "v", z_0, t, eps)
-    assert diffusion_error(schedule, "v", "x_0", truth, z_0, z_t, t, eps).abs().max() < 1e-4

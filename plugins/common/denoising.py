@@ -1,0 +1,70 @@
+"""Training of diffusion models, on pixels or latents: the losses, and the one stage that they share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from scipy.special import betaincinv
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from t2i.core.generator import DiffusionGenerator, Generator
+from t2i.core.noise import Noise
+from t2i.core.schedule import DiscreteSchedule, Schedule, add_noise, predicted_x_0, target
+from t2i.core.text import TextEncoder
+from t2i.core.trainer import Batch, Engine, Losses, Trainer
+from t2i.plugins.common.settings import DenoisingConfig
+
+
+def draw_times(schedule: Schedule, levels: tuple[float, float] | None, noise: Noise) -> Tensor:
+    """Times (B,) to train at: uniform, or with the noise level t / T from Beta(a, b), by inversion of its distribution
+    function, so that every row keeps its own draw."""
+    level = noise.uniform("t", 0, ())
+    if levels is not None:
+        a, b = levels
+        level = torch.from_numpy(betaincinv(a, b, level.double().cpu().numpy())).to(level)
+    if isinstance(schedule, DiscreteSchedule):
+        return (level * len(schedule)).long().clamp_(max=len(schedule) - 1)
+    return level
+
+
+def denoising_loss(
+    config: DenoisingConfig, schedule: Schedule, output: Tensor, z_0: Tensor, z_t: Tensor, t: Tensor, eps: Tensor
+) -> Tensor:
+    """The mean squared or absolute error of a network's output at z_t (thesis 2.25, 2.31): of what it predicts, or of
+    the x_0 that this implies. For v the two differ by the factor sigma(t), since x_0 = alpha z_t - sigma v."""
+    if config.error == "x_0":
+        error = predicted_x_0(schedule, config.prediction, z_t, t, output) - z_0
+    else:
+        error = output - target(schedule, config.prediction, z_0, t, eps)
+    return error.square().mean() if config.loss == "l2" else error.abs().mean()
+
+
+class DenoisingTrainer(Trainer):
+    """E ||target - net(z_t, t, tau(y))||, captions being dropped at random. What `encode` needs is frozen; a text
+    encoder that can be trained is trained with the network, the generator's `unet`."""
+
+    def __init__(self, config: DenoisingConfig, generator: Generator, text_encoder: TextEncoder) -> None:
+        assert isinstance(generator, DiffusionGenerator)
+        self.config, self.generator = config, generator
+        unet = generator.get_submodule("unet")
+        self.modules: dict[str, nn.Module] = {"unet": unet}
+        groups: list[dict[str, Any]] = [{"params": list(unet.parameters())}]
+        if text_encoder.trainable:
+            self.modules["text_encoder"] = text_encoder
+            groups.append({"params": [p for p in text_encoder.parameters() if p.requires_grad], "lr": config.lr_text})
+        self.optimizers = {"unet": Adam(groups, config.lr, betas=config.betas, fused=True)}
+
+    def step(self, batch: Batch, engine: Engine) -> Losses:
+        config, schedule, noise = self.config, self.generator.schedule, batch.noise
+        with torch.no_grad():
+            z_0 = self.generator.encode(batch.images)
+        t = draw_times(schedule, config.levels, noise)
+        eps = noise.normal("eps", 0, z_0.shape[1:])
+        keep = noise.uniform("caption_dropout", 0, ()) >= config.caption_dropout
+        text = batch.text if bool(keep.all()) else batch.text.where(keep, batch.null())
+        z_t = add_noise(schedule, z_0, t, eps)
+        loss = denoising_loss(config, schedule, self.generator(z_t, t, text), z_0, z_t, t, eps)
+        engine.update("unet", loss)
+        return {"diffusion": loss}

@@ -1,0 +1,127 @@
+"""Settings that several plugins share. Light: no torch."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from t2i.core.config import Config, ModelConfig
+from t2i.core.sampler import SamplerConfig
+
+Spacing = Literal["trailing", "leading", "linspace"]
+
+
+class DiffusionSamplerConfig(SamplerConfig):
+    """What every sampler of diffusion models can be told.
+
+    interval: of noise levels, from 0 (clean) to 1 (pure noise), within which guidance is on; outside it the
+    unconditional network is not run (Kynkaanniemi et al. 2024). rescale: how far a guided prediction's standard
+    deviation is drawn back to that of the conditional one, 0 to 1 (Lin et al. 2024, equation 16).
+    spacing: how the `steps` times are chosen among the schedule's T. "trailing" begins at pure noise, as sampling does;
+    "leading" is the DDIM paper's; "linspace" takes both ends. offset: added to "leading" times (Stable Diffusion: 1).
+    """
+
+    interval: tuple[float, float] = (0.0, 1.0)
+    rescale: float = Field(0.0, ge=0, le=1)
+    spacing: Spacing = "trailing"
+    offset: int = Field(0, ge=0)
+
+    @field_validator("interval")
+    @classmethod
+    def _ascending(cls, interval: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= interval[0] <= interval[1] <= 1:
+            raise ValueError("two ascending numbers between 0 and 1")
+        return interval
+
+
+NoiseSchedule = Literal["linear", "scaled_linear", "cosine", "mixing"]
+Attention = Literal["none", "self", "cross"]
+
+
+class UNetConfig(Config):
+    """A diffusers U-Net: UNet2DConditionModel if anything attends to words, else UNet2DModel, the DDPM paper's.
+
+    channels: of each level. layers: residual blocks a level. attention: what each level's blocks attend to: nothing,
+    themselves, or themselves and the words (thesis 2.33). middle: the same for the middle block. head_width: channels
+    of one attention head (None: one head of all). dropout: in residual blocks.
+    text_map: channels of a spatial map of the sentence that joins the input at the stem (0: none). It tells a small
+    network where things belong, which cross-attention alone learns late: its queries do not know where they are.
+    sentence: whether the sentence is added to the time embedding (as GLIDE does).
+    """
+
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    layers: int = Field(2, ge=1)
+    attention: tuple[Attention, ...] = ("cross", "cross", "cross", "none")
+    middle: Attention = "cross"
+    head_width: int | None = Field(64, ge=1)
+    groups: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    text_map: int = Field(0, ge=0)
+    sentence: bool = False
+
+    @model_validator(mode="after")
+    def _levels_agree(self) -> UNetConfig:
+        if len(self.attention) != len(self.channels):
+            raise ValueError(f"attention has {len(self.attention)} levels, channels {len(self.channels)}")
+        if "cross" in self.attention and self.middle != "cross":
+            raise ValueError("where a level attends to words, the middle does too: set middle=cross")
+        return self
+
+    @property
+    def words(self) -> bool:
+        """Whether any part attends to the words."""
+        return self.middle == "cross"
+
+
+class DenoisingConfig(ModelConfig):
+    """Diffusion and its training.
+
+    schedule: the noise added: the three of DDPM's kind, over `timesteps` steps, or "mixing", x_t = (1 - t) x_0 + t eps
+    with continuous t (the thesis'). prediction: what the network predicts. error: whether the loss is of that, or of
+    the x_0 it implies, which with v weighs a step by sigma^2: most where the noise is strong and the text decides.
+    loss: mean squared (l2) or mean absolute (l1) error. levels: (a, b), the noise level being drawn from Beta(a, b)
+    instead of uniformly. caption_dropout: share of captions that are dropped, for classifier-free guidance.
+    lr, betas: Adam's; lr_text: of a text encoder that is trained with the network, which wants a smaller one.
+    """
+
+    schedule: NoiseSchedule = "linear"
+    timesteps: int = Field(1000, ge=1)
+    prediction: Literal["epsilon", "sample", "v"] = "epsilon"
+    error: Literal["prediction", "x_0"] = "prediction"
+    loss: Literal["l2", "l1"] = "l2"
+    levels: tuple[float, float] | None = None
+    caption_dropout: float = Field(0.1, ge=0, le=1)
+    lr: float = Field(1e-4, gt=0)
+    lr_text: float = Field(1e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    @model_validator(mode="after")
+    def _defined(self) -> Self:
+        if self.schedule == "mixing" and self.prediction == "v":
+            raise ValueError("v needs a schedule that preserves variance: choose another prediction for 'mixing'")
+        if self.levels is not None and min(self.levels) <= 0:
+            raise ValueError("levels: the two parameters of a Beta distribution are positive")
+        return self
+
+
+# What a small diffusion model learns fast with on a processor (docs/learning.md).
+QUICK = {
+    "image_size": 32,
+    "steps": 6000,
+    "batch_size": 24,
+    "ema_decay": 0.998,
+    "grad_clip": 1.0,
+    "warmup": 100,
+    "lr_schedule": "cosine",
+    "lr_floor": 0.02,
+    "sample_every": 1000,
+    "checkpoint_every": 1000,
+    "channels_last": True,
+    "schedule": "cosine",
+    "prediction": "v",
+    "error": "x_0",
+    "lr": 1.5e-3,
+    "lr_text": 1e-4,
+    "betas": (0.9, 0.99),
+}

@@ -1,0 +1,117 @@
+"""Text-conditional U-Nets, diffusers', with three ways in for the text: words by cross-attention, the sentence with the
+time embedding, the sentence as a spatial map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel, UNet2DModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from t2i.core.text import TextFeatures, TextShape
+from t2i.plugins.common.settings import UNetConfig
+
+MAP_SIZE = 8  # of the sentence's spatial map, before it is enlarged to the input's size
+LEVELS = 1000  # what a continuous noise level is multiplied by, so that its embedding resolves it as it does indexes
+
+
+def embedded(t: Tensor) -> Tensor:
+    """Times as the networks' sinusoids want them."""
+    return t * LEVELS if t.is_floating_point() else t
+
+
+class SentenceMap(nn.Module):
+    """sentence (B, D) -> (B, C, h, w): one linear map to a coarse grid, enlarged. Each place gets its own view of the
+    sentence, so "in the top left corner" can mean a place from the first layer on."""
+
+    def __init__(self, sentence: int, channels: int, size: int) -> None:
+        super().__init__()
+        self.channels, self.size = channels, size
+        self.coarse = min(MAP_SIZE, size)
+        self.linear = nn.Linear(sentence, channels * self.coarse**2)
+
+    def forward(self, sentence: Tensor) -> Tensor:
+        grid = self.linear(sentence).view(-1, self.channels, self.coarse, self.coarse)
+        return grid if self.coarse == self.size else F.interpolate(grid, size=self.size, mode="bilinear")
+
+
+class WordUNet(nn.Module):
+    """UNet2DConditionModel: `unet(x_t (B, C, h, w), t (B,), text) -> (B, C, h, w)`."""
+
+    def __init__(self, config: UNetConfig, channels: int, size: int, text: TextShape) -> None:
+        super().__init__()
+        self.map = SentenceMap(text.sentence, config.text_map, size) if config.text_map else None
+        self.sentence = config.sentence
+        kinds = {"none": "", "self": "Attn", "cross": "CrossAttn"}
+        self.unet: Any = UNet2DConditionModel(
+            sample_size=size,
+            in_channels=channels + config.text_map,
+            out_channels=channels,
+            down_block_types=tuple(f"{kinds[a]}DownBlock2D" for a in config.attention),
+            up_block_types=tuple(f"{kinds[a]}UpBlock2D" for a in reversed(config.attention)),
+            block_out_channels=config.channels,
+            layers_per_block=config.layers,
+            dropout=config.dropout,
+            cross_attention_dim=text.words,
+            attention_head_dim=config.head_width or config.channels,
+            norm_num_groups=config.groups,
+            resnet_time_scale_shift="scale_shift" if config.sentence else "default",
+            class_embed_type="simple_projection" if config.sentence else None,
+            projection_class_embeddings_input_dim=text.sentence if config.sentence else None,
+        )
+
+    def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
+        output: Tensor = self.unet(
+            x_t if self.map is None else torch.cat([x_t, self.map(text.sentence)], 1),
+            embedded(t),
+            encoder_hidden_states=text.words,
+            encoder_attention_mask=text.mask,
+            class_labels=text.sentence if self.sentence else None,
+            return_dict=False,
+        )[0]
+        return output
+
+
+class PlainUNet(nn.Module):
+    """UNet2DModel as the DDPM paper's code has it (and diffusers' folders of it), called in the same way."""
+
+    def __init__(self, config: UNetConfig, channels: int, size: int, text: TextShape) -> None:
+        super().__init__()
+        self.map = SentenceMap(text.sentence, config.text_map, size) if config.text_map else None
+        self.sentence = nn.Linear(text.sentence, 4 * config.channels[0]) if config.sentence else None
+        kinds = {"none": "", "self": "Attn"}
+        self.unet: Any = UNet2DModel(
+            sample_size=size,
+            in_channels=channels + config.text_map,
+            out_channels=channels,
+            down_block_types=tuple(f"{kinds[a]}DownBlock2D" for a in config.attention),
+            up_block_types=tuple(f"{kinds[a]}UpBlock2D" for a in reversed(config.attention)),
+            block_out_channels=config.channels,
+            layers_per_block=config.layers,
+            dropout=config.dropout,
+            attention_head_dim=config.head_width,
+            norm_num_groups=config.groups,
+            add_attention=config.middle == "self",
+            resnet_time_scale_shift="scale_shift" if config.sentence else "default",
+            class_embed_type="identity" if config.sentence else None,
+            flip_sin_to_cos=False,
+            freq_shift=1,
+            downsample_padding=0,
+            norm_eps=1e-6,
+        )
+
+    def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
+        output: Tensor = self.unet(
+            x_t if self.map is None else torch.cat([x_t, self.map(text.sentence)], 1),
+            embedded(t),
+            class_labels=None if self.sentence is None else self.sentence(text.sentence),
+            return_dict=False,
+        )[0]
+        return output
+
+
+def conditional_unet(config: UNetConfig, channels: int, size: int, text: TextShape) -> WordUNet | PlainUNet:
+    """For inputs (B, channels, size, size)."""
+    return (WordUNet if config.words else PlainUNet)(config, channels, size, text)

@@ -1,0 +1,31 @@
+"""The network of DDPM: a U-Net on pixels, under a noise schedule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from t2i.core.generator import DiffusionGenerator
+from t2i.core.schedule import named_schedule
+from t2i.core.text import TextFeatures, TextShape
+from t2i.plugins.common.unet import conditional_unet
+from t2i.plugins.ddpm.config import DDPMConfig
+
+
+class DDPMGenerator(DiffusionGenerator):
+    """eps_theta(x_t, t, y) on pixels; `patch` pixels a side go in and come out as channels."""
+
+    def __init__(self, config: DDPMConfig, text: TextShape, assets: Path | None = None) -> None:
+        super().__init__()
+        self.image_size = config.image_size
+        self.noise_shape = (3, config.image_size, config.image_size)
+        self.schedule = named_schedule(config.schedule, config.timesteps)
+        self.prediction = config.prediction
+        self.patch = config.patch
+        self.unet = conditional_unet(config.unet, 3 * config.patch**2, config.image_size // config.patch, text)
+
+    def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
+        output: Tensor = F.pixel_shuffle(self.unet(F.pixel_unshuffle(x_t, self.patch), t, text), self.patch)
+        return output

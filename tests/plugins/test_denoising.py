@@ -1,0 +1,102 @@
+"""What diffusion models share: the losses and noise levels against their equations, and the two U-Nets."""
+
+import pytest
+import torch
+
+from t2i.core.errors import UserError
+from t2i.core.noise import StepNoise
+from t2i.core.schedule import DiscreteSchedule, MixingSchedule, add_noise, named_schedule, target
+from t2i.core.text import TextFeatures, TextShape
+from t2i.plugins.common.denoising import denoising_loss, draw_times
+from t2i.plugins.common.settings import DenoisingConfig, UNetConfig
+from t2i.plugins.common.unet import conditional_unet
+
+TEXT = TextShape(12, 16)
+SMALL = {"channels": (8, 16), "layers": 1, "head_width": 8, "groups": 4}
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v"])
+@pytest.mark.parametrize("schedule", ["linear", "mixing"])
+@pytest.mark.parametrize("loss", ["l2", "l1"])
+def test_the_loss_is_the_error_of_what_is_predicted(prediction, schedule, loss):
+    if (prediction, schedule) == ("v", "mixing"):
+        with pytest.raises(UserError, match="v needs a schedule that preserves variance"):
+            DenoisingConfig.of({"prediction": prediction, "schedule": schedule}, "test")
+        return
+    config = DenoisingConfig(prediction=prediction, schedule=schedule, loss=loss)
+    noises = named_schedule(schedule)
+    z_0, eps, output = torch.randn(3, 4, 2, 8, 8)
+    t = torch.tensor([0.1, 0.4, 0.6, 0.9]) if schedule == "mixing" else torch.tensor([3, 400, 800, 999])
+    alpha, sigma = (value.view(-1, 1, 1, 1) for value in (noises.alpha(t), noises.sigma(t)))
+    z_t = alpha * z_0 + sigma * eps
+    torch.testing.assert_close(add_noise(noises, z_0, t, eps), z_t)
+    error = output - {"epsilon": eps, "sample": z_0, "v": alpha * eps - sigma * z_0}[prediction]
+    expected = error.pow(2).mean() if loss == "l2" else error.abs().mean()
+    torch.testing.assert_close(denoising_loss(config, noises, output, z_0, z_t, t, eps), expected)
+    # The error of x_0: nothing if the network is right, whatever it predicts.
+    of_x_0 = config.model_copy(update={"error": "x_0"})
+    truth = target(noises, prediction, z_0, t, eps)
+    assert denoising_loss(of_x_0, noises, truth, z_0, z_t, t, eps) < 1e-2
+    if prediction == "v":  # x_0 = alpha z_t - sigma v
+        weighted = (sigma * error).pow(2).mean() if loss == "l2" else (sigma * error).abs().mean()
+        torch.testing.assert_close(denoising_loss(of_x_0, noises, output, z_0, z_t, t, eps), weighted)
+
+
+def test_mixing_is_linear_in_the_noise_level():
+    t = torch.tensor([0.0, 0.25, 1.0])
+    assert MixingSchedule().alpha(t).tolist() == [1.0, 0.75, 0.0]
+    assert MixingSchedule().sigma(t).tolist() == [0.0, 0.25, 1.0]
+
+
+def test_noise_levels_follow_their_distribution():
+    noise = StepNoise(0, 5, 0, 4000, 4000)
+    u = noise.uniform("t", 0, ())
+    assert torch.equal(draw_times(MixingSchedule(), None, noise), u)
+    # Beta(1, b) has the distribution function 1 - (1 - t)^b.
+    torch.testing.assert_close(draw_times(MixingSchedule(), (1.0, 2.5), noise), 1 - (1 - u) ** (1 / 2.5))
+    schedule = DiscreteSchedule.named("linear", 50)
+    t = draw_times(schedule, (2.0, 1.0), noise)  # its distribution function is t^2
+    assert torch.equal(t, (u.double().sqrt() * 50).long().clamp(max=49))
+    assert torch.equal(draw_times(schedule, None, noise), noise.integers("t", 0, 50))
+    with pytest.raises(UserError, match="levels"):
+        DenoisingConfig.of({"levels": (1.0, 0.0)}, "test")
+
+
+def features(seed, n=2):
+    random = torch.Generator().manual_seed(seed)
+    sentence, words = torch.randn(n, 12, generator=random), torch.randn(n, 5, 16, generator=random)
+    return TextFeatures(sentence, words, torch.ones(n, 5, dtype=torch.bool))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence", "words"),
+    [
+        ({"attention": ("none", "none"), "middle": "self"}, False, False),
+        ({"attention": ("none", "self"), "middle": "none", "text_map": 3}, True, False),
+        ({"attention": ("self", "none"), "middle": "self", "sentence": True}, True, False),
+        ({"attention": ("self", "cross"), "middle": "cross"}, False, True),
+        ({"attention": ("none", "none"), "middle": "cross", "sentence": True, "text_map": 3}, True, True),
+    ],
+)
+def test_text_reaches_the_output_by_the_ways_that_are_open(settings, sentence, words):
+    torch.manual_seed(0)
+    network = conditional_unet(UNetConfig(**SMALL, **settings), 3, 16, TEXT).eval()
+    with torch.no_grad():
+        for p in network.parameters():  # diffusers begins some last layers at zero
+            if not p.any():
+                p.normal_(std=0.1)
+        x, t, one, other = torch.randn(2, 3, 16, 16), torch.tensor([10, 900]), features(0), features(1)
+        plain = network(x, t, one)
+        assert plain.shape == x.shape
+        assert torch.equal(network(x, t, TextFeatures(other.sentence, one.words, one.mask)), plain) == (not sentence)
+        assert torch.equal(network(x, t, TextFeatures(one.sentence, other.words, one.mask)), plain) == (not words)
+        assert not torch.equal(network(x, torch.tensor([10, 901]), one), plain)
+        # A continuous noise level is embedded as an index of a thousand is.
+        torch.testing.assert_close(network(x, torch.tensor([0.01, 0.9]), one), plain, rtol=1e-3, atol=1e-4)
+
+
+def test_u_nets_that_do_not_add_up_are_refused():
+    with pytest.raises(UserError, match="attention has 1 levels, channels 2"):
+        UNetConfig.of({**SMALL, "attention": ("none",)}, "test")
+    with pytest.raises(UserError, match="set middle=cross"):
+        UNetConfig.of({**SMALL, "attention": ("none", "cross"), "middle": "self"}, "test")
