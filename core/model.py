@@ -82,16 +82,23 @@ class Model:
         alone. progress(done, total) counts pictures."""
         choice = sampler or self.sampler()
         drawing: Sampler = resolve(registry().samplers[choice.name].build)(choice.config)
-        jobs = [(p, s) for p in range(len(prompts)) for s in range(n)]
+        noise = PromptNoise(seed, tuple((p, s) for p in range(len(prompts)) for s in range(n)), self.device)
+        yield from self._pictures(drawing, prompts, noise, batch_size, progress)
+
+    def _pictures(
+        self, drawing: Sampler, prompts: Sequence[str], noise: PromptNoise, batch_size: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[list[Drawn]]:  # fmt: skip
+        """One for each key of the noise, in batches."""
         size = batch_size or default_batch(self.generator.image_size)
         self.generator.eval()
         self.text_encoder.eval()
-        for start in range(0, len(jobs), size):
-            part = jobs[start : start + size]
-            images = self._batch(drawing, [prompts[p] for p, _ in part], PromptNoise(seed, tuple(part), self.device))
+        for start in range(0, len(noise), size):
+            part = noise[start : start + size]
+            images = self._batch(drawing, [prompts[p] for p, _ in part.keys], part)
             if progress:
-                progress(start + len(part), len(jobs))
-            yield [Drawn(p, s, image) for (p, s), image in zip(part, images, strict=True)]
+                progress(start + len(part), len(noise))
+            yield [Drawn(p, s, image) for (p, s), image in zip(part.keys, images, strict=True)]
 
     def _batch(self, sampler: Sampler, captions: list[str], noise: PromptNoise) -> np.ndarray:
         with torch.no_grad():
@@ -144,12 +151,9 @@ class Model:
             text, null = self._features([prompt] * 2, drawing)
             begin, end = drawing.invert(self.generator, ends, text, null)
             between = slerp(begin, end, torch.linspace(0, 1, n).to(self.device))
-        step = default_batch(self.generator.image_size)
-        for start in range(0, n, step):
-            part = [(0, sample) for sample in range(start, min(start + step, n))]
-            noise = PromptNoise(0, tuple(part), self.device, between[start : start + step])
-            images = self._batch(drawing, [prompt] * len(part), noise)
-            yield [Drawn(p, s, image) for (p, s), image in zip(part, images, strict=True)]
+        yield from self._pictures(
+            drawing, [prompt], PromptNoise(0, tuple((0, s) for s in range(n)), self.device, between)
+        )
 
     @property
     def device(self) -> torch.device:

@@ -41,6 +41,12 @@ class ModelSpec(Spec):
     generator: import path of `(config, text: TextShape, assets: Path | None) -> Generator`.
     stages: import path of `(config, text_encoder: TextEncoder) -> Sequence[Stage]`.
     family: the family of its generator ("one-shot", "diffusion", ...).
+
+    weights: import path of `(config: RunConfig, files: Sequence[Path]) -> Model`, which makes a model of the files that
+    the paper's authors released (`t2i import`). It may complete the configuration (a vocabulary read from a file).
+    foreign: import path of `(path: Path, settings: Mapping[str, Any]) -> Model | None`, which opens a folder or file in
+    another project's layout for sampling; None if it is not one that it knows. settings: those of `--set`.
+    export: import path of `(model: Model, folder: Path) -> None`, which writes a model in another project's layout.
     """
 
     family: str
@@ -48,6 +54,9 @@ class ModelSpec(Spec):
     presets: tuple[str, ...]
     generator: str
     stages: str
+    weights: str | None = None
+    foreign: str | None = None
+    export: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,7 +83,7 @@ def test_every_specification_leads_somewhere(kind):
     for spec in registry().table(kind):
         assert "\n" not in spec.summary
         assert spec.summary
-        for attribute in ("config", "build", "fit", "generator", "stages"):
+        for attribute in ("config", "build", "fit", "generator", "stages", "weights", "foreign", "export"):
             if getattr(spec, attribute, None):
                 resolve(getattr(spec, attribute))
         if kind == "models":

@@ -1,11 +1,12 @@
 """Sampling chains on diffusers' schedulers: what the diffusion samplers share.
 
-A sampler chooses a scheduler and how one step of it is called; this module runs the chain: initial noise, guidance,
+A sampler chooses a scheduler and how one step of it is called; `ChainSampler` runs the chain: initial noise, guidance,
 the scheduler's steps, decoding. Every random number comes from the keyed source.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -17,7 +18,7 @@ from torch import Tensor
 from t2i.core.errors import UserError
 from t2i.core.generator import DiffusionGenerator, Generator
 from t2i.core.noise import PromptNoise
-from t2i.core.sampler import Guide, Progress
+from t2i.core.sampler import Guide, Progress, Sampler
 from t2i.core.schedule import DiscreteSchedule, MixingSchedule, Prediction
 from t2i.core.text import TextFeatures
 from t2i.plugins.common.settings import DiffusionSamplerConfig
@@ -32,9 +33,6 @@ to rounding. DDPM's linear schedule ends at 157, Stable Diffusion's at 14.6: the
 
 Network = Callable[[Tensor, float], Tensor]
 """network(x_t (B, ...), t, an index or a noise level) -> the guided prediction."""
-
-Step = Callable[[Any, Tensor, Tensor, Tensor, list[torch.Generator]], Tensor]
-"""step(scheduler, prediction, its own timestep, x_t, one random generator an image) -> x_{t-1}."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Chain:
         }
 
     def as_epsilon(self) -> Chain:
-        """For schedulers that do not know a network that predicts x_0: `run_chain` translates."""
+        """For schedulers that do not know a network that predicts x_0: `ChainSampler` translates."""
         return replace(self, prediction="epsilon") if self.prediction == "sample" else self
 
     def translated(self, prediction: Prediction, output: Tensor, x: Tensor, index: int) -> Tensor:
@@ -165,22 +163,48 @@ def _classifier_term(generator: DiffusionGenerator, x_t: Tensor, t: Tensor, grad
     return factor * gradient
 
 
-def run_chain(
-    generator: Generator, scheduler: Any, chain: Chain, step: Step, network: Network, noise: PromptNoise,
-    progress: Progress | None,
-) -> Tensor:  # fmt: skip
-    """Images, from x_T ~ N(0, I) down the chain; `scheduler` was made with the chain's settings."""
-    assert isinstance(generator, DiffusionGenerator)
-    scheduler.set_timesteps(len(chain.times))
-    x = noise.start("x_T", generator.noise_shape)
-    if scheduler.init_noise_sigma != 1:  # it works on x_t / alpha, whose noise is of sigma / alpha
-        x = x * (float(scheduler.init_noise_sigma) ** 2 + 1) ** 0.5
-    random = noise.generators("chain", 0)  # one an image, read on from step to step
-    for number, timestep in enumerate(scheduler.timesteps):
-        index = int(timestep)
-        unit = scheduler.scale_model_input(x, timestep)
-        output = network(unit if chain.norms[index] == 1 else unit * chain.norms[index], chain.times[index])
-        x = step(scheduler, chain.translated(generator.prediction, output, unit, index), timestep, x, random)
-        if progress:
-            progress(number + 1, len(scheduler.timesteps))
-    return generator.decode(x)
+class ChainSampler(Sampler):
+    """A sampler that is a scheduler of diffusers and the way to call one step of it."""
+
+    families = ("diffusion",)
+    config: DiffusionSamplerConfig
+
+    @abstractmethod
+    def scheduler(self, chain: Chain) -> Any:
+        """The scheduler, made with the chain's settings."""
+
+    @abstractmethod
+    def step(self, scheduler: Any, output: Tensor, t: Tensor, x_t: Tensor, random: list[torch.Generator]) -> Tensor:
+        """x_{t-1}, from the prediction at the scheduler's own timestep t; `random` has one generator an image."""
+
+    def chain(self, generator: Generator) -> Chain:
+        return chain_of(generator, self.config)
+
+    def sample(
+        self,
+        generator: Generator,
+        text: TextFeatures,
+        noise: PromptNoise,
+        null: TextFeatures | None = None,
+        *,
+        guide: Guide | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Images, from x_T ~ N(0, I) down the chain."""
+        assert isinstance(generator, DiffusionGenerator)
+        chain = self.chain(generator)
+        scheduler, network = self.scheduler(chain), guided(generator, text, null, self.config, guide)
+        scheduler.set_timesteps(len(chain.times))
+        x = noise.start("x_T", generator.noise_shape)
+        if scheduler.init_noise_sigma != 1:  # it works on x_t / alpha, whose noise is of sigma / alpha
+            x = x * (float(scheduler.init_noise_sigma) ** 2 + 1) ** 0.5
+        random = noise.generators("chain", 0)  # one an image, read on from step to step
+        for number, timestep in enumerate(scheduler.timesteps):
+            index = int(timestep)
+            unit = scheduler.scale_model_input(x, timestep)
+            output = network(unit if chain.norms[index] == 1 else unit * chain.norms[index], chain.times[index])
+            translated = chain.translated(generator.prediction, output, unit, index)
+            x = self.step(scheduler, translated, timestep, x, random)
+            if progress:
+                progress(number + 1, len(scheduler.timesteps))
+        return generator.decode(x)

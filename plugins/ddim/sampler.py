@@ -9,40 +9,24 @@ from diffusers import DDIMInverseScheduler, DDIMScheduler
 from torch import Tensor
 
 from t2i.core.generator import DiffusionGenerator, Generator
-from t2i.core.noise import PromptNoise
-from t2i.core.sampler import Guide, Progress, Sampler
 from t2i.core.text import TextFeatures
-from t2i.plugins.common.diffusion import chain_of, guided, run_chain
+from t2i.plugins.common.diffusion import Chain, ChainSampler, chain_of, guided
 from t2i.plugins.ddim.config import DDIMConfig
 
 
-class DDIMSampler(Sampler):
+class DDIMSampler(ChainSampler):
     """x_{t-1} = sqrt(abar_{t-1}) x0^ + sqrt(1 - abar_{t-1} - sigma_t^2) eps^ + sigma_t eps, over a subsequence of the
     schedule's times, with sigma_t = eta sqrt((1 - abar_{t-1}) / (1 - abar_t)) sqrt(1 - abar_t / abar_{t-1})."""
 
-    families = ("diffusion",)
     config: DDIMConfig
 
-    def sample(
-        self,
-        generator: Generator,
-        text: TextFeatures,
-        noise: PromptNoise,
-        null: TextFeatures | None = None,
-        *,
-        guide: Guide | None = None,
-        progress: Progress | None = None,
-    ) -> Tensor:
-        config = self.config
-        chain = chain_of(generator, config)
-        scheduler = DDIMScheduler(**chain.settings, clip_sample=False, set_alpha_to_one=True)
+    def scheduler(self, chain: Chain) -> Any:
+        return DDIMScheduler(**chain.settings, clip_sample=False, set_alpha_to_one=True)
 
-        def step(scheduler: Any, output: Tensor, t: Tensor, x_t: Tensor, random: list[torch.Generator]) -> Tensor:
-            x: Tensor = scheduler.step(output, int(t), x_t, eta=config.eta, generator=random, return_dict=False)[0]
-            return x
-
-        network = guided(generator, text, null, config, guide)
-        return run_chain(generator, scheduler, chain, step, network, noise, progress)
+    def step(self, scheduler: Any, output: Tensor, t: Tensor, x_t: Tensor, random: list[torch.Generator]) -> Tensor:
+        eta = self.config.eta
+        x: Tensor = scheduler.step(output, int(t), x_t, eta=eta, generator=random, return_dict=False)[0]
+        return x
 
     def invert(
         self, generator: Generator, images: Tensor, text: TextFeatures, null: TextFeatures | None = None

@@ -12,16 +12,12 @@ from torch.optim import Adam
 from t2i.core.generator import Generator
 from t2i.core.text import TextEncoder
 from t2i.core.trainer import Batch, Engine, Losses, Stage, Trainer
+from t2i.plugins.common.conditioning import kl_loss
 from t2i.plugins.common.denoising import DenoisingTrainer
 from t2i.plugins.ldm.config import LDMConfig
 from t2i.plugins.ldm.networks import LDMGenerator
 
 MEASURED = 512  # pictures whose latents are measured
-
-
-def kl_loss(mean: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mean, exp logvar) || N(0, I)), averaged over all latent values."""
-    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
 
 
 def stages(config: LDMConfig, text_encoder: TextEncoder) -> Sequence[Stage]:

@@ -18,45 +18,31 @@ from diffusers import (
 from torch import Tensor
 
 from t2i.core.generator import Generator
-from t2i.core.noise import PromptNoise
-from t2i.core.sampler import Guide, Progress, Sampler
-from t2i.core.text import TextFeatures
-from t2i.plugins.common.diffusion import chain_of, guided, run_chain
+from t2i.plugins.common.diffusion import Chain, ChainSampler
 from t2i.plugins.schedulers.config import SchedulerConfig
 
 
-class SchedulerSampler(Sampler):
+class SchedulerSampler(ChainSampler):
     """Any scheduler of diffusers that ends at x_0 and visits the times it is told. random: whether its steps draw
     noise. more: its own settings."""
 
-    families = ("diffusion",)
     config: SchedulerConfig
 
     def __init__(self, config: SchedulerConfig, scheduler: type[Any], random: bool = False, **more: Any) -> None:
         super().__init__(config)
         self._scheduler, self._random, self._more = scheduler, random, more
 
-    def sample(
-        self,
-        generator: Generator,
-        text: TextFeatures,
-        noise: PromptNoise,
-        null: TextFeatures | None = None,
-        *,
-        guide: Guide | None = None,
-        progress: Progress | None = None,
-    ) -> Tensor:
-        chain = chain_of(generator, self.config).as_epsilon()
+    def chain(self, generator: Generator) -> Chain:
+        return super().chain(generator).as_epsilon()
+
+    def scheduler(self, chain: Chain) -> Any:
         # Of a schedule as long as the chain, "trailing" is every step, the last one first.
-        scheduler = self._scheduler(**chain.settings, timestep_spacing="trailing", **self._more)
+        return self._scheduler(**chain.settings, timestep_spacing="trailing", **self._more)
 
-        def step(scheduler: Any, output: Tensor, t: Tensor, x_t: Tensor, random: list[torch.Generator]) -> Tensor:
-            drawn = {"generator": random} if self._random else {}
-            x: Tensor = scheduler.step(output, t, x_t, return_dict=False, **drawn)[0]
-            return x
-
-        network = guided(generator, text, null, self.config, guide)
-        return run_chain(generator, scheduler, chain, step, network, noise, progress)
+    def step(self, scheduler: Any, output: Tensor, t: Tensor, x_t: Tensor, random: list[torch.Generator]) -> Tensor:
+        drawn = {"generator": random} if self._random else {}
+        x: Tensor = scheduler.step(output, t, x_t, return_dict=False, **drawn)[0]
+        return x
 
 
 euler = partial(SchedulerSampler, scheduler=EulerDiscreteScheduler)
