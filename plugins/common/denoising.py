@@ -48,6 +48,7 @@ class DenoisingTrainer(Trainer):
     def __init__(self, config: DenoisingConfig, generator: Generator, text_encoder: TextEncoder) -> None:
         assert isinstance(generator, DiffusionGenerator)
         self.config, self.generator = config, generator
+        self.encode = generator.encode
         unet = generator.get_submodule("unet")
         self.modules: dict[str, nn.Module] = {"unet": unet}
         groups: list[dict[str, Any]] = [{"params": list(unet.parameters())}]
@@ -59,7 +60,7 @@ class DenoisingTrainer(Trainer):
     def step(self, batch: Batch, engine: Engine) -> Losses:
         config, schedule, noise = self.config, self.generator.schedule, batch.noise
         with torch.no_grad():
-            z_0 = self.generator.encode(batch.images)
+            z_0 = self.generator.encode(batch.images) if batch.encoded is None else batch.encoded
         t = draw_times(schedule, config.levels, noise)
         eps = noise.normal("eps", 0, z_0.shape[1:])
         keep = noise.uniform("caption_dropout", 0, ()) >= config.caption_dropout
