@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from t2i.core.generator import DiffusionGenerator
 from t2i.core.model import Model, best_device, build
 from t2i.core.noise import PromptNoise
 from t2i.core.registry import registry
@@ -49,8 +50,8 @@ def _added(model: Model) -> float:
     null = model.text_encoder.null(DRAWN) if choice.config.guidance != 1 else None
     inside = _Inside()
     generator.forward = inside.timed(generator.forward)  # type: ignore[method-assign]
-    if hasattr(generator, "decode"):
-        generator.decode = inside.timed(generator.decode)
+    if isinstance(generator, DiffusionGenerator):
+        generator.decode = inside.timed(generator.decode)  # type: ignore[method-assign]
     started = _now()
     sampler.sample(generator, text, PromptNoise(0, tuple((0, n) for n in range(DRAWN)), model.device), null)
     return (_now() - started) / inside.seconds - 1
