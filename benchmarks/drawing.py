@@ -1,23 +1,51 @@
-"""What drawing costs: seconds a picture, and what the sampler's loop adds to the network's own work."""
+"""Drawing with a clock: pictures to be scored, seconds a picture, and what the sampler's loop adds to the network's
+own work."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from t2i.core.generator import DiffusionGenerator
 from t2i.core.model import Model, best_device, build
 from t2i.core.noise import PromptNoise
 from t2i.core.registry import registry
-from t2i.core.runs import RunConfig
-from t2i.core.sampler import Sampler
+from t2i.core.runs import Choice, RunConfig
+from t2i.core.sampler import Sampler, SamplerConfig
+from t2i.core.scoring import Pictures
 from t2i.core.specs import resolve
 
 DRAWN = 32  # pictures that sampling is timed on
+
+
+@dataclass
+class Clock:
+    """Seconds spent drawing, scoring apart."""
+
+    seconds: float = 0.0
+    pictures: int = 0
+
+
+def timed(
+    model: Model, captions: Sequence[str], clock: Clock, *, n: int = 1, seed: int = 0,
+    sampler: Choice[SamplerConfig] | None = None,
+) -> Iterator[Pictures]:  # fmt: skip
+    """Pictures of the captions, on noise that depends on the caption's and the sample's number alone."""
+    batches = model.draw(captions, n=n, seed=seed, sampler=sampler)
+    while True:
+        started = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        clock.seconds += time.perf_counter() - started
+        clock.pictures += len(batch)
+        prompts = tuple(drawn.prompt for drawn in batch)
+        yield Pictures(np.stack([drawn.image for drawn in batch]), tuple(captions[p] for p in prompts), prompts)
 
 
 @dataclass(frozen=True)
@@ -49,7 +77,7 @@ def _added(model: Model) -> float:
     text = model.text_encoder.encode(captions)
     null = model.text_encoder.null(DRAWN) if choice.config.guidance != 1 else None
     inside = _Inside()
-    generator.forward = inside.timed(generator.forward)  # type: ignore[method-assign]
+    generator.forward = inside.timed(generator.forward)
     if isinstance(generator, DiffusionGenerator):
         generator.decode = inside.timed(generator.decode)  # type: ignore[method-assign]
     started = _now()
