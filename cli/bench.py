@@ -93,7 +93,8 @@ def _names(text: str | None, option: str = "models") -> list[str] | None:
         return None
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise UserError(f"--{option}: name at least one {option.removesuffix('s')}" + ", or 'all'" * (option == "models"))
+        every = ", or 'all'" if option == "models" else ""
+        raise UserError(f"--{option}: name at least one {option.removesuffix('s')}{every}")
     return names
 
 
