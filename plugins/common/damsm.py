@@ -2,7 +2,7 @@
 and captions match, word by region and sentence by picture, the losses that follow, and its training.
 
 Letters are the paper's: e words, v regions, s their similarities, alpha attention, c contexts, R scores, Q a picture,
-D a caption. Where the paper's text and the authors' code differ, the code's form is used: see plugins/attngan/README.md.
+D a caption. Where the paper's text and the authors' code differ, it is the code's form: see plugins/attngan/README.md.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from t2i.core.trainer import Batch, Engine, Losses, Trainer
 from t2i.plugins.common.legacy import read_plain_pickle, renamed, without_prefix
 from t2i.plugins.common.settings import DamsmTraining, Smoothing
 
+TINY = 1e-8  # the smallest product of norms that is divided by
+
 
 class Seen(NamedTuple):
     """What an image encoder makes of B pictures. regions: (B, Dw, N), as wide as words. code: (B, D), as sentences."""
@@ -35,13 +37,15 @@ class Seen(NamedTuple):
 
 
 def word_scores(regions: Tensor, words: Tensor, mask: Tensor, gamma1: float, gamma2: float) -> Tensor:
-    """R(Q_i, D_j) (B, C) of pictures by their regions (B, Dw, N) and captions by their words (C, L, Dw), mask (C, L)."""
+    """R(Q_i, D_j) (B, C) of pictures by their regions (B, Dw, N) and captions by their words (C, L, Dw), with mask."""
     e, v, padding = words, regions, ~mask
     s = torch.einsum("cld,bdn->bcln", e, v)  # equation 7
-    s = s.masked_fill(padding[:, :, None], -torch.inf).softmax(2)  # 8: over the words, for each region
-    alpha = (gamma1 * s).softmax(3)  # 9: over the regions, for each word
-    c = torch.einsum("bcln,bdn->bcld", alpha, v)
-    cosine = F.cosine_similarity(e, c, dim=3)
+    normed = s.masked_fill(padding[:, :, None], -torch.inf).softmax(2)  # 8: over the words, for each region
+    alpha = (gamma1 * normed).softmax(3)  # 9: over the regions, for each word
+    # Contexts c = sum_n alpha_n v_n are needed for <e, c> and |c| only, and both follow from products that are smaller.
+    dot = (alpha * s).sum(3)
+    squared = (torch.einsum("bcln,bnm->bclm", alpha, v.transpose(1, 2) @ v) * alpha).sum(3)
+    cosine = dot / (e.norm(dim=2) * squared.clamp_min(0).sqrt()).clamp_min(TINY)
     return (gamma2 * cosine).masked_fill(padding, -torch.inf).logsumexp(2)  # 10, without its root
 
 

@@ -1,0 +1,87 @@
+"""Weights that AttnGAN's authors released, under our names: `t2i import`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from t2i.core.config import Config
+from t2i.core.errors import UserError
+from t2i.core.model import Model, load_state
+from t2i.core.registry import registry
+from t2i.core.runs import Choice, RunConfig
+from t2i.core.specs import resolve
+from t2i.core.text import TextEncoder
+from t2i.plugins.attngan.config import AttnGANConfig
+from t2i.plugins.attngan.networks import AttnGANGenerator
+from t2i.plugins.common.damsm import lstm_state, pickled_vocabulary
+from t2i.plugins.common.image_encoder import authors_state, counted
+from t2i.plugins.common.legacy import read_legacy, renamed, state_dict, without_prefix
+
+# What each of the authors' files is known by: a tensor that only it holds.
+MARKS = {"generator": "ca_net.fc.weight", "text encoder": "rnn.weight_ih_l0", "image encoder": "emb_features.weight"}
+NAMES = {
+    "generator": "netG*.pth or *_AttnGAN2.pth",
+    "text encoder": "text_encoder*.pth",
+    "vocabulary": "captions.pickle",
+}
+NETWORK = [
+    (r"^ca_net\.fc\.", "augment.linear."),
+    (r"^h_net1\.fc\.0\.", "first.linear."),
+    (r"^h_net1\.fc\.1\.", "first.norm."),
+    *((rf"^h_net1\.upsample{i + 1}\.", f"first.ups.{i}.") for i in range(4)),
+    *((rf"^h_net{i + 2}\.", f"next.{i}.") for i in range(2)),
+    (r"\.att\.conv_context\.", ".attention.project."),
+    (r"\.upsample\.", ".up."),
+    *((rf"^img_net{i + 1}\.img\.0\.", f"to_rgb.{i}.") for i in range(3)),
+]
+S16 = {0: "0.0", 2: "1.0", 3: "1.1", 5: "2.0", 6: "2.1", 8: "3.0", 9: "3.1"}  # layers of the four halvings
+DISCRIMINATOR = [
+    *((rf"^img_code_s16\.{theirs}\.", f"layers.{ours}.") for theirs, ours in S16.items()),
+    (r"^img_code_s32\.", "layers.4."),
+    (r"^img_code_s64\.", "layers.5."),
+    (r"^img_code_s32_1\.", "layers.5."),
+    (r"^img_code_s64_1\.", "layers.6."),
+    (r"^img_code_s64_2\.", "layers.7."),
+    (r"^UNCOND_DNET\.outlogits\.0\.", "unconditional.score."),
+    (r"^COND_DNET\.outlogits\.0\.", "conditional.score."),
+    (r"^COND_DNET\.jointConv\.", "conditional.joint."),
+]
+
+
+def network_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The authors' G_NET state dict under the names of `Network`."""
+    ours = renamed(without_prefix(state, "module."), NETWORK)
+    return {name: t.flatten(1) if name.endswith("attention.project.weight") else t for name, t in ours.items()}
+
+
+def discriminator_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of the authors' D_NET64, D_NET128 or D_NET256 (netD0.pth to netD2.pth) under the names of
+    `Discriminator`. Their scores are sigmoids of our logits."""
+    return renamed(without_prefix(state, "module."), DISCRIMINATOR)
+
+
+def load(config: RunConfig, files: Sequence[Path]) -> Model:
+    """The model in the authors' files: generator, text encoder and captions.pickle, in any order, and the image encoder
+    if it is there, without which the model can be drawn from but its DAMSM is gone.
+
+    UserError if one is missing, is none of these, or does not fit the preset.
+    """
+    found = _recognised(files)
+    for kind, name in NAMES.items():
+        if kind not in found:
+            raise UserError(f"attngan: no {kind} among the files: add the authors' {name}")
+    encoder = _text_encoder(config, found)
+    settings = config.settings
+    assert isinstance(settings, AttnGANConfig)
+    pictures = "inception" if "image encoder" in found else "none"
+    image_encoder = settings.image_encoder.model_copy(update={"kind": pictures, "inception": None, "weights": None})
+    settings = settings.model_copy(update={"image_encoder": image_encoder})
+    generator = AttnGANGenerator(settings, encoder.shape)
+    _load(generator.network, found, "generator", network_state)
+    if generator.image_encoder is not None:
+        _load(generator.image_encoder, found, "image encoder", authors_state)
+    return Model(replace(config, settings=settings, encoder=_choice(encoder)), generator, encoder)
