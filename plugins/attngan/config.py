@@ -62,8 +62,8 @@ class AttnGANConfig(ModelConfig):
     def presets(cls) -> Mapping[str, Preset]:
         return {
             "tiny": Preset(_TINY, encoder=("damsm", {"embedding": 128, "width": 128})),
-            "cub": Preset(_CUB, encoder=("damsm", {"max_words": 18})),
-            "coco": Preset(_COCO, encoder=("damsm", {"max_words": 15})),
+            "cub": Preset(_CUB, data=("cub", {}), encoder=("damsm", {"max_words": 18})),
+            "coco": Preset(_COCO, data=("coco", {}), encoder=("damsm", {"max_words": 15})),
         }
 
 

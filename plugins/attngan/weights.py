@@ -11,23 +11,22 @@ from torch import Tensor
 from t2i.core.config import Config
 from t2i.core.errors import UserError
 from t2i.core.model import Model, load_state
-from t2i.core.registry import registry
-from t2i.core.runs import Choice, RunConfig
-from t2i.core.specs import resolve
-from t2i.core.text import TextEncoder
+from t2i.core.runs import RunConfig
 from t2i.plugins.attngan.config import AttnGANConfig
 from t2i.plugins.attngan.networks import AttnGANGenerator
-from t2i.plugins.common.damsm import lstm_state, pickled_vocabulary
+from t2i.plugins.common.damsm import authors_encoder, pickled_vocabulary
 from t2i.plugins.common.image_encoder import authors_state, counted
 from t2i.plugins.common.legacy import read_legacy, renamed, state_dict, without_prefix
+from t2i.plugins.common.settings import ImageEncoderConfig
 
 # What each of the authors' files is known by: a tensor that only it holds.
 MARKS = {"generator": "ca_net.fc.weight", "text encoder": "rnn.weight_ih_l0", "image encoder": "emb_features.weight"}
-NAMES = {
+NEEDED = {
     "generator": "netG*.pth or *_AttnGAN2.pth",
     "text encoder": "text_encoder*.pth",
     "vocabulary": "captions.pickle",
 }
+PICKLES = (".pickle", ".pkl")
 NETWORK = [
     (r"^ca_net\.fc\.", "augment.linear."),
     (r"^h_net1\.fc\.0\.", "first.linear."),
@@ -66,22 +65,43 @@ def discriminator_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def load(config: RunConfig, files: Sequence[Path]) -> Model:
     """The model in the authors' files: generator, text encoder and captions.pickle, in any order, and the image encoder
-    if it is there, without which the model can be drawn from but its DAMSM is gone.
+    if it is there, without which the model can be drawn from all the same.
 
-    UserError if one is missing, is none of these, or does not fit the preset.
+    UserError if one is missing, given twice or none of these, or does not fit the preset.
     """
     found = _recognised(files)
-    for kind, name in NAMES.items():
+    for kind, name in NEEDED.items():
         if kind not in found:
             raise UserError(f"attngan: no {kind} among the files: add the authors' {name}")
-    encoder = _text_encoder(config, found)
-    settings = config.settings
-    assert isinstance(settings, AttnGANConfig)
-    pictures = "inception" if "image encoder" in found else "none"
-    image_encoder = settings.image_encoder.model_copy(update={"kind": pictures, "inception": None, "weights": None})
-    settings = settings.model_copy(update={"image_encoder": image_encoder})
+    settings = _completed(config.settings, "image encoder" in found)
+    path, state = found["text encoder"]
+    words = pickled_vocabulary(found["vocabulary"][0])
+    choice, encoder = authors_encoder(config.encoder, state, words, f"weights {path} with {found['vocabulary'][0]}")
     generator = AttnGANGenerator(settings, encoder.shape)
-    _load(generator.network, found, "generator", network_state)
+    path, state = found["generator"]
+    load_state(generator.network, counted(generator.network, network_state(state)), f"weights {path}")
     if generator.image_encoder is not None:
-        _load(generator.image_encoder, found, "image encoder", authors_state)
-    return Model(replace(config, settings=settings, encoder=_choice(encoder)), generator, encoder)
+        path, state = found["image encoder"]
+        load_state(generator.image_encoder, counted(generator.image_encoder, authors_state(state)), f"weights {path}")
+    return Model(replace(config, settings=settings, encoder=choice), generator, encoder)
+
+
+def _completed(settings: Config, with_pictures: bool) -> AttnGANConfig:
+    """The settings with the image encoder that was found, or none."""
+    assert isinstance(settings, AttnGANConfig)
+    image_encoder = ImageEncoderConfig(kind="inception" if with_pictures else "none")
+    return settings.model_copy(update={"image_encoder": image_encoder})
+
+
+def _recognised(files: Sequence[Path]) -> dict[str, tuple[Path, dict[str, Tensor]]]:
+    """The files by what they are, with their tensors (none of the vocabulary's, which alone is a plain pickle)."""
+    found: dict[str, tuple[Path, dict[str, Tensor]]] = {}
+    for path in files:
+        state = {} if path.suffix in PICKLES else without_prefix(state_dict(read_legacy(path), str(path)), "module.")
+        kinds = [kind for kind, mark in MARKS.items() if mark in state] if state else ["vocabulary"]
+        if not kinds:
+            raise UserError(f"attngan: {path} is none of the authors' files: {', '.join([*MARKS, 'vocabulary'])}")
+        if kinds[0] in found:
+            raise UserError(f"attngan: {path} and {found[kinds[0]][0]} both hold a {kinds[0]}: give one of them")
+        found[kinds[0]] = path, state
+    return found

@@ -7,7 +7,7 @@ D a caption. Where the paper's text and the authors' code differ, it is the code
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,12 @@ from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam
 
+from t2i.core.config import Config
 from t2i.core.errors import UserError
+from t2i.core.model import load_state
+from t2i.core.registry import registry
+from t2i.core.runs import Choice, chosen
+from t2i.core.specs import resolve
 from t2i.core.text import TextEncoder, TextFeatures
 from t2i.core.trainer import Batch, Engine, Losses, Trainer
 from t2i.plugins.common.legacy import read_plain_pickle, renamed, without_prefix
@@ -142,3 +147,16 @@ def pickled_vocabulary(path: Path) -> tuple[str, ...]:
             "give their captions.pickle"
         )
     return tuple(str(words[number]) for number in range(1, len(words)))
+
+
+def authors_encoder(
+    choice: Choice[Config], state: Mapping[str, Tensor], vocabulary: Sequence[str], where: str
+) -> tuple[Choice[Config], TextEncoder]:
+    """The authors' text encoder, frozen, from their RNN_ENCODER state dict and words; and the choice that says so.
+    choice: what else is set, if it is of a `damsm` encoder. UserError, naming `where`, if the weights do not fit."""
+    given = choice.config.model_dump() if choice.name == "damsm" else {}
+    given |= {"vocabulary": tuple(vocabulary), "frozen": True, "weights": None, "captions": None}
+    made = chosen(registry().encoders, "damsm", given, "text encoder")
+    encoder: TextEncoder = resolve(registry().encoders["damsm"].build)(made.config, None)
+    load_state(encoder, lstm_state(state), where)
+    return made, encoder
