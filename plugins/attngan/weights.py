@@ -31,6 +31,8 @@ NETWORK = [
     (r"^ca_net\.fc\.", "augment.linear."),
     (r"^h_net1\.fc\.0\.", "first.linear."),
     (r"^h_net1\.fc\.1\.", "first.norm."),
+    (r"\.(upsample\d?)\.1\.", r".\1.0."),  # theirs begin with the upsampling
+    (r"\.(upsample\d?)\.2\.", r".\1.1."),
     *((rf"^h_net1\.upsample{i + 1}\.", f"first.ups.{i}.") for i in range(4)),
     *((rf"^h_net{i + 2}\.", f"next.{i}.") for i in range(2)),
     (r"\.att\.conv_context\.", ".attention.project."),

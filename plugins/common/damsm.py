@@ -51,7 +51,8 @@ def word_scores(regions: Tensor, words: Tensor, mask: Tensor, gamma1: float, gam
     dot = (alpha * s).sum(3)
     squared = (torch.einsum("bcln,bnm->bclm", alpha, v.transpose(1, 2) @ v) * alpha).sum(3)
     cosine = dot / (e.norm(dim=2) * squared.clamp_min(0).sqrt()).clamp_min(TINY)
-    return (gamma2 * cosine).masked_fill(padding, -torch.inf).logsumexp(2)  # 10, without its root
+    scores: Tensor = (gamma2 * cosine).masked_fill(padding, -torch.inf).logsumexp(2)  # 10, without its root
+    return scores
 
 
 def sentence_scores(code: Tensor, sentence: Tensor) -> Tensor:
