@@ -70,9 +70,9 @@ class GANTrainer(Trainer):
         losses: Losses = {}
         for (name, fake), d in zip(self._named(drawn), self.discriminators, strict=True):
             real = shrunk(batch.images, fake.shape[-1])
-            losses[name] = discriminator_loss(d, real, fake.detach(), text.sentence)
+            losses[name] = discriminator_loss(d, real, fake.detach(), drawn.sentence)
             engine.update(name, losses[name])
-        fooling = [generator_loss(d, x, text.sentence) for d, x in zip(self.discriminators, drawn.images, strict=True)]
+        fooling = [generator_loss(d, x, drawn.sentence) for d, x in zip(self.discriminators, drawn.images, strict=True)]
         losses["adversarial"] = torch.stack(fooling).sum()
         losses["kl"] = kl_loss(drawn.mean, drawn.logvar)
         loss = losses["adversarial"] + losses["kl"]
