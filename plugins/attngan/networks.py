@@ -117,6 +117,7 @@ class Network(nn.Module):
         self.first = FirstStage(config)
         self.next = nn.ModuleList(NextStage(config, text.words) for _ in config.sizes[1:])
         self.to_rgb = nn.ModuleList(conv3x3(config.gf, 3) for _ in config.sizes)
+        self.apply(orthogonal)
 
     def forward(self, noise: Tensor, text: TextFeatures) -> Drawn:
         sentence = self.standard(text.sentence)
@@ -141,7 +142,6 @@ class AttnGANGenerator(OneShotGenerator):
         self.noise_shape = (config.z_dim + config.c_dim,)
         self.network = Network(config, text)
         self.image_encoder = image_encoder(config.image_encoder, config.image_size, text)
-        self.network.apply(orthogonal)
 
     def forward(self, noise: Tensor, text: TextFeatures) -> Tensor:
         drawn: Drawn = self.network(noise, text)
