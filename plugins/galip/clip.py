@@ -21,7 +21,7 @@ FOLDER = "a folder with the config.json and model.safetensors of a CLIP"
 
 
 class ClipVision(nn.Module):
-    """CLIP's vision transformer. Blocks count from 1. Maps are patch tokens (B, width, grid, grid), without the class
+    """CLIP's vision transformer. width: of its tokens. grid: of its patches, a side. Blocks count from 1. Maps are patch tokens (B, width, grid, grid), without the class
     token. Its parameters come frozen; whoever trains it says so."""
 
     mean: Tensor
@@ -36,7 +36,7 @@ class ClipVision(nn.Module):
         self.width: int = sizes.hidden_size
         self.heads: int = sizes.num_attention_heads
         self.grid = sizes.image_size // sizes.patch_size
-        self.projection: int = sizes.projection_dim
+        self.quick: bool = sizes.hidden_act == "quick_gelu"
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
@@ -123,12 +123,20 @@ class ClipVision(nn.Module):
         q, k, v = (y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in (q, k, v))
         heard = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         x = x[:, :kept] + attention.out_proj(heard)
-        out: Tensor = x + layer.mlp(layer.layer_norm2(x))
+        h = layer.mlp.fc1(layer.layer_norm2(x))
+        h = quick_gelu(h) if self.quick else layer.mlp.activation_fn(h)
+        out: Tensor = x + layer.mlp.fc2(h)
         return out
 
     def save_assets(self, folder: Path) -> None:
         """The network's sizes: the weights are among the generator's."""
         self.network.config.save_pretrained(folder)
+
+
+def quick_gelu(h: Tensor) -> Tensor:
+    """h sigmoid(1.702 h), CLIP's activation, as silu(1.702 h) / 1.702, which goes over memory half as often, forward and
+    backward. It overwrites h, which must be an output that nobody else needs."""
+    return F.silu(h.mul_(1.702)).mul_(1 / 1.702)
 
 
 def build_clip(config: ClipVisionConfig, sentence: int, assets: Path | None) -> ClipVision:

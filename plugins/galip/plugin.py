@@ -18,5 +18,6 @@ def t2i_models() -> list[ModelSpec]:
             stages="t2i.plugins.galip.training:stages",
             family="one-shot",
             presets=("tiny", "cub", "coco", "thesis"),
+            weights="t2i.plugins.galip.weights:load_weights",
         )
     ]
