@@ -1,5 +1,5 @@
-"""The image half of CLIP (Radford et al. 2021), as transformers has it, run block by block: GALIP taps it, and enters it
-behind the patch embedding."""
+"""The image half of CLIP (Radford et al. 2021), as transformers has it, run block by block: GALIP taps its blocks, and
+enters it behind the patch embedding."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ FOLDER = "a folder with the config.json and model.safetensors of a CLIP"
 
 
 class ClipVision(nn.Module):
-    """CLIP's vision transformer. width: of its tokens. grid: of its patches, a side. Blocks count from 1. Maps are patch tokens (B, width, grid, grid), without the class
-    token. Its parameters come frozen; whoever trains it says so."""
+    """CLIP's vision transformer. width: of its tokens. grid: of its patches, a side.
+
+    Blocks count from 1. Maps are patch tokens (B, width, grid, grid), without the class token. The parameters come
+    frozen; whoever trains them says so.
+    """
 
     mean: Tensor
     std: Tensor
@@ -134,8 +137,8 @@ class ClipVision(nn.Module):
 
 
 def quick_gelu(h: Tensor) -> Tensor:
-    """h sigmoid(1.702 h), CLIP's activation, as silu(1.702 h) / 1.702, which goes over memory half as often, forward and
-    backward. It overwrites h, which must be an output that nobody else needs."""
+    """h sigmoid(1.702 h), CLIP's activation, as silu(1.702 h) / 1.702, which goes over memory half as often, forward
+    and backward. It overwrites h, which must be an output that nobody else needs."""
     return F.silu(h.mul_(1.702)).mul_(1 / 1.702)
 
 
@@ -157,7 +160,7 @@ def build_clip(config: ClipVisionConfig, sentence: int, assets: Path | None) -> 
     if network.config.projection_dim != sentence:
         raise UserError(
             f"galip: sentences of {sentence} numbers cannot be compared with the {network.config.projection_dim} of "
-            f"CLIP's images: train with --encoder clip and the text half of the same CLIP (encoder.weights, clip.weights)"
+            "CLIP's images: use --encoder clip with the text half of the same CLIP (encoder.weights, clip.weights)"
         )
     return ClipVision(config, network)
 

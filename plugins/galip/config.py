@@ -110,7 +110,9 @@ class GALIPConfig(ModelConfig):
     @model_validator(mode="after")
     def _power_of_two(self) -> Self:
         if self.blocks is None and self.image_size & (self.image_size - 1):
-            raise ValueError(f"image_size ({self.image_size}) must be a power of two where 'blocks' does not say how many")
+            raise ValueError(
+                f"image_size ({self.image_size}) must be a power of two where 'blocks' does not say how many"
+            )
         return self
 
     @classmethod

@@ -139,7 +139,7 @@ class Discriminator(nn.Module):
 
 
 class QualityAssessor(nn.Module):
-    """C: Mate-D's features (B, judge_width, g, g) and sentences (B, D), once or several times -> (B,) scores of each."""
+    """C: Mate-D's features (B, judge_width, g, g) and sentences (B, D), once or several times -> (B,) scores each."""
 
     def __init__(self, config: GALIPConfig, sentence: int, grid: int) -> None:
         super().__init__()

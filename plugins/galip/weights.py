@@ -90,9 +90,7 @@ def load_generator(generator: GALIPGenerator, released: Mapping[str, Tensor], wh
     load_state(generator, {**head, **state}, f"{where}: netG")
 
 
-def load_judge(
-    network: nn.Module, rules: Sequence[tuple[str, str]], released: Mapping[str, Tensor], what: str
-) -> None:
+def load_judge(network: nn.Module, rules: Sequence[tuple[str, str]], released: Mapping[str, Tensor], what: str) -> None:
     """Puts a released netD or netC into ours, less the 1x1 shortcuts of blocks that change no channels, which the
     authors' network holds and never uses."""
     state = renamed(without_prefix(released, "module."), rules)
