@@ -131,6 +131,7 @@ _PAPER = {
     "augment": {"scale": 76 / 64, "flip": True},
     "batch_size": 16,
     "ema_decay": 0.0,
+    "channels_last": True,
     "sample_every": 5000,
     "checkpoint_every": 5000,
 }
@@ -148,9 +149,9 @@ _THESIS = {
 _TINY = {
     "image_size": 32,
     "clip": {
-        "weights": None, "image_size": 32, "patch": 4, "width": 64, "layers": 4, "heads": 4, "normalise": "once",
+        "weights": None, "image_size": 32, "patch": 4, "width": 64, "layers": 3, "heads": 4, "normalise": "once",
     },
-    "feature_blocks": (1, 2, 4),
+    "feature_blocks": (1, 3),
     "prompt_blocks": (2, 3),
     "nf": 16,
     "z_dim": 32,
@@ -164,7 +165,7 @@ _TINY = {
     "steps": 3000,
     "lr_g": 4e-4,
     "lr_d": 8e-4,
-    "text_share": 0.2,
+    "text_share": 0.12,
     "start_from_text": True,
     "fusion_gain": 1.0,
     "residual_gain": 1.0,
@@ -172,4 +173,5 @@ _TINY = {
     "lr_schedule": "linear",
     "lr_floor": 0.1,
     "warmup": 50,
+    "channels_last": True,
 }  # fmt: skip
