@@ -425,7 +425,7 @@ def test_is_registered_with_its_presets():
 
 @pytest.mark.parametrize("preset", ["cub", "coco", "thesis"])
 def test_paper_presets_are_the_papers(preset):
-    run = resolve("galip", preset=preset)
+    run = resolve("galip", preset=preset, data_needed=False)
     settings = run.settings
     assert (run.encoder.name, run.encoder.config.weights) == ("clip", settings.clip.weights)
     assert (settings.nf, settings.z_dim, settings.similarity) == (64, 100, 4)
