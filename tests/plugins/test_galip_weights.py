@@ -1,11 +1,18 @@
 """Import of GALIP's released weights, held by a functional reference of the authors' networks under their names."""
 
+import shutil
+
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from t2i.core import load
 from t2i.core.errors import UserError
+from t2i.core.images import to_bytes
+from t2i.core.importing import import_weights
+from t2i.core.noise import PromptNoise
 from t2i.core.registry import registry
 from t2i.core.runs import resolve
 from t2i.core.specs import resolve as resolve_path
@@ -16,10 +23,10 @@ from t2i.plugins.galip.weights import ASSESSOR, JUDGE, load_judge, load_weights
 
 WIDTH, HEADS, LAYERS, GRID, E, Z, NF, BRIDGE, MIDDLE = 8, 2, 4, 4, 12, 6, 2, 4, 3
 SETS = [
-    "image_size=16", "data.image_size=24", "last_size=14", f"nf={NF}", f"z_dim={Z}", f"bridge_width={BRIDGE}", f"bridge_middle={MIDDLE}",
-    "bridge_blocks=2", "judge_width=6", "assessor_width=5", "feature_blocks=[1,2,4]", "prompt_blocks=[2,3]",
-    f"encoder.width={E}", "encoder.heads=2", "encoder.vocabulary=[red,circle]", "start_from_text=false",
-    "clip.normalise=twice",
+    "image_size=16", "data.image_size=24", "last_size=14", f"nf={NF}", f"z_dim={Z}", f"bridge_width={BRIDGE}",
+    f"bridge_middle={MIDDLE}", "bridge_blocks=2", "judge_width=6", "assessor_width=5", "feature_blocks=[1,2,4]",
+    "prompt_blocks=[2,3]", f"encoder.width={E}", "encoder.heads=2", "encoder.vocabulary=[red,circle]",
+    "start_from_text=false", "clip.normalise=twice",
 ]  # fmt: skip
 
 
@@ -233,6 +240,20 @@ def test_the_head_of_clip_stays_and_half_precision_is_read(config, released, tmp
     name = "mapping.CLIP_ViT.transformer.resblocks.1.attn.in_proj_weight"
     loaded = model.generator.clip.layers[1].self_attn.k_proj.weight
     assert torch.equal(loaded, released["netG"][name][WIDTH : 2 * WIDTH].float())
+
+
+def test_an_imported_run_draws_when_clips_folder_is_gone(config, released, tmp_path):
+    folder = tmp_path / "clip"
+    shutil.copytree(config.settings.clip.weights, folder)
+    files = written(tmp_path / "x.pth", released)
+    run = import_weights("galip", files, tmp_path / "run", preset="tiny", sets=[*SETS, f"clip.weights={folder}"])
+    shutil.rmtree(folder)
+    model = load(run.path, "cpu")
+    (image,) = model.sample(["red circle"], seed=4)
+    z = PromptNoise(4, ((0, 0),)).normal("z", 0, (Z,))
+    e = model.text_encoder.encode(["red circle"]).sentence.detach()
+    expected = to_bytes(net_g(released["netG"], z, e))[0]
+    assert np.abs(np.asarray(image, int) - expected).max() <= 1
 
 
 def test_what_does_not_fit_is_refused_naming_it(config, released, tmp_path):
