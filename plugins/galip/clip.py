@@ -33,12 +33,13 @@ class ClipVision(nn.Module):
     def __init__(self, config: ClipVisionConfig, network: CLIPVisionModelWithProjection) -> None:
         super().__init__()
         self.config = config
-        self.network = network.float().requires_grad_(False)
-        sizes = network.config
+        inner: Any = network  # transformers' types know little of what is inside
+        self.network: Any = inner.float().requires_grad_(False)
+        sizes = inner.config
         self.image_size: int = sizes.image_size
         self.width: int = sizes.hidden_size
         self.heads: int = sizes.num_attention_heads
-        self.grid = sizes.image_size // sizes.patch_size
+        self.grid: int = sizes.image_size // sizes.patch_size
         self.quick: bool = sizes.hidden_act == "quick_gelu"
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
@@ -76,8 +77,7 @@ class ClipVision(nn.Module):
         return self._map(x)
 
     def _patches(self, images: Tensor) -> Tensor:
-        embed = self.network.vision_model.embeddings.patch_embedding
-        patches: Tensor = embed(self._normalised(images))
+        patches: Tensor = self.network.vision_model.embeddings.patch_embedding(self._normalised(images))
         return patches
 
     def _normalised(self, images: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class ClipVision(nn.Module):
         return tokens
 
     def _map(self, x: Tensor) -> Tensor:
-        return x[:, 1:].transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        return x[:, 1:].transpose(1, 2).view(len(x), self.width, self.grid, self.grid)
 
     def _watched(self, patches: Tensor, blocks: Sequence[int], last: int) -> tuple[list[Tensor], Tensor]:
         """Runs blocks 1 to `last`: the maps of `blocks`, and the last block's tokens. Of CLIP's own last block only
@@ -119,7 +119,7 @@ class ClipVision(nn.Module):
         beside (B, P, width): tokens that are attended to, and dropped: as their own outputs are not wanted, they need
         no queries. kept: only so many tokens, the first ones, go on.
         """
-        layer = self.layers[number - 1]
+        layer: Any = self.layers[number - 1]
         attention, h = layer.self_attn, layer.layer_norm1(x)
         context = h if beside is None else torch.cat([h, layer.layer_norm1(beside)], 1)
         q, k, v = attention.q_proj(h[:, :kept]), attention.k_proj(context), attention.v_proj(context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -117,7 +117,7 @@ class GALIPConfig(ModelConfig):
 
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
-        clip = ("clip", {})
+        clip: tuple[str, Mapping[str, Any]] = ("clip", {})
         return {
             "tiny": Preset(_TINY, encoder=("words", {"layers": 1, "width": 64})),
             "cub": Preset({**_PAPER, "steps": 830_000}, ("cub", {}), clip),  # 1,500 epochs of 8,855 pictures

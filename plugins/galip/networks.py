@@ -150,7 +150,7 @@ class QualityAssessor(nn.Module):
     def forward(self, features: Tensor, *sentences: Tensor) -> tuple[Tensor, ...]:
         """A sentence is the same at every place, so that its part of the convolution is a linear map; the pictures'
         part is the same for all sentences."""
-        picture, word = self.joint.weight.split([self.features, self.joint.in_channels - self.features], 1)
+        picture, word = self.joint.weight[:, : self.features], self.joint.weight[:, self.features :]
         seen, map_of = F.conv2d(features, picture), word.sum((2, 3))
         hidden = (F.leaky_relu(seen + F.linear(e, map_of)[..., None, None], 0.2) for e in sentences)
         return tuple(self.score(h).flatten() for h in hidden)
