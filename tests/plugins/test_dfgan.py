@@ -231,19 +231,6 @@ def test_is_registered_with_its_presets():
     assert set(resolve_path(spec.config).presets()) == set(spec.presets)
 
 
-def test_settings_can_express_the_papers_presets():
-    """What `cub` and `coco` will say: the defaults at 256 pixels, random crops of 76/64, flips, truncation 0.88."""
-    paper = resolve(
-        "dfgan",
-        sets=[
-            "image_size=256", "nf=32", "z_dim=100", "lr_g=1e-4", "lr_d=4e-4", "start_from_text=false", "fusion_gain=0",
-            "residual_gain=0", "augment.scale=1.1875", "augment.flip=true", "sampler.truncation=0.88",
-        ],
-    )  # fmt: skip
-    assert paper.data.config.image_size == 304
-    assert paper.sampler.config.truncation == 0.88
-
-
 def test_trains_saves_and_draws(tmp_path):
     from t2i.core import load
     from t2i.core.engine import train
