@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from t2i.core.generator import Generator
 from t2i.core.text import TextEncoder
-from t2i.core.trainer import Batch, Engine, Losses, Trainer
+from t2i.core.trainer import Batch, Engine, Losses, Stage, Trainer
+from t2i.plugins.common.settings import TextPretraining
 
 
 def info_nce(logits: Tensor) -> Tensor:
@@ -76,3 +78,17 @@ class ContrastiveTrainer(Trainer):
         """Each picture beside the one of the batch that its caption finds."""
         found = self.matcher(batch.images, batch.text.sentence).argmax(0)
         return torch.stack([batch.images, batch.images[found]], dim=1).flatten(0, 1)
+
+
+def text_stages(config: TextPretraining, text_encoder: TextEncoder) -> list[Stage]:
+    """The stage in which a trainable encoder is pretrained; none where it is frozen. Later stages freeze the encoder by
+    leaving it out, and share 1 - config.text_share of the budget."""
+    if not text_encoder.trainable:
+        return []
+
+    def trainer(generator: Generator, encoder: TextEncoder) -> Trainer:
+        return ContrastiveTrainer(
+            encoder, config.image_size, config.matcher_width, lr=config.matcher_lr, lr_text=config.text_lr
+        )
+
+    return [Stage("text", config.text_share, trainer)]
