@@ -21,7 +21,8 @@ class StackGANConfig(TextPretraining):
     stages: 2; or 1: stage I alone, whose pictures are then the model's (of image_size).
     upscale: side of stage II's pictures over that of stage I's.
     lr_g, lr_d, beta1, beta2: of Adam. kl: weight of the KL term (lambda).
-    stage1_share: stage I's part of the steps that the two stages share. stage1_batch: its batch size (None: batch_size).
+    stage1_share: stage I's part of what the two stages have of the budget. stage1_batch: its batch size (None:
+    batch_size).
     halvings: how often the learning rates are halved in stage I and in stage II, where lr_schedule is "halving".
     """
 
