@@ -66,8 +66,8 @@ class StackGANConfig(TextPretraining):
     def presets(cls) -> Mapping[str, Preset]:
         return {
             "tiny": Preset(_TINY, encoder=("words", {"layers": 1})),
-            "cub": Preset(_CUB, data=("cub", {}), encoder=("char-cnn-rnn", {})),
             "coco": Preset(_COCO, data=("coco", {}), encoder=("char-cnn-rnn", {})),
+            "cub": Preset(_CUB, data=("cub", {}), encoder=("char-cnn-rnn", {})),
         }
 
 

@@ -18,6 +18,6 @@ def t2i_models() -> list[ModelSpec]:
             stages="t2i.plugins.stackgan.training:stages",
             weights="t2i.plugins.stackgan.weights:load",
             family="one-shot",
-            presets=("tiny", "cub", "coco"),
+            presets=("tiny", "coco", "cub"),
         )
     ]
