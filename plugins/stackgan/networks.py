@@ -137,16 +137,14 @@ class StackGANGenerator(OneShotGenerator):
 
     def split(self, noise: Tensor) -> tuple[Tensor, ...]:
         """noise (B, *noise_shape) -> z (B, z_dim), then eps (B, c_dim) of each stage."""
-        return noise.split(self.parts, dim=1)
+        return torch.split(noise, self.parts, dim=1)
 
     def forward(self, noise: Tensor, text: TextFeatures) -> Tensor:
         z, *eps = self.split(noise)
-        images = self.first(z, eps[0], text.sentence).images
-        if self.second is None:
-            return images
-        if not self.refines:
-            return F.interpolate(images, size=self.image_size)
-        return self.second(images, eps[1], text.sentence).images
+        images: Tensor = self.first(z, eps[0], text.sentence).images
+        if self.second is not None and self.refines:
+            images = self.second(images, eps[1], text.sentence).images
+        return F.interpolate(images, size=self.image_size)  # changes nothing that has this size
 
 
 class Discriminator(nn.Module):
