@@ -13,7 +13,7 @@ from t2i.core.errors import UserError
 from t2i.core.model import load_state
 from t2i.core.text import TextEncoder, TextFeatures, TextShape
 from t2i.plugins.charcnn.config import ALPHABET, LENGTH, CharCnnRnnConfig
-from t2i.plugins.common.legacy import read_legacy, renamed, without_prefix
+from t2i.plugins.common.legacy import read_legacy, renamed, state_dict, without_prefix
 
 WIDTH = 1024  # of the sentence vector
 WHAT = "text encoder 'char-cnn-rnn'"
@@ -125,7 +125,7 @@ def build(config: CharCnnRnnConfig, assets: Path | None) -> CharCnnRnnEncoder:
 def load_weights(network: CharCnnRnn, config: CharCnnRnnConfig) -> None:
     """The state dict that ports of the authors' Torch 7 file to PyTorch give: conv1 ... conv3, rnn.*, emb_proj."""
     path = Path(str(config.weights)).expanduser()
-    state = without_prefix(read_legacy(path), "module.")
+    state = without_prefix(state_dict(read_legacy(path), str(path)), "module.")
     gated = any(".i2h_update." in name for name in state)
     if "conv3.weight" in state and (
         gated != (config.recurrence == "gru") or len(state["conv3.weight"]) != config.width

@@ -44,7 +44,24 @@ class DFGANConfig(TextPretraining):
 
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
-        return {"tiny": Preset(_TINY, encoder=("words", {"layers": 1}))}
+        return {
+            "tiny": Preset(_TINY, encoder=("words", {"layers": 1})),
+            "cub": _paper("cub", steps=359_000),  # 1,300 epochs of 8,855 pictures
+            "coco": _paper("coco", steps=776_000),  # 300 epochs of 82,783 pictures
+        }
+
+
+def _paper(data: str, steps: int) -> Preset:
+    """The paper's settings, and its authors' where it leaves them open: no averaged weights, truncation 0.88."""
+    settings = {
+        "image_size": 256,
+        "augment": {"scale": 76 / 64, "flip": True},
+        "ema_decay": 0.0,
+        "steps": steps,
+        "sample_every": 5000,
+        "checkpoint_every": 5000,
+    }
+    return Preset(settings, (data, {}), encoder=("damsm", {"max_words": 18}), sampler=("direct", {"truncation": 0.88}))
 
 
 _TINY = {

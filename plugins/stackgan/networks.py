@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from t2i.core.generator import OneShotGenerator
 from t2i.core.text import TextFeatures, TextShape
 from t2i.plugins.common.conditioning import ConditioningAugmentation
+from t2i.plugins.common.upsampling import UpConv3x3
 from t2i.plugins.stackgan.config import START, StackGANConfig
 
 
@@ -34,16 +35,14 @@ def _conv3x3(c_in: int, c_out: int) -> nn.Conv2d:
     return nn.Conv2d(c_in, c_out, 3, padding=1, bias=False)
 
 
-def _conv_block(c_in: int, c_out: int) -> list[nn.Module]:
-    return [_conv3x3(c_in, c_out), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
+def _normed(convolution: nn.Conv2d) -> list[nn.Module]:
+    return [convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU(inplace=True)]
 
 
 def _up_blocks(c: int, n: int) -> nn.Sequential:
     """n times twice the size and half the channels."""
     channels = [c // 2**i for i in range(n + 1)]
-    return nn.Sequential(
-        *(nn.Sequential(nn.Upsample(scale_factor=2), *_conv_block(*pair)) for pair in pairwise(channels))
-    )
+    return nn.Sequential(*(nn.Sequential(*_normed(UpConv3x3(*pair))) for pair in pairwise(channels)))
 
 
 def _initialise(module: nn.Module) -> None:
@@ -80,7 +79,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, c: int) -> None:
         super().__init__()
-        self.block = nn.Sequential(*_conv_block(c, c), _conv3x3(c, c), nn.BatchNorm2d(c))
+        self.block = nn.Sequential(*_normed(_conv3x3(c, c)), _conv3x3(c, c), nn.BatchNorm2d(c))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.block(x))
@@ -97,7 +96,7 @@ class StageTwo(nn.Module):
         gf, c = config.gf, config.c_dim
         self.augment = ConditioningAugmentation(sentence, c)
         self.encoder = nn.Sequential(_conv3x3(3, gf), nn.ReLU(inplace=True), *_halving(gf), *_halving(2 * gf))
-        self.joint = nn.Sequential(*_conv_block(4 * gf + c, 4 * gf))
+        self.joint = nn.Sequential(*_normed(_conv3x3(4 * gf + c, 4 * gf)))
         self.residuals = nn.Sequential(*(ResidualBlock(4 * gf) for _ in range(config.residuals)))
         n = doublings(1, 4 * config.upscale)
         self.blocks = _up_blocks(4 * gf, n)
@@ -112,7 +111,7 @@ class StageTwo(nn.Module):
 
 def _halving(c: int) -> list[nn.Module]:
     """Half the size and twice the channels."""
-    return [nn.Conv2d(c, 2 * c, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(2 * c), nn.ReLU(inplace=True)]
+    return _normed(nn.Conv2d(c, 2 * c, 4, stride=2, padding=1, bias=False))
 
 
 class StackGANGenerator(OneShotGenerator):

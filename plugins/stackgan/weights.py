@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from t2i.core.errors import UserError
 from t2i.core.model import Model, build, load_state, owned_tensors
 from t2i.core.runs import RunConfig
-from t2i.plugins.common.legacy import read_legacy, renamed
+from t2i.plugins.common.legacy import read_legacy, renamed, state_dict
 from t2i.plugins.stackgan.config import StackGANConfig
 from t2i.plugins.stackgan.networks import StackGANGenerator
 
@@ -21,7 +21,8 @@ OWN_NAMES = (
     (r"\bfc\.(?=\d)", "start."),
     (r"\bhr_joint\b", "joint"),
     (r"\bresidual\b", "residuals"),
-    *((rf"\bupsample{n}\b", f"blocks.{n - 1}") for n in range(1, 9)),
+    # Their first layer of an up-block is the upsampling, which ours has in its convolution.
+    *((rf"\bupsample{n}\.{layer}\b", f"blocks.{n - 1}.{layer - 1}") for n in range(1, 9) for layer in (1, 2)),
     (r"\bimg\.0\b", "to_rgb"),
 )
 
@@ -31,7 +32,7 @@ def load(config: RunConfig, files: Sequence[Path]) -> Model:
     pictures are the small ones: `stages` and `image_size` of the configuration say so."""
     if len(files) != 1:
         raise UserError(f"stackgan: one file of weights is expected, stage I's or stage II's; {len(files)} were given")
-    state, both = translated(read_legacy(files[0]), files[0])
+    state, both = translated(state_dict(read_legacy(files[0]), str(files[0])), files[0])
     model = build(config if both else of_stage_one(config))
     generator = model.generator
     assert isinstance(generator, StackGANGenerator)
@@ -41,10 +42,10 @@ def load(config: RunConfig, files: Sequence[Path]) -> Model:
     return model
 
 
-def translated(document: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], bool]:
+def translated(state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], bool]:
     """A generator's state dict under our names, and whether it is stage II's. UserError if it is none."""
-    state = renamed(document, [(r"(^|\.)module\.", r"\1")])
-    if not any("ca_net." in name for name in state) or not all(isinstance(value, Tensor) for value in state.values()):
+    state = renamed(state, [(r"(^|\.)module\.", r"\1")])
+    if not any("ca_net." in name for name in state):
         raise UserError(f"weights {path}: no state dict of a StackGAN generator (it has no 'ca_net'): give netG_*.pth")
     both = any(name.startswith("STAGE1_G.") for name in state)
     places = [(r"^STAGE1_G\.", "first."), (r"^(?!first\.)", "second.")] if both else [(r"^", "first.")]

@@ -502,7 +502,7 @@ def test_statistics_are_those_of_the_averaged_weights_when_a_stage_ends(kind):
     trainer = trainer_of(kind)
     for module in trainer.modules.values():
         module.eval()
-    layer = trainer.network.blocks[0][2]
+    layer = trainer.network.blocks[0][1]
     means = []
     layer.register_forward_pre_hook(lambda _, x: means.append(x[0].mean((0, 2, 3))))
     with torch.no_grad():
