@@ -96,8 +96,8 @@ class CharCnnRnnEncoder(TextEncoder):
     def encode(self, captions: Sequence[str]) -> TextFeatures:
         if self.network is None:
             raise UserError(
-                f"{WHAT} has no weights: give --set encoder.weights=FILE (or encoder.train=true, to train it), "
-                "or draw from precomputed vectors with --features FILE"
+                f"{WHAT} has no weights: import or train with --set encoder.weights=FILE (or encoder.train=true, to "
+                "train it too), or draw from precomputed vectors with --features FILE"
             )
         return TextFeatures.of(sentence=self.network(self.one_hot(captions)), captions=captions)
 

@@ -23,6 +23,8 @@ class StackGANConfig(TextPretraining):
     lr_g, lr_d, beta1, beta2: of Adam. kl: weight of the KL term (lambda).
     stage1_share: stage I's part of what the two stages have of the budget. stage1_batch: its batch size (None:
     batch_size).
+    recalibrate: batches over which a stage's batch norms measure their statistics anew when it ends, with its averaged
+    weights (the authors average none, and do not).
     halvings: how often the learning rates are halved in stage I and in stage II, where lr_schedule is "halving".
     """
 
@@ -40,6 +42,7 @@ class StackGANConfig(TextPretraining):
     kl: float = Field(2.0, ge=0)
     stage1_share: float = Field(0.5, gt=0, lt=1)
     stage1_batch: int | None = Field(None, ge=2)
+    recalibrate: int = Field(0, ge=0)
     halvings: tuple[int, int] = (11, 5)
 
     @property
@@ -104,5 +107,6 @@ _TINY = {
     "steps": 4000,
     "text_share": 0.1,
     "ema_decay": 0.998,
+    "recalibrate": 16,
     "channels_last": True,
 }

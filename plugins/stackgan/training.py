@@ -21,8 +21,6 @@ from t2i.plugins.common.statistics import settled
 from t2i.plugins.stackgan.config import StackGANConfig
 from t2i.plugins.stackgan.networks import Discriminator, Drawn, Matching, Realism, StackGANGenerator
 
-SETTLING = 16  # batches over which statistics are taken when a stage ends
-
 
 class GANTrainer(Trainer):
     """What the stages share: one step of D, then one of G, on the same fake images: G runs once a step.
@@ -74,12 +72,12 @@ class GANTrainer(Trainer):
         return self.matching(real, mean), self.matching(fake, mean), self.matching(real[:-1], mean[1:])
 
     def finish(self, batches: Callable[[], Batch]) -> None:
-        """Batch norm has followed the weights as they were trained; what is drawn with from now on are their averages,
-        so its statistics are taken anew."""
-        if self.config.ema_decay:
-            with settled(self.network):
-                for _ in range(SETTLING):
-                    self.draw(batches())
+        """Measures the batch norms' statistics with the averaged weights: those at hand are of the last weights."""
+        if not self.config.recalibrate:
+            return
+        with settled(self.network):
+            for _ in range(self.config.recalibrate):
+                self.draw(batches())
 
 
 class FirstTrainer(GANTrainer):

@@ -106,7 +106,9 @@ def test_without_weights_it_is_trained_or_says_what_to_do():
     assert scratch.encode(["a", "b"]).sentence.requires_grad
     bare = build(CharCnnRnnConfig(), None)
     assert (bare.shape, bare.trainable, list(bare.parameters())) == ((1024, 1024), False, [])
-    with pytest.raises(UserError, match=r"has no weights: give --set encoder\.weights=FILE .* --features FILE"):
+    with pytest.raises(
+        UserError, match=r"has no weights: import or train with --set encoder\.weights=FILE .* --features FILE"
+    ):
         bare.encode(["a"])
 
 
