@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from t2i.core.generator import Generator
 from t2i.core.text import TextEncoder
-from t2i.core.trainer import Batch, Engine, Losses, Trainer
+from t2i.core.trainer import Batch, Engine, Losses, Stage, Trainer
+from t2i.plugins.common.settings import TextPretraining
 
 
 def info_nce(logits: Tensor) -> Tensor:
@@ -79,8 +81,14 @@ class MatchingTrainer(Trainer):
         return torch.stack([batch.images, batch.images[found]], dim=1).flatten(0, 1)
 
 
-class ContrastiveTrainer(MatchingTrainer):
-    """Trains the text encoder with a convolutional matcher, which is not kept."""
+def text_stages(config: TextPretraining, text_encoder: TextEncoder) -> list[Stage]:
+    """The stage in which a trainable encoder is pretrained; none where it is frozen. Later stages freeze the encoder by
+    leaving it out, and share 1 - config.text_share of the budget."""
+    if not text_encoder.trainable:
+        return []
 
-    def __init__(self, text_encoder: TextEncoder, image_size: int, width: int, lr: float, lr_text: float) -> None:
-        super().__init__(text_encoder, Matcher(image_size, text_encoder.shape.sentence, width), lr, lr_text)
+    def trainer(generator: Generator, encoder: TextEncoder) -> Trainer:
+        matcher = Matcher(config.image_size, encoder.shape.sentence, config.matcher_width)
+        return MatchingTrainer(encoder, matcher, lr=config.matcher_lr, lr_text=config.text_lr)
+
+    return [Stage("text", config.text_share, trainer)]

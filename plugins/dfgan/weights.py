@@ -11,8 +11,9 @@ from torch import Tensor
 
 from t2i.core.model import Model, load_state
 from t2i.core.runs import RunConfig
+from t2i.plugins.common.damsm import authors_encoder, pickled_vocabulary
 from t2i.plugins.common.legacy import renamed, state_dict, without_prefix
-from t2i.plugins.common.official import TEXT_ENCODER, VOCABULARY, Part, damsm_encoder, recognised
+from t2i.plugins.common.official import TEXT_ENCODER, VOCABULARY, Part, recognised
 from t2i.plugins.dfgan.config import DFGANConfig
 from t2i.plugins.dfgan.networks import DFGANGenerator, Discriminator, OneWayOutput, widths
 
@@ -69,7 +70,10 @@ def load(config: RunConfig, files: Sequence[Path]) -> Model:
     What is sampled is G; that D and C fit too tells that the file is what it seems.
     """
     found = recognised("dfgan", PARTS, files)
-    choice, encoder = damsm_encoder(config, found["text encoder"], found["vocabulary"])
+    text, vocabulary = found["text encoder"], found["vocabulary"].path
+    words = pickled_vocabulary(vocabulary)
+    state = state_dict(text.document, str(text.path))
+    choice, encoder = authors_encoder(config.encoder, state, words, f"{text.path} with the words of {vocabulary}")
     settings = config.settings
     assert isinstance(settings, DFGANConfig)
     checkpoint = found["checkpoint"]

@@ -298,7 +298,7 @@ def test_files_that_are_missing_double_strange_or_of_other_words_are_told(write,
     assert "image_encoder200.pth is none of the files" in refusal(tmp_path / "image_encoder200.pth")
     assert "no 'model.netG'" in refusal(*write(checkpoint={"model": {"G": 1}}))
     line = refusal(*write(vocabulary=vocabulary_file([*WORDS, "one more"])))
-    assert "captions_DAMSM.pickle) does not fit the network: embedding.weight is (5, 6), not (6, 6)" in line
+    assert "captions_DAMSM.pickle does not fit the network: embedding.weight is (5, 6), not (6, 6)" in line
     assert "does not hold the authors' four parts" in refusal(*write(vocabulary=[1, 2]))
 
 
