@@ -187,6 +187,8 @@ class Training:
         # A run that is resumed has its encoder's files with it, and needs no hub.
         assets = run.model if (run.model / "text_encoder").is_dir() else None
         self.model: Model = build(config, assets).to(accelerator.device)
+        with torch.no_grad():
+            self.model.text_encoder.encode([""])  # one that cannot, for want of weights, is refused before all else
         self.stages: Sequence[Stage] = resolve(registry().models[config.model].stages)(
             self.settings, self.model.text_encoder
         )
