@@ -30,8 +30,8 @@ def discriminator_loss(d: Discriminator, real: Tensor, fake: Tensor, sentence: T
     last having none. Each kind goes through the network by itself: its batch norms see one kind at a time."""
     x, x_fake = d(real), d(fake)
     right = judged(d.conditional(x, sentence), True)
-    wrong = judged(d.conditional(x[:-1], sentence[1:]), False)
     made = judged(d.conditional(x_fake, sentence), False)
+    wrong = judged(d.conditional(x[:-1], sentence[1:]), False)
     genuine, forged = judged(d.unconditional(x), True), judged(d.unconditional(x_fake), False)
     return (genuine + right) / 2 + (forged + made + wrong) / 3
 
