@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from t2i.cli.command import Command, LazyGroup, json_option
 from t2i.cli.output import answer, answer_json, answer_table, note
 from t2i.core.errors import T2IError
+from t2i.core.listing import described
 from t2i.core.logging import printable
-from t2i.core.registry import Loaded, registry
+from t2i.core.registry import registry
 
 if TYPE_CHECKING:
     from t2i.core.conformance.outcome import Outcome
@@ -22,6 +23,9 @@ COMMANDS = {
     "check": ("t2i.cli.plugins:check", "Check that a plugin, or a model, keeps its promises."),
     "new": ("t2i.cli.plugins:new", "Write a complete plugin package to begin with."),
 }
+
+WIDEST = 100
+"""Characters of a detail in a table: the lines below it say all."""
 
 plugins = LazyGroup(
     "plugins",
@@ -37,7 +41,7 @@ def listing(as_json: bool) -> None:
     """List the plugins: distribution, what each registers, and why one is broken."""
     loaded = registry().plugins
     if as_json:
-        answer_json([_plugin(plugin) for plugin in loaded])
+        answer_json([described(plugin) for plugin in loaded])
         return
     rows = []
     for plugin in loaded:
@@ -45,14 +49,6 @@ def listing(as_json: bool) -> None:
         state = f"BROKEN: {plugin.error}" if plugin.error else "ok"
         rows.append([plugin.origin.plugin, plugin.origin.distribution, plugin.origin.version, registers, state])
     answer_table(["name", "distribution", "version", "registers", "state"], rows)
-
-
-def _plugin(plugin: Loaded) -> dict[str, Any]:
-    origin = plugin.origin
-    return {
-        "name": origin.plugin, "distribution": origin.distribution, "version": origin.version,
-        "registers": plugin.names, "error": plugin.error,
-    }  # fmt: skip
 
 
 @click.command(cls=Command)
@@ -90,13 +86,17 @@ def check(name: str, only: tuple[str, ...], as_json: bool) -> None:
 def _show(outcomes: list[Outcome]) -> None:
     """A table of all, then what failed: what should hold, what does not, and how to see it."""
     titles = ["kind", "name", "check", "state", "seconds", "detail"]
-    rows = [[o.kind, o.name, o.check, o.state, f"{o.seconds:.1f}", o.detail] for o in outcomes]
+    rows = [[o.kind, o.name, o.check, o.state, f"{o.seconds:.1f}", _short(o.detail)] for o in outcomes]
     answer_table(titles, rows)
     for outcome in outcomes:
         if outcome.state == "FAILED":
             answer(printable(f"{outcome.name}, {outcome.check}: {outcome.detail}"))
             answer(f"  should hold: {outcome.holds}")
             answer(f"  to see more: {outcome.see}")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 3]}..."
 
 
 @click.command(cls=Command)
