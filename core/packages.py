@@ -88,17 +88,11 @@ def harm(changes: Sequence[Change], requirements: Mapping[str, Sequence[str]]) -
     for name in host_packages():
         if name == HOST and before.get(name) != after.get(name):
             found.append(f"{HOST} itself would change from {before.get(name)} to {after[name]}")
-        if name in requirements:
-            needs = list(requirements[name])
-        else:
-            needs = _requires(name)
-        for need in _applicable(needs):
+        for need in _applicable(requirements[name] if name in requirements else _requires(name)):
             key = canonicalize_name(need.name)
-            if _meets(after.get(key), need) or (
-                before.get(key) == after.get(key) and not _meets(before.get(key), need)
-            ):
-                continue
-            found.append(f"{name} needs {key}{need.specifier}, and would have {after.get(key)}")
+            unchanged = before.get(key) == after.get(key) and name not in requirements
+            if not unchanged and not _meets(after.get(key), need):
+                found.append(f"{name} needs {key}{need.specifier}, and would have {after.get(key)}")
     return found
 
 
