@@ -26,6 +26,9 @@ from t2i.core.sampler import Sampler, SamplerConfig, check_fit
 from t2i.core.specs import resolve
 from t2i.core.text import TextEncoder, TextFeatures
 
+Prompts = Sequence[str] | TextFeatures
+"""What is drawn: captions, or their features."""
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -70,7 +73,7 @@ class Model:
 
     def draw(
         self,
-        prompts: Sequence[str],
+        prompts: Prompts,
         *,
         n: int = 1,
         seed: int = 0,
@@ -79,14 +82,24 @@ class Model:
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[list[Drawn]]:
         """Pictures in batches, prompt by prompt, `n` of each. Noise depends on (seed, prompt index, sample index)
-        alone. progress(done, total) counts pictures."""
+        alone. progress(done, total) counts pictures.
+
+        prompts: captions, or features of them that another program computed (UserError if they are not as wide as this
+        model's text encoder makes them).
+        """
+        if isinstance(prompts, TextFeatures) and prompts.shape != self.text_encoder.shape:
+            raise UserError(
+                f"text features of width {prompts.shape.sentence}, but model '{self.config.model}' takes "
+                f"{self.text_encoder.shape.sentence} for sentences and {self.text_encoder.shape.words} for words: "
+                "compute them with the encoder that it was trained with"
+            )
         choice = sampler or self.sampler()
         drawing: Sampler = resolve(registry().samplers[choice.name].build)(choice.config)
         noise = PromptNoise(seed, tuple((p, s) for p in range(len(prompts)) for s in range(n)), self.device)
-        yield from self._pictures(drawing, prompts, noise, batch_size, progress)
+        return self._pictures(drawing, prompts, noise, batch_size, progress)
 
     def _pictures(
-        self, drawing: Sampler, prompts: Sequence[str], noise: PromptNoise, batch_size: int | None = None,
+        self, drawing: Sampler, prompts: Prompts, noise: PromptNoise, batch_size: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[list[Drawn]]:  # fmt: skip
         """One for each key of the noise, in batches."""
@@ -95,19 +108,21 @@ class Model:
         self.text_encoder.eval()
         for start in range(0, len(noise), size):
             part = noise[start : start + size]
-            images = self._batch(drawing, [prompts[p] for p, _ in part.keys], part)
+            images = self._batch(drawing, _rows(prompts, [p for p, _ in part.keys]), part)
             if progress:
                 progress(start + len(part), len(noise))
             yield [Drawn(p, s, image) for (p, s), image in zip(part.keys, images, strict=True)]
 
-    def _batch(self, sampler: Sampler, captions: list[str], noise: PromptNoise) -> np.ndarray:
+    def _batch(self, sampler: Sampler, prompts: Prompts, noise: PromptNoise) -> np.ndarray:
         with torch.no_grad():
-            text, null = self._features(captions, sampler)
+            text, null = self._features(prompts, sampler)
             return to_bytes(sampler.sample(self.generator, text, noise, null))
 
-    def _features(self, captions: list[str], sampler: Sampler) -> tuple[TextFeatures, TextFeatures | None]:
-        null = self.text_encoder.null(len(captions)) if sampler.config.guidance != 1 else None
-        return self.text_encoder.encode(captions), null
+    def _features(self, prompts: Prompts, sampler: Sampler) -> tuple[TextFeatures, TextFeatures | None]:
+        null = self.text_encoder.null(len(prompts)) if sampler.config.guidance != 1 else None
+        if isinstance(prompts, TextFeatures):
+            return prompts.to(self.device), null
+        return self.text_encoder.encode(prompts), null
 
     def sample(
         self,
@@ -172,6 +187,10 @@ class Model:
         return [("generator", self.generator), ("text_encoder", self.text_encoder)]
 
 
+def _rows(prompts: Prompts, rows: Sequence[int]) -> Prompts:
+    return prompts[rows] if isinstance(prompts, TextFeatures) else [prompts[row] for row in rows]
+
+
 def default_batch(image_size: int) -> int:
     """Pictures sampled at once: throughput levels off near 64 pictures of 64 px."""
     return max(1, min(64, 64 * 64**2 // image_size**2))
@@ -183,6 +202,8 @@ def build(config: RunConfig, assets: Path | None = None) -> Model:
     spec, encoder = registry().models[config.model], registry().encoders[config.encoder.name]
     text_encoder = resolve(encoder.build)(config.encoder.config, assets / "text_encoder" if assets else None)
     generator = resolve(spec.generator)(config.settings, text_encoder.shape, assets / "generator" if assets else None)
+    if config.settings.channels_last:
+        generator.to(memory_format=torch.channels_last)
     return Model(config, generator, text_encoder)
 
 

@@ -16,6 +16,10 @@ from t2i.core.text import TextEncoder
 from t2i.core.trainer import Batch, Engine, Losses, Trainer
 from t2i.plugins.common.settings import DenoisingConfig
 
+SMALLEST_SIGMA = 0.05
+"""What the error of v divides by at least: a network that predicts x_0 cannot copy z_t to any precision (Li & He 2025,
+"Back to Basics", section 4)."""
+
 
 def draw_times(schedule: Schedule, levels: tuple[float, float] | None, noise: Noise) -> Tensor:
     """Times (B,) to train at: uniform, or with the noise level t / T from Beta(a, b), by inversion of its distribution
@@ -33,11 +37,14 @@ def denoising_loss(
     config: DenoisingConfig, schedule: Schedule, output: Tensor, z_0: Tensor, z_t: Tensor, t: Tensor, eps: Tensor
 ) -> Tensor:
     """The mean squared or absolute error of a network's output at z_t (thesis 2.25, 2.31): of what it predicts, or of
-    the x_0 that this implies. For v the two differ by the factor sigma(t), since x_0 = alpha z_t - sigma v."""
-    if config.error == "x_0":
-        error = predicted_x_0(schedule, config.prediction, z_t, t, output) - z_0
-    else:
+    the x_0 or v that this implies. The errors of v and x_0 differ by the factor sigma(t), since x_0 = alpha z_t -
+    sigma v."""
+    if config.error == "prediction":
         error = output - target(schedule, config.prediction, z_0, t, eps)
+    else:
+        error = predicted_x_0(schedule, config.prediction, z_t, t, output) - z_0
+    if config.error == "v":
+        error = error / schedule.sigma(t).clamp_min(SMALLEST_SIGMA).view(-1, *[1] * (error.dim() - 1))
     return error.square().mean() if config.loss == "l2" else error.abs().mean()
 
 
@@ -48,6 +55,7 @@ class DenoisingTrainer(Trainer):
     def __init__(self, config: DenoisingConfig, generator: Generator, text_encoder: TextEncoder) -> None:
         assert isinstance(generator, DiffusionGenerator)
         self.config, self.generator = config, generator
+        self.encode = generator.encode
         unet = generator.get_submodule("unet")
         self.modules: dict[str, nn.Module] = {"unet": unet}
         groups: list[dict[str, Any]] = [{"params": list(unet.parameters())}]
@@ -59,7 +67,7 @@ class DenoisingTrainer(Trainer):
     def step(self, batch: Batch, engine: Engine) -> Losses:
         config, schedule, noise = self.config, self.generator.schedule, batch.noise
         with torch.no_grad():
-            z_0 = self.generator.encode(batch.images)
+            z_0 = self.generator.encode(batch.images) if batch.encoded is None else batch.encoded
         t = draw_times(schedule, config.levels, noise)
         eps = noise.normal("eps", 0, z_0.shape[1:])
         keep = noise.uniform("caption_dropout", 0, ()) >= config.caption_dropout

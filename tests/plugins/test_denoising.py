@@ -40,6 +40,11 @@ def test_the_loss_is_the_error_of_what_is_predicted(prediction, schedule, loss):
     if prediction == "v":  # x_0 = alpha z_t - sigma v
         weighted = (sigma * error).pow(2).mean() if loss == "l2" else (sigma * error).abs().mean()
         torch.testing.assert_close(denoising_loss(of_x_0, noises, output, z_0, z_t, t, eps), weighted)
+    if prediction == "sample":  # that of v = (alpha z_t - x_0) / sigma, divided by 0.05 at least
+        of_v = config.model_copy(update={"error": "v"})
+        weighted = error / sigma.clamp_min(0.05)
+        expected = weighted.pow(2).mean() if loss == "l2" else weighted.abs().mean()
+        torch.testing.assert_close(denoising_loss(of_v, noises, output, z_0, z_t, t, eps), expected)
 
 
 def test_mixing_is_linear_in_the_noise_level():
