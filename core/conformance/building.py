@@ -11,8 +11,7 @@ from t2i.core.conformance.subject import ModelSubject
 from t2i.core.errors import UserError
 from t2i.core.generator import Generator
 from t2i.core.registry import registry
-from t2i.core.runs import RunConfig, resolve
-from t2i.core.sampler import Sampler
+from t2i.core.runs import RunConfig, chosen, resolve
 from t2i.core.specs import resolve as resolve_path
 from t2i.core.text import TextShape
 
@@ -33,8 +32,8 @@ def presets_build(subject: ModelSubject) -> None:
 
 def _builds(subject: ModelSubject, preset: str) -> str:
     """Builds one preset. Returns what is missing here, if it is not the model's fault."""
-    config = resolve(subject.name, preset=preset)
     try:
+        config = resolve(subject.name, preset=preset)
         generator = _on_meta(subject, config)
     except UserError as error:
         need(preset != "tiny", f"preset 'tiny' needs something from outside: {error}")
@@ -63,13 +62,13 @@ def _on_meta(subject: ModelSubject, config: RunConfig) -> Any:
 
 
 def samplers_fit(subject: ModelSubject) -> None:
-    """The sampler that each preset names is installed and draws from the model's family; `tiny`'s draws a picture from
-    fresh weights."""
-    for preset in subject.spec.presets:
-        name = resolve(subject.name, preset=preset).sampler.name
+    """The sampler that each preset names is installed, draws from the model's family, and says so itself."""
+    presets = resolve_path(subject.spec.config).presets()
+    for preset, chosen_things in presets.items():
+        name, settings = chosen_things.sampler
         spec = registry().samplers[name]
         fits = subject.spec.family in spec.families or "*" in spec.families
         need(fits, f"preset '{preset}' names the sampler '{name}', which draws from {', '.join(spec.families)}")
-        built: Sampler = resolve_path(spec.build)(resolve(subject.name, preset=preset).sampler.config)
-        said = tuple(built.families)
+        choice = chosen(registry().samplers, name, settings, "sampler")
+        said = tuple(resolve_path(spec.build)(choice.config).families)
         need(said == spec.families, f"sampler '{name}' says families {said}, its specification {spec.families}")

@@ -73,9 +73,12 @@ def saves(subject: ModelSubject) -> None:
     watcher = subject.trained.watcher
     if watcher.generator is None or watcher.text_encoder is None:
         raise Skipped("it has nothing to train: it is loaded as it was built")
-    memory = Model(subject.trained.run.config(), watcher.generator, watcher.text_encoder).to("cpu")
-    for module in (memory.generator, memory.text_encoder):
-        module.to(memory_format=torch.contiguous_format)
+    config = subject.trained.run.config()
+    memory = Model(config, watcher.generator, watcher.text_encoder).to("cpu")
+    # As a model that is built is laid out in memory: the last bits depend on that.
+    layout = torch.channels_last if config.settings.channels_last else torch.contiguous_format
+    memory.generator.to(memory_format=layout)
+    memory.text_encoder.to(memory_format=torch.contiguous_format)
     same = drawn(memory, subject.captions) == drawn(subject.model, subject.captions)
     need(
         bool(same.all()),
