@@ -38,9 +38,9 @@ def write_package(name: str, folder: Path) -> list[Path]:
 
 def _checked(name: str) -> dict[str, str]:
     """What the placeholders stand for."""
-    if not re.fullmatch(r"[a-z][a-z0-9]*([-_.][a-z0-9]+)*", name):
+    if not re.fullmatch(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", name):
         raise UserError(f"'{name}' is no name for a plugin: lower-case letters and digits, parts joined by '-'")
-    package = re.sub(r"[-.]", "_", name)
+    package = name.replace("-", "_")
     if keyword.iskeyword(package) or find_spec(package) is not None:
         raise UserError(f"'{package}' is a word or a package that Python knows already: choose another name")
     if name in {spec.name for spec in registry().models} or name == HOST:

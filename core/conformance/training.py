@@ -61,8 +61,8 @@ def learns(subject: ModelSubject) -> None:
 
 
 def _moved(before: list[float], after: list[float]) -> float:
-    """The paired t of what was before and is after."""
-    differences = [b - a for a, b in zip(before, after, strict=True)]
+    """The paired t of what was before and is after, each pair by its size: batches differ much in what they cost."""
+    differences = [(b - a) / ((abs(a) + abs(b)) or 1.0) for a, b in zip(before, after, strict=True)]
     error = math.sqrt(variance(differences) / len(differences))
     mean = abs(fmean(differences))
     return mean / error if error else math.inf if mean else 0.0
