@@ -127,7 +127,7 @@ class Registry:
         self._guarded(Origin(name), lambda: plugin)
 
     def _guarded(self, origin: Origin, load: Callable[[], object]) -> None:
-        loaded = Loaded(origin)
+        loaded, cause = Loaded(origin), None
         self.plugins.append(loaded)
         try:
             plugin = load()
@@ -136,8 +136,9 @@ class Registry:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit too: a plugin must not be able to end the program
-            loaded.error = f"{type(error).__name__}: {_first_line(error)}"
-            _raise_if_strict(loaded, error)
+            loaded.error, cause = f"{type(error).__name__}: {_first_line(error)}", error
+        if loaded.error and os.environ.get("T2I_STRICT") == "1":
+            raise T2IError(f"{origin}: {loaded.error}") from cause
 
     def _admit(self, plugin: object, origin: Origin) -> None:
         """Makes the plugin's hooks known. TypeError if it has none, or one that we would not call, or not so."""
@@ -173,16 +174,10 @@ class Registry:
                 loaded.names.setdefault(kind, []).append(spec.name)
             else:
                 loaded.error = f"its {kind.removesuffix('s')} '{spec.name}' is also registered by {taken}"
-                _raise_if_strict(loaded, None)
 
     def broken(self) -> list[Loaded]:
         """The plugins that failed, wholly or in part."""
         return [plugin for plugin in self.plugins if plugin.error]
-
-
-def _raise_if_strict(loaded: Loaded, error: BaseException | None) -> None:
-    if os.environ.get("T2I_STRICT") == "1":
-        raise T2IError(f"{loaded.origin}: {loaded.error}") from error
 
 
 def origin_of(point: EntryPoint) -> Origin:

@@ -16,6 +16,7 @@ CHECKS: dict[str, dict[str, str]] = {
         "registers": "imports:registers",
         "light-import": "imports:light",
         "import-time": "imports:quick",
+        "paths": "imports:paths",
     },
     "models": {
         "builds": "building:presets_build",

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from functools import cached_property
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -13,9 +14,13 @@ from typing import Any
 from t2i.core import hooks
 from t2i.core.conformance.outcome import Failed, Skipped, need
 from t2i.core.registry import Loaded, installed_points, origin_of, registry
+from t2i.core.specs import resolve
 
 LIMIT = 0.2
 """Seconds of processor time that importing a plugin and calling its hooks may take."""
+
+WORDS = ("name", "summary", "family", "paper")
+"""Texts of specifications that are no import paths."""
 
 TRIALS = 2
 """How often it is tried again, where it took longer."""
@@ -80,3 +85,17 @@ def quick(subject: PluginSubject) -> None:
         if seconds > LIMIT:
             seconds = max(_probe(point)["seconds"] for point in subject.points)
     need(seconds <= LIMIT, f"importing it takes {seconds:.2f} s of processor time, more than {LIMIT} s")
+
+
+def paths(subject: PluginSubject) -> None:
+    """Every import path of its specifications leads to something."""
+    named = [(kind, name) for plugin in subject.loaded for kind, names in plugin.names.items() for name in names]
+    for kind, name in named:
+        spec = registry().table(kind)[name]
+        for field in fields(spec):
+            path = getattr(spec, field.name)
+            if field.name not in WORDS and isinstance(path, str):
+                try:
+                    resolve(path)
+                except (ImportError, AttributeError, ValueError) as error:
+                    raise Failed(f"{field.name} of {kind.removesuffix('s')} '{name}': {error}") from None

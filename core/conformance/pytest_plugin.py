@@ -17,7 +17,7 @@ import pytest
 
 if TYPE_CHECKING:
     from t2i.core.conformance.catalogue import Check
-    from t2i.core.conformance.subject import Workshop
+    from t2i.core.conformance.workshop import Workshop
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,7 +44,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def _t2i_workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    from t2i.core.conformance.subject import Workshop
+    from t2i.core.conformance.workshop import Workshop
 
     return Workshop(tmp_path_factory.mktemp("t2i-check"))
 

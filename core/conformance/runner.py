@@ -10,7 +10,7 @@ from pathlib import Path
 
 from t2i.core.conformance.catalogue import Check
 from t2i.core.conformance.outcome import Failed, Outcome, Skipped, State
-from t2i.core.conformance.subject import Workshop
+from t2i.core.conformance.workshop import Workshop
 from t2i.core.errors import UserError
 from t2i.core.logging import debugging, printable
 from t2i.core.specs import resolve

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from t2i.core.config import Config
-from t2i.core.conformance.catalogue import PLUGIN, Check
 from t2i.core.conformance.outcome import Skipped
 from t2i.core.conformance.watch import BATCH, STEPS, Watcher
 from t2i.core.engine import train
@@ -29,40 +28,6 @@ CHAIN = 4
 
 CAPTIONS = 3
 """Captions that are drawn."""
-
-SUBJECTS = {
-    PLUGIN: "imports:PluginSubject",
-    "models": "subject:ModelSubject",
-    "samplers": "samplers:SamplerPart",
-    "encoders": "encoders:EncoderPart",
-    "datasets": "datasets:DataPart",
-    "features": "subject:Part",
-    "metrics": "scores:MetricPart",
-    "benchmarks": "subject:Part",
-}
-"""Kind of thing -> the class of what its checks are given."""
-
-
-class Workshop:
-    """The subjects of a session of checks, each made once. folder: where they may write."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._subjects: dict[tuple[str, str], Any] = {}
-
-    def subject(self, check: Check) -> Any:
-        key = (check.kind, check.name)
-        if key not in self._subjects:
-            self._subjects[key] = self._made(check)
-        return self._subjects[key]
-
-    def _made(self, check: Check) -> Any:
-        subject = resolve_path(f"{__package__}.{SUBJECTS[check.kind]}")
-        if check.kind == PLUGIN:
-            return subject(check.name)
-        if check.kind == "models":
-            return subject(check.name, self._folder / check.name)
-        return subject(check.kind, check.name)
 
 
 class Part:

@@ -84,13 +84,13 @@ def test_words_are_hashed_the_same_everywhere_and_order_matters():
 def test_stripes_are_what_their_captions_say():
     config = chosen(registry().datasets, "stripes", {"seed": 3}, "data set")
     data = open_dataset(config, "val")
+    assert any((data.variant(index, 1).image != data[index].image).any() for index in range(3))
     for index in range(20):
         example = data[index]
         rows, columns = (len(np.unique(example.image, axis=axis)) for axis in (0, 1))
         words = example.captions[0].split()
         assert {"horizontal": rows > 1, "vertical": columns > 1, "diagonal": True}[words[1]]
         assert len(np.unique(example.image.reshape(-1, 3), axis=0)) == 2
-        assert (data.variant(index, 1).image != example.image).any() or words[0] == "wide"
 
 
 def test_histogram_and_distinct():

@@ -170,8 +170,9 @@ def test_a_model_that_does_not_train_says_so_once(failed, parts):
 
 
 def test_what_is_found_by_a_name(tmp_path):
-    assert [str(check) for check in find("toytext")][:3] == [
+    assert [str(check) for check in find("toytext")][:4] == [
         "plugin-toy-registers", "plugin-toy-light-import", "plugin-toy-import-time",
+        "plugin-toy-paths",
     ]  # fmt: skip
     kinds = {(check.kind, check.name) for check in find("toy")}
     assert kinds == {("plugins", "toy"), ("models", "toy"), ("encoders", "toytext"), ("datasets", "toydata")}
