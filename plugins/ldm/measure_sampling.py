@@ -43,7 +43,8 @@ def measure(folder: str, steps: int, batch: int, guidance: float, turns: int) ->
     def theirs() -> None:
         pipeline(prompts, num_inference_steps=steps, guidance_scale=guidance)
 
-    ours(), theirs()  # to warm up
+    for draw in (ours, theirs):  # to warm up
+        draw()
     pairs = [(seconds(ours), seconds(theirs)) for _ in range(turns)]
     walls, processors = ([own[i] / other[i] for own, other in pairs] for i in (0, 1))
     return median(walls), median(processors), median(own[0] for own, _ in pairs)
