@@ -19,9 +19,9 @@ from t2i.core.errors import UserError
 from t2i.core.generator import DiffusionGenerator, Generator
 from t2i.core.noise import PromptNoise
 from t2i.core.sampler import Guide, Progress, Sampler
-from t2i.core.schedule import DiscreteSchedule, MixingSchedule, Prediction
+from t2i.core.schedule import DiscreteSchedule, MixingSchedule, Prediction, Schedule, named_schedule
 from t2i.core.text import TextFeatures
-from t2i.plugins.common.settings import DiffusionSamplerConfig
+from t2i.plugins.common.settings import DenoisingConfig, DiffusionSamplerConfig, Ending
 
 PREDICTION_TYPES = {"epsilon": "epsilon", "sample": "sample", "v": "v_prediction"}
 """Our word for what a network predicts -> diffusers'."""
@@ -35,6 +35,13 @@ Network = Callable[[Tensor, float], Tensor]
 """network(x_t (B, ...), t, an index or a noise level) -> the guided prediction."""
 
 
+def schedule_of(config: DenoisingConfig) -> Schedule:
+    """The noise schedule that a model's settings name, or whose betas they list."""
+    if config.trained_betas:
+        return DiscreteSchedule(torch.tensor(config.trained_betas, dtype=torch.float64, device="cpu"))
+    return named_schedule(config.schedule, config.timesteps)
+
+
 @dataclass(frozen=True)
 class Chain:
     """Some of a schedule's times, tau_1 < ... < tau_S, as a schedule of S steps.
@@ -45,12 +52,14 @@ class Chain:
 
     norms: sqrt(alpha^2 + sigma^2) of the schedule at each time. diffusers' schedulers know only schedules where that is
     1: they are given x_t / norm, for which abar = alpha^2 / norm^2.
+    final: the abar that the last step leads to, 1 being that of x_0 itself.
     """
 
     times: tuple[float, ...]
     abar: tuple[float, ...]
     norms: tuple[float, ...]
     prediction: Prediction
+    final: float = 1.0
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -61,6 +70,17 @@ class Chain:
             "trained_betas": betas,
             "prediction_type": PREDICTION_TYPES[self.prediction],
         }
+
+    def ending(self, generator: Generator, end: Ending) -> Chain:
+        """For schedulers whose last step may lead to the schedule's first time instead of x_0: Stable Diffusion's do
+        (`set_alpha_to_one=False` in diffusers)."""
+        assert isinstance(generator, DiffusionGenerator)
+        schedule = generator.schedule
+        if end == "x_0":
+            return self
+        if not isinstance(schedule, DiscreteSchedule):
+            raise UserError("end = first: this model's noise levels are continuous, there is no first one: use end=x_0")
+        return replace(self, final=float(schedule.alphas_cumprod[0]))
 
     def as_epsilon(self) -> Chain:
         """For schedulers that do not know a network that predicts x_0: `ChainSampler` translates."""
@@ -73,6 +93,11 @@ class Chain:
         abar = self.abar[index]
         eps: Tensor = (x - abar**0.5 * output) / (1 - abar) ** 0.5
         return eps
+
+
+def clipping(clip: float | None) -> dict[str, Any]:
+    """How diffusers' schedulers are told to cut predictions of x_0 to [-clip, clip], or not to."""
+    return {"clip_sample": clip is not None, "clip_sample_range": clip or 1.0}
 
 
 def chain_of(generator: Generator, config: DiffusionSamplerConfig) -> Chain:
