@@ -15,13 +15,19 @@ from t2i.core.logging import printable
 
 @click.command(cls=Command)
 @click.option("--model", metavar="M", help="Draw from the newest complete run of this model under runs/.")
-@click.option("--run", type=click.Path(path_type=Path), metavar="RUN", help="Draw from this run.")
+@click.option("--run", type=click.Path(path_type=Path), metavar="RUN", help="Draw from this run, or from another project's files.")
 @click.option("--sampler", metavar="S", help="Sampler (default: the model's own).")
 @click.option("--sampling-steps", type=click.IntRange(1), metavar="N", help="Steps of the sampler.")
 @click.option("--guidance", type=float, metavar="G", help="Scale of classifier-free guidance; 1 is none.")
-@click.option("--set", "sets", multiple=True, metavar="K=V", help="Another setting of the sampler; may be repeated.")
+@click.option("--set", "sets", multiple=True, metavar="K=V", help="Another setting of the sampler, or config=FOLDER; may be repeated.")
 @click.option("-p", "--prompt", "texts", multiple=True, metavar="TEXT", help="What to draw; may be repeated.")
 @click.option("--prompts", type=click.Path(path_type=Path), metavar="FILE", help="Text file with one prompt a line.")
+@click.option(
+    "--features",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw for these sentence vectors instead of prompts: .npy or .safetensors, (N, D), a row a picture.",
+)
 @click.option("-n", "count", type=click.IntRange(1), default=1, show_default=True, help="Pictures of each prompt.")
 @click.option(
     "--interpolate",
@@ -36,7 +42,7 @@ from t2i.core.logging import printable
 @json_option
 def sample(
     model: str | None, run: Path | None, sampler: str | None, sampling_steps: int | None, guidance: float | None,
-    sets: tuple[str, ...], texts: tuple[str, ...], prompts: Path | None, count: int,
+    sets: tuple[str, ...], texts: tuple[str, ...], prompts: Path | None, features: Path | None, count: int,
     interpolate: tuple[Path, Path] | None, seed: int,
     batch_size: int | None, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
@@ -46,25 +52,31 @@ def sample(
     t2i sample --model ldm -p "a red circle" -n 4
     t2i sample --run runs/RUN --sampler ddim --sampling-steps 50 --guidance 3 --set eta=0.5 --prompts captions.txt
     t2i sample --run runs/RUN --interpolate A.png B.png -n 8 --guidance 1
+    t2i sample --run /models/stable-diffusion-v1-5 -p "a red bird"      # a folder of diffusers'
+    t2i sample --run v1-5.safetensors --set config=/models/stable-diffusion-v1-5 -p "a red bird"
     """
     if (model is None) == (run is None):
         raise UserError("say what to draw from, with one of --model M and --run RUN")
-    if not texts and prompts is None and interpolate is None:
-        raise UserError("say what to draw, with -p TEXT (may be repeated) or --prompts FILE")
+    if not texts and prompts is None and interpolate is None and features is None:
+        raise UserError("say what to draw, with -p TEXT (may be repeated), --prompts FILE or --features FILE")
+    if features is not None and (texts or prompts is not None or interpolate is not None):
+        raise UserError("--features says what to draw by itself: leave out -p, --prompts and --interpolate")
     if interpolate is not None and (len(texts) > 1 or prompts is not None):
         raise UserError("--interpolate draws for one caption: give at most one -p TEXT, and no --prompts")
-    from t2i.core.model import load
+    from t2i.core.model import load, opening_settings
     from t2i.core.runs import newest_run, parse_sets
-    from t2i.core.samples import new_samples_path, read_prompts, write_interpolation, write_samples
+    from t2i.core.samples import new_samples_path, read_features, read_prompts, write_interpolation, write_samples
 
     captions = [*texts, *(read_prompts(prompts) if prompts else [])]
+    vectors = read_features(features) if features else None
+    wanted = captions if vectors is None else vectors
     source = newest_run(model).path if model is not None else run
     assert source is not None
-    settings = parse_sets(sets)
-    drawn_from = load(source)
+    opening, settings = opening_settings(parse_sets(sets))
+    drawn_from = load(source, settings=opening)
     choice = drawn_from.sampler(sampler, steps=sampling_steps, guidance=guidance, settings=settings)
     folder = out or new_samples_path(drawn_from.config.model)
-    note(f"drawing {max(len(captions), 1) * count} pictures from {source} with sampler {choice.name}")
+    note(f"drawing {max(len(wanted), 1) * count} pictures from {source} with sampler {choice.name}")
     if interpolate is not None:
         caption = captions[0] if captions else ""
         records = write_interpolation(
@@ -73,7 +85,7 @@ def sample(
     else:
         with progress.pictures() as show:
             records = write_samples(
-                drawn_from, captions, folder, n=count, seed=seed, sampler=choice, batch_size=batch_size, run=source,
+                drawn_from, wanted, folder, n=count, seed=seed, sampler=choice, batch_size=batch_size, run=source,
                 progress=show,
             )  # fmt: skip
     if as_json:

@@ -138,3 +138,9 @@ class DataConfig(Config):
 
     image_size: int = Field(32, ge=8)
     dir: str | None = None
+
+
+class AbsentData(DataConfig):
+    """Settings of a data set that is not installed, kept as they are: what was trained on it is still drawn from."""
+
+    model_config = pydantic.ConfigDict(extra="allow")

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from t2i.core.errors import UserError
-from t2i.core.files import load_tensors, read_json, save_tensors, sealed, settle, verify, write_json
+from t2i.core.files import arriving, load_tensors, read_json, save_tensors, sealed, settle, verify, write_json
 from t2i.core.generator import Generator
 from t2i.core.images import to_bytes, to_tensor
 from t2i.core.noise import PromptNoise, slerp
@@ -25,6 +25,9 @@ from t2i.core.runs import Choice, Run, RunConfig, chosen
 from t2i.core.sampler import Sampler, SamplerConfig, check_fit
 from t2i.core.specs import resolve
 from t2i.core.text import TextEncoder, TextFeatures
+
+Prompts = Sequence[str] | TextFeatures
+"""What is drawn: captions, or their features."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Model:
 
     def draw(
         self,
-        prompts: Sequence[str],
+        prompts: Prompts,
         *,
         n: int = 1,
         seed: int = 0,
@@ -79,14 +82,24 @@ class Model:
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[list[Drawn]]:
         """Pictures in batches, prompt by prompt, `n` of each. Noise depends on (seed, prompt index, sample index)
-        alone. progress(done, total) counts pictures."""
+        alone. progress(done, total) counts pictures.
+
+        prompts: captions, or features of them that another program computed (UserError if they are not as wide as this
+        model's text encoder makes them).
+        """
+        if isinstance(prompts, TextFeatures) and prompts.shape != self.text_encoder.shape:
+            raise UserError(
+                f"text features of width {prompts.shape.sentence}, but model '{self.config.model}' takes "
+                f"{self.text_encoder.shape.sentence} for sentences and {self.text_encoder.shape.words} for words: "
+                "compute them with the encoder that it was trained with"
+            )
         choice = sampler or self.sampler()
         drawing: Sampler = resolve(registry().samplers[choice.name].build)(choice.config)
         noise = PromptNoise(seed, tuple((p, s) for p in range(len(prompts)) for s in range(n)), self.device)
-        yield from self._pictures(drawing, prompts, noise, batch_size, progress)
+        return self._pictures(drawing, prompts, noise, batch_size, progress)
 
     def _pictures(
-        self, drawing: Sampler, prompts: Sequence[str], noise: PromptNoise, batch_size: int | None = None,
+        self, drawing: Sampler, prompts: Prompts, noise: PromptNoise, batch_size: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[list[Drawn]]:  # fmt: skip
         """One for each key of the noise, in batches."""
@@ -95,19 +108,21 @@ class Model:
         self.text_encoder.eval()
         for start in range(0, len(noise), size):
             part = noise[start : start + size]
-            images = self._batch(drawing, [prompts[p] for p, _ in part.keys], part)
+            images = self._batch(drawing, _rows(prompts, [p for p, _ in part.keys]), part)
             if progress:
                 progress(start + len(part), len(noise))
             yield [Drawn(p, s, image) for (p, s), image in zip(part.keys, images, strict=True)]
 
-    def _batch(self, sampler: Sampler, captions: list[str], noise: PromptNoise) -> np.ndarray:
+    def _batch(self, sampler: Sampler, prompts: Prompts, noise: PromptNoise) -> np.ndarray:
         with torch.no_grad():
-            text, null = self._features(captions, sampler)
+            text, null = self._features(prompts, sampler)
             return to_bytes(sampler.sample(self.generator, text, noise, null))
 
-    def _features(self, captions: list[str], sampler: Sampler) -> tuple[TextFeatures, TextFeatures | None]:
-        null = self.text_encoder.null(len(captions)) if sampler.config.guidance != 1 else None
-        return self.text_encoder.encode(captions), null
+    def _features(self, prompts: Prompts, sampler: Sampler) -> tuple[TextFeatures, TextFeatures | None]:
+        null = self.text_encoder.null(len(prompts)) if sampler.config.guidance != 1 else None
+        if isinstance(prompts, TextFeatures):
+            return prompts.to(self.device), null
+        return self.text_encoder.encode(prompts), null
 
     def sample(
         self,
@@ -172,6 +187,10 @@ class Model:
         return [("generator", self.generator), ("text_encoder", self.text_encoder)]
 
 
+def _rows(prompts: Prompts, rows: Sequence[int]) -> Prompts:
+    return prompts[rows] if isinstance(prompts, TextFeatures) else [prompts[row] for row in rows]
+
+
 def default_batch(image_size: int) -> int:
     """Pictures sampled at once: throughput levels off near 64 pictures of 64 px."""
     return max(1, min(64, 64 * 64**2 // image_size**2))
@@ -201,13 +220,58 @@ def load_model(folder: Path) -> Model:
     return model
 
 
-def load(run: str | Path, device: str | None = None) -> Model:
-    """The model of a run directory (or of a folder `model` itself), ready to sample on the best device there is."""
-    path = Path(run)
-    if not path.is_dir():
+def load(run: str | Path, device: str | None = None, settings: Mapping[str, Any] | None = None) -> Model:
+    """A model, ready to sample on the best device there is: that of a run directory, of its folder `model`, or of a
+    folder or file in another project's layout that a model's plugin opens (`ModelSpec.foreign`), with `settings`."""
+    path, settings = Path(run), settings or {}
+    if not path.exists():
         raise UserError(f"run {path}: no such directory; 't2i train' makes one")
-    folder = path if (path / "generator.safetensors").exists() else Run(path).model
-    return load_model(folder).to(device or best_device())
+    model = None if _is_run(path) else _opened(path, settings)
+    if model is None:
+        if settings:
+            raise UserError(f"--set {next(iter(settings))}=...: it is for other projects' files, and {path} is none")
+        model = load_model(path if (path / "generator.safetensors").exists() else Run(path).model)
+    return model.to(device or best_device())
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a folder is one of ours: told at a glance, so that no plugin is asked."""
+    ours = (path / "generator.safetensors", Run(path).model, Run(path).checkpoints, Run(path).metrics_file)
+    return any(place.exists() for place in ours)
+
+
+def _opened(path: Path, settings: Mapping[str, Any]) -> Model | None:
+    """What the first model that knows this layout makes of it; None where none does, and it may be a run."""
+    able = [spec for spec in registry().models if spec.foreign]
+    for spec in able:
+        model: Model | None = resolve(str(spec.foreign))(path, settings)
+        if model is not None:
+            return model
+    if path.is_file():
+        names = ", ".join(spec.name for spec in able)
+        raise UserError(
+            f"{path} is no run, and no file that these models open: {names}; weights that a paper's authors released "
+            "are made a run with 't2i import'"
+        )
+    return None
+
+
+def opening_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of a call in two parts: those with which other projects' files are opened, and the sampler's."""
+    names = {name for spec in registry().models for name in spec.opening}
+    opening = {name: value for name, value in settings.items() if name in names}
+    return opening, {name: value for name, value in settings.items() if name not in names}
+
+
+def export(model: Model, folder: Path) -> None:
+    """Writes a model as a new folder in another project's layout. UserError, naming the models that can, if this one
+    cannot; what the layout cannot express is refused by the model."""
+    spec = registry().models[model.config.model]
+    if spec.export is None:
+        able = [other.name for other in registry().models if other.export]
+        raise UserError(f"model '{spec.name}' has no other project's layout to be written in; those that have: {able}")
+    with arriving(folder) as place:
+        resolve(spec.export)(model, place)
 
 
 def best_device() -> torch.device:

@@ -71,6 +71,9 @@ class Table(Generic[S]):
             raise UserError(f"no {singular} is named '{name}'{nearest(name, self.entries)}")
         return self.entries[name][0]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self.entries
+
     def __iter__(self) -> Iterator[S]:
         return (self.entries[name][0] for name in sorted(self.entries))
 

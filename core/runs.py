@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import yaml
 
-from t2i.core.config import Config, DataConfig, ModelConfig
+from t2i.core.config import AbsentData, Config, DataConfig, ModelConfig
 from t2i.core.errors import UserError, nearest
 from t2i.core.files import read_json
 from t2i.core.registry import Table, registry
@@ -62,10 +62,11 @@ class RunConfig:
 
     @classmethod
     def parse(cls, document: Mapping[str, Any], where: str) -> RunConfig:
-        """The inverse of `dump`, checked: `where` names the document in errors."""
+        """The inverse of `dump`, checked, but for a data set that is not installed: `where` names the document in
+        errors."""
         if not isinstance(document, Mapping) or not isinstance(document.get("model"), str):
             raise UserError(f"{where}: no run configuration (it has no 'model')")
-        return _assemble(document["model"], str(document.get("preset", "?")), [(where, document)])
+        return _assemble(document["model"], str(document.get("preset", "?")), [(where, document)], False)
 
 
 def resolve(
@@ -75,15 +76,19 @@ def resolve(
     config_file: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     sets: Sequence[str] = (),
+    data_needed: bool = True,
 ) -> RunConfig:
     """The configuration of a run: preset, then the file, then `overrides`, then `sets` ("a.b=value"), each winning
-    over the ones before it. Raises UserError, one line, for any unknown name or wrong value."""
+    over the ones before it. Raises UserError, one line, for any unknown name or wrong value.
+
+    data_needed: whether the data set must be installed; weights that were trained elsewhere are drawn from without it.
+    """
     layers: list[tuple[str, Mapping[str, Any]]] = [(f"--preset {preset}", _preset(model, preset))]
     if config_file is not None:
         layers.append((str(config_file), _read_yaml(config_file, model)))
     layers.append(("command line", overrides or {}))
     layers += [(f"--set {text}", parse_set(text)) for text in sets]
-    return _assemble(model, preset, layers)
+    return _assemble(model, preset, layers, data_needed)
 
 
 def _preset(model: str, preset: str) -> dict[str, Any]:
@@ -148,7 +153,9 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _assemble(model: str, preset: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> RunConfig:
+def _assemble(
+    model: str, preset: str, layers: Sequence[tuple[str, Mapping[str, Any]]], data_needed: bool
+) -> RunConfig:  # fmt: skip
     spec = registry().models[model]
     merged: dict[str, Any] = {}
     for where, layer in layers:
@@ -165,7 +172,7 @@ def _assemble(model: str, preset: str, layers: Sequence[tuple[str, Mapping[str, 
         model,
         preset,
         settings,
-        _choice(registry().datasets, data, "data set"),
+        _data(data, data_needed),
         _choice(registry().encoders, merged.get("encoder") or {"name": "words"}, "text encoder"),
         _choice(registry().samplers, merged.get("sampler") or {"name": "direct"}, "sampler"),
     )
@@ -174,6 +181,15 @@ def _assemble(model: str, preset: str, layers: Sequence[tuple[str, Mapping[str, 
 def loaded_size(settings: ModelConfig) -> int:
     """Size at which the data set loads pictures: larger than the model's where a random crop follows."""
     return round(settings.image_size * settings.augment.scale)
+
+
+def _data(section: Mapping[str, Any], needed: bool) -> Choice[DataConfig]:
+    """The data set chosen; unless it is needed now, it may be one that is not installed."""
+    name = str(section.get("name"))
+    if needed or name in registry().datasets:
+        return _choice(registry().datasets, section, "data set")
+    settings = {key: value for key, value in section.items() if key != "name"}
+    return Choice(name, AbsentData.of(settings, f"data set '{name}'"))
 
 
 def _choice(table: Table[Any], section: Mapping[str, Any], kind: str) -> Choice[Any]:

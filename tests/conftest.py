@@ -10,9 +10,12 @@ import torch
 
 from t2i.core.config import Config, DataConfig, ModelConfig, Preset
 from t2i.core.data import Dataset, Example
+from t2i.core.files import load_tensors
 from t2i.core.generator import OneShotGenerator
 from t2i.core.hooks import hookimpl
+from t2i.core.model import build, load_state
 from t2i.core.registry import HOOKS, registry
+from t2i.core.runs import Choice
 from t2i.core.specs import DatasetSpec, ModelSpec, TextEncoderSpec
 from t2i.core.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.trainer import Stage, Trainer
@@ -51,7 +54,10 @@ class ToyConfig(ModelConfig):
     @classmethod
     def presets(cls):
         small = {"steps": 6, "batch_size": 4, "image_size": 8, "checkpoint_every": 3, "sample_every": 100}
-        return {"tiny": Preset(small, data=("toydata", {}), encoder=("toytext", {}))}
+        return {
+            "tiny": Preset(small, data=("toydata", {}), encoder=("toytext", {})),
+            "paper": Preset({**small, "width": 16}, data=("absent-data", {"fold": 3}), encoder=("toytext", {})),
+        }
 
 
 class ToyGenerator(OneShotGenerator):
@@ -145,13 +151,22 @@ def toy_fit(config, texts):
     return config.model_copy(update={"words": tuple(sorted({word for text in texts for word in text.split()}))})
 
 
+def toy_weights(config, files):
+    """The official weights of the toy: its generator's tensors, and a vocabulary that comes with them."""
+    (file,) = files
+    encoder = Choice("toytext", toy_fit(config.encoder.config, ["a red picture"]))
+    model = build(replace(config, encoder=encoder))
+    load_state(model.generator, load_tensors(file, "weights"), f"weights {file}")
+    return model
+
+
 def _toy_module():
     """A plugin whose import paths point into this file, under a module name of its own."""
     module = ModuleType("t2i_toy")
     module.__dict__.update(
         Config=ToyConfig, generator=ToyGenerator, stages=toy_stages, Trainer=ToyTrainer, EncoderConfig=ToyEncoderConfig,
         encoder=lambda config, assets: ToyEncoder(config),
-        fit=toy_fit,
+        fit=toy_fit, weights=toy_weights,
         DataConfig=DataConfig, data=ToyData,
     )  # fmt: skip
     return module
@@ -163,7 +178,8 @@ class ToyPlugin:
         return [
             ModelSpec(
                 name="toy", summary="A toy", config="t2i_toy:Config", generator="t2i_toy:generator",
-                stages="t2i_toy:stages", family="one-shot", paper="none", presets=("tiny",),
+                stages="t2i_toy:stages", family="one-shot", paper="none", presets=("tiny", "paper"),
+                weights="t2i_toy:weights",
             )
         ]  # fmt: skip
 

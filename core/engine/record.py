@@ -34,15 +34,16 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_config(run: Run, config: RunConfig, fingerprint: str, command: str) -> None:
-    """RUN/config.json, before the first step."""
+def write_config(run: Run, config: RunConfig, fingerprint: str | None, command: str) -> None:
+    """RUN/config.json, before the first step. fingerprint: of the data set; None where it was never read."""
     tables = registry()
     origins = {
         "model": tables.models.origin(config.model),
-        "data": tables.datasets.origin(config.data.name),
         "encoder": tables.encoders.origin(config.encoder.name),
         "sampler": tables.samplers.origin(config.sampler.name),
     }
+    if config.data.name in tables.datasets:
+        origins["data"] = tables.datasets.origin(config.data.name)
     document = {
         "format": 1,
         "run": config.dump(),

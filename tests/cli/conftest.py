@@ -55,7 +55,8 @@ def t2i(tmp_path, site):
 
     def run(*arguments, python=(), stdout=subprocess.PIPE, **environment):
         kept = {k: v for k, v in os.environ.items() if not k.startswith("T2I_")}
-        settings = {"PYTHONPATH": str(site.folder), "T2I_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+        path = os.pathsep.join([str(site.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+        settings = {"PYTHONPATH": path, "T2I_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
         return subprocess.run(
             [sys.executable, *python, "-m", "t2i.cli", *map(str, arguments)], cwd=work,
             env=kept | settings | environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE,

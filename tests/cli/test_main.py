@@ -28,8 +28,8 @@ def test_nothing_heavy_is_imported_before_it_is_needed(t2i, arguments):
 def test_help_lists_every_command_and_is_what_no_command_gives(t2i):
     process = t2i()
     assert process.returncode == 0
-    for name in ("train", "sample", "bench", "models", "samplers", "encoders", "datasets", "metrics", "features",
-                 "benchmarks", "plugins", "info"):  # fmt: skip
+    for name in ("train", "sample", "import", "bench", "models", "samplers", "encoders", "datasets", "metrics",
+                 "features", "benchmarks", "plugins", "info"):  # fmt: skip
         assert re.search(rf"^  {name} ", process.stdout, re.M), name
 
 

@@ -56,3 +56,13 @@ def test_a_file_in_the_way_is_named(model, tmp_path):
 def test_prompts_are_lines(tmp_path):
     (tmp_path / "p").write_bytes("\ufeffone\r\n\n two\u2028still two \nthree".encode())
     assert read_prompts(tmp_path / "p") == ["one", "two\u2028still two", "three"]
+
+
+def test_a_failure_before_the_first_picture_leaves_no_folder(model, tmp_path, monkeypatch):
+    def fail(captions):
+        raise UserError("this encoder encodes no captions")
+
+    monkeypatch.setattr(model.text_encoder, "encode", fail)
+    with pytest.raises(UserError, match="encodes no captions"):
+        write_samples(model, ["x"], tmp_path / "o")
+    assert not (tmp_path / "o").exists()

@@ -1,0 +1,56 @@
+"""`t2i import`: a run made of weights that a paper's authors released."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from t2i.cli.command import Command, json_option
+from t2i.cli.output import answer, answer_json, note
+from t2i.core.errors import UserError
+from t2i.core.logging import printable
+
+
+@click.command("import", cls=Command)
+@click.option("--model", metavar="M", help="Model whose authors' files these are ('t2i models' lists them).")
+@click.option("--preset", metavar="P", help="What they were trained as.  [default: the model's first after tiny]")
+@click.option("--set", "sets", multiple=True, metavar="K=V", help="Any setting of the model; may be repeated.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="RUN", help="New folder (default: under runs/).")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="FILES...")
+@json_option
+def import_(
+    model: str | None, preset: str | None, sets: tuple[str, ...], out: Path | None, files: tuple[Path, ...],
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Make a run of the weights that a paper's authors released, to be drawn from like one that was trained here.
+
+    The files are recognised by what is in them; nothing in them is ever run. Each model's README says which it takes.
+
+    \b
+    t2i import --model dfgan --preset cub state_epoch_1220.pth text_encoder200.pth captions_DAMSM.pickle --out runs/cub
+    t2i sample --run runs/cub -p "a small red bird with a white belly"
+    """
+    if model is None:
+        raise UserError("say whose weights these are, with --model M ('t2i models' lists them)")
+    if not files:
+        raise UserError(f"name the files of weights: 't2i import --model {model} FILE... --out RUN'")
+    from t2i.core.importing import default_preset, import_weights, importable
+    from t2i.core.runs import free_path
+
+    chosen = preset or default_preset(importable(model))
+    if preset is None:
+        others = [name for name in importable(model).presets if name != chosen]
+        note(f"preset {chosen}, since none is named; others: {', '.join(others) or 'none'}")
+    folder = out or free_path(Path("runs") / f"{model}-{chosen}-imported")
+    run = import_weights(model, files, folder, preset=chosen, sets=sets, command=shlex.join(["t2i", *sys.argv[1:]]))
+    command = shlex.join(["t2i", "sample", "--run", str(run.path), "-p", "a red bird"])
+    if as_json:
+        answer_json({
+            "run": str(run.path), "model": model, "preset": chosen, "summary": run.summary(), "sample": command,
+        })  # fmt: skip
+        return
+    answer(printable(f"run: {run.path}"))
+    answer(printable(f"draw: {command}"))

@@ -1,0 +1,109 @@
+"""Settings of AttnGAN."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field, model_validator
+
+from t2i.core.config import ModelConfig, Preset
+from t2i.plugins.common.settings import DamsmTraining, ImageEncoderConfig
+
+START = 4  # pixels: the side of the smallest feature map, in generator and discriminators
+
+
+class AttnGANConfig(ModelConfig):
+    """Settings; the defaults are the paper's for CUB.
+
+    gf, df: base widths of G and of the D_i. residual_blocks: R, of each attentional stage. scales: pictures drawn, each
+    twice the size of the one before, the last image_size. z_dim, c_dim: sizes of the noise and of the condition c^.
+    lr_g, lr_d, beta1, beta2: of Adam. damsm_weight: lambda, of L_DAMSM in G's loss.
+    image_encoder: DAMSM's. damsm: its training, the first stage. damsm_share: that stage's part of the budget; there is
+    none where text and image encoder both come with weights.
+
+    One that the paper has not (README.md says what it is for): recalibrate: batches over which the batch norms'
+    statistics are measured anew when training ends, with G's averaged weights (0: they stay those of the last weights).
+    """
+
+    gf: int = Field(32, ge=1)
+    df: int = Field(64, ge=1)
+    residual_blocks: int = Field(2, ge=0)
+    scales: int = Field(3, ge=1)
+    z_dim: int = Field(100, ge=1)
+    c_dim: int = Field(100, ge=1)
+    lr_g: float = Field(2e-4, gt=0)
+    lr_d: float = Field(2e-4, gt=0)
+    beta1: float = Field(0.5, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    damsm_weight: float = Field(5.0, ge=0)
+    image_encoder: ImageEncoderConfig = ImageEncoderConfig()
+    damsm: DamsmTraining = DamsmTraining()
+    damsm_share: float = Field(0.12, gt=0, lt=1)
+    recalibrate: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> AttnGANConfig:
+        first = self.image_size >> (self.scales - 1)
+        if self.image_size & (self.image_size - 1) or first < 2 * START:
+            raise ValueError(
+                f"image_size ({self.image_size}) must be a power of two, and the first of the {self.scales} scales at "
+                f"least {2 * START} pixels"
+            )
+        if self.batch_size // self.accumulate < 2:
+            raise ValueError("a batch (or each of its `accumulate` parts) needs two pictures: neighbours mismatch")
+        return self
+
+    @property
+    def sizes(self) -> list[int]:
+        """Sides of the pictures, the smallest first."""
+        return [self.image_size >> i for i in reversed(range(self.scales))]
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Preset]:
+        return {
+            "tiny": Preset(_TINY, encoder=("damsm", {"embedding": 128, "width": 128})),
+            "cub": Preset(_CUB, encoder=("damsm", {"max_words": 18})),
+            "coco": Preset(_COCO, encoder=("damsm", {"max_words": 15})),
+        }
+
+
+_PAPER = {
+    "image_size": 256,
+    "augment": {"scale": 76 / 64, "flip": True},
+    "ema_decay": 0.999,
+    "checkpoint_every": 5000,
+    "sample_every": 5000,
+}
+_CUB = {**_PAPER, "batch_size": 20, "steps": 302_000}  # 200 epochs of DAMSM, 600 of the GAN, 8,855 pictures
+_COCO = {
+    **_PAPER,
+    "gf": 48,
+    "df": 96,
+    "residual_blocks": 3,
+    "batch_size": 14,
+    "damsm_weight": 50.0,
+    "damsm": {"epochs": 100},
+    "damsm_share": 0.195,
+    "steps": 882_000,  # 100 epochs of DAMSM, 120 of the GAN, 82,783 pictures
+}
+_TINY = {
+    "image_size": 32,
+    "gf": 32,
+    "df": 32,
+    "residual_blocks": 1,
+    "z_dim": 32,
+    "c_dim": 64,
+    "batch_size": 32,
+    "steps": 3000,
+    "image_encoder": {"kind": "small"},
+    "damsm": {"batch_size": 48, "lr": 1e-3, "lr_text": 1e-3},
+    "damsm_share": 0.2,
+    "lr_g": 4e-4,
+    "lr_d": 4e-4,
+    "recalibrate": 20,
+    "ema_decay": 0.998,
+    "lr_schedule": "linear",
+    "lr_floor": 0.1,
+    "warmup": 50,
+    "channels_last": True,
+}

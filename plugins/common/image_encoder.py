@@ -1,0 +1,165 @@
+"""DAMSM's image encoders: pictures -> region features and a global code (Xu et al. 2018, section 3.2).
+
+The paper's is Inception-v3 as torchvision has it, frozen, with two trained linear maps; a small one serves small
+pictures where there are no weights to be had.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import Inception3
+
+from t2i.core.errors import UserError
+from t2i.core.model import load_state
+from t2i.core.text import TextShape
+from t2i.plugins.common.damsm import Seen
+from t2i.plugins.common.legacy import read_legacy, renamed, state_dict, without_prefix
+from t2i.plugins.common.settings import ImageEncoderConfig
+
+SIDE = 299  # pixels that Inception-v3 was trained at
+URL = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"
+REGION_LAYERS = (
+    "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 maxpool2 Mixed_5b Mixed_5c Mixed_5d "
+    "Mixed_6a Mixed_6b Mixed_6c Mixed_6d Mixed_6e"
+).split()
+CODE_LAYERS = ["Mixed_7a", "Mixed_7b", "Mixed_7c", "avgpool"]
+UNUSED = re.compile(r"^(AuxLogits|fc)\.")  # the classifiers
+
+
+class InceptionEncoder(nn.Module):
+    """images (B, 3, H, H) in [-1, 1] -> Seen: the last 17x17 map of 768 channels and the 2048 pooled ones, each through
+    a linear map. Only these two are trained; the trunk keeps its running averages whatever mode it is put in."""
+
+    def __init__(self, text: TextShape) -> None:
+        super().__init__()
+        whole: Any = Inception3(aux_logits=False, transform_input=False, init_weights=False)
+        self.region_trunk = nn.Sequential(OrderedDict((name, getattr(whole, name)) for name in REGION_LAYERS))
+        self.code_trunk = nn.Sequential(OrderedDict((name, getattr(whole, name)) for name in CODE_LAYERS))
+        self.to_regions = nn.Conv2d(768, text.words, 1, bias=False)
+        self.to_code = nn.Linear(2048, text.sentence)
+        for head in (self.to_regions, self.to_code):
+            nn.init.uniform_(head.weight, -0.1, 0.1)
+        for trunk in (self.region_trunk, self.code_trunk):
+            trunk.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.region_trunk.eval()
+        self.code_trunk.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Seen:
+        x = F.interpolate(images, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+        features = self.region_trunk(x)
+        return Seen(self.to_regions(features).flatten(2), self.to_code(self.code_trunk(features).flatten(1)))
+
+
+class SmallImageEncoder(nn.Module):
+    """images (B, 3, H, H) -> Seen, for H a power of two from 16 on: regions are the places of the last 8x8 map, and the
+    code sees the whole 4x4 map after it, since sentences say where things are."""
+
+    def __init__(self, image_size: int, width: int, text: TextShape) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(0.2)]
+        channels, size = width, image_size
+        while size > 8:
+            layers.append(self._halving(channels, min(2 * channels, 4 * width)))
+            channels, size = min(2 * channels, 4 * width), size // 2
+        self.region_trunk = nn.Sequential(*layers)
+        self.to_regions = nn.Conv2d(channels, text.words, 1, bias=False)
+        self.code_trunk = nn.Sequential(self._halving(channels, channels), nn.Flatten())
+        self.to_code = nn.Linear(16 * channels, text.sentence)
+
+    @staticmethod
+    def _halving(c_in: int, c_out: int) -> nn.Sequential:
+        conv = nn.Conv2d(c_in, c_out, 4, stride=2, padding=1)
+        return nn.Sequential(conv, nn.GroupNorm(4, c_out), nn.LeakyReLU(0.2))
+
+    def forward(self, images: Tensor) -> Seen:
+        features = self.region_trunk(images)
+        return Seen(self.to_regions(features).flatten(2), self.to_code(self.code_trunk(features)))
+
+
+def image_encoder(config: ImageEncoderConfig, image_size: int, text: TextShape) -> nn.Module | None:
+    """The encoder that the settings describe, with random weights."""
+    if config.kind == "none":
+        return None
+    return InceptionEncoder(text) if config.kind == "inception" else SmallImageEncoder(image_size, config.width, text)
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+def load_image_encoder(encoder: nn.Module, config: ImageEncoderConfig) -> None:
+    """Loads the files that the settings name, if any. UserError if one cannot be had, is damaged or does not fit."""
+    if config.weights:
+        load_authors(encoder, Path(config.weights))
+    elif config.inception:
+        load_trunk(encoder, Path(config.inception))
+
+
+def check_source(config: ImageEncoderConfig, what: str) -> None:
+    """UserError, saying what to do, if DAMSM is to be trained with no image encoder, or one without weights."""
+    if config.kind == "none":
+        raise UserError(
+            f"{what}: image_encoder.kind = none leaves nothing to train the text encoder with: set it to inception or "
+            "small, or give a text encoder that is frozen"
+        )
+    if config.kind == "inception" and not (config.inception or config.weights):
+        raise UserError(
+            f"{what}: DAMSM's image encoder needs Inception-v3: give --set image_encoder.inception=FILE, torchvision's "
+            f"{Path(URL).name} ({URL}), or --set image_encoder.weights=FILE, the authors' image_encoder*.pth"
+        )
+
+
+def load_trunk(encoder: nn.Module, path: Path) -> None:
+    """Loads torchvision's Inception-v3 into the trunk; the classifiers are left out. The SHA-256 that torchvision puts
+    into the name of such a file is checked."""
+    _check_name(path)
+    heads = {name: tensor for name, tensor in encoder.state_dict().items() if name.startswith("to_")}
+    state = {name: t for name, t in state_dict(read_legacy(path), str(path)).items() if not UNUSED.match(name)}
+    load_state(encoder, counted(encoder, {**_trunk_names(state), **heads}), f"weights {path}")
+
+
+def load_authors(encoder: nn.Module, path: Path) -> None:
+    """Loads the authors' image_encoder*.pth."""
+    state = authors_state(state_dict(read_legacy(path), str(path)))
+    load_state(encoder, counted(encoder, state), f"weights {path}")
+
+
+def authors_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The authors' CNN_ENCODER state dict under the names of `InceptionEncoder`."""
+    return renamed(_trunk_names(state), [(r"^emb_features\.", "to_regions."), (r"^emb_cnn_code\.", "to_code.")])
+
+
+def counted(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state with the counters of batch norms that files of before PyTorch 0.4 lack; nothing here reads them."""
+    counters = {n: t for n, t in module.state_dict().items() if n.endswith("num_batches_tracked")}
+    return {**counters, **state}
+
+
+def _trunk_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    rules = [(r"^(Mixed_7.*)", r"code_trunk.\1"), (r"^((Conv2d|Mixed)_.*)", r"region_trunk.\1")]
+    return renamed(without_prefix(state, "module."), rules)
+
+
+def _check_name(path: Path) -> None:
+    named = re.search(r"-([0-9a-f]{8,64})\.pth$", path.name)
+    if named is None:
+        return
+    try:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"weights {path}: {error.strerror}; get it from {URL}") from None
+    if not found.startswith(named[1]):
+        raise UserError(f"weights {path}: damaged: its SHA-256 begins with {found[:8]}; download it again from {URL}")

@@ -1,0 +1,173 @@
+"""Files that the papers' authors released, read without letting them run anything: the one place that touches pickles.
+
+Weights are read by `torch.load(weights_only=True)`, which builds tensors and plain containers and nothing else;
+vocabularies and lists of names by an unpickler that lacks every instruction that could import or call something.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+import torch
+from torch import Tensor
+
+from t2i.core.errors import UserError
+from t2i.core.files import load_tensors
+
+PLAIN = (
+    "MARK STOP POP POP_MARK DUP PROTO FRAME NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT "
+    "BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES "
+    "LIST EMPTY_LIST APPEND APPENDS TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 DICT EMPTY_DICT SETITEM SETITEMS "
+    "GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE"
+)
+"""Instructions of a pickle that make constants, lists, tuples and dicts, or move them about."""
+
+
+def read_legacy(path: Path) -> dict[Any, Any]:
+    """The document in a file of weights: a .safetensors file, or what `torch.save` wrote, whatever its name.
+
+    Returns dicts, lists and tuples of tensors (dense, on the processor), numbers and strings.
+    UserError if the file cannot be read, is neither, or holds anything else: nothing in it is ever run.
+    """
+    try:
+        with open(path, "rb") as file:
+            is_safetensors = file.read(9)[8:] == b"{"  # 8 bytes of length, then JSON
+        if is_safetensors:
+            return load_tensors(path, "weights")
+        _check_archive(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        document = _plain(loaded, {})
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"weights {path}: {error.strerror or error}; check the path") from None
+    except Exception as error:  # damaged and hostile files: torch and zipfile raise anything
+        raise UserError(
+            f"weights {path}: neither safetensors nor plain tensors as torch.save writes them ({_one_line(error)}); "
+            "download the file again, or save its state dict alone"
+        ) from None
+    if not isinstance(document, dict):
+        raise UserError(
+            f"weights {path}: it holds a {type(document).__name__}, not a state dict; is it the right file?"
+        )
+    return document
+
+
+def _check_archive(path: Path) -> None:
+    """torch.save compresses nothing: an archive that would unfold to more than its own size is none of its making."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                raise UserError(
+                    f"weights {path}: a compressed archive; torch.save writes none: unpack it, or save anew"
+                )
+
+
+def _plain(value: Any, seen: dict[int, Any]) -> Any:
+    """The value in containers of the plain types, each once however often it is referred to; ValueError if there is
+    anything in it but tensors, numbers and strings."""
+    if id(value) in seen:
+        return seen[id(value)]
+    if isinstance(value, Tensor):
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise ValueError(f"a tensor that is no plain array ({value.layout}, {value.dtype})")
+        plain: Any = value.detach()
+    elif isinstance(value, dict):
+        plain = seen[id(value)] = {}
+        plain.update((_plain(key, seen), _plain(item, seen)) for key, item in dict.items(value))
+    elif isinstance(value, list):
+        plain = seen[id(value)] = []
+        plain.extend(_plain(item, seen) for item in value)
+    elif isinstance(value, tuple):
+        plain = tuple(_plain(item, seen) for item in value)
+    elif value is None or type(value) in (str, bytes, int, float, bool):
+        plain = value
+    else:
+        raise ValueError(f"it holds a {type(value).__name__}")
+    seen[id(value)] = plain
+    return plain
+
+
+def _refuse(unpickler: pickle._Unpickler) -> NoReturn:
+    raise pickle.UnpicklingError("it would import or call something")
+
+
+class _PlainUnpickler(pickle._Unpickler):
+    """Python's own unpickler (the one in Python: its memory follows the file's size) with only the PLAIN instructions.
+    What imports (GLOBAL, INST), calls (REDUCE, NEWOBJ, OBJ, BUILD) or fetches (PERSID, EXT) is refused unread."""
+
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = {
+        **dict.fromkeys(pickle._Unpickler.dispatch, _refuse),
+        **{code: pickle._Unpickler.dispatch[code] for code in (getattr(pickle, name)[0] for name in PLAIN.split())},
+    }
+
+    def find_class(self, module: str, name: str) -> NoReturn:
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def read_plain_pickle(path: Path) -> Any:
+    """What is in a pickle of lists, tuples, dicts, strings and numbers; strings of Python 2 are read as Latin-1.
+
+    UserError if the file cannot be read, or asks for anything else: nothing in it is ever imported or called.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _PlainUnpickler(file, encoding="latin-1").load()
+    except OSError as error:
+        raise UserError(f"pickle {path}: {error.strerror or error}; check the path") from None
+    except Exception as error:  # damaged and hostile files: the unpickler raises anything
+        raise UserError(
+            f"pickle {path}: not plain lists, dicts, strings and numbers ({_one_line(error)}); nothing else is read "
+            "from a pickle: check the file, or write its content anew as plain lists"
+        ) from None
+
+
+def _one_line(error: Exception) -> str:
+    first = str(error).strip().partition("\n")[0].partition(". ")[0]
+    return f"{type(error).__name__}: {first[:120]}" if first else type(error).__name__
+
+
+def state_dict(document: Mapping[Any, Any], where: str, *keys: str) -> dict[str, Tensor]:
+    """The tensors by name under `keys` of a document, such as state_dict(document, str(path), "model", "netG").
+
+    UserError, naming `where` and the key, if there is no such thing.
+    """
+    found: Any = document
+    for depth, key in enumerate(keys):
+        if not isinstance(found, Mapping) or key not in found:
+            raise UserError(f"weights {where}: it has no '{'.'.join(keys[: depth + 1])}'; is it the right file?")
+        found = found[key]
+    if not isinstance(found, Mapping) or not found:
+        raise UserError(f"weights {where}: '{'.'.join(keys)}' is no state dict; is it the right file?")
+    for name, tensor in found.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise UserError(f"weights {where}: '{str(name)[:80]}' is no tensor by name; is it the right file?")
+    return dict(found)
+
+
+def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The state dict without `prefix` (such as "module.", DataParallel's) where every key has it, else as it is."""
+    if state and all(key.startswith(prefix) for key in state):
+        return {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+    return dict(state)
+
+
+def renamed(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
+    """The state dict with each rule (regex, replacement) applied to every key, in order.
+
+    UserError, naming the key, if two tensors end under one name.
+    """
+    result: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        name = key
+        for pattern, replacement in rules:
+            name = re.sub(pattern, replacement, name)
+        if name in result:
+            raise UserError(f"weights: two tensors stand for '{name}', one of them as '{key}'; is it the right file?")
+        result[name] = tensor
+    return result
