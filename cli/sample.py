@@ -15,11 +15,19 @@ from t2i.core.logging import printable
 
 @click.command(cls=Command)
 @click.option("--model", metavar="M", help="Draw from the newest complete run of this model under runs/.")
-@click.option("--run", type=click.Path(path_type=Path), metavar="RUN", help="Draw from this run, or from another project's files.")
+@click.option(
+    "--run", type=click.Path(path_type=Path), metavar="RUN", help="Draw from this run, or from another project's files."
+)
 @click.option("--sampler", metavar="S", help="Sampler (default: the model's own).")
 @click.option("--sampling-steps", type=click.IntRange(1), metavar="N", help="Steps of the sampler.")
 @click.option("--guidance", type=float, metavar="G", help="Scale of classifier-free guidance; 1 is none.")
-@click.option("--set", "sets", multiple=True, metavar="K=V", help="Another setting of the sampler, or config=FOLDER; may be repeated.")
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="K=V",
+    help="Another setting of the sampler, or config=FOLDER; may be repeated.",
+)
 @click.option("-p", "--prompt", "texts", multiple=True, metavar="TEXT", help="What to draw; may be repeated.")
 @click.option("--prompts", type=click.Path(path_type=Path), metavar="FILE", help="Text file with one prompt a line.")
 @click.option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,10 @@ def noise_settings(scheduler: Any) -> dict[str, Any]:
     predictions = {theirs: ours for ours, theirs in PREDICTION_TYPES.items()}
     settings = {"timesteps": len(betas), "prediction": predictions[scheduler.config.prediction_type]}
     for name in ("linear", "scaled_linear", "cosine"):
-        if torch.allclose(betas, DiscreteSchedule.named(name, len(betas)).betas.double(), rtol=1e-5, atol=1e-8):
-            return {**settings, "schedule": name}
+        with suppress(ValueError):  # of few steps there is no linear schedule
+            named = DiscreteSchedule.named(name, len(betas)).betas.double()
+            if torch.allclose(betas, named, rtol=1e-5, atol=1e-8):
+                return {**settings, "schedule": name}
     return {**settings, "trained_betas": tuple(betas.clamp(max=ALMOST_ONE).tolist())}
 
 
@@ -68,6 +71,7 @@ def sampler_section(scheduler: Any, steps: int | None, guidance: float) -> dict[
         "guidance": guidance,
         "spacing": config.get("timestep_spacing", "leading"),
         "offset": config.get("steps_offset", 0),
+        "noisiest": None,
     }
     if name in ("ddim", "pndm"):
         section["end"] = "x_0" if config["set_alpha_to_one"] else "first"
@@ -78,8 +82,9 @@ def sampler_section(scheduler: Any, steps: int | None, guidance: float) -> dict[
     return section
 
 
-def scheduler_of(config: RunConfig) -> Any:
-    """diffusers' scheduler for a run's noise schedule and sampler; DDIM for samplers that have none."""
+def scheduler_of(config: RunConfig, unused_offset: int = 0) -> Any:
+    """diffusers' scheduler for a run's noise schedule and sampler; DDIM for samplers that have none. unused_offset:
+    what to write where only "leading" times have an offset, and these are others."""
     settings, sampler = config.settings, config.sampler
     assert isinstance(settings, DenoisingConfig)
     chosen = sampler.config.model_dump()
@@ -95,9 +100,10 @@ def scheduler_of(config: RunConfig) -> Any:
     if name == "pndm":
         more["skip_prk_steps"] = True
     kind: Any = getattr(diffusers, SCHEDULERS[name])
+    offset = chosen["offset"] if chosen["spacing"] == "leading" else unused_offset
     return kind(
         num_train_timesteps=settings.timesteps, prediction_type=PREDICTION_TYPES[settings.prediction],
-        timestep_spacing=chosen["spacing"], steps_offset=chosen["offset"], **_betas(settings), **more,
+        timestep_spacing=chosen["spacing"], steps_offset=offset, **_betas(settings), **more,
     )  # fmt: skip
 
 

@@ -73,7 +73,9 @@ def load_network(kind: type[Any], name: str, part: str) -> Any:
         )  # fmt: skip
         if report["missing_keys"] or report["mismatched_keys"]:
             first = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))[0]
-            raise UserError(f"{what}: {setting} = {source} holds no whole {kind.__name__}: {first} is missing or misfits")
+            raise UserError(
+                f"{what}: {setting} = {source} holds no whole {kind.__name__}: {first} is missing or misfits"
+            )
         return network.eval()
 
     return obtained(Wanted(what, setting, name, "main", FOLDER), load)
@@ -128,7 +130,9 @@ def square_size(network: Mapping[str, Any], source: Path) -> int:
     size = network["sample_size"]
     sides = {size} if isinstance(size, int) else set(size or ())
     if len(sides) != 1:
-        raise UserError(f"{source}: sample_size is {size}; pictures here are squares of one size: set it in config.json")
+        raise UserError(
+            f"{source}: sample_size is {size}; pictures here are squares of one size: set it in config.json"
+        )
     return int(sides.pop())
 
 

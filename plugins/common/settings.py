@@ -14,6 +14,11 @@ Spacing = Literal["trailing", "leading", "linspace"]
 
 Ending = Literal["x_0", "first"]
 
+NOISIEST = 200.0
+"""sigma / alpha that shortened chains begin below. Cosine and mixing schedules end (almost) without signal, where
+solvers of the differential equation in sigma / alpha take one enormous step, and predictions divided by alpha are lost
+to rounding. DDPM's linear schedule ends at 157, Stable Diffusion's at 14.6: they are taken whole."""
+
 
 class DiffusionSamplerConfig(SamplerConfig):
     """What every sampler of diffusion models can be told.
@@ -23,12 +28,15 @@ class DiffusionSamplerConfig(SamplerConfig):
     deviation is drawn back to that of the conditional one, 0 to 1 (Lin et al. 2024, equation 16).
     spacing: how the `steps` times are chosen among the schedule's T. "trailing" begins at pure noise, as sampling does;
     "leading" is the DDIM paper's; "linspace" takes both ends. offset: added to "leading" times (Stable Diffusion: 1).
+    noisiest: sigma / alpha that a chain of fewer than T steps begins below (None: no bound, as in diffusers' pipelines;
+    continuous noise levels need one, and keep the usual).
     """
 
     interval: tuple[float, float] = (0.0, 1.0)
     rescale: float = Field(0.0, ge=0, le=1)
     spacing: Spacing = "trailing"
     offset: int = Field(0, ge=0)
+    noisiest: float | None = Field(NOISIEST, gt=0)
 
     @field_validator("interval")
     @classmethod
@@ -85,7 +93,9 @@ class UNetConfig(Config):
                 "that level attends to itself and the middle to words, head_width must be the root of its channels"
             )
         if self.weights and (self.text_map or self.sentence):
-            raise ValueError("a U-Net that comes with its weights has no other way in for text: no text_map, no sentence")
+            raise ValueError(
+                "a U-Net that comes with its weights has no other way in for text: no text_map, no sentence"
+            )
         return self
 
     def heads_of(self, channels: int) -> int:

@@ -149,7 +149,9 @@ def conditional_unet(
 def _check_fit(unet: Any, config: UNetConfig, channels: int, text: TextShape) -> None:
     given = (unet.config.in_channels, unet.config.out_channels)
     if given != (channels, channels):
-        raise UserError(f"unet.weights = {config.weights}: it turns {given[0]} channels into {given[1]}, not {channels}")
+        raise UserError(
+            f"unet.weights = {config.weights}: it turns {given[0]} channels into {given[1]}, not {channels}"
+        )
     width = text.words if config.context == "words" else text.sentence
     if config.words and unet.config.cross_attention_dim != width:
         raise UserError(

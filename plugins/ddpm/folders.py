@@ -52,6 +52,7 @@ def foreign(path: Path, settings: Mapping[str, Any]) -> Model | None:
         "image_size": square_size(unet, path),
         **noise_settings(scheduler),
         "unet": unet_settings(unet, source),
+        "data": {"name": "none"},
         "encoder": {"name": "none"},
         "sampler": sampler_section(scheduler, STEPS[str(index["_class_name"])], guidance or 1.0),
     }

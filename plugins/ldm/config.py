@@ -70,7 +70,9 @@ class LDMConfig(DenoisingConfig):
     def presets(cls) -> Mapping[str, Preset]:
         return {
             "tiny": Preset(TINY, encoder=("words", {"layers": 1}), sampler=("ddim", {"steps": 25, "guidance": 2.0})),
-            "coco": Preset(COCO, data=("coco", {}), encoder=LARGE_CLIP, sampler=("ddim", {"steps": 50, "guidance": 5.0})),
+            "coco": Preset(
+                COCO, data=("coco", {}), encoder=LARGE_CLIP, sampler=("ddim", {"steps": 50, "guidance": 5.0})
+            ),
             "thesis": Preset(THESIS, data=("coco", {}), encoder=("clip", {}), sampler=("ddim", {"guidance": 3.0})),
         }
 

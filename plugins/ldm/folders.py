@@ -76,11 +76,11 @@ def export(model: Model, folder: Path) -> None:
     generator, config = model.generator, model.config
     assert isinstance(generator, LDMGenerator)
     encoder = registry().encoders[config.encoder.name]
-    _check_plain(generator.config, encoder.name if encoder.export is None else None)
+    _check_plain(config, encoder.export is not None)
     parts = resolve(str(encoder.export))(model.text_encoder, folder)
     save_network(generator.unet.unet, folder / "unet")
     save_network(_plain(generator.autoencoder), folder / "vae")
-    scheduler = scheduler_of(config)
+    scheduler = scheduler_of(config, unused_offset=1)  # of any other the pipeline complains
     write_scheduler(folder / "scheduler", scheduler, **{GUIDANCE: config.sampler.config.guidance})
     ours = {"unet": ("diffusers", PARTS["unet"]), "vae": ("diffusers", PARTS["vae"])}
     left_out = {name: (None, None) for name in ("safety_checker", "feature_extractor", "image_encoder")}
@@ -90,8 +90,10 @@ def export(model: Model, folder: Path) -> None:
     )  # fmt: skip
 
 
-def _check_plain(config: LDMConfig, encoder: str | None) -> None:
-    """encoder: the name of a text encoder that cannot be exported."""
+def _check_plain(run: RunConfig, encoder: bool) -> None:
+    """encoder: whether the text encoder can be exported."""
+    config, sampler = run.settings, run.sampler.config.model_dump()
+    assert isinstance(config, LDMConfig)
     foreign_to_it = {
         f"autoencoder.patch={config.autoencoder.patch}": config.autoencoder.patch != 1,
         f"unet.middle={config.unet.middle}": not config.unet.words,
@@ -99,11 +101,14 @@ def _check_plain(config: LDMConfig, encoder: str | None) -> None:
         "unet.sentence=true": config.unet.sentence,
         "unet.context=sentence": config.unet.context == "sentence",
         "schedule=mixing": config.schedule == "mixing",
-        f"encoder.name={encoder}": encoder is not None,
+        f"encoder.name={run.encoder.name}": not encoder,
+        "sampler.spacing=leading but with sampler.offset=1": sampler["spacing"] == "leading" and sampler["offset"] != 1,
     }
     found = [setting for setting, there in foreign_to_it.items() if there]
     if found:
-        raise UserError(f"diffusers' StableDiffusionPipeline cannot express {', '.join(found)}: this run stays one of ours")
+        raise UserError(
+            f"diffusers' StableDiffusionPipeline cannot express {', '.join(found)}: this run stays one of ours"
+        )
 
 
 def _plain(autoencoder: Autoencoder) -> Any:
@@ -165,6 +170,7 @@ class Described:
             **noise_settings(self.scheduler),
             "autoencoder": autoencoder,
             "unet": unet_settings(self.unet, self.source / "unet" if self.source.is_dir() else self.source),
+            "data": {"name": "none"},
             "encoder": {"name": "clip", "sentence": "pooled", "attend_padding": True, **encoder},
             "sampler": sampler,
         }
