@@ -116,6 +116,22 @@ def _room_above(axes: Axes, headline: Column) -> None:
         axes.set_ylim(-0.05 * top, 1.08 * top)
 
 
+def sampler_curves(curves: Mapping[str, Mapping[int, float]], headline: Column) -> bytes:
+    """A score over the number of sampling steps, a line a sampler."""
+    steps = sorted({count for own in curves.values() for count in own})
+    with _figure(3.6) as (axes, svg):
+        for i, (name, own) in enumerate(curves.items()):
+            style = "o-" if i < len(COLOURS) else "s--"
+            axes.plot(list(own), list(own.values()), style, ms=4, lw=1.3, label=name, color=COLOURS[i % len(COLOURS)])
+        axes.set_xscale("log")
+        axes.set_xticks(steps, [str(count) for count in steps])
+        axes.minorticks_off()
+        axes.set_xlabel("sampling steps")
+        axes.set_ylabel(headline.title)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=8)
+    return svg[0]
+
+
 def losses(row: Row) -> dict[str, tuple[list[float], list[float]]]:
     """Of each loss in a row's log: minutes and values. Those of several stages are told apart by the stage's name."""
     stages = list(dict.fromkeys(str(line.get("stage", "")) for line in row.curve))

@@ -19,9 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from t2i.benchmarks import grids
+from t2i.benchmarks.drawing import Clock, timed
 from t2i.benchmarks.features import fingerprint, reference_features
 from t2i.benchmarks.plan import Entry, Plan, make_plan
 from t2i.benchmarks.record import curve, environment, forget_peak_memory, training_record
@@ -68,14 +67,6 @@ def run_benchmark(
         seeds=seeds, out=out, train_data=train_data, train_dir=train_dir, data_dir=data_dir, preset=preset,
     )  # fmt: skip
     return _Session(plan, reporter or Lines(), engine_reporter, command).run()
-
-
-@dataclass
-class _Clock:
-    """Seconds spent drawing, scoring apart."""
-
-    seconds: float = 0.0
-    pictures: int = 0
 
 
 @dataclass
@@ -215,7 +206,7 @@ class _Session:
     def _score_model(self, entry: Entry, run: Run) -> Row:
         model, benchmark = load(run.path, str(self.device)), self.plan.benchmark
         row = Row(entry.label, "model", entry.name, entry.seed)
-        clock = _Clock()
+        clock = Clock()
         for captions in self.sets:
             metrics = self.scorer.metrics(captions.prompts)
             what = f"{row.name}, {captions.prompts.name}"
@@ -233,26 +224,14 @@ class _Session:
         return row
 
     def _drawn(
-        self, model: Model, captions: Sequence[str], samples: int, what: str, clock: _Clock
+        self, model: Model, captions: Sequence[str], samples: int, what: str, clock: Clock
     ) -> Iterator[Pictures]:
-        """Pictures of the captions, on noise that depends on the caption's and the sample's number alone."""
-        batches = model.draw(captions, n=samples, seed=self.plan.benchmark.seed)
-        self.reporter.say(f"drawing and scoring {what}: {len(captions) * samples} pictures")
-        done = 0
-        while True:
-            start = time.perf_counter()
-            batch = next(batches, None)
-            if batch is None:
-                return
-            clock.seconds += time.perf_counter() - start
-            clock.pictures += len(batch)
-            done += len(batch)
-            self.reporter.count(what, done, len(captions) * samples)
-            yield Pictures(
-                np.stack([drawn.image for drawn in batch]),
-                tuple(captions[drawn.prompt] for drawn in batch),
-                tuple(drawn.prompt for drawn in batch),
-            )
+        total, done = len(captions) * samples, 0
+        self.reporter.say(f"drawing and scoring {what}: {total} pictures")
+        for pictures in timed(model, captions, clock, n=samples, seed=self.plan.benchmark.seed):
+            done += len(pictures.captions)
+            self.reporter.count(what, done, total)
+            yield pictures
 
     def _draw_grid(self, model: Model, row: Row) -> None:
         captions = [entry["caption"] for entry in self._grid_entries()]

@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor, nn
 
+from t2i.benchmarks.drawing import Drawing, measure_drawing
 from t2i.benchmarks.plan import named_models
 from t2i.benchmarks.record import environment
 from t2i.benchmarks.reporting import Lines, Reporter
@@ -45,7 +46,6 @@ from t2i.core.trainer import Batch, Stage, Trainer
 
 BLOCK = 25  # steps timed at once
 MADE = 8  # batches that making data is timed on
-DRAWN = 32  # pictures that sampling is timed on
 LIMIT = 1.03  # of the bare loop's time: what the engine may take
 
 
@@ -71,11 +71,11 @@ class StageSpeed:
 
 @dataclass
 class ModelSpeed:
-    """A model's speed. sample: seconds to draw a picture."""
+    """A model's speed."""
 
     model: str
     stages: list[StageSpeed]
-    sample: float
+    drawing: Drawing
 
 
 @dataclass
@@ -108,7 +108,8 @@ def _table(columns: Sequence[tuple[ModelSpeed, StageSpeed]]) -> Table:
         "training, images/s": [number(s.batch_size / s.engine) for _, s in columns],
         "making data, ms/step": [number(1000 * s.data) for _, s in columns],
         "waiting for data, ms/step": [number(1000 * s.waiting) for _, s in columns],
-        "sampling, s/image": [number(m.sample) for m, _ in columns],
+        "sampling, s/image": [number(m.drawing.seconds) for m, _ in columns],
+        "sampler adds": [_added(1 + m.drawing.added) for m, _ in columns],
     }
     for title, cells in rows.items():
         table.add_row(title, *cells)
@@ -169,7 +170,7 @@ def _measure(config: RunConfig, blocks: int) -> ModelSpeed:
         probe = _Probe(run, [stage.name for stage in _stages(config, build(config))], blocks)
         with contextlib.suppress(_Enough):
             engine.train(config, run.path, reporter=probe)
-        return ModelSpeed(config.model, probe.speeds, _sampling(run.config()))
+        return ModelSpeed(config.model, probe.speeds, measure_drawing(run.config()))
 
 
 @dataclass(frozen=True)
@@ -201,16 +202,6 @@ def _stage_speed(twin: _Twin, turns: Sequence[tuple[_Time, _Time]]) -> StageSpee
         median(own.wall / bare.wall for own, bare in kept),
         median(own.thread / bare.thread for own, bare in kept),
     )
-
-
-def _sampling(config: RunConfig) -> float:
-    """Seconds a picture, by the model's own sampler, after one batch to warm up. Weights do not matter to that."""
-    model = build(config).to(best_device())
-    captions = ["a picture of something"] * DRAWN
-    list(model.draw(captions[:4]))
-    started = time.perf_counter()
-    list(model.draw(captions))
-    return (time.perf_counter() - started) / DRAWN
 
 
 class _Enough(Exception):

@@ -16,6 +16,7 @@ from t2i.core.logging import printable
 COMMANDS = {
     "run": ("t2i.cli.bench:run", "Run a benchmark ('t2i bench NAME' is short for it)."),
     "diff": ("t2i.cli.bench:diff", "Say what differs between two results."),
+    "samplers": ("t2i.cli.bench:samplers", "Score a run with every sampler, over numbers of steps."),
     "speed": ("t2i.cli.bench:speed", "Time training steps and sampling, and what the engine adds."),
 }
 
@@ -87,12 +88,13 @@ def _given_runs(texts: tuple[str, ...]) -> dict[str, Path]:
     return given
 
 
-def _names(models: str | None) -> list[str] | None:
-    if models is None:
+def _names(text: str | None, option: str = "models") -> list[str] | None:
+    if text is None:
         return None
-    names = [name.strip() for name in models.split(",") if name.strip()]
+    names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise UserError("--models: name at least one model, or 'all'")
+        every = ", or 'all'" if option == "models" else ""
+        raise UserError(f"--{option}: name at least one {option.removesuffix('s')}{every}")
     return names
 
 
@@ -109,6 +111,39 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
         answer_json(difference.document())
     else:
         difference.show(console())
+
+
+@click.command(cls=Command)
+@click.argument("name")
+@click.option("--run", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The trained model.")
+@click.option("--samplers", "names", metavar="A,B", help="Samplers (default: all that draw from its family).")
+@click.option("--steps", default="5,10,25,50", show_default=True, metavar="N,M", help="Numbers of sampling steps.")
+@click.option("--samples", type=click.IntRange(2), metavar="N", help="Captions to score (default: the protocol's).")
+@click.option("--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the benchmark's data set.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder (default: bench-samplers in RUN).")
+@json_option
+def samplers(
+    name: str, run: Path, names: str | None, steps: str, samples: int | None, data_dir: Path | None, out: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Draw the captions of the benchmark NAME with each sampler and number of steps, on the same noise, and score them:
+    a table, samplers.json and samplers.svg.
+
+    \b
+    t2i bench samplers shapes --run runs/RUN --steps 5,10,25,50 --samples 200
+    """
+    counts = [int(text) for text in steps.split(",") if text.strip().isdecimal()]
+    if not counts or min(counts) < 1 or len(counts) != len(steps.split(",")):
+        raise UserError(f"--steps {steps}: expected numbers with commas between, such as 5,10,25")
+    from t2i.benchmarks.samplers import compare_samplers
+
+    found = compare_samplers(
+        name, run, samplers=_names(names, "samplers"), steps=counts, samples=samples, out=out, data_dir=data_dir
+    )
+    if as_json:
+        answer_json(found.document())
+    else:
+        found.show(console())
 
 
 @click.command(cls=Command)

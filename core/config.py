@@ -73,6 +73,9 @@ class EngineConfig(Config):
     lr_schedule: what follows, over the rest of the stage. lr_floor: where cosine and linear end, as a share of lr.
     precision: no (float32), bf16 or fp16. compile: torch.compile the trainer's modules. channels_last: memory format.
     workers: loader processes (0: in the training process). threads: torch's threads (0: torch's own choice).
+    cache_views: views (crops, mirrorings) of each image of which frozen networks' work, latents and text features, is
+    computed once and stored; training then reads it. 0: computed at each visit. Of stages that can (`Trainer.encode`).
+    cache_dir: folder for it, shared by runs that store the same (None: in the run's own).
     tensorboard: write TensorBoard files too. on_nan: stop, or skip the update, when a loss or gradient is not finite.
     """
 
@@ -95,6 +98,8 @@ class EngineConfig(Config):
     channels_last: bool = False
     workers: int = Field(0, ge=0)
     threads: int = Field(0, ge=0)
+    cache_views: int = Field(0, ge=0)
+    cache_dir: str | None = Field(None, min_length=1)
     tensorboard: bool = False
     on_nan: Literal["stop", "skip"] = "stop"
 

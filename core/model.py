@@ -202,6 +202,8 @@ def build(config: RunConfig, assets: Path | None = None) -> Model:
     spec, encoder = registry().models[config.model], registry().encoders[config.encoder.name]
     text_encoder = resolve(encoder.build)(config.encoder.config, assets / "text_encoder" if assets else None)
     generator = resolve(spec.generator)(config.settings, text_encoder.shape, assets / "generator" if assets else None)
+    if config.settings.channels_last:
+        generator.to(memory_format=torch.channels_last)
     return Model(config, generator, text_encoder)
 
 

@@ -28,6 +28,8 @@ class Batch:
     noise: the draws of this step; every random number of a step comes from here, so that a resumed run, or one on
     another number of processes, sees the same ones. encode, encode_null: the text encoder, as the stage uses it
     (encode_null None: no caption is the empty caption).
+    encoded, features: what was stored (`Trainer.encode`) in place of the images, which are empty then (B, 3, 0, 0), as
+    are the extras; and for the captions, unless the stage trains the encoder.
     """
 
     images: Tensor
@@ -37,11 +39,13 @@ class Batch:
     encode: Callable[[Sequence[str]], TextFeatures]
     extras: Mapping[str, Any] = field(default_factory=dict)
     encode_null: Callable[[int], TextFeatures] | None = None
+    encoded: Tensor | None = None
+    features: TextFeatures | None = None
 
     @cached_property
     def text(self) -> TextFeatures:
         """Features of the captions. With gradients if the stage trains the encoder; else cached, without."""
-        return self.encode(self.captions)
+        return self.encode(self.captions) if self.features is None else self.features
 
     def null(self) -> TextFeatures:
         """Features of "no caption", one row an image."""
@@ -73,11 +77,15 @@ class Trainer(ABC):
     optimizers: by the name given to `engine.update`. A parameter in none of them is not trained. The parameters of
     generator and text encoder that are, are averaged, and hold their averages once the stage is over.
     eager: names of modules that must not be compiled (those under a double backward pass).
+    encode: what a step needs of the images (B, 3, H, W), row by row, where networks that the stage does not train
+    compute it: latents. The engine may then do so once for the whole data set (`cache_views`), and give the steps
+    `batch.encoded` in place of images. None: the images themselves are needed.
     """
 
     modules: dict[str, nn.Module]
     optimizers: dict[str, Optimizer]
     eager: tuple[str, ...] = ()
+    encode: Callable[[Tensor], Tensor] | None = None
 
     @abstractmethod
     def step(self, batch: Batch, engine: Engine) -> Losses:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -18,18 +18,23 @@ from torch.utils.data import Dataset as TorchDataset
 from t2i.core.config import Augment
 from t2i.core.data import Dataset, Example, Visit, visit_stream, visits
 from t2i.core.errors import T2IError, UserError
+from t2i.core.text import TextFeatures
 
+T = TypeVar("T")
 AHEAD = 4  # batches made ahead
 
 
 @dataclass(frozen=True)
 class HostBatch:
-    """A batch before it goes to the device. images: uint8 (B, H, W, 3)."""
+    """A batch before it goes to the device. images: uint8 (B, H, W, 3). encoded, text: what was stored in place of the
+    images and for the captions, where it was."""
 
     images: np.ndarray
     captions: tuple[str, ...]
     keys: tuple[str, ...]
     extras: Mapping[str, Any]
+    encoded: torch.Tensor | None = None
+    text: TextFeatures | None = None
 
 
 @dataclass(frozen=True)
@@ -62,13 +67,19 @@ class Views(TorchDataset[HostBatch]):
         images, captions, keys, extras = [], [], [], []
         for visit in batch:
             example = self._dataset[visit.index]
-            stream = visit_stream(self._seed, visit)
-            captions.append(example.captions[int(stream.integers(len(example.captions)))])
-            images.append(self._augmented(example.image, stream))
+            caption, image = self.look(example, visit)
+            captions.append(caption)
+            images.append(image)
             keys.append(example.key)
             extras.append(example.extras)
-            self._check(example)
         return HostBatch(np.stack(images), tuple(captions), tuple(keys), _collated(extras))
+
+    def look(self, example: Example, visit: Visit) -> tuple[str, np.ndarray]:
+        """The caption and the picture that a visit to an example sees."""
+        self._check(example)
+        stream = visit_stream(self._seed, visit)
+        caption = example.captions[int(stream.integers(len(example.captions)))]
+        return caption, self._augmented(example.image, stream)
 
     def _check(self, example: Example) -> None:
         size = round(self._image_size * self._augment.scale)
@@ -112,11 +123,11 @@ def batch_visits(dataset: Dataset, seed: int, rows: Rows, first: int) -> Iterato
             yield whole[start : start + rows.count]
 
 
-class Loader:
-    """Micro-batches without end, made ahead by a thread (workers = 0) or by worker processes: the same ones either
-    way. Close it."""
+class Loader(Generic[T]):
+    """`views[visits]` for each item of the plan, made ahead by a thread (workers = 0) or by worker processes: the same
+    either way. Close it."""
 
-    def __init__(self, views: Views, plan: Iterator[list[Visit]], workers: int) -> None:
+    def __init__(self, views: TorchDataset[T], plan: Iterator[list[Visit]], workers: int) -> None:
         if workers:
             loader = DataLoader(
                 _Guarded(views), batch_size=None, sampler=_Endless(plan), num_workers=workers, prefetch_factor=AHEAD,
@@ -124,13 +135,13 @@ class Loader:
                 # Its own, so that making a loader draws no number from the generator that training uses.
                 generator=torch.Generator(),
             )  # fmt: skip
-            self._batches: Iterator[HostBatch | BaseException] = iter(loader)
+            self._batches: Iterator[T | BaseException] = iter(loader)
             self._close: Callable[[], None] = self._batches._shutdown_workers  # type: ignore[attr-defined]
         else:
-            thread = _Thread(views, plan)
+            thread: _Thread[T] = _Thread(views, plan)
             self._batches, self._close = thread, thread.close
 
-    def __next__(self) -> HostBatch:
+    def __next__(self) -> T:
         item = next(self._batches)
         if isinstance(item, BaseException):
             raise item
@@ -140,13 +151,13 @@ class Loader:
         self._close()
 
 
-class _Guarded(TorchDataset[HostBatch | T2IError]):
+class _Guarded(TorchDataset[T | T2IError]):
     """Hands our own errors over as values: torch would wrap them in a worker's traceback."""
 
-    def __init__(self, views: Views) -> None:
+    def __init__(self, views: TorchDataset[T]) -> None:
         self._views = views
 
-    def __getitem__(self, batch: Sequence[Visit]) -> HostBatch | T2IError:
+    def __getitem__(self, batch: Sequence[Visit]) -> T | T2IError:
         try:
             return self._views[batch]
         except T2IError as error:
@@ -172,16 +183,16 @@ def _quiet_worker(_: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-class _Thread:
+class _Thread(Generic[T]):
     """Makes batches ahead in a thread of this process. An exception of the data set is raised in the caller."""
 
-    def __init__(self, views: Views, plan: Iterator[list[Visit]]) -> None:
-        self._queue: queue.Queue[HostBatch | BaseException] = queue.Queue(AHEAD)
+    def __init__(self, views: TorchDataset[T], plan: Iterator[list[Visit]]) -> None:
+        self._queue: queue.Queue[T | BaseException] = queue.Queue(AHEAD)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(views, plan), daemon=True)
         self._thread.start()
 
-    def _run(self, views: Views, plan: Iterator[list[Visit]]) -> None:
+    def _run(self, views: TorchDataset[T], plan: Iterator[list[Visit]]) -> None:
         try:
             for batch in plan:
                 if not self._put(views[batch]):
@@ -189,7 +200,7 @@ class _Thread:
         except BaseException as error:
             self._put(error)
 
-    def _put(self, item: HostBatch | BaseException) -> bool:
+    def _put(self, item: T | BaseException) -> bool:
         while not self._stop.is_set():
             try:
                 self._queue.put(item, timeout=0.1)
@@ -198,10 +209,10 @@ class _Thread:
                 continue
         return False
 
-    def __iter__(self) -> Iterator[HostBatch | BaseException]:
+    def __iter__(self) -> Iterator[T | BaseException]:
         return self
 
-    def __next__(self) -> HostBatch | BaseException:
+    def __next__(self) -> T | BaseException:
         return self._queue.get()
 
     def close(self) -> None:

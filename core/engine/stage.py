@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,11 +22,13 @@ from t2i.core.engine.checkpoint import Saved
 from t2i.core.engine.ema import Ema
 from t2i.core.engine.loader import HostBatch, Loader, Rows, Views, batch_visits
 from t2i.core.engine.reporting import Status
+from t2i.core.engine.stored import Recipe, Store, obtain
 from t2i.core.engine.text_cache import TextCache
 from t2i.core.engine.updates import NotFinite, Updates, learning_rate_factor
 from t2i.core.errors import T2IError, UserError
 from t2i.core.files import save_tensors, sealed
 from t2i.core.images import to_tensor
+from t2i.core.model import owned_tensors
 from t2i.core.noise import StepNoise, random_stream, seeded
 from t2i.core.trainer import Batch, Stage, Trainer
 
@@ -156,12 +159,38 @@ class StageRun:
             self._checkpoint(sampled=False)
         views = Views(self.training.dataset, self.settings.seed, self.settings.image_size, self.settings.augment)
         plan = batch_visits(self.training.dataset, self.settings.seed, self.rows, position.images)
-        self.loader = Loader(views, plan, self.settings.workers)
+        source = self._stored(views) if self.settings.cache_views and self.trainer.encode else views
+        self.loader = Loader(source, plan, self.settings.workers)
         try:
             self._loop()
         finally:
             self.loader.close()
         self._end(views)
+
+    def _stored(self, views: Views) -> Store:
+        """The data set as the networks that this stage leaves alone see it, computed now unless it is there already."""
+        training, settings, began = self.training, self.settings, time.perf_counter()
+        root = Path(settings.cache_dir).expanduser() if settings.cache_dir else training.run.path / "features"
+        store = obtain(root, training.dataset, views, self._recipe(), self.accelerator, self._storing)
+        seconds = time.perf_counter() - began
+        training.position.clock += seconds
+        training.position.stage_clock += seconds
+        return store
+
+    def _recipe(self) -> Recipe:
+        """What is stored, and how it is computed."""
+        assert self.trainer.encode is not None
+        parts = {"generator": self.model.generator, "text": self.model.text_encoder}
+        tensors = {f"{part}.{n}": t for part, module in parts.items() for n, t in owned_tensors(module).items()}
+        fixed = {name: tensor for name, tensor in tensors.items() if name not in self._trained()}
+        text = None if self.encoder_trains else self.model.text_encoder.encode
+        return Recipe(self.settings, self.trainer.encode, text, fixed)
+
+    def _storing(self, text: str) -> None:
+        """Says how far storing is, and stops for a signal: the parts that are complete by then stay."""
+        self.reporter.say(text)
+        if stopped := self.training.interrupted():
+            self.training.stop_here(stopped)
 
     def _loop(self) -> None:
         position, settings = self.training.position, self.settings
@@ -227,7 +256,9 @@ class StageRun:
         noise = StepNoise(self.settings.seed, step, rows.start(part), len(images), rows.total, device)
         extras = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in host.extras.items()}
         encode, null = (encoder.encode, encoder.null) if self.encoder_trains else (self.cache, self.cache.null)
-        return Batch(images, host.captions, host.keys, noise, encode, extras, null)
+        encoded = None if host.encoded is None else host.encoded.to(device)
+        text = None if host.text is None else host.text.to(device)
+        return Batch(images, host.captions, host.keys, noise, encode, extras, null, encoded, text)
 
     # --- what is kept ------------------------------------------------------------------------------------------------
 

@@ -201,6 +201,11 @@ class Training:
                 f"batch_size ({size}) must be a multiple of accumulate ({accumulate}) times the number of processes "
                 f"({world})"
             )
+        if self.settings.cache_views and dataset.endless:
+            raise UserError(
+                f"cache_views = {self.settings.cache_views}: the data set '{config.data.name}' is endless, no "
+                "picture is seen twice: set cache_views=0, or name a finite data set"
+            )
         self.position = Position()
         board = run.path / "tensorboard" if self.settings.tensorboard and accelerator.is_main_process else None
         self.log = Log(run.metrics_file, board)

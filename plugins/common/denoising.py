@@ -33,11 +33,14 @@ def denoising_loss(
     config: DenoisingConfig, schedule: Schedule, output: Tensor, z_0: Tensor, z_t: Tensor, t: Tensor, eps: Tensor
 ) -> Tensor:
     """The mean squared or absolute error of a network's output at z_t (thesis 2.25, 2.31): of what it predicts, or of
-    the x_0 that this implies. For v the two differ by the factor sigma(t), since x_0 = alpha z_t - sigma v."""
-    if config.error == "x_0":
-        error = predicted_x_0(schedule, config.prediction, z_t, t, output) - z_0
-    else:
+    the x_0 that this implies. The errors of v and x_0 differ by the factor sigma(t), since x_0 = alpha z_t - sigma v;
+    `weight_cap` goes from one to the other."""
+    if config.error == "prediction":
         error = output - target(schedule, config.prediction, z_0, t, eps)
+    else:
+        weight = schedule.sigma(t).square().reciprocal().clamp_max(config.weight_cap)
+        error = predicted_x_0(schedule, config.prediction, z_t, t, output) - z_0
+        error = error * weight.sqrt().view(-1, *[1] * (error.dim() - 1))
     return error.square().mean() if config.loss == "l2" else error.abs().mean()
 
 
@@ -48,6 +51,7 @@ class DenoisingTrainer(Trainer):
     def __init__(self, config: DenoisingConfig, generator: Generator, text_encoder: TextEncoder) -> None:
         assert isinstance(generator, DiffusionGenerator)
         self.config, self.generator = config, generator
+        self.encode = generator.encode
         unet = generator.get_submodule("unet")
         self.modules: dict[str, nn.Module] = {"unet": unet}
         groups: list[dict[str, Any]] = [{"params": list(unet.parameters())}]
@@ -59,7 +63,7 @@ class DenoisingTrainer(Trainer):
     def step(self, batch: Batch, engine: Engine) -> Losses:
         config, schedule, noise = self.config, self.generator.schedule, batch.noise
         with torch.no_grad():
-            z_0 = self.generator.encode(batch.images)
+            z_0 = self.generator.encode(batch.images) if batch.encoded is None else batch.encoded
         t = draw_times(schedule, config.levels, noise)
         eps = noise.normal("eps", 0, z_0.shape[1:])
         keep = noise.uniform("caption_dropout", 0, ()) >= config.caption_dropout

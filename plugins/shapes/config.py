@@ -24,6 +24,7 @@ class ShapesConfig(DataConfig):
         default=0.1, ge=0, le=1, description="share of train captions that leave out sizes or positions"
     )
     train_length: int = Field(default=20_000, ge=1, description="nominal length; any index gives another example")
+    endless: bool = Field(default=True, description="false: train is its `train_length` examples, over and over")
     val_length: int = Field(default=2_000, ge=1, description="length of val and of compositions")
 
     @model_validator(mode="after")

@@ -21,8 +21,9 @@ VERSION = 1  # raise it whenever the same settings give other pictures or captio
 class Shapes(Dataset):
     """Pictures of simple shapes and what they show in English.
 
-    `train` is endless; `val` is drawn like it from other seeds, and every caption states all attributes;
-    `compositions` is like `val`, but each scene holds a combination that neither of the others ever shows.
+    `train` is endless, unless the settings say otherwise; `val` is drawn like it from other seeds, and every caption
+    states all attributes; `compositions` is like `val`, but each scene holds a combination that neither of the others
+    ever shows.
     """
 
     def __init__(self, config: ShapesConfig, split: str) -> None:
@@ -31,18 +32,18 @@ class Shapes(Dataset):
         self.config = config
         self.split = split
         self.image_size = config.image_size
-        self.endless = split == "train"
+        self.endless = split == "train" and config.endless
         self.grammar = grammar.FULL if config.grammar == "full" else grammar.SIMPLE
         self._kinds = _kinds(config)
 
     def __len__(self) -> int:
-        return self.config.train_length if self.endless else self.config.val_length
+        return self.config.train_length if self.split == "train" else self.config.val_length
 
     def __getitem__(self, index: int) -> Example:
         """The example of any index >= 0: its picture is uint8 (image_size, image_size, 3)."""
         scene, draws = self._draw(index)
         image = render(scene, draws, self.image_size)
-        partial = self.config.partial_captions if self.endless else 0.0
+        partial = self.config.partial_captions if self.split == "train" else 0.0
         captions = grammar.captions_of(scene, draws, self.config.captions_per_image, partial)
         return Example(image=image, captions=captions, key=f"{self.split}-{index:06d}")
 

@@ -34,7 +34,7 @@ def test_engine_and_bare_loop_take_turns(tmp_path, words, twins):
     ((model,), document) = speeds.models, json.loads(out.read_text())
     assert (model.model, [(stage.stage, stage.batch_size) for stage in model.stages]) == ("toy", [("only", 4)])
     (stage,) = model.stages
-    assert min(stage.data, stage.waiting, stage.engine, stage.bare, stage.ratio, model.sample) > 0
+    assert min(stage.data, stage.waiting, stage.engine, stage.bare, stage.ratio, model.drawing.seconds) > 0
     assert document["models"][0]["stages"][0]["ratio"] == stage.ratio
     (twin,) = twins
     assert twin.done == 2 + 4 * speed.BLOCK  # 3 that count, one to warm up

@@ -40,6 +40,16 @@ def test_the_loss_is_the_error_of_what_is_predicted(prediction, schedule, loss):
     if prediction == "v":  # x_0 = alpha z_t - sigma v
         weighted = (sigma * error).pow(2).mean() if loss == "l2" else (sigma * error).abs().mean()
         torch.testing.assert_close(denoising_loss(of_x_0, noises, output, z_0, z_t, t, eps), weighted)
+    for cap in (5.0, 1e9):  # between the error of x_0 and, if it predicts x_0, that of v = (alpha z_t - x_0) / sigma
+        capped = of_x_0.model_copy(update={"weight_cap": cap})
+        of_truth = denoising_loss(of_x_0, noises, output, z_0, z_t, t, eps)
+        x_0 = {"epsilon": (z_t - sigma * output) / alpha, "sample": output, "v": alpha * z_t - sigma * output}[
+            prediction
+        ]
+        weighted = (x_0 - z_0) * torch.minimum(1 / sigma.square(), torch.tensor(cap)).sqrt()
+        expected = weighted.pow(2).mean() if loss == "l2" else weighted.abs().mean()
+        torch.testing.assert_close(denoising_loss(capped, noises, output, z_0, z_t, t, eps), expected)
+        assert expected > of_truth
 
 
 def test_mixing_is_linear_in_the_noise_level():

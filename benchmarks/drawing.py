@@ -1,0 +1,108 @@
+"""Drawing with a clock: pictures to be scored, seconds a picture, and what the sampler's loop adds to the network's
+own work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from t2i.core.generator import DiffusionGenerator
+from t2i.core.model import Model, best_device, build
+from t2i.core.noise import PromptNoise
+from t2i.core.registry import registry
+from t2i.core.runs import Choice, RunConfig
+from t2i.core.sampler import Sampler, SamplerConfig
+from t2i.core.scoring import Pictures
+from t2i.core.specs import resolve
+
+DRAWN = 32  # pictures that sampling is timed on
+
+
+@dataclass
+class Clock:
+    """Seconds spent drawing, scoring apart."""
+
+    seconds: float = 0.0
+    pictures: int = 0
+
+
+def timed(
+    model: Model, captions: Sequence[str], clock: Clock, *, n: int = 1, seed: int = 0,
+    sampler: Choice[SamplerConfig] | None = None,
+) -> Iterator[Pictures]:  # fmt: skip
+    """Pictures of the captions, on noise that depends on the caption's and the sample's number alone."""
+    batches = model.draw(captions, n=n, seed=seed, sampler=sampler)
+    while True:
+        started = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        clock.seconds += time.perf_counter() - started
+        clock.pictures += len(batch)
+        prompts = tuple(drawn.prompt for drawn in batch)
+        yield Pictures(np.stack([drawn.image for drawn in batch]), tuple(captions[p] for p in prompts), prompts)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """seconds: to draw a picture, text features and all. added: what the sampler's loop adds to the time that the
+    generator itself takes, as a share of that."""
+
+    seconds: float
+    added: float
+
+
+def measure_drawing(config: RunConfig) -> Drawing:
+    """With the model's own sampler, after a batch to warm up. Weights do not matter to that."""
+    model = build(config).to(best_device())
+    captions = ["a picture of something"] * DRAWN
+    list(model.draw(captions[:4]))
+    started = time.perf_counter()
+    list(model.draw(captions))
+    seconds = (time.perf_counter() - started) / DRAWN
+    return Drawing(seconds, _added(model))
+
+
+@torch.no_grad()
+def _added(model: Model) -> float:
+    """One batch, with a clock on the generator's calls and on its decoder."""
+    choice, generator = model.sampler(), model.generator
+    sampler: Sampler = resolve(registry().samplers[choice.name].build)(choice.config)
+    captions = ["a picture of something"] * DRAWN
+    text = model.text_encoder.encode(captions)
+    null = model.text_encoder.null(DRAWN) if choice.config.guidance != 1 else None
+    inside = _Inside()
+    generator.forward = inside.timed(generator.forward)
+    if isinstance(generator, DiffusionGenerator):
+        generator.decode = inside.timed(generator.decode)  # type: ignore[method-assign]
+    started = _now()
+    sampler.sample(generator, text, PromptNoise(0, tuple((0, n) for n in range(DRAWN)), model.device), null)
+    return (_now() - started) / inside.seconds - 1
+
+
+class _Inside:
+    """Adds up the seconds that functions take."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*inputs: Any, **named: Any) -> Any:
+            started = _now()
+            output = function(*inputs, **named)
+            self.seconds += _now() - started
+            return output
+
+        return call
+
+
+def _now() -> float:
+    """The time when all that was asked of the device is done."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return time.perf_counter()
