@@ -1,4 +1,4 @@
-"""diffusers' scheduler_config.json and our settings: the noise schedule of a model, and the sampler it is drawn with."""
+"""diffusers' scheduler_config.json in our settings' words: a model's noise schedule, and its sampler."""
 
 from __future__ import annotations
 

@@ -112,12 +112,12 @@ class DenoisingConfig(ModelConfig):
     """Diffusion and its training.
 
     schedule: the noise added: the three of DDPM's kind, over `timesteps` steps, or "mixing", x_t = (1 - t) x_0 + t eps
-    with continuous t (the thesis'). trained_betas: all beta_t, of a schedule that has no name here. prediction: what the
-    network predicts. error: whether the loss is of that, or of the x_0 it implies, which with v weighs a step by sigma^2
-    (most where the noise is strong and the text decides). weight_cap: the squared error of x_0 is multiplied by
-    min(1 / sigma^2, cap) = min(1 + SNR, cap): 1 leaves it as it is; a large cap gives the error of v, all noise levels
-    alike; between them, details count more than in the one and less than in the other (after Hang et al. 2023, whose
-    gamma is the cap).
+    with continuous t (the thesis'). trained_betas: all beta_t, of a schedule that has no name here.
+    prediction: what the network predicts. error: whether the loss is of that, or of the x_0 it implies, which with v
+    weighs a step by sigma^2 (most where the noise is strong and the text decides). weight_cap: the squared error of x_0
+    is multiplied by min(1 / sigma^2, cap) = min(1 + SNR, cap): 1 leaves it as it is; a large cap gives the error of v,
+    all noise levels alike; between them, details count more than in the one and less than in the other (after Hang et
+    al. 2023, whose gamma is the cap).
     loss: mean squared (l2) or mean absolute (l1) error. levels: (a, b), the noise level being drawn from Beta(a, b)
     instead of uniformly. caption_dropout: share of captions that are dropped, for classifier-free guidance.
     lr, betas: Adam's; lr_text: of a text encoder that is trained with the network, which wants a smaller one.

@@ -118,8 +118,8 @@ COCO = {
     },
 }  # fmt: skip
 
-# The thesis says of its U-Net that it has about 24M parameters, on 16x16x4 latents, with self- and cross-attention to one
-# vector of 512: these channels, which are ours, make 24.5M.
+# The thesis says of its U-Net that it has about 24M parameters, on 16x16x4 latents, with self- and cross-attention, to
+# one vector of 512: these channels, which are ours, make 24.5M.
 THESIS = {
     "image_size": 128,
     "steps": 469_000,  # 400 epochs of 300,000 pictures

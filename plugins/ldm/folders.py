@@ -42,6 +42,7 @@ from t2i.plugins.ldm.config import LDMConfig
 from t2i.plugins.ldm.networks import Autoencoder, LDMGenerator
 
 PARTS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
+LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
 STEPS, SCALE = 50, 7.5  # StableDiffusionPipeline's own
 SINGLE = "model.diffusion_model."  # what the U-Net's names begin with in a single file
 
@@ -83,11 +84,9 @@ def export(model: Model, folder: Path) -> None:
     scheduler = scheduler_of(config, unused_offset=1)  # of any other the pipeline complains
     write_scheduler(folder / "scheduler", scheduler, **{GUIDANCE: config.sampler.config.guidance})
     ours = {"unet": ("diffusers", PARTS["unet"]), "vae": ("diffusers", PARTS["vae"])}
-    left_out = {name: (None, None) for name in ("safety_checker", "feature_extractor", "image_encoder")}
-    write_index(
-        folder, "StableDiffusionPipeline", {**parts, **ours, **left_out, "scheduler": ("diffusers", type(scheduler).__name__)},
-        requires_safety_checker=False,
-    )  # fmt: skip
+    left_out = dict.fromkeys(LEFT_OUT, (None, None))
+    listed = {**parts, **ours, **left_out, "scheduler": ("diffusers", type(scheduler).__name__)}
+    write_index(folder, "StableDiffusionPipeline", listed, requires_safety_checker=False)
 
 
 def _check_plain(run: RunConfig, encoder: bool) -> None:
@@ -190,7 +189,7 @@ def _is_single_file(path: Path) -> bool:
         return False
     try:
         with safe_open(path, "pt") as file:
-            return any(name.startswith(SINGLE) for name in file.keys())
+            return any(name.startswith(SINGLE) for name in file.keys())  # noqa: SIM118 (it is no mapping)
     except SafetensorError as error:
         raise UserError(f"{path} is no sound safetensors file ({str(error)[:80]})") from None
 
@@ -214,7 +213,7 @@ def _from_file(path: Path, config: Any) -> Model:
 
 
 def _converted(path: Path, config: Any) -> Any:
-    left_out = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+    left_out = dict.fromkeys(LEFT_OUT)
     known = {} if config is None else {"config": str(config), "local_files_only": True}
     if config is not None and pipeline_index(Path(str(config))) is None:
         raise UserError(f"config = {config}: no folder with model_index.json in diffusers' layout")

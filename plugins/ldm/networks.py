@@ -31,7 +31,7 @@ class Autoencoder(nn.Module):
     pretrained: whether it is such a one.
     """
 
-    def __init__(self, config: AutoencoderConfig, image_size: int, vae: AutoencoderKL | None = None) -> None:
+    def __init__(self, config: AutoencoderConfig, image_size: int, vae: Any = None) -> None:
         super().__init__()
         self.patch, self.pretrained = config.patch, vae is not None
         self.vae: Any = vae or _own(config, image_size)
