@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from t2i.cli.main import main
+from t2i.core.engine import train
 from t2i.core.errors import UserError
 from t2i.core.model import Model, export, load
 from t2i.core.noise import PromptNoise
@@ -128,6 +129,12 @@ FOLDERS = {
     "pndm": (PNDMScheduler, {**SCHEDULE, "skip_prk_steps": True, "set_alpha_to_one": False}, {}, {}),
     "ddpm": (DDPMScheduler, {**SCHEDULE, "clip_sample": False}, {}, {}),
     "v": (DDIMScheduler, {**SD, "prediction_type": "v_prediction"}, V2, {"hidden_act": "gelu", "num_hidden_layers": 3}),
+    "zero": (
+        DDIMScheduler,
+        {**SD, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+        {},
+        {},
+    ),
     "old": (DDIMScheduler, OLD, {}, {}),  # the pipeline does not believe that it clips, nor its offset
 }
 
@@ -139,7 +146,7 @@ def test_schedulers_and_networks_of_other_folders(name, tmp_path):
     pipe.save_pretrained(tmp_path / "folder")
     kind(**settings).save_pretrained(tmp_path / "folder" / "scheduler")
     model = load(tmp_path / "folder", "cpu")
-    assert model.config.sampler.name == {"v": "ddim", "old": "ddim"}.get(name, name)
+    assert model.config.sampler.name == name if name in ("pndm", "ddpm") else "ddim"
     close(ours(model), theirs(pipe))
 
 
@@ -362,6 +369,19 @@ def test_a_pretrained_autoencoder_is_frozen_scaled_and_kept(sd, tmp_path):
     close(ours(load(tmp_path / "model", "cpu")), ours(model))
     export(model, tmp_path / "folder")
     close(theirs(StableDiffusionPipeline.from_pretrained(tmp_path / "folder"), 20, 3.0), ours(model, 20, 3.0))
+
+
+def test_training_on_a_pretrained_autoencoder_trains_the_unet_alone(sd, tmp_path):
+    source = tmp_path / "vae"
+    shutil.copytree(sd[1] / "vae", source)
+    small = ["image_size=32", "data.image_size=32", "steps=2", "batch_size=2", "sample_every=9", "sampler.steps=2"]
+    config = own(sd[1], f"autoencoder.weights={source}", *small, build=False)
+    trained = train(config, tmp_path / "run")
+    shutil.rmtree(source)
+    model, fresh = load(trained.path, "cpu"), AutoencoderKL.from_pretrained(sd[1] / "vae").state_dict()
+    assert all(torch.equal(p, fresh[name]) for name, p in model.generator.autoencoder.vae.state_dict().items())
+    unet = sum(p.numel() for p in model.generator.unet.parameters())
+    assert trained.summary()["parameters"]["trained"] == unet
 
 
 def test_a_pretrained_autoencoder_that_does_not_fit_or_is_not_there_is_refused(sd, tmp_path):
