@@ -25,7 +25,9 @@ COMMANDS = {
     "metrics": ("t2i.cli.tables:metrics", "List the metrics."),
     "features": ("t2i.cli.tables:features", "List the feature extractors that metrics use."),
     "benchmarks": ("t2i.cli.tables:benchmarks", "List the benchmarks."),
-    "plugins": ("t2i.cli.tables:plugins", "List the plugins, with what each registers."),
+    "plugins": ("t2i.cli.plugins:plugins", "List the plugins; check one; begin a new one."),
+    "install": ("t2i.cli.packages:install", "Install a plugin, if it leaves everything else as it is."),
+    "uninstall": ("t2i.cli.packages:uninstall", "Remove a plugin."),
     "info": ("t2i.cli.info:info", "Show versions, devices, and where things are kept."),
 }
 

@@ -71,6 +71,7 @@ class EngineConfig(Config):
     ema_decay: of the averaged weights that are sampled (0: none); it warms up as (1 + n) / (10 + n).
     grad_clip: maximal norm of the gradients of one update (0: none). warmup: steps of linear learning-rate warm-up.
     lr_schedule: what follows, over the rest of the stage. lr_floor: where cosine and linear end, as a share of lr.
+    lr_halvings: how often "halving" halves the rates, after equal parts of the stage ("every 20 of 120 epochs" is 5).
     precision: no (float32), bf16 or fp16. compile: torch.compile the trainer's modules. channels_last: memory format.
     workers: loader processes (0: in the training process). threads: torch's threads (0: torch's own choice).
     cache_views: views (crops, mirrorings) of each image of which frozen networks' work, latents and text features, is
@@ -91,8 +92,9 @@ class EngineConfig(Config):
     ema_decay: float = Field(0.999, ge=0, lt=1)
     grad_clip: float = Field(0.0, ge=0)
     warmup: int = Field(0, ge=0)
-    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    lr_schedule: Literal["constant", "cosine", "linear", "halving"] = "constant"
     lr_floor: float = Field(0.0, ge=0, le=1)
+    lr_halvings: int = Field(1, ge=0)
     precision: Literal["no", "bf16", "fp16"] = "no"
     compile: bool = False
     channels_last: bool = False

@@ -108,7 +108,7 @@ class Trainer(ABC):
 @dataclass(frozen=True)
 class Stage:
     """A stage of a model's training. share: its part of the whole budget (shares are normalised to sum 1).
-    batch_size: images a step, over all processes; None: the model's setting.
+    batch_size: images a step, over all processes; lr_halvings: of the "halving" schedule; None: the model's setting.
 
     trainer: called when the stage begins, as trainer(generator, text_encoder); it must not draw random numbers other
     than from torch's global generator, which the engine seeds.
@@ -118,3 +118,4 @@ class Stage:
     share: float
     trainer: Callable[[Generator, TextEncoder], Trainer]
     batch_size: int | None = None
+    lr_halvings: int | None = None

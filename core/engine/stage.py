@@ -58,7 +58,9 @@ class StageRun:
 
     def __init__(self, training: Training, index: int) -> None:
         self.training, self.index = training, index
-        self.stage, self.settings, self.rows = training.stages[index], training.settings, training.rows[index]
+        self.stage, self.rows = training.stages[index], training.rows[index]
+        own = {} if self.stage.lr_halvings is None else {"lr_halvings": self.stage.lr_halvings}
+        self.settings = training.settings.model_copy(update=own)
         self.accelerator, self.model, self.reporter = training.accelerator, training.model, training.reporter
         seed = self.settings.seed
         _seed_all(seed, "stage", index)

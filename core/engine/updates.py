@@ -24,7 +24,7 @@ class NotFinite(T2IError):
 
 def learning_rate_factor(settings: EngineConfig, step: int, progress: float, warm: float) -> float:
     """What the learning rates are multiplied with at step `step` of a stage: linear warm-up over `warmup` steps, then
-    constant, or down to `lr_floor` by a cosine or a line over the rest of the stage.
+    constant, or down to `lr_floor` by a cosine or a line over the rest of the stage, or halved after equal parts of it.
 
     progress: of the stage, 0 to 1. warm: the progress at which the warm-up ended.
     """
@@ -33,6 +33,8 @@ def learning_rate_factor(settings: EngineConfig, step: int, progress: float, war
     if settings.lr_schedule == "constant":
         return 1.0
     rest = min(1.0, max(0.0, progress - warm) / max(1 - warm, 1e-9))
+    if settings.lr_schedule == "halving":
+        return 0.5 ** min(settings.lr_halvings, int(rest * (settings.lr_halvings + 1)))
     left = 1 - rest if settings.lr_schedule == "linear" else (1 + math.cos(math.pi * rest)) / 2
     return settings.lr_floor + (1 - settings.lr_floor) * left
 

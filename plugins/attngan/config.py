@@ -21,8 +21,10 @@ class AttnGANConfig(ModelConfig):
     image_encoder: DAMSM's. damsm: its training, the first stage. damsm_share: that stage's part of the budget; there is
     none where text and image encoder both come with weights.
 
-    One that the paper has not (README.md says what it is for): recalibrate: batches over which the batch norms'
-    statistics are measured anew when training ends, with G's averaged weights (0: they stay those of the last weights).
+    Two that the paper has not (README.md says what they are for):
+    standardise: sentences come to G and D_i with mean 0 and variance 1 in each dimension, by a batch norm.
+    recalibrate: batches over which the batch norms' statistics are measured anew when training ends, with G's averaged
+    weights (0: they stay those of the last weights).
     """
 
     gf: int = Field(32, ge=1)
@@ -39,6 +41,7 @@ class AttnGANConfig(ModelConfig):
     image_encoder: ImageEncoderConfig = ImageEncoderConfig()
     damsm: DamsmTraining = DamsmTraining()
     damsm_share: float = Field(0.12, gt=0, lt=1)
+    standardise: bool = False
     recalibrate: int = Field(0, ge=0)
 
     @model_validator(mode="after")
@@ -62,8 +65,8 @@ class AttnGANConfig(ModelConfig):
     def presets(cls) -> Mapping[str, Preset]:
         return {
             "tiny": Preset(_TINY, encoder=("damsm", {"embedding": 128, "width": 128})),
-            "cub": Preset(_CUB, encoder=("damsm", {"max_words": 18})),
-            "coco": Preset(_COCO, encoder=("damsm", {"max_words": 15})),
+            "cub": Preset(_CUB, data=("cub", {}), encoder=("damsm", {"max_words": 18})),
+            "coco": Preset(_COCO, data=("coco", {}), encoder=("damsm", {"max_words": 15})),
         }
 
 
@@ -88,7 +91,7 @@ _COCO = {
 }
 _TINY = {
     "image_size": 32,
-    "gf": 32,
+    "gf": 24,
     "df": 32,
     "residual_blocks": 1,
     "z_dim": 32,
@@ -100,6 +103,7 @@ _TINY = {
     "damsm_share": 0.2,
     "lr_g": 4e-4,
     "lr_d": 4e-4,
+    "standardise": True,
     "recalibrate": 20,
     "ema_decay": 0.998,
     "lr_schedule": "linear",

@@ -14,12 +14,15 @@ from t2i.core.text import TextFeatures, TextShape
 from t2i.plugins.attngan.config import START, AttnGANConfig
 from t2i.plugins.common.conditioning import ConditioningAugmentation
 from t2i.plugins.common.image_encoder import image_encoder, load_image_encoder
+from t2i.plugins.common.upsampling import UpConv3x3
 
 
 class Drawn(NamedTuple):
-    """images: of each scale, (B, 3, S, S), the smallest first. mean, logvar: of the condition c^, (B, c)."""
+    """images: of each scale, (B, 3, S, S), the smallest first. mean, logvar: of the condition c^, (B, c). sentence:
+    (B, D), as the generator took it, and as the discriminators are to."""
 
     images: list[Tensor]
+    sentence: Tensor
     mean: Tensor
     logvar: Tensor
 
@@ -35,7 +38,7 @@ def conv3x3(c_in: int, c_out: int) -> nn.Conv2d:
 
 def up(c_in: int, c_out: int) -> nn.Sequential:
     """Nearest upsampling to twice the size, then a gated 3x3 convolution: half of its channels gate the others."""
-    return nn.Sequential(nn.Upsample(scale_factor=2), conv3x3(c_in, 2 * c_out), nn.BatchNorm2d(2 * c_out), nn.GLU(1))
+    return nn.Sequential(UpConv3x3(c_in, 2 * c_out), nn.BatchNorm2d(2 * c_out), nn.GLU(1))
 
 
 class FirstStage(nn.Module):
@@ -52,7 +55,7 @@ class FirstStage(nn.Module):
 
     def forward(self, c: Tensor, z: Tensor) -> Tensor:
         h = F.glu(self.norm(self.linear(torch.cat([c, z], dim=1))), dim=1)
-        h_0: Tensor = self.ups(h.unflatten(1, (-1, START, START)))
+        h_0: Tensor = self.ups(h.view(len(h), -1, START, START))
         return h_0
 
 
@@ -108,17 +111,22 @@ class Network(nn.Module):
     def __init__(self, config: AttnGANConfig, text: TextShape) -> None:
         super().__init__()
         self.z_dim = config.z_dim
+        norm = nn.BatchNorm1d(text.sentence, affine=False) if config.standardise else nn.Identity()
+        self.standard: nn.Module = norm
         self.augment = ConditioningAugmentation(text.sentence, config.c_dim, "glu")
         self.first = FirstStage(config)
         self.next = nn.ModuleList(NextStage(config, text.words) for _ in config.sizes[1:])
         self.to_rgb = nn.ModuleList(conv3x3(config.gf, 3) for _ in config.sizes)
+        self.apply(orthogonal)
 
     def forward(self, noise: Tensor, text: TextFeatures) -> Drawn:
-        c, mean, logvar = self.augment(text.sentence, noise[:, self.z_dim :])
+        sentence = self.standard(text.sentence)
+        c, mean, logvar = self.augment(sentence, noise[:, self.z_dim :])
         h = [self.first(c, noise[:, : self.z_dim])]
         for stage in self.next:
             h.append(stage(h[-1], text))
-        return Drawn([torch.tanh(rgb(h_i)) for rgb, h_i in zip(self.to_rgb, h, strict=True)], mean, logvar)
+        images = [torch.tanh(rgb(h_i)) for rgb, h_i in zip(self.to_rgb, h, strict=True)]
+        return Drawn(images, sentence, mean, logvar)
 
 
 class AttnGANGenerator(OneShotGenerator):
@@ -134,7 +142,6 @@ class AttnGANGenerator(OneShotGenerator):
         self.noise_shape = (config.z_dim + config.c_dim,)
         self.network = Network(config, text)
         self.image_encoder = image_encoder(config.image_encoder, config.image_size, text)
-        self.network.apply(orthogonal)
 
     def forward(self, noise: Tensor, text: TextFeatures) -> Tensor:
         drawn: Drawn = self.network(noise, text)
@@ -193,7 +200,7 @@ def orthogonal(module: nn.Module) -> None:
         nn.init.orthogonal_(module.weight)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
-    if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+    if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.affine:
         nn.init.normal_(module.weight, 1.0, 0.02)
 
 

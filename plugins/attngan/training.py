@@ -17,29 +17,24 @@ from t2i.plugins.attngan.config import AttnGANConfig
 from t2i.plugins.attngan.networks import AttnGANGenerator, Discriminator, Drawn
 from t2i.plugins.common.conditioning import kl_loss
 from t2i.plugins.common.damsm import DamsmTrainer, Seen, damsm_losses
+from t2i.plugins.common.gan import cross_entropy, discriminator_of_pairs_and_images
 from t2i.plugins.common.image_encoder import check_source
-
-
-def judged(logits: Tensor, real: bool) -> Tensor:
-    """Binary cross entropy of logits (B,) that ought to say "real", or not."""
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
+from t2i.plugins.common.statistics import settled
 
 
 def discriminator_loss(d: Discriminator, real: Tensor, fake: Tensor, sentence: Tensor) -> Tensor:
     """(real_u + real)/2 + (fake_u + fake + wrong)/3. Wrong pairs are each picture with the next one's sentence, the
     last having none. Each kind goes through the network by itself: its batch norms see one kind at a time."""
     x, x_fake = d(real), d(fake)
-    right = judged(d.conditional(x, sentence), True)
-    wrong = judged(d.conditional(x[:-1], sentence[1:]), False)
-    made = judged(d.conditional(x_fake, sentence), False)
-    genuine, forged = judged(d.unconditional(x), True), judged(d.unconditional(x_fake), False)
-    return (genuine + right) / 2 + (forged + made + wrong) / 3
+    right, wrong = d.conditional(x, sentence), d.conditional(x[:-1], sentence[1:])
+    made = d.conditional(x_fake, sentence)
+    return discriminator_of_pairs_and_images(right, made, wrong, d.unconditional(x), d.unconditional(x_fake))
 
 
 def generator_loss(d: Discriminator, fake: Tensor, sentence: Tensor) -> Tensor:
     """L_Gi: -log D(x^), without the condition and with it (equation 4, not halved)."""
     x = d(fake)
-    return judged(d.unconditional(x), True) + judged(d.conditional(x, sentence), True)
+    return cross_entropy(d.unconditional(x), real=True) + cross_entropy(d.conditional(x, sentence), real=True)
 
 
 def shrunk(images: Tensor, size: int) -> Tensor:
@@ -70,9 +65,9 @@ class GANTrainer(Trainer):
         losses: Losses = {}
         for (name, fake), d in zip(self._named(drawn), self.discriminators, strict=True):
             real = shrunk(batch.images, fake.shape[-1])
-            losses[name] = discriminator_loss(d, real, fake.detach(), text.sentence)
+            losses[name] = discriminator_loss(d, real, fake.detach(), drawn.sentence)
             engine.update(name, losses[name])
-        fooling = [generator_loss(d, x, text.sentence) for d, x in zip(self.discriminators, drawn.images, strict=True)]
+        fooling = [generator_loss(d, x, drawn.sentence) for d, x in zip(self.discriminators, drawn.images, strict=True)]
         losses["adversarial"] = torch.stack(fooling).sum()
         losses["kl"] = kl_loss(drawn.mean, drawn.logvar)
         loss = losses["adversarial"] + losses["kl"]
@@ -95,20 +90,12 @@ class GANTrainer(Trainer):
 
     def finish(self, batches: Callable[[], Batch]) -> None:
         """Measures the batch norms' statistics with the averaged weights: those at hand are of the last weights."""
-        norms = [m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        momentum = [norm.momentum for norm in norms]
         if not self.config.recalibrate:
             return
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # plain averages over the batches
-        self.network.train()
-        for _ in range(self.config.recalibrate):
-            batch = batches()
-            self.network(batch.noise.normal("z", 0, self.noise_shape), batch.text)
-        self.network.eval()
-        for norm, usual in zip(norms, momentum, strict=True):
-            norm.momentum = usual
+        with settled(self.network):
+            for _ in range(self.config.recalibrate):
+                batch = batches()
+                self.network(batch.noise.normal("z", 0, self.noise_shape), batch.text)
 
 
 def stages(config: AttnGANConfig, text_encoder: TextEncoder) -> list[Stage]:

@@ -2,12 +2,12 @@
 and captions match, word by region and sentence by picture, the losses that follow, and its training.
 
 Letters are the paper's: e words, v regions, s their similarities, alpha attention, c contexts, R scores, Q a picture,
-D a caption. Where the paper's text and the authors' code differ, the code's form is used: see plugins/attngan/README.md.
+D a caption. Where the paper's text and the authors' code differ, it is the code's form: see plugins/attngan/README.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +17,18 @@ from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam
 
+from t2i.core.config import Config
 from t2i.core.errors import UserError
+from t2i.core.model import load_state
+from t2i.core.registry import registry
+from t2i.core.runs import Choice, chosen
+from t2i.core.specs import resolve
 from t2i.core.text import TextEncoder, TextFeatures
 from t2i.core.trainer import Batch, Engine, Losses, Trainer
 from t2i.plugins.common.legacy import read_plain_pickle, renamed, without_prefix
 from t2i.plugins.common.settings import DamsmTraining, Smoothing
+
+TINY = 1e-8  # the smallest product of norms that is divided by
 
 
 class Seen(NamedTuple):
@@ -35,14 +42,17 @@ class Seen(NamedTuple):
 
 
 def word_scores(regions: Tensor, words: Tensor, mask: Tensor, gamma1: float, gamma2: float) -> Tensor:
-    """R(Q_i, D_j) (B, C) of pictures by their regions (B, Dw, N) and captions by their words (C, L, Dw), mask (C, L)."""
+    """R(Q_i, D_j) (B, C) of pictures by their regions (B, Dw, N) and captions by their words (C, L, Dw), with mask."""
     e, v, padding = words, regions, ~mask
     s = torch.einsum("cld,bdn->bcln", e, v)  # equation 7
-    s = s.masked_fill(padding[:, :, None], -torch.inf).softmax(2)  # 8: over the words, for each region
-    alpha = (gamma1 * s).softmax(3)  # 9: over the regions, for each word
-    c = torch.einsum("bcln,bdn->bcld", alpha, v)
-    cosine = F.cosine_similarity(e, c, dim=3)
-    return (gamma2 * cosine).masked_fill(padding, -torch.inf).logsumexp(2)  # 10, without its root
+    normed = s.masked_fill(padding[:, :, None], -torch.inf).softmax(2)  # 8: over the words, for each region
+    alpha = (gamma1 * normed).softmax(3)  # 9: over the regions, for each word
+    # Contexts c = sum_n alpha_n v_n are needed for <e, c> and |c| only, and both follow from products that are smaller.
+    dot = (alpha * s).sum(3)
+    squared = (torch.einsum("bcln,bnm->bclm", alpha, v.transpose(1, 2) @ v) * alpha).sum(3)
+    cosine = dot / (e.norm(dim=2) * squared.clamp_min(0).sqrt()).clamp_min(TINY)
+    scores: Tensor = (gamma2 * cosine).masked_fill(padding, -torch.inf).logsumexp(2)  # 10, without its root
+    return scores
 
 
 def sentence_scores(code: Tensor, sentence: Tensor) -> Tensor:
@@ -138,3 +148,16 @@ def pickled_vocabulary(path: Path) -> tuple[str, ...]:
             "give their captions.pickle"
         )
     return tuple(str(words[number]) for number in range(1, len(words)))
+
+
+def authors_encoder(
+    choice: Choice[Config], state: Mapping[str, Tensor], vocabulary: Sequence[str], where: str
+) -> tuple[Choice[Config], TextEncoder]:
+    """The authors' text encoder, frozen, from their RNN_ENCODER state dict and words; and the choice that says so.
+    choice: what else is set, if it is of a `damsm` encoder. UserError, naming `where`, if the weights do not fit."""
+    given = choice.config.model_dump() if choice.name == "damsm" else {}
+    given |= {"vocabulary": tuple(vocabulary), "frozen": True, "weights": None, "captions": None}
+    made = chosen(registry().encoders, "damsm", given, "text encoder")
+    encoder: TextEncoder = resolve(registry().encoders["damsm"].build)(made.config, None)
+    load_state(encoder, lstm_state(state), where)
+    return made, encoder

@@ -10,10 +10,10 @@ import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import Inception3
@@ -27,10 +27,8 @@ from t2i.plugins.common.settings import ImageEncoderConfig
 
 SIDE = 299  # pixels that Inception-v3 was trained at
 URL = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"
-REGION_LAYERS = (
-    "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 maxpool2 Mixed_5b Mixed_5c Mixed_5d "
-    "Mixed_6a Mixed_6b Mixed_6c Mixed_6d Mixed_6e"
-).split()
+STEM = ["Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"]
+REGION_LAYERS = [*STEM, *(f"Mixed_{name}" for name in ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e"))]
 CODE_LAYERS = ["Mixed_7a", "Mixed_7b", "Mixed_7c", "avgpool"]
 UNUSED = re.compile(r"^(AuxLogits|fc)\.")  # the classifiers
 
@@ -64,29 +62,22 @@ class InceptionEncoder(nn.Module):
 
 
 class SmallImageEncoder(nn.Module):
-    """images (B, 3, H, H) -> Seen, for H a power of two from 16 on: regions are the places of the last 8x8 map, and the
-    code sees the whole 4x4 map after it, since sentences say where things are."""
+    """images (B, 3, H, H) -> Seen, for H a power of two from 8 on: regions are the places of the last 4x4 map, and the
+    code sees that map whole, since sentences say where things are."""
 
     def __init__(self, image_size: int, width: int, text: TextShape) -> None:
         super().__init__()
+        widths = [width * min(2**i, 4) for i in range((image_size // 4).bit_length())]
         layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(0.2)]
-        channels, size = width, image_size
-        while size > 8:
-            layers.append(self._halving(channels, min(2 * channels, 4 * width)))
-            channels, size = min(2 * channels, 4 * width), size // 2
-        self.region_trunk = nn.Sequential(*layers)
-        self.to_regions = nn.Conv2d(channels, text.words, 1, bias=False)
-        self.code_trunk = nn.Sequential(self._halving(channels, channels), nn.Flatten())
-        self.to_code = nn.Linear(16 * channels, text.sentence)
-
-    @staticmethod
-    def _halving(c_in: int, c_out: int) -> nn.Sequential:
-        conv = nn.Conv2d(c_in, c_out, 4, stride=2, padding=1)
-        return nn.Sequential(conv, nn.GroupNorm(4, c_out), nn.LeakyReLU(0.2))
+        for c_in, c_out in pairwise(widths):
+            layers += [nn.Conv2d(c_in, c_out, 4, stride=2, padding=1), nn.GroupNorm(4, c_out), nn.LeakyReLU(0.2)]
+        self.trunk = nn.Sequential(*layers)
+        self.to_regions = nn.Conv2d(widths[-1], text.words, 1, bias=False)
+        self.to_code = nn.Linear(16 * widths[-1], text.sentence)
 
     def forward(self, images: Tensor) -> Seen:
-        features = self.region_trunk(images)
-        return Seen(self.to_regions(features).flatten(2), self.to_code(self.code_trunk(features)))
+        features = self.trunk(images)
+        return Seen(self.to_regions(features).flatten(2), self.to_code(features.flatten(1)))
 
 
 def image_encoder(config: ImageEncoderConfig, image_size: int, text: TextShape) -> nn.Module | None:

@@ -46,6 +46,19 @@ class DiffusionSamplerConfig(SamplerConfig):
         return interval
 
 
+class TextPretraining(ModelConfig):
+    """A text encoder that can be trained is pretrained contrastively, then frozen (plugins/common/contrastive.py).
+
+    text_share: part of the budget in which that is done; with a frozen encoder there is no such stage. text_lr: of the
+    encoder in it; matcher_lr, matcher_width: of the image network that it is matched with.
+    """
+
+    text_share: float = Field(0.05, gt=0, lt=1)
+    text_lr: float = Field(1e-4, gt=0)
+    matcher_lr: float = Field(1e-3, gt=0)
+    matcher_width: int = Field(32, ge=4, multiple_of=4)
+
+
 NoiseSchedule = Literal["linear", "scaled_linear", "cosine", "mixing"]
 Attention = Literal["none", "self", "cross"]
 

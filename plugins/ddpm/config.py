@@ -65,10 +65,13 @@ def presets(sampler: str, few: Mapping[str, Any]) -> Mapping[str, Preset]:
 
 TINY = {
     **QUICK,
-    "patch": 2,
+    # Patches have more values than the network has channels for the noise in them: it predicts x_0, which has less.
+    "prediction": "sample",
+    "weight_cap": 5.0,
+    "patch": 4,
     "unet": {
-        "channels": (32, 64, 128), "layers": 1, "attention": ("none", "none", "self"), "middle": "self",
-        "head_width": 32, "groups": 8, "text_map": 32, "sentence": True,
+        "channels": (64, 128), "layers": 1, "attention": ("none", "none"), "middle": "none", "head_width": 32,
+        "groups": 8, "text_map": 64, "sentence": True,
     },
 }  # fmt: skip
 

@@ -6,17 +6,15 @@ from collections.abc import Mapping
 
 from pydantic import Field, field_validator
 
-from t2i.core.config import ModelConfig, Preset
+from t2i.core.config import Preset
+from t2i.plugins.common.settings import TextPretraining
 
 
-class DFGANConfig(ModelConfig):
+class DFGANConfig(TextPretraining):
     """Settings; the defaults are the paper's.
 
     nf: base width of G and D. z_dim: size of the noise. joint: channels of the one-way output (None: 2 nf).
     lr_g, lr_d, beta1, beta2: of Adam. penalty_k, penalty_p: of MA-GP.
-    text_share: part of the budget in which a trainable text encoder is pretrained contrastively, then frozen (with a
-    frozen encoder, as in the paper, there is no such stage). text_lr: of the encoder in that stage; matcher_lr,
-    matcher_width: of the image network that it is matched with.
 
     Three that the paper has not (README.md says what they are for):
     start_from_text: the generator's 4x4 map is linear([z; e]) instead of linear(z).
@@ -36,10 +34,6 @@ class DFGANConfig(ModelConfig):
     start_from_text: bool = False
     fusion_gain: float = Field(0.0, ge=0)
     residual_gain: float = 0.0
-    text_share: float = Field(0.05, gt=0, lt=1)
-    text_lr: float = Field(1e-4, gt=0)
-    matcher_lr: float = Field(1e-3, gt=0)
-    matcher_width: int = Field(32, ge=4, multiple_of=4)
 
     @field_validator("image_size")
     @classmethod
@@ -50,7 +44,24 @@ class DFGANConfig(ModelConfig):
 
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
-        return {"tiny": Preset(_TINY, encoder=("words", {"layers": 1}))}
+        return {
+            "tiny": Preset(_TINY, encoder=("words", {"layers": 1})),
+            "cub": _paper("cub", steps=359_000),  # 1,300 epochs of 8,855 pictures
+            "coco": _paper("coco", steps=776_000),  # 300 epochs of 82,783 pictures
+        }
+
+
+def _paper(data: str, steps: int) -> Preset:
+    """The paper's settings, and its authors' where it leaves them open: no averaged weights, truncation 0.88."""
+    settings = {
+        "image_size": 256,
+        "augment": {"scale": 76 / 64, "flip": True},
+        "ema_decay": 0.0,
+        "steps": steps,
+        "sample_every": 5000,
+        "checkpoint_every": 5000,
+    }
+    return Preset(settings, (data, {}), encoder=("damsm", {"max_words": 18}), sampler=("direct", {"truncation": 0.88}))
 
 
 _TINY = {

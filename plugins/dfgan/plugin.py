@@ -16,7 +16,8 @@ def t2i_models() -> list[ModelSpec]:
             config="t2i.plugins.dfgan.config:DFGANConfig",
             generator="t2i.plugins.dfgan.networks:build",
             stages="t2i.plugins.dfgan.training:stages",
+            weights="t2i.plugins.dfgan.weights:load",
             family="one-shot",
-            presets=("tiny",),
+            presets=("tiny", "cub", "coco"),
         )
     ]

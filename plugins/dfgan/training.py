@@ -9,7 +9,7 @@ from torch.optim import Adam
 from t2i.core.generator import Generator
 from t2i.core.text import TextEncoder
 from t2i.core.trainer import Batch, Engine, Losses, Stage, Trainer
-from t2i.plugins.common.contrastive import ContrastiveTrainer
+from t2i.plugins.common.contrastive import text_stages
 from t2i.plugins.common.gan import hinge_discriminator, hinge_generator, matching_aware_penalty
 from t2i.plugins.dfgan.config import DFGANConfig
 from t2i.plugins.dfgan.networks import Discriminator, OneWayOutput
@@ -54,14 +54,5 @@ class GANTrainer(Trainer):
 
 
 def stages(config: DFGANConfig, text_encoder: TextEncoder) -> list[Stage]:
-    """Text (absent with a frozen encoder), then the GAN, which freezes the encoder by leaving it out."""
-    gan = Stage("gan", 1 - config.text_share, partial(GANTrainer, config))
-    if not text_encoder.trainable:
-        return [gan]
-
-    def pretraining(generator: Generator, encoder: TextEncoder) -> Trainer:
-        return ContrastiveTrainer(
-            encoder, config.image_size, config.matcher_width, lr=config.matcher_lr, lr_text=config.text_lr
-        )
-
-    return [Stage("text", config.text_share, pretraining), gan]
+    """Text (absent with a frozen encoder), then the GAN."""
+    return [*text_stages(config, text_encoder), Stage("gan", 1 - config.text_share, partial(GANTrainer, config))]

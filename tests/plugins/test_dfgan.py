@@ -1,5 +1,7 @@
 """DF-GAN: the paper's geometry, and one step's mathematics and economy."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ from t2i.core.runs import resolve
 from t2i.core.specs import resolve as resolve_path
 from t2i.core.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.trainer import Batch
-from t2i.plugins.common.contrastive import ContrastiveTrainer
+from t2i.plugins.common.contrastive import MatchingTrainer
 from t2i.plugins.dfgan.config import DFGANConfig
 from t2i.plugins.dfgan.networks import DFGANGenerator, Discriminator, DownBlock, OneWayOutput, build, widths
 from t2i.plugins.dfgan.training import GANTrainer, stages
@@ -214,7 +216,7 @@ def test_text_is_pretrained_where_it_can_be():
     assert both[0].share / (both[0].share + both[1].share) == pytest.approx(SMALL.text_share)
     encoder = Sentences(frozen=False)
     first, second = (stage.trainer(generator, encoder) for stage in both)
-    assert isinstance(first, ContrastiveTrainer)
+    assert isinstance(first, MatchingTrainer)
     trained = {id(p) for o in second.optimizers.values() for g in o.param_groups for p in g["params"]}
     assert id(encoder.table.weight) not in trained
     assert not trained & {id(p) for o in first.optimizers.values() for g in o.param_groups for p in g["params"]}
@@ -231,19 +233,6 @@ def test_is_registered_with_its_presets():
     assert set(resolve_path(spec.config).presets()) == set(spec.presets)
 
 
-def test_settings_can_express_the_papers_presets():
-    """What `cub` and `coco` will say: the defaults at 256 pixels, random crops of 76/64, flips, truncation 0.88."""
-    paper = resolve(
-        "dfgan",
-        sets=[
-            "image_size=256", "nf=32", "z_dim=100", "lr_g=1e-4", "lr_d=4e-4", "start_from_text=false", "fusion_gain=0",
-            "residual_gain=0", "augment.scale=1.1875", "augment.flip=true", "sampler.truncation=0.88",
-        ],
-    )  # fmt: skip
-    assert paper.data.config.image_size == 304
-    assert paper.sampler.config.truncation == 0.88
-
-
 def test_trains_saves_and_draws(tmp_path):
     from t2i.core import load
     from t2i.core.engine import train
@@ -258,3 +247,15 @@ def test_trains_saves_and_draws(tmp_path):
     assert [p.tobytes() for p in plain] == [p.tobytes() for p in model.sample(captions, n=2, seed=1, batch_size=1)]
     truncated = model.sample(captions, n=2, seed=1, settings={"truncation": 0.5})
     assert plain[0].tobytes() != truncated[0].tobytes()
+
+
+@pytest.mark.parametrize("settings", [["precision=bf16"], ["precision=bf16", "channels_last=false"]], ids=str)
+def test_trains_in_bfloat16_in_either_memory_format(tmp_path, settings):
+    """(torch.compile is tried by hand: on a processor it compiles for longer than a test may take.)"""
+    from t2i.core.engine import train
+
+    small = ["steps=2", "text_share=0.4", "batch_size=2", "nf=2", "encoder.width=16", "log_every=1", *settings]
+    run = train(resolve("dfgan", sets=small), tmp_path / "run")
+    losses = json.loads(run.metrics_file.read_text().splitlines()[-1])["losses"]
+    assert set(losses) >= {"discriminator", "penalty", "generator"}
+    assert all(isinstance(value, float) for value in losses.values())

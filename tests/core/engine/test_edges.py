@@ -228,6 +228,35 @@ def test_learning_rates_warm_up_and_then_fall_over_the_rest(tmp_path, changed):
     assert rates == pytest.approx([0.5, 1.0] + [1 - i / 16 for i in range(8)])
 
 
+def test_learning_rates_are_halved_after_equal_parts_of_a_stage(tmp_path, changed):
+    rates = []
+
+    def step(trainer, batch, engine):
+        rates.append(trainer.optimizers["generator"].param_groups[0]["lr"])
+        return pull(trainer, batch, engine)
+
+    changed(step)
+    go(tmp_path / "run", "steps=10", "warmup=1", "lr_schedule=halving", "lr_halvings=2", "lr=1")
+    assert rates == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25]
+
+
+def test_a_stage_may_have_its_own_number_of_halvings(tmp_path, changed, monkeypatch):
+    rates = []
+
+    def step(trainer, batch, engine):
+        rates.append(trainer.optimizers["generator"].param_groups[0]["lr"])
+        return pull(trainer, batch, engine)
+
+    changed(step)
+    toy = sys.modules["t2i_toy"]
+    plain = toy.stages
+    monkeypatch.setattr(
+        toy, "stages", lambda config, encoder: [replace(s, lr_halvings=n) for n, s in enumerate(plain(config, encoder))]
+    )
+    go(tmp_path / "run", "steps=8", "two_stages=true", "lr_schedule=halving", "lr_halvings=3", "lr=1")
+    assert rates == [1, 1, 1, 1, 1, 1, 0.5, 0.5]
+
+
 def kill_at(step_number, number=signal.SIGINT):
     def step(trainer, batch, engine):
         if batch.noise.at == step_number:

@@ -1,0 +1,112 @@
+"""Settings of StackGAN."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from t2i.core.config import Preset
+from t2i.plugins.common.settings import TextPretraining
+
+START = 4  # pixels: the side of the smallest feature maps
+
+
+class StackGANConfig(TextPretraining):
+    """Settings; the defaults are those for CUB.
+
+    gf, df: base widths of the generators and of the discriminators. z_dim: size of the noise. c_dim: of the augmented
+    condition c^. residuals: residual blocks of stage II.
+    stages: 2; or 1: stage I alone, whose pictures are then the model's (of image_size).
+    upscale: side of stage II's pictures over that of stage I's.
+    lr_g, lr_d, beta1, beta2: of Adam. kl: weight of the KL term (lambda).
+    stage1_share: stage I's part of what the two stages have of the budget. stage1_batch: its batch size (None:
+    batch_size).
+    recalibrate: batches over which a stage's batch norms measure their statistics anew when it ends, with its averaged
+    weights (the authors average none, and do not).
+    halvings: how often the learning rates are halved in stage I and in stage II, where lr_schedule is "halving".
+    """
+
+    gf: int = Field(128, ge=4, multiple_of=4)
+    df: int = Field(64, ge=1)
+    z_dim: int = Field(100, ge=1)
+    c_dim: int = Field(128, ge=1)
+    residuals: int = Field(4, ge=0)
+    stages: Literal[1, 2] = 2
+    upscale: Literal[2, 4, 8] = 4
+    lr_g: float = Field(2e-4, gt=0)
+    lr_d: float = Field(2e-4, gt=0)
+    beta1: float = Field(0.5, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    kl: float = Field(2.0, ge=0)
+    stage1_share: float = Field(0.5, gt=0, lt=1)
+    stage1_batch: int | None = Field(None, ge=2)
+    recalibrate: int = Field(0, ge=0)
+    halvings: tuple[int, int] = (11, 5)
+
+    @property
+    def first_size(self) -> int:
+        """Height and width of stage I's pictures."""
+        return self.image_size if self.stages == 1 else self.image_size // self.upscale
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if self.image_size & (self.image_size - 1):
+            raise ValueError(
+                f"image_size = {self.image_size}: the generators double 4x4 pixels: use 32, 64, 128, 256 ..."
+            )
+        if self.first_size < 2 * START:
+            least = 2 * START * (self.upscale if self.stages == 2 else 1)
+            raise ValueError(f"image_size = {self.image_size}: stage I draws {self.first_size} px: use {least} or more")
+        if min(self.batch_size, self.stage1_batch or self.batch_size) < 2 * self.accumulate:
+            raise ValueError(
+                "batch_size: wrong pairs and batch norm need two images at a time: use more, or accumulate=1"
+            )
+        return self
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Preset]:
+        return {
+            "tiny": Preset(_TINY, encoder=("words", {"layers": 1})),
+            "coco": Preset(_COCO, data=("coco", {}), encoder=("char-cnn-rnn", {})),
+            "cub": Preset(_CUB, data=("cub", {}), encoder=("char-cnn-rnn", {})),
+        }
+
+
+_PAPER = {
+    "image_size": 256,
+    "augment": {"scale": 76 / 64, "flip": True},
+    "lr_schedule": "halving",
+    "ema_decay": 0.0,
+}
+# 8,855 training images in batches of 64 make 138 steps an epoch: 600 epochs of each stage, halved every 50 and every
+# 100 of them.
+_CUB = _PAPER | {"batch_size": 64, "steps": 2 * 600 * 138}
+# 82,783 training images: 120 epochs of 646 steps (batches of 128), then 100 of 2,069 (of 40), halved every 20.
+_COCO = _PAPER | {
+    "gf": 192,
+    "df": 96,
+    "residuals": 2,
+    "batch_size": 40,
+    "stage1_batch": 128,
+    "steps": 120 * 646 + 100 * 2069,
+    "stage1_share": 120 * 646 / (120 * 646 + 100 * 2069),
+    "halvings": (5, 4),
+}
+
+_TINY = {
+    "image_size": 32,
+    "upscale": 2,
+    "gf": 32,
+    "df": 32,
+    "z_dim": 16,
+    "c_dim": 64,
+    "residuals": 1,
+    "batch_size": 32,
+    "steps": 4000,
+    "text_share": 0.1,
+    "ema_decay": 0.998,
+    "recalibrate": 16,
+    "channels_last": True,
+}
