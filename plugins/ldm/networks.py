@@ -44,9 +44,9 @@ class Autoencoder(nn.Module):
         if vae is not None:
             _check_fit(vae, config)
             self.requires_grad_(False)
-            self.mean.fill_(self.vae.config.shift_factor or 0)
-            self.whitening *= self.vae.config.scaling_factor
-            self.colouring /= self.vae.config.scaling_factor
+            self.mean.fill_(vae.config.shift_factor or 0)
+            self.whitening *= vae.config.scaling_factor
+            self.colouring /= vae.config.scaling_factor
 
     def posterior(self, images: Tensor) -> DiagonalGaussianDistribution:
         """q(z | x) over raw latents (B, C, h, w), for images (B, 3, H, W) in [-1, 1]."""
