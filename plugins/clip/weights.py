@@ -5,6 +5,7 @@ Only safetensors and JSON are read, and never any code.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
@@ -12,6 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 from t2i.core.errors import UserError
 from t2i.plugins.clip.config import ClipConfig
 from t2i.plugins.common.pretrained import Wanted, obtained
+from t2i.plugins.common.variants import variant_of
 
 WHAT = "text encoder 'clip'"
 FOLDER = "a folder with config.json, model.safetensors and the tokenizer's files (tokenizer.json)"
@@ -21,9 +23,11 @@ def load_text_model(config: ClipConfig) -> CLIPTextModelWithProjection:
     """CLIP's text half with its weights. Raises UserError if they cannot be had or are incomplete."""
 
     def load(source: str, offline: bool) -> CLIPTextModelWithProjection:
+        folder = Path(source)
         loaded: Any = CLIPTextModelWithProjection.from_pretrained(
-            source, revision=config.revision, local_files_only=offline, use_safetensors=True, output_loading_info=True
-        )
+            source, revision=config.revision, local_files_only=offline, use_safetensors=True, output_loading_info=True,
+            variant=variant_of(folder, "model") if folder.is_dir() else None,
+        )  # fmt: skip
         clip: CLIPTextModelWithProjection = loaded[0]
         report = loaded[1]
         missing = set(report["missing_keys"])
