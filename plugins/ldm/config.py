@@ -125,6 +125,7 @@ THESIS = {
     "steps": 469_000,  # 400 epochs of 300,000 pictures
     "batch_size": 256,
     "accumulate": 4,
+    "cache_views": 1,  # as the thesis did: latents and text vectors are computed once
     "ema_decay": 0.9999,
     "sample_every": 5000,
     "checkpoint_every": 5000,
