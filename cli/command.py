@@ -28,15 +28,18 @@ class Command(click.Command):
 class LazyGroup(click.Group):
     """Commands by name: (import path, one line of help). A command's module is imported when the command is called.
 
-    fallback: the command that is meant when the first argument names none.
+    fallback: the command that is meant when the first argument names none. bare: the one that is meant when there is
+    no argument but options.
     """
 
     def __init__(
-        self, name: str, lazy: Mapping[str, tuple[str, str]], *, help: str, fallback: str | None = None
-    ) -> None:
+        self, name: str, lazy: Mapping[str, tuple[str, str]], *, help: str, fallback: str | None = None,
+        bare: str | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(name, help=help, context_settings={"help_option_names": ["-h", "--help"]})
         self._lazy = lazy
         self._fallback = fallback
+        self._bare = bare
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._lazy)
@@ -50,6 +53,8 @@ class LazyGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if self._fallback and args and args[0] not in (*self._lazy, *ctx.help_option_names):
             args = [self._fallback, *args]
+        if self._bare and (not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names)):
+            args = [self._bare, *args]
         return super().parse_args(ctx, args or ["--help"])
 
     def resolve_command(

@@ -16,6 +16,7 @@ COMMANDS = {
     "train": ("t2i.cli.train:train", "Train a model, or go on with a run."),
     "sample": ("t2i.cli.sample:sample", "Draw pictures from a trained model."),
     "import": ("t2i.cli.importing:import_", "Make a run of weights that a paper's authors released."),
+    "export": ("t2i.cli.export:export", "Write a run in diffusers' layout."),
     "bench": ("t2i.cli.bench:bench", "Train, sample and score models side by side."),
     "models": ("t2i.cli.tables:models", "List the models."),
     "samplers": ("t2i.cli.tables:samplers", "List the samplers."),
@@ -24,7 +25,9 @@ COMMANDS = {
     "metrics": ("t2i.cli.tables:metrics", "List the metrics."),
     "features": ("t2i.cli.tables:features", "List the feature extractors that metrics use."),
     "benchmarks": ("t2i.cli.tables:benchmarks", "List the benchmarks."),
-    "plugins": ("t2i.cli.tables:plugins", "List the plugins, with what each registers."),
+    "plugins": ("t2i.cli.plugins:plugins", "List the plugins; check one; begin a new one."),
+    "install": ("t2i.cli.packages:install", "Install a plugin, if it leaves everything else as it is."),
+    "uninstall": ("t2i.cli.packages:uninstall", "Remove a plugin."),
     "info": ("t2i.cli.info:info", "Show versions, devices, and where things are kept."),
 }
 

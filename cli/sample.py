@@ -15,11 +15,19 @@ from t2i.core.logging import printable
 
 @click.command(cls=Command)
 @click.option("--model", metavar="M", help="Draw from the newest complete run of this model under runs/.")
-@click.option("--run", type=click.Path(path_type=Path), metavar="RUN", help="Draw from this run.")
+@click.option(
+    "--run", type=click.Path(path_type=Path), metavar="RUN", help="Draw from this run, or from another project's files."
+)
 @click.option("--sampler", metavar="S", help="Sampler (default: the model's own).")
 @click.option("--sampling-steps", type=click.IntRange(1), metavar="N", help="Steps of the sampler.")
 @click.option("--guidance", type=float, metavar="G", help="Scale of classifier-free guidance; 1 is none.")
-@click.option("--set", "sets", multiple=True, metavar="K=V", help="Another setting of the sampler; may be repeated.")
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="K=V",
+    help="Another setting of the sampler, or config=FOLDER; may be repeated.",
+)
 @click.option("-p", "--prompt", "texts", multiple=True, metavar="TEXT", help="What to draw; may be repeated.")
 @click.option("--prompts", type=click.Path(path_type=Path), metavar="FILE", help="Text file with one prompt a line.")
 @click.option(
@@ -52,6 +60,8 @@ def sample(
     t2i sample --model ldm -p "a red circle" -n 4
     t2i sample --run runs/RUN --sampler ddim --sampling-steps 50 --guidance 3 --set eta=0.5 --prompts captions.txt
     t2i sample --run runs/RUN --interpolate A.png B.png -n 8 --guidance 1
+    t2i sample --run /models/stable-diffusion-v1-5 -p "a red bird"      # a folder of diffusers'
+    t2i sample --run v1-5.safetensors --set config=/models/stable-diffusion-v1-5 -p "a red bird"
     """
     if (model is None) == (run is None):
         raise UserError("say what to draw from, with one of --model M and --run RUN")
@@ -61,7 +71,7 @@ def sample(
         raise UserError("--features says what to draw by itself: leave out -p, --prompts and --interpolate")
     if interpolate is not None and (len(texts) > 1 or prompts is not None):
         raise UserError("--interpolate draws for one caption: give at most one -p TEXT, and no --prompts")
-    from t2i.core.model import load
+    from t2i.core.model import load, opening_settings
     from t2i.core.runs import newest_run, parse_sets
     from t2i.core.samples import new_samples_path, read_features, read_prompts, write_interpolation, write_samples
 
@@ -70,8 +80,8 @@ def sample(
     wanted = captions if vectors is None else vectors
     source = newest_run(model).path if model is not None else run
     assert source is not None
-    settings = parse_sets(sets)
-    drawn_from = load(source)
+    opening, settings = opening_settings(parse_sets(sets))
+    drawn_from = load(source, settings=opening)
     choice = drawn_from.sampler(sampler, steps=sampling_steps, guidance=guidance, settings=settings)
     folder = out or new_samples_path(drawn_from.config.model)
     note(f"drawing {max(len(wanted), 1) * count} pictures from {source} with sampler {choice.name}")

@@ -9,7 +9,7 @@ import click
 
 from t2i.cli.command import Command, json_option
 from t2i.cli.output import answer_json, answer_table
-from t2i.core.registry import Loaded, registry
+from t2i.core.registry import registry
 from t2i.core.specs import Spec
 
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -58,27 +58,3 @@ datasets = _listing("datasets", "the data sets and their splits")
 features = _listing("features", "the feature extractors that metrics use")
 metrics = _listing("metrics", "the metrics")
 benchmarks = _listing("benchmarks", "the benchmarks and their protocols, the default first")
-
-
-@click.command(cls=Command)
-@json_option
-def plugins(as_json: bool) -> None:
-    """List the plugins: distribution, what each registers, and why one is broken."""
-    loaded = registry().plugins
-    if as_json:
-        answer_json([_plugin(plugin) for plugin in loaded])
-        return
-    rows = []
-    for plugin in loaded:
-        registers = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in plugin.names.items())
-        state = f"BROKEN: {plugin.error}" if plugin.error else "ok"
-        rows.append([plugin.origin.plugin, plugin.origin.distribution, plugin.origin.version, registers, state])
-    answer_table(["name", "distribution", "version", "registers", "state"], rows)
-
-
-def _plugin(plugin: Loaded) -> dict[str, Any]:
-    origin = plugin.origin
-    return {
-        "name": origin.plugin, "distribution": origin.distribution, "version": origin.version,
-        "registers": plugin.names, "error": plugin.error,
-    }  # fmt: skip

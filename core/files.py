@@ -85,6 +85,27 @@ def sealed(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def arriving(folder: Path) -> Iterator[Path]:
+    """A folder to fill beside `folder`, which must be new or empty, and is there when the block has ended well."""
+    check_free(folder)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        os.replace(temporary, folder)
+        _sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_free(folder: Path) -> None:
+    """UserError unless `folder` is new or empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already, and not empty: choose another --out")
+
+
 def seal(folder: Path) -> None:
     """Writes the manifest of everything in `folder`, and makes all of it durable."""
     files = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from t2i.core.devices import device_of
 from t2i.core.schedule import Prediction, Schedule
 from t2i.core.text import TextFeatures
 
@@ -29,7 +30,7 @@ class Generator(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        return next(self.parameters()).device
+        return device_of(self)
 
 
 class OneShotGenerator(Generator):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from t2i.core.engine.record import write_config
 from t2i.core.errors import UserError
-from t2i.core.files import write_json
+from t2i.core.files import arriving, check_free, write_json
 from t2i.core.model import Model
 from t2i.core.registry import registry
 from t2i.core.runs import Run
@@ -45,10 +42,11 @@ def import_weights(
     """
     spec = importable(model)
     config = resolve_config(model, preset=preset or default_preset(spec), sets=sets, data_needed=False)
-    _check_free(Path(out))
+    check_free(Path(out))
     sources = [_source(Path(path)) for path in files]
     imported: Model = resolve(str(spec.weights))(config, [Path(path) for path in files])
-    with _arriving(Path(out)) as place:
+    with arriving(Path(out)) as folder:
+        place = Run(folder)
         write_config(place, imported.config, None, command)
         imported.save(place.model)
         write_json(place.summary_file, _summary(imported, sources))
@@ -56,31 +54,16 @@ def import_weights(
 
 
 def _source(path: Path) -> dict[str, Any]:
-    """What is recorded of a file that is imported."""
+    """What is recorded of a file that is imported, or of a folder."""
+    if path.is_dir():
+        inside = [each for each in path.rglob("*") if each.is_file()]
+        return {"folder": path.name, "files": len(inside), "size": sum(each.stat().st_size for each in inside)}
     try:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; name the files of weights themselves") from None
     return {"file": path.name, "size": path.stat().st_size, "sha256": digest}
-
-
-def _check_free(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is there already, and not empty: choose another --out")
-
-
-@contextmanager
-def _arriving(out: Path) -> Iterator[Run]:
-    """A run to fill beside `out`, moved there when the block ends well."""
-    place = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    shutil.rmtree(place, ignore_errors=True)
-    try:
-        place.mkdir(parents=True)
-        yield Run(place)
-        os.replace(place, out)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def _summary(model: Model, sources: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from t2i.core.errors import UserError
-from t2i.core.files import load_tensors, read_json, save_tensors, sealed, settle, verify, write_json
+from t2i.core.files import arriving, load_tensors, read_json, save_tensors, sealed, settle, verify, write_json
 from t2i.core.generator import Generator
 from t2i.core.images import to_bytes, to_tensor
 from t2i.core.noise import PromptNoise, slerp
@@ -222,13 +222,58 @@ def load_model(folder: Path) -> Model:
     return model
 
 
-def load(run: str | Path, device: str | None = None) -> Model:
-    """The model of a run directory (or of a folder `model` itself), ready to sample on the best device there is."""
-    path = Path(run)
-    if not path.is_dir():
+def load(run: str | Path, device: str | None = None, settings: Mapping[str, Any] | None = None) -> Model:
+    """A model, ready to sample on the best device there is: that of a run directory, of its folder `model`, or of a
+    folder or file in another project's layout that a model's plugin opens (`ModelSpec.foreign`), with `settings`."""
+    path, settings = Path(run), settings or {}
+    if not path.exists():
         raise UserError(f"run {path}: no such directory; 't2i train' makes one")
-    folder = path if (path / "generator.safetensors").exists() else Run(path).model
-    return load_model(folder).to(device or best_device())
+    model = None if _is_run(path) else _opened(path, settings)
+    if model is None:
+        if settings:
+            raise UserError(f"--set {next(iter(settings))}=...: it is for other projects' files, and {path} is none")
+        model = load_model(path if (path / "generator.safetensors").exists() else Run(path).model)
+    return model.to(device or best_device())
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a folder is one of ours: told at a glance, so that no plugin is asked."""
+    ours = (path / "generator.safetensors", Run(path).model, Run(path).checkpoints, Run(path).metrics_file)
+    return any(place.exists() for place in ours)
+
+
+def _opened(path: Path, settings: Mapping[str, Any]) -> Model | None:
+    """What the first model that knows this layout makes of it; None where none does, and it may be a run."""
+    able = [spec for spec in registry().models if spec.foreign]
+    for spec in able:
+        model: Model | None = resolve(str(spec.foreign))(path, settings)
+        if model is not None:
+            return model
+    if path.is_file():
+        names = ", ".join(spec.name for spec in able)
+        raise UserError(
+            f"{path} is no run, and no file that these models open: {names}; weights that a paper's authors released "
+            "are made a run with 't2i import'"
+        )
+    return None
+
+
+def opening_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of a call in two parts: those with which other projects' files are opened, and the sampler's."""
+    names = {name for spec in registry().models for name in spec.opening}
+    opening = {name: value for name, value in settings.items() if name in names}
+    return opening, {name: value for name, value in settings.items() if name not in names}
+
+
+def export(model: Model, folder: Path) -> None:
+    """Writes a model as a new folder in another project's layout. UserError, naming the models that can, if this one
+    cannot; what the layout cannot express is refused by the model."""
+    spec = registry().models[model.config.model]
+    if spec.export is None:
+        able = [other.name for other in registry().models if other.export]
+        raise UserError(f"model '{spec.name}' has no other project's layout to be written in; those that have: {able}")
+    with arriving(folder) as place:
+        resolve(spec.export)(model, place)
 
 
 def best_device() -> torch.device:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions
 from types import ModuleType
 from typing import Any, Generic, TypeVar, cast
 
@@ -28,6 +28,9 @@ HOOKS: dict[str, tuple[str, type[specs.Spec]]] = {
     "benchmarks": ("t2i_benchmarks", specs.BenchmarkSpec),
 }
 """Kind of thing -> (the hook that declares it, the class of its specifications)."""
+
+HOST = "t2i-zoo"
+"""The distribution that we are: no other one can take its names away."""
 
 S = TypeVar("S", bound=specs.Spec)
 
@@ -81,14 +84,19 @@ class Table(Generic[S]):
         self[name]
         return self.entries[name][1]
 
-    def add(self, spec: S, origin: Origin) -> None:
-        """Takes a specification; a name taken twice belongs to nobody, and asking for it names both."""
+    def add(self, spec: S, origin: Origin) -> Origin | None:
+        """Takes a specification. If its name is taken, returns by whom: our own names stay ours, and one that two
+        others claim belongs to nobody (asking for it names both)."""
         if spec.name in self.clashes:
-            return
-        if spec.name in self.entries:
-            self.clashes[spec.name] = (self.entries.pop(spec.name)[1], origin)
-        else:
+            return self.clashes[spec.name][0]
+        if spec.name not in self.entries:
             self.entries[spec.name] = (spec, origin)
+            return None
+        first = self.entries[spec.name][1]
+        if first.distribution != HOST:
+            del self.entries[spec.name]
+            self.clashes[spec.name] = (first, origin)
+        return first
 
 
 class Registry:
@@ -112,30 +120,46 @@ class Registry:
     def load(self, points: Iterable[EntryPoint]) -> None:
         """Loads plugins from entry points, each one guarded: a broken plugin is noted and skipped."""
         for point in points:
-            distribution = point.dist
-            origin = Origin(
-                point.name, distribution.name if distribution else "?", distribution.version if distribution else "?"
-            )
-            self._guarded(origin, point.load)
+            self._guarded(origin_of(point), point.load)
 
     def register(self, plugin: ModuleType | object, name: str) -> None:
         """Registers a plugin object of the running program (tests, notebooks)."""
         self._guarded(Origin(name), lambda: plugin)
 
     def _guarded(self, origin: Origin, load: Callable[[], object]) -> None:
-        loaded = Loaded(origin)
+        loaded, cause = Loaded(origin), None
         self.plugins.append(loaded)
         try:
             plugin = load()
-            if self._manager.register(plugin, name=f"{origin.distribution}:{origin.plugin}") is None:
-                raise ValueError("it is blocked")
+            self._admit(plugin, origin)
             self._collect(plugin, loaded)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit too: a plugin must not be able to end the program
-            loaded.error = f"{type(error).__name__}: {_first_line(error)}"
-            if os.environ.get("T2I_STRICT") == "1":
-                raise T2IError(f"{origin}: {loaded.error}") from error
+            loaded.error, cause = f"{type(error).__name__}: {_first_line(error)}", error
+        if loaded.error and os.environ.get("T2I_STRICT") == "1":
+            raise T2IError(f"{origin}: {loaded.error}") from cause
+
+    def _admit(self, plugin: object, origin: Origin) -> None:
+        """Makes the plugin's hooks known. TypeError if it has none, or one that we would not call, or not so."""
+        try:
+            if self._manager.register(plugin, name=f"{origin.distribution}:{origin.plugin}") is None:
+                raise ValueError("it is blocked")
+        except pluggy.PluginValidationError as error:
+            raise TypeError(" ".join(str(error).splitlines()[1:]) or str(error)) from None
+        own = [
+            implementation
+            for caller in self._manager.get_hookcallers(plugin) or ()
+            for implementation in caller.get_hookimpls()
+            if implementation.plugin is plugin
+        ]
+        known = {hook for hook, _ in HOOKS.values()}
+        for implementation in own:
+            name = implementation.function.__name__
+            if name not in known and not implementation.optionalhook:
+                raise TypeError(f"{name} is no hook of t2i{nearest(name, known)}")
+        if not own:
+            raise TypeError("it has no hook: mark the functions that return specifications with @t2i.core.hookimpl")
 
     def _collect(self, plugin: object, loaded: Loaded) -> None:
         """Calls the plugin's hooks and files what they return; nothing is filed unless all of it is sound."""
@@ -145,18 +169,22 @@ class Registry:
                 if implementation.plugin is plugin:
                     found += [(kind, spec) for spec in _checked(implementation.function(), spec_class, hook)]
         for kind, spec in found:
-            loaded.names.setdefault(kind, []).append(spec.name)
-            table = self.table(kind)
-            table.add(spec, loaded.origin)
-            if spec.name in table.clashes:
-                first, _ = table.clashes[spec.name]
-                loaded.error = f"its {kind.removesuffix('s')} '{spec.name}' is also registered by {first}"
-                if os.environ.get("T2I_STRICT") == "1":
-                    table[spec.name]  # raises, naming both
+            taken = self.table(kind).add(spec, loaded.origin)
+            if taken is None:
+                loaded.names.setdefault(kind, []).append(spec.name)
+            else:
+                loaded.error = f"its {kind.removesuffix('s')} '{spec.name}' is also registered by {taken}"
 
     def broken(self) -> list[Loaded]:
         """The plugins that failed, wholly or in part."""
         return [plugin for plugin in self.plugins if plugin.error]
+
+
+def origin_of(point: EntryPoint) -> Origin:
+    """Where an entry point comes from. A distribution may lack a name or a version."""
+    distribution = point.dist
+    name, version = (distribution.name, distribution.version) if distribution else (None, None)
+    return Origin(point.name, name or "?", version or "?")
 
 
 def _first_line(error: BaseException) -> str:
@@ -172,7 +200,19 @@ def _checked(returned: object, spec_class: type[specs.Spec], hook: str) -> list[
             raise TypeError(f"{hook} returned a {type(spec).__name__} in its list, not a {spec_class.__name__}")
         if not isinstance(spec.name, str) or not _is_name(spec.name):
             raise ValueError(f"{hook}: {spec.name!r} is no name (lower-case letters, digits, '-', '_' and '.')")
+        for field_ in fields(spec):
+            value, kind = getattr(spec, field_.name), str(field_.type)
+            if not _is_a(value, kind):
+                raise TypeError(f"{hook}: {field_.name} of '{spec.name}' is {value!r:.80}, not {kind}")
     return list(returned)
+
+
+def _is_a(value: object, kind: str) -> bool:
+    """Whether a specification's field holds what it is annotated with: the few kinds that specifications have."""
+    if kind == "tuple[str, ...]":
+        return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+    kinds: dict[str, type | tuple[type, ...]] = {"str": str, "bool": bool, "str | None": (str, type(None))}
+    return isinstance(value, kinds.get(kind, object))
 
 
 def _is_name(text: str) -> bool:
@@ -184,11 +224,25 @@ def _is_name(text: str) -> bool:
     )
 
 
+def installed_points() -> list[EntryPoint]:
+    """The entry points of all installed plugins, ours first, then by name. A distribution whose metadata cannot be
+    read has none: it may be anybody's, and is nobody's reason to fail."""
+    found: dict[str, list[EntryPoint]] = {}
+    for distribution in distributions():
+        try:
+            # Of one that is found twice on the path, the first is the one that is imported.
+            found.setdefault(distribution.name.lower(), list(distribution.entry_points.select(group=hooks.GROUP)))
+        except Exception:
+            continue
+    points = [point for points in found.values() for point in points]
+    return sorted(points, key=lambda point: (origin_of(point).distribution != HOST, point.name))
+
+
 @cache
 def registry() -> Registry:
     """The registry of the installed plugins, built at first use. T2I_PLUGINS=a,b loads only those."""
-    only = [name for name in os.environ.get("T2I_PLUGINS", "").split(",") if name]
-    points = sorted(entry_points(group=hooks.GROUP), key=lambda point: point.name)
+    only = [name.strip() for name in os.environ.get("T2I_PLUGINS", "").split(",") if name.strip()]
+    points = installed_points()
     if only:
         for name in only:
             if name not in {point.name for point in points}:

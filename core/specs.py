@@ -45,7 +45,8 @@ class ModelSpec(Spec):
     weights: import path of `(config: RunConfig, files: Sequence[Path]) -> Model`, which makes a model of the files that
     the paper's authors released (`t2i import`). It may complete the configuration (a vocabulary read from a file).
     foreign: import path of `(path: Path, settings: Mapping[str, Any]) -> Model | None`, which opens a folder or file in
-    another project's layout for sampling; None if it is not one that it knows. settings: those of `--set`.
+    another project's layout for sampling; None if it is not one that it knows. settings: those of `opening`.
+    opening: names of settings of `--set` that are for `foreign`, not for the sampler.
     export: import path of `(model: Model, folder: Path) -> None`, which writes a model in another project's layout.
     """
 
@@ -56,6 +57,7 @@ class ModelSpec(Spec):
     stages: str
     weights: str | None = None
     foreign: str | None = None
+    opening: tuple[str, ...] = ()
     export: str | None = None
 
 
@@ -75,10 +77,14 @@ class TextEncoderSpec(Spec):
 
     fit: import path of `(config, texts: Iterable[str]) -> config`, for encoders whose settings depend on the data set
     (a vocabulary); it is called once, before training.
+    export: import path of `(encoder: TextEncoder, folder: Path) -> Mapping[str, tuple[str, str]]`, which writes it as
+    parts of a pipeline in diffusers' layout, and returns what each is: name of the part -> (library, class). UserError
+    if its settings are none that the pipeline knows.
     """
 
     build: str
     fit: str | None = None
+    export: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,13 @@
 """Fixtures for every test: plugins that exist only in one test, and a toy of each kind of thing."""
 
+import os
+import subprocess
 import sys
+import sysconfig
+import venv
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -207,3 +213,70 @@ def toy(plug, monkeypatch):
     """A toy model `toy` with its encoder `toytext` and data set `toydata`, registered for one test."""
     monkeypatch.setitem(sys.modules, "t2i_toy", _toy_module())
     plug(ToyPlugin(), "toy")
+
+
+class Environment:
+    """A virtual environment in `root` that sees, through a .pth file, all that the running one has installed. Its pip
+    is the running one's, and installs into it."""
+
+    def __init__(self, root):
+        self.root, self.python = root, root / "bin" / "python"
+        venv.create(root, with_pip=False, symlinks=True)
+        (site,) = root.glob("lib/*/site-packages")
+        hosts = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+        (site / "host.pth").write_text(
+            "import site; " + "; ".join(f"site.addsitedir({host!r})" for host in hosts) + "\n"
+        )
+        for name, module in {"t2i": "t2i.cli", "pytest": "pytest", "pip": "pip"}.items():
+            script = root / "bin" / name
+            script.write_text(f'#!/bin/sh\nexec "{self.python}" -m {module} "$@"\n')
+            script.chmod(0o755)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("T2I_", "PYTEST_"))}
+        # Nothing is fetched: what building a package takes is there, and an index is not.
+        pip = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_CACHE_DIR": "1"}
+        own = {"T2I_HOME": str(root / "home"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        self.variables = kept | pip | own | {"PATH": f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+
+    def __call__(self, *command, cwd, **variables):
+        """Runs a command in a folder."""
+        return subprocess.run(
+            list(map(str, command)), cwd=cwd, env=self.variables | variables, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=600,
+        )  # fmt: skip
+
+    def check(self, *command, cwd, **variables):
+        """Runs a command that must succeed; returns what it said on stdout."""
+        done = self(*command, cwd=cwd, **variables)
+        assert done.returncode == 0, f"{command}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done.stdout
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory):
+    return Environment(tmp_path_factory.mktemp("environment") / "venv")
+
+
+@pytest.fixture(scope="session")
+def wheel():
+    """`wheel(folder, name, version, requires=(), files={}, points={})` writes a wheel by hand, and returns its path.
+    files: module -> source. points: entry point of the group t2i -> module."""
+
+    def write(folder: Path, name, version="1.0", requires=(), files=None, points=None):
+        stem = name.replace("-", "_")
+        info = f"{stem}-{version}.dist-info"
+        needs = "".join(f"Requires-Dist: {need}\n" for need in requires)
+        inside = {f"{module}.py": source for module, source in (files or {}).items()}
+        inside[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}"
+        inside[f"{info}/WHEEL"] = "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        if points:
+            lines = "".join(f"{point} = {module}\n" for point, module in points.items())
+            inside[f"{info}/entry_points.txt"] = f"[t2i]\n{lines}"
+        inside[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*inside, f"{info}/RECORD"])
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{stem}-{version}-py3-none-any.whl"
+        with zipfile.ZipFile(path, "w") as archive:
+            for place, text in inside.items():
+                archive.writestr(place, text)
+        return path
+
+    return write

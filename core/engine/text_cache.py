@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 
+from t2i.core.devices import device_of
 from t2i.core.text import TextEncoder, TextFeatures, unique
 
 LIMIT = 256 * 2**20  # bytes
@@ -52,7 +53,7 @@ class TextCache:
 
     @property
     def _device(self) -> torch.device:
-        return next(self._encoder.parameters()).device
+        return device_of(self._encoder)
 
     def _encoded(self, captions: Sequence[str]) -> TextFeatures:
         with torch.no_grad(), torch.autocast(self._device.type, enabled=False):

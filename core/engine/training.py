@@ -38,8 +38,13 @@ from t2i.core.trainer import Stage
 
 LOCK = ".lock"
 
+Wrap = Callable[[Stage], Stage]
+"""What each stage of a run passes through, in order: a way to watch trainers at work."""
 
-def train(config: RunConfig, out: Path, *, reporter: Reporter | None = None, command: str = "") -> Run:
+
+def train(
+    config: RunConfig, out: Path, *, reporter: Reporter | None = None, command: str = "", wrap: Wrap | None = None
+) -> Run:
     """Trains from the beginning into the folder `out`, which must be new or empty.
 
     UserError if `out` is taken or cannot be written, or the disk is too full; Interrupted after a signal, when all
@@ -49,7 +54,7 @@ def train(config: RunConfig, out: Path, *, reporter: Reporter | None = None, com
     with _session(config, reporter) as (accelerator, words), _locked(run, accelerator, _check_free):
         dataset = open_dataset(config.data)
         config = replace(config, encoder=_fitted(config.encoder, dataset))
-        training = Training(run, config, dataset, accelerator, words)
+        training = Training(run, config, dataset, accelerator, words, wrap)
         _first_decides(accelerator, training.check_disk)
         if accelerator.is_main_process:
             write_config(run, config, dataset.fingerprint(), command)
@@ -58,7 +63,7 @@ def train(config: RunConfig, out: Path, *, reporter: Reporter | None = None, com
     return run
 
 
-def resume(path: Path, *, reporter: Reporter | None = None) -> Run:
+def resume(path: Path, *, reporter: Reporter | None = None, wrap: Wrap | None = None) -> Run:
     """Goes on with an interrupted run from its newest sound checkpoint. A complete run is left as it is.
 
     UserError if the folder is no run, has no sound checkpoint, or its data set has changed.
@@ -82,7 +87,7 @@ def resume(path: Path, *, reporter: Reporter | None = None) -> Run:
             raise UserError(f"{run.path} has no sound checkpoint: begin again with another --out")
         where = f"at step {saved.position.step}, from {saved.folder}" if saved else "from the beginning"
         words.say(f"resuming {config.model} {where}")
-        Training(run, config, dataset, accelerator, words).go(saved)
+        Training(run, config, dataset, accelerator, words, wrap).go(saved)
     return run
 
 
@@ -179,8 +184,9 @@ class Training:
     """One process's part in a run. The engine of one stage at a time."""
 
     def __init__(
-        self, run: Run, config: RunConfig, dataset: Dataset, accelerator: Accelerator, reporter: Reporter
-    ) -> None:
+        self, run: Run, config: RunConfig, dataset: Dataset, accelerator: Accelerator, reporter: Reporter,
+        wrap: Wrap | None = None,
+    ) -> None:  # fmt: skip
         self.run, self.config, self.settings = run, config, config.settings
         self.accelerator, self.reporter, self.dataset = accelerator, reporter, dataset
         seeded(self.settings.seed, "weights")
@@ -189,9 +195,10 @@ class Training:
         self.model: Model = build(config, assets).to(accelerator.device)
         with torch.no_grad():
             self.model.text_encoder.encode([""])  # one that cannot, for want of weights, is refused before all else
-        self.stages: Sequence[Stage] = resolve(registry().models[config.model].stages)(
+        stages: Sequence[Stage] = resolve(registry().models[config.model].stages)(
             self.settings, self.model.text_encoder
         )
+        self.stages = [wrap(stage) for stage in stages] if wrap else list(stages)
         world = accelerator.num_processes
         accumulate = self.settings.accumulate
         self.rows = [

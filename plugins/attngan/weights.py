@@ -9,24 +9,22 @@ from pathlib import Path
 from torch import Tensor
 
 from t2i.core.config import Config
-from t2i.core.errors import UserError
 from t2i.core.model import Model, load_state
 from t2i.core.runs import RunConfig
 from t2i.plugins.attngan.config import AttnGANConfig
 from t2i.plugins.attngan.networks import AttnGANGenerator
 from t2i.plugins.common.damsm import authors_encoder, pickled_vocabulary
 from t2i.plugins.common.image_encoder import authors_state, counted
-from t2i.plugins.common.legacy import read_legacy, renamed, state_dict, without_prefix
+from t2i.plugins.common.legacy import renamed, without_prefix
+from t2i.plugins.common.official import TEXT_ENCODER, VOCABULARY, Part, recognised
 from t2i.plugins.common.settings import ImageEncoderConfig
 
-# What each of the authors' files is known by: a tensor that only it holds.
-MARKS = {"generator": "ca_net.fc.weight", "text encoder": "rnn.weight_ih_l0", "image encoder": "emb_features.weight"}
-NEEDED = {
-    "generator": "netG*.pth or *_AttnGAN2.pth",
-    "text encoder": "text_encoder*.pth",
-    "vocabulary": "captions.pickle",
+PARTS = {
+    "generator": Part("ca_net.fc.weight", "netG*.pth or *_AttnGAN2.pth"),
+    "text encoder": TEXT_ENCODER,
+    "vocabulary": VOCABULARY,
+    "image encoder": Part("emb_features.weight", "image_encoder*.pth", needed=False),
 }
-PICKLES = (".pickle", ".pkl")
 NETWORK = [
     (r"^ca_net\.fc\.", "augment.linear."),
     (r"^h_net1\.fc\.0\.", "first.linear."),
@@ -71,20 +69,19 @@ def load(config: RunConfig, files: Sequence[Path]) -> Model:
 
     UserError if one is missing, given twice or none of these, or does not fit the preset.
     """
-    found = _recognised(files)
-    for kind, name in NEEDED.items():
-        if kind not in found:
-            raise UserError(f"attngan: no {kind} among the files: add the authors' {name}")
+    found = recognised("attngan", PARTS, files)
     settings = _completed(config.settings, "image encoder" in found)
-    path, state = found["text encoder"]
-    words = pickled_vocabulary(found["vocabulary"][0])
-    choice, encoder = authors_encoder(config.encoder, state, words, f"weights {path} with {found['vocabulary'][0]}")
+    text, vocabulary = found["text encoder"], found["vocabulary"].path
+    words = pickled_vocabulary(vocabulary)
+    where = f"weights {text.path} with {vocabulary}"
+    choice, encoder = authors_encoder(config.encoder, text.state(), words, where)
     generator = AttnGANGenerator(settings, encoder.shape)
-    path, state = found["generator"]
-    load_state(generator.network, counted(generator.network, network_state(state)), f"weights {path}")
+    drawing = found["generator"]
+    load_state(generator.network, counted(generator.network, network_state(drawing.state())), f"weights {drawing.path}")
     if generator.image_encoder is not None:
-        path, state = found["image encoder"]
-        load_state(generator.image_encoder, counted(generator.image_encoder, authors_state(state)), f"weights {path}")
+        seeing = found["image encoder"]
+        state = counted(generator.image_encoder, authors_state(without_prefix(seeing.state(), "module.")))
+        load_state(generator.image_encoder, state, f"weights {seeing.path}")
     return Model(replace(config, settings=settings, encoder=choice), generator, encoder)
 
 
@@ -93,17 +90,3 @@ def _completed(settings: Config, with_pictures: bool) -> AttnGANConfig:
     assert isinstance(settings, AttnGANConfig)
     image_encoder = ImageEncoderConfig(kind="inception" if with_pictures else "none")
     return settings.model_copy(update={"image_encoder": image_encoder})
-
-
-def _recognised(files: Sequence[Path]) -> dict[str, tuple[Path, dict[str, Tensor]]]:
-    """The files by what they are, with their tensors (none of the vocabulary's, which alone is a plain pickle)."""
-    found: dict[str, tuple[Path, dict[str, Tensor]]] = {}
-    for path in files:
-        state = {} if path.suffix in PICKLES else without_prefix(state_dict(read_legacy(path), str(path)), "module.")
-        kinds = [kind for kind, mark in MARKS.items() if mark in state] if state else ["vocabulary"]
-        if not kinds:
-            raise UserError(f"attngan: {path} is none of the authors' files: {', '.join([*MARKS, 'vocabulary'])}")
-        if kinds[0] in found:
-            raise UserError(f"attngan: {path} and {found[kinds[0]][0]} both hold a {kinds[0]}: give one of them")
-        found[kinds[0]] = path, state
-    return found

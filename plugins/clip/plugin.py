@@ -14,5 +14,6 @@ def t2i_text_encoders() -> list[TextEncoderSpec]:
             summary="CLIP's text encoder, frozen; by hub name or from a local folder (encoder.weights)",
             config="t2i.plugins.clip.config:ClipConfig",
             build="t2i.plugins.clip.encoder:build",
+            export="t2i.plugins.clip.export:export",
         )
     ]

@@ -51,19 +51,20 @@ class Matcher(nn.Module):
         return self.log_scale.exp() * image @ text.T
 
 
-class ContrastiveTrainer(Trainer):
-    """Trains the text encoder with a matcher, which is not kept. Negatives are those of the process's own batch.
+class MatchingTrainer(Trainer):
+    """Trains what is trainable of a text encoder and of a matcher, which gives the logits (B, C) of images against
+    sentences. Negatives are those of the process's own batch.
 
     lr, lr_text: of the matcher and of the encoder. The encoder's should be the smaller: a batch seldom asks for every
     word, and an encoder that moves fast drops those that do not help to tell a few dozen pictures apart.
     """
 
-    def __init__(self, text_encoder: TextEncoder, image_size: int, width: int, lr: float, lr_text: float) -> None:
-        self.matcher = Matcher(image_size, text_encoder.shape.sentence, width)
-        self.modules = {"text_encoder": text_encoder, "matcher": self.matcher}
+    def __init__(self, text_encoder: TextEncoder, matcher: nn.Module, lr: float, lr_text: float) -> None:
+        self.matcher = matcher
+        self.modules = {"text_encoder": text_encoder, "matcher": matcher}
         groups = [
-            {"params": list(self.matcher.parameters()), "lr": lr},
-            {"params": [p for p in text_encoder.parameters() if p.requires_grad], "lr": lr_text},
+            {"params": [p for p in module.parameters() if p.requires_grad], "lr": rate}
+            for module, rate in ((matcher, lr), (text_encoder, lr_text))
         ]
         self.optimizers = {"contrastive": torch.optim.Adam(groups, betas=(0.9, 0.98), fused=True)}
 
@@ -87,8 +88,7 @@ def text_stages(config: TextPretraining, text_encoder: TextEncoder) -> list[Stag
         return []
 
     def trainer(generator: Generator, encoder: TextEncoder) -> Trainer:
-        return ContrastiveTrainer(
-            encoder, config.image_size, config.matcher_width, lr=config.matcher_lr, lr_text=config.text_lr
-        )
+        matcher = Matcher(config.image_size, encoder.shape.sentence, config.matcher_width)
+        return MatchingTrainer(encoder, matcher, lr=config.matcher_lr, lr_text=config.text_lr)
 
     return [Stage("text", config.text_share, trainer)]

@@ -19,20 +19,22 @@ from t2i.core.errors import UserError
 from t2i.core.generator import DiffusionGenerator, Generator
 from t2i.core.noise import PromptNoise
 from t2i.core.sampler import Guide, Progress, Sampler
-from t2i.core.schedule import DiscreteSchedule, MixingSchedule, Prediction
+from t2i.core.schedule import DiscreteSchedule, MixingSchedule, Prediction, Schedule, named_schedule
 from t2i.core.text import TextFeatures
-from t2i.plugins.common.settings import DiffusionSamplerConfig
+from t2i.plugins.common.settings import NOISIEST, DenoisingConfig, DiffusionSamplerConfig, Ending
 
 PREDICTION_TYPES = {"epsilon": "epsilon", "sample": "sample", "v": "v_prediction"}
 """Our word for what a network predicts -> diffusers'."""
 
-NOISIEST = 200.0
-"""sigma / alpha that shortened chains begin below. Cosine and mixing schedules end (almost) without signal, where
-solvers of the differential equation in sigma / alpha take one enormous step, and predictions divided by alpha are lost
-to rounding. DDPM's linear schedule ends at 157, Stable Diffusion's at 14.6: they are taken whole."""
-
 Network = Callable[[Tensor, float], Tensor]
 """network(x_t (B, ...), t, an index or a noise level) -> the guided prediction."""
+
+
+def schedule_of(config: DenoisingConfig) -> Schedule:
+    """The noise schedule that a model's settings name, or whose betas they list."""
+    if config.trained_betas:
+        return DiscreteSchedule(torch.tensor(config.trained_betas, dtype=torch.float64, device="cpu"))
+    return named_schedule(config.schedule, config.timesteps)
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,14 @@ class Chain:
 
     norms: sqrt(alpha^2 + sigma^2) of the schedule at each time. diffusers' schedulers know only schedules where that is
     1: they are given x_t / norm, for which abar = alpha^2 / norm^2.
+    final: the abar that the last step leads to, 1 being that of x_0 itself.
     """
 
     times: tuple[float, ...]
     abar: tuple[float, ...]
     norms: tuple[float, ...]
     prediction: Prediction
+    final: float = 1.0
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -61,6 +65,17 @@ class Chain:
             "trained_betas": betas,
             "prediction_type": PREDICTION_TYPES[self.prediction],
         }
+
+    def ending(self, generator: Generator, end: Ending) -> Chain:
+        """For schedulers whose last step may lead to the schedule's first time instead of x_0: Stable Diffusion's do
+        (`set_alpha_to_one=False` in diffusers)."""
+        assert isinstance(generator, DiffusionGenerator)
+        schedule = generator.schedule
+        if end == "x_0":
+            return self
+        if not isinstance(schedule, DiscreteSchedule):
+            raise UserError("end = first: this model's noise levels are continuous, there is no first one: use end=x_0")
+        return replace(self, final=float(schedule.alphas_cumprod[0]))
 
     def as_epsilon(self) -> Chain:
         """For schedulers that do not know a network that predicts x_0: `ChainSampler` translates."""
@@ -75,33 +90,39 @@ class Chain:
         return eps
 
 
+def clipping(clip: float | None) -> dict[str, Any]:
+    """How diffusers' schedulers are told to cut predictions of x_0 to [-clip, clip], or not to."""
+    return {"clip_sample": clip is not None, "clip_sample_range": clip or 1.0}
+
+
 def chain_of(generator: Generator, config: DiffusionSamplerConfig) -> Chain:
     """The chain of `config.steps` of the generator's times (None: all of them). UserError if there are not so many."""
     assert isinstance(generator, DiffusionGenerator)
     schedule = generator.schedule
     if isinstance(schedule, DiscreteSchedule):
-        times = _times(_longest(schedule, config.steps), config)
+        times = _times(_longest(schedule, config), config)
         abar = schedule.alphas_cumprod[list(times)].tolist()
         return Chain(times, tuple(abar), (1.0,) * len(times), generator.prediction)
     if not isinstance(schedule, MixingSchedule):
         raise UserError(f"{type(schedule).__name__}: the samplers know DiscreteSchedule and MixingSchedule")
     if config.steps is None:
         raise UserError("this model's noise levels are continuous: name a number of sampling steps")
-    t = torch.linspace(1 / config.steps, 1, config.steps, dtype=torch.float64).clamp_max(NOISIEST / (1 + NOISIEST))
+    most = config.noisiest or NOISIEST
+    t = torch.linspace(1 / config.steps, 1, config.steps, dtype=torch.float64).clamp_max(most / (1 + most))
     norms = (schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2).sqrt()
     abar = (schedule.alpha(t) / norms).square().tolist()
     return Chain(tuple(t.tolist()), tuple(abar), tuple(norms.tolist()), generator.prediction)
 
 
-def _longest(schedule: DiscreteSchedule, steps: int | None) -> int:
-    """How many of a schedule's times a chain of `steps` chooses from: those below NOISIEST, if it can spare any."""
-    longest = len(schedule)
+def _longest(schedule: DiscreteSchedule, config: DiffusionSamplerConfig) -> int:
+    """How many of a schedule's times a chain chooses from: those below `noisiest`, if it can spare any."""
+    longest, steps = len(schedule), config.steps
     if steps is None or steps == longest:
         return longest
     if steps > longest:
         raise UserError(f"{steps} sampling steps: the model was trained with {longest}; ask for at most so many")
     ratios = ((1 - schedule.alphas_cumprod) / schedule.alphas_cumprod).sqrt()
-    return max(steps, int((ratios <= NOISIEST).sum()))
+    return longest if config.noisiest is None else max(steps, int((ratios <= config.noisiest).sum()))
 
 
 def _times(longest: int, config: DiffusionSamplerConfig) -> tuple[int, ...]:

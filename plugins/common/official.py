@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from t2i.core.errors import UserError
-from t2i.plugins.common.legacy import read_legacy
+from t2i.plugins.common.legacy import read_legacy, state_dict
 
 PICKLES = (".pickle", ".pkl")
 
@@ -29,6 +31,10 @@ class Found:
 
     path: Path
     document: Mapping[Any, Any]
+
+    def state(self, *keys: str) -> dict[str, Tensor]:
+        """The state dict under `keys` of the document. UserError if there is none."""
+        return state_dict(self.document, str(self.path), *keys)
 
 
 TEXT_ENCODER = Part("rnn.weight_ih_l0", "text_encoder*.pth")

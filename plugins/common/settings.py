@@ -12,6 +12,14 @@ from t2i.core.sampler import SamplerConfig
 Spacing = Literal["trailing", "leading", "linspace"]
 
 
+Ending = Literal["x_0", "first"]
+
+NOISIEST = 200.0
+"""sigma / alpha that shortened chains begin below. Cosine and mixing schedules end (almost) without signal, where
+solvers of the differential equation in sigma / alpha take one enormous step, and predictions divided by alpha are lost
+to rounding. DDPM's linear schedule ends at 157, Stable Diffusion's at 14.6: they are taken whole."""
+
+
 class DiffusionSamplerConfig(SamplerConfig):
     """What every sampler of diffusion models can be told.
 
@@ -20,12 +28,15 @@ class DiffusionSamplerConfig(SamplerConfig):
     deviation is drawn back to that of the conditional one, 0 to 1 (Lin et al. 2024, equation 16).
     spacing: how the `steps` times are chosen among the schedule's T. "trailing" begins at pure noise, as sampling does;
     "leading" is the DDIM paper's; "linspace" takes both ends. offset: added to "leading" times (Stable Diffusion: 1).
+    noisiest: sigma / alpha that a chain of fewer than T steps begins below (None: no bound, as in diffusers' pipelines;
+    continuous noise levels need one, and keep the usual).
     """
 
     interval: tuple[float, float] = (0.0, 1.0)
     rescale: float = Field(0.0, ge=0, le=1)
     spacing: Spacing = "trailing"
     offset: int = Field(0, ge=0)
+    noisiest: float | None = Field(NOISIEST, gt=0)
 
     @field_validator("interval")
     @classmethod
@@ -57,10 +68,14 @@ class UNetConfig(Config):
 
     channels: of each level. layers: residual blocks a level. attention: what each level's blocks attend to: nothing,
     themselves, or themselves and the words (thesis 2.33). middle: the same for the middle block. head_width: channels
-    of one attention head (None: one head of all). dropout: in residual blocks.
+    of one attention head (None: one head of all). heads: of every attention to words, whatever their width (None:
+    head_width says). dropout: in residual blocks.
+    context: what cross-attention sees: all words, or the sentence as the only one (the thesis).
     text_map: channels of a spatial map of the sentence that joins the input at the stem (0: none). It tells a small
     network where things belong, which cross-attention alone learns late: its queries do not know where they are.
     sentence: whether the sentence is added to the time embedding (as GLIDE does).
+    weights: a network that was trained elsewhere, as a folder in diffusers' layout or a hub name. It comes with its own
+    configuration; the settings above only describe it.
     """
 
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
@@ -68,10 +83,13 @@ class UNetConfig(Config):
     attention: tuple[Attention, ...] = ("cross", "cross", "cross", "none")
     middle: Attention = "cross"
     head_width: int | None = Field(64, ge=1)
+    heads: int | None = Field(None, ge=1)
+    context: Literal["words", "sentence"] = "words"
     groups: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     text_map: int = Field(0, ge=0)
     sentence: bool = False
+    weights: str | None = Field(None, min_length=1)
 
     @model_validator(mode="after")
     def _levels_agree(self) -> UNetConfig:
@@ -79,7 +97,23 @@ class UNetConfig(Config):
             raise ValueError(f"attention has {len(self.attention)} levels, channels {len(self.channels)}")
         if "cross" in self.attention and self.middle != "cross":
             raise ValueError("where a level attends to words, the middle does too: set middle=cross")
+        if self.heads and not self.words:
+            raise ValueError("heads: nothing attends to words; set head_width")
+        last, described = self.channels[-1], self.weights is not None
+        if self.attention[-1] == "self" and self.words and not described and self.heads_of(last) != self.head_width:
+            raise ValueError(
+                "diffusers has one number for the last level and the middle, heads there and their width here: where "
+                "that level attends to itself and the middle to words, head_width must be the root of its channels"
+            )
+        if self.weights and (self.text_map or self.sentence):
+            raise ValueError(
+                "a U-Net that comes with its weights has no other way in for text: no text_map, no sentence"
+            )
         return self
+
+    def heads_of(self, channels: int) -> int:
+        """How many heads cross-attention has in a level of so many channels."""
+        return self.heads or channels // (self.head_width or channels)
 
     @property
     def words(self) -> bool:
@@ -91,11 +125,12 @@ class DenoisingConfig(ModelConfig):
     """Diffusion and its training.
 
     schedule: the noise added: the three of DDPM's kind, over `timesteps` steps, or "mixing", x_t = (1 - t) x_0 + t eps
-    with continuous t (the thesis'). prediction: what the network predicts. error: whether the loss is of that,
-    or of the x_0 it implies, which with v weighs a step by sigma^2 (most where the noise is strong and the text
-    decides). weight_cap: the squared error of x_0 is multiplied by min(1 / sigma^2, cap) = min(1 + SNR, cap): 1 leaves
-    it as it is; a large cap gives the error of v, all noise levels alike; between them, details count more than in the
-    one and less than in the other (after Hang et al. 2023, whose gamma is the cap).
+    with continuous t (the thesis'). trained_betas: all beta_t, of a schedule that has no name here.
+    prediction: what the network predicts. error: whether the loss is of that, or of the x_0 it implies, which with v
+    weighs a step by sigma^2 (most where the noise is strong and the text decides). weight_cap: the squared error of x_0
+    is multiplied by min(1 / sigma^2, cap) = min(1 + SNR, cap): 1 leaves it as it is; a large cap gives the error of v,
+    all noise levels alike; between them, details count more than in the one and less than in the other (after Hang et
+    al. 2023, whose gamma is the cap).
     loss: mean squared (l2) or mean absolute (l1) error. levels: (a, b), the noise level being drawn from Beta(a, b)
     instead of uniformly. caption_dropout: share of captions that are dropped, for classifier-free guidance.
     lr, betas: Adam's; lr_text: of a text encoder that is trained with the network, which wants a smaller one.
@@ -103,6 +138,7 @@ class DenoisingConfig(ModelConfig):
 
     schedule: NoiseSchedule = "linear"
     timesteps: int = Field(1000, ge=1)
+    trained_betas: tuple[float, ...] = ()
     prediction: Literal["epsilon", "sample", "v"] = "epsilon"
     error: Literal["prediction", "x_0"] = "prediction"
     weight_cap: float = Field(1.0, ge=1)
@@ -119,6 +155,8 @@ class DenoisingConfig(ModelConfig):
             raise ValueError("v needs a schedule that preserves variance: choose another prediction for 'mixing'")
         if self.levels is not None and min(self.levels) <= 0:
             raise ValueError("levels: the two parameters of a Beta distribution are positive")
+        if self.trained_betas and len(self.trained_betas) != self.timesteps:
+            raise ValueError(f"trained_betas are {len(self.trained_betas)}, timesteps {self.timesteps}")
         return self
 
 

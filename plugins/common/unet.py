@@ -3,6 +3,7 @@ time embedding, the sentence as a spatial map."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,8 +11,10 @@ from diffusers import UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from t2i.core.errors import UserError
 from t2i.core.text import TextFeatures, TextShape
-from t2i.plugins.common.settings import UNetConfig
+from t2i.plugins.common.folders import described_network
+from t2i.plugins.common.settings import Attention, UNetConfig
 
 MAP_SIZE = 8  # of the sentence's spatial map, before it is enlarged to the input's size
 LEVELS = 1000  # what a continuous noise level is multiplied by, so that its embedding resolves it as it does indexes
@@ -38,14 +41,16 @@ class SentenceMap(nn.Module):
 
 
 class WordUNet(nn.Module):
-    """UNet2DConditionModel: `unet(x_t (B, C, h, w), t (B,), text) -> (B, C, h, w)`."""
+    """UNet2DConditionModel: `unet(x_t (B, C, h, w), t (B,), text) -> (B, C, h, w)`. unet: one that is there already."""
 
-    def __init__(self, config: UNetConfig, channels: int, size: int, text: TextShape) -> None:
+    def __init__(
+        self, config: UNetConfig, channels: int, size: int, text: TextShape, unet: UNet2DConditionModel | None = None
+    ) -> None:
         super().__init__()
         self.map = SentenceMap(text.sentence, config.text_map, size) if config.text_map else None
-        self.sentence = config.sentence
+        self.sentence, self.context = config.sentence, config.context
         kinds = {"none": "", "self": "Attn", "cross": "CrossAttn"}
-        self.unet: Any = UNet2DConditionModel(
+        self.unet: Any = unet or UNet2DConditionModel(
             sample_size=size,
             in_channels=channels + config.text_map,
             out_channels=channels,
@@ -54,8 +59,8 @@ class WordUNet(nn.Module):
             block_out_channels=config.channels,
             layers_per_block=config.layers,
             dropout=config.dropout,
-            cross_attention_dim=text.words,
-            attention_head_dim=config.head_width or config.channels,
+            cross_attention_dim=text.words if config.context == "words" else text.sentence,
+            attention_head_dim=_head_numbers(config),
             norm_num_groups=config.groups,
             resnet_time_scale_shift="scale_shift" if config.sentence else "default",
             class_embed_type="simple_projection" if config.sentence else None,
@@ -63,26 +68,39 @@ class WordUNet(nn.Module):
         )
 
     def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
+        words = self.context == "words"
         output: Tensor = self.unet(
             x_t if self.map is None else torch.cat([x_t, self.map(text.sentence)], 1),
             embedded(t),
-            encoder_hidden_states=text.words,
-            encoder_attention_mask=text.mask,
+            encoder_hidden_states=text.words if words else text.sentence[:, None],
+            encoder_attention_mask=text.mask if words else None,
             class_labels=text.sentence if self.sentence else None,
             return_dict=False,
         )[0]
         return output
 
 
+def _head_numbers(config: UNetConfig) -> tuple[int, ...]:
+    """diffusers' `attention_head_dim`, a level each. It means the number of heads in blocks that attend to words, and
+    the width of one in those that attend to themselves only; the last level's is that of the middle block too."""
+
+    def number(attention: Attention, channels: int) -> int:
+        return config.head_width or channels if attention == "self" else config.heads_of(channels)
+
+    return tuple(number(*level) for level in zip(config.attention, config.channels, strict=True))
+
+
 class PlainUNet(nn.Module):
     """UNet2DModel as the DDPM paper's code has it (and diffusers' folders of it), called in the same way."""
 
-    def __init__(self, config: UNetConfig, channels: int, size: int, text: TextShape) -> None:
+    def __init__(
+        self, config: UNetConfig, channels: int, size: int, text: TextShape, unet: UNet2DModel | None = None
+    ) -> None:
         super().__init__()
         self.map = SentenceMap(text.sentence, config.text_map, size) if config.text_map else None
         self.sentence = nn.Linear(text.sentence, 4 * config.channels[0]) if config.sentence else None
         kinds = {"none": "", "self": "Attn"}
-        self.unet: Any = UNet2DModel(
+        self.unet: Any = unet or UNet2DModel(
             sample_size=size,
             in_channels=channels + config.text_map,
             out_channels=channels,
@@ -112,6 +130,31 @@ class PlainUNet(nn.Module):
         return output
 
 
-def conditional_unet(config: UNetConfig, channels: int, size: int, text: TextShape) -> WordUNet | PlainUNet:
-    """For inputs (B, channels, size, size)."""
-    return (WordUNet if config.words else PlainUNet)(config, channels, size, text)
+def conditional_unet(
+    config: UNetConfig, channels: int, size: int, text: TextShape, assets: Path | None = None, unet: Any = None
+) -> WordUNet | PlainUNet:
+    """For inputs (B, channels, size, size). unet: diffusers' network, where it is there already; one that comes with
+    its weights is otherwise loaded by its name, or made as `assets`, a saved model's, describe it.
+
+    Raises UserError if such a network does not fit channels and text.
+    """
+    network, kind = (UNet2DConditionModel, WordUNet) if config.words else (UNet2DModel, PlainUNet)
+    unet = unet or described_network(network, config.weights, "unet", assets)
+    if unet is not None:
+        _check_fit(unet, config, channels, text)
+    made: WordUNet | PlainUNet = kind(config, channels, size, text, unet)
+    return made
+
+
+def _check_fit(unet: Any, config: UNetConfig, channels: int, text: TextShape) -> None:
+    given = (unet.config.in_channels, unet.config.out_channels)
+    if given != (channels, channels):
+        raise UserError(
+            f"unet.weights = {config.weights}: it turns {given[0]} channels into {given[1]}, not {channels}"
+        )
+    width = text.words if config.context == "words" else text.sentence
+    if config.words and unet.config.cross_attention_dim != width:
+        raise UserError(
+            f"unet.weights = {config.weights}: it attends to vectors of {unet.config.cross_attention_dim}, the text "
+            f"encoder gives {width}: name the one that it was trained with (encoder.weights)"
+        )

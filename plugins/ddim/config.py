@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from t2i.plugins.common.settings import DiffusionSamplerConfig
+from t2i.plugins.common.settings import DiffusionSamplerConfig, Ending
 
 
 class DDIMConfig(DiffusionSamplerConfig):
-    """eta: share of DDPM's randomness, 0 (deterministic) to 1."""
+    """eta: share of DDPM's randomness, 0 (deterministic) to 1. end: what the last step leads to, x_0 or the schedule's
+    first time (Stable Diffusion's habit). clip: predictions of x_0 are cut to [-clip, clip] (None: never)."""
 
     steps: int | None = Field(50, ge=1)
     eta: float = Field(0.0, ge=0, le=1)
+    end: Ending = "x_0"
+    clip: float | None = Field(None, gt=0)

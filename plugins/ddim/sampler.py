@@ -10,7 +10,7 @@ from torch import Tensor
 
 from t2i.core.generator import DiffusionGenerator, Generator
 from t2i.core.text import TextFeatures
-from t2i.plugins.common.diffusion import Chain, ChainSampler, chain_of, guided
+from t2i.plugins.common.diffusion import Chain, ChainSampler, clipping, guided
 from t2i.plugins.ddim.config import DDIMConfig
 
 
@@ -20,8 +20,13 @@ class DDIMSampler(ChainSampler):
 
     config: DDIMConfig
 
+    def chain(self, generator: Generator) -> Chain:
+        return super().chain(generator).ending(generator, self.config.end)
+
     def scheduler(self, chain: Chain) -> Any:
-        return DDIMScheduler(**chain.settings, clip_sample=False, set_alpha_to_one=True)
+        scheduler: Any = DDIMScheduler(**chain.settings, **clipping(self.config.clip))
+        scheduler.final_alpha_cumprod = torch.tensor(chain.final)
+        return scheduler
 
     def step(self, scheduler: Any, output: Tensor, t: Tensor, x_t: Tensor, random: list[torch.Generator]) -> Tensor:
         eta = self.config.eta
@@ -34,8 +39,9 @@ class DDIMSampler(ChainSampler):
         """The x_T from which `sample` with eta 0 draws the images, up to the error of the steps: the same ordinary
         differential equation (section 4.3 of the paper) followed from x_0 upwards."""
         assert isinstance(generator, DiffusionGenerator)
-        chain = chain_of(generator, self.config).as_epsilon()
-        scheduler: Any = DDIMInverseScheduler(**chain.settings, clip_sample=False, set_alpha_to_one=True)
+        chain = self.chain(generator).as_epsilon()
+        scheduler: Any = DDIMInverseScheduler(**chain.settings, **clipping(self.config.clip))
+        scheduler.initial_alpha_cumprod = torch.tensor(chain.final)
         scheduler.set_timesteps(len(chain.times))
         network = guided(generator, text, null, self.config)
         x = generator.encode(images)

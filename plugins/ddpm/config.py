@@ -19,9 +19,11 @@ PAPER = UNetConfig(
 
 class DDPMSamplerConfig(DiffusionSamplerConfig):
     """steps: None means all T of the schedule, as in the paper. variance: beta_t or the posterior's beta~_t (section
-    3.2 of the paper: the two extremes)."""
+    3.2 of the paper: the two extremes). clip: predictions of x_0 are cut to [-clip, clip], as the paper's code does
+    with pixels, at 1 (None: never)."""
 
     steps: int | None = Field(None, ge=1)
+    clip: float | None = Field(None, gt=0)
     variance: Literal["beta", "beta~"] = "beta~"
 
 
@@ -57,15 +59,19 @@ def presets(sampler: str, few: Mapping[str, Any]) -> Mapping[str, Preset]:
     return {
         "tiny": Preset(TINY, encoder=("words", {"layers": 1}), sampler=(sampler, few)),
         "cifar": Preset(CIFAR, encoder=("words", {}), sampler=(sampler, {})),
+        "coco64": Preset(COCO64, data=("coco", {}), encoder=("clip", {}), sampler=(sampler, {**few, "guidance": 3.0})),
     }
 
 
 TINY = {
     **QUICK,
-    "patch": 2,
+    # Patches have more values than the network has channels for the noise in them: it predicts x_0, which has less.
+    "prediction": "sample",
+    "weight_cap": 5.0,
+    "patch": 4,
     "unet": {
-        "channels": (32, 64, 128), "layers": 1, "attention": ("none", "none", "self"), "middle": "self",
-        "head_width": 32, "groups": 8, "text_map": 32, "sentence": True,
+        "channels": (64, 128), "layers": 1, "attention": ("none", "none"), "middle": "none", "head_width": 32,
+        "groups": 8, "text_map": 64, "sentence": True,
     },
 }  # fmt: skip
 
@@ -85,3 +91,21 @@ CIFAR = {
     "lr_text": 2e-4,
     "unet": {**PAPER.model_dump(), "sentence": True},
 }
+
+# The network of Nichol & Dhariwal 2021 (arXiv:2102.09672) for ImageNet at 64 px: C, 2C, 3C, 4C channels, three residual
+# blocks a level, attention of four heads at 16x16 and 8x8, the cosine schedule; here it attends to the words too.
+COCO64 = {
+    "image_size": 64,
+    "steps": 1_500_000,
+    "batch_size": 128,
+    "accumulate": 4,
+    "ema_decay": 0.9999,
+    "sample_every": 5000,
+    "checkpoint_every": 5000,
+    "schedule": "cosine",
+    "lr": 1e-4,
+    "unet": {
+        "channels": (128, 256, 384, 512), "layers": 3, "attention": ("none", "none", "cross", "cross"), "heads": 4,
+        "head_width": None, "sentence": True,
+    },
+}  # fmt: skip

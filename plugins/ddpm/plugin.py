@@ -5,7 +5,7 @@ from __future__ import annotations
 from t2i.core.hooks import hookimpl
 from t2i.core.specs import ModelSpec, SamplerSpec
 
-PRESETS = ("tiny", "cifar")
+PRESETS = ("tiny", "cifar", "coco64")
 
 
 @hookimpl
@@ -20,6 +20,9 @@ def t2i_models() -> list[ModelSpec]:
             presets=PRESETS,
             generator="t2i.plugins.ddpm.networks:DDPMGenerator",
             stages="t2i.plugins.ddpm.training:stages",
+            weights="t2i.plugins.ddpm.folders:weights",
+            foreign="t2i.plugins.ddpm.folders:foreign",
+            export="t2i.plugins.ddpm.folders:export",
         ),
         ModelSpec(
             name="ddim",
@@ -30,6 +33,7 @@ def t2i_models() -> list[ModelSpec]:
             presets=PRESETS,
             generator="t2i.plugins.ddpm.networks:DDPMGenerator",
             stages="t2i.plugins.ddpm.training:stages",
+            export="t2i.plugins.ddpm.folders:export",
         ),
     ]
 

@@ -8,7 +8,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from t2i.plugins.common.diffusion import Chain, ChainSampler
+from t2i.plugins.common.diffusion import Chain, ChainSampler, clipping
 from t2i.plugins.ddpm.config import DDPMSamplerConfig
 
 VARIANCES = {"beta": "fixed_large", "beta~": "fixed_small"}
@@ -22,7 +22,7 @@ class DDPMSampler(ChainSampler):
 
     def scheduler(self, chain: Chain) -> Any:
         variance = VARIANCES[self.config.variance]
-        return DDPMScheduler(**chain.settings, clip_sample=False, variance_type=variance)
+        return DDPMScheduler(**chain.settings, **clipping(self.config.clip), variance_type=variance)
 
     def step(self, scheduler: Any, output: Tensor, t: Tensor, x_t: Tensor, random: list[torch.Generator]) -> Tensor:
         x: Tensor = scheduler.step(output, int(t), x_t, generator=random, return_dict=False)[0]

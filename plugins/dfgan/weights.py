@@ -12,7 +12,7 @@ from torch import Tensor
 from t2i.core.model import Model, load_state
 from t2i.core.runs import RunConfig
 from t2i.plugins.common.damsm import authors_encoder, pickled_vocabulary
-from t2i.plugins.common.legacy import renamed, state_dict, without_prefix
+from t2i.plugins.common.legacy import renamed, without_prefix
 from t2i.plugins.common.official import TEXT_ENCODER, VOCABULARY, Part, recognised
 from t2i.plugins.dfgan.config import DFGANConfig
 from t2i.plugins.dfgan.networks import DFGANGenerator, Discriminator, OneWayOutput, widths
@@ -72,16 +72,15 @@ def load(config: RunConfig, files: Sequence[Path]) -> Model:
     found = recognised("dfgan", PARTS, files)
     text, vocabulary = found["text encoder"], found["vocabulary"].path
     words = pickled_vocabulary(vocabulary)
-    state = state_dict(text.document, str(text.path))
-    choice, encoder = authors_encoder(config.encoder, state, words, f"{text.path} with the words of {vocabulary}")
+    where = f"{text.path} with the words of {vocabulary}"
+    choice, encoder = authors_encoder(config.encoder, text.state(), words, where)
     settings = config.settings
     assert isinstance(settings, DFGANConfig)
     checkpoint = found["checkpoint"]
-    where = str(checkpoint.path)
+    where = f"weights {checkpoint.path}"
     generator = DFGANGenerator(settings, encoder.shape)
     judge, output = Discriminator(settings), OneWayOutput(settings, encoder.shape.sentence)
-    parts = {name: state_dict(checkpoint.document, where, "model", name) for name in ("netG", "netD", "netC")}
-    load_state(generator, generator_state(parts["netG"]), f"{where}: netG")
-    load_state(judge, discriminator_state(parts["netD"], settings), f"{where}: netD")
-    load_state(output, output_state(parts["netC"]), f"{where}: netC")
+    load_state(generator, generator_state(checkpoint.state("model", "netG")), f"{where}: netG")
+    load_state(judge, discriminator_state(checkpoint.state("model", "netD"), settings), f"{where}: netD")
+    load_state(output, output_state(checkpoint.state("model", "netC")), f"{where}: netC")
     return Model(replace(config, encoder=choice), generator, encoder)

@@ -13,6 +13,8 @@ from t2i.plugins.common.settings import QUICK, DenoisingConfig, NoiseSchedule, U
 class AutoencoderConfig(Config):
     """Of stage 1, a diffusers AutoencoderKL behind a space-to-depth of `patch` pixels a side.
 
+    weights: one that was trained elsewhere, as a folder in diffusers' layout or a hub name. Then there is no stage 1,
+    latents are scaled by its own factor, and the settings below, the defaults being Stable Diffusion's, describe it.
     channels: of each level, each after the first at half the size. layers: residual blocks a level. attention: in the
     middle. kl_weight: of the KL term, averaged over latent values like the reconstruction over pixels. lr, betas:
     Adam's. batch_size: of its steps (None: the model's); small autoencoders learn faster from many small steps.
@@ -20,6 +22,7 @@ class AutoencoderConfig(Config):
     gradients. share: of the whole training budget.
     """
 
+    weights: str | None = Field(None, min_length=1)
     patch: int = Field(1, ge=1)
     channels: tuple[int, ...] = (128, 256, 512, 512)
     layers: int = Field(2, ge=1)
@@ -32,6 +35,12 @@ class AutoencoderConfig(Config):
     batch_size: int | None = Field(None, ge=1)
     first_logvar: float = 0.0
     share: float = Field(0.2, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> AutoencoderConfig:
+        if self.weights and self.patch != 1:
+            raise ValueError("an autoencoder that comes with its weights takes pictures as they are: set patch=1")
+        return self
 
     @property
     def reduction(self) -> int:
@@ -60,8 +69,19 @@ class LDMConfig(DenoisingConfig):
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
         return {
-            "tiny": Preset(TINY, encoder=("words", {"layers": 1}), sampler=("ddim", {"steps": 25, "guidance": 2.0}))
+            "tiny": Preset(TINY, encoder=("words", {"layers": 1}), sampler=("ddim", {"steps": 25, "guidance": 2.0})),
+            "coco": Preset(
+                COCO, data=("coco", {}), encoder=LARGE_CLIP, sampler=("ddim", {"steps": 50, "guidance": 5.0})
+            ),
+            "thesis": Preset(THESIS, data=("coco", {}), encoder=("clip", {}), sampler=("ddim", {"guidance": 3.0})),
         }
+
+
+LARGE_CLIP = (
+    "clip",
+    {"weights": "openai/clip-vit-large-patch14", "sentence": "pooled", "attend_padding": True},
+)
+"""Stable Diffusion 1.x's: 77 words of 768."""
 
 
 TINY = {
@@ -71,7 +91,51 @@ TINY = {
         "lr": 3e-3, "betas": (0.9, 0.99), "batch_size": 8, "first_logvar": -6.0, "share": 0.2,
     },
     "unet": {
-        "channels": (64, 128), "layers": 1, "attention": ("none", "none"), "head_width": 32, "groups": 8,
+        "channels": (64, 128), "layers": 1, "attention": ("none", "none"), "head_width": 4, "groups": 8,
         "text_map": 64, "sentence": True,
+    },
+}  # fmt: skip
+
+KL_F8 = {"weights": "stabilityai/sd-vae-ft-mse"}  # an eighth of the size, four channels, as the paper's KL-f8
+
+# The text-to-image model of the paper (appendix E.2 and its table of hyperparameters): KL autoencoder of factor 8,
+# 320 channels times 1, 2, 4, 4, eight heads, attention to words at 32, 16 and 8, T 1000, 680 pictures a step.
+COCO = {
+    "image_size": 256,
+    "steps": 390_000,
+    "batch_size": 680,
+    "accumulate": 40,
+    "ema_decay": 0.9999,
+    "sample_every": 5000,
+    "checkpoint_every": 5000,
+    "schedule": "scaled_linear",
+    "prediction": "epsilon",
+    "lr": 1e-4,
+    "autoencoder": KL_F8,
+    "unet": {
+        "channels": (320, 640, 1280, 1280), "layers": 2, "attention": ("cross", "cross", "cross", "none"), "heads": 8,
+        "head_width": None,
+    },
+}  # fmt: skip
+
+# The thesis says of its U-Net that it has about 24M parameters, on 16x16x4 latents, with self- and cross-attention, to
+# one vector of 512: these channels, which are ours, make 24.5M.
+THESIS = {
+    "image_size": 128,
+    "steps": 469_000,  # 400 epochs of 300,000 pictures
+    "batch_size": 256,
+    "accumulate": 4,
+    "ema_decay": 0.9999,
+    "sample_every": 5000,
+    "checkpoint_every": 5000,
+    "schedule": "mixing",
+    "prediction": "sample",
+    "loss": "l1",
+    "levels": (1.0, 2.5),
+    "lr": 3e-4,
+    "autoencoder": KL_F8,
+    "unet": {
+        "channels": (128, 192, 256), "layers": 1, "attention": ("cross", "cross", "cross"), "head_width": 32,
+        "context": "sentence",
     },
 }  # fmt: skip

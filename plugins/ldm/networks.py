@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from t2i.core.errors import UserError
 from t2i.core.generator import DiffusionGenerator
-from t2i.core.schedule import named_schedule
 from t2i.core.text import TextFeatures, TextShape
+from t2i.plugins.common.diffusion import schedule_of
+from t2i.plugins.common.folders import described_network, keep_description
 from t2i.plugins.common.unet import conditional_unet
 from t2i.plugins.ldm.config import AutoencoderConfig, LDMConfig
 
@@ -25,33 +27,26 @@ class Autoencoder(nn.Module):
 
     Space-to-depth in front (`patch`) keeps the convolutions of a small autoencoder on a small grid. Latents are
     z = W (raw - mean), raw = W^-1 z + mean; mean and W are measured when stage 1 ends (`measure`), until then latents
-    are raw.
+    are raw. Those of an autoencoder that was trained elsewhere (`vae`, of diffusers) have the scale it comes with.
+    pretrained: whether it is such a one.
     """
 
-    def __init__(self, config: AutoencoderConfig, image_size: int) -> None:
+    def __init__(self, config: AutoencoderConfig, image_size: int, vae: Any = None) -> None:
         super().__init__()
-        self.patch = config.patch
-        levels = len(config.channels)
-        vae: Any = AutoencoderKL(
-            in_channels=3 * config.patch**2,
-            out_channels=3 * config.patch**2,
-            down_block_types=("DownEncoderBlock2D",) * levels,
-            up_block_types=("UpDecoderBlock2D",) * levels,
-            block_out_channels=config.channels,
-            layers_per_block=config.layers,
-            latent_channels=config.latent_channels,
-            norm_num_groups=config.groups,
-            sample_size=image_size // config.patch,
-            mid_block_add_attention=config.attention,
-        )
-        self.vae = vae
-        nn.init.constant_(vae.quant_conv.bias[config.latent_channels :], config.first_logvar)
+        self.patch, self.pretrained = config.patch, vae is not None
+        self.vae: Any = vae or _own(config, image_size)
         self.mean: Tensor
         self.whitening: Tensor
         self.colouring: Tensor
         self.register_buffer("mean", torch.zeros(config.latent_channels, 1, 1))
         self.register_buffer("whitening", torch.eye(config.latent_channels)[..., None, None])
         self.register_buffer("colouring", torch.eye(config.latent_channels)[..., None, None])
+        if vae is not None:
+            _check_fit(vae, config)
+            self.requires_grad_(False)
+            self.mean.fill_(vae.config.shift_factor or 0)
+            self.whitening *= vae.config.scaling_factor
+            self.colouring /= vae.config.scaling_factor
 
     def posterior(self, images: Tensor) -> DiagonalGaussianDistribution:
         """q(z | x) over raw latents (B, C, h, w), for images (B, 3, H, W) in [-1, 1]."""
@@ -86,17 +81,55 @@ class Autoencoder(nn.Module):
         self.colouring.copy_((directions * scales @ directions.T).view_as(self.colouring))
 
 
-class LDMGenerator(DiffusionGenerator):
-    """eps_theta(z_t, t, tau(y)) on latents z of an autoencoder."""
+def _own(config: AutoencoderConfig, image_size: int) -> AutoencoderKL:
+    levels = len(config.channels)
+    vae: Any = AutoencoderKL(
+        in_channels=3 * config.patch**2,
+        out_channels=3 * config.patch**2,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=config.channels,
+        layers_per_block=config.layers,
+        latent_channels=config.latent_channels,
+        norm_num_groups=config.groups,
+        sample_size=image_size // config.patch,
+        mid_block_add_attention=config.attention,
+    )
+    nn.init.constant_(vae.quant_conv.bias[config.latent_channels :], config.first_logvar)
+    made: AutoencoderKL = vae
+    return made
 
-    def __init__(self, config: LDMConfig, text: TextShape, assets: Path | None = None) -> None:
+
+def _check_fit(vae: Any, config: AutoencoderConfig) -> None:
+    given = (2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels)
+    if given != (config.reduction, config.latent_channels):
+        raise UserError(
+            f"autoencoder.weights = {config.weights}: its latents are {given[0]} times smaller than the picture, of "
+            f"{given[1]} channels; describe it with --set autoencoder.channels={list(vae.config.block_out_channels)} "
+            f"--set autoencoder.latent_channels={given[1]}"
+        )
+    if vae.config.in_channels != 3:
+        raise UserError(f"autoencoder.weights = {config.weights}: its pictures have {vae.config.in_channels} channels")
+
+
+class LDMGenerator(DiffusionGenerator):
+    """eps_theta(z_t, t, tau(y)) on latents z of an autoencoder. vae, unet: diffusers' networks, where they are there
+    already; assets: of a saved model, what describes those that came with their own configuration."""
+
+    def __init__(
+        self, config: LDMConfig, text: TextShape, assets: Path | None = None, *, vae: AutoencoderKL | None = None,
+        unet: UNet2DConditionModel | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
+        self.config = config
         self.image_size = config.image_size
         self.noise_shape = (config.autoencoder.latent_channels, config.latent_size, config.latent_size)
-        self.schedule = named_schedule(config.schedule, config.timesteps)
+        self.schedule = schedule_of(config)
         self.prediction = config.prediction
-        self.autoencoder = Autoencoder(config.autoencoder, config.image_size)
-        self.unet = conditional_unet(config.unet, config.autoencoder.latent_channels, config.latent_size, text)
+        vae = vae or described_network(AutoencoderKL, config.autoencoder.weights, "vae", assets)
+        self.autoencoder = Autoencoder(config.autoencoder, config.image_size, vae)
+        channels, size = config.autoencoder.latent_channels, config.latent_size
+        self.unet = conditional_unet(config.unet, channels, size, text, assets, unet)
 
     def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
         output: Tensor = self.unet(x_t, t, text)
@@ -107,3 +140,9 @@ class LDMGenerator(DiffusionGenerator):
 
     def decode(self, latents: Tensor) -> Tensor:
         return self.autoencoder.decode(latents)
+
+    def save_assets(self, folder: Path) -> None:
+        if self.config.autoencoder.weights:
+            keep_description(self.autoencoder.vae, "vae", folder)
+        if self.config.unet.weights:
+            keep_description(self.unet.unet, "unet", folder)

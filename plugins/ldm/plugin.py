@@ -15,8 +15,12 @@ def t2i_models() -> list[ModelSpec]:
             family="diffusion",
             paper="Rombach et al. 2022, arXiv:2112.10752",
             config="t2i.plugins.ldm.config:LDMConfig",
-            presets=("tiny",),
+            presets=("tiny", "coco", "thesis"),
             generator="t2i.plugins.ldm.networks:LDMGenerator",
             stages="t2i.plugins.ldm.training:stages",
+            weights="t2i.plugins.ldm.folders:weights",
+            foreign="t2i.plugins.ldm.folders:foreign",
+            opening=("config",),
+            export="t2i.plugins.ldm.folders:export",
         )
     ]

@@ -22,10 +22,9 @@ MEASURED = 512  # pictures whose latents are measured
 
 def stages(config: LDMConfig, text_encoder: TextEncoder) -> Sequence[Stage]:
     share, batch_size = config.autoencoder.share, config.autoencoder.batch_size
-    return [
-        Stage("autoencoder", share, lambda generator, _: AutoencoderTrainer(config, generator), batch_size),
-        Stage("diffusion", 1 - share, partial(DenoisingTrainer, config)),
-    ]
+    first = Stage("autoencoder", share, lambda generator, _: AutoencoderTrainer(config, generator), batch_size)
+    second = Stage("diffusion", 1 - share, partial(DenoisingTrainer, config))
+    return [second] if config.autoencoder.weights else [first, second]
 
 
 class AutoencoderTrainer(Trainer):

@@ -23,7 +23,7 @@ def t2i_samplers() -> list[SamplerSpec]:
         SamplerSpec(
             name=name,
             summary=summary,
-            config="t2i.plugins.schedulers.config:SchedulerConfig",
+            config=f"t2i.plugins.schedulers.config:{'PNDMConfig' if name == 'pndm' else 'SchedulerConfig'}",
             build=f"t2i.plugins.schedulers.sampler:{attribute}",
             families=("diffusion",),
         )

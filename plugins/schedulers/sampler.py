@@ -19,7 +19,7 @@ from torch import Tensor
 
 from t2i.core.generator import Generator
 from t2i.plugins.common.diffusion import Chain, ChainSampler
-from t2i.plugins.schedulers.config import SchedulerConfig
+from t2i.plugins.schedulers.config import PNDMConfig, SchedulerConfig
 
 
 class SchedulerSampler(ChainSampler):
@@ -45,11 +45,28 @@ class SchedulerSampler(ChainSampler):
         return x
 
 
+class PNDMSampler(SchedulerSampler):
+    """Without the Runge-Kutta steps at the start, as Stable Diffusion has it: they cost twelve calls of the network."""
+
+    config: PNDMConfig
+
+    def __init__(self, config: PNDMConfig) -> None:
+        super().__init__(config, PNDMScheduler, skip_prk_steps=True)
+
+    def chain(self, generator: Generator) -> Chain:
+        return super().chain(generator).ending(generator, self.config.end)
+
+    def scheduler(self, chain: Chain) -> Any:
+        scheduler = super().scheduler(chain)
+        scheduler.final_alpha_cumprod = torch.tensor(chain.final)
+        return scheduler
+
+
 euler = partial(SchedulerSampler, scheduler=EulerDiscreteScheduler)
 euler_ancestral = partial(SchedulerSampler, scheduler=EulerAncestralDiscreteScheduler, random=True)
 heun = partial(SchedulerSampler, scheduler=HeunDiscreteScheduler)
 lms = partial(SchedulerSampler, scheduler=LMSDiscreteScheduler)
-pndm = partial(SchedulerSampler, scheduler=PNDMScheduler, skip_prk_steps=True, set_alpha_to_one=True)
+pndm = PNDMSampler
 dpm_solver_2m = partial(SchedulerSampler, scheduler=DPMSolverMultistepScheduler)
 dpm_solver_2m_sde = partial(
     SchedulerSampler, scheduler=DPMSolverMultistepScheduler, random=True, algorithm_type="sde-dpmsolver++"

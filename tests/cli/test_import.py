@@ -53,7 +53,7 @@ def test_the_words_for_a_person(here, weights, tmp_path):
         (["w.safetensors"], "say whose weights these are, with --model M"),
         (["--model", "toy"], "name the files of weights: 't2i import --model toy FILE... --out RUN'"),
         (["--model", "tyo", "w.safetensors"], "no model is named 'tyo'; did you mean 'toy'?"),
-        (["--model", "ldm", "w.safetensors"], "model 'ldm' imports no weights; those that do: "),
+        (["--model", "ddim", "w.safetensors"], "model 'ddim' imports no weights; those that do: "),
         (["--model", "toy", "--preset", "pepper", "w.safetensors"], "no preset 'pepper'; did you mean 'paper'?"),
         (["--model", "toy", "none"], "none: No such file or directory; name the files of weights themselves"),
         (["--model", "toy", "hostile.pth"], "weights: hostile.pth is no sound safetensors file"),

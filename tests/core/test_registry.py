@@ -9,7 +9,7 @@ import pytest
 
 from t2i.core.errors import T2IError, UserError
 from t2i.core.hooks import hookimpl
-from t2i.core.registry import Registry
+from t2i.core.registry import HOST, Registry, installed_points
 from t2i.core.specs import SamplerSpec
 
 
@@ -26,6 +26,12 @@ class Plugin:
     @hookimpl
     def t2i_samplers(self):
         return self.returns() if callable(self.returns) else self.returns
+
+
+class Misspelt:
+    @hookimpl
+    def t2i_smaplers(self):
+        return []
 
 
 class Point:
@@ -61,6 +67,28 @@ def test_two_plugins_with_one_name_are_refused_naming_both_distributions():
     assert [plugin.origin.plugin for plugin in registry.broken()] == ["b", "c"]
 
 
+def test_a_name_of_ours_stays_ours_and_the_plugin_that_claims_it_is_named():
+    registry = Registry()
+    registry.load(
+        [
+            Point("ours", lambda: Plugin([sampler(summary="ours")]), HOST),
+            Point("theirs", lambda: Plugin([sampler(summary="theirs"), sampler("more")]), "other"),
+        ]
+    )
+    assert registry.samplers["mine"].summary == "ours"
+    assert registry.samplers["more"]
+    (broken,) = registry.broken()
+    assert broken.error == "its sampler 'mine' is also registered by plugin 'ours' of t2i-zoo 1.2"
+    assert broken.names == {"samplers": ["more"]}
+
+
+def test_ours_come_first_whatever_the_names_are():
+    points = installed_points()
+    ours = [point.dist.name == HOST for point in points]
+    assert ours == sorted(ours, reverse=True)
+    assert sum(ours) > 5
+
+
 def test_unknown_name_names_the_nearest():
     registry = Registry()
     registry.register(Plugin([sampler("direct")]), "p")
@@ -85,6 +113,11 @@ def raising(error):
         (lambda: Plugin([42]), "returned a int in its list"),
         (lambda: Plugin([sampler("Not A Name")]), "is no name"),
         (lambda: Plugin([sampler("../../x")]), "is no name"),
+        (lambda: Plugin([sampler(families="x")]), "families of 'mine' is 'x', not tuple"),
+        (lambda: Plugin([sampler(summary=None)]), "summary of 'mine' is None, not str"),
+        (lambda: Plugin([sampler(inverts="yes")]), "inverts of 'mine' is 'yes', not bool"),
+        (lambda: 42, "it has no hook: mark the functions"),
+        (lambda: Misspelt(), "t2i_smaplers is no hook of t2i; did you mean 't2i_samplers'"),
     ],
 )
 def test_a_broken_plugin_is_named_once_with_its_reason_and_the_others_work(load, reason):
@@ -116,8 +149,23 @@ def test_a_wrong_hook_signature_is_reported():
 
     registry = Registry()
     registry.load([Point("wrong", Wrong), Point("good", lambda: Plugin([sampler()]))])
-    assert [plugin.origin.plugin for plugin in registry.broken()] == ["wrong"]
+    (broken,) = registry.broken()
+    assert broken.origin.plugin == "wrong"
+    assert "t2i_samplers(self, unexpected)" in broken.error or "'unexpected'" in broken.error
     assert registry.samplers["mine"]
+
+
+def test_a_distribution_without_a_name_or_with_unreadable_entry_points_hinders_nobody(tmp_path, monkeypatch):
+    for name, files in {
+        "nameless": {"METADATA": "Metadata-Version: 2.1\n", "entry_points.txt": "[t2i]\nx = x\n"},
+        "garbled": {"METADATA": "Name: garbled\nVersion: 1\n", "entry_points.txt": "[t2i]\nno equals sign\n"},
+    }.items():
+        folder = tmp_path / f"{name}-1.dist-info"
+        folder.mkdir()
+        for file, text in files.items():
+            (folder / file).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert {point.dist.name for point in installed_points()} >= {HOST}
 
 
 def test_listing_the_built_in_plugins_imports_nothing_heavy():

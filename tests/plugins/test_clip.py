@@ -194,14 +194,14 @@ def test_pickled_weights_are_not_read(folder, tmp_path):
         if "safetensors" not in file.name:
             (tmp_path / file.name).write_bytes(file.read_bytes())
     torch.save({}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"cannot be loaded.*safetensors"):
+    with pytest.raises(UserError, match=r"is a pickle.*only safetensors"):
         encoder(tmp_path)
 
 
 def test_a_name_in_the_hubs_cache_needs_no_network(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("t2i.plugins.clip.weights.HfApi", None)  # asking the hub would fail
+    monkeypatch.setattr("t2i.plugins.common.pretrained.HfApi", None)  # asking the hub would fail
     repository = tmp_path / "models--some-one--clip"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("0" * 40)

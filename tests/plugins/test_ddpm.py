@@ -42,6 +42,17 @@ def test_presets_are_whole(model, sampler, preset):
         assert made(x, torch.tensor([0, 999]), text).shape == (2, 3, 32, 32)
 
 
+@pytest.mark.parametrize("model", ["ddpm", "ddim"])
+def test_coco64_attends_to_the_words(model):
+    run = resolve_run(model, preset="coco64", data_needed=False)
+    assert (run.data.name, run.encoder.name) == ("coco", "clip")
+    with torch.device("meta"):
+        made = DDPMGenerator(run.settings, TextShape(512, 512))
+        text = TextFeatures.of(words=torch.zeros(2, 77, 512))
+        assert made(torch.zeros(2, 3, 64, 64), torch.tensor([0, 999]), text).shape == (2, 3, 64, 64)
+    assert sum(p.numel() for p in made.parameters()) == 178_441_219
+
+
 def test_sizes_that_do_not_fit_are_refused():
     with pytest.raises(UserError, match="image_size"):
         DDPMConfig.of({**SMALL, "image_size": 10}, "test")

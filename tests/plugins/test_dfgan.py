@@ -14,7 +14,7 @@ from t2i.core.runs import resolve
 from t2i.core.specs import resolve as resolve_path
 from t2i.core.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.trainer import Batch
-from t2i.plugins.common.contrastive import ContrastiveTrainer
+from t2i.plugins.common.contrastive import MatchingTrainer
 from t2i.plugins.dfgan.config import DFGANConfig
 from t2i.plugins.dfgan.networks import DFGANGenerator, Discriminator, DownBlock, OneWayOutput, build, widths
 from t2i.plugins.dfgan.training import GANTrainer, stages
@@ -216,7 +216,7 @@ def test_text_is_pretrained_where_it_can_be():
     assert both[0].share / (both[0].share + both[1].share) == pytest.approx(SMALL.text_share)
     encoder = Sentences(frozen=False)
     first, second = (stage.trainer(generator, encoder) for stage in both)
-    assert isinstance(first, ContrastiveTrainer)
+    assert isinstance(first, MatchingTrainer)
     trained = {id(p) for o in second.optimizers.values() for g in o.param_groups for p in g["params"]}
     assert id(encoder.table.weight) not in trained
     assert not trained & {id(p) for o in first.optimizers.values() for g in o.param_groups for p in g["params"]}

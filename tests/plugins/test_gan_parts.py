@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from t2i.core.noise import StepNoise
 from t2i.core.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.trainer import Batch
-from t2i.plugins.common.contrastive import ContrastiveTrainer, Matcher, info_nce
+from t2i.plugins.common.contrastive import Matcher, MatchingTrainer, info_nce
 from t2i.plugins.common.fusion import Affine, Fusion, UpBlock
 from t2i.plugins.common.gan import hinge_discriminator, hinge_generator, matching_aware_penalty
 
@@ -158,7 +158,7 @@ def pictures(n):
 def test_captions_learn_to_find_their_pictures():
     torch.manual_seed(0)
     encoder = Table(12)
-    trainer = ContrastiveTrainer(encoder, image_size=16, width=8, lr=3e-3, lr_text=3e-3)
+    trainer = MatchingTrainer(encoder, Matcher(16, encoder.shape.sentence, 8), lr=3e-3, lr_text=3e-3)
     captions = tuple(map(str, range(12)))
 
     def batch():

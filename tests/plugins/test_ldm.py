@@ -113,6 +113,53 @@ def test_a_tiny_run_is_configured_whole():
     assert made(latents, torch.tensor([0, 999]), _wide(2)).shape == latents.shape
 
 
+@pytest.mark.parametrize(
+    ("preset", "text", "latents", "parameters"),
+    [("thesis", TextShape(512, 512), (4, 16, 16), 24_537_796), ("coco", TextShape(768, 768), (4, 32, 32), 859_520_964)],
+)
+def test_the_big_presets_are_whole(preset, text, latents, parameters):
+    """The thesis says "about 24M trained parameters"; coco's U-Net is Stable Diffusion 1.x's, of 860M."""
+    run = resolve_run("ldm", preset=preset, data_needed=False)
+    assert (run.data.name, run.encoder.name) == ("coco", "clip")
+    with torch.device("meta"):
+        made = LDMGenerator(run.settings, text)
+        assert made.noise_shape == latents
+        assert sum(p.numel() for p in made.unet.parameters()) == parameters
+        t = torch.rand(2) if run.settings.schedule == "mixing" else torch.tensor([0, 999])
+        words = TextFeatures(torch.zeros(2, *text[:1]), torch.zeros(2, 77, text.words), torch.ones(2, 77).bool())
+        assert made(torch.zeros(2, *latents), t, words).shape == (2, *latents)
+    assert [stage.name for stage in stages(run.settings, None)] == ["diffusion"]
+    assert run.settings.image_size == 8 * latents[1]
+
+
+def test_the_sentence_may_be_the_only_word():
+    torch.manual_seed(0)
+    generator = LDMGenerator(config(**unet(text_map=0, sentence=False, context="sentence")), TEXT)
+    woken(generator.unet)
+    x, t, one = torch.randn(3, 4, 8, 8), torch.tensor([10, 500, 990]), text()
+    assert torch.equal(generator(x, t, one), generator(x, t, TextFeatures(one.sentence, one.words + 1, ~one.mask)))
+    moved = TextFeatures(one.sentence + 1, one.words, one.mask)
+    assert (generator(x, t, one) - generator(x, t, moved)).abs().max() > 1e-5
+
+
+def test_a_head_is_as_wide_as_the_settings_say():
+    """diffusers' `attention_head_dim` is the number of heads where words are attended to."""
+    settings = unet(channels=(16, 32), attention=("self", "cross"), head_width=8, text_map=0, sentence=False)
+    net = LDMGenerator(config(**settings), TEXT).unet.unet
+    assert net.down_blocks[0].attentions[0].heads == 2  # of 16 channels, 8 wide
+    for block in (net.down_blocks[1].attentions[0], net.mid_block.attentions[0]):
+        assert [layer.heads for layer in (block.transformer_blocks[0].attn1, block.transformer_blocks[0].attn2)] == [
+            4,
+            4,
+        ]
+    net = LDMGenerator(config(**unet(attention=("cross", "cross"), heads=2, head_width=None)), TEXT).unet.unet
+    assert [block.attentions[0].transformer_blocks[0].attn2.heads for block in net.down_blocks] == [2, 2]
+    with pytest.raises(UserError, match="the root of its channels"):
+        config(**unet(attention=("cross", "self"), head_width=8))
+    with pytest.raises(UserError, match="nothing attends to words"):
+        config(**unet(attention=("none", "self"), middle="self", heads=2))
+
+
 def _wide(n):
     return TextFeatures.of(words=torch.randn(n, 6, 128))
 

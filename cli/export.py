@@ -1,0 +1,44 @@
+"""`t2i export`: a run, written in another project's layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from t2i.cli.command import Command, json_option
+from t2i.cli.output import answer, answer_json
+from t2i.core.errors import UserError
+from t2i.core.logging import printable
+
+
+@click.command(cls=Command)
+@click.option("--model", metavar="M", help="Export the newest complete run of this model under runs/.")
+@click.option("--run", type=click.Path(path_type=Path), metavar="RUN", help="Export this run.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="New folder.")
+@json_option
+def export(model: str | None, run: Path | None, out: Path | None, as_json: bool) -> None:
+    """Write a run in diffusers' layout, for DiffusionPipeline.from_pretrained(FOLDER): its pipelines draw the same
+    pictures from the same noise. What they cannot express is refused; each model's README says what that is.
+
+    \b
+    t2i export --run runs/RUN --out FOLDER
+    """
+    if (model is None) == (run is None):
+        raise UserError("say what to export, with one of --model M and --run RUN")
+    if out is None:
+        raise UserError("say where to, with --out FOLDER")
+    from t2i.core.files import check_free
+    from t2i.core.model import export as export_model
+    from t2i.core.model import load
+    from t2i.core.runs import newest_run
+
+    check_free(out)
+    source = newest_run(model).path if model is not None else run
+    assert source is not None
+    export_model(load(source, "cpu"), out)
+    files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    if as_json:
+        answer_json({"out": str(out), "files": files})
+    else:
+        answer(printable(f"{len(files)} files in {out}"))

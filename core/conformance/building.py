@@ -1,0 +1,74 @@
+"""Checks of a model's presets: each builds, without a byte of weights, and names things that fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from t2i.core.conformance.outcome import Skipped, need
+from t2i.core.conformance.subject import ModelSubject
+from t2i.core.errors import UserError
+from t2i.core.generator import Generator
+from t2i.core.registry import registry
+from t2i.core.runs import RunConfig, chosen, resolve
+from t2i.core.specs import resolve as resolve_path
+from t2i.core.text import TextShape
+
+STAND_IN = TextShape(512, 512)
+"""Widths of the text features, where the preset's encoder cannot be had here."""
+
+
+def presets_build(subject: ModelSubject) -> None:
+    """Every preset that the specification names is there and builds on the meta device, at the size that it says, of
+    the family that the specification says; `tiny` is one of them."""
+    names = tuple(resolve_path(subject.spec.config).presets())
+    need(names == subject.spec.presets, f"its specification names the presets {subject.spec.presets}, it has {names}")
+    need("tiny" in names, "it has no preset 'tiny'")
+    left_out = [reason for name in names if (reason := _builds(subject, name))]
+    if left_out:
+        raise Skipped(left_out[0])
+
+
+def _builds(subject: ModelSubject, preset: str) -> str:
+    """Builds one preset. Returns what is missing here, if it is not the model's fault."""
+    try:
+        config = resolve(subject.name, preset=preset)
+        generator = _on_meta(subject, config)
+    except UserError as error:
+        need(preset != "tiny", f"preset 'tiny' needs something from outside: {error}")
+        return f"preset '{preset}': {error}"
+    where = f"preset '{preset}': the generator"
+    need(isinstance(generator, Generator), f"{where} is a {type(generator).__name__}, no t2i.core.Generator")
+    on = {str(p.device) for p in generator.parameters()}
+    need(on <= {"meta"}, f"{where} puts parameters on {sorted(on)} when it is built on the meta device")
+    size, wanted = generator.image_size, config.settings.image_size
+    need(size == wanted, f"{where} says image_size {size}, the settings say {wanted}")
+    shape = generator.noise_shape
+    need(isinstance(shape, tuple) and all(type(n) is int for n in shape), f"{where} says noise_shape {shape!r}")
+    family = subject.spec.family
+    need(generator.family == family, f"{where} is of family '{generator.family}', its specification says '{family}'")
+    return ""
+
+
+def _on_meta(subject: ModelSubject, config: RunConfig) -> Any:
+    with torch.device("meta"):
+        try:
+            spec = registry().encoders[config.encoder.name]
+            shape = resolve_path(spec.build)(config.encoder.config, None).shape
+        except UserError:
+            shape = STAND_IN
+        return resolve_path(subject.spec.generator)(config.settings, shape, None)
+
+
+def samplers_fit(subject: ModelSubject) -> None:
+    """The sampler that each preset names is installed, draws from the model's family, and says so itself."""
+    presets = resolve_path(subject.spec.config).presets()
+    for preset, chosen_things in presets.items():
+        name, settings = chosen_things.sampler
+        spec = registry().samplers[name]
+        fits = subject.spec.family in spec.families or "*" in spec.families
+        need(fits, f"preset '{preset}' names the sampler '{name}', which draws from {', '.join(spec.families)}")
+        choice = chosen(registry().samplers, name, settings, "sampler")
+        said = tuple(resolve_path(spec.build)(choice.config).families)
+        need(said == spec.families, f"sampler '{name}' says families {said}, its specification {spec.families}")

@@ -1,0 +1,113 @@
+"""Which checks there are for each kind of thing. Light: nothing of a check is imported before it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from t2i.core.errors import UserError, nearest
+from t2i.core.registry import HOOKS, Registry, registry
+
+PLUGIN = "plugins"
+"""Kind of the checks of a plugin as a whole."""
+
+CHECKS: dict[str, dict[str, str]] = {
+    PLUGIN: {
+        "registers": "imports:registers",
+        "light-import": "imports:light",
+        "import-time": "imports:quick",
+        "paths": "imports:paths",
+    },
+    "models": {
+        "builds": "building:presets_build",
+        "samplers": "building:samplers_fit",
+        "trains": "training:trains",
+        "gradients": "training:gradients",
+        "learns": "training:learns",
+        "resumes": "resuming:resumes",
+        "pictures": "drawing:pictures",
+        "same-seed": "drawing:same_seed",
+        "batch-size": "drawing:batch_size",
+        "saves": "drawing:saves",
+    },
+    "samplers": {
+        "pictures": "samplers:pictures",
+        "same-seed": "samplers:same_seed",
+        "batch-size": "samplers:batch_size",
+        "inverts": "samplers:inverts",
+    },
+    "encoders": {
+        "features": "encoders:features",
+        "any-text": "encoders:any_text",
+        "repeats": "encoders:repeats",
+        "company": "encoders:company",
+        "null": "encoders:null",
+        "saves": "encoders:saves",
+    },
+    "datasets": {
+        "examples": "datasets:examples",
+        "repeats": "datasets:repeats",
+        "travels": "datasets:travels",
+    },
+    "features": {"vectors": "scores:vectors"},
+    "metrics": {"scores": "scores:scores", "batches": "scores:batches"},
+    "benchmarks": {"complete": "scores:complete"},
+}
+"""Kind of thing -> name of the check -> "file:function" in this package, in the order in which they run."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of one thing."""
+
+    kind: str
+    name: str
+    check: str
+
+    @property
+    def path(self) -> str:
+        """Import path of the function that does it."""
+        return f"{__package__}.{CHECKS[self.kind][self.check]}"
+
+    def __str__(self) -> str:
+        return f"{self.kind.removesuffix('s')}-{self.name}-{self.check}"
+
+
+def find(name: str, only: Iterable[str] = (), tables: Registry | None = None) -> list[Check]:
+    """The checks of all that is called `name`: things of that name, and all that the plugin or the distribution of
+    that name registers, with the plugins that they came from. UserError if there is no such thing.
+
+    only: names of the checks that are wanted (none: all of them).
+    """
+    tables = tables or registry()
+    parts: dict[tuple[str, str], None] = {}
+    for plugin in tables.plugins:
+        own = [(kind, thing) for kind, names in plugin.names.items() for thing in names]
+        if name not in (plugin.origin.plugin, plugin.origin.distribution):
+            own = [part for part in own if part[1] == name]
+            if not own:
+                continue
+        parts |= dict.fromkeys([(PLUGIN, plugin.origin.plugin), *own])
+    if not parts:
+        raise UserError(f"nothing that is installed is called '{name}'{nearest(name, _all_names(tables))}")
+    return _chosen([Check(kind, thing, check) for kind, thing in parts for check in CHECKS[kind]], list(only))
+
+
+def of_kind(kind: str, name: str, only: Iterable[str] = ()) -> list[Check]:
+    """The checks of one thing, without its plugin's. UserError if there is no such thing."""
+    if kind != PLUGIN:
+        registry().table(kind)[name]
+    return _chosen([Check(kind, name, check) for check in CHECKS[kind]], list(only))
+
+
+def _chosen(checks: list[Check], only: list[str]) -> list[Check]:
+    known = {check.check for check in checks}
+    for name in only:
+        if name not in known:
+            raise UserError(f"no check of it is named '{name}'{nearest(name, known)}")
+    return [check for check in checks if not only or check.check in only]
+
+
+def _all_names(tables: Registry) -> set[str]:
+    things = {spec.name for kind in HOOKS for spec in tables.table(kind)}
+    return things | {plugin.origin.plugin for plugin in tables.plugins}

@@ -1,0 +1,70 @@
+"""Checks of a data set. One that lives in a folder is not to be had here: `t2i datasets check` reads it through."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from multiprocessing.reduction import ForkingPickler
+
+import numpy as np
+
+from t2i.core.conformance.outcome import Skipped, need
+from t2i.core.conformance.subject import Part
+from t2i.core.data import Dataset, Example
+from t2i.core.runs import open_dataset
+
+EXAMPLES = 32
+SIZES = (32, 48)
+
+
+class DataPart(Part):
+    """A data set that needs no folder, its splits open."""
+
+    @cached_property
+    def splits(self) -> dict[str, Dataset]:
+        if self.spec.needs_dir:
+            raise Skipped("it needs a folder: 't2i datasets check' reads one through")
+        return {split: open_dataset(self.choice(), split) for split in self.spec.splits}
+
+
+def examples(subject: DataPart) -> None:
+    """Each split has examples: pictures uint8 (H, W, 3) of the size that is asked for, each with captions, a key of its
+    own, and the same extras as the others."""
+    for split, data in subject.splits.items():
+        need(len(data) >= 1, f"split '{split}' is empty")
+        found = [data[index] for index in range(min(EXAMPLES, len(data)))]
+        for example in found:
+            _sound(example, data.image_size, f"split '{split}', example '{example.key}'")
+        need(len({example.key for example in found}) == len(found), f"split '{split}': two examples have one key")
+        extras = {tuple(sorted(example.extras)) for example in found}
+        need(len(extras) == 1, f"split '{split}': some examples have other extras than others")
+    for size in SIZES:
+        data = open_dataset(subject.choice(image_size=size), subject.spec.splits[0])
+        need(data[0].image.shape == (size, size, 3), f"with image_size={size} its pictures are {data[0].image.shape}")
+
+
+def _sound(example: Example, size: int, where: str) -> None:
+    image = example.image
+    said = f"{image.dtype} {image.shape}"
+    need(image.shape == (size, size, 3) and image.dtype == np.uint8, f"{where} is {said}, not uint8 {(size, size, 3)}")
+    need(bool(example.captions), f"{where} has no caption")
+    need(all(isinstance(caption, str) for caption in example.captions), f"{where} has a caption that is no text")
+
+
+def repeats(subject: DataPart) -> None:
+    """An example is the same each time it is asked for, and so is the fingerprint, which tells splits apart."""
+    for split, data in subject.splits.items():
+        again = open_dataset(subject.choice(), split)
+        for index in range(min(4, len(data))):
+            a, b = data[index], again[index]
+            same = bool((a.image == b.image).all()) and (a.captions, a.key) == (b.captions, b.key)
+            need(same, f"split '{split}': example {index} is another one when the set is opened again")
+            need(data.captions(index) == a.captions, f"split '{split}': captions({index}) are not those of the example")
+        need(data.fingerprint() == again.fingerprint(), f"split '{split}': the fingerprint changes though nothing does")
+    prints = {data.fingerprint() for data in subject.splits.values()}
+    need(len(prints) == len(subject.splits), "two splits have one fingerprint")
+
+
+def travels(subject: DataPart) -> None:
+    """It can be sent to a loader's worker process."""
+    for data in subject.splits.values():
+        ForkingPickler.dumps(data)

@@ -1,0 +1,116 @@
+"""Checks of a text encoder."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from t2i.core.conformance.outcome import Skipped, need
+from t2i.core.conformance.subject import Part
+from t2i.core.errors import UserError
+from t2i.core.files import load_tensors, save_tensors
+from t2i.core.model import load_state, owned_tensors
+from t2i.core.runs import Choice
+from t2i.core.specs import resolve
+from t2i.core.text import TextEncoder, TextFeatures
+
+CAPTIONS = ["a red circle", "two small blue squares above a large green star on white", "red"]
+STRANGE = ["", " ", "\n\t", "\N{ARTIST PALETTE}", "\u202e", "many words " * 500, "zzz qqq", "\ud800"]
+CLOSE = 1e-4
+"""How far a caption's features may be from those that it has in other company."""
+
+
+class EncoderPart(Part):
+    """A text encoder under its default settings, fitted to a few captions if it wants to be."""
+
+    @cached_property
+    def chosen(self) -> Choice[Any]:
+        choice = self.choice()
+        fit = self.spec.fit
+        return Choice(self.name, resolve(fit)(choice.config, CAPTIONS)) if fit else choice
+
+    @cached_property
+    def encoder(self) -> TextEncoder:
+        torch.manual_seed(0)
+        try:
+            encoder: TextEncoder = resolve(self.spec.build)(self.chosen.config, None)
+        except UserError as error:
+            raise Skipped(str(error)) from None
+        return encoder.eval()
+
+    @torch.no_grad()
+    def encode(self, captions: list[str]) -> TextFeatures:
+        return self.encoder.encode(captions)
+
+
+def features(subject: EncoderPart) -> None:
+    """Its features are finite, of the widths that it says: sentence (B, D), words (B, L, Dw), mask (B, L) of bools."""
+    _sound(subject, CAPTIONS)
+
+
+def any_text(subject: EncoderPart) -> None:
+    """Any text will do: empty, white space, emoji, marks that turn the direction, a thousand words, half a letter."""
+    _sound(subject, STRANGE)
+
+
+def repeats(subject: EncoderPart) -> None:
+    """The same captions get the same features."""
+    first, again = subject.encode(CAPTIONS), subject.encode(CAPTIONS)
+    same = torch.equal(first.sentence, again.sentence) and torch.equal(first.words, again.words)
+    need(same, "two calls with the same captions give different features, in evaluation mode")
+
+
+def company(subject: EncoderPart) -> None:
+    """A caption's features do not depend on the captions beside it, nor on padding."""
+    together = subject.encode(CAPTIONS)
+    for row, caption in enumerate(CAPTIONS):
+        alone = subject.encode([caption])
+        length = int(alone.mask[0].sum())
+        pairs = [(together.sentence[row], alone.sentence[0]), (together.words[row, :length], alone.words[0, :length])]
+        for name, (a, b) in zip(("sentence", "words"), pairs, strict=True):
+            off = float((a - b).abs().max())
+            need(
+                off <= CLOSE * (1 + float(b.abs().max())),
+                f"beside others, '{caption}' gets another {name} (by {off:.2g})",
+            )
+
+
+def null(subject: EncoderPart) -> None:
+    """There are features of "no caption", as many rows as asked for, all alike."""
+    with torch.no_grad():
+        found = subject.encoder.null(3)
+    need(len(found) == 3, f"null(3) has {len(found)} rows")
+    need(torch.allclose(found.sentence[:1].expand(3, -1), found.sentence, atol=CLOSE), "rows of null(3) differ")
+
+
+def saves(subject: EncoderPart) -> None:
+    """Saved and built again, it gives the same features."""
+    encoder, before = subject.encoder, subject.encode(CAPTIONS)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "assets"
+        folder.mkdir()
+        encoder.save_assets(folder)
+        save_tensors(Path(place) / "weights.safetensors", owned_tensors(encoder))
+        torch.manual_seed(1)
+        again: TextEncoder = resolve(subject.spec.build)(subject.chosen.config, folder)
+        load_state(again, load_tensors(Path(place) / "weights.safetensors", "encoder"), "its saved weights")
+    with torch.no_grad():
+        after = again.eval().encode(CAPTIONS)
+    same = torch.equal(before.sentence, after.sentence) and torch.equal(before.words, after.words)
+    need(same, "loaded from what it saves, it gives other features")
+
+
+def _sound(subject: EncoderPart, captions: list[str]) -> None:
+    found, shape, n = subject.encode(captions), subject.encoder.shape, len(captions)
+    need(found.sentence.shape == (n, shape.sentence), f"sentence is {tuple(found.sentence.shape)}, it says {shape}")
+    words = found.words
+    need(words.dim() == 3 and words.shape[::2] == (n, shape.words), f"words is {tuple(words.shape)}, it says {shape}")
+    said = f"{found.mask.dtype} {tuple(found.mask.shape)}"
+    need(found.mask.shape == words.shape[:2] and found.mask.dtype == torch.bool, f"mask is {said}")
+    need(bool(found.mask.any(1).all()), "a caption has no word that may be attended to")
+    need(bool(found.sentence.isfinite().all() and words.isfinite().all()), "there are values that are not finite")
+    need(len(found.captions) in (0, n), f"its features name {len(found.captions)} captions of {n}")

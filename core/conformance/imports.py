@@ -1,0 +1,101 @@
+"""Checks of a plugin as a whole: listing it must cost next to nothing, for all plugins are listed by every command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from functools import cached_property
+from importlib.metadata import EntryPoint
+from typing import Any
+
+from t2i.core import hooks
+from t2i.core.conformance.outcome import Failed, Skipped, need
+from t2i.core.registry import Loaded, installed_points, origin_of, registry
+from t2i.core.specs import resolve
+
+LIMIT = 0.2
+"""Seconds of processor time that importing a plugin and calling its hooks may take."""
+
+WORDS = ("name", "summary", "family", "paper")
+"""Texts of specifications that are no import paths."""
+
+TRIALS = 2
+"""How often it is tried again, where it took longer."""
+
+
+class PluginSubject:
+    """A plugin by its entry point's name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @property
+    def loaded(self) -> list[Loaded]:
+        return [plugin for plugin in registry().plugins if plugin.origin.plugin == self.name]
+
+    @cached_property
+    def points(self) -> list[EntryPoint]:
+        """Its entry points: one, unless two distributions have a plugin of that name."""
+        origins = {plugin.origin for plugin in self.loaded}
+        points = [point for point in installed_points() if origin_of(point) in origins]
+        if not points:
+            raise Skipped("it was registered by this program, not by an entry point")
+        return points
+
+    @cached_property
+    def probes(self) -> list[dict[str, Any]]:
+        """What loading each in a fresh process says."""
+        return [_probe(point) for point in self.points]
+
+
+def _probe(point: EntryPoint) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", f"{__package__}.probe", point.name, point.value],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "T2I_STRICT": "0"},
+        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60,
+    )  # fmt: skip
+    if done.returncode:
+        raise Failed(f"importing it ends the program with {done.returncode}: {(done.stderr.splitlines() or [''])[-1]}")
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def registers(subject: PluginSubject) -> None:
+    """It imports, its hooks return sound specifications, and their names are its own."""
+    for plugin in subject.loaded:
+        need(not plugin.error, f"{plugin.origin}: {plugin.error}")
+        need(bool(plugin.names), f"{plugin.origin} registers nothing")
+
+
+def light(subject: PluginSubject) -> None:
+    """Importing it and calling its hooks pulls in nothing heavy: hooks name import paths, and import nothing."""
+    heavy = sorted({module for probe in subject.probes for module in probe["heavy"]})
+    need(
+        not heavy, f"importing it pulls in {', '.join(heavy)}: move these imports out of the module of '{hooks.GROUP}'"
+    )
+
+
+def quick(subject: PluginSubject) -> None:
+    """Importing it and calling its hooks takes at most a fifth of a second of processor time."""
+    seconds = max(probe["seconds"] for probe in subject.probes)
+    for _ in range(TRIALS):  # the first time files may come from a slow disk
+        if seconds > LIMIT:
+            seconds = max(_probe(point)["seconds"] for point in subject.points)
+    need(seconds <= LIMIT, f"importing it takes {seconds:.2f} s of processor time, more than {LIMIT} s")
+
+
+def paths(subject: PluginSubject) -> None:
+    """Every import path of its specifications leads to something."""
+    named = [(kind, name) for plugin in subject.loaded for kind, names in plugin.names.items() for name in names]
+    for kind, name in named:
+        spec = registry().table(kind)[name]
+        for field in fields(spec):
+            path = getattr(spec, field.name)
+            if field.name not in WORDS and isinstance(path, str):
+                try:
+                    resolve(path)
+                except (ImportError, AttributeError, ValueError) as error:
+                    raise Failed(f"{field.name} of {kind.removesuffix('s')} '{name}': {error}") from None

@@ -1,0 +1,67 @@
+"""Runs checks, one after the other, and turns whatever they do into outcomes."""
+
+from __future__ import annotations
+
+import shlex
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from t2i.core.conformance.catalogue import Check
+from t2i.core.conformance.outcome import Failed, Outcome, Skipped, State
+from t2i.core.conformance.workshop import Workshop
+from t2i.core.errors import UserError
+from t2i.core.logging import debugging, printable
+from t2i.core.specs import resolve
+
+
+def run_checks(checks: Iterable[Check], folder: Path) -> Iterator[Outcome]:
+    """The outcome of each check, as it comes. folder: where runs are made; the caller removes it."""
+    workshop = Workshop(folder)
+    for check in checks:
+        yield run_check(check, workshop)
+
+
+def run_check(check: Check, workshop: Workshop) -> Outcome:
+    """One check. Whatever goes wrong within is its outcome, and ends nothing."""
+    function = resolve(check.path)
+    started = time.perf_counter()
+    state, detail = _attempt(function, workshop.subject(check))
+    see = f"T2I_DEBUG=1 t2i plugins check {shlex.quote(check.name)} --only {check.check}" if state == "FAILED" else ""
+    holds = str(function.__doc__).split("\n\n")[0]
+    return Outcome(
+        check.kind, check.name, check.check, " ".join(holds.split()), state, time.perf_counter() - started,
+        printable(detail), see,
+    )  # fmt: skip
+
+
+def _attempt(function: object, subject: object) -> tuple[State, str]:
+    assert callable(function)
+    try:
+        function(subject)
+    except KeyboardInterrupt:
+        raise
+    except Skipped as error:
+        return "skipped", str(error)
+    except Failed as error:
+        return "FAILED", str(error)
+    except BaseException as error:  # SystemExit too
+        if debugging():
+            traceback.print_exception(error)
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__} in {_place(error)}: "
+        return "FAILED", f"{kind}{' '.join(str(error).split())[:300]}"
+    return "ok", ""
+
+
+def _place(error: BaseException) -> str:
+    """The innermost line that is neither ours nor of a library: where an author should look; else the innermost."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not _is_foreign_to_author(frame.filename)]
+    frame = (theirs or list(frames))[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"
+
+
+def _is_foreign_to_author(filename: str) -> bool:
+    core = Path(__file__).parents[1]
+    return Path(filename).is_relative_to(core) or "site-packages/torch/" in filename

@@ -1,0 +1,83 @@
+"""Checks of a sampler, on an untrained model of a family that it draws from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from t2i.core.conformance.drawing import BATCHES, drawn, off_by, same_bytes
+from t2i.core.conformance.outcome import Skipped, need
+from t2i.core.conformance.subject import CHAIN, Part
+from t2i.core.errors import UserError
+from t2i.core.images import to_tensor
+from t2i.core.model import Model, build
+from t2i.core.registry import registry
+from t2i.core.runs import Choice, resolve
+from t2i.core.sampler import Sampler, SamplerConfig
+from t2i.core.specs import resolve as resolve_path
+
+CAPTIONS = ["a red circle", "two small blue squares above a green star", ""]
+
+
+class SamplerPart(Part):
+    """A sampler with a model to draw from."""
+
+    @cached_property
+    def model(self) -> Model:
+        """The first registered model of a family that fits, preset `tiny`, with fresh weights."""
+        families = self.spec.families
+        for spec in registry().models:
+            if spec.family in families or "*" in families:
+                torch.manual_seed(0)
+                fresh = build(resolve(spec.name))
+                return Model(replace(fresh.config, sampler=self._short()), fresh.generator, fresh.text_encoder)
+        raise Skipped(f"no model of a family that it draws from is installed ({', '.join(families)})")
+
+    def _short(self) -> Choice[SamplerConfig]:
+        """Its default settings, with few steps."""
+        choice = self.choice()
+        try:
+            return self.choice(steps=min(choice.config.steps or CHAIN, CHAIN))
+        except UserError:
+            return choice
+
+
+def pictures(subject: SamplerPart) -> None:
+    """It says the families that its specification says, and gives finite pictures (B, 3, H, W) of the model's size."""
+    model = subject.model
+    sampler: Sampler = resolve_path(subject.spec.build)(model.config.sampler.config)
+    said, families = tuple(sampler.families), subject.spec.families
+    need(said == families, f"it says families {said}, its specification {families}")
+    images = drawn(model, CAPTIONS)
+    size = model.generator.image_size
+    need(images.shape[1:] == (size, size, 3), f"pictures are {images.shape[1:]}, the model's size is {size}")
+
+
+def same_seed(subject: SamplerPart) -> None:
+    """The same request gives the same bytes, whatever the state of the process's random generators."""
+    need(same_bytes(subject.model, CAPTIONS), "two draws of one seed differ: draw random numbers from `noise` alone")
+
+
+def batch_size(subject: SamplerPart) -> None:
+    """Drawn one by one, pictures are those drawn together, to one 8-bit level."""
+    for size in BATCHES:
+        off = off_by(subject.model, CAPTIONS, size)
+        need(off <= 1, f"in batches of {size}, pictures differ by up to {off} levels from those drawn together")
+
+
+def inverts(subject: SamplerPart) -> None:
+    """If its specification says that it inverts, it turns pictures into finite noise of the model's shape."""
+    if not subject.spec.inverts:
+        raise Skipped("it does not say that it inverts")
+    model = subject.model
+    sampler: Sampler = resolve_path(subject.spec.build)(model.config.sampler.config)
+    with torch.no_grad():
+        flat = np.full((2, model.generator.image_size, model.generator.image_size, 3), 90, np.uint8)
+        images = to_tensor(flat, model.device)
+        text, null = model.text_encoder.encode(CAPTIONS[:2]), model.text_encoder.null(2)
+        noise = sampler.invert(model.generator, images, text, null)
+    need(noise.shape == (2, *model.generator.noise_shape), f"it gives noise of shape {tuple(noise.shape)}")
+    need(bool(noise.isfinite().all()), "it gives noise that is not finite")

@@ -1,0 +1,114 @@
+"""What the checks of one thing share: it is built and trained once, however many checks look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from t2i.core.config import Config
+from t2i.core.conformance.outcome import Skipped
+from t2i.core.conformance.watch import BATCH, STEPS, Watcher
+from t2i.core.engine import train
+from t2i.core.engine.reporting import Silent
+from t2i.core.model import Model, load
+from t2i.core.registry import registry
+from t2i.core.runs import Choice, Run, RunConfig, chosen, open_dataset, resolve
+from t2i.core.specs import ModelSpec
+from t2i.core.specs import resolve as resolve_path
+from t2i.core.text import TextEncoder
+
+CUT = 47
+"""Between checkpoints: the first is so few steps before the end of stage 1, the second of stage 2 (94 of 100), ..."""
+
+CHAIN = 4
+"""Sampling steps, where a preset has many."""
+
+CAPTIONS = 3
+"""Captions that are drawn."""
+
+
+class Part:
+    """Anything but a model or a plugin: what is registered as `name`, under its default settings."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        self.kind, self.name = kind, name
+        self.table = registry().table(kind)
+        self.spec: Any = self.table[name]
+
+    def choice(self, **settings: Any) -> Choice[Any]:
+        return chosen(self.table, self.name, settings, self.kind.removesuffix("s"))
+
+    def takes(self, setting: str) -> bool:
+        """Whether its settings have one of that name."""
+        config: type[Config] = resolve_path(self.spec.config)
+        return setting in config.model_fields
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run, and what was seen of it on the way."""
+
+    run: Run
+    watcher: Watcher
+
+
+class ModelSubject:
+    """A model: preset `tiny` with few pictures a batch, and STEPS steps in each of its stages."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.folder = name, folder
+        self.spec: ModelSpec = registry().models[name]
+        self._failure: BaseException | None = None
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """As it is trained here."""
+        config = resolve(self.name)
+        if registry().datasets[config.data.name].needs_dir:
+            config = resolve(self.name, overrides={"data": {"name": "shapes"}})
+        settings, sampler = config.settings, config.sampler
+        few = {} if sampler.config.steps is None else {"steps": min(sampler.config.steps, CHAIN)}
+        changes = {
+            "steps": STEPS * max(1, len(self.stages(config))), "minutes": None, "log_every": 1, "keep": 99,
+            "checkpoint_every": CUT, "sample_every": 10**9, "batch_size": min(settings.batch_size, BATCH),
+            "accumulate": 1, "workers": 0, "warmup": min(settings.warmup, STEPS // 10),
+        }  # fmt: skip
+        return replace(
+            config,
+            settings=settings.model_copy(update=changes),
+            sampler=Choice(sampler.name, sampler.config.model_copy(update=few)),
+        )
+
+    def stages(self, config: RunConfig) -> Sequence[Any]:
+        spec = registry().encoders[config.encoder.name]
+        encoder: TextEncoder = resolve_path(spec.build)(config.encoder.config, None)
+        stages: Sequence[Any] = resolve_path(self.spec.stages)(config.settings, encoder)
+        return stages
+
+    @cached_property
+    def trained(self) -> Trained:
+        """The finished run. Its failure is told by the check `trains`, once; the others are skipped."""
+        if self._failure is not None:
+            raise Skipped("it does not train: see the check 'trains'")
+        watcher = Watcher()
+        try:
+            run = train(self.config, self.folder / "whole", reporter=Silent(), wrap=watcher.wrap)
+        except Exception as failure:
+            self._failure = failure
+            raise
+        return Trained(run, watcher)
+
+    @cached_property
+    def model(self) -> Model:
+        """The trained model as it is loaded from its run, on the processor."""
+        return load(self.trained.run.path, "cpu")
+
+    @cached_property
+    def captions(self) -> list[str]:
+        """Captions of the data set, the shortest, the longest and one between."""
+        data = open_dataset(self.trained.run.config().data)
+        found = sorted({caption for index in range(min(8, len(data))) for caption in data.captions(index)}, key=len)
+        return [found[round(i * (len(found) - 1) / (CAPTIONS - 1))] for i in range(CAPTIONS)]

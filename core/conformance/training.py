@@ -1,0 +1,72 @@
+"""Checks of a model's training: the engine trains it, gradients reach what is trained, and it learns."""
+
+from __future__ import annotations
+
+import json
+import math
+from statistics import fmean, variance
+
+from t2i.core.conformance.outcome import Skipped, need
+from t2i.core.conformance.subject import ModelSubject
+from t2i.core.conformance.watch import STEPS, WATCHED
+from t2i.core.trainer import Stage
+
+MOVED = 3.0
+"""Standard errors by which something that is logged must have changed, on the same batches under the same noise."""
+
+
+def trains(subject: ModelSubject) -> None:
+    """The engine takes it through 50 steps in each stage, and leaves a complete run of finite losses."""
+    run = subject.trained.run
+    need(run.complete, "its run is not complete")
+    need(not run.summary()["skipped"], "updates were left out, for losses or gradients that were not finite")
+    names = [stage.name for stage in subject.trained.watcher.stages]
+    need(len(set(names)) == len(names), f"two of its stages have one name: {names}")
+    for stage in subject.trained.watcher.stages:
+        need(isinstance(stage, Stage) and stage.share > 0, f"stage '{stage.name}' has a share of {stage.share}")
+    for line in run.metrics_file.read_text("utf-8").splitlines():
+        entry = json.loads(line)
+        missing = [name for name, value in entry["losses"].items() if value is None]
+        need(not missing, f"stage '{entry['stage']}' logs a '{_some(missing)}' that is not finite")
+
+
+def gradients(subject: ModelSubject) -> None:
+    """In each stage every trained parameter gets a gradient within 5 steps, and no other one gets any or changes."""
+    for seen in subject.trained.watcher.seen:
+        where = f"stage '{seen.stage}'"
+        need(seen.steps >= WATCHED, f"{where} took {seen.steps} steps")
+        missing = sorted(seen.trained - seen.reached)
+        need(not missing, f"{where}: within {WATCHED} steps no gradient reaches {_some(missing)}")
+        touched = sorted(seen.touched - seen.trained)
+        need(not touched, f"{where}: in no optimizer, but given gradients: {_some(touched)}")
+        changed = sorted(seen.changed - seen.trained)
+        need(not changed, f"{where}: in no optimizer, but changed: {_some(changed)}")
+
+
+def learns(subject: ModelSubject) -> None:
+    """In each stage something that it logs moves: the stage's first sixteen batches, under the same noise, cost
+    something else after 50 steps, by more than three standard errors."""
+    if not subject.trained.watcher.seen:
+        raise Skipped("it has nothing to train")
+    for seen in subject.trained.watcher.seen:
+        moved = {name: _moved([entry[name] for entry in seen.before], [entry[name] for entry in seen.after])
+                 for name in seen.before[0]}  # fmt: skip
+        need(bool(moved), f"stage '{seen.stage}' logs nothing")
+        most = max(moved, key=lambda name: moved[name])
+        need(
+            moved[most] > MOVED,
+            f"stage '{seen.stage}': in {STEPS} steps nothing that it logs moves ('{most}' most, by {moved[most]:.1f} "
+            "standard errors)",
+        )
+
+
+def _moved(before: list[float], after: list[float]) -> float:
+    """The paired t of what was before and is after, each pair by its size: batches differ much in what they cost."""
+    differences = [(b - a) / ((abs(a) + abs(b)) or 1.0) for a, b in zip(before, after, strict=True)]
+    error = math.sqrt(variance(differences) / len(differences))
+    mean = abs(fmean(differences))
+    return mean / error if error else math.inf if mean else 0.0
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,173 @@
+"""Watching trainers at work: which parameters gradients reach, which change, and whether losses do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from t2i.core.generator import Generator
+from t2i.core.text import TextEncoder
+from t2i.core.trainer import Batch, Engine, Losses, Stage, Trainer
+
+STEPS = 50
+"""Training steps of each stage."""
+
+WATCHED = 5
+"""Steps of a stage within which every trained parameter must have had a gradient."""
+
+COMPARED = 16
+"""Batches whose losses are compared."""
+
+BATCH = 4
+"""Pictures a step, at most."""
+
+
+@dataclass
+class Seen:
+    """What was seen of a stage's parameters in its first steps, by name.
+
+    before, after: what the first batches of the stage cost when they came, and what the same batches, with the same
+    noise, would have cost at the end.
+    trained: those in an optimizer that ask for gradients. reached: those that got a gradient other than 0. touched:
+    those that got any. changed: those whose values are not what they were before the first step.
+    """
+
+    stage: str
+    before: list[dict[str, float]] = field(default_factory=list)
+    after: list[dict[str, float]] = field(default_factory=list)
+    trained: set[str] = field(default_factory=set)
+    reached: set[str] = field(default_factory=set)
+    touched: set[str] = field(default_factory=set)
+    changed: set[str] = field(default_factory=set)
+    steps: int = 0
+
+
+class Watcher:
+    """Wraps the stages of one run. Each gets an equal share of the budget. stop_after: number of stages after which
+    the run is broken off, by `Enough`."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.stop_after = stop_after
+        self.stages: list[Stage] = []
+        self.seen: list[Seen] = []
+        self.generator: Generator | None = None
+        self.text_encoder: TextEncoder | None = None
+
+    def wrap(self, stage: Stage) -> Stage:
+        number = len(self.stages)
+        self.stages.append(stage)
+
+        def begin(generator: Generator, text_encoder: TextEncoder) -> Trainer:
+            if self.stop_after is not None and number >= self.stop_after:
+                raise Enough
+            self.generator, self.text_encoder = generator, text_encoder
+            trainer = stage.trainer(generator, text_encoder)
+            self.seen.append(Seen(stage.name))
+            named = {"generator": generator, "text_encoder": text_encoder, **trainer.modules}
+            return Watched(trainer, named, self.seen[-1])
+
+        batch_size = None if stage.batch_size is None else min(stage.batch_size, BATCH)
+        return replace(stage, share=1.0, trainer=begin, batch_size=batch_size)
+
+
+class Enough(Exception):
+    """All that was wanted has been seen."""
+
+
+class Idle:
+    """An engine that updates nothing."""
+
+    progress = 1.0
+
+    def update(self, name: str, loss: Tensor) -> None:
+        pass
+
+    def shifted(self, x: Tensor) -> Tensor:
+        return torch.roll(x, 1, 0)
+
+
+class Watched(Trainer):
+    """A trainer as it is, watched for its first steps, and asked again at the end."""
+
+    def __init__(self, trainer: Trainer, named: dict[str, nn.Module], seen: Seen) -> None:
+        self.trainer, self.seen = trainer, seen
+        self.modules, self.optimizers, self.eager = trainer.modules, trainer.optimizers, trainer.eager
+        self._named = named
+        self._handles: list[RemovableHandle] = []
+        self._before: dict[str, Tensor] = {}
+        self._batches: list[Batch] = []
+
+    def step(self, batch: Batch, engine: Engine) -> Losses:
+        if self.seen.steps == 0:
+            self._look_closely()
+        kept = replace(batch)  # without what the trainer will have computed of it
+        losses = self.trainer.step(batch, engine)
+        self.seen.steps += 1
+        if self.seen.steps == WATCHED:
+            self._look_away()
+        if len(self._batches) < COMPARED:
+            self._batches.append(kept)
+            self.seen.before.append(_numbers(losses))
+        if self.seen.steps == STEPS:
+            self._ask_again()
+        return losses
+
+    def _ask_again(self) -> None:
+        """What the first batches would cost now. Nothing that is trained or saved notices."""
+        states = {name: {k: v.clone() for k, v in m.state_dict().items()} for name, m in self._named.items()}
+        with torch.random.fork_rng():
+            for batch in self._batches:
+                self.seen.after.append(_numbers(self.trainer.step(batch, Idle())))
+        for name, module in self._named.items():
+            module.load_state_dict(states[name])
+        self._batches = []
+
+    def preview(self, batch: Batch) -> Tensor | None:
+        return self.trainer.preview(batch)
+
+    def finish(self, batches: Callable[[], Batch]) -> None:
+        self.trainer.finish(batches)
+
+    def _look_closely(self) -> None:
+        groups = [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]
+        chosen = {id(p) for group in groups for p in group["params"] if p.requires_grad}
+        for name, parameter in self._parameters().items():
+            self._before[name] = parameter.detach().clone()
+            if id(parameter) in chosen:
+                self.seen.trained.add(name)
+            if parameter.requires_grad:
+                watch: Any = parameter.register_post_accumulate_grad_hook
+                self._handles.append(watch(self._noting(name)))
+
+    def _noting(self, name: str) -> Callable[[Tensor], None]:
+        def note(parameter: Tensor) -> None:
+            self.seen.touched.add(name)
+            if name not in self.seen.reached and parameter.grad is not None and bool((parameter.grad != 0).any()):
+                self.seen.reached.add(name)
+
+        return note
+
+    def _look_away(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        for name, parameter in self._parameters().items():
+            if not torch.equal(parameter.detach(), self._before[name]):
+                self.seen.changed.add(name)
+        self._handles, self._before = [], {}
+
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        """All parameters by name, shared ones once."""
+        found: dict[int, tuple[str, nn.Parameter]] = {}
+        for part, module in self._named.items():
+            for name, parameter in module.named_parameters():
+                found.setdefault(id(parameter), (f"{part}.{name}", parameter))
+        return dict(found.values())
+
+
+def _numbers(losses: Losses) -> dict[str, float]:
+    return {name: float(loss.detach()) for name, loss in losses.items()}

@@ -1,0 +1,66 @@
+"""The generator: a map into the space where captions are compared, and a memory of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from t2i.core.generator import Generator
+from t2i.core.text import TextFeatures, TextShape
+from t2i_retrieval.config import RetrievalConfig
+
+SPREAD = 4.0
+"""Length of a new key: distances of a few units, so that the kernel tells captions apart from the first step on."""
+
+
+class Memory(Generator):
+    """`generator(text) -> (B, N)`: squared distances of the captions to those of the N remembered pictures.
+
+    It is of a family of its own, `retrieval`, whose sampler knows how to call it. The memory is made of buffers: it is
+    saved with the weights. pictures: uint8 (capacity, 3, H, H). keys: (capacity, key). seen: pictures ever stored.
+    """
+
+    family = "retrieval"
+
+    def __init__(self, config: RetrievalConfig, text: TextShape) -> None:
+        super().__init__()
+        self.image_size = config.image_size
+        self.noise_shape = (1,)
+        self.metric = nn.Linear(text.sentence, config.key, bias=False)
+        nn.init.orthogonal_(self.metric.weight, gain=SPREAD)
+        self.pictures: Tensor
+        self.keys: Tensor
+        self.seen: Tensor
+        size = (config.capacity, 3, config.image_size, config.image_size)
+        self.register_buffer("pictures", torch.zeros(size, dtype=torch.uint8))
+        self.register_buffer("keys", torch.zeros(config.capacity, config.key))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+
+    def key(self, sentence: Tensor) -> Tensor:
+        """A e (B, key). In double precision, so that a caption's key does not depend on its batch: captions that are
+        equal must be equally far."""
+        return (sentence.double() @ self.metric.weight.double().T).float()
+
+    @property
+    def count(self) -> int:
+        """Pictures remembered."""
+        return min(int(self.seen), len(self.keys))
+
+    def forward(self, text: TextFeatures) -> Tensor:
+        key, keys = self.key(text.sentence).double(), self.keys[: self.count].double()
+        squares = key.square().sum(1, keepdim=True) + keys.square().sum(1) - 2 * key @ keys.T
+        return squares.clamp_min(0).float()
+
+    @torch.no_grad()
+    def remember(self, images: Tensor, sentence: Tensor) -> None:
+        """Stores pictures (B, 3, H, H) in [-1, 1] under their captions, over the oldest if the memory is full."""
+        places = (int(self.seen) + torch.arange(len(images), device=self.keys.device)) % len(self.keys)
+        self.pictures[places] = images.add(1).mul(127.5).round().to(torch.uint8)
+        self.keys[places] = self.key(sentence)
+        self.seen += len(images)
+
+
+def build(config: RetrievalConfig, text: TextShape, assets: Path | None) -> Memory:
+    return Memory(config, text)

@@ -1,0 +1,70 @@
+"""The data set `stripes`: an example is a function of (seed, split, index)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+import numpy as np
+
+from t2i.core.data import Dataset, Example
+from t2i.core.noise import random_stream
+from t2i_retrieval.config import StripesConfig
+
+COLOURS = {
+    "red": (200, 40, 40),
+    "green": (40, 160, 60),
+    "blue": (50, 80, 200),
+    "yellow": (235, 205, 60),
+    "black": (20, 20, 20),
+    "white": (240, 240, 240),
+}
+DIRECTIONS = ("horizontal", "vertical", "diagonal")
+PERIODS = {"wide": 0.5, "narrow": 0.25}  # of the picture's side
+
+
+class Stripes(Dataset):
+    """Two colours in turn. Where the first stripe begins is not said: pictures of one caption differ in that."""
+
+    def __init__(self, config: StripesConfig, split: str) -> None:
+        self.config, self.split = config, split
+        self.image_size = config.image_size
+        self.endless = split == "train"
+
+    def __len__(self) -> int:
+        return self.config.train_length if self.endless else self.config.val_length
+
+    def __getitem__(self, index: int) -> Example:
+        return self._example(index, 0)
+
+    def variant(self, index: int, number: int) -> Example:
+        """The same stripes, beginning elsewhere."""
+        return self._example(index, number)
+
+    def _example(self, index: int, number: int) -> Example:
+        what = random_stream("stripes", self.config.seed, self.split, index)
+        first, second = what.choice(list(COLOURS), 2, replace=False)
+        direction, width = str(what.choice(DIRECTIONS)), str(what.choice(list(PERIODS)))
+        phase = random_stream("stripes", self.config.seed, self.split, index, "phase", number).random()
+        image = self._drawn(COLOURS[first], COLOURS[second], direction, PERIODS[width], phase)
+        captions = (
+            f"{width} {direction} stripes of {first} and {second}",
+            f"{first} and {second} stripes, {direction} and {width}",
+        )
+        key = f"{self.split}-{index:06d}" + (f"-{number}" if number else "")
+        return Example(image, captions, key)
+
+    def _drawn(
+        self, first: tuple[int, ...], second: tuple[int, ...], direction: str, period: float, phase: float
+    ) -> np.ndarray:
+        x = np.arange(self.image_size) / self.image_size
+        across = {"horizontal": x[:, None] + 0 * x, "vertical": 0 * x[:, None] + x, "diagonal": x[:, None] + x}
+        on = (across[direction] / period + phase) % 1 < 0.5
+        return np.where(on[..., None], np.array(first, np.uint8), np.array(second, np.uint8))
+
+    def fingerprint(self) -> str:
+        return "stripes-1-" + json.dumps([self.split, self.config.model_dump(mode="json")], sort_keys=True)
+
+    def vocabulary(self) -> Iterable[str]:
+        """Every word, many times enough."""
+        return [" ".join((*COLOURS, *DIRECTIONS, *PERIODS, "stripes of and ,"))]

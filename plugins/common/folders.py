@@ -1,0 +1,140 @@
+"""Networks and whole pipelines in diffusers' layout: a folder a part, each with config.json and safetensors.
+
+Only safetensors and JSON are read, and never any code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from t2i.core.errors import UserError
+from t2i.core.files import read_json, write_json
+from t2i.plugins.common.pretrained import Wanted, obtained
+from t2i.plugins.common.variants import variant_of
+
+WEIGHTS = "diffusion_pytorch_model"
+FOLDER = f"a folder with config.json and {WEIGHTS}.safetensors"
+INDEX = "model_index.json"
+
+
+def pipeline_index(path: Path) -> Mapping[str, Any] | None:
+    """What model_index.json says: the class of the pipeline, and (library, class) of each part. None if it is not
+    there."""
+    if not (path / INDEX).is_file():
+        return None
+    index = read_json(path / INDEX, f"folder {path}")
+    return index if isinstance(index, dict) else None
+
+
+def classes(index: Mapping[str, Any]) -> dict[str, str]:
+    """The class of each part that a pipeline has."""
+    pairs = {name: value for name, value in index.items() if isinstance(value, list) and len(value) == 2}
+    return {name: str(kind) for name, (_, kind) in pairs.items() if kind is not None}
+
+
+def part_of(folder: Path, name: str) -> Path:
+    """The folder of a pipeline's part; early pipelines of one network keep all parts in the folder itself."""
+    return folder / name if (folder / name).is_dir() else folder
+
+
+def described_network(kind: type[Any], name: str | None, part: str, assets: Path | None) -> Any | None:
+    """A network of diffusers that comes with its own configuration: with weights, by folder or hub name; or, of a saved
+    model (`assets`), one whose weights are still to be loaded. None where the settings name none, and on the meta
+    device, where there are no weights to load: what the settings describe is as good there.
+    """
+    if name is None:
+        return None
+    if assets is not None:
+        return kind.from_config(kind.load_config(assets / part))
+    return None if torch.get_default_device().type == "meta" else load_network(kind, name, part)
+
+
+def keep_description(network: Any, part: str, assets: Path) -> None:
+    """Writes what `described_network` reads."""
+    network.save_config(assets / part)
+
+
+def load_network(kind: type[Any], name: str, part: str) -> Any:
+    """A network of diffusers in float32, with its weights, from a folder (its own, or a pipeline's that holds it as
+    `part`) or by hub name. UserError if it cannot be had, is incomplete, or is not in safetensors."""
+    what = {"unet": "U-Net", "vae": "autoencoder"}[part]
+    setting = {"unet": "unet.weights", "vae": "autoencoder.weights"}[part]
+
+    def load(source: str, offline: bool) -> Any:
+        folder = part_of(Path(source), part) if offline and Path(source).is_dir() else None
+        network, report = kind.from_pretrained(
+            str(folder or source), variant=variant_of(folder, WEIGHTS) if folder else None, local_files_only=offline,
+            use_safetensors=True, torch_dtype=torch.float32, output_loading_info=True,
+        )  # fmt: skip
+        if report["missing_keys"] or report["mismatched_keys"]:
+            first = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))[0]
+            raise UserError(
+                f"{what}: {setting} = {source} holds no whole {kind.__name__}: {first} is missing or misfits"
+            )
+        return network.eval()
+
+    return obtained(Wanted(what, setting, name, "main", FOLDER), load)
+
+
+def save_network(network: Any, folder: Path) -> None:
+    network.to(memory_format=torch.contiguous_format).save_pretrained(folder)  # safetensors knows no other format
+
+
+def write_index(folder: Path, pipeline: str, parts: Mapping[str, tuple[str | None, str | None]], **more: Any) -> None:
+    """model_index.json of a pipeline of these parts: (library, class), (None, None) for what is left out."""
+    from diffusers import __version__
+
+    listed = {name: list(pair) for name, pair in parts.items()}
+    write_json(folder / INDEX, {"_class_name": pipeline, "_diffusers_version": __version__, **more, **listed})
+
+
+def write_scheduler(folder: Path, scheduler: Any, **more: Any) -> None:
+    """The scheduler's configuration. more: ours, under names that diffusers passes over (they begin with "_")."""
+    scheduler.save_pretrained(folder)
+    path = folder / "scheduler_config.json"
+    write_json(path, {**json.loads(path.read_text("utf-8")), **more})
+
+
+def unet_settings(network: Mapping[str, Any], source: Path) -> dict[str, Any]:
+    """A U-Net of diffusers, by its configuration, in the words of `UNetConfig`."""
+    kinds = {"cross": "CrossAttn", "self": "Attn"}
+    downs = [str(kind) for kind in network["down_block_types"]]
+    attention = [next((name for name, word in kinds.items() if word in kind), "none") for kind in downs]
+    heads = network["attention_head_dim"]
+    words = bool(network.get("cross_attention_dim")) and "cross" in attention
+    middle = "cross" if words else "self" if network.get("add_attention", True) else "none"
+    channels = tuple(network["block_out_channels"])
+    width = heads if isinstance(heads, int) else None
+    if words:
+        width = None if isinstance(heads, int) else channels[0] // heads[0]
+    return {
+        "weights": str(source),
+        "channels": channels,
+        "layers": _first(network["layers_per_block"]),
+        "attention": attention,
+        "middle": middle,
+        "head_width": width,
+        "heads": heads if words and isinstance(heads, int) else None,
+        "groups": network["norm_num_groups"] or 1,
+        "dropout": network.get("dropout", 0.0),
+    }
+
+
+def square_size(network: Mapping[str, Any], source: Path) -> int:
+    """The side of a U-Net's input. UserError if it has none, or is no square."""
+    size = network["sample_size"]
+    sides = {size} if isinstance(size, int) else set(size or ())
+    if len(sides) != 1:
+        raise UserError(
+            f"{source}: sample_size is {size}; pictures here are squares of one size: set it in config.json"
+        )
+    return int(sides.pop())
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,80 @@
+"""Getting pretrained weights from a folder, the hub's cache or the hub; what cannot be had is said in one line.
+
+The loaders given read only safetensors and JSON, and never any code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from huggingface_hub import HfApi
+
+from t2i.core.errors import UserError
+
+T = TypeVar("T")
+PROBE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be had, and how errors speak of it. what: whose it is ("text encoder 'clip'"). setting: the key that
+    names it ("encoder.weights"). name, revision: a folder, or a name on the hub. folder: what a folder must hold."""
+
+    what: str
+    setting: str
+    name: str
+    revision: str
+    folder: str
+
+
+def obtained(wanted: Wanted, load: Callable[[str, bool], T]) -> T:
+    """What `load(source, offline)` returns for a folder, for the hub's local cache, or else for the hub itself.
+
+    Raises UserError if it cannot be had or is unsound, and what `load` raises as UserError.
+    """
+    folder = Path(wanted.name).expanduser()
+    if folder.is_dir():
+        return _sound(wanted, str(folder), load, offline=True)
+    if folder.is_absolute() or wanted.name.startswith((".", "~")) or wanted.name.count("/") > 1:
+        raise UserError(
+            f"{wanted.what}: {wanted.setting} = {wanted.name}: no such folder; give a hub name or {wanted.folder}"
+        )
+    try:
+        return load(wanted.name, True)
+    except UserError:
+        raise
+    except Exception:  # not in the cache, or not all of it: the libraries raise whatever their HTTP client raises
+        _probe(wanted)
+    return _sound(wanted, wanted.name, load, offline=False)
+
+
+def _probe(wanted: Wanted) -> None:
+    """Asks the hub for the name once: the loaders themselves would retry for minutes without a network."""
+    try:
+        HfApi().model_info(wanted.name, revision=wanted.revision, timeout=PROBE_SECONDS)
+    except Exception as error:
+        raise UserError(
+            f"{wanted.what}: '{wanted.name}' is neither a folder, nor in the hub's cache, nor to be had from the hub "
+            f"({_one_line(error)}); check the network (HF_HUB_OFFLINE, HF_ENDPOINT) and the name, "
+            f"or give --set {wanted.setting}=FOLDER, {wanted.folder}"
+        ) from None
+
+
+def _sound(wanted: Wanted, source: str, load: Callable[[str, bool], T], *, offline: bool) -> T:
+    try:
+        return load(source, offline)
+    except UserError:
+        raise
+    except Exception as error:  # damaged files: transformers and tokenizers raise anything, down to bare Exception
+        raise UserError(
+            f"{wanted.what}: {wanted.setting} = {source} cannot be loaded ({_one_line(error)}); it must be "
+            f"{wanted.folder}"
+        ) from None
+
+
+def _one_line(error: Exception) -> str:
+    first = str(error).partition("\n")[0].partition(". ")[0]
+    return f"{type(error).__name__}: {first[:160]}"

@@ -1,0 +1,52 @@
+"""Everything that is built in keeps its promises."""
+
+import pytest
+
+from t2i.core.registry import HOST, registry
+
+ours = [plugin for plugin in registry().plugins if plugin.origin.distribution == HOST]
+
+
+def names(kind):
+    return sorted(name for plugin in ours for name in plugin.names.get(kind, []))
+
+
+@pytest.mark.t2i(*names("models"), kind="models")
+def test_models(t2i_check):
+    t2i_check()
+
+
+@pytest.mark.t2i(*sorted(plugin.origin.plugin for plugin in ours), kind="plugins")
+def test_plugins(t2i_check):
+    t2i_check()
+
+
+@pytest.mark.t2i(*names("encoders"), kind="encoders")
+def test_encoders(t2i_check):
+    t2i_check()
+
+
+@pytest.mark.t2i(*names("datasets"), kind="datasets")
+def test_datasets(t2i_check):
+    t2i_check()
+
+
+@pytest.mark.t2i(*names("features"), kind="features")
+def test_features(t2i_check):
+    t2i_check()
+
+
+@pytest.mark.t2i(*names("metrics"), kind="metrics")
+def test_metrics(t2i_check):
+    t2i_check()
+
+
+@pytest.mark.t2i(*names("benchmarks"), kind="benchmarks")
+def test_benchmarks(t2i_check):
+    t2i_check()
+
+
+@pytest.mark.slow
+@pytest.mark.t2i(*names("samplers"), kind="samplers")
+def test_samplers(t2i_check):
+    t2i_check()
