@@ -26,8 +26,8 @@ def discriminator_loss(d: Discriminator, real: Tensor, fake: Tensor, sentence: T
     """(real_u + real)/2 + (fake_u + fake + wrong)/3. Wrong pairs are each picture with the next one's sentence, the
     last having none. Each kind goes through the network by itself: its batch norms see one kind at a time."""
     x, x_fake = d(real), d(fake)
-    right, wrong = d.conditional(x, sentence), d.conditional(x[:-1], sentence[1:])
-    made = d.conditional(x_fake, sentence)
+    right, made = d.conditional(x, sentence), d.conditional(x_fake, sentence)
+    wrong = d.conditional(x[:-1], sentence[1:])
     return discriminator_of_pairs_and_images(right, made, wrong, d.unconditional(x), d.unconditional(x_fake))
 
 

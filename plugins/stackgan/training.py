@@ -69,7 +69,8 @@ class GANTrainer(Trainer):
     def pairs(self, real: Tensor, fake: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of real, fake and wrong pairs, from features: wrong are the B - 1 neighbours, image i with text i + 1,
         without wrap-around."""
-        return self.matching(real, mean), self.matching(fake, mean), self.matching(real[:-1], mean[1:])
+        right, wrong = self.matching(real, mean), self.matching(real[:-1], mean[1:])  # in the authors' order
+        return right, self.matching(fake, mean), wrong
 
     def finish(self, batches: Callable[[], Batch]) -> None:
         """Measures the batch norms' statistics with the averaged weights: those at hand are of the last weights."""
