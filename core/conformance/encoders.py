@@ -35,12 +35,15 @@ class EncoderPart(Part):
 
     @cached_property
     def encoder(self) -> TextEncoder:
+        """In evaluation mode. One that has no weights here, and says so, is skipped."""
         torch.manual_seed(0)
         try:
             encoder: TextEncoder = resolve(self.spec.build)(self.chosen.config, None)
+            with torch.no_grad():
+                encoder.eval().encode(CAPTIONS[:1])
         except UserError as error:
             raise Skipped(str(error)) from None
-        return encoder.eval()
+        return encoder
 
     @torch.no_grad()
     def encode(self, captions: list[str]) -> TextFeatures:

@@ -20,7 +20,7 @@ STEPS = 50
 WATCHED = 5
 """Steps of a stage within which every trained parameter must have had a gradient."""
 
-COMPARED = 16
+COMPARED = 24
 """Batches whose losses are compared."""
 
 BATCH = 4
