@@ -40,29 +40,47 @@ class SentenceMap(nn.Module):
         return grid if self.coarse == self.size else F.interpolate(grid, size=self.size, mode="bilinear")
 
 
-class WordUNet(nn.Module):
-    """UNet2DConditionModel: `unet(x_t (B, C, h, w), t (B,), text) -> (B, C, h, w)`. unet: one that is there already."""
+class TextUNet(nn.Module):
+    """What both kinds share: the call, `unet(x_t (B, C, h, w), t (B,), text) -> (B, C, h, w)`, and the sentence's map at
+    the stem. The classes below take `given`, diffusers' network, where it is there already."""
 
-    def __init__(
-        self, config: UNetConfig, channels: int, size: int, text: TextShape, unet: UNet2DConditionModel | None = None
-    ) -> None:
+    def __init__(self, config: UNetConfig, size: int, text: TextShape) -> None:
         super().__init__()
         self.map = SentenceMap(text.sentence, config.text_map, size) if config.text_map else None
+
+    def stem(self, x_t: Tensor, text: TextFeatures) -> Tensor:
+        return x_t if self.map is None else torch.cat([x_t, self.map(text.sentence)], 1)
+
+
+def _settings(config: UNetConfig, channels: int, size: int) -> dict[str, Any]:
+    """What diffusers' two classes call by the same names."""
+    kinds = {"none": "", "self": "Attn", "cross": "CrossAttn"}
+    return {
+        "sample_size": size,
+        "in_channels": channels + config.text_map,
+        "out_channels": channels,
+        "down_block_types": tuple(f"{kinds[a]}DownBlock2D" for a in config.attention),
+        "up_block_types": tuple(f"{kinds[a]}UpBlock2D" for a in reversed(config.attention)),
+        "block_out_channels": config.channels,
+        "layers_per_block": config.layers,
+        "dropout": config.dropout,
+        "norm_num_groups": config.groups,
+        "resnet_time_scale_shift": "scale_shift" if config.sentence else "default",
+    }
+
+
+class WordUNet(TextUNet):
+    """UNet2DConditionModel, which attends to words."""
+
+    def __init__(
+        self, config: UNetConfig, channels: int, size: int, text: TextShape, given: UNet2DConditionModel | None = None
+    ) -> None:
+        super().__init__(config, size, text)
         self.sentence, self.context = config.sentence, config.context
-        kinds = {"none": "", "self": "Attn", "cross": "CrossAttn"}
-        self.unet: Any = unet or UNet2DConditionModel(
-            sample_size=size,
-            in_channels=channels + config.text_map,
-            out_channels=channels,
-            down_block_types=tuple(f"{kinds[a]}DownBlock2D" for a in config.attention),
-            up_block_types=tuple(f"{kinds[a]}UpBlock2D" for a in reversed(config.attention)),
-            block_out_channels=config.channels,
-            layers_per_block=config.layers,
-            dropout=config.dropout,
+        self.unet: Any = given or UNet2DConditionModel(
+            **_settings(config, channels, size),
             cross_attention_dim=text.words if config.context == "words" else text.sentence,
             attention_head_dim=_head_numbers(config),
-            norm_num_groups=config.groups,
-            resnet_time_scale_shift="scale_shift" if config.sentence else "default",
             class_embed_type="simple_projection" if config.sentence else None,
             projection_class_embeddings_input_dim=text.sentence if config.sentence else None,
         )
@@ -70,7 +88,7 @@ class WordUNet(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
         words = self.context == "words"
         output: Tensor = self.unet(
-            x_t if self.map is None else torch.cat([x_t, self.map(text.sentence)], 1),
+            self.stem(x_t, text),
             embedded(t),
             encoder_hidden_states=text.words if words else text.sentence[:, None],
             encoder_attention_mask=text.mask if words else None,
@@ -90,29 +108,18 @@ def _head_numbers(config: UNetConfig) -> tuple[int, ...]:
     return tuple(number(*level) for level in zip(config.attention, config.channels, strict=True))
 
 
-class PlainUNet(nn.Module):
+class PlainUNet(TextUNet):
     """UNet2DModel as the DDPM paper's code has it (and diffusers' folders of it), called in the same way."""
 
     def __init__(
-        self, config: UNetConfig, channels: int, size: int, text: TextShape, unet: UNet2DModel | None = None
+        self, config: UNetConfig, channels: int, size: int, text: TextShape, given: UNet2DModel | None = None
     ) -> None:
-        super().__init__()
-        self.map = SentenceMap(text.sentence, config.text_map, size) if config.text_map else None
+        super().__init__(config, size, text)
         self.sentence = nn.Linear(text.sentence, 4 * config.channels[0]) if config.sentence else None
-        kinds = {"none": "", "self": "Attn"}
-        self.unet: Any = unet or UNet2DModel(
-            sample_size=size,
-            in_channels=channels + config.text_map,
-            out_channels=channels,
-            down_block_types=tuple(f"{kinds[a]}DownBlock2D" for a in config.attention),
-            up_block_types=tuple(f"{kinds[a]}UpBlock2D" for a in reversed(config.attention)),
-            block_out_channels=config.channels,
-            layers_per_block=config.layers,
-            dropout=config.dropout,
+        self.unet: Any = given or UNet2DModel(
+            **_settings(config, channels, size),
             attention_head_dim=config.head_width,
-            norm_num_groups=config.groups,
             add_attention=config.middle == "self",
-            resnet_time_scale_shift="scale_shift" if config.sentence else "default",
             class_embed_type="identity" if config.sentence else None,
             flip_sin_to_cos=False,
             freq_shift=1,
@@ -122,7 +129,7 @@ class PlainUNet(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
         output: Tensor = self.unet(
-            x_t if self.map is None else torch.cat([x_t, self.map(text.sentence)], 1),
+            self.stem(x_t, text),
             embedded(t),
             class_labels=None if self.sentence is None else self.sentence(text.sentence),
             return_dict=False,
