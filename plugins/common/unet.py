@@ -41,8 +41,8 @@ class SentenceMap(nn.Module):
 
 
 class TextUNet(nn.Module):
-    """What both kinds share: the call, `unet(x_t (B, C, h, w), t (B,), text) -> (B, C, h, w)`, and the sentence's map at
-    the stem. The classes below take `given`, diffusers' network, where it is there already."""
+    """What both kinds share: the call, `unet(x_t (B, C, h, w), t (B,), text) -> (B, C, h, w)`, and the sentence's map
+    at the stem. The classes below take `given`, diffusers' network, where it is there already."""
 
     def __init__(self, config: UNetConfig, size: int, text: TextShape) -> None:
         super().__init__()
