@@ -5,6 +5,14 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+AUTHORS = (
+    (r"\.affine0\.", ".first."),
+    (r"\.affine1\.", ".second."),
+    (r"\.fc_(gamma|beta)\.linear1\.", r".\1.0."),
+    (r"\.fc_(gamma|beta)\.linear2\.", r".\1.2."),
+)
+"""From the names in the authors' weights, DF-GAN's and GALIP's alike, to ours: rules of `t2i.plugins.common.legacy`."""
+
 
 class Affine(nn.Module):
     """gamma(c) * x + beta(c), channel by channel (eq. 4 and 5 of the paper): x (B, C, H, W), c (B, `condition`).

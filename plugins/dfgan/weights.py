@@ -12,6 +12,7 @@ from torch import Tensor
 from t2i.core.model import Model, load_state
 from t2i.core.runs import RunConfig
 from t2i.plugins.common.damsm import authors_encoder, pickled_vocabulary
+from t2i.plugins.common.fusion import AUTHORS
 from t2i.plugins.common.legacy import renamed, without_prefix
 from t2i.plugins.common.official import TEXT_ENCODER, VOCABULARY, Part, recognised
 from t2i.plugins.dfgan.config import DFGANConfig
@@ -28,10 +29,7 @@ GENERATOR = (
     (r"^GBlocks\.(\d+)\.c(\d)\.", r"blocks.\1.conv\2."),
     (r"^GBlocks\.(\d+)\.c_sc\.", r"blocks.\1.shortcut."),
     (r"^GBlocks\.(\d+)\.fuse(\d)\.", r"blocks.\1.fuse\2."),
-    (r"\.affine0\.", ".first."),
-    (r"\.affine1\.", ".second."),
-    (r"\.fc_(gamma|beta)\.linear1\.", r".\1.0."),
-    (r"\.fc_(gamma|beta)\.linear2\.", r".\1.2."),
+    *AUTHORS,
     (r"^to_rgb\.1\.", "to_rgb."),
 )
 DISCRIMINATOR = (

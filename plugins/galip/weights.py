@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from t2i.core.errors import UserError
 from t2i.core.model import Model, build, load_state, owned_tensors
 from t2i.core.runs import RunConfig
+from t2i.plugins.common.fusion import AUTHORS
 from t2i.plugins.common.legacy import read_legacy, renamed, state_dict, without_prefix
 from t2i.plugins.galip.config import GALIPConfig
 from t2i.plugins.galip.networks import Discriminator, GALIPGenerator, QualityAssessor
@@ -20,14 +21,8 @@ CLIP = "clip.network.vision_model."
 HEAD = (CLIP + "post_layernorm.", "clip.network.visual_projection.")
 """What G never runs of CLIP, and the authors' G does not hold: the way from the last block to the embedding."""
 
-FUSION = [
-    (r"\.affine0\.", ".first."),
-    (r"\.affine1\.", ".second."),
-    (r"\.fc_(gamma|beta)\.linear1\.", r".\1.0."),
-    (r"\.fc_(gamma|beta)\.linear2\.", r".\1.2."),
-]
 GENERATOR = [
-    *FUSION,
+    *AUTHORS,
     (r"^fc_code\.", "start."),
     (r"^mapping\.FBlocks\.", "bridge."),
     (r"^mapping\.conv_fuse\.", "to_clip."),
