@@ -11,7 +11,7 @@ from pathlib import Path
 from t2i.core.conformance.catalogue import Check
 from t2i.core.conformance.outcome import Failed, Outcome, Skipped, State
 from t2i.core.conformance.workshop import Workshop
-from t2i.core.errors import UserError
+from t2i.core.errors import Interrupted, UserError
 from t2i.core.logging import debugging, printable
 from t2i.core.specs import resolve
 
@@ -40,7 +40,7 @@ def _attempt(function: object, subject: object) -> tuple[State, str]:
     assert callable(function)
     try:
         function(subject)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):  # the engine makes of a signal an Interrupted
         raise
     except Skipped as error:
         return "skipped", str(error)

@@ -1,5 +1,7 @@
 """A fault in a model, and the check that finds it: the toy model of the tests, with one thing wrong at a time."""
 
+import os
+import signal
 import sys
 
 import pytest
@@ -7,7 +9,7 @@ import torch
 
 from t2i.core.conformance.catalogue import find, of_kind
 from t2i.core.conformance.runner import run_checks
-from t2i.core.errors import UserError
+from t2i.core.errors import Interrupted, UserError
 from t2i.core.registry import registry
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -167,6 +169,19 @@ def test_a_model_that_does_not_train_says_so_once(failed, parts):
     assert failed("trains", "gradients", "resumes", "saves") == {
         "trains": "RuntimeError in test_faults.py:" + failed("trains")["trains"].partition(".py:")[2]
     }
+
+
+def test_a_signal_ends_the_checks(failed, parts):
+    from t2i.core.trainer import Stage
+
+    class Stopped(parts.Trainer):
+        def step(self, batch, engine):
+            os.kill(os.getpid(), signal.SIGINT)
+            return super().step(batch, engine)
+
+    parts.stages = lambda config, encoder: [Stage("only", 1.0, lambda g, e: Stopped(config, g, e))]
+    with pytest.raises(Interrupted, match="stopped by SIGINT at step 1"):
+        failed("trains", "gradients")
 
 
 def test_what_is_found_by_a_name(tmp_path):
