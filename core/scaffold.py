@@ -1,4 +1,4 @@
-"""A plugin package to begin with: the files in `template/`, their placeholders filled in."""
+"""A plugin package to begin with: the files in `new-plugin/`, their placeholders filled in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from t2i.core.errors import UserError
 from t2i.core.registry import HOST, registry
 
-TEMPLATE = Path(__file__).parent / "template"
+TEMPLATE = Path(__file__).parent / "new-plugin"
 """Plain text: `{{name}}`, `{{package}}` and `{{class}}` are replaced, `.txt` is dropped from the names of files."""
 
 RENAMED = {"package": "{{package}}", "test_package.py": "test_{{package}}.py", "gitignore": ".gitignore"}
