@@ -17,13 +17,15 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 class WordsConfig(Config):
     """Settings.
 
-    width: of embeddings, word and sentence vectors. layers, heads: of the transformer. max_words: longer captions are
-    cut. vocabulary_size: words kept, the most frequent first. vocabulary: filled from the data set before training.
+    width: of embeddings, word and sentence vectors. layers, heads: of the transformer. positions: standard deviation of
+    the first vectors of the places in a caption, those of words having 0.5. max_words: longer captions are cut.
+    vocabulary_size: words kept, the most frequent first. vocabulary: filled from the data set before training.
     """
 
     width: int = Field(128, ge=8)
     layers: int = Field(2, ge=1)
     heads: int = Field(4, ge=1)
+    positions: float = Field(0.02, ge=0)
     max_words: int = Field(48, ge=1)
     vocabulary_size: int = Field(10_000, ge=1)
     vocabulary: tuple[str, ...] = ()

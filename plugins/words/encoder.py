@@ -25,7 +25,7 @@ class WordsEncoder(TextEncoder):
         self.shape = TextShape(config.width, config.width)
         self._index = {word: len(SPECIAL) + i for i, word in enumerate(config.vocabulary)}
         self.embedding = nn.Embedding(len(SPECIAL) + len(config.vocabulary), config.width, padding_idx=PAD)
-        self.position = nn.Parameter(torch.randn(config.max_words + 1, config.width) * 0.02)
+        self.position = nn.Parameter(torch.randn(config.max_words + 1, config.width) * config.positions)
         layer = nn.TransformerEncoderLayer(
             config.width, config.heads, 4 * config.width, dropout=0.0, activation="gelu", batch_first=True,
             norm_first=True,
