@@ -193,7 +193,11 @@ def snapshot(hub: HubFiles) -> Path | None:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(hub.repository, revision=hub.revision, local_files_only=True))
+        folder = Path(
+            snapshot_download(
+                hub.repository, revision=hub.revision, allow_patterns=list(hub.patterns), local_files_only=True
+            )
+        )
     except Exception:  # not there, or nothing that could be read
         return None
     return folder if _has_weights(folder) else None

@@ -285,8 +285,9 @@ def _begin(remote: Remote, part: _Part, response: Any) -> int | None:
 
 
 def _validator(headers: Any) -> str | None:
-    etag = headers.get("ETag")
-    return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
+    etag: str | None = headers.get("ETag")
+    changed: str | None = headers.get("Last-Modified")
+    return etag if etag and not etag.startswith("W/") else changed
 
 
 def _asked(remote: Remote, part: _Part) -> Any:

@@ -61,7 +61,7 @@ def _probe(wanted: Wanted) -> None:
         HfApi().model_info(wanted.name, revision=wanted.revision, timeout=PROBE_SECONDS)
     except Exception as error:
         download = hub_download(wanted.name)
-        fetch = f"or where there is one, 't2i fetch {download}', " if download else ""
+        fetch = f"run 't2i fetch {download}' where there is one, " if download else ""
         raise UserError(
             f"{wanted.what}: '{wanted.name}' is neither a folder, nor in the hub's cache, nor to be had from the hub "
             f"({_one_line(error)}); check the network (HF_HUB_OFFLINE, HF_ENDPOINT) and the name, {fetch}"
