@@ -1,5 +1,5 @@
 """Text-conditional U-Nets, diffusers', with three ways in for the text: words by cross-attention, the sentence with the
-time embedding, the sentence as a spatial map."""
+time embedding, sentence and words as a spatial map."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,19 +38,49 @@ class SentenceMap(nn.Module):
 
     def forward(self, sentence: Tensor) -> Tensor:
         grid = self.linear(sentence).view(-1, self.channels, self.coarse, self.coarse)
-        return grid if self.coarse == self.size else F.interpolate(grid, size=self.size, mode="bilinear")
+        return _enlarged(grid, self.size)
+
+
+class WordMap(nn.Module):
+    """words (B, L, D) -> (B, C, h, w): each place of a coarse grid asks the words with queries of its own. A sentence's
+    vector says that there is something red, something blue, a circle and a square; a word that has looked at its
+    neighbours says that it is the red circle on the left, and only the places on the left need listen to it."""
+
+    def __init__(self, words: int, channels: int, size: int, heads: int) -> None:
+        super().__init__()
+        self.size, self.heads = size, heads
+        self.coarse = min(MAP_SIZE, size)
+        self.queries = nn.Parameter(torch.randn(heads, self.coarse**2, words // heads))
+        self.keys_values = nn.Linear(words, 2 * words)
+        self.out = nn.Linear(words, channels)
+
+    def forward(self, text: TextFeatures) -> Tensor:
+        k, v = rearrange(self.keys_values(text.words), "b l (two h d) -> two b h l d", two=2, h=self.heads)
+        q = self.queries.expand(len(k), -1, -1, -1)
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=text.mask[:, None, None])
+        grid = self.out(rearrange(seen, "b h (y x) d -> b y x (h d)", y=self.coarse)).movedim(-1, 1)
+        return _enlarged(grid, self.size)
+
+
+def _enlarged(grid: Tensor, size: int) -> Tensor:
+    return grid if grid.shape[-1] == size else F.interpolate(grid, size=size, mode="bilinear")
 
 
 class TextUNet(nn.Module):
-    """What both kinds share: the call, `unet(x_t (B, C, h, w), t (B,), text) -> (B, C, h, w)`, and the sentence's map
-    at the stem. The classes below take `given`, diffusers' network, where it is there already."""
+    """What both kinds share: the call, `unet(x_t (B, C, h, w), t (B,), text) -> (B, C, h, w)`, and the text's map at
+    the stem. The classes below take `given`, diffusers' network, where it is there already."""
 
     def __init__(self, config: UNetConfig, size: int, text: TextShape) -> None:
         super().__init__()
         self.map = SentenceMap(text.sentence, config.text_map, size) if config.text_map else None
+        heads = config.map_heads
+        self.word_map = WordMap(text.words, config.text_map, size, heads) if heads else None
 
     def stem(self, x_t: Tensor, text: TextFeatures) -> Tensor:
-        return x_t if self.map is None else torch.cat([x_t, self.map(text.sentence)], 1)
+        if self.map is None:
+            return x_t
+        grid = self.map(text.sentence)
+        return torch.cat([x_t, grid if self.word_map is None else grid + self.word_map(text)], 1)
 
 
 def _settings(config: UNetConfig, channels: int, size: int) -> dict[str, Any]:
