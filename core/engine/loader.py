@@ -119,7 +119,7 @@ def _stacked(values: Sequence[Any]) -> torch.Tensor | tuple[Any, ...]:
 
 def batch_visits(dataset: Dataset, seed: int, rows: Rows, first: int) -> Iterator[list[Visit]]:
     """This process's visits, micro-batch by micro-batch, after the `first` images that training has seen."""
-    stream = visits(len(dataset), dataset.endless, seed, first)
+    stream = visits(dataset, seed, first)
     while True:
         whole = list(islice(stream, rows.total))
         for part in range(rows.parts):

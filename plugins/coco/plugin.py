@@ -1,7 +1,8 @@
 """What `coco` registers."""
 
 from t2i.core.hooks import hookimpl
-from t2i.core.specs import DatasetSpec
+from t2i.core.specs import DatasetSpec, DownloadSpec
+from t2i.plugins.coco.downloads import COCO
 
 
 @hookimpl
@@ -15,3 +16,8 @@ def t2i_datasets() -> list[DatasetSpec]:
             splits=("train", "val"),
         )
     ]
+
+
+@hookimpl
+def t2i_downloads() -> list[DownloadSpec]:
+    return [COCO]
