@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from t2i.benchmarks.features import Extractors
+from t2i.benchmarks.features import Extractors, rebatched
 from t2i.benchmarks.results import VARIETY, Column, SetScores
 from t2i.core.registry import registry
 from t2i.core.runs import chosen
@@ -24,9 +24,13 @@ class Scorer:
         self.benchmark = benchmark
         self.measures = {measure.name: measure for measure in benchmark.measures}
         self.prototypes = {name: build_metric(measure) for name, measure in self.measures.items()}
-        names = [metric.features for metric in self.prototypes.values() if metric.features]
-        self.extractors = Extractors(names, device, benchmark.features)
-        self.reference: dict[str, Tensor] = {}
+        read = [metric for metric in self.prototypes.values() if metric.features]
+        self.extractors = Extractors(
+            [str(metric.features) for metric in read], device, benchmark.features,
+            compared=[str(metric.features) for metric in read if metric.reference],
+        )  # fmt: skip
+        self.reference: Mapping[str, Tensor] = {}
+        self._informed: dict[str, Metric] = {}
 
     def metrics(self, prompts: PromptSet | None, captioned_only: bool = False) -> dict[str, Metric]:
         """Fresh metrics for the pictures of a prompt set, or (None) for many pictures of a few captions."""
@@ -39,20 +43,29 @@ class Scorer:
             return metric.scope == "every" or (metric.scope == "headline" and prompts.headline)
 
         names = [name for name, metric in self.prototypes.items() if wanted(metric)]
-        return {name: self._with_reference(build_metric(self.measures[name])) for name in names}
+        return {name: self._with_reference(name, build_metric(self.measures[name])) for name in names}
 
-    def _with_reference(self, metric: Metric) -> Metric:
+    def _with_reference(self, name: str, metric: Metric) -> Metric:
+        """The metric, told of the real pictures. The first of each measure is kept, for the later ones to share what it
+        makes of them."""
         if metric.reference and metric.features:
-            for features in torch.split(self.reference[metric.features], 1024):
-                metric.update_reference(features)
+            first = self._informed.setdefault(name, metric)
+            if first is metric or not metric.share_reference(first):
+                for features in torch.split(self.reference[metric.features], 1024):
+                    metric.update_reference(features)
         return metric
 
     def score(self, metrics: dict[str, Metric], stream: Iterable[Pictures]) -> tuple[SetScores, dict[str, Intervals]]:
-        """Scores and intervals by measure. Pictures are dropped as soon as their features are taken."""
+        """Scores and intervals by measure. Pictures are dropped as soon as their features are taken, always so many at
+        once, whatever batches they were drawn in."""
         needed = {metric.features for metric in metrics.values() if metric.features}
-        for pictures in stream:
-            if needed:
-                pictures = replace(pictures, features=self.extractors(pictures.images, needed))
+        said = {metric.features for metric in metrics.values() if metric.features and metric.text}
+        for pictures in rebatched(stream):
+            pictures = replace(
+                pictures,
+                features=self.extractors(pictures.images, needed),
+                text_features=self.extractors.of_text(pictures.captions, said),
+            )
             for metric in metrics.values():
                 metric.update(pictures)
         scores = {name: metric.compute() for name, metric in metrics.items()}
@@ -61,6 +74,17 @@ class Scorer:
     def protocol(self) -> dict[str, Any]:
         """What each measure's scores depend on beside the pictures."""
         return {name: self._describe(name, metric) for name, metric in self.prototypes.items()}
+
+    def own_judges(self, named: Iterable[str]) -> list[tuple[str, str]]:
+        """(measure, network) for each network that a measure looks through and that one of the texts `named`, from a
+        model's settings, means: a score given by a network that the model was trained against says little."""
+        texts = sorted(set(named))
+        found = []
+        for name, metric in self.prototypes.items():
+            published = [network for network in metric.networks if network in texts]
+            found += [(name, network) for network in published]
+            found += [(name, text) for text in self.extractors.meant(metric.features, texts) if text not in published]
+        return found
 
     def _describe(self, name: str, metric: Metric) -> dict[str, Any]:
         settings = chosen(registry().metrics, self.measures[name].metric, self.measures[name].settings, "metric")
