@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from t2i.benchmarks.features import BATCH, Extractors, batches
+from t2i.benchmarks.features import Extractors, batches
 from t2i.benchmarks.scorer import build_metric
 from t2i.core.errors import UserError
 from t2i.core.scoring import Intervals, Measure, Pictures, Scores
@@ -28,24 +28,24 @@ KINDS = (".png", ".jpg", ".jpeg")
 
 def score_folders(
     folder: Path, reference: Path, measures: Sequence[Measure] = MEASURES, *, captions: Sequence[str] = (),
-    features: Mapping[str, Mapping[str, Any]] | None = None, device: torch.device | str = "cpu", batch: int = BATCH,
+    features: Mapping[str, Mapping[str, Any]] | None = None, device: torch.device | str = "cpu",
 ) -> tuple[dict[str, Scores], dict[str, Intervals]]:  # fmt: skip
     """Scores and 95 % intervals, by measure, of the pictures in a folder against those in another.
 
     measures: of scope "every" or "headline" (default: those of torch-fidelity's command, to whose numbers they are
     equal). captions: of the pictures in the order of their names, for measures that read them.
-    features: settings of extractors, by registry name ({"inception": {"weights": "FILE"}}). batch: pictures at once.
+    features: settings of extractors, by registry name ({"inception": {"weights": "FILE"}}).
     Raises UserError for anything that is missing, unknown or unreadable.
     """
     metrics = {measure.name: build_metric(measure) for measure in measures}
     read = [metric for metric in metrics.values() if metric.features]
     extractors = Extractors([str(metric.features) for metric in read], device, features)
     compared = [metric for metric in read if metric.reference]
-    for _, images in _images(reference, batch):
+    for _, images in _images(reference):
         found = extractors(images, {str(metric.features) for metric in compared})
         for metric in compared:
             metric.update_reference(found[str(metric.features)])
-    for rows, images in _images(folder, batch):
+    for rows, images in _images(folder):
         said = tuple(captions[row] if row < len(captions) else "" for row in rows)
         names = {str(metric.features) for metric in read}
         texts = extractors.of_text(said, {str(metric.features) for metric in read if metric.text})
@@ -56,12 +56,12 @@ def score_folders(
     return scores, {name: metric.intervals() for name, metric in metrics.items()}
 
 
-def _images(folder: Path, batch: int) -> Iterator[tuple[list[int], np.ndarray]]:
+def _images(folder: Path) -> Iterator[tuple[list[int], np.ndarray]]:
     """The pictures of a folder in the order of their names: their numbers, and uint8 (B, H, W, 3)."""
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in KINDS)
     if not paths:
         raise UserError(f"{folder}: there are no pictures in it ({', '.join(KINDS)})")
-    for held in batches(enumerate(paths), batch):
+    for held in batches(enumerate(paths)):
         images = [_image(path) for _, path in held]
         odd = next(
             (path for (_, path), image in zip(held, images, strict=True) if image.shape != images[0].shape), None

@@ -32,8 +32,8 @@ class Scorer:
         self.reference: Mapping[str, Tensor] = {}
         self._informed: dict[str, Metric] = {}
 
-    def metrics(self, prompts: PromptSet | None, captioned_only: bool = False) -> dict[str, Metric]:
-        """Fresh metrics for the pictures of a prompt set, or (None) for many pictures of a few captions."""
+    def names(self, prompts: PromptSet | None, captioned_only: bool = False) -> list[str]:
+        """The measures for the pictures of a prompt set, or (None) for many pictures of a few captions."""
 
         def wanted(metric: Metric) -> bool:
             if captioned_only and not metric.captioned:
@@ -42,7 +42,11 @@ class Scorer:
                 return metric.scope == "variety"
             return metric.scope == "every" or (metric.scope == "headline" and prompts.headline)
 
-        names = [name for name, metric in self.prototypes.items() if wanted(metric)]
+        return [name for name, metric in self.prototypes.items() if wanted(metric)]
+
+    def metrics(self, prompts: PromptSet | None, captioned_only: bool = False) -> dict[str, Metric]:
+        """Fresh metrics for them."""
+        names = self.names(prompts, captioned_only)
         return {name: self._with_reference(name, build_metric(self.measures[name])) for name in names}
 
     def _with_reference(self, name: str, metric: Metric) -> Metric:
@@ -55,17 +59,25 @@ class Scorer:
                     metric.update_reference(features)
         return metric
 
+    def look(self, pictures: Pictures, names: Iterable[str]) -> Pictures:
+        """A batch with the features that these measures read."""
+        read = [metric for name in names if (metric := self.prototypes[name]).features]
+        return replace(
+            pictures,
+            features=self.extractors(pictures.images, {str(metric.features) for metric in read}),
+            text_features=self.extractors.of_text(
+                pictures.captions, {str(metric.features) for metric in read if metric.text}
+            ),
+        )
+
     def score(self, metrics: dict[str, Metric], stream: Iterable[Pictures]) -> tuple[SetScores, dict[str, Intervals]]:
         """Scores and intervals by measure. Pictures are dropped as soon as their features are taken, always so many at
         once, whatever batches they were drawn in."""
-        needed = {metric.features for metric in metrics.values() if metric.features}
-        said = {metric.features for metric in metrics.values() if metric.features and metric.text}
-        for pictures in rebatched(stream):
-            pictures = replace(
-                pictures,
-                features=self.extractors(pictures.images, needed),
-                text_features=self.extractors.of_text(pictures.captions, said),
-            )
+        return self.judge(metrics, (self.look(pictures, metrics) for pictures in rebatched(stream)))
+
+    def judge(self, metrics: dict[str, Metric], stream: Iterable[Pictures]) -> tuple[SetScores, dict[str, Intervals]]:
+        """The same of pictures whose features have been taken."""
+        for pictures in stream:
             for metric in metrics.values():
                 metric.update(pictures)
         scores = {name: metric.compute() for name, metric in metrics.items()}

@@ -30,7 +30,7 @@ class ClipScore(Metric):
     text = True
 
     def __init__(self, config: ClipScoreConfig) -> None:
-        self.features = config.features
+        self.features: str = config.features
         self._each: list[Tensor] = []
         self._groups: list[int] = []
         self._mean = 0.0

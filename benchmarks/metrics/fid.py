@@ -61,7 +61,7 @@ class Moments:
 def moments(features: Tensor) -> Moments:
     """Those of features (N, D), taken in blocks that depend on nothing but N."""
     found = Moments()
-    for block in features.split(BLOCK):
+    for block in torch.split(features, BLOCK):
         found.add(block)
     return found
 
@@ -90,9 +90,10 @@ class Reference:
         count, dim = self.features.shape
         if count <= dim:
             centred = self.features.double().numpy() - self.moments.mean
-            return centred.T / math.sqrt(count - 1)
+            return np.asarray(centred.T / math.sqrt(count - 1))
         values, vectors = np.linalg.eigh(self.moments.covariance)
-        return (vectors * np.sqrt(values.clip(0))) @ vectors.T
+        root: np.ndarray = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+        return root
 
 
 class Fid(TwoSets):
@@ -154,7 +155,8 @@ def influence(x: Tensor, ours: Moments, real: Reference) -> np.ndarray:
     kept = values > values[-1] * len(values) * np.finfo(float).eps
     along = y @ (F @ vectors[:, kept])
     linear = 2 * y @ (ours.mean - real.moments.mean)
-    return linear + (y * y).sum(1) - (along**2 / np.sqrt(values[kept])).sum(1)
+    found: np.ndarray = linear + (y * y).sum(1) - (along**2 / np.sqrt(values[kept])).sum(1)
+    return found
 
 
 def build(config: FidConfig) -> Fid:

@@ -55,7 +55,7 @@ class RPrecision(Collected):
         need("r-precision", len(number), 2, "captions that differ")
         said = F.normalize(torch.stack([self._said[caption] for caption in number]), dim=1)
         own = torch.tensor([number[caption] for caption in captions])
-        rows = torch.arange(len(own)).split(CHUNK)
+        rows = torch.split(torch.arange(len(own)), CHUNK)
         self._right = torch.cat([_right(seen[r], said, own[r], self._others(own, r, len(number))) for r in rows])
         return {"r_precision": 100 * float(self._right.mean())}
 

@@ -115,9 +115,9 @@ def _load(title: str, config: ClipConfig) -> Any:
             source, revision=config.revision, local_files_only=offline, use_safetensors=True, output_loading_info=True,
             variant=variant_of(folder, "model") if folder.is_dir() else None,
         )  # fmt: skip
-        missing = sorted(loaded[1]["missing_keys"])
-        if missing:
-            raise UserError(f"{what}: {source} holds no whole CLIP: {missing[0]} is missing")
+        bad = sorted(map(str, (*loaded[1]["missing_keys"], *loaded[1]["mismatched_keys"])))
+        if bad:
+            raise UserError(f"{what}: {source} holds no whole CLIP: {bad[0]} is missing, or of another shape")
         return loaded[0].float()
 
     remedy = f"'t2i fetch {title}', or set its weights to {FOLDER}"

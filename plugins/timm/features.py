@@ -8,14 +8,13 @@ from typing import Any
 import timm
 import torch
 from huggingface_hub import hf_hub_download
-from timm.data import resolve_model_data_config
 from torch import Tensor
 
 from t2i.core.errors import UserError, nearest
 from t2i.core.files import load_tensors
 from t2i.core.scoring import FeatureExtractor
 from t2i.plugins.common.features import resized, weights_hash
-from t2i.plugins.common.pretrained import Wanted, fetched_or, obtained
+from t2i.plugins.common.pretrained import Wanted, obtained
 from t2i.plugins.timm.config import Dinov2Config, TimmConfig
 
 FILE = "model.safetensors"
@@ -36,7 +35,8 @@ class TimmFeatures(FeatureExtractor):
         super().__init__()
         state = _state(config, title, source)
         self.network: Any = _network(config, title, state)
-        wants = resolve_model_data_config(self.network)
+        described: Any = timm.data
+        wants = described.resolve_model_data_config(self.network)
         side = config.image_size
         self.size: tuple[int, int] = (side, side) if side else tuple(wants["input_size"][-2:])
         self.mode: Any = MODES.get(wants["interpolation"], "bicubic")
@@ -65,7 +65,9 @@ def _state(config: TimmConfig, title: str, source: str) -> dict[str, Tensor]:
         path = hf_hub_download(source, FILE, revision=config.revision, local_files_only=offline)
         return load_tensors(Path(path), what)
 
-    remedy = f"'t2i fetch {title}', or set its weights to a .safetensors file or {FOLDER}"
+    remedy = f"set its weights to a .safetensors file or {FOLDER}"
+    if config == Dinov2Config():
+        remedy = f"'t2i fetch {title}', or {remedy}"
     return obtained(Wanted(what, "weights", source, config.revision, FOLDER, remedy), load)
 
 
@@ -105,6 +107,4 @@ def build(config: TimmConfig) -> TimmFeatures:
 
 def dinov2(config: Dinov2Config) -> TimmFeatures:
     """The feature extractor "dinov2"."""
-    source = _source(config, "dinov2")
-    whole = config.model == Dinov2Config().model and config.weights is None
-    return TimmFeatures(config, "dinov2", fetched_or("dinov2", source) if whole else source)
+    return TimmFeatures(config, "dinov2", _source(config, "dinov2"))
