@@ -45,8 +45,9 @@ def score_folders(
         found = extractors(images, {str(metric.features) for metric in compared})
         for metric in compared:
             metric.update_reference(found[str(metric.features)])
+    words = _captions(folder, captions)
     for rows, images in _images(folder):
-        said = tuple(captions[row] if row < len(captions) else "" for row in rows)
+        said = tuple(words[row] for row in rows)
         names = {str(metric.features) for metric in read}
         texts = extractors.of_text(said, {str(metric.features) for metric in read if metric.text})
         pictures = Pictures(images, said, tuple(rows), extractors(images, names), texts)
@@ -56,12 +57,24 @@ def score_folders(
     return scores, {name: metric.intervals() for name, metric in metrics.items()}
 
 
-def _images(folder: Path) -> Iterator[tuple[list[int], np.ndarray]]:
-    """The pictures of a folder in the order of their names: their numbers, and uint8 (B, H, W, 3)."""
+def _paths(folder: Path) -> list[Path]:
+    """In the order of their names, as torch-fidelity takes them."""
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in KINDS)
     if not paths:
         raise UserError(f"{folder}: there are no pictures in it ({', '.join(KINDS)})")
-    for held in batches(enumerate(paths)):
+    return paths
+
+
+def _captions(folder: Path, captions: Sequence[str]) -> Sequence[str]:
+    count = len(_paths(folder))
+    if captions and len(captions) != count:
+        raise UserError(f"captions: there are {len(captions)}, of {count} pictures in {folder}; give one of each")
+    return captions or [""] * count
+
+
+def _images(folder: Path) -> Iterator[tuple[list[int], np.ndarray]]:
+    """The pictures of a folder in the order of their names: their numbers, and uint8 (B, H, W, 3)."""
+    for held in batches(enumerate(_paths(folder))):
         images = [_image(path) for _, path in held]
         odd = next(
             (path for (_, path), image in zip(held, images, strict=True) if image.shape != images[0].shape), None

@@ -1,14 +1,16 @@
 """`inception` and `vgg16`: torch-fidelity's own networks, so that scores agree with its command.
 
 Its classes read their weights by pickle. So the file is first read as plain tensors, by the reader that runs nothing,
-and what reaches the class are the very bytes that passed.
+and PyTorch is told to do no more than that when the class reads it again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +28,7 @@ from t2i.core.scoring import FeatureExtractor
 from t2i.plugins.common.legacy import read_legacy, state_dict
 from t2i.plugins.fidelity.config import FidelityConfig
 
+FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 POOL, CLASSES = 2048, 1008  # TensorFlow's graph of 2015 has 1008 logits, of which 1000 mean something
 
 
@@ -65,9 +68,10 @@ class FidelityFeatures(FeatureExtractor):
         self.name, self.weights_sha256 = published.name, hashlib.sha256(weights).hexdigest()
         self.dim, self.layers = sum(published.parts.values()), published.layers
         try:
-            self.network: Any = published.network(
-                published.name, list(published.parts), feature_extractor_weights_path=io.BytesIO(weights)
-            )
+            with plain_weights():
+                self.network: Any = published.network(
+                    published.name, list(published.parts), feature_extractor_weights_path=io.BytesIO(weights)
+                )
         except Exception as error:  # load_state_dict: other names or shapes
             raise _unfit(published, path, str(error).strip().partition("\n")[2].strip()[:120]) from None
 
@@ -87,9 +91,20 @@ def _checked(published: Published, path: Path) -> bytes:
     if weights[8:9] == b"{":
         raise _unfit(published, path, "safetensors, which torch-fidelity does not read")
     state_dict(read_legacy(path), str(path))
-    if path.stat().st_size != len(weights):
-        raise _unfit(published, path, "it is being written")
     return weights
+
+
+@contextmanager
+def plain_weights() -> Iterator[None]:
+    """While it lasts, torch.load reads nothing but tensors, whatever its caller asks for."""
+    before = os.environ.get(FORCE)
+    os.environ[FORCE] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(FORCE)
+        if before is not None:
+            os.environ[FORCE] = before
 
 
 def _unfit(published: Published, path: Path, why: str) -> UserError:

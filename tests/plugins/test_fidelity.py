@@ -1,6 +1,7 @@
 """`inception` and `vgg16` are torch-fidelity's own networks, and their weights are read without running anything."""
 
 import hashlib
+import os
 import pickle
 
 import numpy as np
@@ -16,6 +17,7 @@ from t2i.core.conformance.subject import Part
 from t2i.core.errors import UserError
 from t2i.core.registry import registry
 from t2i.core.specs import resolve
+from t2i.plugins.fidelity.features import FORCE, plain_weights
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 
@@ -87,6 +89,13 @@ def test_nothing_in_a_file_of_weights_is_run(tmp_path):
     path.write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(UserError, match="neither safetensors nor plain tensors"):
         build("inception", weights=str(path))
+
+
+def test_torchs_loader_reads_plain_tensors_only_while_torch_fidelity_loads(tmp_path):
+    torch.save({"bomb": Bomb()}, tmp_path / FILE)
+    with plain_weights(), pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / FILE, weights_only=False)
+    assert FORCE not in os.environ
 
 
 def test_other_files_are_refused_in_one_line(tmp_path):
