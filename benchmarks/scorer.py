@@ -28,8 +28,8 @@ class Scorer:
         self.extractors = Extractors(names, device, benchmark.features)
         self.reference: dict[str, Tensor] = {}
 
-    def metrics(self, prompts: PromptSet | None, captioned_only: bool = False) -> dict[str, Metric]:
-        """Fresh metrics for the pictures of a prompt set, or (None) for many pictures of a few captions."""
+    def names(self, prompts: PromptSet | None, captioned_only: bool = False) -> list[str]:
+        """The measures for the pictures of a prompt set, or (None) for many pictures of a few captions."""
 
         def wanted(metric: Metric) -> bool:
             if captioned_only and not metric.captioned:
@@ -38,7 +38,11 @@ class Scorer:
                 return metric.scope == "variety"
             return metric.scope == "every" or (metric.scope == "headline" and prompts.headline)
 
-        names = [name for name, metric in self.prototypes.items() if wanted(metric)]
+        return [name for name, metric in self.prototypes.items() if wanted(metric)]
+
+    def metrics(self, prompts: PromptSet | None, captioned_only: bool = False) -> dict[str, Metric]:
+        """Fresh metrics for them."""
+        names = self.names(prompts, captioned_only)
         return {name: self._with_reference(build_metric(self.measures[name])) for name in names}
 
     def _with_reference(self, metric: Metric) -> Metric:
@@ -47,12 +51,18 @@ class Scorer:
                 metric.update_reference(features)
         return metric
 
+    def look(self, pictures: Pictures, names: Iterable[str]) -> Pictures:
+        """A batch with the features that these measures read."""
+        needed = {features for name in names if (features := self.prototypes[name].features)}
+        return replace(pictures, features=self.extractors(pictures.images, needed)) if needed else pictures
+
     def score(self, metrics: dict[str, Metric], stream: Iterable[Pictures]) -> tuple[SetScores, dict[str, Intervals]]:
         """Scores and intervals by measure. Pictures are dropped as soon as their features are taken."""
-        needed = {metric.features for metric in metrics.values() if metric.features}
+        return self.judge(metrics, (self.look(pictures, metrics) for pictures in stream))
+
+    def judge(self, metrics: dict[str, Metric], stream: Iterable[Pictures]) -> tuple[SetScores, dict[str, Intervals]]:
+        """The same of pictures whose features have been taken."""
         for pictures in stream:
-            if needed:
-                pictures = replace(pictures, features=self.extractors(pictures.images, needed))
             for metric in metrics.values():
                 metric.update(pictures)
         scores = {name: metric.compute() for name, metric in metrics.items()}

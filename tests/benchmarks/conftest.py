@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from t2i.benchmarks import runner
+from t2i.benchmarks import trained
 from t2i.benchmarks.reporting import Silent
 from t2i.core.config import Config, DataConfig
 from t2i.core.data import Dataset, Example
@@ -216,7 +216,7 @@ def finished(out, config, seed=None):
 @pytest.fixture
 def engine(monkeypatch):
     fake = FakeEngine()
-    monkeypatch.setattr(runner, "engine", SimpleNamespace(train=fake.train, resume=fake.resume))
+    monkeypatch.setattr(trained, "engine", SimpleNamespace(train=fake.train, resume=fake.resume))
     return fake
 
 

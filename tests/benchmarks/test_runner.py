@@ -142,7 +142,12 @@ def test_the_protocol_says_what_scores_depend_on(tmp_path, engine, words):
         "name": "random-cnn", "weights_sha256": "0" * 64, "dim": 12, "layer": "rest"
     }  # fmt: skip
     assert protocol["measures"]["kid"]["settings"] == {"features": "random", "subset_size": 8, "subsets": 5}
-    assert protocol["reference"] == {"split": "val", "count": 30, "fingerprint": "squares-val-8"}
+    assert protocol["reference"] == {
+        "split": "val",
+        "count": 30,
+        "pictures": "the first pictures of split 'val'",
+        "fingerprint": "squares-val-8",
+    }
     assert protocol["real_images"] == "other pictures of the same captions"
 
 
