@@ -75,8 +75,8 @@ def _has_variants(data: Dataset) -> bool:
 def caption_set(benchmark: Benchmark, prompts: PromptSet, folder: str | None) -> CaptionSet:
     """Reads the captions. UserError if the split is too short."""
     whole, data = _opened(benchmark, prompts, prompts.split, folder)
-    counted = isinstance(benchmark.reference, int) and prompts.headline
-    needed = max(prompts.count, benchmark.reference if counted else 0)  # type: ignore[type-var]
+    fixed = benchmark.reference if isinstance(benchmark.reference, int) and prompts.headline else 0
+    needed = max(prompts.count, fixed)
     if not data.endless and len(data) < needed:
         raise UserError(
             f"benchmark '{benchmark.name}' needs {needed} examples of '{benchmark.dataset}', split '{prompts.split}', "
