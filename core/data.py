@@ -9,16 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from t2i.core.errors import T2IError
 from t2i.core.noise import random_stream
-
-
-class BrokenExample(T2IError):
-    """An example whose file cannot be read."""
-
-    def __init__(self, where: str, reason: str) -> None:
-        super().__init__(f"{where}: {reason}")
-        self.where, self.reason = where, reason
 
 
 @dataclass(frozen=True)
