@@ -10,8 +10,9 @@ import numpy as np
 
 from t2i.benchmarks.choice import Chosen
 from t2i.benchmarks.features import batches
-from t2i.core.data import BrokenExample, Dataset, Example
+from t2i.core.data import Dataset, Example, SoundDataset
 from t2i.core.errors import UserError
+from t2i.core.logging import note
 from t2i.core.registry import registry
 from t2i.core.runs import chosen, open_dataset
 from t2i.core.scoring import Benchmark, Pictures, PromptSet
@@ -24,7 +25,9 @@ def open_data(benchmark: Benchmark, split: str, own: dict[str, Any], folder: str
         raise UserError(f"data set '{spec.name}' has no split '{split}'; it has {', '.join(spec.splits)}")
     place = {} if folder is None else {"dir": folder}
     settings = {**benchmark.data, **own, **place, "image_size": benchmark.image_size}
-    return open_dataset(chosen(registry().datasets, spec.name, settings, "data set"), split)
+    data = open_dataset(chosen(registry().datasets, spec.name, settings, "data set"), split)
+    data.prepare(note)
+    return SoundDataset(data, note)
 
 
 @dataclass(frozen=True)
@@ -42,20 +45,17 @@ class CaptionSet:
 
     @property
     def has_variants(self) -> bool:
-        return _has_variants(self.data)
+        return self.data.variant(0, 1) is not None
 
     def real(self, index: int, sample: int) -> Example | None:
         """Another real picture than the reference's for caption `index`; `sample` counts from 0. Where the data set
         has but one picture a caption, it is another example with a caption of its own, and there is one sample. None
-        where there is no (sound) picture."""
-        try:
-            if self.has_variants:
-                return self.data.variant(index, sample + 1)
-            place = self.other_start + index
-            there = self.other.endless or place < len(self.other)
-            return self.other[place] if sample == 0 and there else None
-        except BrokenExample:
-            return None
+        where there is none."""
+        if self.has_variants:
+            return self.data.variant(index, sample + 1)
+        place = self.other_start + index
+        there = self.other.endless or place < len(self.other)
+        return self.other[place] if sample == 0 and there else None
 
     def real_caption(self, index: int) -> str:
         """The caption that belongs to `real(index, 0)`."""
@@ -63,13 +63,6 @@ class CaptionSet:
             return self.captions[index]
         place = self.other_start + index
         return self.other.captions(place)[0] if self.other.endless or place < len(self.other) else ""
-
-
-def _has_variants(data: Dataset) -> bool:
-    try:
-        return data.variant(0, 1) is not None
-    except BrokenExample:
-        return False
 
 
 def caption_set(benchmark: Benchmark, prompts: PromptSet, folder: str | None) -> CaptionSet:
@@ -98,7 +91,7 @@ def _other(
     """Where other real pictures come from, the best there is: (data, first index, in words)."""
     if benchmark.real:
         return _of_split(benchmark, prompts, data, folder)
-    if _has_variants(data):
+    if data.variant(0, 1) is not None:
         return data, 0, "other pictures of the same captions"
     if data.endless or len(data) >= needed + prompts.count:
         return data, needed, f"the next {prompts.count} examples of split '{prompts.split}', with their own captions"

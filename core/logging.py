@@ -36,3 +36,8 @@ def printable(text: str) -> str:
     is not printable (control and formatting characters, lone surrogates) its escape, such as \\x1b."""
     line = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def note(text: str) -> None:
+    """A line on stderr, whoever wrote it: for what has no reporter."""
+    print(printable(text), file=sys.stderr, flush=True)
