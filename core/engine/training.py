@@ -51,8 +51,8 @@ def train(
     is saved; T2IError when a loss is not finite.
     """
     run = Run(Path(out))
+    dataset = open_dataset(config.data)  # a folder that is not there leaves no run behind
     with _session(config, reporter) as (accelerator, words), _locked(run, accelerator, _check_free):
-        dataset = open_dataset(config.data)
         dataset.prepare(words.say)
         config = replace(config, encoder=_fitted(config.encoder, dataset))
         training = Training(run, config, dataset, accelerator, words, wrap)

@@ -1,0 +1,17 @@
+"""What `coco` registers."""
+
+from t2i.core.hooks import hookimpl
+from t2i.core.specs import DatasetSpec
+
+
+@hookimpl
+def t2i_datasets() -> list[DatasetSpec]:
+    return [
+        DatasetSpec(
+            name="coco",
+            summary="MS-COCO 2014 or 2017: photographs with five captions each, as the official files have them",
+            config="t2i.plugins.coco.config:CocoConfig",
+            build="t2i.plugins.coco.dataset:build",
+            splits=("train", "val"),
+        )
+    ]
