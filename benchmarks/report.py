@@ -107,15 +107,15 @@ def _published(results: Results) -> str:
         heads = "".join(f"<th>{_text(title)}</th>" for title in titles)
         lines = "".join(_published_line(entry, titles) for entry in entries)
         tables.append(
-            f"<p>{_text(claim)}:</p><table class='published'><thead><tr><th></th>{heads}</tr></thead>"
-            f"<tbody>{lines}</tbody></table>"
+            f"<div><p>{_text(claim)}:</p><table class='published'><thead><tr><th></th>{heads}</tr></thead>"
+            f"<tbody>{lines}</tbody></table></div>"
         )
     note = "<p class='note'>Published by others under the protocol they claim; nothing here is ranked with ours.</p>"
-    return "".join(tables) + note if tables else ""
+    return f"<div class='claims'>{''.join(tables)}</div>{note}" if tables else ""
 
 
 def _published_line(entry: Published, titles: Sequence[str]) -> str:
-    cells = "".join(f"<td>{number(entry.scores[t]) if t in entry.scores else DASH}</td>" for t in titles)
+    cells = "".join(f"<td>{format(entry.scores[t], 'g') if t in entry.scores else DASH}</td>" for t in titles)
     return f'<tr><th scope="row">{_text(entry.model)}<small>{_text(entry.source)}</small></th>{cells}</tr>'
 
 
