@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from t2i.benchmarks.drawing import Clock
+from t2i.benchmarks.features import rebatched
 from t2i.benchmarks.group import Group
 from t2i.benchmarks.sets import Source
 from t2i.core.errors import UserError
@@ -77,7 +78,7 @@ class Parts:
         for number in mine:
             held, seconds = [], 0.0
             started = time.perf_counter()
-            for pictures in source.draw(parts[number]):
+            for pictures in rebatched(source.draw(parts[number])):
                 seconds += time.perf_counter() - started
                 done += len(pictures.captions)
                 count(done, total)

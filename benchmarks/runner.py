@@ -168,12 +168,9 @@ class _Session:
 
     def _own_judges(self, row: Row) -> list[str]:
         """A score given by a network that the model was trained against says little."""
-        named = set(_texts(row.training.get("config")))
         return [
             f"'{name}' looks through {network}, which this model was trained with"
-            for name, metric in self.scorer.prototypes.items()
-            for network in metric.networks
-            if network in named
+            for name, network in self.scorer.own_judges(_texts(row.training.get("config")))
         ]
 
 

@@ -6,10 +6,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from torch import Tensor, nn
+
+from t2i.core.errors import UserError
 
 Scope = Literal["every", "headline", "variety"]
 """Which pictures a metric scores: those of every prompt set, of the headline set, or many of each of a few captions."""
@@ -35,16 +37,27 @@ class FeatureExtractor(nn.Module, ABC):
     name, weights_sha256: part of the protocol of every score made with it. dim: D.
     layers: names of parts of the vector, for a network of which several layers are compared; a metric that asks for
     the features "inception/pool" gets the part "pool" of the extractor "inception", and all is extracted once.
+    networks: names under which the network is published; a model whose settings name it was trained against its judge.
     """
 
     name: str
     weights_sha256: str
     dim: int
     layers: Mapping[str, slice] = {}
+    networks: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> float32 (B, D). Resizes by itself, the same for every set of pictures."""
+
+    def encode_text(self, captions: Sequence[str]) -> Tensor:
+        """Captions -> float32 (B, D) in the space of the pictures, for a network that has a side for text (optional).
+        UserError if it has none."""
+        raise UserError(f"features '{self.name}' know no text: a score of captions needs those of a CLIP")
+
+    def is_named(self, text: str) -> bool:
+        """Whether a text in a model's settings (a name, a folder) means this very network."""
+        return text in self.networks
 
 
 @dataclass(frozen=True)
@@ -70,16 +83,18 @@ class Metric(ABC):
 
     better: for each score that `compute` returns, "higher", "lower" or "none" (described, not ranked).
     features: registry name of the extractor whose features it reads, with "/layer" if need be; None for none.
+    text: whether it also reads what the extractor makes of the captions.
     reference: whether `update_reference` must be given features of real pictures first.
     scope: which pictures it scores.
     captioned: whether a score depends on which caption belongs to which picture; those that do get a floor: the real
     pictures of the wrong captions.
-    networks: names of the published networks that it looks through; a model whose settings name one of them was
-    trained against its own judge, and is marked.
+    networks: names of the published networks that it looks through beside its extractor; a model whose settings name
+    one of them was trained against its own judge, and is marked.
     """
 
     better: Mapping[str, str]
     features: str | None = None
+    text: bool = False
     reference: bool = False
     scope: Scope = "every"
     captioned: bool = True
@@ -87,6 +102,11 @@ class Metric(ABC):
 
     def update_reference(self, features: Tensor) -> None:  # noqa: B027
         """Takes the features (B, D) of a batch of the reference set."""
+
+    def share_reference(self, other: Self) -> bool:
+        """Takes over the reference that `other`, under the same settings, was given, with all that was made of it, so
+        that this is done once for all rows. False: it cannot, and is given the features itself."""
+        return False
 
     @abstractmethod
     def update(self, pictures: Pictures) -> None:

@@ -1,9 +1,10 @@
-"""CLIP's text encoder as a plugin: frozen, from the Hugging Face hub or a local folder."""
+"""CLIP as plugins, frozen, from the Hugging Face hub or a local folder: its text half as a text encoder, both halves as
+features that pictures and captions are scored with."""
 
 from __future__ import annotations
 
 from t2i.core.hooks import hookimpl
-from t2i.core.specs import TextEncoderSpec
+from t2i.core.specs import FeatureSpec, TextEncoderSpec
 
 
 @hookimpl
@@ -17,3 +18,19 @@ def t2i_text_encoders() -> list[TextEncoderSpec]:
             export="t2i.plugins.clip.export:export",
         )
     ]
+
+
+@hookimpl
+def t2i_features() -> list[FeatureSpec]:
+    return [
+        _features("clip", "CLIP ViT-B/32: pictures and captions in one space (GALIP trains with it)", "ClipFeatures"),
+        _features("clip-vit-b-16", "CLIP ViT-B/16: a second judge beside `clip`", "ClipB16"),
+        _features("clip-vit-l-14", "CLIP ViT-L/14: a larger second judge (Stable Diffusion reads with it)", "ClipL14"),
+    ]
+
+
+def _features(name: str, summary: str, config: str) -> FeatureSpec:
+    return FeatureSpec(
+        name=name, summary=summary, config=f"t2i.plugins.clip.config:{config}Config",
+        build="t2i.plugins.clip.features:build",
+    )  # fmt: skip
