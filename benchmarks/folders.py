@@ -76,11 +76,8 @@ def _images(folder: Path) -> Iterator[tuple[list[int], np.ndarray]]:
     """The pictures of a folder in the order of their names: their numbers, and uint8 (B, H, W, 3)."""
     for held in batches(enumerate(_paths(folder))):
         images = [_image(path) for _, path in held]
-        odd = next(
-            (path for (_, path), image in zip(held, images, strict=True) if image.shape != images[0].shape), None
-        )
-        if odd:
-            raise UserError(f"{odd}: is not of the size of the others in {folder}; resize them all in one way first")
+        if len({image.shape for image in images}) > 1:
+            raise UserError(f"{folder}: its pictures are not all of one size; resize them in one way first")
         yield [row for row, _ in held], np.stack(images)
 
 

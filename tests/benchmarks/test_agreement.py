@@ -1,5 +1,5 @@
-"""Our FID, KID, IS, precision and recall against torch-fidelity's own command, run on the same folders of pictures, with
-weights written at random in the true format. It takes minutes: run it with -m slow."""
+"""Our FID, KID, IS, precision and recall against torch-fidelity's own command, run on the same folders of pictures,
+with weights written at random in the true format. It takes minutes: run it with -m slow."""
 
 import json
 import os

@@ -15,8 +15,8 @@ def write(folder, seed, count, side=16, top=200):
     folder.mkdir()
     stream = np.random.default_rng(seed)
     for number in range(count):
-        image = stream.integers(0, top, (side, side, 3)).astype(np.uint8)
-        Image.fromarray(image).save(folder / f"{number:03}.png")
+        colours = stream.integers(0, top, (2, 2, 3)).astype(np.uint8)
+        Image.fromarray(colours).resize((side, side)).save(folder / f"{number:03}.png")
     return folder
 
 
