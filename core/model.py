@@ -80,9 +80,11 @@ class Model:
         sampler: Choice[SamplerConfig] | None = None,
         batch_size: int | None = None,
         progress: Callable[[int, int], None] | None = None,
+        keys: Sequence[tuple[int, int]] | None = None,
     ) -> Iterator[list[Drawn]]:
         """Pictures in batches, prompt by prompt, `n` of each. Noise depends on (seed, prompt index, sample index)
-        alone. progress(done, total) counts pictures.
+        alone. progress(done, total) counts pictures. keys: the pictures to draw, as (prompt index, sample index),
+        instead of `n` of each.
 
         prompts: captions, or features of them that another program computed (UserError if they are not as wide as this
         model's text encoder makes them).
@@ -95,8 +97,8 @@ class Model:
             )
         choice = sampler or self.sampler()
         drawing: Sampler = resolve(registry().samplers[choice.name].build)(choice.config)
-        noise = PromptNoise(seed, tuple((p, s) for p in range(len(prompts)) for s in range(n)), self.device)
-        return self._pictures(drawing, prompts, noise, batch_size, progress)
+        wanted = tuple((p, s) for p in range(len(prompts)) for s in range(n)) if keys is None else tuple(keys)
+        return self._pictures(drawing, prompts, PromptNoise(seed, wanted, self.device), batch_size, progress)
 
     def _pictures(
         self, drawing: Sampler, prompts: Prompts, noise: PromptNoise, batch_size: int | None = None,
