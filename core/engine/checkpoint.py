@@ -119,6 +119,7 @@ def newest(folder: Path) -> tuple[Saved | None, list[str]]:
 
 
 def listed(folder: Path) -> list[Path]:
+    """The checkpoints in a run's `checkpoints`, half a replacement of one undone."""
     for aside in folder.glob(".step-*.old"):
         settle(folder / aside.name.removeprefix(".").removesuffix(".old"))
     return [path for path in folder.glob("step-*") if path.is_dir() and path.name.removeprefix("step-").isdecimal()]
@@ -139,8 +140,9 @@ def prune(folder: Path, keep: int, step: int) -> None:
 def clear_litter(run: Path) -> None:
     """Mends what a writer that was killed left half-written. Only for the process that holds the run's lock."""
     settle(run / "model")
+    listed(run / "checkpoints")
     for folder in (run, run / "checkpoints", run / "samples"):
-        for litter in folder.glob(".*.tmp"):
+        for litter in (*folder.glob(".*.tmp"), *folder.glob(".*.old")):
             shutil.rmtree(litter) if litter.is_dir() else litter.unlink()
 
 

@@ -135,6 +135,8 @@ def _locked(run: Run, accelerator: Accelerator, check: Callable[[Path], None]) -
 
 
 def _check_free(folder: Path) -> None:
+    for litter in folder.glob(".config.json.*.tmp"):  # of a beginning that was killed
+        litter.unlink()
     if any(path.name != LOCK for path in folder.iterdir()):
         raise UserError(f"{folder} is there already: go on with 't2i train --resume {folder}' or choose another --out")
 
@@ -228,6 +230,8 @@ class Training:
             self.position = saved.position
             self.started -= saved.position.wall
             saved.modules({"generator": self.model.generator, "text_encoder": self.model.text_encoder})
+            if self.accelerator.is_main_process and not saved.position.begun:
+                self.model.save(self.run.model)  # a stage had ended, and perhaps no time was left for this
         if self.accelerator.is_main_process:
             self.log.forget_after(self.position.step)
         with stop_requests() as self.stop:
