@@ -43,10 +43,15 @@ def main():
 
 def load_command():
     """The imports that any command makes. No network is built: threads would not survive the fork."""
+    import torch._dynamo  # Adam would import it in every child
+    import torch.fx.experimental.symbolic_shapes  # and attention this
+
     import t2i.cli.main
     import t2i.cli.sample
     import t2i.cli.train
     import t2i.core.engine.training  # noqa: F401
+
+    os.fsync = lambda _: None  # what a killed process has written stays, synced or not
 
 
 def load_model(name):
