@@ -114,6 +114,14 @@ def check_free(folder: Path) -> None:
         raise UserError(f"{folder} is there already, and not empty: choose another --out")
 
 
+def refuse_links(folder: Path) -> None:
+    """UserError if a link below `folder` leads out of it: what is written there would land elsewhere."""
+    inside = folder.resolve()
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            raise UserError(f"{path} is a link that leads out of {folder}: put what it leads to in its place")
+
+
 def seal(folder: Path) -> None:
     """Writes the manifest of everything in `folder`, and makes all of it durable."""
     files = {}

@@ -5,6 +5,7 @@ RUN/metrics.jsonl    the log
 RUN/samples/         grids
 RUN/checkpoints/     to resume from
 RUN/model/           to sample from
+RUN/best/            the same where the loss `keep_best` was lowest, if that is asked for
 RUN/summary.json     written when training is complete: steps, seconds, cost
 """
 
@@ -235,6 +236,10 @@ class Run:
     @property
     def model(self) -> Path:
         return self.path / "model"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best"
 
     @property
     def summary_file(self) -> Path:

@@ -27,6 +27,7 @@ from t2i.core.files import load_tensors, read_json, save_tensors, settle, verify
 from t2i.core.model import load_state, owned_tensors
 
 FORMAT = 1
+LATER = ("best",)  # what checkpoints of this format did not have from the beginning
 
 
 @dataclass
@@ -35,7 +36,8 @@ class Position:
     of the stage; clock: seconds of training over the run; wall: of everything. skipped: updates left out. warm: the
     stage's progress when its warm-up ended. begun: the stage has a trainer, whose state is in the checkpoint. stages:
     what the stages before it took. trained: names of the parameters of generator and text encoder that any stage has
-    trained. helpers, helpers_trained: parameters of the stages' other networks."""
+    trained. helpers, helpers_trained: parameters of the stages' other networks. best: step and value of the checkpoint
+    where the loss `keep_best` was lowest, if there is one."""
 
     stage: int = 0
     step: int = 0
@@ -51,6 +53,7 @@ class Position:
     trained: list[str] = field(default_factory=list)
     helpers: int = 0
     helpers_trained: int = 0
+    best: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -102,7 +105,8 @@ def read(folder: Path) -> Saved:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{what}: state.json is not of format {FORMAT}; it was written by another version of t2i")
     try:
-        return Saved(folder, Position(**{f.name: state[f.name] for f in fields(Position)}), state)
+        names = [f.name for f in fields(Position) if f.name in state or f.name not in LATER]
+        return Saved(folder, Position(**{name: state[name] for name in names}), state)
     except KeyError as error:
         raise UserError(f"{what}: state.json lacks {error}") from None
 
@@ -129,17 +133,19 @@ def step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def prune(folder: Path, keep: int, step: int) -> None:
-    """Removes all but the newest `keep` checkpoints of those up to `step`. Later ones were passed over as damaged:
-    they are not ours to remove, and no reason to remove a sound one."""
-    ours = [path for path in sorted(listed(folder), key=step_of) if step_of(path) <= step]
+def prune(folder: Path, keep: int, position: Position) -> None:
+    """Removes all but the best and the newest `keep` checkpoints of those up to `position`. Later ones were passed over
+    as damaged: they are not ours to remove, and no reason to remove a sound one."""
+    ours = [path for path in sorted(listed(folder), key=step_of) if step_of(path) <= position.step]
     for path in ours[:-keep]:
-        shutil.rmtree(path, ignore_errors=True)
+        if step_of(path) not in position.best[:1]:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def clear_litter(run: Path) -> None:
     """Mends what a writer that was killed left half-written. Only for the process that holds the run's lock."""
-    settle(run / "model")
+    for model in ("model", "best"):
+        settle(run / model)
     listed(run / "checkpoints")
     for folder in (run, run / "checkpoints", run / "samples"):
         for litter in (*folder.glob(".*.tmp"), *folder.glob(".*.old")):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,7 @@ class Process:
 
     @property
     def err(self):
+        """What it has said so far."""
         return self._err.read_text("utf-8", "surrogateescape")
 
 
@@ -71,7 +73,7 @@ class Nursery:
     """`nursery(*argv, ...)` runs a command to its end; `nursery.start` only begins it. See nursery.py."""
 
     def __init__(self, folder):
-        self.folder, self._count = folder, 0
+        self.folder, self._count, self._started = folder, 0, []
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("T2I_", "PYTEST_"))}
         environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "T2I_HOME": str(folder / "home")}
         self._process = subprocess.Popen(
@@ -89,10 +91,13 @@ class Nursery:
     def start(self, *argv, cwd=None, **more):
         self._count += 1
         out, err = (self.folder / f"{self._count}.{name}" for name in ("out", "err"))
+        out.touch()
+        err.touch()
         cwd = str(cwd or self.folder)
         request = {"argv": [str(arg) for arg in argv], "cwd": cwd, "out": str(out), "err": str(err)}
         request |= {name: str(value) if isinstance(value, Path) else value for name, value in more.items()}
-        return Process(self, self._ask({"start": request})["pid"], out, err)
+        self._started.append(Process(self, self._ask({"start": request})["pid"], out, err))
+        return self._started[-1]
 
     def __call__(self, *argv, **more):
         return self.start(*argv, **more).wait()
@@ -101,6 +106,9 @@ class Nursery:
         self._ask({"load": model})
 
     def close(self):
+        for process in self._started:
+            if process.code is None:  # of a test that failed
+                os.kill(process.pid, signal.SIGKILL)
         self._process.stdin.close()
         self._process.wait()
 
