@@ -47,8 +47,8 @@ ALONE = ("resume", "on_nan", "as_json")
 def train(
     ctx: click.Context, model: str | None, data: str | None, data_dir: Path | None, preset: str | None,
     steps: int | None, minutes: float | None, batch_size: int | None, seed: int | None, keep: int | None,
-    on_nan: str | None, encoder: str | None, sets: tuple[str, ...], config: Path | None, out: Path | None, dry_run: bool,
-    resume: Path | None, as_json: bool,
+    on_nan: str | None, encoder: str | None, sets: tuple[str, ...], config: Path | None, out: Path | None,
+    dry_run: bool, resume: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a model. Settings: the preset's, then --config, then the options here, then --set, each over the last.
 

@@ -44,7 +44,7 @@ def main():
 def load_command():
     """The imports that any command makes. No network is built: threads would not survive the fork."""
     import torch._dynamo  # Adam would import it in every child
-    import torch.fx.experimental.symbolic_shapes  # and attention this
+    import torch.fx.experimental.symbolic_shapes  # noqa: F401, and attention this
 
     import t2i.cli.main
     import t2i.cli.sample
@@ -198,7 +198,7 @@ class Faults:
         return wrapped
 
     def opening(self, path, mode="r", **settings):
-        file = builtins.open(path, mode, **settings)
+        file = builtins.open(path, mode, **settings)  # noqa: SIM115
         if mode not in ("wb", "a"):
             return file
         write = file.write
