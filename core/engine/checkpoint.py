@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -104,11 +106,24 @@ def read(folder: Path) -> Saved:
     state = read_json(folder / "state.json", what)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{what}: state.json is not of format {FORMAT}; it was written by another version of t2i")
+    names = [f.name for f in fields(Position) if f.name in state or f.name not in LATER]
     try:
-        names = [f.name for f in fields(Position) if f.name in state or f.name not in LATER]
-        return Saved(folder, Position(**{name: state[name] for name in names}), state)
+        return Saved(folder, TypeAdapter(Position).validate_python({name: state[name] for name in names}), state)
     except KeyError as error:
         raise UserError(f"{what}: state.json lacks {error}") from None
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise UserError(f"{what}: state.json has a wrong '{key}'") from None
+
+
+@contextmanager
+def fitting(saved: Saved) -> Iterator[None]:
+    """Inside the block what a checkpoint holds is put to use; UserError, naming it, if it does not fit the run."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, OverflowError) as error:
+        reason = f"{type(error).__name__}: {str(error)[:120]}"
+        raise UserError(f"checkpoint {saved.folder} does not fit this run ({' '.join(reason.split())})") from error
 
 
 def newest(folder: Path) -> tuple[Saved | None, list[str]]:

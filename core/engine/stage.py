@@ -151,7 +151,8 @@ class StageRun:
         """The stage from its beginning, or from a checkpoint within it, to its end."""
         position = self.training.position
         if saved:
-            self._restore(saved)
+            with checkpoint.fitting(saved):
+                self._restore(saved)
         else:
             position.stage, position.stage_step, position.stage_clock, position.begun = self.index, 0, 0.0, True
             position.warm = 0.0
