@@ -143,7 +143,7 @@ def verify(folder: Path, what: str) -> None:
     manifest = read_json(folder / MANIFEST, what)
     try:
         files = {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise UserError(f"{what}: {folder / MANIFEST} is no manifest; restore the folder or start anew") from None
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
     for name in sorted(files.keys() ^ present):
