@@ -5,10 +5,10 @@ The loaders given read only safetensors and JSON, and never any code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from huggingface_hub import HfApi
 
@@ -59,6 +59,26 @@ def obtained(wanted: Wanted, load: Callable[[str, bool], T]) -> T:
             return _sound(wanted, str(kept), load, offline=True)
         _probe(wanted)
     return _sound(wanted, wanted.name, load, offline=False)
+
+
+def refuse_foreign_code(kind: Any, source: Path | str, what: str, **where: Any) -> None:
+    """UserError if the config.json of a network of transformers' names a kernel on the hub, which transformers would
+    fetch and run. kind: the class of its configuration. where: revision, local_files_only."""
+    document, _ = kind.get_config_dict(source, **where)
+    for key, value in _entries(document):
+        if "implementation" in key and "/" in str(value):
+            raise UserError(
+                f"{what}: config.json of {source} asks for the kernel {str(value)[:80]!r}, code that is not ours to "
+                f"run: remove '{key}' from it"
+            )
+
+
+def _entries(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Keys and values, those of mappings inside too."""
+    for key, value in document.items():
+        yield str(key), value
+        if isinstance(value, Mapping):
+            yield from _entries(value)
 
 
 def _probe(wanted: Wanted) -> None:
