@@ -1,6 +1,9 @@
-"""Two processes (gloo, as torchrun would start them) do what one does."""
+"""Two processes (gloo, as torchrun would start them) do what one does: the toy model, and those of the plugins that
+docs/architecture.md says it of."""
 
+import importlib.util
 import json
+import math
 import os
 import socket
 import subprocess
@@ -8,33 +11,97 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from t2i.core.engine import train
+from t2i.core.engine import resume
 from t2i.core.engine.reporting import Silent
 from t2i.core.files import load_tensors
 from t2i.core.runs import Run
-from t2i.core.runs import resolve as resolve_run
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
+TOY = ["two_stages=true", "checkpoint_every=1", "keep=9", "grad_clip=0.05", "ema_decay=0.5"]
+SHARED = ["batch_size=4", "steps=4", "threads=1", "sampler.guidance=1", "encoder.width=16", "data.train_length=20"]
+UNET = ["unet.channels=[16,32]", "unet.text_map=8", "sampler.steps=2"]
+SMALL = {
+    "ldm": [*UNET, "autoencoder.batch_size=4", "autoencoder.channels=[16]", "autoencoder.groups=8"],
+    "ddpm": [*UNET, "unet.head_width=8"],
+    "dfgan": ["nf=4", "z_dim=8", "matcher_width=8"],
+    "galip": [
+        "nf=4", "z_dim=8", "clip.width=16", "clip.patch=8", "bridge_width=8", "bridge_middle=4", "judge_width=16",
+        "assessor_width=8",
+    ],
+}  # fmt: skip
+"""The `tiny` presets, cut down."""
+STORED = ["data.endless=false", "cache_views=1"]
 
 
-def together(out, *sets):
-    """What each of two processes prints."""
+def script():
+    spec = importlib.util.spec_from_file_location("t2i_two_processes", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def together(jobs, world=2):
+    """What each of several processes answers to the jobs."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = str(s.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    shared |= {"OMP_NUM_THREADS": "1", "T2I_PLUGINS": "direct"}
+    shared = {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1"}
+    shared |= {"OMP_NUM_THREADS": "1", "MASTER_PORT": port}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(out), *sets],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE, text=True,
+            [sys.executable, str(SCRIPT), json.dumps(jobs)], stdout=subprocess.PIPE, text=True,
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
-        for rank in range(2)
+        for rank in range(world)
     ]  # fmt: skip
-    said = [process.communicate(timeout=240)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
+    try:
+        said = [process.communicate(timeout=500)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0] * world
     return [json.loads(text.splitlines()[-1]) for text in said]
+
+
+def job(root, name, model=None, *sets, **more):
+    return {"out": str(root / name)} | ({"model": model, "sets": [*sets]} if model else {}) | more
+
+
+def answered(root, jobs):
+    """The answer of each process to each job, by the run's name, and what travelled between them."""
+    told = together([job(root, name, *rest, **more) for name, (rest, more) in jobs.items()])
+    assert len({len(answers) for answers, _ in told}) == 1
+    return {name: [answers[i] for answers, _ in told] for i, name in enumerate(jobs)}, [moved for _, moved in told]
+
+
+@pytest.fixture(scope="module")
+def kept():
+    return {}
+
+
+@pytest.fixture
+def done(toy, kept, tmp_path_factory):
+    """Runs of one process and of two, made once: the folder, what the two said of each, and what travelled."""
+    if not kept:
+        root, one = tmp_path_factory.mktemp("processes"), script()
+        one.do(job(root, "toy-1", "toy", *TOY))
+        one.do(job(root, "toy-1-2", "toy", *TOY, stop_at={"0": 3}))
+        for model, sets in SMALL.items():
+            one.do(job(root, f"{model}-1", model, *SHARED, *sets))
+        jobs = {
+            "toy-2": (("toy", *TOY), {}),
+            "toy-2-1": (("toy", *TOY), {"stop_at": {"1": 3}}),  # the second process alone hears of it
+            "toy-1-2": ((), {}),
+            **{f"{model}-2": ((model, *SHARED, *sets), {}) for model, sets in SMALL.items()},
+            "ldm-stored-2": (("ldm", *SHARED, *SMALL["ldm"], *STORED), {}),
+            "nan": (("toy", *TOY), {"spoil": {"1": 4}}),
+        }
+        one.do(job(root, "ldm-stored-1", "ldm", *SHARED, *SMALL["ldm"], *STORED))
+        kept["said"], kept["moved"] = answered(root, jobs)
+        kept["root"] = root
+    return kept
 
 
 def relative(one, other, step):
@@ -46,23 +113,80 @@ def relative(one, other, step):
     return worst
 
 
-@pytest.mark.usefixtures("toy")
-def test_two_processes_train_what_one_trains(tmp_path):
-    sets = ("two_stages=true", "checkpoint_every=1", "keep=9", "grad_clip=0.05", "ema_decay=0.5")
-    one = train(resolve_run("toy", sets=sets), tmp_path / "one", reporter=Silent())
-    (said, first), (_, second) = together(tmp_path / "two", *sets)
-    assert said == ""
-    two = Run(tmp_path / "two")
+def updates_of(path):
+    """Gradients by update (stage/optimizer/step), each a dict by parameter."""
+    found = {}
+    for name, gradient in load_tensors(path, "gradients").items():
+        update, _, parameter = name.rpartition("/")
+        found.setdefault(update, {})[parameter] = gradient
+    return found
+
+
+def check_gradients(one, several):
+    """Each update's gradients are one process's, within 1e-5 of their norm; and so are those of each parameter, but for
+    those that are next to nothing beside the rest (biases of keys, that attention does not notice)."""
+    alone, shared = (updates_of(run / "gradients-0.safetensors") for run in (one, several))
+    assert alone.keys() == shared.keys()
+    for update, ours in alone.items():
+        theirs = shared[update]
+        assert ours.keys() == theirs.keys()
+        off = {name: float((ours[name] - theirs[name]).norm()) for name in ours}
+        norms = {name: float(ours[name].norm()) for name in ours}
+        whole = math.hypot(*norms.values())
+        assert 0 < whole < math.inf
+        assert math.hypot(*off.values()) < 1e-5 * whole, update
+        assert max(off[name] / max(norms[name], 1e-3 * whole) for name in off) < 3e-5, update
+
+
+def test_two_processes_train_what_one_trains(done):
+    one, two = Run(done["root"] / "toy-1"), Run(done["root"] / "toy-2")
     assert relative(one, two, "step-0") == 0
     assert relative(one, two, "step-1") < 1e-5
     assert relative(one, two, "step-6") < 1e-4
-    # Mismatched pairs are taken over the whole batch, and words of different lengths find together.
-    numbers, words, lengths = ([*a, *b] for a, b in zip(first, second, strict=True))
+    first, second = done["said"]["toy-2"]
+    assert first == second
+    assert first["said"] == ""
+
+
+def test_rows_are_shifted_and_gathered_over_the_whole_batch(done):
+    """Words of different lengths find together."""
+    lengths = [5, 2, 3, 1, 2, 1, 2, 2]
+    first, second = (moved["shifted"] for moved in done["moved"])
+    numbers, words, found = ([*a, *b] for a, b in zip(first, second, strict=True))
     assert numbers == words == [7, 0, 1, 2, 3, 4, 5, 6]
-    assert lengths == [2, 5, 2, 3, 1, 2, 1, 2]
+    assert found == [lengths[-1], *lengths[:-1]]
+    for numbers, words, found in (moved["gathered"] for moved in done["moved"]):
+        assert numbers == words == list(range(8))
+        assert found == lengths
 
 
-def test_a_nan_in_one_process_stops_both_before_the_update(tmp_path):
-    for said, _ in together(tmp_path / "run", "explode_at=0"):
-        assert "'critic' is not finite" in said
-        assert "step-3" in said
+@pytest.mark.parametrize("name", [*SMALL, "ldm-stored"])
+def test_first_gradients_are_those_of_one_process_and_all_stay_in_step(done, name):
+    """In every stage: contrastive pretraining compares all pictures of the global batch, MA-GP goes backward twice."""
+    first, second = done["said"][f"{name}-2"]
+    assert first == second
+    check_gradients(done["root"] / f"{name}-1", done["root"] / f"{name}-2")
+
+
+def test_the_second_process_stores_its_share_of_the_latents(done):
+    stores = [next((done["root"] / f"ldm-stored-{n}" / "features").glob("*/manifest.json")).parent for n in (1, 2)]
+    one, two = ({path.name: load_tensors(path, "x") for path in s.glob("part-*.safetensors")} for s in stores)
+    assert len(one) == 3
+    for name, tensors in one.items():
+        assert all(torch.allclose(tensor, two[name][key], atol=1e-5) for key, tensor in tensors.items())
+
+
+def test_a_run_goes_on_with_another_number_of_processes(done):
+    root = done["root"]
+    for end in done["said"]["toy-2-1"]:
+        assert "stopped by SIGTERM at step 4" in end["said"]
+    resume(root / "toy-2-1", reporter=Silent())
+    for name in ("toy-2-1", "toy-1-2"):
+        assert Run(root / name).complete
+        assert relative(Run(root / "toy-1"), Run(root / name), "step-6") < 1e-4
+
+
+def test_a_nan_in_one_process_stops_both_before_the_update(done):
+    for end in done["said"]["nan"]:
+        assert "'critic' is not finite" in end["said"]
+        assert "step-4" in end["said"]
