@@ -8,10 +8,13 @@ import os
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from t2i.core.engine import resume
 from t2i.core.engine.reporting import Silent
@@ -32,6 +35,7 @@ SMALL = {
     ],
 }  # fmt: skip
 """The `tiny` presets, cut down."""
+DRAWN = {"stackgan": ["gf=8", "df=4", "encoder.width=16"], "ldm": [*SHARED, *SMALL["ldm"]]}
 STORED = ["data.endless=false", "cache_views=1"]
 
 
@@ -96,9 +100,12 @@ def done(toy, kept, tmp_path_factory):
             "toy-1-2": ((), {}),
             **{f"{model}-2": ((model, *SHARED, *sets), {}) for model, sets in SMALL.items()},
             "ldm-stored-2": (("ldm", *SHARED, *SMALL["ldm"], *STORED), {}),
+            **{f"{model}-drawn-2": ((model, *sets), {"draws": {"batch_size": 2}}) for model, sets in DRAWN.items()},
             "nan": (("toy", *TOY), {"spoil": {"1": 4}}),
         }
         one.do(job(root, "ldm-stored-1", "ldm", *SHARED, *SMALL["ldm"], *STORED))
+        for model, sets in DRAWN.items():
+            kept[model] = partial(one.sampled, model, sets)
         kept["said"], kept["moved"] = answered(root, jobs)
         kept["root"] = root
     return kept
@@ -184,6 +191,34 @@ def test_a_run_goes_on_with_another_number_of_processes(done):
     for name in ("toy-2-1", "toy-1-2"):
         assert Run(root / name).complete
         assert relative(Run(root / "toy-1"), Run(root / name), "step-6") < 1e-4
+
+
+def contents(folder):
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    return {path.name: path.read_bytes() for path in folder.glob("*.png")}, [line["file"] for line in lines]
+
+
+@pytest.mark.parametrize("model", DRAWN)
+def test_pictures_are_shared_out_and_are_those_of_one_process(done, model, tmp_path):
+    """A GAN with batch norms, and a diffusion model."""
+    first, second = done["said"][f"{model}-drawn-2"]
+    assert (first["drawn"], second["drawn"]) == (6, 0)  # the first process answers for both
+    shared = contents(done["root"] / f"{model}-drawn-2")
+    assert set(shared[0]) == {*(f"000{i}-000.png" for i in range(6)), "grid.png"}
+    assert shared[1] == [f"000{i}-000.png" for i in range(6)]
+    done[model](tmp_path / "one", batch_size=2)
+    assert contents(tmp_path / "one") == shared
+    # Half done by two processes and finished by one: the second one's picture, and its line, are not there.
+    lines = (tmp_path / "one" / "samples.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "one" / "samples.jsonl").write_text("".join(lines[:2]))
+    (tmp_path / "one" / ".samples-1.jsonl").write_text("".join(lines[2:3]) + lines[3][:30])
+    (tmp_path / "one" / "0003-000.png").unlink()
+    done[model](tmp_path / "one", batch_size=2)
+    assert contents(tmp_path / "one") == shared
+    done[model](tmp_path / "other", batch_size=3)
+    for name in shared[1]:
+        ours, theirs = (np.asarray(Image.open(p)).astype(int) for p in (tmp_path / d / name for d in ("one", "other")))
+        assert np.abs(ours - theirs).max() <= 1
 
 
 def test_a_nan_in_one_process_stops_both_before_the_update(done):

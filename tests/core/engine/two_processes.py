@@ -21,10 +21,14 @@ from t2i.core.engine.reporting import Silent
 from t2i.core.engine.updates import Updates
 from t2i.core.errors import Interrupted, T2IError
 from t2i.core.files import save_tensors
+from t2i.core.model import build
+from t2i.core.noise import seeded
 from t2i.core.registry import registry
 from t2i.core.runs import resolve
+from t2i.core.samples import write_samples
 from t2i.core.text import TextFeatures
 
+CAPTIONS = [f"{size} {colour} circle" for size in ("a large", "a small") for colour in ("red", "blue", "green")]
 NOTED = 2  # steps of each optimizer
 stored.PART = 8  # examples a file of stored features: there is something to share out
 
@@ -80,7 +84,9 @@ class Watch:
 
 def do(job, rank=0):
     """One job of this process. out: the run. model, sets: to train it from the beginning; without, it is resumed.
-    stop_at, spoil: steps, for a process by number."""
+    stop_at, spoil: steps, for a process by number. draws: pictures of the untrained model, into the folder `out`."""
+    if "draws" in job:
+        return {"drawn": len(sampled(job["model"], job["sets"], Path(job["out"]), **job["draws"]))}
     watch = Watch(*(job.get(what, {}).get(str(rank)) for what in ("stop_at", "spoil")))
     out, said = Path(job["out"]), ""
     try:
@@ -93,6 +99,12 @@ def do(job, rank=0):
     if watch.gradients:
         save_tensors(out / f"gradients-{rank}.safetensors", watch.gradients)
     return {"said": said, "digest": watch.digest()}
+
+
+def sampled(model, sets, out, **request):
+    """Pictures of a model that everybody builds alike, drawn by all processes together."""
+    seeded(0)
+    return write_samples(build(resolve(model, sets=sets)), CAPTIONS, out, **request)
 
 
 def toy():
