@@ -19,7 +19,9 @@ from PIL import Image
 from t2i.core.engine import resume
 from t2i.core.engine.reporting import Silent
 from t2i.core.files import load_tensors
-from t2i.core.runs import Run
+from t2i.core.model import build
+from t2i.core.runs import Run, resolve
+from t2i.core.samples import RECORDS
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 TOY = ["two_stages=true", "checkpoint_every=1", "keep=9", "grad_clip=0.05", "ema_decay=0.5"]
@@ -46,13 +48,16 @@ def script():
     return module
 
 
-def together(jobs, world=2):
-    """What each of several processes answers to the jobs."""
+def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
-        port = str(s.getsockname()[1])
+        return str(s.getsockname()[1])
+
+
+def together(jobs, world=2):
+    """What each of several processes answers to the jobs."""
     shared = {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1"}
-    shared |= {"OMP_NUM_THREADS": "1", "MASTER_PORT": port}
+    shared |= {"OMP_NUM_THREADS": "1", "MASTER_PORT": free_port()}
     processes = [
         subprocess.Popen(
             [sys.executable, str(SCRIPT), json.dumps(jobs)], stdout=subprocess.PIPE, text=True,
@@ -61,7 +66,7 @@ def together(jobs, world=2):
         for rank in range(world)
     ]  # fmt: skip
     try:
-        said = [process.communicate(timeout=500)[0] for process in processes]
+        said = [process.communicate(timeout=1800)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -225,3 +230,104 @@ def test_a_nan_in_one_process_stops_both_before_the_update(done):
     for end in done["said"]["nan"]:
         assert "'critic' is not finite" in end["said"]
         assert "step-4" in end["said"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", SMALL)
+def test_fifty_steps_in_step_and_on_with_another_number(model, tmp_path):
+    """Bit-equal weights in both processes; and a run that was stopped goes on from two processes to one, and back."""
+    sets = [*SHARED, *SMALL[model], "steps=50"]
+    together([job(tmp_path, "on-two", model, *sets, stop_at={"0": 24})], world=1)
+    jobs = {
+        "fifty": ((model, *sets), {}),
+        "on-two": ((), {}),
+        "on-one": ((model, *sets), {"stop_at": {"1": 24}}),
+    }
+    said, _ = answered(tmp_path, jobs)
+    for first, second in (said["fifty"], said["on-two"]):
+        assert first == second
+        assert first["said"] == ""
+    assert all("stopped by SIGTERM at step 25" in end["said"] for end in said["on-one"])
+    together([job(tmp_path, "on-one")], world=1)
+    for name in jobs:
+        assert Run(tmp_path / name).complete
+        assert Run(tmp_path / name).summary()["steps"] == 50
+
+
+def launched(*command, launcher, cwd):
+    """A command in two processes, as a user starts them."""
+    start = {
+        "torchrun": ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port(), "-m"],
+        "accelerate": ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+                       "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", free_port(), "-m"],
+        "alone": [],
+    }[launcher]  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", *start, "t2i.cli", *map(str, command)], cwd=cwd, capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=1800,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["stackgan", "ldm"])
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_torchrun_trains_and_draws(model, launcher, tmp_path):
+    sets = [part for value in (*DRAWN[model], "steps=8", "batch_size=4") for part in ("--set", value)]
+    trained = launched("train", "--model", model, *sets, "--out", "run", launcher=launcher, cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert Run(tmp_path / "run").summary()["processes"] == 2
+    request = ["sample", "--run", "run", "-p", "a red circle", "-p", "two blue stars", "-n", "3", "--batch-size", "2"]
+    drawn = launched(*request, "--out", "two", "--json", launcher=launcher, cwd=tmp_path)
+    assert drawn.returncode == 0, drawn.stderr
+    assert len(json.loads(drawn.stdout)["samples"]) == 6  # one answer
+    assert launched(*request, "--out", "one", launcher="alone", cwd=tmp_path).returncode == 0
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    # Killed: begun by two processes, with lines of both; finished by one.
+    lines = (tmp_path / "two" / "samples.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "two" / "samples.jsonl").write_text(lines[0] + lines[1][:40])
+    (tmp_path / "two" / ".samples-1.jsonl").write_text(lines[2])
+    for name in ("grid.png", "0001-001.png", "0001-002.png"):
+        (tmp_path / "two" / name).unlink()
+    assert launched(*request, "--out", "two", launcher="alone", cwd=tmp_path).returncode == 0
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    changed = launched(*request, "--seed", "1", "--out", "two", launcher=launcher, cwd=tmp_path)
+    assert changed.returncode != 0
+    assert "two holds pictures of another request (0000-000.png has another seed)" in changed.stderr
+    request[request.index("--batch-size") + 1] = "5"
+    assert launched(*request, "--out", "other", launcher="alone", cwd=tmp_path).returncode == 0
+    for name in contents(tmp_path / "one")[1]:
+        ours, theirs = (np.asarray(Image.open(p)).astype(int) for p in (tmp_path / d / name for d in ("one", "other")))
+        assert np.abs(ours - theirs).max() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["stackgan", "ldm"])
+def test_a_killed_command_goes_on_to_the_same_bytes(model, tmp_path):
+    build(resolve(model, sets=DRAWN[model])).save(tmp_path / "model")
+    request = [
+        "sample",
+        "--run",
+        "model",
+        "-p",
+        "a red circle",
+        "-p",
+        "two blue stars",
+        "-n",
+        "60",
+        "--batch-size",
+        "1",
+    ]
+    assert launched(*request, "--out", "whole", launcher="alone", cwd=tmp_path).returncode == 0
+    command = [sys.executable, "-m", "t2i.cli", *request, "--out", "killed"]
+    process, lines = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL), tmp_path / "killed" / RECORDS
+    while not (lines.is_file() and lines.read_bytes().count(b"\n") > 20):
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    left = {path.name for path in (tmp_path / "killed").glob("0*.png")}
+    assert 20 < len(left) < 120
+    assert launched(*request, "--out", "killed", launcher="alone", cwd=tmp_path).returncode == 0
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert sorted(p.name for p in (tmp_path / "killed").iterdir()) == sorted(
+        p.name for p in (tmp_path / "whole").iterdir()
+    )
