@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from t2i.benchmarks.features import batches
-from t2i.core.data import Dataset, Example
+from t2i.core.data import Dataset, Example, SoundDataset
 from t2i.core.errors import UserError
+from t2i.core.logging import note
 from t2i.core.registry import registry
 from t2i.core.runs import chosen, open_dataset
 from t2i.core.scoring import Benchmark, Pictures, PromptSet
@@ -27,7 +28,9 @@ def open_data(benchmark: Benchmark, split: str, own: dict[str, Any], folder: str
         raise UserError(f"data set '{spec.name}' has no split '{split}'; it has {', '.join(spec.splits)}")
     place = {} if folder is None else {"dir": folder}
     settings = {**benchmark.data, **own, **place, "image_size": benchmark.image_size}
-    return open_dataset(chosen(registry().datasets, spec.name, settings, "data set"), split)
+    data = open_dataset(chosen(registry().datasets, spec.name, settings, "data set"), split)
+    data.prepare(note)
+    return SoundDataset(data, note)
 
 
 @dataclass(frozen=True)

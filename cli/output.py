@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from t2i.core.logging import note as note
 from t2i.core.logging import printable
 
 if TYPE_CHECKING:
@@ -40,11 +41,6 @@ def answer(text: str) -> None:
 def answer_json(document: Any) -> None:
     """The one JSON document of `--json`, in ASCII."""
     answer(json.dumps(document, indent=2))
-
-
-def note(text: str) -> None:
-    """A line that is no part of the answer."""
-    print(printable(text), file=sys.stderr, flush=True)
 
 
 def answer_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -30,7 +30,7 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -95,7 +95,7 @@ def arriving(folder: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, folder)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -144,7 +144,7 @@ def _replace_folder(source: Path, target: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(target, aside)
     os.replace(source, target)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -155,7 +155,7 @@ def settle(folder: Path) -> None:
         os.replace(aside, folder)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Makes renames in `folder` durable, where the system can."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

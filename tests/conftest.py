@@ -1,9 +1,13 @@
 """Fixtures for every test: plugins that exist only in one test, and a toy of each kind of thing."""
 
+import hashlib
+import http.server
 import os
+import re
 import subprocess
 import sys
 import sysconfig
+import threading
 import venv
 import zipfile
 from dataclasses import replace
@@ -291,3 +295,75 @@ def wheel():
         return path
 
     return write
+
+
+class Server:
+    """A server on the loopback device. files: path -> bytes, served with an ETag and, unless `ranges` is off, in parts.
+
+    faults: path -> what goes wrong with the next requests for it, one after the other: "cut" (half of what was asked
+    for, then the end), "wrong" (other bytes), a status such as 503, or a URL to go to. headers: path -> more headers.
+    asked: (path, header Range).
+    """
+
+    def __init__(self):
+        self.files, self.faults, self.headers, self.asked = {}, {}, {}, []
+        self.ranges = self.etags = True
+        server = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                server.answer(self)
+
+            do_HEAD = do_GET  # noqa: N815
+
+            def log_message(self, *_): ...
+
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self.http.server_port}"
+        self.url = f"http://{self.host}"
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+
+    def answer(self, request):
+        path = request.path.partition("?")[0]
+        self.asked.append((path, request.headers.get("Range")))
+        fault = (self.faults.get(path) or [None]).pop(0)
+        body = self.files.get(path)
+        if body is None or isinstance(fault, int):
+            request.send_error(fault or 404)
+            return
+        if fault and "://" in fault:
+            request.send_response(302)
+            request.send_header("Location", fault)
+            request.end_headers()
+            return
+        etag, start = '"' + hashlib.sha256(body).hexdigest()[:16] + '"', 0
+        asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
+        if asked and self.ranges and request.headers.get("If-Range", etag) == etag:
+            start = int(asked[1])
+            if start >= len(body):
+                request.send_error(416)
+                return
+        request.send_response(206 if start else 200)
+        if start:
+            request.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        if self.etags:
+            request.send_header("ETag", etag)
+        for name, value in self.headers.get(path, {}).items():
+            request.send_header(name, value)
+        request.send_header("Content-Length", str(len(body) - start))
+        request.end_headers()
+        sent = body[start:]
+        if request.command == "GET":
+            sent = bytes(len(sent)) if fault == "wrong" else sent[: len(sent) // 2] if fault == "cut" else sent
+            request.wfile.write(sent)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server on the loopback device: see Server."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    running = Server()
+    yield running
+    running.http.shutdown()
+    running.http.server_close()

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from huggingface_hub import HfApi
 
+from t2i.core.downloads import hub_download, hub_folder
 from t2i.core.errors import UserError
 
 T = TypeVar("T")
@@ -47,6 +48,9 @@ def obtained(wanted: Wanted, load: Callable[[str, bool], T]) -> T:
     except UserError:
         raise
     except Exception:  # not in the cache, or not all of it: the libraries raise whatever their HTTP client raises
+        kept = hub_folder(wanted.name) if wanted.revision == "main" else None
+        if kept:  # by `t2i fetch`, from the revision that has safetensors
+            return _sound(wanted, str(kept), load, offline=True)
         _probe(wanted)
     return _sound(wanted, wanted.name, load, offline=False)
 
@@ -56,9 +60,11 @@ def _probe(wanted: Wanted) -> None:
     try:
         HfApi().model_info(wanted.name, revision=wanted.revision, timeout=PROBE_SECONDS)
     except Exception as error:
+        download = hub_download(wanted.name)
+        fetch = f"run 't2i fetch {download}' where there is one, " if download else ""
         raise UserError(
             f"{wanted.what}: '{wanted.name}' is neither a folder, nor in the hub's cache, nor to be had from the hub "
-            f"({_one_line(error)}); check the network (HF_HUB_OFFLINE, HF_ENDPOINT) and the name, "
+            f"({_one_line(error)}); check the network (HF_HUB_OFFLINE, HF_ENDPOINT) and the name, {fetch}"
             f"or give --set {wanted.setting}=FOLDER, {wanted.folder}"
         ) from None
 

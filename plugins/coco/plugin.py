@@ -1,0 +1,23 @@
+"""What `coco` registers."""
+
+from t2i.core.hooks import hookimpl
+from t2i.core.specs import DatasetSpec, DownloadSpec
+from t2i.plugins.coco.downloads import COCO
+
+
+@hookimpl
+def t2i_datasets() -> list[DatasetSpec]:
+    return [
+        DatasetSpec(
+            name="coco",
+            summary="MS-COCO 2014 or 2017: photographs with five captions each, as the official files have them",
+            config="t2i.plugins.coco.config:CocoConfig",
+            build="t2i.plugins.coco.dataset:build",
+            splits=("train", "val"),
+        )
+    ]
+
+
+@hookimpl
+def t2i_downloads() -> list[DownloadSpec]:
+    return [COCO]
