@@ -313,7 +313,7 @@ class StageRun:
     def _judge(self, losses: Mapping[str, float]) -> None:
         """Notes the loss by which the best checkpoint is told."""
         name, position = self.settings.keep_best, self.training.position
-        if name in losses:
+        if name is not None and name in losses:
             self.judged = losses[name]
         elif name and not position.best and self.index == len(self.training.stages) - 1:
             self.reporter.say(f"warning: keep_best={name}: stage {self.stage.name} logs {', '.join(losses)} only")
