@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from t2i.core.data import Dataset, Example, sound
+from t2i.core.data import BrokenExample, Dataset, Example, sound
 from t2i.core.files import write_bytes, write_json
 from t2i.core.images import grid, png, readable_scale, to_bytes
 from t2i.core.model import Model
@@ -16,6 +18,12 @@ from t2i.core.trainer import Batch, Trainer
 
 CAPTIONS = 8
 PER_CAPTION = 2
+
+
+def _sound_ones(dataset: Dataset) -> Iterator[Example]:
+    for index in range(len(dataset)):
+        with suppress(BrokenExample):
+            yield dataset[index]
 
 
 class Gallery:
@@ -29,7 +37,9 @@ class Gallery:
 
     @classmethod
     def of(cls, folder: Path, dataset: Dataset, seed: int) -> Gallery:
-        return cls(folder, [sound(dataset, i)[0] for i in range(min(CAPTIONS, len(dataset)))], seed)
+        """The captions of the first examples that are sound. However many are not, training does without them."""
+        examples = list(islice(_sound_ones(dataset), CAPTIONS))
+        return cls(folder, examples or [sound(dataset, 0)[0]], seed)  # the latter says what is wrong
 
     def draw(self, name: str, model: Model, trainer: Trainer | None, batch: Callable[[], Batch]) -> Path:
         """Writes NAME.png: what the trainer previews, else two samples of each caption, side by side."""

@@ -212,7 +212,7 @@ def test_the_grid_of_a_run_passes_over_them_too(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "__getitem__", _all_but_first(data.__getitem__))
     run = train(settings("steps=1"), tmp_path / "run", reporter=Silent())
     captions = json.loads((run.samples / "captions.json").read_text())["captions"]
-    assert captions[:2] == ["a green picture", "a green picture"]
+    assert captions[:3] == ["a green picture", "a blue picture", "a red picture"]
 
 
 def _all_but_first(read):
