@@ -19,7 +19,7 @@ from t2i.core.files import read_json, write_json
 from t2i.core.paths import cache_dir
 from t2i.core.registry import registry
 from t2i.core.specs import DownloadFile, DownloadSpec, HubFiles
-from t2i.core.transfer import Digests, Progress, Remote, locked, need_space, transfer
+from t2i.core.transfer import Digests, Progress, Remote, locked, need_space, part_of, transfer
 
 RECORD = ".fetched.json"
 WEIGHTS = "*.safetensors"
@@ -33,9 +33,6 @@ class Watcher:
     def begin(self, name: str) -> Progress:
         """A file begins; returns what is to be called as its bytes come."""
         return lambda done, total: None
-
-    def end(self) -> None:
-        """The file is there."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ def fetch(
     spec, watcher = registry().downloads[name], watcher or Watcher()
     folder = out or place(name)
     wanted = chosen(spec, parts)
-    need_space(folder, sum(file.size or 0 for file in wanted if not (folder / file.place).exists()))
+    need_space(folder, sum(_lacking(file, folder / file.place) for file in wanted))
     mirror = mirror or default_mirror()
     arrived = [_got(file, folder, mirror, watcher) for file in wanted]
     for one in arrived:
@@ -155,9 +152,15 @@ def _got(file: DownloadFile, folder: Path, mirror: str | None, watcher: Watcher)
         return Arrived(path, known.size, known.sha256, file.checksum is not None, new=False)
     new, remote = not path.exists(), Remote(mirrored(file.url, mirror), file.size, file.checksum)
     digests = transfer(remote, path, progress=watcher.begin(file.place), say=watcher.say)
-    watcher.end()
     _record(folder, file, digests)
     return Arrived(path, digests.size, digests.sha256, file.checksum is not None, new=new)
+
+
+def _lacking(file: DownloadFile, path: Path) -> int:
+    """How many bytes of a file, of known size, are to come."""
+    part = part_of(path)
+    here = part.stat().st_size if part.exists() else 0
+    return 0 if path.exists() else max(0, (file.size or 0) - here)
 
 
 def _recorded(folder: Path, file: DownloadFile) -> Digests | None:
