@@ -22,7 +22,7 @@ COMMANDS = {
     "models": ("t2i.cli.tables:models", "List the models."),
     "samplers": ("t2i.cli.tables:samplers", "List the samplers."),
     "encoders": ("t2i.cli.tables:encoders", "List the text encoders."),
-    "datasets": ("t2i.cli.tables:datasets", "List the data sets."),
+    "datasets": ("t2i.cli.datasets:datasets", "List the data sets; read one through."),
     "metrics": ("t2i.cli.tables:metrics", "List the metrics."),
     "features": ("t2i.cli.tables:features", "List the feature extractors that metrics use."),
     "benchmarks": ("t2i.cli.tables:benchmarks", "List the benchmarks."),

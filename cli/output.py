@@ -7,6 +7,7 @@ prints is no part of the answer.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
@@ -25,6 +26,11 @@ def stdout() -> TextIO:
     """The process's own standard output, wherever `sys.stdout` points."""
     assert sys.__stdout__ is not None
     return sys.__stdout__
+
+
+def speaks() -> bool:
+    """Of several processes only the first one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def answer(text: str) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 
-CHATTY = ("accelerate", "diffusers", "huggingface_hub", "torch", "torchvision", "torch_fidelity", "transformers")
+CHATTY = ("PIL", "accelerate", "diffusers", "huggingface_hub", "torch", "torchvision", "torch_fidelity", "transformers")
 _ERRORS_ONLY = ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", "HF_HUB_VERBOSITY")
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -29,6 +30,20 @@ from t2i.core.runs import Choice
 from t2i.core.specs import DatasetSpec, ModelSpec, TextEncoderSpec
 from t2i.core.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.trainer import Stage, Trainer
+
+# A busy machine is no failure: Hypothesis' own limit of 200 ms an example is not for tests that write files.
+hypothesis.settings.register_profile("t2i", deadline=None)
+hypothesis.settings.load_profile("t2i")
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """All tests are shared out over processes, whole files at a time; a few that are named are not worth their start.
+    More than four would spend their time on importing torch."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if config.option.file_or_dir or processors < 2 else min(processors, 4)
 
 
 @pytest.fixture

@@ -42,24 +42,45 @@ class SentenceMap(nn.Module):
 
 
 class WordMap(nn.Module):
-    """words (B, L, D) -> (B, C, h, w): each place of a coarse grid asks the words with queries of its own. A sentence's
-    vector says that there is something red, something blue, a circle and a square; a word that has looked at its
-    neighbours says that it is the red circle on the left, and only the places on the left need listen to it."""
+    """words (B, L, D) -> (B, C, h, w): each place of a coarse grid asks the words with queries of its own, `hops` times
+    over, what it has heard being part of the next question. The mean of a caption's words says that there are something
+    red, something blue, a circle and a square; a place on the left finds the words that say "left", then their
+    neighbours."""
 
-    def __init__(self, words: int, channels: int, size: int, heads: int) -> None:
+    def __init__(self, words: int, channels: int, size: int, heads: int, hops: int) -> None:
         super().__init__()
-        self.size, self.heads = size, heads
-        self.coarse = min(MAP_SIZE, size)
-        self.queries = nn.Parameter(torch.randn(heads, self.coarse**2, words // heads))
-        self.keys_values = nn.Linear(words, 2 * words)
+        self.size, self.coarse = size, min(MAP_SIZE, size)
+        self.queries = nn.Parameter(torch.randn(self.coarse**2, words) * 0.5)
+        self.hops = nn.ModuleList(Hop(words, heads) for _ in range(hops))
         self.out = nn.Linear(words, channels)
 
     def forward(self, text: TextFeatures) -> Tensor:
-        k, v = rearrange(self.keys_values(text.words), "b l (two h d) -> two b h l d", two=2, h=self.heads)
-        q = self.queries.expand(len(k), -1, -1, -1)
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=text.mask[:, None, None])
-        grid = self.out(rearrange(seen, "b h (y x) d -> b y x (h d)", y=self.coarse)).movedim(-1, 1)
-        return _enlarged(grid, self.size)
+        q = self.queries.expand(len(text.words), -1, -1)
+        for hop in self.hops:
+            q = hop(q, text)
+        return _enlarged(rearrange(self.out(q), "b (y x) c -> b c y x", y=self.coarse), self.size)
+
+
+class Hop(nn.Module):
+    """Queries (B, Q, D) attend to the words, then each thinks by itself: a transformer's cross-attention block."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm, self.q, self.kv, self.out = (
+            nn.LayerNorm(width), nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+        )  # fmt: skip
+        self.think = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, queries: Tensor, text: TextFeatures) -> Tensor:
+        q = rearrange(self.q(self.norm(queries)), "b n (h d) -> b h n d", h=self.heads)
+        k, v = rearrange(self.kv(text.words), "b l (two h d) -> two b h l d", two=2, h=self.heads)
+        heard = F.scaled_dot_product_attention(q, k, v, attn_mask=text.mask[:, None, None])
+        queries = queries + self.out(rearrange(heard, "b h n d -> b n (h d)"))
+        thought: Tensor = queries + self.think(queries)
+        return thought
 
 
 def _enlarged(grid: Tensor, size: int) -> Tensor:
@@ -73,8 +94,8 @@ class TextUNet(nn.Module):
     def __init__(self, config: UNetConfig, size: int, text: TextShape) -> None:
         super().__init__()
         self.map = SentenceMap(text.sentence, config.text_map, size) if config.text_map else None
-        heads = config.map_heads
-        self.word_map = WordMap(text.words, config.text_map, size, heads) if heads else None
+        hops = config.map_hops
+        self.word_map = WordMap(text.words, config.text_map, size, config.map_heads, hops) if hops else None
 
     def stem(self, x_t: Tensor, text: TextFeatures) -> Tensor:
         if self.map is None:
