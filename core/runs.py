@@ -2,9 +2,11 @@
 
 RUN/config.json      resolved configuration, versions, distribution, data fingerprint
 RUN/metrics.jsonl    the log
+RUN/broken.jsonl     broken examples of the data set that were passed over, if there are any
 RUN/samples/         grids
 RUN/checkpoints/     to resume from
 RUN/model/           to sample from
+RUN/best/            the same where the loss `keep_best` was lowest, if that is asked for
 RUN/summary.json     written when training is complete: steps, seconds, cost
 """
 
@@ -207,6 +209,7 @@ def chosen(table: Table[Any], name: str, settings: Mapping[str, Any], kind: str)
 def open_dataset(choice: Choice[Any], split: str = "train") -> Dataset:
     """A split of a data set."""
     dataset: Dataset = resolve_path(registry().datasets[choice.name].build)(choice.config, split)
+    dataset.max_broken = choice.config.max_broken
     return dataset
 
 
@@ -225,6 +228,10 @@ class Run:
         return self.path / "metrics.jsonl"
 
     @property
+    def broken_file(self) -> Path:
+        return self.path / "broken.jsonl"
+
+    @property
     def samples(self) -> Path:
         return self.path / "samples"
 
@@ -235,6 +242,10 @@ class Run:
     @property
     def model(self) -> Path:
         return self.path / "model"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best"
 
     @property
     def summary_file(self) -> Path:

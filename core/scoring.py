@@ -62,7 +62,8 @@ class FeatureExtractor(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class Pictures:
-    """A batch of pictures to score. images: uint8 (B, H, W, 3). captions: B.
+    """A batch of pictures to score. images: uint8 (B, H, W, 3); none of them where all metrics read features, since
+    then only those are kept. captions: B.
 
     groups: B numbers, equal for the samples of one prompt.
     features: (B, D) float32 on the processor, by the name under which a metric asked for them; each extractor has run
@@ -134,6 +135,8 @@ class PromptSet:
     """Captions to sample for: the first of each of `count` examples of a split, from index 0 on.
 
     data: settings of the data set, laid over the benchmark's. about: one line for the report.
+    select: key of a hash by which examples, and one caption of each, are chosen instead (`benchmarks/choice.py`): the
+    same ones for everybody, in whatever order the data set has them.
     """
 
     name: str
@@ -142,6 +145,21 @@ class PromptSet:
     data: Mapping[str, Any] = field(default_factory=dict)
     headline: bool = False
     about: str = ""
+    select: str = ""
+
+
+@dataclass(frozen=True)
+class Published:
+    """Scores that others printed of a model. They stand beside ours, marked, and are never ranked with them.
+
+    scores: by the title of the table's column. protocol: what was scored, as far as the source says. source: who
+    printed it, and where.
+    """
+
+    model: str
+    scores: Mapping[str, float]
+    protocol: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -150,7 +168,7 @@ class Measure:
 
     label: its name in the results (default: the metric's). shown: the scores that get a column in the table, with
     its title (none: all of them, under their own names). bars: those that the report draws side by side (accuracy by
-    attribute).
+    attribute). optional: whether it is left out, and said to be, where its network's weights are not there.
     """
 
     metric: str
@@ -158,6 +176,7 @@ class Measure:
     label: str = ""
     shown: Mapping[str, str] = field(default_factory=dict)
     bars: tuple[str, ...] = ()
+    optional: bool = False
 
     @property
     def name(self) -> str:
@@ -171,7 +190,12 @@ class Benchmark:
     dataset, data: registry name and settings of the data set, whose pictures are `image_size` wide.
     train: settings of the same data set for training, laid over `data`.
     prompts: the caption sets, exactly one of them the headline.
-    reference: how many real pictures of the headline set's split, from index 0 on, are the reference.
+    reference: how many real pictures of the headline set, from index 0 on, are the reference; or "all" pictures of its
+    split; or those that belong to its "captions".
+    real: split that the row of real images is taken from ("": whatever is best, see `benchmarks/sets.py`).
+    published: scores that others printed.
+    fetch: name of the download that holds the data set (`t2i fetch NAME`), where there is one.
+    presets: of the models that are trained, the first that a model has.
     measures: the metrics. headline: (measure, score) that the table is sorted by, on the headline set.
     features: settings of feature extractors that need some, by registry name.
     default_models: choices of models; the first whose models are all registered is taken.
@@ -190,7 +214,11 @@ class Benchmark:
     headline: tuple[str, str]
     default_models: Sequence[Sequence[str]]
     minutes: float
-    reference: int
+    reference: int | Literal["all", "captions"]
+    real: str = ""
+    published: Sequence[Published] = ()
+    fetch: str = ""
+    presets: Sequence[str] = ("tiny",)
     data: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
     features: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

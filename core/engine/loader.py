@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,18 +19,19 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from t2i.core.config import Augment
-from t2i.core.data import Dataset, Example, Visit, visit_stream, visits
+from t2i.core.data import BrokenExample, Dataset, Example, Visit, sound, visit_stream, visits
 from t2i.core.errors import T2IError, UserError
 from t2i.core.text import TextFeatures
 
 T = TypeVar("T")
 AHEAD = 4  # batches made ahead
+WATCH = 0.5  # seconds between a worker's looks after its main process
 
 
 @dataclass(frozen=True)
 class HostBatch:
     """A batch before it goes to the device. images: uint8 (B, H, W, 3). encoded, text: what was stored in place of the
-    images and for the captions, where it was."""
+    images and for the captions, where it was. broken: what was passed over to make it."""
 
     images: np.ndarray
     captions: tuple[str, ...]
@@ -35,6 +39,7 @@ class HostBatch:
     extras: Mapping[str, Any]
     encoded: torch.Tensor | None = None
     text: TextFeatures | None = None
+    broken: tuple[BrokenExample, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,14 +70,17 @@ class Views(TorchDataset[HostBatch]):
 
     def __getitem__(self, batch: Sequence[Visit]) -> HostBatch:
         images, captions, keys, extras = [], [], [], []
+        passed: list[BrokenExample] = []
         for visit in batch:
-            example = self._dataset[visit.index]
+            example, broken = sound(self._dataset, visit.index)
+            passed += broken
             caption, image = self.look(example, visit)
             captions.append(caption)
             images.append(image)
             keys.append(example.key)
             extras.append(example.extras)
-        return HostBatch(np.stack(images), tuple(captions), tuple(keys), _collated(extras))
+        stacked = np.stack(images)
+        return HostBatch(stacked, tuple(captions), tuple(keys), _collated(extras), broken=tuple(passed))
 
     def look(self, example: Example, visit: Visit) -> tuple[str, np.ndarray]:
         """The caption and the picture that a visit to an example sees."""
@@ -115,7 +123,7 @@ def _stacked(values: Sequence[Any]) -> torch.Tensor | tuple[Any, ...]:
 
 def batch_visits(dataset: Dataset, seed: int, rows: Rows, first: int) -> Iterator[list[Visit]]:
     """This process's visits, micro-batch by micro-batch, after the `first` images that training has seen."""
-    stream = visits(len(dataset), dataset.endless, seed, first)
+    stream = visits(dataset, seed, first)
     while True:
         whole = list(islice(stream, rows.total))
         for part in range(rows.parts):
@@ -181,6 +189,16 @@ def _quiet_worker(_: int) -> None:
     """A signal to the whole process group is the main process's to answer: it saves, then ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """Ends a worker whose main process was killed. torch's own watch over it is not enough: at its end a worker waits
+    until someone has read all that it has made, which is now nobody."""
+    parent = multiprocessing.parent_process()
+    while parent and os.getppid() == parent.pid:
+        time.sleep(WATCH)
+    os._exit(1)
 
 
 class _Thread(Generic[T]):
