@@ -48,7 +48,8 @@ def measure(pictures: int, extracted: int = 2 * BATCH, weights: str | None = Non
     """weights: of Inception (default: what `t2i fetch inception` got, UserError if it is not here)."""
     picture = _extraction(extracted, {"weights": weights} if weights else {})
     real, ours = (_features(seed, pictures) for seed in (0, 1))
-    row, reference = {}, 0.0
+    row: dict[str, float] = {}
+    reference = 0.0
     for asked in MEASURES:
         first, metric = _score(asked, real, ours, None)
         row[asked.name] = _score(asked, real, ours, metric)[0] if asked.metric == "fid" else first
