@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -29,7 +30,8 @@ def put(axes: Axes, labels: Sequence[Label]) -> None:
     already, and does not leave the figure; if there is none, where it covers least."""
     figure = axes.figure
     assert isinstance(figure, Figure)
-    renderer = FigureCanvasAgg(figure).get_renderer()
+    canvas: Any = FigureCanvasAgg(figure)  # matplotlib leaves it without types
+    renderer = canvas.get_renderer()
     figure.draw_without_rendering()
     dots = [axes.transData.transform((label.x, label.y)) for label in labels]
     taken = [Bbox.from_extents(x - DOT, y - DOT, x + DOT, y + DOT) for x, y in dots]

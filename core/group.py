@@ -1,7 +1,7 @@
-"""The processes that run one benchmark: one, or those of an `accelerate launch` or `torchrun`.
+"""The processes that do one command together: one, or those of an `accelerate launch` or `torchrun`.
 
-They share the folder OUT. The first one decides, writes and speaks; the others draw their share of the pictures, and
-take their part in training.
+They share the folder OUT. The first one decides and speaks; the others draw their share of the pictures. (Training has
+its processes from accelerate: `core/engine`.)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from t2i.core.model import best_device
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=7)
-"""How long the others wait while the first one scores: torch would lose patience after minutes."""
+"""How long the others wait while the first one works: torch would lose patience after minutes."""
 
 
 class Group:
