@@ -144,6 +144,8 @@ def test_the_table_fits_a_narrow_terminal(results):
     text = console.export_text()
     assert "1. ldm" in text
     assert "! gan: mode collapse <script>alert(1)</script> & $x_1$ [bold] \\x1b[2J" in " ".join(text.split())
+    assert "left out: clip (<script>" in text
+    assert "not ranked with ours: Paper FID 12.5" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
 
