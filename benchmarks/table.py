@@ -88,7 +88,9 @@ def show(results: Results, console: Console | None = None) -> None:
 def _printed(results: Results, claim: str) -> str:
     """What others printed under one protocol, in a line."""
     entries = [entry for entry in results.published if entry.protocol == claim]
-    return "; ".join(f"{e.model} {', '.join(f'{title} {score:g}' for title, score in e.scores.items())}" for e in entries)
+    return "; ".join(
+        f"{e.model} {', '.join(f'{title} {score:g}' for title, score in e.scores.items())}" for e in entries
+    )
 
 
 def _table(results: Results, standings: Sequence[Standing]) -> Table:
