@@ -20,14 +20,16 @@ class Chosen(Dataset):
     def __init__(self, data: Dataset, key: str) -> None:
         self.data, self.key, self.image_size = data, key, data.image_size
         every = [data.captions(index) for index in range(len(data))]
-        self.order = sorted(range(len(data)), key=lambda index: _hash(key, sorted(map(_plain, every[index]))))
-        self._captions = [min(every[index], key=lambda caption: _hash(key, [_plain(caption)])) for index in self.order]
+        self._places = sorted(range(len(data)), key=lambda index: _hash(key, sorted(map(_plain, every[index]))))
+        self._captions = [
+            min(every[index], key=lambda caption: _hash(key, [_plain(caption)])) for index in self._places
+        ]
 
     def __len__(self) -> int:
-        return len(self.order)
+        return len(self._places)
 
     def __getitem__(self, index: int) -> Example:
-        return self._with_caption(index, self.data[self.order[index]])
+        return self._with_caption(index, self.data[self._places[index]])
 
     def _with_caption(self, index: int, example: Example) -> Example:
         return Example(example.image, self.captions(index), example.key, example.extras)
@@ -36,7 +38,7 @@ class Chosen(Dataset):
         return (self._captions[index],)
 
     def variant(self, index: int, number: int) -> Example | None:
-        example = self.data.variant(self.order[index], number)
+        example = self.data.variant(self._places[index], number)
         return example and self._with_caption(index, example)
 
     def fingerprint(self) -> str:

@@ -30,7 +30,7 @@ def put(axes: Axes, labels: Sequence[Label]) -> None:
     already, and does not leave the figure; if there is none, where it covers least."""
     figure = axes.figure
     assert isinstance(figure, Figure)
-    canvas: Any = FigureCanvasAgg(figure)  # matplotlib leaves it without types
+    canvas: Any = FigureCanvasAgg(figure)  # matplotlib does not say what its methods return
     renderer = canvas.get_renderer()
     figure.draw_without_rendering()
     dots = [axes.transData.transform((label.x, label.y)) for label in labels]

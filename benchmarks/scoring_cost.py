@@ -1,6 +1,6 @@
 """What scoring costs beside feature extraction: `python -m t2i.benchmarks.scoring_cost [--weights FILE]`.
 
-Processor seconds, so that other work on the machine does not show: a few pictures go through Inception; FID, KID and IS,
+Processor seconds, so that other work on the machine is not in them: few pictures go through Inception; FID, KID and IS,
 with their intervals, are computed of as many features as a benchmark has. The features are made up: neither their
 numbers nor those of the weights matter to the cost.
 """

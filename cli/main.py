@@ -17,6 +17,7 @@ COMMANDS = {
     "sample": ("t2i.cli.sample:sample", "Draw pictures from a trained model."),
     "import": ("t2i.cli.importing:import_", "Make a run of weights that a paper's authors released."),
     "export": ("t2i.cli.export:export", "Write a run in diffusers' layout."),
+    "fetch": ("t2i.cli.fetch:fetch", "Get what a protocol or a model needs from outside."),
     "bench": ("t2i.cli.bench:bench", "Train, sample and score models side by side."),
     "models": ("t2i.cli.tables:models", "List the models."),
     "samplers": ("t2i.cli.tables:samplers", "List the samplers."),

@@ -77,6 +77,13 @@ class Dataset(ABC):
         """The captions of one example. To be overridden where they are to be had without the picture."""
         return self[index].captions
 
+    def order(self, seed: int, epoch: int, start: int = 0) -> Iterable[int]:
+        """The indexes of one epoch in the order of training, from position `start` on: a function of (seed, epoch),
+        with each index below the length once. Default: permuted. To be overridden where near visits should lie near
+        one another."""
+        indexes: list[int] = random_stream(seed, "order", epoch).permutation(len(self))[start:].tolist()
+        return indexes
+
     def variant(self, index: int, number: int) -> Example | None:
         """Another picture of what example `index` shows: number 1, 2, ..., the same each time. None (the default)
         where a caption has but one picture. Real pictures of one caption are what generated ones are compared with."""
@@ -180,6 +187,13 @@ class SoundDataset(Dataset):
         except BrokenExample:
             return self[index].captions
 
+    def order(self, seed: int, epoch: int, start: int = 0) -> Iterable[int]:
+        """The indexes of one epoch in the order of training, from position `start` on: a function of (seed, epoch),
+        with each index below the length once. Default: permuted. To be overridden where near visits should lie near
+        one another."""
+        indexes: list[int] = random_stream(seed, "order", epoch).permutation(len(self))[start:].tolist()
+        return indexes
+
     def variant(self, index: int, number: int) -> Example | None:
         try:
             return self._dataset.variant(index, number)
@@ -199,19 +213,20 @@ class Visit:
     index: int
 
 
-def visits(dataset_length: int, endless: bool, seed: int, start: int) -> Iterator[Visit]:
+def visits(dataset: Dataset, seed: int, start: int) -> Iterator[Visit]:
     """Visits from number `start` on, for ever: order is a function of (seed, epoch), so resuming needs only `start`.
 
-    A finite set is permuted anew each epoch. An endless one is read straight on: no example is seen twice.
+    A finite set comes in another order each epoch. An endless one is read straight on: no example is seen twice.
     """
-    if dataset_length < 1:
+    length = len(dataset)
+    if length < 1:
         raise ValueError("a data set must have at least one example")
-    epoch, offset = divmod(start, dataset_length)
+    epoch, offset = divmod(start, length)
     while True:
-        if endless:
-            indexes: Iterable[int] = range(epoch * dataset_length + offset, (epoch + 1) * dataset_length)
+        if dataset.endless:
+            indexes: Iterable[int] = range(epoch * length + offset, (epoch + 1) * length)
         else:
-            indexes = random_stream(seed, "order", epoch).permutation(dataset_length)[offset:].tolist()
+            indexes = dataset.order(seed, epoch, offset)
         for index in indexes:
             yield Visit(epoch, index)
         epoch, offset = epoch + 1, 0

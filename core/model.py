@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from t2i.core.errors import UserError
 from t2i.core.files import arriving, load_tensors, read_json, save_tensors, sealed, settle, verify, write_json
@@ -145,10 +145,12 @@ class Model:
 
     def interpolate(
         self, first: np.ndarray, last: np.ndarray, prompt: str = "", *, n: int = 8,
-        sampler: Choice[SamplerConfig] | None = None,
+        sampler: Choice[SamplerConfig] | None = None, batch_size: int | None = None,
+        keys: Sequence[tuple[int, int]] | None = None,
     ) -> Iterator[list[Drawn]]:  # fmt: skip
         """`n` pictures from one to the other, uint8 (H, W, 3) of the model's size: the sampler turns both into noise,
-        and draws from the noise between (Song et al. 2021, section 5.3). UserError if it cannot, or sizes differ."""
+        and draws from the noise between (Song et al. 2021, section 5.3). keys: those of them to draw, as (0, number).
+        UserError if it cannot, or sizes differ."""
         size = (self.generator.image_size, self.generator.image_size, 3)
         if {first.shape, last.shape} != {size}:
             raise UserError(f"pictures of {first.shape} and {last.shape}: this model interpolates between {size}")
@@ -158,19 +160,23 @@ class Model:
             able = [s.name for s in registry().samplers if s.inverts and self.generator.family in s.families]
             remedy = f"use --sampler {' or '.join(able)}" if able else "no sampler of this family can"
             raise UserError(f"sampler '{choice.name}' cannot turn pictures into noise, to draw between them: {remedy}")
-        return self._between(resolve(spec.build)(choice.config), np.stack([first, last]), prompt, n)
+        shares = torch.linspace(0, 1, n)
+        wanted = tuple((0, s) for s in range(n)) if keys is None else tuple(keys)
+        drawing, pictures = resolve(spec.build)(choice.config), np.stack([first, last])
+        return self._between(drawing, pictures, prompt, wanted, shares[[s for _, s in wanted]], batch_size)
 
-    def _between(self, drawing: Sampler, pictures: np.ndarray, prompt: str, n: int) -> Iterator[list[Drawn]]:
+    def _between(
+        self, drawing: Sampler, pictures: np.ndarray, prompt: str, keys: tuple[tuple[int, int], ...], shares: Tensor,
+        batch_size: int | None,
+    ) -> Iterator[list[Drawn]]:  # fmt: skip
         self.generator.eval()
         self.text_encoder.eval()
         with torch.no_grad():
             ends = to_tensor(pictures, self.device)
             text, null = self._features([prompt] * 2, drawing)
             begin, end = drawing.invert(self.generator, ends, text, null)
-            between = slerp(begin, end, torch.linspace(0, 1, n).to(self.device))
-        yield from self._pictures(
-            drawing, [prompt], PromptNoise(0, tuple((0, s) for s in range(n)), self.device, between)
-        )
+            between = slerp(begin, end, shares.to(self.device))
+        yield from self._pictures(drawing, [prompt], PromptNoise(0, keys, self.device, between), batch_size)
 
     @property
     def device(self) -> torch.device:
@@ -218,7 +224,13 @@ def load_model(folder: Path) -> Model:
     verify(folder, what)
     document = read_json(folder / "config.json", what)
     run = document.get("run") if isinstance(document, dict) else None
-    model = build(RunConfig.parse(run if isinstance(run, dict) else {}, str(folder / "config.json")), folder)
+    config = RunConfig.parse(run if isinstance(run, dict) else {}, str(folder / "config.json"))
+    try:
+        model = build(config, folder)
+    except (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, MemoryError, OSError) as error:
+        # Settings that are legal one by one may still describe no network, or one that no memory holds.
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{what}: no network can be built as it says ({type(error).__name__}: {reason})") from error
     for name, module in model._parts():
         load_state(module, load_tensors(folder / f"{name}.safetensors", what), f"{what}: {name}.safetensors")
     return model

@@ -11,7 +11,8 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 
 from t2i.core.text import TextEncoder, TextFeatures, TextShape, unique
 from t2i.plugins.clip.config import ClipConfig
-from t2i.plugins.clip.weights import checked, load_text_model, load_tokenizer
+from t2i.plugins.clip.weights import WHAT, checked, load_text_model, load_tokenizer
+from t2i.plugins.common.pretrained import refuse_foreign_code
 
 CHARACTERS_A_TOKEN = 64
 
@@ -82,5 +83,6 @@ def build(config: ClipConfig, assets: Path | None) -> ClipEncoder:
     """
     if assets is None:
         return ClipEncoder(config, load_text_model(config), load_tokenizer(config))
+    refuse_foreign_code(CLIPTextConfig, assets, WHAT)
     clip = CLIPTextModelWithProjection(CLIPTextConfig.from_pretrained(assets))
     return ClipEncoder(config, clip, CLIPTokenizer.from_pretrained(assets))

@@ -12,7 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 
 from t2i.core.errors import UserError
 from t2i.plugins.clip.config import ClipConfig
-from t2i.plugins.common.pretrained import Wanted, obtained
+from t2i.plugins.common.pretrained import Wanted, obtained, refuse_foreign_code
 from t2i.plugins.common.variants import variant_of
 
 WHAT = "text encoder 'clip'"
@@ -24,6 +24,7 @@ def load_text_model(config: ClipConfig) -> CLIPTextModelWithProjection:
 
     def load(source: str, offline: bool) -> CLIPTextModelWithProjection:
         folder = Path(source)
+        refuse_foreign_code(CLIPTextConfig, source, WHAT, revision=config.revision, local_files_only=offline)
         loaded: Any = CLIPTextModelWithProjection.from_pretrained(
             source, revision=config.revision, local_files_only=offline, use_safetensors=True, output_loading_info=True,
             variant=variant_of(folder, "model") if folder.is_dir() else None,

@@ -30,7 +30,7 @@ from t2i.plugins.common.pictures import (
 
 NAME = "coco"
 YEARS = (2014, 2017)
-REMEDY = "'t2i fetch coco' gets it, or name another folder with --data-dir"
+REMEDY = "'t2i fetch coco' gets it (of 2017: with --parts), or name another folder with --data-dir"
 
 
 def build(config: CocoConfig, split: str) -> PictureFiles:

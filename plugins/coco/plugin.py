@@ -1,7 +1,8 @@
 """What `coco` registers."""
 
 from t2i.core.hooks import hookimpl
-from t2i.core.specs import BenchmarkSpec, DatasetSpec
+from t2i.core.specs import BenchmarkSpec, DatasetSpec, DownloadSpec
+from t2i.plugins.coco.downloads import COCO
 
 
 @hookimpl
@@ -15,6 +16,11 @@ def t2i_datasets() -> list[DatasetSpec]:
             splits=("train", "val"),
         )
     ]
+
+
+@hookimpl
+def t2i_downloads() -> list[DownloadSpec]:
+    return [COCO]
 
 
 @hookimpl

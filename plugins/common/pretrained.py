@@ -5,14 +5,14 @@ The loaders given read only safetensors and JSON, and never any code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from huggingface_hub import HfApi
 
-from t2i.core.downloads import fetched
+from t2i.core.downloads import fetched, hub_download, hub_folder
 from t2i.core.errors import UserError
 
 T = TypeVar("T")
@@ -54,8 +54,31 @@ def obtained(wanted: Wanted, load: Callable[[str, bool], T]) -> T:
     except UserError:
         raise
     except Exception:  # not in the cache, or not all of it: the libraries raise whatever their HTTP client raises
+        kept = hub_folder(wanted.name) if wanted.revision == "main" else None
+        if kept:  # by `t2i fetch`, from the revision that has safetensors
+            return _sound(wanted, str(kept), load, offline=True)
         _probe(wanted)
     return _sound(wanted, wanted.name, load, offline=False)
+
+
+def refuse_foreign_code(kind: Any, source: Path | str, what: str, **where: Any) -> None:
+    """UserError if the config.json of a network of transformers' names a kernel on the hub, which transformers would
+    fetch and run. kind: the class of its configuration. where: revision, local_files_only."""
+    document, _ = kind.get_config_dict(source, **where)
+    for key, value in _entries(document):
+        if "implementation" in key and "/" in str(value):
+            raise UserError(
+                f"{what}: config.json of {source} asks for the kernel {str(value)[:80]!r}, code that is not ours to "
+                f"run: remove '{key}' from it"
+            )
+
+
+def _entries(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Keys and values, those of mappings inside too."""
+    for key, value in document.items():
+        yield str(key), value
+        if isinstance(value, Mapping):
+            yield from _entries(value)
 
 
 def _probe(wanted: Wanted) -> None:
@@ -63,9 +86,11 @@ def _probe(wanted: Wanted) -> None:
     try:
         HfApi().model_info(wanted.name, revision=wanted.revision, timeout=PROBE_SECONDS)
     except Exception as error:
+        download = hub_download(wanted.name)
+        fetch = f"run 't2i fetch {download}' where there is one, " if download else ""
         raise UserError(
             f"{wanted.what}: '{wanted.name}' is neither a folder, nor in the hub's cache, nor to be had from the hub "
-            f"({_one_line(error)}); check the network (HF_HUB_OFFLINE, HF_ENDPOINT) and the name, "
+            f"({_one_line(error)}); check the network (HF_HUB_OFFLINE, HF_ENDPOINT) and the name, {fetch}"
             f"or {wanted.advice}"
         ) from None
 
