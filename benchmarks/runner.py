@@ -104,12 +104,12 @@ class _Session:
         out, folder = self.plan.out, self.plan.data_dir
         self.group.first(lambda: _writable(out))
         self.device = best_device()
+        self.sets = [caption_set(self.plan.benchmark, prompts, folder) for prompts in self.plan.benchmark.prompts]
         benchmark, self.left_out = with_what_is_there(self.plan.benchmark)
         for name, reason in self.left_out.items():
             self.reporter.say(f"left out: {name} ({reason})")
         self.scorer = Scorer(benchmark, self.device)
         self.scorer.headline()
-        self.sets = [caption_set(benchmark, prompts, folder) for prompts in benchmark.prompts]
         path = self.group.first(lambda: grids.save_real(out, self.sets, *benchmark.grid))
         self.reporter.say(f"real pictures to compare with: {path}")
         self.protocol = self.group.first(self._protocol)
