@@ -63,7 +63,7 @@ def encoders(tmp_path_factory):
     vocabulary = {"vocabulary": ["a", "red", "circle"]}
     settings = {
         "words": {**vocabulary, "width": 16, "heads": 2}, "none": {}, "char-cnn-rnn": {"width": 16, "train": True},
-        "damsm": {**vocabulary, "width": 16, "embedding": 16}, "clip": clip_folder(tmp_path_factory.mktemp("c") / "clip"),
+        "damsm": {**vocabulary, "width": 16, "embedding": 16}, "clip": clip_folder(tmp_path_factory.mktemp("c") / "x"),
     }  # fmt: skip
     assert set(settings) == {spec.name for spec in registry().encoders}
     made = {}
@@ -127,8 +127,8 @@ def test_a_file_of_wild_prompts(run, tmp_path, capfd):
     said = capfd.readouterr().err
     assert harmless(said)
     assert "\\x1b[2Jprompts.txt: not UTF-8" in said
+    (tmp_path / "empty").write_text(" \n\n")
     with pytest.raises(UserError, match="holds no prompt"):
-        (tmp_path / "empty").write_text(" \n\n")
         read_prompts(tmp_path / "empty")
 
 
