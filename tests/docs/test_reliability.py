@@ -11,13 +11,13 @@ NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 NAMES = sorted(set(NAMED.findall((ROOT / "docs" / "reliability.md").read_text("utf-8"))))
 
 
-def tests_of(path):
+def functions_of(path):
     return {node.name for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.FunctionDef)}
 
 
 @pytest.mark.parametrize(("file", "name"), NAMES)
 def test_the_test_that_holds_a_promise_exists(file, name):
-    assert name in tests_of(ROOT / file)
+    assert name in functions_of(ROOT / file)
 
 
 def test_every_row_of_promises_names_a_test():
@@ -27,12 +27,12 @@ def test_every_row_of_promises_names_a_test():
     assert [row for row in promises if not NAMED.search(row)] == []
 
 
-def test_few_tests_of_reliability_are_without_a_promise():
+def test_few_functions_of_reliability_are_without_a_promise():
     held = {name for _, name in NAMES}
     all_of_them = {
         name
         for path in (ROOT / "tests" / "reliability").glob("test_*.py")
-        for name in tests_of(path)
+        for name in functions_of(path)
         if name.startswith("test_")
     }
     without = {
