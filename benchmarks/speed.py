@@ -327,3 +327,6 @@ class _Twin:
 
     def shifted(self, x: Tensor) -> Tensor:
         return torch.roll(x, 1, 0)
+
+    def gathered(self, x: Tensor) -> Tensor:
+        return x

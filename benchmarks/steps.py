@@ -53,6 +53,9 @@ class BareEngine:
     def shifted(self, x: Tensor) -> Tensor:
         return torch.roll(x, 1, 0)
 
+    def gathered(self, x: Tensor) -> Tensor:
+        return x
+
 
 def training_step(config: RunConfig, *, stage: str | None = None, batch_size: int | None = None) -> Callable[[], None]:
     """A whole training step of a stage (None: the last) on a batch in memory, as a function to call again and again.

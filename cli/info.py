@@ -14,6 +14,7 @@ from t2i.cli.command import Command, json_option
 from t2i.cli.output import answer_json, answer_table
 from t2i.core.errors import UserError
 from t2i.core.registry import registry
+from t2i.core.specs import DownloadSpec
 
 
 @click.command(cls=Command)
@@ -27,6 +28,7 @@ def info(as_json: bool) -> None:
         "threads": _threads(),
         "places": _places(),
         "broken_plugins": {str(plugin.origin): str(plugin.error) for plugin in registry().broken()},
+        "downloads": _downloads(),
         "missing": _missing(),
     }
     if as_json:
@@ -73,6 +75,22 @@ def _places() -> dict[str, str]:
         cache = str(error)
     here = {name: str(Path(name).absolute()) for name in ("runs", "samples")}
     return {**here, "cache": cache, "hub": str(Path(HF_HUB_CACHE).expanduser())}
+
+
+def _downloads() -> dict[str, str]:
+    """What `t2i fetch` gets: where it is, with its size, or the command that gets it."""
+    from t2i.core.downloads import command, status
+
+    def said(spec: DownloadSpec) -> str:
+        try:
+            found = status(spec)
+        except UserError as error:  # no cache folder
+            return str(error)
+        where = f"{found.folder} ({found.size / 1e6:.1f} MB)" if found.folder else "missing"
+        lacks = f", without {', '.join(found.missing)}" if found.folder and found.missing else ""
+        return f"{where}{lacks}: '{command(spec)}' gets it" if found.missing else where
+
+    return {spec.name: said(spec) for spec in registry().downloads}
 
 
 def _missing() -> dict[str, str]:

@@ -7,10 +7,12 @@ prints is no part of the answer.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from t2i.core.logging import note as note
 from t2i.core.logging import printable
 
 if TYPE_CHECKING:
@@ -26,6 +28,11 @@ def stdout() -> TextIO:
     return sys.__stdout__
 
 
+def speaks() -> bool:
+    """Of several processes only the first one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def answer(text: str) -> None:
     """A line, or a whole document, of the answer."""
     print(text, file=stdout())
@@ -34,11 +41,6 @@ def answer(text: str) -> None:
 def answer_json(document: Any) -> None:
     """The one JSON document of `--json`, in ASCII."""
     answer(json.dumps(document, indent=2))
-
-
-def note(text: str) -> None:
-    """A line that is no part of the answer."""
-    print(printable(text), file=sys.stderr, flush=True)
 
 
 def answer_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

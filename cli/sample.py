@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
 from t2i.cli import progress
 from t2i.cli.command import Command, json_option
-from t2i.cli.output import answer, answer_json, note
+from t2i.cli.output import answer, answer_json, note, speaks
 from t2i.core.errors import UserError
 from t2i.core.logging import printable
 
@@ -46,7 +47,9 @@ from t2i.core.logging import printable
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of the noise.")
 @click.option("--batch-size", type=click.IntRange(1), metavar="B", help="Pictures drawn at once (default: by size).")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="New folder (default: under samples/).")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder (default: a new one under samples/)."
+)
 @json_option
 def sample(
     model: str | None, run: Path | None, sampler: str | None, sampling_steps: int | None, guidance: float | None,
@@ -55,6 +58,9 @@ def sample(
     batch_size: int | None, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Draw pictures from a trained model: PNG files, grid.png, and samples.jsonl that says what each one is.
+
+    The same command again, with the same --out, draws what is missing. 'accelerate launch -m t2i.cli sample ...'
+    spreads it over processes.
 
     \b
     t2i sample --model ldm -p "a red circle" -n 4
@@ -71,6 +77,7 @@ def sample(
         raise UserError("--features says what to draw by itself: leave out -p, --prompts and --interpolate")
     if interpolate is not None and (len(texts) > 1 or prompts is not None):
         raise UserError("--interpolate draws for one caption: give at most one -p TEXT, and no --prompts")
+    from t2i.core.group import Group
     from t2i.core.model import load, opening_settings
     from t2i.core.runs import newest_run, parse_sets
     from t2i.core.samples import new_samples_path, read_features, read_prompts, write_interpolation, write_samples
@@ -78,24 +85,29 @@ def sample(
     captions = [*texts, *(read_prompts(prompts) if prompts else [])]
     vectors = read_features(features) if features else None
     wanted = captions if vectors is None else vectors
-    source = newest_run(model).path if model is not None else run
+    group = Group()
+    source = run if model is None else group.first(lambda: newest_run(model).path)
     assert source is not None
     opening, settings = opening_settings(parse_sets(sets))
     drawn_from = load(source, settings=opening)
     choice = drawn_from.sampler(sampler, steps=sampling_steps, guidance=guidance, settings=settings)
-    folder = out or new_samples_path(drawn_from.config.model)
-    note(f"drawing {max(len(wanted), 1) * count} pictures from {source} with sampler {choice.name}")
+    folder = out or group.first(lambda: new_samples_path(drawn_from.config.model))
+    if speaks():
+        note(f"drawing {max(len(wanted), 1) * count} pictures from {source} with sampler {choice.name}")
     if interpolate is not None:
         caption = captions[0] if captions else ""
         records = write_interpolation(
-            drawn_from, *interpolate, caption, folder, n=count, sampler=choice, run=source
+            drawn_from, *interpolate, caption, folder, n=count, sampler=choice, batch_size=batch_size, run=source,
+            group=group,
         )  # fmt: skip
     else:
-        with progress.pictures() as show:
+        with progress.pictures() if speaks() else nullcontext() as show:
             records = write_samples(
                 drawn_from, wanted, folder, n=count, seed=seed, sampler=choice, batch_size=batch_size, run=source,
-                progress=show,
+                progress=show, group=group,
             )  # fmt: skip
+    if not speaks():
+        return
     if as_json:
         answer_json({"out": str(folder), "grid": str(folder / "grid.png"), "samples": records})
     else:

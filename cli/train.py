@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from t2i.cli.command import Command, json_option
-from t2i.cli.output import answer, answer_json, note
+from t2i.cli.output import answer, answer_json, note, speaks
 from t2i.core.errors import UserError
 from t2i.core.logging import printable
 from t2i.core.registry import registry
@@ -82,7 +82,7 @@ def train(
     if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("several processes train together: name one folder for all with --out")
     folder = out or new_run_path(resolved)
-    if preset is None and _speaks():
+    if preset is None and speaks():
         _name_presets(resolved)
     from t2i.core.engine import train as begin
 
@@ -120,11 +120,6 @@ def _print_settings(config: RunConfig, as_json: bool) -> None:
     answer(yaml.safe_dump(config.dump(), sort_keys=False).rstrip())
 
 
-def _speaks() -> bool:
-    """Of several processes only the first one."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def _name_presets(config: RunConfig) -> None:
     others = [name for name in registry().models[config.model].presets if name != config.preset]
     note(f"preset {config.preset}, since none is named; others: {', '.join(others) or 'none'}")
@@ -132,7 +127,7 @@ def _name_presets(config: RunConfig) -> None:
 
 def _conclude(run: Run, as_json: bool) -> None:
     """Says where everything is."""
-    if not _speaks():
+    if not speaks():
         return
     config = run.config()
     pictures = sorted(run.samples.glob("step-*.png"), key=lambda path: path.stat().st_mtime_ns)

@@ -147,10 +147,12 @@ class DataConfig(Config):
     """Base of every data set's settings. image_size: set by the run to the size that the model loads.
 
     dir: the folder, where the data set lives in one.
+    max_broken: share of the examples that may be broken: so many are passed over, more of them stop whoever reads.
     """
 
     image_size: int = Field(32, ge=8)
     dir: str | None = None
+    max_broken: float = Field(0.01, ge=0, lt=1)
 
 
 class AbsentData(DataConfig):

@@ -22,7 +22,7 @@ from t2i.core.errors import UserError
 MANIFEST = "manifest.json"
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Writes a file atomically and durably: after a crash it holds the old bytes or the new ones."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -32,7 +32,7 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -103,7 +103,7 @@ def arriving(folder: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, folder)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -134,7 +134,7 @@ def seal(folder: Path) -> None:
             os.fsync(file.fileno())
     for inner in folder.rglob("*"):
         if inner.is_dir():
-            _sync_folder(inner)
+            sync_folder(inner)
     write_json(folder / MANIFEST, {"format": 1, "files": files})
 
 
@@ -169,7 +169,7 @@ def _replace_folder(source: Path, target: Path) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise  # else a reader took us for dead and has brought the old one back
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -184,7 +184,7 @@ def settle(folder: Path) -> None:
         os.replace(aside, folder)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Makes renames in `folder` durable, where the system can."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

@@ -13,6 +13,7 @@ import pluggy
 from t2i.core.specs import (
     BenchmarkSpec,
     DatasetSpec,
+    DownloadSpec,
     FeatureSpec,
     MetricSpec,
     ModelSpec,
@@ -58,3 +59,8 @@ def t2i_metrics() -> Sequence[MetricSpec]:  # type: ignore[empty-body]
 @hookspec
 def t2i_benchmarks() -> Sequence[BenchmarkSpec]:  # type: ignore[empty-body]
     """Benchmarks: which captions, which reference pictures, which metrics."""
+
+
+@hookspec
+def t2i_downloads() -> Sequence[DownloadSpec]:  # type: ignore[empty-body]
+    """Files that have to be got from elsewhere (`t2i fetch`): pretrained weights, data sets."""

@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 
-CHATTY = ("accelerate", "diffusers", "huggingface_hub", "torch", "torchvision", "torch_fidelity", "transformers")
+CHATTY = ("PIL", "accelerate", "diffusers", "huggingface_hub", "torch", "torchvision", "torch_fidelity", "transformers")
 _ERRORS_ONLY = ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", "HF_HUB_VERBOSITY")
 
 
@@ -36,3 +36,8 @@ def printable(text: str) -> str:
     is not printable (control and formatting characters, lone surrogates) its escape, such as \\x1b."""
     line = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def note(text: str) -> None:
+    """A line on stderr, whoever wrote it: for what has no reporter."""
+    print(printable(text), file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from t2i.core.errors import UserError
 from t2i.core.files import arriving, load_tensors, read_json, save_tensors, sealed, settle, verify, write_json
@@ -80,9 +80,11 @@ class Model:
         sampler: Choice[SamplerConfig] | None = None,
         batch_size: int | None = None,
         progress: Callable[[int, int], None] | None = None,
+        keys: Sequence[tuple[int, int]] | None = None,
     ) -> Iterator[list[Drawn]]:
         """Pictures in batches, prompt by prompt, `n` of each. Noise depends on (seed, prompt index, sample index)
-        alone. progress(done, total) counts pictures.
+        alone. progress(done, total) counts pictures. keys: the pictures to draw, as (prompt index, sample index),
+        instead of `n` of each.
 
         prompts: captions, or features of them that another program computed (UserError if they are not as wide as this
         model's text encoder makes them).
@@ -95,8 +97,8 @@ class Model:
             )
         choice = sampler or self.sampler()
         drawing: Sampler = resolve(registry().samplers[choice.name].build)(choice.config)
-        noise = PromptNoise(seed, tuple((p, s) for p in range(len(prompts)) for s in range(n)), self.device)
-        return self._pictures(drawing, prompts, noise, batch_size, progress)
+        wanted = tuple((p, s) for p in range(len(prompts)) for s in range(n)) if keys is None else tuple(keys)
+        return self._pictures(drawing, prompts, PromptNoise(seed, wanted, self.device), batch_size, progress)
 
     def _pictures(
         self, drawing: Sampler, prompts: Prompts, noise: PromptNoise, batch_size: int | None = None,
@@ -143,10 +145,12 @@ class Model:
 
     def interpolate(
         self, first: np.ndarray, last: np.ndarray, prompt: str = "", *, n: int = 8,
-        sampler: Choice[SamplerConfig] | None = None,
+        sampler: Choice[SamplerConfig] | None = None, batch_size: int | None = None,
+        keys: Sequence[tuple[int, int]] | None = None,
     ) -> Iterator[list[Drawn]]:  # fmt: skip
         """`n` pictures from one to the other, uint8 (H, W, 3) of the model's size: the sampler turns both into noise,
-        and draws from the noise between (Song et al. 2021, section 5.3). UserError if it cannot, or sizes differ."""
+        and draws from the noise between (Song et al. 2021, section 5.3). keys: those of them to draw, as (0, number).
+        UserError if it cannot, or sizes differ."""
         size = (self.generator.image_size, self.generator.image_size, 3)
         if {first.shape, last.shape} != {size}:
             raise UserError(f"pictures of {first.shape} and {last.shape}: this model interpolates between {size}")
@@ -156,19 +160,23 @@ class Model:
             able = [s.name for s in registry().samplers if s.inverts and self.generator.family in s.families]
             remedy = f"use --sampler {' or '.join(able)}" if able else "no sampler of this family can"
             raise UserError(f"sampler '{choice.name}' cannot turn pictures into noise, to draw between them: {remedy}")
-        return self._between(resolve(spec.build)(choice.config), np.stack([first, last]), prompt, n)
+        shares = torch.linspace(0, 1, n)
+        wanted = tuple((0, s) for s in range(n)) if keys is None else tuple(keys)
+        drawing, pictures = resolve(spec.build)(choice.config), np.stack([first, last])
+        return self._between(drawing, pictures, prompt, wanted, shares[[s for _, s in wanted]], batch_size)
 
-    def _between(self, drawing: Sampler, pictures: np.ndarray, prompt: str, n: int) -> Iterator[list[Drawn]]:
+    def _between(
+        self, drawing: Sampler, pictures: np.ndarray, prompt: str, keys: tuple[tuple[int, int], ...], shares: Tensor,
+        batch_size: int | None,
+    ) -> Iterator[list[Drawn]]:  # fmt: skip
         self.generator.eval()
         self.text_encoder.eval()
         with torch.no_grad():
             ends = to_tensor(pictures, self.device)
             text, null = self._features([prompt] * 2, drawing)
             begin, end = drawing.invert(self.generator, ends, text, null)
-            between = slerp(begin, end, torch.linspace(0, 1, n).to(self.device))
-        yield from self._pictures(
-            drawing, [prompt], PromptNoise(0, tuple((0, s) for s in range(n)), self.device, between)
-        )
+            between = slerp(begin, end, shares.to(self.device))
+        yield from self._pictures(drawing, [prompt], PromptNoise(0, keys, self.device, between), batch_size)
 
     @property
     def device(self) -> torch.device:

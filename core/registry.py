@@ -18,7 +18,7 @@ import pluggy
 from t2i.core import hooks, specs
 from t2i.core.errors import T2IError, UserError, nearest
 
-HOOKS: dict[str, tuple[str, type[specs.Spec]]] = {
+HOOKS: dict[str, tuple[str, type[specs.Named]]] = {
     "models": ("t2i_models", specs.ModelSpec),
     "samplers": ("t2i_samplers", specs.SamplerSpec),
     "encoders": ("t2i_text_encoders", specs.TextEncoderSpec),
@@ -26,13 +26,14 @@ HOOKS: dict[str, tuple[str, type[specs.Spec]]] = {
     "features": ("t2i_features", specs.FeatureSpec),
     "metrics": ("t2i_metrics", specs.MetricSpec),
     "benchmarks": ("t2i_benchmarks", specs.BenchmarkSpec),
+    "downloads": ("t2i_downloads", specs.DownloadSpec),
 }
 """Kind of thing -> (the hook that declares it, the class of its specifications)."""
 
 HOST = "t2i-zoo"
 """The distribution that we are: no other one can take its names away."""
 
-S = TypeVar("S", bound=specs.Spec)
+S = TypeVar("S", bound=specs.Named)
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class Registry:
         self.features: Table[specs.FeatureSpec] = Table("features")
         self.metrics: Table[specs.MetricSpec] = Table("metrics")
         self.benchmarks: Table[specs.BenchmarkSpec] = Table("benchmarks")
+        self.downloads: Table[specs.DownloadSpec] = Table("downloads")
 
     def table(self, kind: str) -> Table[Any]:
         return cast("Table[Any]", getattr(self, kind))
@@ -163,7 +165,7 @@ class Registry:
 
     def _collect(self, plugin: object, loaded: Loaded) -> None:
         """Calls the plugin's hooks and files what they return; nothing is filed unless all of it is sound."""
-        found: list[tuple[str, specs.Spec]] = []
+        found: list[tuple[str, specs.Named]] = []
         for kind, (hook, spec_class) in HOOKS.items():
             for implementation in getattr(self._manager.hook, hook).get_hookimpls():
                 if implementation.plugin is plugin:
@@ -191,7 +193,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [""])[0][:300]
 
 
-def _checked(returned: object, spec_class: type[specs.Spec], hook: str) -> list[specs.Spec]:
+def _checked(returned: object, spec_class: type[specs.Named], hook: str) -> list[specs.Named]:
     """What a hook returned, if it is a sequence of sound specifications of the right class."""
     if not isinstance(returned, (list, tuple)):
         raise TypeError(f"{hook} returned {type(returned).__name__}, not a list of {spec_class.__name__}")
@@ -211,6 +213,9 @@ def _is_a(value: object, kind: str) -> bool:
     """Whether a specification's field holds what it is annotated with: the few kinds that specifications have."""
     if kind == "tuple[str, ...]":
         return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+    if kind in ("tuple[DownloadFile, ...]", "tuple[HubFiles, ...]"):
+        part_class = specs.DownloadFile if "DownloadFile" in kind else specs.HubFiles
+        return isinstance(value, tuple) and all(isinstance(part, part_class) for part in value)
     kinds: dict[str, type | tuple[type, ...]] = {"str": str, "bool": bool, "str | None": (str, type(None))}
     return isinstance(value, kinds.get(kind, object))
 

@@ -2,6 +2,7 @@
 
 RUN/config.json      resolved configuration, versions, distribution, data fingerprint
 RUN/metrics.jsonl    the log
+RUN/broken.jsonl     broken examples of the data set that were passed over, if there are any
 RUN/samples/         grids
 RUN/checkpoints/     to resume from
 RUN/model/           to sample from
@@ -208,6 +209,7 @@ def chosen(table: Table[Any], name: str, settings: Mapping[str, Any], kind: str)
 def open_dataset(choice: Choice[Any], split: str = "train") -> Dataset:
     """A split of a data set."""
     dataset: Dataset = resolve_path(registry().datasets[choice.name].build)(choice.config, split)
+    dataset.max_broken = choice.config.max_broken
     return dataset
 
 
@@ -224,6 +226,10 @@ class Run:
     @property
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def broken_file(self) -> Path:
+        return self.path / "broken.jsonl"
 
     @property
     def samples(self) -> Path:

@@ -7,106 +7,260 @@ OUT/samples.jsonl   one object a picture: file, prompt, seed, prompt and sample 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
+from PIL import Image
+from torch import Tensor
 
 from t2i.core.errors import UserError
-from t2i.core.files import load_tensors
+from t2i.core.files import load_tensors, write_bytes
+from t2i.core.group import Group
 from t2i.core.images import grid, png, read_picture, readable_scale
-from t2i.core.model import Drawn, Model, Prompts
+from t2i.core.model import Drawn, Model, Prompts, default_batch, owned_tensors
 from t2i.core.runs import Choice, free_path
 from t2i.core.sampler import SamplerConfig
 from t2i.core.text import TextFeatures
 
+RECORDS = "samples.jsonl"
+PART = ".samples-{}.jsonl"  # lines of another process than the first, until all have drawn
+LOCK = ".lock"
 GRID_PICTURES = 256
 GRID_COLUMNS = 16
+
+Key = tuple[int, int]
+"""Which picture: number of the prompt, number of the sample."""
 
 
 def write_samples(
     model: Model, prompts: Prompts, folder: Path, *, n: int = 1, seed: int = 0,
     sampler: Choice[SamplerConfig] | None = None, batch_size: int | None = None, run: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None, group: Group | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Draws `n` pictures of each prompt into `folder`, which must be new or empty, and returns what samples.jsonl says.
+    """Draws `n` pictures of each prompt into `folder`, and returns what samples.jsonl says.
 
     prompts: captions, or their features, whose `captions` then name the rows.
     run: where the model came from, for the record. seconds: of a picture's batch, divided by its pictures.
-    A picture and its line are written as soon as it is drawn: what an interrupted command has drawn stays.
-    Raises UserError if the folder is taken.
+    A picture and its line are written as soon as it is drawn. What an interrupted command has drawn stays: the same
+    request into the same folder draws what is missing, in the same batches, so that each picture has the bytes it would
+    have had. Several processes (`group`) share out the batches; the first of them returns what all have drawn.
+    Raises UserError if the folder holds anything else, or is being drawn into.
     """
-    choice = sampler or model.sampler()
-    batches = model.draw(prompts, n=n, seed=seed, sampler=choice, batch_size=batch_size, progress=progress)
+    choice, group = sampler or model.sampler(), group or Group()
     names = prompts.captions if isinstance(prompts, TextFeatures) else prompts
-    return _write(batches, names, folder, n, seed, _settings(model, choice, run))
+    given = [prompts.sentence, prompts.words] if isinstance(prompts, TextFeatures) else []
+    keys = [(p, s) for p in range(len(names)) for s in range(n)]
+    size = batch_size or _batch_size(model, len(keys), group)
+
+    def draw(wanted: Sequence[Key]) -> Iterator[list[Drawn]]:
+        return model.draw(prompts, seed=seed, sampler=choice, batch_size=size, progress=progress, keys=wanted)
+
+    return _Work(model, keys, names, seed, _settings(model, choice, run, given), size, draw).into(folder, n, group)
 
 
 def write_interpolation(
     model: Model, first: Path, last: Path, prompt: str, folder: Path, *, n: int = 8,
-    sampler: Choice[SamplerConfig] | None = None, run: Path | None = None,
+    sampler: Choice[SamplerConfig] | None = None, batch_size: int | None = None, run: Path | None = None,
+    group: Group | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The same for `n` pictures on the way from one picture file to another (`Model.interpolate`)."""
-    choice = sampler or model.sampler()
+    choice, group = sampler or model.sampler(), group or Group()
     begin, end = (read_picture(path, model.generator.image_size) for path in (first, last))
-    settings = {**_settings(model, choice, run), "interpolate": [str(first), str(last)]}
-    return _write(model.interpolate(begin, end, prompt, n=n, sampler=choice), [prompt], folder, n, 0, settings)
+    ends = [torch.tensor(begin), torch.tensor(end)]
+    settings = {**_settings(model, choice, run, ends), "interpolate": [str(first), str(last)]}
+    size = batch_size or _batch_size(model, n, group)
+
+    def draw(wanted: Sequence[Key]) -> Iterator[list[Drawn]]:
+        return model.interpolate(begin, end, prompt, n=n, sampler=choice, batch_size=size, keys=wanted)
+
+    return _Work(model, [(0, s) for s in range(n)], [prompt], 0, settings, size, draw).into(folder, n, group)
 
 
-def _settings(model: Model, choice: Choice[SamplerConfig], run: Path | None) -> dict[str, Any]:
+def _batch_size(model: Model, pictures: int, group: Group) -> int:
+    """The model's own, but small enough that every process gets something to do."""
+    return min(default_batch(model.generator.image_size), -(-pictures // group.size))
+
+
+def _settings(
+    model: Model, choice: Choice[SamplerConfig], run: Path | None, given: Sequence[Tensor]
+) -> dict[str, Any]:  # fmt: skip
     source = {} if run is None else {"run": str(run)}
-    return {**source, "model": model.config.model, "preset": model.config.preset, "sampler": choice.dump()}
+    told = {"model": model.config.model, "preset": model.config.preset, "fingerprint": _fingerprint(model, given)}
+    return {**source, **told, "sampler": choice.dump()}
 
 
-def _write(
-    batches: Iterator[list[Drawn]], prompts: Sequence[str], folder: Path, n: int, seed: int, settings: dict[str, Any]
-) -> list[dict[str, Any]]:
-    _take(folder)
-    records: list[dict[str, Any]] = []
-    shown: list[np.ndarray] = []
-    start = time.perf_counter()
-    with _records(folder / "samples.jsonl") as file:
-        for batch in batches:
-            seconds = (time.perf_counter() - start) / len(batch)
-            for drawn in batch:
-                name = f"{drawn.prompt:04}-{drawn.sample:03}.png"
-                (folder / name).write_bytes(png(drawn.image))
-                record = {
-                    "file": name, "prompt": prompts[drawn.prompt], "seed": seed, "prompt_index": drawn.prompt,
-                    "sample_index": drawn.sample, "settings": settings, "seconds": seconds,
-                }  # fmt: skip
-                file.write(json.dumps(record) + "\n")
-                records.append(record)
-            file.flush()
-            shown += [drawn.image for drawn in batch[: GRID_PICTURES - len(shown)]]
+def _fingerprint(model: Model, given: Sequence[Tensor]) -> str:
+    """Tells models apart: by their settings, and by a thousand numbers of each tensor (training moves them all); and
+    what is given beside prompts, by all of it."""
+    digest = hashlib.sha256(json.dumps(model.config.dump(), sort_keys=True).encode())
+    for module in (model.generator, model.text_encoder):
+        for name, tensor in owned_tensors(module).items():
+            digest.update(name.encode() + _bytes(tensor.flatten()[:: max(1, tensor.numel() // 1000)]))
+    for tensor in given:
+        digest.update(_bytes(tensor.flatten()))
+    return digest.hexdigest()[:12]
+
+
+def _bytes(flat: Tensor) -> bytes:
+    return flat.cpu().contiguous().view(torch.uint8).numpy().tobytes()
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Pictures to be drawn into a folder. keys: of all of them, in order. draw: some of them, in batches of `size`."""
+
+    model: Model
+    keys: Sequence[Key]
+    prompts: Sequence[str]
+    seed: int
+    settings: Mapping[str, Any]
+    size: int
+    draw: Callable[[Sequence[Key]], Iterator[list[Drawn]]]
+
+    def into(self, folder: Path, n: int, group: Group) -> list[dict[str, Any]]:
+        self.draw(())  # what cannot be drawn is refused before there is a folder
+        with _held(folder, group):
+            there = frozenset(group.first(lambda: [str(line["file"]) for line in self._collected(folder, self._sound)]))
+            self._draw_missing(folder, there, group)
+            group.wait()
+            if not group.is_first:
+                return []
+            records = self._collected(folder)
+            shown = [np.asarray(Image.open(folder / record["file"])) for record in records[:GRID_PICTURES]]
+            sheet = grid(shown, _columns(len(shown), n), scale=readable_scale(shown[0].shape[0]))
+            _place(folder / "grid.png", png(sheet))
+            return records
+
+    def _draw_missing(self, folder: Path, there: frozenset[str], group: Group) -> None:
+        """This process's share of the batches that are not there whole."""
+        batches = [self.keys[start : start + self.size] for start in range(0, len(self.keys), self.size)]
+        missing = [batch for batch in batches if any(_name(key) not in there for key in batch)]
+        mine = [key for batch in missing[group.rank :: group.size] for key in batch]
+        own = RECORDS if group.is_first else PART.format(group.rank)
+        with open(folder / own, "a", encoding="utf-8") as file:
             start = time.perf_counter()
-    sheet = grid(shown, _columns(len(shown), n), scale=readable_scale(shown[0].shape[0]))
-    (folder / "grid.png").write_bytes(png(sheet))
-    return records
+            for batch in self.draw(mine) if mine else ():
+                seconds = (time.perf_counter() - start) / len(batch)
+                for drawn in batch:
+                    key = (drawn.prompt, drawn.sample)
+                    if _name(key) not in there:
+                        _place(folder / _name(key), png(drawn.image))
+                        file.write(json.dumps({**self._line(key), "seconds": seconds}) + "\n")
+                file.flush()
+                start = time.perf_counter()
+
+    def _line(self, key: Key) -> dict[str, Any]:
+        """What samples.jsonl says of a picture before it is drawn."""
+        return {
+            "file": _name(key), "prompt": self.prompts[key[0]], "seed": self.seed, "prompt_index": key[0],
+            "sample_index": key[1], "settings": self.settings,
+        }  # fmt: skip
+
+    def _collected(self, folder: Path, sound: Callable[[Path], bool] = Path.is_file) -> list[dict[str, Any]]:
+        """The lines of all pictures that are there, and sound, in order, which samples.jsonl then holds alone.
+        UserError if the folder holds anything that is not of this request."""
+        if any(folder.glob("[!.]*")) and not (folder / RECORDS).is_file():
+            raise UserError(f"{folder} is there already, and not empty: choose another --out, or remove it")
+        wanted = {_name(key): json.loads(json.dumps(self._line(key))) for key in self.keys}
+        found: dict[str, dict[str, Any]] = {}
+        parts = [folder / RECORDS, *folder.glob(PART.format("*"))]
+        for line in (line for part in parts for line in _lines(part)):
+            if difference := _difference(line, wanted.get(str(line.get("file")), {})):
+                raise UserError(
+                    f"{folder} holds pictures of another request ({difference}): choose another --out, or remove it"
+                )
+            if sound(folder / line["file"]):
+                found[line["file"]] = line
+        lines = [found[name] for name in wanted if name in found]
+        write_bytes(folder / RECORDS, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        for litter in (*parts[1:], *folder.glob(".*.tmp")):
+            litter.unlink()
+        return lines
+
+    def _sound(self, path: Path) -> bool:
+        """Whether a picture is there whole."""
+        size = self.model.generator.image_size
+        try:
+            with Image.open(path) as image:
+                image.verify()  # the checksums of all its parts
+                return (image.size, image.mode) == ((size, size), "RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return False
+
+
+def _name(key: Key) -> str:
+    return f"{key[0]:04}-{key[1]:03}.png"
+
+
+def _place(path: Path, data: bytes) -> None:
+    """Writes a file that is there whole or not at all, however the command ends (after a power failure it may be
+    damaged: the next command notices that)."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a samples.jsonl, but for what a killed command has left half-written."""
+    if not path.is_file():
+        return
+    for text in path.read_bytes().split(b"\n"):
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(line, dict):
+            yield line
+
+
+def _difference(line: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Why a line is not of this request: '' if it is. Where the run lies now does not matter."""
+    if not wanted:
+        return f"{str(line.get('file'))[:40]} is not asked for"
+    settings = line.get("settings")
+    ours = {**wanted, **wanted["settings"], "run": None}
+    theirs = {**line, **(settings if isinstance(settings, dict) else {}), "run": None}
+    different = [name for name in ours if name != "settings" and theirs.get(name) != ours[name]]
+    return f"{line['file']} has another {different[0]}" if different else ""
 
 
 @contextmanager
-def _records(path: Path) -> Iterator[TextIO]:
-    """samples.jsonl, open for writing. A command that fails before its first picture leaves no folder behind."""
+def _held(folder: Path, group: Group) -> Iterator[None]:
+    """The folder for one command at a time. One that fails before its first picture leaves no folder behind."""
+    lock = FileLock(folder / LOCK)
+
+    def take() -> None:
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is there already, and is no folder: choose another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"another command draws into {folder}: wait for it, or choose another --out") from None
+
+    group.first(take)
     try:
-        with open(path, "w", encoding="utf-8") as file:
-            yield file
+        yield
     finally:
-        if list(path.parent.iterdir()) == [path] and not path.stat().st_size:
-            path.unlink()
-            path.parent.rmdir()
-
-
-def _take(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there already, and not empty: choose another --out, or remove it")
-    folder.mkdir(parents=True, exist_ok=True)
+        if lock.is_locked:
+            records = folder / RECORDS
+            if not any(folder.glob("[!.]*.png")) and records.is_file() and not records.stat().st_size:
+                records.unlink()
+            (folder / LOCK).unlink(missing_ok=True)
+            lock.release()
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
 
 
 def _columns(count: int, n: int) -> int:

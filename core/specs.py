@@ -7,8 +7,11 @@ resolved only when the thing is chosen, so importing a plugin costs next to noth
 from __future__ import annotations
 
 import importlib
+import re
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 
 def resolve(path: str) -> Any:
@@ -20,16 +23,24 @@ def resolve(path: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spec:
-    """What all specifications share.
+class Named:
+    """What everything that is registered shares.
 
     name: the registry name, unique within its kind, lower case.
     summary: one line for the tables.
-    config: import path of the pydantic class of the settings (a subclass of t2i.core.config.Config).
     """
 
     name: str
     summary: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec(Named):
+    """What all specifications of things with settings share.
+
+    config: import path of the pydantic class of the settings (a subclass of t2i.core.config.Config).
+    """
+
     config: str
 
 
@@ -119,3 +130,65 @@ class BenchmarkSpec(Spec):
 
     build: str
     protocols: tuple[str, ...]
+
+
+CHECKSUM = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{8,64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadFile:
+    """One file of a download.
+
+    url: http, https or file. path: where it goes inside the download's folder (default: the last part of the URL).
+    size: bytes, where it is known. checksum: "md5:..." or "sha256:...", of SHA-256 at least the first 8 digits (torch
+    puts them into its files' names); None where nobody has published one.
+    part: the name under which it can be chosen alone (`t2i fetch NAME --parts`). Raises ValueError if unsound.
+    """
+
+    url: str
+    path: str = ""
+    size: int | None = None
+    checksum: str | None = None
+    part: str = ""
+
+    def __post_init__(self) -> None:
+        if urlsplit(self.url).scheme not in ("http", "https", "file"):
+            raise ValueError(f"{self.url!r} is no http, https or file URL")
+        place = PurePosixPath(self.place)
+        if not place.name or place.is_absolute() or ".." in place.parts or "\\" in self.place or ":" in self.place:
+            raise ValueError(f"{self.place!r} is no path inside a folder")
+        if self.checksum is not None and not CHECKSUM.fullmatch(self.checksum):
+            raise ValueError(f"{self.checksum!r} is no checksum: md5:32 digits, or sha256:8 to 64 of them")
+
+    @property
+    def place(self) -> str:
+        """Its path inside the download's folder."""
+        return self.path or unquote(PurePosixPath(urlsplit(self.url).path).name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubFiles:
+    """Files of a repository on the Hugging Face hub. revision: one that holds safetensors. patterns: which files."""
+
+    repository: str
+    revision: str = "main"
+    patterns: tuple[str, ...] = ("*.safetensors", "*.json", "*.txt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadSpec(Named):
+    """What `t2i fetch NAME` gets: files by URL, repositories of the hub, or both.
+
+    licence: in words; licence_url: where it stands. default: the parts that are got when none are named (none: all).
+    """
+
+    licence: str
+    licence_url: str
+    files: tuple[DownloadFile, ...] = ()
+    hub: tuple[HubFiles, ...] = ()
+    default: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of its parts."""
+        return tuple(dict.fromkeys(file.part for file in self.files if file.part))

@@ -67,6 +67,11 @@ class Engine(Protocol):
     def shifted(self, x: Tensor) -> Tensor:
         """`x` (B, ...) rolled by one row over the GLOBAL batch: mismatched pairs. No gradient crosses processes."""
 
+    def gathered(self, x: Tensor) -> Tensor:
+        """The rows of all processes for `x` (B, ...): the GLOBAL batch, in its order, for losses that compare each row
+        with every other. Each process computes the whole loss; its gradients reach its own rows alone, grown by the
+        number of processes, so that their average over processes is the gradient of the loss."""
+
 
 class Trainer(ABC):
     """One training stage.

@@ -1,9 +1,13 @@
 """Fixtures for every test: plugins that exist only in one test, and a toy of each kind of thing."""
 
+import hashlib
+import http.server
 import os
+import re
 import subprocess
 import sys
 import sysconfig
+import threading
 import venv
 import zipfile
 from dataclasses import replace
@@ -30,6 +34,16 @@ from t2i.core.trainer import Stage, Trainer
 # A busy machine is no failure: Hypothesis' own limit of 200 ms an example is not for tests that write files.
 hypothesis.settings.register_profile("t2i", deadline=None)
 hypothesis.settings.load_profile("t2i")
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """All tests are shared out over processes, whole files at a time; a few that are named are not worth their start.
+    More than four would spend their time on importing torch."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if config.option.file_or_dir or processors < 2 else min(processors, 4)
 
 
 @pytest.fixture
@@ -285,3 +299,75 @@ def wheel():
         return path
 
     return write
+
+
+class Server:
+    """A server on the loopback device. files: path -> bytes, served with an ETag and, unless `ranges` is off, in parts.
+
+    faults: path -> what goes wrong with the next requests for it, one after the other: "cut" (half of what was asked
+    for, then the end), "wrong" (other bytes), a status such as 503, or a URL to go to. headers: path -> more headers.
+    asked: (path, header Range).
+    """
+
+    def __init__(self):
+        self.files, self.faults, self.headers, self.asked = {}, {}, {}, []
+        self.ranges = self.etags = True
+        server = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                server.answer(self)
+
+            do_HEAD = do_GET  # noqa: N815
+
+            def log_message(self, *_): ...
+
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self.http.server_port}"
+        self.url = f"http://{self.host}"
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+
+    def answer(self, request):
+        path = request.path.partition("?")[0]
+        self.asked.append((path, request.headers.get("Range")))
+        fault = (self.faults.get(path) or [None]).pop(0)
+        body = self.files.get(path)
+        if body is None or isinstance(fault, int):
+            request.send_error(fault or 404)
+            return
+        if fault and "://" in fault:
+            request.send_response(302)
+            request.send_header("Location", fault)
+            request.end_headers()
+            return
+        etag, start = '"' + hashlib.sha256(body).hexdigest()[:16] + '"', 0
+        asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
+        if asked and self.ranges and request.headers.get("If-Range", etag) == etag:
+            start = int(asked[1])
+            if start >= len(body):
+                request.send_error(416)
+                return
+        request.send_response(206 if start else 200)
+        if start:
+            request.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        if self.etags:
+            request.send_header("ETag", etag)
+        for name, value in self.headers.get(path, {}).items():
+            request.send_header(name, value)
+        request.send_header("Content-Length", str(len(body) - start))
+        request.end_headers()
+        sent = body[start:]
+        if request.command == "GET":
+            sent = bytes(len(sent)) if fault == "wrong" else sent[: len(sent) // 2] if fault == "cut" else sent
+            request.wfile.write(sent)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server on the loopback device: see Server."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    running = Server()
+    yield running
+    running.http.shutdown()
+    running.http.server_close()

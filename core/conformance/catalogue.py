@@ -52,6 +52,7 @@ CHECKS: dict[str, dict[str, str]] = {
     "features": {"vectors": "scores:vectors"},
     "metrics": {"scores": "scores:scores", "batches": "scores:batches"},
     "benchmarks": {"complete": "scores:complete"},
+    "downloads": {"declared": "downloads:declared"},
 }
 """Kind of thing -> name of the check -> "file:function" in this package, in the order in which they run."""
 

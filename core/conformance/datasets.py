@@ -4,24 +4,34 @@ from __future__ import annotations
 
 from functools import cached_property
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from t2i.core.conformance.outcome import Skipped, need
 from t2i.core.conformance.subject import Part
 from t2i.core.data import Dataset, Example
-from t2i.core.runs import open_dataset
+from t2i.core.runs import Choice, open_dataset
 
 EXAMPLES = 32
 SIZES = (32, 48)
 
 
 class DataPart(Part):
-    """A data set that needs no folder, its splits open."""
+    """A data set, its splits open. folder: where it lies, if it needs one."""
+
+    def __init__(self, kind: str, name: str, folder: Path | None = None) -> None:
+        super().__init__(kind, name)
+        self._folder = folder
+
+    def choice(self, **settings: Any) -> Choice[Any]:
+        place = {} if self._folder is None else {"dir": str(self._folder)}
+        return super().choice(**place, **settings)
 
     @cached_property
     def splits(self) -> dict[str, Dataset]:
-        if self.spec.needs_dir:
+        if self.spec.needs_dir and self._folder is None:
             raise Skipped("it needs a folder: 't2i datasets check' reads one through")
         return {split: open_dataset(self.choice(), split) for split in self.spec.splits}
 

@@ -19,7 +19,7 @@ from t2i.core.specs import resolve
 LIMIT = 0.2
 """Seconds of processor time that importing a plugin and calling its hooks may take."""
 
-WORDS = ("name", "summary", "family", "paper")
+WORDS = ("name", "summary", "family", "paper", "licence", "licence_url")
 """Texts of specifications that are no import paths."""
 
 TRIALS = 2

@@ -90,6 +90,9 @@ class Idle:
     def shifted(self, x: Tensor) -> Tensor:
         return torch.roll(x, 1, 0)
 
+    def gathered(self, x: Tensor) -> Tensor:
+        return x
+
 
 class Watched(Trainer):
     """A trainer as it is, watched for its first steps, and asked again at the end."""

@@ -17,6 +17,7 @@ SUBJECTS = {
     "features": "subject:Part",
     "metrics": "scores:MetricPart",
     "benchmarks": "subject:Part",
+    "downloads": "subject:Part",
 }
 """Kind of thing -> the class of what its checks are given."""
 

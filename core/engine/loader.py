@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from t2i.core.config import Augment
-from t2i.core.data import Dataset, Example, Visit, visit_stream, visits
+from t2i.core.data import BrokenExample, Dataset, Example, Visit, sound, visit_stream, visits
 from t2i.core.errors import T2IError, UserError
 from t2i.core.text import TextFeatures
 
@@ -31,7 +31,7 @@ WATCH = 0.5  # seconds between a worker's looks after its main process
 @dataclass(frozen=True)
 class HostBatch:
     """A batch before it goes to the device. images: uint8 (B, H, W, 3). encoded, text: what was stored in place of the
-    images and for the captions, where it was."""
+    images and for the captions, where it was. broken: what was passed over to make it."""
 
     images: np.ndarray
     captions: tuple[str, ...]
@@ -39,6 +39,7 @@ class HostBatch:
     extras: Mapping[str, Any]
     encoded: torch.Tensor | None = None
     text: TextFeatures | None = None
+    broken: tuple[BrokenExample, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,17 @@ class Views(TorchDataset[HostBatch]):
 
     def __getitem__(self, batch: Sequence[Visit]) -> HostBatch:
         images, captions, keys, extras = [], [], [], []
+        passed: list[BrokenExample] = []
         for visit in batch:
-            example = self._dataset[visit.index]
+            example, broken = sound(self._dataset, visit.index)
+            passed += broken
             caption, image = self.look(example, visit)
             captions.append(caption)
             images.append(image)
             keys.append(example.key)
             extras.append(example.extras)
-        return HostBatch(np.stack(images), tuple(captions), tuple(keys), _collated(extras))
+        stacked = np.stack(images)
+        return HostBatch(stacked, tuple(captions), tuple(keys), _collated(extras), broken=tuple(passed))
 
     def look(self, example: Example, visit: Visit) -> tuple[str, np.ndarray]:
         """The caption and the picture that a visit to an example sees."""
@@ -119,7 +123,7 @@ def _stacked(values: Sequence[Any]) -> torch.Tensor | tuple[Any, ...]:
 
 def batch_visits(dataset: Dataset, seed: int, rows: Rows, first: int) -> Iterator[list[Visit]]:
     """This process's visits, micro-batch by micro-batch, after the `first` images that training has seen."""
-    stream = visits(len(dataset), dataset.endless, seed, first)
+    stream = visits(dataset, seed, first)
     while True:
         whole = list(islice(stream, rows.total))
         for part in range(rows.parts):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from t2i.core.data import Dataset, Example
+from t2i.core.data import Dataset, Example, sound
 from t2i.core.files import write_bytes, write_json
 from t2i.core.images import grid, png, readable_scale, to_bytes
 from t2i.core.model import Model
@@ -29,7 +29,7 @@ class Gallery:
 
     @classmethod
     def of(cls, folder: Path, dataset: Dataset, seed: int) -> Gallery:
-        return cls(folder, [dataset[i] for i in range(min(CAPTIONS, len(dataset)))], seed)
+        return cls(folder, [sound(dataset, i)[0] for i in range(min(CAPTIONS, len(dataset)))], seed)
 
     def draw(self, name: str, model: Model, trainer: Trainer | None, batch: Callable[[], Batch]) -> Path:
         """Writes NAME.png: what the trainer previews, else two samples of each caption, side by side."""

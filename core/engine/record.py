@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from t2i.core.data import BrokenExample
 from t2i.core.errors import UserError
 from t2i.core.files import write_bytes, write_json
 from t2i.core.registry import registry
@@ -88,6 +89,31 @@ def _board(folder: Path) -> Any:
     except ImportError:
         raise UserError("tensorboard=true needs TensorBoard: pip install 't2i-zoo[tensorboard]'") from None
     return SummaryWriter(str(folder))
+
+
+class BrokenFile:
+    """RUN/broken.jsonl: the broken examples that the run has met in all its sessions, each once."""
+
+    def __init__(self, path: Path, writes: bool) -> None:
+        self._path, self._writes = path, writes
+
+    def read(self) -> list[BrokenExample]:
+        """What earlier sessions met; a half-written last line is left out."""
+        if not self._path.exists():
+            return []
+        found = []
+        for line in self._path.read_bytes().splitlines():
+            try:
+                entry = json.loads(line)
+                found.append(BrokenExample(str(entry["file"]), str(entry["reason"])))
+            except (ValueError, TypeError, KeyError):
+                continue
+        return found
+
+    def add(self, error: BrokenExample) -> None:
+        if self._writes:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"file": error.where, "reason": error.reason}) + "\n")
 
 
 def _step_of(line: bytes) -> float:

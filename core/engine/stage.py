@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from t2i.core.data import Visit
+from t2i.core.data import BrokenExample, Visit
 from t2i.core.engine import checkpoint
 from t2i.core.engine.checkpoint import Saved
 from t2i.core.engine.ema import Ema
@@ -75,6 +75,7 @@ class StageRun:
         # What was lost since the last line of the log, and when that was: (step, clock).
         self.sums: dict[str, torch.Tensor] = {}
         self.since = (training.position.step, training.position.clock)
+        self.passed_over: list[BrokenExample] = []
         self.judged: float | None = None  # the loss `keep_best`, when it was last logged
         self.ends = stage_ends(training.stages, self._whole())
 
@@ -175,6 +176,7 @@ class StageRun:
         training, settings, began = self.training, self.settings, time.perf_counter()
         root = Path(settings.cache_dir).expanduser() if settings.cache_dir else training.run.path / "features"
         store = obtain(root, training.dataset, views, self._recipe(), self.accelerator, self._storing)
+        training.broken.add(store.broken)
         seconds = time.perf_counter() - began
         training.position.clock += seconds
         training.position.stage_clock += seconds
@@ -210,6 +212,7 @@ class StageRun:
             position.stage_clock += seconds
             over = self._spent()
             if position.step % settings.log_every == 0 or over:
+                self._count_broken()
                 self._report()
             early = not pictured and position.stage_clock >= EARLY_PICTURE
             if (position.step % settings.sample_every == 0 or early) and not over:
@@ -240,10 +243,22 @@ class StageRun:
             for name, loss in losses.items():
                 value = loss.detach() / settings.accumulate
                 self.sums[name] = self.sums[name] + value if name in self.sums else value
+            if self.accelerator.num_processes == 1:
+                self._count_broken()
         self.updates.end_step()
         position.skipped += self.updates.skipped
         self.updates.skipped = 0
         self.ema.update()
+
+    def _count_broken(self) -> None:
+        """Tells and counts what the loaders passed over: of several processes now and then, of all of them together,
+        so that all stop where one would."""
+        found, self.passed_over = self.passed_over, []
+        if self.accelerator.num_processes > 1:
+            everyone: list[Any] = [None] * self.accelerator.num_processes
+            torch.distributed.all_gather_object(everyone, found)
+            found = [error for own in everyone for error in own]
+        self.training.broken.add(found)
 
     def _remedy(self, option: str = "") -> str:
         """option: with which the run is to go on."""
@@ -255,6 +270,7 @@ class StageRun:
 
     def _batch(self, host: HostBatch, step: int, rows: Rows, part: int = 0) -> Batch:
         device, encoder = self.accelerator.device, self.model.text_encoder
+        self.passed_over += host.broken
         images = to_tensor(host.images, device)
         if self.settings.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
@@ -297,7 +313,7 @@ class StageRun:
     def _judge(self, losses: Mapping[str, float]) -> None:
         """Notes the loss by which the best checkpoint is told."""
         name, position = self.settings.keep_best, self.training.position
-        if name in losses:
+        if name is not None and name in losses:
             self.judged = losses[name]
         elif name and not position.best and self.index == len(self.training.stages) - 1:
             self.reporter.say(f"warning: keep_best={name}: stage {self.stage.name} logs {', '.join(losses)} only")

@@ -1,7 +1,7 @@
 """What networks that a stage does not train make of a data set, computed once and stored: latents, text features.
 
 FOLDER/part-00000.safetensors   rows of PART consecutive examples
-FOLDER/part-00000.json          their keys and captions
+FOLDER/part-00000.json          their keys and captions, and what is broken
 FOLDER/manifest.json            sizes and SHA-256 of all that: without it the store is not complete
 
 A part is there whole or not at all: a run that is killed goes on with the parts that are missing.
@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from t2i.core.config import ModelConfig
-from t2i.core.data import Dataset, Visit, visit_stream
+from t2i.core.data import BrokenExample, Dataset, Visit, sound, visit_stream
 from t2i.core.engine.loader import HostBatch, Loader, Views
 from t2i.core.errors import UserError
 from t2i.core.files import MANIFEST, load_tensors, read_json, save_tensors, seal, verify, write_json
@@ -41,11 +41,13 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Looks:
-    """Examples as the store sees them. images: uint8 (N, V, H, W, 3), V views of each. captions: all of each."""
+    """Examples as the store sees them. images: uint8 (N, V, H, W, 3), V views of each. captions: all of each. broken:
+    what was passed over."""
 
     images: np.ndarray
     captions: tuple[tuple[str, ...], ...]
     keys: tuple[str, ...]
+    broken: tuple[BrokenExample, ...]
 
 
 class _AllViews(TorchDataset[Looks]):
@@ -55,12 +57,14 @@ class _AllViews(TorchDataset[Looks]):
         self._dataset, self._views, self._count = dataset, views, count
 
     def __getitem__(self, batch: Sequence[Visit]) -> Looks:
-        examples = [self._dataset[visit.index] for visit in batch]
+        found = [sound(self._dataset, visit.index) for visit in batch]
+        examples = [example for example, _ in found]
         images = [
             [self._views.look(example, Visit(view, visit.index))[1] for view in range(self._count)]
             for visit, example in zip(batch, examples, strict=True)
         ]
-        return Looks(np.array(images), tuple(e.captions for e in examples), tuple(e.key for e in examples))
+        captions, keys = tuple(e.captions for e in examples), tuple(e.key for e in examples)
+        return Looks(np.array(images), captions, keys, tuple(error for _, passed in found for error in passed))
 
 
 @dataclass(frozen=True)
@@ -155,17 +159,19 @@ def _write_part(path: Path, looks: _AllViews, indexes: range, recipe: Recipe, de
     finally:
         loader.close()
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    save_tensors(temporary, {name: torch.cat([tensors[name] for tensors, _, _ in found]) for name in found[0][0]})
+    save_tensors(temporary, {name: torch.cat([tensors[name] for tensors, _ in found]) for name in found[0][0]})
     os.replace(temporary, path)
-    keys = [key for _, own, _ in found for key in own]
-    captions = [list(own) for _, _, several in found for own in several]
-    write_json(path.with_suffix(".json"), {"keys": keys, "captions": captions})  # last: its presence says "complete"
+    document = {
+        "keys": [key for _, looks in found for key in looks.keys],
+        "captions": [list(own) for _, looks in found for own in looks.captions],
+        "broken": [[error.where, error.reason] for _, looks in found for error in looks.broken],
+    }
+    write_json(path.with_suffix(".json"), document)  # last: its presence says "complete"
 
 
-def _computed(
-    looks: Looks, recipe: Recipe, device: torch.device
-) -> tuple[dict[str, Tensor], Sequence[str], Sequence[Sequence[str]]]:
-    """A few examples' tensors, keys and captions. In full precision, whatever training uses."""
+def _computed(looks: Looks, recipe: Recipe, device: torch.device) -> tuple[dict[str, Tensor], Looks]:
+    """A few examples' tensors, and what was seen of them without the pictures. In full precision, whatever training
+    uses."""
     count, views = looks.images.shape[:2]
     images = to_tensor(looks.images.reshape(-1, *looks.images.shape[2:]), device)
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
@@ -174,7 +180,7 @@ def _computed(
         if recipe.text is not None:
             text = recipe.text([caption for own in looks.captions for caption in own])
             tensors |= _flat(text.to("cpu"))
-    return tensors, looks.keys, looks.captions
+    return tensors, replace(looks, images=np.empty(0, np.uint8))
 
 
 def _part(folder: Path, number: int) -> Path:
@@ -191,13 +197,15 @@ def _flat(text: TextFeatures) -> dict[str, Tensor]:
 
 
 class Store(TorchDataset[HostBatch]):
-    """A complete store, read as the loader reads a data set; files are mapped into memory, not read whole."""
+    """A complete store, read as the loader reads a data set; files are mapped into memory, not read whole. broken: the
+    examples in whose place others are stored."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         """UserError if a byte of it is not what it was."""
         self._seed = seed
         verify(folder, f"stored features {folder}")
         self._parts = [_StoredPart(path) for path in sorted(folder.glob("part-*.safetensors"))]
+        self.broken = tuple(error for part in self._parts for error in part.broken)
 
     def __getitem__(self, batch: Sequence[Visit]) -> HostBatch:
         rows = [self._row(visit) for visit in batch]
@@ -224,22 +232,24 @@ class _Row:
 class _Listing(pydantic.BaseModel):
     keys: list[str]
     captions: list[Annotated[list[str], pydantic.Field(min_length=1)]]
+    broken: list[tuple[str, str]] = []
 
 
-def _listing(document: object, path: Path) -> tuple[list[str], list[list[str]]]:
-    """Keys and captions as a part's JSON tells them. UserError if it does not."""
+def _listing(document: object, path: Path) -> _Listing:
+    """What a part's JSON tells of it. UserError if it does not."""
     try:
-        listing = _Listing.model_validate(document)
+        return _Listing.model_validate(document)
     except pydantic.ValidationError:
         raise UserError(f"stored features {path.parent}: {path.stem}.json is no listing: remove the folder") from None
-    return listing.keys, listing.captions
 
 
 class _StoredPart:
     def __init__(self, path: Path) -> None:
         what = f"stored features {path.parent}"
         self._tensors = load_tensors(path, what)
-        self._keys, self._captions = _listing(read_json(path.with_suffix(".json"), what), path)
+        listing = _listing(read_json(path.with_suffix(".json"), what), path)
+        self._keys, self._captions = listing.keys, listing.captions
+        self.broken = [BrokenExample(where, reason) for where, reason in listing.broken]
         self._first = [0, *np.cumsum([len(own) for own in self._captions]).tolist()]
         lengths = self._tensors.get("lengths")
         self._begin = None if lengths is None else [0, *torch.cumsum(lengths, 0).tolist()]

@@ -18,12 +18,12 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import AutocastKwargs, broadcast_object_list
 from filelock import FileLock, Timeout
 
-from t2i.core.data import Dataset
+from t2i.core.data import Broken, Dataset
 from t2i.core.engine import checkpoint
 from t2i.core.engine.checkpoint import Position, Saved
 from t2i.core.engine.loader import Rows
 from t2i.core.engine.pictures import Gallery
-from t2i.core.engine.record import Log, peak_memory, write_config
+from t2i.core.engine.record import BrokenFile, Log, peak_memory, write_config
 from t2i.core.engine.reporting import Reporter, Silent, default_reporter
 from t2i.core.engine.signals import stop_requests
 from t2i.core.engine.stage import StageRun
@@ -51,8 +51,9 @@ def train(
     is saved; T2IError when a loss is not finite.
     """
     run = Run(Path(out))
+    dataset = open_dataset(config.data)  # a folder that is not there leaves no run behind
     with _session(config, reporter) as (accelerator, words), _locked(run, accelerator, _check_free):
-        dataset = open_dataset(config.data)
+        dataset.prepare(words.say)
         config = replace(config, encoder=_fitted(config.encoder, dataset))
         training = Training(run, config, dataset, accelerator, words, wrap)
         _first_decides(accelerator, training.check_disk)
@@ -80,6 +81,7 @@ def resume(path: Path, *, on_nan: str | None = None, reporter: Reporter | None =
         dataset = open_dataset(config.data)
         if read_json(run.config_file, "run").get("data_fingerprint") != dataset.fingerprint():
             raise UserError(f"{run.path}: the data set '{config.data.name}' is not the one that the run began with")
+        dataset.prepare(words.say)
         saved, complaints = checkpoint.newest(run.checkpoints)
         for complaint in complaints:
             words.say(f"warning: passed over: {complaint}")
@@ -231,6 +233,8 @@ class Training:
         self.position = Position()
         board = run.path / "tensorboard" if self.settings.tensorboard and accelerator.is_main_process else None
         self.log = Log(run.metrics_file, board)
+        kept = BrokenFile(run.broken_file, writes=accelerator.is_main_process)
+        self.broken = Broken(dataset, reporter.say, kept.add, kept.read())
 
     def go(self, saved: Saved | None) -> None:
         """All stages from the beginning, or from a checkpoint; then the summary."""

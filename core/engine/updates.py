@@ -151,14 +151,29 @@ class Updates:
     def shifted(self, x: Tensor) -> Tensor:
         if self._accelerator.num_processes == 1:
             return torch.roll(x, 1, 0)
-        # Only the last rows travel. Word features are as long as a process's longest caption: all pad to the longest.
-        if x.dim() > 1:
-            length = torch.tensor([x.shape[1]], device=x.device)
-            missing = int(self._accelerator.gather(length).max()) - x.shape[1]
-            x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, missing))
-        everyones = self._accelerator.gather(x[-1:].detach().contiguous())
+        x = self._padded(x)
+        everyones = self._accelerator.gather(x[-1:].detach().contiguous())  # only the last rows travel
         before = everyones[self._accelerator.process_index - 1].unsqueeze(0)
         return torch.cat([before, x[:-1]])
+
+    def gathered(self, x: Tensor) -> Tensor:
+        world = self._accelerator.num_processes
+        if world == 1:
+            return x
+        x = self._padded(x)
+        rows = list(self._accelerator.gather(x.detach().contiguous()).split(len(x)))
+        # The same numbers, with `world` times the gradient: the updates average over processes, and no other process
+        # has a gradient for these rows.
+        rows[self._accelerator.process_index] = x.detach() + world * (x - x.detach()) if x.requires_grad else x
+        return torch.cat(rows)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """Word features are as long as a process's longest caption: all are padded to the longest of all processes."""
+        if x.dim() == 1:
+            return x
+        length = torch.tensor([x.shape[1]], device=x.device)
+        missing = int(self._accelerator.gather(length).max()) - x.shape[1]
+        return F.pad(x, (0, 0) * (x.dim() - 2) + (0, missing))
 
     def learning_rates(self) -> dict[str, float]:
         return {name: optimizer.param_groups[0]["lr"] for name, optimizer in self._optimizers.items()}

@@ -36,7 +36,7 @@ class ClipEncoder(TextEncoder):
     def tokens(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token numbers (B, L), long, and which of them are the caption's own (B, L), bool."""
         batch = self.tokenizer(
-            [_readable(caption, self.length) for caption in captions],
+            [readable(caption, self.length) for caption in captions],
             padding="max_length" if self.config.attend_padding else "longest",
             truncation=True,
             max_length=self.length,
@@ -69,7 +69,7 @@ class ClipEncoder(TextEncoder):
         self.tokenizer.save_pretrained(folder)
 
 
-def _readable(caption: str, tokens: int) -> str:
+def readable(caption: str, tokens: int) -> str:
     """What of a caption can matter: valid Unicode, single spaces (as CLIP's own tokenizer does), and no more text than
     `tokens` tokens of sensible length can need, since a caption may be a megabyte long."""
     text = caption[: 16 * CHARACTERS_A_TOKEN * tokens].encode("utf-8", "replace").decode("utf-8")

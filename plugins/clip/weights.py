@@ -62,8 +62,13 @@ def checked(config: ClipConfig, clip: CLIPTextConfig, tokenizer: CLIPTokenizer) 
     """Raises UserError unless settings, network and tokenizer fit one another."""
     if -config.layer > clip.num_hidden_layers:
         raise UserError(f"{WHAT}: encoder.layer = {config.layer}, but {config.weights} has {clip.num_hidden_layers}")
+    fits(WHAT, clip, tokenizer, "name the right one with --set encoder.tokenizer=...")
+
+
+def fits(what: str, clip: CLIPTextConfig, tokenizer: CLIPTokenizer, remedy: str) -> None:
+    """Raises UserError, with the remedy, if the tokenizer has numbers that the network knows nothing of."""
     if max(tokenizer.get_vocab().values()) >= clip.vocab_size:
         raise UserError(
-            f"{WHAT}: the tokenizer knows {len(tokenizer)} tokens, the weights {clip.vocab_size}: they do not belong "
-            "together; name the right one with --set encoder.tokenizer=..."
+            f"{what}: the tokenizer knows {len(tokenizer)} tokens, the weights {clip.vocab_size}: they do not belong "
+            f"together; {remedy}"
         )

@@ -26,7 +26,19 @@ def info_nce(logits: Tensor) -> Tensor:
     return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
 
 
-class Matcher(nn.Module):
+class Contrast(nn.Module):
+    """Pictures and sentences in one space: its `forward` takes images (B, 3, H, H) there, (B, D)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+
+    def logits(self, images: Tensor, sentences: Tensor) -> Tensor:
+        """Scaled cosines (B, C): row i is picture i of (B, D) against each of the sentences (C, D)."""
+        return self.log_scale.exp() * F.normalize(images, dim=1) @ F.normalize(sentences, dim=1).T
+
+
+class Matcher(Contrast):
     """Tells which picture goes with which sentence, by the cosine of the sentence with a small convolutional network's
     view of the picture.
 
@@ -43,23 +55,22 @@ class Matcher(nn.Module):
         self.image = nn.Sequential(
             *layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * channels[-1], sentence)
         )
-        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
 
-    def forward(self, images: Tensor, sentences: Tensor) -> Tensor:
-        """Logits (B, C): row i is picture i of (B, 3, H, H) against each of the sentences (C, D)."""
-        image, text = F.normalize(self.image(images), dim=1), F.normalize(sentences, dim=1)
-        return self.log_scale.exp() * image @ text.T
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, D), as wide as a sentence, of images (B, 3, H, H)."""
+        seen: Tensor = self.image(images)
+        return seen
 
 
 class MatchingTrainer(Trainer):
-    """Trains what is trainable of a text encoder and of a matcher, which gives the logits (B, C) of images against
-    sentences. Negatives are those of the process's own batch.
+    """Trains what is trainable of a text encoder and of a matcher. Negatives are those of the global batch: however
+    many processes share it, the loss is one process's.
 
     lr, lr_text: of the matcher and of the encoder. The encoder's should be the smaller: a batch seldom asks for every
     word, and an encoder that moves fast drops those that do not help to tell a few dozen pictures apart.
     """
 
-    def __init__(self, text_encoder: TextEncoder, matcher: nn.Module, lr: float, lr_text: float) -> None:
+    def __init__(self, text_encoder: TextEncoder, matcher: Contrast, lr: float, lr_text: float) -> None:
         self.matcher = matcher
         self.modules = {"text_encoder": text_encoder, "matcher": matcher}
         groups = [
@@ -69,7 +80,8 @@ class MatchingTrainer(Trainer):
         self.optimizers = {"contrastive": torch.optim.Adam(groups, betas=(0.9, 0.98), fused=True)}
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
-        logits = self.matcher(batch.images, batch.text.sentence)
+        images, sentences = engine.gathered(self.matcher(batch.images)), engine.gathered(batch.text.sentence)
+        logits = self.matcher.logits(images, sentences)
         loss = info_nce(logits)
         engine.update("contrastive", loss)
         found = logits.detach().argmax(0) == torch.arange(len(logits), device=logits.device)
@@ -77,7 +89,7 @@ class MatchingTrainer(Trainer):
 
     def preview(self, batch: Batch) -> Tensor:
         """Each picture beside the one of the batch that its caption finds."""
-        found = self.matcher(batch.images, batch.text.sentence).argmax(0)
+        found = self.matcher.logits(self.matcher(batch.images), batch.text.sentence).argmax(0)
         return torch.stack([batch.images, batch.images[found]], dim=1).flatten(0, 1)
 
 

@@ -16,7 +16,6 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import Inception3
 
 from t2i.core.errors import UserError
 from t2i.core.model import load_state
@@ -39,6 +38,8 @@ class InceptionEncoder(nn.Module):
 
     def __init__(self, text: TextShape) -> None:
         super().__init__()
+        from torchvision.models import Inception3  # two seconds to import: who uses another encoder is spared them
+
         whole: Any = Inception3(aux_logits=False, transform_input=False, init_weights=False)
         self.region_trunk = nn.Sequential(OrderedDict((name, getattr(whole, name)) for name in REGION_LAYERS))
         self.code_trunk = nn.Sequential(OrderedDict((name, getattr(whole, name)) for name in CODE_LAYERS))

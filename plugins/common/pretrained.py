@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from huggingface_hub import HfApi
 
+from t2i.core.downloads import fetched, hub_download, hub_folder
 from t2i.core.errors import UserError
 
 T = TypeVar("T")
@@ -21,13 +22,19 @@ PROBE_SECONDS = 10.0
 @dataclass(frozen=True)
 class Wanted:
     """What is to be had, and how errors speak of it. what: whose it is ("text encoder 'clip'"). setting: the key that
-    names it ("encoder.weights"). name, revision: a folder, or a name on the hub. folder: what a folder must hold."""
+    names it ("encoder.weights"). name, revision: a folder, or a name on the hub. folder: what a folder must hold.
+    remedy: how else to get it (default: by that setting)."""
 
     what: str
     setting: str
     name: str
     revision: str
     folder: str
+    remedy: str = ""
+
+    @property
+    def advice(self) -> str:
+        return self.remedy or f"give --set {self.setting}=FOLDER, {self.folder}"
 
 
 def obtained(wanted: Wanted, load: Callable[[str, bool], T]) -> T:
@@ -47,6 +54,9 @@ def obtained(wanted: Wanted, load: Callable[[str, bool], T]) -> T:
     except UserError:
         raise
     except Exception:  # not in the cache, or not all of it: the libraries raise whatever their HTTP client raises
+        kept = hub_folder(wanted.name) if wanted.revision == "main" else None
+        if kept:  # by `t2i fetch`, from the revision that has safetensors
+            return _sound(wanted, str(kept), load, offline=True)
         _probe(wanted)
     return _sound(wanted, wanted.name, load, offline=False)
 
@@ -76,10 +86,12 @@ def _probe(wanted: Wanted) -> None:
     try:
         HfApi().model_info(wanted.name, revision=wanted.revision, timeout=PROBE_SECONDS)
     except Exception as error:
+        download = hub_download(wanted.name)
+        fetch = f"run 't2i fetch {download}' where there is one, " if download else ""
         raise UserError(
             f"{wanted.what}: '{wanted.name}' is neither a folder, nor in the hub's cache, nor to be had from the hub "
-            f"({_one_line(error)}); check the network (HF_HUB_OFFLINE, HF_ENDPOINT) and the name, "
-            f"or give --set {wanted.setting}=FOLDER, {wanted.folder}"
+            f"({_one_line(error)}); check the network (HF_HUB_OFFLINE, HF_ENDPOINT) and the name, {fetch}"
+            f"or {wanted.advice}"
         ) from None
 
 
@@ -98,3 +110,11 @@ def _sound(wanted: Wanted, source: str, load: Callable[[str, bool], T], *, offli
 def _one_line(error: Exception) -> str:
     first = str(error).partition("\n")[0].partition(". ")[0]
     return f"{type(error).__name__}: {first[:160]}"
+
+
+def fetched_or(name: str, hub: str) -> str:
+    """The folder that `t2i fetch NAME` has put here, else the hub's name for the same."""
+    try:
+        return str(fetched(name))
+    except UserError:
+        return hub

@@ -73,6 +73,8 @@ class UNetConfig(Config):
     context: what cross-attention sees: all words, or the sentence as the only one (the thesis).
     text_map: channels of a spatial map of the sentence that joins the input at the stem (0: none). It tells a small
     network where things belong, which cross-attention alone learns late: its queries do not know where they are.
+    map_hops: how often the places of that map attend to the words besides, one time after the other (0: they do not),
+    which is what tells apart the objects of a caption that has several; map_heads: with how many heads.
     sentence: whether the sentence is added to the time embedding (as GLIDE does).
     weights: a network that was trained elsewhere, as a folder in diffusers' layout or a hub name. It comes with its own
     configuration; the settings above only describe it.
@@ -88,6 +90,8 @@ class UNetConfig(Config):
     groups: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     text_map: int = Field(0, ge=0)
+    map_hops: int = Field(0, ge=0)
+    map_heads: int = Field(4, ge=1)
     sentence: bool = False
     weights: str | None = Field(None, min_length=1)
 
@@ -99,6 +103,8 @@ class UNetConfig(Config):
             raise ValueError("where a level attends to words, the middle does too: set middle=cross")
         if self.heads and not self.words:
             raise ValueError("heads: nothing attends to words; set head_width")
+        if self.map_hops and not self.text_map:
+            raise ValueError("map_hops: there is no map to attend for; set text_map")
         last, described = self.channels[-1], self.weights is not None
         if self.attention[-1] == "self" and self.words and not described and self.heads_of(last) != self.head_width:
             raise ValueError(

@@ -1,5 +1,5 @@
 """Text-conditional U-Nets, diffusers', with three ways in for the text: words by cross-attention, the sentence with the
-time embedding, the sentence as a spatial map."""
+time embedding, sentence and words as a spatial map."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,19 +38,70 @@ class SentenceMap(nn.Module):
 
     def forward(self, sentence: Tensor) -> Tensor:
         grid = self.linear(sentence).view(-1, self.channels, self.coarse, self.coarse)
-        return grid if self.coarse == self.size else F.interpolate(grid, size=self.size, mode="bilinear")
+        return _enlarged(grid, self.size)
+
+
+class WordMap(nn.Module):
+    """words (B, L, D) -> (B, C, h, w): each place of a coarse grid asks the words with queries of its own, `hops` times
+    over, what it has heard being part of the next question. The mean of a caption's words says that there are something
+    red, something blue, a circle and a square; a place on the left finds the words that say "left", then their
+    neighbours."""
+
+    def __init__(self, words: int, channels: int, size: int, heads: int, hops: int) -> None:
+        super().__init__()
+        self.size, self.coarse = size, min(MAP_SIZE, size)
+        self.queries = nn.Parameter(torch.randn(self.coarse**2, words) * 0.5)
+        self.hops = nn.ModuleList(Hop(words, heads) for _ in range(hops))
+        self.out = nn.Linear(words, channels)
+
+    def forward(self, text: TextFeatures) -> Tensor:
+        q = self.queries.expand(len(text.words), -1, -1)
+        for hop in self.hops:
+            q = hop(q, text)
+        return _enlarged(rearrange(self.out(q), "b (y x) c -> b c y x", y=self.coarse), self.size)
+
+
+class Hop(nn.Module):
+    """Queries (B, Q, D) attend to the words, then each thinks by itself: a transformer's cross-attention block."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm, self.q, self.kv, self.out = (
+            nn.LayerNorm(width), nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+        )  # fmt: skip
+        self.think = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, queries: Tensor, text: TextFeatures) -> Tensor:
+        q = rearrange(self.q(self.norm(queries)), "b n (h d) -> b h n d", h=self.heads)
+        k, v = rearrange(self.kv(text.words), "b l (two h d) -> two b h l d", two=2, h=self.heads)
+        heard = F.scaled_dot_product_attention(q, k, v, attn_mask=text.mask[:, None, None])
+        queries = queries + self.out(rearrange(heard, "b h n d -> b n (h d)"))
+        thought: Tensor = queries + self.think(queries)
+        return thought
+
+
+def _enlarged(grid: Tensor, size: int) -> Tensor:
+    return grid if grid.shape[-1] == size else F.interpolate(grid, size=size, mode="bilinear")
 
 
 class TextUNet(nn.Module):
-    """What both kinds share: the call, `unet(x_t (B, C, h, w), t (B,), text) -> (B, C, h, w)`, and the sentence's map
-    at the stem. The classes below take `given`, diffusers' network, where it is there already."""
+    """What both kinds share: the call, `unet(x_t (B, C, h, w), t (B,), text) -> (B, C, h, w)`, and the text's map at
+    the stem. The classes below take `given`, diffusers' network, where it is there already."""
 
     def __init__(self, config: UNetConfig, size: int, text: TextShape) -> None:
         super().__init__()
         self.map = SentenceMap(text.sentence, config.text_map, size) if config.text_map else None
+        hops = config.map_hops
+        self.word_map = WordMap(text.words, config.text_map, size, config.map_heads, hops) if hops else None
 
     def stem(self, x_t: Tensor, text: TextFeatures) -> Tensor:
-        return x_t if self.map is None else torch.cat([x_t, self.map(text.sentence)], 1)
+        if self.map is None:
+            return x_t
+        grid = self.map(text.sentence)
+        return torch.cat([x_t, grid if self.word_map is None else grid + self.word_map(text)], 1)
 
 
 def _settings(config: UNetConfig, channels: int, size: int) -> dict[str, Any]:

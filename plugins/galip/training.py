@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam
 
 from t2i.core.generator import Generator
 from t2i.core.text import TextEncoder
 from t2i.core.trainer import Batch, Engine, Losses, Stage, Trainer
-from t2i.plugins.common.contrastive import MatchingTrainer
+from t2i.plugins.common.contrastive import Contrast, MatchingTrainer
 from t2i.plugins.common.gan import hinge_discriminator, hinge_generator, matching_aware_penalty
 from t2i.plugins.galip.clip import ClipVision
 from t2i.plugins.galip.config import GALIPConfig
 from t2i.plugins.galip.networks import Discriminator, GALIPGenerator, QualityAssessor, sentences
 
 
-class ClipMatcher(nn.Module):
-    """CLIP's own objective: logits (B, C) of images against sentences, scaled cosines in the space that they share."""
+class ClipMatcher(Contrast):
+    """CLIP's own objective: its images against sentences, in the space that they share."""
 
     def __init__(self, clip: ClipVision) -> None:
         super().__init__()
         self.clip = clip
-        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
 
-    def forward(self, images: Tensor, sentences: Tensor) -> Tensor:
-        image, text = F.normalize(self.clip.embedding(images), dim=1), F.normalize(sentences, dim=1)
-        return self.log_scale.exp() * image @ text.T
+    def forward(self, images: Tensor) -> Tensor:
+        return self.clip.embedding(images)
 
 
 def pretraining(config: GALIPConfig, generator: Generator, text_encoder: TextEncoder) -> Trainer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from t2i.core.hooks import hookimpl
-from t2i.core.specs import ModelSpec
+from t2i.core.specs import DownloadSpec, HubFiles, ModelSpec
 
 
 @hookimpl
@@ -22,5 +22,18 @@ def t2i_models() -> list[ModelSpec]:
             foreign="t2i.plugins.ldm.folders:foreign",
             opening=("config",),
             export="t2i.plugins.ldm.folders:export",
+        )
+    ]
+
+
+@hookimpl
+def t2i_downloads() -> list[DownloadSpec]:
+    return [
+        DownloadSpec(
+            name="vae",
+            summary="The autoencoder that presets coco and thesis of ldm begin with (Stable Diffusion's, fine-tuned)",
+            licence="MIT",
+            licence_url="https://huggingface.co/stabilityai/sd-vae-ft-mse",
+            hub=(HubFiles(repository="stabilityai/sd-vae-ft-mse"),),
         )
     ]

@@ -104,7 +104,7 @@ _TINY = {
     "c_dim": 128,
     "residuals": 1,
     "batch_size": 32,
-    "steps": 6000,
+    "steps": 11000,
     "text_share": 0.07,
     "lr_g": 6e-4,
     "lr_d": 6e-4,

@@ -17,13 +17,17 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 class WordsConfig(Config):
     """Settings.
 
-    width: of embeddings, word and sentence vectors. layers, heads: of the transformer. max_words: longer captions are
-    cut. vocabulary_size: words kept, the most frequent first. vocabulary: filled from the data set before training.
+    width: of embeddings, word and sentence vectors. layers, heads: of the transformer. positions: standard deviation of
+    the first vectors of the places in a caption, those of words having 0.5. neighbours: words (an odd number) that a
+    convolution before the transformer looks at, to tell whose adjective is whose (0: none). max_words: longer captions
+    are cut. vocabulary_size: words kept, the most frequent first. vocabulary: filled from the data set before training.
     """
 
     width: int = Field(128, ge=8)
     layers: int = Field(2, ge=1)
     heads: int = Field(4, ge=1)
+    positions: float = Field(0.02, ge=0)
+    neighbours: int = Field(0, ge=0)
     max_words: int = Field(48, ge=1)
     vocabulary_size: int = Field(10_000, ge=1)
     vocabulary: tuple[str, ...] = ()
@@ -32,6 +36,8 @@ class WordsConfig(Config):
     def _check(self) -> WordsConfig:
         if self.width % self.heads:
             raise ValueError(f"width ({self.width}) must be a multiple of heads ({self.heads})")
+        if self.neighbours and self.neighbours % 2 == 0:
+            raise ValueError(f"neighbours ({self.neighbours}) must be odd: a word and as many on either side, or 0")
         if len(set(self.vocabulary)) != len(self.vocabulary):
             raise ValueError("vocabulary has a word twice")
         return self

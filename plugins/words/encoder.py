@@ -1,4 +1,5 @@
-"""The `words` encoder: a pre-norm transformer over word embeddings (Vaswani et al. 2017)."""
+"""The `words` encoder: a pre-norm transformer over word embeddings (Vaswani et al. 2017), which may be mixed with their
+neighbours first."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ class WordsEncoder(TextEncoder):
         self.shape = TextShape(config.width, config.width)
         self._index = {word: len(SPECIAL) + i for i, word in enumerate(config.vocabulary)}
         self.embedding = nn.Embedding(len(SPECIAL) + len(config.vocabulary), config.width, padding_idx=PAD)
-        self.position = nn.Parameter(torch.randn(config.max_words + 1, config.width) * 0.02)
+        self.position = nn.Parameter(torch.randn(config.max_words + 1, config.width) * config.positions)
+        n = config.neighbours
+        self.mix = nn.Conv1d(config.width, config.width, n, padding=n // 2) if n else None
         layer = nn.TransformerEncoderLayer(
             config.width, config.heads, 4 * config.width, dropout=0.0, activation="gelu", batch_first=True,
             norm_first=True,
@@ -48,6 +51,8 @@ class WordsEncoder(TextEncoder):
         mask = tokens != PAD
         x = self.embedding(tokens) + self.position[: tokens.shape[1]]
         kept = mask.unsqueeze(-1)
+        if self.mix is not None:
+            x = x + self.mix((x * kept).mT).mT
         h = self.transformer(x, src_key_padding_mask=~mask) * kept
         sentence = self.norm(h.sum(1) / kept.sum(1))
         words = self.norm(h) * kept  # what is masked carries no numbers, whoever forgets the mask

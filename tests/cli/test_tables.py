@@ -11,7 +11,7 @@ from t2i.cli.tables import FIELDS
 from t2i.core.registry import HOOKS, registry
 
 
-@pytest.mark.parametrize("kind", HOOKS)
+@pytest.mark.parametrize("kind", [kind for kind in HOOKS if kind != "downloads"])  # 't2i fetch' lists those
 def test_every_kind_is_listed_with_where_it_comes_from(here, kind):
     code, out, _ = here(kind, "--json")
     rows = json.loads(out)
@@ -69,4 +69,6 @@ def test_info_says_versions_devices_places_and_what_is_broken(here, tmp_path):
     assert document["places"]["runs"] == str(tmp_path / "runs")
     assert document["places"]["cache"] == str(tmp_path / "home")
     assert document["broken_plugins"] == {str(plugin.origin): plugin.error for plugin in registry().broken()}
+    assert set(document["downloads"]) == {spec.name for spec in registry().downloads}
+    assert "'t2i fetch coco' gets it" in document["downloads"]["coco"]
     assert "torch" in here("info")[1]

@@ -85,7 +85,7 @@ def test_samples_are_files_by_number_with_a_line_each(here, trained, tmp_path):
     assert lines == document["samples"]
     assert [line["prompt"] for line in lines[::2]] == ["a red picture", "a blue picture", "../../evil"]
     assert lines[3]["settings"] == {
-        "run": str(trained.path), "model": "toy", "preset": "tiny",
+        "run": str(trained.path), "model": "toy", "preset": "tiny", "fingerprint": lines[0]["settings"]["fingerprint"],
         "sampler": {"name": "direct", **lines[3]["settings"]["sampler"]},
     }  # fmt: skip
     numbers = [(line["prompt_index"], line["sample_index"]) for line in lines]

@@ -1,8 +1,11 @@
 """Pictures drawn into a folder. (What stands in samples.jsonl is tested with the command, in tests/cli.)"""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from t2i.core.errors import UserError
@@ -66,3 +69,98 @@ def test_a_failure_before_the_first_picture_leaves_no_folder(model, tmp_path, mo
     with pytest.raises(UserError, match="encodes no captions"):
         write_samples(model, ["x"], tmp_path / "o")
     assert not (tmp_path / "o").exists()
+
+
+# --- a command that was stopped ---------------------------------------------------------------------------------------
+
+
+def stopped(model, folder, after, **request):
+    """A command that is interrupted once `after` pictures are drawn: before those of the last batch are written."""
+
+    def stop(done, total):
+        if done >= after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_samples(model, CAPTIONS, folder, batch_size=2, progress=stop, **request)
+
+
+def contents(folder):
+    """Bytes of the pictures, and the lines but for their seconds."""
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    assert all(line.pop("seconds") > 0 for line in lines)
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".png"}, lines
+
+
+CAPTIONS = [f"caption {i}" for i in range(7)]
+
+
+def test_the_same_request_again_draws_what_is_missing_and_gives_the_same_bytes(model, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    write_samples(model, CAPTIONS, whole, batch_size=2)
+    stopped(model, cut, 4)
+    # A kill leaves less: a picture without its line, half a line, half a picture beside its place.
+    (cut / "0002-000.png").write_bytes((whole / "0002-000.png").read_bytes())
+    (cut / ".0003-000.png.tmp").write_bytes(b"half")
+    (cut / "0001-000.png").write_bytes((cut / "0001-000.png").read_bytes()[:-20])
+    with open(cut / "samples.jsonl", "a") as file:
+        file.write('{"file": "0002-0')
+    drawn = []
+    records = write_samples(model, CAPTIONS, cut, batch_size=2, progress=lambda done, total: drawn.append(total))
+    assert drawn == [7] * 4  # the batch of 0000 and 0001 too: 0001 is damaged
+    assert contents(cut) == contents(whole)
+    assert sorted(path.name for path in cut.iterdir()) == sorted(path.name for path in whole.iterdir())
+    assert [record["prompt"] for record in records] == CAPTIONS
+    before = (cut / "samples.jsonl").read_bytes(), drawn.clear()
+    assert write_samples(model, CAPTIONS, cut, batch_size=2, progress=lambda *_: drawn.append(1)) == records
+    assert ((cut / "samples.jsonl").read_bytes(), drawn) == (before[0], [])
+
+
+def test_only_batches_that_are_not_whole_are_drawn(model, tmp_path):
+    stopped(model, tmp_path / "o", 6)
+    drawn = []
+    write_samples(model, CAPTIONS, tmp_path / "o", batch_size=2, progress=lambda done, total: drawn.append(total))
+    assert drawn == [3, 3]
+
+
+def test_what_a_picture_is_drawn_with_changes_it_by_a_level_at_most(model, tmp_path):
+    write_samples(model, CAPTIONS, tmp_path / "a", batch_size=7)
+    write_samples(model, CAPTIONS, tmp_path / "b", batch_size=3)
+    for path in (tmp_path / "a").glob("0*.png"):
+        ours, theirs = (np.asarray(Image.open(p)).astype(int) for p in (path, tmp_path / "b" / path.name))
+        assert np.abs(ours - theirs).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"seed": 1}, "0000-000.png has another seed"),
+        ({"prompts": ["other", *CAPTIONS[1:]]}, "0000-000.png has another prompt"),
+        ({"prompts": CAPTIONS[:1]}, "0001-000.png is not asked for"),
+        ({"truncation": 0.5}, "0000-000.png has another sampler"),
+        ({"weights": True}, "0000-000.png has another fingerprint"),
+    ],
+)
+def test_another_request_is_refused_in_a_used_folder(model, tmp_path, change, reason):
+    write_samples(model, CAPTIONS[:2], tmp_path / "o")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "o").iterdir()}
+    request = {"prompts": CAPTIONS[:2], **change}
+    if request.pop("weights", False):
+        model.generator.out.weight.data += 1e-3
+    if truncation := request.pop("truncation", None):
+        request["sampler"] = model.sampler(settings={"truncation": truncation})
+    with pytest.raises(UserError, match=f"holds pictures of another request .{reason}.: choose another --out"):
+        write_samples(model, request.pop("prompts"), tmp_path / "o", **request)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "o").iterdir()} == before
+
+
+def test_more_of_the_same_joins_what_is_there(model, tmp_path):
+    write_samples(model, CAPTIONS[:2], tmp_path / "o", batch_size=2)
+    records = write_samples(model, CAPTIONS[:4], tmp_path / "o", batch_size=2)
+    assert [record["file"] for record in records] == [f"000{i}-000.png" for i in range(4)]
+
+
+def test_two_commands_do_not_draw_into_one_folder(model, tmp_path):
+    write_samples(model, ["x"], tmp_path / "o")
+    with FileLock(tmp_path / "o" / ".lock"), pytest.raises(UserError, match="another command draws into"):
+        write_samples(model, ["x"], tmp_path / "o")

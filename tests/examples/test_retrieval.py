@@ -57,6 +57,7 @@ def test_it_samples(installed, run):
     assert "'retrieval' is retrieval: use --sampler nearest" in done.stderr
 
 
+@pytest.mark.slow  # the tutorial's test has a model from outside scored in every run of the tests
 def test_it_is_scored_beside_the_others(installed, run):
     environment, work = installed
     command = ["t2i", "bench", "shapes", "--run", f"retrieval={run}", "--samples", "20", "--out", "shapes", "--json"]

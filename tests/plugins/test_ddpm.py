@@ -84,8 +84,9 @@ class Engine:
         self.trainer.optimizers[name].zero_grad()
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp-2m"])
-def test_it_overfits_two_captions_and_draws_them(sampler):
+@pytest.fixture(scope="module")
+def overfitted():
+    """A network that knows two colours by their names, and the encoder that was trained with it."""
     torch.manual_seed(0)
     config, encoder = DDPMConfig.of(SMALL, "test"), Colours()
     generator = DDPMGenerator(config, encoder.shape)
@@ -99,9 +100,14 @@ def test_it_overfits_two_captions_and_draws_them(sampler):
             Batch(colours.contiguous(), captions, captions, StepNoise(0, i, 0, 16, 16), encoder.encode), engine
         )
     assert sum(engine.losses[-20:]) < 0.8 * sum(engine.losses[:20])  # without a caption nobody can know
+    return generator.eval(), encoder
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp-2m"])
+def test_it_overfits_two_captions_and_draws_them(overfitted, sampler):
+    generator, encoder = overfitted
     spec = registry().samplers[sampler]
     made = resolve(spec.build)(resolve(spec.config).of({"steps": 20, "guidance": 1.5}, sampler))
-    generator.eval()
     asked = ["red", "blue", "red", "blue"]
     with torch.no_grad():
         noise = PromptNoise(0, tuple((i, 0) for i in range(4)))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from t2i.core.errors import UserError
 from t2i.core.noise import StepNoise
@@ -9,7 +10,7 @@ from t2i.core.schedule import DiscreteSchedule, MixingSchedule, add_noise, named
 from t2i.core.text import TextFeatures, TextShape
 from t2i.plugins.common.denoising import denoising_loss, draw_times
 from t2i.plugins.common.settings import DenoisingConfig, UNetConfig
-from t2i.plugins.common.unet import conditional_unet
+from t2i.plugins.common.unet import WordMap, conditional_unet
 
 TEXT = TextShape(12, 16)
 SMALL = {"channels": (8, 16), "layers": 1, "head_width": 8, "groups": 4}
@@ -86,6 +87,7 @@ def features(seed, n=2):
         ({"attention": ("self", "none"), "middle": "self", "sentence": True}, True, False),
         ({"attention": ("self", "cross"), "middle": "cross"}, False, True),
         ({"attention": ("none", "none"), "middle": "cross", "sentence": True, "text_map": 3}, True, True),
+        ({"attention": ("none", "self"), "middle": "none", "text_map": 3, "map_hops": 2}, True, True),
     ],
 )
 def test_text_reaches_the_output_by_the_ways_that_are_open(settings, sentence, words):
@@ -105,7 +107,31 @@ def test_text_reaches_the_output_by_the_ways_that_are_open(settings, sentence, w
         torch.testing.assert_close(network(x, torch.tensor([0.01, 0.9]), one), plain, rtol=1e-3, atol=1e-4)
 
 
+def test_each_place_of_the_word_map_asks_the_words_that_are_there():
+    torch.manual_seed(0)
+    network, text = WordMap(16, 3, 16, heads=2, hops=1), features(0)
+    text.mask[1, 3:] = False  # at the second picture's words that are none, nobody looks
+    (hop,) = network.hops
+    b, y, x, length = 1, 5, 2, 3
+    query = network.queries[8 * y + x]
+    asked, (k, v) = hop.q(hop.norm(query)), hop.kv(text.words[b, :length]).chunk(2, 1)
+    heard = []
+    for part in (slice(0, 8), slice(8, 16)):
+        weights = (k[:, part] @ asked[part] / 8**0.5).softmax(0)
+        heard.append(weights @ v[:, part])
+    query = query + hop.out(torch.cat(heard))
+    query = query + hop.think(query)
+    coarse = WordMap(16, 3, 8, heads=2, hops=1)
+    coarse.load_state_dict(network.state_dict())
+    torch.testing.assert_close(coarse(text)[b, :, y, x], network.out(query))
+    torch.testing.assert_close(F.interpolate(coarse(text), size=16, mode="bilinear"), network(text))
+    two = WordMap(16, 3, 8, heads=2, hops=2)
+    assert two(text).shape == (2, 3, 8, 8)
+
+
 def test_u_nets_that_do_not_add_up_are_refused():
+    with pytest.raises(UserError, match="set text_map"):
+        UNetConfig.of({**SMALL, "attention": ("none", "none"), "middle": "none", "map_hops": 2}, "test")
     with pytest.raises(UserError, match="attention has 1 levels, channels 2"):
         UNetConfig.of({**SMALL, "attention": ("none",)}, "test")
     with pytest.raises(UserError, match="set middle=cross"):

@@ -254,6 +254,9 @@ class Recorder:
     def shifted(self, x):
         return torch.roll(x, 1, 0)
 
+    def gathered(self, x):
+        return x
+
     def update(self, name, loss):
         optimizer = self.trainer.optimizers[name]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -408,7 +411,8 @@ def test_clip_learns_whose_caption_a_picture_has():
         trainer.step(batch(encoder), engine)
         losses.append(engine.losses["contrastive"].item())
     assert losses[-1] < 0.5 * losses[0]
-    logits = ClipMatcher(generator.clip)(made.images, made.text.sentence)
+    matcher = ClipMatcher(generator.clip)
+    logits = matcher.logits(matcher(made.images), made.text.sentence)
     image, e = (F.normalize(x, dim=1) for x in (generator.clip.embedding(made.images), made.text.sentence))
     assert torch.allclose(logits, 10 * image @ e.T, atol=1e-5)
 

@@ -565,10 +565,16 @@ def trained(folder, *more):
     return train(resolve("stackgan", sets=[*sets, *SHORT, *more]), folder)
 
 
-def test_trains_saves_and_draws(tmp_path):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that was never stopped."""
+    return trained(tmp_path_factory.mktemp("stackgan") / "whole")
+
+
+def test_trains_saves_and_draws(whole):
     from t2i.core import load
 
-    run = trained(tmp_path / "run")
+    run = whole
     assert [stage["name"] for stage in run.summary()["stages"]] == ["text", "stage1", "stage2"]
     model = load(run.path, "cpu")
     assert model.generator.refines
@@ -584,7 +590,7 @@ def test_stage_one_alone_can_be_trained(tmp_path):
 
 
 @pytest.mark.parametrize("stop", [4, 7])
-def test_a_run_stopped_in_either_stage_goes_on_as_if_it_never_had(tmp_path, monkeypatch, stop):
+def test_a_run_stopped_in_either_stage_goes_on_as_if_it_never_had(whole, tmp_path, monkeypatch, stop):
     """It draws stage I's pictures, enlarged, if it was stopped there."""
     import os
     import signal
@@ -593,7 +599,6 @@ def test_a_run_stopped_in_either_stage_goes_on_as_if_it_never_had(tmp_path, monk
     from t2i.core.engine import resume
     from t2i.plugins.stackgan.training import GANTrainer
 
-    whole = trained(tmp_path / "whole")
     step = GANTrainer.step
 
     def interrupted(self, made, engine):

@@ -12,10 +12,10 @@ from t2i.plugins.words.encoder import PAD, START, UNKNOWN, build
 TEXTS = ["a red circle", "a blue square, below a red circle", "A RED star"]
 
 
-@pytest.fixture(scope="module")
-def encoder():
+@pytest.fixture(scope="module", params=[0, 3], ids=["alone", "neighbours"])
+def encoder(request):
     torch.manual_seed(0)
-    return build(fit(WordsConfig(width=16, max_words=8), TEXTS), None).eval()
+    return build(fit(WordsConfig(width=16, max_words=8, neighbours=request.param), TEXTS), None).eval()
 
 
 def test_vocabulary_is_by_frequency_then_alphabet_and_bounded():
@@ -79,7 +79,7 @@ def test_no_caption_is_the_empty_caption(encoder):
     torch.testing.assert_close(null.sentence[0], encoder.encode([""]).sentence[0])
 
 
-@pytest.mark.parametrize("given_", [{"width": 10}, {"vocabulary": ("a", "a")}])
+@pytest.mark.parametrize("given_", [{"width": 10}, {"vocabulary": ("a", "a")}, {"neighbours": 4}])
 def test_senseless_settings_are_refused(given_):
     with pytest.raises(UserError, match="encoder"):
         WordsConfig.of(given_, "encoder")

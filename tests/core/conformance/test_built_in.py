@@ -11,8 +11,22 @@ def names(kind):
     return sorted(name for plugin in ours for name in plugin.names.get(kind, []))
 
 
-@pytest.mark.t2i(*names("models"), kind="models")
+TWINS = {"ddim"}  # ddpm's network and training, drawn with another sampler
+
+
+@pytest.mark.t2i(*sorted(set(names("models")) - TWINS), kind="models")
 def test_models(t2i_check):
+    t2i_check()
+
+
+@pytest.mark.t2i(*TWINS, kind="models", only=["builds", "samplers"])
+def test_twins(t2i_check):
+    t2i_check()
+
+
+@pytest.mark.slow
+@pytest.mark.t2i(*TWINS, kind="models")
+def test_twins_train(t2i_check):
     t2i_check()
 
 

@@ -152,7 +152,7 @@ def test_two_runs_do_not_fill_one_store_at_once(tmp_path):
 SMALL = (
     "data.endless=false", "data.train_length=40", "steps=14", "batch_size=8", "autoencoder.batch_size=4", "keep=20",
     "autoencoder.channels=[16]", "autoencoder.groups=4", "unet.channels=[16,16]", "unet.groups=4", "unet.head_width=8",
-    "checkpoint_every=5", "sample_every=100", "threads=1",
+    "checkpoint_every=5", "sample_every=100", "threads=1", "sampler.steps=2",
 )  # fmt: skip
 
 

@@ -1,20 +1,110 @@
-"""Run by test_processes.py, once in each of several processes: trains the toy model, and shifts a batch of words."""
+"""Run by test_processes.py, once in each of several processes, and by it in its own: trains what jobs say.
 
+Jobs are told and answered in JSON. A watcher notes the gradients with which the optimizers take their first steps, and
+what all weights are in the end, in this very process.
+"""
+
+import hashlib
 import importlib.util
 import json
+import os
+import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from t2i.core.config import EngineConfig
-from t2i.core.engine import train
+from t2i.core.engine import resume, stored, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.engine.updates import Updates
-from t2i.core.errors import T2IError
+from t2i.core.errors import Interrupted, T2IError
+from t2i.core.files import save_tensors
+from t2i.core.model import build
+from t2i.core.noise import seeded
 from t2i.core.registry import registry
 from t2i.core.runs import resolve
+from t2i.core.samples import write_samples
 from t2i.core.text import TextFeatures
+
+CAPTIONS = [f"{size} {colour} circle" for size in ("a large", "a small") for colour in ("red", "blue", "green")]
+NOTED = 2  # steps of each optimizer
+stored.PART = 8  # examples a file of stored features: there is something to share out
+
+
+class Watch:
+    """Of one run: the gradients, by stage, optimizer, step and parameter, and the networks of all stages.
+
+    stop_at: the step that a SIGTERM comes at. spoil: the step whose pictures are not numbers.
+    """
+
+    def __init__(self, stop_at=None, spoil=None):
+        self.stop_at, self.spoil, self.gradients, self.modules = stop_at, spoil, {}, {}
+
+    def wrap(self, stage):
+        def begin(generator, text_encoder):
+            trainer = stage.trainer(generator, text_encoder)
+            for name, optimizer in trainer.optimizers.items():
+                self._listen(f"{stage.name}/{name}", optimizer)
+            step = trainer.step
+            trainer.step = lambda batch, engine: self._step(step, batch, engine)
+            self.modules |= {"generator": generator, "text_encoder": text_encoder}
+            self.modules |= {f"{stage.name}/{name}": module for name, module in trainer.modules.items()}
+            return trainer
+
+        return replace(stage, trainer=begin)
+
+    def _listen(self, where, optimizer):
+        steps = iter(range(10**9))
+
+        def note(optimizer, *_):
+            if (step := next(steps)) < NOTED:
+                parameters = [p for group in optimizer.param_groups for p in group["params"]]
+                told = {f"{where}/{step}/{i}": p.grad.clone() for i, p in enumerate(parameters) if p.grad is not None}
+                self.gradients |= told
+
+        optimizer.register_step_pre_hook(note)
+
+    def _step(self, step, batch, engine):
+        if batch.noise.at == self.stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if batch.noise.at == self.spoil:
+            batch.images = batch.images * float("nan")
+        return step(batch, engine)
+
+    def digest(self):
+        """Of every tensor of every network that the run trained or used."""
+        told = hashlib.sha256()
+        for name in sorted(self.modules):
+            for key, tensor in sorted(self.modules[name].state_dict().items()):
+                told.update(f"{name}/{key}".encode() + tensor.contiguous().numpy().tobytes())
+        return told.hexdigest()
+
+
+def do(job, rank=0):
+    """One job of this process. out: the run. model, sets: to train it from the beginning; without, it is resumed.
+    stop_at, spoil: steps, for a process by number. draws: pictures of the untrained model, into the folder `out`."""
+    if "draws" in job:
+        return {"drawn": len(sampled(job["model"], job["sets"], Path(job["out"]), **job["draws"]))}
+    watch = Watch(*(job.get(what, {}).get(str(rank)) for what in ("stop_at", "spoil")))
+    out, said = Path(job["out"]), ""
+    try:
+        if "model" in job:
+            train(resolve(job["model"], sets=job["sets"]), out, reporter=Silent(), wrap=watch.wrap)
+        else:
+            resume(out, reporter=Silent(), wrap=watch.wrap)
+    except (Interrupted, T2IError) as error:
+        said = f"{type(error).__name__}: {error}"
+    if watch.gradients:
+        save_tensors(out / f"gradients-{rank}.safetensors", watch.gradients)
+    return {"said": said, "digest": watch.digest()}
+
+
+def sampled(model, sets, out, **request):
+    """Pictures of a model that everybody builds alike, drawn by all processes together."""
+    seeded(0)
+    return write_samples(build(resolve(model, sets=sets)), CAPTIONS, out, **request)
 
 
 def toy():
@@ -23,46 +113,31 @@ def toy():
     spec.loader.exec_module(toys)
     sys.modules["t2i_toy"] = toys._toy_module()
     registry().register(toys.ToyPlugin(), "toy")
-    return toys
 
 
-def shifted(accelerator):
-    """Eight captions of different lengths, shared out and shifted: of each row, its number and its length."""
+def travelled(accelerator):
+    """Eight captions of different lengths, shared out; shifted, and gathered: of each row, its number and length."""
     rank, world = accelerator.process_index, accelerator.num_processes
     rows = slice(rank * 8 // world, (rank + 1) * 8 // world)
     lengths = [5, 2, 3, 1, 2, 1, 2, 2][rows]
     words = torch.arange(8.0)[rows, None, None].repeat(1, max(lengths), 2)
     mask = torch.tensor([[j < length for j in range(max(lengths))] for length in lengths])
     updates = Updates(accelerator, EngineConfig(), {}, lambda: 0.0)
-    text = TextFeatures(torch.arange(8.0)[rows, None], words, mask).map(updates.shifted)
-    return [text.sentence[:, 0].tolist(), text.words[:, 0, 0].tolist(), text.mask.sum(1).tolist()]
+    text = TextFeatures(torch.arange(8.0)[rows, None], words, mask)
+    return {
+        what: [moved.sentence[:, 0].tolist(), moved.words[:, 0, 0].tolist(), moved.mask.sum(1).tolist()]
+        for what, moved in (("shifted", text.map(updates.shifted)), ("gathered", text.map(updates.gathered)))
+    }
 
 
-def main(out, *sets):
-    toys = toy()
-    settings = resolve("toy", sets=sets)
-    step, one_explodes = toys.ToyTrainer.step, settings.settings.explode_at == 0
-
-    def spoilt(self, batch, engine):
-        from accelerate.state import PartialState
-
-        if batch.noise.at == 4 and PartialState().process_index == 1:
-            batch.images = batch.images * float("nan")
-        return step(self, batch, engine)
-
-    if one_explodes:  # a NaN in the second process only, at step 4
-        settings = resolve("toy", sets=[*sets, "explode_at=null"])
-        toys.ToyTrainer.step = spoilt
-    said = ""
-    try:
-        train(settings, Path(out), reporter=Silent())
-    except T2IError as error:
-        said = f"{type(error).__name__}: {error}"
+def main(jobs):
     from accelerate import Accelerator
 
-    print(json.dumps([said, shifted(Accelerator(cpu=True))]))
+    toy()
+    told = [do(job, int(os.environ["RANK"])) for job in jobs]
+    print(json.dumps([told, travelled(Accelerator(cpu=True))]))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(*sys.argv[1:])
+    main(json.loads(sys.argv[1]))

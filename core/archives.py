@@ -1,0 +1,66 @@
+"""Unpacking zip archives that come from elsewhere: nothing leaves the folder, and nothing swells without end."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from t2i.core.errors import UserError
+from t2i.core.transfer import CHUNK, need_space
+
+SWELL = 200  # how many times its packed size a member may be; deflate cannot pass 1032, JSON stays under 20
+SMALL = 1 << 20  # bytes under which that is nobody's concern
+
+
+def unpack(archive: Path, folder: Path) -> list[Path]:
+    """Unpacks a zip archive into `folder`; a file that is there with the right size stays. Returns the files.
+
+    Raises UserError, before anything is written, if a member would leave the folder, is a link or a device, is
+    encrypted, or is far larger than its packed size; and if the archive is damaged.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = [member for member in opened.infolist() if not member.is_dir()]
+            targets = [folder / _inside(archive, member) for member in members]
+            need_space(folder, sum(member.file_size for member in members))
+            for member, target in zip(members, targets, strict=True):
+                if not (target.is_file() and target.stat().st_size == member.file_size):
+                    _write(opened, member, target)
+            return targets
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{archive} is no sound zip archive ({str(error)[:100]}); remove it and fetch it anew"
+        ) from None
+
+
+def _inside(archive: Path, member: zipfile.ZipInfo) -> PurePosixPath:
+    """The member's path, if it is one that may be written."""
+    name, kind = member.filename, stat.S_IFMT(member.external_attr >> 16)
+    path = PurePosixPath(name)
+    wrong = None
+    if path.is_absolute() or ".." in path.parts or "\\" in name or PureWindowsPath(name).drive or not path.name:
+        wrong = "its path leads out of the folder"
+    elif kind not in (0, stat.S_IFREG):
+        wrong = "it is no ordinary file"
+    elif member.flag_bits & 1:
+        wrong = "it is encrypted"
+    elif member.file_size > max(SMALL, SWELL * member.compress_size):
+        wrong = f"it would swell from {member.compress_size} to {member.file_size} bytes"
+    if wrong:
+        raise UserError(f"{archive}: member '{name}' is not unpacked: {wrong}; do not use this archive")
+    return path
+
+
+def _write(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
+    """Writes a member; zipfile itself reads no more than the size that was checked, and checks the CRC."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with opened.open(member) as source, open(temporary, "wb") as file:
+            while data := source.read(CHUNK):
+                file.write(data)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)

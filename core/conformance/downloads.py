@@ -1,0 +1,18 @@
+"""Checks of a download's declaration. Nothing is fetched: that is for `t2i fetch`."""
+
+from __future__ import annotations
+
+from t2i.core.conformance.outcome import need
+from t2i.core.conformance.subject import Part
+
+
+def declared(subject: Part) -> None:
+    """It names files or repositories, its licence and where that stands, no two files of one place, and sound parts."""
+    spec = subject.spec
+    need(bool(spec.files or spec.hub), "it has neither files nor hub repositories")
+    need(bool(spec.licence and spec.licence_url), "it names no licence, or not where that stands")
+    places = [file.place for file in spec.files]
+    need(len(set(places)) == len(places), "two of its files go to one place")
+    need(
+        set(spec.default) <= set(spec.parts), f"default {spec.default} names parts that it does not have: {spec.parts}"
+    )

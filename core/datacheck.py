@@ -1,0 +1,192 @@
+"""Reading a data set through: what is in it, what is in it twice, and what is broken."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset as TorchDataset
+
+from t2i.core.config import DataConfig
+from t2i.core.data import BrokenExample, Dataset, Original, Visit
+from t2i.core.engine.loader import Loader
+from t2i.core.errors import UserError
+from t2i.core.registry import registry
+from t2i.core.runs import Choice, open_dataset
+
+GROUP = 32  # examples that a worker reads at once
+
+Progress = Callable[[str, int, int], None]
+"""Called with (split, examples read, examples in all)."""
+
+Spread = tuple[float, float, float]
+"""Least, median, greatest."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A sound example."""
+
+    key: str
+    captions: tuple[str, ...]
+    original: Original
+
+
+@dataclass
+class SplitReport:
+    """What one split holds. error: why it cannot be read at all. duplicates: keys of examples whose files are equal,
+    byte by byte. keys: of the sound examples by the hash of their file, one of each."""
+
+    split: str
+    examples: int = 0
+    allowed: float = 0.0
+    width: Spread | None = None
+    height: Spread | None = None
+    modes: dict[str, int] = field(default_factory=dict)
+    captions: dict[str, Any] = field(default_factory=dict)
+    duplicates: list[list[str]] = field(default_factory=list)
+    broken: list[BrokenExample] = field(default_factory=list)
+    error: str = ""
+    keys: dict[bytes, str] = field(default_factory=dict)
+
+    def problem(self) -> str:
+        """Why nobody should train on it, if so."""
+        if self.error:
+            return f"split '{self.split}': {self.error}"
+        if len(self.broken) > self.allowed * self.examples:
+            share = f"max_broken = {self.allowed:g}"
+            return f"split '{self.split}': {len(self.broken)} of {self.examples} examples are broken, above {share}"
+        return ""
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "examples": self.examples, "width": self.width, "height": self.height, "modes": self.modes,
+            "captions": self.captions, "duplicates": self.duplicates,
+            "broken": [{"file": error.where, "reason": error.reason} for error in self.broken],
+            "error": self.error or None,
+        }  # fmt: skip
+
+
+@dataclass
+class DataReport:
+    """All splits of a data set. shared: (two splits, keys of the pictures that both hold, a key of each)."""
+
+    name: str
+    splits: list[SplitReport]
+    shared: list[tuple[str, str, list[tuple[str, str]]]]
+
+    def problems(self) -> list[str]:
+        return [problem for split in self.splits if (problem := split.problem())]
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        shared = [{"splits": [a, b], "pictures": pictures} for a, b, pictures in self.shared]
+        splits = {split.split: split.document() for split in self.splits}
+        return {"name": self.name, "splits": splits, "shared": shared, "problems": self.problems()}
+
+
+def check_dataset(choice: Choice[DataConfig], *, workers: int = 0, progress: Progress | None = None) -> DataReport:
+    """Reads every example of every split, as training would. workers: processes that read."""
+    splits = [_split(choice, split, workers, progress) for split in registry().datasets[choice.name].splits]
+    pairs = (
+        (a, b, [(a.keys[d], b.keys[d]) for d in a.keys.keys() & b.keys.keys()]) for a, b in combinations(splits, 2)
+    )
+    return DataReport(choice.name, splits, [(a.split, b.split, sorted(keys)) for a, b, keys in pairs if keys])
+
+
+def _split(choice: Choice[DataConfig], split: str, workers: int, progress: Progress | None) -> SplitReport:
+    try:
+        dataset = open_dataset(choice, split)
+        return _report(split, dataset, _read(dataset, workers, lambda n: progress and progress(split, n, len(dataset))))
+    except UserError as error:
+        return SplitReport(split, error=str(error))
+
+
+def _read(dataset: Dataset, workers: int, progress: Callable[[int], Any]) -> Iterator[Seen | BrokenExample]:
+    indexes = range(len(dataset))
+    groups = [indexes[i : i + GROUP] for i in range(0, len(indexes), GROUP)]
+    loader = Loader(_Reader(dataset), iter([Visit(0, index) for index in group] for group in groups), workers)
+    try:
+        for group in groups:
+            yield from next(loader)
+            progress(group[-1] + 1)
+    finally:
+        loader.close()
+
+
+class _Reader(TorchDataset[list[Seen | BrokenExample]]):
+    """What there is to say of some examples."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, batch: Sequence[Visit]) -> list[Seen | BrokenExample]:
+        return [self._seen(visit.index) for visit in batch]
+
+    def _seen(self, index: int) -> Seen | BrokenExample:
+        try:
+            example = self._dataset[index]
+            file = self._dataset.original(index)
+        except BrokenExample as error:
+            return error
+        if file is None:
+            height, width = example.image.shape[:2]
+            file = Original(width, height, "RGB", hashlib.blake2b(example.image.tobytes(), digest_size=16).digest())
+        return Seen(example.key, example.captions, file)
+
+
+def _report(split: str, dataset: Dataset, found: Iterator[Seen | BrokenExample]) -> SplitReport:
+    report = SplitReport(split, len(dataset), dataset.max_broken)
+    sizes: list[tuple[int, int]] = []
+    modes: Counter[str] = Counter()
+    same: dict[bytes, list[str]] = {}
+    words = _Captions()
+    for item in found:
+        if isinstance(item, BrokenExample):
+            report.broken.append(item)
+            continue
+        sizes.append((item.original.width, item.original.height))
+        modes[item.original.mode] += 1
+        same.setdefault(item.original.digest, []).append(item.key)
+        words.add(item.captions)
+    if sizes:
+        report.width, report.height = (_spread(side) for side in zip(*sizes, strict=True))
+        report.modes, report.captions = dict(modes.most_common()), words.document()
+    report.duplicates = [keys for keys in same.values() if len(keys) > 1]
+    report.keys = {digest: keys[0] for digest, keys in same.items()}
+    return report
+
+
+class _Captions:
+    """Statistics of captions."""
+
+    def __init__(self) -> None:
+        self._per_example: list[int] = []
+        self._lengths: list[int] = []
+        self._vocabulary: set[str] = set()
+        self._different: set[bytes] = set()
+
+    def add(self, captions: Sequence[str]) -> None:
+        self._per_example.append(len(captions))
+        for caption in captions:
+            words = re.findall(r"[\w']+", caption.lower())
+            self._lengths.append(len(words))
+            self._vocabulary.update(words)
+            self._different.add(hashlib.blake2b(caption.encode(errors="replace"), digest_size=16).digest())
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "count": len(self._lengths), "different": len(self._different), "per_example": _spread(self._per_example),
+            "words": _spread(self._lengths), "vocabulary": len(self._vocabulary), "empty": self._lengths.count(0),
+        }  # fmt: skip
+
+
+def _spread(values: Sequence[int]) -> Spread:
+    return float(min(values)), float(np.median(values)), float(max(values))

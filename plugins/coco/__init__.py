@@ -1,0 +1,1 @@
+"""COCO: captioned photographs."""

@@ -1,0 +1,220 @@
+"""Data sets of picture files: what is known of each picture, where the files lie, and the set that is made of both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from t2i.core.data import BrokenExample, Dataset, Example, Original
+from t2i.core.errors import UserError
+from t2i.core.images import decode, original
+from t2i.plugins.common.picture_cache import PictureCache
+from t2i.plugins.common.picture_config import PicturesConfig
+
+FORMAT = 1  # raise it whenever the same files give other examples
+LARGEST = 2**28
+"""Bytes of one picture in an archive, at most: a small archive can claim to hold any number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A captioned picture. file: its path in the source, with "/". box: the part of it that is used (see `decode`)."""
+
+    key: str
+    file: str
+    captions: tuple[str, ...]
+    box: tuple[int, int, int, int] | None = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Source(ABC):
+    """Where files lie."""
+
+    @abstractmethod
+    def open(self, file: str) -> Path | bytes:
+        """A file as `decode` takes it. BrokenExample if it is not there."""
+
+    @abstractmethod
+    def sizes(self) -> Mapping[str, int]:
+        """All files, with their sizes in bytes."""
+
+    @abstractmethod
+    def where(self, file: str) -> str:
+        """The file as errors name it."""
+
+
+class Folder(Source):
+    """Files in a folder and the folders in it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def open(self, file: str) -> Path:
+        return self._path / file
+
+    def sizes(self) -> Mapping[str, int]:
+        found: dict[str, int] = {}
+        pending = [(self._path, "")]
+        while pending:
+            folder, prefix = pending.pop()
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir():
+                        pending.append((Path(entry.path), f"{prefix}{entry.name}/"))
+                    elif entry.is_file():
+                        found[prefix + entry.name] = entry.stat().st_size
+        return found
+
+    def where(self, file: str) -> str:
+        return str(self._path / file)
+
+
+class Archive(Source):
+    """Files under `prefix` in a zip file, which is not unpacked. Every process opens the archive for itself."""
+
+    def __init__(self, path: Path, prefix: str = "") -> None:
+        self._path, self._prefix = path, prefix
+        self._opened: tuple[int, zipfile.ZipFile] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_opened": None}
+
+    @property
+    def _archive(self) -> zipfile.ZipFile:
+        process = os.getpid()
+        if self._opened is None or self._opened[0] != process:  # a file that is shared has one position for all
+            self._opened = process, open_archive(self._path)
+        return self._opened[1]
+
+    def open(self, file: str) -> bytes:
+        try:
+            entry = self._archive.getinfo(self._prefix + file)
+            if entry.file_size > LARGEST:
+                raise BrokenExample(self.where(file), f"{entry.file_size} bytes, more than {LARGEST}")
+            return self._archive.read(entry)
+        except BrokenExample:
+            raise
+        except KeyError:
+            raise BrokenExample(self.where(file), "not in the archive") from None
+        except Exception as error:  # a damaged archive: zlib and struct have errors of their own
+            raise BrokenExample(self.where(file), f"cannot be unpacked ({type(error).__name__})") from None
+
+    def sizes(self) -> Mapping[str, int]:
+        skipped = len(self._prefix)
+        return {
+            entry.filename[skipped:]: entry.file_size
+            for entry in self._archive.infolist()
+            if entry.filename.startswith(self._prefix) and not entry.is_dir()
+        }
+
+    def where(self, file: str) -> str:
+        return f"{self._path}:{self._prefix}{file}"
+
+
+def open_archive(path: Path) -> zipfile.ZipFile:
+    """A zip file. UserError if it is none."""
+    try:
+        return zipfile.ZipFile(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise UserError(f"{path}: no sound zip file ({error}); get it again") from None
+
+
+def safe_name(name: str, where: str) -> str:
+    """A file's name out of annotations, as a path within its folder. UserError, naming `where`, if it leaves that."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or "\0" in name:
+        raise UserError(f"{where}: '{name[:80]}' is no name of a file inside the folder")
+    return str(path)
+
+
+def plain(caption: str) -> str:
+    """A caption in one line, with spaces for letters that could not be read (as the StackGAN line has it)."""
+    return " ".join(caption.replace("\ufffd", " ").split())
+
+
+def captions_of(texts: Iterable[str]) -> tuple[str, ...]:
+    """The captions among some texts: those that say anything."""
+    return tuple(filter(None, map(plain, texts)))
+
+
+def data_folder(config: PicturesConfig, name: str) -> Path:
+    """The folder that the settings name. UserError if they name none, or it is not there."""
+    if config.dir is None:
+        raise UserError(f"data set '{name}' lies in a folder: say which with --data-dir")
+    path = Path(config.dir).expanduser()
+    if not path.is_dir():
+        raise UserError(f"data set '{name}': {path} is no folder; say which with --data-dir")
+    return path
+
+
+def in_val(key: str, share: float) -> bool:
+    """Whether a picture is kept for validation: so for `share` of all keys, by a hash."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") < share * 2**64
+
+
+class PictureFiles(Dataset):
+    """Captioned picture files, in the order of `entries`. name: of the data set."""
+
+    def __init__(self, config: PicturesConfig, name: str, source: Source, entries: Sequence[Entry]) -> None:
+        if not entries:
+            raise UserError(f"data set '{name}': there is no picture in {source.where('')}")
+        self.image_size, self.max_broken = config.image_size, config.max_broken
+        self._name, self._source, self._entries = name, source, entries
+        self._wants_cache = config.cache
+        self._cache: PictureCache | None = None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Example:
+        entry = self._entries[index]
+        captions = self.captions(index)
+        image = self._cache[index] if self._cache else self.picture(index)
+        return Example(image, captions, entry.key, entry.extras)
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """Without the picture. BrokenExample if there are none."""
+        entry = self._entries[index]
+        if not entry.captions:
+            raise BrokenExample(self._source.where(entry.file), "no caption")
+        return entry.captions
+
+    def picture(self, index: int) -> np.ndarray:
+        """The picture from its file: uint8 (image_size, image_size, 3)."""
+        entry = self._entries[index]
+        where = self._source.where(entry.file)
+        return decode(self._source.open(entry.file), self.image_size, box=entry.box, where=where)
+
+    def original(self, index: int) -> Original:
+        file = self._entries[index].file
+        return original(self._source.open(file), self._source.where(file))
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        """A hash of captions, names and sizes of the files, and the pictures' size: not of where they lie."""
+        sizes = self._source.sizes()
+        digest = hashlib.sha256(json.dumps([FORMAT, self._name, self.image_size]).encode())
+        for entry in self._entries:
+            told = [entry.key, entry.file, sizes.get(entry.file), entry.captions, entry.box, dict(entry.extras)]
+            digest.update(json.dumps(told).encode())
+        return digest.hexdigest()
+
+    def prepare(self, say: Callable[[str], None]) -> None:
+        """Makes the cache, if the settings ask for it and it is not there."""
+        if self._wants_cache and self._cache is None:
+            self._cache = PictureCache.of(self, say)

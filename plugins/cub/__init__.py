@@ -1,0 +1,1 @@
+"""Caltech-UCSD Birds, in the layout of the StackGAN line."""

@@ -1,0 +1,1 @@
+"""Oxford Flowers, in the layout of the StackGAN line."""

@@ -1,0 +1,9 @@
+"""Settings of `imagefolder`."""
+
+from t2i.plugins.common.picture_config import SplitPicturesConfig
+
+
+class ImageFolderConfig(SplitPicturesConfig):
+    """caption: of pictures that have none of their own. None: they are broken, and passed over."""
+
+    caption: str | None = None

@@ -1,0 +1,172 @@
+"""Where in a tar file the members lie: an index that is made by reading the headers alone.
+
+Written for files that nobody vouches for: no name is ever a path, no link is followed, no number is believed that the
+file's own size contradicts, and what is wrong with an example is part of the index. (Python's tarfile trusts sizes that
+a header makes up.) Read are the formats of V7, ustar, pax and GNU tar; POSIX.1-2017, pax, "ustar Interchange Format".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+BLOCK = 512
+LONGEST_NAME = 1 << 10
+LARGEST_HEADER = 1 << 16  # of a pax header or a long name
+LARGEST = {"image": 1 << 28, "text": 1 << 20, "meta": 1 << 22}  # bytes of a member that is still read
+IMAGES = ("jpg", "jpeg", "png", "webp")
+KINDS = {**dict.fromkeys(IMAGES, "image"), "txt": "text", "json": "meta"}
+KEPT = 255  # bytes of a key that are kept
+
+PROBLEMS = (
+    "", "its {} is a link, which is not followed", "its {} is no file, but a device", "its {} is a sparse file",
+    "its {} is too large", "its {} is cut off: the tar ends within it", "the tar is damaged from here on",
+)  # fmt: skip
+LINK, DEVICE, SPARSE, LARGE, CUT, DAMAGED = range(1, 7)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member: its name, and where its bytes are. problem: index into PROBLEMS; 0 if it can be read."""
+
+    name: str
+    offset: int
+    size: int
+    problem: int = 0
+
+
+class NoTar(Exception):
+    """The file does not begin as a tar does."""
+
+
+def row_type(key_length: int) -> np.dtype:
+    """One example: (offset, size) of each of its members (-1 where it has none), what is wrong with it and with which
+    of its members, and its key."""
+    return np.dtype(
+        [(kind, "<i8", (2,)) for kind in LARGEST] + [("problem", "u1"), ("part", "u1"), ("key", f"S{key_length}")]
+    )
+
+
+def index_of(path: Path) -> np.ndarray:
+    """The examples of a tar file, in the order in which they begin, as an array of `row_type`. Members of one name up
+    to the first dot belong together; members of other kinds are passed over. Raises NoTar, OSError."""
+    rows: dict[str, dict[str, tuple[int, int]]] = {}
+    problems: dict[str, tuple[int, int]] = {}
+    with open(path, "rb") as file:
+        for member in members(file):
+            folder, _, name = member.name.rpartition("/")
+            stem, _, suffix = name.partition(".")
+            kind = KINDS.get(suffix.lower())
+            if member.problem == DAMAGED:
+                key, kind = member.name, "image"
+            elif kind is None or not stem:
+                continue
+            else:
+                key = f"{folder}/{stem}" if folder else stem
+            rows.setdefault(key, {}).setdefault(kind, (member.offset, member.size))
+            problem = member.problem or (LARGE if member.size > LARGEST[kind] else 0)
+            if problem:
+                problems.setdefault(key, (problem, list(LARGEST).index(kind)))
+    keys = [key.encode("utf-8", "surrogateescape")[-KEPT:] for key in rows]
+    found = np.empty(len(rows), row_type(max(map(len, keys), default=1)))
+    for i, (key, parts) in enumerate(rows.items()):
+        places = [parts.get(kind, (-1, -1)) for kind in LARGEST]
+        found[i] = (*places, *problems.get(key, (0, 0)), keys[i])
+    return found
+
+
+def members(file: BinaryIO) -> Iterator[Member]:
+    """The members of a tar file that are files, or pretend to be. The last one has the problem DAMAGED where what
+    follows is no header."""
+    end, at = os.fstat(file.fileno()).st_size, 0
+    name: str | None = None  # from a header before
+    size: int | None = None
+    sparse = False
+    if end == 0:
+        raise NoTar
+    while at < end:
+        file.seek(at)
+        header = file.read(BLOCK)
+        if header == bytes(BLOCK):
+            return
+        declared = _declared(header)
+        if declared is None:
+            if at == 0:
+                raise NoTar
+            yield Member(f"byte-{at}", -1, 0, DAMAGED)
+            return
+        kind, begin = header[156:157], at + BLOCK
+        if kind in b"xgLK":
+            if begin + declared > end:
+                yield Member(f"byte-{at}", -1, 0, DAMAGED)
+                return
+            content = file.read(declared) if declared <= LARGEST_HEADER else b""
+            if kind == b"L":
+                name = _text(content.rstrip(b"\0"))
+            elif kind == b"x":
+                settings = _pax(content)
+                name, size = settings.get("path", name), _number(settings.get("size"), size)
+                sparse = sparse or any(key.startswith("GNU.sparse.") for key in settings)
+            at = begin + _padded(declared)
+            continue
+        length = declared if size is None else size
+        if kind in b"\0" + b"07":
+            problem = SPARSE if sparse else CUT if begin + length > end else 0
+            yield Member((name or _name(header))[-LONGEST_NAME:], begin, min(length, end), problem)
+        elif kind != b"5":
+            problem = SPARSE if kind == b"S" else LINK if kind in b"12" else DEVICE
+            yield Member((name or _name(header))[-LONGEST_NAME:], -1, 0, problem)
+        at, name, size, sparse = begin + _padded(length), None, None, False
+
+
+def _declared(header: bytes) -> int | None:
+    """The size that a header declares; None if it is no header: too short, or its checksum is another."""
+    if len(header) < BLOCK:
+        return None
+    checksum = _octal(header[148:156])
+    if checksum != sum(header[:148]) + 8 * 32 + sum(header[156:]):
+        return None
+    field = header[124:136]
+    if field[0] == 0x80:  # GNU's way to sizes of 8 GiB and more
+        return int.from_bytes(field[1:], "big")
+    return _octal(field)
+
+
+def _octal(field: bytes) -> int | None:
+    digits = field.strip(b" \0")
+    return int(digits or b"0", 8) if all(0x30 <= digit < 0x38 for digit in digits) else None
+
+
+def _name(header: bytes) -> str:
+    name, prefix = _text(header[:100]), _text(header[345:500]) if header[257:263] == b"ustar\0" else ""
+    return f"{prefix}/{name}" if prefix else name
+
+
+def _text(field: bytes) -> str:
+    return field.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+
+def _pax(content: bytes) -> dict[str, str]:
+    """The records "LENGTH KEY=VALUE\\n" of a pax header, as far as they are sound."""
+    found, at = {}, 0
+    while at < len(content):
+        digits, space, _ = content[at : at + 10].partition(b" ")
+        if not (space and digits.isdigit() and 0 < int(digits) <= len(content) - at):
+            break
+        key, _, value = content[at + len(digits) + 1 : at + int(digits) - 1].partition(b"=")
+        found[_text(key)] = _text(value)
+        at += int(digits)
+    return found
+
+
+def _number(text: str | None, otherwise: int | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 19 else otherwise
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK

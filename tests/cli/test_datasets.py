@@ -1,0 +1,90 @@
+"""`t2i datasets`: the list, and a set read through."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Four training pictures, two of them one file, one grey; one validation picture, which train has too."""
+    root = tmp_path / "pictures"
+    for split, number, name in [("train", 1, "a"), ("train", 2, "b"), ("train", 1, "c"), ("val", 2, "d")]:
+        (root / split).mkdir(parents=True, exist_ok=True)
+        image = np.random.default_rng(number).integers(0, 256, (10, 12 + 8 * (number == 2), 3), np.uint8)
+        Image.fromarray(image).convert("L" if number == 2 else "RGB").save(root / split / f"{name}.png")
+        (root / split / f"{name}.txt").write_text(f"A small {name}.\n?!\n")
+    return root
+
+
+def test_the_list_is_what_it_was(here):
+    code, out, _ = here("datasets", "--json")
+    assert code == 0
+    assert {"coco", "cub", "flowers", "imagefolder", "shapes"} <= {row["name"] for row in json.loads(out)}
+    assert here("datasets")[1] == here("datasets", "list")[1]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_set_is_described_as_json(here, pictures, workers):
+    code, out, _ = here("datasets", "check", "imagefolder", "--data-dir", pictures, "--workers", workers, "--json")
+    report = json.loads(out)
+    train = report["splits"]["train"]
+    assert code == 0
+    assert report["problems"] == train["broken"] == []
+    assert (train["examples"], train["width"], train["height"]) == (3, [12, 12, 20], [10, 10, 10])
+    assert train["modes"] == {"RGB": 2, "L": 1}
+    assert train["captions"] == {
+        "count": 6, "different": 4, "per_example": [2, 2, 2], "words": [0, 1.5, 3], "vocabulary": 4, "empty": 3,
+    }  # fmt: skip
+    assert train["duplicates"] == [["a.png", "c.png"]]
+    assert report["shared"] == [{"splits": ["train", "val"], "pictures": [["b.png", "d.png"]]}]
+
+
+def test_a_set_is_described_in_words(here, pictures):
+    code, out, _ = here("datasets", "check", "imagefolder", "--data-dir", pictures, "--image-size", 16)
+    assert code == 0
+    for line in (
+        "train: 3 examples, 0 broken", "width 12 / 12 / 20, height 10; modes: RGB 2, L 1", "2 an example",
+        "a.png, c.png", "in both train and val: 1 pictures", "b.png is d.png",
+    ):  # fmt: skip
+        assert line in out
+
+
+def test_what_is_broken_is_listed_and_too_much_is_an_error(here, pictures):
+    torn = pictures / "train" / "b.png"
+    torn.write_bytes(torn.read_bytes()[:50])
+    command = ("datasets", "check", "imagefolder", "--data-dir", pictures)
+    code, out, err = here(*command)
+    assert code == 2
+    assert f"broken: {torn}: a picture that cannot be read" in out
+    assert err.splitlines()[-1] == (
+        "error: data set 'imagefolder' cannot be used as it is: split 'train': 1 of 3 examples are broken, above "
+        "max_broken = 0.01"
+    )
+    code, out, err = here(*command, "--set", "max_broken=0.4", "--json")
+    assert code == 0
+    assert [entry["file"] for entry in json.loads(out)["splits"]["train"]["broken"]] == [str(torn)]
+
+
+def test_a_split_that_cannot_be_opened_is_an_error_and_hides_no_other(here, pictures):
+    (pictures / "val" / "metadata.jsonl").write_text("{}")
+    code, out, err = here("datasets", "check", "imagefolder", "--data-dir", pictures)
+    assert code == 2
+    assert "train: 3 examples, 0 broken" in out
+    assert "split 'val'" in err
+    assert "it has no file_name" in err
+
+
+def test_sets_without_files_are_read_too(here):
+    settings = [part for name in ("train", "val") for part in ("--set", f"{name}_length=40")]
+    code, out, _ = here("datasets", "check", "shapes", *settings, "--json")
+    assert code == 0
+    assert json.loads(out)["splits"]["train"]["examples"] == 40
+
+
+def test_mistakes_are_told_in_a_line(refused):
+    assert "no dataset is named 'imagefoldr'; did you mean 'imagefolder'?" in refused("datasets", "check", "imagefoldr")
+    assert "no setting is named 'croop'" in refused("datasets", "check", "cub", "--set", "croop=1")
+    assert "no command is named 'chek'" in refused("datasets", "chek")
