@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from t2i.core.generator import DiffusionGenerator
-from t2i.core.model import Model, best_device, build
+from t2i.core.model import Drawn, Model, best_device, build
 from t2i.core.noise import PromptNoise
 from t2i.core.registry import registry
 from t2i.core.runs import Choice, RunConfig
@@ -44,8 +45,21 @@ def timed(
             return
         clock.seconds += time.perf_counter() - started
         clock.pictures += len(batch)
-        prompts = tuple(drawn.prompt for drawn in batch)
-        yield Pictures(np.stack([drawn.image for drawn in batch]), tuple(captions[p] for p in prompts), prompts)
+        yield pictures_of(batch, captions)
+
+
+def pictures_of(batch: Sequence[Drawn], captions: Sequence[str], size: int | None = None) -> Pictures:
+    """A drawn batch with its captions; of `size` pixels, if that is given."""
+    prompts = tuple(drawn.prompt for drawn in batch)
+    images = [drawn.image if size is None else resized(drawn.image, size) for drawn in batch]
+    return Pictures(np.stack(images), tuple(captions[p] for p in prompts), prompts)
+
+
+def resized(image: np.ndarray, size: int) -> np.ndarray:
+    """A picture (H, H, 3) of another size: Lanczos, which antialiases when it reduces. Of that size, itself."""
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from t2i.core.files import load_tensors, save_tensors, sealed, settle, verify
 from t2i.core.paths import cache_dir
 from t2i.core.registry import registry
 from t2i.core.runs import chosen
-from t2i.core.scoring import FeatureExtractor
+from t2i.core.scoring import FeatureExtractor, Pictures
 from t2i.core.specs import resolve
 
 BATCH = 64  # pictures at once
@@ -31,19 +32,23 @@ class Extractors:
     """The feature extractors that some metrics name, each built once.
 
     names: registry names, with "/layer" where a metric reads one of several. settings: of those that need some.
+    compared: those of the names that reference sets need (default: all).
     """
 
     def __init__(
-        self, names: Iterable[str], device: torch.device | str, settings: Mapping[str, Mapping[str, Any]] | None = None
-    ) -> None:
+        self, names: Iterable[str], device: torch.device | str, settings: Mapping[str, Mapping[str, Any]] | None = None,
+        compared: Iterable[str] | None = None,
+    ) -> None:  # fmt: skip
         self.names = sorted(set(names))
-        self.device = device
+        self.compared = self.names if compared is None else sorted(set(compared))
+        self.device = torch.device(device)
         self._networks: dict[str, FeatureExtractor] = {}
         for base in sorted({name.partition("/")[0] for name in self.names}):
             choice = chosen(registry().features, base, (settings or {}).get(base, {}), "features")
             network: FeatureExtractor = resolve(registry().features[base].build)(choice.config)
             self._networks[base] = network.to(device).eval().requires_grad_(False)
         self._slices = {name: self._slice(name) for name in self.names}
+        self._said: dict[tuple[str, str], Tensor] = {}
 
     def _slice(self, name: str) -> slice:
         base, _, layer = name.partition("/")
@@ -55,10 +60,24 @@ class Extractors:
     @torch.inference_mode()
     def __call__(self, images: np.ndarray, names: Collection[str]) -> dict[str, Tensor]:
         """Features (B, D) on the processor, by name, of uint8 pictures (B, H, W, 3). Each network runs once."""
-        pictures = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).contiguous()
         bases = {name.partition("/")[0] for name in names}
-        found = {base: self._networks[base](pictures).float().cpu() for base in bases}
+        if not bases:
+            return {}
+        pictures = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).contiguous()
+        with exact(self.device):
+            found = {base: self._networks[base](pictures).float().cpu() for base in bases}
         return {name: found[name.partition("/")[0]][:, self._slices[name]] for name in names}
+
+    @torch.inference_mode()
+    def of_text(self, captions: Sequence[str], names: Collection[str]) -> dict[str, Tensor]:
+        """Features (B, D) on the processor, by name, of captions. Each caption is read once: every row has the same."""
+        for name in names:
+            new = [caption for caption in dict.fromkeys(captions) if (name, caption) not in self._said]
+            if new:
+                with exact(self.device):
+                    read = self._networks[name.partition("/")[0]].encode_text(new).float().cpu()[:, self._slices[name]]
+                self._said |= {(name, caption): vector for caption, vector in zip(new, read, strict=True)}
+        return {name: torch.stack([self._said[name, caption] for caption in captions]) for name in names}
 
     def describe(self, name: str) -> dict[str, Any]:
         """What a score made with these features depends on."""
@@ -66,6 +85,23 @@ class Extractors:
         network = self._networks[base]
         described = {"name": network.name, "weights_sha256": network.weights_sha256, "dim": network.dim}
         return {**described, "layer": layer} if layer else described
+
+    def meant(self, name: str | None, texts: Iterable[str]) -> list[str]:
+        """Those of some texts from a model's settings that mean the network behind these features."""
+        network = self._networks[name.partition("/")[0]] if name else None
+        return [text for text in texts if network is not None and network.is_named(text)]
+
+
+@contextmanager
+def exact(device: torch.device) -> Iterator[None]:
+    """Single precision, all of it: no half precision, and on CUDA none of TF32's rounded products."""
+    kept = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    try:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = kept
 
 
 def fingerprint(document: Any) -> str:
@@ -80,6 +116,35 @@ def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
         yield held
 
 
+def rebatched(stream: Iterable[Pictures], size: int = BATCH) -> Iterator[Pictures]:
+    """The same pictures, `size` at once: what a network makes of a picture hangs, in the last digits, on the batch."""
+    held: list[Pictures] = []
+    count = 0
+    for pictures in stream:
+        held.append(pictures)
+        count += len(pictures.groups)
+        while count >= size:
+            whole = _joined(held)
+            yield _part(whole, slice(0, size))
+            held, count = [_part(whole, slice(size, None))], count - size
+    if count:
+        yield _joined(held)
+
+
+def _joined(held: Sequence[Pictures]) -> Pictures:
+    if len(held) == 1:
+        return held[0]
+    return Pictures(
+        np.concatenate([pictures.images for pictures in held]),
+        tuple(caption for pictures in held for caption in pictures.captions),
+        tuple(group for pictures in held for group in pictures.groups),
+    )
+
+
+def _part(pictures: Pictures, rows: slice) -> Pictures:
+    return Pictures(pictures.images[rows], pictures.captions[rows], pictures.groups[rows])
+
+
 def reference_features(data: Dataset, count: int, extractors: Extractors) -> dict[str, Tensor]:
     """Features of the first `count` pictures of a data set, by name: from the cache where they have been made before.
 
@@ -87,19 +152,20 @@ def reference_features(data: Dataset, count: int, extractors: Extractors) -> dic
     """
     folders = {
         name: cache_dir() / "references" / fingerprint([data.fingerprint(), count, extractors.describe(name)])
-        for name in extractors.names
+        for name in extractors.compared
     }
-    known = {name: _cached(folder) for name, folder in folders.items()}
-    if any(features is None for features in known.values()):
-        made: dict[str, list[Tensor]] = {name: [] for name in extractors.names}
+    found = {name: _cached(folder) for name, folder in folders.items()}
+    known = {name: features for name, features in found.items() if features is not None}
+    made: dict[str, list[Tensor]] = {name: [] for name in extractors.compared if name not in known}
+    if made:
         for batch in batches(data[index].image for index in range(count)):
-            for name, features in extractors(np.stack(batch), extractors.names).items():
+            for name, features in extractors(np.stack(batch), list(made)).items():
                 made[name].append(features)
-        known = {name: torch.cat(parts) for name, parts in made.items()}
-        for name, folder in folders.items():
-            with sealed(folder) as place:
-                save_tensors(place / "features.safetensors", {"features": known[name]})
-    return {name: features for name, features in known.items() if features is not None}
+    for name, parts in made.items():
+        known[name] = torch.cat(parts)
+        with sealed(folders[name]) as place:
+            save_tensors(place / "features.safetensors", {"features": known[name]})
+    return known
 
 
 def _cached(folder: Path) -> Tensor | None:

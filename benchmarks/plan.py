@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from t2i.core.downloads import fetched
 from t2i.core.errors import UserError, nearest
 from t2i.core.registry import registry
 from t2i.core.runs import Run, RunConfig, chosen, resolve
@@ -36,6 +37,7 @@ class Plan:
     budget: Mapping[str, Any]
     out: Path
     data_dir: str | None
+    keep_images: bool = False
 
 
 def find_benchmark(name: str, protocol: str | None) -> Benchmark:
@@ -91,9 +93,10 @@ def budget_of(benchmark: Benchmark, minutes: float | None, steps: int | None) ->
 
 def make_entries(
     benchmark: Benchmark, names: Sequence[str], runs: Mapping[str, Path], seeds: int, budget: Mapping[str, Any],
-    preset: str, data: Mapping[str, Any], out: Path,
+    preset: str | None, data: Mapping[str, Any], out: Path,
 ) -> tuple[Entry, ...]:  # fmt: skip
-    """The rows of models. UserError for an unknown model, a run that is none, or one of another model."""
+    """The rows of models, trained for pictures of the benchmark's size. UserError for an unknown model, a run that is
+    none, or one of another model."""
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: at least 1")
     entries = []
@@ -103,9 +106,16 @@ def make_entries(
             continue
         for seed in range(seeds):
             label = name if seed == 0 else f"{name}-seed{seed}"
-            config = resolve(name, preset=preset, overrides={"minutes": None, **budget, "seed": seed, "data": data})
+            own = {"minutes": None, **budget, "seed": seed, "data": data, "image_size": benchmark.image_size}
+            config = resolve(name, preset=preset or _preset(benchmark, name), overrides=own)
             entries.append(Entry(name, label, seed, config, Run(out / "runs" / label), given=False))
     return tuple(entries)
+
+
+def _preset(benchmark: Benchmark, model: str) -> str:
+    """The first of the benchmark's presets that a model has; its first of all where it has none of them."""
+    own = registry().models[model].presets
+    return next((preset for preset in benchmark.presets if preset in own), own[0])
 
 
 def _given(name: str, run: Run) -> Entry:
@@ -117,6 +127,19 @@ def _given(name: str, run: Run) -> Entry:
     if name in {spec.name for spec in registry().models} and config.model != name:
         raise UserError(f"--run {name}={run.path}: that is a run of '{config.model}'; write --run {config.model}=...")
     return Entry(name, name, config.settings.seed, config, run, given=True)
+
+
+def data_folder(benchmark: Benchmark, data_dir: Path | None) -> Path | None:
+    """Where the benchmark's data set is: as said, or where `t2i fetch` has put it. None: it needs no folder."""
+    if data_dir is not None or not registry().datasets[benchmark.dataset].needs_dir:
+        return data_dir
+    needs = f"benchmark '{benchmark.name}' needs the data set '{benchmark.dataset}'"
+    if not benchmark.fetch:
+        raise UserError(f"{needs}: say where it is with --data-dir")
+    try:
+        return fetched(benchmark.fetch)
+    except UserError:
+        raise UserError(f"{needs}: 't2i fetch {benchmark.fetch}' gets it, or say where it is with --data-dir") from None
 
 
 def training_data(
@@ -136,7 +159,8 @@ def training_data(
 def make_plan(
     name: str, *, protocol: str | None, models: Sequence[str] | str | None, runs: Mapping[str, Path],
     minutes: float | None, steps: int | None, samples: int | None, seeds: int, out: Path | None,
-    train_data: str | None, train_dir: Path | None, data_dir: Path | None, preset: str,
+    train_data: str | None, train_dir: Path | None, data_dir: Path | None, preset: str | None,
+    keep_images: bool = False,
 ) -> Plan:  # fmt: skip
     """Everything that `run_benchmark` was asked, resolved and checked."""
     benchmark = with_samples(find_benchmark(name, protocol), samples)
@@ -145,6 +169,7 @@ def make_plan(
     place = out or Path("runs") / f"bench-{name}{suffix}"
     budget = budget_of(benchmark, minutes, steps)
     names = choose_models(benchmark, models, runs)
-    data = training_data(benchmark, train_data, train_dir, data_dir)
+    folder = data_folder(benchmark, data_dir)
+    data = training_data(benchmark, train_data, train_dir, folder)
     entries = make_entries(benchmark, names, runs, seeds, budget, preset, data, place)
-    return Plan(benchmark, entries, budget, place, str(data_dir) if data_dir else None)
+    return Plan(benchmark, entries, budget, place, str(folder) if folder else None, keep_images)

@@ -11,12 +11,14 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from t2i.benchmarks import labels
 from t2i.benchmarks.results import Column, Row, Standing
 from t2i.benchmarks.table import COSTS, cost, number
 from t2i.core.logging import printable
 
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
 GREYS = ("#6b7280", "#d1d5db")  # real pictures, with their captions and with wrong ones
+FEW = 20  # values of a curve that are drawn as points too
 _STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # names are texts, not formulas
     "svg.fonttype": "none",
@@ -89,13 +91,12 @@ def quality_against(standings: Sequence[Standing], headline: Column, title: str,
             if value.low is not None and value.high is not None:
                 axes.plot([x, x], [value.low, value.high], color=colours[standing.name], lw=1.5, alpha=0.6)
             axes.plot(x, value.mean, "o", color=colours[standing.name], ms=8)
-            axes.annotate(
-                f"{standing.name} · {cost(title, x)}", (x, value.mean), (7, 5), textcoords="offset points", fontsize=9
-            )
         _log_room(axes, title, [x for _, x, _ in points])
         _room_above(axes, headline)
         axes.set_xlabel(unit)
         axes.set_ylabel(headline.title)
+        named = [(s, x, v.mean, f"{printable(s.name)} · {cost(title, x)}") for s, x, v in points]
+        labels.put(axes, [labels.Label(x, y, text, colours[s.name]) for s, x, y, text in named])
     return svg[0]
 
 
@@ -105,7 +106,7 @@ def _log_room(axes: Axes, title: str, values: Sequence[float]) -> None:
     low, high = min(values), max(values)
     span = max(high / low, 4.0)
     axes.set_xlim(low / span**0.15, low * span**1.6)
-    ticks = [low] if high == low else sorted({low, high})
+    ticks = [low, high] if high > 1.5 * low else [low]
     axes.set_xticks(ticks, [cost(title, tick) for tick in ticks])
     axes.minorticks_off()
 
@@ -156,7 +157,8 @@ def training_curve(row: Row) -> bytes | None:
         return None
     with _figure(3.0) as (axes, svg):
         for i, (name, (minutes, values)) in enumerate(found.items()):
-            axes.plot(minutes, values, lw=1.3, label=name, color=COLOURS[i % len(COLOURS)])
+            dots = "o" if len(values) < FEW else None  # of a single value there is no line to see
+            axes.plot(minutes, values, lw=1.3, marker=dots, ms=3, label=name, color=COLOURS[i % len(COLOURS)])
         every = [value for _, values in found.values() for value in values]
         if min(every) > 0 and max(every) > 20 * min(every):
             axes.set_yscale("log")

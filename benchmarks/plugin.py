@@ -27,14 +27,18 @@ _SUMMARIES = {
     "fid": "Frechet distance between the features of real and generated pictures",
     "kid": "Kernel distance between the features of real and generated pictures",
     "prc": "Precision (generated pictures that look real) and recall (real ones that are reached)",
+    "isc": "Inception score: how sure of its class each picture is, and how many classes there are",
+    "clip-score": "How near a picture is to its caption, as a CLIP sees both",
+    "r-precision": "How often a picture is nearer to its own caption than to 99 others, as a CLIP sees them",
     "diversity": "How unlike each other the pictures of one caption are; tells mode collapse",
 }
 
 
 def _metric(name: str, summary: str) -> MetricSpec:
     """The specification of a metric that lives in a file of its name."""
-    module = f"t2i.benchmarks.metrics.{name}"
-    return MetricSpec(name=name, summary=summary, config=f"{module}:{name.title()}Config", build=f"{module}:build")
+    module = f"t2i.benchmarks.metrics.{name.replace('-', '_')}"
+    config = "".join(part.title() for part in name.split("-")) + "Config"
+    return MetricSpec(name=name, summary=summary, config=f"{module}:{config}", build=f"{module}:build")
 
 
 @hookimpl
@@ -68,9 +72,9 @@ def t2i_downloads() -> list[DownloadSpec]:
         ),
         DownloadSpec(
             name="dinov2",
-            summary="DINOv2 ViT-S/14 in timm's layout: Frechet distance on its features",
+            summary="DINOv2 ViT-L/14 in timm's layout: Frechet distance on its features",
             licence="Apache 2.0",
-            licence_url="https://huggingface.co/timm/vit_small_patch14_dinov2.lvd142m",
-            hub=(HubFiles(repository="timm/vit_small_patch14_dinov2.lvd142m"),),
+            licence_url="https://huggingface.co/timm/vit_large_patch14_dinov2.lvd142m",
+            hub=(HubFiles(repository="timm/vit_large_patch14_dinov2.lvd142m"),),
         ),
     ]

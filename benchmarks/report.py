@@ -8,18 +8,21 @@ import json
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from t2i.benchmarks import plots
 from t2i.benchmarks.grids import REAL, load_pictures
 from t2i.benchmarks.results import VARIETY, Column, Results, Row, Standing
-from t2i.benchmarks.table import ARROWS, COSTS, RANGE_NOTE, cost, number, rank, with_range
+from t2i.benchmarks.table import ARROWS, COSTS, DASH, RANGE_NOTE, cost, number, rank, with_range
 from t2i.core.files import write_bytes
 from t2i.core.logging import printable
+from t2i.core.scoring import Published
 
 STYLE = Path(__file__).with_name("report.css")
-LARGEST = 128  # pixels; larger pictures are shown smaller
+LARGEST = 160  # pixels; larger pictures are shown smaller
+SMALL = 64  # pixels; smaller pictures are shown larger
 
 
 def write_report(results: Results) -> Path:
@@ -39,6 +42,7 @@ def render(results: Results) -> str:
     standings = results.ranking()
     sections = [
         ("Ranking", _ranking(results, standings)),
+        ("Published elsewhere", _published(results)),
         ("Same captions, same noise", _pictures(results)),
         ("Right by attribute", _bars(results, standings)),
         ("Cost", _costs(results, standings)),
@@ -80,11 +84,39 @@ def _ranking(results: Results, standings: Sequence[Standing]) -> str:
         f"In brackets: {RANGE_NOTE[several]}. Grey rows are no models: the first is the ceiling "
         f"({_text(str(results.protocol.get('real_images')))}), the last the floor.",
         f"Not trained within the budget, but given as a run: {_text(', '.join(given))}." if given else "",
-        f"The reference are {results.protocol['reference']['count']} real pictures." if results.protocol else "",
+        _reference(results.protocol),
+        *(f"Left out: {_text(name)} ({_text(reason)})." for name, reason in results.left_out.items()),
     ]
     flags = f'<ul class="flags">{"".join(warnings)}</ul>' if warnings else ""
     table = f'<table class="cards"><thead><tr><th>#</th><th></th>{heads}</tr></thead><tbody>{lines}</tbody></table>'
     return f"{table}{flags}<p class='note'>{' '.join(note for note in notes if note)}</p>"
+
+
+def _reference(protocol: dict[str, Any]) -> str:
+    reference = protocol.get("reference", {})
+    which = f" ({_text(str(reference['pictures']))})" if "pictures" in reference else ""
+    return f"The reference are {reference['count']} real pictures{which}." if reference else ""
+
+
+def _published(results: Results) -> str:
+    """What others printed, a table for each protocol that they claim. Not ranked: nothing else is known of them."""
+    tables = []
+    for claim in dict.fromkeys(entry.protocol for entry in results.published):
+        entries = [entry for entry in results.published if entry.protocol == claim]
+        titles = list(dict.fromkeys(title for entry in entries for title in entry.scores))
+        heads = "".join(f"<th>{_text(title)}</th>" for title in titles)
+        lines = "".join(_published_line(entry, titles) for entry in entries)
+        tables.append(
+            f"<div><p>{_text(claim)}:</p><table class='published'><thead><tr><th></th>{heads}</tr></thead>"
+            f"<tbody>{lines}</tbody></table></div>"
+        )
+    note = "<p class='note'>Published by others under the protocol they claim; nothing here is ranked with ours.</p>"
+    return f"<div class='claims'>{''.join(tables)}</div>{note}" if tables else ""
+
+
+def _published_line(entry: Published, titles: Sequence[str]) -> str:
+    cells = "".join(f"<td>{format(entry.scores[t], 'g') if t in entry.scores else DASH}</td>" for t in titles)
+    return f'<tr><th scope="row">{_text(entry.model)}<small>{_text(entry.source)}</small></th>{cells}</tr>'
 
 
 def _best(standings: Sequence[Standing], column: Column) -> float | None:
@@ -134,27 +166,32 @@ def _pictures(results: Results) -> str:
 
 
 def _strip(pictures: Sequence[Image.Image]) -> str:
-    """Pictures side by side as one PNG, small ones at their own size: the browser enlarges them by whole pixels."""
-    side = min(LARGEST, pictures[0].width)
-    gap = max(1, side // 16)
-    sheet = Image.new("RGB", (len(pictures) * (side + gap) - gap, side), "white")
-    for i, picture in enumerate(pictures):
-        shown = picture if picture.width == side else picture.resize((side, side), Image.Resampling.LANCZOS)
-        sheet.paste(shown, (i * (side + gap), 0))
+    """Pictures side by side, four to a line."""
+    small = "small " if pictures[0].width < SMALL else ""
+    shown = "".join(_picture(picture, f"sample {number}") for number, picture in enumerate(pictures, 1))
+    return f'<div class="{small}strip">{shown}</div>'
+
+
+def _picture(picture: Image.Image, words: str) -> str:
+    """A small picture as it is: the browser enlarges it by whole pixels. A photograph reduced, and as JPEG."""
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
-    return _image("png", buffer.getvalue(), f"{len(pictures)} pictures", "strip")
+    if picture.width < SMALL:
+        picture.save(buffer, "PNG", optimize=True)
+        return _image("png", buffer.getvalue(), words)
+    side = min(LARGEST, picture.width)
+    picture.resize((side, side), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=88, optimize=True)
+    return _image("jpeg", buffer.getvalue(), words)
 
 
-def _image(kind: str, data: bytes, words: str, css: str) -> str:
+def _image(kind: str, data: bytes, words: str) -> str:
     encoded = base64.b64encode(data).decode()
-    return f'<img class="{css}" alt="{_text(words)}" src="data:image/{kind};base64,{encoded}">'
+    return f'<img alt="{_text(words)}" src="data:image/{kind};base64,{encoded}">'
 
 
 def _plot(svg: bytes | None, title: str) -> str:
     if svg is None:
         return ""
-    return f"<figure><figcaption>{_text(title)}</figcaption>{_image('svg+xml', svg, title, 'plot')}</figure>"
+    return f"<figure><figcaption>{_text(title)}</figcaption>{_image('svg+xml', svg, title)}</figure>"
 
 
 def _plots(found: Iterable[str]) -> str:
@@ -200,11 +237,19 @@ def _protocol(results: Results) -> str:
     ]
     facts += [(f"measure “{name}”", _measure(m)) for name, m in protocol["measures"].items()]
     facts += [("pictures", f"{protocol['image_size']} px; {protocol['pictures']}")]
+    facts += [("reference", _settings(protocol["reference"])), ("real images", str(protocol["real_images"]))]
+    facts += [(f"data of {r.name}", _data(r)) for r in results.rows if "config" in r.training]
     facts += [(f"sampler of {r.name}", _settings(r.sampling)) for r in results.rows if r.kind == "model"]
     facts += [("environment", _settings(results.environment))]
     terms = "".join(f"<dt>{_text(name)}</dt><dd>{_text(text)}</dd>" for name, text in facts)
     whole = escape(json.dumps(protocol, indent=2, ensure_ascii=False))
     return f"<dl>{terms}</dl><details><summary>All of it, as JSON</summary><pre>{whole}</pre></details>"
+
+
+def _data(row: Row) -> str:
+    """What a model was trained on."""
+    settings = {key: value for key, value in row.training["config"].get("data", {}).items() if key != "image_size"}
+    return f"{_settings(settings)}, at {row.training['config'].get('image_size')} px"
 
 
 def _measure(measure: dict[str, object]) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from t2i.core.errors import UserError
 from t2i.core.files import read_json, write_json
+from t2i.core.scoring import Published
 
 FORMAT = 1
 VARIETY = "variety"
@@ -120,7 +121,11 @@ def value_of(rows: Sequence[Row], column: Column) -> Value | None:
 
 @dataclass
 class Results:
-    """Everything that a benchmark found, all of it under one protocol. `out` is the folder that holds its files."""
+    """Everything that a benchmark found, all of it under one protocol.
+
+    published: what others printed; no part of the ranking. left_out: optional measures that could not be made, and why.
+    out: the folder that holds its files.
+    """
 
     benchmark: str
     protocol: dict[str, Any]
@@ -134,6 +139,8 @@ class Results:
     environment: dict[str, Any]
     command: str = ""
     created: str = ""
+    published: list[Published] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
     out: Path = Path()
 
     @property
@@ -178,6 +185,7 @@ class Results:
             kept["columns"] = [Column(**column) for column in kept["columns"]]
             kept["bars"] = [Column(**column) for column in kept["bars"]]
             kept["headline"] = Column(**kept["headline"])
+            kept["published"] = [Published(**entry) for entry in kept.get("published", [])]
             kept["rows"] = [Row.parse(row) for row in kept["rows"]]
             return cls(**kept, out=file.parent)
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -12,13 +12,13 @@ from rich.table import Table
 
 from t2i.benchmarks.drawing import Clock, timed
 from t2i.benchmarks.features import fingerprint, reference_features
-from t2i.benchmarks.plan import find_benchmark, with_samples
+from t2i.benchmarks.plan import data_folder, find_benchmark, with_samples
 from t2i.benchmarks.plots import sampler_curves
 from t2i.benchmarks.record import environment
 from t2i.benchmarks.reporting import Lines, Reporter
 from t2i.benchmarks.results import Column
 from t2i.benchmarks.scorer import Scorer
-from t2i.benchmarks.sets import CaptionSet, caption_set
+from t2i.benchmarks.sets import CaptionSet, caption_set, reference_of
 from t2i.benchmarks.table import number, plain
 from t2i.core.errors import UserError
 from t2i.core.files import write_bytes, write_json
@@ -92,9 +92,11 @@ def compare_samplers(
     choices = _choices(model, samplers, steps)
     place = Path(out) if out else Path(run) / "bench-samplers"
     place.mkdir(parents=True, exist_ok=True)
-    captions = caption_set(benchmark, benchmark.headline_set, str(data_dir) if data_dir else None)
+    folder = data_folder(benchmark, data_dir)
+    captions = caption_set(benchmark, benchmark.headline_set, str(folder) if folder else None)
     scorer = Scorer(benchmark, best_device())
-    scorer.reference = reference_features(captions.data, benchmark.reference, scorer.extractors)
+    reference = reference_of(benchmark, captions)
+    scorer.reference = reference_features(reference.data, reference.count, scorer.extractors)
     columns = [c for c in scorer.table_columns() if c.set == captions.prompts.name]
     if scorer.headline() not in columns:
         raise UserError(f"benchmark '{name}': its headline is no score of single pictures; nothing to compare by")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from t2i.benchmarks.features import Extractors
+from t2i.benchmarks.features import Extractors, rebatched
 from t2i.benchmarks.results import VARIETY, Column, SetScores
 from t2i.core.registry import registry
 from t2i.core.runs import chosen
@@ -24,12 +24,16 @@ class Scorer:
         self.benchmark = benchmark
         self.measures = {measure.name: measure for measure in benchmark.measures}
         self.prototypes = {name: build_metric(measure) for name, measure in self.measures.items()}
-        names = [metric.features for metric in self.prototypes.values() if metric.features]
-        self.extractors = Extractors(names, device, benchmark.features)
-        self.reference: dict[str, Tensor] = {}
+        read = [metric for metric in self.prototypes.values() if metric.features]
+        self.extractors = Extractors(
+            [str(metric.features) for metric in read], device, benchmark.features,
+            compared=[str(metric.features) for metric in read if metric.reference],
+        )  # fmt: skip
+        self.reference: Mapping[str, Tensor] = {}
+        self._informed: dict[str, Metric] = {}
 
-    def metrics(self, prompts: PromptSet | None, captioned_only: bool = False) -> dict[str, Metric]:
-        """Fresh metrics for the pictures of a prompt set, or (None) for many pictures of a few captions."""
+    def names(self, prompts: PromptSet | None, captioned_only: bool = False) -> list[str]:
+        """The measures for the pictures of a prompt set, or (None) for many pictures of a few captions."""
 
         def wanted(metric: Metric) -> bool:
             if captioned_only and not metric.captioned:
@@ -38,21 +42,42 @@ class Scorer:
                 return metric.scope == "variety"
             return metric.scope == "every" or (metric.scope == "headline" and prompts.headline)
 
-        names = [name for name, metric in self.prototypes.items() if wanted(metric)]
-        return {name: self._with_reference(build_metric(self.measures[name])) for name in names}
+        return [name for name, metric in self.prototypes.items() if wanted(metric)]
 
-    def _with_reference(self, metric: Metric) -> Metric:
+    def metrics(self, prompts: PromptSet | None, captioned_only: bool = False) -> dict[str, Metric]:
+        """Fresh metrics for them."""
+        names = self.names(prompts, captioned_only)
+        return {name: self._with_reference(name, build_metric(self.measures[name])) for name in names}
+
+    def _with_reference(self, name: str, metric: Metric) -> Metric:
+        """The metric, told of the real pictures. The first of each measure is kept, for the later ones to share what it
+        makes of them."""
         if metric.reference and metric.features:
-            for features in torch.split(self.reference[metric.features], 1024):
-                metric.update_reference(features)
+            first = self._informed.setdefault(name, metric)
+            if first is metric or not metric.share_reference(first):
+                for features in torch.split(self.reference[metric.features], 1024):
+                    metric.update_reference(features)
         return metric
 
+    def look(self, pictures: Pictures, names: Iterable[str]) -> Pictures:
+        """A batch with the features that these measures read."""
+        read = [metric for name in names if (metric := self.prototypes[name]).features]
+        return replace(
+            pictures,
+            features=self.extractors(pictures.images, {str(metric.features) for metric in read}),
+            text_features=self.extractors.of_text(
+                pictures.captions, {str(metric.features) for metric in read if metric.text}
+            ),
+        )
+
     def score(self, metrics: dict[str, Metric], stream: Iterable[Pictures]) -> tuple[SetScores, dict[str, Intervals]]:
-        """Scores and intervals by measure. Pictures are dropped as soon as their features are taken."""
-        needed = {metric.features for metric in metrics.values() if metric.features}
+        """Scores and intervals by measure. Pictures are dropped as soon as their features are taken, always so many at
+        once, whatever batches they were drawn in."""
+        return self.judge(metrics, (self.look(pictures, metrics) for pictures in rebatched(stream)))
+
+    def judge(self, metrics: dict[str, Metric], stream: Iterable[Pictures]) -> tuple[SetScores, dict[str, Intervals]]:
+        """The same of pictures whose features have been taken."""
         for pictures in stream:
-            if needed:
-                pictures = replace(pictures, features=self.extractors(pictures.images, needed))
             for metric in metrics.values():
                 metric.update(pictures)
         scores = {name: metric.compute() for name, metric in metrics.items()}
@@ -61,6 +86,17 @@ class Scorer:
     def protocol(self) -> dict[str, Any]:
         """What each measure's scores depend on beside the pictures."""
         return {name: self._describe(name, metric) for name, metric in self.prototypes.items()}
+
+    def own_judges(self, named: Iterable[str]) -> list[tuple[str, str]]:
+        """(measure, network) for each network that a measure looks through and that one of the texts `named`, from a
+        model's settings, means: a score given by a network that the model was trained against says little."""
+        texts = sorted(set(named))
+        found = []
+        for name, metric in self.prototypes.items():
+            published = [network for network in metric.networks if network in texts]
+            found += [(name, network) for network in published]
+            found += [(name, text) for text in self.extractors.meant(metric.features, texts) if text not in published]
+        return found
 
     def _describe(self, name: str, metric: Metric) -> dict[str, Any]:
         settings = chosen(registry().metrics, self.measures[name].metric, self.measures[name].settings, "metric")

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from t2i.cli.command import Command, LazyGroup, json_option
-from t2i.cli.output import answer, answer_json, console
+from t2i.cli.output import answer, answer_json, console, speaks
 from t2i.core.errors import UserError
 from t2i.core.logging import printable
 
@@ -41,17 +41,19 @@ bench = LazyGroup(
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="The same in steps, for exact repeatability.")
 @click.option("--samples", type=click.IntRange(2), metavar="N", help="Captions to score (default: the protocol's).")
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Trainings of each model.")
-@click.option("--preset", default="tiny", show_default=True, help="Preset of the models that are trained.")
+@click.option("--preset", metavar="P", help="Preset of the models that are trained (default: the protocol's).")
+@click.option("--keep-images", is_flag=True, help="Write all pictures that are scored, as PNG, under OUT/pictures.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder (default: runs/bench-NAME).")
 @json_option
 def run(
     name: str, protocol: str | None, models: str | None, runs: tuple[str, ...], data_dir: Path | None,
     train_data: str | None, train_dir: Path | None, minutes: float | None, steps: int | None, samples: int | None,
-    seeds: int, preset: str, out: Path | None, as_json: bool,
+    seeds: int, preset: str | None, keep_images: bool, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Run the benchmark NAME: train what has no run, draw on paired noise, score, write results.json and report.html.
 
-    The same command again does only what is missing.
+    The same command again does only what is missing. 'accelerate launch -m t2i.cli bench NAME ...' spreads it over
+    processes.
 
     \b
     t2i bench shapes
@@ -67,8 +69,10 @@ def run(
     results = run_benchmark(
         name, protocol=protocol, models=_names(models), runs=given, minutes=minutes, steps=steps, samples=samples,
         seeds=seeds, out=out, train_data=train_data, train_dir=train_dir, data_dir=data_dir, preset=preset,
-        command=shlex.join(["t2i", *sys.argv[1:]]),
+        keep_images=keep_images, command=shlex.join(["t2i", *sys.argv[1:]]),
     )  # fmt: skip
+    if not speaks():
+        return
     if as_json:
         answer_json(results.document())
         return

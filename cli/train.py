@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from t2i.core.registry import registry
 if TYPE_CHECKING:
     from t2i.core.runs import Run, RunConfig
 
-ALONE = ("resume", "as_json")
+ALONE = ("resume", "on_nan", "as_json")
 """Parameters that may stand beside --resume: everything else is settled by the run."""
 
 
@@ -33,6 +34,8 @@ ALONE = ("resume", "as_json")
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), metavar="T", help="The same as a time budget.")
 @click.option("--batch-size", type=click.IntRange(1), metavar="B", help="Images a step.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="S", help="Seed of weights, order and noise.")
+@click.option("--keep", type=click.IntRange(1), metavar="N", help="Checkpoints kept (the newest).")
+@click.option("--on-nan", type=click.Choice(["stop", "skip"]), help="Stop at a loss that is not finite, or skip it.")
 @click.option("--encoder", metavar="E", help="Text encoder ('t2i encoders' lists them).")
 @click.option("--set", "sets", multiple=True, metavar="K=V", help="Any setting, such as encoder.width=64; repeatable.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML file of settings.")
@@ -43,8 +46,9 @@ ALONE = ("resume", "as_json")
 @click.pass_context
 def train(
     ctx: click.Context, model: str | None, data: str | None, data_dir: Path | None, preset: str | None,
-    steps: int | None, minutes: float | None, batch_size: int | None, seed: int | None, encoder: str | None,
-    sets: tuple[str, ...], config: Path | None, out: Path | None, dry_run: bool, resume: Path | None, as_json: bool,
+    steps: int | None, minutes: float | None, batch_size: int | None, seed: int | None, keep: int | None,
+    on_nan: str | None, encoder: str | None, sets: tuple[str, ...], config: Path | None, out: Path | None,
+    dry_run: bool, resume: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a model. Settings: the preset's, then --config, then the options here, then --set, each over the last.
 
@@ -58,7 +62,7 @@ def train(
         _refuse_beside_resume(ctx)
         from t2i.core.engine import resume as go_on
 
-        _conclude(go_on(resume), as_json)
+        _conclude(go_on(resume, on_nan=on_nan), as_json)
         return
     if model is None:
         raise UserError("say what to train, with --model M ('t2i models' lists them) or --resume RUN")
@@ -67,7 +71,10 @@ def train(
     registry().models[model]  # a misspelt name is told at once, before torch is imported
     from t2i.core.runs import new_run_path, resolve
 
-    overrides = _overrides(data, data_dir, steps, minutes, batch_size, seed, encoder)
+    engine = {
+        "steps": steps, "minutes": minutes, "batch_size": batch_size, "seed": seed, "keep": keep, "on_nan": on_nan
+    }  # fmt: skip
+    overrides = _overrides(data, data_dir, engine, encoder)
     resolved = resolve(model, preset=preset or "tiny", config_file=config, overrides=overrides, sets=sets)
     if dry_run:
         _print_settings(resolved, as_json)
@@ -83,13 +90,11 @@ def train(
 
 
 def _overrides(
-    data: str | None, data_dir: Path | None, steps: int | None, minutes: float | None, batch_size: int | None,
-    seed: int | None, encoder: str | None,
+    data: str | None, data_dir: Path | None, engine: Mapping[str, Any], encoder: str | None
 ) -> dict[str, Any]:  # fmt: skip
     """The options as a layer of settings. --steps ends a budget in minutes that a preset or a file may have set."""
-    layer: dict[str, Any] = {"steps": steps, "minutes": minutes, "batch_size": batch_size, "seed": seed}
-    layer = {name: value for name, value in layer.items() if value is not None}
-    if steps is not None:
+    layer: dict[str, Any] = {name: value for name, value in engine.items() if value is not None}
+    if "steps" in layer:
         layer["minutes"] = None
     section = {"name": data, "dir": None if data_dir is None else str(data_dir)}
     layer["data"] = {name: value for name, value in section.items() if value is not None}

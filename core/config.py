@@ -67,7 +67,8 @@ class EngineConfig(Config):
     batch_size: images a step, over all processes. accumulate: parts into which a batch is split, one after the other,
     to save memory: their gradients are averaged into one update.
     seed: of initial weights, order, captions and noise.
-    log_every, sample_every, checkpoint_every: steps. keep: checkpoints kept.
+    log_every, sample_every, checkpoint_every: steps. keep: checkpoints kept. keep_best: name of a logged loss; the
+    checkpoint where it was last seen lowest is kept as well, and its model in RUN/best.
     ema_decay: of the averaged weights that are sampled (0: none); it warms up as (1 + n) / (10 + n).
     grad_clip: maximal norm of the gradients of one update (0: none). warmup: steps of linear learning-rate warm-up.
     lr_schedule: what follows, over the rest of the stage. lr_floor: where cosine and linear end, as a share of lr.
@@ -89,6 +90,7 @@ class EngineConfig(Config):
     sample_every: int = Field(1000, ge=1)
     checkpoint_every: int = Field(1000, ge=1)
     keep: int = Field(2, ge=1)
+    keep_best: str | None = Field(None, min_length=1)
     ema_decay: float = Field(0.999, ge=0, lt=1)
     grad_clip: float = Field(0.0, ge=0)
     warmup: int = Field(0, ge=0)
@@ -104,6 +106,10 @@ class EngineConfig(Config):
     cache_dir: str | None = Field(None, min_length=1)
     tensorboard: bool = False
     on_nan: Literal["stop", "skip"] = "stop"
+
+    def with_(self, **changes: Any) -> Self:
+        """The same settings but for these, checked. UserError if one is unknown or wrong."""
+        return self.of({**self.model_dump(), **changes}, "settings")
 
     @pydantic.model_validator(mode="after")
     def _parts_are_whole(self) -> Self:

@@ -6,9 +6,11 @@ there in one step, so a folder with its final name is complete. Only safetensors
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ from t2i.core.errors import UserError
 MANIFEST = "manifest.json"
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Writes a file atomically and durably: after a crash it holds the old bytes or the new ones."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -50,10 +52,16 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
-    """Writes tensors as safetensors. Tensors that share memory are written once each."""
+    """Writes tensors as safetensors. Tensors that share memory are written once each. OSError if the disk refuses."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, path)
+    try:
+        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:  # its words for what the system said: "... (os error 28)"
+        code = re.search(r"os error (\d+)", str(error))
+        number = int(code[1]) if code else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from None
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
@@ -106,6 +114,14 @@ def check_free(folder: Path) -> None:
         raise UserError(f"{folder} is there already, and not empty: choose another --out")
 
 
+def refuse_links(folder: Path) -> None:
+    """UserError if a link below `folder` leads out of it: what is written there would land elsewhere."""
+    inside = folder.resolve()
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            raise UserError(f"{path} is a link that leads out of {folder}: put what it leads to in its place")
+
+
 def seal(folder: Path) -> None:
     """Writes the manifest of everything in `folder`, and makes all of it durable."""
     files = {}
@@ -116,6 +132,9 @@ def seal(folder: Path) -> None:
                 "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
             }
             os.fsync(file.fileno())
+    for inner in folder.rglob("*"):
+        if inner.is_dir():
+            sync_folder(inner)
     write_json(folder / MANIFEST, {"format": 1, "files": files})
 
 
@@ -124,7 +143,7 @@ def verify(folder: Path, what: str) -> None:
     manifest = read_json(folder / MANIFEST, what)
     try:
         files = {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise UserError(f"{what}: {folder / MANIFEST} is no manifest; restore the folder or start anew") from None
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
     for name in sorted(files.keys() ^ present):
@@ -139,18 +158,28 @@ def verify(folder: Path, what: str) -> None:
 def _replace_folder(source: Path, target: Path) -> None:
     """Moves `source` to `target`. Folders cannot be swapped in one step, so an old one steps aside first; `settle`
     brings it back if we die between the two moves."""
-    aside = target.with_name(f".{target.name}.old")
-    if target.exists():
-        shutil.rmtree(aside, ignore_errors=True)
-        os.replace(target, aside)
-    os.replace(source, target)
+    aside = _aside(target)
+    while True:
+        if target.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(target, aside)
+        try:
+            os.replace(source, target)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise  # else a reader took us for dead and has brought the old one back
     sync_folder(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
 def settle(folder: Path) -> None:
     """Undoes half a replacement of `folder`, if a crash left one."""
-    aside = folder.with_name(f".{folder.name}.old")
+    aside = _aside(folder)
     if aside.exists() and not folder.exists():
         os.replace(aside, folder)
 

@@ -224,7 +224,13 @@ def load_model(folder: Path) -> Model:
     verify(folder, what)
     document = read_json(folder / "config.json", what)
     run = document.get("run") if isinstance(document, dict) else None
-    model = build(RunConfig.parse(run if isinstance(run, dict) else {}, str(folder / "config.json")), folder)
+    config = RunConfig.parse(run if isinstance(run, dict) else {}, str(folder / "config.json"))
+    try:
+        model = build(config, folder)
+    except (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, MemoryError, OSError) as error:
+        # Settings that are legal one by one may still describe no network, or one that no memory holds.
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{what}: no network can be built as it says ({type(error).__name__}: {reason})") from error
     for name, module in model._parts():
         load_state(module, load_tensors(folder / f"{name}.safetensors", what), f"{what}: {name}.safetensors")
     return model

@@ -6,6 +6,7 @@ RUN/broken.jsonl     broken examples of the data set that were passed over, if t
 RUN/samples/         grids
 RUN/checkpoints/     to resume from
 RUN/model/           to sample from
+RUN/best/            the same where the loss `keep_best` was lowest, if that is asked for
 RUN/summary.json     written when training is complete: steps, seconds, cost
 """
 
@@ -241,6 +242,10 @@ class Run:
     @property
     def model(self) -> Path:
         return self.path / "model"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best"
 
     @property
     def summary_file(self) -> Path:

@@ -6,10 +6,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from torch import Tensor, nn
+
+from t2i.core.errors import UserError
 
 Scope = Literal["every", "headline", "variety"]
 """Which pictures a metric scores: those of every prompt set, of the headline set, or many of each of a few captions."""
@@ -35,31 +37,45 @@ class FeatureExtractor(nn.Module, ABC):
     name, weights_sha256: part of the protocol of every score made with it. dim: D.
     layers: names of parts of the vector, for a network of which several layers are compared; a metric that asks for
     the features "inception/pool" gets the part "pool" of the extractor "inception", and all is extracted once.
+    networks: names under which the network is published; a model whose settings name it was trained against its judge.
     """
 
     name: str
     weights_sha256: str
     dim: int
     layers: Mapping[str, slice] = {}
+    networks: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> float32 (B, D). Resizes by itself, the same for every set of pictures."""
 
+    def encode_text(self, captions: Sequence[str]) -> Tensor:
+        """Captions -> float32 (B, D) in the space of the pictures, for a network that has a side for text (optional).
+        UserError if it has none."""
+        raise UserError(f"features '{self.name}' know no text: a score of captions needs those of a CLIP")
+
+    def is_named(self, text: str) -> bool:
+        """Whether a text in a model's settings (a name, a folder) means this very network."""
+        return text in self.networks
+
 
 @dataclass(frozen=True)
 class Pictures:
-    """A batch of pictures to score. images: uint8 (B, H, W, 3). captions: B.
+    """A batch of pictures to score. images: uint8 (B, H, W, 3); none of them where all metrics read features, since
+    then only those are kept. captions: B.
 
     groups: B numbers, equal for the samples of one prompt.
     features: (B, D) float32 on the processor, by the name under which a metric asked for them; each extractor has run
-    once, however many metrics read it.
+    once, however many metrics read it. text_features: (B, D) of the captions, by the same names, for metrics that
+    read text.
     """
 
     images: np.ndarray
     captions: tuple[str, ...]
     groups: tuple[int, ...]
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    text_features: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Metric(ABC):
@@ -67,16 +83,18 @@ class Metric(ABC):
 
     better: for each score that `compute` returns, "higher", "lower" or "none" (described, not ranked).
     features: registry name of the extractor whose features it reads, with "/layer" if need be; None for none.
+    text: whether it also reads what the extractor makes of the captions.
     reference: whether `update_reference` must be given features of real pictures first.
     scope: which pictures it scores.
     captioned: whether a score depends on which caption belongs to which picture; those that do get a floor: the real
     pictures of the wrong captions.
-    networks: names of the published networks that it looks through; a model whose settings name one of them was
-    trained against its own judge, and is marked.
+    networks: names of the published networks that it looks through beside its extractor; a model whose settings name
+    one of them was trained against its own judge, and is marked.
     """
 
     better: Mapping[str, str]
     features: str | None = None
+    text: bool = False
     reference: bool = False
     scope: Scope = "every"
     captioned: bool = True
@@ -84,6 +102,11 @@ class Metric(ABC):
 
     def update_reference(self, features: Tensor) -> None:  # noqa: B027
         """Takes the features (B, D) of a batch of the reference set."""
+
+    def share_reference(self, other: Self) -> bool:
+        """Takes over the reference that `other`, under the same settings, was given, with all that was made of it, so
+        that this is done once for all rows. False: it cannot, and is given the features itself."""
+        return False
 
     @abstractmethod
     def update(self, pictures: Pictures) -> None:
@@ -112,6 +135,8 @@ class PromptSet:
     """Captions to sample for: the first of each of `count` examples of a split, from index 0 on.
 
     data: settings of the data set, laid over the benchmark's. about: one line for the report.
+    select: key of a hash by which examples, and one caption of each, are chosen instead (`benchmarks/choice.py`): the
+    same ones for everybody, in whatever order the data set has them.
     """
 
     name: str
@@ -120,6 +145,21 @@ class PromptSet:
     data: Mapping[str, Any] = field(default_factory=dict)
     headline: bool = False
     about: str = ""
+    select: str = ""
+
+
+@dataclass(frozen=True)
+class Published:
+    """Scores that others printed of a model. They stand beside ours, marked, and are never ranked with them.
+
+    scores: by the title of the table's column. protocol: what was scored, as far as the source says. source: who
+    printed it, and where.
+    """
+
+    model: str
+    scores: Mapping[str, float]
+    protocol: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -128,7 +168,7 @@ class Measure:
 
     label: its name in the results (default: the metric's). shown: the scores that get a column in the table, with
     its title (none: all of them, under their own names). bars: those that the report draws side by side (accuracy by
-    attribute).
+    attribute). optional: whether it is left out, and said to be, where its network's weights are not there.
     """
 
     metric: str
@@ -136,6 +176,7 @@ class Measure:
     label: str = ""
     shown: Mapping[str, str] = field(default_factory=dict)
     bars: tuple[str, ...] = ()
+    optional: bool = False
 
     @property
     def name(self) -> str:
@@ -149,7 +190,12 @@ class Benchmark:
     dataset, data: registry name and settings of the data set, whose pictures are `image_size` wide.
     train: settings of the same data set for training, laid over `data`.
     prompts: the caption sets, exactly one of them the headline.
-    reference: how many real pictures of the headline set's split, from index 0 on, are the reference.
+    reference: how many real pictures of the headline set, from index 0 on, are the reference; or "all" pictures of its
+    split; or those that belong to its "captions".
+    real: split that the row of real images is taken from ("": whatever is best, see `benchmarks/sets.py`).
+    published: scores that others printed.
+    fetch: name of the download that holds the data set (`t2i fetch NAME`), where there is one.
+    presets: of the models that are trained, the first that a model has.
     measures: the metrics. headline: (measure, score) that the table is sorted by, on the headline set.
     features: settings of feature extractors that need some, by registry name.
     default_models: choices of models; the first whose models are all registered is taken.
@@ -168,7 +214,11 @@ class Benchmark:
     headline: tuple[str, str]
     default_models: Sequence[Sequence[str]]
     minutes: float
-    reference: int
+    reference: int | Literal["all", "captions"]
+    real: str = ""
+    published: Sequence[Published] = ()
+    fetch: str = ""
+    presets: Sequence[str] = ("tiny",)
     data: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
     features: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -30,6 +31,9 @@ from t2i.core.specs import DatasetSpec, ModelSpec, TextEncoderSpec
 from t2i.core.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.trainer import Stage, Trainer
 
+# A busy machine is no failure: Hypothesis' own limit of 200 ms an example is not for tests that write files.
+hypothesis.settings.register_profile("t2i", deadline=None)
+hypothesis.settings.load_profile("t2i")
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 

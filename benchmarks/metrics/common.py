@@ -1,15 +1,23 @@
-"""What the metrics on features share: their settings' base and streaming moments."""
+"""What the metrics on features share: their settings' base, sets of features in one order, intervals."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import torch
 from pydantic import Field
+from scipy.stats import t as student
 from torch import Tensor
 
 from t2i.core.config import Config
 from t2i.core.errors import UserError
 from t2i.core.scoring import Metric, Pictures
+
+SEED = 2020
+"""Of every draw that torch-fidelity makes: its own default."""
 
 
 class FeaturesMetricConfig(Config):
@@ -18,55 +26,71 @@ class FeaturesMetricConfig(Config):
     features: str = Field(min_length=1)
 
 
-class TwoSets(Metric):
-    """A metric that compares all real features with all generated ones, and so must keep both until the end."""
+class Collected(Metric):
+    """A metric that needs the features of all generated pictures at once.
 
-    reference, scope, captioned = True, "headline", False
+    They are put into the order of their captions, so that neither batches nor the order in which shards of a set
+    arrive change what is drawn from them.
+    """
+
+    scope, captioned = "headline", False
 
     def __init__(self, config: FeaturesMetricConfig) -> None:
         self.features: str = config.features
-        self._real: list[Tensor] = []
         self._ours: list[Tensor] = []
+        self._groups: list[int] = []
+
+    def update(self, pictures: Pictures) -> None:
+        self._ours.append(pictures.features[self.features])
+        self._groups += pictures.groups
+
+    def order(self) -> Tensor:
+        """(N,) which pictures come first, second, ...: by caption, the samples of one as they came."""
+        return torch.from_numpy(np.argsort(np.array(self._groups), kind="stable"))
+
+    def ours(self, metric: str, least: int) -> Tensor:
+        """The features (N, D) of generated pictures, in order. UserError unless there are `least`."""
+        need(metric, len(self._groups), least, "pictures")
+        return torch.cat(self._ours)[self.order()]
+
+
+class TwoSets(Collected):
+    """A metric that compares all generated features with all real ones."""
+
+    reference = True
+
+    def __init__(self, config: FeaturesMetricConfig) -> None:
+        super().__init__(config)
+        self._real: list[Tensor] = []
 
     def update_reference(self, features: Tensor) -> None:
         self._real.append(features)
 
-    def update(self, pictures: Pictures) -> None:
-        self._ours.append(pictures.features[self.features])
+    def share_reference(self, other: Self) -> bool:
+        self._real = other._real
+        return True
 
     def both(self, metric: str, least: int) -> tuple[Tensor, Tensor]:
         """The features (N, D) of generated and of real pictures. UserError unless there are `least` of each."""
-        ours, real = torch.cat(self._ours), torch.cat(self._real)
-        need(metric, min(len(ours), len(real)), least, "pictures")
-        return ours, real
-
-
-class Moments:
-    """Mean and covariance of a stream of vectors, in double precision, without keeping them (Chan et al. 1979)."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = np.zeros(0)
-        self._scatter = np.zeros((0, 0))
-
-    def add(self, features: Tensor) -> None:
-        """Takes a batch (B, D)."""
-        x = features.double().numpy()
-        if not self.count:
-            self.mean, self._scatter = np.zeros(x.shape[1]), np.zeros((x.shape[1], x.shape[1]))
-        mean = x.mean(0)
-        shift, centred = mean - self.mean, x - mean
-        total = self.count + len(x)
-        self._scatter += centred.T @ centred + np.outer(shift, shift) * (self.count * len(x) / total)
-        self.mean = self.mean + shift * (len(x) / total)
-        self.count = total
-
-    def statistics(self) -> dict[str, np.ndarray]:
-        """As torch-fidelity has them: mu (D,), sigma (D, D), the unbiased covariance."""
-        return {"mu": self.mean, "sigma": self._scatter / (self.count - 1)}
+        need(metric, min(len(self._groups), sum(map(len, self._real))), least, "pictures")
+        return self.ours(metric, least), torch.cat(self._real)
 
 
 def need(metric: str, count: int, least: int, what: str) -> None:
     """UserError unless there are at least `least` pictures."""
     if count < least:
         raise UserError(f"metric '{metric}' needs at least {least} {what}, but got {count}: raise --samples")
+
+
+def around(mean: float, spread: float, parts: int) -> tuple[float, float]:
+    """95 % interval of a score, by Student's t. spread: standard deviation (divided by `parts`, as torch-fidelity has
+    it) of what disjoint parts of the pictures gave for it."""
+    half = float(student.ppf(0.975, parts - 1)) * spread / math.sqrt(parts - 1)
+    return mean - half, mean + half
+
+
+def by_caption(values: Tensor, groups: Sequence[int]) -> list[float]:
+    """Means of a score a picture over the pictures of each caption: those of one caption are no independent draws."""
+    found, row = np.unique(np.array(groups), return_inverse=True)
+    sums = np.bincount(row, weights=values.double().numpy(), minlength=len(found))
+    return list(sums / np.bincount(row, minlength=len(found)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -45,6 +45,10 @@ class Diversity(Metric):
     def update_reference(self, features: Tensor) -> None:
         if sum(map(len, self._real)) < 2000:  # the mean distance needs no more
             self._real.append(features)
+
+    def share_reference(self, other: Self) -> bool:
+        self._real = other._real
+        return True
 
     def update(self, pictures: Pictures) -> None:
         for group, vector in zip(pictures.groups, pictures.features[self.config.features], strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -34,6 +35,12 @@ def _pictures(count: int) -> tuple[np.ndarray, tuple[str, ...]]:
 
 def _bytes(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+def _said(captions: Sequence[str], dim: int) -> Tensor:
+    """(B, dim) what an extractor might make of captions: numbers that hang on the caption alone."""
+    made = [np.random.default_rng(list(caption.encode())).normal(size=dim) for caption in captions]
+    return torch.from_numpy(np.stack(made)).float()
 
 
 def vectors(subject: Part) -> None:
@@ -84,9 +91,10 @@ class MetricPart(Part):
         for start in range(0, len(images), batch):
             part = slice(start, start + batch)
             features = {} if metric.features is None else {metric.features: ours[part]}
+            said = {} if metric.features is None else {metric.features: _said(captions[part], ours.shape[1])}
             groups = tuple(index // EACH for index in range(len(images)))
             try:
-                metric.update(Pictures(images[part], captions[part], groups[part], features))
+                metric.update(Pictures(images[part], captions[part], groups[part], features, said))
             except UserError as error:
                 raise Skipped(f"it does not score pictures of 'shapes': {error}") from None
         try:

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -27,6 +29,7 @@ from t2i.core.files import load_tensors, read_json, save_tensors, settle, verify
 from t2i.core.model import load_state, owned_tensors
 
 FORMAT = 1
+LATER = ("best",)  # what checkpoints of this format did not have from the beginning
 
 
 @dataclass
@@ -35,7 +38,8 @@ class Position:
     of the stage; clock: seconds of training over the run; wall: of everything. skipped: updates left out. warm: the
     stage's progress when its warm-up ended. begun: the stage has a trainer, whose state is in the checkpoint. stages:
     what the stages before it took. trained: names of the parameters of generator and text encoder that any stage has
-    trained. helpers, helpers_trained: parameters of the stages' other networks."""
+    trained. helpers, helpers_trained: parameters of the stages' other networks. best: step and value of the checkpoint
+    where the loss `keep_best` was lowest, if there is one."""
 
     stage: int = 0
     step: int = 0
@@ -51,6 +55,7 @@ class Position:
     trained: list[str] = field(default_factory=list)
     helpers: int = 0
     helpers_trained: int = 0
+    best: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -101,10 +106,24 @@ def read(folder: Path) -> Saved:
     state = read_json(folder / "state.json", what)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{what}: state.json is not of format {FORMAT}; it was written by another version of t2i")
+    names = [f.name for f in fields(Position) if f.name in state or f.name not in LATER]
     try:
-        return Saved(folder, Position(**{f.name: state[f.name] for f in fields(Position)}), state)
+        return Saved(folder, TypeAdapter(Position).validate_python({name: state[name] for name in names}), state)
     except KeyError as error:
         raise UserError(f"{what}: state.json lacks {error}") from None
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise UserError(f"{what}: state.json has a wrong '{key}'") from None
+
+
+@contextmanager
+def fitting(saved: Saved) -> Iterator[None]:
+    """Inside the block what a checkpoint holds is put to use; UserError, naming it, if it does not fit the run."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, OverflowError) as error:
+        reason = f"{type(error).__name__}: {str(error)[:120]}"
+        raise UserError(f"checkpoint {saved.folder} does not fit this run ({' '.join(reason.split())})") from error
 
 
 def newest(folder: Path) -> tuple[Saved | None, list[str]]:
@@ -119,6 +138,7 @@ def newest(folder: Path) -> tuple[Saved | None, list[str]]:
 
 
 def listed(folder: Path) -> list[Path]:
+    """The checkpoints in a run's `checkpoints`, half a replacement of one undone."""
     for aside in folder.glob(".step-*.old"):
         settle(folder / aside.name.removeprefix(".").removesuffix(".old"))
     return [path for path in folder.glob("step-*") if path.is_dir() and path.name.removeprefix("step-").isdecimal()]
@@ -128,19 +148,22 @@ def step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def prune(folder: Path, keep: int, step: int) -> None:
-    """Removes all but the newest `keep` checkpoints of those up to `step`. Later ones were passed over as damaged:
-    they are not ours to remove, and no reason to remove a sound one."""
-    ours = [path for path in sorted(listed(folder), key=step_of) if step_of(path) <= step]
+def prune(folder: Path, keep: int, position: Position) -> None:
+    """Removes all but the best and the newest `keep` checkpoints of those up to `position`. Later ones were passed over
+    as damaged: they are not ours to remove, and no reason to remove a sound one."""
+    ours = [path for path in sorted(listed(folder), key=step_of) if step_of(path) <= position.step]
     for path in ours[:-keep]:
-        shutil.rmtree(path, ignore_errors=True)
+        if step_of(path) not in position.best[:1]:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def clear_litter(run: Path) -> None:
     """Mends what a writer that was killed left half-written. Only for the process that holds the run's lock."""
-    settle(run / "model")
+    for model in ("model", "best"):
+        settle(run / model)
+    listed(run / "checkpoints")
     for folder in (run, run / "checkpoints", run / "samples"):
-        for litter in folder.glob(".*.tmp"):
+        for litter in (*folder.glob(".*.tmp"), *folder.glob(".*.old")):
             shutil.rmtree(litter) if litter.is_dir() else litter.unlink()
 
 

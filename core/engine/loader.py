@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +25,7 @@ from t2i.core.text import TextFeatures
 
 T = TypeVar("T")
 AHEAD = 4  # batches made ahead
+WATCH = 0.5  # seconds between a worker's looks after its main process
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,16 @@ def _quiet_worker(_: int) -> None:
     """A signal to the whole process group is the main process's to answer: it saves, then ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """Ends a worker whose main process was killed. torch's own watch over it is not enough: at its end a worker waits
+    until someone has read all that it has made, which is now nobody."""
+    parent = multiprocessing.parent_process()
+    while parent and os.getppid() == parent.pid:
+        time.sleep(WATCH)
+    os._exit(1)
 
 
 class _Thread(Generic[T]):

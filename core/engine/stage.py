@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from t2i.core.data import BrokenExample, Visit
@@ -77,6 +76,7 @@ class StageRun:
         self.sums: dict[str, torch.Tensor] = {}
         self.since = (training.position.step, training.position.clock)
         self.passed_over: list[BrokenExample] = []
+        self.judged: float | None = None  # the loss `keep_best`, when it was last logged
         self.ends = stage_ends(training.stages, self._whole())
 
     # --- set-up ------------------------------------------------------------------------------------------------------
@@ -152,7 +152,8 @@ class StageRun:
         """The stage from its beginning, or from a checkpoint within it, to its end."""
         position = self.training.position
         if saved:
-            self._restore(saved)
+            with checkpoint.fitting(saved):
+                self._restore(saved)
         else:
             position.stage, position.stage_step, position.stage_clock, position.begun = self.index, 0, 0.0, True
             position.warm = 0.0
@@ -237,7 +238,8 @@ class StageRun:
                     losses = self.trainer.step(batch, self.updates)
             except NotFinite as error:
                 where = f"step {position.step}, stage {self.stage.name}"
-                raise T2IError(f"stopped before the update of {where}: {error}; {self._remedy()}") from None
+                remedy = self._remedy(" --on-nan skip")
+                raise T2IError(f"stopped before the update of {where}: {error}; {remedy}") from None
             for name, loss in losses.items():
                 value = loss.detach() / settings.accumulate
                 self.sums[name] = self.sums[name] + value if name in self.sums else value
@@ -258,12 +260,13 @@ class StageRun:
             found = [error for own in everyone for error in own]
         self.training.broken.add(found)
 
-    def _remedy(self) -> str:
+    def _remedy(self, option: str = "") -> str:
+        """option: with which the run is to go on."""
         saved, _ = checkpoint.newest(self.training.run.checkpoints)
         if saved is None:
-            return "no sound checkpoint is left: begin again with a lower learning rate, or --set on_nan=skip"
+            return f"no sound checkpoint is left: begin again{option and f' with a lower learning rate, or{option}'}"
         path = self.training.run.path
-        return f"the last sound checkpoint is {saved.folder}: 't2i train --resume {path}' goes on from it"
+        return f"the last sound checkpoint is {saved.folder}: 't2i train --resume {path}{option}' goes on from it"
 
     def _batch(self, host: HostBatch, step: int, rows: Rows, part: int = 0) -> Batch:
         device, encoder = self.accelerator.device, self.model.text_encoder
@@ -288,6 +291,7 @@ class StageRun:
             means = torch.stack([value.float() for value in self.sums.values()]) / max(steps, 1)
             means = self.accelerator.reduce(means, "mean").cpu()
             losses = {name: float(mean) for name, mean in zip(self.sums, means, strict=True)}
+        self._judge(losses)
         rate = steps * self.rows.total / max(seconds, 1e-9)
         self.sums, self.since = {}, (position.step, position.clock)
         if not self.accelerator.is_main_process:
@@ -305,6 +309,23 @@ class StageRun:
         done = min(1.0, (position.clock if self.settings.minutes else position.step) / self._whole())
         left = position.clock * (1 - done) / done if done else None
         self.reporter.status(Status(self.stage.name, position.step, done, rate, left, losses))
+
+    def _judge(self, losses: Mapping[str, float]) -> None:
+        """Notes the loss by which the best checkpoint is told."""
+        name, position = self.settings.keep_best, self.training.position
+        if name is not None and name in losses:
+            self.judged = losses[name]
+        elif name and not position.best and self.index == len(self.training.stages) - 1:
+            self.reporter.say(f"warning: keep_best={name}: stage {self.stage.name} logs {', '.join(losses)} only")
+
+    def _is_best(self) -> bool:
+        """Whether the checkpoint to be written is the best so far; if so, the run's position says so from now on. A
+        loss that is not finite is never the best."""
+        position = self.training.position
+        if self.judged is None or not (self.judged < (position.best[1] if position.best else float("inf"))):
+            return False
+        position.best = [position.step, self.judged]
+        return True
 
     def _picture(self) -> None:
         """A grid, drawn by the first process with the averaged weights. A signal cuts the drawing short.
@@ -337,14 +358,17 @@ class StageRun:
         if self.accelerator.is_main_process:
             position.wall = self.training.wall()
             try:
+                if self._is_best():  # first: what a checkpoint says is best has been kept
+                    with self.ema.swapped():
+                        self.model.save(run.best)
                 self._write(states, begun)
                 if sampled:
                     with self.ema.swapped():
                         self.model.save(run.model)
-            except (OSError, SafetensorError) as error:
-                reason = getattr(error, "strerror", None) or str(error)
+            except OSError as error:
+                reason = error.strerror or str(error)
                 raise UserError(f"cannot save step {position.step}: {reason}; {self._remedy()}") from None
-            checkpoint.prune(run.checkpoints, self.settings.keep, position.step)
+            checkpoint.prune(run.checkpoints, self.settings.keep, position)
         self.accelerator.wait_for_everyone()
 
     def _write(self, states: Sequence[Mapping[str, torch.Tensor]], begun: bool) -> None:

@@ -16,8 +16,10 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import pydantic
 import torch
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
@@ -227,17 +229,43 @@ class _Row:
     text: TextFeatures | None
 
 
+class _Listing(pydantic.BaseModel):
+    keys: list[str]
+    captions: list[Annotated[list[str], pydantic.Field(min_length=1)]]
+    broken: list[tuple[str, str]] = []
+
+
+def _listing(document: object, path: Path) -> _Listing:
+    """What a part's JSON tells of it. UserError if it does not."""
+    try:
+        return _Listing.model_validate(document)
+    except pydantic.ValidationError:
+        raise UserError(f"stored features {path.parent}: {path.stem}.json is no listing: remove the folder") from None
+
+
 class _StoredPart:
     def __init__(self, path: Path) -> None:
         what = f"stored features {path.parent}"
         self._tensors = load_tensors(path, what)
-        document = read_json(path.with_suffix(".json"), what)
-        self._keys: list[str] = document["keys"]
-        self._captions: list[list[str]] = document["captions"]
-        self.broken = [BrokenExample(where, reason) for where, reason in document.get("broken", [])]
+        listing = _listing(read_json(path.with_suffix(".json"), what), path)
+        self._keys, self._captions = listing.keys, listing.captions
+        self.broken = [BrokenExample(where, reason) for where, reason in listing.broken]
         self._first = [0, *np.cumsum([len(own) for own in self._captions]).tolist()]
         lengths = self._tensors.get("lengths")
         self._begin = None if lengths is None else [0, *torch.cumsum(lengths, 0).tolist()]
+        if not self._fits():
+            raise UserError(f"{what}: {path.name} and its listing do not belong together: remove the folder")
+
+    def _fits(self) -> bool:
+        """Whether there are as many rows of everything as there are examples, captions and words."""
+        tensors, captions = self._tensors, self._first[-1]
+        rows = {"encoded": len(self._keys)}
+        if self._begin is not None:
+            rows |= dict.fromkeys(["sentence", "lengths", *(n for n in tensors if n.startswith("extra."))], captions)
+            rows |= {"words": self._begin[-1], "mask": self._begin[-1]}
+        return len(self._keys) == len(self._captions) and all(
+            name in tensors and tensors[name].dim() and len(tensors[name]) == count for name, count in rows.items()
+        )
 
     def row(self, index: int, epoch: int, stream: np.random.Generator) -> _Row:
         """An example, with the caption that a visit to the data set itself would have chosen."""

@@ -28,7 +28,7 @@ from t2i.core.engine.reporting import Reporter, Silent, default_reporter
 from t2i.core.engine.signals import stop_requests
 from t2i.core.engine.stage import StageRun
 from t2i.core.errors import Interrupted, T2IError, UserError
-from t2i.core.files import read_json, write_json
+from t2i.core.files import read_json, refuse_links, write_json
 from t2i.core.model import Model, best_device, build
 from t2i.core.noise import seeded
 from t2i.core.registry import registry
@@ -64,16 +64,17 @@ def train(
     return run
 
 
-def resume(path: Path, *, reporter: Reporter | None = None, wrap: Wrap | None = None) -> Run:
+def resume(path: Path, *, on_nan: str | None = None, reporter: Reporter | None = None, wrap: Wrap | None = None) -> Run:
     """Goes on with an interrupted run from its newest sound checkpoint. A complete run is left as it is.
 
+    on_nan: the setting as it shall be from now on: what stopped a run would else stop it again.
     UserError if the folder is no run, has no sound checkpoint, or its data set has changed.
     """
     run = Run(Path(path))
     if not run.config_file.is_file():
         raise UserError(f"{path} is no run: it has no config.json; 't2i train' makes one")
     config = run.config()
-    with _session(config, reporter) as (accelerator, words), _locked(run, accelerator, checkpoint.clear_litter):
+    with _session(config, reporter) as (accelerator, words), _locked(run, accelerator, _mend):
         if run.complete:
             words.say(f"{run.path} is complete: nothing to do")
             return run
@@ -89,8 +90,18 @@ def resume(path: Path, *, reporter: Reporter | None = None, wrap: Wrap | None = 
             raise UserError(f"{run.path} has no sound checkpoint: begin again with another --out")
         where = f"at step {saved.position.step}, from {saved.folder}" if saved else "from the beginning"
         words.say(f"resuming {config.model} {where}")
+        if on_nan is not None:
+            config = replace(config, settings=config.settings.with_(on_nan=on_nan))
+            if accelerator.is_main_process:
+                write_json(run.config_file, read_json(run.config_file, "run") | {"run": config.dump()})
         Training(run, config, dataset, accelerator, words, wrap).go(saved)
     return run
+
+
+def _mend(folder: Path) -> None:
+    """Makes a run's folder ready for going on."""
+    refuse_links(folder)
+    checkpoint.clear_litter(folder)
 
 
 def _first_decides(accelerator: Accelerator, check: Callable[[], None]) -> None:
@@ -137,6 +148,8 @@ def _locked(run: Run, accelerator: Accelerator, check: Callable[[Path], None]) -
 
 
 def _check_free(folder: Path) -> None:
+    for litter in folder.glob(".config.json.*.tmp"):  # of a beginning that was killed
+        litter.unlink()
     if any(path.name != LOCK for path in folder.iterdir()):
         raise UserError(f"{folder} is there already: go on with 't2i train --resume {folder}' or choose another --out")
 
@@ -232,6 +245,8 @@ class Training:
             self.position = saved.position
             self.started -= saved.position.wall
             saved.modules({"generator": self.model.generator, "text_encoder": self.model.text_encoder})
+            if self.accelerator.is_main_process and not saved.position.begun:
+                self.model.save(self.run.model)  # a stage had ended, and perhaps no time was left for this
         if self.accelerator.is_main_process:
             self.log.forget_after(self.position.step)
         with stop_requests() as self.stop:
@@ -285,11 +300,12 @@ class Training:
         """Refuses to begin what the disk cannot hold: weights, averages and Adam's two moments, `keep` + 2 times."""
         parts = (self.model.generator, self.model.text_encoder)
         weights = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
-        needed, free = 4 * weights * (self.settings.keep + 2), shutil.disk_usage(self.run.path).free
+        kept = self.settings.keep + bool(self.settings.keep_best)
+        needed, free = 4 * weights * (kept + 2), shutil.disk_usage(self.run.path).free
         if free < needed:
             raise UserError(
                 f"{self.run.path}: checkpoints need about {needed / 1e9:.1f} GB, only {free / 1e9:.1f} GB are free; "
-                "free some, choose another --out, or keep fewer with --set keep=1"
+                "free some, choose another --out, or keep fewer with --keep 1"
             )
 
     def interrupted(self) -> int:

@@ -11,7 +11,8 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 
 from t2i.core.text import TextEncoder, TextFeatures, TextShape, unique
 from t2i.plugins.clip.config import ClipConfig
-from t2i.plugins.clip.weights import checked, load_text_model, load_tokenizer
+from t2i.plugins.clip.weights import WHAT, checked, load_text_model, load_tokenizer
+from t2i.plugins.common.pretrained import refuse_foreign_code
 
 CHARACTERS_A_TOKEN = 64
 
@@ -35,7 +36,7 @@ class ClipEncoder(TextEncoder):
     def tokens(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token numbers (B, L), long, and which of them are the caption's own (B, L), bool."""
         batch = self.tokenizer(
-            [_readable(caption, self.length) for caption in captions],
+            [readable(caption, self.length) for caption in captions],
             padding="max_length" if self.config.attend_padding else "longest",
             truncation=True,
             max_length=self.length,
@@ -68,7 +69,7 @@ class ClipEncoder(TextEncoder):
         self.tokenizer.save_pretrained(folder)
 
 
-def _readable(caption: str, tokens: int) -> str:
+def readable(caption: str, tokens: int) -> str:
     """What of a caption can matter: valid Unicode, single spaces (as CLIP's own tokenizer does), and no more text than
     `tokens` tokens of sensible length can need, since a caption may be a megabyte long."""
     text = caption[: 16 * CHARACTERS_A_TOKEN * tokens].encode("utf-8", "replace").decode("utf-8")
@@ -82,5 +83,6 @@ def build(config: ClipConfig, assets: Path | None) -> ClipEncoder:
     """
     if assets is None:
         return ClipEncoder(config, load_text_model(config), load_tokenizer(config))
+    refuse_foreign_code(CLIPTextConfig, assets, WHAT)
     clip = CLIPTextModelWithProjection(CLIPTextConfig.from_pretrained(assets))
     return ClipEncoder(config, clip, CLIPTokenizer.from_pretrained(assets))

@@ -12,7 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 
 from t2i.core.errors import UserError
 from t2i.plugins.clip.config import ClipConfig
-from t2i.plugins.common.pretrained import Wanted, obtained
+from t2i.plugins.common.pretrained import Wanted, obtained, refuse_foreign_code
 from t2i.plugins.common.variants import variant_of
 
 WHAT = "text encoder 'clip'"
@@ -24,6 +24,7 @@ def load_text_model(config: ClipConfig) -> CLIPTextModelWithProjection:
 
     def load(source: str, offline: bool) -> CLIPTextModelWithProjection:
         folder = Path(source)
+        refuse_foreign_code(CLIPTextConfig, source, WHAT, revision=config.revision, local_files_only=offline)
         loaded: Any = CLIPTextModelWithProjection.from_pretrained(
             source, revision=config.revision, local_files_only=offline, use_safetensors=True, output_loading_info=True,
             variant=variant_of(folder, "model") if folder.is_dir() else None,
@@ -61,8 +62,13 @@ def checked(config: ClipConfig, clip: CLIPTextConfig, tokenizer: CLIPTokenizer) 
     """Raises UserError unless settings, network and tokenizer fit one another."""
     if -config.layer > clip.num_hidden_layers:
         raise UserError(f"{WHAT}: encoder.layer = {config.layer}, but {config.weights} has {clip.num_hidden_layers}")
+    fits(WHAT, clip, tokenizer, "name the right one with --set encoder.tokenizer=...")
+
+
+def fits(what: str, clip: CLIPTextConfig, tokenizer: CLIPTokenizer, remedy: str) -> None:
+    """Raises UserError, with the remedy, if the tokenizer has numbers that the network knows nothing of."""
     if max(tokenizer.get_vocab().values()) >= clip.vocab_size:
         raise UserError(
-            f"{WHAT}: the tokenizer knows {len(tokenizer)} tokens, the weights {clip.vocab_size}: they do not belong "
-            "together; name the right one with --set encoder.tokenizer=..."
+            f"{what}: the tokenizer knows {len(tokenizer)} tokens, the weights {clip.vocab_size}: they do not belong "
+            f"together; {remedy}"
         )

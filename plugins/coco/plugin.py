@@ -1,7 +1,7 @@
 """What `coco` registers."""
 
 from t2i.core.hooks import hookimpl
-from t2i.core.specs import DatasetSpec, DownloadSpec
+from t2i.core.specs import BenchmarkSpec, DatasetSpec, DownloadSpec
 from t2i.plugins.coco.downloads import COCO
 
 
@@ -21,3 +21,16 @@ def t2i_datasets() -> list[DatasetSpec]:
 @hookimpl
 def t2i_downloads() -> list[DownloadSpec]:
     return [COCO]
+
+
+@hookimpl
+def t2i_benchmarks() -> list[BenchmarkSpec]:
+    return [
+        BenchmarkSpec(
+            name="coco",
+            summary="photographs of everyday scenes: FID-30k as the field has it, or the thesis' 5,000 captions",
+            config="t2i.plugins.coco.benchmark:CocoBenchmarkConfig",
+            build="t2i.plugins.coco.benchmark:build",
+            protocols=("coco-30k-256", "thesis-5k-128", "coco-tiny"),
+        )
+    ]

@@ -37,6 +37,17 @@ def classes(index: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(kind) for name, (_, kind) in pairs.items() if kind is not None}
 
 
+def refuse_foreign_classes(index: Mapping[str, Any], folder: Path) -> None:
+    """UserError if a part's class is to come from elsewhere than diffusers' own libraries, which would be imported."""
+    for name, value in index.items():
+        library = value[0] if isinstance(value, list) and value else None
+        if library not in (None, "diffusers", "transformers", "stable_diffusion"):
+            raise UserError(
+                f"{folder / INDEX}: '{name}' asks for code from {str(library)[:80]!r}; parts are diffusers' or "
+                "transformers' own"
+            )
+
+
 def part_of(folder: Path, name: str) -> Path:
     """The folder of a pipeline's part; early pipelines of one network keep all parts in the folder itself."""
     return folder / name if (folder / name).is_dir() else folder

@@ -76,6 +76,8 @@ def _plain(value: Any, seen: dict[int, Any]) -> Any:
     if isinstance(value, Tensor):
         if value.layout != torch.strided or value.is_quantized or value.is_meta:
             raise ValueError(f"a tensor that is no plain array ({value.layout}, {value.dtype})")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"a tensor {tuple(value.shape)} with fewer numbers in the file than that")
         plain: Any = value.detach()
     elif isinstance(value, dict):
         plain = seen[id(value)] = {}

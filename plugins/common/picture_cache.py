@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import PIL
@@ -99,7 +99,7 @@ def _part(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}.raw"
 
 
-def _ours_alone(folder: Path, say: Callable[[str], None]) -> AcquireReturnProxy:
+def _ours_alone(folder: Path, say: Callable[[str], None]) -> AcquireReturnProxy[Any]:
     """The lock of a cache, ours: waits for whoever is making it."""
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:

@@ -5,14 +5,14 @@ The loaders given read only safetensors and JSON, and never any code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from huggingface_hub import HfApi
 
-from t2i.core.downloads import hub_download, hub_folder
+from t2i.core.downloads import fetched, hub_download, hub_folder
 from t2i.core.errors import UserError
 
 T = TypeVar("T")
@@ -22,13 +22,19 @@ PROBE_SECONDS = 10.0
 @dataclass(frozen=True)
 class Wanted:
     """What is to be had, and how errors speak of it. what: whose it is ("text encoder 'clip'"). setting: the key that
-    names it ("encoder.weights"). name, revision: a folder, or a name on the hub. folder: what a folder must hold."""
+    names it ("encoder.weights"). name, revision: a folder, or a name on the hub. folder: what a folder must hold.
+    remedy: how else to get it (default: by that setting)."""
 
     what: str
     setting: str
     name: str
     revision: str
     folder: str
+    remedy: str = ""
+
+    @property
+    def advice(self) -> str:
+        return self.remedy or f"give --set {self.setting}=FOLDER, {self.folder}"
 
 
 def obtained(wanted: Wanted, load: Callable[[str, bool], T]) -> T:
@@ -55,6 +61,26 @@ def obtained(wanted: Wanted, load: Callable[[str, bool], T]) -> T:
     return _sound(wanted, wanted.name, load, offline=False)
 
 
+def refuse_foreign_code(kind: Any, source: Path | str, what: str, **where: Any) -> None:
+    """UserError if the config.json of a network of transformers' names a kernel on the hub, which transformers would
+    fetch and run. kind: the class of its configuration. where: revision, local_files_only."""
+    document, _ = kind.get_config_dict(source, **where)
+    for key, value in _entries(document):
+        if "implementation" in key and "/" in str(value):
+            raise UserError(
+                f"{what}: config.json of {source} asks for the kernel {str(value)[:80]!r}, code that is not ours to "
+                f"run: remove '{key}' from it"
+            )
+
+
+def _entries(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Keys and values, those of mappings inside too."""
+    for key, value in document.items():
+        yield str(key), value
+        if isinstance(value, Mapping):
+            yield from _entries(value)
+
+
 def _probe(wanted: Wanted) -> None:
     """Asks the hub for the name once: the loaders themselves would retry for minutes without a network."""
     try:
@@ -65,7 +91,7 @@ def _probe(wanted: Wanted) -> None:
         raise UserError(
             f"{wanted.what}: '{wanted.name}' is neither a folder, nor in the hub's cache, nor to be had from the hub "
             f"({_one_line(error)}); check the network (HF_HUB_OFFLINE, HF_ENDPOINT) and the name, {fetch}"
-            f"or give --set {wanted.setting}=FOLDER, {wanted.folder}"
+            f"or {wanted.advice}"
         ) from None
 
 
@@ -84,3 +110,11 @@ def _sound(wanted: Wanted, source: str, load: Callable[[str, bool], T], *, offli
 def _one_line(error: Exception) -> str:
     first = str(error).partition("\n")[0].partition(". ")[0]
     return f"{type(error).__name__}: {first[:160]}"
+
+
+def fetched_or(name: str, hub: str) -> str:
+    """The folder that `t2i fetch NAME` has put here, else the hub's name for the same."""
+    try:
+        return str(fetched(name))
+    except UserError:
+        return hub

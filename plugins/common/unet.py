@@ -79,7 +79,8 @@ class Hop(nn.Module):
         k, v = rearrange(self.kv(text.words), "b l (two h d) -> two b h l d", two=2, h=self.heads)
         heard = F.scaled_dot_product_attention(q, k, v, attn_mask=text.mask[:, None, None])
         queries = queries + self.out(rearrange(heard, "b h n d -> b n (h d)"))
-        return queries + self.think(queries)
+        thought: Tensor = queries + self.think(queries)
+        return thought
 
 
 def _enlarged(grid: Tensor, size: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from t2i.core.errors import UserError
-from t2i.plugins.common.pretrained import Wanted, obtained
+from t2i.plugins.common.pretrained import Wanted, obtained, refuse_foreign_code
 from t2i.plugins.galip.config import ClipVisionConfig
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -146,6 +146,7 @@ def build_clip(config: ClipVisionConfig, sentence: int, assets: Path | None) -> 
     """CLIP's image half: with its weights; or fresh; or, of a saved model, the network that its weights are then loaded
     into. sentence: width of the text encoder's sentences, in whose space it must end (UserError if it does not)."""
     if assets is not None:
+        refuse_foreign_code(CLIPVisionConfig, assets, "galip")
         network = CLIPVisionModelWithProjection(CLIPVisionConfig.from_pretrained(assets))
     elif config.weights is None:
         network = CLIPVisionModelWithProjection(
@@ -167,6 +168,7 @@ def build_clip(config: ClipVisionConfig, sentence: int, assets: Path | None) -> 
 
 def _pretrained(name: str, revision: str) -> CLIPVisionModelWithProjection:
     def load(source: str, offline: bool) -> CLIPVisionModelWithProjection:
+        refuse_foreign_code(CLIPVisionConfig, source, "galip", revision=revision, local_files_only=offline)
         loaded: Any = CLIPVisionModelWithProjection.from_pretrained(
             source, revision=revision, local_files_only=offline, use_safetensors=True, output_loading_info=True
         )

@@ -32,6 +32,7 @@ from t2i.plugins.common.folders import (
     classes,
     part_of,
     pipeline_index,
+    refuse_foreign_classes,
     save_network,
     square_size,
     unet_settings,
@@ -215,8 +216,11 @@ def _from_file(path: Path, config: Any) -> Model:
 def _converted(path: Path, config: Any) -> Any:
     left_out = dict.fromkeys(LEFT_OUT)
     known = {} if config is None else {"config": str(config), "local_files_only": True}
-    if config is not None and pipeline_index(Path(str(config))) is None:
-        raise UserError(f"config = {config}: no folder with model_index.json in diffusers' layout")
+    if config is not None:
+        index = pipeline_index(Path(str(config)))
+        if index is None:
+            raise UserError(f"config = {config}: no folder with model_index.json in diffusers' layout")
+        refuse_foreign_classes(index, Path(str(config)))
     try:
         return StableDiffusionPipeline.from_single_file(
             str(path), torch_dtype=torch.float32, requires_safety_checker=False, **left_out, **known

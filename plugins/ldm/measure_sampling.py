@@ -30,7 +30,9 @@ def seconds(function: Callable[[], Any]) -> tuple[float, float]:
 def measure(folder: str, steps: int, batch: int, guidance: float, turns: int) -> tuple[float, float, float]:
     """Ours over theirs: wall, processor; and our seconds for one batch."""
     model = load(folder)
-    pipeline: Any = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(
+        folder, safety_checker=None, requires_safety_checker=False, use_safetensors=True
+    )
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline = pipeline.to(model.device)
     pipeline.set_progress_bar_config(disable=True)

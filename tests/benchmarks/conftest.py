@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from t2i.benchmarks import runner
+from t2i.benchmarks import trained
 from t2i.benchmarks.reporting import Silent
 from t2i.core.config import Config, DataConfig
 from t2i.core.data import Dataset, Example
@@ -164,15 +164,20 @@ class SquaresPlugin:
         ]  # fmt: skip
 
 
-@pytest.fixture
-def squares(plug, toy, monkeypatch):
-    """The benchmark `squares` and the model `toy`, registered for one test."""
+def squares_module():
+    """A plugin whose import paths point into this file, under a module name of its own."""
     module = ModuleType("t2i_squares")
     module.__dict__.update(
         Config=NoMetricConfig, DataConfig=DataConfig, Squares=Squares, ColourRight=ColourRight,
         benchmark=squares_benchmark, random=lambda config: RandomCnn(),
     )  # fmt: skip
-    monkeypatch.setitem(sys.modules, "t2i_squares", module)
+    return module
+
+
+@pytest.fixture
+def squares(plug, toy, monkeypatch):
+    """The benchmark `squares` and the model `toy`, registered for one test."""
+    monkeypatch.setitem(sys.modules, "t2i_squares", squares_module())
     plug(SquaresPlugin(), "squares")
 
 
@@ -216,8 +221,14 @@ def finished(out, config, seed=None):
 @pytest.fixture
 def engine(monkeypatch):
     fake = FakeEngine()
-    monkeypatch.setattr(runner, "engine", SimpleNamespace(train=fake.train, resume=fake.resume))
+    monkeypatch.setattr(trained, "engine", SimpleNamespace(train=fake.train, resume=fake.resume))
     return fake
+
+
+@pytest.fixture
+def trained_run():
+    """`trained_run(out, config)` writes a run as training leaves it."""
+    return finished
 
 
 class Words(Silent):

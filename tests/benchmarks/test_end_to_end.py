@@ -8,7 +8,7 @@ import pytest
 from t2i.benchmarks.plan import find_benchmark, with_samples
 from t2i.benchmarks.runner import run_benchmark
 from t2i.benchmarks.scorer import Scorer
-from t2i.benchmarks.sets import caption_set, real_pictures, wrong_pictures
+from t2i.benchmarks.sets import caption_set, real_source, wrong_source
 
 
 @pytest.mark.usefixtures("squares")
@@ -47,10 +47,10 @@ def test_shapes_scores_real_pictures_at_the_ceiling_and_wrong_ones_at_chance(sha
     shapes = replace(shapes, measures=[m for m in shapes.measures if m.metric in ("caption-accuracy", "diversity")])
     scorer, captions = Scorer(shapes, "cpu"), caption_set(shapes, shapes.headline_set, None)
     assert captions.has_variants
-    scores, intervals = scorer.score(scorer.metrics(captions.prompts), real_pictures(captions, 40, 1))
+    scores, intervals = scorer.score(scorer.metrics(captions.prompts), real_source(captions, 40, 1).draw(range(40)))
     assert scores["caption-accuracy"]["all"] > 97
     assert intervals["caption-accuracy"]["all"][0] > 85
-    scores, _ = scorer.score(scorer.metrics(captions.prompts), wrong_pictures(captions, 40, 1))
+    scores, _ = scorer.score(scorer.metrics(captions.prompts), wrong_source(captions, 40, 1).draw(range(40)))
     assert scores["caption-accuracy"]["all"] < 10
 
 

@@ -17,6 +17,7 @@ from t2i.benchmarks.report import render, write_report
 from t2i.benchmarks.results import Column, Results, Row
 from t2i.benchmarks.table import number, show
 from t2i.core.errors import UserError
+from t2i.core.scoring import Published
 
 HEADLINE = Column("val", "accuracy", "all", "all right %", "higher")
 FID = Column("val", "fid", "fid", "FID", "lower")
@@ -48,7 +49,7 @@ def results(tmp_path):
         "protocol": "tiny", "image_size": 32, "pictures": "uint8", "real_images": "others",
         "prompts": [{"name": "val", "count": 12, "split": "val", "about": NASTY}],
         "measures": {"fid": {"metric": "fid", "extractor": {"name": "cnn", "weights_sha256": "ab" * 32}}},
-        "reference": {"count": 30},
+        "reference": {"count": 30, "pictures": f"all {NASTY}"},
     }  # fmt: skip
     return Results(
         benchmark="squares", protocol=protocol, protocol_hash="f" * 64, budget={"minutes": 3.5},
@@ -58,6 +59,7 @@ def results(tmp_path):
             row("wrong", 1, 50, kind="floor"),
         ],
         grid=[{"set": "val", "caption": NASTY}], out=tmp_path,
+        published=[Published("Paper", {"FID": 12.5}, f"claim {NASTY}", "somebody 2020")], left_out={"clip": NASTY},
     )  # fmt: skip
 
 
@@ -100,7 +102,7 @@ def test_the_report_is_one_sound_file_that_fetches_nothing(results):
     for link in page.links:
         if link.startswith("data:image/svg"):
             ElementTree.fromstring(base64.b64decode(link.partition(",")[2]))  # or a browser shows nothing
-    assert page.tags.count("img") == 3 + 1 + 3 + 3  # strips, bars, costs, curves
+    assert page.tags.count("img") == 3 * 2 + 1 + 3 + 3  # pictures, bars, costs, curves
     assert not re.search(r"https?://|@import|url\(", "".join(page.text))
     text = " ".join(page.text)
     for wanted in (
@@ -112,6 +114,12 @@ def test_the_report_is_one_sound_file_that_fetches_nothing(results):
         "3.5 minutes",
         "f" * 64,
         "lowest and highest",
+        "Paper",
+        "12.5",
+        "somebody 2020",
+        "claim <script>",
+        "Left out: clip (<script>",
+        "30 real pictures (all <script>",
     ):
         assert wanted in text, wanted
 

@@ -2,13 +2,19 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from t2i.benchmarks import runner
+from t2i.benchmarks import partial, runner
+from t2i.benchmarks.group import Group
 from t2i.benchmarks.results import VARIETY, Results
 from t2i.benchmarks.runner import run_benchmark
+from t2i.benchmarks.scorer import Scorer
+from t2i.benchmarks.sets import Source
 from t2i.core.errors import UserError
 from t2i.core.files import read_json, write_json
+from t2i.core.runs import resolve
+from t2i.core.scoring import Pictures
 
 pytestmark = pytest.mark.usefixtures("squares")
 
@@ -80,6 +86,92 @@ def test_half_done_work_is_resumed(tmp_path, engine, words):
     assert len(engine.trained) == 1
 
 
+def scores(results):
+    """All that was scored; not what it cost."""
+    return [(row.name, row.scores, row.intervals) for row in results.rows]
+
+
+class Killed(BaseException):
+    """Stands in for a signal: nothing catches it."""
+
+
+def test_a_row_that_was_killed_goes_on_and_comes_out_the_same(tmp_path, engine, words, random_cnn, monkeypatch):
+    monkeypatch.setattr(partial, "CHUNK", 4)
+    whole = bench(tmp_path, words)
+    again, looked = tmp_path / "again", Scorer.look
+
+    def look(self, pictures, names):
+        if random_cnn.calls >= 12 + 8:  # the real pictures, then two of the model's three parts
+            raise Killed
+        return looked(self, pictures, names)
+
+    random_cnn.calls = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Scorer, "look", look)
+        with pytest.raises(Killed):
+            run_benchmark("squares", out=again, reporter=words)
+    assert sorted(path.name for path in (again / "partial" / "toy" / "0").glob("0*")) == ["00000", "00001"]
+    random_cnn.calls = 0
+    results = run_benchmark("squares", out=again, reporter=words)
+    assert random_cnn.calls == 4  # what was missing, and no more
+    assert scores(results) == scores(whole)
+    assert not (again / "partial").exists()
+
+
+def test_parts_of_another_model_and_damaged_ones_are_made_anew(tmp_path):
+    source = Source(
+        10, lambda part: iter([Pictures(np.zeros((len(part), 1, 1, 3), np.uint8), ("c",) * len(part), part)])
+    )
+    asked = []
+
+    def fill(key):
+        parts = partial.Parts(tmp_path / "parts", key, Group())
+        seen = lambda pictures: asked.append(pictures.groups) or pictures  # noqa: E731
+        parts.fill("0", source, seen, False, lambda done, total: None)
+        return [group for pictures in parts.read("0", source) for group in pictures.groups]
+
+    assert fill({"model": 1}) == fill({"model": 1}) == list(range(10))
+    assert len(asked) == 1
+    (tmp_path / "parts" / "0" / "00000" / "captions.json").write_text("[]")
+    assert fill({"model": 1}) == list(range(10))
+    fill({"model": 2})
+    assert len(asked) == 3
+
+
+def test_only_features_are_kept_unless_pictures_are_wished(tmp_path, engine, words, random_cnn, monkeypatch):
+    kept = []
+    save = partial._save
+    monkeypatch.setattr(partial, "_save", lambda folder, held, *rest: kept.append(held) or save(folder, held, *rest))
+    plain = bench(tmp_path, words)
+    of_variety = [pictures for held in kept[2::3] for pictures in held]  # scored by their features alone
+    assert {len(pictures.images) for pictures in of_variety} == {0}
+    folder = tmp_path / "out" / "pictures" / "toy"
+    assert not (folder / "0").exists()
+    wished = bench(tmp_path, words, keep_images=True)
+    assert sorted(path.name for path in (folder / "0").iterdir()) == [f"{i:06d}-0.png" for i in range(12)]
+    assert len(list((folder / VARIETY).iterdir())) == 4 * 3
+    assert scores(wished) == scores(plain)
+    random_cnn.calls = 0
+    bench(tmp_path, words, keep_images=True)
+    assert random_cnn.calls == 0
+
+
+def test_pictures_of_another_size_are_resized_and_marked(tmp_path, engine, words):
+    bench(tmp_path, words)
+    run = engine.train(resolve("toy", sets=["image_size=16"], data_needed=False), tmp_path / "large")
+    results = run_benchmark("squares", out=tmp_path / "other", runs={"large": run.path}, reporter=words)
+    row = results.rows[1]
+    assert row.sampling["resized"] == "from 16 to 8 px (Lanczos, antialiased)"
+    assert any("resized from 16 to 8 px" in warning for warning in row.warnings)
+    assert row.scores["val"]["fid"]
+
+
+def test_other_data_to_train_on(tmp_path, engine, words):
+    bench(tmp_path, words, train_data="toydata", train_dir=tmp_path)
+    ((config, _),) = engine.trained
+    assert (config.data.name, config.data.config.dir) == ("toydata", str(tmp_path))
+
+
 def test_another_model_in_the_same_run_is_scored_again(tmp_path, engine, words):
     first = bench(tmp_path, words)
     run = tmp_path / "out" / "runs" / "toy"
@@ -142,7 +234,12 @@ def test_the_protocol_says_what_scores_depend_on(tmp_path, engine, words):
         "name": "random-cnn", "weights_sha256": "0" * 64, "dim": 12, "layer": "rest"
     }  # fmt: skip
     assert protocol["measures"]["kid"]["settings"] == {"features": "random", "subset_size": 8, "subsets": 5}
-    assert protocol["reference"] == {"split": "val", "count": 30, "fingerprint": "squares-val-8"}
+    assert protocol["reference"] == {
+        "split": "val",
+        "count": 30,
+        "pictures": "the first pictures of split 'val'",
+        "fingerprint": "squares-val-8",
+    }
     assert protocol["real_images"] == "other pictures of the same captions"
 
 

@@ -46,7 +46,7 @@ def test_the_harness_gets_what_was_asked(here, asked):
     assert arguments == {
         "protocol": "p", "models": ["a", "b"], "runs": {"c": Path("runs/x")}, "minutes": 2.5, "steps": None,
         "samples": 8, "seeds": 2, "out": Path("o"), "train_data": "d", "train_dir": Path("t"), "data_dir": Path("v"),
-        "preset": "tiny",
+        "preset": None, "keep_images": False,
     }  # fmt: skip
 
 

@@ -58,6 +58,19 @@ def test_a_dry_run_prints_settings_that_are_legal_for_config_and_makes_nothing(h
     assert (steps["steps"], steps["minutes"]) == (9, None)  # a budget on the command line wins over one in a file
 
 
+def test_what_is_kept_and_what_is_skipped_are_options(here, tmp_path):
+    code, out, _ = here("train", "--model", "toy", "--keep", "1", "--on-nan", "skip", "--dry-run", "--json")
+    assert (code, json.loads(out)["keep"], json.loads(out)["on_nan"]) == (0, 1, "skip")
+    arguments = ("--model", "toy", "--set", "explode_at=4", "--keep", "1", "--out", "run")
+    code, _, err = here("train", *arguments)
+    assert code == 1
+    assert "step-3: 't2i train --resume run --on-nan skip' goes on from it" in err
+    assert here("train", "--resume", "run")[0] == 1  # the same step has the same numbers
+    assert here("train", "--resume", "run", "--on-nan", "skip")[0] == 0
+    assert [path.name for path in Run(tmp_path / "run").checkpoints.iterdir()] == ["step-6"]
+    assert Run(tmp_path / "run").summary()["skipped"] == 1
+
+
 def test_samples_are_files_by_number_with_a_line_each(here, trained, tmp_path):
     (tmp_path / "prompts.txt").write_text("\ufeffa blue picture\r\n\n  ../../evil  \n", encoding="utf-8")
     code, out, _ = here(

@@ -1,0 +1,53 @@
+"""A choice of examples and of one caption of each that is the same for everybody: by a hash, not by a random generator,
+whose stream a new version of a library may change, nor by the order in which a data set has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import sha256
+
+from t2i.core.data import Dataset, Example
+
+
+class Chosen(Dataset):
+    """All examples of a data set in the order of a hash, each with one of its captions: the first N of them are a
+    choice of N, and a larger choice holds every smaller one.
+
+    An example's place: SHA-256 of the key and all its captions (sorted, spaces joined). Its caption: the one of which
+    the SHA-256, with the key, is least. Equal ones keep the data set's order.
+    """
+
+    def __init__(self, data: Dataset, key: str) -> None:
+        self.data, self.key, self.image_size = data, key, data.image_size
+        every = [data.captions(index) for index in range(len(data))]
+        self._places = sorted(range(len(data)), key=lambda index: _hash(key, sorted(map(_plain, every[index]))))
+        self._captions = [
+            min(every[index], key=lambda caption: _hash(key, [_plain(caption)])) for index in self._places
+        ]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._with_caption(index, self.data[self._places[index]])
+
+    def _with_caption(self, index: int, example: Example) -> Example:
+        return Example(example.image, self.captions(index), example.key, example.extras)
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        return (self._captions[index],)
+
+    def variant(self, index: int, number: int) -> Example | None:
+        example = self.data.variant(self._places[index], number)
+        return example and self._with_caption(index, example)
+
+    def fingerprint(self) -> str:
+        return f"{self.data.fingerprint()}-{self.key}"
+
+
+def _plain(caption: str) -> str:
+    return " ".join(caption.split())
+
+
+def _hash(key: str, texts: Iterable[str]) -> bytes:
+    return sha256("\n".join([key, *texts]).encode()).digest()

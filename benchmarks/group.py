@@ -1,0 +1,72 @@
+"""The processes that run one benchmark: one, or those of an `accelerate launch` or `torchrun`.
+
+They share the folder OUT. The first one decides, writes and speaks; the others draw their share of the pictures, and
+take their part in training.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
+
+from t2i.core.errors import T2IError, UserError
+from t2i.core.model import best_device
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(days=7)
+"""How long the others wait while the first one scores: torch would lose patience after minutes."""
+
+
+class Group:
+    """The processes of this command. size: how many. rank: which one this is, from 0."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = 0, 1
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from accelerate import PartialState
+
+            state = PartialState(cpu=best_device().type == "cpu", timeout=PATIENCE)
+            self.rank, self.size = state.process_index, state.num_processes
+            atexit.register(_leave)
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until all have come here."""
+        self.first(lambda: None)
+
+    def first(self, work: Callable[[], T]) -> T:
+        """What `work` gives in the first process, in all of them. What the first one refuses, all refuse."""
+        if self.size == 1:
+            return work()
+        from accelerate import PartialState
+        from accelerate.utils import broadcast_object_list
+
+        PartialState().wait_for_everyone()  # what the first one is about to read, the others have written
+        found: list[T | T2IError | None] = [None]
+        if self.is_first:
+            try:
+                found = [work()]
+            except T2IError as error:  # other kinds may not travel
+                found = [UserError(str(error)) if isinstance(error, UserError) else T2IError(str(error))]
+        broadcast_object_list(found)
+        (answer,) = found
+        if isinstance(answer, T2IError):
+            raise answer
+        return answer  # type: ignore[return-value]
+
+
+def _leave() -> None:
+    """Leaves the process group, unless the engine has; the pause lets gloo's threads end before the interpreter."""
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+        time.sleep(0.1)

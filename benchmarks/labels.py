@@ -1,0 +1,67 @@
+"""Names beside points in a plot, so that none covers another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+SIZE = 9  # of the letters, points
+DOT = 6  # half the side of the square that a point takes, pixels
+
+
+@dataclass(frozen=True)
+class Label:
+    """A name for the point (x, y), in data coordinates."""
+
+    x: float
+    y: float
+    text: str
+    colour: str
+
+
+def put(axes: Axes, labels: Sequence[Label]) -> None:
+    """Writes each label at the first place around its point where it covers no point and no label that is there
+    already, and does not leave the figure; if there is none, where it covers least."""
+    figure = axes.figure
+    assert isinstance(figure, Figure)
+    canvas: Any = FigureCanvasAgg(figure)  # matplotlib does not say what its methods return
+    renderer = canvas.get_renderer()
+    figure.draw_without_rendering()
+    dots = [axes.transData.transform((label.x, label.y)) for label in labels]
+    taken = [Bbox.from_extents(x - DOT, y - DOT, x + DOT, y + DOT) for x, y in dots]
+    room = Bbox.from_extents(axes.bbox.x0, axes.bbox.y0, figure.bbox.x1, figure.bbox.y1)
+    for label, dot in zip(labels, dots, strict=True):
+        written = axes.annotate(
+            label.text, (label.x, label.y), (0, 0), textcoords="offset pixels", fontsize=SIZE, color=label.colour
+        )
+        own = written.get_window_extent(renderer)
+        places = list(_places(own.width, own.height))
+        boxes = [Bbox.from_bounds(dot[0] + x, dot[1] + y, own.width, own.height) for x, y in places]
+        costs = [sum(_shared(box, other) for other in taken) + _outside(box, room) for box in boxes]
+        best = min(range(len(places)), key=costs.__getitem__)
+        written.set_position(places[best])
+        taken.append(boxes[best])
+
+
+def _places(width: float, height: float) -> Iterator[tuple[float, float]]:
+    """Where the lower left corner may be, from the point: beside it, above, below, and then farther up and down."""
+    for far in range(4):
+        up = DOT + far * height
+        for x in (DOT, -DOT - width, -width / 2):
+            yield x, up
+            yield x, -up - height
+
+
+def _shared(one: Bbox, other: Bbox) -> float:
+    both = Bbox.intersection(one, other)
+    return float(both.width * both.height) if both else 0.0
+
+
+def _outside(box: Bbox, room: Bbox) -> float:
+    return float(box.width * box.height) - _shared(box, room)

@@ -1,0 +1,166 @@
+"""The benchmark `coco`: photographs, under the field's protocol, under the thesis', and under one for trying out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from t2i.core.config import Config
+from t2i.core.scoring import Benchmark, Measure, PromptSet, Published
+
+THESIS_CAPTIONS = (
+    "a village in the mountains in spring",
+    "red and yellow flowers",
+    "a large number of cows in the field",
+    "girl with dog",
+    "only one horse in the forest",
+    "small blue bird",
+)
+
+_INCEPTION = (
+    Measure("fid", {"features": "inception/pool"}, shown={"fid": "FID"}),
+    Measure("kid", {"features": "inception/pool"}, shown={"kid": "KID"}),
+    Measure("isc", {"features": "inception/logits"}, shown={"isc": "IS"}),
+    Measure("diversity", {"features": "inception/pool"}, shown={"diversity": "diversity %"}),
+)
+"""What makes a result on COCO: without these there is none."""
+
+_OTHERS = (
+    Measure("prc", {"features": "vgg16"}, shown={"precision": "precision %", "recall": "recall %"}, optional=True),
+    Measure("fid", {"features": "dinov2"}, label="fd-dinov2", shown={"fid": "FD, DINOv2"}, optional=True),
+    Measure("clip-score", {"features": "clip"}, label="clip-b-32", shown={"clip_score": "CLIP B/32"}, optional=True),
+    Measure(
+        "clip-score", {"features": "clip-vit-l-14"}, label="clip-l-14", shown={"clip_score": "CLIP L/14"}, optional=True
+    ),
+    Measure(
+        "r-precision", {"features": "clip-vit-l-14"}, shown={"r_precision": "R-precision %"}, optional=True
+    ),
+)  # fmt: skip
+"""Looks from other sides, each through a network of its own that may not be there. Two backbones for CLIP scores, since
+some models were trained with one of them."""
+
+_FIELD = "FID on 30,000 captions of val2014, 256 px"
+_PAPERS: Mapping[str, tuple[float, str]] = MappingProxyType({
+    "StackGAN": (74.05, "Zhang et al. 2017, as later papers print it"),
+    "AttnGAN": (35.49, "Xu et al. 2018, as later papers print it"),
+    "DM-GAN": (32.64, "Zhu et al. 2019"),
+    "DALL-E (zero-shot, about)": (27.5, "Ramesh et al. 2021"),
+    "DF-GAN": (19.32, "Tao et al. 2022"),
+    "DF-GAN, released weights": (15.41, "its authors' repository"),
+    "VQ-Diffusion": (13.86, "Gu et al. 2022"),
+    "LDM (zero-shot)": (12.63, "Rombach et al. 2022"),
+    "GLIDE (zero-shot)": (12.24, "Nichol et al. 2021"),
+    "Imagen (zero-shot)": (7.27, "Saharia et al. 2022"),
+    "Parti (zero-shot)": (7.23, "Yu et al. 2022"),
+    "GALIP": (5.85, "Tao et al. 2023"),
+})  # fmt: skip
+
+
+class CocoBenchmarkConfig(Config):
+    """Settings of the benchmark: none."""
+
+
+def build(config: CocoBenchmarkConfig, protocol: str) -> Benchmark:
+    """The benchmark "coco" under one of its protocols."""
+    return PROTOCOLS[protocol](protocol)
+
+
+def _field(protocol: str) -> Benchmark:
+    """The field's: 30,000 captions, one an image, FID against all of val2014, 256 px."""
+    return Benchmark(
+        name="coco",
+        protocol=protocol,
+        dataset="coco",
+        fetch="coco",
+        data={"year": 2014},
+        image_size=256,
+        prompts=(
+            PromptSet(
+                "val2014", "val", 30_000, headline=True, select="coco-30k-256",
+                about="30,000 of the 40,504 images, and one caption of each, by a hash of the captions.",
+            ),
+        ),
+        reference="all",
+        real="train",
+        measures=(*_INCEPTION, *_OTHERS),
+        headline=("fid", "fid"),
+        default_models=(("ldm", "galip"), ("ldm", "dfgan")),
+        presets=("coco", "coco64", "tiny"),
+        minutes=1440,
+        grid=(8, 4),
+        published=[Published(name, {"FID": fid}, _FIELD, source) for name, (fid, source) in _PAPERS.items()],
+    )  # fmt: skip
+
+
+def _thesis(protocol: str) -> Benchmark:
+    """The thesis': 5,000 captions, FID against their own images, and six captions of its own to look at, 128 px."""
+    claim = "5,000 captions of COCO, FID against their images; trained on 300,000 images of LAION-Aesthetic"
+    found = {"real images": (6.09, 34.88), "LDM": (157.49, 2.42), "GALIP": (170.84, 1.97)}
+    return Benchmark(
+        name="coco",
+        protocol=protocol,
+        dataset="coco",
+        fetch="coco",
+        data={"year": 2014},
+        image_size=128,
+        prompts=(
+            PromptSet(
+                "val2014", "val", 5000, headline=True, select="thesis-5k-128",
+                about="5,000 of the 40,504 images, and one caption of each, by a hash of the captions.",
+            ),
+        ),
+        reference="captions",
+        real="train",
+        measures=(*_INCEPTION, *_OTHERS),
+        headline=("fid", "fid"),
+        default_models=(("ldm", "galip"), ("ldm", "dfgan")),
+        presets=("thesis", "coco", "coco64", "tiny"),
+        minutes=240,
+        grid=(4, 8),
+        grid_captions=THESIS_CAPTIONS,
+        published=[
+            Published(name, {"FID": fid, "IS": score}, claim, "the thesis, table of results")
+            for name, (fid, score) in found.items()
+        ],
+    )  # fmt: skip
+
+
+def _tiny(protocol: str) -> Benchmark:
+    """For trying out: a few captions of either year, 64 px, scores that need no download."""
+    return Benchmark(
+        name="coco",
+        protocol=protocol,
+        dataset="coco",
+        fetch="coco",
+        image_size=64,
+        prompts=(
+            PromptSet(
+                "val", "val", 48, headline=True, select="coco-tiny",
+                about="48 images, and one caption of each, by a hash of the captions: too few to mean much.",
+            ),
+        ),
+        reference="captions",
+        real="train",
+        measures=(
+            Measure("fid", {"features": "pixels"}, label="fd-pixels", shown={"fid": "FD, pixels"}),
+            Measure("kid", {"features": "pixels"}, label="kid-pixels", shown={"kid": "KID, pixels"}),
+            Measure("diversity", {"features": "pixels"}, shown={"diversity": "diversity %"}),
+            Measure("fid", {"features": "inception/pool"}, shown={"fid": "FID"}, optional=True),
+            Measure(
+                "clip-score", {"features": "clip"}, label="clip-b-32", shown={"clip_score": "CLIP B/32"}, optional=True
+            ),
+        ),
+        headline=("fd-pixels", "fid"),
+        default_models=(("ldm", "dfgan"),),
+        minutes=2,
+        variety=(6, 4),
+        grid=(4, 4),
+        grid_captions=THESIS_CAPTIONS[:2],
+    )  # fmt: skip
+
+
+PROTOCOLS: Mapping[str, Callable[[str], Benchmark]] = MappingProxyType({
+    "coco-30k-256": _field,
+    "thesis-5k-128": _thesis,
+    "coco-tiny": _tiny,
+})  # fmt: skip

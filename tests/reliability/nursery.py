@@ -1,0 +1,231 @@
+"""Runs `t2i` in processes that may be hurt: one process imports everything once, and forks one for each request.
+
+Requests come on stdin and answers go to stdout, a JSON document a line:
+{"start": {...}} -> {"pid": N}        {"wait": N} -> {"code": as subprocess has it, negative for a signal}
+{"load": "ldm"} -> {}                 imports what training this model takes, for all that are started later
+
+start: `argv` of the command; `cwd`, `out` and `err`: where it runs and what it says; `environment`.
+watched: a folder; each thing done to files in it (written by half, synced, moved, removed) is an event.
+kill_at: the event at which the process kills itself. events: a file that gets a line for each. order: a file that gets
+a line for each batch: step, part, keys and captions. fsize, memory: limits in bytes of a file, and of memory beyond
+what is in use. script: Python source to run in place of the command.
+"""
+
+import atexit
+import builtins
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import traceback
+
+TIME_LIMIT = 300
+
+
+def main():
+    load_command()
+    for line in sys.stdin:
+        request, answer = json.loads(line), {}
+        if "wait" in request:
+            answer = {"code": os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])}
+        elif "load" in request:
+            load_model(request["load"])
+        else:
+            pid = os.fork()
+            if pid == 0:
+                child(**request["start"])
+            answer = {"pid": pid}
+        print(json.dumps(answer), flush=True)
+    os._exit(0)  # libraries that were never used have things to say about their end
+
+
+def load_command():
+    """The imports that any command makes. No network is built: threads would not survive the fork."""
+    import torch._dynamo  # Adam would import it in every child
+    import torch.fx.experimental.symbolic_shapes  # noqa: F401, and attention this
+
+    import t2i.cli.main
+    import t2i.cli.sample
+    import t2i.cli.train
+    import t2i.core.engine.training  # noqa: F401
+
+    os.fsync = lambda _: None  # what a killed process has written stays, synced or not
+
+
+def load_model(name):
+    """The imports that training a model's tiny preset makes."""
+    from t2i.core import runs
+    from t2i.core.registry import registry
+    from t2i.core.specs import resolve
+
+    config, tables = runs.resolve(name), registry()
+    chosen = (
+        tables.models[name], tables.encoders[config.encoder.name], tables.samplers[config.sampler.name],
+        tables.datasets[config.data.name],
+    )  # fmt: skip
+    for spec in chosen:
+        for attribute in ("build", "generator", "stages", "fit"):
+            if getattr(spec, attribute, None):
+                resolve(getattr(spec, attribute))
+
+
+def child(
+    argv=(), *, cwd, out, err, environment=None, watched=None, kill_at=None, events=None, order=None, fsize=None,
+    memory=None, script=None,
+):  # fmt: skip
+    """Never returns."""
+    code = 99
+    try:
+        os.setpgid(0, 0)
+        for number, path in ((0, os.devnull), (1, out), (2, err)):
+            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644), number)
+        signal.alarm(TIME_LIMIT)
+        os.chdir(cwd)
+        os.environ.update(environment or {})
+        if watched:
+            Faults(watched, kill_at, events).install()
+        if order:
+            note_order(order)
+        if memory:
+            limit = virtual_size() + memory
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        if fsize:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (fsize, fsize))
+        code = run(argv, script)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+
+
+def run(argv, script):
+    if script is not None:
+        exec(compile(script, "<script>", "exec"), {"__name__": "__main__"})
+        return 0
+    from t2i.cli.main import main as command
+
+    sys.argv = ["t2i", *argv]
+    code = command(argv)
+    atexit._run_exitfuncs()
+    return code
+
+
+def virtual_size():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def note_order(path):
+    from t2i.core.engine.stage import StageRun
+
+    make = StageRun._batch
+
+    def noted(self, host, step, rows, part=0):
+        if step >= 0:
+            with open(path, "a") as file:
+                file.write(json.dumps([step, part, host.keys, host.captions]) + "\n")
+        return make(self, host, step, rows, part)
+
+    StageRun._batch = noted
+
+
+class Faults:
+    """Counts what is done to files below `watched`, and kills the process at one of those events."""
+
+    def __init__(self, watched, kill_at, log):
+        self.watched, self.kill_at, self.log = os.path.realpath(watched), kill_at, log
+        self.count, self.pid = 0, os.getpid()
+
+    def event(self, what, path, halfway=None):
+        """halfway: does half of what comes next, in case that this is the end."""
+        if isinstance(path, int):
+            path = os.readlink(f"/proc/self/fd/{path}")
+        if os.getpid() != self.pid or not os.path.abspath(path).startswith(self.watched):
+            return
+        self.count += 1
+        if self.log:
+            with builtins.open(self.log, "a") as file:
+                file.write(f"{what} {os.path.relpath(path, self.watched)}\n")
+        if self.count == self.kill_at:
+            if halfway:
+                halfway()
+            os.kill(self.pid, signal.SIGKILL)
+
+    def install(self):
+        import safetensors.torch
+
+        from t2i.core import files
+        from t2i.core.engine import record
+
+        for name, at in (("replace", 1), ("fsync", 0), ("mkdir", 0)):
+            setattr(os, name, self.around(getattr(os, name), name, at))
+        shutil.rmtree = self.removing(shutil.rmtree)
+        safetensors.torch.save_file = self.saving(safetensors.torch.save_file)
+        files.open = record.open = self.opening
+
+    def around(self, function, name, at):
+        def wrapped(*arguments, **settings):
+            self.event(f"before {name}", arguments[at])
+            result = function(*arguments, **settings)
+            self.event(f"after {name}", arguments[at])
+            return result
+
+        return wrapped
+
+    def removing(self, rmtree):
+        def wrapped(path, *arguments, **settings):
+            if os.path.isdir(path):
+                self.event("before removing", path)
+                self.event("half removing", path, lambda: remove_one(path))
+            rmtree(path, *arguments, **settings)
+
+        return wrapped
+
+    def saving(self, save_file):
+        def wrapped(tensors, path, *arguments):
+            def half():
+                save_file(tensors, path, *arguments)
+                os.truncate(path, os.path.getsize(path) // 2)
+
+            self.event("half writing", path, half)
+            save_file(tensors, path, *arguments)
+            self.event("written", path)
+
+        return wrapped
+
+    def opening(self, path, mode="r", **settings):
+        file = builtins.open(path, mode, **settings)  # noqa: SIM115
+        if mode not in ("wb", "a"):
+            return file
+        write = file.write
+
+        def half(data):
+            write(data[: len(data) // 2])
+            file.flush()
+
+        class Slow:
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *_):
+                file.close()
+
+            def __getattr__(self, name):
+                return getattr(file, name)
+
+        slow = Slow()
+        slow.write = lambda data: (self.event("half writing", path, lambda: half(data)), write(data))
+        return slow
+
+
+def remove_one(path):
+    first = min(entry.path for entry in os.scandir(path) if entry.is_file())
+    os.unlink(first)
+
+
+if __name__ == "__main__":
+    main()
