@@ -20,7 +20,6 @@ from typing import Any
 
 from t2i.benchmarks import grids
 from t2i.benchmarks.features import fingerprint, reference_features
-from t2i.benchmarks.group import Group
 from t2i.benchmarks.measures import with_what_is_there
 from t2i.benchmarks.plan import Plan, make_plan
 from t2i.benchmarks.record import environment
@@ -33,6 +32,7 @@ from t2i.benchmarks.sets import CaptionSet, caption_set, reference_of
 from t2i.benchmarks.trained import finished_run
 from t2i.core.engine.reporting import Reporter as EngineReporter
 from t2i.core.errors import UserError
+from t2i.core.group import Group
 from t2i.core.model import best_device
 
 
