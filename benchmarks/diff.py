@@ -17,7 +17,8 @@ from t2i.benchmarks.table import DASH, number, plain
 
 @dataclass(frozen=True)
 class Field:
-    """A field of the protocol, the budget or the environment that differs; None where one has it not."""
+    """A field that differs, of the protocol, the budget, the environment, what was left out, or a row's sampler and
+    training; None where one has it not."""
 
     name: str
     a: Any
@@ -84,8 +85,9 @@ def _words(value: Any) -> str:
 def compare(a: Path, b: Path) -> Difference:
     """What differs between two results.json (or the folders that hold them). UserError if one is none."""
     first, second = Results.load(a), Results.load(b)
-    parts = ("protocol", "budget", "environment")
+    parts = ("protocol", "budget", "left_out", "environment")
     fields = [entry for part in parts for entry in _differing(part, getattr(first, part), getattr(second, part))]
+    fields += _differing("rows", _made(first, second), _made(second, first))
     comparable = first.protocol_hash == second.protocol_hash
     return Difference(comparable, tuple(fields), tuple(_scores(first, second)))
 
@@ -98,6 +100,19 @@ def _differing(path: str, a: Any, b: Any) -> Iterator[Field]:
             yield from _differing(f"{path}.{key}", a.get(key), b.get(key))
     elif a != b:
         yield Field(path, a, b)
+
+
+def _made(results: Results, other: Results) -> dict[str, Any]:
+    """How the rows that both have were trained and drawn; not what that cost."""
+    shared = {row.name for row in other.rows}
+    return {
+        row.name: {
+            "training": row.training.get("config"),
+            "sampling": {key: value for key, value in row.sampling.items() if key != "seconds_per_image"},
+        }
+        for row in results.rows
+        if row.name in shared
+    }
 
 
 def _named(value: Any) -> Any:

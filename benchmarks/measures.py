@@ -7,7 +7,9 @@ from dataclasses import replace
 
 from t2i.benchmarks.features import Extractors
 from t2i.benchmarks.scorer import build_metric
+from t2i.core.downloads import status
 from t2i.core.errors import UserError
+from t2i.core.registry import registry
 from t2i.core.scoring import Benchmark, Measure
 
 
@@ -23,10 +25,21 @@ def with_what_is_there(benchmark: Benchmark) -> tuple[Benchmark, dict[str, str]]
 
 def _hindrance(measure: Measure, benchmark: Benchmark) -> str | None:
     """What stands in a measure's way: its metric or its features are not registered, or not fetched."""
+    features = None
     try:
         features = build_metric(measure).features
         if features:
             Extractors([features], "cpu", benchmark.features)
     except UserError as error:
-        return str(error)
+        return _unfetched(features) or str(error)
     return None
+
+
+def _unfetched(features: str | None) -> str | None:
+    """The command that would help, where all that is wrong is that it was not given. (The error itself tells every
+    other way to come by the weights too.)"""
+    name = (features or "").partition("/")[0]
+    downloads = registry().downloads
+    if name not in downloads or not status(downloads[name]).missing:
+        return None
+    return f"'t2i fetch {name}' gets its weights"

@@ -24,10 +24,10 @@ from torch import Tensor
 
 from t2i.benchmarks.drawing import Clock
 from t2i.benchmarks.features import rebatched
-from t2i.benchmarks.group import Group
 from t2i.benchmarks.sets import Source
 from t2i.core.errors import UserError
 from t2i.core.files import load_tensors, read_json, save_tensors, sealed, settle, verify, write_json
+from t2i.core.group import Group
 from t2i.core.scoring import Pictures
 
 CHUNK = 256

@@ -88,8 +88,13 @@ def _ranking(results: Results, standings: Sequence[Standing]) -> str:
         *(f"Left out: {_text(name)} ({_text(reason)})." for name, reason in results.left_out.items()),
     ]
     flags = f'<ul class="flags">{"".join(warnings)}</ul>' if warnings else ""
-    table = f'<table class="cards"><thead><tr><th>#</th><th></th>{heads}</tr></thead><tbody>{lines}</tbody></table>'
+    table = _table(f"<th>#</th><th></th>{heads}", lines)
     return f"{table}{flags}<p class='note'>{' '.join(note for note in notes if note)}</p>"
+
+
+def _table(heads: str, lines: str) -> str:
+    """On a phone its lines become cards; in between it scrolls within itself."""
+    return f'<div class="wide"><table class="cards"><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
 def _reference(protocol: dict[str, Any]) -> str:
@@ -219,7 +224,7 @@ def _costs(results: Results, standings: Sequence[Standing]) -> str:
     )
     axes = [("s/image", "seconds to draw a picture"), ("parameters", "parameters"), ("training", "seconds of training")]
     drawn = [_plot(plots.quality_against(models, results.headline, t, u), f"Quality against {u}") for t, u in axes]
-    table = f'<table class="cards"><thead><tr><th></th>{heads}</tr></thead><tbody>{lines}</tbody></table>'
+    table = _table(f"<th></th>{heads}", lines)
     note = "Parameters: all that is built, and those trained; images/s in training; s/image in drawing, text included."
     return f"{table}<p class='note'>{note}</p>{_plots(drawn)}"
 

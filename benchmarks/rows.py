@@ -14,7 +14,6 @@ import torch
 from t2i.benchmarks import grids
 from t2i.benchmarks.drawing import pictures_of, resized
 from t2i.benchmarks.features import fingerprint
-from t2i.benchmarks.group import Group
 from t2i.benchmarks.partial import Parts
 from t2i.benchmarks.plan import Entry, Plan
 from t2i.benchmarks.record import curve, training_record
@@ -23,6 +22,7 @@ from t2i.benchmarks.results import VARIETY, Row
 from t2i.benchmarks.scorer import Scorer
 from t2i.benchmarks.sets import CaptionSet, Source, real_source, wrong_source
 from t2i.core.files import MANIFEST, read_json, write_json
+from t2i.core.group import Group
 from t2i.core.images import png
 from t2i.core.model import Drawn, Model, load
 from t2i.core.runs import Run

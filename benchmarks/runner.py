@@ -20,7 +20,6 @@ from typing import Any
 
 from t2i.benchmarks import grids
 from t2i.benchmarks.features import fingerprint, reference_features
-from t2i.benchmarks.group import Group
 from t2i.benchmarks.measures import with_what_is_there
 from t2i.benchmarks.plan import Plan, make_plan
 from t2i.benchmarks.record import environment
@@ -33,6 +32,7 @@ from t2i.benchmarks.sets import CaptionSet, caption_set, reference_of
 from t2i.benchmarks.trained import finished_run
 from t2i.core.engine.reporting import Reporter as EngineReporter
 from t2i.core.errors import UserError
+from t2i.core.group import Group
 from t2i.core.model import best_device
 
 
@@ -92,7 +92,7 @@ class _Session:
         self._warn(rows)
         benchmark, scorer = self.plan.benchmark, self.scorer
         results = Results(
-            benchmark.name, self.protocol, fingerprint(self.protocol), dict(self.plan.budget), scorer.table_columns(),
+            benchmark.name, self.protocol, self.rows.protocol_hash, dict(self.plan.budget), scorer.table_columns(),
             scorer.headline(), scorer.bars(), rows, self.rows.grid_entries(), environment(self.device), self.command,
             time.strftime("%Y-%m-%dT%H:%M:%S%z"), list(benchmark.published), self.left_out, self.plan.out,
         )  # fmt: skip
@@ -104,18 +104,17 @@ class _Session:
         out, folder = self.plan.out, self.plan.data_dir
         self.group.first(lambda: _writable(out))
         self.device = best_device()
+        self.sets = [caption_set(self.plan.benchmark, prompts, folder) for prompts in self.plan.benchmark.prompts]
         benchmark, self.left_out = with_what_is_there(self.plan.benchmark)
         for name, reason in self.left_out.items():
             self.reporter.say(f"left out: {name} ({reason})")
         self.scorer = Scorer(benchmark, self.device)
         self.scorer.headline()
-        self.sets = [caption_set(benchmark, prompts, folder) for prompts in benchmark.prompts]
         path = self.group.first(lambda: grids.save_real(out, self.sets, *benchmark.grid))
         self.reporter.say(f"real pictures to compare with: {path}")
         self.protocol = self.group.first(self._protocol)
-        self.rows = Rows(
-            self.plan, self.scorer, self.sets, self.group, self.reporter, fingerprint(self.protocol), self.device
-        )
+        told = fingerprint(_without_words(self.protocol))
+        self.rows = Rows(self.plan, self.scorer, self.sets, self.group, self.reporter, told, self.device)
 
     def _protocol(self) -> dict[str, Any]:
         """What the scores depend on. On the way the features of the reference are taken: in one process alone."""
@@ -193,6 +192,12 @@ def _writable(out: Path) -> None:
         raise UserError(f"--out {out}: cannot make the folder ({error.strerror}); name another") from None
     if not os.access(out, os.W_OK):
         raise UserError(f"--out {out}: no permission to write there; name another folder")
+
+
+def _without_words(protocol: dict[str, Any]) -> dict[str, Any]:
+    """What of a protocol decides: how a set of captions is described does not."""
+    prompts = [{key: value for key, value in entry.items() if key != "about"} for entry in protocol["prompts"]]
+    return {**protocol, "prompts": prompts}
 
 
 def _describe_set(captions: CaptionSet) -> dict[str, Any]:

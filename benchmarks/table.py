@@ -77,8 +77,20 @@ def show(results: Results, console: Console | None = None) -> None:
     for row in results.rows:
         for warning in row.warnings:
             console.print(plain(f"! {row.name}: {warning}", "yellow"))
+    for name, reason in results.left_out.items():
+        console.print(plain(f"left out: {name} ({reason})", "dim"))
+    for claim in dict.fromkeys(entry.protocol for entry in results.published):
+        console.print(plain(f"published ({claim}), not ranked with ours: {_printed(results, claim)}", "dim"))
     several = any(len(standing.rows) > 1 for standing in standings)
     console.print(Text(f"In brackets: {RANGE_NOTE[several]}. Protocol {results.protocol_hash[:12]}.", "dim"))
+
+
+def _printed(results: Results, claim: str) -> str:
+    """What others printed under one protocol, in a line."""
+    entries = [entry for entry in results.published if entry.protocol == claim]
+    return "; ".join(
+        f"{e.model} {', '.join(f'{title} {score:g}' for title, score in e.scores.items())}" for e in entries
+    )
 
 
 def _table(results: Results, standings: Sequence[Standing]) -> Table:

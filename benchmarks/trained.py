@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from typing import Literal
 
-from t2i.benchmarks.group import Group
 from t2i.benchmarks.plan import Entry, Plan
 from t2i.benchmarks.record import forget_peak_memory
 from t2i.benchmarks.reporting import Reporter
@@ -13,6 +12,7 @@ from t2i.core import engine
 from t2i.core.engine.reporting import Reporter as EngineReporter
 from t2i.core.errors import UserError
 from t2i.core.files import read_json, write_json
+from t2i.core.group import Group
 from t2i.core.runs import Run
 
 

@@ -11,9 +11,12 @@ from t2i.benchmarks.choice import Chosen
 from t2i.benchmarks.measures import with_what_is_there
 from t2i.benchmarks.plan import find_benchmark, make_plan
 from t2i.benchmarks.runner import run_benchmark
+from t2i.benchmarks.scorer import Scorer
 from t2i.benchmarks.sets import caption_set, reference_of
 from t2i.core.data import Dataset, Example
 from t2i.core.errors import UserError
+from t2i.core.scoring import Measure
+from t2i.plugins.coco import benchmark as protocols
 
 ASKED = {
     "models": None, "runs": {}, "minutes": None, "steps": None, "samples": None, "seeds": 1, "out": None,
@@ -123,23 +126,33 @@ def test_the_reference_is_what_the_protocol_says(coco):
 
 
 def test_what_cannot_be_scored_here_is_left_out_and_said():
-    whole = find_benchmark("coco", "coco-tiny")
-    benchmark, left_out = with_what_is_there(whole)
-    assert set(left_out) == {"fid", "clip-b-32"}
-    assert all(left_out.values())
-    assert [m.name for m in benchmark.measures] == ["fd-pixels", "kid-pixels", "diversity"]
+    """Weights that were not fetched, features that are not installed; those that are needed are asked for."""
+    inception, absent = Measure("fid", {"features": "inception/pool"}), Measure("kid", {"features": "absent"})
+    pixels = Measure("diversity", {"features": "pixels"})
+    optional = [replace(measure, optional=True) for measure in (inception, absent, pixels)]
+    benchmark, left_out = with_what_is_there(replace(find_benchmark("coco", "coco-tiny"), measures=optional))
+    assert benchmark.measures == [optional[2]]
+    assert "t2i fetch inception" in left_out["fid"]
+    assert "'absent'" in left_out["kid"]
+    needed, left_out = with_what_is_there(replace(benchmark, measures=[inception]))
+    assert (needed.measures, left_out) == ([inception], {})
+    with pytest.raises(UserError, match="t2i fetch inception"):
+        Scorer(needed, "cpu")
 
 
 @pytest.mark.usefixtures("toy")
-def test_a_handful_of_photographs_is_enough_to_try_it(tmp_path, coco, engine, words):
+def test_a_handful_of_photographs_is_enough_to_try_it(tmp_path, coco, engine, words, monkeypatch):
+    tiny = protocols.PROTOCOLS["coco-tiny"]("coco-tiny")
+    unhubbed = [m for m in tiny.measures if m.metric != "clip-score"]  # whose weights may be there, and load for long
+    monkeypatch.setattr(protocols, "PROTOCOLS", {"coco-tiny": lambda protocol: replace(tiny, measures=unhubbed)})
     results = run_benchmark(
         "coco", protocol="coco-tiny", data_dir=coco, models=["toy"], steps=2, out=tmp_path / "out", reporter=words
     )
     assert [standing.name for standing in results.ranking()] == ["real images", "toy", "real images, wrong captions"]
     real, toy, _ = results.rows
     assert real.scores["val"]["fd-pixels"]["fid"] < toy.scores["val"]["fd-pixels"]["fid"]
-    assert "fid" in results.left_out
-    assert "clip-b-32" not in results.protocol["measures"]
+    assert list(results.left_out) == ["fid"]
+    assert set(results.protocol["measures"]) == {"fd-pixels", "kid-pixels", "diversity"}
     assert engine.trained[0][0].settings.image_size == 64
     assert results.protocol["real_images"] == "10 examples of split 'train', with their own captions"
-    assert any(line.startswith("left out: clip-b-32") for line in words.lines)
+    assert any(line.startswith("left out: fid") for line in words.lines)

@@ -9,9 +9,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 
-from t2i.benchmarks import grids, plots
+from t2i.benchmarks import grids, labels, plots
 from t2i.benchmarks.diff import compare
 from t2i.benchmarks.report import render, write_report
 from t2i.benchmarks.results import Column, Results, Row
@@ -143,6 +144,8 @@ def test_the_table_fits_a_narrow_terminal(results):
     text = console.export_text()
     assert "1. ldm" in text
     assert "! gan: mode collapse <script>alert(1)</script> & $x_1$ [bold] \\x1b[2J" in " ".join(text.split())
+    assert "left out: clip (<script>" in text
+    assert "not ranked with ours: Paper FID 12.5" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
 
@@ -173,12 +176,56 @@ def test_the_difference_names_fields_and_scores(results, tmp_path):
     scores = {(s.row, s.score): (s.a, s.b) for s in found.scores}
     assert scores["ldm", "all right %"] == (85, 70)
     assert scores["gan", "FID"] == (30, None)
+    assert "B - A" not in text(found)  # nothing is ranked across protocols
     same = compare(tmp_path, tmp_path)
     assert same.comparable
     assert same.fields == ()
-    console = Console(width=80, file=(tmp_path / "text").open("w"))
-    found.show(console)
-    same.show(console)
+    assert "B - A" in text(same)
+
+
+def text(difference):
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    difference.show(console)
+    return console.export_text()
+
+
+def test_the_difference_names_how_rows_were_made_and_what_was_left_out(results, tmp_path):
+    results.save()
+    rows = [replace(r, sampling={**r.sampling, "steps": 9, "seconds_per_image": 7.0}) for r in results.rows[1:3]]
+    rows[0] = replace(rows[0], training={**rows[0].training, "seconds": 1.0, "config": {"data": {"name": "laion"}}})
+    other = tmp_path / "other"
+    replace(results, rows=rows, out=other, left_out={}, published=[]).save()
+    found = compare(tmp_path, other)
+    assert found.comparable
+    assert [(f.name, f.a, f.b) for f in found.fields] == [
+        ("left_out.clip", NASTY, None),
+        ("rows.ldm.training", None, {"data": {"name": "laion"}}),
+        ("rows.ldm.sampling.steps", None, 9),
+        ("rows.gan.sampling.steps", None, 9),
+    ]
+
+
+def test_what_others_printed_is_kept_apart(results):
+    results.save()
+    loaded = Results.load(results.out)
+    assert loaded.published == results.published
+    assert "Paper" not in [standing.name for standing in loaded.ranking()]
+    page = render(loaded)
+    assert page.index("Published elsewhere") < page.index("Paper") < page.index("nothing here is ranked with ours")
+
+
+def test_labels_cover_neither_each_other_nor_points():
+    with plots._figure(2.9) as (axes, _):
+        axes.set_xlim(0, 10)
+        axes.set_ylim(0, 10)
+        points = [(1, 5), (1.1, 5), (1.2, 5.1), (1.2, 5.2), (9.9, 5), (9.8, 5)]
+        labels.put(axes, [labels.Label(x, y, f"a model {n}", "black") for n, (x, y) in enumerate(points)])
+        renderer = FigureCanvasAgg(axes.figure).get_renderer()
+        boxes = [written.get_window_extent(renderer) for written in axes.texts]
+        dots = axes.transData.transform(points)
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert not any(box.contains(*dot) for box in boxes for dot in dots)
+    assert all(box.x1 <= axes.figure.bbox.x1 for box in boxes)
 
 
 @pytest.mark.parametrize("text", ["{}", "[1]", '{"format": 1, "rows": 3}', "no json"])

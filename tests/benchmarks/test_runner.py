@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from t2i.benchmarks import partial, runner
-from t2i.benchmarks.group import Group
 from t2i.benchmarks.results import VARIETY, Results
 from t2i.benchmarks.runner import run_benchmark
 from t2i.benchmarks.scorer import Scorer
 from t2i.benchmarks.sets import Source
 from t2i.core.errors import UserError
 from t2i.core.files import read_json, write_json
+from t2i.core.group import Group
 from t2i.core.runs import resolve
 from t2i.core.scoring import Pictures
 
