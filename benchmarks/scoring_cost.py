@@ -8,6 +8,7 @@ numbers nor those of the weights matter to the cost.
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -47,9 +48,12 @@ def measure(pictures: int, extracted: int = 2 * BATCH, weights: str | None = Non
     """weights: of Inception (default: what `t2i fetch inception` got, UserError if it is not here)."""
     picture = _extraction(extracted, {"weights": weights} if weights else {})
     real, ours = (_features(seed, pictures) for seed in (0, 1))
-    first = {measure.name: _score(measure, real, ours, None) for measure in MEASURES}
-    row = {measure.name: _score(measure, real, ours, first[measure.name][1])[0] for measure in MEASURES}
-    reference = sum(max(0.0, seconds - row[name]) for name, (seconds, _) in first.items())
+    row: dict[str, float] = {}
+    reference = 0.0
+    for asked in MEASURES:
+        first, metric = _score(asked, real, ours, None)
+        row[asked.name] = _score(asked, real, ours, metric)[0] if asked.metric == "fid" else first
+        reference += first - row[asked.name]  # the others make nothing of it that could be shared
     return Cost(pictures, picture, row, reference)
 
 
@@ -57,8 +61,8 @@ def _extraction(count: int, settings: dict[str, str]) -> float:
     extractors = Extractors([POOL, CLASSES], "cpu", {"inception": settings})
     images = np.random.default_rng(0).integers(0, 256, (BATCH, SIDE, SIDE, 3)).astype(np.uint8)
     extractors(images[:2], [POOL])  # warms up
-    batches = max(1, count // BATCH)
-    return _seconds(lambda: [extractors(images, [POOL, CLASSES]) for _ in range(batches)]) / (batches * BATCH)
+    parts = np.array_split(images.repeat(math.ceil(count / BATCH), 0)[:count], math.ceil(count / BATCH))
+    return _seconds(lambda: [extractors(part, [POOL, CLASSES]) for part in parts]) / count
 
 
 def _features(seed: int, count: int) -> dict[str, Tensor]:

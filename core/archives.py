@@ -24,15 +24,19 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
         with zipfile.ZipFile(archive) as opened:
             members = [member for member in opened.infolist() if not member.is_dir()]
             targets = [folder / _inside(archive, member) for member in members]
-            need_space(folder, sum(member.file_size for member in members))
-            for member, target in zip(members, targets, strict=True):
-                if not (target.is_file() and target.stat().st_size == member.file_size):
-                    _write(opened, member, target)
+            wanted = [pair for pair in zip(members, targets, strict=True) if not _is_there(*pair)]
+            need_space(folder, sum(member.file_size for member, _ in wanted))
+            for member, target in wanted:
+                _write(opened, member, target)
             return targets
     except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{archive} is no sound zip archive ({str(error)[:100]}); remove it and fetch it anew"
         ) from None
+
+
+def _is_there(member: zipfile.ZipInfo, target: Path) -> bool:
+    return target.is_file() and target.stat().st_size == member.file_size
 
 
 def _inside(archive: Path, member: zipfile.ZipInfo) -> PurePosixPath:

@@ -19,10 +19,12 @@ from t2i.core.files import read_json, write_json
 from t2i.core.paths import cache_dir
 from t2i.core.registry import registry
 from t2i.core.specs import DownloadFile, DownloadSpec, HubFiles
-from t2i.core.transfer import Digests, Progress, Remote, locked, need_space, transfer
+from t2i.core.transfer import Digests, Progress, Remote, locked, need_space, part_of, transfer
 
 RECORD = ".fetched.json"
 WEIGHTS = "*.safetensors"
+CONVERTER = "SFconvertbot"  # the hub's user that offers conversions of pickles
+REVISIONS = ".revisions.json"
 
 
 class Watcher:
@@ -33,9 +35,6 @@ class Watcher:
     def begin(self, name: str) -> Progress:
         """A file begins; returns what is to be called as its bytes come."""
         return lambda done, total: None
-
-    def end(self) -> None:
-        """The file is there."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def fetch(
     spec, watcher = registry().downloads[name], watcher or Watcher()
     folder = out or place(name)
     wanted = chosen(spec, parts)
-    need_space(folder, sum(file.size or 0 for file in wanted if not (folder / file.place).exists()))
+    need_space(folder, sum(_lacking(file, folder / file.place) for file in wanted))
     mirror = mirror or default_mirror()
     arrived = [_got(file, folder, mirror, watcher) for file in wanted]
     for one in arrived:
@@ -155,9 +154,15 @@ def _got(file: DownloadFile, folder: Path, mirror: str | None, watcher: Watcher)
         return Arrived(path, known.size, known.sha256, file.checksum is not None, new=False)
     new, remote = not path.exists(), Remote(mirrored(file.url, mirror), file.size, file.checksum)
     digests = transfer(remote, path, progress=watcher.begin(file.place), say=watcher.say)
-    watcher.end()
     _record(folder, file, digests)
     return Arrived(path, digests.size, digests.sha256, file.checksum is not None, new=new)
+
+
+def _lacking(file: DownloadFile, path: Path) -> int:
+    """How many bytes of a file, of known size, are to come."""
+    part = part_of(path)
+    here = part.stat().st_size if part.exists() else 0
+    return 0 if path.exists() else max(0, (file.size or 0) - here)
 
 
 def _recorded(folder: Path, file: DownloadFile) -> Digests | None:
@@ -192,15 +197,19 @@ def snapshot(hub: HubFiles) -> Path | None:
     """The folder in the hub's cache that holds these files with weights; None if it is not there."""
     from huggingface_hub import snapshot_download
 
-    try:
-        folder = Path(
-            snapshot_download(
-                hub.repository, revision=hub.revision, allow_patterns=list(hub.patterns), local_files_only=True
+    noted = _noted_revisions().get(hub.repository)
+    for revision in (hub.revision, *([noted] if noted else [])):
+        try:
+            folder = Path(
+                snapshot_download(
+                    hub.repository, revision=revision, allow_patterns=list(hub.patterns), local_files_only=True
+                )
             )
-        )
-    except Exception:  # not there, or nothing that could be read
-        return None
-    return folder if _has_weights(folder) else None
+        except Exception:  # not there, or nothing that could be read
+            continue
+        if _has_weights(folder):
+            return folder
+    return None
 
 
 def hub_folder(repository: str) -> Path | None:
@@ -216,13 +225,31 @@ def hub_download(repository: str) -> str | None:
 
 
 def _snapshot_got(hub: HubFiles, out: Path | None, watcher: Watcher) -> Path:
+    """The folder of a repository's files; where its main revision holds pickles only, those of the conversion of it
+    that the hub's own bot has offered, as transformers does."""
+    folder = _revision_got(hub, hub.revision, out, watcher)
+    if _has_weights(folder):
+        return folder
+    converted = _conversion(hub.repository) if hub.revision == "main" else None
+    if converted:
+        folder = _revision_got(hub, converted, out, watcher)
+        if _has_weights(folder):
+            _note_revision(hub.repository, converted)
+            return folder
+    raise UserError(
+        f"{hub.repository} has no safetensors at revision {hub.revision}: pickles (pytorch_model.bin) are not fetched; "
+        "convert it, and name the folder where it is wanted"
+    )
+
+
+def _revision_got(hub: HubFiles, revision: str, out: Path | None, watcher: Watcher) -> Path:
     from huggingface_hub import snapshot_download
 
-    watcher.say(f"{hub.repository} at {hub.revision}, from the Hugging Face hub")
+    watcher.say(f"{hub.repository} at {revision}, from the Hugging Face hub")
     try:
-        folder = Path(
+        return Path(
             snapshot_download(
-                hub.repository, revision=hub.revision, allow_patterns=list(hub.patterns),
+                hub.repository, revision=revision, allow_patterns=list(hub.patterns),
                 local_dir=out / hub.repository.replace("/", "--") if out else None,
             )
         )  # fmt: skip
@@ -232,12 +259,33 @@ def _snapshot_got(hub: HubFiles, out: Path | None, watcher: Watcher) -> Path:
             f"{hub.repository}: not to be had from the hub ({type(error).__name__}: {first}); check the network "
             "(HF_HUB_OFFLINE, HF_ENDPOINT)"
         ) from None
-    if not _has_weights(folder):
-        raise UserError(
-            f"{hub.repository} has no safetensors at revision {hub.revision}: pickles (pytorch_model.bin) are not "
-            "fetched; convert it, and name the folder where it is wanted"
-        )
-    return folder
+
+
+def _conversion(repository: str) -> str | None:
+    """The revision in which the hub's bot offers a repository's weights as safetensors."""
+    from huggingface_hub import get_repo_discussions
+
+    try:
+        found = get_repo_discussions(repository, author=CONVERTER, discussion_type="pull_request")
+        offers = [one for one in found if one.is_pull_request and one.author == CONVERTER]
+    except Exception:  # whatever the hub's library and its HTTP client raise: then there is none
+        return None
+    return f"refs/pr/{offers[0].num}" if offers else None
+
+
+def _noted_revisions() -> dict[str, str]:
+    """Repository -> the revision of its conversion, for those that were got from there."""
+    try:
+        noted = read_json(place(REVISIONS), "revisions")
+    except UserError:
+        return {}
+    return {str(name): str(revision) for name, revision in noted.items()} if isinstance(noted, dict) else {}
+
+
+def _note_revision(repository: str, revision: str) -> None:
+    place(REVISIONS).parent.mkdir(parents=True, exist_ok=True)
+    with locked(place(REVISIONS)):
+        write_json(place(REVISIONS), _noted_revisions() | {repository: revision})
 
 
 def _has_weights(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import math
@@ -30,6 +31,9 @@ PIXELS = 2**26
 SPARE = 2
 """A JPEG's reduced decoding blurs and aliases a little: with twice the pixels that are needed, what is left of that is
 as much as between two good filters (41 dB), with just enough of them six times that (33 dB)."""
+
+_NOT_ITS_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors of the system that say nothing of the file: too many are open, no memory."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -87,6 +91,8 @@ def _opened(source: Path | bytes | BinaryIO, where: str) -> Iterator[Image.Image
     except (BrokenExample, MemoryError):
         raise
     except Exception as error:  # Pillow raises anything at all on damaged and hostile files
+        if isinstance(error, OSError) and error.errno in _NOT_ITS_FAULT:
+            raise
         raise BrokenExample(where, _reason(source, error)) from None
 
 

@@ -161,12 +161,17 @@ class _Hashes:
         return Digests(self.size, self._sha256.hexdigest(), self._md5.hexdigest() if self._md5 else None)
 
 
+def part_of(target: Path) -> Path:
+    """Where what has come of a file is kept until it is whole."""
+    return target.with_name(target.name + ".part")
+
+
 class _Part:
     """NAME.part, open for appending, with the digests of what it holds. validator: what the server calls its version
     (a strong ETag, or the time of its last change), in the form of the header If-Range."""
 
     def __init__(self, remote: Remote, target: Path) -> None:
-        self.remote, self.path = remote, target.with_name(target.name + ".part")
+        self.remote, self.path = remote, part_of(target)
         self._note = target.with_name(target.name + ".part.json")
         self.validator: str | None = None
         self._hashes = _Hashes(remote.checksum)

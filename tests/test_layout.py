@@ -75,6 +75,7 @@ def unsafe(source, legacy=False):
         elif isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             loads = legacy and called == "torch.load" and "weights_only=True" in map(ast.unparse, node.keywords)
+            loads |= called == "np.load" and "allow_pickle=False" in map(ast.unparse, node.keywords)
             wrong = [
                 k.arg for k in node.keywords if k.arg in SAFE and getattr(k.value, "value", None) not in SAFE[k.arg]
             ]

@@ -23,8 +23,8 @@ def t2i_text_encoders() -> list[TextEncoderSpec]:
 @hookimpl
 def t2i_downloads() -> list[DownloadSpec]:
     return [
-        # Its main revision holds pickles only; this one is the hub's own conversion of it.
-        _download("clip", "ViT-B/32, GALIP's and the CLIP score's", "openai/clip-vit-base-patch32", "refs/pr/15"),
+        # Its main revision holds pickles only; this one is the conversion by the hub's own bot.
+        _download("clip", "ViT-B/32, GALIP's and the CLIP score's", "openai/clip-vit-base-patch32", "refs/pr/66"),
         _download("clip-vit-b-16", "ViT-B/16, a second judge", "openai/clip-vit-base-patch16", "main"),
         _download("clip-vit-l-14", "ViT-L/14, Stable Diffusion 1.x's", "openai/clip-vit-large-patch14", "main"),
     ]

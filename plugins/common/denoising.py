@@ -7,14 +7,16 @@ from typing import Any
 import torch
 from scipy.special import betaincinv
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import Adam
 
 from t2i.core.generator import DiffusionGenerator, Generator
 from t2i.core.noise import Noise
 from t2i.core.schedule import DiscreteSchedule, Schedule, add_noise, predicted_x_0, target
-from t2i.core.text import TextEncoder
+from t2i.core.text import TextEncoder, TextFeatures
 from t2i.core.trainer import Batch, Engine, Losses, Trainer
 from t2i.plugins.common.settings import DenoisingConfig
+from t2i.plugins.common.unet import TextUNet
 
 
 def draw_times(schedule: Schedule, levels: tuple[float, float] | None, noise: Noise) -> Tensor:
@@ -44,6 +46,12 @@ def denoising_loss(
     return error.square().mean() if config.loss == "l2" else error.abs().mean()
 
 
+def outline_loss(unet: TextUNet, z_0: Tensor, text: TextFeatures) -> Tensor:
+    """E ||z_0 - outline(tau(y))||^2, at the size at which the network sees z_0 (it may take patches of it apart)."""
+    outline = unet.outline(text)
+    return (outline - F.pixel_unshuffle(z_0, z_0.shape[-1] // outline.shape[-1])).square().mean()
+
+
 class DenoisingTrainer(Trainer):
     """E ||target - net(z_t, t, tau(y))||, captions being dropped at random. What `encode` needs is frozen; a text
     encoder that can be trained is trained with the network, the generator's `unet`."""
@@ -53,6 +61,8 @@ class DenoisingTrainer(Trainer):
         self.config, self.generator = config, generator
         self.encode = generator.encode
         unet = generator.get_submodule("unet")
+        assert isinstance(unet, TextUNet)
+        self.unet = unet
         self.modules: dict[str, nn.Module] = {"unet": unet}
         groups: list[dict[str, Any]] = [{"params": list(unet.parameters())}]
         if text_encoder.trainable:
@@ -68,7 +78,12 @@ class DenoisingTrainer(Trainer):
         eps = noise.normal("eps", 0, z_0.shape[1:])
         keep = noise.uniform("caption_dropout", 0, ()) >= config.caption_dropout
         text = batch.text if bool(keep.all()) else batch.text.where(keep, batch.null())
+        text = self.unet.mapped(text)
         z_t = add_noise(schedule, z_0, t, eps)
         loss = denoising_loss(config, schedule, self.generator(z_t, t, text), z_0, z_t, t, eps)
+        losses: Losses = {"diffusion": loss}
+        if self.unet.outline_weight:
+            losses["outline"] = outline_loss(self.unet, z_0, text)
+            loss = loss + self.unet.outline_weight * losses["outline"]
         engine.update("unet", loss)
-        return {"diffusion": loss}
+        return losses

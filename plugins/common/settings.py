@@ -75,6 +75,9 @@ class UNetConfig(Config):
     network where things belong, which cross-attention alone learns late: its queries do not know where they are.
     map_hops: how often the places of that map attend to the words besides, one time after the other (0: they do not),
     which is what tells apart the objects of a caption that has several; map_heads: with how many heads.
+    outline: weight of a second loss, the squared error of x_0 as a linear function of that map tells it (0: none).
+    It is what the network is to say where all is noise, so the map learns from every picture what else it would learn
+    from the few that are noised so far.
     sentence: whether the sentence is added to the time embedding (as GLIDE does).
     weights: a network that was trained elsewhere, as a folder in diffusers' layout or a hub name. It comes with its own
     configuration; the settings above only describe it.
@@ -92,6 +95,7 @@ class UNetConfig(Config):
     text_map: int = Field(0, ge=0)
     map_hops: int = Field(0, ge=0)
     map_heads: int = Field(4, ge=1)
+    outline: float = Field(0.0, ge=0)
     sentence: bool = False
     weights: str | None = Field(None, min_length=1)
 
@@ -103,8 +107,8 @@ class UNetConfig(Config):
             raise ValueError("where a level attends to words, the middle does too: set middle=cross")
         if self.heads and not self.words:
             raise ValueError("heads: nothing attends to words; set head_width")
-        if self.map_hops and not self.text_map:
-            raise ValueError("map_hops: there is no map to attend for; set text_map")
+        if (self.map_hops or self.outline) and not self.text_map:
+            raise ValueError("map_hops, outline: they are of the text's map; set text_map")
         last, described = self.channels[-1], self.weights is not None
         if self.attention[-1] == "self" and self.words and not described and self.heads_of(last) != self.head_width:
             raise ValueError(

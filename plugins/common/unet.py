@@ -3,6 +3,7 @@ time embedding, sentence and words as a spatial map."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from t2i.core.text import TextFeatures, TextShape
 from t2i.plugins.common.folders import described_network
 from t2i.plugins.common.settings import Attention, UNetConfig
 
+MAP = "text map"  # its name among the extras of the text that it is of
 MAP_SIZE = 8  # of the sentence's spatial map, before it is enlarged to the input's size
 LEVELS = 1000  # what a continuous noise level is multiplied by, so that its embedding resolves it as it does indexes
 
@@ -91,17 +93,31 @@ class TextUNet(nn.Module):
     """What both kinds share: the call, `unet(x_t (B, C, h, w), t (B,), text) -> (B, C, h, w)`, and the text's map at
     the stem. The classes below take `given`, diffusers' network, where it is there already."""
 
-    def __init__(self, config: UNetConfig, size: int, text: TextShape) -> None:
+    def __init__(self, config: UNetConfig, channels: int, size: int, text: TextShape) -> None:
         super().__init__()
         self.map = SentenceMap(text.sentence, config.text_map, size) if config.text_map else None
+        self.outline_weight = config.outline
+        self.to_outline = nn.Conv2d(config.text_map, channels, 1) if config.outline else None
         hops = config.map_hops
         self.word_map = WordMap(text.words, config.text_map, size, config.map_heads, hops) if hops else None
 
-    def stem(self, x_t: Tensor, text: TextFeatures) -> Tensor:
+    def mapped(self, text: TextFeatures) -> TextFeatures:
+        """The text with its map (B, text_map, h, w) among its extras, if there is one: it need not be made again."""
         if self.map is None:
-            return x_t
+            return text
         grid = self.map(text.sentence)
-        return torch.cat([x_t, grid if self.word_map is None else grid + self.word_map(text)], 1)
+        grid = grid if self.word_map is None else grid + self.word_map(text)
+        return replace(text, extras={**text.extras, MAP: grid})
+
+    def stem(self, x_t: Tensor, text: TextFeatures) -> Tensor:
+        grid = (text if MAP in text.extras else self.mapped(text)).extras.get(MAP)
+        return x_t if grid is None else torch.cat([x_t, grid], 1)
+
+    def outline(self, text: TextFeatures) -> Tensor:
+        """x_0 (B, C, h, w) as the map of a mapped text tells it, without having seen any x_t."""
+        assert self.to_outline is not None
+        outline: Tensor = self.to_outline(text.extras[MAP])
+        return outline
 
 
 def _settings(config: UNetConfig, channels: int, size: int) -> dict[str, Any]:
@@ -127,7 +143,7 @@ class WordUNet(TextUNet):
     def __init__(
         self, config: UNetConfig, channels: int, size: int, text: TextShape, given: UNet2DConditionModel | None = None
     ) -> None:
-        super().__init__(config, size, text)
+        super().__init__(config, channels, size, text)
         self.sentence, self.context = config.sentence, config.context
         self.unet: Any = given or UNet2DConditionModel(
             **_settings(config, channels, size),
@@ -166,7 +182,7 @@ class PlainUNet(TextUNet):
     def __init__(
         self, config: UNetConfig, channels: int, size: int, text: TextShape, given: UNet2DModel | None = None
     ) -> None:
-        super().__init__(config, size, text)
+        super().__init__(config, channels, size, text)
         self.sentence = nn.Linear(text.sentence, 4 * config.channels[0]) if config.sentence else None
         self.unet: Any = given or UNet2DModel(
             **_settings(config, channels, size),

@@ -25,7 +25,7 @@ from t2i.core.files import read_json, write_bytes, write_json
 from t2i.core.paths import cache_dir
 from t2i.core.transfer import Remote, locked, small_json, transfer
 from t2i.plugins.webdataset.config import WebDatasetConfig
-from t2i.plugins.webdataset.tar import NoTar, index_of
+from t2i.plugins.webdataset.tar import NoTar, index_of, row_type
 
 MOST = 1_000_000  # shards that a pattern may stand for
 ASKED_AT_ONCE = 16
@@ -167,10 +167,11 @@ def make_room(room: float, keep: Path) -> None:
 
 def _indexed(shard: Shard, kept: Path) -> np.ndarray:
     """The index of a shard, from where it is kept, or made and kept there. UserError if it is no tar."""
-    try:
-        return np.load(kept, allow_pickle=False)  # type: ignore[no-any-return]
-    except (OSError, ValueError, EOFError):
-        pass  # not there, or damaged: it is made again
+    with contextlib.suppress(OSError, ValueError, EOFError), open(kept, "rb") as file:
+        found: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+        if found.dtype.names == row_type(1).names:
+            return found
+    # It is not there, or damaged.
     path = shard.path()
     try:
         index = index_of(path)

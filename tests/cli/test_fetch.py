@@ -3,6 +3,7 @@
 import hashlib
 import json
 import zipfile
+from urllib.parse import quote
 
 import pytest
 
@@ -84,18 +85,32 @@ def test_the_list_says_what_is_here(fetch):
     assert fetch("fetch", "pains").stderr.strip().endswith("did you mean 'paints'?")
 
 
-def test_a_repository_of_a_hub_without_its_pickle(fetch, server, tmp_path):
-    """huggingface_hub itself, against a hub on the loopback device (HF_ENDPOINT)."""
-    commit, base = "0123456789abcdef0123456789abcdef01234567", "/maker/brush/resolve"
-    bodies = {"config.json": b"{}", "model.safetensors": b"w" * 1000, "pytorch_model.bin": b"pickle"}
+def host(server, revision, commit, bodies):
+    """Lets the server be a hub that has the repository maker/brush at a revision."""
+    api, base = "/api/models/maker/brush", "/maker/brush/resolve"
     listed = {"id": "maker/brush", "sha": commit, "siblings": [{"rfilename": name} for name in bodies]}
-    server.files = {"/api/models/maker/brush/revision/main": json.dumps(listed).encode()}
+    server.files[f"{api}/revision/{quote(revision, safe='')}"] = json.dumps(listed).encode()
     tree = [{"type": "file", "path": name, "size": len(body), "oid": commit} for name, body in bodies.items()]
-    for place in (commit, "main"):
-        server.files[f"/api/models/maker/brush/tree/{place}"] = json.dumps(tree).encode()
-        for name, body in bodies.items():
-            server.files[f"{base}/{place}/{name}"] = body
-            server.headers[f"{base}/{place}/{name}"] = {"X-Repo-Commit": commit}
+    server.files[f"{api}/tree/{commit}"] = json.dumps(tree).encode()
+    for name, body in bodies.items():
+        server.files[f"{base}/{commit}/{name}"] = body
+        server.headers[f"{base}/{commit}/{name}"] = {"X-Repo-Commit": commit}
+
+
+@pytest.mark.parametrize("where", ["main", "refs/pr/7"])
+def test_a_repository_of_a_hub_without_its_pickle(fetch, server, tmp_path, where):
+    """huggingface_hub itself, against a hub on the loopback device (HF_ENDPOINT): its main revision has safetensors, or
+    its bot offers them in another."""
+    pickled, weights = {"config.json": b"{}", "pytorch_model.bin": b"pickle"}, {"model.safetensors": b"w" * 1000}
+    host(server, "main", "0" * 40, pickled | (weights if where == "main" else {}))
+    host(server, "refs/pr/7", "7" * 40, pickled | weights)
+    offer = {
+        "num": 7, "title": "Adding safetensors", "status": "open", "author": {"name": "SFconvertbot"},
+        "isPullRequest": True, "createdAt": "2026-01-01T00:00:00.000Z",
+        "repo": {"name": "maker/brush", "type": "model"},
+    }  # fmt: skip
+    talk = {"discussions": [offer | {"num": 6, "author": {"name": "somebody"}}, offer], "count": 2, "start": 0}
+    server.files["/api/models/maker/brush/discussions"] = json.dumps(talk).encode()
     hub = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
     done = fetch("fetch", "brush", "--json", **hub)
     assert done.returncode == 0, done.stderr

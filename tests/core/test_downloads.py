@@ -88,6 +88,17 @@ def test_a_file_that_shrank_since_is_noticed(paints):
         fetch("paints")
 
 
+def test_room_is_needed_only_for_what_is_to_come(paints, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(downloads, "need_space", lambda folder, size: asked.append(size))
+    folder = tmp_path / "home" / "fetched" / "paints"
+    folder.mkdir(parents=True)
+    (folder / "one.bin.part").write_bytes(b"x" * 120)
+    fetch("paints")
+    fetch("paints")
+    assert asked == [180, 0]
+
+
 def test_parts_and_another_folder(paints, tmp_path):
     files, _ = fetch("paints", parts=["more"], out=tmp_path / "there")
     assert [one.path for one in files] == [tmp_path / "there" / "extra.bin"]

@@ -1,6 +1,7 @@
 """Images: levels come back exactly, floats are clamped and rounded, grids hold every picture, files of every mode are
 decoded to what they show, and those that cannot be are named."""
 
+import errno
 import io
 import pickle
 import struct
@@ -248,6 +249,15 @@ def test_a_missing_file_is_broken_and_a_missing_argument_is_the_users(tmp_path):
         decode(tmp_path / "gone.png", 8, where="gone.png")
     with pytest.raises(UserError, match=r"No such file.*; give a PNG or JPEG file"):
         read_picture(tmp_path / "gone.png", 8)
+
+
+def test_what_is_not_the_files_fault_is_not_blamed_on_it(tmp_path, monkeypatch):
+    def too_many(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(images_module.Image, "open", too_many)
+    with pytest.raises(OSError, match="Too many open files"):
+        decode(tmp_path / "a.png", 8, where="a.png")
 
 
 def test_broken_examples_travel_between_processes():

@@ -145,7 +145,8 @@ def test_what_is_missing_is_named_with_the_command_that_gets_it(tmp_path, layout
 
 
 def test_it_is_found_where_fetch_puts_it(tmp_path, layout):
-    layout(2014, tmp_path / "home" / "fetched" / "coco")
+    (tmp_path / "home" / "fetched").mkdir(parents=True)
+    zipped(layout(2014), tmp_path / "home" / "fetched" / "coco", 2014)
     data = open_dataset(chosen(registry().datasets, "coco", {}, "data set"), "val")
     assert [data[i].key for i in (0, 1)] == ["11", "12"]
 

@@ -8,7 +8,7 @@ from t2i.core.errors import UserError
 from t2i.core.noise import StepNoise
 from t2i.core.schedule import DiscreteSchedule, MixingSchedule, add_noise, named_schedule, target
 from t2i.core.text import TextFeatures, TextShape
-from t2i.plugins.common.denoising import denoising_loss, draw_times
+from t2i.plugins.common.denoising import denoising_loss, draw_times, outline_loss
 from t2i.plugins.common.settings import DenoisingConfig, UNetConfig
 from t2i.plugins.common.unet import WordMap, conditional_unet
 
@@ -129,7 +129,27 @@ def test_each_place_of_the_word_map_asks_the_words_that_are_there():
     assert two(text).shape == (2, 3, 8, 8)
 
 
+def test_the_outline_is_x_0_as_the_map_tells_it():
+    torch.manual_seed(0)
+    settings = {"attention": ("none", "none"), "middle": "none", "text_map": 3, "map_hops": 1, "outline": 0.5}
+    network, text = conditional_unet(UNetConfig(**SMALL, **settings), 12, 8, TEXT).eval(), features(0)
+    x, t, mapped = torch.randn(2, 12, 8, 8), torch.tensor([10, 900]), network.mapped(text)
+    assert torch.equal(network(x, t, mapped), network(x, t, text))  # the map is made once, and is the same
+    z_0 = torch.randn(2, 3, 16, 16)  # which the network would see as 2x2 patches
+    grid = network.map(text.sentence) + network.word_map(text)
+    outline = torch.einsum("oi,bihw->bohw", network.to_outline.weight[..., 0, 0], grid)
+    outline = F.pixel_shuffle(outline + network.to_outline.bias[:, None, None], 2)
+    loss = outline_loss(network, z_0, mapped)
+    torch.testing.assert_close(loss, (outline - z_0).square().mean())
+    loss.backward()
+    reached = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.any()}
+    assert not any(name.startswith("unet.") for name in reached)
+    assert {"map.linear.weight", "word_map.queries", "to_outline.weight"} <= reached
+
+
 def test_u_nets_that_do_not_add_up_are_refused():
+    with pytest.raises(UserError, match="set text_map"):
+        UNetConfig.of({**SMALL, "attention": ("none", "none"), "middle": "none", "outline": 1.0}, "test")
     with pytest.raises(UserError, match="set text_map"):
         UNetConfig.of({**SMALL, "attention": ("none", "none"), "middle": "none", "map_hops": 2}, "test")
     with pytest.raises(UserError, match="attention has 1 levels, channels 2"):

@@ -64,17 +64,16 @@ def test_a_limit_of_file_size_leaves_the_old_checkpoint_whole(tmp_path, train, r
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["ldm", "galip"])
-def test_whatever_file_is_the_one_that_is_too_large(tmp_path, train, reference, assert_same, model):
-    whole = reference(model)
+def test_whatever_file_is_the_one_that_is_too_large(tmp_path, train, reference, assert_same):
+    whole = reference("galip")
     sizes = sorted({path.stat().st_size for path in whole.rglob("*") if path.is_file()})
-    for size in sizes:
+    for size in sizes[::3]:
         out = tmp_path / str(size)
-        assert one_line(train(out, model, fsize=size - 1).wait(), 2).count("File too large") == 1
+        assert one_line(train(out, "galip", fsize=size - 1).wait(), 2).count("File too large") == 1
         assert litter(out) == []
         for folder in (out / "checkpoints").glob("step-*"):
             verify(folder, "x")
-        assert train(out, model).wait().code == 0
+        assert train(out, "galip").wait().code == 0
         assert_same(whole, out)
         shutil.rmtree(out)
 
@@ -179,6 +178,7 @@ def test_a_log_that_ends_in_half_a_line_goes_on(tmp_path, train, reference, asse
     assert [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_kill_while_the_disk_is_full_is_survived_too(tmp_path, train, reference, assert_same):
     whole = reference("dfgan")
     out = tmp_path / "run"

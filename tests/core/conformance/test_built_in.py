@@ -60,6 +60,11 @@ def test_benchmarks(t2i_check):
     t2i_check()
 
 
+@pytest.mark.t2i(*names("downloads"), kind="downloads")
+def test_downloads(t2i_check):
+    t2i_check()
+
+
 @pytest.mark.slow
 @pytest.mark.t2i(*names("samplers"), kind="samplers")
 def test_samplers(t2i_check):

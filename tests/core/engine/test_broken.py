@@ -15,6 +15,7 @@ from t2i.core.data import Broken, BrokenExample, SoundDataset, Visit, sound
 from t2i.core.engine import resume, stored, train
 from t2i.core.engine.loader import Loader, Views
 from t2i.core.engine.reporting import Silent
+from t2i.core.engine.stage import StageRun
 from t2i.core.engine.stored import Recipe, obtain
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.files import load_tensors
@@ -142,6 +143,28 @@ def test_what_an_earlier_session_met_counts(breaks):
     assert len(broken) == 1
     with pytest.raises(UserError, match="2 or more of 10"):
         broken.add([BrokenExample("2.png", "torn")])
+
+
+def test_processes_count_together(breaks, monkeypatch):
+    """What the other process passed over is told and counted here too."""
+    breaks()
+    theirs = [BrokenExample("9.png", "torn"), BrokenExample("1.png", "torn")]
+
+    def gather(everyone, own):
+        everyone[:] = [own, theirs]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    told = []
+    broken = Broken(toydata(max_broken=0.2), told.append)
+    own = [BrokenExample("1.png", "torn")]
+    stage = SimpleNamespace(
+        passed_over=own, accelerator=SimpleNamespace(num_processes=2), training=SimpleNamespace(broken=broken)
+    )  # fmt: skip
+    StageRun._count_broken(stage)
+    assert (len(broken), len(told), stage.passed_over) == (2, 2, [])
+    stage.passed_over = [BrokenExample("5.png", "torn")]
+    with pytest.raises(UserError, match="3 or more of 10"):
+        StageRun._count_broken(stage)
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -257,7 +257,7 @@ def test_fifty_steps_in_step_and_on_with_another_number(model, tmp_path):
 def launched(*command, launcher, cwd):
     """A command in two processes, as a user starts them."""
     start = {
-        "torchrun": ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port(), "-m"],
+        "torchrun": ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port(), "-m", "--"],
         "accelerate": ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
                        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", free_port(), "-m"],
         "alone": [],
