@@ -34,9 +34,10 @@ class Clock:
 
 def timed(
     model: Model, captions: Sequence[str], clock: Clock, *, n: int = 1, seed: int = 0,
-    sampler: Choice[SamplerConfig] | None = None,
+    sampler: Choice[SamplerConfig] | None = None, size: int | None = None,
 ) -> Iterator[Pictures]:  # fmt: skip
-    """Pictures of the captions, on noise that depends on the caption's and the sample's number alone."""
+    """Pictures of the captions, on noise that depends on the caption's and the sample's number alone; of `size` pixels,
+    if that is given."""
     batches = model.draw(captions, n=n, seed=seed, sampler=sampler)
     while True:
         started = time.perf_counter()
@@ -45,7 +46,7 @@ def timed(
             return
         clock.seconds += time.perf_counter() - started
         clock.pictures += len(batch)
-        yield pictures_of(batch, captions)
+        yield pictures_of(batch, captions, size)
 
 
 def pictures_of(batch: Sequence[Drawn], captions: Sequence[str], size: int | None = None) -> Pictures:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from t2i.benchmarks.drawing import Clock, timed
 from t2i.benchmarks.features import fingerprint, reference_features
+from t2i.benchmarks.measures import with_what_is_there
 from t2i.benchmarks.plan import data_folder, find_benchmark, with_samples
 from t2i.benchmarks.plots import sampler_curves
 from t2i.benchmarks.record import environment
@@ -77,8 +78,8 @@ class SamplerResults:
 
 
 def compare_samplers(
-    name: str, run: Path, *, samplers: Sequence[str] | None = None, steps: Sequence[int] = STEPS,
-    samples: int | None = None, out: Path | None = None, data_dir: Path | None = None,
+    name: str, run: Path, *, protocol: str | None = None, samplers: Sequence[str] | None = None,
+    steps: Sequence[int] = STEPS, samples: int | None = None, out: Path | None = None, data_dir: Path | None = None,
     reporter: Reporter | None = None,
 ) -> SamplerResults:  # fmt: skip
     """Draws the headline captions of benchmark `name` with each sampler and number of steps, and scores them.
@@ -87,13 +88,16 @@ def compare_samplers(
     samplers.svg under `out` (default: bench-samplers in the run). UserError for what is unknown or does not fit.
     """
     reporter = reporter or Lines()
-    benchmark = with_samples(find_benchmark(name, None), samples)
+    benchmark = with_samples(find_benchmark(name, protocol), samples)
     model = load(run)
     choices = _choices(model, samplers, steps)
     place = Path(out) if out else Path(run) / "bench-samplers"
     place.mkdir(parents=True, exist_ok=True)
     folder = data_folder(benchmark, data_dir)
     captions = caption_set(benchmark, benchmark.headline_set, str(folder) if folder else None)
+    benchmark, left_out = with_what_is_there(benchmark)
+    for measure, reason in left_out.items():
+        reporter.say(f"left out: {measure} ({reason})")
     scorer = Scorer(benchmark, best_device())
     reference = reference_of(benchmark, captions)
     scorer.reference = reference_features(reference.data, reference.count, scorer.extractors)
@@ -101,12 +105,12 @@ def compare_samplers(
     if scorer.headline() not in columns:
         raise UserError(f"benchmark '{name}': its headline is no score of single pictures; nothing to compare by")
     points = [_point(model, choice, captions, scorer, benchmark.seed, reporter) for choice in choices]
-    protocol = {
+    told = {
         "benchmark": name, "protocol": benchmark.protocol, "captions": captions.prompts.count,
         "captions_sha256": fingerprint(captions.captions), "seed": benchmark.seed, "measures": scorer.protocol(),
     }  # fmt: skip
     results = SamplerResults(
-        name, str(run), scorer.headline(), columns, protocol, points, place, environment(best_device())
+        name, str(run), scorer.headline(), columns, told, points, place, environment(best_device())
     )
     write_json(place / "samplers.json", results.document())
     write_bytes(place / "samplers.svg", sampler_curves(results.curves(), results.headline))
@@ -129,7 +133,8 @@ def _point(
     steps, count = choice.config.steps, len(captions.captions)
     assert steps is not None
     clock, metrics = Clock(), scorer.metrics(captions.prompts)
-    stream = timed(model, captions.captions, clock, seed=seed, sampler=choice)
+    size = scorer.benchmark.image_size
+    stream = timed(model, captions.captions, clock, seed=seed, sampler=choice, size=size)
     scores, intervals = scorer.score(metrics, stream)
     seconds = clock.seconds / count
     reporter.say(f"{choice.name}, {steps} steps: {count} pictures, {number(seconds)} s each")

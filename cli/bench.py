@@ -120,6 +120,7 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
 @click.command(cls=Command)
 @click.argument("name")
 @click.option("--run", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The trained model.")
+@click.option("--protocol", metavar="P", help="Protocol of the benchmark (default: its first).")
 @click.option("--samplers", "names", metavar="A,B", help="Samplers (default: all that draw from its family).")
 @click.option("--steps", default="5,10,25,50", show_default=True, metavar="N,M", help="Numbers of sampling steps.")
 @click.option("--samples", type=click.IntRange(2), metavar="N", help="Captions to score (default: the protocol's).")
@@ -127,8 +128,8 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder (default: bench-samplers in RUN).")
 @json_option
 def samplers(
-    name: str, run: Path, names: str | None, steps: str, samples: int | None, data_dir: Path | None, out: Path | None,
-    as_json: bool,
+    name: str, run: Path, protocol: str | None, names: str | None, steps: str, samples: int | None,
+    data_dir: Path | None, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Draw the captions of the benchmark NAME with each sampler and number of steps, on the same noise, and score them:
     a table, samplers.json and samplers.svg.
@@ -142,8 +143,9 @@ def samplers(
     from t2i.benchmarks.samplers import compare_samplers
 
     found = compare_samplers(
-        name, run, samplers=_names(names, "samplers"), steps=counts, samples=samples, out=out, data_dir=data_dir
-    )
+        name, run, protocol=protocol, samplers=_names(names, "samplers"), steps=counts, samples=samples, out=out,
+        data_dir=data_dir,
+    )  # fmt: skip
     if as_json:
         answer_json(found.document())
     else:
