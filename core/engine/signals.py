@@ -25,10 +25,12 @@ class StopRequest:
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         if self.number:
-            for child in multiprocessing.active_children():
-                child.kill()
-                child.join(1)
-            os._exit(128 + number)
+            try:
+                for child in multiprocessing.active_children():
+                    child.kill()
+                    child.join(1)
+            finally:  # torch's own handler complains, by an exception, of workers that are killed
+                os._exit(128 + number)
         self.number = number
         if self._within_optional:
             raise CutShort
