@@ -61,7 +61,7 @@ def weights(tmp_path_factory):
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inception, "load_state_dict_from_url", lambda *given, **named: {})
-        torch.save(spread(Fresh("inception-v3-compat", ["2048"]), gain=30), root / "inception.pth")
+        torch.save(spread(Fresh("inception-v3-compat", ["2048"]), gain=10), root / "inception.pth")
     torch.save(spread(vgg16(), gain=1), root / "vgg16.pth")
     return {name: {"weights": str(root / f"{name}.pth")} for name in ("inception", "vgg16")}
 
