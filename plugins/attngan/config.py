@@ -21,11 +21,11 @@ class AttnGANConfig(ModelConfig):
     image_encoder: DAMSM's. damsm: its training, the first stage. damsm_share: that stage's part of the budget; there is
     none where text and image encoder both come with weights.
 
-    Some that the paper has not (README.md says what they are for):
+    Three that the paper has not (README.md says what they are for):
     standardise: sentences come to G and D_i with mean 0 and variance 1 in each dimension, by a batch norm.
     recalibrate: batches over which the batch norms' statistics are measured anew when training ends, with G's averaged
     weights (0: they stay those of the last weights).
-    penalty_k, penalty_p: of DF-GAN's matching-aware gradient penalty on every D_i (k = 0: none).
+    kl: weight of the KL term (the authors': 1).
     """
 
     gf: int = Field(32, ge=1)
@@ -44,8 +44,7 @@ class AttnGANConfig(ModelConfig):
     damsm_share: float = Field(0.12, gt=0, lt=1)
     standardise: bool = False
     recalibrate: int = Field(0, ge=0)
-    penalty_k: float = Field(0.0, ge=0)
-    penalty_p: float = Field(6.0, ge=2)
+    kl: float = Field(1.0, ge=0)
 
     @model_validator(mode="after")
     def _fits(self) -> AttnGANConfig:

@@ -17,28 +17,18 @@ from t2i.plugins.attngan.config import AttnGANConfig
 from t2i.plugins.attngan.networks import AttnGANGenerator, Discriminator, Drawn
 from t2i.plugins.common.conditioning import kl_loss
 from t2i.plugins.common.damsm import DamsmTrainer, Seen, damsm_losses
-from t2i.plugins.common.gan import cross_entropy, discriminator_of_pairs_and_images, matching_aware_penalty
+from t2i.plugins.common.gan import cross_entropy, discriminator_of_pairs_and_images
 from t2i.plugins.common.image_encoder import check_source
 from t2i.plugins.common.statistics import settled
 
 
-def discriminator_loss(
-    d: Discriminator, real: Tensor, fake: Tensor, sentence: Tensor, penalty: tuple[float, float] = (0.0, 6.0)
-) -> Tensor:
+def discriminator_loss(d: Discriminator, real: Tensor, fake: Tensor, sentence: Tensor) -> Tensor:
     """(real_u + real)/2 + (fake_u + fake + wrong)/3. Wrong pairs are each picture with the next one's sentence, the
-    last having none. Each kind goes through the network by itself: its batch norms see one kind at a time.
-
-    penalty: k and p of DF-GAN's gradient penalty, on both logits of real pictures with their sentences (k = 0: none).
-    """
-    k, p = penalty
-    if k:
-        real, sentence = real.detach().requires_grad_(), sentence.detach().requires_grad_()
+    last having none. Each kind goes through the network by itself: its batch norms see one kind at a time."""
     x, x_fake = d(real), d(fake)
     right, made = d.conditional(x, sentence), d.conditional(x_fake, sentence)
     wrong = d.conditional(x[:-1], sentence[1:])
-    alone = d.unconditional(x)
-    loss = discriminator_of_pairs_and_images(right, made, wrong, alone, d.unconditional(x_fake))
-    return loss + matching_aware_penalty(right + alone, [real, sentence], k, p) if k else loss
+    return discriminator_of_pairs_and_images(right, made, wrong, d.unconditional(x), d.unconditional(x_fake))
 
 
 def generator_loss(d: Discriminator, fake: Tensor, sentence: Tensor) -> Tensor:
@@ -65,7 +55,6 @@ class GANTrainer(Trainer):
         self.discriminators = [Discriminator(config, scale, width) for scale in range(config.scales)]
         judges = {f"discriminator{i}": d for i, d in enumerate(self.discriminators)}
         self.modules: dict[str, nn.Module] = {"network": self.network, **judges}
-        self.eager = tuple(judges) if config.penalty_k else ()  # the penalty differentiates through their backward pass
         betas = (config.beta1, config.beta2)
         self.optimizers = {name: Adam(d.parameters(), config.lr_d, betas, fused=True) for name, d in judges.items()}
         self.optimizers["generator"] = Adam(self.network.parameters(), config.lr_g, betas, fused=True)
@@ -76,13 +65,12 @@ class GANTrainer(Trainer):
         losses: Losses = {}
         for (name, fake), d in zip(self._named(drawn), self.discriminators, strict=True):
             real = shrunk(batch.images, fake.shape[-1])
-            penalty = self.config.penalty_k, self.config.penalty_p
-            losses[name] = discriminator_loss(d, real, fake.detach(), drawn.sentence, penalty)
+            losses[name] = discriminator_loss(d, real, fake.detach(), drawn.sentence)
             engine.update(name, losses[name])
         fooling = [generator_loss(d, x, drawn.sentence) for d, x in zip(self.discriminators, drawn.images, strict=True)]
         losses["adversarial"] = torch.stack(fooling).sum()
         losses["kl"] = kl_loss(drawn.mean, drawn.logvar)
-        loss = losses["adversarial"] + losses["kl"]
+        loss = losses["adversarial"] + self.config.kl * losses["kl"]
         if self.image_encoder is not None and self.config.damsm_weight:
             losses["damsm"] = self._damsm(drawn.images[-1], text, batch)
             loss = loss + self.config.damsm_weight * losses["damsm"]
