@@ -11,6 +11,9 @@ from pydantic import Field
 
 from t2i.core.errors import UserError, nearest
 
+MOST_LAYERS = 1000
+"""Layers or blocks of one kind, at most: a configuration from elsewhere must not keep a process building for ever."""
+
 
 class Config(pydantic.BaseModel):
     """Base of all settings."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import Field, model_validator
 
-from t2i.core.config import ModelConfig, Preset
+from t2i.core.config import MOST_LAYERS, ModelConfig, Preset
 from t2i.plugins.common.settings import DamsmTraining, ImageEncoderConfig
 
 START = 4  # pixels: the side of the smallest feature map, in generator and discriminators
@@ -30,8 +30,8 @@ class AttnGANConfig(ModelConfig):
 
     gf: int = Field(32, ge=1)
     df: int = Field(64, ge=1)
-    residual_blocks: int = Field(2, ge=0)
-    scales: int = Field(3, ge=1)
+    residual_blocks: int = Field(2, ge=0, le=MOST_LAYERS)
+    scales: int = Field(3, ge=1, le=MOST_LAYERS)
     z_dim: int = Field(100, ge=1)
     c_dim: int = Field(100, ge=1)
     lr_g: float = Field(2e-4, gt=0)

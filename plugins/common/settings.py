@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from t2i.core.config import Config, ModelConfig
+from t2i.core.config import MOST_LAYERS, Config, ModelConfig
 from t2i.core.sampler import SamplerConfig
 
 Spacing = Literal["trailing", "leading", "linspace"]
@@ -84,7 +84,7 @@ class UNetConfig(Config):
     """
 
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    layers: int = Field(2, ge=1)
+    layers: int = Field(2, ge=1, le=MOST_LAYERS)
     attention: tuple[Attention, ...] = ("cross", "cross", "cross", "none")
     middle: Attention = "cross"
     head_width: int | None = Field(64, ge=1)
@@ -93,7 +93,7 @@ class UNetConfig(Config):
     groups: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     text_map: int = Field(0, ge=0)
-    map_hops: int = Field(0, ge=0)
+    map_hops: int = Field(0, ge=0, le=MOST_LAYERS)
     map_heads: int = Field(4, ge=1)
     outline: float = Field(0.0, ge=0)
     sentence: bool = False

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from t2i.core.config import Config, ModelConfig, Preset
+from t2i.core.config import MOST_LAYERS, Config, ModelConfig, Preset
 
 
 class ClipVisionConfig(Config):
@@ -28,7 +28,7 @@ class ClipVisionConfig(Config):
     image_size: int = Field(224, ge=8)
     patch: int = Field(32, ge=1)
     width: int = Field(768, ge=8)
-    layers: int = Field(12, ge=1)
+    layers: int = Field(12, ge=1, le=MOST_LAYERS)
     heads: int = Field(12, ge=1)
     resize: Literal["nearest", "bicubic"] = "nearest"
     normalise: Literal["once", "twice"] = "twice"
@@ -71,9 +71,9 @@ class GALIPConfig(ModelConfig):
     z_dim: int = Field(100, ge=1)
     bridge_width: int = Field(64, ge=1)
     bridge_middle: int = Field(32, ge=1)
-    bridge_blocks: int = Field(4, ge=1)
+    bridge_blocks: int = Field(4, ge=1, le=MOST_LAYERS)
     vit_gain: float = 0.1
-    blocks: int | None = Field(None, ge=1)
+    blocks: int | None = Field(None, ge=1, le=MOST_LAYERS)
     last_size: int | None = Field(224, ge=8)
     judge_width: int = Field(512, ge=1)
     assessor_width: int = Field(128, ge=1)

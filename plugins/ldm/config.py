@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import Field, model_validator
 
-from t2i.core.config import Config, Preset
+from t2i.core.config import MOST_LAYERS, Config, Preset
 from t2i.plugins.common.settings import QUICK, DenoisingConfig, NoiseSchedule, UNetConfig
 
 
@@ -25,7 +25,7 @@ class AutoencoderConfig(Config):
     weights: str | None = Field(None, min_length=1)
     patch: int = Field(1, ge=1)
     channels: tuple[int, ...] = (128, 256, 512, 512)
-    layers: int = Field(2, ge=1)
+    layers: int = Field(2, ge=1, le=MOST_LAYERS)
     latent_channels: int = Field(4, ge=1)
     attention: bool = True
     groups: int = Field(32, ge=1)

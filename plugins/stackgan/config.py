@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from t2i.core.config import Preset
+from t2i.core.config import MOST_LAYERS, Preset
 from t2i.plugins.common.settings import TextPretraining
 
 START = 4  # pixels: the side of the smallest feature maps
@@ -32,7 +32,7 @@ class StackGANConfig(TextPretraining):
     df: int = Field(64, ge=1)
     z_dim: int = Field(100, ge=1)
     c_dim: int = Field(128, ge=1)
-    residuals: int = Field(4, ge=0)
+    residuals: int = Field(4, ge=0, le=MOST_LAYERS)
     stages: Literal[1, 2] = 2
     upscale: Literal[2, 4, 8] = 4
     lr_g: float = Field(2e-4, gt=0)

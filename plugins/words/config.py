@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from pydantic import Field, model_validator
 
-from t2i.core.config import Config
+from t2i.core.config import MOST_LAYERS, Config
 
 SPECIAL = ("<pad>", "<start>", "<unknown>")
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -24,7 +24,7 @@ class WordsConfig(Config):
     """
 
     width: int = Field(128, ge=8)
-    layers: int = Field(2, ge=1)
+    layers: int = Field(2, ge=1, le=MOST_LAYERS)
     heads: int = Field(4, ge=1)
     positions: float = Field(0.02, ge=0)
     neighbours: int = Field(0, ge=0)

@@ -165,7 +165,7 @@ def test_what_cannot_be_interpolated_says_why(refused, trained, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_text("no picture")
     sample = ("sample", "--run", trained.path, "--interpolate")
-    assert "picture b.png: not a picture that can be read; give a PNG" in refused(*sample, "a.png", "b.png")
+    assert "picture b.png: not a picture; give a PNG" in refused(*sample, "a.png", "b.png")
     assert "picture c.png: No such file" in refused(*sample, "a.png", "c.png")
     assert "sampler 'direct' cannot turn pictures into noise" in refused(*sample, "a.png", "a.png")
     assert "at most one -p TEXT" in refused(*sample, "a.png", "a.png", "-p", "x", "-p", "y")

@@ -49,7 +49,7 @@ def test_the_configuration_keeps_a_data_set_that_is_not_installed(file, tmp_path
     run = import_weights("toy", [file], tmp_path / "it")
     config = run.config()
     assert (config.preset, config.data.name, type(config.data.config)) == ("paper", "absent-data", AbsentData)
-    assert config.dump()["data"] == {"name": "absent-data", "image_size": 8, "dir": None, "fold": 3}
+    assert config.dump()["data"] == {"name": "absent-data", "image_size": 8, "dir": None, "max_broken": 0.01, "fold": 3}
     document = json.loads(run.config_file.read_text())
     assert document["data_fingerprint"] is None
     assert set(document["origins"]) == {"model", "encoder", "sampler"}

@@ -79,7 +79,7 @@ def test_no_caption_is_the_empty_caption(encoder):
     torch.testing.assert_close(null.sentence[0], encoder.encode([""]).sentence[0])
 
 
-@pytest.mark.parametrize("given_", [{"width": 10}, {"vocabulary": ("a", "a")}, {"neighbours": 4}])
+@pytest.mark.parametrize("given_", [{"width": 10}, {"vocabulary": ("a", "a")}, {"neighbours": 4}, {"layers": 10**9}])
 def test_senseless_settings_are_refused(given_):
     with pytest.raises(UserError, match="encoder"):
         WordsConfig.of(given_, "encoder")
