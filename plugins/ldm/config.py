@@ -69,7 +69,7 @@ class LDMConfig(DenoisingConfig):
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
         return {
-            "tiny": Preset(TINY, encoder=("words", {"layers": 1}), sampler=("ddim", {"steps": 25, "guidance": 2.0})),
+            "tiny": Preset(TINY, encoder=("words", BINDING), sampler=("ddim", {"steps": 25, "guidance": 2.0})),
             "coco": Preset(
                 COCO, data=("coco", {}), encoder=LARGE_CLIP, sampler=("ddim", {"steps": 50, "guidance": 5.0})
             ),
@@ -92,9 +92,13 @@ TINY = {
     },
     "unet": {
         "channels": (64, 128), "layers": 1, "attention": ("none", "none"), "head_width": 4, "groups": 8,
-        "text_map": 64, "sentence": True,
+        "text_map": 64, "map_hops": 2, "outline": 0.5, "sentence": True,
     },
+    "lr_text": 3e-4,
 }  # fmt: skip
+
+BINDING = {"layers": 1, "positions": 0.3, "neighbours": 5}
+"""Of the words encoder: what lets it tell whose colour is whose within minutes."""
 
 KL_F8 = {"weights": "stabilityai/sd-vae-ft-mse"}  # an eighth of the size, four channels, as the paper's KL-f8
 
