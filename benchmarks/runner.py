@@ -59,7 +59,7 @@ def run_benchmark(
     reporter: progress of the harness (default: lines on stderr); engine_reporter: of training (default: the engine's).
     Raises UserError for anything unknown, missing or contradictory, before anything is trained.
 
-    Under `accelerate launch` or `torchrun` all processes call this alike, with one `out` that they share; all of them
+    Under `torchrun` all processes call this alike, with one `out` that they share; all of them
     return the results, and the first has written them.
     """
     plan = make_plan(

@@ -52,8 +52,8 @@ def run(
 ) -> None:  # fmt: skip
     """Run the benchmark NAME: train what has no run, draw on paired noise, score, write results.json and report.html.
 
-    The same command again does only what is missing. 'accelerate launch -m t2i.cli bench NAME ...' spreads it over
-    processes.
+    The same command again does only what is missing. 'torchrun --nproc-per-node N -m -- t2i.cli bench NAME ...' spreads
+    it over N processes.
 
     \b
     t2i bench shapes

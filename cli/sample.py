@@ -59,8 +59,8 @@ def sample(
 ) -> None:  # fmt: skip
     """Draw pictures from a trained model: PNG files, grid.png, and samples.jsonl that says what each one is.
 
-    The same command again, with the same --out, draws what is missing. 'accelerate launch -m t2i.cli sample ...'
-    spreads it over processes.
+    The same command again, with the same --out, draws what is missing. 'torchrun --nproc-per-node N -m -- t2i.cli
+    sample ...' spreads it over N processes.
 
     \b
     t2i sample --model ldm -p "a red circle" -n 4

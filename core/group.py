@@ -1,4 +1,4 @@
-"""The processes that do one command together: one, or those of an `accelerate launch` or `torchrun`.
+"""The processes that do one command together: one, or those of a `torchrun`.
 
 They share the folder OUT. The first one decides and speaks; the others draw their share of the pictures. (Training has
 its processes from accelerate: `core/engine`.)
