@@ -73,6 +73,7 @@ class UNetConfig(Config):
     context: what cross-attention sees: all words, or the sentence as the only one (the thesis).
     text_map: channels of a spatial map of the sentence that joins the input at the stem (0: none). It tells a small
     network where things belong, which cross-attention alone learns late: its queries do not know where they are.
+    Without a map the next three say nothing.
     map_hops: how often the places of that map attend to the words besides, one time after the other (0: they do not),
     which is what tells apart the objects of a caption that has several; map_heads: with how many heads.
     outline: weight of a second loss, the squared error of x_0 as a linear function of that map tells it (0: none).
@@ -107,8 +108,6 @@ class UNetConfig(Config):
             raise ValueError("where a level attends to words, the middle does too: set middle=cross")
         if self.heads and not self.words:
             raise ValueError("heads: nothing attends to words; set head_width")
-        if (self.map_hops or self.outline) and not self.text_map:
-            raise ValueError("map_hops, outline: they are of the text's map; set text_map")
         last, described = self.channels[-1], self.weights is not None
         if self.attention[-1] == "self" and self.words and not described and self.heads_of(last) != self.head_width:
             raise ValueError(

@@ -95,10 +95,11 @@ class TextUNet(nn.Module):
 
     def __init__(self, config: UNetConfig, channels: int, size: int, text: TextShape) -> None:
         super().__init__()
-        self.map = SentenceMap(text.sentence, config.text_map, size) if config.text_map else None
-        self.outline_weight = config.outline
-        self.to_outline = nn.Conv2d(config.text_map, channels, 1) if config.outline else None
-        hops = config.map_hops
+        mapped = config.text_map > 0
+        self.map = SentenceMap(text.sentence, config.text_map, size) if mapped else None
+        self.outline_weight = config.outline if mapped else 0.0
+        self.to_outline = nn.Conv2d(config.text_map, channels, 1) if self.outline_weight else None
+        hops = config.map_hops if mapped else 0
         self.word_map = WordMap(text.words, config.text_map, size, config.map_heads, hops) if hops else None
 
     def mapped(self, text: TextFeatures) -> TextFeatures:
