@@ -165,7 +165,7 @@ _TINY = {
     "steps": 3000,
     "lr_g": 4e-4,
     "lr_d": 8e-4,
-    "text_share": 0.12,
+    "text_share": 0.13,
     "start_from_text": True,
     "fusion_gain": 1.0,
     "residual_gain": 1.0,
