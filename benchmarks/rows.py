@@ -21,7 +21,7 @@ from t2i.benchmarks.reporting import Reporter
 from t2i.benchmarks.results import VARIETY, Row
 from t2i.benchmarks.scorer import Scorer
 from t2i.benchmarks.sets import CaptionSet, Source, real_source, wrong_source
-from t2i.core.files import MANIFEST, read_json, write_json
+from t2i.core.files import MANIFEST, place_bytes, read_json, write_json
 from t2i.core.group import Group
 from t2i.core.images import png
 from t2i.core.model import Drawn, Model, load
@@ -202,10 +202,7 @@ def _file(folder: Path, prompt: int, sample: int) -> Path:
 
 
 def _keep(folder: Path, batch: Sequence[Drawn], pictures: Pictures) -> None:
-    """The pictures as they were scored, as PNG; whole or absent, but not made durable one by one."""
+    """The pictures as they were scored, as PNG."""
     folder.mkdir(parents=True, exist_ok=True)
     for drawn, image in zip(batch, pictures.images, strict=True):
-        file = _file(folder, drawn.prompt, drawn.sample)
-        begun = file.with_suffix(".tmp")
-        begun.write_bytes(png(image))
-        begun.replace(file)
+        place_bytes(_file(folder, drawn.prompt, drawn.sample), png(image))

@@ -188,11 +188,7 @@ class SoundDataset(Dataset):
             return self[index].captions
 
     def order(self, seed: int, epoch: int, start: int = 0) -> Iterable[int]:
-        """The indexes of one epoch in the order of training, from position `start` on: a function of (seed, epoch),
-        with each index below the length once. Default: permuted. To be overridden where near visits should lie near
-        one another."""
-        indexes: list[int] = random_stream(seed, "order", epoch).permutation(len(self))[start:].tolist()
-        return indexes
+        return self._dataset.order(seed, epoch, start)
 
     def variant(self, index: int, number: int) -> Example | None:
         try:

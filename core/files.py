@@ -37,6 +37,14 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def place_bytes(path: Path, data: bytes) -> None:
+    """Writes a file that is there whole or not at all, however the command ends: one of many that need not be made
+    durable one by one (after a power failure it may be damaged)."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
 def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 

@@ -32,7 +32,7 @@ class Group:
 
             state = PartialState(cpu=best_device().type == "cpu", timeout=PATIENCE)
             self.rank, self.size = state.process_index, state.num_processes
-            atexit.register(_leave)
+            atexit.register(leave)
 
     @property
     def is_first(self) -> bool:
@@ -63,8 +63,10 @@ class Group:
         return answer  # type: ignore[return-value]
 
 
-def _leave() -> None:
-    """Leaves the process group, unless the engine has; the pause lets gloo's threads end before the interpreter."""
+def leave() -> None:
+    """Leaves the process group, if this process is still in it. A thread of gloo's that comes to release the tensors of
+    the last exchange only when the interpreter is already ending aborts the program: the pause gives it the
+    interpreter's lock before that."""
     from torch import distributed
 
     if distributed.is_initialized():

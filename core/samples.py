@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from t2i.core.errors import UserError
-from t2i.core.files import load_tensors, write_bytes
+from t2i.core.files import load_tensors, place_bytes, write_bytes
 from t2i.core.group import Group
 from t2i.core.images import grid, png, read_picture, readable_scale
 from t2i.core.model import Drawn, Model, Prompts, default_batch, owned_tensors
@@ -139,7 +138,7 @@ class _Work:
             records = self._collected(folder)
             shown = [np.asarray(Image.open(folder / record["file"])) for record in records[:GRID_PICTURES]]
             sheet = grid(shown, _columns(len(shown), n), scale=readable_scale(shown[0].shape[0]))
-            _place(folder / "grid.png", png(sheet))
+            place_bytes(folder / "grid.png", png(sheet))
             return records
 
     def _draw_missing(self, folder: Path, there: frozenset[str], group: Group) -> None:
@@ -155,7 +154,7 @@ class _Work:
                 for drawn in batch:
                     key = (drawn.prompt, drawn.sample)
                     if _name(key) not in there:
-                        _place(folder / _name(key), png(drawn.image))
+                        place_bytes(folder / _name(key), png(drawn.image))
                         file.write(json.dumps({**self._line(key), "seconds": seconds}) + "\n")
                 file.flush()
                 start = time.perf_counter()
@@ -201,14 +200,6 @@ class _Work:
 
 def _name(key: Key) -> str:
     return f"{key[0]:04}-{key[1]:03}.png"
-
-
-def _place(path: Path, data: bytes) -> None:
-    """Writes a file that is there whole or not at all, however the command ends (after a power failure it may be
-    damaged: the next command notices that)."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -47,6 +47,15 @@ def pytest_xdist_auto_num_workers(config):
 
 
 @pytest.fixture
+def canary(tmp_path):
+    """A file that hostile files try to remove."""
+    path = tmp_path / "canary"
+    path.write_text("alive")
+    yield path
+    assert path.read_text() == "alive"
+
+
+@pytest.fixture
 def plug():
     """`plug(plugin, name)` registers a plugin for the length of one test."""
     r = registry()

@@ -29,6 +29,7 @@ from t2i.core.engine.signals import stop_requests
 from t2i.core.engine.stage import StageRun
 from t2i.core.errors import Interrupted, T2IError, UserError
 from t2i.core.files import read_json, refuse_links, write_json
+from t2i.core.group import leave
 from t2i.core.model import Model, best_device, build
 from t2i.core.noise import seeded
 from t2i.core.registry import registry
@@ -154,13 +155,6 @@ def _check_free(folder: Path) -> None:
         raise UserError(f"{folder} is there already: go on with 't2i train --resume {folder}' or choose another --out")
 
 
-def _leave(accelerator: Accelerator) -> None:
-    """Leaves the process group. A thread of gloo's that comes to release the tensors of the last exchange only when
-    the interpreter is already ending aborts the program: the pause gives it the interpreter's lock before that."""
-    accelerator.state.destroy_process_group()
-    time.sleep(0.1)
-
-
 @contextmanager
 def _session(config: RunConfig, reporter: Reporter | None) -> Iterator[tuple[Accelerator, Reporter]]:
     """Device, precision and processes of a run, and who reports for it."""
@@ -177,7 +171,7 @@ def _session(config: RunConfig, reporter: Reporter | None) -> Iterator[tuple[Acc
     if config.settings.precision == "fp16" and accelerator.device.type == "cpu":
         raise UserError("precision = fp16 needs a GPU: set precision=bf16, or no")
     if accelerator.num_processes > 1:
-        atexit.register(_leave, accelerator)  # at the end of the program, not of the run: another run may follow
+        atexit.register(leave)  # at the end of the program, not of the run: another run may follow
     words = (reporter or default_reporter()) if accelerator.is_main_process else Silent()
     try:
         yield accelerator, words

@@ -17,16 +17,16 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import PIL
-from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from t2i.core.data import BrokenExample
 from t2i.core.errors import UserError
 from t2i.core.files import MANIFEST, read_json, seal, verify, write_bytes, write_json
 from t2i.core.paths import cache_dir
+from t2i.core.transfer import locked
 
 PART = 2**26  # bytes
 EVERY = 10.0  # seconds between two lines of progress
@@ -64,7 +64,7 @@ class PictureCache:
         folder = cache_dir() / "pictures" / hashlib.sha256(told.encode()).hexdigest()[:24]
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _ours_alone(folder, say):
+            with locked(folder, say):
                 if (folder / MANIFEST).exists():
                     _discard_if_damaged(folder, say)
                 if not (folder / MANIFEST).exists():
@@ -97,16 +97,6 @@ def per_part(size: int) -> int:
 
 def _part(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}.raw"
-
-
-def _ours_alone(folder: Path, say: Callable[[str], None]) -> AcquireReturnProxy[Any]:
-    """The lock of a cache, ours: waits for whoever is making it."""
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
-        say(f"another process is filling {folder}: waiting for it")
-        return lock.acquire()
 
 
 def _discard_if_damaged(folder: Path, say: Callable[[str], None]) -> None:

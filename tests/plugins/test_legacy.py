@@ -27,15 +27,6 @@ STATE = OrderedDict(a=torch.arange(6.0).view(2, 3), b=torch.tensor(3))
 OLD_FORMAT = {"_use_new_zipfile_serialization": False}
 
 
-@pytest.fixture
-def canary(tmp_path):
-    """A file that hostile files try to remove."""
-    path = tmp_path / "canary"
-    path.write_text("alive")
-    yield path
-    assert path.read_text() == "alive"
-
-
 class Payload:
     """Unpickled without care, it calls `function(*arguments)`."""
 

@@ -27,15 +27,6 @@ MEMORY = 600 * 2**20
 OTHERS = ("galip", "stackgan", "attngan")  # that read weights of the papers' authors
 
 
-@pytest.fixture
-def canary(tmp_path):
-    """A file that hostile files try to remove."""
-    path = tmp_path / "canary"
-    path.write_text("alive")
-    yield path
-    assert path.read_text() == "alive"
-
-
 class Payload:
     """Unpickled without care, it removes the canary."""
 
