@@ -66,7 +66,7 @@ class AttnGANConfig(ModelConfig):
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
         return {
-            "tiny": Preset(_TINY, encoder=("damsm", {"embedding": 128, "width": 128})),
+            "tiny": Preset(_TINY, encoder=("words", {"layers": 1})),
             "cub": Preset(_CUB, data=("cub", {}), encoder=("damsm", {"max_words": 18})),
             "coco": Preset(_COCO, data=("coco", {}), encoder=("damsm", {"max_words": 15})),
         }
@@ -94,18 +94,20 @@ _COCO = {
 _TINY = {
     "image_size": 32,
     "gf": 24,
-    "df": 48,
+    "df": 32,
+    "scales": 2,
     "residual_blocks": 1,
     "z_dim": 32,
     "c_dim": 64,
     "batch_size": 32,
-    "steps": 3000,
+    "steps": 4000,
     "image_encoder": {"kind": "small"},
-    "damsm": {"batch_size": 48, "lr": 1e-3, "epochs": 1},
-    "damsm_share": 0.12,
-    "damsm_weight": 1.0,
-    "lr_g": 4e-4,
-    "lr_d": 4e-4,
+    "damsm": {"batch_size": 48, "lr": 1e-3, "lr_text": 3e-4, "epochs": 1},
+    "damsm_share": 0.075,
+    "damsm_weight": 0.2,
+    "kl": 0.002,
+    "lr_g": 6e-4,
+    "lr_d": 6e-4,
     "standardise": True,
     "recalibrate": 20,
     "ema_decay": 0.998,

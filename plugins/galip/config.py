@@ -58,7 +58,8 @@ class GALIPConfig(ModelConfig):
     (neither is with the authors' settings, and there is no such stage). clip_lr, text_lr: of the two in that stage;
     text_batch_size: of its steps (None: batch_size).
 
-    Three that the paper has not (README.md says what they are for):
+    Four that the paper has not (README.md says what they are for):
+    bounded: pictures end in a tanh, as DF-GAN's do, instead of being cut to [-1, 1] when they are drawn.
     start_from_text: Mate-G's first map is linear([z; e]) instead of linear(z).
     fusion_gain: spread of the initial gamma and beta of the fusion blocks (0: they start as the identity).
     residual_gain: initial gains of D's residuals and of the CLIP features that join them.
@@ -85,6 +86,7 @@ class GALIPConfig(ModelConfig):
     penalty_k: float = Field(2.0, ge=0)
     penalty_p: float = Field(6.0, ge=2)
     similarity: float = Field(4.0, ge=0)
+    bounded: bool = False
     start_from_text: bool = False
     fusion_gain: float = Field(0.0, ge=0)
     residual_gain: float = 0.0
@@ -163,9 +165,10 @@ _TINY = {
     "assessor_width": 64,
     "batch_size": 32,
     "steps": 3000,
-    "lr_g": 4e-4,
-    "lr_d": 8e-4,
+    "lr_g": 7e-4,
+    "lr_d": 1.4e-3,
     "text_share": 0.13,
+    "bounded": True,
     "start_from_text": True,
     "fusion_gain": 1.0,
     "residual_gain": 1.0,

@@ -49,7 +49,7 @@ class GALIPGenerator(OneShotGenerator):
     prompted by c; from both, blocks that upsample and fuse c draw the picture.
 
     It owns the one CLIP that G, D and the similarity share. While training its pictures are unbounded, as there is no
-    tanh; otherwise they are cut to [-1, 1].
+    tanh (unless `bounded` asks for one); otherwise they are cut to [-1, 1].
     """
 
     def __init__(self, config: GALIPConfig, text: TextShape, clip: ClipVision) -> None:
@@ -80,6 +80,8 @@ class GALIPGenerator(OneShotGenerator):
         for block, size in zip(self.blocks, self.sizes, strict=True):
             x = block(x, c, size)
         images: Tensor = self.to_rgb(F.leaky_relu(x, 0.2))
+        if self.config.bounded:
+            return images.tanh()
         return images if self.training else images.clamp(-1, 1)
 
     def _completed(self, start: Tensor, c: Tensor) -> Tensor:

@@ -182,6 +182,14 @@ def test_generator_hears_text_and_noise_and_is_bounded_only_when_it_draws(clip):
         assert torch.equal(free.clamp(-1, 1), images)
 
 
+def test_pictures_are_bounded_in_training_too_if_the_settings_say_so(clip):
+    free, bounded = (GALIPGenerator(changed(SMALL, bounded=b), TEXT, clip) for b in (False, True))
+    bounded.load_state_dict(free.state_dict())
+    z, words = torch.randn(2, 6), text(2)
+    assert torch.equal(bounded.train()(z, words), free.train()(z, words).tanh())
+    assert torch.equal(bounded.eval()(z, words), bounded.train()(z, words))
+
+
 def test_judge_block_by_hand():
     torch.manual_seed(0)
     block, x, f = JudgeBlock(3, 3, 0.0, joined=True), torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)

@@ -26,7 +26,7 @@ SMALL = {
     ),
     "attngan": (
         "gf=4", "df=4", "z_dim=8", "c_dim=8", "image_encoder.width=8", "damsm.batch_size=6", "recalibrate=2",
-        "encoder.width=16", "encoder.embedding=16",
+        "encoder.name=damsm", "encoder.width=16", "encoder.embedding=16",
     ),
     "stackgan": (*ENCODER, "gf=4", "df=4", "z_dim=8", "c_dim=8", "matcher_width=8", "recalibrate=2"),
 }  # fmt: skip

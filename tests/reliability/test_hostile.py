@@ -123,7 +123,7 @@ def test_weights_of_authors_that_are_payloads(canary, refused, tmp_path, model):
 def test_a_vocabulary_that_is_a_payload(canary, refused, tmp_path):
     (tmp_path / "captions.pickle").write_bytes(pickle.dumps([[], [], Payload(canary), {}]))
     sets = ("--set", f"encoder.captions={tmp_path / 'captions.pickle'}", "--steps", "1")
-    line = refused("train", "--model", "attngan", *sets, "--out", tmp_path / "out")
+    line = refused("train", "--model", "attngan", "--encoder", "damsm", *sets, "--out", tmp_path / "out")
     assert "captions.pickle: not plain lists" in line
 
 
