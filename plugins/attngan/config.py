@@ -106,7 +106,7 @@ _TINY = {
     "damsm_share": 0.075,
     "damsm_weight": 0.2,
     "kl": 0.002,
-    "lr_g": 1.2e-3,
+    "lr_g": 2e-3,
     "lr_d": 6e-4,
     "standardise": True,
     "recalibrate": 20,
