@@ -443,6 +443,7 @@ def test_paper_presets_are_the_papers(preset):
     assert (settings.nf, settings.z_dim, settings.similarity) == (64, 100, 4)
     assert (settings.penalty_k, settings.penalty_p, settings.ema_decay) == (2, 6, 0)
     assert not settings.start_from_text
+    assert not settings.bounded
     assert (settings.fusion_gain, settings.residual_gain) == (0, 0)
     thesis = preset == "thesis"
     assert (settings.image_size, sizes(settings, 7)[-1]) == ((128, 128) if thesis else (256, 224))

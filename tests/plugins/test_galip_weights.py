@@ -26,7 +26,7 @@ SETS = [
     "image_size=16", "data.image_size=24", "last_size=14", f"nf={NF}", f"z_dim={Z}", f"bridge_width={BRIDGE}",
     f"bridge_middle={MIDDLE}", "bridge_blocks=2", "judge_width=6", "assessor_width=5", "feature_blocks=[1,2,4]",
     "prompt_blocks=[2,3]", f"encoder.width={E}", "encoder.heads=2", "encoder.vocabulary=[red,circle]",
-    "start_from_text=false", "clip.normalise=twice",
+    "start_from_text=false", "bounded=false", "clip.normalise=twice",
 ]  # fmt: skip
 
 
