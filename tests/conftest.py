@@ -37,6 +37,32 @@ hypothesis.settings.load_profile("t2i")
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
+ENCODER = ("encoder.width=16", "encoder.heads=2")
+DIFFUSION = ("unet.channels=[8,16]", "unet.groups=4", "unet.head_width=4", "unet.text_map=8", "sampler.steps=2")
+GAN = ("nf=4", "z_dim=8")
+SMALL = {
+    "ldm": (
+        *DIFFUSION, *ENCODER, "autoencoder.channels=[8]", "autoencoder.groups=4", "autoencoder.batch_size=3",
+        "autoencoder.latent_channels=4",
+    ),
+    "ddpm": (*DIFFUSION, *ENCODER),
+    "ddim": (*DIFFUSION, *ENCODER),
+    "dfgan": (*GAN, *ENCODER, "matcher_width=8"),
+    "galip": (
+        *GAN, *ENCODER, "clip.width=16", "clip.heads=2", "bridge_width=8", "bridge_middle=4", "judge_width=8",
+        "assessor_width=8",
+    ),
+    "attngan": (
+        "gf=4", "df=4", "z_dim=8", "c_dim=8", "image_encoder.width=8", "damsm.batch_size=6", "recalibrate=2",
+        "encoder.name=damsm", "encoder.width=16", "encoder.embedding=16",
+    ),
+    "stackgan": (*ENCODER, "gf=4", "df=4", "z_dim=8", "c_dim=8", "matcher_width=8", "recalibrate=2"),
+}  # fmt: skip
+ALL = (
+    "batch_size=4", "steps=9", "checkpoint_every=2", "sample_every=4", "log_every=3", "keep=99", "warmup=2",
+    "data.val_length=8", "threads=1",
+)  # fmt: skip
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
@@ -44,6 +70,17 @@ def pytest_xdist_auto_num_workers(config):
     More than four would spend their time on importing torch."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 0 if config.option.file_or_dir or processors < 2 else min(processors, 4)
+
+
+@pytest.fixture(scope="session")
+def small():
+    """`small(model, *more)`: settings with which a built-in model takes nine steps in about a second; by name."""
+
+    def settings(model, *more):
+        return (*SMALL[model], *ALL, *more)
+
+    settings.models = tuple(SMALL)
+    return settings
 
 
 @pytest.fixture

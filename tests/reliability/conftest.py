@@ -1,4 +1,4 @@
-"""Processes that may be hurt, very small runs of every built-in model, and what two runs must have in common."""
+"""Processes that may be hurt, and what two runs must have in common."""
 
 import json
 import os
@@ -8,43 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-ENCODER = ("encoder.width=16", "encoder.heads=2")
-DIFFUSION = ("unet.channels=[8,16]", "unet.groups=4", "unet.head_width=4", "unet.text_map=8", "sampler.steps=2")
-GAN = ("nf=4", "z_dim=8")
-SMALL = {
-    "ldm": (
-        *DIFFUSION, *ENCODER, "autoencoder.channels=[8]", "autoencoder.groups=4", "autoencoder.batch_size=3",
-        "autoencoder.latent_channels=4",
-    ),
-    "ddpm": (*DIFFUSION, *ENCODER),
-    "ddim": (*DIFFUSION, *ENCODER),
-    "dfgan": (*GAN, *ENCODER, "matcher_width=8"),
-    "galip": (
-        *GAN, *ENCODER, "clip.width=16", "clip.heads=2", "bridge_width=8", "bridge_middle=4", "judge_width=8",
-        "assessor_width=8",
-    ),
-    "attngan": (
-        "gf=4", "df=4", "z_dim=8", "c_dim=8", "image_encoder.width=8", "damsm.batch_size=6", "recalibrate=2",
-        "encoder.name=damsm", "encoder.width=16", "encoder.embedding=16",
-    ),
-    "stackgan": (*ENCODER, "gf=4", "df=4", "z_dim=8", "c_dim=8", "matcher_width=8", "recalibrate=2"),
-}  # fmt: skip
-ALL = (
-    "batch_size=4", "steps=9", "checkpoint_every=2", "sample_every=4", "log_every=3", "keep=99", "warmup=2",
-    "data.val_length=8", "threads=1",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def small():
-    """`small(model, *more)`: settings with which a built-in model takes nine steps in about a second; by name."""
-
-    def settings(model, *more):
-        return (*SMALL[model], *ALL, *more)
-
-    settings.models = tuple(SMALL)
-    return settings
 
 
 class Process:
