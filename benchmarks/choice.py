@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import sha256
 
-from t2i.core.data import Dataset, Example
+from t2i.core.interfaces.dataset import Dataset, Example
 
 
 class Chosen(Dataset):

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from t2i.core.generator import DiffusionGenerator
+from t2i.core.interfaces.generator import DiffusionGenerator
+from t2i.core.interfaces.noise import PromptNoise
+from t2i.core.interfaces.sampler import Sampler, SamplerConfig
+from t2i.core.interfaces.scoring import Pictures
 from t2i.core.model import Drawn, Model, best_device, build
-from t2i.core.noise import PromptNoise
 from t2i.core.registry import registry
 from t2i.core.runs import Choice, RunConfig
-from t2i.core.sampler import Sampler, SamplerConfig
-from t2i.core.scoring import Pictures
 from t2i.core.specs import resolve
 
 DRAWN = 32  # pictures that sampling is timed on

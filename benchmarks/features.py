@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from t2i.core.data import Dataset
 from t2i.core.errors import UserError, nearest
 from t2i.core.files import load_tensors, save_tensors, sealed, settle, verify
+from t2i.core.interfaces.dataset import Dataset
+from t2i.core.interfaces.scoring import FeatureExtractor, Pictures
 from t2i.core.paths import cache_dir
 from t2i.core.registry import registry
 from t2i.core.runs import chosen
-from t2i.core.scoring import FeatureExtractor, Pictures
 from t2i.core.specs import resolve
 
 BATCH = 64  # pictures at once

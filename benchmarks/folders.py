@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from t2i.benchmarks.features import Extractors, batches
 from t2i.benchmarks.scorer import build_metric
 from t2i.core.errors import UserError
-from t2i.core.scoring import Intervals, Measure, Pictures, Scores
+from t2i.core.interfaces.scoring import Intervals, Measure, Pictures, Scores
 
 MEASURES = (
     Measure("fid", {"features": "inception/pool"}),

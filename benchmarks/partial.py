@@ -28,7 +28,7 @@ from t2i.benchmarks.sets import Source
 from t2i.core.errors import UserError
 from t2i.core.files import load_tensors, read_json, save_tensors, sealed, settle, verify, write_json
 from t2i.core.group import Group
-from t2i.core.scoring import Pictures
+from t2i.core.interfaces.scoring import Pictures
 
 CHUNK = 256
 """Pictures in a part: whole batches of a sampler, and minutes of work at most."""

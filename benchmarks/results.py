@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from t2i.core.errors import UserError
 from t2i.core.files import read_json, write_json
-from t2i.core.scoring import Published
+from t2i.core.interfaces.scoring import Published
 
 FORMAT = 1
 VARIETY = "variety"

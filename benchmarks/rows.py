@@ -24,9 +24,9 @@ from t2i.benchmarks.sets import CaptionSet, Source, real_source, wrong_source
 from t2i.core.files import MANIFEST, place_bytes, read_json, write_json
 from t2i.core.group import Group
 from t2i.core.images import png
+from t2i.core.interfaces.scoring import Pictures, PromptSet
 from t2i.core.model import Drawn, Model, load
 from t2i.core.runs import Run
-from t2i.core.scoring import Pictures, PromptSet
 
 FLOOR = "wrong"
 TITLES = {grids.REAL: "real images", FLOOR: "real images, wrong captions"}

@@ -23,10 +23,10 @@ from t2i.benchmarks.sets import CaptionSet, caption_set, reference_of
 from t2i.benchmarks.table import number, plain
 from t2i.core.errors import UserError
 from t2i.core.files import write_bytes, write_json
+from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.model import Model, best_device, load
 from t2i.core.registry import registry
 from t2i.core.runs import Choice
-from t2i.core.sampler import SamplerConfig
 
 STEPS = (5, 10, 25, 50)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from t2i.benchmarks.features import BATCH, Extractors
 from t2i.benchmarks.scorer import build_metric
-from t2i.core.scoring import Measure, Metric, Pictures
+from t2i.core.interfaces.scoring import Measure, Metric, Pictures
 
 POOL, CLASSES = "inception/pool", "inception/logits"
 MEASURES = (Measure("fid", {"features": POOL}), Measure("kid", {"features": POOL}), Measure("isc"))

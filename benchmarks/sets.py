@@ -10,12 +10,12 @@ import numpy as np
 
 from t2i.benchmarks.choice import Chosen
 from t2i.benchmarks.features import batches
-from t2i.core.data import Dataset, Example, SoundDataset
 from t2i.core.errors import UserError
+from t2i.core.interfaces.dataset import Dataset, Example, SoundDataset
+from t2i.core.interfaces.scoring import Benchmark, Pictures, PromptSet
 from t2i.core.logging import note
 from t2i.core.registry import registry
 from t2i.core.runs import chosen, open_dataset
-from t2i.core.scoring import Benchmark, Pictures, PromptSet
 
 
 def open_data(benchmark: Benchmark, split: str, own: dict[str, Any], folder: str | None) -> Dataset:

@@ -31,18 +31,18 @@ from t2i.benchmarks.record import environment
 from t2i.benchmarks.reporting import Lines, Reporter
 from t2i.benchmarks.table import ACROSS, number, plain
 from t2i.core import engine
-from t2i.core.data import Dataset
 from t2i.core.engine.loader import HostBatch, Loader, Rows, Views, batch_visits
 from t2i.core.engine.reporting import Status
 from t2i.core.errors import UserError
 from t2i.core.files import write_json
 from t2i.core.images import to_tensor
+from t2i.core.interfaces.dataset import Dataset
+from t2i.core.interfaces.noise import StepNoise
+from t2i.core.interfaces.trainer import Batch, Stage, Trainer
 from t2i.core.model import Model, best_device, build
-from t2i.core.noise import StepNoise
 from t2i.core.registry import registry
 from t2i.core.runs import Run, RunConfig, open_dataset, resolve
 from t2i.core.specs import resolve as resolve_path
-from t2i.core.trainer import Batch, Stage, Trainer
 
 BLOCK = 25  # steps timed at once
 MADE = 8  # batches that making data is timed on

@@ -9,30 +9,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from t2i.core.config import Config, DataConfig, ModelConfig, Preset
-    from t2i.core.data import Dataset, Example
     from t2i.core.errors import T2IError, UserError
-    from t2i.core.generator import DiffusionGenerator, Generator, OneShotGenerator
     from t2i.core.hooks import hookimpl
+    from t2i.core.interfaces.dataset import Dataset, Example
+    from t2i.core.interfaces.generator import DiffusionGenerator, Generator, OneShotGenerator
+    from t2i.core.interfaces.noise import PromptNoise, StepNoise
+    from t2i.core.interfaces.sampler import Sampler, SamplerConfig
+    from t2i.core.interfaces.scoring import Benchmark, FeatureExtractor, Metric
+    from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
+    from t2i.core.interfaces.trainer import Batch, Engine, Stage, Trainer
     from t2i.core.model import Model, load
-    from t2i.core.noise import PromptNoise, StepNoise
-    from t2i.core.sampler import Sampler, SamplerConfig
-    from t2i.core.scoring import Benchmark, FeatureExtractor, Metric
-    from t2i.core.text import TextEncoder, TextFeatures, TextShape
-    from t2i.core.trainer import Batch, Engine, Stage, Trainer
+    from t2i.core.settings import Config, DataConfig, ModelConfig, Preset
 
 _HOME = {
-    "config": ("Config", "DataConfig", "ModelConfig", "Preset"),
-    "data": ("Dataset", "Example"),
-    "errors": ("T2IError", "UserError"),
-    "generator": ("DiffusionGenerator", "Generator", "OneShotGenerator"),
-    "hooks": ("hookimpl",),
-    "model": ("Model", "load"),
-    "noise": ("PromptNoise", "StepNoise"),
-    "sampler": ("Sampler", "SamplerConfig"),
-    "scoring": ("Benchmark", "FeatureExtractor", "Metric"),
-    "text": ("TextEncoder", "TextFeatures", "TextShape"),
-    "trainer": ("Batch", "Engine", "Stage", "Trainer"),
+    "t2i.core.settings": ("Config", "DataConfig", "ModelConfig", "Preset"),
+    "t2i.core.interfaces.dataset": ("Dataset", "Example"),
+    "t2i.core.errors": ("T2IError", "UserError"),
+    "t2i.core.interfaces.generator": ("DiffusionGenerator", "Generator", "OneShotGenerator"),
+    "t2i.core.hooks": ("hookimpl",),
+    "t2i.core.model": ("Model", "load"),
+    "t2i.core.interfaces.noise": ("PromptNoise", "StepNoise"),
+    "t2i.core.interfaces.sampler": ("Sampler", "SamplerConfig"),
+    "t2i.core.interfaces.scoring": ("Benchmark", "FeatureExtractor", "Metric"),
+    "t2i.core.interfaces.text": ("TextEncoder", "TextFeatures", "TextShape"),
+    "t2i.core.interfaces.trainer": ("Batch", "Engine", "Stage", "Trainer"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
@@ -46,4 +46,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 't2i.core' has no attribute '{name}'")
-    return getattr(import_module(f"t2i.core.{_MODULE_OF[name]}"), name)
+    return getattr(import_module(_MODULE_OF[name]), name)

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset as TorchDataset
 
-from t2i.core.config import DataConfig
-from t2i.core.data import BrokenExample, Dataset, Original, Visit
 from t2i.core.engine.loader import Loader
 from t2i.core.errors import UserError
+from t2i.core.interfaces.dataset import BrokenExample, Dataset, Original, Visit
 from t2i.core.registry import registry
 from t2i.core.runs import Choice, open_dataset
+from t2i.core.settings import DataConfig
 
 GROUP = 32  # examples that a worker reads at once
 

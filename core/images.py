@@ -16,8 +16,8 @@ import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-from t2i.core.data import BrokenExample, Original
 from t2i.core.errors import UserError
+from t2i.core.interfaces.dataset import BrokenExample, Original
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """Formats that are opened: of Pillow's others, some start programs, and none is used for photographs."""

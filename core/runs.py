@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import yaml
 
-from t2i.core.config import AbsentData, Config, DataConfig, ModelConfig
 from t2i.core.errors import UserError, nearest
 from t2i.core.files import read_json
+from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.registry import Table, registry
-from t2i.core.sampler import SamplerConfig
+from t2i.core.settings import AbsentData, Config, DataConfig, ModelConfig
 from t2i.core.specs import resolve as resolve_path
 
 if TYPE_CHECKING:
-    from t2i.core.data import Dataset
+    from t2i.core.interfaces.dataset import Dataset
 
 C = TypeVar("C", bound=Config)
 SECTIONS = ("data", "encoder", "sampler")

@@ -38,7 +38,7 @@ class Named:
 class Spec(Named):
     """What all specifications of things with settings share.
 
-    config: import path of the pydantic class of the settings (a subclass of t2i.core.config.Config).
+    config: import path of the pydantic class of the settings (a subclass of t2i.core.settings.Config).
     """
 
     config: str
@@ -116,14 +116,14 @@ class FeatureSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec(Spec):
-    """A metric. build: import path of `(config) -> Metric` (t2i.core.scoring)."""
+    """A metric. build: import path of `(config) -> Metric` (t2i.core.interfaces.scoring)."""
 
     build: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSpec(Spec):
-    """A benchmark. build: import path of `(config, protocol: str) -> Benchmark` (t2i.core.scoring).
+    """A benchmark. build: import path of `(config, protocol: str) -> Benchmark` (t2i.core.interfaces.scoring).
 
     protocols: the names of its protocols, the default first.
     """

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from t2i.benchmarks.metrics.common import FeaturesMetricConfig, by_caption, need
-from t2i.core.scoring import Intervals, Metric, Pictures, Scores
+from t2i.core.interfaces.scoring import Intervals, Metric, Pictures, Scores
 
 WEIGHT = 2.5  # w of the paper's CLIP-S, which stretches the cosines of good captions over 0..1
 

@@ -12,9 +12,9 @@ from pydantic import Field
 from scipy.stats import t as student
 from torch import Tensor
 
-from t2i.core.config import Config
 from t2i.core.errors import UserError
-from t2i.core.scoring import Metric, Pictures
+from t2i.core.interfaces.scoring import Metric, Pictures
+from t2i.core.settings import Config
 
 SEED = 2020
 """Of every draw that torch-fidelity makes: its own default."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from t2i.benchmarks.metrics.common import FeaturesMetricConfig, need
-from t2i.core.scoring import Intervals, Metric, Pictures, Scores
+from t2i.core.interfaces.scoring import Intervals, Metric, Pictures, Scores
 
 COLLAPSED = 0.25  # of the real pictures' diversity
 STRAYING = 2.0

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from t2i.benchmarks.metrics.common import FeaturesMetricConfig, TwoSets
-from t2i.core.scoring import Intervals, Scores
+from t2i.core.interfaces.scoring import Intervals, Scores
 
 BLOCK = 1024  # rows that go into a product at once
 SEEN = 4096  # pictures whose influence on the score is looked at, for the interval

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
 
 from t2i.benchmarks.metrics.common import SEED, Collected, FeaturesMetricConfig, around
-from t2i.core.scoring import Intervals, Scores
+from t2i.core.interfaces.scoring import Intervals, Scores
 
 
 class IscConfig(FeaturesMetricConfig):

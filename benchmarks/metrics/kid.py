@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kernel_mmd, kid_features_to_metric
 
 from t2i.benchmarks.metrics.common import SEED, FeaturesMetricConfig, TwoSets, around
-from t2i.core.scoring import Intervals, Scores
+from t2i.core.interfaces.scoring import Intervals, Scores
 
 PARTS = 10  # at least so many disjoint parts give the interval
 LEAST = 10  # pictures in each

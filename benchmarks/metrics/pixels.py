@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from t2i.core.config import Config
-from t2i.core.scoring import FeatureExtractor
+from t2i.core.interfaces.scoring import FeatureExtractor
+from t2i.core.settings import Config
 
 SIDE = 16
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
 from t2i.benchmarks.metrics.common import FeaturesMetricConfig, TwoSets
-from t2i.core.scoring import Intervals, Scores, proportion_interval
+from t2i.core.interfaces.scoring import Intervals, Scores, proportion_interval
 
 CHUNK = 2048  # rows of distances at once: 330 MB against 40,000 pictures
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from t2i.benchmarks.metrics.common import Collected, FeaturesMetricConfig, by_caption, need
-from t2i.core.scoring import Intervals, Pictures, Scores, proportion_interval
+from t2i.core.interfaces.scoring import Intervals, Pictures, Scores, proportion_interval
 
 CHUNK = 256  # pictures whose candidates are compared at once
 

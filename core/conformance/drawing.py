@@ -10,10 +10,10 @@ import torch
 
 from t2i.core.conformance.outcome import Skipped, need
 from t2i.core.conformance.subject import ModelSubject
+from t2i.core.interfaces.noise import PromptNoise
+from t2i.core.interfaces.sampler import Sampler
 from t2i.core.model import Model
-from t2i.core.noise import PromptNoise
 from t2i.core.registry import registry
-from t2i.core.sampler import Sampler
 from t2i.core.specs import resolve
 
 EACH = 2

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from t2i.core.generator import Generator
-from t2i.core.text import TextEncoder
-from t2i.core.trainer import Batch, Engine, Losses, Stage, Trainer
+from t2i.core.interfaces.generator import Generator
+from t2i.core.interfaces.text import TextEncoder
+from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
 
 STEPS = 50
 """Training steps of each stage."""

@@ -18,10 +18,10 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from t2i.core.config import Augment
-from t2i.core.data import BrokenExample, Dataset, Example, Visit, sound, visit_stream, visits
 from t2i.core.errors import T2IError, UserError
-from t2i.core.text import TextFeatures
+from t2i.core.interfaces.dataset import BrokenExample, Dataset, Example, Visit, sound, visit_stream, visits
+from t2i.core.interfaces.text import TextFeatures
+from t2i.core.settings import Augment
 
 T = TypeVar("T")
 AHEAD = 4  # batches made ahead

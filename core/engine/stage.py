@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from t2i.core.data import BrokenExample, Visit
 from t2i.core.engine import checkpoint
 from t2i.core.engine.checkpoint import Saved
 from t2i.core.engine.ema import Ema
@@ -27,9 +26,10 @@ from t2i.core.engine.updates import NotFinite, Updates, learning_rate_factor
 from t2i.core.errors import T2IError, UserError
 from t2i.core.files import save_tensors, sealed
 from t2i.core.images import to_tensor
+from t2i.core.interfaces.dataset import BrokenExample, Visit
+from t2i.core.interfaces.noise import StepNoise, random_stream, seeded
+from t2i.core.interfaces.trainer import Batch, Stage, Trainer
 from t2i.core.model import owned_tensors
-from t2i.core.noise import StepNoise, random_stream, seeded
-from t2i.core.trainer import Batch, Stage, Trainer
 
 if TYPE_CHECKING:
     from t2i.core.engine.training import Training

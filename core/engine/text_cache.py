@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from t2i.core.devices import device_of
-from t2i.core.text import TextEncoder, TextFeatures, unique
+from t2i.core.interfaces.text import TextEncoder, TextFeatures, unique
 
 LIMIT = 256 * 2**20  # bytes
 SMALL = 5_000_000  # parameters

@@ -18,7 +18,6 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import AutocastKwargs, broadcast_object_list
 from filelock import FileLock, Timeout
 
-from t2i.core.data import Broken, Dataset
 from t2i.core.engine import checkpoint
 from t2i.core.engine.checkpoint import Position, Saved
 from t2i.core.engine.loader import Rows
@@ -30,12 +29,13 @@ from t2i.core.engine.stage import StageRun
 from t2i.core.errors import Interrupted, T2IError, UserError
 from t2i.core.files import read_json, refuse_links, write_json
 from t2i.core.group import leave
+from t2i.core.interfaces.dataset import Broken, Dataset
+from t2i.core.interfaces.noise import seeded
+from t2i.core.interfaces.trainer import Stage
 from t2i.core.model import Model, best_device, build
-from t2i.core.noise import seeded
 from t2i.core.registry import registry
 from t2i.core.runs import Choice, Run, RunConfig, open_dataset
 from t2i.core.specs import resolve
-from t2i.core.trainer import Stage
 
 LOCK = ".lock"
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from t2i.core.config import EngineConfig
 from t2i.core.errors import T2IError
+from t2i.core.settings import EngineConfig
 
 SMALLEST_SCALE = 2.0**-14
 """Below this fp16's loss scale means that gradients overflow whatever the scale: they are not finite."""
@@ -40,7 +40,7 @@ def learning_rate_factor(settings: EngineConfig, step: int, progress: float, war
 
 
 class Updates:
-    """The engine as a trainer sees it (t2i.core.trainer.Engine).
+    """The engine as a trainer sees it (t2i.core.interfaces.trainer.Engine).
 
     part: the part of the batch that is at work, from 0. skipped: updates left out so far.
     """

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from t2i.core.generator import Generator
-from t2i.core.text import TextEncoder, TextFeatures
-from t2i.core.trainer import Batch, Engine, Losses, Stage, Trainer
+from t2i.core.interfaces.generator import Generator
+from t2i.core.interfaces.text import TextEncoder, TextFeatures
+from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
 from t2i.plugins.attngan.config import AttnGANConfig
 from t2i.plugins.attngan.networks import AttnGANGenerator, Discriminator, Drawn
 from t2i.plugins.common.conditioning import kl_loss

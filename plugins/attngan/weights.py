@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from t2i.core.config import Config
 from t2i.core.model import Model, load_state
 from t2i.core.runs import RunConfig
+from t2i.core.settings import Config
 from t2i.plugins.attngan.config import AttnGANConfig
 from t2i.plugins.attngan.networks import AttnGANGenerator
 from t2i.plugins.common.damsm import authors_encoder, pickled_vocabulary

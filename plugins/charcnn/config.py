@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from t2i.core.config import Config
+from t2i.core.settings import Config
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'\"/\\|_@#$%^&*~`+-=<>()[]{} "
 """The 70 characters of the authors' code. The hyphen is there twice; its second place is the one that is used."""

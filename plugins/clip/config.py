@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from t2i.core.config import Config
+from t2i.core.settings import Config
 
 
 class ClipConfig(Config):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from t2i.core.text import TextEncoder, TextFeatures, TextShape, unique
+from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape, unique
 from t2i.plugins.clip.config import ClipConfig
 from t2i.plugins.clip.weights import WHAT, checked, load_text_model, load_tokenizer
 from t2i.plugins.common.pretrained import refuse_foreign_code

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from t2i.core.errors import UserError
-from t2i.core.text import TextEncoder
+from t2i.core.interfaces.text import TextEncoder
 from t2i.plugins.clip.encoder import ClipEncoder
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import CLIPModel
 
 from t2i.core.errors import UserError
-from t2i.core.scoring import FeatureExtractor
+from t2i.core.interfaces.scoring import FeatureExtractor
 from t2i.plugins.clip.config import ClipConfig, ClipFeaturesConfig
 from t2i.plugins.clip.encoder import readable
 from t2i.plugins.clip.weights import FOLDER, fits, load_tokenizer

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from t2i.core.config import Config
-from t2i.core.scoring import Benchmark, Measure, PromptSet, Published
+from t2i.core.interfaces.scoring import Benchmark, Measure, PromptSet, Published
+from t2i.core.settings import Config
 
 THESIS_CAPTIONS = (
     "a village in the mountains in spring",

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from t2i.core.generator import DiffusionGenerator, Generator
-from t2i.core.noise import Noise
-from t2i.core.schedule import DiscreteSchedule, Schedule, add_noise, predicted_x_0, target
-from t2i.core.text import TextEncoder, TextFeatures
-from t2i.core.trainer import Batch, Engine, Losses, Trainer
+from t2i.core.families.schedule import DiscreteSchedule, Schedule, add_noise, predicted_x_0, target
+from t2i.core.interfaces.generator import DiffusionGenerator, Generator
+from t2i.core.interfaces.noise import Noise
+from t2i.core.interfaces.text import TextEncoder, TextFeatures
+from t2i.core.interfaces.trainer import Batch, Engine, Losses, Trainer
 from t2i.plugins.common.settings import DenoisingConfig
 from t2i.plugins.common.unet import TextUNet
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from t2i.core.errors import UserError
-from t2i.core.generator import DiffusionGenerator, Generator
-from t2i.core.noise import PromptNoise
-from t2i.core.sampler import Guide, Progress, Sampler
-from t2i.core.schedule import DiscreteSchedule, MixingSchedule, Prediction, Schedule, named_schedule
-from t2i.core.text import TextFeatures
+from t2i.core.families.schedule import DiscreteSchedule, MixingSchedule, Prediction, Schedule, named_schedule
+from t2i.core.interfaces.generator import DiffusionGenerator, Generator
+from t2i.core.interfaces.noise import PromptNoise
+from t2i.core.interfaces.sampler import Guide, Progress, Sampler
+from t2i.core.interfaces.text import TextFeatures
 from t2i.plugins.common.settings import NOISIEST, DenoisingConfig, DiffusionSamplerConfig, Ending
 
 PREDICTION_TYPES = {"epsilon": "epsilon", "sample": "sample", "v": "v_prediction"}

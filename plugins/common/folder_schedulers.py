@@ -11,9 +11,9 @@ import diffusers
 import torch
 from torch import Tensor
 
+from t2i.core.families.schedule import DiscreteSchedule
 from t2i.core.files import read_json
 from t2i.core.runs import RunConfig
-from t2i.core.schedule import DiscreteSchedule
 from t2i.plugins.common.diffusion import PREDICTION_TYPES, schedule_of
 from t2i.plugins.common.settings import DenoisingConfig
 

@@ -6,8 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from t2i.core.config import MOST_LAYERS, Config, ModelConfig
-from t2i.core.sampler import SamplerConfig
+from t2i.core.interfaces.sampler import SamplerConfig
+from t2i.core.settings import MOST_LAYERS, Config, ModelConfig
 
 Spacing = Literal["trailing", "leading", "linspace"]
 

@@ -6,7 +6,7 @@ import re
 
 from pydantic import Field, model_validator
 
-from t2i.core.config import Config
+from t2i.core.settings import Config
 
 _WORD = re.compile(r"\w+")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from t2i.core.text import TextEncoder, TextFeatures, TextShape
+from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.plugins.damsm.config import DamsmConfig, split
 from t2i.plugins.damsm.weights import load
 

@@ -8,8 +8,8 @@ import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler
 from torch import Tensor
 
-from t2i.core.generator import DiffusionGenerator, Generator
-from t2i.core.text import TextFeatures
+from t2i.core.interfaces.generator import DiffusionGenerator, Generator
+from t2i.core.interfaces.text import TextFeatures
 from t2i.plugins.common.diffusion import Chain, ChainSampler, clipping, guided
 from t2i.plugins.ddim.config import DDIMConfig
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from t2i.core.text import TextEncoder
-from t2i.core.trainer import Stage
+from t2i.core.interfaces.text import TextEncoder
+from t2i.core.interfaces.trainer import Stage
 from t2i.plugins.common.denoising import DenoisingTrainer
 from t2i.plugins.ddpm.config import DDPMConfig
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import Field, field_validator
 
-from t2i.core.config import Preset
+from t2i.core.settings import Preset
 from t2i.plugins.common.settings import TextPretraining
 
 

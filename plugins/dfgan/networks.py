@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from t2i.core.generator import OneShotGenerator
-from t2i.core.text import TextFeatures, TextShape
+from t2i.core.interfaces.generator import OneShotGenerator
+from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.fusion import UpBlock
 from t2i.plugins.dfgan.config import DFGANConfig
 

@@ -6,9 +6,9 @@ from functools import partial
 
 from torch.optim import Adam
 
-from t2i.core.generator import Generator
-from t2i.core.text import TextEncoder
-from t2i.core.trainer import Batch, Engine, Losses, Stage, Trainer
+from t2i.core.interfaces.generator import Generator
+from t2i.core.interfaces.text import TextEncoder
+from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
 from t2i.plugins.common.contrastive import text_stages
 from t2i.plugins.common.gan import hinge_discriminator, hinge_generator, matching_aware_penalty
 from t2i.plugins.dfgan.config import DFGANConfig

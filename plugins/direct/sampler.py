@@ -8,10 +8,10 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from t2i.core.generator import Generator
-from t2i.core.noise import PromptNoise
-from t2i.core.sampler import Guide, Progress, Sampler, SamplerConfig
-from t2i.core.text import TextFeatures
+from t2i.core.interfaces.generator import Generator
+from t2i.core.interfaces.noise import PromptNoise
+from t2i.core.interfaces.sampler import Guide, Progress, Sampler, SamplerConfig
+from t2i.core.interfaces.text import TextFeatures
 
 BOUND = 2.0
 """Where truncated noise is cut, standard deviations (BigGAN's released code, and DF-GAN's)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from t2i.core.config import Config
+from t2i.core.settings import Config
 
 
 class FidelityConfig(Config):

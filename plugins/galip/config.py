@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from t2i.core.config import MOST_LAYERS, Config, ModelConfig, Preset
+from t2i.core.settings import MOST_LAYERS, Config, ModelConfig, Preset
 
 
 class ClipVisionConfig(Config):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from t2i.core.errors import UserError
-from t2i.core.generator import OneShotGenerator
-from t2i.core.text import TextFeatures, TextShape
+from t2i.core.interfaces.generator import OneShotGenerator
+from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.fusion import Fusion, UpBlock
 from t2i.plugins.galip.clip import ClipVision, build_clip
 from t2i.plugins.galip.config import GALIPConfig

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from t2i.core.generator import Generator
-from t2i.core.text import TextEncoder
-from t2i.core.trainer import Batch, Engine, Losses, Stage, Trainer
+from t2i.core.interfaces.generator import Generator
+from t2i.core.interfaces.text import TextEncoder
+from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
 from t2i.plugins.common.contrastive import Contrast, MatchingTrainer
 from t2i.plugins.common.gan import hinge_discriminator, hinge_generator, matching_aware_penalty
 from t2i.plugins.galip.clip import ClipVision

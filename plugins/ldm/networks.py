@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from t2i.core.errors import UserError
-from t2i.core.generator import DiffusionGenerator
-from t2i.core.text import TextFeatures, TextShape
+from t2i.core.interfaces.generator import DiffusionGenerator
+from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.diffusion import schedule_of
 from t2i.plugins.common.folders import described_network, keep_description
 from t2i.plugins.common.unet import conditional_unet

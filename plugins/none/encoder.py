@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from t2i.core.config import Config
-from t2i.core.text import TextEncoder, TextFeatures, TextShape
+from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
+from t2i.core.settings import Config
 
 
 class NoText(TextEncoder):

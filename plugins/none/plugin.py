@@ -12,7 +12,7 @@ def t2i_text_encoders() -> list[TextEncoderSpec]:
         TextEncoderSpec(
             name="none",
             summary="No text: every caption is the same one number",
-            config="t2i.core.config:Config",
+            config="t2i.core.settings:Config",
             build="t2i.plugins.none.encoder:build",
         )
     ]

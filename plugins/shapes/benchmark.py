@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from t2i.core.config import Config
-from t2i.core.scoring import Benchmark, Measure, PromptSet
+from t2i.core.interfaces.scoring import Benchmark, Measure, PromptSet
+from t2i.core.settings import Config
 
 _ONE_OBJECT: Mapping[str, Any] = MappingProxyType({"two_objects": 0, "three_objects": 0, "counts": 0})
 

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from t2i.core.config import Config, DataConfig
+from t2i.core.settings import Config, DataConfig
 
 
 class ShapesConfig(DataConfig):

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 
-from t2i.core.data import Dataset, Example
 from t2i.core.errors import UserError
+from t2i.core.interfaces.dataset import Dataset, Example
 from t2i.plugins.shapes import grammar
 from t2i.plugins.shapes.config import ShapesConfig
 from t2i.plugins.shapes.draws import Draws

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from t2i.core.errors import T2IError
-from t2i.core.scoring import FeatureExtractor
+from t2i.core.interfaces.scoring import FeatureExtractor
 from t2i.plugins.shapes.config import FeaturesConfig
 
 WEIGHTS = Path(__file__).with_name("features.safetensors")

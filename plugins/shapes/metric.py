@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from t2i.core.scoring import Intervals, Metric, Pictures, proportion_interval
+from t2i.core.interfaces.scoring import Intervals, Metric, Pictures, proportion_interval
 from t2i.plugins.shapes import reader
 from t2i.plugins.shapes.config import CaptionAccuracyConfig
 from t2i.plugins.shapes.scoring import SCORES, Tally, score_batch

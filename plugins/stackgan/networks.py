@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from t2i.core.generator import OneShotGenerator
-from t2i.core.text import TextFeatures, TextShape
+from t2i.core.interfaces.generator import OneShotGenerator
+from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.conditioning import ConditioningAugmentation
 from t2i.plugins.common.upsampling import UpConv3x3
 from t2i.plugins.stackgan.config import START, StackGANConfig

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from t2i.core.generator import Generator
-from t2i.core.text import TextEncoder
-from t2i.core.trainer import Batch, Engine, Losses, Stage, Trainer
+from t2i.core.interfaces.generator import Generator
+from t2i.core.interfaces.text import TextEncoder
+from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
 from t2i.plugins.common.conditioning import kl_loss
 from t2i.plugins.common.contrastive import text_stages
 from t2i.plugins.common.gan import cross_entropy, discriminator_of_pairs, discriminator_of_pairs_and_images

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from pydantic import Field, model_validator
 
-from t2i.core.config import MOST_LAYERS, Config
+from t2i.core.settings import MOST_LAYERS, Config
 
 SPECIAL = ("<pad>", "<start>", "<unknown>")
 _WORD = re.compile(r"\w+|[^\w\s]")

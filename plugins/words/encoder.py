@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from t2i.core.text import TextEncoder, TextFeatures, TextShape
+from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.plugins.words.config import SPECIAL, WordsConfig, split
 
 PAD, START, UNKNOWN = range(len(SPECIAL))

@@ -15,7 +15,7 @@ from torchvision.models import vgg16
 
 from t2i.benchmarks import features
 from t2i.benchmarks.folders import MEASURES, score_folders
-from t2i.core.scoring import Measure
+from t2i.core.interfaces.scoring import Measure
 
 SCORES = {
     ("fid", "fid"): ("frechet_inception_distance", 1), ("kid", "kid"): ("kernel_inception_distance_mean", 1),

@@ -13,9 +13,9 @@ from t2i.benchmarks.plan import find_benchmark, make_plan
 from t2i.benchmarks.runner import run_benchmark
 from t2i.benchmarks.scorer import Scorer
 from t2i.benchmarks.sets import caption_set, reference_of
-from t2i.core.data import Dataset, Example
 from t2i.core.errors import UserError
-from t2i.core.scoring import Measure
+from t2i.core.interfaces.dataset import Dataset, Example
+from t2i.core.interfaces.scoring import Measure
 from t2i.plugins.coco import benchmark as protocols
 
 ASKED = {

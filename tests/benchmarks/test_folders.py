@@ -6,7 +6,7 @@ from PIL import Image
 
 from t2i.benchmarks.folders import score_folders
 from t2i.core.errors import UserError
-from t2i.core.scoring import Measure
+from t2i.core.interfaces.scoring import Measure
 
 FID = Measure("fid", {"features": "pixels"})
 

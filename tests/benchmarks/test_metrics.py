@@ -16,7 +16,7 @@ from t2i.benchmarks.metrics.kid import Kid, KidConfig
 from t2i.benchmarks.metrics.prc import Prc, PrcConfig
 from t2i.benchmarks.metrics.r_precision import RPrecision, RPrecisionConfig
 from t2i.core.errors import UserError
-from t2i.core.scoring import Pictures, proportion_interval
+from t2i.core.interfaces.scoring import Pictures, proportion_interval
 
 
 def images(seed, count, bright=180):

@@ -18,7 +18,7 @@ from t2i.benchmarks.report import render, write_report
 from t2i.benchmarks.results import Column, Results, Row
 from t2i.benchmarks.table import number, show
 from t2i.core.errors import UserError
-from t2i.core.scoring import Published
+from t2i.core.interfaces.scoring import Published
 
 HEADLINE = Column("val", "accuracy", "all", "all right %", "higher")
 FID = Column("val", "fid", "fid", "FID", "lower")

@@ -13,8 +13,8 @@ from t2i.benchmarks.sets import Source
 from t2i.core.errors import UserError
 from t2i.core.files import read_json, write_json
 from t2i.core.group import Group
+from t2i.core.interfaces.scoring import Pictures
 from t2i.core.runs import resolve
-from t2i.core.scoring import Pictures
 
 pytestmark = pytest.mark.usefixtures("squares")
 

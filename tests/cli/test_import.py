@@ -112,7 +112,7 @@ def build_of(path):
 
 
 def noise_of(model, rows):
-    from t2i.core.noise import PromptNoise
+    from t2i.core.interfaces.noise import PromptNoise
 
     return PromptNoise(0, ((1, 0),), "cpu").start("z", model.generator.noise_shape)
 

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 import t2i.core.images as images_module
-from t2i.core.data import BrokenExample
 from t2i.core.errors import UserError
 from t2i.core.images import decode, grid, original, png, read_picture, readable_scale, to_bytes, to_tensor
+from t2i.core.interfaces.dataset import BrokenExample
 
 RED, BLUE = (200, 40, 10), (10, 60, 220)
 

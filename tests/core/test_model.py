@@ -11,9 +11,9 @@ import torch
 from t2i.core.errors import UserError
 from t2i.core.files import load_tensors, save_tensors, seal
 from t2i.core.hooks import hookimpl
+from t2i.core.interfaces.sampler import Sampler
 from t2i.core.model import build, load, load_state
 from t2i.core.runs import resolve
-from t2i.core.sampler import Sampler
 from t2i.core.specs import SamplerSpec
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -71,7 +71,7 @@ class Plugin:
     def t2i_samplers(self):
         return [
             SamplerSpec(
-                name="backwards", summary="x", config="t2i.core.sampler:SamplerConfig", build="t2i_backwards:Backwards",
+                name="backwards", summary="x", config="t2i.core.interfaces.sampler:SamplerConfig", build="t2i_backwards:Backwards",
                 families=("one-shot",), inverts=True,
             )
         ]  # fmt: skip

@@ -7,14 +7,14 @@ import zipfile
 import numpy as np
 import pytest
 
-from t2i.core.config import Augment
-from t2i.core.data import BrokenExample, SoundDataset, Visit
 from t2i.core.engine import train
 from t2i.core.engine.loader import Loader, Views
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import UserError
+from t2i.core.interfaces.dataset import BrokenExample, SoundDataset, Visit
 from t2i.core.registry import registry
 from t2i.core.runs import chosen, open_dataset, resolve
+from t2i.core.settings import Augment
 
 # Out of order, as the official files are; one picture without captions.
 IMAGES = {"train": [9, 3, 7, 5, 1, 2], "val": [12, 11]}

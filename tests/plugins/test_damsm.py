@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from torchvision.models import Inception3
 
 from t2i.core.errors import UserError
-from t2i.core.noise import StepNoise
-from t2i.core.text import TextEncoder, TextFeatures, TextShape
-from t2i.core.trainer import Batch
+from t2i.core.interfaces.noise import StepNoise
+from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
+from t2i.core.interfaces.trainer import Batch
 from t2i.plugins.common.damsm import (
     DamsmTrainer,
     Seen,

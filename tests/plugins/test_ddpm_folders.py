@@ -10,9 +10,9 @@ from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, 
 
 from t2i.cli.main import main
 from t2i.core.errors import UserError
+from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.model import build as build_model
 from t2i.core.model import export, load
-from t2i.core.noise import PromptNoise
 from t2i.core.registry import registry
 from t2i.core.runs import resolve as resolve_run
 from t2i.core.specs import resolve

@@ -5,9 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from t2i.core.errors import UserError
-from t2i.core.noise import StepNoise
-from t2i.core.schedule import DiscreteSchedule, MixingSchedule, add_noise, named_schedule, target
-from t2i.core.text import TextFeatures, TextShape
+from t2i.core.families.schedule import DiscreteSchedule, MixingSchedule, add_noise, named_schedule, target
+from t2i.core.interfaces.noise import StepNoise
+from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.denoising import denoising_loss, draw_times, outline_loss
 from t2i.plugins.common.settings import DenoisingConfig, UNetConfig
 from t2i.plugins.common.unet import WordMap, conditional_unet

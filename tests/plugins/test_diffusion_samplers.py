@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from t2i.core.errors import UserError
-from t2i.core.generator import DiffusionGenerator
-from t2i.core.noise import PromptNoise
+from t2i.core.families.schedule import DiscreteSchedule, MixingSchedule, Schedule
+from t2i.core.interfaces.generator import DiffusionGenerator
+from t2i.core.interfaces.noise import PromptNoise
+from t2i.core.interfaces.text import TextFeatures
 from t2i.core.registry import registry
-from t2i.core.schedule import DiscreteSchedule, MixingSchedule, Schedule
 from t2i.core.specs import resolve
-from t2i.core.text import TextFeatures
 from t2i.plugins.common.diffusion import guided
 from t2i.plugins.common.settings import DiffusionSamplerConfig
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from t2i.core.noise import StepNoise
-from t2i.core.text import TextEncoder, TextFeatures, TextShape
-from t2i.core.trainer import Batch
+from t2i.core.interfaces.noise import StepNoise
+from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
+from t2i.core.interfaces.trainer import Batch
 from t2i.plugins.common.contrastive import Matcher, MatchingTrainer, info_nce
 from t2i.plugins.common.fusion import Affine, Fusion, UpBlock
 from t2i.plugins.common.gan import hinge_discriminator, hinge_generator, matching_aware_penalty

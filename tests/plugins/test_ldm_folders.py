@@ -21,8 +21,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from t2i.cli.main import main
 from t2i.core.engine import train
 from t2i.core.errors import UserError
+from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.model import Model, export, load
-from t2i.core.noise import PromptNoise
 from t2i.core.registry import registry
 from t2i.core.runs import resolve as resolve_run
 from t2i.core.specs import resolve

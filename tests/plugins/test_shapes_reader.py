@@ -9,7 +9,7 @@ from PIL import Image
 from scipy import ndimage
 
 from t2i.core.errors import UserError
-from t2i.core.scoring import Pictures
+from t2i.core.interfaces.scoring import Pictures
 from t2i.plugins.shapes import render
 from t2i.plugins.shapes.config import CaptionAccuracyConfig, ShapesConfig
 from t2i.plugins.shapes.dataset import Shapes

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from pydantic import Field, field_validator
 
-from t2i.core.config import Config, DataConfig, ModelConfig, Preset
-from t2i.core.sampler import SamplerConfig
+from t2i.core.interfaces.sampler import SamplerConfig
+from t2i.core.settings import Config, DataConfig, ModelConfig, Preset
 
 
 class Nothing(Config):

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from t2i.core.text import TextEncoder, TextFeatures, TextShape
+from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i_retrieval.config import HashedWordsConfig
 
 _WORD = re.compile(r"\w+|[^\w\s]")

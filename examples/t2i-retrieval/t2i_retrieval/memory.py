@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from t2i.core.generator import Generator
-from t2i.core.text import TextFeatures, TextShape
+from t2i.core.interfaces.generator import Generator
+from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i_retrieval.config import RetrievalConfig
 
 SPREAD = 4.0

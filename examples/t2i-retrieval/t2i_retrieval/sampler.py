@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from t2i.core.generator import Generator
-from t2i.core.noise import PromptNoise
-from t2i.core.sampler import Guide, Progress, Sampler
-from t2i.core.text import TextFeatures
+from t2i.core.interfaces.generator import Generator
+from t2i.core.interfaces.noise import PromptNoise
+from t2i.core.interfaces.sampler import Guide, Progress, Sampler
+from t2i.core.interfaces.text import TextFeatures
 from t2i_retrieval.config import NearestConfig
 from t2i_retrieval.memory import Memory
 

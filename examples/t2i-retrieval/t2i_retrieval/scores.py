@@ -8,7 +8,7 @@ from types import MappingProxyType
 from torch import Tensor
 from torch.nn import functional as F
 
-from t2i.core.scoring import Benchmark, FeatureExtractor, Measure, Metric, Pictures, PromptSet
+from t2i.core.interfaces.scoring import Benchmark, FeatureExtractor, Measure, Metric, Pictures, PromptSet
 from t2i_retrieval.config import Nothing
 
 LEVELS = 4  # of each primary colour

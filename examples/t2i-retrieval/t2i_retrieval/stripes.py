@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from t2i.core.data import Dataset, Example
-from t2i.core.noise import random_stream
+from t2i.core.interfaces.dataset import Dataset, Example
+from t2i.core.interfaces.noise import random_stream
 from t2i_retrieval.config import StripesConfig
 
 COLOURS = {

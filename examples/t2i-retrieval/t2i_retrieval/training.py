@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from t2i.core.generator import Generator
-from t2i.core.text import TextEncoder
-from t2i.core.trainer import Batch, Engine, Losses, Stage, Trainer
+from t2i.core.interfaces.generator import Generator
+from t2i.core.interfaces.text import TextEncoder
+from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
 from t2i_retrieval.config import RetrievalConfig
 from t2i_retrieval.memory import Memory
 

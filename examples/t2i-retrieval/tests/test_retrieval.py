@@ -12,11 +12,11 @@ from t2i_retrieval.sampler import NearestSampler
 from t2i_retrieval.scores import ColourHistogram, Distinct
 from t2i_retrieval.training import regressed
 
-from t2i.core.noise import PromptNoise
+from t2i.core.interfaces.noise import PromptNoise
+from t2i.core.interfaces.scoring import Pictures
+from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.core.registry import registry
 from t2i.core.runs import chosen, open_dataset
-from t2i.core.scoring import Pictures
-from t2i.core.text import TextFeatures, TextShape
 
 CAPTIONS = ["a red circle", "a blue circle", "two green squares"]
 

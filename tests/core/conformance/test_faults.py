@@ -57,7 +57,7 @@ def test_a_frozen_parameter_that_is_given_gradients_or_changes(failed, parts):
                 (self.generator.other * 2).sum().backward()
                 return super().step(batch, engine)
 
-        from t2i.core.trainer import Stage
+        from t2i.core.interfaces.trainer import Stage
 
         return [Stage("only", 1.0, lambda g, e: Careless(config, g, e))]
 
@@ -116,7 +116,7 @@ def test_state_that_is_not_saved(failed, parts):
 
 
 def test_a_trainer_that_keeps_what_no_checkpoint_holds(failed, parts):
-    from t2i.core.trainer import Stage
+    from t2i.core.interfaces.trainer import Stage
 
     class Counting(parts.Trainer):
         def step(self, batch, engine):
@@ -131,7 +131,7 @@ def test_a_trainer_that_keeps_what_no_checkpoint_holds(failed, parts):
 
 
 def test_a_model_that_learns_nothing(failed, parts):
-    from t2i.core.trainer import Stage
+    from t2i.core.interfaces.trainer import Stage
 
     class Idle(parts.Trainer):
         def step(self, batch, engine):
@@ -172,7 +172,7 @@ def test_a_model_that_does_not_train_says_so_once(failed, parts):
 
 
 def test_a_signal_ends_the_checks(failed, parts):
-    from t2i.core.trainer import Stage
+    from t2i.core.interfaces.trainer import Stage
 
     class Stopped(parts.Trainer):
         def step(self, batch, engine):

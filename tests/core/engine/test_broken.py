@@ -10,8 +10,6 @@ import pytest
 import torch
 
 from t2i.benchmarks.sets import open_data
-from t2i.core.config import Augment
-from t2i.core.data import Broken, BrokenExample, SoundDataset, Visit, sound
 from t2i.core.engine import resume, stored, train
 from t2i.core.engine.loader import Loader, Views
 from t2i.core.engine.reporting import Silent
@@ -19,8 +17,10 @@ from t2i.core.engine.stage import StageRun
 from t2i.core.engine.stored import Recipe, obtain
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.files import load_tensors
+from t2i.core.interfaces.dataset import Broken, BrokenExample, SoundDataset, Visit, sound
 from t2i.core.runs import Run, open_dataset
 from t2i.core.runs import resolve as resolve_run
+from t2i.core.settings import Augment
 
 pytestmark = pytest.mark.usefixtures("toy")
 ALONE = SimpleNamespace(

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from t2i.core.config import Augment
-from t2i.core.data import Visit
 from t2i.core.engine import resume, stored, train
 from t2i.core.engine.loader import Views
 from t2i.core.engine.reporting import Silent
 from t2i.core.engine.stored import Recipe, obtain
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.files import load_tensors
+from t2i.core.interfaces.dataset import Visit
+from t2i.core.interfaces.text import TextFeatures
 from t2i.core.runs import Run
 from t2i.core.runs import resolve as resolve_run
-from t2i.core.text import TextFeatures
+from t2i.core.settings import Augment
 
 ALONE = SimpleNamespace(
     is_main_process=True, num_processes=1, process_index=0, device=torch.device("cpu"), wait_for_everyone=lambda: None

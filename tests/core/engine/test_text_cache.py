@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from t2i.core.engine.text_cache import TextCache
-from t2i.core.text import TextEncoder, TextFeatures, TextShape
+from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 
 
 class Letters(TextEncoder):

@@ -15,18 +15,18 @@ from pathlib import Path
 
 import torch
 
-from t2i.core.config import EngineConfig
 from t2i.core.engine import resume, stored, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.engine.updates import Updates
 from t2i.core.errors import Interrupted, T2IError
 from t2i.core.files import save_tensors
+from t2i.core.interfaces.noise import seeded
+from t2i.core.interfaces.text import TextFeatures
 from t2i.core.model import build
-from t2i.core.noise import seeded
 from t2i.core.registry import registry
 from t2i.core.runs import resolve
 from t2i.core.samples import write_samples
-from t2i.core.text import TextFeatures
+from t2i.core.settings import EngineConfig
 
 CAPTIONS = [f"{size} {colour} circle" for size in ("a large", "a small") for colour in ("red", "blue", "green")]
 NOTED = 2  # steps of each optimizer

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from t2i.core.config import Config
 from t2i.core.errors import UserError
-from t2i.core.generator import Generator
-from t2i.core.noise import PromptNoise
-from t2i.core.text import TextFeatures
+from t2i.core.interfaces.generator import Generator
+from t2i.core.interfaces.noise import PromptNoise
+from t2i.core.interfaces.text import TextFeatures
+from t2i.core.settings import Config
 
 Guide = Callable[[Tensor, Tensor, TextFeatures], Tensor]
 """`guide(x_t, t, text) -> gradient of log p(y | x_t) with respect to x_t` (classifier guidance)."""

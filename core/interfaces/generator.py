@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from t2i.core.devices import device_of
-from t2i.core.schedule import Prediction, Schedule
-from t2i.core.text import TextFeatures
+from t2i.core.families.schedule import Prediction, Schedule
+from t2i.core.interfaces.text import TextFeatures
 
 
 class Generator(nn.Module, ABC):

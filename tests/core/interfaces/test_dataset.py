@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t2i.core.data import Dataset, visits
+from t2i.core.interfaces.dataset import Dataset, visits
 
 
 class Numbers(Dataset):

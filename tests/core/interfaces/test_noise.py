@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t2i.core.noise import PromptNoise, StepNoise
+from t2i.core.interfaces.noise import PromptNoise, StepNoise
 
 keys = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=6)
 
@@ -65,7 +65,9 @@ def test_distributions():
 
 
 def test_draws_are_the_same_in_another_process():
-    code = "from t2i.core.noise import PromptNoise as P; print(P(3, ((1, 2),)).normal('z', 0, (4,)).tolist())"
+    code = (
+        "from t2i.core.interfaces.noise import PromptNoise as P; print(P(3, ((1, 2),)).normal('z', 0, (4,)).tolist())"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(PromptNoise(3, ((1, 2),)).normal("z", 0, (4,)).tolist())
 

@@ -4,7 +4,7 @@ import diffusers
 import pytest
 import torch
 
-from t2i.core.schedule import DiscreteSchedule, add_noise, predicted_x_0, target
+from t2i.core.families.schedule import DiscreteSchedule, add_noise, predicted_x_0, target
 
 NAMES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
 ENDS = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012), "cosine": (1e-4, 0.02)}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from t2i.core.errors import T2IError, UserError
-from t2i.core.noise import random_stream
+from t2i.core.interfaces.noise import random_stream
 
 
 @dataclass(frozen=True)

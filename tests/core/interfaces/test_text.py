@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from t2i.core.text import TextFeatures
+from t2i.core.interfaces.text import TextFeatures
 
 
 def features(lengths, width=3, longest=None, start=0.0):

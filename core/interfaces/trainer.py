@@ -11,9 +11,9 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from t2i.core.generator import Generator
-from t2i.core.noise import StepNoise
-from t2i.core.text import TextEncoder, TextFeatures
+from t2i.core.interfaces.generator import Generator
+from t2i.core.interfaces.noise import StepNoise
+from t2i.core.interfaces.text import TextEncoder, TextFeatures
 
 Losses = dict[str, Tensor]
 """Named scalars for the log. Tensors, detached by the engine: reading them would wait for the device."""
