@@ -17,9 +17,9 @@ from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.sampler import Sampler, SamplerConfig
 from t2i.core.interfaces.scoring import Pictures
 from t2i.core.model import Drawn, Model, best_device, build
-from t2i.core.registry import registry
+from t2i.core.registry.specs import resolve
+from t2i.core.registry.tables import registry
 from t2i.core.runs import Choice, RunConfig
-from t2i.core.specs import resolve
 
 DRAWN = 32  # pictures that sampling is timed on
 

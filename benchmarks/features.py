@@ -19,9 +19,9 @@ from t2i.core.files import load_tensors, save_tensors, sealed, settle, verify
 from t2i.core.interfaces.dataset import Dataset
 from t2i.core.interfaces.scoring import FeatureExtractor, Pictures
 from t2i.core.paths import cache_dir
-from t2i.core.registry import registry
+from t2i.core.registry.specs import resolve
+from t2i.core.registry.tables import registry
 from t2i.core.runs import chosen
-from t2i.core.specs import resolve
 
 BATCH = 64  # pictures at once
 

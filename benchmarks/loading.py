@@ -19,7 +19,7 @@ from t2i.core.engine.loader import Loader, Rows, Views, batch_visits
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import Dataset
 from t2i.core.logging import note
-from t2i.core.registry import registry
+from t2i.core.registry.tables import registry
 from t2i.core.runs import Choice, chosen, open_dataset
 from t2i.core.settings import Augment, DataConfig
 

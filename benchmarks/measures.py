@@ -10,7 +10,7 @@ from t2i.benchmarks.scorer import build_metric
 from t2i.core.downloads import status
 from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import Benchmark, Measure
-from t2i.core.registry import registry
+from t2i.core.registry.tables import registry
 
 
 def with_what_is_there(benchmark: Benchmark) -> tuple[Benchmark, dict[str, str]]:

@@ -11,9 +11,9 @@ from typing import Any
 from t2i.core.downloads import fetched
 from t2i.core.errors import UserError, nearest
 from t2i.core.interfaces.scoring import Benchmark
-from t2i.core.registry import registry
+from t2i.core.registry.specs import resolve as resolve_path
+from t2i.core.registry.tables import registry
 from t2i.core.runs import Run, RunConfig, chosen, resolve
-from t2i.core.specs import resolve as resolve_path
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,9 @@ from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Batch, Stage, Trainer
 from t2i.core.model import best_device, build
-from t2i.core.registry import registry
+from t2i.core.registry.specs import resolve as resolve_path
+from t2i.core.registry.tables import registry
 from t2i.core.runs import RunConfig, resolve
-from t2i.core.specs import resolve as resolve_path
 
 WORDS = 15  # of a caption: what COCO's have
 

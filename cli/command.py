@@ -11,8 +11,8 @@ import click
 
 from t2i.cli.output import note
 from t2i.core.errors import UserError, nearest
-from t2i.core.registry import registry
-from t2i.core.specs import resolve
+from t2i.core.registry.specs import resolve
+from t2i.core.registry.tables import registry
 
 
 class Command(click.Command):

@@ -13,7 +13,7 @@ from t2i.cli.command import Command, LazyGroup, json_option
 from t2i.cli.output import answer, answer_json, note
 from t2i.core.errors import UserError
 from t2i.core.logging import printable
-from t2i.core.registry import registry
+from t2i.core.registry.tables import registry
 
 if TYPE_CHECKING:
     from t2i.core.datacheck import DataReport, SplitReport

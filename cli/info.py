@@ -13,8 +13,8 @@ import click
 from t2i.cli.command import Command, json_option
 from t2i.cli.output import answer_json, answer_table
 from t2i.core.errors import UserError
-from t2i.core.registry import registry
-from t2i.core.specs import DownloadSpec
+from t2i.core.registry.specs import DownloadSpec
+from t2i.core.registry.tables import registry
 
 
 @click.command(cls=Command)

@@ -13,7 +13,7 @@ from t2i.cli.output import answer, answer_json, answer_table, note
 from t2i.core.errors import T2IError
 from t2i.core.listing import described
 from t2i.core.logging import printable
-from t2i.core.registry import registry
+from t2i.core.registry.tables import registry
 
 if TYPE_CHECKING:
     from t2i.core.conformance.outcome import Outcome

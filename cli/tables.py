@@ -9,8 +9,8 @@ import click
 
 from t2i.cli.command import Command, json_option
 from t2i.cli.output import answer_json, answer_table
-from t2i.core.registry import registry
-from t2i.core.specs import Spec
+from t2i.core.registry.specs import Spec
+from t2i.core.registry.tables import registry
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "models": ("family", "presets", "paper"),

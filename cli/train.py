@@ -16,7 +16,7 @@ from t2i.cli.command import Command, json_option
 from t2i.cli.output import answer, answer_json, note, speaks
 from t2i.core.errors import UserError
 from t2i.core.logging import printable
-from t2i.core.registry import registry
+from t2i.core.registry.tables import registry
 
 if TYPE_CHECKING:
     from t2i.core.runs import Run, RunConfig

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from t2i.core.errors import T2IError, UserError
-    from t2i.core.hooks import hookimpl
     from t2i.core.interfaces.dataset import Dataset, Example
     from t2i.core.interfaces.generator import DiffusionGenerator, Generator, OneShotGenerator
     from t2i.core.interfaces.noise import PromptNoise, StepNoise
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
     from t2i.core.interfaces.trainer import Batch, Engine, Stage, Trainer
     from t2i.core.model import Model, load
+    from t2i.core.registry.hooks import hookimpl
     from t2i.core.settings import Config, DataConfig, ModelConfig, Preset
 
 _HOME = {
@@ -26,7 +26,7 @@ _HOME = {
     "t2i.core.interfaces.dataset": ("Dataset", "Example"),
     "t2i.core.errors": ("T2IError", "UserError"),
     "t2i.core.interfaces.generator": ("DiffusionGenerator", "Generator", "OneShotGenerator"),
-    "t2i.core.hooks": ("hookimpl",),
+    "t2i.core.registry.hooks": ("hookimpl",),
     "t2i.core.model": ("Model", "load"),
     "t2i.core.interfaces.noise": ("PromptNoise", "StepNoise"),
     "t2i.core.interfaces.sampler": ("Sampler", "SamplerConfig"),

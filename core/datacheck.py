@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from t2i.core.engine.loader import Loader
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Dataset, Original, Visit
-from t2i.core.registry import registry
+from t2i.core.registry.tables import registry
 from t2i.core.runs import Choice, open_dataset
 from t2i.core.settings import DataConfig
 

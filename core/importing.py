@@ -11,10 +11,10 @@ from t2i.core.engine.record import write_config
 from t2i.core.errors import UserError
 from t2i.core.files import arriving, check_free, write_json
 from t2i.core.model import Model
-from t2i.core.registry import registry
+from t2i.core.registry.specs import ModelSpec, resolve
+from t2i.core.registry.tables import registry
 from t2i.core.runs import Run
 from t2i.core.runs import resolve as resolve_config
-from t2i.core.specs import ModelSpec, resolve
 
 
 def importable(model: str) -> ModelSpec:

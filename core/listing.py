@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from t2i.core.registry import Loaded, registry
+from t2i.core.registry.tables import Loaded, registry
 
 
 def described(plugin: Loaded) -> dict[str, Any]:

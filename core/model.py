@@ -22,9 +22,9 @@ from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.noise import PromptNoise, slerp
 from t2i.core.interfaces.sampler import Sampler, SamplerConfig, check_fit
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
-from t2i.core.registry import registry
+from t2i.core.registry.specs import resolve
+from t2i.core.registry.tables import registry
 from t2i.core.runs import Choice, Run, RunConfig, chosen
-from t2i.core.specs import resolve
 
 Prompts = Sequence[str] | TextFeatures
 """What is drawn: captions, or their features."""

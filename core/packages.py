@@ -20,9 +20,9 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 from t2i.core.errors import UserError, nearest
-from t2i.core.hooks import GROUP
 from t2i.core.logging import printable
-from t2i.core.registry import HOST
+from t2i.core.registry.hooks import GROUP
+from t2i.core.registry.tables import HOST
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from t2i.core.errors import UserError
-from t2i.core.registry import HOST, registry
+from t2i.core.registry.tables import HOST, registry
 
 TEMPLATE = Path(__file__).parent / "new-plugin"
 """Plain text: `{{name}}`, `{{package}}` and `{{class}}` are replaced, `.txt` is dropped from the names of files."""

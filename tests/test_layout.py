@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from t2i.core.registry import HOOKS, registry
-from t2i.core.specs import resolve
+from t2i.core.registry.specs import resolve
+from t2i.core.registry.tables import HOOKS, registry
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("core", "plugins", "benchmarks", "cli")
@@ -55,7 +55,7 @@ SAFE = {  # what an argument may be, where it is given
     "weights_only": {True}, "use_safetensors": {True}, "allow_pickle": {False}, "shell": {False},
     "trust_remote_code": {False}, "pickle": {False},
 }  # fmt: skip
-IMPORTERS = {"core/__init__.py", "core/engine/__init__.py", "core/specs.py"}
+IMPORTERS = {"core/__init__.py", "core/engine/__init__.py", "core/registry/specs.py"}
 """Files that import by name: their own parts, and the import paths of specifications, which plugins' code states."""
 
 

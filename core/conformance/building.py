@@ -11,9 +11,9 @@ from t2i.core.conformance.subject import ModelSubject
 from t2i.core.errors import UserError
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextShape
-from t2i.core.registry import registry
+from t2i.core.registry.specs import resolve as resolve_path
+from t2i.core.registry.tables import registry
 from t2i.core.runs import RunConfig, chosen, resolve
-from t2i.core.specs import resolve as resolve_path
 
 STAND_IN = TextShape(512, 512)
 """Widths of the text features, where the preset's encoder cannot be had here."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from t2i.core.errors import UserError, nearest
-from t2i.core.registry import HOOKS, Registry, registry
+from t2i.core.registry.tables import HOOKS, Registry, registry
 
 PLUGIN = "plugins"
 """Kind of the checks of a plugin as a whole."""

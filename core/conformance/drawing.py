@@ -13,8 +13,8 @@ from t2i.core.conformance.subject import ModelSubject
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.sampler import Sampler
 from t2i.core.model import Model
-from t2i.core.registry import registry
-from t2i.core.specs import resolve
+from t2i.core.registry.specs import resolve
+from t2i.core.registry.tables import registry
 
 EACH = 2
 """Pictures of each caption."""

@@ -15,8 +15,8 @@ from t2i.core.errors import UserError
 from t2i.core.files import load_tensors, save_tensors
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.model import load_state, owned_tensors
+from t2i.core.registry.specs import resolve
 from t2i.core.runs import Choice
-from t2i.core.specs import resolve
 
 CAPTIONS = ["a red circle", "two small blue squares above a large green star on white", "red"]
 STRANGE = ["", " ", "\n\t", "\N{ARTIST PALETTE}", "\u202e", "many words " * 500, "zzz qqq", "\ud800"]

@@ -11,10 +11,10 @@ from functools import cached_property
 from importlib.metadata import EntryPoint
 from typing import Any
 
-from t2i.core import hooks
 from t2i.core.conformance.outcome import Failed, Skipped, need
-from t2i.core.registry import Loaded, installed_points, origin_of, registry
-from t2i.core.specs import resolve
+from t2i.core.registry import hooks
+from t2i.core.registry.specs import resolve
+from t2i.core.registry.tables import Loaded, installed_points, origin_of, registry
 
 LIMIT = 0.2
 """Seconds of processor time that importing a plugin and calling its hooks may take."""

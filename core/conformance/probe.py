@@ -11,8 +11,8 @@ import sys
 import time
 from importlib.metadata import EntryPoint
 
-from t2i.core import hooks
-from t2i.core.registry import Registry
+from t2i.core.registry import hooks
+from t2i.core.registry.tables import Registry
 
 HEAVY = frozenset(
     [

@@ -15,9 +15,9 @@ from t2i.core.errors import UserError
 from t2i.core.images import to_tensor
 from t2i.core.interfaces.sampler import Sampler, SamplerConfig
 from t2i.core.model import Model, build
-from t2i.core.registry import registry
+from t2i.core.registry.specs import resolve as resolve_path
+from t2i.core.registry.tables import registry
 from t2i.core.runs import Choice, resolve
-from t2i.core.specs import resolve as resolve_path
 
 CAPTIONS = ["a red circle", "two small blue squares above a green star", ""]
 

@@ -14,11 +14,11 @@ from t2i.core.engine import train
 from t2i.core.engine.reporting import Silent
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.model import Model, load
-from t2i.core.registry import registry
+from t2i.core.registry.specs import ModelSpec
+from t2i.core.registry.specs import resolve as resolve_path
+from t2i.core.registry.tables import registry
 from t2i.core.runs import Choice, Run, RunConfig, chosen, open_dataset, resolve
 from t2i.core.settings import Config
-from t2i.core.specs import ModelSpec
-from t2i.core.specs import resolve as resolve_path
 
 CUT = 47
 """Between checkpoints: the first is so few steps before the end of stage 1, the second of stage 2 (94 of 100), ..."""

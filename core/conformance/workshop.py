@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i.core.conformance.catalogue import PLUGIN, Check
-from t2i.core.specs import resolve
+from t2i.core.registry.specs import resolve
 
 SUBJECTS = {
     PLUGIN: "imports:PluginSubject",

@@ -33,9 +33,9 @@ from t2i.core.interfaces.dataset import Broken, Dataset
 from t2i.core.interfaces.noise import seeded
 from t2i.core.interfaces.trainer import Stage
 from t2i.core.model import Model, best_device, build
-from t2i.core.registry import registry
+from t2i.core.registry.specs import resolve
+from t2i.core.registry.tables import registry
 from t2i.core.runs import Choice, Run, RunConfig, open_dataset
-from t2i.core.specs import resolve
 
 LOCK = ".lock"
 

@@ -3,8 +3,8 @@ features that pictures and captions are scored with."""
 
 from __future__ import annotations
 
-from t2i.core.hooks import hookimpl
-from t2i.core.specs import DownloadSpec, FeatureSpec, HubFiles, TextEncoderSpec
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import DownloadSpec, FeatureSpec, HubFiles, TextEncoderSpec
 
 
 @hookimpl

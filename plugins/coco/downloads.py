@@ -1,6 +1,6 @@
 """COCO's archives, as its makers publish them: sizes and MD5 sums of the files at images.cocodataset.org."""
 
-from t2i.core.specs import DownloadFile, DownloadSpec
+from t2i.core.registry.specs import DownloadFile, DownloadSpec
 
 SERVER = "http://images.cocodataset.org"
 

@@ -1,7 +1,7 @@
 """What `coco` registers."""
 
-from t2i.core.hooks import hookimpl
-from t2i.core.specs import BenchmarkSpec, DatasetSpec, DownloadSpec
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import BenchmarkSpec, DatasetSpec, DownloadSpec
 from t2i.plugins.coco.downloads import COCO
 
 

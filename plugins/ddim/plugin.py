@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from t2i.core.hooks import hookimpl
-from t2i.core.specs import SamplerSpec
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import SamplerSpec
 
 
 @hookimpl

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from t2i.core.hooks import hookimpl
-from t2i.core.specs import ModelSpec, SamplerSpec
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import ModelSpec, SamplerSpec
 
 PRESETS = ("tiny", "cifar", "coco64")
 

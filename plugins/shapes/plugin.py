@@ -1,8 +1,8 @@
 """What `shapes` registers: the data set, the features that compare its pictures, the score of its captions, and
 the benchmark."""
 
-from t2i.core.hooks import hookimpl
-from t2i.core.specs import BenchmarkSpec, DatasetSpec, FeatureSpec, MetricSpec
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import BenchmarkSpec, DatasetSpec, FeatureSpec, MetricSpec
 
 
 @hookimpl

@@ -1,7 +1,7 @@
 """What `webdataset` registers."""
 
-from t2i.core.hooks import hookimpl
-from t2i.core.specs import DatasetSpec
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import DatasetSpec
 
 
 @hookimpl

@@ -11,10 +11,10 @@ from t2i.benchmarks.features import Extractors, rebatched, reference_features
 from t2i.benchmarks.metrics.fid import Fid
 from t2i.benchmarks.scorer import Scorer
 from t2i.core.errors import UserError
-from t2i.core.hooks import hookimpl
 from t2i.core.interfaces.scoring import FeatureExtractor, Measure, Pictures
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import FeatureSpec
 from t2i.core.settings import Config
-from t2i.core.specs import FeatureSpec
 
 
 class Seeing(FeatureExtractor):

@@ -10,7 +10,7 @@ import torch
 from t2i.benchmarks import partial, runner
 from t2i.benchmarks.reporting import Lines
 from t2i.core.engine.reporting import Silent
-from t2i.core.registry import registry
+from t2i.core.registry.tables import registry
 
 HERE = Path(__file__).parent
 

@@ -8,8 +8,8 @@ from urllib.parse import quote
 import pytest
 
 PLUGIN = """
-from t2i.core.hooks import hookimpl
-from t2i.core.specs import DownloadFile, DownloadSpec, HubFiles
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import DownloadFile, DownloadSpec, HubFiles
 
 @hookimpl
 def t2i_downloads():

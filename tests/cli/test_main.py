@@ -86,8 +86,8 @@ raise ImportError("cannot\\n\\x1b[31m import 'it'")
 """
 LEAVES = "raise SystemExit(0)"
 ODD = """
-from t2i.core.hooks import hookimpl
-from t2i.core.specs import SamplerSpec
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import SamplerSpec
 print("noise on stdout")
 
 @hookimpl

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 SPEC = """
-from t2i.core.hooks import hookimpl
-from t2i.core.specs import {kind}Spec
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import {kind}Spec
 
 @hookimpl
 def t2i_{hook}({signature}):

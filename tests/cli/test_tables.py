@@ -8,7 +8,7 @@ import re
 import pytest
 
 from t2i.cli.tables import FIELDS
-from t2i.core.registry import HOOKS, registry
+from t2i.core.registry.tables import HOOKS, registry
 
 
 @pytest.mark.parametrize("kind", [kind for kind in HOOKS if kind != "downloads"])  # 't2i fetch' lists those

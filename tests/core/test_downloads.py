@@ -8,9 +8,9 @@ import pytest
 from t2i.core import downloads
 from t2i.core.downloads import Watcher, fetch, fetched, mirrored, status
 from t2i.core.errors import UserError
-from t2i.core.hooks import hookimpl
-from t2i.core.registry import Registry, registry
-from t2i.core.specs import DownloadFile, DownloadSpec, HubFiles
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import DownloadFile, DownloadSpec, HubFiles
+from t2i.core.registry.tables import Registry, registry
 
 BODIES = {"one.bin": b"one" * 100, "two.bin": b"two" * 200, "extra.bin": b"extra"}
 

@@ -10,11 +10,11 @@ import torch
 
 from t2i.core.errors import UserError
 from t2i.core.files import load_tensors, save_tensors, seal
-from t2i.core.hooks import hookimpl
 from t2i.core.interfaces.sampler import Sampler
 from t2i.core.model import build, load, load_state
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import SamplerSpec
 from t2i.core.runs import resolve
-from t2i.core.specs import SamplerSpec
 
 pytestmark = pytest.mark.usefixtures("toy")
 PROMPTS = ["a red picture", "", "a red picture", "nothing known"]

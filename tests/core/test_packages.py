@@ -9,8 +9,8 @@ from t2i.core.errors import UserError
 from t2i.core.packages import Change, Plan, harm, host_packages
 
 HOOKED = """
-from t2i.core.hooks import hookimpl
-from t2i.core.specs import SamplerSpec
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import SamplerSpec
 
 @hookimpl
 def t2i_samplers():

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from t2i.core.errors import UserError
-from t2i.core.registry import registry
+from t2i.core.registry.tables import registry
 from t2i.core.runs import chosen, open_dataset, resolve
 from t2i.plugins.cub.dataset import _around
 

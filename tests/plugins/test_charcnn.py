@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from t2i.core.errors import UserError
 from t2i.core.model import Model, load_model
-from t2i.core.registry import registry
+from t2i.core.registry.tables import registry
 from t2i.core.runs import resolve
 from t2i.plugins.charcnn.config import ALPHABET, CharCnnRnnConfig
 from t2i.plugins.charcnn.encoder import build

@@ -14,9 +14,9 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModelWithProjection, CLI
 from t2i.core.conformance import scores
 from t2i.core.conformance.subject import Part
 from t2i.core.errors import UserError
-from t2i.core.registry import registry
+from t2i.core.registry.specs import resolve
+from t2i.core.registry.tables import registry
 from t2i.core.runs import resolve as resolve_run
-from t2i.core.specs import resolve
 
 CAPTIONS = ["a red circle", "", "Red  RED red!", "a blue square left of a star", "x " * 500]
 CHARACTERS = [chr(code) for code in range(33, 127)]

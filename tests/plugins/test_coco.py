@@ -12,7 +12,7 @@ from t2i.core.engine.loader import Loader, Views
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, SoundDataset, Visit
-from t2i.core.registry import registry
+from t2i.core.registry.tables import registry
 from t2i.core.runs import chosen, open_dataset, resolve
 from t2i.core.settings import Augment
 

@@ -8,8 +8,8 @@ from t2i.core.families.schedule import DiscreteSchedule, MixingSchedule, Schedul
 from t2i.core.interfaces.generator import DiffusionGenerator
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.text import TextFeatures
-from t2i.core.registry import registry
-from t2i.core.specs import resolve
+from t2i.core.registry.specs import resolve
+from t2i.core.registry.tables import registry
 from t2i.plugins.common.diffusion import guided
 from t2i.plugins.common.settings import DiffusionSamplerConfig
 

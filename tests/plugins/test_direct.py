@@ -7,8 +7,8 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.generator import OneShotGenerator
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.text import TextFeatures
-from t2i.core.registry import registry
-from t2i.core.specs import resolve
+from t2i.core.registry.specs import resolve
+from t2i.core.registry.tables import registry
 from t2i.plugins.direct.sampler import DirectConfig, DirectSampler, truncated_normal
 
 

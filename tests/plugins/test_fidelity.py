@@ -15,8 +15,8 @@ from torchvision.models import vgg16
 from t2i.core.conformance import scores
 from t2i.core.conformance.subject import Part
 from t2i.core.errors import UserError
-from t2i.core.registry import registry
-from t2i.core.specs import resolve
+from t2i.core.registry.specs import resolve
+from t2i.core.registry.tables import registry
 from t2i.plugins.fidelity.features import FORCE, plain_weights
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"

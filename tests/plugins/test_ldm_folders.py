@@ -23,9 +23,9 @@ from t2i.core.engine import train
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.model import Model, export, load
-from t2i.core.registry import registry
+from t2i.core.registry.specs import resolve
+from t2i.core.registry.tables import registry
 from t2i.core.runs import resolve as resolve_run
-from t2i.core.specs import resolve
 from t2i.plugins.ldm.networks import LDMGenerator
 
 CAPTIONS = ["a red bird", "blue"]

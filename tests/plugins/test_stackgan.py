@@ -14,9 +14,9 @@ from t2i.core.files import load_tensors
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch
-from t2i.core.registry import registry
+from t2i.core.registry.specs import resolve as resolve_path
+from t2i.core.registry.tables import registry
 from t2i.core.runs import Run, resolve
-from t2i.core.specs import resolve as resolve_path
 from t2i.plugins.common.gan import cross_entropy, discriminator_of_pairs, discriminator_of_pairs_and_images
 from t2i.plugins.stackgan import weights
 from t2i.plugins.stackgan.config import StackGANConfig

@@ -8,8 +8,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from t2i.core.errors import UserError
-from t2i.core.registry import registry
-from t2i.core.specs import resolve
+from t2i.core.registry.specs import resolve
+from t2i.core.registry.tables import registry
 from t2i.plugins.timm.config import Dinov2Config
 
 VIT, CNN = "test_vit.r160_in1k", "test_resnet.r160_in1k"

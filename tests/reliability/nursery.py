@@ -57,8 +57,8 @@ def load_command():
 def load_model(name):
     """The imports that training a model's tiny preset makes."""
     from t2i.core import runs
-    from t2i.core.registry import registry
-    from t2i.core.specs import resolve
+    from t2i.core.registry.specs import resolve
+    from t2i.core.registry.tables import registry
 
     config, tables = runs.resolve(name), registry()
     chosen = (

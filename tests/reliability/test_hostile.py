@@ -161,8 +161,8 @@ def test_yaml_that_would_run_or_unfold(canary, refused, tmp_path, text):
 
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
 def test_a_network_that_asks_for_a_kernel_from_the_hub(tmp_path, key):
-    from t2i.core.registry import registry
-    from t2i.core.specs import resolve as resolve_path
+    from t2i.core.registry.specs import resolve as resolve_path
+    from t2i.core.registry.tables import registry
 
     spec = registry().encoders["clip"]
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip_text_model", "x": {key: "evil/kernel"}}))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from t2i.core.registry import HOST, registry
+from t2i.core.registry.tables import HOST, registry
 
 ours = [plugin for plugin in registry().plugins if plugin.origin.distribution == HOST]
 

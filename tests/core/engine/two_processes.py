@@ -23,7 +23,7 @@ from t2i.core.files import save_tensors
 from t2i.core.interfaces.noise import seeded
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.model import build
-from t2i.core.registry import registry
+from t2i.core.registry.tables import registry
 from t2i.core.runs import resolve
 from t2i.core.samples import write_samples
 from t2i.core.settings import EngineConfig

@@ -1,7 +1,7 @@
 """The hooks through which every plugin, built in or foreign, says what it has.
 
 A plugin is a module (or object) named by an entry point of the group `t2i`. Each hook returns light specifications
-(t2i.core.specs): names and import paths, so that listing plugins imports neither torch nor any network.
+(t2i.core.registry.specs): names and import paths, so that listing plugins imports neither torch nor any network.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pluggy
 
-from t2i.core.specs import (
+from t2i.core.registry.specs import (
     BenchmarkSpec,
     DatasetSpec,
     DownloadSpec,

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from t2i.core.errors import T2IError, UserError
-from t2i.core.hooks import hookimpl
-from t2i.core.registry import HOST, Registry, installed_points
-from t2i.core.specs import SamplerSpec
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import SamplerSpec
+from t2i.core.registry.tables import HOST, Registry, installed_points
 
 
 def sampler(name="mine", **changes):
@@ -170,7 +170,7 @@ def test_a_distribution_without_a_name_or_with_unreadable_entry_points_hinders_n
 
 def test_listing_the_built_in_plugins_imports_nothing_heavy():
     code = (
-        "import sys; from t2i.core.registry import registry; r = registry(); assert r.models['ldm'];"
+        "import sys; from t2i.core.registry.tables import registry; r = registry(); assert r.models['ldm'];"
         "print([m for m in ('torch', 'numpy', 'pydantic', 'diffusers', 'rich') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -178,7 +178,7 @@ def test_listing_the_built_in_plugins_imports_nothing_heavy():
 
 
 def test_only_named_plugins_load(monkeypatch):
-    from t2i.core.registry import registry
+    from t2i.core.registry.tables import registry
 
     monkeypatch.setenv("T2I_PLUGINS", "direct,shapes")
     assert [plugin.origin.plugin for plugin in registry.__wrapped__().plugins] == ["direct", "shapes"]

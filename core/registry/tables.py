@@ -15,8 +15,8 @@ from typing import Any, Generic, TypeVar, cast
 
 import pluggy
 
-from t2i.core import hooks, specs
 from t2i.core.errors import T2IError, UserError, nearest
+from t2i.core.registry import hooks, specs
 
 HOOKS: dict[str, tuple[str, type[specs.Named]]] = {
     "models": ("t2i_models", specs.ModelSpec),
