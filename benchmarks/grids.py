@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from t2i.benchmarks.sets import CaptionSet
-from t2i.core.files import write_bytes
-from t2i.core.images import grid, png, readable_scale
+from t2i.core.io.files import write_bytes
+from t2i.core.io.images import grid, png, readable_scale
 
 REAL = "real"
 

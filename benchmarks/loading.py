@@ -18,7 +18,7 @@ from typing import Any
 from t2i.core.engine.loader import Loader, Rows, Views, batch_visits
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import Dataset
-from t2i.core.logging import note
+from t2i.core.io.terminal import note
 from t2i.core.registry.tables import registry
 from t2i.core.runs import Choice, chosen, open_dataset
 from t2i.core.settings import Augment, DataConfig

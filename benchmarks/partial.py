@@ -26,9 +26,9 @@ from t2i.benchmarks.drawing import Clock
 from t2i.benchmarks.features import rebatched
 from t2i.benchmarks.sets import Source
 from t2i.core.errors import UserError
-from t2i.core.files import load_tensors, read_json, save_tensors, sealed, settle, verify, write_json
-from t2i.core.group import Group
 from t2i.core.interfaces.scoring import Pictures
+from t2i.core.io.files import load_tensors, read_json, save_tensors, sealed, settle, verify, write_json
+from t2i.core.io.processes import Group
 
 CHUNK = 256
 """Pictures in a part: whole batches of a sampler, and minutes of work at most."""

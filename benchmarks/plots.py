@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from t2i.benchmarks import labels
 from t2i.benchmarks.results import Column, Row, Standing
 from t2i.benchmarks.table import COSTS, cost, number
-from t2i.core.logging import printable
+from t2i.core.io.terminal import printable
 
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
 GREYS = ("#6b7280", "#d1d5db")  # real pictures, with their captions and with wrong ones

@@ -16,9 +16,9 @@ from t2i.benchmarks import plots
 from t2i.benchmarks.grids import REAL, load_pictures
 from t2i.benchmarks.results import VARIETY, Column, Results, Row, Standing
 from t2i.benchmarks.table import ARROWS, COSTS, DASH, RANGE_NOTE, cost, number, rank, with_range
-from t2i.core.files import write_bytes
 from t2i.core.interfaces.scoring import Published
-from t2i.core.logging import printable
+from t2i.core.io.files import write_bytes
+from t2i.core.io.terminal import printable
 
 STYLE = Path(__file__).with_name("report.css")
 LARGEST = 160  # pixels; larger pictures are shown smaller

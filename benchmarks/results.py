@@ -9,8 +9,8 @@ from statistics import fmean
 from typing import Any, Literal
 
 from t2i.core.errors import UserError
-from t2i.core.files import read_json, write_json
 from t2i.core.interfaces.scoring import Published
+from t2i.core.io.files import read_json, write_json
 
 FORMAT = 1
 VARIETY = "variety"

@@ -21,10 +21,10 @@ from t2i.benchmarks.reporting import Reporter
 from t2i.benchmarks.results import VARIETY, Row
 from t2i.benchmarks.scorer import Scorer
 from t2i.benchmarks.sets import CaptionSet, Source, real_source, wrong_source
-from t2i.core.files import MANIFEST, place_bytes, read_json, write_json
-from t2i.core.group import Group
-from t2i.core.images import png
 from t2i.core.interfaces.scoring import Pictures, PromptSet
+from t2i.core.io.files import MANIFEST, place_bytes, read_json, write_json
+from t2i.core.io.images import png
+from t2i.core.io.processes import Group
 from t2i.core.model import Drawn, Model, load
 from t2i.core.runs import Run
 

@@ -22,8 +22,8 @@ from t2i.benchmarks.scorer import Scorer
 from t2i.benchmarks.sets import CaptionSet, caption_set, reference_of
 from t2i.benchmarks.table import number, plain
 from t2i.core.errors import UserError
-from t2i.core.files import write_bytes, write_json
 from t2i.core.interfaces.sampler import SamplerConfig
+from t2i.core.io.files import write_bytes, write_json
 from t2i.core.model import Model, best_device, load
 from t2i.core.registry.tables import registry
 from t2i.core.runs import Choice

@@ -13,7 +13,7 @@ from t2i.benchmarks.features import batches
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import Dataset, Example, SoundDataset
 from t2i.core.interfaces.scoring import Benchmark, Pictures, PromptSet
-from t2i.core.logging import note
+from t2i.core.io.terminal import note
 from t2i.core.registry.tables import registry
 from t2i.core.runs import chosen, open_dataset
 

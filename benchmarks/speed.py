@@ -34,11 +34,11 @@ from t2i.core import engine
 from t2i.core.engine.loader import HostBatch, Loader, Rows, Views, batch_visits
 from t2i.core.engine.reporting import Status
 from t2i.core.errors import UserError
-from t2i.core.files import write_json
-from t2i.core.images import to_tensor
 from t2i.core.interfaces.dataset import Dataset
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.trainer import Batch, Stage, Trainer
+from t2i.core.io.files import write_json
+from t2i.core.io.images import to_tensor
 from t2i.core.model import Model, best_device, build
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry

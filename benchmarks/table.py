@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from t2i.benchmarks.results import Results, Standing, Value
-from t2i.core.logging import printable
+from t2i.core.io.terminal import printable
 
 DASH = "\N{EN DASH}"
 ARROWS = {"higher": "↑", "lower": "↓", "none": ""}

@@ -11,8 +11,8 @@ from t2i.benchmarks.reporting import Reporter
 from t2i.core import engine
 from t2i.core.engine.reporting import Reporter as EngineReporter
 from t2i.core.errors import UserError
-from t2i.core.files import read_json, write_json
-from t2i.core.group import Group
+from t2i.core.io.files import read_json, write_json
+from t2i.core.io.processes import Group
 from t2i.core.runs import Run
 
 

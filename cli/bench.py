@@ -11,7 +11,7 @@ import click
 from t2i.cli.command import Command, LazyGroup, json_option
 from t2i.cli.output import answer, answer_json, console, speaks
 from t2i.core.errors import UserError
-from t2i.core.logging import printable
+from t2i.core.io.terminal import printable
 
 COMMANDS = {
     "run": ("t2i.cli.bench:run", "Run a benchmark ('t2i bench NAME' is short for it)."),

@@ -12,7 +12,7 @@ import click
 from t2i.cli.command import Command, LazyGroup, json_option
 from t2i.cli.output import answer, answer_json, note
 from t2i.core.errors import UserError
-from t2i.core.logging import printable
+from t2i.core.io.terminal import printable
 from t2i.core.registry.tables import registry
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import click
 
 from t2i.cli.output import stdout
 from t2i.core.errors import T2IError
-from t2i.core.logging import debugging, printable
+from t2i.core.io.terminal import debugging, printable
 
 INTERRUPTED = 130
 _REMEDIES = {

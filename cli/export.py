@@ -9,7 +9,7 @@ import click
 from t2i.cli.command import Command, json_option
 from t2i.cli.output import answer, answer_json
 from t2i.core.errors import UserError
-from t2i.core.logging import printable
+from t2i.core.io.terminal import printable
 
 
 @click.command(cls=Command)
@@ -28,7 +28,7 @@ def export(model: str | None, run: Path | None, out: Path | None, as_json: bool)
         raise UserError("say what to export, with one of --model M and --run RUN")
     if out is None:
         raise UserError("say where to, with --out FOLDER")
-    from t2i.core.files import check_free
+    from t2i.core.io.files import check_free
     from t2i.core.model import export as export_model
     from t2i.core.model import load
     from t2i.core.runs import newest_run

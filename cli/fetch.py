@@ -16,7 +16,7 @@ from t2i.cli.output import answer, answer_json, answer_table, note
 from t2i.cli.progress import EVERY_SECONDS
 from t2i.core.downloads import Arrived, Watcher, chosen, command, default_mirror, mirrored, place, status
 from t2i.core.downloads import fetch as get
-from t2i.core.logging import printable
+from t2i.core.io.terminal import printable
 from t2i.core.registry.specs import DownloadSpec
 from t2i.core.registry.tables import registry
 from t2i.core.transfer import Progress

@@ -11,7 +11,7 @@ import click
 from t2i.cli.command import Command, json_option
 from t2i.cli.output import answer, answer_json, note
 from t2i.core.errors import UserError
-from t2i.core.logging import printable
+from t2i.core.io.terminal import printable
 
 
 @click.command("import", cls=Command)

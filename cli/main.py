@@ -10,7 +10,7 @@ import click
 from t2i.cli.command import LazyGroup
 from t2i.cli.errors import drain_stdout, report
 from t2i.cli.output import stdout
-from t2i.core.logging import quiet
+from t2i.core.io.terminal import quiet
 
 COMMANDS = {
     "train": ("t2i.cli.train:train", "Train a model, or go on with a run."),

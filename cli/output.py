@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from t2i.core.logging import note as note
-from t2i.core.logging import printable
+from t2i.core.io.terminal import note as note
+from t2i.core.io.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

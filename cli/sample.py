@@ -11,7 +11,7 @@ from t2i.cli import progress
 from t2i.cli.command import Command, json_option
 from t2i.cli.output import answer, answer_json, note, speaks
 from t2i.core.errors import UserError
-from t2i.core.logging import printable
+from t2i.core.io.terminal import printable
 
 
 @click.command(cls=Command)
@@ -77,7 +77,7 @@ def sample(
         raise UserError("--features says what to draw by itself: leave out -p, --prompts and --interpolate")
     if interpolate is not None and (len(texts) > 1 or prompts is not None):
         raise UserError("--interpolate draws for one caption: give at most one -p TEXT, and no --prompts")
-    from t2i.core.group import Group
+    from t2i.core.io.processes import Group
     from t2i.core.model import load, opening_settings
     from t2i.core.runs import newest_run, parse_sets
     from t2i.core.samples import new_samples_path, read_features, read_prompts, write_interpolation, write_samples

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from t2i.cli.command import Command, json_option
 from t2i.cli.output import answer, answer_json, note, speaks
 from t2i.core.errors import UserError
-from t2i.core.logging import printable
+from t2i.core.io.terminal import printable
 from t2i.core.registry.tables import registry
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _conclude(run: Run, as_json: bool) -> None:
 
 def _example(run: Run) -> str:
     """A caption that the model can be expected to understand: one of those that its grids show."""
-    from t2i.core.files import read_json
+    from t2i.core.io.files import read_json
 
     try:
         captions = read_json(run.samples / "captions.json", "captions")["captions"]

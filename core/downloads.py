@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from t2i.core.archives import unpack
 from t2i.core.errors import UserError, nearest
-from t2i.core.files import read_json, write_json
+from t2i.core.io.files import read_json, write_json
 from t2i.core.paths import cache_dir
 from t2i.core.registry.specs import DownloadFile, DownloadSpec, HubFiles
 from t2i.core.registry.tables import registry

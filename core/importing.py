@@ -9,7 +9,7 @@ from typing import Any
 
 from t2i.core.engine.record import write_config
 from t2i.core.errors import UserError
-from t2i.core.files import arriving, check_free, write_json
+from t2i.core.io.files import arriving, check_free, write_json
 from t2i.core.model import Model
 from t2i.core.registry.specs import ModelSpec, resolve
 from t2i.core.registry.tables import registry

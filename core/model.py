@@ -16,12 +16,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from t2i.core.errors import UserError
-from t2i.core.files import arriving, load_tensors, read_json, save_tensors, sealed, settle, verify, write_json
-from t2i.core.images import to_bytes, to_tensor
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.noise import PromptNoise, slerp
 from t2i.core.interfaces.sampler import Sampler, SamplerConfig, check_fit
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
+from t2i.core.io.files import arriving, load_tensors, read_json, save_tensors, sealed, settle, verify, write_json
+from t2i.core.io.images import to_bytes, to_tensor
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
 from t2i.core.runs import Choice, Run, RunConfig, chosen

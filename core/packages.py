@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 from t2i.core.errors import UserError, nearest
-from t2i.core.logging import printable
+from t2i.core.io.terminal import printable
 from t2i.core.registry.hooks import GROUP
 from t2i.core.registry.tables import HOST
 

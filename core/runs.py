@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import yaml
 
 from t2i.core.errors import UserError, nearest
-from t2i.core.files import read_json
 from t2i.core.interfaces.sampler import SamplerConfig
+from t2i.core.io.files import read_json
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import Table, registry
 from t2i.core.settings import AbsentData, Config, DataConfig, ModelConfig

@@ -24,11 +24,11 @@ from PIL import Image
 from torch import Tensor
 
 from t2i.core.errors import UserError
-from t2i.core.files import load_tensors, place_bytes, write_bytes
-from t2i.core.group import Group
-from t2i.core.images import grid, png, read_picture, readable_scale
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.interfaces.text import TextFeatures
+from t2i.core.io.files import load_tensors, place_bytes, write_bytes
+from t2i.core.io.images import grid, png, read_picture, readable_scale
+from t2i.core.io.processes import Group
 from t2i.core.model import Drawn, Model, Prompts, default_batch, owned_tensors
 from t2i.core.runs import Choice, free_path
 

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from t2i.core.errors import UserError
-from t2i.core.files import read_json, sync_folder, write_json
+from t2i.core.io.files import read_json, sync_folder, write_json
 
 ATTEMPTS = 5  # in a row without a byte
 WAIT = 1.0  # seconds before the second attempt; twice as long before each further one

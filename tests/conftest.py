@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 import torch
 
-from t2i.core.files import load_tensors
 from t2i.core.interfaces.dataset import Dataset, Example
 from t2i.core.interfaces.generator import OneShotGenerator
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Stage, Trainer
+from t2i.core.io.files import load_tensors
 from t2i.core.model import build, load_state
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import DatasetSpec, ModelSpec, TextEncoderSpec

@@ -12,7 +12,7 @@ from t2i.core.conformance.catalogue import Check
 from t2i.core.conformance.outcome import Failed, Outcome, Skipped, State
 from t2i.core.conformance.workshop import Workshop
 from t2i.core.errors import Interrupted, UserError
-from t2i.core.logging import debugging, printable
+from t2i.core.io.terminal import debugging, printable
 from t2i.core.registry.specs import resolve
 
 

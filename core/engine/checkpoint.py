@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from t2i.core.errors import UserError
-from t2i.core.files import load_tensors, read_json, save_tensors, settle, verify, write_json
+from t2i.core.io.files import load_tensors, read_json, save_tensors, settle, verify, write_json
 from t2i.core.model import load_state, owned_tensors
 
 FORMAT = 1

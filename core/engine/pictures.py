@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from t2i.core.files import write_bytes, write_json
-from t2i.core.images import grid, png, readable_scale, to_bytes
 from t2i.core.interfaces.dataset import BrokenExample, Dataset, Example, sound
 from t2i.core.interfaces.trainer import Batch, Trainer
+from t2i.core.io.files import write_bytes, write_json
+from t2i.core.io.images import grid, png, readable_scale, to_bytes
 from t2i.core.model import Model
 
 CAPTIONS = 8

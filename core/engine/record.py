@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from t2i.core.errors import UserError
-from t2i.core.files import write_bytes, write_json
 from t2i.core.interfaces.dataset import BrokenExample
+from t2i.core.io.files import write_bytes, write_json
 from t2i.core.registry.tables import registry
 from t2i.core.runs import Run, RunConfig
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
-from t2i.core.logging import printable
+from t2i.core.io.terminal import printable
 
 
 @dataclass(frozen=True)

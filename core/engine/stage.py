@@ -24,11 +24,11 @@ from t2i.core.engine.stored import Recipe, Store, obtain
 from t2i.core.engine.text_cache import TextCache
 from t2i.core.engine.updates import NotFinite, Updates, learning_rate_factor
 from t2i.core.errors import T2IError, UserError
-from t2i.core.files import save_tensors, sealed
-from t2i.core.images import to_tensor
 from t2i.core.interfaces.dataset import BrokenExample, Visit
 from t2i.core.interfaces.noise import StepNoise, random_stream, seeded
 from t2i.core.interfaces.trainer import Batch, Stage, Trainer
+from t2i.core.io.files import save_tensors, sealed
+from t2i.core.io.images import to_tensor
 from t2i.core.model import owned_tensors
 
 if TYPE_CHECKING:

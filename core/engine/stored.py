@@ -28,10 +28,10 @@ from torch.utils.data import Dataset as TorchDataset
 
 from t2i.core.engine.loader import HostBatch, Loader, Views
 from t2i.core.errors import UserError
-from t2i.core.files import MANIFEST, load_tensors, read_json, save_tensors, seal, verify, write_json
-from t2i.core.images import to_tensor
 from t2i.core.interfaces.dataset import BrokenExample, Dataset, Visit, sound, visit_stream
 from t2i.core.interfaces.text import TextFeatures
+from t2i.core.io.files import MANIFEST, load_tensors, read_json, save_tensors, seal, verify, write_json
+from t2i.core.io.images import to_tensor
 from t2i.core.settings import ModelConfig
 
 PART = 2048  # examples a file

@@ -27,11 +27,11 @@ from t2i.core.engine.reporting import Reporter, Silent, default_reporter
 from t2i.core.engine.signals import stop_requests
 from t2i.core.engine.stage import StageRun
 from t2i.core.errors import Interrupted, T2IError, UserError
-from t2i.core.files import read_json, refuse_links, write_json
-from t2i.core.group import leave
 from t2i.core.interfaces.dataset import Broken, Dataset
 from t2i.core.interfaces.noise import seeded
 from t2i.core.interfaces.trainer import Stage
+from t2i.core.io.files import read_json, refuse_links, write_json
+from t2i.core.io.processes import leave
 from t2i.core.model import Model, best_device, build
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from t2i.core.errors import UserError
-from t2i.core.files import read_json, write_json
+from t2i.core.io.files import read_json, write_json
 from t2i.plugins.common.pretrained import Wanted, obtained
 from t2i.plugins.common.variants import variant_of
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from t2i.core.errors import UserError
-from t2i.core.files import load_tensors
+from t2i.core.io.files import load_tensors
 
 PLAIN = (
     "MARK STOP POP POP_MARK DUP PROTO FRAME NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT "

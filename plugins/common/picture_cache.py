@@ -23,8 +23,8 @@ import numpy as np
 import PIL
 
 from t2i.core.errors import UserError
-from t2i.core.files import MANIFEST, read_json, seal, verify, write_bytes, write_json
 from t2i.core.interfaces.dataset import BrokenExample
+from t2i.core.io.files import MANIFEST, read_json, seal, verify, write_bytes, write_json
 from t2i.core.paths import cache_dir
 from t2i.core.transfer import locked
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from t2i.core.errors import UserError
-from t2i.core.images import decode, original
 from t2i.core.interfaces.dataset import BrokenExample, Dataset, Example, Original
+from t2i.core.io.images import decode, original
 from t2i.plugins.common.picture_cache import PictureCache
 from t2i.plugins.common.picture_config import PicturesConfig
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i.core.errors import UserError
-from t2i.core.images import SUFFIXES
+from t2i.core.io.images import SUFFIXES
 from t2i.plugins.common.pictures import Entry, Folder, PictureFiles, captions_of, data_folder, in_val, safe_name
 from t2i.plugins.imagefolder.config import ImageFolderConfig
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from t2i.core.errors import UserError
-from t2i.core.files import read_json
+from t2i.core.io.files import read_json
 from t2i.core.model import Model, build
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry

@@ -11,8 +11,8 @@ from huggingface_hub import hf_hub_download
 from torch import Tensor
 
 from t2i.core.errors import UserError, nearest
-from t2i.core.files import load_tensors
 from t2i.core.interfaces.scoring import FeatureExtractor
+from t2i.core.io.files import load_tensors
 from t2i.plugins.common.features import resized, weights_hash
 from t2i.plugins.common.pretrained import Wanted, obtained
 from t2i.plugins.timm.config import Dinov2Config, TimmConfig

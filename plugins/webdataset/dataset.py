@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from t2i.core.errors import UserError
-from t2i.core.images import decode, original
 from t2i.core.interfaces.dataset import BrokenExample, Dataset, Example, Original
 from t2i.core.interfaces.noise import random_stream
+from t2i.core.io.images import decode, original
 from t2i.plugins.common.pictures import captions_of, in_val
 from t2i.plugins.webdataset.config import WebDatasetConfig
 from t2i.plugins.webdataset.shards import FORMAT, Ahead, RemoteShard, Shard, counts, find

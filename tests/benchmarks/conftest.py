@@ -10,9 +10,9 @@ import torch
 
 from t2i.benchmarks import trained
 from t2i.benchmarks.reporting import Silent
-from t2i.core.files import write_json
 from t2i.core.interfaces.dataset import Dataset, Example
 from t2i.core.interfaces.scoring import Benchmark, FeatureExtractor, Measure, Metric, PromptSet, proportion_interval
+from t2i.core.io.files import write_json
 from t2i.core.model import build
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import BenchmarkSpec, DatasetSpec, FeatureSpec, MetricSpec

@@ -11,9 +11,9 @@ from t2i.benchmarks.runner import run_benchmark
 from t2i.benchmarks.scorer import Scorer
 from t2i.benchmarks.sets import Source
 from t2i.core.errors import UserError
-from t2i.core.files import read_json, write_json
-from t2i.core.group import Group
 from t2i.core.interfaces.scoring import Pictures
+from t2i.core.io.files import read_json, write_json
+from t2i.core.io.processes import Group
 from t2i.core.runs import resolve
 
 pytestmark = pytest.mark.usefixtures("squares")

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from t2i.core.errors import UserError
-from t2i.core.files import load_tensors, save_tensors, seal
 from t2i.core.interfaces.sampler import Sampler
+from t2i.core.io.files import load_tensors, save_tensors, seal
 from t2i.core.model import build, load, load_state
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import SamplerSpec

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from t2i.core.errors import UserError
-from t2i.core.files import write_json
+from t2i.core.io.files import write_json
 from t2i.core.runs import Run, RunConfig, newest_run, parse_set, resolve
 
 pytestmark = pytest.mark.usefixtures("toy")

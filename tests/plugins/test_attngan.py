@@ -13,10 +13,10 @@ from t2i.core import load
 from t2i.core.engine import resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import UserError
-from t2i.core.files import load_tensors
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch
+from t2i.core.io.files import load_tensors
 from t2i.core.model import load_state
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry

@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from t2i.core.errors import Interrupted, UserError
-from t2i.core.files import load_tensors
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch
+from t2i.core.io.files import load_tensors
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
 from t2i.core.runs import Run, resolve

@@ -14,7 +14,7 @@ import torch
 
 from t2i.core.engine import checkpoint
 from t2i.core.errors import T2IError
-from t2i.core.files import MANIFEST, load_tensors, seal, verify
+from t2i.core.io.files import MANIFEST, load_tensors, seal, verify
 from t2i.core.model import load_model, load_state
 from t2i.core.runs import Run, RunConfig
 

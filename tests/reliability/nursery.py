@@ -158,8 +158,8 @@ class Faults:
     def install(self):
         import safetensors.torch
 
-        from t2i.core import files
         from t2i.core.engine import record
+        from t2i.core.io import files
 
         for name, at in (("replace", 1), ("fsync", 0), ("mkdir", 0)):
             setattr(os, name, self.around(getattr(os, name), name, at))

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from t2i.core.errors import UserError
-from t2i.core.files import verify
+from t2i.core.io.files import verify
 
 
 def litter(run):

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from t2i.cli.main import main
 from t2i.core.errors import UserError
-from t2i.core.files import MANIFEST, seal
+from t2i.core.io.files import MANIFEST, seal
 from t2i.core.model import load
 from t2i.core.runs import RunConfig, resolve
 

@@ -14,7 +14,7 @@ import torch
 from t2i.core.engine import resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import T2IError
-from t2i.core.files import load_tensors
+from t2i.core.io.files import load_tensors
 from t2i.core.runs import Run, resolve
 
 MODELS = ("ldm", "ddpm", "ddim", "dfgan", "galip", "attngan", "stackgan")

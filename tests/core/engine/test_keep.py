@@ -9,7 +9,7 @@ import torch
 from t2i.core.engine import resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import Interrupted
-from t2i.core.files import load_tensors, verify
+from t2i.core.io.files import load_tensors, verify
 from t2i.core.model import load
 from t2i.core.runs import Run, resolve
 
@@ -85,7 +85,7 @@ def test_a_loss_that_no_stage_logs_is_said(tmp_path):
 
 
 def test_checkpoints_of_earlier_versions_go_on(tmp_path):
-    from t2i.core.files import seal
+    from t2i.core.io.files import seal
 
     run = train(resolve("toy"), tmp_path / "run", reporter=Silent())
     run.summary_file.unlink()

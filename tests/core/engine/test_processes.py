@@ -18,7 +18,7 @@ from PIL import Image
 
 from t2i.core.engine import resume
 from t2i.core.engine.reporting import Silent
-from t2i.core.files import load_tensors
+from t2i.core.io.files import load_tensors
 from t2i.core.model import build
 from t2i.core.runs import Run, resolve
 from t2i.core.samples import RECORDS

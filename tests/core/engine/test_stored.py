@@ -12,9 +12,9 @@ from t2i.core.engine.loader import Views
 from t2i.core.engine.reporting import Silent
 from t2i.core.engine.stored import Recipe, obtain
 from t2i.core.errors import Interrupted, UserError
-from t2i.core.files import load_tensors
 from t2i.core.interfaces.dataset import Visit
 from t2i.core.interfaces.text import TextFeatures
+from t2i.core.io.files import load_tensors
 from t2i.core.runs import Run
 from t2i.core.runs import resolve as resolve_run
 from t2i.core.settings import Augment

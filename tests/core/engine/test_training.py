@@ -13,7 +13,7 @@ import torch
 from t2i.core.engine import resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import Interrupted, T2IError, UserError
-from t2i.core.files import load_tensors, verify
+from t2i.core.io.files import load_tensors, verify
 from t2i.core.model import load
 from t2i.core.runs import Run
 from t2i.core.runs import resolve as resolve_run

@@ -19,9 +19,9 @@ from t2i.core.engine import resume, stored, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.engine.updates import Updates
 from t2i.core.errors import Interrupted, T2IError
-from t2i.core.files import save_tensors
 from t2i.core.interfaces.noise import seeded
 from t2i.core.interfaces.text import TextFeatures
+from t2i.core.io.files import save_tensors
 from t2i.core.model import build
 from t2i.core.registry.tables import registry
 from t2i.core.runs import resolve

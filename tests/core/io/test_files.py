@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t2i.core import files
 from t2i.core.errors import UserError
+from t2i.core.io import files
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from t2i.core.logging import printable, quiet
+from t2i.core.io.terminal import printable, quiet
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-import t2i.core.images as images_module
+import t2i.core.io.images as images_module
 from t2i.core.errors import UserError
-from t2i.core.images import decode, grid, original, png, read_picture, readable_scale, to_bytes, to_tensor
 from t2i.core.interfaces.dataset import BrokenExample
+from t2i.core.io.images import decode, grid, original, png, read_picture, readable_scale, to_bytes, to_tensor
 
 RED, BLUE = (200, 40, 10), (10, 60, 220)
 
