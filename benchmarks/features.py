@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from t2i.core.errors import UserError, nearest
+from t2i.core.fetch.paths import cache_dir
 from t2i.core.interfaces.dataset import Dataset
 from t2i.core.interfaces.scoring import FeatureExtractor, Pictures
 from t2i.core.io.files import load_tensors, save_tensors, sealed, settle, verify
-from t2i.core.paths import cache_dir
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
 from t2i.core.runs import chosen

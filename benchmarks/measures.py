@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from t2i.benchmarks.features import Extractors
 from t2i.benchmarks.scorer import build_metric
-from t2i.core.downloads import status
 from t2i.core.errors import UserError
+from t2i.core.fetch.downloads import status
 from t2i.core.interfaces.scoring import Benchmark, Measure
 from t2i.core.registry.tables import registry
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from t2i.core.downloads import fetched
 from t2i.core.errors import UserError, nearest
+from t2i.core.fetch.downloads import fetched
 from t2i.core.interfaces.scoring import Benchmark
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry

@@ -14,12 +14,12 @@ import click
 from t2i.cli.command import Command, json_option
 from t2i.cli.output import answer, answer_json, answer_table, note
 from t2i.cli.progress import EVERY_SECONDS
-from t2i.core.downloads import Arrived, Watcher, chosen, command, default_mirror, mirrored, place, status
-from t2i.core.downloads import fetch as get
+from t2i.core.fetch.downloads import Arrived, Watcher, chosen, command, default_mirror, mirrored, place, status
+from t2i.core.fetch.downloads import fetch as get
+from t2i.core.fetch.transfer import Progress
 from t2i.core.io.terminal import printable
 from t2i.core.registry.specs import DownloadSpec
 from t2i.core.registry.tables import registry
-from t2i.core.transfer import Progress
 
 
 @click.command(cls=Command)

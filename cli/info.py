@@ -67,7 +67,7 @@ def _places() -> dict[str, str]:
     """Absolute paths, and for those that are out of reach the reason."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from t2i.core.paths import cache_dir
+    from t2i.core.fetch.paths import cache_dir
 
     try:
         cache = str(cache_dir())
@@ -79,7 +79,7 @@ def _places() -> dict[str, str]:
 
 def _downloads() -> dict[str, str]:
     """What `t2i fetch` gets: where it is, with its size, or the command that gets it."""
-    from t2i.core.downloads import command, status
+    from t2i.core.fetch.downloads import command, status
 
     def said(spec: DownloadSpec) -> str:
         try:

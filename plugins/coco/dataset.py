@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from t2i.core.downloads import fetched
 from t2i.core.errors import UserError
+from t2i.core.fetch.downloads import fetched
 from t2i.plugins.coco.config import CocoConfig
 from t2i.plugins.common.pictures import (
     Archive,

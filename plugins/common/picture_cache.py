@@ -23,10 +23,10 @@ import numpy as np
 import PIL
 
 from t2i.core.errors import UserError
+from t2i.core.fetch.paths import cache_dir
+from t2i.core.fetch.transfer import locked
 from t2i.core.interfaces.dataset import BrokenExample
 from t2i.core.io.files import MANIFEST, read_json, seal, verify, write_bytes, write_json
-from t2i.core.paths import cache_dir
-from t2i.core.transfer import locked
 
 PART = 2**26  # bytes
 EVERY = 10.0  # seconds between two lines of progress

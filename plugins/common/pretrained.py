@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from huggingface_hub import HfApi
 
-from t2i.core.downloads import fetched, hub_download, hub_folder
 from t2i.core.errors import UserError
+from t2i.core.fetch.downloads import fetched, hub_download, hub_folder
 
 T = TypeVar("T")
 PROBE_SECONDS = 10.0

@@ -22,8 +22,8 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 
-from t2i.core.downloads import fetched
 from t2i.core.errors import UserError
+from t2i.core.fetch.downloads import fetched
 from t2i.core.interfaces.scoring import FeatureExtractor
 from t2i.plugins.common.legacy import read_legacy, state_dict
 from t2i.plugins.fidelity.config import FidelityConfig

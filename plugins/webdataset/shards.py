@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from t2i.core.errors import T2IError, UserError
+from t2i.core.fetch.paths import cache_dir
+from t2i.core.fetch.transfer import Remote, locked, small_json, transfer
 from t2i.core.io.files import read_json, write_bytes, write_json
-from t2i.core.paths import cache_dir
-from t2i.core.transfer import Remote, locked, small_json, transfer
 from t2i.plugins.webdataset.config import WebDatasetConfig
 from t2i.plugins.webdataset.tar import NoTar, index_of, row_type
 

@@ -456,7 +456,7 @@ def test_statistics_that_promise_too_much_are_found_out(server, hosted):
 
 
 def test_a_shard_that_is_cut_on_the_way_comes_whole(server, hosted, monkeypatch):
-    monkeypatch.setattr("t2i.core.transfer.WAIT", 0)
+    monkeypatch.setattr("t2i.core.fetch.transfer.WAIT", 0)
     server.faults["/laion/00000.tar"] = ["cut", 503]
     assert opened(shards=hosted)[3].captions == ("picture 3",)
     assert [asked for path, asked in server.asked if path.endswith("00000.tar")][1].startswith("bytes=")

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from t2i.core.errors import UserError
-from t2i.core.transfer import CHUNK, need_space
+from t2i.core.fetch.transfer import CHUNK, need_space
 
 SWELL = 200  # how many times its packed size a member may be; deflate cannot pass 1032, JSON stays under 20
 SMALL = 1 << 20  # bytes under which that is nobody's concern

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from t2i.core.archives import unpack
 from t2i.core.errors import UserError, nearest
+from t2i.core.fetch.archives import unpack
+from t2i.core.fetch.paths import cache_dir
+from t2i.core.fetch.transfer import Digests, Progress, Remote, locked, need_space, part_of, transfer
 from t2i.core.io.files import read_json, write_json
-from t2i.core.paths import cache_dir
 from t2i.core.registry.specs import DownloadFile, DownloadSpec, HubFiles
 from t2i.core.registry.tables import registry
-from t2i.core.transfer import Digests, Progress, Remote, locked, need_space, part_of, transfer
 
 RECORD = ".fetched.json"
 WEIGHTS = "*.safetensors"

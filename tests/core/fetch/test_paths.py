@@ -3,7 +3,7 @@
 import pytest
 
 from t2i.core.errors import UserError
-from t2i.core.paths import cache_dir
+from t2i.core.fetch.paths import cache_dir
 
 
 def test_t2i_home_wins_over_the_users_cache(tmp_path, monkeypatch):

@@ -5,8 +5,8 @@ import zipfile
 
 import pytest
 
-from t2i.core.archives import unpack
 from t2i.core.errors import UserError
+from t2i.core.fetch.archives import unpack
 
 
 @pytest.fixture

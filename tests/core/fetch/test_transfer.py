@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from t2i.core import transfer as transferring
 from t2i.core.errors import UserError
-from t2i.core.transfer import Remote, locked, transfer
+from t2i.core.fetch import transfer as transferring
+from t2i.core.fetch.transfer import Remote, locked, transfer
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 MD5 = "md5:" + hashlib.md5(BODY).hexdigest()
@@ -183,7 +183,7 @@ def test_a_full_disk_is_said_before_the_first_byte(remote, tmp_path, monkeypatch
 
 def test_two_that_want_one_file_take_turns(remote, tmp_path):
     script = (
-        "import sys; from pathlib import Path; from t2i.core.transfer import Remote, transfer\n"
+        "import sys; from pathlib import Path; from t2i.core.fetch.transfer import Remote, transfer\n"
         "transfer(Remote(sys.argv[1]), Path(sys.argv[2]), say=lambda text: print(text, flush=True))"
     )
     with locked(tmp_path / "file.bin"):

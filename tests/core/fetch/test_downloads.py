@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from t2i.core import downloads
-from t2i.core.downloads import Watcher, fetch, fetched, mirrored, status
 from t2i.core.errors import UserError
+from t2i.core.fetch import downloads
+from t2i.core.fetch.downloads import Watcher, fetch, fetched, mirrored, status
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import DownloadFile, DownloadSpec, HubFiles
 from t2i.core.registry.tables import Registry, registry
