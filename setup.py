@@ -16,6 +16,6 @@ setup(
             "benchmarks = t2i.benchmarks.plugin",
             *(f"{file.parent.name} = t2i.{'.'.join(file.with_suffix('').parts)}" for file in PLUGINS),
         ],
-        "pytest11": ["t2i = t2i.core.conformance.pytest_plugin"],
+        "pytest11": ["t2i = t2i.core.kit.conformance.pytest_plugin"],
     },
 )

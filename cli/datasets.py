@@ -16,7 +16,7 @@ from t2i.core.io.terminal import printable
 from t2i.core.registry.tables import registry
 
 if TYPE_CHECKING:
-    from t2i.core.datacheck import DataReport, SplitReport
+    from t2i.core.kit.datacheck import DataReport, SplitReport
 
 COMMANDS = {
     "list": ("t2i.cli.tables:datasets", "List the data sets ('t2i datasets' is short for it)."),
@@ -47,7 +47,7 @@ def check(
     t2i datasets check imagefolder --data-dir pictures --json
     """
     registry().datasets[name]  # a misspelt name is told at once, before torch is imported
-    from t2i.core.datacheck import check_dataset
+    from t2i.core.kit.datacheck import check_dataset
     from t2i.core.runs import chosen, parse_sets
 
     own: dict[str, Any] = {"dir": None if data_dir is None else str(data_dir), "image_size": image_size}

@@ -20,8 +20,8 @@ def install(package: str, force: bool, dry_run: bool, as_json: bool) -> None:
 
     What would change is said first; what would break t2i, or a package that it needs, is refused.
     """
-    from t2i.core.packages import install as carry_out
-    from t2i.core.packages import plan
+    from t2i.core.kit.packages import install as carry_out
+    from t2i.core.kit.packages import plan
 
     chosen = plan(package)
     for change in chosen.changes:
@@ -54,6 +54,6 @@ def _said(harm: int) -> str:
 @click.argument("package")
 def uninstall(package: str) -> None:
     """Remove the plugin package PACKAGE. Packages that are no plugins, and t2i itself, are refused."""
-    from t2i.core.packages import uninstall as carry_out
+    from t2i.core.kit.packages import uninstall as carry_out
 
     answer(printable(f"removed {carry_out(package)}"))

@@ -12,11 +12,11 @@ from t2i.cli.command import Command, LazyGroup, json_option
 from t2i.cli.output import answer, answer_json, answer_table, note
 from t2i.core.errors import T2IError
 from t2i.core.io.terminal import printable
-from t2i.core.listing import described
+from t2i.core.kit.listing import described
 from t2i.core.registry.tables import registry
 
 if TYPE_CHECKING:
-    from t2i.core.conformance.outcome import Outcome
+    from t2i.core.kit.conformance.outcome import Outcome
 
 COMMANDS = {
     "list": ("t2i.cli.plugins:listing", "List the plugins ('t2i plugins' is short for it)."),
@@ -64,10 +64,10 @@ def check(name: str, only: tuple[str, ...], as_json: bool) -> None:
     t2i plugins check ldm
     t2i plugins check my-model --only resumes
     """
-    from t2i.core.conformance.catalogue import find
+    from t2i.core.kit.conformance.catalogue import find
 
     checks = find(name, only)
-    from t2i.core.conformance.runner import run_checks
+    from t2i.core.kit.conformance.runner import run_checks
 
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="t2i-check-") as folder:
@@ -104,7 +104,7 @@ def _short(text: str) -> str:
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="New folder (default: ./NAME).")
 def new(name: str, out: Path | None) -> None:
     """Write a complete plugin package NAME: a small working model, its test, a README. It trains as it is."""
-    from t2i.core.scaffold import write_package
+    from t2i.core.kit.scaffold import write_package
 
     folder = out or Path(name)
     for path in write_package(name, folder):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2i.core.conformance import datasets as checks
+from t2i.core.kit.conformance import datasets as checks
 
 
 @pytest.fixture

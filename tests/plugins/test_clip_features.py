@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from t2i.core.conformance import scores
-from t2i.core.conformance.subject import Part
 from t2i.core.errors import UserError
+from t2i.core.kit.conformance import scores
+from t2i.core.kit.conformance.subject import Part
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
 from t2i.core.runs import resolve as resolve_run

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 from torchvision.models import vgg16
 
-from t2i.core.conformance import scores
-from t2i.core.conformance.subject import Part
 from t2i.core.errors import UserError
+from t2i.core.kit.conformance import scores
+from t2i.core.kit.conformance.subject import Part
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
 from t2i.plugins.fidelity.features import FORCE, plain_weights

@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 
-from t2i.core.conformance.catalogue import find, of_kind
-from t2i.core.conformance.runner import run_checks
 from t2i.core.errors import Interrupted, UserError
+from t2i.core.kit.conformance.catalogue import find, of_kind
+from t2i.core.kit.conformance.runner import run_checks
 from t2i.core.registry.tables import registry
 
 pytestmark = pytest.mark.usefixtures("toy")

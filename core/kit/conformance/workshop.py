@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from t2i.core.conformance.catalogue import PLUGIN, Check
+from t2i.core.kit.conformance.catalogue import PLUGIN, Check
 from t2i.core.registry.specs import resolve
 
 SUBJECTS = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from t2i.core.conformance.outcome import need
-from t2i.core.conformance.subject import Part
+from t2i.core.kit.conformance.outcome import need
+from t2i.core.kit.conformance.subject import Part
 
 
 def declared(subject: Part) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from t2i.core.conformance.outcome import Skipped, need
-from t2i.core.conformance.subject import ModelSubject
 from t2i.core.errors import UserError
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextShape
+from t2i.core.kit.conformance.outcome import Skipped, need
+from t2i.core.kit.conformance.subject import ModelSubject
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
 from t2i.core.runs import RunConfig, chosen, resolve

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from t2i.core.conformance.outcome import Skipped, need
-from t2i.core.conformance.subject import Part
 from t2i.core.interfaces.dataset import Dataset, Example
+from t2i.core.kit.conformance.outcome import Skipped, need
+from t2i.core.kit.conformance.subject import Part
 from t2i.core.runs import Choice, open_dataset
 
 EXAMPLES = 32

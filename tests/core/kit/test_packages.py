@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from t2i.core import packages
 from t2i.core.errors import UserError
-from t2i.core.packages import Change, Plan, harm, host_packages
+from t2i.core.kit import packages
+from t2i.core.kit.packages import Change, Plan, harm, host_packages
 
 HOOKED = """
 from t2i.core.registry.hooks import hookimpl

@@ -8,7 +8,7 @@ import tomllib
 import pytest
 
 from t2i.core.errors import UserError
-from t2i.core.scaffold import TEMPLATE, write_package
+from t2i.core.kit.scaffold import TEMPLATE, write_package
 
 
 def test_a_package_without_placeholders_that_lints(tmp_path):

@@ -8,12 +8,12 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from t2i.core.conformance.drawing import BATCHES, drawn, off_by, same_bytes
-from t2i.core.conformance.outcome import Skipped, need
-from t2i.core.conformance.subject import CHAIN, Part
 from t2i.core.errors import UserError
 from t2i.core.interfaces.sampler import Sampler, SamplerConfig
 from t2i.core.io.images import to_tensor
+from t2i.core.kit.conformance.drawing import BATCHES, drawn, off_by, same_bytes
+from t2i.core.kit.conformance.outcome import Skipped, need
+from t2i.core.kit.conformance.subject import CHAIN, Part
 from t2i.core.model import Model, build
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry

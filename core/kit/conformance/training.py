@@ -6,10 +6,10 @@ import json
 import math
 from statistics import fmean, variance
 
-from t2i.core.conformance.outcome import Skipped, need
-from t2i.core.conformance.subject import ModelSubject
-from t2i.core.conformance.watch import STEPS, WATCHED
 from t2i.core.interfaces.trainer import Stage
+from t2i.core.kit.conformance.outcome import Skipped, need
+from t2i.core.kit.conformance.subject import ModelSubject
+from t2i.core.kit.conformance.watch import STEPS, WATCHED
 
 MOVED = 2.5
 """Standard errors by which something that is logged must have changed, on the same batches under the same noise."""

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from t2i.core.conformance.outcome import Skipped, need
-from t2i.core.conformance.subject import CUT, ModelSubject
-from t2i.core.conformance.watch import STEPS, Enough, Watcher
 from t2i.core.engine import resume
 from t2i.core.engine.reporting import Silent
 from t2i.core.io.files import load_tensors
+from t2i.core.kit.conformance.outcome import Skipped, need
+from t2i.core.kit.conformance.subject import CUT, ModelSubject
+from t2i.core.kit.conformance.watch import STEPS, Enough, Watcher
 from t2i.core.runs import Run
 
 

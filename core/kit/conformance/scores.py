@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from t2i.core.conformance.outcome import Skipped, need
-from t2i.core.conformance.subject import Part
 from t2i.core.errors import UserError, nearest
 from t2i.core.interfaces.scoring import Benchmark, FeatureExtractor, Metric, Pictures, Scores
+from t2i.core.kit.conformance.outcome import Skipped, need
+from t2i.core.kit.conformance.subject import Part
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
 from t2i.core.runs import chosen, open_dataset

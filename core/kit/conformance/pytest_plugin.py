@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from t2i.core.conformance.catalogue import Check
-    from t2i.core.conformance.workshop import Workshop
+    from t2i.core.kit.conformance.catalogue import Check
+    from t2i.core.kit.conformance.workshop import Workshop
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "t2i_check" not in metafunc.fixturenames:
         return
-    from t2i.core.conformance.catalogue import find, of_kind
+    from t2i.core.kit.conformance.catalogue import find, of_kind
 
     checks: list[Check] = []
     for marker in metafunc.definition.iter_markers("t2i"):
@@ -44,7 +44,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def _t2i_workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    from t2i.core.conformance.workshop import Workshop
+    from t2i.core.kit.conformance.workshop import Workshop
 
     return Workshop(tmp_path_factory.mktemp("t2i-check"))
 
@@ -52,7 +52,7 @@ def _t2i_workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 @pytest.fixture(scope="session")
 def t2i_check(request: pytest.FixtureRequest, _t2i_workshop: Workshop) -> Callable[[], None]:
     """Call it: it runs the check, and fails or skips the test as the check does."""
-    from t2i.core.conformance.runner import run_check
+    from t2i.core.kit.conformance.runner import run_check
 
     def run() -> None:
         outcome = run_check(request.param, _t2i_workshop)

@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from t2i.core.conformance.outcome import Skipped
-from t2i.core.conformance.watch import BATCH, STEPS, Watcher
 from t2i.core.engine import train
 from t2i.core.engine.reporting import Silent
 from t2i.core.interfaces.text import TextEncoder
+from t2i.core.kit.conformance.outcome import Skipped
+from t2i.core.kit.conformance.watch import BATCH, STEPS, Watcher
 from t2i.core.model import Model, load
 from t2i.core.registry.specs import ModelSpec
 from t2i.core.registry.specs import resolve as resolve_path

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from t2i.core.conformance.outcome import Skipped, need
-from t2i.core.conformance.subject import Part
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.io.files import load_tensors, save_tensors
+from t2i.core.kit.conformance.outcome import Skipped, need
+from t2i.core.kit.conformance.subject import Part
 from t2i.core.model import load_state, owned_tensors
 from t2i.core.registry.specs import resolve
 from t2i.core.runs import Choice

@@ -8,11 +8,11 @@ import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from t2i.core.conformance.catalogue import Check
-from t2i.core.conformance.outcome import Failed, Outcome, Skipped, State
-from t2i.core.conformance.workshop import Workshop
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.io.terminal import debugging, printable
+from t2i.core.kit.conformance.catalogue import Check
+from t2i.core.kit.conformance.outcome import Failed, Outcome, Skipped, State
+from t2i.core.kit.conformance.workshop import Workshop
 from t2i.core.registry.specs import resolve
 
 
@@ -63,5 +63,5 @@ def _place(error: BaseException) -> str:
 
 
 def _is_foreign_to_author(filename: str) -> bool:
-    core = Path(__file__).parents[1]
+    core = Path(__file__).parents[2]
     return Path(filename).is_relative_to(core) or "site-packages/torch/" in filename

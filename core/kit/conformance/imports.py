@@ -11,7 +11,7 @@ from functools import cached_property
 from importlib.metadata import EntryPoint
 from typing import Any
 
-from t2i.core.conformance.outcome import Failed, Skipped, need
+from t2i.core.kit.conformance.outcome import Failed, Skipped, need
 from t2i.core.registry import hooks
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import Loaded, installed_points, origin_of, registry
