@@ -16,10 +16,10 @@ from t2i.core.interfaces.generator import DiffusionGenerator
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.sampler import Sampler, SamplerConfig
 from t2i.core.interfaces.scoring import Pictures
-from t2i.core.model import Drawn, Model, best_device, build
+from t2i.core.models.model import Drawn, Model, best_device, build
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
-from t2i.core.runs import Choice, RunConfig
+from t2i.core.runs.configure import Choice, RunConfig
 
 DRAWN = 32  # pictures that sampling is timed on
 

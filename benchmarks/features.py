@@ -21,7 +21,7 @@ from t2i.core.interfaces.scoring import FeatureExtractor, Pictures
 from t2i.core.io.files import load_tensors, save_tensors, sealed, settle, verify
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
-from t2i.core.runs import chosen
+from t2i.core.runs.configure import chosen
 
 BATCH = 64  # pictures at once
 

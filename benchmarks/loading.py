@@ -20,7 +20,7 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import Dataset
 from t2i.core.io.terminal import note
 from t2i.core.registry.tables import registry
-from t2i.core.runs import Choice, chosen, open_dataset
+from t2i.core.runs.configure import Choice, chosen, open_dataset
 from t2i.core.settings import Augment, DataConfig
 
 BATCH = 64

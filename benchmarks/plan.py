@@ -13,7 +13,7 @@ from t2i.core.fetch.downloads import fetched
 from t2i.core.interfaces.scoring import Benchmark
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
-from t2i.core.runs import Run, RunConfig, chosen, resolve
+from t2i.core.runs.configure import Run, RunConfig, chosen, resolve
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from t2i.benchmarks.plan import Entry
-from t2i.core.engine.record import versions
-from t2i.core.model import Model
-from t2i.core.runs import Run
+from t2i.core.models.model import Model
+from t2i.core.runs.configure import Run
+from t2i.core.runs.record import versions
 
 
 def forget_peak_memory() -> None:

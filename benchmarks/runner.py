@@ -33,7 +33,7 @@ from t2i.benchmarks.trained import finished_run
 from t2i.core.engine.reporting import Reporter as EngineReporter
 from t2i.core.errors import UserError
 from t2i.core.io.processes import Group
-from t2i.core.model import best_device
+from t2i.core.models.model import best_device
 
 
 def run_benchmark(

@@ -24,9 +24,9 @@ from t2i.benchmarks.table import number, plain
 from t2i.core.errors import UserError
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.io.files import write_bytes, write_json
-from t2i.core.model import Model, best_device, load
+from t2i.core.models.model import Model, best_device, load
 from t2i.core.registry.tables import registry
-from t2i.core.runs import Choice
+from t2i.core.runs.configure import Choice
 
 STEPS = (5, 10, 25, 50)
 

@@ -14,7 +14,7 @@ from t2i.benchmarks.results import VARIETY, Column, SetScores
 from t2i.core.interfaces.scoring import Benchmark, Intervals, Measure, Metric, Pictures, PromptSet
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
-from t2i.core.runs import chosen
+from t2i.core.runs.configure import chosen
 
 
 class Scorer:

@@ -15,7 +15,7 @@ from t2i.core.interfaces.dataset import Dataset, Example, SoundDataset
 from t2i.core.interfaces.scoring import Benchmark, Pictures, PromptSet
 from t2i.core.io.terminal import note
 from t2i.core.registry.tables import registry
-from t2i.core.runs import chosen, open_dataset
+from t2i.core.runs.configure import chosen, open_dataset
 
 
 def open_data(benchmark: Benchmark, split: str, own: dict[str, Any], folder: str | None) -> Dataset:

@@ -39,10 +39,10 @@ from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.trainer import Batch, Stage, Trainer
 from t2i.core.io.files import write_json
 from t2i.core.io.images import to_tensor
-from t2i.core.model import Model, best_device, build
+from t2i.core.models.model import Model, best_device, build
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
-from t2i.core.runs import Run, RunConfig, open_dataset, resolve
+from t2i.core.runs.configure import Run, RunConfig, open_dataset, resolve
 
 BLOCK = 25  # steps timed at once
 MADE = 8  # batches that making data is timed on

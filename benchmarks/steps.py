@@ -6,7 +6,7 @@ read, and what the weights are does not matter.
 To time it beside another implementation, take turns with that in a script of your own:
 
     from t2i.benchmarks.steps import in_turns, training_step
-    from t2i.core.runs import resolve
+    from t2i.core.runs.configure import resolve
 
     ours = training_step(resolve("dfgan", preset="cub", data_needed=False), stage="gan", batch_size=8)
     print(in_turns({"ours": ours, "theirs": theirs}, rounds=20))
@@ -27,10 +27,10 @@ from t2i.core.errors import UserError, nearest
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Batch, Stage, Trainer
-from t2i.core.model import best_device, build
+from t2i.core.models.model import best_device, build
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
-from t2i.core.runs import RunConfig, resolve
+from t2i.core.runs.configure import RunConfig, resolve
 
 WORDS = 15  # of a caption: what COCO's have
 

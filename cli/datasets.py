@@ -48,7 +48,7 @@ def check(
     """
     registry().datasets[name]  # a misspelt name is told at once, before torch is imported
     from t2i.core.kit.datacheck import check_dataset
-    from t2i.core.runs import chosen, parse_sets
+    from t2i.core.runs.configure import chosen, parse_sets
 
     own: dict[str, Any] = {"dir": None if data_dir is None else str(data_dir), "image_size": image_size}
     settings = {key: value for key, value in own.items() if value is not None} | parse_sets(sets)

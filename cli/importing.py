@@ -37,8 +37,8 @@ def import_(
         raise UserError("say whose weights these are, with --model M ('t2i models' lists them)")
     if not files:
         raise UserError(f"name the files of weights: 't2i import --model {model} FILE... --out RUN'")
-    from t2i.core.importing import default_preset, import_weights, importable
-    from t2i.core.runs import free_path
+    from t2i.core.models.importing import default_preset, import_weights, importable
+    from t2i.core.runs.configure import free_path
 
     chosen = preset or default_preset(importable(model))
     if preset is None:

@@ -38,7 +38,7 @@ def info(as_json: bool) -> None:
 
 
 def _versions() -> dict[str, str]:
-    from t2i.core.engine.record import versions
+    from t2i.core.runs.record import versions
 
     found = versions()
     return {"t2i": found.pop("t2i-zoo"), **found}

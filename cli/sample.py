@@ -78,9 +78,15 @@ def sample(
     if interpolate is not None and (len(texts) > 1 or prompts is not None):
         raise UserError("--interpolate draws for one caption: give at most one -p TEXT, and no --prompts")
     from t2i.core.io.processes import Group
-    from t2i.core.model import load, opening_settings
-    from t2i.core.runs import newest_run, parse_sets
-    from t2i.core.samples import new_samples_path, read_features, read_prompts, write_interpolation, write_samples
+    from t2i.core.models.model import load, opening_settings
+    from t2i.core.models.samples import (
+        new_samples_path,
+        read_features,
+        read_prompts,
+        write_interpolation,
+        write_samples,
+    )
+    from t2i.core.runs.configure import newest_run, parse_sets
 
     captions = [*texts, *(read_prompts(prompts) if prompts else [])]
     vectors = read_features(features) if features else None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from t2i.core.interfaces.scoring import Benchmark, FeatureExtractor, Metric
     from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
     from t2i.core.interfaces.trainer import Batch, Engine, Stage, Trainer
-    from t2i.core.model import Model, load
+    from t2i.core.models.model import Model, load
     from t2i.core.registry.hooks import hookimpl
     from t2i.core.settings import Config, DataConfig, ModelConfig, Preset
 
@@ -27,7 +27,7 @@ _HOME = {
     "t2i.core.errors": ("T2IError", "UserError"),
     "t2i.core.interfaces.generator": ("DiffusionGenerator", "Generator", "OneShotGenerator"),
     "t2i.core.registry.hooks": ("hookimpl",),
-    "t2i.core.model": ("Model", "load"),
+    "t2i.core.models.model": ("Model", "load"),
     "t2i.core.interfaces.noise": ("PromptNoise", "StepNoise"),
     "t2i.core.interfaces.sampler": ("Sampler", "SamplerConfig"),
     "t2i.core.interfaces.scoring": ("Benchmark", "FeatureExtractor", "Metric"),

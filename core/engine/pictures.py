@@ -14,7 +14,7 @@ from t2i.core.interfaces.dataset import BrokenExample, Dataset, Example, sound
 from t2i.core.interfaces.trainer import Batch, Trainer
 from t2i.core.io.files import write_bytes, write_json
 from t2i.core.io.images import grid, png, readable_scale, to_bytes
-from t2i.core.model import Model
+from t2i.core.models.model import Model
 
 CAPTIONS = 8
 PER_CAPTION = 2

@@ -22,7 +22,6 @@ from t2i.core.engine import checkpoint
 from t2i.core.engine.checkpoint import Position, Saved
 from t2i.core.engine.loader import Rows
 from t2i.core.engine.pictures import Gallery
-from t2i.core.engine.record import BrokenFile, Log, peak_memory, write_config
 from t2i.core.engine.reporting import Reporter, Silent, default_reporter
 from t2i.core.engine.signals import stop_requests
 from t2i.core.engine.stage import StageRun
@@ -32,10 +31,11 @@ from t2i.core.interfaces.noise import seeded
 from t2i.core.interfaces.trainer import Stage
 from t2i.core.io.files import read_json, refuse_links, write_json
 from t2i.core.io.processes import leave
-from t2i.core.model import Model, best_device, build
+from t2i.core.models.model import Model, best_device, build
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
-from t2i.core.runs import Choice, Run, RunConfig, open_dataset
+from t2i.core.runs.configure import Choice, Run, RunConfig, open_dataset
+from t2i.core.runs.record import BrokenFile, Log, peak_memory, write_config
 
 LOCK = ".lock"
 

@@ -20,10 +20,10 @@ from torch.optim import Adam
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Trainer
-from t2i.core.model import load_state
+from t2i.core.models.model import load_state
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
-from t2i.core.runs import Choice, chosen
+from t2i.core.runs.configure import Choice, chosen
 from t2i.core.settings import Config
 from t2i.plugins.common.legacy import read_plain_pickle, renamed, without_prefix
 from t2i.plugins.common.settings import DamsmTraining, Smoothing

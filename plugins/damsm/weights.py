@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from t2i.core.model import load_state
+from t2i.core.models.model import load_state
 from t2i.plugins.common.damsm import lstm_state, pickled_vocabulary
 from t2i.plugins.common.legacy import read_legacy
 from t2i.plugins.damsm.config import DamsmConfig, split

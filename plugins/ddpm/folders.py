@@ -8,8 +8,8 @@ from typing import Any
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_json
-from t2i.core.model import Model, build
-from t2i.core.runs import RunConfig
+from t2i.core.models.model import Model, build
+from t2i.core.runs.configure import RunConfig
 from t2i.plugins.common.folder_schedulers import (
     GUIDANCE,
     noise_settings,

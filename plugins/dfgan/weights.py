@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from t2i.core.model import Model, load_state
-from t2i.core.runs import RunConfig
+from t2i.core.models.model import Model, load_state
+from t2i.core.runs.configure import RunConfig
 from t2i.plugins.common.damsm import authors_encoder, pickled_vocabulary
 from t2i.plugins.common.fusion import AUTHORS
 from t2i.plugins.common.legacy import renamed, without_prefix

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_json
-from t2i.core.model import Model, build
+from t2i.core.models.model import Model, build
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
-from t2i.core.runs import RunConfig
+from t2i.core.runs.configure import RunConfig
 from t2i.plugins.common.folder_schedulers import (
     GUIDANCE,
     known_scheduler,

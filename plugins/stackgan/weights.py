@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from t2i.core.errors import UserError
-from t2i.core.model import Model, build, load_state, owned_tensors
-from t2i.core.runs import RunConfig
+from t2i.core.models.model import Model, build, load_state, owned_tensors
+from t2i.core.runs.configure import RunConfig
 from t2i.plugins.common.legacy import read_legacy, renamed, state_dict
 from t2i.plugins.stackgan.config import StackGANConfig
 from t2i.plugins.stackgan.networks import StackGANGenerator

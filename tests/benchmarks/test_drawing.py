@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from t2i.benchmarks import drawing
-from t2i.core.runs import resolve
+from t2i.core.runs.configure import resolve
 
 
 @pytest.mark.parametrize(

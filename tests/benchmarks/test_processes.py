@@ -12,7 +12,7 @@ import pytest
 from t2i.benchmarks import partial, runner
 from t2i.benchmarks.reporting import Silent
 from t2i.core.engine.reporting import Silent as EngineSilent
-from t2i.core.runs import resolve
+from t2i.core.runs.configure import resolve
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 

@@ -14,7 +14,7 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import Pictures
 from t2i.core.io.files import read_json, write_json
 from t2i.core.io.processes import Group
-from t2i.core.runs import resolve
+from t2i.core.runs.configure import resolve
 
 pytestmark = pytest.mark.usefixtures("squares")
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from t2i.benchmarks.samplers import compare_samplers
 from t2i.core.errors import UserError
 from t2i.core.io.files import write_json
-from t2i.core.model import build, load
-from t2i.core.runs import resolve
+from t2i.core.models.model import build, load
+from t2i.core.runs.configure import resolve
 
 pytestmark = pytest.mark.usefixtures("squares")
 SMALL = (

@@ -8,7 +8,7 @@ from rich.console import Console
 from t2i.benchmarks import speed
 from t2i.benchmarks.speed import measure_speed
 from t2i.core.errors import UserError
-from t2i.core.runs import resolve
+from t2i.core.runs.configure import resolve
 
 pytestmark = pytest.mark.usefixtures("toy")
 

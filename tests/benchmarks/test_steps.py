@@ -4,7 +4,7 @@ import pytest
 
 from t2i.benchmarks.steps import in_turns, main, training_step
 from t2i.core.errors import UserError
-from t2i.core.runs import resolve
+from t2i.core.runs.configure import resolve
 
 SMALL = ["nf=2", "z_dim=4", "image_size=32", "encoder.width=8"]
 

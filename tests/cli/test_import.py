@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from t2i.core.model import build
-from t2i.core.runs import resolve
+from t2i.core.models.model import build
+from t2i.core.runs.configure import resolve
 
 
 @pytest.fixture

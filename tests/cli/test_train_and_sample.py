@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from t2i.core.runs import Run, resolve
+from t2i.core.runs.configure import Run, resolve
 
 
 @pytest.fixture

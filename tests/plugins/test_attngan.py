@@ -17,10 +17,10 @@ from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch
 from t2i.core.io.files import load_tensors
-from t2i.core.model import load_state
+from t2i.core.models.model import load_state
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
-from t2i.core.runs import Run, resolve
+from t2i.core.runs.configure import Run, resolve
 from t2i.plugins.attngan.config import AttnGANConfig
 from t2i.plugins.attngan.networks import Attention, AttnGANGenerator, Discriminator, Network, build
 from t2i.plugins.attngan.training import GANTrainer, discriminator_loss, generator_loss, shrunk, stages

@@ -8,7 +8,7 @@ from PIL import Image
 
 from t2i.core.errors import UserError
 from t2i.core.registry.tables import registry
-from t2i.core.runs import chosen, open_dataset, resolve
+from t2i.core.runs.configure import chosen, open_dataset, resolve
 from t2i.plugins.cub.dataset import _around
 
 TRAIN = ["002.Laysan_Albatross/Laysan_0002", "001.Black_footed_Albatross/Black_0046"]

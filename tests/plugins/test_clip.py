@@ -15,10 +15,10 @@ from transformers import (
 )
 
 from t2i.core.errors import UserError
-from t2i.core.model import load_state, owned_tensors
+from t2i.core.models.model import load_state, owned_tensors
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
-from t2i.core.runs import resolve as resolve_run
+from t2i.core.runs.configure import resolve as resolve_run
 
 CAPTIONS = ["a red circle", "", "Red  RED red!", "a blue square left of a star"]
 CHARACTERS = [chr(code) for code in range(33, 127)]

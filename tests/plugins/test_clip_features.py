@@ -16,7 +16,7 @@ from t2i.core.kit.conformance import scores
 from t2i.core.kit.conformance.subject import Part
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
-from t2i.core.runs import resolve as resolve_run
+from t2i.core.runs.configure import resolve as resolve_run
 
 CAPTIONS = ["a red circle", "", "Red  RED red!", "a blue square left of a star", "x " * 500]
 CHARACTERS = [chr(code) for code in range(33, 127)]

@@ -13,7 +13,7 @@ from t2i.core.engine.reporting import Silent
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, SoundDataset, Visit
 from t2i.core.registry.tables import registry
-from t2i.core.runs import chosen, open_dataset, resolve
+from t2i.core.runs.configure import chosen, open_dataset, resolve
 from t2i.core.settings import Augment
 
 # Out of order, as the official files are; one picture without captions.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from t2i.core.errors import UserError
 from t2i.core.registry.tables import registry
-from t2i.core.runs import chosen
+from t2i.core.runs.configure import chosen
 from t2i.plugins.damsm.config import DamsmConfig, split
 from t2i.plugins.damsm.encoder import END, build
 from t2i.plugins.damsm.weights import fit

@@ -9,7 +9,7 @@ from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
-from t2i.core.runs import resolve as resolve_run
+from t2i.core.runs.configure import resolve as resolve_run
 from t2i.plugins.ddpm.config import PAPER, DDPMConfig
 from t2i.plugins.ddpm.networks import DDPMGenerator
 from t2i.plugins.ddpm.training import stages

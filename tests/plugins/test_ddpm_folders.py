@@ -11,11 +11,11 @@ from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, 
 from t2i.cli.main import main
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise
-from t2i.core.model import build as build_model
-from t2i.core.model import export, load
+from t2i.core.models.model import build as build_model
+from t2i.core.models.model import export, load
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
-from t2i.core.runs import resolve as resolve_run
+from t2i.core.runs.configure import resolve as resolve_run
 
 LEVELS = {
     "sample_size": 8, "block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4,

@@ -11,7 +11,7 @@ from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
-from t2i.core.runs import resolve
+from t2i.core.runs.configure import resolve
 from t2i.plugins.common.contrastive import MatchingTrainer
 from t2i.plugins.dfgan.config import DFGANConfig
 from t2i.plugins.dfgan.networks import DFGANGenerator, Discriminator, DownBlock, OneWayOutput, build, widths

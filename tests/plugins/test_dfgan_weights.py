@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from t2i.core import load
 from t2i.core.errors import UserError
-from t2i.core.importing import import_weights
 from t2i.core.interfaces.noise import PromptNoise, StepNoise
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.interfaces.trainer import Batch
-from t2i.core.model import load_state
-from t2i.core.runs import resolve
+from t2i.core.models.importing import import_weights
+from t2i.core.models.model import load_state
+from t2i.core.runs.configure import resolve
 from t2i.plugins.dfgan.networks import DFGANGenerator
 from t2i.plugins.dfgan.training import GANTrainer
 from t2i.plugins.dfgan.weights import discriminator_state, generator_state, output_state

@@ -19,7 +19,7 @@ from t2i.core.interfaces.trainer import Batch
 from t2i.core.io.files import load_tensors
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
-from t2i.core.runs import Run, resolve
+from t2i.core.runs.configure import Run, resolve
 from t2i.plugins.common.contrastive import MatchingTrainer
 from t2i.plugins.galip.clip import MEAN, STD, ClipVision, build_clip
 from t2i.plugins.galip.config import ClipVisionConfig, GALIPConfig

@@ -10,13 +10,13 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from t2i.core import load
 from t2i.core.errors import UserError
-from t2i.core.importing import import_weights
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.io.images import to_bytes
+from t2i.core.models.importing import import_weights
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
-from t2i.core.runs import resolve
+from t2i.core.runs.configure import resolve
 from t2i.plugins.galip.clip import MEAN, STD
 from t2i.plugins.galip.networks import Discriminator, QualityAssessor
 from t2i.plugins.galip.weights import ASSESSOR, JUDGE, load_judge, load_weights

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from t2i.core.engine import train
-from t2i.core.runs import resolve
+from t2i.core.runs.configure import resolve
 
 GANS = ("attngan", "dfgan", "galip", "stackgan")
 

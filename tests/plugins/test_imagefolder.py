@@ -8,7 +8,7 @@ import pytest
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample
 from t2i.core.registry.tables import registry
-from t2i.core.runs import chosen, open_dataset
+from t2i.core.runs.configure import chosen, open_dataset
 from t2i.plugins.common import picture_cache
 
 

@@ -12,7 +12,7 @@ from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
-from t2i.core.runs import resolve as resolve_run
+from t2i.core.runs.configure import resolve as resolve_run
 from t2i.plugins.common.denoising import DenoisingTrainer
 from t2i.plugins.ldm.config import LDMConfig
 from t2i.plugins.ldm.networks import LDMGenerator

@@ -22,10 +22,10 @@ from t2i.cli.main import main
 from t2i.core.engine import train
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise
-from t2i.core.model import Model, export, load
+from t2i.core.models.model import Model, export, load
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
-from t2i.core.runs import resolve as resolve_run
+from t2i.core.runs.configure import resolve as resolve_run
 from t2i.plugins.ldm.networks import LDMGenerator
 
 CAPTIONS = ["a red bird", "blue"]
@@ -220,7 +220,7 @@ def test_from_the_command_line(sd, tmp_path, monkeypatch, capfd):
 
 def test_our_own_runs_are_told_without_asking_any_plugin(sd, tmp_path, monkeypatch):
     load(sd[1], "cpu").save(tmp_path / "run" / "model")
-    monkeypatch.setattr("t2i.core.model._opened", None)
+    monkeypatch.setattr("t2i.core.models.model._opened", None)
     load(tmp_path / "run", "cpu")
     load(tmp_path / "run" / "model", "cpu")
 

@@ -17,7 +17,7 @@ from t2i.core.engine.reporting import Silent
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, visits
 from t2i.core.io.files import load_tensors
-from t2i.core.runs import Run, resolve
+from t2i.core.runs.configure import Run, resolve
 from t2i.plugins.webdataset import shards as shards_module
 from t2i.plugins.webdataset.config import WebDatasetConfig
 from t2i.plugins.webdataset.dataset import build

@@ -56,9 +56,9 @@ def load_command():
 
 def load_model(name):
     """The imports that training a model's tiny preset makes."""
-    from t2i.core import runs
     from t2i.core.registry.specs import resolve
     from t2i.core.registry.tables import registry
+    from t2i.core.runs import configure as runs
 
     config, tables = runs.resolve(name), registry()
     chosen = (
@@ -158,8 +158,8 @@ class Faults:
     def install(self):
         import safetensors.torch
 
-        from t2i.core.engine import record
         from t2i.core.io import files
+        from t2i.core.runs import record
 
         for name, at in (("replace", 1), ("fsync", 0), ("mkdir", 0)):
             setattr(os, name, self.around(getattr(os, name), name, at))

@@ -13,9 +13,9 @@ from t2i.benchmarks.report import _text
 from t2i.cli.main import main
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
+from t2i.core.models.samples import read_prompts
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
-from t2i.core.samples import read_prompts
 
 CAPTIONS = {
     "empty": "",

@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from t2i.cli.main import main
 from t2i.core.errors import UserError
 from t2i.core.io.files import MANIFEST, seal
-from t2i.core.model import load
-from t2i.core.runs import RunConfig, resolve
+from t2i.core.models.model import load
+from t2i.core.runs.configure import RunConfig, resolve
 
 MEMORY = 600 * 2**20
 OTHERS = ("galip", "stackgan", "attngan")  # that read weights of the papers' authors

@@ -13,7 +13,7 @@ from t2i.core.kit.conformance.outcome import Skipped, need
 from t2i.core.kit.conformance.subject import ModelSubject
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
-from t2i.core.runs import RunConfig, chosen, resolve
+from t2i.core.runs.configure import RunConfig, chosen, resolve
 
 STAND_IN = TextShape(512, 512)
 """Widths of the text features, where the preset's encoder cannot be had here."""

@@ -12,7 +12,7 @@ from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.sampler import Sampler
 from t2i.core.kit.conformance.outcome import Skipped, need
 from t2i.core.kit.conformance.subject import ModelSubject
-from t2i.core.model import Model
+from t2i.core.models.model import Model
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
 

@@ -1,4 +1,5 @@
-"""`python -m t2i.core.kit.conformance.probe NAME VALUE`: loads one plugin in a process of its own, and says what that cost.
+"""`python -m t2i.core.kit.conformance.probe NAME VALUE`: loads one plugin in a process of its own, and says
+what that cost.
 
 Prints one JSON document: the heavy modules that loading pulled in, the processor time it took, and what went wrong.
 """

@@ -14,10 +14,10 @@ from t2i.core.io.images import to_tensor
 from t2i.core.kit.conformance.drawing import BATCHES, drawn, off_by, same_bytes
 from t2i.core.kit.conformance.outcome import Skipped, need
 from t2i.core.kit.conformance.subject import CHAIN, Part
-from t2i.core.model import Model, build
+from t2i.core.models.model import Model, build
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
-from t2i.core.runs import Choice, resolve
+from t2i.core.runs.configure import Choice, resolve
 
 CAPTIONS = ["a red circle", "two small blue squares above a green star", ""]
 

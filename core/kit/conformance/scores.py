@@ -17,7 +17,7 @@ from t2i.core.kit.conformance.outcome import Skipped, need
 from t2i.core.kit.conformance.subject import Part
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
-from t2i.core.runs import chosen, open_dataset
+from t2i.core.runs.configure import chosen, open_dataset
 
 COUNT, EACH = 12, 4
 EXTRACTOR = "pixels"

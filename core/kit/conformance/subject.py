@@ -13,11 +13,11 @@ from t2i.core.engine.reporting import Silent
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.kit.conformance.outcome import Skipped
 from t2i.core.kit.conformance.watch import BATCH, STEPS, Watcher
-from t2i.core.model import Model, load
+from t2i.core.models.model import Model, load
 from t2i.core.registry.specs import ModelSpec
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
-from t2i.core.runs import Choice, Run, RunConfig, chosen, open_dataset, resolve
+from t2i.core.runs.configure import Choice, Run, RunConfig, chosen, open_dataset, resolve
 from t2i.core.settings import Config
 
 CUT = 47

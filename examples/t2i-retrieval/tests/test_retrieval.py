@@ -16,7 +16,7 @@ from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.scoring import Pictures
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.core.registry.tables import registry
-from t2i.core.runs import chosen, open_dataset
+from t2i.core.runs.configure import chosen, open_dataset
 
 CAPTIONS = ["a red circle", "a blue circle", "two green squares"]
 

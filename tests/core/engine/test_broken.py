@@ -18,8 +18,8 @@ from t2i.core.engine.stored import Recipe, obtain
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.interfaces.dataset import Broken, BrokenExample, SoundDataset, Visit, sound
 from t2i.core.io.files import load_tensors
-from t2i.core.runs import Run, open_dataset
-from t2i.core.runs import resolve as resolve_run
+from t2i.core.runs.configure import Run, open_dataset
+from t2i.core.runs.configure import resolve as resolve_run
 from t2i.core.settings import Augment
 
 pytestmark = pytest.mark.usefixtures("toy")

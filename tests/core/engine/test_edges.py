@@ -16,8 +16,8 @@ from t2i.core.engine import resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.io.files import load_tensors
-from t2i.core.runs import Run
-from t2i.core.runs import resolve as resolve_run
+from t2i.core.runs.configure import Run
+from t2i.core.runs.configure import resolve as resolve_run
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -285,7 +285,7 @@ def test_a_signal_in_the_last_step_of_all_leaves_a_complete_run(tmp_path, change
 
 def test_a_signal_cuts_a_drawing_short_and_training_does_not_notice(tmp_path, changed, monkeypatch):
     whole = go(tmp_path / "whole", "sample_every=2")
-    from t2i.core.model import Model
+    from t2i.core.models.model import Model
 
     draw = Model.draw
 

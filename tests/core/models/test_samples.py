@@ -9,9 +9,9 @@ from filelock import FileLock
 from PIL import Image
 
 from t2i.core.errors import UserError
-from t2i.core.model import build
-from t2i.core.runs import resolve
-from t2i.core.samples import GRID_PICTURES, read_prompts, write_samples
+from t2i.core.models.model import build
+from t2i.core.models.samples import GRID_PICTURES, read_prompts, write_samples
+from t2i.core.runs.configure import resolve
 
 pytestmark = pytest.mark.usefixtures("toy")
 

@@ -11,10 +11,10 @@ import torch
 from t2i.core.errors import UserError
 from t2i.core.interfaces.sampler import Sampler
 from t2i.core.io.files import load_tensors, save_tensors, seal
-from t2i.core.model import build, load, load_state
+from t2i.core.models.model import build, load, load_state
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import SamplerSpec
-from t2i.core.runs import resolve
+from t2i.core.runs.configure import resolve
 
 pytestmark = pytest.mark.usefixtures("toy")
 PROMPTS = ["a red picture", "", "a red picture", "nothing known"]
@@ -71,8 +71,8 @@ class Plugin:
     def t2i_samplers(self):
         return [
             SamplerSpec(
-                name="backwards", summary="x", config="t2i.core.interfaces.sampler:SamplerConfig", build="t2i_backwards:Backwards",
-                families=("one-shot",), inverts=True,
+                name="backwards", summary="x", config="t2i.core.interfaces.sampler:SamplerConfig",
+                build="t2i_backwards:Backwards", families=("one-shot",), inverts=True,
             )
         ]  # fmt: skip
 
@@ -133,7 +133,7 @@ def test_weights_that_do_not_fit_name_the_first_three(model, tmp_path):
 
 
 def test_shared_tensors_are_saved_once_and_come_back_shared(tmp_path):
-    from t2i.core.model import owned_tensors
+    from t2i.core.models.model import owned_tensors
 
     tied = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2)})
     tied["b"].weight = tied["a"].weight

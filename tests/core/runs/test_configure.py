@@ -7,7 +7,7 @@ import yaml
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import write_json
-from t2i.core.runs import Run, RunConfig, newest_run, parse_set, resolve
+from t2i.core.runs.configure import Run, RunConfig, newest_run, parse_set, resolve
 
 pytestmark = pytest.mark.usefixtures("toy")
 

@@ -29,8 +29,8 @@ from t2i.core.interfaces.text import TextFeatures
 from t2i.core.io.files import load_tensors, place_bytes, write_bytes
 from t2i.core.io.images import grid, png, read_picture, readable_scale
 from t2i.core.io.processes import Group
-from t2i.core.model import Drawn, Model, Prompts, default_batch, owned_tensors
-from t2i.core.runs import Choice, free_path
+from t2i.core.models.model import Drawn, Model, Prompts, default_batch, owned_tensors
+from t2i.core.runs.configure import Choice, free_path
 
 RECORDS = "samples.jsonl"
 PART = ".samples-{}.jsonl"  # lines of another process than the first, until all have drawn

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from t2i.core.engine.record import write_config
 from t2i.core.errors import UserError
 from t2i.core.io.files import arriving, check_free, write_json
-from t2i.core.model import Model
+from t2i.core.models.model import Model
 from t2i.core.registry.specs import ModelSpec, resolve
 from t2i.core.registry.tables import registry
-from t2i.core.runs import Run
-from t2i.core.runs import resolve as resolve_config
+from t2i.core.runs.configure import Run
+from t2i.core.runs.configure import resolve as resolve_config
+from t2i.core.runs.record import write_config
 
 
 def importable(model: str) -> ModelSpec:

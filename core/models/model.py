@@ -24,7 +24,7 @@ from t2i.core.io.files import arriving, load_tensors, read_json, save_tensors, s
 from t2i.core.io.images import to_bytes, to_tensor
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
-from t2i.core.runs import Choice, Run, RunConfig, chosen
+from t2i.core.runs.configure import Choice, Run, RunConfig, chosen
 
 Prompts = Sequence[str] | TextFeatures
 """What is drawn: captions, or their features."""
