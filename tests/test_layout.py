@@ -15,7 +15,8 @@ SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 MAY_IMPORT = {"core": {"core"}, "plugins": {"core", "plugins"}, "benchmarks": {"core", "benchmarks"}}
 MAY_IMPORT["cli"] = {"core", "benchmarks", "cli"}
 LEGACY = ROOT / "plugins" / "common" / "legacy.py"
-BUILT_IN = sorted(path.parent.name for path in (ROOT / "plugins").glob("*/plugin.py"))
+BUILT_IN = {path.parent.name: path.parent for path in sorted((ROOT / "plugins").glob("*/*/plugin.py"))}
+KINDS = ("models", "samplers", "encoders", "datasets", "features")
 
 
 def imported(path):
@@ -38,7 +39,8 @@ def test_imports_point_one_way(path):
         target = name.split(".")
         assert target[1] in MAY_IMPORT[room], f"{room} imports {name}"
         if room == "plugins" and target[1] == "plugins":
-            assert target[2] in (rest[0], "common"), f"plugin {rest[0]} imports {name}: go through the registry"
+            own = target[2:4] == rest[:2]
+            assert own or target[2] == "common", f"plugin {'/'.join(rest[:2])} imports {name}: go through the registry"
 
 
 PICKLES = {
@@ -162,7 +164,17 @@ def test_every_specification_leads_somewhere(kind):
 
 
 def test_every_plugin_has_a_readme():
-    assert [name for name in BUILT_IN if not (ROOT / "plugins" / name / "README.md").exists()] == []
+    assert [name for name, folder in BUILT_IN.items() if not (folder / "README.md").exists()] == []
+
+
+def test_a_plugin_lies_among_its_kind():
+    assert {folder.parent.name for folder in BUILT_IN.values()} <= set(KINDS)
+    assert sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").is_file()) == sorted(
+        [*KINDS, "common"]
+    )
+    for plugin in registry().plugins:
+        if plugin.origin.plugin in BUILT_IN and plugin.origin.distribution == "t2i-zoo":
+            assert BUILT_IN[plugin.origin.plugin].parent.name in plugin.names, plugin.origin.plugin
 
 
 def test_no_paths_of_one_machine_in_the_sources():

@@ -2,7 +2,7 @@
 and captions match, word by region and sentence by picture, the losses that follow, and its training.
 
 Letters are the paper's: e words, v regions, s their similarities, alpha attention, c contexts, R scores, Q a picture,
-D a caption. Where the paper's text and the authors' code differ, it is the code's form: see plugins/attngan/README.md.
+D a caption. Where the paper's text and the authors' code differ, it is the code's form: see plugins/models/attngan/README.md.
 """
 
 from __future__ import annotations

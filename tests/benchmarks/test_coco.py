@@ -16,7 +16,7 @@ from t2i.benchmarks.sets import caption_set, reference_of
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import Dataset, Example
 from t2i.core.interfaces.scoring import Measure
-from t2i.plugins.coco import benchmark as protocols
+from t2i.plugins.datasets.coco import benchmark as protocols
 
 ASKED = {
     "models": None, "runs": {}, "minutes": None, "steps": None, "samples": None, "seeds": 1, "out": None,

@@ -1,0 +1,109 @@
+"""The data set: the official annotations, and the photographs in folders or in the official zip files.
+
+DIR/annotations/captions_val2017.json   or in DIR/annotations_trainval2017.zip
+DIR/val2017/000000000139.jpg            or in DIR/val2017.zip; also under DIR/images
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from t2i.core.errors import UserError
+from t2i.core.fetch.downloads import fetched
+from t2i.plugins.common.pictures import (
+    Archive,
+    Entry,
+    Folder,
+    PictureFiles,
+    Source,
+    captions_of,
+    data_folder,
+    open_archive,
+    safe_name,
+)
+from t2i.plugins.datasets.coco.config import CocoConfig
+
+NAME = "coco"
+YEARS = (2014, 2017)
+REMEDY = "'t2i fetch coco' gets it (of 2017: with --parts), or name another folder with --data-dir"
+
+
+def build(config: CocoConfig, split: str) -> PictureFiles:
+    """The split `split`, in the order of the images' ids; captions in the order of theirs. UserError if annotations or
+    pictures are not there, or the annotations are not COCO's."""
+    root = _root(config)
+    year, document, where = _annotations(root, config, split)
+    return PictureFiles(config, NAME, _pictures(root, f"{split}{year}"), _entries(document, where))
+
+
+def _root(config: CocoConfig) -> Path:
+    if config.dir is None:
+        return fetched(NAME)
+    try:
+        return data_folder(config, NAME)
+    except UserError:
+        raise UserError(f"data set '{NAME}': {config.dir} is no folder; {REMEDY}") from None
+
+
+def _annotations(root: Path, config: CocoConfig, split: str) -> tuple[int, Any, str]:
+    """The annotations of a split: (year, document, where they are)."""
+    years = YEARS if config.year is None else (config.year,)
+    for year in years:
+        file = f"annotations/captions_{split}{year}.json"
+        archive = root / f"annotations_trainval{year}.zip"
+        if (root / file).is_file():
+            return year, _document((root / file).read_bytes(), str(root / file)), str(root / file)
+        if archive.is_file():
+            where = f"{archive}:{file}"
+            return year, _document(_unpacked(archive, file), where), where
+    names = " or ".join(f"captions_{split}{year}.json" for year in years)
+    raise UserError(f"data set '{NAME}': there is no {names} in {root / 'annotations'}; {REMEDY}")
+
+
+def _unpacked(archive: Path, file: str) -> bytes:
+    with open_archive(archive) as opened:
+        try:
+            return opened.read(file)
+        except (KeyError, zipfile.BadZipFile, OSError, ValueError) as error:
+            raise UserError(f"{archive}: cannot read {file} in it ({error}); {REMEDY}") from None
+
+
+def _document(content: bytes, where: str) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON ({str(error)[:80]}); {REMEDY}") from None
+
+
+def _entries(document: Any, where: str) -> list[Entry]:
+    """Images without a caption are left out: the test pictures have none."""
+    captions: defaultdict[int, list[tuple[int, str]]] = defaultdict(list)
+    try:
+        for note in document["annotations"]:
+            captions[int(note["image_id"])].append((int(note["id"]), str(note["caption"])))
+        images = sorted((int(image["id"]), str(image["file_name"])) for image in document["images"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{where} holds no captions as COCO writes them ({type(error).__name__}: {error})") from None
+    return [
+        Entry(str(number), safe_name(file, where), captions_of(text for _, text in sorted(captions[number])))
+        for number, file in images
+        if number in captions
+    ]
+
+
+def _pictures(root: Path, name: str) -> Source:
+    """Where the pictures of "val2017" lie."""
+    places: Sequence[Path] = (root, root / "images")
+    for folder in (place / name for place in places):
+        if folder.is_dir():
+            return Folder(folder)
+    for archive in (place / f"{name}.zip" for place in places):
+        if archive.is_file():
+            open_archive(archive).close()  # a damaged one is refused now
+            return Archive(archive, f"{name}/")
+    raise UserError(f"data set '{NAME}': there is neither {root / name} nor {name}.zip; {REMEDY}")

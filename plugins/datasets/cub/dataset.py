@@ -1,0 +1,69 @@
+"""The data set: birds, cut out as StackGAN cuts them.
+
+DIR/CUB_200_2011/images/CLASS/NAME.jpg (or DIR/images/...), CUB_200_2011/images.txt, CUB_200_2011/bounding_boxes.txt;
+lists and captions as in t2i.plugins.common.captioned_names.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from t2i.core.errors import UserError
+from t2i.plugins.common.captioned_names import class_id, names_of, read_captions, texts_of
+from t2i.plugins.common.pictures import Entry, Folder, PictureFiles, data_folder
+from t2i.plugins.datasets.cub.config import CUBConfig
+
+NAME = "cub"
+OFFICIAL = "CUB_200_2011"
+EXAMPLE = "001.Black_footed_Albatross/Black_Footed_Albatross_0001_796111"
+
+Box = tuple[int, int, int, int]
+
+
+def build(config: CUBConfig, split: str) -> PictureFiles:
+    """The split `split` (val: the 2,933 pictures of the 50 classes that train does not show), in the order of its
+    list. UserError if a part of the layout is missing."""
+    root = data_folder(config, NAME)
+    names = names_of(root, split)
+    pictures = next((p for p in (root / OFFICIAL / "images", root / "images") if p.is_dir()), None)
+    if pictures is None:
+        raise UserError(f"data set '{NAME}': there is neither {OFFICIAL}/images nor images in {root}")
+    texts, boxes = texts_of(root, EXAMPLE), _boxes(root) if config.crop else {}
+    entries = []
+    for name in names:
+        if config.crop and name not in boxes:
+            raise UserError(
+                f"data set '{NAME}': no bounding box for {name} in {root / OFFICIAL}; or set data.crop=false"
+            )
+        number = class_id(name.partition("/")[0], str(root))
+        captions = read_captions(texts / f"{name}.txt")
+        entries.append(Entry(name, f"{name}.jpg", captions, boxes.get(name), {"class_id": number}))
+    return PictureFiles(config, NAME, Folder(pictures), entries)
+
+
+def _boxes(root: Path) -> dict[str, Box]:
+    """The part of each picture that is used, by name."""
+    files, boxes = (_table(root / OFFICIAL / name) for name in ("images.txt", "bounding_boxes.txt"))
+    try:
+        return {
+            files[number][0].removesuffix(".jpg"): _around(*(int(float(value)) for value in box))
+            for number, box in boxes.items()
+        }
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError):
+        raise UserError(f"{root / OFFICIAL}: images.txt and bounding_boxes.txt are not those of {OFFICIAL}") from None
+
+
+def _table(path: Path) -> dict[str, list[str]]:
+    """The rows of a text file by their first word."""
+    try:
+        rows = [line.split() for line in path.read_text("utf-8", "replace").splitlines()]
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; without it, set data.crop=false") from None
+    return {row[0]: row[1:] for row in rows if row}
+
+
+def _around(x: int, y: int, width: int, height: int) -> Box:
+    """The square around a bounding box's centre whose half side is three quarters of the longer side (StackGAN)."""
+    half = int(max(width, height) * 0.75)
+    centre_x, centre_y = (2 * x + width) // 2, (2 * y + height) // 2
+    return centre_x - half, centre_y - half, centre_x + half, centre_y + half

@@ -1,0 +1,17 @@
+"""What `cub` registers."""
+
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import DatasetSpec
+
+
+@hookimpl
+def t2i_datasets() -> list[DatasetSpec]:
+    return [
+        DatasetSpec(
+            name="cub",
+            summary="Caltech-UCSD Birds with ten captions each, cut to the bird; the layout of the StackGAN line",
+            config="t2i.plugins.datasets.cub.config:CUBConfig",
+            build="t2i.plugins.datasets.cub.dataset:build",
+            splits=("train", "val"),
+        )
+    ]

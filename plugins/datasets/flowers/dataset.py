@@ -1,0 +1,35 @@
+"""The data set: flowers.
+
+DIR/jpg/image_00001.jpg, captions in DIR/text_c10/class_00077/image_00001.txt; lists as in
+t2i.plugins.common.captioned_names, whose names are jpg/image_00001.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from t2i.core.errors import UserError
+from t2i.plugins.common.captioned_names import class_id, names_of, read_captions, texts_of
+from t2i.plugins.common.pictures import Entry, Folder, PictureFiles, data_folder
+from t2i.plugins.datasets.flowers.config import FlowersConfig
+
+NAME = "flowers"
+EXAMPLE = "class_00077/image_00001"
+
+
+def build(config: FlowersConfig, split: str) -> PictureFiles:
+    """The split `split` (val: the pictures of the 20 classes that train does not show), in the order of its list.
+    UserError if a part of the layout is missing."""
+    root = data_folder(config, NAME)
+    names, pictures = names_of(root, split), root / "jpg"
+    if not pictures.is_dir():
+        raise UserError(f"data set '{NAME}': there is no folder {pictures}")
+    texts = {path.stem: path for path in texts_of(root, EXAMPLE).glob("*/*.txt")}
+    entries = []
+    for name in names:
+        stem = PurePosixPath(name).name
+        if stem not in texts:  # without it, the class is not known
+            raise UserError(f"data set '{NAME}': there are no captions {stem}.txt in {root}")
+        number = class_id(texts[stem].parent.name, str(root))
+        entries.append(Entry(stem, f"{stem}.jpg", read_captions(texts[stem]), None, {"class_id": number}))
+    return PictureFiles(config, NAME, Folder(pictures), entries)

@@ -1,0 +1,17 @@
+"""What `flowers` registers."""
+
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import DatasetSpec
+
+
+@hookimpl
+def t2i_datasets() -> list[DatasetSpec]:
+    return [
+        DatasetSpec(
+            name="flowers",
+            summary="Oxford Flowers 102 with ten captions each; the layout of the StackGAN line",
+            config="t2i.plugins.datasets.flowers.config:FlowersConfig",
+            build="t2i.plugins.datasets.flowers.dataset:build",
+            splits=("train", "val"),
+        )
+    ]

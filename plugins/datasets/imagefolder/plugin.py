@@ -1,0 +1,17 @@
+"""What `imagefolder` registers."""
+
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import DatasetSpec
+
+
+@hookimpl
+def t2i_datasets() -> list[DatasetSpec]:
+    return [
+        DatasetSpec(
+            name="imagefolder",
+            summary="a folder of pictures with metadata.jsonl or .csv, or a .txt of captions beside each",
+            config="t2i.plugins.datasets.imagefolder.config:ImageFolderConfig",
+            build="t2i.plugins.datasets.imagefolder.dataset:build",
+            splits=("train", "val"),
+        )
+    ]

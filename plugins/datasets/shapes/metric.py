@@ -1,0 +1,53 @@
+"""The score of how well pictures show what their captions say."""
+
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from t2i.core.interfaces.scoring import Intervals, Metric, Pictures, proportion_interval
+from t2i.plugins.datasets.shapes import reader
+from t2i.plugins.datasets.shapes.config import CaptionAccuracyConfig
+from t2i.plugins.datasets.shapes.scoring import SCORES, Tally, score_batch
+
+READER_VERSION = 1  # raise it whenever the same picture may be read differently
+
+
+def caption_accuracy(images: NDArray[np.generic], captions: Sequence[str]) -> dict[str, float]:
+    """Percentages of N images, uint8 (N, H, W, 3), that show what their captions claim.
+
+    "all" (everything right, no object missing or too many), "shape", "colour", "size", "position", "relation",
+    "count" and "background", each over the captions that claim it; and the same by kind of caption: "one.all",
+    "two.relation", "count.count", ... Raises UserError for a caption that shapes does not write.
+    """
+    tally = Tally()
+    tally.add(score_batch(images, captions), captions)
+    return tally.summary()
+
+
+class CaptionAccuracy(Metric):
+    """`caption_accuracy` of a stream of pictures."""
+
+    better = MappingProxyType(dict.fromkeys(SCORES, "higher"))
+
+    def __init__(self) -> None:
+        self._tally = Tally()
+
+    def update(self, pictures: Pictures) -> None:
+        self._tally.add(score_batch(pictures.images, pictures.captions), pictures.captions)
+
+    def compute(self) -> dict[str, float]:
+        return self._tally.summary()
+
+    def intervals(self) -> Intervals:
+        return {key: proportion_interval(*counts) for key, counts in self._tally.counts().items()}
+
+    def protocol(self) -> dict[str, Any]:
+        return {"reader": READER_VERSION, "max_misfit": reader.MAX_MISFIT, "max_softness": reader.SOFTNESS[-1]}
+
+
+def build(config: CaptionAccuracyConfig) -> CaptionAccuracy:
+    """The metric "caption-accuracy"."""
+    return CaptionAccuracy()

@@ -1,0 +1,56 @@
+"""What `shapes` registers: the data set, the features that compare its pictures, the score of its captions, and
+the benchmark."""
+
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import BenchmarkSpec, DatasetSpec, FeatureSpec, MetricSpec
+
+
+@hookimpl
+def t2i_datasets() -> list[DatasetSpec]:
+    return [
+        DatasetSpec(
+            name="shapes",
+            summary="simple shapes with exact captions, drawn as they are asked for; endless, no download",
+            config="t2i.plugins.datasets.shapes.config:ShapesConfig",
+            build="t2i.plugins.datasets.shapes.dataset:build",
+            splits=("train", "val", "compositions"),
+            needs_dir=False,
+        )
+    ]
+
+
+@hookimpl
+def t2i_features() -> list[FeatureSpec]:
+    return [
+        FeatureSpec(
+            name="shapes",
+            summary="a small frozen network that tells what is where in pictures of shapes",
+            config="t2i.plugins.datasets.shapes.config:FeaturesConfig",
+            build="t2i.plugins.datasets.shapes.features:build",
+        )
+    ]
+
+
+@hookimpl
+def t2i_metrics() -> list[MetricSpec]:
+    return [
+        MetricSpec(
+            name="caption-accuracy",
+            summary="how much of its caption a picture of shapes shows, by an exact reader",
+            config="t2i.plugins.datasets.shapes.config:CaptionAccuracyConfig",
+            build="t2i.plugins.datasets.shapes.metric:build",
+        )
+    ]
+
+
+@hookimpl
+def t2i_benchmarks() -> list[BenchmarkSpec]:
+    return [
+        BenchmarkSpec(
+            name="shapes",
+            summary="a diffusion model against a GAN on pictures of shapes, every caption checked exactly",
+            config="t2i.plugins.datasets.shapes.benchmark:ShapesBenchmarkConfig",
+            build="t2i.plugins.datasets.shapes.benchmark:build",
+            protocols=("tiny",),
+        )
+    ]

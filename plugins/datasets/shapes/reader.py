@@ -1,0 +1,295 @@
+"""What a picture shows, read exactly and without any learned network: analysis by synthesis.
+
+The background is the commonest colour of the picture's rim; whatever differs from it falls into connected pieces; and
+each piece is compared with every shape at every radius, sub-pixel place and softness, drawn by the renderer itself.
+The best fit names the piece, unless what it leaves unexplained is too much, or the piece is too blurred: mush is
+not read as anything.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from t2i.plugins.datasets.shapes.grammar import POSITIONS, SHAPES
+from t2i.plugins.datasets.shapes.render import BACKGROUND_PALETTE, CELL_CENTRES, PALETTE, RADII, UNITS, Floats, coverage
+
+MAX_IMAGE_SIZE = 64  # larger pictures are averaged down to it: nothing more is to be seen in them
+MIN_CONTRAST = 0.22  # RGB distance from the background that makes a pixel part of a piece
+MIN_PIECE = 6.0  # square units; less is a speck (a small star has 23)
+MAX_PIECES = 8  # a picture with more is not read: it is noise
+MAX_COLOUR_ERROR = 0.22  # RGB distance from the named colour; the nearest two colours are 0.455 apart
+MAX_BACKGROUND_ERROR = 0.2
+# Of a piece's energy (squared RGB difference from the background), the part that no shape explains, pixel noise apart.
+MAX_MISFIT = 0.09  # above it the shape is unknown
+HOPELESS_MISFIT = 0.35  # above it nothing is known
+MAX_NOISE = 0.08  # standard deviation that is forgiven, of the full range
+
+SOFTNESS = (0.0, 0.4, 0.75)  # standard deviation in units: what a good small generative model may leave
+TOO_SOFT = (1.05, 1.5, 2.1, 3.0)
+RADIUS_STEPS = (2.5, 2.85, 3.2, 3.5, 3.8, 4.2, 4.6, 5.0, 5.4, 5.7, 6.0, 6.5, 7.1)  # the first and last are rejected
+WINDOW = 9  # units from a piece's centre to its window's edge
+_CHUNK = 128  # pieces compared at once: bounds the memory
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One piece of a picture. Place and radius in units of 1/32 of the picture's side, RGB in [0, 1].
+
+    shape, colour, size and position are None where the piece cannot be told. misfit is the unexplained part of its
+    energy, softness its blur (standard deviation in units).
+    """
+
+    shape: str | None
+    colour: str | None
+    size: str | None
+    position: str | None
+    x: float
+    y: float
+    radius: float
+    rgb: tuple[float, float, float]
+    misfit: float
+    softness: float
+
+
+@dataclass(frozen=True)
+class SeenScene:
+    """All pieces of a picture, and the name of its background (None if it is none of the known)."""
+
+    objects: tuple[Seen, ...]
+    background: str | None
+
+
+def read_scene(image: NDArray[np.generic]) -> SeenScene:
+    """What one picture (H, W, 3) shows: uint8, or float in [-1, 1]."""
+    return read_scenes(np.asarray(image)[None])[0]
+
+
+def read_scenes(images: NDArray[np.generic]) -> list[SeenScene]:
+    """What each of N pictures (N, H, W, 3) shows: uint8, or float in [-1, 1]. Raises ValueError for other arrays."""
+    pictures = as_pictures(images)
+    backgrounds = _backgrounds(pictures)
+    difference = pictures - backgrounds[:, None, None, :]
+    noise = _noise(difference)
+    pieces = [piece for number in range(len(pictures)) for piece in _pieces(difference[number], number)]
+    seen: list[list[Seen]] = [[] for _ in pictures]
+    for start in range(0, len(pieces), _CHUNK):
+        chunk = pieces[start : start + _CHUNK]
+        for piece, fit in zip(chunk, _fit(chunk, noise, pictures.shape[1]), strict=True):
+            seen[piece.picture].append(_judge(piece, fit, backgrounds[piece.picture], pictures.shape[1]))
+    names = [_nearest(background, BACKGROUND_PALETTE, MAX_BACKGROUND_ERROR) for background in backgrounds]
+    return [SeenScene(tuple(objects), name) for objects, name in zip(seen, names, strict=True)]
+
+
+def as_pictures(images: NDArray[np.generic]) -> Floats:
+    """(N, H, W, 3) uint8, or float in [-1, 1], as float32 in [0, 1] of at most MAX_IMAGE_SIZE pixels a side."""
+    if images.ndim != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2]:
+        raise ValueError(f"pictures of shape {images.shape} cannot be read: give square ones as (N, H, W, 3)")
+    if images.dtype == np.uint8:
+        pictures = images.astype(np.float32) / np.float32(255)
+    elif np.issubdtype(images.dtype, np.floating):
+        pictures = (np.nan_to_num(images, nan=-1.0).clip(-1, 1) * 0.5 + 0.5).astype(np.float32)
+    else:
+        raise ValueError(f"pictures of {images.dtype} cannot be read: give uint8, or floats in [-1, 1]")
+    side = pictures.shape[1]
+    factor = math.ceil(side / MAX_IMAGE_SIZE)
+    if factor == 1:
+        return pictures
+    whole = side // factor * factor
+    blocks = pictures[:, :whole, :whole].reshape(len(pictures), side // factor, factor, side // factor, factor, 3)
+    averaged: Floats = blocks.mean(axis=(2, 4), dtype=np.float32)
+    return averaged
+
+
+def _backgrounds(pictures: Floats) -> Floats:
+    """(N, 3): the median colour of each picture's rim, which no object reaches."""
+    top, bottom, left, right = pictures[:, 0], pictures[:, -1], pictures[:, :, 0], pictures[:, :, -1]
+    colours: Floats = np.asarray(np.median(np.concatenate([top, bottom, left, right], axis=1), axis=1), np.float32)
+    return colours
+
+
+def _noise(difference: Floats) -> Floats:
+    """(N,): root mean square of the pixel noise, told from the rim.
+
+    Not from a median: noise on black or white is clipped at one side, and half of it is then exactly 0.
+    """
+    rim = np.concatenate([difference[:, 0], difference[:, -1], difference[:, :, 0], difference[:, :, -1]], axis=1)
+    energy = np.square(rim).sum(axis=2)
+    energy = np.where(energy < MIN_CONTRAST**2, energy, 0)
+    noise: Floats = np.minimum(np.sqrt(energy.mean(axis=1) / 3), MAX_NOISE).astype(np.float32)
+    return noise
+
+
+def _nearest(
+    colour: Sequence[float] | Floats, palette: dict[str, tuple[float, float, float]], limit: float
+) -> str | None:
+    """The name of the nearest colour, None if even that is farther than `limit`."""
+    name = min(palette, key=lambda candidate: math.dist(colour, palette[candidate]))
+    return name if math.dist(colour, palette[name]) <= limit else None
+
+
+# --- pieces ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A connected piece of picture number `picture`, in a window around its centre."""
+
+    picture: int
+    window: Floats  # (2 half, 2 half, 3): the picture less its background; other pieces and the outside are 0
+    x: int  # of the window's centre, pixels
+    y: int
+    outside: float  # energy of the piece beyond its window
+    pixels: int  # of the window, that lie within the picture
+
+
+def _half(side: int) -> int:
+    """Half a window's side, pixels."""
+    return math.ceil(WINDOW * side / UNITS)
+
+
+def _pieces(difference: Floats, number: int) -> list[_Piece]:
+    """The connected pieces of one picture (H, W, 3), given as its difference from its background."""
+    side = len(difference)
+    energy = np.square(difference).sum(axis=2)
+    labels, count = ndimage.label(energy > MIN_CONTRAST**2, structure=np.ones((3, 3)))
+    if not count:
+        return []
+    areas = np.bincount(labels.ravel(), minlength=count + 1)
+    smallest = MIN_PIECE * (side / UNITS) ** 2
+    half = _half(side)
+    wide, wide_labels = np.pad(difference, ((half, half), (half, half), (0, 0))), np.pad(labels, half)
+    pieces = []
+    for label in np.flatnonzero(areas[1:] >= smallest) + 1:
+        weight = np.where(labels == label, energy, 0)
+        total = weight.sum()
+        x = round(float(weight.sum(axis=0) @ np.arange(0.5, side) / total))
+        y = round(float(weight.sum(axis=1) @ np.arange(0.5, side) / total))
+        here = np.s_[y : y + 2 * half, x : x + 2 * half]
+        mine = (wide_labels[here] == 0) | (wide_labels[here] == label)
+        window = np.where(mine[:, :, None], wide[here], 0)
+        inside = weight[max(0, y - half) : y + half, max(0, x - half) : x + half].sum()
+        height, width = (min(side, at + half) - max(0, at - half) for at in (y, x))
+        pieces.append(_Piece(number, window, x, y, float(total - inside), height * width))
+    return pieces
+
+
+# --- fitting --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Templates:
+    """Every shape as it may appear in a window of 2 half x 2 half pixels; K templates of P pixels."""
+
+    unit: Floats  # (K, P): coverage over its norm
+    norm: Floats  # (K,): norm of the coverage
+    shape: NDArray[np.intp]  # (K,): index into SHAPES
+    radius: Floats  # (K,), units
+    x: Floats  # (K,): the centre's, from the window's centre, pixels
+    y: Floats
+    softness: Floats  # (K,), units
+
+
+@lru_cache(maxsize=4)
+def _templates(side: int) -> _Templates:
+    scale, half = side / UNITS, _half(side)
+    levels = SOFTNESS + TOO_SOFT
+    sharp = [_drawn(half, scale, np.linspace(-0.6, 0.6, 5 if side < 48 else 4)) for _ in SOFTNESS]
+    rough = [_drawn(half, scale, np.linspace(-0.5, 0.5, 3)) for _ in TOO_SOFT]
+    pictures, properties = zip(*(sharp + rough), strict=True)
+    soft = [
+        ndimage.gaussian_filter(drawn, (0, level * scale, level * scale)) if level else drawn
+        for drawn, level in zip(pictures, levels, strict=True)
+    ]
+    flat = np.concatenate(soft).reshape(sum(map(len, pictures)), -1)
+    norm = np.linalg.norm(flat, axis=1)
+    shape, radius, x, y = np.concatenate(properties).T
+    softness = np.repeat(np.array(levels, np.float32), [len(drawn) for drawn in pictures])
+    return _Templates(flat / norm[:, None], norm, shape.astype(np.intp), radius, x, y, softness)
+
+
+def _drawn(half: int, scale: float, shifts: NDArray[np.float64]) -> tuple[Floats, Floats]:
+    """Sharp templates (K, 2 half, 2 half), and (K, 4): shape, radius in units, shift by x and y in pixels."""
+    pixels = np.arange(-half, half, dtype=np.float32) + np.float32(0.5)
+    rows = list(itertools.product(range(len(SHAPES)), RADIUS_STEPS, shifts, shifts))
+    drawn = [
+        coverage(SHAPES[shape], (pixels - np.float32(x))[None, :], (pixels - np.float32(y))[:, None], radius * scale)
+        for shape, radius, x, y in rows
+    ]
+    return np.stack(drawn).astype(np.float32), np.array(rows, np.float32)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """The template that explains most of a piece."""
+
+    shape: str
+    radius: float  # units
+    x: float  # pixels, from the window's centre
+    y: float
+    softness: float  # units
+    colour: Floats  # (3,): of the object, less the background's
+    misfit: float  # part of the energy that is left
+
+
+def _fit(pieces: Sequence[_Piece], noise: Floats, side: int) -> list[_Fit]:
+    """For each piece the template with the least squared error, its colour free.
+
+    For a unit template t and pixels y_c the best colour is t.y_c, and sum_c (t.y_c)^2 is the energy it explains.
+    """
+    table = _templates(side)
+    windows = np.stack([piece.window for piece in pieces]).reshape(len(pieces), -1, 3)
+    colours = np.matmul(table.unit, windows)  # (M, K, 3)
+    explained = np.square(colours).sum(axis=2)
+    best = explained.argmax(axis=1)
+    fits = []
+    for number, (piece, k) in enumerate(zip(pieces, best, strict=True)):
+        of_noise = 3 * piece.pixels * float(noise[piece.picture]) ** 2
+        energy = float(np.square(windows[number]).sum()) + piece.outside
+        left = max(0.0, energy - float(explained[number, k]) - of_noise)
+        misfit = left / (left + float(explained[number, k]))
+        fits.append(
+            _Fit(
+                SHAPES[table.shape[k]],
+                float(table.radius[k]),
+                float(table.x[k]),
+                float(table.y[k]),
+                float(table.softness[k]),
+                colours[number, k] / table.norm[k],
+                misfit,
+            )
+        )
+    return fits
+
+
+def _judge(piece: _Piece, fit: _Fit, background: Floats, side: int) -> Seen:
+    """What may be said of a piece, given its best fit."""
+    scale = side / UNITS
+    x, y = (piece.x + fit.x) / scale, (piece.y + fit.y) / scale
+    red, green, blue = (float(value) for value in background + fit.colour)
+    known = fit.misfit <= HOPELESS_MISFIT and fit.softness <= SOFTNESS[-1]
+    regular = known and RADIUS_STEPS[0] < fit.radius < RADIUS_STEPS[-1]
+    size = "small" if fit.radius < math.sqrt(RADII["small"] * RADII["large"]) else "large"
+    return Seen(
+        shape=fit.shape if regular and fit.misfit <= MAX_MISFIT else None,
+        colour=_nearest((red, green, blue), PALETTE, MAX_COLOUR_ERROR) if known else None,
+        size=size if regular else None,
+        position=_position(x, y) if known else None,
+        x=x,
+        y=y,
+        radius=fit.radius,
+        rgb=(red, green, blue),
+        misfit=fit.misfit,
+        softness=fit.softness,
+    )
+
+
+def _position(x: float, y: float) -> str:
+    """The cell of the 3x3 grid whose centre is nearest, units."""
+    row, column = (int(np.abs(np.array(CELL_CENTRES) - at).argmin()) for at in (y, x))
+    return POSITIONS[3 * row + column]

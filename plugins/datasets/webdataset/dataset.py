@@ -1,0 +1,183 @@
+"""The data set: an index counts through the examples of all shards; training visits them window by window."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from t2i.core.errors import UserError
+from t2i.core.interfaces.dataset import BrokenExample, Dataset, Example, Original
+from t2i.core.interfaces.noise import random_stream
+from t2i.core.io.images import decode, original
+from t2i.plugins.common.pictures import captions_of, in_val
+from t2i.plugins.datasets.webdataset.config import WebDatasetConfig
+from t2i.plugins.datasets.webdataset.shards import FORMAT, Ahead, RemoteShard, Shard, counts, find
+from t2i.plugins.datasets.webdataset.tar import LARGEST, PROBLEMS
+
+WORDS = 100_000  # examples whose captions make a vocabulary
+
+
+class WebDataset(Dataset):
+    """Examples of tar shards. share: (what is val's by a hash of the keys, whether this is val), where a shard is for
+    both."""
+
+    def __init__(self, config: WebDatasetConfig, shards: list[Shard], share: tuple[float, bool] | None) -> None:
+        self.image_size, self.max_broken = config.image_size, config.max_broken
+        self._shards, self._share, self._window = shards, share, config.window
+        self._indexes: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._ahead = Ahead()
+        sizes = counts(shards) if share is None else [len(self._index(number)) for number in range(len(shards))]
+        self._sizes = np.array(sizes, np.int64)
+        self._firsts = np.concatenate([[0], np.cumsum(self._sizes)])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_indexes": OrderedDict(), "_ahead": Ahead()}
+
+    def __len__(self) -> int:
+        return int(self._firsts[-1])
+
+    def __getitem__(self, index: int) -> Example:
+        shard, row, where = self._find(index)
+        captions = self._captions(shard, row, where)
+        image = decode(self._read(shard, row, "image", where), self.image_size, where=where)
+        return Example(image, captions, f"{shard.stem}/{_key(row)}")
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """Without the picture. BrokenExample if there are none."""
+        return self._captions(*self._find(index))
+
+    def original(self, index: int) -> Original:
+        shard, row, where = self._find(index)
+        return original(self._read(shard, row, "image", where), where)
+
+    def vocabulary(self) -> Iterable[str]:
+        """The captions of the first WORDS examples: all of a large set would take hours."""
+        for index in range(min(WORDS, len(self))):
+            try:
+                yield from self.captions(index)
+            except BrokenExample:
+                continue
+
+    def fingerprint(self) -> str:
+        """A hash of the shards' names (URLs), sizes and counts, of the split and of the pictures' size."""
+        told = [[*shard.identity(), int(size)] for shard, size in zip(self._shards, self._sizes, strict=True)]
+        return hashlib.sha256(json.dumps([FORMAT, self.image_size, self._share, told]).encode()).hexdigest()
+
+    # --- the order of training ----------------------------------------------------------------------------------------
+
+    def order(self, seed: int, epoch: int, start: int = 0) -> Iterator[int]:
+        """The shards in an order of the epoch's own, then the examples of `window` of them at a time, permuted. Windows
+        that lie before `start` are passed over unread. The next window's shards are brought here meanwhile."""
+        shards = random_stream(seed, "shards", epoch).permutation(len(self._shards))
+        windows = [shards[at : at + self._window] for at in range(0, len(shards), self._window)]
+        for number, window in enumerate(windows):
+            size = int(self._sizes[window].sum())
+            if start >= size:
+                start -= size
+                continue
+            self._ahead.bring(self._shards[shard] for shard in itertools.chain(window, *windows[number + 1 :][:1]))
+            indexes = np.concatenate([np.arange(self._firsts[shard], self._firsts[shard + 1]) for shard in window])
+            yield from random_stream(seed, "order", epoch, number).permutation(indexes)[start:].tolist()
+            start = 0
+
+    # --- one example --------------------------------------------------------------------------------------------------
+
+    def _find(self, index: int) -> tuple[Shard, np.void, str]:
+        """The shard of an example, its row there, and what errors call it. BrokenExample if something is wrong."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"webdataset: there is no example {index}: there are {len(self)}")
+        number = int(np.searchsorted(self._firsts, index, "right")) - 1
+        shard, rows, at = self._shards[number], self._index(number), index - int(self._firsts[number])
+        if at >= len(rows):
+            raise BrokenExample(f"{shard.name}:{at}", f"the shard has {len(rows)} examples, fewer than was promised")
+        row = rows[at]
+        where = f"{shard.name}:{_key(row)}"
+        if row["problem"]:
+            part = ("picture", "caption", "json")[int(row["part"])]
+            raise BrokenExample(where, PROBLEMS[int(row["problem"])].format(part))
+        return shard, row, where
+
+    def _index(self, number: int) -> np.ndarray:
+        """The rows of a shard that are of this split. Those of the shards used last are at hand."""
+        if number in self._indexes:
+            self._indexes.move_to_end(number)
+            return self._indexes[number]
+        rows = self._shards[number].index()
+        if self._share is not None:
+            share, val = self._share
+            rows = rows[[in_val(_key(row), share) == val for row in rows]] if len(rows) else rows
+        self._indexes[number] = rows
+        if len(self._indexes) > 2 * self._window + 2:
+            self._indexes.popitem(last=False)
+        return rows
+
+    def _captions(self, shard: Shard, row: np.void, where: str) -> tuple[str, ...]:
+        """Of NAME.txt, else "caption" of NAME.json: a text, or several."""
+        captions: tuple[str, ...] = ()
+        if row["text"][0] >= 0:
+            captions = captions_of([self._read(shard, row, "text", where).decode("utf-8", "replace")])
+        if not captions and row["meta"][0] >= 0:
+            captions = captions_of(_told(self._read(shard, row, "meta", where)))
+        if not captions:
+            raise BrokenExample(where, "no caption")
+        return captions
+
+    def _read(self, shard: Shard, row: np.void, kind: str, where: str) -> bytes:
+        """The bytes of a member. The file is opened anew each time: nothing is shared between processes."""
+        offset, size = (int(number) for number in row[kind])
+        if offset < 0:
+            raise BrokenExample(where, f"no {'picture' if kind == 'image' else kind}")
+        for _ in range(2):  # a shard that came by URL may have made room for others meanwhile
+            try:
+                with open(shard.path(), "rb") as file:
+                    file.seek(offset)
+                    content = file.read(min(size, LARGEST[kind]))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise BrokenExample(where, error.strerror or "cannot be read") from None
+            if len(content) == size:
+                return content
+            break
+        raise BrokenExample(where, "the shard is gone or has changed since it was indexed")
+
+
+def _key(row: np.void) -> str:
+    return str(row["key"].decode("utf-8", "backslashreplace"))
+
+
+def _told(content: bytes) -> list[str]:
+    """What a document of img2dataset says under "caption"."""
+    try:
+        caption = json.loads(content)["caption"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
+    return [text for text in (caption if isinstance(caption, list) else [caption]) if isinstance(text, str)]
+
+
+def build(config: WebDatasetConfig, split: str) -> WebDataset:
+    """The split `split`. UserError if the shards cannot be had, or leave nothing for it."""
+    shards = find(config)
+    kept = min(1, len(shards) - 1) if config.val_shards is None else config.val_shards
+    share: tuple[float, bool] | None = None
+    if kept >= len(shards):
+        raise UserError(f"data set 'webdataset': val_shards = {kept} of {len(shards)} shards leaves none to train on")
+    if kept:
+        shards = shards[-kept:] if split == "val" else shards[:-kept]
+    elif any(isinstance(shard, RemoteShard) for shard in shards) and len(shards) > 1:
+        raise UserError(
+            "data set 'webdataset': val_shards = 0 splits every shard, for which all of them would have to come here "
+            "first; set data.val_shards to 1 or more"
+        )
+    else:
+        share = (config.val_share, split == "val")
+    dataset = WebDataset(config, shards, share)
+    if not len(dataset):
+        raise UserError(f"data set 'webdataset': split '{split}' is empty ({len(shards)} shards); see data.val_share")
+    return dataset

@@ -1,0 +1,17 @@
+"""What `webdataset` registers."""
+
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import DatasetSpec
+
+
+@hookimpl
+def t2i_datasets() -> list[DatasetSpec]:
+    return [
+        DatasetSpec(
+            name="webdataset",
+            summary="tar shards of pictures and captions, as img2dataset writes them, in a folder or by URL",
+            config="t2i.plugins.datasets.webdataset.config:WebDatasetConfig",
+            build="t2i.plugins.datasets.webdataset.dataset:build",
+            splits=("train", "val"),
+        )
+    ]

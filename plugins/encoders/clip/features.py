@@ -1,0 +1,131 @@
+"""`clip` and its larger siblings as feature extractors: pictures and captions in the space that CLIP has for both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import CLIPModel
+
+from t2i.core.errors import UserError
+from t2i.core.interfaces.scoring import FeatureExtractor
+from t2i.plugins.common.features import resized, weights_hash
+from t2i.plugins.common.pretrained import Wanted, fetched_or, obtained
+from t2i.plugins.common.variants import variant_of
+from t2i.plugins.encoders.clip.config import ClipConfig, ClipFeaturesConfig
+from t2i.plugins.encoders.clip.encoder import readable
+from t2i.plugins.encoders.clip.weights import FOLDER, fits, load_tokenizer
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+TELLTALES = ("vision_model.embeddings.class_embedding", "text_model.final_layer_norm.weight")
+"""A small tensor of each half, by which a CLIP is known again."""
+
+
+class ClipFeatures(FeatureExtractor):
+    """uint8 (B, 3, H, W) -> float32 (B, 512 for ViT-B/32), and captions likewise; neither is normalised to length 1.
+
+    Pictures are resized whole to CLIP's side, bicubic and antialiased, as its own processor does with square ones.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, title: str, config: ClipFeaturesConfig, source: str) -> None:
+        super().__init__()
+        self.title = title
+        text = ClipConfig(weights=source, revision=config.revision, tokenizer=config.tokenizer)
+        self.network: Any = _load(title, text)
+        self.tokenizer = load_tokenizer(text)
+        sizes: Any = self.network.config
+        fits(f"features '{title}'", sizes.text_config, self.tokenizer, "set its tokenizer")
+        self.side: int = sizes.vision_config.image_size
+        self.dim = int(sizes.projection_dim)
+        self.name = f"CLIP {config.weights}"
+        self.weights_sha256 = weights_hash(self.network.state_dict())
+        self.networks = tuple(dict.fromkeys([config.weights, source]))
+        for name, values in (("mean", MEAN), ("std", STD)):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        pictures = (resized(images, (self.side, self.side), "bicubic") - self.mean) / self.std
+        seen = self.network.vision_model(pixel_values=pictures).pooler_output
+        features: Tensor = self.network.visual_projection(seen)
+        return features
+
+    def encode_text(self, captions: Sequence[str]) -> Tensor:
+        length = self.network.config.text_config.max_position_embeddings
+        tokens = self.tokenizer(
+            [readable(caption, length) for caption in captions],
+            padding="max_length", truncation=True, max_length=length, return_tensors="pt",
+        ).to(self.mean.device)  # fmt: skip
+        read = self.network.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        features: Tensor = self.network.text_projection(read.pooler_output)
+        return features
+
+    def is_named(self, text: str) -> bool:
+        """A hub name or a folder: of the same weights in any half of it that is here; or, where nothing of it is here,
+        with the same last word."""
+        if super().is_named(text):
+            return True
+        weights = _weights_file(text)
+        if weights is not None:
+            return self._has(weights)
+        return "/" in text and Path(text).name in {Path(network).name for network in self.networks}
+
+    def _has(self, weights: Path) -> bool:
+        own = self.network.state_dict()
+        try:
+            with safe_open(weights, "pt") as file:
+                shared = set(TELLTALES) & set(file.keys())
+                return bool(shared) and all(_alike(file.get_tensor(name), own[name].cpu()) for name in shared)
+        except (OSError, SafetensorError):
+            return False
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are one and the same, kept in half precision or not."""
+    return one.shape == other.shape and torch.equal(one.half(), other.half())
+
+
+def _weights_file(text: str) -> Path | None:
+    """The weights of a folder, or of a name that the hub's cache knows."""
+    if len(text) > 1000 or "\0" in text or "\n" in text:
+        return None
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        return next(iter(sorted(folder.glob("model*.safetensors"))), None)
+    try:
+        found = try_to_load_from_cache(text, "model.safetensors")
+    except ValueError:  # no name that the hub could have
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
+def _load(title: str, config: ClipConfig) -> Any:
+    what = f"features '{title}'"
+
+    def load(source: str, offline: bool) -> Any:
+        folder = Path(source)
+        loaded: Any = CLIPModel.from_pretrained(
+            source, revision=config.revision, local_files_only=offline, use_safetensors=True, output_loading_info=True,
+            variant=variant_of(folder, "model") if folder.is_dir() else None,
+        )  # fmt: skip
+        bad = sorted(map(str, (*loaded[1]["missing_keys"], *loaded[1]["mismatched_keys"])))
+        if bad:
+            raise UserError(f"{what}: {source} holds no whole CLIP: {bad[0]} is missing, or of another shape")
+        return loaded[0].float()
+
+    remedy = f"'t2i fetch {title}', or set its weights to {FOLDER}"
+    return obtained(Wanted(what, "weights", config.weights, config.revision, FOLDER, remedy), load)
+
+
+def build(config: ClipFeaturesConfig) -> ClipFeatures:
+    """A CLIP as a feature extractor. UserError, saying what to do, if its weights are not to be had."""
+    standard = config.weights == type(config)().weights
+    source = fetched_or(config.title, config.weights) if standard else config.weights
+    return ClipFeatures(config.title, config, source)

@@ -1,0 +1,56 @@
+"""CLIP as plugins, frozen, from the Hugging Face hub or a local folder: its text half as a text encoder, both halves as
+features that pictures and captions are scored with."""
+
+from __future__ import annotations
+
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import DownloadSpec, FeatureSpec, HubFiles, TextEncoderSpec
+
+
+@hookimpl
+def t2i_text_encoders() -> list[TextEncoderSpec]:
+    return [
+        TextEncoderSpec(
+            name="clip",
+            summary="CLIP's text encoder, frozen; by hub name or from a local folder (encoder.weights)",
+            config="t2i.plugins.encoders.clip.config:ClipConfig",
+            build="t2i.plugins.encoders.clip.encoder:build",
+            export="t2i.plugins.encoders.clip.export:export",
+        )
+    ]
+
+
+@hookimpl
+def t2i_downloads() -> list[DownloadSpec]:
+    return [
+        # Its main revision holds pickles only; this one is the conversion by the hub's own bot.
+        _download("clip", "ViT-B/32, GALIP's and the CLIP score's", "openai/clip-vit-base-patch32", "refs/pr/66"),
+        _download("clip-vit-b-16", "ViT-B/16, a second judge", "openai/clip-vit-base-patch16", "main"),
+        _download("clip-vit-l-14", "ViT-L/14, Stable Diffusion 1.x's", "openai/clip-vit-large-patch14", "main"),
+    ]
+
+
+def _download(name: str, what: str, repository: str, revision: str) -> DownloadSpec:
+    return DownloadSpec(
+        name=name,
+        summary=f"CLIP {what}: both encoders and the tokenizer",
+        licence="MIT",
+        licence_url="https://github.com/openai/CLIP/blob/main/LICENSE",
+        hub=(HubFiles(repository=repository, revision=revision),),
+    )
+
+
+@hookimpl
+def t2i_features() -> list[FeatureSpec]:
+    return [
+        _features("clip", "CLIP ViT-B/32: pictures and captions in one space (GALIP trains with it)", "ClipFeatures"),
+        _features("clip-vit-b-16", "CLIP ViT-B/16: a second judge beside `clip`", "ClipB16"),
+        _features("clip-vit-l-14", "CLIP ViT-L/14: a larger second judge (Stable Diffusion reads with it)", "ClipL14"),
+    ]
+
+
+def _features(name: str, summary: str, config: str) -> FeatureSpec:
+    return FeatureSpec(
+        name=name, summary=summary, config=f"t2i.plugins.encoders.clip.config:{config}Config",
+        build="t2i.plugins.encoders.clip.features:build",
+    )  # fmt: skip

@@ -1,0 +1,63 @@
+"""The `words` encoder: a pre-norm transformer over word embeddings (Vaswani et al. 2017), which may be mixed with their
+neighbours first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
+from t2i.plugins.encoders.words.config import SPECIAL, WordsConfig, split
+
+PAD, START, UNKNOWN = range(len(SPECIAL))
+
+
+class WordsEncoder(TextEncoder):
+    """words: the outputs at all tokens, a start token first, so that even an empty caption has one. sentence: their
+    mean before the last norm, normed: from the first step on it holds every word of the caption, where the output at
+    the start token would have to learn to look at them. Both are `config.width` wide."""
+
+    def __init__(self, config: WordsConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.shape = TextShape(config.width, config.width)
+        self._index = {word: len(SPECIAL) + i for i, word in enumerate(config.vocabulary)}
+        self.embedding = nn.Embedding(len(SPECIAL) + len(config.vocabulary), config.width, padding_idx=PAD)
+        self.position = nn.Parameter(torch.randn(config.max_words + 1, config.width) * config.positions)
+        n = config.neighbours
+        self.mix = nn.Conv1d(config.width, config.width, n, padding=n // 2) if n else None
+        layer = nn.TransformerEncoderLayer(
+            config.width, config.heads, 4 * config.width, dropout=0.0, activation="gelu", batch_first=True,
+            norm_first=True,
+        )  # fmt: skip
+        self.transformer = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(config.width)
+        nn.init.normal_(self.embedding.weight, std=0.5)
+
+    def tokens(self, captions: Sequence[str]) -> Tensor:
+        """Token numbers (B, L), long: start token first, padded with PAD."""
+        rows = [
+            [START, *(self._index.get(word, UNKNOWN) for word in split(caption, self.config.max_words))]
+            for caption in captions
+        ]
+        length = max(map(len, rows), default=1)
+        return torch.tensor([row + [PAD] * (length - len(row)) for row in rows], device=self.position.device)
+
+    def encode(self, captions: Sequence[str]) -> TextFeatures:
+        tokens = self.tokens(captions)
+        mask = tokens != PAD
+        x = self.embedding(tokens) + self.position[: tokens.shape[1]]
+        kept = mask.unsqueeze(-1)
+        if self.mix is not None:
+            x = x + self.mix((x * kept).mT).mT
+        h = self.transformer(x, src_key_padding_mask=~mask) * kept
+        sentence = self.norm(h.sum(1) / kept.sum(1))
+        words = self.norm(h) * kept  # what is masked carries no numbers, whoever forgets the mask
+        return TextFeatures(sentence, words, mask, tuple(captions))
+
+
+def build(config: WordsConfig, assets: Path | None) -> WordsEncoder:
+    return WordsEncoder(config)

@@ -1,0 +1,19 @@
+"""The embedded text encoder: small, trainable, nothing to download."""
+
+from __future__ import annotations
+
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import TextEncoderSpec
+
+
+@hookimpl
+def t2i_text_encoders() -> list[TextEncoderSpec]:
+    return [
+        TextEncoderSpec(
+            name="words",
+            summary="Small trainable transformer over the words of the data set's captions",
+            config="t2i.plugins.encoders.words.config:WordsConfig",
+            build="t2i.plugins.encoders.words.encoder:build",
+            fit="t2i.plugins.encoders.words.config:fit",
+        )
+    ]

@@ -1,0 +1,23 @@
+"""AttnGAN: three generators in a row that attend to words, three discriminators, and DAMSM."""
+
+from __future__ import annotations
+
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import ModelSpec
+
+
+@hookimpl
+def t2i_models() -> list[ModelSpec]:
+    return [
+        ModelSpec(
+            name="attngan",
+            summary="GAN of three scales with attention to words, and a loss of text-image matching (DAMSM)",
+            paper="Xu et al. 2018, AttnGAN: Fine-Grained Text to Image Generation with Attentional GANs",
+            config="t2i.plugins.models.attngan.config:AttnGANConfig",
+            generator="t2i.plugins.models.attngan.networks:build",
+            stages="t2i.plugins.models.attngan.training:stages",
+            weights="t2i.plugins.models.attngan.weights:load",
+            family="one-shot",
+            presets=("tiny", "cub", "coco"),
+        )
+    ]

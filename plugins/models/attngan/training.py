@@ -1,0 +1,113 @@
+"""Training of AttnGAN: DAMSM, then the GAN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Adam
+
+from t2i.core.interfaces.generator import Generator
+from t2i.core.interfaces.text import TextEncoder, TextFeatures
+from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
+from t2i.plugins.common.conditioning import kl_loss
+from t2i.plugins.common.damsm import DamsmTrainer, Seen, damsm_losses
+from t2i.plugins.common.gan import cross_entropy, discriminator_of_pairs_and_images
+from t2i.plugins.common.image_encoder import check_source
+from t2i.plugins.common.statistics import settled
+from t2i.plugins.models.attngan.config import AttnGANConfig
+from t2i.plugins.models.attngan.networks import AttnGANGenerator, Discriminator, Drawn
+
+
+def discriminator_loss(d: Discriminator, real: Tensor, fake: Tensor, sentence: Tensor) -> Tensor:
+    """(real_u + real)/2 + (fake_u + fake + wrong)/3. Wrong pairs are each picture with the next one's sentence, the
+    last having none. Each kind goes through the network by itself: its batch norms see one kind at a time."""
+    x, x_fake = d(real), d(fake)
+    right, made = d.conditional(x, sentence), d.conditional(x_fake, sentence)
+    wrong = d.conditional(x[:-1], sentence[1:])
+    return discriminator_of_pairs_and_images(right, made, wrong, d.unconditional(x), d.unconditional(x_fake))
+
+
+def generator_loss(d: Discriminator, fake: Tensor, sentence: Tensor) -> Tensor:
+    """L_Gi: -log D(x^), without the condition and with it (equation 4, not halved)."""
+    x = d(fake)
+    return cross_entropy(d.unconditional(x), real=True) + cross_entropy(d.conditional(x, sentence), real=True)
+
+
+def shrunk(images: Tensor, size: int) -> Tensor:
+    """Real pictures at a smaller scale, antialiased."""
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+
+
+class GANTrainer(Trainer):
+    """One step of every D_i, then one of G, on the same fake images: G runs once a step."""
+
+    def __init__(self, config: AttnGANConfig, generator: Generator, text_encoder: TextEncoder) -> None:
+        assert isinstance(generator, AttnGANGenerator)
+        self.config, self.network, self.image_encoder = config, generator.network, generator.image_encoder
+        self.noise_shape = generator.noise_shape
+        width = text_encoder.shape.sentence
+        self.discriminators = [Discriminator(config, scale, width) for scale in range(config.scales)]
+        judges = {f"discriminator{i}": d for i, d in enumerate(self.discriminators)}
+        self.modules: dict[str, nn.Module] = {"network": self.network, **judges}
+        betas = (config.beta1, config.beta2)
+        self.optimizers = {name: Adam(d.parameters(), config.lr_d, betas, fused=True) for name, d in judges.items()}
+        self.optimizers["generator"] = Adam(self.network.parameters(), config.lr_g, betas, fused=True)
+
+    def step(self, batch: Batch, engine: Engine) -> Losses:
+        text = batch.text.detach()
+        drawn: Drawn = self.network(batch.noise.normal("z", 0, self.noise_shape), text)
+        losses: Losses = {}
+        for (name, fake), d in zip(self._named(drawn), self.discriminators, strict=True):
+            real = shrunk(batch.images, fake.shape[-1])
+            losses[name] = discriminator_loss(d, real, fake.detach(), drawn.sentence)
+            engine.update(name, losses[name])
+        fooling = [generator_loss(d, x, drawn.sentence) for d, x in zip(self.discriminators, drawn.images, strict=True)]
+        losses["adversarial"] = torch.stack(fooling).sum()
+        losses["kl"] = kl_loss(drawn.mean, drawn.logvar)
+        loss = losses["adversarial"] + self.config.kl * losses["kl"]
+        if self.image_encoder is not None and self.config.damsm_weight:
+            losses["damsm"] = self._damsm(drawn.images[-1], text, batch)
+            loss = loss + self.config.damsm_weight * losses["damsm"]
+        engine.update("generator", loss)
+        return losses
+
+    @staticmethod
+    def _named(drawn: Drawn) -> list[tuple[str, Tensor]]:
+        return [(f"discriminator{i}", image) for i, image in enumerate(drawn.images)]
+
+    def _damsm(self, images: Tensor, text: TextFeatures, batch: Batch) -> Tensor:
+        """L_DAMSM: how well the largest pictures match their captions among those of the batch."""
+        assert self.image_encoder is not None
+        seen: Seen = self.image_encoder(images)
+        words, sentence = damsm_losses(seen, text, self.config.damsm.smoothing, batch.extras.get("class"))
+        return words + sentence
+
+    def finish(self, batches: Callable[[], Batch]) -> None:
+        """Measures the batch norms' statistics with the averaged weights: those at hand are of the last weights."""
+        if not self.config.recalibrate:
+            return
+        with settled(self.network):
+            for _ in range(self.config.recalibrate):
+                batch = batches()
+                self.network(batch.noise.normal("z", 0, self.noise_shape), batch.text)
+
+
+def stages(config: AttnGANConfig, text_encoder: TextEncoder) -> list[Stage]:
+    """DAMSM, then the GAN, in which text and image encoder are frozen: no optimizer holds their parameters."""
+    gan = Stage("gan", 1 - config.damsm_share, partial(GANTrainer, config))
+    if not text_encoder.trainable and (config.image_encoder.kind == "none" or config.image_encoder.weights):
+        return [gan]
+    check_source(config.image_encoder, "model 'attngan'")
+
+    def pretraining(generator: Generator, encoder: TextEncoder) -> Trainer:
+        assert isinstance(generator, AttnGANGenerator)
+        assert generator.image_encoder is not None
+        return DamsmTrainer(config.damsm, encoder, generator.image_encoder)
+
+    return [Stage("damsm", config.damsm_share, pretraining, config.damsm.batch_size), gan]

@@ -1,0 +1,92 @@
+"""Weights that AttnGAN's authors released, under our names: `t2i import`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from t2i.core.models.model import Model, load_state
+from t2i.core.runs.configure import RunConfig
+from t2i.core.settings import Config
+from t2i.plugins.common.damsm import authors_encoder, pickled_vocabulary
+from t2i.plugins.common.image_encoder import authors_state, counted
+from t2i.plugins.common.legacy import renamed, without_prefix
+from t2i.plugins.common.official import TEXT_ENCODER, VOCABULARY, Part, recognised
+from t2i.plugins.common.settings import ImageEncoderConfig
+from t2i.plugins.models.attngan.config import AttnGANConfig
+from t2i.plugins.models.attngan.networks import AttnGANGenerator
+
+PARTS = {
+    "generator": Part("ca_net.fc.weight", "netG*.pth or *_AttnGAN2.pth"),
+    "text encoder": TEXT_ENCODER,
+    "vocabulary": VOCABULARY,
+    "image encoder": Part("emb_features.weight", "image_encoder*.pth", needed=False),
+}
+NETWORK = [
+    (r"^ca_net\.fc\.", "augment.linear."),
+    (r"^h_net1\.fc\.0\.", "first.linear."),
+    (r"^h_net1\.fc\.1\.", "first.norm."),
+    (r"\.(upsample\d?)\.1\.", r".\1.0."),  # theirs begin with the upsampling
+    (r"\.(upsample\d?)\.2\.", r".\1.1."),
+    *((rf"^h_net1\.upsample{i + 1}\.", f"first.ups.{i}.") for i in range(4)),
+    *((rf"^h_net{i + 2}\.", f"next.{i}.") for i in range(2)),
+    (r"\.att\.conv_context\.", ".attention.project."),
+    (r"\.upsample\.", ".up."),
+    *((rf"^img_net{i + 1}\.img\.0\.", f"to_rgb.{i}.") for i in range(3)),
+]
+S16 = {0: "0.0", 2: "1.0", 3: "1.1", 5: "2.0", 6: "2.1", 8: "3.0", 9: "3.1"}  # layers of the four halvings
+DISCRIMINATOR = [
+    *((rf"^img_code_s16\.{theirs}\.", f"layers.{ours}.") for theirs, ours in S16.items()),
+    (r"^img_code_s32\.", "layers.4."),
+    (r"^img_code_s64\.", "layers.5."),
+    (r"^img_code_s32_1\.", "layers.5."),
+    (r"^img_code_s64_1\.", "layers.6."),
+    (r"^img_code_s64_2\.", "layers.7."),
+    (r"^UNCOND_DNET\.outlogits\.0\.", "unconditional.score."),
+    (r"^COND_DNET\.outlogits\.0\.", "conditional.score."),
+    (r"^COND_DNET\.jointConv\.", "conditional.joint."),
+]
+
+
+def network_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The authors' G_NET state dict under the names of `Network`."""
+    ours = renamed(without_prefix(state, "module."), NETWORK)
+    return {name: t.flatten(1) if name.endswith("attention.project.weight") else t for name, t in ours.items()}
+
+
+def discriminator_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of the authors' D_NET64, D_NET128 or D_NET256 (netD0.pth to netD2.pth) under the names of
+    `Discriminator`. Their scores are sigmoids of our logits."""
+    return renamed(without_prefix(state, "module."), DISCRIMINATOR)
+
+
+def load(config: RunConfig, files: Sequence[Path]) -> Model:
+    """The model in the authors' files: generator, text encoder and captions.pickle, in any order, and the image encoder
+    if it is there, without which the model can be drawn from all the same.
+
+    UserError if one is missing, given twice or none of these, or does not fit the preset.
+    """
+    found = recognised("attngan", PARTS, files)
+    settings = _completed(config.settings, "image encoder" in found)
+    text, vocabulary = found["text encoder"], found["vocabulary"].path
+    words = pickled_vocabulary(vocabulary)
+    where = f"weights {text.path} with {vocabulary}"
+    choice, encoder = authors_encoder(config.encoder, text.state(), words, where)
+    generator = AttnGANGenerator(settings, encoder.shape)
+    drawing = found["generator"]
+    load_state(generator.network, counted(generator.network, network_state(drawing.state())), f"weights {drawing.path}")
+    if generator.image_encoder is not None:
+        seeing = found["image encoder"]
+        state = counted(generator.image_encoder, authors_state(without_prefix(seeing.state(), "module.")))
+        load_state(generator.image_encoder, state, f"weights {seeing.path}")
+    return Model(replace(config, settings=settings, encoder=choice), generator, encoder)
+
+
+def _completed(settings: Config, with_pictures: bool) -> AttnGANConfig:
+    """The settings with the image encoder that was found, or none."""
+    assert isinstance(settings, AttnGANConfig)
+    image_encoder = ImageEncoderConfig(kind="inception" if with_pictures else "none")
+    return settings.model_copy(update={"image_encoder": image_encoder})

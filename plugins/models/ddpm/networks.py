@@ -1,0 +1,37 @@
+"""The network of DDPM: a U-Net on pixels, under a noise schedule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from t2i.core.interfaces.generator import DiffusionGenerator
+from t2i.core.interfaces.text import TextFeatures, TextShape
+from t2i.plugins.common.diffusion import schedule_of
+from t2i.plugins.common.folders import keep_description
+from t2i.plugins.common.unet import conditional_unet
+from t2i.plugins.models.ddpm.config import DDPMConfig
+
+
+class DDPMGenerator(DiffusionGenerator):
+    """eps_theta(x_t, t, y) on pixels; `patch` pixels a side go in and come out as channels."""
+
+    def __init__(self, config: DDPMConfig, text: TextShape, assets: Path | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.image_size = config.image_size
+        self.noise_shape = (3, config.image_size, config.image_size)
+        self.schedule = schedule_of(config)
+        self.prediction = config.prediction
+        self.patch = config.patch
+        self.unet = conditional_unet(config.unet, 3 * config.patch**2, config.image_size // config.patch, text, assets)
+
+    def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
+        output: Tensor = F.pixel_shuffle(self.unet(F.pixel_unshuffle(x_t, self.patch), t, text), self.patch)
+        return output
+
+    def save_assets(self, folder: Path) -> None:
+        if self.config.unet.weights:
+            keep_description(self.unet.unet, "unet", folder)

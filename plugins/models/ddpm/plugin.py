@@ -1,0 +1,51 @@
+"""DDPM: the model, alone and with DDIM as its sampler, and the ancestral sampler."""
+
+from __future__ import annotations
+
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import ModelSpec, SamplerSpec
+
+PRESETS = ("tiny", "cifar", "coco64")
+
+
+@hookimpl
+def t2i_models() -> list[ModelSpec]:
+    return [
+        ModelSpec(
+            name="ddpm",
+            summary="Diffusion on pixels: a text-conditional U-Net",
+            family="diffusion",
+            paper="Ho et al. 2020, arXiv:2006.11239",
+            config="t2i.plugins.models.ddpm.config:DDPMConfig",
+            presets=PRESETS,
+            generator="t2i.plugins.models.ddpm.networks:DDPMGenerator",
+            stages="t2i.plugins.models.ddpm.training:stages",
+            weights="t2i.plugins.models.ddpm.folders:weights",
+            foreign="t2i.plugins.models.ddpm.folders:foreign",
+            export="t2i.plugins.models.ddpm.folders:export",
+        ),
+        ModelSpec(
+            name="ddim",
+            summary="ddpm's network, drawn in a few steps by DDIM",
+            family="diffusion",
+            paper="Song et al. 2021, arXiv:2010.02502",
+            config="t2i.plugins.models.ddpm.config:DDIMModelConfig",
+            presets=PRESETS,
+            generator="t2i.plugins.models.ddpm.networks:DDPMGenerator",
+            stages="t2i.plugins.models.ddpm.training:stages",
+            export="t2i.plugins.models.ddpm.folders:export",
+        ),
+    ]
+
+
+@hookimpl
+def t2i_samplers() -> list[SamplerSpec]:
+    return [
+        SamplerSpec(
+            name="ddpm",
+            summary="The ancestral chain, by default over all steps of the schedule",
+            config="t2i.plugins.models.ddpm.config:DDPMSamplerConfig",
+            build="t2i.plugins.models.ddpm.sampler:DDPMSampler",
+            families=("diffusion",),
+        )
+    ]

@@ -1,0 +1,15 @@
+"""Training of DDPM: one stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from t2i.core.interfaces.text import TextEncoder
+from t2i.core.interfaces.trainer import Stage
+from t2i.plugins.common.denoising import DenoisingTrainer
+from t2i.plugins.models.ddpm.config import DDPMConfig
+
+
+def stages(config: DDPMConfig, text_encoder: TextEncoder) -> Sequence[Stage]:
+    return [Stage("diffusion", 1.0, partial(DenoisingTrainer, config))]

@@ -1,0 +1,58 @@
+"""Training of DF-GAN: contrastive pretraining of the text encoder where it is trainable, then the GAN."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch.optim import Adam
+
+from t2i.core.interfaces.generator import Generator
+from t2i.core.interfaces.text import TextEncoder
+from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
+from t2i.plugins.common.contrastive import text_stages
+from t2i.plugins.common.gan import hinge_discriminator, hinge_generator, matching_aware_penalty
+from t2i.plugins.models.dfgan.config import DFGANConfig
+from t2i.plugins.models.dfgan.networks import Discriminator, OneWayOutput
+
+
+class GANTrainer(Trainer):
+    """One step of D, then one of G, on the same fake images: G runs once a step, its graph kept for its own update."""
+
+    eager = ("discriminator", "output")  # MA-GP differentiates through their backward pass
+
+    def __init__(self, config: DFGANConfig, generator: Generator, text_encoder: TextEncoder) -> None:
+        self.config = config
+        self.generator = generator
+        self.discriminator = Discriminator(config)
+        self.output = OneWayOutput(config, text_encoder.shape.sentence)
+        self.modules = {"generator": generator, "discriminator": self.discriminator, "output": self.output}
+        betas = (config.beta1, config.beta2)
+        judges = [*self.discriminator.parameters(), *self.output.parameters()]
+        self.optimizers = {
+            "discriminator": Adam(judges, config.lr_d, betas, fused=True),
+            "generator": Adam(generator.parameters(), config.lr_g, betas, fused=True),
+        }
+
+    def step(self, batch: Batch, engine: Engine) -> Losses:
+        sentence = batch.text.sentence.detach()
+        z = batch.noise.normal("z", 0, self.generator.noise_shape)
+        fake = self.generator(z, batch.text.detach())
+
+        images, matching = batch.images.detach().requires_grad_(), sentence.clone().requires_grad_()
+        features = self.discriminator(images)
+        real = self.output(features, matching)
+        mismatched = self.output(features, engine.shifted(sentence))
+        judged = self.output(self.discriminator(fake.detach()), sentence)
+        hinge = hinge_discriminator(real, judged, mismatched)
+        penalty = matching_aware_penalty(real, [images, matching], self.config.penalty_k, self.config.penalty_p)
+        engine.update("discriminator", hinge + penalty)
+
+        loss = hinge_generator(self.output(self.discriminator(fake), sentence))
+        engine.update("generator", loss)
+        scores = {"real": real.mean(), "fake": judged.mean(), "mismatched": mismatched.mean()}
+        return {"discriminator": hinge, "penalty": penalty, "generator": loss, **scores}
+
+
+def stages(config: DFGANConfig, text_encoder: TextEncoder) -> list[Stage]:
+    """Text (absent with a frozen encoder), then the GAN."""
+    return [*text_stages(config, text_encoder), Stage("gan", 1 - config.text_share, partial(GANTrainer, config))]

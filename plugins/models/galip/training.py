@@ -1,0 +1,95 @@
+"""Training of GALIP: contrastive pretraining of what is trainable of text encoder and CLIP, then the GAN."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Adam
+
+from t2i.core.interfaces.generator import Generator
+from t2i.core.interfaces.text import TextEncoder
+from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
+from t2i.plugins.common.contrastive import Contrast, MatchingTrainer
+from t2i.plugins.common.gan import hinge_discriminator, hinge_generator, matching_aware_penalty
+from t2i.plugins.models.galip.clip import ClipVision
+from t2i.plugins.models.galip.config import GALIPConfig
+from t2i.plugins.models.galip.networks import Discriminator, GALIPGenerator, QualityAssessor, sentences
+
+
+class ClipMatcher(Contrast):
+    """CLIP's own objective: its images against sentences, in the space that they share."""
+
+    def __init__(self, clip: ClipVision) -> None:
+        super().__init__()
+        self.clip = clip
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.clip.embedding(images)
+
+
+def pretraining(config: GALIPConfig, generator: Generator, text_encoder: TextEncoder) -> Trainer:
+    """Stage 1: a fresh CLIP and a trainable text encoder find each other (or the one of them that is given does)."""
+    assert isinstance(generator, GALIPGenerator)
+    generator.clip.requires_grad_(config.clip.weights is None)
+    return MatchingTrainer(text_encoder, ClipMatcher(generator.clip), lr=config.clip_lr, lr_text=config.text_lr)
+
+
+class GANTrainer(Trainer):
+    """One step of D, then one of G, on the same fake images: G runs once a step, and so does CLIP on its images.
+
+    What CLIP sees of real images needs no graph: MA-GP wants gradients at CLIP's features, not through it.
+    """
+
+    eager = ("discriminator", "assessor")  # MA-GP differentiates through their backward pass
+
+    def __init__(self, config: GALIPConfig, generator: Generator, text_encoder: TextEncoder) -> None:
+        assert isinstance(generator, GALIPGenerator)
+        self.config = config
+        self.generator = generator
+        self.clip = generator.clip.requires_grad_(False)
+        self.discriminator = Discriminator(config, self.clip.width)
+        self.assessor = QualityAssessor(config, text_encoder.shape.sentence, self.clip.grid)
+        self.modules = {"generator": generator, "discriminator": self.discriminator, "assessor": self.assessor}
+        betas = (config.beta1, config.beta2)
+        judges = [*self.discriminator.parameters(), *self.assessor.parameters()]
+        drawing = [p for p in generator.parameters() if p.requires_grad]
+        self.optimizers = {
+            "discriminator": Adam(judges, config.lr_d, betas, fused=True),
+            "generator": Adam(drawing, config.lr_g, betas, fused=True),
+        }
+
+    def step(self, batch: Batch, engine: Engine) -> Losses:
+        text = batch.text.detach()
+        e = sentences(self.config, text)
+        fake = self.generator(batch.noise.normal("z", 0, self.generator.noise_shape), text)
+        seen, embedding = self.clip.maps_and_embedding(fake, self.config.feature_blocks)
+        losses = self._judge(batch.images, [f.detach() for f in seen], e, engine)
+
+        (score,) = self.assessor(self.discriminator(seen), e)
+        hinge, similarity = hinge_generator(score), F.cosine_similarity(embedding, e).mean()
+        engine.update("generator", hinge - self.config.similarity * similarity)
+        return {**losses, "generator": hinge, "similarity": similarity}
+
+    def _judge(self, images: Tensor, fake: list[Tensor], e: Tensor, engine: Engine) -> Losses:
+        """D's update (thesis 2.17), on real images and on CLIP's features of fake ones."""
+        with torch.no_grad():
+            real = self.clip.maps(images, self.config.feature_blocks)
+        real, matching = [f.requires_grad_() for f in real], e.clone().requires_grad_()
+        matched, mismatched = self.assessor(self.discriminator(real), matching, engine.shifted(e))
+        (judged,) = self.assessor(self.discriminator(fake), e)
+        hinge = hinge_discriminator(matched, judged, mismatched)
+        penalty = matching_aware_penalty(matched, [*real, matching], self.config.penalty_k, self.config.penalty_p)
+        engine.update("discriminator", hinge + penalty)
+        scores = {"real": matched.mean(), "fake": judged.mean(), "mismatched": mismatched.mean()}
+        return {"discriminator": hinge, "penalty": penalty, **scores}
+
+
+def stages(config: GALIPConfig, text_encoder: TextEncoder) -> list[Stage]:
+    """Contrastive pretraining (absent with pretrained CLIP), then the GAN, which freezes all that it trained."""
+    gan = Stage("gan", 1 - config.text_share, partial(GANTrainer, config))
+    if config.clip.weights is not None and not text_encoder.trainable:
+        return [gan]
+    return [Stage("clip", config.text_share, partial(pretraining, config), config.text_batch_size), gan]

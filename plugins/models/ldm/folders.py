@@ -1,0 +1,234 @@
+"""Stable Diffusion's folders and single files, opened as models of ours; and our models, written as such folders."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from t2i.core.errors import UserError
+from t2i.core.io.files import read_json
+from t2i.core.models.model import Model, build
+from t2i.core.registry.specs import resolve
+from t2i.core.registry.tables import registry
+from t2i.core.runs.configure import RunConfig
+from t2i.plugins.common.folder_schedulers import (
+    GUIDANCE,
+    known_scheduler,
+    noise_settings,
+    read_scheduler,
+    sampler_section,
+    scheduler_of,
+)
+from t2i.plugins.common.folders import (
+    classes,
+    part_of,
+    pipeline_index,
+    refuse_foreign_classes,
+    save_network,
+    square_size,
+    unet_settings,
+    write_index,
+    write_scheduler,
+)
+from t2i.plugins.models.ldm.config import LDMConfig
+from t2i.plugins.models.ldm.networks import Autoencoder, LDMGenerator
+
+PARTS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
+LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
+STEPS, SCALE = 50, 7.5  # StableDiffusionPipeline's own
+SINGLE = "model.diffusion_model."  # what the U-Net's names begin with in a single file
+
+
+def foreign(path: Path, settings: Mapping[str, Any]) -> Model | None:
+    """The model in a Stable Diffusion folder of diffusers' (1.x, 2.x), or in a single file of safetensors; None if it
+    is neither. settings: `config`, a folder with a single file's configuration. The safety checker is not loaded."""
+    if path.is_dir():
+        index = pipeline_index(path)
+        if index is None or any(classes(index).get(name) != kind for name, kind in PARTS.items()):
+            return None
+        if "config" in settings:
+            raise UserError(f"config = {settings['config']}: {path} is a folder with a configuration of its own")
+        return _from_folder(path.resolve())
+    return _from_file(path.resolve(), settings.get("config")) if _is_single_file(path) else None
+
+
+def weights(config: RunConfig, files: Sequence[Path]) -> Model:
+    """`t2i import`: what `foreign` opens, from FOLDER, FILE, or FILE and the FOLDER of its configuration."""
+    model = foreign(files[0], {"config": str(files[1])} if len(files) == 2 else {}) if len(files) <= 2 else None
+    if model is None:
+        raise UserError(
+            f"{files[0]}: no Stable Diffusion folder in diffusers' layout, nor a single .safetensors file of it (which "
+            "may be followed by a folder with its configuration)"
+        )
+    return model
+
+
+def export(model: Model, folder: Path) -> None:
+    """The model as a folder that diffusers' StableDiffusionPipeline opens. UserError, naming the settings, if it has
+    something that the pipeline cannot express."""
+    generator, config = model.generator, model.config
+    assert isinstance(generator, LDMGenerator)
+    encoder = registry().encoders[config.encoder.name]
+    _check_plain(config, encoder.export is not None)
+    parts = resolve(str(encoder.export))(model.text_encoder, folder)
+    save_network(generator.unet.unet, folder / "unet")
+    save_network(_plain(generator.autoencoder), folder / "vae")
+    scheduler = scheduler_of(config, unused_offset=1)  # of any other the pipeline complains
+    write_scheduler(folder / "scheduler", scheduler, **{GUIDANCE: config.sampler.config.guidance})
+    ours = {"unet": ("diffusers", PARTS["unet"]), "vae": ("diffusers", PARTS["vae"])}
+    left_out = dict.fromkeys(LEFT_OUT, (None, None))
+    listed = {**parts, **ours, **left_out, "scheduler": ("diffusers", type(scheduler).__name__)}
+    write_index(folder, "StableDiffusionPipeline", listed, requires_safety_checker=False)
+
+
+def _check_plain(run: RunConfig, encoder: bool) -> None:
+    """encoder: whether the text encoder can be exported."""
+    config, sampler = run.settings, run.sampler.config.model_dump()
+    assert isinstance(config, LDMConfig)
+    foreign_to_it = {
+        f"autoencoder.patch={config.autoencoder.patch}": config.autoencoder.patch != 1,
+        f"unet.middle={config.unet.middle}": not config.unet.words,
+        f"unet.text_map={config.unet.text_map}": config.unet.text_map > 0,
+        "unet.sentence=true": config.unet.sentence,
+        "unet.context=sentence": config.unet.context == "sentence",
+        "schedule=mixing": config.schedule == "mixing",
+        f"encoder.name={run.encoder.name}": not encoder,
+        "sampler.spacing=leading but with sampler.offset=1": sampler["spacing"] == "leading" and sampler["offset"] != 1,
+    }
+    found = [setting for setting, there in foreign_to_it.items() if there]
+    if found:
+        raise UserError(
+            f"diffusers' StableDiffusionPipeline cannot express {', '.join(found)}: this run stays one of ours"
+        )
+
+
+def _plain(autoencoder: Autoencoder) -> Any:
+    """diffusers' network whose latents, times its scaling_factor, are ours. One that came with its weights is that
+    already. Whitening z = W (m - mean) and its inverse are linear maps of the channels at each place, as are the 1x1
+    convolutions beside the latents: both are folded into those, exactly."""
+    vae = autoencoder.vae
+    if autoencoder.pretrained:
+        return vae
+    vae = copy.deepcopy(vae)
+    W, C, mean = (x.flatten(1).double().cpu() for x in (autoencoder.whitening, autoencoder.colouring, autoencoder.mean))
+    channels = len(W)
+    quant, post = vae.quant_conv, vae.post_quant_conv
+    weight, bias = quant.weight.flatten(1).double().cpu(), quant.bias.double().cpu()
+    # The posterior's variances are not used here; their diagonal is exact where all channels' are alike.
+    spread = W.square().sum(1).log()
+    means = W @ weight[:channels], W @ (bias[:channels] - mean[:, 0])
+    _set(quant, torch.cat([means[0], weight[channels:]]), torch.cat([means[1], bias[channels:] + spread]))
+    weight, bias = post.weight.flatten(1).double().cpu(), post.bias.double().cpu()
+    _set(post, weight @ C, weight @ mean[:, 0] + bias)
+    vae.register_to_config(scaling_factor=1.0)
+    return vae
+
+
+@torch.no_grad()
+def _set(convolution: Any, weight: Tensor, bias: Tensor) -> None:
+    convolution.weight.copy_(weight[..., None, None])
+    convolution.bias.copy_(bias)
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a pipeline's own configurations say. guidance: None where it does not say."""
+
+    source: Path
+    unet: Mapping[str, Any]
+    vae: Mapping[str, Any]
+    scheduler: Any
+    guidance: float | None
+
+    def run_config(self, encoder: Mapping[str, Any]) -> RunConfig:
+        """The same in our words. encoder: settings of `clip`, which is what all of them have."""
+        vae, sampler = self.vae, sampler_section(self.scheduler, STEPS, self.guidance or SCALE)
+        # As the pipeline itself does, whatever the folder says: old ones say nothing, and mean this.
+        sampler |= {"offset": 1, **({"clip": None} if "clip" in sampler else {})}
+        autoencoder = {
+            "weights": str(self.source / "vae") if self.source.is_dir() else str(self.source),
+            "channels": vae["block_out_channels"],
+            "layers": vae["layers_per_block"],
+            "latent_channels": vae["latent_channels"],
+            "attention": vae.get("mid_block_add_attention", True),
+            "groups": vae["norm_num_groups"],
+        }
+        size = square_size(self.unet, self.source) * 2 ** (len(vae["block_out_channels"]) - 1)
+        document = {
+            "model": "ldm",
+            "preset": "diffusers",
+            "image_size": size,
+            **noise_settings(self.scheduler),
+            "autoencoder": autoencoder,
+            "unet": unet_settings(self.unet, self.source / "unet" if self.source.is_dir() else self.source),
+            "data": {"name": "none"},
+            "encoder": {"name": "clip", "sentence": "pooled", "attend_padding": True, **encoder},
+            "sampler": sampler,
+        }
+        return RunConfig.parse(document, str(self.source))
+
+
+def _from_folder(path: Path) -> Model:
+    unet, vae = (read_json(path / name / "config.json", f"folder {path}") for name in ("unet", "vae"))
+    described = Described(path, unet, vae, *read_scheduler(part_of(path, "scheduler")))
+    return build(described.run_config({"weights": str(path / "text_encoder"), "tokenizer": str(path / "tokenizer")}))
+
+
+def _is_single_file(path: Path) -> bool:
+    if path.suffix == ".ckpt" and path.is_file():
+        raise UserError(f"{path} is a pickle, which can run code: only safetensors are read; get the .safetensors file")
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    try:
+        with safe_open(path, "pt") as file:
+            return any(name.startswith(SINGLE) for name in file.keys())  # noqa: SIM118 (it is no mapping)
+    except SafetensorError as error:
+        raise UserError(f"{path} is no sound safetensors file ({str(error)[:80]})") from None
+
+
+def _from_file(path: Path, config: Any) -> Model:
+    """diffusers makes its networks of the file; the text encoder, which is another plugin's, gets its part as a folder
+    in passing."""
+    pipeline = _converted(path, config)
+    scheduler = known_scheduler(type(pipeline.scheduler).__name__, pipeline.scheduler.config)
+    described = Described(path, pipeline.unet.config, pipeline.vae.config, scheduler, None)
+    with tempfile.TemporaryDirectory() as place:
+        parts = {"weights": f"{place}/text_encoder", "tokenizer": f"{place}/tokenizer"}
+        pipeline.text_encoder.save_pretrained(parts["weights"])
+        pipeline.tokenizer.save_pretrained(parts["tokenizer"])
+        temporary = described.run_config(parts).encoder
+        text_encoder = resolve(registry().encoders[temporary.name].build)(temporary.config, None)
+    run = described.run_config({"weights": str(path)})
+    assert isinstance(run.settings, LDMConfig)
+    generator = LDMGenerator(run.settings, text_encoder.shape, vae=pipeline.vae, unet=pipeline.unet)
+    return Model(run, generator, text_encoder)
+
+
+def _converted(path: Path, config: Any) -> Any:
+    left_out = dict.fromkeys(LEFT_OUT)
+    known = {} if config is None else {"config": str(config), "local_files_only": True}
+    if config is not None:
+        index = pipeline_index(Path(str(config)))
+        if index is None:
+            raise UserError(f"config = {config}: no folder with model_index.json in diffusers' layout")
+        refuse_foreign_classes(index, Path(str(config)))
+    try:
+        return StableDiffusionPipeline.from_single_file(
+            str(path), torch_dtype=torch.float32, requires_safety_checker=False, **left_out, **known
+        )
+    except Exception as error:  # diffusers, transformers and the hub raise whatever they like
+        reason = str(error).partition("\n")[0][:200]
+        raise UserError(
+            f"{path}: diffusers cannot convert it ({type(error).__name__}: {reason}); if its configuration cannot be "
+            "downloaded, name a folder that has it, such as a copy of stable-diffusion-v1-5 without weights, with "
+            "--set config=FOLDER"
+        ) from None

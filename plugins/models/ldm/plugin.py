@@ -1,0 +1,39 @@
+"""Latent diffusion."""
+
+from __future__ import annotations
+
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import DownloadSpec, HubFiles, ModelSpec
+
+
+@hookimpl
+def t2i_models() -> list[ModelSpec]:
+    return [
+        ModelSpec(
+            name="ldm",
+            summary="Latent diffusion: an autoencoder, then a text-conditional U-Net on its latents",
+            family="diffusion",
+            paper="Rombach et al. 2022, arXiv:2112.10752",
+            config="t2i.plugins.models.ldm.config:LDMConfig",
+            presets=("tiny", "coco", "thesis"),
+            generator="t2i.plugins.models.ldm.networks:LDMGenerator",
+            stages="t2i.plugins.models.ldm.training:stages",
+            weights="t2i.plugins.models.ldm.folders:weights",
+            foreign="t2i.plugins.models.ldm.folders:foreign",
+            opening=("config",),
+            export="t2i.plugins.models.ldm.folders:export",
+        )
+    ]
+
+
+@hookimpl
+def t2i_downloads() -> list[DownloadSpec]:
+    return [
+        DownloadSpec(
+            name="vae",
+            summary="The autoencoder that presets coco and thesis of ldm begin with (Stable Diffusion's, fine-tuned)",
+            licence="MIT",
+            licence_url="https://huggingface.co/stabilityai/sd-vae-ft-mse",
+            hub=(HubFiles(repository="stabilityai/sd-vae-ft-mse"),),
+        )
+    ]

@@ -1,0 +1,23 @@
+"""StackGAN: two generators, one after the other: a small picture, then a large one."""
+
+from __future__ import annotations
+
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import ModelSpec
+
+
+@hookimpl
+def t2i_models() -> list[ModelSpec]:
+    return [
+        ModelSpec(
+            name="stackgan",
+            summary="Two-stage GAN: a small picture from text and noise, then a large one from it and the text again",
+            paper="Zhang et al. 2017, StackGAN: Text to Photo-realistic Image Synthesis with Stacked GANs",
+            config="t2i.plugins.models.stackgan.config:StackGANConfig",
+            generator="t2i.plugins.models.stackgan.networks:build",
+            stages="t2i.plugins.models.stackgan.training:stages",
+            weights="t2i.plugins.models.stackgan.weights:load",
+            family="one-shot",
+            presets=("tiny", "coco", "cub"),
+        )
+    ]

@@ -1,0 +1,31 @@
+"""Samplers on diffusers' schedulers."""
+
+from __future__ import annotations
+
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import SamplerSpec
+
+SAMPLERS = {
+    "euler": ("euler", "Euler steps of the probability flow: DDIM, in another form"),
+    "euler-a": ("euler_ancestral", "Euler steps with fresh noise after each"),
+    "heun": ("heun", "Second order, two network calls a step"),
+    "lms": ("lms", "Linear multistep of order 4"),
+    "pndm": ("pndm", "Pseudo linear multistep (Liu et al. 2022)"),
+    "dpmpp-2m": ("dpm_solver_2m", "DPM-Solver++, second order, multistep (Lu et al. 2022)"),
+    "dpmpp-2m-sde": ("dpm_solver_2m_sde", "DPM-Solver++ of the stochastic equation, second order"),
+    "unipc": ("unipc", "Predictor and corrector, second order (Zhao et al. 2023)"),
+}
+
+
+@hookimpl
+def t2i_samplers() -> list[SamplerSpec]:
+    return [
+        SamplerSpec(
+            name=name,
+            summary=summary,
+            config=f"t2i.plugins.samplers.schedulers.config:{'PNDMConfig' if name == 'pndm' else 'SchedulerConfig'}",
+            build=f"t2i.plugins.samplers.schedulers.sampler:{attribute}",
+            families=("diffusion",),
+        )
+        for name, (attribute, summary) in SAMPLERS.items()
+    ]

@@ -1,0 +1,85 @@
+"""The embedded text encoder: any text gives finite features; padding and batching change nothing."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from t2i.core.errors import UserError
+from t2i.plugins.encoders.words.config import WordsConfig, fit, split
+from t2i.plugins.encoders.words.encoder import PAD, START, UNKNOWN, build
+
+TEXTS = ["a red circle", "a blue square, below a red circle", "A RED star"]
+
+
+@pytest.fixture(scope="module", params=[0, 3], ids=["alone", "neighbours"])
+def encoder(request):
+    torch.manual_seed(0)
+    return build(fit(WordsConfig(width=16, max_words=8, neighbours=request.param), TEXTS), None).eval()
+
+
+def test_vocabulary_is_by_frequency_then_alphabet_and_bounded():
+    assert fit(WordsConfig(), TEXTS).vocabulary == ("a", "red", "circle", ",", "below", "blue", "square", "star")
+    assert fit(WordsConfig(vocabulary_size=2), TEXTS).vocabulary == ("a", "red")
+    assert fit(WordsConfig(vocabulary=("x",)), TEXTS).vocabulary == ("x",)
+
+
+def test_tokens(encoder):
+    index = {word: 3 + i for i, word in enumerate(encoder.config.vocabulary)}
+    tokens = encoder.tokens(["a RED zebra!", ""])
+    assert tokens.tolist() == [
+        [START, index["a"], index["red"], UNKNOWN, UNKNOWN],
+        [START, PAD, PAD, PAD, PAD],
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(captions=st.lists(st.text(max_size=60), min_size=1, max_size=4))
+def test_any_text_is_finite_and_independent_of_its_batch(encoder, captions):
+    with torch.no_grad():
+        together = encoder.encode([*captions, "a red circle below a blue square"])
+        for i, caption in enumerate(captions):
+            alone = encoder.encode([caption])
+            length = alone.mask.shape[1]
+            torch.testing.assert_close(together.sentence[i], alone.sentence[0], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(together.words[i, :length], alone.words[0], rtol=1e-4, atol=1e-5)
+            assert not together.mask[i, length:].any()
+            assert together.words[i].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "caption", ["red " * 300_000, "x" * 1_000_000, "\x00", "\ud800", "\u202e../../x\x1b[31m", "🟥"]
+)
+def test_hostile_text_is_cut_and_encoded(encoder, caption):
+    features = encoder.encode([caption])
+    assert features.words.shape[1] <= 9
+    assert features.words.isfinite().all()
+
+
+def test_only_the_beginning_of_a_long_caption_is_read():
+    assert split("a b c d", 2) == ["a", "b"]
+
+
+def test_word_order_and_words_matter(encoder):
+    a, b, c = encoder.encode(["red below blue", "blue below red", "red below red"]).sentence
+    assert not torch.allclose(a, b)
+    assert not torch.allclose(a, c)
+
+
+def test_every_parameter_is_trained(encoder):
+    text = encoder.encode(TEXTS)
+    (text.sentence.square().sum() + (text.words**3).sum()).backward()
+    assert [name for name, p in encoder.named_parameters() if p.grad is None] == []
+    encoder.zero_grad()
+
+
+def test_no_caption_is_the_empty_caption(encoder):
+    null = encoder.null(2)
+    assert null.mask.tolist() == [[True], [True]]
+    torch.testing.assert_close(null.sentence[0], encoder.encode([""]).sentence[0])
+
+
+@pytest.mark.parametrize("given_", [{"width": 10}, {"vocabulary": ("a", "a")}, {"neighbours": 4}, {"layers": 10**9}])
+def test_senseless_settings_are_refused(given_):
+    with pytest.raises(UserError, match="encoder"):
+        WordsConfig.of(given_, "encoder")

@@ -1,0 +1,115 @@
+"""DDPM on pixels: the paper's network, and that it learns what a caption says."""
+
+import pytest
+import torch
+
+from t2i.core.errors import UserError
+from t2i.core.interfaces.noise import PromptNoise, StepNoise
+from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
+from t2i.core.interfaces.trainer import Batch
+from t2i.core.registry.specs import resolve
+from t2i.core.registry.tables import registry
+from t2i.core.runs.configure import resolve as resolve_run
+from t2i.plugins.models.ddpm.config import PAPER, DDPMConfig
+from t2i.plugins.models.ddpm.networks import DDPMGenerator
+from t2i.plugins.models.ddpm.training import stages
+
+SMALL = {
+    "image_size": 8, "patch": 2, "lr": 5e-3, "lr_text": 5e-3, "schedule": "cosine", "prediction": "v", "error": "x_0",
+    "caption_dropout": 0.1,
+    "unet": {
+        "channels": (16, 16), "layers": 1, "attention": ("none", "none"), "middle": "self", "head_width": 8,
+        "groups": 4, "sentence": True, "text_map": 4,
+    },
+}  # fmt: skip
+
+
+def test_the_papers_network_has_the_papers_size():
+    with torch.device("meta"):
+        generator = DDPMGenerator(DDPMConfig(unet=PAPER), TextShape(1, 1))
+    assert sum(p.numel() for p in generator.parameters()) == 35_746_307  # "35.7 million", appendix B
+
+
+@pytest.mark.parametrize(("model", "sampler"), [("ddpm", "ddpm"), ("ddim", "ddim")])
+@pytest.mark.parametrize("preset", ["tiny", "cifar"])
+def test_presets_are_whole(model, sampler, preset):
+    run = resolve_run(model, preset=preset)
+    assert run.sampler.name == sampler
+    with torch.device("meta"):
+        made = resolve(registry().models[model].generator)(run.settings, TextShape(128, 128), None)
+        x = torch.zeros(2, *made.noise_shape)
+        text = TextFeatures.of(sentence=torch.zeros(2, 128))
+        assert made(x, torch.tensor([0, 999]), text).shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("model", ["ddpm", "ddim"])
+def test_coco64_attends_to_the_words(model):
+    run = resolve_run(model, preset="coco64", data_needed=False)
+    assert (run.data.name, run.encoder.name) == ("coco", "clip")
+    with torch.device("meta"):
+        made = DDPMGenerator(run.settings, TextShape(512, 512))
+        text = TextFeatures.of(words=torch.zeros(2, 77, 512))
+        assert made(torch.zeros(2, 3, 64, 64), torch.tensor([0, 999]), text).shape == (2, 3, 64, 64)
+    assert sum(p.numel() for p in made.parameters()) == 178_441_219
+
+
+def test_sizes_that_do_not_fit_are_refused():
+    with pytest.raises(UserError, match="image_size"):
+        DDPMConfig.of({**SMALL, "image_size": 10}, "test")
+
+
+class Colours(TextEncoder):
+    """A learnt vector for each of two words; no caption is neither."""
+
+    def __init__(self):
+        super().__init__()
+        self.shape = TextShape(6, 6)
+        self.table = torch.nn.Embedding(3, 6)
+
+    def encode(self, captions):
+        rows = torch.tensor([["red", "blue"].index(c) if c else 2 for c in captions])
+        return TextFeatures.of(sentence=self.table(rows), captions=tuple(captions))
+
+
+class Engine:
+    progress = 0.0
+
+    def __init__(self, trainer):
+        self.trainer, self.losses = trainer, []
+
+    def update(self, name, loss):
+        self.losses.append(float(loss.detach()))
+        loss.backward()
+        self.trainer.optimizers[name].step()
+        self.trainer.optimizers[name].zero_grad()
+
+
+@pytest.fixture(scope="module")
+def overfitted():
+    """A network that knows two colours by their names, and the encoder that was trained with it."""
+    torch.manual_seed(0)
+    config, encoder = DDPMConfig.of(SMALL, "test"), Colours()
+    generator = DDPMGenerator(config, encoder.shape)
+    (stage,) = stages(config, encoder)
+    trainer = stage.trainer(generator, encoder)
+    engine = Engine(trainer)
+    colours = torch.tensor([[1.0, -1, -1], [-1, -1, 1.0]]).repeat(8, 1)[:, :, None, None].expand(16, 3, 8, 8)
+    captions = ("red", "blue") * 8
+    for i in range(150):
+        trainer.step(
+            Batch(colours.contiguous(), captions, captions, StepNoise(0, i, 0, 16, 16), encoder.encode), engine
+        )
+    assert sum(engine.losses[-20:]) < 0.8 * sum(engine.losses[:20])  # without a caption nobody can know
+    return generator.eval(), encoder
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp-2m"])
+def test_it_overfits_two_captions_and_draws_them(overfitted, sampler):
+    generator, encoder = overfitted
+    spec = registry().samplers[sampler]
+    made = resolve(spec.build)(resolve(spec.config).of({"steps": 20, "guidance": 1.5}, sampler))
+    asked = ["red", "blue", "red", "blue"]
+    with torch.no_grad():
+        noise = PromptNoise(0, tuple((i, 0) for i in range(4)))
+        drawn = made.sample(generator, encoder.encode(asked), noise, encoder.null(4)).mean((2, 3))
+    assert [("red", "blue")[int(image[2] > image[0])] for image in drawn] == asked

@@ -1,0 +1,395 @@
+"""Stable Diffusion's folders and files, and ours in their layout: the pictures are those of diffusers' own pipeline."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from PIL import Image
+from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from t2i.cli.main import main
+from t2i.core.engine import train
+from t2i.core.errors import UserError
+from t2i.core.interfaces.noise import PromptNoise
+from t2i.core.models.model import Model, export, load
+from t2i.core.registry.specs import resolve
+from t2i.core.registry.tables import registry
+from t2i.core.runs.configure import resolve as resolve_run
+from t2i.plugins.models.ldm.networks import LDMGenerator
+
+CAPTIONS = ["a red bird", "blue"]
+KEYS = ((0, 0), (1, 0))
+SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+SD = {**SCHEDULE, "clip_sample": False, "set_alpha_to_one": False}
+LEVELS = {
+    "block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4, "in_channels": 4, "out_channels": 4,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}  # fmt: skip
+VAE = {
+    "block_out_channels": (8, 16), "norm_num_groups": 4, "sample_size": 16,
+    "down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2,
+}  # fmt: skip
+
+
+def tokenizer(folder):
+    """CLIP's, over ASCII, without merges."""
+    characters = [chr(code) for code in range(33, 127)]
+    words = [*characters, *(f"{character}</w>" for character in characters), "<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77)
+
+
+def text_encoder(tokens, **settings):
+    return CLIPTextModel(
+        CLIPTextConfig(**{
+            "vocab_size": tokens, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "bos_token_id": tokens - 2, "eos_token_id": tokens - 1, **settings,
+        })
+    )  # fmt: skip
+
+
+def pipeline(place, scheduler, unet=None, text=None):
+    """A Stable Diffusion of a few thousand random weights."""
+    torch.manual_seed(0)
+    words = tokenizer(place / "words")
+    made = StableDiffusionPipeline(
+        vae=AutoencoderKL(**VAE), text_encoder=text_encoder(len(words), **(text or {})), tokenizer=words,
+        unet=UNet2DConditionModel(
+            **{**LEVELS, "sample_size": 8, "cross_attention_dim": 16, "attention_head_dim": 2, **(unet or {})}
+        ),
+        scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def sd(tmp_path_factory):
+    """A pipeline, and the folder that it was saved in."""
+    place = tmp_path_factory.mktemp("sd")
+    made = pipeline(place, DDIMScheduler(**SD))
+    made.save_pretrained(place / "folder")
+    return made, place / "folder"
+
+
+def ours(model, steps=10, guidance=7.5, sampler=None):
+    """(B, 3, H, W) in [0, 1], as pipelines give it."""
+    choice = model.sampler(sampler, steps=steps, guidance=guidance)
+    made = resolve(registry().samplers[choice.name].build)(choice.config)
+    model.generator.eval()
+    with torch.no_grad():
+        text, null = model._features(CAPTIONS, made)
+        return (made.sample(model.generator, text, PromptNoise(3, KEYS), null) / 2 + 0.5).clamp(0, 1)
+
+
+def theirs(pipe, steps=10, guidance=7.5):
+    noise = PromptNoise(3, KEYS)
+    shape = (pipe.unet.config.in_channels, *[pipe.unet.config.sample_size] * 2)
+    with torch.no_grad():
+        return pipe(
+            CAPTIONS, latents=noise.start("x_T", shape), generator=noise.generators("chain", 0),
+            num_inference_steps=steps, guidance_scale=guidance, output_type="pt",
+        ).images  # fmt: skip
+
+
+def close(a, b):
+    assert a.shape == b.shape
+    assert float(a.std()) > 0.01  # a picture, not a plain colour
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
+
+
+def test_a_folder_draws_what_its_pipeline_draws(sd):
+    pipe, folder = sd
+    model = load(folder, "cpu")
+    assert (model.config.model, model.config.sampler.name) == ("ldm", "ddim")
+    assert model.config.sampler.config.guidance == 7.5
+    assert model.generator.image_size == 16
+    for steps, guidance in [(10, 7.5), (30, 1.0)]:
+        close(ours(model, steps, guidance), theirs(pipe, steps, guidance))
+    assert model.sampler("unipc", steps=5).config.guidance == 7.5  # any other sampler of diffusion models draws too
+    assert ours(model, 5, sampler="unipc").isfinite().all()
+
+
+V2 = {"attention_head_dim": (2, 4), "use_linear_projection": True}
+OLD = {"beta_start": 0.001, "beta_end": 0.01, "num_train_timesteps": 100, "clip_sample": True, "steps_offset": 0}
+FOLDERS = {
+    "pndm": (PNDMScheduler, {**SCHEDULE, "skip_prk_steps": True, "set_alpha_to_one": False}, {}, {}),
+    "ddpm": (DDPMScheduler, {**SCHEDULE, "clip_sample": False}, {}, {}),
+    "v": (DDIMScheduler, {**SD, "prediction_type": "v_prediction"}, V2, {"hidden_act": "gelu", "num_hidden_layers": 3}),
+    "zero": (
+        DDIMScheduler,
+        {**SD, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+        {},
+        {},
+    ),
+    "old": (DDIMScheduler, OLD, {}, {}),  # the pipeline does not believe that it clips, nor its offset
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_schedulers_and_networks_of_other_folders(name, tmp_path):
+    kind, settings, unet, text = FOLDERS[name]
+    pipe = pipeline(tmp_path, kind(**settings), unet, text)
+    pipe.save_pretrained(tmp_path / "folder")
+    kind(**settings).save_pretrained(tmp_path / "folder" / "scheduler")
+    model = load(tmp_path / "folder", "cpu")
+    assert model.config.sampler.name == name if name in ("pndm", "ddpm") else "ddim"
+    close(ours(model), theirs(pipe))
+
+
+def test_half_precision_is_read_where_nothing_else_is_there_and_the_safety_checker_never(sd, tmp_path):
+    folder = sd[1]
+    half = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None).to(torch.float16)
+    half.save_pretrained(tmp_path, variant="fp16")
+    assert (tmp_path / "unet" / "diffusion_pytorch_model.fp16.safetensors").exists()
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]  # and no such folder
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    model = load(tmp_path, "cpu")
+    assert {p.dtype for m in (model.generator, model.text_encoder) for p in m.parameters()} == {torch.float32}
+    close(ours(model), theirs(half.to(torch.float32)))
+
+
+def test_pickles_are_refused_with_the_remedy(sd, tmp_path):
+    for part, name in [
+        ("unet", "diffusion_pytorch_model"),
+        ("text_encoder", "model"),
+        ("vae", "diffusion_pytorch_model"),
+    ]:
+        folder = tmp_path / part
+        shutil.copytree(sd[1], folder)
+        (folder / part / f"{name}.safetensors").rename(folder / part / "pytorch_model.bin")
+        with pytest.raises(UserError, match=r"pytorch_model.bin is a pickle.*save_pretrained"):
+            load(folder)
+    (tmp_path / "v1.ckpt").write_bytes(b"\x80\x04")
+    with pytest.raises(UserError, match="is a pickle"):
+        load(tmp_path / "v1.ckpt")
+
+
+def test_what_is_damaged_or_of_another_kind_is_refused(sd, tmp_path):
+    folder = tmp_path / "folder"
+    shutil.copytree(sd[1], folder)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"unet\.weights"):
+        load(folder)
+    index = folder / "model_index.json"
+    index.write_text(index.read_text().replace("CLIPTextModel", "T5EncoderModel"))
+    with pytest.raises(UserError, match="no such folder; train one"):
+        load(folder)
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="no file that these models open: ddpm, ldm"):
+        load(tmp_path / "x.safetensors")
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def test_from_the_command_line(sd, tmp_path, monkeypatch, capfd):
+    """A folder is drawn from; imported, it is a run like any other, which needs the folder no longer."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(sd[1], tmp_path / "sd")
+    drawing = ["-p", "a red bird", "--sampling-steps", "4", "--sampler", "ddim", "--guidance", "3"]
+    assert run("sample", "--run", "sd", *drawing, "--out", "a") == 0
+    assert Image.open("a/0000-000.png").size == (16, 16)
+    assert run("import", "--model", "ldm", "sd", "--out", "imported") == 0
+    shutil.rmtree("sd")
+    assert run("sample", "--run", "imported", *drawing, "--set", "end=first", "--out", "b") == 0
+    assert run("sample", "--run", "imported", *drawing, "--set", "config=sd", "--out", "c") == 2
+    assert "--set config=...: it is for other projects' files" in capfd.readouterr().err
+    assert (tmp_path / "a" / "0000-000.png").read_bytes() == (tmp_path / "b" / "0000-000.png").read_bytes()
+    assert run("export", "--run", "imported", "--out", "again") == 0
+    close(theirs(StableDiffusionPipeline.from_pretrained("again")), theirs(sd[0]))
+    assert run("export", "--run", "imported", "--out", "again") == 2
+    assert "not empty" in capfd.readouterr().err
+
+
+def test_our_own_runs_are_told_without_asking_any_plugin(sd, tmp_path, monkeypatch):
+    load(sd[1], "cpu").save(tmp_path / "run" / "model")
+    monkeypatch.setattr("t2i.core.models.model._opened", None)
+    load(tmp_path / "run", "cpu")
+    load(tmp_path / "run" / "model", "cpu")
+
+
+# The names of diffusers' tensors -> those of the authors' single files, for two levels of one layer.
+RESNET = [("norm1", "in_layers.0"), ("conv1", "in_layers.2"), ("time_emb_proj", "emb_layers.1")]
+RESNET += [("norm2", "out_layers.0"), ("conv2", "out_layers.3"), ("conv_shortcut", "skip_connection")]
+UNET_NAMES = [
+    ("conv_in", "input_blocks.0.0"), ("time_embedding.linear_1", "time_embed.0"), ("conv_norm_out", "out.0"),
+    ("time_embedding.linear_2", "time_embed.2"), ("conv_out", "out.2"),
+    ("down_blocks.0.resnets.0", "input_blocks.1.0"), ("down_blocks.0.attentions.0", "input_blocks.1.1"),
+    ("down_blocks.0.downsamplers.0.conv", "input_blocks.2.0.op"), ("down_blocks.1.resnets.0", "input_blocks.3.0"),
+    ("mid_block.resnets.0", "middle_block.0"), ("mid_block.attentions.0", "middle_block.1"),
+    ("mid_block.resnets.1", "middle_block.2"), ("up_blocks.0.upsamplers.0.conv", "output_blocks.1.1.conv"),
+    *((f"up_blocks.{i // 2}.resnets.{i % 2}", f"output_blocks.{i}.0") for i in range(4)),
+    *((f"up_blocks.1.attentions.{i}", f"output_blocks.{2 + i}.1") for i in range(2)),
+]  # fmt: skip
+VAE_NAMES = [
+    ("conv_norm_out", "norm_out"), ("conv_shortcut", "nin_shortcut"), ("mid_block.resnets.0", "mid.block_1"),
+    ("mid_block.resnets.1", "mid.block_2"), ("mid_block.attentions.0", "mid.attn_1"), ("group_norm", "norm"),
+    ("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "proj_out"), ("downsamplers.0.conv", "downsample.conv"),
+    ("upsamplers.0.conv", "upsample.conv"), *((f"down_blocks.{i}.resnets", f"down.{i}.block") for i in range(2)),
+    *((f"up_blocks.{i}.resnets", f"up.{1 - i}.block") for i in range(2)), ("down_blocks", "down"),
+    ("up_blocks.0", "up.1"), ("up_blocks.1", "up.0"),
+]  # fmt: skip
+
+
+def renamed(name, rules):
+    for old, new in rules:
+        name = re.sub(rf"(^|(?<=\.)){re.escape(old)}(?=\.)", new, name)
+    return name
+
+
+def single_file(pipe, path):
+    state = {}
+    for name, tensor in pipe.unet.state_dict().items():
+        rules = UNET_NAMES + (RESNET if ".resnets." in name else [])
+        state[f"model.diffusion_model.{renamed(name, rules)}"] = tensor
+    for name, tensor in pipe.vae.state_dict().items():
+        linear = "attentions" in name and tensor.dim() == 2
+        state[f"first_stage_model.{renamed(name, VAE_NAMES)}"] = tensor[..., None, None] if linear else tensor
+    for name, tensor in pipe.text_encoder.state_dict().items():
+        state[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = tensor
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+
+
+def test_a_single_file_draws_the_same(sd, tmp_path, monkeypatch):
+    pipe, folder = sd
+    single_file(pipe, tmp_path / "v1.safetensors")
+    shutil.copytree(folder, tmp_path / "config", ignore=shutil.ignore_patterns("*.safetensors"))
+    model = load(tmp_path / "v1.safetensors", "cpu", {"config": str(tmp_path / "config")})
+    close(ours(model), theirs(pipe))
+    assert model.config.encoder.config.weights.endswith("v1.safetensors")
+    model.save(tmp_path / "model")
+    close(ours(load(tmp_path / "model", "cpu")), theirs(pipe))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="--set config=FOLDER"):
+        load(tmp_path / "v1.safetensors")
+    with pytest.raises(UserError, match=r"no folder with model_index\.json"):
+        load(tmp_path / "v1.safetensors", settings={"config": str(tmp_path)})
+    with pytest.raises(UserError, match="a configuration of its own"):
+        load(folder, settings={"config": str(folder)})
+
+
+OWN = [
+    "image_size=16", "data.image_size=24", "schedule=cosine", "prediction=v", "timesteps=20", "encoder.name=clip",
+    "encoder.sentence=pooled", "encoder.attend_padding=true", "sampler.steps=20", "sampler.guidance=3",
+    "autoencoder.patch=1", "autoencoder.channels=[8, 16]", "autoencoder.groups=4", "autoencoder.latent_channels=4",
+    "unet.channels=[8, 16]", "unet.groups=4", "unet.attention=[cross, none]", "unet.text_map=0",
+    "unet.sentence=false", "unet.head_width=8",
+]  # fmt: skip
+
+
+def own(folder, *sets, build=True):
+    names = [f"encoder.weights={folder}/text_encoder", f"encoder.tokenizer={folder}/tokenizer"]
+    config = resolve_run("ldm", sets=[*OWN, *names, *sets])
+    if not build:
+        return config
+    torch.manual_seed(1)
+    encoder = resolve(registry().encoders[config.encoder.name].build)(config.encoder.config, None)
+    return Model(config, LDMGenerator(config.settings, encoder.shape), encoder)
+
+
+def test_our_runs_draw_the_same_in_diffusers(sd, tmp_path):
+    """Whitened latents, v-prediction, the cosine schedule: exported, opened by diffusers and by us again."""
+    model = own(sd[1])
+    turn = torch.randn(4, 4) + 2 * torch.eye(4)
+    model.generator.autoencoder.measure(torch.einsum("ij,njhw->nihw", turn, torch.randn(9, 4, 8, 8)) + 1)
+    assert not torch.allclose(model.generator.autoencoder.whitening.flatten(1), torch.eye(4), atol=0.1)
+    export(model, tmp_path / "folder")
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "folder")
+    assert pipe.scheduler.config.prediction_type == "v_prediction"
+    close(ours(model, 20, 3.0), theirs(pipe, 20, 3.0))
+    again = load(tmp_path / "folder", "cpu")
+    assert (again.config.settings.schedule, again.config.sampler.config.guidance) == ("cosine", 3.0)
+    close(ours(again, 20, 3.0), ours(model, 20, 3.0))
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        latents = pipe.vae.encode(images).latent_dist.mode() * pipe.vae.config.scaling_factor
+        torch.testing.assert_close(latents, model.generator.encode(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("sets", "named"),
+    [
+        (["autoencoder.patch=2", "image_size=32"], "autoencoder.patch=2"),
+        (["unet.text_map=4", "unet.sentence=true"], "unet.text_map=4, unet.sentence=true"),
+        (["schedule=mixing", "prediction=sample"], "schedule=mixing"),
+        (["unet.context=sentence"], "unet.context=sentence"),
+        (["unet.middle=self", "unet.attention=[none, self]"], "unet.middle=self"),
+        (["sampler.spacing=leading"], "sampler.spacing=leading but with sampler.offset=1"),
+        (["encoder.attend_padding=false"], "encoder.attend_padding=false"),
+    ],
+)
+def test_what_diffusers_cannot_express_is_refused_by_name(sd, tmp_path, sets, named):
+    with pytest.raises(UserError, match=re.escape(f"cannot express {named}")):
+        export(own(sd[1], *sets), tmp_path / "folder")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trained_encoder_and_a_model_without_a_layout_are_refused(toy, tmp_path):
+    model = Model(resolve_run("ldm"), LDMGenerator.__new__(LDMGenerator), None)
+    model.generator.config = model.config.settings
+    with pytest.raises(UserError, match=r"encoder\.name=words"):
+        export(model, tmp_path / "folder")
+    with pytest.raises(UserError, match=r"model 'toy' has no other project's layout.*ldm"):
+        export(Model(resolve_run("toy"), None, None), tmp_path / "folder")
+
+
+def test_a_pretrained_autoencoder_is_frozen_scaled_and_kept(sd, tmp_path):
+    pipe, folder = sd
+    source = tmp_path / "vae"
+    shutil.copytree(folder / "vae", source)
+    model = own(folder, f"autoencoder.weights={source}")
+    (stage,) = resolve(registry().models["ldm"].stages)(model.config.settings, model.text_encoder)
+    assert stage.name == "diffusion"
+    assert not any(p.requires_grad for p in model.generator.autoencoder.parameters())
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        latents = pipe.vae.encode(images).latent_dist.mode() * 0.18215
+        torch.testing.assert_close(model.generator.encode(images), latents, rtol=1e-5, atol=1e-6)
+        back = pipe.vae.decode(latents / 0.18215).sample
+        torch.testing.assert_close(model.generator.decode(latents), back, rtol=1e-4, atol=1e-5)
+    model.save(tmp_path / "model")
+    shutil.rmtree(source)  # the run holds what it needs
+    close(ours(load(tmp_path / "model", "cpu")), ours(model))
+    export(model, tmp_path / "folder")
+    close(theirs(StableDiffusionPipeline.from_pretrained(tmp_path / "folder"), 20, 3.0), ours(model, 20, 3.0))
+
+
+def test_training_on_a_pretrained_autoencoder_trains_the_unet_alone(sd, tmp_path):
+    source = tmp_path / "vae"
+    shutil.copytree(sd[1] / "vae", source)
+    small = ["image_size=32", "data.image_size=32", "steps=2", "batch_size=2", "sample_every=9", "sampler.steps=2"]
+    config = own(sd[1], f"autoencoder.weights={source}", *small, build=False)
+    trained = train(config, tmp_path / "run")
+    shutil.rmtree(source)
+    model, fresh = load(trained.path, "cpu"), AutoencoderKL.from_pretrained(sd[1] / "vae").state_dict()
+    assert all(torch.equal(p, fresh[name]) for name, p in model.generator.autoencoder.vae.state_dict().items())
+    unet = sum(p.numel() for p in model.generator.unet.parameters())
+    assert trained.summary()["parameters"]["trained"] == unet
+
+
+def test_a_pretrained_autoencoder_that_does_not_fit_or_is_not_there_is_refused(sd, tmp_path):
+    with pytest.raises(UserError, match=r"2 times smaller .* of 4 channels; describe it with"):
+        own(sd[1], f"autoencoder.weights={sd[1]}", "autoencoder.latent_channels=8")
+    with pytest.raises(UserError, match=r"autoencoder.weights = \S+: no such folder; give a hub name or a folder with"):
+        own(sd[1], f"autoencoder.weights={tmp_path}/none")
+    with pytest.raises(UserError, match="set patch=1"):
+        own(sd[1], f"autoencoder.weights={sd[1]}", "autoencoder.patch=2", build=False)
+    with pytest.raises(UserError, match="it attends to vectors of 16"):
+        own(sd[1], f"unet.weights={sd[1]}", "unet.context=sentence", "encoder.name=words")
