@@ -14,7 +14,7 @@ ROOMS = ("core", "plugins", "benchmarks", "cli")
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 MAY_IMPORT = {"core": {"core"}, "plugins": {"core", "plugins"}, "benchmarks": {"core", "benchmarks"}}
 MAY_IMPORT["cli"] = {"core", "benchmarks", "cli"}
-LEGACY = ROOT / "plugins" / "common" / "legacy.py"
+LEGACY = ROOT / "plugins" / "common" / "weights" / "legacy.py"
 BUILT_IN = {path.parent.name: path.parent for path in sorted((ROOT / "plugins").glob("*/*/plugin.py"))}
 KINDS = ("models", "samplers", "encoders", "datasets", "features")
 

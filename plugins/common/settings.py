@@ -47,7 +47,7 @@ class DiffusionSamplerConfig(SamplerConfig):
 
 
 class TextPretraining(ModelConfig):
-    """A text encoder that can be trained is pretrained contrastively, then frozen (plugins/common/contrastive.py).
+    """A text encoder that can be trained is pretrained contrastively, then frozen (plugins/common/text/contrastive.py).
 
     text_share: part of the budget in which that is done; with a frozen encoder there is no such stage. text_lr: of the
     encoder in it; matcher_lr, matcher_width: of the image network that it is matched with.

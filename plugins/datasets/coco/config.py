@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from t2i.plugins.common.picture_config import PicturesConfig
+from t2i.plugins.common.pictures.config import PicturesConfig
 
 
 class CocoConfig(PicturesConfig):

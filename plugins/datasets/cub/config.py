@@ -1,6 +1,6 @@
 """Settings of `cub`."""
 
-from t2i.plugins.common.picture_config import PicturesConfig
+from t2i.plugins.common.pictures.config import PicturesConfig
 
 
 class CUBConfig(PicturesConfig):

@@ -1,7 +1,7 @@
 """The data set: birds, cut out as StackGAN cuts them.
 
 DIR/CUB_200_2011/images/CLASS/NAME.jpg (or DIR/images/...), CUB_200_2011/images.txt, CUB_200_2011/bounding_boxes.txt;
-lists and captions as in t2i.plugins.common.captioned_names.
+lists and captions as in t2i.plugins.common.pictures.captioned_names.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from t2i.core.errors import UserError
-from t2i.plugins.common.captioned_names import class_id, names_of, read_captions, texts_of
-from t2i.plugins.common.pictures import Entry, Folder, PictureFiles, data_folder
+from t2i.plugins.common.pictures.captioned_names import class_id, names_of, read_captions, texts_of
+from t2i.plugins.common.pictures.files import Entry, Folder, PictureFiles, data_folder
 from t2i.plugins.datasets.cub.config import CUBConfig
 
 NAME = "cub"

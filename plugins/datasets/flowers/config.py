@@ -1,6 +1,6 @@
 """Settings of `flowers`."""
 
-from t2i.plugins.common.picture_config import PicturesConfig
+from t2i.plugins.common.pictures.config import PicturesConfig
 
 
 class FlowersConfig(PicturesConfig):

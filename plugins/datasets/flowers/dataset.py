@@ -1,7 +1,7 @@
 """The data set: flowers.
 
 DIR/jpg/image_00001.jpg, captions in DIR/text_c10/class_00077/image_00001.txt; lists as in
-t2i.plugins.common.captioned_names, whose names are jpg/image_00001.
+t2i.plugins.common.pictures.captioned_names, whose names are jpg/image_00001.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from t2i.core.errors import UserError
-from t2i.plugins.common.captioned_names import class_id, names_of, read_captions, texts_of
-from t2i.plugins.common.pictures import Entry, Folder, PictureFiles, data_folder
+from t2i.plugins.common.pictures.captioned_names import class_id, names_of, read_captions, texts_of
+from t2i.plugins.common.pictures.files import Entry, Folder, PictureFiles, data_folder
 from t2i.plugins.datasets.flowers.config import FlowersConfig
 
 NAME = "flowers"

@@ -1,6 +1,6 @@
 """Settings of `imagefolder`."""
 
-from t2i.plugins.common.picture_config import SplitPicturesConfig
+from t2i.plugins.common.pictures.config import SplitPicturesConfig
 
 
 class ImageFolderConfig(SplitPicturesConfig):

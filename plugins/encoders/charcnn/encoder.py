@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.models.model import load_state
-from t2i.plugins.common.legacy import read_legacy, renamed, state_dict, without_prefix
+from t2i.plugins.common.weights.legacy import read_legacy, renamed, state_dict, without_prefix
 from t2i.plugins.encoders.charcnn.config import ALPHABET, LENGTH, CharCnnRnnConfig
 
 WIDTH = 1024  # of the sentence vector

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape, unique
-from t2i.plugins.common.pretrained import refuse_foreign_code
+from t2i.plugins.common.weights.hub import refuse_foreign_code
 from t2i.plugins.encoders.clip.config import ClipConfig
 from t2i.plugins.encoders.clip.weights import WHAT, checked, load_text_model, load_tokenizer
 

@@ -11,8 +11,8 @@ from typing import Any
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from t2i.core.errors import UserError
-from t2i.plugins.common.pretrained import Wanted, obtained, refuse_foreign_code
-from t2i.plugins.common.variants import variant_of
+from t2i.plugins.common.weights.hub import Wanted, obtained, refuse_foreign_code
+from t2i.plugins.common.weights.variants import variant_of
 from t2i.plugins.encoders.clip.config import ClipConfig
 
 WHAT = "text encoder 'clip'"

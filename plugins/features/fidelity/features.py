@@ -25,7 +25,7 @@ from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 from t2i.core.errors import UserError
 from t2i.core.fetch.downloads import fetched
 from t2i.core.interfaces.scoring import FeatureExtractor
-from t2i.plugins.common.legacy import read_legacy, state_dict
+from t2i.plugins.common.weights.legacy import read_legacy, state_dict
 from t2i.plugins.features.fidelity.config import FidelityConfig
 
 FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"

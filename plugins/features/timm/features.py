@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from huggingface_hub import hf_hub_download
 from torch import Tensor
 
-import timm
 from t2i.core.errors import UserError, nearest
 from t2i.core.interfaces.scoring import FeatureExtractor
 from t2i.core.io.files import load_tensors
-from t2i.plugins.common.features import resized, weights_hash
-from t2i.plugins.common.pretrained import Wanted, obtained
+from t2i.plugins.common.pictures.resize import resized, weights_hash
+from t2i.plugins.common.weights.hub import Wanted, obtained
 from t2i.plugins.features.timm.config import Dinov2Config, TimmConfig
 
 FILE = "model.safetensors"

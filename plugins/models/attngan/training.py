@@ -13,11 +13,11 @@ from torch.optim import Adam
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
-from t2i.plugins.common.conditioning import kl_loss
-from t2i.plugins.common.damsm import DamsmTrainer, Seen, damsm_losses
-from t2i.plugins.common.gan import cross_entropy, discriminator_of_pairs_and_images
-from t2i.plugins.common.image_encoder import check_source
-from t2i.plugins.common.statistics import settled
+from t2i.plugins.common.gan.batchnorm import settled
+from t2i.plugins.common.gan.conditioning import kl_loss
+from t2i.plugins.common.gan.losses import cross_entropy, discriminator_of_pairs_and_images
+from t2i.plugins.common.text.damsm import DamsmTrainer, Seen, damsm_losses
+from t2i.plugins.common.text.image_encoder import check_source
 from t2i.plugins.models.attngan.config import AttnGANConfig
 from t2i.plugins.models.attngan.networks import AttnGANGenerator, Discriminator, Drawn
 

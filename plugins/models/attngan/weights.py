@@ -11,11 +11,11 @@ from torch import Tensor
 from t2i.core.models.model import Model, load_state
 from t2i.core.runs.configure import RunConfig
 from t2i.core.settings import Config
-from t2i.plugins.common.damsm import authors_encoder, pickled_vocabulary
-from t2i.plugins.common.image_encoder import authors_state, counted
-from t2i.plugins.common.legacy import renamed, without_prefix
-from t2i.plugins.common.official import TEXT_ENCODER, VOCABULARY, Part, recognised
 from t2i.plugins.common.settings import ImageEncoderConfig
+from t2i.plugins.common.text.damsm import authors_encoder, pickled_vocabulary
+from t2i.plugins.common.text.image_encoder import authors_state, counted
+from t2i.plugins.common.weights.authors import TEXT_ENCODER, VOCABULARY, Part, recognised
+from t2i.plugins.common.weights.legacy import renamed, without_prefix
 from t2i.plugins.models.attngan.config import AttnGANConfig
 from t2i.plugins.models.attngan.networks import AttnGANGenerator
 

@@ -10,14 +10,14 @@ from t2i.core.errors import UserError
 from t2i.core.io.files import read_json
 from t2i.core.models.model import Model, build
 from t2i.core.runs.configure import RunConfig
-from t2i.plugins.common.folder_schedulers import (
+from t2i.plugins.common.diffusion.scheduler_files import (
     GUIDANCE,
     noise_settings,
     read_scheduler,
     sampler_section,
     scheduler_of,
 )
-from t2i.plugins.common.folders import (
+from t2i.plugins.common.weights.diffusers_folders import (
     classes,
     part_of,
     pipeline_index,

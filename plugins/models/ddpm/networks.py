@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from t2i.core.interfaces.generator import DiffusionGenerator
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.diffusion import schedule_of
-from t2i.plugins.common.folders import keep_description
-from t2i.plugins.common.unet import conditional_unet
+from t2i.plugins.common.diffusion.sampling import schedule_of
+from t2i.plugins.common.diffusion.unet import conditional_unet
+from t2i.plugins.common.weights.diffusers_folders import keep_description
 from t2i.plugins.models.ddpm.config import DDPMConfig
 
 

@@ -8,7 +8,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from t2i.plugins.common.diffusion import Chain, ChainSampler, clipping
+from t2i.plugins.common.diffusion.sampling import Chain, ChainSampler, clipping
 from t2i.plugins.models.ddpm.config import DDPMSamplerConfig
 
 VARIANCES = {"beta": "fixed_large", "beta~": "fixed_small"}

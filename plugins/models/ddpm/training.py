@@ -7,7 +7,7 @@ from functools import partial
 
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Stage
-from t2i.plugins.common.denoising import DenoisingTrainer
+from t2i.plugins.common.diffusion.training import DenoisingTrainer
 from t2i.plugins.models.ddpm.config import DDPMConfig
 
 

@@ -9,8 +9,8 @@ from torch.optim import Adam
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
-from t2i.plugins.common.contrastive import text_stages
-from t2i.plugins.common.gan import hinge_discriminator, hinge_generator, matching_aware_penalty
+from t2i.plugins.common.gan.losses import hinge_discriminator, hinge_generator, matching_aware_penalty
+from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.dfgan.config import DFGANConfig
 from t2i.plugins.models.dfgan.networks import Discriminator, OneWayOutput
 

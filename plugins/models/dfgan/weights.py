@@ -11,10 +11,10 @@ from torch import Tensor
 
 from t2i.core.models.model import Model, load_state
 from t2i.core.runs.configure import RunConfig
-from t2i.plugins.common.damsm import authors_encoder, pickled_vocabulary
-from t2i.plugins.common.fusion import AUTHORS
-from t2i.plugins.common.legacy import renamed, without_prefix
-from t2i.plugins.common.official import TEXT_ENCODER, VOCABULARY, Part, recognised
+from t2i.plugins.common.gan.fusion import AUTHORS
+from t2i.plugins.common.text.damsm import authors_encoder, pickled_vocabulary
+from t2i.plugins.common.weights.authors import TEXT_ENCODER, VOCABULARY, Part, recognised
+from t2i.plugins.common.weights.legacy import renamed, without_prefix
 from t2i.plugins.models.dfgan.config import DFGANConfig
 from t2i.plugins.models.dfgan.networks import DFGANGenerator, Discriminator, OneWayOutput, widths
 

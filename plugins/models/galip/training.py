@@ -12,9 +12,9 @@ from torch.optim import Adam
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
-from t2i.plugins.common.contrastive import Contrast, MatchingTrainer
-from t2i.plugins.common.gan import hinge_discriminator, hinge_generator, matching_aware_penalty
-from t2i.plugins.models.galip.clip import ClipVision
+from t2i.plugins.common.clip.vision import ClipVision
+from t2i.plugins.common.gan.losses import hinge_discriminator, hinge_generator, matching_aware_penalty
+from t2i.plugins.common.text.contrastive import Contrast, MatchingTrainer
 from t2i.plugins.models.galip.config import GALIPConfig
 from t2i.plugins.models.galip.networks import Discriminator, GALIPGenerator, QualityAssessor, sentences
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from t2i.core.errors import UserError
 from t2i.core.models.model import Model, build, load_state, owned_tensors
 from t2i.core.runs.configure import RunConfig
-from t2i.plugins.common.fusion import AUTHORS
-from t2i.plugins.common.legacy import read_legacy, renamed, state_dict, without_prefix
+from t2i.plugins.common.gan.fusion import AUTHORS
+from t2i.plugins.common.weights.legacy import read_legacy, renamed, state_dict, without_prefix
 from t2i.plugins.models.galip.config import GALIPConfig
 from t2i.plugins.models.galip.networks import Discriminator, GALIPGenerator, QualityAssessor
 

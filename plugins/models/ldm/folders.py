@@ -20,7 +20,7 @@ from t2i.core.models.model import Model, build
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
-from t2i.plugins.common.folder_schedulers import (
+from t2i.plugins.common.diffusion.scheduler_files import (
     GUIDANCE,
     known_scheduler,
     noise_settings,
@@ -28,7 +28,7 @@ from t2i.plugins.common.folder_schedulers import (
     sampler_section,
     scheduler_of,
 )
-from t2i.plugins.common.folders import (
+from t2i.plugins.common.weights.diffusers_folders import (
     classes,
     part_of,
     pipeline_index,

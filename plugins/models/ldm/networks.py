@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from t2i.core.errors import UserError
 from t2i.core.interfaces.generator import DiffusionGenerator
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.diffusion import schedule_of
-from t2i.plugins.common.folders import described_network, keep_description
-from t2i.plugins.common.unet import conditional_unet
+from t2i.plugins.common.diffusion.sampling import schedule_of
+from t2i.plugins.common.diffusion.unet import conditional_unet
+from t2i.plugins.common.weights.diffusers_folders import described_network, keep_description
 from t2i.plugins.models.ldm.config import AutoencoderConfig, LDMConfig
 
 FLOOR = 0.01  # of the largest variance of any direction in latent space: what is whitened fully

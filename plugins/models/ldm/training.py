@@ -12,8 +12,8 @@ from torch.optim import Adam
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
-from t2i.plugins.common.conditioning import kl_loss
-from t2i.plugins.common.denoising import DenoisingTrainer
+from t2i.plugins.common.diffusion.training import DenoisingTrainer
+from t2i.plugins.common.gan.conditioning import kl_loss
 from t2i.plugins.models.ldm.config import LDMConfig
 from t2i.plugins.models.ldm.networks import LDMGenerator
 

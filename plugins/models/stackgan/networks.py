@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from t2i.core.interfaces.generator import OneShotGenerator
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.conditioning import ConditioningAugmentation
-from t2i.plugins.common.upsampling import UpConv3x3
+from t2i.plugins.common.gan.conditioning import ConditioningAugmentation
+from t2i.plugins.common.gan.upsampling import UpConv3x3
 from t2i.plugins.models.stackgan.config import START, StackGANConfig
 
 

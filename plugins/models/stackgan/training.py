@@ -14,10 +14,10 @@ from torch.optim import Adam
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
-from t2i.plugins.common.conditioning import kl_loss
-from t2i.plugins.common.contrastive import text_stages
-from t2i.plugins.common.gan import cross_entropy, discriminator_of_pairs, discriminator_of_pairs_and_images
-from t2i.plugins.common.statistics import settled
+from t2i.plugins.common.gan.batchnorm import settled
+from t2i.plugins.common.gan.conditioning import kl_loss
+from t2i.plugins.common.gan.losses import cross_entropy, discriminator_of_pairs, discriminator_of_pairs_and_images
+from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.stackgan.config import StackGANConfig
 from t2i.plugins.models.stackgan.networks import Discriminator, Drawn, Matching, Realism, StackGANGenerator
 

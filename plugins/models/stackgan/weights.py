@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from t2i.core.errors import UserError
 from t2i.core.models.model import Model, build, load_state, owned_tensors
 from t2i.core.runs.configure import RunConfig
-from t2i.plugins.common.legacy import read_legacy, renamed, state_dict
+from t2i.plugins.common.weights.legacy import read_legacy, renamed, state_dict
 from t2i.plugins.models.stackgan.config import StackGANConfig
 from t2i.plugins.models.stackgan.networks import StackGANGenerator
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from t2i.core.interfaces.generator import DiffusionGenerator, Generator
 from t2i.core.interfaces.text import TextFeatures
-from t2i.plugins.common.diffusion import Chain, ChainSampler, clipping, guided
+from t2i.plugins.common.diffusion.sampling import Chain, ChainSampler, clipping, guided
 from t2i.plugins.samplers.ddim.config import DDIMConfig
 
 

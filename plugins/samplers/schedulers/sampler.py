@@ -18,7 +18,7 @@ from diffusers import (
 from torch import Tensor
 
 from t2i.core.interfaces.generator import Generator
-from t2i.plugins.common.diffusion import Chain, ChainSampler
+from t2i.plugins.common.diffusion.sampling import Chain, ChainSampler
 from t2i.plugins.samplers.schedulers.config import PNDMConfig, SchedulerConfig
 
 

@@ -9,7 +9,7 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import chosen, open_dataset
-from t2i.plugins.common import picture_cache
+from t2i.plugins.common.pictures import cache as picture_cache
 
 
 def folder(root, split="train", **settings):

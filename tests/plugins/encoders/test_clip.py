@@ -201,7 +201,7 @@ def test_pickled_weights_are_not_read(folder, tmp_path):
 def test_a_name_in_the_hubs_cache_needs_no_network(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("t2i.plugins.common.pretrained.HfApi", None)  # asking the hub would fail
+    monkeypatch.setattr("t2i.plugins.common.weights.hub.HfApi", None)  # asking the hub would fail
     repository = tmp_path / "models--some-one--clip"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("0" * 40)

@@ -137,7 +137,7 @@ def test_the_kit_finds_nothing_where_the_weights_are_fetched(folder, tmp_path, m
 def test_missing_weights_are_refused_with_the_command_that_gets_them(name, tmp_path, monkeypatch):
     monkeypatch.setenv("T2I_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("t2i.plugins.common.pretrained.PROBE_SECONDS", 0.01)
+    monkeypatch.setattr("t2i.plugins.common.weights.hub.PROBE_SECONDS", 0.01)
     with pytest.raises(UserError, match=f"features '{name}': .* 't2i fetch {name}', or set its weights to a folder"):
         build(name, weights="lab/nowhere")
 

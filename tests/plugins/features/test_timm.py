@@ -97,7 +97,7 @@ def test_weights_of_another_network_are_refused(name, weights, tmp_path):
 
 
 def test_what_is_not_there_is_refused_with_a_remedy(tmp_path, monkeypatch):
-    monkeypatch.setattr("t2i.plugins.common.pretrained.PROBE_SECONDS", 0.01)
+    monkeypatch.setattr("t2i.plugins.common.weights.hub.PROBE_SECONDS", 0.01)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=r"features 'dinov2': 'timm/vit_large.* 't2i fetch dinov2', or set its weights"):
         build("dinov2")

@@ -21,9 +21,9 @@ from t2i.core.models.model import load_state
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import Run, resolve
-from t2i.plugins.common.conditioning import kl_loss
-from t2i.plugins.common.damsm import DamsmTrainer, damsm_losses
-from t2i.plugins.common.upsampling import UpConv3x3
+from t2i.plugins.common.gan.conditioning import kl_loss
+from t2i.plugins.common.gan.upsampling import UpConv3x3
+from t2i.plugins.common.text.damsm import DamsmTrainer, damsm_losses
 from t2i.plugins.models.attngan.config import AttnGANConfig
 from t2i.plugins.models.attngan.networks import Attention, AttnGANGenerator, Discriminator, Network, build
 from t2i.plugins.models.attngan.training import GANTrainer, discriminator_loss, generator_loss, shrunk, stages

@@ -12,7 +12,7 @@ from t2i.core.interfaces.trainer import Batch
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve
-from t2i.plugins.common.contrastive import MatchingTrainer
+from t2i.plugins.common.text.contrastive import MatchingTrainer
 from t2i.plugins.models.dfgan.config import DFGANConfig
 from t2i.plugins.models.dfgan.networks import DFGANGenerator, Discriminator, DownBlock, OneWayOutput, build, widths
 from t2i.plugins.models.dfgan.training import GANTrainer, stages

@@ -13,7 +13,7 @@ from t2i.core.interfaces.trainer import Batch
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve as resolve_run
-from t2i.plugins.common.denoising import DenoisingTrainer
+from t2i.plugins.common.diffusion.training import DenoisingTrainer
 from t2i.plugins.models.ldm.config import LDMConfig
 from t2i.plugins.models.ldm.networks import LDMGenerator
 from t2i.plugins.models.ldm.training import AutoencoderTrainer, kl_loss, stages

@@ -17,7 +17,7 @@ from t2i.core.io.files import load_tensors
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import Run, resolve
-from t2i.plugins.common.gan import cross_entropy, discriminator_of_pairs, discriminator_of_pairs_and_images
+from t2i.plugins.common.gan.losses import cross_entropy, discriminator_of_pairs, discriminator_of_pairs_and_images
 from t2i.plugins.models.stackgan import weights
 from t2i.plugins.models.stackgan.config import StackGANConfig
 from t2i.plugins.models.stackgan.networks import Discriminator, Matching, Realism, build

@@ -14,7 +14,8 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch
-from t2i.plugins.common.damsm import (
+from t2i.plugins.common.settings import DamsmTraining, ImageEncoderConfig, Smoothing
+from t2i.plugins.common.text.damsm import (
     DamsmTrainer,
     Seen,
     damsm_losses,
@@ -22,7 +23,7 @@ from t2i.plugins.common.damsm import (
     sentence_scores,
     word_scores,
 )
-from t2i.plugins.common.image_encoder import (
+from t2i.plugins.common.text.image_encoder import (
     InceptionEncoder,
     SmallImageEncoder,
     authors_state,
@@ -30,7 +31,6 @@ from t2i.plugins.common.image_encoder import (
     counted,
     load_image_encoder,
 )
-from t2i.plugins.common.settings import DamsmTraining, ImageEncoderConfig, Smoothing
 
 LENGTHS = [3, 1, 5]
 

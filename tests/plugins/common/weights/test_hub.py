@@ -3,8 +3,8 @@
 import pytest
 
 from t2i.core.errors import UserError
-from t2i.plugins.common import pretrained
-from t2i.plugins.common.pretrained import Wanted, obtained
+from t2i.plugins.common.weights import hub as pretrained
+from t2i.plugins.common.weights.hub import Wanted, obtained
 
 
 def wanted(name="openai/clip-vit-base-patch32", revision="main"):

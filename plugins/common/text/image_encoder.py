@@ -20,9 +20,9 @@ from torch.nn import functional as F
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextShape
 from t2i.core.models.model import load_state
-from t2i.plugins.common.damsm import Seen
-from t2i.plugins.common.legacy import read_legacy, renamed, state_dict, without_prefix
 from t2i.plugins.common.settings import ImageEncoderConfig
+from t2i.plugins.common.text.damsm import Seen
+from t2i.plugins.common.weights.legacy import read_legacy, renamed, state_dict, without_prefix
 
 SIDE = 299  # pixels that Inception-v3 was trained at
 URL = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from t2i.core.errors import UserError
-from t2i.plugins.common.legacy import read_legacy, state_dict
+from t2i.plugins.common.weights.legacy import read_legacy, state_dict
 
 PICKLES = (".pickle", ".pkl")
 

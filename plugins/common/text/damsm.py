@@ -25,8 +25,8 @@ from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import Choice, chosen
 from t2i.core.settings import Config
-from t2i.plugins.common.legacy import read_plain_pickle, renamed, without_prefix
 from t2i.plugins.common.settings import DamsmTraining, Smoothing
+from t2i.plugins.common.weights.legacy import read_plain_pickle, renamed, without_prefix
 
 TINY = 1e-8  # the smallest product of norms that is divided by
 

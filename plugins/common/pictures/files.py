@@ -18,8 +18,8 @@ import numpy as np
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Dataset, Example, Original
 from t2i.core.io.images import decode, original
-from t2i.plugins.common.picture_cache import PictureCache
-from t2i.plugins.common.picture_config import PicturesConfig
+from t2i.plugins.common.pictures.cache import PictureCache
+from t2i.plugins.common.pictures.config import PicturesConfig
 
 FORMAT = 1  # raise it whenever the same files give other examples
 LARGEST = 2**28

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from t2i.core.errors import UserError
-from t2i.plugins.common.legacy import (
+from t2i.plugins.common.weights.legacy import (
     PLAIN,
     _PlainUnpickler,
     read_legacy,

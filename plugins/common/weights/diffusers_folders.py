@@ -14,8 +14,8 @@ import torch
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_json, write_json
-from t2i.plugins.common.pretrained import Wanted, obtained
-from t2i.plugins.common.variants import variant_of
+from t2i.plugins.common.weights.hub import Wanted, obtained
+from t2i.plugins.common.weights.variants import variant_of
 
 WEIGHTS = "diffusion_pytorch_model"
 FOLDER = f"a folder with config.json and {WEIGHTS}.safetensors"

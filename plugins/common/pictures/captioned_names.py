@@ -13,8 +13,8 @@ import re
 from pathlib import Path
 
 from t2i.core.errors import UserError
-from t2i.plugins.common.legacy import read_plain_pickle
-from t2i.plugins.common.pictures import captions_of, safe_name
+from t2i.plugins.common.pictures.files import captions_of, safe_name
+from t2i.plugins.common.weights.legacy import read_plain_pickle
 
 FOLDERS = {"train": "train", "val": "test"}
 """Split -> the folder with its list."""

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch
-from t2i.plugins.common.contrastive import Matcher, MatchingTrainer, info_nce
-from t2i.plugins.common.fusion import Affine, Fusion, UpBlock
-from t2i.plugins.common.gan import hinge_discriminator, hinge_generator, matching_aware_penalty
+from t2i.plugins.common.gan.fusion import Affine, Fusion, UpBlock
+from t2i.plugins.common.gan.losses import hinge_discriminator, hinge_generator, matching_aware_penalty
+from t2i.plugins.common.text.contrastive import Matcher, MatchingTrainer, info_nce
 
 # --- losses -----------------------------------------------------------------------------------------------------------
 

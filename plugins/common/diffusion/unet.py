@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.folders import described_network
 from t2i.plugins.common.settings import Attention, UNetConfig
+from t2i.plugins.common.weights.diffusers_folders import described_network
 
 MAP = "text map"  # its name among the extras of the text that it is of
 MAP_SIZE = 8  # of the sentence's spatial map, before it is enlarged to the input's size
