@@ -12,8 +12,8 @@ def t2i_features() -> list[FeatureSpec]:
         FeatureSpec(
             name="pixels",
             summary="The picture itself, averaged to 16x16: no network, for any data set",
-            config="t2i.benchmarks.metrics.pixels:PixelsConfig",
-            build="t2i.benchmarks.metrics.pixels:build",
+            config="t2i.benchmarks.score.metrics.pixels:PixelsConfig",
+            build="t2i.benchmarks.score.metrics.pixels:build",
         )
     ]
 
@@ -36,7 +36,7 @@ _SUMMARIES = {
 
 def _metric(name: str, summary: str) -> MetricSpec:
     """The specification of a metric that lives in a file of its name."""
-    module = f"t2i.benchmarks.metrics.{name.replace('-', '_')}"
+    module = f"t2i.benchmarks.score.metrics.{name.replace('-', '_')}"
     config = "".join(part.title() for part in name.split("-")) + "Config"
     return MetricSpec(name=name, summary=summary, config=f"{module}:{config}", build=f"{module}:build")
 

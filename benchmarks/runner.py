@@ -18,18 +18,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from t2i.benchmarks import grids
-from t2i.benchmarks.features import fingerprint, reference_features
-from t2i.benchmarks.measures import with_what_is_there
-from t2i.benchmarks.plan import Plan, make_plan
-from t2i.benchmarks.record import environment
-from t2i.benchmarks.report import write_report
-from t2i.benchmarks.reporting import Lines, Reporter, Silent
+from t2i.benchmarks.report.page import write_report
 from t2i.benchmarks.results import Results, Row
-from t2i.benchmarks.rows import Rows
-from t2i.benchmarks.scorer import Scorer
-from t2i.benchmarks.sets import CaptionSet, caption_set, reference_of
-from t2i.benchmarks.trained import finished_run
+from t2i.benchmarks.run import grids
+from t2i.benchmarks.run.plan import Plan, make_plan
+from t2i.benchmarks.run.record import environment
+from t2i.benchmarks.run.reporting import Lines, Reporter, Silent
+from t2i.benchmarks.run.rows import Rows
+from t2i.benchmarks.run.sets import CaptionSet, caption_set, reference_of
+from t2i.benchmarks.run.trained import finished_run
+from t2i.benchmarks.score.features import fingerprint, reference_features
+from t2i.benchmarks.score.measures import with_what_is_there
+from t2i.benchmarks.score.scorer import Scorer
 from t2i.core.engine.reporting import Reporter as EngineReporter
 from t2i.core.errors import UserError
 from t2i.core.io.processes import Group

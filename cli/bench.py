@@ -63,8 +63,8 @@ def run(
     if minutes is not None and steps is not None:
         raise UserError("--steps and --minutes are two ways to say the budget: give one of them")
     given = _given_runs(runs)
+    from t2i.benchmarks.report.table import show
     from t2i.benchmarks.runner import run_benchmark
-    from t2i.benchmarks.table import show
 
     results = run_benchmark(
         name, protocol=protocol, models=_names(models), runs=given, minutes=minutes, steps=steps, samples=samples,
@@ -108,7 +108,7 @@ def _names(text: str | None, option: str = "models") -> list[str] | None:
 @json_option
 def diff(a: Path, b: Path, as_json: bool) -> None:
     """Say what differs between the results A and B (results.json, or folders that hold one): protocol and scores."""
-    from t2i.benchmarks.diff import compare
+    from t2i.benchmarks.report.diff import compare
 
     difference = compare(a, b)
     if as_json:
@@ -140,7 +140,7 @@ def samplers(
     counts = [int(text) for text in steps.split(",") if text.strip().isdecimal()]
     if not counts or min(counts) < 1 or len(counts) != len(steps.split(",")):
         raise UserError(f"--steps {steps}: expected numbers with commas between, such as 5,10,25")
-    from t2i.benchmarks.samplers import compare_samplers
+    from t2i.benchmarks.speed.samplers import compare_samplers
 
     found = compare_samplers(
         name, run, protocol=protocol, samplers=_names(names, "samplers"), steps=counts, samples=samples, out=out,
@@ -160,7 +160,7 @@ def samplers(
 @json_option
 def speed(models: str | None, preset: str, blocks: int, out: Path | None, as_json: bool) -> None:
     """Time each model's training steps and sampling, and what the engine adds to a bare loop over the same steps."""
-    from t2i.benchmarks.speed import measure_speed
+    from t2i.benchmarks.speed.speed import measure_speed
 
     speeds = measure_speed(_names(models), preset=preset, blocks=blocks, out=out)
     if as_json:

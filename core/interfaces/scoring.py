@@ -135,7 +135,7 @@ class PromptSet:
     """Captions to sample for: the first of each of `count` examples of a split, from index 0 on.
 
     data: settings of the data set, laid over the benchmark's. about: one line for the report.
-    select: key of a hash by which examples, and one caption of each, are chosen instead (`benchmarks/choice.py`): the
+    select: key of a hash by which examples, and one caption of each, are chosen instead (`benchmarks/run/choice.py`): the
     same ones for everybody, in whatever order the data set has them.
     """
 
@@ -192,7 +192,7 @@ class Benchmark:
     prompts: the caption sets, exactly one of them the headline.
     reference: how many real pictures of the headline set, from index 0 on, are the reference; or "all" pictures of its
     split; or those that belong to its "captions".
-    real: split that the row of real images is taken from ("": whatever is best, see `benchmarks/sets.py`).
+    real: split that the row of real images is taken from ("": whatever is best, see `benchmarks/run/sets.py`).
     published: scores that others printed.
     fetch: name of the download that holds the data set (`t2i fetch NAME`), where there is one.
     presets: of the models that are trained, the first that a model has.

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from t2i.benchmarks import trained
-from t2i.benchmarks.reporting import Silent
+from t2i.benchmarks.run import trained
+from t2i.benchmarks.run.reporting import Silent
 from t2i.core.interfaces.dataset import Dataset, Example
 from t2i.core.interfaces.scoring import Benchmark, FeatureExtractor, Measure, Metric, PromptSet, proportion_interval
 from t2i.core.io.files import write_json

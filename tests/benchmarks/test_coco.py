@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2i.benchmarks.choice import Chosen
-from t2i.benchmarks.measures import with_what_is_there
-from t2i.benchmarks.plan import find_benchmark, make_plan
+from t2i.benchmarks.run.choice import Chosen
+from t2i.benchmarks.run.plan import find_benchmark, make_plan
+from t2i.benchmarks.run.sets import caption_set, reference_of
 from t2i.benchmarks.runner import run_benchmark
-from t2i.benchmarks.scorer import Scorer
-from t2i.benchmarks.sets import caption_set, reference_of
+from t2i.benchmarks.score.measures import with_what_is_there
+from t2i.benchmarks.score.scorer import Scorer
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import Dataset, Example
 from t2i.core.interfaces.scoring import Measure

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from t2i.benchmarks.plan import find_benchmark, with_samples
+from t2i.benchmarks.run.plan import find_benchmark, with_samples
+from t2i.benchmarks.run.sets import caption_set, real_source, wrong_source
 from t2i.benchmarks.runner import run_benchmark
-from t2i.benchmarks.scorer import Scorer
-from t2i.benchmarks.sets import caption_set, real_source, wrong_source
+from t2i.benchmarks.score.scorer import Scorer
 
 
 @pytest.mark.usefixtures("squares")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from t2i.benchmarks import partial, runner
-from t2i.benchmarks.reporting import Silent
+from t2i.benchmarks.run.reporting import Silent
 from t2i.core.engine.reporting import Silent as EngineSilent
 from t2i.core.runs.configure import resolve
 

@@ -7,9 +7,9 @@ import pytest
 
 from t2i.benchmarks import partial, runner
 from t2i.benchmarks.results import VARIETY, Results
+from t2i.benchmarks.run.sets import Source
 from t2i.benchmarks.runner import run_benchmark
-from t2i.benchmarks.scorer import Scorer
-from t2i.benchmarks.sets import Source
+from t2i.benchmarks.score.scorer import Scorer
 from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import Pictures
 from t2i.core.io.files import read_json, write_json

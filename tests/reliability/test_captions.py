@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from t2i.benchmarks.report import _text
+from t2i.benchmarks.report.page import _text
 from t2i.cli.main import main
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable

@@ -1,0 +1,135 @@
+"""What differs between two results: the protocols field by field, and the scores that both have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from t2i.benchmarks.report.table import DASH, number, plain
+from t2i.benchmarks.results import Results, Standing
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field that differs, of the protocol, the budget, the environment, what was left out, or a row's sampler and
+    training; None where one has it not."""
+
+    name: str
+    a: Any
+    b: Any
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score of a row in both results (mean over seeds); None where one has it not. better: which way."""
+
+    row: str
+    score: str
+    better: str
+    a: float | None
+    b: float | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """comparable: the protocols are equal, so the scores may be compared."""
+
+    comparable: bool
+    fields: tuple[Field, ...]
+    scores: tuple[Score, ...]
+
+    def document(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def show(self, console: Console | None = None) -> None:
+        """Prints it."""
+        console = console or Console()
+        verdict = "same protocol: the scores may be compared"
+        if not self.comparable:
+            verdict = "different protocols: the scores must not be compared"
+        console.print(Text(verdict, "green" if self.comparable else "yellow"))
+        if self.fields:
+            console.print(_fields_table(self.fields))
+        console.print(_scores_table(self.scores, self.comparable))
+
+
+def _fields_table(fields: tuple[Field, ...]) -> Table:
+    table = Table("what differs", "A", "B")
+    for entry in fields:
+        table.add_row(plain(entry.name), plain(_words(entry.a)), plain(_words(entry.b)))
+    return table
+
+
+def _scores_table(scores: tuple[Score, ...], comparable: bool) -> Table:
+    table = Table("row", "score")
+    for title in ("A", "B", "B - A") if comparable else ("A", "B"):
+        table.add_column(title, justify="right")
+    for s in scores:
+        cells = [number(v) if v is not None else DASH for v in (s.a, s.b)]
+        if comparable:
+            cells.append(number(s.b - s.a) if s.a is not None and s.b is not None else DASH)
+        table.add_row(plain(s.row), plain(s.score), *cells)
+    return table
+
+
+def _words(value: Any) -> str:
+    return DASH if value is None else str(value)
+
+
+def compare(a: Path, b: Path) -> Difference:
+    """What differs between two results.json (or the folders that hold them). UserError if one is none."""
+    first, second = Results.load(a), Results.load(b)
+    parts = ("protocol", "budget", "left_out", "environment")
+    fields = [entry for part in parts for entry in _differing(part, getattr(first, part), getattr(second, part))]
+    fields += _differing("rows", _made(first, second), _made(second, first))
+    comparable = first.protocol_hash == second.protocol_hash
+    return Difference(comparable, tuple(fields), tuple(_scores(first, second)))
+
+
+def _differing(path: str, a: Any, b: Any) -> Iterator[Field]:
+    """The leaves that differ. Lists of named things (prompt sets) are matched by name."""
+    a, b = _named(a), _named(b)
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        for key in dict.fromkeys([*a, *b]):
+            yield from _differing(f"{path}.{key}", a.get(key), b.get(key))
+    elif a != b:
+        yield Field(path, a, b)
+
+
+def _made(results: Results, other: Results) -> dict[str, Any]:
+    """How the rows that both have were trained and drawn; not what that cost."""
+    shared = {row.name for row in other.rows}
+    return {
+        row.name: {
+            "training": row.training.get("config"),
+            "sampling": {key: value for key, value in row.sampling.items() if key != "seconds_per_image"},
+        }
+        for row in results.rows
+        if row.name in shared
+    }
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, list) and value and all(isinstance(v, Mapping) and "name" in v for v in value):
+        return {str(v["name"]): v for v in value}
+    return value
+
+
+def _scores(first: Results, second: Results) -> Iterator[Score]:
+    ours, theirs = _standings(first), _standings(second)
+    columns = dict.fromkeys([*first.columns, *second.columns])
+    for name in dict.fromkeys([*ours, *theirs]):
+        for column in columns:
+            a, b = (side[name].value(column) if name in side else None for side in (ours, theirs))
+            if a or b:
+                yield Score(name, column.title, column.better, a.mean if a else None, b.mean if b else None)
+
+
+def _standings(results: Results) -> dict[str, Standing]:
+    return {standing.name: standing for standing in results.ranking()}

@@ -1,0 +1,208 @@
+"""The rows of a benchmark: real pictures, wrong captions and models, each drawn and scored in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import file_digest
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import torch
+
+from t2i.benchmarks.results import VARIETY, Row
+from t2i.benchmarks.run import grids
+from t2i.benchmarks.run.drawing import pictures_of, resized
+from t2i.benchmarks.run.partial import Parts
+from t2i.benchmarks.run.plan import Entry, Plan
+from t2i.benchmarks.run.record import curve, training_record
+from t2i.benchmarks.run.reporting import Reporter
+from t2i.benchmarks.run.sets import CaptionSet, Source, real_source, wrong_source
+from t2i.benchmarks.score.features import fingerprint
+from t2i.benchmarks.score.scorer import Scorer
+from t2i.core.interfaces.scoring import Pictures, PromptSet
+from t2i.core.io.files import MANIFEST, place_bytes, read_json, write_json
+from t2i.core.io.images import png
+from t2i.core.io.processes import Group
+from t2i.core.models.model import Drawn, Model, load
+from t2i.core.runs.configure import Run
+
+FLOOR = "wrong"
+TITLES = {grids.REAL: "real images", FLOOR: "real images, wrong captions"}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Makes rows, or finds them where they have been made before. Every process of the group calls the same methods
+    and gets the same rows."""
+
+    plan: Plan
+    scorer: Scorer
+    sets: Sequence[CaptionSet]
+    group: Group
+    reporter: Reporter
+    protocol_hash: str
+    device: torch.device
+
+    @property
+    def headline(self) -> CaptionSet:
+        return next(captions for captions in self.sets if captions.prompts.headline)
+
+    def variety(self) -> tuple[int, int]:
+        """Captions, and samples of each, of the set VARIETY."""
+        captions, samples = self.plan.benchmark.variety
+        return min(captions, self.headline.prompts.count), samples
+
+    def grid_entries(self) -> list[dict[str, str]]:
+        benchmark = self.plan.benchmark
+        return grids.grid_entries(self.sets, benchmark.grid[0], benchmark.grid_captions)
+
+    # --- real pictures: the ceiling and the floor
+
+    def real(self) -> Row:
+        """Other real pictures than the reference's."""
+
+        def source(captions: CaptionSet, count: int, samples: int) -> Source:
+            return real_source(captions, count, samples if captions.has_variants else 1)
+
+        row = Row(TITLES[grids.REAL], "real")
+        return self._kept(grids.REAL, {}, lambda p: self._score_real(row, p, source, self.headline.has_variants))
+
+    def floor(self) -> Row:
+        """Real pictures of the wrong captions."""
+        row = Row(TITLES[FLOOR], "floor")
+        return self._kept(FLOOR, {}, lambda parts: self._score_real(row, parts, wrong_source, True))
+
+    def _score_real(self, row: Row, parts: Parts, source: Callable[[CaptionSet, int, int], Source], many: bool) -> Row:
+        """many: whether the source has several pictures of a caption, as diversity needs."""
+        floor, samples = row.kind == "floor", self.plan.benchmark.samples
+        for number, captions in enumerate(self.sets):
+            own = source(captions, captions.prompts.count, samples)
+            self._score(row, parts, captions.prompts, str(number), own, floor)
+        if many:
+            self._score(row, parts, None, VARIETY, source(self.headline, *self.variety()), floor)
+        return row
+
+    # --- models
+
+    def model(self, entry: Entry, run: Run) -> Row:
+        """The row of a trained model."""
+        with open(run.model / MANIFEST, "rb") as file:
+            depends = {"model": file_digest(file, "sha256").hexdigest(), "seed": entry.seed}
+        row = Row(entry.label, "model", entry.name, entry.seed)
+        return self._kept(entry.label, depends, lambda parts: self._score_model(row, parts, entry, run))
+
+    def _score_model(self, row: Row, parts: Parts, entry: Entry, run: Run) -> Row:
+        model, benchmark = load(run.path, str(self.device)), self.plan.benchmark
+        for number, captions in enumerate(self.sets):
+            source = self._source(row, model, captions.captions, benchmark.samples, str(number))
+            self._score(row, parts, captions.prompts, str(number), source)
+        count, samples = self.variety()
+        source = self._source(row, model, self.headline.captions[:count], samples, VARIETY)
+        self._score(row, parts, None, VARIETY, source)
+        self.group.first(lambda: self._draw_grid(model, row))
+        row.training = training_record(entry, run, model)
+        row.sampling = {**model.sampler().dump(), **self._size_of(model), **row.sampling}
+        row.curve = curve(run)
+        return row
+
+    def _size_of(self, model: Model) -> dict[str, str]:
+        """Of a model that draws pictures of another size than the protocol's, what was done to them."""
+        ours, theirs = self.plan.benchmark.image_size, model.generator.image_size
+        return {} if ours == theirs else {"resized": f"from {theirs} to {ours} px (Lanczos, antialiased)"}
+
+    def _source(self, row: Row, model: Model, captions: Sequence[str], samples: int, where: str) -> Source:
+        """A model's pictures, on noise that depends on the caption's and the sample's number alone."""
+        benchmark = self.plan.benchmark
+        folder = self.plan.out / "pictures" / row.name / where
+
+        def draw(part: range) -> Iterator[Pictures]:
+            keys = [divmod(number, samples) for number in part]
+            for batch in model.draw(captions, seed=benchmark.seed, keys=keys):
+                pictures = pictures_of(batch, captions, benchmark.image_size)
+                if self.plan.keep_images:
+                    _keep(folder, batch, pictures)
+                yield pictures
+
+        def ready(part: range) -> bool:
+            if not self.plan.keep_images:
+                return True
+            return all(_file(folder, *divmod(number, samples)).is_file() for number in part)
+
+        return Source(len(captions) * samples, draw, ready)
+
+    def _draw_grid(self, model: Model, row: Row) -> None:
+        benchmark, images = self.plan.benchmark, []
+        captions = [entry["caption"] for entry in self.grid_entries()]
+        for batch in model.draw(captions, n=benchmark.grid[1], seed=benchmark.seed):
+            for drawn in batch:
+                image = resized(drawn.image, benchmark.image_size)
+                grids.save_picture(self.plan.out, row.name, drawn.prompt, drawn.sample, image)
+                images.append(image)
+        path = grids.save_sheet(self.plan.out, row.name, images, benchmark.grid[1])
+        self.reporter.say(f"pictures of {row.name}: {path}")
+
+    # --- scores
+
+    def _score(
+        self, row: Row, parts: Parts, prompts: PromptSet | None, where: str, source: Source, floor: bool = False
+    ) -> None:
+        """Draws what is missing of a set (None: VARIETY), each process its share, and scores all of it."""
+        names = self.scorer.names(prompts, captioned_only=floor)
+        if not names:
+            return
+        title = prompts.name if prompts else VARIETY
+        self.reporter.say(f"{row.name}, {title}: {source.count} pictures")
+        with_images = any(self.scorer.prototypes[name].features is None for name in names)
+        parts.fill(
+            where, source, lambda pictures: self.scorer.look(pictures, names), with_images,
+            lambda done, total: self.reporter.count(f"{row.name}, {title}", done, total),
+        )  # fmt: skip
+
+        def judge() -> tuple[Any, Any, dict[str, float]]:
+            scores, intervals = self.scorer.judge(self.scorer.metrics(prompts, floor), parts.read(where, source))
+            pace = parts.clock.seconds / max(1, parts.clock.pictures)
+            return scores, intervals, {"seconds_per_image": pace}
+
+        row.scores[title], row.intervals[title], pace = self.group.first(judge)
+        if row.kind == "model":
+            row.sampling.update(pace)
+
+    # --- what is kept
+
+    def _kept(self, name: str, depends: dict[str, Any], make: Callable[[Parts], Row]) -> Row:
+        """A row from OUT/scores, if it was made under the same protocol of the same model; else a new one."""
+        out = self.plan.out
+        path = out / "scores" / f"{name}.json"
+        key = {"protocol": self.protocol_hash, "grid": fingerprint(self.grid_entries()), **depends}
+        found = self.group.first(lambda: self._found(path, key))
+        if found:
+            self.reporter.say(f"{name}: scored before")
+            return found
+        parts = Parts(out / "partial" / name, key, self.group)
+        if parts.fresh and depends:
+            self.group.first(lambda: rmtree(out / "pictures" / name, ignore_errors=True))  # of another model
+        row = make(parts)
+        self.group.first(lambda: write_json(path, {"key": key, "pictures": self.plan.keep_images, "row": asdict(row)}))
+        self.group.first(parts.remove)
+        return row
+
+    def _found(self, path: Path, key: Mapping[str, Any]) -> Row | None:
+        document = read_json(path, "scores") if path.is_file() else None
+        if not isinstance(document, dict) or document.get("key") != key:
+            return None
+        if self.plan.keep_images and document["row"]["kind"] == "model" and not document.get("pictures"):
+            return None
+        return Row.parse(document["row"])
+
+
+def _file(folder: Path, prompt: int, sample: int) -> Path:
+    return folder / f"{prompt:06d}-{sample}.png"
+
+
+def _keep(folder: Path, batch: Sequence[Drawn], pictures: Pictures) -> None:
+    """The pictures as they were scored, as PNG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for drawn, image in zip(batch, pictures.images, strict=True):
+        place_bytes(_file(folder, drawn.prompt, drawn.sample), png(image))

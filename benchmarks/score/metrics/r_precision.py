@@ -1,0 +1,87 @@
+"""R-precision (Xu et al. 2018, section 4.1): is a picture nearer to its own caption than to 99 others?
+
+R = 1 of 100 candidates. The paper looks through its own DAMSM, which its generator was trained with; here it is the
+network whose features are named.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from t2i.benchmarks.score.metrics.common import Collected, FeaturesMetricConfig, by_caption, need
+from t2i.core.interfaces.scoring import Intervals, Pictures, Scores, proportion_interval
+
+CHUNK = 256  # pictures whose candidates are compared at once
+
+
+class RPrecisionConfig(FeaturesMetricConfig):
+    """features: those of a CLIP. candidates: captions a picture is compared with, its own among them; all there are,
+    where there are fewer. seed: of the draw of the others."""
+
+    features: str = Field("clip", min_length=1)
+    candidates: int = Field(100, ge=2)
+    seed: int = Field(0, ge=0)
+
+
+class RPrecision(Collected):
+    """`r_precision`: percent of pictures whose own caption has the highest cosine. Captions that read alike are one."""
+
+    better = MappingProxyType({"r_precision": "higher"})
+    text, captioned = True, True
+
+    def __init__(self, config: RPrecisionConfig) -> None:
+        super().__init__(config)
+        self.config = config
+        self._captions: list[str] = []
+        self._said: dict[str, Tensor] = {}
+        self._right = torch.zeros(0)
+
+    def update(self, pictures: Pictures) -> None:
+        super().update(pictures)
+        self._captions += pictures.captions
+        self._said |= zip(pictures.captions, pictures.text_features[self.features], strict=True)
+
+    def compute(self) -> Scores:
+        seen = F.normalize(self.ours("r-precision", 2), dim=1)
+        captions = [self._captions[row] for row in self.order().tolist()]
+        number = {caption: n for n, caption in enumerate(dict.fromkeys(captions))}
+        need("r-precision", len(number), 2, "captions that differ")
+        said = F.normalize(torch.stack([self._said[caption] for caption in number]), dim=1)
+        own = torch.tensor([number[caption] for caption in captions])
+        rows = torch.split(torch.arange(len(own)), CHUNK)
+        self._right = torch.cat([_right(seen[r], said, own[r], self._others(own, r, len(number))) for r in rows])
+        return {"r_precision": 100 * float(self._right.mean())}
+
+    def _others(self, own: Tensor, rows: Tensor, count: int) -> Tensor:
+        """(B, candidates - 1) numbers of other captions, drawn for each picture by its place alone."""
+        wanted = min(self.config.candidates, count) - 1
+        streams = (np.random.default_rng((self.config.seed, row)) for row in rows.tolist())
+        drawn = torch.from_numpy(np.stack([stream.choice(count - 1, wanted, replace=False) for stream in streams]))
+        return drawn + (drawn >= own[rows, None])  # which leaves its own out
+
+    def intervals(self) -> Intervals:
+        groups = sorted(self._groups)
+        right, of = sum(by_caption(self._right, groups)), len(set(groups))
+        return {"r_precision": proportion_interval(right, of)}
+
+    def protocol(self) -> dict[str, Any]:
+        return {"R": 1, "ties": "lost"}
+
+
+def _right(seen: Tensor, said: Tensor, own: Tensor, others: Tensor) -> Tensor:
+    """(B,) 1 where the cosine to the own caption is above all others, else 0."""
+    own_cosine = (seen * said[own]).sum(1)
+    best = torch.einsum("bd,bkd->bk", seen, said[others]).amax(1)
+    return (own_cosine > best).float()
+
+
+def build(config: RPrecisionConfig) -> RPrecision:
+    """The metric "r-precision"."""
+    return RPrecision(config)

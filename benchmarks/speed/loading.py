@@ -1,0 +1,91 @@
+"""How fast a data set is read: `python -m t2i.benchmarks.speed.loading --data coco --data-dir DIR --image-size 64`.
+
+The training loader reads whole batches in the order of training, with nothing behind it: first from the files, then,
+where the data set has one, from the cache of resized pictures. Beside the rate stands the processor time of a picture,
+of all processes together, which a busy machine distorts less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from t2i.core.engine.loader import Loader, Rows, Views, batch_visits
+from t2i.core.errors import UserError
+from t2i.core.interfaces.dataset import Dataset
+from t2i.core.io.terminal import note
+from t2i.core.registry.tables import registry
+from t2i.core.runs.configure import Choice, chosen, open_dataset
+from t2i.core.settings import Augment, DataConfig
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast pictures came. processor: seconds of a picture, over all processes."""
+
+    pictures: int
+    seconds: float
+    processor: float
+
+    def __str__(self) -> str:
+        rate = self.pictures / self.seconds
+        return f"{rate:,.0f} pictures/s, {1000 * self.processor:.2f} ms of processor time a picture"
+
+
+def measure(dataset: Dataset, pictures: int, workers: int) -> Rate:
+    """Reads so many pictures (at least one batch) as training would, with so many loader processes (0: a thread)."""
+    views = Views(dataset, 0, dataset.image_size, Augment())
+    batches = max(1, pictures // BATCH)
+    began, spent = time.perf_counter(), _processor()
+    loader = Loader(views, batch_visits(dataset, 0, Rows(BATCH), 0), workers)
+    try:
+        for _ in range(batches):
+            next(loader)
+        seconds = time.perf_counter() - began
+    finally:
+        loader.close()
+    # Batches that were made ahead cost time too: the share of those that were taken is what counts.
+    return Rate(batches * BATCH, seconds, (_processor() - spent) / (batches * BATCH))
+
+
+def _processor() -> float:
+    """Processor seconds of this process and of those that it has ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def _choice(data: str, settings: dict[str, Any]) -> Choice[DataConfig]:
+    choice: Choice[DataConfig] = chosen(registry().datasets, data, settings, "data set")
+    return choice
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m t2i.benchmarks.speed.loading", description=__doc__)
+    parser.add_argument("--data", required=True, help="data set")
+    parser.add_argument("--data-dir", type=Path, help="its folder")
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--pictures", type=int, default=2048, help="pictures read each time")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="numbers of loader processes")
+    given = parser.parse_args(arguments)
+    place = {} if given.data_dir is None else {"dir": str(given.data_dir)}
+    settings = {**place, "image_size": given.image_size}
+    sets = {"from the files": open_dataset(_choice(given.data, settings))}
+    try:
+        sets["from the cache"] = open_dataset(_choice(given.data, {**settings, "cache": True}))
+    except UserError as error:
+        note(f"no cache: {error}")
+    for where, dataset in sets.items():
+        dataset.prepare(note)
+        for workers in given.workers:
+            print(f"{where}, {workers} workers: {measure(dataset, given.pictures, workers)}")
+
+
+if __name__ == "__main__":
+    main()

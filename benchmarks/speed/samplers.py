@@ -1,0 +1,141 @@
+"""Quality against steps: one trained model drawn with every sampler that fits it, scored as a benchmark scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from t2i.benchmarks.report.plots import sampler_curves
+from t2i.benchmarks.report.table import number, plain
+from t2i.benchmarks.results import Column
+from t2i.benchmarks.run.drawing import Clock, timed
+from t2i.benchmarks.run.plan import data_folder, find_benchmark, with_samples
+from t2i.benchmarks.run.record import environment
+from t2i.benchmarks.run.reporting import Lines, Reporter
+from t2i.benchmarks.run.sets import CaptionSet, caption_set, reference_of
+from t2i.benchmarks.score.features import fingerprint, reference_features
+from t2i.benchmarks.score.measures import with_what_is_there
+from t2i.benchmarks.score.scorer import Scorer
+from t2i.core.errors import UserError
+from t2i.core.interfaces.sampler import SamplerConfig
+from t2i.core.io.files import write_bytes, write_json
+from t2i.core.models.model import Model, best_device, load
+from t2i.core.registry.tables import registry
+from t2i.core.runs.configure import Choice
+
+STEPS = (5, 10, 25, 50)
+
+
+@dataclass
+class Point:
+    """One sampler with so many steps. scores: of the headline set, by measure. seconds: an image."""
+
+    sampler: str
+    steps: int
+    settings: Mapping[str, Any]
+    scores: Mapping[str, Mapping[str, float]]
+    intervals: Mapping[str, Mapping[str, tuple[float, float]]]
+    seconds: float
+
+
+@dataclass
+class SamplerResults:
+    """What `compare_samplers` found: the same captions and the same noise at every point."""
+
+    benchmark: str
+    run: str
+    headline: Column
+    columns: list[Column]
+    protocol: Mapping[str, Any]
+    points: list[Point]
+    out: Path
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        return {"format": 1, **asdict(self), "out": str(self.out)}
+
+    def curves(self) -> dict[str, dict[int, float]]:
+        """The headline score by sampler and number of steps."""
+        found: dict[str, dict[int, float]] = {}
+        for point in self.points:
+            found.setdefault(point.sampler, {})[point.steps] = point.scores[self.headline.measure][self.headline.score]
+        return found
+
+    def show(self, console: Console | None = None) -> None:
+        """Prints the headline score, a line a sampler, a column a number of steps."""
+        steps = sorted({point.steps for point in self.points})
+        table = Table(plain(f"{self.headline.title} after ... steps").plain)
+        for count in steps:
+            table.add_column(str(count), justify="right")
+        for name, own in self.curves().items():
+            table.add_row(plain(name), *(number(own[count]) if count in own else "" for count in steps))
+        (console or Console()).print(table)
+
+
+def compare_samplers(
+    name: str, run: Path, *, protocol: str | None = None, samplers: Sequence[str] | None = None,
+    steps: Sequence[int] = STEPS, samples: int | None = None, out: Path | None = None, data_dir: Path | None = None,
+    reporter: Reporter | None = None,
+) -> SamplerResults:  # fmt: skip
+    """Draws the headline captions of benchmark `name` with each sampler and number of steps, and scores them.
+
+    run: the trained model. samplers: default every one that draws from its family. Writes samplers.json and
+    samplers.svg under `out` (default: bench-samplers in the run). UserError for what is unknown or does not fit.
+    """
+    reporter = reporter or Lines()
+    benchmark = with_samples(find_benchmark(name, protocol), samples)
+    model = load(run)
+    choices = _choices(model, samplers, steps)
+    place = Path(out) if out else Path(run) / "bench-samplers"
+    place.mkdir(parents=True, exist_ok=True)
+    folder = data_folder(benchmark, data_dir)
+    captions = caption_set(benchmark, benchmark.headline_set, str(folder) if folder else None)
+    benchmark, left_out = with_what_is_there(benchmark)
+    for measure, reason in left_out.items():
+        reporter.say(f"left out: {measure} ({reason})")
+    scorer = Scorer(benchmark, best_device())
+    reference = reference_of(benchmark, captions)
+    scorer.reference = reference_features(reference.data, reference.count, scorer.extractors)
+    columns = [c for c in scorer.table_columns() if c.set == captions.prompts.name]
+    if scorer.headline() not in columns:
+        raise UserError(f"benchmark '{name}': its headline is no score of single pictures; nothing to compare by")
+    points = [_point(model, choice, captions, scorer, benchmark.seed, reporter) for choice in choices]
+    told = {
+        "benchmark": name, "protocol": benchmark.protocol, "captions": captions.prompts.count,
+        "captions_sha256": fingerprint(captions.captions), "seed": benchmark.seed, "measures": scorer.protocol(),
+    }  # fmt: skip
+    results = SamplerResults(
+        name, str(run), scorer.headline(), columns, told, points, place, environment(best_device())
+    )
+    write_json(place / "samplers.json", results.document())
+    write_bytes(place / "samplers.svg", sampler_curves(results.curves(), results.headline))
+    reporter.say(f"written: {place / 'samplers.json'}, {place / 'samplers.svg'}")
+    return results
+
+
+def _choices(model: Model, samplers: Sequence[str] | None, steps: Sequence[int]) -> list[Choice[SamplerConfig]]:
+    """Every combination, checked before anything is drawn."""
+    family = model.generator.family
+    fitting = [spec.name for spec in registry().samplers if family in spec.families or "*" in spec.families]
+    if not samplers and not fitting:
+        raise UserError(f"no sampler draws from {family} models: nothing to compare")
+    return [model.sampler(sampler, steps=count) for sampler in samplers or fitting for count in steps]
+
+
+def _point(
+    model: Model, choice: Choice[SamplerConfig], captions: CaptionSet, scorer: Scorer, seed: int, reporter: Reporter
+) -> Point:
+    steps, count = choice.config.steps, len(captions.captions)
+    assert steps is not None
+    clock, metrics = Clock(), scorer.metrics(captions.prompts)
+    size = scorer.benchmark.image_size
+    stream = timed(model, captions.captions, clock, seed=seed, sampler=choice, size=size)
+    scores, intervals = scorer.score(metrics, stream)
+    seconds = clock.seconds / count
+    reporter.say(f"{choice.name}, {steps} steps: {count} pictures, {number(seconds)} s each")
+    return Point(choice.name, steps, choice.config.model_dump(mode="json"), scores, intervals, seconds)

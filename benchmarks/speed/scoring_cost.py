@@ -1,0 +1,127 @@
+"""What scoring costs beside feature extraction: `python -m t2i.benchmarks.speed.scoring_cost [--weights FILE]`.
+
+Processor seconds, so that other work on the machine is not in them: few pictures go through Inception; FID, KID and IS,
+with their intervals, are computed of as many features as a benchmark has. The features are made up: neither their
+numbers nor those of the weights matter to the cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from t2i.benchmarks.score.features import BATCH, Extractors
+from t2i.benchmarks.score.scorer import build_metric
+from t2i.core.interfaces.scoring import Measure, Metric, Pictures
+
+POOL, CLASSES = "inception/pool", "inception/logits"
+MEASURES = (Measure("fid", {"features": POOL}), Measure("kid", {"features": POOL}), Measure("isc"))
+SIDE = 256
+ROWS = 4  # that a table has: real images and three models share what is made of the reference
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Processor seconds. picture: a picture's way through the network. row: scores of one row, by measure.
+    reference: what is made of the real pictures once, for all rows."""
+
+    pictures: int
+    picture: float
+    row: dict[str, float]
+    reference: float
+
+    @property
+    def share(self) -> float:
+        """What scoring adds to the extraction of ROWS rows and of as many real pictures."""
+        scoring = ROWS * sum(self.row.values()) + self.reference
+        return scoring / ((ROWS + 1) * self.pictures * self.picture)
+
+
+def measure(pictures: int, extracted: int = 2 * BATCH, weights: str | None = None) -> Cost:
+    """weights: of Inception (default: what `t2i fetch inception` got, UserError if it is not here)."""
+    picture = _extraction(extracted, {"weights": weights} if weights else {})
+    real, ours = (_features(seed, pictures) for seed in (0, 1))
+    row: dict[str, float] = {}
+    reference = 0.0
+    for asked in MEASURES:
+        first, metric = _score(asked, real, ours, None)
+        row[asked.name] = _score(asked, real, ours, metric)[0] if asked.metric == "fid" else first
+        reference += first - row[asked.name]  # the others make nothing of it that could be shared
+    return Cost(pictures, picture, row, reference)
+
+
+def _extraction(count: int, settings: dict[str, str]) -> float:
+    extractors = Extractors([POOL, CLASSES], "cpu", {"inception": settings})
+    images = np.random.default_rng(0).integers(0, 256, (BATCH, SIDE, SIDE, 3)).astype(np.uint8)
+    extractors(images[:2], [POOL])  # warms up
+    parts = np.array_split(images.repeat(math.ceil(count / BATCH), 0)[:count], math.ceil(count / BATCH))
+    return _seconds(lambda: [extractors(part, [POOL, CLASSES]) for part in parts]) / count
+
+
+def _features(seed: int, count: int) -> dict[str, Tensor]:
+    """Not negative and correlated, as Inception's are."""
+    stream = torch.Generator().manual_seed(seed)
+    mix = torch.randn(256, 2048, generator=stream) / 16
+    pool = [
+        (torch.randn(len(part), 256, generator=stream) @ mix + torch.randn(len(part), 2048, generator=stream)).relu()
+        for part in torch.split(torch.zeros(count), 1024)
+    ]
+    return {POOL: torch.cat(pool), CLASSES: torch.randn(count, 1008, generator=stream)}
+
+
+def _score(
+    measure: Measure, real: dict[str, Tensor], ours: dict[str, Tensor], first: Metric | None
+) -> tuple[float, Metric]:
+    """Seconds that a row's score takes, its reference shared with `first` if there is one."""
+    metric = build_metric(measure)
+
+    def run() -> None:
+        if metric.reference and not (first and metric.share_reference(first)):
+            for features in torch.split(real[POOL], 1024):
+                metric.update_reference(features)
+        for pictures in _stream(ours):
+            metric.update(pictures)
+        metric.compute()
+        metric.intervals()
+
+    return _seconds(run), metric
+
+
+def _stream(features: dict[str, Tensor]) -> Iterator[Pictures]:
+    count = len(features[POOL])
+    for start in range(0, count, BATCH):
+        rows = range(start, min(start + BATCH, count))
+        part = {name: tensor[start : start + BATCH] for name, tensor in features.items()}
+        yield Pictures(np.zeros((0, 0, 0, 3), np.uint8), ("",) * len(rows), tuple(rows), part)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the costs."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--pictures", type=int, default=30_000, help="pictures in each row, and real ones")
+    parser.add_argument("--extracted", type=int, default=2 * BATCH, help="pictures that go through the network")
+    parser.add_argument("--weights", help="file of Inception's weights; any of the right format will do")
+    asked = parser.parse_args(arguments)
+    cost = measure(asked.pictures, asked.extracted, asked.weights)
+    print(f"extraction     {cost.picture:.4f} s a picture, {cost.picture * cost.pictures:.0f} s for {cost.pictures}")
+    for name, seconds in cost.row.items():
+        print(f"{name:14} {seconds:.1f} s a row")
+    print(f"reference      {cost.reference:.1f} s, once")
+    print(f"scoring adds   {100 * cost.share:.2f} % to extraction ({ROWS} rows and the reference)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Seconds a training step of one stage of a model, at any size, on random pictures and text features: no data set is
+read, and what the weights are does not matter.
+
+    python -m t2i.benchmarks.speed.steps --model dfgan --preset cub --set image_size=128 --batch-size 8 --steps 10
+
+To time it beside another implementation, take turns with that in a script of your own:
+
+    from t2i.benchmarks.speed.steps import in_turns, training_step
+    from t2i.core.runs.configure import resolve
+
+    ours = training_step(resolve("dfgan", preset="cub", data_needed=False), stage="gan", batch_size=8)
+    print(in_turns({"ours": ours, "theirs": theirs}, rounds=20))
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from t2i.core.errors import UserError, nearest
+from t2i.core.interfaces.noise import StepNoise
+from t2i.core.interfaces.text import TextEncoder, TextFeatures
+from t2i.core.interfaces.trainer import Batch, Stage, Trainer
+from t2i.core.models.model import best_device, build
+from t2i.core.registry.specs import resolve as resolve_path
+from t2i.core.registry.tables import registry
+from t2i.core.runs.configure import RunConfig, resolve
+
+WORDS = 15  # of a caption: what COCO's have
+
+
+class BareEngine:
+    """The engine's part in a step and nothing else: backward into one optimizer's parameters, and its step."""
+
+    progress = 0.5
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._optimizers = trainer.optimizers
+
+    def update(self, name: str, loss: Tensor) -> None:
+        optimizer = self._optimizers[name]
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+        torch.autograd.backward(loss, inputs=parameters)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def shifted(self, x: Tensor) -> Tensor:
+        return torch.roll(x, 1, 0)
+
+    def gathered(self, x: Tensor) -> Tensor:
+        return x
+
+
+def training_step(config: RunConfig, *, stage: str | None = None, batch_size: int | None = None) -> Callable[[], None]:
+    """A whole training step of a stage (None: the last) on a batch in memory, as a function to call again and again.
+
+    Text features are random and given; only a stage that trains the text encoder runs it. channels_last, compile and
+    precision bf16 are as the configuration says. UserError if there is no such stage.
+    """
+    device = best_device()
+    model = build(config).to(device)
+    chosen = _stage(config, model.text_encoder, stage)
+    trainer = chosen.trainer(model.generator, model.text_encoder)
+    settings, encoder = config.settings, model.text_encoder
+    model.generator.eval()
+    encoder.eval()
+    for name, module in trainer.modules.items():
+        module.to(device).train()
+        if settings.channels_last:
+            module.to(memory_format=torch.channels_last)
+        if settings.compile and name not in trainer.eager:
+            module.compile()
+    optimized = {id(p) for o in trainer.optimizers.values() for group in o.param_groups for p in group["params"]}
+    trains_text = any(id(p) in optimized for p in encoder.parameters())
+    count = batch_size or chosen.batch_size or settings.batch_size
+    captions = (" ".join(["word"] * WORDS),) * count
+    images = torch.rand(count, 3, settings.image_size, settings.image_size, device=device) * 2 - 1
+    if settings.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    features = _features(encoder, captions, device)
+    encode = encoder.encode if trains_text else lambda _: features
+    engine, noise = BareEngine(trainer), StepNoise(0, 0, 0, count, count, device)
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16", cache_enabled=False):
+            trainer.step(Batch(images, captions, captions, noise, encode), engine)
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
+
+    return step
+
+
+def _stage(config: RunConfig, encoder: TextEncoder, name: str | None) -> Stage:
+    stages: Sequence[Stage] = resolve_path(registry().models[config.model].stages)(config.settings, encoder)
+    by_name = {stage.name: stage for stage in stages}
+    if not stages or (name is not None and name not in by_name):
+        raise UserError(f"model '{config.model}' has no stage '{name}'{nearest(str(name), by_name)}")
+    return stages[-1] if name is None else by_name[name]
+
+
+def _features(encoder: TextEncoder, captions: tuple[str, ...], device: torch.device) -> TextFeatures:
+    count, shape = len(captions), encoder.shape
+    sentence = torch.randn(count, shape.sentence, device=device)
+    words = torch.randn(count, WORDS, shape.words, device=device)
+    mask = torch.ones(count, WORDS, dtype=torch.bool, device=device)
+    return TextFeatures(sentence, words, mask, captions)
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Median seconds a call of each; `ratios`: median over the rounds of each one's time by the first one's."""
+
+    seconds: Mapping[str, float]
+    ratios: Mapping[str, float]
+
+
+def in_turns(steps: Mapping[str, Callable[[], None]], rounds: int = 10, warm_up: int = 2) -> Turns:
+    """Times functions in turns, so that whatever else the machine is doing slows all alike. Each round begins with
+    another one of them."""
+    for step in steps.values():
+        for _ in range(warm_up):
+            step()
+    names, taken = list(steps), {name: [0.0] * rounds for name in steps}
+    for i in range(rounds):
+        first = i % len(names)
+        for name in names[first:] + names[:first]:
+            started = time.perf_counter()
+            steps[name]()
+            taken[name][i] = time.perf_counter() - started
+    base = taken[names[0]]
+    return Turns(
+        {name: median(times) for name, times in taken.items()},
+        {name: median(t / b for t, b in zip(times, base, strict=True)) for name, times in taken.items()},
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--preset", default="tiny")
+    parser.add_argument("--set", action="append", default=[], metavar="K=V", help="any setting; may be repeated")
+    parser.add_argument("--stage", help="of the training (default: the last)")
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--steps", type=int, default=10, help="timed, after two to warm up")
+    given = parser.parse_args(arguments)
+    config = resolve(given.model, preset=given.preset, sets=given.set, data_needed=False)
+    step = training_step(config, stage=given.stage, batch_size=given.batch_size)
+    seconds = in_turns({"step": step}, given.steps).seconds["step"]
+    print(f"{seconds:.3f} s a step (median of {given.steps}; {best_device()}, {torch.get_num_threads()} threads)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""What is shown: the report, the table, the ranking, the difference of two results."""
+
+import base64
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from rich.console import Console
+
+from t2i.benchmarks import grids, labels, plots
+from t2i.benchmarks.report.diff import compare
+from t2i.benchmarks.report.page import render, write_report
+from t2i.benchmarks.report.table import number, show
+from t2i.benchmarks.results import Column, Results, Row
+from t2i.core.errors import UserError
+from t2i.core.interfaces.scoring import Published
+
+HEADLINE = Column("val", "accuracy", "all", "all right %", "higher")
+FID = Column("val", "fid", "fid", "FID", "lower")
+NASTY = "<script>alert(1)</script> & $x_1$ [bold] \x1b[2J"
+
+
+def row(name, all_right, fid, seed=0, kind="model"):
+    return Row(
+        name=name if seed == 0 else f"{name}-seed{seed}", kind=kind, model=name if kind == "model" else "", seed=seed,
+        scores={"val": {"accuracy": {"all": all_right, "colour": 90.0}, "fid": {"fid": fid}}},
+        intervals={"val": {"accuracy": {"all": (all_right - 5, all_right + 4)}}},
+        warnings=[f"mode collapse {NASTY}"] if name == "gan" else [],
+        training={
+            "parameters": {"all": 2e6, "trained": 1.5e6}, "seconds": 210.0, "images_per_second": 300.0,
+            "peak_memory_bytes": 2**30,
+        } if kind == "model" else {},
+        sampling={"name": "direct", "seconds_per_image": 0.01} if kind == "model" else {},
+        curve=[{"stage": "one", "step": i, "seconds": 30.0 * i, "losses": {NASTY: 1.0 / i}} for i in range(1, 6)],
+    )  # fmt: skip
+
+
+@pytest.fixture
+def results(tmp_path):
+    picture = np.full((32, 32, 3), 128, np.uint8)
+    for folder in ("real", "gan", "ldm"):
+        for sample in range(2):
+            grids.save_picture(tmp_path, folder, 0, sample, picture)
+    protocol = {
+        "protocol": "tiny", "image_size": 32, "pictures": "uint8", "real_images": "others",
+        "prompts": [{"name": "val", "count": 12, "split": "val", "about": NASTY}],
+        "measures": {"fid": {"metric": "fid", "extractor": {"name": "cnn", "weights_sha256": "ab" * 32}}},
+        "reference": {"count": 30, "pictures": f"all {NASTY}"},
+    }  # fmt: skip
+    return Results(
+        benchmark="squares", protocol=protocol, protocol_hash="f" * 64, budget={"minutes": 3.5},
+        columns=[HEADLINE, FID], headline=HEADLINE, bars=[HEADLINE], environment={"device": "cpu"},
+        rows=[
+            row("real", 100, 0.5, kind="real"), row("ldm", 80, 9.0), row("gan", 40, 30.0), row("ldm", 90, 7.0, 1),
+            row("wrong", 1, 50, kind="floor"),
+        ],
+        grid=[{"set": "val", "caption": NASTY}], out=tmp_path,
+        published=[Published("Paper", {"FID": 12.5}, f"claim {NASTY}", "somebody 2020")], left_out={"clip": NASTY},
+    )  # fmt: skip
+
+
+def test_the_ranking_goes_by_the_mean_over_seeds(results):
+    ranked = [(s.rank, s.name, s.value(HEADLINE).mean) for s in results.ranking()]
+    assert ranked == [(None, "real", 100), (1, "ldm", 85), (2, "gan", 40), (None, "wrong", 1)]
+    results.headline = FID
+    assert [s.name for s in results.ranking()] == ["real", "ldm", "gan", "wrong"]
+    results.rows[2].scores = {}
+    assert [(s.rank, s.name) for s in results.ranking()][1:3] == [(1, "ldm"), (None, "gan")]
+
+
+class Checker(HTMLParser):
+    """Every tag is closed in its turn; what is fetched is noted."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.links, self.text = [], [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for key, value in attributes if key in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_report_is_one_sound_file_that_fetches_nothing(results):
+    page = Checker()
+    page.feed(write_report(results).read_text())
+    assert page.open == []
+    assert "script" not in page.tags
+    assert page.links
+    assert all(link.startswith("data:image/") for link in page.links)
+    for link in page.links:
+        if link.startswith("data:image/svg"):
+            ElementTree.fromstring(base64.b64decode(link.partition(",")[2]))  # or a browser shows nothing
+    assert page.tags.count("img") == 3 * 2 + 1 + 3 + 3  # pictures, bars, costs, curves
+    assert not re.search(r"https?://|@import|url\(", "".join(page.text))
+    text = " ".join(page.text)
+    for wanted in (
+        "ldm",
+        "85.0",
+        "real",
+        "mode collapse <script>",
+        r"\x1b[2J",
+        "3.5 minutes",
+        "f" * 64,
+        "lowest and highest",
+        "Paper",
+        "12.5",
+        "somebody 2020",
+        "claim <script>",
+        "Left out: clip (<script>",
+        "30 real pictures (all <script>",
+    ):
+        assert wanted in text, wanted
+
+
+def test_what_is_missing_leaves_no_hole(results, tmp_path):
+    """Rows without cost, log or pictures: a run that was imported."""
+    bare = [replace(r, training={}, sampling={}, curve=[]) for r in results.rows]
+    page = render(replace(results, rows=bare, grid=[], bars=[], out=tmp_path / "nowhere"))
+    assert "<h2>Training" not in page
+    assert "<h2>Same captions" not in page
+    assert "<h2>Right by attribute" not in page
+
+
+def test_plots_are_the_same_each_time(results):
+    assert plots.bars(results.ranking(), [HEADLINE]) == plots.bars(results.ranking(), [HEADLINE])
+
+
+def test_the_table_fits_a_narrow_terminal(results):
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    show(results, console)
+    text = console.export_text()
+    assert "1. ldm" in text
+    assert "! gan: mode collapse <script>alert(1)</script> & $x_1$ [bold] \\x1b[2J" in " ".join(text.split())
+    assert "left out: clip (<script>" in text
+    assert "not ranked with ours: Paper FID 12.5" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (92.345, "92.3"), (6.094, "6.09"), (0.01234, "0.0123"), (1234.5, "1,234"), (-2, "-2.00")],
+)  # fmt: skip
+def test_numbers_have_three_figures(value, text):
+    assert number(value) == text
+
+
+def test_a_comparison_sheet_shows_every_row(results):
+    path = grids.save_comparison(results.out, [("real", "real images"), ("gan", "gan")], [NASTY])
+    assert path.stat().st_size > 0
+
+
+def test_the_difference_names_fields_and_scores(results, tmp_path):
+    results.save()
+    other = tmp_path / "other"
+    other.mkdir()
+    protocol = {**results.protocol, "prompts": [{**results.protocol["prompts"][0], "count": 6}]}
+    rows = [results.rows[0], row("ldm", 70, 3.0)]
+    replace(results, rows=rows, out=other, protocol=protocol, protocol_hash="e" * 64).save()
+    found = compare(tmp_path / "results.json", other)
+    assert not found.comparable
+    assert [(f.name, f.a, f.b) for f in found.fields] == [("protocol.prompts.val.count", 12, 6)]
+    scores = {(s.row, s.score): (s.a, s.b) for s in found.scores}
+    assert scores["ldm", "all right %"] == (85, 70)
+    assert scores["gan", "FID"] == (30, None)
+    assert "B - A" not in text(found)  # nothing is ranked across protocols
+    same = compare(tmp_path, tmp_path)
+    assert same.comparable
+    assert same.fields == ()
+    assert "B - A" in text(same)
+
+
+def text(difference):
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    difference.show(console)
+    return console.export_text()
+
+
+def test_the_difference_names_how_rows_were_made_and_what_was_left_out(results, tmp_path):
+    results.save()
+    rows = [replace(r, sampling={**r.sampling, "steps": 9, "seconds_per_image": 7.0}) for r in results.rows[1:3]]
+    rows[0] = replace(rows[0], training={**rows[0].training, "seconds": 1.0, "config": {"data": {"name": "laion"}}})
+    other = tmp_path / "other"
+    replace(results, rows=rows, out=other, left_out={}, published=[]).save()
+    found = compare(tmp_path, other)
+    assert found.comparable
+    assert [(f.name, f.a, f.b) for f in found.fields] == [
+        ("left_out.clip", NASTY, None),
+        ("rows.ldm.training", None, {"data": {"name": "laion"}}),
+        ("rows.ldm.sampling.steps", None, 9),
+        ("rows.gan.sampling.steps", None, 9),
+    ]
+
+
+def test_what_others_printed_is_kept_apart(results):
+    results.save()
+    loaded = Results.load(results.out)
+    assert loaded.published == results.published
+    assert "Paper" not in [standing.name for standing in loaded.ranking()]
+    page = render(loaded)
+    assert page.index("Published elsewhere") < page.index("Paper") < page.index("nothing here is ranked with ours")
+
+
+def test_labels_cover_neither_each_other_nor_points():
+    with plots._figure(2.9) as (axes, _):
+        axes.set_xlim(0, 10)
+        axes.set_ylim(0, 10)
+        points = [(1, 5), (1.1, 5), (1.2, 5.1), (1.2, 5.2), (9.9, 5), (9.8, 5)]
+        labels.put(axes, [labels.Label(x, y, f"a model {n}", "black") for n, (x, y) in enumerate(points)])
+        renderer = FigureCanvasAgg(axes.figure).get_renderer()
+        boxes = [written.get_window_extent(renderer) for written in axes.texts]
+        dots = axes.transData.transform(points)
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert not any(box.contains(*dot) for box in boxes for dot in dots)
+    assert all(box.x1 <= axes.figure.bbox.x1 for box in boxes)
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", '{"format": 1, "rows": 3}', "no json"])
+def test_a_file_that_holds_no_results_is_refused(tmp_path, text):
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(UserError, match=r"results\.json"):
+        Results.load(Path(tmp_path))
