@@ -20,7 +20,7 @@ from t2i.core.interfaces.scoring import Published
 from t2i.core.io.files import write_bytes
 from t2i.core.io.terminal import printable
 
-STYLE = Path(__file__).with_name("report.css")
+STYLE = Path(__file__).with_name("page.css")
 LARGEST = 160  # pixels; larger pictures are shown smaller
 SMALL = 64  # pixels; smaller pictures are shown larger
 

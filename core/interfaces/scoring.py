@@ -135,8 +135,8 @@ class PromptSet:
     """Captions to sample for: the first of each of `count` examples of a split, from index 0 on.
 
     data: settings of the data set, laid over the benchmark's. about: one line for the report.
-    select: key of a hash by which examples, and one caption of each, are chosen instead (`benchmarks/run/choice.py`): the
-    same ones for everybody, in whatever order the data set has them.
+    select: key of a hash by which examples, and one caption of each, are chosen instead (`benchmarks/run/choice.py`):
+    the same ones for everybody, in whatever order the data set has them.
     """
 
     name: str

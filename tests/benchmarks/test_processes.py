@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from t2i.benchmarks import partial, runner
+from t2i.benchmarks import runner
+from t2i.benchmarks.run import partial
 from t2i.benchmarks.run.reporting import Silent
 from t2i.core.engine.reporting import Silent as EngineSilent
 from t2i.core.runs.configure import resolve

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from t2i.benchmarks import partial, runner
+from t2i.benchmarks import runner
 from t2i.benchmarks.results import VARIETY, Results
+from t2i.benchmarks.run import partial
 from t2i.benchmarks.run.sets import Source
 from t2i.benchmarks.runner import run_benchmark
 from t2i.benchmarks.score.scorer import Scorer

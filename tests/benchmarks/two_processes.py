@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from t2i.benchmarks import partial, runner
+from t2i.benchmarks import runner
+from t2i.benchmarks.run import partial
 from t2i.benchmarks.run.reporting import Lines
 from t2i.core.engine.reporting import Silent
 from t2i.core.registry.tables import registry

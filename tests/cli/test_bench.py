@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from t2i.benchmarks import diff, runner, speed, table
+from t2i.benchmarks import runner
+from t2i.benchmarks.report import diff, table
+from t2i.benchmarks.speed import speed
 
 
 class Results:

@@ -1,7 +1,7 @@
 """Files that someone else wrote, to do harm: none runs anything, writes anywhere but where it should, or fills memory.
 
-Weights of the papers' authors and their pickles: tests/plugins/common/weights/test_legacy.py. Each data set's own formats (tar shards,
-archives, broken pictures) are tested with the data set.
+Weights of the papers' authors and their pickles: tests/plugins/common/weights/test_legacy.py. Each data set's own
+formats (tar shards, archives, broken pictures) are tested with the data set.
 """
 
 import json

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from t2i.core.errors import UserError
+from t2i.plugins.common.clip.config import ClipVisionConfig
 from t2i.plugins.common.weights.hub import Wanted, obtained, refuse_foreign_code
-from t2i.plugins.models.galip.config import ClipVisionConfig
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 FOLDER = "a folder with the config.json and model.safetensors of a CLIP"

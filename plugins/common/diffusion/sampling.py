@@ -21,7 +21,7 @@ from t2i.core.interfaces.generator import DiffusionGenerator, Generator
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.sampler import Guide, Progress, Sampler
 from t2i.core.interfaces.text import TextFeatures
-from t2i.plugins.common.settings import NOISIEST, DenoisingConfig, DiffusionSamplerConfig, Ending
+from t2i.plugins.common.diffusion.config import NOISIEST, DenoisingConfig, DiffusionSamplerConfig, Ending
 
 PREDICTION_TYPES = {"epsilon": "epsilon", "sample": "sample", "v": "v_prediction"}
 """Our word for what a network predicts -> diffusers'."""

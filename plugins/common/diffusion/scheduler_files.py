@@ -14,8 +14,8 @@ from torch import Tensor
 from t2i.core.families.schedule import DiscreteSchedule
 from t2i.core.io.files import read_json
 from t2i.core.runs.configure import RunConfig
+from t2i.plugins.common.diffusion.config import DenoisingConfig
 from t2i.plugins.common.diffusion.sampling import PREDICTION_TYPES, schedule_of
-from t2i.plugins.common.settings import DenoisingConfig
 
 SCHEDULERS = {
     "ddim": "DDIMScheduler",

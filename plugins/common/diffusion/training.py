@@ -15,8 +15,8 @@ from t2i.core.interfaces.generator import DiffusionGenerator, Generator
 from t2i.core.interfaces.noise import Noise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Trainer
+from t2i.plugins.common.diffusion.config import DenoisingConfig
 from t2i.plugins.common.diffusion.unet import TextUNet
-from t2i.plugins.common.settings import DenoisingConfig
 
 
 def draw_times(schedule: Schedule, levels: tuple[float, float] | None, noise: Noise) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.settings import Attention, UNetConfig
+from t2i.plugins.common.diffusion.config import Attention, UNetConfig
 from t2i.plugins.common.weights.diffusers_folders import described_network
 
 MAP = "text map"  # its name among the extras of the text that it is of

@@ -11,7 +11,7 @@ AUTHORS = (
     (r"\.fc_(gamma|beta)\.linear1\.", r".\1.0."),
     (r"\.fc_(gamma|beta)\.linear2\.", r".\1.2."),
 )
-"""From the names in the authors' weights, DF-GAN's and GALIP's alike, to ours: rules of `t2i.plugins.common.weights.legacy`."""
+"""From the names in the authors' weights, DF-GAN's and GALIP's alike, to ours: rules of `common/weights/legacy.py`."""
 
 
 class Affine(nn.Module):

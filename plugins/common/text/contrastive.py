@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
-from t2i.plugins.common.settings import TextPretraining
+from t2i.plugins.common.text.config import TextPretraining
 
 
 def info_nce(logits: Tensor) -> Tensor:

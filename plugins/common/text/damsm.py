@@ -2,7 +2,7 @@
 and captions match, word by region and sentence by picture, the losses that follow, and its training.
 
 Letters are the paper's: e words, v regions, s their similarities, alpha attention, c contexts, R scores, Q a picture,
-D a caption. Where the paper's text and the authors' code differ, it is the code's form: see plugins/models/attngan/README.md.
+D a caption. Where the paper's text and the authors' code differ, it is the code's form: see the README of attngan.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import Choice, chosen
 from t2i.core.settings import Config
-from t2i.plugins.common.settings import DamsmTraining, Smoothing
+from t2i.plugins.common.text.config import DamsmTraining, Smoothing
 from t2i.plugins.common.weights.legacy import read_plain_pickle, renamed, without_prefix
 
 TINY = 1e-8  # the smallest product of norms that is divided by

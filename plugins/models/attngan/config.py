@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import Field, model_validator
 
 from t2i.core.settings import MOST_LAYERS, ModelConfig, Preset
-from t2i.plugins.common.settings import DamsmTraining, ImageEncoderConfig
+from t2i.plugins.common.text.config import DamsmTraining, ImageEncoderConfig
 
 START = 4  # pixels: the side of the smallest feature map, in generator and discriminators
 

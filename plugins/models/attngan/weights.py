@@ -11,7 +11,7 @@ from torch import Tensor
 from t2i.core.models.model import Model, load_state
 from t2i.core.runs.configure import RunConfig
 from t2i.core.settings import Config
-from t2i.plugins.common.settings import ImageEncoderConfig
+from t2i.plugins.common.text.config import ImageEncoderConfig
 from t2i.plugins.common.text.damsm import authors_encoder, pickled_vocabulary
 from t2i.plugins.common.text.image_encoder import authors_state, counted
 from t2i.plugins.common.weights.authors import TEXT_ENCODER, VOCABULARY, Part, recognised

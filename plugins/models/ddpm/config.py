@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from t2i.core.settings import Preset
-from t2i.plugins.common.settings import QUICK, DenoisingConfig, DiffusionSamplerConfig, UNetConfig
+from t2i.plugins.common.diffusion.config import QUICK, DenoisingConfig, DiffusionSamplerConfig, UNetConfig
 
 # U-Net of the paper for CIFAR-10 (appendix B; 35.7M parameters): four levels, attention at 16x16 and in the middle.
 PAPER = UNetConfig(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import Field, field_validator
 
 from t2i.core.settings import Preset
-from t2i.plugins.common.settings import TextPretraining
+from t2i.plugins.common.text.config import TextPretraining
 
 
 class DFGANConfig(TextPretraining):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import Field, model_validator
 
 from t2i.core.settings import MOST_LAYERS, Config, Preset
-from t2i.plugins.common.settings import QUICK, DenoisingConfig, NoiseSchedule, UNetConfig
+from t2i.plugins.common.diffusion.config import QUICK, DenoisingConfig, NoiseSchedule, UNetConfig
 
 
 class AutoencoderConfig(Config):

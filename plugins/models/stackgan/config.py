@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from t2i.core.settings import MOST_LAYERS, Preset
-from t2i.plugins.common.settings import TextPretraining
+from t2i.plugins.common.text.config import TextPretraining
 
 START = 4  # pixels: the side of the smallest feature maps
 

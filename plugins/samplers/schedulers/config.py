@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from t2i.plugins.common.settings import DiffusionSamplerConfig, Ending
+from t2i.plugins.common.diffusion.config import DiffusionSamplerConfig, Ending
 
 
 class SchedulerConfig(DiffusionSamplerConfig):

@@ -12,11 +12,12 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 
-from t2i.benchmarks import grids, labels, plots
+from t2i.benchmarks.report import labels, plots
 from t2i.benchmarks.report.diff import compare
 from t2i.benchmarks.report.page import render, write_report
 from t2i.benchmarks.report.table import number, show
 from t2i.benchmarks.results import Column, Results, Row
+from t2i.benchmarks.run import grids
 from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import Published
 

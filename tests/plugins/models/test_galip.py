@@ -20,9 +20,10 @@ from t2i.core.io.files import load_tensors
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import Run, resolve
+from t2i.plugins.common.clip.config import ClipVisionConfig
 from t2i.plugins.common.clip.vision import MEAN, STD, ClipVision, build_clip
 from t2i.plugins.common.text.contrastive import MatchingTrainer
-from t2i.plugins.models.galip.config import ClipVisionConfig, GALIPConfig
+from t2i.plugins.models.galip.config import GALIPConfig
 from t2i.plugins.models.galip.networks import Discriminator, GALIPGenerator, JudgeBlock, QualityAssessor, build, sizes
 from t2i.plugins.models.galip.training import ClipMatcher, GANTrainer, pretraining, stages
 

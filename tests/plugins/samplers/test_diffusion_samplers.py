@@ -10,8 +10,8 @@ from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
+from t2i.plugins.common.diffusion.config import DiffusionSamplerConfig
 from t2i.plugins.common.diffusion.sampling import guided
-from t2i.plugins.common.settings import DiffusionSamplerConfig
 
 MEAN = torch.tensor([0.7, -1.2])
 COVARIANCE = torch.tensor([[0.5, 0.3], [0.3, 0.4]])

@@ -8,9 +8,9 @@ from t2i.core.errors import UserError
 from t2i.core.families.schedule import DiscreteSchedule, MixingSchedule, add_noise, named_schedule, target
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextFeatures, TextShape
+from t2i.plugins.common.diffusion.config import DenoisingConfig, UNetConfig
 from t2i.plugins.common.diffusion.training import denoising_loss, draw_times, outline_loss
 from t2i.plugins.common.diffusion.unet import WordMap, conditional_unet
-from t2i.plugins.common.settings import DenoisingConfig, UNetConfig
 
 TEXT = TextShape(12, 16)
 SMALL = {"channels": (8, 16), "layers": 1, "head_width": 8, "groups": 4}
