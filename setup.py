@@ -14,6 +14,7 @@ setup(
         "console_scripts": ["t2i = t2i.cli.main:main"],
         "t2i": [
             "benchmarks = t2i.benchmarks.plugin",
+            "families = t2i.core.families.plugin",
             *(f"{file.parent.name} = t2i.{'.'.join(file.with_suffix('').parts)}" for file in PLUGINS),
         ],
         "pytest11": ["t2i = t2i.core.kit.conformance.pytest_plugin"],

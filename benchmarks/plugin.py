@@ -14,6 +14,7 @@ def t2i_features() -> list[FeatureSpec]:
             summary="The picture itself, averaged to 16x16: no network, for any data set",
             config="t2i.benchmarks.score.metrics.pixels:PixelsConfig",
             build="t2i.benchmarks.score.metrics.pixels:build",
+            default=True,
         )
     ]
 

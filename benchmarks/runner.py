@@ -30,10 +30,10 @@ from t2i.benchmarks.run.trained import finished_run
 from t2i.benchmarks.score.features import fingerprint, reference_features
 from t2i.benchmarks.score.measures import with_what_is_there
 from t2i.benchmarks.score.scorer import Scorer
+from t2i.core.devices import best_device
 from t2i.core.engine.reporting import Reporter as EngineReporter
 from t2i.core.errors import UserError
 from t2i.core.io.processes import Group
-from t2i.core.models.model import best_device
 
 
 def run_benchmark(

@@ -48,11 +48,11 @@ def check(
     """
     registry().datasets[name]  # a misspelt name is told at once, before torch is imported
     from t2i.core.kit.datacheck import check_dataset
-    from t2i.core.runs.configure import chosen, parse_sets
+    from t2i.core.runs.configure import parse_sets
 
     own: dict[str, Any] = {"dir": None if data_dir is None else str(data_dir), "image_size": image_size}
     settings = {key: value for key, value in own.items() if value is not None} | parse_sets(sets)
-    choice = chosen(registry().datasets, name, settings, "data set")
+    choice = registry().datasets.choose(name, settings, "data set")
     report = check_dataset(choice, workers=workers, progress=_progress())
     if as_json:
         answer_json(report.document())

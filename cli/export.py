@@ -29,9 +29,9 @@ def export(model: str | None, run: Path | None, out: Path | None, as_json: bool)
     if out is None:
         raise UserError("say where to, with --out FOLDER")
     from t2i.core.io.files import check_free
-    from t2i.core.models.model import export as export_model
-    from t2i.core.models.model import load
-    from t2i.core.runs.configure import newest_run
+    from t2i.core.models.loading import export as export_model
+    from t2i.core.models.loading import load
+    from t2i.core.runs.folder import newest_run
 
     check_free(out)
     source = newest_run(model).path if model is not None else run

@@ -38,7 +38,7 @@ def import_(
     if not files:
         raise UserError(f"name the files of weights: 't2i import --model {model} FILE... --out RUN'")
     from t2i.core.models.importing import default_preset, import_weights, importable
-    from t2i.core.runs.configure import free_path
+    from t2i.core.runs.folder import free_path
 
     chosen = preset or default_preset(importable(model))
     if preset is None:

@@ -37,6 +37,13 @@ from t2i.core.io.terminal import printable
     metavar="FILE",
     help="Draw for these sentence vectors instead of prompts: .npy or .safetensors, (N, D), a row a picture.",
 )
+@click.option(
+    "--guide",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Steer by this run of a guide (classifier guidance).",
+)
+@click.option("--guide-scale", type=float, default=1.0, show_default=True, metavar="S", help="Of the guide's gradient.")
 @click.option("-n", "count", type=click.IntRange(1), default=1, show_default=True, help="Pictures of each prompt.")
 @click.option(
     "--interpolate",
@@ -53,7 +60,8 @@ from t2i.core.io.terminal import printable
 @json_option
 def sample(
     model: str | None, run: Path | None, sampler: str | None, sampling_steps: int | None, guidance: float | None,
-    sets: tuple[str, ...], texts: tuple[str, ...], prompts: Path | None, features: Path | None, count: int,
+    sets: tuple[str, ...], texts: tuple[str, ...], prompts: Path | None, features: Path | None,
+    guide: Path | None, guide_scale: float, count: int,
     interpolate: tuple[Path, Path] | None, seed: int,
     batch_size: int | None, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
@@ -65,6 +73,7 @@ def sample(
     \b
     t2i sample --model ldm -p "a red circle" -n 4
     t2i sample --run runs/RUN --sampler ddim --sampling-steps 50 --guidance 3 --set eta=0.5 --prompts captions.txt
+    t2i sample --run runs/RUN --guide runs/GUIDE --guide-scale 3 -p "a red circle"
     t2i sample --run runs/RUN --interpolate A.png B.png -n 8 --guidance 1
     t2i sample --run /models/stable-diffusion-v1-5 -p "a red bird"      # a folder of diffusers'
     t2i sample --run v1-5.safetensors --set config=/models/stable-diffusion-v1-5 -p "a red bird"
@@ -75,18 +84,22 @@ def sample(
         raise UserError("say what to draw, with -p TEXT (may be repeated), --prompts FILE or --features FILE")
     if features is not None and (texts or prompts is not None or interpolate is not None):
         raise UserError("--features says what to draw by itself: leave out -p, --prompts and --interpolate")
+    if interpolate is not None and guide is not None:
+        raise UserError("--interpolate draws between two pictures: no --guide steers there")
     if interpolate is not None and (len(texts) > 1 or prompts is not None):
         raise UserError("--interpolate draws for one caption: give at most one -p TEXT, and no --prompts")
     from t2i.core.io.processes import Group
-    from t2i.core.models.model import load, opening_settings
+    from t2i.core.models.loading import load, opening_settings
     from t2i.core.models.samples import (
+        Steering,
         new_samples_path,
         read_features,
         read_prompts,
         write_interpolation,
         write_samples,
     )
-    from t2i.core.runs.configure import newest_run, parse_sets
+    from t2i.core.runs.configure import parse_sets
+    from t2i.core.runs.folder import newest_run
 
     captions = [*texts, *(read_prompts(prompts) if prompts else [])]
     vectors = read_features(features) if features else None
@@ -97,6 +110,7 @@ def sample(
     opening, settings = opening_settings(parse_sets(sets))
     drawn_from = load(source, settings=opening)
     choice = drawn_from.sampler(sampler, steps=sampling_steps, guidance=guidance, settings=settings)
+    steering = None if guide is None else Steering(load(guide), guide_scale, guide)
     folder = out or group.first(lambda: new_samples_path(drawn_from.config.model))
     if speaks():
         note(f"drawing {max(len(wanted), 1) * count} pictures from {source} with sampler {choice.name}")
@@ -110,7 +124,7 @@ def sample(
         with progress.pictures() if speaks() else nullcontext() as show:
             records = write_samples(
                 drawn_from, wanted, folder, n=count, seed=seed, sampler=choice, batch_size=batch_size, run=source,
-                progress=show, group=group,
+                guide=steering, progress=show, group=group,
             )  # fmt: skip
     if not speaks():
         return

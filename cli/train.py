@@ -19,7 +19,8 @@ from t2i.core.io.terminal import printable
 from t2i.core.registry.tables import registry
 
 if TYPE_CHECKING:
-    from t2i.core.runs.configure import Run, RunConfig
+    from t2i.core.runs.configure import RunConfig
+    from t2i.core.runs.folder import Run
 
 ALONE = ("resume", "on_nan", "as_json")
 """Parameters that may stand beside --resume: everything else is settled by the run."""
@@ -69,7 +70,8 @@ def train(
     if steps is not None and minutes is not None:
         raise UserError("--steps and --minutes are two ways to say the budget: give one of them")
     registry().models[model]  # a misspelt name is told at once, before torch is imported
-    from t2i.core.runs.configure import new_run_path, resolve
+    from t2i.core.runs.configure import resolve
+    from t2i.core.runs.folder import new_run_path
 
     engine = {
         "steps": steps, "minutes": minutes, "batch_size": batch_size, "seed": seed, "keep": keep, "on_nan": on_nan

@@ -10,14 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from t2i.core.errors import T2IError, UserError
+    from t2i.core.families.autoregressive import AutoregressiveGenerator
+    from t2i.core.families.cascade import CascadeGenerator
+    from t2i.core.families.diffusion import DiffusionGenerator
+    from t2i.core.families.discrete import DiscreteDiffusionGenerator
+    from t2i.core.families.guide import GuideGenerator
+    from t2i.core.families.one_shot import OneShotGenerator
+    from t2i.core.families.optimised import OptimisedGenerator
     from t2i.core.interfaces.dataset import Dataset, Example
-    from t2i.core.interfaces.generator import DiffusionGenerator, Generator, OneShotGenerator
+    from t2i.core.interfaces.generator import Generator
     from t2i.core.interfaces.noise import PromptNoise, StepNoise
+    from t2i.core.interfaces.request import Request
     from t2i.core.interfaces.sampler import Sampler, SamplerConfig
     from t2i.core.interfaces.scoring import Benchmark, FeatureExtractor, Metric
     from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
     from t2i.core.interfaces.trainer import Batch, Engine, Stage, Trainer
-    from t2i.core.models.model import Model, load
+    from t2i.core.models.loading import load
+    from t2i.core.models.model import Model
     from t2i.core.registry.hooks import hookimpl
     from t2i.core.settings import Config, DataConfig, ModelConfig, Preset
 
@@ -25,9 +34,18 @@ _HOME = {
     "t2i.core.settings": ("Config", "DataConfig", "ModelConfig", "Preset"),
     "t2i.core.interfaces.dataset": ("Dataset", "Example"),
     "t2i.core.errors": ("T2IError", "UserError"),
-    "t2i.core.interfaces.generator": ("DiffusionGenerator", "Generator", "OneShotGenerator"),
+    "t2i.core.families.autoregressive": ("AutoregressiveGenerator",),
+    "t2i.core.families.cascade": ("CascadeGenerator",),
+    "t2i.core.families.diffusion": ("DiffusionGenerator",),
+    "t2i.core.families.discrete": ("DiscreteDiffusionGenerator",),
+    "t2i.core.families.guide": ("GuideGenerator",),
+    "t2i.core.families.one_shot": ("OneShotGenerator",),
+    "t2i.core.families.optimised": ("OptimisedGenerator",),
+    "t2i.core.interfaces.generator": ("Generator",),
+    "t2i.core.interfaces.request": ("Request",),
     "t2i.core.registry.hooks": ("hookimpl",),
-    "t2i.core.models.model": ("Model", "load"),
+    "t2i.core.models.model": ("Model",),
+    "t2i.core.models.loading": ("load",),
     "t2i.core.interfaces.noise": ("PromptNoise", "StepNoise"),
     "t2i.core.interfaces.sampler": ("Sampler", "SamplerConfig"),
     "t2i.core.interfaces.scoring": ("Benchmark", "FeatureExtractor", "Metric"),
@@ -36,10 +54,11 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
-    "Batch", "Benchmark", "Config", "DataConfig", "Dataset", "DiffusionGenerator", "Engine", "Example",
-    "FeatureExtractor", "Generator", "Metric", "Model", "ModelConfig", "OneShotGenerator", "Preset", "PromptNoise",
-    "Sampler", "SamplerConfig", "Stage", "StepNoise", "T2IError", "TextEncoder", "TextFeatures", "TextShape",
-    "Trainer", "UserError", "hookimpl", "load",
+    "AutoregressiveGenerator", "Batch", "Benchmark", "CascadeGenerator", "Config", "DataConfig", "Dataset",
+    "DiffusionGenerator", "DiscreteDiffusionGenerator", "Engine", "Example", "FeatureExtractor", "Generator",
+    "GuideGenerator", "Metric", "Model", "ModelConfig", "OneShotGenerator", "OptimisedGenerator", "Preset",
+    "PromptNoise", "Request", "Sampler", "SamplerConfig", "Stage", "StepNoise", "T2IError", "TextEncoder",
+    "TextFeatures", "TextShape", "Trainer", "UserError", "hookimpl", "load",
 ]  # fmt: skip
 
 

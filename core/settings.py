@@ -125,13 +125,14 @@ class EngineConfig(Config):
 class Preset:
     """A named instance of a model's settings, with the data, encoder and sampler that go with it.
 
-    `settings` are the model's; `data`, `encoder` and `sampler` are (registry name, settings).
+    `settings` are the model's; `data`, `encoder` and `sampler` are (registry name, settings). None: the registry's
+    default, for a sampler that of the model's family.
     """
 
     settings: Mapping[str, Any]
-    data: tuple[str, Mapping[str, Any]] = ("shapes", {})
-    encoder: tuple[str, Mapping[str, Any]] = ("words", {})
-    sampler: tuple[str, Mapping[str, Any]] = ("direct", {})
+    data: tuple[str, Mapping[str, Any]] | None = None
+    encoder: tuple[str, Mapping[str, Any]] | None = None
+    sampler: tuple[str, Mapping[str, Any]] | None = None
 
 
 class ModelConfig(EngineConfig):

@@ -19,16 +19,17 @@ import numpy as np
 import pytest
 import torch
 
+from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.dataset import Dataset, Example
-from t2i.core.interfaces.generator import OneShotGenerator
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Stage, Trainer
 from t2i.core.io.files import load_tensors
-from t2i.core.models.model import build, load_state
+from t2i.core.models.building import build
+from t2i.core.models.weights import load_state
+from t2i.core.registry.choice import Choice
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import DatasetSpec, ModelSpec, TextEncoderSpec
 from t2i.core.registry.tables import HOOKS, registry
-from t2i.core.runs.configure import Choice
 from t2i.core.settings import Config, DataConfig, ModelConfig, Preset
 
 # A busy machine is no failure: Hypothesis' own limit of 200 ms an example is not for tests that write files.

@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from t2i.core.interfaces.generator import DiffusionGenerator
+from t2i.core.devices import best_device
+from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.sampler import Sampler, SamplerConfig
 from t2i.core.interfaces.scoring import Pictures
-from t2i.core.models.model import Drawn, Model, best_device, build
-from t2i.core.registry.specs import resolve
+from t2i.core.models.building import build
+from t2i.core.models.model import Drawn, Model
+from t2i.core.registry.choice import Choice
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import Choice, RunConfig
+from t2i.core.runs.configure import RunConfig
 
 DRAWN = 32  # pictures that sampling is timed on
 
@@ -87,16 +89,15 @@ def measure_drawing(config: RunConfig) -> Drawing:
 def _added(model: Model) -> float:
     """One batch, with a clock on the generator's calls and on its decoder."""
     choice, generator = model.sampler(), model.generator
-    sampler: Sampler = resolve(registry().samplers[choice.name].build)(choice.config)
-    captions = ["a picture of something"] * DRAWN
-    text = model.text_encoder.encode(captions)
-    null = model.text_encoder.null(DRAWN) if choice.config.guidance != 1 else None
+    sampler: Sampler = registry().samplers.build(choice)
+    noise = PromptNoise(0, tuple((0, n) for n in range(DRAWN)), model.device)
+    request = model.request(["a picture of something"] * DRAWN, noise, null=sampler.needs_null)
     inside = _Inside()
     generator.forward = inside.timed(generator.forward)
     if isinstance(generator, DiffusionGenerator):
         generator.decode = inside.timed(generator.decode)  # type: ignore[method-assign]
     started = _now()
-    sampler.sample(generator, text, PromptNoise(0, tuple((0, n) for n in range(DRAWN)), model.device), null)
+    sampler.sample(generator, request)
     return (_now() - started) / inside.seconds - 1
 
 

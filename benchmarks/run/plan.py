@@ -13,7 +13,8 @@ from t2i.core.fetch.downloads import fetched
 from t2i.core.interfaces.scoring import Benchmark
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import Run, RunConfig, chosen, resolve
+from t2i.core.runs.configure import RunConfig, resolve
+from t2i.core.runs.folder import Run
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def find_benchmark(name: str, protocol: str | None) -> Benchmark:
     if wanted not in spec.protocols:
         hint = nearest(wanted, spec.protocols)
         raise UserError(f"benchmark '{name}' has no protocol '{wanted}'{hint}")
-    choice = chosen(registry().benchmarks, name, {}, "benchmark")
+    choice = registry().benchmarks.choose(name, {}, "benchmark")
     benchmark: Benchmark = resolve_path(spec.build)(choice.config, wanted)
     return benchmark
 

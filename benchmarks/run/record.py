@@ -11,7 +11,7 @@ import torch
 
 from t2i.benchmarks.run.plan import Entry
 from t2i.core.models.model import Model
-from t2i.core.runs.configure import Run
+from t2i.core.runs.folder import Run
 from t2i.core.runs.record import versions
 
 

@@ -25,8 +25,9 @@ from t2i.core.interfaces.scoring import Pictures, PromptSet
 from t2i.core.io.files import MANIFEST, place_bytes, read_json, write_json
 from t2i.core.io.images import png
 from t2i.core.io.processes import Group
-from t2i.core.models.model import Drawn, Model, load
-from t2i.core.runs.configure import Run
+from t2i.core.models.loading import load
+from t2i.core.models.model import Drawn, Model
+from t2i.core.runs.folder import Run
 
 FLOOR = "wrong"
 TITLES = {grids.REAL: "real images", FLOOR: "real images, wrong captions"}

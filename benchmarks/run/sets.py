@@ -15,7 +15,7 @@ from t2i.core.interfaces.dataset import Dataset, Example, SoundDataset
 from t2i.core.interfaces.scoring import Benchmark, Pictures, PromptSet
 from t2i.core.io.terminal import note
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import chosen, open_dataset
+from t2i.core.runs.configure import open_dataset
 
 
 def open_data(benchmark: Benchmark, split: str, own: dict[str, Any], folder: str | None) -> Dataset:
@@ -25,7 +25,7 @@ def open_data(benchmark: Benchmark, split: str, own: dict[str, Any], folder: str
         raise UserError(f"data set '{spec.name}' has no split '{split}'; it has {', '.join(spec.splits)}")
     place = {} if folder is None else {"dir": folder}
     settings = {**benchmark.data, **own, **place, "image_size": benchmark.image_size}
-    data = open_dataset(chosen(registry().datasets, spec.name, settings, "data set"), split)
+    data = open_dataset(registry().datasets.choose(spec.name, settings, "data set"), split)
     data.prepare(note)
     return SoundDataset(data, note)
 

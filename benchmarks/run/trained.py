@@ -13,7 +13,7 @@ from t2i.core.engine.reporting import Reporter as EngineReporter
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_json, write_json
 from t2i.core.io.processes import Group
-from t2i.core.runs.configure import Run
+from t2i.core.runs.folder import Run
 
 
 def finished_run(

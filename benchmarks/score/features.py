@@ -21,7 +21,6 @@ from t2i.core.interfaces.scoring import FeatureExtractor, Pictures
 from t2i.core.io.files import load_tensors, save_tensors, sealed, settle, verify
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import chosen
 
 BATCH = 64  # pictures at once
 
@@ -44,7 +43,7 @@ class Extractors:
         self.device = torch.device(device)
         self._networks: dict[str, FeatureExtractor] = {}
         for base in sorted({name.partition("/")[0] for name in self.names}):
-            choice = chosen(registry().features, base, (settings or {}).get(base, {}), "features")
+            choice = registry().features.choose(base, (settings or {}).get(base, {}), "features")
             network: FeatureExtractor = resolve(registry().features[base].build)(choice.config)
             self._networks[base] = network.to(device).eval().requires_grad_(False)
         self._slices = {name: self._slice(name) for name in self.names}

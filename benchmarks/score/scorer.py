@@ -14,7 +14,6 @@ from t2i.benchmarks.score.features import Extractors, rebatched
 from t2i.core.interfaces.scoring import Benchmark, Intervals, Measure, Metric, Pictures, PromptSet
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import chosen
 
 
 class Scorer:
@@ -99,7 +98,7 @@ class Scorer:
         return found
 
     def _describe(self, name: str, metric: Metric) -> dict[str, Any]:
-        settings = chosen(registry().metrics, self.measures[name].metric, self.measures[name].settings, "metric")
+        settings = registry().metrics.choose(self.measures[name].metric, self.measures[name].settings, "metric")
         described = {"metric": settings.name, "settings": settings.config.model_dump(mode="json"), **metric.protocol()}
         return {**described, "extractor": self.extractors.describe(metric.features)} if metric.features else described
 
@@ -134,6 +133,6 @@ class Scorer:
 
 def build_metric(measure: Measure) -> Metric:
     """A metric with its settings checked."""
-    choice = chosen(registry().metrics, measure.metric, measure.settings, "metric")
+    choice = registry().metrics.choose(measure.metric, measure.settings, "metric")
     metric: Metric = resolve(registry().metrics[choice.name].build)(choice.config)
     return metric

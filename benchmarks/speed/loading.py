@@ -19,8 +19,9 @@ from t2i.core.engine.loader import Loader, Rows, Views, batch_visits
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import Dataset
 from t2i.core.io.terminal import note
+from t2i.core.registry.choice import Choice
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import Choice, chosen, open_dataset
+from t2i.core.runs.configure import open_dataset
 from t2i.core.settings import Augment, DataConfig
 
 BATCH = 64
@@ -62,7 +63,7 @@ def _processor() -> float:
 
 
 def _choice(data: str, settings: dict[str, Any]) -> Choice[DataConfig]:
-    choice: Choice[DataConfig] = chosen(registry().datasets, data, settings, "data set")
+    choice: Choice[DataConfig] = registry().datasets.choose(data, settings, "data set")
     return choice
 
 

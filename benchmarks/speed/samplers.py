@@ -21,12 +21,14 @@ from t2i.benchmarks.run.sets import CaptionSet, caption_set, reference_of
 from t2i.benchmarks.score.features import fingerprint, reference_features
 from t2i.benchmarks.score.measures import with_what_is_there
 from t2i.benchmarks.score.scorer import Scorer
+from t2i.core.devices import best_device
 from t2i.core.errors import UserError
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.io.files import write_bytes, write_json
-from t2i.core.models.model import Model, best_device, load
-from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import Choice
+from t2i.core.models.loading import load
+from t2i.core.models.model import Model
+from t2i.core.registry.choice import Choice
+from t2i.core.runs.configure import fitting_samplers
 
 STEPS = (5, 10, 25, 50)
 
@@ -121,7 +123,7 @@ def compare_samplers(
 def _choices(model: Model, samplers: Sequence[str] | None, steps: Sequence[int]) -> list[Choice[SamplerConfig]]:
     """Every combination, checked before anything is drawn."""
     family = model.generator.family
-    fitting = [spec.name for spec in registry().samplers if family in spec.families or "*" in spec.families]
+    fitting = [spec.name for spec in fitting_samplers(family)]
     if not samplers and not fitting:
         raise UserError(f"no sampler draws from {family} models: nothing to compare")
     return [model.sampler(sampler, steps=count) for sampler in samplers or fitting for count in steps]

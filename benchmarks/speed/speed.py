@@ -31,6 +31,7 @@ from t2i.benchmarks.run.plan import named_models
 from t2i.benchmarks.run.record import environment
 from t2i.benchmarks.run.reporting import Lines, Reporter
 from t2i.core import engine
+from t2i.core.devices import best_device
 from t2i.core.engine.loader import HostBatch, Loader, Rows, Views, batch_visits
 from t2i.core.engine.reporting import Status
 from t2i.core.errors import UserError
@@ -39,10 +40,12 @@ from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.trainer import Batch, Stage, Trainer
 from t2i.core.io.files import write_json
 from t2i.core.io.images import to_tensor
-from t2i.core.models.model import Model, best_device, build
+from t2i.core.models.building import build
+from t2i.core.models.model import Model
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import Run, RunConfig, open_dataset, resolve
+from t2i.core.runs.configure import RunConfig, open_dataset, resolve
+from t2i.core.runs.folder import Run
 
 BLOCK = 25  # steps timed at once
 MADE = 8  # batches that making data is timed on

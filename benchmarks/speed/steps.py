@@ -23,11 +23,12 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from t2i.core.devices import best_device
 from t2i.core.errors import UserError, nearest
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Batch, Stage, Trainer
-from t2i.core.models.model import best_device, build
+from t2i.core.models.building import build
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, resolve

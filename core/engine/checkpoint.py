@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import load_tensors, read_json, save_tensors, settle, verify, write_json
-from t2i.core.models.model import load_state, owned_tensors
+from t2i.core.models.weights import load_state, owned_tensors
 
 FORMAT = 1
 LATER = ("best",)  # what checkpoints of this format did not have from the beginning

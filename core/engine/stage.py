@@ -29,7 +29,7 @@ from t2i.core.interfaces.noise import StepNoise, random_stream, seeded
 from t2i.core.interfaces.trainer import Batch, Stage, Trainer
 from t2i.core.io.files import save_tensors, sealed
 from t2i.core.io.images import to_tensor
-from t2i.core.models.model import owned_tensors
+from t2i.core.models.weights import owned_tensors
 
 if TYPE_CHECKING:
     from t2i.core.engine.training import Training

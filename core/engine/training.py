@@ -18,6 +18,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import AutocastKwargs, broadcast_object_list
 from filelock import FileLock, Timeout
 
+from t2i.core.devices import best_device
 from t2i.core.engine import checkpoint
 from t2i.core.engine.checkpoint import Position, Saved
 from t2i.core.engine.loader import Rows
@@ -31,10 +32,13 @@ from t2i.core.interfaces.noise import seeded
 from t2i.core.interfaces.trainer import Stage
 from t2i.core.io.files import read_json, refuse_links, write_json
 from t2i.core.io.processes import leave
-from t2i.core.models.model import Model, best_device, build
+from t2i.core.models.building import build
+from t2i.core.models.model import Model
+from t2i.core.registry.choice import Choice
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import Choice, Run, RunConfig, open_dataset
+from t2i.core.runs.configure import RunConfig, open_dataset
+from t2i.core.runs.folder import Run
 from t2i.core.runs.record import BrokenFile, Log, peak_memory, write_config
 
 LOCK = ".lock"

@@ -33,6 +33,10 @@ class Schedule(ABC):
     @abstractmethod
     def sigma(self, t: Tensor) -> Tensor: ...
 
+    def time_of(self, ratio: Tensor) -> Tensor:
+        """The times (B,) at which sigma / alpha is `ratio` (B,)."""
+        raise NotImplementedError
+
 
 class DiscreteSchedule(Schedule):
     """A DDPM schedule of T steps, from its betas (T,), each in (0, 1)."""
@@ -97,13 +101,13 @@ def named_schedule(name: str, steps: int = 1000) -> Schedule:
     return MixingSchedule() if name == "mixing" else DiscreteSchedule.named(name, steps)
 
 
-def _like(value: Tensor, x: Tensor) -> Tensor:
+def like(value: Tensor, x: Tensor) -> Tensor:
     return value.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
 
 
 def add_noise(schedule: Schedule, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """x_t = alpha(t) x_0 + sigma(t) eps (DDPM eq. 4; thesis 2.23)."""
-    return _like(schedule.alpha(t), x_0) * x_0 + _like(schedule.sigma(t), x_0) * eps
+    return like(schedule.alpha(t), x_0) * x_0 + like(schedule.sigma(t), x_0) * eps
 
 
 def target(schedule: Schedule, prediction: Prediction, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
@@ -112,14 +116,14 @@ def target(schedule: Schedule, prediction: Prediction, x_0: Tensor, t: Tensor, e
         return eps
     if prediction == "sample":
         return x_0
-    return _like(schedule.alpha(t), x_0) * eps - _like(schedule.sigma(t), x_0) * x_0
+    return like(schedule.alpha(t), x_0) * eps - like(schedule.sigma(t), x_0) * x_0
 
 
 def predicted_x_0(schedule: Schedule, prediction: Prediction, x_t: Tensor, t: Tensor, output: Tensor) -> Tensor:
     """x_0 as implied by a network's output at x_t."""
     if prediction == "sample":
         return output
-    alpha, sigma = _like(schedule.alpha(t), x_t), _like(schedule.sigma(t), x_t)
+    alpha, sigma = like(schedule.alpha(t), x_t), like(schedule.sigma(t), x_t)
     if prediction == "epsilon":
         return (x_t - sigma * output) / alpha
     # v = alpha eps - sigma x_0 and x_t = alpha x_0 + sigma eps give (alpha^2 + sigma^2) x_0 = alpha x_t - sigma v.

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.generator import Generator
-from t2i.core.interfaces.noise import PromptNoise
-from t2i.core.interfaces.text import TextFeatures
+from t2i.core.interfaces.request import Request
 from t2i.core.settings import Config
-
-Guide = Callable[[Tensor, Tensor, TextFeatures], Tensor]
-"""`guide(x_t, t, text) -> gradient of log p(y | x_t) with respect to x_t` (classifier guidance)."""
-
-Progress = Callable[[int, int], None]
-"""`progress(done, total)`, called after each step."""
 
 
 class SamplerConfig(Config):
@@ -33,36 +25,49 @@ class SamplerConfig(Config):
 
 
 class Sampler(ABC):
-    """Draws images. `families` names the generator families it draws from; "*" fits all."""
-
-    families: tuple[str, ...]
+    """Draws images from the families that its specification names."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
 
     @abstractmethod
-    def sample(
-        self,
-        generator: Generator,
-        text: TextFeatures,
-        noise: PromptNoise,
-        null: TextFeatures | None = None,
-        *,
-        guide: Guide | None = None,
-        progress: Progress | None = None,
-    ) -> Tensor:
-        """Images (B, 3, H, W), float in [-1, 1], one for each row of `text` and `noise`.
+    def sample(self, generator: Generator, request: Request) -> Tensor:
+        """Draws one image for each row of the request.
 
-        null: features of "no caption" (B rows), needed where guidance is not 1.
         Called without gradients; a sampler that optimises enables them itself.
+
+        Args:
+            generator: in evaluation mode, of a family that the specification names.
+            request: text and null are conditioned already (`Generator.condition`).
+
+        Returns:
+            (B, 3, H, W) float in [-1, 1].
+
+        Raises:
+            UserError: the generator or the request asks for something that this sampler cannot do.
         """
 
-    def invert(
-        self, generator: Generator, images: Tensor, text: TextFeatures, null: TextFeatures | None = None
-    ) -> Tensor:
-        """The noise (B, *noise_shape) from which `sample` would draw these images (B, 3, H, W), in [-1, 1].
+    @property
+    def needs_null(self) -> bool:
+        """Whether a request must carry the features of no caption. Default: where guidance is not 1."""
+        return bool(self.config.guidance != 1)
 
-        For deterministic samplers that can go backwards, whose specification says `inverts`.
+    def check(self, generator: Generator) -> None:  # noqa: B027 (most samplers draw from all of their families)
+        """Raises UserError if this sampler, as it is set, cannot draw from this generator. Nothing is drawn."""
+
+    def inverts(self, generator: Generator) -> bool:
+        """Whether `invert` works for this generator. Default: no."""
+        return False
+
+    def invert(self, generator: Generator, images: Tensor, request: Request) -> Tensor:
+        """The noise from which `sample` would draw these images.
+
+        Args:
+            images: (B, 3, H, W) in [-1, 1].
+            request: its text and null belong to the images; its noise is not read.
+
+        Returns:
+            What `PromptNoise.given` takes, (B, *noise_shape).
         """
         raise NotImplementedError(f"{type(self).__name__} turns no images into noise")
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
+from t2i.core.devices import best_device
 from t2i.core.errors import T2IError, UserError
-from t2i.core.models.model import best_device
 
 T = TypeVar("T")
 

@@ -16,8 +16,9 @@ from torch.utils.data import Dataset as TorchDataset
 from t2i.core.engine.loader import Loader
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Dataset, Original, Visit
+from t2i.core.registry.choice import Choice
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import Choice, open_dataset
+from t2i.core.runs.configure import open_dataset
 from t2i.core.settings import DataConfig
 
 GROUP = 32  # examples that a worker reads at once

@@ -12,8 +12,8 @@ from t2i.core.io.files import arriving, check_free, write_json
 from t2i.core.models.model import Model
 from t2i.core.registry.specs import ModelSpec, resolve
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import Run
 from t2i.core.runs.configure import resolve as resolve_config
+from t2i.core.runs.folder import Run
 from t2i.core.runs.record import write_config
 
 

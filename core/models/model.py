@@ -1,4 +1,4 @@
-"""A model that can be sampled: a generator and a text encoder, built, saved, loaded and drawn from.
+"""A model that can be sampled: a generator and a text encoder, and the sampler they are drawn with by default.
 
 from t2i.core import load; images = load("RUN").sample(["a red circle"], sampler="ddim", steps=50, seed=0)
 """
@@ -13,21 +13,28 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from t2i.core.errors import UserError
+from t2i.core.families.diffusion import DiffusionGenerator
+from t2i.core.families.guide import GuideGenerator, guide_of
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.noise import PromptNoise, slerp
+from t2i.core.interfaces.request import Guide, Request
 from t2i.core.interfaces.sampler import Sampler, SamplerConfig, check_fit
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
-from t2i.core.io.files import arriving, load_tensors, read_json, save_tensors, sealed, settle, verify, write_json
+from t2i.core.io.files import save_tensors, sealed, write_json
 from t2i.core.io.images import to_bytes, to_tensor
-from t2i.core.registry.specs import resolve
+from t2i.core.models.weights import owned_tensors
+from t2i.core.registry.choice import Choice
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import Choice, Run, RunConfig, chosen
+from t2i.core.runs.configure import RunConfig, fitting_samplers
 
 Prompts = Sequence[str] | TextFeatures
 """What is drawn: captions, or their features."""
+
+GuideMaker = Callable[[Sequence[str], Generator], Guide]
+"""Makes the gradient of a classifier for some captions and the generator that is to be steered (`Model.guide`)."""
 
 
 @dataclass(frozen=True)
@@ -52,24 +59,90 @@ class Model:
         self.text_encoder.to(device)
         return self
 
+    # --- what is asked of it ------------------------------------------------------------------------------------------
+
     def sampler(
         self, name: str | None = None, *, steps: int | None = None, guidance: float | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> Choice[SamplerConfig]:  # fmt: skip
-        """The sampler to use: the model's own, or another that fits its family, with settings laid over the default's
-        (those of the model's preset where it is the same sampler)."""
+        """The sampler to use: the model's own, or another that fits it, with settings laid over the default's (those
+        of the model's preset where it is the same sampler). UserError, naming those that fit, if it does not."""
         default = self.config.sampler
         name = name or default.name
         given = dict(settings or {})
         given |= {} if steps is None else {"steps": steps}
         given |= {} if guidance is None else {"guidance": guidance}
-        spec = registry().samplers[name]
-        fitting = [s.name for s in registry().samplers if self.generator.family in s.families]
-        check_fit(name, spec.families, self.config.model, self.generator.family, fitting)
+        family = self.generator.family
+        fitting = [spec.name for spec in fitting_samplers(family)]
+        check_fit(name, registry().samplers[name].families, self.config.model, family, fitting)
         kept = default.config.model_dump() if name == default.name else {}
         if name != default.name:  # how strongly to guide is the model's affair, whatever the sampler
             kept = {"guidance": default.config.guidance}
-        return chosen(registry().samplers, name, {**kept, **given}, "sampler")
+        choice = registry().samplers.choose(name, {**kept, **given}, "sampler")
+        self._built(choice)
+        return choice
+
+    def _built(self, choice: Choice[SamplerConfig] | None) -> Sampler:
+        """A sampler, ready to draw from this model. UserError if it cannot."""
+        sampler: Sampler = registry().samplers.build(choice or self.config.sampler)
+        sampler.check(self.generator)
+        return sampler
+
+    def check(self, prompts: Prompts, sampler: Choice[SamplerConfig] | None = None) -> Sampler:
+        """The sampler, built. UserError if it cannot draw from this model, or features are of another width."""
+        if isinstance(prompts, TextFeatures) and prompts.shape != self.text_encoder.shape:
+            raise UserError(
+                f"text features of width {prompts.shape.sentence}, but model '{self.config.model}' takes "
+                f"{self.text_encoder.shape.sentence} for sentences and {self.text_encoder.shape.words} for words: "
+                "compute them with the encoder that it was trained with"
+            )
+        return self._built(sampler)
+
+    def request(
+        self, prompts: Prompts, noise: PromptNoise, *, null: bool = False, guide: GuideMaker | None = None
+    ) -> Request:
+        """What a sampler is asked for: captions (or features) and noise, row by row, the text conditioned once.
+
+        Args:
+            prompts: as many as the noise has rows.
+            null: whether the features of no caption are needed (`Sampler.needs_null`).
+            guide: makes the classifier's gradient for these captions (`Model.guide`).
+        """
+        given = isinstance(prompts, TextFeatures)
+        captions = prompts.captions if isinstance(prompts, TextFeatures) else tuple(prompts)
+        text = prompts.to(self.device) if isinstance(prompts, TextFeatures) else self.text_encoder.encode(prompts)
+        if guide and given and not captions:
+            raise UserError("a guide reads captions: give prompts, not features of them")
+        return Request(
+            text=self.generator.condition(text),
+            noise=noise,
+            null=self.generator.condition(self.text_encoder.null(len(prompts))) if null else None,
+            guide=guide(captions, self.generator) if guide else None,
+        )
+
+    def guide(self, scale: float) -> GuideMaker:
+        """This model as a guide for another one: classifier guidance.
+
+        Args:
+            scale: what the gradient of log p(y | x_t) is multiplied with.
+
+        Raises:
+            UserError: this model judges no noisy images.
+        """
+        judge, encoder = self.generator, self.text_encoder
+        if not isinstance(judge, GuideGenerator):
+            raise UserError(f"model '{self.config.model}' is {judge.family}, no guide: it judges no noisy images")
+
+        def make(captions: Sequence[str], generator: Generator) -> Guide:
+            if not isinstance(generator, DiffusionGenerator):
+                raise UserError(f"a guide steers diffusion models; this one is {generator.family}")
+            judge.eval()
+            encoder.eval()
+            return guide_of(judge, judge.condition(encoder.encode(captions)), generator, scale)
+
+        return make
+
+    # --- drawing ------------------------------------------------------------------------------------------------------
 
     def draw(
         self,
@@ -78,31 +151,25 @@ class Model:
         n: int = 1,
         seed: int = 0,
         sampler: Choice[SamplerConfig] | None = None,
+        guide: GuideMaker | None = None,
         batch_size: int | None = None,
         progress: Callable[[int, int], None] | None = None,
         keys: Sequence[tuple[int, int]] | None = None,
     ) -> Iterator[list[Drawn]]:
         """Pictures in batches, prompt by prompt, `n` of each. Noise depends on (seed, prompt index, sample index)
         alone. progress(done, total) counts pictures. keys: the pictures to draw, as (prompt index, sample index),
-        instead of `n` of each.
+        instead of `n` of each. guide: what another model's `guide` gives.
 
         prompts: captions, or features of them that another program computed (UserError if they are not as wide as this
         model's text encoder makes them).
         """
-        if isinstance(prompts, TextFeatures) and prompts.shape != self.text_encoder.shape:
-            raise UserError(
-                f"text features of width {prompts.shape.sentence}, but model '{self.config.model}' takes "
-                f"{self.text_encoder.shape.sentence} for sentences and {self.text_encoder.shape.words} for words: "
-                "compute them with the encoder that it was trained with"
-            )
-        choice = sampler or self.sampler()
-        drawing: Sampler = resolve(registry().samplers[choice.name].build)(choice.config)
+        drawing = self.check(prompts, sampler)
         wanted = tuple((p, s) for p in range(len(prompts)) for s in range(n)) if keys is None else tuple(keys)
-        return self._pictures(drawing, prompts, PromptNoise(seed, wanted, self.device), batch_size, progress)
+        return self._pictures(drawing, prompts, PromptNoise(seed, wanted, self.device), guide, batch_size, progress)
 
     def _pictures(
-        self, drawing: Sampler, prompts: Prompts, noise: PromptNoise, batch_size: int | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        self, drawing: Sampler, prompts: Prompts, noise: PromptNoise, guide: GuideMaker | None = None,
+        batch_size: int | None = None, progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[list[Drawn]]:  # fmt: skip
         """One for each key of the noise, in batches."""
         size = batch_size or default_batch(self.generator.image_size)
@@ -110,21 +177,13 @@ class Model:
         self.text_encoder.eval()
         for start in range(0, len(noise), size):
             part = noise[start : start + size]
-            images = self._batch(drawing, _rows(prompts, [p for p, _ in part.keys]), part)
+            rows = _rows(prompts, [p for p, _ in part.keys])
+            with torch.no_grad():
+                request = self.request(rows, part, null=drawing.needs_null, guide=guide)
+                images = to_bytes(drawing.sample(self.generator, request))
             if progress:
                 progress(start + len(part), len(noise))
             yield [Drawn(p, s, image) for (p, s), image in zip(part.keys, images, strict=True)]
-
-    def _batch(self, sampler: Sampler, prompts: Prompts, noise: PromptNoise) -> np.ndarray:
-        with torch.no_grad():
-            text, null = self._features(prompts, sampler)
-            return to_bytes(sampler.sample(self.generator, text, noise, null))
-
-    def _features(self, prompts: Prompts, sampler: Sampler) -> tuple[TextFeatures, TextFeatures | None]:
-        null = self.text_encoder.null(len(prompts)) if sampler.config.guidance != 1 else None
-        if isinstance(prompts, TextFeatures):
-            return prompts.to(self.device), null
-        return self.text_encoder.encode(prompts), null
 
     def sample(
         self,
@@ -136,11 +195,12 @@ class Model:
         steps: int | None = None,
         guidance: float | None = None,
         settings: Mapping[str, Any] | None = None,
+        guide: GuideMaker | None = None,
         batch_size: int | None = None,
     ) -> list[Image.Image]:
-        """`n` pictures of each prompt, prompt by prompt."""
+        """`n` pictures of each prompt, prompt by prompt. guide: `load("GUIDE").guide(scale=2.0)`, to steer by."""
         choice = self.sampler(sampler, steps=steps, guidance=guidance, settings=settings)
-        batches = self.draw(prompts, n=n, seed=seed, sampler=choice, batch_size=batch_size)
+        batches = self.draw(prompts, n=n, seed=seed, sampler=choice, guide=guide, batch_size=batch_size)
         return [Image.fromarray(drawn.image) for batch in batches for drawn in batch]
 
     def interpolate(
@@ -154,16 +214,22 @@ class Model:
         size = (self.generator.image_size, self.generator.image_size, 3)
         if {first.shape, last.shape} != {size}:
             raise UserError(f"pictures of {first.shape} and {last.shape}: this model interpolates between {size}")
-        choice = sampler or self.sampler()
-        spec = registry().samplers[choice.name]
-        if not spec.inverts:
-            able = [s.name for s in registry().samplers if s.inverts and self.generator.family in s.families]
-            remedy = f"use --sampler {' or '.join(able)}" if able else "no sampler of this family can"
-            raise UserError(f"sampler '{choice.name}' cannot turn pictures into noise, to draw between them: {remedy}")
+        drawing = self._built(sampler)
+        if not drawing.inverts(self.generator):
+            name = (sampler or self.config.sampler).name
+            raise UserError(
+                f"sampler '{name}' cannot turn pictures into noise, to draw between them: {self._inverters()}"
+            )
         shares = torch.linspace(0, 1, n)
         wanted = tuple((0, s) for s in range(n)) if keys is None else tuple(keys)
-        drawing, pictures = resolve(spec.build)(choice.config), np.stack([first, last])
+        pictures = np.stack([first, last])
         return self._between(drawing, pictures, prompt, wanted, shares[[s for _, s in wanted]], batch_size)
+
+    def _inverters(self) -> str:
+        """Which samplers could, as a remedy."""
+        fitting = [registry().samplers.choose(spec.name, {}) for spec in fitting_samplers(self.generator.family)]
+        able = [choice.name for choice in fitting if registry().samplers.build(choice).inverts(self.generator)]
+        return f"use --sampler {' or '.join(able)}" if able else "no sampler of this family can"
 
     def _between(
         self, drawing: Sampler, pictures: np.ndarray, prompt: str, keys: tuple[tuple[int, int], ...], shares: Tensor,
@@ -172,11 +238,13 @@ class Model:
         self.generator.eval()
         self.text_encoder.eval()
         with torch.no_grad():
-            ends = to_tensor(pictures, self.device)
-            text, null = self._features([prompt] * 2, drawing)
-            begin, end = drawing.invert(self.generator, ends, text, null)
-            between = slerp(begin, end, shares.to(self.device))
-        yield from self._pictures(drawing, [prompt], PromptNoise(0, keys, self.device, between), batch_size)
+            ends, noise = to_tensor(pictures, self.device), PromptNoise(0, ((0, 0), (0, 1)), self.device)
+            request = self.request([prompt] * 2, noise, null=drawing.needs_null)
+            begin, end = drawing.invert(self.generator, ends, request)
+            between = PromptNoise(0, keys, self.device, slerp(begin, end, shares.to(self.device)))
+        yield from self._pictures(drawing, [prompt], between, batch_size=batch_size)
+
+    # --- saving -------------------------------------------------------------------------------------------------------
 
     @property
     def device(self) -> torch.device:
@@ -186,12 +254,13 @@ class Model:
         """Writes a sealed folder that `load_model` reads: settings, weights and assets."""
         with sealed(folder) as place:
             write_json(place / "config.json", {"format": 1, "run": self.config.dump()})
-            for name, module in self._parts():
+            for name, module in self.parts():
                 save_tensors(place / f"{name}.safetensors", owned_tensors(module))
                 (place / name).mkdir()
                 module.save_assets(place / name)
 
-    def _parts(self) -> list[tuple[str, Generator | TextEncoder]]:
+    def parts(self) -> list[tuple[str, Generator | TextEncoder]]:
+        """What is saved, by name."""
         return [("generator", self.generator), ("text_encoder", self.text_encoder)]
 
 
@@ -202,122 +271,3 @@ def _rows(prompts: Prompts, rows: Sequence[int]) -> Prompts:
 def default_batch(image_size: int) -> int:
     """Pictures sampled at once: throughput levels off near 64 pictures of 64 px."""
     return max(1, min(64, 64 * 64**2 // image_size**2))
-
-
-def build(config: RunConfig, assets: Path | None = None) -> Model:
-    """A model with fresh weights (drawn from torch's global generator), or, given the folder of a saved model, one
-    whose assets come from there (its weights are then still to be loaded)."""
-    spec, encoder = registry().models[config.model], registry().encoders[config.encoder.name]
-    text_encoder = resolve(encoder.build)(config.encoder.config, assets / "text_encoder" if assets else None)
-    generator = resolve(spec.generator)(config.settings, text_encoder.shape, assets / "generator" if assets else None)
-    if config.settings.channels_last:
-        generator.to(memory_format=torch.channels_last)
-    return Model(config, generator, text_encoder)
-
-
-def load_model(folder: Path) -> Model:
-    """The model in a folder that `Model.save` wrote. UserError if anything in it is missing, damaged or foreign."""
-    what = f"model {folder}"
-    settle(folder)
-    if not folder.is_dir():
-        raise UserError(f"{what}: no such folder; train one with 't2i train' or name another with --run")
-    verify(folder, what)
-    document = read_json(folder / "config.json", what)
-    run = document.get("run") if isinstance(document, dict) else None
-    config = RunConfig.parse(run if isinstance(run, dict) else {}, str(folder / "config.json"))
-    try:
-        model = build(config, folder)
-    except (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, MemoryError, OSError) as error:
-        # Settings that are legal one by one may still describe no network, or one that no memory holds.
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{what}: no network can be built as it says ({type(error).__name__}: {reason})") from error
-    for name, module in model._parts():
-        load_state(module, load_tensors(folder / f"{name}.safetensors", what), f"{what}: {name}.safetensors")
-    return model
-
-
-def load(run: str | Path, device: str | None = None, settings: Mapping[str, Any] | None = None) -> Model:
-    """A model, ready to sample on the best device there is: that of a run directory, of its folder `model`, or of a
-    folder or file in another project's layout that a model's plugin opens (`ModelSpec.foreign`), with `settings`."""
-    path, settings = Path(run), settings or {}
-    if not path.exists():
-        raise UserError(f"run {path}: no such directory; 't2i train' makes one")
-    model = None if _is_run(path) else _opened(path, settings)
-    if model is None:
-        if settings:
-            raise UserError(f"--set {next(iter(settings))}=...: it is for other projects' files, and {path} is none")
-        model = load_model(path if (path / "generator.safetensors").exists() else Run(path).model)
-    return model.to(device or best_device())
-
-
-def _is_run(path: Path) -> bool:
-    """Whether a folder is one of ours: told at a glance, so that no plugin is asked."""
-    ours = (path / "generator.safetensors", Run(path).model, Run(path).checkpoints, Run(path).metrics_file)
-    return any(place.exists() for place in ours)
-
-
-def _opened(path: Path, settings: Mapping[str, Any]) -> Model | None:
-    """What the first model that knows this layout makes of it; None where none does, and it may be a run."""
-    able = [spec for spec in registry().models if spec.foreign]
-    for spec in able:
-        model: Model | None = resolve(str(spec.foreign))(path, settings)
-        if model is not None:
-            return model
-    if path.is_file():
-        names = ", ".join(spec.name for spec in able)
-        raise UserError(
-            f"{path} is no run, and no file that these models open: {names}; weights that a paper's authors released "
-            "are made a run with 't2i import'"
-        )
-    return None
-
-
-def opening_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of a call in two parts: those with which other projects' files are opened, and the sampler's."""
-    names = {name for spec in registry().models for name in spec.opening}
-    opening = {name: value for name, value in settings.items() if name in names}
-    return opening, {name: value for name, value in settings.items() if name not in names}
-
-
-def export(model: Model, folder: Path) -> None:
-    """Writes a model as a new folder in another project's layout. UserError, naming the models that can, if this one
-    cannot; what the layout cannot express is refused by the model."""
-    spec = registry().models[model.config.model]
-    if spec.export is None:
-        able = [other.name for other in registry().models if other.export]
-        raise UserError(f"model '{spec.name}' has no other project's layout to be written in; those that have: {able}")
-    with arriving(folder) as place:
-        resolve(spec.export)(model, place)
-
-
-def best_device() -> torch.device:
-    """An accelerator if there is one, else the processor."""
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")
-
-
-def load_state(module: nn.Module, state: Mapping[str, torch.Tensor], what: str) -> None:
-    """Loads weights; UserError naming the first three tensors that are missing, surplus or misshapen."""
-    own = owned_tensors(module)
-    problems = [f"{name} is missing" for name in own if name not in state]
-    problems += [f"{name} is surplus" for name in state if name not in own]
-    problems += [
-        f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise UserError(f"{what} does not fit the network: {'; '.join(problems[:3])}{more}")
-    module.load_state_dict(dict(state), strict=False)
-
-
-def owned_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The state dict with shared tensors once, under their first name (safetensors refuses shared memory)."""
-    seen: set[int] = set()
-    owned = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            owned[name] = tensor.detach()
-    return owned

@@ -29,8 +29,10 @@ from t2i.core.interfaces.text import TextFeatures
 from t2i.core.io.files import load_tensors, place_bytes, write_bytes
 from t2i.core.io.images import grid, png, read_picture, readable_scale
 from t2i.core.io.processes import Group
-from t2i.core.models.model import Drawn, Model, Prompts, default_batch, owned_tensors
-from t2i.core.runs.configure import Choice, free_path
+from t2i.core.models.model import Drawn, GuideMaker, Model, Prompts, default_batch
+from t2i.core.models.weights import owned_tensors, tensor_bytes
+from t2i.core.registry.choice import Choice
+from t2i.core.runs.folder import free_path
 
 RECORDS = "samples.jsonl"
 PART = ".samples-{}.jsonl"  # lines of another process than the first, until all have drawn
@@ -45,7 +47,7 @@ Key = tuple[int, int]
 def write_samples(
     model: Model, prompts: Prompts, folder: Path, *, n: int = 1, seed: int = 0,
     sampler: Choice[SamplerConfig] | None = None, batch_size: int | None = None, run: Path | None = None,
-    progress: Callable[[int, int], None] | None = None, group: Group | None = None,
+    guide: Steering | None = None, progress: Callable[[int, int], None] | None = None, group: Group | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Draws `n` pictures of each prompt into `folder`, and returns what samples.jsonl says.
 
@@ -62,10 +64,33 @@ def write_samples(
     keys = [(p, s) for p in range(len(names)) for s in range(n)]
     size = batch_size or _batch_size(model, len(keys), group)
 
-    def draw(wanted: Sequence[Key]) -> Iterator[list[Drawn]]:
-        return model.draw(prompts, seed=seed, sampler=choice, batch_size=size, progress=progress, keys=wanted)
+    make = guide.make() if guide else None
 
-    return _Work(model, keys, names, seed, _settings(model, choice, run, given), size, draw).into(folder, n, group)
+    def draw(wanted: Sequence[Key]) -> Iterator[list[Drawn]]:
+        return model.draw(
+            prompts, seed=seed, sampler=choice, guide=make, batch_size=size, progress=progress, keys=wanted
+        )
+
+    model.check(prompts, choice)  # what cannot be drawn is refused before there is a folder
+    settings = {**_settings(model, choice, run, given), **(guide.document() if guide else {})}
+    return _Work(model, keys, names, seed, settings, size, draw).into(folder, n, group)
+
+
+@dataclass(frozen=True)
+class Steering:
+    """Classifier guidance by another model. scale: of its gradient. run: where it came from, for the record."""
+
+    model: Model
+    scale: float
+    run: Path
+
+    def make(self) -> GuideMaker:
+        """UserError if the model is no guide."""
+        return self.model.guide(self.scale)
+
+    def document(self) -> dict[str, Any]:
+        """What samples.jsonl says of it."""
+        return {"guide": {"run": str(self.run), "scale": self.scale, "fingerprint": _fingerprint(self.model, [])}}
 
 
 def write_interpolation(
@@ -83,6 +108,7 @@ def write_interpolation(
     def draw(wanted: Sequence[Key]) -> Iterator[list[Drawn]]:
         return model.interpolate(begin, end, prompt, n=n, sampler=choice, batch_size=size, keys=wanted)
 
+    draw(())  # raises what cannot be drawn before there is a folder; nothing is drawn
     return _Work(model, [(0, s) for s in range(n)], [prompt], 0, settings, size, draw).into(folder, n, group)
 
 
@@ -105,14 +131,10 @@ def _fingerprint(model: Model, given: Sequence[Tensor]) -> str:
     digest = hashlib.sha256(json.dumps(model.config.dump(), sort_keys=True).encode())
     for module in (model.generator, model.text_encoder):
         for name, tensor in owned_tensors(module).items():
-            digest.update(name.encode() + _bytes(tensor.flatten()[:: max(1, tensor.numel() // 1000)]))
+            digest.update(name.encode() + tensor_bytes(tensor.flatten()[:: max(1, tensor.numel() // 1000)]))
     for tensor in given:
-        digest.update(_bytes(tensor.flatten()))
+        digest.update(tensor_bytes(tensor))
     return digest.hexdigest()[:12]
-
-
-def _bytes(flat: Tensor) -> bytes:
-    return flat.cpu().contiguous().view(torch.uint8).numpy().tobytes()
 
 
 @dataclass(frozen=True)
@@ -128,7 +150,6 @@ class _Work:
     draw: Callable[[Sequence[Key]], Iterator[list[Drawn]]]
 
     def into(self, folder: Path, n: int, group: Group) -> list[dict[str, Any]]:
-        self.draw(())  # what cannot be drawn is refused before there is a folder
         with _held(folder, group):
             there = frozenset(group.first(lambda: [str(line["file"]) for line in self._collected(folder, self._sound)]))
             self._draw_missing(folder, there, group)

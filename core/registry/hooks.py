@@ -14,6 +14,7 @@ from t2i.core.registry.specs import (
     BenchmarkSpec,
     DatasetSpec,
     DownloadSpec,
+    FamilySpec,
     FeatureSpec,
     MetricSpec,
     ModelSpec,
@@ -29,6 +30,11 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 @hookspec
 def t2i_models() -> Sequence[ModelSpec]:  # type: ignore[empty-body]
     """Models that can be trained, sampled and scored."""
+
+
+@hookspec
+def t2i_families() -> Sequence[FamilySpec]:  # type: ignore[empty-body]
+    """Families of generators: classes that fix how a generator is called."""
 
 
 @hookspec

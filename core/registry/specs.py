@@ -45,13 +45,24 @@ class Spec(Named):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FamilySpec(Named):
+    """A family of generators: a class that fixes how they are called.
+
+    generator: import path of the class (a subclass of t2i.core.interfaces.generator.Generator), whose `family` is this
+    name. Models of the family extend it, and samplers of the family rely on it.
+    """
+
+    generator: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
     """A model.
 
     config: a subclass of ModelConfig, whose `presets()` has exactly the names of `presets`.
     generator: import path of `(config, text: TextShape, assets: Path | None) -> Generator`.
     stages: import path of `(config, text_encoder: TextEncoder) -> Sequence[Stage]`.
-    family: the family of its generator ("one-shot", "diffusion", ...).
+    family: registry name of the family whose class its generator extends ("one-shot", "diffusion", ...).
 
     weights: import path of `(config: RunConfig, files: Sequence[Path]) -> Model`, which makes a model of the files that
     the paper's authors released (`t2i import`). It may complete the configuration (a vocabulary read from a file).
@@ -74,12 +85,12 @@ class ModelSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerSpec(Spec):
-    """A sampler. build: import path of `(config) -> Sampler`; families: the families it draws from; inverts: whether
-    it turns images back into noise (`Sampler.invert`)."""
+    """A sampler. build: import path of `(config) -> Sampler`; families: the families it draws from ("*": all);
+    default: whether models of these families are drawn with it where nothing names a sampler."""
 
     build: str
     families: tuple[str, ...]
-    inverts: bool = False
+    default: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,27 +102,33 @@ class TextEncoderSpec(Spec):
     export: import path of `(encoder: TextEncoder, folder: Path) -> Mapping[str, tuple[str, str]]`, which writes it as
     parts of a pipeline in diffusers' layout, and returns what each is: name of the part -> (library, class). UserError
     if its settings are none that the pipeline knows.
+    default: whether it is the encoder where nothing names one.
     """
 
     build: str
     fit: str | None = None
     export: str | None = None
+    default: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec(Spec):
-    """A data set. config: a subclass of DataConfig. build: import path of `(config, split: str) -> Dataset`."""
+    """A data set. config: a subclass of DataConfig. build: import path of `(config, split: str) -> Dataset`.
+    default: whether it is the data set where nothing names one; such a one needs no folder."""
 
     build: str
     splits: tuple[str, ...]
     needs_dir: bool = True
+    default: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSpec(Spec):
-    """A frozen network whose features metrics compare. build: import path of `(config) -> FeatureExtractor`."""
+    """A frozen network whose features metrics compare. build: import path of `(config) -> FeatureExtractor`.
+    default: whether it stands in where a metric wants features and nothing names any; such one needs no download."""
 
     build: str
+    default: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ Nothing here imports a network: plugins hand in light specifications, which are 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.metadata import EntryPoint, distributions
@@ -17,9 +17,11 @@ import pluggy
 
 from t2i.core.errors import T2IError, UserError, nearest
 from t2i.core.registry import hooks, specs
+from t2i.core.registry.choice import Choice
 
 HOOKS: dict[str, tuple[str, type[specs.Named]]] = {
     "models": ("t2i_models", specs.ModelSpec),
+    "families": ("t2i_families", specs.FamilySpec),
     "samplers": ("t2i_samplers", specs.SamplerSpec),
     "encoders": ("t2i_text_encoders", specs.TextEncoderSpec),
     "datasets": ("t2i_datasets", specs.DatasetSpec),
@@ -32,6 +34,11 @@ HOOKS: dict[str, tuple[str, type[specs.Named]]] = {
 
 HOST = "t2i-zoo"
 """The distribution that we are: no other one can take its names away."""
+
+FAMILIES = "families"
+"""The core's own plugin: models of any plugin extend its classes, so it is always loaded."""
+
+SINGULAR = {"families": "family"}
 
 S = TypeVar("S", bound=specs.Named)
 
@@ -65,18 +72,43 @@ class Table(Generic[S]):
     entries: dict[str, tuple[S, Origin]] = field(default_factory=dict)
     clashes: dict[str, tuple[Origin, Origin]] = field(default_factory=dict)
 
+    @property
+    def singular(self) -> str:
+        """The word for one thing of this kind."""
+        return SINGULAR.get(self.kind, self.kind.removesuffix("s"))
+
     def __getitem__(self, name: str) -> S:
         """The specification of that name. UserError names the nearest one, or both owners of a disputed name."""
-        singular = self.kind.removesuffix("s")
         if name in self.clashes:
             first, second = self.clashes[name]
-            raise UserError(f"two plugins register the {singular} '{name}': {first} and {second}; uninstall one")
+            raise UserError(f"two plugins register the {self.singular} '{name}': {first} and {second}; uninstall one")
         if name not in self.entries:
-            raise UserError(f"no {singular} is named '{name}'{nearest(name, self.entries)}")
+            raise UserError(f"no {self.singular} is named '{name}'{nearest(name, self.entries)}")
         return self.entries[name][0]
 
     def __contains__(self, name: str) -> bool:
         return name in self.entries
+
+    def default(self, fits: Callable[[S], bool] = lambda spec: True) -> S:
+        """The specification that is marked as the default, of those that fit; our own before others'. UserError if
+        there is none."""
+        marked = [spec for spec, _ in self.entries.values() if getattr(spec, "default", False) and fits(spec)]
+        if not marked:
+            raise UserError(f"no default among the {self.kind}: name one")
+        return next((spec for spec in marked if self.origin(spec.name).distribution == HOST), marked[0])
+
+    def build(self, choice: Choice[Any], *arguments: Any) -> Any:
+        """The chosen thing, built: its specification's `build`, called with its settings and the arguments."""
+        return specs.resolve(cast(Any, self[choice.name]).build)(choice.config, *arguments)
+
+    def choose(self, name: str, settings: Mapping[str, Any], kind: str = "") -> Choice[Any]:
+        """A thing by name with these settings, checked. UserError, one line, for an unknown name or wrong setting.
+
+        kind: what errors call it (default: the table's word).
+        """
+        spec = self[name]
+        config = specs.resolve(cast(specs.Spec, spec).config)
+        return Choice(spec.name, config.of(settings, f"{kind or self.singular} '{name}'"))
 
     def __iter__(self) -> Iterator[S]:
         return (self.entries[name][0] for name in sorted(self.entries))
@@ -107,6 +139,7 @@ class Registry:
         self._manager = pluggy.PluginManager(hooks.GROUP)
         self._manager.add_hookspecs(hooks)
         self.plugins: list[Loaded] = []
+        self.families: Table[specs.FamilySpec] = Table("families")
         self.models: Table[specs.ModelSpec] = Table("models")
         self.samplers: Table[specs.SamplerSpec] = Table("samplers")
         self.encoders: Table[specs.TextEncoderSpec] = Table("encoders")
@@ -253,7 +286,7 @@ def registry() -> Registry:
             if name not in {point.name for point in points}:
                 hint = nearest(name, {point.name for point in points})
                 raise UserError(f"T2I_PLUGINS names '{name}', but no such plugin is installed{hint}")
-        points = [point for point in points if point.name in only]
+        points = [point for point in points if point.name in (*only, FAMILIES)]
     loaded = Registry()
     loaded.load(points)
     return loaded

@@ -1,29 +1,19 @@
-"""Runs: the resolved configuration of one, and where its files are.
-
-RUN/config.json      resolved configuration, versions, distribution, data fingerprint
-RUN/metrics.jsonl    the log
-RUN/broken.jsonl     broken examples of the data set that were passed over, if there are any
-RUN/samples/         grids
-RUN/checkpoints/     to resume from
-RUN/model/           to sample from
-RUN/best/            the same where the loss `keep_best` was lowest, if that is asked for
-RUN/summary.json     written when training is complete: steps, seconds, cost
-"""
+"""The resolved configuration of a run: preset, then file, then command line, each checked."""
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from t2i.core.errors import UserError, nearest
 from t2i.core.interfaces.sampler import SamplerConfig
-from t2i.core.io.files import read_json
+from t2i.core.registry.choice import Choice
+from t2i.core.registry.specs import SamplerSpec
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import Table, registry
 from t2i.core.settings import AbsentData, Config, DataConfig, ModelConfig
@@ -31,19 +21,7 @@ from t2i.core.settings import AbsentData, Config, DataConfig, ModelConfig
 if TYPE_CHECKING:
     from t2i.core.interfaces.dataset import Dataset
 
-C = TypeVar("C", bound=Config)
 SECTIONS = ("data", "encoder", "sampler")
-
-
-@dataclass(frozen=True)
-class Choice(Generic[C]):
-    """Something chosen by registry name, with its settings."""
-
-    name: str
-    config: C
-
-    def dump(self) -> dict[str, Any]:
-        return {"name": self.name, **self.config.model_dump(mode="json")}
 
 
 @dataclass(frozen=True)
@@ -98,8 +76,8 @@ def _preset(model: str, preset: str) -> dict[str, Any]:
     if preset not in presets:
         raise UserError(f"model '{model}' has no preset '{preset}'{nearest(preset, presets)}")
     chosen = presets[preset]
-    sections = {name: {"name": getattr(chosen, name)[0], **getattr(chosen, name)[1]} for name in SECTIONS}
-    return {**chosen.settings, **sections}
+    named = {name: getattr(chosen, name) for name in SECTIONS if getattr(chosen, name)}
+    return {**chosen.settings, **{section: {"name": name, **own} for section, (name, own) in named.items()}}
 
 
 def _read_yaml(path: Path, model: str) -> Mapping[str, Any]:
@@ -168,16 +146,34 @@ def _assemble(
     where = layers[-1][0] if len(layers) == 1 else f"model '{model}'"
     own = {key: value for key, value in merged.items() if key not in (*SECTIONS, "model", "preset")}
     settings: ModelConfig = resolve_path(spec.config).of(own, where)
-    data = dict(merged.get("data") or {"name": "shapes"})
+    data = dict(merged.get("data") or {})
     data.setdefault("image_size", loaded_size(settings))
+    data.setdefault("name", registry().datasets.default().name)
+    encoder = {"name": registry().encoders.default().name, **(merged.get("encoder") or {})}
+    sampler = {"name": default_sampler(spec.family), **(merged.get("sampler") or {})}
     return RunConfig(
         model,
         preset,
         settings,
         _data(data, data_needed),
-        _choice(registry().encoders, merged.get("encoder") or {"name": "words"}, "text encoder"),
-        _choice(registry().samplers, merged.get("sampler") or {"name": "direct"}, "sampler"),
+        _choice(registry().encoders, encoder, "text encoder"),
+        _choice(registry().samplers, sampler, "sampler"),
     )
+
+
+def default_sampler(family: str) -> str:
+    """Name of the sampler that models of a family are drawn with where nothing names one: the family's default, else
+    the first that draws from it. UserError if there is none."""
+    fitting = fitting_samplers(family)
+    marked = [spec.name for spec in fitting if spec.default]
+    if not fitting:
+        raise UserError(f"no sampler that draws from {family} models is installed")
+    return marked[0] if marked else fitting[0].name
+
+
+def fitting_samplers(family: str) -> list[SamplerSpec]:
+    """The samplers that draw from a family, by name."""
+    return [spec for spec in registry().samplers if family in spec.families or "*" in spec.families]
 
 
 def loaded_size(settings: ModelConfig) -> int:
@@ -195,106 +191,12 @@ def _data(section: Mapping[str, Any], needed: bool) -> Choice[DataConfig]:
 
 
 def _choice(table: Table[Any], section: Mapping[str, Any], kind: str) -> Choice[Any]:
-    name = section.get("name")
-    spec = table[str(name)]
     settings = {key: value for key, value in section.items() if key != "name"}
-    return Choice(spec.name, resolve_path(spec.config).of(settings, f"{kind} '{name}'"))
-
-
-def chosen(table: Table[Any], name: str, settings: Mapping[str, Any], kind: str) -> Choice[Any]:
-    """A choice outside a run (a sampler for one call, a metric), with its settings checked."""
-    return _choice(table, {"name": name, **settings}, kind)
+    return table.choose(str(section.get("name")), settings, kind)
 
 
 def open_dataset(choice: Choice[Any], split: str = "train") -> Dataset:
     """A split of a data set."""
-    dataset: Dataset = resolve_path(registry().datasets[choice.name].build)(choice.config, split)
+    dataset: Dataset = registry().datasets.build(choice, split)
     dataset.max_broken = choice.config.max_broken
     return dataset
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run directory. Nothing is read or written before it is asked for."""
-
-    path: Path
-
-    @property
-    def config_file(self) -> Path:
-        return self.path / "config.json"
-
-    @property
-    def metrics_file(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def broken_file(self) -> Path:
-        return self.path / "broken.jsonl"
-
-    @property
-    def samples(self) -> Path:
-        return self.path / "samples"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def model(self) -> Path:
-        return self.path / "model"
-
-    @property
-    def best(self) -> Path:
-        return self.path / "best"
-
-    @property
-    def summary_file(self) -> Path:
-        return self.path / "summary.json"
-
-    @property
-    def complete(self) -> bool:
-        return self.summary_file.is_file() and self.model.is_dir()
-
-    def config(self) -> RunConfig:
-        document = read_json(self.config_file, f"run {self.path}")
-        run = document.get("run") if isinstance(document, dict) else None
-        return RunConfig.parse(run if isinstance(run, dict) else {}, str(self.config_file))
-
-    def summary(self) -> dict[str, Any]:
-        summary = read_json(self.summary_file, f"run {self.path}")
-        if not isinstance(summary, dict):
-            raise UserError(f"run {self.path}: {self.summary_file} is no summary of a run")
-        return summary
-
-
-def new_run_path(config: RunConfig, root: Path = Path("runs")) -> Path:
-    """A free folder runs/MODEL-DATA-TIME."""
-    return free_path(root / f"{config.model}-{config.data.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-
-
-def free_path(base: Path) -> Path:
-    """`base`, or with the first number at its end that makes a name that is not taken."""
-    path, n = base, 1
-    while path.exists():
-        n += 1
-        path = base.with_name(f"{base.name}-{n}")
-    return path
-
-
-def newest_run(model: str, root: Path = Path("runs")) -> Run:
-    """The newest complete run of a model under `root`. UserError, naming the ways to get one, if there is none."""
-    registry().models[model]
-    found = []
-    for summary in root.glob("*/summary.json"):
-        run = Run(summary.parent)
-        try:
-            if run.complete and read_json(run.config_file, "run")["run"]["model"] == model:
-                found.append((summary.stat().st_mtime_ns, run))
-        except (UserError, KeyError, TypeError):
-            continue  # a damaged neighbour must not stand in the way
-    if not found:
-        raise UserError(
-            f"no complete run of model '{model}' under {root}/: "
-            f"train one with 't2i train --model {model}' or import weights with 't2i import --model {model} FILE'"
-        )
-    return max(found, key=lambda pair: pair[0])[1]

@@ -19,7 +19,8 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample
 from t2i.core.io.files import write_bytes, write_json
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import Run, RunConfig
+from t2i.core.runs.configure import RunConfig
+from t2i.core.runs.folder import Run
 
 PACKAGES = ("t2i-zoo", "torch", "diffusers", "transformers", "accelerate", "numpy", "safetensors")
 

@@ -13,10 +13,10 @@ from t2i.benchmarks.run.reporting import Silent
 from t2i.core.interfaces.dataset import Dataset, Example
 from t2i.core.interfaces.scoring import Benchmark, FeatureExtractor, Measure, Metric, PromptSet, proportion_interval
 from t2i.core.io.files import write_json
-from t2i.core.models.model import build
+from t2i.core.models.building import build
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import BenchmarkSpec, DatasetSpec, FeatureSpec, MetricSpec
-from t2i.core.runs.configure import Run
+from t2i.core.runs.folder import Run
 from t2i.core.settings import Config, DataConfig
 
 COLOURS = {"red": 0, "green": 1, "blue": 2}

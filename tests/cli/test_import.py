@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from t2i.core.models.model import build
+from t2i.core.models.building import build
 from t2i.core.runs.configure import resolve
 
 

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from t2i.core.runs.configure import Run, resolve
+from t2i.core.runs.configure import resolve
+from t2i.core.runs.folder import Run
 
 
 @pytest.fixture

@@ -15,8 +15,10 @@ import torch
 from t2i.core.engine import checkpoint
 from t2i.core.errors import T2IError
 from t2i.core.io.files import MANIFEST, load_tensors, seal, verify
-from t2i.core.models.model import load_model, load_state
-from t2i.core.runs.configure import Run, RunConfig
+from t2i.core.models.loading import load_model
+from t2i.core.models.weights import load_state
+from t2i.core.runs.configure import RunConfig
+from t2i.core.runs.folder import Run
 
 ODD = (
     None, True, False, 0, -1, 1, 3, 2**31, 2**63, -(2**70), 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"), "",

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from t2i.cli.main import main
 from t2i.core.errors import UserError
 from t2i.core.io.files import MANIFEST, seal
-from t2i.core.models.model import load
+from t2i.core.models.loading import load
 from t2i.core.runs.configure import RunConfig, resolve
 
 MEMORY = 600 * 2**20

@@ -15,7 +15,8 @@ from t2i.core.engine import resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import T2IError
 from t2i.core.io.files import load_tensors
-from t2i.core.runs.configure import Run, resolve
+from t2i.core.runs.configure import resolve
+from t2i.core.runs.folder import Run
 
 MODELS = ("ldm", "ddpm", "ddim", "dfgan", "galip", "attngan", "stackgan")
 LONG = ("steps=100000", "sample_every=100000", "checkpoint_every=100000", "keep=1")

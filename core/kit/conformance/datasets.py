@@ -12,7 +12,8 @@ import numpy as np
 from t2i.core.interfaces.dataset import Dataset, Example
 from t2i.core.kit.conformance.outcome import Skipped, need
 from t2i.core.kit.conformance.subject import Part
-from t2i.core.runs.configure import Choice, open_dataset
+from t2i.core.registry.choice import Choice
+from t2i.core.runs.configure import open_dataset
 
 EXAMPLES = 32
 SIZES = (32, 48)

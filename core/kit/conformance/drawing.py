@@ -13,7 +13,6 @@ from t2i.core.interfaces.sampler import Sampler
 from t2i.core.kit.conformance.outcome import Skipped, need
 from t2i.core.kit.conformance.subject import ModelSubject
 from t2i.core.models.model import Model
-from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
 
 EACH = 2
@@ -32,8 +31,7 @@ def pictures(subject: ModelSubject) -> None:
     caption will do: the empty one, unknown words, two hundred of them."""
     model, one_shot = subject.model, subject.spec.family == "one-shot"
     size = model.generator.image_size
-    choice = model.sampler()
-    sampler: Sampler = resolve(registry().samplers[choice.name].build)(choice.config)
+    sampler: Sampler = registry().samplers.build(model.sampler())
     for captions in (subject.captions, ["", "xyzzy \N{ARTIST PALETTE}", "many words " * 100]):
         images = _images(model, sampler, captions)
         said = f"{images.dtype} {tuple(images.shape)}"
@@ -51,8 +49,7 @@ def _images(model: Model, sampler: Sampler, captions: Sequence[str]) -> torch.Te
     model.generator.eval()
     model.text_encoder.eval()
     noise = PromptNoise(0, tuple((i, 0) for i in range(len(captions))), model.device)
-    text, null = model.text_encoder.encode(captions), model.text_encoder.null(len(captions))
-    return sampler.sample(model.generator, text, noise, null)
+    return sampler.sample(model.generator, model.request(captions, noise, null=sampler.needs_null))
 
 
 def same_seed(subject: ModelSubject) -> None:

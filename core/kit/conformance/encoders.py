@@ -14,9 +14,9 @@ from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.io.files import load_tensors, save_tensors
 from t2i.core.kit.conformance.outcome import Skipped, need
 from t2i.core.kit.conformance.subject import Part
-from t2i.core.models.model import load_state, owned_tensors
+from t2i.core.models.weights import load_state, owned_tensors
+from t2i.core.registry.choice import Choice
 from t2i.core.registry.specs import resolve
-from t2i.core.runs.configure import Choice
 
 CAPTIONS = ["a red circle", "two small blue squares above a large green star on white", "red"]
 STRANGE = ["", " ", "\n\t", "\N{ARTIST PALETTE}", "\u202e", "many words " * 500, "zzz qqq", "\ud800"]

@@ -16,7 +16,7 @@ from t2i.core.io.files import load_tensors
 from t2i.core.kit.conformance.outcome import Skipped, need
 from t2i.core.kit.conformance.subject import CUT, ModelSubject
 from t2i.core.kit.conformance.watch import STEPS, Enough, Watcher
-from t2i.core.runs.configure import Run
+from t2i.core.runs.folder import Run
 
 
 def resumes(subject: ModelSubject) -> None:

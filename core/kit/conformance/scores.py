@@ -1,4 +1,4 @@
-"""Checks of feature extractors, metrics and benchmarks, on pictures of the data set `shapes`."""
+"""Checks of feature extractors, metrics and benchmarks, on pictures of the default data set."""
 
 from __future__ import annotations
 
@@ -17,18 +17,15 @@ from t2i.core.kit.conformance.outcome import Skipped, need
 from t2i.core.kit.conformance.subject import Part
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import chosen, open_dataset
+from t2i.core.runs.configure import open_dataset
 
 COUNT, EACH = 12, 4
-EXTRACTOR = "pixels"
-"""The features that a metric is given here if it wants some."""
-
 CLOSE = 1e-6
 
 
 def _pictures(count: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """uint8 (count, 32, 32, 3) with their captions."""
-    data = open_dataset(chosen(registry().datasets, "shapes", {}, "data set"), "val")
+    data = open_dataset(registry().datasets.choose(registry().datasets.default().name, {}, "data set"), "val")
     found = [data[index] for index in range(count)]
     return np.stack([example.image for example in found]), tuple(example.captions[0] for example in found)
 
@@ -66,7 +63,7 @@ class MetricPart(Part):
 
     def metric(self) -> Metric:
         try:
-            settings = {"features": EXTRACTOR} if self.takes("features") else {}
+            settings = {"features": registry().features.default().name} if self.takes("features") else {}
             metric: Metric = resolve(self.spec.build)(self.choice(**settings).config)
         except UserError as error:
             raise Skipped(str(error)) from None
@@ -76,8 +73,8 @@ class MetricPart(Part):
     def _features(self) -> tuple[Tensor, Tensor]:
         """Of the pictures, and of others to compare them with."""
         wanted = self.metric().features
-        name = (wanted or EXTRACTOR).partition("/")[0]
-        extractor = resolve(registry().features[name].build)(chosen(registry().features, name, {}, "features").config)
+        name = (wanted or registry().features.default().name).partition("/")[0]
+        extractor = registry().features.build(registry().features.choose(name, {}, "features"))
         with torch.no_grad():
             all_of_them = extractor.eval()(_bytes(_pictures(COUNT * EACH * 2)[0]))
         return all_of_them[: COUNT * EACH], all_of_them[COUNT * EACH :]
@@ -96,7 +93,7 @@ class MetricPart(Part):
             try:
                 metric.update(Pictures(images[part], captions[part], groups[part], features, said))
             except UserError as error:
-                raise Skipped(f"it does not score pictures of 'shapes': {error}") from None
+                raise Skipped(f"it does not score pictures of the default data set: {error}") from None
         try:
             return metric, metric.compute()
         except UserError as error:
@@ -143,7 +140,7 @@ def _sound(benchmark: Benchmark, where: str) -> None:
         need(prompts.split in splits, f"{where}: '{benchmark.dataset}' has no split '{prompts.split}'{hint}")
     need(sum(prompts.headline for prompts in benchmark.prompts) == 1, f"{where}: one prompt set must be the headline")
     for measure in benchmark.measures:
-        choice = chosen(tables["metrics"], measure.metric, measure.settings, "metric")
+        choice = tables["metrics"].choose(measure.metric, measure.settings, "metric")
         metric: Metric = resolve(tables["metrics"][measure.metric].build)(choice.config)
         if metric.features:
             tables["features"][metric.features.partition("/")[0]]

@@ -13,11 +13,14 @@ from t2i.core.engine.reporting import Silent
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.kit.conformance.outcome import Skipped
 from t2i.core.kit.conformance.watch import BATCH, STEPS, Watcher
-from t2i.core.models.model import Model, load
+from t2i.core.models.loading import load
+from t2i.core.models.model import Model
+from t2i.core.registry.choice import Choice
 from t2i.core.registry.specs import ModelSpec
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import Choice, Run, RunConfig, chosen, open_dataset, resolve
+from t2i.core.runs.configure import RunConfig, open_dataset, resolve
+from t2i.core.runs.folder import Run
 from t2i.core.settings import Config
 
 CUT = 47
@@ -39,7 +42,7 @@ class Part:
         self.spec: Any = self.table[name]
 
     def choice(self, **settings: Any) -> Choice[Any]:
-        return chosen(self.table, self.name, settings, self.kind.removesuffix("s"))
+        return self.table.choose(self.name, settings, self.kind.removesuffix("s"))
 
     def takes(self, setting: str) -> bool:
         """Whether its settings have one of that name."""
@@ -68,7 +71,7 @@ class ModelSubject:
         """As it is trained here."""
         config = resolve(self.name)
         if registry().datasets[config.data.name].needs_dir:
-            config = resolve(self.name, overrides={"data": {"name": "shapes"}})
+            config = resolve(self.name, overrides={"data": {"name": registry().datasets.default().name}})
         settings, sampler = config.settings, config.sampler
         few = {} if sampler.config.steps is None else {"steps": min(sampler.config.steps, CHAIN)}
         changes = {

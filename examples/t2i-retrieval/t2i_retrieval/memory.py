@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
 
 import torch
@@ -15,22 +16,34 @@ SPREAD = 4.0
 """Length of a new key: distances of a few units, so that the kernel tells captions apart from the first step on."""
 
 
-class Memory(Generator):
-    """`generator(text) -> (B, N)`: squared distances of the captions to those of the N remembered pictures.
-
-    It is of a family of its own, `retrieval`, whose sampler knows how to call it. The memory is made of buffers: it is
-    saved with the weights. pictures: uint8 (capacity, 3, H, H). keys: (capacity, key). seen: pictures ever stored.
-    """
+class RetrievalGenerator(Generator):
+    """The family `retrieval`, which this plugin brings: `generator(text) -> (B, N)`, squared distances of the captions
+    to those of the N remembered pictures, uint8 `pictures` (capacity, 3, H, H). A sampler picks one by its distance."""
 
     family = "retrieval"
+    pictures: Tensor
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """Pictures remembered, N."""
+
+    @abstractmethod
+    def forward(self, text: TextFeatures) -> Tensor: ...
+
+
+class Memory(RetrievalGenerator):
+    """A map of sentences into the space where captions are compared, and pictures stored under their captions.
+
+    The memory is made of buffers: it is saved with the weights. pictures: uint8 (capacity, 3, H, H). keys: (capacity,
+    key). seen: pictures ever stored.
+    """
 
     def __init__(self, config: RetrievalConfig, text: TextShape) -> None:
         super().__init__()
         self.image_size = config.image_size
-        self.noise_shape = (1,)
         self.metric = nn.Linear(text.sentence, config.key, bias=False)
         nn.init.orthogonal_(self.metric.weight, gain=SPREAD)
-        self.pictures: Tensor
         self.keys: Tensor
         self.seen: Tensor
         size = (config.capacity, 3, config.image_size, config.image_size)

@@ -6,6 +6,7 @@ from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import (
     BenchmarkSpec,
     DatasetSpec,
+    FamilySpec,
     FeatureSpec,
     MetricSpec,
     ModelSpec,
@@ -26,6 +27,17 @@ def t2i_models() -> list[ModelSpec]:
             config="t2i_retrieval.config:RetrievalConfig",
             generator="t2i_retrieval.memory:build",
             stages="t2i_retrieval.training:stages",
+        )
+    ]
+
+
+@hookimpl
+def t2i_families() -> list[FamilySpec]:
+    return [
+        FamilySpec(
+            name="retrieval",
+            summary="Distances of a caption to those of remembered pictures",
+            generator="t2i_retrieval.memory:RetrievalGenerator",
         )
     ]
 

@@ -13,10 +13,11 @@ from t2i_retrieval.scores import ColourHistogram, Distinct
 from t2i_retrieval.training import regressed
 
 from t2i.core.interfaces.noise import PromptNoise
+from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.scoring import Pictures
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import chosen, open_dataset
+from t2i.core.runs.configure import open_dataset
 
 CAPTIONS = ["a red circle", "a blue circle", "two green squares"]
 
@@ -38,7 +39,8 @@ def remembering():
 
 def test_the_nearest_picture_is_that_of_the_caption(remembering):
     memory, text = remembering
-    images = NearestSampler(NearestConfig(nearest=1)).sample(memory, text, PromptNoise(0, ((0, 0), (1, 0), (2, 0))))
+    noise = PromptNoise(0, ((0, 0), (1, 0), (2, 0)))
+    images = NearestSampler(NearestConfig(nearest=1)).sample(memory, Request(text=text, noise=noise))
     assert torch.allclose(images[:, 0, 0, 0], torch.tensor([-1.0, 0.0, 1.0]), atol=0.01)
 
 
@@ -61,7 +63,7 @@ def test_pictures_are_drawn_by_their_distances():
     n = 2000
     text = TextFeatures.of(sentence=torch.zeros(n, 1))
     noise = PromptNoise(0, tuple((i, 0) for i in range(n)))
-    images = NearestSampler(NearestConfig(temperature=1.0)).sample(memory, text, noise)
+    images = NearestSampler(NearestConfig(temperature=1.0)).sample(memory, Request(text=text, noise=noise))
     assert Counter(images[:, 0, 0, 0].tolist())[-1.0] / n == pytest.approx(0.75, abs=0.03)
 
 
@@ -82,7 +84,7 @@ def test_words_are_hashed_the_same_everywhere_and_order_matters():
 
 
 def test_stripes_are_what_their_captions_say():
-    config = chosen(registry().datasets, "stripes", {"seed": 3}, "data set")
+    config = registry().datasets.choose("stripes", {"seed": 3}, "data set")
     data = open_dataset(config, "val")
     assert any((data.variant(index, 1).image != data[index].image).any() for index in range(3))
     for index in range(20):

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from t2i.core.errors import UserError
+from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.schedule import DiscreteSchedule, MixingSchedule, Prediction, Schedule, named_schedule
-from t2i.core.interfaces.generator import DiffusionGenerator, Generator
-from t2i.core.interfaces.noise import PromptNoise
-from t2i.core.interfaces.sampler import Guide, Progress, Sampler
+from t2i.core.interfaces.generator import Generator
+from t2i.core.interfaces.request import Request
+from t2i.core.interfaces.sampler import Sampler
 from t2i.core.interfaces.text import TextFeatures
 from t2i.plugins.common.diffusion.config import NOISIEST, DenoisingConfig, DiffusionSamplerConfig, Ending
 
@@ -135,18 +136,13 @@ def _times(longest: int, config: DiffusionSamplerConfig) -> tuple[int, ...]:
     return tuple(round(i * (longest - 1) / max(steps - 1, 1)) for i in range(steps))
 
 
-def guided(
-    generator: Generator,
-    text: TextFeatures,
-    null: TextFeatures | None,
-    config: DiffusionSamplerConfig,
-    guide: Guide | None = None,
-) -> Network:
+def guided(generator: Generator, request: Request, config: DiffusionSamplerConfig) -> Network:
     """The generator under classifier-free guidance (thesis 2.30; Ho & Salimans 2022) and, if given, a classifier's.
 
     Both branches run in one batch; the unconditional one is not run where it cancels (guidance 1) or guidance is off.
     """
     assert isinstance(generator, DiffusionGenerator)
+    text, null, guide = request.text, request.null, request.guide
     if config.guidance != 1 and null is None:
         raise UserError(f"guidance {config.guidance} needs the features of no caption: pass null, or set guidance to 1")
     both = TextFeatures.cat([null, text]) if config.guidance != 1 and null is not None else None
@@ -187,7 +183,6 @@ def _classifier_term(generator: DiffusionGenerator, x_t: Tensor, t: Tensor, grad
 class ChainSampler(Sampler):
     """A sampler that is a scheduler of diffusers and the way to call one step of it."""
 
-    families = ("diffusion",)
     config: DiffusionSamplerConfig
 
     @abstractmethod
@@ -201,20 +196,15 @@ class ChainSampler(Sampler):
     def chain(self, generator: Generator) -> Chain:
         return chain_of(generator, self.config)
 
-    def sample(
-        self,
-        generator: Generator,
-        text: TextFeatures,
-        noise: PromptNoise,
-        null: TextFeatures | None = None,
-        *,
-        guide: Guide | None = None,
-        progress: Progress | None = None,
-    ) -> Tensor:
+    def check(self, generator: Generator) -> None:
+        self.chain(generator)
+
+    def sample(self, generator: Generator, request: Request) -> Tensor:
         """Images, from x_T ~ N(0, I) down the chain."""
         assert isinstance(generator, DiffusionGenerator)
         chain = self.chain(generator)
-        scheduler, network = self.scheduler(chain), guided(generator, text, null, self.config, guide)
+        scheduler, network = self.scheduler(chain), guided(generator, request, self.config)
+        noise = request.noise
         scheduler.set_timesteps(len(chain.times))
         x = noise.start("x_T", generator.noise_shape)
         if scheduler.init_noise_sigma != 1:  # it works on x_t / alpha, whose noise is of sigma / alpha
@@ -226,6 +216,5 @@ class ChainSampler(Sampler):
             output = network(unit if chain.norms[index] == 1 else unit * chain.norms[index], chain.times[index])
             translated = chain.translated(generator.prediction, output, unit, index)
             x = self.step(scheduler, translated, timestep, x, random)
-            if progress:
-                progress(number + 1, len(scheduler.timesteps))
+            request.step_done(number + 1, len(scheduler.timesteps))
         return generator.decode(x)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
+from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.schedule import DiscreteSchedule, Schedule, add_noise, predicted_x_0, target
-from t2i.core.interfaces.generator import DiffusionGenerator, Generator
+from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.noise import Noise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Trainer
@@ -78,7 +79,7 @@ class DenoisingTrainer(Trainer):
         eps = noise.normal("eps", 0, z_0.shape[1:])
         keep = noise.uniform("caption_dropout", 0, ()) >= config.caption_dropout
         text = batch.text if bool(keep.all()) else batch.text.where(keep, batch.null())
-        text = self.unet.mapped(text)
+        text = self.generator.condition(text)
         z_t = add_noise(schedule, z_0, t, eps)
         loss = denoising_loss(config, schedule, self.generator(z_t, t, text), z_0, z_t, t, eps)
         losses: Losses = {"diffusion": loss}

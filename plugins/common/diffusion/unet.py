@@ -111,8 +111,11 @@ class TextUNet(nn.Module):
         return replace(text, extras={**text.extras, MAP: grid})
 
     def stem(self, x_t: Tensor, text: TextFeatures) -> Tensor:
-        grid = (text if MAP in text.extras else self.mapped(text)).extras.get(MAP)
-        return x_t if grid is None else torch.cat([x_t, grid], 1)
+        if self.map is None:
+            return x_t
+        if MAP not in text.extras:
+            raise ValueError("text without its map: call the generator's `condition` on it first")
+        return torch.cat([x_t, text.extras[MAP]], 1)
 
     def outline(self, text: TextFeatures) -> Tensor:
         """x_0 (B, C, h, w) as the map of a mapped text tells it, without having seen any x_t."""

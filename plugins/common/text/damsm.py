@@ -20,10 +20,10 @@ from torch.optim import Adam
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Trainer
-from t2i.core.models.model import load_state
+from t2i.core.models.weights import load_state
+from t2i.core.registry.choice import Choice
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import Choice, chosen
 from t2i.core.settings import Config
 from t2i.plugins.common.text.config import DamsmTraining, Smoothing
 from t2i.plugins.common.weights.legacy import read_plain_pickle, renamed, without_prefix
@@ -157,7 +157,7 @@ def authors_encoder(
     choice: what else is set, if it is of a `damsm` encoder. UserError, naming `where`, if the weights do not fit."""
     given = choice.config.model_dump() if choice.name == "damsm" else {}
     given |= {"vocabulary": tuple(vocabulary), "frozen": True, "weights": None, "captions": None}
-    made = chosen(registry().encoders, "damsm", given, "text encoder")
+    made = registry().encoders.choose("damsm", given, "text encoder")
     encoder: TextEncoder = resolve(registry().encoders["damsm"].build)(made.config, None)
     load_state(encoder, lstm_state(state), where)
     return made, encoder

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextShape
-from t2i.core.models.model import load_state
+from t2i.core.models.weights import load_state
 from t2i.plugins.common.text.config import ImageEncoderConfig
 from t2i.plugins.common.text.damsm import Seen
 from t2i.plugins.common.weights.legacy import read_legacy, renamed, state_dict, without_prefix

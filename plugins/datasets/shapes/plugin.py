@@ -9,6 +9,7 @@ from t2i.core.registry.specs import BenchmarkSpec, DatasetSpec, FeatureSpec, Met
 def t2i_datasets() -> list[DatasetSpec]:
     return [
         DatasetSpec(
+            default=True,
             name="shapes",
             summary="simple shapes with exact captions, drawn as they are asked for; endless, no download",
             config="t2i.plugins.datasets.shapes.config:ShapesConfig",

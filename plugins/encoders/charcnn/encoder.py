@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
-from t2i.core.models.model import load_state
+from t2i.core.models.weights import load_state
 from t2i.plugins.common.weights.legacy import read_legacy, renamed, state_dict, without_prefix
 from t2i.plugins.encoders.charcnn.config import ALPHABET, LENGTH, CharCnnRnnConfig
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from t2i.core.models.model import load_state
+from t2i.core.models.weights import load_state
 from t2i.plugins.common.text.damsm import lstm_state, pickled_vocabulary
 from t2i.plugins.common.weights.legacy import read_legacy
 from t2i.plugins.encoders.damsm.config import DamsmConfig, split

@@ -10,6 +10,7 @@ from t2i.core.registry.specs import TextEncoderSpec
 def t2i_text_encoders() -> list[TextEncoderSpec]:
     return [
         TextEncoderSpec(
+            default=True,
             name="words",
             summary="Small trainable transformer over the words of the data set's captions",
             config="t2i.plugins.encoders.words.config:WordsConfig",

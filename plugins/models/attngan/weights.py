@@ -8,7 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from t2i.core.models.model import Model, load_state
+from t2i.core.models.model import Model
+from t2i.core.models.weights import load_state
 from t2i.core.runs.configure import RunConfig
 from t2i.core.settings import Config
 from t2i.plugins.common.text.config import ImageEncoderConfig

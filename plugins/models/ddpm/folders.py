@@ -8,7 +8,8 @@ from typing import Any
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_json
-from t2i.core.models.model import Model, build
+from t2i.core.models.building import build
+from t2i.core.models.model import Model
 from t2i.core.runs.configure import RunConfig
 from t2i.plugins.common.diffusion.scheduler_files import (
     GUIDANCE,

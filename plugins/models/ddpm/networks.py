@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 from torch.nn import functional as F
 
-from t2i.core.interfaces.generator import DiffusionGenerator
+from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.diffusion.sampling import schedule_of
 from t2i.plugins.common.diffusion.unet import conditional_unet
@@ -27,6 +27,9 @@ class DDPMGenerator(DiffusionGenerator):
         self.prediction = config.prediction
         self.patch = config.patch
         self.unet = conditional_unet(config.unet, 3 * config.patch**2, config.image_size // config.patch, text, assets)
+
+    def condition(self, text: TextFeatures) -> TextFeatures:
+        return self.unet.mapped(text)
 
     def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
         output: Tensor = F.pixel_shuffle(self.unet(F.pixel_unshuffle(x_t, self.patch), t, text), self.patch)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from t2i.core.interfaces.generator import OneShotGenerator
+from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.gan.fusion import UpBlock
 from t2i.plugins.models.dfgan.config import DFGANConfig

@@ -6,6 +6,7 @@ from functools import partial
 
 from torch.optim import Adam
 
+from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
@@ -21,6 +22,7 @@ class GANTrainer(Trainer):
     eager = ("discriminator", "output")  # MA-GP differentiates through their backward pass
 
     def __init__(self, config: DFGANConfig, generator: Generator, text_encoder: TextEncoder) -> None:
+        assert isinstance(generator, OneShotGenerator)
         self.config = config
         self.generator = generator
         self.discriminator = Discriminator(config)

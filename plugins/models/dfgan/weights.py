@@ -9,7 +9,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from t2i.core.models.model import Model, load_state
+from t2i.core.models.model import Model
+from t2i.core.models.weights import load_state
 from t2i.core.runs.configure import RunConfig
 from t2i.plugins.common.gan.fusion import AUTHORS
 from t2i.plugins.common.text.damsm import authors_encoder, pickled_vocabulary

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from t2i.core.errors import UserError
-from t2i.core.interfaces.generator import OneShotGenerator
+from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.clip.vision import ClipVision, build_clip
 from t2i.plugins.common.gan.fusion import Fusion, UpBlock

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_json
-from t2i.core.models.model import Model, build
+from t2i.core.models.building import build
+from t2i.core.models.model import Model
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig

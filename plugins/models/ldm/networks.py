@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from t2i.core.errors import UserError
-from t2i.core.interfaces.generator import DiffusionGenerator
+from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.diffusion.sampling import schedule_of
 from t2i.plugins.common.diffusion.unet import conditional_unet
@@ -130,6 +130,9 @@ class LDMGenerator(DiffusionGenerator):
         self.autoencoder = Autoencoder(config.autoencoder, config.image_size, vae)
         channels, size = config.autoencoder.latent_channels, config.latent_size
         self.unet = conditional_unet(config.unet, channels, size, text, assets, unet)
+
+    def condition(self, text: TextFeatures) -> TextFeatures:
+        return self.unet.mapped(text)
 
     def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
         output: Tensor = self.unet(x_t, t, text)

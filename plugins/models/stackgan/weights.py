@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from t2i.core.errors import UserError
-from t2i.core.models.model import Model, build, load_state, owned_tensors
+from t2i.core.models.building import build
+from t2i.core.models.model import Model
+from t2i.core.models.weights import load_state, owned_tensors
 from t2i.core.runs.configure import RunConfig
 from t2i.plugins.common.weights.legacy import read_legacy, renamed, state_dict
 from t2i.plugins.models.stackgan.config import StackGANConfig

@@ -15,6 +15,6 @@ def t2i_samplers() -> list[SamplerSpec]:
             config="t2i.plugins.samplers.ddim.config:DDIMConfig",
             build="t2i.plugins.samplers.ddim.sampler:DDIMSampler",
             families=("diffusion",),
-            inverts=True,
+            default=True,
         )
     ]

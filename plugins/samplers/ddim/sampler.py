@@ -8,8 +8,9 @@ import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler
 from torch import Tensor
 
-from t2i.core.interfaces.generator import DiffusionGenerator, Generator
-from t2i.core.interfaces.text import TextFeatures
+from t2i.core.families.diffusion import DiffusionGenerator
+from t2i.core.interfaces.generator import Generator
+from t2i.core.interfaces.request import Request
 from t2i.plugins.common.diffusion.sampling import Chain, ChainSampler, clipping, guided
 from t2i.plugins.samplers.ddim.config import DDIMConfig
 
@@ -33,9 +34,10 @@ class DDIMSampler(ChainSampler):
         x: Tensor = scheduler.step(output, int(t), x_t, eta=eta, generator=random, return_dict=False)[0]
         return x
 
-    def invert(
-        self, generator: Generator, images: Tensor, text: TextFeatures, null: TextFeatures | None = None
-    ) -> Tensor:
+    def inverts(self, generator: Generator) -> bool:
+        return True
+
+    def invert(self, generator: Generator, images: Tensor, request: Request) -> Tensor:
         """The x_T from which `sample` with eta 0 draws the images, up to the error of the steps: the same ordinary
         differential equation (section 4.3 of the paper) followed from x_0 upwards."""
         assert isinstance(generator, DiffusionGenerator)
@@ -43,7 +45,7 @@ class DDIMSampler(ChainSampler):
         scheduler: Any = DDIMInverseScheduler(**chain.settings, **clipping(self.config.clip))
         scheduler.initial_alpha_cumprod = torch.tensor(chain.final)
         scheduler.set_timesteps(len(chain.times))
-        network = guided(generator, text, null, self.config)
+        network = guided(generator, request, self.config)
         x = generator.encode(images)
         for index, (time, norm) in enumerate(zip(chain.times, chain.norms, strict=True)):
             output = chain.translated(generator.prediction, network(x * norm, time), x, index)

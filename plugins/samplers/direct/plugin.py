@@ -10,6 +10,7 @@ from t2i.core.registry.specs import SamplerSpec
 def t2i_samplers() -> list[SamplerSpec]:
     return [
         SamplerSpec(
+            default=True,
             name="direct",
             summary="One pass of a one-shot model (a GAN), with plain or truncated noise",
             config="t2i.plugins.samplers.direct.sampler:DirectConfig",

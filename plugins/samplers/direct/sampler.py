@@ -8,10 +8,12 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from t2i.core.errors import UserError
+from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.generator import Generator
-from t2i.core.interfaces.noise import PromptNoise
-from t2i.core.interfaces.sampler import Guide, Progress, Sampler, SamplerConfig
-from t2i.core.interfaces.text import TextFeatures
+from t2i.core.interfaces.noise import Noise
+from t2i.core.interfaces.request import Request
+from t2i.core.interfaces.sampler import Sampler, SamplerConfig
 
 BOUND = 2.0
 """Where truncated noise is cut, standard deviations (BigGAN's released code, and DF-GAN's)."""
@@ -34,33 +36,31 @@ class DirectConfig(SamplerConfig):
 class DirectSampler(Sampler):
     """Draws `normal("z", 0, noise_shape)` and calls the generator once."""
 
-    families = ("one-shot",)
-
     def __init__(self, config: DirectConfig) -> None:
         super().__init__(config)
 
-    def sample(
-        self,
-        generator: Generator,
-        text: TextFeatures,
-        noise: PromptNoise,
-        null: TextFeatures | None = None,
-        *,
-        guide: Guide | None = None,
-        progress: Progress | None = None,
-    ) -> Tensor:
-        if guide is not None:
-            raise ValueError("'direct' calls the generator once: there is no chain that `guide` could steer")
+    def sample(self, generator: Generator, request: Request) -> Tensor:
+        assert isinstance(generator, OneShotGenerator)
+        if request.guide is not None:
+            raise UserError("sampler 'direct' calls the generator once: there is no chain that a guide could steer")
+        if request.image is not None:
+            raise UserError("sampler 'direct' starts from noise, not from an image")
         t: float | None = self.config.truncation
         shape = generator.noise_shape
-        z = noise.start("z", shape) if t is None else t * truncated_normal(noise, shape)
-        images: Tensor = generator(z, text)
-        if progress:
-            progress(1, 1)
+        z = request.noise.start("z", shape) if t is None else t * truncated_normal(request.noise, shape)
+        images = generator(z, request.text)
+        request.step_done(1, 1)
         return images
 
+    def inverts(self, generator: Generator) -> bool:
+        return isinstance(generator, OneShotGenerator) and generator.inverts and self.config.truncation is None
 
-def truncated_normal(noise: PromptNoise, shape: Sequence[int]) -> Tensor:
+    def invert(self, generator: Generator, images: Tensor, request: Request) -> Tensor:
+        assert isinstance(generator, OneShotGenerator)
+        return generator.invert(images, request.text)
+
+
+def truncated_normal(noise: Noise, shape: Sequence[int]) -> Tensor:
     """(B, *shape) from N(0, 1) cut at +-BOUND by drawing again: the n-th redraw of an image is its draw n of "z", so
     that an image's noise depends on nothing but its key."""
     z = noise.normal("z", 0, shape)

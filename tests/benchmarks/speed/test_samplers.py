@@ -10,7 +10,8 @@ from rich.console import Console
 from t2i.benchmarks.speed.samplers import compare_samplers
 from t2i.core.errors import UserError
 from t2i.core.io.files import write_json
-from t2i.core.models.model import build, load
+from t2i.core.models.building import build
+from t2i.core.models.loading import load
 from t2i.core.runs.configure import resolve
 
 pytestmark = pytest.mark.usefixtures("squares")

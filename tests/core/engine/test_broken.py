@@ -18,8 +18,9 @@ from t2i.core.engine.stored import Recipe, obtain
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.interfaces.dataset import Broken, BrokenExample, SoundDataset, Visit, sound
 from t2i.core.io.files import load_tensors
-from t2i.core.runs.configure import Run, open_dataset
+from t2i.core.runs.configure import open_dataset
 from t2i.core.runs.configure import resolve as resolve_run
+from t2i.core.runs.folder import Run
 from t2i.core.settings import Augment
 
 pytestmark = pytest.mark.usefixtures("toy")

@@ -16,8 +16,8 @@ from t2i.core.engine import resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.io.files import load_tensors
-from t2i.core.runs.configure import Run
 from t2i.core.runs.configure import resolve as resolve_run
+from t2i.core.runs.folder import Run
 
 pytestmark = pytest.mark.usefixtures("toy")
 

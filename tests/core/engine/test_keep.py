@@ -10,8 +10,9 @@ from t2i.core.engine import resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import Interrupted
 from t2i.core.io.files import load_tensors, verify
-from t2i.core.models.model import load
-from t2i.core.runs.configure import Run, resolve
+from t2i.core.models.loading import load
+from t2i.core.runs.configure import resolve
+from t2i.core.runs.folder import Run
 
 LOSSES = (5.0, 3.0, 4.0, float("nan"), 3.5, 9.0)
 SETS = ("keep=1", "keep_best=generator", "log_every=1", "checkpoint_every=1", "on_nan=skip", "ema_decay=0.5")

@@ -19,9 +19,10 @@ from PIL import Image
 from t2i.core.engine import resume
 from t2i.core.engine.reporting import Silent
 from t2i.core.io.files import load_tensors
-from t2i.core.models.model import build
+from t2i.core.models.building import build
 from t2i.core.models.samples import RECORDS
-from t2i.core.runs.configure import Run, resolve
+from t2i.core.runs.configure import resolve
+from t2i.core.runs.folder import Run
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 TOY = ["two_stages=true", "checkpoint_every=1", "keep=9", "grad_clip=0.05", "ema_decay=0.5"]

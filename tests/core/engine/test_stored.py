@@ -15,8 +15,8 @@ from t2i.core.errors import Interrupted, UserError
 from t2i.core.interfaces.dataset import Visit
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.io.files import load_tensors
-from t2i.core.runs.configure import Run
 from t2i.core.runs.configure import resolve as resolve_run
+from t2i.core.runs.folder import Run
 from t2i.core.settings import Augment
 
 ALONE = SimpleNamespace(

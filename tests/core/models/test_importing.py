@@ -11,9 +11,11 @@ import torch
 from t2i.core.engine import resume
 from t2i.core.errors import UserError
 from t2i.core.io.files import load_tensors, save_tensors
+from t2i.core.models.building import build
 from t2i.core.models.importing import default_preset, import_weights
-from t2i.core.models.model import build, load
-from t2i.core.runs.configure import Run, newest_run, resolve
+from t2i.core.models.loading import load
+from t2i.core.runs.configure import resolve
+from t2i.core.runs.folder import Run, newest_run
 from t2i.core.settings import AbsentData
 
 pytestmark = pytest.mark.usefixtures("toy")

@@ -11,7 +11,9 @@ import torch
 from t2i.core.errors import UserError
 from t2i.core.interfaces.sampler import Sampler
 from t2i.core.io.files import load_tensors, save_tensors, seal
-from t2i.core.models.model import build, load, load_state
+from t2i.core.models.building import build
+from t2i.core.models.loading import load
+from t2i.core.models.weights import load_state
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import SamplerSpec
 from t2i.core.runs.configure import resolve
@@ -55,14 +57,17 @@ def test_prompt_and_sample_index_key_the_noise(model):
 class Backwards(Sampler):
     """Turns a picture into noise by its mean colour and brightness, and keeps what it is asked to draw."""
 
-    families = ("one-shot",)
     drawn: ClassVar = []
 
-    def sample(self, generator, text, noise, null=None, *, guide=None, progress=None):
-        Backwards.drawn.append((noise.start("z", generator.noise_shape), text))
-        return generator(noise.start("z", generator.noise_shape), text)
+    def sample(self, generator, request):
+        z = request.noise.start("z", generator.noise_shape)
+        Backwards.drawn.append((z, request.text))
+        return generator(z, request.text)
 
-    def invert(self, generator, images, text, null=None):
+    def inverts(self, generator):
+        return True
+
+    def invert(self, generator, images, request):
         return torch.cat([images.mean((2, 3)), images.amax((1, 2, 3))[:, None]], 1)
 
 
@@ -72,7 +77,7 @@ class Plugin:
         return [
             SamplerSpec(
                 name="backwards", summary="x", config="t2i.core.interfaces.sampler:SamplerConfig",
-                build="t2i_backwards:Backwards", families=("one-shot",), inverts=True,
+                build="t2i_backwards:Backwards", families=("one-shot",),
             )
         ]  # fmt: skip
 
@@ -133,7 +138,7 @@ def test_weights_that_do_not_fit_name_the_first_three(model, tmp_path):
 
 
 def test_shared_tensors_are_saved_once_and_come_back_shared(tmp_path):
-    from t2i.core.models.model import owned_tensors
+    from t2i.core.models.weights import owned_tensors
 
     tied = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2)})
     tied["b"].weight = tied["a"].weight

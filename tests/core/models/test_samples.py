@@ -9,7 +9,7 @@ from filelock import FileLock
 from PIL import Image
 
 from t2i.core.errors import UserError
-from t2i.core.models.model import build
+from t2i.core.models.building import build
 from t2i.core.models.samples import GRID_PICTURES, read_prompts, write_samples
 from t2i.core.runs.configure import resolve
 

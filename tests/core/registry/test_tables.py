@@ -115,7 +115,7 @@ def raising(error):
         (lambda: Plugin([sampler("../../x")]), "is no name"),
         (lambda: Plugin([sampler(families="x")]), "families of 'mine' is 'x', not tuple"),
         (lambda: Plugin([sampler(summary=None)]), "summary of 'mine' is None, not str"),
-        (lambda: Plugin([sampler(inverts="yes")]), "inverts of 'mine' is 'yes', not bool"),
+        (lambda: Plugin([sampler(default="yes")]), "default of 'mine' is 'yes', not bool"),
         (lambda: 42, "it has no hook: mark the functions"),
         (lambda: Misspelt(), "t2i_smaplers is no hook of t2i; did you mean 't2i_samplers'"),
     ],

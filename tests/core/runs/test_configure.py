@@ -7,7 +7,8 @@ import yaml
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import write_json
-from t2i.core.runs.configure import Run, RunConfig, newest_run, parse_set, resolve
+from t2i.core.runs.configure import RunConfig, parse_set, resolve
+from t2i.core.runs.folder import Run, newest_run
 
 pytestmark = pytest.mark.usefixtures("toy")
 

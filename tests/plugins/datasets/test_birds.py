@@ -8,7 +8,7 @@ from PIL import Image
 
 from t2i.core.errors import UserError
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import chosen, open_dataset, resolve
+from t2i.core.runs.configure import open_dataset, resolve
 from t2i.plugins.datasets.cub.dataset import _around
 
 TRAIN = ["002.Laysan_Albatross/Laysan_0002", "001.Black_footed_Albatross/Black_0046"]
@@ -47,7 +47,7 @@ def birds(tmp_path):
 
 
 def opened(name, root, split="train", **settings):
-    choice = chosen(registry().datasets, name, {"dir": str(root), "image_size": 8, **settings}, "data set")
+    choice = registry().datasets.choose(name, {"dir": str(root), "image_size": 8, **settings}, "data set")
     return open_dataset(choice, split)
 
 

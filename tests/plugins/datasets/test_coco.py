@@ -13,7 +13,7 @@ from t2i.core.engine.reporting import Silent
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, SoundDataset, Visit
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import chosen, open_dataset, resolve
+from t2i.core.runs.configure import open_dataset, resolve
 from t2i.core.settings import Augment
 
 # Out of order, as the official files are; one picture without captions.
@@ -64,7 +64,7 @@ def zipped(folders, root, year):
 
 
 def coco(root, split="train", **settings):
-    choice = chosen(registry().datasets, "coco", {"dir": str(root), "image_size": 8, **settings}, "data set")
+    choice = registry().datasets.choose("coco", {"dir": str(root), "image_size": 8, **settings}, "data set")
     return open_dataset(choice, split)
 
 
@@ -131,7 +131,7 @@ def test_the_fingerprint_follows_captions_sizes_and_files_but_not_the_place(tmp_
 def test_what_is_missing_is_named_with_the_command_that_gets_it(tmp_path, layout):
     root = layout()
     with pytest.raises(UserError, match=r"'t2i fetch coco' gets it"):
-        open_dataset(chosen(registry().datasets, "coco", {}, "data set"))
+        open_dataset(registry().datasets.choose("coco", {}, "data set"))
     with pytest.raises(UserError, match=r"gone is no folder; 't2i fetch coco'"):
         coco(tmp_path / "gone")
     with pytest.raises(UserError, match=r"no captions_train2014\.json in .*'t2i fetch coco'"):
@@ -147,7 +147,7 @@ def test_what_is_missing_is_named_with_the_command_that_gets_it(tmp_path, layout
 def test_it_is_found_where_fetch_puts_it(tmp_path, layout):
     (tmp_path / "home" / "fetched").mkdir(parents=True)
     zipped(layout(2014), tmp_path / "home" / "fetched" / "coco", 2014)
-    data = open_dataset(chosen(registry().datasets, "coco", {}, "data set"), "val")
+    data = open_dataset(registry().datasets.choose("coco", {}, "data set"), "val")
     assert [data[i].key for i in (0, 1)] == ["11", "12"]
 
 

@@ -8,12 +8,12 @@ import pytest
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import chosen, open_dataset
+from t2i.core.runs.configure import open_dataset
 from t2i.plugins.common.pictures import cache as picture_cache
 
 
 def folder(root, split="train", **settings):
-    choice = chosen(registry().datasets, "imagefolder", {"dir": str(root), "image_size": 8, **settings}, "data set")
+    choice = registry().datasets.choose("imagefolder", {"dir": str(root), "image_size": 8, **settings}, "data set")
     return open_dataset(choice, split)
 
 
@@ -97,7 +97,7 @@ def test_folders_with_nothing_in_them_are_refused(tmp_path):
     with pytest.raises(UserError, match="there is no picture for 'train'"):
         folder(tmp_path)
     with pytest.raises(UserError, match="say which with --data-dir"):
-        open_dataset(chosen(registry().datasets, "imagefolder", {}, "data set"))
+        open_dataset(registry().datasets.choose("imagefolder", {}, "data set"))
 
 
 def test_it_keeps_its_promises(root, keeps_its_promises):

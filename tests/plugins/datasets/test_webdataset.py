@@ -17,7 +17,8 @@ from t2i.core.engine.reporting import Silent
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, visits
 from t2i.core.io.files import load_tensors
-from t2i.core.runs.configure import Run, resolve
+from t2i.core.runs.configure import resolve
+from t2i.core.runs.folder import Run
 from t2i.plugins.datasets.webdataset import shards as shards_module
 from t2i.plugins.datasets.webdataset.config import WebDatasetConfig
 from t2i.plugins.datasets.webdataset.dataset import build

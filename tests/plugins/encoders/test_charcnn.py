@@ -6,7 +6,8 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from t2i.core.errors import UserError
-from t2i.core.models.model import Model, load_model
+from t2i.core.models.loading import load_model
+from t2i.core.models.model import Model
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve
 from t2i.plugins.encoders.charcnn.config import ALPHABET, CharCnnRnnConfig
@@ -135,7 +136,7 @@ def test_refuses_weights_that_do_not_fit(tmp_path):
 @pytest.mark.parametrize("weights", [True, False])
 def test_a_saved_model_needs_no_file_of_weights(tmp_path, weights):
     """Nor does one that was imported without: it is loaded, and draws from features alone."""
-    from t2i.core.models.model import build as build_model
+    from t2i.core.models.building import build as build_model
 
     state = ports_state("rnn", 256)
     encoder = {"name": "char-cnn-rnn", "recurrence": "rnn", "width": 256}

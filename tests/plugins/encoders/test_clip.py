@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from t2i.core.errors import UserError
-from t2i.core.models.model import load_state, owned_tensors
+from t2i.core.models.weights import load_state, owned_tensors
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve as resolve_run

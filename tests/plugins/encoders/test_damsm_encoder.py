@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from t2i.core.errors import UserError
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import chosen
 from t2i.plugins.encoders.damsm.config import DamsmConfig, split
 from t2i.plugins.encoders.damsm.encoder import END, build
 from t2i.plugins.encoders.damsm.weights import fit
@@ -159,7 +158,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"text_encoder\.pth.*embedding\.weight is \(4, 5\), not \(3, 5\)"):
         build(config, None)
     with pytest.raises(UserError, match=r"captions\.pickle"):
-        chosen(registry().encoders, "damsm", {"weights": str(weights)}, "text encoder")
+        registry().encoders.choose("damsm", {"weights": str(weights)}, "text encoder")
     for document in ([[], []], [[], [], {0: "<end>", 2: "red"}, {}], {"red": 1}):
         captions.write_bytes(pickle.dumps(document, protocol=2))
         with pytest.raises(UserError, match=r"captions\.pickle: it does not hold the authors' four parts"):

@@ -17,10 +17,11 @@ from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch
 from t2i.core.io.files import load_tensors
-from t2i.core.models.model import load_state
+from t2i.core.models.weights import load_state
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import Run, resolve
+from t2i.core.runs.configure import resolve
+from t2i.core.runs.folder import Run
 from t2i.plugins.common.gan.conditioning import kl_loss
 from t2i.plugins.common.gan.upsampling import UpConv3x3
 from t2i.plugins.common.text.damsm import DamsmTrainer, damsm_losses

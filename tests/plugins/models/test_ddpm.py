@@ -5,6 +5,7 @@ import torch
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise, StepNoise
+from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch
 from t2i.core.registry.specs import resolve
@@ -111,5 +112,6 @@ def test_it_overfits_two_captions_and_draws_them(overfitted, sampler):
     asked = ["red", "blue", "red", "blue"]
     with torch.no_grad():
         noise = PromptNoise(0, tuple((i, 0) for i in range(4)))
-        drawn = made.sample(generator, encoder.encode(asked), noise, encoder.null(4)).mean((2, 3))
+        text, null = generator.condition(encoder.encode(asked)), generator.condition(encoder.null(4))
+        drawn = made.sample(generator, Request(text=text, noise=noise, null=null)).mean((2, 3))
     assert [("red", "blue")[int(image[2] > image[0])] for image in drawn] == asked

@@ -11,8 +11,8 @@ from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, 
 from t2i.cli.main import main
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise
-from t2i.core.models.model import build as build_model
-from t2i.core.models.model import export, load
+from t2i.core.models.building import build as build_model
+from t2i.core.models.loading import export, load
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve as resolve_run
@@ -36,11 +36,11 @@ def folder(place, kind=DDPMPipeline, unet=None, **scheduler):
 
 def ours(model, steps):
     choice = model.sampler(steps=steps)
-    made = resolve(registry().samplers[choice.name].build)(choice.config)
+    made = registry().samplers.build(choice)
     model.generator.eval()
     with torch.no_grad():
-        text, _ = model._features(["a red bird", ""], made)
-        return (made.sample(model.generator, text, PromptNoise(3, KEYS), None) / 2 + 0.5).clamp(0, 1)
+        request = model.request(["a red bird", ""], PromptNoise(3, KEYS))
+        return (made.sample(model.generator, request) / 2 + 0.5).clamp(0, 1)
 
 
 def theirs(pipe, steps, monkeypatch):

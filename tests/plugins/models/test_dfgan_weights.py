@@ -18,7 +18,7 @@ from t2i.core.interfaces.noise import PromptNoise, StepNoise
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.interfaces.trainer import Batch
 from t2i.core.models.importing import import_weights
-from t2i.core.models.model import load_state
+from t2i.core.models.weights import load_state
 from t2i.core.runs.configure import resolve
 from t2i.plugins.models.dfgan.networks import DFGANGenerator
 from t2i.plugins.models.dfgan.training import GANTrainer

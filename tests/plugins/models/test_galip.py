@@ -19,7 +19,8 @@ from t2i.core.interfaces.trainer import Batch
 from t2i.core.io.files import load_tensors
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import Run, resolve
+from t2i.core.runs.configure import resolve
+from t2i.core.runs.folder import Run
 from t2i.plugins.common.clip.config import ClipVisionConfig
 from t2i.plugins.common.clip.vision import MEAN, STD, ClipVision, build_clip
 from t2i.plugins.common.text.contrastive import MatchingTrainer

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise, StepNoise
+from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch
 from t2i.core.registry.specs import resolve
@@ -342,5 +343,6 @@ def test_it_overfits_two_captions_and_ddim_draws_them():
     generator.eval()
     with torch.no_grad():
         noise = PromptNoise(0, tuple((i, 0) for i in range(4)))
-        drawn = sampler.sample(generator, encoder.encode(asked), noise, encoder.null(4)).mean((2, 3))
+        text, null = generator.condition(encoder.encode(asked)), generator.condition(encoder.null(4))
+        drawn = sampler.sample(generator, Request(text=text, noise=noise, null=null)).mean((2, 3))
     assert [("red", "blue")[int(image[2] > image[0])] for image in drawn] == asked

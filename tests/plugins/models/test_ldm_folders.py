@@ -22,7 +22,8 @@ from t2i.cli.main import main
 from t2i.core.engine import train
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise
-from t2i.core.models.model import Model, export, load
+from t2i.core.models.loading import export, load
+from t2i.core.models.model import Model
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve as resolve_run
@@ -88,11 +89,11 @@ def sd(tmp_path_factory):
 def ours(model, steps=10, guidance=7.5, sampler=None):
     """(B, 3, H, W) in [0, 1], as pipelines give it."""
     choice = model.sampler(sampler, steps=steps, guidance=guidance)
-    made = resolve(registry().samplers[choice.name].build)(choice.config)
+    made = registry().samplers.build(choice)
     model.generator.eval()
     with torch.no_grad():
-        text, null = model._features(CAPTIONS, made)
-        return (made.sample(model.generator, text, PromptNoise(3, KEYS), null) / 2 + 0.5).clamp(0, 1)
+        request = model.request(CAPTIONS, PromptNoise(3, KEYS), null=made.needs_null)
+        return (made.sample(model.generator, request) / 2 + 0.5).clamp(0, 1)
 
 
 def theirs(pipe, steps=10, guidance=7.5):

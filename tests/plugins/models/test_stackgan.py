@@ -16,7 +16,8 @@ from t2i.core.interfaces.trainer import Batch
 from t2i.core.io.files import load_tensors
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import Run, resolve
+from t2i.core.runs.configure import resolve
+from t2i.core.runs.folder import Run
 from t2i.plugins.common.gan.losses import cross_entropy, discriminator_of_pairs, discriminator_of_pairs_and_images
 from t2i.plugins.models.stackgan import weights
 from t2i.plugins.models.stackgan.config import StackGANConfig
@@ -192,7 +193,7 @@ def test_stage_one_of_the_authors_is_a_model_of_small_pictures(tmp_path, prefix)
 
 @pytest.mark.usefixtures("seven_wide")
 def test_an_imported_model_is_saved_and_loaded(tmp_path):
-    from t2i.core.models.model import load_model
+    from t2i.core.models.loading import load_model
 
     model = weights.load(run_config(), [written(tmp_path / "g.safetensors", authors_state(second_shapes()))])
     model.save(tmp_path / "model")

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from t2i.core.errors import UserError
+from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.schedule import DiscreteSchedule, MixingSchedule, Schedule
-from t2i.core.interfaces.generator import DiffusionGenerator
 from t2i.core.interfaces.noise import PromptNoise
+from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
@@ -44,7 +45,8 @@ def draw(name, generator=None, n=1500, seed=0, null=None, sentence=0.0, keys=Non
     keys = keys or tuple((i, 0) for i in range(n))
     text = TextFeatures.of(sentence=torch.full((len(keys), 2), sentence))
     with torch.no_grad():
-        return sampler.sample(generator or Exact(), text, PromptNoise(seed, keys), null, guide=guide)
+        request = Request(text=text, noise=PromptNoise(seed, keys), null=null, guide=guide)
+        return sampler.sample(generator or Exact(), request)
 
 
 DETERMINISTIC = ("ddim", "euler", "heun", "lms", "pndm", "dpmpp-2m", "unipc")
@@ -139,7 +141,8 @@ def test_inversion_finds_the_noise():
             spec = registry().samplers["ddim"]
             sampler = resolve(spec.build)(resolve(spec.config).of({"steps": steps}, "ddim"))
             with torch.no_grad():
-                errors.append((sampler.invert(Exact(prediction), x_0, text) - x_T).abs().max())
+                request = Request(text=text, noise=PromptNoise(0, tuple((i, 0) for i in range(16))))
+                errors.append((sampler.invert(Exact(prediction), x_0, request) - x_T).abs().max())
         assert errors[1] < 0.06, prediction
         assert errors[1] < 0.7 * errors[0], prediction
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from t2i.core.errors import UserError
-from t2i.core.interfaces.generator import OneShotGenerator
+from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.noise import PromptNoise
+from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
@@ -30,9 +31,13 @@ def keys(n):
     return PromptNoise(7, tuple((i // 2, i % 2) for i in range(n)))
 
 
+def request(n, **more):
+    return Request(text=text(n), noise=keys(n), **more)
+
+
 def test_draws_plain_noise_in_one_call():
     done = []
-    images = DirectSampler(DirectConfig()).sample(Echo(), text(3), keys(3), progress=lambda *at: done.append(at))
+    images = DirectSampler(DirectConfig()).sample(Echo(), request(3, progress=lambda *at: done.append(at)))
     assert torch.equal(images, keys(3).normal("z", 0, (3, 8, 8)))
     assert done == [(1, 1)]
 
@@ -46,7 +51,7 @@ def test_truncated_noise_is_the_normal_distribution_cut_at_two():
 
 def test_truncation_keeps_what_lies_within_and_scales():
     plain = keys(8).normal("z", 0, (3, 8, 8))
-    images = DirectSampler(DirectConfig(truncation=0.88)).sample(Echo(), text(8), keys(8))
+    images = DirectSampler(DirectConfig(truncation=0.88)).sample(Echo(), request(8))
     within = plain.abs() <= 2
     assert not within.all()
     assert torch.equal(images[within], 0.88 * plain[within])
@@ -62,8 +67,30 @@ def test_a_pictures_truncated_noise_is_its_own():
 def test_refuses_guidance_by_one_line():
     with pytest.raises(UserError, match=r"sampler: setting 'guidance' = 3\.0: one-shot models have no guidance"):
         DirectConfig.of({"guidance": 3.0}, "sampler")
-    with pytest.raises(ValueError, match="guide"):
-        DirectSampler(DirectConfig()).sample(Echo(), text(1), keys(1), guide=lambda x, t, text: x)
+    with pytest.raises(UserError, match="no chain that a guide could steer"):
+        DirectSampler(DirectConfig()).sample(Echo(), request(1, guide=lambda x, t, text: x))
+    with pytest.raises(UserError, match="starts from noise, not from an image"):
+        DirectSampler(DirectConfig()).sample(Echo(), request(1, image=torch.zeros(1, 3, 8, 8)))
+
+
+class Shift(Echo):
+    """A flow of one step: its image is its noise plus a half."""
+
+    inverts = True
+
+    def forward(self, noise, text):
+        return noise + 0.5
+
+    def invert(self, images, text):
+        return images - 0.5
+
+
+def test_inverts_where_the_generator_does():
+    sampler, images = DirectSampler(DirectConfig()), torch.randn(2, 3, 8, 8)
+    assert sampler.inverts(Shift())
+    assert not sampler.inverts(Echo())
+    assert not DirectSampler(DirectConfig(truncation=0.9)).inverts(Shift())
+    assert torch.equal(sampler.invert(Shift(), images, request(2)), images - 0.5)
 
 
 @pytest.mark.parametrize("t", [0, -1, 1.5])
@@ -74,5 +101,5 @@ def test_refuses_impossible_truncation(t):
 
 def test_is_registered_for_one_shot_models():
     spec = registry().samplers["direct"]
-    assert spec.families == ("one-shot",) == DirectSampler.families
+    assert spec.families == ("one-shot",)
     assert isinstance(resolve(spec.build)(resolve(spec.config)()), DirectSampler)
