@@ -59,7 +59,7 @@ SAFE = {  # what an argument may be, where it is given
     "weights_only": {True}, "use_safetensors": {True}, "allow_pickle": {False}, "shell": {False},
     "trust_remote_code": {False}, "pickle": {False},
 }  # fmt: skip
-IMPORTERS = {"core/__init__.py", "core/engine/__init__.py", "core/registry/specs.py"}
+IMPORTERS = {"t2i/__init__.py", "core/engine/__init__.py", "core/registry/specs.py"}
 """Files that import by name: their own parts, and the import paths of specifications, which plugins' code states."""
 
 
