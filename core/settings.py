@@ -121,6 +121,15 @@ class EngineConfig(Config):
         return self
 
 
+WHOLE_RUN = frozenset(
+    {"steps", "minutes", "seed", "precision", "threads", "keep", "keep_best", "tensorboard", "on_nan"}
+)
+"""Settings of the engine that are the whole run's: its budget and seed, what it keeps, and how it computes."""
+
+STAGE_SETTINGS = frozenset(EngineConfig.model_fields) - WHOLE_RUN
+"""Settings of the engine that a stage may have of its own (`Stage.settings`)."""
+
+
 @dataclass(frozen=True)
 class Preset:
     """A named instance of a model's settings, with the data, encoder and sampler that go with it.
@@ -136,15 +145,34 @@ class Preset:
 
 
 class ModelConfig(EngineConfig):
-    """Base of every model's settings: the engine's, the picture size, and (in the subclass) the model's own."""
+    """Base of every model's settings: the engine's, the picture size, and (in the subclass) the model's own.
+
+    A subclass may give one of the base's settings another default or narrower bounds. It may not use its name for
+    something else: the engine would take that for its own.
+    """
 
     image_size: int = Field(32, ge=8)
     augment: Augment = Augment()
 
     @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        for name, base in ModelConfig.model_fields.items():
+            own = cls.model_fields[name].annotation if name in cls.model_fields else None
+            if own != base.annotation:
+                raise TypeError(
+                    f"{cls.__name__}.{name} is {_kind(own)}, but '{name}' is a setting of the training engine "
+                    f"({_kind(base.annotation)}): give the model's setting another name"
+                )
+
+    @classmethod
     def presets(cls) -> Mapping[str, Preset]:
         """The presets by name: "tiny", the paper's, ..."""
         raise TypeError(f"{cls.__name__} declares no presets")
+
+
+def _kind(annotation: Any) -> str:
+    """A type as it is written."""
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
 
 
 class DataConfig(Config):

@@ -149,7 +149,8 @@ class ToyGenerator(OneShotGenerator):
 class ToyTrainer(Trainer):
     """Two networks, two optimizers, the toy of a GAN: a critic regresses brightness, the generator matches pictures."""
 
-    def __init__(self, config, generator, text_encoder):
+    def __init__(self, config, networks):
+        generator, text_encoder = networks.generator, networks.text_encoder
         critic = torch.nn.Linear(3 * config.image_size**2, 1)
         self.config, self.generator = config, generator
         self.modules = {"generator": generator, "text_encoder": text_encoder, "critic": critic}
@@ -172,9 +173,10 @@ class ToyTrainer(Trainer):
 
 
 def toy_stages(config, text_encoder):
-    first, second, only = ("first", 1.0, config.first_batch), ("second", 2.0, None), ("only", 1.0, None)
+    own = {"batch_size": config.first_batch} if config.first_batch else {}
+    first, second, only = ("first", 1.0, own), ("second", 2.0, {}), ("only", 1.0, {})
     chosen = [first, second] if config.two_stages else [only]
-    return [Stage(name, share, lambda g, e: ToyTrainer(config, g, e), batch) for name, share, batch in chosen]
+    return [Stage(name, share, lambda networks: ToyTrainer(config, networks), own) for name, share, own in chosen]
 
 
 class ToyEncoderConfig(Config):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t2i.core.engine.loader import Loader, Rows, Views, batch_visits
+from t2i.core.engine.loader import BatchShard, Loader, Views, batch_visits
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import Dataset
 from t2i.core.io.terminal import note
@@ -45,7 +45,7 @@ def measure(dataset: Dataset, pictures: int, workers: int) -> Rate:
     views = Views(dataset, 0, dataset.image_size, Augment())
     batches = max(1, pictures // BATCH)
     began, spent = time.perf_counter(), _processor()
-    loader = Loader(views, batch_visits(dataset, 0, Rows(BATCH), 0), workers)
+    loader = Loader(views, batch_visits(dataset, 0, BatchShard(BATCH), 0), workers)
     try:
         for _ in range(batches):
             next(loader)

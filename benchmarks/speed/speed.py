@@ -12,7 +12,7 @@ import contextlib
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from torch import Tensor, nn
 
 from t2i.benchmarks.report.table import ACROSS, number, plain
 from t2i.benchmarks.run.drawing import Drawing, measure_drawing
@@ -32,17 +31,16 @@ from t2i.benchmarks.run.record import environment
 from t2i.benchmarks.run.reporting import Lines, Reporter
 from t2i.core import engine
 from t2i.core.devices import best_device
-from t2i.core.engine.loader import HostBatch, Loader, Rows, Views, batch_visits
+from t2i.core.engine.batches import BatchMaker
+from t2i.core.engine.loader import BatchShard, Loader, Views, batch_visits
+from t2i.core.engine.local import LocalEngine
+from t2i.core.engine.preparing import PreparedStage
 from t2i.core.engine.reporting import Status
-from t2i.core.errors import UserError
+from t2i.core.errors import T2IError, UserError
 from t2i.core.interfaces.dataset import Dataset
-from t2i.core.interfaces.noise import StepNoise
-from t2i.core.interfaces.trainer import Batch, Stage, Trainer
+from t2i.core.interfaces.trainer import Stage
 from t2i.core.io.files import write_json
-from t2i.core.io.images import to_tensor
-from t2i.core.models.building import build
-from t2i.core.models.model import Model
-from t2i.core.registry.specs import resolve as resolve_path
+from t2i.core.models.building import build, stage_settings, stages_of
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, open_dataset, resolve
 from t2i.core.runs.folder import Run
@@ -74,7 +72,7 @@ class StageSpeed:
 
 @dataclass
 class ModelSpeed:
-    """A model's speed."""
+    """A model's speed. stages: none where nothing is trained."""
 
     model: str
     stages: list[StageSpeed]
@@ -94,28 +92,32 @@ class Speeds:
     def show(self, console: Console | None = None) -> None:
         """Prints a column for each stage of each model."""
         console = console or Console()
-        columns = [(model, stage) for model in self.models for stage in model.stages]
+        columns = [(model, stage) for model in self.models for stage in _columns(model)]
         for start in range(0, len(columns), ACROSS):
             console.print(_table(columns[start : start + ACROSS]))
 
 
-def _table(columns: Sequence[tuple[ModelSpeed, StageSpeed]]) -> Table:
+def _columns(model: ModelSpeed) -> Sequence[StageSpeed | None]:
+    return model.stages or [None]
+
+
+def _table(columns: Sequence[tuple[ModelSpeed, StageSpeed | None]]) -> Table:
     table = Table("")
     for model, stage in columns:
-        table.add_column(plain(f"{model.model}: {stage.stage}"), justify="right")
-    rows: dict[str, list[Text | str]] = {
-        "bare loop, ms/step": [number(1000 * s.bare) for _, s in columns],
-        "engine, ms/step": [number(1000 * s.engine) for _, s in columns],
-        "engine adds": [_added(s.ratio) for _, s in columns],
-        "the same, processor time": [_added(s.processor_ratio) for _, s in columns],
-        "training, images/s": [number(s.batch_size / s.engine) for _, s in columns],
-        "making data, ms/step": [number(1000 * s.data) for _, s in columns],
-        "waiting for data, ms/step": [number(1000 * s.waiting) for _, s in columns],
-        "sampling, s/image": [number(m.drawing.seconds) for m, _ in columns],
-        "sampler adds": [_added(1 + m.drawing.added) for m, _ in columns],
+        table.add_column(plain(f"{model.model}: {stage.stage}" if stage else model.model), justify="right")
+    training: dict[str, Callable[[StageSpeed], Text | str]] = {
+        "bare loop, ms/step": lambda stage: number(1000 * stage.bare),
+        "engine, ms/step": lambda stage: number(1000 * stage.engine),
+        "engine adds": lambda stage: _added(stage.ratio),
+        "the same, processor time": lambda stage: _added(stage.processor_ratio),
+        "training, images/s": lambda stage: number(stage.batch_size / stage.engine),
+        "making data, ms/step": lambda stage: number(1000 * stage.data),
+        "waiting for data, ms/step": lambda stage: number(1000 * stage.waiting),
     }
-    for title, cells in rows.items():
-        table.add_row(title, *cells)
+    for title, cell in training.items():
+        table.add_row(title, *(cell(stage) if stage else "" for _, stage in columns))
+    table.add_row("sampling, s/image", *(number(model.drawing.seconds) for model, _ in columns))
+    table.add_row("sampler adds", *(_added(1 + model.drawing.added) for model, _ in columns))
     return table
 
 
@@ -127,7 +129,8 @@ def measure_speed(
     models: Sequence[str] | str | None = None, *, preset: str = "tiny", blocks: int = 8, out: Path | None = None,
     reporter: Reporter | None = None,
 ) -> Speeds:  # fmt: skip
-    """Times the training steps and the sampling of models, and what the engine adds to a bare loop.
+    """Times the training steps and the sampling of models, and what the engine adds to a bare loop. Of models without
+    training stages only the sampling is timed, where it can be.
 
     models: registered models (None or "all": every one). blocks: blocks of 25 steps timed for each stage, at least 2,
     after one to warm up. out: a JSON file to write. Nothing else is kept.
@@ -135,12 +138,9 @@ def measure_speed(
     if blocks < 2:
         raise UserError(f"bench speed: {blocks} blocks are too few; at least 2")
     names = named_models("all" if models is None else models)
-    configs = {name: _short(resolve(name, preset=preset), blocks) for name in names}
+    configs = {name: resolve(name, preset=preset) for name in names}
     reporter = reporter or Lines()
-    found = []
-    for name, config in configs.items():
-        reporter.say(f"{name}: timing the engine and the bare loop in turns")
-        found.append(_measure(config, blocks))
+    found = [speed for config in configs.values() if (speed := _measured(config, blocks, reporter))]
     speeds = Speeds(found, environment(best_device()))
     if out:
         write_json(out, speeds.document())
@@ -148,31 +148,53 @@ def measure_speed(
     return speeds
 
 
-def _short(config: RunConfig, blocks: int) -> RunConfig:
+def _measured(config: RunConfig, blocks: int, reporter: Reporter) -> ModelSpeed | None:
+    """A model's speed. Of one without training stages the sampling alone is timed; None where that fails."""
+    stages = _stages(config)
+    if stages:
+        reporter.say(f"{config.model}: timing the engine and the bare loop in turns")
+        return _measure(_short(config, stages, blocks), stages, blocks)
+    reporter.say(f"{config.model}: it has no training stage; timing its sampling alone")
+    try:
+        return ModelSpeed(config.model, [], measure_drawing(config))
+    except T2IError as error:
+        reporter.say(f"{config.model}: left out, it cannot be sampled as it is built ({error})")
+        return None
+
+
+def _stages(config: RunConfig) -> Sequence[Stage]:
+    return stages_of(config, registry().encoders.build(config.encoder, None))
+
+
+def _short(config: RunConfig, stages: Sequence[Stage], blocks: int) -> RunConfig:
     """The configuration with so many steps that the shortest stage has `blocks` blocks, and two before them: one that
     starts the clock, one to warm up."""
-    settings = config.settings
-    stages = _stages(config, build(config))
-    if not stages:
-        raise UserError(f"model '{config.model}' has no training stage: there is nothing to time")
     shares = [stage.share for stage in stages]
     steps = math.ceil((blocks + 2) * BLOCK * sum(shares) / min(shares)) + len(stages)
+    return replace(
+        config, settings=config.settings.model_copy(update={"steps": steps, "minutes": None, **_quiet(steps)})
+    )
+
+
+def _quiet(steps: int) -> dict[str, int]:
+    """Settings with which the engine reports after each block, and neither draws nor saves in between."""
     never = 10 * steps
-    budget = {"steps": steps, "minutes": None, "log_every": BLOCK, "sample_every": never, "checkpoint_every": never}
-    return replace(config, settings=settings.model_copy(update=budget))
+    return {"log_every": BLOCK, "sample_every": never, "checkpoint_every": never}
 
 
-def _stages(config: RunConfig, model: Model) -> Sequence[Stage]:
-    stages: Sequence[Stage] = resolve_path(registry().models[config.model].stages)(config.settings, model.text_encoder)
-    return stages
-
-
-def _measure(config: RunConfig, blocks: int) -> ModelSpeed:
+def _measure(config: RunConfig, stages: Sequence[Stage], blocks: int) -> ModelSpeed:
+    quiet = _quiet(config.settings.steps)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder) / "run")
-        probe = _Probe(run, [stage.name for stage in _stages(config, build(config))], blocks)
+        probe = _Probe(run, [stage.name for stage in stages], blocks)
         with contextlib.suppress(_Enough):
-            engine.train(config, run.path, reporter=probe)
+            # A stage may have an interval of its own: here it is the probe's.
+            engine.train(
+                config,
+                run.path,
+                reporter=probe,
+                wrap=lambda stage: replace(stage, settings={**stage.settings, **quiet}),
+            )
         return ModelSpeed(config.model, probe.speeds, measure_drawing(run.config()))
 
 
@@ -197,7 +219,7 @@ def _stage_speed(twin: _Twin, turns: Sequence[tuple[_Time, _Time]]) -> StageSpee
     kept = turns[1:]
     return StageSpeed(
         twin.stage,
-        twin.rows.total,
+        twin.shard.total,
         twin.making,
         twin.waited / twin.done,
         median(own.wall for own, _ in kept),
@@ -252,34 +274,21 @@ class _Probe:
 
 
 class _Twin:
-    """The bare loop: a second model under the same trainer, with batches in memory. It is the trainer's engine too."""
+    """The bare loop: a second model under the same trainer, and the engine of one process."""
 
-    progress = 0.5
-
-    def __init__(self, config: RunConfig, stage: int) -> None:
-        self.settings, device = config.settings, best_device()
+    def __init__(self, config: RunConfig, number: int) -> None:
+        device = best_device()
         self.model = build(config).to(device)
-        chosen = _stages(config, self.model)[stage]
-        self.stage = chosen.name
-        self.rows = Rows(chosen.batch_size or self.settings.batch_size, self.settings.accumulate)
-        self.trainer: Trainer = chosen.trainer(self.model.generator, self.model.text_encoder)
-        self.model.generator.eval()
-        self.model.text_encoder.eval()
-        for module in self.trainer.modules.values():
-            module.to(device).train()
-            if self.settings.channels_last:
-                module.to(memory_format=torch.channels_last)
-        self._parameters = {
-            name: [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-            for name, optimizer in self.trainer.optimizers.items()
-        }
-        trained = {id(p) for parameters in self._parameters.values() for p in parameters}
-        self._encoder_trains = any(id(p) in trained for p in self.model.text_encoder.parameters())
-        parts: list[nn.Module] = [self.model.generator, self.model.text_encoder]
-        self._averaged = [p for part in parts for p in part.parameters() if id(p) in trained]
+        stage = stages_of(config, self.model.text_encoder)[number]
+        self.stage, self.settings = stage.name, stage_settings(config, stage)
+        self.shard = BatchShard(self.settings.batch_size, self.settings.accumulate)
+        self.prepared = PreparedStage(self.model, stage.trainer(self.model.networks), self.settings, device)
+        self._engine = LocalEngine(self.prepared.trainer, self.settings, progress=0.5)
+        self._maker = BatchMaker(self.prepared, self.settings)
+        self._averaged = list(self.prepared.trained().values())
         self._averages = [p.detach().clone() for p in self._averaged]
         self._feed(open_dataset(config.data))
-        self.done = self._part = 0
+        self.done = 0
         self.waited = 0.0
 
     def _feed(self, data: Dataset) -> None:
@@ -287,49 +296,22 @@ class _Twin:
         settings = self.settings
         views = Views(data, settings.seed, settings.image_size, settings.augment)
         started = time.perf_counter()
-        for visits in islice(batch_visits(data, settings.seed, self.rows, 0), MADE):
+        for visits in islice(batch_visits(data, settings.seed, self.shard, 0), MADE):
             views[visits]
         self.making = (time.perf_counter() - started) / MADE * settings.accumulate
-        self.loader = Loader(views, batch_visits(data, settings.seed, self.rows, 0), settings.workers)
-
-    def _batch(self, host: HostBatch) -> Batch:
-        device = self.model.device
-        images = to_tensor(host.images, device)
-        if self.settings.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        noise = StepNoise(self.settings.seed, self.done, 0, self.rows.count, self.rows.count, device)
-        return Batch(images, host.captions, host.keys, noise, self._encode, host.extras)
-
-    def _encode(self, captions: Sequence[str]) -> Any:
-        with torch.set_grad_enabled(self._encoder_trains):
-            return self.model.text_encoder.encode(captions)
+        self.loader = Loader(views, batch_visits(data, settings.seed, self.shard, 0), settings.workers)
 
     def steps(self, count: int) -> None:
         for _ in range(count):
+            self._engine.begin_step(self.done)
             for part in range(self.settings.accumulate):
-                self._part = part
+                self._engine.part = part
                 asked = time.perf_counter()
                 host = next(self.loader)
                 self.waited += time.perf_counter() - asked
-                self.trainer.step(self._batch(host), self)
+                self.prepared.trainer.step(self._maker.make(host, self.done, self.shard, part), self._engine)
             if self.settings.ema_decay and self._averages:
                 torch._foreach_lerp_(self._averages, [p.detach() for p in self._averaged], 1 - self.settings.ema_decay)
             self.done += 1
         if self.model.device.type != "cpu":
             torch.accelerator.synchronize()
-
-    def update(self, name: str, loss: Tensor) -> None:
-        parameters, optimizer = self._parameters[name], self.trainer.optimizers[name]
-        torch.autograd.backward(loss / self.settings.accumulate, inputs=parameters)
-        if self._part < self.settings.accumulate - 1:
-            return
-        if self.settings.grad_clip:
-            nn.utils.clip_grad_norm_(parameters, self.settings.grad_clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    def shifted(self, x: Tensor) -> Tensor:
-        return torch.roll(x, 1, 0)
-
-    def gathered(self, x: Tensor) -> Tensor:
-        return x

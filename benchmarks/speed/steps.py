@@ -21,41 +21,18 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch
-from torch import Tensor
 
 from t2i.core.devices import best_device
+from t2i.core.engine.local import LocalEngine
+from t2i.core.engine.preparing import PreparedStage
 from t2i.core.errors import UserError, nearest
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
-from t2i.core.interfaces.trainer import Batch, Stage, Trainer
-from t2i.core.models.building import build
-from t2i.core.registry.specs import resolve as resolve_path
-from t2i.core.registry.tables import registry
+from t2i.core.interfaces.trainer import Batch, Stage
+from t2i.core.models.building import build, stage_settings, stages_of
 from t2i.core.runs.configure import RunConfig, resolve
 
 WORDS = 15  # of a caption: what COCO's have
-
-
-class BareEngine:
-    """The engine's part in a step and nothing else: backward into one optimizer's parameters, and its step."""
-
-    progress = 0.5
-
-    def __init__(self, trainer: Trainer) -> None:
-        self._optimizers = trainer.optimizers
-
-    def update(self, name: str, loss: Tensor) -> None:
-        optimizer = self._optimizers[name]
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-        torch.autograd.backward(loss, inputs=parameters)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    def shifted(self, x: Tensor) -> Tensor:
-        return torch.roll(x, 1, 0)
-
-    def gathered(self, x: Tensor) -> Tensor:
-        return x
 
 
 def training_step(config: RunConfig, *, stage: str | None = None, batch_size: int | None = None) -> Callable[[], None]:
@@ -67,30 +44,22 @@ def training_step(config: RunConfig, *, stage: str | None = None, batch_size: in
     device = best_device()
     model = build(config).to(device)
     chosen = _stage(config, model.text_encoder, stage)
-    trainer = chosen.trainer(model.generator, model.text_encoder)
-    settings, encoder = config.settings, model.text_encoder
-    model.generator.eval()
-    encoder.eval()
-    for name, module in trainer.modules.items():
-        module.to(device).train()
-        if settings.channels_last:
-            module.to(memory_format=torch.channels_last)
-        if settings.compile and name not in trainer.eager:
-            module.compile()
-    optimized = {id(p) for o in trainer.optimizers.values() for group in o.param_groups for p in group["params"]}
-    trains_text = any(id(p) in optimized for p in encoder.parameters())
-    count = batch_size or chosen.batch_size or settings.batch_size
+    settings, encoder = stage_settings(config, chosen), model.text_encoder
+    prepared = PreparedStage(model, chosen.trainer(model.networks), settings, device)
+    count = batch_size or settings.batch_size
     captions = (" ".join(["word"] * WORDS),) * count
     images = torch.rand(count, 3, settings.image_size, settings.image_size, device=device) * 2 - 1
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     features = _features(encoder, captions, device)
-    encode = encoder.encode if trains_text else lambda _: features
-    engine, noise = BareEngine(trainer), StepNoise(0, 0, 0, count, count, device)
+    encode = encoder.encode if prepared.encoder_trains else lambda _: features
+    # The whole batch at once, whatever `accumulate` says.
+    engine = LocalEngine(prepared.trainer, settings.model_copy(update={"accumulate": 1}), progress=0.5)
+    noise = StepNoise(0, 0, 0, count, count, device)
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16", cache_enabled=False):
-            trainer.step(Batch(images, captions, captions, noise, encode), engine)
+            prepared.trainer.step(Batch(images, captions, captions, noise, encode), engine)
         if device.type != "cpu":
             torch.accelerator.synchronize()
 
@@ -98,10 +67,12 @@ def training_step(config: RunConfig, *, stage: str | None = None, batch_size: in
 
 
 def _stage(config: RunConfig, encoder: TextEncoder, name: str | None) -> Stage:
-    stages: Sequence[Stage] = resolve_path(registry().models[config.model].stages)(config.settings, encoder)
+    stages = stages_of(config, encoder)
     by_name = {stage.name: stage for stage in stages}
-    if not stages or (name is not None and name not in by_name):
-        raise UserError(f"model '{config.model}' has no stage '{name}'{nearest(str(name), by_name)}")
+    if not stages:
+        raise UserError(f"model '{config.model}' has no training stage: there is nothing to time")
+    if name is not None and name not in by_name:
+        raise UserError(f"model '{config.model}' has no stage '{name}'{nearest(name, by_name)}")
     return stages[-1] if name is None else by_name[name]
 
 

@@ -1,6 +1,7 @@
 """Checkpoints: all that a run needs to go on as if it had never stopped, in safetensors and JSON.
 
-step-N/modules.NAME.safetensors   weights and buffers: generator, text_encoder, and the stage's other networks
+step-N/modules.NAME.safetensors   weights and buffers: generator, text_encoder, helpers where the model has some, and
+                                  the stage's other networks
 step-N/ema.safetensors            averaged weights
 step-N/optimizers.safetensors     tensors of the optimizers' states
 step-N/random-RANK.safetensors    states of the process's random generators
@@ -10,7 +11,6 @@ step-N/state.json                 numbers: stage, step, clock, counts, the optim
 
 from __future__ import annotations
 
-import random
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
@@ -26,20 +25,34 @@ from torch.optim import Optimizer
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import load_tensors, read_json, save_tensors, settle, verify, write_json
+from t2i.core.models.moved import UNMOVED, Moved
 from t2i.core.models.weights import load_state, owned_tensors
 
 FORMAT = 1
-LATER = ("best",)  # what checkpoints of this format did not have from the beginning
+HELPERS = "helpers"
+"""Part of a model that holds its helpers, by their names (`ModelSpec.helpers`)."""
+LATER = ("best",)
+"""What checkpoints of this format did not have from the beginning."""
 
 
 @dataclass
-class Position:
-    """Where a run is. stage: index of the stage; step, images: steps and images over the run; stage_step, stage_clock:
-    of the stage; clock: seconds of training over the run; wall: of everything. skipped: updates left out. warm: the
-    stage's progress when its warm-up ended. begun: the stage has a trainer, whose state is in the checkpoint. stages:
-    what the stages before it took. trained: names of the parameters of generator and text encoder that any stage has
-    trained. helpers, helpers_trained: parameters of the stages' other networks. best: step and value of the checkpoint
-    where the loss `keep_best` was lowest, if there is one."""
+class TrainState:
+    """Where a run is.
+
+    Attributes:
+        stage: index of the stage.
+        step, images: steps and images over the run.
+        stage_step, stage_clock: of the stage.
+        clock: seconds of training over the run.
+        wall: seconds of everything.
+        skipped: updates that were left out.
+        warm: the stage's progress when its warm-up ended.
+        begun: whether the stage has a trainer, whose state is in the checkpoint.
+        stages: what the stages before it took.
+        trained: full names of the parameters of generator, text encoder and helpers that any stage has trained.
+        helpers, helpers_trained: numbers of parameters of networks that ended with their stage.
+        best: step and value of the checkpoint where the loss `keep_best` was lowest, if there is one.
+    """
 
     stage: int = 0
     step: int = 0
@@ -60,60 +73,74 @@ class Position:
 
 @dataclass
 class Saved:
-    """A checkpoint that was read."""
+    """A checkpoint that was read. moved: tensors that have other names now."""
 
     folder: Path
-    position: Position
-    state: Mapping[str, Any]
+    state: TrainState
+    document: Mapping[str, Any]
+    moved: Moved = UNMOVED
 
     def modules(self, modules: Mapping[str, nn.Module]) -> None:
+        """Loads the weights of networks by their part's name."""
         for name, module in modules.items():
-            path = self.folder / f"modules.{name}.safetensors"
-            load_state(module, load_tensors(path, f"checkpoint {self.folder}"), str(path))
+            load_state(module, self.moved.part(name, self._part), str(self._file(name)))
+
+    def _file(self, part: str) -> Path:
+        return self.folder / f"modules.{part}.safetensors"
+
+    def _part(self, part: str) -> dict[str, Tensor]:
+        if part == HELPERS and not self._file(part).exists():
+            return {}  # written before there were any
+        return load_tensors(self._file(part), f"checkpoint {self.folder}")
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         return load_tensors(self.folder / f"{name}.safetensors", f"checkpoint {self.folder}")
 
+    def averages(self) -> dict[str, Tensor]:
+        return {self.moved.name(name): tensor for name, tensor in self.tensors("ema").items()}
+
     def optimizers(self, optimizers: Mapping[str, Optimizer]) -> None:
         tensors = self.tensors("optimizers")
         for name, optimizer in optimizers.items():
-            optimizer.load_state_dict(_joined(self.state["optimizers"][name], tensors, name))
+            optimizer.load_state_dict(_joined(self.document["optimizers"][name], tensors, name))
             _like_their_parameters(optimizer)
 
 
 def write(
     folder: Path,
-    position: Position,
+    state: TrainState,
     modules: Mapping[str, nn.Module],
     optimizers: Mapping[str, Optimizer],
     ema: Mapping[str, Tensor],
     more: Mapping[str, Any],
 ) -> None:
-    """Fills an unsealed folder."""
+    """Fills an unsealed folder. more: what else state.json is to say."""
     for name, module in modules.items():
         save_tensors(folder / f"modules.{name}.safetensors", owned_tensors(module))
     save_tensors(folder / "ema.safetensors", ema)
     tensors: dict[str, Tensor] = {}
     numbers = {name: _split(optimizer.state_dict(), tensors, name) for name, optimizer in optimizers.items()}
     save_tensors(folder / "optimizers.safetensors", tensors)
-    write_json(folder / "state.json", {"format": FORMAT, **asdict(position), "optimizers": numbers, **more})
+    write_json(folder / "state.json", {"format": FORMAT, **asdict(state), "optimizers": numbers, **more})
 
 
-def read(folder: Path) -> Saved:
+def read(folder: Path, moved: Moved = UNMOVED) -> Saved:
     """A checkpoint, every byte of it checked. UserError if it is damaged or of another format."""
     what = f"checkpoint {folder}"
     verify(folder, what)
-    state = read_json(folder / "state.json", what)
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    document = read_json(folder / "state.json", what)
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise UserError(f"{what}: state.json is not of format {FORMAT}; it was written by another version of t2i")
-    names = [f.name for f in fields(Position) if f.name in state or f.name not in LATER]
+    names = [f.name for f in fields(TrainState) if f.name in document or f.name not in LATER]
     try:
-        return Saved(folder, TypeAdapter(Position).validate_python({name: state[name] for name in names}), state)
+        state = TypeAdapter(TrainState).validate_python({name: document[name] for name in names})
     except KeyError as error:
         raise UserError(f"{what}: state.json lacks {error}") from None
     except ValidationError as error:
         key = ".".join(map(str, error.errors()[0]["loc"]))
         raise UserError(f"{what}: state.json has a wrong '{key}'") from None
+    state.trained = [moved.name(name) for name in state.trained]
+    return Saved(folder, state, document, moved)
 
 
 @contextmanager
@@ -126,12 +153,12 @@ def fitting(saved: Saved) -> Iterator[None]:
         raise UserError(f"checkpoint {saved.folder} does not fit this run ({' '.join(reason.split())})") from error
 
 
-def newest(folder: Path) -> tuple[Saved | None, list[str]]:
+def newest(folder: Path, moved: Moved = UNMOVED) -> tuple[Saved | None, list[str]]:
     """The newest sound checkpoint in a run's `checkpoints`, and why newer ones were passed over."""
     complaints: list[str] = []
     for path in sorted(listed(folder), key=step_of, reverse=True):
         try:
-            return read(path), complaints
+            return read(path, moved), complaints
         except UserError as error:
             complaints.append(str(error))
     return None, complaints
@@ -148,12 +175,12 @@ def step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def prune(folder: Path, keep: int, position: Position) -> None:
-    """Removes all but the best and the newest `keep` checkpoints of those up to `position`. Later ones were passed over
-    as damaged: they are not ours to remove, and no reason to remove a sound one."""
-    ours = [path for path in sorted(listed(folder), key=step_of) if step_of(path) <= position.step]
+def prune(folder: Path, keep: int, state: TrainState) -> None:
+    """Removes all but the best and the newest `keep` checkpoints of those up to the present step. Later ones were
+    passed over as damaged: they are not ours to remove, and no reason to remove a sound one."""
+    ours = [path for path in sorted(listed(folder), key=step_of) if step_of(path) <= state.step]
     for path in ours[:-keep]:
-        if step_of(path) not in position.best[:1]:
+        if step_of(path) not in state.best[:1]:
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -200,34 +227,3 @@ def _like_their_parameters(optimizer: Optimizer) -> None:
 def _tuples(group: Mapping[str, Any]) -> dict[str, Any]:
     """JSON has no tuples; optimizers write theirs (betas) as such."""
     return {k: tuple(v) if isinstance(v, list) and k != "params" else v for k, v in group.items()}
-
-
-def random_state() -> dict[str, Tensor]:
-    """The states of this process's global random generators."""
-    numpy_state = np.random.get_state(legacy=False)
-    words = numpy_state["state"]["key"]
-    rest = [numpy_state["state"]["pos"], numpy_state["has_gauss"], numpy_state["gauss"]]
-    version, numbers, gauss_next = random.getstate()
-    state = {
-        "torch": torch.get_rng_state(),
-        "numpy.words": torch.from_numpy(words.astype(np.int64)),
-        "numpy.rest": torch.tensor(rest, dtype=torch.float64),
-        "python": torch.tensor([version, *numbers], dtype=torch.int64),
-        "python.gauss": torch.tensor([] if gauss_next is None else [gauss_next], dtype=torch.float64),
-    }
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return state | {f"cuda.{i}": tensor for i, tensor in enumerate(cuda)}
-
-
-def set_random_state(state: Mapping[str, Tensor]) -> None:
-    """The inverse of `random_state`."""
-    torch.set_rng_state(state["torch"])
-    position, has_gauss, gauss = state["numpy.rest"].tolist()
-    words = state["numpy.words"].numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", words, int(position), int(has_gauss), gauss))
-    version, *numbers = state["python"].tolist()
-    gauss_next = state["python.gauss"].tolist()
-    random.setstate((version, tuple(numbers), gauss_next[0] if gauss_next else None))
-    for name, tensor in state.items():
-        if name.startswith("cuda.") and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensor, int(name.removeprefix("cuda.")))

@@ -43,8 +43,8 @@ class HostBatch:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Which rows of the global batch of `total` a process takes, as `parts` micro-batches one after the other."""
+class BatchShard:
+    """Which rows of the global batch of `total` images a process takes, in `parts` micro-batches."""
 
     total: int
     parts: int = 1
@@ -121,14 +121,14 @@ def _stacked(values: Sequence[Any]) -> torch.Tensor | tuple[Any, ...]:
     return stacked.float() if stacked.dtype == torch.float64 else stacked
 
 
-def batch_visits(dataset: Dataset, seed: int, rows: Rows, first: int) -> Iterator[list[Visit]]:
+def batch_visits(dataset: Dataset, seed: int, shard: BatchShard, first: int) -> Iterator[list[Visit]]:
     """This process's visits, micro-batch by micro-batch, after the `first` images that training has seen."""
     stream = visits(dataset, seed, first)
     while True:
-        whole = list(islice(stream, rows.total))
-        for part in range(rows.parts):
-            start = rows.start(part)
-            yield whole[start : start + rows.count]
+        whole = list(islice(stream, shard.total))
+        for part in range(shard.parts):
+            start = shard.start(part)
+            yield whole[start : start + shard.count]
 
 
 class Loader(Generic[T]):

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from t2i.core.interfaces.dataset import BrokenExample, Dataset, Example, sound
+from t2i.core.engine.batches import GALLERY, BatchMaker
+from t2i.core.engine.context import RunContext
+from t2i.core.engine.ema import Ema
+from t2i.core.engine.loader import BatchShard, Views
+from t2i.core.engine.preparing import PreparedStage
+from t2i.core.interfaces.dataset import BrokenExample, Dataset, Example, Visit, sound
 from t2i.core.interfaces.trainer import Batch, Trainer
 from t2i.core.io.files import write_bytes, write_json
 from t2i.core.io.images import grid, png, readable_scale, to_bytes
@@ -41,10 +47,10 @@ class Gallery:
         examples = list(islice(_sound_ones(dataset), CAPTIONS))
         return cls(folder, examples or [sound(dataset, 0)[0]], seed)  # the latter says what is wrong
 
-    def draw(self, name: str, model: Model, trainer: Trainer | None, batch: Callable[[], Batch]) -> Path:
+    def draw(self, name: str, model: Model, trainer: Trainer, batch: Callable[[], Batch]) -> Path:
         """Writes NAME.png: what the trainer previews, else two samples of each caption, side by side."""
         with torch.no_grad():
-            preview = trainer.preview(batch()) if trainer else None
+            preview = trainer.preview(batch())
             images = to_bytes(preview) if preview is not None else self._samples(model)
         path = self._folder / f"{name}.png"
         sheet = grid(images, columns=2 * PER_CAPTION, scale=readable_scale(images.shape[1]))
@@ -57,3 +63,38 @@ class Gallery:
     def _samples(self, model: Model) -> np.ndarray:
         batches = model.draw(self.captions, n=PER_CAPTION, seed=self._seed)
         return np.stack([drawn.image for batch in batches for drawn in batch])
+
+
+class Pictures:
+    """Draws a stage's grids."""
+
+    def __init__(
+        self, context: RunContext, gallery: Gallery, prepared: PreparedStage, ema: Ema, maker: BatchMaker
+    ) -> None:
+        self._context, self._gallery = context, gallery
+        self._prepared, self._ema, self._maker = prepared, ema, maker
+
+    def draw(self) -> None:
+        """A grid, drawn by the first process with the averaged weights. A signal cuts the drawing short.
+
+        Drawing is keyed, but a library beneath may draw random numbers of its own: training must not notice.
+        """
+        if self._context.is_first:
+            self._prepared.eval_mode()
+            with self._ema.swapped(), torch.random.fork_rng():
+                self._context.stop.optional(self._draw)
+            self._prepared.train_mode()
+        self._context.accelerator.wait_for_everyone()
+
+    def _draw(self) -> None:
+        name = f"step-{self._context.state.step}"
+        path = self._gallery.draw(name, self._context.model, self._prepared.trainer, self._batch)
+        self._context.reporter.say(f"pictures: {path}")
+
+    def _batch(self) -> Batch:
+        """The gallery's examples as a batch, the same each time, with the captions of the grid."""
+        gallery, settings = self._gallery, self._context.settings
+        views = Views(gallery.examples, 0, settings.image_size, settings.augment)
+        host = views[[Visit(0, index) for index in range(len(gallery.examples))]]
+        shard = BatchShard(len(gallery.examples))
+        return self._maker.make(replace(host, captions=tuple(gallery.captions)), GALLERY, shard)

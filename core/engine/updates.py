@@ -1,9 +1,8 @@
-"""Updates: from a loss to an optimizer's step. The one place where weights change."""
+"""Updates: from a loss to an optimizer's step. The one place where the weights of a run change."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from accelerate import Accelerator
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from t2i.core.engine.optimizing import Optimizing, gradient_norm
 from t2i.core.errors import T2IError
 from t2i.core.settings import EngineConfig
 
@@ -20,23 +20,6 @@ SMALLEST_SCALE = 2.0**-14
 
 class NotFinite(T2IError):
     """A loss or a gradient is NaN or infinite; nothing was changed."""
-
-
-def learning_rate_factor(settings: EngineConfig, step: int, progress: float, warm: float) -> float:
-    """What the learning rates are multiplied with at step `step` of a stage: linear warm-up over `warmup` steps, then
-    constant, or down to `lr_floor` by a cosine or a line over the rest of the stage, or halved after equal parts of it.
-
-    progress: of the stage, 0 to 1. warm: the progress at which the warm-up ended.
-    """
-    if step < settings.warmup:
-        return (step + 1) / settings.warmup
-    if settings.lr_schedule == "constant":
-        return 1.0
-    rest = min(1.0, max(0.0, progress - warm) / max(1 - warm, 1e-9))
-    if settings.lr_schedule == "halving":
-        return 0.5 ** min(settings.lr_halvings, int(rest * (settings.lr_halvings + 1)))
-    left = 1 - rest if settings.lr_schedule == "linear" else (1 + math.cos(math.pi * rest)) / 2
-    return settings.lr_floor + (1 - settings.lr_floor) * left
 
 
 class Updates:
@@ -49,20 +32,13 @@ class Updates:
         self,
         accelerator: Accelerator,
         settings: EngineConfig,
-        optimizers: Mapping[str, Optimizer],
+        optimizing: Optimizing,
         progress: Callable[[], float],
     ) -> None:
         self._accelerator = accelerator
         self._settings = settings
-        self._optimizers = optimizers
+        self._optimizing = optimizing
         self._progress = progress
-        self._parameters: dict[str, list[nn.Parameter]] = {
-            name: [p for group in optimizer.param_groups for p in group["params"]]
-            for name, optimizer in optimizers.items()
-        }
-        for optimizer in optimizers.values():
-            for group in optimizer.param_groups:
-                group.setdefault("initial_lr", group["lr"])
         self._scaled = False
         self.skipped = 0
         self.part = 0
@@ -71,16 +47,10 @@ class Updates:
     def progress(self) -> float:
         return self._progress()
 
-    def set_learning_rates(self, factor: float) -> None:
-        """The optimizers' own learning rates times `factor`."""
-        for optimizer in self._optimizers.values():
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * factor
-
     def update(self, name: str, loss: Tensor) -> None:
-        optimizer = self._optimizers[name]
+        chosen = self._optimizing[name]
         # A trainer may freeze parameters for a while; backward refuses those.
-        parameters = [p for p in self._parameters[name] if p.requires_grad]
+        optimizer, parameters = chosen.optimizer, chosen.parameters
         # Backward wants no autocast; and into these parameters only: a critic that judges for another network's
         # update gets no gradients.
         with torch.autocast(loss.device.type, enabled=False):
@@ -91,9 +61,10 @@ class Updates:
             self._accelerator.scaler.unscale_(optimizer)
             self._scaled = True
         loss = self._averaged(parameters, loss.detach())
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = gradient_norm(parameters)
         if bool(loss.isfinite() & norm.isfinite()):  # the one time that we wait for the device
-            self._step(optimizer, parameters, norm)
+            self._optimizing.clip(name, parameters, norm)
+            self._step(optimizer)
         else:
             self._refuse(name, loss, norm)
         optimizer.zero_grad(set_to_none=True)
@@ -106,9 +77,7 @@ class Updates:
             self._accelerator.scaler.update()
         self._scaled = False
 
-    def _step(self, optimizer: Optimizer, parameters: Sequence[nn.Parameter], norm: Tensor) -> None:
-        if self._settings.grad_clip:
-            nn.utils.clip_grads_with_norm_(parameters, self._settings.grad_clip, norm)
+    def _step(self, optimizer: Optimizer) -> None:
         if self._accelerator.scaler is None:
             optimizer.step()
         else:
@@ -174,6 +143,3 @@ class Updates:
         length = torch.tensor([x.shape[1]], device=x.device)
         missing = int(self._accelerator.gather(length).max()) - x.shape[1]
         return F.pad(x, (0, 0) * (x.dim() - 2) + (0, missing))
-
-    def learning_rates(self) -> dict[str, float]:
-        return {name: optimizer.param_groups[0]["lr"] for name, optimizer in self._optimizers.items()}

@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_json, sync_folder, write_json
+from t2i.core.io.locks import take_or_wait
 
 ATTEMPTS = 5  # in a row without a byte
 WAIT = 1.0  # seconds before the second attempt; twice as long before each further one
@@ -115,11 +116,7 @@ def _check(remote: Remote, digests: Digests, what: str, discard: Callable[[], No
 def locked(target: Path, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     """Holds the lock of `target` against other processes and threads; says if it has to wait for it."""
     lock = FileLock(target.with_name(f".{target.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"{target.name}: another process is at it; waiting for it")
-        lock.acquire()
+    take_or_wait(lock, lambda: say(f"{target.name}: another process is at it; waiting for it"))
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
 """The processes that do one command together: one, or those of a `torchrun`.
 
 They share the folder OUT. The first one decides and speaks; the others draw their share of the pictures. (Training has
-its processes from accelerate: `core/engine`.)
+its processes from accelerate: `core/engine/session.py`.)
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from t2i.core.devices import best_device
 from t2i.core.errors import T2IError, UserError
@@ -44,23 +44,45 @@ class Group:
 
     def first(self, work: Callable[[], T]) -> T:
         """What `work` gives in the first process, in all of them. What the first one refuses, all refuse."""
-        if self.size == 1:
-            return work()
-        from accelerate import PartialState
-        from accelerate.utils import broadcast_object_list
+        return first(work, self.rank, self.size)
 
-        PartialState().wait_for_everyone()  # what the first one is about to read, the others have written
-        found: list[T | T2IError | None] = [None]
-        if self.is_first:
-            try:
-                found = [work()]
-            except T2IError as error:  # other kinds may not travel
-                found = [UserError(str(error)) if isinstance(error, UserError) else T2IError(str(error))]
-        broadcast_object_list(found)
-        (answer,) = found
-        if isinstance(answer, T2IError):
-            raise answer
-        return answer  # type: ignore[return-value]
+
+def first(work: Callable[[], T], rank: int, size: int) -> T:
+    """What `work` gives in the first of several processes, in all of them. What the first one refuses, all refuse.
+
+    Args:
+        work: called by the first process alone, when all have come here.
+        rank: of this process, from 0.
+        size: number of processes.
+    """
+    if size == 1:
+        return work()
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    PartialState().wait_for_everyone()  # what the first one is about to read, the others have written
+    found: list[T | T2IError | None] = [None]
+    if rank == 0:
+        try:
+            found = [work()]
+        except T2IError as error:  # other kinds may not travel
+            found = [UserError(str(error)) if isinstance(error, UserError) else T2IError(str(error))]
+    broadcast_object_list(found)
+    (answer,) = found
+    if isinstance(answer, T2IError):
+        raise answer
+    return answer  # type: ignore[return-value]
+
+
+def everyones(own: T, size: int) -> list[T]:
+    """What each of `size` processes has, in their order, in all of them."""
+    if size == 1:
+        return [own]
+    from torch import distributed
+
+    found: list[Any] = [None] * size
+    distributed.all_gather_object(found, own)
+    return found
 
 
 def leave() -> None:

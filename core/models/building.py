@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
-from t2i.core.errors import T2IError
+from t2i.core.errors import T2IError, nearest
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Stage
@@ -15,18 +17,27 @@ from t2i.core.models.model import Model
 from t2i.core.registry.specs import ModelSpec, resolve
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
+from t2i.core.settings import STAGE_SETTINGS, WHOLE_RUN, ModelConfig
 
 
-def build(config: RunConfig, assets: Path | None = None) -> Model:
-    """A model with fresh weights (drawn from torch's global generator), or, given the folder of a saved model, one
-    whose assets come from there (its weights are then still to be loaded)."""
+def build(config: RunConfig, assets: Path | None = None, *, helpers: bool = True) -> Model:
+    """A model with fresh weights, drawn from torch's global generator.
+
+    Args:
+        assets: folder of a saved model, whose assets are used; its weights are then still to be loaded.
+        helpers: whether the networks that only training needs are built too.
+    """
     spec = registry().models[config.model]
     text_encoder = registry().encoders.build(config.encoder, assets / "text_encoder" if assets else None)
     generator = resolve(spec.generator)(config.settings, text_encoder.shape, assets / "generator" if assets else None)
     check_family(generator, spec)
+    made: Mapping[str, nn.Module] = {}
+    if helpers and spec.helpers:
+        made = resolve(spec.helpers)(config.settings, text_encoder.shape, assets is None)
     if config.settings.channels_last:
-        generator.to(memory_format=torch.channels_last)
-    return Model(config, generator, text_encoder)
+        for module in (generator, *made.values()):
+            module.to(memory_format=torch.channels_last)
+    return Model(config, generator, text_encoder, made)
 
 
 def check_family(generator: Generator, spec: ModelSpec) -> None:
@@ -41,6 +52,25 @@ def check_family(generator: Generator, spec: ModelSpec) -> None:
 
 
 def stages_of(config: RunConfig, text_encoder: TextEncoder) -> Sequence[Stage]:
-    """The stages of a model's training, in order; none where there is nothing to train."""
+    """The stages of a model's training, in order; none where there is nothing to train. Their settings are checked."""
     stages: Sequence[Stage] = resolve(registry().models[config.model].stages)(config.settings, text_encoder)
+    for stage in stages:
+        stage_settings(config, stage)
     return stages
+
+
+def stage_settings(config: RunConfig, stage: Stage) -> ModelConfig:
+    """The settings of a run in one of its stages.
+
+    Raises:
+        T2IError: the stage names what is no setting of a stage: model, stage and key are named.
+        UserError: the value of one is wrong, or does not fit the others.
+    """
+    where = f"model '{config.model}', stage '{stage.name}'"
+    for key in stage.settings:
+        if key in WHOLE_RUN:
+            raise T2IError(f"{where}: '{key}' is a setting of the whole run, which no stage may have of its own")
+        if key not in STAGE_SETTINGS:
+            raise T2IError(f"{where}: the engine has no setting '{key}'{nearest(key, STAGE_SETTINGS)}")
+    own: dict[str, Any] = {**config.settings.model_dump(), **stage.settings}
+    return type(config.settings).of(own, where) if stage.settings else config.settings

@@ -11,6 +11,7 @@ from t2i.core.errors import UserError
 from t2i.core.io.files import arriving, load_tensors, read_json, settle, verify
 from t2i.core.models.building import build
 from t2i.core.models.model import Model
+from t2i.core.models.moved import Moved
 from t2i.core.models.weights import load_state
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
@@ -29,14 +30,21 @@ def load_model(folder: Path) -> Model:
     run = document.get("run") if isinstance(document, dict) else None
     config = RunConfig.parse(run if isinstance(run, dict) else {}, str(folder / "config.json"))
     try:
-        model = build(config, folder)
+        model = build(config, folder, helpers=False)
     except (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, MemoryError, OSError) as error:
         # Settings that are legal one by one may still describe no network, or one that no memory holds.
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{what}: no network can be built as it says ({type(error).__name__}: {reason})") from error
+    moved = Moved.of(registry().models[config.model].moved)
     for name, module in model.parts():
-        load_state(module, load_tensors(folder / f"{name}.safetensors", what), f"{what}: {name}.safetensors")
+        state = moved.part(name, lambda part: _saved(folder, part, what))
+        load_state(module, state, f"{what}: {name}.safetensors")
     return model
+
+
+def _saved(folder: Path, part: str, what: str) -> Mapping[str, Any]:
+    """The tensors that were saved of a part of a model; of helpers, none are."""
+    return {} if part == "helpers" else load_tensors(folder / f"{part}.safetensors", what)
 
 
 def load(run: str | Path, device: str | None = None, settings: Mapping[str, Any] | None = None) -> Model:

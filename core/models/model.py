@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from t2i.core.errors import UserError
 from t2i.core.families.diffusion import DiffusionGenerator
@@ -23,6 +23,7 @@ from t2i.core.interfaces.noise import PromptNoise, slerp
 from t2i.core.interfaces.request import Guide, Request
 from t2i.core.interfaces.sampler import Sampler, SamplerConfig, check_fit
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
+from t2i.core.interfaces.trainer import Networks
 from t2i.core.io.files import save_tensors, sealed, write_json
 from t2i.core.io.images import to_bytes, to_tensor
 from t2i.core.models.weights import owned_tensors
@@ -47,17 +48,31 @@ class Drawn:
 
 
 class Model:
-    """A generator with its text encoder and the sampler it is drawn with by default."""
+    """A generator with its text encoder and the sampler it is drawn with by default.
 
-    def __init__(self, config: RunConfig, generator: Generator, text_encoder: TextEncoder) -> None:
+    Attributes:
+        helpers: networks that only training needs (`ModelSpec.helpers`); none in a model that was loaded to be sampled.
+    """
+
+    def __init__(
+        self, config: RunConfig, generator: Generator, text_encoder: TextEncoder,
+        helpers: Mapping[str, nn.Module] | None = None,
+    ) -> None:  # fmt: skip
         self.config = config
         self.generator = generator
         self.text_encoder = text_encoder
+        self.helpers = nn.ModuleDict(dict(helpers or {}))
 
     def to(self, device: torch.device | str) -> Model:
         self.generator.to(device)
         self.text_encoder.to(device)
+        self.helpers.to(device)
         return self
+
+    @property
+    def networks(self) -> Networks:
+        """The networks as trainers are given them."""
+        return Networks(self.generator, self.text_encoder, dict(self.helpers.items()))
 
     # --- what is asked of it ------------------------------------------------------------------------------------------
 
@@ -260,7 +275,7 @@ class Model:
                 module.save_assets(place / name)
 
     def parts(self) -> list[tuple[str, Generator | TextEncoder]]:
-        """What is saved, by name."""
+        """What is saved to be sampled, by name."""
         return [("generator", self.generator), ("text_encoder", self.text_encoder)]
 
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor
 
@@ -28,6 +27,7 @@ from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.io.files import load_tensors, place_bytes, write_bytes
 from t2i.core.io.images import grid, png, read_picture, readable_scale
+from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import Group
 from t2i.core.models.model import Drawn, GuideMaker, Model, Prompts, default_batch
 from t2i.core.models.weights import owned_tensors, tensor_bytes
@@ -36,7 +36,6 @@ from t2i.core.runs.folder import free_path
 
 RECORDS = "samples.jsonl"
 PART = ".samples-{}.jsonl"  # lines of another process than the first, until all have drawn
-LOCK = ".lock"
 GRID_PICTURES = 256
 GRID_COLUMNS = 16
 
@@ -250,18 +249,9 @@ def _difference(line: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 @contextmanager
 def _held(folder: Path, group: Group) -> Iterator[None]:
     """The folder for one command at a time. One that fails before its first picture leaves no folder behind."""
-    lock = FileLock(folder / LOCK)
-
-    def take() -> None:
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder} is there already, and is no folder: choose another --out")
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(f"another command draws into {folder}: wait for it, or choose another --out") from None
-
-    group.first(take)
+    lock = folder_lock(folder)
+    refusal = f"another command draws into {folder}: wait for it, or choose another --out"
+    group.first(lambda: take_folder(lock, refusal))
     try:
         yield
     finally:

@@ -61,9 +61,15 @@ class ModelSpec(Spec):
 
     config: a subclass of ModelConfig, whose `presets()` has exactly the names of `presets`.
     generator: import path of `(config, text: TextShape, assets: Path | None) -> Generator`.
-    stages: import path of `(config, text_encoder: TextEncoder) -> Sequence[Stage]`.
+    stages: import path of `(config, text_encoder: TextEncoder) -> Sequence[Stage]`; none where nothing is trained.
     family: registry name of the family whose class its generator extends ("one-shot", "diffusion", ...).
 
+    helpers: import path of `(config, text: TextShape, fresh: bool) -> Mapping[str, nn.Module]`: networks that several
+    stages share and that take no part in sampling. They are built after the generator, in training alone, are in
+    checkpoints, and are not saved with what is sampled. fresh: whether weights of files that the settings name are to
+    be loaded; where a run is resumed, those of its checkpoint follow.
+    moved: "OLD=NEW" for tensors that earlier versions saved under other names, as prefixes that begin with "generator."
+    or "helpers." ("generator.image_encoder.=helpers.image_encoder."): older runs are opened and resumed by them.
     weights: import path of `(config: RunConfig, files: Sequence[Path]) -> Model`, which makes a model of the files that
     the paper's authors released (`t2i import`). It may complete the configuration (a vocabulary read from a file).
     foreign: import path of `(path: Path, settings: Mapping[str, Any]) -> Model | None`, which opens a folder or file in
@@ -77,6 +83,8 @@ class ModelSpec(Spec):
     presets: tuple[str, ...]
     generator: str
     stages: str
+    helpers: str | None = None
+    moved: tuple[str, ...] = ()
     weights: str | None = None
     foreign: str | None = None
     opening: tuple[str, ...] = ()

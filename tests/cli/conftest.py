@@ -25,7 +25,7 @@ class Trainer(toy_parts.ToyTrainer):
         return super().step(batch, engine)
 
 def stages(config, encoder):
-    return [toy_parts.Stage("only", 1.0, lambda g, e: Trainer(config, g, e))]
+    return [toy_parts.Stage("only", 1.0, lambda networks: Trainer(config, networks))]
 '''
 
 

@@ -120,17 +120,17 @@ def virtual_size():
 
 
 def note_order(path):
-    from t2i.core.engine.stage import StageRun
+    from t2i.core.engine.batches import BatchMaker
 
-    make = StageRun._batch
+    make = BatchMaker.make
 
-    def noted(self, host, step, rows, part=0):
+    def noted(self, host, step, shard, part=0):
         if step >= 0:
             with open(path, "a") as file:
                 file.write(json.dumps([step, part, host.keys, host.captions]) + "\n")
-        return make(self, host, step, rows, part)
+        return make(self, host, step, shard, part)
 
-    StageRun._batch = noted
+    BatchMaker.make = noted
 
 
 class Faults:

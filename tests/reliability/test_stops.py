@@ -14,6 +14,7 @@ import torch
 from t2i.core.engine import resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import T2IError
+from t2i.core.interfaces.trainer import optimizations
 from t2i.core.io.files import load_tensors
 from t2i.core.runs.configure import resolve
 from t2i.core.runs.folder import Run
@@ -67,7 +68,7 @@ def bad_loss(trainer, name, loss):
 
 def bad_gradient(trainer, name, loss):
     """The loss stays what it is; its gradient is sqrt'(0) * 0."""
-    weights = next(p for g in trainer.optimizers[name].param_groups for p in g["params"] if p.requires_grad)
+    weights = optimizations(trainer)[name].parameters[0]
     return loss + (weights.sum() * 0).sqrt()
 
 
@@ -78,8 +79,8 @@ def spoiling(seen, spoil):
         met = []
         seen[stage.name] = met
 
-        def made(generator, text_encoder):
-            trainer = stage.trainer(generator, text_encoder)
+        def made(networks):
+            trainer = stage.trainer(networks)
             step = trainer.step
             trainer.step = lambda batch, engine: step(batch, Poisoned(engine, trainer, met, spoil))
             seen[stage.name, "optimizers"] = set(trainer.optimizers)
@@ -142,14 +143,14 @@ def test_a_signal_saves_within_a_step_and_leaves_no_worker(tmp_path, train, numb
 STUCK = """
 import time
 from t2i.cli.main import main
-from t2i.core.engine.stage import StageRun
+from t2i.core.engine.saving import Saving
 
 def stuck(self, *_, **__):
-    if self.training.position.step:
+    if self._context.state.step:
         print("saving", flush=True)
         time.sleep(1000)
 
-StageRun._checkpoint = stuck
+Saving.write = stuck
 raise SystemExit(main({argv!r}))
 """
 

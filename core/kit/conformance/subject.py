@@ -10,9 +10,10 @@ from typing import Any
 
 from t2i.core.engine import train
 from t2i.core.engine.reporting import Silent
-from t2i.core.interfaces.text import TextEncoder
+from t2i.core.interfaces.trainer import Stage
 from t2i.core.kit.conformance.outcome import Skipped
 from t2i.core.kit.conformance.watch import BATCH, STEPS, Watcher
+from t2i.core.models.building import stages_of
 from t2i.core.models.loading import load
 from t2i.core.models.model import Model
 from t2i.core.registry.choice import Choice
@@ -85,11 +86,8 @@ class ModelSubject:
             sampler=Choice(sampler.name, sampler.config.model_copy(update=few)),
         )
 
-    def stages(self, config: RunConfig) -> Sequence[Any]:
-        spec = registry().encoders[config.encoder.name]
-        encoder: TextEncoder = resolve_path(spec.build)(config.encoder.config, None)
-        stages: Sequence[Any] = resolve_path(self.spec.stages)(config.settings, encoder)
-        return stages
+    def stages(self, config: RunConfig) -> Sequence[Stage]:
+        return stages_of(config, registry().encoders.build(config.encoder, None))
 
     @cached_property
     def trained(self) -> Trained:

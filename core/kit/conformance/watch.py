@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from t2i.core.engine.local import LocalEngine
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextEncoder
-from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
+from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer, optimizations
+from t2i.core.settings import EngineConfig
 
 STEPS = 50
 """Training steps of each stage."""
@@ -25,6 +27,9 @@ COMPARED = 24
 
 BATCH = 4
 """Pictures a step, at most."""
+
+SET = ("log_every", "checkpoint_every", "sample_every", "accumulate", "workers", "warmup")
+"""Settings of the engine that the checks need as they set them."""
 
 
 @dataclass
@@ -62,36 +67,24 @@ class Watcher:
         number = len(self.stages)
         self.stages.append(stage)
 
-        def begin(generator: Generator, text_encoder: TextEncoder) -> Trainer:
+        def begin(networks: Networks) -> Trainer:
             if self.stop_after is not None and number >= self.stop_after:
                 raise Enough
-            self.generator, self.text_encoder = generator, text_encoder
-            trainer = stage.trainer(generator, text_encoder)
+            self.generator, self.text_encoder = networks.generator, networks.text_encoder
+            trainer = stage.trainer(networks)
             self.seen.append(Seen(stage.name))
-            named = {"generator": generator, "text_encoder": text_encoder, **trainer.modules}
-            return Watched(trainer, named, self.seen[-1])
+            named = {"generator": networks.generator, "text_encoder": networks.text_encoder}
+            return Watched(trainer, {**named, **networks.helpers, **trainer.modules}, self.seen[-1])
 
-        batch_size = None if stage.batch_size is None else min(stage.batch_size, BATCH)
-        return replace(stage, share=1.0, trainer=begin, batch_size=batch_size)
+        # What the checks set themselves (`ModelSubject.config`) is theirs in every stage.
+        own = {name: value for name, value in stage.settings.items() if name not in SET}
+        if "batch_size" in own:
+            own["batch_size"] = min(own["batch_size"], BATCH)
+        return replace(stage, share=1.0, trainer=begin, settings=own)
 
 
 class Enough(Exception):
     """All that was wanted has been seen."""
-
-
-class Idle:
-    """An engine that updates nothing."""
-
-    progress = 1.0
-
-    def update(self, name: str, loss: Tensor) -> None:
-        pass
-
-    def shifted(self, x: Tensor) -> Tensor:
-        return torch.roll(x, 1, 0)
-
-    def gathered(self, x: Tensor) -> Tensor:
-        return x
 
 
 class Watched(Trainer):
@@ -100,6 +93,7 @@ class Watched(Trainer):
     def __init__(self, trainer: Trainer, named: dict[str, nn.Module], seen: Seen) -> None:
         self.trainer, self.seen = trainer, seen
         self.modules, self.optimizers, self.eager = trainer.modules, trainer.optimizers, trainer.eager
+        self.encode = trainer.encode
         self._named = named
         self._handles: list[RemovableHandle] = []
         self._before: dict[str, Tensor] = {}
@@ -123,9 +117,10 @@ class Watched(Trainer):
     def _ask_again(self) -> None:
         """What the first batches would cost now. Nothing that is trained or saved notices."""
         states = {name: {k: v.clone() for k, v in m.state_dict().items()} for name, m in self._named.items()}
+        engine = LocalEngine(self.trainer, EngineConfig(), progress=1.0, updates=False)
         with torch.random.fork_rng():
             for batch in self._batches:
-                self.seen.after.append(_numbers(self.trainer.step(batch, Idle())))
+                self.seen.after.append(_numbers(self.trainer.step(batch, engine)))
         for name, module in self._named.items():
             module.load_state_dict(states[name])
         self._batches = []
@@ -137,8 +132,7 @@ class Watched(Trainer):
         self.trainer.finish(batches)
 
     def _look_closely(self) -> None:
-        groups = [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]
-        chosen = {id(p) for group in groups for p in group["params"] if p.requires_grad}
+        chosen = {id(p) for optimization in optimizations(self).values() for p in optimization.parameters}
         for name, parameter in self._parameters().items():
             self._before[name] = parameter.detach().clone()
             if id(parameter) in chosen:

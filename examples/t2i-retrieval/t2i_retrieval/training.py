@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextEncoder
-from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
+from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i_retrieval.config import RetrievalConfig
 from t2i_retrieval.memory import Memory
 
@@ -29,9 +28,9 @@ def regressed(keys: Tensor, values: Tensor) -> Tensor:
 class MetricTrainer(Trainer):
     """The map A is trained so that pictures whose captions are near, A e being the key, predict each other."""
 
-    def __init__(self, config: RetrievalConfig, generator: Generator, text_encoder: TextEncoder) -> None:
-        assert isinstance(generator, Memory)
-        self.metric = generator.metric
+    def __init__(self, config: RetrievalConfig, networks: Networks) -> None:
+        assert isinstance(networks.generator, Memory)
+        self.metric = networks.generator.metric
         self.modules = {"metric": self.metric}
         self.optimizers = {"metric": Adam(self.metric.parameters(), config.lr)}
 
@@ -59,9 +58,9 @@ class MemoryTrainer(Trainer):
     On several processes each one remembers its own pictures, and those of the first are saved.
     """
 
-    def __init__(self, config: RetrievalConfig, generator: Generator, text_encoder: TextEncoder) -> None:
-        assert isinstance(generator, Memory)
-        self.memory = generator
+    def __init__(self, config: RetrievalConfig, networks: Networks) -> None:
+        assert isinstance(networks.generator, Memory)
+        self.memory = networks.generator
         self.modules = {}
         self.optimizers = {}
 

@@ -12,10 +12,9 @@ from torch.optim import Adam
 
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.schedule import DiscreteSchedule, Schedule, add_noise, predicted_x_0, target
-from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.noise import Noise
-from t2i.core.interfaces.text import TextEncoder, TextFeatures
-from t2i.core.interfaces.trainer import Batch, Engine, Losses, Trainer
+from t2i.core.interfaces.text import TextFeatures
+from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Trainer
 from t2i.plugins.common.diffusion.config import DenoisingConfig
 from t2i.plugins.common.diffusion.unet import TextUNet
 
@@ -57,7 +56,8 @@ class DenoisingTrainer(Trainer):
     """E ||target - net(z_t, t, tau(y))||, captions being dropped at random. What `encode` needs is frozen; a text
     encoder that can be trained is trained with the network, the generator's `unet`."""
 
-    def __init__(self, config: DenoisingConfig, generator: Generator, text_encoder: TextEncoder) -> None:
+    def __init__(self, config: DenoisingConfig, networks: Networks) -> None:
+        generator, text_encoder = networks.generator, networks.text_encoder
         assert isinstance(generator, DiffusionGenerator)
         self.config, self.generator = config, generator
         self.encode = generator.encode

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextEncoder
-from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
+from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i.plugins.common.text.config import TextPretraining
 
 
@@ -99,7 +98,8 @@ def text_stages(config: TextPretraining, text_encoder: TextEncoder) -> list[Stag
     if not text_encoder.trainable:
         return []
 
-    def trainer(generator: Generator, encoder: TextEncoder) -> Trainer:
+    def trainer(networks: Networks) -> Trainer:
+        encoder = networks.text_encoder
         matcher = Matcher(config.image_size, encoder.shape.sentence, config.matcher_width)
         return MatchingTrainer(encoder, matcher, lr=config.matcher_lr, lr_text=config.text_lr)
 

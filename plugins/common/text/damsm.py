@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
-from t2i.core.interfaces.trainer import Batch, Engine, Losses, Trainer
+from t2i.core.interfaces.trainer import Batch, Engine, Losses, Optimization, Trainer
 from t2i.core.models.weights import load_state
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.specs import resolve
@@ -31,7 +30,7 @@ from t2i.plugins.common.weights.legacy import read_plain_pickle, renamed, withou
 TINY = 1e-8  # the smallest product of norms that is divided by
 
 
-class Seen(NamedTuple):
+class ImageFeatures(NamedTuple):
     """What an image encoder makes of B pictures. regions: (B, Dw, N), as wide as words. code: (B, D), as sentences."""
 
     regions: Tensor
@@ -72,7 +71,9 @@ def matching_loss(scores: Tensor, classes: Tensor | None = None) -> Tensor:
     return F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)
 
 
-def damsm_losses(seen: Seen, text: TextFeatures, smoothing: Smoothing, classes: Any = None) -> tuple[Tensor, Tensor]:
+def damsm_losses(
+    seen: ImageFeatures, text: TextFeatures, smoothing: Smoothing, classes: Any = None
+) -> tuple[Tensor, Tensor]:
     """L_words and L_sentence, both ways each. classes: the data set's extra, used if it is one number a picture."""
     ids = classes if isinstance(classes, Tensor) and classes.dim() == 1 else None
     gamma1, gamma2, gamma3 = smoothing.gamma1, smoothing.gamma2, smoothing.gamma3
@@ -85,41 +86,36 @@ def damsm_losses(seen: Seen, text: TextFeatures, smoothing: Smoothing, classes: 
 
 
 class DamsmTrainer(Trainer):
-    """Trains an image encoder (images -> Seen), and with it the text encoder where it can be trained, to tell which
-    picture of a batch goes with which caption. Negatives are those of the process's own batch."""
+    """Trains an image encoder (images -> ImageFeatures), and with it the text encoder where it can be trained, to tell
+    which image of a batch goes with which caption. Negatives are those of the process's own batch.
+
+    Only the text encoder's gradients are clipped."""
 
     def __init__(self, config: DamsmTraining, text_encoder: TextEncoder, image_encoder: nn.Module) -> None:
         self.config, self.image_encoder = config, image_encoder
         self.modules = {"image_encoder": image_encoder}
-        images = [p for p in image_encoder.parameters() if p.requires_grad]
-        self.texts = [p for p in text_encoder.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [{"params": images}]
-        if self.texts:
+        groups: list[dict[str, Any]] = [{"params": [p for p in image_encoder.parameters() if p.requires_grad]}]
+        clip: list[float | None] = [None]
+        if texts := [p for p in text_encoder.parameters() if p.requires_grad]:
             self.modules["text_encoder"] = text_encoder
-            groups.append({"params": self.texts, "lr": config.lr_text or config.lr})
-        self.decay = 1.0
+            groups.append({"params": texts, "lr": config.lr_text or config.lr})
+            clip.append(config.clip)
         optimizer = Adam(groups, config.lr, betas=(0.5, 0.999), fused=True)
-        optimizer.register_step_pre_hook(self._before_update)
-        self.optimizers = {"damsm": optimizer}
+        self.optimizers = {"damsm": Optimization(optimizer, clip, self._decay)}
+
+    def _decay(self, progress: float) -> float:
+        """The factor of the learning rates, which fall from epoch to epoch."""
+        epoch = int(progress * self.config.epochs)
+        return max(self.config.lr_floor, self.config.decay**epoch)
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
-        epoch = int(engine.progress * self.config.epochs)
-        self.decay = max(self.config.lr_floor, self.config.decay**epoch)
-        seen: Seen = self.image_encoder(batch.images)
+        seen: ImageFeatures = self.image_encoder(batch.images)
         words, sentence = damsm_losses(seen, batch.text, self.config.smoothing, batch.extras.get("class"))
         engine.update("damsm", words + sentence)
         found = self._found(seen, batch.text) == torch.arange(len(seen.code), device=seen.code.device)
         return {"words": words, "sentence": sentence, "found": found.float().mean()}
 
-    def _before_update(self, optimizer: Any, *_: Any) -> None:
-        """The LSTM's gradients are clipped, the image encoder's are not; and the engine, which sets the learning rates
-        anew each step, knows nothing of epochs."""
-        if self.texts:
-            clip_grad_norm_(self.texts, self.config.clip)
-        for group in optimizer.param_groups:
-            group["lr"] *= self.decay
-
-    def _found(self, seen: Seen, text: TextFeatures) -> Tensor:
+    def _found(self, seen: ImageFeatures, text: TextFeatures) -> Tensor:
         """For each caption, the picture that its sentence finds."""
         return sentence_scores(seen.code.detach(), text.sentence.detach()).argmax(0)
 

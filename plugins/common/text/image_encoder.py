@@ -21,7 +21,7 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextShape
 from t2i.core.models.weights import load_state
 from t2i.plugins.common.text.config import ImageEncoderConfig
-from t2i.plugins.common.text.damsm import Seen
+from t2i.plugins.common.text.damsm import ImageFeatures
 from t2i.plugins.common.weights.legacy import read_legacy, renamed, state_dict, without_prefix
 
 SIDE = 299  # pixels that Inception-v3 was trained at
@@ -33,8 +33,9 @@ UNUSED = re.compile(r"^(AuxLogits|fc)\.")  # the classifiers
 
 
 class InceptionEncoder(nn.Module):
-    """images (B, 3, H, H) in [-1, 1] -> Seen: the last 17x17 map of 768 channels and the 2048 pooled ones, each through
-    a linear map. Only these two are trained; the trunk keeps its running averages whatever mode it is put in."""
+    """images (B, 3, H, H) in [-1, 1] -> ImageFeatures: the last 17x17 map of 768 channels and the 2048 pooled ones,
+    each through a linear map. Only these two are trained; the trunk keeps its running averages whatever mode it is put
+    in."""
 
     def __init__(self, text: TextShape) -> None:
         super().__init__()
@@ -56,10 +57,10 @@ class InceptionEncoder(nn.Module):
         self.code_trunk.eval()
         return self
 
-    def forward(self, images: Tensor) -> Seen:
+    def forward(self, images: Tensor) -> ImageFeatures:
         x = F.interpolate(images, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
         features = self.region_trunk(x)
-        return Seen(self.to_regions(features).flatten(2), self.to_code(self.code_trunk(features).flatten(1)))
+        return ImageFeatures(self.to_regions(features).flatten(2), self.to_code(self.code_trunk(features).flatten(1)))
 
 
 class SmallImageEncoder(nn.Module):
@@ -76,9 +77,9 @@ class SmallImageEncoder(nn.Module):
         self.to_regions = nn.Conv2d(widths[-1], text.words, 1, bias=False)
         self.to_code = nn.Linear(16 * widths[-1], text.sentence)
 
-    def forward(self, images: Tensor) -> Seen:
+    def forward(self, images: Tensor) -> ImageFeatures:
         features = self.trunk(images)
-        return Seen(self.to_regions(features).flatten(2), self.to_code(features.flatten(1)))
+        return ImageFeatures(self.to_regions(features).flatten(2), self.to_code(features.flatten(1)))
 
 
 def image_encoder(config: ImageEncoderConfig, image_size: int, text: TextShape) -> nn.Module | None:

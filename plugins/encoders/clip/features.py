@@ -14,7 +14,8 @@ from transformers import CLIPModel
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import FeatureExtractor
-from t2i.plugins.common.pictures.resize import resized, weights_hash
+from t2i.core.models.weights import weights_hash
+from t2i.plugins.common.pictures.resize import resized
 from t2i.plugins.common.weights.hub import Wanted, fetched_or, obtained
 from t2i.plugins.common.weights.variants import variant_of
 from t2i.plugins.encoders.clip.config import ClipConfig, ClipFeaturesConfig

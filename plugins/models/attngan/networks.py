@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,18 +131,13 @@ class Network(nn.Module):
 
 
 class AttnGANGenerator(OneShotGenerator):
-    """The network, of whose pictures the largest is drawn; and DAMSM's image encoder, by which it is trained.
-
-    The image encoder takes no part in drawing. It is here because one stage trains it and the next one needs it: what
-    outlives a stage lives in the generator or the text encoder.
-    """
+    """The network, of whose images the largest is drawn."""
 
     def __init__(self, config: AttnGANConfig, text: TextShape) -> None:
         super().__init__()
         self.image_size = config.image_size
         self.noise_shape = (config.z_dim + config.c_dim,)
         self.network = Network(config, text)
-        self.image_encoder = image_encoder(config.image_encoder, config.image_size, text)
 
     def forward(self, noise: Tensor, text: TextFeatures) -> Tensor:
         drawn: Drawn = self.network(noise, text)
@@ -205,8 +201,18 @@ def orthogonal(module: nn.Module) -> None:
 
 
 def build(config: AttnGANConfig, text: TextShape, assets: Path | None) -> AttnGANGenerator:
-    """The generator that the settings describe; a new one with the image encoder's weights, where files are named."""
-    generator = AttnGANGenerator(config, text)
-    if generator.image_encoder is not None and assets is None:
-        load_image_encoder(generator.image_encoder, config.image_encoder)
-    return generator
+    """The generator that the settings describe."""
+    return AttnGANGenerator(config, text)
+
+
+def helpers(config: AttnGANConfig, text: TextShape, fresh: bool) -> Mapping[str, nn.Module]:
+    """DAMSM's image encoder, unless the settings leave it out: stage `damsm` trains it, and stage `gan` needs it.
+
+    fresh: whether the files of weights that the settings name are loaded.
+    """
+    encoder = image_encoder(config.image_encoder, config.image_size, text)
+    if encoder is None:
+        return {}
+    if fresh:
+        load_image_encoder(encoder, config.image_encoder)
+    return {"image_encoder": encoder}

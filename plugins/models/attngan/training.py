@@ -10,13 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
-from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
+from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i.plugins.common.gan.batchnorm import settled
 from t2i.plugins.common.gan.conditioning import kl_loss
 from t2i.plugins.common.gan.losses import cross_entropy, discriminator_of_pairs_and_images
-from t2i.plugins.common.text.damsm import DamsmTrainer, Seen, damsm_losses
+from t2i.plugins.common.text.damsm import DamsmTrainer, ImageFeatures, damsm_losses
 from t2i.plugins.common.text.image_encoder import check_source
 from t2i.plugins.models.attngan.config import AttnGANConfig
 from t2i.plugins.models.attngan.networks import AttnGANGenerator, Discriminator, Drawn
@@ -47,11 +46,12 @@ def shrunk(images: Tensor, size: int) -> Tensor:
 class GANTrainer(Trainer):
     """One step of every D_i, then one of G, on the same fake images: G runs once a step."""
 
-    def __init__(self, config: AttnGANConfig, generator: Generator, text_encoder: TextEncoder) -> None:
+    def __init__(self, config: AttnGANConfig, networks: Networks) -> None:
+        generator = networks.generator
         assert isinstance(generator, AttnGANGenerator)
-        self.config, self.network, self.image_encoder = config, generator.network, generator.image_encoder
-        self.noise_shape = generator.noise_shape
-        width = text_encoder.shape.sentence
+        self.config, self.network, self.noise_shape = config, generator.network, generator.noise_shape
+        self.image_encoder = networks.helpers.get("image_encoder")
+        width = networks.text_encoder.shape.sentence
         self.discriminators = [Discriminator(config, scale, width) for scale in range(config.scales)]
         judges = {f"discriminator{i}": d for i, d in enumerate(self.discriminators)}
         self.modules: dict[str, nn.Module] = {"network": self.network, **judges}
@@ -84,7 +84,7 @@ class GANTrainer(Trainer):
     def _damsm(self, images: Tensor, text: TextFeatures, batch: Batch) -> Tensor:
         """L_DAMSM: how well the largest pictures match their captions among those of the batch."""
         assert self.image_encoder is not None
-        seen: Seen = self.image_encoder(images)
+        seen: ImageFeatures = self.image_encoder(images)
         words, sentence = damsm_losses(seen, text, self.config.damsm.smoothing, batch.extras.get("class"))
         return words + sentence
 
@@ -105,9 +105,7 @@ def stages(config: AttnGANConfig, text_encoder: TextEncoder) -> list[Stage]:
         return [gan]
     check_source(config.image_encoder, "model 'attngan'")
 
-    def pretraining(generator: Generator, encoder: TextEncoder) -> Trainer:
-        assert isinstance(generator, AttnGANGenerator)
-        assert generator.image_encoder is not None
-        return DamsmTrainer(config.damsm, encoder, generator.image_encoder)
+    def pretraining(networks: Networks) -> Trainer:
+        return DamsmTrainer(config.damsm, networks.text_encoder, networks.helpers["image_encoder"])
 
-    return [Stage("damsm", config.damsm_share, pretraining, config.damsm.batch_size), gan]
+    return [Stage("damsm", config.damsm_share, pretraining, {"batch_size": config.damsm.batch_size}), gan]

@@ -18,7 +18,7 @@ from t2i.plugins.common.text.image_encoder import authors_state, counted
 from t2i.plugins.common.weights.authors import TEXT_ENCODER, VOCABULARY, Part, recognised
 from t2i.plugins.common.weights.legacy import renamed, without_prefix
 from t2i.plugins.models.attngan.config import AttnGANConfig
-from t2i.plugins.models.attngan.networks import AttnGANGenerator
+from t2i.plugins.models.attngan.networks import AttnGANGenerator, helpers
 
 PARTS = {
     "generator": Part("ca_net.fc.weight", "netG*.pth or *_AttnGAN2.pth"),
@@ -66,7 +66,7 @@ def discriminator_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def load(config: RunConfig, files: Sequence[Path]) -> Model:
     """The model in the authors' files: generator, text encoder and captions.pickle, in any order, and the image encoder
-    if it is there, without which the model can be drawn from all the same.
+    if it is there, which only training needs: it is checked, and is not saved with what is drawn.
 
     UserError if one is missing, given twice or none of these, or does not fit the preset.
     """
@@ -79,11 +79,12 @@ def load(config: RunConfig, files: Sequence[Path]) -> Model:
     generator = AttnGANGenerator(settings, encoder.shape)
     drawing = found["generator"]
     load_state(generator.network, counted(generator.network, network_state(drawing.state())), f"weights {drawing.path}")
-    if generator.image_encoder is not None:
-        seeing = found["image encoder"]
-        state = counted(generator.image_encoder, authors_state(without_prefix(seeing.state(), "module.")))
-        load_state(generator.image_encoder, state, f"weights {seeing.path}")
-    return Model(replace(config, settings=settings, encoder=choice), generator, encoder)
+    seeing = helpers(settings, encoder.shape, fresh=False)
+    for module in seeing.values():
+        part = found["image encoder"]
+        state = counted(module, authors_state(without_prefix(part.state(), "module.")))
+        load_state(module, state, f"weights {part.path}")
+    return Model(replace(config, settings=settings, encoder=choice), generator, encoder, seeing)
 
 
 def _completed(settings: Config, with_pictures: bool) -> AttnGANConfig:

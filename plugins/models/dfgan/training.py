@@ -7,9 +7,8 @@ from functools import partial
 from torch.optim import Adam
 
 from t2i.core.families.one_shot import OneShotGenerator
-from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextEncoder
-from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
+from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i.plugins.common.gan.losses import hinge_discriminator, hinge_generator, matching_aware_penalty
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.dfgan.config import DFGANConfig
@@ -21,12 +20,13 @@ class GANTrainer(Trainer):
 
     eager = ("discriminator", "output")  # MA-GP differentiates through their backward pass
 
-    def __init__(self, config: DFGANConfig, generator: Generator, text_encoder: TextEncoder) -> None:
+    def __init__(self, config: DFGANConfig, networks: Networks) -> None:
+        generator = networks.generator
         assert isinstance(generator, OneShotGenerator)
         self.config = config
         self.generator = generator
         self.discriminator = Discriminator(config)
-        self.output = OneWayOutput(config, text_encoder.shape.sentence)
+        self.output = OneWayOutput(config, networks.text_encoder.shape.sentence)
         self.modules = {"generator": generator, "discriminator": self.discriminator, "output": self.output}
         betas = (config.beta1, config.beta2)
         judges = [*self.discriminator.parameters(), *self.output.parameters()]

@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextEncoder
-from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
+from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i.plugins.common.clip.vision import ClipVision
 from t2i.plugins.common.gan.losses import hinge_discriminator, hinge_generator, matching_aware_penalty
 from t2i.plugins.common.text.contrastive import Contrast, MatchingTrainer
@@ -30,11 +29,13 @@ class ClipMatcher(Contrast):
         return self.clip.embedding(images)
 
 
-def pretraining(config: GALIPConfig, generator: Generator, text_encoder: TextEncoder) -> Trainer:
+def pretraining(config: GALIPConfig, networks: Networks) -> Trainer:
     """Stage 1: a fresh CLIP and a trainable text encoder find each other (or the one of them that is given does)."""
+    generator = networks.generator
     assert isinstance(generator, GALIPGenerator)
     generator.clip.requires_grad_(config.clip.weights is None)
-    return MatchingTrainer(text_encoder, ClipMatcher(generator.clip), lr=config.clip_lr, lr_text=config.text_lr)
+    matcher = ClipMatcher(generator.clip)
+    return MatchingTrainer(networks.text_encoder, matcher, lr=config.clip_lr, lr_text=config.text_lr)
 
 
 class GANTrainer(Trainer):
@@ -45,13 +46,14 @@ class GANTrainer(Trainer):
 
     eager = ("discriminator", "assessor")  # MA-GP differentiates through their backward pass
 
-    def __init__(self, config: GALIPConfig, generator: Generator, text_encoder: TextEncoder) -> None:
+    def __init__(self, config: GALIPConfig, networks: Networks) -> None:
+        generator = networks.generator
         assert isinstance(generator, GALIPGenerator)
         self.config = config
         self.generator = generator
         self.clip = generator.clip.requires_grad_(False)
         self.discriminator = Discriminator(config, self.clip.width)
-        self.assessor = QualityAssessor(config, text_encoder.shape.sentence, self.clip.grid)
+        self.assessor = QualityAssessor(config, networks.text_encoder.shape.sentence, self.clip.grid)
         self.modules = {"generator": generator, "discriminator": self.discriminator, "assessor": self.assessor}
         betas = (config.beta1, config.beta2)
         judges = [*self.discriminator.parameters(), *self.assessor.parameters()]
@@ -92,4 +94,5 @@ def stages(config: GALIPConfig, text_encoder: TextEncoder) -> list[Stage]:
     gan = Stage("gan", 1 - config.text_share, partial(GANTrainer, config))
     if config.clip.weights is not None and not text_encoder.trainable:
         return [gan]
-    return [Stage("clip", config.text_share, partial(pretraining, config), config.text_batch_size), gan]
+    own = {"batch_size": config.text_batch_size or config.batch_size}
+    return [Stage("clip", config.text_share, partial(pretraining, config), own), gan]

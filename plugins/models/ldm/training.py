@@ -21,8 +21,9 @@ MEASURED = 512  # pictures whose latents are measured
 
 
 def stages(config: LDMConfig, text_encoder: TextEncoder) -> Sequence[Stage]:
-    share, batch_size = config.autoencoder.share, config.autoencoder.batch_size
-    first = Stage("autoencoder", share, lambda generator, _: AutoencoderTrainer(config, generator), batch_size)
+    share = config.autoencoder.share
+    own = {"batch_size": config.autoencoder.batch_size or config.batch_size}
+    first = Stage("autoencoder", share, lambda networks: AutoencoderTrainer(config, networks.generator), own)
     second = Stage("diffusion", 1 - share, partial(DenoisingTrainer, config))
     return [second] if config.autoencoder.weights else [first, second]
 

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextEncoder
-from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
+from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i.plugins.common.gan.batchnorm import settled
 from t2i.plugins.common.gan.conditioning import kl_loss
 from t2i.plugins.common.gan.losses import cross_entropy, discriminator_of_pairs, discriminator_of_pairs_and_images
@@ -136,13 +135,14 @@ class SecondTrainer(GANTrainer):
 def stages(config: StackGANConfig, text_encoder: TextEncoder) -> list[Stage]:
     """Text (absent with a frozen encoder), stage I, and stage II where there is one."""
 
-    def trainer(kind: type[FirstTrainer] | type[SecondTrainer], generator: Generator, encoder: TextEncoder) -> Trainer:
-        assert isinstance(generator, StackGANGenerator)
-        return kind(config, generator)
+    def trainer(kind: type[FirstTrainer] | type[SecondTrainer], networks: Networks) -> Trainer:
+        assert isinstance(networks.generator, StackGANGenerator)
+        return kind(config, networks.generator)
 
     gan, first = 1 - config.text_share, config.stage1_share if config.stages == 2 else 1.0
+    own = {"batch_size": config.stage1_batch or config.batch_size, "lr_halvings": config.halvings[0]}
     both = [
-        Stage("stage1", gan * first, partial(trainer, FirstTrainer), config.stage1_batch, config.halvings[0]),
-        Stage("stage2", gan * (1 - first), partial(trainer, SecondTrainer), None, config.halvings[1]),
+        Stage("stage1", gan * first, partial(trainer, FirstTrainer), own),
+        Stage("stage2", gan * (1 - first), partial(trainer, SecondTrainer), {"lr_halvings": config.halvings[1]}),
     ]
     return text_stages(config, text_encoder) + both[: config.stages]

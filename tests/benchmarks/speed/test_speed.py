@@ -19,8 +19,8 @@ def twins(monkeypatch):
     built = []
 
     class Watched(speed._Twin):
-        def __init__(self, config, stage):
-            super().__init__(config, stage)
+        def __init__(self, config, number):
+            super().__init__(config, number)
             self.before = [p.detach().clone() for p in self._averaged]
             built.append(self)
 
@@ -50,7 +50,8 @@ def test_each_stage_gets_its_blocks(words, twins, monkeypatch):
     monkeypatch.setattr(
         speed, "resolve", lambda name, preset: resolve(name, preset=preset, sets=["two_stages=true", "accumulate=2"])
     )
-    assert configured(speed.resolve("toy", preset="tiny"), 2).settings.steps == 302  # 100 + 200, and ends
+    config = speed.resolve("toy", preset="tiny")
+    assert configured(config, speed._stages(config), 2).settings.steps == 302  # 100 + 200, and ends
     (model,) = measure_speed(["toy"], blocks=2, reporter=words).models
     assert [stage.stage for stage in model.stages] == ["first", "second"]
     assert len(twins) == 2

@@ -15,12 +15,12 @@ def optimizers_of(monkeypatch):
 
     taken = []
 
-    class Recorder(steps.BareEngine):
+    class Recorder(steps.LocalEngine):
         def update(self, name, loss):
             super().update(name, loss)
             taken.append(name)
 
-    monkeypatch.setattr(steps, "BareEngine", Recorder)
+    monkeypatch.setattr(steps, "LocalEngine", Recorder)
     return taken
 
 

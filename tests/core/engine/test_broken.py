@@ -11,10 +11,10 @@ import torch
 
 from t2i.benchmarks.run.sets import open_data
 from t2i.core.engine import resume, stored, train
+from t2i.core.engine.context import RunContext
 from t2i.core.engine.loader import Loader, Views
 from t2i.core.engine.reporting import Silent
-from t2i.core.engine.stage import StageRun
-from t2i.core.engine.stored import Recipe, obtain
+from t2i.core.engine.storing import Recipe, obtain
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.interfaces.dataset import Broken, BrokenExample, SoundDataset, Visit, sound
 from t2i.core.io.files import load_tensors
@@ -158,14 +158,11 @@ def test_processes_count_together(breaks, monkeypatch):
     told = []
     broken = Broken(toydata(max_broken=0.2), told.append)
     own = [BrokenExample("1.png", "torn")]
-    stage = SimpleNamespace(
-        passed_over=own, accelerator=SimpleNamespace(num_processes=2), training=SimpleNamespace(broken=broken)
-    )  # fmt: skip
-    StageRun._count_broken(stage)
-    assert (len(broken), len(told), stage.passed_over) == (2, 2, [])
-    stage.passed_over = [BrokenExample("5.png", "torn")]
+    context = SimpleNamespace(accelerator=SimpleNamespace(num_processes=2), broken=broken)
+    RunContext.count_broken(context, own)
+    assert (len(broken), len(told)) == (2, 2)
     with pytest.raises(UserError, match="3 or more of 10"):
-        StageRun._count_broken(stage)
+        RunContext.count_broken(context, [BrokenExample("5.png", "torn")])
 
 
 @pytest.mark.parametrize("again", [False, True])

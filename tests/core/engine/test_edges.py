@@ -41,8 +41,8 @@ def changed(monkeypatch):
 
     def change(step=None, made=lambda trainer: None):
         def altered(make):
-            def trainer(generator, text_encoder):
-                trainer = make(generator, text_encoder)
+            def trainer(networks):
+                trainer = make(networks)
                 if step:
                     trainer.step = lambda batch, engine: step(trainer, batch, engine)
                 made(trainer)
@@ -251,7 +251,9 @@ def test_a_stage_may_have_its_own_number_of_halvings(tmp_path, changed, monkeypa
     toy = sys.modules["t2i_toy"]
     plain = toy.stages
     monkeypatch.setattr(
-        toy, "stages", lambda config, encoder: [replace(s, lr_halvings=n) for n, s in enumerate(plain(config, encoder))]
+        toy,
+        "stages",
+        lambda config, encoder: [replace(s, settings={"lr_halvings": n}) for n, s in enumerate(plain(config, encoder))],
     )
     go(tmp_path / "run", "steps=8", "two_stages=true", "lr_schedule=halving", "lr_halvings=3", "lr=1")
     assert rates == [1, 1, 1, 1, 1, 1, 0.5, 0.5]
@@ -332,9 +334,9 @@ def test_a_full_disk_names_the_last_sound_checkpoint(tmp_path, monkeypatch):
 
     write = checkpoint.write
 
-    def full(folder, position, *arguments):
-        write(folder, position, *arguments)
-        if position.step == 6:
+    def full(folder, state, *arguments):
+        write(folder, state, *arguments)
+        if state.step == 6:
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:

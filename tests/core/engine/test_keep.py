@@ -64,7 +64,7 @@ def test_a_resumed_run_remembers_the_best(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
 
         def killed(self):
-            if self.training.position.step == 4:
+            if self.context.state.step == 4:
                 raise Interrupted("killed", 9)
             step(self)
 

@@ -10,7 +10,7 @@ import torch
 from t2i.core.engine import resume, stored, train
 from t2i.core.engine.loader import Views
 from t2i.core.engine.reporting import Silent
-from t2i.core.engine.stored import Recipe, obtain
+from t2i.core.engine.storing import Recipe, obtain
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.interfaces.dataset import Visit
 from t2i.core.interfaces.text import TextFeatures

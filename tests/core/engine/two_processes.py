@@ -16,11 +16,13 @@ from pathlib import Path
 import torch
 
 from t2i.core.engine import resume, stored, train
+from t2i.core.engine.optimizing import Optimizing
 from t2i.core.engine.reporting import Silent
 from t2i.core.engine.updates import Updates
 from t2i.core.errors import Interrupted, T2IError
 from t2i.core.interfaces.noise import seeded
 from t2i.core.interfaces.text import TextFeatures
+from t2i.core.interfaces.trainer import optimizations
 from t2i.core.io.files import save_tensors
 from t2i.core.models.building import build
 from t2i.core.models.samples import write_samples
@@ -43,13 +45,13 @@ class Watch:
         self.stop_at, self.spoil, self.gradients, self.modules = stop_at, spoil, {}, {}
 
     def wrap(self, stage):
-        def begin(generator, text_encoder):
-            trainer = stage.trainer(generator, text_encoder)
-            for name, optimizer in trainer.optimizers.items():
-                self._listen(f"{stage.name}/{name}", optimizer)
+        def begin(networks):
+            trainer = stage.trainer(networks)
+            for name, chosen in optimizations(trainer).items():
+                self._listen(f"{stage.name}/{name}", chosen.optimizer)
             step = trainer.step
             trainer.step = lambda batch, engine: self._step(step, batch, engine)
-            self.modules |= {"generator": generator, "text_encoder": text_encoder}
+            self.modules |= {"generator": networks.generator, "text_encoder": networks.text_encoder}
             self.modules |= {f"{stage.name}/{name}": module for name, module in trainer.modules.items()}
             return trainer
 
@@ -122,7 +124,7 @@ def travelled(accelerator):
     lengths = [5, 2, 3, 1, 2, 1, 2, 2][rows]
     words = torch.arange(8.0)[rows, None, None].repeat(1, max(lengths), 2)
     mask = torch.tensor([[j < length for j in range(max(lengths))] for length in lengths])
-    updates = Updates(accelerator, EngineConfig(), {}, lambda: 0.0)
+    updates = Updates(accelerator, EngineConfig(), Optimizing({}, EngineConfig()), lambda: 0.0)
     text = TextFeatures(torch.arange(8.0)[rows, None], words, mask)
     return {
         what: [moved.sentence[:, 0].tolist(), moved.words[:, 0, 0].tolist(), moved.mask.sum(1).tolist()]

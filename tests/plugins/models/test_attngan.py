@@ -15,7 +15,7 @@ from t2i.core.engine.reporting import Silent
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
-from t2i.core.interfaces.trainer import Batch
+from t2i.core.interfaces.trainer import Batch, Networks, optimizations
 from t2i.core.io.files import load_tensors
 from t2i.core.models.weights import load_state
 from t2i.core.registry.specs import resolve as resolve_path
@@ -26,7 +26,7 @@ from t2i.plugins.common.gan.conditioning import kl_loss
 from t2i.plugins.common.gan.upsampling import UpConv3x3
 from t2i.plugins.common.text.damsm import DamsmTrainer, damsm_losses
 from t2i.plugins.models.attngan.config import AttnGANConfig
-from t2i.plugins.models.attngan.networks import Attention, AttnGANGenerator, Discriminator, Network, build
+from t2i.plugins.models.attngan.networks import Attention, Discriminator, Network, build, helpers
 from t2i.plugins.models.attngan.training import GANTrainer, discriminator_loss, generator_loss, shrunk, stages
 from t2i.plugins.models.attngan.weights import discriminator_state
 from t2i.plugins.models.attngan.weights import load as load_authors
@@ -75,10 +75,11 @@ def test_parameters_are_those_of_the_authors_modules(preset, generator, judges):
     config = resolve("attngan", preset=preset, data_needed=False).settings
     with torch.device("meta"):
         made = build(config, TextShape(256, 256), None)
+        seeing = helpers(config, TextShape(256, 256), True)
         discriminators = [Discriminator(config, i, 256) for i in range(3)]
     assert count(made.network) == generator
     assert [count(d) for d in discriminators] == judges
-    assert count(made.image_encoder) == 22_506_720
+    assert count(seeing["image_encoder"]) == 22_506_720
     assert config.sizes == [64, 128, 256]
 
 
@@ -420,11 +421,16 @@ def batch(encoder, n=4, step=5, **extras):
     return Batch(images, captions, captions, StepNoise(0, step, 0, n, n), encoder.encode, extras)
 
 
+def networks(config, encoder):
+    """A new model's."""
+    return Networks(build(config, TEXT, None), encoder, helpers(config, TEXT, True))
+
+
 @pytest.fixture
 def trainer():
     torch.manual_seed(0)
     encoder = Letters()
-    made = GANTrainer(SMALL, AttnGANGenerator(SMALL, TEXT), encoder)
+    made = GANTrainer(SMALL, networks(SMALL, encoder))
     made.encoder = encoder
     return made
 
@@ -508,13 +514,13 @@ def test_both_players_move_and_damsm_stays(trainer):
 def test_without_an_image_encoder_or_weight_there_is_no_damsm_loss():
     for update in ({"damsm_weight": 0.0}, {"image_encoder": {"kind": "none"}}):
         config = AttnGANConfig(**{**TINY, **update})
-        made = GANTrainer(config, build(config, TEXT, None), Letters())
+        made = GANTrainer(config, networks(config, Letters()))
         assert "damsm" not in made.step(batch(Letters()), Recorder(made))
 
 
 def test_optimizers_are_the_papers_by_default():
     config = AttnGANConfig(image_size=32, gf=2, df=2, image_encoder={"kind": "none"})
-    made = GANTrainer(config, build(config, TEXT, None), Letters())
+    made = GANTrainer(config, networks(config, Letters()))
     settings = {(o.defaults["lr"], o.defaults["betas"]) for o in made.optimizers.values()}
     assert settings == {(2e-4, (0.5, 0.999))}
     assert set(made.optimizers) == {"generator", "discriminator0", "discriminator1", "discriminator2"}
@@ -537,17 +543,16 @@ def test_statistics_are_measured_anew_with_the_averaged_weights(trainer):
 
 
 def test_damsm_comes_first_and_is_frozen_then():
-    generator, encoder = build(SMALL, TEXT, None), Letters(frozen=False)
-    both = stages(SMALL, encoder)
-    assert [(stage.name, stage.batch_size) for stage in both] == [("damsm", 48), ("gan", None)]
+    made = networks(SMALL, Letters(frozen=False))
+    both = stages(SMALL, made.text_encoder)
+    assert [(stage.name, stage.settings) for stage in both] == [("damsm", {"batch_size": 48}), ("gan", {})]
     assert both[0].share == pytest.approx(SMALL.damsm_share)
-    first, second = (stage.trainer(generator, encoder) for stage in both)
+    first, second = (stage.trainer(made) for stage in both)
     assert isinstance(first, DamsmTrainer)
-    trained = [
-        {id(p) for o in t.optimizers.values() for g in o.param_groups for p in g["params"]} for t in (first, second)
-    ]
+    trained = [{p for o in optimizations(t).values() for p in o.parameters} for t in (first, second)]
     assert not trained[0] & trained[1]
-    assert {id(p) for p in [*encoder.parameters(), *generator.image_encoder.parameters()]} == trained[0]
+    assert {*made.text_encoder.parameters(), *made.helpers["image_encoder"].parameters()} == trained[0]
+    assert trained[1] >= {*made.generator.parameters()}
 
 
 def test_what_is_there_already_is_not_trained():
@@ -616,5 +621,10 @@ def test_trains_saves_draws_and_resumes_to_the_same_weights(tmp_path):
         resume(part.path, reporter=Silent())
         for name in ("generator", "text_encoder"):
             ours, theirs = (load_tensors(run.model / f"{name}.safetensors", "model") for run in (part, whole))
-            assert any("image_encoder" in key for key in ours) == (name == "generator")
+            assert not any("image_encoder" in key for key in ours)  # it takes no part in drawing
             assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+        ours, theirs = (
+            load_tensors(run.checkpoints / "step-6" / "modules.helpers.safetensors", "x") for run in (part, whole)
+        )
+        assert ours
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)

@@ -7,7 +7,7 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise, StepNoise
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
-from t2i.core.interfaces.trainer import Batch
+from t2i.core.interfaces.trainer import Batch, Networks
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve as resolve_run
@@ -92,7 +92,7 @@ def overfitted():
     config, encoder = DDPMConfig.of(SMALL, "test"), Colours()
     generator = DDPMGenerator(config, encoder.shape)
     (stage,) = stages(config, encoder)
-    trainer = stage.trainer(generator, encoder)
+    trainer = stage.trainer(Networks(generator, encoder))
     engine = Engine(trainer)
     colours = torch.tensor([[1.0, -1, -1], [-1, -1, 1.0]]).repeat(8, 1)[:, :, None, None].expand(16, 3, 8, 8)
     captions = ("red", "blue") * 8

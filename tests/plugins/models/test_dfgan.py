@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
-from t2i.core.interfaces.trainer import Batch
+from t2i.core.interfaces.trainer import Batch, Networks
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve
@@ -150,7 +150,7 @@ def batch(encoder, n=4):
 def trainer():
     torch.manual_seed(0)
     encoder = Sentences(frozen=True)
-    trainer = GANTrainer(SMALL, DFGANGenerator(SMALL, TEXT), encoder)
+    trainer = GANTrainer(SMALL, Networks(DFGANGenerator(SMALL, TEXT), encoder))
     trainer.encoder = encoder
     return trainer
 
@@ -200,7 +200,8 @@ def test_a_frozen_encoder_stays_as_it_is_and_both_players_move(trainer):
 
 
 def test_optimizers_are_the_papers_by_default():
-    trainer = GANTrainer(DFGANConfig(image_size=16), build(DFGANConfig(image_size=16), TEXT, None), Sentences(True))
+    config = DFGANConfig(image_size=16)
+    trainer = GANTrainer(config, Networks(build(config, TEXT, None), Sentences(True)))
     settings = {name: (o.defaults["lr"], o.defaults["betas"]) for name, o in trainer.optimizers.items()}
     assert settings == {"generator": (1e-4, (0.0, 0.9)), "discriminator": (4e-4, (0.0, 0.9))}
 
@@ -213,7 +214,7 @@ def test_text_is_pretrained_where_it_can_be():
     assert [stage.name for stage in both] == ["text", "gan"]
     assert both[0].share / (both[0].share + both[1].share) == pytest.approx(SMALL.text_share)
     encoder = Sentences(frozen=False)
-    first, second = (stage.trainer(generator, encoder) for stage in both)
+    first, second = (stage.trainer(Networks(generator, encoder)) for stage in both)
     assert isinstance(first, MatchingTrainer)
     trained = {id(p) for o in second.optimizers.values() for g in o.param_groups for p in g["params"]}
     assert id(encoder.table.weight) not in trained

@@ -16,7 +16,7 @@ from t2i import load
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise, StepNoise
 from t2i.core.interfaces.text import TextFeatures
-from t2i.core.interfaces.trainer import Batch
+from t2i.core.interfaces.trainer import Batch, Networks
 from t2i.core.models.importing import import_weights
 from t2i.core.models.weights import load_state
 from t2i.core.runs.configure import resolve
@@ -135,7 +135,7 @@ def trainer(settings, theirs):
     class Encoder:
         shape = TextFeatures.of(sentence=torch.zeros(1, E)).shape
 
-    trainer = GANTrainer(settings, DFGANGenerator(settings, Encoder.shape), Encoder)
+    trainer = GANTrainer(settings, Networks(DFGANGenerator(settings, Encoder.shape), Encoder))
     load_state(trainer.generator, generator_state(theirs["netG"]), "netG")
     load_state(trainer.discriminator, discriminator_state(theirs["netD"], settings), "netD")
     load_state(trainer.output, output_state(theirs["netC"]), "netC")

@@ -15,7 +15,7 @@ from t2i.core.engine import resume, train
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
-from t2i.core.interfaces.trainer import Batch
+from t2i.core.interfaces.trainer import Batch, Networks
 from t2i.core.io.files import load_tensors
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
@@ -288,7 +288,7 @@ def batch(encoder, n=4):
 @pytest.fixture
 def trainer(clip):
     encoder = Sentences(frozen=True)
-    trainer = GANTrainer(SMALL, GALIPGenerator(SMALL, TEXT, clip), encoder)
+    trainer = GANTrainer(SMALL, Networks(GALIPGenerator(SMALL, TEXT, clip), encoder))
     trainer.encoder = encoder
     return trainer
 
@@ -385,7 +385,7 @@ def test_unit_text_divides_sentences_by_their_length(trainer):
 
 def test_optimizers_are_the_authors_by_default(clip):
     config = GALIPConfig.of({"prompt_blocks": (2, 3), "feature_blocks": (1, 2)}, "test")
-    trainer = GANTrainer(config, GALIPGenerator(config, TEXT, clip), Sentences(True))
+    trainer = GANTrainer(config, Networks(GALIPGenerator(config, TEXT, clip), Sentences(True)))
     settings = {name: (o.defaults["lr"], o.defaults["betas"]) for name, o in trainer.optimizers.items()}
     assert settings == {"generator": (1e-4, (0.0, 0.9)), "discriminator": (4e-4, (0.0, 0.9))}
 
@@ -397,15 +397,15 @@ def test_what_is_trainable_is_pretrained_and_then_frozen():
     assert [stage.name for stage in stages(pretrained, encoder)] == ["clip", "gan"]
     both = stages(SMALL, encoder)
     assert both[0].share / (both[0].share + both[1].share) == pytest.approx(SMALL.text_share)
-    first = both[0].trainer(generator, encoder)
+    first = both[0].trainer(Networks(generator, encoder))
     assert isinstance(first, MatchingTrainer)
     trained = {p for o in first.optimizers.values() for g in o.param_groups for p in g["params"]}
     assert trained >= {*generator.clip.parameters(), *encoder.parameters()}
-    second = both[1].trainer(generator, encoder)
+    second = both[1].trainer(Networks(generator, encoder))
     drawing = {p for o in second.optimizers.values() for g in o.param_groups for p in g["params"]}
     assert not drawing & trained
     assert not any(p.requires_grad for p in generator.clip.parameters())
-    alone = pretraining(pretrained, generator, encoder)  # the CLIP is given: the text comes to it
+    alone = pretraining(pretrained, Networks(generator, encoder))  # the CLIP is given: the text comes to it
     trained = {p for o in alone.optimizers.values() for g in o.param_groups for p in g["params"]}
     assert trained & {*generator.clip.parameters()} == set()
     assert encoder.table.weight in trained
@@ -414,7 +414,7 @@ def test_what_is_trainable_is_pretrained_and_then_frozen():
 def test_clip_learns_whose_caption_a_picture_has():
     torch.manual_seed(0)
     generator, encoder = build(SMALL, TEXT, None), Sentences(frozen=False)
-    trainer = pretraining(SMALL, generator, encoder)
+    trainer = pretraining(SMALL, Networks(generator, encoder))
     made, engine = batch(encoder), Recorder(trainer, move=True)
     losses = []
     for _ in range(30):

@@ -10,7 +10,7 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise, StepNoise
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
-from t2i.core.interfaces.trainer import Batch
+from t2i.core.interfaces.trainer import Batch, Networks
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve as resolve_run
@@ -253,7 +253,7 @@ def test_stage_1_shows_originals_beside_reconstructions(generator):
 def test_stage_2_is_the_papers_loss(generator, prediction):
     """E ||target - net(z_t, t, tau(y))||^2, with the target written out here."""
     generator.prediction = prediction
-    trainer = DenoisingTrainer(config(prediction=prediction, caption_dropout=0.0), generator, Letters())
+    trainer = DenoisingTrainer(config(prediction=prediction, caption_dropout=0.0), Networks(generator, Letters()))
     seen = []
     generator.unet.register_forward_hook(lambda module, given, output: seen.append((*given, output)))
     examples = batch(Letters())
@@ -268,7 +268,7 @@ def test_stage_2_is_the_papers_loss(generator, prediction):
 
 def test_stage_2_trains_the_unet_and_a_trainable_encoder_only(generator):
     encoder = Letters()
-    trainer = DenoisingTrainer(config(), generator, encoder)
+    trainer = DenoisingTrainer(config(), Networks(generator, encoder))
     before = {n: p.detach().clone() for n, p in [*generator.named_parameters(), *encoder.named_parameters()]}
     for i in range(3):
         trainer.step(batch(encoder, i), Engine(trainer))
@@ -276,7 +276,7 @@ def test_stage_2_trains_the_unet_and_a_trainable_encoder_only(generator):
     assert not any(name.startswith("autoencoder") for name in moved)
     assert "table.weight" in moved
     assert {n for n, _ in generator.named_parameters() if n.startswith("unet")} <= moved
-    frozen = DenoisingTrainer(config(), generator, Letters(frozen=True))
+    frozen = DenoisingTrainer(config(), Networks(generator, Letters(frozen=True)))
     assert set(frozen.modules) == {"unet"}
 
 
@@ -284,7 +284,7 @@ def test_captions_are_dropped_at_the_rate_asked_for(generator):
     seen = []
     generator.unet.register_forward_hook(lambda module, given, output: seen.append(given[2]))
     encoder = Letters(frozen=True)
-    trainer, dropped = DenoisingTrainer(config(caption_dropout=0.25), generator, encoder), 0
+    trainer, dropped = DenoisingTrainer(config(caption_dropout=0.25), Networks(generator, encoder)), 0
     for i in range(60):
         trainer.step(batch(encoder, i), Engine(trainer))
         dropped += sum(caption == "" for caption in seen[-1].captions)
@@ -303,7 +303,7 @@ def test_a_step_depends_on_its_keyed_noise_alone(generator):
         fresh.load_state_dict(generator.state_dict())
         encoder = Letters()
         encoder.table.weight.data.fill_(0.1)
-        trainer = DenoisingTrainer(config(), fresh, encoder)
+        trainer = DenoisingTrainer(config(), Networks(fresh, encoder))
         losses.append(trainer.step(batch(encoder), Engine(trainer)))
     assert torch.equal(losses[0]["diffusion"], losses[1]["diffusion"])
 
@@ -332,7 +332,7 @@ def test_it_overfits_two_captions_and_ddim_draws_them():
     for i in range(40):
         first.step(examples(i), Engine(first))
     first.finish(lambda: examples(0))
-    second = DenoisingTrainer(settings, generator, encoder)
+    second = DenoisingTrainer(settings, Networks(generator, encoder))
     engine = Engine(second)
     for i in range(120):
         second.step(examples(i), engine)

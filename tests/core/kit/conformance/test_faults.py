@@ -59,7 +59,7 @@ def test_a_frozen_parameter_that_is_given_gradients_or_changes(failed, parts):
 
         from t2i.core.interfaces.trainer import Stage
 
-        return [Stage("only", 1.0, lambda g, e: Careless(config, g, e))]
+        return [Stage("only", 1.0, lambda networks: Careless(config, networks))]
 
     class Frozen(parts.generator):
         def __init__(self, config, text, assets=None):
@@ -125,7 +125,7 @@ def test_a_trainer_that_keeps_what_no_checkpoint_holds(failed, parts):
                 group["lr"] = 0.01 / self.steps
             return super().step(batch, engine)
 
-    parts.stages = lambda config, encoder: [Stage("only", 1.0, lambda g, e: Counting(config, g, e))]
+    parts.stages = lambda config, encoder: [Stage("only", 1.0, lambda networks: Counting(config, networks))]
     found = failed("resumes")
     assert "resumed at step 47, in stage 'only', it ends with other weights: modules." in found["resumes"]
 
@@ -138,7 +138,7 @@ def test_a_model_that_learns_nothing(failed, parts):
             z = batch.noise.normal("z", 0, self.generator.noise_shape)
             return {"generator": (self.generator(z, batch.text) - batch.images).square().mean()}
 
-    parts.stages = lambda config, encoder: [Stage("only", 1.0, lambda g, e: Idle(config, g, e))]
+    parts.stages = lambda config, encoder: [Stage("only", 1.0, lambda networks: Idle(config, networks))]
     found = failed("learns", "gradients")
     assert "nothing that it logs moves ('generator' most, by 0.0 standard errors)" in found["learns"]
     assert "no gradient reaches" in found["gradients"]
@@ -179,7 +179,7 @@ def test_a_signal_ends_the_checks(failed, parts):
             os.kill(os.getpid(), signal.SIGINT)
             return super().step(batch, engine)
 
-    parts.stages = lambda config, encoder: [Stage("only", 1.0, lambda g, e: Stopped(config, g, e))]
+    parts.stages = lambda config, encoder: [Stage("only", 1.0, lambda networks: Stopped(config, networks))]
     with pytest.raises(Interrupted, match="stopped by SIGINT at step 1"):
         failed("trains", "gradients")
 

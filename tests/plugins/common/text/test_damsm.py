@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,14 +9,16 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import Inception3
 
+from t2i.core.engine.local import LocalEngine
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch
+from t2i.core.settings import EngineConfig
 from t2i.plugins.common.text.config import DamsmTraining, ImageEncoderConfig, Smoothing
 from t2i.plugins.common.text.damsm import (
     DamsmTrainer,
-    Seen,
+    ImageFeatures,
     damsm_losses,
     matching_loss,
     sentence_scores,
@@ -103,8 +104,8 @@ def test_permuting_the_batch_permutes_the_scores_and_keeps_the_losses():
         (sentence_scores(code, sentence), sentence_scores(code[order], sentence[order])),
     ):
         torch.testing.assert_close(permuted, scores[order][:, order])
-    before = damsm_losses(Seen(regions, code), text, Smoothing())
-    after = damsm_losses(Seen(regions[order], code[order]), moved, Smoothing())
+    before = damsm_losses(ImageFeatures(regions, code), text, Smoothing())
+    after = damsm_losses(ImageFeatures(regions[order], code[order]), moved, Smoothing())
     torch.testing.assert_close(before, after)
 
 
@@ -144,7 +145,7 @@ def test_losses_are_the_sharpened_scores_with_the_data_sets_classes():
     regions, words, mask, code, sentence = example()
     text, smoothing = TextFeatures(sentence, words, mask), Smoothing(gamma1=2, gamma2=3, gamma3=7)
     for given, used in ((None, None), (("a", "b", "a"), None), (torch.tensor([1, 0, 1]),) * 2):
-        ours = damsm_losses(Seen(regions, code), text, smoothing, given)
+        ours = damsm_losses(ImageFeatures(regions, code), text, smoothing, given)
         assert ours[0].item() == pytest.approx(matching_loss(7 * word_scores(regions, words, mask, 2, 3), used).item())
         assert ours[1].item() == pytest.approx(matching_loss(7 * sentence_scores(code, sentence), used).item())
 
@@ -172,23 +173,31 @@ class Letters(TextEncoder):
         return TextFeatures.of(words=words, mask=mask, captions=captions)
 
 
-class Engine:
-    """Steps, noting the loss, the gradients and the learning rates of each update."""
+class Recorder(LocalEngine):
+    """The engine of one process, at a moment of the stage; notes the loss, the gradients and the learning rates."""
 
     def __init__(self, trainer, progress=0.0):
-        self.trainer, self.progress, self.seen = trainer, progress, SimpleNamespace()
+        super().__init__(trainer, EngineConfig(), progress=progress)
+        self.begin_step(10)
+        self.optimizer = trainer.optimizers["damsm"].optimizer
+        self.handle = self.optimizer.register_step_pre_hook(self._note)
 
     def update(self, name, loss):
-        optimizer = self.trainer.optimizers[name]
-        for group in optimizer.param_groups:
-            group["lr"] = group.setdefault("initial_lr", group["lr"])
-        loss.backward()
-        self.seen.loss = loss.item()
-        self.seen.before = [[p.grad.clone() for p in group["params"]] for group in optimizer.param_groups]
-        optimizer.step()
-        self.seen.after = [[p.grad.clone() for p in group["params"]] for group in optimizer.param_groups]
-        self.seen.rates = [group["lr"] for group in optimizer.param_groups]
-        optimizer.zero_grad()
+        self.loss = loss.item()
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.before = self._by_group(
+            dict(zip(parameters, torch.autograd.grad(loss, parameters, retain_graph=True), strict=True))
+        )
+        super().update(name, loss)
+        self.handle.remove()
+
+    def _by_group(self, gradients):
+        return [[gradients[p].clone() for p in group["params"]] for group in self.optimizer.param_groups]
+
+    def _note(self, optimizer, *_):
+        groups = optimizer.param_groups
+        self.after = self._by_group({p: p.grad for group in groups for p in group["params"]})
+        self.rates = [group["lr"] for group in groups]
 
 
 def batch(encoder, captions=("red", "green", "blue"), **extras):
@@ -205,12 +214,12 @@ def trainer(frozen=False, **settings):
 
 def test_a_step_lowers_the_two_losses_and_clips_the_text_encoders_gradients_alone():
     made, encoder = trainer(clip=1e-3)
-    engine, examples = Engine(made), batch(encoder, **{"class": torch.tensor([0, 1, 0])})
+    engine, examples = Recorder(made), batch(encoder, **{"class": torch.tensor([0, 1, 0])})
     expected = damsm_losses(made.image_encoder(examples.images), examples.text, Smoothing(), torch.tensor([0, 1, 0]))
     losses = made.step(examples, engine)
-    assert engine.seen.loss == pytest.approx(sum(expected).item(), rel=1e-5)
-    assert losses["words"].item() + losses["sentence"].item() == pytest.approx(engine.seen.loss, rel=1e-5)
-    images, texts = zip(engine.seen.before, engine.seen.after, strict=True)
+    assert engine.loss == pytest.approx(sum(expected).item(), rel=1e-5)
+    assert losses["words"].item() + losses["sentence"].item() == pytest.approx(engine.loss, rel=1e-5)
+    images, texts = zip(engine.before, engine.after, strict=True)
     assert all(torch.equal(a, b) for a, b in zip(*images, strict=True))
     norms = [torch.cat([g.flatten() for g in part]).norm().item() for part in texts]
     assert norms[0] > 1e-3
@@ -220,24 +229,24 @@ def test_a_step_lowers_the_two_losses_and_clips_the_text_encoders_gradients_alon
 def test_learning_rates_fall_by_epochs_to_a_tenth():
     made, encoder = trainer(lr=2e-3, lr_text=1e-3, epochs=200)
     for progress, factor in ((0.0, 1.0), (0.0049, 1.0), (0.0051, 0.98), (0.5, 0.98**100), (1.0, 0.1)):
-        engine = Engine(made, progress)
+        engine = Recorder(made, progress)
         made.step(batch(encoder), engine)
-        assert engine.seen.rates == pytest.approx([2e-3 * factor, 1e-3 * factor])
+        assert engine.rates == pytest.approx([2e-3 * factor, 1e-3 * factor])
 
 
 def test_it_learns_which_caption_is_which():
     made, encoder = trainer(lr=1e-2)
-    found = [made.step(batch(encoder), Engine(made))["found"].item() for _ in range(60)]
+    found = [made.step(batch(encoder), Recorder(made))["found"].item() for _ in range(60)]
     assert found[-1] == 1
 
 
 def test_a_frozen_text_encoder_is_left_alone():
     made, encoder = trainer(frozen=True)
     before = encoder.table.weight.clone()
-    made.step(batch(encoder), Engine(made))
+    made.step(batch(encoder), Recorder(made))
     assert torch.equal(encoder.table.weight, before)
     assert set(made.modules) == {"image_encoder"}
-    defaults = made.optimizers["damsm"].defaults
+    defaults = made.optimizers["damsm"].optimizer.defaults
     assert (defaults["lr"], defaults["betas"]) == (2e-3, (0.5, 0.999))
 
 

@@ -1,0 +1,62 @@
+"""Batches as trainers are given them: on the device, with their noise and the text encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from t2i.core.engine.loader import BatchShard, HostBatch, Views, batch_visits
+from t2i.core.engine.preparing import PreparedStage
+from t2i.core.engine.text_cache import TextCache
+from t2i.core.interfaces.dataset import Dataset
+from t2i.core.interfaces.noise import StepNoise
+from t2i.core.interfaces.trainer import Batch
+from t2i.core.io.images import to_tensor
+from t2i.core.settings import EngineConfig
+
+GALLERY, FIRST_FINISH = -1, -2
+"""What StepNoise is keyed by outside the steps, which count from 0: the grids, and the first batch of `finish`."""
+
+
+class BatchMaker:
+    """Makes batches of what a loader read."""
+
+    def __init__(self, prepared: PreparedStage, settings: EngineConfig) -> None:
+        self._settings = settings
+        self._device = prepared.device
+        encoder = prepared.model.text_encoder
+        cache = TextCache(encoder)
+        trains = prepared.encoder_trains
+        self._encode, self._null = (encoder.encode, encoder.null) if trains else (cache, cache.null)
+
+    def make(self, host: HostBatch, step: int, shard: BatchShard, part: int = 0) -> Batch:
+        """A batch, or this process's part of one.
+
+        Args:
+            host: what was read.
+            step: keys the noise.
+            shard: which rows of the global batch these are.
+            part: of the batch, from 0 (`accumulate`).
+        """
+        device = self._device
+        images = to_tensor(host.images, device)
+        if self._settings.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return Batch(
+            images=images,
+            captions=host.captions,
+            keys=host.keys,
+            noise=StepNoise(self._settings.seed, step, shard.start(part), len(images), shard.total, device),
+            encode=self._encode,
+            extras={k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in host.extras.items()},
+            encode_null=self._null,
+            encoded=None if host.encoded is None else host.encoded.to(device),
+            features=None if host.text is None else host.text.to(device),
+        )
+
+    def from_beginning(self, dataset: Dataset, views: Views, total: int) -> Iterator[Batch]:
+        """The training data from its beginning in whole batches of `total`, the same whatever happened before."""
+        whole = BatchShard(total)
+        for number, visits in enumerate(batch_visits(dataset, self._settings.seed, whole, 0)):
+            yield self.make(views[visits], FIRST_FINISH - number, whole)

@@ -1,0 +1,112 @@
+"""A stage's trainer, made ready: its networks on the device, laid out, compiled and in the right mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from t2i.core.engine.checkpoint import HELPERS
+from t2i.core.errors import T2IError
+from t2i.core.interfaces.trainer import Optimization, Trainer, optimizations
+from t2i.core.models.model import Model
+from t2i.core.settings import EngineConfig
+
+
+class PreparedStage:
+    """A trainer and the model that it trains, ready for a step.
+
+    Attributes:
+        trainer: the stage's trainer.
+        device: where it trains.
+        optimizations: its optimizers by name.
+        encoder_trains: whether it trains the text encoder.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        trainer: Trainer,
+        settings: EngineConfig,
+        device: torch.device,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """say: is told which networks stay eager although `compile` is set."""
+        self.model = model
+        self.trainer = trainer
+        self.device = device
+        self.optimizations: Mapping[str, Optimization] = optimizations(trainer)
+        trained = self._in_optimizers()
+        self.encoder_trains = any(p in trained for p in model.text_encoder.parameters())
+        for name, module in trainer.modules.items():
+            module.to(device)
+            if settings.channels_last:
+                module.to(memory_format=torch.channels_last)
+            if settings.compile and name not in trainer.eager:
+                module.compile()
+            elif settings.compile:
+                say(f"'{name}' stays eager (a double backward needs it)")
+        self.train_mode()
+
+    @property
+    def optimizers(self) -> dict[str, Optimizer]:
+        return {name: optimization.optimizer for name, optimization in self.optimizations.items()}
+
+    def _in_optimizers(self) -> set[nn.Parameter]:
+        return {p for optimization in self.optimizations.values() for p in optimization.parameters}
+
+    # --- parameters and networks --------------------------------------------------------------------------------------
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters of the model that this stage trains, by full name."""
+        chosen = self._in_optimizers()
+        return {name: p for name, p in model_parameters(self.model).items() if p in chosen}
+
+    def own_parameters(self) -> tuple[int, int]:
+        """Numbers of parameters of the networks that end with the stage: all, and those that it trains."""
+        ours = set(model_parameters(self.model).values())
+        others = {p for module in self.trainer.modules.values() for p in module.parameters()} - ours
+        return sum(p.numel() for p in others), sum(p.numel() for p in self._in_optimizers() - ours)
+
+    def saved_modules(self) -> dict[str, nn.Module]:
+        """The model's parts, and the trainer's networks that are neither nor inside one. T2IError if one of the latter
+        has the name of a part."""
+        saved = model_modules(self.model)
+        inside = {id(module) for part in saved.values() for module in part.modules()}
+        own = {name: module for name, module in self.trainer.modules.items() if id(module) not in inside}
+        if taken := sorted({"generator", "text_encoder", HELPERS} & own.keys()):
+            raise T2IError(f"{type(self.trainer).__name__}.modules: '{taken[0]}' is a part of the model: rename it")
+        return saved | own
+
+    # --- modes --------------------------------------------------------------------------------------------------------
+
+    def train_mode(self) -> None:
+        """Only what the stage names is in training mode: a frozen network keeps its running averages. The encoder is
+        if, and only if, the stage trains it."""
+        self.eval_mode()
+        for module in self.trainer.modules.values():
+            module.train()
+        self.model.text_encoder.train(self.encoder_trains)
+
+    def eval_mode(self) -> None:
+        for module in (*model_modules(self.model).values(), *self.trainer.modules.values()):
+            module.eval()
+
+    def uncompile(self) -> None:
+        """Undoes `compile`: the next stage may need a network eager."""
+        for module in self.trainer.modules.values():
+            module._compiled_call_impl = None
+
+
+def model_modules(model: Model) -> dict[str, nn.Module]:
+    """The parts of a model that outlive its stages, as checkpoints name them."""
+    parts: dict[str, nn.Module] = {"generator": model.generator, "text_encoder": model.text_encoder}
+    return parts | ({HELPERS: model.helpers} if len(model.helpers) else {})
+
+
+def model_parameters(model: Model) -> dict[str, nn.Parameter]:
+    """The parameters of a model by full name: "generator.X", "text.X", "helpers.X"."""
+    parts = {"generator": model.generator, "text": model.text_encoder, HELPERS: model.helpers}
+    return {f"{part}.{name}": p for part, module in parts.items() for name, p in module.named_parameters()}

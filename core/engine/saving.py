@@ -1,0 +1,107 @@
+"""Checkpoints and models of a run: when they are written, what is in them, and going back to one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from t2i.core.engine import checkpoint
+from t2i.core.engine.checkpoint import Saved
+from t2i.core.engine.context import Plan, RunContext
+from t2i.core.engine.ema import Ema
+from t2i.core.engine.meter import Meter
+from t2i.core.engine.preparing import PreparedStage, model_modules
+from t2i.core.engine.random_state import random_state, set_random_state
+from t2i.core.errors import UserError
+from t2i.core.io.files import save_tensors, sealed
+from t2i.core.io.processes import everyones
+
+
+class Saving:
+    """Writes the checkpoints of a stage, and restores it from one."""
+
+    def __init__(self, context: RunContext, plan: Plan, prepared: PreparedStage, ema: Ema, meter: Meter) -> None:
+        self._context, self._plan = context, plan
+        self._prepared, self._ema, self._meter = prepared, ema, meter
+        self._judged: float | None = None  # the loss `keep_best`, when it was last logged
+
+    def judge(self, losses: Mapping[str, float]) -> None:
+        """Notes, of the losses that were logged, the one by which the best checkpoint is told."""
+        context, stage = self._context, self._plan.stage
+        name = context.settings.keep_best
+        if name is not None and name in losses:
+            self._judged = losses[name]
+        elif name and not context.state.best and self._plan.index == len(context.plans) - 1:
+            context.reporter.say(f"warning: keep_best={name}: stage {stage.name} logs {', '.join(losses)} only")
+
+    def _is_best(self) -> bool:
+        """Whether the checkpoint to be written is the best so far; if so, the run's state says so from now on. A loss
+        that is not finite is never the best."""
+        state = self._context.state
+        if self._judged is None or not (self._judged < (state.best[1] if state.best else float("inf"))):
+            return False
+        state.best = [state.step, self._judged]
+        return True
+
+    def write(self, *, begun: bool = True, sampled: bool = True) -> None:
+        """Writes a checkpoint, with every process's random state, and the model.
+
+        Args:
+            begun: whether the stage goes on, so that its networks and optimizers are needed.
+            sampled: whether the model is written to be sampled, too.
+        """
+        context, run, state = self._context, self._context.run, self._context.state
+        states = everyones(random_state(), context.accelerator.num_processes)
+        if context.is_first:
+            state.wall = context.wall()
+            try:
+                if self._is_best():  # first: what a checkpoint says is best has been kept
+                    with self._ema.swapped():
+                        context.model.save(run.best)
+                self._write(states, begun)
+                if sampled:
+                    with self._ema.swapped():
+                        context.model.save(run.model)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise UserError(f"cannot save step {state.step}: {reason}; {context.remedy()}") from None
+            checkpoint.prune(run.checkpoints, context.settings.keep, state)
+        context.accelerator.wait_for_everyone()
+
+    def _write(self, random_states: Sequence[Mapping[str, Tensor]], begun: bool) -> None:
+        context, prepared = self._context, self._prepared
+        with sealed(context.run.checkpoints / f"step-{context.state.step}") as folder:
+            optimizers = prepared.optimizers if begun else {}
+            modules = prepared.saved_modules() if begun else model_modules(context.model)
+            more = {"ema_count": self._ema.count, "scaler": self._scaler_state(), "since": self._meter.since}
+            averages = self._ema.state() if begun else {}
+            checkpoint.write(folder, context.state, modules, optimizers, averages, more)
+            save_tensors(folder / "sums.safetensors", self._meter.sums)
+            for rank, own in enumerate(random_states):
+                save_tensors(folder / f"random-{rank}.safetensors", own)
+
+    def _scaler_state(self) -> dict[str, Any]:
+        scaler = self._context.accelerator.scaler
+        return scaler.state_dict() if scaler else {}
+
+    def restore(self, saved: Saved) -> None:
+        """Puts a checkpoint's networks, optimizers, averages, sums and random state in place. UserError if it does not
+        fit the run."""
+        with checkpoint.fitting(saved):
+            self._restore(saved)
+
+    def _restore(self, saved: Saved) -> None:
+        accelerator, meter = self._context.accelerator, self._meter
+        saved.modules(self._prepared.saved_modules())
+        saved.optimizers(self._prepared.optimizers)
+        self._ema.load(saved.averages(), saved.document["ema_count"])
+        meter.sums = {name: value.to(accelerator.device) for name, value in saved.tensors("sums").items()}
+        step, clock = saved.document["since"]
+        meter.since = (step, clock)
+        if accelerator.scaler and saved.document["scaler"]:
+            accelerator.scaler.load_state_dict(saved.document["scaler"])
+        mine = saved.folder / f"random-{accelerator.process_index}.safetensors"
+        if mine.exists():  # another number of processes has no state for some
+            set_random_state(saved.tensors(mine.stem))
