@@ -27,7 +27,8 @@ from t2i.benchmarks.run.sets import Source
 from t2i.benchmarks.score.features import rebatched
 from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import Pictures
-from t2i.core.io.files import load_tensors, read_json, save_tensors, sealed, settle, verify, write_json
+from t2i.core.io.files import intact, load_tensors, read_json, save_tensors, sealed, write_json
+from t2i.core.io.parts import ranges
 from t2i.core.io.processes import Group
 
 CHUNK = 256
@@ -71,7 +72,7 @@ class Parts:
     def fill(self, where: str, source: Source, look: Look, images: bool, count: Callable[[int, int], None]) -> None:
         """Makes the parts that are missing, each process its share. images: whether pictures are kept too.
         count(done, total): pictures of this process's share."""
-        parts = dict(enumerate(_chunks(source.count)))
+        parts = dict(enumerate(ranges(source.count, CHUNK)))
         missing = self.group.first(lambda: [n for n, part in parts.items() if not self._there(where, n, source, part)])
         mine = missing[self.group.rank :: self.group.size]
         total, done = sum(len(parts[number]) for number in mine), 0
@@ -89,17 +90,11 @@ class Parts:
         self.group.wait()
 
     def _there(self, where: str, number: int, source: Source, part: range) -> bool:
-        folder = self._place(where, number)
-        settle(folder)
-        try:
-            verify(folder, "part")
-        except UserError:
-            return False
-        return source.ready(part)
+        return intact(self._place(where, number)) and source.ready(part)
 
     def read(self, where: str, source: Source) -> Iterator[Pictures]:
         """All pictures in order, by parts, with their features; `images` is empty unless they were kept."""
-        for number, _ in enumerate(_chunks(source.count)):
+        for number, _ in enumerate(ranges(source.count, CHUNK)):
             folder = self._place(where, number)
             tensors = load_tensors(folder / "features.safetensors", f"part {folder}")
             self.clock.seconds += float(tensors.pop("seconds"))
@@ -113,10 +108,6 @@ def _document(file: Path) -> Any:
         return read_json(file, "key")
     except UserError:
         return None
-
-
-def _chunks(count: int) -> list[range]:
-    return [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
 
 
 def _without_images(pictures: Pictures) -> Pictures:
