@@ -13,7 +13,8 @@ from torch import Tensor
 from t2i.core.errors import UserError, nearest
 from t2i.core.interfaces.scoring import FeatureExtractor
 from t2i.core.io.files import load_tensors
-from t2i.plugins.common.pictures.resize import resized, weights_hash
+from t2i.core.models.weights import weights_hash
+from t2i.plugins.common.pictures.resize import resized
 from t2i.plugins.common.weights.hub import Wanted, obtained
 from t2i.plugins.features.timm.config import Dinov2Config, TimmConfig
 
