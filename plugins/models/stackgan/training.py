@@ -9,7 +9,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Adam
 
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextEncoder
@@ -17,6 +16,7 @@ from t2i.core.interfaces.trainer import Batch, Engine, Losses, Stage, Trainer
 from t2i.plugins.common.gan.batchnorm import settled
 from t2i.plugins.common.gan.conditioning import kl_loss
 from t2i.plugins.common.gan.losses import cross_entropy, discriminator_of_pairs, discriminator_of_pairs_and_images
+from t2i.plugins.common.gan.optimizers import adam_pair
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.stackgan.config import StackGANConfig
 from t2i.plugins.models.stackgan.networks import Discriminator, Drawn, Matching, Realism, StackGANGenerator
@@ -37,12 +37,8 @@ class GANTrainer(Trainer):
         self.modules = {"network": network, "discriminator": self.discriminator, "matching": self.matching}
 
     def _optimize(self, *judges: nn.Module) -> None:
-        betas = (self.config.beta1, self.config.beta2)
         parameters = [p for judge in judges for p in judge.parameters()]
-        self.optimizers = {
-            "discriminator": Adam(parameters, self.config.lr_d, betas, fused=True),
-            "generator": Adam(self.network.parameters(), self.config.lr_g, betas, fused=True),
-        }
+        self.optimizers = adam_pair(self.config, self.network.parameters(), parameters)
 
     @abstractmethod
     def draw(self, batch: Batch) -> Drawn:
