@@ -1,6 +1,191 @@
-"""t2i: text-to-image models of all families, trained, sampled and scored under one roof."""
+"""t2i: text-to-image models of all families, trained, sampled and scored under one roof.
 
+    import t2i
+
+    model = t2i.load("runs/ldm-shapes-20261121-101500")
+    images = model.sample(["a red circle"], sampler="ddim", steps=50, seed=0)
+
+Importing it costs next to nothing: a name below loads when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pkgutil import extend_path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from t2i.core.errors import T2IError, UserError
+    from t2i.core.families.autoregressive import AutoregressiveGenerator
+    from t2i.core.families.cascade import CascadeGenerator
+    from t2i.core.families.diffusion import DiffusionGenerator
+    from t2i.core.families.discrete import DiscreteDiffusionGenerator
+    from t2i.core.families.guide import GuideGenerator
+    from t2i.core.families.one_shot import OneShotGenerator
+    from t2i.core.families.optimised import OptimisedGenerator
+    from t2i.core.interfaces.dataset import Dataset, Example
+    from t2i.core.interfaces.generator import Generator
+    from t2i.core.interfaces.noise import Noise, PromptNoise, StepNoise
+    from t2i.core.interfaces.request import Request
+    from t2i.core.interfaces.sampler import Sampler, SamplerConfig
+    from t2i.core.interfaces.scoring import Benchmark, FeatureExtractor, Metric
+    from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
+    from t2i.core.interfaces.trainer import Batch, Engine, Stage, Trainer
+    from t2i.core.models.loading import load
+    from t2i.core.models.model import Model
+    from t2i.core.registry.hooks import hookimpl
+    from t2i.core.registry.specs import (
+        BenchmarkSpec,
+        DatasetSpec,
+        DownloadFile,
+        DownloadSpec,
+        FamilySpec,
+        FeatureSpec,
+        HubFiles,
+        MetricSpec,
+        ModelSpec,
+        SamplerSpec,
+        TextEncoderSpec,
+    )
+    from t2i.core.settings import Config, DataConfig, ModelConfig, Preset
 
 # From the root of a checkout this folder shadows an ordinary installation, whose other parts are still to be found.
 __path__ = extend_path(__path__, __name__)
+
+_HOME = {
+    "t2i.core.errors": (
+        "T2IError",
+        "UserError",
+    ),
+    "t2i.core.families.autoregressive": ("AutoregressiveGenerator",),
+    "t2i.core.families.cascade": ("CascadeGenerator",),
+    "t2i.core.families.diffusion": ("DiffusionGenerator",),
+    "t2i.core.families.discrete": ("DiscreteDiffusionGenerator",),
+    "t2i.core.families.guide": ("GuideGenerator",),
+    "t2i.core.families.one_shot": ("OneShotGenerator",),
+    "t2i.core.families.optimised": ("OptimisedGenerator",),
+    "t2i.core.interfaces.dataset": (
+        "Dataset",
+        "Example",
+    ),
+    "t2i.core.interfaces.generator": ("Generator",),
+    "t2i.core.interfaces.noise": (
+        "Noise",
+        "PromptNoise",
+        "StepNoise",
+    ),
+    "t2i.core.interfaces.request": ("Request",),
+    "t2i.core.interfaces.sampler": (
+        "Sampler",
+        "SamplerConfig",
+    ),
+    "t2i.core.interfaces.scoring": (
+        "Benchmark",
+        "FeatureExtractor",
+        "Metric",
+    ),
+    "t2i.core.interfaces.text": (
+        "TextEncoder",
+        "TextFeatures",
+        "TextShape",
+    ),
+    "t2i.core.interfaces.trainer": (
+        "Batch",
+        "Engine",
+        "Stage",
+        "Trainer",
+    ),
+    "t2i.core.models.loading": ("load",),
+    "t2i.core.models.model": ("Model",),
+    "t2i.core.registry.hooks": ("hookimpl",),
+    "t2i.core.registry.specs": (
+        "BenchmarkSpec",
+        "DatasetSpec",
+        "DownloadFile",
+        "DownloadSpec",
+        "FamilySpec",
+        "FeatureSpec",
+        "HubFiles",
+        "MetricSpec",
+        "ModelSpec",
+        "SamplerSpec",
+        "TextEncoderSpec",
+    ),
+    "t2i.core.settings": (
+        "Config",
+        "DataConfig",
+        "ModelConfig",
+        "Preset",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+__all__ = [
+    "AutoregressiveGenerator",
+    "Batch",
+    "Benchmark",
+    "BenchmarkSpec",
+    "CascadeGenerator",
+    "Config",
+    "DataConfig",
+    "Dataset",
+    "DatasetSpec",
+    "DiffusionGenerator",
+    "DiscreteDiffusionGenerator",
+    "DownloadFile",
+    "DownloadSpec",
+    "Engine",
+    "Example",
+    "FamilySpec",
+    "FeatureExtractor",
+    "FeatureSpec",
+    "Generator",
+    "GuideGenerator",
+    "HubFiles",
+    "Metric",
+    "MetricSpec",
+    "Model",
+    "ModelConfig",
+    "ModelSpec",
+    "Noise",
+    "OneShotGenerator",
+    "OptimisedGenerator",
+    "Preset",
+    "PromptNoise",
+    "Request",
+    "Sampler",
+    "SamplerConfig",
+    "SamplerSpec",
+    "Stage",
+    "StepNoise",
+    "T2IError",
+    "TextEncoder",
+    "TextEncoderSpec",
+    "TextFeatures",
+    "TextShape",
+    "Trainer",
+    "UserError",
+    "__version__",
+    "hookimpl",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 't2i' has no attribute '{name}'")
+    return getattr(import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def _version() -> str:
+    """The installed version; "?" where t2i runs from a checkout that was never installed."""
+    try:
+        return version("t2i-zoo")
+    except PackageNotFoundError:
+        return "?"

@@ -1,7 +1,9 @@
 """The rules of the house that a machine can hold: who imports whom, what may never be called, what is declared."""
 
 import ast
+import importlib.util
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -57,7 +59,7 @@ SAFE = {  # what an argument may be, where it is given
     "weights_only": {True}, "use_safetensors": {True}, "allow_pickle": {False}, "shell": {False},
     "trust_remote_code": {False}, "pickle": {False},
 }  # fmt: skip
-IMPORTERS = {"core/__init__.py", "core/engine/__init__.py", "core/registry/specs.py"}
+IMPORTERS = {"t2i/__init__.py", "core/engine/__init__.py", "core/registry/specs.py"}
 """Files that import by name: their own parts, and the import paths of specifications, which plugins' code states."""
 
 
@@ -134,13 +136,64 @@ def test_the_legacy_reader_takes_from_pickle_only_what_it_restricts():
     assert [type(statement) for statement in find_class.body] == [ast.Raise]
 
 
-def test_core_knows_no_models_name():
-    names = {spec.name for spec in registry().models} | {spec.name for spec in registry().benchmarks}
-    for path in (ROOT / "core").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Compare):
-                constants = {c.value for c in ast.walk(node) if isinstance(c, ast.Constant)}
-                assert not constants & (names - {"shapes"}), f"{path}: {ast.unparse(node)}"
+OTHERWISE = {"words", "none", "timm"}
+"""Words that plugins are called by and core uses otherwise: a tensor of `TextFeatures`, a direction, a package."""
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.is_relative_to(ROOT / "core")], ids=str)
+def test_core_names_nothing_that_a_plugin_registers(path):
+    """Not in a comparison, and not as a default: defaults are the registry's or the command line's."""
+    kinds = ("models", "samplers", "encoders", "datasets", "features", "metrics", "benchmarks", "downloads")
+    names = {spec.name for kind in kinds for spec in registry().table(kind)} - OTHERWISE
+    tree = ast.parse(path.read_text("utf-8"))
+    found = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert not found & names
+
+
+FLOORS = (
+    ("errors",), ("devices", "settings"), ("interfaces", "registry"), ("families", "io"), ("fetch", "runs"),
+    ("models",), ("engine",), ("kit",),
+)  # fmt: skip
+"""The rooms of core from the ground up: each imports only from those below it."""
+
+
+def test_core_imports_downwards():
+    floors = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+    arrows = structure().rooms(structure().imports(ROOT), Path("core"))
+    assert {room.stem for room in arrows} == set(floors)
+    wrong = [f"{room} -> {to}" for room, targets in arrows.items() for to in targets
+             if floors[to.stem] >= floors[room.stem]]  # fmt: skip
+    assert wrong == []
+
+
+def test_nothing_imports_in_a_circle():
+    """Neither files, nor the rooms of any folder; imports for type checking alone count too."""
+    graph = structure().imports(ROOT)
+    assert structure().circles(graph) == []
+    for folder in structure().folders(ROOT):
+        assert structure().circles(structure().rooms(graph, folder)) == [], folder
+
+
+def test_circles_are_found(tmp_path):
+    for name, text in {
+        "a": "import t2i.core.b",
+        "b": "from t2i.core import c",
+        "c": "from t2i.core.a import x",
+    }.items():
+        (tmp_path / "core").mkdir(exist_ok=True)
+        (tmp_path / "core" / f"{name}.py").write_text(text)
+    graph = structure().imports(tmp_path)
+    assert structure().circles(graph) == [[Path("core/a.py"), Path("core/b.py"), Path("core/c.py")]]
+    assert len(structure().circles(structure().rooms(graph, Path("core")))) == 1
+
+
+@cache
+def structure():
+    """The script that measures rooms and arrows, as a module."""
+    spec = importlib.util.spec_from_file_location("t2i_structure", ROOT / ".ci" / "structure.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_every_plugin_folder_loads_and_every_package_is_found():

@@ -1,6 +1,6 @@
 """A model that can be sampled: a generator and a text encoder, and the sampler they are drawn with by default.
 
-from t2i.core import load; images = load("RUN").sample(["a red circle"], sampler="ddim", steps=50, seed=0)
+import t2i; images = t2i.load("RUN").sample(["a red circle"], sampler="ddim", steps=50, seed=0)
 """
 
 from __future__ import annotations

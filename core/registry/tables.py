@@ -194,7 +194,7 @@ class Registry:
             if name not in known and not implementation.optionalhook:
                 raise TypeError(f"{name} is no hook of t2i{nearest(name, known)}")
         if not own:
-            raise TypeError("it has no hook: mark the functions that return specifications with @t2i.core.hookimpl")
+            raise TypeError("it has no hook: mark the functions that return specifications with @t2i.hookimpl")
 
     def _collect(self, plugin: object, loaded: Loaded) -> None:
         """Calls the plugin's hooks and files what they return; nothing is filed unless all of it is sound."""

@@ -106,7 +106,7 @@ class SentenceOnly:
 
 
 def build_of(path):
-    from t2i.core import load
+    from t2i import load
 
     return load(path, "cpu")
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-from t2i.core import load
+from t2i import load
 
 PROMPT = "a photograph of an astronaut riding a horse"
 

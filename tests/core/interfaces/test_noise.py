@@ -76,3 +76,102 @@ def test_generators_for_libraries_are_keyed_too():
     a = PromptNoise(3, ((1, 2), (0, 0))).generators("step", 4)
     b = PromptNoise(3, ((0, 0),)).generators("step", 4)
     assert torch.equal(torch.randn(3, generator=a[1]), torch.randn(3, generator=b[0]))
+
+
+SOURCES = {
+    "prompt": lambda: PromptNoise(3, tuple((p, s) for p in range(3) for s in range(2))),
+    "step": lambda: StepNoise(3, 7, 2, 6, 12),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_scope_shares_no_draw_with_any_other(source):
+    noise = SOURCES[source]()
+    scopes = [noise, noise.scope("base"), noise.scope("upsampler"), noise.scope("base").scope("upsampler")]
+    draws = [scope.normal("x_T", 0, (200,)) for scope in scopes]
+    seeds = [tuple(g.initial_seed() for g in scope.generators("chain", 0)) for scope in scopes]
+    assert len(set(seeds)) == len(scopes)
+    for i, a in enumerate(draws):
+        assert torch.equal(a, scopes[i].normal("x_T", 0, (200,)))
+        for b in draws[:i]:
+            assert torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].abs() < 0.1
+
+
+def test_the_small_draw_of_one_stage_is_no_prefix_of_the_large_draw_of_the_next():
+    noise = PromptNoise(0, ((0, 0),))
+    small = noise.scope("base").normal("x_T", 0, (3, 8, 8)).flatten()
+    large = noise.scope("upsampler").normal("x_T", 0, (3, 32, 32)).flatten()
+    assert not torch.equal(small, large[: len(small)])
+    # Without scopes they would be: that is what scopes are for.
+    unscoped = [noise.normal("x_T", 0, (3, size, size)).flatten() for size in (8, 32)]
+    assert torch.equal(unscoped[0], unscoped[1][: len(small)])
+
+
+def test_a_scope_is_no_draw_of_its_name():
+    noise = PromptNoise(0, ((0, 0),))
+    assert not torch.equal(noise.scope("a").normal("b", 0, (8,)), noise.normal("a", 0, (8,)))
+    assert not torch.equal(noise.scope("a").normal("b", 0, (8,)), noise.scope("b").normal("a", 0, (8,)))
+
+
+def test_scopes_keep_rows_and_a_given_start_stays_outside_them():
+    given = torch.arange(6.0).view(3, 2)
+    noise = PromptNoise(0, ((0, 0), (1, 0), (1, 1)), given=given)
+    assert torch.equal(noise.start("x_T", (2,)), given)
+    inner = noise.scope("part")
+    assert not torch.equal(inner.start("x_T", (2,)), given)
+    assert torch.equal(inner[1:].normal("n", 0, (2,)), inner.normal("n", 0, (2,))[1:])
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_training_and_sampling_sources_start_alike(source):
+    """A trainer's preview may call a sampler: both sources have a start and generators, one an image."""
+    noise = SOURCES[source]()
+    assert torch.equal(noise.start("x_T", (2, 3)), noise.normal("x_T", 0, (2, 3)))
+    assert len(noise.generators("chain", 0)) == len(noise) == 6
+
+
+def test_step_noise_of_several_processes_has_the_generators_of_one():
+    def seeds(noise):
+        return [g.initial_seed() for g in noise.generators("chain", 2)]
+
+    whole = seeds(StepNoise(5, 7, 0, 8, 8))
+    assert [seed for r in range(4) for seed in seeds(StepNoise(5, 7, 2 * r, 2, 8))] == whole
+
+
+def test_categorical_draws_follow_the_softmax():
+    logits = torch.tensor([2.0, 0.0, -torch.inf, 1.0, -3.0])
+    n = 4000
+    drawn = PromptNoise(0, tuple((i, 0) for i in range(n))).categorical("token", 0, logits.expand(n, 3, 5))
+    assert drawn.shape == (n, 3)
+    assert drawn.dtype == torch.int64
+    found = torch.bincount(drawn.flatten(), minlength=5).double() / drawn.numel()
+    p = logits.double().softmax(0)
+    assert ((found - p).abs() <= 4 * (p * (1 - p) / drawn.numel()).sqrt()).all()
+    assert found[2] == 0
+
+
+def test_categorical_draws_are_the_images_own():
+    noise = PromptNoise(1, tuple((i, 0) for i in range(5)))
+    logits = torch.randn(5, 7, 11, generator=torch.Generator().manual_seed(0))
+    together = noise.categorical("token", 4, logits)
+    apart = torch.cat([noise[i : i + 1].categorical("token", 4, logits[i : i + 1]) for i in range(5)])
+    assert torch.equal(together, apart)
+    assert not torch.equal(together, noise.categorical("token", 5, logits))
+
+
+def test_a_categorical_draw_never_leaves_the_classes_nor_takes_a_forbidden_one():
+    noise = PromptNoise(0, tuple((i, 0) for i in range(500)))
+    forbidden = torch.full((500, 4, 6), -torch.inf)
+    forbidden[..., 3] = 0.0
+    assert (noise.categorical("only", 0, forbidden) == 3).all()
+    sharp = torch.zeros(500, 4, 6)
+    sharp[..., 0] = 800.0
+    assert (noise.categorical("sharp", 0, sharp) == 0).all()
+
+
+def test_categorical_draws_reach_rare_classes():
+    """Of 2^20 classes alike each is as likely: float32 draws alone, multiples of 2^-24, would favour some."""
+    noise = PromptNoise(0, ((0, 0),))
+    drawn = noise.categorical("token", 0, torch.zeros(1, 64, 2**18))
+    assert len(drawn.unique()) == 64
+    assert (drawn % 2 == 1).float().mean() == pytest.approx(0.5, abs=0.25)

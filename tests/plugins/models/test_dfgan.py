@@ -232,7 +232,7 @@ def test_is_registered_with_its_presets():
 
 
 def test_trains_saves_and_draws(tmp_path):
-    from t2i.core import load
+    from t2i import load
     from t2i.core.engine import train
 
     config = resolve("dfgan", sets=["steps=6", "text_share=0.34", "batch_size=4", "nf=2", "encoder.width=16"])

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from t2i.core import load
+from t2i import load
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise, StepNoise
 from t2i.core.interfaces.text import TextFeatures

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from t2i.core import load
+from t2i import load
 from t2i.core.engine import resume, train
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import StepNoise

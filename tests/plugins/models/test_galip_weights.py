@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from t2i.core import load
+from t2i import load
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.text import TextFeatures

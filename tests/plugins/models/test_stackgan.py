@@ -573,7 +573,7 @@ def whole(tmp_path_factory):
 
 
 def test_trains_saves_and_draws(whole):
-    from t2i.core import load
+    from t2i import load
 
     run = whole
     assert [stage["name"] for stage in run.summary()["stages"]] == ["text", "stage1", "stage2"]
@@ -596,7 +596,7 @@ def test_a_run_stopped_in_either_stage_goes_on_as_if_it_never_had(whole, tmp_pat
     import os
     import signal
 
-    from t2i.core import load
+    from t2i import load
     from t2i.core.engine import resume
     from t2i.plugins.models.stackgan.training import GANTrainer
 
