@@ -26,10 +26,10 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from t2i.benchmarks.report.table import ACROSS, number, plain
-from t2i.benchmarks.run.drawing import Drawing, measure_drawing
 from t2i.benchmarks.run.plan import named_models
-from t2i.benchmarks.run.record import environment
-from t2i.benchmarks.run.reporting import Lines, Reporter
+from t2i.benchmarks.run.reporter import BenchmarkLines, BenchmarkReporter
+from t2i.benchmarks.run.training_record import environment
+from t2i.benchmarks.speed.sampling_cost import Drawing, measure_drawing
 from t2i.core import engine
 from t2i.core.devices import best_device
 from t2i.core.engine.loader import HostBatch, Loader, Rows, Views, batch_visits
@@ -125,7 +125,7 @@ def _added(ratio: float) -> Text:
 
 def measure_speed(
     models: Sequence[str] | str | None = None, *, preset: str = "tiny", blocks: int = 8, out: Path | None = None,
-    reporter: Reporter | None = None,
+    reporter: BenchmarkReporter | None = None,
 ) -> Speeds:  # fmt: skip
     """Times the training steps and the sampling of models, and what the engine adds to a bare loop.
 
@@ -136,7 +136,7 @@ def measure_speed(
         raise UserError(f"bench speed: {blocks} blocks are too few; at least 2")
     names = named_models("all" if models is None else models)
     configs = {name: _short(resolve(name, preset=preset), blocks) for name in names}
-    reporter = reporter or Lines()
+    reporter = reporter or BenchmarkLines()
     found = []
     for name, config in configs.items():
         reporter.say(f"{name}: timing the engine and the bare loop in turns")
