@@ -19,16 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from t2i.benchmarks.report.page import write_report
+from t2i.benchmarks.request import BenchmarkRequest
 from t2i.benchmarks.results import Results, Row
 from t2i.benchmarks.run import grids
-from t2i.benchmarks.run.plan import Plan, make_plan
-from t2i.benchmarks.run.record import environment
-from t2i.benchmarks.run.reporting import Lines, Reporter, Silent
-from t2i.benchmarks.run.rows import Rows
-from t2i.benchmarks.run.sets import CaptionSet, caption_set, reference_of
-from t2i.benchmarks.run.trained import finished_run
-from t2i.benchmarks.score.features import fingerprint, reference_features
-from t2i.benchmarks.score.measures import with_what_is_there
+from t2i.benchmarks.run.caption_sets import CaptionSet, caption_set, reference_of
+from t2i.benchmarks.run.plan import BenchmarkPlan, make_plan
+from t2i.benchmarks.run.reporter import BenchmarkLines, BenchmarkReporter, SilentBenchmark
+from t2i.benchmarks.run.row_maker import RowMaker
+from t2i.benchmarks.run.trained_run import finished_run
+from t2i.benchmarks.run.training_record import environment
+from t2i.benchmarks.score.available_measures import with_what_is_there
+from t2i.benchmarks.score.extraction import fingerprint, reference_features
 from t2i.benchmarks.score.scorer import Scorer
 from t2i.core.devices import best_device
 from t2i.core.engine.reporting import Reporter as EngineReporter
@@ -37,55 +38,61 @@ from t2i.core.io.processes import Group
 
 
 def run_benchmark(
-    name: str, *, protocol: str | None = None, models: Sequence[str] | str | None = None,
-    runs: Mapping[str, Path] | None = None, minutes: float | None = None, steps: int | None = None,
-    samples: int | None = None, seeds: int = 1, out: Path | None = None, train_data: str | None = None,
-    train_dir: Path | None = None, data_dir: Path | None = None, preset: str | None = None, keep_images: bool = False,
-    reporter: Reporter | None = None, engine_reporter: EngineReporter | None = None, command: str = "",
-) -> Results:  # fmt: skip
-    """Runs a registered benchmark and returns its results, which are also written under `out`.
+    name: str,
+    *,
+    reporter: BenchmarkReporter | None = None,
+    engine_reporter: EngineReporter | None = None,
+    **fields: Any,
+) -> Results:
+    """Runs a registered benchmark, such as `run_benchmark("shapes", models=["ldm", "dfgan"], minutes=5)`.
 
-    name, protocol: of the benchmark (default: its first protocol).
-    models: registered models to train and score, or "all"; None: those of `runs`, else the benchmark's default.
-    runs: row name -> run directory, scored as it is. The name is a model's, or any other if it is no model's.
-    minutes or steps: the training budget of each model (default: the benchmark's minutes).
-    samples: captions of the headline set, and at most so many of the others (default: the benchmark's).
-    seeds: how many times each model is trained, with seeds 0, 1, ...
-    out: default runs/bench-NAME. A finished run or score found there is kept, one begun is resumed.
-    train_data, train_dir: another data set to train on, and its folder. data_dir: that of the benchmark's data set
-    (default: where `t2i fetch` put it).
-    preset: of every model that is trained (default: the benchmark's).
-    keep_images: writes all pictures that are scored as PNG under OUT/pictures/ROW/.
-    reporter: progress of the harness (default: lines on stderr); engine_reporter: of training (default: the engine's).
-    Raises UserError for anything unknown, missing or contradictory, before anything is trained.
-
-    Under `torchrun` all processes call this alike, with one `out` that they share; all of them
-    return the results, and the first has written them.
+    Args:
+        name: The benchmark.
+        reporter: See `run_request`.
+        engine_reporter: See `run_request`.
+        **fields: Any other field of `BenchmarkRequest`.
     """
-    plan = make_plan(
-        name, protocol=protocol, models=models, runs=runs or {}, minutes=minutes, steps=steps, samples=samples,
-        seeds=seeds, out=out, train_data=train_data, train_dir=train_dir, data_dir=data_dir, preset=preset,
-        keep_images=keep_images,
-    )  # fmt: skip
+    return run_request(BenchmarkRequest(name, **fields), reporter, engine_reporter)
+
+
+def run_request(
+    request: BenchmarkRequest,
+    reporter: BenchmarkReporter | None = None,
+    engine_reporter: EngineReporter | None = None,
+) -> Results:
+    """Trains, samples and scores what a request asks for, and writes the results.
+
+    Under `torchrun` all processes call this alike, with one `out` that they share. All of them return the results; the
+    first one writes them.
+
+    Args:
+        request: What to do.
+        reporter: Receives the progress of the benchmark; None: lines on stderr.
+        engine_reporter: Receives the progress of training; None: the engine's own.
+
+    Raises:
+        UserError: Anything is unknown, missing or contradictory. Nothing has been trained then.
+    """
+    plan = make_plan(request)
     group = Group()
-    words = (reporter or Lines()) if group.is_first else Silent()
-    return _Session(plan, group, words, engine_reporter, command).run()
+    words = (reporter or BenchmarkLines()) if group.is_first else SilentBenchmark()
+    return _Session(plan, group, words, engine_reporter, request.command).run()
 
 
 @dataclass
 class _Session:
     """One benchmark being run. Nothing here outlives the command: what must, is a file under `plan.out`."""
 
-    plan: Plan
+    plan: BenchmarkPlan
     group: Group
-    reporter: Reporter
+    reporter: BenchmarkReporter
     engine_reporter: EngineReporter | None
     command: str
 
     def run(self) -> Results:
         self._prepare()
         rows, floor = [self.rows.real()], self.rows.floor()
-        for entry in self.plan.entries:
+        for entry in self.plan.runs:
             run = finished_run(entry, self.plan, self.group, self.reporter, self.engine_reporter, self.command)
             rows.append(self.rows.model(entry, run))
         rows.append(floor)
@@ -114,7 +121,7 @@ class _Session:
         self.reporter.say(f"real pictures to compare with: {path}")
         self.protocol = self.group.first(self._protocol)
         told = fingerprint(_without_words(self.protocol))
-        self.rows = Rows(self.plan, self.scorer, self.sets, self.group, self.reporter, told, self.device)
+        self.rows = RowMaker(self.plan, self.scorer, self.sets, self.group, self.reporter, told, self.device)
 
     def _protocol(self) -> dict[str, Any]:
         """What the scores depend on. On the way the features of the reference are taken: in one process alone."""

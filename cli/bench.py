@@ -64,13 +64,15 @@ def run(
         raise UserError("--steps and --minutes are two ways to say the budget: give one of them")
     given = _given_runs(runs)
     from t2i.benchmarks.report.table import show
-    from t2i.benchmarks.runner import run_benchmark
+    from t2i.benchmarks.request import BenchmarkRequest
+    from t2i.benchmarks.runner import run_request
 
-    results = run_benchmark(
+    request = BenchmarkRequest(
         name, protocol=protocol, models=_names(models), runs=given, minutes=minutes, steps=steps, samples=samples,
         seeds=seeds, out=out, train_data=train_data, train_dir=train_dir, data_dir=data_dir, preset=preset,
         keep_images=keep_images, command=shlex.join(["t2i", *sys.argv[1:]]),
     )  # fmt: skip
+    results = run_request(request)
     if not speaks():
         return
     if as_json:

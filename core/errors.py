@@ -26,6 +26,12 @@ class Interrupted(T2IError):
         self.exit_code = 128 + signal_number
 
 
+def in_one_line(error: Exception) -> str:
+    """The type of an error and the first sentence of its message, cut to 160 characters."""
+    first = str(error).strip().partition("\n")[0].partition(". ")[0]
+    return f"{type(error).__name__}: {first[:160]}" if first else type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a misspelt `name`: "; did you mean 'x'?", or the known names where none is near."""
     names = sorted(known)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from t2i.benchmarks.run.sets import CaptionSet
+from t2i.benchmarks.run.caption_sets import CaptionSet
 from t2i.core.io.files import write_bytes
 from t2i.core.io.images import grid, png, readable_scale
 

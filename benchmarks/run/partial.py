@@ -22,12 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from t2i.benchmarks.run.drawing import Clock
-from t2i.benchmarks.run.sets import Source
-from t2i.benchmarks.score.features import rebatched
+from t2i.benchmarks.run.caption_sets import PictureStream
+from t2i.benchmarks.run.timed_sampling import Clock
+from t2i.benchmarks.score.extraction import rebatched
 from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import Pictures
-from t2i.core.io.files import load_tensors, read_json, save_tensors, sealed, settle, verify, write_json
+from t2i.core.io.files import intact, load_tensors, read_json, save_tensors, sealed, write_json
+from t2i.core.io.parts import ranges
 from t2i.core.io.processes import Group
 
 CHUNK = 256
@@ -68,10 +69,19 @@ class Parts:
     def _place(self, where: str, number: int) -> Path:
         return self.folder / where / f"{number:05d}"
 
-    def fill(self, where: str, source: Source, look: Look, images: bool, count: Callable[[int, int], None]) -> None:
-        """Makes the parts that are missing, each process its share. images: whether pictures are kept too.
-        count(done, total): pictures of this process's share."""
-        parts = dict(enumerate(_chunks(source.count)))
+    def fill(
+        self, where: str, source: PictureStream, look: Look, images: bool, count: Callable[[int, int], None]
+    ) -> None:
+        """Makes the parts that are missing, each process its share.
+
+        Args:
+            where: The set of pictures, as a folder's name.
+            source: Its pictures.
+            look: Fills in the features of a batch.
+            images: Whether the pictures themselves are kept with their features.
+            count: Called with (done, total) pictures of this process's share.
+        """
+        parts = dict(enumerate(ranges(source.count, CHUNK)))
         missing = self.group.first(lambda: [n for n, part in parts.items() if not self._there(where, n, source, part)])
         mine = missing[self.group.rank :: self.group.size]
         total, done = sum(len(parts[number]) for number in mine), 0
@@ -88,18 +98,12 @@ class Parts:
             _save(self._place(where, number), held, seconds)
         self.group.wait()
 
-    def _there(self, where: str, number: int, source: Source, part: range) -> bool:
-        folder = self._place(where, number)
-        settle(folder)
-        try:
-            verify(folder, "part")
-        except UserError:
-            return False
-        return source.ready(part)
+    def _there(self, where: str, number: int, source: PictureStream, part: range) -> bool:
+        return intact(self._place(where, number)) and source.ready(part)
 
-    def read(self, where: str, source: Source) -> Iterator[Pictures]:
+    def read(self, where: str, source: PictureStream) -> Iterator[Pictures]:
         """All pictures in order, by parts, with their features; `images` is empty unless they were kept."""
-        for number, _ in enumerate(_chunks(source.count)):
+        for number, _ in enumerate(ranges(source.count, CHUNK)):
             folder = self._place(where, number)
             tensors = load_tensors(folder / "features.safetensors", f"part {folder}")
             self.clock.seconds += float(tensors.pop("seconds"))
@@ -113,10 +117,6 @@ def _document(file: Path) -> Any:
         return read_json(file, "key")
     except UserError:
         return None
-
-
-def _chunks(count: int) -> list[range]:
-    return [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
 
 
 def _without_images(pictures: Pictures) -> Pictures:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from t2i.benchmarks.request import BenchmarkRequest
 from t2i.core.errors import UserError, nearest
 from t2i.core.fetch.downloads import fetched
 from t2i.core.interfaces.scoring import Benchmark
@@ -18,8 +19,8 @@ from t2i.core.runs.folder import Run
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A row of models: what to train, or the run that is given."""
+class PlannedRun:
+    """A row of the results: a model to train, or a run that is given."""
 
     name: str
     label: str
@@ -30,11 +31,11 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchmarkPlan:
     """A benchmark, its rows and where everything goes."""
 
     benchmark: Benchmark
-    entries: tuple[Entry, ...]
+    runs: tuple[PlannedRun, ...]
     budget: Mapping[str, Any]
     out: Path
     data_dir: str | None
@@ -92,25 +93,38 @@ def budget_of(benchmark: Benchmark, minutes: float | None, steps: int | None) ->
     return {"steps": steps} if steps is not None else {"minutes": benchmark.minutes if minutes is None else minutes}
 
 
-def make_entries(
-    benchmark: Benchmark, names: Sequence[str], runs: Mapping[str, Path], seeds: int, budget: Mapping[str, Any],
-    preset: str | None, data: Mapping[str, Any], out: Path,
-) -> tuple[Entry, ...]:  # fmt: skip
-    """The rows of models, trained for pictures of the benchmark's size. UserError for an unknown model, a run that is
-    none, or one of another model."""
-    if seeds < 1:
-        raise UserError(f"--seeds {seeds}: at least 1")
-    entries = []
-    for name in names:
-        if name in runs:
-            entries.append(_given(name, Run(Path(runs[name]))))
+def plan_runs(
+    request: BenchmarkRequest,
+    benchmark: Benchmark,
+    budget: Mapping[str, Any],
+    data: Mapping[str, Any],
+    out: Path,
+) -> tuple[PlannedRun, ...]:
+    """The rows of models, trained for pictures of the benchmark's size.
+
+    Args:
+        request: What is asked for.
+        benchmark: The benchmark that it names.
+        budget: The training budget, as the settings of a model.
+        data: The training data, as the section `data` of a model's settings.
+        out: Folder that holds the runs.
+
+    Raises:
+        UserError: A model is unknown, or a given run has no model or another one.
+    """
+    if request.seeds < 1:
+        raise UserError(f"--seeds {request.seeds}: at least 1")
+    planned = []
+    for name in choose_models(benchmark, request.models, request.runs):
+        if name in request.runs:
+            planned.append(_given(name, Run(Path(request.runs[name]))))
             continue
-        for seed in range(seeds):
+        for seed in range(request.seeds):
             label = name if seed == 0 else f"{name}-seed{seed}"
             own = {"minutes": None, **budget, "seed": seed, "data": data, "image_size": benchmark.image_size}
-            config = resolve(name, preset=preset or _preset(benchmark, name), overrides=own)
-            entries.append(Entry(name, label, seed, config, Run(out / "runs" / label), given=False))
-    return tuple(entries)
+            config = resolve(name, preset=request.preset or _preset(benchmark, name), overrides=own)
+            planned.append(PlannedRun(name, label, seed, config, Run(out / "runs" / label), given=False))
+    return tuple(planned)
 
 
 def _preset(benchmark: Benchmark, model: str) -> str:
@@ -119,7 +133,7 @@ def _preset(benchmark: Benchmark, model: str) -> str:
     return next((preset for preset in benchmark.presets if preset in own), own[0])
 
 
-def _given(name: str, run: Run) -> Entry:
+def _given(name: str, run: Run) -> PlannedRun:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise UserError(f"--run {name}={run.path}: '{name}' is no name for a row (letters, digits, '-', '_', '.')")
     if not run.model.is_dir():
@@ -127,7 +141,7 @@ def _given(name: str, run: Run) -> Entry:
     config = run.config()
     if name in {spec.name for spec in registry().models} and config.model != name:
         raise UserError(f"--run {name}={run.path}: that is a run of '{config.model}'; write --run {config.model}=...")
-    return Entry(name, name, config.settings.seed, config, run, given=True)
+    return PlannedRun(name, name, config.settings.seed, config, run, given=True)
 
 
 def data_folder(benchmark: Benchmark, data_dir: Path | None) -> Path | None:
@@ -157,20 +171,19 @@ def training_data(
     return own if folder is None else {**own, "dir": str(folder)}
 
 
-def make_plan(
-    name: str, *, protocol: str | None, models: Sequence[str] | str | None, runs: Mapping[str, Path],
-    minutes: float | None, steps: int | None, samples: int | None, seeds: int, out: Path | None,
-    train_data: str | None, train_dir: Path | None, data_dir: Path | None, preset: str | None,
-    keep_images: bool = False,
-) -> Plan:  # fmt: skip
-    """Everything that `run_benchmark` was asked, resolved and checked."""
-    benchmark = with_samples(find_benchmark(name, protocol), samples)
-    default = registry().benchmarks[name].protocols[0]
+def make_plan(request: BenchmarkRequest) -> BenchmarkPlan:
+    """Resolves and checks everything that is asked for. UserError for anything unknown, missing or contradictory."""
+    benchmark = with_samples(find_benchmark(request.name, request.protocol), request.samples)
+    out = request.out or _default_out(benchmark)
+    budget = budget_of(benchmark, request.minutes, request.steps)
+    folder = data_folder(benchmark, request.data_dir)
+    data = training_data(benchmark, request.train_data, request.train_dir, folder)
+    runs = plan_runs(request, benchmark, budget, data, out)
+    return BenchmarkPlan(benchmark, runs, budget, out, str(folder) if folder else None, request.keep_images)
+
+
+def _default_out(benchmark: Benchmark) -> Path:
+    """runs/bench-NAME, with the protocol's name behind it unless it is the first."""
+    default = registry().benchmarks[benchmark.name].protocols[0]
     suffix = "" if benchmark.protocol == default else f"-{benchmark.protocol}"
-    place = out or Path("runs") / f"bench-{name}{suffix}"
-    budget = budget_of(benchmark, minutes, steps)
-    names = choose_models(benchmark, models, runs)
-    folder = data_folder(benchmark, data_dir)
-    data = training_data(benchmark, train_data, train_dir, folder)
-    entries = make_entries(benchmark, names, runs, seeds, budget, preset, data, place)
-    return Plan(benchmark, entries, budget, place, str(folder) if folder else None, keep_images)
+    return Path("runs") / f"bench-{benchmark.name}{suffix}"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from t2i.benchmarks.results import VARIETY, Column, SetScores
-from t2i.benchmarks.score.features import Extractors, rebatched
+from t2i.benchmarks.score.extraction import Extractors, rebatched
 from t2i.core.interfaces.scoring import Benchmark, Intervals, Measure, Metric, Pictures, PromptSet
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry

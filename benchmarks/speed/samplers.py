@@ -13,13 +13,13 @@ from rich.table import Table
 from t2i.benchmarks.report.plots import sampler_curves
 from t2i.benchmarks.report.table import number, plain
 from t2i.benchmarks.results import Column
-from t2i.benchmarks.run.drawing import Clock, timed
+from t2i.benchmarks.run.caption_sets import CaptionSet, caption_set, reference_of
 from t2i.benchmarks.run.plan import data_folder, find_benchmark, with_samples
-from t2i.benchmarks.run.record import environment
-from t2i.benchmarks.run.reporting import Lines, Reporter
-from t2i.benchmarks.run.sets import CaptionSet, caption_set, reference_of
-from t2i.benchmarks.score.features import fingerprint, reference_features
-from t2i.benchmarks.score.measures import with_what_is_there
+from t2i.benchmarks.run.reporter import BenchmarkLines, BenchmarkReporter
+from t2i.benchmarks.run.timed_sampling import Clock, timed
+from t2i.benchmarks.run.training_record import environment
+from t2i.benchmarks.score.available_measures import with_what_is_there
+from t2i.benchmarks.score.extraction import fingerprint, reference_features
 from t2i.benchmarks.score.scorer import Scorer
 from t2i.core.devices import best_device
 from t2i.core.errors import UserError
@@ -82,14 +82,14 @@ class SamplerResults:
 def compare_samplers(
     name: str, run: Path, *, protocol: str | None = None, samplers: Sequence[str] | None = None,
     steps: Sequence[int] = STEPS, samples: int | None = None, out: Path | None = None, data_dir: Path | None = None,
-    reporter: Reporter | None = None,
+    reporter: BenchmarkReporter | None = None,
 ) -> SamplerResults:  # fmt: skip
     """Draws the headline captions of benchmark `name` with each sampler and number of steps, and scores them.
 
     run: the trained model. samplers: default every one that draws from its family. Writes samplers.json and
     samplers.svg under `out` (default: bench-samplers in the run). UserError for what is unknown or does not fit.
     """
-    reporter = reporter or Lines()
+    reporter = reporter or BenchmarkLines()
     benchmark = with_samples(find_benchmark(name, protocol), samples)
     model = load(run)
     choices = _choices(model, samplers, steps)
@@ -130,7 +130,12 @@ def _choices(model: Model, samplers: Sequence[str] | None, steps: Sequence[int])
 
 
 def _point(
-    model: Model, choice: Choice[SamplerConfig], captions: CaptionSet, scorer: Scorer, seed: int, reporter: Reporter
+    model: Model,
+    choice: Choice[SamplerConfig],
+    captions: CaptionSet,
+    scorer: Scorer,
+    seed: int,
+    reporter: BenchmarkReporter,
 ) -> Point:
     steps, count = choice.config.steps, len(captions.captions)
     assert steps is not None

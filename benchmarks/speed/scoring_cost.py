@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from t2i.benchmarks.score.features import BATCH, Extractors
+from t2i.benchmarks.score.extraction import BATCH, Extractors
 from t2i.benchmarks.score.scorer import build_metric
 from t2i.core.interfaces.scoring import Measure, Metric, Pictures
 

@@ -25,10 +25,10 @@ from rich.table import Table
 from rich.text import Text
 
 from t2i.benchmarks.report.table import ACROSS, number, plain
-from t2i.benchmarks.run.drawing import Drawing, measure_drawing
 from t2i.benchmarks.run.plan import named_models
-from t2i.benchmarks.run.record import environment
-from t2i.benchmarks.run.reporting import Lines, Reporter
+from t2i.benchmarks.run.reporter import BenchmarkLines, BenchmarkReporter
+from t2i.benchmarks.run.training_record import environment
+from t2i.benchmarks.speed.sampling_cost import Drawing, measure_drawing
 from t2i.core import engine
 from t2i.core.devices import best_device
 from t2i.core.engine.batches import BatchMaker
@@ -127,7 +127,7 @@ def _added(ratio: float) -> Text:
 
 def measure_speed(
     models: Sequence[str] | str | None = None, *, preset: str = "tiny", blocks: int = 8, out: Path | None = None,
-    reporter: Reporter | None = None,
+    reporter: BenchmarkReporter | None = None,
 ) -> Speeds:  # fmt: skip
     """Times the training steps and the sampling of models, and what the engine adds to a bare loop. Of models without
     training stages only the sampling is timed, where it can be.
@@ -139,7 +139,7 @@ def measure_speed(
         raise UserError(f"bench speed: {blocks} blocks are too few; at least 2")
     names = named_models("all" if models is None else models)
     configs = {name: resolve(name, preset=preset) for name in names}
-    reporter = reporter or Lines()
+    reporter = reporter or BenchmarkLines()
     found = [speed for config in configs.values() if (speed := _measured(config, blocks, reporter))]
     speeds = Speeds(found, environment(best_device()))
     if out:
@@ -148,7 +148,7 @@ def measure_speed(
     return speeds
 
 
-def _measured(config: RunConfig, blocks: int, reporter: Reporter) -> ModelSpeed | None:
+def _measured(config: RunConfig, blocks: int, reporter: BenchmarkReporter) -> ModelSpeed | None:
     """A model's speed. Of one without training stages the sampling alone is timed; None where that fails."""
     stages = _stages(config)
     if stages:

@@ -163,6 +163,16 @@ def verify(folder: Path, what: str) -> None:
                 raise UserError(f"{what}: {folder / name} is damaged (its SHA-256 is not the manifest's)")
 
 
+def intact(folder: Path) -> bool:
+    """Whether a sealed folder is there and holds just what its manifest says."""
+    settle(folder)
+    try:
+        verify(folder, "folder")
+    except UserError:
+        return False
+    return True
+
+
 def _replace_folder(source: Path, target: Path) -> None:
     """Moves `source` to `target`. Folders cannot be swapped in one step, so an old one steps aside first; `settle`
     brings it back if we die between the two moves."""

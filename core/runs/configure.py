@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,11 +146,10 @@ def _assemble(
     where = layers[-1][0] if len(layers) == 1 else f"model '{model}'"
     own = {key: value for key, value in merged.items() if key not in (*SECTIONS, "model", "preset")}
     settings: ModelConfig = resolve_path(spec.config).of(own, where)
-    data = dict(merged.get("data") or {})
+    data = _named(merged.get("data"), lambda: registry().datasets.default().name)
     data.setdefault("image_size", loaded_size(settings))
-    data.setdefault("name", registry().datasets.default().name)
-    encoder = {"name": registry().encoders.default().name, **(merged.get("encoder") or {})}
-    sampler = {"name": default_sampler(spec.family), **(merged.get("sampler") or {})}
+    encoder = _named(merged.get("encoder"), lambda: registry().encoders.default().name)
+    sampler = _named(merged.get("sampler"), lambda: default_sampler(spec.family))
     return RunConfig(
         model,
         preset,
@@ -159,6 +158,12 @@ def _assemble(
         _choice(registry().encoders, encoder, "text encoder"),
         _choice(registry().samplers, sampler, "sampler"),
     )
+
+
+def _named(section: Mapping[str, Any] | None, default: Callable[[], str]) -> dict[str, Any]:
+    """A section with a name. The default is asked for only where none is given: there may be no default."""
+    section = dict(section or {})
+    return section if "name" in section else {"name": default(), **section}
 
 
 def default_sampler(family: str) -> str:

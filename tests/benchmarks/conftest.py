@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from t2i.benchmarks.run import trained
-from t2i.benchmarks.run.reporting import Silent
+from t2i.benchmarks.run import trained_run as trained_run_module
+from t2i.benchmarks.run.reporter import SilentBenchmark
 from t2i.core.interfaces.dataset import Dataset, Example
 from t2i.core.interfaces.scoring import Benchmark, FeatureExtractor, Measure, Metric, PromptSet, proportion_interval
 from t2i.core.io.files import write_json
@@ -221,7 +221,7 @@ def finished(out, config, seed=None):
 @pytest.fixture
 def engine(monkeypatch):
     fake = FakeEngine()
-    monkeypatch.setattr(trained, "engine", SimpleNamespace(train=fake.train, resume=fake.resume))
+    monkeypatch.setattr(trained_run_module, "engine", SimpleNamespace(train=fake.train, resume=fake.resume))
     return fake
 
 
@@ -231,7 +231,7 @@ def trained_run():
     return finished
 
 
-class Words(Silent):
+class Words(SilentBenchmark):
     """A reporter that remembers what was said."""
 
     def __init__(self):

@@ -7,21 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2i.benchmarks.run.choice import Chosen
+from t2i.benchmarks.request import BenchmarkRequest
+from t2i.benchmarks.run.caption_choice import Chosen
+from t2i.benchmarks.run.caption_sets import caption_set, reference_of
 from t2i.benchmarks.run.plan import find_benchmark, make_plan
-from t2i.benchmarks.run.sets import caption_set, reference_of
 from t2i.benchmarks.runner import run_benchmark
-from t2i.benchmarks.score.measures import with_what_is_there
+from t2i.benchmarks.score.available_measures import with_what_is_there
 from t2i.benchmarks.score.scorer import Scorer
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import Dataset, Example
 from t2i.core.interfaces.scoring import Measure
 from t2i.plugins.datasets.coco import benchmark as protocols
-
-ASKED = {
-    "models": None, "runs": {}, "minutes": None, "steps": None, "samples": None, "seeds": 1, "out": None,
-    "train_data": None, "train_dir": None, "data_dir": None, "preset": None,
-}  # fmt: skip
 
 
 @pytest.fixture
@@ -64,14 +60,14 @@ def test_the_protocols_are_those_of_the_field_and_of_the_thesis():
 
 def test_without_data_the_command_to_get_it_is_named():
     with pytest.raises(UserError, match="needs the data set 'coco': 't2i fetch coco' gets it, or say where it is"):
-        make_plan("coco", protocol=None, **ASKED)
+        make_plan(BenchmarkRequest("coco"))
 
 
 @pytest.mark.parametrize(("protocol", "size"), [("coco-30k-256", 256), ("thesis-5k-128", 128), ("coco-tiny", 64)])
 def test_models_are_trained_at_the_protocols_size(protocol, size, tmp_path):
-    plan = make_plan("coco", protocol=protocol, **{**ASKED, "models": ["ldm", "dfgan", "ddpm"], "data_dir": tmp_path})
-    assert [entry.config.settings.image_size for entry in plan.entries] == [size] * 3
-    assert {entry.config.data.config.dir for entry in plan.entries} == {str(tmp_path)}
+    plan = make_plan(BenchmarkRequest("coco", protocol, models=["ldm", "dfgan", "ddpm"], data_dir=tmp_path))
+    assert [entry.config.settings.image_size for entry in plan.runs] == [size] * 3
+    assert {entry.config.data.config.dir for entry in plan.runs} == {str(tmp_path)}
 
 
 class Sayings(Dataset):

@@ -11,7 +11,7 @@ import pytest
 
 from t2i.benchmarks import runner
 from t2i.benchmarks.run import partial
-from t2i.benchmarks.run.reporting import Silent
+from t2i.benchmarks.run.reporter import SilentBenchmark
 from t2i.core.engine.reporting import Silent as EngineSilent
 from t2i.core.runs.configure import resolve
 
@@ -44,7 +44,7 @@ def test_two_processes_score_what_one_scores(tmp_path, trained_run, monkeypatch)
     run = tmp_path / "run"
     trained_run(run, resolve("toy", data_needed=False))
     results = runner.run_benchmark(
-        "squares", models=["toy"], runs={"old": run}, steps=2, out=tmp_path / "one", reporter=Silent(),
+        "squares", models=["toy"], runs={"old": run}, steps=2, out=tmp_path / "one", reporter=SilentBenchmark(),
         engine_reporter=EngineSilent(),
     )  # fmt: skip
     one = {row.name: [row.scores, row.intervals] for row in results.rows}

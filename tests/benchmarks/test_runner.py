@@ -8,7 +8,7 @@ import pytest
 from t2i.benchmarks import runner
 from t2i.benchmarks.results import VARIETY, Results
 from t2i.benchmarks.run import partial
-from t2i.benchmarks.run.sets import Source
+from t2i.benchmarks.run.caption_sets import PictureStream
 from t2i.benchmarks.runner import run_benchmark
 from t2i.benchmarks.score.scorer import Scorer
 from t2i.core.errors import UserError
@@ -120,7 +120,7 @@ def test_a_row_that_was_killed_goes_on_and_comes_out_the_same(tmp_path, engine, 
 
 
 def test_parts_of_another_model_and_damaged_ones_are_made_anew(tmp_path):
-    source = Source(
+    source = PictureStream(
         10, lambda part: iter([Pictures(np.zeros((len(part), 1, 1, 3), np.uint8), ("c",) * len(part), part)])
     )
     asked = []

@@ -9,7 +9,7 @@ import torch
 
 from t2i.benchmarks import runner
 from t2i.benchmarks.run import partial
-from t2i.benchmarks.run.reporting import Lines
+from t2i.benchmarks.run.reporter import BenchmarkLines
 from t2i.core.engine.reporting import Silent
 from t2i.core.registry.tables import registry
 
@@ -31,7 +31,7 @@ def main(out, run):
     partial.CHUNK = 4
     runner.write_report = lambda results: None  # drawing its plots takes longer than all the rest
     results = runner.run_benchmark(
-        "squares", models=["toy"], runs={"old": Path(run)}, steps=2, out=Path(out), reporter=Lines(sys.stderr),
+        "squares", models=["toy"], runs={"old": Path(run)}, steps=2, out=Path(out), reporter=BenchmarkLines(sys.stderr),
         engine_reporter=Silent(),
     )  # fmt: skip
     rows = {row.name: [row.scores, row.intervals] for row in results.rows}

@@ -1,12 +1,14 @@
 """`t2i bench`: what it hands to the harness, and what it prints."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from t2i.benchmarks import runner
 from t2i.benchmarks.report import diff, table
+from t2i.benchmarks.request import BenchmarkRequest
 from t2i.benchmarks.speed import speed
 
 
@@ -21,15 +23,15 @@ class Results:
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The arguments that the harness was called with."""
+    """The requests that the harness was given."""
     calls = []
 
-    def run_benchmark(name, **arguments):
-        calls.append((name, arguments))
+    def run_request(request):
+        calls.append(request)
         print("a library talks")
         return Results()
 
-    monkeypatch.setattr(runner, "run_benchmark", run_benchmark)
+    monkeypatch.setattr(runner, "run_request", run_request)
     return calls
 
 
@@ -42,21 +44,18 @@ def test_the_harness_gets_what_was_asked(here, asked):
     assert code == 0
     assert json.loads(out) == {"rows": []}
     assert "a library talks" in err
-    ((name, arguments),) = asked
-    assert name == "shapes"
-    assert arguments.pop("command").split()[0] == "t2i"
-    assert arguments == {
-        "protocol": "p", "models": ["a", "b"], "runs": {"c": Path("runs/x")}, "minutes": 2.5, "steps": None,
-        "samples": 8, "seeds": 2, "out": Path("o"), "train_data": "d", "train_dir": Path("t"), "data_dir": Path("v"),
-        "preset": None, "keep_images": False,
-    }  # fmt: skip
+    (request,) = asked
+    assert request.command.split()[0] == "t2i"
+    assert replace(request, command="") == BenchmarkRequest(
+        "shapes", protocol="p", models=["a", "b"], runs={"c": Path("runs/x")}, minutes=2.5, samples=8, seeds=2,
+        out=Path("o"), train_data="d", train_dir=Path("t"), data_dir=Path("v"),
+    )  # fmt: skip
 
 
 def test_a_bare_benchmark_asks_for_its_defaults(here, asked):
     assert here("bench", "shapes", "--json")[0] == here("bench", "run", "shapes", "--json")[0] == 0
     assert asked[0] == asked[1]
-    assert asked[0][1]["models"] is None
-    assert asked[0][1]["runs"] == {}
+    assert replace(asked[0], command="") == BenchmarkRequest("shapes")
 
 
 @pytest.mark.usefixtures("asked")

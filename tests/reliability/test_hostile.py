@@ -21,7 +21,11 @@ from t2i.cli.main import main
 from t2i.core.errors import UserError
 from t2i.core.io.files import MANIFEST, seal
 from t2i.core.models.loading import load
+from t2i.core.registry.specs import resolve as resolve_path
+from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, resolve
+from t2i.plugins.common.clip.config import ClipVisionConfig
+from t2i.plugins.common.clip.vision import build_clip
 
 MEMORY = 600 * 2**20
 OTHERS = ("galip", "stackgan", "attngan")  # that read weights of the papers' authors
@@ -161,17 +165,29 @@ def test_yaml_that_would_run_or_unfold(canary, refused, tmp_path, text):
     )
 
 
-@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
-def test_a_network_that_asks_for_a_kernel_from_the_hub(tmp_path, key):
-    from t2i.core.registry.specs import resolve as resolve_path
-    from t2i.core.registry.tables import registry
+def clip_encoder(folder):
+    choice = registry().encoders.choose("clip", {"weights": str(folder)}, "encoder")
+    for assets in (folder, None):
+        yield lambda assets=assets: resolve_path(registry().encoders["clip"].build)(choice.config, assets)
 
-    spec = registry().encoders["clip"]
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip_text_model", "x": {key: "evil/kernel"}}))
-    config = resolve_path(spec.config).of({"weights": str(tmp_path)}, "x")
-    for assets in (None, tmp_path):
+
+def clip_features(folder):
+    choice = registry().features.choose("clip", {"weights": str(folder)}, "features")
+    yield lambda: resolve_path(registry().features["clip"].build)(choice.config)
+
+
+def clip_images(folder):
+    for assets in (folder, None):
+        yield lambda assets=assets: build_clip(ClipVisionConfig(weights=str(folder)), 8, assets, "x")
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+@pytest.mark.parametrize("doors", [clip_encoder, clip_features, clip_images])
+def test_a_network_that_asks_for_a_kernel_from_the_hub(tmp_path, doors, key):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", "x": {key: "evil/kernel"}}))
+    for build in doors(tmp_path):
         with pytest.raises(UserError, match="asks for the kernel 'evil/kernel'"):
-            resolve_path(spec.build)(config, assets)
+            build()
 
 
 def test_a_pipeline_whose_parts_come_from_elsewhere(canary, refused, tmp_path, monkeypatch):

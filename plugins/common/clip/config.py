@@ -8,6 +8,10 @@ from pydantic import Field, model_validator
 
 from t2i.core.settings import MOST_LAYERS, Config
 
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+"""Mean and standard deviation, by colour channel, with which CLIP's pictures in [0, 1] are normalised."""
+
 
 class ClipVisionConfig(Config):
     """The image half of CLIP, frozen while the GAN is trained.

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from t2i.core.errors import UserError
-from t2i.plugins.common.clip.config import ClipVisionConfig
-from t2i.plugins.common.weights.hub import Wanted, obtained, refuse_foreign_code
+from t2i.plugins.common.clip.config import MEAN, STD, ClipVisionConfig
+from t2i.plugins.common.clip.weights import load_clip
+from t2i.plugins.common.weights.hub import Wanted, refuse_foreign_code
 
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 FOLDER = "a folder with the config.json and model.safetensors of a CLIP"
 
 
@@ -142,40 +142,47 @@ def quick_gelu(h: Tensor) -> Tensor:
     return F.silu(h.mul_(1.702)).mul_(1 / 1.702)
 
 
-def build_clip(config: ClipVisionConfig, sentence: int, assets: Path | None) -> ClipVision:
-    """CLIP's image half: with its weights; or fresh; or, of a saved model, the network that its weights are then loaded
-    into. sentence: width of the text encoder's sentences, in whose space it must end (UserError if it does not)."""
+def build_clip(config: ClipVisionConfig, sentence: int, assets: Path | None, what: str) -> ClipVision:
+    """Builds the image half of CLIP.
+
+    Args:
+        config: Which weights, or the sizes of a fresh network.
+        sentence: Width of the text encoder's sentences, in whose space the network must end.
+        assets: Folder of a saved model (`ClipVision.save_assets`); its weights are loaded later. None: a new model.
+        what: The model that asks, named in errors.
+
+    Returns:
+        The network: with its weights, fresh, or ready for those of a saved model.
+
+    Raises:
+        UserError: The weights cannot be had, or do not end in that space.
+    """
     if assets is not None:
-        refuse_foreign_code(CLIPVisionConfig, assets, "galip")
+        refuse_foreign_code(CLIPVisionConfig, assets, what)
         network = CLIPVisionModelWithProjection(CLIPVisionConfig.from_pretrained(assets))
     elif config.weights is None:
-        network = CLIPVisionModelWithProjection(
-            CLIPVisionConfig(
-                hidden_size=config.width, intermediate_size=4 * config.width, projection_dim=sentence,
-                num_hidden_layers=config.layers, num_attention_heads=config.heads, image_size=config.image_size,
-                patch_size=config.patch,
-            )
-        )  # fmt: skip
+        network = _fresh(config, sentence)
     else:
-        network = _pretrained(config.weights, config.revision)
-    if network.config.projection_dim != sentence:
+        network = load_clip(
+            CLIPVisionModelWithProjection, Wanted(what, "clip.weights", config.weights, config.revision, FOLDER)
+        )
+    width = network.config.projection_dim
+    if width != sentence:
         raise UserError(
-            f"galip: sentences of {sentence} numbers cannot be compared with the {network.config.projection_dim} of "
-            "CLIP's images: use --encoder clip with the text half of the same CLIP (encoder.weights, clip.weights)"
+            f"{what}: sentences of {sentence} numbers cannot be compared with the {width} of CLIP's images: use "
+            "--encoder clip with the text half of the same CLIP (encoder.weights, clip.weights)"
         )
     return ClipVision(config, network)
 
 
-def _pretrained(name: str, revision: str) -> CLIPVisionModelWithProjection:
-    def load(source: str, offline: bool) -> CLIPVisionModelWithProjection:
-        refuse_foreign_code(CLIPVisionConfig, source, "galip", revision=revision, local_files_only=offline)
-        loaded: Any = CLIPVisionModelWithProjection.from_pretrained(
-            source, revision=revision, local_files_only=offline, use_safetensors=True, output_loading_info=True
-        )
-        network: CLIPVisionModelWithProjection = loaded[0]
-        missing = sorted(loaded[1]["missing_keys"])
-        if missing:
-            raise UserError(f"galip: {source} holds no whole CLIP for images: {missing[0]} is missing")
-        return network
-
-    return obtained(Wanted("galip", "clip.weights", name, revision, FOLDER), load)
+def _fresh(config: ClipVisionConfig, sentence: int) -> CLIPVisionModelWithProjection:
+    sizes = CLIPVisionConfig(
+        hidden_size=config.width,
+        intermediate_size=4 * config.width,
+        projection_dim=sentence,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        image_size=config.image_size,
+        patch_size=config.patch,
+    )
+    return CLIPVisionModelWithProjection(sizes)

@@ -1,10 +1,9 @@
 """Pictures resized once: raw bytes that are mapped into memory.
 
+A folder of parts (`core/io/parts.py`):
+
 FOLDER/part-00000.raw    uint8 (n, S, S, 3): consecutive pictures, black where one is broken
 FOLDER/part-00000.json   which are broken, and why
-FOLDER/manifest.json     sizes and SHA-256 of all that: without it the cache is not complete
-
-A part is there whole or not at all: who is killed goes on with the parts that are missing.
 """
 
 from __future__ import annotations
@@ -14,9 +13,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -26,11 +24,13 @@ from t2i.core.errors import UserError
 from t2i.core.fetch.paths import cache_dir
 from t2i.core.fetch.transfer import locked
 from t2i.core.interfaces.dataset import BrokenExample
-from t2i.core.io.files import MANIFEST, read_json, seal, verify, write_bytes, write_json
+from t2i.core.io.files import read_json, write_bytes
+from t2i.core.io.parts import PartFolder
 
 PART = 2**26  # bytes
 EVERY = 10.0  # seconds between two lines of progress
 WHAT = "cache of pictures"
+SUFFIX = ".raw"
 
 
 class Pictures(Protocol):
@@ -49,11 +49,11 @@ class Pictures(Protocol):
 class PictureCache:
     """The pictures of a data set by index, as they were when they were read."""
 
-    def __init__(self, folder: Path, size: int) -> None:
-        self._folder, self._size, self._per_part = folder, size, per_part(size)
+    def __init__(self, parts: PartFolder, size: int) -> None:
+        self._parts, self._size = parts, size
         self._maps: dict[int, np.ndarray] = {}
         self._broken: dict[int, tuple[str, str]] = {}
-        for path in folder.glob("part-*.json"):
+        for path in parts.folder.glob("part-*.json"):
             self._broken |= {int(i): (where, why) for i, (where, why) in read_json(path, WHAT)["broken"].items()}
 
     @classmethod
@@ -62,19 +62,19 @@ class PictureCache:
         it, the others wait. One that is damaged is made anew."""
         told = json.dumps([pictures.fingerprint(), PIL.__version__])
         folder = cache_dir() / "pictures" / hashlib.sha256(told.encode()).hexdigest()[:24]
+        parts = PartFolder(folder, len(pictures), per_part(pictures.image_size), SUFFIX)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with locked(folder, say):
-                if (folder / MANIFEST).exists():
-                    _discard_if_damaged(folder, say)
-                if not (folder / MANIFEST).exists():
-                    _fill(folder, pictures, say)
+                parts.discard_if_damaged(WHAT, say)
+                if not parts.is_sealed:
+                    _fill(parts, pictures, say)
         except OSError as error:
             raise UserError(
                 f"{WHAT} {folder}: {error.strerror or error}; free some space, set T2I_HOME to another folder, or set "
                 "data.cache=false"
             ) from None
-        return cls(folder, pictures.image_size)
+        return cls(parts, pictures.image_size)
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_maps": {}}
@@ -83,10 +83,10 @@ class PictureCache:
         """uint8 (size, size, 3). BrokenExample if the file could not be read."""
         if index in self._broken:
             raise BrokenExample(*self._broken[index])
-        part, row = divmod(index, self._per_part)
+        part, row = divmod(index, self._parts.step)
         if part not in self._maps:
             shape = (-1, self._size, self._size, 3)
-            self._maps[part] = np.memmap(_part(self._folder, part), np.uint8, "r").reshape(shape)
+            self._maps[part] = np.memmap(self._parts.file(part), np.uint8, "r").reshape(shape)
         return np.array(self._maps[part][row])
 
 
@@ -95,45 +95,35 @@ def per_part(size: int) -> int:
     return max(1, PART // (3 * size * size))
 
 
-def _part(folder: Path, number: int) -> Path:
-    return folder / f"part-{number:05d}.raw"
-
-
-def _discard_if_damaged(folder: Path, say: Callable[[str], None]) -> None:
-    try:
-        verify(folder, WHAT)
-    except UserError as error:
-        say(f"warning: {error}: making it anew")
-        shutil.rmtree(folder)
-        folder.mkdir()
-
-
-def _fill(folder: Path, pictures: Pictures, say: Callable[[str], None]) -> None:
+def _fill(parts: PartFolder, pictures: Pictures, say: Callable[[str], None]) -> None:
     """Makes the parts that are missing, and seals the cache."""
-    count, step = len(pictures), per_part(pictures.image_size)
-    missing = [n for n in range(-(-count // step)) if not _part(folder, n).with_suffix(".json").exists()]
-    needed = sum(min(step, count - n * step) for n in missing) * 3 * pictures.image_size**2
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"{WHAT} {folder} takes {needed / 1e9:.1f} GB, only {free / 1e9:.1f} GB are free: free some, set T2I_HOME "
-            "to another folder, or set data.cache=false"
-        )
-    say(f"resizing {count} pictures to {pictures.image_size} pixels, once, into {folder}")
+    missing = parts.missing()
+    _need_space(parts, missing, pictures.image_size)
+    say(f"resizing {parts.count} pictures to {pictures.image_size} pixels, once, into {parts.folder}")
     said = time.monotonic()
     with ThreadPoolExecutor(_processors()) as threads:  # decoding and resizing let other threads run
         for number in missing:
-            _write_part(folder, number, pictures, range(number * step, min((number + 1) * step, count)), threads)
+            _write_part(parts, number, pictures, threads)
             if time.monotonic() - said > EVERY:
                 said = time.monotonic()
-                say(f"resized {min((number + 1) * step, count)} of {count} pictures")
-    for litter in folder.glob(".*.tmp"):
-        litter.unlink()
-    seal(folder)
+                say(f"resized {parts.items(number).stop} of {parts.count} pictures")
+    parts.seal()
 
 
-def _write_part(folder: Path, number: int, pictures: Pictures, indexes: range, threads: ThreadPoolExecutor) -> None:
-    images = np.zeros((len(indexes), pictures.image_size, pictures.image_size, 3), np.uint8)
+def _need_space(parts: PartFolder, missing: Sequence[int], size: int) -> None:
+    """UserError unless there is room for the parts that are missing."""
+    needed = sum(len(parts.items(number)) for number in missing) * 3 * size**2
+    free = shutil.disk_usage(parts.folder).free
+    if needed > free:
+        raise UserError(
+            f"{WHAT} {parts.folder} takes {needed / 1e9:.1f} GB, only {free / 1e9:.1f} GB are free: free some, set "
+            "T2I_HOME to another folder, or set data.cache=false"
+        )
+
+
+def _write_part(parts: PartFolder, number: int, pictures: Pictures, threads: ThreadPoolExecutor) -> None:
+    indexes, size = parts.items(number), pictures.image_size
+    images = np.zeros((len(indexes), size, size, 3), np.uint8)
     broken: dict[str, tuple[str, str]] = {}
 
     def read(index: int) -> None:
@@ -144,9 +134,8 @@ def _write_part(folder: Path, number: int, pictures: Pictures, indexes: range, t
 
     for _ in threads.map(read, indexes):
         pass
-    path = _part(folder, number)
-    write_bytes(path, images.data)
-    write_json(path.with_suffix(".json"), {"broken": broken})  # last: its presence says "complete"
+    write_bytes(parts.file(number), images.data)
+    parts.complete(number, {"broken": broken})
 
 
 def _processors() -> int:

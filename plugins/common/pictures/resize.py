@@ -1,4 +1,4 @@
-"""Pictures as feature extractors with published weights want them."""
+"""Resizing pictures as feature extractors with published weights want them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from torch.nn import functional as F
 
 
 def resized(images: Tensor, size: tuple[int, int], mode: Literal["bicubic", "bilinear"]) -> Tensor:
-    """uint8 (B, 3, H, W) -> float32 (B, 3, *size) in [0, 1]: antialiased and rounded to 8 bits, as Pillow resizes.
+    """Resizes pictures as Pillow does: antialiased, and rounded to 8 bits.
 
-    Pictures of that size already are left as they are.
+    Args:
+        images: uint8 (B, 3, H, W). Pictures that have the size already keep their values.
+        size: Height and width of the result.
+        mode: The filter.
+
+    Returns:
+        float32 (B, 3, *size) in [0, 1].
     """
     pictures = images.float()
     if tuple(images.shape[-2:]) != size:

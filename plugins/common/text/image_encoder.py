@@ -22,7 +22,7 @@ from t2i.core.interfaces.text import TextShape
 from t2i.core.models.weights import load_state
 from t2i.plugins.common.text.config import ImageEncoderConfig
 from t2i.plugins.common.text.damsm import ImageFeatures
-from t2i.plugins.common.weights.legacy import read_legacy, renamed, state_dict, without_prefix
+from t2i.plugins.common.weights.legacy import counted, read_legacy, renamed, state_dict, without_prefix
 
 SIDE = 299  # pixels that Inception-v3 was trained at
 URL = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"
@@ -132,12 +132,6 @@ def load_authors(encoder: nn.Module, path: Path) -> None:
 def authors_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The authors' CNN_ENCODER state dict under the names of `InceptionEncoder`."""
     return renamed(_trunk_names(state), [(r"^emb_features\.", "to_regions."), (r"^emb_cnn_code\.", "to_code.")])
-
-
-def counted(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state with the counters of batch norms that files of before PyTorch 0.4 lack; nothing here reads them."""
-    counters = {n: t for n, t in module.state_dict().items() if n.endswith("num_batches_tracked")}
-    return {**counters, **state}
 
 
 def _trunk_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

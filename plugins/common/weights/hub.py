@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from huggingface_hub import HfApi
 
-from t2i.core.errors import UserError
+from t2i.core.errors import UserError, in_one_line
 from t2i.core.fetch.downloads import fetched, hub_download, hub_folder
 
 T = TypeVar("T")
@@ -90,7 +90,7 @@ def _probe(wanted: Wanted) -> None:
         fetch = f"run 't2i fetch {download}' where there is one, " if download else ""
         raise UserError(
             f"{wanted.what}: '{wanted.name}' is neither a folder, nor in the hub's cache, nor to be had from the hub "
-            f"({_one_line(error)}); check the network (HF_HUB_OFFLINE, HF_ENDPOINT) and the name, {fetch}"
+            f"({in_one_line(error)}); check the network (HF_HUB_OFFLINE, HF_ENDPOINT) and the name, {fetch}"
             f"or {wanted.advice}"
         ) from None
 
@@ -102,14 +102,9 @@ def _sound(wanted: Wanted, source: str, load: Callable[[str, bool], T], *, offli
         raise
     except Exception as error:  # damaged files: transformers and tokenizers raise anything, down to bare Exception
         raise UserError(
-            f"{wanted.what}: {wanted.setting} = {source} cannot be loaded ({_one_line(error)}); it must be "
+            f"{wanted.what}: {wanted.setting} = {source} cannot be loaded ({in_one_line(error)}); it must be "
             f"{wanted.folder}"
         ) from None
-
-
-def _one_line(error: Exception) -> str:
-    first = str(error).partition("\n")[0].partition(". ")[0]
-    return f"{type(error).__name__}: {first[:160]}"
 
 
 def fetched_or(name: str, hub: str) -> str:

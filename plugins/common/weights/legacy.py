@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from t2i.core.errors import UserError
+from t2i.core.errors import UserError, in_one_line
 from t2i.core.io.files import load_tensors
+from t2i.core.models.weights import owned_tensors
 
 PLAIN = (
     "MARK STOP POP POP_MARK DUP PROTO FRAME NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT "
@@ -48,7 +49,7 @@ def read_legacy(path: Path) -> dict[Any, Any]:
         raise UserError(f"weights {path}: {error.strerror or error}; check the path") from None
     except Exception as error:  # damaged and hostile files: torch and zipfile raise anything
         raise UserError(
-            f"weights {path}: neither safetensors nor plain tensors as torch.save writes them ({_one_line(error)}); "
+            f"weights {path}: neither safetensors nor plain tensors as torch.save writes them ({in_one_line(error)}); "
             "download the file again, or save its state dict alone"
         ) from None
     if not isinstance(document, dict):
@@ -124,14 +125,9 @@ def read_plain_pickle(path: Path) -> Any:
         raise UserError(f"pickle {path}: {error.strerror or error}; check the path") from None
     except Exception as error:  # damaged and hostile files: the unpickler raises anything
         raise UserError(
-            f"pickle {path}: not plain lists, dicts, strings and numbers ({_one_line(error)}); nothing else is read "
+            f"pickle {path}: not plain lists, dicts, strings and numbers ({in_one_line(error)}); nothing else is read "
             "from a pickle: check the file, or write its content anew as plain lists"
         ) from None
-
-
-def _one_line(error: Exception) -> str:
-    first = str(error).strip().partition("\n")[0].partition(". ")[0]
-    return f"{type(error).__name__}: {first[:120]}" if first else type(error).__name__
 
 
 def state_dict(document: Mapping[Any, Any], where: str, *keys: str) -> dict[str, Tensor]:
@@ -173,3 +169,9 @@ def renamed(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> di
             raise UserError(f"weights: two tensors stand for '{name}', one of them as '{key}'; is it the right file?")
         result[name] = tensor
     return result
+
+
+def counted(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Adds the counters of batch norms, which files from before PyTorch 0.4 lack. Nothing here reads them."""
+    counters = {name: t for name, t in owned_tensors(module).items() if name.endswith("num_batches_tracked")}
+    return {**counters, **state}

@@ -18,7 +18,6 @@ COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 SIZES = ("small", "large")
 # Row by row, so that POSITIONS[3 * row + column] names a cell of the 3x3 grid.
 POSITIONS = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
-RELATIONS = ("left of", "right of", "above", "below")
 BACKGROUNDS = ("black", "white", "grey")
 DEFAULT_BACKGROUND = "black"
 KINDS = ("one", "two", "three", "count")

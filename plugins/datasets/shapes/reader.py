@@ -22,7 +22,6 @@ from t2i.plugins.datasets.shapes.render import BACKGROUND_PALETTE, CELL_CENTRES,
 MAX_IMAGE_SIZE = 64  # larger pictures are averaged down to it: nothing more is to be seen in them
 MIN_CONTRAST = 0.22  # RGB distance from the background that makes a pixel part of a piece
 MIN_PIECE = 6.0  # square units; less is a speck (a small star has 23)
-MAX_PIECES = 8  # a picture with more is not read: it is noise
 MAX_COLOUR_ERROR = 0.22  # RGB distance from the named colour; the nearest two colours are 0.455 apart
 MAX_BACKGROUND_ERROR = 0.2
 # Of a piece's energy (squared RGB difference from the background), the part that no shape explains, pixel noise apart.
@@ -63,11 +62,6 @@ class SeenScene:
 
     objects: tuple[Seen, ...]
     background: str | None
-
-
-def read_scene(image: NDArray[np.generic]) -> SeenScene:
-    """What one picture (H, W, 3) shows: uint8, or float in [-1, 1]."""
-    return read_scenes(np.asarray(image)[None])[0]
 
 
 def read_scenes(images: NDArray[np.generic]) -> list[SeenScene]:

@@ -16,7 +16,6 @@ from t2i.plugins.datasets.shapes.grammar import Scene, cell_of
 Floats = NDArray[np.float32]
 
 UNITS = 32  # lengths below are in 1/32 of the picture's side
-MIN_IMAGE_SIZE = 24  # below this a small star is a blob
 CELL_CENTRES = (7.5, 16.0, 24.5)  # of columns and of rows: the farthest tip of a jittered large shape stays inside
 RADII = {"small": 3.5, "large": 5.7}
 PALETTE = {

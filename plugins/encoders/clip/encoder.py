@@ -12,7 +12,14 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape, unique
 from t2i.plugins.common.weights.hub import refuse_foreign_code
 from t2i.plugins.encoders.clip.config import ClipConfig
-from t2i.plugins.encoders.clip.weights import WHAT, checked, load_text_model, load_tokenizer
+from t2i.plugins.encoders.clip.weights import (
+    WHAT,
+    checked,
+    load_text_model,
+    load_tokenizer,
+    tokenizer_of,
+    wanted_weights,
+)
 
 CHARACTERS_A_TOKEN = 64
 
@@ -82,7 +89,8 @@ def build(config: ClipConfig, assets: Path | None) -> ClipEncoder:
     Raises UserError, naming what to do, if the weights or the tokenizer cannot be had or are unsound.
     """
     if assets is None:
-        return ClipEncoder(config, load_text_model(config), load_tokenizer(config))
+        clip = load_text_model(config)
+        return ClipEncoder(config, clip, load_tokenizer(tokenizer_of(wanted_weights(config), config.tokenizer)))
     refuse_foreign_code(CLIPTextConfig, assets, WHAT)
     clip = CLIPTextModelWithProjection(CLIPTextConfig.from_pretrained(assets))
     return ClipEncoder(config, clip, CLIPTokenizer.from_pretrained(assets))

@@ -12,17 +12,16 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import CLIPModel
 
-from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import FeatureExtractor
 from t2i.core.models.weights import weights_hash
+from t2i.plugins.common.clip.config import MEAN, STD
+from t2i.plugins.common.clip.weights import load_clip
 from t2i.plugins.common.pictures.resize import resized
-from t2i.plugins.common.weights.hub import Wanted, fetched_or, obtained
-from t2i.plugins.common.weights.variants import variant_of
-from t2i.plugins.encoders.clip.config import ClipConfig, ClipFeaturesConfig
+from t2i.plugins.common.weights.hub import Wanted, fetched_or
+from t2i.plugins.encoders.clip.config import ClipFeaturesConfig
 from t2i.plugins.encoders.clip.encoder import readable
-from t2i.plugins.encoders.clip.weights import FOLDER, fits, load_tokenizer
+from t2i.plugins.encoders.clip.weights import FOLDER, fits, load_tokenizer, tokenizer_of
 
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 TELLTALES = ("vision_model.embeddings.class_embedding", "text_model.final_layer_norm.weight")
 """A small tensor of each half, by which a CLIP is known again."""
 
@@ -39,11 +38,14 @@ class ClipFeatures(FeatureExtractor):
     def __init__(self, title: str, config: ClipFeaturesConfig, source: str) -> None:
         super().__init__()
         self.title = title
-        text = ClipConfig(weights=source, revision=config.revision, tokenizer=config.tokenizer)
-        self.network: Any = _load(title, text)
-        self.tokenizer = load_tokenizer(text)
+        what = f"features '{title}'"
+        remedy = f"'t2i fetch {title}', or set its weights to {FOLDER}"
+        wanted = Wanted(what, "weights", source, config.revision, FOLDER, remedy)
+        network: Any = load_clip(CLIPModel, wanted)
+        self.network = network.float()
+        self.tokenizer = load_tokenizer(tokenizer_of(wanted, config.tokenizer))
         sizes: Any = self.network.config
-        fits(f"features '{title}'", sizes.text_config, self.tokenizer, "set its tokenizer")
+        fits(what, sizes.text_config, self.tokenizer, "set its tokenizer")
         self.side: int = sizes.vision_config.image_size
         self.dim = int(sizes.projection_dim)
         self.name = f"CLIP {config.weights}"
@@ -105,24 +107,6 @@ def _weights_file(text: str) -> Path | None:
     except ValueError:  # no name that the hub could have
         return None
     return Path(found) if isinstance(found, str) else None
-
-
-def _load(title: str, config: ClipConfig) -> Any:
-    what = f"features '{title}'"
-
-    def load(source: str, offline: bool) -> Any:
-        folder = Path(source)
-        loaded: Any = CLIPModel.from_pretrained(
-            source, revision=config.revision, local_files_only=offline, use_safetensors=True, output_loading_info=True,
-            variant=variant_of(folder, "model") if folder.is_dir() else None,
-        )  # fmt: skip
-        bad = sorted(map(str, (*loaded[1]["missing_keys"], *loaded[1]["mismatched_keys"])))
-        if bad:
-            raise UserError(f"{what}: {source} holds no whole CLIP: {bad[0]} is missing, or of another shape")
-        return loaded[0].float()
-
-    remedy = f"'t2i fetch {title}', or set its weights to {FOLDER}"
-    return obtained(Wanted(what, "weights", config.weights, config.revision, FOLDER, remedy), load)
 
 
 def build(config: ClipFeaturesConfig) -> ClipFeatures:

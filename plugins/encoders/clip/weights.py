@@ -1,61 +1,57 @@
-"""Getting CLIP's weights and tokenizer, from a folder or the hub; what cannot be had is said in one line.
-
-Only safetensors and JSON are read, and never any code.
-"""
+"""CLIP's text half and its tokenizer, from a folder or the hub."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from t2i.core.errors import UserError
-from t2i.plugins.common.weights.hub import Wanted, obtained, refuse_foreign_code
-from t2i.plugins.common.weights.variants import variant_of
+from t2i.plugins.common.clip.weights import load_clip
+from t2i.plugins.common.weights.hub import Wanted, obtained
 from t2i.plugins.encoders.clip.config import ClipConfig
 
 WHAT = "text encoder 'clip'"
+PROJECTION = "text_projection.weight"
 FOLDER = "a folder with config.json, model.safetensors and the tokenizer's files (tokenizer.json)"
+
+
+def wanted_weights(config: ClipConfig) -> Wanted:
+    """The weights that the settings of the text encoder name."""
+    return Wanted(WHAT, "encoder.weights", config.weights, config.revision, FOLDER)
+
+
+def tokenizer_of(weights: Wanted, tokenizer: str | None) -> Wanted:
+    """The tokenizer's files: beside the weights, or at a folder or hub name of their own."""
+    if tokenizer is None:
+        return weights
+    setting = weights.setting.replace("weights", "tokenizer")
+    return replace(weights, setting=setting, name=tokenizer, revision="main", remedy="")
 
 
 def load_text_model(config: ClipConfig) -> CLIPTextModelWithProjection:
     """CLIP's text half with its weights. Raises UserError if they cannot be had or are incomplete."""
-
-    def load(source: str, offline: bool) -> CLIPTextModelWithProjection:
-        folder = Path(source)
-        refuse_foreign_code(CLIPTextConfig, source, WHAT, revision=config.revision, local_files_only=offline)
-        loaded: Any = CLIPTextModelWithProjection.from_pretrained(
-            source, revision=config.revision, local_files_only=offline, use_safetensors=True, output_loading_info=True,
-            variant=variant_of(folder, "model") if folder.is_dir() else None,
-        )  # fmt: skip
-        clip: CLIPTextModelWithProjection = loaded[0]
-        report = loaded[1]
-        missing = set(report["missing_keys"])
-        if config.sentence == "pooled":  # the text half of Stable Diffusion comes without a projection
-            missing.discard("text_projection.weight")
-        if missing == {"text_projection.weight"}:
-            raise UserError(f"{WHAT}: {source} has no projection; use --set encoder.sentence=pooled")
-        if missing:
-            raise UserError(f"{WHAT}: {source} holds no whole CLIP text encoder: {sorted(missing)[0]} is missing")
-        return clip
-
-    return obtained(Wanted(WHAT, "encoder.weights", config.weights, config.revision, FOLDER), load)
+    pooled = config.sentence == "pooled"  # the text half of Stable Diffusion comes without a projection
+    return load_clip(
+        CLIPTextModelWithProjection,
+        wanted_weights(config),
+        optional=[PROJECTION] if pooled else [],
+        advice={PROJECTION: "it has no projection; use --set encoder.sentence=pooled"},
+    )
 
 
-def load_tokenizer(config: ClipConfig) -> CLIPTokenizer:
+def load_tokenizer(wanted: Wanted) -> CLIPTokenizer:
     """CLIP's tokenizer. Raises UserError if its files cannot be had."""
 
-    revision = config.revision if config.tokenizer is None else "main"
-
     def load(source: str, offline: bool) -> CLIPTokenizer:
-        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(source, revision=revision, local_files_only=offline)
+        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(
+            source, revision=wanted.revision, local_files_only=offline
+        )
         if set(tokenizer.get_vocab()) == set(tokenizer.all_special_tokens):  # made up: transformers found no file
             raise FileNotFoundError("no tokenizer.json there, nor vocab.json and merges.txt")
         return tokenizer
 
-    key = "weights" if config.tokenizer is None else "tokenizer"
-    return obtained(Wanted(WHAT, f"encoder.{key}", config.tokenizer or config.weights, revision, FOLDER), load)
+    return obtained(wanted, load)
 
 
 def checked(config: ClipConfig, clip: CLIPTextConfig, tokenizer: CLIPTokenizer) -> None:

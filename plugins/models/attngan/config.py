@@ -6,18 +6,19 @@ from collections.abc import Mapping
 
 from pydantic import Field, model_validator
 
-from t2i.core.settings import MOST_LAYERS, ModelConfig, Preset
+from t2i.core.settings import MOST_LAYERS, Preset
+from t2i.plugins.common.gan.config import GANConfig
 from t2i.plugins.common.text.config import DamsmTraining, ImageEncoderConfig
 
 START = 4  # pixels: the side of the smallest feature map, in generator and discriminators
 
 
-class AttnGANConfig(ModelConfig):
+class AttnGANConfig(GANConfig):
     """Settings; the defaults are the paper's for CUB.
 
     gf, df: base widths of G and of the D_i. residual_blocks: R, of each attentional stage. scales: pictures drawn, each
     twice the size of the one before, the last image_size. z_dim, c_dim: sizes of the noise and of the condition c^.
-    lr_g, lr_d, beta1, beta2: of Adam. damsm_weight: lambda, of L_DAMSM in G's loss.
+    damsm_weight: lambda, of L_DAMSM in G's loss.
     image_encoder: DAMSM's. damsm: its training, the first stage. damsm_share: that stage's part of the budget; there is
     none where text and image encoder both come with weights.
 
@@ -34,10 +35,6 @@ class AttnGANConfig(ModelConfig):
     scales: int = Field(3, ge=1, le=MOST_LAYERS)
     z_dim: int = Field(100, ge=1)
     c_dim: int = Field(100, ge=1)
-    lr_g: float = Field(2e-4, gt=0)
-    lr_d: float = Field(2e-4, gt=0)
-    beta1: float = Field(0.5, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
     damsm_weight: float = Field(5.0, ge=0)
     image_encoder: ImageEncoderConfig = ImageEncoderConfig()
     damsm: DamsmTraining = DamsmTraining()

@@ -14,9 +14,9 @@ from t2i.core.runs.configure import RunConfig
 from t2i.core.settings import Config
 from t2i.plugins.common.text.config import ImageEncoderConfig
 from t2i.plugins.common.text.damsm import authors_encoder, pickled_vocabulary
-from t2i.plugins.common.text.image_encoder import authors_state, counted
+from t2i.plugins.common.text.image_encoder import authors_state
 from t2i.plugins.common.weights.authors import TEXT_ENCODER, VOCABULARY, Part, recognised
-from t2i.plugins.common.weights.legacy import renamed, without_prefix
+from t2i.plugins.common.weights.legacy import counted, renamed, without_prefix
 from t2i.plugins.models.attngan.config import AttnGANConfig
 from t2i.plugins.models.attngan.networks import AttnGANGenerator, helpers
 

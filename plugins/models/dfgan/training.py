@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from torch.optim import Adam
-
 from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i.plugins.common.gan.losses import hinge_discriminator, hinge_generator, matching_aware_penalty
+from t2i.plugins.common.gan.optimizers import adam_pair
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.dfgan.config import DFGANConfig
 from t2i.plugins.models.dfgan.networks import Discriminator, OneWayOutput
@@ -28,12 +27,8 @@ class GANTrainer(Trainer):
         self.discriminator = Discriminator(config)
         self.output = OneWayOutput(config, networks.text_encoder.shape.sentence)
         self.modules = {"generator": generator, "discriminator": self.discriminator, "output": self.output}
-        betas = (config.beta1, config.beta2)
         judges = [*self.discriminator.parameters(), *self.output.parameters()]
-        self.optimizers = {
-            "discriminator": Adam(judges, config.lr_d, betas, fused=True),
-            "generator": Adam(generator.parameters(), config.lr_g, betas, fused=True),
-        }
+        self.optimizers = adam_pair(config, generator.parameters(), judges)
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         sentence = batch.text.sentence.detach()

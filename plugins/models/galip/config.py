@@ -8,11 +8,12 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from t2i.core.settings import MOST_LAYERS, ModelConfig, Preset
+from t2i.core.settings import MOST_LAYERS, Preset
 from t2i.plugins.common.clip.config import ClipVisionConfig
+from t2i.plugins.common.gan.config import AFFINE_TINY, PAPER, AffineGANConfig
 
 
-class GALIPConfig(ModelConfig):
+class GALIPConfig(AffineGANConfig):
     """Settings; the defaults are the authors'. image_size is that of the training pictures.
 
     clip: the frozen network in G and D. feature_blocks: whose outputs D sees, prompt_blocks: which get a prompt token;
@@ -23,16 +24,12 @@ class GALIPConfig(ModelConfig):
     of the pictures drawn (None: image_size).
     judge_width: channels of D's last block. assessor_width: of the quality assessor.
     unit_text: sentences are divided by their length.
-    lr_g, lr_d, beta1, beta2: of Adam. penalty_k, penalty_p: of MA-GP. similarity: lambda of CLIP's similarity.
+    similarity: lambda of CLIP's similarity.
     text_share: part of the budget in which whatever is trainable of text encoder and CLIP is pretrained contrastively
     (neither is with the authors' settings, and there is no such stage). clip_lr, text_lr: of the two in that stage;
     text_batch_size: of its steps (None: batch_size).
-
-    Four that the paper has not (README.md says what they are for):
-    bounded: pictures end in a tanh, as DF-GAN's do, instead of being cut to [-1, 1] when they are drawn.
-    start_from_text: Mate-G's first map is linear([z; e]) instead of linear(z).
-    fusion_gain: spread of the initial gamma and beta of the fusion blocks (0: they start as the identity).
-    residual_gain: initial gains of D's residuals and of the CLIP features that join them.
+    bounded: pictures end in a tanh, as DF-GAN's do, instead of being cut to [-1, 1] when they are drawn. The paper has
+    no such setting (README.md says what it is for).
     """
 
     clip: ClipVisionConfig = ClipVisionConfig()
@@ -49,17 +46,8 @@ class GALIPConfig(ModelConfig):
     judge_width: int = Field(512, ge=1)
     assessor_width: int = Field(128, ge=1)
     unit_text: bool = False
-    lr_g: float = Field(1e-4, gt=0)
-    lr_d: float = Field(4e-4, gt=0)
-    beta1: float = Field(0.0, ge=0, lt=1)
-    beta2: float = Field(0.9, ge=0, lt=1)
-    penalty_k: float = Field(2.0, ge=0)
-    penalty_p: float = Field(6.0, ge=2)
     similarity: float = Field(4.0, ge=0)
     bounded: bool = False
-    start_from_text: bool = False
-    fusion_gain: float = Field(0.0, ge=0)
-    residual_gain: float = 0.0
     text_share: float = Field(0.05, gt=0, lt=1)
     clip_lr: float = Field(1e-3, gt=0)
     text_lr: float = Field(1e-4, gt=0)
@@ -99,8 +87,7 @@ class GALIPConfig(ModelConfig):
 
 
 _PAPER = {
-    "image_size": 256,
-    "augment": {"scale": 76 / 64, "flip": True},
+    **PAPER,
     "batch_size": 16,
     "ema_decay": 0.0,
     "channels_last": True,
@@ -119,13 +106,12 @@ _THESIS = {
 }
 
 _TINY = {
-    "image_size": 32,
+    **AFFINE_TINY,
     "clip": {
         "weights": None, "image_size": 32, "patch": 4, "width": 64, "layers": 3, "heads": 4, "normalise": "once",
     },
     "feature_blocks": (1, 3),
     "prompt_blocks": (2, 3),
-    "nf": 16,
     "z_dim": 32,
     "bridge_width": 32,
     "bridge_middle": 16,
@@ -133,18 +119,6 @@ _TINY = {
     "last_size": None,
     "judge_width": 64,
     "assessor_width": 64,
-    "batch_size": 32,
-    "steps": 3000,
-    "lr_g": 7e-4,
-    "lr_d": 1.4e-3,
     "text_share": 0.13,
     "bounded": True,
-    "start_from_text": True,
-    "fusion_gain": 1.0,
-    "residual_gain": 1.0,
-    "ema_decay": 0.998,
-    "lr_schedule": "linear",
-    "lr_floor": 0.1,
-    "warmup": 50,
-    "channels_last": True,
 }  # fmt: skip

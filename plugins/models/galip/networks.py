@@ -160,7 +160,7 @@ class QualityAssessor(nn.Module):
 
 def build(config: GALIPConfig, text: TextShape, assets: Path | None) -> GALIPGenerator:
     """The generator that the settings describe. Raises UserError if CLIP cannot be had, or is not deep enough."""
-    clip = build_clip(config.clip, text.sentence, assets)
+    clip = build_clip(config.clip, text.sentence, assets, "galip")
     for name, blocks in (("feature_blocks", config.feature_blocks), ("prompt_blocks", config.prompt_blocks)):
         if blocks and blocks[-1] > len(clip.layers):
             raise UserError(f"galip: {name} = {list(blocks)}, but this CLIP has {len(clip.layers)} blocks")

@@ -7,12 +7,12 @@ from functools import partial
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import Adam
 
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i.plugins.common.clip.vision import ClipVision
 from t2i.plugins.common.gan.losses import hinge_discriminator, hinge_generator, matching_aware_penalty
+from t2i.plugins.common.gan.optimizers import adam_pair
 from t2i.plugins.common.text.contrastive import Contrast, MatchingTrainer
 from t2i.plugins.models.galip.config import GALIPConfig
 from t2i.plugins.models.galip.networks import Discriminator, GALIPGenerator, QualityAssessor, sentences
@@ -55,13 +55,9 @@ class GANTrainer(Trainer):
         self.discriminator = Discriminator(config, self.clip.width)
         self.assessor = QualityAssessor(config, networks.text_encoder.shape.sentence, self.clip.grid)
         self.modules = {"generator": generator, "discriminator": self.discriminator, "assessor": self.assessor}
-        betas = (config.beta1, config.beta2)
         judges = [*self.discriminator.parameters(), *self.assessor.parameters()]
         drawing = [p for p in generator.parameters() if p.requires_grad]
-        self.optimizers = {
-            "discriminator": Adam(judges, config.lr_d, betas, fused=True),
-            "generator": Adam(drawing, config.lr_g, betas, fused=True),
-        }
+        self.optimizers = adam_pair(config, drawing, judges)
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         text = batch.text.detach()

@@ -8,19 +8,20 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from t2i.core.settings import MOST_LAYERS, Preset
+from t2i.plugins.common.gan.config import PAPER, TINY, GANConfig
 from t2i.plugins.common.text.config import TextPretraining
 
 START = 4  # pixels: the side of the smallest feature maps
 
 
-class StackGANConfig(TextPretraining):
+class StackGANConfig(GANConfig, TextPretraining):
     """Settings; the defaults are those for CUB.
 
     gf, df: base widths of the generators and of the discriminators. z_dim: size of the noise. c_dim: of the augmented
     condition c^. residuals: residual blocks of stage II.
     stages: 2; or 1: stage I alone, whose pictures are then the model's (of image_size).
     upscale: side of stage II's pictures over that of stage I's.
-    lr_g, lr_d, beta1, beta2: of Adam. kl: weight of the KL term (lambda).
+    kl: weight of the KL term (lambda).
     stage1_share: stage I's part of what the two stages have of the budget. stage1_batch: its batch size (None:
     batch_size).
     recalibrate: batches over which a stage's batch norms measure their statistics anew when it ends, with its averaged
@@ -35,10 +36,6 @@ class StackGANConfig(TextPretraining):
     residuals: int = Field(4, ge=0, le=MOST_LAYERS)
     stages: Literal[1, 2] = 2
     upscale: Literal[2, 4, 8] = 4
-    lr_g: float = Field(2e-4, gt=0)
-    lr_d: float = Field(2e-4, gt=0)
-    beta1: float = Field(0.5, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
     kl: float = Field(2.0, ge=0)
     stage1_share: float = Field(0.5, gt=0, lt=1)
     stage1_batch: int | None = Field(None, ge=2)
@@ -75,8 +72,7 @@ class StackGANConfig(TextPretraining):
 
 
 _PAPER = {
-    "image_size": 256,
-    "augment": {"scale": 76 / 64, "flip": True},
+    **PAPER,
     "lr_schedule": "halving",
     "ema_decay": 0.0,
 }
@@ -96,22 +92,17 @@ _COCO = _PAPER | {
 }
 
 _TINY = {
-    "image_size": 32,
+    **TINY,
     "upscale": 2,
     "gf": 24,
     "df": 32,
     "z_dim": 16,
     "c_dim": 128,
     "residuals": 1,
-    "batch_size": 32,
     "steps": 11000,
     "text_share": 0.07,
     "lr_g": 6e-4,
     "lr_d": 6e-4,
-    "lr_schedule": "linear",
-    "lr_floor": 0.1,
     "kl": 0.002,
-    "ema_decay": 0.998,
     "recalibrate": 16,
-    "channels_last": True,
 }

@@ -9,13 +9,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Adam
 
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i.plugins.common.gan.batchnorm import settled
 from t2i.plugins.common.gan.conditioning import kl_loss
 from t2i.plugins.common.gan.losses import cross_entropy, discriminator_of_pairs, discriminator_of_pairs_and_images
+from t2i.plugins.common.gan.optimizers import adam_pair
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.stackgan.config import StackGANConfig
 from t2i.plugins.models.stackgan.networks import Discriminator, Drawn, Matching, Realism, StackGANGenerator
@@ -36,12 +36,8 @@ class GANTrainer(Trainer):
         self.modules = {"network": network, "discriminator": self.discriminator, "matching": self.matching}
 
     def _optimize(self, *judges: nn.Module) -> None:
-        betas = (self.config.beta1, self.config.beta2)
         parameters = [p for judge in judges for p in judge.parameters()]
-        self.optimizers = {
-            "discriminator": Adam(parameters, self.config.lr_d, betas, fused=True),
-            "generator": Adam(self.network.parameters(), self.config.lr_g, betas, fused=True),
-        }
+        self.optimizers = adam_pair(self.config, self.network.parameters(), parameters)
 
     @abstractmethod
     def draw(self, batch: Batch) -> Drawn:

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from t2i.core.errors import UserError
 from t2i.core.models.building import build
 from t2i.core.models.model import Model
-from t2i.core.models.weights import load_state, owned_tensors
+from t2i.core.models.weights import load_state
 from t2i.core.runs.configure import RunConfig
-from t2i.plugins.common.weights.legacy import read_legacy, renamed, state_dict
+from t2i.plugins.common.weights.legacy import counted, read_legacy, renamed, state_dict
 from t2i.plugins.models.stackgan.config import StackGANConfig
 from t2i.plugins.models.stackgan.networks import StackGANGenerator
 
@@ -39,8 +39,8 @@ def load(config: RunConfig, files: Sequence[Path]) -> Model:
     generator = model.generator
     assert isinstance(generator, StackGANGenerator)
     state["refines"] = torch.tensor(both)
-    counted = with_counters(state, generator)
-    load_state(generator, counted, f"weights {files[0]} (preset '{config.preset}')")
+    what = f"weights {files[0]} (preset '{config.preset}')"
+    load_state(generator, counted(generator, state), what)
     return model
 
 
@@ -60,9 +60,3 @@ def of_stage_one(config: RunConfig) -> RunConfig:
     document = config.dump() | {"stages": 1, "image_size": config.settings.first_size}
     document["data"] = {key: value for key, value in document["data"].items() if key != "image_size"}
     return RunConfig.parse(document, "stage I")
-
-
-def with_counters(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """The state dict with batch norm's counters of batches, which PyTorch had not yet when the files were written."""
-    counters = {name: value for name, value in owned_tensors(module).items() if name.endswith("num_batches_tracked")}
-    return {**counters, **state}

@@ -13,8 +13,8 @@ import torch_fidelity.feature_extractor_inceptionv3 as inception
 from PIL import Image
 from torchvision.models import vgg16
 
-from t2i.benchmarks.run.folders import MEASURES, score_folders
-from t2i.benchmarks.score import features
+from t2i.benchmarks.score import extraction
+from t2i.benchmarks.score.picture_folders import MEASURES, score_folders
 from t2i.core.interfaces.scoring import Measure
 
 SCORES = {
@@ -95,8 +95,8 @@ def test_scores_of_inception_equal_torch_fidelitys_command_in_any_batches(folder
     assert ours["isc"]["isc"] > 1.01
     assert 0 < ours["prc"]["precision"] < 100
 
-    monkeypatch.setattr(features, "BATCH", 7)
-    monkeypatch.setattr(features.batches, "__defaults__", (7,))
+    monkeypatch.setattr(extraction, "BATCH", 7)
+    monkeypatch.setattr(extraction.batches, "__defaults__", (7,))
     again, _ = score_folders(*folders, measures, features=weights)
     for measure, score in (("fid", "fid"), ("kid", "kid"), ("isc", "isc"), ("prc", "precision"), ("prc", "recall")):
         assert again[measure][score] == pytest.approx(ours[measure][score], rel=1e-6), (measure, score)

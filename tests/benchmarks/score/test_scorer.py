@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from t2i.benchmarks.score.features import Extractors, rebatched, reference_features
+from t2i.benchmarks.score.extraction import Extractors, rebatched, reference_features
 from t2i.benchmarks.score.metrics.fid import Fid
 from t2i.benchmarks.score.scorer import Scorer
 from t2i.core.errors import UserError

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from t2i.benchmarks.run.sets import open_data
+from t2i.benchmarks.run.caption_sets import open_data
 from t2i.core.engine import resume, stored, train
 from t2i.core.engine.context import RunContext
 from t2i.core.engine.loader import Loader, Views

@@ -15,7 +15,7 @@ from t2i.plugins.datasets.shapes.config import CaptionAccuracyConfig, ShapesConf
 from t2i.plugins.datasets.shapes.dataset import Shapes
 from t2i.plugins.datasets.shapes.grammar import Scene
 from t2i.plugins.datasets.shapes.metric import build, caption_accuracy
-from t2i.plugins.datasets.shapes.reader import SeenScene, read_scene, read_scenes
+from t2i.plugins.datasets.shapes.reader import SeenScene, read_scenes
 from t2i.plugins.datasets.shapes.scoring import SCORES, score
 
 COUNT = {32: 300, 64: 120}
@@ -72,7 +72,8 @@ def test_slight_softness_noise_and_colour_shift_are_forgiven(size: int) -> None:
 @pytest.mark.parametrize("size", [24, 48, 100, 128])
 def test_other_sizes_are_read(size: int) -> None:
     data = Shapes(ShapesConfig(image_size=size), "val")
-    assert all(fully_right(data.scene(n), read_scene(data[n].image)) for n in range(20))
+    images = np.stack([data[n].image for n in range(20)])
+    assert all(fully_right(data.scene(n), seen) for n, seen in enumerate(read_scenes(images)))
 
 
 def test_floats_are_read_like_bytes() -> None:
@@ -183,7 +184,8 @@ def test_foreign_shapes_are_not_read() -> None:
     }
     for name, mask in foreign.items():
         alpha = mask.reshape(32, 8, 32, 8).mean((1, 3))[:, :, None]
-        seen = read_scene((255 * alpha * np.array(render.PALETTE["yellow"])).round().astype(np.uint8))
+        image = (255 * alpha * np.array(render.PALETTE["yellow"])).round().astype(np.uint8)
+        (seen,) = read_scenes(image[None])
         assert all(obj.shape is None for obj in seen.objects), name
 
 

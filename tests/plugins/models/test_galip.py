@@ -21,8 +21,8 @@ from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve
 from t2i.core.runs.folder import Run
-from t2i.plugins.common.clip.config import ClipVisionConfig
-from t2i.plugins.common.clip.vision import MEAN, STD, ClipVision, build_clip
+from t2i.plugins.common.clip.config import MEAN, STD, ClipVisionConfig
+from t2i.plugins.common.clip.vision import ClipVision, build_clip
 from t2i.plugins.common.text.contrastive import MatchingTrainer
 from t2i.plugins.models.galip.config import GALIPConfig
 from t2i.plugins.models.galip.networks import Discriminator, GALIPGenerator, JudgeBlock, QualityAssessor, build, sizes
@@ -56,7 +56,7 @@ def changed(config, **settings):
 def clip():
     """A CLIP whose biases and norms are not at their starts, so that none can be forgotten unnoticed."""
     torch.manual_seed(0)
-    clip = build_clip(SMALL.clip, 8, None)
+    clip = build_clip(SMALL.clip, 8, None, "galip")
     for p in clip.parameters():
         p.add_(torch.randn_like(p) * 0.3)
     return clip

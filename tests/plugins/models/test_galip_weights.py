@@ -17,7 +17,7 @@ from t2i.core.models.importing import import_weights
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve
-from t2i.plugins.common.clip.vision import MEAN, STD
+from t2i.plugins.common.clip.config import MEAN, STD
 from t2i.plugins.models.galip.networks import Discriminator, QualityAssessor
 from t2i.plugins.models.galip.weights import ASSESSOR, JUDGE, load_judge, load_weights
 

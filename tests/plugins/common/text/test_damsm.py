@@ -29,9 +29,9 @@ from t2i.plugins.common.text.image_encoder import (
     SmallImageEncoder,
     authors_state,
     check_source,
-    counted,
     load_image_encoder,
 )
+from t2i.plugins.common.weights.legacy import counted
 
 LENGTHS = [3, 1, 5]
 

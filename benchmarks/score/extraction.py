@@ -18,7 +18,7 @@ from t2i.core.errors import UserError, nearest
 from t2i.core.fetch.paths import cache_dir
 from t2i.core.interfaces.dataset import Dataset
 from t2i.core.interfaces.scoring import FeatureExtractor, Pictures
-from t2i.core.io.files import load_tensors, save_tensors, sealed, settle, verify
+from t2i.core.io.files import intact, load_tensors, save_tensors, sealed
 from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
 
@@ -168,11 +168,9 @@ def reference_features(data: Dataset, count: int, extractors: Extractors) -> dic
 
 
 def _cached(folder: Path) -> Tensor | None:
-    settle(folder)
-    if not folder.is_dir():
+    if not intact(folder):
         return None
     try:
-        verify(folder, "cache")
         features: Tensor = load_tensors(folder / "features.safetensors", "cache")["features"]
     except (UserError, KeyError):
         return None

@@ -1,4 +1,6 @@
-"""How fast a data set is read: `python -m t2i.benchmarks.speed.loading --data coco --data-dir DIR --image-size 64`.
+"""How fast a data set is read.
+
+    python -m t2i.benchmarks.speed.data_loading --data coco --data-dir DIR --image-size 64
 
 The training loader reads whole batches in the order of training, with nothing behind it: first from the files, then,
 where the data set has one, from the cache of resized pictures. Beside the rate stands the processor time of a picture,
@@ -68,7 +70,7 @@ def _choice(data: str, settings: dict[str, Any]) -> Choice[DataConfig]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m t2i.benchmarks.speed.loading", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m t2i.benchmarks.speed.data_loading", description=__doc__)
     parser.add_argument("--data", required=True, help="data set")
     parser.add_argument("--data-dir", type=Path, help="its folder")
     parser.add_argument("--image-size", type=int, default=64)

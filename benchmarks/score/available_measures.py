@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from t2i.benchmarks.score.features import Extractors
+from t2i.benchmarks.score.extraction import Extractors
 from t2i.benchmarks.score.scorer import build_metric
 from t2i.core.errors import UserError
 from t2i.core.fetch.downloads import status

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from t2i.benchmarks.score.features import Extractors, batches
+from t2i.benchmarks.score.extraction import Extractors, batches
 from t2i.benchmarks.score.scorer import build_metric
 from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import Intervals, Measure, Pictures, Scores

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from typing import Literal
 
-from t2i.benchmarks.run.plan import Entry, Plan
-from t2i.benchmarks.run.record import forget_peak_memory
-from t2i.benchmarks.run.reporting import Reporter
+from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun
+from t2i.benchmarks.run.reporter import BenchmarkReporter
+from t2i.benchmarks.run.training_record import forget_peak_memory
 from t2i.core import engine
 from t2i.core.engine.reporting import Reporter as EngineReporter
 from t2i.core.errors import UserError
@@ -17,7 +17,12 @@ from t2i.core.runs.folder import Run
 
 
 def finished_run(
-    entry: Entry, plan: Plan, group: Group, reporter: Reporter, engine_reporter: EngineReporter | None, command: str
+    entry: PlannedRun,
+    plan: BenchmarkPlan,
+    group: Group,
+    reporter: BenchmarkReporter,
+    engine_reporter: EngineReporter | None,
+    command: str,
 ) -> Run:
     """The run of an entry, trained as the plan says. All processes of the group take part in the training.
 
@@ -35,7 +40,7 @@ def finished_run(
     return entry.run
 
 
-def _state(entry: Entry, plan: Plan, reporter: Reporter) -> Literal["complete", "begun", "new"]:
+def _state(entry: PlannedRun, plan: BenchmarkPlan, reporter: BenchmarkReporter) -> Literal["complete", "begun", "new"]:
     """What there is of a run. If nothing, notes what it will be trained with."""
     wanted, asked, run = entry.config.dump(), plan.out / "runs" / f"{entry.label}.json", entry.run
     if run.path.exists():

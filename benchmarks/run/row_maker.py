@@ -13,13 +13,13 @@ import torch
 
 from t2i.benchmarks.results import VARIETY, Row
 from t2i.benchmarks.run import grids
-from t2i.benchmarks.run.drawing import pictures_of, resized
+from t2i.benchmarks.run.caption_sets import CaptionSet, PictureStream, real_source, wrong_source
 from t2i.benchmarks.run.partial import Parts
-from t2i.benchmarks.run.plan import Entry, Plan
-from t2i.benchmarks.run.record import curve, training_record
-from t2i.benchmarks.run.reporting import Reporter
-from t2i.benchmarks.run.sets import CaptionSet, Source, real_source, wrong_source
-from t2i.benchmarks.score.features import fingerprint
+from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun
+from t2i.benchmarks.run.reporter import BenchmarkReporter
+from t2i.benchmarks.run.timed_sampling import pictures_of, resized
+from t2i.benchmarks.run.training_record import curve, training_record
+from t2i.benchmarks.score.extraction import fingerprint
 from t2i.benchmarks.score.scorer import Scorer
 from t2i.core.interfaces.scoring import Pictures, PromptSet
 from t2i.core.io.files import MANIFEST, place_bytes, read_json, write_json
@@ -29,20 +29,23 @@ from t2i.core.models.loading import load
 from t2i.core.models.model import Drawn, Model
 from t2i.core.runs.folder import Run
 
+RealSource = Callable[[CaptionSet, int, int], PictureStream]
+"""Real pictures for the first captions of a set, so many of each."""
+
 FLOOR = "wrong"
 TITLES = {grids.REAL: "real images", FLOOR: "real images, wrong captions"}
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowMaker:
     """Makes rows, or finds them where they have been made before. Every process of the group calls the same methods
     and gets the same rows."""
 
-    plan: Plan
+    plan: BenchmarkPlan
     scorer: Scorer
     sets: Sequence[CaptionSet]
     group: Group
-    reporter: Reporter
+    reporter: BenchmarkReporter
     protocol_hash: str
     device: torch.device
 
@@ -64,7 +67,7 @@ class Rows:
     def real(self) -> Row:
         """Other real pictures than the reference's."""
 
-        def source(captions: CaptionSet, count: int, samples: int) -> Source:
+        def source(captions: CaptionSet, count: int, samples: int) -> PictureStream:
             return real_source(captions, count, samples if captions.has_variants else 1)
 
         row = Row(TITLES[grids.REAL], "real")
@@ -75,8 +78,8 @@ class Rows:
         row = Row(TITLES[FLOOR], "floor")
         return self._kept(FLOOR, {}, lambda parts: self._score_real(row, parts, wrong_source, True))
 
-    def _score_real(self, row: Row, parts: Parts, source: Callable[[CaptionSet, int, int], Source], many: bool) -> Row:
-        """many: whether the source has several pictures of a caption, as diversity needs."""
+    def _score_real(self, row: Row, parts: Parts, source: RealSource, many: bool) -> Row:
+        """Scores real pictures. many: whether the source has several of a caption, as diversity needs."""
         floor, samples = row.kind == "floor", self.plan.benchmark.samples
         for number, captions in enumerate(self.sets):
             own = source(captions, captions.prompts.count, samples)
@@ -87,14 +90,14 @@ class Rows:
 
     # --- models
 
-    def model(self, entry: Entry, run: Run) -> Row:
+    def model(self, entry: PlannedRun, run: Run) -> Row:
         """The row of a trained model."""
         with open(run.model / MANIFEST, "rb") as file:
             depends = {"model": file_digest(file, "sha256").hexdigest(), "seed": entry.seed}
         row = Row(entry.label, "model", entry.name, entry.seed)
         return self._kept(entry.label, depends, lambda parts: self._score_model(row, parts, entry, run))
 
-    def _score_model(self, row: Row, parts: Parts, entry: Entry, run: Run) -> Row:
+    def _score_model(self, row: Row, parts: Parts, entry: PlannedRun, run: Run) -> Row:
         model, benchmark = load(run.path, str(self.device)), self.plan.benchmark
         for number, captions in enumerate(self.sets):
             source = self._source(row, model, captions.captions, benchmark.samples, str(number))
@@ -113,7 +116,7 @@ class Rows:
         ours, theirs = self.plan.benchmark.image_size, model.generator.image_size
         return {} if ours == theirs else {"resized": f"from {theirs} to {ours} px (Lanczos, antialiased)"}
 
-    def _source(self, row: Row, model: Model, captions: Sequence[str], samples: int, where: str) -> Source:
+    def _source(self, row: Row, model: Model, captions: Sequence[str], samples: int, where: str) -> PictureStream:
         """A model's pictures, on noise that depends on the caption's and the sample's number alone."""
         benchmark = self.plan.benchmark
         folder = self.plan.out / "pictures" / row.name / where
@@ -131,7 +134,7 @@ class Rows:
                 return True
             return all(_file(folder, *divmod(number, samples)).is_file() for number in part)
 
-        return Source(len(captions) * samples, draw, ready)
+        return PictureStream(len(captions) * samples, draw, ready)
 
     def _draw_grid(self, model: Model, row: Row) -> None:
         benchmark, images = self.plan.benchmark, []
@@ -147,7 +150,7 @@ class Rows:
     # --- scores
 
     def _score(
-        self, row: Row, parts: Parts, prompts: PromptSet | None, where: str, source: Source, floor: bool = False
+        self, row: Row, parts: Parts, prompts: PromptSet | None, where: str, source: PictureStream, floor: bool = False
     ) -> None:
         """Draws what is missing of a set (None: VARIETY), each process its share, and scores all of it."""
         names = self.scorer.names(prompts, captioned_only=floor)

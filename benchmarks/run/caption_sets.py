@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from t2i.benchmarks.run.choice import Chosen
-from t2i.benchmarks.score.features import batches
+from t2i.benchmarks.run.caption_choice import Chosen
+from t2i.benchmarks.score.extraction import batches
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import Dataset, Example, SoundDataset
 from t2i.core.interfaces.scoring import Benchmark, Pictures, PromptSet
@@ -114,7 +114,7 @@ def _of_split(benchmark: Benchmark, prompts: PromptSet, data: Dataset, folder: s
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferencePictures:
     """The real pictures that distances are taken to: the first `count` of `data`. about: which they are."""
 
     data: Dataset
@@ -122,18 +122,18 @@ class Reference:
     about: str
 
 
-def reference_of(benchmark: Benchmark, headline: CaptionSet) -> Reference:
+def reference_of(benchmark: Benchmark, headline: CaptionSet) -> ReferencePictures:
     """The reference that a benchmark names, of its headline set."""
     split = f"split '{headline.prompts.split}'"
     if benchmark.reference == "all":
-        return Reference(headline.whole, len(headline.whole), f"all pictures of {split}")
+        return ReferencePictures(headline.whole, len(headline.whole), f"all pictures of {split}")
     if benchmark.reference == "captions":
-        return Reference(headline.data, headline.prompts.count, f"the captions' own pictures, of {split}")
-    return Reference(headline.data, benchmark.reference, f"the first pictures of {split}")
+        return ReferencePictures(headline.data, headline.prompts.count, f"the captions' own pictures, of {split}")
+    return ReferencePictures(headline.data, benchmark.reference, f"the first pictures of {split}")
 
 
 @dataclass(frozen=True)
-class Source:
+class PictureStream:
     """Pictures that can be asked for by number: `draw(part)` gives those of a range within 0..count, in batches.
 
     ready: whether whatever is to be kept of a part, beside its features, is there.
@@ -144,24 +144,24 @@ class Source:
     ready: Callable[[range], bool] = lambda part: True
 
 
-def real_source(captions: CaptionSet, count: int, samples: int) -> Source:
+def real_source(captions: CaptionSet, count: int, samples: int) -> PictureStream:
     """Real pictures of the first `count` captions, `samples` of each: the ceiling of every score."""
 
     def draw(part: range) -> Iterator[Pictures]:
         found = ((index, captions.real(index, sample)) for index, sample in _pairs(part, samples))
         return _stream((index, example.image, example.captions[0]) for index, example in found if example)
 
-    return Source(count * samples, draw)
+    return PictureStream(count * samples, draw)
 
 
-def wrong_source(captions: CaptionSet, count: int, samples: int) -> Source:
+def wrong_source(captions: CaptionSet, count: int, samples: int) -> PictureStream:
     """Real pictures of the wrong captions, the floor: caption i gets those that belong to i + 1, i + 2, ..."""
 
     def draw(part: range) -> Iterator[Pictures]:
         found = ((i, captions.real((i + 1 + sample) % count, 0)) for i, sample in _pairs(part, samples))
         return _stream((i, example.image, captions.real_caption(i)) for i, example in found if example)
 
-    return Source(count * samples, draw)
+    return PictureStream(count * samples, draw)
 
 
 def _pairs(part: range, samples: int) -> Iterator[tuple[int, int]]:

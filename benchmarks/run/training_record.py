@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from t2i.benchmarks.run.plan import Entry
+from t2i.benchmarks.run.plan import PlannedRun
 from t2i.core.models.model import Model
 from t2i.core.runs.folder import Run
 from t2i.core.runs.record import versions
@@ -31,7 +31,7 @@ _SUMMARY = (
 )  # fmt: skip
 
 
-def training_record(entry: Entry, run: Run, model: Model) -> dict[str, Any]:
+def training_record(entry: PlannedRun, run: Run, model: Model) -> dict[str, Any]:
     """What a row's training was and cost. An imported or unfinished run has no summary: then only what the model
     itself tells is there."""
     summary = run.summary() if run.summary_file.is_file() else {}

@@ -5,7 +5,7 @@ import re
 import numpy as np
 from PIL import Image
 
-from t2i.benchmarks.speed.loading import main
+from t2i.benchmarks.speed.data_loading import main
 
 
 def test_files_and_cache_are_read(tmp_path, monkeypatch, capsys):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2i.benchmarks.run.folders import score_folders
+from t2i.benchmarks.score.picture_folders import score_folders
 from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import Measure
 

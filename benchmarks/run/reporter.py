@@ -8,7 +8,7 @@ from typing import Protocol
 from t2i.core.engine.reporting import PlainLines
 
 
-class Reporter(Protocol):
+class BenchmarkReporter(Protocol):
     """Receives progress. Texts are plain: they may hold names and captions that others chose."""
 
     def say(self, text: str) -> None:
@@ -18,7 +18,7 @@ class Reporter(Protocol):
         """`done` of `total` things; called often, shown as seldom as the reporter likes."""
 
 
-class Lines(PlainLines):
+class BenchmarkLines(PlainLines):
     """Plain lines, a count now and then, but not right after another line. The default, on stderr."""
 
     def say(self, text: str) -> None:
@@ -30,7 +30,7 @@ class Lines(PlainLines):
             self.say(f"{what}: {done} of {total}")
 
 
-class Silent:
+class SilentBenchmark:
     """Says nothing."""
 
     def say(self, text: str) -> None:

@@ -1,0 +1,54 @@
+"""Sampling pictures to be scored, with a clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from t2i.core.interfaces.sampler import SamplerConfig
+from t2i.core.interfaces.scoring import Pictures
+from t2i.core.models.model import Drawn, Model
+from t2i.core.registry.choice import Choice
+
+
+@dataclass
+class Clock:
+    """Seconds spent drawing, scoring apart."""
+
+    seconds: float = 0.0
+    pictures: int = 0
+
+
+def timed(
+    model: Model, captions: Sequence[str], clock: Clock, *, n: int = 1, seed: int = 0,
+    sampler: Choice[SamplerConfig] | None = None, size: int | None = None,
+) -> Iterator[Pictures]:  # fmt: skip
+    """Pictures of the captions, on noise that depends on the caption's and the sample's number alone; of `size` pixels,
+    if that is given."""
+    batches = model.draw(captions, n=n, seed=seed, sampler=sampler)
+    while True:
+        started = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        clock.seconds += time.perf_counter() - started
+        clock.pictures += len(batch)
+        yield pictures_of(batch, captions, size)
+
+
+def pictures_of(batch: Sequence[Drawn], captions: Sequence[str], size: int | None = None) -> Pictures:
+    """A drawn batch with its captions; of `size` pixels, if that is given."""
+    prompts = tuple(drawn.prompt for drawn in batch)
+    images = [drawn.image if size is None else resized(drawn.image, size) for drawn in batch]
+    return Pictures(np.stack(images), tuple(captions[p] for p in prompts), prompts)
+
+
+def resized(image: np.ndarray, size: int) -> np.ndarray:
+    """A picture (H, H, 3) of another size: Lanczos, which antialiases when it reduces. Of that size, itself."""
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS))

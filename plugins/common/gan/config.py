@@ -1,0 +1,72 @@
+"""Settings that GANs share. Light: no torch."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from t2i.core.settings import ModelConfig
+
+
+class GANConfig(ModelConfig):
+    """Adam for the two sides of a GAN. The defaults are StackGAN's and AttnGAN's."""
+
+    lr_g: float = Field(2e-4, gt=0)
+    """Learning rate of the generator."""
+    lr_d: float = Field(2e-4, gt=0)
+    """Learning rate of the discriminators."""
+    beta1: float = Field(0.5, ge=0, lt=1)
+    """Decay of Adam's mean of gradients, on both sides."""
+    beta2: float = Field(0.999, ge=0, lt=1)
+    """Decay of Adam's mean of squared gradients, on both sides."""
+
+
+class AffineGANConfig(GANConfig):
+    """What DF-GAN and GALIP share: a hinge loss with the matching-aware gradient penalty, and affine fusion blocks.
+
+    The defaults are the papers'. The last three settings are ours; the README of DF-GAN says what they are for.
+    """
+
+    lr_g: float = Field(1e-4, gt=0)
+    lr_d: float = Field(4e-4, gt=0)
+    beta1: float = Field(0.0, ge=0, lt=1)
+    beta2: float = Field(0.9, ge=0, lt=1)
+    penalty_k: float = Field(2.0, ge=0)
+    """Weight k of the gradient penalty."""
+    penalty_p: float = Field(6.0, ge=2)
+    """Power p of the gradient's norm in the penalty."""
+    start_from_text: bool = False
+    """Whether the generator's first map is linear([z; e]) instead of linear(z)."""
+    fusion_gain: float = Field(0.0, ge=0)
+    """Spread of the initial gamma and beta of the fusion blocks; 0: the blocks start as the identity."""
+    residual_gain: float = 0.0
+    """Initial gain of the discriminator's residuals, and of CLIP features that join them."""
+
+
+TINY = {
+    "image_size": 32,
+    "batch_size": 32,
+    "ema_decay": 0.998,
+    "lr_schedule": "linear",
+    "lr_floor": 0.1,
+    "channels_last": True,
+}
+"""What the presets `tiny` of all GANs have in common."""
+
+AFFINE_TINY = {
+    **TINY,
+    "nf": 16,
+    "steps": 3000,
+    "lr_g": 7e-4,
+    "lr_d": 1.4e-3,
+    "start_from_text": True,
+    "fusion_gain": 1.0,
+    "residual_gain": 1.0,
+    "warmup": 50,
+}
+"""What the presets `tiny` of DF-GAN and GALIP have in common."""
+
+PAPER = {
+    "image_size": 256,
+    "augment": {"scale": 76 / 64, "flip": True},
+}
+"""Pictures as the papers train on them: crops of 256 pixels from pictures of 304, half of them mirrored."""

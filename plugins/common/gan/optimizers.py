@@ -1,0 +1,30 @@
+"""Optimizers of the two sides of a GAN."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+from torch.optim import Adam, Optimizer
+
+from t2i.plugins.common.gan.config import GANConfig
+
+
+def adam_pair(
+    config: GANConfig, generator: Iterable[nn.Parameter], discriminator: Iterable[nn.Parameter]
+) -> dict[str, Optimizer]:
+    """One Adam for each side, with that side's learning rate.
+
+    Args:
+        config: Learning rates and betas.
+        generator: Parameters of the generator.
+        discriminator: Parameters of the discriminator and of its heads.
+
+    Returns:
+        The optimizers "discriminator" and "generator".
+    """
+    betas = (config.beta1, config.beta2)
+    return {
+        "discriminator": Adam(discriminator, config.lr_d, betas, fused=True),
+        "generator": Adam(generator, config.lr_g, betas, fused=True),
+    }
