@@ -37,7 +37,7 @@ class SamplerPart(Part):
             if spec.family in families or "*" in families:
                 torch.manual_seed(0)
                 fresh = build(resolve(spec.name))
-                choice = self._short()
+                choice = self._short(fresh.config.sampler)
                 try:
                     registry().samplers.build(choice).check(fresh.generator)
                 except UserError as error:
@@ -46,13 +46,14 @@ class SamplerPart(Part):
                 return Model(replace(fresh.config, sampler=choice), fresh.generator, fresh.text_encoder)
         raise Skipped(reason)
 
-    def _short(self) -> Choice[SamplerConfig]:
-        """Its default settings, with few steps."""
-        choice = self.choice()
+    def _short(self, own: Choice[SamplerConfig]) -> Choice[SamplerConfig]:
+        """The model's own settings of it, if it is drawn with this sampler, else the default ones; with few steps."""
+        settings = own.config.model_dump() if own.name == self.name else {}
+        steps = self.choice(**settings).config.steps
         try:
-            return self.choice(steps=min(choice.config.steps or CHAIN, CHAIN))
-        except UserError:
-            return choice
+            return self.choice(**{**settings, "steps": min(steps or CHAIN, CHAIN)})
+        except UserError:  # it takes no number of steps
+            return self.choice(**settings)
 
 
 def pictures(subject: SamplerPart) -> None:
