@@ -20,6 +20,7 @@ COMMANDS = {
     "fetch": ("t2i.cli.fetch:fetch", "Get what a protocol or a model needs from outside."),
     "bench": ("t2i.cli.bench:bench", "Train, sample and score models side by side."),
     "models": ("t2i.cli.tables:models", "List the models."),
+    "families": ("t2i.cli.tables:families", "List the families of models."),
     "samplers": ("t2i.cli.tables:samplers", "List the samplers."),
     "encoders": ("t2i.cli.tables:encoders", "List the text encoders."),
     "datasets": ("t2i.cli.datasets:datasets", "List the data sets; read one through."),

@@ -9,11 +9,12 @@ import click
 
 from t2i.cli.command import Command, json_option
 from t2i.cli.output import answer_json, answer_table
-from t2i.core.registry.specs import Spec
+from t2i.core.registry.specs import Named
 from t2i.core.registry.tables import registry
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "models": ("family", "presets", "paper"),
+    "families": ("generator",),
     "samplers": ("families",),
     "encoders": (),
     "datasets": ("splits", "needs_dir"),
@@ -23,10 +24,10 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 """Kind of thing -> what its specifications say beside name and summary."""
 
-ONLY_JSON = ("paper", "needs_dir")
+ONLY_JSON = ("paper", "needs_dir", "generator")
 
 
-def _row(kind: str, spec: Spec) -> dict[str, Any]:
+def _row(kind: str, spec: Named) -> dict[str, Any]:
     origin = registry().table(kind).origin(spec.name)
     fields = {name: getattr(spec, name) for name in FIELDS[kind]}
     place = {"plugin": origin.plugin, "distribution": origin.distribution, "version": origin.version}
@@ -52,6 +53,7 @@ def _listing(kind: str, what: str) -> click.Command:
 
 
 models = _listing("models", "the models: family, presets, where each comes from")
+families = _listing("families", "the families of models: what fixes how a generator is called")
 samplers = _listing("samplers", "the samplers, with the families of models that each draws from")
 encoders = _listing("encoders", "the text encoders")
 datasets = _listing("datasets", "the data sets and their splits")

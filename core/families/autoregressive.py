@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -17,16 +17,19 @@ State = Any
 class AutoregressiveGenerator(Generator):
     """`begin(text)`, then `next(tokens, state)` once a token, then `decode(tokens)`.
 
-    `next` computes one position: keys and values of those before are in the state. A trainer calls `forward`, which
-    computes all positions of known tokens at once; both give the same logits.
+    `begin` computes the whole prefix (the text, a start token), `next` one position: keys and values of those before
+    are in the state. A trainer calls `forward`, which computes all positions of known tokens at once. Both give the
+    same logits, to rounding. Rows are independent: a sampler that guides runs both branches as one batch.
+
+    What text alone determines (an encoder's states, as Parti has them) is computed in `condition`, not in `begin`.
 
     Attributes:
         length: tokens of one image.
-        vocabulary: how many different tokens there are.
+        vocabulary: how many different tokens there are: 0..vocabulary-1.
     """
 
     family = "autoregressive"
-    tolerance: ClassVar[Tolerance] = "statistical"
+    tolerance: Tolerance = "statistical"
     length: int
     vocabulary: int
 
@@ -35,15 +38,18 @@ class AutoregressiveGenerator(Generator):
         """Takes in the conditioned text.
 
         Returns:
-            Logits (B, vocabulary) of the first token, and the state.
+            Logits (B, vocabulary) of the first token, and the state. A logit of -inf forbids a token.
         """
 
     @abstractmethod
     def next(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Takes in the token just drawn, (B,) int64.
+        """Takes in the tokens just drawn, (B,) int64.
+
+        Called length - 1 times: the last token of an image is drawn, but not taken in.
 
         Returns:
-            Logits (B, vocabulary) of the token after it, and the state. The old state is not used again.
+            Logits (B, vocabulary) of the token after it, and the state. The old state is not used again: it may be
+            changed in place.
         """
 
     @abstractmethod
@@ -52,4 +58,12 @@ class AutoregressiveGenerator(Generator):
 
     @abstractmethod
     def decode(self, tokens: Tensor) -> Tensor:
-        """Images (B, 3, H, W) of tokens (B, length)."""
+        """Images (B, 3, H, W) in [-1, 1] of tokens (B, length)."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Tokens (B, length) int64 of images (B, 3, H, W) in [-1, 1]. Optional: sampling does without."""
+        raise NotImplementedError(f"{type(self).__name__} turns no images into tokens")
+
+    if TYPE_CHECKING:
+
+        def __call__(self, tokens: Tensor, text: TextFeatures) -> Tensor: ...

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -19,11 +18,11 @@ class OptimisedGenerator(Generator):
     """
 
     family = "optimised"
-    tolerance: ClassVar[Tolerance] = "statistical"
+    tolerance: Tolerance = "statistical"
 
     @abstractmethod
     def start(self, noise: Noise) -> Tensor:
-        """Latents (B, ...) to begin with."""
+        """Latents (B, ...) to begin with, float."""
 
     @abstractmethod
     def score(self, latents: Tensor, text: TextFeatures, noise: Noise, step: int) -> Tensor:
@@ -32,6 +31,13 @@ class OptimisedGenerator(Generator):
         A row's score depends on its own latents, text and noise alone. Random crops and the like are drawn from
         `noise` under the number of the step.
         """
+
+    def constrain(self, latents: Tensor) -> Tensor:
+        """The nearest latents that are allowed, called after each step without gradients. Default: all are.
+
+        CLIP-guided VQGAN keeps each channel within the range of its codebook.
+        """
+        return latents
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:

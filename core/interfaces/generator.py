@@ -16,6 +16,9 @@ Tolerance = Literal["exact", "level", "statistical"]
 """How closely an image drawn alone equals the one drawn in a batch: to the bit, to one 8-bit level, or only as another
 draw of the same distribution would (where rounding may turn a discrete choice, or grow over an optimisation)."""
 
+TOLERANCES: tuple[Tolerance, ...] = ("exact", "level", "statistical")
+"""All tolerances, the strictest first."""
+
 
 class Generator(nn.Module, ABC):
     """Turns noise and text into images, float (B, 3, H, W) in [-1, 1]. Extend a family's class, not this one.
@@ -24,10 +27,12 @@ class Generator(nn.Module, ABC):
         image_size: height and width of the images, pixels.
         family: registry name of the family; set by the family's class.
         tolerance: how closely images must agree across batch sizes; set by the family's class.
+        drawn: whether samplers draw images from it; false of families that only help others to (guides).
     """
 
     family: ClassVar[str]
-    tolerance: ClassVar[Tolerance] = "level"
+    tolerance: Tolerance = "level"
+    drawn: ClassVar[bool] = True
     image_size: int
 
     def condition(self, text: TextFeatures) -> TextFeatures:

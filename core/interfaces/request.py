@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.text import TextFeatures
 
@@ -49,6 +50,20 @@ class Request:
 
     def __len__(self) -> int:
         return len(self.noise)
+
+    def refuse(self, sampler: str, **reasons: str) -> None:
+        """Refuses what a sampler cannot do: a field of that name that is given.
+
+        Args:
+            sampler: its registry name.
+            reasons: field -> why it is refused, as what follows the sampler's name.
+
+        Raises:
+            UserError: one of the fields is not None.
+        """
+        for field, reason in reasons.items():
+            if getattr(self, field) is not None:
+                raise UserError(f"sampler '{sampler}' {reason}")
 
     def step_done(self, done: int, total: int) -> None:
         """Reports progress, if anyone asked for it."""

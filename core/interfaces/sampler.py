@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from pydantic import field_validator
 from torch import Tensor
 
 from t2i.core.errors import UserError
@@ -22,6 +23,17 @@ class SamplerConfig(Config):
 
     steps: int | None = None
     guidance: float = 1.0
+
+
+class UnguidedConfig(SamplerConfig):
+    """Settings of a sampler that has no guidance: any scale but 1 is refused."""
+
+    @field_validator("guidance")
+    @classmethod
+    def _unguided(cls, guidance: float) -> float:
+        if guidance != 1:
+            raise ValueError("this sampler has no guidance: leave it out, or at 1")
+        return guidance
 
 
 class Sampler(ABC):
@@ -72,10 +84,20 @@ class Sampler(ABC):
         raise NotImplementedError(f"{type(self).__name__} turns no images into noise")
 
 
-def check_fit(sampler: str, families: tuple[str, ...], model: str, family: str, fitting: list[str]) -> None:
-    """Raises UserError, naming the samplers that fit, if `sampler` does not draw from `family`."""
+def check_fit(
+    sampler: str,
+    families: tuple[str, ...],
+    model: str,
+    family: str,
+    fitting: list[str],
+    option: str = "--sampler ",
+) -> None:
+    """Raises UserError, naming the samplers that fit, if `sampler` does not draw from `family`.
+
+    option: how the user names another sampler.
+    """
     if family not in families and "*" not in families:
+        remedy = f"use {option}{' or '.join(fitting)}" if fitting else "no sampler for this family is installed"
         raise UserError(
-            f"sampler '{sampler}' draws from {' and '.join(families)} models, but '{model}' is {family}: "
-            f"use --sampler {' or '.join(fitting) if fitting else '(none is installed for this family)'}"
+            f"sampler '{sampler}' draws from {' and '.join(families)} models, but '{model}' is {family}: {remedy}"
         )

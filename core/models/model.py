@@ -29,7 +29,7 @@ from t2i.core.io.images import to_bytes, to_tensor
 from t2i.core.models.weights import owned_tensors
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import RunConfig, fitting_samplers
+from t2i.core.runs.configure import RunConfig, fitting_samplers, merge
 
 Prompts = Sequence[str] | TextFeatures
 """What is drawn: captions, or their features."""
@@ -93,7 +93,7 @@ class Model:
         kept = default.config.model_dump() if name == default.name else {}
         if name != default.name:  # how strongly to guide is the model's affair, whatever the sampler
             kept = {"guidance": default.config.guidance}
-        choice = registry().samplers.choose(name, {**kept, **given}, "sampler")
+        choice = registry().samplers.choose(name, merge(kept, given), "sampler")
         self._built(choice)
         return choice
 

@@ -116,21 +116,27 @@ def parse_sets(texts: Sequence[str]) -> dict[str, Any]:
     """Several "a.b=value" as one mapping; later ones win."""
     merged: dict[str, Any] = {}
     for text in texts:
-        merged = _merge(merged, parse_set(text))
+        merged = merge(merged, parse_set(text))
     return merged
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`, mapping by mapping. A section that names another thing starts afresh."""
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, mapping by mapping. A section that names another thing than before starts afresh: the
+    settings of one sampler are not those of another."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping):
-            fresh = key in SECTIONS and value.get("name", old.get("name")) != old.get("name")
-            merged[key] = dict(value) if fresh else _merge(old, value)
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and not _renamed(old, value, key in SECTIONS):
+            merged[key] = merge(old, value)
         else:
             merged[key] = value
     return merged
+
+
+def _renamed(old: Mapping[str, Any], new: Mapping[str, Any], section: bool) -> bool:
+    """Whether two mappings name different things. A section that named nothing had the default's settings."""
+    known = section or "name" in old
+    return known and "name" in new and new["name"] != old.get("name")
 
 
 def _assemble(
@@ -142,7 +148,7 @@ def _assemble(
         for section in SECTIONS:
             if section in layer and not isinstance(layer[section], Mapping):
                 raise UserError(f"{where}: '{section}' is a section: set '{section}.name' or one of its settings")
-        merged = _merge(merged, layer)
+        merged = merge(merged, layer)
     where = layers[-1][0] if len(layers) == 1 else f"model '{model}'"
     own = {key: value for key, value in merged.items() if key not in (*SECTIONS, "model", "preset")}
     settings: ModelConfig = resolve_path(spec.config).of(own, where)

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from t2i.core.errors import UserError
+from t2i.core.errors import T2IError, UserError
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextShape
-from t2i.core.kit.conformance.outcome import Skipped, need
+from t2i.core.kit.conformance.outcome import Failed, Skipped, need
 from t2i.core.kit.conformance.subject import ModelSubject
 from t2i.core.models.building import check_family
 from t2i.core.registry.specs import resolve as resolve_path
@@ -47,7 +47,10 @@ def _builds(subject: ModelSubject, preset: str) -> str:
     need(on <= {"meta"}, f"{where} puts parameters on {sorted(on)} when it is built on the meta device")
     size, wanted = generator.image_size, config.settings.image_size
     need(size == wanted, f"{where} says image_size {size}, the settings say {wanted}")
-    check_family(generator, subject.spec)
+    try:
+        check_family(generator, subject.spec)
+    except T2IError as error:
+        raise Failed(f"preset '{preset}': {error}") from None
     if isinstance(generator, OneShotGenerator | DiffusionGenerator):
         shape = generator.noise_shape
         need(isinstance(shape, tuple) and all(type(n) is int for n in shape), f"{where} says noise_shape {shape!r}")
@@ -65,8 +68,11 @@ def _on_meta(subject: ModelSubject, config: RunConfig) -> Any:
 
 
 def samplers_fit(subject: ModelSubject) -> None:
-    """The sampler that each preset names is installed, and draws from the model's family."""
+    """The sampler that each preset names is installed, and draws from the model's family, if any does."""
     presets = resolve_path(subject.spec.config).presets()
+    family: type[Generator] = resolve_path(registry().families[subject.spec.family].generator)
+    if not family.drawn:
+        raise Skipped(f"no sampler draws from {subject.spec.family} models")
     for preset, named in presets.items():
         name, settings = named.sampler or (default_sampler(subject.spec.family), {})
         spec = registry().samplers[name]

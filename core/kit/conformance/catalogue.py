@@ -30,6 +30,7 @@ CHECKS: dict[str, dict[str, str]] = {
         "batch-size": "drawing:batch_size",
         "saves": "drawing:saves",
     },
+    "families": {"class": "families:sound", "samplers": "families:drawn"},
     "samplers": {
         "pictures": "samplers:pictures",
         "same-seed": "samplers:same_seed",
@@ -71,7 +72,8 @@ class Check:
         return f"{__package__}.{CHECKS[self.kind][self.check]}"
 
     def __str__(self) -> str:
-        return f"{self.kind.removesuffix('s')}-{self.name}-{self.check}"
+        kind = "plugin" if self.kind == PLUGIN else registry().table(self.kind).singular
+        return f"{kind}-{self.name}-{self.check}"
 
 
 def find(name: str, only: Iterable[str] = (), tables: Registry | None = None) -> list[Check]:

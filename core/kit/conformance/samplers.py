@@ -12,7 +12,7 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.sampler import Sampler, SamplerConfig
 from t2i.core.io.images import to_tensor
-from t2i.core.kit.conformance.drawing import BATCHES, drawn, off_by, same_bytes
+from t2i.core.kit.conformance.drawing import agrees, drawn, same_bytes
 from t2i.core.kit.conformance.outcome import Skipped, need
 from t2i.core.kit.conformance.subject import CHAIN, Part
 from t2i.core.models.building import build
@@ -29,22 +29,31 @@ class SamplerPart(Part):
 
     @cached_property
     def model(self) -> Model:
-        """The first registered model of a family that fits, preset `tiny`, with fresh weights."""
+        """The first registered model of a family that fits, and that the sampler does not refuse: preset `tiny`, with
+        fresh weights."""
         families = self.spec.families
+        reason = f"no model of a family that it draws from is installed ({', '.join(families)})"
         for spec in registry().models:
             if spec.family in families or "*" in families:
                 torch.manual_seed(0)
                 fresh = build(resolve(spec.name))
-                return Model(replace(fresh.config, sampler=self._short()), fresh.generator, fresh.text_encoder)
-        raise Skipped(f"no model of a family that it draws from is installed ({', '.join(families)})")
+                choice = self._short(fresh.config.sampler)
+                try:
+                    registry().samplers.build(choice).check(fresh.generator)
+                except UserError as error:
+                    reason = str(error)
+                    continue
+                return Model(replace(fresh.config, sampler=choice), fresh.generator, fresh.text_encoder)
+        raise Skipped(reason)
 
-    def _short(self) -> Choice[SamplerConfig]:
-        """Its default settings, with few steps."""
-        choice = self.choice()
+    def _short(self, own: Choice[SamplerConfig]) -> Choice[SamplerConfig]:
+        """The model's own settings of it, if it is drawn with this sampler, else the default ones; with few steps."""
+        settings = own.config.model_dump() if own.name == self.name else {}
+        steps = self.choice(**settings).config.steps
         try:
-            return self.choice(steps=min(choice.config.steps or CHAIN, CHAIN))
-        except UserError:
-            return choice
+            return self.choice(**{**settings, "steps": min(steps or CHAIN, CHAIN)})
+        except UserError:  # it takes no number of steps
+            return self.choice(**settings)
 
 
 def pictures(subject: SamplerPart) -> None:
@@ -63,10 +72,8 @@ def same_seed(subject: SamplerPart) -> None:
 
 
 def batch_size(subject: SamplerPart) -> None:
-    """Drawn one by one, pictures are those drawn together, to one 8-bit level."""
-    for size in BATCHES:
-        off = off_by(subject.model, CAPTIONS, size)
-        need(off <= 1, f"in batches of {size}, pictures differ by up to {off} levels from those drawn together")
+    """Drawn one by one, pictures are those drawn together, as closely as the model's family asks."""
+    agrees(subject.model, CAPTIONS)
 
 
 def inverts(subject: SamplerPart) -> None:

@@ -11,6 +11,7 @@ from t2i.core.registry.specs import resolve
 SUBJECTS = {
     PLUGIN: "imports:PluginSubject",
     "models": "subject:ModelSubject",
+    "families": "subject:Part",
     "samplers": "samplers:SamplerPart",
     "encoders": "encoders:EncoderPart",
     "datasets": "datasets:DataPart",

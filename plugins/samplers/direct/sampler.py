@@ -5,32 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
-from t2i.core.errors import UserError
 from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.noise import Noise
 from t2i.core.interfaces.request import Request
-from t2i.core.interfaces.sampler import Sampler, SamplerConfig
+from t2i.core.interfaces.sampler import Sampler, UnguidedConfig
 
 BOUND = 2.0
 """Where truncated noise is cut, standard deviations (BigGAN's released code, and DF-GAN's)."""
 
 
-class DirectConfig(SamplerConfig):
+class DirectConfig(UnguidedConfig):
     """truncation: None draws z from N(0, 1). A number t draws t * z, with the values of z beyond +-2 drawn again:
     less variety, better pictures (Brock et al. 2019; DF-GAN samples at t = 0.88). steps is ignored."""
 
     truncation: float | None = Field(None, gt=0, le=1)
-
-    @field_validator("guidance")
-    @classmethod
-    def _unguided(cls, guidance: float) -> float:
-        if guidance != 1:
-            raise ValueError("one-shot models have no guidance: leave it out, or at 1")
-        return guidance
 
 
 class DirectSampler(Sampler):
@@ -41,10 +33,11 @@ class DirectSampler(Sampler):
 
     def sample(self, generator: Generator, request: Request) -> Tensor:
         assert isinstance(generator, OneShotGenerator)
-        if request.guide is not None:
-            raise UserError("sampler 'direct' calls the generator once: there is no chain that a guide could steer")
-        if request.image is not None:
-            raise UserError("sampler 'direct' starts from noise, not from an image")
+        request.refuse(
+            "direct",
+            guide="calls the generator once: there is no chain that a guide could steer",
+            image="starts from noise, not from an image",
+        )
         t: float | None = self.config.truncation
         shape = generator.noise_shape
         z = request.noise.start("z", shape) if t is None else t * truncated_normal(request.noise, shape)

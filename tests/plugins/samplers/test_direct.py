@@ -65,7 +65,7 @@ def test_a_pictures_truncated_noise_is_its_own():
 
 
 def test_refuses_guidance_by_one_line():
-    with pytest.raises(UserError, match=r"sampler: setting 'guidance' = 3\.0: one-shot models have no guidance"):
+    with pytest.raises(UserError, match=r"sampler: setting 'guidance' = 3\.0: this sampler has no guidance"):
         DirectConfig.of({"guidance": 3.0}, "sampler")
     with pytest.raises(UserError, match="no chain that a guide could steer"):
         DirectSampler(DirectConfig()).sample(Echo(), request(1, guide=lambda x, t, text: x))

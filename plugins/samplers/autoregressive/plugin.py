@@ -1,0 +1,20 @@
+"""The sampler of autoregressive models."""
+
+from __future__ import annotations
+
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import SamplerSpec
+
+
+@hookimpl
+def t2i_samplers() -> list[SamplerSpec]:
+    return [
+        SamplerSpec(
+            default=True,
+            name="autoregressive",
+            summary="Token by token, each given those before it; temperature, top-k, top-p, guidance",
+            config="t2i.plugins.common.tokens.config:TokenSamplerConfig",
+            build="t2i.plugins.samplers.autoregressive.sampler:AutoregressiveSampler",
+            families=("autoregressive",),
+        )
+    ]

@@ -1,0 +1,41 @@
+"""Settings of the `cascade` sampler. Light: no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import field_validator
+
+from t2i.core.interfaces.sampler import SamplerConfig
+from t2i.core.registry.tables import registry
+
+
+class CascadeConfig(SamplerConfig):
+    """samplers: part -> {name: sampler, and its settings}. A part that is not there, or names no sampler, is drawn with
+    its family's default. `steps` and `guidance` are the parts' affair, and refused for the whole."""
+
+    samplers: Mapping[str, Mapping[str, Any]] = {}
+
+    @field_validator("steps")
+    @classmethod
+    def _each_its_own(cls, steps: int | None) -> None:
+        if steps is not None:
+            raise ValueError("each part of a cascade has steps of its own: set samplers.PART.steps")
+
+    @field_validator("guidance")
+    @classmethod
+    def _guided_apart(cls, guidance: float) -> float:
+        if guidance != 1:
+            raise ValueError("each part of a cascade has guidance of its own: set samplers.PART.guidance")
+        return guidance
+
+    @field_validator("samplers")
+    @classmethod
+    def _known(cls, samplers: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+        """Checks what can be checked without the generator."""
+        for part, given in samplers.items():
+            if "name" in given:
+                settings = {key: value for key, value in given.items() if key != "name"}
+                registry().samplers.choose(str(given["name"]), settings, f"samplers.{part}: sampler")
+        return samplers

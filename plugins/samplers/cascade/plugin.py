@@ -1,0 +1,20 @@
+"""The sampler of cascades."""
+
+from __future__ import annotations
+
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import SamplerSpec
+
+
+@hookimpl
+def t2i_samplers() -> list[SamplerSpec]:
+    return [
+        SamplerSpec(
+            default=True,
+            name="cascade",
+            summary="Each part in turn, by a sampler of its own, given what the one before drew",
+            config="t2i.plugins.samplers.cascade.config:CascadeConfig",
+            build="t2i.plugins.samplers.cascade.sampler:CascadeSampler",
+            families=("cascade",),
+        )
+    ]

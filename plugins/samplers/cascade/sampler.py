@@ -1,0 +1,99 @@
+"""The sampler `cascade`: the parts in their order, each drawn by a sampler of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from t2i.core.errors import UserError, nearest
+from t2i.core.families.cascade import CascadeGenerator
+from t2i.core.interfaces.generator import Generator
+from t2i.core.interfaces.request import Progress, Request
+from t2i.core.interfaces.sampler import Sampler, check_fit
+from t2i.core.registry.tables import registry
+from t2i.core.runs.configure import default_sampler, fitting_samplers
+from t2i.plugins.samplers.cascade.config import CascadeConfig
+
+PORTION = 1000
+"""Progress of one part, however many steps it takes."""
+
+
+class CascadeSampler(Sampler):
+    """Draws each part on the noise of a scope that has its name, so that no two parts share a draw."""
+
+    config: CascadeConfig
+
+    @property
+    def needs_null(self) -> bool:
+        return _guided(self.config.samplers)
+
+    def check(self, generator: Generator) -> None:
+        assert isinstance(generator, CascadeGenerator)
+        for part in self.config.samplers:
+            if part not in generator.parts:
+                raise UserError(f"the model has no part '{part}'{nearest(part, generator.parts)}")
+        for part in generator.parts:
+            self._sampler(generator, part)
+
+    def sample(self, generator: Generator, request: Request) -> Tensor:
+        assert isinstance(generator, CascadeGenerator)
+        request.refuse(
+            "cascade",
+            guide="draws several parts: a guide steers a single one",
+            image="starts from noise, not from an image",
+        )
+        previous: Tensor | None = None
+        for index, part in enumerate(generator.parts):
+            sampler = self._sampler(generator, part)
+            own = self._request(generator, part, sampler, request, previous)
+            progress = _portion(request, index, len(generator.parts))
+            previous = sampler.sample(generator.part(part), replace(own, progress=progress))
+        assert previous is not None, "a cascade has parts"
+        return previous
+
+    def _request(
+        self, generator: CascadeGenerator, part: str, sampler: Sampler, request: Request, previous: Tensor | None
+    ) -> Request:
+        """What one part is asked for, its text conditioned once."""
+        noise = request.noise.scope(part)
+        augmentation = noise.scope("link")
+        null = request.null if sampler.needs_null else None
+        return replace(
+            request,
+            text=generator.link(part, request.text, previous, augmentation),
+            null=None if null is None else generator.link(part, null, previous, augmentation),
+            noise=noise,
+        )
+
+    def _sampler(self, generator: CascadeGenerator, part: str) -> Sampler:
+        """The sampler of one part. UserError, naming the part, if it does not fit."""
+        settings = dict(self.config.samplers.get(part, {}))
+        family = generator.part(part).family
+        name = str(settings.pop("name", None) or default_sampler(family))
+        fitting = [spec.name for spec in fitting_samplers(family)]
+        table = registry().samplers
+        check_fit(name, table[name].families, part, family, fitting, f"samplers.{part}.name=")
+        # A part is guided only where its settings say so: `needs_null` looks there.
+        choice = table.choose(name, {"guidance": 1.0, **settings}, f"samplers.{part}: sampler")
+        sampler: Sampler = table.build(choice)
+        sampler.check(generator.part(part))
+        return sampler
+
+
+def _guided(samplers: Mapping[str, Any]) -> bool:
+    """Whether any part, or part of a part, is guided."""
+    guidance = samplers.get("guidance", 1)
+    return guidance != 1 or any(_guided(value) for value in samplers.values() if isinstance(value, Mapping))
+
+
+def _portion(request: Request, index: int, count: int) -> Progress:
+    """Reports a part's progress as its portion of the whole. Parts take different numbers of steps, which are not
+    known before: each counts for the same."""
+
+    def report(done: int, total: int) -> None:
+        request.step_done(index * PORTION + round(PORTION * done / total), count * PORTION)
+
+    return report

@@ -1,0 +1,20 @@
+"""The ancestral sampler of discrete diffusion models."""
+
+from __future__ import annotations
+
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import SamplerSpec
+
+
+@hookimpl
+def t2i_samplers() -> list[SamplerSpec]:
+    return [
+        SamplerSpec(
+            default=True,
+            name="discrete",
+            summary="All tokens at once, through the exact posterior of masks and replacements, in any number of steps",
+            config="t2i.plugins.common.tokens.config:TokenSamplerConfig",
+            build="t2i.plugins.samplers.discrete.sampler:DiscreteSampler",
+            families=("discrete-diffusion",),
+        )
+    ]

@@ -1,0 +1,74 @@
+"""The sampler `maskgit`: tokens are unmasked in the order of the network's confidence."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from t2i.core.errors import UserError
+from t2i.core.families.discrete import DiscreteDiffusionGenerator
+from t2i.core.interfaces.generator import Generator
+from t2i.core.interfaces.noise import Noise
+from t2i.core.interfaces.request import Request
+from t2i.core.interfaces.sampler import Sampler
+from t2i.plugins.common.tokens.sampling import Branches, filtered
+from t2i.plugins.samplers.maskgit.config import MaskGITConfig
+
+REPLACED = 1e-3
+"""Share of replaced tokens up to which a schedule is one of masks. VQ-Diffusion's released one has 1e-6."""
+
+
+class MaskGITSampler(Sampler):
+    """MaskGIT's parallel decoding (Chang et al. 2022, section 3.2): each step draws every masked token, and masks those
+    again that the network was least sure of; gbar(s) says how many."""
+
+    config: MaskGITConfig
+
+    def check(self, generator: Generator) -> None:
+        assert isinstance(generator, DiscreteDiffusionGenerator)
+        schedule = generator.schedule
+        replaced = schedule.bbar(schedule.times(self.config.steps)) * schedule.vocabulary
+        if bool((replaced > REPLACED).any()):
+            raise UserError(
+                "sampler 'maskgit' only unmasks tokens, but this model's schedule also replaces them: "
+                "use --sampler discrete"
+            )
+
+    def sample(self, generator: Generator, request: Request) -> Tensor:
+        assert isinstance(generator, DiscreteDiffusionGenerator)
+        request.refuse(
+            "maskgit",
+            guide="draws tokens: there is no noisy image that a guide could steer",
+            image="starts from masks, not from an image",
+        )
+        branches = Branches.of(request, self.config.guidance)
+        schedule, noise = generator.schedule, request.noise
+        times = schedule.times(self.config.steps)
+        kept = masked_left(generator.length, schedule.gbar(times))
+        x = torch.full((len(noise), generator.length), schedule.mask, device=noise.device)
+        for step, left in enumerate(kept):
+            rows = branches.rows(x)
+            t = times[step].to(noise.device).expand(len(rows))
+            logits = filtered(branches.guided(generator(rows, t, branches.text)), self.config)
+            drawn = noise.categorical("token", step, logits)
+            likely = logits.double().log_softmax(-1).gather(-1, drawn[..., None])[..., 0]
+            randomness = self.config.randomness * (1 - (step + 1) / len(kept))
+            confidence = likely + randomness * gumbel(noise, step, generator.length)
+            unsure = confidence.masked_fill(x != schedule.mask, torch.inf).argsort(dim=-1, stable=True)[:, :left]
+            x = torch.where(x == schedule.mask, drawn, x).scatter(-1, unsure, schedule.mask)
+            request.step_done(step + 1, len(kept))
+        return generator.decode(x)
+
+
+def masked_left(length: int, gbar: Tensor) -> list[int]:
+    """How many of the tokens are masked after each step of a chain: floor(gbar length), of gbar (n + 1,) at its times,
+    but at least one fewer than before, and at least one until the last step, which leaves none."""
+    left = [length]
+    for share in gbar[1:-1].tolist():
+        left.append(max(1, min(int(length * share), left[-1] - 1)))
+    return [*left[1:], 0]
+
+
+def gumbel(noise: Noise, step: int, length: int) -> Tensor:
+    """(B, length) draws from the standard Gumbel distribution."""
+    return -(-noise.uniform("confidence", step, (length,)).double().log()).log()

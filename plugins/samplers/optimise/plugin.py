@@ -1,0 +1,20 @@
+"""The sampler of optimised models."""
+
+from __future__ import annotations
+
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import SamplerSpec
+
+
+@hookimpl
+def t2i_samplers() -> list[SamplerSpec]:
+    return [
+        SamplerSpec(
+            default=True,
+            name="optimise",
+            summary="Adam climbs the score of the latents",
+            config="t2i.plugins.samplers.optimise.config:OptimiseConfig",
+            build="t2i.plugins.samplers.optimise.sampler:OptimiseSampler",
+            families=("optimised",),
+        )
+    ]

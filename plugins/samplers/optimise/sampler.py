@@ -1,0 +1,51 @@
+"""The sampler `optimise`: Adam climbs the score."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from t2i.core.families.optimised import OptimisedGenerator
+from t2i.core.interfaces.generator import Generator
+from t2i.core.interfaces.request import Request
+from t2i.core.interfaces.sampler import Sampler
+from t2i.plugins.samplers.optimise.config import STEPS, OptimiseConfig
+
+
+class OptimiseSampler(Sampler):
+    """Climbs the sum of the images' scores. Each latent's gradient and moments are its own image's alone, so no image
+    depends on those beside it. The network's parameters are given no gradients."""
+
+    config: OptimiseConfig
+
+    def sample(self, generator: Generator, request: Request) -> Tensor:
+        assert isinstance(generator, OptimisedGenerator)
+        request.refuse(
+            "optimise",
+            guide="climbs the model's own score: there is no noisy image that a guide could steer",
+            image="starts from the model's own start, not from an image",
+        )
+        steps, text, noise = self.config.steps or STEPS, request.text, request.noise
+        latents = generator.start(noise).detach().clone()
+        adam = torch.optim.Adam([latents], self.config.lr, self.config.betas, maximize=True)
+        best, highest = latents, torch.full((len(noise),), -torch.inf, device=latents.device)
+        for step in range(steps):
+            with torch.enable_grad():
+                latents.requires_grad_()
+                score = generator.score(latents, text, noise, step)
+                (latents.grad,) = torch.autograd.grad(score.sum(), latents)
+            best, highest = better(latents, score, best, highest)
+            adam.step()
+            latents.requires_grad_(False).copy_(generator.constrain(latents.detach()))
+            request.step_done(step + 1, steps)
+        if self.config.keep == "last":
+            return generator.decode(latents)
+        return generator.decode(better(latents, generator.score(latents, text, noise, steps), best, highest)[0])
+
+
+def better(latents: Tensor, score: Tensor, best: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:
+    """Each image's better latents of the two, and their scores (B,); of equal ones those that were there."""
+    latents, score = latents.detach(), score.detach()
+    rises = score > highest
+    found = torch.where(rises.view(-1, *[1] * (latents.dim() - 1)), latents, best)
+    return found, torch.where(rises, score, highest)
