@@ -40,8 +40,8 @@ def _explain(cls: type[pydantic.BaseModel], error: pydantic.ValidationError) -> 
         return f"no setting is named '{key}'{nearest(key, [prefix + name for name in known])}"
     if first["type"] == "missing":
         return f"setting '{key}' is missing"
-    given = repr(first["input"])
-    return f"setting '{key}' = {given[:80]}: {first['msg'].removeprefix('Value error, ')}" if key else first["msg"]
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"setting '{key}' = {first['input']!r:.80}: {reason}" if key else reason
 
 
 def _fields_at(cls: type[pydantic.BaseModel], path: list[str]) -> list[str]:

@@ -1,6 +1,8 @@
 """`bench speed`, on the real engine: what it does, not how fast it is."""
 
 import json
+import sys
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -8,6 +10,8 @@ from rich.console import Console
 from t2i.benchmarks.speed import speed
 from t2i.benchmarks.speed.speed import measure_speed
 from t2i.core.errors import UserError
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -62,3 +66,48 @@ def test_what_cannot_be_timed_is_refused(words):
         measure_speed("toy", blocks=1, reporter=words)
     with pytest.raises(UserError, match="did you mean 'toy'"):
         measure_speed("toi", reporter=words)
+
+
+@pytest.fixture
+def stageless(toy, plug):
+    """A second model, `still`, which is the toy with nothing to train."""
+    parts = sys.modules["t2i_toy"]
+    parts.no_stages = lambda config, encoder: []
+    spec = replace(registry().models["toy"], name="still", stages="t2i_toy:no_stages")
+
+    class Plugin:
+        @hookimpl
+        def t2i_models(self):
+            return [spec]
+
+    plug(Plugin(), "still")
+
+
+@pytest.mark.usefixtures("stageless")
+def test_a_model_without_stages_is_sampled_alone_and_stops_no_other(tmp_path, words, twins, monkeypatch):
+    monkeypatch.setattr(speed, "named_models", lambda models: ["still", "toy"])
+    speeds = measure_speed("all", blocks=2, out=tmp_path / "speed.json", reporter=words)
+    assert [(model.model, len(model.stages)) for model in speeds.models] == [("still", 0), ("toy", 1)]
+    assert speeds.models[0].drawing.seconds > 0
+    assert any("still: it has no training stage" in text for text in words.lines)
+    with (tmp_path / "text").open("w") as file:
+        speeds.show(Console(width=100, file=file))
+    shown = (tmp_path / "text").read_text()
+    assert "still" in shown
+    assert "toy: only" in shown
+
+
+@pytest.mark.usefixtures("stageless")
+def test_a_model_without_stages_alone(words):
+    (model,) = measure_speed("still", reporter=words).models
+    assert (model.model, model.stages) == ("still", [])
+
+
+@pytest.mark.usefixtures("stageless")
+def test_one_that_cannot_be_sampled_either_is_left_out_with_a_line(words, monkeypatch):
+    def refuses(config):
+        raise UserError("no weights")
+
+    monkeypatch.setattr(speed, "measure_drawing", refuses)
+    assert measure_speed("still", reporter=words).models == []
+    assert words.lines[-1] == "still: left out, it cannot be sampled as it is built (no weights)"
