@@ -1,8 +1,9 @@
 """Where in a tar file the members lie: an index that is made by reading the headers alone.
 
 Written for files that nobody vouches for: no name is ever a path, no link is followed, no number is believed that the
-file's own size contradicts, and what is wrong with an example is part of the index. (Python's tarfile trusts sizes that
-a header makes up.) Read are the formats of V7, ustar, pax and GNU tar; POSIX.1-2017, pax, "ustar Interchange Format".
+file's own size contradicts, and what is wrong with an example is part of the index. (Python's tarfile ends without a
+word at a damaged header, and raises at a member that is cut off.) Read are the formats of V7, ustar, pax and GNU tar;
+POSIX.1-2017, pax, "ustar Interchange Format".
 """
 
 from __future__ import annotations
