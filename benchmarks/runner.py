@@ -18,8 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from t2i.benchmarks.benchmark_request import BenchmarkRequest
 from t2i.benchmarks.report.page import write_report
-from t2i.benchmarks.request import BenchmarkRequest
 from t2i.benchmarks.results import Results, Row
 from t2i.benchmarks.run import grids
 from t2i.benchmarks.run.caption_sets import CaptionSet, caption_set, reference_of

@@ -63,8 +63,8 @@ def run(
     if minutes is not None and steps is not None:
         raise UserError("--steps and --minutes are two ways to say the budget: give one of them")
     given = _given_runs(runs)
+    from t2i.benchmarks.benchmark_request import BenchmarkRequest
     from t2i.benchmarks.report.table import show
-    from t2i.benchmarks.request import BenchmarkRequest
     from t2i.benchmarks.runner import run_request
 
     request = BenchmarkRequest(

@@ -14,7 +14,7 @@ import click
 from t2i.cli.command import Command, json_option
 from t2i.cli.output import answer, answer_json, answer_table, note
 from t2i.cli.progress import EVERY_SECONDS
-from t2i.core.fetch.downloads import Arrived, Watcher, chosen, command, default_mirror, mirrored, place, status
+from t2i.core.fetch.downloads import Arrived, DownloadWatcher, chosen, command, default_mirror, mirrored, place, status
 from t2i.core.fetch.downloads import fetch as get
 from t2i.core.fetch.transfer import Progress
 from t2i.core.io.terminal import printable
@@ -119,7 +119,7 @@ def _size(size: int | None) -> str:
 
 
 @contextmanager
-def _watcher() -> Iterator[Watcher]:
+def _watcher() -> Iterator[DownloadWatcher]:
     """A bar on a terminal, plain lines elsewhere, all on stderr."""
     if not sys.stderr.isatty():
         yield _Lines()
@@ -131,7 +131,7 @@ def _watcher() -> Iterator[Watcher]:
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), DownloadColumn(), TransferSpeedColumn())
     with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
 
-        class Bar(Watcher):
+        class Bar(DownloadWatcher):
             def say(self, text: str) -> None:
                 bars.console.print(printable(text), markup=False, highlight=False)
 
@@ -142,7 +142,7 @@ def _watcher() -> Iterator[Watcher]:
         yield Bar()
 
 
-class _Lines(Watcher):
+class _Lines(DownloadWatcher):
     """A line every few seconds, and one for each file that has come."""
 
     def say(self, text: str) -> None:

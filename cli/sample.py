@@ -80,14 +80,9 @@ def sample(
     """
     if (model is None) == (run is None):
         raise UserError("say what to draw from, with one of --model M and --run RUN")
-    if not texts and prompts is None and interpolate is None and features is None:
-        raise UserError("say what to draw, with -p TEXT (may be repeated), --prompts FILE or --features FILE")
-    if features is not None and (texts or prompts is not None or interpolate is not None):
-        raise UserError("--features says what to draw by itself: leave out -p, --prompts and --interpolate")
+    _check_what_to_draw(texts, prompts, features, interpolate)
     if interpolate is not None and guide is not None:
         raise UserError("--interpolate draws between two pictures: no --guide steers there")
-    if interpolate is not None and (len(texts) > 1 or prompts is not None):
-        raise UserError("--interpolate draws for one caption: give at most one -p TEXT, and no --prompts")
     from t2i.core.io.processes import Group
     from t2i.core.models.loading import load, opening_settings
     from t2i.core.models.samples import (
@@ -132,3 +127,16 @@ def sample(
         answer_json({"out": str(folder), "grid": str(folder / "grid.png"), "samples": records})
     else:
         answer(printable(f"{len(records)} pictures in {folder}; all of them at a glance: {folder / 'grid.png'}"))
+
+
+def _check_what_to_draw(
+    texts: tuple[str, ...], prompts: Path | None, features: Path | None, interpolate: tuple[Path, Path] | None
+) -> None:
+    """UserError unless the options say in one way what to draw."""
+    captioned = bool(texts) or prompts is not None
+    if not captioned and interpolate is None and features is None:
+        raise UserError("say what to draw, with -p TEXT (may be repeated), --prompts FILE or --features FILE")
+    if features is not None and (captioned or interpolate is not None):
+        raise UserError("--features says what to draw by itself: leave out -p, --prompts and --interpolate")
+    if interpolate is not None and (len(texts) > 1 or prompts is not None):
+        raise UserError("--interpolate draws for one caption: give at most one -p TEXT, and no --prompts")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from t2i.benchmarks.request import BenchmarkRequest
+from t2i.benchmarks.benchmark_request import BenchmarkRequest
 from t2i.core.errors import UserError, nearest
 from t2i.core.fetch.downloads import fetched
 from t2i.core.interfaces.scoring import Benchmark

@@ -27,7 +27,7 @@ CONVERTER = "SFconvertbot"  # the hub's user that offers conversions of pickles
 REVISIONS = ".revisions.json"
 
 
-class Watcher:
+class DownloadWatcher:
     """Is told how a fetch goes on. This one tells nobody."""
 
     def say(self, text: str) -> None: ...
@@ -49,7 +49,7 @@ class Arrived:
 
 
 @dataclass(frozen=True)
-class Status:
+class DownloadStatus:
     """How much of a download is there. folder: where (None: nothing of it is). size: bytes of its files there.
     missing: its files and repositories that are not."""
 
@@ -65,14 +65,14 @@ def fetch(
     out: Path | None = None,
     mirror: str | None = None,
     unpacked: bool = False,
-    watcher: Watcher | None = None,
+    watcher: DownloadWatcher | None = None,
 ) -> tuple[list[Arrived], list[Path]]:
     """Gets the download `name`: (its files, the folders of its hub repositories). What is there already stays.
 
     parts: of the files, by name (none: the default ones). out: another folder. mirror: a base URL for the files
     (default: the setting T2I_MIRROR). unpacked: unpack zip archives beside themselves. Raises UserError.
     """
-    spec, watcher = registry().downloads[name], watcher or Watcher()
+    spec, watcher = registry().downloads[name], watcher or DownloadWatcher()
     folder = out or place(name)
     wanted = chosen(spec, parts)
     need_space(folder, sum(_lacking(file, folder / file.place) for file in wanted))
@@ -102,7 +102,7 @@ def command(spec: DownloadSpec, file: str = "") -> str:
     return f"t2i fetch {spec.name}" + ("" if chosen_anyway else f" --parts {part}")
 
 
-def status(spec: DownloadSpec) -> Status:
+def status(spec: DownloadSpec) -> DownloadStatus:
     """What is there of a download, by the names of the files; nothing is read or asked."""
     folder, repositories = place(spec.name), [snapshot(hub) for hub in spec.hub]
     here = [folder / file.place for file in spec.files if (folder / file.place).is_file()]
@@ -110,7 +110,7 @@ def status(spec: DownloadSpec) -> Status:
     missing += [hub.repository for hub, found in zip(spec.hub, repositories, strict=True) if found is None]
     kept = [path for found in repositories if found for path in found.rglob("*") if path.is_file()]
     first = folder if here else next((found for found in repositories if found), None)
-    return Status(first, sum(path.stat().st_size for path in (*here, *kept)), tuple(missing))
+    return DownloadStatus(first, sum(path.stat().st_size for path in (*here, *kept)), tuple(missing))
 
 
 def place(name: str) -> Path:
@@ -146,7 +146,7 @@ def mirrored(url: str, mirror: str | None) -> str:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def _got(file: DownloadFile, folder: Path, mirror: str | None, watcher: Watcher) -> Arrived:
+def _got(file: DownloadFile, folder: Path, mirror: str | None, watcher: DownloadWatcher) -> Arrived:
     """One file, from where it is or from elsewhere."""
     path = folder / file.place
     known = _recorded(folder, file)
@@ -224,7 +224,7 @@ def hub_download(repository: str) -> str | None:
     return next((spec.name for spec in declared), None)
 
 
-def _snapshot_got(hub: HubFiles, out: Path | None, watcher: Watcher) -> Path:
+def _snapshot_got(hub: HubFiles, out: Path | None, watcher: DownloadWatcher) -> Path:
     """The folder of a repository's files; where its main revision holds pickles only, those of the conversion of it
     that the hub's own bot has offered, as transformers does."""
     folder = _revision_got(hub, hub.revision, out, watcher)
@@ -242,7 +242,7 @@ def _snapshot_got(hub: HubFiles, out: Path | None, watcher: Watcher) -> Path:
     )
 
 
-def _revision_got(hub: HubFiles, revision: str, out: Path | None, watcher: Watcher) -> Path:
+def _revision_got(hub: HubFiles, revision: str, out: Path | None, watcher: DownloadWatcher) -> Path:
     from huggingface_hub import snapshot_download
 
     watcher.say(f"{hub.repository} at {revision}, from the Hugging Face hub")

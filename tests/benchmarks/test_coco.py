@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2i.benchmarks.request import BenchmarkRequest
+from t2i.benchmarks.benchmark_request import BenchmarkRequest
 from t2i.benchmarks.run.caption_choice import Chosen
 from t2i.benchmarks.run.caption_sets import caption_set, reference_of
 from t2i.benchmarks.run.plan import find_benchmark, make_plan

@@ -30,6 +30,11 @@ def bench(tmp_path, words, **arguments):
     return run_benchmark("squares", out=tmp_path / "out", reporter=words, **arguments)
 
 
+def test_a_misspelt_argument_is_refused_by_name():
+    with pytest.raises(TypeError, match="minuets"):
+        run_benchmark("squares", minuets=5)
+
+
 def test_everything_is_made_from_nothing(tmp_path, engine, words):
     results = bench(tmp_path, words, command="t2i bench squares")
     assert [standing.name for standing in results.ranking()] == ["real images", "toy", "real images, wrong captions"]

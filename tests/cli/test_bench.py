@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from t2i.benchmarks import runner
+from t2i.benchmarks.benchmark_request import BenchmarkRequest
 from t2i.benchmarks.report import diff, table
-from t2i.benchmarks.request import BenchmarkRequest
 from t2i.benchmarks.speed import speed
 
 

@@ -178,15 +178,18 @@ def clip_features(folder):
 
 def clip_images(folder):
     for assets in (folder, None):
-        yield lambda assets=assets: build_clip(ClipVisionConfig(weights=str(folder)), 8, assets, "x")
+        yield lambda assets=assets: build_clip(ClipVisionConfig(weights=str(folder)), 8, assets, "model 'x'")
 
 
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
-@pytest.mark.parametrize("doors", [clip_encoder, clip_features, clip_images])
-def test_a_network_that_asks_for_a_kernel_from_the_hub(tmp_path, doors, key):
+@pytest.mark.parametrize(
+    ("doors", "who"),
+    [(clip_encoder, "text encoder 'clip'"), (clip_features, "features 'clip'"), (clip_images, "model 'x'")],
+)
+def test_a_network_that_asks_for_a_kernel_from_the_hub(tmp_path, doors, who, key):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", "x": {key: "evil/kernel"}}))
     for build in doors(tmp_path):
-        with pytest.raises(UserError, match="asks for the kernel 'evil/kernel'"):
+        with pytest.raises(UserError, match=f"^{who}: config.json of .* asks for the kernel 'evil/kernel'"):
             build()
 
 

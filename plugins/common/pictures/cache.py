@@ -33,8 +33,8 @@ WHAT = "cache of pictures"
 SUFFIX = ".raw"
 
 
-class Pictures(Protocol):
-    """What is cached."""
+class PictureSource(Protocol):
+    """Pictures to be cached: a data set, as far as the cache is concerned."""
 
     image_size: int
 
@@ -57,7 +57,7 @@ class PictureCache:
             self._broken |= {int(i): (where, why) for i, (where, why) in read_json(path, WHAT)["broken"].items()}
 
     @classmethod
-    def of(cls, pictures: Pictures, say: Callable[[str], None]) -> PictureCache:
+    def of(cls, pictures: PictureSource, say: Callable[[str], None]) -> PictureCache:
         """The cache of these pictures, made now as far as it is missing. Several processes may ask at once: one makes
         it, the others wait. One that is damaged is made anew."""
         told = json.dumps([pictures.fingerprint(), PIL.__version__])
@@ -95,7 +95,7 @@ def per_part(size: int) -> int:
     return max(1, PART // (3 * size * size))
 
 
-def _fill(parts: PartFolder, pictures: Pictures, say: Callable[[str], None]) -> None:
+def _fill(parts: PartFolder, pictures: PictureSource, say: Callable[[str], None]) -> None:
     """Makes the parts that are missing, and seals the cache."""
     missing = parts.missing()
     _need_space(parts, missing, pictures.image_size)
@@ -121,7 +121,7 @@ def _need_space(parts: PartFolder, missing: Sequence[int], size: int) -> None:
         )
 
 
-def _write_part(parts: PartFolder, number: int, pictures: Pictures, threads: ThreadPoolExecutor) -> None:
+def _write_part(parts: PartFolder, number: int, pictures: PictureSource, threads: ThreadPoolExecutor) -> None:
     indexes, size = parts.items(number), pictures.image_size
     images = np.zeros((len(indexes), size, size, 3), np.uint8)
     broken: dict[str, tuple[str, str]] = {}

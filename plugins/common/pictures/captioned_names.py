@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from t2i.core.errors import UserError
-from t2i.plugins.common.pictures.files import captions_of, safe_name
+from t2i.plugins.common.pictures.picture_files import captions_of, safe_name
 from t2i.plugins.common.weights.legacy import read_plain_pickle
 
 FOLDERS = {"train": "train", "val": "test"}

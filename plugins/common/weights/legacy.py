@@ -75,11 +75,7 @@ def _plain(value: Any, seen: dict[int, Any]) -> Any:
     if id(value) in seen:
         return seen[id(value)]
     if isinstance(value, Tensor):
-        if value.layout != torch.strided or value.is_quantized or value.is_meta:
-            raise ValueError(f"a tensor that is no plain array ({value.layout}, {value.dtype})")
-        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise ValueError(f"a tensor {tuple(value.shape)} with fewer numbers in the file than that")
-        plain: Any = value.detach()
+        plain: Any = _dense(value)
     elif isinstance(value, dict):
         plain = seen[id(value)] = {}
         plain.update((_plain(key, seen), _plain(item, seen)) for key, item in dict.items(value))
@@ -94,6 +90,15 @@ def _plain(value: Any, seen: dict[int, Any]) -> Any:
         raise ValueError(f"it holds a {type(value).__name__}")
     seen[id(value)] = plain
     return plain
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """The tensor, if it is a plain array whose numbers are all in the file; else ValueError."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        raise ValueError(f"a tensor that is no plain array ({tensor.layout}, {tensor.dtype})")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError(f"a tensor {tuple(tensor.shape)} with fewer numbers in the file than that")
+    return tensor.detach()
 
 
 def _refuse(unpickler: pickle._Unpickler) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from t2i.core.interfaces.scoring import Benchmark, Measure, PromptSet, Published
 from t2i.core.settings import Config
@@ -25,10 +26,14 @@ _INCEPTION = (
 )
 """What makes a result on COCO: without these there is none."""
 
+_CLIP_B32 = Measure(
+    "clip-score", {"features": "clip"}, label="clip-b-32", shown={"clip_score": "CLIP B/32"}, optional=True
+)
+
 _OTHERS = (
     Measure("prc", {"features": "vgg16"}, shown={"precision": "precision %", "recall": "recall %"}, optional=True),
     Measure("fid", {"features": "dinov2"}, label="fd-dinov2", shown={"fid": "FD, DINOv2"}, optional=True),
-    Measure("clip-score", {"features": "clip"}, label="clip-b-32", shown={"clip_score": "CLIP B/32"}, optional=True),
+    _CLIP_B32,
     Measure(
         "clip-score", {"features": "clip-vit-l-14"}, label="clip-l-14", shown={"clip_score": "CLIP L/14"}, optional=True
     ),
@@ -65,31 +70,43 @@ def build(config: CocoBenchmarkConfig, protocol: str) -> Benchmark:
     return PROTOCOLS[protocol](protocol)
 
 
+_COMMON: Mapping[str, Any] = MappingProxyType({
+    "name": "coco",
+    "dataset": "coco",
+    "fetch": "coco",
+    "real": "train",
+})  # fmt: skip
+"""What all protocols have in common."""
+
+_WHOLE: Mapping[str, Any] = MappingProxyType({
+    **_COMMON,
+    "data": {"year": 2014},
+    "measures": (*_INCEPTION, *_OTHERS),
+    "headline": ("fid", "fid"),
+    "default_models": (("ldm", "galip"), ("ldm", "dfgan")),
+})  # fmt: skip
+"""What the protocols on all of val2014 have in common."""
+
+
+def _val2014(count: int, key: str) -> tuple[PromptSet]:
+    """`count` captions of val2014, chosen by a key."""
+    about = f"{count:,} of the 40,504 images, and one caption of each, by a hash of the captions."
+    return (PromptSet("val2014", "val", count, headline=True, select=key, about=about),)
+
+
 def _field(protocol: str) -> Benchmark:
     """The field's: 30,000 captions, one an image, FID against all of val2014, 256 px."""
     return Benchmark(
-        name="coco",
+        **_WHOLE,
         protocol=protocol,
-        dataset="coco",
-        fetch="coco",
-        data={"year": 2014},
         image_size=256,
-        prompts=(
-            PromptSet(
-                "val2014", "val", 30_000, headline=True, select="coco-30k-256",
-                about="30,000 of the 40,504 images, and one caption of each, by a hash of the captions.",
-            ),
-        ),
+        prompts=_val2014(30_000, "coco-30k-256"),
         reference="all",
-        real="train",
-        measures=(*_INCEPTION, *_OTHERS),
-        headline=("fid", "fid"),
-        default_models=(("ldm", "galip"), ("ldm", "dfgan")),
         presets=("coco", "coco64", "tiny"),
         minutes=1440,
         grid=(8, 4),
         published=[Published(name, {"FID": fid}, _FIELD, source) for name, (fid, source) in _PAPERS.items()],
-    )  # fmt: skip
+    )
 
 
 def _thesis(protocol: str) -> Benchmark:
@@ -97,23 +114,11 @@ def _thesis(protocol: str) -> Benchmark:
     claim = "5,000 captions of COCO, FID against their images; trained on 300,000 images of LAION-Aesthetic"
     found = {"real images": (6.09, 34.88), "LDM": (157.49, 2.42), "GALIP": (170.84, 1.97)}
     return Benchmark(
-        name="coco",
+        **_WHOLE,
         protocol=protocol,
-        dataset="coco",
-        fetch="coco",
-        data={"year": 2014},
         image_size=128,
-        prompts=(
-            PromptSet(
-                "val2014", "val", 5000, headline=True, select="thesis-5k-128",
-                about="5,000 of the 40,504 images, and one caption of each, by a hash of the captions.",
-            ),
-        ),
+        prompts=_val2014(5000, "thesis-5k-128"),
         reference="captions",
-        real="train",
-        measures=(*_INCEPTION, *_OTHERS),
-        headline=("fid", "fid"),
-        default_models=(("ldm", "galip"), ("ldm", "dfgan")),
         presets=("thesis", "coco", "coco64", "tiny"),
         minutes=240,
         grid=(4, 8),
@@ -122,33 +127,24 @@ def _thesis(protocol: str) -> Benchmark:
             Published(name, {"FID": fid, "IS": score}, claim, "the thesis, table of results")
             for name, (fid, score) in found.items()
         ],
-    )  # fmt: skip
+    )
 
 
 def _tiny(protocol: str) -> Benchmark:
     """For trying out: a few captions of either year, 64 px, scores that need no download."""
+    about = "48 images, and one caption of each, by a hash of the captions: too few to mean much."
     return Benchmark(
-        name="coco",
+        **_COMMON,
         protocol=protocol,
-        dataset="coco",
-        fetch="coco",
         image_size=64,
-        prompts=(
-            PromptSet(
-                "val", "val", 48, headline=True, select="coco-tiny",
-                about="48 images, and one caption of each, by a hash of the captions: too few to mean much.",
-            ),
-        ),
+        prompts=(PromptSet("val", "val", 48, headline=True, select="coco-tiny", about=about),),
         reference="captions",
-        real="train",
         measures=(
             Measure("fid", {"features": "pixels"}, label="fd-pixels", shown={"fid": "FD, pixels"}),
             Measure("kid", {"features": "pixels"}, label="kid-pixels", shown={"kid": "KID, pixels"}),
             Measure("diversity", {"features": "pixels"}, shown={"diversity": "diversity %"}),
             Measure("fid", {"features": "inception/pool"}, shown={"fid": "FID"}, optional=True),
-            Measure(
-                "clip-score", {"features": "clip"}, label="clip-b-32", shown={"clip_score": "CLIP B/32"}, optional=True
-            ),
+            _CLIP_B32,
         ),
         headline=("fd-pixels", "fid"),
         default_models=(("ldm", "dfgan"),),
@@ -156,7 +152,7 @@ def _tiny(protocol: str) -> Benchmark:
         variety=(6, 4),
         grid=(4, 4),
         grid_captions=THESIS_CAPTIONS[:2],
-    )  # fmt: skip
+    )
 
 
 PROTOCOLS: Mapping[str, Callable[[str], Benchmark]] = MappingProxyType({

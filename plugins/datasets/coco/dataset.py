@@ -15,7 +15,7 @@ from typing import Any
 
 from t2i.core.errors import UserError
 from t2i.core.fetch.downloads import fetched
-from t2i.plugins.common.pictures.files import (
+from t2i.plugins.common.pictures.picture_files import (
     Archive,
     Entry,
     Folder,

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from t2i.core.errors import UserError
 from t2i.plugins.common.pictures.captioned_names import class_id, names_of, read_captions, texts_of
-from t2i.plugins.common.pictures.files import Entry, Folder, PictureFiles, data_folder
+from t2i.plugins.common.pictures.picture_files import Entry, Folder, PictureFiles, data_folder
 from t2i.plugins.datasets.flowers.config import FlowersConfig
 
 NAME = "flowers"

@@ -10,7 +10,15 @@ from typing import Any
 
 from t2i.core.errors import UserError
 from t2i.core.io.images import SUFFIXES
-from t2i.plugins.common.pictures.files import Entry, Folder, PictureFiles, captions_of, data_folder, in_val, safe_name
+from t2i.plugins.common.pictures.picture_files import (
+    Entry,
+    Folder,
+    PictureFiles,
+    captions_of,
+    data_folder,
+    in_val,
+    safe_name,
+)
 from t2i.plugins.datasets.imagefolder.config import ImageFolderConfig
 
 NAME = "imagefolder"

@@ -37,7 +37,7 @@ _CHUNK = 128  # pieces compared at once: bounds the memory
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenObject:
     """One piece of a picture. Place and radius in units of 1/32 of the picture's side, RGB in [0, 1].
 
     shape, colour, size and position are None where the piece cannot be told. misfit is the unexplained part of its
@@ -60,7 +60,7 @@ class Seen:
 class SeenScene:
     """All pieces of a picture, and the name of its background (None if it is none of the known)."""
 
-    objects: tuple[Seen, ...]
+    objects: tuple[SeenObject, ...]
     background: str | None
 
 
@@ -71,7 +71,7 @@ def read_scenes(images: NDArray[np.generic]) -> list[SeenScene]:
     difference = pictures - backgrounds[:, None, None, :]
     noise = _noise(difference)
     pieces = [piece for number in range(len(pictures)) for piece in _pieces(difference[number], number)]
-    seen: list[list[Seen]] = [[] for _ in pictures]
+    seen: list[list[SeenObject]] = [[] for _ in pictures]
     for start in range(0, len(pieces), _CHUNK):
         chunk = pieces[start : start + _CHUNK]
         for piece, fit in zip(chunk, _fit(chunk, noise, pictures.shape[1]), strict=True):
@@ -261,7 +261,7 @@ def _fit(pieces: Sequence[_Piece], noise: Floats, side: int) -> list[_Fit]:
     return fits
 
 
-def _judge(piece: _Piece, fit: _Fit, background: Floats, side: int) -> Seen:
+def _judge(piece: _Piece, fit: _Fit, background: Floats, side: int) -> SeenObject:
     """What may be said of a piece, given its best fit."""
     scale = side / UNITS
     x, y = (piece.x + fit.x) / scale, (piece.y + fit.y) / scale
@@ -269,7 +269,7 @@ def _judge(piece: _Piece, fit: _Fit, background: Floats, side: int) -> Seen:
     known = fit.misfit <= HOPELESS_MISFIT and fit.softness <= SOFTNESS[-1]
     regular = known and RADIUS_STEPS[0] < fit.radius < RADIUS_STEPS[-1]
     size = "small" if fit.radius < math.sqrt(RADII["small"] * RADII["large"]) else "large"
-    return Seen(
+    return SeenObject(
         shape=fit.shape if regular and fit.misfit <= MAX_MISFIT else None,
         colour=_nearest((red, green, blue), PALETTE, MAX_COLOUR_ERROR) if known else None,
         size=size if regular else None,

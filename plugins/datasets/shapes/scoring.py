@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from t2i.core.errors import UserError
 from t2i.plugins.datasets.shapes.grammar import KINDS, Claims, Obj, parse
-from t2i.plugins.datasets.shapes.reader import Seen, SeenScene, read_scenes
+from t2i.plugins.datasets.shapes.reader import SeenObject, SeenScene, read_scenes
 
 ATTRIBUTES = ("shape", "colour", "size", "position", "relation", "count", "background", "all")
 # Over all captions, and by kind of caption: "one.all", "two.relation", ...
@@ -42,7 +42,7 @@ def _claims(caption: str) -> Claims:
 
 def compare(scene: SeenScene, claims: Claims) -> dict[str, bool]:
     """The claims that hold, with the objects matched so that most of them do."""
-    seen: list[Seen | None] = [*sorted(scene.objects, key=lambda obj: obj.misfit)[:MAX_MATCHED]]
+    seen: list[SeenObject | None] = [*sorted(scene.objects, key=lambda obj: obj.misfit)[:MAX_MATCHED]]
     seen += [None] * max(0, len(claims.objects) - len(seen))
     matches = (_compare_objects(chosen, claims) for chosen in itertools.permutations(seen, len(claims.objects)))
     verdict = max(matches, key=lambda held: (all(held.values()), sum(held.values())))
@@ -54,7 +54,7 @@ def compare(scene: SeenScene, claims: Claims) -> dict[str, bool]:
     return verdict
 
 
-def _compare_objects(chosen: Sequence[Seen | None], claims: Claims) -> dict[str, bool]:
+def _compare_objects(chosen: Sequence[SeenObject | None], claims: Claims) -> dict[str, bool]:
     """The attributes and the relation, for one way to match what is seen with what is claimed."""
     pairs = list(zip(chosen, claims.objects, strict=True))
     held = {}
@@ -66,11 +66,11 @@ def _compare_objects(chosen: Sequence[Seen | None], claims: Claims) -> dict[str,
     return held
 
 
-def _agrees(seen: Seen | None, claimed: Obj, attribute: str) -> bool:
+def _agrees(seen: SeenObject | None, claimed: Obj, attribute: str) -> bool:
     return seen is not None and getattr(seen, attribute) == getattr(claimed, attribute)
 
 
-def _related(a: Seen | None, b: Seen | None, relation: str) -> bool:
+def _related(a: SeenObject | None, b: SeenObject | None, relation: str) -> bool:
     if a is None or b is None or a.position is None or b.position is None:
         return False
     shift = {"left of": b.x - a.x, "right of": a.x - b.x, "above": b.y - a.y, "below": a.y - b.y}

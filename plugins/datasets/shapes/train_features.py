@@ -32,7 +32,7 @@ STREAM = 1000  # no split of the data set draws from it
 
 
 @dataclass(frozen=True)
-class Batch:
+class SceneBatch:
     """images uint8 (B, 3, 32, 32); cells (B, 3, 9): shape, colour and size by place; background (B,);
     quality (B, 2): blur and noise as parts of their maxima."""
 
@@ -68,7 +68,7 @@ def labels(scene: Scene) -> np.ndarray:
     return found
 
 
-def draw_batch(size: int, first: int) -> Batch:
+def draw_batch(size: int, first: int) -> SceneBatch:
     """Scenes number `first` and on, some with held-out combinations: the features judge pictures of them too."""
     images, cells, backgrounds, quality = [], [], [], []
     for index in range(first, first + size):
@@ -84,7 +84,7 @@ def draw_batch(size: int, first: int) -> Batch:
         cells.append(labels(scene))
         backgrounds.append(BACKGROUNDS.index(scene.background))
         quality.append((blur, noise))
-    return Batch(
+    return SceneBatch(
         torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
         torch.from_numpy(np.stack(cells)),
         torch.tensor(backgrounds),
@@ -92,7 +92,7 @@ def draw_batch(size: int, first: int) -> Batch:
     )
 
 
-def loss_of(model: Classifier, batch: Batch) -> Tensor:
+def loss_of(model: Classifier, batch: SceneBatch) -> Tensor:
     cells, background, quality = model(batch.images)
     loss = F.cross_entropy(background, batch.background) + 4 * F.mse_loss(quality, batch.quality)
     return loss + sum(CELLS * F.cross_entropy(logits, batch.cells[:, n]) for n, logits in enumerate(cells))

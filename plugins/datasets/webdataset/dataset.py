@@ -15,7 +15,7 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Dataset, Example, Original
 from t2i.core.interfaces.noise import random_stream
 from t2i.core.io.images import decode, original
-from t2i.plugins.common.pictures.files import captions_of, in_val
+from t2i.plugins.common.pictures.picture_files import captions_of, in_val
 from t2i.plugins.datasets.webdataset.config import WebDatasetConfig
 from t2i.plugins.datasets.webdataset.shards import FORMAT, Ahead, RemoteShard, Shard, counts, find
 from t2i.plugins.datasets.webdataset.tar import LARGEST, PROBLEMS

@@ -1,8 +1,9 @@
 """Where in a tar file the members lie: an index that is made by reading the headers alone.
 
 Written for files that nobody vouches for: no name is ever a path, no link is followed, no number is believed that the
-file's own size contradicts, and what is wrong with an example is part of the index. (Python's tarfile trusts sizes that
-a header makes up.) Read are the formats of V7, ustar, pax and GNU tar; POSIX.1-2017, pax, "ustar Interchange Format".
+file's own size contradicts, and what is wrong with an example is part of the index. (Python's tarfile ends without a
+word at a damaged header, and raises at a member that is cut off.) Read are the formats of V7, ustar, pax and GNU tar;
+POSIX.1-2017, pax, "ustar Interchange Format".
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ LARGEST = {"image": 1 << 28, "text": 1 << 20, "meta": 1 << 22}  # bytes of a mem
 IMAGES = ("jpg", "jpeg", "png", "webp")
 KINDS = {**dict.fromkeys(IMAGES, "image"), "txt": "text", "json": "meta"}
 KEPT = 255  # bytes of a key that are kept
+
+# Kinds of headers, by their type flag.
+ANNOUNCING = b"xgLK"  # headers that belong to the member behind them, or (g) to all of them
+FILE = b"\0" + b"07"
+FOLDER = b"5"
 
 PROBLEMS = (
     "", "its {} is a link, which is not followed", "its {} is no file, but a device", "its {} is a sparse file",
@@ -80,48 +86,71 @@ def index_of(path: Path) -> np.ndarray:
     return found
 
 
-def members(file: BinaryIO) -> Iterator[Member]:
-    """The members of a tar file that are files, or pretend to be. The last one has the problem DAMAGED where what
-    follows is no header."""
-    end, at = os.fstat(file.fileno()).st_size, 0
-    name: str | None = None  # from a header before
+@dataclass
+class _Announced:
+    """What the headers in front of a member say of it: what does not fit into a header of the old formats."""
+
+    name: str | None = None
     size: int | None = None
-    sparse = False
+    sparse: bool = False
+
+    def add(self, kind: bytes, content: bytes) -> None:
+        """Reads such a header: GNU's long name (L) or pax's settings of one member (x). Others say nothing of it."""
+        if kind == b"L":
+            self.name = _text(content.rstrip(b"\0"))
+        elif kind == b"x":
+            settings = _pax(content)
+            self.name = settings.get("path", self.name)
+            self.size = _number(settings.get("size"), self.size)
+            self.sparse = self.sparse or any(key.startswith("GNU.sparse.") for key in settings)
+
+
+def members(file: BinaryIO) -> Iterator[Member]:
+    """Reads the headers of a tar file.
+
+    Yields:
+        The members that are files, or pretend to be. The last one has the problem DAMAGED where what follows is no
+        header.
+
+    Raises:
+        NoTar: The file is empty, or does not begin with a header.
+    """
+    end = os.fstat(file.fileno()).st_size
     if end == 0:
         raise NoTar
+    at, announced = 0, _Announced()
     while at < end:
         file.seek(at)
         header = file.read(BLOCK)
         if header == bytes(BLOCK):
             return
         declared = _declared(header)
-        if declared is None:
-            if at == 0:
-                raise NoTar
+        if declared is None and at == 0:
+            raise NoTar
+        kind, begin = header[156:157], at + BLOCK
+        announces = kind in ANNOUNCING
+        if declared is None or (announces and begin + declared > end):
             yield Member(f"byte-{at}", -1, 0, DAMAGED)
             return
-        kind, begin = header[156:157], at + BLOCK
-        if kind in b"xgLK":
-            if begin + declared > end:
-                yield Member(f"byte-{at}", -1, 0, DAMAGED)
-                return
-            content = file.read(declared) if declared <= LARGEST_HEADER else b""
-            if kind == b"L":
-                name = _text(content.rstrip(b"\0"))
-            elif kind == b"x":
-                settings = _pax(content)
-                name, size = settings.get("path", name), _number(settings.get("size"), size)
-                sparse = sparse or any(key.startswith("GNU.sparse.") for key in settings)
-            at = begin + _padded(declared)
-            continue
-        length = declared if size is None else size
-        if kind in b"\0" + b"07":
-            problem = SPARSE if sparse else CUT if begin + length > end else 0
-            yield Member((name or _name(header))[-LONGEST_NAME:], begin, min(length, end), problem)
-        elif kind != b"5":
-            problem = SPARSE if kind == b"S" else LINK if kind in b"12" else DEVICE
-            yield Member((name or _name(header))[-LONGEST_NAME:], -1, 0, problem)
-        at, name, size, sparse = begin + _padded(length), None, None, False
+        if announces:
+            length = declared
+            announced.add(kind, file.read(length) if length <= LARGEST_HEADER else b"")
+        else:
+            length = declared if announced.size is None else announced.size
+            if kind != FOLDER:
+                name = announced.name or _name(header)
+                yield _member(kind, name[-LONGEST_NAME:], range(begin, begin + length), end, announced.sparse)
+            announced = _Announced()
+        at = begin + _padded(length)
+
+
+def _member(kind: bytes, name: str, place: range, end: int, sparse: bool) -> Member:
+    """A member that is said to lie at `place` in a file of `end` bytes."""
+    if kind not in FILE:
+        problem = SPARSE if kind == b"S" else LINK if kind in b"12" else DEVICE
+        return Member(name, -1, 0, problem)
+    problem = SPARSE if sparse else CUT if place.stop > end else 0
+    return Member(name, place.start, min(place.stop - place.start, end), problem)
 
 
 def _declared(header: bytes) -> int | None:

@@ -33,7 +33,7 @@ POOL, CLASSES = 2048, 1008  # TensorFlow's graph of 2015 has 1008 logits, of whi
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedNetwork:
     """A network of torch-fidelity's. name: its own; title: ours; parts: what it returns, in order, with widths."""
 
     name: str
@@ -44,13 +44,13 @@ class Published:
     file: str
 
 
-INCEPTION = Published(
+INCEPTION = PublishedNetwork(
     "inception-v3-compat", "inception", FeatureExtractorInceptionV3,
     MappingProxyType({"2048": POOL, "logits_unbiased": CLASSES}),
     MappingProxyType({"pool": slice(0, POOL), "logits": slice(POOL, POOL + CLASSES)}),
     "weights-inception-2015-12-05-6726825d.pth",
 )  # fmt: skip
-VGG16 = Published(
+VGG16 = PublishedNetwork(
     "vgg16", "vgg16", FeatureExtractorVGG16, MappingProxyType({"fc2_relu": 4096}), MappingProxyType({}),
     "vgg16-397923af.pth",
 )  # fmt: skip
@@ -62,7 +62,7 @@ class FidelityFeatures(FeatureExtractor):
     is part of what FID is, and these networks are given pictures at their benchmark's size, never larger ones shrunk
     by it in another way."""
 
-    def __init__(self, published: Published, path: Path) -> None:
+    def __init__(self, published: PublishedNetwork, path: Path) -> None:
         super().__init__()
         weights = _checked(published, path)
         self.name, self.weights_sha256 = published.name, hashlib.sha256(weights).hexdigest()
@@ -79,7 +79,7 @@ class FidelityFeatures(FeatureExtractor):
         return torch.cat(self.network(images), 1)
 
 
-def _checked(published: Published, path: Path) -> bytes:
+def _checked(published: PublishedNetwork, path: Path) -> bytes:
     """The bytes of a file of plain tensors, saved as PyTorch saves them. UserError if it is anything else."""
     try:
         weights = path.read_bytes()
@@ -107,14 +107,14 @@ def plain_weights() -> Iterator[None]:
             os.environ[FORCE] = before
 
 
-def _unfit(published: Published, path: Path, why: str) -> UserError:
+def _unfit(published: PublishedNetwork, path: Path, why: str) -> UserError:
     return UserError(
         f"features '{published.title}': weights {path} are not those of {published.name} ({why}); "
         f"'t2i fetch {published.title}' gets {published.file}"
     )
 
 
-def _build(published: Published, config: FidelityConfig) -> FidelityFeatures:
+def _build(published: PublishedNetwork, config: FidelityConfig) -> FidelityFeatures:
     path = Path(config.weights).expanduser() if config.weights else fetched(published.title, published.file)
     return FidelityFeatures(published, path)
 

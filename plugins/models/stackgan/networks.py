@@ -17,7 +17,7 @@ from t2i.plugins.common.gan.upsampling import UpConv3x3
 from t2i.plugins.models.stackgan.config import START, StackGANConfig
 
 
-class Drawn(NamedTuple):
+class StageOutput(NamedTuple):
     """What a stage makes: images (B, 3, H, H) in [-1, 1], and mu and log sigma^2 of its conditioning augmentation,
     each (B, c). The discriminator judges with mu."""
 
@@ -55,7 +55,7 @@ def _initialise(module: nn.Module) -> None:
 
 
 class StageOne(nn.Module):
-    """G0: noise z (B, z_dim), eps (B, c_dim) and sentences (B, D) -> `Drawn`."""
+    """G0: noise z (B, z_dim), eps (B, c_dim) and sentences (B, D) -> `StageOutput`."""
 
     def __init__(self, config: StackGANConfig, sentence: int) -> None:
         super().__init__()
@@ -68,10 +68,10 @@ class StageOne(nn.Module):
         self.blocks = _up_blocks(width, n)
         self.to_rgb = _conv3x3(width // 2**n, 3)
 
-    def forward(self, z: Tensor, eps: Tensor, sentence: Tensor) -> Drawn:
+    def forward(self, z: Tensor, eps: Tensor, sentence: Tensor) -> StageOutput:
         c, mean, logvar = self.augment(sentence, eps)
         h = self.start(torch.cat([z, c], dim=1)).view(len(z), -1, START, START)
-        return Drawn(torch.tanh(self.to_rgb(self.blocks(h))), mean, logvar)
+        return StageOutput(torch.tanh(self.to_rgb(self.blocks(h))), mean, logvar)
 
 
 class ResidualBlock(nn.Module):
@@ -86,7 +86,8 @@ class ResidualBlock(nn.Module):
 
 
 class StageTwo(nn.Module):
-    """G: stage I's pictures s0 (B, 3, h, h), eps (B, c_dim) and sentences (B, D) -> `Drawn`, `upscale` times as large.
+    """G: stage I's pictures s0 (B, 3, h, h), eps (B, c_dim) and sentences (B, D) -> `StageOutput`, whose images
+    are `upscale` times as large.
 
     It has a conditioning augmentation of its own, and no noise but that.
     """
@@ -102,11 +103,11 @@ class StageTwo(nn.Module):
         self.blocks = _up_blocks(4 * gf, n)
         self.to_rgb = _conv3x3(4 * gf // 2**n, 3)
 
-    def forward(self, s0: Tensor, eps: Tensor, sentence: Tensor) -> Drawn:
+    def forward(self, s0: Tensor, eps: Tensor, sentence: Tensor) -> StageOutput:
         c, mean, logvar = self.augment(sentence, eps)
         h = self.encoder(s0)
         h = self.joint(torch.cat([h, c[..., None, None].expand(-1, -1, *h.shape[2:])], dim=1))
-        return Drawn(torch.tanh(self.to_rgb(self.blocks(self.residuals(h)))), mean, logvar)
+        return StageOutput(torch.tanh(self.to_rgb(self.blocks(self.residuals(h)))), mean, logvar)
 
 
 def _halving(c: int) -> list[nn.Module]:

@@ -18,7 +18,7 @@ from t2i.plugins.common.gan.losses import cross_entropy, discriminator_of_pairs,
 from t2i.plugins.common.gan.optimizers import adam_pair
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.stackgan.config import StackGANConfig
-from t2i.plugins.models.stackgan.networks import Discriminator, Drawn, Matching, Realism, StackGANGenerator
+from t2i.plugins.models.stackgan.networks import Discriminator, Matching, Realism, StackGANGenerator, StageOutput
 
 
 class GANTrainer(Trainer):
@@ -40,7 +40,7 @@ class GANTrainer(Trainer):
         self.optimizers = adam_pair(self.config, self.network.parameters(), parameters)
 
     @abstractmethod
-    def draw(self, batch: Batch) -> Drawn:
+    def draw(self, batch: Batch) -> StageOutput:
         """The stage's pictures for a batch, with gradients into what the stage trains."""
 
     @abstractmethod
@@ -83,9 +83,9 @@ class FirstTrainer(GANTrainer):
         super().__init__(config, generator, generator.first, config.first_size)
         self._optimize(self.discriminator, self.matching)
 
-    def draw(self, batch: Batch) -> Drawn:
+    def draw(self, batch: Batch) -> StageOutput:
         z, eps, *_ = self.generator.split(batch.noise.normal("z", 0, self.generator.noise_shape))
-        drawn: Drawn = self.network(z, eps, batch.text.sentence)
+        drawn: StageOutput = self.network(z, eps, batch.text.sentence)
         return drawn
 
     def judge(self, real: Tensor, fake: Tensor, mean: Tensor) -> Tensor:
@@ -110,11 +110,11 @@ class SecondTrainer(GANTrainer):
         self._optimize(self.discriminator, self.matching, self.realism)
         generator.refines.fill_(True)
 
-    def draw(self, batch: Batch) -> Drawn:
+    def draw(self, batch: Batch) -> StageOutput:
         z, eps0, eps = self.generator.split(batch.noise.normal("z", 0, self.generator.noise_shape))
         with torch.no_grad():
             s0 = self.generator.first(z, eps0, batch.text.sentence).images
-        drawn: Drawn = self.network(s0, eps, batch.text.sentence)
+        drawn: StageOutput = self.network(s0, eps, batch.text.sentence)
         return drawn
 
     def judge(self, real: Tensor, fake: Tensor, mean: Tensor) -> Tensor:

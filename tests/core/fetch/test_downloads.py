@@ -7,7 +7,7 @@ import pytest
 
 from t2i.core.errors import UserError
 from t2i.core.fetch import downloads
-from t2i.core.fetch.downloads import Watcher, fetch, fetched, mirrored, status
+from t2i.core.fetch.downloads import DownloadWatcher, fetch, fetched, mirrored, status
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import DownloadFile, DownloadSpec, HubFiles
 from t2i.core.registry.tables import Registry, registry
@@ -127,7 +127,7 @@ def test_the_rule_of_mirrors():
 def test_the_watcher_hears_of_each_file(paints):
     heard = []
 
-    class Ear(Watcher):
+    class Ear(DownloadWatcher):
         def begin(self, name):
             return lambda done, total: heard.append((name, done, total))
 

@@ -64,19 +64,23 @@ class Folder(Source):
 
     def sizes(self) -> Mapping[str, int]:
         found: dict[str, int] = {}
-        pending = [(self._path, "")]
+        pending = [""]
         while pending:
-            folder, prefix = pending.pop()
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.is_dir():
-                        pending.append((Path(entry.path), f"{prefix}{entry.name}/"))
-                    elif entry.is_file():
-                        found[prefix + entry.name] = entry.stat().st_size
+            prefix = pending.pop()
+            for entry in _entries(self._path / prefix):
+                if entry.is_dir():
+                    pending.append(f"{prefix}{entry.name}/")
+                elif entry.is_file():
+                    found[prefix + entry.name] = entry.stat().st_size
         return found
 
     def where(self, file: str) -> str:
         return str(self._path / file)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return list(entries)
 
 
 class Archive(Source):
