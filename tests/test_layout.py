@@ -146,7 +146,7 @@ def test_core_knows_no_models_name():
 def test_every_plugin_folder_loads_and_every_package_is_found():
     """setup.py finds both: the entry points of the installed distribution are the folders with a plugin.py."""
     ours = [plugin for plugin in registry().plugins if plugin.origin.distribution == "t2i-zoo"]
-    assert sorted(plugin.origin.plugin for plugin in ours) == sorted([*BUILT_IN, "benchmarks"])
+    assert sorted(plugin.origin.plugin for plugin in ours) == sorted([*BUILT_IN, "benchmarks", "families"])
     assert [(plugin.origin.plugin, plugin.error) for plugin in ours if plugin.error] == []
     assert [path for path in SOURCES if not (path.parent / "__init__.py").is_file()] == []
 

@@ -181,7 +181,7 @@ def test_only_named_plugins_load(monkeypatch):
     from t2i.core.registry.tables import registry
 
     monkeypatch.setenv("T2I_PLUGINS", "direct,shapes")
-    assert [plugin.origin.plugin for plugin in registry.__wrapped__().plugins] == ["direct", "shapes"]
+    assert [plugin.origin.plugin for plugin in registry.__wrapped__().plugins] == ["direct", "families", "shapes"]
     monkeypatch.setenv("T2I_PLUGINS", "shappes")
     with pytest.raises(UserError, match=r"did you mean 'shapes'\?"):
         registry.__wrapped__()
