@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from t2i.core.errors import Interrupted, UserError
+from t2i.core.interfaces.generator import Generator
 from t2i.core.kit.conformance.catalogue import find, of_kind
 from t2i.core.kit.conformance.runner import run_checks
 from t2i.core.registry.tables import registry
@@ -144,10 +145,19 @@ def test_a_model_that_learns_nothing(failed, parts):
     assert "no gradient reaches" in found["gradients"]
 
 
-def test_a_specification_that_says_other_things_than_the_model(failed, parts, monkeypatch):
-    monkeypatch.setattr(parts.generator, "family", "diffusion")
+def test_a_generator_that_does_not_extend_its_familys_class(failed, parts):
+    """What it calls itself does not matter."""
+
+    class Stray(Generator):
+        family, image_size, noise_shape = "one-shot", 8, (4,)
+
+        def __init__(self, config, text, assets=None):
+            super().__init__()
+
+    parts.generator = Stray
     assert failed("builds") == {
-        "builds": "preset 'tiny': the generator is of family 'diffusion', its specification says 'one-shot'"
+        "builds": "preset 'tiny': model 'toy' says that it is of the family 'one-shot', but its Stray does not extend "
+        "OneShotGenerator (t2i.core.families.one_shot:OneShotGenerator)"
     }
 
 
