@@ -41,10 +41,13 @@ class Gallery:
         examples = list(islice(_sound_ones(dataset), CAPTIONS))
         return cls(folder, examples or [sound(dataset, 0)[0]], seed)  # the latter says what is wrong
 
-    def draw(self, name: str, model: Model, trainer: Trainer | None, batch: Callable[[], Batch]) -> Path:
-        """Writes NAME.png: what the trainer previews, else two samples of each caption, side by side."""
+    def draw(self, name: str, model: Model, trainer: Trainer | None, batch: Callable[[], Batch]) -> Path | None:
+        """Writes NAME.png: what the trainer previews, else two samples of each caption, side by side. Of a model that
+        draws no images there is nothing to write without a preview."""
         with torch.no_grad():
             preview = trainer.preview(batch()) if trainer else None
+            if preview is None and not model.draws:
+                return None
             images = to_bytes(preview) if preview is not None else self._samples(model)
         path = self._folder / f"{name}.png"
         sheet = grid(images, columns=2 * PER_CAPTION, scale=readable_scale(images.shape[1]))

@@ -342,7 +342,8 @@ class StageRun:
     def _draw(self) -> None:
         name = f"step-{self.training.position.step}"
         path = self.training.gallery.draw(name, self.model, self.trainer, self._gallery_batch)
-        self.reporter.say(f"pictures: {path}")
+        if path is not None:
+            self.reporter.say(f"pictures: {path}")
 
     def _gallery_batch(self) -> Batch:
         """The gallery's examples as a batch, the same each time, with the captions of the grid."""

@@ -13,7 +13,7 @@ import yaml
 from t2i.core.errors import UserError, nearest
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.registry.choice import Choice
-from t2i.core.registry.specs import SamplerSpec
+from t2i.core.registry.specs import ModelSpec, SamplerSpec
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import Table, registry
 from t2i.core.settings import AbsentData, Config, DataConfig, ModelConfig
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from t2i.core.interfaces.dataset import Dataset
 
 SECTIONS = ("data", "encoder", "sampler")
+
+NONE = "none"
+"""The sampler's name in runs of models that draw no images (guides)."""
 
 
 @dataclass(frozen=True)
@@ -142,28 +145,63 @@ def _assemble(
         for section in SECTIONS:
             if section in layer and not isinstance(layer[section], Mapping):
                 raise UserError(f"{where}: '{section}' is a section: set '{section}.name' or one of its settings")
-        merged = _merge(merged, layer)
+        try:
+            merged = _merge(merged, _current(spec, merged, layer))
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from None
     where = layers[-1][0] if len(layers) == 1 else f"model '{model}'"
     own = {key: value for key, value in merged.items() if key not in (*SECTIONS, "model", "preset")}
     settings: ModelConfig = resolve_path(spec.config).of(own, where)
-    data = dict(merged.get("data") or {})
+    data, encoder, sampler = ({"name": _name_of(s, spec, merged), **(merged.get(s) or {})} for s in SECTIONS)
     data.setdefault("image_size", loaded_size(settings))
-    data.setdefault("name", registry().datasets.default().name)
-    encoder = {"name": registry().encoders.default().name, **(merged.get("encoder") or {})}
-    sampler = {"name": default_sampler(spec.family), **(merged.get("sampler") or {})}
     return RunConfig(
         model,
         preset,
         settings,
         _data(data, data_needed),
         _choice(registry().encoders, encoder, "text encoder"),
-        _choice(registry().samplers, sampler, "sampler"),
+        _sampler(sampler),
     )
+
+
+def _name_of(section: str, spec: ModelSpec, *layers: Mapping[str, Any]) -> str:
+    """What a section is of: the name that the last layer with one says, else the default."""
+    for layer in reversed(layers):
+        if named := (layer.get(section) or {}).get("name"):
+            return str(named)
+    if section == "sampler":
+        return default_sampler(spec.family)
+    return str(_table(section).default().name)
+
+
+def _table(section: str) -> Table[Any]:
+    tables: dict[str, Table[Any]] = {
+        "data": registry().datasets, "encoder": registry().encoders, "sampler": registry().samplers
+    }  # fmt: skip
+    return tables[section]
+
+
+def _current(spec: ModelSpec, merged: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer with settings that were renamed under their names of today, so that it wins over those below it.
+
+    Raises ValueError: a setting has both of its names.
+    """
+    kind: type[Config] = resolve_path(spec.config)
+    present = kind.current({key: value for key, value in layer.items() if key not in SECTIONS})
+    for section in (section for section in SECTIONS if section in layer):
+        own, name = layer[section], _name_of(section, spec, merged, layer)
+        if name in _table(section):
+            kind = resolve_path(_table(section)[name].config)
+            own = kind.current(own)
+        present[section] = own
+    return present
 
 
 def default_sampler(family: str) -> str:
     """Name of the sampler that models of a family are drawn with where nothing names one: the family's default, else
-    the first that draws from it. UserError if there is none."""
+    the first that draws from it; NONE where the family draws no images. UserError if there is none."""
+    if not registry().draws(family):
+        return NONE
     fitting = fitting_samplers(family)
     marked = [spec.name for spec in fitting if spec.default]
     if not fitting:
@@ -188,6 +226,14 @@ def _data(section: Mapping[str, Any], needed: bool) -> Choice[DataConfig]:
         return _choice(registry().datasets, section, "data set")
     settings = {key: value for key, value in section.items() if key != "name"}
     return Choice(name, AbsentData.of(settings, f"data set '{name}'"))
+
+
+def _sampler(section: Mapping[str, Any]) -> Choice[SamplerConfig]:
+    """The sampler chosen; NONE has every sampler's settings, and none of its own."""
+    if section["name"] != NONE:
+        return _choice(registry().samplers, section, "sampler")
+    settings = {key: value for key, value in section.items() if key != "name"}
+    return Choice(NONE, SamplerConfig.of(settings, f"sampler '{NONE}'"))
 
 
 def _choice(table: Table[Any], section: Mapping[str, Any], kind: str) -> Choice[Any]:

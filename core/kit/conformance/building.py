@@ -66,6 +66,7 @@ def _on_meta(subject: ModelSubject, config: RunConfig) -> Any:
 
 def samplers_fit(subject: ModelSubject) -> None:
     """The sampler that each preset names is installed, and draws from the model's family."""
+    subject.must_draw()
     presets = resolve_path(subject.spec.config).presets()
     for preset, named in presets.items():
         name, settings = named.sampler or (default_sampler(subject.spec.family), {})

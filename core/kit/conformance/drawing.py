@@ -29,6 +29,7 @@ network knows little, and are clamped when they become bytes."""
 def pictures(subject: ModelSubject) -> None:
     """Its sampler gives finite float pictures (B, 3, H, W) of its size; a one-shot generator's lie in [-1, 1]. Any
     caption will do: the empty one, unknown words, two hundred of them."""
+    subject.must_draw()
     model, one_shot = subject.model, subject.spec.family == "one-shot"
     size = model.generator.image_size
     sampler: Sampler = registry().samplers.build(model.sampler())
@@ -54,12 +55,14 @@ def _images(model: Model, sampler: Sampler, captions: Sequence[str]) -> torch.Te
 
 def same_seed(subject: ModelSubject) -> None:
     """The same request gives the same bytes, whatever the state of the process's random generators."""
+    subject.must_draw()
     same = same_bytes(subject.model, subject.captions)
     need(same, "two draws of one seed differ: draw random numbers from `noise` alone")
 
 
 def batch_size(subject: ModelSubject) -> None:
     """Drawn one by one, pictures are those drawn together, to one 8-bit level."""
+    subject.must_draw()
     for size in BATCHES:
         off = off_by(subject.model, subject.captions, size)
         need(off <= 1, f"in batches of {size}, pictures differ by up to {off} levels from those drawn together")
@@ -67,6 +70,7 @@ def batch_size(subject: ModelSubject) -> None:
 
 def saves(subject: ModelSubject) -> None:
     """Loaded from its run, it draws the same bytes as the model in memory when training ended."""
+    subject.must_draw()
     watcher = subject.trained.watcher
     if watcher.generator is None or watcher.text_encoder is None:
         raise Skipped("it has nothing to train: it is loaded as it was built")
