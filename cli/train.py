@@ -133,7 +133,9 @@ def _conclude(run: Run, as_json: bool) -> None:
         return
     config = run.config()
     pictures = sorted(run.samples.glob("step-*.png"), key=lambda path: path.stat().st_mtime_ns)
-    command = shlex.join(["t2i", "sample", "--run", str(run.path), "-p", _example(run)])
+    draws = registry().draws(registry().models[config.model].family)
+    whose = ["--run", str(run.path)] if draws else ["--run", "OTHER", "--guide", str(run.path)]
+    command = shlex.join(["t2i", "sample", *whose, "-p", _example(run)])
     if as_json:
         answer_json({
             "run": str(run.path), "model": config.model, "preset": config.preset, "data": config.data.name,
@@ -143,7 +145,7 @@ def _conclude(run: Run, as_json: bool) -> None:
     answer(printable(f"run: {run.path}"))
     if pictures:
         answer(printable(f"pictures: {pictures[-1]}"))
-    answer(printable(f"draw more: {command}"))
+    answer(printable(f"{'draw more' if draws else 'steer another model by it'}: {command}"))
 
 
 def _example(run: Run) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import pydantic
 from pydantic import Field
@@ -16,17 +16,86 @@ MOST_LAYERS = 1000
 
 
 class Config(pydantic.BaseModel):
-    """Base of all settings."""
+    """Base of all settings. A docstring under a field says what it is."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True
+    )
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Former names of this class's settings -> the names of today. Both are read, the latter are written. Those of a
+    base class hold as well."""
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any], where: str) -> Self:
-        """These settings, checked. Raises UserError, one line, naming `where`, the key and the remedy."""
+    def of(cls, settings: Mapping[str, Any], where: str, beneath: Mapping[str, Any] | None = None) -> Self:
+        """Checks settings.
+
+        Args:
+            settings: by name; former names are understood.
+            where: what errors call them.
+            beneath: settings that these are laid over.
+
+        Raises:
+            UserError: one line, naming `where`, the key and the remedy.
+        """
         try:
-            return cls(**settings)
+            return cls(**merge(cls.current(beneath or {}), cls.current(settings)))
         except pydantic.ValidationError as error:
             raise UserError(f"{where}: {_explain(cls, error)}") from None
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from None
+
+    @classmethod
+    def current(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings under their names of today, those of nested classes too.
+
+        Raises:
+            ValueError: a setting is given under both of its names.
+        """
+        names = {old: new for base in reversed(cls.__mro__) for old, new in vars(base).get("renamed", {}).items()}
+        present: dict[str, Any] = {}
+        for key, value in settings.items():
+            name = names.get(key, key)
+            if name in present or (name != key and name in settings):
+                raise ValueError(f"'{key}' is the former name of '{name}': give one of them")
+            inner = _settings_class(cls, name)
+            present[name] = inner.current(value) if inner and isinstance(value, Mapping) else value
+        return present
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, settings: Any) -> Any:
+        return cls.current(settings) if isinstance(settings, Mapping) else settings
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any], sections: Collection[str] = ()) -> dict[str, Any]:
+    """`over` laid on `base`, mapping by mapping. One that names another thing than before starts afresh: the settings
+    of one sampler are not those of another.
+
+    Args:
+        sections: keys of mappings that name a thing, by default if not by "name".
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and not _other(old, value, key in sections):
+            merged[key] = merge(old, value, sections)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _other(old: Mapping[str, Any], new: Mapping[str, Any], section: bool) -> bool:
+    """Whether two mappings name different things. A section that named nothing had the default's settings."""
+    known = section or "name" in old
+    return known and "name" in new and new["name"] != old.get("name")
+
+
+def _settings_class(cls: type[pydantic.BaseModel], field: str) -> type[Config] | None:
+    """The class of a field whose value is nested settings; None of any other."""
+    info = cls.model_fields.get(field)
+    inner = info.annotation if info else None
+    return inner if isinstance(inner, type) and issubclass(inner, Config) else None
 
 
 def _explain(cls: type[pydantic.BaseModel], error: pydantic.ValidationError) -> str:
@@ -47,9 +116,8 @@ def _explain(cls: type[pydantic.BaseModel], error: pydantic.ValidationError) -> 
 def _fields_at(cls: type[pydantic.BaseModel], path: list[str]) -> list[str]:
     """Names of the fields of the nested settings class at `path` (those of `cls` itself where it cannot be told)."""
     for part in path:
-        info = cls.model_fields.get(part)
-        inner = info.annotation if info else None
-        if not (isinstance(inner, type) and issubclass(inner, pydantic.BaseModel)):
+        inner = _settings_class(cls, part)
+        if inner is None:
             return []
         cls = inner
     return list(cls.model_fields)
@@ -112,7 +180,7 @@ class EngineConfig(Config):
 
     def with_(self, **changes: Any) -> Self:
         """The same settings but for these, checked. UserError if one is unknown or wrong."""
-        return self.of({**self.model_dump(), **changes}, "settings")
+        return self.of(changes, "settings", self.model_dump())
 
     @pydantic.model_validator(mode="after")
     def _parts_are_whole(self) -> Self:

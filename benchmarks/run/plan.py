@@ -65,9 +65,12 @@ def with_samples(benchmark: Benchmark, samples: int | None) -> Benchmark:
 
 
 def named_models(models: Sequence[str] | str) -> list[str]:
-    """A model's name or several; "all" stands for every registered one."""
+    """A model's name or several; "all" stands for every registered one that draws images. UserError for others."""
     asked = [models] if isinstance(models, str) else models
-    known = [spec.name for spec in registry().models]
+    known = [spec.name for spec in registry().models if registry().draws(spec.family)]
+    for spec in (registry().models[name] for name in asked if name in registry().models):
+        if spec.name not in known:
+            raise UserError(f"model '{spec.name}' is a {spec.family}: it draws no images, there is nothing to compare")
     return [name for entry in asked for name in (known if entry == "all" else [entry])]
 
 

@@ -47,10 +47,13 @@ class Gallery:
         examples = list(islice(_sound_ones(dataset), CAPTIONS))
         return cls(folder, examples or [sound(dataset, 0)[0]], seed)  # the latter says what is wrong
 
-    def draw(self, name: str, model: Model, trainer: Trainer, batch: Callable[[], Batch]) -> Path:
-        """Writes NAME.png: what the trainer previews, else two samples of each caption, side by side."""
+    def draw(self, name: str, model: Model, trainer: Trainer, batch: Callable[[], Batch]) -> Path | None:
+        """Writes NAME.png: what the trainer previews, else two samples of each caption, side by side. Of a model that
+        draws no images there is nothing to write without a preview."""
         with torch.no_grad():
             preview = trainer.preview(batch())
+            if preview is None and not model.draws:
+                return None
             images = to_bytes(preview) if preview is not None else self._samples(model)
         path = self._folder / f"{name}.png"
         sheet = grid(images, columns=2 * PER_CAPTION, scale=readable_scale(images.shape[1]))
@@ -89,7 +92,8 @@ class Pictures:
     def _draw(self) -> None:
         name = f"step-{self._context.state.step}"
         path = self._gallery.draw(name, self._context.model, self._prepared.trainer, self._batch)
-        self._context.reporter.say(f"pictures: {path}")
+        if path is not None:
+            self._context.reporter.say(f"pictures: {path}")
 
     def _batch(self) -> Batch:
         """The gallery's examples as a batch, the same each time, with the captions of the grid."""

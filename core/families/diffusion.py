@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from t2i.core.families.schedule import Prediction, Schedule
+from t2i.core.families.prediction import Prediction
+from t2i.core.families.schedule import Schedule
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextFeatures
 

@@ -4,7 +4,6 @@ guidance, Dhariwal & Nichol 2021)."""
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,7 +25,6 @@ class GuideGenerator(Generator):
     """
 
     family = "guide"
-    drawn: ClassVar[bool] = False
     noise_shape: tuple[int, ...]
     schedule: Schedule
 

@@ -15,11 +15,14 @@ FAMILIES = {
     "guide": ("guide:GuideGenerator", "Judges noisy images, to steer a diffusion model; draws none itself"),
 }
 
+UNDRAWN = ("guide",)
+"""Families whose models draw no images."""
+
 
 @hookimpl
 def t2i_families() -> list[FamilySpec]:
     """The core's own families."""
     return [
-        FamilySpec(name=name, summary=summary, generator=f"t2i.core.families.{path}")
+        FamilySpec(name=name, summary=summary, generator=f"t2i.core.families.{path}", draws=name not in UNDRAWN)
         for name, (path, summary) in FAMILIES.items()
     ]

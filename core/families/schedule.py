@@ -1,48 +1,120 @@
-"""Noise schedules of diffusion models: x_t = alpha(t) x_0 + sigma(t) eps, and the three things a network may predict.
+"""Noise schedules of diffusion models: x_t = alpha(t) x_0 + sigma(t) eps, with eps ~ N(0, I).
+
+A schedule is a Gaussian path from images to noise. Any such path is a variance-preserving one (alpha^2 + sigma^2 = 1)
+divided by norm(t) = sqrt(alpha^2 + sigma^2), with the same x_0 and eps: that is how every sampler draws from every
+schedule. What a network predicts along the path is in `prediction.py`.
 
 Letters as in DDPM (Ho et al. 2020): alpha(t) here is the paper's sqrt(abar_t), sigma(t) its sqrt(1 - abar_t).
-v is that of Salimans & Ho 2022, eq. in section 4: v = alpha eps - sigma x_0.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-Prediction = Literal["epsilon", "sample", "v"]
+from t2i.core.errors import UserError
+
+Spacing = Literal["trailing", "leading", "linspace"]
+
+MOST_NOISE = 200.0
+"""sigma / alpha below which chains begin where the schedule goes on to (almost) no signal. Solvers in sigma / alpha
+would take one enormous step there, and predictions divided by alpha are lost to rounding. DDPM's linear schedule ends
+at 157, Stable Diffusion's at 14.6: they are taken whole."""
+
+THOUSAND = 1000
+"""What a real time is multiplied by, so that a network's sinusoids resolve it as they do indexes."""
 
 
 class Schedule(ABC):
-    """x_t = alpha(t) x_0 + sigma(t) eps. `t` is a (B,) tensor; both return (B,) float tensors on its device.
+    """A path x_t = alpha(t) x_0 + sigma(t) eps.
 
-    discrete: t is an index 0..T-1 (long); otherwise t is the noise level sigma itself (float).
-    variance_preserving: alpha^2 + sigma^2 = 1, as diffusers' schedulers assume.
+    Times `t` are (B,) tensors, growing with the noise; what they are (indexes, shares, sigma itself) is the schedule's
+    affair. All methods return (B,) tensors on t's device.
+
+    Attributes:
+        max_ratio: sigma / alpha at the noisiest time; inf where the path ends without signal.
     """
 
-    discrete: bool
-    variance_preserving: bool
+    max_ratio: float = math.inf
 
     @abstractmethod
-    def alpha(self, t: Tensor) -> Tensor: ...
+    def alpha(self, t: Tensor) -> Tensor:
+        """The factor of x_0."""
 
     @abstractmethod
-    def sigma(self, t: Tensor) -> Tensor: ...
+    def sigma(self, t: Tensor) -> Tensor:
+        """The factor of eps."""
 
+    @abstractmethod
     def time_of(self, ratio: Tensor) -> Tensor:
-        """The times (B,) at which sigma / alpha is `ratio` (B,)."""
-        raise NotImplementedError
+        """The times at which sigma / alpha is `ratio` (B,). Ratios beyond the path give its ends."""
+
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(d alpha / dt, d sigma / dt). Default: by automatic differentiation."""
+        return _rate(self.alpha, t), _rate(self.sigma, t)
+
+    def level(self, t: Tensor) -> Tensor:
+        """Where t is between clean (0) and noise (1). Default: sigma / (alpha + sigma)."""
+        alpha, sigma = self.alpha(t), self.sigma(t)
+        return sigma / (alpha + sigma)
+
+    def time_at(self, level: Tensor) -> Tensor:
+        """The times at which the level is `level` (B,), from 0 to 1: the inverse of `level`."""
+        return self.time_of(level / (1 - level))
+
+    def embedded(self, t: Tensor) -> Tensor:
+        """The number that a network sees of t. Default: the level in thousandths, whatever numbers times are."""
+        return self.level(t) * THOUSAND
+
+    def times(
+        self, n: int | None, *, spacing: Spacing = "trailing", offset: int = 0, most: float | None = MOST_NOISE
+    ) -> Tensor:
+        """Times of a chain of `n` steps, ascending (n,), float64. The last step leads from the first of them to x_0.
+
+        Default: evenly spaced in t, up to the end of the path.
+
+        Args:
+            n: steps; None for all of a schedule that has a number of them.
+            spacing: how they are chosen: of discrete schedules only, the others know "trailing" alone.
+            offset: added to "leading" times.
+            most: sigma / alpha that the chain begins below; None for no bound (`MOST_NOISE` still holds where the path
+                ends without signal).
+
+        Raises:
+            UserError: the schedule has no such chain.
+        """
+        n = self._counted(n, spacing)
+        whole, end = self.time_of(torch.tensor([self.max_ratio, self._most(most)], dtype=torch.float64)).tolist()
+        t = torch.linspace(whole / n, whole, n, dtype=torch.float64)
+        if n > 1 and t[-2] >= end:  # cut off, several times would become one
+            return torch.linspace(end / n, end, n, dtype=torch.float64)
+        return t.clamp_max(end)
+
+    def _counted(self, n: int | None, spacing: Spacing) -> int:
+        """The number of steps, where times are real numbers."""
+        if n is None:
+            raise UserError("this model's noise levels are continuous: name a number of sampling steps")
+        if spacing != "trailing":
+            raise UserError(f"spacing = {spacing}: this model's noise levels are continuous: use spacing=trailing")
+        return n
+
+    def _most(self, most: float | None) -> float:
+        """The sigma / alpha that a chain ends at."""
+        bound = (MOST_NOISE if math.isinf(self.max_ratio) else math.inf) if most is None else most
+        return min(self.max_ratio, bound)
 
 
 class DiscreteSchedule(Schedule):
-    """A DDPM schedule of T steps, from its betas (T,), each in (0, 1)."""
+    """A variance-preserving schedule of T steps (DDPM), from its betas (T,), each in (0, 1). Times are 0..T-1.
 
-    discrete = True
-    variance_preserving = True
+    Times between two steps, floats, are interpolated in log(sigma / alpha); floats are clamped to 0..T-1.
+    """
 
     def __init__(self, betas: Tensor) -> None:
         betas = betas.double()
@@ -52,15 +124,84 @@ class DiscreteSchedule(Schedule):
         self.alphas_cumprod = torch.cumprod(1 - betas, 0)
         self._alpha = self.alphas_cumprod.sqrt().float()
         self._sigma = (1 - self.alphas_cumprod).sqrt().float()
+        self._log_ratio = ((1 - self.alphas_cumprod) / self.alphas_cumprod).log() / 2
+        self.max_ratio = float(self._log_ratio[-1].exp())
 
     def __len__(self) -> int:
         return len(self.betas)
 
     def alpha(self, t: Tensor) -> Tensor:
+        if t.is_floating_point():
+            return torch.rsqrt(1 + self._ratio(t).square()).to(t.dtype)
         return self._alpha.to(t.device)[t]
 
     def sigma(self, t: Tensor) -> Tensor:
+        if t.is_floating_point():
+            return torch.rsqrt(1 + self._ratio(t).square().reciprocal()).to(t.dtype)
         return self._sigma.to(t.device)[t]
+
+    def time_of(self, ratio: Tensor) -> Tensor:
+        """Fractional indexes, by interpolation in log(sigma / alpha)."""
+        table = self._log_ratio.to(ratio.device)
+        wanted = ratio.double().log().clamp(table[0], table[-1])
+        if len(table) == 1:
+            return torch.zeros_like(ratio)
+        after = torch.searchsorted(table, wanted).clamp(1, len(table) - 1)
+        share = (wanted - table[after - 1]) / (table[after] - table[after - 1])
+        return (after - 1 + share).to(ratio.dtype)
+
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """With l = log(sigma / alpha): d alpha = -alpha sigma^2 dl, d sigma = alpha^2 sigma dl; dl / dt by central
+        differences of the steps."""
+        steps = torch.gradient(self._log_ratio)[0] if len(self) > 1 else torch.zeros(1, dtype=torch.float64)
+        alpha, sigma = self.alpha(t), self.sigma(t)
+        rate = self._between(steps, t).to(alpha.dtype)
+        return -alpha * sigma**2 * rate, alpha**2 * sigma * rate
+
+    def level(self, t: Tensor) -> Tensor:
+        """(t + 1) / T."""
+        return (t + 1) / len(self)
+
+    def time_at(self, level: Tensor) -> Tensor:
+        """The index whose share of 0..1 the level lies in."""
+        return (level * len(self)).long().clamp_(max=len(self) - 1)
+
+    def embedded(self, t: Tensor) -> Tensor:
+        """The index itself."""
+        return t
+
+    def times(
+        self, n: int | None, *, spacing: Spacing = "trailing", offset: int = 0, most: float | None = MOST_NOISE
+    ) -> Tensor:
+        """Indexes (n,), int64, ascending.
+
+        "trailing" begins at the noisiest time, "leading" is the DDIM paper's, "linspace" takes both ends. A chain of
+        all T steps takes them all, whatever `most` says.
+        """
+        n = len(self) if n is None else n
+        if n > len(self):
+            raise UserError(f"{n} sampling steps: the model was trained with {len(self)}; ask for at most so many")
+        longest = len(self)
+        if n < longest and most is not None:
+            longest = max(n, int((self._log_ratio.exp() <= most).sum()))
+        if spacing == "trailing":
+            chosen = [round((i + 1) * longest / n) - 1 for i in range(n)]
+        elif spacing == "leading":
+            chosen = [min(i * (longest // n) + offset, longest - 1) for i in range(n)]
+        else:
+            chosen = [round(i * (longest - 1) / max(n - 1, 1)) for i in range(n)]
+        return torch.tensor(chosen)
+
+    def _ratio(self, t: Tensor) -> Tensor:
+        """sigma / alpha (B,), float64, at fractional indexes."""
+        return self._between(self._log_ratio, t).exp()
+
+    def _between(self, table: Tensor, t: Tensor) -> Tensor:
+        """A table (T,) at fractional indexes t (B,), float64."""
+        table, t = table.to(t.device), t.double().clamp(0, len(table) - 1)
+        before = t.floor().long()
+        after = (before + 1).clamp_max(len(table) - 1)
+        return torch.lerp(table[before], table[after], t - before)
 
     @classmethod
     def named(cls, name: str, steps: int = 1000) -> DiscreteSchedule:
@@ -83,11 +224,73 @@ class DiscreteSchedule(Schedule):
         raise ValueError(f"no noise schedule is named '{name}'; known: linear, scaled_linear, cosine")
 
 
-class MixingSchedule(Schedule):
-    """x_t = (1 - t) x_0 + t eps, for noise levels t from 0 to 1 (cold diffusion's and rectified flow's path)."""
+class VPSchedule(Schedule):
+    """The variance-preserving path in continuous time, t in (0, 1], with beta(t) = beta_0 + t (beta_1 - beta_0):
+    alpha(t) = exp(-1/2 int_0^t beta) (Song et al. 2021, eq. 33)."""
 
-    discrete = False
-    variance_preserving = False
+    def __init__(self, beta_0: float = 0.1, beta_1: float = 20.0) -> None:
+        if not 0 < beta_0 < beta_1:
+            raise ValueError("0 < beta_0 < beta_1 is needed")
+        self.beta_0, self.beta_1 = beta_0, beta_1
+        self.max_ratio = math.sqrt(math.expm1((beta_0 + beta_1) / 2))
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.exp(-self._integral(t) / 2)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.sqrt(-torch.expm1(-self._integral(t)))
+
+    def time_of(self, ratio: Tensor) -> Tensor:
+        """The root of (beta_1 - beta_0) t^2 / 2 + beta_0 t = log(1 + ratio^2)."""
+        slope, wanted = self.beta_1 - self.beta_0, torch.log1p(ratio.clamp_max(self.max_ratio).square())
+        return 2 * wanted / (self.beta_0 + (self.beta_0**2 + 2 * slope * wanted).sqrt())
+
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """d alpha = -alpha beta / 2, d sigma = alpha^2 beta / (2 sigma), which is infinite at t = 0."""
+        beta = self.beta_0 + t * (self.beta_1 - self.beta_0)
+        alpha = self.alpha(t)
+        return -alpha * beta / 2, alpha**2 * beta / (2 * self.sigma(t))
+
+    def embedded(self, t: Tensor) -> Tensor:
+        return t * THOUSAND
+
+    def _integral(self, t: Tensor) -> Tensor:
+        return self.beta_0 * t + (self.beta_1 - self.beta_0) * t.square() / 2
+
+
+class VESchedule(Schedule):
+    """The variance-exploding path, x_t = x_0 + t eps: times are sigma itself (Song et al. 2021; EDM)."""
+
+    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> None:
+        if not 0 < sigma_min < sigma_max:
+            raise ValueError("0 < sigma_min < sigma_max is needed")
+        self.sigma_min, self.max_ratio, self.rho = sigma_min, sigma_max, rho
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t
+
+    def time_of(self, ratio: Tensor) -> Tensor:
+        return ratio.clamp(self.sigma_min, self.max_ratio)
+
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(t), torch.ones_like(t)
+
+    def times(
+        self, n: int | None, *, spacing: Spacing = "trailing", offset: int = 0, most: float | None = MOST_NOISE
+    ) -> Tensor:
+        """Evenly spaced in sigma^(1 / rho), from sigma_min to sigma_max (Karras et al. 2022, eq. 5)."""
+        n, end = self._counted(n, spacing), self._most(most)
+        first = min(self.sigma_min, end) if n > 1 else end
+        roots = torch.linspace(first ** (1 / self.rho), end ** (1 / self.rho), n, dtype=torch.float64)
+        return roots**self.rho
+
+
+class FlowSchedule(Schedule):
+    """The straight path x_t = (1 - t) x_0 + t eps, t in [0, 1] (rectified flow, flow matching; cold diffusion's
+    mixing). Settings call it "mixing"."""
 
     def alpha(self, t: Tensor) -> Tensor:
         return 1 - t
@@ -95,36 +298,40 @@ class MixingSchedule(Schedule):
     def sigma(self, t: Tensor) -> Tensor:
         return t
 
+    def time_of(self, ratio: Tensor) -> Tensor:
+        return 1 / (1 + 1 / ratio)
+
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return -torch.ones_like(t), torch.ones_like(t)
+
+    def level(self, t: Tensor) -> Tensor:
+        return t
+
+    def time_at(self, level: Tensor) -> Tensor:
+        return level
+
+    def embedded(self, t: Tensor) -> Tensor:
+        return t * THOUSAND
+
+
+def _rate(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """df / dt (B,) of a function of times, row by row."""
+    with torch.enable_grad():
+        at = t.detach().requires_grad_()
+        value = function(at).sum()
+        return torch.autograd.grad(value, at)[0] if value.requires_grad else torch.zeros_like(t)
+
 
 def named_schedule(name: str, steps: int = 1000) -> Schedule:
-    """ "mixing", or one of DiscreteSchedule.named."""
-    return MixingSchedule() if name == "mixing" else DiscreteSchedule.named(name, steps)
+    """ "mixing" (the straight path), or one of DiscreteSchedule.named."""
+    return FlowSchedule() if name == "mixing" else DiscreteSchedule.named(name, steps)
 
 
 def like(value: Tensor, x: Tensor) -> Tensor:
+    """`value` (B,) in x's type and of as many axes as x (B, ...), to be multiplied with it."""
     return value.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
 
 
 def add_noise(schedule: Schedule, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """x_t = alpha(t) x_0 + sigma(t) eps (DDPM eq. 4; thesis 2.23)."""
     return like(schedule.alpha(t), x_0) * x_0 + like(schedule.sigma(t), x_0) * eps
-
-
-def target(schedule: Schedule, prediction: Prediction, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    """What the network is to predict: eps, x_0, or v = alpha(t) eps - sigma(t) x_0."""
-    if prediction == "epsilon":
-        return eps
-    if prediction == "sample":
-        return x_0
-    return like(schedule.alpha(t), x_0) * eps - like(schedule.sigma(t), x_0) * x_0
-
-
-def predicted_x_0(schedule: Schedule, prediction: Prediction, x_t: Tensor, t: Tensor, output: Tensor) -> Tensor:
-    """x_0 as implied by a network's output at x_t."""
-    if prediction == "sample":
-        return output
-    alpha, sigma = like(schedule.alpha(t), x_t), like(schedule.sigma(t), x_t)
-    if prediction == "epsilon":
-        return (x_t - sigma * output) / alpha
-    # v = alpha eps - sigma x_0 and x_t = alpha x_0 + sigma eps give (alpha^2 + sigma^2) x_0 = alpha x_t - sigma v.
-    return (alpha * x_t - sigma * output) / (alpha**2 + sigma**2)

@@ -27,12 +27,10 @@ class Generator(nn.Module, ABC):
         image_size: height and width of the images, pixels.
         family: registry name of the family; set by the family's class.
         tolerance: how closely images must agree across batch sizes; set by the family's class.
-        drawn: whether samplers draw images from it; false of families that only help others to (guides).
     """
 
     family: ClassVar[str]
     tolerance: Tolerance = "level"
-    drawn: ClassVar[bool] = True
     image_size: int
 
     def condition(self, text: TextFeatures) -> TextFeatures:

@@ -29,7 +29,7 @@ from t2i.core.io.images import to_bytes, to_tensor
 from t2i.core.models.weights import owned_tensors
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import RunConfig, fitting_samplers, merge
+from t2i.core.runs.configure import RunConfig, fitting_samplers
 
 Prompts = Sequence[str] | TextFeatures
 """What is drawn: captions, or their features."""
@@ -82,6 +82,7 @@ class Model:
     ) -> Choice[SamplerConfig]:  # fmt: skip
         """The sampler to use: the model's own, or another that fits it, with settings laid over the default's (those
         of the model's preset where it is the same sampler). UserError, naming those that fit, if it does not."""
+        self._check_draws()
         default = self.config.sampler
         name = name or default.name
         given = dict(settings or {})
@@ -93,12 +94,25 @@ class Model:
         kept = default.config.model_dump() if name == default.name else {}
         if name != default.name:  # how strongly to guide is the model's affair, whatever the sampler
             kept = {"guidance": default.config.guidance}
-        choice = registry().samplers.choose(name, merge(kept, given), "sampler")
+        choice = registry().samplers.choose(name, given, "sampler", kept)
         self._built(choice)
         return choice
 
+    @property
+    def draws(self) -> bool:
+        """Whether it draws images; a guide does not."""
+        return registry().draws(self.generator.family)
+
+    def _check_draws(self) -> None:
+        if not self.draws:
+            raise UserError(
+                f"model '{self.config.model}' is a {self.generator.family}: it draws no images; steer another model "
+                "by it with 't2i sample --run OTHER --guide RUN'"
+            )
+
     def _built(self, choice: Choice[SamplerConfig] | None) -> Sampler:
         """A sampler, ready to draw from this model. UserError if it cannot."""
+        self._check_draws()
         sampler: Sampler = registry().samplers.build(choice or self.config.sampler)
         sampler.check(self.generator)
         return sampler

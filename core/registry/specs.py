@@ -50,9 +50,11 @@ class FamilySpec(Named):
 
     generator: import path of the class (a subclass of t2i.core.interfaces.generator.Generator), whose `family` is this
     name. Models of the family extend it, and samplers of the family rely on it.
+    draws: whether its models draw images. Those that do not (guides) need no sampler.
     """
 
     generator: str
+    draws: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,14 +101,16 @@ class Table(Generic[S]):
         """The chosen thing, built: its specification's `build`, called with its settings and the arguments."""
         return specs.resolve(cast(Any, self[choice.name]).build)(choice.config, *arguments)
 
-    def choose(self, name: str, settings: Mapping[str, Any], kind: str = "") -> Choice[Any]:
+    def choose(
+        self, name: str, settings: Mapping[str, Any], kind: str = "", beneath: Mapping[str, Any] | None = None
+    ) -> Choice[Any]:
         """A thing by name with these settings, checked. UserError, one line, for an unknown name or wrong setting.
 
-        kind: what errors call it (default: the table's word).
+        kind: what errors call it (default: the table's word). beneath: settings that these are laid over.
         """
         spec = self[name]
         config = specs.resolve(cast(specs.Spec, spec).config)
-        return Choice(spec.name, config.of(settings, f"{kind or self.singular} '{name}'"))
+        return Choice(spec.name, config.of(settings, f"{kind or self.singular} '{name}'", beneath))
 
     def __iter__(self) -> Iterator[S]:
         return (self.entries[name][0] for name in sorted(self.entries))
@@ -209,6 +211,10 @@ class Registry:
                 loaded.names.setdefault(kind, []).append(spec.name)
             else:
                 loaded.error = f"its {kind.removesuffix('s')} '{spec.name}' is also registered by {taken}"
+
+    def draws(self, family: str) -> bool:
+        """Whether models of a family draw images; those of one that nobody registered are taken to."""
+        return family not in self.families or self.families[family].draws
 
     def broken(self) -> list[Loaded]:
         """The plugins that failed, wholly or in part."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +13,18 @@ import yaml
 from t2i.core.errors import UserError, nearest
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.registry.choice import Choice
-from t2i.core.registry.specs import SamplerSpec
+from t2i.core.registry.specs import ModelSpec, SamplerSpec
 from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import Table, registry
-from t2i.core.settings import AbsentData, Config, DataConfig, ModelConfig
+from t2i.core.settings import AbsentData, Config, DataConfig, ModelConfig, merge
 
 if TYPE_CHECKING:
     from t2i.core.interfaces.dataset import Dataset
 
 SECTIONS = ("data", "encoder", "sampler")
+
+NONE = "none"
+"""The sampler's name in runs of models that draw no images (guides)."""
 
 
 @dataclass(frozen=True)
@@ -116,27 +119,8 @@ def parse_sets(texts: Sequence[str]) -> dict[str, Any]:
     """Several "a.b=value" as one mapping; later ones win."""
     merged: dict[str, Any] = {}
     for text in texts:
-        merged = merge(merged, parse_set(text))
+        merged = merge(merged, parse_set(text), SECTIONS)
     return merged
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`, mapping by mapping. A section that names another thing than before starts afresh: the
-    settings of one sampler are not those of another."""
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping) and not _renamed(old, value, key in SECTIONS):
-            merged[key] = merge(old, value)
-        else:
-            merged[key] = value
-    return merged
-
-
-def _renamed(old: Mapping[str, Any], new: Mapping[str, Any], section: bool) -> bool:
-    """Whether two mappings name different things. A section that named nothing had the default's settings."""
-    known = section or "name" in old
-    return known and "name" in new and new["name"] != old.get("name")
 
 
 def _assemble(
@@ -148,33 +132,63 @@ def _assemble(
         for section in SECTIONS:
             if section in layer and not isinstance(layer[section], Mapping):
                 raise UserError(f"{where}: '{section}' is a section: set '{section}.name' or one of its settings")
-        merged = merge(merged, layer)
+        try:
+            merged = merge(merged, _current(spec, merged, layer), SECTIONS)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from None
     where = layers[-1][0] if len(layers) == 1 else f"model '{model}'"
     own = {key: value for key, value in merged.items() if key not in (*SECTIONS, "model", "preset")}
     settings: ModelConfig = resolve_path(spec.config).of(own, where)
-    data = _named(merged.get("data"), lambda: registry().datasets.default().name)
+    data, encoder, sampler = ({"name": _name_of(s, spec, merged), **(merged.get(s) or {})} for s in SECTIONS)
     data.setdefault("image_size", loaded_size(settings))
-    encoder = _named(merged.get("encoder"), lambda: registry().encoders.default().name)
-    sampler = _named(merged.get("sampler"), lambda: default_sampler(spec.family))
     return RunConfig(
         model,
         preset,
         settings,
         _data(data, data_needed),
         _choice(registry().encoders, encoder, "text encoder"),
-        _choice(registry().samplers, sampler, "sampler"),
+        _sampler(sampler),
     )
 
 
-def _named(section: Mapping[str, Any] | None, default: Callable[[], str]) -> dict[str, Any]:
-    """A section with a name. The default is asked for only where none is given: there may be no default."""
-    section = dict(section or {})
-    return section if "name" in section else {"name": default(), **section}
+def _name_of(section: str, spec: ModelSpec, *layers: Mapping[str, Any]) -> str:
+    """What a section is of: the name that the last layer with one says, else the default."""
+    for layer in reversed(layers):
+        if named := (layer.get(section) or {}).get("name"):
+            return str(named)
+    if section == "sampler":
+        return default_sampler(spec.family)
+    return str(_table(section).default().name)
+
+
+def _table(section: str) -> Table[Any]:
+    tables: dict[str, Table[Any]] = {
+        "data": registry().datasets, "encoder": registry().encoders, "sampler": registry().samplers
+    }  # fmt: skip
+    return tables[section]
+
+
+def _current(spec: ModelSpec, merged: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer with settings that were renamed under their names of today, so that it wins over those below it.
+
+    Raises ValueError: a setting has both of its names.
+    """
+    kind: type[Config] = resolve_path(spec.config)
+    present = kind.current({key: value for key, value in layer.items() if key not in SECTIONS})
+    for section in (section for section in SECTIONS if section in layer):
+        own, name = layer[section], _name_of(section, spec, merged, layer)
+        if name in _table(section):
+            kind = resolve_path(_table(section)[name].config)
+            own = kind.current(own)
+        present[section] = own
+    return present
 
 
 def default_sampler(family: str) -> str:
     """Name of the sampler that models of a family are drawn with where nothing names one: the family's default, else
-    the first that draws from it. UserError if there is none."""
+    the first that draws from it; NONE where the family draws no images. UserError if there is none."""
+    if not registry().draws(family):
+        return NONE
     fitting = fitting_samplers(family)
     marked = [spec.name for spec in fitting if spec.default]
     if not fitting:
@@ -199,6 +213,14 @@ def _data(section: Mapping[str, Any], needed: bool) -> Choice[DataConfig]:
         return _choice(registry().datasets, section, "data set")
     settings = {key: value for key, value in section.items() if key != "name"}
     return Choice(name, AbsentData.of(settings, f"data set '{name}'"))
+
+
+def _sampler(section: Mapping[str, Any]) -> Choice[SamplerConfig]:
+    """The sampler chosen; NONE has every sampler's settings, and none of its own."""
+    if section["name"] != NONE:
+        return _choice(registry().samplers, section, "sampler")
+    settings = {key: value for key, value in section.items() if key != "name"}
+    return Choice(NONE, SamplerConfig.of(settings, f"sampler '{NONE}'"))
 
 
 def _choice(table: Table[Any], section: Mapping[str, Any], kind: str) -> Choice[Any]:

@@ -42,8 +42,9 @@ def write_config(run: Run, config: RunConfig, fingerprint: str | None, command: 
     origins = {
         "model": tables.models.origin(config.model),
         "encoder": tables.encoders.origin(config.encoder.name),
-        "sampler": tables.samplers.origin(config.sampler.name),
     }
+    if config.sampler.name in tables.samplers:
+        origins["sampler"] = tables.samplers.origin(config.sampler.name)
     if config.data.name in tables.datasets:
         origins["data"] = tables.datasets.origin(config.data.name)
     document = {

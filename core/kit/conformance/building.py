@@ -69,10 +69,8 @@ def _on_meta(subject: ModelSubject, config: RunConfig) -> Any:
 
 def samplers_fit(subject: ModelSubject) -> None:
     """The sampler that each preset names is installed, and draws from the model's family, if any does."""
+    subject.must_draw()
     presets = resolve_path(subject.spec.config).presets()
-    family: type[Generator] = resolve_path(registry().families[subject.spec.family].generator)
-    if not family.drawn:
-        raise Skipped(f"no sampler draws from {subject.spec.family} models")
     for preset, named in presets.items():
         name, settings = named.sampler or (default_sampler(subject.spec.family), {})
         spec = registry().samplers[name]

@@ -36,6 +36,7 @@ network knows little, and are clamped when they become bytes."""
 def pictures(subject: ModelSubject) -> None:
     """Its sampler gives finite float pictures (B, 3, H, W) of its size; a one-shot generator's lie in [-1, 1]. Any
     caption will do: the empty one, unknown words, two hundred of them."""
+    subject.must_draw()
     model, one_shot = subject.model, subject.spec.family == "one-shot"
     size = model.generator.image_size
     sampler: Sampler = registry().samplers.build(model.sampler())
@@ -61,6 +62,7 @@ def _images(model: Model, sampler: Sampler, captions: Sequence[str]) -> torch.Te
 
 def same_seed(subject: ModelSubject) -> None:
     """The same request gives the same bytes, whatever the state of the process's random generators."""
+    subject.must_draw()
     same = same_bytes(subject.model, subject.captions)
     need(same, "two draws of one seed differ: draw random numbers from `noise` alone")
 
@@ -68,11 +70,13 @@ def same_seed(subject: ModelSubject) -> None:
 def batch_size(subject: ModelSubject) -> None:
     """Drawn one by one, pictures are those drawn together: to the bit, to one 8-bit level, or, where a family's
     tolerance is statistical, for half of them at least nearly so."""
+    subject.must_draw()
     agrees(subject.model, subject.captions)
 
 
 def saves(subject: ModelSubject) -> None:
     """Loaded from its run, it draws the same bytes as the model in memory when training ended."""
+    subject.must_draw()
     watcher = subject.trained.watcher
     if watcher.generator is None or watcher.text_encoder is None:
         raise Skipped("it has nothing to train: it is loaded as it was built")

@@ -25,8 +25,7 @@ def sound(subject: Part) -> None:
 
 
 def drawn(subject: Part) -> None:
-    """A registered sampler draws from it, unless its class says that none does (`drawn = False`)."""
-    kind: type[Generator] = resolve(subject.spec.generator)
-    if not kind.drawn:
-        raise Skipped("its class says that no sampler draws from it")
-    need(bool(fitting_samplers(subject.name)), "no sampler draws from it: register one, or set drawn = False")
+    """A registered sampler draws from it, unless its specification says that its models draw no images."""
+    if not subject.spec.draws:
+        raise Skipped("its specification says that its models draw no images")
+    need(bool(fitting_samplers(subject.name)), "no sampler draws from it: register one, or say draws=False")

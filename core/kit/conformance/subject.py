@@ -67,6 +67,11 @@ class ModelSubject:
         self.spec: ModelSpec = registry().models[name]
         self._failure: BaseException | None = None
 
+    def must_draw(self) -> None:
+        """Skips a check of what it draws, if it draws no images."""
+        if not registry().draws(self.spec.family):
+            raise Skipped(f"it draws no images: its family is '{self.spec.family}'")
+
     @cached_property
     def config(self) -> RunConfig:
         """As it is trained here."""

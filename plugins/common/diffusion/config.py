@@ -1,44 +1,51 @@
-"""Settings of diffusion models, their U-Nets and their samplers. Light: no torch."""
+"""Settings of diffusion models, their U-Nets and their samplers."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from t2i.core.families.prediction import Prediction
+from t2i.core.families.schedule import MOST_NOISE, Spacing
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.settings import MOST_LAYERS, Config, ModelConfig
 
-Spacing = Literal["trailing", "leading", "linspace"]
-
-
 Ending = Literal["x_0", "first"]
-
-NOISIEST = 200.0
-"""sigma / alpha that shortened chains begin below. Cosine and mixing schedules end (almost) without signal, where
-solvers of the differential equation in sigma / alpha take one enormous step, and predictions divided by alpha are lost
-to rounding. DDPM's linear schedule ends at 157, Stable Diffusion's at 14.6: they are taken whole."""
+"""What the last step of a chain leads to: x_0, or the schedule's first time (Stable Diffusion's habit)."""
 
 
 class DiffusionSamplerConfig(SamplerConfig):
-    """What every sampler of diffusion models can be told.
+    """Settings of every sampler of diffusion models."""
 
-    interval: of noise levels, from 0 (clean) to 1 (pure noise), within which guidance is on; outside it the
-    unconditional network is not run (Kynkaanniemi et al. 2024). rescale: how far a guided prediction's standard
-    deviation is drawn back to that of the conditional one, 0 to 1 (Lin et al. 2024, equation 16).
-    spacing: how the `steps` times are chosen among the schedule's T. "trailing" begins at pure noise, as sampling does;
-    "leading" is the DDIM paper's; "linspace" takes both ends. offset: added to "leading" times (Stable Diffusion: 1).
-    noisiest: sigma / alpha that a chain of fewer than T steps begins below (None: no bound, as in diffusers' pipelines;
-    continuous noise levels need one, and keep the usual).
-    """
+    renamed: ClassVar[Mapping[str, str]] = {
+        "interval": "guidance_interval",
+        "rescale": "guidance_rescale",
+        "offset": "steps_offset",
+        "noisiest": "sigma_max",
+    }
 
-    interval: tuple[float, float] = (0.0, 1.0)
-    rescale: float = Field(0.0, ge=0, le=1)
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Noise levels, from 0 (clean) to 1 (pure noise), within which guidance is on. Outside them the unconditional
+    network is not run (Kynkaanniemi et al. 2024)."""
+
+    guidance_rescale: float = Field(0.0, ge=0, le=1)
+    """How far a guided prediction's standard deviation is drawn back to that of the conditional one, 0 to 1 (Lin et al.
+    2024, equation 16)."""
+
     spacing: Spacing = "trailing"
-    offset: int = Field(0, ge=0)
-    noisiest: float | None = Field(NOISIEST, gt=0)
+    """How the steps are chosen among the T of a discrete schedule: "trailing" begins at pure noise, as sampling does;
+    "leading" is the DDIM paper's; "linspace" takes both ends. Schedules in continuous time know "trailing" alone."""
 
-    @field_validator("interval")
+    steps_offset: int = Field(0, ge=0)
+    """Added to "leading" times (Stable Diffusion: 1)."""
+
+    sigma_max: float | None = Field(MOST_NOISE, gt=0)
+    """sigma / alpha that a chain begins below, unless it takes all T steps. None: no bound, as in diffusers' pipelines
+    (where the path ends without any signal, the usual bound holds)."""
+
+    @field_validator("guidance_interval")
     @classmethod
     def _ascending(cls, interval: tuple[float, float]) -> tuple[float, float]:
         if not 0 <= interval[0] <= interval[1] <= 1:
@@ -51,41 +58,58 @@ Attention = Literal["none", "self", "cross"]
 
 
 class UNetConfig(Config):
-    """A diffusers U-Net: UNet2DConditionModel if anything attends to words, else UNet2DModel, the DDPM paper's.
-
-    channels: of each level. layers: residual blocks a level. attention: what each level's blocks attend to: nothing,
-    themselves, or themselves and the words (thesis 2.33). middle: the same for the middle block. head_width: channels
-    of one attention head (None: one head of all). heads: of every attention to words, whatever their width (None:
-    head_width says). dropout: in residual blocks.
-    context: what cross-attention sees: all words, or the sentence as the only one (the thesis).
-    text_map: channels of a spatial map of the sentence that joins the input at the stem (0: none). It tells a small
-    network where things belong, which cross-attention alone learns late: its queries do not know where they are.
-    Without a map the next three say nothing.
-    map_hops: how often the places of that map attend to the words besides, one time after the other (0: they do not),
-    which is what tells apart the objects of a caption that has several; map_heads: with how many heads.
-    outline: weight of a second loss, the squared error of x_0 as a linear function of that map tells it (0: none).
-    It is what the network is to say where all is noise, so the map learns from every picture what else it would learn
-    from the few that are noised so far.
-    sentence: whether the sentence is added to the time embedding (as GLIDE does).
-    weights: a network that was trained elsewhere, as a folder in diffusers' layout or a hub name. It comes with its own
-    configuration; the settings above only describe it.
-    """
+    """A U-Net of diffusers: UNet2DConditionModel if anything attends to words, else UNet2DModel, the DDPM paper's."""
 
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    """Channels of each level. Each level after the first is half the size of the one before."""
+
     layers: int = Field(2, ge=1, le=MOST_LAYERS)
+    """Residual blocks of each level."""
+
     attention: tuple[Attention, ...] = ("cross", "cross", "cross", "none")
+    """What each level's blocks attend to: nothing, themselves, or themselves and the words (thesis 2.33)."""
+
     middle: Attention = "cross"
+    """The same for the middle block."""
+
     head_width: int | None = Field(64, ge=1)
+    """Channels of one attention head. None: one head of all channels."""
+
     heads: int | None = Field(None, ge=1)
+    """Heads of every attention to words, whatever their width. None: head_width says."""
+
     context: Literal["words", "sentence"] = "words"
+    """What cross-attention attends to: all words, or the sentence as the only one (the thesis)."""
+
     groups: int = Field(32, ge=1)
+    """Groups of each group normalisation."""
+
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout in residual blocks."""
+
     text_map: int = Field(0, ge=0)
+    """Channels of a spatial map of the sentence that joins the input at the stem. It tells a small network where things
+    belong, which cross-attention alone learns late: its queries do not know where they are. 0: no map, and the next
+    three settings mean nothing."""
+
     map_hops: int = Field(0, ge=0, le=MOST_LAYERS)
+    """How often, one time after the other, the places of that map attend to the words besides. That tells apart the
+    objects of a caption that has several. 0: they do not."""
+
     map_heads: int = Field(4, ge=1)
+    """Heads of that attention."""
+
     outline: float = Field(0.0, ge=0)
+    """Weight of a second loss, the squared error of x_0 as a linear function of that map. It is what the network should
+    predict where all is noise: by it the map learns from every image what it would else learn from the few that are
+    noised so far. 0: no such loss."""
+
     sentence: bool = False
+    """Whether the sentence is added to the time embedding (as GLIDE does)."""
+
     weights: str | None = Field(None, min_length=1)
+    """A network that was trained elsewhere: a folder in diffusers' layout, or a hub name. It comes with its own
+    configuration; the settings above only describe it."""
 
     @model_validator(mode="after")
     def _levels_agree(self) -> UNetConfig:
@@ -118,39 +142,61 @@ class UNetConfig(Config):
 
 
 class DenoisingConfig(ModelConfig):
-    """Diffusion and its training.
+    """Settings of a diffusion model and its training."""
 
-    schedule: the noise added: the three of DDPM's kind, over `timesteps` steps, or "mixing", x_t = (1 - t) x_0 + t eps
-    with continuous t (the thesis'). trained_betas: all beta_t, of a schedule that has no name here.
-    prediction: what the network predicts. error: whether the loss is of that, or of the x_0 it implies, which with v
-    weighs a step by sigma^2 (most where the noise is strong and the text decides). weight_cap: the squared error of x_0
-    is multiplied by min(1 / sigma^2, cap) = min(1 + SNR, cap): 1 leaves it as it is; a large cap gives the error of v,
-    all noise levels alike; between them, details count more than in the one and less than in the other (after Hang et
-    al. 2023, whose gamma is the cap).
-    loss: mean squared (l2) or mean absolute (l1) error. levels: (a, b), the noise level being drawn from Beta(a, b)
-    instead of uniformly. caption_dropout: share of captions that are dropped, for classifier-free guidance.
-    lr, betas: Adam's; lr_text: of a text encoder that is trained with the network, which wants a smaller one.
-    """
+    renamed: ClassVar[Mapping[str, str]] = {"weight_cap": "min_snr_gamma", "levels": "noise_level_beta"}
 
     schedule: NoiseSchedule = "linear"
+    """The noise that is added: the three of DDPM's kind, over `timesteps` steps, or "mixing", the straight path
+    x_t = (1 - t) x_0 + t eps with t in [0, 1] (the thesis'; flow matching)."""
+
     timesteps: int = Field(1000, ge=1)
+    """T, the steps of a schedule of DDPM's kind."""
+
     trained_betas: tuple[float, ...] = ()
-    prediction: Literal["epsilon", "sample", "v"] = "epsilon"
+    """All beta_t of a schedule that has no name here. Empty: the one that `schedule` names."""
+
+    prediction: Prediction = "epsilon"
+    """What the network predicts: the noise, x_0 ("sample"), v = alpha eps - sigma x_0, the path's velocity dx_t/dt (of
+    schedule "mixing": eps - x_0), or the score -eps / sigma."""
+
     error: Literal["prediction", "x_0"] = "prediction"
-    weight_cap: float = Field(1.0, ge=1)
+    """Whether the loss is the error of what is predicted, or of the x_0 that this implies. With v the latter weighs a
+    step by sigma^2: most where the noise is strong and the text decides. The error of a score is weighted by sigma^2
+    (Song et al. 2021), which makes it that of the noise."""
+
+    min_snr_gamma: float = Field(1.0, ge=1)
+    """With error=x_0, the squared error is multiplied by min(1 / sigma^2, gamma); in a variance-preserving schedule
+    that is min(1 + SNR, gamma) (after Hang et al. 2023). 1 leaves it as it is; a large gamma gives the error of v, all
+    noise levels alike; between them, details count more than in the one and less than in the other."""
+
     loss: Literal["l2", "l1"] = "l2"
-    levels: tuple[float, float] | None = None
+    """Mean squared (l2) or mean absolute (l1) error."""
+
+    noise_level_beta: tuple[float, float] | None = None
+    """(a, b): noise levels are drawn from Beta(a, b). None: uniformly."""
+
     caption_dropout: float = Field(0.1, ge=0, le=1)
+    """Share of captions that are dropped in training, for classifier-free guidance."""
+
     lr: float = Field(1e-4, gt=0)
+    """Learning rate of Adam."""
+
     lr_text: float = Field(1e-4, gt=0)
+    """Learning rate of a text encoder that is trained with the network, which wants a smaller one."""
+
     betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's two decay rates."""
 
     @model_validator(mode="after")
     def _defined(self) -> Self:
-        if self.schedule == "mixing" and self.prediction == "v":
-            raise ValueError("v needs a schedule that preserves variance: choose another prediction for 'mixing'")
-        if self.levels is not None and min(self.levels) <= 0:
-            raise ValueError("levels: the two parameters of a Beta distribution are positive")
+        if self.schedule != "mixing" and self.prediction == "velocity":
+            raise ValueError(
+                f"velocity is the derivative of x_t in continuous time, and schedule={self.schedule} counts steps: "
+                "set schedule=mixing, or prediction=v"
+            )
+        if self.noise_level_beta is not None and min(self.noise_level_beta) <= 0:
+            raise ValueError("noise_level_beta: the two parameters of a Beta distribution are positive")
         if self.trained_betas and len(self.trained_betas) != self.timesteps:
             raise ValueError(f"trained_betas are {len(self.trained_betas)}, timesteps {self.timesteps}")
         return self

@@ -15,7 +15,8 @@ from t2i.core.families.schedule import DiscreteSchedule
 from t2i.core.io.files import read_json
 from t2i.core.runs.configure import RunConfig
 from t2i.plugins.common.diffusion.config import DenoisingConfig
-from t2i.plugins.common.diffusion.sampling import PREDICTION_TYPES, schedule_of
+from t2i.plugins.common.diffusion.sampling import clipping, schedule_of
+from t2i.plugins.common.diffusion.time_grid import PREDICTION_TYPES
 
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
@@ -70,8 +71,8 @@ def sampler_section(scheduler: Any, steps: int | None, guidance: float) -> dict[
         "steps": steps,
         "guidance": guidance,
         "spacing": config.get("timestep_spacing", "leading"),
-        "offset": config.get("steps_offset", 0),
-        "noisiest": None,
+        "steps_offset": config.get("steps_offset", 0),
+        "sigma_max": None,
     }
     if name in ("ddim", "pndm"):
         section["end"] = "x_0" if config["set_alpha_to_one"] else "first"
@@ -93,14 +94,13 @@ def scheduler_of(config: RunConfig, unused_offset: int = 0) -> Any:
     if name in ("ddim", "pndm"):
         more["set_alpha_to_one"] = chosen.get("end") != "first"
     if name in ("ddim", "ddpm"):
-        clip = chosen.get("clip")
-        more |= {"clip_sample": clip is not None, "clip_sample_range": clip or 1.0}
+        more |= clipping(chosen.get("clip"))
     if name == "ddpm":
         more["variance_type"] = "fixed_large" if chosen["variance"] == "beta" else "fixed_small"
     if name == "pndm":
         more["skip_prk_steps"] = True
     kind: Any = getattr(diffusers, SCHEDULERS[name])
-    offset = chosen["offset"] if chosen["spacing"] == "leading" else unused_offset
+    offset = chosen["steps_offset"] if chosen["spacing"] == "leading" else unused_offset
     return kind(
         num_train_timesteps=settings.timesteps, prediction_type=PREDICTION_TYPES[settings.prediction],
         timestep_spacing=chosen["spacing"], steps_offset=offset, **_betas(settings), **more,

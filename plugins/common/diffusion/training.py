@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from torch.optim import Adam
 
 from t2i.core.families.diffusion import DiffusionGenerator
-from t2i.core.families.schedule import DiscreteSchedule, Schedule, add_noise, predicted_x_0, target
+from t2i.core.families.prediction import predicted_eps, predicted_x_0, target
+from t2i.core.families.schedule import Schedule, add_noise
 from t2i.core.interfaces.noise import Noise
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Trainer
@@ -20,15 +21,13 @@ from t2i.plugins.common.diffusion.unet import TextUNet
 
 
 def draw_times(schedule: Schedule, levels: tuple[float, float] | None, noise: Noise) -> Tensor:
-    """Times (B,) to train at: uniform, or with the noise level t / T from Beta(a, b), by inversion of its distribution
-    function, so that every row keeps its own draw."""
+    """Times (B,) to train at. Their noise level (t / T, of discrete schedules) is uniform, or from Beta(a, b), drawn by
+    inversion of its distribution function, so that every row keeps its own draw."""
     level = noise.uniform("t", 0, ())
     if levels is not None:
         a, b = levels
         level = torch.from_numpy(betaincinv(a, b, level.double().cpu().numpy())).to(level)
-    if isinstance(schedule, DiscreteSchedule):
-        return (level * len(schedule)).long().clamp_(max=len(schedule) - 1)
-    return level
+    return schedule.time_at(level)
 
 
 def denoising_loss(
@@ -36,11 +35,13 @@ def denoising_loss(
 ) -> Tensor:
     """The mean squared or absolute error of a network's output at z_t (thesis 2.25, 2.31): of what it predicts, or of
     the x_0 that this implies. The errors of v and x_0 differ by the factor sigma(t), since x_0 = alpha z_t - sigma v;
-    `weight_cap` goes from one to the other."""
-    if config.error == "prediction":
+    `min_snr_gamma` goes from one to the other. The error of a score is weighted by sigma(t)^2 (Song et al. 2021)."""
+    if config.prediction == "score" and config.error == "prediction":
+        error = predicted_eps(schedule, "score", z_t, t, output) - eps
+    elif config.error == "prediction":
         error = output - target(schedule, config.prediction, z_0, t, eps)
     else:
-        weight = schedule.sigma(t).square().reciprocal().clamp_max(config.weight_cap)
+        weight = schedule.sigma(t).square().reciprocal().clamp_max(config.min_snr_gamma)
         error = predicted_x_0(schedule, config.prediction, z_t, t, output) - z_0
         error = error * weight.sqrt().view(-1, *[1] * (error.dim() - 1))
     return error.square().mean() if config.loss == "l2" else error.abs().mean()
@@ -75,7 +76,7 @@ class DenoisingTrainer(Trainer):
         config, schedule, noise = self.config, self.generator.schedule, batch.noise
         with torch.no_grad():
             z_0 = self.generator.encode(batch.images) if batch.encoded is None else batch.encoded
-        t = draw_times(schedule, config.levels, noise)
+        t = draw_times(schedule, config.noise_level_beta, noise)
         eps = noise.normal("eps", 0, z_0.shape[1:])
         keep = noise.uniform("caption_dropout", 0, ()) >= config.caption_dropout
         text = batch.text if bool(keep.all()) else batch.text.where(keep, batch.null())

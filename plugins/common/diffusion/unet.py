@@ -3,125 +3,61 @@ time embedding, sentence and words as a spatial map."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
-from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.diffusion.config import Attention, UNetConfig
+from t2i.plugins.common.diffusion.text_map import MappedText, conditioned
 from t2i.plugins.common.weights.diffusers_folders import described_network
 
-MAP = "text map"  # its name among the extras of the text that it is of
-MAP_SIZE = 8  # of the sentence's spatial map, before it is enlarged to the input's size
-LEVELS = 1000  # what a continuous noise level is multiplied by, so that its embedding resolves it as it does indexes
+SENTENCE = "sentence embedding"  # its name among the extras of the text that it is of
 
 
-def embedded(t: Tensor) -> Tensor:
-    """Times as the networks' sinusoids want them."""
-    return t * LEVELS if t.is_floating_point() else t
+class TextUNet(MappedText):
+    """What both kinds share: `unet(x_t (B, C, h, w), t (B,), text) -> (B, C, h, w)`, for a text that `condition` was
+    called on, and times as the network's sinusoids want them (`Schedule.embedded`). The classes below take `given`,
+    diffusers' network, where it is there already."""
+
+    def condition(self, text: TextFeatures) -> TextFeatures:
+        """The text with all that depends on it alone: its map, its sentence as the time embedding takes it."""
+        embedding = self.embedded(text.sentence)
+        extras = text.extras if embedding is None else {**text.extras, SENTENCE: embedding}
+        return self.mapped(replace(text, extras=extras))
+
+    @abstractmethod
+    def embedded(self, sentence: Tensor) -> Tensor | None:
+        """What is added to the time embedding (B, width), for sentences (B, D); None if nothing is."""
+
+    @abstractmethod
+    def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
+        """The network's output (B, C, h, w)."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor: ...
 
 
-class SentenceMap(nn.Module):
-    """sentence (B, D) -> (B, C, h, w): one linear map to a coarse grid, enlarged. Each place gets its own view of the
-    sentence, so "in the top left corner" can mean a place from the first layer on."""
+class Prepared(nn.Module):
+    """A linear map that was applied before the network is called (`of`): in its place, called by the network, it hands
+    on what it is given. Weights have the linear layer's names."""
 
-    def __init__(self, sentence: int, channels: int, size: int) -> None:
+    def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.channels, self.size = channels, size
-        self.coarse = min(MAP_SIZE, size)
-        self.linear = nn.Linear(sentence, channels * self.coarse**2)
+        self.weight, self.bias = linear.weight, linear.bias
 
-    def forward(self, sentence: Tensor) -> Tensor:
-        grid = self.linear(sentence).view(-1, self.channels, self.coarse, self.coarse)
-        return _enlarged(grid, self.size)
+    def of(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
 
-
-class WordMap(nn.Module):
-    """words (B, L, D) -> (B, C, h, w): each place of a coarse grid asks the words with queries of its own, `hops` times
-    over, what it has heard being part of the next question. The mean of a caption's words says that there are something
-    red, something blue, a circle and a square; a place on the left finds the words that say "left", then their
-    neighbours."""
-
-    def __init__(self, words: int, channels: int, size: int, heads: int, hops: int) -> None:
-        super().__init__()
-        self.size, self.coarse = size, min(MAP_SIZE, size)
-        self.queries = nn.Parameter(torch.randn(self.coarse**2, words) * 0.5)
-        self.hops = nn.ModuleList(Hop(words, heads) for _ in range(hops))
-        self.out = nn.Linear(words, channels)
-
-    def forward(self, text: TextFeatures) -> Tensor:
-        q = self.queries.expand(len(text.words), -1, -1)
-        for hop in self.hops:
-            q = hop(q, text)
-        return _enlarged(rearrange(self.out(q), "b (y x) c -> b c y x", y=self.coarse), self.size)
-
-
-class Hop(nn.Module):
-    """Queries (B, Q, D) attend to the words, then each thinks by itself: a transformer's cross-attention block."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm, self.q, self.kv, self.out = (
-            nn.LayerNorm(width), nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
-        )  # fmt: skip
-        self.think = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
-        )
-
-    def forward(self, queries: Tensor, text: TextFeatures) -> Tensor:
-        q = rearrange(self.q(self.norm(queries)), "b n (h d) -> b h n d", h=self.heads)
-        k, v = rearrange(self.kv(text.words), "b l (two h d) -> two b h l d", two=2, h=self.heads)
-        heard = F.scaled_dot_product_attention(q, k, v, attn_mask=text.mask[:, None, None])
-        queries = queries + self.out(rearrange(heard, "b h n d -> b n (h d)"))
-        thought: Tensor = queries + self.think(queries)
-        return thought
-
-
-def _enlarged(grid: Tensor, size: int) -> Tensor:
-    return grid if grid.shape[-1] == size else F.interpolate(grid, size=size, mode="bilinear")
-
-
-class TextUNet(nn.Module):
-    """What both kinds share: the call, `unet(x_t (B, C, h, w), t (B,), text) -> (B, C, h, w)`, and the text's map at
-    the stem. The classes below take `given`, diffusers' network, where it is there already."""
-
-    def __init__(self, config: UNetConfig, channels: int, size: int, text: TextShape) -> None:
-        super().__init__()
-        mapped = config.text_map > 0
-        self.map = SentenceMap(text.sentence, config.text_map, size) if mapped else None
-        self.outline_weight = config.outline if mapped else 0.0
-        self.to_outline = nn.Conv2d(config.text_map, channels, 1) if self.outline_weight else None
-        hops = config.map_hops if mapped else 0
-        self.word_map = WordMap(text.words, config.text_map, size, config.map_heads, hops) if hops else None
-
-    def mapped(self, text: TextFeatures) -> TextFeatures:
-        """The text with its map (B, text_map, h, w) among its extras, if there is one: it need not be made again."""
-        if self.map is None:
-            return text
-        grid = self.map(text.sentence)
-        grid = grid if self.word_map is None else grid + self.word_map(text)
-        return replace(text, extras={**text.extras, MAP: grid})
-
-    def stem(self, x_t: Tensor, text: TextFeatures) -> Tensor:
-        if self.map is None:
-            return x_t
-        if MAP not in text.extras:
-            raise ValueError("text without its map: call the generator's `condition` on it first")
-        return torch.cat([x_t, text.extras[MAP]], 1)
-
-    def outline(self, text: TextFeatures) -> Tensor:
-        """x_0 (B, C, h, w) as the map of a mapped text tells it, without having seen any x_t."""
-        assert self.to_outline is not None
-        outline: Tensor = self.to_outline(text.extras[MAP])
-        return outline
+    def forward(self, x: Tensor) -> Tensor:
+        return x
 
 
 def _settings(config: UNetConfig, channels: int, size: int) -> dict[str, Any]:
@@ -156,15 +92,24 @@ class WordUNet(TextUNet):
             class_embed_type="simple_projection" if config.sentence else None,
             projection_class_embeddings_input_dim=text.sentence if config.sentence else None,
         )
+        self._prepare(self.unet)
+
+    def _prepare(self, unet: Any) -> None:
+        """Takes the sentence's projection out of the network's every call."""
+        if self.sentence:
+            unet.class_embedding = Prepared(unet.class_embedding)
+
+    def embedded(self, sentence: Tensor) -> Tensor | None:
+        return self.unet.class_embedding.of(sentence) if self.sentence else None
 
     def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
         words = self.context == "words"
         output: Tensor = self.unet(
             self.stem(x_t, text),
-            embedded(t),
+            t,
             encoder_hidden_states=text.words if words else text.sentence[:, None],
             encoder_attention_mask=text.mask if words else None,
-            class_labels=text.sentence if self.sentence else None,
+            class_labels=conditioned(text, SENTENCE) if self.sentence else None,
             return_dict=False,
         )[0]
         return output
@@ -199,11 +144,14 @@ class PlainUNet(TextUNet):
             norm_eps=1e-6,
         )
 
+    def embedded(self, sentence: Tensor) -> Tensor | None:
+        return None if self.sentence is None else self.sentence(sentence)
+
     def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
         output: Tensor = self.unet(
             self.stem(x_t, text),
-            embedded(t),
-            class_labels=None if self.sentence is None else self.sentence(text.sentence),
+            t,
+            class_labels=None if self.sentence is None else conditioned(text, SENTENCE),
             return_dict=False,
         )[0]
         return output

@@ -1,14 +1,14 @@
-"""Settings of DDPM: the model and the sampler."""
+"""Settings of DDPM."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
 from t2i.core.settings import Preset
-from t2i.plugins.common.diffusion.config import QUICK, DenoisingConfig, DiffusionSamplerConfig, UNetConfig
+from t2i.plugins.common.diffusion.config import QUICK, DenoisingConfig, UNetConfig
 
 # U-Net of the paper for CIFAR-10 (appendix B; 35.7M parameters): four levels, attention at 16x16 and in the middle.
 PAPER = UNetConfig(
@@ -17,22 +17,15 @@ PAPER = UNetConfig(
 )  # fmt: skip
 
 
-class DDPMSamplerConfig(DiffusionSamplerConfig):
-    """steps: None means all T of the schedule, as in the paper. variance: beta_t or the posterior's beta~_t (section
-    3.2 of the paper: the two extremes). clip: predictions of x_0 are cut to [-clip, clip], as the paper's code does
-    with pixels, at 1 (None: never)."""
-
-    steps: int | None = Field(None, ge=1)
-    clip: float | None = Field(None, gt=0)
-    variance: Literal["beta", "beta~"] = "beta~"
-
-
 class DDPMConfig(DenoisingConfig):
-    """Diffusion on pixels. patch: space-to-depth of so many pixels a side in front of the U-Net (1: none), which keeps
-    a small network's convolutions on a small grid."""
+    """Diffusion on pixels."""
 
     unet: UNetConfig = PAPER
+    """The U-Net that denoises images."""
+
     patch: int = Field(1, ge=1)
+    """Side, in pixels, of the squares that become channels in front of the U-Net, which keeps a small network's
+    convolutions on a small grid. 1: none."""
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> DDPMConfig:
@@ -67,7 +60,7 @@ TINY = {
     **QUICK,
     # Patches have more values than the network has channels for the noise in them: it predicts x_0, which has less.
     "prediction": "sample",
-    "weight_cap": 5.0,
+    "min_snr_gamma": 5.0,
     "patch": 4,
     "unet": {
         "channels": (64, 128), "layers": 1, "attention": ("none", "none"), "middle": "none", "head_width": 32,

@@ -18,6 +18,7 @@ from t2i.plugins.common.diffusion.scheduler_files import (
     sampler_section,
     scheduler_of,
 )
+from t2i.plugins.common.diffusion.time_grid import PREDICTION_TYPES
 from t2i.plugins.common.weights.diffusers_folders import (
     classes,
     part_of,
@@ -89,6 +90,7 @@ def _check_plain(config: DDPMConfig) -> None:
         f"unet.text_map={config.unet.text_map}": config.unet.text_map > 0,
         "unet.sentence=true": config.unet.sentence,
         "schedule=mixing": config.schedule == "mixing",
+        f"prediction={config.prediction}": config.prediction not in PREDICTION_TYPES,
     }
     found = [setting for setting, there in foreign_to_it.items() if there]
     if found:

@@ -29,11 +29,11 @@ class DDPMGenerator(DiffusionGenerator):
         self.unet = conditional_unet(config.unet, 3 * config.patch**2, config.image_size // config.patch, text, assets)
 
     def condition(self, text: TextFeatures) -> TextFeatures:
-        return self.unet.mapped(text)
+        return self.unet.condition(text)
 
     def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
-        output: Tensor = F.pixel_shuffle(self.unet(F.pixel_unshuffle(x_t, self.patch), t, text), self.patch)
-        return output
+        output = self.unet(F.pixel_unshuffle(x_t, self.patch), self.schedule.embedded(t), text)
+        return F.pixel_shuffle(output, self.patch)
 
     def save_assets(self, folder: Path) -> None:
         if self.config.unet.weights:

@@ -1,9 +1,9 @@
-"""DDPM: the model, alone and with DDIM as its sampler, and the ancestral sampler."""
+"""DDPM: the model, alone and with DDIM as its sampler."""
 
 from __future__ import annotations
 
 from t2i.core.registry.hooks import hookimpl
-from t2i.core.registry.specs import ModelSpec, SamplerSpec
+from t2i.core.registry.specs import ModelSpec
 
 PRESETS = ("tiny", "cifar", "coco64")
 
@@ -35,17 +35,4 @@ def t2i_models() -> list[ModelSpec]:
             stages="t2i.plugins.models.ddpm.training:stages",
             export="t2i.plugins.models.ddpm.folders:export",
         ),
-    ]
-
-
-@hookimpl
-def t2i_samplers() -> list[SamplerSpec]:
-    return [
-        SamplerSpec(
-            name="ddpm",
-            summary="The ancestral chain, by default over all steps of the schedule",
-            config="t2i.plugins.models.ddpm.config:DDPMSamplerConfig",
-            build="t2i.plugins.models.ddpm.sampler:DDPMSampler",
-            families=("diffusion",),
-        )
     ]

@@ -4,56 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from t2i.core.settings import MOST_LAYERS, Config, Preset
+from t2i.core.settings import Preset
 from t2i.plugins.common.diffusion.config import QUICK, DenoisingConfig, NoiseSchedule, UNetConfig
-
-
-class AutoencoderConfig(Config):
-    """Of stage 1, a diffusers AutoencoderKL behind a space-to-depth of `patch` pixels a side.
-
-    weights: one that was trained elsewhere, as a folder in diffusers' layout or a hub name. Then there is no stage 1,
-    latents are scaled by its own factor, and the settings below, the defaults being Stable Diffusion's, describe it.
-    channels: of each level, each after the first at half the size. layers: residual blocks a level. attention: in the
-    middle. kl_weight: of the KL term, averaged over latent values like the reconstruction over pixels. lr, betas:
-    Adam's. batch_size: of its steps (None: the model's); small autoencoders learn faster from many small steps.
-    first_logvar: where the posterior's log variance starts; far below 0, so that noise does not drown the first
-    gradients. share: of the whole training budget.
-    """
-
-    weights: str | None = Field(None, min_length=1)
-    patch: int = Field(1, ge=1)
-    channels: tuple[int, ...] = (128, 256, 512, 512)
-    layers: int = Field(2, ge=1, le=MOST_LAYERS)
-    latent_channels: int = Field(4, ge=1)
-    attention: bool = True
-    groups: int = Field(32, ge=1)
-    kl_weight: float = Field(1e-6, ge=0)
-    lr: float = Field(4.5e-6, gt=0)
-    betas: tuple[float, float] = (0.5, 0.9)
-    batch_size: int | None = Field(None, ge=1)
-    first_logvar: float = 0.0
-    share: float = Field(0.2, gt=0, lt=1)
-
-    @model_validator(mode="after")
-    def _whole(self) -> AutoencoderConfig:
-        if self.weights and self.patch != 1:
-            raise ValueError("an autoencoder that comes with its weights takes pictures as they are: set patch=1")
-        return self
-
-    @property
-    def reduction(self) -> int:
-        """How many times smaller than the picture the latents are, a side."""
-        return self.patch << (len(self.channels) - 1)
+from t2i.plugins.common.latent.config import AutoencoderConfig
 
 
 class LDMConfig(DenoisingConfig):
     """Settings of both stages: of the autoencoder, and of diffusion on its latents."""
 
     autoencoder: AutoencoderConfig = AutoencoderConfig()
+    """The autoencoder, and its training."""
+
     unet: UNetConfig = UNetConfig()
+    """The U-Net that denoises latents."""
+
     schedule: NoiseSchedule = "scaled_linear"
+    """The noise that is added (see DenoisingConfig)."""
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> LDMConfig:
@@ -136,7 +104,7 @@ THESIS = {
     "schedule": "mixing",
     "prediction": "sample",
     "loss": "l1",
-    "levels": (1.0, 2.5),
+    "noise_level_beta": (1.0, 2.5),
     "lr": 3e-4,
     "autoencoder": KL_F8,
     "unet": {

@@ -29,6 +29,8 @@ from t2i.plugins.common.diffusion.scheduler_files import (
     sampler_section,
     scheduler_of,
 )
+from t2i.plugins.common.diffusion.time_grid import PREDICTION_TYPES
+from t2i.plugins.common.latent.autoencoder import Autoencoder
 from t2i.plugins.common.weights.diffusers_folders import (
     classes,
     part_of,
@@ -41,7 +43,7 @@ from t2i.plugins.common.weights.diffusers_folders import (
     write_scheduler,
 )
 from t2i.plugins.models.ldm.config import LDMConfig
-from t2i.plugins.models.ldm.networks import Autoencoder, LDMGenerator
+from t2i.plugins.models.ldm.networks import LDMGenerator
 
 PARTS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
@@ -102,8 +104,11 @@ def _check_plain(run: RunConfig, encoder: bool) -> None:
         "unet.sentence=true": config.unet.sentence,
         "unet.context=sentence": config.unet.context == "sentence",
         "schedule=mixing": config.schedule == "mixing",
+        f"prediction={config.prediction}": config.prediction not in PREDICTION_TYPES,
         f"encoder.name={run.encoder.name}": not encoder,
-        "sampler.spacing=leading but with sampler.offset=1": sampler["spacing"] == "leading" and sampler["offset"] != 1,
+        "sampler.spacing=leading but with sampler.steps_offset=1": (
+            sampler["spacing"] == "leading" and sampler["steps_offset"] != 1
+        ),
     }
     found = [setting for setting, there in foreign_to_it.items() if there]
     if found:
@@ -154,7 +159,7 @@ class Described:
         """The same in our words. encoder: settings of `clip`, which is what all of them have."""
         vae, sampler = self.vae, sampler_section(self.scheduler, STEPS, self.guidance or SCALE)
         # As the pipeline itself does, whatever the folder says: old ones say nothing, and mean this.
-        sampler |= {"offset": 1, **({"clip": None} if "clip" in sampler else {})}
+        sampler |= {"steps_offset": 1, **({"clip": None} if "clip" in sampler else {})}
         autoencoder = {
             "weights": str(self.source / "vae") if self.source.is_dir() else str(self.source),
             "channels": vae["block_out_channels"],

@@ -1,4 +1,4 @@
-"""Samplers on diffusers' schedulers, all by one wrapper: a scheduler is given a chain as its whole schedule."""
+"""Samplers on diffusers' schedulers, all by one wrapper: a scheduler is given a time grid as its whole schedule."""
 
 from __future__ import annotations
 
@@ -17,14 +17,22 @@ from diffusers import (
 )
 from torch import Tensor
 
+from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.interfaces.generator import Generator
-from t2i.plugins.common.diffusion.sampling import Chain, ChainSampler
+from t2i.core.interfaces.request import Request
+from t2i.plugins.common.diffusion.sampling import DiffusionSampler, network_of, started, steps_of
+from t2i.plugins.common.diffusion.time_grid import TimeGrid, time_grid
 from t2i.plugins.samplers.schedulers.config import PNDMConfig, SchedulerConfig
 
 
-class SchedulerSampler(ChainSampler):
-    """Any scheduler of diffusers that ends at x_0 and visits the times it is told. random: whether its steps draw
-    noise. more: its own settings."""
+class SchedulerSampler(DiffusionSampler):
+    """Any scheduler of diffusers that ends at x_0 and visits the times it is told. A guide shifts the predicted noise.
+
+    Args:
+        scheduler: its class.
+        random: whether its steps draw noise.
+        more: its own settings.
+    """
 
     config: SchedulerConfig
 
@@ -32,17 +40,26 @@ class SchedulerSampler(ChainSampler):
         super().__init__(config)
         self._scheduler, self._random, self._more = scheduler, random, more
 
-    def chain(self, generator: Generator) -> Chain:
-        return super().chain(generator).as_epsilon()
+    def grid(self, generator: Generator) -> TimeGrid:
+        return super().grid(generator).without_sample()
 
-    def scheduler(self, chain: Chain) -> Any:
-        # Of a schedule as long as the chain, "trailing" is every step, the last one first.
-        return self._scheduler(**chain.settings, timestep_spacing="trailing", **self._more)
+    def scheduler(self, grid: TimeGrid) -> Any:
+        """The scheduler. Of a schedule as long as the chain, "trailing" is every step, the last one first."""
+        return self._scheduler(**grid.settings, timestep_spacing="trailing", **self._more)
 
-    def step(self, scheduler: Any, output: Tensor, t: Tensor, x_t: Tensor, random: list[torch.Generator]) -> Tensor:
-        drawn = {"generator": random} if self._random else {}
-        x: Tensor = scheduler.step(output, t, x_t, return_dict=False, **drawn)[0]
-        return x
+    def sample(self, generator: Generator, request: Request) -> Tensor:
+        assert isinstance(generator, DiffusionGenerator)
+        grid = self.grid(generator)
+        scheduler = self.scheduler(grid)
+        scheduler.set_timesteps(len(grid))
+        network = network_of(generator, request, self.config, grid)
+        # One generator an image, read on from step to step.
+        drawn = {"generator": request.noise.generators("chain", 0)} if self._random else {}
+        x = started(generator, request, scheduler)
+        for t in steps_of(scheduler, request):
+            output = network(scheduler.scale_model_input(x, t), int(t))
+            x = scheduler.step(output, t, x, return_dict=False, **drawn)[0]
+        return generator.decode(x)
 
 
 class PNDMSampler(SchedulerSampler):
@@ -53,12 +70,13 @@ class PNDMSampler(SchedulerSampler):
     def __init__(self, config: PNDMConfig) -> None:
         super().__init__(config, PNDMScheduler, skip_prk_steps=True)
 
-    def chain(self, generator: Generator) -> Chain:
-        return super().chain(generator).ending(generator, self.config.end)
+    def grid(self, generator: Generator) -> TimeGrid:
+        assert isinstance(generator, DiffusionGenerator)
+        return time_grid(generator, self.config, self.config.end).without_sample()
 
-    def scheduler(self, chain: Chain) -> Any:
-        scheduler = super().scheduler(chain)
-        scheduler.final_alpha_cumprod = torch.tensor(chain.final)
+    def scheduler(self, grid: TimeGrid) -> Any:
+        scheduler = super().scheduler(grid)
+        scheduler.final_alpha_cumprod = torch.tensor(grid.final)
         return scheduler
 
 

@@ -116,7 +116,7 @@ class Likelihood(Trainer):
 
 
 def stages(config, text_encoder):
-    return [Stage("transformer", 1.0, lambda g, e: Likelihood(config, g, e))]
+    return [Stage("transformer", 1.0, lambda n: Likelihood(config, n.generator, n.text_encoder))]
 
 
 @pytest.fixture

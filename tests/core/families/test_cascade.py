@@ -101,7 +101,7 @@ class PartTrainer(Trainer):
 
 def stages(config, text_encoder):
     def of(name):
-        return lambda g, e: PartTrainer(config, g, e, name)
+        return lambda n: PartTrainer(config, n.generator, n.text_encoder, name)
 
     return [Stage(name, 1.0, of(name)) for name in ("base", "upsampler")]
 

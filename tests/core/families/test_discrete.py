@@ -83,7 +83,7 @@ class Reconstruction(Trainer):
 
 
 def stages(config, text_encoder):
-    return [Stage("denoiser", 1.0, lambda g, e: Reconstruction(config, g, e))]
+    return [Stage("denoiser", 1.0, lambda n: Reconstruction(config, n.generator, n.text_encoder))]
 
 
 @pytest.fixture

@@ -109,3 +109,36 @@ def test_newest_complete_run_is_taken(tmp_path):
 def test_no_run_names_the_ways_to_get_one(tmp_path):
     with pytest.raises(UserError, match=r"t2i train --model toy.*t2i import --model toy"):
         newest_run("toy", tmp_path)
+
+
+def test_former_names_of_settings_win_over_the_layers_below_and_are_written_anew(tmp_path):
+    file = tmp_path / "old.yaml"
+    file.write_text("weight_cap: 3.0\nsampler: {noisiest: 50.0, interval: [0.25, 0.5], offset: 1, rescale: 0.5}\n")
+    config = resolve("ddpm", config_file=file)  # whose preset has a min_snr_gamma
+    dump = config.dump()
+    assert dump["min_snr_gamma"] == 3.0
+    sampler = {name: dump["sampler"][name] for name in ("sigma_max", "guidance_interval", "steps_offset")}
+    assert sampler == {"sigma_max": 50.0, "guidance_interval": [0.25, 0.5], "steps_offset": 1}
+    assert not {"weight_cap", "levels", "noisiest", "interval", "offset", "rescale"} & {*dump, *dump["sampler"]}
+    assert RunConfig.parse(dump, "x") == config
+    again = resolve("ddpm", config_file=file, sets=["weight_cap=2", "sampler.sigma_max=9", "levels=[1, 2]"])
+    assert (again.settings.min_snr_gamma, again.settings.noise_level_beta) == (2.0, (1.0, 2.0))
+    assert again.sampler.config.sigma_max == 9
+    file.write_text("weight_cap: 3.0\nmin_snr_gamma: 2.0\n")
+    with pytest.raises(UserError, match=r"old\.yaml: 'weight_cap' is the former name of 'min_snr_gamma'"):
+        resolve("ddpm", config_file=file)
+
+
+def test_an_old_runs_document_is_read():
+    old = resolve("ddim").dump()
+    for former, name in {"weight_cap": "min_snr_gamma", "levels": "noise_level_beta"}.items():
+        old[former] = old.pop(name)
+    sampler = old["sampler"]
+    for former, name in {"noisiest": "sigma_max", "interval": "guidance_interval"}.items():
+        sampler[former] = sampler.pop(name)
+    assert RunConfig.parse(old, "old") == resolve("ddim")
+
+
+def test_another_samplers_settings_are_those_of_its_name():
+    config = resolve("ddim", sets=["sampler.name=euler", "sampler.noisiest=9"])
+    assert (config.sampler.name, config.sampler.config.sigma_max) == ("euler", 9)

@@ -39,7 +39,7 @@ def test_presets_are_whole(model, sampler, preset):
     with torch.device("meta"):
         made = resolve(registry().models[model].generator)(run.settings, TextShape(128, 128), None)
         x = torch.zeros(2, *made.noise_shape)
-        text = TextFeatures.of(sentence=torch.zeros(2, 128))
+        text = made.condition(TextFeatures.of(sentence=torch.zeros(2, 128)))
         assert made(x, torch.tensor([0, 999]), text).shape == (2, 3, 32, 32)
 
 
@@ -49,7 +49,7 @@ def test_coco64_attends_to_the_words(model):
     assert (run.data.name, run.encoder.name) == ("coco", "clip")
     with torch.device("meta"):
         made = DDPMGenerator(run.settings, TextShape(512, 512))
-        text = TextFeatures.of(words=torch.zeros(2, 77, 512))
+        text = made.condition(TextFeatures.of(words=torch.zeros(2, 77, 512)))
         assert made(torch.zeros(2, 3, 64, 64), torch.tensor([0, 999]), text).shape == (2, 3, 64, 64)
     assert sum(p.numel() for p in made.parameters()) == 178_441_219
 
@@ -85,33 +85,55 @@ class Engine:
         self.trainer.optimizers[name].zero_grad()
 
 
-@pytest.fixture(scope="module")
-def overfitted():
-    """A network that knows two colours by their names, and the encoder that was trained with it."""
+def overfit(steps=150, **settings):
+    """A network that knows two colours by their names, the encoder that was trained with it, and the losses."""
     torch.manual_seed(0)
-    config, encoder = DDPMConfig.of(SMALL, "test"), Colours()
+    config, encoder = DDPMConfig.of({**SMALL, **settings}, "test"), Colours()
     generator = DDPMGenerator(config, encoder.shape)
     (stage,) = stages(config, encoder)
     trainer = stage.trainer(Networks(generator, encoder))
     engine = Engine(trainer)
     colours = torch.tensor([[1.0, -1, -1], [-1, -1, 1.0]]).repeat(8, 1)[:, :, None, None].expand(16, 3, 8, 8)
     captions = ("red", "blue") * 8
-    for i in range(150):
+    for i in range(steps):
         trainer.step(
             Batch(colours.contiguous(), captions, captions, StepNoise(0, i, 0, 16, 16), encoder.encode), engine
         )
-    assert sum(engine.losses[-20:]) < 0.8 * sum(engine.losses[:20])  # without a caption nobody can know
-    return generator.eval(), encoder
+    return generator.eval(), encoder, engine.losses
+
+
+@pytest.fixture(scope="module")
+def overfitted():
+    generator, encoder, losses = overfit()
+    assert sum(losses[-20:]) < 0.8 * sum(losses[:20])  # without a caption nobody can know
+    return generator, encoder
+
+
+def drawn_colours(generator, encoder, sampler, asked):
+    made = registry().samplers.build(registry().samplers.choose(sampler, {"steps": 20, "guidance": 1.5}))
+    with torch.no_grad():
+        noise = PromptNoise(0, tuple((i, 0) for i in range(len(asked))))
+        text, null = generator.condition(encoder.encode(asked)), generator.condition(encoder.null(len(asked)))
+        drawn = made.sample(generator, Request(text=text, noise=noise, null=null)).mean((2, 3))
+    return [("red", "blue")[int(image[2] > image[0])] for image in drawn]
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp-2m"])
 def test_it_overfits_two_captions_and_draws_them(overfitted, sampler):
-    generator, encoder = overfitted
-    spec = registry().samplers[sampler]
-    made = resolve(spec.build)(resolve(spec.config).of({"steps": 20, "guidance": 1.5}, sampler))
     asked = ["red", "blue", "red", "blue"]
-    with torch.no_grad():
-        noise = PromptNoise(0, tuple((i, 0) for i in range(4)))
-        text, null = generator.condition(encoder.encode(asked)), generator.condition(encoder.null(4))
-        drawn = made.sample(generator, Request(text=text, noise=noise, null=null)).mean((2, 3))
-    assert [("red", "blue")[int(image[2] > image[0])] for image in drawn] == asked
+    assert drawn_colours(*overfitted, sampler, asked) == asked
+
+
+@pytest.mark.parametrize("prediction", ["velocity", "v"])
+def test_it_learns_with_predictions_of_the_straight_path(prediction):
+    generator, encoder, losses = overfit(steps=100, schedule="mixing", prediction=prediction, error="prediction")
+    assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
+    asked = ["red", "blue", "red", "blue"]
+    assert drawn_colours(generator, encoder, "ddim", asked) == asked
+
+
+@pytest.mark.parametrize("schedule", ["mixing", "linear"])
+def test_it_learns_a_score(schedule):
+    """More slowly: the network has to grow with 1 / sigma by itself."""
+    _, _, losses = overfit(steps=60, schedule=schedule, prediction="score", error="prediction")
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])

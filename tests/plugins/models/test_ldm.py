@@ -15,9 +15,11 @@ from t2i.core.registry.specs import resolve
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve as resolve_run
 from t2i.plugins.common.diffusion.training import DenoisingTrainer
+from t2i.plugins.common.gan.conditioning import kl_loss
+from t2i.plugins.common.latent.autoencoder import AutoencoderTrainer
 from t2i.plugins.models.ldm.config import LDMConfig
 from t2i.plugins.models.ldm.networks import LDMGenerator
-from t2i.plugins.models.ldm.training import AutoencoderTrainer, kl_loss, stages
+from t2i.plugins.models.ldm.training import stages
 
 TEXT = TextShape(12, 16)
 SMALL = {
@@ -111,7 +113,7 @@ def test_a_tiny_run_is_configured_whole():
     latents = made.encode(torch.zeros(2, 3, 32, 32))
     assert latents.shape[1:] == made.noise_shape
     assert made.decode(latents).shape == (2, 3, 32, 32)
-    assert made(latents, torch.tensor([0, 999]), _wide(2)).shape == latents.shape
+    assert made(latents, torch.tensor([0, 999]), made.condition(_wide(2))).shape == latents.shape
 
 
 @pytest.mark.parametrize(
@@ -184,7 +186,7 @@ def test_every_way_in_for_the_text_reaches_the_output(generator):
     x, t, one, other = torch.randn(3, 4, 8, 8), torch.tensor([10, 500, 990]), text(seed=0), text(seed=1)
 
     def output(sentence, words, mask):
-        return generator(x, t, TextFeatures(sentence, words, mask))
+        return generator(x, t, generator.condition(TextFeatures(sentence, words, mask)))
 
     plain = output(one.sentence, one.words, one.mask)
     assert (output(other.sentence, one.words, one.mask) - plain).abs().max() > 1e-4
@@ -210,7 +212,7 @@ def test_without_sentence_and_map_the_words_alone_condition():
 
 
 def test_stage_1_learns_and_leaves_latents_of_unit_variance(generator):
-    trainer = AutoencoderTrainer(config(), generator)
+    trainer = AutoencoderTrainer(config().autoencoder, generator.autoencoder)
     engine, encoder = Engine(trainer), Letters()
     before = generator.unet.state_dict()["unet.conv_in.weight"].clone()
     losses = [float(trainer.step(batch(encoder, i), engine)["reconstruction"].detach()) for i in range(30)]
@@ -243,7 +245,7 @@ def test_latents_are_whitened_but_an_unused_direction_is_not_blown_up(generator,
 
 def test_stage_1_shows_originals_beside_reconstructions(generator):
     images = batch(Letters()).images
-    shown = AutoencoderTrainer(config(), generator).preview(batch(Letters()))
+    shown = AutoencoderTrainer(config().autoencoder, generator.autoencoder).preview(batch(Letters()))
     assert shown.shape == (8, 3, 32, 32)
     assert torch.equal(shown[0::2], images)
     torch.testing.assert_close(shown[1::2], generator.decode(generator.encode(images)))
@@ -328,7 +330,7 @@ def test_it_overfits_two_captions_and_ddim_draws_them():
         made.images = colours[:, :, None, None].expand(16, 3, 32, 32).contiguous()
         return made
 
-    first = AutoencoderTrainer(settings, generator)
+    first = AutoencoderTrainer(settings.autoencoder, generator.autoencoder)
     for i in range(40):
         first.step(examples(i), Engine(first))
     first.finish(lambda: examples(0))

@@ -19,9 +19,9 @@ from t2i.core.registry.tables import registry
 
 @pytest.fixture
 def told(plug, monkeypatch, tmp_path):
-    """`told(kind, sampler=False)`: what the kit says of a family "collage" whose class is `kind`, by check."""
+    """`told(kind, sampler=False, draws=True)`: what the kit says of a family "collage" of class `kind`, by check."""
 
-    def check(kind, sampler=False):
+    def check(kind, sampler=False, draws=True):
         module = ModuleType("t2i_collage")
         module.Collage = kind
         monkeypatch.setitem(sys.modules, "t2i_collage", module)
@@ -29,7 +29,9 @@ def told(plug, monkeypatch, tmp_path):
         class Plugin:
             @hookimpl
             def t2i_families(self):
-                return [FamilySpec(name="collage", summary="Cut and paste", generator="t2i_collage:Collage")]
+                return [
+                    FamilySpec(name="collage", summary="Cut and paste", generator="t2i_collage:Collage", draws=draws)
+                ]
 
             @hookimpl
             def t2i_samplers(self):
@@ -57,17 +59,17 @@ def test_a_family_that_nothing_draws_from(told):
 
     assert told(Collage)["samplers"] == (
         "FAILED",
-        "no sampler draws from it: register one, or set drawn = False",
+        "no sampler draws from it: register one, or say draws=False",
     )
 
 
 def test_a_family_that_is_not_to_be_drawn_from(told):
     class Collage(Generator):
-        family, drawn = "collage", False
+        family = "collage"
 
-    assert told(Collage) == {
+    assert told(Collage, draws=False) == {
         "class": ("ok", ""),
-        "samplers": ("skipped", "its class says that no sampler draws from it"),
+        "samplers": ("skipped", "its specification says that its models draw no images"),
     }
 
 

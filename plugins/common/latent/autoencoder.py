@@ -1,0 +1,142 @@
+"""An autoencoder of images, diffusers' AutoencoderKL, and its training: what latent diffusion runs in the space of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Adam
+
+from t2i.core.errors import UserError
+from t2i.core.interfaces.trainer import Batch, Engine, Losses, Trainer
+from t2i.plugins.common.gan.conditioning import kl_loss
+from t2i.plugins.common.latent.config import AutoencoderConfig
+
+FLOOR = 0.01  # of the largest variance of any direction in latent space: what is whitened fully
+MEASURED = 512  # images whose latents are measured
+
+
+class Autoencoder(nn.Module):
+    """Images to whitened latents and back.
+
+    Space-to-depth in front (`patch`) keeps the convolutions of a small autoencoder on a small grid. Latents are
+    z = W (raw - mean), raw = W^-1 z + mean; mean and W are measured when stage 1 ends (`measure`), until then latents
+    are raw. Those of an autoencoder that was trained elsewhere (`vae`, of diffusers) have the scale it comes with.
+    pretrained: whether it is such a one.
+    """
+
+    def __init__(self, config: AutoencoderConfig, image_size: int, vae: Any = None) -> None:
+        super().__init__()
+        self.patch, self.pretrained = config.patch, vae is not None
+        self.vae: Any = vae or _own(config, image_size)
+        self.mean: Tensor
+        self.whitening: Tensor
+        self.colouring: Tensor
+        self.register_buffer("mean", torch.zeros(config.latent_channels, 1, 1))
+        self.register_buffer("whitening", torch.eye(config.latent_channels)[..., None, None])
+        self.register_buffer("colouring", torch.eye(config.latent_channels)[..., None, None])
+        if vae is not None:
+            _check_fit(vae, config)
+            self.requires_grad_(False)
+            self.mean.fill_(vae.config.shift_factor or 0)
+            self.whitening *= vae.config.scaling_factor
+            self.colouring /= vae.config.scaling_factor
+
+    def posterior(self, images: Tensor) -> DiagonalGaussianDistribution:
+        """q(z | x) over raw latents (B, C, h, w), for images (B, 3, H, W) in [-1, 1]."""
+        posterior: DiagonalGaussianDistribution = self.vae.encode(F.pixel_unshuffle(images, self.patch)).latent_dist
+        return posterior
+
+    def reconstruct(self, z: Tensor) -> Tensor:
+        """Images (B, 3, H, W) of raw latents, not clamped."""
+        images: Tensor = F.pixel_shuffle(self.vae.decode(z).sample, self.patch)
+        return images
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents of unit covariance: the posterior's mean, whitened."""
+        return F.conv2d(self.posterior(images).mode() - self.mean, self.whitening)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.reconstruct(F.conv2d(latents, self.colouring) + self.mean)
+
+    def measure(self, raw: Tensor) -> None:
+        """Sets mean and W = C^-1/2 from a sample of raw latents (N, C, h, w), C being the covariance of their channels.
+
+        One factor for all (Stable Diffusion's 0.18215) would leave the brightness of the background varying twenty
+        times as much as the outline of an object: noise would drown the outline long before the background, and the
+        squared error would hardly count it. Directions of less than FLOOR of the largest variance are not blown up to
+        unit variance: they hold little but the posterior's own noise.
+        """
+        rows = raw.movedim(1, -1).flatten(0, 2).cpu().double()
+        variances, directions = torch.linalg.eigh(torch.cov(rows.T))
+        scales = variances.clamp_min(FLOOR * variances.max()).sqrt()
+        self.mean.copy_(rows.mean(0).view_as(self.mean))
+        self.whitening.copy_((directions / scales @ directions.T).view_as(self.whitening))
+        self.colouring.copy_((directions * scales @ directions.T).view_as(self.colouring))
+
+
+def _own(config: AutoencoderConfig, image_size: int) -> AutoencoderKL:
+    levels = len(config.channels)
+    vae: Any = AutoencoderKL(
+        in_channels=3 * config.patch**2,
+        out_channels=3 * config.patch**2,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=config.channels,
+        layers_per_block=config.layers,
+        latent_channels=config.latent_channels,
+        norm_num_groups=config.groups,
+        sample_size=image_size // config.patch,
+        mid_block_add_attention=config.attention,
+    )
+    nn.init.constant_(vae.quant_conv.bias[config.latent_channels :], config.first_logvar)
+    made: AutoencoderKL = vae
+    return made
+
+
+def _check_fit(vae: Any, config: AutoencoderConfig) -> None:
+    given = (2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels)
+    if given != (config.reduction, config.latent_channels):
+        raise UserError(
+            f"autoencoder.weights = {config.weights}: its latents are {given[0]} times smaller than the picture, of "
+            f"{given[1]} channels; describe it with --set autoencoder.channels={list(vae.config.block_out_channels)} "
+            f"--set autoencoder.latent_channels={given[1]}"
+        )
+    if vae.config.in_channels != 3:
+        raise UserError(f"autoencoder.weights = {config.weights}: its pictures have {vae.config.in_channels} channels")
+
+
+class AutoencoderTrainer(Trainer):
+    """Reconstruction (mean squared error) + kl_weight KL(q(z | x) || N(0, I)) (thesis 2.32)."""
+
+    def __init__(self, config: AutoencoderConfig, autoencoder: Autoencoder) -> None:
+        self.config, self.autoencoder = config, autoencoder
+        self.modules: dict[str, nn.Module] = {"autoencoder": autoencoder}
+        self.optimizers = {"autoencoder": Adam(autoencoder.parameters(), config.lr, betas=config.betas, fused=True)}
+
+    def step(self, batch: Batch, engine: Engine) -> Losses:
+        q = self.autoencoder.posterior(batch.images)
+        z = q.mean + q.std * batch.noise.normal("z", 0, q.mean.shape[1:])
+        reconstruction = (self.autoencoder.reconstruct(z) - batch.images).square().mean()
+        kl = kl_loss(q.mean, q.logvar)
+        engine.update("autoencoder", reconstruction + self.config.kl_weight * kl)
+        return {"reconstruction": reconstruction, "kl": kl}
+
+    @torch.no_grad()
+    def preview(self, batch: Batch) -> Tensor:
+        """Originals and reconstructions, in turn."""
+        reconstructions = self.autoencoder.decode(self.autoencoder.encode(batch.images))
+        return torch.stack([batch.images, reconstructions], 1).flatten(0, 1)
+
+    @torch.no_grad()
+    def finish(self, batches: Callable[[], Batch]) -> None:
+        """Measures how to whiten the latents: diffusion wants unit variance (the paper's 0.18215)."""
+        raw: list[Tensor] = []
+        while sum(map(len, raw)) < MEASURED:
+            raw.append(self.autoencoder.posterior(batches().images).mode())
+        self.autoencoder.measure(torch.cat(raw))

@@ -1,0 +1,19 @@
+"""DDPM's ancestral sampler."""
+
+from __future__ import annotations
+
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import SamplerSpec
+
+
+@hookimpl
+def t2i_samplers() -> list[SamplerSpec]:
+    return [
+        SamplerSpec(
+            name="ddpm",
+            summary="The ancestral chain, by default over all steps of the schedule",
+            config="t2i.plugins.samplers.ancestral.config:DDPMSamplerConfig",
+            build="t2i.plugins.samplers.ancestral.sampler:DDPMSampler",
+            families=("diffusion",),
+        )
+    ]

@@ -1,0 +1,51 @@
+"""DDPM's ancestral sampling (Ho et al. 2020, algorithm 2; thesis 2.24), on diffusers' DDPMScheduler."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from t2i.core.families.diffusion import DiffusionGenerator
+from t2i.core.interfaces.generator import Generator
+from t2i.core.interfaces.request import Request
+from t2i.plugins.common.diffusion.sampling import DiffusionSampler, clipping, network_of, point, started, steps_of
+from t2i.plugins.common.diffusion.time_grid import TimeGrid
+from t2i.plugins.samplers.ancestral.config import DDPMSamplerConfig
+
+VARIANCES = {"beta": "fixed_large", "beta~": "fixed_small"}
+
+
+class DDPMSampler(DiffusionSampler):
+    """x_{t-1} = (x_t - beta_t / sqrt(1 - abar_t) eps_theta) / sqrt(alpha_t) + Sigma_t^(1/2) z, for all T steps or, over
+    fewer, with the betas of the shortened chain. A guide with gradient g moves the mean by Sigma_t g (Dhariwal & Nichol
+    2021, algorithm 1)."""
+
+    config: DDPMSamplerConfig
+
+    def sample(self, generator: Generator, request: Request) -> Tensor:
+        assert isinstance(generator, DiffusionGenerator)
+        grid, guide = self.grid(generator), request.guide
+        variance_type = VARIANCES[self.config.variance]
+        scheduler: Any = DDPMScheduler(**grid.settings, **clipping(self.config.clip), variance_type=variance_type)
+        scheduler.set_timesteps(len(grid))
+        network = network_of(generator, replace(request, guide=None), self.config, grid)
+        random = request.noise.generators("chain", 0)  # one an image, read on from step to step
+        x = started(generator, request, scheduler)
+        for t in steps_of(scheduler, request):
+            index, before = int(t), x
+            x = scheduler.step(network(x, index), index, x, generator=random, return_dict=False)[0]
+            if guide is not None:
+                gradient = grid.norms[index] * guide(*point(grid, before, index), request.text)  # with respect to u
+                x = x + self._variance(grid, index) * gradient
+        return generator.decode(x)
+
+    def _variance(self, grid: TimeGrid, index: int) -> float:
+        """Sigma of a step: beta_t, or beta~_t = beta_t (1 - abar_{t-1}) / (1 - abar_t). The last step adds no noise."""
+        if index == 0:
+            return 0.0
+        abar, before = grid.abar[index], grid.abar[index - 1]
+        beta = 1 - abar / before
+        return beta if self.config.variance == "beta" else beta * (1 - before) / (1 - abar)
