@@ -14,15 +14,17 @@ from t2i.cli.command import Command, json_option
 from t2i.cli.output import answer_json, answer_table
 from t2i.core.errors import UserError
 from t2i.core.registry.specs import DownloadSpec
-from t2i.core.registry.tables import registry
+from t2i.core.registry.tables import HOST, registry
+from t2i.core.runs.versions import installed, untested
 
 
 @click.command(cls=Command)
 @json_option
 def info(as_json: bool) -> None:
-    """Show versions, devices, where things are kept, which plugins are broken, and what is missing."""
+    """Show versions, and which of them are untested; devices; where things are kept; what is broken or missing."""
     document = {
         "versions": _versions(),
+        "untested": untested(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "devices": _devices(),
         "threads": _threads(),
@@ -38,10 +40,8 @@ def info(as_json: bool) -> None:
 
 
 def _versions() -> dict[str, str]:
-    from t2i.core.runs.record import versions
-
-    found = versions()
-    return {"t2i": found.pop("t2i-zoo"), **found}
+    found = installed()
+    return {"t2i": found.pop(HOST), "python": platform.python_version(), **found}
 
 
 def _devices() -> list[dict[str, Any]]:
@@ -99,14 +99,25 @@ def _missing() -> dict[str, str]:
 
 
 def _rows(document: dict[str, Any]) -> list[list[str]]:
-    devices = {entry["device"]: _device_words(entry) for entry in document["devices"]}
-    sections = {**document, "devices": devices, "system": {"": document["system"]}}
-    sections["threads"] = {"": str(document["threads"])}
+    sections = {
+        **document, "versions": _version_words(document), "system": {"": document["system"]},
+        "devices": {entry["device"]: _device_words(entry) for entry in document["devices"]},
+        "threads": {"": str(document["threads"])},
+    }  # fmt: skip
+    del sections["untested"]
     return [
         [section if i == 0 else "", name, value]
         for section, values in sections.items()
         for i, (name, value) in enumerate(values.items())
     ]
+
+
+def _version_words(document: dict[str, Any]) -> dict[str, str]:
+    untested = document["untested"]
+    return {
+        name: f"{version} (untested: {untested[name]})" if name in untested else version
+        for name, version in document["versions"].items()
+    }
 
 
 def _device_words(entry: dict[str, Any]) -> str:

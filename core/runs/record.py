@@ -9,7 +9,6 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,12 @@ from t2i.core.io.files import write_bytes, write_json
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
 from t2i.core.runs.folder import Run
-
-PACKAGES = ("t2i-zoo", "torch", "diffusers", "transformers", "accelerate", "numpy", "safetensors")
+from t2i.core.runs.versions import installed
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on; those that are not installed are left out."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    """Versions of Python, of t2i and of the packages that it needs."""
+    return {"python": platform.python_version(), **installed()}
 
 
 def write_config(run: Run, config: RunConfig, fingerprint: str | None, command: str) -> None:

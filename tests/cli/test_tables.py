@@ -4,11 +4,13 @@ import json
 import os
 import pty
 import re
+from importlib.metadata import version
 
 import pytest
 
 from t2i.cli.tables import FIELDS
 from t2i.core.registry.tables import HOOKS, registry
+from t2i.core.runs import versions
 
 
 @pytest.mark.parametrize("kind", [kind for kind in HOOKS if kind != "downloads"])  # 't2i fetch' lists those
@@ -64,7 +66,9 @@ def test_info_says_versions_devices_places_and_what_is_broken(here, tmp_path):
     code, out, _ = here("info", "--json")
     document = json.loads(out)
     assert code == 0
-    assert {"t2i", "python", "torch"} <= set(document["versions"])
+    assert set(document["versions"]) == {"t2i", "python", *(versions.installed().keys() - {"t2i-zoo"})}
+    assert {"torch", "diffusers", "timm"} <= set(document["versions"])
+    assert document["untested"] == versions.untested()
     assert document["devices"][-1]["device"] == "cpu"
     assert document["places"]["runs"] == str(tmp_path / "runs")
     assert document["places"]["cache"] == str(tmp_path / "home")
@@ -72,3 +76,18 @@ def test_info_says_versions_devices_places_and_what_is_broken(here, tmp_path):
     assert set(document["downloads"]) == {spec.name for spec in registry().downloads}
     assert "'t2i fetch coco' gets it" in document["downloads"]["coco"]
     assert "torch" in here("info")[1]
+
+
+def test_info_says_beside_a_version_that_it_was_not_tested(here, monkeypatch):
+    """Older than what t2i declares that it needs, or newer than the newest that was tested."""
+    newest, bound = versions.newest_tested(), versions.needed()["numpy"].specifier
+    changed = {"numpy": "1.0", "torch": "99.1+cpu", "timm": str(newest["timm"])}
+    monkeypatch.setattr(versions, "version", lambda name: changed.get(name) or version(name))
+    document = json.loads(here("info", "--json")[1])
+    assert document["versions"].items() >= changed.items()
+    assert document["untested"]["numpy"] == f"t2i needs {bound}"
+    assert document["untested"]["torch"] == f"newer than {newest['torch']}"
+    lines = [line.split(maxsplit=1) for line in here("info")[1].splitlines()]
+    assert ["numpy", f"1.0 (untested: t2i needs {bound})"] in lines
+    assert ["torch", f"99.1+cpu (untested: newer than {newest['torch']})"] in lines
+    assert ["timm", changed["timm"]] in lines
