@@ -136,8 +136,9 @@ def test_the_legacy_reader_takes_from_pickle_only_what_it_restricts():
     assert [type(statement) for statement in find_class.body] == [ast.Raise]
 
 
-OTHERWISE = {"words", "none", "timm"}
-"""Words that plugins are called by and core uses otherwise: a tensor of `TextFeatures`, a direction, a package."""
+OTHERWISE = {"words", "none", "timm", "autoregressive", "cascade"}
+"""Words that plugins are called by and core uses otherwise: a tensor of `TextFeatures`, a direction, a package,
+families of its own."""
 
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if path.is_relative_to(ROOT / "core")], ids=str)

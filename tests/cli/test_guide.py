@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from t2i.core.engine import train
 from t2i.core.errors import UserError
+from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.guide import GuideGenerator
-from t2i.core.families.schedule import FlowSchedule, add_noise
+from t2i.core.families.schedule import DiscreteSchedule, FlowSchedule, add_noise, like
 from t2i.core.interfaces.trainer import Stage, Trainer
 from t2i.core.kit.conformance.catalogue import of_kind
 from t2i.core.kit.conformance.runner import run_checks
@@ -49,6 +50,20 @@ class Judge(GuideGenerator):
         return F.log_softmax(self.linear(x_t.mean((2, 3))), 1)[torch.arange(len(wanted)), wanted]
 
 
+class Plain(DiffusionGenerator):
+    """The exact network for x_0 ~ N(0, I / 4), whatever the text: eps = sigma x_t / (alpha^2 / 4 + sigma^2).
+    Nothing is to be trained."""
+
+    def __init__(self, config, text, assets=None):
+        super().__init__()
+        self.image_size, self.noise_shape = config.image_size, (3, config.image_size, config.image_size)
+        self.schedule, self.prediction = DiscreteSchedule.named("linear"), "epsilon"
+
+    def forward(self, x_t, t, text):
+        alpha, sigma = like(self.schedule.alpha(t), x_t), like(self.schedule.sigma(t), x_t)
+        return sigma * x_t / (alpha**2 / 4 + sigma**2)
+
+
 class JudgeTrainer(Trainer):
     def __init__(self, generator):
         self.generator = generator
@@ -70,7 +85,11 @@ class JudgePlugin:
             ModelSpec(
                 name="judge", summary="A guide", config="t2i_judge:Config", generator="t2i_judge:generator",
                 stages="t2i_judge:stages", family="guide", paper="none", presets=("tiny",),
-            )
+            ),
+            ModelSpec(
+                name="plain", summary="Noise", config="t2i_judge:Config", generator="t2i_judge:Plain",
+                stages="t2i_judge:nothing", family="diffusion", paper="none", presets=("tiny",),
+            ),
         ]  # fmt: skip
 
 
@@ -78,7 +97,7 @@ class JudgePlugin:
 def judge(toy, plug, monkeypatch):
     module = ModuleType("t2i_judge")
     module.__dict__.update(
-        Config=JudgeConfig, generator=Judge,
+        Config=JudgeConfig, generator=Judge, Plain=Plain, nothing=lambda config, encoder: [],
         stages=lambda config, encoder: [Stage("judge", 1.0, lambda networks: JudgeTrainer(networks.generator))],
     )  # fmt: skip
     monkeypatch.setitem(sys.modules, "t2i_judge", module)
@@ -87,16 +106,11 @@ def judge(toy, plug, monkeypatch):
 
 @pytest.fixture
 def trained(judge, here, tmp_path):
-    """A run of the guide, and one of a diffusion model on the same images that does not hear the text."""
+    """A run of the guide, and one of a diffusion model that does not hear the text."""
     code, _, err = here("train", "--model", "judge", "--out", "judge")
     assert code == 0, err
-    sets = [
-        "image_size=8", "patch=1", "unet.channels=[8]", "unet.attention=[none]", "unet.middle=none", "unet.groups=4",
-        "unet.text_map=0", "unet.sentence=false", "steps=3", "batch_size=4", "encoder.name=toytext",
-        "data.name=toydata",
-        "sampler.steps=10", "sampler.guidance=1", "schedule=linear",
-    ]  # fmt: skip
-    train(resolve("ddpm", sets=sets), tmp_path / "model")
+    sets = ["sampler.steps=10", "sampler.guidance=1"]
+    train(resolve("plain", sets=sets), tmp_path / "model")
     return tmp_path
 
 
@@ -153,7 +167,7 @@ def test_a_guide_draws_nothing_and_says_what_it_is_for(trained, refused):
     assert "'judge' is a guide: it draws no images; steer another model by it" in line
     assert "--guide RUN" in line
     line = refused("sample", "--run", trained / "model", "--guide", trained / "model", "-p", "a red picture")
-    assert "'ddpm' is diffusion, no guide" in line
+    assert "'plain' is diffusion, no guide" in line
     line = refused("bench", "shapes", "--models", "judge", "--out", "bench")
     assert "it draws no images" in line
     with pytest.raises(UserError, match="is a guide: it draws no images"):

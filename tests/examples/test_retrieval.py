@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "t2i-retrieval"
 REGISTERED = {
-    "models": "retrieval", "samplers": "nearest", "encoders": "hashed-words", "datasets": "stripes",
-    "features": "colour-histogram", "metrics": "distinct", "benchmarks": "stripes",
+    "models": "retrieval", "families": "retrieval", "samplers": "nearest", "encoders": "hashed-words",
+    "datasets": "stripes", "features": "colour-histogram", "metrics": "distinct", "benchmarks": "stripes",
 }  # fmt: skip
 
 

@@ -221,7 +221,7 @@ def test_from_the_command_line(sd, tmp_path, monkeypatch, capfd):
 
 def test_our_own_runs_are_told_without_asking_any_plugin(sd, tmp_path, monkeypatch):
     load(sd[1], "cpu").save(tmp_path / "run" / "model")
-    monkeypatch.setattr("t2i.core.models.model._opened", None)
+    monkeypatch.setattr("t2i.core.models.loading._opened", None)
     load(tmp_path / "run", "cpu")
     load(tmp_path / "run" / "model", "cpu")
 
@@ -332,7 +332,7 @@ def test_our_runs_draw_the_same_in_diffusers(sd, tmp_path):
         (["schedule=mixing", "prediction=sample"], "schedule=mixing"),
         (["unet.context=sentence"], "unet.context=sentence"),
         (["unet.middle=self", "unet.attention=[none, self]"], "unet.middle=self"),
-        (["sampler.spacing=leading"], "sampler.spacing=leading but with sampler.offset=1"),
+        (["sampler.spacing=leading"], "sampler.spacing=leading but with sampler.steps_offset=1"),
         (["encoder.attend_padding=false"], "encoder.attend_padding=false"),
     ],
 )
