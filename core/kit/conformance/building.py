@@ -64,6 +64,8 @@ def _on_meta(subject: ModelSubject, config: RunConfig) -> Any:
             shape = resolve_path(spec.build)(config.encoder.config, None).shape
         except UserError:
             shape = STAND_IN
+        if subject.spec.helpers:
+            resolve_path(subject.spec.helpers)(config.settings, shape, True)
         return resolve_path(subject.spec.generator)(config.settings, shape, None)
 
 
