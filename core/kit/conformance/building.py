@@ -64,8 +64,8 @@ def _on_meta(subject: ModelSubject, config: RunConfig) -> Any:
             shape = resolve_path(spec.build)(config.encoder.config, None).shape
         except UserError:
             shape = STAND_IN
-        if subject.spec.helpers:
-            resolve_path(subject.spec.helpers)(config.settings, shape, True)
+        if subject.spec.helpers:  # without the files of weights that settings may name: meta has no values
+            resolve_path(subject.spec.helpers)(config.settings, shape, False)
         return resolve_path(subject.spec.generator)(config.settings, shape, None)
 
 
