@@ -64,7 +64,9 @@ def rooms(graph: Graph, folder: Path) -> dict[Path, set[Path]]:
         room = _room(file, folder)
         if room is None:
             continue
-        found[room] |= {to for to in (_room(target, folder) for target in targets) if to not in (None, room)}
+        found[room] |= {
+            to for to in (_room(target, folder) for target in targets) if to not in (None, room)
+        }
     return dict(found)
 
 
@@ -116,7 +118,9 @@ def _lengths(root: Path) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
         files.append((len(text.splitlines()), str(path)))
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                functions.append(((node.end_lineno or node.lineno) - node.lineno + 1, f"{path}:{node.name}"))
+                functions.append(
+                    ((node.end_lineno or node.lineno) - node.lineno + 1, f"{path}:{node.name}")
+                )
     return sorted(files, reverse=True), sorted(functions, reverse=True)
 
 
@@ -136,8 +140,15 @@ def main(root: Path) -> None:
     lines, functions = _lengths(root)
     print("longest files:", ", ".join(f"{name} {count}" for count, name in lines[:5]))
     print("longest functions:", ", ".join(f"{name} {count}" for count, name in functions[:5]))
-    rows = [line for path in graph for line in (root / path).read_text("utf-8").splitlines() if line.strip()]
-    print(f"lines over {WIDE} columns: {100 * sum(len(row) > WIDE for row in rows) / len(rows):.1f} %")
+    rows = [
+        line
+        for path in graph
+        for line in (root / path).read_text("utf-8").splitlines()
+        if line.strip()
+    ]
+    print(
+        f"lines over {WIDE} columns: {100 * sum(len(row) > WIDE for row in rows) / len(rows):.1f} %"
+    )
 
 
 if __name__ == "__main__":

@@ -13,19 +13,28 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
+PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))[
+    "project"
+]
 
 
 def declared(*extras: str) -> list[Requirement]:
     """What the project needs, and what some of its extras need, each once."""
-    texts = [*PROJECT["dependencies"], *(text for extra in extras for text in PROJECT["optional-dependencies"][extra])]
+    texts = [
+        *PROJECT["dependencies"],
+        *(text for extra in extras for text in PROJECT["optional-dependencies"][extra]),
+    ]
     return [Requirement(text) for text in sorted(set(texts), key=str.lower)]
 
 
 def bound(need: Requirement) -> str:
     """The version that `>=` names. SystemExit where there is none: what is not declared cannot be tested."""
     found = [one.version for one in need.specifier if one.operator == ">="]
-    return found[0] if found else sys.exit(f"pyproject.toml: '{need}' has no lower bound: write {need.name}>=VERSION")
+    return (
+        found[0]
+        if found
+        else sys.exit(f"pyproject.toml: '{need}' has no lower bound: write {need.name}>=VERSION")
+    )
 
 
 def lowest() -> dict[str, str]:

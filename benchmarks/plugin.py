@@ -39,7 +39,9 @@ def _metric(name: str, summary: str) -> MetricSpec:
     """The specification of a metric that lives in a file of its name."""
     module = f"t2i.benchmarks.score.metrics.{name.replace('-', '_')}"
     config = "".join(part.title() for part in name.split("-")) + "Config"
-    return MetricSpec(name=name, summary=summary, config=f"{module}:{config}", build=f"{module}:build")
+    return MetricSpec(
+        name=name, summary=summary, config=f"{module}:{config}", build=f"{module}:build"
+    )
 
 
 @hookimpl

@@ -154,9 +154,17 @@ class Results:
             by_name.setdefault(row.model if row.kind == "model" else row.name, []).append(row)
         groups = list(by_name.items())
         sign = -1 if self.headline.better == "higher" else 1
-        keyed = [(value_of(rows, self.headline), name, rows) for name, rows in groups if rows[0].kind == "model"]
-        scored = sorted(((sign * v.mean, n, r) for v, n, r in keyed if v), key=lambda entry: entry[:2])
-        models = [Standing(rank, name, tuple(rows)) for rank, (_, name, rows) in enumerate(scored, 1)]
+        keyed = [
+            (value_of(rows, self.headline), name, rows)
+            for name, rows in groups
+            if rows[0].kind == "model"
+        ]
+        scored = sorted(
+            ((sign * v.mean, n, r) for v, n, r in keyed if v), key=lambda entry: entry[:2]
+        )
+        models = [
+            Standing(rank, name, tuple(rows)) for rank, (_, name, rows) in enumerate(scored, 1)
+        ]
         models += [Standing(None, name, tuple(rows)) for value, name, rows in keyed if not value]
         return [*_plain(groups, "real"), *models, *_plain(groups, "floor")]
 
@@ -189,7 +197,9 @@ class Results:
             kept["rows"] = [Row.parse(row) for row in kept["rows"]]
             return cls(**kept, out=file.parent)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{what}: {file} is damaged ({str(error)[:80]}); run the benchmark again") from None
+            raise UserError(
+                f"{what}: {file} is damaged ({str(error)[:80]}); run the benchmark again"
+            ) from None
 
 
 def _plain(groups: Iterable[tuple[str, list[Row]]], kind: str) -> list[Standing]:

@@ -93,7 +93,9 @@ class _Session:
         self._prepare()
         rows, floor = [self.rows.real()], self.rows.floor()
         for entry in self.plan.runs:
-            run = finished_run(entry, self.plan, self.group, self.reporter, self.engine_reporter, self.command)
+            run = finished_run(
+                entry, self.plan, self.group, self.reporter, self.engine_reporter, self.command
+            )
             rows.append(self.rows.model(entry, run))
         rows.append(floor)
         self._warn(rows)
@@ -111,7 +113,10 @@ class _Session:
         out, folder = self.plan.out, self.plan.data_dir
         self.group.first(lambda: _writable(out))
         self.device = best_device()
-        self.sets = [caption_set(self.plan.benchmark, prompts, folder) for prompts in self.plan.benchmark.prompts]
+        self.sets = [
+            caption_set(self.plan.benchmark, prompts, folder)
+            for prompts in self.plan.benchmark.prompts
+        ]
         benchmark, self.left_out = with_what_is_there(self.plan.benchmark)
         for name, reason in self.left_out.items():
             self.reporter.say(f"left out: {name} ({reason})")
@@ -121,7 +126,9 @@ class _Session:
         self.reporter.say(f"real pictures to compare with: {path}")
         self.protocol = self.group.first(self._protocol)
         told = fingerprint(_without_words(self.protocol))
-        self.rows = RowMaker(self.plan, self.scorer, self.sets, self.group, self.reporter, told, self.device)
+        self.rows = RowMaker(
+            self.plan, self.scorer, self.sets, self.group, self.reporter, told, self.device
+        )
 
     def _protocol(self) -> dict[str, Any]:
         """What the scores depend on. On the way the features of the reference are taken: in one process alone."""
@@ -129,7 +136,9 @@ class _Session:
         headline = next(captions for captions in self.sets if captions.prompts.headline)
         reference = reference_of(benchmark, headline)
         self.reporter.say(f"reference: {reference.count} pictures of '{benchmark.dataset}'")
-        self.scorer.reference = reference_features(reference.data, reference.count, self.scorer.extractors)
+        self.scorer.reference = reference_features(
+            reference.data, reference.count, self.scorer.extractors
+        )
         captions, samples = benchmark.variety
         return {
             "format": 1,
@@ -155,8 +164,14 @@ class _Session:
 
     def _write(self, results: Results) -> None:
         results.save()
-        shown = [(row.name if row.kind == "model" else grids.REAL, row.name) for row in results.rows if row.pictured]
-        sheet = grids.save_comparison(self.plan.out, shown, [entry["caption"] for entry in results.grid])
+        shown = [
+            (row.name if row.kind == "model" else grids.REAL, row.name)
+            for row in results.rows
+            if row.pictured
+        ]
+        sheet = grids.save_comparison(
+            self.plan.out, shown, [entry["caption"] for entry in results.grid]
+        )
         self.reporter.say(f"side by side: {sheet}")
         write_report(results)
         self.reporter.say(f"report: {results.report}")
@@ -165,7 +180,11 @@ class _Session:
         """Fills in what a reader of the table should know of each model."""
         real = rows[0]
         for row in (row for row in rows if row.kind == "model"):
-            row.warnings = [f"its pictures were resized {row.sampling['resized']}"] if "resized" in row.sampling else []
+            row.warnings = (
+                [f"its pictures were resized {row.sampling['resized']}"]
+                if "resized" in row.sampling
+                else []
+            )
             for where, measures in row.scores.items():
                 for name, scores in measures.items():
                     ceiling = real.scores.get(where, {}).get(name)
@@ -196,14 +215,19 @@ def _writable(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {out}: cannot make the folder ({error.strerror}); name another") from None
+        raise UserError(
+            f"--out {out}: cannot make the folder ({error.strerror}); name another"
+        ) from None
     if not os.access(out, os.W_OK):
         raise UserError(f"--out {out}: no permission to write there; name another folder")
 
 
 def _without_words(protocol: dict[str, Any]) -> dict[str, Any]:
     """What of a protocol decides: how a set of captions is described does not."""
-    prompts = [{key: value for key, value in entry.items() if key != "about"} for entry in protocol["prompts"]]
+    prompts = [
+        {key: value for key, value in entry.items() if key != "about"}
+        for entry in protocol["prompts"]
+    ]
     return {**protocol, "prompts": prompts}
 
 

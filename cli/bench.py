@@ -16,7 +16,10 @@ from t2i.core.io.terminal import printable
 COMMANDS = {
     "run": ("t2i.cli.bench:run", "Run a benchmark ('t2i bench NAME' is short for it)."),
     "diff": ("t2i.cli.bench:diff", "Say what differs between two results."),
-    "samplers": ("t2i.cli.bench:samplers", "Score a run with every sampler, over numbers of steps."),
+    "samplers": (
+        "t2i.cli.bench:samplers",
+        "Score a run with every sampler, over numbers of steps.",
+    ),
     "speed": ("t2i.cli.bench:speed", "Time training steps and sampling, and what the engine adds."),
 }
 
@@ -32,18 +35,66 @@ bench = LazyGroup(
 @click.command(cls=Command)
 @click.argument("name")
 @click.option("--protocol", metavar="P", help="Protocol of the benchmark (default: its first).")
-@click.option("--models", metavar="A,B", help="Models to train and score, or 'all' (default: the benchmark's).")
-@click.option("--run", "runs", multiple=True, metavar="M=RUN", help="Score this run as model M; may be repeated.")
-@click.option("--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the benchmark's data set.")
+@click.option(
+    "--models",
+    metavar="A,B",
+    help="Models to train and score, or 'all' (default: the benchmark's).",
+)
+@click.option(
+    "--run",
+    "runs",
+    multiple=True,
+    metavar="M=RUN",
+    help="Score this run as model M; may be repeated.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of the benchmark's data set.",
+)
 @click.option("--train-data", metavar="D", help="Another data set to train on.")
-@click.option("--train-dir", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the training data.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), metavar="T", help="Training time of each model.")
-@click.option("--steps", type=click.IntRange(1), metavar="N", help="The same in steps, for exact repeatability.")
-@click.option("--samples", type=click.IntRange(2), metavar="N", help="Captions to score (default: the protocol's).")
-@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Trainings of each model.")
-@click.option("--preset", metavar="P", help="Preset of the models that are trained (default: the protocol's).")
-@click.option("--keep-images", is_flag=True, help="Write all pictures that are scored, as PNG, under OUT/pictures.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder (default: runs/bench-NAME).")
+@click.option(
+    "--train-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of the training data.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    metavar="T",
+    help="Training time of each model.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    metavar="N",
+    help="The same in steps, for exact repeatability.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(2),
+    metavar="N",
+    help="Captions to score (default: the protocol's).",
+)
+@click.option(
+    "--seeds", type=click.IntRange(1), default=1, show_default=True, help="Trainings of each model."
+)
+@click.option(
+    "--preset", metavar="P", help="Preset of the models that are trained (default: the protocol's)."
+)
+@click.option(
+    "--keep-images",
+    is_flag=True,
+    help="Write all pictures that are scored, as PNG, under OUT/pictures.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder (default: runs/bench-NAME).",
+)
 @json_option
 def run(
     name: str, protocol: str | None, models: str | None, runs: tuple[str, ...], data_dir: Path | None,
@@ -89,7 +140,9 @@ def _given_runs(texts: tuple[str, ...]) -> dict[str, Path]:
         if not (name and equals and path):
             raise UserError(f"--run {text}: expected MODEL=RUN, such as --run ldm=runs/a")
         if name in given:
-            raise UserError(f"--run {text}: '{name}' is there already; give one of them another name")
+            raise UserError(
+                f"--run {text}: '{name}' is there already; give one of them another name"
+            )
         given[name] = Path(path)
     return given
 
@@ -121,13 +174,42 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
 
 @click.command(cls=Command)
 @click.argument("name")
-@click.option("--run", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The trained model.")
+@click.option(
+    "--run",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="RUN",
+    help="The trained model.",
+)
 @click.option("--protocol", metavar="P", help="Protocol of the benchmark (default: its first).")
-@click.option("--samplers", "names", metavar="A,B", help="Samplers (default: all that draw from its family).")
-@click.option("--steps", default="5,10,25,50", show_default=True, metavar="N,M", help="Numbers of sampling steps.")
-@click.option("--samples", type=click.IntRange(2), metavar="N", help="Captions to score (default: the protocol's).")
-@click.option("--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the benchmark's data set.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder (default: bench-samplers in RUN).")
+@click.option(
+    "--samplers", "names", metavar="A,B", help="Samplers (default: all that draw from its family)."
+)
+@click.option(
+    "--steps",
+    default="5,10,25,50",
+    show_default=True,
+    metavar="N,M",
+    help="Numbers of sampling steps.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(2),
+    metavar="N",
+    help="Captions to score (default: the protocol's).",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of the benchmark's data set.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder (default: bench-samplers in RUN).",
+)
 @json_option
 def samplers(
     name: str, run: Path, protocol: str | None, names: str | None, steps: str, samples: int | None,
@@ -157,8 +239,19 @@ def samplers(
 @click.command(cls=Command)
 @click.option("--models", metavar="A,B", help="Models to time (default: all).")
 @click.option("--preset", default="tiny", show_default=True, help="Preset of the models.")
-@click.option("--blocks", type=click.IntRange(2), default=8, show_default=True, help="Blocks of 25 steps timed.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the figures to this file, as JSON.")
+@click.option(
+    "--blocks",
+    type=click.IntRange(2),
+    default=8,
+    show_default=True,
+    help="Blocks of 25 steps timed.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the figures to this file, as JSON.",
+)
 @json_option
 def speed(models: str | None, preset: str, blocks: int, out: Path | None, as_json: bool) -> None:
     """Time each model's training steps and sampling, and what the engine adds to a bare loop over the same steps."""

@@ -53,7 +53,9 @@ class LazyGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if self._fallback and args and args[0] not in (*self._lazy, *ctx.help_option_names):
             args = [self._fallback, *args]
-        if self._bare and (not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names)):
+        if self._bare and (
+            not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names)
+        ):
             args = [self._bare, *args]
         return super().parse_args(ctx, args or ["--help"])
 
@@ -69,4 +71,6 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in self._lazy.items()])
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
+)

@@ -20,23 +20,41 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "list": ("t2i.cli.tables:datasets", "List the data sets ('t2i datasets' is short for it)."),
-    "check": ("t2i.cli.datasets:check", "Read a data set through, and say what is in it and what is broken."),
+    "check": (
+        "t2i.cli.datasets:check",
+        "Read a data set through, and say what is in it and what is broken.",
+    ),
 }
 SHOWN = 10  # lines of a list; --json has all
 EVERY_SECONDS = 10.0
 
-datasets = LazyGroup("datasets", COMMANDS, help="List the data sets; read one through.", bare="list")
+datasets = LazyGroup(
+    "datasets", COMMANDS, help="List the data sets; read one through.", bare="list"
+)
 
 
 @click.command(cls=Command)
 @click.argument("name")
-@click.option("--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set.")
-@click.option("--image-size", type=click.IntRange(8), metavar="S", help="Size at which pictures are read.")
-@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Processes that read.")
-@click.option("--set", "sets", multiple=True, metavar="K=V", help="Any setting of the data set; repeatable.")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set."
+)
+@click.option(
+    "--image-size", type=click.IntRange(8), metavar="S", help="Size at which pictures are read."
+)
+@click.option(
+    "--workers", type=click.IntRange(0), default=0, show_default=True, help="Processes that read."
+)
+@click.option(
+    "--set", "sets", multiple=True, metavar="K=V", help="Any setting of the data set; repeatable."
+)
 @json_option
 def check(
-    name: str, data_dir: Path | None, image_size: int | None, workers: int, sets: tuple[str, ...], as_json: bool
+    name: str,
+    data_dir: Path | None,
+    image_size: int | None,
+    workers: int,
+    sets: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Read the data set NAME through: counts, sizes, captions, duplicates, pictures in two splits, what is broken.
 
@@ -50,7 +68,10 @@ def check(
     from t2i.core.kit.datacheck import check_dataset
     from t2i.core.runs.configure import parse_sets
 
-    own: dict[str, Any] = {"dir": None if data_dir is None else str(data_dir), "image_size": image_size}
+    own: dict[str, Any] = {
+        "dir": None if data_dir is None else str(data_dir),
+        "image_size": image_size,
+    }
     settings = {key: value for key, value in own.items() if value is not None} | parse_sets(sets)
     choice = registry().datasets.choose(name, settings, "data set")
     report = check_dataset(choice, workers=workers, progress=_progress())
@@ -93,7 +114,9 @@ def _lines(split: SplitReport) -> list[str]:
     lines = [f"{split.split}: {split.examples} examples, {len(split.broken)} broken"]
     if split.width and split.height:
         modes = ", ".join(f"{mode} {count}" for mode, count in split.modes.items())
-        lines.append(f" pictures: width {_spread(split.width)}, height {_spread(split.height)}; modes: {modes}")
+        lines.append(
+            f" pictures: width {_spread(split.width)}, height {_spread(split.height)}; modes: {modes}"
+        )
         captions = split.captions
         lines.append(
             f" captions: {_spread(captions['per_example'])} an example, {_spread(captions['words'])} words each, "

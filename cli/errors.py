@@ -56,10 +56,15 @@ def explained(error: BaseException) -> tuple[int, str]:
         return 2, _usage(error)
     if isinstance(error, OSError) and error.errno in _REMEDIES:
         return 2, f"{error.filename or 'a file'}: {error.strerror}; {_REMEDIES[error.errno]}"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's: not imported for this
+    if (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    ):  # torch's: not imported for this
         return 2, f"out of memory ({_where(error.__traceback__)}); use a smaller --batch-size"
     more = "" if debugging() else "; T2I_DEBUG=1 shows more"
-    return 1, f"unexpected {type(error).__name__} in {_where(error.__traceback__)}: {str(error)[:300]}{more}"
+    return (
+        1,
+        f"unexpected {type(error).__name__} in {_where(error.__traceback__)}: {str(error)[:300]}{more}",
+    )
 
 
 def _usage(error: click.ClickException) -> str:

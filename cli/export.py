@@ -13,7 +13,9 @@ from t2i.core.io.terminal import printable
 
 
 @click.command(cls=Command)
-@click.option("--model", metavar="M", help="Export the newest complete run of this model under runs/.")
+@click.option(
+    "--model", metavar="M", help="Export the newest complete run of this model under runs/."
+)
 @click.option("--run", type=click.Path(path_type=Path), metavar="RUN", help="Export this run.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="New folder.")
 @json_option

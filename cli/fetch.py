@@ -14,7 +14,16 @@ import click
 from t2i.cli.command import Command, json_option
 from t2i.cli.output import answer, answer_json, answer_table, note
 from t2i.cli.progress import EVERY_SECONDS
-from t2i.core.fetch.downloads import Arrived, DownloadWatcher, chosen, command, default_mirror, mirrored, place, status
+from t2i.core.fetch.downloads import (
+    Arrived,
+    DownloadWatcher,
+    chosen,
+    command,
+    default_mirror,
+    mirrored,
+    place,
+    status,
+)
 from t2i.core.fetch.downloads import fetch as get
 from t2i.core.fetch.transfer import Progress
 from t2i.core.io.terminal import printable
@@ -25,13 +34,24 @@ from t2i.core.registry.tables import registry
 @click.command(cls=Command)
 @click.argument("name", required=False)
 @click.option("--parts", metavar="A,B", help="Only these parts of it ('t2i fetch' lists them).")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Into this folder.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Into this folder.",
+)
 @click.option("--mirror", metavar="URL", help="Get files from URL/HOST/PATH (default: T2I_MIRROR).")
 @click.option("--unpack", is_flag=True, help="Unpack zip archives too, beside themselves.")
 @click.option("--yes", is_flag=True, help="Do not ask before a download begins.")
 @json_option
 def fetch(
-    name: str | None, parts: str | None, out: Path | None, mirror: str | None, unpack: bool, yes: bool, as_json: bool
+    name: str | None,
+    parts: str | None,
+    out: Path | None,
+    mirror: str | None,
+    unpack: bool,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Get the download NAME; without NAME, list what there is to get, and what is here.
 
@@ -47,17 +67,27 @@ def fetch(
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():
         click.confirm("get it?", abort=True, err=True)
     with _watcher() as watcher:
-        files, folders = get(name, parts=names, out=out, mirror=mirror, unpacked=unpack, watcher=watcher)
+        files, folders = get(
+            name, parts=names, out=out, mirror=mirror, unpacked=unpack, watcher=watcher
+        )
     if as_json:
         answer_json(
-            {"name": name, "files": [_described(one) for one in files], "hub": [str(folder) for folder in folders]}
+            {
+                "name": name,
+                "files": [_described(one) for one in files],
+                "hub": [str(folder) for folder in folders],
+            }
         )
         return
     for one in files:
         how = (
-            "its checksum agrees" if one.checked else f"not checked: nobody publishes a checksum; SHA-256 {one.sha256}"
+            "its checksum agrees"
+            if one.checked
+            else f"not checked: nobody publishes a checksum; SHA-256 {one.sha256}"
         )
-        answer(printable(f"{one.path}: {'fetched' if one.new else 'here'}, {_size(one.size)}, {how}"))
+        answer(
+            printable(f"{one.path}: {'fetched' if one.new else 'here'}, {_size(one.size)}, {how}")
+        )
     for folder in folders:
         answer(printable(f"{folder}: here"))
 
@@ -73,9 +103,13 @@ def _announce(spec: DownloadSpec, parts: list[str], out: Path | None, mirror: st
     note(f"{spec.name}: {spec.summary}")
     note(f"licence: {spec.licence} ({spec.licence_url})")
     for file in chosen(spec, parts):
-        note(f"  {file.place}, {_size(file.size)}, from {mirrored(file.url, mirror or default_mirror())}")
+        note(
+            f"  {file.place}, {_size(file.size)}, from {mirrored(file.url, mirror or default_mirror())}"
+        )
     for hub in spec.hub:
-        note(f"  {hub.repository} ({hub.revision}), from the Hugging Face hub, into {out or 'its cache'}")
+        note(
+            f"  {hub.repository} ({hub.revision}), from the Hugging Face hub, into {out or 'its cache'}"
+        )
     if spec.files:
         note(f"  into {out or place(spec.name)}")
 
@@ -86,7 +120,14 @@ def _list(as_json: bool) -> None:
         answer_json(rows)
         return
     shown = [
-        [row["name"], _size(row["size"]), _state(row), row["licence"], ", ".join(row["parts"]), row["summary"]]
+        [
+            row["name"],
+            _size(row["size"]),
+            _state(row),
+            row["licence"],
+            ", ".join(row["parts"]),
+            row["summary"],
+        ]
         for row in rows
     ]
     answer_table(["name", "size", "state", "licence", "parts", "summary"], shown)
@@ -125,11 +166,24 @@ def _watcher() -> Iterator[DownloadWatcher]:
         yield _Lines()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), DownloadColumn(), TransferSpeedColumn())
-    with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Bars(
+        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
+    ) as bars:
 
         class Bar(DownloadWatcher):
             def say(self, text: str) -> None:
@@ -155,7 +209,11 @@ class _Lines(DownloadWatcher):
             nonlocal last
             if time.monotonic() - last >= EVERY_SECONDS:
                 last = time.monotonic()
-                whole = f" of {_size(total)} ({100 * done // max(total, 1)} %)" if total is not None else ""
+                whole = (
+                    f" of {_size(total)} ({100 * done // max(total, 1)} %)"
+                    if total is not None
+                    else ""
+                )
                 note(f"{name}: {_size(done)}{whole}")
 
         return say

@@ -15,10 +15,23 @@ from t2i.core.io.terminal import printable
 
 
 @click.command("import", cls=Command)
-@click.option("--model", metavar="M", help="Model whose authors' files these are ('t2i models' lists them).")
-@click.option("--preset", metavar="P", help="What they were trained as.  [default: the model's first after tiny]")
-@click.option("--set", "sets", multiple=True, metavar="K=V", help="Any setting of the model; may be repeated.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="RUN", help="New folder (default: under runs/).")
+@click.option(
+    "--model", metavar="M", help="Model whose authors' files these are ('t2i models' lists them)."
+)
+@click.option(
+    "--preset",
+    metavar="P",
+    help="What they were trained as.  [default: the model's first after tiny]",
+)
+@click.option(
+    "--set", "sets", multiple=True, metavar="K=V", help="Any setting of the model; may be repeated."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="New folder (default: under runs/).",
+)
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="FILES...")
 @json_option
 def import_(
@@ -36,7 +49,9 @@ def import_(
     if model is None:
         raise UserError("say whose weights these are, with --model M ('t2i models' lists them)")
     if not files:
-        raise UserError(f"name the files of weights: 't2i import --model {model} FILE... --out RUN'")
+        raise UserError(
+            f"name the files of weights: 't2i import --model {model} FILE... --out RUN'"
+        )
     from t2i.core.models.importing import default_preset, import_weights, importable
     from t2i.core.runs.folder import free_path
 
@@ -45,7 +60,9 @@ def import_(
         others = [name for name in importable(model).presets if name != chosen]
         note(f"preset {chosen}, since none is named; others: {', '.join(others) or 'none'}")
     folder = out or free_path(Path("runs") / f"{model}-{chosen}-imported")
-    run = import_weights(model, files, folder, preset=chosen, sets=sets, command=shlex.join(["t2i", *sys.argv[1:]]))
+    run = import_weights(
+        model, files, folder, preset=chosen, sets=sets, command=shlex.join(["t2i", *sys.argv[1:]])
+    )
     command = shlex.join(["t2i", "sample", "--run", str(run.path), "-p", "a red bird"])
     if as_json:
         answer_json({

@@ -51,10 +51,23 @@ def _devices() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        found.append({"device": f"cuda:{index}", "name": properties.name, "memory_bytes": properties.total_memory})
+        found.append(
+            {
+                "device": f"cuda:{index}",
+                "name": properties.name,
+                "memory_bytes": properties.total_memory,
+            }
+        )
     if torch.backends.mps.is_available():
         found.append({"device": "mps", "name": platform.processor()})
-    return [*found, {"device": "cpu", "name": platform.processor() or platform.machine(), "cores": os.cpu_count()}]
+    return [
+        *found,
+        {
+            "device": "cpu",
+            "name": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+        },
+    ]
 
 
 def _threads() -> int:

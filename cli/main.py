@@ -15,7 +15,10 @@ from t2i.core.io.terminal import quiet
 COMMANDS = {
     "train": ("t2i.cli.train:train", "Train a model, or go on with a run."),
     "sample": ("t2i.cli.sample:sample", "Draw pictures from a trained model."),
-    "import": ("t2i.cli.importing:import_", "Make a run of weights that a paper's authors released."),
+    "import": (
+        "t2i.cli.importing:import_",
+        "Make a run of weights that a paper's authors released.",
+    ),
     "export": ("t2i.cli.export:export", "Write a run in diffusers' layout."),
     "fetch": ("t2i.cli.fetch:fetch", "Get what a protocol or a model needs from outside."),
     "bench": ("t2i.cli.bench:bench", "Train, sample and score models side by side."),
@@ -28,13 +31,20 @@ COMMANDS = {
     "features": ("t2i.cli.tables:features", "List the feature extractors that metrics use."),
     "benchmarks": ("t2i.cli.tables:benchmarks", "List the benchmarks."),
     "plugins": ("t2i.cli.plugins:plugins", "List the plugins; check one; begin a new one."),
-    "install": ("t2i.cli.packages:install", "Install a plugin, if it leaves everything else as it is."),
+    "install": (
+        "t2i.cli.packages:install",
+        "Install a plugin, if it leaves everything else as it is.",
+    ),
     "uninstall": ("t2i.cli.packages:uninstall", "Remove a plugin."),
     "info": ("t2i.cli.info:info", "Show versions, devices, and where things are kept."),
 }
 
 root = click.version_option(package_name="t2i-zoo", message="t2i %(version)s")(
-    LazyGroup("t2i", COMMANDS, help="Train, sample and compare text-to-image models: GANs and diffusion alike.")
+    LazyGroup(
+        "t2i",
+        COMMANDS,
+        help="Train, sample and compare text-to-image models: GANs and diffusion alike.",
+    )
 )
 
 
@@ -43,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     quiet()
     if sys.__stdout__ is not None and hasattr(sys.__stdout__, "reconfigure"):
-        sys.__stdout__.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no failure
+        sys.__stdout__.reconfigure(
+            errors="backslashreplace"
+        )  # a terminal that lacks a letter is no failure
     try:
         code = _run(given)
         stdout().flush()

@@ -51,7 +51,9 @@ def answer_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         return
     widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
     for row in [titles, *cells]:
-        answer(GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        answer(
+            GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 def _draw(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

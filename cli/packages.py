@@ -35,11 +35,21 @@ def install(package: str, force: bool, dry_run: bool, as_json: bool) -> None:
     if as_json:
         answer_json({**chosen.document(), "version": done.version, "plugins": list(done.plugins)})
     elif not done.plugins:
-        answer(printable(f"{done.name} {done.version} is installed, but registers nothing: it is no plugin of t2i"))
+        answer(
+            printable(
+                f"{done.name} {done.version} is installed, but registers nothing: it is no plugin of t2i"
+            )
+        )
     else:
         for plugin in done.plugins:
-            things = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in plugin["registers"].items())
-            answer(printable(f"{done.name} {done.version}: plugin '{plugin['name']}' registers {things or 'nothing'}"))
+            things = "; ".join(
+                f"{kind}: {', '.join(names)}" for kind, names in plugin["registers"].items()
+            )
+            answer(
+                printable(
+                    f"{done.name} {done.version}: plugin '{plugin['name']}' registers {things or 'nothing'}"
+                )
+            )
     if done.broken:
         raise UserError(
             f"{done.name} is installed, but broken: {done.broken[0]}; 't2i uninstall {done.name}' removes it"
@@ -47,7 +57,11 @@ def install(package: str, force: bool, dry_run: bool, as_json: bool) -> None:
 
 
 def _said(harm: int) -> str:
-    return f"it would break {harm} requirement(s) of t2i's packages" if harm else "t2i would be as it is"
+    return (
+        f"it would break {harm} requirement(s) of t2i's packages"
+        if harm
+        else "t2i would be as it is"
+    )
 
 
 @click.command(cls=Command)

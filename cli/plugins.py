@@ -47,7 +47,15 @@ def listing(as_json: bool) -> None:
     for plugin in loaded:
         registers = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in plugin.names.items())
         state = f"BROKEN: {plugin.error}" if plugin.error else "ok"
-        rows.append([plugin.origin.plugin, plugin.origin.distribution, plugin.origin.version, registers, state])
+        rows.append(
+            [
+                plugin.origin.plugin,
+                plugin.origin.distribution,
+                plugin.origin.version,
+                registers,
+                state,
+            ]
+        )
     answer_table(["name", "distribution", "version", "registers", "state"], rows)
 
 
@@ -72,7 +80,9 @@ def check(name: str, only: tuple[str, ...], as_json: bool) -> None:
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="t2i-check-") as folder:
         for outcome in run_checks(checks, Path(folder)):
-            note(f"{outcome.state:7}  {outcome.kind.removesuffix('s')} {outcome.name}: {outcome.check}")
+            note(
+                f"{outcome.state:7}  {outcome.kind.removesuffix('s')} {outcome.name}: {outcome.check}"
+            )
             outcomes.append(outcome)
     failed = [outcome for outcome in outcomes if outcome.state == "FAILED"]
     if as_json:
@@ -86,7 +96,9 @@ def check(name: str, only: tuple[str, ...], as_json: bool) -> None:
 def _show(outcomes: list[Outcome]) -> None:
     """A table of all, then what failed: what should hold, what does not, and how to see it."""
     titles = ["kind", "name", "check", "state", "seconds", "detail"]
-    rows = [[o.kind, o.name, o.check, o.state, f"{o.seconds:.1f}", _short(o.detail)] for o in outcomes]
+    rows = [
+        [o.kind, o.name, o.check, o.state, f"{o.seconds:.1f}", _short(o.detail)] for o in outcomes
+    ]
     answer_table(titles, rows)
     for outcome in outcomes:
         if outcome.state == "FAILED":
@@ -101,7 +113,9 @@ def _short(text: str) -> str:
 
 @click.command(cls=Command)
 @click.argument("name")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="New folder (default: ./NAME).")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="New folder (default: ./NAME)."
+)
 def new(name: str, out: Path | None) -> None:
     """Write a complete plugin package NAME: a small working model, its test, a README. It trains as it is."""
     from t2i.core.kit.scaffold import write_package

@@ -15,13 +15,20 @@ from t2i.core.io.terminal import printable
 
 
 @click.command(cls=Command)
-@click.option("--model", metavar="M", help="Draw from the newest complete run of this model under runs/.")
 @click.option(
-    "--run", type=click.Path(path_type=Path), metavar="RUN", help="Draw from this run, or from another project's files."
+    "--model", metavar="M", help="Draw from the newest complete run of this model under runs/."
+)
+@click.option(
+    "--run",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Draw from this run, or from another project's files.",
 )
 @click.option("--sampler", metavar="S", help="Sampler (default: the model's own).")
 @click.option("--sampling-steps", type=click.IntRange(1), metavar="N", help="Steps of the sampler.")
-@click.option("--guidance", type=float, metavar="G", help="Scale of classifier-free guidance; 1 is none.")
+@click.option(
+    "--guidance", type=float, metavar="G", help="Scale of classifier-free guidance; 1 is none."
+)
 @click.option(
     "--set",
     "sets",
@@ -29,8 +36,15 @@ from t2i.core.io.terminal import printable
     metavar="K=V",
     help="Another setting of the sampler, or config=FOLDER; may be repeated.",
 )
-@click.option("-p", "--prompt", "texts", multiple=True, metavar="TEXT", help="What to draw; may be repeated.")
-@click.option("--prompts", type=click.Path(path_type=Path), metavar="FILE", help="Text file with one prompt a line.")
+@click.option(
+    "-p", "--prompt", "texts", multiple=True, metavar="TEXT", help="What to draw; may be repeated."
+)
+@click.option(
+    "--prompts",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Text file with one prompt a line.",
+)
 @click.option(
     "--features",
     type=click.Path(path_type=Path),
@@ -43,8 +57,22 @@ from t2i.core.io.terminal import printable
     metavar="RUN",
     help="Steer by this run of a guide (classifier guidance).",
 )
-@click.option("--guide-scale", type=float, default=1.0, show_default=True, metavar="S", help="Of the guide's gradient.")
-@click.option("-n", "count", type=click.IntRange(1), default=1, show_default=True, help="Pictures of each prompt.")
+@click.option(
+    "--guide-scale",
+    type=float,
+    default=1.0,
+    show_default=True,
+    metavar="S",
+    help="Of the guide's gradient.",
+)
+@click.option(
+    "-n",
+    "count",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Pictures of each prompt.",
+)
 @click.option(
     "--interpolate",
     nargs=2,
@@ -52,10 +80,24 @@ from t2i.core.io.terminal import printable
     metavar="A B",
     help="Draw N pictures on the way from one picture file to the other (-n N; with at most one -p TEXT).",
 )
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of the noise.")
-@click.option("--batch-size", type=click.IntRange(1), metavar="B", help="Pictures drawn at once (default: by size).")
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder (default: a new one under samples/)."
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Seed of the noise.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    metavar="B",
+    help="Pictures drawn at once (default: by size).",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder (default: a new one under samples/).",
 )
 @json_option
 def sample(
@@ -108,7 +150,9 @@ def sample(
     steering = None if guide is None else Steering(load(guide), guide_scale, guide)
     folder = out or group.first(lambda: new_samples_path(drawn_from.config.model))
     if speaks():
-        note(f"drawing {max(len(wanted), 1) * count} pictures from {source} with sampler {choice.name}")
+        note(
+            f"drawing {max(len(wanted), 1) * count} pictures from {source} with sampler {choice.name}"
+        )
     if interpolate is not None:
         caption = captions[0] if captions else ""
         records = write_interpolation(
@@ -126,17 +170,30 @@ def sample(
     if as_json:
         answer_json({"out": str(folder), "grid": str(folder / "grid.png"), "samples": records})
     else:
-        answer(printable(f"{len(records)} pictures in {folder}; all of them at a glance: {folder / 'grid.png'}"))
+        answer(
+            printable(
+                f"{len(records)} pictures in {folder}; all of them at a glance: {folder / 'grid.png'}"
+            )
+        )
 
 
 def _check_what_to_draw(
-    texts: tuple[str, ...], prompts: Path | None, features: Path | None, interpolate: tuple[Path, Path] | None
+    texts: tuple[str, ...],
+    prompts: Path | None,
+    features: Path | None,
+    interpolate: tuple[Path, Path] | None,
 ) -> None:
     """UserError unless the options say in one way what to draw."""
     captioned = bool(texts) or prompts is not None
     if not captioned and interpolate is None and features is None:
-        raise UserError("say what to draw, with -p TEXT (may be repeated), --prompts FILE or --features FILE")
+        raise UserError(
+            "say what to draw, with -p TEXT (may be repeated), --prompts FILE or --features FILE"
+        )
     if features is not None and (captioned or interpolate is not None):
-        raise UserError("--features says what to draw by itself: leave out -p, --prompts and --interpolate")
+        raise UserError(
+            "--features says what to draw by itself: leave out -p, --prompts and --interpolate"
+        )
     if interpolate is not None and (len(texts) > 1 or prompts is not None):
-        raise UserError("--interpolate draws for one caption: give at most one -p TEXT, and no --prompts")
+        raise UserError(
+            "--interpolate draws for one caption: give at most one -p TEXT, and no --prompts"
+        )

@@ -30,7 +30,11 @@ ONLY_JSON = ("paper", "needs_dir", "generator")
 def _row(kind: str, spec: Named) -> dict[str, Any]:
     origin = registry().table(kind).origin(spec.name)
     fields = {name: getattr(spec, name) for name in FIELDS[kind]}
-    place = {"plugin": origin.plugin, "distribution": origin.distribution, "version": origin.version}
+    place = {
+        "plugin": origin.plugin,
+        "distribution": origin.distribution,
+        "version": origin.version,
+    }
     return {"name": spec.name, "summary": spec.summary, **fields, **place}
 
 
@@ -46,7 +50,12 @@ def _listing(kind: str, what: str) -> click.Command:
         if as_json:
             answer_json(rows)
             return
-        shown = ["name", *(name for name in FIELDS[kind] if name not in ONLY_JSON), "distribution", "summary"]
+        shown = [
+            "name",
+            *(name for name in FIELDS[kind] if name not in ONLY_JSON),
+            "distribution",
+            "summary",
+        ]
         answer_table(shown, [[_text(row[name]) for name in shown] for row in rows])
 
     return click.command(kind, cls=Command, help=f"List {what}.")(json_option(show))

@@ -29,20 +29,59 @@ ALONE = ("resume", "on_nan", "as_json")
 @click.command(cls=Command)
 @click.option("--model", metavar="M", help="Model to train ('t2i models' lists them).")
 @click.option("--data", metavar="D", help="Data set (default: the preset's).")
-@click.option("--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set.")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set."
+)
 @click.option("--preset", metavar="P", help="Named settings of the model.  [default: tiny]")
-@click.option("--steps", type=click.IntRange(1), metavar="N", help="Steps of the whole run, all stages together.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), metavar="T", help="The same as a time budget.")
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Steps of the whole run, all stages together.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    metavar="T",
+    help="The same as a time budget.",
+)
 @click.option("--batch-size", type=click.IntRange(1), metavar="B", help="Images a step.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="S", help="Seed of weights, order and noise.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    metavar="S",
+    help="Seed of weights, order and noise.",
+)
 @click.option("--keep", type=click.IntRange(1), metavar="N", help="Checkpoints kept (the newest).")
-@click.option("--on-nan", type=click.Choice(["stop", "skip"]), help="Stop at a loss that is not finite, or skip it.")
+@click.option(
+    "--on-nan",
+    type=click.Choice(["stop", "skip"]),
+    help="Stop at a loss that is not finite, or skip it.",
+)
 @click.option("--encoder", metavar="E", help="Text encoder ('t2i encoders' lists them).")
-@click.option("--set", "sets", multiple=True, metavar="K=V", help="Any setting, such as encoder.width=64; repeatable.")
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML file of settings.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="RUN", help="New folder (default: under runs/).")
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="K=V",
+    help="Any setting, such as encoder.width=64; repeatable.",
+)
+@click.option(
+    "--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML file of settings."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="New folder (default: under runs/).",
+)
 @click.option("--dry-run", is_flag=True, help="Print all settings as they would be used, and stop.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with an interrupted run.")
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Go on with an interrupted run.",
+)
 @json_option
 @click.pass_context
 def train(
@@ -66,7 +105,9 @@ def train(
         _conclude(go_on(resume, on_nan=on_nan), as_json)
         return
     if model is None:
-        raise UserError("say what to train, with --model M ('t2i models' lists them) or --resume RUN")
+        raise UserError(
+            "say what to train, with --model M ('t2i models' lists them) or --resume RUN"
+        )
     if steps is not None and minutes is not None:
         raise UserError("--steps and --minutes are two ways to say the budget: give one of them")
     registry().models[model]  # a misspelt name is told at once, before torch is imported
@@ -77,7 +118,9 @@ def train(
         "steps": steps, "minutes": minutes, "batch_size": batch_size, "seed": seed, "keep": keep, "on_nan": on_nan
     }  # fmt: skip
     overrides = _overrides(data, data_dir, engine, encoder)
-    resolved = resolve(model, preset=preset or "tiny", config_file=config, overrides=overrides, sets=sets)
+    resolved = resolve(
+        model, preset=preset or "tiny", config_file=config, overrides=overrides, sets=sets
+    )
     if dry_run:
         _print_settings(resolved, as_json)
         return
@@ -110,7 +153,9 @@ def _refuse_beside_resume(ctx: click.Context) -> None:
         if parameter.name not in ALONE and ctx.get_parameter_source(str(parameter.name)) == ParameterSource.COMMANDLINE
     ]  # fmt: skip
     if given:
-        raise UserError(f"--resume goes on with the run's own settings: leave out {', '.join(given)}")
+        raise UserError(
+            f"--resume goes on with the run's own settings: leave out {', '.join(given)}"
+        )
 
 
 def _print_settings(config: RunConfig, as_json: bool) -> None:

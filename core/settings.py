@@ -19,7 +19,11 @@ class Config(pydantic.BaseModel):
     """Base of all settings. A docstring under a field says what it is."""
 
     model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        use_attribute_docstrings=True,
     )
 
     renamed: ClassVar[Mapping[str, str]] = {}
@@ -27,7 +31,9 @@ class Config(pydantic.BaseModel):
     base class hold as well."""
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any], where: str, beneath: Mapping[str, Any] | None = None) -> Self:
+    def of(
+        cls, settings: Mapping[str, Any], where: str, beneath: Mapping[str, Any] | None = None
+    ) -> Self:
         """Checks settings.
 
         Args:
@@ -52,7 +58,11 @@ class Config(pydantic.BaseModel):
         Raises:
             ValueError: a setting is given under both of its names.
         """
-        names = {old: new for base in reversed(cls.__mro__) for old, new in vars(base).get("renamed", {}).items()}
+        names = {
+            old: new
+            for base in reversed(cls.__mro__)
+            for old, new in vars(base).get("renamed", {}).items()
+        }
         present: dict[str, Any] = {}
         for key, value in settings.items():
             name = names.get(key, key)
@@ -68,7 +78,9 @@ class Config(pydantic.BaseModel):
         return cls.current(settings) if isinstance(settings, Mapping) else settings
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any], sections: Collection[str] = ()) -> dict[str, Any]:
+def merge(
+    base: Mapping[str, Any], over: Mapping[str, Any], sections: Collection[str] = ()
+) -> dict[str, Any]:
     """`over` laid on `base`, mapping by mapping. One that names another thing than before starts afresh: the settings
     of one sampler are not those of another.
 
@@ -78,7 +90,11 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], sections: Collection
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping) and not _other(old, value, key in sections):
+        if (
+            isinstance(value, Mapping)
+            and isinstance(old, Mapping)
+            and not _other(old, value, key in sections)
+        ):
             merged[key] = merge(old, value, sections)
         else:
             merged[key] = value
@@ -185,12 +201,24 @@ class EngineConfig(Config):
     @pydantic.model_validator(mode="after")
     def _parts_are_whole(self) -> Self:
         if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of accumulate ({self.accumulate})")
+            raise ValueError(
+                f"batch_size ({self.batch_size}) must be a multiple of accumulate ({self.accumulate})"
+            )
         return self
 
 
 WHOLE_RUN = frozenset(
-    {"steps", "minutes", "seed", "precision", "threads", "keep", "keep_best", "tensorboard", "on_nan"}
+    {
+        "steps",
+        "minutes",
+        "seed",
+        "precision",
+        "threads",
+        "keep",
+        "keep_best",
+        "tensorboard",
+        "on_nan",
+    }
 )
 """Settings of the engine that are the whole run's: its budget and seed, what it keeps, and how it computes."""
 
@@ -240,7 +268,11 @@ class ModelConfig(EngineConfig):
 
 def _kind(annotation: Any) -> str:
     """A type as it is written."""
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+    return (
+        annotation.__name__
+        if isinstance(annotation, type)
+        else str(annotation).replace("typing.", "")
+    )
 
 
 class DataConfig(Config):

@@ -39,7 +39,13 @@ torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
 ENCODER = ("encoder.width=16", "encoder.heads=2")
-DIFFUSION = ("unet.channels=[8,16]", "unet.groups=4", "unet.head_width=4", "unet.text_map=8", "sampler.steps=2")
+DIFFUSION = (
+    "unet.channels=[8,16]",
+    "unet.groups=4",
+    "unet.head_width=4",
+    "unet.text_map=8",
+    "sampler.steps=2",
+)
 GAN = ("nf=4", "z_dim=8")
 SMALL = {
     "ldm": (
@@ -69,7 +75,9 @@ ALL = (
 def pytest_xdist_auto_num_workers(config):
     """All tests are shared out over processes, whole files at a time; a few that are named are not worth their start.
     More than four would spend their time on importing torch."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processors = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return 0 if config.option.file_or_dir or processors < 2 else min(processors, 4)
 
 
@@ -125,10 +133,18 @@ class ToyConfig(ModelConfig):
 
     @classmethod
     def presets(cls):
-        small = {"steps": 6, "batch_size": 4, "image_size": 8, "checkpoint_every": 3, "sample_every": 100}
+        small = {
+            "steps": 6,
+            "batch_size": 4,
+            "image_size": 8,
+            "checkpoint_every": 3,
+            "sample_every": 100,
+        }
         return {
             "tiny": Preset(small, data=("toydata", {}), encoder=("toytext", {})),
-            "paper": Preset({**small, "width": 16}, data=("absent-data", {"fold": 3}), encoder=("toytext", {})),
+            "paper": Preset(
+                {**small, "width": 16}, data=("absent-data", {"fold": 3}), encoder=("toytext", {})
+            ),
         }
 
 
@@ -176,7 +192,10 @@ def toy_stages(config, text_encoder):
     own = {"batch_size": config.first_batch} if config.first_batch else {}
     first, second, only = ("first", 1.0, own), ("second", 2.0, {}), ("only", 1.0, {})
     chosen = [first, second] if config.two_stages else [only]
-    return [Stage(name, share, lambda networks: ToyTrainer(config, networks), own) for name, share, own in chosen]
+    return [
+        Stage(name, share, lambda networks: ToyTrainer(config, networks), own)
+        for name, share, own in chosen
+    ]
 
 
 class ToyEncoderConfig(Config):
@@ -193,11 +212,19 @@ class ToyEncoder(TextEncoder):
         self.table = torch.nn.Embedding(1 + len(config.words), 5).requires_grad_(not config.frozen)
 
     def encode(self, captions):
-        rows = [[1 + self.config.words.index(w) if w in self.config.words else 0 for w in c.split()] for c in captions]
+        rows = [
+            [1 + self.config.words.index(w) if w in self.config.words else 0 for w in c.split()]
+            for c in captions
+        ]
         length = max(1, *map(len, rows))
         mask = torch.tensor([[i < max(1, len(row)) for i in range(length)] for row in rows])
-        tokens = torch.tensor([row + [0] * (length - len(row)) for row in rows]).to(self.table.weight.device)
-        return replace(TextFeatures.of(words=self.table(tokens), mask=mask.to(tokens.device)), captions=tuple(captions))
+        tokens = torch.tensor([row + [0] * (length - len(row)) for row in rows]).to(
+            self.table.weight.device
+        )
+        return replace(
+            TextFeatures.of(words=self.table(tokens), mask=mask.to(tokens.device)),
+            captions=tuple(captions),
+        )
 
 
 class ToyData(Dataset):
@@ -215,14 +242,21 @@ class ToyData(Dataset):
         image = np.zeros((self.image_size, self.image_size, 3), np.uint8)
         image[..., index % 3] = 155 + 10 * index
         colour = self.colours[index % 3]
-        return Example(image, (f"a {colour} picture", f"{colour} all over"), f"{self.split}-{index}", {"id": index})
+        return Example(
+            image,
+            (f"a {colour} picture", f"{colour} all over"),
+            f"{self.split}-{index}",
+            {"id": index},
+        )
 
     def fingerprint(self):
         return f"toy-{self.split}-{self.image_size}"
 
 
 def toy_fit(config, texts):
-    return config.model_copy(update={"words": tuple(sorted({word for text in texts for word in text.split()}))})
+    return config.model_copy(
+        update={"words": tuple(sorted({word for text in texts for word in text.split()}))}
+    )
 
 
 def toy_weights(config, files):
@@ -299,11 +333,17 @@ class Environment:
             script = root / "bin" / name
             script.write_text(f'#!/bin/sh\nexec "{self.python}" -m {module} "$@"\n')
             script.chmod(0o755)
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("T2I_", "PYTEST_"))}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("T2I_", "PYTEST_"))
+        }
         # Nothing is fetched: what building a package takes is there, and an index is not.
         pip = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_CACHE_DIR": "1"}
         own = {"T2I_HOME": str(root / "home"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        self.variables = kept | pip | own | {"PATH": f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+        self.variables = (
+            kept | pip | own | {"PATH": f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+        )
 
     def __call__(self, *command, cwd, **variables):
         """Runs a command in a folder."""
@@ -334,8 +374,12 @@ def wheel():
         info = f"{stem}-{version}.dist-info"
         needs = "".join(f"Requires-Dist: {need}\n" for need in requires)
         inside = {f"{module}.py": source for module, source in (files or {}).items()}
-        inside[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}"
-        inside[f"{info}/WHEEL"] = "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        inside[f"{info}/METADATA"] = (
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}"
+        )
+        inside[f"{info}/WHEEL"] = (
+            "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         if points:
             lines = "".join(f"{point} = {module}\n" for point, module in points.items())
             inside[f"{info}/entry_points.txt"] = f"[t2i]\n{lines}"
@@ -407,7 +451,13 @@ class Server:
         request.end_headers()
         sent = body[start:]
         if request.command == "GET":
-            sent = bytes(len(sent)) if fault == "wrong" else sent[: len(sent) // 2] if fault == "cut" else sent
+            sent = (
+                bytes(len(sent))
+                if fault == "wrong"
+                else sent[: len(sent) // 2]
+                if fault == "cut"
+                else sent
+            )
             request.wfile.write(sent)
 
 

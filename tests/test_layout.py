@@ -14,10 +14,16 @@ from t2i.core.registry.tables import HOOKS, registry
 ROOT = Path(__file__).parents[1]
 ROOMS = ("core", "plugins", "benchmarks", "cli")
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
-MAY_IMPORT = {"core": {"core"}, "plugins": {"core", "plugins"}, "benchmarks": {"core", "benchmarks"}}
+MAY_IMPORT = {
+    "core": {"core"},
+    "plugins": {"core", "plugins"},
+    "benchmarks": {"core", "benchmarks"},
+}
 MAY_IMPORT["cli"] = {"core", "benchmarks", "cli"}
 LEGACY = ROOT / "plugins" / "common" / "weights" / "legacy.py"
-BUILT_IN = {path.parent.name: path.parent for path in sorted((ROOT / "plugins").glob("*/*/plugin.py"))}
+BUILT_IN = {
+    path.parent.name: path.parent for path in sorted((ROOT / "plugins").glob("*/*/plugin.py"))
+}
 KINDS = ("models", "samplers", "encoders", "datasets", "features")
 
 
@@ -42,7 +48,9 @@ def test_imports_point_one_way(path):
         assert target[1] in MAY_IMPORT[room], f"{room} imports {name}"
         if room == "plugins" and target[1] == "plugins":
             own = target[2:4] == rest[:2]
-            assert own or target[2] == "common", f"plugin {'/'.join(rest[:2])} imports {name}: go through the registry"
+            assert own or target[2] == "common", (
+                f"plugin {'/'.join(rest[:2])} imports {name}: go through the registry"
+            )
 
 
 PICKLES = {
@@ -72,21 +80,39 @@ def unsafe(source, legacy=False):
             for alias in node.names:
                 full = f"{module}.{alias.name}" if module else alias.name
                 pickles = full.split(".")[0] in PICKLES and not (legacy and full == "pickle")
-                renamed = alias.name in ("torch", "yaml", "os", "builtins", "subprocess") and alias.asname
-                if pickles or full in RUNNERS or full.startswith(("builtins", "torch.package", "os.exec")) or renamed:
+                renamed = (
+                    alias.name in ("torch", "yaml", "os", "builtins", "subprocess") and alias.asname
+                )
+                if (
+                    pickles
+                    or full in RUNNERS
+                    or full.startswith(("builtins", "torch.package", "os.exec"))
+                    or renamed
+                ):
                     yield ast.unparse(node)
         elif isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            loads = legacy and called == "torch.load" and "weights_only=True" in map(ast.unparse, node.keywords)
+            loads = (
+                legacy
+                and called == "torch.load"
+                and "weights_only=True" in map(ast.unparse, node.keywords)
+            )
             loads |= called == "np.load" and "allow_pickle=False" in map(ast.unparse, node.keywords)
             wrong = [
-                k.arg for k in node.keywords if k.arg in SAFE and getattr(k.value, "value", None) not in SAFE[k.arg]
+                k.arg
+                for k in node.keywords
+                if k.arg in SAFE and getattr(k.value, "value", None) not in SAFE[k.arg]
             ]
             weights = called.endswith(
                 ("Model.from_pretrained", "Projection.from_pretrained", "Pipeline.from_pretrained")
             )
             unsure = weights and "use_safetensors=True" not in map(ast.unparse, node.keywords)
-            if wrong or unsure or (called in RUNNERS and not loads) or called.startswith(("os.exec", "os.spawn")):
+            if (
+                wrong
+                or unsure
+                or (called in RUNNERS and not loads)
+                or called.startswith(("os.exec", "os.spawn"))
+            ):
                 yield ast.unparse(node)
 
 
@@ -124,9 +150,14 @@ def test_the_legacy_reader_takes_from_pickle_only_what_it_restricts():
     tree = ast.parse(LEGACY.read_text("utf-8"))
     imports = [name for name in imported(LEGACY) if name.split(".")[0] == "pickle"]
     assert imports == ["pickle"]
-    assert not any(isinstance(node, ast.alias) and node.name == "pickle" and node.asname for node in ast.walk(tree))
+    assert not any(
+        isinstance(node, ast.alias) and node.name == "pickle" and node.asname
+        for node in ast.walk(tree)
+    )
     uses = {
-        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle"
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle"
     }
     assert uses == {"_Unpickler", "UnpicklingError"}
     (unpickler,) = (node for node in tree.body if isinstance(node, ast.ClassDef))
@@ -141,13 +172,28 @@ OTHERWISE = {"words", "none", "timm", "autoregressive", "cascade"}
 families of its own."""
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if path.is_relative_to(ROOT / "core")], ids=str)
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if path.is_relative_to(ROOT / "core")], ids=str
+)
 def test_core_names_nothing_that_a_plugin_registers(path):
     """Not in a comparison, and not as a default: defaults are the registry's or the command line's."""
-    kinds = ("models", "samplers", "encoders", "datasets", "features", "metrics", "benchmarks", "downloads")
+    kinds = (
+        "models",
+        "samplers",
+        "encoders",
+        "datasets",
+        "features",
+        "metrics",
+        "benchmarks",
+        "downloads",
+    )
     names = {spec.name for kind in kinds for spec in registry().table(kind)} - OTHERWISE
     tree = ast.parse(path.read_text("utf-8"))
-    found = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    found = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
     assert not found & names
 
 
@@ -200,7 +246,9 @@ def structure():
 def test_every_plugin_folder_loads_and_every_package_is_found():
     """setup.py finds both: the entry points of the installed distribution are the folders with a plugin.py."""
     ours = [plugin for plugin in registry().plugins if plugin.origin.distribution == "t2i-zoo"]
-    assert sorted(plugin.origin.plugin for plugin in ours) == sorted([*BUILT_IN, "benchmarks", "families"])
+    assert sorted(plugin.origin.plugin for plugin in ours) == sorted(
+        [*BUILT_IN, "benchmarks", "families"]
+    )
     assert [(plugin.origin.plugin, plugin.error) for plugin in ours if plugin.error] == []
     assert [path for path in SOURCES if not (path.parent / "__init__.py").is_file()] == []
 
@@ -210,7 +258,16 @@ def test_every_specification_leads_somewhere(kind):
     for spec in registry().table(kind):
         assert "\n" not in spec.summary
         assert spec.summary
-        for attribute in ("config", "build", "fit", "generator", "stages", "weights", "foreign", "export"):
+        for attribute in (
+            "config",
+            "build",
+            "fit",
+            "generator",
+            "stages",
+            "weights",
+            "foreign",
+            "export",
+        ):
             if getattr(spec, attribute, None):
                 resolve(getattr(spec, attribute))
         if kind == "models":

@@ -86,7 +86,11 @@ def compare(a: Path, b: Path) -> Difference:
     """What differs between two results.json (or the folders that hold them). UserError if one is none."""
     first, second = Results.load(a), Results.load(b)
     parts = ("protocol", "budget", "left_out", "environment")
-    fields = [entry for part in parts for entry in _differing(part, getattr(first, part), getattr(second, part))]
+    fields = [
+        entry
+        for part in parts
+        for entry in _differing(part, getattr(first, part), getattr(second, part))
+    ]
     fields += _differing("rows", _made(first, second), _made(second, first))
     comparable = first.protocol_hash == second.protocol_hash
     return Difference(comparable, tuple(fields), tuple(_scores(first, second)))
@@ -108,7 +112,9 @@ def _made(results: Results, other: Results) -> dict[str, Any]:
     return {
         row.name: {
             "training": row.training.get("config"),
-            "sampling": {key: value for key, value in row.sampling.items() if key != "seconds_per_image"},
+            "sampling": {
+                key: value for key, value in row.sampling.items() if key != "seconds_per_image"
+            },
         }
         for row in results.rows
         if row.name in shared
@@ -116,7 +122,11 @@ def _made(results: Results, other: Results) -> dict[str, Any]:
 
 
 def _named(value: Any) -> Any:
-    if isinstance(value, list) and value and all(isinstance(v, Mapping) and "name" in v for v in value):
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(v, Mapping) and "name" in v for v in value)
+    ):
         return {str(v["name"]): v for v in value}
     return value
 
@@ -128,7 +138,9 @@ def _scores(first: Results, second: Results) -> Iterator[Score]:
         for column in columns:
             a, b = (side[name].value(column) if name in side else None for side in (ours, theirs))
             if a or b:
-                yield Score(name, column.title, column.better, a.mean if a else None, b.mean if b else None)
+                yield Score(
+                    name, column.title, column.better, a.mean if a else None, b.mean if b else None
+                )
 
 
 def _standings(results: Results) -> dict[str, Standing]:

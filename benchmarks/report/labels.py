@@ -38,7 +38,12 @@ def put(axes: Axes, labels: Sequence[Label]) -> None:
     room = Bbox.from_extents(axes.bbox.x0, axes.bbox.y0, figure.bbox.x1, figure.bbox.y1)
     for label, dot in zip(labels, dots, strict=True):
         written = axes.annotate(
-            label.text, (label.x, label.y), (0, 0), textcoords="offset pixels", fontsize=SIZE, color=label.colour
+            label.text,
+            (label.x, label.y),
+            (0, 0),
+            textcoords="offset pixels",
+            fontsize=SIZE,
+            color=label.colour,
         )
         own = written.get_window_extent(renderer)
         places = list(_places(own.width, own.height))

@@ -13,7 +13,16 @@ from typing import Any
 from PIL import Image
 
 from t2i.benchmarks.report import plots
-from t2i.benchmarks.report.table import ARROWS, COSTS, DASH, RANGE_NOTE, cost, number, rank, with_range
+from t2i.benchmarks.report.table import (
+    ARROWS,
+    COSTS,
+    DASH,
+    RANGE_NOTE,
+    cost,
+    number,
+    rank,
+    with_range,
+)
 from t2i.benchmarks.results import VARIETY, Column, Results, Row, Standing
 from t2i.benchmarks.run.grids import REAL, load_pictures
 from t2i.core.interfaces.scoring import Published
@@ -49,7 +58,9 @@ def render(results: Results) -> str:
         ("Training", _curves(results.rows)),
         ("Protocol", _protocol(results)),
     ]
-    body = "".join(f"<section><h2>{_text(name)}</h2>{html}</section>" for name, html in sections if html)
+    body = "".join(
+        f"<section><h2>{_text(name)}</h2>{html}</section>" for name, html in sections if html
+    )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -78,14 +89,23 @@ def _ranking(results: Results, standings: Sequence[Standing]) -> str:
     best = {column: _best(standings, column) for column in results.columns}
     lines = "".join(_ranking_line(s, results.columns, best) for s in standings)
     several = any(len(standing.rows) > 1 for standing in standings)
-    warnings = [f"<li><b>{_text(row.name)}</b>: {_text(text)}</li>" for row in results.rows for text in row.warnings]
+    warnings = [
+        f"<li><b>{_text(row.name)}</b>: {_text(text)}</li>"
+        for row in results.rows
+        for text in row.warnings
+    ]
     given = [s.name for s in standings if any(row.training.get("given") for row in s.rows)]
     notes = [
         f"In brackets: {RANGE_NOTE[several]}. Grey rows are no models: the first is the ceiling "
         f"({_text(str(results.protocol.get('real_images')))}), the last the floor.",
-        f"Not trained within the budget, but given as a run: {_text(', '.join(given))}." if given else "",
+        f"Not trained within the budget, but given as a run: {_text(', '.join(given))}."
+        if given
+        else "",
         _reference(results.protocol),
-        *(f"Left out: {_text(name)} ({_text(reason)})." for name, reason in results.left_out.items()),
+        *(
+            f"Left out: {_text(name)} ({_text(reason)})."
+            for name, reason in results.left_out.items()
+        ),
     ]
     flags = f'<ul class="flags">{"".join(warnings)}</ul>' if warnings else ""
     table = _table(f"<th>#</th><th></th>{heads}", lines)
@@ -120,7 +140,9 @@ def _published(results: Results) -> str:
 
 
 def _published_line(entry: Published, titles: Sequence[str]) -> str:
-    cells = "".join(f"<td>{format(entry.scores[t], 'g') if t in entry.scores else DASH}</td>" for t in titles)
+    cells = "".join(
+        f"<td>{format(entry.scores[t], 'g') if t in entry.scores else DASH}</td>" for t in titles
+    )
     return f'<tr><th scope="row">{_text(entry.model)}<small>{_text(entry.source)}</small></th>{cells}</tr>'
 
 
@@ -131,14 +153,22 @@ def _best(standings: Sequence[Standing], column: Column) -> float | None:
     return max(values) if column.better == "higher" else min(values)
 
 
-def _ranking_line(standing: Standing, columns: Sequence[Column], best: dict[Column, float | None]) -> str:
+def _ranking_line(
+    standing: Standing, columns: Sequence[Column], best: dict[Column, float | None]
+) -> str:
     cells = []
     for column in columns:
         value = standing.value(column)
-        mark = ' class="best"' if value and standing.kind == "model" and value.mean == best[column] else ""
+        mark = (
+            ' class="best"'
+            if value and standing.kind == "model" and value.mean == best[column]
+            else ""
+        )
         label = _text(f"{column.title} {ARROWS[column.better]}")
         missing = "" if value else ' class="missing"'
-        cells.append(f'<td data-label="{label}"{mark}{missing}><span>{_cell(with_range(value))}</span></td>')
+        cells.append(
+            f'<td data-label="{label}"{mark}{missing}><span>{_cell(with_range(value))}</span></td>'
+        )
     return (
         f'<tr class="{standing.kind}"><td class="rank">{rank(standing)}</td>'
         f'<th scope="row">{_text(standing.name)}</th>{"".join(cells)}</tr>'
@@ -153,7 +183,9 @@ def _cell(text: str) -> str:
 
 def _pictures(results: Results) -> str:
     """A block a caption, a strip a row, so that it reads downwards on a phone and side by side on a desk."""
-    folders = [(REAL, "real")] + [(r.name, r.name) for r in results.rows if r.pictured and r.kind == "model"]
+    folders = [(REAL, "real")] + [
+        (r.name, r.name) for r in results.rows if r.pictured and r.kind == "model"
+    ]
     blocks = []
     for number_, entry in enumerate(results.grid):
         strips = [
@@ -173,7 +205,9 @@ def _pictures(results: Results) -> str:
 def _strip(pictures: Sequence[Image.Image]) -> str:
     """Pictures side by side, four to a line."""
     small = "small " if pictures[0].width < SMALL else ""
-    shown = "".join(_picture(picture, f"sample {number}") for number, picture in enumerate(pictures, 1))
+    shown = "".join(
+        _picture(picture, f"sample {number}") for number, picture in enumerate(pictures, 1)
+    )
     return f'<div class="{small}strip">{shown}</div>'
 
 
@@ -184,7 +218,9 @@ def _picture(picture: Image.Image, words: str) -> str:
         picture.save(buffer, "PNG", optimize=True)
         return _image("png", buffer.getvalue(), words)
     side = min(LARGEST, picture.width)
-    picture.resize((side, side), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=88, optimize=True)
+    picture.resize((side, side), Image.Resampling.LANCZOS).save(
+        buffer, "JPEG", quality=88, optimize=True
+    )
     return _image("jpeg", buffer.getvalue(), words)
 
 
@@ -196,7 +232,9 @@ def _image(kind: str, data: bytes, words: str) -> str:
 def _plot(svg: bytes | None, title: str) -> str:
     if svg is None:
         return ""
-    return f"<figure><figcaption>{_text(title)}</figcaption>{_image('svg+xml', svg, title)}</figure>"
+    return (
+        f"<figure><figcaption>{_text(title)}</figcaption>{_image('svg+xml', svg, title)}</figure>"
+    )
 
 
 def _plots(found: Iterable[str]) -> str:
@@ -218,12 +256,21 @@ def _costs(results: Results, standings: Sequence[Standing]) -> str:
     heads = "".join(f"<th>{_text(title)}</th>" for title, _ in COSTS)
     lines = "".join(
         f'<tr class="model"><th scope="row">{_text(s.name)}</th>'
-        + "".join(f'<td data-label="{_text(t)}">{_text(cost(t, s.cost(*path)))}</td>' for t, path in COSTS)
+        + "".join(
+            f'<td data-label="{_text(t)}">{_text(cost(t, s.cost(*path)))}</td>' for t, path in COSTS
+        )
         + "</tr>"
         for s in models
     )
-    axes = [("s/image", "seconds to draw a picture"), ("parameters", "parameters"), ("training", "seconds of training")]
-    drawn = [_plot(plots.quality_against(models, results.headline, t, u), f"Quality against {u}") for t, u in axes]
+    axes = [
+        ("s/image", "seconds to draw a picture"),
+        ("parameters", "parameters"),
+        ("training", "seconds of training"),
+    ]
+    drawn = [
+        _plot(plots.quality_against(models, results.headline, t, u), f"Quality against {u}")
+        for t, u in axes
+    ]
     table = _table(f"<th></th>{heads}", lines)
     note = "Parameters: all that is built, and those trained; images/s in training; s/image in drawing, text included."
     return f"{table}<p class='note'>{note}</p>{_plots(drawn)}"
@@ -238,13 +285,19 @@ def _protocol(results: Results) -> str:
     protocol = results.protocol
     facts = [("hash", results.protocol_hash)]
     facts += [
-        (f"captions “{p['name']}”", f"{p['count']} of split '{p['split']}'. {p['about']}") for p in protocol["prompts"]
+        (f"captions “{p['name']}”", f"{p['count']} of split '{p['split']}'. {p['about']}")
+        for p in protocol["prompts"]
     ]
     facts += [(f"measure “{name}”", _measure(m)) for name, m in protocol["measures"].items()]
     facts += [("pictures", f"{protocol['image_size']} px; {protocol['pictures']}")]
-    facts += [("reference", _settings(protocol["reference"])), ("real images", str(protocol["real_images"]))]
+    facts += [
+        ("reference", _settings(protocol["reference"])),
+        ("real images", str(protocol["real_images"])),
+    ]
     facts += [(f"data of {r.name}", _data(r)) for r in results.rows if "config" in r.training]
-    facts += [(f"sampler of {r.name}", _settings(r.sampling)) for r in results.rows if r.kind == "model"]
+    facts += [
+        (f"sampler of {r.name}", _settings(r.sampling)) for r in results.rows if r.kind == "model"
+    ]
     facts += [("environment", _settings(results.environment))]
     terms = "".join(f"<dt>{_text(name)}</dt><dd>{_text(text)}</dd>" for name, text in facts)
     whole = escape(json.dumps(protocol, indent=2, ensure_ascii=False))
@@ -253,7 +306,11 @@ def _protocol(results: Results) -> str:
 
 def _data(row: Row) -> str:
     """What a model was trained on."""
-    settings = {key: value for key, value in row.training["config"].get("data", {}).items() if key != "image_size"}
+    settings = {
+        key: value
+        for key, value in row.training["config"].get("data", {}).items()
+        if key != "image_size"
+    }
     return f"{_settings(settings)}, at {row.training['config'].get('image_size')} px"
 
 

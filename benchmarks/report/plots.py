@@ -67,7 +67,9 @@ def bars(standings: Sequence[Standing], columns: Sequence[Column]) -> bytes:
                 places, [v.mean if v else 0 for v in values], width * 0.9, label=standing.name,
                 color=colours[standing.name],
             )  # fmt: skip
-            axes.bar_label(drawn, [number(v.mean) if v else "" for v in values], padding=3, fontsize=8)
+            axes.bar_label(
+                drawn, [number(v.mean) if v else "" for v in values], padding=3, fontsize=8
+            )
         axes.set_yticks(range(len(shown)), [c.title for c in shown])
         axes.invert_yaxis()
         axes.set_xlim(0, 112)
@@ -78,7 +80,9 @@ def bars(standings: Sequence[Standing], columns: Sequence[Column]) -> bytes:
     return svg[0]
 
 
-def quality_against(standings: Sequence[Standing], headline: Column, title: str, unit: str) -> bytes | None:
+def quality_against(
+    standings: Sequence[Standing], headline: Column, title: str, unit: str
+) -> bytes | None:
     """The headline score over a cost, a point a model; None where no model's cost is known."""
     path = dict(COSTS)[title]
     models = [s for s in standings if s.kind == "model"]
@@ -89,7 +93,9 @@ def quality_against(standings: Sequence[Standing], headline: Column, title: str,
     with _figure(2.9) as (axes, svg):
         for standing, x, value in points:
             if value.low is not None and value.high is not None:
-                axes.plot([x, x], [value.low, value.high], color=colours[standing.name], lw=1.5, alpha=0.6)
+                axes.plot(
+                    [x, x], [value.low, value.high], color=colours[standing.name], lw=1.5, alpha=0.6
+                )
             axes.plot(x, value.mean, "o", color=colours[standing.name], ms=8)
         _log_room(axes, title, [x for _, x, _ in points])
         _room_above(axes, headline)
@@ -123,7 +129,15 @@ def sampler_curves(curves: Mapping[str, Mapping[int, float]], headline: Column) 
     with _figure(3.6) as (axes, svg):
         for i, (name, own) in enumerate(curves.items()):
             style = "o-" if i < len(COLOURS) else "s--"
-            axes.plot(list(own), list(own.values()), style, ms=4, lw=1.3, label=name, color=COLOURS[i % len(COLOURS)])
+            axes.plot(
+                list(own),
+                list(own.values()),
+                style,
+                ms=4,
+                lw=1.3,
+                label=name,
+                color=COLOURS[i % len(COLOURS)],
+            )
         axes.set_xscale("log")
         axes.set_xticks(steps, [str(count) for count in steps])
         axes.minorticks_off()
@@ -158,7 +172,15 @@ def training_curve(row: Row) -> bytes | None:
     with _figure(3.0) as (axes, svg):
         for i, (name, (minutes, values)) in enumerate(found.items()):
             dots = "o" if len(values) < FEW else None  # of a single value there is no line to see
-            axes.plot(minutes, values, lw=1.3, marker=dots, ms=3, label=name, color=COLOURS[i % len(COLOURS)])
+            axes.plot(
+                minutes,
+                values,
+                lw=1.3,
+                marker=dots,
+                ms=3,
+                label=name,
+                color=COLOURS[i % len(COLOURS)],
+            )
         every = [value for _, values in found.values() for value in values]
         if min(every) > 0 and max(every) > 20 * min(every):
             axes.set_yscale("log")

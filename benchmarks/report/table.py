@@ -33,7 +33,11 @@ def number(value: float) -> str:
     """Three significant digits, none wasted."""
     if value == 0 or not math.isfinite(value):
         return f"{value:.0f}"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}" if abs(value) < 1000 else f"{value:,.0f}"
+    return (
+        f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+        if abs(value) < 1000
+        else f"{value:,.0f}"
+    )
 
 
 def with_range(value: Value | None) -> str:
@@ -80,16 +84,21 @@ def show(results: Results, console: Console | None = None) -> None:
     for name, reason in results.left_out.items():
         console.print(plain(f"left out: {name} ({reason})", "dim"))
     for claim in dict.fromkeys(entry.protocol for entry in results.published):
-        console.print(plain(f"published ({claim}), not ranked with ours: {_printed(results, claim)}", "dim"))
+        console.print(
+            plain(f"published ({claim}), not ranked with ours: {_printed(results, claim)}", "dim")
+        )
     several = any(len(standing.rows) > 1 for standing in standings)
-    console.print(Text(f"In brackets: {RANGE_NOTE[several]}. Protocol {results.protocol_hash[:12]}.", "dim"))
+    console.print(
+        Text(f"In brackets: {RANGE_NOTE[several]}. Protocol {results.protocol_hash[:12]}.", "dim")
+    )
 
 
 def _printed(results: Results, claim: str) -> str:
     """What others printed under one protocol, in a line."""
     entries = [entry for entry in results.published if entry.protocol == claim]
     return "; ".join(
-        f"{e.model} {', '.join(f'{title} {score:g}' for title, score in e.scores.items())}" for e in entries
+        f"{e.model} {', '.join(f'{title} {score:g}' for title, score in e.scores.items())}"
+        for e in entries
     )
 
 
@@ -99,11 +108,16 @@ def _table(results: Results, standings: Sequence[Standing]) -> Table:
     table.add_column("", no_wrap=True)
     for standing in standings:
         place = f"{standing.rank}. " if standing.rank else ""
-        table.add_column(plain(f"{place}{standing.name}"), justify="right", style="" if standing.rank else "dim")
+        table.add_column(
+            plain(f"{place}{standing.name}"), justify="right", style="" if standing.rank else "dim"
+        )
     for column in results.columns:
         values = [standing.value(column) for standing in standings]
         bold = column == results.headline
-        cells = [with_range(v).replace(" ", "\n") if bold else number(v.mean) if v else DASH for v in values]
+        cells = [
+            with_range(v).replace(" ", "\n") if bold else number(v.mean) if v else DASH
+            for v in values
+        ]
         name = plain(f"{column.title} {ARROWS[column.better]}")
         table.add_row(name, *cells, style="bold" if bold else None)
     table.add_section()

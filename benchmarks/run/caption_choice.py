@@ -20,9 +20,12 @@ class Chosen(Dataset):
     def __init__(self, data: Dataset, key: str) -> None:
         self.data, self.key, self.image_size = data, key, data.image_size
         every = [data.captions(index) for index in range(len(data))]
-        self._places = sorted(range(len(data)), key=lambda index: _hash(key, sorted(map(_plain, every[index]))))
+        self._places = sorted(
+            range(len(data)), key=lambda index: _hash(key, sorted(map(_plain, every[index])))
+        )
         self._captions = [
-            min(every[index], key=lambda caption: _hash(key, [_plain(caption)])) for index in self._places
+            min(every[index], key=lambda caption: _hash(key, [_plain(caption)]))
+            for index in self._places
         ]
 
     def __len__(self) -> int:

@@ -22,7 +22,9 @@ def open_data(benchmark: Benchmark, split: str, own: dict[str, Any], folder: str
     """A split of the benchmark's data set, with `own` settings laid over the benchmark's."""
     spec = registry().datasets[benchmark.dataset]
     if split not in spec.splits:
-        raise UserError(f"data set '{spec.name}' has no split '{split}'; it has {', '.join(spec.splits)}")
+        raise UserError(
+            f"data set '{spec.name}' has no split '{split}'; it has {', '.join(spec.splits)}"
+        )
     place = {} if folder is None else {"dir": folder}
     settings = {**benchmark.data, **own, **place, "image_size": benchmark.image_size}
     data = open_dataset(registry().datasets.choose(spec.name, settings, "data set"), split)
@@ -62,7 +64,9 @@ class CaptionSet:
         if self.has_variants:
             return self.captions[index]
         place = self.other_start + index
-        return self.other.captions(place)[0] if self.other.endless or place < len(self.other) else ""
+        return (
+            self.other.captions(place)[0] if self.other.endless or place < len(self.other) else ""
+        )
 
 
 def caption_set(benchmark: Benchmark, prompts: PromptSet, folder: str | None) -> CaptionSet:
@@ -76,10 +80,14 @@ def caption_set(benchmark: Benchmark, prompts: PromptSet, folder: str | None) ->
             f"but there are {len(data)}: give --samples {len(data)} or a complete data set"
         )
     captions = tuple(data.captions(index)[0] for index in range(prompts.count))
-    return CaptionSet(prompts, data, whole, captions, *_other(benchmark, prompts, data, needed, folder))
+    return CaptionSet(
+        prompts, data, whole, captions, *_other(benchmark, prompts, data, needed, folder)
+    )
 
 
-def _opened(benchmark: Benchmark, prompts: PromptSet, split: str, folder: str | None) -> tuple[Dataset, Dataset]:
+def _opened(
+    benchmark: Benchmark, prompts: PromptSet, split: str, folder: str | None
+) -> tuple[Dataset, Dataset]:
     """A split as it is, and as the prompt set chooses from it."""
     whole = open_data(benchmark, split, dict(prompts.data), folder)
     return whole, Chosen(whole, prompts.select) if prompts.select else whole
@@ -94,15 +102,25 @@ def _other(
     if data.variant(0, 1) is not None:
         return data, 0, "other pictures of the same captions"
     if data.endless or len(data) >= needed + prompts.count:
-        return data, needed, f"the next {prompts.count} examples of split '{prompts.split}', with their own captions"
+        return (
+            data,
+            needed,
+            f"the next {prompts.count} examples of split '{prompts.split}', with their own captions",
+        )
     if prompts.split != "train" and "train" in registry().datasets[benchmark.dataset].splits:
         train = open_data(benchmark, "train", dict(prompts.data), folder)
         if train.endless or len(train) >= prompts.count:
-            return train, 0, f"the first {prompts.count} examples of split 'train', with their own captions"
+            return (
+                train,
+                0,
+                f"the first {prompts.count} examples of split 'train', with their own captions",
+            )
     return data, 0, "the reference pictures themselves, for want of others"
 
 
-def _of_split(benchmark: Benchmark, prompts: PromptSet, data: Dataset, folder: str | None) -> tuple[Dataset, int, str]:
+def _of_split(
+    benchmark: Benchmark, prompts: PromptSet, data: Dataset, folder: str | None
+) -> tuple[Dataset, int, str]:
     """Real pictures of the split that the benchmark names, as many as there are captions, or fewer where it is shorter.
     A folder without that split has but the reference to offer."""
     try:
@@ -128,7 +146,9 @@ def reference_of(benchmark: Benchmark, headline: CaptionSet) -> ReferencePicture
     if benchmark.reference == "all":
         return ReferencePictures(headline.whole, len(headline.whole), f"all pictures of {split}")
     if benchmark.reference == "captions":
-        return ReferencePictures(headline.data, headline.prompts.count, f"the captions' own pictures, of {split}")
+        return ReferencePictures(
+            headline.data, headline.prompts.count, f"the captions' own pictures, of {split}"
+        )
     return ReferencePictures(headline.data, benchmark.reference, f"the first pictures of {split}")
 
 
@@ -149,7 +169,9 @@ def real_source(captions: CaptionSet, count: int, samples: int) -> PictureStream
 
     def draw(part: range) -> Iterator[Pictures]:
         found = ((index, captions.real(index, sample)) for index, sample in _pairs(part, samples))
-        return _stream((index, example.image, example.captions[0]) for index, example in found if example)
+        return _stream(
+            (index, example.image, example.captions[0]) for index, example in found if example
+        )
 
     return PictureStream(count * samples, draw)
 
@@ -158,8 +180,12 @@ def wrong_source(captions: CaptionSet, count: int, samples: int) -> PictureStrea
     """Real pictures of the wrong captions, the floor: caption i gets those that belong to i + 1, i + 2, ..."""
 
     def draw(part: range) -> Iterator[Pictures]:
-        found = ((i, captions.real((i + 1 + sample) % count, 0)) for i, sample in _pairs(part, samples))
-        return _stream((i, example.image, captions.real_caption(i)) for i, example in found if example)
+        found = (
+            (i, captions.real((i + 1 + sample) % count, 0)) for i, sample in _pairs(part, samples)
+        )
+        return _stream(
+            (i, example.image, captions.real_caption(i)) for i, example in found if example
+        )
 
     return PictureStream(count * samples, draw)
 

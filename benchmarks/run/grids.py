@@ -15,9 +15,13 @@ from t2i.core.io.images import grid, png, readable_scale
 REAL = "real"
 
 
-def grid_entries(sets: Sequence[CaptionSet], each: int, extra: Sequence[str]) -> list[dict[str, str]]:
+def grid_entries(
+    sets: Sequence[CaptionSet], each: int, extra: Sequence[str]
+) -> list[dict[str, str]]:
     """The captions shown, each with the set that it comes from ("" for those that have no real picture)."""
-    entries = [{"set": s.prompts.name, "caption": caption} for s in sets for caption in s.captions[:each]]
+    entries = [
+        {"set": s.prompts.name, "caption": caption} for s in sets for caption in s.captions[:each]
+    ]
     return entries + [{"set": "", "caption": caption} for caption in extra]
 
 
@@ -51,7 +55,10 @@ def save_sheet(out: Path, row: str, images: Sequence[np.ndarray], columns: int) 
 
 def load_pictures(out: Path, row: str, caption: int) -> list[Image.Image]:
     """The pictures that a row has of a caption, in order of their samples."""
-    files = sorted(out.glob(f"pictures/{row}/{caption:02d}-*.png"), key=lambda file: int(file.stem.split("-")[1]))
+    files = sorted(
+        out.glob(f"pictures/{row}/{caption:02d}-*.png"),
+        key=lambda file: int(file.stem.split("-")[1]),
+    )
     return [Image.open(file).convert("RGB") for file in files]
 
 
@@ -60,7 +67,9 @@ def save_comparison(out: Path, rows: Sequence[tuple[str, str]], captions: Sequen
     samples = max(len(load_pictures(out, folder, 0)) for folder, _ in rows)
     cell, gap, head, words = 64, 6, 28, 22
     block = samples * (cell + 2) + gap
-    sheet = Image.new("RGB", (gap + len(rows) * block, head + len(captions) * (cell + words)), "white")
+    sheet = Image.new(
+        "RGB", (gap + len(rows) * block, head + len(captions) * (cell + words)), "white"
+    )
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for column, (folder, title) in enumerate(rows):
         left = gap + column * block
@@ -79,4 +88,6 @@ def save_comparison(out: Path, rows: Sequence[tuple[str, str]], captions: Sequen
 def _fit(picture: Image.Image, side: int) -> Image.Image:
     """Enlarged by whole pixels where that is exact, else resampled."""
     exact = side % picture.width == 0
-    return picture.resize((side, side), Image.Resampling.NEAREST if exact else Image.Resampling.LANCZOS)
+    return picture.resize(
+        (side, side), Image.Resampling.NEAREST if exact else Image.Resampling.LANCZOS
+    )

@@ -70,7 +70,12 @@ class Parts:
         return self.folder / where / f"{number:05d}"
 
     def fill(
-        self, where: str, source: PictureStream, look: Look, images: bool, count: Callable[[int, int], None]
+        self,
+        where: str,
+        source: PictureStream,
+        look: Look,
+        images: bool,
+        count: Callable[[int, int], None],
     ) -> None:
         """Makes the parts that are missing, each process its share.
 
@@ -82,7 +87,9 @@ class Parts:
             count: Called with (done, total) pictures of this process's share.
         """
         parts = dict(enumerate(ranges(source.count, CHUNK)))
-        missing = self.group.first(lambda: [n for n, part in parts.items() if not self._there(where, n, source, part)])
+        missing = self.group.first(
+            lambda: [n for n, part in parts.items() if not self._there(where, n, source, part)]
+        )
         mine = missing[self.group.rank :: self.group.size]
         total, done = sum(len(parts[number]) for number in mine), 0
         for number in mine:
@@ -125,17 +132,25 @@ def _without_images(pictures: Pictures) -> Pictures:
 
 def _save(folder: Path, held: Sequence[Pictures], seconds: float) -> None:
     tensors: dict[str, Tensor] = {
-        "groups": torch.tensor([group for pictures in held for group in pictures.groups], dtype=torch.int64),
+        "groups": torch.tensor(
+            [group for pictures in held for group in pictures.groups], dtype=torch.int64
+        ),
         "seconds": torch.tensor(seconds, dtype=torch.float64),
-        "images": torch.cat([torch.from_numpy(pictures.images) for pictures in held] or [torch.zeros(0)]),
+        "images": torch.cat(
+            [torch.from_numpy(pictures.images) for pictures in held] or [torch.zeros(0)]
+        ),
     }
     for kind in KINDS:
         for name in getattr(held[0], kind) if held else ():
-            tensors[f"{kind}:{name}"] = torch.cat([getattr(pictures, kind)[name] for pictures in held])
+            tensors[f"{kind}:{name}"] = torch.cat(
+                [getattr(pictures, kind)[name] for pictures in held]
+            )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with sealed(folder) as place:
         save_tensors(place / "features.safetensors", tensors)
-        write_json(place / "captions.json", [caption for pictures in held for caption in pictures.captions])
+        write_json(
+            place / "captions.json", [caption for pictures in held for caption in pictures.captions]
+        )
 
 
 def _pictures(tensors: Mapping[str, Tensor], captions: Sequence[str]) -> Pictures:
@@ -144,4 +159,6 @@ def _pictures(tensors: Mapping[str, Tensor], captions: Sequence[str]) -> Picture
         kind, colon, name = key.partition(":")
         if colon:
             found[kind][name] = tensor
-    return Pictures(tensors["images"].numpy(), tuple(captions), tuple(tensors["groups"].tolist()), **found)
+    return Pictures(
+        tensors["images"].numpy(), tuple(captions), tuple(tensors["groups"].tolist()), **found
+    )

@@ -60,7 +60,10 @@ def with_samples(benchmark: Benchmark, samples: int | None) -> Benchmark:
         return benchmark
     if samples < 2:
         raise UserError(f"--samples {samples}: scores need at least 2 pictures")
-    sets = [replace(p, count=samples if p.headline else min(samples, p.count)) for p in benchmark.prompts]
+    sets = [
+        replace(p, count=samples if p.headline else min(samples, p.count))
+        for p in benchmark.prompts
+    ]
     return replace(benchmark, prompts=sets)
 
 
@@ -70,11 +73,15 @@ def named_models(models: Sequence[str] | str) -> list[str]:
     known = [spec.name for spec in registry().models if registry().draws(spec.family)]
     for spec in (registry().models[name] for name in asked if name in registry().models):
         if spec.name not in known:
-            raise UserError(f"model '{spec.name}' is a {spec.family}: it draws no images, there is nothing to compare")
+            raise UserError(
+                f"model '{spec.name}' is a {spec.family}: it draws no images, there is nothing to compare"
+            )
     return [name for entry in asked for name in (known if entry == "all" else [entry])]
 
 
-def choose_models(benchmark: Benchmark, models: Sequence[str] | str | None, runs: Mapping[str, Path]) -> list[str]:
+def choose_models(
+    benchmark: Benchmark, models: Sequence[str] | str | None, runs: Mapping[str, Path]
+) -> list[str]:
     """Names of the rows: those asked for ("all": every registered model), else those of the runs that are given,
     else the first default of the benchmark whose models are all registered."""
     if models is not None:
@@ -82,18 +89,31 @@ def choose_models(benchmark: Benchmark, models: Sequence[str] | str | None, runs
     elif runs:
         names = []
     else:
-        names = next((list(group) for group in benchmark.default_models if set(group) <= set(named_models("all"))), [])
+        names = next(
+            (
+                list(group)
+                for group in benchmark.default_models
+                if set(group) <= set(named_models("all"))
+            ),
+            [],
+        )
     names = list(dict.fromkeys([*names, *runs]))
     if not names:
         groups = ", or ".join(" and ".join(group) for group in benchmark.default_models)
-        raise UserError(f"benchmark '{benchmark.name}': its models are not installed ({groups}); name some by --models")
+        raise UserError(
+            f"benchmark '{benchmark.name}': its models are not installed ({groups}); name some by --models"
+        )
     return names
 
 
 def budget_of(benchmark: Benchmark, minutes: float | None, steps: int | None) -> dict[str, Any]:
     if minutes is not None and steps is not None:
         raise UserError("--minutes and --steps are two ways to say the budget: give one of them")
-    return {"steps": steps} if steps is not None else {"minutes": benchmark.minutes if minutes is None else minutes}
+    return (
+        {"steps": steps}
+        if steps is not None
+        else {"minutes": benchmark.minutes if minutes is None else minutes}
+    )
 
 
 def plan_runs(
@@ -124,9 +144,17 @@ def plan_runs(
             continue
         for seed in range(request.seeds):
             label = name if seed == 0 else f"{name}-seed{seed}"
-            own = {"minutes": None, **budget, "seed": seed, "data": data, "image_size": benchmark.image_size}
+            own = {
+                "minutes": None,
+                **budget,
+                "seed": seed,
+                "data": data,
+                "image_size": benchmark.image_size,
+            }
             config = resolve(name, preset=request.preset or _preset(benchmark, name), overrides=own)
-            planned.append(PlannedRun(name, label, seed, config, Run(out / "runs" / label), given=False))
+            planned.append(
+                PlannedRun(name, label, seed, config, Run(out / "runs" / label), given=False)
+            )
     return tuple(planned)
 
 
@@ -138,12 +166,18 @@ def _preset(benchmark: Benchmark, model: str) -> str:
 
 def _given(name: str, run: Run) -> PlannedRun:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        raise UserError(f"--run {name}={run.path}: '{name}' is no name for a row (letters, digits, '-', '_', '.')")
+        raise UserError(
+            f"--run {name}={run.path}: '{name}' is no name for a row (letters, digits, '-', '_', '.')"
+        )
     if not run.model.is_dir():
-        raise UserError(f"--run {name}={run.path}: there is no trained model in it; 't2i train --out DIR' makes one")
+        raise UserError(
+            f"--run {name}={run.path}: there is no trained model in it; 't2i train --out DIR' makes one"
+        )
     config = run.config()
     if name in {spec.name for spec in registry().models} and config.model != name:
-        raise UserError(f"--run {name}={run.path}: that is a run of '{config.model}'; write --run {config.model}=...")
+        raise UserError(
+            f"--run {name}={run.path}: that is a run of '{config.model}'; write --run {config.model}=..."
+        )
     return PlannedRun(name, name, config.settings.seed, config, run, given=True)
 
 
@@ -157,7 +191,9 @@ def data_folder(benchmark: Benchmark, data_dir: Path | None) -> Path | None:
     try:
         return fetched(benchmark.fetch)
     except UserError:
-        raise UserError(f"{needs}: 't2i fetch {benchmark.fetch}' gets it, or say where it is with --data-dir") from None
+        raise UserError(
+            f"{needs}: 't2i fetch {benchmark.fetch}' gets it, or say where it is with --data-dir"
+        ) from None
 
 
 def training_data(
@@ -182,7 +218,9 @@ def make_plan(request: BenchmarkRequest) -> BenchmarkPlan:
     folder = data_folder(benchmark, request.data_dir)
     data = training_data(benchmark, request.train_data, request.train_dir, folder)
     runs = plan_runs(request, benchmark, budget, data, out)
-    return BenchmarkPlan(benchmark, runs, budget, out, str(folder) if folder else None, request.keep_images)
+    return BenchmarkPlan(
+        benchmark, runs, budget, out, str(folder) if folder else None, request.keep_images
+    )
 
 
 def _default_out(benchmark: Benchmark) -> Path:

@@ -71,7 +71,9 @@ class RowMaker:
             return real_source(captions, count, samples if captions.has_variants else 1)
 
         row = Row(TITLES[grids.REAL], "real")
-        return self._kept(grids.REAL, {}, lambda p: self._score_real(row, p, source, self.headline.has_variants))
+        return self._kept(
+            grids.REAL, {}, lambda p: self._score_real(row, p, source, self.headline.has_variants)
+        )
 
     def floor(self) -> Row:
         """Real pictures of the wrong captions."""
@@ -95,7 +97,9 @@ class RowMaker:
         with open(run.model / MANIFEST, "rb") as file:
             depends = {"model": file_digest(file, "sha256").hexdigest(), "seed": entry.seed}
         row = Row(entry.label, "model", entry.name, entry.seed)
-        return self._kept(entry.label, depends, lambda parts: self._score_model(row, parts, entry, run))
+        return self._kept(
+            entry.label, depends, lambda parts: self._score_model(row, parts, entry, run)
+        )
 
     def _score_model(self, row: Row, parts: Parts, entry: PlannedRun, run: Run) -> Row:
         model, benchmark = load(run.path, str(self.device)), self.plan.benchmark
@@ -114,9 +118,15 @@ class RowMaker:
     def _size_of(self, model: Model) -> dict[str, str]:
         """Of a model that draws pictures of another size than the protocol's, what was done to them."""
         ours, theirs = self.plan.benchmark.image_size, model.generator.image_size
-        return {} if ours == theirs else {"resized": f"from {theirs} to {ours} px (Lanczos, antialiased)"}
+        return (
+            {}
+            if ours == theirs
+            else {"resized": f"from {theirs} to {ours} px (Lanczos, antialiased)"}
+        )
 
-    def _source(self, row: Row, model: Model, captions: Sequence[str], samples: int, where: str) -> PictureStream:
+    def _source(
+        self, row: Row, model: Model, captions: Sequence[str], samples: int, where: str
+    ) -> PictureStream:
         """A model's pictures, on noise that depends on the caption's and the sample's number alone."""
         benchmark = self.plan.benchmark
         folder = self.plan.out / "pictures" / row.name / where
@@ -150,7 +160,13 @@ class RowMaker:
     # --- scores
 
     def _score(
-        self, row: Row, parts: Parts, prompts: PromptSet | None, where: str, source: PictureStream, floor: bool = False
+        self,
+        row: Row,
+        parts: Parts,
+        prompts: PromptSet | None,
+        where: str,
+        source: PictureStream,
+        floor: bool = False,
     ) -> None:
         """Draws what is missing of a set (None: VARIETY), each process its share, and scores all of it."""
         names = self.scorer.names(prompts, captioned_only=floor)
@@ -165,7 +181,9 @@ class RowMaker:
         )  # fmt: skip
 
         def judge() -> tuple[Any, Any, dict[str, float]]:
-            scores, intervals = self.scorer.judge(self.scorer.metrics(prompts, floor), parts.read(where, source))
+            scores, intervals = self.scorer.judge(
+                self.scorer.metrics(prompts, floor), parts.read(where, source)
+            )
             pace = parts.clock.seconds / max(1, parts.clock.pictures)
             return scores, intervals, {"seconds_per_image": pace}
 
@@ -186,9 +204,15 @@ class RowMaker:
             return found
         parts = Parts(out / "partial" / name, key, self.group)
         if parts.fresh and depends:
-            self.group.first(lambda: rmtree(out / "pictures" / name, ignore_errors=True))  # of another model
+            self.group.first(
+                lambda: rmtree(out / "pictures" / name, ignore_errors=True)
+            )  # of another model
         row = make(parts)
-        self.group.first(lambda: write_json(path, {"key": key, "pictures": self.plan.keep_images, "row": asdict(row)}))
+        self.group.first(
+            lambda: write_json(
+                path, {"key": key, "pictures": self.plan.keep_images, "row": asdict(row)}
+            )
+        )
         self.group.first(parts.remove)
         return row
 
@@ -196,7 +220,11 @@ class RowMaker:
         document = read_json(path, "scores") if path.is_file() else None
         if not isinstance(document, dict) or document.get("key") != key:
             return None
-        if self.plan.keep_images and document["row"]["kind"] == "model" and not document.get("pictures"):
+        if (
+            self.plan.keep_images
+            and document["row"]["kind"] == "model"
+            and not document.get("pictures")
+        ):
             return None
         return Row.parse(document["row"])
 

@@ -40,7 +40,9 @@ def timed(
         yield pictures_of(batch, captions, size)
 
 
-def pictures_of(batch: Sequence[Drawn], captions: Sequence[str], size: int | None = None) -> Pictures:
+def pictures_of(
+    batch: Sequence[Drawn], captions: Sequence[str], size: int | None = None
+) -> Pictures:
     """A drawn batch with its captions; of `size` pixels, if that is given."""
     prompts = tuple(drawn.prompt for drawn in batch)
     images = [drawn.image if size is None else resized(drawn.image, size) for drawn in batch]

@@ -40,12 +40,16 @@ def finished_run(
     return entry.run
 
 
-def _state(entry: PlannedRun, plan: BenchmarkPlan, reporter: BenchmarkReporter) -> Literal["complete", "begun", "new"]:
+def _state(
+    entry: PlannedRun, plan: BenchmarkPlan, reporter: BenchmarkReporter
+) -> Literal["complete", "begun", "new"]:
     """What there is of a run. If nothing, notes what it will be trained with."""
     wanted, asked, run = entry.config.dump(), plan.out / "runs" / f"{entry.label}.json", entry.run
     if run.path.exists():
         if not asked.is_file() or read_json(asked, f"benchmark {plan.out}") != wanted:
-            raise UserError(f"{run.path} was trained with other settings than these; name another --out, or remove it")
+            raise UserError(
+                f"{run.path} was trained with other settings than these; name another --out, or remove it"
+            )
         if run.complete:
             reporter.say(f"{entry.label}: found, trained before ({run.path})")
             return "complete"

@@ -39,8 +39,15 @@ def training_record(entry: PlannedRun, run: Run, model: Model) -> dict[str, Any]
     generator = sum(p.numel() for p in model.generator.parameters())
     record.setdefault("parameters", {"generator": generator})
     config = {key: value for key, value in entry.config.dump().items() if key != "encoder"}
-    encoder = {key: value for key, value in entry.config.encoder.dump().items() if key != "vocabulary"}
-    return {"run": str(run.path), "given": entry.given, **record, "config": {**config, "encoder": encoder}}
+    encoder = {
+        key: value for key, value in entry.config.encoder.dump().items() if key != "vocabulary"
+    }
+    return {
+        "run": str(run.path),
+        "given": entry.given,
+        **record,
+        "config": {**config, "encoder": encoder},
+    }
 
 
 def curve(run: Run, points: int = 300) -> list[dict[str, Any]]:
@@ -64,7 +71,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Where scores and times were taken."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine()
+    )
     return {
         **versions(),
         "system": platform.platform(),

@@ -71,18 +71,33 @@ class Extractors:
     def of_text(self, captions: Sequence[str], names: Collection[str]) -> dict[str, Tensor]:
         """Features (B, D) on the processor, by name, of captions. Each caption is read once: every row has the same."""
         for name in names:
-            new = [caption for caption in dict.fromkeys(captions) if (name, caption) not in self._said]
+            new = [
+                caption for caption in dict.fromkeys(captions) if (name, caption) not in self._said
+            ]
             if new:
                 with exact(self.device):
-                    read = self._networks[name.partition("/")[0]].encode_text(new).float().cpu()[:, self._slices[name]]
-                self._said |= {(name, caption): vector for caption, vector in zip(new, read, strict=True)}
-        return {name: torch.stack([self._said[name, caption] for caption in captions]) for name in names}
+                    read = (
+                        self._networks[name.partition("/")[0]]
+                        .encode_text(new)
+                        .float()
+                        .cpu()[:, self._slices[name]]
+                    )
+                self._said |= {
+                    (name, caption): vector for caption, vector in zip(new, read, strict=True)
+                }
+        return {
+            name: torch.stack([self._said[name, caption] for caption in captions]) for name in names
+        }
 
     def describe(self, name: str) -> dict[str, Any]:
         """What a score made with these features depends on."""
         base, _, layer = name.partition("/")
         network = self._networks[base]
-        described = {"name": network.name, "weights_sha256": network.weights_sha256, "dim": network.dim}
+        described = {
+            "name": network.name,
+            "weights_sha256": network.weights_sha256,
+            "dim": network.dim,
+        }
         return {**described, "layer": layer} if layer else described
 
     def meant(self, name: str | None, texts: Iterable[str]) -> list[str]:
@@ -150,7 +165,9 @@ def reference_features(data: Dataset, count: int, extractors: Extractors) -> dic
     The cache is keyed by the data's fingerprint and the extractor's weights; a damaged entry is made anew.
     """
     folders = {
-        name: cache_dir() / "references" / fingerprint([data.fingerprint(), count, extractors.describe(name)])
+        name: cache_dir()
+        / "references"
+        / fingerprint([data.fingerprint(), count, extractors.describe(name)])
         for name in extractors.compared
     }
     found = {name: _cached(folder) for name, folder in folders.items()}

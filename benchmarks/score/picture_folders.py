@@ -68,7 +68,9 @@ def _paths(folder: Path) -> list[Path]:
 def _captions(folder: Path, captions: Sequence[str]) -> Sequence[str]:
     count = len(_paths(folder))
     if captions and len(captions) != count:
-        raise UserError(f"captions: there are {len(captions)}, of {count} pictures in {folder}; give one of each")
+        raise UserError(
+            f"captions: there are {len(captions)}, of {count} pictures in {folder}; give one of each"
+        )
     return captions or [""] * count
 
 
@@ -77,7 +79,9 @@ def _images(folder: Path) -> Iterator[tuple[list[int], np.ndarray]]:
     for held in batches(enumerate(_paths(folder))):
         images = [_image(path) for _, path in held]
         if len({image.shape for image in images}) > 1:
-            raise UserError(f"{folder}: its pictures are not all of one size; resize them in one way first")
+            raise UserError(
+                f"{folder}: its pictures are not all of one size; resize them in one way first"
+            )
         yield [row for row, _ in held], np.stack(images)
 
 
@@ -86,4 +90,6 @@ def _image(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
     except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a picture ({str(error)[:80]}); remove it or mend it") from None
+        raise UserError(
+            f"{path}: cannot be read as a picture ({str(error)[:80]}); remove it or mend it"
+        ) from None

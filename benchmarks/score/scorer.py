@@ -46,7 +46,9 @@ class Scorer:
     def metrics(self, prompts: PromptSet | None, captioned_only: bool = False) -> dict[str, Metric]:
         """Fresh metrics for them."""
         names = self.names(prompts, captioned_only)
-        return {name: self._with_reference(name, build_metric(self.measures[name])) for name in names}
+        return {
+            name: self._with_reference(name, build_metric(self.measures[name])) for name in names
+        }
 
     def _with_reference(self, name: str, metric: Metric) -> Metric:
         """The metric, told of the real pictures. The first of each measure is kept, for the later ones to share what it
@@ -69,12 +71,16 @@ class Scorer:
             ),
         )
 
-    def score(self, metrics: dict[str, Metric], stream: Iterable[Pictures]) -> tuple[SetScores, dict[str, Intervals]]:
+    def score(
+        self, metrics: dict[str, Metric], stream: Iterable[Pictures]
+    ) -> tuple[SetScores, dict[str, Intervals]]:
         """Scores and intervals by measure. Pictures are dropped as soon as their features are taken, always so many at
         once, whatever batches they were drawn in."""
         return self.judge(metrics, (self.look(pictures, metrics) for pictures in rebatched(stream)))
 
-    def judge(self, metrics: dict[str, Metric], stream: Iterable[Pictures]) -> tuple[SetScores, dict[str, Intervals]]:
+    def judge(
+        self, metrics: dict[str, Metric], stream: Iterable[Pictures]
+    ) -> tuple[SetScores, dict[str, Intervals]]:
         """The same of pictures whose features have been taken."""
         for pictures in stream:
             for metric in metrics.values():
@@ -94,13 +100,27 @@ class Scorer:
         for name, metric in self.prototypes.items():
             published = [network for network in metric.networks if network in texts]
             found += [(name, network) for network in published]
-            found += [(name, text) for text in self.extractors.meant(metric.features, texts) if text not in published]
+            found += [
+                (name, text)
+                for text in self.extractors.meant(metric.features, texts)
+                if text not in published
+            ]
         return found
 
     def _describe(self, name: str, metric: Metric) -> dict[str, Any]:
-        settings = registry().metrics.choose(self.measures[name].metric, self.measures[name].settings, "metric")
-        described = {"metric": settings.name, "settings": settings.config.model_dump(mode="json"), **metric.protocol()}
-        return {**described, "extractor": self.extractors.describe(metric.features)} if metric.features else described
+        settings = registry().metrics.choose(
+            self.measures[name].metric, self.measures[name].settings, "metric"
+        )
+        described = {
+            "metric": settings.name,
+            "settings": settings.config.model_dump(mode="json"),
+            **metric.protocol(),
+        }
+        return (
+            {**described, "extractor": self.extractors.describe(metric.features)}
+            if metric.features
+            else described
+        )
 
     def columns(self, pick: Callable[[Measure], dict[str, str]]) -> list[Column]:
         """A column for each score that `pick` (score -> title) takes of a measure, on each set that it scores."""
@@ -111,24 +131,34 @@ class Scorer:
                 for where in [VARIETY] if metric.scope == "variety" else sets:
                     headline = where in (VARIETY, self.benchmark.headline_set.name)
                     full = title if headline else f"{title}, {where}"
-                    columns.append(Column(where, name, score, full, metric.better.get(score, "none")))
+                    columns.append(
+                        Column(where, name, score, full, metric.better.get(score, "none"))
+                    )
         return columns
 
     def table_columns(self) -> list[Column]:
-        return self.columns(lambda m: dict(m.shown) or {score: score for score in self.prototypes[m.name].better})
+        return self.columns(
+            lambda m: dict(m.shown) or {score: score for score in self.prototypes[m.name].better}
+        )
 
     def bars(self) -> list[Column]:
         """The scores drawn side by side, on the headline set."""
         every = self.columns(lambda measure: {score: score for score in measure.bars})
-        return [replace(c, title=c.score) for c in every if c.set == self.benchmark.headline_set.name]
+        return [
+            replace(c, title=c.score) for c in every if c.set == self.benchmark.headline_set.name
+        ]
 
     def headline(self) -> Column:
         """The column that the table is sorted by. ValueError if the benchmark names one that the table lacks."""
         main = (VARIETY, self.benchmark.headline_set.name)
         for column in self.table_columns():
-            if (column.measure, column.score) == tuple(self.benchmark.headline) and column.set in main:
+            if (column.measure, column.score) == tuple(
+                self.benchmark.headline
+            ) and column.set in main:
                 return column
-        raise ValueError(f"benchmark '{self.benchmark.name}': its table has no headline {self.benchmark.headline}")
+        raise ValueError(
+            f"benchmark '{self.benchmark.name}': its table has no headline {self.benchmark.headline}"
+        )
 
 
 def build_metric(measure: Measure) -> Metric:

@@ -70,12 +70,16 @@ def _choice(data: str, settings: dict[str, Any]) -> Choice[DataConfig]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m t2i.benchmarks.speed.data_loading", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m t2i.benchmarks.speed.data_loading", description=__doc__
+    )
     parser.add_argument("--data", required=True, help="data set")
     parser.add_argument("--data-dir", type=Path, help="its folder")
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--pictures", type=int, default=2048, help="pictures read each time")
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="numbers of loader processes")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[0, 2], help="numbers of loader processes"
+    )
     given = parser.parse_args(arguments)
     place = {} if given.data_dir is None else {"dir": str(given.data_dir)}
     settings = {**place, "image_size": given.image_size}

@@ -65,7 +65,9 @@ class SamplerResults:
         """The headline score by sampler and number of steps."""
         found: dict[str, dict[int, float]] = {}
         for point in self.points:
-            found.setdefault(point.sampler, {})[point.steps] = point.scores[self.headline.measure][self.headline.score]
+            found.setdefault(point.sampler, {})[point.steps] = point.scores[self.headline.measure][
+                self.headline.score
+            ]
         return found
 
     def show(self, console: Console | None = None) -> None:
@@ -75,7 +77,9 @@ class SamplerResults:
         for count in steps:
             table.add_column(str(count), justify="right")
         for name, own in self.curves().items():
-            table.add_row(plain(name), *(number(own[count]) if count in own else "" for count in steps))
+            table.add_row(
+                plain(name), *(number(own[count]) if count in own else "" for count in steps)
+            )
         (console or Console()).print(table)
 
 
@@ -105,8 +109,12 @@ def compare_samplers(
     scorer.reference = reference_features(reference.data, reference.count, scorer.extractors)
     columns = [c for c in scorer.table_columns() if c.set == captions.prompts.name]
     if scorer.headline() not in columns:
-        raise UserError(f"benchmark '{name}': its headline is no score of single pictures; nothing to compare by")
-    points = [_point(model, choice, captions, scorer, benchmark.seed, reporter) for choice in choices]
+        raise UserError(
+            f"benchmark '{name}': its headline is no score of single pictures; nothing to compare by"
+        )
+    points = [
+        _point(model, choice, captions, scorer, benchmark.seed, reporter) for choice in choices
+    ]
     told = {
         "benchmark": name, "protocol": benchmark.protocol, "captions": captions.prompts.count,
         "captions_sha256": fingerprint(captions.captions), "seed": benchmark.seed, "measures": scorer.protocol(),
@@ -120,13 +128,17 @@ def compare_samplers(
     return results
 
 
-def _choices(model: Model, samplers: Sequence[str] | None, steps: Sequence[int]) -> list[Choice[SamplerConfig]]:
+def _choices(
+    model: Model, samplers: Sequence[str] | None, steps: Sequence[int]
+) -> list[Choice[SamplerConfig]]:
     """Every combination, checked before anything is drawn."""
     family = model.generator.family
     fitting = [spec.name for spec in fitting_samplers(family)]
     if not samplers and not fitting:
         raise UserError(f"no sampler draws from {family} models: nothing to compare")
-    return [model.sampler(sampler, steps=count) for sampler in samplers or fitting for count in steps]
+    return [
+        model.sampler(sampler, steps=count) for sampler in samplers or fitting for count in steps
+    ]
 
 
 def _point(
@@ -145,4 +157,6 @@ def _point(
     scores, intervals = scorer.score(metrics, stream)
     seconds = clock.seconds / count
     reporter.say(f"{choice.name}, {steps} steps: {count} pictures, {number(seconds)} s each")
-    return Point(choice.name, steps, choice.config.model_dump(mode="json"), scores, intervals, seconds)
+    return Point(
+        choice.name, steps, choice.config.model_dump(mode="json"), scores, intervals, seconds
+    )

@@ -61,7 +61,9 @@ def _extraction(count: int, settings: dict[str, str]) -> float:
     extractors = Extractors([POOL, CLASSES], "cpu", {"inception": settings})
     images = np.random.default_rng(0).integers(0, 256, (BATCH, SIDE, SIDE, 3)).astype(np.uint8)
     extractors(images[:2], [POOL])  # warms up
-    parts = np.array_split(images.repeat(math.ceil(count / BATCH), 0)[:count], math.ceil(count / BATCH))
+    parts = np.array_split(
+        images.repeat(math.ceil(count / BATCH), 0)[:count], math.ceil(count / BATCH)
+    )
     return _seconds(lambda: [extractors(part, [POOL, CLASSES]) for part in parts]) / count
 
 
@@ -70,7 +72,10 @@ def _features(seed: int, count: int) -> dict[str, Tensor]:
     stream = torch.Generator().manual_seed(seed)
     mix = torch.randn(256, 2048, generator=stream) / 16
     pool = [
-        (torch.randn(len(part), 256, generator=stream) @ mix + torch.randn(len(part), 2048, generator=stream)).relu()
+        (
+            torch.randn(len(part), 256, generator=stream) @ mix
+            + torch.randn(len(part), 2048, generator=stream)
+        ).relu()
         for part in torch.split(torch.zeros(count), 1024)
     ]
     return {POOL: torch.cat(pool), CLASSES: torch.randn(count, 1008, generator=stream)}
@@ -111,12 +116,20 @@ def _seconds(work: Callable[[], object]) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the costs."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--pictures", type=int, default=30_000, help="pictures in each row, and real ones")
-    parser.add_argument("--extracted", type=int, default=2 * BATCH, help="pictures that go through the network")
-    parser.add_argument("--weights", help="file of Inception's weights; any of the right format will do")
+    parser.add_argument(
+        "--pictures", type=int, default=30_000, help="pictures in each row, and real ones"
+    )
+    parser.add_argument(
+        "--extracted", type=int, default=2 * BATCH, help="pictures that go through the network"
+    )
+    parser.add_argument(
+        "--weights", help="file of Inception's weights; any of the right format will do"
+    )
     asked = parser.parse_args(arguments)
     cost = measure(asked.pictures, asked.extracted, asked.weights)
-    print(f"extraction     {cost.picture:.4f} s a picture, {cost.picture * cost.pictures:.0f} s for {cost.pictures}")
+    print(
+        f"extraction     {cost.picture:.4f} s a picture, {cost.picture * cost.pictures:.0f} s for {cost.pictures}"
+    )
     for name, seconds in cost.row.items():
         print(f"{name:14} {seconds:.1f} s a row")
     print(f"reference      {cost.reference:.1f} s, once")

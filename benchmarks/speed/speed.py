@@ -104,7 +104,9 @@ def _columns(model: ModelSpeed) -> Sequence[StageSpeed | None]:
 def _table(columns: Sequence[tuple[ModelSpeed, StageSpeed | None]]) -> Table:
     table = Table("")
     for model, stage in columns:
-        table.add_column(plain(f"{model.model}: {stage.stage}" if stage else model.model), justify="right")
+        table.add_column(
+            plain(f"{model.model}: {stage.stage}" if stage else model.model), justify="right"
+        )
     training: dict[str, Callable[[StageSpeed], Text | str]] = {
         "bare loop, ms/step": lambda stage: number(1000 * stage.bare),
         "engine, ms/step": lambda stage: number(1000 * stage.engine),
@@ -172,7 +174,10 @@ def _short(config: RunConfig, stages: Sequence[Stage], blocks: int) -> RunConfig
     shares = [stage.share for stage in stages]
     steps = math.ceil((blocks + 2) * BLOCK * sum(shares) / min(shares)) + len(stages)
     return replace(
-        config, settings=config.settings.model_copy(update={"steps": steps, "minutes": None, **_quiet(steps)})
+        config,
+        settings=config.settings.model_copy(
+            update={"steps": steps, "minutes": None, **_quiet(steps)}
+        ),
     )
 
 
@@ -282,7 +287,9 @@ class _Twin:
         stage = stages_of(config, self.model.text_encoder)[number]
         self.stage, self.settings = stage.name, stage_settings(config, stage)
         self.shard = BatchShard(self.settings.batch_size, self.settings.accumulate)
-        self.prepared = PreparedStage(self.model, stage.trainer(self.model.networks), self.settings, device)
+        self.prepared = PreparedStage(
+            self.model, stage.trainer(self.model.networks), self.settings, device
+        )
         self._engine = LocalEngine(self.prepared.trainer, self.settings, progress=0.5)
         self._maker = BatchMaker(self.prepared, self.settings)
         self._averaged = list(self.prepared.trained().values())
@@ -299,7 +306,9 @@ class _Twin:
         for visits in islice(batch_visits(data, settings.seed, self.shard, 0), MADE):
             views[visits]
         self.making = (time.perf_counter() - started) / MADE * settings.accumulate
-        self.loader = Loader(views, batch_visits(data, settings.seed, self.shard, 0), settings.workers)
+        self.loader = Loader(
+            views, batch_visits(data, settings.seed, self.shard, 0), settings.workers
+        )
 
     def steps(self, count: int) -> None:
         for _ in range(count):
@@ -309,9 +318,15 @@ class _Twin:
                 asked = time.perf_counter()
                 host = next(self.loader)
                 self.waited += time.perf_counter() - asked
-                self.prepared.trainer.step(self._maker.make(host, self.done, self.shard, part), self._engine)
+                self.prepared.trainer.step(
+                    self._maker.make(host, self.done, self.shard, part), self._engine
+                )
             if self.settings.ema_decay and self._averages:
-                torch._foreach_lerp_(self._averages, [p.detach() for p in self._averaged], 1 - self.settings.ema_decay)
+                torch._foreach_lerp_(
+                    self._averages,
+                    [p.detach() for p in self._averaged],
+                    1 - self.settings.ema_decay,
+                )
             self.done += 1
         if self.model.device.type != "cpu":
             torch.accelerator.synchronize()

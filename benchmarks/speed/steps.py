@@ -35,7 +35,9 @@ from t2i.core.runs.configure import RunConfig, resolve
 WORDS = 15  # of a caption: what COCO's have
 
 
-def training_step(config: RunConfig, *, stage: str | None = None, batch_size: int | None = None) -> Callable[[], None]:
+def training_step(
+    config: RunConfig, *, stage: str | None = None, batch_size: int | None = None
+) -> Callable[[], None]:
     """A whole training step of a stage (None: the last) on a batch in memory, as a function to call again and again.
 
     Text features are random and given; only a stage that trains the text encoder runs it. channels_last, compile and
@@ -54,11 +56,15 @@ def training_step(config: RunConfig, *, stage: str | None = None, batch_size: in
     features = _features(encoder, captions, device)
     encode = encoder.encode if prepared.encoder_trains else lambda _: features
     # The whole batch at once, whatever `accumulate` says.
-    engine = LocalEngine(prepared.trainer, settings.model_copy(update={"accumulate": 1}), progress=0.5)
+    engine = LocalEngine(
+        prepared.trainer, settings.model_copy(update={"accumulate": 1}), progress=0.5
+    )
     noise = StepNoise(0, 0, 0, count, count, device)
 
     def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16", cache_enabled=False):
+        with torch.autocast(
+            device.type, torch.bfloat16, enabled=settings.precision == "bf16", cache_enabled=False
+        ):
             prepared.trainer.step(Batch(images, captions, captions, noise, encode), engine)
         if device.type != "cpu":
             torch.accelerator.synchronize()
@@ -76,7 +82,9 @@ def _stage(config: RunConfig, encoder: TextEncoder, name: str | None) -> Stage:
     return stages[-1] if name is None else by_name[name]
 
 
-def _features(encoder: TextEncoder, captions: tuple[str, ...], device: torch.device) -> TextFeatures:
+def _features(
+    encoder: TextEncoder, captions: tuple[str, ...], device: torch.device
+) -> TextFeatures:
     count, shape = len(captions), encoder.shape
     sentence = torch.randn(count, shape.sentence, device=device)
     words = torch.randn(count, WORDS, shape.words, device=device)
@@ -108,15 +116,22 @@ def in_turns(steps: Mapping[str, Callable[[], None]], rounds: int = 10, warm_up:
     base = taken[names[0]]
     return Turns(
         {name: median(times) for name, times in taken.items()},
-        {name: median(t / b for t, b in zip(times, base, strict=True)) for name, times in taken.items()},
+        {
+            name: median(t / b for t, b in zip(times, base, strict=True))
+            for name, times in taken.items()
+        },
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", required=True)
     parser.add_argument("--preset", default="tiny")
-    parser.add_argument("--set", action="append", default=[], metavar="K=V", help="any setting; may be repeated")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="K=V", help="any setting; may be repeated"
+    )
     parser.add_argument("--stage", help="of the training (default: the last)")
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--steps", type=int, default=10, help="timed, after two to warm up")
@@ -124,7 +139,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = resolve(given.model, preset=given.preset, sets=given.set, data_needed=False)
     step = training_step(config, stage=given.stage, batch_size=given.batch_size)
     seconds = in_turns({"step": step}, given.steps).seconds["step"]
-    print(f"{seconds:.3f} s a step (median of {given.steps}; {best_device()}, {torch.get_num_threads()} threads)")
+    print(
+        f"{seconds:.3f} s a step (median of {given.steps}; {best_device()}, {torch.get_num_threads()} threads)"
+    )
 
 
 if __name__ == "__main__":

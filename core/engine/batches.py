@@ -47,9 +47,14 @@ class BatchMaker:
             images=images,
             captions=host.captions,
             keys=host.keys,
-            noise=StepNoise(self._settings.seed, step, shard.start(part), len(images), shard.total, device),
+            noise=StepNoise(
+                self._settings.seed, step, shard.start(part), len(images), shard.total, device
+            ),
             encode=self._encode,
-            extras={k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in host.extras.items()},
+            extras={
+                k: v.to(device) if isinstance(v, torch.Tensor) else v
+                for k, v in host.extras.items()
+            },
             encode_null=self._null,
             encoded=None if host.encoded is None else host.encoded.to(device),
             features=None if host.text is None else host.text.to(device),

@@ -14,7 +14,9 @@ from t2i.core.interfaces.trainer import Stage
 def stage_ends(stages: Sequence[Stage], whole: float) -> list[float]:
     """Where each stage ends, of a budget of `whole`, by the stages' shares."""
     total = sum(stage.share for stage in stages)
-    return [whole * share / total for share in itertools.accumulate(stage.share for stage in stages)]
+    return [
+        whole * share / total for share in itertools.accumulate(stage.share for stage in stages)
+    ]
 
 
 class Budget:

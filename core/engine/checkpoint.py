@@ -119,9 +119,14 @@ def write(
         save_tensors(folder / f"modules.{name}.safetensors", owned_tensors(module))
     save_tensors(folder / "ema.safetensors", ema)
     tensors: dict[str, Tensor] = {}
-    numbers = {name: _split(optimizer.state_dict(), tensors, name) for name, optimizer in optimizers.items()}
+    numbers = {
+        name: _split(optimizer.state_dict(), tensors, name)
+        for name, optimizer in optimizers.items()
+    }
     save_tensors(folder / "optimizers.safetensors", tensors)
-    write_json(folder / "state.json", {"format": FORMAT, **asdict(state), "optimizers": numbers, **more})
+    write_json(
+        folder / "state.json", {"format": FORMAT, **asdict(state), "optimizers": numbers, **more}
+    )
 
 
 def read(folder: Path, moved: Moved = UNMOVED) -> Saved:
@@ -130,7 +135,9 @@ def read(folder: Path, moved: Moved = UNMOVED) -> Saved:
     verify(folder, what)
     document = read_json(folder / "state.json", what)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise UserError(f"{what}: state.json is not of format {FORMAT}; it was written by another version of t2i")
+        raise UserError(
+            f"{what}: state.json is not of format {FORMAT}; it was written by another version of t2i"
+        )
     names = [f.name for f in fields(TrainState) if f.name in document or f.name not in LATER]
     try:
         state = TypeAdapter(TrainState).validate_python({name: document[name] for name in names})
@@ -148,9 +155,19 @@ def fitting(saved: Saved) -> Iterator[None]:
     """Inside the block what a checkpoint holds is put to use; UserError, naming it, if it does not fit the run."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, OverflowError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        IndexError,
+        AttributeError,
+        RuntimeError,
+        OverflowError,
+    ) as error:
         reason = f"{type(error).__name__}: {str(error)[:120]}"
-        raise UserError(f"checkpoint {saved.folder} does not fit this run ({' '.join(reason.split())})") from error
+        raise UserError(
+            f"checkpoint {saved.folder} does not fit this run ({' '.join(reason.split())})"
+        ) from error
 
 
 def newest(folder: Path, moved: Moved = UNMOVED) -> tuple[Saved | None, list[str]]:
@@ -168,7 +185,11 @@ def listed(folder: Path) -> list[Path]:
     """The checkpoints in a run's `checkpoints`, half a replacement of one undone."""
     for aside in folder.glob(".step-*.old"):
         settle(folder / aside.name.removeprefix(".").removesuffix(".old"))
-    return [path for path in folder.glob("step-*") if path.is_dir() and path.name.removeprefix("step-").isdecimal()]
+    return [
+        path
+        for path in folder.glob("step-*")
+        if path.is_dir() and path.name.removeprefix("step-").isdecimal()
+    ]
 
 
 def step_of(path: Path) -> int:
@@ -208,7 +229,9 @@ def _split(state: Mapping[str, Any], tensors: dict[str, Tensor], name: str) -> d
 
 
 def _joined(numbers: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:
-    state: dict[int, dict[str, Any]] = {int(index): dict(entries) for index, entries in numbers["state"].items()}
+    state: dict[int, dict[str, Any]] = {
+        int(index): dict(entries) for index, entries in numbers["state"].items()
+    }
     for path, tensor in tensors.items():
         owner, index, key = path.rsplit("/", 2)
         if owner == name:

@@ -19,7 +19,9 @@ class Ema:
         self.decay = decay
         self.count = 0
         self._parameters = dict(parameters) if decay else {}
-        self._average: list[Tensor] = [parameter.detach().clone() for parameter in self._parameters.values()]
+        self._average: list[Tensor] = [
+            parameter.detach().clone() for parameter in self._parameters.values()
+        ]
 
     def _live(self) -> list[Tensor]:
         # Asked for anew each time: a change of device or memory format gives a parameter other memory.

@@ -19,7 +19,15 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from t2i.core.errors import T2IError, UserError
-from t2i.core.interfaces.dataset import BrokenExample, Dataset, Example, Visit, sound, visit_stream, visits
+from t2i.core.interfaces.dataset import (
+    BrokenExample,
+    Dataset,
+    Example,
+    Visit,
+    sound,
+    visit_stream,
+    visits,
+)
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.settings import Augment
 
@@ -62,7 +70,9 @@ class BatchShard:
 class Views(TorchDataset[HostBatch]):
     """A data set as the trainer sees it: a caption chosen, the picture augmented, whole micro-batches at once."""
 
-    def __init__(self, dataset: Dataset | Sequence[Example], seed: int, image_size: int, augment: Augment) -> None:
+    def __init__(
+        self, dataset: Dataset | Sequence[Example], seed: int, image_size: int, augment: Augment
+    ) -> None:
         self._dataset = dataset
         self._seed = seed
         self._image_size = image_size
@@ -80,7 +90,9 @@ class Views(TorchDataset[HostBatch]):
             keys.append(example.key)
             extras.append(example.extras)
         stacked = np.stack(images)
-        return HostBatch(stacked, tuple(captions), tuple(keys), _collated(extras), broken=tuple(passed))
+        return HostBatch(
+            stacked, tuple(captions), tuple(keys), _collated(extras), broken=tuple(passed)
+        )
 
     def look(self, example: Example, visit: Visit) -> tuple[str, np.ndarray]:
         """The caption and the picture that a visit to an example sees."""
@@ -92,8 +104,13 @@ class Views(TorchDataset[HostBatch]):
     def _check(self, example: Example) -> None:
         size = round(self._image_size * self._augment.scale)
         if example.image.shape != (size, size, 3) or example.image.dtype != np.uint8:
-            found, wanted = f"{example.image.dtype} {example.image.shape}", f"uint8 {(size, size, 3)}"
-            raise UserError(f"data set: image '{example.key}' is {found}, not {wanted}: mend it or its image_size")
+            found, wanted = (
+                f"{example.image.dtype} {example.image.shape}",
+                f"uint8 {(size, size, 3)}",
+            )
+            raise UserError(
+                f"data set: image '{example.key}' is {found}, not {wanted}: mend it or its image_size"
+            )
 
     def _augmented(self, image: np.ndarray, stream: np.random.Generator) -> np.ndarray:
         """A random crop of the picture to the training size, mirrored half of the time if so set."""
@@ -121,7 +138,9 @@ def _stacked(values: Sequence[Any]) -> torch.Tensor | tuple[Any, ...]:
     return stacked.float() if stacked.dtype == torch.float64 else stacked
 
 
-def batch_visits(dataset: Dataset, seed: int, shard: BatchShard, first: int) -> Iterator[list[Visit]]:
+def batch_visits(
+    dataset: Dataset, seed: int, shard: BatchShard, first: int
+) -> Iterator[list[Visit]]:
     """This process's visits, micro-batch by micro-batch, after the `first` images that training has seen."""
     stream = visits(dataset, seed, first)
     while True:

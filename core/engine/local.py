@@ -20,7 +20,12 @@ class LocalEngine:
     """
 
     def __init__(
-        self, trainer: Trainer, settings: EngineConfig, *, progress: float = 0.0, updates: bool = True
+        self,
+        trainer: Trainer,
+        settings: EngineConfig,
+        *,
+        progress: float = 0.0,
+        updates: bool = True,
     ) -> None:
         """updates: whether anything is trained; without, `update` does nothing."""
         self._optimizing = Optimizing(optimizations(trainer), settings)

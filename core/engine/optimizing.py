@@ -54,9 +54,13 @@ class Optimizing:
 
     def learning_rates(self) -> dict[str, float]:
         """The learning rate of each optimizer's first group."""
-        return {name: chosen.optimizer.param_groups[0]["lr"] for name, chosen in self._chosen.items()}
+        return {
+            name: chosen.optimizer.param_groups[0]["lr"] for name, chosen in self._chosen.items()
+        }
 
-    def clip(self, name: str, parameters: Sequence[nn.Parameter], norm: Tensor | None = None) -> None:
+    def clip(
+        self, name: str, parameters: Sequence[nn.Parameter], norm: Tensor | None = None
+    ) -> None:
         """Scales down the gradients of one optimizer whose norm is too large.
 
         Args:

@@ -45,9 +45,13 @@ class Gallery:
     def of(cls, folder: Path, dataset: Dataset, seed: int) -> Gallery:
         """The captions of the first examples that are sound. However many are not, training does without them."""
         examples = list(islice(_sound_ones(dataset), CAPTIONS))
-        return cls(folder, examples or [sound(dataset, 0)[0]], seed)  # the latter says what is wrong
+        return cls(
+            folder, examples or [sound(dataset, 0)[0]], seed
+        )  # the latter says what is wrong
 
-    def draw(self, name: str, model: Model, trainer: Trainer, batch: Callable[[], Batch]) -> Path | None:
+    def draw(
+        self, name: str, model: Model, trainer: Trainer, batch: Callable[[], Batch]
+    ) -> Path | None:
         """Writes NAME.png: what the trainer previews, else two samples of each caption, side by side. Of a model that
         draws no images there is nothing to write without a preview."""
         with torch.no_grad():
@@ -60,7 +64,10 @@ class Gallery:
         write_bytes(path, png(sheet))
         listing = self._folder / "captions.json"
         if not listing.exists():
-            write_json(listing, {"captions": self.captions, "samples_of_each": PER_CAPTION, "seed": self._seed})
+            write_json(
+                listing,
+                {"captions": self.captions, "samples_of_each": PER_CAPTION, "seed": self._seed},
+            )
         return path
 
     def _samples(self, model: Model) -> np.ndarray:
@@ -72,7 +79,12 @@ class Pictures:
     """Draws a stage's grids."""
 
     def __init__(
-        self, context: RunContext, gallery: Gallery, prepared: PreparedStage, ema: Ema, maker: BatchMaker
+        self,
+        context: RunContext,
+        gallery: Gallery,
+        prepared: PreparedStage,
+        ema: Ema,
+        maker: BatchMaker,
     ) -> None:
         self._context, self._gallery = context, gallery
         self._prepared, self._ema, self._maker = prepared, ema, maker

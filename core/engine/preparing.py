@@ -75,9 +75,15 @@ class PreparedStage:
         has the name of a part."""
         saved = model_modules(self.model)
         inside = {id(module) for part in saved.values() for module in part.modules()}
-        own = {name: module for name, module in self.trainer.modules.items() if id(module) not in inside}
+        own = {
+            name: module
+            for name, module in self.trainer.modules.items()
+            if id(module) not in inside
+        }
         if taken := sorted({"generator", "text_encoder", HELPERS} & own.keys()):
-            raise T2IError(f"{type(self.trainer).__name__}.modules: '{taken[0]}' is a part of the model: rename it")
+            raise T2IError(
+                f"{type(self.trainer).__name__}.modules: '{taken[0]}' is a part of the model: rename it"
+            )
         return saved | own
 
     # --- modes --------------------------------------------------------------------------------------------------------
@@ -109,4 +115,8 @@ def model_modules(model: Model) -> dict[str, nn.Module]:
 def model_parameters(model: Model) -> dict[str, nn.Parameter]:
     """The parameters of a model by full name: "generator.X", "text.X", "helpers.X"."""
     parts = {"generator": model.generator, "text": model.text_encoder, HELPERS: model.helpers}
-    return {f"{part}.{name}": p for part, module in parts.items() for name, p in module.named_parameters()}
+    return {
+        f"{part}.{name}": p
+        for part, module in parts.items()
+        for name, p in module.named_parameters()
+    }

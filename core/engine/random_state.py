@@ -31,7 +31,9 @@ def random_state() -> dict[str, Tensor]:
         "numpy.words": torch.from_numpy(words.astype(np.int64)),
         "numpy.rest": torch.tensor(rest, dtype=torch.float64),
         "python": torch.tensor([version, *numbers], dtype=torch.int64),
-        "python.gauss": torch.tensor([] if gauss_next is None else [gauss_next], dtype=torch.float64),
+        "python.gauss": torch.tensor(
+            [] if gauss_next is None else [gauss_next], dtype=torch.float64
+        ),
     }
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return state | {f"cuda.{i}": tensor for i, tensor in enumerate(cuda)}

@@ -22,7 +22,9 @@ from t2i.core.io.processes import everyones
 class Saving:
     """Writes the checkpoints of a stage, and restores it from one."""
 
-    def __init__(self, context: RunContext, plan: Plan, prepared: PreparedStage, ema: Ema, meter: Meter) -> None:
+    def __init__(
+        self, context: RunContext, plan: Plan, prepared: PreparedStage, ema: Ema, meter: Meter
+    ) -> None:
         self._context, self._plan = context, plan
         self._prepared, self._ema, self._meter = prepared, ema, meter
         self._judged: float | None = None  # the loss `keep_best`, when it was last logged
@@ -34,13 +36,17 @@ class Saving:
         if name is not None and name in losses:
             self._judged = losses[name]
         elif name and not context.state.best and self._plan.index == len(context.plans) - 1:
-            context.reporter.say(f"warning: keep_best={name}: stage {stage.name} logs {', '.join(losses)} only")
+            context.reporter.say(
+                f"warning: keep_best={name}: stage {stage.name} logs {', '.join(losses)} only"
+            )
 
     def _is_best(self) -> bool:
         """Whether the checkpoint to be written is the best so far; if so, the run's state says so from now on. A loss
         that is not finite is never the best."""
         state = self._context.state
-        if self._judged is None or not (self._judged < (state.best[1] if state.best else float("inf"))):
+        if self._judged is None or not (
+            self._judged < (state.best[1] if state.best else float("inf"))
+        ):
             return False
         state.best = [state.step, self._judged]
         return True
@@ -66,7 +72,9 @@ class Saving:
                         context.model.save(run.model)
             except OSError as error:
                 reason = error.strerror or str(error)
-                raise UserError(f"cannot save step {state.step}: {reason}; {context.remedy()}") from None
+                raise UserError(
+                    f"cannot save step {state.step}: {reason}; {context.remedy()}"
+                ) from None
             checkpoint.prune(run.checkpoints, context.settings.keep, state)
         context.accelerator.wait_for_everyone()
 
@@ -75,7 +83,11 @@ class Saving:
         with sealed(context.run.checkpoints / f"step-{context.state.step}") as folder:
             optimizers = prepared.optimizers if begun else {}
             modules = prepared.saved_modules() if begun else model_modules(context.model)
-            more = {"ema_count": self._ema.count, "scaler": self._scaler_state(), "since": self._meter.since}
+            more = {
+                "ema_count": self._ema.count,
+                "scaler": self._scaler_state(),
+                "since": self._meter.since,
+            }
             averages = self._ema.state() if begun else {}
             checkpoint.write(folder, context.state, modules, optimizers, averages, more)
             save_tensors(folder / "sums.safetensors", self._meter.sums)
@@ -97,7 +109,9 @@ class Saving:
         saved.modules(self._prepared.saved_modules())
         saved.optimizers(self._prepared.optimizers)
         self._ema.load(saved.averages(), saved.document["ema_count"])
-        meter.sums = {name: value.to(accelerator.device) for name, value in saved.tensors("sums").items()}
+        meter.sums = {
+            name: value.to(accelerator.device) for name, value in saved.tensors("sums").items()
+        }
         step, clock = saved.document["since"]
         meter.since = (step, clock)
         if accelerator.scaler and saved.document["scaler"]:

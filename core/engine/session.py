@@ -35,7 +35,9 @@ def session(config: RunConfig, reporter: Reporter | None) -> Iterator[tuple[Acce
     uncached = AutocastKwargs(cache_enabled=False)
     # Unless told that there is only the processor, accelerate does not join processes without GPUs into a group.
     alone = best_device().type == "cpu"
-    accelerator = Accelerator(mixed_precision=config.settings.precision, cpu=alone, kwargs_handlers=[uncached])
+    accelerator = Accelerator(
+        mixed_precision=config.settings.precision, cpu=alone, kwargs_handlers=[uncached]
+    )
     if config.settings.precision == "fp16" and accelerator.device.type == "cpu":
         raise UserError("precision = fp16 needs a GPU: set precision=bf16, or no")
     if accelerator.num_processes > 1:
@@ -65,7 +67,9 @@ def locked(run: Run, accelerator: Accelerator, check: Callable[[Path], None]) ->
     lock = folder_lock(run.path)
 
     def take() -> None:
-        refusal = f"{run.path} is being trained by another process: wait for it, or choose another --out"
+        refusal = (
+            f"{run.path} is being trained by another process: wait for it, or choose another --out"
+        )
         take_folder(lock, refusal)
         check(run.path)
 
@@ -81,7 +85,9 @@ def check_free(folder: Path) -> None:
     for litter in folder.glob(".config.json.*.tmp"):  # of a beginning that was killed
         litter.unlink()
     if any(path.name != LOCK for path in folder.iterdir()):
-        raise UserError(f"{folder} is there already: go on with 't2i train --resume {folder}' or choose another --out")
+        raise UserError(
+            f"{folder} is there already: go on with 't2i train --resume {folder}' or choose another --out"
+        )
 
 
 def mend(folder: Path) -> None:

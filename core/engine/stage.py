@@ -40,10 +40,14 @@ class StageRun:
         self.trainer = plan.stage.trainer(context.model.networks)
         # Random numbers inside networks (dropout) differ from process to process.
         seed_all(seed, "loop", index, context.accelerator.process_index)
-        self.prepared = PreparedStage(context.model, self.trainer, self.settings, context.accelerator.device, self._say)
+        self.prepared = PreparedStage(
+            context.model, self.trainer, self.settings, context.accelerator.device, self._say
+        )
         self.optimizing = Optimizing(self.prepared.optimizations, self.settings)
         self.budget = Budget(context, index)
-        self.updates = Updates(context.accelerator, self.settings, self.optimizing, self.budget.progress)
+        self.updates = Updates(
+            context.accelerator, self.settings, self.optimizing, self.budget.progress
+        )
         self.ema = Ema(self.prepared.trained(), self.settings.ema_decay)
         self.meter = Meter(context, plan, self.budget)
         self.saving = Saving(context, plan, self.prepared, self.ema, self.meter)
@@ -60,9 +64,16 @@ class StageRun:
         if saved:
             self.saving.restore(saved)
         else:
-            state.stage, state.stage_step, state.stage_clock, state.begun = self.plan.index, 0, 0.0, True
+            state.stage, state.stage_step, state.stage_clock, state.begun = (
+                self.plan.index,
+                0,
+                0.0,
+                True,
+            )
             state.warm = 0.0
-        context.reporter.say(f"stage {self.plan.index + 1} of {len(context.plans)}: {self.plan.stage.name}")
+        context.reporter.say(
+            f"stage {self.plan.index + 1} of {len(context.plans)}: {self.plan.stage.name}"
+        )
         if state.step == 0 and not saved:
             # So that a run can go on wherever it dies, and whoever cannot write hears of it now.
             self.saving.write(sampled=False)
@@ -80,7 +91,11 @@ class StageRun:
     def _stored(self, views: Views) -> Store:
         """The data set as the networks that this stage leaves alone see it, computed now unless it is there already."""
         context, settings, began = self.context, self.settings, time.perf_counter()
-        root = Path(settings.cache_dir).expanduser() if settings.cache_dir else context.run.path / "features"
+        root = (
+            Path(settings.cache_dir).expanduser()
+            if settings.cache_dir
+            else context.run.path / "features"
+        )
         recipe = Recipe.of(self.prepared, settings)
         store = obtain(root, context.dataset, views, recipe, context.accelerator, self._storing)
         context.broken.add(store.broken)
@@ -142,7 +157,9 @@ class StageRun:
         batch = self.maker.make(host, step, self.plan.shard, part)
         self.updates.part = part
         try:
-            with context.accelerator.autocast() if self.settings.precision != "no" else nullcontext():
+            with (
+                context.accelerator.autocast() if self.settings.precision != "no" else nullcontext()
+            ):
                 losses = self.trainer.step(batch, self.updates)
         except NotFinite as error:
             where = f"step {step}, stage {self.plan.stage.name}"
@@ -169,8 +186,15 @@ class StageRun:
             self.trainer.finish(lambda: next(batches))
         self.pictures.draw()
         self._count_parameters()
-        state.stages.append({"name": self.plan.stage.name, "steps": state.stage_step, "seconds": state.stage_clock})
-        state.stage, state.stage_step, state.stage_clock, state.begun = self.plan.index + 1, 0, 0.0, False
+        state.stages.append(
+            {"name": self.plan.stage.name, "steps": state.stage_step, "seconds": state.stage_clock}
+        )
+        state.stage, state.stage_step, state.stage_clock, state.begun = (
+            self.plan.index + 1,
+            0,
+            0.0,
+            False,
+        )
         self.saving.write(begun=False)
         self.prepared.uncompile()
         stopped = context.interrupted()

@@ -76,7 +76,9 @@ def _listing(document: object, path: Path) -> _Listing:
     try:
         return _Listing.model_validate(document)
     except pydantic.ValidationError:
-        raise UserError(f"stored features {path.parent}: {path.stem}.json is no listing: remove the folder") from None
+        raise UserError(
+            f"stored features {path.parent}: {path.stem}.json is no listing: remove the folder"
+        ) from None
 
 
 class _StoredPart:
@@ -90,17 +92,22 @@ class _StoredPart:
         lengths = self._tensors.get("lengths")
         self._begin = None if lengths is None else [0, *torch.cumsum(lengths, 0).tolist()]
         if not self._fits():
-            raise UserError(f"{what}: {path.name} and its listing do not belong together: remove the folder")
+            raise UserError(
+                f"{what}: {path.name} and its listing do not belong together: remove the folder"
+            )
 
     def _fits(self) -> bool:
         """Whether there are as many rows of everything as there are examples, captions and words."""
         tensors, captions = self._tensors, self._first[-1]
         rows = {"encoded": len(self._keys)}
         if self._begin is not None:
-            rows |= dict.fromkeys(["sentence", "lengths", *(n for n in tensors if n.startswith("extra."))], captions)
+            rows |= dict.fromkeys(
+                ["sentence", "lengths", *(n for n in tensors if n.startswith("extra."))], captions
+            )
             rows |= {"words": self._begin[-1], "mask": self._begin[-1]}
         return len(self._keys) == len(self._captions) and all(
-            name in tensors and tensors[name].dim() and len(tensors[name]) == count for name, count in rows.items()
+            name in tensors and tensors[name].dim() and len(tensors[name]) == count
+            for name, count in rows.items()
         )
 
     def row(self, index: int, epoch: int, stream: np.random.Generator) -> _Row:
@@ -113,7 +120,11 @@ class _StoredPart:
     def _text(self, number: int, caption: str) -> TextFeatures:
         assert self._begin is not None
         tensors, words = self._tensors, slice(self._begin[number], self._begin[number + 1])
-        extras = {n.removeprefix("extra."): t[number][None] for n, t in tensors.items() if n.startswith("extra.")}
+        extras = {
+            n.removeprefix("extra."): t[number][None]
+            for n, t in tensors.items()
+            if n.startswith("extra.")
+        }
         return TextFeatures(
             tensors["sentence"][number][None], tensors["words"][words][None], tensors["mask"][words][None], (caption,),
             extras,

@@ -68,7 +68,10 @@ class _AllViews(TorchDataset[EncodedExamples]):
         ]
         captions, keys = tuple(e.captions for e in examples), tuple(e.key for e in examples)
         return EncodedExamples(
-            np.array(images), captions, keys, tuple(error for _, passed in found for error in passed)
+            np.array(images),
+            captions,
+            keys,
+            tuple(error for _, passed in found for error in passed),
         )
 
 
@@ -93,10 +96,16 @@ class Recipe:
         model, encode = prepared.model, prepared.trainer.encode
         assert encode is not None
         parts = {"generator": model.generator, "text": model.text_encoder, "helpers": model.helpers}
-        tensors = {f"{part}.{n}": t for part, module in parts.items() for n, t in owned_tensors(module).items()}
+        tensors = {
+            f"{part}.{n}": t
+            for part, module in parts.items()
+            for n, t in owned_tensors(module).items()
+        }
         trained = prepared.trained()
         fixed = {name: tensor for name, tensor in tensors.items() if name not in trained}
-        return cls(settings, encode, None if prepared.encoder_trains else model.text_encoder.encode, fixed)
+        return cls(
+            settings, encode, None if prepared.encoder_trains else model.text_encoder.encode, fixed
+        )
 
     def key(self, dataset: Dataset) -> str:
         """Names the store: it differs wherever what is stored may differ."""
@@ -116,7 +125,12 @@ class Recipe:
 
 
 def obtain(
-    root: Path, dataset: Dataset, views: Views, recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]
+    root: Path,
+    dataset: Dataset,
+    views: Views,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    say: Callable[[str], None],
 ) -> Store:
     """The store of this recipe under `root`, whose missing parts are computed now, by all processes together.
 
@@ -149,7 +163,12 @@ def _discard_if_damaged(folder: Path, say: Callable[[str], None]) -> None:
 
 
 def _fill(
-    folder: Path, dataset: Dataset, views: Views, recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]
+    folder: Path,
+    dataset: Dataset,
+    views: Views,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    say: Callable[[str], None],
 ) -> None:
     """Computes the parts that are missing, each process its own, and seals the store."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -172,16 +191,25 @@ def _fill(
     accelerator.wait_for_everyone()
 
 
-def _write_part(path: Path, examples: _AllViews, indexes: range, recipe: Recipe, device: torch.device) -> None:
+def _write_part(
+    path: Path, examples: _AllViews, indexes: range, recipe: Recipe, device: torch.device
+) -> None:
     size = max(1, min(64, PIXELS // recipe.settings.image_size**2))
     groups = [indexes[i : i + size] for i in range(0, len(indexes), size)]
-    loader = Loader(examples, iter([Visit(0, index) for index in group] for group in groups), recipe.settings.workers)
+    loader = Loader(
+        examples,
+        iter([Visit(0, index) for index in group] for group in groups),
+        recipe.settings.workers,
+    )
     try:
         found = [_computed(next(loader), recipe, device) for _ in groups]
     finally:
         loader.close()
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    save_tensors(temporary, {name: torch.cat([tensors[name] for tensors, _ in found]) for name in found[0][0]})
+    save_tensors(
+        temporary,
+        {name: torch.cat([tensors[name] for tensors, _ in found]) for name in found[0][0]},
+    )
     os.replace(temporary, path)
     document = {
         "keys": [key for _, rows in found for key in rows.keys],
@@ -191,7 +219,9 @@ def _write_part(path: Path, examples: _AllViews, indexes: range, recipe: Recipe,
     write_json(path.with_suffix(".json"), document)  # last: its presence says "complete"
 
 
-def _computed(rows: EncodedExamples, recipe: Recipe, device: torch.device) -> tuple[dict[str, Tensor], EncodedExamples]:
+def _computed(
+    rows: EncodedExamples, recipe: Recipe, device: torch.device
+) -> tuple[dict[str, Tensor], EncodedExamples]:
     """A few examples' tensors, and what was seen of them without the pictures. In full precision, whatever training
     uses."""
     count, views = rows.images.shape[:2]
@@ -210,5 +240,10 @@ def _flat(text: TextFeatures) -> dict[str, Tensor]:
     positions = torch.arange(1, text.mask.shape[1] + 1)
     lengths = (text.mask * positions).amax(1).clamp_min(1)
     kept = positions <= lengths[:, None]
-    flat = {"sentence": text.sentence, "lengths": lengths, "words": text.words[kept], "mask": text.mask[kept]}
+    flat = {
+        "sentence": text.sentence,
+        "lengths": lengths,
+        "words": text.words[kept],
+        "mask": text.mask[kept],
+    }
     return flat | {f"extra.{name}": value for name, value in text.extras.items()}

@@ -42,7 +42,12 @@ Wrap = Callable[[Stage], Stage]
 
 
 def train(
-    config: RunConfig, out: Path, *, reporter: Reporter | None = None, command: str = "", wrap: Wrap | None = None
+    config: RunConfig,
+    out: Path,
+    *,
+    reporter: Reporter | None = None,
+    command: str = "",
+    wrap: Wrap | None = None,
 ) -> Run:
     """Trains from the beginning into a folder.
 
@@ -66,12 +71,20 @@ def train(
         first_decides(accelerator, lambda: _check_disk(context))
         if accelerator.is_main_process:
             write_config(run, config, dataset.fingerprint(), command)
-        speaker.say(f"training {config.model} ({config.preset}) on {config.data.name} into {run.path}")
+        speaker.say(
+            f"training {config.model} ({config.preset}) on {config.data.name} into {run.path}"
+        )
         _run_stages(context, None)
     return run
 
 
-def resume(path: Path, *, on_nan: str | None = None, reporter: Reporter | None = None, wrap: Wrap | None = None) -> Run:
+def resume(
+    path: Path,
+    *,
+    on_nan: str | None = None,
+    reporter: Reporter | None = None,
+    wrap: Wrap | None = None,
+) -> Run:
     """Goes on with an interrupted run from its newest sound checkpoint. A complete run is left as it is.
 
     Args:
@@ -92,17 +105,27 @@ def resume(path: Path, *, on_nan: str | None = None, reporter: Reporter | None =
             return run
         dataset = open_dataset(config.data)
         if read_json(run.config_file, "run").get("data_fingerprint") != dataset.fingerprint():
-            raise UserError(f"{run.path}: the data set '{config.data.name}' is not the one that the run began with")
+            raise UserError(
+                f"{run.path}: the data set '{config.data.name}' is not the one that the run began with"
+            )
         dataset.prepare(speaker.say)
-        saved, complaints = checkpoint.newest(run.checkpoints, Moved.of(registry().models[config.model].moved))
+        saved, complaints = checkpoint.newest(
+            run.checkpoints, Moved.of(registry().models[config.model].moved)
+        )
         for complaint in complaints:
             speaker.say(f"warning: passed over: {complaint}")
-        where = f"at step {saved.state.step}, from {saved.folder}" if saved else "from the beginning"
+        where = (
+            f"at step {saved.state.step}, from {saved.folder}" if saved else "from the beginning"
+        )
         if on_nan is not None:
             config = replace(config, settings=config.settings.with_(on_nan=on_nan))
         context = _context(run, config, dataset, accelerator, speaker, wrap)
         # A run that has written nothing yet died before its first step; one without stages has no checkpoints.
-        if saved is None and context.plans and (complaints or run.metrics_file.exists() or run.model.exists()):
+        if (
+            saved is None
+            and context.plans
+            and (complaints or run.metrics_file.exists() or run.model.exists())
+        ):
             raise UserError(f"{run.path} has no sound checkpoint: begin again with another --out")
         speaker.say(f"resuming {config.model} {where}")
         if on_nan is not None and accelerator.is_main_process:
@@ -121,7 +144,12 @@ def _fitted(choice: Choice[Any], dataset: Dataset) -> Choice[Any]:
 
 
 def _context(
-    run: Run, config: RunConfig, dataset: Dataset, accelerator: Accelerator, reporter: Reporter, wrap: Wrap | None
+    run: Run,
+    config: RunConfig,
+    dataset: Dataset,
+    accelerator: Accelerator,
+    reporter: Reporter,
+    wrap: Wrap | None,
 ) -> RunContext:
     """The model, its stages and the log of a run that is to begin or to go on."""
     seeded(config.settings.seed, "weights")
@@ -129,17 +157,26 @@ def _context(
     assets = run.model if (run.model / "text_encoder").is_dir() else None
     model: Model = build(config, assets).to(accelerator.device)
     with torch.no_grad():
-        model.text_encoder.encode([""])  # one that cannot, for want of weights, is refused before all else
+        model.text_encoder.encode(
+            [""]
+        )  # one that cannot, for want of weights, is refused before all else
     stages = stages_of(config, model.text_encoder)
-    plans = _plans(config, [wrap(stage) for stage in stages] if wrap else stages, dataset, accelerator)
+    plans = _plans(
+        config, [wrap(stage) for stage in stages] if wrap else stages, dataset, accelerator
+    )
     is_first = accelerator.is_main_process
-    log = Log(run.metrics_file, run.path / "tensorboard" if config.settings.tensorboard and is_first else None)
+    log = Log(
+        run.metrics_file,
+        run.path / "tensorboard" if config.settings.tensorboard and is_first else None,
+    )
     kept = BrokenFile(run.broken_file, writes=is_first)
     broken = Broken(dataset, reporter.say, kept.add, kept.read())
     return RunContext(run, config, accelerator, reporter, dataset, model, plans, log, broken)
 
 
-def _plans(config: RunConfig, stages: Sequence[Stage], dataset: Dataset, accelerator: Accelerator) -> list[Plan]:
+def _plans(
+    config: RunConfig, stages: Sequence[Stage], dataset: Dataset, accelerator: Accelerator
+) -> list[Plan]:
     """The stages with their settings and this process's part of each batch. UserError if one cannot be."""
     world, rank = accelerator.num_processes, accelerator.process_index
     plans = []
@@ -186,7 +223,9 @@ def _run_stages(context: RunContext, saved: Saved | None) -> None:
         context.started -= saved.state.wall
         saved.modules(model_modules(context.model))
         if context.is_first and not saved.state.begun:
-            context.model.save(run.model)  # a stage had ended, and perhaps no time was left for this
+            context.model.save(
+                run.model
+            )  # a stage had ended, and perhaps no time was left for this
     if context.is_first:
         context.log.forget_after(context.state.step)
     with stop_requests() as context.stop:
@@ -195,7 +234,9 @@ def _run_stages(context: RunContext, saved: Saved | None) -> None:
             saved = None
         _finish(context)
         if stopped := context.interrupted():
-            raise Interrupted(f"{signal_name(stopped)} came when {run.path} was all but complete: it is", stopped)
+            raise Interrupted(
+                f"{signal_name(stopped)} came when {run.path} was all but complete: it is", stopped
+            )
 
 
 def _finish(context: RunContext) -> None:

@@ -105,9 +105,13 @@ class Updates:
         processes = self._accelerator.num_processes
         if processes == 1:
             return loss
-        present = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32, device=loss.device)
+        present = torch.tensor(
+            [p.grad is not None for p in parameters], dtype=torch.float32, device=loss.device
+        )
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        flat = torch.cat([loss.float().view(1), present, *(part.float().flatten() for part in parts)])
+        flat = torch.cat(
+            [loss.float().view(1), present, *(part.float().flatten() for part in parts)]
+        )
         flat = self._accelerator.reduce(flat, "mean")
         start = 1 + len(parameters)
         for parameter, part, shared in zip(parameters, parts, flat[1:start].tolist(), strict=True):
@@ -121,7 +125,9 @@ class Updates:
         if self._accelerator.num_processes == 1:
             return torch.roll(x, 1, 0)
         x = self._padded(x)
-        everyones = self._accelerator.gather(x[-1:].detach().contiguous())  # only the last rows travel
+        everyones = self._accelerator.gather(
+            x[-1:].detach().contiguous()
+        )  # only the last rows travel
         before = everyones[self._accelerator.process_index - 1].unsqueeze(0)
         return torch.cat([before, x[:-1]])
 
@@ -133,7 +139,9 @@ class Updates:
         rows = list(self._accelerator.gather(x.detach().contiguous()).split(len(x)))
         # The same numbers, with `world` times the gradient: the updates average over processes, and no other process
         # has a gradient for these rows.
-        rows[self._accelerator.process_index] = x.detach() + world * (x - x.detach()) if x.requires_grad else x
+        rows[self._accelerator.process_index] = (
+            x.detach() + world * (x - x.detach()) if x.requires_grad else x
+        )
         return torch.cat(rows)
 
     def _padded(self, x: Tensor) -> Tensor:

@@ -37,7 +37,9 @@ class CascadeGenerator(Generator):
         """The part of that name. Raises KeyError if there is none."""
         return cast(Generator, self.parts[name])
 
-    def link(self, name: str, text: TextFeatures, previous: Tensor | None, noise: Noise) -> TextFeatures:
+    def link(
+        self, name: str, text: TextFeatures, previous: Tensor | None, noise: Noise
+    ) -> TextFeatures:
         """What part `name` is conditioned on. Called once a part for the text, and once more, with the same `previous`
         and the same noise, for the features of no caption where the part's sampler needs them.
 

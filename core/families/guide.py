@@ -33,7 +33,9 @@ class GuideGenerator(Generator):
         """log p(y | x_t) (B,), up to a constant, at x_t (B, *noise_shape) and times t (B,) of `schedule`."""
 
 
-def guide_of(guide: GuideGenerator, text: TextFeatures, generator: DiffusionGenerator, scale: float) -> Guide:
+def guide_of(
+    guide: GuideGenerator, text: TextFeatures, generator: DiffusionGenerator, scale: float
+) -> Guide:
     """The gradient of scale * log p(y | x_t) in the generator's own x_t and t, whatever schedule the guide has.
 
     A guide under another schedule sees the same image at the same ratio of noise to signal:

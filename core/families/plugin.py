@@ -7,12 +7,30 @@ from t2i.core.registry.specs import FamilySpec
 
 FAMILIES = {
     "one-shot": ("one_shot:OneShotGenerator", "One pass from noise to images: GANs, VAEs, flows"),
-    "diffusion": ("diffusion:DiffusionGenerator", "A network called along a path from noise to images"),
-    "autoregressive": ("autoregressive:AutoregressiveGenerator", "Tokens, each given those before it"),
-    "discrete-diffusion": ("discrete:DiscreteDiffusionGenerator", "Tokens, all at once, unmasked step by step"),
-    "cascade": ("cascade:CascadeGenerator", "Generators in a row, each given what the one before drew"),
-    "optimised": ("optimised:OptimisedGenerator", "An image that climbs a score of how well it fits the text"),
-    "guide": ("guide:GuideGenerator", "Judges noisy images, to steer a diffusion model; draws none itself"),
+    "diffusion": (
+        "diffusion:DiffusionGenerator",
+        "A network called along a path from noise to images",
+    ),
+    "autoregressive": (
+        "autoregressive:AutoregressiveGenerator",
+        "Tokens, each given those before it",
+    ),
+    "discrete-diffusion": (
+        "discrete:DiscreteDiffusionGenerator",
+        "Tokens, all at once, unmasked step by step",
+    ),
+    "cascade": (
+        "cascade:CascadeGenerator",
+        "Generators in a row, each given what the one before drew",
+    ),
+    "optimised": (
+        "optimised:OptimisedGenerator",
+        "An image that climbs a score of how well it fits the text",
+    ),
+    "guide": (
+        "guide:GuideGenerator",
+        "Judges noisy images, to steer a diffusion model; draws none itself",
+    ),
 }
 
 UNDRAWN = ("guide",)
@@ -23,6 +41,11 @@ UNDRAWN = ("guide",)
 def t2i_families() -> list[FamilySpec]:
     """The core's own families."""
     return [
-        FamilySpec(name=name, summary=summary, generator=f"t2i.core.families.{path}", draws=name not in UNDRAWN)
+        FamilySpec(
+            name=name,
+            summary=summary,
+            generator=f"t2i.core.families.{path}",
+            draws=name not in UNDRAWN,
+        )
         for name, (path, summary) in FAMILIES.items()
     ]

@@ -24,7 +24,9 @@ from t2i.core.families.schedule import Schedule, like
 Prediction = Literal["epsilon", "sample", "v", "velocity", "score"]
 
 
-def target(schedule: Schedule, prediction: Prediction, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+def target(
+    schedule: Schedule, prediction: Prediction, x_0: Tensor, t: Tensor, eps: Tensor
+) -> Tensor:
     """What a network is to predict (B, ...) at times t (B,), for x_0 and eps (B, ...). Linear in the two."""
     if prediction == "epsilon":
         return eps
@@ -38,7 +40,9 @@ def target(schedule: Schedule, prediction: Prediction, x_0: Tensor, t: Tensor, e
     return d_alpha * x_0 + d_sigma * eps
 
 
-def predicted_x_0(schedule: Schedule, prediction: Prediction, x_t: Tensor, t: Tensor, output: Tensor) -> Tensor:
+def predicted_x_0(
+    schedule: Schedule, prediction: Prediction, x_t: Tensor, t: Tensor, output: Tensor
+) -> Tensor:
     """x_0 (B, ...) as implied by a network's output (B, ...) at x_t (B, ...)."""
     if prediction == "sample":
         return output
@@ -54,7 +58,9 @@ def predicted_x_0(schedule: Schedule, prediction: Prediction, x_t: Tensor, t: Te
     return (d_sigma * x_t - sigma * output) / (alpha * d_sigma - sigma * d_alpha)
 
 
-def predicted_eps(schedule: Schedule, prediction: Prediction, x_t: Tensor, t: Tensor, output: Tensor) -> Tensor:
+def predicted_eps(
+    schedule: Schedule, prediction: Prediction, x_t: Tensor, t: Tensor, output: Tensor
+) -> Tensor:
     """eps (B, ...) as implied by a network's output (B, ...) at x_t (B, ...)."""
     if prediction == "epsilon":
         return output
@@ -70,7 +76,12 @@ def predicted_eps(schedule: Schedule, prediction: Prediction, x_t: Tensor, t: Te
 
 
 def converted(
-    schedule: Schedule, x_t: Tensor, t: Tensor, output: Tensor, given: Prediction, wanted: Prediction
+    schedule: Schedule,
+    x_t: Tensor,
+    t: Tensor,
+    output: Tensor,
+    given: Prediction,
+    wanted: Prediction,
 ) -> Tensor:
     """A network's output at x_t, a prediction of the kind `given`, as the kind `wanted` (B, ...)."""
     if given == wanted:
@@ -84,7 +95,12 @@ def converted(
 
 
 def shifted_by_score(
-    schedule: Schedule, prediction: Prediction, x_t: Tensor, t: Tensor, output: Tensor, gradient: Tensor
+    schedule: Schedule,
+    prediction: Prediction,
+    x_t: Tensor,
+    t: Tensor,
+    output: Tensor,
+    gradient: Tensor,
 ) -> Tensor:
     """The prediction after `gradient` (B, ...) was added to the score: classifier guidance (thesis 2.29; Dhariwal &
     Nichol 2021, algorithm 2): eps^ = eps - sigma g at the same x_t, and so x_0^ = x_0 + (sigma^2 / alpha) g."""

@@ -73,7 +73,12 @@ class Schedule(ABC):
         return self.level(t) * THOUSAND
 
     def times(
-        self, n: int | None, *, spacing: Spacing = "trailing", offset: int = 0, most: float | None = MOST_NOISE
+        self,
+        n: int | None,
+        *,
+        spacing: Spacing = "trailing",
+        offset: int = 0,
+        most: float | None = MOST_NOISE,
     ) -> Tensor:
         """Times of a chain of `n` steps, ascending (n,), float64. The last step leads from the first of them to x_0.
 
@@ -90,7 +95,9 @@ class Schedule(ABC):
             UserError: the schedule has no such chain.
         """
         n = self._counted(n, spacing)
-        whole, end = self.time_of(torch.tensor([self.max_ratio, self._most(most)], dtype=torch.float64)).tolist()
+        whole, end = self.time_of(
+            torch.tensor([self.max_ratio, self._most(most)], dtype=torch.float64)
+        ).tolist()
         t = torch.linspace(whole / n, whole, n, dtype=torch.float64)
         if n > 1 and t[-2] >= end:  # cut off, several times would become one
             return torch.linspace(end / n, end, n, dtype=torch.float64)
@@ -99,9 +106,13 @@ class Schedule(ABC):
     def _counted(self, n: int | None, spacing: Spacing) -> int:
         """The number of steps, where times are real numbers."""
         if n is None:
-            raise UserError("this model's noise levels are continuous: name a number of sampling steps")
+            raise UserError(
+                "this model's noise levels are continuous: name a number of sampling steps"
+            )
         if spacing != "trailing":
-            raise UserError(f"spacing = {spacing}: this model's noise levels are continuous: use spacing=trailing")
+            raise UserError(
+                f"spacing = {spacing}: this model's noise levels are continuous: use spacing=trailing"
+            )
         return n
 
     def _most(self, most: float | None) -> float:
@@ -153,7 +164,11 @@ class DiscreteSchedule(Schedule):
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """With l = log(sigma / alpha): d alpha = -alpha sigma^2 dl, d sigma = alpha^2 sigma dl; dl / dt by central
         differences of the steps."""
-        steps = torch.gradient(self._log_ratio)[0] if len(self) > 1 else torch.zeros(1, dtype=torch.float64)
+        steps = (
+            torch.gradient(self._log_ratio)[0]
+            if len(self) > 1
+            else torch.zeros(1, dtype=torch.float64)
+        )
         alpha, sigma = self.alpha(t), self.sigma(t)
         rate = self._between(steps, t).to(alpha.dtype)
         return -alpha * sigma**2 * rate, alpha**2 * sigma * rate
@@ -171,7 +186,12 @@ class DiscreteSchedule(Schedule):
         return t
 
     def times(
-        self, n: int | None, *, spacing: Spacing = "trailing", offset: int = 0, most: float | None = MOST_NOISE
+        self,
+        n: int | None,
+        *,
+        spacing: Spacing = "trailing",
+        offset: int = 0,
+        most: float | None = MOST_NOISE,
     ) -> Tensor:
         """Indexes (n,), int64, ascending.
 
@@ -180,7 +200,9 @@ class DiscreteSchedule(Schedule):
         """
         n = len(self) if n is None else n
         if n > len(self):
-            raise UserError(f"{n} sampling steps: the model was trained with {len(self)}; ask for at most so many")
+            raise UserError(
+                f"{n} sampling steps: the model was trained with {len(self)}; ask for at most so many"
+            )
         longest = len(self)
         if n < longest and most is not None:
             longest = max(n, int((self._log_ratio.exp() <= most).sum()))
@@ -211,17 +233,27 @@ class DiscreteSchedule(Schedule):
         """
         scale = 1000 / steps
         if name == "linear":
-            return cls(torch.linspace(1e-4 * scale, 0.02 * scale, steps, dtype=torch.float64, device="cpu"))
+            return cls(
+                torch.linspace(1e-4 * scale, 0.02 * scale, steps, dtype=torch.float64, device="cpu")
+            )
         if name == "scaled_linear":
             roots = torch.linspace(
-                (0.00085 * scale) ** 0.5, (0.012 * scale) ** 0.5, steps, dtype=torch.float64, device="cpu"
+                (0.00085 * scale) ** 0.5,
+                (0.012 * scale) ** 0.5,
+                steps,
+                dtype=torch.float64,
+                device="cpu",
             )
             return cls(roots**2)
         if name == "cosine":
-            abar = [math.cos((i / steps + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(steps + 1)]
+            abar = [
+                math.cos((i / steps + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(steps + 1)
+            ]
             betas = [min(1 - after / before, 0.999) for before, after in pairwise(abar)]
             return cls(torch.tensor(betas, dtype=torch.float64, device="cpu"))
-        raise ValueError(f"no noise schedule is named '{name}'; known: linear, scaled_linear, cosine")
+        raise ValueError(
+            f"no noise schedule is named '{name}'; known: linear, scaled_linear, cosine"
+        )
 
 
 class VPSchedule(Schedule):
@@ -242,7 +274,10 @@ class VPSchedule(Schedule):
 
     def time_of(self, ratio: Tensor) -> Tensor:
         """The root of (beta_1 - beta_0) t^2 / 2 + beta_0 t = log(1 + ratio^2)."""
-        slope, wanted = self.beta_1 - self.beta_0, torch.log1p(ratio.clamp_max(self.max_ratio).square())
+        slope, wanted = (
+            self.beta_1 - self.beta_0,
+            torch.log1p(ratio.clamp_max(self.max_ratio).square()),
+        )
         return 2 * wanted / (self.beta_0 + (self.beta_0**2 + 2 * slope * wanted).sqrt())
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -279,12 +314,19 @@ class VESchedule(Schedule):
         return torch.zeros_like(t), torch.ones_like(t)
 
     def times(
-        self, n: int | None, *, spacing: Spacing = "trailing", offset: int = 0, most: float | None = MOST_NOISE
+        self,
+        n: int | None,
+        *,
+        spacing: Spacing = "trailing",
+        offset: int = 0,
+        most: float | None = MOST_NOISE,
     ) -> Tensor:
         """Evenly spaced in sigma^(1 / rho), from sigma_min to sigma_max (Karras et al. 2022, eq. 5)."""
         n, end = self._counted(n, spacing), self._most(most)
         first = min(self.sigma_min, end) if n > 1 else end
-        roots = torch.linspace(first ** (1 / self.rho), end ** (1 / self.rho), n, dtype=torch.float64)
+        roots = torch.linspace(
+            first ** (1 / self.rho), end ** (1 / self.rho), n, dtype=torch.float64
+        )
         return roots**self.rho
 
 

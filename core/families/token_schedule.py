@@ -96,8 +96,12 @@ class TokenSchedule(ABC):
         """Tokens (B, L) to begin a chain with, as if nothing of x_0 were left at its noisiest time: masked with
         probability gbar, and else any of the K tokens."""
         masked = self.gbar(self.times()[:1]).to(noise.device)
-        fates = torch.stack([torch.zeros_like(masked), 1 - masked, masked], -1).expand(len(noise), 3)
-        return self._mixed(torch.zeros(len(noise), length, dtype=torch.long, device=noise.device), fates, noise)
+        fates = torch.stack([torch.zeros_like(masked), 1 - masked, masked], -1).expand(
+            len(noise), 3
+        )
+        return self._mixed(
+            torch.zeros(len(noise), length, dtype=torch.long, device=noise.device), fates, noise
+        )
 
     def _mixed(self, tokens: Tensor, fates: Tensor, noise: Noise) -> Tensor:
         """The tokens (B, L), each kept, replaced or masked with the probabilities `fates` (B, 3)."""
@@ -162,7 +166,9 @@ class DiscreteTokenSchedule(TokenSchedule):
         rising = (self._gbar.diff() >= 0).all() and (self._intact.diff() <= 0).all()
         within = self._gbar[-1] <= 1 and self._intact[-1] >= 0
         if not (gbar.shape == intact.shape and gbar.dim() == 1 and clean and rising and within):
-            raise ValueError("tokens are clean at time 0, and masks and replacements never become fewer")
+            raise ValueError(
+                "tokens are clean at time 0, and masks and replacements never become fewer"
+            )
 
     def __len__(self) -> int:
         return len(self._gbar) - 1
@@ -197,7 +203,9 @@ class DiscreteTokenSchedule(TokenSchedule):
         most = len(self)
         n = most if n is None else n
         if n > most:
-            raise UserError(f"{n} sampling steps: the model was trained with {most}; ask for at most so many")
+            raise UserError(
+                f"{n} sampling steps: the model was trained with {most}; ask for at most so many"
+            )
         return torch.tensor([round(i * most / n) for i in range(n, -1, -1)], device="cpu")
 
     def random_times(self, noise: Noise) -> Tensor:

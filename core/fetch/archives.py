@@ -44,7 +44,13 @@ def _inside(archive: Path, member: zipfile.ZipInfo) -> PurePosixPath:
     name, kind = member.filename, stat.S_IFMT(member.external_attr >> 16)
     path = PurePosixPath(name)
     wrong = None
-    if path.is_absolute() or ".." in path.parts or "\\" in name or PureWindowsPath(name).drive or not path.name:
+    if (
+        path.is_absolute()
+        or ".." in path.parts
+        or "\\" in name
+        or PureWindowsPath(name).drive
+        or not path.name
+    ):
         wrong = "its path leads out of the folder"
     elif kind not in (0, stat.S_IFREG):
         wrong = "it is no ordinary file"
@@ -53,7 +59,9 @@ def _inside(archive: Path, member: zipfile.ZipInfo) -> PurePosixPath:
     elif member.file_size > max(SMALL, SWELL * member.compress_size):
         wrong = f"it would swell from {member.compress_size} to {member.file_size} bytes"
     if wrong:
-        raise UserError(f"{archive}: member '{name}' is not unpacked: {wrong}; do not use this archive")
+        raise UserError(
+            f"{archive}: member '{name}' is not unpacked: {wrong}; do not use this archive"
+        )
     return path
 
 

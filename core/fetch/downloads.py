@@ -90,9 +90,15 @@ def fetched(name: str, file: str = "") -> Path:
     """Where `t2i fetch NAME` has put a file (without `file`: the folder of them all). UserError if it is not there."""
     spec = registry().downloads[name]
     for folder in (place(name), *filter(None, map(snapshot, spec.hub))):
-        if (folder / file).exists() if file else any((folder / one).exists() for one in _landmarks(spec)):
+        if (
+            (folder / file).exists()
+            if file
+            else any((folder / one).exists() for one in _landmarks(spec))
+        ):
             return folder / file
-    raise UserError(f"{f'{file} ({name})' if file else name} is not here: '{command(spec, file)}' gets it")
+    raise UserError(
+        f"{f'{file} ({name})' if file else name} is not here: '{command(spec, file)}' gets it"
+    )
 
 
 def command(spec: DownloadSpec, file: str = "") -> str:
@@ -107,10 +113,14 @@ def status(spec: DownloadSpec) -> DownloadStatus:
     folder, repositories = place(spec.name), [snapshot(hub) for hub in spec.hub]
     here = [folder / file.place for file in spec.files if (folder / file.place).is_file()]
     missing = [file.place for file in chosen(spec, ()) if not (folder / file.place).is_file()]
-    missing += [hub.repository for hub, found in zip(spec.hub, repositories, strict=True) if found is None]
+    missing += [
+        hub.repository for hub, found in zip(spec.hub, repositories, strict=True) if found is None
+    ]
     kept = [path for found in repositories if found for path in found.rglob("*") if path.is_file()]
     first = folder if here else next((found for found in repositories if found), None)
-    return DownloadStatus(first, sum(path.stat().st_size for path in (*here, *kept)), tuple(missing))
+    return DownloadStatus(
+        first, sum(path.stat().st_size for path in (*here, *kept)), tuple(missing)
+    )
 
 
 def place(name: str) -> Path:
@@ -122,7 +132,9 @@ def chosen(spec: DownloadSpec, parts: Sequence[str]) -> list[DownloadFile]:
     """The files of these parts; those of the default parts, and of no part, where none are named."""
     for part in parts:
         if part not in spec.parts:
-            raise UserError(f"download '{spec.name}' has no part '{part}'{nearest(part, spec.parts)}")
+            raise UserError(
+                f"download '{spec.name}' has no part '{part}'{nearest(part, spec.parts)}"
+            )
     names = set(parts or spec.default or spec.parts) | (set() if parts else {""})
     return [file for file in spec.files if file.part in names]
 
@@ -137,7 +149,9 @@ def mirrored(url: str, mirror: str | None) -> str:
     if mirror is None:
         return url
     if urlsplit(mirror).scheme not in ("http", "https", "file"):
-        raise UserError(f"mirror {mirror}: no http, https or file URL; it looks like https://mirror.example/t2i")
+        raise UserError(
+            f"mirror {mirror}: no http, https or file URL; it looks like https://mirror.example/t2i"
+        )
     parts = urlsplit(url)
     query = f"?{parts.query}" if parts.query else ""
     return f"{mirror.rstrip('/')}/{parts.netloc.rpartition('@')[2]}{parts.path}{query}"
@@ -168,7 +182,9 @@ def _lacking(file: DownloadFile, path: Path) -> int:
 def _recorded(folder: Path, file: DownloadFile) -> Digests | None:
     """What the record says of a file that is there, and unchanged in size since."""
     entry, path = _records(folder).get(file.place), folder / file.place
-    if not (isinstance(entry, dict) and path.is_file() and path.stat().st_size == entry.get("size")):
+    if not (
+        isinstance(entry, dict) and path.is_file() and path.stat().st_size == entry.get("size")
+    ):
         return None
     if entry.get("url") != file.url or entry.get("checksum") != file.checksum:
         return None
@@ -178,7 +194,12 @@ def _recorded(folder: Path, file: DownloadFile) -> Digests | None:
 def _record(folder: Path, file: DownloadFile, digests: Digests) -> None:
     """Notes what came: it need not be read again, and there is a checksum where nobody published one."""
     with locked(folder / RECORD):
-        entry = {"url": file.url, "size": digests.size, "sha256": digests.sha256, "checksum": file.checksum}
+        entry = {
+            "url": file.url,
+            "size": digests.size,
+            "sha256": digests.sha256,
+            "checksum": file.checksum,
+        }
         write_json(folder / RECORD, _records(folder) | {file.place: entry})
 
 
@@ -202,7 +223,10 @@ def snapshot(hub: HubFiles) -> Path | None:
         try:
             folder = Path(
                 snapshot_download(
-                    hub.repository, revision=revision, allow_patterns=list(hub.patterns), local_files_only=True
+                    hub.repository,
+                    revision=revision,
+                    allow_patterns=list(hub.patterns),
+                    local_files_only=True,
                 )
             )
         except Exception:  # not there, or nothing that could be read
@@ -214,13 +238,17 @@ def snapshot(hub: HubFiles) -> Path | None:
 
 def hub_folder(repository: str) -> Path | None:
     """The folder in the hub's cache where `t2i fetch` has put this repository, by whatever download declares it."""
-    declared = [hub for spec in registry().downloads for hub in spec.hub if hub.repository == repository]
+    declared = [
+        hub for spec in registry().downloads for hub in spec.hub if hub.repository == repository
+    ]
     return next(filter(None, map(snapshot, declared)), None)
 
 
 def hub_download(repository: str) -> str | None:
     """The name of a download that declares this repository."""
-    declared = (spec for spec in registry().downloads for hub in spec.hub if hub.repository == repository)
+    declared = (
+        spec for spec in registry().downloads for hub in spec.hub if hub.repository == repository
+    )
     return next((spec.name for spec in declared), None)
 
 
@@ -279,7 +307,11 @@ def _noted_revisions() -> dict[str, str]:
         noted = read_json(place(REVISIONS), "revisions")
     except UserError:
         return {}
-    return {str(name): str(revision) for name, revision in noted.items()} if isinstance(noted, dict) else {}
+    return (
+        {str(name): str(revision) for name, revision in noted.items()}
+        if isinstance(noted, dict)
+        else {}
+    )
 
 
 def _note_revision(repository: str, revision: str) -> None:

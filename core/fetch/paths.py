@@ -16,5 +16,7 @@ def cache_dir() -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cache folder {path}: {error.strerror}; set T2I_HOME to a writable folder") from None
+        raise UserError(
+            f"cache folder {path}: {error.strerror}; set T2I_HOME to a writable folder"
+        ) from None
     return path

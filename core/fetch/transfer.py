@@ -65,7 +65,11 @@ class Digests:
 
 
 def transfer(
-    remote: Remote, target: Path, *, progress: Progress = lambda *_: None, say: Callable[[str], None] = lambda _: None
+    remote: Remote,
+    target: Path,
+    *,
+    progress: Progress = lambda *_: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Digests:
     """Brings the file to `target`, and returns what it is. Two that want the same file take turns.
 
@@ -107,7 +111,9 @@ def _check(remote: Remote, digests: Digests, what: str, discard: Callable[[], No
     if wrong is None:
         return
     if discard is None:
-        raise UserError(f"{what} {wrong}: it is damaged or another file; remove it, and the same command gets it anew")
+        raise UserError(
+            f"{what} {wrong}: it is damaged or another file; remove it, and the same command gets it anew"
+        )
     discard()
     raise UserError(f"{what} {wrong}: it was removed; try again, or another --mirror")
 
@@ -141,7 +147,9 @@ class _Hashes:
     """SHA-256 of what is read, and MD5 where that is asked for."""
 
     def __init__(self, checksum: str | None) -> None:
-        self._md5 = hashlib.md5(usedforsecurity=False) if checksum and checksum.startswith("md5:") else None
+        self._md5 = (
+            hashlib.md5(usedforsecurity=False) if checksum and checksum.startswith("md5:") else None
+        )
         self._sha256, self.size = hashlib.sha256(), 0
 
     def update(self, data: bytes) -> None:
@@ -155,7 +163,9 @@ class _Hashes:
             self.update(data)
 
     def digests(self) -> Digests:
-        return Digests(self.size, self._sha256.hexdigest(), self._md5.hexdigest() if self._md5 else None)
+        return Digests(
+            self.size, self._sha256.hexdigest(), self._md5.hexdigest() if self._md5 else None
+        )
 
 
 def part_of(target: Path) -> Path:
@@ -234,8 +244,14 @@ def _complete(remote: Remote, part: _Part, progress: Progress, say: Callable[[st
         except _Again as error:
             failures = 1 if part.size > before else failures + 1
             if failures == ATTEMPTS:
-                kept = f" ({part.size} bytes are kept: the same command goes on from there)" if part.size else ""
-                raise UserError(f"{remote.url}: {error}; check the network, or give a --mirror{kept}") from None
+                kept = (
+                    f" ({part.size} bytes are kept: the same command goes on from there)"
+                    if part.size
+                    else ""
+                )
+                raise UserError(
+                    f"{remote.url}: {error}; check the network, or give a --mirror{kept}"
+                ) from None
             seconds = WAIT * 2 ** (failures - 1)
             say(f"{remote.url}: {error}; trying again in {seconds:g} s")
             time.sleep(seconds)
@@ -266,9 +282,13 @@ def _begin(remote: Remote, part: _Part, response: Any) -> int | None:
     """Makes the part ready for what the response brings. Returns how many bytes the whole file has, if it says so."""
     headers = response.headers
     if headers.get("Content-Encoding", "identity") != "identity":
-        raise UserError(f"{remote.url}: the server packs it ({headers['Content-Encoding']}) unasked; try a --mirror")
+        raise UserError(
+            f"{remote.url}: the server packs it ({headers['Content-Encoding']}) unasked; try a --mirror"
+        )
     found = (
-        re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", "")) if response.status == 206 else None
+        re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
+        if response.status == 206
+        else None
     )
     if found and int(found[1]) == part.size and _validator(headers) in (None, part.validator):
         return None if found[2] == "*" else int(found[2])
@@ -294,7 +314,9 @@ def _validator(headers: Any) -> str | None:
 
 def _asked(remote: Remote, part: _Part) -> Any:
     """The response to a request for what is missing. Raises _Again, or UserError where asking again is no use."""
-    request = urllib.request.Request(remote.url, headers={"User-Agent": "t2i", "Accept-Encoding": "identity"})
+    request = urllib.request.Request(
+        remote.url, headers={"User-Agent": "t2i", "Accept-Encoding": "identity"}
+    )
     if part.size and part.validator:
         request.add_header("Range", f"bytes={part.size}-")
         request.add_header("If-Range", part.validator)
@@ -307,9 +329,13 @@ def _asked(remote: Remote, part: _Part) -> Any:
             raise _Again("the server does not have that much of it") from None
         if error.code in (408, 425, 429) or error.code >= 500:
             raise _Again(f"the server says {error.code} {error.reason}") from None
-        raise UserError(f"{remote.url}: the server says {error.code} {error.reason}; {_REMEDY}") from None
+        raise UserError(
+            f"{remote.url}: the server says {error.code} {error.reason}; {_REMEDY}"
+        ) from None
     except urllib.error.URLError as error:
-        if isinstance(error.reason, (ssl.SSLCertVerificationError, FileNotFoundError, PermissionError, str)):
+        if isinstance(
+            error.reason, (ssl.SSLCertVerificationError, FileNotFoundError, PermissionError, str)
+        ):
             raise UserError(f"{remote.url}: {_words(error.reason)}; {_REMEDY}") from None
         raise _Again(_words(error.reason)) from None
     except (http.client.HTTPException, OSError) as error:
@@ -334,7 +360,9 @@ def _words(error: BaseException | str) -> str:
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows a server elsewhere, but not from https to http, where anybody could answer."""
 
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Any:
         schemes = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
         if schemes[1] not in ("http", "https") or schemes == ("https", "http"):
             raise urllib.error.URLError(f"it leads on to {newurl}, which is not followed")
@@ -356,7 +384,9 @@ def opener() -> urllib.request.OpenerDirector:
 def small_json(url: str) -> Any:
     """The JSON document at a URL, None if there is none to be had. For what may be absent."""
     try:
-        with opener().open(urllib.request.Request(url, headers={"User-Agent": "t2i"}), timeout=TIMEOUT) as response:
+        with opener().open(
+            urllib.request.Request(url, headers={"User-Agent": "t2i"}), timeout=TIMEOUT
+        ) as response:
             return json.loads(response.read(1 << 20))
     except (OSError, ValueError, RecursionError, http.client.HTTPException):
         return None

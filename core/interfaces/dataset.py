@@ -34,7 +34,9 @@ class BrokenExample(T2IError):
     """
 
     def __init__(self, where: str, reason: str) -> None:
-        super().__init__(where, reason)  # both are its arguments, so that it can be sent from a worker process
+        super().__init__(
+            where, reason
+        )  # both are its arguments, so that it can be sent from a worker process
         self.where, self.reason = where, reason
 
     def __str__(self) -> str:
@@ -81,7 +83,9 @@ class Dataset(ABC):
         """The indexes of one epoch in the order of training, from position `start` on: a function of (seed, epoch),
         with each index below the length once. Default: permuted. To be overridden where near visits should lie near
         one another."""
-        indexes: list[int] = random_stream(seed, "order", epoch).permutation(len(self))[start:].tolist()
+        indexes: list[int] = (
+            random_stream(seed, "order", epoch).permutation(len(self))[start:].tolist()
+        )
         return indexes
 
     def variant(self, index: int, number: int) -> Example | None:
@@ -107,7 +111,9 @@ class Dataset(ABC):
         (a cache of resized pictures). say: takes a line of progress. Default: nothing."""
 
 
-def sound(dataset: Dataset | Sequence[Example], index: int) -> tuple[Example, tuple[BrokenExample, ...]]:
+def sound(
+    dataset: Dataset | Sequence[Example], index: int
+) -> tuple[Example, tuple[BrokenExample, ...]]:
     """The example of that index, or the next one that is sound if it is broken (past the end, from the beginning on),
     with what was passed over: a function of data set and index alone.
 
@@ -168,7 +174,11 @@ class SoundDataset(Dataset):
 
     def __init__(self, dataset: Dataset, say: Callable[[str], None]) -> None:
         self._dataset, self._broken = dataset, Broken(dataset, say)
-        self.image_size, self.endless, self.max_broken = dataset.image_size, dataset.endless, dataset.max_broken
+        self.image_size, self.endless, self.max_broken = (
+            dataset.image_size,
+            dataset.endless,
+            dataset.max_broken,
+        )
 
     def __len__(self) -> int:
         return len(self._dataset)

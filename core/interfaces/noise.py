@@ -78,11 +78,17 @@ class Noise(ABC):
             (B, *shape) int64.
         """
         coarse, fine = self.uniform(name, step, (*logits.shape[1:-1], 2)).double().unbind(-1)
-        u = coarse + fine * 2.0**-24  # float32 draws are multiples of 2^-24, too coarse for rare classes
+        u = (
+            coarse + fine * 2.0**-24
+        )  # float32 draws are multiples of 2^-24, too coarse for rare classes
         cumulative = logits.double().softmax(-1).cumsum(-1)
         threshold = (u * cumulative[..., -1]).unsqueeze(-1)
         # The first class beyond the threshold: one of probability 0 adds nothing, so it is never the first.
-        return torch.searchsorted(cumulative, threshold, right=True).squeeze(-1).clamp_(max=logits.shape[-1] - 1)
+        return (
+            torch.searchsorted(cumulative, threshold, right=True)
+            .squeeze(-1)
+            .clamp_(max=logits.shape[-1] - 1)
+        )
 
     def start(self, name: str, shape: Sequence[int]) -> Tensor:
         """(B, *shape): what a sampler starts from, drawn from N(0, 1) unless it was given."""
@@ -123,11 +129,19 @@ class PromptNoise(Noise):
         return super().start(name, shape) if self.given is None else self.given
 
     def _draw(self, kind: str, name: str, step: int, shape: Sequence[int]) -> Tensor:
-        streams = (random_stream(self.seed, "prompt", *key, *_scoped(self.path), name, step) for key in self.keys)
-        return torch.from_numpy(np.stack([_values(stream, kind, shape) for stream in streams])).to(self.device)
+        streams = (
+            random_stream(self.seed, "prompt", *key, *_scoped(self.path), name, step)
+            for key in self.keys
+        )
+        return torch.from_numpy(np.stack([_values(stream, kind, shape) for stream in streams])).to(
+            self.device
+        )
 
     def _seeds(self, name: str, step: int) -> list[int]:
-        streams = (random_stream(self.seed, "torch", *key, *_scoped(self.path), name, step) for key in self.keys)
+        streams = (
+            random_stream(self.seed, "torch", *key, *_scoped(self.path), name, step)
+            for key in self.keys
+        )
         return [int(stream.integers(2**63)) for stream in streams]
 
 
@@ -151,7 +165,9 @@ class StepNoise(Noise):
 
     def _draw(self, kind: str, name: str, step: int, shape: Sequence[int]) -> Tensor:
         stream = random_stream(self.seed, "train", self.at, *_scoped(self.path), name, step)
-        rows = _values(stream, kind, (self.total, *shape))[self.start_row : self.start_row + self.count]
+        rows = _values(stream, kind, (self.total, *shape))[
+            self.start_row : self.start_row + self.count
+        ]
         return torch.from_numpy(rows).to(self.device)
 
     def _seeds(self, name: str, step: int) -> list[int]:

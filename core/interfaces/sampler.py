@@ -97,7 +97,11 @@ def check_fit(
     option: how the user names another sampler.
     """
     if family not in families and "*" not in families:
-        remedy = f"use {option}{' or '.join(fitting)}" if fitting else "no sampler for this family is installed"
+        remedy = (
+            f"use {option}{' or '.join(fitting)}"
+            if fitting
+            else "no sampler for this family is installed"
+        )
         raise UserError(
             f"sampler '{sampler}' draws from {' and '.join(families)} models, but '{model}' is {family}: {remedy}"
         )

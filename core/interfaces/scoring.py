@@ -28,7 +28,9 @@ def proportion_interval(right: float, of: int) -> tuple[float, float]:
     centre = (p + z * z / (2 * of)) / shrink
     half = z * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of)) / shrink
     low, high = 100 * (centre - half), 100 * (centre + half)
-    return (low if right > 0 else 0.0), (high if right < of else 100.0)  # exact at the ends, where rounding is not
+    return (low if right > 0 else 0.0), (
+        high if right < of else 100.0
+    )  # exact at the ends, where rounding is not
 
 
 class FeatureExtractor(nn.Module, ABC):
@@ -53,7 +55,9 @@ class FeatureExtractor(nn.Module, ABC):
     def encode_text(self, captions: Sequence[str]) -> Tensor:
         """Captions -> float32 (B, D) in the space of the pictures, for a network that has a side for text (optional).
         UserError if it has none."""
-        raise UserError(f"features '{self.name}' know no text: a score of captions needs those of a CLIP")
+        raise UserError(
+            f"features '{self.name}' know no text: a score of captions needs those of a CLIP"
+        )
 
     def is_named(self, text: str) -> bool:
         """Whether a text in a model's settings (a name, a folder) means this very network."""

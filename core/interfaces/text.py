@@ -63,14 +63,18 @@ class TextFeatures:
             index = index.tolist()
         rows = range(len(self))[index] if isinstance(index, slice) else index
         picked = self.map(lambda x: x[index])
-        return replace(picked, captions=tuple(self.captions[i] for i in rows) if self.captions else ())
+        return replace(
+            picked, captions=tuple(self.captions[i] for i in rows) if self.captions else ()
+        )
 
     def padded(self, length: int) -> TextFeatures:
         """The same features with words padded (masked out) to `length`."""
         missing = length - self.words.shape[1]
         if missing <= 0:
             return self
-        return replace(self, words=F.pad(self.words, (0, 0, 0, missing)), mask=F.pad(self.mask, (0, missing)))
+        return replace(
+            self, words=F.pad(self.words, (0, 0, 0, missing)), mask=F.pad(self.mask, (0, missing))
+        )
 
     def where(self, keep: Tensor, other: TextFeatures) -> TextFeatures:
         """These features where `keep` (B,) bool is True, `other`'s elsewhere: caption dropout."""
@@ -82,13 +86,19 @@ class TextFeatures:
 
         captions: tuple[str, ...] = ()
         if a.captions and b.captions:
-            captions = tuple(m if k else n for k, m, n in zip(keep.tolist(), a.captions, b.captions, strict=True))
+            captions = tuple(
+                m if k else n for k, m, n in zip(keep.tolist(), a.captions, b.captions, strict=True)
+            )
         return TextFeatures(
             choose(a.sentence, b.sentence),
             choose(a.words, b.words),
             choose(a.mask, b.mask),
             captions,
-            {name: choose(value, b.extras[name]) for name, value in a.extras.items() if name in b.extras},
+            {
+                name: choose(value, b.extras[name])
+                for name, value in a.extras.items()
+                if name in b.extras
+            },
         )
 
     @staticmethod

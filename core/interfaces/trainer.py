@@ -96,12 +96,16 @@ class Optimization:
     def __post_init__(self) -> None:
         groups = len(self.optimizer.param_groups)
         if isinstance(self.clip, Sequence) and len(self.clip) != groups:
-            raise ValueError(f"clip has {len(self.clip)} entries, the optimizer has {groups} parameter groups")
+            raise ValueError(
+                f"clip has {len(self.clip)} entries, the optimizer has {groups} parameter groups"
+            )
 
     @property
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that ask for gradients; a trainer may change that from step to step."""
-        return [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
+        return [
+            p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad
+        ]
 
 
 class Trainer(ABC):

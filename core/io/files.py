@@ -56,7 +56,9 @@ def read_json(path: Path, what: str) -> Any:
     except OSError as error:
         raise UserError(f"{what}: cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{what}: {path} is not JSON ({str(error)[:80]}); restore the file or start anew") from None
+        raise UserError(
+            f"{what}: {path} is not JSON ({str(error)[:80]}); restore the file or start anew"
+        ) from None
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
@@ -65,7 +67,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
     from safetensors.torch import save_file
 
     try:
-        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, path)
+        save_file(
+            {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, path
+        )
     except SafetensorError as error:  # its words for what the system said: "... (os error 28)"
         code = re.search(r"os error (\d+)", str(error))
         number = int(code[1]) if code else errno.EIO
@@ -84,7 +88,9 @@ def load_tensors(path: Path, what: str) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{what}: cannot read {path}: {error.strerror or error}") from None
     except (SafetensorError, ValueError, KeyError, MemoryError, OverflowError) as error:
-        raise UserError(f"{what}: {path} is no sound safetensors file ({str(error)[:80]})") from None
+        raise UserError(
+            f"{what}: {path} is no sound safetensors file ({str(error)[:80]})"
+        ) from None
 
 
 @contextmanager
@@ -127,13 +133,17 @@ def refuse_links(folder: Path) -> None:
     inside = folder.resolve()
     for path in folder.rglob("*"):
         if path.is_symlink() and not path.resolve().is_relative_to(inside):
-            raise UserError(f"{path} is a link that leads out of {folder}: put what it leads to in its place")
+            raise UserError(
+                f"{path} is a link that leads out of {folder}: put what it leads to in its place"
+            )
 
 
 def seal(folder: Path) -> None:
     """Writes the manifest of everything in `folder`, and makes all of it durable."""
     files = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST):
+    for path in sorted(
+        path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST
+    ):
         with open(path, "rb+") as file:
             files[path.relative_to(folder).as_posix()] = {
                 "size": path.stat().st_size,
@@ -150,17 +160,29 @@ def verify(folder: Path, what: str) -> None:
     """Raises UserError, naming the file, unless the folder holds just what its manifest says."""
     manifest = read_json(folder / MANIFEST, what)
     try:
-        files = {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
+        files = {
+            str(name): (int(entry["size"]), str(entry["sha256"]))
+            for name, entry in manifest["files"].items()
+        }
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        raise UserError(f"{what}: {folder / MANIFEST} is no manifest; restore the folder or start anew") from None
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
+        raise UserError(
+            f"{what}: {folder / MANIFEST} is no manifest; restore the folder or start anew"
+        ) from None
+    present = {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    } - {MANIFEST}
     for name in sorted(files.keys() ^ present):
         state = "is missing" if name in files else "does not belong there"
         raise UserError(f"{what}: {folder / name} {state}; restore the folder or start anew")
     for name, (size, sha256) in files.items():
         with open(folder / name, "rb") as file:
-            if os.fstat(file.fileno()).st_size != size or hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                raise UserError(f"{what}: {folder / name} is damaged (its SHA-256 is not the manifest's)")
+            if (
+                os.fstat(file.fileno()).st_size != size
+                or hashlib.file_digest(file, "sha256").hexdigest() != sha256
+            ):
+                raise UserError(
+                    f"{what}: {folder / name} is damaged (its SHA-256 is not the manifest's)"
+                )
 
 
 def intact(folder: Path) -> bool:

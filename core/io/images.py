@@ -22,7 +22,9 @@ from t2i.core.interfaces.dataset import BrokenExample, Original
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """Formats that are opened: of Pillow's others, some start programs, and none is used for photographs."""
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
+)
 """Ends of names of picture files, in lower case."""
 
 PIXELS = 2**26
@@ -46,7 +48,14 @@ _SIDEWAYS = frozenset({5, 6, 7, 8})
 
 def to_tensor(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [-1, 1]. The bytes travel, not the floats."""
-    return torch.from_numpy(images).to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    return (
+        torch.from_numpy(images)
+        .to(device, non_blocking=True)
+        .permute(0, 3, 1, 2)
+        .float()
+        .div_(127.5)
+        .sub_(1)
+    )
 
 
 def to_bytes(images: Tensor) -> np.ndarray:
@@ -56,7 +65,11 @@ def to_bytes(images: Tensor) -> np.ndarray:
 
 
 def decode(
-    source: Path | bytes | BinaryIO, size: int, *, box: tuple[int, int, int, int] | None = None, where: str
+    source: Path | bytes | BinaryIO,
+    size: int,
+    *,
+    box: tuple[int, int, int, int] | None = None,
+    where: str,
 ) -> np.ndarray:
     """A picture as uint8 (size, size, 3): the central square of it, or of `box`, resized with antialiasing.
 
@@ -84,9 +97,13 @@ def decode(
 def _opened(source: Path | bytes | BinaryIO, where: str) -> Iterator[Image.Image]:
     """The picture, not yet decoded. Whatever goes wrong with it within the block makes it a BrokenExample."""
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+        with Image.open(
+            io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
+        ) as image:
             if image.width * image.height > PIXELS:
-                raise BrokenExample(where, f"{image.width} x {image.height} pixels, more than {PIXELS}")
+                raise BrokenExample(
+                    where, f"{image.width} x {image.height} pixels, more than {PIXELS}"
+                )
             yield image
     except (BrokenExample, MemoryError):
         raise
@@ -127,11 +144,18 @@ def _square(
 ) -> tuple[float, float, int]:  # fmt: skip
     """Left, top and side of the central square of the box, as far as it lies in the picture (width, height)."""
     left, top, right, bottom = box or (0, 0, *picture)
-    left, top, right, bottom = max(left, 0), max(top, 0), min(right, picture[0]), min(bottom, picture[1])
+    left, top, right, bottom = (
+        max(left, 0),
+        max(top, 0),
+        min(right, picture[0]),
+        min(bottom, picture[1]),
+    )
     width, height = right - left, bottom - top
     side = min(width, height)
     if side < 1:
-        raise BrokenExample(where, f"the box {box} has no part in the picture of {picture[0]} x {picture[1]} pixels")
+        raise BrokenExample(
+            where, f"the box {box} has no part in the picture of {picture[0]} x {picture[1]} pixels"
+        )
     return left + (width - side) / 2, top + (height - side) / 2, side
 
 
@@ -169,7 +193,9 @@ def original(source: Path | bytes, where: str) -> Original:
     """What a picture file is, without decoding it. BrokenExample if it is none."""
     with _opened(source, where) as image:
         content = source if isinstance(source, bytes) else source.read_bytes()
-        return Original(image.width, image.height, image.mode, hashlib.blake2b(content, digest_size=16).digest())
+        return Original(
+            image.width, image.height, image.mode, hashlib.blake2b(content, digest_size=16).digest()
+        )
 
 
 def read_picture(path: Path, size: int) -> np.ndarray:
@@ -187,11 +213,15 @@ def png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def grid(images: Sequence[np.ndarray] | np.ndarray, columns: int, *, margin: int = 2, scale: int = 1) -> np.ndarray:
+def grid(
+    images: Sequence[np.ndarray] | np.ndarray, columns: int, *, margin: int = 2, scale: int = 1
+) -> np.ndarray:
     """uint8 pictures (H, W, 3) of one size in rows of `columns` on white, each enlarged `scale` times (nearest)."""
     height, width = images[0].shape[0] * scale, images[0].shape[1] * scale
     rows = -(-len(images) // columns)
-    sheet = np.full((rows * (height + margin) + margin, columns * (width + margin) + margin, 3), 255, np.uint8)
+    sheet = np.full(
+        (rows * (height + margin) + margin, columns * (width + margin) + margin, 3), 255, np.uint8
+    )
     for i, image in enumerate(images):
         top = margin + (i // columns) * (height + margin)
         left = margin + (i % columns) * (width + margin)

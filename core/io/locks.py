@@ -46,6 +46,10 @@ def take_folder(lock: FileLock, refusal: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         take_or_refuse(lock, refusal)
     except FileExistsError:
-        raise UserError(f"{folder} is there already, and is no folder: choose another --out") from None
+        raise UserError(
+            f"{folder} is there already, and is no folder: choose another --out"
+        ) from None
     except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from None
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror or error}; choose another --out"
+        ) from None

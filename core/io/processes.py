@@ -66,7 +66,9 @@ def first(work: Callable[[], T], rank: int, size: int) -> T:
         try:
             found = [work()]
         except T2IError as error:  # other kinds may not travel
-            found = [UserError(str(error)) if isinstance(error, UserError) else T2IError(str(error))]
+            found = [
+                UserError(str(error)) if isinstance(error, UserError) else T2IError(str(error))
+            ]
     broadcast_object_list(found)
     (answer,) = found
     if isinstance(answer, T2IError):

@@ -6,7 +6,16 @@ import os
 import sys
 import warnings
 
-CHATTY = ("PIL", "accelerate", "diffusers", "huggingface_hub", "torch", "torchvision", "torch_fidelity", "transformers")
+CHATTY = (
+    "PIL",
+    "accelerate",
+    "diffusers",
+    "huggingface_hub",
+    "torch",
+    "torchvision",
+    "torch_fidelity",
+    "transformers",
+)
 _ERRORS_ONLY = ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", "HF_HUB_VERBOSITY")
 
 
@@ -24,7 +33,9 @@ def quiet() -> None:
         return
     for name in _ERRORS_ONLY:
         os.environ.setdefault(name, "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or it warns at every fork of a loader process
+    os.environ.setdefault(
+        "TOKENIZERS_PARALLELISM", "false"
+    )  # or it warns at every fork of a loader process
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     for category in (DeprecationWarning, FutureWarning, UserWarning):

@@ -93,27 +93,45 @@ class DataReport:
         return {"name": self.name, "splits": splits, "shared": shared, "problems": self.problems()}
 
 
-def check_dataset(choice: Choice[DataConfig], *, workers: int = 0, progress: Progress | None = None) -> DataReport:
+def check_dataset(
+    choice: Choice[DataConfig], *, workers: int = 0, progress: Progress | None = None
+) -> DataReport:
     """Reads every example of every split, as training would. workers: processes that read."""
-    splits = [_split(choice, split, workers, progress) for split in registry().datasets[choice.name].splits]
+    splits = [
+        _split(choice, split, workers, progress)
+        for split in registry().datasets[choice.name].splits
+    ]
     pairs = (
-        (a, b, [(a.keys[d], b.keys[d]) for d in a.keys.keys() & b.keys.keys()]) for a, b in combinations(splits, 2)
+        (a, b, [(a.keys[d], b.keys[d]) for d in a.keys.keys() & b.keys.keys()])
+        for a, b in combinations(splits, 2)
     )
-    return DataReport(choice.name, splits, [(a.split, b.split, sorted(keys)) for a, b, keys in pairs if keys])
+    return DataReport(
+        choice.name, splits, [(a.split, b.split, sorted(keys)) for a, b, keys in pairs if keys]
+    )
 
 
-def _split(choice: Choice[DataConfig], split: str, workers: int, progress: Progress | None) -> SplitReport:
+def _split(
+    choice: Choice[DataConfig], split: str, workers: int, progress: Progress | None
+) -> SplitReport:
     try:
         dataset = open_dataset(choice, split)
-        return _report(split, dataset, _read(dataset, workers, lambda n: progress and progress(split, n, len(dataset))))
+        return _report(
+            split,
+            dataset,
+            _read(dataset, workers, lambda n: progress and progress(split, n, len(dataset))),
+        )
     except UserError as error:
         return SplitReport(split, error=str(error))
 
 
-def _read(dataset: Dataset, workers: int, progress: Callable[[int], Any]) -> Iterator[Seen | BrokenExample]:
+def _read(
+    dataset: Dataset, workers: int, progress: Callable[[int], Any]
+) -> Iterator[Seen | BrokenExample]:
     indexes = range(len(dataset))
     groups = [indexes[i : i + GROUP] for i in range(0, len(indexes), GROUP)]
-    loader = Loader(_Reader(dataset), iter([Visit(0, index) for index in group] for group in groups), workers)
+    loader = Loader(
+        _Reader(dataset), iter([Visit(0, index) for index in group] for group in groups), workers
+    )
     try:
         for group in groups:
             yield from next(loader)
@@ -139,7 +157,12 @@ class _Reader(TorchDataset[list[Seen | BrokenExample]]):
             return error
         if file is None:
             height, width = example.image.shape[:2]
-            file = Original(width, height, "RGB", hashlib.blake2b(example.image.tobytes(), digest_size=16).digest())
+            file = Original(
+                width,
+                height,
+                "RGB",
+                hashlib.blake2b(example.image.tobytes(), digest_size=16).digest(),
+            )
         return Seen(example.key, example.captions, file)
 
 
@@ -180,7 +203,9 @@ class _Captions:
             words = re.findall(r"[\w']+", caption.lower())
             self._lengths.append(len(words))
             self._vocabulary.update(words)
-            self._different.add(hashlib.blake2b(caption.encode(errors="replace"), digest_size=16).digest())
+            self._different.add(
+                hashlib.blake2b(caption.encode(errors="replace"), digest_size=16).digest()
+            )
 
     def document(self) -> dict[str, Any]:
         return {

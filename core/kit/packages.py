@@ -34,7 +34,11 @@ class Change:
     after: str
 
     def __str__(self) -> str:
-        return f"{self.name} {self.before} -> {self.after}" if self.before else f"{self.name} {self.after} (new)"
+        return (
+            f"{self.name} {self.before} -> {self.after}"
+            if self.before
+            else f"{self.name} {self.after} (new)"
+        )
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,9 @@ def plan(target: str) -> Plan:
 
     Raises UserError with pip's reason if it cannot.
     """
-    document = json.loads(_pip(["install", "--dry-run", "--quiet", "--report", "-", "--", target], target))
+    document = json.loads(
+        _pip(["install", "--dry-run", "--quiet", "--report", "-", "--", target], target)
+    )
     versions = installed()
     changes: list[Change] = []
     requirements: dict[str, Sequence[str]] = {}
@@ -161,7 +167,11 @@ class Installed:
 
     @property
     def broken(self) -> list[str]:
-        return [f"plugin '{plugin['name']}': {plugin['error']}" for plugin in self.plugins if plugin["error"]]
+        return [
+            f"plugin '{plugin['name']}': {plugin['error']}"
+            for plugin in self.plugins
+            if plugin["error"]
+        ]
 
 
 def install(chosen: Plan, *, force: bool = False) -> Installed:
@@ -178,11 +188,15 @@ def install(chosen: Plan, *, force: bool = False) -> Installed:
 
 def brought(name: str) -> Installed:
     """An installed package with its plugins, as a fresh process sees them: this one has imported the old ones."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("T2I_PLUGINS", "T2I_STRICT")}
+    kept = {
+        key: value for key, value in os.environ.items() if key not in ("T2I_PLUGINS", "T2I_STRICT")
+    }
     code = [sys.executable, "-m", f"{__package__}.listing"]
     done = subprocess.run(code, env=kept, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
-        raise UserError(f"{name} is installed, but t2i no longer starts: {_last(done.stderr)}; uninstall it with pip")
+        raise UserError(
+            f"{name} is installed, but t2i no longer starts: {_last(done.stderr)}; uninstall it with pip"
+        )
     key = canonicalize_name(name)
     plugins = [p for p in json.loads(done.stdout) if canonicalize_name(p["distribution"]) == key]
     version = next((str(p["version"]) for p in plugins), None) or installed_version(name)
@@ -203,11 +217,15 @@ def uninstall(name: str) -> str:
     if found is None:
         raise UserError(f"no package is named '{name}'{nearest(key, known)}")
     if key not in known:
-        raise UserError(f"{key} is no plugin of t2i: 'pip uninstall {key}' removes it{nearest(key, known)}")
+        raise UserError(
+            f"{key} is no plugin of t2i: 'pip uninstall {key}' removes it{nearest(key, known)}"
+        )
     version = found.version
     _pip(["uninstall", "--yes", "--quiet", "--", key], key)
     if _distribution(key) is not None:
-        raise UserError(f"pip could not remove {key} {version}: it is outside of this environment ({sys.prefix})")
+        raise UserError(
+            f"pip could not remove {key} {version}: it is outside of this environment ({sys.prefix})"
+        )
     return f"{key} {version}"
 
 

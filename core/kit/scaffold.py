@@ -13,7 +13,11 @@ from t2i.core.registry.tables import HOST, registry
 TEMPLATE = Path(__file__).parent / "new-plugin"
 """Plain text: `{{name}}`, `{{package}}` and `{{class}}` are replaced, `.txt` is dropped from the names of files."""
 
-RENAMED = {"package": "{{package}}", "test_package.py": "test_{{package}}.py", "gitignore": ".gitignore"}
+RENAMED = {
+    "package": "{{package}}",
+    "test_package.py": "test_{{package}}.py",
+    "gitignore": ".gitignore",
+}
 """Name of a file or folder in the template -> its name in the package, where it is another."""
 
 
@@ -25,7 +29,9 @@ def write_package(name: str, folder: Path) -> list[Path]:
     """
     words = _checked(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there already, and not empty: choose another --out, or remove it")
+        raise UserError(
+            f"{folder} is there already, and not empty: choose another --out, or remove it"
+        )
     written = []
     for source in sorted(TEMPLATE.rglob("*.txt")):
         parts = source.relative_to(TEMPLATE).as_posix().removesuffix(".txt").split("/")
@@ -39,13 +45,21 @@ def write_package(name: str, folder: Path) -> list[Path]:
 def _checked(name: str) -> dict[str, str]:
     """What the placeholders stand for."""
     if not re.fullmatch(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", name):
-        raise UserError(f"'{name}' is no name for a plugin: lower-case letters and digits, parts joined by '-'")
+        raise UserError(
+            f"'{name}' is no name for a plugin: lower-case letters and digits, parts joined by '-'"
+        )
     package = name.replace("-", "_")
     if keyword.iskeyword(package) or find_spec(package) is not None:
-        raise UserError(f"'{package}' is a word or a package that Python knows already: choose another name")
+        raise UserError(
+            f"'{package}' is a word or a package that Python knows already: choose another name"
+        )
     if name in {spec.name for spec in registry().models} or name == HOST:
         raise UserError(f"the name '{name}' is taken: 't2i models' lists those that are")
-    return {"name": name, "package": package, "class": "".join(word.capitalize() for word in package.split("_"))}
+    return {
+        "name": name,
+        "package": package,
+        "class": "".join(word.capitalize() for word in package.split("_")),
+    }
 
 
 def _filled(text: str, words: dict[str, str]) -> str:

@@ -28,8 +28,12 @@ def build(config: RunConfig, assets: Path | None = None, *, helpers: bool = True
         helpers: whether the networks that only training needs are built too.
     """
     spec = registry().models[config.model]
-    text_encoder = registry().encoders.build(config.encoder, assets / "text_encoder" if assets else None)
-    generator = resolve(spec.generator)(config.settings, text_encoder.shape, assets / "generator" if assets else None)
+    text_encoder = registry().encoders.build(
+        config.encoder, assets / "text_encoder" if assets else None
+    )
+    generator = resolve(spec.generator)(
+        config.settings, text_encoder.shape, assets / "generator" if assets else None
+    )
     check_family(generator, spec)
     made: Mapping[str, nn.Module] = {}
     if helpers and spec.helpers:
@@ -53,7 +57,9 @@ def check_family(generator: Generator, spec: ModelSpec) -> None:
 
 def stages_of(config: RunConfig, text_encoder: TextEncoder) -> Sequence[Stage]:
     """The stages of a model's training, in order; none where there is nothing to train. Their settings are checked."""
-    stages: Sequence[Stage] = resolve(registry().models[config.model].stages)(config.settings, text_encoder)
+    stages: Sequence[Stage] = resolve(registry().models[config.model].stages)(
+        config.settings, text_encoder
+    )
     for stage in stages:
         stage_settings(config, stage)
     return stages
@@ -69,8 +75,12 @@ def stage_settings(config: RunConfig, stage: Stage) -> ModelConfig:
     where = f"model '{config.model}', stage '{stage.name}'"
     for key in stage.settings:
         if key in WHOLE_RUN:
-            raise T2IError(f"{where}: '{key}' is a setting of the whole run, which no stage may have of its own")
+            raise T2IError(
+                f"{where}: '{key}' is a setting of the whole run, which no stage may have of its own"
+            )
         if key not in STAGE_SETTINGS:
-            raise T2IError(f"{where}: the engine has no setting '{key}'{nearest(key, STAGE_SETTINGS)}")
+            raise T2IError(
+                f"{where}: the engine has no setting '{key}'{nearest(key, STAGE_SETTINGS)}"
+            )
     own: dict[str, Any] = {**config.settings.model_dump(), **stage.settings}
     return type(config.settings).of(own, where) if stage.settings else config.settings

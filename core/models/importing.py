@@ -22,7 +22,9 @@ def importable(model: str) -> ModelSpec:
     spec = registry().models[model]
     if spec.weights is None:
         able = [other.name for other in registry().models if other.weights]
-        raise UserError(f"model '{model}' imports no weights; those that do: {', '.join(able) or 'none is installed'}")
+        raise UserError(
+            f"model '{model}' imports no weights; those that do: {', '.join(able) or 'none is installed'}"
+        )
     return spec
 
 
@@ -41,7 +43,9 @@ def import_weights(
     importer knows: then there is no run.
     """
     spec = importable(model)
-    config = resolve_config(model, preset=preset or default_preset(spec), sets=sets, data_needed=False)
+    config = resolve_config(
+        model, preset=preset or default_preset(spec), sets=sets, data_needed=False
+    )
     check_free(Path(out))
     sources = [_source(Path(path)) for path in files]
     imported: Model = resolve(str(spec.weights))(config, [Path(path) for path in files])
@@ -57,7 +61,11 @@ def _source(path: Path) -> dict[str, Any]:
     """What is recorded of a file that is imported, or of a folder."""
     if path.is_dir():
         inside = [each for each in path.rglob("*") if each.is_file()]
-        return {"folder": path.name, "files": len(inside), "size": sum(each.stat().st_size for each in inside)}
+        return {
+            "folder": path.name,
+            "files": len(inside),
+            "size": sum(each.stat().st_size for each in inside),
+        }
     try:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -70,4 +78,7 @@ def _summary(model: Model, sources: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What `summary.json` says of a run that was not trained here: no steps, no seconds."""
     generator = sum(p.numel() for p in model.generator.parameters())
     encoder = sum(p.numel() for p in model.text_encoder.parameters())
-    return {"imported": list(sources), "parameters": {"all": generator + encoder, "generator": generator}}
+    return {
+        "imported": list(sources),
+        "parameters": {"all": generator + encoder, "generator": generator},
+    }

@@ -24,17 +24,29 @@ def load_model(folder: Path) -> Model:
     what = f"model {folder}"
     settle(folder)
     if not folder.is_dir():
-        raise UserError(f"{what}: no such folder; train one with 't2i train' or name another with --run")
+        raise UserError(
+            f"{what}: no such folder; train one with 't2i train' or name another with --run"
+        )
     verify(folder, what)
     document = read_json(folder / "config.json", what)
     run = document.get("run") if isinstance(document, dict) else None
     config = RunConfig.parse(run if isinstance(run, dict) else {}, str(folder / "config.json"))
     try:
         model = build(config, folder, helpers=False)
-    except (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, MemoryError, OSError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        ArithmeticError,
+        LookupError,
+        MemoryError,
+        OSError,
+    ) as error:
         # Settings that are legal one by one may still describe no network, or one that no memory holds.
         reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{what}: no network can be built as it says ({type(error).__name__}: {reason})") from error
+        raise UserError(
+            f"{what}: no network can be built as it says ({type(error).__name__}: {reason})"
+        ) from error
     moved = Moved.of(registry().models[config.model].moved)
     for name, module in model.parts():
         state = moved.part(name, lambda part: _saved(folder, part, what))
@@ -47,7 +59,9 @@ def _saved(folder: Path, part: str, what: str) -> Mapping[str, Any]:
     return {} if part == "helpers" else load_tensors(folder / f"{part}.safetensors", what)
 
 
-def load(run: str | Path, device: str | None = None, settings: Mapping[str, Any] | None = None) -> Model:
+def load(
+    run: str | Path, device: str | None = None, settings: Mapping[str, Any] | None = None
+) -> Model:
     """A model, ready to sample on the best device there is: that of a run directory, of its folder `model`, or of a
     folder or file in another project's layout that a model's plugin opens (`ModelSpec.foreign`), with `settings`."""
     path, settings = Path(run), settings or {}
@@ -56,14 +70,21 @@ def load(run: str | Path, device: str | None = None, settings: Mapping[str, Any]
     model = None if _is_run(path) else _opened(path, settings)
     if model is None:
         if settings:
-            raise UserError(f"--set {next(iter(settings))}=...: it is for other projects' files, and {path} is none")
+            raise UserError(
+                f"--set {next(iter(settings))}=...: it is for other projects' files, and {path} is none"
+            )
         model = load_model(path if (path / "generator.safetensors").exists() else Run(path).model)
     return model.to(device or best_device())
 
 
 def _is_run(path: Path) -> bool:
     """Whether a folder is one of ours: told at a glance, so that no plugin is asked."""
-    ours = (path / "generator.safetensors", Run(path).model, Run(path).checkpoints, Run(path).metrics_file)
+    ours = (
+        path / "generator.safetensors",
+        Run(path).model,
+        Run(path).checkpoints,
+        Run(path).metrics_file,
+    )
     return any(place.exists() for place in ours)
 
 
@@ -96,6 +117,8 @@ def export(model: Model, folder: Path) -> None:
     spec = registry().models[model.config.model]
     if spec.export is None:
         able = [other.name for other in registry().models if other.export]
-        raise UserError(f"model '{spec.name}' has no other project's layout to be written in; those that have: {able}")
+        raise UserError(
+            f"model '{spec.name}' has no other project's layout to be written in; those that have: {able}"
+        )
     with arriving(folder) as place:
         resolve(spec.export)(model, place)

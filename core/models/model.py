@@ -92,7 +92,9 @@ class Model:
         fitting = [spec.name for spec in fitting_samplers(family)]
         check_fit(name, registry().samplers[name].families, self.config.model, family, fitting)
         kept = default.config.model_dump() if name == default.name else {}
-        if name != default.name:  # how strongly to guide is the model's affair, whatever the sampler
+        if (
+            name != default.name
+        ):  # how strongly to guide is the model's affair, whatever the sampler
             kept = {"guidance": default.config.guidance}
         choice = registry().samplers.choose(name, given, "sampler", kept)
         self._built(choice)
@@ -128,7 +130,12 @@ class Model:
         return self._built(sampler)
 
     def request(
-        self, prompts: Prompts, noise: PromptNoise, *, null: bool = False, guide: GuideMaker | None = None
+        self,
+        prompts: Prompts,
+        noise: PromptNoise,
+        *,
+        null: bool = False,
+        guide: GuideMaker | None = None,
     ) -> Request:
         """What a sampler is asked for: captions (or features) and noise, row by row, the text conditioned once.
 
@@ -139,7 +146,11 @@ class Model:
         """
         given = isinstance(prompts, TextFeatures)
         captions = prompts.captions if isinstance(prompts, TextFeatures) else tuple(prompts)
-        text = prompts.to(self.device) if isinstance(prompts, TextFeatures) else self.text_encoder.encode(prompts)
+        text = (
+            prompts.to(self.device)
+            if isinstance(prompts, TextFeatures)
+            else self.text_encoder.encode(prompts)
+        )
         if guide and given and not captions:
             raise UserError("a guide reads captions: give prompts, not features of them")
         return Request(
@@ -160,7 +171,9 @@ class Model:
         """
         judge, encoder = self.generator, self.text_encoder
         if not isinstance(judge, GuideGenerator):
-            raise UserError(f"model '{self.config.model}' is {judge.family}, no guide: it judges no noisy images")
+            raise UserError(
+                f"model '{self.config.model}' is {judge.family}, no guide: it judges no noisy images"
+            )
 
         def make(captions: Sequence[str], generator: Generator) -> Guide:
             if not isinstance(generator, DiffusionGenerator):
@@ -193,8 +206,14 @@ class Model:
         model's text encoder makes them).
         """
         drawing = self.check(prompts, sampler)
-        wanted = tuple((p, s) for p in range(len(prompts)) for s in range(n)) if keys is None else tuple(keys)
-        return self._pictures(drawing, prompts, PromptNoise(seed, wanted, self.device), guide, batch_size, progress)
+        wanted = (
+            tuple((p, s) for p in range(len(prompts)) for s in range(n))
+            if keys is None
+            else tuple(keys)
+        )
+        return self._pictures(
+            drawing, prompts, PromptNoise(seed, wanted, self.device), guide, batch_size, progress
+        )
 
     def _pictures(
         self, drawing: Sampler, prompts: Prompts, noise: PromptNoise, guide: GuideMaker | None = None,
@@ -229,7 +248,9 @@ class Model:
     ) -> list[Image.Image]:
         """`n` pictures of each prompt, prompt by prompt. guide: `load("GUIDE").guide(scale=2.0)`, to steer by."""
         choice = self.sampler(sampler, steps=steps, guidance=guidance, settings=settings)
-        batches = self.draw(prompts, n=n, seed=seed, sampler=choice, guide=guide, batch_size=batch_size)
+        batches = self.draw(
+            prompts, n=n, seed=seed, sampler=choice, guide=guide, batch_size=batch_size
+        )
         return [Image.fromarray(drawn.image) for batch in batches for drawn in batch]
 
     def interpolate(
@@ -242,7 +263,9 @@ class Model:
         UserError if it cannot, or sizes differ."""
         size = (self.generator.image_size, self.generator.image_size, 3)
         if {first.shape, last.shape} != {size}:
-            raise UserError(f"pictures of {first.shape} and {last.shape}: this model interpolates between {size}")
+            raise UserError(
+                f"pictures of {first.shape} and {last.shape}: this model interpolates between {size}"
+            )
         drawing = self._built(sampler)
         if not drawing.inverts(self.generator):
             name = (sampler or self.config.sampler).name
@@ -252,12 +275,21 @@ class Model:
         shares = torch.linspace(0, 1, n)
         wanted = tuple((0, s) for s in range(n)) if keys is None else tuple(keys)
         pictures = np.stack([first, last])
-        return self._between(drawing, pictures, prompt, wanted, shares[[s for _, s in wanted]], batch_size)
+        return self._between(
+            drawing, pictures, prompt, wanted, shares[[s for _, s in wanted]], batch_size
+        )
 
     def _inverters(self) -> str:
         """Which samplers could, as a remedy."""
-        fitting = [registry().samplers.choose(spec.name, {}) for spec in fitting_samplers(self.generator.family)]
-        able = [choice.name for choice in fitting if registry().samplers.build(choice).inverts(self.generator)]
+        fitting = [
+            registry().samplers.choose(spec.name, {})
+            for spec in fitting_samplers(self.generator.family)
+        ]
+        able = [
+            choice.name
+            for choice in fitting
+            if registry().samplers.build(choice).inverts(self.generator)
+        ]
         return f"use --sampler {' or '.join(able)}" if able else "no sampler of this family can"
 
     def _between(
@@ -267,7 +299,10 @@ class Model:
         self.generator.eval()
         self.text_encoder.eval()
         with torch.no_grad():
-            ends, noise = to_tensor(pictures, self.device), PromptNoise(0, ((0, 0), (0, 1)), self.device)
+            ends, noise = (
+                to_tensor(pictures, self.device),
+                PromptNoise(0, ((0, 0), (0, 1)), self.device),
+            )
             request = self.request([prompt] * 2, noise, null=drawing.needs_null)
             begin, end = drawing.invert(self.generator, ends, request)
             between = PromptNoise(0, keys, self.device, slerp(begin, end, shares.to(self.device)))

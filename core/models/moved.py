@@ -25,7 +25,9 @@ class Moved:
         rules = tuple((old, new) for old, _, new in (text.partition("=") for text in texts))
         for old, new in rules:
             if not (old.startswith(PARTS) and new.startswith(PARTS)):
-                raise ValueError(f"moved: '{old}={new}' is not of the form generator.OLD.=helpers.NEW.")
+                raise ValueError(
+                    f"moved: '{old}={new}' is not of the form generator.OLD.=helpers.NEW."
+                )
         return cls(rules)
 
     def name(self, full: str) -> str:
@@ -41,9 +43,20 @@ class Moved:
         Args:
             saved: part -> tensors that were saved for it; empty if there are none.
         """
-        sources = {part, *(old.partition(".")[0] for old, new in self.rules if new.startswith(f"{part}."))}
-        named = {self.name(f"{source}.{name}"): x for source in sorted(sources) for name, x in saved(source).items()}
-        return {name.removeprefix(f"{part}."): x for name, x in named.items() if name.startswith(f"{part}.")}
+        sources = {
+            part,
+            *(old.partition(".")[0] for old, new in self.rules if new.startswith(f"{part}.")),
+        }
+        named = {
+            self.name(f"{source}.{name}"): x
+            for source in sorted(sources)
+            for name, x in saved(source).items()
+        }
+        return {
+            name.removeprefix(f"{part}."): x
+            for name, x in named.items()
+            if name.startswith(f"{part}.")
+        }
 
 
 UNMOVED = Moved()

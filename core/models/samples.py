@@ -67,7 +67,13 @@ def write_samples(
 
     def draw(wanted: Sequence[Key]) -> Iterator[list[Drawn]]:
         return model.draw(
-            prompts, seed=seed, sampler=choice, guide=make, batch_size=size, progress=progress, keys=wanted
+            prompts,
+            seed=seed,
+            sampler=choice,
+            guide=make,
+            batch_size=size,
+            progress=progress,
+            keys=wanted,
         )
 
     model.check(prompts, choice)  # what cannot be drawn is refused before there is a folder
@@ -89,7 +95,13 @@ class Steering:
 
     def document(self) -> dict[str, Any]:
         """What samples.jsonl says of it."""
-        return {"guide": {"run": str(self.run), "scale": self.scale, "fingerprint": _fingerprint(self.model, [])}}
+        return {
+            "guide": {
+                "run": str(self.run),
+                "scale": self.scale,
+                "fingerprint": _fingerprint(self.model, []),
+            }
+        }
 
 
 def write_interpolation(
@@ -105,10 +117,14 @@ def write_interpolation(
     size = batch_size or _batch_size(model, n, group)
 
     def draw(wanted: Sequence[Key]) -> Iterator[list[Drawn]]:
-        return model.interpolate(begin, end, prompt, n=n, sampler=choice, batch_size=size, keys=wanted)
+        return model.interpolate(
+            begin, end, prompt, n=n, sampler=choice, batch_size=size, keys=wanted
+        )
 
     draw(())  # raises what cannot be drawn before there is a folder; nothing is drawn
-    return _Work(model, [(0, s) for s in range(n)], [prompt], 0, settings, size, draw).into(folder, n, group)
+    return _Work(model, [(0, s) for s in range(n)], [prompt], 0, settings, size, draw).into(
+        folder, n, group
+    )
 
 
 def _batch_size(model: Model, pictures: int, group: Group) -> int:
@@ -120,7 +136,11 @@ def _settings(
     model: Model, choice: Choice[SamplerConfig], run: Path | None, given: Sequence[Tensor]
 ) -> dict[str, Any]:  # fmt: skip
     source = {} if run is None else {"run": str(run)}
-    told = {"model": model.config.model, "preset": model.config.preset, "fingerprint": _fingerprint(model, given)}
+    told = {
+        "model": model.config.model,
+        "preset": model.config.preset,
+        "fingerprint": _fingerprint(model, given),
+    }
     return {**source, **told, "sampler": choice.dump()}
 
 
@@ -130,7 +150,9 @@ def _fingerprint(model: Model, given: Sequence[Tensor]) -> str:
     digest = hashlib.sha256(json.dumps(model.config.dump(), sort_keys=True).encode())
     for module in (model.generator, model.text_encoder):
         for name, tensor in owned_tensors(module).items():
-            digest.update(name.encode() + tensor_bytes(tensor.flatten()[:: max(1, tensor.numel() // 1000)]))
+            digest.update(
+                name.encode() + tensor_bytes(tensor.flatten()[:: max(1, tensor.numel() // 1000)])
+            )
     for tensor in given:
         digest.update(tensor_bytes(tensor))
     return digest.hexdigest()[:12]
@@ -150,20 +172,29 @@ class _Work:
 
     def into(self, folder: Path, n: int, group: Group) -> list[dict[str, Any]]:
         with _held(folder, group):
-            there = frozenset(group.first(lambda: [str(line["file"]) for line in self._collected(folder, self._sound)]))
+            there = frozenset(
+                group.first(
+                    lambda: [str(line["file"]) for line in self._collected(folder, self._sound)]
+                )
+            )
             self._draw_missing(folder, there, group)
             group.wait()
             if not group.is_first:
                 return []
             records = self._collected(folder)
-            shown = [np.asarray(Image.open(folder / record["file"])) for record in records[:GRID_PICTURES]]
+            shown = [
+                np.asarray(Image.open(folder / record["file"]))
+                for record in records[:GRID_PICTURES]
+            ]
             sheet = grid(shown, _columns(len(shown), n), scale=readable_scale(shown[0].shape[0]))
             place_bytes(folder / "grid.png", png(sheet))
             return records
 
     def _draw_missing(self, folder: Path, there: frozenset[str], group: Group) -> None:
         """This process's share of the batches that are not there whole."""
-        batches = [self.keys[start : start + self.size] for start in range(0, len(self.keys), self.size)]
+        batches = [
+            self.keys[start : start + self.size] for start in range(0, len(self.keys), self.size)
+        ]
         missing = [batch for batch in batches if any(_name(key) not in there for key in batch)]
         mine = [key for batch in missing[group.rank :: group.size] for key in batch]
         own = RECORDS if group.is_first else PART.format(group.rank)
@@ -186,11 +217,15 @@ class _Work:
             "sample_index": key[1], "settings": self.settings,
         }  # fmt: skip
 
-    def _collected(self, folder: Path, sound: Callable[[Path], bool] = Path.is_file) -> list[dict[str, Any]]:
+    def _collected(
+        self, folder: Path, sound: Callable[[Path], bool] = Path.is_file
+    ) -> list[dict[str, Any]]:
         """The lines of all pictures that are there, and sound, in order, which samples.jsonl then holds alone.
         UserError if the folder holds anything that is not of this request."""
         if any(folder.glob("[!.]*")) and not (folder / RECORDS).is_file():
-            raise UserError(f"{folder} is there already, and not empty: choose another --out, or remove it")
+            raise UserError(
+                f"{folder} is there already, and not empty: choose another --out, or remove it"
+            )
         wanted = {_name(key): json.loads(json.dumps(self._line(key))) for key in self.keys}
         found: dict[str, dict[str, Any]] = {}
         parts = [folder / RECORDS, *folder.glob(PART.format("*"))]
@@ -257,7 +292,11 @@ def _held(folder: Path, group: Group) -> Iterator[None]:
     finally:
         if lock.is_locked:
             records = folder / RECORDS
-            if not any(folder.glob("[!.]*.png")) and records.is_file() and not records.stat().st_size:
+            if (
+                not any(folder.glob("[!.]*.png"))
+                and records.is_file()
+                and not records.stat().st_size
+            ):
                 records.unlink()
             (folder / LOCK).unlink(missing_ok=True)
             lock.release()
@@ -280,9 +319,13 @@ def read_prompts(path: Path) -> list[str]:
     try:
         lines = path.read_text("utf-8-sig").split("\n")
     except OSError as error:
-        raise UserError(f"prompts {path}: {error.strerror}; give a text file with one prompt a line") from None
+        raise UserError(
+            f"prompts {path}: {error.strerror}; give a text file with one prompt a line"
+        ) from None
     except UnicodeDecodeError as error:
-        raise UserError(f"prompts {path}: not UTF-8 (byte {error.start}); save it as UTF-8 text") from None
+        raise UserError(
+            f"prompts {path}: not UTF-8 (byte {error.start}); save it as UTF-8 text"
+        ) from None
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise UserError(f"prompts {path}: it holds no prompt; write one a line")
@@ -300,14 +343,18 @@ def read_features(path: Path) -> TextFeatures:
             f"features {path}: {tuple(array.shape)} of {str(array.dtype).removeprefix('torch.')}, where finite numbers "
             "(N, D) are expected, one sentence vector a row"
         )
-    return TextFeatures.of(sentence=array.float(), captions=[f"{path.name}[{row}]" for row in range(len(array))])
+    return TextFeatures.of(
+        sentence=array.float(), captions=[f"{path.name}[{row}]" for row in range(len(array))]
+    )
 
 
 def _array(path: Path) -> torch.Tensor:
     if path.suffix == ".safetensors":
         tensors = load_tensors(path, "features")
         if len(tensors) != 1:
-            raise UserError(f"features {path}: it holds {len(tensors)} tensors; save the sentence vectors alone")
+            raise UserError(
+                f"features {path}: it holds {len(tensors)} tensors; save the sentence vectors alone"
+            )
         (tensor,) = tensors.values()
         return torch.as_tensor(tensor)
     try:
@@ -315,8 +362,16 @@ def _array(path: Path) -> torch.Tensor:
         array = np.lib.format.open_memmap(path, mode="r")
         return torch.from_numpy(np.array(array))
     except OSError as error:
-        raise UserError(f"features {path}: {error.strerror or error}; give a .npy or .safetensors file") from None
-    except (ValueError, TypeError, OverflowError, MemoryError, SyntaxError) as error:  # no .npy, or one of objects
+        raise UserError(
+            f"features {path}: {error.strerror or error}; give a .npy or .safetensors file"
+        ) from None
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+        MemoryError,
+        SyntaxError,
+    ) as error:  # no .npy, or one of objects
         raise UserError(
             f"features {path}: no .npy file of numbers ({str(error).partition('.')[0][:80]}); write them with "
             "numpy.save or safetensors"

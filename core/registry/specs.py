@@ -182,10 +182,18 @@ class DownloadFile:
         if urlsplit(self.url).scheme not in ("http", "https", "file"):
             raise ValueError(f"{self.url!r} is no http, https or file URL")
         place = PurePosixPath(self.place)
-        if not place.name or place.is_absolute() or ".." in place.parts or "\\" in self.place or ":" in self.place:
+        if (
+            not place.name
+            or place.is_absolute()
+            or ".." in place.parts
+            or "\\" in self.place
+            or ":" in self.place
+        ):
             raise ValueError(f"{self.place!r} is no path inside a folder")
         if self.checksum is not None and not CHECKSUM.fullmatch(self.checksum):
-            raise ValueError(f"{self.checksum!r} is no checksum: md5:32 digits, or sha256:8 to 64 of them")
+            raise ValueError(
+                f"{self.checksum!r} is no checksum: md5:32 digits, or sha256:8 to 64 of them"
+            )
 
     @property
     def place(self) -> str:

@@ -81,7 +81,9 @@ class Table(Generic[S]):
         """The specification of that name. UserError names the nearest one, or both owners of a disputed name."""
         if name in self.clashes:
             first, second = self.clashes[name]
-            raise UserError(f"two plugins register the {self.singular} '{name}': {first} and {second}; uninstall one")
+            raise UserError(
+                f"two plugins register the {self.singular} '{name}': {first} and {second}; uninstall one"
+            )
         if name not in self.entries:
             raise UserError(f"no {self.singular} is named '{name}'{nearest(name, self.entries)}")
         return self.entries[name][0]
@@ -92,17 +94,27 @@ class Table(Generic[S]):
     def default(self, fits: Callable[[S], bool] = lambda spec: True) -> S:
         """The specification that is marked as the default, of those that fit; our own before others'. UserError if
         there is none."""
-        marked = [spec for spec, _ in self.entries.values() if getattr(spec, "default", False) and fits(spec)]
+        marked = [
+            spec
+            for spec, _ in self.entries.values()
+            if getattr(spec, "default", False) and fits(spec)
+        ]
         if not marked:
             raise UserError(f"no default among the {self.kind}: name one")
-        return next((spec for spec in marked if self.origin(spec.name).distribution == HOST), marked[0])
+        return next(
+            (spec for spec in marked if self.origin(spec.name).distribution == HOST), marked[0]
+        )
 
     def build(self, choice: Choice[Any], *arguments: Any) -> Any:
         """The chosen thing, built: its specification's `build`, called with its settings and the arguments."""
         return specs.resolve(cast(Any, self[choice.name]).build)(choice.config, *arguments)
 
     def choose(
-        self, name: str, settings: Mapping[str, Any], kind: str = "", beneath: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        kind: str = "",
+        beneath: Mapping[str, Any] | None = None,
     ) -> Choice[Any]:
         """A thing by name with these settings, checked. UserError, one line, for an unknown name or wrong setting.
 
@@ -172,7 +184,9 @@ class Registry:
             self._collect(plugin, loaded)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # SystemExit too: a plugin must not be able to end the program
+        except (
+            BaseException
+        ) as error:  # SystemExit too: a plugin must not be able to end the program
             loaded.error, cause = f"{type(error).__name__}: {_first_line(error)}", error
         if loaded.error and os.environ.get("T2I_STRICT") == "1":
             raise T2IError(f"{origin}: {loaded.error}") from cause
@@ -180,7 +194,10 @@ class Registry:
     def _admit(self, plugin: object, origin: Origin) -> None:
         """Makes the plugin's hooks known. TypeError if it has none, or one that we would not call, or not so."""
         try:
-            if self._manager.register(plugin, name=f"{origin.distribution}:{origin.plugin}") is None:
+            if (
+                self._manager.register(plugin, name=f"{origin.distribution}:{origin.plugin}")
+                is None
+            ):
                 raise ValueError("it is blocked")
         except pluggy.PluginValidationError as error:
             raise TypeError(" ".join(str(error).splitlines()[1:]) or str(error)) from None
@@ -196,7 +213,9 @@ class Registry:
             if name not in known and not implementation.optionalhook:
                 raise TypeError(f"{name} is no hook of t2i{nearest(name, known)}")
         if not own:
-            raise TypeError("it has no hook: mark the functions that return specifications with @t2i.hookimpl")
+            raise TypeError(
+                "it has no hook: mark the functions that return specifications with @t2i.hookimpl"
+            )
 
     def _collect(self, plugin: object, loaded: Loaded) -> None:
         """Calls the plugin's hooks and files what they return; nothing is filed unless all of it is sound."""
@@ -204,13 +223,18 @@ class Registry:
         for kind, (hook, spec_class) in HOOKS.items():
             for implementation in getattr(self._manager.hook, hook).get_hookimpls():
                 if implementation.plugin is plugin:
-                    found += [(kind, spec) for spec in _checked(implementation.function(), spec_class, hook)]
+                    found += [
+                        (kind, spec)
+                        for spec in _checked(implementation.function(), spec_class, hook)
+                    ]
         for kind, spec in found:
             taken = self.table(kind).add(spec, loaded.origin)
             if taken is None:
                 loaded.names.setdefault(kind, []).append(spec.name)
             else:
-                loaded.error = f"its {kind.removesuffix('s')} '{spec.name}' is also registered by {taken}"
+                loaded.error = (
+                    f"its {kind.removesuffix('s')} '{spec.name}' is also registered by {taken}"
+                )
 
     def draws(self, family: str) -> bool:
         """Whether models of a family draw images; those of one that nobody registered are taken to."""
@@ -235,16 +259,24 @@ def _first_line(error: BaseException) -> str:
 def _checked(returned: object, spec_class: type[specs.Named], hook: str) -> list[specs.Named]:
     """What a hook returned, if it is a sequence of sound specifications of the right class."""
     if not isinstance(returned, (list, tuple)):
-        raise TypeError(f"{hook} returned {type(returned).__name__}, not a list of {spec_class.__name__}")
+        raise TypeError(
+            f"{hook} returned {type(returned).__name__}, not a list of {spec_class.__name__}"
+        )
     for spec in returned:
         if not isinstance(spec, spec_class):
-            raise TypeError(f"{hook} returned a {type(spec).__name__} in its list, not a {spec_class.__name__}")
+            raise TypeError(
+                f"{hook} returned a {type(spec).__name__} in its list, not a {spec_class.__name__}"
+            )
         if not isinstance(spec.name, str) or not _is_name(spec.name):
-            raise ValueError(f"{hook}: {spec.name!r} is no name (lower-case letters, digits, '-', '_' and '.')")
+            raise ValueError(
+                f"{hook}: {spec.name!r} is no name (lower-case letters, digits, '-', '_' and '.')"
+            )
         for field_ in fields(spec):
             value, kind = getattr(spec, field_.name), str(field_.type)
             if not _is_a(value, kind):
-                raise TypeError(f"{hook}: {field_.name} of '{spec.name}' is {value!r:.80}, not {kind}")
+                raise TypeError(
+                    f"{hook}: {field_.name} of '{spec.name}' is {value!r:.80}, not {kind}"
+                )
     return list(returned)
 
 
@@ -255,7 +287,11 @@ def _is_a(value: object, kind: str) -> bool:
     if kind in ("tuple[DownloadFile, ...]", "tuple[HubFiles, ...]"):
         part_class = specs.DownloadFile if "DownloadFile" in kind else specs.HubFiles
         return isinstance(value, tuple) and all(isinstance(part, part_class) for part in value)
-    kinds: dict[str, type | tuple[type, ...]] = {"str": str, "bool": bool, "str | None": (str, type(None))}
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "str": str,
+        "bool": bool,
+        "str | None": (str, type(None)),
+    }
     return isinstance(value, kinds.get(kind, object))
 
 
@@ -275,7 +311,9 @@ def installed_points() -> list[EntryPoint]:
     for distribution in distributions():
         try:
             # Of one that is found twice on the path, the first is the one that is imported.
-            found.setdefault(distribution.name.lower(), list(distribution.entry_points.select(group=hooks.GROUP)))
+            found.setdefault(
+                distribution.name.lower(), list(distribution.entry_points.select(group=hooks.GROUP))
+            )
         except Exception:
             continue
     points = [point for points in found.values() for point in points]
@@ -291,7 +329,9 @@ def registry() -> Registry:
         for name in only:
             if name not in {point.name for point in points}:
                 hint = nearest(name, {point.name for point in points})
-                raise UserError(f"T2I_PLUGINS names '{name}', but no such plugin is installed{hint}")
+                raise UserError(
+                    f"T2I_PLUGINS names '{name}', but no such plugin is installed{hint}"
+                )
         points = [point for point in points if point.name in (*only, FAMILIES)]
     loaded = Registry()
     loaded.load(points)

@@ -41,7 +41,12 @@ class RunConfig:
     def dump(self) -> dict[str, Any]:
         """As JSON. The same document is legal for `--config`."""
         sections = {name: getattr(self, name).dump() for name in SECTIONS}
-        return {"model": self.model, "preset": self.preset, **self.settings.model_dump(mode="json"), **sections}
+        return {
+            "model": self.model,
+            "preset": self.preset,
+            **self.settings.model_dump(mode="json"),
+            **sections,
+        }
 
     @classmethod
     def parse(cls, document: Mapping[str, Any], where: str) -> RunConfig:
@@ -49,7 +54,9 @@ class RunConfig:
         errors."""
         if not isinstance(document, Mapping) or not isinstance(document.get("model"), str):
             raise UserError(f"{where}: no run configuration (it has no 'model')")
-        return _assemble(document["model"], str(document.get("preset", "?")), [(where, document)], False)
+        return _assemble(
+            document["model"], str(document.get("preset", "?")), [(where, document)], False
+        )
 
 
 def resolve(
@@ -80,7 +87,10 @@ def _preset(model: str, preset: str) -> dict[str, Any]:
         raise UserError(f"model '{model}' has no preset '{preset}'{nearest(preset, presets)}")
     chosen = presets[preset]
     named = {name: getattr(chosen, name) for name in SECTIONS if getattr(chosen, name)}
-    return {**chosen.settings, **{section: {"name": name, **own} for section, (name, own) in named.items()}}
+    return {
+        **chosen.settings,
+        **{section: {"name": name, **own} for section, (name, own) in named.items()},
+    }
 
 
 def _read_yaml(path: Path, model: str) -> Mapping[str, Any]:
@@ -89,9 +99,13 @@ def _read_yaml(path: Path, model: str) -> Mapping[str, Any]:
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"--config {path}: not YAML: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(
+            f"--config {path}: not YAML: {' '.join(str(error).split())[:200]}"
+        ) from None
     if not isinstance(document, Mapping):
-        raise UserError(f"--config {path}: a mapping of settings is expected, such as 'steps: 1000'")
+        raise UserError(
+            f"--config {path}: a mapping of settings is expected, such as 'steps: 1000'"
+        )
     if document.get("model", model) != model:
         raise UserError(f"--config {path}: it is for model '{document['model']}', not '{model}'")
     return document
@@ -131,7 +145,9 @@ def _assemble(
     for where, layer in layers:
         for section in SECTIONS:
             if section in layer and not isinstance(layer[section], Mapping):
-                raise UserError(f"{where}: '{section}' is a section: set '{section}.name' or one of its settings")
+                raise UserError(
+                    f"{where}: '{section}' is a section: set '{section}.name' or one of its settings"
+                )
         try:
             merged = merge(merged, _current(spec, merged, layer), SECTIONS)
         except ValueError as error:
@@ -139,7 +155,9 @@ def _assemble(
     where = layers[-1][0] if len(layers) == 1 else f"model '{model}'"
     own = {key: value for key, value in merged.items() if key not in (*SECTIONS, "model", "preset")}
     settings: ModelConfig = resolve_path(spec.config).of(own, where)
-    data, encoder, sampler = ({"name": _name_of(s, spec, merged), **(merged.get(s) or {})} for s in SECTIONS)
+    data, encoder, sampler = (
+        {"name": _name_of(s, spec, merged), **(merged.get(s) or {})} for s in SECTIONS
+    )
     data.setdefault("image_size", loaded_size(settings))
     return RunConfig(
         model,
@@ -168,7 +186,9 @@ def _table(section: str) -> Table[Any]:
     return tables[section]
 
 
-def _current(spec: ModelSpec, merged: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+def _current(
+    spec: ModelSpec, merged: Mapping[str, Any], layer: Mapping[str, Any]
+) -> dict[str, Any]:
     """A layer with settings that were renamed under their names of today, so that it wins over those below it.
 
     Raises ValueError: a setting has both of its names.

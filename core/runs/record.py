@@ -67,7 +67,9 @@ class Log:
 
     def add(self, entry: Mapping[str, Any]) -> None:
         # JSON has no NaN: a skipped update leaves a gap.
-        losses = {name: value if math.isfinite(value) else None for name, value in entry["losses"].items()}
+        losses = {
+            name: value if math.isfinite(value) else None for name, value in entry["losses"].items()
+        }
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps({**entry, "losses": losses}, allow_nan=False) + "\n")
         if self._board:
@@ -81,7 +83,9 @@ def _board(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise UserError("tensorboard=true needs TensorBoard: pip install 't2i-zoo[tensorboard]'") from None
+        raise UserError(
+            "tensorboard=true needs TensorBoard: pip install 't2i-zoo[tensorboard]'"
+        ) from None
     return SummaryWriter(str(folder))
 
 

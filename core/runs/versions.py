@@ -21,7 +21,11 @@ TESTED = Path(__file__).parent / "tested.txt"
 def needed() -> dict[str, Requirement]:
     """The packages that t2i needs itself, with or without TensorBoard, by name."""
     found = [Requirement(text) for text in requires(HOST) or []]
-    applicable = [need for need in found if need.marker is None or need.marker.evaluate({"extra": "tensorboard"})]
+    applicable = [
+        need
+        for need in found
+        if need.marker is None or need.marker.evaluate({"extra": "tensorboard"})
+    ]
     return {canonicalize_name(need.name): need for need in applicable}
 
 
@@ -54,6 +58,8 @@ def untested() -> dict[str, str]:
 def _outside(here: Version, need: Requirement, newest: Version | None) -> str | None:
     if not need.specifier.contains(here, prereleases=True):
         return f"t2i needs {need.specifier}"
-    if newest is not None and Version(here.public) > newest:  # without +cpu, which makes a version no newer
+    if (
+        newest is not None and Version(here.public) > newest
+    ):  # without +cpu, which makes a version no newer
         return f"newer than {newest}"
     return None

@@ -11,7 +11,14 @@ import torch
 from t2i.benchmarks.run import trained_run as trained_run_module
 from t2i.benchmarks.run.reporter import SilentBenchmark
 from t2i.core.interfaces.dataset import Dataset, Example
-from t2i.core.interfaces.scoring import Benchmark, FeatureExtractor, Measure, Metric, PromptSet, proportion_interval
+from t2i.core.interfaces.scoring import (
+    Benchmark,
+    FeatureExtractor,
+    Measure,
+    Metric,
+    PromptSet,
+    proportion_interval,
+)
 from t2i.core.io.files import write_json
 from t2i.core.models.building import build
 from t2i.core.registry.hooks import hookimpl
@@ -49,12 +56,17 @@ class RandomCnn(FeatureExtractor):
         with torch.random.fork_rng():
             torch.manual_seed(7)
             self.body = torch.nn.Sequential(
-                torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 12, 3, 2, 1), torch.nn.ReLU()
+                torch.nn.Conv2d(3, 8, 3, 2, 1),
+                torch.nn.ReLU(),
+                torch.nn.Conv2d(8, 12, 3, 2, 1),
+                torch.nn.ReLU(),
             )
 
     def forward(self, images):
         RandomCnn.calls += len(images)
-        return self.body(images.float() / 255).mean((2, 3)) + 0.01 * images.float().flatten(1)[:, :12]
+        return (
+            self.body(images.float() / 255).mean((2, 3)) + 0.01 * images.float().flatten(1)[:, :12]
+        )
 
 
 class Squares(Dataset):
@@ -67,15 +79,23 @@ class Squares(Dataset):
         return 60
 
     def picture(self, index, number):
-        image = np.random.default_rng([index, number, len(self.split)]).integers(0, 60, (self.image_size,) * 2 + (3,))
+        image = np.random.default_rng([index, number, len(self.split)]).integers(
+            0, 60, (self.image_size,) * 2 + (3,)
+        )
         image[..., index % 3] += 180
         return image.astype(np.uint8)
 
     def __getitem__(self, index):
-        return Example(self.picture(index, 0), (f"a {list(COLOURS)[index % 3]} square",), f"{self.split}-{index}")
+        return Example(
+            self.picture(index, 0),
+            (f"a {list(COLOURS)[index % 3]} square",),
+            f"{self.split}-{index}",
+        )
 
     def variant(self, index, number):
-        return Example(self.picture(index, number), self[index].captions, f"{self.split}-{index}-{number}")
+        return Example(
+            self.picture(index, number), self[index].captions, f"{self.split}-{index}-{number}"
+        )
 
     def fingerprint(self):
         return f"squares-{self.split}-{self.image_size}"
@@ -113,7 +133,10 @@ def squares_benchmark(config, protocol):
         protocol=protocol,
         dataset="squares",
         image_size=8,
-        prompts=(PromptSet("val", "val", 12, headline=True, about="Squares."), PromptSet("other", "other", 6)),
+        prompts=(
+            PromptSet("val", "val", 12, headline=True, about="Squares."),
+            PromptSet("other", "other", 6),
+        ),
         measures=(
             Measure("colour-right", shown={"all": "all right %"}, bars=("all",)),
             Measure("fid", {"features": "random"}),
@@ -144,13 +167,23 @@ class SquaresPlugin:
 
     @hookimpl
     def t2i_features(self):
-        return [FeatureSpec(name="random", summary="Random", config="t2i_squares:Config", build="t2i_squares:random")]
+        return [
+            FeatureSpec(
+                name="random",
+                summary="Random",
+                config="t2i_squares:Config",
+                build="t2i_squares:random",
+            )
+        ]
 
     @hookimpl
     def t2i_metrics(self):
         return [
             MetricSpec(
-                name="colour-right", summary="Colours", config="t2i_squares:Config", build="t2i_squares:ColourRight"
+                name="colour-right",
+                summary="Colours",
+                config="t2i_squares:Config",
+                build="t2i_squares:ColourRight",
             )
         ]
 
@@ -202,7 +235,13 @@ def finished(out, config, seed=None):
     model.save(out / "model")
     write_json(out / "config.json", {"format": 1, "run": config.dump()})
     lines = [
-        {"stage": "only", "step": i, "losses": {"g": 1 / i, "d": 2.0}, "lr": {"g": 0.1}, "seconds": 10.0 * i}
+        {
+            "stage": "only",
+            "step": i,
+            "losses": {"g": 1 / i, "d": 2.0},
+            "lr": {"g": 0.1},
+            "seconds": 10.0 * i,
+        }
         for i in range(1, 5)
     ]
     (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -221,7 +260,9 @@ def finished(out, config, seed=None):
 @pytest.fixture
 def engine(monkeypatch):
     fake = FakeEngine()
-    monkeypatch.setattr(trained_run_module, "engine", SimpleNamespace(train=fake.train, resume=fake.resume))
+    monkeypatch.setattr(
+        trained_run_module, "engine", SimpleNamespace(train=fake.train, resume=fake.resume)
+    )
     return fake
 
 

@@ -32,7 +32,10 @@ def coco(tmp_path):
             colours = np.random.default_rng([count, i]).integers(0, 255, (2, 2, 3), np.uint8)
             Image.fromarray(colours).resize((80, 60)).save(folder / f"{i:012d}.jpg")
             images.append({"id": i, "file_name": f"{i:012d}.jpg"})
-            notes += [{"id": 2 * i + k, "image_id": i, "caption": f"{split} scene {i}, said {k}"} for k in (0, 1)]
+            notes += [
+                {"id": 2 * i + k, "image_id": i, "caption": f"{split} scene {i}, said {k}"}
+                for k in (0, 1)
+            ]
         place = root / "annotations" / f"captions_{split}2017.json"
         place.parent.mkdir(exist_ok=True)
         place.write_text(json.dumps({"images": images, "annotations": notes}))
@@ -51,21 +54,35 @@ def test_the_protocols_are_those_of_the_field_and_of_the_thesis():
         8,
     )
     assert len(thesis.grid_captions) == 6
-    assert {p.model: dict(p.scores) for p in thesis.published}["real images"] == {"FID": 6.09, "IS": 34.88}
+    assert {p.model: dict(p.scores) for p in thesis.published}["real images"] == {
+        "FID": 6.09,
+        "IS": 34.88,
+    }
     assert {p.model: p.scores["FID"] for p in field.published}["GALIP"] == 5.85
     for benchmark in (field, thesis):
-        assert [m.name for m in benchmark.measures if not m.optional] == ["fid", "kid", "isc", "diversity"]
+        assert [m.name for m in benchmark.measures if not m.optional] == [
+            "fid",
+            "kid",
+            "isc",
+            "diversity",
+        ]
         assert sum(m.metric == "clip-score" for m in benchmark.measures) == 2
 
 
 def test_without_data_the_command_to_get_it_is_named():
-    with pytest.raises(UserError, match="needs the data set 'coco': 't2i fetch coco' gets it, or say where it is"):
+    with pytest.raises(
+        UserError, match="needs the data set 'coco': 't2i fetch coco' gets it, or say where it is"
+    ):
         make_plan(BenchmarkRequest("coco"))
 
 
-@pytest.mark.parametrize(("protocol", "size"), [("coco-30k-256", 256), ("thesis-5k-128", 128), ("coco-tiny", 64)])
+@pytest.mark.parametrize(
+    ("protocol", "size"), [("coco-30k-256", 256), ("thesis-5k-128", 128), ("coco-tiny", 64)]
+)
 def test_models_are_trained_at_the_protocols_size(protocol, size, tmp_path):
-    plan = make_plan(BenchmarkRequest("coco", protocol, models=["ldm", "dfgan", "ddpm"], data_dir=tmp_path))
+    plan = make_plan(
+        BenchmarkRequest("coco", protocol, models=["ldm", "dfgan", "ddpm"], data_dir=tmp_path)
+    )
     assert [entry.config.settings.image_size for entry in plan.runs] == [size] * 3
     assert {entry.config.data.config.dir for entry in plan.runs} == {str(tmp_path)}
 
@@ -123,10 +140,15 @@ def test_the_reference_is_what_the_protocol_says(coco):
 
 def test_what_cannot_be_scored_here_is_left_out_and_said():
     """Weights that were not fetched, features that are not installed; those that are needed are asked for."""
-    inception, absent = Measure("fid", {"features": "inception/pool"}), Measure("kid", {"features": "absent"})
+    inception, absent = (
+        Measure("fid", {"features": "inception/pool"}),
+        Measure("kid", {"features": "absent"}),
+    )
     pixels = Measure("diversity", {"features": "pixels"})
     optional = [replace(measure, optional=True) for measure in (inception, absent, pixels)]
-    benchmark, left_out = with_what_is_there(replace(find_benchmark("coco", "coco-tiny"), measures=optional))
+    benchmark, left_out = with_what_is_there(
+        replace(find_benchmark("coco", "coco-tiny"), measures=optional)
+    )
     assert benchmark.measures == [optional[2]]
     assert "t2i fetch inception" in left_out["fid"]
     assert "'absent'" in left_out["kid"]
@@ -139,16 +161,32 @@ def test_what_cannot_be_scored_here_is_left_out_and_said():
 @pytest.mark.usefixtures("toy")
 def test_a_handful_of_photographs_is_enough_to_try_it(tmp_path, coco, engine, words, monkeypatch):
     tiny = protocols.PROTOCOLS["coco-tiny"]("coco-tiny")
-    unhubbed = [m for m in tiny.measures if m.metric != "clip-score"]  # whose weights may be there, and load for long
-    monkeypatch.setattr(protocols, "PROTOCOLS", {"coco-tiny": lambda protocol: replace(tiny, measures=unhubbed)})
-    results = run_benchmark(
-        "coco", protocol="coco-tiny", data_dir=coco, models=["toy"], steps=2, out=tmp_path / "out", reporter=words
+    unhubbed = [
+        m for m in tiny.measures if m.metric != "clip-score"
+    ]  # whose weights may be there, and load for long
+    monkeypatch.setattr(
+        protocols, "PROTOCOLS", {"coco-tiny": lambda protocol: replace(tiny, measures=unhubbed)}
     )
-    assert [standing.name for standing in results.ranking()] == ["real images", "toy", "real images, wrong captions"]
+    results = run_benchmark(
+        "coco",
+        protocol="coco-tiny",
+        data_dir=coco,
+        models=["toy"],
+        steps=2,
+        out=tmp_path / "out",
+        reporter=words,
+    )
+    assert [standing.name for standing in results.ranking()] == [
+        "real images",
+        "toy",
+        "real images, wrong captions",
+    ]
     real, toy, _ = results.rows
     assert real.scores["val"]["fd-pixels"]["fid"] < toy.scores["val"]["fd-pixels"]["fid"]
     assert list(results.left_out) == ["fid"]
     assert set(results.protocol["measures"]) == {"fd-pixels", "kid-pixels", "diversity"}
     assert engine.trained[0][0].settings.image_size == 64
-    assert results.protocol["real_images"] == "10 examples of split 'train', with their own captions"
+    assert (
+        results.protocol["real_images"] == "10 examples of split 'train', with their own captions"
+    )
     assert any(line.startswith("left out: fid") for line in words.lines)

@@ -14,7 +14,9 @@ from t2i.benchmarks.score.scorer import Scorer
 @pytest.mark.usefixtures("squares")
 def test_a_model_is_trained_scored_and_reported(tmp_path, words):
     out = tmp_path / "out"
-    results = run_benchmark("squares", steps=5, out=out, reporter=words, engine_reporter=Said(words))
+    results = run_benchmark(
+        "squares", steps=5, out=out, reporter=words, engine_reporter=Said(words)
+    )
     (toy,) = (row for row in results.rows if row.kind == "model")
     assert toy.training["steps"] == 5
     assert toy.training["parameters"]["trained"] > 0
@@ -44,13 +46,20 @@ def shapes():
 
 
 def test_shapes_scores_real_pictures_at_the_ceiling_and_wrong_ones_at_chance(shapes):
-    shapes = replace(shapes, measures=[m for m in shapes.measures if m.metric in ("caption-accuracy", "diversity")])
+    shapes = replace(
+        shapes,
+        measures=[m for m in shapes.measures if m.metric in ("caption-accuracy", "diversity")],
+    )
     scorer, captions = Scorer(shapes, "cpu"), caption_set(shapes, shapes.headline_set, None)
     assert captions.has_variants
-    scores, intervals = scorer.score(scorer.metrics(captions.prompts), real_source(captions, 40, 1).draw(range(40)))
+    scores, intervals = scorer.score(
+        scorer.metrics(captions.prompts), real_source(captions, 40, 1).draw(range(40))
+    )
     assert scores["caption-accuracy"]["all"] > 97
     assert intervals["caption-accuracy"]["all"][0] > 85
-    scores, _ = scorer.score(scorer.metrics(captions.prompts), wrong_source(captions, 40, 1).draw(range(40)))
+    scores, _ = scorer.score(
+        scorer.metrics(captions.prompts), wrong_source(captions, 40, 1).draw(range(40))
+    )
     assert scores["caption-accuracy"]["all"] < 10
 
 
@@ -65,7 +74,10 @@ def test_shapes_variants_show_the_same_in_another_picture(shapes):
 def test_shapes_shows_other_captions_in_every_set(shapes):
     first = [caption_set(shapes, prompts, None).captions[:3] for prompts in shapes.prompts]
     assert len({caption for captions in first for caption in captions}) == 12
-    assert all("star" not in c and " and " not in c for c in caption_set(shapes, shapes.prompts[3], None).captions)
+    assert all(
+        "star" not in c and " and " not in c
+        for c in caption_set(shapes, shapes.prompts[3], None).captions
+    )
 
 
 def test_shapes_has_its_headline_and_its_bars(shapes):

@@ -23,7 +23,12 @@ def bench_in_two(out, run):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = str(s.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    shared = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
     shared |= {"OMP_NUM_THREADS": "1", "T2I_PLUGINS": "direct,benchmarks"}
     processes = [
         subprocess.Popen(
@@ -53,7 +58,9 @@ def test_two_processes_score_what_one_scores(tmp_path, trained_run, monkeypatch)
     assert two["old"] == json.loads(json.dumps(one["old"]))
     assert two["real images"] == json.loads(json.dumps(one["real images"]))
     # The model that is trained is the same to rounding.
-    assert two["toy"][0]["val"]["fid"]["fid"] == pytest.approx(one["toy"][0]["val"]["fid"]["fid"], rel=1e-3)
+    assert two["toy"][0]["val"]["fid"]["fid"] == pytest.approx(
+        one["toy"][0]["val"]["fid"]["fid"], rel=1e-3
+    )
     # Of the parts (4 pictures each) of three rows each process drew its share; the reference is in the cache.
     assert (first, second) == (3 * 8, 3 * 4)
     assert "report:" in loud

@@ -37,13 +37,19 @@ def test_a_misspelt_argument_is_refused_by_name():
 
 def test_everything_is_made_from_nothing(tmp_path, engine, words):
     results = bench(tmp_path, words, command="t2i bench squares")
-    assert [standing.name for standing in results.ranking()] == ["real images", "toy", "real images, wrong captions"]
+    assert [standing.name for standing in results.ranking()] == [
+        "real images",
+        "toy",
+        "real images, wrong captions",
+    ]
     ((config, out),) = engine.trained
     assert (config.model, config.settings.minutes, config.data.name) == ("toy", 1.0, "squares")
     assert out == tmp_path / "out" / "runs" / "toy"
     for name in ("results.json", "grids/real.png", "grids/toy.png", "grids/comparison.png"):
         assert (tmp_path / "out" / name).stat().st_size > 0, name
-    assert words.lines[0].endswith("grids/real.png")  # the first picture, before anything is trained
+    assert words.lines[0].endswith(
+        "grids/real.png"
+    )  # the first picture, before anything is trained
     assert Results.load(tmp_path / "out").document() == results.document()
 
 
@@ -52,9 +58,17 @@ def test_real_pictures_are_the_ceiling_and_wrong_captions_the_floor(tmp_path, en
     assert real.scores["val"]["colour-right"]["all"] == 100
     assert floor.scores["val"]["colour-right"]["all"] == 0
     assert real.scores["val"]["fid"]["fid"] < toy.scores["val"]["fid"]["fid"]
-    assert set(real.scores["other"]) == {"colour-right"}  # distances to the reference belong to the headline set
-    assert set(floor.scores["val"]) == {"colour-right"}  # nor do they ask which caption a picture belongs to
-    assert real.scores[VARIETY]["diversity"]["diversity"] < 50 < floor.scores[VARIETY]["diversity"]["diversity"]
+    assert set(real.scores["other"]) == {
+        "colour-right"
+    }  # distances to the reference belong to the headline set
+    assert set(floor.scores["val"]) == {
+        "colour-right"
+    }  # nor do they ask which caption a picture belongs to
+    assert (
+        real.scores[VARIETY]["diversity"]["diversity"]
+        < 50
+        < floor.scores[VARIETY]["diversity"]["diversity"]
+    )
     low, high = real.intervals["val"]["colour-right"]["all"]
     assert (low, high) == (pytest.approx(75.75, abs=0.01), 100)  # Wilson, 12 of 12
 
@@ -101,7 +115,9 @@ class Killed(BaseException):
     """Stands in for a signal: nothing catches it."""
 
 
-def test_a_row_that_was_killed_goes_on_and_comes_out_the_same(tmp_path, engine, words, random_cnn, monkeypatch):
+def test_a_row_that_was_killed_goes_on_and_comes_out_the_same(
+    tmp_path, engine, words, random_cnn, monkeypatch
+):
     monkeypatch.setattr(partial, "CHUNK", 4)
     whole = bench(tmp_path, words)
     again, looked = tmp_path / "again", Scorer.look
@@ -116,7 +132,10 @@ def test_a_row_that_was_killed_goes_on_and_comes_out_the_same(tmp_path, engine, 
         patch.setattr(Scorer, "look", look)
         with pytest.raises(Killed):
             run_benchmark("squares", out=again, reporter=words)
-    assert sorted(path.name for path in (again / "partial" / "toy" / "0").glob("0*")) == ["00000", "00001"]
+    assert sorted(path.name for path in (again / "partial" / "toy" / "0").glob("0*")) == [
+        "00000",
+        "00001",
+    ]
     random_cnn.calls = 0
     results = run_benchmark("squares", out=again, reporter=words)
     assert random_cnn.calls == 4  # what was missing, and no more
@@ -126,7 +145,10 @@ def test_a_row_that_was_killed_goes_on_and_comes_out_the_same(tmp_path, engine, 
 
 def test_parts_of_another_model_and_damaged_ones_are_made_anew(tmp_path):
     source = PictureStream(
-        10, lambda part: iter([Pictures(np.zeros((len(part), 1, 1, 3), np.uint8), ("c",) * len(part), part)])
+        10,
+        lambda part: iter(
+            [Pictures(np.zeros((len(part), 1, 1, 3), np.uint8), ("c",) * len(part), part)]
+        ),
     )
     asked = []
 
@@ -144,17 +166,25 @@ def test_parts_of_another_model_and_damaged_ones_are_made_anew(tmp_path):
     assert len(asked) == 3
 
 
-def test_only_features_are_kept_unless_pictures_are_wished(tmp_path, engine, words, random_cnn, monkeypatch):
+def test_only_features_are_kept_unless_pictures_are_wished(
+    tmp_path, engine, words, random_cnn, monkeypatch
+):
     kept = []
     save = partial._save
-    monkeypatch.setattr(partial, "_save", lambda folder, held, *rest: kept.append(held) or save(folder, held, *rest))
+    monkeypatch.setattr(
+        partial, "_save", lambda folder, held, *rest: kept.append(held) or save(folder, held, *rest)
+    )
     plain = bench(tmp_path, words)
-    of_variety = [pictures for held in kept[2::3] for pictures in held]  # scored by their features alone
+    of_variety = [
+        pictures for held in kept[2::3] for pictures in held
+    ]  # scored by their features alone
     assert {len(pictures.images) for pictures in of_variety} == {0}
     folder = tmp_path / "out" / "pictures" / "toy"
     assert not (folder / "0").exists()
     wished = bench(tmp_path, words, keep_images=True)
-    assert sorted(path.name for path in (folder / "0").iterdir()) == [f"{i:06d}-0.png" for i in range(12)]
+    assert sorted(path.name for path in (folder / "0").iterdir()) == [
+        f"{i:06d}-0.png" for i in range(12)
+    ]
     assert len(list((folder / VARIETY).iterdir())) == 4 * 3
     assert scores(wished) == scores(plain)
     random_cnn.calls = 0
@@ -164,8 +194,12 @@ def test_only_features_are_kept_unless_pictures_are_wished(tmp_path, engine, wor
 
 def test_pictures_of_another_size_are_resized_and_marked(tmp_path, engine, words):
     bench(tmp_path, words)
-    run = engine.train(resolve("toy", sets=["image_size=16"], data_needed=False), tmp_path / "large")
-    results = run_benchmark("squares", out=tmp_path / "other", runs={"large": run.path}, reporter=words)
+    run = engine.train(
+        resolve("toy", sets=["image_size=16"], data_needed=False), tmp_path / "large"
+    )
+    results = run_benchmark(
+        "squares", out=tmp_path / "other", runs={"large": run.path}, reporter=words
+    )
     row = results.rows[1]
     assert row.sampling["resized"] == "from 16 to 8 px (Lanczos, antialiased)"
     assert any("resized from 16 to 8 px" in warning for warning in row.warnings)
@@ -190,14 +224,18 @@ def test_another_model_in_the_same_run_is_scored_again(tmp_path, engine, words):
 
 def test_a_run_trained_with_other_settings_is_refused(tmp_path, engine, words):
     bench(tmp_path, words)
-    with pytest.raises(UserError, match=r"runs/toy was trained with other settings than these; name another --out"):
+    with pytest.raises(
+        UserError, match=r"runs/toy was trained with other settings than these; name another --out"
+    ):
         bench(tmp_path, words, minutes=2)
 
 
 def test_seeds_make_a_row_each_and_one_place_in_the_ranking(tmp_path, engine, words):
     results = bench(tmp_path, words, seeds=2, steps=7)
     assert [config.settings.seed for config, _ in engine.trained] == [0, 1]
-    assert [(config.settings.steps, config.settings.minutes) for config, _ in engine.trained] == [(7, None)] * 2
+    assert [(config.settings.steps, config.settings.minutes) for config, _ in engine.trained] == [
+        (7, None)
+    ] * 2
     (toy,) = (standing for standing in results.ranking() if standing.kind == "model")
     scores = [row.get(results.headline) for row in toy.rows]
     value = toy.value(results.headline)
@@ -207,7 +245,10 @@ def test_seeds_make_a_row_each_and_one_place_in_the_ranking(tmp_path, engine, wo
 def test_a_given_run_is_scored_as_it_is(tmp_path, engine, words):
     bench(tmp_path, words)
     results = run_benchmark(
-        "squares", out=tmp_path / "other", runs={"old": tmp_path / "out" / "runs" / "toy"}, reporter=words
+        "squares",
+        out=tmp_path / "other",
+        runs={"old": tmp_path / "out" / "runs" / "toy"},
+        reporter=words,
     )
     assert len(engine.trained) == 1
     row = results.rows[1]
@@ -218,7 +259,9 @@ def test_the_same_pictures_for_the_same_noise(tmp_path, engine, words):
     """Two models with equal weights draw equal pictures: noise depends on the caption's number, not on the model."""
     bench(tmp_path, words)
     run = tmp_path / "out" / "runs" / "toy"
-    results = run_benchmark("squares", out=tmp_path / "pair", runs={"a": run, "b": run}, reporter=words)
+    results = run_benchmark(
+        "squares", out=tmp_path / "pair", runs={"a": run, "b": run}, reporter=words
+    )
     a, b = (row for row in results.rows if row.kind == "model")
     assert a.scores == b.scores
     first, second = (sorted((tmp_path / "pair" / "pictures" / name).iterdir()) for name in "ab")
@@ -239,7 +282,11 @@ def test_the_protocol_says_what_scores_depend_on(tmp_path, engine, words):
     assert protocol["measures"]["prc"]["extractor"] == {
         "name": "random-cnn", "weights_sha256": "0" * 64, "dim": 12, "layer": "rest"
     }  # fmt: skip
-    assert protocol["measures"]["kid"]["settings"] == {"features": "random", "subset_size": 8, "subsets": 5}
+    assert protocol["measures"]["kid"]["settings"] == {
+        "features": "random",
+        "subset_size": 8,
+        "subsets": 5,
+    }
     assert protocol["reference"] == {
         "split": "val",
         "count": 30,
@@ -257,7 +304,8 @@ def test_a_model_trained_with_its_judge_is_marked(tmp_path, engine, words):
     document["row"]["training"]["config"]["encoder"]["weights"] = "published/judge"
     write_json(path, document)
     assert any(
-        "published/judge, which this model was trained with" in w for w in bench(tmp_path, words).rows[1].warnings
+        "published/judge, which this model was trained with" in w
+        for w in bench(tmp_path, words).rows[1].warnings
     )
 
 
@@ -275,7 +323,9 @@ def test_a_model_trained_with_its_judge_is_marked(tmp_path, engine, words):
         ({"train_data": "squirls"}, "no dataset is named 'squirls'; did you mean 'squares'"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path, engine, words, arguments, message):
+def test_what_is_wrong_is_said_before_anything_is_trained(
+    tmp_path, engine, words, arguments, message
+):
     with pytest.raises(UserError, match=message):
         bench(tmp_path, words, **arguments)
     assert engine.trained == []

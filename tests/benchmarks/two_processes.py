@@ -24,8 +24,14 @@ def _loaded(name, path):
 
 
 def main(out, run):
-    toys, squares = _loaded("toys", HERE.parent / "conftest.py"), _loaded("squares", HERE / "conftest.py")
-    sys.modules["t2i_toy"], sys.modules["t2i_squares"] = toys._toy_module(), squares.squares_module()
+    toys, squares = (
+        _loaded("toys", HERE.parent / "conftest.py"),
+        _loaded("squares", HERE / "conftest.py"),
+    )
+    sys.modules["t2i_toy"], sys.modules["t2i_squares"] = (
+        toys._toy_module(),
+        squares.squares_module(),
+    )
     registry().register(toys.ToyPlugin(), "toy")
     registry().register(squares.SquaresPlugin(), "squares")
     partial.CHUNK = 4

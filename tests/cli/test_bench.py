@@ -60,7 +60,9 @@ def test_a_bare_benchmark_asks_for_its_defaults(here, asked):
 
 @pytest.mark.usefixtures("asked")
 def test_a_person_gets_the_table_and_the_reports_path(here, monkeypatch):
-    monkeypatch.setattr(table, "show", lambda results, console: console.print("[table]", markup=False))
+    monkeypatch.setattr(
+        table, "show", lambda results, console: console.print("[table]", markup=False)
+    )
     assert here("bench", "shapes")[:2] == (0, "[table]\nreport: out/report.html\n")
 
 
@@ -71,7 +73,10 @@ def test_a_person_gets_the_table_and_the_reports_path(here, monkeypatch):
         (["shapes", "--protocol", "x"], "benchmark 'shapes' has no protocol 'x'"),
         (["shapes", "--models", "toyy"], "no model is named 'toyy'; did you mean 'toy'?"),
         (["shapes", "--models", " , "], "--models: name at least one model"),
-        (["shapes", "--minutes", "1", "--steps", "1"], "--steps and --minutes are two ways to say the budget"),
+        (
+            ["shapes", "--minutes", "1", "--steps", "1"],
+            "--steps and --minutes are two ways to say the budget",
+        ),
         (["shapes", "--run", "toy=nowhere"], "there is no trained model in it"),
         (["shapes", "--run", "a=x", "--run", "a=y"], "'a' is there already"),
         (["diff", "nowhere", "nowhere"], "results nowhere"),
@@ -93,7 +98,9 @@ class Answer:
 def test_diff_and_speed_print_what_the_harness_says(here, monkeypatch):
     asked = []
     monkeypatch.setattr(diff, "compare", lambda a, b: asked.append((a, b)) or Answer())
-    monkeypatch.setattr(speed, "measure_speed", lambda models, **rest: asked.append((models, rest)) or Answer())
+    monkeypatch.setattr(
+        speed, "measure_speed", lambda models, **rest: asked.append((models, rest)) or Answer()
+    )
     assert here("bench", "diff", "a", "b")[:2] == (0, "[shown]\n")
     assert json.loads(here("bench", "diff", "a", "b", "--json")[1]) == {"it": 1}
     assert here("bench", "speed", "--models", "x,y")[:2] == (0, "[shown]\n")

@@ -11,10 +11,19 @@ from PIL import Image
 def pictures(tmp_path):
     """Four training pictures, two of them one file, one grey; one validation picture, which train has too."""
     root = tmp_path / "pictures"
-    for split, number, name in [("train", 1, "a"), ("train", 2, "b"), ("train", 1, "c"), ("val", 2, "d")]:
+    for split, number, name in [
+        ("train", 1, "a"),
+        ("train", 2, "b"),
+        ("train", 1, "c"),
+        ("val", 2, "d"),
+    ]:
         (root / split).mkdir(parents=True, exist_ok=True)
-        image = np.random.default_rng(number).integers(0, 256, (10, 12 + 8 * (number == 2), 3), np.uint8)
-        Image.fromarray(image).convert("L" if number == 2 else "RGB").save(root / split / f"{name}.png")
+        image = np.random.default_rng(number).integers(
+            0, 256, (10, 12 + 8 * (number == 2), 3), np.uint8
+        )
+        Image.fromarray(image).convert("L" if number == 2 else "RGB").save(
+            root / split / f"{name}.png"
+        )
         (root / split / f"{name}.txt").write_text(f"A small {name}.\n?!\n")
     return root
 
@@ -22,13 +31,17 @@ def pictures(tmp_path):
 def test_the_list_is_what_it_was(here):
     code, out, _ = here("datasets", "--json")
     assert code == 0
-    assert {"coco", "cub", "flowers", "imagefolder", "shapes"} <= {row["name"] for row in json.loads(out)}
+    assert {"coco", "cub", "flowers", "imagefolder", "shapes"} <= {
+        row["name"] for row in json.loads(out)
+    }
     assert here("datasets")[1] == here("datasets", "list")[1]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_set_is_described_as_json(here, pictures, workers):
-    code, out, _ = here("datasets", "check", "imagefolder", "--data-dir", pictures, "--workers", workers, "--json")
+    code, out, _ = here(
+        "datasets", "check", "imagefolder", "--data-dir", pictures, "--workers", workers, "--json"
+    )
     report = json.loads(out)
     train = report["splits"]["train"]
     assert code == 0
@@ -43,7 +56,9 @@ def test_a_set_is_described_as_json(here, pictures, workers):
 
 
 def test_a_set_is_described_in_words(here, pictures):
-    code, out, _ = here("datasets", "check", "imagefolder", "--data-dir", pictures, "--image-size", 16)
+    code, out, _ = here(
+        "datasets", "check", "imagefolder", "--data-dir", pictures, "--image-size", 16
+    )
     assert code == 0
     for line in (
         "train: 3 examples, 0 broken", "width 12 / 12 / 20, height 10; modes: RGB 2, L 1", "2 an example",
@@ -85,6 +100,8 @@ def test_sets_without_files_are_read_too(here):
 
 
 def test_mistakes_are_told_in_a_line(refused):
-    assert "no dataset is named 'imagefoldr'; did you mean 'imagefolder'?" in refused("datasets", "check", "imagefoldr")
+    assert "no dataset is named 'imagefoldr'; did you mean 'imagefolder'?" in refused(
+        "datasets", "check", "imagefoldr"
+    )
     assert "no setting is named 'croop'" in refused("datasets", "check", "cub", "--set", "croop=1")
     assert "no command is named 'chek'" in refused("datasets", "chek")

@@ -48,7 +48,12 @@ def test_a_download_that_is_cut_and_unpacked(fetch, server, tmp_path):
     box, colours = json.loads(done.stdout)["files"]
     home = tmp_path / "home" / "fetched" / "paints"
     assert box["path"] == str(home / "box.zip")
-    assert (box["checked"], box["fetched"], colours["checked"], colours["size"]) == (True, True, False, 4)
+    assert (box["checked"], box["fetched"], colours["checked"], colours["size"]) == (
+        True,
+        True,
+        False,
+        4,
+    )
     assert (home / "box/red.txt").read_text() == "red" * 100_000
     lines = done.stderr.splitlines()
     assert "licence: CC0 (https://example.com/cc0)" in lines[1]
@@ -88,9 +93,16 @@ def test_the_list_says_what_is_here(fetch):
 def host(server, revision, commit, bodies):
     """Lets the server be a hub that has the repository maker/brush at a revision."""
     api, base = "/api/models/maker/brush", "/maker/brush/resolve"
-    listed = {"id": "maker/brush", "sha": commit, "siblings": [{"rfilename": name} for name in bodies]}
+    listed = {
+        "id": "maker/brush",
+        "sha": commit,
+        "siblings": [{"rfilename": name} for name in bodies],
+    }
     server.files[f"{api}/revision/{quote(revision, safe='')}"] = json.dumps(listed).encode()
-    tree = [{"type": "file", "path": name, "size": len(body), "oid": commit} for name, body in bodies.items()]
+    tree = [
+        {"type": "file", "path": name, "size": len(body), "oid": commit}
+        for name, body in bodies.items()
+    ]
     server.files[f"{api}/tree/{commit}"] = json.dumps(tree).encode()
     for name, body in bodies.items():
         server.files[f"{base}/{commit}/{name}"] = body
@@ -101,7 +113,10 @@ def host(server, revision, commit, bodies):
 def test_a_repository_of_a_hub_without_its_pickle(fetch, server, tmp_path, where):
     """huggingface_hub itself, against a hub on the loopback device (HF_ENDPOINT): its main revision has safetensors, or
     its bot offers them in another."""
-    pickled, weights = {"config.json": b"{}", "pytorch_model.bin": b"pickle"}, {"model.safetensors": b"w" * 1000}
+    pickled, weights = (
+        {"config.json": b"{}", "pytorch_model.bin": b"pickle"},
+        {"model.safetensors": b"w" * 1000},
+    )
     host(server, "main", "0" * 40, pickled | (weights if where == "main" else {}))
     host(server, "refs/pr/7", "7" * 40, pickled | weights)
     offer = {
@@ -109,9 +124,18 @@ def test_a_repository_of_a_hub_without_its_pickle(fetch, server, tmp_path, where
         "isPullRequest": True, "createdAt": "2026-01-01T00:00:00.000Z",
         "repo": {"name": "maker/brush", "type": "model"},
     }  # fmt: skip
-    talk = {"discussions": [offer | {"num": 6, "author": {"name": "somebody"}}, offer], "count": 2, "start": 0}
+    talk = {
+        "discussions": [offer | {"num": 6, "author": {"name": "somebody"}}, offer],
+        "count": 2,
+        "start": 0,
+    }
     server.files["/api/models/maker/brush/discussions"] = json.dumps(talk).encode()
-    hub = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    hub = {
+        "HF_ENDPOINT": server.url,
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+    }
     done = fetch("fetch", "brush", "--json", **hub)
     assert done.returncode == 0, done.stderr
     (folder,) = json.loads(done.stdout)["hub"]
@@ -119,7 +143,10 @@ def test_a_repository_of_a_hub_without_its_pickle(fetch, server, tmp_path, where
     found = {path.name for path in (tmp_path / "hf").rglob("*") if path.is_file()}
     assert {"config.json", "model.safetensors"} <= found
     assert "pytorch_model.bin" not in found
-    rows = {row["name"]: row for row in json.loads(fetch("fetch", "--json", **hub | {"HF_HUB_OFFLINE": "1"}).stdout)}
+    rows = {
+        row["name"]: row
+        for row in json.loads(fetch("fetch", "--json", **hub | {"HF_HUB_OFFLINE": "1"}).stdout)
+    }
     assert (rows["brush"]["folder"], rows["brush"]["here"]) == (folder, True)
 
 

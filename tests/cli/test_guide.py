@@ -32,7 +32,13 @@ COLOURS = ("red", "green", "blue")
 class JudgeConfig(ModelConfig):
     @classmethod
     def presets(cls):
-        small = {"steps": 200, "batch_size": 10, "image_size": 8, "checkpoint_every": 50, "sample_every": 20}
+        small = {
+            "steps": 200,
+            "batch_size": 10,
+            "image_size": 8,
+            "checkpoint_every": 50,
+            "sample_every": 20,
+        }
         return {"tiny": Preset(small, data=("toydata", {}), encoder=("toytext", {}))}
 
 
@@ -41,12 +47,17 @@ class Judge(GuideGenerator):
 
     def __init__(self, config, text, assets=None):
         super().__init__()
-        self.image_size, self.noise_shape = config.image_size, (3, config.image_size, config.image_size)
+        self.image_size, self.noise_shape = (
+            config.image_size,
+            (3, config.image_size, config.image_size),
+        )
         self.schedule = FlowSchedule()
         self.linear = nn.Linear(3, 3)
 
     def log_likelihood(self, x_t, t, text):
-        wanted = torch.tensor([next(i for i, c in enumerate(COLOURS) if c in caption) for caption in text.captions])
+        wanted = torch.tensor(
+            [next(i for i, c in enumerate(COLOURS) if c in caption) for caption in text.captions]
+        )
         return F.log_softmax(self.linear(x_t.mean((2, 3))), 1)[torch.arange(len(wanted)), wanted]
 
 
@@ -56,7 +67,10 @@ class Plain(DiffusionGenerator):
 
     def __init__(self, config, text, assets=None):
         super().__init__()
-        self.image_size, self.noise_shape = config.image_size, (3, config.image_size, config.image_size)
+        self.image_size, self.noise_shape = (
+            config.image_size,
+            (3, config.image_size, config.image_size),
+        )
         self.schedule, self.prediction = DiscreteSchedule.named("linear"), "epsilon"
 
     def forward(self, x_t, t, text):
@@ -71,7 +85,10 @@ class JudgeTrainer(Trainer):
         self.optimizers = {"judge": torch.optim.Adam(generator.parameters(), 0.1)}
 
     def step(self, batch, engine):
-        t, eps = batch.noise.uniform("t", 0, ()), batch.noise.normal("eps", 0, self.generator.noise_shape)
+        t, eps = (
+            batch.noise.uniform("t", 0, ()),
+            batch.noise.normal("eps", 0, self.generator.noise_shape),
+        )
         x_t = add_noise(self.generator.schedule, batch.images, t, eps)
         loss = -self.generator.log_likelihood(x_t, t, batch.text).mean()
         engine.update("judge", loss)
@@ -118,7 +135,10 @@ def test_a_guide_trains_completes_and_writes_no_grids(trained, here):
     run = Run(trained / "judge")
     assert run.complete
     assert list(run.samples.glob("*.png")) == []
-    losses = [json.loads(line)["losses"]["cross_entropy"] for line in run.metrics_file.read_text().splitlines()]
+    losses = [
+        json.loads(line)["losses"]["cross_entropy"]
+        for line in run.metrics_file.read_text().splitlines()
+    ]
     assert losses[-1] < 0.9 * losses[0]
     document = json.loads(run.config_file.read_text())["run"]
     assert document["sampler"] == {"name": "none", "steps": None, "guidance": 1.0}
@@ -132,7 +152,11 @@ def test_a_guide_trains_completes_and_writes_no_grids(trained, here):
 def test_the_kit_checks_what_a_guide_does(judge, tmp_path):
     outcomes = {one.check: one for one in run_checks(of_kind("models", "judge"), tmp_path)}
     assert [one for one in outcomes.values() if one.state == "FAILED"] == []
-    assert {name for name, one in outcomes.items() if one.state == "ok"} >= {"builds", "trains", "resumes"}
+    assert {name for name, one in outcomes.items() if one.state == "ok"} >= {
+        "builds",
+        "trains",
+        "resumes",
+    }
     assert outcomes["pictures"].detail == "it draws no images: its family is 'guide'"
 
 
@@ -147,11 +171,22 @@ def test_it_steers_from_the_command_line_and_from_python(trained, here):
     for scale in (0, 400):
         more = ("--guide", trained / "judge", "--guide-scale", str(scale)) if scale else ()
         code, out, err = here(
-            "sample", "--run", trained / "model", *prompts, "-n", 4, *more, "--out", f"s{scale}", "--json"
+            "sample",
+            "--run",
+            trained / "model",
+            *prompts,
+            "-n",
+            4,
+            *more,
+            "--out",
+            f"s{scale}",
+            "--json",
         )
         assert code == 0, err
         records = json.loads(out)["samples"]
-        drawn[scale] = [np.asarray(Image.open(trained / f"s{scale}" / record["file"])) for record in records]
+        drawn[scale] = [
+            np.asarray(Image.open(trained / f"s{scale}" / record["file"])) for record in records
+        ]
         assert records[0]["settings"].get("guide", {}).get("scale") == (scale or None)
     plain, guided = colour(drawn[0]), colour(drawn[400])
     assert (guided - plain)[:4, 0].min() > 3  # redder, each of them, and the others bluer
@@ -166,7 +201,9 @@ def test_a_guide_draws_nothing_and_says_what_it_is_for(trained, refused):
     line = refused("sample", "--run", trained / "judge", "-p", "a red picture")
     assert "'judge' is a guide: it draws no images; steer another model by it" in line
     assert "--guide RUN" in line
-    line = refused("sample", "--run", trained / "model", "--guide", trained / "model", "-p", "a red picture")
+    line = refused(
+        "sample", "--run", trained / "model", "--guide", trained / "model", "-p", "a red picture"
+    )
     assert "'plain' is diffusion, no guide" in line
     line = refused("bench", "shapes", "--models", "judge", "--out", "bench")
     assert "it draws no images" in line
@@ -175,9 +212,20 @@ def test_a_guide_draws_nothing_and_says_what_it_is_for(trained, refused):
 
 
 def test_former_names_of_a_samplers_settings_are_laid_over_the_runs_own(trained, here, refused):
-    sample = ("sample", "--run", trained / "model", "-p", "a red picture", "--sampler", "ddpm", "--json")
+    sample = (
+        "sample",
+        "--run",
+        trained / "model",
+        "-p",
+        "a red picture",
+        "--sampler",
+        "ddpm",
+        "--json",
+    )
     code, out, _ = here(*sample, "--set", "noisiest=30", "--out", "old")
     assert code == 0
     settings = json.loads(out)["samples"][0]["settings"]
     assert settings["sampler"]["sigma_max"] == 30
-    assert "give one of them" in refused(*sample[:-1], "--set", "noisiest=30", "--set", "sigma_max=20")
+    assert "give one of them" in refused(
+        *sample[:-1], "--set", "noisiest=30", "--set", "sigma_max=20"
+    )

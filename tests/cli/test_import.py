@@ -29,7 +29,11 @@ def test_imported_in_one_process_and_drawn_from_in_another(toy_process, weights)
     assert process.returncode == 0, process.stderr
     assert process.stderr == "preset paper, since none is named; others: tiny\n"
     document = json.loads(process.stdout)
-    assert (document["run"], document["model"], document["preset"]) == ("runs/toy-paper-imported", "toy", "paper")
+    assert (document["run"], document["model"], document["preset"]) == (
+        "runs/toy-paper-imported",
+        "toy",
+        "paper",
+    )
     assert document["summary"]["imported"][0]["file"] == "w.safetensors"
     sampled = toy_process(*shlex.split(document["sample"])[1:], "--out", "p")
     assert sampled.returncode == 0, sampled.stderr
@@ -42,7 +46,9 @@ def test_imported_in_one_process_and_drawn_from_in_another(toy_process, weights)
 
 
 def test_the_words_for_a_person(here, weights, tmp_path):
-    code, out, err = here("import", "--model", "toy", "--preset", "paper", "w.safetensors", "--out", "a run")
+    code, out, err = here(
+        "import", "--model", "toy", "--preset", "paper", "w.safetensors", "--out", "a run"
+    )
     assert (code, err) == (0, "")
     assert out == "run: a run\ndraw: t2i sample --run 'a run' -p 'a red bird'\n"
 
@@ -51,13 +57,25 @@ def test_the_words_for_a_person(here, weights, tmp_path):
     ("arguments", "line"),
     [
         (["w.safetensors"], "say whose weights these are, with --model M"),
-        (["--model", "toy"], "name the files of weights: 't2i import --model toy FILE... --out RUN'"),
+        (
+            ["--model", "toy"],
+            "name the files of weights: 't2i import --model toy FILE... --out RUN'",
+        ),
         (["--model", "tyo", "w.safetensors"], "no model is named 'tyo'; did you mean 'toy'?"),
         (["--model", "ddim", "w.safetensors"], "model 'ddim' imports no weights; those that do: "),
-        (["--model", "toy", "--preset", "pepper", "w.safetensors"], "no preset 'pepper'; did you mean 'paper'?"),
-        (["--model", "toy", "none"], "none: No such file or directory; name the files of weights themselves"),
+        (
+            ["--model", "toy", "--preset", "pepper", "w.safetensors"],
+            "no preset 'pepper'; did you mean 'paper'?",
+        ),
+        (
+            ["--model", "toy", "none"],
+            "none: No such file or directory; name the files of weights themselves",
+        ),
         (["--model", "toy", "hostile.pth"], "weights: hostile.pth is no sound safetensors file"),
-        (["--model", "toy", "--preset", "tiny", "w.safetensors"], "does not fit the network: hidden.weight is (16, 9)"),
+        (
+            ["--model", "toy", "--preset", "tiny", "w.safetensors"],
+            "does not fit the network: hidden.weight is (16, 9)",
+        ),
         (["--model", "toy", "w.safetensors", "--out", "w.safetensors"], "is there already"),
     ],
 )
@@ -85,13 +103,28 @@ def test_features_are_drawn_for_row_by_row(here, imported, tmp_path):
     pictures = {}
     for name in ("f.npy", "f.safetensors"):
         code, out, err = here(
-            "sample", "--run", imported, "--features", name, "-n", "2", "--out", name[2:], "--json", "--batch-size", "4"
+            "sample",
+            "--run",
+            imported,
+            "--features",
+            name,
+            "-n",
+            "2",
+            "--out",
+            name[2:],
+            "--json",
+            "--batch-size",
+            "4",
         )
         assert code == 0, err
         assert "drawing 6 pictures from run" in err
         records = json.loads(out)["samples"]
-        assert [record["prompt"] for record in records] == [f"{name}[{row}]" for row in (0, 0, 1, 1, 2, 2)]
-        pictures[name] = [np.asarray(Image.open(tmp_path / name[2:] / record["file"])) for record in records]
+        assert [record["prompt"] for record in records] == [
+            f"{name}[{row}]" for row in (0, 0, 1, 1, 2, 2)
+        ]
+        pictures[name] = [
+            np.asarray(Image.open(tmp_path / name[2:] / record["file"])) for record in records
+        ]
     np.testing.assert_array_equal(pictures["f.npy"], pictures["f.safetensors"])
     model = build_of(tmp_path / imported)
     noise, text = noise_of(model, 3), torch.from_numpy(vectors[1:2]).float()
@@ -120,7 +153,10 @@ def noise_of(model, rows):
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        (np.zeros((2, 4)), "text features of width 4, but model 'toy' takes 5 for sentences and 5 for words"),
+        (
+            np.zeros((2, 4)),
+            "text features of width 4, but model 'toy' takes 5 for sentences and 5 for words",
+        ),
         (np.zeros(5), "(5,) of float64, where finite numbers (N, D) are expected"),
         (np.zeros((0, 5)), "(0, 5) of float64, where"),
         (np.full((2, 5), np.nan), "where finite numbers"),
@@ -148,8 +184,14 @@ def test_features_files_that_cannot_be_read_name_themselves(refused, imported, t
     sample = ("sample", "--run", imported)
     assert "features none.npy: No such file" in refused(*sample, "--features", "none.npy")
     save_file({"a": torch.ones(1, 5), "b": torch.ones(1, 5)}, tmp_path / "two.safetensors")
-    assert "it holds 2 tensors; save the sentence vectors alone" in refused(*sample, "--features", "two.safetensors")
+    assert "it holds 2 tensors; save the sentence vectors alone" in refused(
+        *sample, "--features", "two.safetensors"
+    )
     (tmp_path / "bad.safetensors").write_bytes(b"x")
-    assert "bad.safetensors is no sound safetensors file" in refused(*sample, "--features", "bad.safetensors")
-    assert "leave out -p, --prompts and --interpolate" in refused(*sample, "--features", "two.safetensors", "-p", "x")
+    assert "bad.safetensors is no sound safetensors file" in refused(
+        *sample, "--features", "bad.safetensors"
+    )
+    assert "leave out -p, --prompts and --interpolate" in refused(
+        *sample, "--features", "two.safetensors", "-p", "x"
+    )
     assert "-p TEXT (may be repeated), --prompts FILE or --features FILE" in refused(*sample)

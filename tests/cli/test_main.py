@@ -6,7 +6,9 @@ import re
 
 import pytest
 
-HEAVY = re.compile(r"\b(torch|numpy|pydantic|diffusers|transformers|rich|yaml|PIL|t2i\.core\.runs|t2i\.cli\.train)$")
+HEAVY = re.compile(
+    r"\b(torch|numpy|pydantic|diffusers|transformers|rich|yaml|PIL|t2i\.core\.runs|t2i\.cli\.train)$"
+)
 
 
 def imported(process):
@@ -15,7 +17,9 @@ def imported(process):
     return {line.rsplit("|", 1)[1].strip() for line in lines}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["models"], ["samplers", "--json"], ["train", "-h"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["models"], ["samplers", "--json"], ["train", "-h"]]
+)
 def test_nothing_heavy_is_imported_before_it_is_needed(t2i, arguments):
     process = t2i(*arguments, python=("-X", "importtime"))
     assert process.returncode == 0
@@ -38,12 +42,27 @@ def test_help_lists_every_command_and_is_what_no_command_gives(t2i):
     [
         (["modls"], "error: no command is named 'modls'; did you mean 'models'?"),
         (["models", "--jsn"], "error: no option is named '--jsn'; did you mean '--json'?"),
-        (["train", "--steps", "0"], "error: invalid value for '--steps': 0 is not in the range x>=1; see 't2i train -"),
+        (
+            ["train", "--steps", "0"],
+            "error: invalid value for '--steps': 0 is not in the range x>=1; see 't2i train -",
+        ),
         (["train"], "error: say what to train, with --model M"),
-        (["train", "--model", "x", "--steps", "1", "--minutes", "1"], "error: --steps and --minutes are two ways"),
-        (["train", "--resume", "x", "--seed", "0"], "error: --resume goes on with the run's own settings: leave out "),
-        (["sample", "-p", "x"], "error: say what to draw from, with one of --model M and --run RUN"),
-        (["sample", "--run", "x", "--model", "y", "-p", "x"], "error: say what to draw from, with one of"),
+        (
+            ["train", "--model", "x", "--steps", "1", "--minutes", "1"],
+            "error: --steps and --minutes are two ways",
+        ),
+        (
+            ["train", "--resume", "x", "--seed", "0"],
+            "error: --resume goes on with the run's own settings: leave out ",
+        ),
+        (
+            ["sample", "-p", "x"],
+            "error: say what to draw from, with one of --model M and --run RUN",
+        ),
+        (
+            ["sample", "--run", "x", "--model", "y", "-p", "x"],
+            "error: say what to draw from, with one of",
+        ),
         (["sample", "--run", "x"], "error: say what to draw, with -p TEXT"),
         (["bench", "--models", "a"], "error: missing argument 'NAME'; see 't2i bench run --help'"),
         (["bench", "shapes", "--run", "ldm"], "error: --run ldm: expected MODEL=RUN"),
@@ -77,7 +96,10 @@ def test_a_full_disk_under_stdout_is_one_line(t2i):
     with open("/dev/full", "w") as full:
         process = t2i("plugins", stdout=full, T2I_PLUGINS="words")
     assert process.returncode == 2
-    assert process.stderr == "error: a file: No space left on device; free some space, or choose another place\n"
+    assert (
+        process.stderr
+        == "error: a file: No space left on device; free some space, or choose another place\n"
+    )
 
 
 BROKEN = """
@@ -129,7 +151,10 @@ def test_json_is_one_document_with_plugins_broken_or_not(t2i):
         "name": "odd", "distribution": "odd", "version": "1.5", "registers": {"samplers": ["odd"]}, "error": None,
     }  # fmt: skip
     assert found["words"]["distribution"] == "t2i-zoo"
-    assert json.loads(t2i("samplers", "--json", T2I_PLUGINS="odd").stdout)[0]["summary"] == "[red]a \x1b[2J\nb\u202ec"
+    assert (
+        json.loads(t2i("samplers", "--json", T2I_PLUGINS="odd").stdout)[0]["summary"]
+        == "[red]a \x1b[2J\nb\u202ec"
+    )
 
 
 def test_unknown_names_in_t2i_plugins(t2i):

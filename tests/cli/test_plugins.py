@@ -75,7 +75,10 @@ def test_only_the_named_plugins_load(t2i, site):
     site("bad", "raise OSError")
     site("good", sampler("mine"))
     process = t2i("samplers", "--json", T2I_PLUGINS="good, direct")
-    assert ([row["name"] for row in json.loads(process.stdout)], process.stderr) == (["direct", "mine"], "")
+    assert ([row["name"] for row in json.loads(process.stdout)], process.stderr) == (
+        ["direct", "mine"],
+        "",
+    )
 
 
 def test_a_name_that_two_strangers_claim_belongs_to_neither(t2i, site):
@@ -94,14 +97,31 @@ HEAVY = "import numpy\n" + sampler("heavy")
 
 def test_check_says_what_failed_and_how_to_see_it(t2i, site):
     site("heavy", HEAVY)
-    process = t2i("plugins", "check", "heavy", "--only", "registers", "--only", "light-import", T2I_PLUGINS="heavy")
+    process = t2i(
+        "plugins",
+        "check",
+        "heavy",
+        "--only",
+        "registers",
+        "--only",
+        "light-import",
+        T2I_PLUGINS="heavy",
+    )
     assert process.returncode == 1
     assert "plugins  heavy  light-import  FAILED" in process.stdout
-    assert "heavy, light-import: importing it pulls in numpy: move these imports out" in process.stdout
-    assert "  should hold: Importing it and calling its hooks pulls in nothing heavy" in process.stdout
-    assert "  to see more: T2I_DEBUG=1 t2i plugins check heavy --only light-import" in process.stdout
+    assert (
+        "heavy, light-import: importing it pulls in numpy: move these imports out" in process.stdout
+    )
+    assert (
+        "  should hold: Importing it and calling its hooks pulls in nothing heavy" in process.stdout
+    )
+    assert (
+        "  to see more: T2I_DEBUG=1 t2i plugins check heavy --only light-import" in process.stdout
+    )
     assert process.stderr.splitlines()[-1] == "error: 1 of 2 checks of 'heavy' failed"
-    process = t2i("plugins", "check", "heavy", "--only", "light-import", "--json", T2I_PLUGINS="heavy")
+    process = t2i(
+        "plugins", "check", "heavy", "--only", "light-import", "--json", T2I_PLUGINS="heavy"
+    )
     (outcome,) = json.loads(process.stdout)
     assert (process.returncode, outcome["state"], outcome["check"]) == (1, "FAILED", "light-import")
 
@@ -117,8 +137,12 @@ def test_refusals_of_check_and_new(refused, tmp_path):
     assert refused("plugins", "check", "toi") == (
         "error: nothing that is installed is called 'toi'; did you mean 'toy'?"
     )
-    assert refused("plugins", "check", "toy", "--only", "x").startswith("error: no check of it is named 'x'")
-    assert refused("plugins", "chekc") == "error: no command is named 'chekc'; did you mean 'check'?"
+    assert refused("plugins", "check", "toy", "--only", "x").startswith(
+        "error: no check of it is named 'x'"
+    )
+    assert (
+        refused("plugins", "chekc") == "error: no command is named 'chekc'; did you mean 'check'?"
+    )
     assert "is no name for a plugin" in refused("plugins", "new", "No Name")
 
 

@@ -13,7 +13,9 @@ from t2i.core.registry.tables import HOOKS, registry
 from t2i.core.runs import versions
 
 
-@pytest.mark.parametrize("kind", [kind for kind in HOOKS if kind != "downloads"])  # 't2i fetch' lists those
+@pytest.mark.parametrize(
+    "kind", [kind for kind in HOOKS if kind != "downloads"]
+)  # 't2i fetch' lists those
 def test_every_kind_is_listed_with_where_it_comes_from(here, kind):
     code, out, _ = here(kind, "--json")
     rows = json.loads(out)
@@ -39,7 +41,9 @@ def test_a_model_says_family_and_presets(here):
 def test_a_terminal_of_any_width_gets_every_word(t2i):
     main, end = pty.openpty()
     try:
-        process = t2i("encoders", stdout=end, T2I_PLUGINS="words", COLUMNS="40", NO_COLOR="1", TERM="xterm")
+        process = t2i(
+            "encoders", stdout=end, T2I_PLUGINS="words", COLUMNS="40", NO_COLOR="1", TERM="xterm"
+        )
         os.close(end)
         shown = b""
         while chunk := _read(main):
@@ -66,13 +70,19 @@ def test_info_says_versions_devices_places_and_what_is_broken(here, tmp_path):
     code, out, _ = here("info", "--json")
     document = json.loads(out)
     assert code == 0
-    assert set(document["versions"]) == {"t2i", "python", *(versions.installed().keys() - {"t2i-zoo"})}
+    assert set(document["versions"]) == {
+        "t2i",
+        "python",
+        *(versions.installed().keys() - {"t2i-zoo"}),
+    }
     assert {"torch", "diffusers", "timm"} <= set(document["versions"])
     assert document["untested"] == versions.untested()
     assert document["devices"][-1]["device"] == "cpu"
     assert document["places"]["runs"] == str(tmp_path / "runs")
     assert document["places"]["cache"] == str(tmp_path / "home")
-    assert document["broken_plugins"] == {str(plugin.origin): plugin.error for plugin in registry().broken()}
+    assert document["broken_plugins"] == {
+        str(plugin.origin): plugin.error for plugin in registry().broken()
+    }
     assert set(document["downloads"]) == {spec.name for spec in registry().downloads}
     assert "'t2i fetch coco' gets it" in document["downloads"]["coco"]
     assert "torch" in here("info")[1]

@@ -35,7 +35,9 @@ def test_a_model_alone_trains_the_tiny_preset_and_says_where_everything_is(here,
 
 
 def test_json_of_train_is_one_document(here, tmp_path):
-    code, out, _ = here("train", "--model", "toy", "--steps", "2", "--seed", "7", "--batch-size", "3", "--json")
+    code, out, _ = here(
+        "train", "--model", "toy", "--steps", "2", "--seed", "7", "--batch-size", "3", "--json"
+    )
     document = json.loads(out)
     assert code == 0
     assert (document["model"], document["preset"], document["data"]) == ("toy", "tiny", "toydata")
@@ -45,7 +47,16 @@ def test_json_of_train_is_one_document(here, tmp_path):
 
 
 def test_a_dry_run_prints_settings_that_are_legal_for_config_and_makes_nothing(here, tmp_path):
-    arguments = ("--model", "toy", "--set", "lr=1e-3", "--set", "encoder.frozen=true", "--data-dir", "some where")
+    arguments = (
+        "--model",
+        "toy",
+        "--set",
+        "lr=1e-3",
+        "--set",
+        "encoder.frozen=true",
+        "--data-dir",
+        "some where",
+    )
     code, out, _ = here("train", *arguments, "--minutes", "2", "--dry-run")
     assert code == 0
     assert list(tmp_path.iterdir()) == []
@@ -55,12 +66,21 @@ def test_a_dry_run_prints_settings_that_are_legal_for_config_and_makes_nothing(h
     assert yaml.safe_load(out) == expected.dump()
     code, as_json, _ = here("train", "--model", "toy", "--config", "c.yaml", "--dry-run", "--json")
     assert json.loads(as_json) == expected.dump()
-    steps = json.loads(here("train", "--model", "toy", "--config", "c.yaml", "--steps", "9", "--dry-run", "--json")[1])
-    assert (steps["steps"], steps["minutes"]) == (9, None)  # a budget on the command line wins over one in a file
+    steps = json.loads(
+        here(
+            "train", "--model", "toy", "--config", "c.yaml", "--steps", "9", "--dry-run", "--json"
+        )[1]
+    )
+    assert (steps["steps"], steps["minutes"]) == (
+        9,
+        None,
+    )  # a budget on the command line wins over one in a file
 
 
 def test_what_is_kept_and_what_is_skipped_are_options(here, tmp_path):
-    code, out, _ = here("train", "--model", "toy", "--keep", "1", "--on-nan", "skip", "--dry-run", "--json")
+    code, out, _ = here(
+        "train", "--model", "toy", "--keep", "1", "--on-nan", "skip", "--dry-run", "--json"
+    )
     assert (code, json.loads(out)["keep"], json.loads(out)["on_nan"]) == (0, 1, "skip")
     arguments = ("--model", "toy", "--set", "explode_at=4", "--keep", "1", "--out", "run")
     code, _, err = here("train", *arguments)
@@ -73,7 +93,9 @@ def test_what_is_kept_and_what_is_skipped_are_options(here, tmp_path):
 
 
 def test_samples_are_files_by_number_with_a_line_each(here, trained, tmp_path):
-    (tmp_path / "prompts.txt").write_text("\ufeffa blue picture\r\n\n  ../../evil  \n", encoding="utf-8")
+    (tmp_path / "prompts.txt").write_text(
+        "\ufeffa blue picture\r\n\n  ../../evil  \n", encoding="utf-8"
+    )
     code, out, _ = here(
         "sample", "--run", trained.path, "-p", "a red picture", "--prompts", "prompts.txt", "-n", "2", "--seed", "3",
         "--batch-size", "4", "--out", "pictures", "--json",
@@ -81,10 +103,20 @@ def test_samples_are_files_by_number_with_a_line_each(here, trained, tmp_path):
     assert code == 0
     document = json.loads(out)
     files = sorted(path.name for path in (tmp_path / "pictures").iterdir())
-    assert files == [f"000{p}-00{s}.png" for p in range(3) for s in range(2)] + ["grid.png", "samples.jsonl"]
-    lines = [json.loads(line) for line in (tmp_path / "pictures" / "samples.jsonl").read_text().splitlines()]
+    assert files == [f"000{p}-00{s}.png" for p in range(3) for s in range(2)] + [
+        "grid.png",
+        "samples.jsonl",
+    ]
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "pictures" / "samples.jsonl").read_text().splitlines()
+    ]
     assert lines == document["samples"]
-    assert [line["prompt"] for line in lines[::2]] == ["a red picture", "a blue picture", "../../evil"]
+    assert [line["prompt"] for line in lines[::2]] == [
+        "a red picture",
+        "a blue picture",
+        "../../evil",
+    ]
     assert lines[3]["settings"] == {
         "run": str(trained.path), "model": "toy", "preset": "tiny", "fingerprint": lines[0]["settings"]["fingerprint"],
         "sampler": {"name": "direct", **lines[3]["settings"]["sampler"]},
@@ -92,9 +124,24 @@ def test_samples_are_files_by_number_with_a_line_each(here, trained, tmp_path):
     numbers = [(line["prompt_index"], line["sample_index"]) for line in lines]
     assert numbers == [(p, s) for p in range(3) for s in range(2)]
     assert all(line["seed"] == 3 and line["seconds"] > 0 for line in lines)
-    again = here("sample", "--run", trained.path, "-p", "a red picture", "-n", "1", "--seed", "3", "--out", "again")
+    again = here(
+        "sample",
+        "--run",
+        trained.path,
+        "-p",
+        "a red picture",
+        "-n",
+        "1",
+        "--seed",
+        "3",
+        "--out",
+        "again",
+    )
     assert again[0] == 0
-    pictures = [np.asarray(Image.open(tmp_path / d / "0000-000.png")).astype(int) for d in ("pictures", "again")]
+    pictures = [
+        np.asarray(Image.open(tmp_path / d / "0000-000.png")).astype(int)
+        for d in ("pictures", "again")
+    ]
     assert np.abs(pictures[0] - pictures[1]).max() <= 1
 
 
@@ -154,7 +201,9 @@ def test_what_is_there_is_never_overwritten(refused, trained, tmp_path):
 
 def test_samplers_that_do_not_fit_or_do_not_know_a_setting(refused, trained):
     sample = ("sample", "--run", trained.path, "-p", "x")
-    assert "no sampler is named 'dirct'; did you mean 'direct'?" in refused(*sample, "--sampler", "dirct")
+    assert "no sampler is named 'dirct'; did you mean 'direct'?" in refused(
+        *sample, "--sampler", "dirct"
+    )
     line = refused(*sample, "--sampler", "ddim")
     assert "'ddim' draws from diffusion models, but 'toy' is one-shot: use --sampler direct" in line
     line = refused(*sample, "--set", "guidence=1")
@@ -195,7 +244,10 @@ def test_interrupted_saved_resumed_and_sampled(toy_process):
     """The real thing, in processes of its own."""
     train = toy_process("train", "--model", "toy", "--out", "run", "--json", STOP_AT="3")
     assert (train.returncode, train.stdout) == (130, "")
-    assert train.stderr.splitlines()[-1] == "error: stopped by SIGINT at step 4; 't2i train --resume run' goes on"
+    assert (
+        train.stderr.splitlines()[-1]
+        == "error: stopped by SIGINT at step 4; 't2i train --resume run' goes on"
+    )
     resumed = toy_process("train", "--resume", "run", "--json")
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["summary"]["steps"] == 6

@@ -11,13 +11,16 @@ from t2i.core.settings import STAGE_SETTINGS, WHOLE_RUN, Config, EngineConfig, M
 
 def test_a_model_may_not_call_something_else_as_the_engine_calls_its_own():
     with pytest.raises(
-        TypeError, match=r"^Patchy\.keep is float, but 'keep' is a setting of the training engine \(int\)"
+        TypeError,
+        match=r"^Patchy\.keep is float, but 'keep' is a setting of the training engine \(int\)",
     ):
 
         class Patchy(ModelConfig):
             keep: float = 0.5
 
-    with pytest.raises(TypeError, match=r"Wide\.image_size is tuple\[int, int\], but 'image_size' is a setting"):
+    with pytest.raises(
+        TypeError, match=r"Wide\.image_size is tuple\[int, int\], but 'image_size' is a setting"
+    ):
 
         class Wide(ModelConfig):
             image_size: tuple[int, int] = (8, 8)
@@ -68,13 +71,19 @@ def test_former_names_are_read_and_those_of_today_are_written():
 
 def test_they_are_laid_over_others_under_either_name():
     beneath = {"rate": 5.0, "count": 7}
-    assert Outer.of({"speed": 2.0}, "test", beneath).model_dump() == {"rate": 2.0, "count": 7, "inner": {"width": 1}}
+    assert Outer.of({"speed": 2.0}, "test", beneath).model_dump() == {
+        "rate": 2.0,
+        "count": 7,
+        "inner": {"width": 1},
+    }
     assert Outer.of({"rate": 2.0}, "test", {"speed": 5.0}).rate == 2.0
 
 
 @pytest.mark.parametrize("settings", [{"speed": 1.0, "rate": 1.0}, {"rate": 1.0, "speed": 1.0}])
 def test_both_names_at_once_are_refused(settings):
-    with pytest.raises(UserError, match=r"^test: 'speed' is the former name of 'rate': give one of them$"):
+    with pytest.raises(
+        UserError, match=r"^test: 'speed' is the former name of 'rate': give one of them$"
+    ):
         Outer.of(settings, "test")
     with pytest.raises(UserError, match="'narrow' is the former name of 'width'"):
         Outer.of({"inner": {"narrow": 1, "width": 1}}, "test")
@@ -83,7 +92,9 @@ def test_both_names_at_once_are_refused(settings):
 def test_mistakes_name_the_setting_of_today():
     with pytest.raises(UserError, match=r"no setting is named 'reight'"):
         Outer.of({"reight": 1}, "test")
-    with pytest.raises(UserError, match=r"no setting is named 'inner\.widht'; did you mean 'inner\.width'\?"):
+    with pytest.raises(
+        UserError, match=r"no setting is named 'inner\.widht'; did you mean 'inner\.width'\?"
+    ):
         Outer.of({"inner": {"widht": 1}}, "test")
     with pytest.raises(UserError, match=r"setting 'inner\.width' = 0"):
         Outer.of({"inner": {"narrow": 0}}, "test")

@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 
 PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
-BLOCK = re.compile(r"(?:`(?P<path>[\w./-]+\.py)`[^`]*)?^```(?P<kind>sh|python)\n(?P<text>.*?)^```$", re.M | re.S)
+BLOCK = re.compile(
+    r"(?:`(?P<path>[\w./-]+\.py)`[^`]*)?^```(?P<kind>sh|python)\n(?P<text>.*?)^```$", re.M | re.S
+)
 
 
 def steps():

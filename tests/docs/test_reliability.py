@@ -12,7 +12,11 @@ NAMES = sorted(set(NAMED.findall((ROOT / "docs" / "reliability.md").read_text("u
 
 
 def functions_of(path):
-    return {node.name for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.FunctionDef)}
+    return {
+        node.name
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+    }
 
 
 @pytest.mark.parametrize(("file", "name"), NAMES)
@@ -21,7 +25,11 @@ def test_the_test_that_holds_a_promise_exists(file, name):
 
 
 def test_every_row_of_promises_names_a_test():
-    rows = [line for line in (ROOT / "docs" / "reliability.md").read_text("utf-8").splitlines() if line[:1] == "|"]
+    rows = [
+        line
+        for line in (ROOT / "docs" / "reliability.md").read_text("utf-8").splitlines()
+        if line[:1] == "|"
+    ]
     promises = [row for row in rows if row not in ("| promise | test |", "|---|---|")]
     assert len(promises) > 40
     assert [row for row in promises if not NAMED.search(row)] == []

@@ -20,8 +20,14 @@ REGISTERED = {
 def installed(environment, tmp_path_factory):
     """The environment with the example in it, and a folder to work in."""
     work = tmp_path_factory.mktemp("retrieval")
-    shutil.copytree(EXAMPLE, work / "source", ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
-    environment.check("pip", "wheel", "-q", "--no-deps", "-w", work / "wheels", work / "source", cwd=work)
+    shutil.copytree(
+        EXAMPLE,
+        work / "source",
+        ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"),
+    )
+    environment.check(
+        "pip", "wheel", "-q", "--no-deps", "-w", work / "wheels", work / "source", cwd=work
+    )
     (wheel,) = (work / "wheels").glob("t2i_retrieval-*.whl")
     environment.check("t2i", "install", wheel, cwd=work)
     yield environment, work
@@ -41,7 +47,10 @@ def run(installed):
 def test_it_is_in_every_table(installed):
     environment, work = installed
     for kind, name in REGISTERED.items():
-        rows = {row["name"]: row for row in json.loads(environment.check("t2i", kind, "--json", cwd=work))}
+        rows = {
+            row["name"]: row
+            for row in json.loads(environment.check("t2i", kind, "--json", cwd=work))
+        }
         assert (rows[name]["distribution"], rows[name]["version"]) == ("t2i-retrieval", "0.1.0")
     plugins = json.loads(environment.check("t2i", "plugins", "--json", cwd=work))
     (ours,) = (plugin for plugin in plugins if plugin["distribution"] == "t2i-retrieval")
@@ -50,7 +59,9 @@ def test_it_is_in_every_table(installed):
 
 def test_it_samples(installed, run):
     environment, work = installed
-    environment.check("t2i", "sample", "--run", run, "-p", "a red circle", "-n", "3", "--out", "samples", cwd=work)
+    environment.check(
+        "t2i", "sample", "--run", run, "-p", "a red circle", "-n", "3", "--out", "samples", cwd=work
+    )
     assert len(list((work / "samples").glob("0000-*.png"))) == 3
     done = environment("t2i", "sample", "--run", run, "-p", "x", "--sampler", "ddim", cwd=work)
     assert done.returncode == 2
@@ -60,15 +71,39 @@ def test_it_samples(installed, run):
 @pytest.mark.slow  # the tutorial's test has a model from outside scored in every run of the tests
 def test_it_is_scored_beside_the_others(installed, run):
     environment, work = installed
-    command = ["t2i", "bench", "shapes", "--run", f"retrieval={run}", "--samples", "20", "--out", "shapes", "--json"]
+    command = [
+        "t2i",
+        "bench",
+        "shapes",
+        "--run",
+        f"retrieval={run}",
+        "--samples",
+        "20",
+        "--out",
+        "shapes",
+        "--json",
+    ]
     document = json.loads(environment.check(*command, cwd=work))
     (row,) = (row for row in document["rows"] if row["kind"] == "model")
-    assert row["scores"]["one object"]["caption-accuracy"]["background"] > 40  # it remembers 512 pictures
+    assert (
+        row["scores"]["one object"]["caption-accuracy"]["background"] > 40
+    )  # it remembers 512 pictures
 
 
 def test_its_own_benchmark(installed):
     environment, work = installed
-    command = ["t2i", "bench", "stripes", "--models", "retrieval", "--steps", "20", "--samples", "16", "--json"]
+    command = [
+        "t2i",
+        "bench",
+        "stripes",
+        "--models",
+        "retrieval",
+        "--steps",
+        "20",
+        "--samples",
+        "16",
+        "--json",
+    ]
     document = json.loads(environment.check(*command, "--out", "stripes", cwd=work))
     (row,) = (row for row in document["rows"] if row["kind"] == "model")
     assert set(row["scores"]["stripes"]) == {"fid", "distinct"}
@@ -86,6 +121,12 @@ def test_nothing_of_the_project_knows_of_it():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("not a git checkout")
-    rooms = [path for path in listed.stdout.split() if path.startswith(("core/", "cli/", "benchmarks/", "plugins/"))]
+    rooms = [
+        path
+        for path in listed.stdout.split()
+        if path.startswith(("core/", "cli/", "benchmarks/", "plugins/"))
+    ]
     texts = {path: (ROOT / path).read_text("utf-8") for path in rooms if path.endswith(".py")}
-    assert [path for path, text in texts.items() if any(f'"{word}"' in text for word in words)] == []
+    assert [
+        path for path, text in texts.items() if any(f'"{word}"' in text for word in words)
+    ] == []

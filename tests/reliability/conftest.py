@@ -38,7 +38,11 @@ class Nursery:
     def __init__(self, folder):
         self.folder, self._count, self._started = folder, 0, []
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("T2I_", "PYTEST_"))}
-        environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "T2I_HOME": str(folder / "home")}
+        environment |= {
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "T2I_HOME": str(folder / "home"),
+        }
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("nursery.py"))], env=environment, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, text=True,
@@ -58,7 +62,9 @@ class Nursery:
         err.touch()
         cwd = str(cwd or self.folder)
         request = {"argv": [str(arg) for arg in argv], "cwd": cwd, "out": str(out), "err": str(err)}
-        request |= {name: str(value) if isinstance(value, Path) else value for name, value in more.items()}
+        request |= {
+            name: str(value) if isinstance(value, Path) else value for name, value in more.items()
+        }
         self._started.append(Process(self, self._ask({"start": request})["pid"], out, err))
         return self._started[-1]
 
@@ -90,7 +96,14 @@ def train(nursery, small):
     def command(out, model, sets):
         if (out / "config.json").exists():
             return ["train", "--resume", out]
-        return ["train", "--model", model, "--out", out, *(word for s in small(model, *sets) for word in ("--set", s))]
+        return [
+            "train",
+            "--model",
+            model,
+            "--out",
+            out,
+            *(word for s in small(model, *sets) for word in ("--set", s)),
+        ]
 
     def start(out, model, *sets, **more):
         nursery.load(model)
@@ -115,7 +128,15 @@ def reference(train, tmp_path_factory):
     return get
 
 
-CLOCKS = {"clock", "stage_clock", "wall", "seconds", "images_per_second", "wall_seconds", "peak_memory_bytes"}
+CLOCKS = {
+    "clock",
+    "stage_clock",
+    "wall",
+    "seconds",
+    "images_per_second",
+    "wall_seconds",
+    "peak_memory_bytes",
+}
 
 
 def timeless(document):
@@ -134,7 +155,11 @@ def contents(run):
             continue
         name, data = path.relative_to(run).as_posix(), path.read_bytes()
         if name == "config.json":
-            found[name] = {k: v for k, v in json.loads(data).items() if k in ("run", "versions", "data_fingerprint")}
+            found[name] = {
+                k: v
+                for k, v in json.loads(data).items()
+                if k in ("run", "versions", "data_fingerprint")
+            }
         elif path.suffix == ".json":
             found[name] = timeless(json.loads(data))
         elif path.suffix == ".jsonl":

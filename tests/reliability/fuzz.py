@@ -29,7 +29,13 @@ ODD = (
 
 def places(document, path=()):
     """The paths of everything inside a JSON document."""
-    items = document.items() if isinstance(document, dict) else enumerate(document) if type(document) is list else ()
+    items = (
+        document.items()
+        if isinstance(document, dict)
+        else enumerate(document)
+        if type(document) is list
+        else ()
+    )
     for key, value in items:
         yield (*path, key)
         yield from places(value, (*path, key))
@@ -52,7 +58,9 @@ def mutated(document, draw):
         elif kind < 0.9:
             del inside[last]
         elif isinstance(inside, dict):
-            inside[draw.choice(("x", "name", "", "\ud800", "model"))] = copy.deepcopy(draw.choice(ODD))
+            inside[draw.choice(("x", "name", "", "\ud800", "model"))] = copy.deepcopy(
+                draw.choice(ODD)
+            )
         else:
             inside.append(copy.deepcopy(draw.choice(ODD)))
     return document if draw.random() < 0.99 else draw.choice(ODD)
@@ -71,7 +79,9 @@ def scrambled(data, draw, end):
         elif kind == 2:
             data[at:at] = data[at : at + draw.choice((1, 8, 64))]
         elif kind == 3:
-            data[at : at + 8] = struct.pack("<Q", draw.choice((0, 1, 2**16, 2**32, 2**63, 2**64 - 1)))
+            data[at : at + 8] = struct.pack(
+                "<Q", draw.choice((0, 1, 2**16, 2**32, 2**63, 2**64 - 1))
+            )
         else:
             del data[at:]
     return bytes(data)
@@ -131,7 +141,9 @@ class Fuzz:
         saved = checkpoint.read(folder)
         weights = load_tensors(folder / "modules.generator.safetensors", "x").values()
         with checkpoint.fitting(saved):
-            saved.optimizers({"generator": torch.optim.Adam([torch.nn.Parameter(x) for x in weights])})
+            saved.optimizers(
+                {"generator": torch.optim.Adam([torch.nn.Parameter(x) for x in weights])}
+            )
 
     def _copy(self, folder, name):
         shutil.rmtree(self.place / name, ignore_errors=True)

@@ -218,7 +218,10 @@ class Faults:
                 return getattr(file, name)
 
         slow = Slow()
-        slow.write = lambda data: (self.event("half writing", path, lambda: half(data)), write(data))
+        slow.write = lambda data: (
+            self.event("half writing", path, lambda: half(data)),
+            write(data),
+        )
         return slow
 
 

@@ -45,7 +45,14 @@ MERGES = ["r e", "re d</w>"]
 def clip_folder(folder):
     """CLIP's byte-pair tokenizer over ASCII, and tiny random weights."""
     characters = [chr(code) for code in range(33, 127)]
-    words = [*characters, *(c + "</w>" for c in characters), "re", "red</w>", "<|startoftext|>", "<|endoftext|>"]
+    words = [
+        *characters,
+        *(c + "</w>" for c in characters),
+        "re",
+        "red</w>",
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
     folder.mkdir()
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *MERGES, ""]))
@@ -112,7 +119,11 @@ def test_samples_of_any_caption_are_files_by_number_and_lines_of_json(run, tmp_p
         said = capfd.readouterr()
         assert harmless(said.out + said.err)
         names = sorted(path.name for path in out.rglob("*"))
-        assert names == [*(f"{i:04}-000.png" for i in range(len(captions))), "grid.png", "samples.jsonl"]
+        assert names == [
+            *(f"{i:04}-000.png" for i in range(len(captions))),
+            "grid.png",
+            "samples.jsonl",
+        ]
         data = (out / "samples.jsonl").read_bytes()
         assert data.isascii()
         assert [json.loads(line)["prompt"] for line in data.splitlines()] == captions
@@ -120,12 +131,17 @@ def test_samples_of_any_caption_are_files_by_number_and_lines_of_json(run, tmp_p
 
 def test_a_file_of_wild_prompts(run, tmp_path, capfd):
     """A megabyte, terminal commands and NUL in a file; and a file of bytes that are no text."""
-    told = {what: c for what, c in CAPTIONS.items() if what != "a megabyte of words"}  # the toy takes its time with it
+    told = {
+        what: c for what, c in CAPTIONS.items() if what != "a megabyte of words"
+    }  # the toy takes its time with it
     lines = [c for c in told.values() if c.strip() and not re.search("[\ud800-\udfff\n\r]", c)]
     path = tmp_path / "\x1b[2Jprompts.txt"
     path.write_text("\n".join(lines), "utf-8")
     assert read_prompts(path) == [line.strip() for line in lines]
-    assert main(["sample", "--run", str(run), "--prompts", str(path), "--out", str(tmp_path / "out")]) == 0
+    assert (
+        main(["sample", "--run", str(run), "--prompts", str(path), "--out", str(tmp_path / "out")])
+        == 0
+    )
     assert harmless(capfd.readouterr().err)
     path.write_bytes(b"a\xe9b")
     assert main(["sample", "--run", str(run), "--prompts", str(path)]) == 2
@@ -151,7 +167,11 @@ def test_what_is_printed_or_reported_is_harmless(what):
 def test_wild_arguments_are_one_harmless_line(run, tmp_path, capfd, monkeypatch, option):
     monkeypatch.chdir(tmp_path)
     wild = "\x1b[2J[red]\u202e/../x"
-    command = ["sample", "-p", "x", "--run", str(run)] if option in ("--sampler",) else ["train", "--model", "toy"]
+    command = (
+        ["sample", "-p", "x", "--run", str(run)]
+        if option in ("--sampler",)
+        else ["train", "--model", "toy"]
+    )
     if option == "--run":
         command = ["sample", "-p", "x"]
     if option == "--out":
@@ -178,7 +198,17 @@ def test_training_on_wild_captions_writes_no_command_to_the_terminal(tmp_path, c
 
     monkeypatch.setattr(data, "__getitem__", replaced)
     monkeypatch.setattr(data, "vocabulary", lambda self: list(wild))
-    code = main(["train", "--model", "toy", "--out", str(tmp_path / "run\x1b[2J"), "--set", "sample_every=2"])
+    code = main(
+        [
+            "train",
+            "--model",
+            "toy",
+            "--out",
+            str(tmp_path / "run\x1b[2J"),
+            "--set",
+            "sample_every=2",
+        ]
+    )
     said = capfd.readouterr()
     assert code == 0, said.err
     assert harmless(said.out + said.err), said

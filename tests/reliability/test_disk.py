@@ -44,7 +44,9 @@ def largest(folder):
     return max(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_limit_of_file_size_leaves_the_old_checkpoint_whole(tmp_path, train, reference, assert_same):
+def test_a_limit_of_file_size_leaves_the_old_checkpoint_whole(
+    tmp_path, train, reference, assert_same
+):
     """RLIMIT_FSIZE: a write beyond it fails with EFBIG, as one on a full disk does with ENOSPC."""
     whole = reference("dfgan")
     sizes = {step: largest(whole / "checkpoints" / f"step-{step}") for step in (0, 1, 2)}
@@ -67,7 +69,9 @@ def test_a_limit_of_file_size_leaves_the_old_checkpoint_whole(tmp_path, train, r
 def test_whatever_file_is_the_one_that_is_too_large(tmp_path, train, reference, assert_same):
     whole = reference("galip")
     sizes = sorted({path.stat().st_size for path in whole.rglob("*") if path.is_file()})
-    for size in [size for size in sizes if size > 4096][::3]:  # what the command says is in a file too
+    for size in [size for size in sizes if size > 4096][
+        ::3
+    ]:  # what the command says is in a file too
         out = tmp_path / str(size)
         assert one_line(train(out, "galip", fsize=size - 1).wait(), 2).count("File too large") == 1
         assert litter(out) == []
@@ -86,7 +90,9 @@ def small_disk(tmp_path):
     mounted = []
 
     def mount(size):
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], capture_output=True)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], capture_output=True
+        )
         if done.returncode:
             pytest.skip("needs the right to mount")
         mounted.append(place)
@@ -111,7 +117,10 @@ os._exit(code)
 @pytest.mark.slow
 def test_a_full_disk_leaves_the_old_checkpoint_whole(nursery, small, reference, small_disk):
     """As when others fill a disk that had room enough when the run began."""
-    kept = sum(path.stat().st_size + 4096 for path in (reference("dfgan") / "checkpoints" / "step-4").iterdir())
+    kept = sum(
+        path.stat().st_size + 4096
+        for path in (reference("dfgan") / "checkpoints" / "step-4").iterdir()
+    )
     disk = small_disk(4 * kept)
     settings = [word for setting in small("dfgan") for word in ("--set", setting)]
     argv = ["train", "--model", "dfgan", "--out", str(disk / "run"), *settings]
@@ -145,7 +154,9 @@ def damaged(path, draw):
     path.write_bytes(data)
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(tmp_path, train, reference, assert_same):
+def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(
+    tmp_path, train, reference, assert_same
+):
     whole = reference("dfgan")
     out = unfinished(whole, tmp_path / "run", 0, 1, 2, 4)
     damaged(out / "checkpoints" / "step-4" / "optimizers.safetensors", random.Random(0))
@@ -176,7 +187,10 @@ def test_nothing_sound_is_one_line(tmp_path, train, reference):
     for folder in (out / "checkpoints").iterdir():
         damaged(folder / "modules.generator.safetensors", random.Random(2))
     process = train(out, "dfgan").wait()
-    assert one_line(process, 2) == f"error: {out} has no sound checkpoint: begin again with another --out"
+    assert (
+        one_line(process, 2)
+        == f"error: {out} has no sound checkpoint: begin again with another --out"
+    )
     assert process.err.count("warning: passed over") == 2
 
 
@@ -186,7 +200,9 @@ def test_a_log_that_ends_in_half_a_line_goes_on(tmp_path, train, reference, asse
     lines = (out / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     (out / "metrics.jsonl").write_bytes(lines[0] + lines[1] + lines[2][:20])
     for step in (0, 1, 2):
-        shutil.copytree(whole / "checkpoints" / f"step-{step}", out / "checkpoints" / f"step-{step}")
+        shutil.copytree(
+            whole / "checkpoints" / f"step-{step}", out / "checkpoints" / f"step-{step}"
+        )
     assert train(out, "dfgan").wait().code == 0
     assert_same(whole, out)
     assert [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -12,7 +12,11 @@ SCRIPT = "import sys; sys.path.insert(0, {folder!r}); import fuzz; fuzz.main({ru
 @pytest.fixture
 def fuzzed(nursery, reference, tmp_path):
     def go(kind, seed, n):
-        given = {"run": str(reference("dfgan")), "place": str(tmp_path / f"{kind}-{seed}"), "kind": kind}
+        given = {
+            "run": str(reference("dfgan")),
+            "place": str(tmp_path / f"{kind}-{seed}"),
+            "kind": kind,
+        }
         script = SCRIPT.format(folder=str(Path(__file__).parent), seed=seed, n=n, **given)
         done = nursery(script=script, memory=MEMORY)
         assert done.code == 0, done.err

@@ -76,7 +76,9 @@ def resealed(folder):
 # --- pickles under other names ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["generator.safetensors", "text_encoder.safetensors", "config.json", MANIFEST])
+@pytest.mark.parametrize(
+    "name", ["generator.safetensors", "text_encoder.safetensors", "config.json", MANIFEST]
+)
 def test_a_pickle_by_another_name_in_a_model(run, canary, refused, name):
     (run / "model" / name).write_bytes(pickle.dumps(Payload(canary)))
     if name != MANIFEST:
@@ -117,7 +119,9 @@ def test_an_array_whose_header_is_code_or_promises_much(run, canary, refused, tm
         assert "f.npy" in refused("sample", "--run", run, "--features", tmp_path / "f.npy")
 
 
-@pytest.mark.parametrize("model", ["dfgan", *(pytest.param(m, marks=pytest.mark.slow) for m in OTHERS)])
+@pytest.mark.parametrize(
+    "model", ["dfgan", *(pytest.param(m, marks=pytest.mark.slow) for m in OTHERS)]
+)
 def test_weights_of_authors_that_are_payloads(canary, refused, tmp_path, model):
     torch.save({"netG": Payload(canary)}, tmp_path / "netG.pth")
     assert refused("import", "--model", model, tmp_path / "netG.pth", "--out", tmp_path / "out")
@@ -127,7 +131,9 @@ def test_weights_of_authors_that_are_payloads(canary, refused, tmp_path, model):
 def test_a_vocabulary_that_is_a_payload(canary, refused, tmp_path):
     (tmp_path / "captions.pickle").write_bytes(pickle.dumps([[], [], Payload(canary), {}]))
     sets = ("--set", f"encoder.captions={tmp_path / 'captions.pickle'}", "--steps", "1")
-    line = refused("train", "--model", "attngan", "--encoder", "damsm", *sets, "--out", tmp_path / "out")
+    line = refused(
+        "train", "--model", "attngan", "--encoder", "damsm", *sets, "--out", tmp_path / "out"
+    )
     assert "captions.pickle: not plain lists" in line
 
 
@@ -135,7 +141,8 @@ def test_a_vocabulary_that_is_a_payload(canary, refused, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["os:system", "../../evil", "t2i.plugins.models.dfgan.networks:build", "__import__('os')"]
+    "name",
+    ["os:system", "../../evil", "t2i.plugins.models.dfgan.networks:build", "__import__('os')"],
 )
 @pytest.mark.parametrize("key", ["model", "encoder", "sampler"])
 def test_a_configuration_that_names_an_import_path(run, canary, refused, key, name):
@@ -161,14 +168,21 @@ def test_yaml_that_would_run_or_unfold(canary, refused, tmp_path, text):
     line = refused("train", "--model", "dfgan", "--config", tmp_path / "c.yaml", "--dry-run")
     assert len(line) < 600
     assert refused(
-        "train", "--model", "dfgan", "--set", f"steps=!!python/object/apply:os.unlink [{canary}]", "--dry-run"
+        "train",
+        "--model",
+        "dfgan",
+        "--set",
+        f"steps=!!python/object/apply:os.unlink [{canary}]",
+        "--dry-run",
     )
 
 
 def clip_encoder(folder):
     choice = registry().encoders.choose("clip", {"weights": str(folder)}, "encoder")
     for assets in (folder, None):
-        yield lambda assets=assets: resolve_path(registry().encoders["clip"].build)(choice.config, assets)
+        yield lambda assets=assets: resolve_path(registry().encoders["clip"].build)(
+            choice.config, assets
+        )
 
 
 def clip_features(folder):
@@ -178,18 +192,28 @@ def clip_features(folder):
 
 def clip_images(folder):
     for assets in (folder, None):
-        yield lambda assets=assets: build_clip(ClipVisionConfig(weights=str(folder)), 8, assets, "model 'x'")
+        yield lambda assets=assets: build_clip(
+            ClipVisionConfig(weights=str(folder)), 8, assets, "model 'x'"
+        )
 
 
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
 @pytest.mark.parametrize(
     ("doors", "who"),
-    [(clip_encoder, "text encoder 'clip'"), (clip_features, "features 'clip'"), (clip_images, "model 'x'")],
+    [
+        (clip_encoder, "text encoder 'clip'"),
+        (clip_features, "features 'clip'"),
+        (clip_images, "model 'x'"),
+    ],
 )
 def test_a_network_that_asks_for_a_kernel_from_the_hub(tmp_path, doors, who, key):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", "x": {key: "evil/kernel"}}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "clip", "x": {key: "evil/kernel"}})
+    )
     for build in doors(tmp_path):
-        with pytest.raises(UserError, match=f"^{who}: config.json of .* asks for the kernel 'evil/kernel'"):
+        with pytest.raises(
+            UserError, match=f"^{who}: config.json of .* asks for the kernel 'evil/kernel'"
+        ):
             build()
 
 
@@ -198,10 +222,15 @@ def test_a_pipeline_whose_parts_come_from_elsewhere(canary, refused, tmp_path, m
     monkeypatch.syspath_prepend(tmp_path)
     folder = tmp_path / "config"
     folder.mkdir()
-    index = {"_class_name": "StableDiffusionPipeline", "unet": ["evil_parts", "UNet2DConditionModel"]}
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "unet": ["evil_parts", "UNet2DConditionModel"],
+    }
     (folder / "model_index.json").write_text(json.dumps(index))
     save_file({"model.diffusion_model.x": torch.ones(1)}, tmp_path / "sd.safetensors")
-    line = refused("sample", "--run", tmp_path / "sd.safetensors", "--set", f"config={folder}", "-p", "x")
+    line = refused(
+        "sample", "--run", tmp_path / "sd.safetensors", "--set", f"config={folder}", "-p", "x"
+    )
     assert "'unet' asks for code from 'evil_parts'" in line
 
 
@@ -242,7 +271,15 @@ def overlapping(path):
 @pytest.mark.parametrize("bomb", [small_storage, lying_archive, overlapping])
 def test_an_archive_that_unfolds_is_refused_within_bounded_memory(nursery, tmp_path, bomb):
     bomb(tmp_path / "netG.pth")
-    done = nursery("import", "--model", "dfgan", tmp_path / "netG.pth", "--out", tmp_path / "out", memory=MEMORY)
+    done = nursery(
+        "import",
+        "--model",
+        "dfgan",
+        tmp_path / "netG.pth",
+        "--out",
+        tmp_path / "out",
+        memory=MEMORY,
+    )
     assert done.code == 2, done.err
     assert done.err.splitlines()[-1].startswith(f"error: weights {tmp_path / 'netG.pth'}")
 
@@ -252,15 +289,26 @@ def png_of(side):
     rows = zlib.compress(b"\0" * (side + 1) * min(side, 1000))
 
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
 
 
 def test_a_picture_that_unfolds_is_refused_within_bounded_memory(nursery, reference, tmp_path):
     (tmp_path / "a.png").write_bytes(png_of(60_000))
-    command = ("sample", "--run", reference("dfgan"), "--interpolate", tmp_path / "a.png", tmp_path / "a.png")
+    command = (
+        "sample",
+        "--run",
+        reference("dfgan"),
+        "--interpolate",
+        tmp_path / "a.png",
+        tmp_path / "a.png",
+    )
     done = nursery(*command, "--out", tmp_path / "out", memory=MEMORY)
     assert done.code == 2, done.err
     assert f"picture {tmp_path / 'a.png'}" in done.err
@@ -270,12 +318,18 @@ def test_a_picture_that_unfolds_is_refused_within_bounded_memory(nursery, refere
 # --- poisoned caches --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["no keys", "too few captions", "nothing", "other tensors", "pickle"])
+@pytest.mark.parametrize(
+    "how", ["no keys", "too few captions", "nothing", "other tensors", "pickle"]
+)
 def test_stored_features_that_someone_else_wrote(tmp_path, canary, how):
     """They are computed anew, or refused in a line; what they say is never more than numbers and strings."""
     from t2i.core.engine.stored import Store
 
-    documents = {"no keys": {"captions": [["x"]]}, "too few captions": {"keys": ["a"], "captions": [[]]}, "nothing": []}
+    documents = {
+        "no keys": {"captions": [["x"]]},
+        "too few captions": {"keys": ["a"], "captions": [[]]},
+        "nothing": [],
+    }
     tensors = {"encoded": torch.ones(1, 1, 4)} if how != "other tensors" else {"x": torch.ones(1)}
     (tmp_path / "s").mkdir()
     save_file(tensors, tmp_path / "s" / "part-00000.safetensors")
@@ -292,7 +346,9 @@ def test_stored_features_that_someone_else_wrote(tmp_path, canary, how):
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "samples", "checkpoints/step-99", "config.json"])
-def test_links_that_lead_out_of_a_run_are_refused_before_anything_is_written(run, canary, refused, tmp_path, name):
+def test_links_that_lead_out_of_a_run_are_refused_before_anything_is_written(
+    run, canary, refused, tmp_path, name
+):
     (run / "summary.json").unlink()
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -323,7 +379,9 @@ def test_prompts_never_name_files(run, tmp_path, capfd):
     assert main(["sample", "--run", str(run), *words, "--out", str(tmp_path / "o"), "--json"]) == 0
     files = sorted(path.name for path in (tmp_path / "o").rglob("*"))
     assert files == [*(f"{i:04}-000.png" for i in range(len(prompts))), "grid.png", "samples.jsonl"]
-    records = [json.loads(line) for line in (tmp_path / "o" / "samples.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line) for line in (tmp_path / "o" / "samples.jsonl").read_text().splitlines()
+    ]
     assert [record["prompt"] for record in records] == prompts
 
 

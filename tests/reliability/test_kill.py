@@ -58,7 +58,11 @@ def number(lines, wanted, after=""):
 def save_at(lines, step):
     """The numbers of all events of the save at a step, of checkpoint, model and pruning."""
     first = next(i for i, line in enumerate(lines) if f"/.step-{step}." in line)
-    later = (i for i, line in enumerate(lines[first:], first) if "/.step-" in line and f"/.step-{step}." not in line)
+    later = (
+        i
+        for i, line in enumerate(lines[first:], first)
+        if "/.step-" in line and f"/.step-{step}." not in line
+    )
     return range(first + 1, next(later, len(lines)) + 1)
 
 
@@ -81,7 +85,9 @@ def test_killed_with_two_loader_workers_it_goes_on(survives):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "step"), [("dfgan", 0), ("dfgan", 4), ("ldm", 2), ("stackgan", 9)])
+@pytest.mark.parametrize(
+    ("model", "step"), [("dfgan", 0), ("dfgan", 4), ("ldm", 2), ("stackgan", 9)]
+)
 def test_killed_at_every_step_of_a_save(survives, reference, model, step):
     """The first save of all, one within a stage, one at the end of a stage, and the last."""
     for event in save_at(events(reference(model)), step):
@@ -95,7 +101,11 @@ def test_killed_at_random_steps_of_saves(survives, reference, model, workers):
     draw = random.Random(f"{model}-{workers}")
     whole = len(events(reference(model, workers)))
     for _ in range(4):
-        survives(model, (workers,), [draw.randint(1, whole), draw.randint(1, whole // 2), draw.randint(1, whole // 4)])
+        survives(
+            model,
+            (workers,),
+            [draw.randint(1, whole), draw.randint(1, whole // 2), draw.randint(1, whole // 4)],
+        )
 
 
 @pytest.mark.slow

@@ -33,7 +33,11 @@ def until(condition):
 
 def steps_taken(out):
     path = Path(f"{out}.order")
-    return len({tuple(json.loads(line)[:1]) for line in path.read_text().splitlines()}) if path.exists() else 0
+    return (
+        len({tuple(json.loads(line)[:1]) for line in path.read_text().splitlines()})
+        if path.exists()
+        else 0
+    )
 
 
 # --- numbers that are not finite --------------------------------------------------------------------------------------
@@ -56,10 +60,17 @@ class Poisoned:
         try:
             self._engine.update(name, self._spoil(self._trainer, name, loss))
         finally:
-            assert all(torch.equal(ours, theirs) for ours, theirs in zip(self._weights(), before, strict=True)), name
+            assert all(
+                torch.equal(ours, theirs)
+                for ours, theirs in zip(self._weights(), before, strict=True)
+            ), name
 
     def _weights(self):
-        return [p.detach().clone() for module in self._trainer.modules.values() for p in module.parameters()]
+        return [
+            p.detach().clone()
+            for module in self._trainer.modules.values()
+            for p in module.parameters()
+        ]
 
 
 def bad_loss(trainer, name, loss):
@@ -91,7 +102,9 @@ def spoiling(seen, spoil):
     return wrap
 
 
-@pytest.mark.parametrize("model", ["stackgan", *(pytest.param(m, marks=pytest.mark.slow) for m in MODELS)])
+@pytest.mark.parametrize(
+    "model", ["stackgan", *(pytest.param(m, marks=pytest.mark.slow) for m in MODELS)]
+)
 @pytest.mark.parametrize("spoil", [bad_gradient, pytest.param(bad_loss, marks=pytest.mark.slow)])
 def test_no_optimizer_of_any_model_takes_what_is_not_finite(tmp_path, small, model, spoil):
     """Each optimizer's first update is spoilt, left out and counted, and everything else goes on."""
@@ -101,7 +114,9 @@ def test_no_optimizer_of_any_model_takes_what_is_not_finite(tmp_path, small, mod
     stages = [name for name in seen if isinstance(name, str)]
     assert all(set(seen[name]) == seen[name, "optimizers"] for name in stages), seen
     assert run.summary()["skipped"] == sum(len(seen[name]) for name in stages)
-    assert all(x.isfinite().all() for x in load_tensors(run.model / "generator.safetensors", "x").values())
+    assert all(
+        x.isfinite().all() for x in load_tensors(run.model / "generator.safetensors", "x").values()
+    )
 
 
 @pytest.mark.slow
@@ -111,7 +126,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_which_can_go_on_without_it(tmp_
         return loss * float("inf")
 
     config = resolve(model, sets=small(model))
-    with pytest.raises(T2IError, match=r"stopped before the update.*step-\d+.*--resume .*--on-nan skip") as caught:
+    with pytest.raises(
+        T2IError, match=r"stopped before the update.*step-\d+.*--resume .*--on-nan skip"
+    ) as caught:
         train(config, tmp_path / "run", reporter=Silent(), wrap=spoiling({}, infinite))
     assert caught.value.exit_code == 1
     assert "\n" not in str(caught.value)
@@ -157,7 +174,11 @@ raise SystemExit(main({argv!r}))
 
 def test_a_second_signal_ends_it_at_once_workers_and_all(tmp_path, nursery, small):
     out = tmp_path / "run"
-    sets = [word for s in small("dfgan", *LONG, "checkpoint_every=2", "workers=2") for word in ("--set", s)]
+    sets = [
+        word
+        for s in small("dfgan", *LONG, "checkpoint_every=2", "workers=2")
+        for word in ("--set", s)
+    ]
     argv = ["train", "--model", "dfgan", "--out", str(out), *sets]
     process = nursery.start(script=STUCK.format(argv=argv))
     until(lambda: "saving" in process.err)

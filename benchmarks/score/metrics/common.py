@@ -79,7 +79,9 @@ class TwoSets(Collected):
 def need(metric: str, count: int, least: int, what: str) -> None:
     """UserError unless there are at least `least` pictures."""
     if count < least:
-        raise UserError(f"metric '{metric}' needs at least {least} {what}, but got {count}: raise --samples")
+        raise UserError(
+            f"metric '{metric}' needs at least {least} {what}, but got {count}: raise --samples"
+        )
 
 
 def around(mean: float, spread: float, parts: int) -> tuple[float, float]:

@@ -51,7 +51,9 @@ class Diversity(Metric):
         return True
 
     def update(self, pictures: Pictures) -> None:
-        for group, vector in zip(pictures.groups, pictures.features[self.config.features], strict=True):
+        for group, vector in zip(
+            pictures.groups, pictures.features[self.config.features], strict=True
+        ):
             self._groups[group].append(vector)
 
     def compute(self) -> Scores:
@@ -59,14 +61,19 @@ class Diversity(Metric):
         need("diversity", len(real), 2, "real pictures")
         need("diversity", min(map(len, self._groups.values())), 2, "samples of each caption")
         between = torch.pdist(real.double()).mean()
-        within = [torch.pdist(torch.stack(group).double()).mean() for group in self._groups.values()]
+        within = [
+            torch.pdist(torch.stack(group).double()).mean() for group in self._groups.values()
+        ]
         self._each = 100 * torch.stack(within) / between
         return {"diversity": float(self._each.mean())}
 
     def intervals(self) -> Intervals:
         if len(self._each) < 2:
             return {}
-        mean, half = float(self._each.mean()), 1.96 * float(self._each.std()) / math.sqrt(len(self._each))
+        mean, half = (
+            float(self._each.mean()),
+            1.96 * float(self._each.std()) / math.sqrt(len(self._each)),
+        )
         return {"diversity": (max(0.0, mean - half), mean + half)}
 
     def protocol(self) -> dict[str, Any]:
@@ -78,9 +85,13 @@ class Diversity(Metric):
         high = STRAYING * real["diversity"] if real else STRAYING_OUTRIGHT
         against = f", real pictures {real['diversity']:.0f} %" if real else ""
         if ours < low:
-            return [f"mode collapse: pictures of one caption are nearly alike (diversity {ours:.0f} %{against})"]
+            return [
+                f"mode collapse: pictures of one caption are nearly alike (diversity {ours:.0f} %{against})"
+            ]
         if ours > high:
-            return [f"ignores part of the caption: its pictures differ too much (diversity {ours:.0f} %{against})"]
+            return [
+                f"ignores part of the caption: its pictures differ too much (diversity {ours:.0f} %{against})"
+            ]
         return []
 
 

@@ -48,7 +48,9 @@ class Moments:
         mean = x.mean(0)
         shift, centred = mean - self.mean, x - mean
         total = self.count + len(x)
-        self._scatter += centred.T @ centred + np.outer(shift, shift) * (self.count * len(x) / total)
+        self._scatter += centred.T @ centred + np.outer(shift, shift) * (
+            self.count * len(x) / total
+        )
         self.mean = self.mean + shift * (len(x) / total)
         self.count = total
 
@@ -128,12 +130,16 @@ class Fid(TwoSets):
         distance upwards."""
         stream, count = np.random.default_rng(0), len(self._all)
         drawn = (stream.integers(count, size=count) for _ in range(self.config.bootstrap))
-        distances = [frechet(moments(self._all[torch.from_numpy(rows)]), self._reference) for rows in drawn]
+        distances = [
+            frechet(moments(self._all[torch.from_numpy(rows)]), self._reference) for rows in drawn
+        ]
         return float(np.std(distances))
 
     def _delta(self) -> float:
         every = math.ceil(len(self._all) / SEEN)
-        return float(np.std(influence(self._all[::every], self._moments, self._reference))) / math.sqrt(len(self._all))
+        return float(
+            np.std(influence(self._all[::every], self._moments, self._reference))
+        ) / math.sqrt(len(self._all))
 
 
 def frechet(ours: Moments, real: Reference) -> float:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from pydantic import Field
-from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
+from torch_fidelity.metric_isc import (
+    KEY_METRIC_ISC_MEAN,
+    KEY_METRIC_ISC_STD,
+    isc_features_to_metric,
+)
 
 from t2i.benchmarks.score.metrics.common import SEED, Collected, FeaturesMetricConfig, around
 from t2i.core.interfaces.scoring import Intervals, Scores

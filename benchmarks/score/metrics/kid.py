@@ -7,7 +7,12 @@ from types import MappingProxyType
 import numpy as np
 from pydantic import Field
 from torch import Tensor
-from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kernel_mmd, kid_features_to_metric
+from torch_fidelity.metric_kid import (
+    KEY_METRIC_KID_MEAN,
+    KEY_METRIC_KID_STD,
+    kernel_mmd,
+    kid_features_to_metric,
+)
 
 from t2i.benchmarks.score.metrics.common import SEED, FeaturesMetricConfig, TwoSets, around
 from t2i.core.interfaces.scoring import Intervals, Scores

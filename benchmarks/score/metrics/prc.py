@@ -5,7 +5,11 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from pydantic import Field
-from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+from torch_fidelity.metric_prc import (
+    KEY_METRIC_PRECISION,
+    KEY_METRIC_RECALL,
+    prc_features_to_metric,
+)
 
 from t2i.benchmarks.score.metrics.common import FeaturesMetricConfig, TwoSets
 from t2i.core.interfaces.scoring import Intervals, Scores, proportion_interval
@@ -35,13 +39,19 @@ class Prc(TwoSets):
             ours, real, prc_neighborhood=self.config.neighbourhood, prc_batch_size=CHUNK, save_cpu_ram=True,
             verbose=False,
         )  # fmt: skip
-        self._scores = {"precision": 100 * found[KEY_METRIC_PRECISION], "recall": 100 * found[KEY_METRIC_RECALL]}
+        self._scores = {
+            "precision": 100 * found[KEY_METRIC_PRECISION],
+            "recall": 100 * found[KEY_METRIC_RECALL],
+        }
         return self._scores
 
     def intervals(self) -> Intervals:
         """Of the pictures looked up, the balls being taken as they are."""
         counts = {"precision": len(self._groups), "recall": sum(map(len, self._real))}
-        return {name: proportion_interval(self._scores[name] / 100 * of, of) for name, of in counts.items()}
+        return {
+            name: proportion_interval(self._scores[name] / 100 * of, of)
+            for name, of in counts.items()
+        }
 
 
 def build(config: PrcConfig) -> Prc:

@@ -56,14 +56,18 @@ class RPrecision(Collected):
         said = F.normalize(torch.stack([self._said[caption] for caption in number]), dim=1)
         own = torch.tensor([number[caption] for caption in captions])
         rows = torch.split(torch.arange(len(own)), CHUNK)
-        self._right = torch.cat([_right(seen[r], said, own[r], self._others(own, r, len(number))) for r in rows])
+        self._right = torch.cat(
+            [_right(seen[r], said, own[r], self._others(own, r, len(number))) for r in rows]
+        )
         return {"r_precision": 100 * float(self._right.mean())}
 
     def _others(self, own: Tensor, rows: Tensor, count: int) -> Tensor:
         """(B, candidates - 1) numbers of other captions, drawn for each picture by its place alone."""
         wanted = min(self.config.candidates, count) - 1
         streams = (np.random.default_rng((self.config.seed, row)) for row in rows.tolist())
-        drawn = torch.from_numpy(np.stack([stream.choice(count - 1, wanted, replace=False) for stream in streams]))
+        drawn = torch.from_numpy(
+            np.stack([stream.choice(count - 1, wanted, replace=False) for stream in streams])
+        )
         return drawn + (drawn >= own[rows, None])  # which leaves its own out
 
     def intervals(self) -> Intervals:

@@ -26,7 +26,10 @@ def presets_build(subject: ModelSubject) -> None:
     """Every preset that the specification names is there and builds on the meta device, at the size that it says, of
     the family that the specification says; `tiny` is one of them."""
     names = tuple(resolve_path(subject.spec.config).presets())
-    need(names == subject.spec.presets, f"its specification names the presets {subject.spec.presets}, it has {names}")
+    need(
+        names == subject.spec.presets,
+        f"its specification names the presets {subject.spec.presets}, it has {names}",
+    )
     need("tiny" in names, "it has no preset 'tiny'")
     left_out = [reason for name in names if (reason := _builds(subject, name))]
     if left_out:
@@ -42,9 +45,15 @@ def _builds(subject: ModelSubject, preset: str) -> str:
         need(preset != "tiny", f"preset 'tiny' needs something from outside: {error}")
         return f"preset '{preset}': {error}"
     where = f"preset '{preset}': the generator"
-    need(isinstance(generator, Generator), f"{where} is a {type(generator).__name__}, no t2i.core.Generator")
+    need(
+        isinstance(generator, Generator),
+        f"{where} is a {type(generator).__name__}, no t2i.core.Generator",
+    )
     on = {str(p.device) for p in generator.parameters()}
-    need(on <= {"meta"}, f"{where} puts parameters on {sorted(on)} when it is built on the meta device")
+    need(
+        on <= {"meta"},
+        f"{where} puts parameters on {sorted(on)} when it is built on the meta device",
+    )
     size, wanted = generator.image_size, config.settings.image_size
     need(size == wanted, f"{where} says image_size {size}, the settings say {wanted}")
     try:
@@ -53,7 +62,10 @@ def _builds(subject: ModelSubject, preset: str) -> str:
         raise Failed(f"preset '{preset}': {error}") from None
     if isinstance(generator, OneShotGenerator | DiffusionGenerator):
         shape = generator.noise_shape
-        need(isinstance(shape, tuple) and all(type(n) is int for n in shape), f"{where} says noise_shape {shape!r}")
+        need(
+            isinstance(shape, tuple) and all(type(n) is int for n in shape),
+            f"{where} says noise_shape {shape!r}",
+        )
     return ""
 
 
@@ -64,7 +76,9 @@ def _on_meta(subject: ModelSubject, config: RunConfig) -> Any:
             shape = resolve_path(spec.build)(config.encoder.config, None).shape
         except UserError:
             shape = STAND_IN
-        if subject.spec.helpers:  # without the files of weights that settings may name: meta has no values
+        if (
+            subject.spec.helpers
+        ):  # without the files of weights that settings may name: meta has no values
             resolve_path(subject.spec.helpers)(config.settings, shape, False)
         return resolve_path(subject.spec.generator)(config.settings, shape, None)
 
@@ -77,5 +91,8 @@ def samplers_fit(subject: ModelSubject) -> None:
         name, settings = named.sampler or (default_sampler(subject.spec.family), {})
         spec = registry().samplers[name]
         fits = subject.spec.family in spec.families or "*" in spec.families
-        need(fits, f"preset '{preset}' names the sampler '{name}', which draws from {', '.join(spec.families)}")
+        need(
+            fits,
+            f"preset '{preset}' names the sampler '{name}', which draws from {', '.join(spec.families)}",
+        )
         registry().samplers.build(registry().samplers.choose(name, settings, "sampler"))

@@ -92,8 +92,12 @@ def find(name: str, only: Iterable[str] = (), tables: Registry | None = None) ->
                 continue
         parts |= dict.fromkeys([(PLUGIN, plugin.origin.plugin), *own])
     if not parts:
-        raise UserError(f"nothing that is installed is called '{name}'{nearest(name, _all_names(tables))}")
-    return _chosen([Check(kind, thing, check) for kind, thing in parts for check in CHECKS[kind]], list(only))
+        raise UserError(
+            f"nothing that is installed is called '{name}'{nearest(name, _all_names(tables))}"
+        )
+    return _chosen(
+        [Check(kind, thing, check) for kind, thing in parts for check in CHECKS[kind]], list(only)
+    )
 
 
 def of_kind(kind: str, name: str, only: Iterable[str] = ()) -> list[Check]:

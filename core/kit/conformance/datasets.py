@@ -45,20 +45,32 @@ def examples(subject: DataPart) -> None:
         found = [data[index] for index in range(min(EXAMPLES, len(data)))]
         for example in found:
             _sound(example, data.image_size, f"split '{split}', example '{example.key}'")
-        need(len({example.key for example in found}) == len(found), f"split '{split}': two examples have one key")
+        need(
+            len({example.key for example in found}) == len(found),
+            f"split '{split}': two examples have one key",
+        )
         extras = {tuple(sorted(example.extras)) for example in found}
         need(len(extras) == 1, f"split '{split}': some examples have other extras than others")
     for size in SIZES:
         data = open_dataset(subject.choice(image_size=size), subject.spec.splits[0])
-        need(data[0].image.shape == (size, size, 3), f"with image_size={size} its pictures are {data[0].image.shape}")
+        need(
+            data[0].image.shape == (size, size, 3),
+            f"with image_size={size} its pictures are {data[0].image.shape}",
+        )
 
 
 def _sound(example: Example, size: int, where: str) -> None:
     image = example.image
     said = f"{image.dtype} {image.shape}"
-    need(image.shape == (size, size, 3) and image.dtype == np.uint8, f"{where} is {said}, not uint8 {(size, size, 3)}")
+    need(
+        image.shape == (size, size, 3) and image.dtype == np.uint8,
+        f"{where} is {said}, not uint8 {(size, size, 3)}",
+    )
     need(bool(example.captions), f"{where} has no caption")
-    need(all(isinstance(caption, str) for caption in example.captions), f"{where} has a caption that is no text")
+    need(
+        all(isinstance(caption, str) for caption in example.captions),
+        f"{where} has a caption that is no text",
+    )
 
 
 def repeats(subject: DataPart) -> None:
@@ -68,9 +80,18 @@ def repeats(subject: DataPart) -> None:
         for index in range(min(4, len(data))):
             a, b = data[index], again[index]
             same = bool((a.image == b.image).all()) and (a.captions, a.key) == (b.captions, b.key)
-            need(same, f"split '{split}': example {index} is another one when the set is opened again")
-            need(data.captions(index) == a.captions, f"split '{split}': captions({index}) are not those of the example")
-        need(data.fingerprint() == again.fingerprint(), f"split '{split}': the fingerprint changes though nothing does")
+            need(
+                same,
+                f"split '{split}': example {index} is another one when the set is opened again",
+            )
+            need(
+                data.captions(index) == a.captions,
+                f"split '{split}': captions({index}) are not those of the example",
+            )
+        need(
+            data.fingerprint() == again.fingerprint(),
+            f"split '{split}': the fingerprint changes though nothing does",
+        )
     prints = {data.fingerprint() for data in subject.splits.values()}
     need(len(prints) == len(subject.splits), "two splits have one fingerprint")
 

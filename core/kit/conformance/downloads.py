@@ -14,5 +14,6 @@ def declared(subject: Part) -> None:
     places = [file.place for file in spec.files]
     need(len(set(places)) == len(places), "two of its files go to one place")
     need(
-        set(spec.default) <= set(spec.parts), f"default {spec.default} names parts that it does not have: {spec.parts}"
+        set(spec.default) <= set(spec.parts),
+        f"default {spec.default} names parts that it does not have: {spec.parts}",
     )

@@ -44,12 +44,16 @@ def pictures(subject: ModelSubject) -> None:
         images = _images(model, sampler, captions)
         said = f"{images.dtype} {tuple(images.shape)}"
         need(
-            images.shape == (len(captions), 3, size, size), f"pictures are {said}, not {(len(captions), 3, size, size)}"
+            images.shape == (len(captions), 3, size, size),
+            f"pictures are {said}, not {(len(captions), 3, size, size)}",
         )
         need(images.is_floating_point(), f"pictures are {said}, not float")
         need(bool(images.isfinite().all()), "there are values in the pictures that are not finite")
         most = float(images.abs().max())
-        need(most <= (1.0001 if one_shot else FAR_OUT), f"pictures reach {most:.3g}, which is not in [-1, 1]")
+        need(
+            most <= (1.0001 if one_shot else FAR_OUT),
+            f"pictures reach {most:.3g}, which is not in [-1, 1]",
+        )
 
 
 @torch.no_grad()
@@ -95,7 +99,12 @@ def saves(subject: ModelSubject) -> None:
 
 
 def drawn(
-    model: Model, captions: Sequence[str], *, each: int = EACH, size: int | None = None, disturb: int = 0
+    model: Model,
+    captions: Sequence[str],
+    *,
+    each: int = EACH,
+    size: int | None = None,
+    disturb: int = 0,
 ) -> np.ndarray:
     """Pictures uint8 (N, H, W, 3), `each` of each caption. disturb: seeds the generators that must not matter."""
     torch.manual_seed(disturb)
@@ -128,7 +137,9 @@ def agrees(model: Model, captions: Sequence[str]) -> None:
         apart = drawn(model, captions, each=len(together) // len(captions), size=size)
         off = np.abs(together.astype(int) - apart).max((1, 2, 3))
         if tolerance == "statistical":
-            same = (off <= 1) | (distances(together, apart) <= NEAR * variety(together, len(captions)))
+            same = (off <= 1) | (
+                distances(together, apart) <= NEAR * variety(together, len(captions))
+            )
             need(
                 2 * int(same.sum()) >= len(same),
                 f"in batches of {size}, {len(same) - int(same.sum())} of {len(same)} pictures are not those drawn "

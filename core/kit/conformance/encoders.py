@@ -19,7 +19,16 @@ from t2i.core.registry.choice import Choice
 from t2i.core.registry.specs import resolve
 
 CAPTIONS = ["a red circle", "two small blue squares above a large green star on white", "red"]
-STRANGE = ["", " ", "\n\t", "\N{ARTIST PALETTE}", "\u202e", "many words " * 500, "zzz qqq", "\ud800"]
+STRANGE = [
+    "",
+    " ",
+    "\n\t",
+    "\N{ARTIST PALETTE}",
+    "\u202e",
+    "many words " * 500,
+    "zzz qqq",
+    "\ud800",
+]
 CLOSE = 1e-4
 """How far a caption's features may be from those that it has in other company."""
 
@@ -73,7 +82,10 @@ def company(subject: EncoderPart) -> None:
     for row, caption in enumerate(CAPTIONS):
         alone = subject.encode([caption])
         length = int(alone.mask[0].sum())
-        pairs = [(together.sentence[row], alone.sentence[0]), (together.words[row, :length], alone.words[0, :length])]
+        pairs = [
+            (together.sentence[row], alone.sentence[0]),
+            (together.words[row, :length], alone.words[0, :length]),
+        ]
         for name, (a, b) in zip(("sentence", "words"), pairs, strict=True):
             off = float((a - b).abs().max())
             need(
@@ -87,7 +99,10 @@ def null(subject: EncoderPart) -> None:
     with torch.no_grad():
         found = subject.encoder.null(3)
     need(len(found) == 3, f"null(3) has {len(found)} rows")
-    need(torch.allclose(found.sentence[:1].expand(3, -1), found.sentence, atol=CLOSE), "rows of null(3) differ")
+    need(
+        torch.allclose(found.sentence[:1].expand(3, -1), found.sentence, atol=CLOSE),
+        "rows of null(3) differ",
+    )
 
 
 def saves(subject: EncoderPart) -> None:
@@ -100,7 +115,9 @@ def saves(subject: EncoderPart) -> None:
         save_tensors(Path(place) / "weights.safetensors", owned_tensors(encoder))
         torch.manual_seed(1)
         again: TextEncoder = resolve(subject.spec.build)(subject.chosen.config, folder)
-        load_state(again, load_tensors(Path(place) / "weights.safetensors", "encoder"), "its saved weights")
+        load_state(
+            again, load_tensors(Path(place) / "weights.safetensors", "encoder"), "its saved weights"
+        )
     with torch.no_grad():
         after = again.eval().encode(CAPTIONS)
     same = torch.equal(before.sentence, after.sentence) and torch.equal(before.words, after.words)
@@ -109,11 +126,20 @@ def saves(subject: EncoderPart) -> None:
 
 def _sound(subject: EncoderPart, captions: list[str]) -> None:
     found, shape, n = subject.encode(captions), subject.encoder.shape, len(captions)
-    need(found.sentence.shape == (n, shape.sentence), f"sentence is {tuple(found.sentence.shape)}, it says {shape}")
+    need(
+        found.sentence.shape == (n, shape.sentence),
+        f"sentence is {tuple(found.sentence.shape)}, it says {shape}",
+    )
     words = found.words
-    need(words.dim() == 3 and words.shape[::2] == (n, shape.words), f"words is {tuple(words.shape)}, it says {shape}")
+    need(
+        words.dim() == 3 and words.shape[::2] == (n, shape.words),
+        f"words is {tuple(words.shape)}, it says {shape}",
+    )
     said = f"{found.mask.dtype} {tuple(found.mask.shape)}"
     need(found.mask.shape == words.shape[:2] and found.mask.dtype == torch.bool, f"mask is {said}")
     need(bool(found.mask.any(1).all()), "a caption has no word that may be attended to")
-    need(bool(found.sentence.isfinite().all() and words.isfinite().all()), "there are values that are not finite")
+    need(
+        bool(found.sentence.isfinite().all() and words.isfinite().all()),
+        "there are values that are not finite",
+    )
     need(len(found.captions) in (0, n), f"its features name {len(found.captions)} captions of {n}")

@@ -14,9 +14,15 @@ def sound(subject: Part) -> None:
     closely images must agree across batch sizes."""
     kind = resolve(subject.spec.generator)
     where = f"{subject.spec.generator}"
-    need(isinstance(kind, type) and issubclass(kind, Generator), f"{where} does not extend t2i.core.Generator")
+    need(
+        isinstance(kind, type) and issubclass(kind, Generator),
+        f"{where} does not extend t2i.core.Generator",
+    )
     said = getattr(kind, "family", None)
-    need(said == subject.name, f"{where} says that its family is {said!r}, it is registered as '{subject.name}'")
+    need(
+        said == subject.name,
+        f"{where} says that its family is {said!r}, it is registered as '{subject.name}'",
+    )
     tolerance = kind.tolerance
     need(
         isinstance(tolerance, property) or tolerance in TOLERANCES,
@@ -28,4 +34,7 @@ def drawn(subject: Part) -> None:
     """A registered sampler draws from it, unless its specification says that its models draw no images."""
     if not subject.spec.draws:
         raise Skipped("its specification says that its models draw no images")
-    need(bool(fitting_samplers(subject.name)), "no sampler draws from it: register one, or say draws=False")
+    need(
+        bool(fitting_samplers(subject.name)),
+        "no sampler draws from it: register one, or say draws=False",
+    )

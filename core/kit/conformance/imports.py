@@ -58,7 +58,9 @@ def _probe(point: EntryPoint) -> dict[str, Any]:
         capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60,
     )  # fmt: skip
     if done.returncode:
-        raise Failed(f"importing it ends the program with {done.returncode}: {(done.stderr.splitlines() or [''])[-1]}")
+        raise Failed(
+            f"importing it ends the program with {done.returncode}: {(done.stderr.splitlines() or [''])[-1]}"
+        )
     document: dict[str, Any] = json.loads(done.stdout)
     return document
 
@@ -74,7 +76,8 @@ def light(subject: PluginSubject) -> None:
     """Importing it and calling its hooks pulls in nothing heavy: hooks name import paths, and import nothing."""
     heavy = sorted({module for probe in subject.probes for module in probe["heavy"]})
     need(
-        not heavy, f"importing it pulls in {', '.join(heavy)}: move these imports out of the module of '{hooks.GROUP}'"
+        not heavy,
+        f"importing it pulls in {', '.join(heavy)}: move these imports out of the module of '{hooks.GROUP}'",
     )
 
 
@@ -84,12 +87,20 @@ def quick(subject: PluginSubject) -> None:
     for _ in range(TRIALS):  # the first time files may come from a slow disk
         if seconds > LIMIT:
             seconds = max(_probe(point)["seconds"] for point in subject.points)
-    need(seconds <= LIMIT, f"importing it takes {seconds:.2f} s of processor time, more than {LIMIT} s")
+    need(
+        seconds <= LIMIT,
+        f"importing it takes {seconds:.2f} s of processor time, more than {LIMIT} s",
+    )
 
 
 def paths(subject: PluginSubject) -> None:
     """Every import path of its specifications leads to something."""
-    named = [(kind, name) for plugin in subject.loaded for kind, names in plugin.names.items() for name in names]
+    named = [
+        (kind, name)
+        for plugin in subject.loaded
+        for kind, names in plugin.names.items()
+        for name in names
+    ]
     for kind, name in named:
         spec = registry().table(kind)[name]
         for field in fields(spec):
@@ -98,4 +109,6 @@ def paths(subject: PluginSubject) -> None:
                 try:
                     resolve(path)
                 except (ImportError, AttributeError, ValueError) as error:
-                    raise Failed(f"{field.name} of {kind.removesuffix('s')} '{name}': {error}") from None
+                    raise Failed(
+                        f"{field.name} of {kind.removesuffix('s')} '{name}': {error}"
+                    ) from None

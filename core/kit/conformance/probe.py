@@ -32,7 +32,11 @@ def main(name: str, value: str) -> None:
         registry.load([EntryPoint(name, value, hooks.GROUP)])
     seconds = time.process_time() - started
     (loaded,) = registry.plugins
-    document = {"heavy": sorted(HEAVY & set(sys.modules)), "seconds": seconds, "error": loaded.error}
+    document = {
+        "heavy": sorted(HEAVY & set(sys.modules)),
+        "seconds": seconds,
+        "error": loaded.error,
+    }
     print(json.dumps(document), file=answer)
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "t2i(*names, kind=None, only=()): what `t2i_check` checks: names of models, plugins, distributions"
+        "markers",
+        "t2i(*names, kind=None, only=()): what `t2i_check` checks: names of models, plugins, distributions",
     )
 
 
@@ -38,8 +39,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for name in marker.args:
             checks += find(name, only) if kind is None else of_kind(kind, name, only)
     if not checks:
-        raise pytest.UsageError(f"{metafunc.definition.nodeid}: name what to check, with @pytest.mark.t2i('my-model')")
-    metafunc.parametrize("t2i_check", list(dict.fromkeys(checks)), ids=str, indirect=True, scope="session")
+        raise pytest.UsageError(
+            f"{metafunc.definition.nodeid}: name what to check, with @pytest.mark.t2i('my-model')"
+        )
+    metafunc.parametrize(
+        "t2i_check", list(dict.fromkeys(checks)), ids=str, indirect=True, scope="session"
+    )
 
 
 @pytest.fixture(scope="session")

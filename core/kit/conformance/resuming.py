@@ -51,7 +51,11 @@ def _cut(whole: Run, part: Run, step: int) -> None:
 
 def _weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     files = sorted(checkpoint.glob("modules.*.safetensors"))
-    return {f"{file.name}/{name}": x for file in files for name, x in load_tensors(file, "checkpoint").items()}
+    return {
+        f"{file.name}/{name}": x
+        for file in files
+        for name, x in load_tensors(file, "checkpoint").items()
+    }
 
 
 def _losses(run: Run, until: int) -> list[Any]:

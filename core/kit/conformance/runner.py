@@ -28,7 +28,11 @@ def run_check(check: Check, workshop: Workshop) -> Outcome:
     function = resolve(check.path)
     started = time.perf_counter()
     state, detail = _attempt(function, workshop.subject(check))
-    see = f"T2I_DEBUG=1 t2i plugins check {shlex.quote(check.name)} --only {check.check}" if state == "FAILED" else ""
+    see = (
+        f"T2I_DEBUG=1 t2i plugins check {shlex.quote(check.name)} --only {check.check}"
+        if state == "FAILED"
+        else ""
+    )
     holds = str(function.__doc__).split("\n\n")[0]
     return Outcome(
         check.kind, check.name, check.check, " ".join(holds.split()), state, time.perf_counter() - started,
@@ -49,7 +53,9 @@ def _attempt(function: object, subject: object) -> tuple[State, str]:
     except BaseException as error:  # SystemExit too
         if debugging():
             traceback.print_exception(error)
-        kind = "" if isinstance(error, UserError) else f"{type(error).__name__} in {_place(error)}: "
+        kind = (
+            "" if isinstance(error, UserError) else f"{type(error).__name__} in {_place(error)}: "
+        )
         return "FAILED", f"{kind}{' '.join(str(error).split())[:300]}"
     return "ok", ""
 

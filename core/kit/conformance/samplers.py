@@ -43,7 +43,9 @@ class SamplerPart(Part):
                 except UserError as error:
                     reason = str(error)
                     continue
-                return Model(replace(fresh.config, sampler=choice), fresh.generator, fresh.text_encoder)
+                return Model(
+                    replace(fresh.config, sampler=choice), fresh.generator, fresh.text_encoder
+                )
         raise Skipped(reason)
 
     def _short(self, own: Choice[SamplerConfig]) -> Choice[SamplerConfig]:
@@ -63,12 +65,18 @@ def pictures(subject: SamplerPart) -> None:
     model = subject.model
     images = drawn(model, CAPTIONS)
     size = model.generator.image_size
-    need(images.shape[1:] == (size, size, 3), f"pictures are {images.shape[1:]}, the model's size is {size}")
+    need(
+        images.shape[1:] == (size, size, 3),
+        f"pictures are {images.shape[1:]}, the model's size is {size}",
+    )
 
 
 def same_seed(subject: SamplerPart) -> None:
     """The same request gives the same bytes, whatever the state of the process's random generators."""
-    need(same_bytes(subject.model, CAPTIONS), "two draws of one seed differ: draw random numbers from `noise` alone")
+    need(
+        same_bytes(subject.model, CAPTIONS),
+        "two draws of one seed differ: draw random numbers from `noise` alone",
+    )
 
 
 def batch_size(subject: SamplerPart) -> None:

@@ -25,9 +25,13 @@ CLOSE = 1e-6
 
 def _pictures(count: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """uint8 (count, 32, 32, 3) with their captions."""
-    data = open_dataset(registry().datasets.choose(registry().datasets.default().name, {}, "data set"), "val")
+    data = open_dataset(
+        registry().datasets.choose(registry().datasets.default().name, {}, "data set"), "val"
+    )
     found = [data[index] for index in range(count)]
-    return np.stack([example.image for example in found]), tuple(example.captions[0] for example in found)
+    return np.stack([example.image for example in found]), tuple(
+        example.captions[0] for example in found
+    )
 
 
 def _bytes(images: np.ndarray) -> Tensor:
@@ -51,11 +55,20 @@ def vectors(subject: Part) -> None:
         together = extractor.eval()(images)
         apart = torch.cat([extractor(images[i : i + 1]) for i in range(COUNT)])
     said = f"{together.dtype} {tuple(together.shape)}"
-    need(together.shape == (COUNT, extractor.dim) and together.dtype == torch.float32, f"features are {said}")
+    need(
+        together.shape == (COUNT, extractor.dim) and together.dtype == torch.float32,
+        f"features are {said}",
+    )
     need(bool(together.isfinite().all()), "there are values that are not finite")
     off = float((together - apart).abs().max())
-    need(off <= 1e-4 * (1 + float(together.abs().max())), f"features of one picture depend on its batch (by {off:.2g})")
-    need(bool(extractor.name and isinstance(extractor.weights_sha256, str)), "it does not say its name and weights")
+    need(
+        off <= 1e-4 * (1 + float(together.abs().max())),
+        f"features of one picture depend on its batch (by {off:.2g})",
+    )
+    need(
+        bool(extractor.name and isinstance(extractor.weights_sha256, str)),
+        "it does not say its name and weights",
+    )
 
 
 class MetricPart(Part):
@@ -63,7 +76,9 @@ class MetricPart(Part):
 
     def metric(self) -> Metric:
         try:
-            settings = {"features": registry().features.default().name} if self.takes("features") else {}
+            settings = (
+                {"features": registry().features.default().name} if self.takes("features") else {}
+            )
             metric: Metric = resolve(self.spec.build)(self.choice(**settings).config)
         except UserError as error:
             raise Skipped(str(error)) from None
@@ -88,12 +103,18 @@ class MetricPart(Part):
         for start in range(0, len(images), batch):
             part = slice(start, start + batch)
             features = {} if metric.features is None else {metric.features: ours[part]}
-            said = {} if metric.features is None else {metric.features: _said(captions[part], ours.shape[1])}
+            said = (
+                {}
+                if metric.features is None
+                else {metric.features: _said(captions[part], ours.shape[1])}
+            )
             groups = tuple(index // EACH for index in range(len(images)))
             try:
                 metric.update(Pictures(images[part], captions[part], groups[part], features, said))
             except UserError as error:
-                raise Skipped(f"it does not score pictures of the default data set: {error}") from None
+                raise Skipped(
+                    f"it does not score pictures of the default data set: {error}"
+                ) from None
         try:
             return metric, metric.compute()
         except UserError as error:
@@ -119,7 +140,10 @@ def batches(subject: MetricPart) -> None:
     need(together.keys() == apart.keys(), "in other batches it gives other scores")
     for name, value in together.items():
         off = abs(apart[name] - value)
-        need(off <= CLOSE * max(1.0, abs(value)), f"in batches of 5 its score '{name}' is {apart[name]}, else {value}")
+        need(
+            off <= CLOSE * max(1.0, abs(value)),
+            f"in batches of 5 its score '{name}' is {apart[name]}, else {value}",
+        )
 
 
 def complete(subject: Part) -> None:
@@ -133,16 +157,27 @@ def complete(subject: Part) -> None:
 
 
 def _sound(benchmark: Benchmark, where: str) -> None:
-    tables: dict[str, Any] = {kind: registry().table(kind) for kind in ("datasets", "metrics", "features")}
+    tables: dict[str, Any] = {
+        kind: registry().table(kind) for kind in ("datasets", "metrics", "features")
+    }
     splits = tables["datasets"][benchmark.dataset].splits
     for prompts in benchmark.prompts:
         hint = nearest(prompts.split, splits)
-        need(prompts.split in splits, f"{where}: '{benchmark.dataset}' has no split '{prompts.split}'{hint}")
-    need(sum(prompts.headline for prompts in benchmark.prompts) == 1, f"{where}: one prompt set must be the headline")
+        need(
+            prompts.split in splits,
+            f"{where}: '{benchmark.dataset}' has no split '{prompts.split}'{hint}",
+        )
+    need(
+        sum(prompts.headline for prompts in benchmark.prompts) == 1,
+        f"{where}: one prompt set must be the headline",
+    )
     for measure in benchmark.measures:
         choice = tables["metrics"].choose(measure.metric, measure.settings, "metric")
         metric: Metric = resolve(tables["metrics"][measure.metric].build)(choice.config)
         if metric.features:
             tables["features"][metric.features.partition("/")[0]]
     named = [measure.name for measure in benchmark.measures]
-    need(benchmark.headline[0] in named, f"{where}: its headline '{benchmark.headline[0]}' is none of {named}")
+    need(
+        benchmark.headline[0] in named,
+        f"{where}: its headline '{benchmark.headline[0]}' is none of {named}",
+    )

@@ -77,7 +77,9 @@ class ModelSubject:
         """As it is trained here."""
         config = resolve(self.name)
         if registry().datasets[config.data.name].needs_dir:
-            config = resolve(self.name, overrides={"data": {"name": registry().datasets.default().name}})
+            config = resolve(
+                self.name, overrides={"data": {"name": registry().datasets.default().name}}
+            )
         settings, sampler = config.settings, config.sampler
         few = {} if sampler.config.steps is None else {"steps": min(sampler.config.steps, CHAIN)}
         changes = {
@@ -116,5 +118,8 @@ class ModelSubject:
     def captions(self) -> list[str]:
         """Captions of the data set, the shortest, the longest and one between."""
         data = open_dataset(self.trained.run.config().data)
-        found = sorted({caption for index in range(min(8, len(data))) for caption in data.captions(index)}, key=len)
+        found = sorted(
+            {caption for index in range(min(8, len(data))) for caption in data.captions(index)},
+            key=len,
+        )
         return [found[round(i * (len(found) - 1) / (CAPTIONS - 1))] for i in range(CAPTIONS)]

@@ -19,11 +19,17 @@ def trains(subject: ModelSubject) -> None:
     """The engine takes it through 50 steps in each stage, if it has any, and leaves a complete run of finite losses."""
     run = subject.trained.run
     need(run.complete, "its run is not complete")
-    need(not run.summary()["skipped"], "updates were left out, for losses or gradients that were not finite")
+    need(
+        not run.summary()["skipped"],
+        "updates were left out, for losses or gradients that were not finite",
+    )
     names = [stage.name for stage in subject.trained.watcher.stages]
     need(len(set(names)) == len(names), f"two of its stages have one name: {names}")
     for stage in subject.trained.watcher.stages:
-        need(isinstance(stage, Stage) and stage.share > 0, f"stage '{stage.name}' has a share of {stage.share}")
+        need(
+            isinstance(stage, Stage) and stage.share > 0,
+            f"stage '{stage.name}' has a share of {stage.share}",
+        )
     logged = run.metrics_file.read_text("utf-8") if subject.trained.watcher.stages else ""
     for line in logged.splitlines():
         entry = json.loads(line)

@@ -13,7 +13,15 @@ from torch.utils.hooks import RemovableHandle
 from t2i.core.engine.local import LocalEngine
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextEncoder
-from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer, optimizations
+from t2i.core.interfaces.trainer import (
+    Batch,
+    Engine,
+    Losses,
+    Networks,
+    Stage,
+    Trainer,
+    optimizations,
+)
 from t2i.core.settings import EngineConfig
 
 STEPS = 50
@@ -92,7 +100,11 @@ class Watched(Trainer):
 
     def __init__(self, trainer: Trainer, named: dict[str, nn.Module], seen: Seen) -> None:
         self.trainer, self.seen = trainer, seen
-        self.modules, self.optimizers, self.eager = trainer.modules, trainer.optimizers, trainer.eager
+        self.modules, self.optimizers, self.eager = (
+            trainer.modules,
+            trainer.optimizers,
+            trainer.eager,
+        )
         self.encode = trainer.encode
         self._named = named
         self._handles: list[RemovableHandle] = []
@@ -116,7 +128,10 @@ class Watched(Trainer):
 
     def _ask_again(self) -> None:
         """What the first batches would cost now. Nothing that is trained or saved notices."""
-        states = {name: {k: v.clone() for k, v in m.state_dict().items()} for name, m in self._named.items()}
+        states = {
+            name: {k: v.clone() for k, v in m.state_dict().items()}
+            for name, m in self._named.items()
+        }
         engine = LocalEngine(self.trainer, EngineConfig(), progress=1.0, updates=False)
         with torch.random.fork_rng():
             for batch in self._batches:
@@ -132,7 +147,9 @@ class Watched(Trainer):
         self.trainer.finish(batches)
 
     def _look_closely(self) -> None:
-        chosen = {id(p) for optimization in optimizations(self).values() for p in optimization.parameters}
+        chosen = {
+            id(p) for optimization in optimizations(self).values() for p in optimization.parameters
+        }
         for name, parameter in self._parameters().items():
             self._before[name] = parameter.detach().clone()
             if id(parameter) in chosen:
@@ -144,7 +161,11 @@ class Watched(Trainer):
     def _noting(self, name: str) -> Callable[[Tensor], None]:
         def note(parameter: Tensor) -> None:
             self.seen.touched.add(name)
-            if name not in self.seen.reached and parameter.grad is not None and bool((parameter.grad != 0).any()):
+            if (
+                name not in self.seen.reached
+                and parameter.grad is not None
+                and bool((parameter.grad != 0).any())
+            ):
                 self.seen.reached.add(name)
 
         return note

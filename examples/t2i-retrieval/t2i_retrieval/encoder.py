@@ -28,7 +28,9 @@ class HashedWords(TextEncoder):
         self.config = config
         self.shape = TextShape(config.width, config.width)
         self.one: Tensor
-        self.register_buffer("one", torch.ones(()))  # a network without parameters: this says where it is
+        self.register_buffer(
+            "one", torch.ones(())
+        )  # a network without parameters: this says where it is
 
     def encode(self, captions: Sequence[str]) -> TextFeatures:
         split = [self._split(caption) for caption in captions]

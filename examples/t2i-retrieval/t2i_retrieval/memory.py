@@ -69,7 +69,9 @@ class Memory(RetrievalGenerator):
     @torch.no_grad()
     def remember(self, images: Tensor, sentence: Tensor) -> None:
         """Stores pictures (B, 3, H, H) in [-1, 1] under their captions, over the oldest if the memory is full."""
-        places = (int(self.seen) + torch.arange(len(images), device=self.keys.device)) % len(self.keys)
+        places = (int(self.seen) + torch.arange(len(images), device=self.keys.device)) % len(
+            self.keys
+        )
         self.pictures[places] = images.add(1).mul(127.5).round().to(torch.uint8)
         self.keys[places] = self.key(sentence)
         self.seen += len(images)

@@ -8,7 +8,14 @@ from types import MappingProxyType
 from torch import Tensor
 from torch.nn import functional as F
 
-from t2i.core.interfaces.scoring import Benchmark, FeatureExtractor, Measure, Metric, Pictures, PromptSet
+from t2i.core.interfaces.scoring import (
+    Benchmark,
+    FeatureExtractor,
+    Measure,
+    Metric,
+    Pictures,
+    PromptSet,
+)
 from t2i_retrieval.config import Nothing
 
 LEVELS = 4  # of each primary colour
@@ -58,7 +65,15 @@ def benchmark(config: Nothing, protocol: str) -> Benchmark:
         protocol=protocol,
         dataset="stripes",
         image_size=32,
-        prompts=(PromptSet("stripes", "val", 128, headline=True, about="Both colours, direction and width are said."),),
+        prompts=(
+            PromptSet(
+                "stripes",
+                "val",
+                128,
+                headline=True,
+                about="Both colours, direction and width are said.",
+            ),
+        ),
         measures=(
             Measure("fid", {"features": "colour-histogram"}, shown={"fid": "FID"}),
             Measure("distinct", shown={"distinct": "distinct %"}),

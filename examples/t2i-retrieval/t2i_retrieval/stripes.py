@@ -45,7 +45,9 @@ class Stripes(Dataset):
         what = random_stream("stripes", self.config.seed, self.split, index)
         first, second = what.choice(list(COLOURS), 2, replace=False)
         direction, width = str(what.choice(DIRECTIONS)), str(what.choice(list(PERIODS)))
-        phase = random_stream("stripes", self.config.seed, self.split, index, "phase", number).random()
+        phase = random_stream(
+            "stripes", self.config.seed, self.split, index, "phase", number
+        ).random()
         image = self._drawn(COLOURS[first], COLOURS[second], direction, PERIODS[width], phase)
         captions = (
             f"{width} {direction} stripes of {first} and {second}",
@@ -55,15 +57,26 @@ class Stripes(Dataset):
         return Example(image, captions, key)
 
     def _drawn(
-        self, first: tuple[int, ...], second: tuple[int, ...], direction: str, period: float, phase: float
+        self,
+        first: tuple[int, ...],
+        second: tuple[int, ...],
+        direction: str,
+        period: float,
+        phase: float,
     ) -> np.ndarray:
         x = np.arange(self.image_size) / self.image_size
-        across = {"horizontal": x[:, None] + 0 * x, "vertical": 0 * x[:, None] + x, "diagonal": x[:, None] + x}
+        across = {
+            "horizontal": x[:, None] + 0 * x,
+            "vertical": 0 * x[:, None] + x,
+            "diagonal": x[:, None] + x,
+        }
         on = (across[direction] / period + phase) % 1 < 0.5
         return np.where(on[..., None], np.array(first, np.uint8), np.array(second, np.uint8))
 
     def fingerprint(self) -> str:
-        return "stripes-1-" + json.dumps([self.split, self.config.model_dump(mode="json")], sort_keys=True)
+        return "stripes-1-" + json.dumps(
+            [self.split, self.config.model_dump(mode="json")], sort_keys=True
+        )
 
     def vocabulary(self) -> Iterable[str]:
         """Every word, many times enough."""

@@ -69,7 +69,10 @@ class MemoryTrainer(Trainer):
         if self.memory.count:
             losses["distance"] = self.memory(batch.text).min(1).values.mean()
         self.memory.remember(batch.images, batch.text.sentence)
-        return {**losses, "remembered": torch.tensor(float(self.memory.count), device=self.memory.device)}
+        return {
+            **losses,
+            "remembered": torch.tensor(float(self.memory.count), device=self.memory.device),
+        }
 
 
 def stages(config: RetrievalConfig, text_encoder: TextEncoder) -> list[Stage]:

@@ -40,7 +40,9 @@ def remembering():
 def test_the_nearest_picture_is_that_of_the_caption(remembering):
     memory, text = remembering
     noise = PromptNoise(0, ((0, 0), (1, 0), (2, 0)))
-    images = NearestSampler(NearestConfig(nearest=1)).sample(memory, Request(text=text, noise=noise))
+    images = NearestSampler(NearestConfig(nearest=1)).sample(
+        memory, Request(text=text, noise=noise)
+    )
     assert torch.allclose(images[:, 0, 0, 0], torch.tensor([-1.0, 0.0, 1.0]), atol=0.01)
 
 
@@ -58,19 +60,26 @@ def test_pictures_are_drawn_by_their_distances():
     memory = Memory(RetrievalConfig(capacity=2, image_size=8, key=1), TextShape(1, 1))
     torch.nn.init.ones_(memory.metric.weight)
     memory.remember(
-        torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 8, 8), torch.tensor([[0.0], [np.log(3) ** 0.5]])
+        torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 8, 8),
+        torch.tensor([[0.0], [np.log(3) ** 0.5]]),
     )
     n = 2000
     text = TextFeatures.of(sentence=torch.zeros(n, 1))
     noise = PromptNoise(0, tuple((i, 0) for i in range(n)))
-    images = NearestSampler(NearestConfig(temperature=1.0)).sample(memory, Request(text=text, noise=noise))
+    images = NearestSampler(NearestConfig(temperature=1.0)).sample(
+        memory, Request(text=text, noise=noise)
+    )
     assert Counter(images[:, 0, 0, 0].tolist())[-1.0] / n == pytest.approx(0.75, abs=0.03)
 
 
 def test_the_regression_leaves_each_one_out():
     keys, values = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[1.0], [10.0], [100.0]])
     near, far = np.exp(-1), np.exp(-4)
-    expected = [(near * 10 + far * 100) / (near + far), (1 + 100) / 2, (far * 1 + near * 10) / (near + far)]
+    expected = [
+        (near * 10 + far * 100) / (near + far),
+        (1 + 100) / 2,
+        (far * 1 + near * 10) / (near + far),
+    ]
     assert regressed(keys, values)[:, 0].tolist() == pytest.approx(expected, rel=1e-5)
 
 

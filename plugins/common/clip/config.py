@@ -38,7 +38,9 @@ class ClipVisionConfig(Config):
     @model_validator(mode="after")
     def _parts_are_whole(self) -> Self:
         if self.image_size % self.patch:
-            raise ValueError(f"image_size ({self.image_size}) must be a multiple of patch ({self.patch})")
+            raise ValueError(
+                f"image_size ({self.image_size}) must be a multiple of patch ({self.patch})"
+            )
         if self.width % self.heads:
             raise ValueError(f"width ({self.width}) must be a multiple of heads ({self.heads})")
         return self

@@ -58,7 +58,9 @@ class ClipVision(nn.Module):
         """(B, projection): the images in the space that they share with text; not normalised."""
         return self.maps_and_embedding(images, ())[1]
 
-    def maps_and_embedding(self, images: Tensor, blocks: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+    def maps_and_embedding(
+        self, images: Tensor, blocks: Sequence[int]
+    ) -> tuple[list[Tensor], Tensor]:
         """`maps` and `embedding` in one pass."""
         maps, x = self._watched(self._patches(images), blocks, len(self.layers))
         norm, project = self.network.vision_model.post_layernorm, self.network.visual_projection
@@ -73,11 +75,15 @@ class ClipVision(nn.Module):
         x = self._tokens(features)
         appended = dict(zip(blocks, prompts.unbind(1), strict=True))
         for number in range(1, len(self.layers) + 1):
-            x = self._block(number, x, appended[number].unsqueeze(1) if number in appended else None)
+            x = self._block(
+                number, x, appended[number].unsqueeze(1) if number in appended else None
+            )
         return self._map(x)
 
     def _patches(self, images: Tensor) -> Tensor:
-        patches: Tensor = self.network.vision_model.embeddings.patch_embedding(self._normalised(images))
+        patches: Tensor = self.network.vision_model.embeddings.patch_embedding(
+            self._normalised(images)
+        )
         return patches
 
     def _normalised(self, images: Tensor) -> Tensor:
@@ -95,14 +101,19 @@ class ClipVision(nn.Module):
         """(B, width, grid, grid) -> (B, 1 + grid^2, width): behind the class token, with positions, normed."""
         vision = self.network.vision_model
         first = vision.embeddings.class_embedding.expand(len(patches), 1, -1)
-        x = torch.cat([first, patches.flatten(2).transpose(1, 2)], 1) + vision.embeddings.position_embedding.weight
+        x = (
+            torch.cat([first, patches.flatten(2).transpose(1, 2)], 1)
+            + vision.embeddings.position_embedding.weight
+        )
         tokens: Tensor = vision.pre_layrnorm(x)
         return tokens
 
     def _map(self, x: Tensor) -> Tensor:
         return x[:, 1:].transpose(1, 2).view(len(x), self.width, self.grid, self.grid)
 
-    def _watched(self, patches: Tensor, blocks: Sequence[int], last: int) -> tuple[list[Tensor], Tensor]:
+    def _watched(
+        self, patches: Tensor, blocks: Sequence[int], last: int
+    ) -> tuple[list[Tensor], Tensor]:
         """Runs blocks 1 to `last`: the maps of `blocks`, and the last block's tokens. Of CLIP's own last block only
         the class token is computed, where nobody watches the others."""
         x, maps = self._tokens(patches), []
@@ -113,7 +124,9 @@ class ClipVision(nn.Module):
                 maps.append(self._map(x))
         return maps, x
 
-    def _block(self, number: int, x: Tensor, beside: Tensor | None = None, kept: int | None = None) -> Tensor:
+    def _block(
+        self, number: int, x: Tensor, beside: Tensor | None = None, kept: int | None = None
+    ) -> Tensor:
         """One pre-norm transformer block on x (B, L, width).
 
         beside (B, P, width): tokens that are attended to, and dropped: as their own outputs are not wanted, they need
@@ -122,7 +135,11 @@ class ClipVision(nn.Module):
         layer: Any = self.layers[number - 1]
         attention, h = layer.self_attn, layer.layer_norm1(x)
         context = h if beside is None else torch.cat([h, layer.layer_norm1(beside)], 1)
-        q, k, v = attention.q_proj(h[:, :kept]), attention.k_proj(context), attention.v_proj(context)
+        q, k, v = (
+            attention.q_proj(h[:, :kept]),
+            attention.k_proj(context),
+            attention.v_proj(context),
+        )
         q, k, v = (y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in (q, k, v))
         heard = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         x = x[:, :kept] + attention.out_proj(heard)
@@ -142,7 +159,9 @@ def quick_gelu(h: Tensor) -> Tensor:
     return F.silu(h.mul_(1.702)).mul_(1 / 1.702)
 
 
-def build_clip(config: ClipVisionConfig, sentence: int, assets: Path | None, what: str) -> ClipVision:
+def build_clip(
+    config: ClipVisionConfig, sentence: int, assets: Path | None, what: str
+) -> ClipVision:
     """Builds the image half of CLIP.
 
     Args:
@@ -164,7 +183,8 @@ def build_clip(config: ClipVisionConfig, sentence: int, assets: Path | None, wha
         network = _fresh(config, sentence)
     else:
         network = load_clip(
-            CLIPVisionModelWithProjection, Wanted(what, "clip.weights", config.weights, config.revision, FOLDER)
+            CLIPVisionModelWithProjection,
+            Wanted(what, "clip.weights", config.weights, config.revision, FOLDER),
         )
     width = network.config.projection_dim
     if width != sentence:

@@ -114,13 +114,22 @@ class UNetConfig(Config):
     @model_validator(mode="after")
     def _levels_agree(self) -> UNetConfig:
         if len(self.attention) != len(self.channels):
-            raise ValueError(f"attention has {len(self.attention)} levels, channels {len(self.channels)}")
+            raise ValueError(
+                f"attention has {len(self.attention)} levels, channels {len(self.channels)}"
+            )
         if "cross" in self.attention and self.middle != "cross":
-            raise ValueError("where a level attends to words, the middle does too: set middle=cross")
+            raise ValueError(
+                "where a level attends to words, the middle does too: set middle=cross"
+            )
         if self.heads and not self.words:
             raise ValueError("heads: nothing attends to words; set head_width")
         last, described = self.channels[-1], self.weights is not None
-        if self.attention[-1] == "self" and self.words and not described and self.heads_of(last) != self.head_width:
+        if (
+            self.attention[-1] == "self"
+            and self.words
+            and not described
+            and self.heads_of(last) != self.head_width
+        ):
             raise ValueError(
                 "diffusers has one number for the last level and the middle, heads there and their width here: where "
                 "that level attends to itself and the middle to words, head_width must be the root of its channels"
@@ -144,7 +153,10 @@ class UNetConfig(Config):
 class DenoisingConfig(ModelConfig):
     """Settings of a diffusion model and its training."""
 
-    renamed: ClassVar[Mapping[str, str]] = {"weight_cap": "min_snr_gamma", "levels": "noise_level_beta"}
+    renamed: ClassVar[Mapping[str, str]] = {
+        "weight_cap": "min_snr_gamma",
+        "levels": "noise_level_beta",
+    }
 
     schedule: NoiseSchedule = "linear"
     """The noise that is added: the three of DDPM's kind, over `timesteps` steps, or "mixing", the straight path
@@ -196,9 +208,13 @@ class DenoisingConfig(ModelConfig):
                 "set schedule=mixing, or prediction=v"
             )
         if self.noise_level_beta is not None and min(self.noise_level_beta) <= 0:
-            raise ValueError("noise_level_beta: the two parameters of a Beta distribution are positive")
+            raise ValueError(
+                "noise_level_beta: the two parameters of a Beta distribution are positive"
+            )
         if self.trained_betas and len(self.trained_betas) != self.timesteps:
-            raise ValueError(f"trained_betas are {len(self.trained_betas)}, timesteps {self.timesteps}")
+            raise ValueError(
+                f"trained_betas are {len(self.trained_betas)}, timesteps {self.timesteps}"
+            )
         return self
 
 

@@ -18,7 +18,9 @@ Guided = Callable[[Tensor, Tensor, float], Tensor]
 """guided(x_t (B, ...), t (B,), level) -> the guided prediction (B, ...); level: how noisy t is, 0 to 1."""
 
 
-def guided(generator: DiffusionGenerator, request: Request, config: DiffusionSamplerConfig) -> Guided:
+def guided(
+    generator: DiffusionGenerator, request: Request, config: DiffusionSamplerConfig
+) -> Guided:
     """The generator under classifier-free guidance (thesis 2.30; Ho & Salimans 2022) and, if the request has a guide,
     under a classifier's (thesis 2.29; Dhariwal & Nichol 2021, algorithm 2).
 
@@ -29,7 +31,9 @@ def guided(generator: DiffusionGenerator, request: Request, config: DiffusionSam
     """
     text, null, guide = request.text, request.null, request.guide
     if config.guidance != 1 and null is None:
-        raise UserError(f"guidance {config.guidance} needs the features of no caption: pass null, or set guidance to 1")
+        raise UserError(
+            f"guidance {config.guidance} needs the features of no caption: pass null, or set guidance to 1"
+        )
     both = TextFeatures.cat([null, text]) if config.guidance != 1 and null is not None else None
     least, most = config.guidance_interval
 
@@ -38,11 +42,15 @@ def guided(generator: DiffusionGenerator, request: Request, config: DiffusionSam
             prediction = generator(x_t, t, text)
         else:
             without, given = generator(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
-            prediction = _rescaled(torch.lerp(without, given, config.guidance), given, config.guidance_rescale)
+            prediction = _rescaled(
+                torch.lerp(without, given, config.guidance), given, config.guidance_rescale
+            )
         if guide is None:
             return prediction
         gradient = guide(x_t, t, text)
-        return shifted_by_score(generator.schedule, generator.prediction, x_t, t, prediction, gradient)
+        return shifted_by_score(
+            generator.schedule, generator.prediction, x_t, t, prediction, gradient
+        )
 
     return predict
 

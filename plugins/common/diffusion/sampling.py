@@ -31,7 +31,9 @@ which is what its scheduler expects."""
 def schedule_of(config: DenoisingConfig) -> Schedule:
     """The noise schedule that a model's settings name, or whose betas they list."""
     if config.trained_betas:
-        return DiscreteSchedule(torch.tensor(config.trained_betas, dtype=torch.float64, device="cpu"))
+        return DiscreteSchedule(
+            torch.tensor(config.trained_betas, dtype=torch.float64, device="cpu")
+        )
     return named_schedule(config.schedule, config.timesteps)
 
 
@@ -67,7 +69,9 @@ def network_of(
 
 def point(grid: TimeGrid, u: Tensor, index: int) -> tuple[Tensor, Tensor]:
     """x_t (B, ...) and t (B,) of the generator, where a scheduler is at u (B, ...) and the grid's time `index`."""
-    t = torch.full((len(u),), grid.times[index], device=u.device)  # of indexes: long; of real times: float
+    t = torch.full(
+        (len(u),), grid.times[index], device=u.device
+    )  # of indexes: long; of real times: float
     return u * grid.norms[index], t
 
 

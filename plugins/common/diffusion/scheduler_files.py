@@ -53,7 +53,10 @@ def noise_settings(scheduler: Any) -> dict[str, Any]:
     """The noise schedule and what the network predicts, in the words of `DenoisingConfig`."""
     betas: Tensor = scheduler.betas.double()
     predictions = {theirs: ours for ours, theirs in PREDICTION_TYPES.items()}
-    settings = {"timesteps": len(betas), "prediction": predictions[scheduler.config.prediction_type]}
+    settings = {
+        "timesteps": len(betas),
+        "prediction": predictions[scheduler.config.prediction_type],
+    }
     for name in ("linear", "scaled_linear", "cosine"):
         with suppress(ValueError):  # of few steps there is no linear schedule
             named = DiscreteSchedule.named(name, len(betas)).betas.double()

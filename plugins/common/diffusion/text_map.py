@@ -13,7 +13,9 @@ from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.diffusion.config import UNetConfig
 
 MAP = "text map"  # its name among the extras of the text that it is of
-MAP_SIZE = 8  # height and width of the sentence's spatial map, before it is enlarged to the input's size
+MAP_SIZE = (
+    8  # height and width of the sentence's spatial map, before it is enlarged to the input's size
+)
 
 
 class MappedText(nn.Module):
@@ -29,7 +31,9 @@ class MappedText(nn.Module):
         self.outline_weight = config.outline if there else 0.0
         self.to_outline = nn.Conv2d(config.text_map, channels, 1) if self.outline_weight else None
         hops = config.map_hops if there else 0
-        self.word_map = WordMap(text.words, config.text_map, size, config.map_heads, hops) if hops else None
+        self.word_map = (
+            WordMap(text.words, config.text_map, size, config.map_heads, hops) if hops else None
+        )
 
     def mapped(self, text: TextFeatures) -> TextFeatures:
         """The text with its map (B, text_map, h, w) among its extras, if there is one."""
@@ -100,7 +104,11 @@ class Hop(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width)
-        self.q, self.kv, self.out = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+        self.q, self.kv, self.out = (
+            nn.Linear(width, width),
+            nn.Linear(width, 2 * width),
+            nn.Linear(width, width),
+        )
         self.think = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
         )

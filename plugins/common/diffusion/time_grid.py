@@ -16,7 +16,11 @@ from t2i.plugins.common.diffusion.config import DiffusionSamplerConfig, Ending
 
 Known = Literal["epsilon", "sample", "v"]
 
-PREDICTION_TYPES: dict[Prediction, str] = {"epsilon": "epsilon", "sample": "sample", "v": "v_prediction"}
+PREDICTION_TYPES: dict[Prediction, str] = {
+    "epsilon": "epsilon",
+    "sample": "sample",
+    "v": "v_prediction",
+}
 """Our word for what a network predicts -> diffusers', which knows no others."""
 
 AS: dict[Prediction, Known] = {
@@ -67,14 +71,18 @@ class TimeGrid:
         return replace(self, prediction="epsilon") if self.prediction == "sample" else self
 
 
-def time_grid(generator: DiffusionGenerator, config: DiffusionSamplerConfig, end: Ending = "x_0") -> TimeGrid:
+def time_grid(
+    generator: DiffusionGenerator, config: DiffusionSamplerConfig, end: Ending = "x_0"
+) -> TimeGrid:
     """The grid of `config.steps` of the generator's times (None: all of them).
 
     Raises:
         UserError: the schedule has no such times.
     """
     schedule = generator.schedule
-    times = schedule.times(config.steps, spacing=config.spacing, offset=config.steps_offset, most=config.sigma_max)
+    times = schedule.times(
+        config.steps, spacing=config.spacing, offset=config.steps_offset, most=config.sigma_max
+    )
     exact = times.double()
     alpha, sigma = schedule.alpha(exact), schedule.sigma(exact)
     norms = torch.hypot(alpha, sigma)
@@ -93,5 +101,7 @@ def _final(generator: DiffusionGenerator, end: Ending) -> float:
     if end == "x_0":
         return 1.0
     if not isinstance(generator.schedule, DiscreteSchedule):
-        raise UserError("end = first: this model's noise levels are continuous, there is no first one: use end=x_0")
+        raise UserError(
+            "end = first: this model's noise levels are continuous, there is no first one: use end=x_0"
+        )
     return float(generator.schedule.alphas_cumprod[0])

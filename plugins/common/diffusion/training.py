@@ -31,7 +31,13 @@ def draw_times(schedule: Schedule, levels: tuple[float, float] | None, noise: No
 
 
 def denoising_loss(
-    config: DenoisingConfig, schedule: Schedule, output: Tensor, z_0: Tensor, z_t: Tensor, t: Tensor, eps: Tensor
+    config: DenoisingConfig,
+    schedule: Schedule,
+    output: Tensor,
+    z_0: Tensor,
+    z_t: Tensor,
+    t: Tensor,
+    eps: Tensor,
 ) -> Tensor:
     """The mean squared or absolute error of a network's output at z_t (thesis 2.25, 2.31): of what it predicts, or of
     the x_0 that this implies. The errors of v and x_0 differ by the factor sigma(t), since x_0 = alpha z_t - sigma v;
@@ -69,7 +75,12 @@ class DenoisingTrainer(Trainer):
         groups: list[dict[str, Any]] = [{"params": list(unet.parameters())}]
         if text_encoder.trainable:
             self.modules["text_encoder"] = text_encoder
-            groups.append({"params": [p for p in text_encoder.parameters() if p.requires_grad], "lr": config.lr_text})
+            groups.append(
+                {
+                    "params": [p for p in text_encoder.parameters() if p.requires_grad],
+                    "lr": config.lr_text,
+                }
+            )
         self.optimizers = {"unet": Adam(groups, config.lr, betas=config.betas, fused=True)}
 
     def step(self, batch: Batch, engine: Engine) -> Losses:

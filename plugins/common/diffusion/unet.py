@@ -81,7 +81,12 @@ class WordUNet(TextUNet):
     """UNet2DConditionModel, which attends to words."""
 
     def __init__(
-        self, config: UNetConfig, channels: int, size: int, text: TextShape, given: UNet2DConditionModel | None = None
+        self,
+        config: UNetConfig,
+        channels: int,
+        size: int,
+        text: TextShape,
+        given: UNet2DConditionModel | None = None,
     ) -> None:
         super().__init__(config, channels, size, text)
         self.sentence, self.context = config.sentence, config.context
@@ -129,10 +134,17 @@ class PlainUNet(TextUNet):
     """UNet2DModel as the DDPM paper's code has it (and diffusers' folders of it), called in the same way."""
 
     def __init__(
-        self, config: UNetConfig, channels: int, size: int, text: TextShape, given: UNet2DModel | None = None
+        self,
+        config: UNetConfig,
+        channels: int,
+        size: int,
+        text: TextShape,
+        given: UNet2DModel | None = None,
     ) -> None:
         super().__init__(config, channels, size, text)
-        self.sentence = nn.Linear(text.sentence, 4 * config.channels[0]) if config.sentence else None
+        self.sentence = (
+            nn.Linear(text.sentence, 4 * config.channels[0]) if config.sentence else None
+        )
         self.unet: Any = given or UNet2DModel(
             **_settings(config, channels, size),
             attention_head_dim=config.head_width,
@@ -158,7 +170,12 @@ class PlainUNet(TextUNet):
 
 
 def conditional_unet(
-    config: UNetConfig, channels: int, size: int, text: TextShape, assets: Path | None = None, unet: Any = None
+    config: UNetConfig,
+    channels: int,
+    size: int,
+    text: TextShape,
+    assets: Path | None = None,
+    unet: Any = None,
 ) -> WordUNet | PlainUNet:
     """For inputs (B, channels, size, size). unet: diffusers' network, where it is there already; one that comes with
     its weights is otherwise loaded by its name, or made as `assets`, a saved model's, describe it.

@@ -16,7 +16,11 @@ from torch.nn import functional as F
 
 def hinge_discriminator(real: Tensor, fake: Tensor, mismatched: Tensor) -> Tensor:
     """E[relu(1 - D(x, e))] + 1/2 E[relu(1 + D(G(z, e), e))] + 1/2 E[relu(1 + D(x, e'))], from the three scores."""
-    return (1 - real).relu().mean() + 0.5 * (1 + fake).relu().mean() + 0.5 * (1 + mismatched).relu().mean()
+    return (
+        (1 - real).relu().mean()
+        + 0.5 * (1 + fake).relu().mean()
+        + 0.5 * (1 + mismatched).relu().mean()
+    )
 
 
 def hinge_generator(fake: Tensor) -> Tensor:
@@ -42,7 +46,10 @@ def cross_entropy(logits: Tensor, *, real: bool) -> Tensor:
 
 def discriminator_of_pairs(real: Tensor, fake: Tensor, wrong: Tensor) -> Tensor:
     """StackGAN's stage I: real + (fake + wrong) / 2, the cross entropies of a conditional output's logits."""
-    return cross_entropy(real, real=True) + (cross_entropy(fake, real=False) + cross_entropy(wrong, real=False)) / 2
+    return (
+        cross_entropy(real, real=True)
+        + (cross_entropy(fake, real=False) + cross_entropy(wrong, real=False)) / 2
+    )
 
 
 def discriminator_of_pairs_and_images(

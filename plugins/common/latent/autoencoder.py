@@ -49,7 +49,9 @@ class Autoencoder(nn.Module):
 
     def posterior(self, images: Tensor) -> DiagonalGaussianDistribution:
         """q(z | x) over raw latents (B, C, h, w), for images (B, 3, H, W) in [-1, 1]."""
-        posterior: DiagonalGaussianDistribution = self.vae.encode(F.pixel_unshuffle(images, self.patch)).latent_dist
+        posterior: DiagonalGaussianDistribution = self.vae.encode(
+            F.pixel_unshuffle(images, self.patch)
+        ).latent_dist
         return posterior
 
     def reconstruct(self, z: Tensor) -> Tensor:
@@ -108,7 +110,9 @@ def _check_fit(vae: Any, config: AutoencoderConfig) -> None:
             f"--set autoencoder.latent_channels={given[1]}"
         )
     if vae.config.in_channels != 3:
-        raise UserError(f"autoencoder.weights = {config.weights}: its pictures have {vae.config.in_channels} channels")
+        raise UserError(
+            f"autoencoder.weights = {config.weights}: its pictures have {vae.config.in_channels} channels"
+        )
 
 
 class AutoencoderTrainer(Trainer):
@@ -117,7 +121,9 @@ class AutoencoderTrainer(Trainer):
     def __init__(self, config: AutoencoderConfig, autoencoder: Autoencoder) -> None:
         self.config, self.autoencoder = config, autoencoder
         self.modules: dict[str, nn.Module] = {"autoencoder": autoencoder}
-        self.optimizers = {"autoencoder": Adam(autoencoder.parameters(), config.lr, betas=config.betas, fused=True)}
+        self.optimizers = {
+            "autoencoder": Adam(autoencoder.parameters(), config.lr, betas=config.betas, fused=True)
+        }
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         q = self.autoencoder.posterior(batch.images)

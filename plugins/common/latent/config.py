@@ -53,7 +53,9 @@ class AutoencoderConfig(Config):
     @model_validator(mode="after")
     def _whole(self) -> AutoencoderConfig:
         if self.weights and self.patch != 1:
-            raise ValueError("an autoencoder that comes with its weights takes pictures as they are: set patch=1")
+            raise ValueError(
+                "an autoencoder that comes with its weights takes pictures as they are: set patch=1"
+            )
         return self
 
     @property

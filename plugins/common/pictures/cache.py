@@ -54,7 +54,9 @@ class PictureCache:
         self._maps: dict[int, np.ndarray] = {}
         self._broken: dict[int, tuple[str, str]] = {}
         for path in parts.folder.glob("part-*.json"):
-            self._broken |= {int(i): (where, why) for i, (where, why) in read_json(path, WHAT)["broken"].items()}
+            self._broken |= {
+                int(i): (where, why) for i, (where, why) in read_json(path, WHAT)["broken"].items()
+            }
 
     @classmethod
     def of(cls, pictures: PictureSource, say: Callable[[str], None]) -> PictureCache:
@@ -99,9 +101,13 @@ def _fill(parts: PartFolder, pictures: PictureSource, say: Callable[[str], None]
     """Makes the parts that are missing, and seals the cache."""
     missing = parts.missing()
     _need_space(parts, missing, pictures.image_size)
-    say(f"resizing {parts.count} pictures to {pictures.image_size} pixels, once, into {parts.folder}")
+    say(
+        f"resizing {parts.count} pictures to {pictures.image_size} pixels, once, into {parts.folder}"
+    )
     said = time.monotonic()
-    with ThreadPoolExecutor(_processors()) as threads:  # decoding and resizing let other threads run
+    with ThreadPoolExecutor(
+        _processors()
+    ) as threads:  # decoding and resizing let other threads run
         for number in missing:
             _write_part(parts, number, pictures, threads)
             if time.monotonic() - said > EVERY:
@@ -121,7 +127,9 @@ def _need_space(parts: PartFolder, missing: Sequence[int], size: int) -> None:
         )
 
 
-def _write_part(parts: PartFolder, number: int, pictures: PictureSource, threads: ThreadPoolExecutor) -> None:
+def _write_part(
+    parts: PartFolder, number: int, pictures: PictureSource, threads: ThreadPoolExecutor
+) -> None:
     indexes, size = parts.items(number), pictures.image_size
     images = np.zeros((len(indexes), size, size, 3), np.uint8)
     broken: dict[str, tuple[str, str]] = {}

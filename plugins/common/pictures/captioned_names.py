@@ -35,7 +35,9 @@ def texts_of(root: Path, example: str) -> Path:
     """The folder with the captions. UserError, naming a file that should be there, if there is none."""
     folder = next((root / name for name in TEXTS if (root / name).is_dir()), None)
     if folder is None:
-        raise UserError(f"{root} has no folder 'text' with the captions, such as text/{example}.txt")
+        raise UserError(
+            f"{root} has no folder 'text' with the captions, such as text/{example}.txt"
+        )
     return folder
 
 

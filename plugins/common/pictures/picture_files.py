@@ -96,7 +96,9 @@ class Archive(Source):
     @property
     def _archive(self) -> zipfile.ZipFile:
         process = os.getpid()
-        if self._opened is None or self._opened[0] != process:  # a file that is shared has one position for all
+        if (
+            self._opened is None or self._opened[0] != process
+        ):  # a file that is shared has one position for all
             self._opened = process, open_archive(self._path)
         return self._opened[1]
 
@@ -104,14 +106,18 @@ class Archive(Source):
         try:
             entry = self._archive.getinfo(self._prefix + file)
             if entry.file_size > LARGEST:
-                raise BrokenExample(self.where(file), f"{entry.file_size} bytes, more than {LARGEST}")
+                raise BrokenExample(
+                    self.where(file), f"{entry.file_size} bytes, more than {LARGEST}"
+                )
             return self._archive.read(entry)
         except BrokenExample:
             raise
         except KeyError:
             raise BrokenExample(self.where(file), "not in the archive") from None
         except Exception as error:  # a damaged archive: zlib and struct have errors of their own
-            raise BrokenExample(self.where(file), f"cannot be unpacked ({type(error).__name__})") from None
+            raise BrokenExample(
+                self.where(file), f"cannot be unpacked ({type(error).__name__})"
+            ) from None
 
     def sizes(self) -> Mapping[str, int]:
         skipped = len(self._prefix)
@@ -138,7 +144,13 @@ def open_archive(path: Path) -> zipfile.ZipFile:
 def safe_name(name: str, where: str) -> str:
     """A file's name out of annotations, as a path within its folder. UserError, naming `where`, if it leaves that."""
     path = PurePosixPath(name.replace("\\", "/"))
-    if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or "\0" in name:
+    if (
+        not path.parts
+        or path.is_absolute()
+        or ".." in path.parts
+        or ":" in path.parts[0]
+        or "\0" in name
+    ):
         raise UserError(f"{where}: '{name[:80]}' is no name of a file inside the folder")
     return str(path)
 
@@ -171,7 +183,9 @@ def in_val(key: str, share: float) -> bool:
 class PictureFiles(Dataset):
     """Captioned picture files, in the order of `entries`. name: of the data set."""
 
-    def __init__(self, config: PicturesConfig, name: str, source: Source, entries: Sequence[Entry]) -> None:
+    def __init__(
+        self, config: PicturesConfig, name: str, source: Source, entries: Sequence[Entry]
+    ) -> None:
         if not entries:
             raise UserError(f"data set '{name}': there is no picture in {source.where('')}")
         self.image_size, self.max_broken = config.image_size, config.max_broken
@@ -214,7 +228,14 @@ class PictureFiles(Dataset):
         sizes = self._source.sizes()
         digest = hashlib.sha256(json.dumps([FORMAT, self._name, self.image_size]).encode())
         for entry in self._entries:
-            told = [entry.key, entry.file, sizes.get(entry.file), entry.captions, entry.box, dict(entry.extras)]
+            told = [
+                entry.key,
+                entry.file,
+                sizes.get(entry.file),
+                entry.captions,
+                entry.box,
+                dict(entry.extras),
+            ]
             digest.update(json.dumps(told).encode())
         return digest.hexdigest()
 

@@ -50,7 +50,11 @@ class Matcher(Contrast):
         channels = [width * min(2**i, 4) for i in range(levels + 1)]
         layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(0.2)]
         for c_in, c_out in pairwise(channels):
-            layers += [nn.Conv2d(c_in, c_out, 4, stride=2, padding=1), nn.GroupNorm(4, c_out), nn.LeakyReLU(0.2)]
+            layers += [
+                nn.Conv2d(c_in, c_out, 4, stride=2, padding=1),
+                nn.GroupNorm(4, c_out),
+                nn.LeakyReLU(0.2),
+            ]
         self.image = nn.Sequential(
             *layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * channels[-1], sentence)
         )
@@ -69,7 +73,9 @@ class MatchingTrainer(Trainer):
     word, and an encoder that moves fast drops those that do not help to tell a few dozen pictures apart.
     """
 
-    def __init__(self, text_encoder: TextEncoder, matcher: Contrast, lr: float, lr_text: float) -> None:
+    def __init__(
+        self, text_encoder: TextEncoder, matcher: Contrast, lr: float, lr_text: float
+    ) -> None:
         self.matcher = matcher
         self.modules = {"text_encoder": text_encoder, "matcher": matcher}
         groups = [
@@ -79,7 +85,10 @@ class MatchingTrainer(Trainer):
         self.optimizers = {"contrastive": torch.optim.Adam(groups, betas=(0.9, 0.98), fused=True)}
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
-        images, sentences = engine.gathered(self.matcher(batch.images)), engine.gathered(batch.text.sentence)
+        images, sentences = (
+            engine.gathered(self.matcher(batch.images)),
+            engine.gathered(batch.text.sentence),
+        )
         logits = self.matcher.logits(images, sentences)
         loss = info_nce(logits)
         engine.update("contrastive", loss)

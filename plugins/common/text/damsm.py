@@ -40,17 +40,23 @@ class ImageFeatures(NamedTuple):
 # --- losses -----------------------------------------------------------------------------------------------------------
 
 
-def word_scores(regions: Tensor, words: Tensor, mask: Tensor, gamma1: float, gamma2: float) -> Tensor:
+def word_scores(
+    regions: Tensor, words: Tensor, mask: Tensor, gamma1: float, gamma2: float
+) -> Tensor:
     """R(Q_i, D_j) (B, C) of pictures by their regions (B, Dw, N) and captions by their words (C, L, Dw), with mask."""
     e, v, padding = words, regions, ~mask
     s = torch.einsum("cld,bdn->bcln", e, v)  # equation 7
-    normed = s.masked_fill(padding[:, :, None], -torch.inf).softmax(2)  # 8: over the words, for each region
+    normed = s.masked_fill(padding[:, :, None], -torch.inf).softmax(
+        2
+    )  # 8: over the words, for each region
     alpha = (gamma1 * normed).softmax(3)  # 9: over the regions, for each word
     # Contexts c = sum_n alpha_n v_n are needed for <e, c> and |c| only, and both follow from products that are smaller.
     dot = (alpha * s).sum(3)
     squared = (torch.einsum("bcln,bnm->bclm", alpha, v.transpose(1, 2) @ v) * alpha).sum(3)
     cosine = dot / (e.norm(dim=2) * squared.clamp_min(0).sqrt()).clamp_min(TINY)
-    scores: Tensor = (gamma2 * cosine).masked_fill(padding, -torch.inf).logsumexp(2)  # 10, without its root
+    scores: Tensor = (
+        (gamma2 * cosine).masked_fill(padding, -torch.inf).logsumexp(2)
+    )  # 10, without its root
     return scores
 
 
@@ -91,10 +97,14 @@ class DamsmTrainer(Trainer):
 
     Only the text encoder's gradients are clipped."""
 
-    def __init__(self, config: DamsmTraining, text_encoder: TextEncoder, image_encoder: nn.Module) -> None:
+    def __init__(
+        self, config: DamsmTraining, text_encoder: TextEncoder, image_encoder: nn.Module
+    ) -> None:
         self.config, self.image_encoder = config, image_encoder
         self.modules = {"image_encoder": image_encoder}
-        groups: list[dict[str, Any]] = [{"params": [p for p in image_encoder.parameters() if p.requires_grad]}]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in image_encoder.parameters() if p.requires_grad]}
+        ]
         clip: list[float | None] = [None]
         if texts := [p for p in text_encoder.parameters() if p.requires_grad]:
             self.modules["text_encoder"] = text_encoder
@@ -110,9 +120,13 @@ class DamsmTrainer(Trainer):
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         seen: ImageFeatures = self.image_encoder(batch.images)
-        words, sentence = damsm_losses(seen, batch.text, self.config.smoothing, batch.extras.get("class"))
+        words, sentence = damsm_losses(
+            seen, batch.text, self.config.smoothing, batch.extras.get("class")
+        )
         engine.update("damsm", words + sentence)
-        found = self._found(seen, batch.text) == torch.arange(len(seen.code), device=seen.code.device)
+        found = self._found(seen, batch.text) == torch.arange(
+            len(seen.code), device=seen.code.device
+        )
         return {"words": words, "sentence": sentence, "found": found.float().mean()}
 
     def _found(self, seen: ImageFeatures, text: TextFeatures) -> Tensor:
@@ -130,7 +144,9 @@ class DamsmTrainer(Trainer):
 
 def lstm_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The authors' RNN_ENCODER state dict under the names of the `damsm` text encoder."""
-    return renamed(without_prefix(state, "module."), [(r"^encoder\.", "embedding."), (r"^rnn\.", "lstm.")])
+    return renamed(
+        without_prefix(state, "module."), [(r"^encoder\.", "embedding."), (r"^rnn\.", "lstm.")]
+    )
 
 
 def pickled_vocabulary(path: Path) -> tuple[str, ...]:

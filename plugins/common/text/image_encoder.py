@@ -22,12 +22,29 @@ from t2i.core.interfaces.text import TextShape
 from t2i.core.models.weights import load_state
 from t2i.plugins.common.text.config import ImageEncoderConfig
 from t2i.plugins.common.text.damsm import ImageFeatures
-from t2i.plugins.common.weights.legacy import counted, read_legacy, renamed, state_dict, without_prefix
+from t2i.plugins.common.weights.legacy import (
+    counted,
+    read_legacy,
+    renamed,
+    state_dict,
+    without_prefix,
+)
 
 SIDE = 299  # pixels that Inception-v3 was trained at
 URL = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"
-STEM = ["Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"]
-REGION_LAYERS = [*STEM, *(f"Mixed_{name}" for name in ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e"))]
+STEM = [
+    "Conv2d_1a_3x3",
+    "Conv2d_2a_3x3",
+    "Conv2d_2b_3x3",
+    "maxpool1",
+    "Conv2d_3b_1x1",
+    "Conv2d_4a_3x3",
+    "maxpool2",
+]
+REGION_LAYERS = [
+    *STEM,
+    *(f"Mixed_{name}" for name in ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e")),
+]
 CODE_LAYERS = ["Mixed_7a", "Mixed_7b", "Mixed_7c", "avgpool"]
 UNUSED = re.compile(r"^(AuxLogits|fc)\.")  # the classifiers
 
@@ -39,11 +56,17 @@ class InceptionEncoder(nn.Module):
 
     def __init__(self, text: TextShape) -> None:
         super().__init__()
-        from torchvision.models import Inception3  # two seconds to import: who uses another encoder is spared them
+        from torchvision.models import (
+            Inception3,
+        )  # two seconds to import: who uses another encoder is spared them
 
         whole: Any = Inception3(aux_logits=False, transform_input=False, init_weights=False)
-        self.region_trunk = nn.Sequential(OrderedDict((name, getattr(whole, name)) for name in REGION_LAYERS))
-        self.code_trunk = nn.Sequential(OrderedDict((name, getattr(whole, name)) for name in CODE_LAYERS))
+        self.region_trunk = nn.Sequential(
+            OrderedDict((name, getattr(whole, name)) for name in REGION_LAYERS)
+        )
+        self.code_trunk = nn.Sequential(
+            OrderedDict((name, getattr(whole, name)) for name in CODE_LAYERS)
+        )
         self.to_regions = nn.Conv2d(768, text.words, 1, bias=False)
         self.to_code = nn.Linear(2048, text.sentence)
         for head in (self.to_regions, self.to_code):
@@ -60,7 +83,9 @@ class InceptionEncoder(nn.Module):
     def forward(self, images: Tensor) -> ImageFeatures:
         x = F.interpolate(images, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
         features = self.region_trunk(x)
-        return ImageFeatures(self.to_regions(features).flatten(2), self.to_code(self.code_trunk(features).flatten(1)))
+        return ImageFeatures(
+            self.to_regions(features).flatten(2), self.to_code(self.code_trunk(features).flatten(1))
+        )
 
 
 class SmallImageEncoder(nn.Module):
@@ -72,21 +97,31 @@ class SmallImageEncoder(nn.Module):
         widths = [width * min(2**i, 4) for i in range((image_size // 4).bit_length())]
         layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(0.2)]
         for c_in, c_out in pairwise(widths):
-            layers += [nn.Conv2d(c_in, c_out, 4, stride=2, padding=1), nn.GroupNorm(4, c_out), nn.LeakyReLU(0.2)]
+            layers += [
+                nn.Conv2d(c_in, c_out, 4, stride=2, padding=1),
+                nn.GroupNorm(4, c_out),
+                nn.LeakyReLU(0.2),
+            ]
         self.trunk = nn.Sequential(*layers)
         self.to_regions = nn.Conv2d(widths[-1], text.words, 1, bias=False)
         self.to_code = nn.Linear(16 * widths[-1], text.sentence)
 
     def forward(self, images: Tensor) -> ImageFeatures:
         features = self.trunk(images)
-        return ImageFeatures(self.to_regions(features).flatten(2), self.to_code(features.flatten(1)))
+        return ImageFeatures(
+            self.to_regions(features).flatten(2), self.to_code(features.flatten(1))
+        )
 
 
 def image_encoder(config: ImageEncoderConfig, image_size: int, text: TextShape) -> nn.Module | None:
     """The encoder that the settings describe, with random weights."""
     if config.kind == "none":
         return None
-    return InceptionEncoder(text) if config.kind == "inception" else SmallImageEncoder(image_size, config.width, text)
+    return (
+        InceptionEncoder(text)
+        if config.kind == "inception"
+        else SmallImageEncoder(image_size, config.width, text)
+    )
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
@@ -118,8 +153,14 @@ def load_trunk(encoder: nn.Module, path: Path) -> None:
     """Loads torchvision's Inception-v3 into the trunk; the classifiers are left out. The SHA-256 that torchvision puts
     into the name of such a file is checked."""
     _check_name(path)
-    heads = {name: tensor for name, tensor in encoder.state_dict().items() if name.startswith("to_")}
-    state = {name: t for name, t in state_dict(read_legacy(path), str(path)).items() if not UNUSED.match(name)}
+    heads = {
+        name: tensor for name, tensor in encoder.state_dict().items() if name.startswith("to_")
+    }
+    state = {
+        name: t
+        for name, t in state_dict(read_legacy(path), str(path)).items()
+        if not UNUSED.match(name)
+    }
     load_state(encoder, counted(encoder, {**_trunk_names(state), **heads}), f"weights {path}")
 
 
@@ -131,7 +172,9 @@ def load_authors(encoder: nn.Module, path: Path) -> None:
 
 def authors_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The authors' CNN_ENCODER state dict under the names of `InceptionEncoder`."""
-    return renamed(_trunk_names(state), [(r"^emb_features\.", "to_regions."), (r"^emb_cnn_code\.", "to_code.")])
+    return renamed(
+        _trunk_names(state), [(r"^emb_features\.", "to_regions."), (r"^emb_cnn_code\.", "to_code.")]
+    )
 
 
 def _trunk_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -149,4 +192,6 @@ def _check_name(path: Path) -> None:
     except OSError as error:
         raise UserError(f"weights {path}: {error.strerror}; get it from {URL}") from None
     if not found.startswith(named[1]):
-        raise UserError(f"weights {path}: damaged: its SHA-256 begins with {found[:8]}; download it again from {URL}")
+        raise UserError(
+            f"weights {path}: damaged: its SHA-256 begins with {found[:8]}; download it again from {URL}"
+        )

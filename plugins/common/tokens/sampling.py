@@ -30,7 +30,9 @@ class Branches:
         if scale == 1:
             return cls(request.text, scale)
         if request.null is None:
-            raise UserError(f"guidance {scale} needs the features of no caption: pass null, or set guidance to 1")
+            raise UserError(
+                f"guidance {scale} needs the features of no caption: pass null, or set guidance to 1"
+            )
         return cls(TextFeatures.cat([request.null, request.text]), scale)
 
     def rows(self, x: Tensor) -> Tensor:
@@ -72,4 +74,6 @@ def top_p(logits: Tensor, p: float) -> Tensor:
     """The likeliest tokens before which less than p has been reached: the fewest that reach p together."""
     ordered, order = logits.double().softmax(-1).sort(dim=-1, descending=True, stable=True)
     reached = ordered.cumsum(-1) - ordered
-    return logits.masked_fill(torch.empty_like(reached >= p).scatter(-1, order, reached >= p), -torch.inf)
+    return logits.masked_fill(
+        torch.empty_like(reached >= p).scatter(-1, order, reached >= p), -torch.inf
+    )

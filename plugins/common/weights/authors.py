@@ -54,7 +54,9 @@ def recognised(model: str, parts: Mapping[str, Part], files: Sequence[Path]) -> 
             known = ", ".join(f"{name} ({part.file})" for name, part in parts.items())
             raise UserError(f"{model}: {path} is none of the files that are imported: {known}")
         if name in found:
-            raise UserError(f"{model}: {found[name].path} and {path} are each a {name}: give one of them")
+            raise UserError(
+                f"{model}: {found[name].path} and {path} are each a {name}: give one of them"
+            )
         found[name] = file
     for name, part in parts.items():
         if part.needed and name not in found:
@@ -65,4 +67,6 @@ def recognised(model: str, parts: Mapping[str, Part], files: Sequence[Path]) -> 
 def _is(part: Part, file: Found) -> bool:
     if file.path.suffix in PICKLES:
         return not part.mark
-    return bool(part.mark) and (part.mark in file.document or f"module.{part.mark}" in file.document)
+    return bool(part.mark) and (
+        part.mark in file.document or f"module.{part.mark}" in file.document
+    )

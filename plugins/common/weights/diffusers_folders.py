@@ -33,7 +33,9 @@ def pipeline_index(path: Path) -> Mapping[str, Any] | None:
 
 def classes(index: Mapping[str, Any]) -> dict[str, str]:
     """The class of each part that a pipeline has."""
-    pairs = {name: value for name, value in index.items() if isinstance(value, list) and len(value) == 2}
+    pairs = {
+        name: value for name, value in index.items() if isinstance(value, list) and len(value) == 2
+    }
     return {name: str(kind) for name, (_, kind) in pairs.items() if kind is not None}
 
 
@@ -53,7 +55,9 @@ def part_of(folder: Path, name: str) -> Path:
     return folder / name if (folder / name).is_dir() else folder
 
 
-def described_network(kind: type[Any], name: str | None, part: str, assets: Path | None) -> Any | None:
+def described_network(
+    kind: type[Any], name: str | None, part: str, assets: Path | None
+) -> Any | None:
     """A network of diffusers that comes with its own configuration: with weights, by folder or hub name; or, of a saved
     model (`assets`), one whose weights are still to be loaded. None where the settings name none, and on the meta
     device, where there are no weights to load: what the settings describe is as good there.
@@ -62,7 +66,9 @@ def described_network(kind: type[Any], name: str | None, part: str, assets: Path
         return None
     if assets is not None:
         return kind.from_config(kind.load_config(assets / part))
-    weightless = torch.empty(0).is_meta  # torch.get_default_device() sees no `with torch.device(...)` before torch 2.8
+    weightless = torch.empty(
+        0
+    ).is_meta  # torch.get_default_device() sees no `with torch.device(...)` before torch 2.8
     return None if weightless else load_network(kind, name, part)
 
 
@@ -94,15 +100,22 @@ def load_network(kind: type[Any], name: str, part: str) -> Any:
 
 
 def save_network(network: Any, folder: Path) -> None:
-    network.to(memory_format=torch.contiguous_format).save_pretrained(folder)  # safetensors knows no other format
+    network.to(memory_format=torch.contiguous_format).save_pretrained(
+        folder
+    )  # safetensors knows no other format
 
 
-def write_index(folder: Path, pipeline: str, parts: Mapping[str, tuple[str | None, str | None]], **more: Any) -> None:
+def write_index(
+    folder: Path, pipeline: str, parts: Mapping[str, tuple[str | None, str | None]], **more: Any
+) -> None:
     """model_index.json of a pipeline of these parts: (library, class), (None, None) for what is left out."""
     from diffusers import __version__
 
     listed = {name: list(pair) for name, pair in parts.items()}
-    write_json(folder / INDEX, {"_class_name": pipeline, "_diffusers_version": __version__, **more, **listed})
+    write_json(
+        folder / INDEX,
+        {"_class_name": pipeline, "_diffusers_version": __version__, **more, **listed},
+    )
 
 
 def write_scheduler(folder: Path, scheduler: Any, **more: Any) -> None:
@@ -116,7 +129,9 @@ def unet_settings(network: Mapping[str, Any], source: Path) -> dict[str, Any]:
     """A U-Net of diffusers, by its configuration, in the words of `UNetConfig`."""
     kinds = {"cross": "CrossAttn", "self": "Attn"}
     downs = [str(kind) for kind in network["down_block_types"]]
-    attention = [next((name for name, word in kinds.items() if word in kind), "none") for kind in downs]
+    attention = [
+        next((name for name, word in kinds.items() if word in kind), "none") for kind in downs
+    ]
     heads = network["attention_head_dim"]
     words = bool(network.get("cross_attention_dim")) and "cross" in attention
     middle = "cross" if words else "self" if network.get("add_attention", True) else "none"

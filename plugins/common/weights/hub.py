@@ -53,7 +53,9 @@ def obtained(wanted: Wanted, load: Callable[[str, bool], T]) -> T:
         return load(wanted.name, True)
     except UserError:
         raise
-    except Exception:  # not in the cache, or not all of it: the libraries raise whatever their HTTP client raises
+    except (
+        Exception
+    ):  # not in the cache, or not all of it: the libraries raise whatever their HTTP client raises
         kept = hub_folder(wanted.name) if wanted.revision == "main" else None
         if kept:  # by `t2i fetch`, from the revision that has safetensors
             return _sound(wanted, str(kept), load, offline=True)
@@ -100,7 +102,9 @@ def _sound(wanted: Wanted, source: str, load: Callable[[str, bool], T], *, offli
         return load(source, offline)
     except UserError:
         raise
-    except Exception as error:  # damaged files: transformers and tokenizers raise anything, down to bare Exception
+    except (
+        Exception
+    ) as error:  # damaged files: transformers and tokenizers raise anything, down to bare Exception
         raise UserError(
             f"{wanted.what}: {wanted.setting} = {source} cannot be loaded ({in_one_line(error)}); it must be "
             f"{wanted.folder}"

@@ -111,7 +111,10 @@ class _PlainUnpickler(pickle._Unpickler):
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = {
         **dict.fromkeys(pickle._Unpickler.dispatch, _refuse),
-        **{code: pickle._Unpickler.dispatch[code] for code in (getattr(pickle, name)[0] for name in PLAIN.split())},
+        **{
+            code: pickle._Unpickler.dispatch[code]
+            for code in (getattr(pickle, name)[0] for name in PLAIN.split())
+        },
     }
 
     def find_class(self, module: str, name: str) -> NoReturn:
@@ -143,13 +146,19 @@ def state_dict(document: Mapping[Any, Any], where: str, *keys: str) -> dict[str,
     found: Any = document
     for depth, key in enumerate(keys):
         if not isinstance(found, Mapping) or key not in found:
-            raise UserError(f"weights {where}: it has no '{'.'.join(keys[: depth + 1])}'; is it the right file?")
+            raise UserError(
+                f"weights {where}: it has no '{'.'.join(keys[: depth + 1])}'; is it the right file?"
+            )
         found = found[key]
     if not isinstance(found, Mapping) or not found:
-        raise UserError(f"weights {where}: '{'.'.join(keys)}' is no state dict; is it the right file?")
+        raise UserError(
+            f"weights {where}: '{'.'.join(keys)}' is no state dict; is it the right file?"
+        )
     for name, tensor in found.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise UserError(f"weights {where}: '{str(name)[:80]}' is no tensor by name; is it the right file?")
+            raise UserError(
+                f"weights {where}: '{str(name)[:80]}' is no tensor by name; is it the right file?"
+            )
     return dict(found)
 
 
@@ -171,12 +180,16 @@ def renamed(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> di
         for pattern, replacement in rules:
             name = re.sub(pattern, replacement, name)
         if name in result:
-            raise UserError(f"weights: two tensors stand for '{name}', one of them as '{key}'; is it the right file?")
+            raise UserError(
+                f"weights: two tensors stand for '{name}', one of them as '{key}'; is it the right file?"
+            )
         result[name] = tensor
     return result
 
 
 def counted(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Adds the counters of batch norms, which files from before PyTorch 0.4 lack. Nothing here reads them."""
-    counters = {name: t for name, t in owned_tensors(module).items() if name.endswith("num_batches_tracked")}
+    counters = {
+        name: t for name, t in owned_tensors(module).items() if name.endswith("num_batches_tracked")
+    }
     return {**counters, **state}

@@ -17,10 +17,14 @@ def variant_of(folder: Path, stem: str) -> str | None:
     if any((folder / name).is_file() for name in whole):
         return None
     pattern = re.compile(rf"{re.escape(stem)}\.(\w+)(-\d{{5}}-of-\d{{5}})?\.safetensors")
-    found = [match[1] for path in sorted(folder.iterdir()) if (match := pattern.fullmatch(path.name))]
+    found = [
+        match[1] for path in sorted(folder.iterdir()) if (match := pattern.fullmatch(path.name))
+    ]
     if found:
         return found[0]
-    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".ckpt", ".pt", ".pth"))
+    pickled = sorted(
+        path.name for path in folder.iterdir() if path.suffix in (".bin", ".ckpt", ".pt", ".pth")
+    )
     if pickled:
         raise UserError(
             f"{folder}: {pickled[0]} is a pickle, which can run code: only safetensors are read. Download the "

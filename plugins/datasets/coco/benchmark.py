@@ -27,7 +27,11 @@ _INCEPTION = (
 """What makes a result on COCO: without these there is none."""
 
 _CLIP_B32 = Measure(
-    "clip-score", {"features": "clip"}, label="clip-b-32", shown={"clip_score": "CLIP B/32"}, optional=True
+    "clip-score",
+    {"features": "clip"},
+    label="clip-b-32",
+    shown={"clip_score": "CLIP B/32"},
+    optional=True,
 )
 
 _OTHERS = (
@@ -105,7 +109,9 @@ def _field(protocol: str) -> Benchmark:
         presets=("coco", "coco64", "tiny"),
         minutes=1440,
         grid=(8, 4),
-        published=[Published(name, {"FID": fid}, _FIELD, source) for name, (fid, source) in _PAPERS.items()],
+        published=[
+            Published(name, {"FID": fid}, _FIELD, source) for name, (fid, source) in _PAPERS.items()
+        ],
     )
 
 
@@ -141,7 +147,9 @@ def _tiny(protocol: str) -> Benchmark:
         reference="captions",
         measures=(
             Measure("fid", {"features": "pixels"}, label="fd-pixels", shown={"fid": "FD, pixels"}),
-            Measure("kid", {"features": "pixels"}, label="kid-pixels", shown={"kid": "KID, pixels"}),
+            Measure(
+                "kid", {"features": "pixels"}, label="kid-pixels", shown={"kid": "KID, pixels"}
+            ),
             Measure("diversity", {"features": "pixels"}, shown={"diversity": "diversity %"}),
             Measure("fid", {"features": "inception/pool"}, shown={"fid": "FID"}, optional=True),
             _CLIP_B32,

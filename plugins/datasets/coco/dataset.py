@@ -88,9 +88,15 @@ def _entries(document: Any, where: str) -> list[Entry]:
             captions[int(note["image_id"])].append((int(note["id"]), str(note["caption"])))
         images = sorted((int(image["id"]), str(image["file_name"])) for image in document["images"])
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{where} holds no captions as COCO writes them ({type(error).__name__}: {error})") from None
+        raise UserError(
+            f"{where} holds no captions as COCO writes them ({type(error).__name__}: {error})"
+        ) from None
     return [
-        Entry(str(number), safe_name(file, where), captions_of(text for _, text in sorted(captions[number])))
+        Entry(
+            str(number),
+            safe_name(file, where),
+            captions_of(text for _, text in sorted(captions[number])),
+        )
         for number, file in images
         if number in captions
     ]

@@ -27,7 +27,9 @@ def build(config: CUBConfig, split: str) -> PictureFiles:
     names = names_of(root, split)
     pictures = next((p for p in (root / OFFICIAL / "images", root / "images") if p.is_dir()), None)
     if pictures is None:
-        raise UserError(f"data set '{NAME}': there is neither {OFFICIAL}/images nor images in {root}")
+        raise UserError(
+            f"data set '{NAME}': there is neither {OFFICIAL}/images nor images in {root}"
+        )
     texts, boxes = texts_of(root, EXAMPLE), _boxes(root) if config.crop else {}
     entries = []
     for name in names:
@@ -50,7 +52,9 @@ def _boxes(root: Path) -> dict[str, Box]:
             for number, box in boxes.items()
         }
     except (KeyError, ValueError, TypeError, IndexError, OverflowError):
-        raise UserError(f"{root / OFFICIAL}: images.txt and bounding_boxes.txt are not those of {OFFICIAL}") from None
+        raise UserError(
+            f"{root / OFFICIAL}: images.txt and bounding_boxes.txt are not those of {OFFICIAL}"
+        ) from None
 
 
 def _table(path: Path) -> dict[str, list[str]]:

@@ -31,5 +31,7 @@ def build(config: FlowersConfig, split: str) -> PictureFiles:
         if stem not in texts:  # without it, the class is not known
             raise UserError(f"data set '{NAME}': there are no captions {stem}.txt in {root}")
         number = class_id(texts[stem].parent.name, str(root))
-        entries.append(Entry(stem, f"{stem}.jpg", read_captions(texts[stem]), None, {"class_id": number}))
+        entries.append(
+            Entry(stem, f"{stem}.jpg", read_captions(texts[stem]), None, {"class_id": number})
+        )
     return PictureFiles(config, NAME, Folder(pictures), entries)

@@ -34,7 +34,9 @@ def build(config: ImageFolderConfig, split: str) -> PictureFiles:
     """The split `split`, in the order of the files' names. UserError if the folder is none, or metadata are wrong."""
     root = data_folder(config, NAME)
     train = root / "train" if (root / "train").is_dir() else root
-    held = next((root / name for name in VALIDATION if train != root and (root / name).is_dir()), None)
+    held = next(
+        (root / name for name in VALIDATION if train != root and (root / name).is_dir()), None
+    )
     folder = held if split == "val" and held else train
     found = _captions(folder)
     names = sorted(found)
@@ -43,7 +45,9 @@ def build(config: ImageFolderConfig, split: str) -> PictureFiles:
     spare = [] if config.caption is None else [config.caption]
     entries = [Entry(name, name, captions_of(found[name]) or tuple(spare)) for name in names]
     if not entries:
-        raise UserError(f"data set '{NAME}': there is no picture for '{split}' in {folder}; name another --data-dir")
+        raise UserError(
+            f"data set '{NAME}': there is no picture for '{split}' in {folder}; name another --data-dir"
+        )
     return PictureFiles(config, NAME, Folder(folder), entries)
 
 

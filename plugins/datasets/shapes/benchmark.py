@@ -9,7 +9,9 @@ from typing import Any
 from t2i.core.interfaces.scoring import Benchmark, Measure, PromptSet
 from t2i.core.settings import Config
 
-_ONE_OBJECT: Mapping[str, Any] = MappingProxyType({"two_objects": 0, "three_objects": 0, "counts": 0})
+_ONE_OBJECT: Mapping[str, Any] = MappingProxyType(
+    {"two_objects": 0, "three_objects": 0, "counts": 0}
+)
 
 _ATTRIBUTES = ("shape", "colour", "size", "position", "background", "count", "all")
 

@@ -56,7 +56,9 @@ class Shapes(Dataset):
         original, scene = self[index], self.scene(index)
         # Streams of variants lie beyond those of the splits.
         draws = Draws(self.config.seed, SPLITS.index(self.split) + len(SPLITS) * number, index)
-        return replace(original, image=render(scene, draws, self.image_size), key=f"{original.key}-{number}")
+        return replace(
+            original, image=render(scene, draws, self.image_size), key=f"{original.key}-{number}"
+        )
 
     def fingerprint(self) -> str:
         """A hash of all that decides the examples of this split."""
@@ -70,11 +72,15 @@ class Shapes(Dataset):
 
     def _draw(self, index: int) -> tuple[Scene, Draws]:
         if index < 0:
-            raise IndexError(f"shapes: index {index} of split {self.split} is negative: count from 0")
+            raise IndexError(
+                f"shapes: index {index} of split {self.split} is negative: count from 0"
+            )
         draws = Draws(self.config.seed, SPLITS.index(self.split), index)
         at = draws.uniform()
         kind = next(kind for kind, upper in self._kinds if at < upper)
-        return grammar.draw_scene(draws, self.grammar, kind, held_out=self.split == "compositions"), draws
+        return grammar.draw_scene(
+            draws, self.grammar, kind, held_out=self.split == "compositions"
+        ), draws
 
 
 def _kinds(config: ShapesConfig) -> tuple[tuple[str, float], ...]:
@@ -82,7 +88,10 @@ def _kinds(config: ShapesConfig) -> tuple[tuple[str, float], ...]:
     shares, total = config.shares, sum(config.shares.values())
     uppers = itertools.accumulate(shares.values())
     # Above 1 for the last, whatever rounding does.
-    return tuple((kind, upper / total if upper < total else 2.0) for kind, upper in zip(shares, uppers, strict=True))
+    return tuple(
+        (kind, upper / total if upper < total else 2.0)
+        for kind, upper in zip(shares, uppers, strict=True)
+    )
 
 
 def build(config: ShapesConfig, split: str) -> Shapes:

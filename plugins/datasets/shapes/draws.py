@@ -18,7 +18,9 @@ class Draws:
 
     def __init__(self, seed: int, stream: int, index: int) -> None:
         # The low half of the counter runs within the example, the high half tells examples apart.
-        self._bits = np.random.Philox(key=np.array([seed, stream], np.uint64), counter=[0, 0, index, 0])
+        self._bits = np.random.Philox(
+            key=np.array([seed, stream], np.uint64), counter=[0, 0, index, 0]
+        )
         self._values: list[float] = []
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:

@@ -65,9 +65,13 @@ def _weights() -> Mapping[str, Tensor]:
     try:
         data = WEIGHTS.read_bytes()
     except OSError as error:
-        raise T2IError(f"{WEIGHTS}: cannot be read ({error.strerror}): install t2i-zoo again") from None
+        raise T2IError(
+            f"{WEIGHTS}: cannot be read ({error.strerror}): install t2i-zoo again"
+        ) from None
     if hashlib.sha256(data).hexdigest() != WEIGHTS_SHA256:
-        raise T2IError(f"{WEIGHTS}: is not the file that t2i ships (SHA-256 differs): install t2i-zoo again")
+        raise T2IError(
+            f"{WEIGHTS}: is not the file that t2i ships (SHA-256 differs): install t2i-zoo again"
+        )
     return {name: tensor.to(torch.float32) for name, tensor in load_safetensors(data).items()}
 
 

@@ -17,20 +17,34 @@ SHAPES = ("circle", "square", "triangle", "star")
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 SIZES = ("small", "large")
 # Row by row, so that POSITIONS[3 * row + column] names a cell of the 3x3 grid.
-POSITIONS = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
+POSITIONS = (
+    "top left",
+    "top",
+    "top right",
+    "left",
+    "center",
+    "right",
+    "bottom left",
+    "bottom",
+    "bottom right",
+)
 BACKGROUNDS = ("black", "white", "grey")
 DEFAULT_BACKGROUND = "black"
 KINDS = ("one", "two", "three", "count")
 
 # Combinations kept out of every train and val scene; each shape, colour and position still occurs in train. Some lie
 # within the simple grammar, so that it has unseen compositions too.
-HELD_OUT_COLOUR_SHAPES = frozenset({("purple", "circle"), ("orange", "square"), ("cyan", "triangle"), ("red", "star")})
+HELD_OUT_COLOUR_SHAPES = frozenset(
+    {("purple", "circle"), ("orange", "square"), ("cyan", "triangle"), ("red", "star")}
+)
 HELD_OUT_SHAPE_POSITIONS = frozenset(
     {("circle", "bottom left"), ("square", "top right"), ("triangle", "center"), ("star", "top")}
 )
 
 # The same thing said in several words; the first is the canonical one.
-SIZE_WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType({"small": ("small", "little"), "large": ("large", "big")})
+SIZE_WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"small": ("small", "little"), "large": ("large", "big")}
+)
 POSITION_PHRASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "top left": ("in the top left corner", "at the top left"),
@@ -201,8 +215,12 @@ def draw_scene(draws: Draws, grammar: Grammar, kind: str, held_out: bool = False
     background = draws.choice(grammar.backgrounds) if draws.uniform() < 0.5 else DEFAULT_BACKGROUND
     while True:  # by rejection: every scene of the wanted sort stays equally likely
         objects = _draw_objects(draws, grammar, kind)
-        distinct = kind == "count" or len({(obj.shape, obj.colour) for obj in objects}) == len(objects)
-        if distinct and (_asks_for_unseen(kind, objects) if held_out else not any(o.held_out for o in objects)):
+        distinct = kind == "count" or len({(obj.shape, obj.colour) for obj in objects}) == len(
+            objects
+        )
+        if distinct and (
+            _asks_for_unseen(kind, objects) if held_out else not any(o.held_out for o in objects)
+        ):
             return Scene(kind, objects, background)
 
 
@@ -217,9 +235,16 @@ def _draw_objects(draws: Draws, grammar: Grammar, kind: str) -> tuple[Obj, ...]:
     count = {"one": 1, "two": 2, "three": 3}.get(kind) or 2 + draws.below(2)
     cells = draws.choice(grammar.arrangements(count))
     if kind == "count":
-        shape, colour, size = draws.choice(grammar.shapes), draws.choice(COLOURS), draws.choice(SIZES)
+        shape, colour, size = (
+            draws.choice(grammar.shapes),
+            draws.choice(COLOURS),
+            draws.choice(SIZES),
+        )
         return tuple(Obj(shape, colour, size, cell) for cell in cells)
-    return tuple(Obj(draws.choice(grammar.shapes), draws.choice(COLOURS), draws.choice(SIZES), cell) for cell in cells)
+    return tuple(
+        Obj(draws.choice(grammar.shapes), draws.choice(COLOURS), draws.choice(SIZES), cell)
+        for cell in cells
+    )
 
 
 # --- captions -------------------------------------------------------------------------------------------------------
@@ -228,7 +253,9 @@ def _draw_objects(draws: Draws, grammar: Grammar, kind: str) -> tuple[Obj, ...]:
 def captions_of(scene: Scene, draws: Draws, count: int, partial: float = 0.0) -> tuple[str, ...]:
     """`count` captions of a scene; each leaves out sizes or positions with probability `partial`."""
     usable = _usable(scene.kind, scene.relation is not None)
-    return tuple(write(draws.choice(usable[draws.uniform() >= partial]), scene, draws) for _ in range(count))
+    return tuple(
+        write(draws.choice(usable[draws.uniform() >= partial]), scene, draws) for _ in range(count)
+    )
 
 
 @lru_cache(maxsize=16)
@@ -268,13 +295,22 @@ def every_phrase() -> Iterator[str]:
         count = {"one": 1, "two": 2, "three": 3, "count": 2 + turn % 2}[phrasing.kind]
         draws = Draws(turn, 0, 0)
         objects = tuple(
-            Obj(SHAPES[(turn + n) % 4], COLOURS[(turn + n) % 8], SIZES[(turn + n) % 2], POSITIONS[(turn + 3 * n) % 9])
+            Obj(
+                SHAPES[(turn + n) % 4],
+                COLOURS[(turn + n) % 8],
+                SIZES[(turn + n) % 2],
+                POSITIONS[(turn + 3 * n) % 9],
+            )
             for n in range(count)
         )
         if not phrasing.relates:
             yield write(phrasing, Scene(phrasing.kind, objects, BACKGROUNDS[turn % 3]), draws)
-    for relation, background in itertools.product(RELATION_PHRASES.values(), BACKGROUND_PHRASES.values()):
-        yield from (f"a red circle {a} a blue star {b}" for a, b in itertools.product(relation, background))
+    for relation, background in itertools.product(
+        RELATION_PHRASES.values(), BACKGROUND_PHRASES.values()
+    ):
+        yield from (
+            f"a red circle {a} a blue star {b}" for a, b in itertools.product(relation, background)
+        )
 
 
 # --- captions read back ---------------------------------------------------------------------------------------------

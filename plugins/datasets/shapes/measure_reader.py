@@ -24,7 +24,11 @@ def noisy(images: Images, sigma: float) -> Images:
 
 def blurred(images: Images, sigma: float) -> Images:
     """Blurred by a Gaussian of `sigma` pixels."""
-    smooth: Images = ndimage.gaussian_filter(images.astype(np.float32), (0, sigma, sigma, 0)).round().astype(np.uint8)
+    smooth: Images = (
+        ndimage.gaussian_filter(images.astype(np.float32), (0, sigma, sigma, 0))
+        .round()
+        .astype(np.uint8)
+    )
     return smooth
 
 
@@ -39,7 +43,9 @@ CONDITIONS: dict[str, Callable[[Images], Images]] = {
     "other captions (chance)": lambda images: np.roll(images, 1, axis=0),
     "black": np.zeros_like,
     "mean picture": lambda images: np.broadcast_to(images.mean(0).astype(np.uint8), images.shape),
-    "uniform noise": lambda images: np.random.default_rng(0).integers(0, 256, images.shape, np.uint8),
+    "uniform noise": lambda images: np.random.default_rng(0).integers(
+        0, 256, images.shape, np.uint8
+    ),
 }
 
 
@@ -53,12 +59,18 @@ def rows(image_size: int, count: int) -> Iterator[str]:
         started = time.process_time()
         scores = caption_accuracy(changed, captions)
         cost = 1000 * (time.process_time() - started) / count
-        yield f"| {image_size} | {name} | " + " | ".join(f"{scores[c]:.1f}" for c in COLUMNS) + f" | {cost:.1f} |"
+        yield (
+            f"| {image_size} | {name} | "
+            + " | ".join(f"{scores[c]:.1f}" for c in COLUMNS)
+            + f" | {cost:.1f} |"
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=2000, help="pictures of 32 px; a quarter of that of 64 px")
+    parser.add_argument(
+        "--count", type=int, default=2000, help="pictures of 32 px; a quarter of that of 64 px"
+    )
     count = parser.parse_args().count
     print("| px | pictures | " + " | ".join(COLUMNS) + " | ms each |")
     print("|" + "---|" * (len(COLUMNS) + 3))

@@ -45,7 +45,11 @@ class CaptionAccuracy(Metric):
         return {key: proportion_interval(*counts) for key, counts in self._tally.counts().items()}
 
     def protocol(self) -> dict[str, Any]:
-        return {"reader": READER_VERSION, "max_misfit": reader.MAX_MISFIT, "max_softness": reader.SOFTNESS[-1]}
+        return {
+            "reader": READER_VERSION,
+            "max_misfit": reader.MAX_MISFIT,
+            "max_softness": reader.SOFTNESS[-1],
+        }
 
 
 def build(config: CaptionAccuracyConfig) -> CaptionAccuracy:

@@ -17,21 +17,49 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from t2i.plugins.datasets.shapes.grammar import POSITIONS, SHAPES
-from t2i.plugins.datasets.shapes.render import BACKGROUND_PALETTE, CELL_CENTRES, PALETTE, RADII, UNITS, Floats, coverage
+from t2i.plugins.datasets.shapes.render import (
+    BACKGROUND_PALETTE,
+    CELL_CENTRES,
+    PALETTE,
+    RADII,
+    UNITS,
+    Floats,
+    coverage,
+)
 
 MAX_IMAGE_SIZE = 64  # larger pictures are averaged down to it: nothing more is to be seen in them
 MIN_CONTRAST = 0.22  # RGB distance from the background that makes a pixel part of a piece
 MIN_PIECE = 6.0  # square units; less is a speck (a small star has 23)
-MAX_COLOUR_ERROR = 0.22  # RGB distance from the named colour; the nearest two colours are 0.455 apart
+MAX_COLOUR_ERROR = (
+    0.22  # RGB distance from the named colour; the nearest two colours are 0.455 apart
+)
 MAX_BACKGROUND_ERROR = 0.2
 # Of a piece's energy (squared RGB difference from the background), the part that no shape explains, pixel noise apart.
 MAX_MISFIT = 0.09  # above it the shape is unknown
 HOPELESS_MISFIT = 0.35  # above it nothing is known
 MAX_NOISE = 0.08  # standard deviation that is forgiven, of the full range
 
-SOFTNESS = (0.0, 0.4, 0.75)  # standard deviation in units: what a good small generative model may leave
+SOFTNESS = (
+    0.0,
+    0.4,
+    0.75,
+)  # standard deviation in units: what a good small generative model may leave
 TOO_SOFT = (1.05, 1.5, 2.1, 3.0)
-RADIUS_STEPS = (2.5, 2.85, 3.2, 3.5, 3.8, 4.2, 4.6, 5.0, 5.4, 5.7, 6.0, 6.5, 7.1)  # the first and last are rejected
+RADIUS_STEPS = (
+    2.5,
+    2.85,
+    3.2,
+    3.5,
+    3.8,
+    4.2,
+    4.6,
+    5.0,
+    5.4,
+    5.7,
+    6.0,
+    6.5,
+    7.1,
+)  # the first and last are rejected
 WINDOW = 9  # units from a piece's centre to its window's edge
 _CHUNK = 128  # pieces compared at once: bounds the memory
 
@@ -70,40 +98,59 @@ def read_scenes(images: NDArray[np.generic]) -> list[SeenScene]:
     backgrounds = _backgrounds(pictures)
     difference = pictures - backgrounds[:, None, None, :]
     noise = _noise(difference)
-    pieces = [piece for number in range(len(pictures)) for piece in _pieces(difference[number], number)]
+    pieces = [
+        piece for number in range(len(pictures)) for piece in _pieces(difference[number], number)
+    ]
     seen: list[list[SeenObject]] = [[] for _ in pictures]
     for start in range(0, len(pieces), _CHUNK):
         chunk = pieces[start : start + _CHUNK]
         for piece, fit in zip(chunk, _fit(chunk, noise, pictures.shape[1]), strict=True):
-            seen[piece.picture].append(_judge(piece, fit, backgrounds[piece.picture], pictures.shape[1]))
-    names = [_nearest(background, BACKGROUND_PALETTE, MAX_BACKGROUND_ERROR) for background in backgrounds]
+            seen[piece.picture].append(
+                _judge(piece, fit, backgrounds[piece.picture], pictures.shape[1])
+            )
+    names = [
+        _nearest(background, BACKGROUND_PALETTE, MAX_BACKGROUND_ERROR) for background in backgrounds
+    ]
     return [SeenScene(tuple(objects), name) for objects, name in zip(seen, names, strict=True)]
 
 
 def as_pictures(images: NDArray[np.generic]) -> Floats:
     """(N, H, W, 3) uint8, or float in [-1, 1], as float32 in [0, 1] of at most MAX_IMAGE_SIZE pixels a side."""
     if images.ndim != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2]:
-        raise ValueError(f"pictures of shape {images.shape} cannot be read: give square ones as (N, H, W, 3)")
+        raise ValueError(
+            f"pictures of shape {images.shape} cannot be read: give square ones as (N, H, W, 3)"
+        )
     if images.dtype == np.uint8:
         pictures = images.astype(np.float32) / np.float32(255)
     elif np.issubdtype(images.dtype, np.floating):
         pictures = (np.nan_to_num(images, nan=-1.0).clip(-1, 1) * 0.5 + 0.5).astype(np.float32)
     else:
-        raise ValueError(f"pictures of {images.dtype} cannot be read: give uint8, or floats in [-1, 1]")
+        raise ValueError(
+            f"pictures of {images.dtype} cannot be read: give uint8, or floats in [-1, 1]"
+        )
     side = pictures.shape[1]
     factor = math.ceil(side / MAX_IMAGE_SIZE)
     if factor == 1:
         return pictures
     whole = side // factor * factor
-    blocks = pictures[:, :whole, :whole].reshape(len(pictures), side // factor, factor, side // factor, factor, 3)
+    blocks = pictures[:, :whole, :whole].reshape(
+        len(pictures), side // factor, factor, side // factor, factor, 3
+    )
     averaged: Floats = blocks.mean(axis=(2, 4), dtype=np.float32)
     return averaged
 
 
 def _backgrounds(pictures: Floats) -> Floats:
     """(N, 3): the median colour of each picture's rim, which no object reaches."""
-    top, bottom, left, right = pictures[:, 0], pictures[:, -1], pictures[:, :, 0], pictures[:, :, -1]
-    colours: Floats = np.asarray(np.median(np.concatenate([top, bottom, left, right], axis=1), axis=1), np.float32)
+    top, bottom, left, right = (
+        pictures[:, 0],
+        pictures[:, -1],
+        pictures[:, :, 0],
+        pictures[:, :, -1],
+    )
+    colours: Floats = np.asarray(
+        np.median(np.concatenate([top, bottom, left, right], axis=1), axis=1), np.float32
+    )
     return colours
 
 
@@ -112,7 +159,9 @@ def _noise(difference: Floats) -> Floats:
 
     Not from a median: noise on black or white is clipped at one side, and half of it is then exactly 0.
     """
-    rim = np.concatenate([difference[:, 0], difference[:, -1], difference[:, :, 0], difference[:, :, -1]], axis=1)
+    rim = np.concatenate(
+        [difference[:, 0], difference[:, -1], difference[:, :, 0], difference[:, :, -1]], axis=1
+    )
     energy = np.square(rim).sum(axis=2)
     energy = np.where(energy < MIN_CONTRAST**2, energy, 0)
     noise: Floats = np.minimum(np.sqrt(energy.mean(axis=1) / 3), MAX_NOISE).astype(np.float32)
@@ -157,7 +206,10 @@ def _pieces(difference: Floats, number: int) -> list[_Piece]:
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     smallest = MIN_PIECE * (side / UNITS) ** 2
     half = _half(side)
-    wide, wide_labels = np.pad(difference, ((half, half), (half, half), (0, 0))), np.pad(labels, half)
+    wide, wide_labels = (
+        np.pad(difference, ((half, half), (half, half), (0, 0))),
+        np.pad(labels, half),
+    )
     pieces = []
     for label in np.flatnonzero(areas[1:] >= smallest) + 1:
         weight = np.where(labels == label, energy, 0)
@@ -212,7 +264,12 @@ def _drawn(half: int, scale: float, shifts: NDArray[np.float64]) -> tuple[Floats
     pixels = np.arange(-half, half, dtype=np.float32) + np.float32(0.5)
     rows = list(itertools.product(range(len(SHAPES)), RADIUS_STEPS, shifts, shifts))
     drawn = [
-        coverage(SHAPES[shape], (pixels - np.float32(x))[None, :], (pixels - np.float32(y))[:, None], radius * scale)
+        coverage(
+            SHAPES[shape],
+            (pixels - np.float32(x))[None, :],
+            (pixels - np.float32(y))[:, None],
+            radius * scale,
+        )
         for shape, radius, x, y in rows
     ]
     return np.stack(drawn).astype(np.float32), np.array(rows, np.float32)

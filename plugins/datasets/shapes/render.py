@@ -16,7 +16,11 @@ from t2i.plugins.datasets.shapes.grammar import Scene, cell_of
 Floats = NDArray[np.float32]
 
 UNITS = 32  # lengths below are in 1/32 of the picture's side
-CELL_CENTRES = (7.5, 16.0, 24.5)  # of columns and of rows: the farthest tip of a jittered large shape stays inside
+CELL_CENTRES = (
+    7.5,
+    16.0,
+    24.5,
+)  # of columns and of rows: the farthest tip of a jittered large shape stays inside
 RADII = {"small": 3.5, "large": 5.7}
 PALETTE = {
     "red": (0.88, 0.06, 0.08),
@@ -28,7 +32,11 @@ PALETTE = {
     "purple": (0.55, 0.12, 0.78),
     "pink": (1.00, 0.52, 0.80),
 }
-BACKGROUND_PALETTE = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0), "grey": (0.40, 0.40, 0.40)}
+BACKGROUND_PALETTE = {
+    "black": (0.0, 0.0, 0.0),
+    "white": (1.0, 1.0, 1.0),
+    "grey": (0.40, 0.40, 0.40),
+}
 
 POSITION_JITTER = 0.45  # either way, in units
 RADIUS_JITTER = 0.04  # either way, of the radius
@@ -74,10 +82,15 @@ def _star_distance(x: Floats, y: Floats, tip: float) -> Floats:
     fifth = np.float32(2 * math.pi / 5)
     turns = np.arctan2(x, -y) / fifth
     angle = np.abs(turns - np.rint(turns)) * fifth
-    along, across = tip * (STAR_NOTCH * math.cos(math.pi / 5) - 1), tip * STAR_NOTCH * math.sin(math.pi / 5)
+    along, across = (
+        tip * (STAR_NOTCH * math.cos(math.pi / 5) - 1),
+        tip * STAR_NOTCH * math.sin(math.pi / 5),
+    )
     length = math.hypot(along, across)
     normal = math.atan2(-along / length, across / length)
-    distance: Floats = np.sqrt(x * x + y * y) * np.cos(angle - np.float32(normal)) - np.float32(tip * across / length)
+    distance: Floats = np.sqrt(x * x + y * y) * np.cos(angle - np.float32(normal)) - np.float32(
+        tip * across / length
+    )
     return distance
 
 
@@ -100,11 +113,15 @@ def place(scene: Scene, draws: Draws) -> tuple[Placed, ...]:
 
 
 def _jittered(colour: tuple[float, float, float], draws: Draws) -> tuple[float, float, float]:
-    r, g, b = (min(1.0, max(0.0, value + draws.uniform(-COLOUR_JITTER, COLOUR_JITTER))) for value in colour)
+    r, g, b = (
+        min(1.0, max(0.0, value + draws.uniform(-COLOUR_JITTER, COLOUR_JITTER))) for value in colour
+    )
     return r, g, b
 
 
-def draw(objects: Sequence[Placed], background: tuple[float, float, float], image_size: int) -> NDArray[np.uint8]:
+def draw(
+    objects: Sequence[Placed], background: tuple[float, float, float], image_size: int
+) -> NDArray[np.uint8]:
     """The picture of `objects` on a plain background, uint8 (image_size, image_size, 3)."""
     scale = image_size / UNITS
     canvas = np.empty((image_size, image_size, 3), np.float32)
@@ -123,4 +140,6 @@ def draw(objects: Sequence[Placed], background: tuple[float, float, float], imag
 
 def render(scene: Scene, draws: Draws, image_size: int = 32) -> NDArray[np.uint8]:
     """A picture of `scene`, uint8 (image_size, image_size, 3)."""
-    return draw(place(scene, draws), _jittered(BACKGROUND_PALETTE[scene.background], draws), image_size)
+    return draw(
+        place(scene, draws), _jittered(BACKGROUND_PALETTE[scene.background], draws), image_size
+    )

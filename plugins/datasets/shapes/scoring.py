@@ -15,7 +15,9 @@ ATTRIBUTES = ("shape", "colour", "size", "position", "relation", "count", "backg
 # Over all captions, and by kind of caption: "one.all", "two.relation", ...
 SCORES = (*ATTRIBUTES, *(f"{kind}.{attribute}" for kind in KINDS for attribute in ATTRIBUTES))
 MIN_SHIFT = 4.0  # units of 1/32 of the side, that "left of" asks for
-MAX_MATCHED = 5  # objects that are tried against the claims; a picture with more has the wrong count anyway
+MAX_MATCHED = (
+    5  # objects that are tried against the claims; a picture with more has the wrong count anyway
+)
 
 
 def score(image: NDArray[np.generic], caption: str) -> dict[str, bool]:
@@ -28,25 +30,39 @@ def score(image: NDArray[np.generic], caption: str) -> dict[str, bool]:
 def score_batch(images: NDArray[np.generic], captions: Sequence[str]) -> list[dict[str, bool]]:
     """`score` of N images (N, H, W, 3) and their N captions."""
     if len(images) != len(captions):
-        raise ValueError(f"{len(images)} images cannot be scored with {len(captions)} captions: give one for each")
+        raise ValueError(
+            f"{len(images)} images cannot be scored with {len(captions)} captions: give one for each"
+        )
     claims = [_claims(caption) for caption in captions]
-    return [compare(scene, claim) for scene, claim in zip(read_scenes(np.asarray(images)), claims, strict=True)]
+    return [
+        compare(scene, claim)
+        for scene, claim in zip(read_scenes(np.asarray(images)), claims, strict=True)
+    ]
 
 
 def _claims(caption: str) -> Claims:
     claims = parse(caption)
     if claims is None:
-        raise UserError(f"caption {caption!r} is none that shapes writes: nothing to score; try 'a large red star'")
+        raise UserError(
+            f"caption {caption!r} is none that shapes writes: nothing to score; try 'a large red star'"
+        )
     return claims
 
 
 def compare(scene: SeenScene, claims: Claims) -> dict[str, bool]:
     """The claims that hold, with the objects matched so that most of them do."""
-    seen: list[SeenObject | None] = [*sorted(scene.objects, key=lambda obj: obj.misfit)[:MAX_MATCHED]]
+    seen: list[SeenObject | None] = [
+        *sorted(scene.objects, key=lambda obj: obj.misfit)[:MAX_MATCHED]
+    ]
     seen += [None] * max(0, len(claims.objects) - len(seen))
-    matches = (_compare_objects(chosen, claims) for chosen in itertools.permutations(seen, len(claims.objects)))
+    matches = (
+        _compare_objects(chosen, claims)
+        for chosen in itertools.permutations(seen, len(claims.objects))
+    )
     verdict = max(matches, key=lambda held: (all(held.values()), sum(held.values())))
-    told = all(obj.position is not None for obj in scene.objects)  # mush is no object, and no absence of one either
+    told = all(
+        obj.position is not None for obj in scene.objects
+    )  # mush is no object, and no absence of one either
     verdict["count"] = told and len(scene.objects) == len(claims.objects)
     if claims.background is not None:
         verdict["background"] = scene.background == claims.background

@@ -20,7 +20,16 @@ from t2i.plugins.datasets.shapes.config import ShapesConfig
 from t2i.plugins.datasets.shapes.dataset import Shapes
 from t2i.plugins.datasets.shapes.draws import Draws
 from t2i.plugins.datasets.shapes.features import DIM, INPUT_SIZE, WEIGHTS, ShapesFeatures
-from t2i.plugins.datasets.shapes.grammar import BACKGROUNDS, COLOURS, KINDS, POSITIONS, SHAPES, SIZES, Scene, draw_scene
+from t2i.plugins.datasets.shapes.grammar import (
+    BACKGROUNDS,
+    COLOURS,
+    KINDS,
+    POSITIONS,
+    SHAPES,
+    SIZES,
+    Scene,
+    draw_scene,
+)
 from t2i.plugins.datasets.shapes.grammar import FULL as GRAMMAR
 from t2i.plugins.datasets.shapes.render import render
 
@@ -76,8 +85,12 @@ def draw_batch(size: int, first: int) -> SceneBatch:
         kind = KINDS[0] if draws.uniform() < 0.4 else draws.choice(KINDS[1:])
         scene = draw_scene(draws, GRAMMAR, kind, held_out=draws.uniform() < 0.3)
         image = render(scene, draws, INPUT_SIZE).astype(np.float32)
-        blur, noise = (max(0.0, draws.uniform(-1, 1)) for _ in range(2))  # half of the pictures have none
-        image = ndimage.gaussian_filter(image, (MAX_BLUR * blur, MAX_BLUR * blur, 0)) if blur else image
+        blur, noise = (
+            max(0.0, draws.uniform(-1, 1)) for _ in range(2)
+        )  # half of the pictures have none
+        image = (
+            ndimage.gaussian_filter(image, (MAX_BLUR * blur, MAX_BLUR * blur, 0)) if blur else image
+        )
         rng = np.random.default_rng(index)
         image += rng.normal(0, 255 * MAX_NOISE * noise, image.shape) if noise else 0
         images.append(image.clip(0, 255).round().astype(np.uint8))
@@ -95,7 +108,9 @@ def draw_batch(size: int, first: int) -> SceneBatch:
 def loss_of(model: Classifier, batch: SceneBatch) -> Tensor:
     cells, background, quality = model(batch.images)
     loss = F.cross_entropy(background, batch.background) + 4 * F.mse_loss(quality, batch.quality)
-    return loss + sum(CELLS * F.cross_entropy(logits, batch.cells[:, n]) for n, logits in enumerate(cells))
+    return loss + sum(
+        CELLS * F.cross_entropy(logits, batch.cells[:, n]) for n, logits in enumerate(cells)
+    )
 
 
 @torch.no_grad()
@@ -126,7 +141,10 @@ def train(steps: int, batch_size: int = 96) -> Classifier:
         optimizer.step()
         schedule.step()
         if step % 100 == 0 or step == steps - 1:
-            print(f"step {step}: loss {loss.item():.3f}, {time.monotonic() - started:.0f} s", flush=True)
+            print(
+                f"step {step}: loss {loss.item():.3f}, {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
     return model
 
 
@@ -143,14 +161,18 @@ def standardise(features: ShapesFeatures) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     arguments = parser.parse_args()
     model = train(arguments.steps)
     print("clean val pictures, percent right:", accuracies(model))
     standardise(model.features)
-    data = save({name: tensor.half().contiguous() for name, tensor in model.features.state_dict().items()})
+    data = save(
+        {name: tensor.half().contiguous() for name, tensor in model.features.state_dict().items()}
+    )
     arguments.out.write_bytes(data)
     print(f"{arguments.out}: {len(data)} bytes, SHA-256 {hashlib.sha256(data).hexdigest()}")
 

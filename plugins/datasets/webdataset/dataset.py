@@ -27,12 +27,18 @@ class WebDataset(Dataset):
     """Examples of tar shards. share: (what is val's by a hash of the keys, whether this is val), where a shard is for
     both."""
 
-    def __init__(self, config: WebDatasetConfig, shards: list[Shard], share: tuple[float, bool] | None) -> None:
+    def __init__(
+        self, config: WebDatasetConfig, shards: list[Shard], share: tuple[float, bool] | None
+    ) -> None:
         self.image_size, self.max_broken = config.image_size, config.max_broken
         self._shards, self._share, self._window = shards, share, config.window
         self._indexes: OrderedDict[int, np.ndarray] = OrderedDict()
         self._ahead = Ahead()
-        sizes = counts(shards) if share is None else [len(self._index(number)) for number in range(len(shards))]
+        sizes = (
+            counts(shards)
+            if share is None
+            else [len(self._index(number)) for number in range(len(shards))]
+        )
         self._sizes = np.array(sizes, np.int64)
         self._firsts = np.concatenate([[0], np.cumsum(self._sizes)])
 
@@ -66,8 +72,13 @@ class WebDataset(Dataset):
 
     def fingerprint(self) -> str:
         """A hash of the shards' names (URLs), sizes and counts, of the split and of the pictures' size."""
-        told = [[*shard.identity(), int(size)] for shard, size in zip(self._shards, self._sizes, strict=True)]
-        return hashlib.sha256(json.dumps([FORMAT, self.image_size, self._share, told]).encode()).hexdigest()
+        told = [
+            [*shard.identity(), int(size)]
+            for shard, size in zip(self._shards, self._sizes, strict=True)
+        ]
+        return hashlib.sha256(
+            json.dumps([FORMAT, self.image_size, self._share, told]).encode()
+        ).hexdigest()
 
     # --- the order of training ----------------------------------------------------------------------------------------
 
@@ -81,9 +92,15 @@ class WebDataset(Dataset):
             if start >= size:
                 start -= size
                 continue
-            self._ahead.bring(self._shards[shard] for shard in itertools.chain(window, *windows[number + 1 :][:1]))
-            indexes = np.concatenate([np.arange(self._firsts[shard], self._firsts[shard + 1]) for shard in window])
-            yield from random_stream(seed, "order", epoch, number).permutation(indexes)[start:].tolist()
+            self._ahead.bring(
+                self._shards[shard] for shard in itertools.chain(window, *windows[number + 1 :][:1])
+            )
+            indexes = np.concatenate(
+                [np.arange(self._firsts[shard], self._firsts[shard + 1]) for shard in window]
+            )
+            yield from (
+                random_stream(seed, "order", epoch, number).permutation(indexes)[start:].tolist()
+            )
             start = 0
 
     # --- one example --------------------------------------------------------------------------------------------------
@@ -93,9 +110,15 @@ class WebDataset(Dataset):
         if not 0 <= index < len(self):
             raise IndexError(f"webdataset: there is no example {index}: there are {len(self)}")
         number = int(np.searchsorted(self._firsts, index, "right")) - 1
-        shard, rows, at = self._shards[number], self._index(number), index - int(self._firsts[number])
+        shard, rows, at = (
+            self._shards[number],
+            self._index(number),
+            index - int(self._firsts[number]),
+        )
         if at >= len(rows):
-            raise BrokenExample(f"{shard.name}:{at}", f"the shard has {len(rows)} examples, fewer than was promised")
+            raise BrokenExample(
+                f"{shard.name}:{at}", f"the shard has {len(rows)} examples, fewer than was promised"
+            )
         row = rows[at]
         where = f"{shard.name}:{_key(row)}"
         if row["problem"]:
@@ -121,7 +144,9 @@ class WebDataset(Dataset):
         """Of NAME.txt, else "caption" of NAME.json: a text, or several."""
         captions: tuple[str, ...] = ()
         if row["text"][0] >= 0:
-            captions = captions_of([self._read(shard, row, "text", where).decode("utf-8", "replace")])
+            captions = captions_of(
+                [self._read(shard, row, "text", where).decode("utf-8", "replace")]
+            )
         if not captions and row["meta"][0] >= 0:
             captions = captions_of(_told(self._read(shard, row, "meta", where)))
         if not captions:
@@ -158,7 +183,11 @@ def _told(content: bytes) -> list[str]:
         caption = json.loads(content)["caption"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return []
-    return [text for text in (caption if isinstance(caption, list) else [caption]) if isinstance(text, str)]
+    return [
+        text
+        for text in (caption if isinstance(caption, list) else [caption])
+        if isinstance(text, str)
+    ]
 
 
 def build(config: WebDatasetConfig, split: str) -> WebDataset:
@@ -167,7 +196,9 @@ def build(config: WebDatasetConfig, split: str) -> WebDataset:
     kept = min(1, len(shards) - 1) if config.val_shards is None else config.val_shards
     share: tuple[float, bool] | None = None
     if kept >= len(shards):
-        raise UserError(f"data set 'webdataset': val_shards = {kept} of {len(shards)} shards leaves none to train on")
+        raise UserError(
+            f"data set 'webdataset': val_shards = {kept} of {len(shards)} shards leaves none to train on"
+        )
     if kept:
         shards = shards[-kept:] if split == "val" else shards[:-kept]
     elif any(isinstance(shard, RemoteShard) for shard in shards) and len(shards) > 1:
@@ -179,5 +210,7 @@ def build(config: WebDatasetConfig, split: str) -> WebDataset:
         share = (config.val_share, split == "val")
     dataset = WebDataset(config, shards, share)
     if not len(dataset):
-        raise UserError(f"data set 'webdataset': split '{split}' is empty ({len(shards)} shards); see data.val_share")
+        raise UserError(
+            f"data set 'webdataset': split '{split}' is empty ({len(shards)} shards); see data.val_share"
+        )
     return dataset

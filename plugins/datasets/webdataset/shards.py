@@ -45,13 +45,17 @@ def expanded(pattern: str) -> list[str]:
     if counted:
         first, last = int(counted[1]), int(counted[2])
         if not 0 <= last - first < MOST:
-            raise UserError(f"data set 'webdataset': shards = {pattern}: {found[0]} stands for no range of names")
+            raise UserError(
+                f"data set 'webdataset': shards = {pattern}: {found[0]} stands for no range of names"
+            )
         choices = [f"{number:0{len(counted[1])}d}" for number in range(first, last + 1)]
     else:
         choices = found[1].split(",")
     tails = expanded(pattern[found.end() :])
     if len(choices) * len(tails) > MOST:
-        raise UserError(f"data set 'webdataset': shards = {pattern} stands for more than {MOST} names")
+        raise UserError(
+            f"data set 'webdataset': shards = {pattern} stands for more than {MOST} names"
+        )
     return [f"{pattern[: found.start()]}{choice}{tail}" for choice in choices for tail in tails]
 
 
@@ -100,7 +104,12 @@ class LocalShard(Shard):
     def index(self) -> np.ndarray:
         state = self.file.stat()
         told = f"{FORMAT} {self.file.absolute()} {state.st_size} {state.st_mtime_ns}"
-        kept = cache_dir() / "webdataset" / "indexes" / f"{hashlib.sha256(told.encode()).hexdigest()}.npy"
+        kept = (
+            cache_dir()
+            / "webdataset"
+            / "indexes"
+            / f"{hashlib.sha256(told.encode()).hexdigest()}.npy"
+        )
         return _indexed(self, kept)
 
 
@@ -138,7 +147,9 @@ class RemoteShard(Shard):
                 return _indexed(self, kept.with_suffix(".npy"))
             except FileNotFoundError:
                 continue
-        raise UserError(f"{self.url}: the cache {_cache()} is too small for what is read at once; raise data.cache_gb")
+        raise UserError(
+            f"{self.url}: the cache {_cache()} is too small for what is read at once; raise data.cache_gb"
+        )
 
 
 def _cache() -> Path:
@@ -154,7 +165,10 @@ def _touch(path: Path) -> None:
 def make_room(room: float, keep: Path) -> None:
     """Removes the shards whose use is longest ago until the cache holds no more than `room` bytes. `keep` stays."""
     with locked(keep.parent / "room"):
-        shards = [(path.stat().st_atime_ns, path.stat().st_size, path) for path in keep.parent.glob("*.tar")]
+        shards = [
+            (path.stat().st_atime_ns, path.stat().st_size, path)
+            for path in keep.parent.glob("*.tar")
+        ]
         total = sum(size for _, size, _ in shards)
         for _, size, path in sorted(shards):
             if total <= room:
@@ -176,7 +190,9 @@ def _indexed(shard: Shard, kept: Path) -> np.ndarray:
     try:
         index = index_of(path)
     except NoTar:
-        raise UserError(f"data set 'webdataset': {shard.name} is no tar file; remove it, or mend data.shards") from None
+        raise UserError(
+            f"data set 'webdataset': {shard.name} is no tar file; remove it, or mend data.shards"
+        ) from None
     content = io.BytesIO()
     np.save(content, index, allow_pickle=False)
     write_bytes(kept, content.getvalue())
@@ -196,13 +212,24 @@ def find(config: WebDatasetConfig) -> list[Shard]:
             )
         files = sorted(folder.glob("*.tar"))
         if not files:
-            raise UserError(f"data set 'webdataset': there is no *.tar in {folder}; name the shards with data.shards")
+            raise UserError(
+                f"data set 'webdataset': there is no *.tar in {folder}; name the shards with data.shards"
+            )
         return [LocalShard(file) for file in files]
     names = list(itertools.chain.from_iterable(map(expanded, patterns)))
     shards: list[Shard] = [_shard(name, folder, config.cache_gb * 1e9) for name in names]
-    absent = next((shard.name for shard in shards if isinstance(shard, LocalShard) and not shard.file.is_file()), None)
+    absent = next(
+        (
+            shard.name
+            for shard in shards
+            if isinstance(shard, LocalShard) and not shard.file.is_file()
+        ),
+        None,
+    )
     if absent:
-        raise UserError(f"data set 'webdataset': shard {absent} is not there; mend data.shards or --data-dir")
+        raise UserError(
+            f"data set 'webdataset': shard {absent} is not there; mend data.shards or --data-dir"
+        )
     return shards
 
 
@@ -220,7 +247,10 @@ def counts(shards: Sequence[Shard]) -> list[int]:
     of the file NAME_stats.json beside it, which img2dataset writes; else it is brought here and read."""
     remote = [shard for shard in shards if isinstance(shard, RemoteShard)]
     told = _told(remote)
-    return [told[shard.url] if isinstance(shard, RemoteShard) else len(shard.index()) for shard in shards]
+    return [
+        told[shard.url] if isinstance(shard, RemoteShard) else len(shard.index())
+        for shard in shards
+    ]
 
 
 def _told(shards: Sequence[RemoteShard]) -> dict[str, int]:
@@ -249,7 +279,9 @@ def _told(shards: Sequence[RemoteShard]) -> dict[str, int]:
 def _successes(shard: RemoteShard) -> int | None:
     """What NAME_stats.json says; None if there is none."""
     parts = urlsplit(shard.url)
-    stats = small_json(parts._replace(path=f"{parts.path.removesuffix('.tar')}_stats.json").geturl())
+    stats = small_json(
+        parts._replace(path=f"{parts.path.removesuffix('.tar')}_stats.json").geturl()
+    )
     count = stats.get("successes") if isinstance(stats, dict) else None
     return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
 

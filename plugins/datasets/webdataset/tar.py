@@ -19,7 +19,11 @@ import numpy as np
 BLOCK = 512
 LONGEST_NAME = 1 << 10
 LARGEST_HEADER = 1 << 16  # of a pax header or a long name
-LARGEST = {"image": 1 << 28, "text": 1 << 20, "meta": 1 << 22}  # bytes of a member that is still read
+LARGEST = {
+    "image": 1 << 28,
+    "text": 1 << 20,
+    "meta": 1 << 22,
+}  # bytes of a member that is still read
 IMAGES = ("jpg", "jpeg", "png", "webp")
 KINDS = {**dict.fromkeys(IMAGES, "image"), "txt": "text", "json": "meta"}
 KEPT = 255  # bytes of a key that are kept
@@ -54,7 +58,8 @@ def row_type(key_length: int) -> np.dtype:
     """One example: (offset, size) of each of its members (-1 where it has none), what is wrong with it and with which
     of its members, and its key."""
     return np.dtype(
-        [(kind, "<i8", (2,)) for kind in LARGEST] + [("problem", "u1"), ("part", "u1"), ("key", f"S{key_length}")]
+        [(kind, "<i8", (2,)) for kind in LARGEST]
+        + [("problem", "u1"), ("part", "u1"), ("key", f"S{key_length}")]
     )
 
 
@@ -139,7 +144,9 @@ def members(file: BinaryIO) -> Iterator[Member]:
             length = declared if announced.size is None else announced.size
             if kind != FOLDER:
                 name = announced.name or _name(header)
-                yield _member(kind, name[-LONGEST_NAME:], range(begin, begin + length), end, announced.sparse)
+                yield _member(
+                    kind, name[-LONGEST_NAME:], range(begin, begin + length), end, announced.sparse
+                )
             announced = _Announced()
         at = begin + _padded(length)
 
@@ -172,7 +179,10 @@ def _octal(field: bytes) -> int | None:
 
 
 def _name(header: bytes) -> str:
-    name, prefix = _text(header[:100]), _text(header[345:500]) if header[257:263] == b"ustar\0" else ""
+    name, prefix = (
+        _text(header[:100]),
+        _text(header[345:500]) if header[257:263] == b"ustar\0" else "",
+    )
     return f"{prefix}/{name}" if prefix else name
 
 
@@ -194,7 +204,11 @@ def _pax(content: bytes) -> dict[str, str]:
 
 
 def _number(text: str | None, otherwise: int | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 19 else otherwise
+    return (
+        int(text)
+        if text is not None and text.isascii() and text.isdigit() and len(text) < 19
+        else otherwise
+    )
 
 
 def _padded(size: int) -> int:

@@ -105,7 +105,10 @@ class CharCnnRnnEncoder(TextEncoder):
         """(B, 70, 201)."""
         codes = torch.full((len(captions), LENGTH), len(ALPHABET))
         for row, caption in zip(codes, captions, strict=True):
-            read = [CODE.get(character, len(ALPHABET)) for character in caption[:LENGTH].lower()[:LENGTH]]
+            read = [
+                CODE.get(character, len(ALPHABET))
+                for character in caption[:LENGTH].lower()[:LENGTH]
+            ]
             row[: len(read)] = torch.tensor(read, dtype=torch.long)
         weight = next(self.parameters())
         return F.one_hot(codes, len(ALPHABET) + 1)[..., :-1].transpose(1, 2).to(weight)

@@ -28,13 +28,17 @@ class ClipEncoder(TextEncoder):
     """sentence: (B, 512 for ViT-B/32) the end-of-text token, projected or not. words: (B, L, 512) one vector a token,
     start and end of text among them, L <= 77. Longer captions are cut. Neither is normalised to unit length."""
 
-    def __init__(self, config: ClipConfig, clip: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> None:
+    def __init__(
+        self, config: ClipConfig, clip: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer
+    ) -> None:
         super().__init__()
         checked(config, clip.config, tokenizer)
         self.config, self.tokenizer = config, tokenizer
         self.length: int = clip.config.max_position_embeddings
         width = clip.config.hidden_size
-        self.shape = TextShape(clip.text_projection.out_features if config.sentence == "projected" else width, width)
+        self.shape = TextShape(
+            clip.text_projection.out_features if config.sentence == "projected" else width, width
+        )
         if config.sentence == "pooled":
             clip.add_module("text_projection", nn.Identity())
         self.clip = clip
@@ -67,7 +71,9 @@ class ClipEncoder(TextEncoder):
             words = self.clip.text_model.final_layer_norm(words)
         if self.config.attend_padding:
             mask = torch.ones_like(mask)
-        words = words * mask.unsqueeze(-1)  # what is masked carries no numbers, whoever forgets the mask
+        words = words * mask.unsqueeze(
+            -1
+        )  # what is masked carries no numbers, whoever forgets the mask
         return TextFeatures(out.text_embeds, words, mask, tuple(captions))
 
     def save_assets(self, folder: Path) -> None:
@@ -90,7 +96,9 @@ def build(config: ClipConfig, assets: Path | None) -> ClipEncoder:
     """
     if assets is None:
         clip = load_text_model(config)
-        return ClipEncoder(config, clip, load_tokenizer(tokenizer_of(wanted_weights(config), config.tokenizer)))
+        return ClipEncoder(
+            config, clip, load_tokenizer(tokenizer_of(wanted_weights(config), config.tokenizer))
+        )
     refuse_foreign_code(CLIPTextConfig, assets, WHAT)
     clip = CLIPTextModelWithProjection(CLIPTextConfig.from_pretrained(assets))
     return ClipEncoder(config, clip, CLIPTokenizer.from_pretrained(assets))

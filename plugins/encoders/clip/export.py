@@ -23,10 +23,17 @@ def export(encoder: TextEncoder, folder: Path) -> dict[str, tuple[str, str]]:
     }
     found = [setting for setting, there in unlike.items() if there]
     if found:
-        raise UserError(f"diffusers' pipelines cannot express {', '.join(found)}: this run stays one of ours")
-    state = {name: tensor for name, tensor in clip.state_dict().items() if name.startswith("text_model.")}
+        raise UserError(
+            f"diffusers' pipelines cannot express {', '.join(found)}: this run stays one of ours"
+        )
+    state = {
+        name: tensor for name, tensor in clip.state_dict().items() if name.startswith("text_model.")
+    }
     clip.config.save_pretrained(folder / "text_encoder", architectures=["CLIPTextModel"])
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     save_file(plain, folder / "text_encoder" / "model.safetensors", metadata={"format": "pt"})
     encoder.tokenizer.save_pretrained(folder / "tokenizer")
-    return {"text_encoder": ("transformers", "CLIPTextModel"), "tokenizer": ("transformers", "CLIPTokenizer")}
+    return {
+        "text_encoder": ("transformers", "CLIPTextModel"),
+        "tokenizer": ("transformers", "CLIPTokenizer"),
+    }

@@ -66,7 +66,9 @@ class ClipFeatures(FeatureExtractor):
             [readable(caption, length) for caption in captions],
             padding="max_length", truncation=True, max_length=length, return_tensors="pt",
         ).to(self.mean.device)  # fmt: skip
-        read = self.network.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        read = self.network.text_model(
+            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+        )
         features: Tensor = self.network.text_projection(read.pooler_output)
         return features
 
@@ -85,7 +87,9 @@ class ClipFeatures(FeatureExtractor):
         try:
             with safe_open(weights, "pt") as file:
                 shared = set(TELLTALES) & set(file.keys())
-                return bool(shared) and all(_alike(file.get_tensor(name), own[name].cpu()) for name in shared)
+                return bool(shared) and all(
+                    _alike(file.get_tensor(name), own[name].cpu()) for name in shared
+                )
         except (OSError, SafetensorError):
             return False
 

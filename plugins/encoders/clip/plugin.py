@@ -24,9 +24,21 @@ def t2i_text_encoders() -> list[TextEncoderSpec]:
 def t2i_downloads() -> list[DownloadSpec]:
     return [
         # Its main revision holds pickles only; this one is the conversion by the hub's own bot.
-        _download("clip", "ViT-B/32, GALIP's and the CLIP score's", "openai/clip-vit-base-patch32", "refs/pr/66"),
-        _download("clip-vit-b-16", "ViT-B/16, a second judge", "openai/clip-vit-base-patch16", "main"),
-        _download("clip-vit-l-14", "ViT-L/14, Stable Diffusion 1.x's", "openai/clip-vit-large-patch14", "main"),
+        _download(
+            "clip",
+            "ViT-B/32, GALIP's and the CLIP score's",
+            "openai/clip-vit-base-patch32",
+            "refs/pr/66",
+        ),
+        _download(
+            "clip-vit-b-16", "ViT-B/16, a second judge", "openai/clip-vit-base-patch16", "main"
+        ),
+        _download(
+            "clip-vit-l-14",
+            "ViT-L/14, Stable Diffusion 1.x's",
+            "openai/clip-vit-large-patch14",
+            "main",
+        ),
     ]
 
 
@@ -43,9 +55,17 @@ def _download(name: str, what: str, repository: str, revision: str) -> DownloadS
 @hookimpl
 def t2i_features() -> list[FeatureSpec]:
     return [
-        _features("clip", "CLIP ViT-B/32: pictures and captions in one space (GALIP trains with it)", "ClipFeatures"),
+        _features(
+            "clip",
+            "CLIP ViT-B/32: pictures and captions in one space (GALIP trains with it)",
+            "ClipFeatures",
+        ),
         _features("clip-vit-b-16", "CLIP ViT-B/16: a second judge beside `clip`", "ClipB16"),
-        _features("clip-vit-l-14", "CLIP ViT-L/14: a larger second judge (Stable Diffusion reads with it)", "ClipL14"),
+        _features(
+            "clip-vit-l-14",
+            "CLIP ViT-L/14: a larger second judge (Stable Diffusion reads with it)",
+            "ClipL14",
+        ),
     ]
 
 

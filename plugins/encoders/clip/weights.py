@@ -31,7 +31,9 @@ def tokenizer_of(weights: Wanted, tokenizer: str | None) -> Wanted:
 
 def load_text_model(config: ClipConfig) -> CLIPTextModelWithProjection:
     """CLIP's text half with its weights. Raises UserError if they cannot be had or are incomplete."""
-    pooled = config.sentence == "pooled"  # the text half of Stable Diffusion comes without a projection
+    pooled = (
+        config.sentence == "pooled"
+    )  # the text half of Stable Diffusion comes without a projection
     return load_clip(
         CLIPTextModelWithProjection,
         wanted_weights(config),
@@ -47,7 +49,9 @@ def load_tokenizer(wanted: Wanted) -> CLIPTokenizer:
         tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(
             source, revision=wanted.revision, local_files_only=offline
         )
-        if set(tokenizer.get_vocab()) == set(tokenizer.all_special_tokens):  # made up: transformers found no file
+        if set(tokenizer.get_vocab()) == set(
+            tokenizer.all_special_tokens
+        ):  # made up: transformers found no file
             raise FileNotFoundError("no tokenizer.json there, nor vocab.json and merges.txt")
         return tokenizer
 
@@ -57,7 +61,9 @@ def load_tokenizer(wanted: Wanted) -> CLIPTokenizer:
 def checked(config: ClipConfig, clip: CLIPTextConfig, tokenizer: CLIPTokenizer) -> None:
     """Raises UserError unless settings, network and tokenizer fit one another."""
     if -config.layer > clip.num_hidden_layers:
-        raise UserError(f"{WHAT}: encoder.layer = {config.layer}, but {config.weights} has {clip.num_hidden_layers}")
+        raise UserError(
+            f"{WHAT}: encoder.layer = {config.layer}, but {config.weights} has {clip.num_hidden_layers}"
+        )
     fits(WHAT, clip, tokenizer, "name the right one with --set encoder.tokenizer=...")
 
 

@@ -36,12 +36,17 @@ class DamsmConfig(Config):
         if len(set(self.vocabulary)) != len(self.vocabulary):
             raise ValueError("vocabulary has a word twice")
         if self.weights and not (self.captions or self.vocabulary):
-            raise ValueError("weights mean nothing without their words: give captions, the authors' captions.pickle")
+            raise ValueError(
+                "weights mean nothing without their words: give captions, the authors' captions.pickle"
+            )
         return self
 
 
 def split(caption: str, limit: int) -> list[str]:
     """The words of a caption as the authors cut it: runs of letters and digits, lower case, what is not ASCII left
     out. Only as much is read as `limit` words of sensible length can need: a caption may be a megabyte long."""
-    words = (word.encode("ascii", "ignore").decode() for word in _WORD.findall(caption[: 64 * limit].lower()))
+    words = (
+        word.encode("ascii", "ignore").decode()
+        for word in _WORD.findall(caption[: 64 * limit].lower())
+    )
     return [word for word in words if word]

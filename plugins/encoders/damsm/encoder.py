@@ -27,13 +27,17 @@ class DamsmEncoder(TextEncoder):
         self._index = {word: 1 + i for i, word in enumerate(config.vocabulary)}
         self.embedding = nn.Embedding(1 + len(config.vocabulary), config.embedding)
         self.dropout = nn.Dropout(config.dropout)
-        self.lstm = nn.LSTM(config.embedding, config.width // 2, batch_first=True, bidirectional=True)
+        self.lstm = nn.LSTM(
+            config.embedding, config.width // 2, batch_first=True, bidirectional=True
+        )
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
 
     def tokens(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token numbers (B, L), long, padded with END, and how many are each caption's own (B,), on the processor."""
         limit = self.config.max_words
-        known = ([self._index[word] for word in split(c, limit) if word in self._index] for c in captions)
+        known = (
+            [self._index[word] for word in split(c, limit) if word in self._index] for c in captions
+        )
         rows = [row[:limit] or [END] for row in known]
         lengths = torch.tensor([len(row) for row in rows])
         padded = [row + [END] * (int(lengths.max()) - len(row)) for row in rows]
@@ -43,10 +47,14 @@ class DamsmEncoder(TextEncoder):
         tokens, lengths = self.tokens(captions)
         x = self.dropout(self.embedding(tokens))
         # Packed: the backward direction begins at a caption's own last word, not at the padding.
-        output, (state, _) = self.lstm(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))
+        output, (state, _) = self.lstm(
+            pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        )
         words, _ = pad_packed_sequence(output, batch_first=True)
         mask = torch.arange(tokens.shape[1]) < lengths[:, None]
-        return TextFeatures(state.transpose(0, 1).flatten(1), words, mask.to(words.device), tuple(captions))
+        return TextFeatures(
+            state.transpose(0, 1).flatten(1), words, mask.to(words.device), tuple(captions)
+        )
 
 
 def build(config: DamsmConfig, assets: Path | None) -> DamsmEncoder:

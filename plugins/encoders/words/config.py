@@ -37,7 +37,9 @@ class WordsConfig(Config):
         if self.width % self.heads:
             raise ValueError(f"width ({self.width}) must be a multiple of heads ({self.heads})")
         if self.neighbours and self.neighbours % 2 == 0:
-            raise ValueError(f"neighbours ({self.neighbours}) must be odd: a word and as many on either side, or 0")
+            raise ValueError(
+                f"neighbours ({self.neighbours}) must be odd: a word and as many on either side, or 0"
+            )
         if len(set(self.vocabulary)) != len(self.vocabulary):
             raise ValueError("vocabulary has a word twice")
         return self

@@ -25,8 +25,12 @@ class WordsEncoder(TextEncoder):
         self.config = config
         self.shape = TextShape(config.width, config.width)
         self._index = {word: len(SPECIAL) + i for i, word in enumerate(config.vocabulary)}
-        self.embedding = nn.Embedding(len(SPECIAL) + len(config.vocabulary), config.width, padding_idx=PAD)
-        self.position = nn.Parameter(torch.randn(config.max_words + 1, config.width) * config.positions)
+        self.embedding = nn.Embedding(
+            len(SPECIAL) + len(config.vocabulary), config.width, padding_idx=PAD
+        )
+        self.position = nn.Parameter(
+            torch.randn(config.max_words + 1, config.width) * config.positions
+        )
         n = config.neighbours
         self.mix = nn.Conv1d(config.width, config.width, n, padding=n // 2) if n else None
         layer = nn.TransformerEncoderLayer(
@@ -40,11 +44,16 @@ class WordsEncoder(TextEncoder):
     def tokens(self, captions: Sequence[str]) -> Tensor:
         """Token numbers (B, L), long: start token first, padded with PAD."""
         rows = [
-            [START, *(self._index.get(word, UNKNOWN) for word in split(caption, self.config.max_words))]
+            [
+                START,
+                *(self._index.get(word, UNKNOWN) for word in split(caption, self.config.max_words)),
+            ]
             for caption in captions
         ]
         length = max(map(len, rows), default=1)
-        return torch.tensor([row + [PAD] * (length - len(row)) for row in rows], device=self.position.device)
+        return torch.tensor(
+            [row + [PAD] * (length - len(row)) for row in rows], device=self.position.device
+        )
 
     def encode(self, captions: Sequence[str]) -> TextFeatures:
         tokens = self.tokens(captions)

@@ -29,7 +29,10 @@ from t2i.plugins.common.weights.legacy import read_legacy, state_dict
 from t2i.plugins.features.fidelity.config import FidelityConfig
 
 FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-POOL, CLASSES = 2048, 1008  # TensorFlow's graph of 2015 has 1008 logits, of which 1000 mean something
+POOL, CLASSES = (
+    2048,
+    1008,
+)  # TensorFlow's graph of 2015 has 1008 logits, of which 1000 mean something
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,14 @@ class FidelityFeatures(FeatureExtractor):
         try:
             with plain_weights():
                 self.network: Any = published.network(
-                    published.name, list(published.parts), feature_extractor_weights_path=io.BytesIO(weights)
+                    published.name,
+                    list(published.parts),
+                    feature_extractor_weights_path=io.BytesIO(weights),
                 )
         except Exception as error:  # load_state_dict: other names or shapes
-            raise _unfit(published, path, str(error).strip().partition("\n")[2].strip()[:120]) from None
+            raise _unfit(
+                published, path, str(error).strip().partition("\n")[2].strip()[:120]
+            ) from None
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.cat(self.network(images), 1)
@@ -115,7 +122,11 @@ def _unfit(published: PublishedNetwork, path: Path, why: str) -> UserError:
 
 
 def _build(published: PublishedNetwork, config: FidelityConfig) -> FidelityFeatures:
-    path = Path(config.weights).expanduser() if config.weights else fetched(published.title, published.file)
+    path = (
+        Path(config.weights).expanduser()
+        if config.weights
+        else fetched(published.title, published.file)
+    )
     return FidelityFeatures(published, path)
 
 

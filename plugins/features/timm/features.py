@@ -49,7 +49,9 @@ class TimmFeatures(FeatureExtractor):
             self.register_buffer(name, torch.tensor(wants[name]).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.network((resized(images, self.size, self.mode) - self.mean) / self.std)
+        features: Tensor = self.network(
+            (resized(images, self.size, self.mode) - self.mean) / self.std
+        )
         return features
 
 
@@ -75,14 +77,21 @@ def _state(config: TimmConfig, title: str, source: str) -> dict[str, Tensor]:
 def _network(config: TimmConfig, title: str, state: dict[str, Tensor]) -> Any:
     """The backbone without its classifier. It is loaded with it, so that timm misses nothing that is not there."""
     published: Any = timm.get_pretrained_cfg(config.model)
-    sized: dict[str, Any] = {"img_size": config.image_size} if config.image_size and published.fixed_input_size else {}
+    sized: dict[str, Any] = (
+        {"img_size": config.image_size} if config.image_size and published.fixed_input_size else {}
+    )
     try:
         network: Any = timm.create_model(
-            config.model, pretrained=True, pretrained_cfg_overlay={"state_dict": state, "source": ""}, **sized
+            config.model,
+            pretrained=True,
+            pretrained_cfg_overlay={"state_dict": state, "source": ""},
+            **sized,
         )
     except RuntimeError as error:
         reason = str(error).strip().replace("\n", " ")[:160]
-        raise UserError(f"features '{title}': these are no weights of {config.model}: {reason}") from None
+        raise UserError(
+            f"features '{title}': these are no weights of {config.model}: {reason}"
+        ) from None
     network.reset_classifier(0)
     return network
 
@@ -92,11 +101,15 @@ def _source(config: TimmConfig, title: str) -> str:
     cfg = timm.get_pretrained_cfg(config.model) if timm.is_model(config.model) else None
     if cfg is None:
         known = timm.list_models(pretrained=True)
-        raise UserError(f"features '{title}': timm has no model '{config.model}'{nearest(config.model, known)}")
+        raise UserError(
+            f"features '{title}': timm has no model '{config.model}'{nearest(config.model, known)}"
+        )
     if config.weights:
         return config.weights
     if not cfg.hf_hub_id:
-        raise UserError(f"features '{title}': timm has no weights for '{config.model}': set its weights to a file")
+        raise UserError(
+            f"features '{title}': timm has no weights for '{config.model}': set its weights to a file"
+        )
     hub = str(cfg.hf_hub_id)
     return hub if hub.count("/") and not hub.endswith("/") else f"{hub}{config.model}"
 

@@ -52,7 +52,9 @@ class AttnGANConfig(GANConfig):
                 f"least {2 * START} pixels"
             )
         if self.batch_size // self.accumulate < 2:
-            raise ValueError("a batch (or each of its `accumulate` parts) needs two pictures: neighbours mismatch")
+            raise ValueError(
+                "a batch (or each of its `accumulate` parts) needs two pictures: neighbours mismatch"
+            )
         return self
 
     @property
@@ -76,7 +78,11 @@ _PAPER = {
     "checkpoint_every": 5000,
     "sample_every": 5000,
 }
-_CUB = {**_PAPER, "batch_size": 20, "steps": 302_000}  # 200 epochs of DAMSM, 600 of the GAN, 8,855 pictures
+_CUB = {
+    **_PAPER,
+    "batch_size": 20,
+    "steps": 302_000,
+}  # 200 epochs of DAMSM, 600 of the GAN, 8,855 pictures
 _COCO = {
     **_PAPER,
     "gf": 48,

@@ -96,7 +96,9 @@ class NextStage(nn.Module):
     def __init__(self, config: AttnGANConfig, words: int) -> None:
         super().__init__()
         self.attention = Attention(config.gf, words)
-        self.residual = nn.Sequential(*(ResidualBlock(2 * config.gf) for _ in range(config.residual_blocks)))
+        self.residual = nn.Sequential(
+            *(ResidualBlock(2 * config.gf) for _ in range(config.residual_blocks))
+        )
         self.up = up(2 * config.gf, config.gf)
 
     def forward(self, h: Tensor, text: TextFeatures) -> Tensor:

@@ -27,13 +27,17 @@ def discriminator_loss(d: Discriminator, real: Tensor, fake: Tensor, sentence: T
     x, x_fake = d(real), d(fake)
     right, made = d.conditional(x, sentence), d.conditional(x_fake, sentence)
     wrong = d.conditional(x[:-1], sentence[1:])
-    return discriminator_of_pairs_and_images(right, made, wrong, d.unconditional(x), d.unconditional(x_fake))
+    return discriminator_of_pairs_and_images(
+        right, made, wrong, d.unconditional(x), d.unconditional(x_fake)
+    )
 
 
 def generator_loss(d: Discriminator, fake: Tensor, sentence: Tensor) -> Tensor:
     """L_Gi: -log D(x^), without the condition and with it (equation 4, not halved)."""
     x = d(fake)
-    return cross_entropy(d.unconditional(x), real=True) + cross_entropy(d.conditional(x, sentence), real=True)
+    return cross_entropy(d.unconditional(x), real=True) + cross_entropy(
+        d.conditional(x, sentence), real=True
+    )
 
 
 def shrunk(images: Tensor, size: int) -> Tensor:
@@ -49,15 +53,25 @@ class GANTrainer(Trainer):
     def __init__(self, config: AttnGANConfig, networks: Networks) -> None:
         generator = networks.generator
         assert isinstance(generator, AttnGANGenerator)
-        self.config, self.network, self.noise_shape = config, generator.network, generator.noise_shape
+        self.config, self.network, self.noise_shape = (
+            config,
+            generator.network,
+            generator.noise_shape,
+        )
         self.image_encoder = networks.helpers.get("image_encoder")
         width = networks.text_encoder.shape.sentence
-        self.discriminators = [Discriminator(config, scale, width) for scale in range(config.scales)]
+        self.discriminators = [
+            Discriminator(config, scale, width) for scale in range(config.scales)
+        ]
         judges = {f"discriminator{i}": d for i, d in enumerate(self.discriminators)}
         self.modules: dict[str, nn.Module] = {"network": self.network, **judges}
         betas = (config.beta1, config.beta2)
-        self.optimizers = {name: Adam(d.parameters(), config.lr_d, betas, fused=True) for name, d in judges.items()}
-        self.optimizers["generator"] = Adam(self.network.parameters(), config.lr_g, betas, fused=True)
+        self.optimizers = {
+            name: Adam(d.parameters(), config.lr_d, betas, fused=True) for name, d in judges.items()
+        }
+        self.optimizers["generator"] = Adam(
+            self.network.parameters(), config.lr_g, betas, fused=True
+        )
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         text = batch.text.detach()
@@ -67,7 +81,10 @@ class GANTrainer(Trainer):
             real = shrunk(batch.images, fake.shape[-1])
             losses[name] = discriminator_loss(d, real, fake.detach(), drawn.sentence)
             engine.update(name, losses[name])
-        fooling = [generator_loss(d, x, drawn.sentence) for d, x in zip(self.discriminators, drawn.images, strict=True)]
+        fooling = [
+            generator_loss(d, x, drawn.sentence)
+            for d, x in zip(self.discriminators, drawn.images, strict=True)
+        ]
         losses["adversarial"] = torch.stack(fooling).sum()
         losses["kl"] = kl_loss(drawn.mean, drawn.logvar)
         loss = losses["adversarial"] + self.config.kl * losses["kl"]
@@ -85,7 +102,9 @@ class GANTrainer(Trainer):
         """L_DAMSM: how well the largest pictures match their captions among those of the batch."""
         assert self.image_encoder is not None
         seen: ImageFeatures = self.image_encoder(images)
-        words, sentence = damsm_losses(seen, text, self.config.damsm.smoothing, batch.extras.get("class"))
+        words, sentence = damsm_losses(
+            seen, text, self.config.damsm.smoothing, batch.extras.get("class")
+        )
         return words + sentence
 
     def finish(self, batches: Callable[[], Batch]) -> None:
@@ -101,11 +120,16 @@ class GANTrainer(Trainer):
 def stages(config: AttnGANConfig, text_encoder: TextEncoder) -> list[Stage]:
     """DAMSM, then the GAN, in which text and image encoder are frozen: no optimizer holds their parameters."""
     gan = Stage("gan", 1 - config.damsm_share, partial(GANTrainer, config))
-    if not text_encoder.trainable and (config.image_encoder.kind == "none" or config.image_encoder.weights):
+    if not text_encoder.trainable and (
+        config.image_encoder.kind == "none" or config.image_encoder.weights
+    ):
         return [gan]
     check_source(config.image_encoder, "model 'attngan'")
 
     def pretraining(networks: Networks) -> Trainer:
         return DamsmTrainer(config.damsm, networks.text_encoder, networks.helpers["image_encoder"])
 
-    return [Stage("damsm", config.damsm_share, pretraining, {"batch_size": config.damsm.batch_size}), gan]
+    return [
+        Stage("damsm", config.damsm_share, pretraining, {"batch_size": config.damsm.batch_size}),
+        gan,
+    ]

@@ -38,7 +38,15 @@ NETWORK = [
     (r"\.upsample\.", ".up."),
     *((rf"^img_net{i + 1}\.img\.0\.", f"to_rgb.{i}.") for i in range(3)),
 ]
-S16 = {0: "0.0", 2: "1.0", 3: "1.1", 5: "2.0", 6: "2.1", 8: "3.0", 9: "3.1"}  # layers of the four halvings
+S16 = {
+    0: "0.0",
+    2: "1.0",
+    3: "1.1",
+    5: "2.0",
+    6: "2.1",
+    8: "3.0",
+    9: "3.1",
+}  # layers of the four halvings
 DISCRIMINATOR = [
     *((rf"^img_code_s16\.{theirs}\.", f"layers.{ours}.") for theirs, ours in S16.items()),
     (r"^img_code_s32\.", "layers.4."),
@@ -55,7 +63,10 @@ DISCRIMINATOR = [
 def network_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The authors' G_NET state dict under the names of `Network`."""
     ours = renamed(without_prefix(state, "module."), NETWORK)
-    return {name: t.flatten(1) if name.endswith("attention.project.weight") else t for name, t in ours.items()}
+    return {
+        name: t.flatten(1) if name.endswith("attention.project.weight") else t
+        for name, t in ours.items()
+    }
 
 
 def discriminator_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -78,7 +89,11 @@ def load(config: RunConfig, files: Sequence[Path]) -> Model:
     choice, encoder = authors_encoder(config.encoder, text.state(), words, where)
     generator = AttnGANGenerator(settings, encoder.shape)
     drawing = found["generator"]
-    load_state(generator.network, counted(generator.network, network_state(drawing.state())), f"weights {drawing.path}")
+    load_state(
+        generator.network,
+        counted(generator.network, network_state(drawing.state())),
+        f"weights {drawing.path}",
+    )
     seeing = helpers(settings, encoder.shape, fresh=False)
     for module in seeing.values():
         part = found["image encoder"]

@@ -31,7 +31,9 @@ class DDPMConfig(DenoisingConfig):
     def _sizes_fit(self) -> DDPMConfig:
         smallest = self.patch * 2 ** (len(self.unet.channels) - 1)
         if self.image_size % smallest:
-            raise ValueError(f"image_size ({self.image_size}) must be a multiple of {smallest} for this network")
+            raise ValueError(
+                f"image_size ({self.image_size}) must be a multiple of {smallest} for this network"
+            )
         return self
 
     @classmethod
@@ -52,7 +54,12 @@ def presets(sampler: str, few: Mapping[str, Any]) -> Mapping[str, Preset]:
     return {
         "tiny": Preset(TINY, encoder=("words", {"layers": 1}), sampler=(sampler, few)),
         "cifar": Preset(CIFAR, encoder=("words", {}), sampler=(sampler, {})),
-        "coco64": Preset(COCO64, data=("coco", {}), encoder=("clip", {}), sampler=(sampler, {**few, "guidance": 3.0})),
+        "coco64": Preset(
+            COCO64,
+            data=("coco", {}),
+            encoder=("clip", {}),
+            sampler=(sampler, {**few, "guidance": 3.0}),
+        ),
     }
 
 

@@ -40,13 +40,19 @@ STEPS = {"DDPMPipeline": None, "DDIMPipeline": 50}  # the pipelines' own; None: 
 def foreign(path: Path, settings: Mapping[str, Any]) -> Model | None:
     """The model in a folder of diffusers' DDPMPipeline or DDIMPipeline; None if it is none. It draws without text."""
     index = pipeline_index(path)
-    if index is None or index.get("_class_name") not in PIPELINES or classes(index).get("unet") != UNET:
+    if (
+        index is None
+        or index.get("_class_name") not in PIPELINES
+        or classes(index).get("unet") != UNET
+    ):
         return None
     path = path.resolve()
     source = part_of(path, "unet")
     unet = read_json(source / "config.json", f"folder {path}")
     if unet.get("num_class_embeds") or unet.get("class_embed_type"):
-        raise UserError(f"{path}: its pictures are told apart by class numbers, which captions do not give")
+        raise UserError(
+            f"{path}: its pictures are told apart by class numbers, which captions do not give"
+        )
     scheduler, guidance = read_scheduler(part_of(path, "scheduler"))
     document = {
         "model": "ddpm",

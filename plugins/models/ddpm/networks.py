@@ -26,7 +26,9 @@ class DDPMGenerator(DiffusionGenerator):
         self.schedule = schedule_of(config)
         self.prediction = config.prediction
         self.patch = config.patch
-        self.unet = conditional_unet(config.unet, 3 * config.patch**2, config.image_size // config.patch, text, assets)
+        self.unet = conditional_unet(
+            config.unet, 3 * config.patch**2, config.image_size // config.patch, text, assets
+        )
 
     def condition(self, text: TextFeatures) -> TextFeatures:
         return self.unet.condition(text)

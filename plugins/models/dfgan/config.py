@@ -25,7 +25,9 @@ class DFGANConfig(AffineGANConfig, TextPretraining):
     @classmethod
     def _power_of_two(cls, size: int) -> int:
         if size & (size - 1):
-            raise ValueError("the generator doubles 4x4 pixels again and again: use 16, 32, 64, 128, 256 ...")
+            raise ValueError(
+                "the generator doubles 4x4 pixels again and again: use 16, 32, 64, 128, 256 ..."
+            )
         return size
 
     @classmethod
@@ -46,7 +48,12 @@ def _paper(data: str, steps: int) -> Preset:
         "sample_every": 5000,
         "checkpoint_every": 5000,
     }
-    return Preset(settings, (data, {}), encoder=("damsm", {"max_words": 18}), sampler=("direct", {"truncation": 0.88}))
+    return Preset(
+        settings,
+        (data, {}),
+        encoder=("damsm", {"max_words": 18}),
+        sampler=("direct", {"truncation": 0.88}),
+    )
 
 
 _TINY = {

@@ -32,9 +32,12 @@ class DFGANGenerator(OneShotGenerator):
         self.start_from_text = config.start_from_text
         condition = config.z_dim + text.sentence
         channels = widths(config.nf, config.image_size)[::-1]
-        self.start = nn.Linear(condition if config.start_from_text else config.z_dim, channels[0] * START**2)
+        self.start = nn.Linear(
+            condition if config.start_from_text else config.z_dim, channels[0] * START**2
+        )
         self.blocks = nn.ModuleList(
-            UpBlock(condition, c_in, c_out, config.fusion_gain) for c_in, c_out in pairwise(channels)
+            UpBlock(condition, c_in, c_out, config.fusion_gain)
+            for c_in, c_out in pairwise(channels)
         )
         self.to_rgb = nn.Conv2d(channels[-1], 3, 3, padding=1)
 
@@ -71,7 +74,9 @@ class Discriminator(nn.Module):
         super().__init__()
         channels = widths(config.nf, config.image_size)
         self.from_rgb = nn.Conv2d(3, channels[0], 3, padding=1)
-        self.blocks = nn.Sequential(*(DownBlock(*pair, config.residual_gain) for pair in pairwise(channels)))
+        self.blocks = nn.Sequential(
+            *(DownBlock(*pair, config.residual_gain) for pair in pairwise(channels))
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.blocks(self.from_rgb(images))

@@ -7,7 +7,11 @@ from functools import partial
 from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
-from t2i.plugins.common.gan.losses import hinge_discriminator, hinge_generator, matching_aware_penalty
+from t2i.plugins.common.gan.losses import (
+    hinge_discriminator,
+    hinge_generator,
+    matching_aware_penalty,
+)
 from t2i.plugins.common.gan.optimizers import adam_pair
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.dfgan.config import DFGANConfig
@@ -26,7 +30,11 @@ class GANTrainer(Trainer):
         self.generator = generator
         self.discriminator = Discriminator(config)
         self.output = OneWayOutput(config, networks.text_encoder.shape.sentence)
-        self.modules = {"generator": generator, "discriminator": self.discriminator, "output": self.output}
+        self.modules = {
+            "generator": generator,
+            "discriminator": self.discriminator,
+            "output": self.output,
+        }
         judges = [*self.discriminator.parameters(), *self.output.parameters()]
         self.optimizers = adam_pair(config, generator.parameters(), judges)
 
@@ -41,7 +49,9 @@ class GANTrainer(Trainer):
         mismatched = self.output(features, engine.shifted(sentence))
         judged = self.output(self.discriminator(fake.detach()), sentence)
         hinge = hinge_discriminator(real, judged, mismatched)
-        penalty = matching_aware_penalty(real, [images, matching], self.config.penalty_k, self.config.penalty_p)
+        penalty = matching_aware_penalty(
+            real, [images, matching], self.config.penalty_k, self.config.penalty_p
+        )
         engine.update("discriminator", hinge + penalty)
 
         loss = hinge_generator(self.output(self.discriminator(fake), sentence))
@@ -52,4 +62,7 @@ class GANTrainer(Trainer):
 
 def stages(config: DFGANConfig, text_encoder: TextEncoder) -> list[Stage]:
     """Text (absent with a frozen encoder), then the GAN."""
-    return [*text_stages(config, text_encoder), Stage("gan", 1 - config.text_share, partial(GANTrainer, config))]
+    return [
+        *text_stages(config, text_encoder),
+        Stage("gan", 1 - config.text_share, partial(GANTrainer, config)),
+    ]

@@ -51,7 +51,11 @@ def generator_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def discriminator_state(state: Mapping[str, Tensor], config: DFGANConfig) -> dict[str, Tensor]:
     """The authors' netD as our discriminator's. Theirs holds a 1x1 shortcut in every block and uses it only where
     channels change: the others are left out."""
-    unused = [i for i, (c_in, c_out) in enumerate(pairwise(widths(config.nf, config.image_size))) if c_in == c_out]
+    unused = [
+        i
+        for i, (c_in, c_out) in enumerate(pairwise(widths(config.nf, config.image_size)))
+        if c_in == c_out
+    ]
     names = {f"blocks.{i}.shortcut.{kind}" for i in unused for kind in ("weight", "bias")}
     ours = renamed(without_prefix(state, "module."), DISCRIMINATOR)
     return {name: tensor for name, tensor in ours.items() if name not in names}
@@ -80,6 +84,8 @@ def load(config: RunConfig, files: Sequence[Path]) -> Model:
     generator = DFGANGenerator(settings, encoder.shape)
     judge, output = Discriminator(settings), OneWayOutput(settings, encoder.shape.sentence)
     load_state(generator, generator_state(checkpoint.state("model", "netG")), f"{where}: netG")
-    load_state(judge, discriminator_state(checkpoint.state("model", "netD"), settings), f"{where}: netD")
+    load_state(
+        judge, discriminator_state(checkpoint.state("model", "netD"), settings), f"{where}: netD"
+    )
     load_state(output, output_state(checkpoint.state("model", "netC")), f"{where}: netC")
     return Model(replace(config, encoder=choice), generator, encoder)

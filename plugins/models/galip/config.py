@@ -80,7 +80,9 @@ class GALIPConfig(AffineGANConfig):
         clip: tuple[str, Mapping[str, Any]] = ("clip", {})
         return {
             "tiny": Preset(_TINY, encoder=("words", {"layers": 1, "width": 64})),
-            "cub": Preset({**_PAPER, "steps": 830_000}, ("cub", {}), clip),  # 1,500 epochs of 8,855 pictures
+            "cub": Preset(
+                {**_PAPER, "steps": 830_000}, ("cub", {}), clip
+            ),  # 1,500 epochs of 8,855 pictures
             "coco": Preset({**_PAPER, "steps": 1_000_000}, ("coco", {}), clip),
             "thesis": Preset(_THESIS, ("webdataset", {}), clip),
         }

@@ -60,16 +60,20 @@ class GALIPGenerator(OneShotGenerator):
         self.noise_shape = (config.z_dim,)
         condition, width = config.z_dim + text.sentence, config.bridge_width
         channels = [config.nf * min(2**i, 8) for i in range(len(emitted) + 1)][::-1]
-        self.start = nn.Linear(condition if config.start_from_text else config.z_dim, width * clip.grid**2)
+        self.start = nn.Linear(
+            condition if config.start_from_text else config.z_dim, width * clip.grid**2
+        )
         self.bridge = nn.ModuleList(
-            BridgeBlock(condition, width, config.bridge_middle, config.fusion_gain) for _ in range(config.bridge_blocks)
+            BridgeBlock(condition, width, config.bridge_middle, config.fusion_gain)
+            for _ in range(config.bridge_blocks)
         )
         self.to_clip = nn.Conv2d(width, clip.width, 5, padding=2)
         self.prompts = nn.Linear(condition, clip.width * len(config.prompt_blocks))
         self.from_clip = nn.Conv2d(clip.width, channels[0], 5, padding=2)
         self.sizes = emitted
         self.blocks = nn.ModuleList(
-            UpBlock(condition, c_in, c_out, config.fusion_gain) for c_in, c_out in pairwise(channels)
+            UpBlock(condition, c_in, c_out, config.fusion_gain)
+            for c_in, c_out in pairwise(channels)
         )
         self.to_rgb = nn.Conv2d(channels[-1], 3, 3, padding=1)
 
@@ -129,7 +133,9 @@ class Discriminator(nn.Module):
     def __init__(self, config: GALIPConfig, width: int) -> None:
         super().__init__()
         gain, joined = config.residual_gain, len(config.feature_blocks) - 1
-        self.blocks = nn.ModuleList(JudgeBlock(width, width, gain, joined=True) for _ in range(joined))
+        self.blocks = nn.ModuleList(
+            JudgeBlock(width, width, gain, joined=True) for _ in range(joined)
+        )
         self.last = JudgeBlock(width, config.judge_width, gain, joined=False)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
@@ -146,7 +152,9 @@ class QualityAssessor(nn.Module):
     def __init__(self, config: GALIPConfig, sentence: int, grid: int) -> None:
         super().__init__()
         self.features = config.judge_width
-        self.joint = nn.Conv2d(config.judge_width + sentence, config.assessor_width, min(4, grid), bias=False)
+        self.joint = nn.Conv2d(
+            config.judge_width + sentence, config.assessor_width, min(4, grid), bias=False
+        )
         self.score = nn.Conv2d(config.assessor_width, 1, grid + 1 - min(4, grid), bias=False)
 
     def forward(self, features: Tensor, *sentences: Tensor) -> tuple[Tensor, ...]:
@@ -161,7 +169,12 @@ class QualityAssessor(nn.Module):
 def build(config: GALIPConfig, text: TextShape, assets: Path | None) -> GALIPGenerator:
     """The generator that the settings describe. Raises UserError if CLIP cannot be had, or is not deep enough."""
     clip = build_clip(config.clip, text.sentence, assets, "galip")
-    for name, blocks in (("feature_blocks", config.feature_blocks), ("prompt_blocks", config.prompt_blocks)):
+    for name, blocks in (
+        ("feature_blocks", config.feature_blocks),
+        ("prompt_blocks", config.prompt_blocks),
+    ):
         if blocks and blocks[-1] > len(clip.layers):
-            raise UserError(f"galip: {name} = {list(blocks)}, but this CLIP has {len(clip.layers)} blocks")
+            raise UserError(
+                f"galip: {name} = {list(blocks)}, but this CLIP has {len(clip.layers)} blocks"
+            )
     return GALIPGenerator(config, text, clip)

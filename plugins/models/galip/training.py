@@ -11,11 +11,20 @@ from torch.nn import functional as F
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i.plugins.common.clip.vision import ClipVision
-from t2i.plugins.common.gan.losses import hinge_discriminator, hinge_generator, matching_aware_penalty
+from t2i.plugins.common.gan.losses import (
+    hinge_discriminator,
+    hinge_generator,
+    matching_aware_penalty,
+)
 from t2i.plugins.common.gan.optimizers import adam_pair
 from t2i.plugins.common.text.contrastive import Contrast, MatchingTrainer
 from t2i.plugins.models.galip.config import GALIPConfig
-from t2i.plugins.models.galip.networks import Discriminator, GALIPGenerator, QualityAssessor, sentences
+from t2i.plugins.models.galip.networks import (
+    Discriminator,
+    GALIPGenerator,
+    QualityAssessor,
+    sentences,
+)
 
 
 class ClipMatcher(Contrast):
@@ -35,7 +44,9 @@ def pretraining(config: GALIPConfig, networks: Networks) -> Trainer:
     assert isinstance(generator, GALIPGenerator)
     generator.clip.requires_grad_(config.clip.weights is None)
     matcher = ClipMatcher(generator.clip)
-    return MatchingTrainer(networks.text_encoder, matcher, lr=config.clip_lr, lr_text=config.text_lr)
+    return MatchingTrainer(
+        networks.text_encoder, matcher, lr=config.clip_lr, lr_text=config.text_lr
+    )
 
 
 class GANTrainer(Trainer):
@@ -53,8 +64,14 @@ class GANTrainer(Trainer):
         self.generator = generator
         self.clip = generator.clip.requires_grad_(False)
         self.discriminator = Discriminator(config, self.clip.width)
-        self.assessor = QualityAssessor(config, networks.text_encoder.shape.sentence, self.clip.grid)
-        self.modules = {"generator": generator, "discriminator": self.discriminator, "assessor": self.assessor}
+        self.assessor = QualityAssessor(
+            config, networks.text_encoder.shape.sentence, self.clip.grid
+        )
+        self.modules = {
+            "generator": generator,
+            "discriminator": self.discriminator,
+            "assessor": self.assessor,
+        }
         judges = [*self.discriminator.parameters(), *self.assessor.parameters()]
         drawing = [p for p in generator.parameters() if p.requires_grad]
         self.optimizers = adam_pair(config, drawing, judges)
@@ -79,7 +96,9 @@ class GANTrainer(Trainer):
         matched, mismatched = self.assessor(self.discriminator(real), matching, engine.shifted(e))
         (judged,) = self.assessor(self.discriminator(fake), e)
         hinge = hinge_discriminator(matched, judged, mismatched)
-        penalty = matching_aware_penalty(matched, [*real, matching], self.config.penalty_k, self.config.penalty_p)
+        penalty = matching_aware_penalty(
+            matched, [*real, matching], self.config.penalty_k, self.config.penalty_p
+        )
         engine.update("discriminator", hinge + penalty)
         scores = {"real": matched.mean(), "fake": judged.mean(), "mismatched": mismatched.mean()}
         return {"discriminator": hinge, "penalty": penalty, **scores}

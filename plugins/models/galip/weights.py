@@ -82,17 +82,23 @@ def load_weights(config: RunConfig, files: Sequence[Path]) -> Model:
 
 def load_generator(generator: GALIPGenerator, released: Mapping[str, Tensor], where: str) -> None:
     """Puts a released netG into our generator; of CLIP's head the generator keeps its own."""
-    head = {name: tensor for name, tensor in owned_tensors(generator).items() if name.startswith(HEAD)}
+    head = {
+        name: tensor for name, tensor in owned_tensors(generator).items() if name.startswith(HEAD)
+    }
     state = _split_attention(renamed(without_prefix(released, "module."), GENERATOR))
     load_state(generator, {**head, **state}, f"{where}: netG")
 
 
-def load_judge(network: nn.Module, rules: Sequence[tuple[str, str]], released: Mapping[str, Tensor], what: str) -> None:
+def load_judge(
+    network: nn.Module, rules: Sequence[tuple[str, str]], released: Mapping[str, Tensor], what: str
+) -> None:
     """Puts a released netD or netC into ours, less the 1x1 shortcuts of blocks that change no channels, which the
     authors' network holds and never uses."""
     state = renamed(without_prefix(released, "module."), rules)
     unused = re.compile(r"^blocks\.\d+\.shortcut\.")
-    load_state(network, {name: tensor for name, tensor in state.items() if not unused.match(name)}, what)
+    load_state(
+        network, {name: tensor for name, tensor in state.items() if not unused.match(name)}, what
+    )
 
 
 def _split_attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -27,7 +27,9 @@ class LDMConfig(DenoisingConfig):
     def _sizes_fit(self) -> LDMConfig:
         smallest = self.autoencoder.reduction * 2 ** (len(self.unet.channels) - 1)
         if self.image_size % smallest:
-            raise ValueError(f"image_size ({self.image_size}) must be a multiple of {smallest} for these networks")
+            raise ValueError(
+                f"image_size ({self.image_size}) must be a multiple of {smallest} for these networks"
+            )
         return self
 
     @property
@@ -37,11 +39,18 @@ class LDMConfig(DenoisingConfig):
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
         return {
-            "tiny": Preset(TINY, encoder=("words", BINDING), sampler=("ddim", {"steps": 25, "guidance": 2.0})),
-            "coco": Preset(
-                COCO, data=("coco", {}), encoder=LARGE_CLIP, sampler=("ddim", {"steps": 50, "guidance": 5.0})
+            "tiny": Preset(
+                TINY, encoder=("words", BINDING), sampler=("ddim", {"steps": 25, "guidance": 2.0})
             ),
-            "thesis": Preset(THESIS, data=("coco", {}), encoder=("clip", {}), sampler=("ddim", {"guidance": 3.0})),
+            "coco": Preset(
+                COCO,
+                data=("coco", {}),
+                encoder=LARGE_CLIP,
+                sampler=("ddim", {"steps": 50, "guidance": 5.0}),
+            ),
+            "thesis": Preset(
+                THESIS, data=("coco", {}), encoder=("clip", {}), sampler=("ddim", {"guidance": 3.0})
+            ),
         }
 
 
@@ -68,7 +77,9 @@ TINY = {
 BINDING = {"layers": 1, "positions": 0.3, "neighbours": 5}
 """Of the words encoder: what lets it tell whose colour is whose within minutes."""
 
-KL_F8 = {"weights": "stabilityai/sd-vae-ft-mse"}  # an eighth of the size, four channels, as the paper's KL-f8
+KL_F8 = {
+    "weights": "stabilityai/sd-vae-ft-mse"
+}  # an eighth of the size, four channels, as the paper's KL-f8
 
 # The text-to-image model of the paper (appendix E.2 and its table of hyperparameters): KL autoencoder of factor 8,
 # 320 channels times 1, 2, 4, 4, eight heads, attention to words at 32, 16 and 8, T 1000, 680 pictures a step.

@@ -59,14 +59,20 @@ def foreign(path: Path, settings: Mapping[str, Any]) -> Model | None:
         if index is None or any(classes(index).get(name) != kind for name, kind in PARTS.items()):
             return None
         if "config" in settings:
-            raise UserError(f"config = {settings['config']}: {path} is a folder with a configuration of its own")
+            raise UserError(
+                f"config = {settings['config']}: {path} is a folder with a configuration of its own"
+            )
         return _from_folder(path.resolve())
     return _from_file(path.resolve(), settings.get("config")) if _is_single_file(path) else None
 
 
 def weights(config: RunConfig, files: Sequence[Path]) -> Model:
     """`t2i import`: what `foreign` opens, from FOLDER, FILE, or FILE and the FOLDER of its configuration."""
-    model = foreign(files[0], {"config": str(files[1])} if len(files) == 2 else {}) if len(files) <= 2 else None
+    model = (
+        foreign(files[0], {"config": str(files[1])} if len(files) == 2 else {})
+        if len(files) <= 2
+        else None
+    )
     if model is None:
         raise UserError(
             f"{files[0]}: no Stable Diffusion folder in diffusers' layout, nor a single .safetensors file of it (which "
@@ -125,14 +131,21 @@ def _plain(autoencoder: Autoencoder) -> Any:
     if autoencoder.pretrained:
         return vae
     vae = copy.deepcopy(vae)
-    W, C, mean = (x.flatten(1).double().cpu() for x in (autoencoder.whitening, autoencoder.colouring, autoencoder.mean))
+    W, C, mean = (
+        x.flatten(1).double().cpu()
+        for x in (autoencoder.whitening, autoencoder.colouring, autoencoder.mean)
+    )
     channels = len(W)
     quant, post = vae.quant_conv, vae.post_quant_conv
     weight, bias = quant.weight.flatten(1).double().cpu(), quant.bias.double().cpu()
     # The posterior's variances are not used here; their diagonal is exact where all channels' are alike.
     spread = W.square().sum(1).log()
     means = W @ weight[:channels], W @ (bias[:channels] - mean[:, 0])
-    _set(quant, torch.cat([means[0], weight[channels:]]), torch.cat([means[1], bias[channels:] + spread]))
+    _set(
+        quant,
+        torch.cat([means[0], weight[channels:]]),
+        torch.cat([means[1], bias[channels:] + spread]),
+    )
     weight, bias = post.weight.flatten(1).double().cpu(), post.bias.double().cpu()
     _set(post, weight @ C, weight @ mean[:, 0] + bias)
     vae.register_to_config(scaling_factor=1.0)
@@ -175,7 +188,9 @@ class Described:
             "image_size": size,
             **noise_settings(self.scheduler),
             "autoencoder": autoencoder,
-            "unet": unet_settings(self.unet, self.source / "unet" if self.source.is_dir() else self.source),
+            "unet": unet_settings(
+                self.unet, self.source / "unet" if self.source.is_dir() else self.source
+            ),
             "data": {"name": "none"},
             "encoder": {"name": "clip", "sentence": "pooled", "attend_padding": True, **encoder},
             "sampler": sampler,
@@ -184,14 +199,22 @@ class Described:
 
 
 def _from_folder(path: Path) -> Model:
-    unet, vae = (read_json(path / name / "config.json", f"folder {path}") for name in ("unet", "vae"))
+    unet, vae = (
+        read_json(path / name / "config.json", f"folder {path}") for name in ("unet", "vae")
+    )
     described = Described(path, unet, vae, *read_scheduler(part_of(path, "scheduler")))
-    return build(described.run_config({"weights": str(path / "text_encoder"), "tokenizer": str(path / "tokenizer")}))
+    return build(
+        described.run_config(
+            {"weights": str(path / "text_encoder"), "tokenizer": str(path / "tokenizer")}
+        )
+    )
 
 
 def _is_single_file(path: Path) -> bool:
     if path.suffix == ".ckpt" and path.is_file():
-        raise UserError(f"{path} is a pickle, which can run code: only safetensors are read; get the .safetensors file")
+        raise UserError(
+            f"{path} is a pickle, which can run code: only safetensors are read; get the .safetensors file"
+        )
     if path.suffix != ".safetensors" or not path.is_file():
         return False
     try:
@@ -225,7 +248,9 @@ def _converted(path: Path, config: Any) -> Any:
     if config is not None:
         index = pipeline_index(Path(str(config)))
         if index is None:
-            raise UserError(f"config = {config}: no folder with model_index.json in diffusers' layout")
+            raise UserError(
+                f"config = {config}: no folder with model_index.json in diffusers' layout"
+            )
         refuse_foreign_classes(index, Path(str(config)))
     try:
         return StableDiffusionPipeline.from_single_file(

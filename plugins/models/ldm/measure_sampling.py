@@ -27,7 +27,9 @@ def seconds(function: Callable[[], Any]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - processor
 
 
-def measure(folder: str, steps: int, batch: int, guidance: float, turns: int) -> tuple[float, float, float]:
+def measure(
+    folder: str, steps: int, batch: int, guidance: float, turns: int
+) -> tuple[float, float, float]:
     """Ours over theirs: wall, processor; and our seconds for one batch."""
     model = load(folder)
     pipeline: Any = StableDiffusionPipeline.from_pretrained(
@@ -52,15 +54,21 @@ def measure(folder: str, steps: int, batch: int, guidance: float, turns: int) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--guidance", type=float, default=7.5)
     parser.add_argument("--turns", type=int, default=7)
     given = parser.parse_args()
-    wall, processor, own = measure(given.folder, given.steps, given.batch, given.guidance, given.turns)
-    print(f"ours / diffusers: {wall:.3f} of the time, {processor:.3f} of the processor's; {own:.2f} s a batch")
+    wall, processor, own = measure(
+        given.folder, given.steps, given.batch, given.guidance, given.turns
+    )
+    print(
+        f"ours / diffusers: {wall:.3f} of the time, {processor:.3f} of the processor's; {own:.2f} s a batch"
+    )
 
 
 if __name__ == "__main__":

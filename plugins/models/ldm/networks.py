@@ -27,7 +27,11 @@ class LDMGenerator(DiffusionGenerator):
         super().__init__()
         self.config = config
         self.image_size = config.image_size
-        self.noise_shape = (config.autoencoder.latent_channels, config.latent_size, config.latent_size)
+        self.noise_shape = (
+            config.autoencoder.latent_channels,
+            config.latent_size,
+            config.latent_size,
+        )
         self.schedule = schedule_of(config)
         self.prediction = config.prediction
         vae = vae or described_network(AutoencoderKL, config.autoencoder.weights, "vae", assets)

@@ -55,7 +55,9 @@ class StackGANConfig(GANConfig, TextPretraining):
             )
         if self.first_size < 2 * START:
             least = 2 * START * (self.upscale if self.stages == 2 else 1)
-            raise ValueError(f"image_size = {self.image_size}: stage I draws {self.first_size} px: use {least} or more")
+            raise ValueError(
+                f"image_size = {self.image_size}: stage I draws {self.first_size} px: use {least} or more"
+            )
         if min(self.batch_size, self.stage1_batch or self.batch_size) < 2 * self.accumulate:
             raise ValueError(
                 "batch_size: wrong pairs and batch norm need two images at a time: use more, or accumulate=1"

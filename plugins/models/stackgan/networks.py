@@ -42,14 +42,18 @@ def _normed(convolution: nn.Conv2d) -> list[nn.Module]:
 def _up_blocks(c: int, n: int) -> nn.Sequential:
     """n times twice the size and half the channels."""
     channels = [c // 2**i for i in range(n + 1)]
-    return nn.Sequential(*(nn.Sequential(*_normed(UpConv3x3(*pair))) for pair in pairwise(channels)))
+    return nn.Sequential(
+        *(nn.Sequential(*_normed(UpConv3x3(*pair))) for pair in pairwise(channels))
+    )
 
 
 def _initialise(module: nn.Module) -> None:
     """The authors' start: weights from N(0, 0.02), gains of batch norm from N(1, 0.02), no biases."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear | nn.BatchNorm1d | nn.BatchNorm2d):
-            nn.init.normal_(part.weight, float(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)), 0.02)
+            nn.init.normal_(
+                part.weight, float(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)), 0.02
+            )
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
 
@@ -63,7 +67,9 @@ class StageOne(nn.Module):
         self.augment = ConditioningAugmentation(sentence, config.c_dim)
         hidden = width * START**2
         self.start = nn.Sequential(
-            nn.Linear(config.z_dim + config.c_dim, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)
+            nn.Linear(config.z_dim + config.c_dim, hidden, bias=False),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(inplace=True),
         )
         self.blocks = _up_blocks(width, n)
         self.to_rgb = _conv3x3(width // 2**n, 3)
@@ -96,7 +102,9 @@ class StageTwo(nn.Module):
         super().__init__()
         gf, c = config.gf, config.c_dim
         self.augment = ConditioningAugmentation(sentence, c)
-        self.encoder = nn.Sequential(_conv3x3(3, gf), nn.ReLU(inplace=True), *_halving(gf), *_halving(2 * gf))
+        self.encoder = nn.Sequential(
+            _conv3x3(3, gf), nn.ReLU(inplace=True), *_halving(gf), *_halving(2 * gf)
+        )
         self.joint = nn.Sequential(*_normed(_conv3x3(4 * gf + c, 4 * gf)))
         self.residuals = nn.Sequential(*(ResidualBlock(4 * gf) for _ in range(config.residuals)))
         n = doublings(1, 4 * config.upscale)
@@ -158,7 +166,9 @@ class Discriminator(nn.Module):
         n = doublings(START, image_size)
         layers: list[nn.Module] = [nn.Conv2d(3, df, 4, stride=2, padding=1, bias=False), _leaky()]
         for i in range(1, n):
-            convolution = nn.Conv2d(df * 2 ** (i - 1), df * 2**i, 4, stride=2, padding=1, bias=False)
+            convolution = nn.Conv2d(
+                df * 2 ** (i - 1), df * 2**i, 4, stride=2, padding=1, bias=False
+            )
             layers += [convolution, nn.BatchNorm2d(df * 2**i), _leaky()]
         self.width = df * 2 ** (n - 1)
         while self.width > 8 * df:

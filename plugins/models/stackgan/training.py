@@ -14,11 +14,21 @@ from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i.plugins.common.gan.batchnorm import settled
 from t2i.plugins.common.gan.conditioning import kl_loss
-from t2i.plugins.common.gan.losses import cross_entropy, discriminator_of_pairs, discriminator_of_pairs_and_images
+from t2i.plugins.common.gan.losses import (
+    cross_entropy,
+    discriminator_of_pairs,
+    discriminator_of_pairs_and_images,
+)
 from t2i.plugins.common.gan.optimizers import adam_pair
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.stackgan.config import StackGANConfig
-from t2i.plugins.models.stackgan.networks import Discriminator, Matching, Realism, StackGANGenerator, StageOutput
+from t2i.plugins.models.stackgan.networks import (
+    Discriminator,
+    Matching,
+    Realism,
+    StackGANGenerator,
+    StageOutput,
+)
 
 
 class GANTrainer(Trainer):
@@ -28,12 +38,25 @@ class GANTrainer(Trainer):
     """
 
     def __init__(
-        self, config: StackGANConfig, generator: StackGANGenerator, network: nn.Module, image_size: int
+        self,
+        config: StackGANConfig,
+        generator: StackGANGenerator,
+        network: nn.Module,
+        image_size: int,
     ) -> None:
-        self.config, self.generator, self.network, self.image_size = config, generator, network, image_size
+        self.config, self.generator, self.network, self.image_size = (
+            config,
+            generator,
+            network,
+            image_size,
+        )
         self.discriminator = Discriminator(config.df, image_size)
         self.matching = Matching(self.discriminator.width, config.c_dim)
-        self.modules = {"network": network, "discriminator": self.discriminator, "matching": self.matching}
+        self.modules = {
+            "network": network,
+            "discriminator": self.discriminator,
+            "matching": self.matching,
+        }
 
     def _optimize(self, *judges: nn.Module) -> None:
         parameters = [p for judge in judges for p in judge.parameters()]
@@ -64,7 +87,10 @@ class GANTrainer(Trainer):
     def pairs(self, real: Tensor, fake: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of real, fake and wrong pairs, from features: wrong are the B - 1 neighbours, image i with text i + 1,
         without wrap-around."""
-        right, wrong = self.matching(real, mean), self.matching(real[:-1], mean[1:])  # in the authors' order
+        right, wrong = (
+            self.matching(real, mean),
+            self.matching(real[:-1], mean[1:]),
+        )  # in the authors' order
         return right, self.matching(fake, mean), wrong
 
     def finish(self, batches: Callable[[], Batch]) -> None:
@@ -89,7 +115,9 @@ class FirstTrainer(GANTrainer):
         return drawn
 
     def judge(self, real: Tensor, fake: Tensor, mean: Tensor) -> Tensor:
-        return discriminator_of_pairs(*self.pairs(self.discriminator(real), self.discriminator(fake), mean))
+        return discriminator_of_pairs(
+            *self.pairs(self.discriminator(real), self.discriminator(fake), mean)
+        )
 
     def persuade(self, fake: Tensor, mean: Tensor) -> Tensor:
         return cross_entropy(self.matching(self.discriminator(fake), mean), real=True)
@@ -136,9 +164,17 @@ def stages(config: StackGANConfig, text_encoder: TextEncoder) -> list[Stage]:
         return kind(config, networks.generator)
 
     gan, first = 1 - config.text_share, config.stage1_share if config.stages == 2 else 1.0
-    own = {"batch_size": config.stage1_batch or config.batch_size, "lr_halvings": config.halvings[0]}
+    own = {
+        "batch_size": config.stage1_batch or config.batch_size,
+        "lr_halvings": config.halvings[0],
+    }
     both = [
         Stage("stage1", gan * first, partial(trainer, FirstTrainer), own),
-        Stage("stage2", gan * (1 - first), partial(trainer, SecondTrainer), {"lr_halvings": config.halvings[1]}),
+        Stage(
+            "stage2",
+            gan * (1 - first),
+            partial(trainer, SecondTrainer),
+            {"lr_halvings": config.halvings[1]},
+        ),
     ]
     return text_stages(config, text_encoder) + both[: config.stages]

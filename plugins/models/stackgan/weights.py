@@ -24,7 +24,11 @@ OWN_NAMES = (
     (r"\bhr_joint\b", "joint"),
     (r"\bresidual\b", "residuals"),
     # Their first layer of an up-block is the upsampling, which ours has in its convolution.
-    *((rf"\bupsample{n}\.{layer}\b", f"blocks.{n - 1}.{layer - 1}") for n in range(1, 9) for layer in (1, 2)),
+    *(
+        (rf"\bupsample{n}\.{layer}\b", f"blocks.{n - 1}.{layer - 1}")
+        for n in range(1, 9)
+        for layer in (1, 2)
+    ),
     (r"\bimg\.0\b", "to_rgb"),
 )
 
@@ -33,7 +37,9 @@ def load(config: RunConfig, files: Sequence[Path]) -> Model:
     """The model of one of the authors' files of weights. A file of stage I gives the model of stage I alone, whose
     pictures are the small ones: `stages` and `image_size` of the configuration say so."""
     if len(files) != 1:
-        raise UserError(f"stackgan: one file of weights is expected, stage I's or stage II's; {len(files)} were given")
+        raise UserError(
+            f"stackgan: one file of weights is expected, stage I's or stage II's; {len(files)} were given"
+        )
     state, both = translated(state_dict(read_legacy(files[0]), str(files[0])), files[0])
     model = build(config if both else of_stage_one(config))
     generator = model.generator
@@ -48,9 +54,13 @@ def translated(state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tenso
     """A generator's state dict under our names, and whether it is stage II's. UserError if it is none."""
     state = renamed(state, [(r"(^|\.)module\.", r"\1")])
     if not any("ca_net." in name for name in state):
-        raise UserError(f"weights {path}: no state dict of a StackGAN generator (it has no 'ca_net'): give netG_*.pth")
+        raise UserError(
+            f"weights {path}: no state dict of a StackGAN generator (it has no 'ca_net'): give netG_*.pth"
+        )
     both = any(name.startswith("STAGE1_G.") for name in state)
-    places = [(r"^STAGE1_G\.", "first."), (r"^(?!first\.)", "second.")] if both else [(r"^", "first.")]
+    places = (
+        [(r"^STAGE1_G\.", "first."), (r"^(?!first\.)", "second.")] if both else [(r"^", "first.")]
+    )
     return renamed(state, [*places, *OWN_NAMES]), both
 
 
@@ -58,5 +68,7 @@ def of_stage_one(config: RunConfig) -> RunConfig:
     """The configuration of stage I alone, its pictures the model's."""
     assert isinstance(config.settings, StackGANConfig)
     document = config.dump() | {"stages": 1, "image_size": config.settings.first_size}
-    document["data"] = {key: value for key, value in document["data"].items() if key != "image_size"}
+    document["data"] = {
+        key: value for key, value in document["data"].items() if key != "image_size"
+    }
     return RunConfig.parse(document, "stage I")

@@ -11,7 +11,14 @@ from torch import Tensor
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.request import Request
-from t2i.plugins.common.diffusion.sampling import DiffusionSampler, clipping, network_of, point, started, steps_of
+from t2i.plugins.common.diffusion.sampling import (
+    DiffusionSampler,
+    clipping,
+    network_of,
+    point,
+    started,
+    steps_of,
+)
 from t2i.plugins.common.diffusion.time_grid import TimeGrid
 from t2i.plugins.samplers.ancestral.config import DDPMSamplerConfig
 
@@ -29,7 +36,9 @@ class DDPMSampler(DiffusionSampler):
         assert isinstance(generator, DiffusionGenerator)
         grid, guide = self.grid(generator), request.guide
         variance_type = VARIANCES[self.config.variance]
-        scheduler: Any = DDPMScheduler(**grid.settings, **clipping(self.config.clip), variance_type=variance_type)
+        scheduler: Any = DDPMScheduler(
+            **grid.settings, **clipping(self.config.clip), variance_type=variance_type
+        )
         scheduler.set_timesteps(len(grid))
         network = network_of(generator, replace(request, guide=None), self.config, grid)
         random = request.noise.generators("chain", 0)  # one an image, read on from step to step
@@ -38,7 +47,9 @@ class DDPMSampler(DiffusionSampler):
             index, before = int(t), x
             x = scheduler.step(network(x, index), index, x, generator=random, return_dict=False)[0]
             if guide is not None:
-                gradient = grid.norms[index] * guide(*point(grid, before, index), request.text)  # with respect to u
+                gradient = grid.norms[index] * guide(
+                    *point(grid, before, index), request.text
+                )  # with respect to u
                 x = x + self._variance(grid, index) * gradient
         return generator.decode(x)
 

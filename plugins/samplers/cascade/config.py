@@ -27,7 +27,9 @@ class CascadeConfig(SamplerConfig):
     @classmethod
     def _guided_apart(cls, guidance: float) -> float:
         if guidance != 1:
-            raise ValueError("each part of a cascade has guidance of its own: set samplers.PART.guidance")
+            raise ValueError(
+                "each part of a cascade has guidance of its own: set samplers.PART.guidance"
+            )
         return guidance
 
     @field_validator("samplers")
@@ -37,5 +39,7 @@ class CascadeConfig(SamplerConfig):
         for part, given in samplers.items():
             if "name" in given:
                 settings = {key: value for key, value in given.items() if key != "name"}
-                registry().samplers.choose(str(given["name"]), settings, f"samplers.{part}: sampler")
+                registry().samplers.choose(
+                    str(given["name"]), settings, f"samplers.{part}: sampler"
+                )
         return samplers

@@ -55,7 +55,12 @@ class CascadeSampler(Sampler):
         return previous
 
     def _request(
-        self, generator: CascadeGenerator, part: str, sampler: Sampler, request: Request, previous: Tensor | None
+        self,
+        generator: CascadeGenerator,
+        part: str,
+        sampler: Sampler,
+        request: Request,
+        previous: Tensor | None,
     ) -> Request:
         """What one part is asked for, its text conditioned once."""
         noise = request.noise.scope(part)
@@ -86,7 +91,9 @@ class CascadeSampler(Sampler):
 def _guided(samplers: Mapping[str, Any]) -> bool:
     """Whether any part, or part of a part, is guided."""
     guidance = samplers.get("guidance", 1)
-    return guidance != 1 or any(_guided(value) for value in samplers.values() if isinstance(value, Mapping))
+    return guidance != 1 or any(
+        _guided(value) for value in samplers.values() if isinstance(value, Mapping)
+    )
 
 
 def _portion(request: Request, index: int, count: int) -> Progress:

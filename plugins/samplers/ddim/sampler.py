@@ -11,7 +11,13 @@ from torch import Tensor
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.request import Request
-from t2i.plugins.common.diffusion.sampling import DiffusionSampler, clipping, network_of, started, steps_of
+from t2i.plugins.common.diffusion.sampling import (
+    DiffusionSampler,
+    clipping,
+    network_of,
+    started,
+    steps_of,
+)
 from t2i.plugins.common.diffusion.time_grid import TimeGrid, time_grid
 from t2i.plugins.samplers.ddim.config import DDIMConfig
 

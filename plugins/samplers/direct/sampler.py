@@ -40,13 +40,21 @@ class DirectSampler(Sampler):
         )
         t: float | None = self.config.truncation
         shape = generator.noise_shape
-        z = request.noise.start("z", shape) if t is None else t * truncated_normal(request.noise, shape)
+        z = (
+            request.noise.start("z", shape)
+            if t is None
+            else t * truncated_normal(request.noise, shape)
+        )
         images = generator(z, request.text)
         request.step_done(1, 1)
         return images
 
     def inverts(self, generator: Generator) -> bool:
-        return isinstance(generator, OneShotGenerator) and generator.inverts and self.config.truncation is None
+        return (
+            isinstance(generator, OneShotGenerator)
+            and generator.inverts
+            and self.config.truncation is None
+        )
 
     def invert(self, generator: Generator, images: Tensor, request: Request) -> Tensor:
         assert isinstance(generator, OneShotGenerator)

@@ -37,7 +37,9 @@ class DiscreteSampler(Sampler):
         for step in range(len(times) - 1):
             t, s = times[step : step + 1], times[step + 1 : step + 2]
             rows = branches.rows(x)
-            x_0 = filtered(branches.guided(generator(rows, t.expand(len(rows)), branches.text)), self.config)
+            x_0 = filtered(
+                branches.guided(generator(rows, t.expand(len(rows)), branches.text)), self.config
+            )
             x = noise.categorical("x_s", step, schedule.posterior(x, x_0, s, t))
             request.step_done(step + 1, len(times) - 1)
         return generator.decode(x)

@@ -54,7 +54,9 @@ class MaskGITSampler(Sampler):
             likely = logits.double().log_softmax(-1).gather(-1, drawn[..., None])[..., 0]
             randomness = self.config.randomness * (1 - (step + 1) / len(kept))
             confidence = likely + randomness * gumbel(noise, step, generator.length)
-            unsure = confidence.masked_fill(x != schedule.mask, torch.inf).argsort(dim=-1, stable=True)[:, :left]
+            unsure = confidence.masked_fill(x != schedule.mask, torch.inf).argsort(
+                dim=-1, stable=True
+            )[:, :left]
             x = torch.where(x == schedule.mask, drawn, x).scatter(-1, unsure, schedule.mask)
             request.step_done(step + 1, len(kept))
         return generator.decode(x)

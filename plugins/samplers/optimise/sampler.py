@@ -40,7 +40,9 @@ class OptimiseSampler(Sampler):
             request.step_done(step + 1, steps)
         if self.config.keep == "last":
             return generator.decode(latents)
-        return generator.decode(better(latents, generator.score(latents, text, noise, steps), best, highest)[0])
+        return generator.decode(
+            better(latents, generator.score(latents, text, noise, steps), best, highest)[0]
+        )
 
 
 def better(latents: Tensor, score: Tensor, best: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:

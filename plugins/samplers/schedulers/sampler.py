@@ -36,7 +36,9 @@ class SchedulerSampler(DiffusionSampler):
 
     config: SchedulerConfig
 
-    def __init__(self, config: SchedulerConfig, scheduler: type[Any], random: bool = False, **more: Any) -> None:
+    def __init__(
+        self, config: SchedulerConfig, scheduler: type[Any], random: bool = False, **more: Any
+    ) -> None:
         super().__init__(config)
         self._scheduler, self._random, self._more = scheduler, random, more
 
@@ -87,6 +89,9 @@ lms = partial(SchedulerSampler, scheduler=LMSDiscreteScheduler)
 pndm = PNDMSampler
 dpm_solver_2m = partial(SchedulerSampler, scheduler=DPMSolverMultistepScheduler)
 dpm_solver_2m_sde = partial(
-    SchedulerSampler, scheduler=DPMSolverMultistepScheduler, random=True, algorithm_type="sde-dpmsolver++"
+    SchedulerSampler,
+    scheduler=DPMSolverMultistepScheduler,
+    random=True,
+    algorithm_type="sde-dpmsolver++",
 )
 unipc = partial(SchedulerSampler, scheduler=UniPCMultistepScheduler)

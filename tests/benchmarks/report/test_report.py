@@ -103,7 +103,9 @@ def test_the_report_is_one_sound_file_that_fetches_nothing(results):
     assert all(link.startswith("data:image/") for link in page.links)
     for link in page.links:
         if link.startswith("data:image/svg"):
-            ElementTree.fromstring(base64.b64decode(link.partition(",")[2]))  # or a browser shows nothing
+            ElementTree.fromstring(
+                base64.b64decode(link.partition(",")[2])
+            )  # or a browser shows nothing
     assert page.tags.count("img") == 3 * 2 + 1 + 3 + 3  # pictures, bars, costs, curves
     assert not re.search(r"https?://|@import|url\(", "".join(page.text))
     text = " ".join(page.text)
@@ -144,7 +146,9 @@ def test_the_table_fits_a_narrow_terminal(results):
     show(results, console)
     text = console.export_text()
     assert "1. ldm" in text
-    assert "! gan: mode collapse <script>alert(1)</script> & $x_1$ [bold] \\x1b[2J" in " ".join(text.split())
+    assert "! gan: mode collapse <script>alert(1)</script> & $x_1$ [bold] \\x1b[2J" in " ".join(
+        text.split()
+    )
     assert "left out: clip (<script>" in text
     assert "not ranked with ours: Paper FID 12.5" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80
@@ -192,8 +196,14 @@ def text(difference):
 
 def test_the_difference_names_how_rows_were_made_and_what_was_left_out(results, tmp_path):
     results.save()
-    rows = [replace(r, sampling={**r.sampling, "steps": 9, "seconds_per_image": 7.0}) for r in results.rows[1:3]]
-    rows[0] = replace(rows[0], training={**rows[0].training, "seconds": 1.0, "config": {"data": {"name": "laion"}}})
+    rows = [
+        replace(r, sampling={**r.sampling, "steps": 9, "seconds_per_image": 7.0})
+        for r in results.rows[1:3]
+    ]
+    rows[0] = replace(
+        rows[0],
+        training={**rows[0].training, "seconds": 1.0, "config": {"data": {"name": "laion"}}},
+    )
     other = tmp_path / "other"
     replace(results, rows=rows, out=other, left_out={}, published=[]).save()
     found = compare(tmp_path, other)
@@ -212,7 +222,11 @@ def test_what_others_printed_is_kept_apart(results):
     assert loaded.published == results.published
     assert "Paper" not in [standing.name for standing in loaded.ranking()]
     page = render(loaded)
-    assert page.index("Published elsewhere") < page.index("Paper") < page.index("nothing here is ranked with ours")
+    assert (
+        page.index("Published elsewhere")
+        < page.index("Paper")
+        < page.index("nothing here is ranked with ours")
+    )
 
 
 def test_labels_cover_neither_each_other_nor_points():
@@ -220,7 +234,9 @@ def test_labels_cover_neither_each_other_nor_points():
         axes.set_xlim(0, 10)
         axes.set_ylim(0, 10)
         points = [(1, 5), (1.1, 5), (1.2, 5.1), (1.2, 5.2), (9.9, 5), (9.8, 5)]
-        labels.put(axes, [labels.Label(x, y, f"a model {n}", "black") for n, (x, y) in enumerate(points)])
+        labels.put(
+            axes, [labels.Label(x, y, f"a model {n}", "black") for n, (x, y) in enumerate(points)]
+        )
         renderer = FigureCanvasAgg(axes.figure).get_renderer()
         boxes = [written.get_window_extent(renderer) for written in axes.texts]
         dots = axes.transData.transform(points)

@@ -45,7 +45,9 @@ def spread(network, gain):
     """Random weights that keep the spread of what goes through, so that scores are no rounding of nothing."""
     for name, parameter in network.named_parameters():
         if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=(2 / parameter[0].numel()) ** 0.5 * (gain if "fc" in name else 1))
+            torch.nn.init.normal_(
+                parameter, std=(2 / parameter[0].numel()) ** 0.5 * (gain if "fc" in name else 1)
+            )
     return network.state_dict()
 
 
@@ -68,20 +70,42 @@ def weights(tmp_path_factory):
 
 def theirs(folders, path, *options):
     """What the command prints."""
-    command = [sys.executable, "-m", "torch_fidelity.fidelity", "--cpu", "--json", "--silent", "--no-cache"]
-    where = ["--feature-extractor-weights-path", path, "--input1", str(folders[0]), "--input2", str(folders[1])]
-    done = subprocess.run([*command, *where, *options], capture_output=True, text=True, check=True, env=os.environ)
+    command = [
+        sys.executable,
+        "-m",
+        "torch_fidelity.fidelity",
+        "--cpu",
+        "--json",
+        "--silent",
+        "--no-cache",
+    ]
+    where = [
+        "--feature-extractor-weights-path",
+        path,
+        "--input1",
+        str(folders[0]),
+        "--input2",
+        str(folders[1]),
+    ]
+    done = subprocess.run(
+        [*command, *where, *options], capture_output=True, text=True, check=True, env=os.environ
+    )
     return json.loads(done.stdout)
 
 
 def compare(ours, theirs):
     for (measure, score), (key, percent) in SCORES.items():
         if key in theirs and measure in ours:
-            assert ours[measure][score] == pytest.approx(percent * theirs[key], rel=1e-5), (measure, score)
+            assert ours[measure][score] == pytest.approx(percent * theirs[key], rel=1e-5), (
+                measure,
+                score,
+            )
 
 
 @pytest.mark.slow
-def test_scores_of_inception_equal_torch_fidelitys_command_in_any_batches(folders, weights, monkeypatch):
+def test_scores_of_inception_equal_torch_fidelitys_command_in_any_batches(
+    folders, weights, monkeypatch
+):
     path = weights["inception"]["weights"]
     kid = ["--kid", "--kid-subset-size", "30"]
     extractor = ["--feature-extractor", "inception-v3-compat"]
@@ -98,8 +122,17 @@ def test_scores_of_inception_equal_torch_fidelitys_command_in_any_batches(folder
     monkeypatch.setattr(extraction, "BATCH", 7)
     monkeypatch.setattr(extraction.batches, "__defaults__", (7,))
     again, _ = score_folders(*folders, measures, features=weights)
-    for measure, score in (("fid", "fid"), ("kid", "kid"), ("isc", "isc"), ("prc", "precision"), ("prc", "recall")):
-        assert again[measure][score] == pytest.approx(ours[measure][score], rel=1e-6), (measure, score)
+    for measure, score in (
+        ("fid", "fid"),
+        ("kid", "kid"),
+        ("isc", "isc"),
+        ("prc", "precision"),
+        ("prc", "recall"),
+    ):
+        assert again[measure][score] == pytest.approx(ours[measure][score], rel=1e-6), (
+            measure,
+            score,
+        )
 
 
 @pytest.mark.slow

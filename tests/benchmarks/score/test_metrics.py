@@ -89,7 +89,9 @@ def test_scores_equal_torch_fidelitys(theirs, random_cnn):
     want = theirs(ours, real)
     got = score(Fid(FidConfig(features="random")), random_cnn, ours, real)
     assert got["fid"] == pytest.approx(want["frechet_inception_distance"], rel=1e-5)
-    got = score(Kid(KidConfig(features="random", subsets=10, subset_size=50)), random_cnn, ours, real)
+    got = score(
+        Kid(KidConfig(features="random", subsets=10, subset_size=50)), random_cnn, ours, real
+    )
     assert got["kid"] == pytest.approx(want["kernel_inception_distance_mean"], rel=1e-5)
     assert got["kid_std"] == pytest.approx(want["kernel_inception_distance_std"], rel=1e-5)
     got = score(Prc(PrcConfig(features="random")), random_cnn, ours, real)
@@ -103,17 +105,24 @@ def test_scores_equal_torch_fidelitys(theirs, random_cnn):
 
 def test_batches_do_not_matter(random_cnn):
     ours, real = images(1, 90), images(2, 90, bright=200)
-    scores = [score(Fid(FidConfig(features="random")), random_cnn, ours, real, batch)["fid"] for batch in (1, 7, 90)]
+    scores = [
+        score(Fid(FidConfig(features="random")), random_cnn, ours, real, batch)["fid"]
+        for batch in (1, 7, 90)
+    ]
     assert scores == pytest.approx([scores[0]] * 3, rel=1e-6)
 
 
 def test_moments_are_those_of_the_whole():
-    x = torch.from_numpy(np.random.default_rng(0).normal(1e3, 1, (101, 5))).float()  # far from 0: cancellation bites
+    x = torch.from_numpy(
+        np.random.default_rng(0).normal(1e3, 1, (101, 5))
+    ).float()  # far from 0: cancellation bites
     moments = Moments()
     for part in x.split(13):
         moments.add(part)
     np.testing.assert_allclose(moments.mean, x.double().mean(0), rtol=1e-12)
-    np.testing.assert_allclose(moments.covariance, np.cov(x.double().numpy(), rowvar=False), rtol=1e-9)
+    np.testing.assert_allclose(
+        moments.covariance, np.cov(x.double().numpy(), rowvar=False), rtol=1e-9
+    )
 
 
 def gaussian(seed, count, dim=12, shift=0.0):
@@ -130,7 +139,15 @@ def given(metric, ours, real=None, groups=None, said=None, captions=None):
     groups = tuple(range(len(ours))) if groups is None else tuple(groups)
     captions = ("",) * len(ours) if captions is None else tuple(captions)
     texts = {} if said is None else {metric.features: said}
-    metric.update(Pictures(np.zeros((len(ours), 1, 1, 3), np.uint8), captions, groups, {metric.features: ours}, texts))
+    metric.update(
+        Pictures(
+            np.zeros((len(ours), 1, 1, 3), np.uint8),
+            captions,
+            groups,
+            {metric.features: ours},
+            texts,
+        )
+    )
     return metric.compute()
 
 
@@ -144,8 +161,13 @@ def test_few_pictures_of_many_features_have_torch_fidelitys_fid():
 
 
 def test_fids_interval_is_as_wide_as_fids_of_other_pictures_spread():
-    real = 1.7 * gaussian(0, 4000, shift=0.5)  # near a distance of nothing, every interval of it is too wide
-    others = [given(Fid(FidConfig(features="x")), gaussian(seed, 500), real)["fid"] for seed in range(1, 100)]
+    real = 1.7 * gaussian(
+        0, 4000, shift=0.5
+    )  # near a distance of nothing, every interval of it is too wide
+    others = [
+        given(Fid(FidConfig(features="x")), gaussian(seed, 500), real)["fid"]
+        for seed in range(1, 100)
+    ]
     metric = Fid(FidConfig(features="x"))
     fid = given(metric, gaussian(1, 500), real)
     low, high = metric.intervals()["fid"]
@@ -160,7 +182,9 @@ def test_fids_interval_is_as_wide_as_fids_of_other_pictures_spread():
 def test_kids_interval_is_as_wide_as_kids_of_other_pictures_spread():
     def kid(seed):
         metric = Kid(KidConfig(features="x", subset_size=40, subsets=12))
-        return metric, given(metric, gaussian(seed, 400), gaussian(seed + 1000, 400, shift=0.2))["kid"]
+        return metric, given(metric, gaussian(seed, 400), gaussian(seed + 1000, 400, shift=0.2))[
+            "kid"
+        ]
 
     others = [kid(seed)[1] for seed in range(40)]
     widths = []
@@ -169,7 +193,9 @@ def test_kids_interval_is_as_wide_as_kids_of_other_pictures_spread():
         low, high = metric.intervals()["kid"]
         assert low < found < high
         widths.append(high - low)
-    assert 0.8 < np.mean(widths) / (2 * 1.96 * np.std(others)) < 2.0  # disjoint parts say a little less than all pairs
+    assert (
+        0.8 < np.mean(widths) / (2 * 1.96 * np.std(others)) < 2.0
+    )  # disjoint parts say a little less than all pairs
     few = Kid(KidConfig(features="x"))
     given(few, gaussian(0, 50), gaussian(1, 50))
     assert few.intervals() == {}
@@ -249,9 +275,16 @@ def test_r_precision_by_hand():
     assert given(every, seen, said=said, captions=captions) == {"r_precision": pytest.approx(60)}
     assert every.intervals()["r_precision"] == proportion_interval(3, 5)
     alike = RPrecision(RPrecisionConfig(features="x"))
-    assert given(alike, torch.ones(5, 5), said=torch.ones(5, 5), captions=captions) == {"r_precision": 0}  # ties lose
+    assert given(alike, torch.ones(5, 5), said=torch.ones(5, 5), captions=captions) == {
+        "r_precision": 0
+    }  # ties lose
     one_of = [  # with one other candidate, a picture at a wrong corner is right where that corner is not drawn
-        given(RPrecision(RPrecisionConfig(features="x", candidates=2, seed=seed)), seen, said=said, captions=captions)
+        given(
+            RPrecision(RPrecisionConfig(features="x", candidates=2, seed=seed)),
+            seen,
+            said=said,
+            captions=captions,
+        )
         for seed in range(40)
     ]
     assert 60 < np.mean([found["r_precision"] for found in one_of]) < 100
@@ -267,7 +300,11 @@ def grouped(spread, groups=6, samples=4):
     centres = torch.randn(groups, 1, 32, generator=stream)
     points = (centres + spread * torch.randn(groups, samples, 32, generator=stream)).flatten(0, 1)
     names = tuple(i // samples for i in range(groups * samples))
-    metric.update(Pictures(np.zeros((len(points), 1, 1, 3), np.uint8), ("",) * len(points), names, {"x": points}))
+    metric.update(
+        Pictures(
+            np.zeros((len(points), 1, 1, 3), np.uint8), ("",) * len(points), names, {"x": points}
+        )
+    )
     return metric, metric.compute()
 
 
@@ -294,13 +331,17 @@ def test_collapse_and_straying_are_told_from_the_real_pictures(ours, real, said)
 
 def test_too_few_pictures_are_refused(random_cnn):
     for metric in (Prc(PrcConfig(features="random")), Fid(FidConfig(features="random"))):
-        with pytest.raises(UserError, match=r"needs at least . pictures, but got 1: raise --samples"):
+        with pytest.raises(
+            UserError, match=r"needs at least . pictures, but got 1: raise --samples"
+        ):
             score(metric, random_cnn, images(1, 1), images(2, 1))
     with pytest.raises(UserError, match="at least 2 samples of each caption"):
         score(Diversity(DiversityConfig(features="random")), random_cnn, images(1, 3), images(2, 3))
 
 
 def test_the_interval_of_a_proportion():
-    assert proportion_interval(50, 100) == pytest.approx((40.38, 59.62), abs=0.01)  # Wilson, by hand
+    assert proportion_interval(50, 100) == pytest.approx(
+        (40.38, 59.62), abs=0.01
+    )  # Wilson, by hand
     assert proportion_interval(0, 10)[0] == 0
     assert proportion_interval(10, 10)[1] == 100

@@ -22,7 +22,8 @@ def write(folder, seed, count, side=16, top=200):
 
 def test_a_folder_is_nearer_to_one_like_it(tmp_path):
     ours, alike, other = (
-        write(tmp_path / name, seed, 70, top=top) for name, seed, top in [("a", 1, 200), ("b", 2, 200), ("c", 3, 120)]
+        write(tmp_path / name, seed, 70, top=top)
+        for name, seed, top in [("a", 1, 200), ("b", 2, 200), ("c", 3, 120)]
     )
     measures = (FID, Measure("kid", {"features": "pixels"}), Measure("prc", {"features": "pixels"}))
     near, intervals = score_folders(ours, alike, measures)

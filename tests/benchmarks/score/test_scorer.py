@@ -34,7 +34,9 @@ class Seeing(FeatureExtractor):
 
     def encode_text(self, captions):
         self.read += captions
-        return torch.tensor([[float(ord(letter)) for letter in caption[:6]] for caption in captions])
+        return torch.tensor(
+            [[float(ord(letter)) for letter in caption[:6]] for caption in captions]
+        )
 
 
 @pytest.fixture
@@ -47,7 +49,14 @@ def seeing(plug, monkeypatch):
     class Plugin:
         @hookimpl
         def t2i_features(self):
-            return [FeatureSpec(name="seeing", summary="Sees", config="t2i_seeing:Config", build="t2i_seeing:build")]
+            return [
+                FeatureSpec(
+                    name="seeing",
+                    summary="Sees",
+                    config="t2i_seeing:Config",
+                    build="t2i_seeing:build",
+                )
+            ]
 
     plug(Plugin(), "seeing")
     return extractor
@@ -62,23 +71,33 @@ def stream(*sizes):
     start = 0
     for size in sizes:
         rows = range(start, start + size)
-        yield Pictures(images[start : start + size], tuple(f"word {row % 7}" for row in rows), tuple(rows))
+        yield Pictures(
+            images[start : start + size], tuple(f"word {row % 7}" for row in rows), tuple(rows)
+        )
         start += size
 
 
 def test_pictures_go_through_networks_in_the_same_batches_however_they_come(seeing):
     whole, found = list(stream(150)), list(rebatched(stream(1, 70, 0, 3, 76)))
     assert [len(pictures.groups) for pictures in found] == [64, 64, 22]
-    np.testing.assert_array_equal(np.concatenate([pictures.images for pictures in found]), whole[0].images)
+    np.testing.assert_array_equal(
+        np.concatenate([pictures.images for pictures in found]), whole[0].images
+    )
     assert sum((pictures.captions for pictures in found), ()) == whole[0].captions
     ours = scorer(Measure("clip-score", {"features": "seeing"}))
-    scores = [ours.score(ours.metrics(SimpleNamespace(headline=True)), s) for s in (stream(150), stream(9, 100, 41))]
+    scores = [
+        ours.score(ours.metrics(SimpleNamespace(headline=True)), s)
+        for s in (stream(150), stream(9, 100, 41))
+    ]
     assert seeing.batches == [64, 64, 22] * 2
     assert scores[0] == scores[1]
 
 
 def test_a_caption_is_read_once_for_all_rows_and_metrics(seeing):
-    ours = scorer(Measure("clip-score", {"features": "seeing"}), Measure("r-precision", {"features": "seeing"}))
+    ours = scorer(
+        Measure("clip-score", {"features": "seeing"}),
+        Measure("r-precision", {"features": "seeing"}),
+    )
     for _ in range(2):
         ours.score(ours.metrics(SimpleNamespace(headline=True)), stream(20))
     assert seeing.read == [f"word {number}" for number in range(7)]
@@ -131,6 +150,8 @@ def test_what_is_made_of_a_reference_is_made_once_for_all_rows(seeing, monkeypat
 
 
 def test_a_judge_is_told_by_its_extractors_names(seeing):
-    ours = scorer(Measure("clip-score", {"features": "seeing"}), Measure("fid", {"features": "pixels"}))
+    ours = scorer(
+        Measure("clip-score", {"features": "seeing"}), Measure("fid", {"features": "pixels"})
+    )
     assert ours.own_judges(["galip", "lab/seeing", "lab/seeing"]) == [("clip-score", "lab/seeing")]
     assert ours.own_judges(["galip"]) == []

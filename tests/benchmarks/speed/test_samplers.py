@@ -31,8 +31,15 @@ def run(tmp_path):
 
 
 def test_a_point_for_each_sampler_and_number_of_steps(run, words, tmp_path):
-    results = compare_samplers("squares", run, samplers=["ddim", "heun"], steps=[1, 3], samples=4, reporter=words)
-    assert [(p.sampler, p.steps) for p in results.points] == [("ddim", 1), ("ddim", 3), ("heun", 1), ("heun", 3)]
+    results = compare_samplers(
+        "squares", run, samplers=["ddim", "heun"], steps=[1, 3], samples=4, reporter=words
+    )
+    assert [(p.sampler, p.steps) for p in results.points] == [
+        ("ddim", 1),
+        ("ddim", 3),
+        ("heun", 1),
+        ("heun", 3),
+    ]
     document = json.loads((run / "bench-samplers" / "samplers.json").read_text())
     assert document["points"][1]["settings"]["steps"] == 3
     assert document["protocol"]["captions"] == 4
@@ -51,7 +58,9 @@ def test_a_point_for_each_sampler_and_number_of_steps(run, words, tmp_path):
 
 
 def test_all_that_fit_are_taken_and_wrong_ones_refused(run, words, tmp_path):
-    results = compare_samplers("squares", run, steps=[2], samples=4, out=tmp_path / "out", reporter=words)
+    results = compare_samplers(
+        "squares", run, steps=[2], samples=4, out=tmp_path / "out", reporter=words
+    )
     names = [point.sampler for point in results.points]
     assert {"ddpm", "ddim", "unipc"} <= set(names)
     assert "direct" not in names

@@ -36,14 +36,24 @@ def test_engine_and_bare_loop_take_turns(tmp_path, words, twins):
     out = tmp_path / "speed.json"
     speeds = measure_speed("toy", blocks=3, out=out, reporter=words)
     ((model,), document) = speeds.models, json.loads(out.read_text())
-    assert (model.model, [(stage.stage, stage.batch_size) for stage in model.stages]) == ("toy", [("only", 4)])
+    assert (model.model, [(stage.stage, stage.batch_size) for stage in model.stages]) == (
+        "toy",
+        [("only", 4)],
+    )
     (stage,) = model.stages
-    assert min(stage.data, stage.waiting, stage.engine, stage.bare, stage.ratio, model.drawing.seconds) > 0
+    assert (
+        min(stage.data, stage.waiting, stage.engine, stage.bare, stage.ratio, model.drawing.seconds)
+        > 0
+    )
     assert document["models"][0]["stages"][0]["ratio"] == stage.ratio
     (twin,) = twins
     assert twin.done == 2 + 4 * speed.BLOCK  # 3 that count, one to warm up
-    assert all((p != q).any() for p, q in zip(twin._averaged, twin.before, strict=True))  # it does train
-    assert all((p != q).any() for p, q in zip(twin._averages, twin.before, strict=True))  # and average
+    assert all(
+        (p != q).any() for p, q in zip(twin._averaged, twin.before, strict=True)
+    )  # it does train
+    assert all(
+        (p != q).any() for p, q in zip(twin._averages, twin.before, strict=True)
+    )  # and average
     with (tmp_path / "text").open("w") as file:
         speeds.show(Console(width=100, file=file))
     assert "only" in (tmp_path / "text").read_text()
@@ -52,7 +62,9 @@ def test_engine_and_bare_loop_take_turns(tmp_path, words, twins):
 def test_each_stage_gets_its_blocks(words, twins, monkeypatch):
     configured = speed._short
     monkeypatch.setattr(
-        speed, "resolve", lambda name, preset: resolve(name, preset=preset, sets=["two_stages=true", "accumulate=2"])
+        speed,
+        "resolve",
+        lambda name, preset: resolve(name, preset=preset, sets=["two_stages=true", "accumulate=2"]),
     )
     config = speed.resolve("toy", preset="tiny")
     assert configured(config, speed._stages(config), 2).settings.steps == 302  # 100 + 200, and ends
@@ -84,10 +96,15 @@ def stageless(toy, plug):
 
 
 @pytest.mark.usefixtures("stageless")
-def test_a_model_without_stages_is_sampled_alone_and_stops_no_other(tmp_path, words, twins, monkeypatch):
+def test_a_model_without_stages_is_sampled_alone_and_stops_no_other(
+    tmp_path, words, twins, monkeypatch
+):
     monkeypatch.setattr(speed, "named_models", lambda models: ["still", "toy"])
     speeds = measure_speed("all", blocks=2, out=tmp_path / "speed.json", reporter=words)
-    assert [(model.model, len(model.stages)) for model in speeds.models] == [("still", 0), ("toy", 1)]
+    assert [(model.model, len(model.stages)) for model in speeds.models] == [
+        ("still", 0),
+        ("toy", 1),
+    ]
     assert speeds.models[0].drawing.seconds > 0
     assert any("still: it has no training stage" in text for text in words.lines)
     with (tmp_path / "text").open("w") as file:

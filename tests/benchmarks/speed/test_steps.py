@@ -56,6 +56,24 @@ def test_turns_begin_with_each_in_turn_and_ratios_are_to_the_first(monkeypatch):
 
 
 def test_the_command_needs_no_data_set_that_a_preset_names(capsys):
-    sets = [word for setting in ("nf=1", "image_size=16", "encoder.width=8") for word in ("--set", setting)]
-    main(["--model", "dfgan", "--preset", "cub", *sets, "--stage", "gan", "--batch-size", "2", "--steps", "1"])
+    sets = [
+        word
+        for setting in ("nf=1", "image_size=16", "encoder.width=8")
+        for word in ("--set", setting)
+    ]
+    main(
+        [
+            "--model",
+            "dfgan",
+            "--preset",
+            "cub",
+            *sets,
+            "--stage",
+            "gan",
+            "--batch-size",
+            "2",
+            "--steps",
+            "1",
+        ]
+    )
     assert "s a step (median of 1; cpu, " in capsys.readouterr().out

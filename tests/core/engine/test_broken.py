@@ -25,7 +25,11 @@ from t2i.core.settings import Augment
 
 pytestmark = pytest.mark.usefixtures("toy")
 ALONE = SimpleNamespace(
-    is_main_process=True, num_processes=1, process_index=0, device=torch.device("cpu"), wait_for_everyone=lambda: None
+    is_main_process=True,
+    num_processes=1,
+    process_index=0,
+    device=torch.device("cpu"),
+    wait_for_everyone=lambda: None,
 )
 
 
@@ -66,7 +70,8 @@ def toydata(**own):
 
 
 @pytest.mark.parametrize(
-    ("index", "taken", "passed"), [(2, 5, ["2.png", "3.png", "4.png"]), (5, 5, []), (9, 0, ["9.png"])]
+    ("index", "taken", "passed"),
+    [(2, 5, ["2.png", "3.png", "4.png"]), (5, 5, []), (9, 0, ["9.png"])],
 )
 def test_the_next_sound_example_takes_a_broken_ones_place(breaks, index, taken, passed):
     breaks(2, 3, 4, 9)
@@ -77,7 +82,9 @@ def test_the_next_sound_example_takes_a_broken_ones_place(breaks, index, taken, 
 
 def test_one_failure_after_the_other_ends_the_search(breaks):
     breaks(*range(10))
-    with pytest.raises(UserError, match=r"^data set: 4 or more of 10 .* max_broken = 0\.3; one is 3\.png: torn"):
+    with pytest.raises(
+        UserError, match=r"^data set: 4 or more of 10 .* max_broken = 0\.3; one is 3\.png: torn"
+    ):
         sound(toydata(max_broken=0.3), 0)
 
 
@@ -91,7 +98,10 @@ def test_batches_and_complaints_are_the_same_whatever_the_workers(breaks, worker
     finally:
         loader.close()
     assert (first.keys, second.keys) == (("train-0", "train-2"), ("train-6", "train-4"))
-    assert [[str(e) for e in batch.broken] for batch in (first, second)] == [["1.png: torn"], ["5.png: torn"]]
+    assert [[str(e) for e in batch.broken] for batch in (first, second)] == [
+        ["1.png: torn"],
+        ["5.png: torn"],
+    ]
 
 
 def settings(*more):
@@ -111,7 +121,10 @@ def test_training_tells_each_once_and_writes_them_down(tmp_path, breaks):
     assert sorted(entry["file"] for entry in kept) == ["2.png", "7.png"]
     assert {entry["reason"] for entry in kept} == {"torn"}
     other = train(settings("workers=0"), tmp_path / "b", reporter=Silent())
-    assert all(torch.equal(a, b) for a, b in zip(weights(run).values(), weights(other).values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(weights(run).values(), weights(other).values(), strict=True)
+    )
 
 
 def test_a_resumed_run_goes_on_counting_and_is_the_same_run(tmp_path, breaks):
@@ -124,22 +137,37 @@ def test_a_resumed_run_goes_on_counting_and_is_the_same_run(tmp_path, breaks):
     assert len(stop.told()) == len(words.told()) == 1
     assert {*stop.told(), *words.told()} == {"2.png", "7.png"}
     whole = train(settings("batch_size=1"), tmp_path / "whole", reporter=Silent())
-    assert all(torch.equal(a, b) for a, b in zip(weights(run).values(), weights(whole).values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(weights(run).values(), weights(whole).values(), strict=True)
+    )
 
 
 def test_too_many_stop_the_run_and_the_error_names_the_remedies(tmp_path, breaks):
     breaks(2, 4, 7)
     with pytest.raises(UserError) as caught:
-        train(resolve_run("toy", sets=["data.max_broken=0.25", "steps=8"]), tmp_path / "run", reporter=Silent())
+        train(
+            resolve_run("toy", sets=["data.max_broken=0.25", "steps=8"]),
+            tmp_path / "run",
+            reporter=Silent(),
+        )
     assert caught.value.exit_code == 2
-    for part in ("3 or more of 10", "max_broken = 0.25", ".png: torn", "t2i datasets check", "data.max_broken"):
+    for part in (
+        "3 or more of 10",
+        "max_broken = 0.25",
+        ".png: torn",
+        "t2i datasets check",
+        "data.max_broken",
+    ):
         assert part in str(caught.value)
     assert len(Run(tmp_path / "run").broken_file.read_text().splitlines()) == 3
 
 
 def test_what_an_earlier_session_met_counts(breaks):
     breaks()
-    broken = Broken(toydata(max_broken=0.1), lambda text: None, known=[BrokenExample("1.png", "torn")])
+    broken = Broken(
+        toydata(max_broken=0.1), lambda text: None, known=[BrokenExample("1.png", "torn")]
+    )
     broken.add([BrokenExample("1.png", "torn")])
     assert len(broken) == 1
     with pytest.raises(UserError, match="2 or more of 10"):
@@ -188,7 +216,12 @@ def test_a_single_reader_tells_and_counts_too(breaks):
     breaks(2, 7)
     told = []
     data = SoundDataset(toydata(max_broken=0.2), told.append)
-    assert [data[index].key for index in (1, 2, 2, 7)] == ["train-1", "train-3", "train-3", "train-8"]
+    assert [data[index].key for index in (1, 2, 2, 7)] == [
+        "train-1",
+        "train-3",
+        "train-3",
+        "train-8",
+    ]
     assert [text.split(": ")[2] for text in told] == ["2.png", "7.png"]
     assert data.captions(2) == data[3].captions  # those of what is shown
     strict = SoundDataset(toydata(max_broken=0.1), told.append)

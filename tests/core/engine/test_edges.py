@@ -51,7 +51,10 @@ def changed(monkeypatch):
             return trainer
 
         def stages(config, encoder):
-            return [replace(stage, trainer=altered(stage.trainer)) for stage in original(config, encoder)]
+            return [
+                replace(stage, trainer=altered(stage.trainer))
+                for stage in original(config, encoder)
+            ]
 
         monkeypatch.setattr(toy, "stages", stages)
 
@@ -61,7 +64,9 @@ def changed(monkeypatch):
 def test_channels_last_weights_are_averaged_too(tmp_path, changed):
     def made(trainer):
         trainer.generator.conv = torch.nn.Conv2d(3, 3, 3, padding=1)
-        trainer.optimizers["generator"].add_param_group({"params": trainer.generator.conv.parameters()})
+        trainer.optimizers["generator"].add_param_group(
+            {"params": trainer.generator.conv.parameters()}
+        )
 
     def step(trainer, batch, engine):
         loss = (trainer.generator.conv(batch.images) - 1).square().mean()
@@ -72,7 +77,11 @@ def test_channels_last_weights_are_averaged_too(tmp_path, changed):
     averages = []
     for name, last in (("a", "true"), ("b", "false")):
         run = go(tmp_path / name, f"channels_last={last}", "ema_decay=0.5")
-        averages.append(load_tensors(run.checkpoints / "step-3" / "ema.safetensors", "x")["generator.conv.weight"])
+        averages.append(
+            load_tensors(run.checkpoints / "step-3" / "ema.safetensors", "x")[
+                "generator.conv.weight"
+            ]
+        )
     assert torch.allclose(*averages, atol=1e-5)
 
 
@@ -85,7 +94,9 @@ def test_bf16_computes_with_the_weights_of_the_last_update(tmp_path, changed):
             critic(x)
         loss = critic(x).float().square().mean()
         engine.update("critic", loss)
-        truth = torch.nn.functional.linear(x.bfloat16(), critic.weight.bfloat16(), critic.bias.bfloat16())
+        truth = torch.nn.functional.linear(
+            x.bfloat16(), critic.weight.bfloat16(), critic.bias.bfloat16()
+        )
         seen.append(torch.equal(critic(x), truth))
         return {"critic": loss}
 
@@ -132,7 +143,9 @@ def test_no_caption_is_the_encoders_own_affair(tmp_path, changed, monkeypatch, f
 
 def test_extras_are_tensors_where_they_are_numbers(tmp_path, changed):
     def step(trainer, batch, engine):
-        assert batch.extras["id"].tolist() == [int(key.removeprefix("train-")) for key in batch.keys]
+        assert batch.extras["id"].tolist() == [
+            int(key.removeprefix("train-")) for key in batch.keys
+        ]
         return pull(trainer, batch, engine)
 
     changed(step)
@@ -141,7 +154,10 @@ def test_extras_are_tensors_where_they_are_numbers(tmp_path, changed):
 
 def test_the_log_is_json_whatever_a_loss_is(tmp_path):
     run = go(tmp_path / "run", "explode_at=4", "on_nan=skip", "log_every=1", "checkpoint_every=1")
-    lines = [json.loads(line, parse_constant=pytest.fail) for line in run.metrics_file.read_text().splitlines()]
+    lines = [
+        json.loads(line, parse_constant=pytest.fail)
+        for line in run.metrics_file.read_text().splitlines()
+    ]
     assert [line["losses"]["generator"] is None for line in lines] == [False] * 4 + [True, False]
 
 
@@ -150,10 +166,17 @@ def test_a_checkpoint_between_two_lines_of_the_log_holds_what_was_lost_since(tmp
 
 
 def test_parameters_are_counted_once(tmp_path):
-    one, two = (go(tmp_path / stages, f"two_stages={stages}").summary()["parameters"] for stages in ("false", "true"))
+    one, two = (
+        go(tmp_path / stages, f"two_stages={stages}").summary()["parameters"]
+        for stages in ("false", "true")
+    )
     critic = 3 * 8 * 8 + 1
     assert one["all"] == one["trained"]  # the toy trains everything that it has
-    assert two == {**one, "all": one["all"] + critic, "trained": one["trained"] + critic}  # a critic for each stage
+    assert two == {
+        **one,
+        "all": one["all"] + critic,
+        "trained": one["trained"] + critic,
+    }  # a critic for each stage
 
 
 def test_a_stage_finishes_without_gradients_in_evaluation_mode_on_whole_batches(tmp_path, changed):
@@ -163,7 +186,9 @@ def test_a_stage_finishes_without_gradients_in_evaluation_mode_on_whole_batches(
         keys = batches().keys, batches().keys
         seen.append((torch.is_grad_enabled(), [m.training for m in trainer.modules.values()], keys))
 
-    changed(made=lambda trainer: setattr(trainer, "finish", lambda batches: finish(trainer, batches)))
+    changed(
+        made=lambda trainer: setattr(trainer, "finish", lambda batches: finish(trainer, batches))
+    )
     go(tmp_path / "run", "accumulate=2")
     ((gradients, training, (first, second)),) = seen
     assert not gradients
@@ -200,7 +225,11 @@ def test_every_random_generator_starts_the_same(tmp_path, changed):
 
 
 def test_a_network_that_one_stage_compiles_may_be_eager_in_the_next(tmp_path, changed, monkeypatch):
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: setattr(self, "_compiled_call_impl", self._call_impl))
+    monkeypatch.setattr(
+        torch.nn.Module,
+        "compile",
+        lambda self: setattr(self, "_compiled_call_impl", self._call_impl),
+    )
     made, compiled = [], []
 
     def note(trainer):
@@ -253,9 +282,18 @@ def test_a_stage_may_have_its_own_number_of_halvings(tmp_path, changed, monkeypa
     monkeypatch.setattr(
         toy,
         "stages",
-        lambda config, encoder: [replace(s, settings={"lr_halvings": n}) for n, s in enumerate(plain(config, encoder))],
+        lambda config, encoder: [
+            replace(s, settings={"lr_halvings": n}) for n, s in enumerate(plain(config, encoder))
+        ],
     )
-    go(tmp_path / "run", "steps=8", "two_stages=true", "lr_schedule=halving", "lr_halvings=3", "lr=1")
+    go(
+        tmp_path / "run",
+        "steps=8",
+        "two_stages=true",
+        "lr_schedule=halving",
+        "lr_halvings=3",
+        "lr=1",
+    )
     assert rates == [1, 1, 1, 1, 1, 1, 0.5, 0.5]
 
 
@@ -274,7 +312,10 @@ def test_a_signal_in_the_last_step_of_a_stage_is_answered_after_its_end(tmp_path
         go(tmp_path / "run", "two_stages=true", "checkpoint_every=100")
     run = Run(tmp_path / "run")
     assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-0", "step-2"]
-    assert [stage["name"] for stage in resume(run.path, reporter=Silent()).summary()["stages"]] == ["first", "second"]
+    assert [stage["name"] for stage in resume(run.path, reporter=Silent()).summary()["stages"]] == [
+        "first",
+        "second",
+    ]
 
 
 def test_a_signal_in_the_last_step_of_all_leaves_a_complete_run(tmp_path, changed):
@@ -303,10 +344,13 @@ def test_a_signal_cuts_a_drawing_short_and_training_does_not_notice(tmp_path, ch
             go(tmp_path / "part", "sample_every=2")
     part = resume(tmp_path / "part", reporter=Silent())
     ours, theirs = (
-        {p.name: load_tensors(p, "x") for p in run.checkpoints.glob("step-6/*.safetensors")} for run in (whole, part)
+        {p.name: load_tensors(p, "x") for p in run.checkpoints.glob("step-6/*.safetensors")}
+        for run in (whole, part)
     )
     assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[file][name], theirs[file][name]) for file in ours for name in ours[file])
+    assert all(
+        torch.equal(ours[file][name], theirs[file][name]) for file in ours for name in ours[file]
+    )
 
 
 def test_a_run_that_died_before_its_first_step_begins(tmp_path):
@@ -343,7 +387,10 @@ def test_a_full_disk_names_the_last_sound_checkpoint(tmp_path, monkeypatch):
         patch.setattr(checkpoint, "write", full)
         with pytest.raises(UserError, match=r"save step 6: No space.*step-3.*--resume"):
             go(tmp_path / "run")
-    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["step-0", "step-3"]
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == [
+        "step-0",
+        "step-3",
+    ]
     assert resume(tmp_path / "run", reporter=Silent()).complete
 
 
@@ -369,7 +416,9 @@ def test_the_data_sets_own_error_reaches_the_user_whole(tmp_path, monkeypatch, w
     def build(config, split):
         made = Toy(config, split)
         if split == "train":
-            made.__class__ = type("Torn", (Toy,), {"__getitem__": broken, "vocabulary": lambda self: ["a"]})
+            made.__class__ = type(
+                "Torn", (Toy,), {"__getitem__": broken, "vocabulary": lambda self: ["a"]}
+            )
         return made
 
     Toy = sys.modules["t2i_toy"].data

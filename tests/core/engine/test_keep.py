@@ -15,7 +15,14 @@ from t2i.core.runs.configure import resolve
 from t2i.core.runs.folder import Run
 
 LOSSES = (5.0, 3.0, 4.0, float("nan"), 3.5, 9.0)
-SETS = ("keep=1", "keep_best=generator", "log_every=1", "checkpoint_every=1", "on_nan=skip", "ema_decay=0.5")
+SETS = (
+    "keep=1",
+    "keep_best=generator",
+    "log_every=1",
+    "checkpoint_every=1",
+    "on_nan=skip",
+    "ema_decay=0.5",
+)
 pytestmark = pytest.mark.usefixtures("toy")
 
 

@@ -46,7 +46,9 @@ def copy(tmp_path):
 
 def test_there_is_one_of_every_model():
     built_in = {
-        spec.name for spec in registry().models if registry().models.origin(spec.name).distribution == "t2i-zoo"
+        spec.name
+        for spec in registry().models
+        if registry().models.origin(spec.name).distribution == "t2i-zoo"
     }
     assert set(MODELS) <= built_in
     assert set(MODELS) >= {"attngan", "ddim", "ddpm", "dfgan", "galip", "ldm", "stackgan"}
@@ -57,7 +59,10 @@ def test_settings_are_read_and_describe_the_same_networks(model):
     config = Run(OLD / model).config()
     document = json.loads((OLD / model / "config.json").read_text())["run"]
     assert (config.model, config.settings.steps) == (model, 9)
-    assert (config.encoder.name, config.sampler.name) == (document["encoder"]["name"], document["sampler"]["name"])
+    assert (config.encoder.name, config.sampler.name) == (
+        document["encoder"]["name"],
+        document["sampler"]["name"],
+    )
     made = build(config)
     assert stages_of(config, made.text_encoder)
 
@@ -69,7 +74,9 @@ def test_a_stopped_run_goes_on_to_what_it_would_have_been(copy, model):
     assert len(whole) == 9
     resume(run.path, reporter=Silent())
     gone_on = lines(run.metrics_file)
-    assert [(line["stage"], line["step"]) for line in gone_on] == [(line["stage"], line["step"]) for line in whole]
+    assert [(line["stage"], line["step"]) for line in gone_on] == [
+        (line["stage"], line["step"]) for line in whole
+    ]
     for ours, theirs in zip(gone_on[step:], whole[step:], strict=True):
         # The same to the bit on the machine that it was begun on.
         assert ours["losses"] == pytest.approx(theirs["losses"], rel=1e-4, abs=1e-4)

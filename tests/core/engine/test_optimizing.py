@@ -23,7 +23,10 @@ class Pulls(Trainer):
     """Two parameter groups, (3,) and (2,), pulled by a loss whose gradients are known: 6 x and 10 y."""
 
     def __init__(self, clip=None, schedule=None):
-        self.x, self.y = torch.nn.Parameter(torch.tensor([1.0, 2.0, 2.0])), torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+        self.x, self.y = (
+            torch.nn.Parameter(torch.tensor([1.0, 2.0, 2.0])),
+            torch.nn.Parameter(torch.tensor([3.0, 4.0])),
+        )
         self.modules = {}
         groups = [{"params": [self.x]}, {"params": [self.y], "lr": 0.5}]
         self.sgd = torch.optim.SGD(groups, lr=1.0)
@@ -67,7 +70,12 @@ def moved(made, settings, **own):
         ({"grad_clip": 1.0}, {"clip": (None, 5.0)}, 6.0, 0.5),  # the second group's norm becomes 5
         ({"grad_clip": 1.0}, {"clip": [3.0, 0.0]}, 1.0, 5.0),
         ({}, {"schedule": lambda progress: 1 - progress}, 4.5, 3.75),
-        ({"lr_schedule": "linear"}, {"schedule": lambda progress: 2.0}, 9.0, 7.5),  # 0.75 of the engine's own
+        (
+            {"lr_schedule": "linear"},
+            {"schedule": lambda progress: 2.0},
+            9.0,
+            7.5,
+        ),  # 0.75 of the engine's own
     ],
 )
 def test_clipping_and_schedule_are_the_optimizers_own(made, settings, own, x, y):
@@ -77,7 +85,9 @@ def test_clipping_and_schedule_are_the_optimizers_own(made, settings, own, x, y)
 
 
 def test_a_clip_for_other_groups_is_refused():
-    with pytest.raises(ValueError, match="clip has 3 entries, the optimizer has 2 parameter groups"):
+    with pytest.raises(
+        ValueError, match="clip has 3 entries, the optimizer has 2 parameter groups"
+    ):
         Pulls(clip=(1.0, 2.0, 3.0))
 
 
@@ -86,15 +96,25 @@ def test_rates_are_set_anew_each_step_whatever_came_before():
     optimizing = Optimizing(optimizations(trainer), EngineConfig(warmup=4))
     for _ in range(3):
         optimizing.set_learning_rates(1, 0.0, 0.0)
-    assert [group["lr"] for group in trainer.sgd.param_groups] == [0.25, 0.125]  # 2 of 4 steps of warm-up, halved
+    assert [group["lr"] for group in trainer.sgd.param_groups] == [
+        0.25,
+        0.125,
+    ]  # 2 of 4 steps of warm-up, halved
     assert optimizing.learning_rates() == {"pull": 0.25}
 
 
 def test_factors_of_the_schedules():
     cosine = EngineConfig(lr_schedule="cosine", lr_floor=0.2)
-    assert [learning_rate_factor(cosine, 9, p, 0.2) for p in (0.2, 0.6, 1.0)] == pytest.approx([1, 0.6, 0.2])
+    assert [learning_rate_factor(cosine, 9, p, 0.2) for p in (0.2, 0.6, 1.0)] == pytest.approx(
+        [1, 0.6, 0.2]
+    )
     halving = EngineConfig(lr_schedule="halving", lr_halvings=2)
-    assert [learning_rate_factor(halving, 9, p, 0.0) for p in (0.3, 0.5, 0.7, 1.0)] == [1, 0.5, 0.25, 0.25]
+    assert [learning_rate_factor(halving, 9, p, 0.0) for p in (0.3, 0.5, 0.7, 1.0)] == [
+        1,
+        0.5,
+        0.25,
+        0.25,
+    ]
 
 
 def test_a_frozen_parameter_is_neither_updated_nor_counted():
@@ -115,7 +135,9 @@ def test_the_engine_of_one_process_accumulates_and_may_leave_updates_out():
     assert torch.equal(trainer.x, before)
     engine.part = 1
     trainer.step(None, engine)
-    torch.testing.assert_close(trainer.x.detach(), before - 6 * before)  # the mean of two equal parts
+    torch.testing.assert_close(
+        trainer.x.detach(), before - 6 * before
+    )  # the mean of two equal parts
     assert trainer.x.grad is None
     idle = LocalEngine(trainer, EngineConfig(), progress=1.0, updates=False)
     before = trainer.x.detach().clone()
@@ -142,10 +164,14 @@ def test_a_run_uses_and_logs_what_an_optimizer_brings(tmp_path, monkeypatch):
         return trainer
 
     monkeypatch.setattr(
-        toy, "stages", lambda config, encoder: [replace(stage, trainer=made) for stage in plain(config, encoder)]
+        toy,
+        "stages",
+        lambda config, encoder: [replace(stage, trainer=made) for stage in plain(config, encoder)],
     )
     run = train(resolve("toy", sets=["log_every=1", "keep=9"]), tmp_path / "run", reporter=Silent())
-    rates = [json.loads(line)["learning_rates"] for line in run.metrics_file.read_text().splitlines()]
+    rates = [
+        json.loads(line)["learning_rates"] for line in run.metrics_file.read_text().splitlines()
+    ]
     assert rates == [{"generator": 0.01, "critic": pytest.approx(0.001)}] * 6
     first, last = (
         load_tensors(run.checkpoints / step / "modules.critic.safetensors", "x")["weight"]
@@ -153,4 +179,7 @@ def test_a_run_uses_and_logs_what_an_optimizer_brings(tmp_path, monkeypatch):
     )
     # Three steps of momentum 0.9 at rate 1e-3, each of a gradient of norm 1e-3: 1 + 1.9 + 2.71 of them at most.
     assert 0 < (first - last).norm() < 1.01 * 5.61e-6
-    assert set(read_json(run.checkpoints / "step-3" / "state.json", "x")["optimizers"]) == {"generator", "critic"}
+    assert set(read_json(run.checkpoints / "step-3" / "state.json", "x")["optimizers"]) == {
+        "generator",
+        "critic",
+    }

@@ -26,7 +26,14 @@ from t2i.core.runs.folder import Run
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 TOY = ["two_stages=true", "checkpoint_every=1", "keep=9", "grad_clip=0.05", "ema_decay=0.5"]
-SHARED = ["batch_size=4", "steps=4", "threads=1", "sampler.guidance=1", "encoder.width=16", "data.train_length=20"]
+SHARED = [
+    "batch_size=4",
+    "steps=4",
+    "threads=1",
+    "sampler.guidance=1",
+    "encoder.width=16",
+    "data.train_length=20",
+]
 UNET = ["unet.channels=[16,32]", "unet.text_map=8", "sampler.steps=2"]
 SMALL = {
     "ldm": [*UNET, "autoencoder.batch_size=4", "autoencoder.channels=[16]", "autoencoder.groups=8"],
@@ -83,7 +90,9 @@ def answered(root, jobs):
     """The answer of each process to each job, by the run's name, and what travelled between them."""
     told = together([job(root, name, *rest, **more) for name, (rest, more) in jobs.items()])
     assert len({len(answers) for answers, _ in told}) == 1
-    return {name: [answers[i] for answers, _ in told] for i, name in enumerate(jobs)}, [moved for _, moved in told]
+    return {name: [answers[i] for answers, _ in told] for i, name in enumerate(jobs)}, [
+        moved for _, moved in told
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +111,17 @@ def done(toy, kept, tmp_path_factory):
             one.do(job(root, f"{model}-1", model, *SHARED, *sets))
         jobs = {
             "toy-2": (("toy", *TOY), {}),
-            "toy-2-1": (("toy", *TOY), {"stop_at": {"1": 3}}),  # the second process alone hears of it
+            "toy-2-1": (
+                ("toy", *TOY),
+                {"stop_at": {"1": 3}},
+            ),  # the second process alone hears of it
             "toy-1-2": ((), {}),
             **{f"{model}-2": ((model, *SHARED, *sets), {}) for model, sets in SMALL.items()},
             "ldm-stored-2": (("ldm", *SHARED, *SMALL["ldm"], *STORED), {}),
-            **{f"{model}-drawn-2": ((model, *sets), {"draws": {"batch_size": 2}}) for model, sets in DRAWN.items()},
+            **{
+                f"{model}-drawn-2": ((model, *sets), {"draws": {"batch_size": 2}})
+                for model, sets in DRAWN.items()
+            },
             "nan": (("toy", *TOY), {"spoil": {"1": 4}}),
         }
         one.do(job(root, "ldm-stored-1", "ldm", *SHARED, *SMALL["ldm"], *STORED))
@@ -121,8 +136,13 @@ def relative(one, other, step):
     """The largest difference of two runs' weights at a step, relative to the largest weight of each tensor."""
     worst = 0.0
     for path in one.checkpoints.glob(f"{step}/modules.*.safetensors"):
-        ours, theirs = load_tensors(path, "x"), load_tensors(other.checkpoints / step / path.name, "x")
-        worst = max(worst, *(float((ours[n] - theirs[n]).abs().max() / ours[n].abs().max()) for n in ours))
+        ours, theirs = (
+            load_tensors(path, "x"),
+            load_tensors(other.checkpoints / step / path.name, "x"),
+        )
+        worst = max(
+            worst, *(float((ours[n] - theirs[n]).abs().max() / ours[n].abs().max()) for n in ours)
+        )
     return worst
 
 
@@ -182,11 +202,19 @@ def test_first_gradients_are_those_of_one_process_and_all_stay_in_step(done, nam
 
 
 def test_the_second_process_stores_its_share_of_the_latents(done):
-    stores = [next((done["root"] / f"ldm-stored-{n}" / "features").glob("*/manifest.json")).parent for n in (1, 2)]
-    one, two = ({path.name: load_tensors(path, "x") for path in s.glob("part-*.safetensors")} for s in stores)
+    stores = [
+        next((done["root"] / f"ldm-stored-{n}" / "features").glob("*/manifest.json")).parent
+        for n in (1, 2)
+    ]
+    one, two = (
+        {path.name: load_tensors(path, "x") for path in s.glob("part-*.safetensors")}
+        for s in stores
+    )
     assert len(one) == 3
     for name, tensors in one.items():
-        assert all(torch.allclose(tensor, two[name][key], atol=1e-5) for key, tensor in tensors.items())
+        assert all(
+            torch.allclose(tensor, two[name][key], atol=1e-5) for key, tensor in tensors.items()
+        )
 
 
 def test_a_run_goes_on_with_another_number_of_processes(done):
@@ -201,7 +229,9 @@ def test_a_run_goes_on_with_another_number_of_processes(done):
 
 def contents(folder):
     lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
-    return {path.name: path.read_bytes() for path in folder.glob("*.png")}, [line["file"] for line in lines]
+    return {path.name: path.read_bytes() for path in folder.glob("*.png")}, [
+        line["file"] for line in lines
+    ]
 
 
 @pytest.mark.parametrize("model", DRAWN)
@@ -223,7 +253,10 @@ def test_pictures_are_shared_out_and_are_those_of_one_process(done, model, tmp_p
     assert contents(tmp_path / "one") == shared
     done[model](tmp_path / "other", batch_size=3)
     for name in shared[1]:
-        ours, theirs = (np.asarray(Image.open(p)).astype(int) for p in (tmp_path / d / name for d in ("one", "other")))
+        ours, theirs = (
+            np.asarray(Image.open(p)).astype(int)
+            for p in (tmp_path / d / name for d in ("one", "other"))
+        )
         assert np.abs(ours - theirs).max() <= 1
 
 
@@ -257,7 +290,15 @@ def test_fifty_steps_in_step_and_on_with_another_number(model, tmp_path):
 
 def launched(*command, launcher, cwd):
     """A command by `torchrun` in two processes, as a user starts them, or "alone"."""
-    two = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port(), "-m", "--"]
+    two = [
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        free_port(),
+        "-m",
+        "--",
+    ]
     start = two if launcher == "torchrun" else []
     return subprocess.run(
         [sys.executable, "-m", *start, "t2i.cli", *map(str, command)], cwd=cwd, capture_output=True, text=True,
@@ -268,11 +309,27 @@ def launched(*command, launcher, cwd):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["stackgan", "ldm"])
 def test_torchrun_trains_and_draws(model, tmp_path):
-    sets = [part for value in (*DRAWN[model], "steps=8", "batch_size=4") for part in ("--set", value)]
-    trained = launched("train", "--model", model, *sets, "--out", "run", launcher="torchrun", cwd=tmp_path)
+    sets = [
+        part for value in (*DRAWN[model], "steps=8", "batch_size=4") for part in ("--set", value)
+    ]
+    trained = launched(
+        "train", "--model", model, *sets, "--out", "run", launcher="torchrun", cwd=tmp_path
+    )
     assert trained.returncode == 0, trained.stderr
     assert Run(tmp_path / "run").summary()["processes"] == 2
-    request = ["sample", "--run", "run", "-p", "a red circle", "-p", "two blue stars", "-n", "3", "--batch-size", "2"]
+    request = [
+        "sample",
+        "--run",
+        "run",
+        "-p",
+        "a red circle",
+        "-p",
+        "two blue stars",
+        "-n",
+        "3",
+        "--batch-size",
+        "2",
+    ]
     drawn = launched(*request, "--out", "two", "--json", launcher="torchrun", cwd=tmp_path)
     assert drawn.returncode == 0, drawn.stderr
     assert len(json.loads(drawn.stdout)["samples"]) == 6  # one answer
@@ -292,7 +349,10 @@ def test_torchrun_trains_and_draws(model, tmp_path):
     request[request.index("--batch-size") + 1] = "5"
     assert launched(*request, "--out", "other", launcher="alone", cwd=tmp_path).returncode == 0
     for name in contents(tmp_path / "one")[1]:
-        ours, theirs = (np.asarray(Image.open(p)).astype(int) for p in (tmp_path / d / name for d in ("one", "other")))
+        ours, theirs = (
+            np.asarray(Image.open(p)).astype(int)
+            for p in (tmp_path / d / name for d in ("one", "other"))
+        )
         assert np.abs(ours - theirs).max() <= 1
 
 
@@ -315,7 +375,10 @@ def test_a_killed_command_goes_on_to_the_same_bytes(model, tmp_path):
     ]
     assert launched(*request, "--out", "whole", launcher="alone", cwd=tmp_path).returncode == 0
     command = [sys.executable, "-m", "t2i.cli", *request, "--out", "killed"]
-    process, lines = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL), tmp_path / "killed" / RECORDS
+    process, lines = (
+        subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL),
+        tmp_path / "killed" / RECORDS,
+    )
     while not (lines.is_file() and lines.read_bytes().count(b"\n") > 20):
         assert process.poll() is None
     process.kill()

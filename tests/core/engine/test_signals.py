@@ -54,7 +54,9 @@ with stop_requests():
 
 
 def test_a_second_signal_ends_the_program_and_its_workers_at_once():
-    ended = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-c", TWICE], capture_output=True, text=True, timeout=60
+    )
     assert ended.returncode == 130
     (pid,) = ended.stdout.split()
     assert not psutil.pid_exists(int(pid))

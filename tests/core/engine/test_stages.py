@@ -49,7 +49,10 @@ def staged(parts):
             return [replace(only, name=f"stage{i}", settings=own) for i, own in enumerate(settings)]
 
         parts.stages = stages
-        return resolve("toy", sets=[f"steps={3 * len(settings)}", "log_every=1", "keep=99", "checkpoint_every=100"])
+        return resolve(
+            "toy",
+            sets=[f"steps={3 * len(settings)}", "log_every=1", "keep=99", "checkpoint_every=100"],
+        )
 
     return make
 
@@ -63,28 +66,60 @@ def test_a_stage_may_have_any_setting_of_the_engine_but_the_whole_runs(tmp_path,
         return step(self, batch, engine)
 
     parts.Trainer.step = noting
-    own = {"batch_size": 6, "accumulate": 2, "warmup": 3, "ema_decay": 0.0, "log_every": 3, "checkpoint_every": 2}
+    own = {
+        "batch_size": 6,
+        "accumulate": 2,
+        "warmup": 3,
+        "ema_decay": 0.0,
+        "log_every": 3,
+        "checkpoint_every": 2,
+    }
     try:
         run = train(staged({}, own), tmp_path / "run", reporter=Silent())
     finally:
         parts.Trainer.step = step
     assert seen == [(0, 4), (1, 4), (2, 4), *((at, 3) for at in (3, 3, 4, 4, 5, 5))]
     assert [line["step"] for line in lines(run)] == [1, 2, 3, 6]
-    assert lines(run)[-1]["learning_rates"]["generator"] == pytest.approx(0.01)  # the last of three steps of warm-up
+    assert lines(run)[-1]["learning_rates"]["generator"] == pytest.approx(
+        0.01
+    )  # the last of three steps of warm-up
     assert run.summary()["images"] == 3 * 4 + 3 * 6
-    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-0", "step-3", "step-4", "step-6"]
-    assert load_tensors(run.checkpoints / "step-4" / "ema.safetensors", "x") == {}  # decay 0: the weights themselves
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == [
+        "step-0",
+        "step-3",
+        "step-4",
+        "step-6",
+    ]
+    assert (
+        load_tensors(run.checkpoints / "step-4" / "ema.safetensors", "x") == {}
+    )  # decay 0: the weights themselves
 
 
 @pytest.mark.parametrize(
     ("own", "error", "message"),
     [
-        ({"bach_size": 3}, T2IError, "the engine has no setting 'bach_size'; did you mean 'batch_size'"),
-        ({"width": 3}, T2IError, "the engine has no setting 'width'"),  # the model's own are not the engine's
+        (
+            {"bach_size": 3},
+            T2IError,
+            "the engine has no setting 'bach_size'; did you mean 'batch_size'",
+        ),
+        (
+            {"width": 3},
+            T2IError,
+            "the engine has no setting 'width'",
+        ),  # the model's own are not the engine's
         ({"steps": 3}, T2IError, "'steps' is a setting of the whole run"),
         ({"seed": 3}, T2IError, "'seed' is a setting of the whole run"),
-        ({"batch_size": 0}, UserError, "setting 'batch_size' = 0: Input should be greater than or equal to 1"),
-        ({"batch_size": 5, "accumulate": 2}, UserError, r"batch_size \(5\) must be a multiple of accumulate \(2\)"),
+        (
+            {"batch_size": 0},
+            UserError,
+            "setting 'batch_size' = 0: Input should be greater than or equal to 1",
+        ),
+        (
+            {"batch_size": 5, "accumulate": 2},
+            UserError,
+            r"batch_size \(5\) must be a multiple of accumulate \(2\)",
+        ),
     ],
 )
 def test_wrong_settings_are_refused_when_the_stages_are_made(tmp_path, staged, own, error, message):
@@ -108,7 +143,11 @@ class First(Trainer):
         self.optimizers = {"critic": torch.optim.Adam(self.critic.parameters(), 0.01)}
 
     def step(self, batch, engine):
-        loss = (self.critic(batch.images.flatten(1)).squeeze(1) - batch.images.mean((1, 2, 3))).square().mean()
+        loss = (
+            (self.critic(batch.images.flatten(1)).squeeze(1) - batch.images.mean((1, 2, 3)))
+            .square()
+            .mean()
+        )
         engine.update("critic", loss)
         return {"critic": loss}
 
@@ -139,7 +178,9 @@ def helped(plug, parts):
 
     parts.helpers = helpers
     parts.two = lambda config, encoder: [Stage("first", 1.0, First), Stage("second", 1.0, Second)]
-    spec = replace(registry().models["toy"], name="helped", helpers="t2i_toy:helpers", stages="t2i_toy:two")
+    spec = replace(
+        registry().models["toy"], name="helped", helpers="t2i_toy:helpers", stages="t2i_toy:two"
+    )
 
     class Plugin:
         @hookimpl
@@ -170,13 +211,22 @@ def test_helpers_are_built_last_and_only_for_training(helped):
 
 def test_helpers_outlive_their_stage_and_are_not_saved_with_what_is_sampled(tmp_path, helped):
     run = train(resolve("helped", sets=SETS), tmp_path / "run", reporter=Silent())
-    steps = [load_tensors(run.checkpoints / f"step-{n}" / "modules.helpers.safetensors", "x") for n in range(9)]
+    steps = [
+        load_tensors(run.checkpoints / f"step-{n}" / "modules.helpers.safetensors", "x")
+        for n in range(9)
+    ]
     assert set(steps[0]) == {"critic.weight", "critic.bias"}
-    assert not any(torch.equal(steps[n]["critic.weight"], steps[n + 1]["critic.weight"]) for n in range(3))
-    assert all(torch.equal(steps[4]["critic.weight"], later["critic.weight"]) for later in steps[5:])  # left alone
+    assert not any(
+        torch.equal(steps[n]["critic.weight"], steps[n + 1]["critic.weight"]) for n in range(3)
+    )
+    assert all(
+        torch.equal(steps[4]["critic.weight"], later["critic.weight"]) for later in steps[5:]
+    )  # left alone
     averages = load_tensors(run.checkpoints / "step-3" / "ema.safetensors", "x")
     assert set(averages) == {"helpers.critic.weight", "helpers.critic.bias"}
-    assert not list((run.checkpoints / "step-3").glob("modules.critic.*"))  # once, among the helpers
+    assert not list(
+        (run.checkpoints / "step-3").glob("modules.critic.*")
+    )  # once, among the helpers
     model = load(run.path, "cpu")
     assert len(model.helpers) == 0
     assert {path.name for path in run.model.glob("*.safetensors")} == {
@@ -186,7 +236,11 @@ def test_helpers_outlive_their_stage_and_are_not_saved_with_what_is_sampled(tmp_
     counted = run.summary()["parameters"]
     generator, critic = sum(p.numel() for p in model.generator.parameters()), 3 * 8 * 8 + 1
     encoder = sum(p.numel() for p in model.text_encoder.parameters())
-    assert counted == {"all": generator + encoder + critic, "trained": generator + critic, "generator": generator}
+    assert counted == {
+        "all": generator + encoder + critic,
+        "trained": generator + critic,
+        "generator": generator,
+    }
 
 
 @pytest.mark.parametrize("step", [2, 4, 6])
@@ -200,10 +254,16 @@ def test_helpers_are_resumed_within_their_stage_between_and_after(tmp_path, help
     torch.manual_seed(step)
     resume(part.path, reporter=Silent())
     for name in ("modules.helpers", "modules.generator"):
-        ours, theirs = (load_tensors(run.checkpoints / "step-8" / f"{name}.safetensors", "x") for run in (part, whole))
+        ours, theirs = (
+            load_tensors(run.checkpoints / "step-8" / f"{name}.safetensors", "x")
+            for run in (part, whole)
+        )
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
     assert [line["losses"] for line in lines(part)] == [line["losses"] for line in lines(whole)]
-    assert [fresh for _, fresh in helped] == [True, False]  # weights of files are not asked for again
+    assert [fresh for _, fresh in helped] == [
+        True,
+        False,
+    ]  # weights of files are not asked for again
 
 
 def test_a_trainers_own_network_may_not_have_the_name_of_a_part(tmp_path, parts):
@@ -215,8 +275,12 @@ def test_a_trainers_own_network_may_not_have_the_name_of_a_part(tmp_path, parts)
         trainer.modules["generator"] = nn.Linear(1, 1)
         return trainer
 
-    parts.stages = lambda config, encoder: [replace(stage, trainer=made) for stage in plain(config, encoder)]
-    with pytest.raises(T2IError, match=r"ToyTrainer\.modules: 'generator' is a part of the model: rename it"):
+    parts.stages = lambda config, encoder: [
+        replace(stage, trainer=made) for stage in plain(config, encoder)
+    ]
+    with pytest.raises(
+        T2IError, match=r"ToyTrainer\.modules: 'generator' is a part of the model: rename it"
+    ):
         train(resolve("toy"), tmp_path / "run", reporter=Silent())
 
 

@@ -20,7 +20,11 @@ from t2i.core.runs.folder import Run
 from t2i.core.settings import Augment
 
 ALONE = SimpleNamespace(
-    is_main_process=True, num_processes=1, process_index=0, device=torch.device("cpu"), wait_for_everyone=lambda: None
+    is_main_process=True,
+    num_processes=1,
+    process_index=0,
+    device=torch.device("cpu"),
+    wait_for_everyone=lambda: None,
 )
 
 
@@ -43,14 +47,22 @@ def encode_text(captions):
     """Words: (number of letters, position) of each word; one extra."""
     lengths = [[len(word) for word in caption.split()] for caption in captions]
     longest = max(map(len, lengths))
-    words = torch.tensor([[[n, i] for i, n in enumerate(row)] + [[0, 0]] * (longest - len(row)) for row in lengths])
+    words = torch.tensor(
+        [[[n, i] for i, n in enumerate(row)] + [[0, 0]] * (longest - len(row)) for row in lengths]
+    )
     mask = torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in lengths])
     extra = torch.tensor([[float(len(caption))] for caption in captions])
     return TextFeatures(extra + 0.5, words.float(), mask, tuple(captions), {"letters": extra})
 
 
 def settings(**over):
-    base = {"cache_views": 2, "seed": 3, "image_size": 8, "workers": 0, "augment": Augment(scale=1.25, flip=True)}
+    base = {
+        "cache_views": 2,
+        "seed": 3,
+        "image_size": 8,
+        "workers": 0,
+        "augment": Augment(scale=1.25, flip=True),
+    }
     return SimpleNamespace(**{**base, **over})
 
 
@@ -71,7 +83,9 @@ def small_parts(monkeypatch):
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.usefixtures("small_parts")
 def test_a_visit_reads_what_it_would_have_computed(tmp_path, workers):
-    store = obtain(tmp_path, Captioned(), views(), recipe(workers=workers), ALONE, lambda text: None)
+    store = obtain(
+        tmp_path, Captioned(), views(), recipe(workers=workers), ALONE, lambda text: None
+    )
     for epoch in (0, 1):  # as many epochs as views: exactly the pictures of those epochs
         visits = [Visit(epoch, index) for index in (6, 0, 3, 2)]
         read, made = store[visits], views()[visits]
@@ -80,11 +94,15 @@ def test_a_visit_reads_what_it_would_have_computed(tmp_path, workers):
         assert torch.equal(read.encoded, 2 * images.flip(1))
         for name in ("sentence", "words", "mask"):
             assert torch.equal(getattr(read.text, name), getattr(encode_text(made.captions), name))
-        assert torch.equal(read.text.extras["letters"], encode_text(made.captions).extras["letters"])
+        assert torch.equal(
+            read.text.extras["letters"], encode_text(made.captions).extras["letters"]
+        )
         assert read.text.captions == made.captions
         assert read.images.shape == (4, 0, 0, 3)
     again = store[[Visit(2, 5)]]
-    assert torch.equal(again.encoded, store[[Visit(0, 5)]].encoded)  # the third epoch sees the first view again
+    assert torch.equal(
+        again.encoded, store[[Visit(0, 5)]].encoded
+    )  # the third epoch sees the first view again
 
 
 def test_without_text_where_the_stage_trains_the_encoder(tmp_path):
@@ -97,7 +115,13 @@ def test_the_key_tells_apart_what_differs():
     base = recipe().key(Captioned())
     assert base == recipe().key(Captioned())
     changed = Recipe(settings(), None, encode_text, {"net": torch.tensor([1.0, 1.0, 1.0001])})
-    others = [recipe(seed=4), recipe(cache_views=1), recipe(text=None), recipe(augment=Augment()), changed]
+    others = [
+        recipe(seed=4),
+        recipe(cache_views=1),
+        recipe(text=None),
+        recipe(augment=Augment()),
+        changed,
+    ]
     assert len({base, *(other.key(Captioned()) for other in others)}) == 6
 
 
@@ -167,11 +191,14 @@ def weights(run):
 def test_training_reads_the_store_and_gives_the_same_network(tmp_path):
     """Latents that were computed 40 at a time differ from those of batches of 8 by rounding only."""
     plain, cached = begin(tmp_path / "plain"), begin(tmp_path / "cached", "cache_views=1")
-    assert [path.name for path in (cached.path / "features").glob("*/manifest.json")] == ["manifest.json"]
+    assert [path.name for path in (cached.path / "features").glob("*/manifest.json")] == [
+        "manifest.json"
+    ]
     a, b = weights(plain), weights(cached)
     assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-4
     logs = [
-        [json.loads(line)["losses"] for line in run.metrics_file.read_text().splitlines()] for run in (plain, cached)
+        [json.loads(line)["losses"] for line in run.metrics_file.read_text().splitlines()]
+        for run in (plain, cached)
     ]
     assert logs[0][-1]["diffusion"] == pytest.approx(logs[1][-1]["diffusion"], rel=1e-4)
 
@@ -189,7 +216,9 @@ def test_a_resumed_run_reads_the_same_store(tmp_path):
 
                 os.kill(os.getpid(), signal.SIGINT)
 
-    config = resolve_run("ldm", sets=(*SMALL, "cache_views=2", f"cache_dir={tmp_path / 'shared'}", "log_every=5"))
+    config = resolve_run(
+        "ldm", sets=(*SMALL, "cache_views=2", f"cache_dir={tmp_path / 'shared'}", "log_every=5")
+    )
     with pytest.raises(Interrupted):
         train(config, tmp_path / "cut", reporter=Stop())
     resume(tmp_path / "cut", reporter=Silent())

@@ -20,10 +20,15 @@ class Letters(TextEncoder):
     def encode(self, captions):
         self.asked.append(tuple(captions))
         length = max(1, *map(len, captions))
-        tokens = torch.tensor([[ord(c) for c in caption.ljust(length, "\0")] for caption in captions])
+        tokens = torch.tensor(
+            [[ord(c) for c in caption.ljust(length, "\0")] for caption in captions]
+        )
         mask = tokens != 0
         mask[:, 0] = True
-        return replace(TextFeatures.of(words=self.table(tokens) * mask[..., None], mask=mask), captions=tuple(captions))
+        return replace(
+            TextFeatures.of(words=self.table(tokens) * mask[..., None], mask=mask),
+            captions=tuple(captions),
+        )
 
     def null(self, n):
         return self.encode(["~"] * n)

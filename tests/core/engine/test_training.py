@@ -45,7 +45,9 @@ def everything(run):
     """All tensors of a run's newest checkpoint and of its model."""
     newest = max(run.checkpoints.glob("step-*"), key=lambda path: int(path.name[5:]))
     files = [*newest.glob("*.safetensors"), *run.model.glob("*.safetensors")]
-    return {f"{p.parent.name}/{p.name}/{n}": t for p in files for n, t in load_tensors(p, "x").items()}
+    return {
+        f"{p.parent.name}/{p.name}/{n}": t for p in files for n, t in load_tensors(p, "x").items()
+    }
 
 
 def assert_same(a, b):
@@ -53,7 +55,9 @@ def assert_same(a, b):
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
     drop = ("images_per_second", "seconds")
-    logs = [[json.loads(line) for line in run.metrics_file.read_text().splitlines()] for run in (a, b)]
+    logs = [
+        [json.loads(line) for line in run.metrics_file.read_text().splitlines()] for run in (a, b)
+    ]
     for log in logs:
         for entry in log:
             for key in drop:
@@ -75,7 +79,15 @@ def test_a_run_directory_holds_what_was_promised(tmp_path):
     document = json.loads(run.config_file.read_text())
     assert document["run"]["model"] == "toy"
     assert document["data_fingerprint"] == "toy-train-8"
-    assert document["run"]["encoder"]["words"] == ["a", "all", "blue", "green", "over", "picture", "red"]
+    assert document["run"]["encoder"]["words"] == [
+        "a",
+        "all",
+        "blue",
+        "green",
+        "over",
+        "picture",
+        "red",
+    ]
     assert {"python", "torch", "t2i-zoo"} <= set(document["versions"])
     log = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
     assert [entry["step"] for entry in log] == [2, 4, 6]
@@ -94,10 +106,15 @@ def test_a_run_directory_holds_what_was_promised(tmp_path):
 
 
 def test_training_trains(tmp_path):
-    run, _ = start(tmp_path / "run", "steps=150", "batch_size=10", "checkpoint_every=500", "ema_decay=0.9")
+    run, _ = start(
+        tmp_path / "run", "steps=150", "batch_size=10", "checkpoint_every=500", "ema_decay=0.9"
+    )
     log = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
     assert log[-1]["losses"]["generator"] < 0.3 * log[0]["losses"]["generator"]
-    red, blue = (np.asarray(image)[0, 0] for image in load(run.path, "cpu").sample(["a red picture", "a blue picture"]))
+    red, blue = (
+        np.asarray(image)[0, 0]
+        for image in load(run.path, "cpu").sample(["a red picture", "a blue picture"])
+    )
     assert red[0] > red[2] + 30
     assert blue[2] > blue[0] + 30
 
@@ -145,7 +162,11 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on(tmp_path, number, code):
     whole, _ = start(tmp_path / "whole", "sample_every=2")
     before = signal.getsignal(number)
     with pytest.raises(Interrupted, match="t2i train --resume") as caught:
-        start(tmp_path / "part", "sample_every=2", on={"pictures": lambda: os.kill(os.getpid(), number)})
+        start(
+            tmp_path / "part",
+            "sample_every=2",
+            on={"pictures": lambda: os.kill(os.getpid(), number)},
+        )
     assert caught.value.exit_code == code
     assert signal.getsignal(number) == before
     part = Run(tmp_path / "part")
@@ -156,12 +177,16 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on(tmp_path, number, code):
 
 
 def test_nan_stops_before_the_update_and_names_the_last_checkpoint(tmp_path):
-    with pytest.raises(T2IError, match=r"step 4.*'generator' is not finite.*step-3.*--resume") as caught:
+    with pytest.raises(
+        T2IError, match=r"step 4.*'generator' is not finite.*step-3.*--resume"
+    ) as caught:
         start(tmp_path / "run", "explode_at=4")
     assert caught.value.exit_code == 1
     assert "\n" not in str(caught.value)
     sound, _ = start(tmp_path / "sound", "steps=3", "lr_schedule=constant")
-    ours = load_tensors(tmp_path / "run" / "checkpoints" / "step-3" / "modules.generator.safetensors", "x")
+    ours = load_tensors(
+        tmp_path / "run" / "checkpoints" / "step-3" / "modules.generator.safetensors", "x"
+    )
     assert all(tensor.isfinite().all() for tensor in ours.values())
     assert sound.complete
 
@@ -169,7 +194,10 @@ def test_nan_stops_before_the_update_and_names_the_last_checkpoint(tmp_path):
 def test_nan_may_be_skipped_and_is_counted(tmp_path):
     run, _ = start(tmp_path / "run", "explode_at=4", "on_nan=skip")
     assert run.summary()["skipped"] == 1
-    assert all(tensor.isfinite().all() for tensor in load_tensors(run.model / "generator.safetensors", "x").values())
+    assert all(
+        tensor.isfinite().all()
+        for tensor in load_tensors(run.model / "generator.safetensors", "x").values()
+    )
 
 
 def test_a_damaged_checkpoint_is_passed_over_loudly(tmp_path):
@@ -246,7 +274,9 @@ def test_a_time_budget_ends_and_is_shared_by_the_stages(tmp_path, monkeypatch):
     import time
 
     clock = iter(range(10**6))
-    monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))  # every step takes one second
+    monkeypatch.setattr(
+        time, "perf_counter", lambda: float(next(clock))
+    )  # every step takes one second
     run, _ = start(tmp_path / "run", "two_stages=true", "minutes=0.15")
     assert [stage["steps"] for stage in run.summary()["stages"]] == [3, 6]
     assert run.summary()["seconds"] == 9
@@ -255,11 +285,15 @@ def test_a_time_budget_ends_and_is_shared_by_the_stages(tmp_path, monkeypatch):
 def test_a_stage_may_have_a_batch_size_of_its_own(tmp_path, monkeypatch):
     steps, toy = [], sys.modules["t2i_toy"].Trainer
     step = toy.step
-    monkeypatch.setattr(toy, "step", lambda self, b, engine: steps.append(b.keys) or step(self, b, engine))
+    monkeypatch.setattr(
+        toy, "step", lambda self, b, engine: steps.append(b.keys) or step(self, b, engine)
+    )
     run, _ = start(tmp_path / "run", "two_stages=true", "steps=6", "first_batch=3", "log_every=1")
     assert [len(keys) for keys in steps] == [3, 3, 4, 4, 4, 4]
     seen = [key for keys in steps for key in keys]
-    assert len({*seen[:10]}) == len({*seen[10:20]}) == 10  # each picture of the data set once before any comes again
+    assert (
+        len({*seen[:10]}) == len({*seen[10:20]}) == 10
+    )  # each picture of the data set once before any comes again
     assert run.summary()["images"] == 22
     with pytest.raises(UserError, match=r"batch_size \(3\) must be a multiple of accumulate \(2\)"):
         start(tmp_path / "odd", "two_stages=true", "first_batch=3", "accumulate=2")

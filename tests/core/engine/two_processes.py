@@ -30,7 +30,11 @@ from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve
 from t2i.core.settings import EngineConfig
 
-CAPTIONS = [f"{size} {colour} circle" for size in ("a large", "a small") for colour in ("red", "blue", "green")]
+CAPTIONS = [
+    f"{size} {colour} circle"
+    for size in ("a large", "a small")
+    for colour in ("red", "blue", "green")
+]
 NOTED = 2  # steps of each optimizer
 stored.PART = 8  # examples a file of stored features: there is something to share out
 
@@ -52,7 +56,9 @@ class Watch:
             step = trainer.step
             trainer.step = lambda batch, engine: self._step(step, batch, engine)
             self.modules |= {"generator": networks.generator, "text_encoder": networks.text_encoder}
-            self.modules |= {f"{stage.name}/{name}": module for name, module in trainer.modules.items()}
+            self.modules |= {
+                f"{stage.name}/{name}": module for name, module in trainer.modules.items()
+            }
             return trainer
 
         return replace(stage, trainer=begin)
@@ -63,7 +69,11 @@ class Watch:
         def note(optimizer, *_):
             if (step := next(steps)) < NOTED:
                 parameters = [p for group in optimizer.param_groups for p in group["params"]]
-                told = {f"{where}/{step}/{i}": p.grad.clone() for i, p in enumerate(parameters) if p.grad is not None}
+                told = {
+                    f"{where}/{step}/{i}": p.grad.clone()
+                    for i, p in enumerate(parameters)
+                    if p.grad is not None
+                }
                 self.gradients |= told
 
         optimizer.register_step_pre_hook(note)
@@ -127,8 +137,15 @@ def travelled(accelerator):
     updates = Updates(accelerator, EngineConfig(), Optimizing({}, EngineConfig()), lambda: 0.0)
     text = TextFeatures(torch.arange(8.0)[rows, None], words, mask)
     return {
-        what: [moved.sentence[:, 0].tolist(), moved.words[:, 0, 0].tolist(), moved.mask.sum(1).tolist()]
-        for what, moved in (("shifted", text.map(updates.shifted)), ("gathered", text.map(updates.gathered)))
+        what: [
+            moved.sentence[:, 0].tolist(),
+            moved.words[:, 0, 0].tolist(),
+            moved.mask.sum(1).tolist(),
+        ]
+        for what, moved in (
+            ("shifted", text.map(updates.shifted)),
+            ("gathered", text.map(updates.gathered)),
+        )
     }
 
 

@@ -48,6 +48,8 @@ def outcomes(tmp_path):
 
     def run(name, *only):
         found = list(run_checks(find(name, only), tmp_path / "checks"))
-        return {f"{outcome.kind} {outcome.check}": (outcome.state, outcome.detail) for outcome in found}
+        return {
+            f"{outcome.kind} {outcome.check}": (outcome.state, outcome.detail) for outcome in found
+        }
 
     return run

@@ -29,7 +29,13 @@ class Config(ModelConfig):
 
     @classmethod
     def presets(cls):
-        small = {"steps": 120, "batch_size": 8, "image_size": 8, "sample_every": 1000, "ema_decay": 0.0}
+        small = {
+            "steps": 120,
+            "batch_size": 8,
+            "image_size": 8,
+            "sample_every": 1000,
+            "ema_decay": 0.0,
+        }
         return {"tiny": Preset(small, data=("toydata", {}), encoder=("toytext", {}))}
 
 
@@ -39,12 +45,21 @@ class Block(nn.Module):
     def __init__(self, width, heads):
         super().__init__()
         self.heads, self.positions = heads, []
-        self.norm, self.qkv, self.out = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        self.norm, self.qkv, self.out = (
+            nn.LayerNorm(width),
+            nn.Linear(width, 3 * width),
+            nn.Linear(width, width),
+        )
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
+        )
 
     def forward(self, x, past=None):
         self.positions.append(x.shape[1])
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(self.norm(x)).chunk(3, -1))
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in self.qkv(self.norm(x)).chunk(3, -1)
+        )
         if past is not None:
             k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
         seen = F.scaled_dot_product_attention(q, k, v, is_causal=past is None)
@@ -62,11 +77,19 @@ class Painter(AutoregressiveGenerator):
         self.token = nn.Embedding(self.vocabulary, config.width)
         self.place = nn.Embedding(self.length, config.width)
         self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
-        self.head = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, self.vocabulary))
+        self.head = nn.Sequential(
+            nn.LayerNorm(config.width), nn.Linear(config.width, self.vocabulary)
+        )
         self.register_buffer("palette", PALETTE.clone())
 
     def condition(self, text):
-        return TextFeatures(text.sentence, text.words, text.mask, text.captions, {"prefix": self.prefix(text.sentence)})
+        return TextFeatures(
+            text.sentence,
+            text.words,
+            text.mask,
+            text.captions,
+            {"prefix": self.prefix(text.sentence)},
+        )
 
     def begin(self, text):
         return self._step(text.extras["prefix"], 0, [None] * len(self.blocks))
@@ -83,7 +106,10 @@ class Painter(AutoregressiveGenerator):
         return self.head(x[:, 0]), (at + 1, kept)
 
     def forward(self, tokens, text):
-        x = torch.cat([text.extras["prefix"][:, None], self.token(tokens[:, :-1])], 1) + self.place.weight
+        x = (
+            torch.cat([text.extras["prefix"][:, None], self.token(tokens[:, :-1])], 1)
+            + self.place.weight
+        )
         for block in self.blocks:
             x, _ = block(x)
         return self.head(x)
@@ -180,7 +206,17 @@ def test_it_trains_and_draws_what_the_captions_say(painter, tmp_path):
 def test_it_keeps_its_promises(painter, outcomes):
     found = outcomes("painter")
     assert {name: told for name, told in found.items() if told[0] == "FAILED"} == {}
-    assert found["models batch-size"][0] == found["models resumes"][0] == found["models builds"][0] == "ok"
+    assert (
+        found["models batch-size"][0]
+        == found["models resumes"][0]
+        == found["models builds"][0]
+        == "ok"
+    )
     sampler = outcomes("autoregressive")
     assert {name: told for name, told in sampler.items() if told[0] == "FAILED"} == {}
-    assert sampler["samplers batch-size"][0] == sampler["families class"][0] == sampler["families samplers"][0] == "ok"
+    assert (
+        sampler["samplers batch-size"][0]
+        == sampler["families class"][0]
+        == sampler["families samplers"][0]
+        == "ok"
+    )

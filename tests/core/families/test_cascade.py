@@ -29,10 +29,21 @@ class Config(ModelConfig):
 
     @classmethod
     def presets(cls):
-        small = {"steps": 300, "batch_size": 8, "image_size": 2 * BASE, "sample_every": 1000, "ema_decay": 0.0}
-        samplers = {"base": {"name": "ddim", "steps": 8}, "upsampler": {"name": "ddim", "steps": 4, "guidance": 1.5}}
+        small = {
+            "steps": 300,
+            "batch_size": 8,
+            "image_size": 2 * BASE,
+            "sample_every": 1000,
+            "ema_decay": 0.0,
+        }
+        samplers = {
+            "base": {"name": "ddim", "steps": 8},
+            "upsampler": {"name": "ddim", "steps": 4, "guidance": 1.5},
+        }
         sampler = ("cascade", {"samplers": samplers})
-        return {"tiny": Preset(small, data=("toydata", {}), encoder=("toytext", {}), sampler=sampler)}
+        return {
+            "tiny": Preset(small, data=("toydata", {}), encoder=("toytext", {}), sampler=sampler)
+        }
 
 
 class Denoiser(DiffusionGenerator):
@@ -46,7 +57,9 @@ class Denoiser(DiffusionGenerator):
         self.schedule = DiscreteSchedule(torch.linspace(0.02, 0.6, 16, device="cpu"))
         self.text = nn.Linear(text.sentence, width)
         channels = 3 + 1 + width + (3 if given else 0)
-        self.body = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, 3, 1))
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, 3, 1)
+        )
 
     def condition(self, text):
         return replace(text, extras={**text.extras, "map": self.text(text.sentence)})
@@ -67,11 +80,15 @@ class Pair(CascadeGenerator):
         super().__init__()
         self.image_size = config.image_size
         base = Denoiser(BASE, config.width, text, given=False)
-        self.parts = nn.ModuleDict({"base": base, "upsampler": Denoiser(2 * BASE, config.width, text, given=True)})
+        self.parts = nn.ModuleDict(
+            {"base": base, "upsampler": Denoiser(2 * BASE, config.width, text, given=True)}
+        )
 
     def link(self, name, text, previous, noise):
         if previous is not None:
-            previous = previous.clamp(-1, 1) + 0.05 * noise.normal("augmentation", 0, previous.shape[1:])
+            previous = previous.clamp(-1, 1) + 0.05 * noise.normal(
+                "augmentation", 0, previous.shape[1:]
+            )
         return super().link(name, text, previous, noise)
 
 
@@ -81,7 +98,10 @@ class PartTrainer(Trainer):
     def __init__(self, config, generator, text_encoder, name):
         self.generator, self.name = generator, name
         self.modules = {"generator": generator, "text_encoder": text_encoder}
-        trained = [*generator.part(name).parameters(), *(text_encoder.parameters() if name == "base" else ())]
+        trained = [
+            *generator.part(name).parameters(),
+            *(text_encoder.parameters() if name == "base" else ()),
+        ]
         self.optimizers = {name: torch.optim.Adam(trained, config.lr)}
 
     def step(self, batch, engine):
@@ -92,7 +112,9 @@ class PartTrainer(Trainer):
         keep = noise.uniform("drop", 0, ()) >= 0.1
         text = text.where(keep, batch.null() if self.name == "base" else batch.null().detach())
         t, eps = noise.integers("t", 0, 16), noise.normal("eps", 0, part.noise_shape)
-        alpha, sigma = (f(t)[:, None, None, None] for f in (part.schedule.alpha, part.schedule.sigma))
+        alpha, sigma = (
+            f(t)[:, None, None, None] for f in (part.schedule.alpha, part.schedule.sigma)
+        )
         text = self.generator.link(self.name, text, previous, noise.scope("link"))
         loss = (part(alpha * x_0 + sigma * eps, t, text) - x_0).square().mean()
         engine.update(self.name, loss)
@@ -131,10 +153,16 @@ def test_settings_of_a_part_are_laid_over_the_presets(pair):
     def samplers(*sets):
         return model.sampler(settings=parse_sets(sets)).config.model_dump()["samplers"]
 
-    default = {"base": {"name": "ddim", "steps": 8}, "upsampler": {"name": "ddim", "steps": 4, "guidance": 1.5}}
+    default = {
+        "base": {"name": "ddim", "steps": 8},
+        "upsampler": {"name": "ddim", "steps": 4, "guidance": 1.5},
+    }
     assert samplers() == default
     changed = samplers("samplers.upsampler.steps=5", "samplers.upsampler.eta=1")
-    assert changed == {**default, "upsampler": {"name": "ddim", "steps": 5, "guidance": 1.5, "eta": 1}}
+    assert changed == {
+        **default,
+        "upsampler": {"name": "ddim", "steps": 5, "guidance": 1.5, "eta": 1},
+    }
     # Another sampler's settings are its own, in whichever order they are given.
     for sets in (["name=ddpm", "steps=3"], ["steps=3", "name=ddpm"]):
         other = samplers(*(f"samplers.base.{one}" for one in sets))
@@ -146,21 +174,32 @@ def test_settings_of_a_part_are_laid_over_the_presets(pair):
 def test_the_command_line_reaches_a_parts_settings(run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ["sample", "--run", str(run.path), "-p", "a red picture", "--out", "out"]
-    assert main([*command, "--set", "samplers.upsampler.steps=5", "--set", "samplers.base.name=ddpm"]) == 0
-    (line,) = (json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines())
+    assert (
+        main([*command, "--set", "samplers.upsampler.steps=5", "--set", "samplers.base.name=ddpm"])
+        == 0
+    )
+    (line,) = (
+        json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()
+    )
     assert line["settings"]["sampler"]["samplers"] == {
         "base": {"name": "ddpm"}, "upsampler": {"name": "ddim", "steps": 5, "guidance": 1.5},
     }  # fmt: skip
     capsys.readouterr()
     for wrong, message in [
-        (["--set", "samplers.upsampler.stepz=5"], "no setting is named 'stepz'; did you mean 'steps'"),
+        (
+            ["--set", "samplers.upsampler.stepz=5"],
+            "no setting is named 'stepz'; did you mean 'steps'",
+        ),
         (
             ["--set", "samplers.base.name=direct"],
             "sampler 'direct' draws from one-shot models, but 'base'",
         ),
         (["--set", "samplers.middle.steps=5"], "the model has no part 'middle'"),
         (["--guidance", "3"], "each part of a cascade has guidance of its own"),
-        (["--sampler", "ddim"], "sampler 'ddim' draws from diffusion models, but 'pair' is cascade"),
+        (
+            ["--sampler", "ddim"],
+            "sampler 'ddim' draws from diffusion models, but 'pair' is cascade",
+        ),
     ]:
         assert main([*command, *wrong]) == 2
         assert message in capsys.readouterr().err
@@ -169,7 +208,12 @@ def test_the_command_line_reaches_a_parts_settings(run, tmp_path, capsys, monkey
 def test_it_keeps_its_promises(pair, outcomes):
     found = outcomes("pair")
     assert {name: told for name, told in found.items() if told[0] == "FAILED"} == {}
-    assert found["models batch-size"][0] == found["models saves"][0] == found["models samplers"][0] == "ok"
+    assert (
+        found["models batch-size"][0]
+        == found["models saves"][0]
+        == found["models samplers"][0]
+        == "ok"
+    )
     sampler = outcomes("cascade")
     assert {name: told for name, told in sampler.items() if told[0] == "FAILED"} == {}
     assert sampler["samplers batch-size"][0] == sampler["families class"][0] == "ok"

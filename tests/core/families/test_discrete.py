@@ -25,11 +25,19 @@ class Config(ModelConfig):
 
     @classmethod
     def presets(cls):
-        small = {"steps": 150, "batch_size": 8, "image_size": 8, "sample_every": 1000, "ema_decay": 0.0}
+        small = {
+            "steps": 150,
+            "batch_size": 8,
+            "image_size": 8,
+            "sample_every": 1000,
+            "ema_decay": 0.0,
+        }
         parts = {"data": ("toydata", {}), "encoder": ("toytext", {})}
         return {
             "tiny": Preset(small, sampler=("discrete", {"steps": 8}), **parts),
-            "masks": Preset({**small, "chain": "masks"}, sampler=("maskgit", {"steps": 4}), **parts),
+            "masks": Preset(
+                {**small, "chain": "masks"}, sampler=("maskgit", {"steps": 4}), **parts
+            ),
         }
 
 
@@ -39,12 +47,20 @@ class Unmasker(DiscreteDiffusionGenerator):
     def __init__(self, config, text, assets=None):
         super().__init__()
         self.image_size, self.length = config.image_size, GRID**2
-        self.schedule = MaskingSchedule(K) if config.chain == "masks" else DiscreteTokenSchedule.linear(K, 16)
+        self.schedule = (
+            MaskingSchedule(K) if config.chain == "masks" else DiscreteTokenSchedule.linear(K, 16)
+        )
         self.last = float(self.schedule.times()[0])
-        self.token, self.place = nn.Embedding(K + 1, config.width), nn.Embedding(self.length, config.width)
+        self.token, self.place = (
+            nn.Embedding(K + 1, config.width),
+            nn.Embedding(self.length, config.width),
+        )
         self.text, self.time = nn.Linear(text.sentence, config.width), nn.Linear(1, config.width)
         self.body = nn.Sequential(
-            nn.LayerNorm(config.width), nn.Linear(config.width, 64), nn.GELU(), nn.Linear(64, config.width)
+            nn.LayerNorm(config.width),
+            nn.Linear(config.width, 64),
+            nn.GELU(),
+            nn.Linear(64, config.width),
         )
         self.head = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, K))
 
@@ -101,7 +117,11 @@ def test_it_trains_and_draws_what_the_captions_say(unmasker, tmp_path, preset):
     model = load(run.path, "cpu")
     captions = ["a red picture", "a green picture", "a blue picture"]
     for name in ("discrete", "maskgit") if preset == "masks" else ("discrete",):
-        images = [drawn for batch in model.draw(captions, n=4, sampler=model.sampler(name)) for drawn in batch]
+        images = [
+            drawn
+            for batch in model.draw(captions, n=4, sampler=model.sampler(name))
+            for drawn in batch
+        ]
         right = [int(drawn.image.mean((0, 1)).argmax()) == drawn.prompt for drawn in images]
         assert sum(right) >= 10, (name, right)
 

@@ -18,7 +18,11 @@ class Config(ModelConfig):
     @classmethod
     def presets(cls):
         sampler = ("optimise", {"steps": 20, "lr": 0.05})
-        return {"tiny": Preset({"image_size": 8}, data=("toydata", {}), encoder=("toytext", {}), sampler=sampler)}
+        return {
+            "tiny": Preset(
+                {"image_size": 8}, data=("toydata", {}), encoder=("toytext", {}), sampler=sampler
+            )
+        }
 
 
 class Climber(OptimisedGenerator):
@@ -54,9 +58,13 @@ def climber(registered):
 def test_a_model_with_nothing_to_train_becomes_a_run_and_is_drawn(climber, tmp_path):
     run = train(resolve("climber"), tmp_path / "run", reporter=Silent())
     model = load(run.path, "cpu")
-    (batch,) = model.draw(["a red picture"], n=3, sampler=model.sampler(steps=400, settings={"lr": 0.02}))
+    (batch,) = model.draw(
+        ["a red picture"], n=3, sampler=model.sampler(steps=400, settings={"lr": 0.02})
+    )
     with torch.no_grad():
-        aim = model.generator.condition(model.text_encoder.encode(["a red picture"])).extras["aim"][0]
+        aim = model.generator.condition(model.text_encoder.encode(["a red picture"])).extras["aim"][
+            0
+        ]
     for drawn in batch:  # whatever the start
         assert abs(drawn.image / 127.5 - 1 - aim.numpy()).max() < 0.02
 

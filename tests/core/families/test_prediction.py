@@ -84,7 +84,13 @@ def test_at_the_ends_whatever_is_known_is_exact(end):
     schedule, x_0, eps = FlowSchedule(), torch.tensor([[0.5, -1.5]]), torch.tensor([[1.0, 2.0]])
     t = torch.tensor([end])
     x_t = eps if end else x_0
-    truth = {"epsilon": eps, "sample": x_0, "v": -x_0 if end else eps, "velocity": eps - x_0, "score": -eps}
+    truth = {
+        "epsilon": eps,
+        "sample": x_0,
+        "v": -x_0 if end else eps,
+        "velocity": eps - x_0,
+        "score": -eps,
+    }
     for given, known in KNOWN_AT[end].items():
         for wanted in PREDICTIONS:
             found = converted(schedule, x_t, t, truth[given], given, wanted)
@@ -100,11 +106,15 @@ def test_a_gradient_is_added_to_the_score_and_the_rest_follows(path, prediction)
     schedule, times, numbers = PATHS[path]
     alpha, sigma, *rates = numbers(times[1])
     t = torch.tensor([float(times[1])], dtype=torch.float64)
-    x_t, score, gradient = torch.randn(3, 1, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x_t, score, gradient = torch.randn(
+        3, 1, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
 
     def all_of(score):
         eps = -sigma * score
         return by_hand((x_t - sigma * eps) / alpha, eps, alpha, sigma, *rates)
 
     before, after = all_of(score)[prediction], all_of(score + gradient)[prediction]
-    torch.testing.assert_close(shifted_by_score(schedule, prediction, x_t, t, before, gradient), after)
+    torch.testing.assert_close(
+        shifted_by_score(schedule, prediction, x_t, t, before, gradient), after
+    )

@@ -38,28 +38,41 @@ def test_betas_are_those_of_diffusers(name):
     theirs = diffusers.DDPMScheduler(1000, *ENDS[name], beta_schedule=NAMES[name])
     ours = DiscreteSchedule.named(name)
     torch.testing.assert_close(ours.betas, theirs.betas, rtol=1e-4, atol=1e-7)
-    torch.testing.assert_close(ours.alphas_cumprod.float(), theirs.alphas_cumprod, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        ours.alphas_cumprod.float(), theirs.alphas_cumprod, rtol=1e-4, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_fewer_steps_end_at_the_same_noise(name):
     few, many = DiscreteSchedule.named(name, 250), DiscreteSchedule.named(name, 1000)
-    assert float(few.sigma(torch.tensor([249]))) == pytest.approx(float(many.sigma(torch.tensor([999]))), abs=2e-3)
+    assert float(few.sigma(torch.tensor([249]))) == pytest.approx(
+        float(many.sigma(torch.tensor([999]))), abs=2e-3
+    )
 
 
 @pytest.mark.parametrize("schedule", [DiscreteSchedule.named("linear"), VPSchedule()])
 def test_variance_is_preserved(schedule):
-    for t in (torch.arange(1000), torch.rand(1000) * (999 if isinstance(schedule, DiscreteSchedule) else 1)):
+    for t in (
+        torch.arange(1000),
+        torch.rand(1000) * (999 if isinstance(schedule, DiscreteSchedule) else 1),
+    ):
         if t.is_floating_point() or isinstance(schedule, DiscreteSchedule):
-            torch.testing.assert_close(schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2, torch.ones(1000))
+            torch.testing.assert_close(
+                schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2, torch.ones(1000)
+            )
 
 
 def test_the_continuous_path_is_the_limit_of_ddpms():
     """beta_i = beta(i / T) / T with T = 1000 is the linear schedule (Song et al. 2021, section 3.4)."""
     t = torch.tensor([99, 499, 999])
     discrete, continuous = DiscreteSchedule.named("linear"), VPSchedule()
-    torch.testing.assert_close(continuous.alpha((t + 1) / 1000.0), discrete.alpha(t), rtol=0.05, atol=0)
-    torch.testing.assert_close(continuous.alpha(torch.tensor([0.5])), torch.tensor([math.exp(-0.5 * (0.05 + 2.4875))]))
+    torch.testing.assert_close(
+        continuous.alpha((t + 1) / 1000.0), discrete.alpha(t), rtol=0.05, atol=0
+    )
+    torch.testing.assert_close(
+        continuous.alpha(torch.tensor([0.5])), torch.tensor([math.exp(-0.5 * (0.05 + 2.4875))])
+    )
 
 
 def test_hand_computed():
@@ -78,7 +91,9 @@ def test_hand_computed():
 @kinds
 def test_the_time_of_a_ratio_is_the_inverse(kind):
     schedule, t = inside(kind)
-    torch.testing.assert_close(schedule.time_of(schedule.sigma(t) / schedule.alpha(t)), t, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        schedule.time_of(schedule.sigma(t) / schedule.alpha(t)), t, rtol=1e-9, atol=1e-9
+    )
     single = t.float()
     assert schedule.time_of(schedule.sigma(single) / schedule.alpha(single)).dtype == torch.float32
     first, last = schedule.time_of(torch.tensor([0.0, math.inf], dtype=torch.float64)).tolist()
@@ -102,11 +117,15 @@ def test_a_discrete_schedule_is_interpolated_in_the_log_ratio():
 @kinds
 def test_rates_are_the_derivatives(kind):
     schedule, t = inside(kind)
-    step = 1.0 if kind == "discrete" else 1e-6  # of a discrete schedule: central differences from step to step
+    step = (
+        1.0 if kind == "discrete" else 1e-6
+    )  # of a discrete schedule: central differences from step to step
     t = t.round() if kind == "discrete" else t
     for rate, of in zip(schedule.rates(t), (schedule.alpha, schedule.sigma), strict=True):
         expected = (of(t + step) - of(t - step)) / (2 * step)
-        torch.testing.assert_close(rate, expected, rtol=0.05 if kind == "discrete" else 1e-6, atol=1e-7)
+        torch.testing.assert_close(
+            rate, expected, rtol=0.05 if kind == "discrete" else 1e-6, atol=1e-7
+        )
     if kind != "discrete":  # what a schedule without rates of its own has
         torch.testing.assert_close(Schedule.rates(schedule, t), schedule.rates(t))
 
@@ -159,7 +178,9 @@ def test_levels_run_from_clean_to_noise_and_back(kind):
     assert 0 <= level[0] < 0.12
     assert 0.9 < level[-1] <= 1
     back = schedule.time_at(level - (7e-4 if kind == "discrete" else 0))
-    assert back.tolist() == ([10, 70, 333, 900] if kind == "discrete" else pytest.approx(t.tolist()))
+    assert back.tolist() == (
+        [10, 70, 333, 900] if kind == "discrete" else pytest.approx(t.tolist())
+    )
 
 
 def test_what_a_network_sees_of_a_time():
@@ -167,7 +188,9 @@ def test_what_a_network_sees_of_a_time():
     assert torch.equal(FlowSchedule().embedded(t), t * 1000)
     assert torch.equal(VPSchedule().embedded(t), t * 1000)
     assert torch.equal(DiscreteSchedule.named("linear").embedded(torch.arange(9)), torch.arange(9))
-    assert VESchedule().embedded(torch.tensor([0.0, 1.0, 4.0])).tolist() == pytest.approx([0, 500, 800])
+    assert VESchedule().embedded(torch.tensor([0.0, 1.0, 4.0])).tolist() == pytest.approx(
+        [0, 500, 800]
+    )
 
 
 @pytest.mark.parametrize("betas", [[0.0, 0.1], [0.1, 1.0], [[0.1]], [float("nan")]])

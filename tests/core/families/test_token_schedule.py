@@ -81,7 +81,11 @@ def test_products_of_steps_are_the_cumulatives_and_the_strided_transitions(name)
 @each
 def test_time_zero_is_clean(name):
     zero = TIMES[name][:1]
-    assert (SCHEDULES[name].abar(zero), SCHEDULES[name].bbar(zero), SCHEDULES[name].gbar(zero)) == (1, 0, 0)
+    assert (SCHEDULES[name].abar(zero), SCHEDULES[name].bbar(zero), SCHEDULES[name].gbar(zero)) == (
+        1,
+        0,
+        0,
+    )
 
 
 @each
@@ -102,7 +106,9 @@ def test_the_posterior_is_bayes_rule(name, i, j):
         for x_0 in range(K):
             if prior[x_0] > 0:
                 expected += prior[x_0] * q_st[x_t] * q_s[:, x_0] / q_t[x_t, x_0]
-        found = schedule.posterior(torch.tensor([[x_t]]), logits[None, None], s[None], t[None])[0, 0]
+        found = schedule.posterior(torch.tensor([[x_t]]), logits[None, None], s[None], t[None])[
+            0, 0
+        ]
         close(found.exp(), expected / expected.sum())
         assert found.shape == (K + 1,)
         if i == 0:
@@ -138,9 +144,17 @@ def test_the_released_schedule_is_the_papers_authors():
     """Values worked out by hand from the released code: both curves linear over t = 1..100."""
     schedule = DiscreteTokenSchedule.vq_diffusion(2887)
     t = torch.tensor([1, 50, 100])
-    close(schedule.abar(t), torch.tensor([0.99999, 0.99999 - 49 / 99 * 0.999981, 0.000009], dtype=torch.float64))
-    close(schedule.gbar(t), torch.tensor([0.000009, 0.000009 + 49 / 99 * 0.999981, 0.99999], dtype=torch.float64))
-    torch.testing.assert_close(schedule.bbar(t) * 2887, torch.full((3,), 1e-6, dtype=torch.float64), rtol=1e-6, atol=0)
+    close(
+        schedule.abar(t),
+        torch.tensor([0.99999, 0.99999 - 49 / 99 * 0.999981, 0.000009], dtype=torch.float64),
+    )
+    close(
+        schedule.gbar(t),
+        torch.tensor([0.000009, 0.000009 + 49 / 99 * 0.999981, 0.99999], dtype=torch.float64),
+    )
+    torch.testing.assert_close(
+        schedule.bbar(t) * 2887, torch.full((3,), 1e-6, dtype=torch.float64), rtol=1e-6, atol=0
+    )
     assert len(schedule) == 100
 
 
@@ -153,7 +167,10 @@ def test_the_special_cases():
         close(schedule.gbar(t), masked * u)
     # MaskGIT: of N tokens cos(pi/2 (i + 1) / n) N are masked after step i.
     shares = MaskingSchedule(K).gbar(MaskingSchedule(K).times(8))
-    close(shares, torch.tensor([math.cos(math.pi / 2 * i / 8) for i in range(9)], dtype=torch.float64).abs())
+    close(
+        shares,
+        torch.tensor([math.cos(math.pi / 2 * i / 8) for i in range(9)], dtype=torch.float64).abs(),
+    )
 
 
 def test_times():
@@ -167,7 +184,11 @@ def test_times():
 
 def test_a_schedule_that_makes_noise_fewer_is_refused():
     down = torch.tensor([0, 0.5, 0.4])
-    for gbar, intact in [(down, torch.ones(3)), (torch.zeros(3), down), (torch.ones(3), torch.ones(3))]:
+    for gbar, intact in [
+        (down, torch.ones(3)),
+        (torch.zeros(3), down),
+        (torch.ones(3), torch.ones(3)),
+    ]:
         with pytest.raises(ValueError, match="clean at time 0"):
             DiscreteTokenSchedule(K, gbar, intact)
 
@@ -213,7 +234,10 @@ def test_a_chain_starts_as_the_last_time_leaves_it(name):
 def test_times_to_train_at_are_all_but_zero():
     t = DiscreteTokenSchedule.linear(K, T).random_times(step_noise(6000))
     assert t.dtype == torch.long
-    within(torch.bincount(t, minlength=T + 1)[1:].double(), torch.full((T,), 1 / T, dtype=torch.float64))
+    within(
+        torch.bincount(t, minlength=T + 1)[1:].double(),
+        torch.full((T,), 1 / T, dtype=torch.float64),
+    )
     assert not (t == 0).any()
     t = MaskingSchedule(K).random_times(step_noise(6000))
     assert 0 < t.min() < 0.01

@@ -30,7 +30,9 @@ def test_a_sound_archive(archive, tmp_path):
     assert (tmp_path / "to/b.txt").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt", "C:/out.txt", "a\\..\\out.txt"])
+@pytest.mark.parametrize(
+    "name", ["../out.txt", "/out.txt", "a/../../out.txt", "C:/out.txt", "a\\..\\out.txt"]
+)
 def test_no_member_leaves_the_folder(archive, tmp_path, name):
     with pytest.raises(UserError, match="leads out of the folder"):
         unpack(archive(**{"good.txt": "x", name: "x"}), tmp_path / "to")

@@ -59,7 +59,10 @@ def test_the_default_parts_come_and_are_found(paints, tmp_path):
     assert fetched("paints") == folder
     assert fetched("paints", "sub/two.bin").read_bytes() == BODIES["two.bin"]
     assert (status(paints).folder, status(paints).size, status(paints).missing) == (folder, 900, ())
-    with pytest.raises(UserError, match=r"extra.bin \(paints\) is not here: 't2i fetch paints --parts more' gets it"):
+    with pytest.raises(
+        UserError,
+        match=r"extra.bin \(paints\) is not here: 't2i fetch paints --parts more' gets it",
+    ):
         fetched("paints", "extra.bin")
 
 
@@ -119,7 +122,10 @@ def test_a_mirror_stands_for_every_host(paints, server, tmp_path, monkeypatch):
 
 
 def test_the_rule_of_mirrors():
-    assert mirrored("http://u:p@a.example:81/b/c.zip?v=2", "https://m/x/") == "https://m/x/a.example:81/b/c.zip?v=2"
+    assert (
+        mirrored("http://u:p@a.example:81/b/c.zip?v=2", "https://m/x/")
+        == "https://m/x/a.example:81/b/c.zip?v=2"
+    )
     with pytest.raises(UserError, match=r"mirror m\.example: no http"):
         mirrored("http://a/b", "m.example")
 
@@ -157,7 +163,10 @@ def test_unsound_files_cannot_be_declared(changes, wrong):
 def test_a_specification_of_the_wrong_stuff_breaks_its_plugin():
     tables = Registry()
     tables.register(
-        Plugin(DownloadSpec(name="x", summary="s", licence="l", licence_url="u", files=("http://a/b",))), "p"
+        Plugin(
+            DownloadSpec(name="x", summary="s", licence="l", licence_url="u", files=("http://a/b",))
+        ),
+        "p",
     )
     assert "files of 'x'" in tables.plugins[0].error
 
@@ -177,14 +186,20 @@ def test_a_repository_in_the_hubs_cache_is_found(plug, tmp_path, monkeypatch):
     folder, asked = tmp_path / "snapshot", []
     folder.mkdir()
 
-    def snapshot_download(repository, *, revision, local_files_only=False, allow_patterns=None, local_dir=None):
+    def snapshot_download(
+        repository, *, revision, local_files_only=False, allow_patterns=None, local_dir=None
+    ):
         asked.append((repository, revision, local_files_only, allow_patterns))
         (folder / "config.json").write_text("{}")
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     spec = DownloadSpec(
-        name="paper", summary="s", licence="l", licence_url="u", hub=(HubFiles(repository="a/b", revision="r"),)
+        name="paper",
+        summary="s",
+        licence="l",
+        licence_url="u",
+        hub=(HubFiles(repository="a/b", revision="r"),),
     )
     plug(Plugin(spec), "hubber")
     with pytest.raises(UserError, match="a/b has no safetensors at revision r: pickles"):

@@ -43,7 +43,9 @@ def left(folder):
 def test_a_file_comes_whole_and_is_what_was_promised(remote, tmp_path, checksum):
     seen = []
     digests = transfer(
-        remote(checksum=checksum), tmp_path / "to" / "file.bin", progress=lambda done, total: seen.append((done, total))
+        remote(checksum=checksum),
+        tmp_path / "to" / "file.bin",
+        progress=lambda done, total: seen.append((done, total)),
     )
     assert (tmp_path / "to" / "file.bin").read_bytes() == BODY
     assert digests.sha256 == hashlib.sha256(BODY).hexdigest()
@@ -58,7 +60,11 @@ def test_what_breaks_off_goes_on_where_it_broke_off(server, remote, tmp_path, wa
     transfer(remote(checksum=MD5), tmp_path / "file.bin", say=said.append)
     assert (tmp_path / "file.bin").read_bytes() == BODY
     half, quarter = len(BODY) // 2, len(BODY) // 4
-    assert [asked for _, asked in server.asked] == [None, f"bytes={half}-", *[f"bytes={half + quarter}-"] * 2]
+    assert [asked for _, asked in server.asked] == [
+        None,
+        f"bytes={half}-",
+        *[f"bytes={half + quarter}-"] * 2,
+    ]
     assert waits == [1, 1, 2]  # bytes that come end the row of failures
     assert "cut after 524288 of 1048576 bytes" in said[0]
 
@@ -111,7 +117,9 @@ def test_a_longer_part_of_the_same_version_is_dropped(server, remote, tmp_path, 
 @pytest.mark.parametrize("checksum", [MD5, SHA[:15]])
 def test_wrong_bytes_are_refused_and_removed(server, remote, tmp_path, checksum):
     server.faults["/a/file.bin"] = ["wrong"]
-    with pytest.raises(UserError, match=r"what came has the (MD5|SHA256) \w+, not \w+: it was removed"):
+    with pytest.raises(
+        UserError, match=r"what came has the (MD5|SHA256) \w+, not \w+: it was removed"
+    ):
         transfer(remote(checksum=checksum), tmp_path / "file.bin")
     assert left(tmp_path) == []
 
@@ -135,7 +143,9 @@ def test_a_file_that_is_there_is_read_and_left_alone(server, remote, tmp_path):
 @pytest.mark.parametrize(("status", "tries"), [(404, 1), (403, 1), (503, 5), (429, 5)])
 def test_what_will_not_come_is_said_in_one_line(server, remote, tmp_path, waits, status, tries):
     server.faults["/a/file.bin"] = [status] * 9
-    with pytest.raises(UserError, match=rf"{server.host}/a/file.bin: the server says {status} .*--mirror") as caught:
+    with pytest.raises(
+        UserError, match=rf"{server.host}/a/file.bin: the server says {status} .*--mirror"
+    ) as caught:
         transfer(remote(), tmp_path / "file.bin")
     assert "\n" not in str(caught.value)
     assert len(server.asked) == tries
@@ -161,12 +171,17 @@ def test_https_does_not_lead_to_http():
     request = transferring.urllib.request.Request("https://a.example/x")
     with pytest.raises(OSError, match="not followed"):
         handler.redirect_request(request, None, 302, "", {}, "http://a.example/x")
-    assert handler.redirect_request(request, None, 302, "", {}, "https://b.example/x").full_url == "https://b.example/x"
+    assert (
+        handler.redirect_request(request, None, 302, "", {}, "https://b.example/x").full_url
+        == "https://b.example/x"
+    )
 
 
 def test_file_urls_and_no_other_schemes(tmp_path):
     (tmp_path / "source").write_bytes(BODY)
-    assert transfer(Remote((tmp_path / "source").as_uri(), checksum=SHA), tmp_path / "copy").size == len(BODY)
+    assert transfer(
+        Remote((tmp_path / "source").as_uri(), checksum=SHA), tmp_path / "copy"
+    ).size == len(BODY)
     with pytest.raises(UserError, match="no-such: "):
         transfer(Remote((tmp_path / "no-such").as_uri()), tmp_path / "other")
     for url in ("ftp://127.0.0.1/x", "data:,x"):
@@ -188,7 +203,9 @@ def test_two_that_want_one_file_take_turns(remote, tmp_path):
     )
     with locked(tmp_path / "file.bin"):
         other = subprocess.Popen(
-            [sys.executable, "-c", script, remote().url, str(tmp_path / "file.bin")], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", script, remote().url, str(tmp_path / "file.bin")],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert "another process is at it" in other.stdout.readline()
         (tmp_path / "file.bin").write_bytes(b"by the first")

@@ -39,7 +39,11 @@ def test_resuming_anywhere_gives_the_same_visits(length, seed, start):
 @given(length=st.integers(2, 30), seed=st.integers(0, 99))
 def test_each_epoch_visits_everything_once(length, seed):
     both = list(islice(visits(Numbers(length), seed, 0), 2 * length))
-    assert sorted(v.index for v in both[:length]) == sorted(v.index for v in both[length:]) == list(range(length))
+    assert (
+        sorted(v.index for v in both[:length])
+        == sorted(v.index for v in both[length:])
+        == list(range(length))
+    )
     assert {v.epoch for v in both[length:]} == {1}
 
 

@@ -46,7 +46,9 @@ def test_parts_of_keys_cannot_run_together():
 @given(world=st.sampled_from([1, 2, 4]))
 def test_training_noise_is_the_same_on_any_number_of_processes(world):
     whole = StepNoise(5, 7, 0, 8, 8).normal("eps", 0, (3,))
-    parts = [StepNoise(5, 7, r * 8 // world, 8 // world, 8).normal("eps", 0, (3,)) for r in range(world)]
+    parts = [
+        StepNoise(5, 7, r * 8 // world, 8 // world, 8).normal("eps", 0, (3,)) for r in range(world)
+    ]
     assert torch.equal(torch.cat(parts), whole)
 
 
@@ -65,9 +67,7 @@ def test_distributions():
 
 
 def test_draws_are_the_same_in_another_process():
-    code = (
-        "from t2i.core.interfaces.noise import PromptNoise as P; print(P(3, ((1, 2),)).normal('z', 0, (4,)).tolist())"
-    )
+    code = "from t2i.core.interfaces.noise import PromptNoise as P; print(P(3, ((1, 2),)).normal('z', 0, (4,)).tolist())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(PromptNoise(3, ((1, 2),)).normal("z", 0, (4,)).tolist())
 
@@ -87,7 +87,12 @@ SOURCES = {
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_scope_shares_no_draw_with_any_other(source):
     noise = SOURCES[source]()
-    scopes = [noise, noise.scope("base"), noise.scope("upsampler"), noise.scope("base").scope("upsampler")]
+    scopes = [
+        noise,
+        noise.scope("base"),
+        noise.scope("upsampler"),
+        noise.scope("base").scope("upsampler"),
+    ]
     draws = [scope.normal("x_T", 0, (200,)) for scope in scopes]
     seeds = [tuple(g.initial_seed() for g in scope.generators("chain", 0)) for scope in scopes]
     assert len(set(seeds)) == len(scopes)
@@ -110,7 +115,9 @@ def test_the_small_draw_of_one_stage_is_no_prefix_of_the_large_draw_of_the_next(
 def test_a_scope_is_no_draw_of_its_name():
     noise = PromptNoise(0, ((0, 0),))
     assert not torch.equal(noise.scope("a").normal("b", 0, (8,)), noise.normal("a", 0, (8,)))
-    assert not torch.equal(noise.scope("a").normal("b", 0, (8,)), noise.scope("b").normal("a", 0, (8,)))
+    assert not torch.equal(
+        noise.scope("a").normal("b", 0, (8,)), noise.scope("b").normal("a", 0, (8,))
+    )
 
 
 def test_scopes_keep_rows_and_a_given_start_stays_outside_them():
@@ -141,7 +148,9 @@ def test_step_noise_of_several_processes_has_the_generators_of_one():
 def test_categorical_draws_follow_the_softmax():
     logits = torch.tensor([2.0, 0.0, -torch.inf, 1.0, -3.0])
     n = 4000
-    drawn = PromptNoise(0, tuple((i, 0) for i in range(n))).categorical("token", 0, logits.expand(n, 3, 5))
+    drawn = PromptNoise(0, tuple((i, 0) for i in range(n))).categorical(
+        "token", 0, logits.expand(n, 3, 5)
+    )
     assert drawn.shape == (n, 3)
     assert drawn.dtype == torch.int64
     found = torch.bincount(drawn.flatten(), minlength=5).double() / drawn.numel()
@@ -154,7 +163,9 @@ def test_categorical_draws_are_the_images_own():
     noise = PromptNoise(1, tuple((i, 0) for i in range(5)))
     logits = torch.randn(5, 7, 11, generator=torch.Generator().manual_seed(0))
     together = noise.categorical("token", 4, logits)
-    apart = torch.cat([noise[i : i + 1].categorical("token", 4, logits[i : i + 1]) for i in range(5)])
+    apart = torch.cat(
+        [noise[i : i + 1].categorical("token", 4, logits[i : i + 1]) for i in range(5)]
+    )
     assert torch.equal(together, apart)
     assert not torch.equal(together, noise.categorical("token", 5, logits))
 

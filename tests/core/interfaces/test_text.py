@@ -9,8 +9,12 @@ from t2i.core.interfaces.text import TextFeatures
 def features(lengths, width=3, longest=None, start=0.0):
     longest = longest or max(lengths)
     mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
-    words = start + torch.arange(len(lengths) * longest * width).float().view(len(lengths), longest, width)
-    return TextFeatures(words[:, 0], words * mask[..., None], mask, tuple(f"c{i}" for i in range(len(lengths))))
+    words = start + torch.arange(len(lengths) * longest * width).float().view(
+        len(lengths), longest, width
+    )
+    return TextFeatures(
+        words[:, 0], words * mask[..., None], mask, tuple(f"c{i}" for i in range(len(lengths)))
+    )
 
 
 def test_sentence_only_gives_one_word():

@@ -38,7 +38,9 @@ def test_every_flipped_byte_and_truncation_is_noticed(tmp_path_factory, data):
     if data.draw(st.booleans()):
         path.write_bytes(content[:at])
     else:
-        path.write_bytes(content[:at] + bytes([content[at] ^ data.draw(st.integers(1, 255))]) + content[at + 1 :])
+        path.write_bytes(
+            content[:at] + bytes([content[at] ^ data.draw(st.integers(1, 255))]) + content[at + 1 :]
+        )
     with pytest.raises(UserError, match=path.name):
         files.verify(folder, "model")
 
@@ -52,7 +54,9 @@ def test_missing_and_surplus_files_are_noticed(folder):
         files.verify(folder, "model")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 3}', '{"files": {"a": 1}}', "{" * 100_000, "\udcff"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"files": 3}', '{"files": {"a": 1}}', "{" * 100_000, "\udcff"]
+)
 def test_a_manifest_that_is_none_is_refused_in_one_line(folder, text):
     (folder / files.MANIFEST).write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(UserError) as caught:

@@ -15,7 +15,16 @@ from PIL import Image
 import t2i.core.io.images as images_module
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample
-from t2i.core.io.images import decode, grid, original, png, read_picture, readable_scale, to_bytes, to_tensor
+from t2i.core.io.images import (
+    decode,
+    grid,
+    original,
+    png,
+    read_picture,
+    readable_scale,
+    to_bytes,
+    to_tensor,
+)
 
 RED, BLUE = (200, 40, 10), (10, 60, 220)
 
@@ -88,12 +97,19 @@ def sixteen_bit_rgb():
     """A PNG of 16 bits a channel, written by hand: Pillow writes none."""
 
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     rows = np.asarray(halves()).astype(">u2") * 257
     raw = b"".join(b"\0" + row.tobytes() for row in rows)
     header = struct.pack(">IIBBBBB", 48, 32, 16, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(raw))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -107,7 +123,10 @@ def test_grey_pictures_stay_grey():
     grey = halves().convert("L")
     for image in (grey, grey.convert("LA")):
         assert ends(encoded(image)) == ([84] * 3, [63] * 3)
-    assert ends(encoded(halves().convert("L").point(lambda v: 255 * (v > 70)).convert("1"))) == ([255] * 3, [0] * 3)
+    assert ends(encoded(halves().convert("L").point(lambda v: 255 * (v > 70)).convert("1"))) == (
+        [255] * 3,
+        [0] * 3,
+    )
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "RGB with a colour left out"])
@@ -166,7 +185,9 @@ def test_a_broken_exif_is_no_reason_to_lose_the_picture():
 def test_the_central_square_or_that_of_a_box_is_taken():
     image = Image.new("RGB", (60, 20), "black")
     image.paste((255, 255, 255), (20, 0, 40, 20))
-    assert decode(encoded(image), 10, where="x").min() > 235  # the filter looks a little beyond the edges
+    assert (
+        decode(encoded(image), 10, where="x").min() > 235
+    )  # the filter looks a little beyond the edges
     image.paste((0, 255, 0), (0, 0, 12, 12))
     cut = decode(encoded(image), 8, box=(-30, -30, 8, 8), where="x")  # at the edges of the picture
     assert (cut == (0, 255, 0)).all()
@@ -194,7 +215,9 @@ def test_a_jpeg_is_decoded_small_and_looks_as_if_it_were_not(monkeypatch):
     content = encoded(Image.fromarray(waves.astype(np.uint8)).convert("RGB"), "JPEG", quality=95)
     decoded = []
     square = images_module._as_rgb
-    monkeypatch.setattr(images_module, "_as_rgb", lambda image: decoded.append(image.size) or square(image))
+    monkeypatch.setattr(
+        images_module, "_as_rgb", lambda image: decoded.append(image.size) or square(image)
+    )
     small = decode(content, 60, where="x").astype(float)
     monkeypatch.setattr(images_module, "SPARE", 99)
     whole = decode(content, 60, where="x").astype(float)
@@ -270,4 +293,8 @@ def test_a_file_is_described_without_decoding_it(tmp_path):
     path.write_bytes(encoded(halves()))
     found = original(path, "a.png")
     assert (found.width, found.height, found.mode) == (48, 32, "RGB")
-    assert found.digest == original(path.read_bytes(), "x").digest != original(encoded(halves(50)), "x").digest
+    assert (
+        found.digest
+        == original(path.read_bytes(), "x").digest
+        != original(encoded(halves(50)), "x").digest
+    )

@@ -19,9 +19,13 @@ def test_a_folder_is_made_and_held_by_one(tmp_path):
 
 def test_what_is_no_folder_or_cannot_be_one_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match=r"file is there already, and is no folder: choose another --out"):
+    with pytest.raises(
+        UserError, match=r"file is there already, and is no folder: choose another --out"
+    ):
         take_folder(folder_lock(tmp_path / "file"), "taken")
-    with pytest.raises(UserError, match=r"cannot write to .*run: Not a directory; choose another --out"):
+    with pytest.raises(
+        UserError, match=r"cannot write to .*run: Not a directory; choose another --out"
+    ):
         take_folder(folder_lock(tmp_path / "file" / "run"), "taken")
 
 

@@ -46,7 +46,12 @@ def test_libraries_speak_of_errors_only_and_others_still_speak():
     quiet()
     assert os.environ["TRANSFORMERS_VERBOSITY"] == "error"
     assert os.environ["DIFFUSERS_VERBOSITY"] == "info"  # what the user has set stays
-    assert [warned(module) for module in ("torch.nn", "diffusers", "torchy", "t2i.core")] == [0, 0, 1, 1]
+    assert [warned(module) for module in ("torch.nn", "diffusers", "torchy", "t2i.core")] == [
+        0,
+        0,
+        1,
+        1,
+    ]
 
 
 @pytest.mark.usefixtures("surroundings")

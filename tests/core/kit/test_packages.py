@@ -21,7 +21,11 @@ def t2i_samplers():
 @pytest.fixture
 def world(monkeypatch):
     """t2i-zoo 1.0 needs art>=2 and brush; brush needs clay<3; moss is somebody else's."""
-    needs = {"t2i-zoo": ["art>=2", "brush", 'wind; extra == "x"'], "brush": ["clay<3"], "moss": ["clay<2"]}
+    needs = {
+        "t2i-zoo": ["art>=2", "brush", 'wind; extra == "x"'],
+        "brush": ["clay<3"],
+        "moss": ["clay<2"],
+    }
     versions = {"t2i-zoo": "1.0", "art": "2.1", "brush": "1.0", "clay": "2.0", "moss": "1.0"}
     monkeypatch.setattr(packages, "installed", lambda: dict(versions))
     monkeypatch.setattr(packages, "_requires", lambda name: needs.get(name, []))
@@ -38,7 +42,11 @@ def world(monkeypatch):
         ([Change("clay", "2.0", "3.1")], {}, ["brush needs clay<3, and would have 3.1"]),
         ([Change("clay", "2.0", "2.5")], {}, []),  # moss is harmed, which is not the host's
         ([Change("t2i-zoo", "1.0", "0.9")], {}, ["t2i-zoo itself would change from 1.0 to 0.9"]),
-        ([Change("brush", "1.0", "2.0")], {"brush": ["art<2"]}, ["brush needs art<2, and would have 2.1"]),
+        (
+            [Change("brush", "1.0", "2.0")],
+            {"brush": ["art<2"]},
+            ["brush needs art<2, and would have 2.1"],
+        ),
         ([Change("brush", "1.0", "2.0"), Change("clay", "2.0", "4")], {"brush": ["clay>3"]}, []),
     ],
     ids=str,
@@ -54,8 +62,12 @@ def test_the_hosts_packages_are_those_it_needs_directly_or_not():
 
 def test_harm_refuses_before_pip_is_called(monkeypatch):
     monkeypatch.setattr(packages, "_pip", lambda *_: pytest.fail("pip was called"))
-    chosen = Plan("x", "x", [Change("art", "2.1", "1.9")], ["t2i-zoo needs art>=2, and would have 1.9"])
-    with pytest.raises(UserError, match=r"installing x would break t2i: t2i-zoo needs art>=2.*--force"):
+    chosen = Plan(
+        "x", "x", [Change("art", "2.1", "1.9")], ["t2i-zoo needs art>=2, and would have 1.9"]
+    )
+    with pytest.raises(
+        UserError, match=r"installing x would break t2i: t2i-zoo needs art>=2.*--force"
+    ):
         packages.install(chosen)
 
 
@@ -63,7 +75,9 @@ def test_harm_refuses_before_pip_is_called(monkeypatch):
 
 
 def test_a_wheel_is_installed_listed_and_removed(environment, wheel, tmp_path):
-    path = wheel(tmp_path, "t2i-mine", files={"mine": HOOKED.format(name="mine")}, points={"mine": "mine"})
+    path = wheel(
+        tmp_path, "t2i-mine", files={"mine": HOOKED.format(name="mine")}, points={"mine": "mine"}
+    )
     document = json.loads(environment.check("t2i", "install", "--json", path, cwd=tmp_path))
     plugin = {
         "name": "mine", "distribution": "t2i-mine", "version": "1.0", "registers": {"samplers": ["mine"]},
@@ -76,7 +90,9 @@ def test_a_wheel_is_installed_listed_and_removed(environment, wheel, tmp_path):
     assert plugin in json.loads(environment.check("t2i", "plugins", "--json", cwd=tmp_path))
     again = environment.check("t2i", "install", path, cwd=tmp_path)
     assert again == "t2i-mine 1.0: plugin 'mine' registers samplers: mine\n"
-    assert environment.check("t2i", "uninstall", "T2I_Mine", cwd=tmp_path) == "removed t2i-mine 1.0\n"
+    assert (
+        environment.check("t2i", "uninstall", "T2I_Mine", cwd=tmp_path) == "removed t2i-mine 1.0\n"
+    )
     assert "mine" not in environment.check("t2i", "samplers", cwd=tmp_path).split()
 
 
@@ -84,18 +100,30 @@ def test_what_would_break_the_host_is_refused_unless_forced(environment, wheel, 
     index = tmp_path / "index"
     wheel(index, "click", "7.0", files={"t2i_not_click": ""})
     source = HOOKED.format(name="greedy")
-    wheel(index, "t2i-greedy", requires=["click<8"], files={"greedy": source}, points={"greedy": "greedy"})
+    wheel(
+        index,
+        "t2i-greedy",
+        requires=["click<8"],
+        files={"greedy": source},
+        points={"greedy": "greedy"},
+    )
     where = {"PIP_FIND_LINKS": str(index)}
     done = environment("t2i", "install", "t2i-greedy", cwd=tmp_path, **where)
     assert done.returncode == 2
     lines = done.stderr.splitlines()
-    assert {line for line in lines if line.startswith("change: ")} > {"change: t2i-greedy 1.0 (new)"}
+    assert {line for line in lines if line.startswith("change: ")} > {
+        "change: t2i-greedy 1.0 (new)"
+    }
     assert any(line.startswith("change: click 8") and line.endswith("-> 7.0") for line in lines)
     assert lines[-1].startswith(
         "error: installing t2i-greedy would break t2i: t2i-zoo needs click>=8.1, and would have 7.0"
     )
     assert "t2i-greedy" not in environment.check("pip", "list", cwd=tmp_path, **where)
-    dry = json.loads(environment.check("t2i", "install", "--dry-run", "--json", "t2i-greedy", cwd=tmp_path, **where))
+    dry = json.loads(
+        environment.check(
+            "t2i", "install", "--dry-run", "--json", "t2i-greedy", cwd=tmp_path, **where
+        )
+    )
     assert "t2i-zoo needs click>=8.1, and would have 7.0" in dry["harm"]
     forced = environment("t2i", "install", "--force", "t2i-greedy", cwd=tmp_path, **where)
     assert forced.returncode == 0, forced.stderr
@@ -106,9 +134,15 @@ def test_what_would_break_the_host_is_refused_unless_forced(environment, wheel, 
     ("arguments", "line"),
     [
         (["uninstall", "t2i-zoo"], "error: t2i-zoo is the host itself"),
-        (["uninstall", "numpy"], "error: numpy is no plugin of t2i: 'pip uninstall numpy' removes it"),
+        (
+            ["uninstall", "numpy"],
+            "error: numpy is no plugin of t2i: 'pip uninstall numpy' removes it",
+        ),
         (["uninstall", "nothing-such"], "error: no package is named 'nothing-such'"),
-        (["install", "nothing-such"], "error: pip cannot install 'nothing-such': No matching distribution found"),
+        (
+            ["install", "nothing-such"],
+            "error: pip cannot install 'nothing-such': No matching distribution found",
+        ),
         (["install", "./absent.whl"], "error: pip cannot install './absent.whl': "),
     ],
 )
@@ -123,8 +157,12 @@ def test_what_registers_nothing_or_is_broken_is_told(environment, wheel, tmp_pat
     said = environment.check("t2i", "install", plain, cwd=tmp_path)
     assert said == "plain 1.0 is installed, but registers nothing: it is no plugin of t2i\n"
     environment.check("pip", "uninstall", "--yes", "plain", cwd=tmp_path)
-    broken = wheel(tmp_path, "t2i-bad", files={"bad": "raise ImportError('no luck')"}, points={"bad": "bad"})
+    broken = wheel(
+        tmp_path, "t2i-bad", files={"bad": "raise ImportError('no luck')"}, points={"bad": "bad"}
+    )
     done = environment("t2i", "install", broken, cwd=tmp_path)
     assert done.returncode == 2
-    assert "error: t2i-bad is installed, but broken: plugin 'bad': ImportError: no luck" in done.stderr
+    assert (
+        "error: t2i-bad is installed, but broken: plugin 'bad': ImportError: no luck" in done.stderr
+    )
     assert environment.check("t2i", "uninstall", "t2i-bad", cwd=tmp_path) == "removed t2i-bad 1.0\n"

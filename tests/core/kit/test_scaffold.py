@@ -19,9 +19,20 @@ def test_a_package_without_placeholders_that_lints(tmp_path):
     assert project["project"]["entry-points"]["t2i"] == {"my-first-model": "my_first_model.plugin"}
     assert (tmp_path / "new" / "my_first_model" / "networks.py").is_file()
     assert (tmp_path / "new" / "tests" / "test_my_first_model.py").is_file()
-    assert "class MyFirstModelConfig" in (tmp_path / "new" / "my_first_model" / "config.py").read_text()
+    assert (
+        "class MyFirstModelConfig"
+        in (tmp_path / "new" / "my_first_model" / "config.py").read_text()
+    )
     for command in (["check"], ["format", "--check"]):
-        ruff = [sys.executable, "-m", "ruff", *command, "--isolated", "--line-length=120", str(tmp_path / "new")]
+        ruff = [
+            sys.executable,
+            "-m",
+            "ruff",
+            *command,
+            "--isolated",
+            "--line-length=120",
+            str(tmp_path / "new"),
+        ]
         done = subprocess.run(ruff, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
 

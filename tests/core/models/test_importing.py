@@ -35,14 +35,24 @@ def test_an_imported_run_is_found_drawn_from_and_says_what_it_was_made_of(file, 
     assert newest_run("toy", tmp_path / "runs").path == run.path
     summary = run.summary()
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert summary["imported"] == [{"file": "netG.safetensors", "size": file.stat().st_size, "sha256": digest}]
+    assert summary["imported"] == [
+        {"file": "netG.safetensors", "size": file.stat().st_size, "sha256": digest}
+    ]
     assert "steps" not in summary
     model = load(run.path, "cpu")
-    parameters = [sum(p.numel() for p in m.parameters()) for m in (model.generator, model.text_encoder)]
+    parameters = [
+        sum(p.numel() for p in m.parameters()) for m in (model.generator, model.text_encoder)
+    ]
     assert summary["parameters"] == {"all": sum(parameters), "generator": parameters[0]}
     weights = load_tensors(file, "x")
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.generator.state_dict().items())
-    assert model.config.encoder.config.words == ("a", "picture", "red")  # which the importer filled in
+    assert all(
+        torch.equal(tensor, weights[name]) for name, tensor in model.generator.state_dict().items()
+    )
+    assert model.config.encoder.config.words == (
+        "a",
+        "picture",
+        "red",
+    )  # which the importer filled in
     assert np.asarray(model.sample(["a red picture"])[0]).shape == (8, 8, 3)
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["it"]
 
@@ -50,8 +60,18 @@ def test_an_imported_run_is_found_drawn_from_and_says_what_it_was_made_of(file, 
 def test_the_configuration_keeps_a_data_set_that_is_not_installed(file, tmp_path):
     run = import_weights("toy", [file], tmp_path / "it")
     config = run.config()
-    assert (config.preset, config.data.name, type(config.data.config)) == ("paper", "absent-data", AbsentData)
-    assert config.dump()["data"] == {"name": "absent-data", "image_size": 8, "dir": None, "max_broken": 0.01, "fold": 3}
+    assert (config.preset, config.data.name, type(config.data.config)) == (
+        "paper",
+        "absent-data",
+        AbsentData,
+    )
+    assert config.dump()["data"] == {
+        "name": "absent-data",
+        "image_size": 8,
+        "dir": None,
+        "max_broken": 0.01,
+        "fold": 3,
+    }
     document = json.loads(run.config_file.read_text())
     assert document["data_fingerprint"] is None
     assert set(document["origins"]) == {"model", "encoder", "sampler"}
@@ -63,7 +83,9 @@ def test_the_configuration_keeps_a_data_set_that_is_not_installed(file, tmp_path
 
 
 def test_settings_and_presets_are_the_callers(file, tmp_path):
-    with pytest.raises(UserError, match=r"netG\.safetensors does not fit the network: hidden\.weight is \(16, 9\)"):
+    with pytest.raises(
+        UserError, match=r"netG\.safetensors does not fit the network: hidden\.weight is \(16, 9\)"
+    ):
         import_weights("toy", [file], tmp_path / "it", preset="tiny")
     import_weights("toy", [file], tmp_path / "it", preset="tiny", sets=["width=16"])
     assert Run(tmp_path / "it").config().settings.width == 16
@@ -85,7 +107,11 @@ def test_what_fails_leaves_nothing(file, tmp_path):
         with pytest.raises(UserError, match=line):
             import_weights("toy", files, out)
     weights = load_tensors(file, "x")
-    wrong = {"surplus": torch.ones(1), "hidden.weight": torch.ones(1), "out.bias": weights["out.bias"]}
+    wrong = {
+        "surplus": torch.ones(1),
+        "hidden.weight": torch.ones(1),
+        "out.bias": weights["out.bias"],
+    }
     save_tensors(file, wrong)
     first_three = r"hidden\.bias is missing; out\.weight is missing; surplus is surplus and 1 more"
     with pytest.raises(UserError, match=first_three):
@@ -98,13 +124,17 @@ def test_what_is_there_is_never_overwritten(file, tmp_path):
     import_weights("toy", [file], tmp_path / "it")  # an empty folder is free
     for out in (tmp_path / "it", file):
         before = sorted(out.rglob("*"))
-        with pytest.raises(UserError, match=r"is there already, and not empty: choose another --out"):
+        with pytest.raises(
+            UserError, match=r"is there already, and not empty: choose another --out"
+        ):
             import_weights("toy", [file], out)
         assert sorted(out.rglob("*")) == before
 
 
 def test_a_model_without_weights_names_those_that_have(tmp_path):
-    with pytest.raises(UserError, match=r"model 'ddim' imports no weights; those that do: .*\btoy\b"):
+    with pytest.raises(
+        UserError, match=r"model 'ddim' imports no weights; those that do: .*\btoy\b"
+    ):
         import_weights("ddim", [], tmp_path / "it")
     with pytest.raises(UserError, match=r"no model is named 'tyo'; did you mean 'toy'\?"):
         import_weights("tyo", [], tmp_path / "it")

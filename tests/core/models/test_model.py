@@ -88,15 +88,21 @@ def test_interpolation_draws_from_the_noise_between(model, plug, monkeypatch):
     Backwards.drawn.clear()
     first, last = np.full((8, 8, 3), 255, np.uint8), np.zeros((8, 8, 3), np.uint8)
     first[..., 2], last[..., 0] = 0, 255
-    (pictures,) = model.interpolate(first, last, "a red picture", n=3, sampler=model.sampler("backwards"))
-    assert [(d.prompt, d.sample, d.image.shape) for d in pictures] == [(0, i, (8, 8, 3)) for i in range(3)]
+    (pictures,) = model.interpolate(
+        first, last, "a red picture", n=3, sampler=model.sampler("backwards")
+    )
+    assert [(d.prompt, d.sample, d.image.shape) for d in pictures] == [
+        (0, i, (8, 8, 3)) for i in range(3)
+    ]
     ((noise, text),) = Backwards.drawn
     assert text.captions == ("a red picture",) * 3
     a, b = torch.tensor([1.0, 1, -1, 1]), torch.tensor([1.0, -1, -1, 1])
     torch.testing.assert_close(noise[[0, 2]], torch.stack([a, b]))
     # Half way: at half the angle between the two, which is 60 degrees, and as long as they are.
     torch.testing.assert_close(noise[1], (a + b) / 3**0.5)
-    with pytest.raises(UserError, match=r"'direct' cannot turn pictures into noise.*use --sampler backwards"):
+    with pytest.raises(
+        UserError, match=r"'direct' cannot turn pictures into noise.*use --sampler backwards"
+    ):
         next(model.interpolate(first, last))
     with pytest.raises(UserError, match=r"interpolates between \(8, 8, 3\)"):
         next(model.interpolate(first[:4], last, sampler=model.sampler("backwards")))
@@ -104,7 +110,8 @@ def test_interpolation_draws_from_the_noise_between(model, plug, monkeypatch):
 
 def test_a_misfit_sampler_is_refused_with_those_that_fit(model):
     with pytest.raises(
-        UserError, match=r"'ddim' draws from diffusion models, but 'toy' is one-shot: use --sampler direct"
+        UserError,
+        match=r"'ddim' draws from diffusion models, but 'toy' is one-shot: use --sampler direct",
     ):
         model.sample(["x"], sampler="ddim")
 

@@ -36,7 +36,9 @@ def test_without_rules_only_the_part_itself_is_read():
     assert asked == ["generator"]
 
 
-@pytest.mark.parametrize("rule", ["generator.a", "text.a=helpers.a", "generator.a=text_encoder.a", "=", ""])
+@pytest.mark.parametrize(
+    "rule", ["generator.a", "text.a=helpers.a", "generator.a=text_encoder.a", "=", ""]
+)
 def test_rules_of_another_form_are_refused(rule):
     with pytest.raises(ValueError, match="is not of the form"):
         Moved.of([rule])

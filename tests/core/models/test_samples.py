@@ -22,7 +22,9 @@ def model():
     return build(resolve("toy"))
 
 
-@pytest.mark.parametrize(("prompts", "n", "columns", "rows"), [(3, 4, 4, 3), (5, 1, 3, 2), (1, 40, 7, 6)])
+@pytest.mark.parametrize(
+    ("prompts", "n", "columns", "rows"), [(3, 4, 4, 3), (5, 1, 3, 2), (1, 40, 7, 6)]
+)
 def test_the_grid_has_a_row_a_prompt_where_that_fits(model, tmp_path, prompts, n, columns, rows):
     write_samples(model, ["x"] * prompts, tmp_path / "o", n=n)
     sheet = Image.open(tmp_path / "o" / "grid.png")
@@ -46,7 +48,10 @@ def test_what_was_drawn_before_an_interruption_stays(model, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_samples(model, ["x"] * 6, tmp_path / "o", batch_size=2, progress=stop)
     assert len((tmp_path / "o" / "samples.jsonl").read_text().splitlines()) == 2
-    assert sorted(path.name for path in (tmp_path / "o").glob("*.png")) == ["0000-000.png", "0001-000.png"]
+    assert sorted(path.name for path in (tmp_path / "o").glob("*.png")) == [
+        "0000-000.png",
+        "0001-000.png",
+    ]
 
 
 def test_a_file_in_the_way_is_named(model, tmp_path):
@@ -89,7 +94,9 @@ def contents(folder):
     """Bytes of the pictures, and the lines but for their seconds."""
     lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     assert all(line.pop("seconds") > 0 for line in lines)
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".png"}, lines
+    return {
+        path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".png"
+    }, lines
 
 
 CAPTIONS = [f"caption {i}" for i in range(7)]
@@ -106,20 +113,33 @@ def test_the_same_request_again_draws_what_is_missing_and_gives_the_same_bytes(m
     with open(cut / "samples.jsonl", "a") as file:
         file.write('{"file": "0002-0')
     drawn = []
-    records = write_samples(model, CAPTIONS, cut, batch_size=2, progress=lambda done, total: drawn.append(total))
+    records = write_samples(
+        model, CAPTIONS, cut, batch_size=2, progress=lambda done, total: drawn.append(total)
+    )
     assert drawn == [7] * 4  # the batch of 0000 and 0001 too: 0001 is damaged
     assert contents(cut) == contents(whole)
-    assert sorted(path.name for path in cut.iterdir()) == sorted(path.name for path in whole.iterdir())
+    assert sorted(path.name for path in cut.iterdir()) == sorted(
+        path.name for path in whole.iterdir()
+    )
     assert [record["prompt"] for record in records] == CAPTIONS
     before = (cut / "samples.jsonl").read_bytes(), drawn.clear()
-    assert write_samples(model, CAPTIONS, cut, batch_size=2, progress=lambda *_: drawn.append(1)) == records
+    assert (
+        write_samples(model, CAPTIONS, cut, batch_size=2, progress=lambda *_: drawn.append(1))
+        == records
+    )
     assert ((cut / "samples.jsonl").read_bytes(), drawn) == (before[0], [])
 
 
 def test_only_batches_that_are_not_whole_are_drawn(model, tmp_path):
     stopped(model, tmp_path / "o", 6)
     drawn = []
-    write_samples(model, CAPTIONS, tmp_path / "o", batch_size=2, progress=lambda done, total: drawn.append(total))
+    write_samples(
+        model,
+        CAPTIONS,
+        tmp_path / "o",
+        batch_size=2,
+        progress=lambda done, total: drawn.append(total),
+    )
     assert drawn == [3, 3]
 
 
@@ -127,7 +147,9 @@ def test_what_a_picture_is_drawn_with_changes_it_by_a_level_at_most(model, tmp_p
     write_samples(model, CAPTIONS, tmp_path / "a", batch_size=7)
     write_samples(model, CAPTIONS, tmp_path / "b", batch_size=3)
     for path in (tmp_path / "a").glob("0*.png"):
-        ours, theirs = (np.asarray(Image.open(p)).astype(int) for p in (path, tmp_path / "b" / path.name))
+        ours, theirs = (
+            np.asarray(Image.open(p)).astype(int) for p in (path, tmp_path / "b" / path.name)
+        )
         assert np.abs(ours - theirs).max() <= 1
 
 
@@ -149,7 +171,9 @@ def test_another_request_is_refused_in_a_used_folder(model, tmp_path, change, re
         model.generator.out.weight.data += 1e-3
     if truncation := request.pop("truncation", None):
         request["sampler"] = model.sampler(settings={"truncation": truncation})
-    with pytest.raises(UserError, match=f"holds pictures of another request .{reason}.: choose another --out"):
+    with pytest.raises(
+        UserError, match=f"holds pictures of another request .{reason}.: choose another --out"
+    ):
         write_samples(model, request.pop("prompts"), tmp_path / "o", **request)
     assert {path.name: path.read_bytes() for path in (tmp_path / "o").iterdir()} == before
 
@@ -162,5 +186,8 @@ def test_more_of_the_same_joins_what_is_there(model, tmp_path):
 
 def test_two_commands_do_not_draw_into_one_folder(model, tmp_path):
     write_samples(model, ["x"], tmp_path / "o")
-    with FileLock(tmp_path / "o" / ".lock"), pytest.raises(UserError, match="another command draws into"):
+    with (
+        FileLock(tmp_path / "o" / ".lock"),
+        pytest.raises(UserError, match="another command draws into"),
+    ):
         write_samples(model, ["x"], tmp_path / "o")

@@ -7,7 +7,9 @@ import torch
 from t2i.core.models.weights import weights_hash
 
 STATE = {
-    "b": torch.tensor([[1.0, 2.0], [3.0, 4.0]]).T,  # not contiguous: its numbers are read row by row
+    "b": torch.tensor(
+        [[1.0, 2.0], [3.0, 4.0]]
+    ).T,  # not contiguous: its numbers are read row by row
     "a": torch.tensor(7, dtype=torch.int64),
     "c": torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
 }
@@ -16,7 +18,9 @@ STATE = {
 def test_the_hash_is_that_of_names_types_shapes_and_numbers():
     digest = hashlib.sha256()
     digest.update(b"a torch.int64 ()\n" + (7).to_bytes(8, "little"))
-    digest.update(b"b torch.float32 (2, 2)\n" + bytes.fromhex("0000803f 00004040 00000040 00008040"))
+    digest.update(
+        b"b torch.float32 (2, 2)\n" + bytes.fromhex("0000803f 00004040 00000040 00008040")
+    )
     digest.update(b"c torch.bfloat16 (2,)\n" + bytes.fromhex("c03f 00c0"))
     assert weights_hash(STATE) == digest.hexdigest()
 

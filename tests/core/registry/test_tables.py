@@ -14,7 +14,10 @@ from t2i.core.registry.tables import HOST, Registry, installed_points
 
 
 def sampler(name="mine", **changes):
-    return SamplerSpec(**{"name": name, "summary": "s", "config": "a:b", "build": "a:c", "families": ("x",)} | changes)
+    return SamplerSpec(
+        **{"name": name, "summary": "s", "config": "a:b", "build": "a:c", "families": ("x",)}
+        | changes
+    )
 
 
 class Plugin:
@@ -106,7 +109,10 @@ def raising(error):
 @pytest.mark.parametrize(
     ("load", "reason"),
     [
-        (raising(ImportError("no module named 'x'\nsecond line")), r"^ImportError: no module named 'x'$"),
+        (
+            raising(ImportError("no module named 'x'\nsecond line")),
+            r"^ImportError: no module named 'x'$",
+        ),
         (raising(SystemExit(3)), "SystemExit"),
         (lambda: Plugin(raising(RuntimeError("boom"))), "RuntimeError: boom"),
         (lambda: Plugin("nonsense"), "t2i_samplers returned str, not a list of SamplerSpec"),
@@ -155,10 +161,15 @@ def test_a_wrong_hook_signature_is_reported():
     assert registry.samplers["mine"]
 
 
-def test_a_distribution_without_a_name_or_with_unreadable_entry_points_hinders_nobody(tmp_path, monkeypatch):
+def test_a_distribution_without_a_name_or_with_unreadable_entry_points_hinders_nobody(
+    tmp_path, monkeypatch
+):
     for name, files in {
         "nameless": {"METADATA": "Metadata-Version: 2.1\n", "entry_points.txt": "[t2i]\nx = x\n"},
-        "garbled": {"METADATA": "Name: garbled\nVersion: 1\n", "entry_points.txt": "[t2i]\nno equals sign\n"},
+        "garbled": {
+            "METADATA": "Name: garbled\nVersion: 1\n",
+            "entry_points.txt": "[t2i]\nno equals sign\n",
+        },
     }.items():
         folder = tmp_path / f"{name}-1.dist-info"
         folder.mkdir()
@@ -181,7 +192,11 @@ def test_only_named_plugins_load(monkeypatch):
     from t2i.core.registry.tables import registry
 
     monkeypatch.setenv("T2I_PLUGINS", "direct,shapes")
-    assert [plugin.origin.plugin for plugin in registry.__wrapped__().plugins] == ["direct", "families", "shapes"]
+    assert [plugin.origin.plugin for plugin in registry.__wrapped__().plugins] == [
+        "direct",
+        "families",
+        "shapes",
+    ]
     monkeypatch.setenv("T2I_PLUGINS", "shappes")
     with pytest.raises(UserError, match=r"did you mean 'shapes'\?"):
         registry.__wrapped__()

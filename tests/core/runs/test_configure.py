@@ -16,7 +16,9 @@ pytestmark = pytest.mark.usefixtures("toy")
 def test_each_layer_wins_over_the_one_before(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text("steps: 20\nlr: 0.5\nwidth: 3\n")
-    config = resolve("toy", config_file=file, overrides={"lr": 0.25}, sets=["width=4", "data.image_size=8"])
+    config = resolve(
+        "toy", config_file=file, overrides={"lr": 0.25}, sets=["width=4", "data.image_size=8"]
+    )
     assert (config.settings.batch_size, config.settings.steps) == (4, 20)
     assert (config.settings.lr, config.settings.width) == (0.25, 4)
     assert config.data.config.image_size == 8
@@ -42,7 +44,10 @@ def test_another_encoder_does_not_inherit_settings():
     ("arguments", "message"),
     [
         ({"sets": ["widht=3"]}, r"no setting is named 'widht'; did you mean 'width'\?"),
-        ({"sets": ["augment.flop=3"]}, r"no setting is named 'augment\.flop'; did you mean 'augment\.flip'\?"),
+        (
+            {"sets": ["augment.flop=3"]},
+            r"no setting is named 'augment\.flop'; did you mean 'augment\.flip'\?",
+        ),
         ({"sets": ["encoder.frosen=3"]}, r"text encoder 'toytext'.*did you mean 'frozen'\?"),
         ({"sets": ["lr=fast"]}, r"setting 'lr' = 'fast'"),
         ({"sets": ["lr=.nan"]}, r"setting 'lr'"),
@@ -67,7 +72,14 @@ def test_unknown_model():
 
 @pytest.mark.parametrize(
     "text",
-    ["- 1\n", "a: [", "!!python/object/apply:os.system ['touch canary']", "model: other\n", "\x00", "&a [*a, *a]"],
+    [
+        "- 1\n",
+        "a: [",
+        "!!python/object/apply:os.system ['touch canary']",
+        "model: other\n",
+        "\x00",
+        "&a [*a, *a]",
+    ],
 )
 def test_config_files_that_are_none_are_refused_and_run_nothing(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
@@ -113,19 +125,30 @@ def test_no_run_names_the_ways_to_get_one(tmp_path):
 
 def test_former_names_of_settings_win_over_the_layers_below_and_are_written_anew(tmp_path):
     file = tmp_path / "old.yaml"
-    file.write_text("weight_cap: 3.0\nsampler: {noisiest: 50.0, interval: [0.25, 0.5], offset: 1, rescale: 0.5}\n")
+    file.write_text(
+        "weight_cap: 3.0\nsampler: {noisiest: 50.0, interval: [0.25, 0.5], offset: 1, rescale: 0.5}\n"
+    )
     config = resolve("ddpm", config_file=file)  # whose preset has a min_snr_gamma
     dump = config.dump()
     assert dump["min_snr_gamma"] == 3.0
-    sampler = {name: dump["sampler"][name] for name in ("sigma_max", "guidance_interval", "steps_offset")}
+    sampler = {
+        name: dump["sampler"][name] for name in ("sigma_max", "guidance_interval", "steps_offset")
+    }
     assert sampler == {"sigma_max": 50.0, "guidance_interval": [0.25, 0.5], "steps_offset": 1}
-    assert not {"weight_cap", "levels", "noisiest", "interval", "offset", "rescale"} & {*dump, *dump["sampler"]}
+    assert not {"weight_cap", "levels", "noisiest", "interval", "offset", "rescale"} & {
+        *dump,
+        *dump["sampler"],
+    }
     assert RunConfig.parse(dump, "x") == config
-    again = resolve("ddpm", config_file=file, sets=["weight_cap=2", "sampler.sigma_max=9", "levels=[1, 2]"])
+    again = resolve(
+        "ddpm", config_file=file, sets=["weight_cap=2", "sampler.sigma_max=9", "levels=[1, 2]"]
+    )
     assert (again.settings.min_snr_gamma, again.settings.noise_level_beta) == (2.0, (1.0, 2.0))
     assert again.sampler.config.sigma_max == 9
     file.write_text("weight_cap: 3.0\nmin_snr_gamma: 2.0\n")
-    with pytest.raises(UserError, match=r"old\.yaml: 'weight_cap' is the former name of 'min_snr_gamma'"):
+    with pytest.raises(
+        UserError, match=r"old\.yaml: 'weight_cap' is the former name of 'min_snr_gamma'"
+    ):
         resolve("ddpm", config_file=file)
 
 

@@ -18,7 +18,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 
 def declared(*extras):
-    texts = [*PROJECT["dependencies"], *(text for extra in extras for text in PROJECT["optional-dependencies"][extra])]
+    texts = [
+        *PROJECT["dependencies"],
+        *(text for extra in extras for text in PROJECT["optional-dependencies"][extra]),
+    ]
     return {canonicalize_name(need.name): need for need in map(Requirement, texts)}
 
 
@@ -26,13 +29,17 @@ def printed(end):
     """What `.ci/versions.py` prints for one end of the range: {name: version}."""
     script = [sys.executable, ROOT / ".ci" / "versions.py", end]
     lines = subprocess.run(script, check=True, capture_output=True, text=True).stdout.splitlines()
-    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    return {
+        canonicalize_name(name): version for name, version in (line.split("==") for line in lines)
+    }
 
 
 def test_the_newest_tested_versions_are_those_of_every_package_needed_and_within_its_bounds():
     needs, newest = declared("tensorboard"), versions.newest_tested()
     assert newest.keys() == needs.keys()
-    assert [str(need) for name, need in needs.items() if not need.specifier.contains(newest[name])] == []
+    assert [
+        str(need) for name, need in needs.items() if not need.specifier.contains(newest[name])
+    ] == []
 
 
 def test_the_lowest_versions_are_the_declared_bounds_of_every_package():

@@ -40,14 +40,25 @@ def birds(tmp_path):
         path = official / "images" / f"{name}.jpg"
         path.parent.mkdir(parents=True)
         image.save(path, quality=95)
-        captions(root / "text" / f"{name}.txt", b"a bird \xef\xbf\xbd\xef\xbf\xbd with wings", b"", b"caf\xe9 bird ")
-    (official / "images.txt").write_text("".join(f"{number} {name}.jpg\n" for name, number in numbers.items()))
-    (official / "bounding_boxes.txt").write_text("".join(f"{n} 40.0 30.0 20.0 20.0\n" for n in numbers.values()))
+        captions(
+            root / "text" / f"{name}.txt",
+            b"a bird \xef\xbf\xbd\xef\xbf\xbd with wings",
+            b"",
+            b"caf\xe9 bird ",
+        )
+    (official / "images.txt").write_text(
+        "".join(f"{number} {name}.jpg\n" for name, number in numbers.items())
+    )
+    (official / "bounding_boxes.txt").write_text(
+        "".join(f"{n} 40.0 30.0 20.0 20.0\n" for n in numbers.values())
+    )
     return root
 
 
 def opened(name, root, split="train", **settings):
-    choice = registry().datasets.choose(name, {"dir": str(root), "image_size": 8, **settings}, "data set")
+    choice = registry().datasets.choose(
+        name, {"dir": str(root), "image_size": 8, **settings}, "data set"
+    )
     return open_dataset(choice, split)
 
 
@@ -67,7 +78,10 @@ def test_the_bird_is_cut_out_as_stackgan_does():
 
 def test_the_box_is_used(birds):
     """Two thirds of the cut are bird, a fifth of the whole picture's height is."""
-    cut, whole = opened("cub", birds, image_size=60)[0].image, opened("cub", birds, image_size=60, crop=False)[0].image
+    cut, whole = (
+        opened("cub", birds, image_size=60)[0].image,
+        opened("cub", birds, image_size=60, crop=False)[0].image,
+    )
     red = [float((picture[:, :, 1] < 45).mean()) for picture in (cut, whole)]
     np.testing.assert_allclose(red, [(20 / 30) ** 2, (20 / 80) ** 2], atol=0.04)
     assert opened("cub", birds).fingerprint() != opened("cub", birds, crop=False).fingerprint()
@@ -95,7 +109,9 @@ def test_a_missing_part_is_named(birds, gone, message):
 
 
 def test_names_in_a_list_cannot_leave_the_folder(birds):
-    (birds / "train" / "filenames.pickle").write_bytes(pickle.dumps(["001.A/../../../secret"], protocol=0))
+    (birds / "train" / "filenames.pickle").write_bytes(
+        pickle.dumps(["001.A/../../../secret"], protocol=0)
+    )
     with pytest.raises(UserError, match="no name of a file inside the folder"):
         opened("cub", birds)
 
@@ -110,7 +126,9 @@ def flowers(tmp_path, photo):
     lists(root, ["jpg/image_00002", "jpg/image_00001"], ["jpg/image_00003"])
     for number, folder in {1: "class_00077", 2: "class_00005", 3: "class_00020"}.items():
         photo(root / "jpg" / f"image_{number:05d}.jpg", number)
-        captions(root / "text_c10" / folder / f"image_{number:05d}.txt", b"flower %d" % number, b"petals")
+        captions(
+            root / "text_c10" / folder / f"image_{number:05d}.txt", b"flower %d" % number, b"petals"
+        )
     return root
 
 

@@ -64,14 +64,18 @@ def zipped(folders, root, year):
 
 
 def coco(root, split="train", **settings):
-    choice = registry().datasets.choose("coco", {"dir": str(root), "image_size": 8, **settings}, "data set")
+    choice = registry().datasets.choose(
+        "coco", {"dir": str(root), "image_size": 8, **settings}, "data set"
+    )
     return open_dataset(choice, split)
 
 
 def test_examples_come_by_id_and_captions_in_one_line_by_theirs(layout):
     data = coco(layout())
     assert [data[i].key for i in range(len(data))] == ["1", "2", "3", "7", "9"]  # 5 has no caption
-    assert data.captions(3) == data[3].captions == ("Picture 7, caption 0.", "Picture 7, caption 1.")
+    assert (
+        data.captions(3) == data[3].captions == ("Picture 7, caption 0.", "Picture 7, caption 1.")
+    )
     assert len(coco(layout(), "val")) == 2
 
 
@@ -101,7 +105,11 @@ def test_the_year_is_2014_where_both_are_there(layout):
     root = layout(2017)
     assert coco(root).fingerprint() == coco(root, year=2017).fingerprint()
     layout(2014)
-    assert coco(root).fingerprint() == coco(root, year=2014).fingerprint() != coco(root, year=2017).fingerprint()
+    assert (
+        coco(root).fingerprint()
+        == coco(root, year=2014).fingerprint()
+        != coco(root, year=2017).fingerprint()
+    )
 
 
 def test_captions_need_no_picture(layout):
@@ -115,10 +123,14 @@ def test_captions_need_no_picture(layout):
         data[0]
 
 
-def test_the_fingerprint_follows_captions_sizes_and_files_but_not_the_place(tmp_path, layout, photo):
+def test_the_fingerprint_follows_captions_sizes_and_files_but_not_the_place(
+    tmp_path, layout, photo
+):
     root = layout()
     seen = {coco(root).fingerprint()}
-    assert coco(layout(2017, tmp_path / "elsewhere"), cache=True, max_broken=0.5).fingerprint() in seen
+    assert (
+        coco(layout(2017, tmp_path / "elsewhere"), cache=True, max_broken=0.5).fingerprint() in seen
+    )
     seen.add(coco(root, image_size=16).fingerprint())
     photo(root / "train2017" / "000000000001.jpg", 1, (30, 20))
     seen.add(coco(root).fingerprint())
@@ -153,7 +165,11 @@ def test_it_is_found_where_fetch_puts_it(tmp_path, layout):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "not JSON"), ("[]", "holds no captions"), ('{"images": [{"id": 1}], "annotations": []}', "file_name")],
+    [
+        ("{", "not JSON"),
+        ("[]", "holds no captions"),
+        ('{"images": [{"id": 1}], "annotations": []}', "file_name"),
+    ],
 )
 def test_annotations_that_are_none_are_refused(layout, content, message):
     root = layout()
@@ -162,7 +178,9 @@ def test_annotations_that_are_none_are_refused(layout, content, message):
         coco(root)
 
 
-@pytest.mark.parametrize("name", ["../secret.jpg", "/etc/secret.jpg", "a/../../secret.jpg", "..\\\\secret.jpg", ""])
+@pytest.mark.parametrize(
+    "name", ["../secret.jpg", "/etc/secret.jpg", "a/../../secret.jpg", "..\\\\secret.jpg", ""]
+)
 def test_annotations_cannot_name_files_outside(layout, name):
     root = layout()
     document = annotations("train", 2017)
@@ -181,7 +199,9 @@ def test_a_damaged_member_of_an_archive_is_broken_not_the_archive(tmp_path, layo
     content[begin : begin + 20] = bytes(20)
     path.write_bytes(content)
     data = coco(root)
-    with pytest.raises(BrokenExample, match=r"train2017\.zip:train2017/000000000003\.jpg: cannot be unpacked"):
+    with pytest.raises(
+        BrokenExample, match=r"train2017\.zip:train2017/000000000003\.jpg: cannot be unpacked"
+    ):
         data[2]
     assert SoundDataset(coco(root, max_broken=0.5), lambda text: None)[2].key == "7"
 

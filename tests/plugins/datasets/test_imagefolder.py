@@ -13,7 +13,9 @@ from t2i.plugins.common.pictures import cache as picture_cache
 
 
 def folder(root, split="train", **settings):
-    choice = registry().datasets.choose("imagefolder", {"dir": str(root), "image_size": 8, **settings}, "data set")
+    choice = registry().datasets.choose(
+        "imagefolder", {"dir": str(root), "image_size": 8, **settings}, "data set"
+    )
     return open_dataset(choice, split)
 
 
@@ -36,7 +38,11 @@ def describe(root, **captions):
         (root / split / "metadata.jsonl").write_text("\n".join(lines) + "\n\n")
 
 
-TRAIN = [("b.png", {"text": "one"}), ("a.jpg", {"text": ["two ", "  three\nlines"]}), ("b.png", {"text": "more"})]
+TRAIN = [
+    ("b.png", {"text": "one"}),
+    ("a.jpg", {"text": ["two ", "  three\nlines"]}),
+    ("b.png", {"text": "more"}),
+]
 
 
 def test_jsonl_gives_one_or_many_captions_and_chooses_the_pictures(root):
@@ -59,7 +65,11 @@ def test_a_text_beside_each_picture_gives_a_caption_a_line(root):
     (root / "train" / "deep" / "c.txt").write_text("third")
     (root / "test" / "d.txt").write_text("fourth")
     data = folder(root, caption="a picture")
-    assert content(data) == {"a.jpg": ("first", "second"), "b.png": ("a picture",), "deep/c.png": ("third",)}
+    assert content(data) == {
+        "a.jpg": ("first", "second"),
+        "b.png": ("a picture",),
+        "deep/c.png": ("third",),
+    }
     with pytest.raises(BrokenExample, match=r"b\.png: no caption"):
         folder(root).captions(1)
 
@@ -67,12 +77,16 @@ def test_a_text_beside_each_picture_gives_a_caption_a_line(root):
 def test_without_a_validation_folder_names_decide(tmp_path, photo):
     for number in range(40):
         photo(tmp_path / f"{number}.png", number, (4, 4))
-    train, val = (content(folder(tmp_path, split, caption="x", val_share=0.25)) for split in ("train", "val"))
+    train, val = (
+        content(folder(tmp_path, split, caption="x", val_share=0.25)) for split in ("train", "val")
+    )
     assert len(train) + len(val) == 40
     assert not train.keys() & val.keys()
     assert 4 <= len(val) <= 16
     photo(tmp_path / "new.png", 99, (4, 4))
-    assert val.keys() <= content(folder(tmp_path, "val", caption="x", val_share=0.25)).keys()  # nobody moves
+    assert (
+        val.keys() <= content(folder(tmp_path, "val", caption="x", val_share=0.25)).keys()
+    )  # nobody moves
 
 
 @pytest.mark.parametrize(
@@ -88,7 +102,9 @@ def test_without_a_validation_folder_names_decide(tmp_path, photo):
     ],
 )
 def test_metadata_that_cannot_be_meant_are_refused_with_their_line(root, line, message):
-    (root / "train" / "metadata.jsonl").write_text('{"file_name": "b.png", "text": "fine"}\n' + line + "\n")
+    (root / "train" / "metadata.jsonl").write_text(
+        '{"file_name": "b.png", "text": "fine"}\n' + line + "\n"
+    )
     with pytest.raises(UserError, match=rf"metadata\.jsonl, line 2.*{message}"):
         folder(root)
 
@@ -156,7 +172,9 @@ def test_the_cache_is_made_once_and_for_each_size(tmp_path, cached):
     made = {path: path.stat().st_mtime_ns for path in files(tmp_path) if path.suffix != ".lock"}
     cached(again := [])
     assert again == []
-    assert {path: path.stat().st_mtime_ns for path in files(tmp_path) if path.suffix != ".lock"} == made
+    assert {
+        path: path.stat().st_mtime_ns for path in files(tmp_path) if path.suffix != ".lock"
+    } == made
     cached(other := [], image_size=16)
     assert len(other) == 1
 
@@ -180,7 +198,11 @@ def test_a_cache_begun_is_completed_and_a_damaged_one_made_anew(tmp_path, cached
 
 
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path, cached, monkeypatch):
-    monkeypatch.setattr(picture_cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100}))
-    with pytest.raises(UserError, match=r"set T2I_HOME to another folder, or set data\.cache=false"):
+    monkeypatch.setattr(
+        picture_cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100})
+    )
+    with pytest.raises(
+        UserError, match=r"set T2I_HOME to another folder, or set data\.cache=false"
+    ):
         cached()
     assert not [path for path in files(tmp_path) if path.suffix == ".raw"]

@@ -18,7 +18,16 @@ from t2i.plugins.datasets.shapes import grammar, render
 from t2i.plugins.datasets.shapes.config import ShapesConfig
 from t2i.plugins.datasets.shapes.dataset import SPLITS, Shapes, build
 from t2i.plugins.datasets.shapes.draws import Draws
-from t2i.plugins.datasets.shapes.grammar import FULL, SIMPLE, Grammar, Obj, Scene, captions_of, draw_scene, parse
+from t2i.plugins.datasets.shapes.grammar import (
+    FULL,
+    SIMPLE,
+    Grammar,
+    Obj,
+    Scene,
+    captions_of,
+    draw_scene,
+    parse,
+)
 
 kinds = st.sampled_from(grammar.KINDS)
 indexes = st.integers(0, 2**40)
@@ -55,7 +64,9 @@ def test_a_caption_is_parsed_to_what_the_scene_shows(index: int, kind: str, part
             assert claimed.size in (None, shown.size)
             assert claimed.position in (None, shown.position)
         assert claims.relation in (None, scene.relation)
-        assert claims.background == scene.background or (claims.background is None and scene.background == "black")
+        assert claims.background == scene.background or (
+            claims.background is None and scene.background == "black"
+        )
 
 
 @given(index=indexes, kind=kinds)
@@ -72,7 +83,9 @@ def test_a_full_caption_leaves_nothing_out(index: int, kind: str) -> None:
 def test_every_phrasing_is_read_as_itself() -> None:
     scenes = [draw_scene(Draws(1, 3, n), FULL, kind) for n in range(60) for kind in grammar.KINDS]
     for phrasing in grammar.PHRASINGS:
-        fitting = [s for s in scenes if s.kind == phrasing.kind and (s.relation or not phrasing.relates)]
+        fitting = [
+            s for s in scenes if s.kind == phrasing.kind and (s.relation or not phrasing.relates)
+        ]
         for number, scene in enumerate(fitting):
             claims = parse(grammar.write(phrasing, scene, Draws(2, 3, number)))
             assert claims is not None
@@ -85,11 +98,17 @@ def test_every_phrasing_is_read_as_itself() -> None:
 def test_some_captions_by_hand() -> None:
     star = Obj("star", "red", "large", "top left")
     assert parse("A big red star in the top left corner.") == grammar.Claims("one", (star,))
-    assert parse("top left: a large red star on a white background") == grammar.Claims("one", (star,), None, "white")
+    assert parse("top left: a large red star on a white background") == grammar.Claims(
+        "one", (star,), None, "white"
+    )
     assert parse("an orange circle") == grammar.Claims("one", (Obj("circle", "orange"),))
-    assert parse("three small blue circles") == grammar.Claims("count", (Obj("circle", "blue", "small"),) * 3)
+    assert parse("three small blue circles") == grammar.Claims(
+        "count", (Obj("circle", "blue", "small"),) * 3
+    )
     pair = (Obj("circle", "red", "small"), Obj("square", "pink", "large"))
-    assert parse("a little red circle is to the left of a big pink square") == grammar.Claims("two", pair, "left of")
+    assert parse("a little red circle is to the left of a big pink square") == grammar.Claims(
+        "two", pair, "left of"
+    )
 
 
 @given(st.text(max_size=80))
@@ -97,13 +116,19 @@ def test_any_text_is_parsed_without_a_crash(text: str) -> None:
     assert parse(text) is None or text.strip()
 
 
-@given(st.lists(st.sampled_from(sorted({w for p in grammar.every_phrase() for w in p.split()})), max_size=10))
+@given(
+    st.lists(
+        st.sampled_from(sorted({w for p in grammar.every_phrase() for w in p.split()})), max_size=10
+    )
+)
 def test_shuffled_words_are_parsed_without_a_crash(words: list[str]) -> None:
     claims = parse(" ".join(words))
     assert claims is None or claims.objects
 
 
-@pytest.mark.parametrize("text", ["", "a cat", "a red", "a large red star in the kitchen", "four small blue circles"])
+@pytest.mark.parametrize(
+    "text", ["", "a cat", "a red", "a large red star in the kitchen", "four small blue circles"]
+)
 def test_foreign_text_is_no_claim(text: str) -> None:
     assert parse(text) is None
 
@@ -123,10 +148,15 @@ def test_the_vocabulary_covers_every_caption() -> None:
 
 def test_an_example_is_the_same_in_another_process_and_order() -> None:
     code = f"from tests_shapes import digest; print(*(digest(split, range(20)) for split in {SPLITS!r}))"
-    source = f"import sys, importlib.util as u; s = u.spec_from_file_location('tests_shapes', {__file__!r}); " + (
-        f"m = u.module_from_spec(s); sys.modules['tests_shapes'] = m; s.loader.exec_module(m); {code}"
+    source = (
+        f"import sys, importlib.util as u; s = u.spec_from_file_location('tests_shapes', {__file__!r}); "
+        + (
+            f"m = u.module_from_spec(s); sys.modules['tests_shapes'] = m; s.loader.exec_module(m); {code}"
+        )
     )
-    output = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=True
+    ).stdout
     for split in SPLITS:
         data = Shapes(ShapesConfig(), split)
         data[1000], data[3]  # earlier draws must not matter
@@ -146,7 +176,9 @@ def test_every_other_combination_is_in_train() -> None:
     data = Shapes(ShapesConfig(), "train")
     shown = [obj for index in range(4000) for obj in data.scene(index).objects]
     assert len({(o.colour, o.shape) for o in shown}) == 8 * 4 - len(grammar.HELD_OUT_COLOUR_SHAPES)
-    assert len({(o.shape, o.position) for o in shown}) == 4 * 9 - len(grammar.HELD_OUT_SHAPE_POSITIONS)
+    assert len({(o.shape, o.position) for o in shown}) == 4 * 9 - len(
+        grammar.HELD_OUT_SHAPE_POSITIONS
+    )
     assert {o.size for o in shown} == set(grammar.SIZES)
     assert {data.scene(index).background for index in range(100)} == set(grammar.BACKGROUNDS)
 
@@ -184,9 +216,14 @@ def test_the_simple_grammar_is_a_part_of_the_full_one() -> None:
 
 def test_splits_seeds_and_indexes_differ() -> None:
     every = [(seed, split, index) for seed in (0, 1) for split in SPLITS for index in (0, 1)]
-    firsts = [Shapes(ShapesConfig(seed=seed), split)[index].image.tobytes() for seed, split, index in every]
+    firsts = [
+        Shapes(ShapesConfig(seed=seed), split)[index].image.tobytes()
+        for seed, split, index in every
+    ]
     assert len(set(firsts)) == len(firsts)
-    prints = [Shapes(ShapesConfig(seed=seed), split).fingerprint() for seed in (0, 1) for split in SPLITS]
+    prints = [
+        Shapes(ShapesConfig(seed=seed), split).fingerprint() for seed in (0, 1) for split in SPLITS
+    ]
     assert len(set(prints)) == len(prints)
 
 
@@ -270,5 +307,9 @@ def test_golden_examples() -> None:
 
 def test_all_colours_and_backgrounds_are_far_apart() -> None:
     colours = list(render.PALETTE.values())
-    pairs = [(a, b) for n, a in enumerate(colours) for b in [*colours[:n], *render.BACKGROUND_PALETTE.values()]]
+    pairs = [
+        (a, b)
+        for n, a in enumerate(colours)
+        for b in [*colours[:n], *render.BACKGROUND_PALETTE.values()]
+    ]
     assert min(math.dist(a, b) for a, b in pairs) > 0.44

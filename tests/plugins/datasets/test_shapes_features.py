@@ -44,7 +44,9 @@ def test_features_are_a_frozen_function_of_the_picture() -> None:
 def test_larger_pictures_have_nearly_the_same_features() -> None:
     network = features.load()
     small, large = network(pictures("val", 50)), network(pictures("val", 50, 64))
-    assert float((small - large).square().mean()) < 0.1 * float((small - small.roll(1, 0)).square().mean())
+    assert float((small - large).square().mean()) < 0.1 * float(
+        (small - small.roll(1, 0)).square().mean()
+    )
 
 
 def test_the_distance_grows_with_what_is_wrong() -> None:
@@ -59,7 +61,9 @@ def test_the_distance_grows_with_what_is_wrong() -> None:
     assert max(dark, collapsed) < noise
 
 
-def test_changed_or_missing_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_or_missing_weights_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     changed = tmp_path / "features.safetensors"
     changed.write_bytes(features.WEIGHTS.read_bytes()[:-1] + b"?")
     monkeypatch.setattr(features, "WEIGHTS", changed)

@@ -41,18 +41,26 @@ def noisy(images: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def blurred(images: np.ndarray, sigma: float) -> np.ndarray:
-    return ndimage.gaussian_filter(images.astype(np.float32), (0, sigma, sigma, 0)).round().astype(np.uint8)
+    return (
+        ndimage.gaussian_filter(images.astype(np.float32), (0, sigma, sigma, 0))
+        .round()
+        .astype(np.uint8)
+    )
 
 
 def fully_right(scene: Scene, seen: SeenScene) -> bool:
     shown = sorted((o.shape, o.colour, o.size, o.position) for o in scene.objects)
-    found = sorted((str(o.shape), str(o.colour), str(o.size), str(o.position)) for o in seen.objects)
+    found = sorted(
+        (str(o.shape), str(o.colour), str(o.size), str(o.position)) for o in seen.objects
+    )
     return shown == found and seen.background == scene.background
 
 
 def share_read(size: int, images: np.ndarray) -> float:
     scenes = val(size)[1]
-    return float(np.mean([fully_right(*pair) for pair in zip(scenes, read_scenes(images), strict=True)]))
+    return float(
+        np.mean([fully_right(*pair) for pair in zip(scenes, read_scenes(images), strict=True)])
+    )
 
 
 @pytest.mark.parametrize("size", [32, 64])
@@ -101,7 +109,9 @@ def bad_pictures(size: int) -> dict[str, np.ndarray]:
         "grey noise": noisy(128 * flat, 0.15),
         "blurred": blurred(images, 2.0),
         "blurred more": blurred(images, 4.0),
-        "shuffled pixels": random.permuted(images.reshape(len(images), -1, 3), axis=1).reshape(images.shape),
+        "shuffled pixels": random.permuted(images.reshape(len(images), -1, 3), axis=1).reshape(
+            images.shape
+        ),
     }
 
 
@@ -131,8 +141,13 @@ def test_real_pictures_score_everything(size: int) -> None:
     assert set(caption_accuracy(images, captions).values()) == {100.0}
 
 
-def picture(*objects: tuple[str, str, float, float, float], background: str = "black") -> np.ndarray:
-    placed = [render.Placed(shape, x, y, radius, render.PALETTE[colour]) for shape, colour, x, y, radius in objects]
+def picture(
+    *objects: tuple[str, str, float, float, float], background: str = "black"
+) -> np.ndarray:
+    placed = [
+        render.Placed(shape, x, y, radius, render.PALETTE[colour])
+        for shape, colour, x, y, radius in objects
+    ]
     return render.draw(placed, render.BACKGROUND_PALETTE[background], 32)
 
 

@@ -96,7 +96,9 @@ def test_the_last_shard_is_for_val(folder):
     assert seen.image.shape == (8, 8, 3)
     assert seen.image[0, 0].tolist() == [12, 0, 243]
     assert val[3].captions == ("picture 43",)
-    assert [data[index].captions for index in range(16)] == [data.captions(index) for index in range(16)]
+    assert [data[index].captions for index in range(16)] == [
+        data.captions(index) for index in range(16)
+    ]
     assert len({data[index].key for index in range(16)}) == 16
     assert list(data.vocabulary())[:2] == ["picture 0", "picture 1"]
     assert data.original(0).width == 12
@@ -124,9 +126,15 @@ def test_captions_come_from_txt_or_json(tmp_path):
         ("c.txt", "  "), ("c.json", json.dumps({"caption": "instead"})),
         ("d.json", json.dumps({"caption": 7})), ("e.json", "no json"), ("f.txt", ""),
     ]  # fmt: skip
-    members = [(f"{key}.png", picture(3)) for key in "abcdefg"] + [(name, text.encode()) for name, text in told]
+    members = [(f"{key}.png", picture(3)) for key in "abcdefg"] + [
+        (name, text.encode()) for name, text in told
+    ]
     data = only(tmp_path, members)
-    assert [data[index].captions for index in range(3)] == [("of json",), ("one", "two"), ("instead",)]
+    assert [data[index].captions for index in range(3)] == [
+        ("of json",),
+        ("one", "two"),
+        ("instead",),
+    ]
     for index in range(3, 7):
         with pytest.raises(BrokenExample, match=r"a\.tar:[d-g]: no caption"):
             data[index]
@@ -180,7 +188,9 @@ def test_what_is_not_there_is_said(folder, tmp_path):
 def test_an_index_is_made_once_and_anew_when_the_shard_changes(folder, monkeypatch):
     len(opened(folder))
     made = []
-    monkeypatch.setattr(shards_module, "index_of", lambda path: made.append(path.name) or index_of(path))
+    monkeypatch.setattr(
+        shards_module, "index_of", lambda path: made.append(path.name) or index_of(path)
+    )
     assert len(opened(folder)) == 16
     assert made == []
     tar(folder / "00003.tar", example(3, 0))
@@ -208,7 +218,9 @@ def test_resuming_within_an_epoch_passes_over_windows(folder):
     data = opened(folder, window=2)
     whole = [visit.index for visit in islice(visits(data, 0, 0), 40)]
     for start in range(0, 33, 3):
-        assert [visit.index for visit in islice(visits(data, 0, start), 40 - start)] == whole[start:]
+        assert [visit.index for visit in islice(visits(data, 0, start), 40 - start)] == whole[
+            start:
+        ]
 
 
 def assert_resumes(model, folder, tmp_path, workers, **settings):
@@ -216,7 +228,9 @@ def assert_resumes(model, folder, tmp_path, workers, **settings):
     of the one that went through."""
     data = {"name": "webdataset", "dir": str(folder), "window": 2}
     common = {"data": data, "steps": 9, "batch_size": 4, "checkpoint_every": 5, "workers": workers}
-    whole = train(resolve(model, overrides=common | settings), tmp_path / "whole", reporter=Silent())
+    whole = train(
+        resolve(model, overrides=common | settings), tmp_path / "whole", reporter=Silent()
+    )
     part = Run(tmp_path / "part")
     shutil.copytree(whole.path, part.path)
     for gone in (part.path / "checkpoints/step-9", part.model):
@@ -231,7 +245,9 @@ def assert_resumes(model, folder, tmp_path, workers, **settings):
 
 def tensors(run):
     files = [*(run.checkpoints / "step-9").glob("*.safetensors"), *run.model.glob("*.safetensors")]
-    return {f"{f.parent.name}/{f.name}/{n}": t for f in files for n, t in load_tensors(f, "x").items()}
+    return {
+        f"{f.parent.name}/{f.name}/{n}": t for f in files for n, t in load_tensors(f, "x").items()
+    }
 
 
 @pytest.mark.usefixtures("toy")
@@ -272,7 +288,11 @@ def test_links_devices_and_sparse_files_are_not_followed(tmp_path):
         "block": tarfile.BLKTYPE, "hole": tarfile.GNUTYPE_SPARSE,
     }  # fmt: skip
     members = [(special(f"{name}.png", kind, "/etc/passwd"), b"") for name, kind in kinds.items()]
-    data = only(tmp_path, [*members, *((f"{name}.txt", b"text") for name in kinds), *example(0, 0)], dialect="gnu")
+    data = only(
+        tmp_path,
+        [*members, *((f"{name}.txt", b"text") for name in kinds), *example(0, 0)],
+        dialect="gnu",
+    )
     said = [broken(data, index) for index in range(6)]
     assert [part.partition("its picture is ")[2] for part in said] == [
         "a link, which is not followed", "a link, which is not followed", "no file, but a device",
@@ -307,7 +327,9 @@ def test_a_tar_that_is_cut_off_loses_no_more_than_it_has_lost(folder):
     data = opened(folder)
     assert len(data) == 15
     assert data[5].captions == ("picture 11",)
-    assert broken(data, 6).endswith("00001.tar:000010002: its picture is cut off: the tar ends within it")
+    assert broken(data, 6).endswith(
+        "00001.tar:000010002: its picture is cut off: the tar ends within it"
+    )
     assert data[7].captions == ("picture 20",)
 
 
@@ -351,17 +373,26 @@ def test_a_member_too_large_to_be_a_caption_is_not_read(tmp_path):
 
 
 def test_what_is_no_picture_or_has_none(tmp_path):
-    data = only(tmp_path, [("a.png", b"no picture"), ("a.txt", b"a"), ("b.txt", b"b"), ("c.png", picture(1))])
+    data = only(
+        tmp_path,
+        [("a.png", b"no picture"), ("a.txt", b"a"), ("b.txt", b"b"), ("c.png", picture(1))],
+    )
     assert "a.tar:a: " in broken(data, 0)
     assert broken(data, 1).endswith("a.tar:b: no picture")
     assert broken(data, 2).endswith("a.tar:c: no caption")
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_any_bytes_give_an_index_or_no_tar(tmp_path, data):
     """Headers of a sound tar with bytes changed at random: no exception of another kind, no place out of the file."""
-    path = tar(tmp_path / "fuzz.tar", [*example(0, 0), (f"{'n' * 150}.png", picture(1)), *example(0, 1)], "pax")
+    path = tar(
+        tmp_path / "fuzz.tar",
+        [*example(0, 0), (f"{'n' * 150}.png", picture(1)), *example(0, 1)],
+        "pax",
+    )
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 6))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -460,7 +491,9 @@ def test_a_shard_that_is_cut_on_the_way_comes_whole(server, hosted, monkeypatch)
     monkeypatch.setattr("t2i.core.fetch.transfer.WAIT", 0)
     server.faults["/laion/00000.tar"] = ["cut", 503]
     assert opened(shards=hosted)[3].captions == ("picture 3",)
-    assert [asked for path, asked in server.asked if path.endswith("00000.tar")][1].startswith("bytes=")
+    assert [asked for path, asked in server.asked if path.endswith("00000.tar")][1].startswith(
+        "bytes="
+    )
 
 
 def test_a_shard_that_is_not_there_stops_with_its_url(server, hosted):
@@ -477,9 +510,21 @@ def test_shards_by_url_are_split_by_whole_shards(server, hosted):
 @pytest.mark.usefixtures("toy")
 def test_two_workers_on_shards_by_url_train_as_none_on_those_here(server, hosted, folder, tmp_path):
     def trained(name, data, workers):
-        config = resolve("toy", overrides={"data": {"name": "webdataset", "window": 2, **data}, "workers": workers})
-        return load_tensors(train(config, tmp_path / name, reporter=Silent()).model / "generator.safetensors", "x")
+        config = resolve(
+            "toy",
+            overrides={"data": {"name": "webdataset", "window": 2, **data}, "workers": workers},
+        )
+        return load_tensors(
+            train(config, tmp_path / name, reporter=Silent()).model / "generator.safetensors", "x"
+        )
 
-    ours, theirs = trained("local", {"dir": str(folder)}, 0), trained("remote", {"shards": hosted}, 2)
+    ours, theirs = (
+        trained("local", {"dir": str(folder)}, 0),
+        trained("remote", {"shards": hosted}, 2),
+    )
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
-    assert sorted(set(got(server))) == sorted(got(server)) == [f"{number:05d}.tar" for number in range(5)]
+    assert (
+        sorted(set(got(server)))
+        == sorted(got(server))
+        == [f"{number:05d}.tar" for number in range(5)]
+    )

@@ -14,12 +14,22 @@ from t2i.plugins.encoders.charcnn.config import ALPHABET, CharCnnRnnConfig
 from t2i.plugins.encoders.charcnn.encoder import build
 
 GEOMETRIES = [("gru", 512), ("rnn", 512), ("rnn", 256)]
-CAPTIONS = ["this bird is red, with a well-formed beak!", "A LARGE yellow flower (with 10 petals) " * 9, "", "é\n"]
+CAPTIONS = [
+    "this bird is red, with a well-formed beak!",
+    "A LARGE yellow flower (with 10 petals) " * 9,
+    "",
+    "é\n",
+]
 
 
 def ports_state(recurrence, width, seed=0):
     """A state dict as ports of the authors' Torch 7 files to PyTorch write it, of random numbers."""
-    shapes = {"conv1": (384, 70, 4), "conv2": (512, 384, 4), "conv3": (width, 512, 4), "emb_proj": (1024, width)}
+    shapes = {
+        "conv1": (384, 70, 4),
+        "conv2": (512, 384, 4),
+        "conv3": (width, 512, 4),
+        "emb_proj": (1024, width),
+    }
     gates = ("", "_update", "_reset") if recurrence == "gru" else ("",)
     shapes |= {f"rnn.{way}{gate}": (width, width) for way in ("i2h", "h2h") for gate in gates}
     draw = torch.Generator().manual_seed(seed)
@@ -55,7 +65,9 @@ def reference(state, caption):
         elif gated:
             u = (mapped("i2h_update", x_t) + mapped("h2h_update", states[-1])).sigmoid()
             r = (mapped("i2h_reset", x_t) + mapped("h2h_reset", states[-1])).sigmoid()
-            s = (1 - u) * states[-1] + u * (mapped("i2h", x_t) + mapped("h2h", r * states[-1])).tanh()
+            s = (1 - u) * states[-1] + u * (
+                mapped("i2h", x_t) + mapped("h2h", r * states[-1])
+            ).tanh()
         else:
             s = (mapped("i2h", x_t) + mapped("h2h", states[-1])).relu()
         states.append(s)
@@ -63,7 +75,9 @@ def reference(state, caption):
 
 
 def saved(tmp_path, state, prefix=""):
-    save_file({prefix + name: value for name, value in state.items()}, tmp_path / "encoder.safetensors")
+    save_file(
+        {prefix + name: value for name, value in state.items()}, tmp_path / "encoder.safetensors"
+    )
     return str(tmp_path / "encoder.safetensors")
 
 
@@ -108,14 +122,17 @@ def test_without_weights_it_is_trained_or_says_what_to_do():
     bare = build(CharCnnRnnConfig(), None)
     assert (bare.shape, bare.trainable, list(bare.parameters())) == ((1024, 1024), False, [])
     with pytest.raises(
-        UserError, match=r"has no weights: import or train with --set encoder\.weights=FILE .* --features FILE"
+        UserError,
+        match=r"has no weights: import or train with --set encoder\.weights=FILE .* --features FILE",
     ):
         bare.encode(["a"])
 
 
 def test_weights_may_be_trained_further(tmp_path):
     state = ports_state("rnn", 256)
-    config = CharCnnRnnConfig(weights=saved(tmp_path, state), train=True, recurrence="rnn", width=256)
+    config = CharCnnRnnConfig(
+        weights=saved(tmp_path, state), train=True, recurrence="rnn", width=256
+    )
     encoder = build(config, None)
     assert encoder.trainable
     assert torch.equal(encoder.network.project.weight, state["emb_proj.weight"])
@@ -124,10 +141,15 @@ def test_weights_may_be_trained_further(tmp_path):
 def test_refuses_weights_that_do_not_fit(tmp_path):
     state = ports_state("rnn", 256)
     path = saved(tmp_path, state)
-    with pytest.raises(UserError, match=r"another geometry: use --set encoder.recurrence=rnn --set encoder.width=256"):
+    with pytest.raises(
+        UserError,
+        match=r"another geometry: use --set encoder.recurrence=rnn --set encoder.width=256",
+    ):
         build(CharCnnRnnConfig(weights=path), None)
     del state["conv1.bias"]
-    with pytest.raises(UserError, match=r"encoder.safetensors does not fit the network: conv1.bias is missing"):
+    with pytest.raises(
+        UserError, match=r"encoder.safetensors does not fit the network: conv1.bias is missing"
+    ):
         build(CharCnnRnnConfig(weights=saved(tmp_path, state), recurrence="rnn", width=256), None)
     with pytest.raises(UserError, match=r"none\.safetensors"):
         build(CharCnnRnnConfig(weights=str(tmp_path / "none.safetensors")), None)
@@ -142,14 +164,18 @@ def test_a_saved_model_needs_no_file_of_weights(tmp_path, weights):
     encoder = {"name": "char-cnn-rnn", "recurrence": "rnn", "width": 256}
     if weights:
         encoder["weights"] = saved(tmp_path, state)
-    config = resolve("stackgan", overrides={"encoder": encoder}, sets=["gf=4", "df=2", "z_dim=2", "c_dim=2"])
+    config = resolve(
+        "stackgan", overrides={"encoder": encoder}, sets=["gf=4", "df=2", "z_dim=2", "c_dim=2"]
+    )
     model: Model = build_model(config)
     model.save(tmp_path / "model")
     (tmp_path / "encoder.safetensors").unlink(missing_ok=True)
     again = load_model(tmp_path / "model")
     assert again.generator.first.augment.linear.in_features == 1024
     if weights:
-        assert torch.equal(again.text_encoder.encode(["x"]).sentence, model.text_encoder.encode(["x"]).sentence)
+        assert torch.equal(
+            again.text_encoder.encode(["x"]).sentence, model.text_encoder.encode(["x"]).sentence
+        )
     else:
         with pytest.raises(UserError, match="has no weights"):
             again.sample(["a bird"])
@@ -159,7 +185,9 @@ def test_training_without_weights_is_refused_before_anything_is_written(tmp_path
     from t2i.core.engine import train
 
     with pytest.raises(UserError, match="has no weights"):
-        train(resolve("stackgan", overrides={"encoder": {"name": "char-cnn-rnn"}}), tmp_path / "run")
+        train(
+            resolve("stackgan", overrides={"encoder": {"name": "char-cnn-rnn"}}), tmp_path / "run"
+        )
     assert not (tmp_path / "run" / "config.json").exists()
 
 

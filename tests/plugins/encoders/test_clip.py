@@ -27,7 +27,11 @@ MERGES = ["r e", "re d</w>", "a r", "c i"]
 
 def write_tokenizer(folder):
     """CLIP's byte-pair tokenizer over ASCII, with a few merges: vocab.json and merges.txt."""
-    words = [*CHARACTERS, *(character + "</w>" for character in CHARACTERS), *(m.replace(" ", "") for m in MERGES)]
+    words = [
+        *CHARACTERS,
+        *(character + "</w>" for character in CHARACTERS),
+        *(m.replace(" ", "") for m in MERGES),
+    ]
     vocabulary = {word: i for i, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
@@ -53,13 +57,17 @@ def folder(tmp_path_factory):
 
 def encoder(folder, assets=None, **settings):
     spec = registry().encoders["clip"]
-    return resolve(spec.build)(resolve(spec.config).of({"weights": str(folder), **settings}, "test"), assets)
+    return resolve(spec.build)(
+        resolve(spec.config).of({"weights": str(folder), **settings}, "test"), assets
+    )
 
 
 def theirs(folder, captions):
     """transformers' own output, padded to 77."""
     tokenizer = CLIPTokenizer.from_pretrained(folder)
-    tokens = tokenizer(captions, padding="max_length", truncation=True, max_length=77, return_tensors="pt")
+    tokens = tokenizer(
+        captions, padding="max_length", truncation=True, max_length=77, return_tensors="pt"
+    )
     with torch.no_grad():
         model = CLIPTextModelWithProjection.from_pretrained(folder).float().eval()
         return tokens, model(input_ids=tokens.input_ids, output_hidden_states=True), model
@@ -141,7 +149,11 @@ def test_a_whole_clip_and_a_bare_text_model_load_too(tmp_path):
     tokens = write_tokenizer(tmp_path / "whole")
     vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
               "image_size": 32, "patch_size": 16}  # fmt: skip
-    whole = CLIPModel(CLIPConfig(text_config=text_config(tokens).to_dict(), vision_config=vision, projection_dim=8))
+    whole = CLIPModel(
+        CLIPConfig(
+            text_config=text_config(tokens).to_dict(), vision_config=vision, projection_dim=8
+        )
+    )
     whole.half().save_pretrained(tmp_path / "whole")  # half precision, as some are released
     text = encoder(tmp_path / "whole").encode(CAPTIONS)
     assert text.sentence.dtype == torch.float32
@@ -162,15 +174,23 @@ def test_what_cannot_be_had_is_said_in_one_line(folder, tmp_path, monkeypatch):
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     for file in folder.iterdir():
-        (damaged / file.name).write_bytes(file.read_bytes() if "safetensors" not in file.name else b"no tensors")
+        (damaged / file.name).write_bytes(
+            file.read_bytes() if "safetensors" not in file.name else b"no tensors"
+        )
     bare = tmp_path / "no-tokenizer"
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):
         (bare / name).write_bytes((folder / name).read_bytes())
     cases = [
-        ({"weights": "no-one/nothing"}, r"neither a folder.*nor to be had from the hub.*--set encoder\.weights=FOLDER"),
+        (
+            {"weights": "no-one/nothing"},
+            r"neither a folder.*nor to be had from the hub.*--set encoder\.weights=FOLDER",
+        ),
         ({"weights": "../nowhere"}, r"no such folder"),
-        ({"weights": str(tmp_path / "no-weights")}, r"no-weights cannot be loaded.*model\.safetensors"),
+        (
+            {"weights": str(tmp_path / "no-weights")},
+            r"no-weights cannot be loaded.*model\.safetensors",
+        ),
         ({"weights": str(damaged)}, r"damaged cannot be loaded \(SafetensorError"),
         ({"weights": str(bare)}, r"no-tokenizer cannot be loaded.*no tokenizer\.json"),
         ({"weights": str(folder), "layer": -4}, r"encoder\.layer = -4, but .* has 3"),
@@ -207,13 +227,21 @@ def test_a_name_in_the_hubs_cache_needs_no_network(folder, tmp_path, monkeypatch
     (repository / "refs" / "main").write_text("0" * 40)
     (repository / "snapshots").mkdir()
     (repository / "snapshots" / ("0" * 40)).symlink_to(folder, target_is_directory=True)
-    close(encoder("some-one/clip").encode(CAPTIONS).sentence, encoder(folder).encode(CAPTIONS).sentence)
+    close(
+        encoder("some-one/clip").encode(CAPTIONS).sentence,
+        encoder(folder).encode(CAPTIONS).sentence,
+    )
 
 
 @pytest.mark.usefixtures("toy")
 def test_settings_are_reached_from_the_command_line():
     overrides = {"encoder": {"name": "clip"}}
-    config = resolve_run("toy", overrides=overrides, sets=["encoder.weights=x", "encoder.attend_padding=true"])
+    config = resolve_run(
+        "toy", overrides=overrides, sets=["encoder.weights=x", "encoder.attend_padding=true"]
+    )
     assert (config.encoder.config.weights, config.encoder.config.attend_padding) == ("x", True)
-    with pytest.raises(UserError, match=r"text encoder 'clip': no setting is named 'weight'; did you mean 'weights'\?"):
+    with pytest.raises(
+        UserError,
+        match=r"text encoder 'clip': no setting is named 'weight'; did you mean 'weights'\?",
+    ):
         resolve_run("toy", overrides=overrides, sets=["encoder.weight=x"])

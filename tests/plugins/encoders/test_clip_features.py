@@ -46,7 +46,9 @@ def folder(tmp_path_factory):
         "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
         "image_size": SIDE, "patch_size": 8, "projection_dim": 8,
     }  # fmt: skip
-    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).save_pretrained(path)
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).save_pretrained(
+        path
+    )
     return path
 
 
@@ -77,7 +79,9 @@ def test_pictures_are_seen_as_by_clips_own_processor(side, folder, features):
     ))  # fmt: skip
     network = CLIPModel.from_pretrained(folder)
     theirs = network.visual_projection(network.vision_model((pixels - mean) / std).pooler_output)
-    ours = features(torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2))
+    ours = features(
+        torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
+    )
     torch.testing.assert_close(ours, theirs, rtol=0, atol=5e-3 * float(theirs.abs().max()))
     if side == SIDE:
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
@@ -88,7 +92,9 @@ def test_captions_are_read_as_by_transformers(folder, features):
     tokens = CLIPTokenizer.from_pretrained(folder)(
         CAPTIONS, padding="max_length", truncation=True, max_length=77, return_tensors="pt"
     )
-    theirs = CLIPTextModelWithProjection.from_pretrained(folder)(input_ids=tokens.input_ids).text_embeds
+    theirs = CLIPTextModelWithProjection.from_pretrained(folder)(
+        input_ids=tokens.input_ids
+    ).text_embeds
     torch.testing.assert_close(features.encode_text(CAPTIONS), theirs, rtol=0, atol=1e-5)
 
 
@@ -124,7 +130,10 @@ def test_galips_own_clip_is_a_marked_judge(folder):
     named = re.findall(r'"(openai/[^"]+)"', json.dumps(config))
     assert len(named) == 2  # in its networks and as its text encoder
     assert all(network.is_named(text) for text in named)
-    assert not any(network.is_named(text) for text in ("openai/clip-vit-large-patch14", "openai/clip-vit-base-patch16"))
+    assert not any(
+        network.is_named(text)
+        for text in ("openai/clip-vit-large-patch14", "openai/clip-vit-base-patch16")
+    )
 
 
 def test_the_kit_finds_nothing_where_the_weights_are_fetched(folder, tmp_path, monkeypatch):
@@ -138,7 +147,9 @@ def test_missing_weights_are_refused_with_the_command_that_gets_them(name, tmp_p
     monkeypatch.setenv("T2I_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("t2i.plugins.common.weights.hub.PROBE_SECONDS", 0.01)
-    with pytest.raises(UserError, match=f"features '{name}': .* 't2i fetch {name}', or set its weights to a folder"):
+    with pytest.raises(
+        UserError, match=f"features '{name}': .* 't2i fetch {name}', or set its weights to a folder"
+    ):
         build(name, weights="lab/nowhere")
 
 
@@ -146,6 +157,10 @@ def test_a_folder_that_lacks_a_half_is_refused(folder, tmp_path):
     half = tmp_path / "half"
     shutil.copytree(folder, half)
     state = load_file(half / "model.safetensors")
-    save_file({name: state[name] for name in state if name.startswith("text")}, half / "model.safetensors")
-    with pytest.raises(UserError, match=r"features 'clip': .*/half holds no whole CLIP: \S+ is missing"):
+    save_file(
+        {name: state[name] for name in state if name.startswith("text")}, half / "model.safetensors"
+    )
+    with pytest.raises(
+        UserError, match=r"features 'clip': .*/half holds no whole CLIP: \S+ is missing"
+    ):
         build(weights=str(half))

@@ -35,7 +35,11 @@ def authors_files(folder, words=("red", "bird", "wing"), embedding=5, width=4):
     torch.save(state, folder / "text_encoder.pth")
     numbered = dict(enumerate(["<end>", *words]))
     with open(folder / "captions.pickle", "wb") as file:
-        pickle.dump([[[1, 2]], [[2, 3]], numbered, {word: i for i, word in numbered.items()}], file, protocol=2)
+        pickle.dump(
+            [[[1, 2]], [[2, 3]], numbered, {word: i for i, word in numbered.items()}],
+            file,
+            protocol=2,
+        )
     return state
 
 
@@ -43,7 +47,16 @@ def authors_files(folder, words=("red", "bird", "wing"), embedding=5, width=4):
 
 
 def test_words_are_cut_as_the_authors_cut_them():
-    assert split("A bird's Red-tipped wing; naïve 3x!", 20) == ["a", "bird", "s", "red", "tipped", "wing", "nave", "3x"]
+    assert split("A bird's Red-tipped wing; naïve 3x!", 20) == [
+        "a",
+        "bird",
+        "s",
+        "red",
+        "tipped",
+        "wing",
+        "nave",
+        "3x",
+    ]
     assert split("\ufffd\ufffd ... 鳥", 20) == []
 
 
@@ -58,7 +71,15 @@ def test_unknown_words_are_left_out_and_a_caption_without_words_ends_at_once(enc
 
 
 def test_vocabulary_is_by_frequency_then_alphabet_and_bounded():
-    assert fit(DamsmConfig(), TEXTS).vocabulary == ("a", "red", "circle", "below", "blue", "square", "star")
+    assert fit(DamsmConfig(), TEXTS).vocabulary == (
+        "a",
+        "red",
+        "circle",
+        "below",
+        "blue",
+        "square",
+        "star",
+    )
     assert fit(DamsmConfig(vocabulary_size=2), TEXTS).vocabulary == ("a", "red")
     assert fit(DamsmConfig(vocabulary=("x",)), TEXTS).vocabulary == ("x",)
 
@@ -94,7 +115,9 @@ def test_features_are_the_lstms_at_each_captions_own_length(encoder):
 def test_parameters_are_the_papers():
     vocabulary = tuple(map(str, range(5449)))  # CUB's, as released
     network = build(DamsmConfig(vocabulary=vocabulary), None)
-    assert sum(p.numel() for p in network.parameters()) == 5450 * 300 + 2 * 4 * 128 * (300 + 128 + 2)
+    assert sum(p.numel() for p in network.parameters()) == 5450 * 300 + 2 * 4 * 128 * (
+        300 + 128 + 2
+    )
     assert tuple(network.shape) == (256, 256)
 
 
@@ -106,13 +129,19 @@ def test_any_text_is_finite_and_independent_of_its_batch(encoder, captions):
         for i, caption in enumerate(captions):
             alone = encoder.encode([caption])
             length = alone.mask.shape[1]
-            torch.testing.assert_close(together.sentence[i], alone.sentence[0], rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(together.words[i, :length], alone.words[0], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                together.sentence[i], alone.sentence[0], rtol=1e-4, atol=1e-5
+            )
+            torch.testing.assert_close(
+                together.words[i, :length], alone.words[0], rtol=1e-4, atol=1e-5
+            )
             assert not together.mask[i, length:].any()
             assert together.words[i].isfinite().all()
 
 
-@pytest.mark.parametrize("caption", ["red " * 300_000, "x" * 1_000_000, "\x00", "\ud800", "\u202e../x\x1b[31m", "🟥"])
+@pytest.mark.parametrize(
+    "caption", ["red " * 300_000, "x" * 1_000_000, "\x00", "\ud800", "\u202e../x\x1b[31m", "🟥"]
+)
 def test_hostile_text_is_cut_and_encoded(encoder, caption):
     features = encoder.encode([caption])
     assert features.words.shape[1] <= 7
@@ -139,7 +168,9 @@ def test_every_parameter_is_trained(encoder):
 def test_the_authors_files_give_a_frozen_encoder(tmp_path):
     state = authors_files(tmp_path)
     weights, captions = str(tmp_path / "text_encoder.pth"), str(tmp_path / "captions.pickle")
-    config = fit(DamsmConfig(embedding=5, width=4, weights=weights, captions=captions), ["not", "asked"])
+    config = fit(
+        DamsmConfig(embedding=5, width=4, weights=weights, captions=captions), ["not", "asked"]
+    )
     assert config.vocabulary == ("red", "bird", "wing")
     loaded = build(config, None)
     assert not loaded.trainable
@@ -155,13 +186,17 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     authors_files(tmp_path)
     weights, captions = tmp_path / "text_encoder.pth", tmp_path / "captions.pickle"
     config = DamsmConfig(embedding=5, width=4, weights=str(weights), vocabulary=("red", "bird"))
-    with pytest.raises(UserError, match=r"text_encoder\.pth.*embedding\.weight is \(4, 5\), not \(3, 5\)"):
+    with pytest.raises(
+        UserError, match=r"text_encoder\.pth.*embedding\.weight is \(4, 5\), not \(3, 5\)"
+    ):
         build(config, None)
     with pytest.raises(UserError, match=r"captions\.pickle"):
         registry().encoders.choose("damsm", {"weights": str(weights)}, "text encoder")
     for document in ([[], []], [[], [], {0: "<end>", 2: "red"}, {}], {"red": 1}):
         captions.write_bytes(pickle.dumps(document, protocol=2))
-        with pytest.raises(UserError, match=r"captions\.pickle: it does not hold the authors' four parts"):
+        with pytest.raises(
+            UserError, match=r"captions\.pickle: it does not hold the authors' four parts"
+        ):
             fit(DamsmConfig(captions=str(captions)), [])
 
 

@@ -15,11 +15,22 @@ TEXTS = ["a red circle", "a blue square, below a red circle", "A RED star"]
 @pytest.fixture(scope="module", params=[0, 3], ids=["alone", "neighbours"])
 def encoder(request):
     torch.manual_seed(0)
-    return build(fit(WordsConfig(width=16, max_words=8, neighbours=request.param), TEXTS), None).eval()
+    return build(
+        fit(WordsConfig(width=16, max_words=8, neighbours=request.param), TEXTS), None
+    ).eval()
 
 
 def test_vocabulary_is_by_frequency_then_alphabet_and_bounded():
-    assert fit(WordsConfig(), TEXTS).vocabulary == ("a", "red", "circle", ",", "below", "blue", "square", "star")
+    assert fit(WordsConfig(), TEXTS).vocabulary == (
+        "a",
+        "red",
+        "circle",
+        ",",
+        "below",
+        "blue",
+        "square",
+        "star",
+    )
     assert fit(WordsConfig(vocabulary_size=2), TEXTS).vocabulary == ("a", "red")
     assert fit(WordsConfig(vocabulary=("x",)), TEXTS).vocabulary == ("x",)
 
@@ -41,8 +52,12 @@ def test_any_text_is_finite_and_independent_of_its_batch(encoder, captions):
         for i, caption in enumerate(captions):
             alone = encoder.encode([caption])
             length = alone.mask.shape[1]
-            torch.testing.assert_close(together.sentence[i], alone.sentence[0], rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(together.words[i, :length], alone.words[0], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                together.sentence[i], alone.sentence[0], rtol=1e-4, atol=1e-5
+            )
+            torch.testing.assert_close(
+                together.words[i, :length], alone.words[0], rtol=1e-4, atol=1e-5
+            )
             assert not together.mask[i, length:].any()
             assert together.words[i].isfinite().all()
 
@@ -79,7 +94,9 @@ def test_no_caption_is_the_empty_caption(encoder):
     torch.testing.assert_close(null.sentence[0], encoder.encode([""]).sentence[0])
 
 
-@pytest.mark.parametrize("given_", [{"width": 10}, {"vocabulary": ("a", "a")}, {"neighbours": 4}, {"layers": 10**9}])
+@pytest.mark.parametrize(
+    "given_", [{"width": 10}, {"vocabulary": ("a", "a")}, {"neighbours": 4}, {"layers": 10**9}]
+)
 def test_senseless_settings_are_refused(given_):
     with pytest.raises(UserError, match="encoder"):
         WordsConfig.of(given_, "encoder")

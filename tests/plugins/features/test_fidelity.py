@@ -55,7 +55,9 @@ def images(count, side=40):
 def test_inception_is_torch_fidelitys(weights):
     ours = build("inception", weights=str(weights))
     network = theirs.FeatureExtractorInceptionV3(
-        "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(weights)
+        "inception-v3-compat",
+        ["2048", "logits_unbiased"],
+        feature_extractor_weights_path=str(weights),
     )
     pool, logits = network(images(2))
     found = ours(images(2))
@@ -71,7 +73,9 @@ def test_missing_weights_are_refused_with_the_command_that_gets_them(name, tmp_p
     monkeypatch.setenv("T2I_HOME", str(tmp_path))
     with pytest.raises(UserError, match=f"'t2i fetch {name}' gets it"):
         build(name)
-    with pytest.raises(UserError, match=rf"{tmp_path}/no\.pth: No such file or directory; 't2i fetch {name}' gets"):
+    with pytest.raises(
+        UserError, match=rf"{tmp_path}/no\.pth: No such file or directory; 't2i fetch {name}' gets"
+    ):
         build(name, weights=str(tmp_path / "no.pth"))
 
 

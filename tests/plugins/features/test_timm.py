@@ -42,7 +42,11 @@ def pictures(side=200, count=3):
 
 
 def stacked(images):
-    return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).contiguous()
+    return (
+        torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+        .permute(0, 3, 1, 2)
+        .contiguous()
+    )
 
 
 @pytest.mark.parametrize("model", [VIT, CNN])
@@ -59,13 +63,17 @@ def test_features_are_timms_own_of_pictures_as_pillow_resizes_them(model, weight
     theirs = network((pixels - mean) / std)
     ours = features(stacked(pictures()))
     assert ours.shape == (3, features.dim)
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-2 * float(theirs.abs().max()))  # 8-bit rounding differs
+    torch.testing.assert_close(
+        ours, theirs, rtol=0, atol=1e-2 * float(theirs.abs().max())
+    )  # 8-bit rounding differs
     apart = torch.cat([features(stacked([image])) for image in pictures()])
     torch.testing.assert_close(ours, apart, rtol=1e-5, atol=1e-5)
 
 
 def test_the_side_of_pictures_is_a_setting_also_where_positions_are_learnt(weights):
-    features = build(model=VIT, weights=str(weights(VIT).parent), image_size=96)  # a folder does too
+    features = build(
+        model=VIT, weights=str(weights(VIT).parent), image_size=96
+    )  # a folder does too
     assert features.size == (96, 96)
     assert features(stacked(pictures(96))).shape == (3, features.dim)
     plain = build(model=VIT, weights=str(weights(VIT)))
@@ -99,9 +107,14 @@ def test_weights_of_another_network_are_refused(name, weights, tmp_path):
 def test_what_is_not_there_is_refused_with_a_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr("t2i.plugins.common.weights.hub.PROBE_SECONDS", 0.01)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match=r"features 'dinov2': 'timm/vit_large.* 't2i fetch dinov2', or set its weights"):
+    with pytest.raises(
+        UserError,
+        match=r"features 'dinov2': 'timm/vit_large.* 't2i fetch dinov2', or set its weights",
+    ):
         build("dinov2")
-    with pytest.raises(UserError, match=r"features 'timm': .* or set its weights to a \.safetensors file"):
+    with pytest.raises(
+        UserError, match=r"features 'timm': .* or set its weights to a \.safetensors file"
+    ):
         build("timm", model=CNN)
     with pytest.raises(UserError, match=r"timm has no model 'resnot50\.a1_in1k'"):
         build("timm", model="resnot50.a1_in1k")

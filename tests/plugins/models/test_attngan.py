@@ -27,7 +27,13 @@ from t2i.plugins.common.gan.upsampling import UpConv3x3
 from t2i.plugins.common.text.damsm import DamsmTrainer, damsm_losses
 from t2i.plugins.models.attngan.config import AttnGANConfig
 from t2i.plugins.models.attngan.networks import Attention, Discriminator, Network, build, helpers
-from t2i.plugins.models.attngan.training import GANTrainer, discriminator_loss, generator_loss, shrunk, stages
+from t2i.plugins.models.attngan.training import (
+    GANTrainer,
+    discriminator_loss,
+    generator_loss,
+    shrunk,
+    stages,
+)
 from t2i.plugins.models.attngan.weights import discriminator_state
 from t2i.plugins.models.attngan.weights import load as load_authors
 
@@ -45,7 +51,10 @@ def count(module):
 
 def text(n, length=4, seed=0):
     random = torch.Generator().manual_seed(seed)
-    sentence, words = torch.randn(n, 8, generator=random), torch.randn(n, length, 6, generator=random)
+    sentence, words = (
+        torch.randn(n, 8, generator=random),
+        torch.randn(n, length, 6, generator=random),
+    )
     return TextFeatures(sentence, words, torch.ones(n, length, dtype=torch.bool), ("",) * n)
 
 
@@ -95,7 +104,11 @@ def test_every_size_fits_its_networks(size, scales):
         d = Discriminator(config, scale, 8)
         features = d(image)
         assert features.shape[2:] == (4, 4)
-        assert d.unconditional(features).shape == d.conditional(features, text(2).sentence).shape == (2,)
+        assert (
+            d.unconditional(features).shape
+            == d.conditional(features, text(2).sentence).shape
+            == (2,)
+        )
 
 
 @pytest.mark.parametrize(
@@ -114,7 +127,10 @@ def test_refuses_what_cannot_be(settings, reason):
 
 def test_upsampling_and_convolution_in_one_equal_both():
     torch.manual_seed(0)
-    both, x = UpConv3x3(3, 5).double(), torch.randn(2, 3, 4, 6, dtype=torch.float64, requires_grad=True)
+    both, x = (
+        UpConv3x3(3, 5).double(),
+        torch.randn(2, 3, 4, 6, dtype=torch.float64, requires_grad=True),
+    )
     plain = F.conv2d(F.interpolate(x, scale_factor=2), both.weight, padding=1)
     torch.testing.assert_close(both(x), plain)
     weight = torch.randn_like(plain)
@@ -202,7 +218,10 @@ def authors_generator(gf, sentence, words, z, c, r):
     """G_NET's state dict: key names and shapes of the released files."""
     top = 16 * gf
     state = {"ca_net.fc.weight": torch.randn(4 * c, sentence), "ca_net.fc.bias": torch.randn(4 * c)}
-    state |= {"h_net1.fc.0.weight": torch.randn(top * 32, c + z) / 4, **norm("h_net1.fc.1", top * 32)}
+    state |= {
+        "h_net1.fc.0.weight": torch.randn(top * 32, c + z) / 4,
+        **norm("h_net1.fc.1", top * 32),
+    }
     for i in range(4):
         state |= conv(f"h_net1.upsample{i + 1}.1", 2 * (top >> (i + 1)), top >> i, 3)
         state |= norm(f"h_net1.upsample{i + 1}.2", 2 * (top >> (i + 1)))
@@ -212,7 +231,10 @@ def authors_generator(gf, sentence, words, z, c, r):
             block = f"h_net{n}.residual.{i}.block"
             state |= {**conv(f"{block}.0", 4 * gf, 2 * gf, 3), **norm(f"{block}.1", 4 * gf)}
             state |= {**conv(f"{block}.3", 2 * gf, 2 * gf, 3), **norm(f"{block}.4", 2 * gf)}
-        state |= {**conv(f"h_net{n}.upsample.1", 2 * gf, 2 * gf, 3), **norm(f"h_net{n}.upsample.2", 2 * gf)}
+        state |= {
+            **conv(f"h_net{n}.upsample.1", 2 * gf, 2 * gf, 3),
+            **norm(f"h_net{n}.upsample.2", 2 * gf),
+        }
     for n in (1, 2, 3):
         state |= conv(f"img_net{n}.img.0", 3, gf, 3)
     return state
@@ -235,9 +257,13 @@ def authors_up(state, name, x):
 
 def authors_images(state, gf, r, sentence, words, z, eps):
     """What G_NET computes, written down from the paper for one caption (1, L, Dw) without padding."""
-    mean, logvar = gated(F.linear(sentence, state["ca_net.fc.weight"], state["ca_net.fc.bias"])).chunk(2, 1)
+    mean, logvar = gated(
+        F.linear(sentence, state["ca_net.fc.weight"], state["ca_net.fc.bias"])
+    ).chunk(2, 1)
     condition = mean + eps * (logvar / 2).exp()
-    h = gated(normed(state, "h_net1.fc.1", torch.cat([condition, z], 1) @ state["h_net1.fc.0.weight"].T))
+    h = gated(
+        normed(state, "h_net1.fc.1", torch.cat([condition, z], 1) @ state["h_net1.fc.0.weight"].T)
+    )
     h = h.view(-1, 16 * gf, 4, 4)
     for i in range(4):
         h = authors_up(state, f"h_net1.upsample{i + 1}", h)
@@ -249,8 +275,12 @@ def authors_images(state, gf, r, sentence, words, z, eps):
             x = torch.cat([h, torch.einsum("bhwl,blc->bchw", attended, e)], 1)
             for i in range(r):
                 block = f"h_net{n}.residual.{i}.block"
-                y = gated(normed(state, f"{block}.1", F.conv2d(x, state[f"{block}.0.weight"], padding=1)))
-                x = x + normed(state, f"{block}.4", F.conv2d(y, state[f"{block}.3.weight"], padding=1))
+                y = gated(
+                    normed(state, f"{block}.1", F.conv2d(x, state[f"{block}.0.weight"], padding=1))
+                )
+                x = x + normed(
+                    state, f"{block}.4", F.conv2d(y, state[f"{block}.3.weight"], padding=1)
+                )
             h = authors_up(state, f"h_net{n}.upsample", x)
         images.append(torch.tanh(F.conv2d(h, state[f"img_net{n}.img.0.weight"], padding=1)))
     return images
@@ -260,16 +290,25 @@ def authors_discriminator(df, sentence, size):
     """D_NET64's, D_NET128's or D_NET256's state dict."""
     state = conv("img_code_s16.0", df, 3, 4)
     for i, (at, bn) in enumerate(((2, 3), (5, 6), (8, 9))):
-        state |= {**conv(f"img_code_s16.{at}", df << (i + 1), df << i, 4), **norm(f"img_code_s16.{bn}", df << (i + 1))}
+        state |= {
+            **conv(f"img_code_s16.{at}", df << (i + 1), df << i, 4),
+            **norm(f"img_code_s16.{bn}", df << (i + 1)),
+        }
     later = {64: [], 128: [("32", 16, 8, 4), ("32_1", 8, 16, 3)]}.get(
         size, [("32", 16, 8, 4), ("64", 32, 16, 4), ("64_1", 16, 32, 3), ("64_2", 8, 16, 3)]
     )
     for name, c_out, c_in, k in later:
-        state |= {**conv(f"img_code_s{name}.0", c_out * df, c_in * df, k), **norm(f"img_code_s{name}.1", c_out * df)}
+        state |= {
+            **conv(f"img_code_s{name}.0", c_out * df, c_in * df, k),
+            **norm(f"img_code_s{name}.1", c_out * df),
+        }
     joint = conv("COND_DNET.jointConv.0", 8 * df, 8 * df + sentence, 3)
     state |= {**joint, **norm("COND_DNET.jointConv.1", 8 * df)}
     for head in ("UNCOND_DNET", "COND_DNET"):
-        state |= {**conv(f"{head}.outlogits.0", 1, 8 * df, 4), f"{head}.outlogits.0.bias": torch.randn(1)}
+        state |= {
+            **conv(f"{head}.outlogits.0", 1, 8 * df, 4),
+            f"{head}.outlogits.0.bias": torch.randn(1),
+        }
     return state
 
 
@@ -290,7 +329,9 @@ def authors_scores(state, images, sentence):
     told = layer(told, "COND_DNET.jointConv.0", "COND_DNET.jointConv.1", 1)
     heads = (("UNCOND_DNET", x), ("COND_DNET", told))
     return [
-        torch.sigmoid(F.conv2d(f, state[f"{h}.outlogits.0.weight"], state[f"{h}.outlogits.0.bias"], stride=4)).view(-1)
+        torch.sigmoid(
+            F.conv2d(f, state[f"{h}.outlogits.0.weight"], state[f"{h}.outlogits.0.bias"], stride=4)
+        ).view(-1)
         for h, f in heads
     ]
 
@@ -301,15 +342,29 @@ def authors(tmp_path):
     torch.manual_seed(0)
     state = authors_generator(2, 8, 8, 100, 100, 2)
     torch.save(state, tmp_path / "bird_AttnGAN2.pth")
-    shapes = {"weight_ih_l0": (16, 6), "weight_hh_l0": (16, 4), "bias_ih_l0": (16,), "bias_hh_l0": (16,)}
-    rnn = {f"rnn.{k}{s}": torch.randn(shape) for k, shape in shapes.items() for s in ("", "_reverse")}
+    shapes = {
+        "weight_ih_l0": (16, 6),
+        "weight_hh_l0": (16, 4),
+        "bias_ih_l0": (16,),
+        "bias_hh_l0": (16,),
+    }
+    rnn = {
+        f"rnn.{k}{s}": torch.randn(shape) for k, shape in shapes.items() for s in ("", "_reverse")
+    }
     torch.save({"encoder.weight": torch.randn(4, 6), **rnn}, tmp_path / "text_encoder200.pth")
     words = {0: "<end>", 1: "red", 2: "bird", 3: "wing"}
     (tmp_path / "captions.pickle").write_bytes(pickle.dumps([[[1]], [[2]], words, {}], protocol=2))
     config = resolve(
-        "attngan", preset="cub", sets=["gf=2", "encoder.embedding=6", "encoder.width=8"], data_needed=False
+        "attngan",
+        preset="cub",
+        sets=["gf=2", "encoder.embedding=6", "encoder.width=8"],
+        data_needed=False,
     )
-    return state, config, [tmp_path / n for n in ("captions.pickle", "bird_AttnGAN2.pth", "text_encoder200.pth")]
+    return (
+        state,
+        config,
+        [tmp_path / n for n in ("captions.pickle", "bird_AttnGAN2.pth", "text_encoder200.pth")],
+    )
 
 
 def test_the_authors_generator_draws_the_authors_pictures(authors, tmp_path):
@@ -320,9 +375,13 @@ def test_the_authors_generator_draws_the_authors_pictures(authors, tmp_path):
     with torch.no_grad():
         told = model.text_encoder.eval().encode(["A red bird, a red wing!", "bird"])
         drawn = model.generator.network(noise, told)
-        for i, length in enumerate((4, 1)):  # one at a time, as theirs needs for captions of unlike lengths
+        for i, length in enumerate(
+            (4, 1)
+        ):  # one at a time, as theirs needs for captions of unlike lengths
             given = told.sentence[i : i + 1], told.words[i : i + 1, :length]
-            images = authors_images(state, 2, 2, *given, noise[i : i + 1, :100], noise[i : i + 1, 100:])
+            images = authors_images(
+                state, 2, 2, *given, noise[i : i + 1, :100], noise[i : i + 1, 100:]
+            )
             for ours, theirs in zip(drawn.images, images, strict=True):
                 torch.testing.assert_close(ours[i : i + 1], theirs, atol=1e-4, rtol=0)
     assert drawn.images[-1].std() > 0.05
@@ -330,7 +389,9 @@ def test_the_authors_generator_draws_the_authors_pictures(authors, tmp_path):
     assert model.config.encoder.config.vocabulary == ("red", "bird", "wing")
     model.save(tmp_path / "model")
     again = load(tmp_path / "model", "cpu")
-    assert [p.tobytes() for p in again.sample(["red wing"])] == [p.tobytes() for p in model.sample(["red wing"])]
+    assert [p.tobytes() for p in again.sample(["red wing"])] == [
+        p.tobytes() for p in model.sample(["red wing"])
+    ]
 
 
 @pytest.mark.parametrize(("scale", "size"), [(0, 64), (1, 128), (2, 256)])
@@ -363,14 +424,19 @@ def test_files_that_are_missing_twice_there_or_misshapen_are_named(authors, tmp_
     with pytest.raises(UserError, match="are each a text encoder: give one of them"):
         load_authors(config, [*files, encoder])
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match=r"other\.pth is none of the files that are imported: generator \("):
+    with pytest.raises(
+        UserError, match=r"other\.pth is none of the files that are imported: generator \("
+    ):
         load_authors(config, [*files, tmp_path / "other.pth"])
-    broken = {n: t for n, t in state.items() if n != "img_net3.img.0.weight"} | {"h_net9.x": torch.zeros(1)}
+    broken = {n: t for n, t in state.items() if n != "img_net3.img.0.weight"} | {
+        "h_net9.x": torch.zeros(1)
+    }
     torch.save(broken | {"ca_net.fc.bias": torch.zeros(1)}, generator)
     with pytest.raises(UserError) as caught:
         load_authors(config, files)
-    assert "to_rgb.2.weight is missing; h_net9.x is surplus; augment.linear.bias is (1,), not (400,)" in str(
-        caught.value
+    assert (
+        "to_rgb.2.weight is missing; h_net9.x is surplus; augment.linear.bias is (1,), not (400,)"
+        in str(caught.value)
     )
     captions.write_bytes(pickle.dumps([[], [], {0: "<end>", 1: "red"}, {}], protocol=2))
     with pytest.raises(UserError, match=r"embedding\.weight is \(4, 6\), not \(2, 6\)"):
@@ -448,11 +514,17 @@ def test_discriminator_loss_term_by_term_with_neighbours_as_wrong_pairs():
     x, y = d(real), d(fake)
     wrong = torch.cat([d.conditional(x[:1], e[1:2]), d.conditional(x[1:2], e[2:3])])
     loss = (says(d.unconditional(x), True) + says(d.conditional(x, e), True)) / 2
-    loss = loss + (says(d.unconditional(y), False) + says(d.conditional(y, e), False) + says(wrong, False)) / 3
+    loss = (
+        loss
+        + (says(d.unconditional(y), False) + says(d.conditional(y, e), False) + says(wrong, False))
+        / 3
+    )
     ours = discriminator_loss(d, real, fake, e)
     torch.testing.assert_close(ours, loss)
     given = [p for p in d.parameters() if p.requires_grad]
-    for a, b in zip(torch.autograd.grad(ours, given), torch.autograd.grad(loss, given), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(ours, given), torch.autograd.grad(loss, given), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(
         generator_loss(d, fake, e), says(d.unconditional(y), True) + says(d.conditional(y, e), True)
@@ -461,7 +533,10 @@ def test_discriminator_loss_term_by_term_with_neighbours_as_wrong_pairs():
 
 def test_losses_of_a_step_are_the_papers(trainer):
     """Worked out anew: each D on its own scale, then sum_i L_Gi + lambda L_DAMSM + KL through G."""
-    made, engine = batch(trainer.encoder, **{"class": torch.tensor([1, 2, 1, 3])}), Recorder(trainer)
+    made, engine = (
+        batch(trainer.encoder, **{"class": torch.tensor([1, 2, 1, 3])}),
+        Recorder(trainer),
+    )
     told = made.text.detach()
     drawn = trainer.network(made.noise.normal("z", 0, (8,)), told)
     losses = trainer.step(made, engine)
@@ -469,11 +544,15 @@ def test_losses_of_a_step_are_the_papers(trainer):
     for i, d in enumerate(trainer.discriminators):
         real = F.avg_pool2d(made.images, 4 >> i)
         assert shrunk(made.images, 8 << i).shape == real.shape
-        expected = discriminator_loss(d, shrunk(made.images, 8 << i), drawn.images[i].detach(), told.sentence)
+        expected = discriminator_loss(
+            d, shrunk(made.images, 8 << i), drawn.images[i].detach(), told.sentence
+        )
         assert engine.losses[f"discriminator{i}"].item() == pytest.approx(expected.item(), rel=1e-4)
         total = total + generator_loss(d, drawn.images[i], told.sentence)
     seen = trainer.image_encoder(drawn.images[-1])
-    total = total + 5 * sum(damsm_losses(seen, told, SMALL.damsm.smoothing, torch.tensor([1, 2, 1, 3])))
+    total = total + 5 * sum(
+        damsm_losses(seen, told, SMALL.damsm.smoothing, torch.tensor([1, 2, 1, 3]))
+    )
     assert engine.losses["generator"].item() == pytest.approx(total.item(), rel=1e-4)
     expected = torch.autograd.grad(total, list(trainer.network.parameters()))
     for ours, theirs in zip(engine.gradients["generator"], expected, strict=True):
@@ -496,7 +575,13 @@ def test_a_step_wastes_nothing(trainer):
     for name, module in [*trainer.modules.items(), ("images", trainer.image_encoder)]:
         module.register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
     trainer.step(batch(trainer.encoder), Recorder(trainer))
-    assert calls == {"network": 1, "discriminator0": 3, "discriminator1": 3, "discriminator2": 3, "images": 1}
+    assert calls == {
+        "network": 1,
+        "discriminator0": 3,
+        "discriminator1": 3,
+        "discriminator2": 3,
+        "images": 1,
+    }
     modules = [*trainer.modules.values(), trainer.image_encoder, trainer.encoder]
     assert all(p.grad is None for module in modules for p in module.parameters())
 
@@ -506,7 +591,9 @@ def test_both_players_move_and_damsm_stays(trainer):
     before = {name: [p.clone() for p in module.parameters()] for name, module in modules.items()}
     trainer.step(batch(trainer.encoder), Recorder(trainer, move=True))
     moved = {
-        n for n, m in modules.items() if any(not p.equal(q) for p, q in zip(m.parameters(), before[n], strict=True))
+        n
+        for n, m in modules.items()
+        if any(not p.equal(q) for p, q in zip(m.parameters(), before[n], strict=True))
     }
     assert moved == set(trainer.modules)
 
@@ -523,14 +610,21 @@ def test_optimizers_are_the_papers_by_default():
     made = GANTrainer(config, networks(config, Letters()))
     settings = {(o.defaults["lr"], o.defaults["betas"]) for o in made.optimizers.values()}
     assert settings == {(2e-4, (0.5, 0.999))}
-    assert set(made.optimizers) == {"generator", "discriminator0", "discriminator1", "discriminator2"}
+    assert set(made.optimizers) == {
+        "generator",
+        "discriminator0",
+        "discriminator1",
+        "discriminator2",
+    }
 
 
 def test_statistics_are_measured_anew_with_the_averaged_weights(trainer):
     trainer.config = SMALL.model_copy(update={"recalibrate": 2})
     settled(trainer.network)
     given, seen = iter([batch(trainer.encoder, step=1), batch(trainer.encoder, step=2)]), []
-    trainer.network.first.linear.register_forward_hook(lambda module, x, output: seen.append(output))
+    trainer.network.first.linear.register_forward_hook(
+        lambda module, x, output: seen.append(output)
+    )
     with torch.no_grad():
         trainer.finish(lambda: next(given))
     norm = trainer.network.first.norm
@@ -545,13 +639,21 @@ def test_statistics_are_measured_anew_with_the_averaged_weights(trainer):
 def test_damsm_comes_first_and_is_frozen_then():
     made = networks(SMALL, Letters(frozen=False))
     both = stages(SMALL, made.text_encoder)
-    assert [(stage.name, stage.settings) for stage in both] == [("damsm", {"batch_size": 48}), ("gan", {})]
+    assert [(stage.name, stage.settings) for stage in both] == [
+        ("damsm", {"batch_size": 48}),
+        ("gan", {}),
+    ]
     assert both[0].share == pytest.approx(SMALL.damsm_share)
     first, second = (stage.trainer(made) for stage in both)
     assert isinstance(first, DamsmTrainer)
-    trained = [{p for o in optimizations(t).values() for p in o.parameters} for t in (first, second)]
+    trained = [
+        {p for o in optimizations(t).values() for p in o.parameters} for t in (first, second)
+    ]
     assert not trained[0] & trained[1]
-    assert {*made.text_encoder.parameters(), *made.helpers["image_encoder"].parameters()} == trained[0]
+    assert {
+        *made.text_encoder.parameters(),
+        *made.helpers["image_encoder"].parameters(),
+    } == trained[0]
     assert trained[1] >= {*made.generator.parameters()}
 
 
@@ -559,9 +661,16 @@ def test_what_is_there_already_is_not_trained():
     done = AttnGANConfig(image_encoder={"weights": "image_encoder200.pth"})
     assert [stage.name for stage in stages(done, Letters())] == ["gan"]
     assert [stage.name for stage in stages(done, Letters(frozen=False))] == ["damsm", "gan"]
-    assert [s.name for s in stages(AttnGANConfig(image_encoder={"kind": "none"}), Letters())] == ["gan"]
-    assert [s.name for s in stages(AttnGANConfig(image_encoder={"inception": "x"}), Letters())] == ["damsm", "gan"]
-    with pytest.raises(UserError, match=r"model 'attngan': DAMSM's image encoder needs Inception-v3: give --set"):
+    assert [s.name for s in stages(AttnGANConfig(image_encoder={"kind": "none"}), Letters())] == [
+        "gan"
+    ]
+    assert [s.name for s in stages(AttnGANConfig(image_encoder={"inception": "x"}), Letters())] == [
+        "damsm",
+        "gan",
+    ]
+    with pytest.raises(
+        UserError, match=r"model 'attngan': DAMSM's image encoder needs Inception-v3: give --set"
+    ):
         stages(AttnGANConfig(), Letters(frozen=False))
 
 
@@ -582,7 +691,14 @@ def test_presets_are_the_papers():
     for run, values in ((cub, (32, 64, 2, 20, 5.0)), (coco, (48, 96, 3, 14, 50.0))):
         s = run.settings
         assert (s.gf, s.df, s.residual_blocks, s.batch_size, s.damsm_weight) == values
-        assert (s.image_size, s.z_dim, s.c_dim, s.lr_g, s.lr_d, s.ema_decay) == (256, 100, 100, 2e-4, 2e-4, 0.999)
+        assert (s.image_size, s.z_dim, s.c_dim, s.lr_g, s.lr_d, s.ema_decay) == (
+            256,
+            100,
+            100,
+            2e-4,
+            2e-4,
+            0.999,
+        )
         assert (s.augment.scale, s.augment.flip) == (76 / 64, True)
         assert not s.standardise
         assert not s.recalibrate
@@ -604,7 +720,10 @@ def short(*sets):
 
 def test_trains_saves_draws_and_resumes_to_the_same_weights(tmp_path):
     whole = train(short(), tmp_path / "run", reporter=Silent())
-    assert [(stage["name"], stage["steps"]) for stage in whole.summary()["stages"]] == [("damsm", 3), ("gan", 3)]
+    assert [(stage["name"], stage["steps"]) for stage in whole.summary()["stages"]] == [
+        ("damsm", 3),
+        ("gan", 3),
+    ]
     model = load(whole.path, "cpu")
     captions = ["a large red star on the left", ""]
     together, alone = (model.sample(captions, n=2, seed=1, batch_size=size) for size in (4, 1))
@@ -620,11 +739,14 @@ def test_trains_saves_draws_and_resumes_to_the_same_weights(tmp_path):
             shutil.rmtree(part.checkpoints / f"step-{later}")
         resume(part.path, reporter=Silent())
         for name in ("generator", "text_encoder"):
-            ours, theirs = (load_tensors(run.model / f"{name}.safetensors", "model") for run in (part, whole))
+            ours, theirs = (
+                load_tensors(run.model / f"{name}.safetensors", "model") for run in (part, whole)
+            )
             assert not any("image_encoder" in key for key in ours)  # it takes no part in drawing
             assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
         ours, theirs = (
-            load_tensors(run.checkpoints / "step-6" / "modules.helpers.safetensors", "x") for run in (part, whole)
+            load_tensors(run.checkpoints / "step-6" / "modules.helpers.safetensors", "x")
+            for run in (part, whole)
         )
         assert ours
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)

@@ -28,7 +28,9 @@ SMALL = {
 def test_the_papers_network_has_the_papers_size():
     with torch.device("meta"):
         generator = DDPMGenerator(DDPMConfig(unet=PAPER), TextShape(1, 1))
-    assert sum(p.numel() for p in generator.parameters()) == 35_746_307  # "35.7 million", appendix B
+    assert (
+        sum(p.numel() for p in generator.parameters()) == 35_746_307
+    )  # "35.7 million", appendix B
 
 
 @pytest.mark.parametrize(("model", "sampler"), [("ddpm", "ddpm"), ("ddim", "ddim")])
@@ -93,11 +95,18 @@ def overfit(steps=150, **settings):
     (stage,) = stages(config, encoder)
     trainer = stage.trainer(Networks(generator, encoder))
     engine = Engine(trainer)
-    colours = torch.tensor([[1.0, -1, -1], [-1, -1, 1.0]]).repeat(8, 1)[:, :, None, None].expand(16, 3, 8, 8)
+    colours = (
+        torch.tensor([[1.0, -1, -1], [-1, -1, 1.0]])
+        .repeat(8, 1)[:, :, None, None]
+        .expand(16, 3, 8, 8)
+    )
     captions = ("red", "blue") * 8
     for i in range(steps):
         trainer.step(
-            Batch(colours.contiguous(), captions, captions, StepNoise(0, i, 0, 16, 16), encoder.encode), engine
+            Batch(
+                colours.contiguous(), captions, captions, StepNoise(0, i, 0, 16, 16), encoder.encode
+            ),
+            engine,
         )
     return generator.eval(), encoder, engine.losses
 
@@ -110,10 +119,15 @@ def overfitted():
 
 
 def drawn_colours(generator, encoder, sampler, asked):
-    made = registry().samplers.build(registry().samplers.choose(sampler, {"steps": 20, "guidance": 1.5}))
+    made = registry().samplers.build(
+        registry().samplers.choose(sampler, {"steps": 20, "guidance": 1.5})
+    )
     with torch.no_grad():
         noise = PromptNoise(0, tuple((i, 0) for i in range(len(asked))))
-        text, null = generator.condition(encoder.encode(asked)), generator.condition(encoder.null(len(asked)))
+        text, null = (
+            generator.condition(encoder.encode(asked)),
+            generator.condition(encoder.null(len(asked))),
+        )
         drawn = made.sample(generator, Request(text=text, noise=noise, null=null)).mean((2, 3))
     return [("red", "blue")[int(image[2] > image[0])] for image in drawn]
 
@@ -126,7 +140,9 @@ def test_it_overfits_two_captions_and_draws_them(overfitted, sampler):
 
 @pytest.mark.parametrize("prediction", ["velocity", "v"])
 def test_it_learns_with_predictions_of_the_straight_path(prediction):
-    generator, encoder, losses = overfit(steps=100, schedule="mixing", prediction=prediction, error="prediction")
+    generator, encoder, losses = overfit(
+        steps=100, schedule="mixing", prediction=prediction, error="prediction"
+    )
     assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
     asked = ["red", "blue", "red", "blue"]
     assert drawn_colours(generator, encoder, "ddim", asked) == asked

@@ -50,7 +50,10 @@ def theirs(pipe, steps, monkeypatch):
     with monkeypatch.context() as patch, torch.no_grad():
         patch.setattr(f"{module}.randn_tensor", lambda shape, **_: noise.start("x_T", shape[1:]))
         drawn = pipe(
-            batch_size=2, num_inference_steps=steps, generator=noise.generators("chain", 0), output_type="np"
+            batch_size=2,
+            num_inference_steps=steps,
+            generator=noise.generators("chain", 0),
+            output_type="np",
         ).images
     return torch.from_numpy(drawn).movedim(-1, 1)
 
@@ -64,8 +67,18 @@ def close(a, b):
 FOLDERS = {
     "paper": (DDPMPipeline, {"num_train_timesteps": 60, "clip_sample": True}, "ddpm", 60),
     "large": (DDPMPipeline, {"variance_type": "fixed_large", "clip_sample_range": 0.8}, "ddpm", 30),
-    "cosine": (DDPMPipeline, {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}, "ddpm", 20),
-    "ddim": (DDIMPipeline, {"beta_start": 0.001, "beta_end": 0.022, "set_alpha_to_one": False}, "ddim", 20),
+    "cosine": (
+        DDPMPipeline,
+        {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"},
+        "ddpm",
+        20,
+    ),
+    "ddim": (
+        DDIMPipeline,
+        {"beta_start": 0.001, "beta_end": 0.022, "set_alpha_to_one": False},
+        "ddim",
+        20,
+    ),
 }
 
 
@@ -108,10 +121,18 @@ def test_imported_saved_and_exported_again(tmp_path, monkeypatch):
     pipe = folder(tmp_path / "theirs", clip_sample=True)
     assert main(["import", "--model", "ddpm", "theirs", "--out", "run"]) == 0
     shutil.rmtree("theirs")
-    assert main(["sample", "--run", "run", "-p", "", "--sampling-steps", "3", "--out", "drawn"]) == 0
+    assert (
+        main(["sample", "--run", "run", "-p", "", "--sampling-steps", "3", "--out", "drawn"]) == 0
+    )
     assert main(["export", "--run", "run", "--out", "again"]) == 0
-    assert json.loads((tmp_path / "again" / "model_index.json").read_text())["_class_name"] == "DDPMPipeline"
-    close(theirs(DDPMPipeline.from_pretrained("again"), 10, monkeypatch), theirs(pipe, 10, monkeypatch))
+    assert (
+        json.loads((tmp_path / "again" / "model_index.json").read_text())["_class_name"]
+        == "DDPMPipeline"
+    )
+    close(
+        theirs(DDPMPipeline.from_pretrained("again"), 10, monkeypatch),
+        theirs(pipe, 10, monkeypatch),
+    )
 
 
 OWN = [

@@ -14,11 +14,20 @@ from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve
 from t2i.plugins.common.text.contrastive import MatchingTrainer
 from t2i.plugins.models.dfgan.config import DFGANConfig
-from t2i.plugins.models.dfgan.networks import DFGANGenerator, Discriminator, DownBlock, OneWayOutput, build, widths
+from t2i.plugins.models.dfgan.networks import (
+    DFGANGenerator,
+    Discriminator,
+    DownBlock,
+    OneWayOutput,
+    build,
+    widths,
+)
 from t2i.plugins.models.dfgan.training import GANTrainer, stages
 
 TEXT = TextShape(8, 8)
-SMALL = DFGANConfig(image_size=16, nf=4, z_dim=6, lr_g=1e-3, lr_d=1e-3, residual_gain=1.0, fusion_gain=1.0)
+SMALL = DFGANConfig(
+    image_size=16, nf=4, z_dim=6, lr_g=1e-3, lr_d=1e-3, residual_gain=1.0, fusion_gain=1.0
+)
 
 
 def count(module):
@@ -68,7 +77,9 @@ def test_refuses_sizes_that_doubling_cannot_reach():
 def test_generator_hears_text_and_noise():
     torch.manual_seed(0)
     for start_from_text in (False, True):
-        generator = DFGANGenerator(SMALL.model_copy(update={"start_from_text": start_from_text}), TEXT)
+        generator = DFGANGenerator(
+            SMALL.model_copy(update={"start_from_text": start_from_text}), TEXT
+        )
         z, words = torch.randn(2, 6), text(2)
         images = generator(z, words)
         assert torch.equal(images, generator(z, words))
@@ -93,7 +104,11 @@ def test_down_block_equals_the_papers_order_of_shortcut_then_pooling(c_in, c_out
 
 
 def test_the_papers_residuals_start_silent():
-    assert [block.gain.item() for block in Discriminator(DFGANConfig(image_size=32)).blocks] == [0, 0, 0]
+    assert [block.gain.item() for block in Discriminator(DFGANConfig(image_size=32)).blocks] == [
+        0,
+        0,
+        0,
+    ]
 
 
 def test_one_way_output_sees_text_and_image():
@@ -115,7 +130,9 @@ class Sentences(TextEncoder):
         self.table = nn.Embedding(4, 8).requires_grad_(not frozen)
 
     def encode(self, captions):
-        return TextFeatures.of(sentence=self.table(torch.tensor([len(c) for c in captions])), captions=captions)
+        return TextFeatures.of(
+            sentence=self.table(torch.tensor([len(c) for c in captions])), captions=captions
+        )
 
 
 class Recorder:
@@ -169,7 +186,9 @@ def test_losses_of_a_step_are_the_papers(trainer):
     norm = torch.cat([gx.flatten(1), ge], 1).norm(dim=1)
     loss = hinge + 2 * (norm**6).mean()
     assert engine.losses["discriminator"].item() == pytest.approx(loss.item(), rel=1e-4)
-    assert engine.losses["generator"].item() == pytest.approx(-C(D(fake), e).mean().item(), rel=1e-4)
+    assert engine.losses["generator"].item() == pytest.approx(
+        -C(D(fake), e).mean().item(), rel=1e-4
+    )
     judges = [*D.parameters(), *C.parameters()]
     expected = torch.autograd.grad(loss, judges)
     for ours, theirs in zip(engine.gradients["discriminator"], expected, strict=True):
@@ -180,7 +199,9 @@ def test_a_step_wastes_nothing(trainer):
     """One run of G; D on real, fake and again on fake; no gradient into anything that is not being updated."""
     calls = {"generator": 0, "discriminator": 0, "output": 0}
     for name in calls:
-        trainer.modules[name].register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
+        trainer.modules[name].register_forward_hook(
+            lambda *_, name=name: calls.update({name: calls[name] + 1})
+        )
     made = batch(trainer.encoder)
     trainer.step(made, Recorder(trainer))
     assert calls == {"generator": 1, "discriminator": 3, "output": 4}
@@ -190,10 +211,15 @@ def test_a_step_wastes_nothing(trainer):
 
 
 def test_a_frozen_encoder_stays_as_it_is_and_both_players_move(trainer):
-    before = {n: [p.clone() for p in m.parameters()] for n, m in [*trainer.modules.items(), ("text", trainer.encoder)]}
+    before = {
+        n: [p.clone() for p in m.parameters()]
+        for n, m in [*trainer.modules.items(), ("text", trainer.encoder)]
+    }
     trainer.step(batch(trainer.encoder), Recorder(trainer, move=True))
     moved = {
-        name: any(not torch.equal(p, q) for p, q in zip(module.parameters(), before[name], strict=True))
+        name: any(
+            not torch.equal(p, q) for p, q in zip(module.parameters(), before[name], strict=True)
+        )
         for name, module in [*trainer.modules.items(), ("text", trainer.encoder)]
     }
     assert moved == {"generator": True, "discriminator": True, "output": True, "text": False}
@@ -202,7 +228,9 @@ def test_a_frozen_encoder_stays_as_it_is_and_both_players_move(trainer):
 def test_optimizers_are_the_papers_by_default():
     config = DFGANConfig(image_size=16)
     trainer = GANTrainer(config, Networks(build(config, TEXT, None), Sentences(True)))
-    settings = {name: (o.defaults["lr"], o.defaults["betas"]) for name, o in trainer.optimizers.items()}
+    settings = {
+        name: (o.defaults["lr"], o.defaults["betas"]) for name, o in trainer.optimizers.items()
+    }
     assert settings == {"generator": (1e-4, (0.0, 0.9)), "discriminator": (4e-4, (0.0, 0.9))}
 
 
@@ -216,9 +244,13 @@ def test_text_is_pretrained_where_it_can_be():
     encoder = Sentences(frozen=False)
     first, second = (stage.trainer(Networks(generator, encoder)) for stage in both)
     assert isinstance(first, MatchingTrainer)
-    trained = {id(p) for o in second.optimizers.values() for g in o.param_groups for p in g["params"]}
+    trained = {
+        id(p) for o in second.optimizers.values() for g in o.param_groups for p in g["params"]
+    }
     assert id(encoder.table.weight) not in trained
-    assert not trained & {id(p) for o in first.optimizers.values() for g in o.param_groups for p in g["params"]}
+    assert not trained & {
+        id(p) for o in first.optimizers.values() for g in o.param_groups for p in g["params"]
+    }
 
 
 # --- registration and the whole path ----------------------------------------------------------------------------------
@@ -227,7 +259,12 @@ def test_text_is_pretrained_where_it_can_be():
 def test_is_registered_with_its_presets():
     spec = registry().models["dfgan"]
     config = resolve("dfgan")
-    assert (config.model, config.preset, config.data.name, config.encoder.name) == ("dfgan", "tiny", "shapes", "words")
+    assert (config.model, config.preset, config.data.name, config.encoder.name) == (
+        "dfgan",
+        "tiny",
+        "shapes",
+        "words",
+    )
     assert config.sampler.name == "direct"
     assert set(resolve_path(spec.config).presets()) == set(spec.presets)
 
@@ -236,13 +273,17 @@ def test_trains_saves_and_draws(tmp_path):
     from t2i import load
     from t2i.core.engine import train
 
-    config = resolve("dfgan", sets=["steps=6", "text_share=0.34", "batch_size=4", "nf=2", "encoder.width=16"])
+    config = resolve(
+        "dfgan", sets=["steps=6", "text_share=0.34", "batch_size=4", "nf=2", "encoder.width=16"]
+    )
     run = train(config, tmp_path / "run")
     assert [stage["name"] for stage in run.summary()["stages"]] == ["text", "gan"]
     model = load(run.path)
     captions = ["a large red star on the left", "a small blue circle in the center"]
     plain = model.sample(captions, n=2, seed=1)
     assert [image.size for image in plain] == [(32, 32)] * 4
-    assert [p.tobytes() for p in plain] == [p.tobytes() for p in model.sample(captions, n=2, seed=1, batch_size=1)]
+    assert [p.tobytes() for p in plain] == [
+        p.tobytes() for p in model.sample(captions, n=2, seed=1, batch_size=1)
+    ]
     truncated = model.sample(captions, n=2, seed=1, settings={"truncation": 0.5})
     assert plain[0].tobytes() != truncated[0].tobytes()

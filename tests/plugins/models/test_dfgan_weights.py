@@ -25,19 +25,31 @@ from t2i.plugins.models.dfgan.training import GANTrainer
 from t2i.plugins.models.dfgan.weights import discriminator_state, generator_state, output_state
 
 NF, Z, E, SIZE = 2, 100, 16, 64
-CHANNELS = [16, 16, 8, 4, 2]  # of 4, 8, 16, 32 and 64 pixels: nf * min(2^k, 8), with a block that changes none
+CHANNELS = [
+    16,
+    16,
+    8,
+    4,
+    2,
+]  # of 4, 8, 16, 32 and 64 pixels: nf * min(2^k, 8), with a block that changes none
 WORDS = ["a", "red", "bird", "beak"]
 SMALL = [f"image_size={SIZE}", f"nf={NF}", f"encoder.width={E}", "encoder.embedding=6"]
 
 
 def drawn(shapes, gain=1.0):
     """Random tensors that keep the size of what passes through them; gammas are about 1, as they are in life."""
-    state = {name: torch.randn(shape) * gain * torch.tensor(shape[1:]).prod() ** -0.5 for name, shape in shapes.items()}
+    state = {
+        name: torch.randn(shape) * gain * torch.tensor(shape[1:]).prod() ** -0.5
+        for name, shape in shapes.items()
+    }
     return {name: tensor + ("gamma.linear2.bias" in name) for name, tensor in state.items()}
 
 
 def convolution(name, c_out, c_in, size, bias=True):
-    return {f"{name}.weight": (c_out, c_in, size, size), **({f"{name}.bias": (c_out,)} if bias else {})}
+    return {
+        f"{name}.weight": (c_out, c_in, size, size),
+        **({f"{name}.bias": (c_out,)} if bias else {}),
+    }
 
 
 def generator_file():
@@ -45,7 +57,9 @@ def generator_file():
     shapes = {"fc.weight": (CHANNELS[0] * 16, Z), "fc.bias": (CHANNELS[0] * 16,)}
     for i, (c_in, c_out) in enumerate(pairwise(CHANNELS)):
         block = f"GBlocks.{i}"
-        shapes |= convolution(f"{block}.c1", c_out, c_in, 3) | convolution(f"{block}.c2", c_out, c_out, 3)
+        shapes |= convolution(f"{block}.c1", c_out, c_in, 3) | convolution(
+            f"{block}.c2", c_out, c_out, 3
+        )
         for fuse, channels in (("fuse1", c_in), ("fuse2", c_out)):
             for affine in ("affine0", "affine1"):
                 for kind in ("fc_gamma", "fc_beta"):
@@ -84,7 +98,9 @@ def fused(w, name, x, c):
         for kind in ("fc_gamma", "fc_beta"):
             at = f"{name}.{affine}.{kind}"
             h = F.relu(F.linear(c, w[f"{at}.linear1.weight"], w[f"{at}.linear1.bias"]))
-            parts.append(F.linear(h, w[f"{at}.linear2.weight"], w[f"{at}.linear2.bias"])[:, :, None, None])
+            parts.append(
+                F.linear(h, w[f"{at}.linear2.weight"], w[f"{at}.linear2.bias"])[:, :, None, None]
+            )
         x = F.leaky_relu(parts[0] * x + parts[1], 0.2)
     return x
 
@@ -114,7 +130,9 @@ def judged(w, x):
 
 def scored(w, h, e):
     tiled = torch.cat([h, e[:, :, None, None].repeat(1, 1, 4, 4)], 1)
-    return conv(w, "joint_conv.2", F.leaky_relu(conv(w, "joint_conv.0", tiled, padding=1), 0.2)).flatten()
+    return conv(
+        w, "joint_conv.2", F.leaky_relu(conv(w, "joint_conv.0", tiled, padding=1), 0.2)
+    ).flatten()
 
 
 @pytest.fixture
@@ -153,7 +171,9 @@ def test_the_same_picture_and_the_same_score(trainer, theirs):
         assert torch.allclose(trainer.generator(z, TextFeatures.of(sentence=e)), picture, atol=1e-5)
         score = scored(theirs["netC"], judged(theirs["netD"], x), e)
         assert score.std() > 0.01
-        assert torch.allclose(trainer.output(trainer.discriminator(x), e), score, rtol=1e-4, atol=1e-5)
+        assert torch.allclose(
+            trainer.output(trainer.discriminator(x), e), score, rtol=1e-4, atol=1e-5
+        )
 
 
 class Recorder:
@@ -182,9 +202,15 @@ def test_the_same_losses_and_gradients(trainer, theirs, settings):
     noise = StepNoise(0, 5, 0, 3, 3)
     engine = Recorder(trainer)
     captions = ("a", "b", "c")
-    trainer.step(Batch(x, captions, captions, noise, lambda c: TextFeatures.of(sentence=e, captions=c)), engine)
+    trainer.step(
+        Batch(x, captions, captions, noise, lambda c: TextFeatures.of(sentence=e, captions=c)),
+        engine,
+    )
 
-    w = {part: {name: tensor.requires_grad_() for name, tensor in theirs[part].items()} for part in theirs}
+    w = {
+        part: {name: tensor.requires_grad_() for name, tensor in theirs[part].items()}
+        for part in theirs
+    }
     images, sentence = x.clone().requires_grad_(), e.clone().requires_grad_()
     features = judged(w["netD"], images)
     real = scored(w["netC"], features, sentence)
@@ -202,7 +228,9 @@ def test_the_same_losses_and_gradients(trainer, theirs, settings):
 
     def gradients(loss, part):
         named = w[part]
-        found = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
+        found = torch.autograd.grad(
+            loss, list(named.values()), retain_graph=True, allow_unused=True
+        )
         return {name: slope for name, slope in zip(named, found, strict=True) if slope is not None}
 
     expected = {
@@ -214,7 +242,9 @@ def test_the_same_losses_and_gradients(trainer, theirs, settings):
         assert set(slopes) == set(engine.gradients[part])
         for name, slope in slopes.items():
             scale = slope.abs().max().item()
-            assert torch.allclose(engine.gradients[part][name], slope, rtol=1e-3, atol=1e-3 * scale), (part, name)
+            assert torch.allclose(
+                engine.gradients[part][name], slope, rtol=1e-3, atol=1e-3 * scale
+            ), (part, name)
 
 
 # --- the files --------------------------------------------------------------------------------------------------------
@@ -239,11 +269,19 @@ def write(tmp_path, theirs):
     """`write(**changes)` -> the three files, in no telling order, with parts replaced."""
 
     def files(prefix="", checkpoint=None, text=None, vocabulary=None):
-        model = {part: {prefix + name: tensor for name, tensor in state.items()} for part, state in theirs.items()}
-        paths = [tmp_path / name for name in ("captions_DAMSM.pickle", "some name.pth", "text_encoder200.pth")]
+        model = {
+            part: {prefix + name: tensor for name, tensor in state.items()}
+            for part, state in theirs.items()
+        }
+        paths = [
+            tmp_path / name
+            for name in ("captions_DAMSM.pickle", "some name.pth", "text_encoder200.pth")
+        ]
         paths[0].write_bytes(pickle.dumps(vocabulary or vocabulary_file(), 2))
         torch.save(
-            checkpoint or {"model": model, "optimizers": {"optimizer_G": {"state": {}}}, "epoch": 1220}, paths[1]
+            checkpoint
+            or {"model": model, "optimizers": {"optimizer_G": {"state": {}}}, "epoch": 1220},
+            paths[1],
         )
         torch.save(text or text_encoder_file(), paths[2])
         return paths
@@ -252,7 +290,9 @@ def write(tmp_path, theirs):
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_the_three_files_make_a_run_that_draws_the_authors_pictures(write, theirs, tmp_path, prefix):
+def test_the_three_files_make_a_run_that_draws_the_authors_pictures(
+    write, theirs, tmp_path, prefix
+):
     run = import_weights("dfgan", write(prefix), tmp_path / "run", sets=SMALL)
     config = run.config()
     assert (config.preset, config.encoder.name, config.data.name) == ("cub", "damsm", "cub")
@@ -270,9 +310,21 @@ def test_the_three_files_make_a_run_that_draws_the_authors_pictures(write, their
 @pytest.mark.parametrize(
     ("part", "change", "line"),
     [
-        ("netG", lambda w: w.pop("fc.bias"), r"some name\.pth: netG does not fit the network: start\.bias is missing"),
-        ("netD", lambda w: w.update(odd=w["conv_img.bias"]), r"netD does not fit the network: odd is surplus"),
-        ("netC", lambda w: w.update({"joint_conv.2.weight": torch.ones(1)}), r"netC does not fit .*weight is \(1,\)"),
+        (
+            "netG",
+            lambda w: w.pop("fc.bias"),
+            r"some name\.pth: netG does not fit the network: start\.bias is missing",
+        ),
+        (
+            "netD",
+            lambda w: w.update(odd=w["conv_img.bias"]),
+            r"netD does not fit the network: odd is surplus",
+        ),
+        (
+            "netC",
+            lambda w: w.update({"joint_conv.2.weight": torch.ones(1)}),
+            r"netC does not fit .*weight is \(1,\)",
+        ),
         ("netG", lambda w: w.clear(), r"'model\.netG' is no state dict"),
     ],
 )
@@ -291,14 +343,21 @@ def test_files_that_are_missing_double_strange_or_of_other_words_are_told(write,
             import_weights("dfgan", files, tmp_path / "run", sets=SMALL)
         return str(caught.value)
 
-    assert "no text encoder among the files: add the authors' text_encoder*.pth" in refusal(vocabulary, checkpoint)
-    assert "no vocabulary among the files: add the authors' captions*.pickle" in refusal(text, checkpoint)
+    assert "no text encoder among the files: add the authors' text_encoder*.pth" in refusal(
+        vocabulary, checkpoint
+    )
+    assert "no vocabulary among the files: add the authors' captions*.pickle" in refusal(
+        text, checkpoint
+    )
     assert "are each a checkpoint: give one of them" in refusal(checkpoint, checkpoint)
     torch.save({"emb_features.weight": torch.ones(1)}, tmp_path / "image_encoder200.pth")
     assert "image_encoder200.pth is none of the files" in refusal(tmp_path / "image_encoder200.pth")
     assert "no 'model.netG'" in refusal(*write(checkpoint={"model": {"G": 1}}))
     line = refusal(*write(vocabulary=vocabulary_file([*WORDS, "one more"])))
-    assert "captions_DAMSM.pickle does not fit the network: embedding.weight is (5, 6), not (6, 6)" in line
+    assert (
+        "captions_DAMSM.pickle does not fit the network: embedding.weight is (5, 6), not (6, 6)"
+        in line
+    )
     assert "does not hold the authors' four parts" in refusal(*write(vocabulary=[1, 2]))
 
 
@@ -314,7 +373,10 @@ def test_hostile_files_touch_nothing(write, tmp_path):
     canary = tmp_path / "canary"
     canary.write_text("alive")
     hostile = {"model": {"netG": Payload(canary)}}
-    for changes, line in (({"vocabulary": [Payload(canary)]}, "not plain lists"), ({"checkpoint": hostile}, "neither")):
+    for changes, line in (
+        ({"vocabulary": [Payload(canary)]}, "not plain lists"),
+        ({"checkpoint": hostile}, "neither"),
+    ):
         with pytest.raises(UserError, match=line):
             import_weights("dfgan", write(**changes), tmp_path / "run", sets=SMALL)
         assert canary.read_text() == "alive"
@@ -324,9 +386,28 @@ def test_presets_are_the_papers():
     for preset, steps in (("cub", 359_000), ("coco", 776_000)):
         config = resolve("dfgan", preset=preset, data_needed=False)
         s = config.settings
-        assert (s.image_size, s.nf, s.z_dim, s.batch_size, s.steps, s.ema_decay) == (256, 32, 100, 32, steps, 0)
-        assert (s.lr_g, s.lr_d, s.beta1, s.beta2, s.penalty_k, s.penalty_p) == (1e-4, 4e-4, 0, 0.9, 2, 6)
-        assert (s.start_from_text, s.fusion_gain, s.residual_gain, s.augment.flip) == (False, 0, 0, True)
+        assert (s.image_size, s.nf, s.z_dim, s.batch_size, s.steps, s.ema_decay) == (
+            256,
+            32,
+            100,
+            32,
+            steps,
+            0,
+        )
+        assert (s.lr_g, s.lr_d, s.beta1, s.beta2, s.penalty_k, s.penalty_p) == (
+            1e-4,
+            4e-4,
+            0,
+            0.9,
+            2,
+            6,
+        )
+        assert (s.start_from_text, s.fusion_gain, s.residual_gain, s.augment.flip) == (
+            False,
+            0,
+            0,
+            True,
+        )
         assert (config.data.name, config.data.config.image_size) == (preset, 304)
         assert (config.encoder.name, config.encoder.config.width) == ("damsm", 256)
         assert config.sampler.config.truncation == 0.88

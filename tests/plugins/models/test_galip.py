@@ -26,7 +26,14 @@ from t2i.plugins.common.clip.config import MEAN, STD, ClipVisionConfig
 from t2i.plugins.common.clip.vision import ClipVision, build_clip
 from t2i.plugins.common.text.contrastive import MatchingTrainer
 from t2i.plugins.models.galip.config import GALIPConfig
-from t2i.plugins.models.galip.networks import Discriminator, GALIPGenerator, JudgeBlock, QualityAssessor, build, sizes
+from t2i.plugins.models.galip.networks import (
+    Discriminator,
+    GALIPGenerator,
+    JudgeBlock,
+    QualityAssessor,
+    build,
+    sizes,
+)
 from t2i.plugins.models.galip.training import ClipMatcher, GANTrainer, pretraining, stages
 
 TEXT = TextShape(8, 8)
@@ -87,8 +94,15 @@ def test_blocks_give_what_the_plain_model_gives(clip):
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
 def test_every_geometry_is_read_from_its_configuration(activation):
     torch.manual_seed(0)
-    sizes = {"hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 3}
-    config = CLIPVisionConfig(**sizes, image_size=24, patch_size=4, projection_dim=8, hidden_act=activation)
+    sizes = {
+        "hidden_size": 12,
+        "intermediate_size": 20,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+    }
+    config = CLIPVisionConfig(
+        **sizes, image_size=24, patch_size=4, projection_dim=8, hidden_act=activation
+    )
     clip = ClipVision(ClipVisionConfig(normalise="once"), CLIPVisionModelWithProjection(config))
     images = torch.rand(1, 3, 24, 24) * 2 - 1
     plain = clip.network(pixel_values=looked_at(images, 24, 0.5, 0.5))
@@ -100,7 +114,10 @@ def test_prompts_are_appended_to_their_blocks_and_dropped_after(clip):
     features, prompts = torch.randn(2, 8, 4, 4), torch.randn(2, 2, 8)
     vision = clip.network.vision_model
     first = vision.embeddings.class_embedding.expand(2, 1, -1)
-    x = torch.cat([first, features.flatten(2).transpose(1, 2)], 1) + vision.embeddings.position_embedding.weight
+    x = (
+        torch.cat([first, features.flatten(2).transpose(1, 2)], 1)
+        + vision.embeddings.position_embedding.weight
+    )
     x = vision.pre_layrnorm(x)
     for number, layer in enumerate(vision.encoder.layers, 1):
         appended = number in (2, 3)
@@ -170,7 +187,9 @@ def test_blocks_grow_from_clips_grid_to_the_picture(settings, grid, expected):
 
 def test_generator_hears_text_and_noise_and_is_bounded_only_when_it_draws(clip):
     for start_from_text in (False, True):
-        generator = GALIPGenerator(changed(SMALL, start_from_text=start_from_text), TEXT, clip).eval()
+        generator = GALIPGenerator(
+            changed(SMALL, start_from_text=start_from_text), TEXT, clip
+        ).eval()
         generator.to_rgb.weight.data.mul_(30)
         z, words = torch.randn(2, 6), text(2)
         images = generator(z, words)
@@ -195,7 +214,11 @@ def test_pictures_are_bounded_in_training_too_if_the_settings_say_so(clip):
 
 def test_judge_block_by_hand():
     torch.manual_seed(0)
-    block, x, f = JudgeBlock(3, 3, 0.0, joined=True), torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    block, x, f = (
+        JudgeBlock(3, 3, 0.0, joined=True),
+        torch.randn(2, 3, 4, 4),
+        torch.randn(2, 3, 4, 4),
+    )
     assert torch.equal(block(x, f), x)  # both gains start at 0
     block.gamma.data.fill_(0.5)
     block.beta.data.fill_(2.0)
@@ -203,7 +226,9 @@ def test_judge_block_by_hand():
     assert torch.allclose(block(x, f), x + 0.5 * residual + 2 * f, atol=1e-6)
     last = JudgeBlock(3, 5, 1.0, joined=False)
     assert last.beta is None
-    assert torch.allclose(last(x), last.shortcut(x) + F.leaky_relu(last.conv2(F.leaky_relu(last.conv1(x), 0.2)), 0.2))
+    assert torch.allclose(
+        last(x), last.shortcut(x) + F.leaky_relu(last.conv2(F.leaky_relu(last.conv1(x), 0.2)), 0.2)
+    )
 
 
 def test_assessor_is_the_papers_convolution_over_tiled_sentences():
@@ -235,7 +260,9 @@ def test_clip_comes_from_a_folder_and_must_speak_the_encoders_language(clip, tmp
     generator = build(given, TEXT, None)
     images = torch.rand(1, 3, 16, 16)
     assert torch.equal(generator.clip.embedding(images), clip.embedding(images))
-    with pytest.raises(UserError, match="sentences of 9 numbers cannot be compared with the 8 of CLIP's images"):
+    with pytest.raises(
+        UserError, match="sentences of 9 numbers cannot be compared with the 8 of CLIP's images"
+    ):
         build(given, TextShape(9, 9), None)
     with pytest.raises(UserError, match=r"galip: clip\.weights = .*nowhere: no such folder"):
         build(changed(SMALL, clip={"weights": str(tmp_path / "nowhere")}), TEXT, None)
@@ -251,7 +278,9 @@ class Sentences(TextEncoder):
         self.table = nn.Embedding(4, 8).requires_grad_(not frozen)
 
     def encode(self, captions):
-        return TextFeatures.of(sentence=self.table(torch.tensor([len(c) for c in captions])), captions=captions)
+        return TextFeatures.of(
+            sentence=self.table(torch.tensor([len(c) for c in captions])), captions=captions
+        )
 
 
 class Recorder:
@@ -314,14 +343,19 @@ def test_losses_of_a_step_are_the_papers(trainer):
 
     def score(maps, sentence):
         tiled = sentence[:, :, None, None].repeat(1, 1, 4, 4)
-        return assessor.score(F.leaky_relu(assessor.joint(torch.cat([D(maps), tiled], 1)), 0.2)).flatten()
+        return assessor.score(
+            F.leaky_relu(assessor.joint(torch.cat([D(maps), tiled], 1)), 0.2)
+        ).flatten()
 
     e = made.text.sentence.detach().requires_grad_()
     fake = G(made.noise.normal("z", 0, (6,)), made.text)
     fake_maps, embedding = seen(fake)
     real = [f.detach().requires_grad_() for f in seen(made.images)[0]]
     matched = score(real, e)
-    hinge = F.relu(1 - matched).mean() + F.relu(1 + score([f.detach() for f in fake_maps], e)).mean() / 2
+    hinge = (
+        F.relu(1 - matched).mean()
+        + F.relu(1 + score([f.detach() for f in fake_maps], e)).mean() / 2
+    )
     hinge += F.relu(1 + score(real, e[[3, 0, 1, 2]])).mean() / 2
     gradients = torch.autograd.grad(matched.sum(), [*real, e], create_graph=True)
     norm = torch.cat([g.flatten(1) for g in gradients], 1).norm(dim=1)
@@ -357,7 +391,9 @@ def test_a_step_wastes_nothing(trainer):
         module.register_forward_hook(lambda *_, name=name: calls.update([name]))
     for number, layer in enumerate(trainer.clip.layers, 1):
         layer.mlp.fc1.register_forward_pre_hook(partial(count_passes, calls, back, number))
-    trainer.clip.layers[-1].mlp.fc1.register_forward_hook(lambda module, given, out: last.append(given[0].shape[1]))
+    trainer.clip.layers[-1].mlp.fc1.register_forward_hook(
+        lambda module, given, out: last.append(given[0].shape[1])
+    )
     made = batch(trainer.encoder)
     trainer.step(made, Recorder(trainer))
     assert calls == {"generator": 1, "discriminator": 3, "assessor": 3, 1: 3, 2: 3, 3: 3, 4: 2}
@@ -374,10 +410,18 @@ def test_clip_and_text_stay_as_they_are_and_both_players_move(trainer):
     before = {name: [p.clone() for p in module.parameters()] for name, module in modules.items()}
     trainer.step(batch(trainer.encoder), Recorder(trainer, move=True))
     moved = {
-        name: any(not torch.equal(p, q) for p, q in zip(module.parameters(), before[name], strict=True))
+        name: any(
+            not torch.equal(p, q) for p, q in zip(module.parameters(), before[name], strict=True)
+        )
         for name, module in modules.items()
     }
-    assert moved == {"generator": True, "discriminator": True, "assessor": True, "text": False, "clip": False}
+    assert moved == {
+        "generator": True,
+        "discriminator": True,
+        "assessor": True,
+        "text": False,
+        "clip": False,
+    }
 
 
 def test_unit_text_divides_sentences_by_their_length(trainer):
@@ -393,7 +437,9 @@ def test_unit_text_divides_sentences_by_their_length(trainer):
 def test_optimizers_are_the_authors_by_default(clip):
     config = GALIPConfig.of({"prompt_blocks": (2, 3), "feature_blocks": (1, 2)}, "test")
     trainer = GANTrainer(config, Networks(GALIPGenerator(config, TEXT, clip), Sentences(True)))
-    settings = {name: (o.defaults["lr"], o.defaults["betas"]) for name, o in trainer.optimizers.items()}
+    settings = {
+        name: (o.defaults["lr"], o.defaults["betas"]) for name, o in trainer.optimizers.items()
+    }
     assert settings == {"generator": (1e-4, (0.0, 0.9)), "discriminator": (4e-4, (0.0, 0.9))}
 
 
@@ -412,7 +458,9 @@ def test_what_is_trainable_is_pretrained_and_then_frozen():
     drawing = {p for o in second.optimizers.values() for g in o.param_groups for p in g["params"]}
     assert not drawing & trained
     assert not any(p.requires_grad for p in generator.clip.parameters())
-    alone = pretraining(pretrained, Networks(generator, encoder))  # the CLIP is given: the text comes to it
+    alone = pretraining(
+        pretrained, Networks(generator, encoder)
+    )  # the CLIP is given: the text comes to it
     trained = {p for o in alone.optimizers.values() for g in o.param_groups for p in g["params"]}
     assert trained & {*generator.clip.parameters()} == set()
     assert encoder.table.weight in trained
@@ -430,7 +478,9 @@ def test_clip_learns_whose_caption_a_picture_has():
     assert losses[-1] < 0.5 * losses[0]
     matcher = ClipMatcher(generator.clip)
     logits = matcher.logits(matcher(made.images), made.text.sentence)
-    image, e = (F.normalize(x, dim=1) for x in (generator.clip.embedding(made.images), made.text.sentence))
+    image, e = (
+        F.normalize(x, dim=1) for x in (generator.clip.embedding(made.images), made.text.sentence)
+    )
     assert torch.allclose(logits, 10 * image @ e.T, atol=1e-5)
 
 
@@ -440,8 +490,17 @@ def test_clip_learns_whose_caption_a_picture_has():
 def test_is_registered_with_its_presets():
     spec = registry().models["galip"]
     config = resolve("galip")
-    assert (config.model, config.preset, config.data.name, config.encoder.name) == ("galip", "tiny", "shapes", "words")
-    assert set(resolve_path(spec.config).presets()) == set(spec.presets) == {"tiny", "cub", "coco", "thesis"}
+    assert (config.model, config.preset, config.data.name, config.encoder.name) == (
+        "galip",
+        "tiny",
+        "shapes",
+        "words",
+    )
+    assert (
+        set(resolve_path(spec.config).presets())
+        == set(spec.presets)
+        == {"tiny", "cub", "coco", "thesis"}
+    )
 
 
 @pytest.mark.parametrize("preset", ["cub", "coco", "thesis"])
@@ -477,7 +536,9 @@ def test_trains_saves_and_draws(whole_run):
     captions = ["a large red star on the left", "a small blue circle in the center"]
     plain = model.sample(captions, n=2, seed=1)
     assert [image.size for image in plain] == [(32, 32)] * 4
-    assert [p.tobytes() for p in plain] == [p.tobytes() for p in model.sample(captions, n=2, seed=1, batch_size=4)]
+    assert [p.tobytes() for p in plain] == [
+        p.tobytes() for p in model.sample(captions, n=2, seed=1, batch_size=4)
+    ]
     alone = [np.asarray(image, int) for image in model.sample(captions, n=2, seed=1, batch_size=1)]
     assert max(np.abs(np.asarray(p, int) - q).max() for p, q in zip(plain, alone, strict=True)) <= 1
 
@@ -499,6 +560,8 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(whole_run, tmp_path, cu
         "step-5/optimizers",
         "step-6/modules.generator",
     ):
-        one, two = (load_tensors(run.checkpoints / f"{file}.safetensors", "x") for run in (whole_run, part))
+        one, two = (
+            load_tensors(run.checkpoints / f"{file}.safetensors", "x") for run in (whole_run, part)
+        )
         assert one.keys() == two.keys()
         assert all(torch.equal(one[key], two[key]) for key in one)

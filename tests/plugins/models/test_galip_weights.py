@@ -44,7 +44,11 @@ def linear(w, name, x):
 def df_block(w, name, x, c):
     for affine in ("affine0", "affine1"):
         gamma, beta = (
-            linear(w, f"{name}.{affine}.fc_{part}.linear2", linear(w, f"{name}.{affine}.fc_{part}.linear1", c).relu())
+            linear(
+                w,
+                f"{name}.{affine}.fc_{part}.linear2",
+                linear(w, f"{name}.{affine}.fc_{part}.linear1", c).relu(),
+            )
             for part in ("gamma", "beta")
         )
         x = F.leaky_relu(gamma[..., None, None] * x + beta[..., None, None], 0.2)
@@ -57,7 +61,10 @@ def norm(w, name, x):
 
 def clip_block(w, name, x):
     """OpenAI's residual attention block on x (B, L, width)."""
-    packed = norm(w, f"{name}.ln_1", x) @ w[f"{name}.attn.in_proj_weight"].T + w[f"{name}.attn.in_proj_bias"]
+    packed = (
+        norm(w, f"{name}.ln_1", x) @ w[f"{name}.attn.in_proj_weight"].T
+        + w[f"{name}.attn.in_proj_bias"]
+    )
     q, k, v = packed.chunk(3, 2)
     q, k, v = (y.view(*y.shape[:2], HEADS, -1).transpose(1, 2) for y in (q, k, v))
     heard = (q @ k.transpose(2, 3) / (WIDTH // HEADS) ** 0.5).softmax(-1) @ v
@@ -68,7 +75,10 @@ def clip_block(w, name, x):
 
 def clip_tokens(w, name, patches):
     first = w[f"{name}.class_embedding"].expand(len(patches), 1, WIDTH)
-    x = torch.cat([first, patches.flatten(2).transpose(1, 2)], 1) + w[f"{name}.positional_embedding"]
+    x = (
+        torch.cat([first, patches.flatten(2).transpose(1, 2)], 1)
+        + w[f"{name}.positional_embedding"]
+    )
     return norm(w, f"{name}.ln_pre", x)
 
 
@@ -123,7 +133,9 @@ def net_d(w, maps):
 
 def net_c(w, x, e):
     joint = torch.cat([x, e.view(-1, E, 1, 1).repeat(1, 1, GRID, GRID)], 1)
-    return conv(w, "joint_conv.2", F.leaky_relu(conv(w, "joint_conv.0", joint, 0), 0.2), 0).flatten()
+    return conv(
+        w, "joint_conv.2", F.leaky_relu(conv(w, "joint_conv.0", joint, 0), 0.2), 0
+    ).flatten()
 
 
 # --- a released file --------------------------------------------------------------------------------------------------
@@ -144,7 +156,10 @@ def fusion(name, width):
 
 
 def layer(name, out, width, kernel=None):
-    return {f"{name}.weight": (out, width, *([kernel] * 2 if kernel else ())), f"{name}.bias": (out,)}
+    return {
+        f"{name}.weight": (out, width, *([kernel] * 2 if kernel else ())),
+        f"{name}.bias": (out,),
+    }
 
 
 def released_g():
@@ -156,12 +171,24 @@ def released_g():
         shapes |= layer(f"{name}.conv2", BRIDGE, MIDDLE, 3) | fusion(f"{name}.fuse2", BRIDGE)
     shapes |= layer("mapping.conv_fuse", WIDTH, BRIDGE, 5) | layer("mapping.conv", 8 * NF, WIDTH, 5)
     shapes |= layer("mapping.fc_prompt", 2 * WIDTH, Z + E)
-    shapes |= {f"{at}.class_embedding": (WIDTH,), f"{at}.positional_embedding": (1 + GRID**2, WIDTH)}
-    shapes |= {f"{at}.conv1.weight": (WIDTH, 3, 4, 4), f"{at}.ln_pre.weight": (WIDTH,), f"{at}.ln_pre.bias": (WIDTH,)}
+    shapes |= {
+        f"{at}.class_embedding": (WIDTH,),
+        f"{at}.positional_embedding": (1 + GRID**2, WIDTH),
+    }
+    shapes |= {
+        f"{at}.conv1.weight": (WIDTH, 3, 4, 4),
+        f"{at}.ln_pre.weight": (WIDTH,),
+        f"{at}.ln_pre.bias": (WIDTH,),
+    }
     for i in range(LAYERS):
         name = f"{at}.transformer.resblocks.{i}"
-        shapes |= {f"{name}.attn.in_proj_weight": (3 * WIDTH, WIDTH), f"{name}.attn.in_proj_bias": (3 * WIDTH,)}
-        shapes |= layer(f"{name}.attn.out_proj", WIDTH, WIDTH) | layer(f"{name}.mlp.c_fc", 4 * WIDTH, WIDTH)
+        shapes |= {
+            f"{name}.attn.in_proj_weight": (3 * WIDTH, WIDTH),
+            f"{name}.attn.in_proj_bias": (3 * WIDTH,),
+        }
+        shapes |= layer(f"{name}.attn.out_proj", WIDTH, WIDTH) | layer(
+            f"{name}.mlp.c_fc", 4 * WIDTH, WIDTH
+        )
         shapes |= layer(f"{name}.mlp.c_proj", WIDTH, 4 * WIDTH)
         for n in ("ln_1", "ln_2"):
             shapes |= {f"{name}.{n}.weight": (WIDTH,), f"{name}.{n}.bias": (WIDTH,)}
@@ -176,7 +203,10 @@ def released_g():
 def released_d():
     shapes = {}
     for name, out in (("DBlocks.0", WIDTH), ("DBlocks.1", WIDTH), ("main", 6)):
-        shapes |= {f"{name}.conv_r.0.weight": (out, WIDTH, 3, 3), f"{name}.conv_r.2.weight": (out, out, 3, 3)}
+        shapes |= {
+            f"{name}.conv_r.0.weight": (out, WIDTH, 3, 3),
+            f"{name}.conv_r.2.weight": (out, out, 3, 3),
+        }
         shapes |= layer(f"{name}.conv_s", out, WIDTH, 1) | {f"{name}.gamma": (1,)}
         shapes |= {f"{name}.beta": (1,)} if name != "main" else {}
     return tensors(shapes)
@@ -204,13 +234,22 @@ def released():
 
 
 def written(path, model):
-    torch.save({"model": model, "optimizers": {"optimizer_G": {"state": {}, "param_groups": []}}, "epoch": 3}, path)
+    torch.save(
+        {
+            "model": model,
+            "optimizers": {"optimizer_G": {"state": {}, "param_groups": []}},
+            "epoch": 3,
+        },
+        path,
+    )
     return [path]
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_same_weights_give_the_authors_picture_and_score(config, released, tmp_path, prefix):
-    prefixed = {net: {prefix + name: t for name, t in state.items()} for net, state in released.items()}
+    prefixed = {
+        net: {prefix + name: t for name, t in state.items()} for net, state in released.items()
+    }
     model = load_weights(config, written(tmp_path / "state_epoch_003.pth", prefixed))
     z, e = torch.randn(3, Z), torch.randn(3, E)
     expected = net_g(released["netG"], z, e)
@@ -232,10 +271,14 @@ def test_same_weights_give_the_authors_picture_and_score(config, released, tmp_p
 
 
 def test_the_head_of_clip_stays_and_half_precision_is_read(config, released, tmp_path):
-    released["netG"] = {name: t.half() if "CLIP_ViT" in name else t for name, t in released["netG"].items()}
+    released["netG"] = {
+        name: t.half() if "CLIP_ViT" in name else t for name, t in released["netG"].items()
+    }
     model = load_weights(config, written(tmp_path / "half.pth", released))
     kept = CLIPVisionModelWithProjection.from_pretrained(config.settings.clip.weights)
-    assert torch.equal(model.generator.clip.network.visual_projection.weight, kept.visual_projection.weight)
+    assert torch.equal(
+        model.generator.clip.network.visual_projection.weight, kept.visual_projection.weight
+    )
     assert all(p.dtype == torch.float32 for p in model.generator.parameters())
     name = "mapping.CLIP_ViT.transformer.resblocks.1.attn.in_proj_weight"
     loaded = model.generator.clip.layers[1].self_attn.k_proj.weight
@@ -246,7 +289,9 @@ def test_an_imported_run_draws_when_clips_folder_is_gone(config, released, tmp_p
     folder = tmp_path / "clip"
     shutil.copytree(config.settings.clip.weights, folder)
     files = written(tmp_path / "x.pth", released)
-    run = import_weights("galip", files, tmp_path / "run", preset="tiny", sets=[*SETS, f"clip.weights={folder}"])
+    run = import_weights(
+        "galip", files, tmp_path / "run", preset="tiny", sets=[*SETS, f"clip.weights={folder}"]
+    )
     shutil.rmtree(folder)
     model = load(run.path, "cpu")
     (image,) = model.sample(["red circle"], seed=4)
@@ -260,12 +305,24 @@ def test_what_does_not_fit_is_refused_naming_it(config, released, tmp_path):
     g = released["netG"]
     lacking = {name: t for name, t in g.items() if name not in ("fc_code.bias", "to_rgb.1.bias")}
     cases = [
-        ({"netG": lacking}, r"netG does not fit the network: start\.bias is missing; to_rgb\.bias is missing"),
-        ({"netG": {**g, "odd.weight": torch.zeros(1)}}, r"netG does not fit.*odd\.weight is surplus"),
+        (
+            {"netG": lacking},
+            r"netG does not fit the network: start\.bias is missing; to_rgb\.bias is missing",
+        ),
+        (
+            {"netG": {**g, "odd.weight": torch.zeros(1)}},
+            r"netG does not fit.*odd\.weight is surplus",
+        ),
         ({"netG": {**g, "fc_code.bias": torch.zeros(2)}}, r"start\.bias is \(2,\), not \(64,\)"),
         ({"netD": released["netD"]}, r"it has no 'model\.netG'"),
-        ({**released, "netC": {**released["netC"], "extra": torch.zeros(1)}}, r"netC does not fit.*extra is surplus"),
-        ({**released, "netD": {**released["netD"], "main.beta": torch.zeros(1)}}, r"netD does.*last\.beta is surplus"),
+        (
+            {**released, "netC": {**released["netC"], "extra": torch.zeros(1)}},
+            r"netC does not fit.*extra is surplus",
+        ),
+        (
+            {**released, "netD": {**released["netD"], "main.beta": torch.zeros(1)}},
+            r"netD does.*last\.beta is surplus",
+        ),
     ]
     for model, message in cases:
         with pytest.raises(UserError, match=message):

@@ -17,14 +17,20 @@ def losses(small, tmp_path):
     """`losses(model, *settings)`: what the first step of each stage loses, by stage and name."""
 
     def of(model, *settings):
-        sets = small(model, "log_every=1", "sample_every=100", "checkpoint_every=100", "warmup=0", *settings)
+        sets = small(
+            model, "log_every=1", "sample_every=100", "checkpoint_every=100", "warmup=0", *settings
+        )
         run = train(resolve(model, sets=sets), tmp_path / "-".join(("run", *settings)))
         first = {}
         for line in run.metrics_file.read_text().splitlines():
             row = json.loads(line)
             if "losses" in row:
                 first.setdefault(row["stage"], row["losses"])
-        return {f"{stage}.{name}": value for stage, named in first.items() for name, value in named.items()}
+        return {
+            f"{stage}.{name}": value
+            for stage, named in first.items()
+            for name, value in named.items()
+        }
 
     return of
 
@@ -38,7 +44,9 @@ def test_bfloat16_changes_no_more_than_the_rounding_in_either_memory_format(loss
         half = losses(model, "precision=bf16", f"channels_last={channels_last}")
         assert half.keys() == whole.keys()
         assert half != whole
-        assert [half[n] for n in named] == pytest.approx([whole[n] for n in named], rel=0.1, abs=0.05)
+        assert [half[n] for n in named] == pytest.approx(
+            [whole[n] for n in named], rel=0.1, abs=0.05
+        )
 
 
 @pytest.mark.slow

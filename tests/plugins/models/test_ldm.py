@@ -60,7 +60,9 @@ class Letters(TextEncoder):
         length = max(map(len, codes))
         words = self.table(torch.tensor([row + [0] * (length - len(row)) for row in codes]))
         mask = torch.tensor([[i < len(row) for i in range(length)] for row in codes])
-        return TextFeatures.of(words=words, mask=mask, sentence=words.mean(1)[:, : TEXT.sentence], captions=captions)
+        return TextFeatures.of(
+            words=words, mask=mask, sentence=words.mean(1)[:, : TEXT.sentence], captions=captions
+        )
 
 
 class Engine:
@@ -87,8 +89,13 @@ def text(n=3, seed=0):
 
 def batch(encoder, step=0, captions=("red", "green", "blue", "pink")):
     n = len(captions)
-    images = torch.rand(n, 3, 1, 1, generator=torch.Generator().manual_seed(7)).expand(n, 3, 32, 32) * 2 - 1
-    return Batch(images.contiguous(), captions, captions, StepNoise(0, step, 0, n, n), encoder.encode)
+    images = (
+        torch.rand(n, 3, 1, 1, generator=torch.Generator().manual_seed(7)).expand(n, 3, 32, 32) * 2
+        - 1
+    )
+    return Batch(
+        images.contiguous(), captions, captions, StepNoise(0, step, 0, n, n), encoder.encode
+    )
 
 
 def woken(module):
@@ -118,7 +125,10 @@ def test_a_tiny_run_is_configured_whole():
 
 @pytest.mark.parametrize(
     ("preset", "text", "latents", "parameters"),
-    [("thesis", TextShape(512, 512), (4, 16, 16), 24_537_796), ("coco", TextShape(768, 768), (4, 32, 32), 859_520_964)],
+    [
+        ("thesis", TextShape(512, 512), (4, 16, 16), 24_537_796),
+        ("coco", TextShape(768, 768), (4, 32, 32), 859_520_964),
+    ],
 )
 def test_the_big_presets_are_whole(preset, text, latents, parameters):
     """The thesis says "about 24M trained parameters"; coco's U-Net is Stable Diffusion 1.x's, of 860M."""
@@ -129,7 +139,9 @@ def test_the_big_presets_are_whole(preset, text, latents, parameters):
         assert made.noise_shape == latents
         assert sum(p.numel() for p in made.unet.parameters()) == parameters
         t = torch.rand(2) if run.settings.schedule == "mixing" else torch.tensor([0, 999])
-        words = TextFeatures(torch.zeros(2, *text[:1]), torch.zeros(2, 77, text.words), torch.ones(2, 77).bool())
+        words = TextFeatures(
+            torch.zeros(2, *text[:1]), torch.zeros(2, 77, text.words), torch.ones(2, 77).bool()
+        )
         assert made(torch.zeros(2, *latents), t, words).shape == (2, *latents)
     assert [stage.name for stage in stages(run.settings, None)] == ["diffusion"]
     assert run.settings.image_size == 8 * latents[1]
@@ -140,23 +152,35 @@ def test_the_sentence_may_be_the_only_word():
     generator = LDMGenerator(config(**unet(text_map=0, sentence=False, context="sentence")), TEXT)
     woken(generator.unet)
     x, t, one = torch.randn(3, 4, 8, 8), torch.tensor([10, 500, 990]), text()
-    assert torch.equal(generator(x, t, one), generator(x, t, TextFeatures(one.sentence, one.words + 1, ~one.mask)))
+    assert torch.equal(
+        generator(x, t, one), generator(x, t, TextFeatures(one.sentence, one.words + 1, ~one.mask))
+    )
     moved = TextFeatures(one.sentence + 1, one.words, one.mask)
     assert (generator(x, t, one) - generator(x, t, moved)).abs().max() > 1e-5
 
 
 def test_a_head_is_as_wide_as_the_settings_say():
     """diffusers' `attention_head_dim` is the number of heads where words are attended to."""
-    settings = unet(channels=(16, 32), attention=("self", "cross"), head_width=8, text_map=0, sentence=False)
+    settings = unet(
+        channels=(16, 32), attention=("self", "cross"), head_width=8, text_map=0, sentence=False
+    )
     net = LDMGenerator(config(**settings), TEXT).unet.unet
     assert net.down_blocks[0].attentions[0].heads == 2  # of 16 channels, 8 wide
     for block in (net.down_blocks[1].attentions[0], net.mid_block.attentions[0]):
-        assert [layer.heads for layer in (block.transformer_blocks[0].attn1, block.transformer_blocks[0].attn2)] == [
+        assert [
+            layer.heads
+            for layer in (block.transformer_blocks[0].attn1, block.transformer_blocks[0].attn2)
+        ] == [
             4,
             4,
         ]
-    net = LDMGenerator(config(**unet(attention=("cross", "cross"), heads=2, head_width=None)), TEXT).unet.unet
-    assert [block.attentions[0].transformer_blocks[0].attn2.heads for block in net.down_blocks] == [2, 2]
+    net = LDMGenerator(
+        config(**unet(attention=("cross", "cross"), heads=2, head_width=None)), TEXT
+    ).unet.unet
+    assert [block.attentions[0].transformer_blocks[0].attn2.heads for block in net.down_blocks] == [
+        2,
+        2,
+    ]
     with pytest.raises(UserError, match="the root of its channels"):
         config(**unet(attention=("cross", "self"), head_width=8))
     with pytest.raises(UserError, match="nothing attends to words"):
@@ -183,20 +207,30 @@ def test_kl_is_that_of_two_gaussians():
 
 def test_every_way_in_for_the_text_reaches_the_output(generator):
     woken(generator.unet)
-    x, t, one, other = torch.randn(3, 4, 8, 8), torch.tensor([10, 500, 990]), text(seed=0), text(seed=1)
+    x, t, one, other = (
+        torch.randn(3, 4, 8, 8),
+        torch.tensor([10, 500, 990]),
+        text(seed=0),
+        text(seed=1),
+    )
 
     def output(sentence, words, mask):
         return generator(x, t, generator.condition(TextFeatures(sentence, words, mask)))
 
     plain = output(one.sentence, one.words, one.mask)
     assert (output(other.sentence, one.words, one.mask) - plain).abs().max() > 1e-4
-    assert (output(one.sentence, other.words, one.mask) - plain).abs().max() > 1e-5  # cross-attention
+    assert (
+        output(one.sentence, other.words, one.mask) - plain
+    ).abs().max() > 1e-5  # cross-attention
     masked = one.mask.clone()
     masked[:, 3:] = False
     changed = one.words.clone()
     changed[:, 3:] = 100.0
     torch.testing.assert_close(
-        output(one.sentence, changed, masked), output(one.sentence, one.words, masked), rtol=1e-4, atol=1e-5
+        output(one.sentence, changed, masked),
+        output(one.sentence, one.words, masked),
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
@@ -215,7 +249,9 @@ def test_stage_1_learns_and_leaves_latents_of_unit_variance(generator):
     trainer = AutoencoderTrainer(config().autoencoder, generator.autoencoder)
     engine, encoder = Engine(trainer), Letters()
     before = generator.unet.state_dict()["unet.conv_in.weight"].clone()
-    losses = [float(trainer.step(batch(encoder, i), engine)["reconstruction"].detach()) for i in range(30)]
+    losses = [
+        float(trainer.step(batch(encoder, i), engine)["reconstruction"].detach()) for i in range(30)
+    ]
     assert losses[-1] < 0.5 * losses[0]
     assert torch.equal(generator.unet.state_dict()["unet.conv_in.weight"], before)
     assert encoder.asked == []  # text costs nothing here
@@ -223,9 +259,15 @@ def test_stage_1_learns_and_leaves_latents_of_unit_variance(generator):
     z = generator.encode(batch(encoder).images).detach()
     assert float(z.mean()) == pytest.approx(0, abs=1e-3)
     variances = torch.linalg.eigvalsh(torch.cov(z.movedim(1, 0).flatten(1)))
-    assert float(variances[-1]) == pytest.approx(1, abs=1e-2)  # the others: pictures of one grey use one direction
-    raw = generator.autoencoder.reconstruct(generator.autoencoder.posterior(batch(encoder).images).mode())
-    torch.testing.assert_close(generator.decode(z), raw, rtol=1e-3, atol=1e-3)  # scaling there and back
+    assert float(variances[-1]) == pytest.approx(
+        1, abs=1e-2
+    )  # the others: pictures of one grey use one direction
+    raw = generator.autoencoder.reconstruct(
+        generator.autoencoder.posterior(batch(encoder).images).mode()
+    )
+    torch.testing.assert_close(
+        generator.decode(z), raw, rtol=1e-3, atol=1e-3
+    )  # scaling there and back
 
 
 def test_latents_are_whitened_but_an_unused_direction_is_not_blown_up(generator, monkeypatch):
@@ -234,10 +276,14 @@ def test_latents_are_whitened_but_an_unused_direction_is_not_blown_up(generator,
     raw = (plain @ turn.T + 2).movedim(-1, 1)
     autoencoder = generator.autoencoder
     autoencoder.measure(raw)
-    monkeypatch.setattr(autoencoder, "posterior", lambda images: SimpleNamespace(mode=lambda: images))
+    monkeypatch.setattr(
+        autoencoder, "posterior", lambda images: SimpleNamespace(mode=lambda: images)
+    )
     z = autoencoder.encode(raw)
     torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(4), rtol=0, atol=1e-4)
-    expected = turn @ torch.diag(torch.tensor([1.0, 1.0, 1.0, 0.0])) @ turn.T  # the unused direction stays at nothing
+    expected = (
+        turn @ torch.diag(torch.tensor([1.0, 1.0, 1.0, 0.0])) @ turn.T
+    )  # the unused direction stays at nothing
     torch.testing.assert_close(torch.cov(z.movedim(1, 0).flatten(1)), expected, rtol=0, atol=1e-3)
     monkeypatch.setattr(autoencoder, "reconstruct", lambda latents: latents)
     torch.testing.assert_close(autoencoder.decode(z), raw, rtol=1e-4, atol=1e-4)  # there and back
@@ -245,7 +291,9 @@ def test_latents_are_whitened_but_an_unused_direction_is_not_blown_up(generator,
 
 def test_stage_1_shows_originals_beside_reconstructions(generator):
     images = batch(Letters()).images
-    shown = AutoencoderTrainer(config().autoencoder, generator.autoencoder).preview(batch(Letters()))
+    shown = AutoencoderTrainer(config().autoencoder, generator.autoencoder).preview(
+        batch(Letters())
+    )
     assert shown.shape == (8, 3, 32, 32)
     assert torch.equal(shown[0::2], images)
     torch.testing.assert_close(shown[1::2], generator.decode(generator.encode(images)))
@@ -255,14 +303,20 @@ def test_stage_1_shows_originals_beside_reconstructions(generator):
 def test_stage_2_is_the_papers_loss(generator, prediction):
     """E ||target - net(z_t, t, tau(y))||^2, with the target written out here."""
     generator.prediction = prediction
-    trainer = DenoisingTrainer(config(prediction=prediction, caption_dropout=0.0), Networks(generator, Letters()))
+    trainer = DenoisingTrainer(
+        config(prediction=prediction, caption_dropout=0.0), Networks(generator, Letters())
+    )
     seen = []
-    generator.unet.register_forward_hook(lambda module, given, output: seen.append((*given, output)))
+    generator.unet.register_forward_hook(
+        lambda module, given, output: seen.append((*given, output))
+    )
     examples = batch(Letters())
     loss = trainer.step(examples, Engine(trainer))["diffusion"]
     z_0, eps = generator.encode(examples.images), examples.noise.normal("eps", 0, (4, 8, 8))
     z_t, t, _, output = seen[0]
-    alpha, sigma = (f(t).view(-1, 1, 1, 1) for f in (generator.schedule.alpha, generator.schedule.sigma))
+    alpha, sigma = (
+        f(t).view(-1, 1, 1, 1) for f in (generator.schedule.alpha, generator.schedule.sigma)
+    )
     torch.testing.assert_close(z_t, alpha * z_0 + sigma * eps)
     target = {"epsilon": eps, "sample": z_0, "v": alpha * eps - sigma * z_0}[prediction]
     torch.testing.assert_close(loss, F.mse_loss(output, target))
@@ -271,10 +325,17 @@ def test_stage_2_is_the_papers_loss(generator, prediction):
 def test_stage_2_trains_the_unet_and_a_trainable_encoder_only(generator):
     encoder = Letters()
     trainer = DenoisingTrainer(config(), Networks(generator, encoder))
-    before = {n: p.detach().clone() for n, p in [*generator.named_parameters(), *encoder.named_parameters()]}
+    before = {
+        n: p.detach().clone()
+        for n, p in [*generator.named_parameters(), *encoder.named_parameters()]
+    }
     for i in range(3):
         trainer.step(batch(encoder, i), Engine(trainer))
-    moved = {n for n, p in [*generator.named_parameters(), *encoder.named_parameters()] if not p.equal(before[n])}
+    moved = {
+        n
+        for n, p in [*generator.named_parameters(), *encoder.named_parameters()]
+        if not p.equal(before[n])
+    }
     assert not any(name.startswith("autoencoder") for name in moved)
     assert "table.weight" in moved
     assert {n for n, _ in generator.named_parameters() if n.startswith("unet")} <= moved
@@ -286,7 +347,10 @@ def test_captions_are_dropped_at_the_rate_asked_for(generator):
     seen = []
     generator.unet.register_forward_hook(lambda module, given, output: seen.append(given[2]))
     encoder = Letters(frozen=True)
-    trainer, dropped = DenoisingTrainer(config(caption_dropout=0.25), Networks(generator, encoder)), 0
+    trainer, dropped = (
+        DenoisingTrainer(config(caption_dropout=0.25), Networks(generator, encoder)),
+        0,
+    )
     for i in range(60):
         trainer.step(batch(encoder, i), Engine(trainer))
         dropped += sum(caption == "" for caption in seen[-1].captions)
@@ -345,6 +409,9 @@ def test_it_overfits_two_captions_and_ddim_draws_them():
     generator.eval()
     with torch.no_grad():
         noise = PromptNoise(0, tuple((i, 0) for i in range(4)))
-        text, null = generator.condition(encoder.encode(asked)), generator.condition(encoder.null(4))
+        text, null = (
+            generator.condition(encoder.encode(asked)),
+            generator.condition(encoder.null(4)),
+        )
         drawn = sampler.sample(generator, Request(text=text, noise=noise, null=null)).mean((2, 3))
     assert [("red", "blue")[int(image[2] > image[0])] for image in drawn] == asked

@@ -31,7 +31,12 @@ from t2i.plugins.models.ldm.networks import LDMGenerator
 
 CAPTIONS = ["a red bird", "blue"]
 KEYS = ((0, 0), (1, 0))
-SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+SCHEDULE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+}
 SD = {**SCHEDULE, "clip_sample": False, "set_alpha_to_one": False}
 LEVELS = {
     "block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4, "in_channels": 4, "out_channels": 4,
@@ -46,11 +51,18 @@ VAE = {
 def tokenizer(folder):
     """CLIP's, over ASCII, without merges."""
     characters = [chr(code) for code in range(33, 127)]
-    words = [*characters, *(f"{character}</w>" for character in characters), "<|startoftext|>", "<|endoftext|>"]
+    words = [
+        *characters,
+        *(f"{character}</w>" for character in characters),
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77)
+    return CLIPTokenizer(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77
+    )
 
 
 def text_encoder(tokens, **settings):
@@ -120,23 +132,51 @@ def test_a_folder_draws_what_its_pipeline_draws(sd):
     assert model.generator.image_size == 16
     for steps, guidance in [(10, 7.5), (30, 1.0)]:
         close(ours(model, steps, guidance), theirs(pipe, steps, guidance))
-    assert model.sampler("unipc", steps=5).config.guidance == 7.5  # any other sampler of diffusion models draws too
+    assert (
+        model.sampler("unipc", steps=5).config.guidance == 7.5
+    )  # any other sampler of diffusion models draws too
     assert ours(model, 5, sampler="unipc").isfinite().all()
 
 
 V2 = {"attention_head_dim": (2, 4), "use_linear_projection": True}
-OLD = {"beta_start": 0.001, "beta_end": 0.01, "num_train_timesteps": 100, "clip_sample": True, "steps_offset": 0}
+OLD = {
+    "beta_start": 0.001,
+    "beta_end": 0.01,
+    "num_train_timesteps": 100,
+    "clip_sample": True,
+    "steps_offset": 0,
+}
 FOLDERS = {
-    "pndm": (PNDMScheduler, {**SCHEDULE, "skip_prk_steps": True, "set_alpha_to_one": False}, {}, {}),
-    "ddpm": (DDPMScheduler, {**SCHEDULE, "clip_sample": False}, {}, {}),
-    "v": (DDIMScheduler, {**SD, "prediction_type": "v_prediction"}, V2, {"hidden_act": "gelu", "num_hidden_layers": 3}),
-    "zero": (
-        DDIMScheduler,
-        {**SD, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+    "pndm": (
+        PNDMScheduler,
+        {**SCHEDULE, "skip_prk_steps": True, "set_alpha_to_one": False},
         {},
         {},
     ),
-    "old": (DDIMScheduler, OLD, {}, {}),  # the pipeline does not believe that it clips, nor its offset
+    "ddpm": (DDPMScheduler, {**SCHEDULE, "clip_sample": False}, {}, {}),
+    "v": (
+        DDIMScheduler,
+        {**SD, "prediction_type": "v_prediction"},
+        V2,
+        {"hidden_act": "gelu", "num_hidden_layers": 3},
+    ),
+    "zero": (
+        DDIMScheduler,
+        {
+            **SD,
+            "prediction_type": "v_prediction",
+            "rescale_betas_zero_snr": True,
+            "timestep_spacing": "trailing",
+        },
+        {},
+        {},
+    ),
+    "old": (
+        DDIMScheduler,
+        OLD,
+        {},
+        {},
+    ),  # the pipeline does not believe that it clips, nor its offset
 }
 
 
@@ -151,16 +191,23 @@ def test_schedulers_and_networks_of_other_folders(name, tmp_path):
     close(ours(model), theirs(pipe))
 
 
-def test_half_precision_is_read_where_nothing_else_is_there_and_the_safety_checker_never(sd, tmp_path):
+def test_half_precision_is_read_where_nothing_else_is_there_and_the_safety_checker_never(
+    sd, tmp_path
+):
     folder = sd[1]
     half = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None).to(torch.float16)
     half.save_pretrained(tmp_path, variant="fp16")
     assert (tmp_path / "unet" / "diffusion_pytorch_model.fp16.safetensors").exists()
     index = json.loads((tmp_path / "model_index.json").read_text())
-    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]  # and no such folder
+    index["safety_checker"] = [
+        "stable_diffusion",
+        "StableDiffusionSafetyChecker",
+    ]  # and no such folder
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     model = load(tmp_path, "cpu")
-    assert {p.dtype for m in (model.generator, model.text_encoder) for p in m.parameters()} == {torch.float32}
+    assert {p.dtype for m in (model.generator, model.text_encoder) for p in m.parameters()} == {
+        torch.float32
+    }
     close(ours(model), theirs(half.to(torch.float32)))
 
 
@@ -212,7 +259,9 @@ def test_from_the_command_line(sd, tmp_path, monkeypatch, capfd):
     assert run("sample", "--run", "imported", *drawing, "--set", "end=first", "--out", "b") == 0
     assert run("sample", "--run", "imported", *drawing, "--set", "config=sd", "--out", "c") == 2
     assert "--set config=...: it is for other projects' files" in capfd.readouterr().err
-    assert (tmp_path / "a" / "0000-000.png").read_bytes() == (tmp_path / "b" / "0000-000.png").read_bytes()
+    assert (tmp_path / "a" / "0000-000.png").read_bytes() == (
+        tmp_path / "b" / "0000-000.png"
+    ).read_bytes()
     assert run("export", "--run", "imported", "--out", "again") == 0
     close(theirs(StableDiffusionPipeline.from_pretrained("again")), theirs(sd[0]))
     assert run("export", "--run", "imported", "--out", "again") == 2
@@ -228,7 +277,11 @@ def test_our_own_runs_are_told_without_asking_any_plugin(sd, tmp_path, monkeypat
 
 # The names of diffusers' tensors -> those of the authors' single files, for two levels of one layer.
 RESNET = [("norm1", "in_layers.0"), ("conv1", "in_layers.2"), ("time_emb_proj", "emb_layers.1")]
-RESNET += [("norm2", "out_layers.0"), ("conv2", "out_layers.3"), ("conv_shortcut", "skip_connection")]
+RESNET += [
+    ("norm2", "out_layers.0"),
+    ("conv2", "out_layers.3"),
+    ("conv_shortcut", "skip_connection"),
+]
 UNET_NAMES = [
     ("conv_in", "input_blocks.0.0"), ("time_embedding.linear_1", "time_embed.0"), ("conv_norm_out", "out.0"),
     ("time_embedding.linear_2", "time_embed.2"), ("conv_out", "out.2"),
@@ -262,9 +315,13 @@ def single_file(pipe, path):
         state[f"model.diffusion_model.{renamed(name, rules)}"] = tensor
     for name, tensor in pipe.vae.state_dict().items():
         linear = "attentions" in name and tensor.dim() == 2
-        state[f"first_stage_model.{renamed(name, VAE_NAMES)}"] = tensor[..., None, None] if linear else tensor
+        state[f"first_stage_model.{renamed(name, VAE_NAMES)}"] = (
+            tensor[..., None, None] if linear else tensor
+        )
     for name, tensor in pipe.text_encoder.state_dict().items():
-        state[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = tensor
+        state[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = (
+            tensor
+        )
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
 
 
@@ -309,8 +366,12 @@ def test_our_runs_draw_the_same_in_diffusers(sd, tmp_path):
     """Whitened latents, v-prediction, the cosine schedule: exported, opened by diffusers and by us again."""
     model = own(sd[1])
     turn = torch.randn(4, 4) + 2 * torch.eye(4)
-    model.generator.autoencoder.measure(torch.einsum("ij,njhw->nihw", turn, torch.randn(9, 4, 8, 8)) + 1)
-    assert not torch.allclose(model.generator.autoencoder.whitening.flatten(1), torch.eye(4), atol=0.1)
+    model.generator.autoencoder.measure(
+        torch.einsum("ij,njhw->nihw", turn, torch.randn(9, 4, 8, 8)) + 1
+    )
+    assert not torch.allclose(
+        model.generator.autoencoder.whitening.flatten(1), torch.eye(4), atol=0.1
+    )
     export(model, tmp_path / "folder")
     pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "folder")
     assert pipe.scheduler.config.prediction_type == "v_prediction"
@@ -369,18 +430,34 @@ def test_a_pretrained_autoencoder_is_frozen_scaled_and_kept(sd, tmp_path):
     shutil.rmtree(source)  # the run holds what it needs
     close(ours(load(tmp_path / "model", "cpu")), ours(model))
     export(model, tmp_path / "folder")
-    close(theirs(StableDiffusionPipeline.from_pretrained(tmp_path / "folder"), 20, 3.0), ours(model, 20, 3.0))
+    close(
+        theirs(StableDiffusionPipeline.from_pretrained(tmp_path / "folder"), 20, 3.0),
+        ours(model, 20, 3.0),
+    )
 
 
 def test_training_on_a_pretrained_autoencoder_trains_the_unet_alone(sd, tmp_path):
     source = tmp_path / "vae"
     shutil.copytree(sd[1] / "vae", source)
-    small = ["image_size=32", "data.image_size=32", "steps=2", "batch_size=2", "sample_every=9", "sampler.steps=2"]
+    small = [
+        "image_size=32",
+        "data.image_size=32",
+        "steps=2",
+        "batch_size=2",
+        "sample_every=9",
+        "sampler.steps=2",
+    ]
     config = own(sd[1], f"autoencoder.weights={source}", *small, build=False)
     trained = train(config, tmp_path / "run")
     shutil.rmtree(source)
-    model, fresh = load(trained.path, "cpu"), AutoencoderKL.from_pretrained(sd[1] / "vae").state_dict()
-    assert all(torch.equal(p, fresh[name]) for name, p in model.generator.autoencoder.vae.state_dict().items())
+    model, fresh = (
+        load(trained.path, "cpu"),
+        AutoencoderKL.from_pretrained(sd[1] / "vae").state_dict(),
+    )
+    assert all(
+        torch.equal(p, fresh[name])
+        for name, p in model.generator.autoencoder.vae.state_dict().items()
+    )
     unet = sum(p.numel() for p in model.generator.unet.parameters())
     assert trained.summary()["parameters"]["trained"] == unet
 
@@ -388,7 +465,10 @@ def test_training_on_a_pretrained_autoencoder_trains_the_unet_alone(sd, tmp_path
 def test_a_pretrained_autoencoder_that_does_not_fit_or_is_not_there_is_refused(sd, tmp_path):
     with pytest.raises(UserError, match=r"2 times smaller .* of 4 channels; describe it with"):
         own(sd[1], f"autoencoder.weights={sd[1]}", "autoencoder.latent_channels=8")
-    with pytest.raises(UserError, match=r"autoencoder.weights = \S+: no such folder; give a hub name or a folder with"):
+    with pytest.raises(
+        UserError,
+        match=r"autoencoder.weights = \S+: no such folder; give a hub name or a folder with",
+    ):
         own(sd[1], f"autoencoder.weights={tmp_path}/none")
     with pytest.raises(UserError, match="set patch=1"):
         own(sd[1], f"autoencoder.weights={sd[1]}", "autoencoder.patch=2", build=False)

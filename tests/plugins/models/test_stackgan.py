@@ -18,7 +18,11 @@ from t2i.core.registry.specs import resolve as resolve_path
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve
 from t2i.core.runs.folder import Run
-from t2i.plugins.common.gan.losses import cross_entropy, discriminator_of_pairs, discriminator_of_pairs_and_images
+from t2i.plugins.common.gan.losses import (
+    cross_entropy,
+    discriminator_of_pairs,
+    discriminator_of_pairs_and_images,
+)
 from t2i.plugins.models.stackgan import weights
 from t2i.plugins.models.stackgan.config import StackGANConfig
 from t2i.plugins.models.stackgan.networks import Discriminator, Matching, Realism, build
@@ -38,7 +42,9 @@ def count(*modules):
 
 
 def text(n, seed=0):
-    return TextFeatures.of(sentence=torch.randn(n, TEXT.sentence, generator=torch.Generator().manual_seed(seed)))
+    return TextFeatures.of(
+        sentence=torch.randn(n, TEXT.sentence, generator=torch.Generator().manual_seed(seed))
+    )
 
 
 def preset(name):
@@ -52,7 +58,9 @@ def shaken(module, seed=0):
         if tensor.is_floating_point():
             value = torch.randn(tensor.shape, generator=draw) * 0.2
             tensor.copy_(
-                value.abs() + 0.5 if tensor.dim() == 1 and "bias" not in name and "mean" not in name else value
+                value.abs() + 0.5
+                if tensor.dim() == 1 and "bias" not in name and "mean" not in name
+                else value
             )
     return module
 
@@ -73,7 +81,11 @@ def norm(state, name, x, train=False):
 def upsampled(state, x):
     n = 1
     while f"upsample{n}.1.weight" in state:
-        x = F.conv2d(x.repeat_interleave(2, 2).repeat_interleave(2, 3), state[f"upsample{n}.1.weight"], padding=1)
+        x = F.conv2d(
+            x.repeat_interleave(2, 2).repeat_interleave(2, 3),
+            state[f"upsample{n}.1.weight"],
+            padding=1,
+        )
         x = norm(state, f"upsample{n}.2", x).relu()
         n += 1
     return torch.tanh(F.conv2d(x, state["img.0.weight"], padding=1))
@@ -91,23 +103,39 @@ def authors_first(state, e, z, eps):
 
 
 def authors_second(state, e, z, eps0, eps):
-    inner = {name.removeprefix("STAGE1_G."): value for name, value in state.items() if name.startswith("STAGE1_G.")}
+    inner = {
+        name.removeprefix("STAGE1_G."): value
+        for name, value in state.items()
+        if name.startswith("STAGE1_G.")
+    }
     h = F.conv2d(authors_first(inner, e, z, eps0), state["encoder.0.weight"], padding=1).relu()
     for conv in (2, 5):
         h = F.conv2d(h, state[f"encoder.{conv}.weight"], stride=2, padding=1)
         h = norm(state, f"encoder.{conv + 1}", h).relu()
     c = augmented(state, e, eps)[:, :, None, None].repeat(1, 1, *h.shape[2:])
-    h = norm(state, "hr_joint.1", F.conv2d(torch.cat([h, c], 1), state["hr_joint.0.weight"], padding=1)).relu()
+    h = norm(
+        state, "hr_joint.1", F.conv2d(torch.cat([h, c], 1), state["hr_joint.0.weight"], padding=1)
+    ).relu()
     n = 0
     while f"residual.{n}.block.0.weight" in state:
-        r = norm(state, f"residual.{n}.block.1", F.conv2d(h, state[f"residual.{n}.block.0.weight"], padding=1)).relu()
-        r = norm(state, f"residual.{n}.block.4", F.conv2d(r, state[f"residual.{n}.block.3.weight"], padding=1))
+        r = norm(
+            state,
+            f"residual.{n}.block.1",
+            F.conv2d(h, state[f"residual.{n}.block.0.weight"], padding=1),
+        ).relu()
+        r = norm(
+            state,
+            f"residual.{n}.block.4",
+            F.conv2d(r, state[f"residual.{n}.block.3.weight"], padding=1),
+        )
         h, n = (h + r).relu(), n + 1
     return upsampled(state, h)
 
 
 def normed(prefix, width):
-    shapes = {f"{prefix}.{name}": (width,) for name in ("weight", "bias", "running_mean", "running_var")}
+    shapes = {
+        f"{prefix}.{name}": (width,) for name in ("weight", "bias", "running_mean", "running_var")
+    }
     return shapes | {f"{prefix}.num_batches_tracked": ()}
 
 
@@ -123,17 +151,28 @@ def up_shapes(widths):
 
 
 def first_shapes(*more):
-    return ca_shapes() | {"fc.0.weight": (1024, 11)} | normed("fc.1", 1024) | up_shapes([64, 32, 16, *more])
+    return (
+        ca_shapes()
+        | {"fc.0.weight": (1024, 11)}
+        | normed("fc.1", 1024)
+        | up_shapes([64, 32, 16, *more])
+    )
 
 
 def second_shapes():
     shapes = ca_shapes() | {"encoder.0.weight": (8, 3, 3, 3), "hr_joint.0.weight": (32, 38, 3, 3)}
     shapes |= normed("hr_joint.1", 32) | up_shapes([32, 16, 8, 4])
     for conv, width in ((2, 16), (5, 32)):
-        shapes |= {f"encoder.{conv}.weight": (width, width // 2, 4, 4), **normed(f"encoder.{conv + 1}", width)}
+        shapes |= {
+            f"encoder.{conv}.weight": (width, width // 2, 4, 4),
+            **normed(f"encoder.{conv + 1}", width),
+        }
     for block in ("residual.0.block", "residual.1.block"):
         for conv in (0, 3):
-            shapes |= {f"{block}.{conv}.weight": (32, 32, 3, 3), **normed(f"{block}.{conv + 1}", 32)}
+            shapes |= {
+                f"{block}.{conv}.weight": (32, 32, 3, 3),
+                **normed(f"{block}.{conv + 1}", 32),
+            }
     return shapes | {f"STAGE1_G.{name}": shape for name, shape in first_shapes().items()}
 
 
@@ -148,7 +187,9 @@ def authors_state(shapes, seed=0):
 
 def run_config(*sets):
     sets = [f"{key}={value}" for key, value in SETTINGS.items()] + list(sets)
-    return resolve("stackgan", overrides={"encoder": {"name": "words", "width": 8, "heads": 1}}, sets=sets)
+    return resolve(
+        "stackgan", overrides={"encoder": {"name": "words", "width": 8, "heads": 1}}, sets=sets
+    )
 
 
 def written(path, state):
@@ -160,14 +201,18 @@ def written(path, state):
 def seven_wide(monkeypatch):
     """Text of width 7, so that no two sizes of the networks are alike."""
     monkeypatch.setattr(Sentences, "shape", TEXT, raising=False)
-    monkeypatch.setattr("t2i.plugins.encoders.words.encoder.build", lambda config, assets: Sentences(frozen=True))
+    monkeypatch.setattr(
+        "t2i.plugins.encoders.words.encoder.build", lambda config, assets: Sentences(frozen=True)
+    )
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.usefixtures("seven_wide")
 def test_stage_two_of_the_authors_draws_their_pictures(tmp_path, prefix):
     state = authors_state(second_shapes())
-    path = written(tmp_path / "netG.safetensors", {prefix + name: value for name, value in state.items()})
+    path = written(
+        tmp_path / "netG.safetensors", {prefix + name: value for name, value in state.items()}
+    )
     model = weights.load(run_config(), [path])
     e, z, eps0, eps = (torch.randn(3, n) for n in (7, 5, 6, 6))
     assert model.generator.noise_shape == (17,)
@@ -181,8 +226,14 @@ def test_stage_two_of_the_authors_draws_their_pictures(tmp_path, prefix):
 @pytest.mark.usefixtures("seven_wide")
 def test_stage_one_of_the_authors_is_a_model_of_small_pictures(tmp_path, prefix):
     """Written by a PyTorch that did not count batch norm's batches yet."""
-    state = {name: value for name, value in authors_state(first_shapes(8)).items() if "num_batches" not in name}
-    path = written(tmp_path / "netG.safetensors", {prefix + name: value for name, value in state.items()})
+    state = {
+        name: value
+        for name, value in authors_state(first_shapes(8)).items()
+        if "num_batches" not in name
+    }
+    path = written(
+        tmp_path / "netG.safetensors", {prefix + name: value for name, value in state.items()}
+    )
     model = weights.load(run_config("image_size=64"), [path])
     assert (model.config.settings.stages, model.config.settings.image_size) == (1, 32)
     assert model.config.data.config.image_size == model.generator.image_size == 32
@@ -195,7 +246,9 @@ def test_stage_one_of_the_authors_is_a_model_of_small_pictures(tmp_path, prefix)
 def test_an_imported_model_is_saved_and_loaded(tmp_path):
     from t2i.core.models.loading import load_model
 
-    model = weights.load(run_config(), [written(tmp_path / "g.safetensors", authors_state(second_shapes()))])
+    model = weights.load(
+        run_config(), [written(tmp_path / "g.safetensors", authors_state(second_shapes()))]
+    )
     model.save(tmp_path / "model")
     noise = torch.randn(2, 17)
     again = load_model(tmp_path / "model").generator.eval()
@@ -209,7 +262,8 @@ def test_refuses_weights_that_do_not_fit(tmp_path):
     state["img.0.weight"] = state["img.0.weight"][:1].clone()
     path = written(tmp_path / "g.safetensors", state)
     with pytest.raises(
-        UserError, match=r"preset 'tiny'.*second\.joint\.0\.weight is missing; second.to_rgb.weight is \(1, 4"
+        UserError,
+        match=r"preset 'tiny'.*second\.joint\.0\.weight is missing; second.to_rgb.weight is \(1, 4",
     ):
         weights.load(run_config(), [path])
     with pytest.raises(UserError, match="no state dict of a StackGAN generator"):
@@ -233,8 +287,15 @@ def test_parameters_are_those_of_the_authors_networks(name, first, both, judge1,
     config = preset(name)
     with torch.device("meta"):
         generator = build(config, TextShape(1024, 1024), None)
-        small, large = Discriminator(config.df, config.first_size), Discriminator(config.df, config.image_size)
-        heads = Matching(small.width, config.c_dim), Matching(large.width, config.c_dim), Realism(large.width)
+        small, large = (
+            Discriminator(config.df, config.first_size),
+            Discriminator(config.df, config.image_size),
+        )
+        heads = (
+            Matching(small.width, config.c_dim),
+            Matching(large.width, config.c_dim),
+            Realism(large.width),
+        )
     assert (config.first_size, config.image_size) == (64, 256)
     assert (count(generator.first), count(generator)) == (first, both)
     assert (count(small, heads[0]), count(large, *heads[1:])) == (judge1, judge2)
@@ -258,7 +319,11 @@ def test_every_size_fits_its_networks(size, upscale):
         judge = Discriminator(config.df, images.shape[-1])
         features = judge(images)
         assert features.shape == (2, judge.width, 4, 4)
-        assert Matching(judge.width, 6)(features, large.mean).shape == Realism(judge.width)(features).shape == (2,)
+        assert (
+            Matching(judge.width, 6)(features, large.mean).shape
+            == Realism(judge.width)(features).shape
+            == (2,)
+        )
 
 
 def test_pictures_are_stage_ones_enlarged_until_stage_two_begins():
@@ -267,9 +332,13 @@ def test_pictures_are_stage_ones_enlarged_until_stage_two_begins():
     z, eps0, eps = generator.split(noise)
     generator.refines.fill_(False)
     small = generator.first(z, eps0, text(2).sentence).images
-    assert torch.equal(generator(noise, text(2)), small.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    assert torch.equal(
+        generator(noise, text(2)), small.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    )
     generator.refines.fill_(True)
-    assert torch.equal(generator(noise, text(2)), generator.second(small, eps, text(2).sentence).images)
+    assert torch.equal(
+        generator(noise, text(2)), generator.second(small, eps, text(2).sentence).images
+    )
     alone = build(ALONE, TEXT, None).eval()
     assert alone.noise_shape == (11,)
     assert alone(noise[:, :11], text(2)).shape == (2, 3, 16, 16)
@@ -278,7 +347,9 @@ def test_pictures_are_stage_ones_enlarged_until_stage_two_begins():
 def test_zeros_in_the_noise_give_the_mean_condition():
     generator = shaken(build(SMALL, TEXT, None)).eval()
     e = text(2).sentence
-    both = (e @ generator.first.augment.linear.weight.T + generator.first.augment.linear.bias).relu()
+    both = (
+        e @ generator.first.augment.linear.weight.T + generator.first.augment.linear.bias
+    ).relu()
     assert torch.equal(generator.first(torch.zeros(2, 5), torch.zeros(2, 6), e).mean, both[:, :6])
 
 
@@ -301,12 +372,17 @@ def test_discriminators_are_the_authors():
     torch.testing.assert_close(judge(x), h, rtol=1e-3, atol=1e-3)
     joint = pairs.state_dict()
     tiled = torch.cat([h, mu[:, :, None, None].repeat(1, 1, 4, 4)], 1)
-    g = F.leaky_relu(norm(joint, "joint.1", F.conv2d(tiled, joint["joint.0.weight"], padding=1)), 0.2)
+    g = F.leaky_relu(
+        norm(joint, "joint.1", F.conv2d(tiled, joint["joint.0.weight"], padding=1)), 0.2
+    )
     logits = (g * joint["score.weight"]).sum((1, 2, 3)) + joint["score.bias"]
     torch.testing.assert_close(pairs(judge(x), mu), logits, rtol=1e-4, atol=1e-3)
     logits = (h * alone.score.weight).sum((1, 2, 3)) + alone.score.bias
     torch.testing.assert_close(alone(judge(x)), logits, rtol=1e-4, atol=1e-3)
-    assert count(Discriminator(4, 64)) == sum(16 * a * b for a, b in ((4, 3), (8, 4), (16, 8), (32, 16))) + 2 * 56
+    assert (
+        count(Discriminator(4, 64))
+        == sum(16 * a * b for a, b in ((4, 3), (8, 4), (16, 8), (32, 16))) + 2 * 56
+    )
 
 
 def test_networks_start_as_the_authors():
@@ -325,7 +401,10 @@ def test_networks_start_as_the_authors():
         ({"image_size": 48}, "image_size = 48: the generators double 4x4 pixels"),
         ({"image_size": 16, "upscale": 4}, "stage I draws 4 px: use 32 or more"),
         ({"batch_size": 4, "accumulate": 4}, "wrong pairs and batch norm need two images"),
-        ({"stage1_batch": 4, "batch_size": 8, "accumulate": 4}, "wrong pairs and batch norm need two images"),
+        (
+            {"stage1_batch": 4, "batch_size": 8, "accumulate": 4},
+            "wrong pairs and batch norm need two images",
+        ),
     ],
 )
 def test_refuses_what_cannot_be_built(settings, message):
@@ -342,23 +421,34 @@ def log_sigmoid(x):
 
 def test_both_discriminators_losses_by_hand():
     real, fake, wrong, real_u, fake_u = (
-        torch.tensor(v, requires_grad=True) for v in ([2.0, 0.5], [-3.0, 0.2], [-0.5], [1.0, -1.0], [0.3, 0.0])
+        torch.tensor(v, requires_grad=True)
+        for v in ([2.0, 0.5], [-3.0, 0.2], [-0.5], [1.0, -1.0], [0.3, 0.0])
     )
     yes = lambda x: -sum(log_sigmoid(v) for v in x.tolist()) / len(x)  # noqa: E731
     no = lambda x: -sum(log_sigmoid(-v) for v in x.tolist()) / len(x)  # noqa: E731
     three = discriminator_of_pairs(real, fake, wrong)
     assert three.item() == pytest.approx(yes(real) + (no(fake) + no(wrong)) / 2)
     three.backward()
-    assert real.grad.tolist() == pytest.approx([(torch.tensor(v).sigmoid().item() - 1) / 2 for v in (2.0, 0.5)])
-    assert fake.grad.tolist() == pytest.approx([torch.tensor(v).sigmoid().item() / 4 for v in (-3.0, 0.2)])
+    assert real.grad.tolist() == pytest.approx(
+        [(torch.tensor(v).sigmoid().item() - 1) / 2 for v in (2.0, 0.5)]
+    )
+    assert fake.grad.tolist() == pytest.approx(
+        [torch.tensor(v).sigmoid().item() / 4 for v in (-3.0, 0.2)]
+    )
     assert wrong.grad.tolist() == pytest.approx([torch.tensor(-0.5).sigmoid().item() / 2])
     for tensor in (real, fake, wrong):
         tensor.grad = None
     five = discriminator_of_pairs_and_images(real, fake, wrong, real_u, fake_u)
-    assert five.item() == pytest.approx((yes(real) + yes(real_u)) / 2 + (no(fake) + no(wrong) + no(fake_u)) / 3)
+    assert five.item() == pytest.approx(
+        (yes(real) + yes(real_u)) / 2 + (no(fake) + no(wrong) + no(fake_u)) / 3
+    )
     five.backward()
-    assert real_u.grad.tolist() == pytest.approx([(torch.tensor(v).sigmoid().item() - 1) / 4 for v in (1.0, -1.0)])
-    assert fake_u.grad.tolist() == pytest.approx([torch.tensor(v).sigmoid().item() / 6 for v in (0.3, 0.0)])
+    assert real_u.grad.tolist() == pytest.approx(
+        [(torch.tensor(v).sigmoid().item() - 1) / 4 for v in (1.0, -1.0)]
+    )
+    assert fake_u.grad.tolist() == pytest.approx(
+        [torch.tensor(v).sigmoid().item() / 6 for v in (0.3, 0.0)]
+    )
     assert wrong.grad.tolist() == pytest.approx([torch.tensor(-0.5).sigmoid().item() / 3])
 
 
@@ -381,7 +471,9 @@ class Sentences(TextEncoder):
         self.table = nn.Embedding(4, TEXT.sentence).requires_grad_(not frozen)
 
     def encode(self, captions):
-        return TextFeatures.of(sentence=self.table(torch.tensor([len(c) for c in captions])), captions=captions)
+        return TextFeatures.of(
+            sentence=self.table(torch.tensor([len(c) for c in captions])), captions=captions
+        )
 
 
 class Recorder:
@@ -406,7 +498,9 @@ class Recorder:
 def batch(n=4, size=32):
     images = torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(3)) * 2 - 1
     captions = tuple("x" * i for i in range(n))
-    return Batch(images, captions, captions, StepNoise(0, 5, 0, n, n), Sentences(frozen=True).encode)
+    return Batch(
+        images, captions, captions, StepNoise(0, 5, 0, n, n), Sentences(frozen=True).encode
+    )
 
 
 def trainer_of(kind, config=SMALL):
@@ -427,7 +521,10 @@ def expected(trainer, made):
     generator, D, C = trainer.generator, trainer.discriminator, trainer.matching
     noise, e = made.noise.normal("z", 0, (17,)), made.text.sentence.detach()
     z, eps0, eps = noise[:, :5], noise[:, 5:11], noise[:, 11:]
-    drawn, x = generator.first(z, eps0, e), F.interpolate(made.images, scale_factor=0.5, mode="area")
+    drawn, x = (
+        generator.first(z, eps0, e),
+        F.interpolate(made.images, scale_factor=0.5, mode="area"),
+    )
     if second:
         drawn, x = generator.second(drawn.images.detach(), eps, e), made.images
     mu, logvar = drawn.mean, drawn.logvar
@@ -483,8 +580,12 @@ def test_stage_one_is_frozen_in_stage_two_but_for_its_statistics():
     trainer.step(batch(), Recorder(trainer, move=True))
     assert all(torch.equal(p, q) for p, q in zip(first.parameters(), weights_before, strict=True))
     assert not torch.equal(first.start[1].running_mean, statistics)
-    assert not any(torch.equal(p, q) for p, q in zip(second.parameters(), second_before, strict=True))
-    optimized = {p for o in trainer.optimizers.values() for g in o.param_groups for p in g["params"]}
+    assert not any(
+        torch.equal(p, q) for p, q in zip(second.parameters(), second_before, strict=True)
+    )
+    optimized = {
+        p for o in trainer.optimizers.values() for g in o.param_groups for p in g["params"]
+    }
     assert not optimized & set(first.parameters())
     assert trainer.generator.refines
 
@@ -493,7 +594,10 @@ def test_stage_one_leaves_stage_two_alone():
     trainer = trainer_of(FirstTrainer)
     before = {name: value.clone() for name, value in trainer.generator.second.state_dict().items()}
     trainer.step(batch(), Recorder(trainer, move=True))
-    assert all(torch.equal(value, before[name]) for name, value in trainer.generator.second.state_dict().items())
+    assert all(
+        torch.equal(value, before[name])
+        for name, value in trainer.generator.second.state_dict().items()
+    )
     assert not trainer.generator.refines
 
 
@@ -511,7 +615,9 @@ def test_statistics_are_those_of_the_averaged_weights_when_a_stage_ends(kind):
     assert len(means) == 3
     torch.testing.assert_close(layer.running_mean, torch.stack(means).mean(0))
     assert (layer.training, layer.momentum) == (False, 0.1)
-    trainer_of(kind, preset("coco").model_copy(update=SETTINGS)).finish(lambda: pytest.fail("nothing to do"))
+    trainer_of(kind, preset("coco").model_copy(update=SETTINGS)).finish(
+        lambda: pytest.fail("nothing to do")
+    )
 
 
 def own(config, stage):
@@ -520,8 +626,12 @@ def own(config, stage):
 
 
 def test_optimizers_and_schedules_are_the_authors():
-    trainer = FirstTrainer(StackGANConfig(image_size=64), build(StackGANConfig(image_size=64), TEXT, None))
-    assert {(o.defaults["lr"], o.defaults["betas"]) for o in trainer.optimizers.values()} == {(2e-4, (0.5, 0.999))}
+    trainer = FirstTrainer(
+        StackGANConfig(image_size=64), build(StackGANConfig(image_size=64), TEXT, None)
+    )
+    assert {(o.defaults["lr"], o.defaults["betas"]) for o in trainer.optimizers.values()} == {
+        (2e-4, (0.5, 0.999))
+    }
     coco, cub = preset("coco"), preset("cub")
     assert coco.lr_schedule == cub.lr_schedule == "halving"
     planned = stages(coco, Sentences(frozen=True))
@@ -544,7 +654,9 @@ def test_text_is_pretrained_where_it_can_be_and_stages_come_in_order():
     generator = build(SMALL, TEXT, None)
     for stage in three[1:]:
         trainer = stage.trainer(Networks(generator, trainable))
-        optimized = {p for o in trainer.optimizers.values() for g in o.param_groups for p in g["params"]}
+        optimized = {
+            p for o in trainer.optimizers.values() for g in o.param_groups for p in g["params"]
+        }
         assert trainable.table.weight not in optimized
 
 
@@ -554,13 +666,24 @@ def test_text_is_pretrained_where_it_can_be_and_stages_come_in_order():
 def test_is_registered_with_its_presets():
     spec = registry().models["stackgan"]
     config = resolve("stackgan")
-    assert (config.data.name, config.encoder.name, config.sampler.name) == ("shapes", "words", "direct")
+    assert (config.data.name, config.encoder.name, config.sampler.name) == (
+        "shapes",
+        "words",
+        "direct",
+    )
     presets = resolve_path(spec.config).presets()
     assert set(presets) == set(spec.presets)
     assert presets["coco"].encoder[0] == presets["cub"].encoder[0] == "char-cnn-rnn"
 
 
-SHORT = ("steps=9", "text_share=0.34", "checkpoint_every=100", "sample_every=100", "encoder.width=8", "encoder.heads=1")
+SHORT = (
+    "steps=9",
+    "text_share=0.34",
+    "checkpoint_every=100",
+    "sample_every=100",
+    "encoder.width=8",
+    "encoder.heads=1",
+)
 
 
 def trained(folder, *more):
@@ -586,7 +709,9 @@ def test_trains_saves_and_draws(whole):
     captions = ["a large red star on the left", "a small blue circle in the center"]
     plain = model.sample(captions, n=2, seed=1)
     assert [image.size for image in plain] == [(32, 32)] * 4
-    assert [p.tobytes() for p in plain] == [p.tobytes() for p in model.sample(captions, n=2, seed=1, batch_size=1)]
+    assert [p.tobytes() for p in plain] == [
+        p.tobytes() for p in model.sample(captions, n=2, seed=1, batch_size=1)
+    ]
 
 
 def test_stage_one_alone_can_be_trained(tmp_path):
@@ -595,7 +720,9 @@ def test_stage_one_alone_can_be_trained(tmp_path):
 
 
 @pytest.mark.parametrize("stop", [4, 7])
-def test_a_run_stopped_in_either_stage_goes_on_as_if_it_never_had(whole, tmp_path, monkeypatch, stop):
+def test_a_run_stopped_in_either_stage_goes_on_as_if_it_never_had(
+    whole, tmp_path, monkeypatch, stop
+):
     """It draws stage I's pictures, enlarged, if it was stopped there."""
     import os
     import signal
@@ -618,5 +745,8 @@ def test_a_run_stopped_in_either_stage_goes_on_as_if_it_never_had(whole, tmp_pat
     model = load(tmp_path / "halves", "cpu")
     assert bool(model.generator.refines) == (stop == 7)
     resume(tmp_path / "halves")
-    ours, theirs = (load_tensors(run.model / "generator.safetensors", "x") for run in (whole, Run(tmp_path / "halves")))
+    ours, theirs = (
+        load_tensors(run.model / "generator.safetensors", "x")
+        for run in (whole, Run(tmp_path / "halves"))
+    )
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []

@@ -34,7 +34,9 @@ class Pairs(AutoregressiveGenerator):
         return self._logits(AFTER.log()[tokens], state), state
 
     def _logits(self, logits, given):
-        return (logits * given).index_fill(1, torch.tensor(self.forbidden, dtype=torch.long), -torch.inf)
+        return (logits * given).index_fill(
+            1, torch.tensor(self.forbidden, dtype=torch.long), -torch.inf
+        )
 
     def forward(self, tokens, text):
         raise NotImplementedError
@@ -53,12 +55,17 @@ def draw(generator, n, guidance=1.0, **settings):
 
 
 def frequencies(tokens):
-    return torch.bincount(tokens[:, 0] * K + tokens[:, 1], minlength=K * K).view(K, K).double() / len(tokens)
+    return torch.bincount(tokens[:, 0] * K + tokens[:, 1], minlength=K * K).view(
+        K, K
+    ).double() / len(tokens)
 
 
 def within(found, expected, n):
     expected = expected.double()
-    assert ((found - expected).abs() <= 5 * (expected * (1 - expected) / n).sqrt() + 1e-9).all(), (found, expected)
+    assert ((found - expected).abs() <= 5 * (expected * (1 - expected) / n).sqrt() + 1e-9).all(), (
+        found,
+        expected,
+    )
 
 
 N = 20_000

@@ -115,7 +115,9 @@ def test_each_part_is_conditioned_once_in_order_and_given_what_was_drawn_before(
 def test_the_last_part_sees_what_the_first_drew():
     images = sampler(upsampler={"steps": 8}).sample(mixed(), request())
     base = request().noise.scope("base").normal("z", 0, (3, 8, 8))
-    torch.testing.assert_close(images, torch.nn.functional.interpolate(base, size=16), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        images, torch.nn.functional.interpolate(base, size=16), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_only_a_guided_part_is_given_the_features_of_no_caption():
@@ -129,7 +131,9 @@ def test_only_a_guided_part_is_given_the_features_of_no_caption():
     ]  # fmt: skip
     assert ("draw", "upsampler", 4) in generator.log
     base = request().noise.scope("base").normal("z", 0, (3, 8, 8))
-    torch.testing.assert_close(images, 3 * torch.nn.functional.interpolate(base, size=16), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        images, 3 * torch.nn.functional.interpolate(base, size=16), atol=1e-3, rtol=1e-3
+    )
     assert not sampler(upsampler={"steps": 2}).needs_null
     assert sampler(inner={"samplers": {"upsampler": {"guidance": 2.0}}}).needs_null
 
@@ -162,7 +166,9 @@ def test_a_cascade_in_a_cascade():
     outer.parts["second"] = mixed()
     images = sampler(second={"samplers": {"upsampler": {"steps": 8}}}).sample(outer, request())
     base = request().noise.scope("second").scope("base").normal("z", 0, (3, 8, 8))
-    torch.testing.assert_close(images, torch.nn.functional.interpolate(base, size=16), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        images, torch.nn.functional.interpolate(base, size=16), atol=1e-4, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,7 +180,10 @@ def test_a_cascade_in_a_cascade():
             "sampler 'ddim' draws from diffusion models, but 'base' is one-shot: use samplers.base.name=direct",
         ),
         ({"upsampler": {"steps": 9}}, "9 sampling steps: the model was trained with 8"),
-        ({"upsampler": {"stepz": 4}}, "samplers.upsampler: sampler 'ddim': no setting is named 'stepz'"),
+        (
+            {"upsampler": {"stepz": 4}},
+            "samplers.upsampler: sampler 'ddim': no setting is named 'stepz'",
+        ),
         ({"base": {"guidance": 2.0}}, "samplers.base: sampler 'direct': setting 'guidance' = 2.0"),
     ],
 )
@@ -190,9 +199,18 @@ def test_what_does_not_fit_a_part_is_refused_before_anything_is_drawn(samplers, 
     ("settings", "message"),
     [
         ({"steps": 4}, "each part of a cascade has steps of its own: set samplers.PART.steps"),
-        ({"guidance": 2.0}, "each part of a cascade has guidance of its own: set samplers.PART.guidance"),
-        ({"samplers": {"base": {"name": "ddimm"}}}, "no sampler is named 'ddimm'; did you mean 'ddim'"),
-        ({"samplers": {"base": {"name": "ddim", "eta": 2}}}, "samplers.base: sampler 'ddim': setting 'eta' = 2"),
+        (
+            {"guidance": 2.0},
+            "each part of a cascade has guidance of its own: set samplers.PART.guidance",
+        ),
+        (
+            {"samplers": {"base": {"name": "ddimm"}}},
+            "no sampler is named 'ddimm'; did you mean 'ddim'",
+        ),
+        (
+            {"samplers": {"base": {"name": "ddim", "eta": 2}}},
+            "samplers.base: sampler 'ddim': setting 'eta' = 2",
+        ),
         ({"samplers": {"base": 4}}, "setting 'samplers.base' = 4"),
     ],
 )

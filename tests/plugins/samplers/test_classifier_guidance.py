@@ -29,7 +29,9 @@ PATHS = {
 def noised(schedule, t):
     """alpha (B, 1) and the covariance (B, 2, 2) of x_t in each class."""
     alpha, sigma = (f(t).double().view(-1, 1) for f in (schedule.alpha, schedule.sigma))
-    return alpha, alpha[..., None] ** 2 * COVARIANCE + sigma[..., None] ** 2 * torch.eye(2, dtype=torch.float64)
+    return alpha, alpha[..., None] ** 2 * COVARIANCE + sigma[..., None] ** 2 * torch.eye(
+        2, dtype=torch.float64
+    )
 
 
 def logits(schedule, x_t, t):
@@ -96,7 +98,9 @@ def test_whatever_the_network_predicts(prediction):
         is_the_class(draw("ddim", generator, PATHS[path], steps=60, wanted=0.0), wanted=0)
 
 
-@pytest.mark.parametrize("name", ["euler", "heun", "lms", "pndm", "dpmpp-2m", "unipc", "euler-a", "dpmpp-2m-sde"])
+@pytest.mark.parametrize(
+    "name", ["euler", "heun", "lms", "pndm", "dpmpp-2m", "unipc", "euler-a", "dpmpp-2m-sde"]
+)
 def test_the_other_samplers_shift_the_noise_too(name):
     is_the_class(draw(name, Mixture(PATHS["vp"]), PATHS["vp"], steps=40))
 
@@ -117,7 +121,9 @@ def test_one_ancestral_step_by_hand():
         return g
 
     for variance, sigma in (("beta~", 0.5 * 0.2 / 0.6), ("beta", 0.5)):
-        sampler = registry().samplers.build(registry().samplers.choose("ddpm", {"variance": variance}))
+        sampler = registry().samplers.build(
+            registry().samplers.choose("ddpm", {"variance": variance})
+        )
         x_1 = []
         for given in (None, guide):
             at = []
@@ -142,7 +148,10 @@ def test_a_guide_of_another_schedule_sees_the_same_image_at_the_same_noise(their
 
 
 def test_a_larger_scale_goes_further():
-    first, second = (draw("ddim", Mixture(PATHS["vp"]), PATHS["vp"], scale=s, steps=30).mean(0) for s in (1.0, 4.0))
+    first, second = (
+        draw("ddim", Mixture(PATHS["vp"]), PATHS["vp"], scale=s, steps=30).mean(0)
+        for s in (1.0, 4.0)
+    )
     away = (MEANS[1] - MEANS[0]).float()
     assert (second - first) @ away > 0.1
 

@@ -8,7 +8,13 @@ import torch
 from t2i.core.errors import UserError
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.prediction import Prediction
-from t2i.core.families.schedule import DiscreteSchedule, FlowSchedule, Schedule, VESchedule, VPSchedule
+from t2i.core.families.schedule import (
+    DiscreteSchedule,
+    FlowSchedule,
+    Schedule,
+    VESchedule,
+    VPSchedule,
+)
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextFeatures
@@ -56,19 +62,34 @@ class Exact(DiffusionGenerator):
 
     def forward(self, x_t, t, text):
         self.batches.append(len(x_t))
-        alpha, sigma = self.schedule.alpha(t)[:, None].double(), self.schedule.sigma(t)[:, None].double()
+        alpha, sigma = (
+            self.schedule.alpha(t)[:, None].double(),
+            self.schedule.sigma(t)[:, None].double(),
+        )
         m, x = (MEAN + text.sentence).double(), x_t.double()
         s = alpha[..., None] ** 2 * COVARIANCE + sigma[..., None] ** 2 * torch.eye(2)
-        x_0 = m + (alpha * torch.linalg.solve(s, (x - alpha * m)[..., None])[..., 0]) @ COVARIANCE.double()
+        x_0 = (
+            m
+            + (alpha * torch.linalg.solve(s, (x - alpha * m)[..., None])[..., 0])
+            @ COVARIANCE.double()
+        )
         return self.said(x_0, (x - alpha * x_0) / sigma, t).float()
 
     def said(self, x_0, eps, t):
         """The prediction that x_0 and eps are."""
-        alpha, sigma = self.schedule.alpha(t)[:, None].double(), self.schedule.sigma(t)[:, None].double()
+        alpha, sigma = (
+            self.schedule.alpha(t)[:, None].double(),
+            self.schedule.sigma(t)[:, None].double(),
+        )
         if self.prediction == "velocity":
             d_alpha, d_sigma = (rate[:, None].double() for rate in self.schedule.rates(t))
             return d_alpha * x_0 + d_sigma * eps
-        known = {"epsilon": eps, "sample": x_0, "v": alpha * eps - sigma * x_0, "score": -eps / sigma}
+        known = {
+            "epsilon": eps,
+            "sample": x_0,
+            "v": alpha * eps - sigma * x_0,
+            "score": -eps / sigma,
+        }
         return known[self.prediction]
 
 
@@ -80,7 +101,9 @@ def sampler_of(name, **settings):
     return registry().samplers.build(registry().samplers.choose(name, settings))
 
 
-def draw(name, generator=None, n=800, seed=0, null=None, sentence=0.0, keys=None, guide=None, **settings):
+def draw(
+    name, generator=None, n=800, seed=0, null=None, sentence=0.0, keys=None, guide=None, **settings
+):
     keys = keys or tuple((i, 0) for i in range(n))
     text = TextFeatures.of(sentence=torch.full((len(keys), 2), sentence))
     with torch.no_grad():
@@ -160,7 +183,10 @@ def test_the_error_falls_as_the_order_says(name, path):
 def test_every_prediction_draws_the_same(name, path):
     """The same network, told to say its prediction in other words. PNDM extrapolates what it is given, and given v or a
     velocity that is v: another method than with the noise."""
-    drawn = {prediction: draw(name, Exact(prediction, PATHS[path]()), n=4, steps=8) for prediction in PREDICTIONS}
+    drawn = {
+        prediction: draw(name, Exact(prediction, PATHS[path]()), n=4, steps=8)
+        for prediction in PREDICTIONS
+    }
     for prediction in PREDICTIONS:
         first = "v" if name == "pndm" and prediction in ("v", "velocity") else "epsilon"
         torch.testing.assert_close(drawn[prediction], drawn[first], rtol=1e-3, atol=1e-4)
@@ -179,7 +205,9 @@ def test_pndm_finds_the_data_with_v_too():
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
 def test_a_schedule_that_ends_without_signal_is_survived(name, prediction):
     generator = of_steps(prediction, name="cosine")
-    expected = flow(Exact().schedule, noise_of(16))  # where no signal is left, all schedules flow to the same images
+    expected = flow(
+        Exact().schedule, noise_of(16)
+    )  # where no signal is left, all schedules flow to the same images
     for steps, most in ((10, 0.5), (25, 0.12)):
         assert (draw(name, generator, n=16, steps=steps) - expected).abs().max() < most, steps
 
@@ -195,12 +223,16 @@ def test_euler_is_ddim(path):
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_inversion_finds_the_noise(path, prediction):
     schedule, x_T = PATHS[path](), noise_of(16)
-    request = Request(text=TextFeatures.of(sentence=torch.zeros(16, 2)), noise=PromptNoise(0, ((0, 0),) * 16))
+    request = Request(
+        text=TextFeatures.of(sentence=torch.zeros(16, 2)), noise=PromptNoise(0, ((0, 0),) * 16)
+    )
     errors = []
     for steps in (50, 100):
         x_0 = flow(schedule, x_T, steps)
         with torch.no_grad():
-            found = sampler_of("ddim", steps=steps).invert(Exact(prediction, schedule), x_0, request)
+            found = sampler_of("ddim", steps=steps).invert(
+                Exact(prediction, schedule), x_0, request
+            )
         errors.append((found - x_T).abs().max())
     assert errors[1] < 0.2
     assert errors[1] < 0.7 * errors[0]
@@ -208,13 +240,18 @@ def test_inversion_finds_the_noise(path, prediction):
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("ddim", {"steps": 5, "eta": 1.0}), *((name, {"steps": 5}) for name in (*DETERMINISTIC, *RANDOM))],
+    [
+        ("ddim", {"steps": 5, "eta": 1.0}),
+        *((name, {"steps": 5}) for name in (*DETERMINISTIC, *RANDOM)),
+    ],
 )
 def test_the_same_noise_gives_the_same_picture_in_any_batch(name, settings):
     keys = ((0, 0), (0, 1), (3, 0))
     together = draw(name, keys=keys, **settings)
     for i, key in enumerate(keys):
-        torch.testing.assert_close(draw(name, keys=(key,), **settings)[0], together[i], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            draw(name, keys=(key,), **settings)[0], together[i], rtol=1e-5, atol=1e-5
+        )
     assert (together[0] - together[1]).abs().max() > 0.01
 
 
@@ -227,15 +264,37 @@ def test_guidance_moves_along_the_difference_and_runs_one_batch():
     assert generator.batches == [128] * 20
     unconditional = draw("ddim", generator, n=64, steps=20)
     # The exact prediction is affine in the sentence, so guiding by 2 is the exact network for the sentence 2.
-    torch.testing.assert_close(stronger, draw("ddim", generator, n=64, steps=20, sentence=2.0), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        stronger, draw("ddim", generator, n=64, steps=20, sentence=2.0), rtol=1e-3, atol=1e-3
+    )
     torch.testing.assert_close(plain - unconditional, stronger - plain, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "dpmpp-2m"])
 def test_guidance_outside_its_interval_costs_nothing(name):
     generator, null = of_steps(steps=100), TextFeatures.of(sentence=torch.zeros(4, 2))
-    draw(name, generator, n=4, steps=10, sentence=1.0, guidance=3.0, null=null, guidance_interval=(0.25, 0.75))
-    assert generator.batches == [4, 4, 4, 8, 8, 8, 8, 8, 4, 4]  # noise levels 1, 0.9, 0.8, 0.7 ... 0.3, 0.2, 0.1
+    draw(
+        name,
+        generator,
+        n=4,
+        steps=10,
+        sentence=1.0,
+        guidance=3.0,
+        null=null,
+        guidance_interval=(0.25, 0.75),
+    )
+    assert generator.batches == [
+        4,
+        4,
+        4,
+        8,
+        8,
+        8,
+        8,
+        8,
+        4,
+        4,
+    ]  # noise levels 1, 0.9, 0.8, 0.7 ... 0.3, 0.2, 0.1
     with pytest.raises(UserError, match="two ascending numbers between 0 and 1"):
         draw(name, n=1, guidance_interval=(0.8, 0.2))
     generator = Exact("epsilon", VESchedule())
@@ -251,7 +310,9 @@ def test_rescaled_guidance_keeps_the_spread_of_the_conditional_prediction():
             return text.sentence[:, :1] * torch.tensor([[1.0, -2.0]]) + text.sentence[:, 1:]
 
     config = DiffusionSamplerConfig(guidance=5.0, guidance_rescale=0.25)
-    text, null = (TextFeatures.of(sentence=torch.tensor([pair])) for pair in ([1.0, 3.0], [0.5, 1.0]))
+    text, null = (
+        TextFeatures.of(sentence=torch.tensor([pair])) for pair in ([1.0, 3.0], [0.5, 1.0])
+    )
     request = Request(text=text, noise=PromptNoise(0, ((0, 0),)), null=null)
     given, plain = torch.tensor([[4.0, 1.0]]), torch.tensor([[1.5, 0.0]])
     strong = plain + 5 * (given - plain)
@@ -283,6 +344,8 @@ def test_what_cannot_be_sampled_says_why():
 def test_progress_is_reported_step_by_step():
     seen = []
     text = TextFeatures.of(sentence=torch.zeros(1, 2))
-    request = Request(text=text, noise=PromptNoise(0, ((0, 0),)), progress=lambda *at: seen.append(at))
+    request = Request(
+        text=text, noise=PromptNoise(0, ((0, 0),)), progress=lambda *at: seen.append(at)
+    )
     sampler_of("ddim", steps=3).sample(Exact(), request)
     assert seen == [(1, 3), (2, 3), (3, 3)]

@@ -37,7 +37,9 @@ def request(n, **more):
 
 def test_draws_plain_noise_in_one_call():
     done = []
-    images = DirectSampler(DirectConfig()).sample(Echo(), request(3, progress=lambda *at: done.append(at)))
+    images = DirectSampler(DirectConfig()).sample(
+        Echo(), request(3, progress=lambda *at: done.append(at))
+    )
     assert torch.equal(images, keys(3).normal("z", 0, (3, 8, 8)))
     assert done == [(1, 1)]
 
@@ -45,7 +47,9 @@ def test_draws_plain_noise_in_one_call():
 def test_truncated_noise_is_the_normal_distribution_cut_at_two():
     z = truncated_normal(keys(64), (1000,))
     assert z.abs().max() <= 2
-    assert z.std().item() == pytest.approx(0.8796, abs=0.005)  # of N(0, 1) on [-2, 2]; clamping would give 0.945
+    assert z.std().item() == pytest.approx(
+        0.8796, abs=0.005
+    )  # of N(0, 1) on [-2, 2]; clamping would give 0.945
     assert (z.abs() > 1.99).float().mean() < 0.002  # clamping would pile 4.6 % up at the bound
 
 
@@ -65,7 +69,9 @@ def test_a_pictures_truncated_noise_is_its_own():
 
 
 def test_refuses_guidance_by_one_line():
-    with pytest.raises(UserError, match=r"sampler: setting 'guidance' = 3\.0: this sampler has no guidance"):
+    with pytest.raises(
+        UserError, match=r"sampler: setting 'guidance' = 3\.0: this sampler has no guidance"
+    ):
         DirectConfig.of({"guidance": 3.0}, "sampler")
     with pytest.raises(UserError, match="no chain that a guide could steer"):
         DirectSampler(DirectConfig()).sample(Echo(), request(1, guide=lambda x, t, text: x))

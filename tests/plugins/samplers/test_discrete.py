@@ -17,7 +17,9 @@ from t2i.plugins.samplers.maskgit.config import MaskGITConfig
 from t2i.plugins.samplers.maskgit.sampler import MaskGITSampler, masked_left
 
 K, LENGTH = 3, 2
-JOINT = torch.tensor([[0.33, 0.02, 0.08], [0.05, 0.22, 0.10], [0.04, 0.01, 0.15]], dtype=torch.float64)
+JOINT = torch.tensor(
+    [[0.33, 0.02, 0.08], [0.05, 0.22, 0.10], [0.04, 0.01, 0.15]], dtype=torch.float64
+)
 """p(x_0) of two tokens that depend on each other."""
 
 
@@ -33,7 +35,10 @@ class Exact(DiscreteDiffusionGenerator):
 
     def forward(self, x_t, t, text):
         self.calls.append((len(x_t), t.tolist()[0]))
-        a, b, c = (f(t)[:, None, None] for f in (self.schedule.abar, self.schedule.bbar, self.schedule.gbar))
+        a, b, c = (
+            f(t)[:, None, None]
+            for f in (self.schedule.abar, self.schedule.bbar, self.schedule.gbar)
+        )
         likely = a * torch.nn.functional.one_hot(x_t, K + 1)[..., :K] + b
         likely = torch.where((x_t == K)[..., None], c, likely)  # q(x_t^i | x_0^i), (B, LENGTH, K)
         prior = torch.where(text.sentence[:, :, None] > 0, JOINT, torch.full_like(JOINT, 1 / 9))
@@ -97,11 +102,17 @@ def test_guidance_and_truncation_act_on_clean_tokens():
     """One step: the marginals to the power s (u is uniform), without what top_k leaves out."""
     squares = JOINT.sum(1) ** 2
     first = squares / squares.sum()
-    tokens = draw(Exact(CHAINS["masks"]), N, DiscreteSampler(TokenSamplerConfig(steps=1, guidance=2.0)))
+    tokens = draw(
+        Exact(CHAINS["masks"]), N, DiscreteSampler(TokenSamplerConfig(steps=1, guidance=2.0))
+    )
     found = torch.bincount(tokens[:, 0], minlength=K) / N
     assert ((found - first).abs() < 4.5 * (first * (1 - first) / N).sqrt()).all()
-    tokens = draw(Exact(CHAINS["masks"]), 200, DiscreteSampler(TokenSamplerConfig(steps=1, top_k=1)))
-    assert tokens.unique(dim=0).tolist() == [[int(JOINT.sum(1).argmax()), int(JOINT.sum(0).argmax())]]
+    tokens = draw(
+        Exact(CHAINS["masks"]), 200, DiscreteSampler(TokenSamplerConfig(steps=1, top_k=1))
+    )
+    assert tokens.unique(dim=0).tolist() == [
+        [int(JOINT.sum(1).argmax()), int(JOINT.sum(0).argmax())]
+    ]
 
 
 def test_too_many_steps_are_refused_before_anything_is_drawn():
@@ -112,12 +123,23 @@ def test_too_many_steps_are_refused_before_anything_is_drawn():
 def test_progress_and_what_is_refused():
     done = []
     text, noise = TextFeatures.of(sentence=torch.ones(1, 1)), PromptNoise(0, ((0, 0),))
-    for sampler in (DiscreteSampler(TokenSamplerConfig(steps=2)), MaskGITSampler(MaskGITConfig(steps=2))):
-        sampler.sample(Exact(CHAINS["cosine"]), Request(text=text, noise=noise, progress=lambda *at: done.append(at)))
+    for sampler in (
+        DiscreteSampler(TokenSamplerConfig(steps=2)),
+        MaskGITSampler(MaskGITConfig(steps=2)),
+    ):
+        sampler.sample(
+            Exact(CHAINS["cosine"]),
+            Request(text=text, noise=noise, progress=lambda *at: done.append(at)),
+        )
         with pytest.raises(UserError, match="draws tokens: there is no noisy image"):
-            sampler.sample(Exact(CHAINS["cosine"]), Request(text=text, noise=noise, guide=lambda *_: None))
+            sampler.sample(
+                Exact(CHAINS["cosine"]), Request(text=text, noise=noise, guide=lambda *_: None)
+            )
         with pytest.raises(UserError, match="not from an image"):
-            sampler.sample(Exact(CHAINS["cosine"]), Request(text=text, noise=noise, image=torch.zeros(1, 3, 2, 2)))
+            sampler.sample(
+                Exact(CHAINS["cosine"]),
+                Request(text=text, noise=noise, image=torch.zeros(1, 3, 2, 2)),
+            )
     assert done == [(1, 2), (2, 2)] * 2
 
 
@@ -132,7 +154,9 @@ class Seen(DiscreteDiffusionGenerator):
 
     def forward(self, x_t, t, text):
         self.shown.append(x_t.clone())
-        sure = torch.nn.functional.one_hot(torch.arange(8) % K, K) * torch.linspace(6, 13, 8)[:, None]
+        sure = (
+            torch.nn.functional.one_hot(torch.arange(8) % K, K) * torch.linspace(6, 13, 8)[:, None]
+        )
         return sure.expand(len(x_t), 8, K).float()
 
     def decode(self, tokens):
@@ -141,7 +165,9 @@ class Seen(DiscreteDiffusionGenerator):
 
 def test_maskgit_keeps_the_tokens_it_is_surest_of():
     generator = Seen(MaskingSchedule(K))
-    tokens = draw(generator, 2, MaskGITSampler(MaskGITConfig(steps=4, temperature=0.2, randomness=0)))
+    tokens = draw(
+        generator, 2, MaskGITSampler(MaskGITConfig(steps=4, temperature=0.2, randomness=0))
+    )
     assert tokens.tolist() == [[i % K for i in range(8)]] * 2
     masked = [(x == K).sum(1).tolist() for x in generator.shown]
     assert masked == [[n, n] for n in (8, 7, 5, 3)]  # floor(8 cos(pi/8 i))

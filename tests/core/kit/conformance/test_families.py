@@ -30,13 +30,20 @@ def told(plug, monkeypatch, tmp_path):
             @hookimpl
             def t2i_families(self):
                 return [
-                    FamilySpec(name="collage", summary="Cut and paste", generator="t2i_collage:Collage", draws=draws)
+                    FamilySpec(
+                        name="collage",
+                        summary="Cut and paste",
+                        generator="t2i_collage:Collage",
+                        draws=draws,
+                    )
                 ]
 
             @hookimpl
             def t2i_samplers(self):
                 path = "t2i_collage:Absent"
-                spec = SamplerSpec(name="paste", summary="", config=path, build=path, families=("collage",))
+                spec = SamplerSpec(
+                    name="paste", summary="", config=path, build=path, families=("collage",)
+                )
                 return [spec] if sampler else []
 
         plug(Plugin(), "collage")
@@ -82,19 +89,26 @@ def test_a_class_of_another_name_or_none(told):
 
 
 def test_a_class_that_is_no_generator(told):
-    assert told(object)["class"] == ("FAILED", "t2i_collage:Collage does not extend t2i.core.Generator")
+    assert told(object)["class"] == (
+        "FAILED",
+        "t2i_collage:Collage does not extend t2i.core.Generator",
+    )
 
 
 def test_a_tolerance_that_there_is_not(told):
     class Collage(Generator):
         family, tolerance = "collage", "rough"
 
-    assert "has the tolerance 'rough'; known: exact, level, statistical" in told(Collage)["class"][1]
+    assert (
+        "has the tolerance 'rough'; known: exact, level, statistical" in told(Collage)["class"][1]
+    )
 
 
 @pytest.mark.parametrize("name", [spec.name for spec in registry().families])
 def test_every_family_of_ours_keeps_its_promises(name, tmp_path):
-    states = {outcome.check: outcome.state for outcome in run_checks(of_kind("families", name), tmp_path)}
+    states = {
+        outcome.check: outcome.state for outcome in run_checks(of_kind("families", name), tmp_path)
+    }
     assert states == {"class": "ok", "samplers": "skipped" if name == "guide" else "ok"}
 
 
@@ -110,15 +124,25 @@ class Painter:
     """Draws `painted` pictures; apart, as `change(picture, key, batch)` says, `batch` being all keys of the batch."""
 
     def __init__(self, tolerance, change, paint=painted):
-        self.generator, self.change, self.paint = SimpleNamespace(tolerance=tolerance), change, paint
+        self.generator, self.change, self.paint = (
+            SimpleNamespace(tolerance=tolerance),
+            change,
+            paint,
+        )
 
     def draw(self, captions, *, n, seed, batch_size):
         keys = [(p, s) for p in range(len(captions)) for s in range(n)]
         for start in range(0, len(keys), batch_size):
             batch = keys[start : start + batch_size]
             whole = len(batch) == len(keys)
-            images = [self.paint(key) if whole else self.change(self.paint(key), key, batch) for key in batch]
-            yield [Drawn(*key, image.clip(0, 255).astype(np.uint8)) for key, image in zip(batch, images, strict=True)]
+            images = [
+                self.paint(key) if whole else self.change(self.paint(key), key, batch)
+                for key in batch
+            ]
+            yield [
+                Drawn(*key, image.clip(0, 255).astype(np.uint8))
+                for key, image in zip(batch, images, strict=True)
+            ]
 
 
 def apart(images, key, batch):
@@ -168,7 +192,11 @@ def test_tolerances(tolerance, passing, failing):
 
 def test_pictures_that_are_all_the_same_agree_with_themselves_only():
     def model(difference):
-        return Painter("statistical", lambda images, *_: images + difference, lambda key: np.full((8, 8, 3), 90))
+        return Painter(
+            "statistical",
+            lambda images, *_: images + difference,
+            lambda key: np.full((8, 8, 3), 90),
+        )
 
     agrees(model(0), CAPTIONS)
     agrees(model(1), CAPTIONS)

@@ -65,13 +65,20 @@ def test_a_frozen_parameter_that_is_given_gradients_or_changes(failed, parts):
     class Frozen(parts.generator):
         def __init__(self, config, text, assets=None):
             super().__init__(config, text, assets)
-            self.frozen, self.other = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
+            self.frozen, self.other = (
+                torch.nn.Parameter(torch.zeros(1)),
+                torch.nn.Parameter(torch.zeros(1)),
+            )
 
         def parameters(self, recurse=True):  # hides them from the optimizer
-            return (p for n, p in self.named_parameters(recurse=recurse) if n not in ("frozen", "other"))
+            return (
+                p for n, p in self.named_parameters(recurse=recurse) if n not in ("frozen", "other")
+            )
 
     parts.stages, parts.generator = stages, Frozen
-    assert failed("gradients") == {"gradients": "stage 'only': in no optimizer, but given gradients: generator.other"}
+    assert failed("gradients") == {
+        "gradients": "stage 'only': in no optimizer, but given gradients: generator.other"
+    }
 
 
 def test_randomness_that_does_not_come_from_the_noise(failed, parts):
@@ -126,9 +133,14 @@ def test_a_trainer_that_keeps_what_no_checkpoint_holds(failed, parts):
                 group["lr"] = 0.01 / self.steps
             return super().step(batch, engine)
 
-    parts.stages = lambda config, encoder: [Stage("only", 1.0, lambda networks: Counting(config, networks))]
+    parts.stages = lambda config, encoder: [
+        Stage("only", 1.0, lambda networks: Counting(config, networks))
+    ]
     found = failed("resumes")
-    assert "resumed at step 47, in stage 'only', it ends with other weights: modules." in found["resumes"]
+    assert (
+        "resumed at step 47, in stage 'only', it ends with other weights: modules."
+        in found["resumes"]
+    )
 
 
 def test_a_model_that_learns_nothing(failed, parts):
@@ -139,9 +151,13 @@ def test_a_model_that_learns_nothing(failed, parts):
             z = batch.noise.normal("z", 0, self.generator.noise_shape)
             return {"generator": (self.generator(z, batch.text) - batch.images).square().mean()}
 
-    parts.stages = lambda config, encoder: [Stage("only", 1.0, lambda networks: Idle(config, networks))]
+    parts.stages = lambda config, encoder: [
+        Stage("only", 1.0, lambda networks: Idle(config, networks))
+    ]
     found = failed("learns", "gradients")
-    assert "nothing that it logs moves ('generator' most, by 0.0 standard errors)" in found["learns"]
+    assert (
+        "nothing that it logs moves ('generator' most, by 0.0 standard errors)" in found["learns"]
+    )
     assert "no gradient reaches" in found["gradients"]
 
 
@@ -177,7 +193,8 @@ def test_a_model_that_does_not_train_says_so_once(failed, parts):
 
     parts.stages = stages
     assert failed("trains", "gradients", "resumes", "saves") == {
-        "trains": "RuntimeError in test_faults.py:" + failed("trains")["trains"].partition(".py:")[2]
+        "trains": "RuntimeError in test_faults.py:"
+        + failed("trains")["trains"].partition(".py:")[2]
     }
 
 
@@ -189,7 +206,9 @@ def test_a_signal_ends_the_checks(failed, parts):
             os.kill(os.getpid(), signal.SIGINT)
             return super().step(batch, engine)
 
-    parts.stages = lambda config, encoder: [Stage("only", 1.0, lambda networks: Stopped(config, networks))]
+    parts.stages = lambda config, encoder: [
+        Stage("only", 1.0, lambda networks: Stopped(config, networks))
+    ]
     with pytest.raises(Interrupted, match="stopped by SIGINT at step 1"):
         failed("trains", "gradients")
 
@@ -200,14 +219,24 @@ def test_what_is_found_by_a_name(tmp_path):
         "plugin-toy-paths",
     ]  # fmt: skip
     kinds = {(check.kind, check.name) for check in find("toy")}
-    assert kinds == {("plugins", "toy"), ("models", "toy"), ("encoders", "toytext"), ("datasets", "toydata")}
+    assert kinds == {
+        ("plugins", "toy"),
+        ("models", "toy"),
+        ("encoders", "toytext"),
+        ("datasets", "toydata"),
+    }
     assert {check.kind for check in find("t2i-zoo")} == {"plugins", *registry_kinds()}
-    with pytest.raises(UserError, match="nothing that is installed is called 'toi'; did you mean 'toy'"):
+    with pytest.raises(
+        UserError, match="nothing that is installed is called 'toi'; did you mean 'toy'"
+    ):
         find("toi")
     with pytest.raises(UserError, match="no check of it is named 'resume'; did you mean 'resumes'"):
         find("toy", ["resume"])
     (skipped,) = run_checks(of_kind("plugins", "toy", ["light-import"]), tmp_path)
-    assert (skipped.state, skipped.detail) == ("skipped", "it was registered by this program, not by an entry point")
+    assert (skipped.state, skipped.detail) == (
+        "skipped",
+        "it was registered by this program, not by an entry point",
+    )
 
 
 def registry_kinds():
@@ -215,13 +244,18 @@ def registry_kinds():
 
 
 def test_the_toys_encoder_and_data(tmp_path, parts):
-    checks = [*of_kind("encoders", "toytext"), *of_kind("datasets", "toydata", ["examples", "repeats"])]
+    checks = [
+        *of_kind("encoders", "toytext"),
+        *of_kind("datasets", "toydata", ["examples", "repeats"]),
+    ]
     assert {o.check: o.detail for o in run_checks(checks, tmp_path) if o.state == "FAILED"} == {}
 
     class Padded(parts.encoder(parts.EncoderConfig(), None).__class__):
         def encode(self, captions):
             found = super().encode(captions)
-            return found.map(lambda x: x if x.dtype == torch.bool else x * x.shape[1] if x.dim() == 3 else x)
+            return found.map(
+                lambda x: x if x.dtype == torch.bool else x * x.shape[1] if x.dim() == 3 else x
+            )
 
     parts.encoder = lambda config, assets: Padded(config)
     (company,) = run_checks(of_kind("encoders", "toytext", ["company"]), tmp_path)

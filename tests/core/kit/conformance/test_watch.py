@@ -39,7 +39,9 @@ def encoding(parts, seen):
         trainer.step = step
         return trainer
 
-    return lambda config, encoder: [replace(stage, trainer=made) for stage in plain(config, encoder)]
+    return lambda config, encoder: [
+        replace(stage, trainer=made) for stage in plain(config, encoder)
+    ]
 
 
 def test_what_may_be_encoded_beforehand_still_is(tmp_path, parts):
@@ -49,7 +51,9 @@ def test_what_may_be_encoded_beforehand_still_is(tmp_path, parts):
     watched = train(config, tmp_path / "watched", reporter=Silent(), wrap=Watcher().wrap)
     assert seen == [True] * 6
     plain = train(config, tmp_path / "plain", reporter=Silent())
-    ours, theirs = (load_tensors(run.model / "generator.safetensors", "x") for run in (watched, plain))
+    ours, theirs = (
+        load_tensors(run.model / "generator.safetensors", "x") for run in (watched, plain)
+    )
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 

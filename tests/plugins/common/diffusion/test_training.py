@@ -7,7 +7,14 @@ from torch.nn import functional as F
 
 from t2i.core.errors import UserError
 from t2i.core.families.prediction import target
-from t2i.core.families.schedule import DiscreteSchedule, FlowSchedule, VESchedule, VPSchedule, add_noise, named_schedule
+from t2i.core.families.schedule import (
+    DiscreteSchedule,
+    FlowSchedule,
+    VESchedule,
+    VPSchedule,
+    add_noise,
+    named_schedule,
+)
 from t2i.core.interfaces.noise import PromptNoise, StepNoise
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextFeatures, TextShape
@@ -28,13 +35,19 @@ SMALL = {"channels": (8, 16), "layers": 1, "head_width": 8, "groups": 4}
 @pytest.mark.parametrize("loss", ["l2", "l1"])
 def test_the_loss_is_the_error_of_what_is_predicted(prediction, schedule, loss):
     if (prediction, schedule) == ("velocity", "linear"):
-        with pytest.raises(UserError, match="schedule=linear counts steps: set schedule=mixing, or prediction=v"):
+        with pytest.raises(
+            UserError, match="schedule=linear counts steps: set schedule=mixing, or prediction=v"
+        ):
             DenoisingConfig.of({"prediction": prediction, "schedule": schedule}, "test")
         return
     config = DenoisingConfig(prediction=prediction, schedule=schedule, loss=loss)
     noises = named_schedule(schedule)
     z_0, eps, output = torch.randn(3, 4, 2, 8, 8)
-    t = torch.tensor([0.1, 0.4, 0.6, 0.9]) if schedule == "mixing" else torch.tensor([3, 400, 800, 999])
+    t = (
+        torch.tensor([0.1, 0.4, 0.6, 0.9])
+        if schedule == "mixing"
+        else torch.tensor([3, 400, 800, 999])
+    )
     alpha, sigma = (value.view(-1, 1, 1, 1) for value in (noises.alpha(t), noises.sigma(t)))
     z_t = alpha * z_0 + sigma * eps
     torch.testing.assert_close(add_noise(noises, z_0, t, eps), z_t)
@@ -49,7 +62,9 @@ def test_the_loss_is_the_error_of_what_is_predicted(prediction, schedule, loss):
     def mean(x):
         return x.pow(2).mean() if loss == "l2" else x.abs().mean()
 
-    torch.testing.assert_close(denoising_loss(config, noises, output, z_0, z_t, t, eps), mean(error))
+    torch.testing.assert_close(
+        denoising_loss(config, noises, output, z_0, z_t, t, eps), mean(error)
+    )
     # The error of x_0: nothing if the network is right, whatever it predicts.
     of_x_0 = config.model_copy(update={"error": "x_0"})
     truth = target(noises, prediction, z_0, t, eps)
@@ -63,10 +78,15 @@ def test_the_loss_is_the_error_of_what_is_predicted(prediction, schedule, loss):
     }[prediction]
     of_truth = denoising_loss(of_x_0, noises, output, z_0, z_t, t, eps)
     torch.testing.assert_close(of_truth, mean(x_0 - z_0))
-    for gamma in (5.0, 1e9):  # between the error of x_0 and, if it predicts x_0, that of v = (alpha z_t - x_0) / sigma
+    for gamma in (
+        5.0,
+        1e9,
+    ):  # between the error of x_0 and, if it predicts x_0, that of v = (alpha z_t - x_0) / sigma
         capped = of_x_0.model_copy(update={"min_snr_gamma": gamma})
         expected = mean((x_0 - z_0) * torch.minimum(1 / sigma.square(), torch.tensor(gamma)).sqrt())
-        torch.testing.assert_close(denoising_loss(capped, noises, output, z_0, z_t, t, eps), expected)
+        torch.testing.assert_close(
+            denoising_loss(capped, noises, output, z_0, z_t, t, eps), expected
+        )
         assert expected > of_truth
 
 
@@ -75,7 +95,9 @@ def test_noise_levels_follow_their_distribution():
     u = noise.uniform("t", 0, ())
     assert torch.equal(draw_times(FlowSchedule(), None, noise), u)
     # Beta(1, b) has the distribution function 1 - (1 - t)^b.
-    torch.testing.assert_close(draw_times(FlowSchedule(), (1.0, 2.5), noise), 1 - (1 - u) ** (1 / 2.5))
+    torch.testing.assert_close(
+        draw_times(FlowSchedule(), (1.0, 2.5), noise), 1 - (1 - u) ** (1 / 2.5)
+    )
     schedule = DiscreteSchedule.named("linear", 50)
     t = draw_times(schedule, (2.0, 1.0), noise)  # its distribution function is t^2
     assert torch.equal(t, (u.double().sqrt() * 50).long().clamp(max=49))
@@ -89,7 +111,8 @@ def test_noise_levels_follow_their_distribution():
 
 
 @pytest.mark.parametrize(
-    ("former", "name", "value"), [("weight_cap", "min_snr_gamma", 5.0), ("levels", "noise_level_beta", (1.0, 2.0))]
+    ("former", "name", "value"),
+    [("weight_cap", "min_snr_gamma", 5.0), ("levels", "noise_level_beta", (1.0, 2.0))],
 )
 def test_settings_of_old_runs_are_read(former, name, value):
     assert DenoisingConfig.of({former: value}, "test").model_dump()[name] == value
@@ -109,9 +132,21 @@ def features(seed, n=2):
         ({"attention": ("none", "self"), "middle": "none", "text_map": 3}, True, False),
         ({"attention": ("self", "none"), "middle": "self", "sentence": True}, True, False),
         ({"attention": ("self", "cross"), "middle": "cross"}, False, True),
-        ({"attention": ("none", "none"), "middle": "cross", "sentence": True, "text_map": 3}, True, True),
-        ({"attention": ("none", "self"), "middle": "none", "text_map": 3, "map_hops": 2}, True, True),
-        ({"attention": ("none", "none"), "middle": "none", "map_hops": 2, "outline": 1.0}, False, False),
+        (
+            {"attention": ("none", "none"), "middle": "cross", "sentence": True, "text_map": 3},
+            True,
+            True,
+        ),
+        (
+            {"attention": ("none", "self"), "middle": "none", "text_map": 3, "map_hops": 2},
+            True,
+            True,
+        ),
+        (
+            {"attention": ("none", "none"), "middle": "none", "map_hops": 2, "outline": 1.0},
+            False,
+            False,
+        ),
     ],
 )
 def test_text_reaches_the_output_by_the_ways_that_are_open(settings, sentence, words):
@@ -121,7 +156,12 @@ def test_text_reaches_the_output_by_the_ways_that_are_open(settings, sentence, w
         for p in network.parameters():  # diffusers begins some last layers at zero
             if not p.any():
                 p.normal_(std=0.1)
-        x, t, one, other = torch.randn(2, 3, 16, 16), torch.tensor([10, 900]), features(0), features(1)
+        x, t, one, other = (
+            torch.randn(2, 3, 16, 16),
+            torch.tensor([10, 900]),
+            features(0),
+            features(1),
+        )
 
         def output(sentence, words, t=t):
             return network(x, t, network.condition(TextFeatures(sentence, words, one.mask)))
@@ -133,7 +173,9 @@ def test_text_reaches_the_output_by_the_ways_that_are_open(settings, sentence, w
         assert not torch.equal(output(one.sentence, one.words, torch.tensor([10, 901])), plain)
         # A time of the straight path is embedded as an index of a thousand is.
         real = FlowSchedule().embedded(torch.tensor([0.01, 0.9]))
-        torch.testing.assert_close(output(one.sentence, one.words, real), plain, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            output(one.sentence, one.words, real), plain, rtol=1e-3, atol=1e-4
+        )
 
 
 def test_each_place_of_the_word_map_asks_the_words_that_are_there():
@@ -160,8 +202,17 @@ def test_each_place_of_the_word_map_asks_the_words_that_are_there():
 
 def test_the_outline_is_x_0_as_the_map_tells_it():
     torch.manual_seed(0)
-    settings = {"attention": ("none", "none"), "middle": "none", "text_map": 3, "map_hops": 1, "outline": 0.5}
-    network, text = conditional_unet(UNetConfig(**SMALL, **settings), 12, 8, TEXT).eval(), features(0)
+    settings = {
+        "attention": ("none", "none"),
+        "middle": "none",
+        "text_map": 3,
+        "map_hops": 1,
+        "outline": 0.5,
+    }
+    network, text = (
+        conditional_unet(UNetConfig(**SMALL, **settings), 12, 8, TEXT).eval(),
+        features(0),
+    )
     x, t, mapped = torch.randn(2, 12, 8, 8), torch.tensor([10, 900]), network.mapped(text)
     with pytest.raises(ValueError, match="call the generator's `condition`"):
         network(x, t, text)
@@ -173,7 +224,9 @@ def test_the_outline_is_x_0_as_the_map_tells_it():
     loss = outline_loss(network, z_0, mapped)
     torch.testing.assert_close(loss, (outline - z_0).square().mean())
     loss.backward()
-    reached = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.any()}
+    reached = {
+        name for name, p in network.named_parameters() if p.grad is not None and p.grad.any()
+    }
     assert not any(name.startswith("unet.") for name in reached)
     assert {"map.linear.weight", "word_map.queries", "to_outline.weight"} <= reached
 
@@ -191,7 +244,9 @@ def calls_of(network):
     if isinstance(getattr(network, "sentence", None), torch.nn.Module):
         parts.append(network.sentence)
     for part in parts:
-        part.register_forward_hook(lambda module, given, output: seen.append((type(module).__name__, len(output))))
+        part.register_forward_hook(
+            lambda module, given, output: seen.append((type(module).__name__, len(output)))
+        )
     for part in (m for m in network.modules() if isinstance(m, Prepared)):
         of = part.of
         part.of = lambda x, of=of: (seen.append(("Prepared", len(x))), of(x))[1]
@@ -215,7 +270,11 @@ def test_of_the_text_everything_is_computed_once_a_request(name, kind):
     seen = calls_of(generator.unet)
     noise = PromptNoise(0, ((0, 0), (1, 0)))
     with torch.no_grad():
-        request = Request(text=generator.condition(features(0)), null=generator.condition(features(1)), noise=noise)
+        request = Request(
+            text=generator.condition(features(0)),
+            null=generator.condition(features(1)),
+            noise=noise,
+        )
         third = "Prepared" if kind == "words" else "Linear"
         assert sorted(seen) == sorted([(part, 2) for part in ("SentenceMap", "WordMap", third)] * 2)
         seen.clear()
@@ -234,5 +293,7 @@ def test_the_sentences_projection_keeps_its_names_and_its_numbers():
     theirs.load_state_dict(network.unet.state_dict())
     x, t = torch.randn(2, 3, 16, 16), torch.tensor([10, 900])
     with torch.no_grad():
-        expected = theirs(x, t, text.words, class_labels=text.sentence, encoder_attention_mask=text.mask).sample
+        expected = theirs(
+            x, t, text.words, class_labels=text.sentence, encoder_attention_mask=text.mask
+        ).sample
         assert torch.equal(network(x, t, network.condition(text)), expected)

@@ -11,14 +11,20 @@ from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch
 from t2i.plugins.common.gan.fusion import Affine, Fusion, UpBlock
-from t2i.plugins.common.gan.losses import hinge_discriminator, hinge_generator, matching_aware_penalty
+from t2i.plugins.common.gan.losses import (
+    hinge_discriminator,
+    hinge_generator,
+    matching_aware_penalty,
+)
 from t2i.plugins.common.text.contrastive import Matcher, MatchingTrainer, info_nce
 
 # --- losses -----------------------------------------------------------------------------------------------------------
 
 
 def test_hinge_of_the_discriminator_by_hand():
-    real, fake, wrong = (torch.tensor(v, requires_grad=True) for v in ([2.0, 0.5], [-3.0, 0.2], [-0.5, -1.0]))
+    real, fake, wrong = (
+        torch.tensor(v, requires_grad=True) for v in ([2.0, 0.5], [-3.0, 0.2], [-0.5, -1.0])
+    )
     loss = hinge_discriminator(real, fake, wrong)
     assert loss.item() == pytest.approx(0.5 / 2 + 0.5 * 1.2 / 2 + 0.5 * 0.5 / 2)
     loss.backward()
@@ -63,7 +69,9 @@ def test_penalty_double_backward_against_finite_differences():
     def penalty(weight, last):
         xs, es = x.clone().requires_grad_(), e.clone().requires_grad_()
         h = torch.tanh(F.conv2d(xs, weight)).flatten(1)
-        return matching_aware_penalty(torch.cat([h, es], 1) @ last.T * es.sum(1, keepdim=True), [xs, es], 2, 6)
+        return matching_aware_penalty(
+            torch.cat([h, es], 1) @ last.T * es.sum(1, keepdim=True), [xs, es], 2, 6
+        )
 
     assert torch.autograd.gradcheck(penalty, (conv.weight, out.weight), rtol=1e-4)
 
@@ -94,7 +102,9 @@ def test_affine_is_channelwise_gamma_x_plus_beta():
     x, c = torch.randn(2, 3, 5, 5), torch.randn(2, 4)
     y = affine(x, c)
     gamma, beta = affine.gamma(c), affine.beta(c)
-    assert y[1, 2, 3, 4].item() == pytest.approx((gamma[1, 2] * x[1, 2, 3, 4] + beta[1, 2]).item(), rel=1e-5)
+    assert y[1, 2, 3, 4].item() == pytest.approx(
+        (gamma[1, 2] * x[1, 2, 3, 4] + beta[1, 2]).item(), rel=1e-5
+    )
     assert not torch.allclose(gamma[0], gamma[1])
 
 
@@ -128,7 +138,9 @@ class Table(TextEncoder):
         self.table = nn.Embedding(n, 16)
 
     def encode(self, captions):
-        return TextFeatures.of(sentence=self.table(torch.tensor([int(c) for c in captions])), captions=captions)
+        return TextFeatures.of(
+            sentence=self.table(torch.tensor([int(c) for c in captions])), captions=captions
+        )
 
 
 class OneProcess:
@@ -161,7 +173,9 @@ def pictures(n):
 def test_captions_learn_to_find_their_pictures():
     torch.manual_seed(0)
     encoder = Table(12)
-    trainer = MatchingTrainer(encoder, Matcher(16, encoder.shape.sentence, 8), lr=3e-3, lr_text=3e-3)
+    trainer = MatchingTrainer(
+        encoder, Matcher(16, encoder.shape.sentence, 8), lr=3e-3, lr_text=3e-3
+    )
     captions = tuple(map(str, range(12)))
 
     def batch():

@@ -40,14 +40,18 @@ def example(seed=0):
     """Regions (3, D 4, N 6), words (3, L 5, D 4) with whatever in the padding, mask, codes and sentences, in double."""
     random = torch.Generator().manual_seed(seed)
     sizes = (3, 4, 6), (3, 5, 4), (3, 7), (3, 7)
-    regions, words, code, sentence = (torch.randn(s, generator=random, dtype=torch.float64) for s in sizes)
+    regions, words, code, sentence = (
+        torch.randn(s, generator=random, dtype=torch.float64) for s in sizes
+    )
     return regions, words, torch.arange(5) < torch.tensor(LENGTHS)[:, None], code, sentence
 
 
 def score_by_hand(regions, words, gamma1, gamma2):
     """Equations 7 to 10 for one picture (D, N) and one caption (T, D), a word and a region at a time."""
     s = words @ regions
-    weights = torch.stack([torch.exp(s[:, n]) / torch.exp(s[:, n]).sum() for n in range(s.shape[1])], 1)
+    weights = torch.stack(
+        [torch.exp(s[:, n]) / torch.exp(s[:, n]).sum() for n in range(s.shape[1])], 1
+    )
     total = 0
     for t, e in enumerate(words):
         alpha = torch.exp(gamma1 * weights[t]) / torch.exp(gamma1 * weights[t]).sum()
@@ -63,7 +67,10 @@ def test_word_scores_and_their_gradients_one_by_one():
     regions, words, mask, _, _ = example()
     regions.requires_grad_(), words.requires_grad_()
     scores = word_scores(regions, words, mask, 4.0, 5.0)
-    rows = [[score_by_hand(v, e[:n], 4.0, 5.0) for e, n in zip(words, LENGTHS, strict=True)] for v in regions]
+    rows = [
+        [score_by_hand(v, e[:n], 4.0, 5.0) for e, n in zip(words, LENGTHS, strict=True)]
+        for v in regions
+    ]
     expected = torch.stack([torch.stack(row) for row in rows])
     torch.testing.assert_close(scores, expected)
     weight = torch.randn(3, 3, dtype=torch.float64)
@@ -98,9 +105,15 @@ def test_a_padded_word_changes_nothing():
 def test_permuting_the_batch_permutes_the_scores_and_keeps_the_losses():
     regions, words, mask, code, sentence = example()
     order = [2, 0, 1]
-    text, moved = TextFeatures(sentence, words, mask), TextFeatures(sentence[order], words[order], mask[order])
+    text, moved = (
+        TextFeatures(sentence, words, mask),
+        TextFeatures(sentence[order], words[order], mask[order]),
+    )
     for scores, permuted in (
-        (word_scores(regions, words, mask, 4, 5), word_scores(regions[order], words[order], mask[order], 4, 5)),
+        (
+            word_scores(regions, words, mask, 4, 5),
+            word_scores(regions[order], words[order], mask[order], 4, 5),
+        ),
         (sentence_scores(code, sentence), sentence_scores(code[order], sentence[order])),
     ):
         torch.testing.assert_close(permuted, scores[order][:, order])
@@ -146,8 +159,12 @@ def test_losses_are_the_sharpened_scores_with_the_data_sets_classes():
     text, smoothing = TextFeatures(sentence, words, mask), Smoothing(gamma1=2, gamma2=3, gamma3=7)
     for given, used in ((None, None), (("a", "b", "a"), None), (torch.tensor([1, 0, 1]),) * 2):
         ours = damsm_losses(ImageFeatures(regions, code), text, smoothing, given)
-        assert ours[0].item() == pytest.approx(matching_loss(7 * word_scores(regions, words, mask, 2, 3), used).item())
-        assert ours[1].item() == pytest.approx(matching_loss(7 * sentence_scores(code, sentence), used).item())
+        assert ours[0].item() == pytest.approx(
+            matching_loss(7 * word_scores(regions, words, mask, 2, 3), used).item()
+        )
+        assert ours[1].item() == pytest.approx(
+            matching_loss(7 * sentence_scores(code, sentence), used).item()
+        )
 
 
 def test_factors_are_those_of_the_authors_code():
@@ -186,13 +203,21 @@ class Recorder(LocalEngine):
         self.loss = loss.item()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.before = self._by_group(
-            dict(zip(parameters, torch.autograd.grad(loss, parameters, retain_graph=True), strict=True))
+            dict(
+                zip(
+                    parameters,
+                    torch.autograd.grad(loss, parameters, retain_graph=True),
+                    strict=True,
+                )
+            )
         )
         super().update(name, loss)
         self.handle.remove()
 
     def _by_group(self, gradients):
-        return [[gradients[p].clone() for p in group["params"]] for group in self.optimizer.param_groups]
+        return [
+            [gradients[p].clone() for p in group["params"]] for group in self.optimizer.param_groups
+        ]
 
     def _note(self, optimizer, *_):
         groups = optimizer.param_groups
@@ -209,16 +234,22 @@ def batch(encoder, captions=("red", "green", "blue"), **extras):
 def trainer(frozen=False, **settings):
     torch.manual_seed(0)
     encoder = Letters(frozen)
-    return DamsmTrainer(DamsmTraining(**settings), encoder, SmallImageEncoder(16, 4, encoder.shape)), encoder
+    return DamsmTrainer(
+        DamsmTraining(**settings), encoder, SmallImageEncoder(16, 4, encoder.shape)
+    ), encoder
 
 
 def test_a_step_lowers_the_two_losses_and_clips_the_text_encoders_gradients_alone():
     made, encoder = trainer(clip=1e-3)
     engine, examples = Recorder(made), batch(encoder, **{"class": torch.tensor([0, 1, 0])})
-    expected = damsm_losses(made.image_encoder(examples.images), examples.text, Smoothing(), torch.tensor([0, 1, 0]))
+    expected = damsm_losses(
+        made.image_encoder(examples.images), examples.text, Smoothing(), torch.tensor([0, 1, 0])
+    )
     losses = made.step(examples, engine)
     assert engine.loss == pytest.approx(sum(expected).item(), rel=1e-5)
-    assert losses["words"].item() + losses["sentence"].item() == pytest.approx(engine.loss, rel=1e-5)
+    assert losses["words"].item() + losses["sentence"].item() == pytest.approx(
+        engine.loss, rel=1e-5
+    )
     images, texts = zip(engine.before, engine.after, strict=True)
     assert all(torch.equal(a, b) for a, b in zip(*images, strict=True))
     norms = [torch.cat([g.flatten() for g in part]).norm().item() for part in texts]
@@ -228,7 +259,13 @@ def test_a_step_lowers_the_two_losses_and_clips_the_text_encoders_gradients_alon
 
 def test_learning_rates_fall_by_epochs_to_a_tenth():
     made, encoder = trainer(lr=2e-3, lr_text=1e-3, epochs=200)
-    for progress, factor in ((0.0, 1.0), (0.0049, 1.0), (0.0051, 0.98), (0.5, 0.98**100), (1.0, 0.1)):
+    for progress, factor in (
+        (0.0, 1.0),
+        (0.0049, 1.0),
+        (0.0051, 0.98),
+        (0.5, 0.98**100),
+        (1.0, 0.1),
+    ):
         engine = Recorder(made, progress)
         made.step(batch(encoder), engine)
         assert engine.rates == pytest.approx([2e-3 * factor, 1e-3 * factor])
@@ -285,13 +322,19 @@ def inception():
 
 def saved(network, folder, old=False):
     """Its weights as torchvision publishes them: the file's name ends in the beginning of its SHA-256."""
-    state = {n: t for n, t in network.state_dict().items() if not (old and n.endswith("num_batches_tracked"))}
+    state = {
+        n: t
+        for n, t in network.state_dict().items()
+        if not (old and n.endswith("num_batches_tracked"))
+    }
     torch.save(state, folder / "weights")
     digest = hashlib.sha256((folder / "weights").read_bytes()).hexdigest()
     return (folder / "weights").rename(folder / f"inception_v3_google-{digest[:8]}.pth")
 
 
-def test_inception_loads_torchvisions_file_and_sees_what_torchvisions_network_sees(inception, tmp_path):
+def test_inception_loads_torchvisions_file_and_sees_what_torchvisions_network_sees(
+    inception, tmp_path
+):
     path = saved(inception, tmp_path, old=True)
     encoder = InceptionEncoder(TextShape(5, 7))
     heads = encoder.to_regions.weight.clone(), encoder.to_code.weight.clone()
@@ -308,7 +351,9 @@ def test_inception_loads_torchvisions_file_and_sees_what_torchvisions_network_se
         inception(F.interpolate(images, size=(299, 299), mode="bilinear"))
         ours = encoder.train()(images)
     assert seen["map"].shape[1:] == (768, 17, 17)
-    regions = torch.einsum("oc,bchw->bohw", encoder.to_regions.weight[:, :, 0, 0], seen["map"]).flatten(2)
+    regions = torch.einsum(
+        "oc,bchw->bohw", encoder.to_regions.weight[:, :, 0, 0], seen["map"]
+    ).flatten(2)
     torch.testing.assert_close(ours.regions, regions, rtol=1e-4, atol=1e-4)
     code = seen["pooled"].flatten(1) @ encoder.to_code.weight.T + encoder.to_code.bias
     torch.testing.assert_close(ours.code, code, rtol=1e-4, atol=1e-4)
@@ -323,14 +368,21 @@ def test_inceptions_trunk_is_frozen_whatever_mode_it_is_put_in():
 
 
 def test_the_authors_image_encoder_loads_under_our_names(inception):
-    kept = {n: t for n, t in inception.state_dict().items() if not n.startswith(("AuxLogits", "fc."))}
+    kept = {
+        n: t for n, t in inception.state_dict().items() if not n.startswith(("AuxLogits", "fc."))
+    }
     kept |= {"emb_features.weight": torch.randn(7, 768, 1, 1), "emb_cnn_code.bias": torch.randn(5)}
     kept["emb_cnn_code.weight"] = torch.randn(5, 2048)
     encoder = InceptionEncoder(TextShape(5, 7))
-    ours = counted(encoder, authors_state({f"module.{name}": tensor for name, tensor in kept.items()}))
+    ours = counted(
+        encoder, authors_state({f"module.{name}": tensor for name, tensor in kept.items()})
+    )
     assert set(ours) == set(encoder.state_dict())
     assert torch.equal(ours["to_code.bias"], kept["emb_cnn_code.bias"])
-    assert torch.equal(ours["code_trunk.Mixed_7c.branch1x1.bn.running_var"], kept["Mixed_7c.branch1x1.bn.running_var"])
+    assert torch.equal(
+        ours["code_trunk.Mixed_7c.branch1x1.bn.running_var"],
+        kept["Mixed_7c.branch1x1.bn.running_var"],
+    )
 
 
 def test_files_that_are_damaged_or_something_else_are_refused(tmp_path):
@@ -342,15 +394,24 @@ def test_files_that_are_damaged_or_something_else_are_refused(tmp_path):
         load_image_encoder(encoder, ImageEncoderConfig(inception=str(path)))
     other = tmp_path / "other.pth"
     torch.save({"conv.weight": torch.zeros(1)}, other)
-    for config in (ImageEncoderConfig(inception=str(other)), ImageEncoderConfig(weights=str(other))):
-        with pytest.raises(UserError, match=r"other\.pth does not fit the network: region_trunk.* is missing"):
+    for config in (
+        ImageEncoderConfig(inception=str(other)),
+        ImageEncoderConfig(weights=str(other)),
+    ):
+        with pytest.raises(
+            UserError, match=r"other\.pth does not fit the network: region_trunk.* is missing"
+        ):
             load_image_encoder(encoder, config)
 
 
 def test_an_encoder_without_weights_says_how_to_get_them():
-    with pytest.raises(UserError, match=r"model: .*image_encoder\.inception=FILE.*https://.*image_encoder\.weights"):
+    with pytest.raises(
+        UserError, match=r"model: .*image_encoder\.inception=FILE.*https://.*image_encoder\.weights"
+    ):
         check_source(ImageEncoderConfig(), "model")
-    with pytest.raises(UserError, match=r"kind = none leaves nothing to train the text encoder with"):
+    with pytest.raises(
+        UserError, match=r"kind = none leaves nothing to train the text encoder with"
+    ):
         check_source(ImageEncoderConfig(kind="none"), "model")
     check_source(ImageEncoderConfig(kind="small"), "model")
     with pytest.raises(UserError, match="not for 'small'"):

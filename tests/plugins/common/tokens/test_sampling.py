@@ -19,7 +19,9 @@ def drawn(logits):
 
 
 def close(found, expected):
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(
+        found, torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-9
+    )
 
 
 def test_temperature_raises_to_a_power():
@@ -28,7 +30,10 @@ def test_temperature_raises_to_a_power():
 
 
 def test_temperature_zero_takes_the_first_of_the_likeliest():
-    close(drawn(tempered(torch.tensor([[1.0, 3.0, 3.0], [5.0, -torch.inf, 2.0]]), 0)), [[0, 1, 0], [1, 0, 0]])
+    close(
+        drawn(tempered(torch.tensor([[1.0, 3.0, 3.0], [5.0, -torch.inf, 2.0]]), 0)),
+        [[0, 1, 0], [1, 0, 0]],
+    )
 
 
 def test_top_k_keeps_ties_and_no_more_than_there_are():
@@ -39,7 +44,15 @@ def test_top_k_keeps_ties_and_no_more_than_there_are():
 
 
 @pytest.mark.parametrize(
-    ("p", "kept"), [(0.05, [1]), (0.39, [1]), (0.41, [1, 2]), (0.69, [1, 2]), (0.71, [1, 2, 3]), (0.95, [0, 1, 2, 3])]
+    ("p", "kept"),
+    [
+        (0.05, [1]),
+        (0.39, [1]),
+        (0.41, [1, 2]),
+        (0.69, [1, 2]),
+        (0.71, [1, 2, 3]),
+        (0.95, [0, 1, 2, 3]),
+    ],
 )
 def test_top_p_keeps_the_fewest_that_reach_it(p, kept):
     left = top_p(P.log(), p)

@@ -55,7 +55,11 @@ def test_weights_are_read_in_each_format_whatever_the_name(tmp_path, how):
 
 def test_nested_documents_come_plain_with_shared_tensors_shared(tmp_path):
     shared = torch.nn.Parameter(torch.ones(2))
-    document = {"model": {"netG": OrderedDict(w=shared)}, "optimizers": [{"step": 3, "lr": (0.1, shared)}], "epoch": 9}
+    document = {
+        "model": {"netG": OrderedDict(w=shared)},
+        "optimizers": [{"step": 3, "lr": (0.1, shared)}],
+        "epoch": 9,
+    }
     torch.save(document, tmp_path / "f.pth")
     read = read_legacy(tmp_path / "f.pth")
     assert read["epoch"] == 9
@@ -68,7 +72,12 @@ def test_nested_documents_come_plain_with_shared_tensors_shared(tmp_path):
 
 def captions():
     ixtoword = {0: "<end>", 1: "red", 2: "na\xefve"}
-    return [[[1, 2], [2, 300, 70000]], [[1]], ixtoword, {word: index for index, word in ixtoword.items()}]
+    return [
+        [[1, 2], [2, 300, 70000]],
+        [[1]],
+        ixtoword,
+        {word: index for index, word in ixtoword.items()},
+    ]
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -117,14 +126,20 @@ def test_pickles_that_ask_for_anything_are_refused_unread(tmp_path, canary, what
 @pytest.mark.parametrize("name", ["netG.pth", "netG.safetensors"])
 def test_weights_that_ask_for_anything_are_refused_unread(tmp_path, canary, what, how, name):
     torch.save({"state": hostile(canary)[what], "w": torch.ones(2)}, tmp_path / name, **how)
-    with pytest.raises(UserError, match=rf"{name}: neither safetensors nor plain tensors") as caught:
+    with pytest.raises(
+        UserError, match=rf"{name}: neither safetensors nor plain tensors"
+    ) as caught:
         read_legacy(tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
 def test_every_instruction_that_imports_or_calls_is_refused():
     """Of the pickle machine's instructions only PLAIN ones keep their action; and the last wall stands as well."""
-    kept = {code for code, action in _PlainUnpickler.dispatch.items() if action is pickle._Unpickler.dispatch[code]}
+    kept = {
+        code
+        for code, action in _PlainUnpickler.dispatch.items()
+        if action is pickle._Unpickler.dispatch[code]
+    }
     assert kept == {getattr(pickle, name)[0] for name in PLAIN.split()}
     harmful = "GLOBAL STACK_GLOBAL INST OBJ REDUCE NEWOBJ NEWOBJ_EX BUILD PERSID BINPERSID EXT1 EXT2 EXT4 NEXT_BUFFER"
     assert not kept & {getattr(pickle, name)[0] for name in harmful.split()}
@@ -203,7 +218,12 @@ def test_containers_that_hide_their_methods_or_hold_themselves_are_harmless(tmp_
 
 @pytest.mark.parametrize(
     ("value", "kind"),
-    [(torch.ones(2), "Tensor"), ([1], "list"), (torch.float32, "dtype"), ({"x": torch.eye(2).to_sparse()}, "sparse")],
+    [
+        (torch.ones(2), "Tensor"),
+        ([1], "list"),
+        (torch.float32, "dtype"),
+        ({"x": torch.eye(2).to_sparse()}, "sparse"),
+    ],
 )
 def test_documents_that_are_no_state_dicts_say_what_they_are(tmp_path, value, kind):
     torch.save(value, tmp_path / "f.pth")
@@ -215,7 +235,14 @@ def test_documents_that_are_no_state_dicts_say_what_they_are(tmp_path, value, ki
 
 
 def test_state_dicts_are_found_by_key_and_checked():
-    document = {"model": {"netG": {"w": torch.ones(1)}, "empty": {}, "odd": {"w": 3}, "number": {1: torch.ones(1)}}}
+    document = {
+        "model": {
+            "netG": {"w": torch.ones(1)},
+            "empty": {},
+            "odd": {"w": 3},
+            "number": {1: torch.ones(1)},
+        }
+    }
     assert list(state_dict(document, "f", "model", "netG")) == ["w"]
     for keys, line in {
         ("model", "netD"): "f: it has no 'model.netD'", ("model", "netG", "w", "x"): "it has no 'model.netG.w.x'",
@@ -228,7 +255,10 @@ def test_state_dicts_are_found_by_key_and_checked():
 
 def test_a_prefix_goes_where_every_key_has_it():
     one = torch.ones(1)
-    assert list(without_prefix({"module.a": one, "module.b.module.c": one}, "module.")) == ["a", "b.module.c"]
+    assert list(without_prefix({"module.a": one, "module.b.module.c": one}, "module.")) == [
+        "a",
+        "b.module.c",
+    ]
     assert list(without_prefix({"module.a": one, "b": one}, "module.")) == ["module.a", "b"]
     assert without_prefix({}, "module.") == {}
 
@@ -237,5 +267,7 @@ def test_rules_rename_in_order_and_two_of_a_name_are_refused():
     state = {"fc.weight": torch.ones(1), "GBlocks.0.c1.bias": torch.ones(2)}
     rules = [(r"^fc\.", "start."), (r"^GBlocks\.(\d+)\.c(\d)\.", r"blocks.\1.conv\2.")]
     assert list(renamed(state, rules)) == ["start.weight", "blocks.0.conv1.bias"]
-    with pytest.raises(UserError, match=r"two tensors stand for 'x', one of them as 'GBlocks\.0\.c1\.bias'"):
+    with pytest.raises(
+        UserError, match=r"two tensors stand for 'x', one of them as 'GBlocks\.0\.c1\.bias'"
+    ):
         renamed(state, [(r".*\..*", "x")])
