@@ -11,7 +11,7 @@ import click
 
 from t2i.cli.output import note
 from t2i.core.errors import UserError, nearest
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 
 
@@ -47,7 +47,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self._lazy:
             return None
-        command: click.Command = resolve(self._lazy[cmd_name][0])
+        command: click.Command = import_object(self._lazy[cmd_name][0])
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -111,14 +111,14 @@ def train(
     if steps is not None and minutes is not None:
         raise UserError("--steps and --minutes are two ways to say the budget: give one of them")
     registry().models[model]  # a misspelt name is told at once, before torch is imported
-    from t2i.core.runs.configure import resolve
+    from t2i.core.runs.configure import resolve_config
     from t2i.core.runs.folder import new_run_path
 
     engine = {
         "steps": steps, "minutes": minutes, "batch_size": batch_size, "seed": seed, "keep": keep, "on_nan": on_nan
     }  # fmt: skip
     overrides = _overrides(data, data_dir, engine, encoder)
-    resolved = resolve(
+    resolved = resolve_config(
         model, preset=preset or "tiny", config_file=config, overrides=overrides, sets=sets
     )
     if dry_run:

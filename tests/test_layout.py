@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import HOOKS, registry
 
 ROOT = Path(__file__).parents[1]
@@ -269,9 +269,9 @@ def test_every_specification_leads_somewhere(kind):
             "export",
         ):
             if getattr(spec, attribute, None):
-                resolve(getattr(spec, attribute))
+                import_object(getattr(spec, attribute))
         if kind == "models":
-            assert tuple(resolve(spec.config).presets()) == spec.presets
+            assert tuple(import_object(spec.config).presets()) == spec.presets
 
 
 def test_every_plugin_has_a_readme():

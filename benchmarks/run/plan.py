@@ -12,9 +12,9 @@ from t2i.benchmarks.benchmark_request import BenchmarkRequest
 from t2i.core.errors import UserError, nearest
 from t2i.core.fetch.downloads import fetched
 from t2i.core.interfaces.scoring import Benchmark
-from t2i.core.registry.specs import resolve as resolve_path
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import RunConfig, resolve
+from t2i.core.runs.configure import RunConfig, resolve_config
 from t2i.core.runs.folder import Run
 
 
@@ -50,7 +50,7 @@ def find_benchmark(name: str, protocol: str | None) -> Benchmark:
         hint = nearest(wanted, spec.protocols)
         raise UserError(f"benchmark '{name}' has no protocol '{wanted}'{hint}")
     choice = registry().benchmarks.choose(name, {}, "benchmark")
-    benchmark: Benchmark = resolve_path(spec.build)(choice.config, wanted)
+    benchmark: Benchmark = import_object(spec.build)(choice.config, wanted)
     return benchmark
 
 
@@ -151,7 +151,9 @@ def plan_runs(
                 "data": data,
                 "image_size": benchmark.image_size,
             }
-            config = resolve(name, preset=request.preset or _preset(benchmark, name), overrides=own)
+            config = resolve_config(
+                name, preset=request.preset or _preset(benchmark, name), overrides=own
+            )
             planned.append(
                 PlannedRun(name, label, seed, config, Run(out / "runs" / label), given=False)
             )

@@ -26,7 +26,7 @@ from t2i.core.io.files import MANIFEST, place_bytes, read_json, write_json
 from t2i.core.io.images import png
 from t2i.core.io.processes import Group
 from t2i.core.models.loading import load
-from t2i.core.models.model import Drawn, Model
+from t2i.core.models.model import Model, Sample
 from t2i.core.runs.folder import Run
 
 RealSource = Callable[[CaptionSet, int, int], PictureStream]
@@ -181,7 +181,7 @@ class RowMaker:
         )  # fmt: skip
 
         def judge() -> tuple[Any, Any, dict[str, float]]:
-            scores, intervals = self.scorer.judge(
+            scores, intervals = self.scorer.score_with_intervals(
                 self.scorer.metrics(prompts, floor), parts.read(where, source)
             )
             pace = parts.clock.seconds / max(1, parts.clock.pictures)
@@ -233,7 +233,7 @@ def _file(folder: Path, prompt: int, sample: int) -> Path:
     return folder / f"{prompt:06d}-{sample}.png"
 
 
-def _keep(folder: Path, batch: Sequence[Drawn], pictures: Pictures) -> None:
+def _keep(folder: Path, batch: Sequence[Sample], pictures: Pictures) -> None:
     """The pictures as they were scored, as PNG."""
     folder.mkdir(parents=True, exist_ok=True)
     for drawn, image in zip(batch, pictures.images, strict=True):

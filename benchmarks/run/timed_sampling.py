@@ -11,7 +11,7 @@ from PIL import Image
 
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.interfaces.scoring import Pictures
-from t2i.core.models.model import Drawn, Model
+from t2i.core.models.model import Model, Sample
 from t2i.core.registry.choice import Choice
 
 
@@ -41,7 +41,7 @@ def timed(
 
 
 def pictures_of(
-    batch: Sequence[Drawn], captions: Sequence[str], size: int | None = None
+    batch: Sequence[Sample], captions: Sequence[str], size: int | None = None
 ) -> Pictures:
     """A drawn batch with its captions; of `size` pixels, if that is given."""
     prompts = tuple(drawn.prompt for drawn in batch)

@@ -19,7 +19,7 @@ from t2i.core.fetch.paths import cache_dir
 from t2i.core.interfaces.dataset import Dataset
 from t2i.core.interfaces.scoring import FeatureExtractor, Pictures
 from t2i.core.io.files import intact, load_tensors, save_tensors, sealed
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 
 BATCH = 64  # pictures at once
@@ -44,7 +44,9 @@ class Extractors:
         self._networks: dict[str, FeatureExtractor] = {}
         for base in sorted({name.partition("/")[0] for name in self.names}):
             choice = registry().features.choose(base, (settings or {}).get(base, {}), "features")
-            network: FeatureExtractor = resolve(registry().features[base].build)(choice.config)
+            network: FeatureExtractor = import_object(registry().features[base].build)(
+                choice.config
+            )
             self._networks[base] = network.to(device).eval().requires_grad_(False)
         self._slices = {name: self._slice(name) for name in self.names}
         self._said: dict[tuple[str, str], Tensor] = {}

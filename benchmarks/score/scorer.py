@@ -12,7 +12,7 @@ from torch import Tensor
 from t2i.benchmarks.results import VARIETY, Column, SetScores
 from t2i.benchmarks.score.extraction import Extractors, rebatched
 from t2i.core.interfaces.scoring import Benchmark, Intervals, Measure, Metric, Pictures, PromptSet
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 
 
@@ -76,9 +76,11 @@ class Scorer:
     ) -> tuple[SetScores, dict[str, Intervals]]:
         """Scores and intervals by measure. Pictures are dropped as soon as their features are taken, always so many at
         once, whatever batches they were drawn in."""
-        return self.judge(metrics, (self.look(pictures, metrics) for pictures in rebatched(stream)))
+        return self.score_with_intervals(
+            metrics, (self.look(pictures, metrics) for pictures in rebatched(stream))
+        )
 
-    def judge(
+    def score_with_intervals(
         self, metrics: dict[str, Metric], stream: Iterable[Pictures]
     ) -> tuple[SetScores, dict[str, Intervals]]:
         """The same of pictures whose features have been taken."""
@@ -164,5 +166,5 @@ class Scorer:
 def build_metric(measure: Measure) -> Metric:
     """A metric with its settings checked."""
     choice = registry().metrics.choose(measure.metric, measure.settings, "metric")
-    metric: Metric = resolve(registry().metrics[choice.name].build)(choice.config)
+    metric: Metric = import_object(registry().metrics[choice.name].build)(choice.config)
     return metric

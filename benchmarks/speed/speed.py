@@ -42,7 +42,7 @@ from t2i.core.interfaces.trainer import Stage
 from t2i.core.io.files import write_json
 from t2i.core.models.building import build, stage_settings, stages_of
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import RunConfig, open_dataset, resolve
+from t2i.core.runs.configure import RunConfig, open_dataset, resolve_config
 from t2i.core.runs.folder import Run
 
 BLOCK = 25  # steps timed at once
@@ -140,7 +140,7 @@ def measure_speed(
     if blocks < 2:
         raise UserError(f"bench speed: {blocks} blocks are too few; at least 2")
     names = named_models("all" if models is None else models)
-    configs = {name: resolve(name, preset=preset) for name in names}
+    configs = {name: resolve_config(name, preset=preset) for name in names}
     reporter = reporter or BenchmarkLines()
     found = [speed for config in configs.values() if (speed := _measured(config, blocks, reporter))]
     speeds = Speeds(found, environment(best_device()))

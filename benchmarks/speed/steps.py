@@ -6,9 +6,9 @@ read, and what the weights are does not matter.
 To time it beside another implementation, take turns with that in a script of your own:
 
     from t2i.benchmarks.speed.steps import in_turns, training_step
-    from t2i.core.runs.configure import resolve
+    from t2i.core.runs.configure import resolve_config
 
-    ours = training_step(resolve("dfgan", preset="cub", data_needed=False), stage="gan", batch_size=8)
+    ours = training_step(resolve_config("dfgan", preset="cub", data_needed=False), stage="gan", batch_size=8)
     print(in_turns({"ours": ours, "theirs": theirs}, rounds=20))
 """
 
@@ -30,7 +30,7 @@ from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Batch, Stage
 from t2i.core.models.building import build, stage_settings, stages_of
-from t2i.core.runs.configure import RunConfig, resolve
+from t2i.core.runs.configure import RunConfig, resolve_config
 
 WORDS = 15  # of a caption: what COCO's have
 
@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--steps", type=int, default=10, help="timed, after two to warm up")
     given = parser.parse_args(arguments)
-    config = resolve(given.model, preset=given.preset, sets=given.set, data_needed=False)
+    config = resolve_config(given.model, preset=given.preset, sets=given.set, data_needed=False)
     step = training_step(config, stage=given.stage, batch_size=given.batch_size)
     seconds = in_turns({"step": step}, given.steps).seconds["step"]
     print(

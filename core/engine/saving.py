@@ -29,7 +29,7 @@ class Saving:
         self._prepared, self._ema, self._meter = prepared, ema, meter
         self._judged: float | None = None  # the loss `keep_best`, when it was last logged
 
-    def judge(self, losses: Mapping[str, float]) -> None:
+    def check_losses(self, losses: Mapping[str, float]) -> None:
         """Notes, of the losses that were logged, the one by which the best checkpoint is told."""
         context, stage = self._context, self._plan.stage
         name = context.settings.keep_best

@@ -124,7 +124,7 @@ class StageRun:
             over = self.budget.spent()
             if state.step % settings.log_every == 0 or over:
                 self._count_broken()
-                self.saving.judge(self.meter.report(self.optimizing.learning_rates()))
+                self.saving.check_losses(self.meter.report(self.optimizing.learning_rates()))
             early = not pictured and state.stage_clock >= EARLY_PICTURE
             if (state.step % settings.sample_every == 0 or early) and not over:
                 self.pictures.draw()

@@ -31,7 +31,7 @@ from t2i.core.models.building import build, stage_settings, stages_of
 from t2i.core.models.model import Model
 from t2i.core.models.moved import Moved
 from t2i.core.registry.choice import Choice
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, open_dataset
 from t2i.core.runs.folder import Run
@@ -137,7 +137,11 @@ def resume(
 def _fitted(choice: Choice[Any], dataset: Dataset) -> Choice[Any]:
     """The encoder's choice with what it takes from the data set (a vocabulary)."""
     fit = registry().encoders[choice.name].fit
-    return Choice(choice.name, resolve(fit)(choice.config, dataset.vocabulary())) if fit else choice
+    return (
+        Choice(choice.name, import_object(fit)(choice.config, dataset.vocabulary()))
+        if fit
+        else choice
+    )
 
 
 # --- before the first step --------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ Spread = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Seen:
+class CheckedExample:
     """A sound example."""
 
     key: str
@@ -126,7 +126,7 @@ def _split(
 
 def _read(
     dataset: Dataset, workers: int, progress: Callable[[int], Any]
-) -> Iterator[Seen | BrokenExample]:
+) -> Iterator[CheckedExample | BrokenExample]:
     indexes = range(len(dataset))
     groups = [indexes[i : i + GROUP] for i in range(0, len(indexes), GROUP)]
     loader = Loader(
@@ -140,16 +140,16 @@ def _read(
         loader.close()
 
 
-class _Reader(TorchDataset[list[Seen | BrokenExample]]):
+class _Reader(TorchDataset[list[CheckedExample | BrokenExample]]):
     """What there is to say of some examples."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
 
-    def __getitem__(self, batch: Sequence[Visit]) -> list[Seen | BrokenExample]:
+    def __getitem__(self, batch: Sequence[Visit]) -> list[CheckedExample | BrokenExample]:
         return [self._seen(visit.index) for visit in batch]
 
-    def _seen(self, index: int) -> Seen | BrokenExample:
+    def _seen(self, index: int) -> CheckedExample | BrokenExample:
         try:
             example = self._dataset[index]
             file = self._dataset.original(index)
@@ -163,10 +163,12 @@ class _Reader(TorchDataset[list[Seen | BrokenExample]]):
                 "RGB",
                 hashlib.blake2b(example.image.tobytes(), digest_size=16).digest(),
             )
-        return Seen(example.key, example.captions, file)
+        return CheckedExample(example.key, example.captions, file)
 
 
-def _report(split: str, dataset: Dataset, found: Iterator[Seen | BrokenExample]) -> SplitReport:
+def _report(
+    split: str, dataset: Dataset, found: Iterator[CheckedExample | BrokenExample]
+) -> SplitReport:
     report = SplitReport(split, len(dataset), dataset.max_broken)
     sizes: list[tuple[int, int]] = []
     modes: Counter[str] = Counter()

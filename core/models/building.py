@@ -14,7 +14,7 @@ from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Stage
 from t2i.core.models.model import Model
-from t2i.core.registry.specs import ModelSpec, resolve
+from t2i.core.registry.specs import ModelSpec, import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
 from t2i.core.settings import STAGE_SETTINGS, WHOLE_RUN, ModelConfig
@@ -31,13 +31,13 @@ def build(config: RunConfig, assets: Path | None = None, *, helpers: bool = True
     text_encoder = registry().encoders.build(
         config.encoder, assets / "text_encoder" if assets else None
     )
-    generator = resolve(spec.generator)(
+    generator = import_object(spec.generator)(
         config.settings, text_encoder.shape, assets / "generator" if assets else None
     )
     check_family(generator, spec)
     made: Mapping[str, nn.Module] = {}
     if helpers and spec.helpers:
-        made = resolve(spec.helpers)(config.settings, text_encoder.shape, assets is None)
+        made = import_object(spec.helpers)(config.settings, text_encoder.shape, assets is None)
     if config.settings.channels_last:
         for module in (generator, *made.values()):
             module.to(memory_format=torch.channels_last)
@@ -47,7 +47,7 @@ def build(config: RunConfig, assets: Path | None = None, *, helpers: bool = True
 def check_family(generator: Generator, spec: ModelSpec) -> None:
     """Raises T2IError unless the generator extends the class of the family that its specification names."""
     family = registry().families[spec.family]
-    kind = resolve(family.generator)
+    kind = import_object(family.generator)
     if not isinstance(generator, kind):
         raise T2IError(
             f"model '{spec.name}' says that it is of the family '{spec.family}', but its {type(generator).__name__} "
@@ -57,7 +57,7 @@ def check_family(generator: Generator, spec: ModelSpec) -> None:
 
 def stages_of(config: RunConfig, text_encoder: TextEncoder) -> Sequence[Stage]:
     """The stages of a model's training, in order; none where there is nothing to train. Their settings are checked."""
-    stages: Sequence[Stage] = resolve(registry().models[config.model].stages)(
+    stages: Sequence[Stage] = import_object(registry().models[config.model].stages)(
         config.settings, text_encoder
     )
     for stage in stages:

@@ -10,9 +10,9 @@ from typing import Any
 from t2i.core.errors import UserError
 from t2i.core.io.files import arriving, check_free, write_json
 from t2i.core.models.model import Model
-from t2i.core.registry.specs import ModelSpec, resolve
+from t2i.core.registry.specs import ModelSpec, import_object
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import resolve as resolve_config
+from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 from t2i.core.runs.record import write_config
 
@@ -48,7 +48,7 @@ def import_weights(
     )
     check_free(Path(out))
     sources = [_source(Path(path)) for path in files]
-    imported: Model = resolve(str(spec.weights))(config, [Path(path) for path in files])
+    imported: Model = import_object(str(spec.weights))(config, [Path(path) for path in files])
     with arriving(Path(out)) as folder:
         place = Run(folder)
         write_config(place, imported.config, None, command)

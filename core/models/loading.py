@@ -13,7 +13,7 @@ from t2i.core.models.building import build
 from t2i.core.models.model import Model
 from t2i.core.models.moved import Moved
 from t2i.core.models.weights import load_state
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
 from t2i.core.runs.folder import Run
@@ -63,7 +63,7 @@ def load(
     run: str | Path, device: str | None = None, settings: Mapping[str, Any] | None = None
 ) -> Model:
     """A model, ready to sample on the best device there is: that of a run directory, of its folder `model`, or of a
-    folder or file in another project's layout that a model's plugin opens (`ModelSpec.foreign`), with `settings`."""
+    folder or file in another project's layout that a model's plugin opens (`ModelSpec.open_pretrained`), with `settings`."""
     path, settings = Path(run), settings or {}
     if not path.exists():
         raise UserError(f"run {path}: no such directory; 't2i train' makes one")
@@ -90,9 +90,9 @@ def _is_run(path: Path) -> bool:
 
 def _opened(path: Path, settings: Mapping[str, Any]) -> Model | None:
     """What the first model that knows this layout makes of it; None where none does, and it may be a run."""
-    able = [spec for spec in registry().models if spec.foreign]
+    able = [spec for spec in registry().models if spec.open_pretrained]
     for spec in able:
-        model: Model | None = resolve(str(spec.foreign))(path, settings)
+        model: Model | None = import_object(str(spec.open_pretrained))(path, settings)
         if model is not None:
             return model
     if path.is_file():
@@ -106,7 +106,7 @@ def _opened(path: Path, settings: Mapping[str, Any]) -> Model | None:
 
 def opening_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings of a call in two parts: those with which other projects' files are opened, and the sampler's."""
-    names = {name for spec in registry().models for name in spec.opening}
+    names = {name for spec in registry().models for name in spec.open_settings}
     opening = {name: value for name, value in settings.items() if name in names}
     return opening, {name: value for name, value in settings.items() if name not in names}
 
@@ -121,4 +121,4 @@ def export(model: Model, folder: Path) -> None:
             f"model '{spec.name}' has no other project's layout to be written in; those that have: {able}"
         )
     with arriving(folder) as place:
-        resolve(spec.export)(model, place)
+        import_object(spec.export)(model, place)

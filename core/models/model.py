@@ -39,7 +39,7 @@ GuideMaker = Callable[[Sequence[str], Generator], Guide]
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Sample:
     """One sampled picture: uint8 (H, W, 3), with the indexes that key its noise."""
 
     prompt: int
@@ -197,7 +197,7 @@ class Model:
         batch_size: int | None = None,
         progress: Callable[[int, int], None] | None = None,
         keys: Sequence[tuple[int, int]] | None = None,
-    ) -> Iterator[list[Drawn]]:
+    ) -> Iterator[list[Sample]]:
         """Pictures in batches, prompt by prompt, `n` of each. Noise depends on (seed, prompt index, sample index)
         alone. progress(done, total) counts pictures. keys: the pictures to draw, as (prompt index, sample index),
         instead of `n` of each. guide: what another model's `guide` gives.
@@ -218,7 +218,7 @@ class Model:
     def _pictures(
         self, drawing: Sampler, prompts: Prompts, noise: PromptNoise, guide: GuideMaker | None = None,
         batch_size: int | None = None, progress: Callable[[int, int], None] | None = None,
-    ) -> Iterator[list[Drawn]]:  # fmt: skip
+    ) -> Iterator[list[Sample]]:  # fmt: skip
         """One for each key of the noise, in batches."""
         size = batch_size or default_batch(self.generator.image_size)
         self.generator.eval()
@@ -231,7 +231,7 @@ class Model:
                 images = to_bytes(drawing.sample(self.generator, request))
             if progress:
                 progress(start + len(part), len(noise))
-            yield [Drawn(p, s, image) for (p, s), image in zip(part.keys, images, strict=True)]
+            yield [Sample(p, s, image) for (p, s), image in zip(part.keys, images, strict=True)]
 
     def sample(
         self,
@@ -257,7 +257,7 @@ class Model:
         self, first: np.ndarray, last: np.ndarray, prompt: str = "", *, n: int = 8,
         sampler: Choice[SamplerConfig] | None = None, batch_size: int | None = None,
         keys: Sequence[tuple[int, int]] | None = None,
-    ) -> Iterator[list[Drawn]]:  # fmt: skip
+    ) -> Iterator[list[Sample]]:  # fmt: skip
         """`n` pictures from one to the other, uint8 (H, W, 3) of the model's size: the sampler turns both into noise,
         and draws from the noise between (Song et al. 2021, section 5.3). keys: those of them to draw, as (0, number).
         UserError if it cannot, or sizes differ."""
@@ -295,7 +295,7 @@ class Model:
     def _between(
         self, drawing: Sampler, pictures: np.ndarray, prompt: str, keys: tuple[tuple[int, int], ...], shares: Tensor,
         batch_size: int | None,
-    ) -> Iterator[list[Drawn]]:  # fmt: skip
+    ) -> Iterator[list[Sample]]:  # fmt: skip
         self.generator.eval()
         self.text_encoder.eval()
         with torch.no_grad():

@@ -29,7 +29,7 @@ from t2i.core.io.files import load_tensors, place_bytes, write_bytes
 from t2i.core.io.images import grid, png, read_picture, readable_scale
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import Group
-from t2i.core.models.model import Drawn, GuideMaker, Model, Prompts, default_batch
+from t2i.core.models.model import GuideMaker, Model, Prompts, Sample, default_batch
 from t2i.core.models.weights import owned_tensors, tensor_bytes
 from t2i.core.registry.choice import Choice
 from t2i.core.runs.folder import free_path
@@ -65,7 +65,7 @@ def write_samples(
 
     make = guide.make() if guide else None
 
-    def draw(wanted: Sequence[Key]) -> Iterator[list[Drawn]]:
+    def draw(wanted: Sequence[Key]) -> Iterator[list[Sample]]:
         return model.draw(
             prompts,
             seed=seed,
@@ -116,7 +116,7 @@ def write_interpolation(
     settings = {**_settings(model, choice, run, ends), "interpolate": [str(first), str(last)]}
     size = batch_size or _batch_size(model, n, group)
 
-    def draw(wanted: Sequence[Key]) -> Iterator[list[Drawn]]:
+    def draw(wanted: Sequence[Key]) -> Iterator[list[Sample]]:
         return model.interpolate(
             begin, end, prompt, n=n, sampler=choice, batch_size=size, keys=wanted
         )
@@ -168,7 +168,7 @@ class _Work:
     seed: int
     settings: Mapping[str, Any]
     size: int
-    draw: Callable[[Sequence[Key]], Iterator[list[Drawn]]]
+    draw: Callable[[Sequence[Key]], Iterator[list[Sample]]]
 
     def into(self, folder: Path, n: int, group: Group) -> list[dict[str, Any]]:
         with _held(folder, group):

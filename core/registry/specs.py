@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 
-def resolve(path: str) -> Any:
+def import_object(path: str) -> Any:
     """The object that "package.module:attribute" names. Raises what the import raises; ValueError if malformed."""
     module, colon, attribute = path.partition(":")
     if not (module and colon and attribute):
@@ -74,9 +74,9 @@ class ModelSpec(Spec):
     or "helpers." ("generator.image_encoder.=helpers.image_encoder."): older runs are opened and resumed by them.
     weights: import path of `(config: RunConfig, files: Sequence[Path]) -> Model`, which makes a model of the files that
     the paper's authors released (`t2i import`). It may complete the configuration (a vocabulary read from a file).
-    foreign: import path of `(path: Path, settings: Mapping[str, Any]) -> Model | None`, which opens a folder or file in
+    open_pretrained: import path of `(path: Path, settings: Mapping[str, Any]) -> Model | None`, which opens a folder or file in
     another project's layout for sampling; None if it is not one that it knows. settings: those of `opening`.
-    opening: names of settings of `--set` that are for `foreign`, not for the sampler.
+    open_settings: names of settings of `--set` that are for `open_pretrained`, not for the sampler.
     export: import path of `(model: Model, folder: Path) -> None`, which writes a model in another project's layout.
     """
 
@@ -88,8 +88,8 @@ class ModelSpec(Spec):
     helpers: str | None = None
     moved: tuple[str, ...] = ()
     weights: str | None = None
-    foreign: str | None = None
-    opening: tuple[str, ...] = ()
+    open_pretrained: str | None = None
+    open_settings: tuple[str, ...] = ()
     export: str | None = None
 
 

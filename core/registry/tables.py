@@ -107,7 +107,7 @@ class Table(Generic[S]):
 
     def build(self, choice: Choice[Any], *arguments: Any) -> Any:
         """The chosen thing, built: its specification's `build`, called with its settings and the arguments."""
-        return specs.resolve(cast(Any, self[choice.name]).build)(choice.config, *arguments)
+        return specs.import_object(cast(Any, self[choice.name]).build)(choice.config, *arguments)
 
     def choose(
         self,
@@ -121,7 +121,7 @@ class Table(Generic[S]):
         kind: what errors call it (default: the table's word). beneath: settings that these are laid over.
         """
         spec = self[name]
-        config = specs.resolve(cast(specs.Spec, spec).config)
+        config = specs.import_object(cast(specs.Spec, spec).config)
         return Choice(spec.name, config.of(settings, f"{kind or self.singular} '{name}'", beneath))
 
     def __iter__(self) -> Iterator[S]:

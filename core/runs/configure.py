@@ -13,8 +13,7 @@ import yaml
 from t2i.core.errors import UserError, nearest
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.registry.choice import Choice
-from t2i.core.registry.specs import ModelSpec, SamplerSpec
-from t2i.core.registry.specs import resolve as resolve_path
+from t2i.core.registry.specs import ModelSpec, SamplerSpec, import_object
 from t2i.core.registry.tables import Table, registry
 from t2i.core.settings import AbsentData, Config, DataConfig, ModelConfig, merge
 
@@ -59,7 +58,7 @@ class RunConfig:
         )
 
 
-def resolve(
+def resolve_config(
     model: str,
     *,
     preset: str = "tiny",
@@ -82,7 +81,7 @@ def resolve(
 
 
 def _preset(model: str, preset: str) -> dict[str, Any]:
-    presets = resolve_path(registry().models[model].config).presets()
+    presets = import_object(registry().models[model].config).presets()
     if preset not in presets:
         raise UserError(f"model '{model}' has no preset '{preset}'{nearest(preset, presets)}")
     chosen = presets[preset]
@@ -154,7 +153,7 @@ def _assemble(
             raise UserError(f"{where}: {error}") from None
     where = layers[-1][0] if len(layers) == 1 else f"model '{model}'"
     own = {key: value for key, value in merged.items() if key not in (*SECTIONS, "model", "preset")}
-    settings: ModelConfig = resolve_path(spec.config).of(own, where)
+    settings: ModelConfig = import_object(spec.config).of(own, where)
     data, encoder, sampler = (
         {"name": _name_of(s, spec, merged), **(merged.get(s) or {})} for s in SECTIONS
     )
@@ -193,12 +192,12 @@ def _current(
 
     Raises ValueError: a setting has both of its names.
     """
-    kind: type[Config] = resolve_path(spec.config)
+    kind: type[Config] = import_object(spec.config)
     present = kind.current({key: value for key, value in layer.items() if key not in SECTIONS})
     for section in (section for section in SECTIONS if section in layer):
         own, name = layer[section], _name_of(section, spec, merged, layer)
         if name in _table(section):
-            kind = resolve_path(_table(section)[name].config)
+            kind = import_object(_table(section)[name].config)
             own = kind.current(own)
         present[section] = own
     return present

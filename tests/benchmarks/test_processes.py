@@ -13,7 +13,7 @@ from t2i.benchmarks import runner
 from t2i.benchmarks.run import partial
 from t2i.benchmarks.run.reporter import SilentBenchmark
 from t2i.core.engine.reporting import Silent as EngineSilent
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
@@ -47,7 +47,7 @@ def test_two_processes_score_what_one_scores(tmp_path, trained_run, monkeypatch)
     monkeypatch.setattr(partial, "CHUNK", 4)
     monkeypatch.setattr(runner, "write_report", lambda results: None)
     run = tmp_path / "run"
-    trained_run(run, resolve("toy", data_needed=False))
+    trained_run(run, resolve_config("toy", data_needed=False))
     results = runner.run_benchmark(
         "squares", models=["toy"], runs={"old": run}, steps=2, out=tmp_path / "one", reporter=SilentBenchmark(),
         engine_reporter=EngineSilent(),

@@ -15,7 +15,7 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import Pictures
 from t2i.core.io.files import read_json, write_json
 from t2i.core.io.processes import Group
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 
 pytestmark = pytest.mark.usefixtures("squares")
 
@@ -195,7 +195,7 @@ def test_only_features_are_kept_unless_pictures_are_wished(
 def test_pictures_of_another_size_are_resized_and_marked(tmp_path, engine, words):
     bench(tmp_path, words)
     run = engine.train(
-        resolve("toy", sets=["image_size=16"], data_needed=False), tmp_path / "large"
+        resolve_config("toy", sets=["image_size=16"], data_needed=False), tmp_path / "large"
     )
     results = run_benchmark(
         "squares", out=tmp_path / "other", runs={"large": run.path}, reporter=words

@@ -22,7 +22,7 @@ from t2i.core.kit.conformance.runner import run_checks
 from t2i.core.models.loading import load
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import ModelSpec
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 from t2i.core.settings import ModelConfig, Preset
 
@@ -127,7 +127,7 @@ def trained(judge, here, tmp_path):
     code, _, err = here("train", "--model", "judge", "--out", "judge")
     assert code == 0, err
     sets = ["sampler.steps=10", "sampler.guidance=1"]
-    train(resolve("plain", sets=sets), tmp_path / "model")
+    train(resolve_config("plain", sets=sets), tmp_path / "model")
     return tmp_path
 
 

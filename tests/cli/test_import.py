@@ -10,14 +10,14 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from t2i.core.models.building import build
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 
 
 @pytest.fixture
 def weights(toy, tmp_path):
     """A file of weights of the toy's preset `paper`; also in the folder where processes run."""
     torch.manual_seed(0)
-    state = build(resolve("toy", preset="paper", data_needed=False)).generator.state_dict()
+    state = build(resolve_config("toy", preset="paper", data_needed=False)).generator.state_dict()
     (tmp_path / "work").mkdir(exist_ok=True)
     for folder in (tmp_path, tmp_path / "work"):
         save_file(state, folder / "w.safetensors")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 
 
@@ -62,7 +62,7 @@ def test_a_dry_run_prints_settings_that_are_legal_for_config_and_makes_nothing(h
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "c.yaml").write_text(out)
     overrides = {"minutes": 2.0, "data": {"dir": "some where"}}
-    expected = resolve("toy", overrides=overrides, sets=["lr=1e-3", "encoder.frozen=true"])
+    expected = resolve_config("toy", overrides=overrides, sets=["lr=1e-3", "encoder.frozen=true"])
     assert yaml.safe_load(out) == expected.dump()
     code, as_json, _ = here("train", "--model", "toy", "--config", "c.yaml", "--dry-run", "--json")
     assert json.loads(as_json) == expected.dump()

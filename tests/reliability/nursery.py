@@ -56,7 +56,7 @@ def load_command():
 
 def load_model(name):
     """The imports that training a model's tiny preset makes."""
-    from t2i.core.registry.specs import resolve
+    from t2i.core.registry.specs import import_object
     from t2i.core.registry.tables import registry
     from t2i.core.runs import configure as runs
 
@@ -68,7 +68,7 @@ def load_model(name):
     for spec in chosen:
         for attribute in ("build", "generator", "stages", "fit"):
             if getattr(spec, attribute, None):
-                resolve(getattr(spec, attribute))
+                import_object(getattr(spec, attribute))
 
 
 def child(

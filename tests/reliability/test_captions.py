@@ -14,7 +14,7 @@ from t2i.cli.main import main
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
 from t2i.core.models.samples import read_prompts
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 
 CAPTIONS = {
@@ -76,7 +76,9 @@ def encoders(tmp_path_factory):
     made = {}
     for name, chosen in settings.items():
         spec = registry().encoders[name]
-        made[name] = resolve(spec.build)(resolve(spec.config).of(chosen, name), None).eval()
+        made[name] = import_object(spec.build)(
+            import_object(spec.config).of(chosen, name), None
+        ).eval()
     return made
 
 

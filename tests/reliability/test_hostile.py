@@ -21,9 +21,9 @@ from t2i.cli.main import main
 from t2i.core.errors import UserError
 from t2i.core.io.files import MANIFEST, seal
 from t2i.core.models.loading import load
-from t2i.core.registry.specs import resolve as resolve_path
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import RunConfig, resolve
+from t2i.core.runs.configure import RunConfig, resolve_config
 from t2i.plugins.common.clip.config import ClipVisionConfig
 from t2i.plugins.common.clip.vision import build_clip
 
@@ -180,14 +180,14 @@ def test_yaml_that_would_run_or_unfold(canary, refused, tmp_path, text):
 def clip_encoder(folder):
     choice = registry().encoders.choose("clip", {"weights": str(folder)}, "encoder")
     for assets in (folder, None):
-        yield lambda assets=assets: resolve_path(registry().encoders["clip"].build)(
+        yield lambda assets=assets: import_object(registry().encoders["clip"].build)(
             choice.config, assets
         )
 
 
 def clip_features(folder):
     choice = registry().features.choose("clip", {"weights": str(folder)}, "features")
-    yield lambda: resolve_path(registry().features["clip"].build)(choice.config)
+    yield lambda: import_object(registry().features["clip"].build)(choice.config)
 
 
 def clip_images(folder):
@@ -398,4 +398,4 @@ def test_what_is_configured_is_a_name(canary):
     """Every name in a configuration is looked up among those that plugins declare; nothing is imported for it."""
     for key in ("data", "encoder", "sampler"):
         with pytest.raises(UserError):
-            resolve("dfgan", overrides={key: {"name": f"os:unlink:{canary}"}})
+            resolve_config("dfgan", overrides={key: {"name": f"os:unlink:{canary}"}})

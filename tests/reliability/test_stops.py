@@ -16,7 +16,7 @@ from t2i.core.engine.reporting import Silent
 from t2i.core.errors import T2IError
 from t2i.core.interfaces.trainer import optimizations
 from t2i.core.io.files import load_tensors
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 
 MODELS = ("ldm", "ddpm", "ddim", "dfgan", "galip", "attngan", "stackgan")
@@ -109,7 +109,7 @@ def spoiling(seen, spoil):
 def test_no_optimizer_of_any_model_takes_what_is_not_finite(tmp_path, small, model, spoil):
     """Each optimizer's first update is spoilt, left out and counted, and everything else goes on."""
     seen = {}
-    config = resolve(model, sets=small(model, "on_nan=skip", "steps=12"))
+    config = resolve_config(model, sets=small(model, "on_nan=skip", "steps=12"))
     run = train(config, tmp_path / "run", reporter=Silent(), wrap=spoiling(seen, spoil))
     stages = [name for name in seen if isinstance(name, str)]
     assert all(set(seen[name]) == seen[name, "optimizers"] for name in stages), seen
@@ -125,7 +125,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_which_can_go_on_without_it(tmp_
     def infinite(trainer, name, loss):
         return loss * float("inf")
 
-    config = resolve(model, sets=small(model))
+    config = resolve_config(model, sets=small(model))
     with pytest.raises(
         T2IError, match=r"stopped before the update.*step-\d+.*--resume .*--on-nan skip"
     ) as caught:

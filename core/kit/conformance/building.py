@@ -14,9 +14,9 @@ from t2i.core.interfaces.text import TextShape
 from t2i.core.kit.conformance.outcome import Failed, Skipped, need
 from t2i.core.kit.conformance.subject import ModelSubject
 from t2i.core.models.building import check_family
-from t2i.core.registry.specs import resolve as resolve_path
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import RunConfig, default_sampler, resolve
+from t2i.core.runs.configure import RunConfig, default_sampler, resolve_config
 
 STAND_IN = TextShape(512, 512)
 """Widths of the text features, where the preset's encoder cannot be had here."""
@@ -25,7 +25,7 @@ STAND_IN = TextShape(512, 512)
 def presets_build(subject: ModelSubject) -> None:
     """Every preset that the specification names is there and builds on the meta device, at the size that it says, of
     the family that the specification says; `tiny` is one of them."""
-    names = tuple(resolve_path(subject.spec.config).presets())
+    names = tuple(import_object(subject.spec.config).presets())
     need(
         names == subject.spec.presets,
         f"its specification names the presets {subject.spec.presets}, it has {names}",
@@ -39,7 +39,7 @@ def presets_build(subject: ModelSubject) -> None:
 def _builds(subject: ModelSubject, preset: str) -> str:
     """Builds one preset. Returns what is missing here, if it is not the model's fault."""
     try:
-        config = resolve(subject.name, preset=preset)
+        config = resolve_config(subject.name, preset=preset)
         generator = _on_meta(subject, config)
     except UserError as error:
         need(preset != "tiny", f"preset 'tiny' needs something from outside: {error}")
@@ -73,20 +73,20 @@ def _on_meta(subject: ModelSubject, config: RunConfig) -> Any:
     with torch.device("meta"):
         try:
             spec = registry().encoders[config.encoder.name]
-            shape = resolve_path(spec.build)(config.encoder.config, None).shape
+            shape = import_object(spec.build)(config.encoder.config, None).shape
         except UserError:
             shape = STAND_IN
         if (
             subject.spec.helpers
         ):  # without the files of weights that settings may name: meta has no values
-            resolve_path(subject.spec.helpers)(config.settings, shape, False)
-        return resolve_path(subject.spec.generator)(config.settings, shape, None)
+            import_object(subject.spec.helpers)(config.settings, shape, False)
+        return import_object(subject.spec.generator)(config.settings, shape, None)
 
 
 def samplers_fit(subject: ModelSubject) -> None:
     """The sampler that each preset names is installed, and draws from the model's family, if any does."""
     subject.must_draw()
-    presets = resolve_path(subject.spec.config).presets()
+    presets = import_object(subject.spec.config).presets()
     for preset, named in presets.items():
         name, settings = named.sampler or (default_sampler(subject.spec.family), {})
         spec = registry().samplers[name]

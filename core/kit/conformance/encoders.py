@@ -16,7 +16,7 @@ from t2i.core.kit.conformance.outcome import Skipped, need
 from t2i.core.kit.conformance.subject import Part
 from t2i.core.models.weights import load_state, owned_tensors
 from t2i.core.registry.choice import Choice
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 
 CAPTIONS = ["a red circle", "two small blue squares above a large green star on white", "red"]
 STRANGE = [
@@ -40,14 +40,14 @@ class EncoderPart(Part):
     def chosen(self) -> Choice[Any]:
         choice = self.choice()
         fit = self.spec.fit
-        return Choice(self.name, resolve(fit)(choice.config, CAPTIONS)) if fit else choice
+        return Choice(self.name, import_object(fit)(choice.config, CAPTIONS)) if fit else choice
 
     @cached_property
     def encoder(self) -> TextEncoder:
         """In evaluation mode. One that has no weights here, and says so, is skipped."""
         torch.manual_seed(0)
         try:
-            encoder: TextEncoder = resolve(self.spec.build)(self.chosen.config, None)
+            encoder: TextEncoder = import_object(self.spec.build)(self.chosen.config, None)
             with torch.no_grad():
                 encoder.eval().encode(CAPTIONS[:1])
         except UserError as error:
@@ -114,7 +114,7 @@ def saves(subject: EncoderPart) -> None:
         encoder.save_assets(folder)
         save_tensors(Path(place) / "weights.safetensors", owned_tensors(encoder))
         torch.manual_seed(1)
-        again: TextEncoder = resolve(subject.spec.build)(subject.chosen.config, folder)
+        again: TextEncoder = import_object(subject.spec.build)(subject.chosen.config, folder)
         load_state(
             again, load_tensors(Path(place) / "weights.safetensors", "encoder"), "its saved weights"
         )

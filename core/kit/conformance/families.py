@@ -5,14 +5,14 @@ from __future__ import annotations
 from t2i.core.interfaces.generator import TOLERANCES, Generator
 from t2i.core.kit.conformance.outcome import Skipped, need
 from t2i.core.kit.conformance.subject import Part
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 from t2i.core.runs.configure import fitting_samplers
 
 
 def sound(subject: Part) -> None:
     """Its class extends t2i.core.Generator, its `family` is the name under which it is registered, and it says how
     closely images must agree across batch sizes."""
-    kind = resolve(subject.spec.generator)
+    kind = import_object(subject.spec.generator)
     where = f"{subject.spec.generator}"
     need(
         isinstance(kind, type) and issubclass(kind, Generator),

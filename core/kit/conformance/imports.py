@@ -13,7 +13,7 @@ from typing import Any
 
 from t2i.core.kit.conformance.outcome import Failed, Skipped, need
 from t2i.core.registry import hooks
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import Loaded, installed_points, origin_of, registry
 
 LIMIT = 0.2
@@ -107,7 +107,7 @@ def paths(subject: PluginSubject) -> None:
             path = getattr(spec, field.name)
             if field.name not in WORDS and isinstance(path, str):
                 try:
-                    resolve(path)
+                    import_object(path)
                 except (ImportError, AttributeError, ValueError) as error:
                     raise Failed(
                         f"{field.name} of {kind.removesuffix('s')} '{name}': {error}"

@@ -13,7 +13,7 @@ from t2i.core.io.terminal import debugging, printable
 from t2i.core.kit.conformance.catalogue import Check
 from t2i.core.kit.conformance.outcome import Failed, Outcome, Skipped, State
 from t2i.core.kit.conformance.workshop import Workshop
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 
 
 def run_checks(checks: Iterable[Check], folder: Path) -> Iterator[Outcome]:
@@ -25,7 +25,7 @@ def run_checks(checks: Iterable[Check], folder: Path) -> Iterator[Outcome]:
 
 def run_check(check: Check, workshop: Workshop) -> Outcome:
     """One check. Whatever goes wrong within is its outcome, and ends nothing."""
-    function = resolve(check.path)
+    function = import_object(check.path)
     started = time.perf_counter()
     state, detail = _attempt(function, workshop.subject(check))
     see = (

@@ -19,7 +19,7 @@ from t2i.core.models.building import build
 from t2i.core.models.model import Model
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 
 CAPTIONS = ["a red circle", "two small blue squares above a green star", ""]
 
@@ -36,7 +36,7 @@ class SamplerPart(Part):
         for spec in registry().models:
             if spec.family in families or "*" in families:
                 torch.manual_seed(0)
-                fresh = build(resolve(spec.name))
+                fresh = build(resolve_config(spec.name))
                 choice = self._short(fresh.config.sampler)
                 try:
                     registry().samplers.build(choice).check(fresh.generator)

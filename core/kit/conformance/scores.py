@@ -15,7 +15,7 @@ from t2i.core.errors import UserError, nearest
 from t2i.core.interfaces.scoring import Benchmark, FeatureExtractor, Metric, Pictures, Scores
 from t2i.core.kit.conformance.outcome import Skipped, need
 from t2i.core.kit.conformance.subject import Part
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import open_dataset
 
@@ -47,7 +47,7 @@ def _said(captions: Sequence[str], dim: int) -> Tensor:
 def vectors(subject: Part) -> None:
     """An extractor gives float32 (B, dim), finite, the same in any batch, and says which network it is."""
     try:
-        extractor: FeatureExtractor = resolve(subject.spec.build)(subject.choice().config)
+        extractor: FeatureExtractor = import_object(subject.spec.build)(subject.choice().config)
     except UserError as error:
         raise Skipped(str(error)) from None
     images = _bytes(_pictures(COUNT)[0])
@@ -79,7 +79,7 @@ class MetricPart(Part):
             settings = (
                 {"features": registry().features.default().name} if self.takes("features") else {}
             )
-            metric: Metric = resolve(self.spec.build)(self.choice(**settings).config)
+            metric: Metric = import_object(self.spec.build)(self.choice(**settings).config)
         except UserError as error:
             raise Skipped(str(error)) from None
         return metric
@@ -149,7 +149,7 @@ def batches(subject: MetricPart) -> None:
 def complete(subject: Part) -> None:
     """Every protocol names a data set, splits, metrics and features that are there, and a headline that is measured."""
     for protocol in subject.spec.protocols:
-        benchmark: Benchmark = resolve(subject.spec.build)(subject.choice().config, protocol)
+        benchmark: Benchmark = import_object(subject.spec.build)(subject.choice().config, protocol)
         where = f"protocol '{protocol}'"
         said = (benchmark.name, benchmark.protocol)
         need(said == (subject.name, protocol), f"{where} calls itself {said}")
@@ -173,7 +173,7 @@ def _sound(benchmark: Benchmark, where: str) -> None:
     )
     for measure in benchmark.measures:
         choice = tables["metrics"].choose(measure.metric, measure.settings, "metric")
-        metric: Metric = resolve(tables["metrics"][measure.metric].build)(choice.config)
+        metric: Metric = import_object(tables["metrics"][measure.metric].build)(choice.config)
         if metric.features:
             tables["features"][metric.features.partition("/")[0]]
     named = [measure.name for measure in benchmark.measures]

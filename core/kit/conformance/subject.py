@@ -17,10 +17,9 @@ from t2i.core.models.building import stages_of
 from t2i.core.models.loading import load
 from t2i.core.models.model import Model
 from t2i.core.registry.choice import Choice
-from t2i.core.registry.specs import ModelSpec
-from t2i.core.registry.specs import resolve as resolve_path
+from t2i.core.registry.specs import ModelSpec, import_object
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import RunConfig, open_dataset, resolve
+from t2i.core.runs.configure import RunConfig, open_dataset, resolve_config
 from t2i.core.runs.folder import Run
 from t2i.core.settings import Config
 
@@ -47,7 +46,7 @@ class Part:
 
     def takes(self, setting: str) -> bool:
         """Whether its settings have one of that name."""
-        config: type[Config] = resolve_path(self.spec.config)
+        config: type[Config] = import_object(self.spec.config)
         return setting in config.model_fields
 
 
@@ -75,9 +74,9 @@ class ModelSubject:
     @cached_property
     def config(self) -> RunConfig:
         """As it is trained here."""
-        config = resolve(self.name)
+        config = resolve_config(self.name)
         if registry().datasets[config.data.name].needs_dir:
-            config = resolve(
+            config = resolve_config(
                 self.name, overrides={"data": {"name": registry().datasets.default().name}}
             )
         settings, sampler = config.settings, config.sampler

@@ -41,7 +41,7 @@ SET = ("log_every", "checkpoint_every", "sample_every", "accumulate", "workers",
 
 
 @dataclass
-class Seen:
+class StageRecord:
     """What was seen of a stage's parameters in its first steps, by name.
 
     before, after: what the first batches of the stage cost when they came, and what the same batches, with the same
@@ -67,7 +67,7 @@ class Watcher:
     def __init__(self, stop_after: int | None = None) -> None:
         self.stop_after = stop_after
         self.stages: list[Stage] = []
-        self.seen: list[Seen] = []
+        self.seen: list[StageRecord] = []
         self.generator: Generator | None = None
         self.text_encoder: TextEncoder | None = None
 
@@ -80,7 +80,7 @@ class Watcher:
                 raise Enough
             self.generator, self.text_encoder = networks.generator, networks.text_encoder
             trainer = stage.trainer(networks)
-            self.seen.append(Seen(stage.name))
+            self.seen.append(StageRecord(stage.name))
             named = {"generator": networks.generator, "text_encoder": networks.text_encoder}
             return Watched(trainer, {**named, **networks.helpers, **trainer.modules}, self.seen[-1])
 
@@ -98,7 +98,7 @@ class Enough(Exception):
 class Watched(Trainer):
     """A trainer as it is, watched for its first steps, and asked again at the end."""
 
-    def __init__(self, trainer: Trainer, named: dict[str, nn.Module], seen: Seen) -> None:
+    def __init__(self, trainer: Trainer, named: dict[str, nn.Module], seen: StageRecord) -> None:
         self.trainer, self.seen = trainer, seen
         self.modules, self.optimizers, self.eager = (
             trainer.modules,

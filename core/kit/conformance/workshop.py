@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i.core.kit.conformance.catalogue import PLUGIN, Check
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 
 SUBJECTS = {
     PLUGIN: "imports:PluginSubject",
@@ -37,7 +37,7 @@ class Workshop:
         return self._subjects[key]
 
     def _made(self, check: Check) -> Any:
-        subject = resolve(f"{__package__}.{SUBJECTS[check.kind]}")
+        subject = import_object(f"{__package__}.{SUBJECTS[check.kind]}")
         if check.kind == PLUGIN:
             return subject(check.name)
         if check.kind == "models":

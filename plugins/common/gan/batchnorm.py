@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextmanager
-def settled(module: nn.Module) -> Iterator[None]:
+def recompute_batchnorm(module: nn.Module) -> Iterator[None]:
     """Takes the running statistics of batch norm anew: inside the block its layers are in training mode, and after it
     their statistics are the plain mean over the batches that passed (Brock et al. 2019's "standing statistics").
 

@@ -44,7 +44,7 @@ def cross_entropy(logits: Tensor, *, real: bool) -> Tensor:
     return F.softplus(-logits if real else logits).mean()
 
 
-def discriminator_of_pairs(real: Tensor, fake: Tensor, wrong: Tensor) -> Tensor:
+def matching_aware_discriminator_loss(real: Tensor, fake: Tensor, wrong: Tensor) -> Tensor:
     """StackGAN's stage I: real + (fake + wrong) / 2, the cross entropies of a conditional output's logits."""
     return (
         cross_entropy(real, real=True)

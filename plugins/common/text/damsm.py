@@ -21,7 +21,7 @@ from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Optimization, Trainer
 from t2i.core.models.weights import load_state
 from t2i.core.registry.choice import Choice
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.settings import Config
 from t2i.plugins.common.text.config import DamsmTraining, Smoothing
@@ -170,6 +170,6 @@ def authors_encoder(
     given = choice.config.model_dump() if choice.name == "damsm" else {}
     given |= {"vocabulary": tuple(vocabulary), "frozen": True, "weights": None, "captions": None}
     made = registry().encoders.choose("damsm", given, "text encoder")
-    encoder: TextEncoder = resolve(registry().encoders["damsm"].build)(made.config, None)
+    encoder: TextEncoder = import_object(registry().encoders["damsm"].build)(made.config, None)
     load_state(encoder, lstm_state(state), where)
     return made, encoder

@@ -18,7 +18,7 @@ from t2i.plugins.common.text.image_encoder import image_encoder, load_image_enco
 from t2i.plugins.models.attngan.config import START, AttnGANConfig
 
 
-class Drawn(NamedTuple):
+class GeneratorOutput(NamedTuple):
     """images: of each scale, (B, 3, S, S), the smallest first. mean, logvar: of the condition c^, (B, c). sentence:
     (B, D), as the generator took it, and as the discriminators are to."""
 
@@ -108,7 +108,7 @@ class NextStage(nn.Module):
 
 
 class Network(nn.Module):
-    """noise (B, z + c) = [z; eps] and text -> Drawn: h_0 = F_0(z, F_ca(e)), h_i = F_i(h_{i-1}, F_attn(w, h_{i-1})),
+    """noise (B, z + c) = [z; eps] and text -> GeneratorOutput: h_0 = F_0(z, F_ca(e)), h_i = F_i(h_{i-1}, F_attn(w, h_{i-1})),
     x^_i = G_i(h_i) (equation 1)."""
 
     def __init__(self, config: AttnGANConfig, text: TextShape) -> None:
@@ -122,14 +122,14 @@ class Network(nn.Module):
         self.to_rgb = nn.ModuleList(conv3x3(config.gf, 3) for _ in config.sizes)
         self.apply(orthogonal)
 
-    def forward(self, noise: Tensor, text: TextFeatures) -> Drawn:
+    def forward(self, noise: Tensor, text: TextFeatures) -> GeneratorOutput:
         sentence = self.standard(text.sentence)
         c, mean, logvar = self.augment(sentence, noise[:, self.z_dim :])
         h = [self.first(c, noise[:, : self.z_dim])]
         for stage in self.next:
             h.append(stage(h[-1], text))
         images = [torch.tanh(rgb(h_i)) for rgb, h_i in zip(self.to_rgb, h, strict=True)]
-        return Drawn(images, sentence, mean, logvar)
+        return GeneratorOutput(images, sentence, mean, logvar)
 
 
 class AttnGANGenerator(OneShotGenerator):
@@ -142,7 +142,7 @@ class AttnGANGenerator(OneShotGenerator):
         self.network = Network(config, text)
 
     def forward(self, noise: Tensor, text: TextFeatures) -> Tensor:
-        drawn: Drawn = self.network(noise, text)
+        drawn: GeneratorOutput = self.network(noise, text)
         return drawn.images[-1]
 
 

@@ -12,13 +12,13 @@ from torch.optim import Adam
 
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
-from t2i.plugins.common.gan.batchnorm import settled
+from t2i.plugins.common.gan.batchnorm import recompute_batchnorm
 from t2i.plugins.common.gan.conditioning import kl_loss
 from t2i.plugins.common.gan.losses import cross_entropy, discriminator_of_pairs_and_images
 from t2i.plugins.common.text.damsm import DamsmTrainer, ImageFeatures, damsm_losses
 from t2i.plugins.common.text.image_encoder import check_source
 from t2i.plugins.models.attngan.config import AttnGANConfig
-from t2i.plugins.models.attngan.networks import AttnGANGenerator, Discriminator, Drawn
+from t2i.plugins.models.attngan.networks import AttnGANGenerator, Discriminator, GeneratorOutput
 
 
 def discriminator_loss(d: Discriminator, real: Tensor, fake: Tensor, sentence: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class GANTrainer(Trainer):
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         text = batch.text.detach()
-        drawn: Drawn = self.network(batch.noise.normal("z", 0, self.noise_shape), text)
+        drawn: GeneratorOutput = self.network(batch.noise.normal("z", 0, self.noise_shape), text)
         losses: Losses = {}
         for (name, fake), d in zip(self._named(drawn), self.discriminators, strict=True):
             real = shrunk(batch.images, fake.shape[-1])
@@ -95,7 +95,7 @@ class GANTrainer(Trainer):
         return losses
 
     @staticmethod
-    def _named(drawn: Drawn) -> list[tuple[str, Tensor]]:
+    def _named(drawn: GeneratorOutput) -> list[tuple[str, Tensor]]:
         return [(f"discriminator{i}", image) for i, image in enumerate(drawn.images)]
 
     def _damsm(self, images: Tensor, text: TextFeatures, batch: Batch) -> Tensor:
@@ -111,7 +111,7 @@ class GANTrainer(Trainer):
         """Measures the batch norms' statistics with the averaged weights: those at hand are of the last weights."""
         if not self.config.recalibrate:
             return
-        with settled(self.network):
+        with recompute_batchnorm(self.network):
             for _ in range(self.config.recalibrate):
                 batch = batches()
                 self.network(batch.noise.normal("z", 0, self.noise_shape), batch.text)

@@ -37,7 +37,7 @@ UNET = "UNet2DModel"
 STEPS = {"DDPMPipeline": None, "DDIMPipeline": 50}  # the pipelines' own; None: all
 
 
-def foreign(path: Path, settings: Mapping[str, Any]) -> Model | None:
+def open_pretrained(path: Path, settings: Mapping[str, Any]) -> Model | None:
     """The model in a folder of diffusers' DDPMPipeline or DDIMPipeline; None if it is none. It draws without text."""
     index = pipeline_index(path)
     if (
@@ -68,8 +68,8 @@ def foreign(path: Path, settings: Mapping[str, Any]) -> Model | None:
 
 
 def weights(config: RunConfig, files: Sequence[Path]) -> Model:
-    """`t2i import`: what `foreign` opens."""
-    model = foreign(files[0], {}) if len(files) == 1 else None
+    """`t2i import`: what `open_pretrained` opens."""
+    model = open_pretrained(files[0], {}) if len(files) == 1 else None
     if model is None:
         raise UserError(f"{files[0]}: no folder of diffusers' DDPMPipeline or DDIMPipeline")
     return model

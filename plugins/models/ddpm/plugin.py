@@ -21,7 +21,7 @@ def t2i_models() -> list[ModelSpec]:
             generator="t2i.plugins.models.ddpm.networks:DDPMGenerator",
             stages="t2i.plugins.models.ddpm.training:stages",
             weights="t2i.plugins.models.ddpm.folders:weights",
-            foreign="t2i.plugins.models.ddpm.folders:foreign",
+            open_pretrained="t2i.plugins.models.ddpm.folders:open_pretrained",
             export="t2i.plugins.models.ddpm.folders:export",
         ),
         ModelSpec(

@@ -109,7 +109,7 @@ def sentences(config: GALIPConfig, text: TextFeatures) -> Tensor:
     return F.normalize(text.sentence, dim=1) if config.unit_text else text.sentence
 
 
-class JudgeBlock(nn.Module):
+class DiscriminatorBlock(nn.Module):
     """A block of Mate-D: shortcut(x) + gamma residual(x), and + beta f with the next of CLIP's features."""
 
     def __init__(self, c_in: int, c_out: int, gain: float, *, joined: bool) -> None:
@@ -134,9 +134,9 @@ class Discriminator(nn.Module):
         super().__init__()
         gain, joined = config.residual_gain, len(config.feature_blocks) - 1
         self.blocks = nn.ModuleList(
-            JudgeBlock(width, width, gain, joined=True) for _ in range(joined)
+            DiscriminatorBlock(width, width, gain, joined=True) for _ in range(joined)
         )
-        self.last = JudgeBlock(width, config.judge_width, gain, joined=False)
+        self.last = DiscriminatorBlock(width, config.judge_width, gain, joined=False)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         x = maps[0]

@@ -18,7 +18,7 @@ from t2i.core.errors import UserError
 from t2i.core.io.files import read_json
 from t2i.core.models.building import build
 from t2i.core.models.model import Model
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
 from t2i.plugins.common.diffusion.scheduler_files import (
@@ -51,7 +51,7 @@ STEPS, SCALE = 50, 7.5  # StableDiffusionPipeline's own
 SINGLE = "model.diffusion_model."  # what the U-Net's names begin with in a single file
 
 
-def foreign(path: Path, settings: Mapping[str, Any]) -> Model | None:
+def open_pretrained(path: Path, settings: Mapping[str, Any]) -> Model | None:
     """The model in a Stable Diffusion folder of diffusers' (1.x, 2.x), or in a single file of safetensors; None if it
     is neither. settings: `config`, a folder with a single file's configuration. The safety checker is not loaded."""
     if path.is_dir():
@@ -67,9 +67,9 @@ def foreign(path: Path, settings: Mapping[str, Any]) -> Model | None:
 
 
 def weights(config: RunConfig, files: Sequence[Path]) -> Model:
-    """`t2i import`: what `foreign` opens, from FOLDER, FILE, or FILE and the FOLDER of its configuration."""
+    """`t2i import`: what `open_pretrained` opens, from FOLDER, FILE, or FILE and the FOLDER of its configuration."""
     model = (
-        foreign(files[0], {"config": str(files[1])} if len(files) == 2 else {})
+        open_pretrained(files[0], {"config": str(files[1])} if len(files) == 2 else {})
         if len(files) <= 2
         else None
     )
@@ -88,7 +88,7 @@ def export(model: Model, folder: Path) -> None:
     assert isinstance(generator, LDMGenerator)
     encoder = registry().encoders[config.encoder.name]
     _check_plain(config, encoder.export is not None)
-    parts = resolve(str(encoder.export))(model.text_encoder, folder)
+    parts = import_object(str(encoder.export))(model.text_encoder, folder)
     save_network(generator.unet.unet, folder / "unet")
     save_network(_plain(generator.autoencoder), folder / "vae")
     scheduler = scheduler_of(config, unused_offset=1)  # of any other the pipeline complains
@@ -235,7 +235,9 @@ def _from_file(path: Path, config: Any) -> Model:
         pipeline.text_encoder.save_pretrained(parts["weights"])
         pipeline.tokenizer.save_pretrained(parts["tokenizer"])
         temporary = described.run_config(parts).encoder
-        text_encoder = resolve(registry().encoders[temporary.name].build)(temporary.config, None)
+        text_encoder = import_object(registry().encoders[temporary.name].build)(
+            temporary.config, None
+        )
     run = described.run_config({"weights": str(path)})
     assert isinstance(run.settings, LDMConfig)
     generator = LDMGenerator(run.settings, text_encoder.shape, vae=pipeline.vae, unet=pipeline.unet)

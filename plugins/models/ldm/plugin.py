@@ -19,8 +19,8 @@ def t2i_models() -> list[ModelSpec]:
             generator="t2i.plugins.models.ldm.networks:LDMGenerator",
             stages="t2i.plugins.models.ldm.training:stages",
             weights="t2i.plugins.models.ldm.folders:weights",
-            foreign="t2i.plugins.models.ldm.folders:foreign",
-            opening=("config",),
+            open_pretrained="t2i.plugins.models.ldm.folders:open_pretrained",
+            open_settings=("config",),
             export="t2i.plugins.models.ldm.folders:export",
         )
     ]

@@ -186,7 +186,7 @@ def _leaky() -> nn.Module:
     return nn.LeakyReLU(0.2, inplace=True)
 
 
-class Matching(nn.Module):
+class ConditionalHead(nn.Module):
     """The conditional output: features (B, w, 4, 4) and mu (B, c) -> logits (B,): real, and of this text?"""
 
     def __init__(self, width: int, c: int) -> None:
@@ -201,7 +201,7 @@ class Matching(nn.Module):
         return logits
 
 
-class Realism(nn.Module):
+class UnconditionalHead(nn.Module):
     """The unconditional output, stage II's: features (B, w, 4, 4) -> logits (B,): real?"""
 
     def __init__(self, width: int) -> None:

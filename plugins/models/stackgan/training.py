@@ -12,22 +12,22 @@ from torch.nn import functional as F
 
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
-from t2i.plugins.common.gan.batchnorm import settled
+from t2i.plugins.common.gan.batchnorm import recompute_batchnorm
 from t2i.plugins.common.gan.conditioning import kl_loss
 from t2i.plugins.common.gan.losses import (
     cross_entropy,
-    discriminator_of_pairs,
     discriminator_of_pairs_and_images,
+    matching_aware_discriminator_loss,
 )
 from t2i.plugins.common.gan.optimizers import adam_pair
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.stackgan.config import StackGANConfig
 from t2i.plugins.models.stackgan.networks import (
+    ConditionalHead,
     Discriminator,
-    Matching,
-    Realism,
     StackGANGenerator,
     StageOutput,
+    UnconditionalHead,
 )
 
 
@@ -51,7 +51,7 @@ class GANTrainer(Trainer):
             image_size,
         )
         self.discriminator = Discriminator(config.df, image_size)
-        self.matching = Matching(self.discriminator.width, config.c_dim)
+        self.matching = ConditionalHead(self.discriminator.width, config.c_dim)
         self.modules = {
             "network": network,
             "discriminator": self.discriminator,
@@ -67,20 +67,20 @@ class GANTrainer(Trainer):
         """The stage's pictures for a batch, with gradients into what the stage trains."""
 
     @abstractmethod
-    def judge(self, real: Tensor, fake: Tensor, mean: Tensor) -> Tensor:
+    def discriminator_loss(self, real: Tensor, fake: Tensor, mean: Tensor) -> Tensor:
         """D's loss for images (B, 3, H, H) and mu (B, c), none of which gets gradients."""
 
     @abstractmethod
-    def persuade(self, fake: Tensor, mean: Tensor) -> Tensor:
+    def generator_loss(self, fake: Tensor, mean: Tensor) -> Tensor:
         """The adversarial part of G's loss."""
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         drawn = self.draw(batch)
         mean = drawn.mean.detach()  # the discriminator judges with mu, and does not train it
         real = F.avg_pool2d(batch.images, batch.images.shape[-1] // self.image_size)
-        judged = self.judge(real, drawn.images.detach(), mean)
+        judged = self.discriminator_loss(real, drawn.images.detach(), mean)
         engine.update("discriminator", judged)
-        adversarial, kl = self.persuade(drawn.images, mean), kl_loss(drawn.mean, drawn.logvar)
+        adversarial, kl = self.generator_loss(drawn.images, mean), kl_loss(drawn.mean, drawn.logvar)
         engine.update("generator", adversarial + self.config.kl * kl)
         return {"discriminator": judged, "generator": adversarial, "kl": kl}
 
@@ -97,7 +97,7 @@ class GANTrainer(Trainer):
         """Measures the batch norms' statistics with the averaged weights: those at hand are of the last weights."""
         if not self.config.recalibrate:
             return
-        with settled(self.network):
+        with recompute_batchnorm(self.network):
             for _ in range(self.config.recalibrate):
                 self.draw(batches())
 
@@ -114,12 +114,12 @@ class FirstTrainer(GANTrainer):
         drawn: StageOutput = self.network(z, eps, batch.text.sentence)
         return drawn
 
-    def judge(self, real: Tensor, fake: Tensor, mean: Tensor) -> Tensor:
-        return discriminator_of_pairs(
+    def discriminator_loss(self, real: Tensor, fake: Tensor, mean: Tensor) -> Tensor:
+        return matching_aware_discriminator_loss(
             *self.pairs(self.discriminator(real), self.discriminator(fake), mean)
         )
 
-    def persuade(self, fake: Tensor, mean: Tensor) -> Tensor:
+    def generator_loss(self, fake: Tensor, mean: Tensor) -> Tensor:
         return cross_entropy(self.matching(self.discriminator(fake), mean), real=True)
 
 
@@ -133,7 +133,7 @@ class SecondTrainer(GANTrainer):
     def __init__(self, config: StackGANConfig, generator: StackGANGenerator) -> None:
         assert generator.second is not None
         super().__init__(config, generator, generator.second, config.image_size)
-        self.realism = Realism(self.discriminator.width)
+        self.realism = UnconditionalHead(self.discriminator.width)
         self.modules |= {"realism": self.realism, "first": generator.first}
         self._optimize(self.discriminator, self.matching, self.realism)
         generator.refines.fill_(True)
@@ -145,12 +145,12 @@ class SecondTrainer(GANTrainer):
         drawn: StageOutput = self.network(s0, eps, batch.text.sentence)
         return drawn
 
-    def judge(self, real: Tensor, fake: Tensor, mean: Tensor) -> Tensor:
+    def discriminator_loss(self, real: Tensor, fake: Tensor, mean: Tensor) -> Tensor:
         real, fake = self.discriminator(real), self.discriminator(fake)
         pairs = self.pairs(real, fake, mean)
         return discriminator_of_pairs_and_images(*pairs, self.realism(real), self.realism(fake))
 
-    def persuade(self, fake: Tensor, mean: Tensor) -> Tensor:
+    def generator_loss(self, fake: Tensor, mean: Tensor) -> Tensor:
         features = self.discriminator(fake)
         pairs, images = self.matching(features, mean), self.realism(features)
         return cross_entropy(pairs, real=True) + cross_entropy(images, real=True)

@@ -12,7 +12,7 @@ from t2i.core.errors import UserError
 from t2i.core.io.files import write_json
 from t2i.core.models.building import build
 from t2i.core.models.loading import load
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 
 pytestmark = pytest.mark.usefixtures("squares")
 SMALL = (
@@ -24,7 +24,7 @@ SMALL = (
 @pytest.fixture
 def run(tmp_path):
     torch.manual_seed(0)
-    config = resolve("ddpm", sets=SMALL)
+    config = resolve_config("ddpm", sets=SMALL)
     build(config).save(tmp_path / "run" / "model")
     write_json(tmp_path / "run" / "config.json", {"format": 1, "run": config.dump()})
     return tmp_path / "run"

@@ -12,7 +12,7 @@ from t2i.benchmarks.speed.speed import measure_speed
 from t2i.core.errors import UserError
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -64,7 +64,9 @@ def test_each_stage_gets_its_blocks(words, twins, monkeypatch):
     monkeypatch.setattr(
         speed,
         "resolve",
-        lambda name, preset: resolve(name, preset=preset, sets=["two_stages=true", "accumulate=2"]),
+        lambda name, preset: resolve_config(
+            name, preset=preset, sets=["two_stages=true", "accumulate=2"]
+        ),
     )
     config = speed.resolve("toy", preset="tiny")
     assert configured(config, speed._stages(config), 2).settings.steps == 302  # 100 + 200, and ends

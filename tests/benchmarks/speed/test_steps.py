@@ -4,7 +4,7 @@ import pytest
 
 from t2i.benchmarks.speed.steps import in_turns, main, training_step
 from t2i.core.errors import UserError
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 
 SMALL = ["nf=2", "z_dim=4", "image_size=32", "encoder.width=8"]
 
@@ -26,7 +26,7 @@ def optimizers_of(monkeypatch):
 
 def test_a_step_is_a_whole_one_of_the_stage_that_is_named(monkeypatch):
     taken = optimizers_of(monkeypatch)
-    config = resolve("dfgan", sets=SMALL)
+    config = resolve_config("dfgan", sets=SMALL)
     training_step(config, batch_size=3)()
     assert taken == ["discriminator", "generator"]
     taken.clear()

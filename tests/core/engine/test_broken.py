@@ -19,7 +19,7 @@ from t2i.core.errors import Interrupted, UserError
 from t2i.core.interfaces.dataset import Broken, BrokenExample, SoundDataset, Visit, sound
 from t2i.core.io.files import load_tensors
 from t2i.core.runs.configure import open_dataset
-from t2i.core.runs.configure import resolve as resolve_run
+from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 from t2i.core.settings import Augment
 
@@ -66,7 +66,7 @@ def breaks(monkeypatch):
 
 
 def toydata(**own):
-    return open_dataset(resolve_run("toy", overrides={"data": own}).data)
+    return open_dataset(resolve_config("toy", overrides={"data": own}).data)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_batches_and_complaints_are_the_same_whatever_the_workers(breaks, worker
 
 
 def settings(*more):
-    return resolve_run("toy", sets=["data.max_broken=0.3", "steps=10", *more])
+    return resolve_config("toy", sets=["data.max_broken=0.3", "steps=10", *more])
 
 
 def weights(run):
@@ -147,7 +147,7 @@ def test_too_many_stop_the_run_and_the_error_names_the_remedies(tmp_path, breaks
     breaks(2, 4, 7)
     with pytest.raises(UserError) as caught:
         train(
-            resolve_run("toy", sets=["data.max_broken=0.25", "steps=8"]),
+            resolve_config("toy", sets=["data.max_broken=0.25", "steps=8"]),
             tmp_path / "run",
             reporter=Silent(),
         )

@@ -16,14 +16,14 @@ from t2i.core.engine import resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.io.files import load_tensors
-from t2i.core.runs.configure import resolve as resolve_run
+from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 
 pytestmark = pytest.mark.usefixtures("toy")
 
 
 def go(out, *sets):
-    return train(resolve_run("toy", sets=sets), out, reporter=Silent())
+    return train(resolve_config("toy", sets=sets), out, reporter=Silent())
 
 
 def pull(trainer, batch, engine):

@@ -11,7 +11,7 @@ from t2i.core.engine.reporting import Silent
 from t2i.core.errors import Interrupted
 from t2i.core.io.files import load_tensors, verify
 from t2i.core.models.loading import load
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 
 LOSSES = (5.0, 3.0, 4.0, float("nan"), 3.5, 9.0)
@@ -53,7 +53,7 @@ def kept(run):
 
 @pytest.mark.usefixtures("told")
 def test_the_best_checkpoint_stays_beside_the_newest_and_its_model_can_be_drawn_from(tmp_path):
-    run = train(resolve("toy", sets=SETS), tmp_path / "run", reporter=Silent())
+    run = train(resolve_config("toy", sets=SETS), tmp_path / "run", reporter=Silent())
     assert kept(run) == ["step-2", "step-6"]  # a loss that is no number is not the best
     verify(run.best, "best")
     averages = load_tensors(run.checkpoints / "step-2" / "ema.safetensors", "x")
@@ -77,7 +77,7 @@ def test_a_resumed_run_remembers_the_best(tmp_path, monkeypatch):
 
         patch.setattr(StageRun, "_step", killed)
         with pytest.raises(Interrupted):
-            train(resolve("toy", sets=SETS), tmp_path / "run", reporter=Silent())
+            train(resolve_config("toy", sets=SETS), tmp_path / "run", reporter=Silent())
     run = resume(tmp_path / "run", reporter=Silent())
     assert kept(run) == ["step-2", "step-6"]
 
@@ -85,7 +85,7 @@ def test_a_resumed_run_remembers_the_best(tmp_path, monkeypatch):
 def test_a_loss_that_no_stage_logs_is_said(tmp_path):
     words = Words()
     sets = ("two_stages=true", "keep_best=quality", "checkpoint_every=2")
-    run = train(resolve("toy", sets=sets), tmp_path / "run", reporter=words)
+    run = train(resolve_config("toy", sets=sets), tmp_path / "run", reporter=words)
     warnings = [text for text in words.texts if text.startswith("warning")]
     assert warnings == ["warning: keep_best=quality: stage second logs generator, critic only"]
     assert kept(Run(run.path)) == ["step-4", "step-6"]
@@ -95,7 +95,7 @@ def test_a_loss_that_no_stage_logs_is_said(tmp_path):
 def test_checkpoints_of_earlier_versions_go_on(tmp_path):
     from t2i.core.io.files import seal
 
-    run = train(resolve("toy"), tmp_path / "run", reporter=Silent())
+    run = train(resolve_config("toy"), tmp_path / "run", reporter=Silent())
     run.summary_file.unlink()
     for folder in run.checkpoints.iterdir():
         state = json.loads((folder / "state.json").read_text())

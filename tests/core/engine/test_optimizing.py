@@ -15,7 +15,7 @@ from t2i.core.engine.reporting import Silent
 from t2i.core.engine.updates import Updates
 from t2i.core.interfaces.trainer import Optimization, Trainer, optimizations
 from t2i.core.io.files import load_tensors, read_json
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 from t2i.core.settings import EngineConfig
 
 
@@ -157,7 +157,7 @@ def test_a_run_uses_and_logs_what_an_optimizer_brings(tmp_path, monkeypatch):
     plain = toy.stages
 
     def made(networks):
-        (stage,) = plain(resolve("toy").settings, networks.text_encoder)
+        (stage,) = plain(resolve_config("toy").settings, networks.text_encoder)
         trainer = stage.trainer(networks)
         chosen = Optimization(trainer.optimizers["critic"], 1e-3, lambda progress: 0.1)
         trainer.optimizers = {**trainer.optimizers, "critic": chosen}
@@ -168,7 +168,9 @@ def test_a_run_uses_and_logs_what_an_optimizer_brings(tmp_path, monkeypatch):
         "stages",
         lambda config, encoder: [replace(stage, trainer=made) for stage in plain(config, encoder)],
     )
-    run = train(resolve("toy", sets=["log_every=1", "keep=9"]), tmp_path / "run", reporter=Silent())
+    run = train(
+        resolve_config("toy", sets=["log_every=1", "keep=9"]), tmp_path / "run", reporter=Silent()
+    )
     rates = [
         json.loads(line)["learning_rates"] for line in run.metrics_file.read_text().splitlines()
     ]

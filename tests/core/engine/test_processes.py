@@ -21,7 +21,7 @@ from t2i.core.engine.reporting import Silent
 from t2i.core.io.files import load_tensors
 from t2i.core.models.building import build
 from t2i.core.models.samples import RECORDS
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
@@ -359,7 +359,7 @@ def test_torchrun_trains_and_draws(model, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["stackgan", "ldm"])
 def test_a_killed_command_goes_on_to_the_same_bytes(model, tmp_path):
-    build(resolve(model, sets=DRAWN[model])).save(tmp_path / "model")
+    build(resolve_config(model, sets=DRAWN[model])).save(tmp_path / "model")
     request = [
         "sample",
         "--run",

@@ -19,7 +19,7 @@ from t2i.core.models.building import build, stages_of
 from t2i.core.models.loading import load
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -49,7 +49,7 @@ def staged(parts):
             return [replace(only, name=f"stage{i}", settings=own) for i, own in enumerate(settings)]
 
         parts.stages = stages
-        return resolve(
+        return resolve_config(
             "toy",
             sets=[f"steps={3 * len(settings)}", "log_every=1", "keep=99", "checkpoint_every=100"],
         )
@@ -195,7 +195,7 @@ SETS = ("steps=8", "checkpoint_every=1", "keep=99", "log_every=1", "ema_decay=0.
 
 
 def test_helpers_are_built_last_and_only_for_training(helped):
-    config = resolve("helped")
+    config = resolve_config("helped")
     seeded(3)
     made = build(config)
     text, critic = made.text_encoder.shape, made.helpers["critic"]
@@ -210,7 +210,7 @@ def test_helpers_are_built_last_and_only_for_training(helped):
 
 
 def test_helpers_outlive_their_stage_and_are_not_saved_with_what_is_sampled(tmp_path, helped):
-    run = train(resolve("helped", sets=SETS), tmp_path / "run", reporter=Silent())
+    run = train(resolve_config("helped", sets=SETS), tmp_path / "run", reporter=Silent())
     steps = [
         load_tensors(run.checkpoints / f"step-{n}" / "modules.helpers.safetensors", "x")
         for n in range(9)
@@ -245,7 +245,7 @@ def test_helpers_outlive_their_stage_and_are_not_saved_with_what_is_sampled(tmp_
 
 @pytest.mark.parametrize("step", [2, 4, 6])
 def test_helpers_are_resumed_within_their_stage_between_and_after(tmp_path, helped, step):
-    whole = train(resolve("helped", sets=SETS), tmp_path / "run", reporter=Silent())
+    whole = train(resolve_config("helped", sets=SETS), tmp_path / "run", reporter=Silent())
     part = Run(tmp_path / "part")
     shutil.copytree(whole.path, part.path)
     part.summary_file.unlink()
@@ -270,7 +270,7 @@ def test_a_trainers_own_network_may_not_have_the_name_of_a_part(tmp_path, parts)
     plain = parts.stages
 
     def made(networks):
-        (stage,) = plain(resolve("toy").settings, networks.text_encoder)
+        (stage,) = plain(resolve_config("toy").settings, networks.text_encoder)
         trainer = stage.trainer(networks)
         trainer.modules["generator"] = nn.Linear(1, 1)
         return trainer
@@ -281,7 +281,7 @@ def test_a_trainers_own_network_may_not_have_the_name_of_a_part(tmp_path, parts)
     with pytest.raises(
         T2IError, match=r"ToyTrainer\.modules: 'generator' is a part of the model: rename it"
     ):
-        train(resolve("toy"), tmp_path / "run", reporter=Silent())
+        train(resolve_config("toy"), tmp_path / "run", reporter=Silent())
 
 
 # --- no stages --------------------------------------------------------------------------------------------------------
@@ -289,7 +289,7 @@ def test_a_trainers_own_network_may_not_have_the_name_of_a_part(tmp_path, parts)
 
 def test_a_model_without_stages_is_complete_at_once(tmp_path, parts):
     parts.stages = lambda config, encoder: []
-    run = train(resolve("toy"), tmp_path / "run", reporter=Silent())
+    run = train(resolve_config("toy"), tmp_path / "run", reporter=Silent())
     assert run.complete
     assert (run.summary()["steps"], run.summary()["stages"]) == (0, [])
     assert load(run.path, "cpu").sample(["a red picture"])

@@ -15,7 +15,7 @@ from t2i.core.errors import Interrupted, UserError
 from t2i.core.interfaces.dataset import Visit
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.io.files import load_tensors
-from t2i.core.runs.configure import resolve as resolve_run
+from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 from t2i.core.settings import Augment
 
@@ -181,7 +181,7 @@ SMALL = (
 
 
 def begin(out, *sets):
-    return train(resolve_run("ldm", sets=(*SMALL, *sets)), out, reporter=Silent())
+    return train(resolve_config("ldm", sets=(*SMALL, *sets)), out, reporter=Silent())
 
 
 def weights(run):
@@ -216,7 +216,7 @@ def test_a_resumed_run_reads_the_same_store(tmp_path):
 
                 os.kill(os.getpid(), signal.SIGINT)
 
-    config = resolve_run(
+    config = resolve_config(
         "ldm", sets=(*SMALL, "cache_views=2", f"cache_dir={tmp_path / 'shared'}", "log_every=5")
     )
     with pytest.raises(Interrupted):
@@ -229,4 +229,4 @@ def test_a_resumed_run_reads_the_same_store(tmp_path):
 
 def test_an_endless_data_set_has_nothing_to_store(tmp_path):
     with pytest.raises(UserError, match="endless"):
-        train(resolve_run("ldm", sets=("cache_views=1",)), tmp_path / "run", reporter=Silent())
+        train(resolve_config("ldm", sets=("cache_views=1",)), tmp_path / "run", reporter=Silent())

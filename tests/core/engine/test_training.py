@@ -16,7 +16,7 @@ from t2i.core.engine.reporting import Silent
 from t2i.core.errors import Interrupted, T2IError, UserError
 from t2i.core.io.files import load_tensors, verify
 from t2i.core.models.loading import load
-from t2i.core.runs.configure import resolve as resolve_run
+from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -37,7 +37,7 @@ class Words(Silent):
 
 def start(out, *sets, on=None):
     words = Words(on)
-    train(resolve_run("toy", sets=sets), out, reporter=words)
+    train(resolve_config("toy", sets=sets), out, reporter=words)
     return Run(out), words
 
 
@@ -233,7 +233,7 @@ def test_what_cannot_begin_or_go_on_says_why(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"cannot write to .*choose another --out"):
         start(tmp_path / "file" / "run")
     with pytest.raises(UserError, match=r"batch_size \(4\) must be a multiple of accumulate \(3\)"):
-        resolve_run("toy", sets=["accumulate=3"])
+        resolve_config("toy", sets=["accumulate=3"])
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 100))
     with pytest.raises(UserError, match=r"only 0\.0 GB are free"):
         start(tmp_path / "full")

@@ -27,7 +27,7 @@ from t2i.core.io.files import save_tensors
 from t2i.core.models.building import build
 from t2i.core.models.samples import write_samples
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 from t2i.core.settings import EngineConfig
 
 CAPTIONS = [
@@ -103,7 +103,12 @@ def do(job, rank=0):
     out, said = Path(job["out"]), ""
     try:
         if "model" in job:
-            train(resolve(job["model"], sets=job["sets"]), out, reporter=Silent(), wrap=watch.wrap)
+            train(
+                resolve_config(job["model"], sets=job["sets"]),
+                out,
+                reporter=Silent(),
+                wrap=watch.wrap,
+            )
         else:
             resume(out, reporter=Silent(), wrap=watch.wrap)
     except (Interrupted, T2IError) as error:
@@ -116,7 +121,7 @@ def do(job, rank=0):
 def sampled(model, sets, out, **request):
     """Pictures of a model that everybody builds alike, drawn by all processes together."""
     seeded(0)
-    return write_samples(build(resolve(model, sets=sets)), CAPTIONS, out, **request)
+    return write_samples(build(resolve_config(model, sets=sets)), CAPTIONS, out, **request)
 
 
 def toy():

@@ -12,7 +12,7 @@ from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Stage, Trainer
 from t2i.core.models.building import build
 from t2i.core.models.loading import load
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 from t2i.core.settings import ModelConfig, Preset
 
 PALETTE = torch.cartesian_prod(*[torch.tensor([-1.0, 0.6])] * 3)
@@ -174,7 +174,7 @@ def test_the_cached_chain_gives_the_logits_of_the_whole_sequence():
 
 @torch.no_grad()
 def test_a_drawn_image_costs_one_position_a_token(painter):
-    model = build(resolve("painter"))
+    model = build(resolve_config("painter"))
     list(model.draw(["a red picture"], n=2))
     for block in model.generator.blocks:
         assert block.positions == [1] * 16
@@ -182,7 +182,7 @@ def test_a_drawn_image_costs_one_position_a_token(painter):
 
 @torch.no_grad()
 def test_the_text_is_conditioned_once_a_request_and_branch(painter):
-    model = build(resolve("painter"))
+    model = build(resolve_config("painter"))
     rows = []
     plain = model.generator.condition
     model.generator.condition = lambda text: rows.append(len(text)) or plain(text)
@@ -193,7 +193,7 @@ def test_the_text_is_conditioned_once_a_request_and_branch(painter):
 
 
 def test_it_trains_and_draws_what_the_captions_say(painter, tmp_path):
-    run = train(resolve("painter"), tmp_path / "run", reporter=Silent())
+    run = train(resolve_config("painter"), tmp_path / "run", reporter=Silent())
     model = load(run.path, "cpu")
     assert model.sampler().name == "autoregressive"
     settings = model.sampler(guidance=2.0, settings={"top_p": 0.95})

@@ -17,7 +17,7 @@ from t2i.core.families.schedule import DiscreteSchedule
 from t2i.core.interfaces.trainer import Stage, Trainer
 from t2i.core.models.building import build
 from t2i.core.models.loading import load
-from t2i.core.runs.configure import parse_sets, resolve
+from t2i.core.runs.configure import parse_sets, resolve_config
 from t2i.core.settings import ModelConfig, Preset
 
 BASE = 8
@@ -135,11 +135,13 @@ def pair(registered):
 
 @pytest.fixture
 def run(pair, tmp_path):
-    return train(resolve("pair", overrides={"steps": 4}), tmp_path / "run", reporter=Silent())
+    return train(
+        resolve_config("pair", overrides={"steps": 4}), tmp_path / "run", reporter=Silent()
+    )
 
 
 def test_it_trains_and_draws_what_the_captions_say(pair, tmp_path):
-    model = load(train(resolve("pair"), tmp_path / "run", reporter=Silent()).path, "cpu")
+    model = load(train(resolve_config("pair"), tmp_path / "run", reporter=Silent()).path, "cpu")
     captions = ["a red picture", "a green picture", "a blue picture"]
     images = [drawn for batch in model.draw(captions, n=4) for drawn in batch]
     assert all(drawn.image.shape == (16, 16, 3) for drawn in images)
@@ -148,7 +150,7 @@ def test_it_trains_and_draws_what_the_captions_say(pair, tmp_path):
 
 
 def test_settings_of_a_part_are_laid_over_the_presets(pair):
-    model = build(resolve("pair"))
+    model = build(resolve_config("pair"))
 
     def samplers(*sets):
         return model.sampler(settings=parse_sets(sets)).config.model_dump()["samplers"]
@@ -167,7 +169,7 @@ def test_settings_of_a_part_are_laid_over_the_presets(pair):
     for sets in (["name=ddpm", "steps=3"], ["steps=3", "name=ddpm"]):
         other = samplers(*(f"samplers.base.{one}" for one in sets))
         assert other == {**default, "base": {"name": "ddpm", "steps": 3}}
-    trained = resolve("pair", sets=["sampler.samplers.base.steps=2"])
+    trained = resolve_config("pair", sets=["sampler.samplers.base.steps=2"])
     assert trained.sampler.config.samplers["base"] == {"name": "ddim", "steps": 2}
 
 

@@ -12,7 +12,7 @@ from t2i.core.families.token_schedule import DiscreteTokenSchedule, MaskingSched
 from t2i.core.interfaces.trainer import Stage, Trainer
 from t2i.core.models.building import build
 from t2i.core.models.loading import load
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 from t2i.core.settings import ModelConfig, Preset
 
 K, GRID = 8, 4
@@ -108,12 +108,12 @@ def unmasker(registered):
 
 
 def test_the_vocabulary_is_the_schedules(unmasker):
-    assert build(resolve("unmasker")).generator.vocabulary == K
+    assert build(resolve_config("unmasker")).generator.vocabulary == K
 
 
 @pytest.mark.parametrize("preset", ["tiny", "masks"])
 def test_it_trains_and_draws_what_the_captions_say(unmasker, tmp_path, preset):
-    run = train(resolve("unmasker", preset=preset), tmp_path / "run", reporter=Silent())
+    run = train(resolve_config("unmasker", preset=preset), tmp_path / "run", reporter=Silent())
     model = load(run.path, "cpu")
     captions = ["a red picture", "a green picture", "a blue picture"]
     for name in ("discrete", "maskgit") if preset == "masks" else ("discrete",):

@@ -10,7 +10,7 @@ from t2i.core.families.optimised import OptimisedGenerator
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.models.building import build
 from t2i.core.models.loading import load
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 from t2i.core.settings import ModelConfig, Preset
 
 
@@ -56,7 +56,7 @@ def climber(registered):
 
 
 def test_a_model_with_nothing_to_train_becomes_a_run_and_is_drawn(climber, tmp_path):
-    run = train(resolve("climber"), tmp_path / "run", reporter=Silent())
+    run = train(resolve_config("climber"), tmp_path / "run", reporter=Silent())
     model = load(run.path, "cpu")
     (batch,) = model.draw(
         ["a red picture"], n=3, sampler=model.sampler(steps=400, settings={"lr": 0.02})
@@ -70,7 +70,7 @@ def test_a_model_with_nothing_to_train_becomes_a_run_and_is_drawn(climber, tmp_p
 
 
 def test_drawing_gives_the_parameters_no_gradients(climber):
-    model = build(resolve("climber"))
+    model = build(resolve_config("climber"))
     list(model.draw(["a red picture"]))
     assert all(parameter.grad is None for parameter in model.generator.parameters())
 

@@ -14,7 +14,7 @@ from t2i.core.io.files import load_tensors, save_tensors
 from t2i.core.models.building import build
 from t2i.core.models.importing import default_preset, import_weights
 from t2i.core.models.loading import load
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run, newest_run
 from t2i.core.settings import AbsentData
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("toy")
 def file(tmp_path):
     """Weights of the toy's preset `paper`, whose data set is not installed."""
     torch.manual_seed(3)
-    model = build(resolve("toy", preset="paper", data_needed=False))
+    model = build(resolve_config("toy", preset="paper", data_needed=False))
     save_tensors(tmp_path / "netG.safetensors", model.generator.state_dict())
     return tmp_path / "netG.safetensors"
 
@@ -76,7 +76,7 @@ def test_the_configuration_keeps_a_data_set_that_is_not_installed(file, tmp_path
     assert document["data_fingerprint"] is None
     assert set(document["origins"]) == {"model", "encoder", "sampler"}
     with pytest.raises(UserError, match="no dataset is named 'absent-data'"):
-        resolve("toy", preset="paper")  # to train, it would be needed
+        resolve_config("toy", preset="paper")  # to train, it would be needed
     said = []
     resume(run.path, reporter=SimpleNamespace(say=said.append, close=lambda: None))
     assert said == [f"{run.path} is complete: nothing to do"]

@@ -16,7 +16,7 @@ from t2i.core.models.loading import load
 from t2i.core.models.weights import load_state
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import SamplerSpec
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 
 pytestmark = pytest.mark.usefixtures("toy")
 PROMPTS = ["a red picture", "", "a red picture", "nothing known"]
@@ -25,7 +25,7 @@ PROMPTS = ["a red picture", "", "a red picture", "nothing known"]
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    return build(resolve("toy", sets=["encoder.words=[a, red, picture]"]))
+    return build(resolve_config("toy", sets=["encoder.words=[a, red, picture]"]))
 
 
 def pictures(model, **arguments):

@@ -11,7 +11,7 @@ from PIL import Image
 from t2i.core.errors import UserError
 from t2i.core.models.building import build
 from t2i.core.models.samples import GRID_PICTURES, read_prompts, write_samples
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("toy")
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    return build(resolve("toy"))
+    return build(resolve_config("toy"))
 
 
 @pytest.mark.parametrize(

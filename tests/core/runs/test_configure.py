@@ -7,7 +7,7 @@ import yaml
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import write_json
-from t2i.core.runs.configure import RunConfig, parse_set, resolve
+from t2i.core.runs.configure import RunConfig, parse_set, resolve_config
 from t2i.core.runs.folder import Run, newest_run
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("toy")
 def test_each_layer_wins_over_the_one_before(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text("steps: 20\nlr: 0.5\nwidth: 3\n")
-    config = resolve(
+    config = resolve_config(
         "toy", config_file=file, overrides={"lr": 0.25}, sets=["width=4", "data.image_size=8"]
     )
     assert (config.settings.batch_size, config.settings.steps) == (4, 20)
@@ -25,19 +25,19 @@ def test_each_layer_wins_over_the_one_before(tmp_path):
 
 
 def test_the_resolved_document_is_a_legal_config_file(tmp_path):
-    config = resolve("toy", sets=["lr=0.125", "encoder.frozen=true"])
+    config = resolve_config("toy", sets=["lr=0.125", "encoder.frozen=true"])
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump(json.loads(json.dumps(config.dump()))))
-    assert resolve("toy", config_file=file) == config
+    assert resolve_config("toy", config_file=file) == config
     assert RunConfig.parse(config.dump(), "x") == config
 
 
 def test_pictures_are_loaded_larger_where_they_are_cropped():
-    assert resolve("toy", sets=["augment.scale=1.25"]).data.config.image_size == 10
+    assert resolve_config("toy", sets=["augment.scale=1.25"]).data.config.image_size == 10
 
 
 def test_another_encoder_does_not_inherit_settings():
-    assert resolve("toy", overrides={"encoder": {"name": "words"}}).encoder.name == "words"
+    assert resolve_config("toy", overrides={"encoder": {"name": "words"}}).encoder.name == "words"
 
 
 @pytest.mark.parametrize(
@@ -61,13 +61,13 @@ def test_another_encoder_does_not_inherit_settings():
 )
 def test_mistakes_get_one_line(arguments, message):
     with pytest.raises(UserError, match=message) as caught:
-        resolve("toy", **arguments)
+        resolve_config("toy", **arguments)
     assert "\n" not in str(caught.value)
 
 
 def test_unknown_model():
     with pytest.raises(UserError, match=r"no model is named 'toyy'; did you mean 'toy'\?"):
-        resolve("toyy")
+        resolve_config("toyy")
 
 
 @pytest.mark.parametrize(
@@ -85,13 +85,13 @@ def test_config_files_that_are_none_are_refused_and_run_nothing(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(UserError, match=r"c\.yaml"):
-        resolve("toy", config_file=tmp_path / "c.yaml")
+        resolve_config("toy", config_file=tmp_path / "c.yaml")
     assert not (tmp_path / "canary").exists()
 
 
 def test_a_missing_config_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"none\.yaml: No such file"):
-        resolve("toy", config_file=tmp_path / "none.yaml")
+        resolve_config("toy", config_file=tmp_path / "none.yaml")
 
 
 def test_values_are_read_as_yaml_with_exponents():
@@ -128,7 +128,7 @@ def test_former_names_of_settings_win_over_the_layers_below_and_are_written_anew
     file.write_text(
         "weight_cap: 3.0\nsampler: {noisiest: 50.0, interval: [0.25, 0.5], offset: 1, rescale: 0.5}\n"
     )
-    config = resolve("ddpm", config_file=file)  # whose preset has a min_snr_gamma
+    config = resolve_config("ddpm", config_file=file)  # whose preset has a min_snr_gamma
     dump = config.dump()
     assert dump["min_snr_gamma"] == 3.0
     sampler = {
@@ -140,7 +140,7 @@ def test_former_names_of_settings_win_over_the_layers_below_and_are_written_anew
         *dump["sampler"],
     }
     assert RunConfig.parse(dump, "x") == config
-    again = resolve(
+    again = resolve_config(
         "ddpm", config_file=file, sets=["weight_cap=2", "sampler.sigma_max=9", "levels=[1, 2]"]
     )
     assert (again.settings.min_snr_gamma, again.settings.noise_level_beta) == (2.0, (1.0, 2.0))
@@ -149,19 +149,19 @@ def test_former_names_of_settings_win_over_the_layers_below_and_are_written_anew
     with pytest.raises(
         UserError, match=r"old\.yaml: 'weight_cap' is the former name of 'min_snr_gamma'"
     ):
-        resolve("ddpm", config_file=file)
+        resolve_config("ddpm", config_file=file)
 
 
 def test_an_old_runs_document_is_read():
-    old = resolve("ddim").dump()
+    old = resolve_config("ddim").dump()
     for former, name in {"weight_cap": "min_snr_gamma", "levels": "noise_level_beta"}.items():
         old[former] = old.pop(name)
     sampler = old["sampler"]
     for former, name in {"noisiest": "sigma_max", "interval": "guidance_interval"}.items():
         sampler[former] = sampler.pop(name)
-    assert RunConfig.parse(old, "old") == resolve("ddim")
+    assert RunConfig.parse(old, "old") == resolve_config("ddim")
 
 
 def test_another_samplers_settings_are_those_of_its_name():
-    config = resolve("ddim", sets=["sampler.name=euler", "sampler.noisiest=9"])
+    config = resolve_config("ddim", sets=["sampler.name=euler", "sampler.noisiest=9"])
     assert (config.sampler.name, config.sampler.config.sigma_max) == ("euler", 9)

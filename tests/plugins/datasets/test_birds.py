@@ -8,7 +8,7 @@ from PIL import Image
 
 from t2i.core.errors import UserError
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import open_dataset, resolve
+from t2i.core.runs.configure import open_dataset, resolve_config
 from t2i.plugins.datasets.cub.dataset import _around
 
 TRAIN = ["002.Laysan_Albatross/Laysan_0002", "001.Black_footed_Albatross/Black_0046"]
@@ -150,5 +150,5 @@ def test_flowers_keep_their_promises(flowers, keeps_its_promises):
 @pytest.mark.parametrize("model", ["dfgan", "attngan", "stackgan", "galip"])
 def test_presets_name_data_sets_that_are_there(model):
     for preset in ("cub", "coco"):
-        config = resolve(model, preset=preset, overrides={"data": {"dir": "somewhere"}})
+        config = resolve_config(model, preset=preset, overrides={"data": {"dir": "somewhere"}})
         assert (config.data.name, config.data.config.image_size) == (preset, 304)

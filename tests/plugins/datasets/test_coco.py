@@ -13,7 +13,7 @@ from t2i.core.engine.reporting import Silent
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, SoundDataset, Visit
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import open_dataset, resolve
+from t2i.core.runs.configure import open_dataset, resolve_config
 from t2i.core.settings import Augment
 
 # Out of order, as the official files are; one picture without captions.
@@ -215,7 +215,7 @@ def test_a_model_trains_on_it_in_the_order_of_any_number_of_workers(tmp_path, la
     where = {"name": "coco", "dir": str(layout()), "cache": True}
     runs = []
     for workers in (0, 1):
-        config = resolve("toy", overrides={"data": where, "workers": workers})
+        config = resolve_config("toy", overrides={"data": where, "workers": workers})
         run = train(config, tmp_path / f"run{workers}", reporter=Silent())
         runs.append((run.model / "generator.safetensors").read_bytes())
     assert runs[0] == runs[1]
@@ -223,7 +223,7 @@ def test_a_model_trains_on_it_in_the_order_of_any_number_of_workers(tmp_path, la
 
 @pytest.mark.usefixtures("toy")
 def test_a_folder_that_is_not_there_leaves_no_run_behind(tmp_path):
-    config = resolve("toy", overrides={"data": {"name": "coco", "dir": "gone"}})
+    config = resolve_config("toy", overrides={"data": {"name": "coco", "dir": "gone"}})
     with pytest.raises(UserError, match="t2i fetch coco"):
         train(config, tmp_path / "run", reporter=Silent())
     assert not (tmp_path / "run").exists()

@@ -17,7 +17,7 @@ from t2i.core.engine.reporting import Silent
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, visits
 from t2i.core.io.files import load_tensors
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 from t2i.plugins.datasets.webdataset import shards as shards_module
 from t2i.plugins.datasets.webdataset.config import WebDatasetConfig
@@ -229,7 +229,7 @@ def assert_resumes(model, folder, tmp_path, workers, **settings):
     data = {"name": "webdataset", "dir": str(folder), "window": 2}
     common = {"data": data, "steps": 9, "batch_size": 4, "checkpoint_every": 5, "workers": workers}
     whole = train(
-        resolve(model, overrides=common | settings), tmp_path / "whole", reporter=Silent()
+        resolve_config(model, overrides=common | settings), tmp_path / "whole", reporter=Silent()
     )
     part = Run(tmp_path / "part")
     shutil.copytree(whole.path, part.path)
@@ -510,7 +510,7 @@ def test_shards_by_url_are_split_by_whole_shards(server, hosted):
 @pytest.mark.usefixtures("toy")
 def test_two_workers_on_shards_by_url_train_as_none_on_those_here(server, hosted, folder, tmp_path):
     def trained(name, data, workers):
-        config = resolve(
+        config = resolve_config(
             "toy",
             overrides={"data": {"name": "webdataset", "window": 2, **data}, "workers": workers},
         )

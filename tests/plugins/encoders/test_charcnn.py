@@ -9,7 +9,7 @@ from t2i.core.errors import UserError
 from t2i.core.models.loading import load_model
 from t2i.core.models.model import Model
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 from t2i.plugins.encoders.charcnn.config import ALPHABET, CharCnnRnnConfig
 from t2i.plugins.encoders.charcnn.encoder import build
 
@@ -164,7 +164,7 @@ def test_a_saved_model_needs_no_file_of_weights(tmp_path, weights):
     encoder = {"name": "char-cnn-rnn", "recurrence": "rnn", "width": 256}
     if weights:
         encoder["weights"] = saved(tmp_path, state)
-    config = resolve(
+    config = resolve_config(
         "stackgan", overrides={"encoder": encoder}, sets=["gf=4", "df=2", "z_dim=2", "c_dim=2"]
     )
     model: Model = build_model(config)
@@ -186,7 +186,8 @@ def test_training_without_weights_is_refused_before_anything_is_written(tmp_path
 
     with pytest.raises(UserError, match="has no weights"):
         train(
-            resolve("stackgan", overrides={"encoder": {"name": "char-cnn-rnn"}}), tmp_path / "run"
+            resolve_config("stackgan", overrides={"encoder": {"name": "char-cnn-rnn"}}),
+            tmp_path / "run",
         )
     assert not (tmp_path / "run" / "config.json").exists()
 

@@ -16,9 +16,9 @@ from transformers import (
 
 from t2i.core.errors import UserError
 from t2i.core.models.weights import load_state, owned_tensors
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import resolve as resolve_run
+from t2i.core.runs.configure import resolve_config
 
 CAPTIONS = ["a red circle", "", "Red  RED red!", "a blue square left of a star"]
 CHARACTERS = [chr(code) for code in range(33, 127)]
@@ -57,8 +57,8 @@ def folder(tmp_path_factory):
 
 def encoder(folder, assets=None, **settings):
     spec = registry().encoders["clip"]
-    return resolve(spec.build)(
-        resolve(spec.config).of({"weights": str(folder), **settings}, "test"), assets
+    return import_object(spec.build)(
+        import_object(spec.config).of({"weights": str(folder), **settings}, "test"), assets
     )
 
 
@@ -236,7 +236,7 @@ def test_a_name_in_the_hubs_cache_needs_no_network(folder, tmp_path, monkeypatch
 @pytest.mark.usefixtures("toy")
 def test_settings_are_reached_from_the_command_line():
     overrides = {"encoder": {"name": "clip"}}
-    config = resolve_run(
+    config = resolve_config(
         "toy", overrides=overrides, sets=["encoder.weights=x", "encoder.attend_padding=true"]
     )
     assert (config.encoder.config.weights, config.encoder.config.attend_padding) == ("x", True)
@@ -244,4 +244,4 @@ def test_settings_are_reached_from_the_command_line():
         UserError,
         match=r"text encoder 'clip': no setting is named 'weight'; did you mean 'weights'\?",
     ):
-        resolve_run("toy", overrides=overrides, sets=["encoder.weight=x"])
+        resolve_config("toy", overrides=overrides, sets=["encoder.weight=x"])

@@ -14,9 +14,9 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModelWithProjection, CLI
 from t2i.core.errors import UserError
 from t2i.core.kit.conformance import scores
 from t2i.core.kit.conformance.subject import Part
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import resolve as resolve_run
+from t2i.core.runs.configure import resolve_config
 
 CAPTIONS = ["a red circle", "", "Red  RED red!", "a blue square left of a star", "x " * 500]
 CHARACTERS = [chr(code) for code in range(33, 127)]
@@ -54,7 +54,7 @@ def folder(tmp_path_factory):
 
 def build(name="clip", **settings):
     spec = registry().features[name]
-    return resolve(spec.build)(resolve(spec.config).of(settings, "test")).eval()
+    return import_object(spec.build)(import_object(spec.config).of(settings, "test")).eval()
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +125,8 @@ def test_its_own_weights_are_known_again_by_whatever_name(folder, features, tmp_
 def test_galips_own_clip_is_a_marked_judge(folder):
     """GALIP's published preset names the hub's ViT-B/32, which `clip` is by default."""
     network = build(weights=str(folder))
-    network.networks = (resolve(registry().features["clip"].config)().weights,)
-    config = resolve_run("galip", preset="coco", overrides={"data": {"name": "shapes"}}).dump()
+    network.networks = (import_object(registry().features["clip"].config)().weights,)
+    config = resolve_config("galip", preset="coco", overrides={"data": {"name": "shapes"}}).dump()
     named = re.findall(r'"(openai/[^"]+)"', json.dumps(config))
     assert len(named) == 2  # in its networks and as its text encoder
     assert all(network.is_named(text) for text in named)

@@ -15,7 +15,7 @@ from torchvision.models import vgg16
 from t2i.core.errors import UserError
 from t2i.core.kit.conformance import scores
 from t2i.core.kit.conformance.subject import Part
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.plugins.features.fidelity.features import FORCE, plain_weights
 
@@ -24,7 +24,7 @@ FILE = "weights-inception-2015-12-05-6726825d.pth"
 
 def build(name, **settings):
     spec = registry().features[name]
-    return resolve(spec.build)(resolve(spec.config).of(settings, "test")).eval()
+    return import_object(spec.build)(import_object(spec.config).of(settings, "test")).eval()
 
 
 @pytest.fixture(scope="module")

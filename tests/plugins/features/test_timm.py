@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from t2i.core.errors import UserError
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.plugins.features.timm.config import Dinov2Config
 
@@ -17,7 +17,7 @@ VIT, CNN = "test_vit.r160_in1k", "test_resnet.r160_in1k"
 
 def build(name="timm", **settings):
     spec = registry().features[name]
-    return resolve(spec.build)(resolve(spec.config).of(settings, "test")).eval()
+    return import_object(spec.build)(import_object(spec.config).of(settings, "test")).eval()
 
 
 @pytest.fixture(scope="module")

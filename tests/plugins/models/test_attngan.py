@@ -18,9 +18,9 @@ from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch, Networks, optimizations
 from t2i.core.io.files import load_tensors
 from t2i.core.models.weights import load_state
-from t2i.core.registry.specs import resolve as resolve_path
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 from t2i.plugins.common.gan.conditioning import kl_loss
 from t2i.plugins.common.gan.upsampling import UpConv3x3
@@ -81,7 +81,7 @@ def settled(module):
     ],
 )
 def test_parameters_are_those_of_the_authors_modules(preset, generator, judges):
-    config = resolve("attngan", preset=preset, data_needed=False).settings
+    config = resolve_config("attngan", preset=preset, data_needed=False).settings
     with torch.device("meta"):
         made = build(config, TextShape(256, 256), None)
         seeing = helpers(config, TextShape(256, 256), True)
@@ -354,7 +354,7 @@ def authors(tmp_path):
     torch.save({"encoder.weight": torch.randn(4, 6), **rnn}, tmp_path / "text_encoder200.pth")
     words = {0: "<end>", 1: "red", 2: "bird", 3: "wing"}
     (tmp_path / "captions.pickle").write_bytes(pickle.dumps([[[1]], [[2]], words, {}], protocol=2))
-    config = resolve(
+    config = resolve_config(
         "attngan",
         preset="cub",
         sets=["gf=2", "encoder.embedding=6", "encoder.width=8"],
@@ -679,15 +679,17 @@ def test_what_is_there_already_is_not_trained():
 
 def test_is_registered_with_its_presets():
     spec = registry().models["attngan"]
-    config = resolve("attngan")
+    config = resolve_config("attngan")
     assert (config.preset, config.data.name, config.encoder.name, config.sampler.name) == (
         "tiny", "shapes", "words", "direct",
     )  # fmt: skip
-    assert set(resolve_path(spec.config).presets()) == set(spec.presets) == {"tiny", "cub", "coco"}
+    assert set(import_object(spec.config).presets()) == set(spec.presets) == {"tiny", "cub", "coco"}
 
 
 def test_presets_are_the_papers():
-    cub, coco = (resolve("attngan", preset=name, data_needed=False) for name in ("cub", "coco"))
+    cub, coco = (
+        resolve_config("attngan", preset=name, data_needed=False) for name in ("cub", "coco")
+    )
     for run, values in ((cub, (32, 64, 2, 20, 5.0)), (coco, (48, 96, 3, 14, 50.0))):
         s = run.settings
         assert (s.gf, s.df, s.residual_blocks, s.batch_size, s.damsm_weight) == values
@@ -708,7 +710,7 @@ def test_presets_are_the_papers():
 
 def short(*sets):
     """With the paper's text encoder, which `tiny` has not."""
-    return resolve(
+    return resolve_config(
         "attngan",
         sets=[
             "steps=6", "damsm_share=0.5", "damsm.batch_size=4", "batch_size=4", "gf=2", "df=2", "image_encoder.width=4",

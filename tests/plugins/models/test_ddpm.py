@@ -8,9 +8,9 @@ from t2i.core.interfaces.noise import PromptNoise, StepNoise
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch, Networks
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import resolve as resolve_run
+from t2i.core.runs.configure import resolve_config
 from t2i.plugins.models.ddpm.config import PAPER, DDPMConfig
 from t2i.plugins.models.ddpm.networks import DDPMGenerator
 from t2i.plugins.models.ddpm.training import stages
@@ -36,10 +36,12 @@ def test_the_papers_network_has_the_papers_size():
 @pytest.mark.parametrize(("model", "sampler"), [("ddpm", "ddpm"), ("ddim", "ddim")])
 @pytest.mark.parametrize("preset", ["tiny", "cifar"])
 def test_presets_are_whole(model, sampler, preset):
-    run = resolve_run(model, preset=preset)
+    run = resolve_config(model, preset=preset)
     assert run.sampler.name == sampler
     with torch.device("meta"):
-        made = resolve(registry().models[model].generator)(run.settings, TextShape(128, 128), None)
+        made = import_object(registry().models[model].generator)(
+            run.settings, TextShape(128, 128), None
+        )
         x = torch.zeros(2, *made.noise_shape)
         text = made.condition(TextFeatures.of(sentence=torch.zeros(2, 128)))
         assert made(x, torch.tensor([0, 999]), text).shape == (2, 3, 32, 32)
@@ -47,7 +49,7 @@ def test_presets_are_whole(model, sampler, preset):
 
 @pytest.mark.parametrize("model", ["ddpm", "ddim"])
 def test_coco64_attends_to_the_words(model):
-    run = resolve_run(model, preset="coco64", data_needed=False)
+    run = resolve_config(model, preset="coco64", data_needed=False)
     assert (run.data.name, run.encoder.name) == ("coco", "clip")
     with torch.device("meta"):
         made = DDPMGenerator(run.settings, TextShape(512, 512))

@@ -13,9 +13,9 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.models.building import build as build_model
 from t2i.core.models.loading import export, load
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import resolve as resolve_run
+from t2i.core.runs.configure import resolve_config
 
 LEVELS = {
     "sample_size": 8, "block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4,
@@ -144,7 +144,7 @@ OWN = [
 
 def test_our_runs_without_text_draw_the_same_in_diffusers(tmp_path, monkeypatch):
     torch.manual_seed(1)
-    model = build_model(resolve_run("ddim", sets=[*OWN, "sampler.steps=20"]))
+    model = build_model(resolve_config("ddim", sets=[*OWN, "sampler.steps=20"]))
     export(model, tmp_path / "folder")
     pipe = DDIMPipeline.from_pretrained(tmp_path / "folder")
     close(ours(model, 20), theirs(pipe, 20, monkeypatch))
@@ -161,13 +161,13 @@ def test_our_runs_without_text_draw_the_same_in_diffusers(tmp_path, monkeypatch)
     ],
 )
 def test_what_diffusers_cannot_express_is_refused_by_name(sets, named, tmp_path):
-    model = build_model(resolve_run("ddpm", sets=[*OWN, *sets]))
+    model = build_model(resolve_config("ddpm", sets=[*OWN, *sets]))
     with pytest.raises(UserError, match=re.escape(f"cannot express {named}")):
         export(model, tmp_path / "folder")
 
 
 def test_the_encoder_of_no_text_says_nothing():
-    encoder = resolve(registry().encoders["none"].build)(None, None)
+    encoder = import_object(registry().encoders["none"].build)(None, None)
     text = encoder.encode(["a red bird", ""])
     assert text.shape == encoder.shape == (1, 1)
     assert not text.sentence.any()

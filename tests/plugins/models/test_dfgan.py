@@ -9,9 +9,9 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch, Networks
-from t2i.core.registry.specs import resolve as resolve_path
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 from t2i.plugins.common.text.contrastive import MatchingTrainer
 from t2i.plugins.models.dfgan.config import DFGANConfig
 from t2i.plugins.models.dfgan.networks import (
@@ -258,7 +258,7 @@ def test_text_is_pretrained_where_it_can_be():
 
 def test_is_registered_with_its_presets():
     spec = registry().models["dfgan"]
-    config = resolve("dfgan")
+    config = resolve_config("dfgan")
     assert (config.model, config.preset, config.data.name, config.encoder.name) == (
         "dfgan",
         "tiny",
@@ -266,14 +266,14 @@ def test_is_registered_with_its_presets():
         "words",
     )
     assert config.sampler.name == "direct"
-    assert set(resolve_path(spec.config).presets()) == set(spec.presets)
+    assert set(import_object(spec.config).presets()) == set(spec.presets)
 
 
 def test_trains_saves_and_draws(tmp_path):
     from t2i import load
     from t2i.core.engine import train
 
-    config = resolve(
+    config = resolve_config(
         "dfgan", sets=["steps=6", "text_share=0.34", "batch_size=4", "nf=2", "encoder.width=16"]
     )
     run = train(config, tmp_path / "run")

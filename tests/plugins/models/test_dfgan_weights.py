@@ -19,7 +19,7 @@ from t2i.core.interfaces.text import TextFeatures
 from t2i.core.interfaces.trainer import Batch, Networks
 from t2i.core.models.importing import import_weights
 from t2i.core.models.weights import load_state
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 from t2i.plugins.models.dfgan.networks import DFGANGenerator
 from t2i.plugins.models.dfgan.training import GANTrainer
 from t2i.plugins.models.dfgan.weights import discriminator_state, generator_state, output_state
@@ -137,7 +137,7 @@ def scored(w, h, e):
 
 @pytest.fixture
 def settings():
-    return resolve("dfgan", preset="cub", sets=SMALL, data_needed=False).settings
+    return resolve_config("dfgan", preset="cub", sets=SMALL, data_needed=False).settings
 
 
 @pytest.fixture
@@ -384,7 +384,7 @@ def test_hostile_files_touch_nothing(write, tmp_path):
 
 def test_presets_are_the_papers():
     for preset, steps in (("cub", 359_000), ("coco", 776_000)):
-        config = resolve("dfgan", preset=preset, data_needed=False)
+        config = resolve_config("dfgan", preset=preset, data_needed=False)
         s = config.settings
         assert (s.image_size, s.nf, s.z_dim, s.batch_size, s.steps, s.ema_decay) == (
             256,

@@ -18,9 +18,9 @@ from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch, Networks
 from t2i.core.io.files import load_tensors
-from t2i.core.registry.specs import resolve as resolve_path
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 from t2i.plugins.common.clip.config import MEAN, STD, ClipVisionConfig
 from t2i.plugins.common.clip.vision import ClipVision, build_clip
@@ -28,8 +28,8 @@ from t2i.plugins.common.text.contrastive import MatchingTrainer
 from t2i.plugins.models.galip.config import GALIPConfig
 from t2i.plugins.models.galip.networks import (
     Discriminator,
+    DiscriminatorBlock,
     GALIPGenerator,
-    JudgeBlock,
     QualityAssessor,
     build,
     sizes,
@@ -215,7 +215,7 @@ def test_pictures_are_bounded_in_training_too_if_the_settings_say_so(clip):
 def test_judge_block_by_hand():
     torch.manual_seed(0)
     block, x, f = (
-        JudgeBlock(3, 3, 0.0, joined=True),
+        DiscriminatorBlock(3, 3, 0.0, joined=True),
         torch.randn(2, 3, 4, 4),
         torch.randn(2, 3, 4, 4),
     )
@@ -224,7 +224,7 @@ def test_judge_block_by_hand():
     block.beta.data.fill_(2.0)
     residual = F.leaky_relu(block.conv2(F.leaky_relu(block.conv1(x), 0.2)), 0.2)
     assert torch.allclose(block(x, f), x + 0.5 * residual + 2 * f, atol=1e-6)
-    last = JudgeBlock(3, 5, 1.0, joined=False)
+    last = DiscriminatorBlock(3, 5, 1.0, joined=False)
     assert last.beta is None
     assert torch.allclose(
         last(x), last.shortcut(x) + F.leaky_relu(last.conv2(F.leaky_relu(last.conv1(x), 0.2)), 0.2)
@@ -489,7 +489,7 @@ def test_clip_learns_whose_caption_a_picture_has():
 
 def test_is_registered_with_its_presets():
     spec = registry().models["galip"]
-    config = resolve("galip")
+    config = resolve_config("galip")
     assert (config.model, config.preset, config.data.name, config.encoder.name) == (
         "galip",
         "tiny",
@@ -497,7 +497,7 @@ def test_is_registered_with_its_presets():
         "words",
     )
     assert (
-        set(resolve_path(spec.config).presets())
+        set(import_object(spec.config).presets())
         == set(spec.presets)
         == {"tiny", "cub", "coco", "thesis"}
     )
@@ -505,7 +505,7 @@ def test_is_registered_with_its_presets():
 
 @pytest.mark.parametrize("preset", ["cub", "coco", "thesis"])
 def test_paper_presets_are_the_papers(preset):
-    run = resolve("galip", preset=preset, data_needed=False)
+    run = resolve_config("galip", preset=preset, data_needed=False)
     settings = run.settings
     assert (run.encoder.name, run.encoder.config.weights) == ("clip", settings.clip.weights)
     assert (settings.nf, settings.z_dim, settings.similarity) == (64, 100, 4)
@@ -526,7 +526,7 @@ QUICK = [
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory):
-    config = resolve("galip", sets=["steps=6", "checkpoint_every=1", "keep=9", *QUICK])
+    config = resolve_config("galip", sets=["steps=6", "checkpoint_every=1", "keep=9", *QUICK])
     return train(config, tmp_path_factory.mktemp("galip") / "run")
 
 

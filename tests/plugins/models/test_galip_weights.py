@@ -14,9 +14,9 @@ from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.io.images import to_bytes
 from t2i.core.models.importing import import_weights
-from t2i.core.registry.specs import resolve as resolve_path
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 from t2i.plugins.common.clip.config import MEAN, STD
 from t2i.plugins.models.galip.networks import Discriminator, QualityAssessor
 from t2i.plugins.models.galip.weights import ASSESSOR, JUDGE, load_judge, load_weights
@@ -224,7 +224,7 @@ def config(tmp_path_factory):
     sizes = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": LAYERS}
     sizes |= {"num_attention_heads": HEADS, "image_size": 16, "patch_size": 4, "projection_dim": E}
     CLIPVisionModelWithProjection(CLIPVisionConfig(**sizes)).save_pretrained(folder)
-    return resolve("galip", sets=[*SETS, f"clip.weights={folder}"])
+    return resolve_config("galip", sets=[*SETS, f"clip.weights={folder}"])
 
 
 @pytest.fixture
@@ -332,4 +332,4 @@ def test_what_does_not_fit_is_refused_naming_it(config, released, tmp_path):
 
 
 def test_is_registered():
-    assert resolve_path(registry().models["galip"].weights) is load_weights
+    assert import_object(registry().models["galip"].weights) is load_weights

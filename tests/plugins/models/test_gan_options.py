@@ -7,7 +7,7 @@ import json
 import pytest
 
 from t2i.core.engine import train
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 
 GANS = ("attngan", "dfgan", "galip", "stackgan")
 
@@ -20,7 +20,7 @@ def losses(small, tmp_path):
         sets = small(
             model, "log_every=1", "sample_every=100", "checkpoint_every=100", "warmup=0", *settings
         )
-        run = train(resolve(model, sets=sets), tmp_path / "-".join(("run", *settings)))
+        run = train(resolve_config(model, sets=sets), tmp_path / "-".join(("run", *settings)))
         first = {}
         for line in run.metrics_file.read_text().splitlines():
             row = json.loads(line)

@@ -11,9 +11,9 @@ from t2i.core.interfaces.noise import PromptNoise, StepNoise
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch, Networks
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import resolve as resolve_run
+from t2i.core.runs.configure import resolve_config
 from t2i.plugins.common.diffusion.training import DenoisingTrainer
 from t2i.plugins.common.gan.conditioning import kl_loss
 from t2i.plugins.common.latent.autoencoder import AutoencoderTrainer
@@ -114,9 +114,11 @@ def generator():
 
 
 def test_a_tiny_run_is_configured_whole():
-    run = resolve_run("ldm")
+    run = resolve_config("ldm")
     assert (run.data.name, run.encoder.name, run.sampler.name) == ("shapes", "words", "ddim")
-    made = resolve(registry().models["ldm"].generator)(run.settings, TextShape(128, 128), None)
+    made = import_object(registry().models["ldm"].generator)(
+        run.settings, TextShape(128, 128), None
+    )
     latents = made.encode(torch.zeros(2, 3, 32, 32))
     assert latents.shape[1:] == made.noise_shape
     assert made.decode(latents).shape == (2, 3, 32, 32)
@@ -132,7 +134,7 @@ def test_a_tiny_run_is_configured_whole():
 )
 def test_the_big_presets_are_whole(preset, text, latents, parameters):
     """The thesis says "about 24M trained parameters"; coco's U-Net is Stable Diffusion 1.x's, of 860M."""
-    run = resolve_run("ldm", preset=preset, data_needed=False)
+    run = resolve_config("ldm", preset=preset, data_needed=False)
     assert (run.data.name, run.encoder.name) == ("coco", "clip")
     with torch.device("meta"):
         made = LDMGenerator(run.settings, text)
@@ -404,7 +406,9 @@ def test_it_overfits_two_captions_and_ddim_draws_them():
         second.step(examples(i), engine)
     assert sum(engine.losses[-20:]) < 0.5 * sum(engine.losses[:20])
     spec = registry().samplers["ddim"]
-    sampler = resolve(spec.build)(resolve(spec.config).of({"steps": 10, "guidance": 1.5}, "ddim"))
+    sampler = import_object(spec.build)(
+        import_object(spec.config).of({"steps": 10, "guidance": 1.5}, "ddim")
+    )
     asked = ["red", "blue", "red", "blue"]
     generator.eval()
     with torch.no_grad():

@@ -24,9 +24,9 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.models.loading import export, load
 from t2i.core.models.model import Model
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import resolve as resolve_run
+from t2i.core.runs.configure import resolve_config
 from t2i.plugins.models.ldm.networks import LDMGenerator
 
 CAPTIONS = ["a red bird", "blue"]
@@ -354,11 +354,13 @@ OWN = [
 
 def own(folder, *sets, build=True):
     names = [f"encoder.weights={folder}/text_encoder", f"encoder.tokenizer={folder}/tokenizer"]
-    config = resolve_run("ldm", sets=[*OWN, *names, *sets])
+    config = resolve_config("ldm", sets=[*OWN, *names, *sets])
     if not build:
         return config
     torch.manual_seed(1)
-    encoder = resolve(registry().encoders[config.encoder.name].build)(config.encoder.config, None)
+    encoder = import_object(registry().encoders[config.encoder.name].build)(
+        config.encoder.config, None
+    )
     return Model(config, LDMGenerator(config.settings, encoder.shape), encoder)
 
 
@@ -404,12 +406,12 @@ def test_what_diffusers_cannot_express_is_refused_by_name(sd, tmp_path, sets, na
 
 
 def test_a_trained_encoder_and_a_model_without_a_layout_are_refused(toy, tmp_path):
-    model = Model(resolve_run("ldm"), LDMGenerator.__new__(LDMGenerator), None)
+    model = Model(resolve_config("ldm"), LDMGenerator.__new__(LDMGenerator), None)
     model.generator.config = model.config.settings
     with pytest.raises(UserError, match=r"encoder\.name=words"):
         export(model, tmp_path / "folder")
     with pytest.raises(UserError, match=r"model 'toy' has no other project's layout.*ldm"):
-        export(Model(resolve_run("toy"), None, None), tmp_path / "folder")
+        export(Model(resolve_config("toy"), None, None), tmp_path / "folder")
 
 
 def test_a_pretrained_autoencoder_is_frozen_scaled_and_kept(sd, tmp_path):
@@ -417,7 +419,9 @@ def test_a_pretrained_autoencoder_is_frozen_scaled_and_kept(sd, tmp_path):
     source = tmp_path / "vae"
     shutil.copytree(folder / "vae", source)
     model = own(folder, f"autoencoder.weights={source}")
-    (stage,) = resolve(registry().models["ldm"].stages)(model.config.settings, model.text_encoder)
+    (stage,) = import_object(registry().models["ldm"].stages)(
+        model.config.settings, model.text_encoder
+    )
     assert stage.name == "diffusion"
     assert not any(p.requires_grad for p in model.generator.autoencoder.parameters())
     images = torch.rand(2, 3, 16, 16) * 2 - 1

@@ -14,18 +14,23 @@ from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch, Networks
 from t2i.core.io.files import load_tensors
-from t2i.core.registry.specs import resolve as resolve_path
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 from t2i.plugins.common.gan.losses import (
     cross_entropy,
-    discriminator_of_pairs,
     discriminator_of_pairs_and_images,
+    matching_aware_discriminator_loss,
 )
 from t2i.plugins.models.stackgan import weights
 from t2i.plugins.models.stackgan.config import StackGANConfig
-from t2i.plugins.models.stackgan.networks import Discriminator, Matching, Realism, build
+from t2i.plugins.models.stackgan.networks import (
+    ConditionalHead,
+    Discriminator,
+    UnconditionalHead,
+    build,
+)
 from t2i.plugins.models.stackgan.training import FirstTrainer, SecondTrainer, stages
 
 SETTINGS = {
@@ -187,7 +192,7 @@ def authors_state(shapes, seed=0):
 
 def run_config(*sets):
     sets = [f"{key}={value}" for key, value in SETTINGS.items()] + list(sets)
-    return resolve(
+    return resolve_config(
         "stackgan", overrides={"encoder": {"name": "words", "width": 8, "heads": 1}}, sets=sets
     )
 
@@ -292,9 +297,9 @@ def test_parameters_are_those_of_the_authors_networks(name, first, both, judge1,
             Discriminator(config.df, config.image_size),
         )
         heads = (
-            Matching(small.width, config.c_dim),
-            Matching(large.width, config.c_dim),
-            Realism(large.width),
+            ConditionalHead(small.width, config.c_dim),
+            ConditionalHead(large.width, config.c_dim),
+            UnconditionalHead(large.width),
         )
     assert (config.first_size, config.image_size) == (64, 256)
     assert (count(generator.first), count(generator)) == (first, both)
@@ -320,8 +325,8 @@ def test_every_size_fits_its_networks(size, upscale):
         features = judge(images)
         assert features.shape == (2, judge.width, 4, 4)
         assert (
-            Matching(judge.width, 6)(features, large.mean).shape
-            == Realism(judge.width)(features).shape
+            ConditionalHead(judge.width, 6)(features, large.mean).shape
+            == UnconditionalHead(judge.width)(features).shape
             == (2,)
         )
 
@@ -355,7 +360,7 @@ def test_zeros_in_the_noise_give_the_mean_condition():
 
 def test_discriminators_are_the_authors():
     """Stage II's, with the widths 4, 8, ... 128 at 256 pixels narrowed to 64 and 32; stage I's has no narrowing."""
-    judge, pairs, alone = Discriminator(4, 256), Matching(32, 6), Realism(32)
+    judge, pairs, alone = Discriminator(4, 256), ConditionalHead(32, 6), UnconditionalHead(32)
     for module in (judge, pairs, alone):
         shaken(module).eval()
     state = judge.state_dict()
@@ -426,7 +431,7 @@ def test_both_discriminators_losses_by_hand():
     )
     yes = lambda x: -sum(log_sigmoid(v) for v in x.tolist()) / len(x)  # noqa: E731
     no = lambda x: -sum(log_sigmoid(-v) for v in x.tolist()) / len(x)  # noqa: E731
-    three = discriminator_of_pairs(real, fake, wrong)
+    three = matching_aware_discriminator_loss(real, fake, wrong)
     assert three.item() == pytest.approx(yes(real) + (no(fake) + no(wrong)) / 2)
     three.backward()
     assert real.grad.tolist() == pytest.approx(
@@ -665,13 +670,13 @@ def test_text_is_pretrained_where_it_can_be_and_stages_come_in_order():
 
 def test_is_registered_with_its_presets():
     spec = registry().models["stackgan"]
-    config = resolve("stackgan")
+    config = resolve_config("stackgan")
     assert (config.data.name, config.encoder.name, config.sampler.name) == (
         "shapes",
         "words",
         "direct",
     )
-    presets = resolve_path(spec.config).presets()
+    presets = import_object(spec.config).presets()
     assert set(presets) == set(spec.presets)
     assert presets["coco"].encoder[0] == presets["cub"].encoder[0] == "char-cnn-rnn"
 
@@ -690,7 +695,7 @@ def trained(folder, *more):
     from t2i.core.engine import train
 
     sets = [f"{key}={value}" for key, value in SETTINGS.items()]
-    return train(resolve("stackgan", sets=[*sets, *SHORT, *more]), folder)
+    return train(resolve_config("stackgan", sets=[*sets, *SHORT, *more]), folder)
 
 
 @pytest.fixture(scope="module")

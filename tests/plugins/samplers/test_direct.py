@@ -8,7 +8,7 @@ from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextFeatures
-from t2i.core.registry.specs import resolve
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.plugins.samplers.direct.sampler import DirectConfig, DirectSampler, truncated_normal
 
@@ -108,4 +108,4 @@ def test_refuses_impossible_truncation(t):
 def test_is_registered_for_one_shot_models():
     spec = registry().samplers["direct"]
     assert spec.families == ("one-shot",)
-    assert isinstance(resolve(spec.build)(resolve(spec.config)()), DirectSampler)
+    assert isinstance(import_object(spec.build)(import_object(spec.config)()), DirectSampler)

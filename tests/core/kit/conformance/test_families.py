@@ -11,7 +11,7 @@ from t2i.core.kit.conformance.catalogue import of_kind
 from t2i.core.kit.conformance.drawing import agrees, distances, variety
 from t2i.core.kit.conformance.outcome import Failed
 from t2i.core.kit.conformance.runner import run_checks
-from t2i.core.models.model import Drawn
+from t2i.core.models.model import Sample
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import FamilySpec, SamplerSpec
 from t2i.core.registry.tables import registry
@@ -140,7 +140,7 @@ class Painter:
                 for key in batch
             ]
             yield [
-                Drawn(*key, image.clip(0, 255).astype(np.uint8))
+                Sample(*key, image.clip(0, 255).astype(np.uint8))
                 for key, image in zip(batch, images, strict=True)
             ]
 

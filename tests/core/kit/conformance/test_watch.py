@@ -10,7 +10,7 @@ from t2i.core.engine import train
 from t2i.core.engine.reporting import Silent
 from t2i.core.io.files import load_tensors
 from t2i.core.kit.conformance.watch import BATCH, Watcher
-from t2i.core.runs.configure import resolve
+from t2i.core.runs.configure import resolve_config
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -25,7 +25,7 @@ def encoding(parts, seen):
     plain = parts.stages
 
     def made(networks):
-        (stage,) = plain(resolve("toy").settings, networks.text_encoder)
+        (stage,) = plain(resolve_config("toy").settings, networks.text_encoder)
         trainer = stage.trainer(networks)
         trainer.encode = lambda images: images.mean((2, 3))
 
@@ -47,7 +47,7 @@ def encoding(parts, seen):
 def test_what_may_be_encoded_beforehand_still_is(tmp_path, parts):
     seen = []
     parts.stages = encoding(parts, seen)
-    config = resolve("toy", sets=["cache_views=1", "encoder.frozen=true"])
+    config = resolve_config("toy", sets=["cache_views=1", "encoder.frozen=true"])
     watched = train(config, tmp_path / "watched", reporter=Silent(), wrap=Watcher().wrap)
     assert seen == [True] * 6
     plain = train(config, tmp_path / "plain", reporter=Silent())
@@ -58,7 +58,7 @@ def test_what_may_be_encoded_beforehand_still_is(tmp_path, parts):
 
 
 def test_the_checks_own_intervals_hold_in_every_stage(parts):
-    (plain,) = parts.stages(resolve("toy").settings, None)
+    (plain,) = parts.stages(resolve_config("toy").settings, None)
     own = {"batch_size": 48, "checkpoint_every": 7, "warmup": 900, "grad_clip": 2.0}
     wrapped = Watcher().wrap(replace(plain, share=7.0, settings=own))
     assert (wrapped.share, wrapped.settings) == (1.0, {"batch_size": BATCH, "grad_clip": 2.0})
