@@ -39,6 +39,6 @@ class BenchmarkRequest:
     """Folder for everything that is made; None: runs/bench-NAME. Finished runs and scores in it are kept, and what was
     begun is resumed."""
     keep_images: bool = False
-    """Whether all pictures that are scored are written as PNG under OUT/pictures/ROW/."""
+    """Whether all images that are scored are written as PNG under OUT/images/ROW/."""
     command: str = ""
     """The command line that asked, kept in the results."""

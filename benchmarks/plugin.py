@@ -11,7 +11,7 @@ def t2i_features() -> list[FeatureSpec]:
     return [
         FeatureSpec(
             name="pixels",
-            summary="The picture itself, averaged to 16x16: no network, for any data set",
+            summary="The image itself, averaged to 16x16: no network, for any data set",
             config="t2i.benchmarks.score.metrics.pixels:PixelsConfig",
             build="t2i.benchmarks.score.metrics.pixels:build",
             default=True,
@@ -25,13 +25,13 @@ def t2i_metrics() -> list[MetricSpec]:
 
 
 _SUMMARIES = {
-    "fid": "Frechet distance between the features of real and generated pictures",
-    "kid": "Kernel distance between the features of real and generated pictures",
-    "prc": "Precision (generated pictures that look real) and recall (real ones that are reached)",
-    "isc": "Inception score: how sure of its class each picture is, and how many classes there are",
-    "clip-score": "How near a picture is to its caption, as a CLIP sees both",
-    "r-precision": "How often a picture is nearer to its own caption than to 99 others, as a CLIP sees them",
-    "diversity": "How unlike each other the pictures of one caption are; tells mode collapse",
+    "fid": "Frechet distance between the features of real and generated images",
+    "kid": "Kernel distance between the features of real and generated images",
+    "prc": "Precision (generated images that look real) and recall (real ones that are reached)",
+    "isc": "Inception score: how sure of its class each image is, and how many classes there are",
+    "clip-score": "How near an image is to its caption, as a CLIP sees both",
+    "r-precision": "How often an image is nearer to its own caption than to 99 others, as a CLIP sees them",
+    "diversity": "How unlike each other the images of one caption are; tells mode collapse",
 }
 
 

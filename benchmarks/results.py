@@ -14,10 +14,10 @@ from t2i.core.io.files import read_json, write_json
 
 FORMAT = 1
 VARIETY = "variety"
-"""Name under which rows keep the scores of many pictures of each of a few captions."""
+"""Name under which rows keep the scores of many images of each of a few captions."""
 
 SetScores = dict[str, dict[str, float]]
-"""Measure -> score -> value, of one set of pictures."""
+"""Measure -> score -> value, of one set of images."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Column:
 
 @dataclass
 class Row:
-    """The scores of one set of pictures per caption set.
+    """The scores of one set of images per caption set.
 
-    kind: "model"; "real", other real pictures of the same captions; "floor", real pictures of the wrong captions.
+    kind: "model"; "real", other real images of the same captions; "floor", real images of the wrong captions.
     scores, intervals: by set, measure and score. warnings: what a reader of the table should know.
     training, sampling: cost and settings. curve: (seconds, step, stage, losses) through training.
     """
@@ -61,8 +61,8 @@ class Row:
         return row
 
     @property
-    def pictured(self) -> bool:
-        """Whether its pictures are shown: of a model's seeds, those of the first."""
+    def has_images(self) -> bool:
+        """Whether its images are shown: of a model's seeds, those of the first."""
         return self.kind == "real" or (self.kind == "model" and self.name == self.model)
 
     def get(self, column: Column) -> float | None:

@@ -3,8 +3,8 @@
 Whatever is done is kept under OUT, so that the same command again does only what is missing:
 
 OUT/runs/MODEL[-seedK]/   runs, as `t2i train` leaves them      OUT/scores/ROW.json   rows, with what they depend on
-OUT/pictures/ROW/         the pictures of the grid              OUT/grids/            sheets of them
-OUT/pictures/ROW/SET/     all that were scored, if wished       OUT/partial/ROW/      a row that is half done
+OUT/images/ROW/         the images of the grid              OUT/grids/            sheets of them
+OUT/images/ROW/SET/     all that were scored, if wished       OUT/partial/ROW/      a row that is half done
 OUT/results.json          everything                            OUT/report.html       the same to look at
 """
 
@@ -123,7 +123,7 @@ class _Session:
         self.scorer = Scorer(benchmark, self.device)
         self.scorer.headline()
         path = self.group.first(lambda: grids.save_real(out, self.sets, *benchmark.grid))
-        self.reporter.say(f"real pictures to compare with: {path}")
+        self.reporter.say(f"real images to compare with: {path}")
         self.protocol = self.group.first(self._protocol)
         told = fingerprint(_without_words(self.protocol))
         self.rows = RowMaker(
@@ -135,7 +135,7 @@ class _Session:
         benchmark = self.plan.benchmark
         headline = next(captions for captions in self.sets if captions.prompts.headline)
         reference = reference_of(benchmark, headline)
-        self.reporter.say(f"reference: {reference.count} pictures of '{benchmark.dataset}'")
+        self.reporter.say(f"reference: {reference.count} images of '{benchmark.dataset}'")
         self.scorer.reference = reference_features(
             reference.data, reference.count, self.scorer.extractors
         )
@@ -167,7 +167,7 @@ class _Session:
         shown = [
             (row.name if row.kind == "model" else grids.REAL, row.name)
             for row in results.rows
-            if row.pictured
+            if row.has_images
         ]
         sheet = grids.save_comparison(
             self.plan.out, shown, [entry["caption"] for entry in results.grid]
@@ -181,7 +181,7 @@ class _Session:
         real = rows[0]
         for row in (row for row in rows if row.kind == "model"):
             row.warnings = (
-                [f"its pictures were resized {row.sampling['resized']}"]
+                [f"its images were resized {row.sampling['resized']}"]
                 if "resized" in row.sampling
                 else []
             )

@@ -87,7 +87,7 @@ bench = LazyGroup(
 @click.option(
     "--keep-images",
     is_flag=True,
-    help="Write all pictures that are scored, as PNG, under OUT/pictures.",
+    help="Write all images that are scored, as PNG, under OUT/images.",
 )
 @click.option(
     "--out",

@@ -39,7 +39,7 @@ datasets = LazyGroup(
     "--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set."
 )
 @click.option(
-    "--image-size", type=click.IntRange(8), metavar="S", help="Size at which pictures are read."
+    "--image-size", type=click.IntRange(8), metavar="S", help="Size at which images are read."
 )
 @click.option(
     "--workers", type=click.IntRange(0), default=0, show_default=True, help="Processes that read."
@@ -56,13 +56,13 @@ def check(
     sets: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Read the data set NAME through: counts, sizes, captions, duplicates, pictures in two splits, what is broken.
+    """Read the data set NAME through: counts, sizes, captions, duplicates, images in two splits, what is broken.
 
     Leaves with 2 if a split cannot be read or more than max_broken of it is broken.
 
     \b
     t2i datasets check coco --data-dir coco --workers 2
-    t2i datasets check imagefolder --data-dir pictures --json
+    t2i datasets check imagefolder --data-dir images --json
     """
     registry().datasets[name]  # a misspelt name is told at once, before torch is imported
     from t2i.core.kit.datacheck import check_dataset
@@ -101,9 +101,9 @@ def _show(report: DataReport) -> None:
     for split in report.splits:
         for line in _lines(split):
             answer(printable(line) if not line.startswith(" ") else f"  {printable(line)}")
-    for first, second, pictures in report.shared:
-        answer(f"in both {first} and {second}: {len(pictures)} pictures")
-        for line in _some([f"{a} is {b}" for a, b in pictures]):
+    for first, second, images in report.shared:
+        answer(f"in both {first} and {second}: {len(images)} images")
+        for line in _some([f"{a} is {b}" for a, b in images]):
             answer(f"  {printable(line)}")
 
 
@@ -115,7 +115,7 @@ def _lines(split: SplitReport) -> list[str]:
     if split.width and split.height:
         modes = ", ".join(f"{mode} {count}" for mode, count in split.modes.items())
         lines.append(
-            f" pictures: width {_spread(split.width)}, height {_spread(split.height)}; modes: {modes}"
+            f" images: width {_spread(split.width)}, height {_spread(split.height)}; modes: {modes}"
         )
         captions = split.captions
         lines.append(

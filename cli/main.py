@@ -14,7 +14,7 @@ from t2i.core.io.terminal import quiet
 
 COMMANDS = {
     "train": ("t2i.cli.train:train", "Train a model, or go on with a run."),
-    "sample": ("t2i.cli.sample:sample", "Draw pictures from a trained model."),
+    "sample": ("t2i.cli.sample:sample", "Draw images from a trained model."),
     "import": (
         "t2i.cli.importing:import_",
         "Make a run of weights that a paper's authors released.",

@@ -17,8 +17,8 @@ EVERY_SECONDS = 10.0
 
 
 @contextmanager
-def pictures() -> Iterator[Progress]:
-    """A function to be called with (done, total) pictures."""
+def images() -> Iterator[Progress]:
+    """A function to be called with (done, total) images."""
     if not sys.stderr.isatty():
         yield _lines()
         return
@@ -44,6 +44,6 @@ def _lines() -> Progress:
         nonlocal last
         if time.monotonic() - last >= EVERY_SECONDS:
             last = time.monotonic()
-            note(f"drawn {done} of {total} pictures")
+            note(f"drawn {done} of {total} images")
 
     return say

@@ -1,4 +1,4 @@
-"""`t2i sample`: pictures from a trained model."""
+"""`t2i sample`: images from a trained model."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from t2i.core.io.terminal import printable
     "--features",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Draw for these sentence vectors instead of prompts: .npy or .safetensors, (N, D), a row a picture.",
+    help="Draw for these sentence vectors instead of prompts: .npy or .safetensors, (N, D), a row an image.",
 )
 @click.option(
     "--guide",
@@ -71,14 +71,14 @@ from t2i.core.io.terminal import printable
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Pictures of each prompt.",
+    help="Images of each prompt.",
 )
 @click.option(
     "--interpolate",
     nargs=2,
     type=click.Path(path_type=Path),
     metavar="A B",
-    help="Draw N pictures on the way from one picture file to the other (-n N; with at most one -p TEXT).",
+    help="Draw N images on the way from one image file to the other (-n N; with at most one -p TEXT).",
 )
 @click.option(
     "--seed",
@@ -91,7 +91,7 @@ from t2i.core.io.terminal import printable
     "--batch-size",
     type=click.IntRange(1),
     metavar="B",
-    help="Pictures drawn at once (default: by size).",
+    help="Images drawn at once (default: by size).",
 )
 @click.option(
     "--out",
@@ -107,7 +107,7 @@ def sample(
     interpolate: tuple[Path, Path] | None, seed: int,
     batch_size: int | None, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Draw pictures from a trained model: PNG files, grid.png, and samples.jsonl that says what each one is.
+    """Draw images from a trained model: PNG files, grid.png, and samples.jsonl that says what each one is.
 
     The same command again, with the same --out, draws what is missing. 'torchrun --nproc-per-node N -m -- t2i.cli
     sample ...' spreads it over N processes.
@@ -124,7 +124,7 @@ def sample(
         raise UserError("say what to draw from, with one of --model M and --run RUN")
     _check_what_to_draw(texts, prompts, features, interpolate)
     if interpolate is not None and guide is not None:
-        raise UserError("--interpolate draws between two pictures: no --guide steers there")
+        raise UserError("--interpolate draws between two images: no --guide steers there")
     from t2i.core.io.processes import Group
     from t2i.core.models.loading import load, opening_settings
     from t2i.core.models.samples import (
@@ -151,7 +151,7 @@ def sample(
     folder = out or group.first(lambda: new_samples_path(drawn_from.config.model))
     if speaks():
         note(
-            f"drawing {max(len(wanted), 1) * count} pictures from {source} with sampler {choice.name}"
+            f"drawing {max(len(wanted), 1) * count} images from {source} with sampler {choice.name}"
         )
     if interpolate is not None:
         caption = captions[0] if captions else ""
@@ -160,7 +160,7 @@ def sample(
             group=group,
         )  # fmt: skip
     else:
-        with progress.pictures() if speaks() else nullcontext() as show:
+        with progress.images() if speaks() else nullcontext() as show:
             records = write_samples(
                 drawn_from, wanted, folder, n=count, seed=seed, sampler=choice, batch_size=batch_size, run=source,
                 guide=steering, progress=show, group=group,
@@ -172,7 +172,7 @@ def sample(
     else:
         answer(
             printable(
-                f"{len(records)} pictures in {folder}; all of them at a glance: {folder / 'grid.png'}"
+                f"{len(records)} images in {folder}; all of them at a glance: {folder / 'grid.png'}"
             )
         )
 

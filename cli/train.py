@@ -177,19 +177,19 @@ def _conclude(run: Run, as_json: bool) -> None:
     if not speaks():
         return
     config = run.config()
-    pictures = sorted(run.samples.glob("step-*.png"), key=lambda path: path.stat().st_mtime_ns)
+    images = sorted(run.samples.glob("step-*.png"), key=lambda path: path.stat().st_mtime_ns)
     draws = registry().draws(registry().models[config.model].family)
     whose = ["--run", str(run.path)] if draws else ["--run", "OTHER", "--guide", str(run.path)]
     command = shlex.join(["t2i", "sample", *whose, "-p", _example(run)])
     if as_json:
         answer_json({
             "run": str(run.path), "model": config.model, "preset": config.preset, "data": config.data.name,
-            "pictures": [str(path) for path in pictures], "summary": run.summary(), "sample": command,
+            "pictures": [str(path) for path in images], "summary": run.summary(), "sample": command,
         })  # fmt: skip
         return
     answer(printable(f"run: {run.path}"))
-    if pictures:
-        answer(printable(f"pictures: {pictures[-1]}"))
+    if images:
+        answer(printable(f"images: {images[-1]}"))
     answer(printable(f"{'draw more' if draws else 'steer another model by it'}: {command}"))
 
 

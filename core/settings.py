@@ -241,7 +241,7 @@ class Preset:
 
 
 class ModelConfig(EngineConfig):
-    """Base of every model's settings: the engine's, the picture size, and (in the subclass) the model's own.
+    """Base of every model's settings: the engine's, the image size, and (in the subclass) the model's own.
 
     A subclass may give one of the base's settings another default or narrower bounds. It may not use its name for
     something else: the engine would take that for its own.

@@ -163,7 +163,7 @@ class ToyGenerator(OneShotGenerator):
 
 
 class ToyTrainer(Trainer):
-    """Two networks, two optimizers, the toy of a GAN: a critic regresses brightness, the generator matches pictures."""
+    """Two networks, two optimizers, the toy of a GAN: a critic regresses brightness, the generator matches images."""
 
     def __init__(self, config, networks):
         generator, text_encoder = networks.generator, networks.text_encoder
@@ -228,7 +228,7 @@ class ToyEncoder(TextEncoder):
 
 
 class ToyData(Dataset):
-    """Pictures of one colour, named by it; 10 of them."""
+    """Images of one colour, named by it; 10 of them."""
 
     colours = ("red", "green", "blue")
 
@@ -244,7 +244,7 @@ class ToyData(Dataset):
         colour = self.colours[index % 3]
         return Example(
             image,
-            (f"a {colour} picture", f"{colour} all over"),
+            (f"a {colour} image", f"{colour} all over"),
             f"{self.split}-{index}",
             {"id": index},
         )
@@ -262,7 +262,7 @@ def toy_fit(config, texts):
 def toy_weights(config, files):
     """The official weights of the toy: its generator's tensors, and a vocabulary that comes with them."""
     (file,) = files
-    encoder = Choice("toytext", toy_fit(config.encoder.config, ["a red picture"]))
+    encoder = Choice("toytext", toy_fit(config.encoder.config, ["a red image"]))
     model = build(replace(config, encoder=encoder))
     load_state(model.generator, load_tensors(file, "weights"), f"weights {file}")
     return model

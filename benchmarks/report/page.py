@@ -24,18 +24,18 @@ from t2i.benchmarks.report.table import (
     with_range,
 )
 from t2i.benchmarks.results import VARIETY, Column, Results, Row, Standing
-from t2i.benchmarks.run.grids import REAL, load_pictures
+from t2i.benchmarks.run.grids import REAL, load_images
 from t2i.core.interfaces.scoring import Published
 from t2i.core.io.files import write_bytes
 from t2i.core.io.terminal import printable
 
 STYLE = Path(__file__).with_name("page.css")
-LARGEST = 160  # pixels; larger pictures are shown smaller
-SMALL = 64  # pixels; smaller pictures are shown larger
+LARGEST = 160  # pixels; larger images are shown smaller
+SMALL = 64  # pixels; smaller images are shown larger
 
 
 def write_report(results: Results) -> Path:
-    """Writes `results.report`, from the results and the pictures beside them."""
+    """Writes `results.report`, from the results and the images beside them."""
     write_bytes(results.report, render(results).encode())
     return results.report
 
@@ -52,7 +52,7 @@ def render(results: Results) -> str:
     sections = [
         ("Ranking", _ranking(results, standings)),
         ("Published elsewhere", _published(results)),
-        ("Same captions, same noise", _pictures(results)),
+        ("Same captions, same noise", _images(results)),
         ("Right by attribute", _bars(results, standings)),
         ("Cost", _costs(results, standings)),
         ("Training", _curves(results.rows)),
@@ -120,7 +120,7 @@ def _table(heads: str, lines: str) -> str:
 def _reference(protocol: dict[str, Any]) -> str:
     reference = protocol.get("reference", {})
     which = f" ({_text(str(reference['pictures']))})" if "pictures" in reference else ""
-    return f"The reference are {reference['count']} real pictures{which}." if reference else ""
+    return f"The reference are {reference['count']} real images{which}." if reference else ""
 
 
 def _published(results: Results) -> str:
@@ -181,17 +181,17 @@ def _cell(text: str) -> str:
     return f"{_text(score)}<small>{_text(bounds)}</small>" if bounds else _text(score)
 
 
-def _pictures(results: Results) -> str:
+def _images(results: Results) -> str:
     """A block a caption, a strip a row, so that it reads downwards on a phone and side by side on a desk."""
     folders = [(REAL, "real")] + [
-        (r.name, r.name) for r in results.rows if r.pictured and r.kind == "model"
+        (r.name, r.name) for r in results.rows if r.has_images and r.kind == "model"
     ]
     blocks = []
     for number_, entry in enumerate(results.grid):
         strips = [
-            f"<figcaption>{_text(title)}</figcaption>{_strip(pictures)}"
+            f"<figcaption>{_text(title)}</figcaption>{_strip(images)}"
             for folder, title in folders
-            if (pictures := load_pictures(results.out, folder, number_))
+            if (images := load_images(results.out, folder, number_))
         ]
         if strips:
             where = f"<span>{_text(entry['set'])}</span>" if entry["set"] else ""
@@ -202,23 +202,23 @@ def _pictures(results: Results) -> str:
     return f'<div class="captions">{"".join(blocks)}</div>' if blocks else ""
 
 
-def _strip(pictures: Sequence[Image.Image]) -> str:
-    """Pictures side by side, four to a line."""
-    small = "small " if pictures[0].width < SMALL else ""
+def _strip(images: Sequence[Image.Image]) -> str:
+    """Images side by side, four to a line."""
+    small = "small " if images[0].width < SMALL else ""
     shown = "".join(
-        _picture(picture, f"sample {number}") for number, picture in enumerate(pictures, 1)
+        _inline_image(image, f"sample {number}") for number, image in enumerate(images, 1)
     )
     return f'<div class="{small}strip">{shown}</div>'
 
 
-def _picture(picture: Image.Image, words: str) -> str:
-    """A small picture as it is: the browser enlarges it by whole pixels. A photograph reduced, and as JPEG."""
+def _inline_image(image: Image.Image, words: str) -> str:
+    """A small image as it is: the browser enlarges it by whole pixels. A photograph reduced, and as JPEG."""
     buffer = io.BytesIO()
-    if picture.width < SMALL:
-        picture.save(buffer, "PNG", optimize=True)
+    if image.width < SMALL:
+        image.save(buffer, "PNG", optimize=True)
         return _image("png", buffer.getvalue(), words)
-    side = min(LARGEST, picture.width)
-    picture.resize((side, side), Image.Resampling.LANCZOS).save(
+    side = min(LARGEST, image.width)
+    image.resize((side, side), Image.Resampling.LANCZOS).save(
         buffer, "JPEG", quality=88, optimize=True
     )
     return _image("jpeg", buffer.getvalue(), words)
@@ -263,7 +263,7 @@ def _costs(results: Results, standings: Sequence[Standing]) -> str:
         for s in models
     )
     axes = [
-        ("s/image", "seconds to draw a picture"),
+        ("s/image", "seconds to draw an image"),
         ("parameters", "parameters"),
         ("training", "seconds of training"),
     ]
@@ -289,7 +289,7 @@ def _protocol(results: Results) -> str:
         for p in protocol["prompts"]
     ]
     facts += [(f"measure “{name}”", _measure(m)) for name, m in protocol["measures"].items()]
-    facts += [("pictures", f"{protocol['image_size']} px; {protocol['pictures']}")]
+    facts += [("images", f"{protocol['image_size']} px; {protocol['pictures']}")]
     facts += [
         ("reference", _settings(protocol["reference"])),
         ("real images", str(protocol["real_images"])),

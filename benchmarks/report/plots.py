@@ -17,7 +17,7 @@ from t2i.benchmarks.results import Column, Row, Standing
 from t2i.core.io.terminal import printable
 
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
-GREYS = ("#6b7280", "#d1d5db")  # real pictures, with their captions and with wrong ones
+GREYS = ("#6b7280", "#d1d5db")  # real images, with their captions and with wrong ones
 FEW = 20  # values of a curve that are drawn as points too
 _STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # names are texts, not formulas

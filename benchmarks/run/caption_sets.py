@@ -1,4 +1,4 @@
-"""The captions of a benchmark, and the real pictures that go with them."""
+"""The captions of a benchmark, and the real images that go with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from t2i.benchmarks.run.caption_choice import Chosen
 from t2i.benchmarks.score.extraction import batches
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import Dataset, Example, SoundDataset
-from t2i.core.interfaces.scoring import Benchmark, Pictures, PromptSet
+from t2i.core.interfaces.scoring import Benchmark, ImageBatch, PromptSet
 from t2i.core.io.terminal import note
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import open_dataset
@@ -35,7 +35,7 @@ def open_data(benchmark: Benchmark, split: str, own: dict[str, Any], folder: str
 @dataclass(frozen=True)
 class CaptionSet:
     """A prompt set with its captions and its data. whole: the split that the data was chosen from. other: where real
-    pictures other than the reference come from."""
+    images other than the reference come from."""
 
     prompts: PromptSet
     data: Dataset
@@ -50,8 +50,8 @@ class CaptionSet:
         return self.data.variant(0, 1) is not None
 
     def real(self, index: int, sample: int) -> Example | None:
-        """Another real picture than the reference's for caption `index`; `sample` counts from 0. Where the data set
-        has but one picture a caption, it is another example with a caption of its own, and there is one sample. None
+        """Another real image than the reference's for caption `index`; `sample` counts from 0. Where the data set
+        has but one image a caption, it is another example with a caption of its own, and there is one sample. None
         where there is none."""
         if self.has_variants:
             return self.data.variant(index, sample + 1)
@@ -96,11 +96,11 @@ def _opened(
 def _other(
     benchmark: Benchmark, prompts: PromptSet, data: Dataset, needed: int, folder: str | None
 ) -> tuple[Dataset, int, str]:
-    """Where other real pictures come from, the best there is: (data, first index, in words)."""
+    """Where other real images come from, the best there is: (data, first index, in words)."""
     if benchmark.real:
         return _of_split(benchmark, prompts, data, folder)
     if data.variant(0, 1) is not None:
-        return data, 0, "other pictures of the same captions"
+        return data, 0, "other images of the same captions"
     if data.endless or len(data) >= needed + prompts.count:
         return (
             data,
@@ -115,71 +115,71 @@ def _other(
                 0,
                 f"the first {prompts.count} examples of split 'train', with their own captions",
             )
-    return data, 0, "the reference pictures themselves, for want of others"
+    return data, 0, "the reference images themselves, for want of others"
 
 
 def _of_split(
     benchmark: Benchmark, prompts: PromptSet, data: Dataset, folder: str | None
 ) -> tuple[Dataset, int, str]:
-    """Real pictures of the split that the benchmark names, as many as there are captions, or fewer where it is shorter.
+    """Real images of the split that the benchmark names, as many as there are captions, or fewer where it is shorter.
     A folder without that split has but the reference to offer."""
     try:
         _, other = _opened(benchmark, prompts, benchmark.real, folder)
     except UserError:
-        return data, 0, f"the reference pictures themselves, for want of split '{benchmark.real}'"
+        return data, 0, f"the reference images themselves, for want of split '{benchmark.real}'"
     count = min(prompts.count, len(other))
     return other, 0, f"{count} examples of split '{benchmark.real}', with their own captions"
 
 
 @dataclass(frozen=True)
-class ReferencePictures:
-    """The real pictures that distances are taken to: the first `count` of `data`. about: which they are."""
+class ReferenceImages:
+    """The real images that distances are taken to: the first `count` of `data`. about: which they are."""
 
     data: Dataset
     count: int
     about: str
 
 
-def reference_of(benchmark: Benchmark, headline: CaptionSet) -> ReferencePictures:
+def reference_of(benchmark: Benchmark, headline: CaptionSet) -> ReferenceImages:
     """The reference that a benchmark names, of its headline set."""
     split = f"split '{headline.prompts.split}'"
     if benchmark.reference == "all":
-        return ReferencePictures(headline.whole, len(headline.whole), f"all pictures of {split}")
+        return ReferenceImages(headline.whole, len(headline.whole), f"all images of {split}")
     if benchmark.reference == "captions":
-        return ReferencePictures(
-            headline.data, headline.prompts.count, f"the captions' own pictures, of {split}"
+        return ReferenceImages(
+            headline.data, headline.prompts.count, f"the captions' own images, of {split}"
         )
-    return ReferencePictures(headline.data, benchmark.reference, f"the first pictures of {split}")
+    return ReferenceImages(headline.data, benchmark.reference, f"the first images of {split}")
 
 
 @dataclass(frozen=True)
-class PictureStream:
-    """Pictures that can be asked for by number: `draw(part)` gives those of a range within 0..count, in batches.
+class ImageStream:
+    """Images that can be asked for by number: `draw(part)` gives those of a range within 0..count, in batches.
 
     ready: whether whatever is to be kept of a part, beside its features, is there.
     """
 
     count: int
-    draw: Callable[[range], Iterator[Pictures]]
+    draw: Callable[[range], Iterator[ImageBatch]]
     ready: Callable[[range], bool] = lambda part: True
 
 
-def real_source(captions: CaptionSet, count: int, samples: int) -> PictureStream:
-    """Real pictures of the first `count` captions, `samples` of each: the ceiling of every score."""
+def real_source(captions: CaptionSet, count: int, samples: int) -> ImageStream:
+    """Real images of the first `count` captions, `samples` of each: the ceiling of every score."""
 
-    def draw(part: range) -> Iterator[Pictures]:
+    def draw(part: range) -> Iterator[ImageBatch]:
         found = ((index, captions.real(index, sample)) for index, sample in _pairs(part, samples))
         return _stream(
             (index, example.image, example.captions[0]) for index, example in found if example
         )
 
-    return PictureStream(count * samples, draw)
+    return ImageStream(count * samples, draw)
 
 
-def wrong_source(captions: CaptionSet, count: int, samples: int) -> PictureStream:
-    """Real pictures of the wrong captions, the floor: caption i gets those that belong to i + 1, i + 2, ..."""
+def wrong_source(captions: CaptionSet, count: int, samples: int) -> ImageStream:
+    """Real images of the wrong captions, the floor: caption i gets those that belong to i + 1, i + 2, ..."""
 
-    def draw(part: range) -> Iterator[Pictures]:
+    def draw(part: range) -> Iterator[ImageBatch]:
         found = (
             (i, captions.real((i + 1 + sample) % count, 0)) for i, sample in _pairs(part, samples)
         )
@@ -187,7 +187,7 @@ def wrong_source(captions: CaptionSet, count: int, samples: int) -> PictureStrea
             (i, example.image, captions.real_caption(i)) for i, example in found if example
         )
 
-    return PictureStream(count * samples, draw)
+    return ImageStream(count * samples, draw)
 
 
 def _pairs(part: range, samples: int) -> Iterator[tuple[int, int]]:
@@ -195,10 +195,10 @@ def _pairs(part: range, samples: int) -> Iterator[tuple[int, int]]:
     return (divmod(number, samples) for number in part)
 
 
-def _stream(found: Iterable[tuple[int, np.ndarray, str]]) -> Iterator[Pictures]:
-    return map(_pictures, batches(found))
+def _stream(found: Iterable[tuple[int, np.ndarray, str]]) -> Iterator[ImageBatch]:
+    return map(_images, batches(found))
 
 
-def _pictures(held: list[tuple[int, np.ndarray, str]]) -> Pictures:
+def _images(held: list[tuple[int, np.ndarray, str]]) -> ImageBatch:
     groups, images, captions = zip(*held, strict=True)
-    return Pictures(np.stack(images), captions, groups)
+    return ImageBatch(np.stack(images), captions, groups)

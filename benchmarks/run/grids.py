@@ -1,4 +1,4 @@
-"""The pictures that people look at: the same captions and the same noise for every row, kept as single files."""
+"""The images that people look at: the same captions and the same noise for every row, kept as single files."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ REAL = "real"
 def grid_entries(
     sets: Sequence[CaptionSet], each: int, extra: Sequence[str]
 ) -> list[dict[str, str]]:
-    """The captions shown, each with the set that it comes from ("" for those that have no real picture)."""
+    """The captions shown, each with the set that it comes from ("" for those that have no real image)."""
     entries = [
         {"set": s.prompts.name, "caption": caption} for s in sets for caption in s.captions[:each]
     ]
     return entries + [{"set": "", "caption": caption} for caption in extra]
 
 
-def picture_file(out: Path, row: str, caption: int, sample: int) -> Path:
+def image_file(out: Path, row: str, caption: int, sample: int) -> Path:
     return out / "pictures" / row / f"{caption:02d}-{sample}.png"
 
 
-def save_picture(out: Path, row: str, caption: int, sample: int, image: np.ndarray) -> None:
-    write_bytes(picture_file(out, row, caption, sample), png(image))
+def save_image(out: Path, row: str, caption: int, sample: int, image: np.ndarray) -> None:
+    write_bytes(image_file(out, row, caption, sample), png(image))
 
 
 def save_real(out: Path, sets: Sequence[CaptionSet], each: int, samples: int) -> Path:
-    """Real pictures of the grid's captions, and a sheet of them, whose path is returned: the first thing to see."""
+    """Real images of the grid's captions, and a sheet of them, whose path is returned: the first thing to see."""
     sheet: list[np.ndarray] = []
     places = [(s, index) for s in sets for index in range(min(each, len(s.captions)))]
     for number, (captions, index) in enumerate(places):
         images = [captions.data[index].image]
         images += [e.image for k in range(1, samples) if (e := captions.data.variant(index, k))]
         for sample, image in enumerate(images):
-            save_picture(out, REAL, number, sample, image)
+            save_image(out, REAL, number, sample, image)
         sheet += images + [np.full_like(images[0], 255)] * (samples - len(images))
     return save_sheet(out, REAL, sheet, samples)
 
 
 def save_sheet(out: Path, row: str, images: Sequence[np.ndarray], columns: int) -> Path:
-    """All pictures of a row on one sheet, a caption a line."""
+    """All images of a row on one sheet, a caption a line."""
     path = out / "grids" / f"{row}.png"
     write_bytes(path, png(grid(images, columns, scale=readable_scale(images[0].shape[0]))))
     return path
 
 
-def load_pictures(out: Path, row: str, caption: int) -> list[Image.Image]:
-    """The pictures that a row has of a caption, in order of their samples."""
+def load_images(out: Path, row: str, caption: int) -> list[Image.Image]:
+    """The images that a row has of a caption, in order of their samples."""
     files = sorted(
         out.glob(f"pictures/{row}/{caption:02d}-*.png"),
         key=lambda file: int(file.stem.split("-")[1]),
@@ -64,7 +64,7 @@ def load_pictures(out: Path, row: str, caption: int) -> list[Image.Image]:
 
 def save_comparison(out: Path, rows: Sequence[tuple[str, str]], captions: Sequence[str]) -> Path:
     """One sheet, captions downwards, rows (folder, title) side by side, with words: for a README or a talk."""
-    samples = max(len(load_pictures(out, folder, 0)) for folder, _ in rows)
+    samples = max(len(load_images(out, folder, 0)) for folder, _ in rows)
     cell, gap, head, words = 64, 6, 28, 22
     block = samples * (cell + 2) + gap
     sheet = Image.new(
@@ -76,18 +76,18 @@ def save_comparison(out: Path, rows: Sequence[tuple[str, str]], captions: Sequen
         draw.text((left, 6), title, "black", font)
         for line in range(len(captions)):
             top = head + line * (cell + words) + words - 4
-            for sample, picture in enumerate(load_pictures(out, folder, line)):
-                sheet.paste(_fit(picture, cell), (left + sample * (cell + 2), top))
-    for line, caption in enumerate(captions):  # over the pictures' blocks, across the whole width
+            for sample, image in enumerate(load_images(out, folder, line)):
+                sheet.paste(_fit(image, cell), (left + sample * (cell + 2), top))
+    for line, caption in enumerate(captions):  # over the images' blocks, across the whole width
         draw.text((gap, head + line * (cell + words)), caption, "black", ImageFont.load_default(12))
     path = out / "grids" / "comparison.png"
     write_bytes(path, png(np.asarray(sheet)))
     return path
 
 
-def _fit(picture: Image.Image, side: int) -> Image.Image:
+def _fit(image: Image.Image, side: int) -> Image.Image:
     """Enlarged by whole pixels where that is exact, else resampled."""
-    exact = side % picture.width == 0
-    return picture.resize(
+    exact = side % image.width == 0
+    return image.resize(
         (side, side), Image.Resampling.NEAREST if exact else Image.Resampling.LANCZOS
     )

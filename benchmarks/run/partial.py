@@ -2,9 +2,9 @@
 that are missing, and several processes share them out.
 
 OUT/partial/ROW/key.json         what the parts depend on; those of anything else are dropped
-OUT/partial/ROW/SET/00003/       a sealed folder: features.safetensors and captions.json of CHUNK pictures
+OUT/partial/ROW/SET/00003/       a sealed folder: features.safetensors and captions.json of CHUNK images
 
-Features are kept, not pictures; but where a metric looks at the pictures themselves (one without features), they are
+Features are kept, not images; but where a metric looks at the images themselves (one without features), they are
 kept with them, as bytes. Scores are always computed from the parts, read in order: whoever made them, and in however
 many sessions, they are the same.
 """
@@ -22,22 +22,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from t2i.benchmarks.run.caption_sets import PictureStream
+from t2i.benchmarks.run.caption_sets import ImageStream
 from t2i.benchmarks.run.timed_sampling import Clock
 from t2i.benchmarks.score.extraction import rebatched
 from t2i.core.errors import UserError
-from t2i.core.interfaces.scoring import Pictures
+from t2i.core.interfaces.scoring import ImageBatch
 from t2i.core.io.files import intact, load_tensors, read_json, save_tensors, sealed, write_json
 from t2i.core.io.parts import ranges
 from t2i.core.io.processes import Group
 
 CHUNK = 256
-"""Pictures in a part: whole batches of a sampler, and minutes of work at most."""
+"""Images in a part: whole batches of a sampler, and minutes of work at most."""
 
 KINDS = ("features", "text_features")
-"""The fields of `Pictures` that hold features by name."""
+"""The fields of `Images` that hold features by name."""
 
-Look = Callable[[Pictures], Pictures]
+Look = Callable[[ImageBatch], ImageBatch]
 """Fills in the features of a batch."""
 
 
@@ -45,7 +45,7 @@ class Parts:
     """The parts of one row.
 
     folder: theirs. key: all that they depend on; parts that were made under another are dropped.
-    clock: seconds spent on drawing the pictures that `read` has given.
+    clock: seconds spent on drawing the images that `read` has given.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any], group: Group) -> None:
@@ -72,19 +72,19 @@ class Parts:
     def fill(
         self,
         where: str,
-        source: PictureStream,
+        source: ImageStream,
         look: Look,
-        images: bool,
+        keep_images: bool,
         count: Callable[[int, int], None],
     ) -> None:
         """Makes the parts that are missing, each process its share.
 
         Args:
-            where: The set of pictures, as a folder's name.
-            source: Its pictures.
+            where: The set of images, as a folder's name.
+            source: Its images.
             look: Fills in the features of a batch.
-            images: Whether the pictures themselves are kept with their features.
-            count: Called with (done, total) pictures of this process's share.
+            keep_images: Whether the images themselves are kept with their features.
+            count: Called with (done, total) images of this process's share.
         """
         parts = dict(enumerate(ranges(source.count, CHUNK)))
         missing = self.group.first(
@@ -95,28 +95,28 @@ class Parts:
         for number in mine:
             held, seconds = [], 0.0
             started = time.perf_counter()
-            for pictures in rebatched(source.draw(parts[number])):
+            for batch in rebatched(source.draw(parts[number])):
                 seconds += time.perf_counter() - started
-                done += len(pictures.captions)
+                done += len(batch.captions)
                 count(done, total)
-                seen = look(pictures)
-                held.append(seen if images else _without_images(seen))
+                seen = look(batch)
+                held.append(seen if keep_images else _without_images(seen))
                 started = time.perf_counter()
             _save(self._place(where, number), held, seconds)
         self.group.wait()
 
-    def _there(self, where: str, number: int, source: PictureStream, part: range) -> bool:
+    def _there(self, where: str, number: int, source: ImageStream, part: range) -> bool:
         return intact(self._place(where, number)) and source.ready(part)
 
-    def read(self, where: str, source: PictureStream) -> Iterator[Pictures]:
-        """All pictures in order, by parts, with their features; `images` is empty unless they were kept."""
+    def read(self, where: str, source: ImageStream) -> Iterator[ImageBatch]:
+        """All images in order, by parts, with their features; `images` is empty unless they were kept."""
         for number, _ in enumerate(ranges(source.count, CHUNK)):
             folder = self._place(where, number)
             tensors = load_tensors(folder / "features.safetensors", f"part {folder}")
             self.clock.seconds += float(tensors.pop("seconds"))
-            self.clock.pictures += len(tensors["groups"])
+            self.clock.images += len(tensors["groups"])
             if len(tensors["groups"]):
-                yield _pictures(tensors, read_json(folder / "captions.json", f"part {folder}"))
+                yield _images(tensors, read_json(folder / "captions.json", f"part {folder}"))
 
 
 def _document(file: Path) -> Any:
@@ -126,39 +126,37 @@ def _document(file: Path) -> Any:
         return None
 
 
-def _without_images(pictures: Pictures) -> Pictures:
-    return replace(pictures, images=np.zeros((0, 0, 0, 3), np.uint8))
+def _without_images(images: ImageBatch) -> ImageBatch:
+    return replace(images, images=np.zeros((0, 0, 0, 3), np.uint8))
 
 
-def _save(folder: Path, held: Sequence[Pictures], seconds: float) -> None:
+def _save(folder: Path, held: Sequence[ImageBatch], seconds: float) -> None:
     tensors: dict[str, Tensor] = {
         "groups": torch.tensor(
-            [group for pictures in held for group in pictures.groups], dtype=torch.int64
+            [group for images in held for group in images.groups], dtype=torch.int64
         ),
         "seconds": torch.tensor(seconds, dtype=torch.float64),
         "images": torch.cat(
-            [torch.from_numpy(pictures.images) for pictures in held] or [torch.zeros(0)]
+            [torch.from_numpy(images.images) for images in held] or [torch.zeros(0)]
         ),
     }
     for kind in KINDS:
         for name in getattr(held[0], kind) if held else ():
-            tensors[f"{kind}:{name}"] = torch.cat(
-                [getattr(pictures, kind)[name] for pictures in held]
-            )
+            tensors[f"{kind}:{name}"] = torch.cat([getattr(images, kind)[name] for images in held])
     folder.parent.mkdir(parents=True, exist_ok=True)
     with sealed(folder) as place:
         save_tensors(place / "features.safetensors", tensors)
         write_json(
-            place / "captions.json", [caption for pictures in held for caption in pictures.captions]
+            place / "captions.json", [caption for images in held for caption in images.captions]
         )
 
 
-def _pictures(tensors: Mapping[str, Tensor], captions: Sequence[str]) -> Pictures:
+def _images(tensors: Mapping[str, Tensor], captions: Sequence[str]) -> ImageBatch:
     found: dict[str, dict[str, Tensor]] = {kind: {} for kind in KINDS}
     for key, tensor in tensors.items():
         kind, colon, name = key.partition(":")
         if colon:
             found[kind][name] = tensor
-    return Pictures(
+    return ImageBatch(
         tensors["images"].numpy(), tuple(captions), tuple(tensors["groups"].tolist()), **found
     )

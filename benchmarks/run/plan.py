@@ -59,7 +59,7 @@ def with_samples(benchmark: Benchmark, samples: int | None) -> Benchmark:
     if samples is None:
         return benchmark
     if samples < 2:
-        raise UserError(f"--samples {samples}: scores need at least 2 pictures")
+        raise UserError(f"--samples {samples}: scores need at least 2 images")
     sets = [
         replace(p, count=samples if p.headline else min(samples, p.count))
         for p in benchmark.prompts
@@ -123,7 +123,7 @@ def plan_runs(
     data: Mapping[str, Any],
     out: Path,
 ) -> tuple[PlannedRun, ...]:
-    """The rows of models, trained for pictures of the benchmark's size.
+    """The rows of models, trained for images of the benchmark's size.
 
     Args:
         request: What is asked for.

@@ -1,4 +1,4 @@
-"""The rows of a benchmark: real pictures, wrong captions and models, each drawn and scored in parts."""
+"""The rows of a benchmark: real images, wrong captions and models, each drawn and scored in parts."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import torch
 
 from t2i.benchmarks.results import VARIETY, Row
 from t2i.benchmarks.run import grids
-from t2i.benchmarks.run.caption_sets import CaptionSet, PictureStream, real_source, wrong_source
+from t2i.benchmarks.run.caption_sets import CaptionSet, ImageStream, real_source, wrong_source
 from t2i.benchmarks.run.partial import Parts
 from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun
 from t2i.benchmarks.run.reporter import BenchmarkReporter
-from t2i.benchmarks.run.timed_sampling import pictures_of, resized
+from t2i.benchmarks.run.timed_sampling import images_of, resized
 from t2i.benchmarks.run.training_record import curve, training_record
 from t2i.benchmarks.score.extraction import fingerprint
 from t2i.benchmarks.score.scorer import Scorer
-from t2i.core.interfaces.scoring import Pictures, PromptSet
+from t2i.core.interfaces.scoring import ImageBatch, PromptSet
 from t2i.core.io.files import MANIFEST, place_bytes, read_json, write_json
 from t2i.core.io.images import png
 from t2i.core.io.processes import Group
@@ -29,8 +29,8 @@ from t2i.core.models.loading import load
 from t2i.core.models.model import Model, Sample
 from t2i.core.runs.folder import Run
 
-RealSource = Callable[[CaptionSet, int, int], PictureStream]
-"""Real pictures for the first captions of a set, so many of each."""
+RealSource = Callable[[CaptionSet, int, int], ImageStream]
+"""Real images for the first captions of a set, so many of each."""
 
 FLOOR = "wrong"
 TITLES = {grids.REAL: "real images", FLOOR: "real images, wrong captions"}
@@ -62,12 +62,12 @@ class RowMaker:
         benchmark = self.plan.benchmark
         return grids.grid_entries(self.sets, benchmark.grid[0], benchmark.grid_captions)
 
-    # --- real pictures: the ceiling and the floor
+    # --- real images: the ceiling and the floor
 
     def real(self) -> Row:
-        """Other real pictures than the reference's."""
+        """Other real images than the reference's."""
 
-        def source(captions: CaptionSet, count: int, samples: int) -> PictureStream:
+        def source(captions: CaptionSet, count: int, samples: int) -> ImageStream:
             return real_source(captions, count, samples if captions.has_variants else 1)
 
         row = Row(TITLES[grids.REAL], "real")
@@ -76,12 +76,12 @@ class RowMaker:
         )
 
     def floor(self) -> Row:
-        """Real pictures of the wrong captions."""
+        """Real images of the wrong captions."""
         row = Row(TITLES[FLOOR], "floor")
         return self._kept(FLOOR, {}, lambda parts: self._score_real(row, parts, wrong_source, True))
 
     def _score_real(self, row: Row, parts: Parts, source: RealSource, many: bool) -> Row:
-        """Scores real pictures. many: whether the source has several of a caption, as diversity needs."""
+        """Scores real images. many: whether the source has several of a caption, as diversity needs."""
         floor, samples = row.kind == "floor", self.plan.benchmark.samples
         for number, captions in enumerate(self.sets):
             own = source(captions, captions.prompts.count, samples)
@@ -116,7 +116,7 @@ class RowMaker:
         return row
 
     def _size_of(self, model: Model) -> dict[str, str]:
-        """Of a model that draws pictures of another size than the protocol's, what was done to them."""
+        """Of a model that draws images of another size than the protocol's, what was done to them."""
         ours, theirs = self.plan.benchmark.image_size, model.generator.image_size
         return (
             {}
@@ -126,25 +126,25 @@ class RowMaker:
 
     def _source(
         self, row: Row, model: Model, captions: Sequence[str], samples: int, where: str
-    ) -> PictureStream:
-        """A model's pictures, on noise that depends on the caption's and the sample's number alone."""
+    ) -> ImageStream:
+        """A model's images, on noise that depends on the caption's and the sample's number alone."""
         benchmark = self.plan.benchmark
         folder = self.plan.out / "pictures" / row.name / where
 
-        def draw(part: range) -> Iterator[Pictures]:
+        def draw(part: range) -> Iterator[ImageBatch]:
             keys = [divmod(number, samples) for number in part]
             for batch in model.draw(captions, seed=benchmark.seed, keys=keys):
-                pictures = pictures_of(batch, captions, benchmark.image_size)
+                images = images_of(batch, captions, benchmark.image_size)
                 if self.plan.keep_images:
-                    _keep(folder, batch, pictures)
-                yield pictures
+                    _keep(folder, batch, images)
+                yield images
 
         def ready(part: range) -> bool:
             if not self.plan.keep_images:
                 return True
             return all(_file(folder, *divmod(number, samples)).is_file() for number in part)
 
-        return PictureStream(len(captions) * samples, draw, ready)
+        return ImageStream(len(captions) * samples, draw, ready)
 
     def _draw_grid(self, model: Model, row: Row) -> None:
         benchmark, images = self.plan.benchmark, []
@@ -152,10 +152,10 @@ class RowMaker:
         for batch in model.draw(captions, n=benchmark.grid[1], seed=benchmark.seed):
             for drawn in batch:
                 image = resized(drawn.image, benchmark.image_size)
-                grids.save_picture(self.plan.out, row.name, drawn.prompt, drawn.sample, image)
+                grids.save_image(self.plan.out, row.name, drawn.prompt, drawn.sample, image)
                 images.append(image)
         path = grids.save_sheet(self.plan.out, row.name, images, benchmark.grid[1])
-        self.reporter.say(f"pictures of {row.name}: {path}")
+        self.reporter.say(f"images of {row.name}: {path}")
 
     # --- scores
 
@@ -165,7 +165,7 @@ class RowMaker:
         parts: Parts,
         prompts: PromptSet | None,
         where: str,
-        source: PictureStream,
+        source: ImageStream,
         floor: bool = False,
     ) -> None:
         """Draws what is missing of a set (None: VARIETY), each process its share, and scores all of it."""
@@ -173,10 +173,10 @@ class RowMaker:
         if not names:
             return
         title = prompts.name if prompts else VARIETY
-        self.reporter.say(f"{row.name}, {title}: {source.count} pictures")
+        self.reporter.say(f"{row.name}, {title}: {source.count} images")
         with_images = any(self.scorer.prototypes[name].features is None for name in names)
         parts.fill(
-            where, source, lambda pictures: self.scorer.look(pictures, names), with_images,
+            where, source, lambda images: self.scorer.look(images, names), with_images,
             lambda done, total: self.reporter.count(f"{row.name}, {title}", done, total),
         )  # fmt: skip
 
@@ -184,7 +184,7 @@ class RowMaker:
             scores, intervals = self.scorer.score_with_intervals(
                 self.scorer.metrics(prompts, floor), parts.read(where, source)
             )
-            pace = parts.clock.seconds / max(1, parts.clock.pictures)
+            pace = parts.clock.seconds / max(1, parts.clock.images)
             return scores, intervals, {"seconds_per_image": pace}
 
         row.scores[title], row.intervals[title], pace = self.group.first(judge)
@@ -233,8 +233,8 @@ def _file(folder: Path, prompt: int, sample: int) -> Path:
     return folder / f"{prompt:06d}-{sample}.png"
 
 
-def _keep(folder: Path, batch: Sequence[Sample], pictures: Pictures) -> None:
-    """The pictures as they were scored, as PNG."""
+def _keep(folder: Path, batch: Sequence[Sample], images: ImageBatch) -> None:
+    """The images as they were scored, as PNG."""
     folder.mkdir(parents=True, exist_ok=True)
-    for drawn, image in zip(batch, pictures.images, strict=True):
+    for drawn, image in zip(batch, images.images, strict=True):
         place_bytes(_file(folder, drawn.prompt, drawn.sample), png(image))

@@ -1,4 +1,4 @@
-"""Features of pictures: one extraction for all metrics that read them, and a cache for those of reference sets."""
+"""Features of images: one extraction for all metrics that read them, and a cache for those of reference sets."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from torch import Tensor
 from t2i.core.errors import UserError, nearest
 from t2i.core.fetch.paths import cache_dir
 from t2i.core.interfaces.dataset import Dataset
-from t2i.core.interfaces.scoring import FeatureExtractor, Pictures
+from t2i.core.interfaces.scoring import FeatureExtractor, ImageBatch
 from t2i.core.io.files import intact, load_tensors, save_tensors, sealed
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 
-BATCH = 64  # pictures at once
+BATCH = 64  # images at once
 
 T = TypeVar("T")
 
@@ -60,13 +60,13 @@ class Extractors:
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray, names: Collection[str]) -> dict[str, Tensor]:
-        """Features (B, D) on the processor, by name, of uint8 pictures (B, H, W, 3). Each network runs once."""
+        """Features (B, D) on the processor, by name, of uint8 images (B, H, W, 3). Each network runs once."""
         bases = {name.partition("/")[0] for name in names}
         if not bases:
             return {}
-        pictures = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).contiguous()
+        batch = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).contiguous()
         with exact(self.device):
-            found = {base: self._networks[base](pictures).float().cpu() for base in bases}
+            found = {base: self._networks[base](batch).float().cpu() for base in bases}
         return {name: found[name.partition("/")[0]][:, self._slices[name]] for name in names}
 
     @torch.inference_mode()
@@ -132,13 +132,13 @@ def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
         yield held
 
 
-def rebatched(stream: Iterable[Pictures], size: int = BATCH) -> Iterator[Pictures]:
-    """The same pictures, `size` at once: what a network makes of a picture hangs, in the last digits, on the batch."""
-    held: list[Pictures] = []
+def rebatched(stream: Iterable[ImageBatch], size: int = BATCH) -> Iterator[ImageBatch]:
+    """The same images, `size` at once: what a network makes of an image hangs, in the last digits, on the batch."""
+    held: list[ImageBatch] = []
     count = 0
-    for pictures in stream:
-        held.append(pictures)
-        count += len(pictures.groups)
+    for images in stream:
+        held.append(images)
+        count += len(images.groups)
         while count >= size:
             whole = _joined(held)
             yield _part(whole, slice(0, size))
@@ -147,22 +147,22 @@ def rebatched(stream: Iterable[Pictures], size: int = BATCH) -> Iterator[Picture
         yield _joined(held)
 
 
-def _joined(held: Sequence[Pictures]) -> Pictures:
+def _joined(held: Sequence[ImageBatch]) -> ImageBatch:
     if len(held) == 1:
         return held[0]
-    return Pictures(
-        np.concatenate([pictures.images for pictures in held]),
-        tuple(caption for pictures in held for caption in pictures.captions),
-        tuple(group for pictures in held for group in pictures.groups),
+    return ImageBatch(
+        np.concatenate([images.images for images in held]),
+        tuple(caption for images in held for caption in images.captions),
+        tuple(group for images in held for group in images.groups),
     )
 
 
-def _part(pictures: Pictures, rows: slice) -> Pictures:
-    return Pictures(pictures.images[rows], pictures.captions[rows], pictures.groups[rows])
+def _part(images: ImageBatch, rows: slice) -> ImageBatch:
+    return ImageBatch(images.images[rows], images.captions[rows], images.groups[rows])
 
 
 def reference_features(data: Dataset, count: int, extractors: Extractors) -> dict[str, Tensor]:
-    """Features of the first `count` pictures of a data set, by name: from the cache where they have been made before.
+    """Features of the first `count` images of a data set, by name: from the cache where they have been made before.
 
     The cache is keyed by the data's fingerprint and the extractor's weights; a damaged entry is made anew.
     """

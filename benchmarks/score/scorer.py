@@ -1,4 +1,4 @@
-"""Streams pictures through metrics: each feature extractor runs once a batch, whoever reads its features."""
+"""Streams images through metrics: each feature extractor runs once a batch, whoever reads its features."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from t2i.benchmarks.results import VARIETY, Column, SetScores
 from t2i.benchmarks.score.extraction import Extractors, rebatched
-from t2i.core.interfaces.scoring import Benchmark, Intervals, Measure, Metric, Pictures, PromptSet
+from t2i.core.interfaces.scoring import Benchmark, ImageBatch, Intervals, Measure, Metric, PromptSet
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 
@@ -32,7 +32,7 @@ class Scorer:
         self._informed: dict[str, Metric] = {}
 
     def names(self, prompts: PromptSet | None, captioned_only: bool = False) -> list[str]:
-        """The measures for the pictures of a prompt set, or (None) for many pictures of a few captions."""
+        """The measures for the images of a prompt set, or (None) for many images of a few captions."""
 
         def wanted(metric: Metric) -> bool:
             if captioned_only and not metric.captioned:
@@ -51,7 +51,7 @@ class Scorer:
         }
 
     def _with_reference(self, name: str, metric: Metric) -> Metric:
-        """The metric, told of the real pictures. The first of each measure is kept, for the later ones to share what it
+        """The metric, told of the real images. The first of each measure is kept, for the later ones to share what it
         makes of them."""
         if metric.reference and metric.features:
             first = self._informed.setdefault(name, metric)
@@ -60,38 +60,38 @@ class Scorer:
                     metric.update_reference(features)
         return metric
 
-    def look(self, pictures: Pictures, names: Iterable[str]) -> Pictures:
+    def look(self, images: ImageBatch, names: Iterable[str]) -> ImageBatch:
         """A batch with the features that these measures read."""
         read = [metric for name in names if (metric := self.prototypes[name]).features]
         return replace(
-            pictures,
-            features=self.extractors(pictures.images, {str(metric.features) for metric in read}),
+            images,
+            features=self.extractors(images.images, {str(metric.features) for metric in read}),
             text_features=self.extractors.of_text(
-                pictures.captions, {str(metric.features) for metric in read if metric.text}
+                images.captions, {str(metric.features) for metric in read if metric.text}
             ),
         )
 
     def score(
-        self, metrics: dict[str, Metric], stream: Iterable[Pictures]
+        self, metrics: dict[str, Metric], stream: Iterable[ImageBatch]
     ) -> tuple[SetScores, dict[str, Intervals]]:
-        """Scores and intervals by measure. Pictures are dropped as soon as their features are taken, always so many at
+        """Scores and intervals by measure. Images are dropped as soon as their features are taken, always so many at
         once, whatever batches they were drawn in."""
         return self.score_with_intervals(
-            metrics, (self.look(pictures, metrics) for pictures in rebatched(stream))
+            metrics, (self.look(images, metrics) for images in rebatched(stream))
         )
 
     def score_with_intervals(
-        self, metrics: dict[str, Metric], stream: Iterable[Pictures]
+        self, metrics: dict[str, Metric], stream: Iterable[ImageBatch]
     ) -> tuple[SetScores, dict[str, Intervals]]:
-        """The same of pictures whose features have been taken."""
-        for pictures in stream:
+        """The same of images whose features have been taken."""
+        for images in stream:
             for metric in metrics.values():
-                metric.update(pictures)
+                metric.update(images)
         scores = {name: metric.compute() for name, metric in metrics.items()}
         return scores, {name: metric.intervals() for name, metric in metrics.items()}
 
     def protocol(self) -> dict[str, Any]:
-        """What each measure's scores depend on beside the pictures."""
+        """What each measure's scores depend on beside the images."""
         return {name: self._describe(name, metric) for name, metric in self.prototypes.items()}
 
     def own_judges(self, named: Iterable[str]) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
     python -m t2i.benchmarks.speed.data_loading --data coco --data-dir DIR --image-size 64
 
 The training loader reads whole batches in the order of training, with nothing behind it: first from the files, then,
-where the data set has one, from the cache of resized pictures. Beside the rate stands the processor time of a picture,
+where the data set has one, from the cache of resized images. Beside the rate stands the processor time of an image,
 of all processes together, which a busy machine distorts less.
 """
 
@@ -31,21 +31,21 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Rate:
-    """How fast pictures came. processor: seconds of a picture, over all processes."""
+    """How fast images came. processor: seconds of an image, over all processes."""
 
-    pictures: int
+    images: int
     seconds: float
     processor: float
 
     def __str__(self) -> str:
-        rate = self.pictures / self.seconds
-        return f"{rate:,.0f} pictures/s, {1000 * self.processor:.2f} ms of processor time a picture"
+        rate = self.images / self.seconds
+        return f"{rate:,.0f} pictures/s, {1000 * self.processor:.2f} ms of processor time an image"
 
 
-def measure(dataset: Dataset, pictures: int, workers: int) -> Rate:
-    """Reads so many pictures (at least one batch) as training would, with so many loader processes (0: a thread)."""
+def measure(dataset: Dataset, images: int, workers: int) -> Rate:
+    """Reads so many images (at least one batch) as training would, with so many loader processes (0: a thread)."""
     views = Views(dataset, 0, dataset.image_size, Augment())
-    batches = max(1, pictures // BATCH)
+    batches = max(1, images // BATCH)
     began, spent = time.perf_counter(), _processor()
     loader = Loader(views, batch_visits(dataset, 0, BatchShard(BATCH), 0), workers)
     try:
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", required=True, help="data set")
     parser.add_argument("--data-dir", type=Path, help="its folder")
     parser.add_argument("--image-size", type=int, default=64)
-    parser.add_argument("--pictures", type=int, default=2048, help="pictures read each time")
+    parser.add_argument("--images", type=int, default=2048, help="images read each time")
     parser.add_argument(
         "--workers", type=int, nargs="+", default=[0, 2], help="numbers of loader processes"
     )
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for where, dataset in sets.items():
         dataset.prepare(note)
         for workers in given.workers:
-            print(f"{where}, {workers} workers: {measure(dataset, given.pictures, workers)}")
+            print(f"{where}, {workers} workers: {measure(dataset, given.images, workers)}")
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def compare_samplers(
     columns = [c for c in scorer.table_columns() if c.set == captions.prompts.name]
     if scorer.headline() not in columns:
         raise UserError(
-            f"benchmark '{name}': its headline is no score of single pictures; nothing to compare by"
+            f"benchmark '{name}': its headline is no score of single images; nothing to compare by"
         )
     points = [
         _point(model, choice, captions, scorer, benchmark.seed, reporter) for choice in choices
@@ -156,7 +156,7 @@ def _point(
     stream = timed(model, captions.captions, clock, seed=seed, sampler=choice, size=size)
     scores, intervals = scorer.score(metrics, stream)
     seconds = clock.seconds / count
-    reporter.say(f"{choice.name}, {steps} steps: {count} pictures, {number(seconds)} s each")
+    reporter.say(f"{choice.name}, {steps} steps: {count} images, {number(seconds)} s each")
     return Point(
         choice.name, steps, choice.config.model_dump(mode="json"), scores, intervals, seconds
     )

@@ -1,4 +1,4 @@
-"""What sampling costs: seconds a picture, and what the sampler's loop adds to the network's own work."""
+"""What sampling costs: seconds an image, and what the sampler's loop adds to the network's own work."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
 
 DRAWN = 32
-"""Pictures that sampling is timed on."""
+"""Images that sampling is timed on."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """seconds: to draw a picture, text features and all. added: what the sampler's loop adds to the time that the
+    """seconds: to draw an image, text features and all. added: what the sampler's loop adds to the time that the
     generator itself takes, as a share of that."""
 
     seconds: float
@@ -34,7 +34,7 @@ class Drawing:
 def measure_drawing(config: RunConfig) -> Drawing:
     """With the model's own sampler, after a batch to warm up. Weights do not matter to that."""
     model = build(config).to(best_device())
-    captions = ["a picture of something"] * DRAWN
+    captions = ["an image of something"] * DRAWN
     list(model.draw(captions[:4]))
     started = time.perf_counter()
     list(model.draw(captions))
@@ -48,7 +48,7 @@ def _added(model: Model) -> float:
     choice, generator = model.sampler(), model.generator
     sampler: Sampler = registry().samplers.build(choice)
     noise = PromptNoise(0, tuple((0, n) for n in range(DRAWN)), model.device)
-    request = model.request(["a picture of something"] * DRAWN, noise, null=sampler.needs_null)
+    request = model.request(["an image of something"] * DRAWN, noise, null=sampler.needs_null)
     inside = _Inside()
     generator.forward = inside.timed(generator.forward)
     if isinstance(generator, DiffusionGenerator):

@@ -1,6 +1,6 @@
 """What scoring costs beside feature extraction: `python -m t2i.benchmarks.speed.scoring_cost [--weights FILE]`.
 
-Processor seconds, so that other work on the machine is not in them: few pictures go through Inception; FID, KID and IS,
+Processor seconds, so that other work on the machine is not in them: few images go through Inception; FID, KID and IS,
 with their intervals, are computed of as many features as a benchmark has. The features are made up: neither their
 numbers nor those of the weights matter to the cost.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from t2i.benchmarks.score.extraction import BATCH, Extractors
 from t2i.benchmarks.score.scorer import build_metric
-from t2i.core.interfaces.scoring import Measure, Metric, Pictures
+from t2i.core.interfaces.scoring import ImageBatch, Measure, Metric
 
 POOL, CLASSES = "inception/pool", "inception/logits"
 MEASURES = (Measure("fid", {"features": POOL}), Measure("kid", {"features": POOL}), Measure("isc"))
@@ -29,32 +29,32 @@ ROWS = 4  # that a table has: real images and three models share what is made of
 
 @dataclass(frozen=True)
 class Cost:
-    """Processor seconds. picture: a picture's way through the network. row: scores of one row, by measure.
-    reference: what is made of the real pictures once, for all rows."""
+    """Processor seconds. image: an image's way through the network. row: scores of one row, by measure.
+    reference: what is made of the real images once, for all rows."""
 
-    pictures: int
-    picture: float
+    images: int
+    image: float
     row: dict[str, float]
     reference: float
 
     @property
     def share(self) -> float:
-        """What scoring adds to the extraction of ROWS rows and of as many real pictures."""
+        """What scoring adds to the extraction of ROWS rows and of as many real images."""
         scoring = ROWS * sum(self.row.values()) + self.reference
-        return scoring / ((ROWS + 1) * self.pictures * self.picture)
+        return scoring / ((ROWS + 1) * self.images * self.image)
 
 
-def measure(pictures: int, extracted: int = 2 * BATCH, weights: str | None = None) -> Cost:
+def measure(images: int, extracted: int = 2 * BATCH, weights: str | None = None) -> Cost:
     """weights: of Inception (default: what `t2i fetch inception` got, UserError if it is not here)."""
-    picture = _extraction(extracted, {"weights": weights} if weights else {})
-    real, ours = (_features(seed, pictures) for seed in (0, 1))
+    image = _extraction(extracted, {"weights": weights} if weights else {})
+    real, ours = (_features(seed, images) for seed in (0, 1))
     row: dict[str, float] = {}
     reference = 0.0
     for asked in MEASURES:
         first, metric = _score(asked, real, ours, None)
         row[asked.name] = _score(asked, real, ours, metric)[0] if asked.metric == "fid" else first
         reference += first - row[asked.name]  # the others make nothing of it that could be shared
-    return Cost(pictures, picture, row, reference)
+    return Cost(images, image, row, reference)
 
 
 def _extraction(count: int, settings: dict[str, str]) -> float:
@@ -91,20 +91,20 @@ def _score(
         if metric.reference and not (first and metric.share_reference(first)):
             for features in torch.split(real[POOL], 1024):
                 metric.update_reference(features)
-        for pictures in _stream(ours):
-            metric.update(pictures)
+        for images in _stream(ours):
+            metric.update(images)
         metric.compute()
         metric.intervals()
 
     return _seconds(run), metric
 
 
-def _stream(features: dict[str, Tensor]) -> Iterator[Pictures]:
+def _stream(features: dict[str, Tensor]) -> Iterator[ImageBatch]:
     count = len(features[POOL])
     for start in range(0, count, BATCH):
         rows = range(start, min(start + BATCH, count))
         part = {name: tensor[start : start + BATCH] for name, tensor in features.items()}
-        yield Pictures(np.zeros((0, 0, 0, 3), np.uint8), ("",) * len(rows), tuple(rows), part)
+        yield ImageBatch(np.zeros((0, 0, 0, 3), np.uint8), ("",) * len(rows), tuple(rows), part)
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -117,18 +117,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the costs."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument(
-        "--pictures", type=int, default=30_000, help="pictures in each row, and real ones"
+        "--images", type=int, default=30_000, help="images in each row, and real ones"
     )
     parser.add_argument(
-        "--extracted", type=int, default=2 * BATCH, help="pictures that go through the network"
+        "--extracted", type=int, default=2 * BATCH, help="images that go through the network"
     )
     parser.add_argument(
         "--weights", help="file of Inception's weights; any of the right format will do"
     )
     asked = parser.parse_args(arguments)
-    cost = measure(asked.pictures, asked.extracted, asked.weights)
+    cost = measure(asked.images, asked.extracted, asked.weights)
     print(
-        f"extraction     {cost.picture:.4f} s a picture, {cost.picture * cost.pictures:.0f} s for {cost.pictures}"
+        f"extraction     {cost.image:.4f} s an image, {cost.image * cost.images:.0f} s for {cost.images}"
     )
     for name, seconds in cost.row.items():
         print(f"{name:14} {seconds:.1f} s a row")

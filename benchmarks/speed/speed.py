@@ -1,4 +1,4 @@
-"""What the engine costs, and what each model costs: seconds a training step, seconds a picture.
+"""What the engine costs, and what each model costs: seconds a training step, seconds an image.
 
 The engine's steps are timed against those of a bare loop over the same trainer: a twin of the model, trained in turns
 with it, block by block, in the same process, so that whatever else the machine is doing slows both alike. The bare
@@ -54,7 +54,7 @@ LIMIT = 1.03  # of the bare loop's time: what the engine may take
 class StageSpeed:
     """Median seconds a step of one stage, by the engine and by the bare loop, and the median of their ratios.
 
-    batch_size: pictures a step. data: seconds to make as many, which is done beside the steps before; waiting: seconds
+    batch_size: images a step. data: seconds to make as many, which is done beside the steps before; waiting: seconds
     a step that the bare loop waited for them.
     processor_ratio: the same of the main thread's processor time, which other programs on the machine disturb less;
     on an accelerator it compares what the two loops themselves compute.

@@ -1,4 +1,4 @@
-"""Seconds a training step of one stage of a model, at any size, on random pictures and text features: no data set is
+"""Seconds a training step of one stage of a model, at any size, on random images and text features: no data set is
 read, and what the weights are does not matter.
 
     python -m t2i.benchmarks.speed.steps --model dfgan --preset cub --set image_size=128 --batch-size 8 --steps 10

@@ -68,7 +68,7 @@ class BatchShard:
 
 
 class Views(TorchDataset[HostBatch]):
-    """A data set as the trainer sees it: a caption chosen, the picture augmented, whole micro-batches at once."""
+    """A data set as the trainer sees it: a caption chosen, the image augmented, whole micro-batches at once."""
 
     def __init__(
         self, dataset: Dataset | Sequence[Example], seed: int, image_size: int, augment: Augment
@@ -95,7 +95,7 @@ class Views(TorchDataset[HostBatch]):
         )
 
     def look(self, example: Example, visit: Visit) -> tuple[str, np.ndarray]:
-        """The caption and the picture that a visit to an example sees."""
+        """The caption and the image that a visit to an example sees."""
         self._check(example)
         stream = visit_stream(self._seed, visit)
         caption = example.captions[int(stream.integers(len(example.captions)))]
@@ -113,7 +113,7 @@ class Views(TorchDataset[HostBatch]):
             )
 
     def _augmented(self, image: np.ndarray, stream: np.random.Generator) -> np.ndarray:
-        """A random crop of the picture to the training size, mirrored half of the time if so set."""
+        """A random crop of the image to the training size, mirrored half of the time if so set."""
         spare = image.shape[0] - self._image_size
         if spare:
             top, left = stream.integers(spare + 1, size=2)

@@ -16,8 +16,8 @@ from t2i.core.engine.ema import Ema
 from t2i.core.engine.loader import Loader, Views, batch_visits
 from t2i.core.engine.meter import Meter
 from t2i.core.engine.optimizing import Optimizing
-from t2i.core.engine.pictures import Gallery, Pictures
 from t2i.core.engine.preparing import PreparedStage
+from t2i.core.engine.previews import Gallery, StagePreviews
 from t2i.core.engine.random_state import seed_all
 from t2i.core.engine.saving import Saving
 from t2i.core.engine.stored import Store
@@ -26,7 +26,7 @@ from t2i.core.engine.updates import NotFinite, Updates
 from t2i.core.errors import T2IError
 from t2i.core.interfaces.dataset import BrokenExample
 
-EARLY_PICTURE = 20.0
+EARLY_IMAGE = 20.0
 """Seconds of training before the first grid: a newcomer should soon see something."""
 
 
@@ -52,7 +52,7 @@ class StageRun:
         self.meter = Meter(context, plan, self.budget)
         self.saving = Saving(context, plan, self.prepared, self.ema, self.meter)
         self.maker = BatchMaker(self.prepared, self.settings)
-        self.pictures = Pictures(context, gallery, self.prepared, self.ema, self.maker)
+        self.images = StagePreviews(context, gallery, self.prepared, self.ema, self.maker)
         self.passed_over: list[BrokenExample] = []
 
     def _say(self, text: str) -> None:
@@ -112,7 +112,7 @@ class StageRun:
 
     def _loop(self) -> None:
         context, state, settings = self.context, self.context.state, self.settings
-        pictured = state.stage_step > 0
+        imaged = state.stage_step > 0
         over = self.budget.spent()
         while not over:
             began = time.perf_counter()
@@ -125,10 +125,10 @@ class StageRun:
             if state.step % settings.log_every == 0 or over:
                 self._count_broken()
                 self.saving.check_losses(self.meter.report(self.optimizing.learning_rates()))
-            early = not pictured and state.stage_clock >= EARLY_PICTURE
+            early = not imaged and state.stage_clock >= EARLY_IMAGE
             if (state.step % settings.sample_every == 0 or early) and not over:
-                self.pictures.draw()
-                pictured = True
+                self.images.draw()
+                imaged = True
             stopped = context.interrupted()
             if (state.step % settings.checkpoint_every == 0 or stopped) and not over:
                 self.saving.write()
@@ -184,7 +184,7 @@ class StageRun:
         batches = self.maker.from_beginning(context.dataset, views, self.plan.shard.total)
         with torch.no_grad():
             self.trainer.finish(lambda: next(batches))
-        self.pictures.draw()
+        self.images.draw()
         self._count_parameters()
         state.stages.append(
             {"name": self.plan.stage.name, "steps": state.stage_step, "seconds": state.stage_clock}

@@ -222,7 +222,7 @@ def _write_part(
 def _computed(
     rows: EncodedExamples, recipe: Recipe, device: torch.device
 ) -> tuple[dict[str, Tensor], EncodedExamples]:
-    """A few examples' tensors, and what was seen of them without the pictures. In full precision, whatever training
+    """A few examples' tensors, and what was seen of them without the images. In full precision, whatever training
     uses."""
     count, views = rows.images.shape[:2]
     images = to_tensor(rows.images.reshape(-1, *rows.images.shape[2:]), device)

@@ -16,8 +16,8 @@ from t2i.core.engine import checkpoint
 from t2i.core.engine.checkpoint import Saved
 from t2i.core.engine.context import Plan, RunContext, signal_name
 from t2i.core.engine.loader import BatchShard
-from t2i.core.engine.pictures import Gallery
 from t2i.core.engine.preparing import model_modules, model_parameters
+from t2i.core.engine.previews import Gallery
 from t2i.core.engine.reporting import Reporter
 from t2i.core.engine.session import check_free, first_decides, locked, mend, session
 from t2i.core.engine.signals import stop_requests
@@ -194,7 +194,7 @@ def _plans(
             )
         if settings.cache_views and dataset.endless:
             raise UserError(
-                f"cache_views = {settings.cache_views}: the data set '{config.data.name}' is endless, no picture is "
+                f"cache_views = {settings.cache_views}: the data set '{config.data.name}' is endless, no image is "
                 "seen twice: set cache_views=0, or name a finite data set"
             )
         plans.append(Plan(index, stage, settings, BatchShard(size, accumulate, rank, world)))

@@ -28,7 +28,7 @@ class Example:
 
 
 class BrokenExample(T2IError):
-    """An example whose file cannot be read, or holds no picture or no caption. where: the file; reason: in words.
+    """An example whose file cannot be read, or holds no image or no caption. where: the file; reason: in words.
 
     Raised by `Dataset.__getitem__`. Whoever reads takes another example in its place (`sound`) and counts it.
     """
@@ -45,7 +45,7 @@ class BrokenExample(T2IError):
 
 @dataclass(frozen=True)
 class Original:
-    """The file that an example is made of. mode: of the picture, in Pillow's words. digest: a hash of its bytes."""
+    """The file that an example is made of. mode: of the image, in Pillow's words. digest: a hash of its bytes."""
 
     width: int
     height: int
@@ -76,7 +76,7 @@ class Dataset(ABC):
         """A short string that changes when the data does; recorded with every run and every score."""
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """The captions of one example. To be overridden where they are to be had without the picture."""
+        """The captions of one example. To be overridden where they are to be had without the image."""
         return self[index].captions
 
     def order(self, seed: int, epoch: int, start: int = 0) -> Iterable[int]:
@@ -89,8 +89,8 @@ class Dataset(ABC):
         return indexes
 
     def variant(self, index: int, number: int) -> Example | None:
-        """Another picture of what example `index` shows: number 1, 2, ..., the same each time. None (the default)
-        where a caption has but one picture. Real pictures of one caption are what generated ones are compared with."""
+        """Another image of what example `index` shows: number 1, 2, ..., the same each time. None (the default)
+        where a caption has but one image. Real images of one caption are what generated ones are compared with."""
         return None
 
     def vocabulary(self) -> Iterable[str]:
@@ -108,7 +108,7 @@ class Dataset(ABC):
 
     def prepare(self, say: Callable[[str], None]) -> None:  # noqa: B027
         """Called before the set is read through, in every process alike: the moment to make what speeds up reading
-        (a cache of resized pictures). say: takes a line of progress. Default: nothing."""
+        (a cache of resized images). say: takes a line of progress. Default: nothing."""
 
 
 def sound(

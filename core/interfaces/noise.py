@@ -106,7 +106,7 @@ def _values(stream: np.random.Generator, kind: str, shape: Sequence[int]) -> np.
 
 @dataclass(frozen=True)
 class PromptNoise(Noise):
-    """Noise for sampling. keys: for each image of the batch, (prompt index, sample index). given: what the pictures
+    """Noise for sampling. keys: for each image of the batch, (prompt index, sample index). given: what the images
     start from (B, ...), where that is not drawn. path: the names of the scopes, the outermost first."""
 
     seed: int

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from t2i.core.errors import UserError
 
 Scope = Literal["every", "headline", "variety"]
-"""Which pictures a metric scores: those of every prompt set, of the headline set, or many of each of a few captions."""
+"""Which images a metric scores: those of every prompt set, of the headline set, or many of each of a few captions."""
 
 Scores = dict[str, float]
 Intervals = dict[str, tuple[float, float]]
 
 
 def proportion_interval(right: float, of: int) -> tuple[float, float]:
-    """95 % confidence interval, in percent, of a proportion observed as `right` out of `of` independent pictures
+    """95 % confidence interval, in percent, of a proportion observed as `right` out of `of` independent images
     (Wilson 1927, eq. 1)."""
     z = 1.959964
     p, shrink = right / of, 1 + z * z / of
@@ -34,7 +34,7 @@ def proportion_interval(right: float, of: int) -> tuple[float, float]:
 
 
 class FeatureExtractor(nn.Module, ABC):
-    """A frozen network that turns pictures into feature vectors.
+    """A frozen network that turns images into feature vectors.
 
     name, weights_sha256: part of the protocol of every score made with it. dim: D.
     layers: names of parts of the vector, for a network of which several layers are compared; a metric that asks for
@@ -50,10 +50,10 @@ class FeatureExtractor(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) -> float32 (B, D). Resizes by itself, the same for every set of pictures."""
+        """uint8 (B, 3, H, W) -> float32 (B, D). Resizes by itself, the same for every set of images."""
 
     def encode_text(self, captions: Sequence[str]) -> Tensor:
-        """Captions -> float32 (B, D) in the space of the pictures, for a network that has a side for text (optional).
+        """Captions -> float32 (B, D) in the space of the images, for a network that has a side for text (optional).
         UserError if it has none."""
         raise UserError(
             f"features '{self.name}' know no text: a score of captions needs those of a CLIP"
@@ -65,8 +65,8 @@ class FeatureExtractor(nn.Module, ABC):
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """A batch of pictures to score. images: uint8 (B, H, W, 3); none of them where all metrics read features, since
+class ImageBatch:
+    """A batch of images to score. images: uint8 (B, H, W, 3); none of them where all metrics read features, since
     then only those are kept. captions: B.
 
     groups: B numbers, equal for the samples of one prompt.
@@ -83,15 +83,15 @@ class Pictures:
 
 
 class Metric(ABC):
-    """Scores a stream of pictures. One instance scores one set once: `update` for each batch, then `compute`.
+    """Scores a stream of images. One instance scores one set once: `update` for each batch, then `compute`.
 
     better: for each score that `compute` returns, "higher", "lower" or "none" (described, not ranked).
     features: registry name of the extractor whose features it reads, with "/layer" if need be; None for none.
     text: whether it also reads what the extractor makes of the captions.
-    reference: whether `update_reference` must be given features of real pictures first.
-    scope: which pictures it scores.
-    captioned: whether a score depends on which caption belongs to which picture; those that do get a floor: the real
-    pictures of the wrong captions.
+    reference: whether `update_reference` must be given features of real images first.
+    scope: which images it scores.
+    captioned: whether a score depends on which caption belongs to which image; those that do get a floor: the real
+    images of the wrong captions.
     networks: names of the published networks that it looks through beside its extractor; a model whose settings name
     one of them was trained against its own judge, and is marked.
     """
@@ -113,8 +113,8 @@ class Metric(ABC):
         return False
 
     @abstractmethod
-    def update(self, pictures: Pictures) -> None:
-        """Takes a batch of pictures."""
+    def update(self, images: ImageBatch) -> None:
+        """Takes a batch of images."""
 
     @abstractmethod
     def compute(self) -> Scores:
@@ -125,11 +125,11 @@ class Metric(ABC):
         return {}
 
     def protocol(self) -> dict[str, Any]:
-        """What the scores depend on beside the pictures, the extractor and the settings: versions, thresholds."""
+        """What the scores depend on beside the images, the extractor and the settings: versions, thresholds."""
         return {}
 
     def warnings(self, scores: Scores, real: Scores | None) -> list[str]:
-        """What a reader of the table should be told, given the scores of a model and those of real pictures (None
+        """What a reader of the table should be told, given the scores of a model and those of real images (None
         where the data set has none to compare with)."""
         return []
 
@@ -191,10 +191,10 @@ class Measure:
 class Benchmark:
     """A benchmark under one protocol: all that scores depend on, as data.
 
-    dataset, data: registry name and settings of the data set, whose pictures are `image_size` wide.
+    dataset, data: registry name and settings of the data set, whose images are `image_size` wide.
     train: settings of the same data set for training, laid over `data`.
     prompts: the caption sets, exactly one of them the headline.
-    reference: how many real pictures of the headline set, from index 0 on, are the reference; or "all" pictures of its
+    reference: how many real images of the headline set, from index 0 on, are the reference; or "all" images of its
     split; or those that belong to its "captions".
     real: split that the row of real images is taken from ("": whatever is best, see `benchmarks/run/sets.py`).
     published: scores that others printed.
@@ -203,7 +203,7 @@ class Benchmark:
     measures: the metrics. headline: (measure, score) that the table is sorted by, on the headline set.
     features: settings of feature extractors that need some, by registry name.
     default_models: choices of models; the first whose models are all registered is taken.
-    minutes: training budget of each model. samples: pictures drawn for each caption.
+    minutes: training budget of each model. samples: images drawn for each caption.
     variety: (captions of the headline set, samples of each) for what is said of the samples of one caption.
     grid: (captions of each prompt set, samples of each) shown side by side; grid_captions: shown beside them.
     seed: of the sampling noise.

@@ -25,10 +25,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
 )
-"""Ends of names of picture files, in lower case."""
+"""Ends of names of image files, in lower case."""
 
 PIXELS = 2**26
-"""Pixels of a picture, at most: 200 MB when it is decoded. A small file can claim to hold any number."""
+"""Pixels of an image, at most: 200 MB when it is decoded. A small file can claim to hold any number."""
 
 SPARE = 2
 """A JPEG's reduced decoding blurs and aliases a little: with twice the pixels that are needed, what is left of that is
@@ -42,7 +42,7 @@ _TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-"""EXIF's orientation -> what makes the picture upright."""
+"""EXIF's orientation -> what makes the image upright."""
 _SIDEWAYS = frozenset({5, 6, 7, 8})
 
 
@@ -71,31 +71,31 @@ def decode(
     box: tuple[int, int, int, int] | None = None,
     where: str,
 ) -> np.ndarray:
-    """A picture as uint8 (size, size, 3): the central square of it, or of `box`, resized with antialiasing.
+    """An image as uint8 (size, size, 3): the central square of it, or of `box`, resized with antialiasing.
 
     source: a file of one of FORMATS, by path, content or open. box: left, top, right and bottom in pixels of the
-    upright picture; what lies outside the picture is cut off. where: what errors call it.
+    upright image; what lies outside the image is cut off. where: what errors call it.
 
     Turned upright by its EXIF orientation, transparency laid on white, samples of 16 bits scaled to 8; colour profiles
     are not applied. A JPEG is decoded at an eighth, a quarter or half of its size where that leaves SPARE times as many
     pixels as are needed.
-    BrokenExample if it cannot be read, is no picture, or has more than PIXELS pixels.
+    BrokenExample if it cannot be read, is no image, or has more than PIXELS pixels.
     """
-    with _opened(source, where) as image:
-        width, height = image.size
-        turn = _orientation(image)
+    with _opened(source, where) as opened:
+        width, height = opened.size
+        turn = _orientation(opened)
         upright = (width, height) if turn not in _SIDEWAYS else (height, width)
         left, top, side = _square(upright, box, where)
-        image.draft("RGB", _enough(image.size, size, side))
-        picture = _turned(_as_rgb(image), turn)
-        x, y = picture.width / upright[0], picture.height / upright[1]
+        opened.draft("RGB", _enough(opened.size, size, side))
+        image = _turned(_as_rgb(opened), turn)
+        x, y = image.width / upright[0], image.height / upright[1]
         area = (left * x, top * y, (left + side) * x, (top + side) * y)
-        return np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS, area))
+        return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, area))
 
 
 @contextmanager
 def _opened(source: Path | bytes | BinaryIO, where: str) -> Iterator[Image.Image]:
-    """The picture, not yet decoded. Whatever goes wrong with it within the block makes it a BrokenExample."""
+    """The image, not yet decoded. Whatever goes wrong with it within the block makes it a BrokenExample."""
     try:
         with Image.open(
             io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
@@ -119,14 +119,14 @@ def _reason(source: Path | bytes | BinaryIO, error: Exception) -> str:
     if source == b"" or (isinstance(source, Path) and source.stat().st_size == 0):
         return "an empty file"
     if isinstance(error, UnidentifiedImageError):
-        return "not a picture"
+        return "not an image"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {PIXELS} pixels"
-    return f"a picture that cannot be read ({type(error).__name__}: {str(error)[:80]})"
+    return f"an image that cannot be read ({type(error).__name__}: {str(error)[:80]})"
 
 
 def _orientation(image: Image.Image) -> int:
-    """How the camera was held (EXIF); upright if that cannot be read, which is no reason to do without the picture."""
+    """How the camera was held (EXIF); upright if that cannot be read, which is no reason to do without the image."""
     if image.format == "TIFF":  # Pillow turns these itself
         return 1
     try:
@@ -140,29 +140,29 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _square(
-    picture: tuple[int, int], box: tuple[int, int, int, int] | None, where: str
+    extent: tuple[int, int], box: tuple[int, int, int, int] | None, where: str
 ) -> tuple[float, float, int]:  # fmt: skip
-    """Left, top and side of the central square of the box, as far as it lies in the picture (width, height)."""
-    left, top, right, bottom = box or (0, 0, *picture)
+    """Left, top and side of the central square of the box, as far as it lies in the image (width, height)."""
+    left, top, right, bottom = box or (0, 0, *extent)
     left, top, right, bottom = (
         max(left, 0),
         max(top, 0),
-        min(right, picture[0]),
-        min(bottom, picture[1]),
+        min(right, extent[0]),
+        min(bottom, extent[1]),
     )
     width, height = right - left, bottom - top
     side = min(width, height)
     if side < 1:
         raise BrokenExample(
-            where, f"the box {box} has no part in the picture of {picture[0]} x {picture[1]} pixels"
+            where, f"the box {box} has no part in the image of {extent[0]} x {extent[1]} pixels"
         )
     return left + (width - side) / 2, top + (height - side) / 2, side
 
 
-def _enough(picture: tuple[int, int], size: int, side: int) -> tuple[int, int]:
-    """The size to which a whole picture may shrink before its square of `side` is resized to `size`."""
+def _enough(image: tuple[int, int], size: int, side: int) -> tuple[int, int]:
+    """The size to which a whole image may shrink before its square of `side` is resized to `size`."""
     share = min(1.0, SPARE * size / side)
-    return math.ceil(picture[0] * share), math.ceil(picture[1] * share)
+    return math.ceil(image[0] * share), math.ceil(image[1] * share)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
@@ -190,7 +190,7 @@ def _sixteen_bits(samples: np.ndarray) -> np.ndarray:
 
 
 def original(source: Path | bytes, where: str) -> Original:
-    """What a picture file is, without decoding it. BrokenExample if it is none."""
+    """What an image file is, without decoding it. BrokenExample if it is none."""
     with _opened(source, where) as image:
         content = source if isinstance(source, bytes) else source.read_bytes()
         return Original(
@@ -198,12 +198,12 @@ def original(source: Path | bytes, where: str) -> Original:
         )
 
 
-def read_picture(path: Path, size: int) -> np.ndarray:
-    """A picture file as uint8 (size, size, 3): its central square, resized. UserError if it is none."""
+def read_image(path: Path, size: int) -> np.ndarray:
+    """An image file as uint8 (size, size, 3): its central square, resized. UserError if it is none."""
     try:
         return decode(path, size, where=str(path))
     except BrokenExample as error:
-        raise UserError(f"picture {path}: {error.reason}; give a PNG or JPEG file") from None
+        raise UserError(f"image {path}: {error.reason}; give a PNG or JPEG file") from None
 
 
 def png(image: np.ndarray) -> bytes:
@@ -216,7 +216,7 @@ def png(image: np.ndarray) -> bytes:
 def grid(
     images: Sequence[np.ndarray] | np.ndarray, columns: int, *, margin: int = 2, scale: int = 1
 ) -> np.ndarray:
-    """uint8 pictures (H, W, 3) of one size in rows of `columns` on white, each enlarged `scale` times (nearest)."""
+    """uint8 images (H, W, 3) of one size in rows of `columns` on white, each enlarged `scale` times (nearest)."""
     height, width = images[0].shape[0] * scale, images[0].shape[1] * scale
     rows = -(-len(images) // columns)
     sheet = np.full(
@@ -230,5 +230,5 @@ def grid(
 
 
 def readable_scale(image_size: int, at_least: int = 96) -> int:
-    """How much to enlarge small pictures so that a person can see them."""
+    """How much to enlarge small images so that a person can see them."""
     return max(1, -(-at_least // image_size))

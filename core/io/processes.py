@@ -1,6 +1,6 @@
 """The processes that do one command together: one, or those of a `torchrun`.
 
-They share the folder OUT. The first one decides and speaks; the others draw their share of the pictures. (Training has
+They share the folder OUT. The first one decides and speaks; the others draw their share of the images. (Training has
 its processes from accelerate: `core/engine/session.py`.)
 """
 

@@ -77,7 +77,7 @@ class SplitReport:
 
 @dataclass
 class DataReport:
-    """All splits of a data set. shared: (two splits, keys of the pictures that both hold, a key of each)."""
+    """All splits of a data set. shared: (two splits, keys of the images that both hold, a key of each)."""
 
     name: str
     splits: list[SplitReport]
@@ -88,7 +88,7 @@ class DataReport:
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
-        shared = [{"splits": [a, b], "pictures": pictures} for a, b, pictures in self.shared]
+        shared = [{"splits": [a, b], "pictures": images} for a, b, images in self.shared]
         splits = {split.split: split.document() for split in self.splits}
         return {"name": self.name, "splits": splits, "shared": shared, "problems": self.problems()}
 

@@ -40,7 +40,7 @@ GuideMaker = Callable[[Sequence[str], Generator], Guide]
 
 @dataclass(frozen=True)
 class Sample:
-    """One sampled picture: uint8 (H, W, 3), with the indexes that key its noise."""
+    """One sampled image: uint8 (H, W, 3), with the indexes that key its noise."""
 
     prompt: int
     sample: int
@@ -198,8 +198,8 @@ class Model:
         progress: Callable[[int, int], None] | None = None,
         keys: Sequence[tuple[int, int]] | None = None,
     ) -> Iterator[list[Sample]]:
-        """Pictures in batches, prompt by prompt, `n` of each. Noise depends on (seed, prompt index, sample index)
-        alone. progress(done, total) counts pictures. keys: the pictures to draw, as (prompt index, sample index),
+        """Images in batches, prompt by prompt, `n` of each. Noise depends on (seed, prompt index, sample index)
+        alone. progress(done, total) counts images. keys: the images to draw, as (prompt index, sample index),
         instead of `n` of each. guide: what another model's `guide` gives.
 
         prompts: captions, or features of them that another program computed (UserError if they are not as wide as this
@@ -211,11 +211,11 @@ class Model:
             if keys is None
             else tuple(keys)
         )
-        return self._pictures(
+        return self._images(
             drawing, prompts, PromptNoise(seed, wanted, self.device), guide, batch_size, progress
         )
 
-    def _pictures(
+    def _images(
         self, drawing: Sampler, prompts: Prompts, noise: PromptNoise, guide: GuideMaker | None = None,
         batch_size: int | None = None, progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[list[Sample]]:  # fmt: skip
@@ -246,7 +246,7 @@ class Model:
         guide: GuideMaker | None = None,
         batch_size: int | None = None,
     ) -> list[Image.Image]:
-        """`n` pictures of each prompt, prompt by prompt. guide: `load("GUIDE").guide(scale=2.0)`, to steer by."""
+        """`n` images of each prompt, prompt by prompt. guide: `load("GUIDE").guide(scale=2.0)`, to steer by."""
         choice = self.sampler(sampler, steps=steps, guidance=guidance, settings=settings)
         batches = self.draw(
             prompts, n=n, seed=seed, sampler=choice, guide=guide, batch_size=batch_size
@@ -258,25 +258,25 @@ class Model:
         sampler: Choice[SamplerConfig] | None = None, batch_size: int | None = None,
         keys: Sequence[tuple[int, int]] | None = None,
     ) -> Iterator[list[Sample]]:  # fmt: skip
-        """`n` pictures from one to the other, uint8 (H, W, 3) of the model's size: the sampler turns both into noise,
+        """`n` images from one to the other, uint8 (H, W, 3) of the model's size: the sampler turns both into noise,
         and draws from the noise between (Song et al. 2021, section 5.3). keys: those of them to draw, as (0, number).
         UserError if it cannot, or sizes differ."""
         size = (self.generator.image_size, self.generator.image_size, 3)
         if {first.shape, last.shape} != {size}:
             raise UserError(
-                f"pictures of {first.shape} and {last.shape}: this model interpolates between {size}"
+                f"images of {first.shape} and {last.shape}: this model interpolates between {size}"
             )
         drawing = self._built(sampler)
         if not drawing.inverts(self.generator):
             name = (sampler or self.config.sampler).name
             raise UserError(
-                f"sampler '{name}' cannot turn pictures into noise, to draw between them: {self._inverters()}"
+                f"sampler '{name}' cannot turn images into noise, to draw between them: {self._inverters()}"
             )
         shares = torch.linspace(0, 1, n)
         wanted = tuple((0, s) for s in range(n)) if keys is None else tuple(keys)
-        pictures = np.stack([first, last])
+        images = np.stack([first, last])
         return self._between(
-            drawing, pictures, prompt, wanted, shares[[s for _, s in wanted]], batch_size
+            drawing, images, prompt, wanted, shares[[s for _, s in wanted]], batch_size
         )
 
     def _inverters(self) -> str:
@@ -293,20 +293,20 @@ class Model:
         return f"use --sampler {' or '.join(able)}" if able else "no sampler of this family can"
 
     def _between(
-        self, drawing: Sampler, pictures: np.ndarray, prompt: str, keys: tuple[tuple[int, int], ...], shares: Tensor,
+        self, drawing: Sampler, images: np.ndarray, prompt: str, keys: tuple[tuple[int, int], ...], shares: Tensor,
         batch_size: int | None,
     ) -> Iterator[list[Sample]]:  # fmt: skip
         self.generator.eval()
         self.text_encoder.eval()
         with torch.no_grad():
             ends, noise = (
-                to_tensor(pictures, self.device),
+                to_tensor(images, self.device),
                 PromptNoise(0, ((0, 0), (0, 1)), self.device),
             )
             request = self.request([prompt] * 2, noise, null=drawing.needs_null)
             begin, end = drawing.invert(self.generator, ends, request)
             between = PromptNoise(0, keys, self.device, slerp(begin, end, shares.to(self.device)))
-        yield from self._pictures(drawing, [prompt], between, batch_size=batch_size)
+        yield from self._images(drawing, [prompt], between, batch_size=batch_size)
 
     # --- saving -------------------------------------------------------------------------------------------------------
 
@@ -333,5 +333,5 @@ def _rows(prompts: Prompts, rows: Sequence[int]) -> Prompts:
 
 
 def default_batch(image_size: int) -> int:
-    """Pictures sampled at once: throughput levels off near 64 pictures of 64 px."""
+    """Images sampled at once: throughput levels off near 64 images of 64 px."""
     return max(1, min(64, 64 * 64**2 // image_size**2))

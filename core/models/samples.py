@@ -1,8 +1,8 @@
-"""Pictures drawn into a folder: a PNG each, a grid of them, and what each one is.
+"""Images drawn into a folder: a PNG each, a grid of them, and what each one is.
 
 OUT/0000-000.png    prompt number and sample number (never the prompt's own text)
 OUT/grid.png        a row a prompt
-OUT/samples.jsonl   one object a picture: file, prompt, seed, prompt and sample number, settings, seconds
+OUT/samples.jsonl   one object an image: file, prompt, seed, prompt and sample number, settings, seconds
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.io.files import load_tensors, place_bytes, write_bytes
-from t2i.core.io.images import grid, png, read_picture, readable_scale
+from t2i.core.io.images import grid, png, read_image, readable_scale
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import Group
 from t2i.core.models.model import GuideMaker, Model, Prompts, Sample, default_batch
@@ -36,11 +36,11 @@ from t2i.core.runs.folder import free_path
 
 RECORDS = "samples.jsonl"
 PART = ".samples-{}.jsonl"  # lines of another process than the first, until all have drawn
-GRID_PICTURES = 256
+GRID_IMAGES = 256
 GRID_COLUMNS = 16
 
 Key = tuple[int, int]
-"""Which picture: number of the prompt, number of the sample."""
+"""Which image: number of the prompt, number of the sample."""
 
 
 def write_samples(
@@ -48,12 +48,12 @@ def write_samples(
     sampler: Choice[SamplerConfig] | None = None, batch_size: int | None = None, run: Path | None = None,
     guide: Steering | None = None, progress: Callable[[int, int], None] | None = None, group: Group | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Draws `n` pictures of each prompt into `folder`, and returns what samples.jsonl says.
+    """Draws `n` images of each prompt into `folder`, and returns what samples.jsonl says.
 
     prompts: captions, or their features, whose `captions` then name the rows.
-    run: where the model came from, for the record. seconds: of a picture's batch, divided by its pictures.
-    A picture and its line are written as soon as it is drawn. What an interrupted command has drawn stays: the same
-    request into the same folder draws what is missing, in the same batches, so that each picture has the bytes it would
+    run: where the model came from, for the record. seconds: of an image's batch, divided by its images.
+    An image and its line are written as soon as it is drawn. What an interrupted command has drawn stays: the same
+    request into the same folder draws what is missing, in the same batches, so that each image has the bytes it would
     have had. Several processes (`group`) share out the batches; the first of them returns what all have drawn.
     Raises UserError if the folder holds anything else, or is being drawn into.
     """
@@ -109,9 +109,9 @@ def write_interpolation(
     sampler: Choice[SamplerConfig] | None = None, batch_size: int | None = None, run: Path | None = None,
     group: Group | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The same for `n` pictures on the way from one picture file to another (`Model.interpolate`)."""
+    """The same for `n` images on the way from one image file to another (`Model.interpolate`)."""
     choice, group = sampler or model.sampler(), group or Group()
-    begin, end = (read_picture(path, model.generator.image_size) for path in (first, last))
+    begin, end = (read_image(path, model.generator.image_size) for path in (first, last))
     ends = [torch.tensor(begin), torch.tensor(end)]
     settings = {**_settings(model, choice, run, ends), "interpolate": [str(first), str(last)]}
     size = batch_size or _batch_size(model, n, group)
@@ -127,9 +127,9 @@ def write_interpolation(
     )
 
 
-def _batch_size(model: Model, pictures: int, group: Group) -> int:
+def _batch_size(model: Model, images: int, group: Group) -> int:
     """The model's own, but small enough that every process gets something to do."""
-    return min(default_batch(model.generator.image_size), -(-pictures // group.size))
+    return min(default_batch(model.generator.image_size), -(-images // group.size))
 
 
 def _settings(
@@ -160,7 +160,7 @@ def _fingerprint(model: Model, given: Sequence[Tensor]) -> str:
 
 @dataclass(frozen=True)
 class _Work:
-    """Pictures to be drawn into a folder. keys: of all of them, in order. draw: some of them, in batches of `size`."""
+    """Images to be drawn into a folder. keys: of all of them, in order. draw: some of them, in batches of `size`."""
 
     model: Model
     keys: Sequence[Key]
@@ -184,7 +184,7 @@ class _Work:
             records = self._collected(folder)
             shown = [
                 np.asarray(Image.open(folder / record["file"]))
-                for record in records[:GRID_PICTURES]
+                for record in records[:GRID_IMAGES]
             ]
             sheet = grid(shown, _columns(len(shown), n), scale=readable_scale(shown[0].shape[0]))
             place_bytes(folder / "grid.png", png(sheet))
@@ -211,7 +211,7 @@ class _Work:
                 start = time.perf_counter()
 
     def _line(self, key: Key) -> dict[str, Any]:
-        """What samples.jsonl says of a picture before it is drawn."""
+        """What samples.jsonl says of an image before it is drawn."""
         return {
             "file": _name(key), "prompt": self.prompts[key[0]], "seed": self.seed, "prompt_index": key[0],
             "sample_index": key[1], "settings": self.settings,
@@ -220,7 +220,7 @@ class _Work:
     def _collected(
         self, folder: Path, sound: Callable[[Path], bool] = Path.is_file
     ) -> list[dict[str, Any]]:
-        """The lines of all pictures that are there, and sound, in order, which samples.jsonl then holds alone.
+        """The lines of all images that are there, and sound, in order, which samples.jsonl then holds alone.
         UserError if the folder holds anything that is not of this request."""
         if any(folder.glob("[!.]*")) and not (folder / RECORDS).is_file():
             raise UserError(
@@ -232,7 +232,7 @@ class _Work:
         for line in (line for part in parts for line in _lines(part)):
             if difference := _difference(line, wanted.get(str(line.get("file")), {})):
                 raise UserError(
-                    f"{folder} holds pictures of another request ({difference}): choose another --out, or remove it"
+                    f"{folder} holds images of another request ({difference}): choose another --out, or remove it"
                 )
             if sound(folder / line["file"]):
                 found[line["file"]] = line
@@ -243,7 +243,7 @@ class _Work:
         return lines
 
     def _sound(self, path: Path) -> bool:
-        """Whether a picture is there whole."""
+        """Whether an image is there whole."""
         size = self.model.generator.image_size
         try:
             with Image.open(path) as image:
@@ -283,7 +283,7 @@ def _difference(line: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _held(folder: Path, group: Group) -> Iterator[None]:
-    """The folder for one command at a time. One that fails before its first picture leaves no folder behind."""
+    """The folder for one command at a time. One that fails before its first image leaves no folder behind."""
     lock = folder_lock(folder)
     refusal = f"another command draws into {folder}: wait for it, or choose another --out"
     group.first(lambda: take_folder(lock, refusal))

@@ -64,7 +64,7 @@ def t2i_metrics() -> Sequence[MetricSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def t2i_benchmarks() -> Sequence[BenchmarkSpec]:  # type: ignore[empty-body]
-    """Benchmarks: which captions, which reference pictures, which metrics."""
+    """Benchmarks: which captions, which reference images, which metrics."""
 
 
 @hookspec

@@ -221,7 +221,7 @@ def fitting_samplers(family: str) -> list[SamplerSpec]:
 
 
 def loaded_size(settings: ModelConfig) -> int:
-    """Size at which the data set loads pictures: larger than the model's where a random crop follows."""
+    """Size at which the data set loads images: larger than the model's where a random crop follows."""
     return round(settings.image_size * settings.augment.scale)
 
 

@@ -45,7 +45,7 @@ def cache(tmp_path, monkeypatch):
 
 
 class RandomCnn(FeatureExtractor):
-    """A small convolutional network with random frozen weights; `calls` counts the pictures it has seen."""
+    """A small convolutional network with random frozen weights; `calls` counts the images it has seen."""
 
     name, weights_sha256, dim = "random-cnn", "0" * 64, 12
     layers = MappingProxyType({"first": slice(0, 4), "rest": slice(4, 12)})
@@ -70,7 +70,7 @@ class RandomCnn(FeatureExtractor):
 
 
 class Squares(Dataset):
-    """Squares of one noisy colour that the caption names; every picture has variants."""
+    """Squares of one noisy colour that the caption names; every image has variants."""
 
     def __init__(self, config, split):
         self.image_size, self.split, self.endless = config.image_size, split, split == "train"
@@ -78,7 +78,7 @@ class Squares(Dataset):
     def __len__(self):
         return 60
 
-    def picture(self, index, number):
+    def image(self, index, number):
         image = np.random.default_rng([index, number, len(self.split)]).integers(
             0, 60, (self.image_size,) * 2 + (3,)
         )
@@ -87,14 +87,14 @@ class Squares(Dataset):
 
     def __getitem__(self, index):
         return Example(
-            self.picture(index, 0),
+            self.image(index, 0),
             (f"a {list(COLOURS)[index % 3]} square",),
             f"{self.split}-{index}",
         )
 
     def variant(self, index, number):
         return Example(
-            self.picture(index, number), self[index].captions, f"{self.split}-{index}-{number}"
+            self.image(index, number), self[index].captions, f"{self.split}-{index}-{number}"
         )
 
     def fingerprint(self):
@@ -106,7 +106,7 @@ class NoMetricConfig(Config):
 
 
 class ColourRight(Metric):
-    """Percentage of pictures whose strongest channel is the colour that the caption names."""
+    """Percentage of images whose strongest channel is the colour that the caption names."""
 
     better = MappingProxyType({"all": "higher", "red": "higher"})
     networks = ("published/judge",)
@@ -114,9 +114,9 @@ class ColourRight(Metric):
     def __init__(self, config):
         self.right = self.of = 0
 
-    def update(self, pictures):
-        strongest = pictures.images.mean((1, 2)).argmax(1)
-        wanted = [COLOURS[caption.split()[1]] for caption in pictures.captions]
+    def update(self, images):
+        strongest = images.images.mean((1, 2)).argmax(1)
+        wanted = [COLOURS[caption.split()[1]] for caption in images.captions]
         self.right += int((strongest == np.array(wanted)).sum())
         self.of += len(wanted)
 

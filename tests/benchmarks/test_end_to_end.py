@@ -1,4 +1,4 @@
-"""The harness on the real engine, and the benchmark `shapes` on its real pictures."""
+"""The harness on the real engine, and the benchmark `shapes` on its real images."""
 
 import json
 from dataclasses import replace
@@ -45,7 +45,7 @@ def shapes():
     return with_samples(find_benchmark("shapes", None), 40)
 
 
-def test_shapes_scores_real_pictures_at_the_ceiling_and_wrong_ones_at_chance(shapes):
+def test_shapes_scores_real_images_at_the_ceiling_and_wrong_ones_at_chance(shapes):
     shapes = replace(
         shapes,
         measures=[m for m in shapes.measures if m.metric in ("caption-accuracy", "diversity")],
@@ -63,12 +63,12 @@ def test_shapes_scores_real_pictures_at_the_ceiling_and_wrong_ones_at_chance(sha
     assert scores["caption-accuracy"]["all"] < 10
 
 
-def test_shapes_variants_show_the_same_in_another_picture(shapes):
+def test_shapes_variants_show_the_same_in_another_image(shapes):
     data = caption_set(shapes, shapes.headline_set, None).data
-    pictures = [data[3].image, *(data.variant(3, number).image for number in (1, 2, 1))]
+    images = [data[3].image, *(data.variant(3, number).image for number in (1, 2, 1))]
     assert data.variant(3, 1).captions == data[3].captions
-    assert (pictures[1] == pictures[3]).all()
-    assert all((pictures[a] != pictures[b]).any() for a, b in ((0, 1), (0, 2), (1, 2)))
+    assert (images[1] == images[3]).all()
+    assert all((images[a] != images[b]).any() for a, b in ((0, 1), (0, 2), (1, 2)))
 
 
 def test_shapes_shows_other_captions_in_every_set(shapes):

@@ -61,7 +61,7 @@ def test_two_processes_score_what_one_scores(tmp_path, trained_run, monkeypatch)
     assert two["toy"][0]["val"]["fid"]["fid"] == pytest.approx(
         one["toy"][0]["val"]["fid"]["fid"], rel=1e-3
     )
-    # Of the parts (4 pictures each) of three rows each process drew its share; the reference is in the cache.
+    # Of the parts (4 images each) of three rows each process drew its share; the reference is in the cache.
     assert (first, second) == (3 * 8, 3 * 4)
     assert "report:" in loud
     assert "report:" not in silent

@@ -8,11 +8,11 @@ import pytest
 from t2i.benchmarks import runner
 from t2i.benchmarks.results import VARIETY, Results
 from t2i.benchmarks.run import partial
-from t2i.benchmarks.run.caption_sets import PictureStream
+from t2i.benchmarks.run.caption_sets import ImageStream
 from t2i.benchmarks.runner import run_benchmark
 from t2i.benchmarks.score.scorer import Scorer
 from t2i.core.errors import UserError
-from t2i.core.interfaces.scoring import Pictures
+from t2i.core.interfaces.scoring import ImageBatch
 from t2i.core.io.files import read_json, write_json
 from t2i.core.io.processes import Group
 from t2i.core.runs.configure import resolve_config
@@ -47,13 +47,11 @@ def test_everything_is_made_from_nothing(tmp_path, engine, words):
     assert out == tmp_path / "out" / "runs" / "toy"
     for name in ("results.json", "grids/real.png", "grids/toy.png", "grids/comparison.png"):
         assert (tmp_path / "out" / name).stat().st_size > 0, name
-    assert words.lines[0].endswith(
-        "grids/real.png"
-    )  # the first picture, before anything is trained
+    assert words.lines[0].endswith("grids/real.png")  # the first image, before anything is trained
     assert Results.load(tmp_path / "out").document() == results.document()
 
 
-def test_real_pictures_are_the_ceiling_and_wrong_captions_the_floor(tmp_path, engine, words):
+def test_real_images_are_the_ceiling_and_wrong_captions_the_floor(tmp_path, engine, words):
     real, toy, floor = bench(tmp_path, words).rows
     assert real.scores["val"]["colour-right"]["all"] == 100
     assert floor.scores["val"]["colour-right"]["all"] == 0
@@ -63,7 +61,7 @@ def test_real_pictures_are_the_ceiling_and_wrong_captions_the_floor(tmp_path, en
     }  # distances to the reference belong to the headline set
     assert set(floor.scores["val"]) == {
         "colour-right"
-    }  # nor do they ask which caption a picture belongs to
+    }  # nor do they ask which caption an image belongs to
     assert (
         real.scores[VARIETY]["diversity"]["diversity"]
         < 50
@@ -73,10 +71,10 @@ def test_real_pictures_are_the_ceiling_and_wrong_captions_the_floor(tmp_path, en
     assert (low, high) == (pytest.approx(75.75, abs=0.01), 100)  # Wilson, 12 of 12
 
 
-def test_each_extractor_sees_each_picture_once(tmp_path, engine, words, random_cnn):
+def test_each_extractor_sees_each_image_once(tmp_path, engine, words, random_cnn):
     random_cnn.calls = 0
     bench(tmp_path, words)
-    # The reference (30), then 12 pictures of each of two rows, for fid, kid and prc together.
+    # The reference (30), then 12 images of each of two rows, for fid, kid and prc together.
     assert random_cnn.calls == 30 + 2 * 12
 
 
@@ -122,10 +120,10 @@ def test_a_row_that_was_killed_goes_on_and_comes_out_the_same(
     whole = bench(tmp_path, words)
     again, looked = tmp_path / "again", Scorer.look
 
-    def look(self, pictures, names):
-        if random_cnn.calls >= 12 + 8:  # the real pictures, then two of the model's three parts
+    def look(self, images, names):
+        if random_cnn.calls >= 12 + 8:  # the real images, then two of the model's three parts
             raise Killed
-        return looked(self, pictures, names)
+        return looked(self, images, names)
 
     random_cnn.calls = 0
     with monkeypatch.context() as patch:
@@ -144,19 +142,19 @@ def test_a_row_that_was_killed_goes_on_and_comes_out_the_same(
 
 
 def test_parts_of_another_model_and_damaged_ones_are_made_anew(tmp_path):
-    source = PictureStream(
+    source = ImageStream(
         10,
         lambda part: iter(
-            [Pictures(np.zeros((len(part), 1, 1, 3), np.uint8), ("c",) * len(part), part)]
+            [ImageBatch(np.zeros((len(part), 1, 1, 3), np.uint8), ("c",) * len(part), part)]
         ),
     )
     asked = []
 
     def fill(key):
         parts = partial.Parts(tmp_path / "parts", key, Group())
-        seen = lambda pictures: asked.append(pictures.groups) or pictures  # noqa: E731
+        seen = lambda images: asked.append(images.groups) or images  # noqa: E731
         parts.fill("0", source, seen, False, lambda done, total: None)
-        return [group for pictures in parts.read("0", source) for group in pictures.groups]
+        return [group for images in parts.read("0", source) for group in images.groups]
 
     assert fill({"model": 1}) == fill({"model": 1}) == list(range(10))
     assert len(asked) == 1
@@ -166,7 +164,7 @@ def test_parts_of_another_model_and_damaged_ones_are_made_anew(tmp_path):
     assert len(asked) == 3
 
 
-def test_only_features_are_kept_unless_pictures_are_wished(
+def test_only_features_are_kept_unless_images_are_wished(
     tmp_path, engine, words, random_cnn, monkeypatch
 ):
     kept = []
@@ -176,9 +174,9 @@ def test_only_features_are_kept_unless_pictures_are_wished(
     )
     plain = bench(tmp_path, words)
     of_variety = [
-        pictures for held in kept[2::3] for pictures in held
+        images for held in kept[2::3] for images in held
     ]  # scored by their features alone
-    assert {len(pictures.images) for pictures in of_variety} == {0}
+    assert {len(images.images) for images in of_variety} == {0}
     folder = tmp_path / "out" / "pictures" / "toy"
     assert not (folder / "0").exists()
     wished = bench(tmp_path, words, keep_images=True)
@@ -192,7 +190,7 @@ def test_only_features_are_kept_unless_pictures_are_wished(
     assert random_cnn.calls == 0
 
 
-def test_pictures_of_another_size_are_resized_and_marked(tmp_path, engine, words):
+def test_images_of_another_size_are_resized_and_marked(tmp_path, engine, words):
     bench(tmp_path, words)
     run = engine.train(
         resolve_config("toy", sets=["image_size=16"], data_needed=False), tmp_path / "large"
@@ -255,8 +253,8 @@ def test_a_given_run_is_scored_as_it_is(tmp_path, engine, words):
     assert (row.name, row.training["given"]) == ("old", True)
 
 
-def test_the_same_pictures_for_the_same_noise(tmp_path, engine, words):
-    """Two models with equal weights draw equal pictures: noise depends on the caption's number, not on the model."""
+def test_the_same_images_for_the_same_noise(tmp_path, engine, words):
+    """Two models with equal weights draw equal images: noise depends on the caption's number, not on the model."""
     bench(tmp_path, words)
     run = tmp_path / "out" / "runs" / "toy"
     results = run_benchmark(
@@ -290,10 +288,10 @@ def test_the_protocol_says_what_scores_depend_on(tmp_path, engine, words):
     assert protocol["reference"] == {
         "split": "val",
         "count": 30,
-        "pictures": "the first pictures of split 'val'",
+        "pictures": "the first images of split 'val'",
         "fingerprint": "squares-val-8",
     }
-    assert protocol["real_images"] == "other pictures of the same captions"
+    assert protocol["real_images"] == "other images of the same captions"
 
 
 def test_a_model_trained_with_its_judge_is_marked(tmp_path, engine, words):
@@ -315,7 +313,7 @@ def test_a_model_trained_with_its_judge_is_marked(tmp_path, engine, words):
         ({"models": ["toi"]}, "no model is named 'toi'; did you mean 'toy'"),
         ({"protocol": "tony"}, "benchmark 'squares' has no protocol 'tony'; did you mean 'tiny'"),
         ({"minutes": 1, "steps": 1}, "give one of them"),
-        ({"samples": 1}, "at least 2 pictures"),
+        ({"samples": 1}, "at least 2 images"),
         ({"samples": 61}, "needs 61 examples of 'squares', split 'val', but there are 60"),
         ({"seeds": 0}, "--seeds 0"),
         ({"runs": {"toy": "nowhere"}}, "there is no trained model in it"),

@@ -8,8 +8,8 @@ from PIL import Image
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Four training pictures, two of them one file, one grey; one validation picture, which train has too."""
+def make_images(tmp_path):
+    """Four training images, two of them one file, one grey; one validation image, which train has too."""
     root = tmp_path / "pictures"
     for split, number, name in [
         ("train", 1, "a"),
@@ -38,9 +38,9 @@ def test_the_list_is_what_it_was(here):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_set_is_described_as_json(here, pictures, workers):
+def test_a_set_is_described_as_json(here, images, workers):
     code, out, _ = here(
-        "datasets", "check", "imagefolder", "--data-dir", pictures, "--workers", workers, "--json"
+        "datasets", "check", "imagefolder", "--data-dir", images, "--workers", workers, "--json"
     )
     report = json.loads(out)
     train = report["splits"]["train"]
@@ -55,25 +55,25 @@ def test_a_set_is_described_as_json(here, pictures, workers):
     assert report["shared"] == [{"splits": ["train", "val"], "pictures": [["b.png", "d.png"]]}]
 
 
-def test_a_set_is_described_in_words(here, pictures):
+def test_a_set_is_described_in_words(here, images):
     code, out, _ = here(
-        "datasets", "check", "imagefolder", "--data-dir", pictures, "--image-size", 16
+        "datasets", "check", "imagefolder", "--data-dir", images, "--image-size", 16
     )
     assert code == 0
     for line in (
         "train: 3 examples, 0 broken", "width 12 / 12 / 20, height 10; modes: RGB 2, L 1", "2 an example",
-        "a.png, c.png", "in both train and val: 1 pictures", "b.png is d.png",
+        "a.png, c.png", "in both train and val: 1 images", "b.png is d.png",
     ):  # fmt: skip
         assert line in out
 
 
-def test_what_is_broken_is_listed_and_too_much_is_an_error(here, pictures):
-    torn = pictures / "train" / "b.png"
+def test_what_is_broken_is_listed_and_too_much_is_an_error(here, images):
+    torn = images / "train" / "b.png"
     torn.write_bytes(torn.read_bytes()[:50])
-    command = ("datasets", "check", "imagefolder", "--data-dir", pictures)
+    command = ("datasets", "check", "imagefolder", "--data-dir", images)
     code, out, err = here(*command)
     assert code == 2
-    assert f"broken: {torn}: a picture that cannot be read" in out
+    assert f"broken: {torn}: an image that cannot be read" in out
     assert err.splitlines()[-1] == (
         "error: data set 'imagefolder' cannot be used as it is: split 'train': 1 of 3 examples are broken, above "
         "max_broken = 0.01"
@@ -83,9 +83,9 @@ def test_what_is_broken_is_listed_and_too_much_is_an_error(here, pictures):
     assert [entry["file"] for entry in json.loads(out)["splits"]["train"]["broken"]] == [str(torn)]
 
 
-def test_a_split_that_cannot_be_opened_is_an_error_and_hides_no_other(here, pictures):
-    (pictures / "val" / "metadata.jsonl").write_text("{}")
-    code, out, err = here("datasets", "check", "imagefolder", "--data-dir", pictures)
+def test_a_split_that_cannot_be_opened_is_an_error_and_hides_no_other(here, images):
+    (images / "val" / "metadata.jsonl").write_text("{}")
+    code, out, err = here("datasets", "check", "imagefolder", "--data-dir", images)
     assert code == 2
     assert "train: 3 examples, 0 broken" in out
     assert "split 'val'" in err

@@ -165,7 +165,7 @@ def colour(images):
 
 
 def test_it_steers_from_the_command_line_and_from_python(trained, here):
-    asked = ["a red picture", "a blue picture"]
+    asked = ["a red image", "a blue image"]
     prompts = [word for caption in asked for word in ("-p", caption)]
     drawn = {}
     for scale in (0, 400):
@@ -198,17 +198,17 @@ def test_it_steers_from_the_command_line_and_from_python(trained, here):
 
 
 def test_a_guide_draws_nothing_and_says_what_it_is_for(trained, refused):
-    line = refused("sample", "--run", trained / "judge", "-p", "a red picture")
+    line = refused("sample", "--run", trained / "judge", "-p", "a red image")
     assert "'judge' is a guide: it draws no images; steer another model by it" in line
     assert "--guide RUN" in line
     line = refused(
-        "sample", "--run", trained / "model", "--guide", trained / "model", "-p", "a red picture"
+        "sample", "--run", trained / "model", "--guide", trained / "model", "-p", "a red image"
     )
     assert "'plain' is diffusion, no guide" in line
     line = refused("bench", "shapes", "--models", "judge", "--out", "bench")
     assert "it draws no images" in line
     with pytest.raises(UserError, match="is a guide: it draws no images"):
-        load(trained / "judge", "cpu").sample(["a red picture"])
+        load(trained / "judge", "cpu").sample(["a red image"])
 
 
 def test_former_names_of_a_samplers_settings_are_laid_over_the_runs_own(trained, here, refused):
@@ -217,7 +217,7 @@ def test_former_names_of_a_samplers_settings_are_laid_over_the_runs_own(trained,
         "--run",
         trained / "model",
         "-p",
-        "a red picture",
+        "a red image",
         "--sampler",
         "ddpm",
         "--json",

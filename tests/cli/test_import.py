@@ -96,11 +96,11 @@ def imported(here, weights):
 
 
 def test_features_are_drawn_for_row_by_row(here, imported, tmp_path):
-    """The same pictures whatever file holds the vectors, and different ones for different rows."""
+    """The same images whatever file holds the vectors, and different ones for different rows."""
     vectors = np.linspace(-2, 2, 15).reshape(3, 5)
     np.save(tmp_path / "f.npy", vectors)
     save_file({"any name": torch.from_numpy(vectors).float()}, tmp_path / "f.safetensors")
-    pictures = {}
+    images = {}
     for name in ("f.npy", "f.safetensors"):
         code, out, err = here(
             "sample",
@@ -117,19 +117,19 @@ def test_features_are_drawn_for_row_by_row(here, imported, tmp_path):
             "4",
         )
         assert code == 0, err
-        assert "drawing 6 pictures from run" in err
+        assert "drawing 6 images from run" in err
         records = json.loads(out)["samples"]
         assert [record["prompt"] for record in records] == [
             f"{name}[{row}]" for row in (0, 0, 1, 1, 2, 2)
         ]
-        pictures[name] = [
+        images[name] = [
             np.asarray(Image.open(tmp_path / name[2:] / record["file"])) for record in records
         ]
-    np.testing.assert_array_equal(pictures["f.npy"], pictures["f.safetensors"])
+    np.testing.assert_array_equal(images["f.npy"], images["f.safetensors"])
     model = build_of(tmp_path / imported)
     noise, text = noise_of(model, 3), torch.from_numpy(vectors[1:2]).float()
     expected = model.generator(noise, SentenceOnly(text))
-    got = pictures["f.npy"][2].astype(float) / 127.5 - 1
+    got = images["f.npy"][2].astype(float) / 127.5 - 1
     np.testing.assert_allclose(got, expected[0].permute(1, 2, 0).detach().numpy(), atol=1 / 127)
 
 

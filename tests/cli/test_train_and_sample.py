@@ -94,10 +94,10 @@ def test_what_is_kept_and_what_is_skipped_are_options(here, tmp_path):
 
 def test_samples_are_files_by_number_with_a_line_each(here, trained, tmp_path):
     (tmp_path / "prompts.txt").write_text(
-        "\ufeffa blue picture\r\n\n  ../../evil  \n", encoding="utf-8"
+        "\ufeffa blue image\r\n\n  ../../evil  \n", encoding="utf-8"
     )
     code, out, _ = here(
-        "sample", "--run", trained.path, "-p", "a red picture", "--prompts", "prompts.txt", "-n", "2", "--seed", "3",
+        "sample", "--run", trained.path, "-p", "a red image", "--prompts", "prompts.txt", "-n", "2", "--seed", "3",
         "--batch-size", "4", "--out", "pictures", "--json",
     )  # fmt: skip
     assert code == 0
@@ -113,8 +113,8 @@ def test_samples_are_files_by_number_with_a_line_each(here, trained, tmp_path):
     ]
     assert lines == document["samples"]
     assert [line["prompt"] for line in lines[::2]] == [
-        "a red picture",
-        "a blue picture",
+        "a red image",
+        "a blue image",
         "../../evil",
     ]
     assert lines[3]["settings"] == {
@@ -129,7 +129,7 @@ def test_samples_are_files_by_number_with_a_line_each(here, trained, tmp_path):
         "--run",
         trained.path,
         "-p",
-        "a red picture",
+        "a red image",
         "-n",
         "1",
         "--seed",
@@ -138,11 +138,11 @@ def test_samples_are_files_by_number_with_a_line_each(here, trained, tmp_path):
         "again",
     )
     assert again[0] == 0
-    pictures = [
+    images = [
         np.asarray(Image.open(tmp_path / d / "0000-000.png")).astype(int)
         for d in ("pictures", "again")
     ]
-    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+    assert np.abs(images[0] - images[1]).max() <= 1
 
 
 def test_the_newest_run_of_a_model_is_drawn_from_into_a_folder_of_its_own(here, tmp_path):
@@ -150,7 +150,7 @@ def test_the_newest_run_of_a_model_is_drawn_from_into_a_folder_of_its_own(here, 
     for _ in range(2):
         code, out, err = here("sample", "--model", "toy", "-p", "x")
         assert code == 0
-        assert "drawing 1 pictures from runs/toy-toydata-" in err
+        assert "drawing 1 images from runs/toy-toydata-" in err
     folders = list((tmp_path / "samples").glob("toy-*"))
     assert len(folders) == 2
     assert any(str(folder.relative_to(tmp_path)) in out for folder in folders)
@@ -213,11 +213,11 @@ def test_samplers_that_do_not_fit_or_do_not_know_a_setting(refused, trained):
 
 def test_what_cannot_be_interpolated_says_why(refused, trained, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    (tmp_path / "b.png").write_text("no picture")
+    (tmp_path / "b.png").write_text("no image")
     sample = ("sample", "--run", trained.path, "--interpolate")
-    assert "picture b.png: not a picture; give a PNG" in refused(*sample, "a.png", "b.png")
-    assert "picture c.png: No such file" in refused(*sample, "a.png", "c.png")
-    assert "sampler 'direct' cannot turn pictures into noise" in refused(*sample, "a.png", "a.png")
+    assert "image b.png: not an image; give a PNG" in refused(*sample, "a.png", "b.png")
+    assert "image c.png: No such file" in refused(*sample, "a.png", "c.png")
+    assert "sampler 'direct' cannot turn images into noise" in refused(*sample, "a.png", "a.png")
     assert "at most one -p TEXT" in refused(*sample, "a.png", "a.png", "-p", "x", "-p", "y")
     assert not (tmp_path / "samples").exists()
 

@@ -87,7 +87,7 @@ def test_it_is_scored_beside_the_others(installed, run):
     (row,) = (row for row in document["rows"] if row["kind"] == "model")
     assert (
         row["scores"]["one object"]["caption-accuracy"]["background"] > 40
-    )  # it remembers 512 pictures
+    )  # it remembers 512 images
 
 
 def test_its_own_benchmark(installed):

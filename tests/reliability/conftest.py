@@ -180,7 +180,7 @@ def order(run):
 
 @pytest.fixture(scope="session")
 def assert_same():
-    """`assert_same(whole, part)`: every file of every checkpoint, model, picture, log line and sample is the same."""
+    """`assert_same(whole, part)`: every file of every checkpoint, model, image, log line and sample is the same."""
 
     def check(whole, part):
         ours, theirs = contents(part), contents(whole)

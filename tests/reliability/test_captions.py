@@ -187,7 +187,7 @@ def test_wild_arguments_are_one_harmless_line(run, tmp_path, capfd, monkeypatch,
 
 @pytest.mark.usefixtures("toy")
 def test_training_on_wild_captions_writes_no_command_to_the_terminal(tmp_path, capfd, monkeypatch):
-    """They are in the vocabulary, the log, the pictures' listing and the command that is suggested."""
+    """They are in the vocabulary, the log, the images' listing and the command that is suggested."""
     import sys
 
     data = sys.modules["t2i_toy"].data

@@ -1,7 +1,7 @@
 """Files that someone else wrote, to do harm: none runs anything, writes anywhere but where it should, or fills memory.
 
 Weights of the papers' authors and their pickles: tests/plugins/common/weights/test_legacy.py. Each data set's own
-formats (tar shards, archives, broken pictures) are tested with the data set.
+formats (tar shards, archives, broken images) are tested with the data set.
 """
 
 import json
@@ -299,7 +299,7 @@ def png_of(side):
     )
 
 
-def test_a_picture_that_unfolds_is_refused_within_bounded_memory(nursery, reference, tmp_path):
+def test_a_image_that_unfolds_is_refused_within_bounded_memory(nursery, reference, tmp_path):
     (tmp_path / "a.png").write_bytes(png_of(60_000))
     command = (
         "sample",
@@ -311,7 +311,7 @@ def test_a_picture_that_unfolds_is_refused_within_bounded_memory(nursery, refere
     )
     done = nursery(*command, "--out", tmp_path / "out", memory=MEMORY)
     assert done.code == 2, done.err
-    assert f"picture {tmp_path / 'a.png'}" in done.err
+    assert f"image {tmp_path / 'a.png'}" in done.err
     assert not (tmp_path / "out").exists()
 
 

@@ -1,6 +1,6 @@
 """Killed anywhere, a run goes on to be, bit for bit, the run that was never stopped.
 
-Compared are all checkpoints (weights, optimizers, averages, random states), the model, pictures, log, and what each
+Compared are all checkpoints (weights, optimizers, averages, random states), the model, images, log, and what each
 step saw. The process is a real one, and SIGKILL ends it.
 """
 

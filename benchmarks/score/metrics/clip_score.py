@@ -1,4 +1,4 @@
-"""CLIP score (Hessel et al. 2021): the cosine between what CLIP makes of a picture and of its caption."""
+"""CLIP score (Hessel et al. 2021): the cosine between what CLIP makes of an image and of its caption."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from t2i.benchmarks.score.metrics.common import FeaturesMetricConfig, by_caption, need
-from t2i.core.interfaces.scoring import Intervals, Metric, Pictures, Scores
+from t2i.core.interfaces.scoring import ImageBatch, Intervals, Metric, Scores
 
 WEIGHT = 2.5  # w of the paper's CLIP-S, which stretches the cosines of good captions over 0..1
 
@@ -24,7 +24,7 @@ class ClipScoreConfig(FeaturesMetricConfig):
 
 class ClipScore(Metric):
     """`clip_score`: 100 max(cos, 0), as most papers and torchmetrics print it; `clip_s`: 2.5 max(cos, 0), the paper's
-    own CLIP-S. Means over pictures. Only scores of one and the same CLIP may be compared."""
+    own CLIP-S. Means over images. Only scores of one and the same CLIP may be compared."""
 
     better = MappingProxyType({"clip_score": "higher", "clip_s": "none"})
     text = True
@@ -35,13 +35,13 @@ class ClipScore(Metric):
         self._groups: list[int] = []
         self._mean = 0.0
 
-    def update(self, pictures: Pictures) -> None:
-        seen, said = pictures.features[self.features], pictures.text_features[self.features]
+    def update(self, images: ImageBatch) -> None:
+        seen, said = images.features[self.features], images.text_features[self.features]
         self._each.append(F.cosine_similarity(seen.double(), said.double()).clamp(min=0))
-        self._groups += pictures.groups
+        self._groups += images.groups
 
     def compute(self) -> Scores:
-        need("clip-score", len(self._groups), 1, "picture")
+        need("clip-score", len(self._groups), 1, "image")
         self._mean = float(torch.cat(self._each).mean())
         return {"clip_score": 100 * self._mean, "clip_s": WEIGHT * self._mean}
 

@@ -13,7 +13,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from t2i.core.errors import UserError
-from t2i.core.interfaces.scoring import Metric, Pictures
+from t2i.core.interfaces.scoring import ImageBatch, Metric
 from t2i.core.settings import Config
 
 SEED = 2020
@@ -27,7 +27,7 @@ class FeaturesMetricConfig(Config):
 
 
 class Collected(Metric):
-    """A metric that needs the features of all generated pictures at once.
+    """A metric that needs the features of all generated images at once.
 
     They are put into the order of their captions, so that neither batches nor the order in which shards of a set
     arrive change what is drawn from them.
@@ -40,17 +40,17 @@ class Collected(Metric):
         self._ours: list[Tensor] = []
         self._groups: list[int] = []
 
-    def update(self, pictures: Pictures) -> None:
-        self._ours.append(pictures.features[self.features])
-        self._groups += pictures.groups
+    def update(self, images: ImageBatch) -> None:
+        self._ours.append(images.features[self.features])
+        self._groups += images.groups
 
     def order(self) -> Tensor:
-        """(N,) which pictures come first, second, ...: by caption, the samples of one as they came."""
+        """(N,) which images come first, second, ...: by caption, the samples of one as they came."""
         return torch.from_numpy(np.argsort(np.array(self._groups), kind="stable"))
 
     def ours(self, metric: str, least: int) -> Tensor:
-        """The features (N, D) of generated pictures, in order. UserError unless there are `least`."""
-        need(metric, len(self._groups), least, "pictures")
+        """The features (N, D) of generated images, in order. UserError unless there are `least`."""
+        need(metric, len(self._groups), least, "images")
         return torch.cat(self._ours)[self.order()]
 
 
@@ -71,13 +71,13 @@ class TwoSets(Collected):
         return True
 
     def both(self, metric: str, least: int) -> tuple[Tensor, Tensor]:
-        """The features (N, D) of generated and of real pictures. UserError unless there are `least` of each."""
-        need(metric, min(len(self._groups), sum(map(len, self._real))), least, "pictures")
+        """The features (N, D) of generated and of real images. UserError unless there are `least` of each."""
+        need(metric, min(len(self._groups), sum(map(len, self._real))), least, "images")
         return self.ours(metric, least), torch.cat(self._real)
 
 
 def need(metric: str, count: int, least: int, what: str) -> None:
-    """UserError unless there are at least `least` pictures."""
+    """UserError unless there are at least `least` images."""
     if count < least:
         raise UserError(
             f"metric '{metric}' needs at least {least} {what}, but got {count}: raise --samples"
@@ -86,13 +86,13 @@ def need(metric: str, count: int, least: int, what: str) -> None:
 
 def around(mean: float, spread: float, parts: int) -> tuple[float, float]:
     """95 % interval of a score, by Student's t. spread: standard deviation (divided by `parts`, as torch-fidelity has
-    it) of what disjoint parts of the pictures gave for it."""
+    it) of what disjoint parts of the images gave for it."""
     half = float(student.ppf(0.975, parts - 1)) * spread / math.sqrt(parts - 1)
     return mean - half, mean + half
 
 
 def by_caption(values: Tensor, groups: Sequence[int]) -> list[float]:
-    """Means of a score a picture over the pictures of each caption: those of one caption are no independent draws."""
+    """Means of a score an image over the images of each caption: those of one caption are no independent draws."""
     found, row = np.unique(np.array(groups), return_inverse=True)
     sums = np.bincount(row, weights=values.double().numpy(), minlength=len(found))
     return list(sums / np.bincount(row, minlength=len(found)))

@@ -1,7 +1,7 @@
-"""Diversity within a caption: how unlike each other the pictures of one caption are.
+"""Diversity within a caption: how unlike each other the images of one caption are.
 
-Mean distance between the features of two pictures of one caption, in percent of that between two real pictures of
-different captions. Far below what real pictures of one caption have is mode collapse; far above means that
+Mean distance between the features of two images of one caption, in percent of that between two real images of
+different captions. Far below what real images of one caption have is mode collapse; far above means that
 something the caption says is ignored.
 """
 
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from t2i.benchmarks.score.metrics.common import FeaturesMetricConfig, need
-from t2i.core.interfaces.scoring import Intervals, Metric, Pictures, Scores
+from t2i.core.interfaces.scoring import ImageBatch, Intervals, Metric, Scores
 
-COLLAPSED = 0.25  # of the real pictures' diversity
+COLLAPSED = 0.25  # of the real images' diversity
 STRAYING = 2.0
-# In percent, where there are no real pictures of the same caption to compare with.
+# In percent, where there are no real images of the same caption to compare with.
 COLLAPSED_OUTRIGHT = 5.0
 STRAYING_OUTRIGHT = 95.0
 
@@ -30,7 +30,7 @@ class DiversityConfig(FeaturesMetricConfig):
 
 
 class Diversity(Metric):
-    """`diversity`: percent, 0 where all pictures of a caption are alike, 100 where they differ as captions do."""
+    """`diversity`: percent, 0 where all images of a caption are alike, 100 where they differ as captions do."""
 
     better = MappingProxyType({"diversity": "none"})
     reference, scope, captioned = True, "variety", True
@@ -50,15 +50,13 @@ class Diversity(Metric):
         self._real = other._real
         return True
 
-    def update(self, pictures: Pictures) -> None:
-        for group, vector in zip(
-            pictures.groups, pictures.features[self.config.features], strict=True
-        ):
+    def update(self, images: ImageBatch) -> None:
+        for group, vector in zip(images.groups, images.features[self.config.features], strict=True):
             self._groups[group].append(vector)
 
     def compute(self) -> Scores:
         real = torch.cat(self._real)
-        need("diversity", len(real), 2, "real pictures")
+        need("diversity", len(real), 2, "real images")
         need("diversity", min(map(len, self._groups.values())), 2, "samples of each caption")
         between = torch.pdist(real.double()).mean()
         within = [
@@ -77,20 +75,20 @@ class Diversity(Metric):
         return {"diversity": (max(0.0, mean - half), mean + half)}
 
     def protocol(self) -> dict[str, Any]:
-        return {"scale": "mean distance between real pictures of different captions = 100"}
+        return {"scale": "mean distance between real images of different captions = 100"}
 
     def warnings(self, scores: Scores, real: Scores | None) -> list[str]:
         ours = scores["diversity"]
         low = COLLAPSED * real["diversity"] if real else COLLAPSED_OUTRIGHT
         high = STRAYING * real["diversity"] if real else STRAYING_OUTRIGHT
-        against = f", real pictures {real['diversity']:.0f} %" if real else ""
+        against = f", real images {real['diversity']:.0f} %" if real else ""
         if ours < low:
             return [
-                f"mode collapse: pictures of one caption are nearly alike (diversity {ours:.0f} %{against})"
+                f"mode collapse: images of one caption are nearly alike (diversity {ours:.0f} %{against})"
             ]
         if ours > high:
             return [
-                f"ignores part of the caption: its pictures differ too much (diversity {ours:.0f} %{against})"
+                f"ignores part of the caption: its images differ too much (diversity {ours:.0f} %{against})"
             ]
         return []
 

@@ -22,11 +22,11 @@ from t2i.benchmarks.score.metrics.common import FeaturesMetricConfig, TwoSets
 from t2i.core.interfaces.scoring import Intervals, Scores
 
 BLOCK = 1024  # rows that go into a product at once
-SEEN = 4096  # pictures whose influence on the score is looked at, for the interval
+SEEN = 4096  # images whose influence on the score is looked at, for the interval
 
 
 class FidConfig(FeaturesMetricConfig):
-    """bootstrap: resamplings of the generated pictures for the confidence interval (0: the delta method, which takes
+    """bootstrap: resamplings of the generated images for the confidence interval (0: the delta method, which takes
     one decomposition, however many features there are)."""
 
     bootstrap: int = Field(0, ge=0)
@@ -70,7 +70,7 @@ def moments(features: Tensor) -> Moments:
 
 @dataclass
 class Reference:
-    """The real pictures' side. Everything is made once, when it is first asked for."""
+    """The real images' side. Everything is made once, when it is first asked for."""
 
     parts: list[Tensor] = field(default_factory=list)
 
@@ -88,7 +88,7 @@ class Reference:
 
     @cached_property
     def factor(self) -> np.ndarray:
-        """F (D, min(N, D)) with C = F F^T: of few pictures the centred features themselves, which is exact."""
+        """F (D, min(N, D)) with C = F F^T: of few images the centred features themselves, which is exact."""
         count, dim = self.features.shape
         if count <= dim:
             centred = self.features.double().numpy() - self.moments.mean
@@ -126,7 +126,7 @@ class Fid(TwoSets):
         return {"fid": (max(0.0, self._fid - half), self._fid + half)}
 
     def _resampled(self) -> float:
-        """Standard deviation over bootstrap samples. Their own middle is of no use: repeated pictures bias a resampled
+        """Standard deviation over bootstrap samples. Their own middle is of no use: repeated images bias a resampled
         distance upwards."""
         stream, count = np.random.default_rng(0), len(self._all)
         drawn = (stream.integers(count, size=count) for _ in range(self.config.bootstrap))
@@ -150,9 +150,9 @@ def frechet(ours: Moments, real: Reference) -> float:
 
 
 def influence(x: Tensor, ours: Moments, real: Reference) -> np.ndarray:
-    """(N,) the distance's derivative (up to a constant) in the weight of each picture, from its features (N, D).
+    """(N,) the distance's derivative (up to a constant) in the weight of each image, from its features (N, D).
 
-    With M = F^T C F, d Tr M^(1/2) = 1/2 Tr(M^(-1/2) dM); a picture at y from the mean adds y y^T to C, and y to the
+    With M = F^T C F, d Tr M^(1/2) = 1/2 Tr(M^(-1/2) dM); an image at y from the mean adds y y^T to C, and y to the
     mean: 2 d.y + y.y - y^T F M^(-1/2) F^T y. The variance of these numbers over N is that of the score (Efron's
     infinitesimal jackknife).
     """

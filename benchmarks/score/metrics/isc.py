@@ -24,7 +24,7 @@ class IscConfig(FeaturesMetricConfig):
 
 class Isc(Collected):
     """`isc`: mean over the splits; `isc_std`: their standard deviation, as torch-fidelity prints both. It knows neither
-    real pictures nor captions, and a model that draws one perfect picture of each class gets the best there is."""
+    real images nor captions, and a model that draws one perfect image of each class gets the best there is."""
 
     better = MappingProxyType({"isc": "higher", "isc_std": "none"})
 

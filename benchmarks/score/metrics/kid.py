@@ -18,11 +18,11 @@ from t2i.benchmarks.score.metrics.common import SEED, FeaturesMetricConfig, TwoS
 from t2i.core.interfaces.scoring import Intervals, Scores
 
 PARTS = 10  # at least so many disjoint parts give the interval
-LEAST = 10  # pictures in each
+LEAST = 10  # images in each
 
 
 class KidConfig(FeaturesMetricConfig):
-    """subsets: how many are drawn. subset_size: pictures in each; all there are, where there are fewer."""
+    """subsets: how many are drawn. subset_size: images in each; all there are, where there are fewer."""
 
     subsets: int = Field(100, ge=1)
     subset_size: int = Field(1000, ge=2)
@@ -59,7 +59,7 @@ class Kid(TwoSets):
 
 
 def _disjoint(ours: Tensor, real: Tensor, size: int) -> list[float]:
-    """The squared MMD of disjoint parts of `size` pictures of each set, dealt out by chance."""
+    """The squared MMD of disjoint parts of `size` images of each set, dealt out by chance."""
     stream = np.random.default_rng(SEED)
     x, y = ours.numpy()[stream.permutation(len(ours))], real.numpy()[stream.permutation(len(real))]
     starts = range(0, min(len(x), len(y)) - size + 1, size)

@@ -16,7 +16,7 @@ class PixelsConfig(Config):
 
 
 class Pixels(FeatureExtractor):
-    """uint8 (B, 3, H, W) -> float32 (B, 768): the picture averaged to 16x16 by area, in [0, 1]."""
+    """uint8 (B, 3, H, W) -> float32 (B, 768): the image averaged to 16x16 by area, in [0, 1]."""
 
     name = "pixels-16"
     weights_sha256 = "none"

@@ -1,4 +1,4 @@
-"""Improved precision and recall (Kynkaanniemi et al. 2019, eq. 1): is a picture within a k-nearest-neighbour ball?"""
+"""Improved precision and recall (Kynkaanniemi et al. 2019, eq. 1): is an image within a k-nearest-neighbour ball?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch_fidelity.metric_prc import (
 from t2i.benchmarks.score.metrics.common import FeaturesMetricConfig, TwoSets
 from t2i.core.interfaces.scoring import Intervals, Scores, proportion_interval
 
-CHUNK = 2048  # rows of distances at once: 330 MB against 40,000 pictures
+CHUNK = 2048  # rows of distances at once: 330 MB against 40,000 images
 
 
 class PrcConfig(FeaturesMetricConfig):
@@ -24,7 +24,7 @@ class PrcConfig(FeaturesMetricConfig):
 
 
 class Prc(TwoSets):
-    """`precision`: generated pictures within the real ones' balls; `recall`: real ones within the generated ones'."""
+    """`precision`: generated images within the real ones' balls; `recall`: real ones within the generated ones'."""
 
     better = MappingProxyType({"precision": "higher", "recall": "higher"})
 
@@ -46,7 +46,7 @@ class Prc(TwoSets):
         return self._scores
 
     def intervals(self) -> Intervals:
-        """Of the pictures looked up, the balls being taken as they are."""
+        """Of the images looked up, the balls being taken as they are."""
         counts = {"precision": len(self._groups), "recall": sum(map(len, self._real))}
         return {
             name: proportion_interval(self._scores[name] / 100 * of, of)

@@ -1,4 +1,4 @@
-"""R-precision (Xu et al. 2018, section 4.1): is a picture nearer to its own caption than to 99 others?
+"""R-precision (Xu et al. 2018, section 4.1): is an image nearer to its own caption than to 99 others?
 
 R = 1 of 100 candidates. The paper looks through its own DAMSM, which its generator was trained with; here it is the
 network whose features are named.
@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from t2i.benchmarks.score.metrics.common import Collected, FeaturesMetricConfig, by_caption, need
-from t2i.core.interfaces.scoring import Intervals, Pictures, Scores, proportion_interval
+from t2i.core.interfaces.scoring import ImageBatch, Intervals, Scores, proportion_interval
 
-CHUNK = 256  # pictures whose candidates are compared at once
+CHUNK = 256  # images whose candidates are compared at once
 
 
 class RPrecisionConfig(FeaturesMetricConfig):
-    """features: those of a CLIP. candidates: captions a picture is compared with, its own among them; all there are,
+    """features: those of a CLIP. candidates: captions an image is compared with, its own among them; all there are,
     where there are fewer. seed: of the draw of the others."""
 
     features: str = Field("clip", min_length=1)
@@ -31,7 +31,7 @@ class RPrecisionConfig(FeaturesMetricConfig):
 
 
 class RPrecision(Collected):
-    """`r_precision`: percent of pictures whose own caption has the highest cosine. Captions that read alike are one."""
+    """`r_precision`: percent of images whose own caption has the highest cosine. Captions that read alike are one."""
 
     better = MappingProxyType({"r_precision": "higher"})
     text, captioned = True, True
@@ -43,10 +43,10 @@ class RPrecision(Collected):
         self._said: dict[str, Tensor] = {}
         self._right = torch.zeros(0)
 
-    def update(self, pictures: Pictures) -> None:
-        super().update(pictures)
-        self._captions += pictures.captions
-        self._said |= zip(pictures.captions, pictures.text_features[self.features], strict=True)
+    def update(self, images: ImageBatch) -> None:
+        super().update(images)
+        self._captions += images.captions
+        self._said |= zip(images.captions, images.text_features[self.features], strict=True)
 
     def compute(self) -> Scores:
         seen = F.normalize(self.ours("r-precision", 2), dim=1)
@@ -62,7 +62,7 @@ class RPrecision(Collected):
         return {"r_precision": 100 * float(self._right.mean())}
 
     def _others(self, own: Tensor, rows: Tensor, count: int) -> Tensor:
-        """(B, candidates - 1) numbers of other captions, drawn for each picture by its place alone."""
+        """(B, candidates - 1) numbers of other captions, drawn for each image by its place alone."""
         wanted = min(self.config.candidates, count) - 1
         streams = (np.random.default_rng((self.config.seed, row)) for row in rows.tolist())
         drawn = torch.from_numpy(

@@ -38,7 +38,7 @@ class DataPart(Part):
 
 
 def examples(subject: DataPart) -> None:
-    """Each split has examples: pictures uint8 (H, W, 3) of the size that is asked for, each with captions, a key of its
+    """Each split has examples: images uint8 (H, W, 3) of the size that is asked for, each with captions, a key of its
     own, and the same extras as the others."""
     for split, data in subject.splits.items():
         need(len(data) >= 1, f"split '{split}' is empty")
@@ -55,7 +55,7 @@ def examples(subject: DataPart) -> None:
         data = open_dataset(subject.choice(image_size=size), subject.spec.splits[0])
         need(
             data[0].image.shape == (size, size, 3),
-            f"with image_size={size} its pictures are {data[0].image.shape}",
+            f"with image_size={size} its images are {data[0].image.shape}",
         )
 
 

@@ -1,4 +1,4 @@
-"""Checks of a trained model's pictures."""
+"""Checks of a trained model's images."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from t2i.core.models.model import Model
 from t2i.core.registry.tables import registry
 
 EACH = 2
-"""Pictures of each caption."""
+"""Images of each caption."""
 
 COMPARED = 4
-"""Pictures of each caption, where they are compared with each other."""
+"""Images of each caption, where they are compared with each other."""
 
 NEAR = 0.25
-"""Of a statistical tolerance: how far a picture drawn apart may be from the one drawn together, as a share of the usual
-distance between two pictures of one caption."""
+"""Of a statistical tolerance: how far an image drawn apart may be from the one drawn together, as a share of the usual
+distance between two images of one caption."""
 
 BATCHES = (1, 4)
-"""Sizes of the batches that are compared with all pictures at once."""
+"""Sizes of the batches that are compared with all images at once."""
 
 FAR_OUT = 20.0
-"""Beyond this a picture is not in [-1, 1] in any sense: the samplers of an iterative family may overshoot while the
+"""Beyond this an image is not in [-1, 1] in any sense: the samplers of an iterative family may overshoot while the
 network knows little, and are clamped when they become bytes."""
 
 
-def pictures(subject: ModelSubject) -> None:
-    """Its sampler gives finite float pictures (B, 3, H, W) of its size; a one-shot generator's lie in [-1, 1]. Any
+def images(subject: ModelSubject) -> None:
+    """Its sampler gives finite float images (B, 3, H, W) of its size; a one-shot generator's lie in [-1, 1]. Any
     caption will do: the empty one, unknown words, two hundred of them."""
     subject.must_draw()
     model, one_shot = subject.model, subject.spec.family == "one-shot"
@@ -45,14 +45,14 @@ def pictures(subject: ModelSubject) -> None:
         said = f"{images.dtype} {tuple(images.shape)}"
         need(
             images.shape == (len(captions), 3, size, size),
-            f"pictures are {said}, not {(len(captions), 3, size, size)}",
+            f"images are {said}, not {(len(captions), 3, size, size)}",
         )
-        need(images.is_floating_point(), f"pictures are {said}, not float")
-        need(bool(images.isfinite().all()), "there are values in the pictures that are not finite")
+        need(images.is_floating_point(), f"images are {said}, not float")
+        need(bool(images.isfinite().all()), "there are values in the images that are not finite")
         most = float(images.abs().max())
         need(
             most <= (1.0001 if one_shot else FAR_OUT),
-            f"pictures reach {most:.3g}, which is not in [-1, 1]",
+            f"images reach {most:.3g}, which is not in [-1, 1]",
         )
 
 
@@ -72,7 +72,7 @@ def same_seed(subject: ModelSubject) -> None:
 
 
 def batch_size(subject: ModelSubject) -> None:
-    """Drawn one by one, pictures are those drawn together: to the bit, to one 8-bit level, or, where a family's
+    """Drawn one by one, images are those drawn together: to the bit, to one 8-bit level, or, where a family's
     tolerance is statistical, for half of them at least nearly so."""
     subject.must_draw()
     agrees(subject.model, subject.captions)
@@ -93,7 +93,7 @@ def saves(subject: ModelSubject) -> None:
     same = drawn(memory, subject.captions) == drawn(subject.model, subject.captions)
     need(
         bool(same.all()),
-        "loaded from its run it draws other pictures: what is needed to draw must be a parameter, a buffer, a setting "
+        "loaded from its run it draws other images: what is needed to draw must be a parameter, a buffer, a setting "
         "or one of `save_assets`",
     )
 
@@ -106,7 +106,7 @@ def drawn(
     size: int | None = None,
     disturb: int = 0,
 ) -> np.ndarray:
-    """Pictures uint8 (N, H, W, 3), `each` of each caption. disturb: seeds the generators that must not matter."""
+    """Images uint8 (N, H, W, 3), `each` of each caption. disturb: seeds the generators that must not matter."""
     torch.manual_seed(disturb)
     np.random.seed(disturb)
     random.seed(disturb)
@@ -142,25 +142,25 @@ def agrees(model: Model, captions: Sequence[str]) -> None:
             )
             need(
                 2 * int(same.sum()) >= len(same),
-                f"in batches of {size}, {len(same) - int(same.sum())} of {len(same)} pictures are not those drawn "
+                f"in batches of {size}, {len(same) - int(same.sum())} of {len(same)} images are not those drawn "
                 "together",
             )
         else:
             most, allowed = int(off.max()), 0 if tolerance == "exact" else 1
             need(
                 most <= allowed,
-                f"in batches of {size}, pictures differ by up to {most} levels from those drawn together",
+                f"in batches of {size}, images differ by up to {most} levels from those drawn together",
             )
 
 
 def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Root mean square differences (N,) of pictures (N, H, W, 3), pair by pair."""
+    """Root mean square differences (N,) of images (N, H, W, 3), pair by pair."""
     roots: np.ndarray = np.sqrt(np.square(first.astype(float) - second).mean((1, 2, 3)))
     return roots
 
 
 def variety(images: np.ndarray, captions: int) -> np.ndarray:
-    """For each picture (N,), the median distance between two pictures of its caption; they lie caption by caption."""
+    """For each image (N,), the median distance between two images of its caption; they lie caption by caption."""
     medians = []
     for group in np.split(images, captions):
         first, second = np.triu_indices(len(group), 1)

@@ -58,8 +58,8 @@ class SamplerPart(Part):
             return self.choice(**settings)
 
 
-def pictures(subject: SamplerPart) -> None:
-    """It names families that there are, and gives finite pictures (B, 3, H, W) of the model's size."""
+def images(subject: SamplerPart) -> None:
+    """It names families that there are, and gives finite images (B, 3, H, W) of the model's size."""
     for family in subject.spec.families:
         need(family == "*" or family in registry().families, f"no family is named '{family}'")
     model = subject.model
@@ -67,7 +67,7 @@ def pictures(subject: SamplerPart) -> None:
     size = model.generator.image_size
     need(
         images.shape[1:] == (size, size, 3),
-        f"pictures are {images.shape[1:]}, the model's size is {size}",
+        f"images are {images.shape[1:]}, the model's size is {size}",
     )
 
 
@@ -80,12 +80,12 @@ def same_seed(subject: SamplerPart) -> None:
 
 
 def batch_size(subject: SamplerPart) -> None:
-    """Drawn one by one, pictures are those drawn together, as closely as the model's family asks."""
+    """Drawn one by one, images are those drawn together, as closely as the model's family asks."""
     agrees(subject.model, CAPTIONS)
 
 
 def inverts(subject: SamplerPart) -> None:
-    """If it says that it inverts, it turns pictures into finite noise of the model's shape."""
+    """If it says that it inverts, it turns images into finite noise of the model's shape."""
     model = subject.model
     sampler: Sampler = registry().samplers.build(model.config.sampler)
     if not sampler.inverts(model.generator):

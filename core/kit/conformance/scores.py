@@ -1,4 +1,4 @@
-"""Checks of feature extractors, metrics and benchmarks, on pictures of the default data set."""
+"""Checks of feature extractors, metrics and benchmarks, on images of the default data set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from t2i.core.errors import UserError, nearest
-from t2i.core.interfaces.scoring import Benchmark, FeatureExtractor, Metric, Pictures, Scores
+from t2i.core.interfaces.scoring import Benchmark, FeatureExtractor, ImageBatch, Metric, Scores
 from t2i.core.kit.conformance.outcome import Skipped, need
 from t2i.core.kit.conformance.subject import Part
 from t2i.core.registry.specs import import_object
@@ -23,7 +23,7 @@ COUNT, EACH = 12, 4
 CLOSE = 1e-6
 
 
-def _pictures(count: int) -> tuple[np.ndarray, tuple[str, ...]]:
+def _images(count: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """uint8 (count, 32, 32, 3) with their captions."""
     data = open_dataset(
         registry().datasets.choose(registry().datasets.default().name, {}, "data set"), "val"
@@ -50,7 +50,7 @@ def vectors(subject: Part) -> None:
         extractor: FeatureExtractor = import_object(subject.spec.build)(subject.choice().config)
     except UserError as error:
         raise Skipped(str(error)) from None
-    images = _bytes(_pictures(COUNT)[0])
+    images = _bytes(_images(COUNT)[0])
     with torch.no_grad():
         together = extractor.eval()(images)
         apart = torch.cat([extractor(images[i : i + 1]) for i in range(COUNT)])
@@ -63,7 +63,7 @@ def vectors(subject: Part) -> None:
     off = float((together - apart).abs().max())
     need(
         off <= 1e-4 * (1 + float(together.abs().max())),
-        f"features of one picture depend on its batch (by {off:.2g})",
+        f"features of one image depend on its batch (by {off:.2g})",
     )
     need(
         bool(extractor.name and isinstance(extractor.weights_sha256, str)),
@@ -72,7 +72,7 @@ def vectors(subject: Part) -> None:
 
 
 class MetricPart(Part):
-    """A metric, and pictures for it to score: real ones, several of a caption."""
+    """A metric, and images for it to score: real ones, several of a caption."""
 
     def metric(self) -> Metric:
         try:
@@ -86,18 +86,18 @@ class MetricPart(Part):
 
     @cached_property
     def _features(self) -> tuple[Tensor, Tensor]:
-        """Of the pictures, and of others to compare them with."""
+        """Of the images, and of others to compare them with."""
         wanted = self.metric().features
         name = (wanted or registry().features.default().name).partition("/")[0]
         extractor = registry().features.build(registry().features.choose(name, {}, "features"))
         with torch.no_grad():
-            all_of_them = extractor.eval()(_bytes(_pictures(COUNT * EACH * 2)[0]))
+            all_of_them = extractor.eval()(_bytes(_images(COUNT * EACH * 2)[0]))
         return all_of_them[: COUNT * EACH], all_of_them[COUNT * EACH :]
 
     def score(self, batch: int) -> tuple[Metric, Scores]:
-        """Scores of COUNT * EACH pictures, given to it in batches."""
+        """Scores of COUNT * EACH images, given to it in batches."""
         metric, (ours, real) = self.metric(), self._features
-        images, captions = _pictures(COUNT * EACH)
+        images, captions = _images(COUNT * EACH)
         if metric.reference:
             metric.update_reference(real)
         for start in range(0, len(images), batch):
@@ -110,15 +110,17 @@ class MetricPart(Part):
             )
             groups = tuple(index // EACH for index in range(len(images)))
             try:
-                metric.update(Pictures(images[part], captions[part], groups[part], features, said))
+                metric.update(
+                    ImageBatch(images[part], captions[part], groups[part], features, said)
+                )
             except UserError as error:
                 raise Skipped(
-                    f"it does not score pictures of the default data set: {error}"
+                    f"it does not score images of the default data set: {error}"
                 ) from None
         try:
             return metric, metric.compute()
         except UserError as error:
-            raise Skipped(f"it wants more than {len(images)} pictures: {error}") from None
+            raise Skipped(f"it wants more than {len(images)} images: {error}") from None
 
 
 def scores(subject: MetricPart) -> None:
@@ -135,7 +137,7 @@ def scores(subject: MetricPart) -> None:
 
 
 def batches(subject: MetricPart) -> None:
-    """The size of the batches in which pictures come changes no score by more than a millionth."""
+    """The size of the batches in which images come changes no score by more than a millionth."""
     (_, together), (_, apart) = subject.score(COUNT * EACH), subject.score(5)
     need(together.keys() == apart.keys(), "in other batches it gives other scores")
     for name, value in together.items():

@@ -59,7 +59,7 @@ class Trained:
 
 
 class ModelSubject:
-    """A model: preset `tiny` with few pictures a batch, and STEPS steps in each of its stages."""
+    """A model: preset `tiny` with few images a batch, and STEPS steps in each of its stages."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self.folder = name, folder

@@ -34,7 +34,7 @@ COMPARED = 24
 """Batches whose losses are compared."""
 
 BATCH = 4
-"""Pictures a step, at most."""
+"""Images a step, at most."""
 
 SET = ("log_every", "checkpoint_every", "sample_every", "accumulate", "workers", "warmup")
 """Settings of the engine that the checks need as they set them."""

@@ -15,7 +15,7 @@ class Nothing(Config):
 
 
 class RetrievalConfig(ModelConfig):
-    """capacity: pictures remembered; when the memory is full, the oldest go. key: size of the space in which captions
+    """capacity: images remembered; when the memory is full, the oldest go. key: size of the space in which captions
     are compared. lr: of the map into it. memory_share: part of the budget in which the memory is filled."""
 
     capacity: int = Field(20_000, ge=1)
@@ -37,7 +37,7 @@ class HashedWordsConfig(Config):
 
 
 class NearestConfig(SamplerConfig):
-    """nearest: pictures that one is drawn from. temperature: of the draw, in units of the kernel that the map was
+    """nearest: images that one is drawn from. temperature: of the draw, in units of the kernel that the map was
     trained under; 0 takes the nearest one always. steps is ignored."""
 
     nearest: int = Field(8, ge=1)
@@ -52,7 +52,7 @@ class NearestConfig(SamplerConfig):
 
 
 class StripesConfig(DataConfig):
-    """seed: another seed gives other pictures. train_length, val_length: of the splits; train is endless."""
+    """seed: another seed gives other images. train_length, val_length: of the splits; train is endless."""
 
     seed: int = Field(0, ge=0, lt=2**63)
     train_length: int = Field(10_000, ge=1)

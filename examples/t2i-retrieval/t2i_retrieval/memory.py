@@ -1,4 +1,4 @@
-"""The generator: a map into the space where captions are compared, and a memory of pictures."""
+"""The generator: a map into the space where captions are compared, and a memory of images."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ SPREAD = 4.0
 
 class RetrievalGenerator(Generator):
     """The family `retrieval`, which this plugin brings: `generator(text) -> (B, N)`, squared distances of the captions
-    to those of the N remembered pictures, uint8 `pictures` (capacity, 3, H, H). A sampler picks one by its distance."""
+    to those of the N remembered images, uint8 `images` (capacity, 3, H, H). A sampler picks one by its distance."""
 
     family = "retrieval"
-    pictures: Tensor
+    images: Tensor
 
     @property
     @abstractmethod
     def count(self) -> int:
-        """Pictures remembered, N."""
+        """Images remembered, N."""
 
     @abstractmethod
     def forward(self, text: TextFeatures) -> Tensor: ...
 
 
 class Memory(RetrievalGenerator):
-    """A map of sentences into the space where captions are compared, and pictures stored under their captions.
+    """A map of sentences into the space where captions are compared, and images stored under their captions.
 
-    The memory is made of buffers: it is saved with the weights. pictures: uint8 (capacity, 3, H, H). keys: (capacity,
-    key). seen: pictures ever stored.
+    The memory is made of buffers: it is saved with the weights. images: uint8 (capacity, 3, H, H). keys: (capacity,
+    key). seen: images ever stored.
     """
 
     def __init__(self, config: RetrievalConfig, text: TextShape) -> None:
@@ -58,7 +58,7 @@ class Memory(RetrievalGenerator):
 
     @property
     def count(self) -> int:
-        """Pictures remembered."""
+        """Images remembered."""
         return min(int(self.seen), len(self.keys))
 
     def forward(self, text: TextFeatures) -> Tensor:
@@ -68,11 +68,11 @@ class Memory(RetrievalGenerator):
 
     @torch.no_grad()
     def remember(self, images: Tensor, sentence: Tensor) -> None:
-        """Stores pictures (B, 3, H, H) in [-1, 1] under their captions, over the oldest if the memory is full."""
+        """Stores images (B, 3, H, H) in [-1, 1] under their captions, over the oldest if the memory is full."""
         places = (int(self.seen) + torch.arange(len(images), device=self.keys.device)) % len(
             self.keys
         )
-        self.pictures[places] = images.add(1).mul(127.5).round().to(torch.uint8)
+        self.images[places] = images.add(1).mul(127.5).round().to(torch.uint8)
         self.keys[places] = self.key(sentence)
         self.seen += len(images)
 

@@ -20,7 +20,7 @@ def t2i_models() -> list[ModelSpec]:
     return [
         ModelSpec(
             name="retrieval",
-            summary="Remembers training pictures and draws the ones whose captions are nearest",
+            summary="Remembers training images and draws the ones whose captions are nearest",
             paper="Weinberger & Tesauro 2007, Metric Learning for Kernel Regression",
             family="retrieval",
             presets=("tiny",),
@@ -36,7 +36,7 @@ def t2i_families() -> list[FamilySpec]:
     return [
         FamilySpec(
             name="retrieval",
-            summary="Distances of a caption to those of remembered pictures",
+            summary="Distances of a caption to those of remembered images",
             generator="t2i_retrieval.memory:RetrievalGenerator",
         )
     ]
@@ -59,7 +59,7 @@ def t2i_samplers() -> list[SamplerSpec]:
     return [
         SamplerSpec(
             name="nearest",
-            summary="One of the nearest remembered pictures, at random by its distance",
+            summary="One of the nearest remembered images, at random by its distance",
             config="t2i_retrieval.config:NearestConfig",
             build="t2i_retrieval.sampler:NearestSampler",
             families=("retrieval",),
@@ -86,7 +86,7 @@ def t2i_features() -> list[FeatureSpec]:
     return [
         FeatureSpec(
             name="colour-histogram",
-            summary="How much of a picture is of each of 64 colours: no network, for any data set",
+            summary="How much of an image is of each of 64 colours: no network, for any data set",
             config="t2i_retrieval.config:Nothing",
             build="t2i_retrieval.scores:histogram",
         )
@@ -98,7 +98,7 @@ def t2i_metrics() -> list[MetricSpec]:
     return [
         MetricSpec(
             name="distinct",
-            summary="Percentage of pictures that are no exact copy of another one in the set",
+            summary="Percentage of images that are no exact copy of another one in the set",
             config="t2i_retrieval.config:Nothing",
             build="t2i_retrieval.scores:distinct",
         )
@@ -110,7 +110,7 @@ def t2i_benchmarks() -> list[BenchmarkSpec]:
     return [
         BenchmarkSpec(
             name="stripes",
-            summary="Models side by side on pictures of stripes",
+            summary="Models side by side on images of stripes",
             config="t2i_retrieval.config:Nothing",
             build="t2i_retrieval.scores:benchmark",
             protocols=("tiny",),

@@ -14,7 +14,7 @@ from t2i_retrieval.memory import RetrievalGenerator
 
 
 class NearestSampler(Sampler):
-    """Draws one of the `nearest` pictures, with probabilities softmax(-d^2 / temperature)."""
+    """Draws one of the `nearest` images, with probabilities softmax(-d^2 / temperature)."""
 
     def __init__(self, config: NearestConfig) -> None:
         super().__init__(config)
@@ -30,7 +30,7 @@ class NearestSampler(Sampler):
         chosen = self._chosen(distances[:, :k], request.noise)
         places = order[:, :k].gather(1, chosen[:, None])[:, 0]
         request.step_done(1, 1)
-        return generator.pictures[places].float().div(127.5).sub(1)
+        return generator.images[places].float().div(127.5).sub(1)
 
     def _chosen(self, distances: Tensor, noise: PromptNoise) -> Tensor:
         """One of k (B,): at temperature 0 the nearest."""

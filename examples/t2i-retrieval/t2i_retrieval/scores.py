@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from t2i.core.interfaces.scoring import (
     Benchmark,
     FeatureExtractor,
+    ImageBatch,
     Measure,
     Metric,
-    Pictures,
     PromptSet,
 )
 from t2i_retrieval.config import Nothing
@@ -22,7 +22,7 @@ LEVELS = 4  # of each primary colour
 
 
 class ColourHistogram(FeatureExtractor):
-    """Shares of the picture's pixels in each of 4 x 4 x 4 boxes of the colour cube: sums to 1."""
+    """Shares of the image's pixels in each of 4 x 4 x 4 boxes of the colour cube: sums to 1."""
 
     name, weights_sha256, dim = "colour-histogram", "none", LEVELS**3
 
@@ -33,7 +33,7 @@ class ColourHistogram(FeatureExtractor):
 
 
 class Distinct(Metric):
-    """`distinct`: a model that repeats pictures, for other captions or the same, scores below 100."""
+    """`distinct`: a model that repeats images, for other captions or the same, scores below 100."""
 
     better = MappingProxyType({"distinct": "higher"})
     scope, captioned = "headline", False
@@ -42,9 +42,9 @@ class Distinct(Metric):
         self._count = 0
         self._digests: set[bytes] = set()
 
-    def update(self, pictures: Pictures) -> None:
-        self._count += len(pictures.images)
-        self._digests |= {blake2b(image.tobytes()).digest() for image in pictures.images}
+    def update(self, images: ImageBatch) -> None:
+        self._count += len(images.images)
+        self._digests |= {blake2b(image.tobytes()).digest() for image in images.images}
 
     def compute(self) -> dict[str, float]:
         return {"distinct": 100 * len(self._digests) / self._count}

@@ -20,11 +20,11 @@ COLOURS = {
     "white": (240, 240, 240),
 }
 DIRECTIONS = ("horizontal", "vertical", "diagonal")
-PERIODS = {"wide": 0.5, "narrow": 0.25}  # of the picture's side
+PERIODS = {"wide": 0.5, "narrow": 0.25}  # of the image's side
 
 
 class Stripes(Dataset):
-    """Two colours in turn. Where the first stripe begins is not said: pictures of one caption differ in that."""
+    """Two colours in turn. Where the first stripe begins is not said: images of one caption differ in that."""
 
     def __init__(self, config: StripesConfig, split: str) -> None:
         self.config, self.split = config, split

@@ -14,7 +14,7 @@ from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, 
 from t2i_retrieval.config import RetrievalConfig
 from t2i_retrieval.memory import Memory
 
-COARSE = 8  # pixels a side of the pictures that are predicted: what is where, not how it is drawn
+COARSE = 8  # pixels a side of the images that are predicted: what is where, not how it is drawn
 
 
 def regressed(keys: Tensor, values: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def regressed(keys: Tensor, values: Tensor) -> Tensor:
 
 
 class MetricTrainer(Trainer):
-    """The map A is trained so that pictures whose captions are near, A e being the key, predict each other."""
+    """The map A is trained so that images whose captions are near, A e being the key, predict each other."""
 
     def __init__(self, config: RetrievalConfig, networks: Networks) -> None:
         assert isinstance(networks.generator, Memory)
@@ -35,7 +35,7 @@ class MetricTrainer(Trainer):
         self.optimizers = {"metric": Adam(self.metric.parameters(), config.lr)}
 
     def _predicted(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Coarse pictures (B, 3 * 8 * 8): as they are, and as predicted."""
+        """Coarse images (B, 3 * 8 * 8): as they are, and as predicted."""
         coarse = F.adaptive_avg_pool2d(batch.images, COARSE).flatten(1)
         return coarse, regressed(self.metric(batch.text.sentence), coarse)
 
@@ -46,16 +46,16 @@ class MetricTrainer(Trainer):
         return {"regression": error}
 
     def preview(self, batch: Batch) -> Tensor:
-        """Pictures beside what the others predict."""
+        """Images beside what the others predict."""
         _, predicted = self._predicted(batch)
         images = F.interpolate(predicted.view(-1, 3, COARSE, COARSE), size=batch.images.shape[-1])
         return torch.stack([batch.images, images], dim=1).flatten(0, 1)
 
 
 class MemoryTrainer(Trainer):
-    """Every picture that comes by is remembered. Nothing is optimised: there is no optimizer.
+    """Every image that comes by is remembered. Nothing is optimised: there is no optimizer.
 
-    On several processes each one remembers its own pictures, and those of the first are saved.
+    On several processes each one remembers its own images, and those of the first are saved.
     """
 
     def __init__(self, config: RetrievalConfig, networks: Networks) -> None:

@@ -14,7 +14,7 @@ from t2i_retrieval.training import regressed
 
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.request import Request
-from t2i.core.interfaces.scoring import Pictures
+from t2i.core.interfaces.scoring import ImageBatch
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import open_dataset
@@ -37,7 +37,7 @@ def remembering():
     return memory, text
 
 
-def test_the_nearest_picture_is_that_of_the_caption(remembering):
+def test_the_nearest_image_is_that_of_the_caption(remembering):
     memory, text = remembering
     noise = PromptNoise(0, ((0, 0), (1, 0), (2, 0)))
     images = NearestSampler(NearestConfig(nearest=1)).sample(
@@ -51,12 +51,12 @@ def test_a_full_memory_forgets_the_oldest(remembering):
     memory.remember(torch.full((2, 3, 8, 8), 0.5), text.sentence[:2])
     assert memory.count == 4
     assert int(memory.seen) == 5
-    first = [round(float(x)) for x in memory.pictures[:, 0, 0, 0]]
+    first = [round(float(x)) for x in memory.images[:, 0, 0, 0]]
     assert first == [191, 128, 255, 191]  # the fifth took the first one's place
 
 
-def test_pictures_are_drawn_by_their_distances():
-    """Two pictures at squared distances 0 and ln 3: with temperature 1, three of four draws are of the first."""
+def test_images_are_drawn_by_their_distances():
+    """Two images at squared distances 0 and ln 3: with temperature 1, three of four draws are of the first."""
     memory = Memory(RetrievalConfig(capacity=2, image_size=8, key=1), TextShape(1, 1))
     torch.nn.init.ones_(memory.metric.weight)
     memory.remember(
@@ -110,5 +110,5 @@ def test_histogram_and_distinct():
     vector = ColourHistogram()(torch.from_numpy(red).permute(0, 3, 1, 2))
     assert vector[0].nonzero().tolist() == [[3 * 16]]
     metric = Distinct()
-    metric.update(Pictures(np.concatenate([red, red, 0 * red, red]), ("",) * 4, (0, 1, 2, 3)))
+    metric.update(ImageBatch(np.concatenate([red, red, 0 * red, red]), ("",) * 4, (0, 1, 2, 3)))
     assert metric.compute() == {"distinct": 50.0}

@@ -10,7 +10,7 @@ from t2i.core.settings import MOST_LAYERS, Config
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-"""Mean and standard deviation, by colour channel, with which CLIP's pictures in [0, 1] are normalised."""
+"""Mean and standard deviation, by colour channel, with which CLIP's images in [0, 1] are normalised."""
 
 
 class ClipVisionConfig(Config):
@@ -20,7 +20,7 @@ class ClipVisionConfig(Config):
     then read from there. None: a fresh network of these sizes, ending in the text encoder's width, which is pretrained
     contrastively on the data set. revision: branch, tag or commit on the hub.
     image_size, patch: pixels. width, layers, heads: of the transformer.
-    resize: how pictures become `image_size` (the authors': nearest; CLIP's own: bicubic, antialiased).
+    resize: how images become `image_size` (the authors': nearest; CLIP's own: bicubic, antialiased).
     normalise: "twice" as the authors do, (0.25 x + 0.75 - mean) / std, or "once" as CLIP was trained,
     (0.5 x + 0.5 - mean) / std, for x in [-1, 1].
     """

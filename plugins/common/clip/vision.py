@@ -87,7 +87,7 @@ class ClipVision(nn.Module):
         return patches
 
     def _normalised(self, images: Tensor) -> Tensor:
-        """What CLIP looks at. The shifts and scales come first, being cheaper on small pictures, and commute."""
+        """What CLIP looks at. The shifts and scales come first, being cheaper on small images, and commute."""
         scale, shift = (0.5, 0.5) if self.config.normalise == "once" else (0.25, 0.75)
         images = images * (scale / self.std) + (shift - self.mean) / self.std
         if images.shape[-1] == self.image_size:

@@ -69,4 +69,4 @@ PAPER = {
     "image_size": 256,
     "augment": {"scale": 76 / 64, "flip": True},
 }
-"""Pictures as the papers train on them: crops of 256 pixels from pictures of 304, half of them mirrored."""
+"""Images as the papers train on them: crops of 256 pixels from images of 304, half of them mirrored."""

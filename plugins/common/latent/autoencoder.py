@@ -105,13 +105,13 @@ def _check_fit(vae: Any, config: AutoencoderConfig) -> None:
     given = (2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels)
     if given != (config.reduction, config.latent_channels):
         raise UserError(
-            f"autoencoder.weights = {config.weights}: its latents are {given[0]} times smaller than the picture, of "
+            f"autoencoder.weights = {config.weights}: its latents are {given[0]} times smaller than the image, of "
             f"{given[1]} channels; describe it with --set autoencoder.channels={list(vae.config.block_out_channels)} "
             f"--set autoencoder.latent_channels={given[1]}"
         )
     if vae.config.in_channels != 3:
         raise UserError(
-            f"autoencoder.weights = {config.weights}: its pictures have {vae.config.in_channels} channels"
+            f"autoencoder.weights = {config.weights}: its images have {vae.config.in_channels} channels"
         )
 
 

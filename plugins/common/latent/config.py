@@ -54,7 +54,7 @@ class AutoencoderConfig(Config):
     def _whole(self) -> AutoencoderConfig:
         if self.weights and self.patch != 1:
             raise ValueError(
-                "an autoencoder that comes with its weights takes pictures as they are: set patch=1"
+                "an autoencoder that comes with its weights takes images as they are: set patch=1"
             )
         return self
 

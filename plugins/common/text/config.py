@@ -51,7 +51,7 @@ class DamsmTraining(Config):
 class ImageEncoderConfig(Config):
     """DAMSM's image encoder.
 
-    kind: "inception", the paper's, whose trunk is frozen; "small", a few convolutions, all trained, for small pictures;
+    kind: "inception", the paper's, whose trunk is frozen; "small", a few convolutions, all trained, for small images;
     "none" leaves it out, and DAMSM with it. inception: path of torchvision's inception_v3_google-*.pth (or the same
     as safetensors). weights: path of the authors' image_encoder*.pth, trunk and all; beside a frozen text encoder there
     is nothing left to train. width: of the small one.

@@ -1,7 +1,7 @@
-"""Contrastive pretraining of a text encoder: a caption's sentence vector is to find its picture in the batch.
+"""Contrastive pretraining of a text encoder: a caption's sentence vector is to find its image in the batch.
 
 It stands in for DAMSM (Xu et al. 2018), by which the papers' encoders were trained, where there is no pretrained
-encoder: captions that look alike get alike vectors, and what does not show in pictures is forgotten.
+encoder: captions that look alike get alike vectors, and what does not show in images is forgotten.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ def info_nce(logits: Tensor) -> Tensor:
 
 
 class Contrast(nn.Module):
-    """Pictures and sentences in one space: its `forward` takes images (B, 3, H, H) there, (B, D)."""
+    """Images and sentences in one space: its `forward` takes images (B, 3, H, H) there, (B, D)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
 
     def logits(self, images: Tensor, sentences: Tensor) -> Tensor:
-        """Scaled cosines (B, C): row i is picture i of (B, D) against each of the sentences (C, D)."""
+        """Scaled cosines (B, C): row i is image i of (B, D) against each of the sentences (C, D)."""
         return self.log_scale.exp() * F.normalize(images, dim=1) @ F.normalize(sentences, dim=1).T
 
 
 class Matcher(Contrast):
-    """Tells which picture goes with which sentence, by the cosine of the sentence with a small convolutional network's
-    view of the picture.
+    """Tells which image goes with which sentence, by the cosine of the sentence with a small convolutional network's
+    view of the image.
 
     The network keeps the last 4x4 map instead of averaging it: sentences are to say where things are.
     """
@@ -70,7 +70,7 @@ class MatchingTrainer(Trainer):
     many processes share it, the loss is one process's.
 
     lr, lr_text: of the matcher and of the encoder. The encoder's should be the smaller: a batch seldom asks for every
-    word, and an encoder that moves fast drops those that do not help to tell a few dozen pictures apart.
+    word, and an encoder that moves fast drops those that do not help to tell a few dozen images apart.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class MatchingTrainer(Trainer):
         return {"contrastive": loss, "found": found.float().mean()}
 
     def preview(self, batch: Batch) -> Tensor:
-        """Each picture beside the one of the batch that its caption finds."""
+        """Each image beside the one of the batch that its caption finds."""
         found = self.matcher.logits(self.matcher(batch.images), batch.text.sentence).argmax(0)
         return torch.stack([batch.images, batch.images[found]], dim=1).flatten(0, 1)
 

@@ -1,7 +1,7 @@
-"""DAMSM, the deep attentional multimodal similarity model of AttnGAN (Xu et al. 2018, section 3.2): how well pictures
-and captions match, word by region and sentence by picture, the losses that follow, and its training.
+"""DAMSM, the deep attentional multimodal similarity model of AttnGAN (Xu et al. 2018, section 3.2): how well images
+and captions match, word by region and sentence by image, the losses that follow, and its training.
 
-Letters are the paper's: e words, v regions, s their similarities, alpha attention, c contexts, R scores, Q a picture,
+Letters are the paper's: e words, v regions, s their similarities, alpha attention, c contexts, R scores, Q an image,
 D a caption. Where the paper's text and the authors' code differ, it is the code's form: see the README of attngan.
 """
 
@@ -31,7 +31,7 @@ TINY = 1e-8  # the smallest product of norms that is divided by
 
 
 class ImageFeatures(NamedTuple):
-    """What an image encoder makes of B pictures. regions: (B, Dw, N), as wide as words. code: (B, D), as sentences."""
+    """What an image encoder makes of B images. regions: (B, Dw, N), as wide as words. code: (B, D), as sentences."""
 
     regions: Tensor
     code: Tensor
@@ -43,7 +43,7 @@ class ImageFeatures(NamedTuple):
 def word_scores(
     regions: Tensor, words: Tensor, mask: Tensor, gamma1: float, gamma2: float
 ) -> Tensor:
-    """R(Q_i, D_j) (B, C) of pictures by their regions (B, Dw, N) and captions by their words (C, L, Dw), with mask."""
+    """R(Q_i, D_j) (B, C) of images by their regions (B, Dw, N) and captions by their words (C, L, Dw), with mask."""
     e, v, padding = words, regions, ~mask
     s = torch.einsum("cld,bdn->bcln", e, v)  # equation 7
     normed = s.masked_fill(padding[:, :, None], -torch.inf).softmax(
@@ -61,14 +61,14 @@ def word_scores(
 
 
 def sentence_scores(code: Tensor, sentence: Tensor) -> Tensor:
-    """R(Q_i, D_j) (B, C): cosines of pictures' codes (B, D) and sentences (C, D)."""
+    """R(Q_i, D_j) (B, C): cosines of images' codes (B, D) and sentences (C, D)."""
     return F.cosine_similarity(code[:, None], sentence, dim=2)
 
 
 def matching_loss(scores: Tensor, classes: Tensor | None = None) -> Tensor:
     """Cross entropy both ways (equations 11 to 13) of scores (B, B) whose diagonal holds the matching pairs.
 
-    classes (B,): other pictures and captions of a pair's own class are no mismatches, and are left out.
+    classes (B,): other images and captions of a pair's own class are no mismatches, and are left out.
     """
     target = torch.arange(len(scores), device=scores.device)
     if classes is not None:
@@ -80,7 +80,7 @@ def matching_loss(scores: Tensor, classes: Tensor | None = None) -> Tensor:
 def damsm_losses(
     seen: ImageFeatures, text: TextFeatures, smoothing: Smoothing, classes: Any = None
 ) -> tuple[Tensor, Tensor]:
-    """L_words and L_sentence, both ways each. classes: the data set's extra, used if it is one number a picture."""
+    """L_words and L_sentence, both ways each. classes: the data set's extra, used if it is one number an image."""
     ids = classes if isinstance(classes, Tensor) and classes.dim() == 1 else None
     gamma1, gamma2, gamma3 = smoothing.gamma1, smoothing.gamma2, smoothing.gamma3
     words = gamma3 * word_scores(seen.regions, text.words, text.mask, gamma1, gamma2)
@@ -130,11 +130,11 @@ class DamsmTrainer(Trainer):
         return {"words": words, "sentence": sentence, "found": found.float().mean()}
 
     def _found(self, seen: ImageFeatures, text: TextFeatures) -> Tensor:
-        """For each caption, the picture that its sentence finds."""
+        """For each caption, the image that its sentence finds."""
         return sentence_scores(seen.code.detach(), text.sentence.detach()).argmax(0)
 
     def preview(self, batch: Batch) -> Tensor:
-        """Each picture beside the one of the batch that its caption finds."""
+        """Each image beside the one of the batch that its caption finds."""
         found = self._found(self.image_encoder(batch.images), batch.text)
         return torch.stack([batch.images, batch.images[found]], dim=1).flatten(0, 1)
 

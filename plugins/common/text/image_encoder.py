@@ -1,7 +1,7 @@
-"""DAMSM's image encoders: pictures -> region features and a global code (Xu et al. 2018, section 3.2).
+"""DAMSM's image encoders: images -> region features and a global code (Xu et al. 2018, section 3.2).
 
 The paper's is Inception-v3 as torchvision has it, frozen, with two trained linear maps; a small one serves small
-pictures where there are no weights to be had.
+images where there are no weights to be had.
 """
 
 from __future__ import annotations

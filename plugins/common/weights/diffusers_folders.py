@@ -158,7 +158,7 @@ def square_size(network: Mapping[str, Any], source: Path) -> int:
     sides = {size} if isinstance(size, int) else set(size or ())
     if len(sides) != 1:
         raise UserError(
-            f"{source}: sample_size is {size}; pictures here are squares of one size: set it in config.json"
+            f"{source}: sample_size is {size}; images here are squares of one size: set it in config.json"
         )
     return int(sides.pop())
 

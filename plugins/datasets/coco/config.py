@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from t2i.plugins.common.pictures.config import PicturesConfig
+from t2i.plugins.common.images.config import ImagesConfig
 
 
-class CocoConfig(PicturesConfig):
+class CocoConfig(ImagesConfig):
     """dir: the folder with `annotations` (None: where `t2i fetch coco` puts it). year: of the split into train and val
     (None: 2014, which papers compare on, if it is there, else 2017)."""
 

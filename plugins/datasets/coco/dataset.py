@@ -15,11 +15,11 @@ from typing import Any
 
 from t2i.core.errors import UserError
 from t2i.core.fetch.downloads import fetched
-from t2i.plugins.common.pictures.picture_files import (
+from t2i.plugins.common.images.image_files import (
     Archive,
     Entry,
     Folder,
-    PictureFiles,
+    ImageFiles,
     Source,
     captions_of,
     data_folder,
@@ -33,12 +33,12 @@ YEARS = (2014, 2017)
 REMEDY = "'t2i fetch coco' gets it (of 2017: with --parts), or name another folder with --data-dir"
 
 
-def build(config: CocoConfig, split: str) -> PictureFiles:
+def build(config: CocoConfig, split: str) -> ImageFiles:
     """The split `split`, in the order of the images' ids; captions in the order of theirs. UserError if annotations or
-    pictures are not there, or the annotations are not COCO's."""
+    images are not there, or the annotations are not COCO's."""
     root = _root(config)
     year, document, where = _annotations(root, config, split)
-    return PictureFiles(config, NAME, _pictures(root, f"{split}{year}"), _entries(document, where))
+    return ImageFiles(config, NAME, _images(root, f"{split}{year}"), _entries(document, where))
 
 
 def _root(config: CocoConfig) -> Path:
@@ -81,7 +81,7 @@ def _document(content: bytes, where: str) -> Any:
 
 
 def _entries(document: Any, where: str) -> list[Entry]:
-    """Images without a caption are left out: the test pictures have none."""
+    """Images without a caption are left out: the test images have none."""
     captions: defaultdict[int, list[tuple[int, str]]] = defaultdict(list)
     try:
         for note in document["annotations"]:
@@ -102,8 +102,8 @@ def _entries(document: Any, where: str) -> list[Entry]:
     ]
 
 
-def _pictures(root: Path, name: str) -> Source:
-    """Where the pictures of "val2017" lie."""
+def _images(root: Path, name: str) -> Source:
+    """Where the images of "val2017" lie."""
     places: Sequence[Path] = (root, root / "images")
     for folder in (place / name for place in places):
         if folder.is_dir():

@@ -1,9 +1,9 @@
 """Settings of `cub`."""
 
-from t2i.plugins.common.pictures.config import PicturesConfig
+from t2i.plugins.common.images.config import ImagesConfig
 
 
-class CUBConfig(PicturesConfig):
+class CUBConfig(ImagesConfig):
     """crop: to the square around the bird's bounding box, as StackGAN and all after it do; needs
     CUB_200_2011/bounding_boxes.txt."""
 

@@ -1,7 +1,7 @@
 """The data set: birds, cut out as StackGAN cuts them.
 
 DIR/CUB_200_2011/images/CLASS/NAME.jpg (or DIR/images/...), CUB_200_2011/images.txt, CUB_200_2011/bounding_boxes.txt;
-lists and captions as in t2i.plugins.common.pictures.captioned_names.
+lists and captions as in t2i.plugins.common.images.captioned_names.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from t2i.core.errors import UserError
-from t2i.plugins.common.pictures.captioned_names import class_id, names_of, read_captions, texts_of
-from t2i.plugins.common.pictures.picture_files import Entry, Folder, PictureFiles, data_folder
+from t2i.plugins.common.images.captioned_names import class_id, names_of, read_captions, texts_of
+from t2i.plugins.common.images.image_files import Entry, Folder, ImageFiles, data_folder
 from t2i.plugins.datasets.cub.config import CUBConfig
 
 NAME = "cub"
@@ -20,13 +20,13 @@ EXAMPLE = "001.Black_footed_Albatross/Black_Footed_Albatross_0001_796111"
 Box = tuple[int, int, int, int]
 
 
-def build(config: CUBConfig, split: str) -> PictureFiles:
-    """The split `split` (val: the 2,933 pictures of the 50 classes that train does not show), in the order of its
+def build(config: CUBConfig, split: str) -> ImageFiles:
+    """The split `split` (val: the 2,933 images of the 50 classes that train does not show), in the order of its
     list. UserError if a part of the layout is missing."""
     root = data_folder(config, NAME)
     names = names_of(root, split)
-    pictures = next((p for p in (root / OFFICIAL / "images", root / "images") if p.is_dir()), None)
-    if pictures is None:
+    images = next((p for p in (root / OFFICIAL / "images", root / "images") if p.is_dir()), None)
+    if images is None:
         raise UserError(
             f"data set '{NAME}': there is neither {OFFICIAL}/images nor images in {root}"
         )
@@ -40,11 +40,11 @@ def build(config: CUBConfig, split: str) -> PictureFiles:
         number = class_id(name.partition("/")[0], str(root))
         captions = read_captions(texts / f"{name}.txt")
         entries.append(Entry(name, f"{name}.jpg", captions, boxes.get(name), {"class_id": number}))
-    return PictureFiles(config, NAME, Folder(pictures), entries)
+    return ImageFiles(config, NAME, Folder(images), entries)
 
 
 def _boxes(root: Path) -> dict[str, Box]:
-    """The part of each picture that is used, by name."""
+    """The part of each image that is used, by name."""
     files, boxes = (_table(root / OFFICIAL / name) for name in ("images.txt", "bounding_boxes.txt"))
     try:
         return {

@@ -1,7 +1,7 @@
 """Settings of `flowers`."""
 
-from t2i.plugins.common.pictures.config import PicturesConfig
+from t2i.plugins.common.images.config import ImagesConfig
 
 
-class FlowersConfig(PicturesConfig):
-    """Those of every set of picture files."""
+class FlowersConfig(ImagesConfig):
+    """Those of every set of image files."""

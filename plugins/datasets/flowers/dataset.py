@@ -1,7 +1,7 @@
 """The data set: flowers.
 
 DIR/jpg/image_00001.jpg, captions in DIR/text_c10/class_00077/image_00001.txt; lists as in
-t2i.plugins.common.pictures.captioned_names, whose names are jpg/image_00001.
+t2i.plugins.common.images.captioned_names, whose names are jpg/image_00001.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from t2i.core.errors import UserError
-from t2i.plugins.common.pictures.captioned_names import class_id, names_of, read_captions, texts_of
-from t2i.plugins.common.pictures.picture_files import Entry, Folder, PictureFiles, data_folder
+from t2i.plugins.common.images.captioned_names import class_id, names_of, read_captions, texts_of
+from t2i.plugins.common.images.image_files import Entry, Folder, ImageFiles, data_folder
 from t2i.plugins.datasets.flowers.config import FlowersConfig
 
 NAME = "flowers"
 EXAMPLE = "class_00077/image_00001"
 
 
-def build(config: FlowersConfig, split: str) -> PictureFiles:
-    """The split `split` (val: the pictures of the 20 classes that train does not show), in the order of its list.
+def build(config: FlowersConfig, split: str) -> ImageFiles:
+    """The split `split` (val: the images of the 20 classes that train does not show), in the order of its list.
     UserError if a part of the layout is missing."""
     root = data_folder(config, NAME)
-    names, pictures = names_of(root, split), root / "jpg"
-    if not pictures.is_dir():
-        raise UserError(f"data set '{NAME}': there is no folder {pictures}")
+    names, images = names_of(root, split), root / "jpg"
+    if not images.is_dir():
+        raise UserError(f"data set '{NAME}': there is no folder {images}")
     texts = {path.stem: path for path in texts_of(root, EXAMPLE).glob("*/*.txt")}
     entries = []
     for name in names:
@@ -34,4 +34,4 @@ def build(config: FlowersConfig, split: str) -> PictureFiles:
         entries.append(
             Entry(stem, f"{stem}.jpg", read_captions(texts[stem]), None, {"class_id": number})
         )
-    return PictureFiles(config, NAME, Folder(pictures), entries)
+    return ImageFiles(config, NAME, Folder(images), entries)

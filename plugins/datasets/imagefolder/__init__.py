@@ -1,1 +1,1 @@
-"""A folder of pictures and captions."""
+"""A folder of images and captions."""

@@ -1,9 +1,9 @@
 """Settings of `imagefolder`."""
 
-from t2i.plugins.common.pictures.config import SplitPicturesConfig
+from t2i.plugins.common.images.config import SplitImagesConfig
 
 
-class ImageFolderConfig(SplitPicturesConfig):
-    """caption: of pictures that have none of their own. None: they are broken, and passed over."""
+class ImageFolderConfig(SplitImagesConfig):
+    """caption: of images that have none of their own. None: they are broken, and passed over."""
 
     caption: str | None = None

@@ -1,4 +1,4 @@
-"""The data set: pictures in a folder, and where their captions are found."""
+"""The data set: images in a folder, and where their captions are found."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 from t2i.core.errors import UserError
 from t2i.core.io.images import SUFFIXES
-from t2i.plugins.common.pictures.picture_files import (
+from t2i.plugins.common.images.image_files import (
     Entry,
     Folder,
-    PictureFiles,
+    ImageFiles,
     captions_of,
     data_folder,
     in_val,
@@ -27,10 +27,10 @@ METADATA = ("metadata.jsonl", "metadata.csv")
 COLUMNS = ("text", "captions", "caption")
 
 Captions = dict[str, list[str]]
-"""Path of a picture in its folder -> its captions."""
+"""Path of an image in its folder -> its captions."""
 
 
-def build(config: ImageFolderConfig, split: str) -> PictureFiles:
+def build(config: ImageFolderConfig, split: str) -> ImageFiles:
     """The split `split`, in the order of the files' names. UserError if the folder is none, or metadata are wrong."""
     root = data_folder(config, NAME)
     train = root / "train" if (root / "train").is_dir() else root
@@ -46,19 +46,19 @@ def build(config: ImageFolderConfig, split: str) -> PictureFiles:
     entries = [Entry(name, name, captions_of(found[name]) or tuple(spare)) for name in names]
     if not entries:
         raise UserError(
-            f"data set '{NAME}': there is no picture for '{split}' in {folder}; name another --data-dir"
+            f"data set '{NAME}': there is no image for '{split}' in {folder}; name another --data-dir"
         )
-    return PictureFiles(config, NAME, Folder(folder), entries)
+    return ImageFiles(config, NAME, Folder(folder), entries)
 
 
 def _captions(folder: Path) -> Captions:
-    """The pictures of a folder: those that its metadata name, or else all that lie there."""
+    """The images of a folder: those that its metadata name, or else all that lie there."""
     for metadata in (folder / name for name in METADATA):
         if metadata.is_file():
             return _by_metadata(metadata)
     sizes = Folder(folder).sizes()
-    pictures = [name for name in sizes if Path(name).suffix.lower() in SUFFIXES]
-    return {name: _beside(folder, name) if _text_of(name) in sizes else [] for name in pictures}
+    images = [name for name in sizes if Path(name).suffix.lower() in SUFFIXES]
+    return {name: _beside(folder, name) if _text_of(name) in sizes else [] for name in images}
 
 
 def _text_of(name: str) -> str:
@@ -70,12 +70,12 @@ def _beside(folder: Path, name: str) -> list[str]:
 
 
 def _by_metadata(metadata: Path) -> Captions:
-    """Several rows of one picture add up."""
+    """Several rows of one image add up."""
     found: Captions = {}
     for where, row in _rows(metadata):
         name = row.get("file_name")
         if not isinstance(name, str):
-            raise UserError(f"{where}: it has no file_name; each row names a picture in the folder")
+            raise UserError(f"{where}: it has no file_name; each row names an image in the folder")
         found.setdefault(safe_name(name, where), []).extend(_texts(row, where))
     return found
 

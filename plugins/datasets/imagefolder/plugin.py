@@ -9,7 +9,7 @@ def t2i_datasets() -> list[DatasetSpec]:
     return [
         DatasetSpec(
             name="imagefolder",
-            summary="a folder of pictures with metadata.jsonl or .csv, or a .txt of captions beside each",
+            summary="a folder of images with metadata.jsonl or .csv, or a .txt of captions beside each",
             config="t2i.plugins.datasets.imagefolder.config:ImageFolderConfig",
             build="t2i.plugins.datasets.imagefolder.dataset:build",
             splits=("train", "val"),

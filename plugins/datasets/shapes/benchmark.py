@@ -1,4 +1,4 @@
-"""The benchmark `shapes`: captions whose every claim is checked, on pictures drawn in milliseconds."""
+"""The benchmark `shapes`: captions whose every claim is checked, on images drawn in milliseconds."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from t2i.core.settings import Config, DataConfig
 class ShapesConfig(DataConfig):
     """What is drawn. The four shares of train and val are weights; they need not sum to 1."""
 
-    image_size: int = Field(default=32, ge=24, le=512, description="side of the pictures in pixels")
+    image_size: int = Field(default=32, ge=24, le=512, description="side of the images in pixels")
     seed: int = Field(
         default=0, ge=0, lt=2**63, description="another seed gives other scenes in every split"
     )

@@ -15,11 +15,11 @@ from t2i.plugins.datasets.shapes.grammar import Scene
 from t2i.plugins.datasets.shapes.render import render
 
 SPLITS = ("train", "val", "compositions")
-VERSION = 1  # raise it whenever the same settings give other pictures or captions
+VERSION = 1  # raise it whenever the same settings give other images or captions
 
 
 class Shapes(Dataset):
-    """Pictures of simple shapes and what they show in English.
+    """Images of simple shapes and what they show in English.
 
     `train` is endless, unless the settings say otherwise; `val` is drawn like it from other seeds, and every caption
     states all attributes; `compositions` is like `val`, but each scene holds a combination that neither of the others
@@ -40,7 +40,7 @@ class Shapes(Dataset):
         return self.config.train_length if self.split == "train" else self.config.val_length
 
     def __getitem__(self, index: int) -> Example:
-        """The example of any index >= 0: its picture is uint8 (image_size, image_size, 3)."""
+        """The example of any index >= 0: its image is uint8 (image_size, image_size, 3)."""
         scene, draws = self._draw(index)
         image = render(scene, draws, self.image_size)
         partial = self.config.partial_captions if self.split == "train" else 0.0
@@ -48,7 +48,7 @@ class Shapes(Dataset):
         return Example(image=image, captions=captions, key=f"{self.split}-{index:06d}")
 
     def scene(self, index: int) -> Scene:
-        """What the picture of that index shows."""
+        """What the image of that index shows."""
         return self._draw(index)[0]
 
     def variant(self, index: int, number: int) -> Example:

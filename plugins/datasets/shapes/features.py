@@ -1,7 +1,7 @@
-"""A small frozen network for pictures of `shapes`, whose features FID, KID, precision and recall compare.
+"""A small frozen network for images of `shapes`, whose features FID, KID, precision and recall compare.
 
-It was trained to tell what is in each of the nine places, and how blurred and noisy the picture is
-(`train_features.py`), so its features carry what matters in such pictures, and how clean they are.
+It was trained to tell what is in each of the nine places, and how blurred and noisy the image is
+(`train_features.py`), so its features carry what matters in such images, and how clean they are.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ DIM = 96
 
 
 class ShapesFeatures(FeatureExtractor):
-    """uint8 (B, 3, H, W) -> float32 (B, 96). Pictures of other sizes are averaged to 32x32 by area."""
+    """uint8 (B, 3, H, W) -> float32 (B, 96). Images of other sizes are averaged to 32x32 by area."""
 
     name = "shapes-cnn"
     weights_sha256 = WEIGHTS_SHA256
@@ -46,10 +46,10 @@ class ShapesFeatures(FeatureExtractor):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        pictures = images.float() / 127.5 - 1
-        if pictures.shape[-2:] != (INPUT_SIZE, INPUT_SIZE):
-            pictures = F.interpolate(pictures, (INPUT_SIZE, INPUT_SIZE), mode="area")
-        features: Tensor = self.body(pictures)
+        images = images.float() / 127.5 - 1
+        if images.shape[-2:] != (INPUT_SIZE, INPUT_SIZE):
+            images = F.interpolate(images, (INPUT_SIZE, INPUT_SIZE), mode="area")
+        features: Tensor = self.body(images)
         return features
 
 

@@ -1,7 +1,7 @@
-"""What a picture of `shapes` may show, and how English says it: scenes, captions, and captions read back into claims.
+"""What an image of `shapes` may show, and how English says it: scenes, captions, and captions read back into claims.
 
 Captions are written from a table of phrasings, and `parse` is built from the same table, so that the two cannot drift
-apart: `parse(caption)` gives exactly what the caption claims of its picture, and None for any other text.
+apart: `parse(caption)` gives exactly what the caption claims of its image, and None for any other text.
 """
 
 import itertools
@@ -92,7 +92,7 @@ class Obj:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows: one to three objects, each with a size and a position, on a background."""
+    """What an image shows: one to three objects, each with a size and a position, on a background."""
 
     kind: str
     objects: tuple[Obj, ...]
@@ -119,7 +119,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Claims:
-    """What a caption says of its picture; None is not said, and so not scored."""
+    """What a caption says of its image; None is not said, and so not scored."""
 
     kind: str
     objects: tuple[Obj, ...]
@@ -177,7 +177,7 @@ class Grammar:
     backgrounds: tuple[str, ...] = BACKGROUNDS
 
     def arrangements(self, count: int) -> tuple[tuple[str, ...], ...]:
-        """Ordered choices of `count` positions, any two at opposite sides of the picture so that nothing touches."""
+        """Ordered choices of `count` positions, any two at opposite sides of the image so that nothing touches."""
         return _arrangements(self.positions, count)
 
 
@@ -362,7 +362,7 @@ _PATTERNS = tuple((phrasing, _pattern(phrasing)) for phrasing in PHRASINGS)
 
 @lru_cache(maxsize=65536)
 def parse(caption: str) -> Claims | None:
-    """What `caption` claims of its picture, or None for text that the grammar does not write.
+    """What `caption` claims of its image, or None for text that the grammar does not write.
 
     Letter case, runs of blanks and a full stop at the end do not matter.
     """

@@ -42,7 +42,7 @@ CONDITIONS: dict[str, Callable[[Images], Images]] = {
     "colours permuted": lambda images: images[..., [1, 2, 0]],
     "other captions (chance)": lambda images: np.roll(images, 1, axis=0),
     "black": np.zeros_like,
-    "mean picture": lambda images: np.broadcast_to(images.mean(0).astype(np.uint8), images.shape),
+    "mean image": lambda images: np.broadcast_to(images.mean(0).astype(np.uint8), images.shape),
     "uniform noise": lambda images: np.random.default_rng(0).integers(
         0, 256, images.shape, np.uint8
     ),
@@ -69,10 +69,10 @@ def rows(image_size: int, count: int) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--count", type=int, default=2000, help="pictures of 32 px; a quarter of that of 64 px"
+        "--count", type=int, default=2000, help="images of 32 px; a quarter of that of 64 px"
     )
     count = parser.parse_args().count
-    print("| px | pictures | " + " | ".join(COLUMNS) + " | ms each |")
+    print("| px | images | " + " | ".join(COLUMNS) + " | ms each |")
     print("|" + "---|" * (len(COLUMNS) + 3))
     for image_size, number in ((32, count), (64, count // 4)):
         for row in rows(image_size, number):

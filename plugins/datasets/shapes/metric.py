@@ -1,4 +1,4 @@
-"""The score of how well pictures show what their captions say."""
+"""The score of how well images show what their captions say."""
 
 from collections.abc import Sequence
 from types import MappingProxyType
@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from t2i.core.interfaces.scoring import Intervals, Metric, Pictures, proportion_interval
+from t2i.core.interfaces.scoring import ImageBatch, Intervals, Metric, proportion_interval
 from t2i.plugins.datasets.shapes import reader
 from t2i.plugins.datasets.shapes.config import CaptionAccuracyConfig
 from t2i.plugins.datasets.shapes.scoring import SCORES, Tally, score_batch
 
-READER_VERSION = 1  # raise it whenever the same picture may be read differently
+READER_VERSION = 1  # raise it whenever the same image may be read differently
 
 
 def caption_accuracy(images: NDArray[np.generic], captions: Sequence[str]) -> dict[str, float]:
@@ -28,15 +28,15 @@ def caption_accuracy(images: NDArray[np.generic], captions: Sequence[str]) -> di
 
 
 class CaptionAccuracy(Metric):
-    """`caption_accuracy` of a stream of pictures."""
+    """`caption_accuracy` of a stream of images."""
 
     better = MappingProxyType(dict.fromkeys(SCORES, "higher"))
 
     def __init__(self) -> None:
         self._tally = Tally()
 
-    def update(self, pictures: Pictures) -> None:
-        self._tally.add(score_batch(pictures.images, pictures.captions), pictures.captions)
+    def update(self, images: ImageBatch) -> None:
+        self._tally.add(score_batch(images.images, images.captions), images.captions)
 
     def compute(self) -> dict[str, float]:
         return self._tally.summary()

@@ -1,4 +1,4 @@
-"""What `shapes` registers: the data set, the features that compare its pictures, the score of its captions, and
+"""What `shapes` registers: the data set, the features that compare its images, the score of its captions, and
 the benchmark."""
 
 from t2i.core.registry.hooks import hookimpl
@@ -25,7 +25,7 @@ def t2i_features() -> list[FeatureSpec]:
     return [
         FeatureSpec(
             name="shapes",
-            summary="a small frozen network that tells what is where in pictures of shapes",
+            summary="a small frozen network that tells what is where in images of shapes",
             config="t2i.plugins.datasets.shapes.config:FeaturesConfig",
             build="t2i.plugins.datasets.shapes.features:build",
         )
@@ -37,7 +37,7 @@ def t2i_metrics() -> list[MetricSpec]:
     return [
         MetricSpec(
             name="caption-accuracy",
-            summary="how much of its caption a picture of shapes shows, by an exact reader",
+            summary="how much of its caption an image of shapes shows, by an exact reader",
             config="t2i.plugins.datasets.shapes.config:CaptionAccuracyConfig",
             build="t2i.plugins.datasets.shapes.metric:build",
         )
@@ -49,7 +49,7 @@ def t2i_benchmarks() -> list[BenchmarkSpec]:
     return [
         BenchmarkSpec(
             name="shapes",
-            summary="a diffusion model against a GAN on pictures of shapes, every caption checked exactly",
+            summary="a diffusion model against a GAN on images of shapes, every caption checked exactly",
             config="t2i.plugins.datasets.shapes.benchmark:ShapesBenchmarkConfig",
             build="t2i.plugins.datasets.shapes.benchmark:build",
             protocols=("tiny",),

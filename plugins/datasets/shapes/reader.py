@@ -1,6 +1,6 @@
-"""What a picture shows, read exactly and without any learned network: analysis by synthesis.
+"""What an image shows, read exactly and without any learned network: analysis by synthesis.
 
-The background is the commonest colour of the picture's rim; whatever differs from it falls into connected pieces; and
+The background is the commonest colour of the image's rim; whatever differs from it falls into connected pieces; and
 each piece is compared with every shape at every radius, sub-pixel place and softness, drawn by the renderer itself.
 The best fit names the piece, unless what it leaves unexplained is too much, or the piece is too blurred: mush is
 not read as anything.
@@ -27,7 +27,7 @@ from t2i.plugins.datasets.shapes.render import (
     coverage,
 )
 
-MAX_IMAGE_SIZE = 64  # larger pictures are averaged down to it: nothing more is to be seen in them
+MAX_IMAGE_SIZE = 64  # larger images are averaged down to it: nothing more is to be seen in them
 MIN_CONTRAST = 0.22  # RGB distance from the background that makes a pixel part of a piece
 MIN_PIECE = 6.0  # square units; less is a speck (a small star has 23)
 MAX_COLOUR_ERROR = (
@@ -66,7 +66,7 @@ _CHUNK = 128  # pieces compared at once: bounds the memory
 
 @dataclass(frozen=True)
 class SeenObject:
-    """One piece of a picture. Place and radius in units of 1/32 of the picture's side, RGB in [0, 1].
+    """One piece of an image. Place and radius in units of 1/32 of the image's side, RGB in [0, 1].
 
     shape, colour, size and position are None where the piece cannot be told. misfit is the unexplained part of its
     energy, softness its blur (standard deviation in units).
@@ -86,67 +86,65 @@ class SeenObject:
 
 @dataclass(frozen=True)
 class SeenScene:
-    """All pieces of a picture, and the name of its background (None if it is none of the known)."""
+    """All pieces of an image, and the name of its background (None if it is none of the known)."""
 
     objects: tuple[SeenObject, ...]
     background: str | None
 
 
 def read_scenes(images: NDArray[np.generic]) -> list[SeenScene]:
-    """What each of N pictures (N, H, W, 3) shows: uint8, or float in [-1, 1]. Raises ValueError for other arrays."""
-    pictures = as_pictures(images)
-    backgrounds = _backgrounds(pictures)
-    difference = pictures - backgrounds[:, None, None, :]
+    """What each of N images (N, H, W, 3) shows: uint8, or float in [-1, 1]. Raises ValueError for other arrays."""
+    scaled = as_floats(images)
+    backgrounds = _backgrounds(scaled)
+    difference = scaled - backgrounds[:, None, None, :]
     noise = _noise(difference)
     pieces = [
-        piece for number in range(len(pictures)) for piece in _pieces(difference[number], number)
+        piece for number in range(len(scaled)) for piece in _pieces(difference[number], number)
     ]
-    seen: list[list[SeenObject]] = [[] for _ in pictures]
+    seen: list[list[SeenObject]] = [[] for _ in scaled]
     for start in range(0, len(pieces), _CHUNK):
         chunk = pieces[start : start + _CHUNK]
-        for piece, fit in zip(chunk, _fit(chunk, noise, pictures.shape[1]), strict=True):
-            seen[piece.picture].append(
-                _judge(piece, fit, backgrounds[piece.picture], pictures.shape[1])
-            )
+        for piece, fit in zip(chunk, _fit(chunk, noise, scaled.shape[1]), strict=True):
+            seen[piece.image].append(_judge(piece, fit, backgrounds[piece.image], scaled.shape[1]))
     names = [
         _nearest(background, BACKGROUND_PALETTE, MAX_BACKGROUND_ERROR) for background in backgrounds
     ]
     return [SeenScene(tuple(objects), name) for objects, name in zip(seen, names, strict=True)]
 
 
-def as_pictures(images: NDArray[np.generic]) -> Floats:
+def as_floats(images: NDArray[np.generic]) -> Floats:
     """(N, H, W, 3) uint8, or float in [-1, 1], as float32 in [0, 1] of at most MAX_IMAGE_SIZE pixels a side."""
     if images.ndim != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2]:
         raise ValueError(
-            f"pictures of shape {images.shape} cannot be read: give square ones as (N, H, W, 3)"
+            f"images of shape {images.shape} cannot be read: give square ones as (N, H, W, 3)"
         )
     if images.dtype == np.uint8:
-        pictures = images.astype(np.float32) / np.float32(255)
+        scaled = images.astype(np.float32) / np.float32(255)
     elif np.issubdtype(images.dtype, np.floating):
-        pictures = (np.nan_to_num(images, nan=-1.0).clip(-1, 1) * 0.5 + 0.5).astype(np.float32)
+        scaled = (np.nan_to_num(images, nan=-1.0).clip(-1, 1) * 0.5 + 0.5).astype(np.float32)
     else:
         raise ValueError(
-            f"pictures of {images.dtype} cannot be read: give uint8, or floats in [-1, 1]"
+            f"images of {images.dtype} cannot be read: give uint8, or floats in [-1, 1]"
         )
-    side = pictures.shape[1]
+    side = scaled.shape[1]
     factor = math.ceil(side / MAX_IMAGE_SIZE)
     if factor == 1:
-        return pictures
+        return scaled
     whole = side // factor * factor
-    blocks = pictures[:, :whole, :whole].reshape(
-        len(pictures), side // factor, factor, side // factor, factor, 3
+    blocks = scaled[:, :whole, :whole].reshape(
+        len(scaled), side // factor, factor, side // factor, factor, 3
     )
     averaged: Floats = blocks.mean(axis=(2, 4), dtype=np.float32)
     return averaged
 
 
-def _backgrounds(pictures: Floats) -> Floats:
-    """(N, 3): the median colour of each picture's rim, which no object reaches."""
+def _backgrounds(images: Floats) -> Floats:
+    """(N, 3): the median colour of each image's rim, which no object reaches."""
     top, bottom, left, right = (
-        pictures[:, 0],
-        pictures[:, -1],
-        pictures[:, :, 0],
-        pictures[:, :, -1],
+        images[:, 0],
+        images[:, -1],
+        images[:, :, 0],
+        images[:, :, -1],
     )
     colours: Floats = np.asarray(
         np.median(np.concatenate([top, bottom, left, right], axis=1), axis=1), np.float32
@@ -181,14 +179,14 @@ def _nearest(
 
 @dataclass(frozen=True)
 class _Piece:
-    """A connected piece of picture number `picture`, in a window around its centre."""
+    """A connected piece of image number `image`, in a window around its centre."""
 
-    picture: int
-    window: Floats  # (2 half, 2 half, 3): the picture less its background; other pieces and the outside are 0
+    image: int
+    window: Floats  # (2 half, 2 half, 3): the image less its background; other pieces and the outside are 0
     x: int  # of the window's centre, pixels
     y: int
     outside: float  # energy of the piece beyond its window
-    pixels: int  # of the window, that lie within the picture
+    pixels: int  # of the window, that lie within the image
 
 
 def _half(side: int) -> int:
@@ -197,7 +195,7 @@ def _half(side: int) -> int:
 
 
 def _pieces(difference: Floats, number: int) -> list[_Piece]:
-    """The connected pieces of one picture (H, W, 3), given as its difference from its background."""
+    """The connected pieces of one image (H, W, 3), given as its difference from its background."""
     side = len(difference)
     energy = np.square(difference).sum(axis=2)
     labels, count = ndimage.label(energy > MIN_CONTRAST**2, structure=np.ones((3, 3)))
@@ -247,15 +245,15 @@ def _templates(side: int) -> _Templates:
     levels = SOFTNESS + TOO_SOFT
     sharp = [_drawn(half, scale, np.linspace(-0.6, 0.6, 5 if side < 48 else 4)) for _ in SOFTNESS]
     rough = [_drawn(half, scale, np.linspace(-0.5, 0.5, 3)) for _ in TOO_SOFT]
-    pictures, properties = zip(*(sharp + rough), strict=True)
+    images, properties = zip(*(sharp + rough), strict=True)
     soft = [
         ndimage.gaussian_filter(drawn, (0, level * scale, level * scale)) if level else drawn
-        for drawn, level in zip(pictures, levels, strict=True)
+        for drawn, level in zip(images, levels, strict=True)
     ]
-    flat = np.concatenate(soft).reshape(sum(map(len, pictures)), -1)
+    flat = np.concatenate(soft).reshape(sum(map(len, images)), -1)
     norm = np.linalg.norm(flat, axis=1)
     shape, radius, x, y = np.concatenate(properties).T
-    softness = np.repeat(np.array(levels, np.float32), [len(drawn) for drawn in pictures])
+    softness = np.repeat(np.array(levels, np.float32), [len(drawn) for drawn in images])
     return _Templates(flat / norm[:, None], norm, shape.astype(np.intp), radius, x, y, softness)
 
 
@@ -300,7 +298,7 @@ def _fit(pieces: Sequence[_Piece], noise: Floats, side: int) -> list[_Fit]:
     best = explained.argmax(axis=1)
     fits = []
     for number, (piece, k) in enumerate(zip(pieces, best, strict=True)):
-        of_noise = 3 * piece.pixels * float(noise[piece.picture]) ** 2
+        of_noise = 3 * piece.pixels * float(noise[piece.image]) ** 2
         energy = float(np.square(windows[number]).sum()) + piece.outside
         left = max(0.0, energy - float(explained[number, k]) - of_noise)
         misfit = left / (left + float(explained[number, k]))

@@ -1,6 +1,6 @@
-"""Scenes drawn as antialiased pictures, by coverage from signed distances.
+"""Scenes drawn as antialiased images, by coverage from signed distances.
 
-Lengths are in units of 1/32 of the picture's side, so that a scene looks the same at every image size.
+Lengths are in units of 1/32 of the image's side, so that a scene looks the same at every image size.
 """
 
 import math
@@ -15,7 +15,7 @@ from t2i.plugins.datasets.shapes.grammar import Scene, cell_of
 
 Floats = NDArray[np.float32]
 
-UNITS = 32  # lengths below are in 1/32 of the picture's side
+UNITS = 32  # lengths below are in 1/32 of the image's side
 CELL_CENTRES = (
     7.5,
     16.0,
@@ -122,7 +122,7 @@ def _jittered(colour: tuple[float, float, float], draws: Draws) -> tuple[float, 
 def draw(
     objects: Sequence[Placed], background: tuple[float, float, float], image_size: int
 ) -> NDArray[np.uint8]:
-    """The picture of `objects` on a plain background, uint8 (image_size, image_size, 3)."""
+    """The image of `objects` on a plain background, uint8 (image_size, image_size, 3)."""
     scale = image_size / UNITS
     canvas = np.empty((image_size, image_size, 3), np.float32)
     canvas[:] = background
@@ -139,7 +139,7 @@ def draw(
 
 
 def render(scene: Scene, draws: Draws, image_size: int = 32) -> NDArray[np.uint8]:
-    """A picture of `scene`, uint8 (image_size, image_size, 3)."""
+    """An image of `scene`, uint8 (image_size, image_size, 3)."""
     return draw(
         place(scene, draws), _jittered(BACKGROUND_PALETTE[scene.background], draws), image_size
     )

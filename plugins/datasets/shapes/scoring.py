@@ -1,4 +1,4 @@
-"""What a picture shows against what its caption claims."""
+"""What an image shows against what its caption claims."""
 
 import itertools
 from collections import defaultdict
@@ -16,7 +16,7 @@ ATTRIBUTES = ("shape", "colour", "size", "position", "relation", "count", "backg
 SCORES = (*ATTRIBUTES, *(f"{kind}.{attribute}" for kind in KINDS for attribute in ATTRIBUTES))
 MIN_SHIFT = 4.0  # units of 1/32 of the side, that "left of" asks for
 MAX_MATCHED = (
-    5  # objects that are tried against the claims; a picture with more has the wrong count anyway
+    5  # objects that are tried against the claims; an image with more has the wrong count anyway
 )
 
 
@@ -94,7 +94,7 @@ def _related(a: SeenObject | None, b: SeenObject | None, relation: str) -> bool:
 
 
 class Tally:
-    """Accuracies over many pictures, in percent, by attribute and by kind of caption."""
+    """Accuracies over many images, in percent, by attribute and by kind of caption."""
 
     def __init__(self) -> None:
         self._held: dict[str, int] = defaultdict(int)
@@ -114,5 +114,5 @@ class Tally:
         return {key: 100 * held / asked for key, (held, asked) in self.counts().items()}
 
     def counts(self) -> dict[str, tuple[int, int]]:
-        """How many pictures are right, out of how many that were asked, by name."""
+        """How many images are right, out of how many that were asked, by name."""
         return {key: (self._held[key], self._asked[key]) for key in SCORES if self._asked[key]}

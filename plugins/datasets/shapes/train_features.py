@@ -78,7 +78,7 @@ def labels(scene: Scene) -> np.ndarray:
 
 
 def draw_batch(size: int, first: int) -> SceneBatch:
-    """Scenes number `first` and on, some with held-out combinations: the features judge pictures of them too."""
+    """Scenes number `first` and on, some with held-out combinations: the features judge images of them too."""
     images, cells, backgrounds, quality = [], [], [], []
     for index in range(first, first + size):
         draws = Draws(0, STREAM, index)
@@ -87,7 +87,7 @@ def draw_batch(size: int, first: int) -> SceneBatch:
         image = render(scene, draws, INPUT_SIZE).astype(np.float32)
         blur, noise = (
             max(0.0, draws.uniform(-1, 1)) for _ in range(2)
-        )  # half of the pictures have none
+        )  # half of the images have none
         image = (
             ndimage.gaussian_filter(image, (MAX_BLUR * blur, MAX_BLUR * blur, 0)) if blur else image
         )
@@ -115,7 +115,7 @@ def loss_of(model: Classifier, batch: SceneBatch) -> Tensor:
 
 @torch.no_grad()
 def accuracies(model: Classifier) -> dict[str, float]:
-    """Percent right on clean val pictures: each attribute in the places that hold something, and whole pictures."""
+    """Percent right on clean val images: each attribute in the places that hold something, and whole images."""
     data = Shapes(ShapesConfig(), "val")
     images = torch.from_numpy(np.stack([data[n].image for n in range(1000)])).permute(0, 3, 1, 2)
     truth = torch.from_numpy(np.stack([labels(data.scene(n)) for n in range(1000)]))
@@ -127,7 +127,7 @@ def accuracies(model: Classifier) -> dict[str, float]:
 
 
 def train(steps: int, batch_size: int = 96) -> Classifier:
-    """A trained classifier, whose features have unit variance over clean pictures."""
+    """A trained classifier, whose features have unit variance over clean images."""
     torch.manual_seed(0)
     model = Classifier()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
@@ -150,7 +150,7 @@ def train(steps: int, batch_size: int = 96) -> Classifier:
 
 @torch.no_grad()
 def standardise(features: ShapesFeatures) -> None:
-    """Scales the features to zero mean and unit variance over train pictures, within the weights of the last layer."""
+    """Scales the features to zero mean and unit variance over train images, within the weights of the last layer."""
     data = Shapes(ShapesConfig(), "train")
     images = torch.from_numpy(np.stack([data[n].image for n in range(4000)])).permute(0, 3, 1, 2)
     std, mean = torch.std_mean(features(images), 0)
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     arguments = parser.parse_args()
     model = train(arguments.steps)
-    print("clean val pictures, percent right:", accuracies(model))
+    print("clean val images, percent right:", accuracies(model))
     standardise(model.features)
     data = save(
         {name: tensor.half().contiguous() for name, tensor in model.features.state_dict().items()}

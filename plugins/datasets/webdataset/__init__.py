@@ -1,1 +1,1 @@
-"""Captioned pictures in tar shards."""
+"""Captioned images in tar shards."""

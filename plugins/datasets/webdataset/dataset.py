@@ -15,7 +15,7 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Dataset, Example, Original
 from t2i.core.interfaces.noise import random_stream
 from t2i.core.io.images import decode, original
-from t2i.plugins.common.pictures.picture_files import captions_of, in_val
+from t2i.plugins.common.images.image_files import captions_of, in_val
 from t2i.plugins.datasets.webdataset.config import WebDatasetConfig
 from t2i.plugins.datasets.webdataset.shards import FORMAT, Ahead, RemoteShard, Shard, counts, find
 from t2i.plugins.datasets.webdataset.tar import LARGEST, PROBLEMS
@@ -55,7 +55,7 @@ class WebDataset(Dataset):
         return Example(image, captions, f"{shard.stem}/{_key(row)}")
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """Without the picture. BrokenExample if there are none."""
+        """Without the image. BrokenExample if there are none."""
         return self._captions(*self._find(index))
 
     def original(self, index: int) -> Original:
@@ -71,7 +71,7 @@ class WebDataset(Dataset):
                 continue
 
     def fingerprint(self) -> str:
-        """A hash of the shards' names (URLs), sizes and counts, of the split and of the pictures' size."""
+        """A hash of the shards' names (URLs), sizes and counts, of the split and of the images' size."""
         told = [
             [*shard.identity(), int(size)]
             for shard, size in zip(self._shards, self._sizes, strict=True)
@@ -157,7 +157,7 @@ class WebDataset(Dataset):
         """The bytes of a member. The file is opened anew each time: nothing is shared between processes."""
         offset, size = (int(number) for number in row[kind])
         if offset < 0:
-            raise BrokenExample(where, f"no {'picture' if kind == 'image' else kind}")
+            raise BrokenExample(where, f"no {'image' if kind == 'image' else kind}")
         for _ in range(2):  # a shard that came by URL may have made room for others meanwhile
             try:
                 with open(shard.path(), "rb") as file:

@@ -9,7 +9,7 @@ def t2i_datasets() -> list[DatasetSpec]:
     return [
         DatasetSpec(
             name="webdataset",
-            summary="tar shards of pictures and captions, as img2dataset writes them, in a folder or by URL",
+            summary="tar shards of images and captions, as img2dataset writes them, in a folder or by URL",
             config="t2i.plugins.datasets.webdataset.config:WebDatasetConfig",
             build="t2i.plugins.datasets.webdataset.dataset:build",
             splits=("train", "val"),

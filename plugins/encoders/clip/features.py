@@ -1,4 +1,4 @@
-"""`clip` and its larger siblings as feature extractors: pictures and captions in the space that CLIP has for both."""
+"""`clip` and its larger siblings as feature extractors: images and captions in the space that CLIP has for both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from t2i.core.interfaces.scoring import FeatureExtractor
 from t2i.core.models.weights import weights_hash
 from t2i.plugins.common.clip.config import MEAN, STD
 from t2i.plugins.common.clip.weights import load_clip
-from t2i.plugins.common.pictures.resize import resized
+from t2i.plugins.common.images.resize import resized
 from t2i.plugins.common.weights.hub import Wanted, fetched_or
 from t2i.plugins.encoders.clip.config import ClipFeaturesConfig
 from t2i.plugins.encoders.clip.encoder import readable
@@ -29,7 +29,7 @@ TELLTALES = ("vision_model.embeddings.class_embedding", "text_model.final_layer_
 class ClipFeatures(FeatureExtractor):
     """uint8 (B, 3, H, W) -> float32 (B, 512 for ViT-B/32), and captions likewise; neither is normalised to length 1.
 
-    Pictures are resized whole to CLIP's side, bicubic and antialiased, as its own processor does with square ones.
+    Images are resized whole to CLIP's side, bicubic and antialiased, as its own processor does with square ones.
     """
 
     mean: Tensor
@@ -55,8 +55,8 @@ class ClipFeatures(FeatureExtractor):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        pictures = (resized(images, (self.side, self.side), "bicubic") - self.mean) / self.std
-        seen = self.network.vision_model(pixel_values=pictures).pooler_output
+        images = (resized(images, (self.side, self.side), "bicubic") - self.mean) / self.std
+        seen = self.network.vision_model(pixel_values=images).pooler_output
         features: Tensor = self.network.visual_projection(seen)
         return features
 

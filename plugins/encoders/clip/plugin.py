@@ -1,5 +1,5 @@
 """CLIP as plugins, frozen, from the Hugging Face hub or a local folder: its text half as a text encoder, both halves as
-features that pictures and captions are scored with."""
+features that images and captions are scored with."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def t2i_features() -> list[FeatureSpec]:
     return [
         _features(
             "clip",
-            "CLIP ViT-B/32: pictures and captions in one space (GALIP trains with it)",
+            "CLIP ViT-B/32: images and captions in one space (GALIP trains with it)",
             "ClipFeatures",
         ),
         _features("clip-vit-b-16", "CLIP ViT-B/16: a second judge beside `clip`", "ClipB16"),

@@ -61,8 +61,8 @@ VGG16 = PublishedNetwork(
 
 class FidelityFeatures(FeatureExtractor):
     """uint8 (B, 3, H, W) -> float32: `inception` (B, 2048 + 1008), pooled features and logits without bias; `vgg16`
-    (B, 4096). Pictures are resized inside, to 299 or 224, bilinearly as TensorFlow 1 did, without antialiasing: that
-    is part of what FID is, and these networks are given pictures at their benchmark's size, never larger ones shrunk
+    (B, 4096). Images are resized inside, to 299 or 224, bilinearly as TensorFlow 1 did, without antialiasing: that
+    is part of what FID is, and these networks are given images at their benchmark's size, never larger ones shrunk
     by it in another way."""
 
     def __init__(self, published: PublishedNetwork, path: Path) -> None:

@@ -10,7 +10,7 @@ from t2i.core.settings import Config
 class TimmConfig(Config):
     """model: timm's name of the network, with the tag of its weights ("resnet50.a1_in1k").
     weights: a .safetensors file, a folder with model.safetensors, or a name on the hub (None: timm's own for the tag).
-    revision: branch, tag or commit on the hub. image_size: side that pictures are resized to (None: the network's own).
+    revision: branch, tag or commit on the hub. image_size: side that images are resized to (None: the network's own).
     """
 
     model: str = Field("resnet50.a1_in1k", min_length=1)

@@ -14,7 +14,7 @@ from t2i.core.errors import UserError, nearest
 from t2i.core.interfaces.scoring import FeatureExtractor
 from t2i.core.io.files import load_tensors
 from t2i.core.models.weights import weights_hash
-from t2i.plugins.common.pictures.resize import resized
+from t2i.plugins.common.images.resize import resized
 from t2i.plugins.common.weights.hub import Wanted, obtained
 from t2i.plugins.features.timm.config import Dinov2Config, TimmConfig
 
@@ -26,7 +26,7 @@ MODES = {"bicubic": "bicubic", "bilinear": "bilinear"}
 class TimmFeatures(FeatureExtractor):
     """uint8 (B, 3, H, W) -> float32 (B, D): pooled as the backbone pools (DINOv2: the class token, normed).
 
-    Pictures are resized whole, antialiased, and normalised with the mean and spread that the backbone was trained with.
+    Images are resized whole, antialiased, and normalised with the mean and spread that the backbone was trained with.
     """
 
     mean: Tensor

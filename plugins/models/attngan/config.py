@@ -16,7 +16,7 @@ START = 4  # pixels: the side of the smallest feature map, in generator and disc
 class AttnGANConfig(GANConfig):
     """Settings; the defaults are the paper's for CUB.
 
-    gf, df: base widths of G and of the D_i. residual_blocks: R, of each attentional stage. scales: pictures drawn, each
+    gf, df: base widths of G and of the D_i. residual_blocks: R, of each attentional stage. scales: images drawn, each
     twice the size of the one before, the last image_size. z_dim, c_dim: sizes of the noise and of the condition c^.
     damsm_weight: lambda, of L_DAMSM in G's loss.
     image_encoder: DAMSM's. damsm: its training, the first stage. damsm_share: that stage's part of the budget; there is
@@ -53,13 +53,13 @@ class AttnGANConfig(GANConfig):
             )
         if self.batch_size // self.accumulate < 2:
             raise ValueError(
-                "a batch (or each of its `accumulate` parts) needs two pictures: neighbours mismatch"
+                "a batch (or each of its `accumulate` parts) needs two images: neighbours mismatch"
             )
         return self
 
     @property
     def sizes(self) -> list[int]:
-        """Sides of the pictures, the smallest first."""
+        """Sides of the images, the smallest first."""
         return [self.image_size >> i for i in reversed(range(self.scales))]
 
     @classmethod
@@ -82,7 +82,7 @@ _CUB = {
     **_PAPER,
     "batch_size": 20,
     "steps": 302_000,
-}  # 200 epochs of DAMSM, 600 of the GAN, 8,855 pictures
+}  # 200 epochs of DAMSM, 600 of the GAN, 8,855 images
 _COCO = {
     **_PAPER,
     "gf": 48,
@@ -92,7 +92,7 @@ _COCO = {
     "damsm_weight": 50.0,
     "damsm": {"epochs": 100},
     "damsm_share": 0.195,
-    "steps": 882_000,  # 100 epochs of DAMSM, 120 of the GAN, 82,783 pictures
+    "steps": 882_000,  # 100 epochs of DAMSM, 120 of the GAN, 82,783 images
 }
 _TINY = {
     "image_size": 32,

@@ -170,9 +170,9 @@ def down(c_in: int, c_out: int, stride: int = 2, norm: bool = True) -> nn.Sequen
 
 class Discriminator(nn.Module):
     """D_i: images (B, 3, S_i, S_i) -> features (B, C, 4, 4), on which its two heads judge: `unconditional` whether the
-    picture is real, `conditional` whether it is real and matches.
+    image is real, `conditional` whether it is real and matches.
 
-    The smallest picture is halved down to 4x4 while channels double, from df. A larger one is halved more often, to
+    The smallest image is halved down to 4x4 while channels double, from df. A larger one is halved more often, to
     more channels, which 3x3 convolutions then halve to the same C.
     """
 

@@ -22,7 +22,7 @@ from t2i.plugins.models.attngan.networks import AttnGANGenerator, Discriminator,
 
 
 def discriminator_loss(d: Discriminator, real: Tensor, fake: Tensor, sentence: Tensor) -> Tensor:
-    """(real_u + real)/2 + (fake_u + fake + wrong)/3. Wrong pairs are each picture with the next one's sentence, the
+    """(real_u + real)/2 + (fake_u + fake + wrong)/3. Wrong pairs are each image with the next one's sentence, the
     last having none. Each kind goes through the network by itself: its batch norms see one kind at a time."""
     x, x_fake = d(real), d(fake)
     right, made = d.conditional(x, sentence), d.conditional(x_fake, sentence)
@@ -41,7 +41,7 @@ def generator_loss(d: Discriminator, fake: Tensor, sentence: Tensor) -> Tensor:
 
 
 def shrunk(images: Tensor, size: int) -> Tensor:
-    """Real pictures at a smaller scale, antialiased."""
+    """Real images at a smaller scale, antialiased."""
     if images.shape[-1] == size:
         return images
     return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
@@ -99,7 +99,7 @@ class GANTrainer(Trainer):
         return [(f"discriminator{i}", image) for i, image in enumerate(drawn.images)]
 
     def _damsm(self, images: Tensor, text: TextFeatures, batch: Batch) -> Tensor:
-        """L_DAMSM: how well the largest pictures match their captions among those of the batch."""
+        """L_DAMSM: how well the largest images match their captions among those of the batch."""
         assert self.image_encoder is not None
         seen: ImageFeatures = self.image_encoder(images)
         words, sentence = damsm_losses(

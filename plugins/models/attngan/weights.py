@@ -102,8 +102,8 @@ def load(config: RunConfig, files: Sequence[Path]) -> Model:
     return Model(replace(config, settings=settings, encoder=choice), generator, encoder, seeing)
 
 
-def _completed(settings: Config, with_pictures: bool) -> AttnGANConfig:
+def _completed(settings: Config, with_images: bool) -> AttnGANConfig:
     """The settings with the image encoder that was found, or none."""
     assert isinstance(settings, AttnGANConfig)
-    image_encoder = ImageEncoderConfig(kind="inception" if with_pictures else "none")
+    image_encoder = ImageEncoderConfig(kind="inception" if with_images else "none")
     return settings.model_copy(update={"image_encoder": image_encoder})

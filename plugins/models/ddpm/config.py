@@ -50,7 +50,7 @@ class DDIMModelConfig(DDPMConfig):
 
 
 def presets(sampler: str, few: Mapping[str, Any]) -> Mapping[str, Preset]:
-    """few: the sampler's settings where all T steps would take minutes a picture."""
+    """few: the sampler's settings where all T steps would take minutes an image."""
     return {
         "tiny": Preset(TINY, encoder=("words", {"layers": 1}), sampler=(sampler, few)),
         "cifar": Preset(CIFAR, encoder=("words", {}), sampler=(sampler, {})),
@@ -75,7 +75,7 @@ TINY = {
     },
 }  # fmt: skip
 
-# Section 4 and appendix B of the paper; the sentence joins the time embedding. The paper's pictures, which have no
+# Section 4 and appendix B of the paper; the sentence joins the time embedding. The paper's images, which have no
 # captions, are mirrored at random: add augment.flip=true where captions do not speak of left and right.
 CIFAR = {
     "image_size": 32,

@@ -51,7 +51,7 @@ def open_pretrained(path: Path, settings: Mapping[str, Any]) -> Model | None:
     unet = read_json(source / "config.json", f"folder {path}")
     if unet.get("num_class_embeds") or unet.get("class_embed_type"):
         raise UserError(
-            f"{path}: its pictures are told apart by class numbers, which captions do not give"
+            f"{path}: its images are told apart by class numbers, which captions do not give"
         )
     scheduler, guidance = read_scheduler(part_of(path, "scheduler"))
     document = {

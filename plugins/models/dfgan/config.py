@@ -34,8 +34,8 @@ class DFGANConfig(AffineGANConfig, TextPretraining):
     def presets(cls) -> Mapping[str, Preset]:
         return {
             "tiny": Preset(_TINY, encoder=("words", {"layers": 1})),
-            "cub": _paper("cub", steps=359_000),  # 1,300 epochs of 8,855 pictures
-            "coco": _paper("coco", steps=776_000),  # 300 epochs of 82,783 pictures
+            "cub": _paper("cub", steps=359_000),  # 1,300 epochs of 8,855 images
+            "coco": _paper("coco", steps=776_000),  # 300 epochs of 82,783 images
         }
 
 

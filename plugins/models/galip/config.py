@@ -14,21 +14,21 @@ from t2i.plugins.common.gan.config import AFFINE_TINY, PAPER, AffineGANConfig
 
 
 class GALIPConfig(AffineGANConfig):
-    """Settings; the defaults are the authors'. image_size is that of the training pictures.
+    """Settings; the defaults are the authors'. image_size is that of the training images.
 
     clip: the frozen network in G and D. feature_blocks: whose outputs D sees, prompt_blocks: which get a prompt token;
     both count CLIP's transformer blocks from 1.
     nf: base width of G. z_dim: size of the noise. bridge_width, bridge_middle, bridge_blocks: of Bridge-FP. vit_gain:
     what the ViT's output is multiplied with before it joins the bridge features.
     blocks: G-blocks (None: one for each doubling up to image_size). last_size: what the last block emits, so the size
-    of the pictures drawn (None: image_size).
+    of the images drawn (None: image_size).
     judge_width: channels of D's last block. assessor_width: of the quality assessor.
     unit_text: sentences are divided by their length.
     similarity: lambda of CLIP's similarity.
     text_share: part of the budget in which whatever is trainable of text encoder and CLIP is pretrained contrastively
     (neither is with the authors' settings, and there is no such stage). clip_lr, text_lr: of the two in that stage;
     text_batch_size: of its steps (None: batch_size).
-    bounded: pictures end in a tanh, as DF-GAN's do, instead of being cut to [-1, 1] when they are drawn. The paper has
+    bounded: images end in a tanh, as DF-GAN's do, instead of being cut to [-1, 1] when they are drawn. The paper has
     no such setting (README.md says what it is for).
     """
 
@@ -82,7 +82,7 @@ class GALIPConfig(AffineGANConfig):
             "tiny": Preset(_TINY, encoder=("words", {"layers": 1, "width": 64})),
             "cub": Preset(
                 {**_PAPER, "steps": 830_000}, ("cub", {}), clip
-            ),  # 1,500 epochs of 8,855 pictures
+            ),  # 1,500 epochs of 8,855 images
             "coco": Preset({**_PAPER, "steps": 1_000_000}, ("coco", {}), clip),
             "thesis": Preset(_THESIS, ("webdataset", {}), clip),
         }
@@ -104,7 +104,7 @@ _THESIS = {
     "last_size": 128,
     "batch_size": 256,
     "accumulate": 16,
-    "steps": 117_200,  # 100 epochs of 300,000 pictures
+    "steps": 117_200,  # 100 epochs of 300,000 images
 }
 
 _TINY = {

@@ -45,10 +45,10 @@ class BridgeBlock(nn.Module):
 
 
 class GALIPGenerator(OneShotGenerator):
-    """Mate-G: z and c = [z; e] become bridge features, which the frozen CLIP completes with what it knows of pictures,
-    prompted by c; from both, blocks that upsample and fuse c draw the picture.
+    """Mate-G: z and c = [z; e] become bridge features, which the frozen CLIP completes with what it knows of images,
+    prompted by c; from both, blocks that upsample and fuse c draw the image.
 
-    It owns the one CLIP that G, D and the similarity share. While training its pictures are unbounded, as there is no
+    It owns the one CLIP that G, D and the similarity share. While training its images are unbounded, as there is no
     tanh (unless `bounded` asks for one); otherwise they are cut to [-1, 1].
     """
 
@@ -158,10 +158,10 @@ class QualityAssessor(nn.Module):
         self.score = nn.Conv2d(config.assessor_width, 1, grid + 1 - min(4, grid), bias=False)
 
     def forward(self, features: Tensor, *sentences: Tensor) -> tuple[Tensor, ...]:
-        """A sentence is the same at every place, so that its part of the convolution is a linear map; the pictures'
+        """A sentence is the same at every place, so that its part of the convolution is a linear map; the images'
         part is the same for all sentences."""
-        picture, word = self.joint.weight[:, : self.features], self.joint.weight[:, self.features :]
-        seen, map_of = F.conv2d(features, picture), word.sum((2, 3))
+        image, word = self.joint.weight[:, : self.features], self.joint.weight[:, self.features :]
+        seen, map_of = F.conv2d(features, image), word.sum((2, 3))
         hidden = (F.leaky_relu(seen + F.linear(e, map_of)[..., None, None], 0.2) for e in sentences)
         return tuple(self.score(h).flatten() for h in hidden)
 

@@ -82,7 +82,7 @@ KL_F8 = {
 }  # an eighth of the size, four channels, as the paper's KL-f8
 
 # The text-to-image model of the paper (appendix E.2 and its table of hyperparameters): KL autoencoder of factor 8,
-# 320 channels times 1, 2, 4, 4, eight heads, attention to words at 32, 16 and 8, T 1000, 680 pictures a step.
+# 320 channels times 1, 2, 4, 4, eight heads, attention to words at 32, 16 and 8, T 1000, 680 images a step.
 COCO = {
     "image_size": 256,
     "steps": 390_000,
@@ -105,7 +105,7 @@ COCO = {
 # one vector of 512: these channels, which are ours, make 24.5M.
 THESIS = {
     "image_size": 128,
-    "steps": 469_000,  # 400 epochs of 300,000 pictures
+    "steps": 469_000,  # 400 epochs of 300,000 images
     "batch_size": 256,
     "accumulate": 4,
     "cache_views": 1,  # as the thesis did: latents and text vectors are computed once

@@ -19,8 +19,8 @@ class StackGANConfig(GANConfig, TextPretraining):
 
     gf, df: base widths of the generators and of the discriminators. z_dim: size of the noise. c_dim: of the augmented
     condition c^. residuals: residual blocks of stage II.
-    stages: 2; or 1: stage I alone, whose pictures are then the model's (of image_size).
-    upscale: side of stage II's pictures over that of stage I's.
+    stages: 2; or 1: stage I alone, whose images are then the model's (of image_size).
+    upscale: side of stage II's images over that of stage I's.
     kl: weight of the KL term (lambda).
     stage1_share: stage I's part of what the two stages have of the budget. stage1_batch: its batch size (None:
     batch_size).
@@ -44,7 +44,7 @@ class StackGANConfig(GANConfig, TextPretraining):
 
     @property
     def first_size(self) -> int:
-        """Height and width of stage I's pictures."""
+        """Height and width of stage I's images."""
         return self.image_size if self.stages == 1 else self.image_size // self.upscale
 
     @model_validator(mode="after")

@@ -92,7 +92,7 @@ class ResidualBlock(nn.Module):
 
 
 class StageTwo(nn.Module):
-    """G: stage I's pictures s0 (B, 3, h, h), eps (B, c_dim) and sentences (B, D) -> `StageOutput`, whose images
+    """G: stage I's images s0 (B, 3, h, h), eps (B, c_dim) and sentences (B, D) -> `StageOutput`, whose images
     are `upscale` times as large.
 
     It has a conditioning augmentation of its own, and no noise but that.
@@ -126,7 +126,7 @@ def _halving(c: int) -> list[nn.Module]:
 class StackGANGenerator(OneShotGenerator):
     """G(G0(z, c0), c): noise [z; eps of stage I; eps of stage II] and sentences -> images.
 
-    refines: a saved flag, False until stage II begins to be trained or is imported. Until then the pictures are
+    refines: a saved flag, False until stage II begins to be trained or is imported. Until then the images are
     stage I's, enlarged (each of its pixels as a square), so that the grids of stage I, and what is drawn from a run
     that was stopped within it, show what has been learnt.
     """

@@ -1,4 +1,4 @@
-"""StackGAN: two generators, one after the other: a small picture, then a large one."""
+"""StackGAN: two generators, one after the other: a small image, then a large one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def t2i_models() -> list[ModelSpec]:
     return [
         ModelSpec(
             name="stackgan",
-            summary="Two-stage GAN: a small picture from text and noise, then a large one from it and the text again",
+            summary="Two-stage GAN: a small image from text and noise, then a large one from it and the text again",
             paper="Zhang et al. 2017, StackGAN: Text to Photo-realistic Image Synthesis with Stacked GANs",
             config="t2i.plugins.models.stackgan.config:StackGANConfig",
             generator="t2i.plugins.models.stackgan.networks:build",

@@ -34,7 +34,7 @@ from t2i.plugins.models.stackgan.networks import (
 class GANTrainer(Trainer):
     """What the stages share: one step of D, then one of G, on the same fake images: G runs once a step.
 
-    network: the stage's generator, the one that is trained. image_size: of its pictures.
+    network: the stage's generator, the one that is trained. image_size: of its images.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class GANTrainer(Trainer):
 
     @abstractmethod
     def draw(self, batch: Batch) -> StageOutput:
-        """The stage's pictures for a batch, with gradients into what the stage trains."""
+        """The stage's images for a batch, with gradients into what the stage trains."""
 
     @abstractmethod
     def discriminator_loss(self, real: Tensor, fake: Tensor, mean: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ OWN_NAMES = (
 
 def load(config: RunConfig, files: Sequence[Path]) -> Model:
     """The model of one of the authors' files of weights. A file of stage I gives the model of stage I alone, whose
-    pictures are the small ones: `stages` and `image_size` of the configuration say so."""
+    images are the small ones: `stages` and `image_size` of the configuration say so."""
     if len(files) != 1:
         raise UserError(
             f"stackgan: one file of weights is expected, stage I's or stage II's; {len(files)} were given"
@@ -65,7 +65,7 @@ def translated(state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tenso
 
 
 def of_stage_one(config: RunConfig) -> RunConfig:
-    """The configuration of stage I alone, its pictures the model's."""
+    """The configuration of stage I alone, its images the model's."""
     assert isinstance(config.settings, StackGANConfig)
     document = config.dump() | {"stages": 1, "image_size": config.settings.first_size}
     document["data"] = {

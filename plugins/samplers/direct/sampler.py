@@ -20,7 +20,7 @@ BOUND = 2.0
 
 class DirectConfig(UnguidedConfig):
     """truncation: None draws z from N(0, 1). A number t draws t * z, with the values of z beyond +-2 drawn again:
-    less variety, better pictures (Brock et al. 2019; DF-GAN samples at t = 0.88). steps is ignored."""
+    less variety, better images (Brock et al. 2019; DF-GAN samples at t = 0.88). steps is ignored."""
 
     truncation: float | None = Field(None, gt=0, le=1)
 

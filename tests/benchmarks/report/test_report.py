@@ -43,10 +43,10 @@ def row(name, all_right, fid, seed=0, kind="model"):
 
 @pytest.fixture
 def results(tmp_path):
-    picture = np.full((32, 32, 3), 128, np.uint8)
+    image = np.full((32, 32, 3), 128, np.uint8)
     for folder in ("real", "gan", "ldm"):
         for sample in range(2):
-            grids.save_picture(tmp_path, folder, 0, sample, picture)
+            grids.save_image(tmp_path, folder, 0, sample, image)
     protocol = {
         "protocol": "tiny", "image_size": 32, "pictures": "uint8", "real_images": "others",
         "prompts": [{"name": "val", "count": 12, "split": "val", "about": NASTY}],
@@ -106,7 +106,7 @@ def test_the_report_is_one_sound_file_that_fetches_nothing(results):
             ElementTree.fromstring(
                 base64.b64decode(link.partition(",")[2])
             )  # or a browser shows nothing
-    assert page.tags.count("img") == 3 * 2 + 1 + 3 + 3  # pictures, bars, costs, curves
+    assert page.tags.count("img") == 3 * 2 + 1 + 3 + 3  # images, bars, costs, curves
     assert not re.search(r"https?://|@import|url\(", "".join(page.text))
     text = " ".join(page.text)
     for wanted in (
@@ -123,13 +123,13 @@ def test_the_report_is_one_sound_file_that_fetches_nothing(results):
         "somebody 2020",
         "claim <script>",
         "Left out: clip (<script>",
-        "30 real pictures (all <script>",
+        "30 real images (all <script>",
     ):
         assert wanted in text, wanted
 
 
 def test_what_is_missing_leaves_no_hole(results, tmp_path):
-    """Rows without cost, log or pictures: a run that was imported."""
+    """Rows without cost, log or images: a run that was imported."""
     bare = [replace(r, training={}, sampling={}, curve=[]) for r in results.rows]
     page = render(replace(results, rows=bare, grid=[], bars=[], out=tmp_path / "nowhere"))
     assert "<h2>Training" not in page

@@ -1,4 +1,4 @@
-"""Our FID, KID, IS, precision and recall against torch-fidelity's own command, run on the same folders of pictures,
+"""Our FID, KID, IS, precision and recall against torch-fidelity's own command, run on the same folders of images,
 with weights written at random in the true format. It takes minutes: run it with -m slow."""
 
 import json
@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.models import vgg16
 
 from t2i.benchmarks.score import extraction
-from t2i.benchmarks.score.picture_folders import MEASURES, score_folders
+from t2i.benchmarks.score.image_folders import MEASURES, score_folders
 from t2i.core.interfaces.scoring import Measure
 
 SCORES = {
@@ -28,7 +28,7 @@ KID = Measure("kid", {"features": "inception/pool", "subset_size": 30})
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Blurred colours of two kinds, some pictures of each like the other's."""
+    """Blurred colours of two kinds, some images of each like the other's."""
     root = tmp_path_factory.mktemp("pictures")
     for name, seed, count, top in (("ours", 1, 40, 200), ("real", 2, 44, 250)):
         (root / name).mkdir()

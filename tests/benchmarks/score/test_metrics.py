@@ -16,7 +16,7 @@ from t2i.benchmarks.score.metrics.kid import Kid, KidConfig
 from t2i.benchmarks.score.metrics.prc import Prc, PrcConfig
 from t2i.benchmarks.score.metrics.r_precision import RPrecision, RPrecisionConfig
 from t2i.core.errors import UserError
-from t2i.core.interfaces.scoring import Pictures, proportion_interval
+from t2i.core.interfaces.scoring import ImageBatch, proportion_interval
 
 
 def images(seed, count, bright=180):
@@ -25,7 +25,7 @@ def images(seed, count, bright=180):
 
 @pytest.fixture
 def theirs(random_cnn, monkeypatch):
-    """torch-fidelity's own command on two sets of pictures, with our extractor registered there."""
+    """torch-fidelity's own command on two sets of images, with our extractor registered there."""
 
     class Wrapped(FeatureExtractorBase):
         def __init__(self, name, features_list, **ignored):
@@ -79,7 +79,7 @@ def score(metric, random_cnn, ours, real, batch=37):
     for start in range(0, len(ours), batch):
         part = ours[start : start + batch]
         groups = tuple(range(start, start + len(part)))
-        metric.update(Pictures(part, ("",) * len(part), groups, {"random": features(part)}))
+        metric.update(ImageBatch(part, ("",) * len(part), groups, {"random": features(part)}))
     return metric.compute()
 
 
@@ -126,21 +126,21 @@ def test_moments_are_those_of_the_whole():
 
 
 def gaussian(seed, count, dim=12, shift=0.0):
-    """Features of `count` pictures, of unequal spread and correlated."""
+    """Features of `count` images, of unequal spread and correlated."""
     stream = np.random.default_rng(seed)
     mix = np.random.default_rng(99).normal(size=(dim, dim)) * np.linspace(0.3, 1.2, dim)
     return torch.from_numpy(stream.normal(size=(count, dim)) @ mix + shift).float()
 
 
 def given(metric, ours, real=None, groups=None, said=None, captions=None):
-    """Scores of features, one picture a caption unless `groups` says otherwise."""
+    """Scores of features, one image a caption unless `groups` says otherwise."""
     if real is not None:
         metric.update_reference(real)
     groups = tuple(range(len(ours))) if groups is None else tuple(groups)
     captions = ("",) * len(ours) if captions is None else tuple(captions)
     texts = {} if said is None else {metric.features: said}
     metric.update(
-        Pictures(
+        ImageBatch(
             np.zeros((len(ours), 1, 1, 3), np.uint8),
             captions,
             groups,
@@ -151,8 +151,8 @@ def given(metric, ours, real=None, groups=None, said=None, captions=None):
     return metric.compute()
 
 
-def test_few_pictures_of_many_features_have_torch_fidelitys_fid():
-    """Fewer pictures than features: covariances that are not of full rank."""
+def test_few_images_of_many_features_have_torch_fidelitys_fid():
+    """Fewer images than features: covariances that are not of full rank."""
     ours, real = gaussian(1, 30, 64), gaussian(2, 40, 64, 0.3)
     statistics = [fid_features_to_statistics(x.double()) for x in (ours, real)]
     theirs = fid_statistics_to_metric(*statistics, False)
@@ -160,7 +160,7 @@ def test_few_pictures_of_many_features_have_torch_fidelitys_fid():
     assert found == pytest.approx(theirs["frechet_inception_distance"], rel=1e-5)
 
 
-def test_fids_interval_is_as_wide_as_fids_of_other_pictures_spread():
+def test_fids_interval_is_as_wide_as_fids_of_other_images_spread():
     real = 1.7 * gaussian(
         0, 4000, shift=0.5
     )  # near a distance of nothing, every interval of it is too wide
@@ -179,7 +179,7 @@ def test_fids_interval_is_as_wide_as_fids_of_other_pictures_spread():
     assert higher - lower == pytest.approx(high - low, rel=0.25)
 
 
-def test_kids_interval_is_as_wide_as_kids_of_other_pictures_spread():
+def test_kids_interval_is_as_wide_as_kids_of_other_images_spread():
     def kid(seed):
         metric = Kid(KidConfig(features="x", subset_size=40, subsets=12))
         return metric, given(metric, gaussian(seed, 400), gaussian(seed + 1000, 400, shift=0.2))[
@@ -220,7 +220,7 @@ def test_neither_the_order_of_shards_nor_their_size_matters(metric):
             fresh.update_reference(real)
         for shard in shards:
             fresh.update(
-                Pictures(
+                ImageBatch(
                     np.zeros((len(shard), 1, 1, 3), np.uint8), tuple(captions[row // 2] for row in shard),
                     tuple(groups[list(shard)]), {"x": ours[list(shard)]},
                     {"x": said[[row // 2 for row in shard]]},
@@ -267,7 +267,7 @@ def test_clip_score_by_hand():
 
 
 def test_r_precision_by_hand():
-    """Captions at the corners of a simplex; two of the five pictures lie at another caption's corner."""
+    """Captions at the corners of a simplex; two of the five images lie at another caption's corner."""
     said = torch.eye(5)
     seen = said[[0, 1, 2, 0, 1]] + 0.1
     captions = list("abcde")
@@ -278,7 +278,7 @@ def test_r_precision_by_hand():
     assert given(alike, torch.ones(5, 5), said=torch.ones(5, 5), captions=captions) == {
         "r_precision": 0
     }  # ties lose
-    one_of = [  # with one other candidate, a picture at a wrong corner is right where that corner is not drawn
+    one_of = [  # with one other candidate, an image at a wrong corner is right where that corner is not drawn
         given(
             RPrecision(RPrecisionConfig(features="x", candidates=2, seed=seed)),
             seen,
@@ -293,7 +293,7 @@ def test_r_precision_by_hand():
 
 
 def grouped(spread, groups=6, samples=4):
-    """Diversity of groups whose members are `spread` apart, while real pictures lie 1 apart per coordinate."""
+    """Diversity of groups whose members are `spread` apart, while real images lie 1 apart per coordinate."""
     stream = torch.Generator().manual_seed(0)
     metric = Diversity(DiversityConfig(features="x"))
     metric.update_reference(torch.randn(500, 32, generator=stream))
@@ -301,7 +301,7 @@ def grouped(spread, groups=6, samples=4):
     points = (centres + spread * torch.randn(groups, samples, 32, generator=stream)).flatten(0, 1)
     names = tuple(i // samples for i in range(groups * samples))
     metric.update(
-        Pictures(
+        ImageBatch(
             np.zeros((len(points), 1, 1, 3), np.uint8), ("",) * len(points), names, {"x": points}
         )
     )
@@ -323,17 +323,15 @@ def test_diversity_is_measured_against_different_captions():
         (2, None, "mode collapse"), (40, None, None), (99, None, "ignores part of the caption"),
     ],
 )  # fmt: skip
-def test_collapse_and_straying_are_told_from_the_real_pictures(ours, real, said):
+def test_collapse_and_straying_are_told_from_the_real_images(ours, real, said):
     metric = Diversity(DiversityConfig(features="x"))
     warnings = metric.warnings({"diversity": ours}, None if real is None else {"diversity": real})
     assert [said] == [w.split(":")[0] for w in warnings] if said else warnings == []
 
 
-def test_too_few_pictures_are_refused(random_cnn):
+def test_too_few_images_are_refused(random_cnn):
     for metric in (Prc(PrcConfig(features="random")), Fid(FidConfig(features="random"))):
-        with pytest.raises(
-            UserError, match=r"needs at least . pictures, but got 1: raise --samples"
-        ):
+        with pytest.raises(UserError, match=r"needs at least . images, but got 1: raise --samples"):
             score(metric, random_cnn, images(1, 1), images(2, 1))
     with pytest.raises(UserError, match="at least 2 samples of each caption"):
         score(Diversity(DiversityConfig(features="random")), random_cnn, images(1, 3), images(2, 3))

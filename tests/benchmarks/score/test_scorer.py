@@ -11,14 +11,14 @@ from t2i.benchmarks.score.extraction import Extractors, rebatched, reference_fea
 from t2i.benchmarks.score.metrics.fid import Fid
 from t2i.benchmarks.score.scorer import Scorer
 from t2i.core.errors import UserError
-from t2i.core.interfaces.scoring import FeatureExtractor, Measure, Pictures
+from t2i.core.interfaces.scoring import FeatureExtractor, ImageBatch, Measure
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import FeatureSpec
 from t2i.core.settings import Config
 
 
 class Seeing(FeatureExtractor):
-    """The corners of a picture, and of a caption its letters; notes the sizes of its batches."""
+    """The corners of an image, and of a caption its letters; notes the sizes of its batches."""
 
     name, weights_sha256, dim, networks = "seeing", "0" * 64, 6, ("lab/seeing",)
     batches: list[int]
@@ -71,19 +71,19 @@ def stream(*sizes):
     start = 0
     for size in sizes:
         rows = range(start, start + size)
-        yield Pictures(
+        yield ImageBatch(
             images[start : start + size], tuple(f"word {row % 7}" for row in rows), tuple(rows)
         )
         start += size
 
 
-def test_pictures_go_through_networks_in_the_same_batches_however_they_come(seeing):
+def test_images_go_through_networks_in_the_same_batches_however_they_come(seeing):
     whole, found = list(stream(150)), list(rebatched(stream(1, 70, 0, 3, 76)))
-    assert [len(pictures.groups) for pictures in found] == [64, 64, 22]
+    assert [len(images.groups) for images in found] == [64, 64, 22]
     np.testing.assert_array_equal(
-        np.concatenate([pictures.images for pictures in found]), whole[0].images
+        np.concatenate([images.images for images in found]), whole[0].images
     )
-    assert sum((pictures.captions for pictures in found), ()) == whole[0].captions
+    assert sum((images.captions for images in found), ()) == whole[0].captions
     ours = scorer(Measure("clip-score", {"features": "seeing"}))
     scores = [
         ours.score(ours.metrics(SimpleNamespace(headline=True)), s)
@@ -110,7 +110,7 @@ def test_features_without_text_are_refused_by_name():
 
 
 class Reference:
-    """A data set of twenty pictures."""
+    """A data set of twenty images."""
 
     def fingerprint(self):
         return "twenty"

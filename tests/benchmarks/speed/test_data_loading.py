@@ -21,7 +21,7 @@ def test_files_and_cache_are_read(tmp_path, monkeypatch, capsys):
             str(tmp_path),
             "--image-size",
             "8",
-            "--pictures",
+            "--images",
             "64",
             "--workers",
             "0",
@@ -30,13 +30,13 @@ def test_files_and_cache_are_read(tmp_path, monkeypatch, capsys):
     files, cache = capsys.readouterr().out.splitlines()
     for line, where in ((files, "files"), (cache, "cache")):
         assert re.fullmatch(
-            rf"from the {where}, 0 workers: [\d,]+ pictures/s, \d+\.\d\d ms of processor time a picture",
+            rf"from the {where}, 0 workers: [\d,]+ pictures/s, \d+\.\d\d ms of processor time an image",
             line,
         )
 
 
 def test_a_set_without_a_cache_is_read_all_the_same(capsys):
-    main(["--data", "shapes", "--image-size", "24", "--pictures", "64", "--workers", "0"])
+    main(["--data", "shapes", "--image-size", "24", "--images", "64", "--workers", "0"])
     said = capsys.readouterr()
     assert said.out.startswith("from the files, 0 workers: ")
     assert "no cache: data set 'shapes': no setting is named 'cache'" in said.err

@@ -43,7 +43,7 @@ def test_a_point_for_each_sampler_and_number_of_steps(run, words, tmp_path):
     document = json.loads((run / "bench-samplers" / "samplers.json").read_text())
     assert document["points"][1]["settings"]["steps"] == 3
     assert document["protocol"]["captions"] == 4
-    # The score is the benchmark's own metric of the pictures that the model draws for the headline captions.
+    # The score is the benchmark's own metric of the images that the model draws for the headline captions.
     captions = [f"a {colour} square" for colour in ("red", "green", "blue", "red")]
     drawn = load(run, "cpu").sample(captions, sampler="ddim", steps=3, seed=0)
     strongest = [int(np.asarray(image).mean((0, 1)).argmax()) for image in drawn]

@@ -18,8 +18,7 @@ from t2i.core.engine.storing import Recipe, obtain
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.interfaces.dataset import Broken, BrokenExample, SoundDataset, Visit, sound
 from t2i.core.io.files import load_tensors
-from t2i.core.runs.configure import open_dataset
-from t2i.core.runs.configure import resolve_config
+from t2i.core.runs.configure import open_dataset, resolve_config
 from t2i.core.runs.folder import Run
 from t2i.core.settings import Augment
 
@@ -50,7 +49,7 @@ class Words(Silent):
 
 @pytest.fixture
 def breaks(monkeypatch):
-    """`breaks(*indexes)` makes these of the ten pictures of `toydata`, split train, unreadable."""
+    """`breaks(*indexes)` makes these of the ten images of `toydata`, split train, unreadable."""
     module, data = sys.modules["t2i_toy"], sys.modules["t2i_toy"].data
 
     def make(*indexes):
@@ -243,7 +242,7 @@ def test_the_grid_of_a_run_passes_over_them_too(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "__getitem__", _all_but_first(data.__getitem__))
     run = train(settings("steps=1"), tmp_path / "run", reporter=Silent())
     captions = json.loads((run.samples / "captions.json").read_text())["captions"]
-    assert captions[:3] == ["a green picture", "a blue picture", "a red picture"]
+    assert captions[:3] == ["a green image", "a blue image", "a red image"]
 
 
 def _all_but_first(read):

@@ -411,7 +411,7 @@ def test_a_damaged_later_checkpoint_does_not_push_a_sound_one_out(tmp_path, chan
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_data_sets_own_error_reaches_the_user_whole(tmp_path, monkeypatch, workers):
     def broken(self, index):
-        raise UserError("data set toydata: picture 3 is torn; remove it")
+        raise UserError("data set toydata: image 3 is torn; remove it")
 
     def build(config, split):
         made = Toy(config, split)
@@ -423,5 +423,5 @@ def test_the_data_sets_own_error_reaches_the_user_whole(tmp_path, monkeypatch, w
 
     Toy = sys.modules["t2i_toy"].data
     monkeypatch.setattr(sys.modules["t2i_toy"], "data", build)
-    with pytest.raises(UserError, match=r"^data set toydata: picture 3 is torn; remove it$"):
+    with pytest.raises(UserError, match=r"^data set toydata: image 3 is torn; remove it$"):
         go(tmp_path / "run", f"workers={workers}")

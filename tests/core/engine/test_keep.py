@@ -59,7 +59,7 @@ def test_the_best_checkpoint_stays_beside_the_newest_and_its_model_can_be_drawn_
     averages = load_tensors(run.checkpoints / "step-2" / "ema.safetensors", "x")
     best = load_tensors(run.best / "generator.safetensors", "x")
     assert all(torch.equal(best[name], averages[f"generator.{name}"]) for name in best)
-    assert load(run.best, "cpu").sample(["a red picture"])
+    assert load(run.best, "cpu").sample(["a red image"])
     assert json.loads((run.checkpoints / "step-6" / "state.json").read_text())["best"] == [2, 3.0]
 
 

@@ -195,7 +195,7 @@ def test_rows_are_shifted_and_gathered_over_the_whole_batch(done):
 
 @pytest.mark.parametrize("name", [*SMALL, "ldm-stored"])
 def test_first_gradients_are_those_of_one_process_and_all_stay_in_step(done, name):
-    """In every stage: contrastive pretraining compares all pictures of the global batch, MA-GP goes backward twice."""
+    """In every stage: contrastive pretraining compares all images of the global batch, MA-GP goes backward twice."""
     first, second = done["said"][f"{name}-2"]
     assert first == second
     check_gradients(done["root"] / f"{name}-1", done["root"] / f"{name}-2")
@@ -235,7 +235,7 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("model", DRAWN)
-def test_pictures_are_shared_out_and_are_those_of_one_process(done, model, tmp_path):
+def test_images_are_shared_out_and_are_those_of_one_process(done, model, tmp_path):
     """A GAN with batch norms, and a diffusion model."""
     first, second = done["said"][f"{model}-drawn-2"]
     assert (first["drawn"], second["drawn"]) == (6, 0)  # the first process answers for both
@@ -244,7 +244,7 @@ def test_pictures_are_shared_out_and_are_those_of_one_process(done, model, tmp_p
     assert shared[1] == [f"000{i}-000.png" for i in range(6)]
     done[model](tmp_path / "one", batch_size=2)
     assert contents(tmp_path / "one") == shared
-    # Half done by two processes and finished by one: the second one's picture, and its line, are not there.
+    # Half done by two processes and finished by one: the second one's image, and its line, are not there.
     lines = (tmp_path / "one" / "samples.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "one" / "samples.jsonl").write_text("".join(lines[:2]))
     (tmp_path / "one" / ".samples-1.jsonl").write_text("".join(lines[2:3]) + lines[3][:30])
@@ -345,7 +345,7 @@ def test_torchrun_trains_and_draws(model, tmp_path):
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     changed = launched(*request, "--seed", "1", "--out", "two", launcher="torchrun", cwd=tmp_path)
     assert changed.returncode != 0
-    assert "two holds pictures of another request (0000-000.png has another seed)" in changed.stderr
+    assert "two holds images of another request (0000-000.png has another seed)" in changed.stderr
     request[request.index("--batch-size") + 1] = "5"
     assert launched(*request, "--out", "other", launcher="alone", cwd=tmp_path).returncode == 0
     for name in contents(tmp_path / "one")[1]:

@@ -292,7 +292,7 @@ def test_a_model_without_stages_is_complete_at_once(tmp_path, parts):
     run = train(resolve_config("toy"), tmp_path / "run", reporter=Silent())
     assert run.complete
     assert (run.summary()["steps"], run.summary()["stages"]) == (0, [])
-    assert load(run.path, "cpu").sample(["a red picture"])
+    assert load(run.path, "cpu").sample(["a red image"])
     run.summary_file.unlink()  # killed before the last file
     assert resume(run.path, reporter=Silent()).complete
-    assert load(run.path, "cpu").sample(["a red picture"])
+    assert load(run.path, "cpu").sample(["a red image"])

@@ -29,7 +29,7 @@ ALONE = SimpleNamespace(
 
 
 class Captioned:
-    """Seven pictures of noise; picture i has i + 1 captions of growing length."""
+    """Seven images of noise; image i has i + 1 captions of growing length."""
 
     def __len__(self):
         return 7
@@ -86,7 +86,7 @@ def test_a_visit_reads_what_it_would_have_computed(tmp_path, workers):
     store = obtain(
         tmp_path, Captioned(), views(), recipe(workers=workers), ALONE, lambda text: None
     )
-    for epoch in (0, 1):  # as many epochs as views: exactly the pictures of those epochs
+    for epoch in (0, 1):  # as many epochs as views: exactly the images of those epochs
         visits = [Visit(epoch, index) for index in (6, 0, 3, 2)]
         read, made = store[visits], views()[visits]
         assert (read.captions, read.keys) == (made.captions, made.keys)

@@ -113,7 +113,7 @@ def test_training_trains(tmp_path):
     assert log[-1]["losses"]["generator"] < 0.3 * log[0]["losses"]["generator"]
     red, blue = (
         np.asarray(image)[0, 0]
-        for image in load(run.path, "cpu").sample(["a red picture", "a blue picture"])
+        for image in load(run.path, "cpu").sample(["a red image", "a blue image"])
     )
     assert red[0] > red[2] + 30
     assert blue[2] > blue[0] + 30
@@ -171,7 +171,7 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on(tmp_path, number, code):
     assert signal.getsignal(number) == before
     part = Run(tmp_path / "part")
     assert sorted(p.name for p in part.checkpoints.iterdir()) == ["step-0", "step-2"]
-    assert load(part.path, "cpu").sample(["a red picture"])  # an interrupted run can be sampled
+    assert load(part.path, "cpu").sample(["a red image"])  # an interrupted run can be sampled
     resume(part.path, reporter=Words())
     assert_same(whole, part)
 
@@ -293,7 +293,7 @@ def test_a_stage_may_have_a_batch_size_of_its_own(tmp_path, monkeypatch):
     seen = [key for keys in steps for key in keys]
     assert (
         len({*seen[:10]}) == len({*seen[10:20]}) == 10
-    )  # each picture of the data set once before any comes again
+    )  # each image of the data set once before any comes again
     assert run.summary()["images"] == 22
     with pytest.raises(UserError, match=r"batch_size \(3\) must be a multiple of accumulate \(2\)"):
         start(tmp_path / "odd", "two_stages=true", "first_batch=3", "accumulate=2")

@@ -42,7 +42,7 @@ stored.PART = 8  # examples a file of stored features: there is something to sha
 class Watch:
     """Of one run: the gradients, by stage, optimizer, step and parameter, and the networks of all stages.
 
-    stop_at: the step that a SIGTERM comes at. spoil: the step whose pictures are not numbers.
+    stop_at: the step that a SIGTERM comes at. spoil: the step whose images are not numbers.
     """
 
     def __init__(self, stop_at=None, spoil=None):
@@ -96,7 +96,7 @@ class Watch:
 
 def do(job, rank=0):
     """One job of this process. out: the run. model, sets: to train it from the beginning; without, it is resumed.
-    stop_at, spoil: steps, for a process by number. draws: pictures of the untrained model, into the folder `out`."""
+    stop_at, spoil: steps, for a process by number. draws: images of the untrained model, into the folder `out`."""
     if "draws" in job:
         return {"drawn": len(sampled(job["model"], job["sets"], Path(job["out"]), **job["draws"]))}
     watch = Watch(*(job.get(what, {}).get(str(rank)) for what in ("stop_at", "spoil")))
@@ -119,7 +119,7 @@ def do(job, rank=0):
 
 
 def sampled(model, sets, out, **request):
-    """Pictures of a model that everybody builds alike, drawn by all processes together."""
+    """Images of a model that everybody builds alike, drawn by all processes together."""
     seeded(0)
     return write_samples(build(resolve_config(model, sets=sets)), CAPTIONS, out, **request)
 

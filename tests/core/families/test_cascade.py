@@ -142,7 +142,7 @@ def run(pair, tmp_path):
 
 def test_it_trains_and_draws_what_the_captions_say(pair, tmp_path):
     model = load(train(resolve_config("pair"), tmp_path / "run", reporter=Silent()).path, "cpu")
-    captions = ["a red picture", "a green picture", "a blue picture"]
+    captions = ["a red image", "a green image", "a blue image"]
     images = [drawn for batch in model.draw(captions, n=4) for drawn in batch]
     assert all(drawn.image.shape == (16, 16, 3) for drawn in images)
     right = [int(drawn.image.mean((0, 1)).argmax()) == drawn.prompt for drawn in images]
@@ -175,7 +175,7 @@ def test_settings_of_a_part_are_laid_over_the_presets(pair):
 
 def test_the_command_line_reaches_a_parts_settings(run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    command = ["sample", "--run", str(run.path), "-p", "a red picture", "--out", "out"]
+    command = ["sample", "--run", str(run.path), "-p", "a red image", "--out", "out"]
     assert (
         main([*command, "--set", "samplers.upsampler.steps=5", "--set", "samplers.base.name=ddpm"])
         == 0

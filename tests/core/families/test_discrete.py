@@ -115,7 +115,7 @@ def test_the_vocabulary_is_the_schedules(unmasker):
 def test_it_trains_and_draws_what_the_captions_say(unmasker, tmp_path, preset):
     run = train(resolve_config("unmasker", preset=preset), tmp_path / "run", reporter=Silent())
     model = load(run.path, "cpu")
-    captions = ["a red picture", "a green picture", "a blue picture"]
+    captions = ["a red image", "a green image", "a blue image"]
     for name in ("discrete", "maskgit") if preset == "masks" else ("discrete",):
         images = [
             drawn

@@ -59,19 +59,17 @@ def test_a_model_with_nothing_to_train_becomes_a_run_and_is_drawn(climber, tmp_p
     run = train(resolve_config("climber"), tmp_path / "run", reporter=Silent())
     model = load(run.path, "cpu")
     (batch,) = model.draw(
-        ["a red picture"], n=3, sampler=model.sampler(steps=400, settings={"lr": 0.02})
+        ["a red image"], n=3, sampler=model.sampler(steps=400, settings={"lr": 0.02})
     )
     with torch.no_grad():
-        aim = model.generator.condition(model.text_encoder.encode(["a red picture"])).extras["aim"][
-            0
-        ]
+        aim = model.generator.condition(model.text_encoder.encode(["a red image"])).extras["aim"][0]
     for drawn in batch:  # whatever the start
         assert abs(drawn.image / 127.5 - 1 - aim.numpy()).max() < 0.02
 
 
 def test_drawing_gives_the_parameters_no_gradients(climber):
     model = build(resolve_config("climber"))
-    list(model.draw(["a red picture"]))
+    list(model.draw(["a red image"]))
     assert all(parameter.grad is None for parameter in model.generator.parameters())
 
 

@@ -15,7 +15,7 @@ keys = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max
 
 
 @given(keys=keys, seed=st.integers(0, 2**63 - 1))
-def test_a_picture_gets_the_same_draws_in_any_batch(keys, seed):
+def test_a_image_gets_the_same_draws_in_any_batch(keys, seed):
     whole = PromptNoise(seed, tuple(keys)).normal("x_T", 3, (2, 3))
     for i, key in enumerate(keys):
         assert torch.equal(whole[i], PromptNoise(seed, (key,)).normal("x_T", 3, (2, 3))[0])

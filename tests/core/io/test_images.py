@@ -1,4 +1,4 @@
-"""Images: levels come back exactly, floats are clamped and rounded, grids hold every picture, files of every mode are
+"""Images: levels come back exactly, floats are clamped and rounded, grids hold every image, files of every mode are
 decoded to what they show, and those that cannot be are named."""
 
 import errno
@@ -20,7 +20,7 @@ from t2i.core.io.images import (
     grid,
     original,
     png,
-    read_picture,
+    read_image,
     readable_scale,
     to_bytes,
     to_tensor,
@@ -48,14 +48,14 @@ def test_png_holds_the_same_pixels():
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png(image)))), image)
 
 
-def test_a_grid_holds_every_picture_in_order():
+def test_a_grid_holds_every_image_in_order():
     images = [np.full((2, 2, 3), value, np.uint8) for value in (10, 20, 30)]
     sheet = grid(images, columns=2, margin=1, scale=2)
     assert sheet.shape == (11, 11, 3)
     assert (sheet[1, 1, 0], sheet[1, 6, 0], sheet[6, 1, 0], sheet[6, 6, 0]) == (10, 20, 30, 255)
 
 
-def test_small_pictures_are_enlarged_for_people():
+def test_small_images_are_enlarged_for_people():
     assert [readable_scale(size) for size in (32, 64, 96, 256)] == [3, 2, 1, 1]
 
 
@@ -73,10 +73,10 @@ def encoded(image, form="PNG", **settings):
 
 
 def ends(content, **settings):
-    """Colours at the left and the right edge of the decoded picture."""
-    picture = decode(content, 16, where="test", **settings)
-    assert (picture.shape, picture.dtype) == ((16, 16, 3), np.uint8)
-    return picture[8, 0].tolist(), picture[8, -1].tolist()
+    """Colours at the left and the right edge of the decoded image."""
+    image = decode(content, 16, where="test", **settings)
+    assert (image.shape, image.dtype) == ((16, 16, 3), np.uint8)
+    return image[8, 0].tolist(), image[8, -1].tolist()
 
 
 FORMS = {
@@ -119,7 +119,7 @@ def test_colours_come_out_of_every_format(form):
     assert np.abs(np.subtract(right, BLUE)).max() <= 3
 
 
-def test_grey_pictures_stay_grey():
+def test_grey_images_stay_grey():
     grey = halves().convert("L")
     for image in (grey, grey.convert("LA")):
         assert ends(encoded(image)) == ([84] * 3, [63] * 3)
@@ -162,8 +162,8 @@ def test_sixteen_bits_are_scaled_not_cut_off(form):
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_turned_upright(form, orientation):
-    """Stored as each orientation asks for, an upright picture comes back."""
+def test_images_are_turned_upright(form, orientation):
+    """Stored as each orientation asks for, an upright image comes back."""
     upright = Image.new("RGB", (24, 32), (20, 20, 20))
     upright.paste((250, 20, 20), (0, 0, 12, 16))  # red: top left
     upright.paste((20, 20, 250), (0, 16, 12, 32))  # blue: bottom left
@@ -171,13 +171,13 @@ def test_pictures_are_turned_upright(form, orientation):
     stored = upright if orientation == 1 else upright.transpose(Image.Transpose(undo[orientation]))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture = decode(encoded(stored, form, exif=exif), 8, where="test").astype(int)
-    assert picture[1, 1, 0] > 200 > picture[1, 1, 2]
-    assert picture[6, 1, 2] > 200 > picture[6, 1, 0]
-    assert picture[:, 6].max() < 60
+    image = decode(encoded(stored, form, exif=exif), 8, where="test").astype(int)
+    assert image[1, 1, 0] > 200 > image[1, 1, 2]
+    assert image[6, 1, 2] > 200 > image[6, 1, 0]
+    assert image[:, 6].max() < 60
 
 
-def test_a_broken_exif_is_no_reason_to_lose_the_picture():
+def test_a_broken_exif_is_no_reason_to_lose_the_image():
     content = encoded(halves(), exif=b"Exif\0\0MM\0*\xff\xff\xff\xff garbage")
     assert ends(content)[0] == list(RED)
 
@@ -189,12 +189,12 @@ def test_the_central_square_or_that_of_a_box_is_taken():
         decode(encoded(image), 10, where="x").min() > 235
     )  # the filter looks a little beyond the edges
     image.paste((0, 255, 0), (0, 0, 12, 12))
-    cut = decode(encoded(image), 8, box=(-30, -30, 8, 8), where="x")  # at the edges of the picture
+    cut = decode(encoded(image), 8, box=(-30, -30, 8, 8), where="x")  # at the edges of the image
     assert (cut == (0, 255, 0)).all()
     image.paste((255, 0, 0), (28, 4, 32, 8))
     wide = decode(encoded(image), 4, box=(20, 4, 40, 8), where="x")
     assert wide[2, 2].tolist() == [255, 0, 0]
-    with pytest.raises(BrokenExample, match="has no part in the picture of 60 x 20 pixels"):
+    with pytest.raises(BrokenExample, match="has no part in the image of 60 x 20 pixels"):
         decode(encoded(image), 8, box=(70, 0, 90, 20), where="x")
 
 
@@ -204,8 +204,8 @@ def stripes(width, height, period):
 
 
 def test_fine_detail_becomes_grey_and_no_pattern():
-    picture = decode(encoded(stripes(512, 512, 4)), 32, where="x")
-    assert np.abs(picture.astype(int) - 127)[:, 2:-2].max() <= 3
+    image = decode(encoded(stripes(512, 512, 4)), 32, where="x")
+    assert np.abs(image.astype(int) - 127)[:, 2:-2].max() <= 3
 
 
 def test_a_jpeg_is_decoded_small_and_looks_as_if_it_were_not(monkeypatch):
@@ -239,8 +239,8 @@ def bomb():
 
 BAD = {
     "an empty file": (lambda: b"", "an empty file"),
-    "text": (lambda: b"<html>not found</html>", "not a picture"),
-    "postscript": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
+    "text": (lambda: b"<html>not found</html>", "not an image"),
+    "postscript": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
     "half a jpeg": (lambda: encoded(halves(400, 400), "JPEG")[:1500], "cannot be read"),
     "half a png": (lambda: encoded(Image.effect_noise((99, 99), 60))[:3000], "cannot be read"),
     "a bomb": (bomb, "pixels"),
@@ -271,7 +271,7 @@ def test_a_missing_file_is_broken_and_a_missing_argument_is_the_users(tmp_path):
     with pytest.raises(BrokenExample, match=r"gone\.png: No such file"):
         decode(tmp_path / "gone.png", 8, where="gone.png")
     with pytest.raises(UserError, match=r"No such file.*; give a PNG or JPEG file"):
-        read_picture(tmp_path / "gone.png", 8)
+        read_image(tmp_path / "gone.png", 8)
 
 
 def test_what_is_not_the_files_fault_is_not_blamed_on_it(tmp_path, monkeypatch):

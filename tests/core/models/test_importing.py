@@ -53,7 +53,7 @@ def test_an_imported_run_is_found_drawn_from_and_says_what_it_was_made_of(file, 
         "picture",
         "red",
     )  # which the importer filled in
-    assert np.asarray(model.sample(["a red picture"])[0]).shape == (8, 8, 3)
+    assert np.asarray(model.sample(["a red image"])[0]).shape == (8, 8, 3)
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["it"]
 
 

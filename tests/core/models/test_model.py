@@ -1,4 +1,4 @@
-"""Models: saved and loaded to the same pictures, drawn the same in any batch, damaged ones refused."""
+"""Models: saved and loaded to the same images, drawn the same in any batch, damaged ones refused."""
 
 import sys
 from types import SimpleNamespace
@@ -19,35 +19,35 @@ from t2i.core.registry.specs import SamplerSpec
 from t2i.core.runs.configure import resolve_config
 
 pytestmark = pytest.mark.usefixtures("toy")
-PROMPTS = ["a red picture", "", "a red picture", "nothing known"]
+PROMPTS = ["a red image", "", "a red image", "nothing known"]
 
 
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    return build(resolve_config("toy", sets=["encoder.words=[a, red, picture]"]))
+    return build(resolve_config("toy", sets=["encoder.words=[a, red, image]"]))
 
 
-def pictures(model, **arguments):
+def make_images(model, **arguments):
     return [np.asarray(image) for image in model.sample(PROMPTS, n=2, seed=5, **arguments)]
 
 
-def test_a_saved_model_draws_the_same_pictures(model, tmp_path):
+def test_a_saved_model_draws_the_same_images(model, tmp_path):
     model.save(tmp_path / "run" / "model")
     for path in (tmp_path / "run", tmp_path / "run" / "model"):
-        for ours, theirs in zip(pictures(model), pictures(load(path, "cpu")), strict=True):
+        for ours, theirs in zip(make_images(model), make_images(load(path, "cpu")), strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_batches_do_not_matter_to_one_level(model, batch_size):
-    whole = pictures(model, batch_size=100)
-    for ours, theirs in zip(pictures(model, batch_size=batch_size), whole, strict=True):
+    whole = make_images(model, batch_size=100)
+    for ours, theirs in zip(make_images(model, batch_size=batch_size), whole, strict=True):
         assert np.abs(ours.astype(int) - theirs).max() <= 1
 
 
 def test_prompt_and_sample_index_key_the_noise(model):
-    images = pictures(model)
+    images = make_images(model)
     assert not np.array_equal(images[0], images[1])  # two samples of one prompt
     assert not np.array_equal(images[0], images[4])  # the same prompt at another place
     again = model.sample(PROMPTS[:1], n=1, seed=5)[0]
@@ -55,7 +55,7 @@ def test_prompt_and_sample_index_key_the_noise(model):
 
 
 class Backwards(Sampler):
-    """Turns a picture into noise by its mean colour and brightness, and keeps what it is asked to draw."""
+    """Turns an image into noise by its mean colour and brightness, and keeps what it is asked to draw."""
 
     drawn: ClassVar = []
 
@@ -88,20 +88,20 @@ def test_interpolation_draws_from_the_noise_between(model, plug, monkeypatch):
     Backwards.drawn.clear()
     first, last = np.full((8, 8, 3), 255, np.uint8), np.zeros((8, 8, 3), np.uint8)
     first[..., 2], last[..., 0] = 0, 255
-    (pictures,) = model.interpolate(
-        first, last, "a red picture", n=3, sampler=model.sampler("backwards")
+    (images,) = model.interpolate(
+        first, last, "a red image", n=3, sampler=model.sampler("backwards")
     )
-    assert [(d.prompt, d.sample, d.image.shape) for d in pictures] == [
+    assert [(d.prompt, d.sample, d.image.shape) for d in images] == [
         (0, i, (8, 8, 3)) for i in range(3)
     ]
     ((noise, text),) = Backwards.drawn
-    assert text.captions == ("a red picture",) * 3
+    assert text.captions == ("a red image",) * 3
     a, b = torch.tensor([1.0, 1, -1, 1]), torch.tensor([1.0, -1, -1, 1])
     torch.testing.assert_close(noise[[0, 2]], torch.stack([a, b]))
     # Half way: at half the angle between the two, which is 60 degrees, and as long as they are.
     torch.testing.assert_close(noise[1], (a + b) / 3**0.5)
     with pytest.raises(
-        UserError, match=r"'direct' cannot turn pictures into noise.*use --sampler backwards"
+        UserError, match=r"'direct' cannot turn images into noise.*use --sampler backwards"
     ):
         next(model.interpolate(first, last))
     with pytest.raises(UserError, match=r"interpolates between \(8, 8, 3\)"):

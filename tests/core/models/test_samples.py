@@ -1,4 +1,4 @@
-"""Pictures drawn into a folder. (What stands in samples.jsonl is tested with the command, in tests/cli.)"""
+"""Images drawn into a folder. (What stands in samples.jsonl is tested with the command, in tests/cli.)"""
 
 import json
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from t2i.core.errors import UserError
 from t2i.core.models.building import build
-from t2i.core.models.samples import GRID_PICTURES, read_prompts, write_samples
+from t2i.core.models.samples import GRID_IMAGES, read_prompts, write_samples
 from t2i.core.runs.configure import resolve_config
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -35,8 +35,8 @@ def test_the_grid_has_a_row_a_prompt_where_that_fits(model, tmp_path, prompts, n
 
 
 def test_a_grid_of_very_many_shows_the_first(model, tmp_path):
-    records = write_samples(model, ["x"] * (GRID_PICTURES + 44), tmp_path / "o")
-    assert len(records) == GRID_PICTURES + 44
+    records = write_samples(model, ["x"] * (GRID_IMAGES + 44), tmp_path / "o")
+    assert len(records) == GRID_IMAGES + 44
     assert Image.open(tmp_path / "o" / "grid.png").size == (16 * 98 + 2, 16 * 98 + 2)
 
 
@@ -66,7 +66,7 @@ def test_prompts_are_lines(tmp_path):
     assert read_prompts(tmp_path / "p") == ["one", "two\u2028still two", "three"]
 
 
-def test_a_failure_before_the_first_picture_leaves_no_folder(model, tmp_path, monkeypatch):
+def test_a_failure_before_the_first_image_leaves_no_folder(model, tmp_path, monkeypatch):
     def fail(captions):
         raise UserError("this encoder encodes no captions")
 
@@ -80,7 +80,7 @@ def test_a_failure_before_the_first_picture_leaves_no_folder(model, tmp_path, mo
 
 
 def stopped(model, folder, after, **request):
-    """A command that is interrupted once `after` pictures are drawn: before those of the last batch are written."""
+    """A command that is interrupted once `after` images are drawn: before those of the last batch are written."""
 
     def stop(done, total):
         if done >= after:
@@ -91,7 +91,7 @@ def stopped(model, folder, after, **request):
 
 
 def contents(folder):
-    """Bytes of the pictures, and the lines but for their seconds."""
+    """Bytes of the images, and the lines but for their seconds."""
     lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     assert all(line.pop("seconds") > 0 for line in lines)
     return {
@@ -106,7 +106,7 @@ def test_the_same_request_again_draws_what_is_missing_and_gives_the_same_bytes(m
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     write_samples(model, CAPTIONS, whole, batch_size=2)
     stopped(model, cut, 4)
-    # A kill leaves less: a picture without its line, half a line, half a picture beside its place.
+    # A kill leaves less: an image without its line, half a line, half an image beside its place.
     (cut / "0002-000.png").write_bytes((whole / "0002-000.png").read_bytes())
     (cut / ".0003-000.png.tmp").write_bytes(b"half")
     (cut / "0001-000.png").write_bytes((cut / "0001-000.png").read_bytes()[:-20])
@@ -143,7 +143,7 @@ def test_only_batches_that_are_not_whole_are_drawn(model, tmp_path):
     assert drawn == [3, 3]
 
 
-def test_what_a_picture_is_drawn_with_changes_it_by_a_level_at_most(model, tmp_path):
+def test_what_a_image_is_drawn_with_changes_it_by_a_level_at_most(model, tmp_path):
     write_samples(model, CAPTIONS, tmp_path / "a", batch_size=7)
     write_samples(model, CAPTIONS, tmp_path / "b", batch_size=3)
     for path in (tmp_path / "a").glob("0*.png"):
@@ -172,7 +172,7 @@ def test_another_request_is_refused_in_a_used_folder(model, tmp_path, change, re
     if truncation := request.pop("truncation", None):
         request["sampler"] = model.sampler(settings={"truncation": truncation})
     with pytest.raises(
-        UserError, match=f"holds pictures of another request .{reason}.: choose another --out"
+        UserError, match=f"holds images of another request .{reason}.: choose another --out"
     ):
         write_samples(model, request.pop("prompts"), tmp_path / "o", **request)
     assert {path.name: path.read_bytes() for path in (tmp_path / "o").iterdir()} == before

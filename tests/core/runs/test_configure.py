@@ -32,7 +32,7 @@ def test_the_resolved_document_is_a_legal_config_file(tmp_path):
     assert RunConfig.parse(config.dump(), "x") == config
 
 
-def test_pictures_are_loaded_larger_where_they_are_cropped():
+def test_images_are_loaded_larger_where_they_are_cropped():
     assert resolve_config("toy", sets=["augment.scale=1.25"]).data.config.image_size == 10
 
 

@@ -29,7 +29,7 @@ def captions(path, *lines):
 
 @pytest.fixture
 def birds(tmp_path):
-    """Grey pictures of 100 x 80 pixels, the bird a red square at 40..60 x 30..50."""
+    """Grey images of 100 x 80 pixels, the bird a red square at 40..60 x 30..50."""
     root = tmp_path / "birds"
     official = root / "CUB_200_2011"
     lists(root, TRAIN, TEST)
@@ -77,12 +77,12 @@ def test_the_bird_is_cut_out_as_stackgan_does():
 
 
 def test_the_box_is_used(birds):
-    """Two thirds of the cut are bird, a fifth of the whole picture's height is."""
+    """Two thirds of the cut are bird, a fifth of the whole image's height is."""
     cut, whole = (
         opened("cub", birds, image_size=60)[0].image,
         opened("cub", birds, image_size=60, crop=False)[0].image,
     )
-    red = [float((picture[:, :, 1] < 45).mean()) for picture in (cut, whole)]
+    red = [float((image[:, :, 1] < 45).mean()) for image in (cut, whole)]
     np.testing.assert_allclose(red, [(20 / 30) ** 2, (20 / 80) ** 2], atol=0.04)
     assert opened("cub", birds).fingerprint() != opened("cub", birds, crop=False).fingerprint()
 

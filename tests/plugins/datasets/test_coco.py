@@ -16,7 +16,7 @@ from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import open_dataset, resolve_config
 from t2i.core.settings import Augment
 
-# Out of order, as the official files are; one picture without captions.
+# Out of order, as the official files are; one image without captions.
 IMAGES = {"train": [9, 3, 7, 5, 1, 2], "val": [12, 11]}
 
 
@@ -24,7 +24,7 @@ def annotations(split, year):
     name = "COCO_{}2014_{:012d}.jpg" if year == 2014 else "{1:012d}.jpg"
     images = [{"id": number, "file_name": name.format(split, number)} for number in IMAGES[split]]
     captions = [
-        {"id": 10 * number + k, "image_id": number, "caption": f" Picture {number},\n caption {k}."}
+        {"id": 10 * number + k, "image_id": number, "caption": f" Image {number},\n caption {k}."}
         for k in (1, 0) for number in IMAGES[split] if number != 5
     ]  # fmt: skip
     return {"info": {}, "images": images, "annotations": captions}
@@ -73,9 +73,7 @@ def coco(root, split="train", **settings):
 def test_examples_come_by_id_and_captions_in_one_line_by_theirs(layout):
     data = coco(layout())
     assert [data[i].key for i in range(len(data))] == ["1", "2", "3", "7", "9"]  # 5 has no caption
-    assert (
-        data.captions(3) == data[3].captions == ("Picture 7, caption 0.", "Picture 7, caption 1.")
-    )
+    assert data.captions(3) == data[3].captions == ("Image 7, caption 0.", "Image 7, caption 1.")
     assert len(coco(layout(), "val")) == 2
 
 
@@ -112,13 +110,13 @@ def test_the_year_is_2014_where_both_are_there(layout):
     )
 
 
-def test_captions_need_no_picture(layout):
+def test_captions_need_no_image(layout):
     root = layout()
     for path in (root / "train2017").iterdir():
         path.unlink()
     data = coco(root)
-    assert data.captions(0)[0] == "Picture 1, caption 0."
-    assert "Picture 9, caption 1." in set(data.vocabulary())
+    assert data.captions(0)[0] == "Image 1, caption 0."
+    assert "Image 9, caption 1." in set(data.vocabulary())
     with pytest.raises(BrokenExample, match=r"000000000001\.jpg: No such file"):
         data[0]
 
@@ -135,7 +133,7 @@ def test_the_fingerprint_follows_captions_sizes_and_files_but_not_the_place(
     photo(root / "train2017" / "000000000001.jpg", 1, (30, 20))
     seen.add(coco(root).fingerprint())
     path = root / "annotations" / "captions_train2017.json"
-    path.write_text(path.read_text().replace("Picture 9", "Image 9"))
+    path.write_text(path.read_text().replace("Image 9", "Image 9"))
     seen.add(coco(root).fingerprint())
     assert len(seen) == 4
 

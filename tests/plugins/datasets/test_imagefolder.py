@@ -1,4 +1,4 @@
-"""A folder of pictures: where captions come from, how it is split, and the cache of resized pictures."""
+"""A folder of images: where captions come from, how it is split, and the cache of resized images."""
 
 import json
 
@@ -9,7 +9,7 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import open_dataset
-from t2i.plugins.common.pictures import cache as picture_cache
+from t2i.plugins.common.images import cache as image_cache
 
 
 def folder(root, split="train", **settings):
@@ -25,7 +25,7 @@ def content(data):
 
 @pytest.fixture
 def root(tmp_path, photo):
-    """train/ with three pictures, test/ with one."""
+    """train/ with three images, test/ with one."""
     for number, name in enumerate(["train/b.png", "train/a.jpg", "train/deep/c.png", "test/d.png"]):
         photo(tmp_path / "set" / name, number)
     return tmp_path / "set"
@@ -45,7 +45,7 @@ TRAIN = [
 ]
 
 
-def test_jsonl_gives_one_or_many_captions_and_chooses_the_pictures(root):
+def test_jsonl_gives_one_or_many_captions_and_chooses_the_images(root):
     describe(root, train=TRAIN, test=[("d.png", {"captions": ["four"]})])
     assert content(folder(root)) == {"a.jpg": ("two", "three lines"), "b.png": ("one", "more")}
     assert content(folder(root, "val")) == {"d.png": ("four",)}
@@ -60,14 +60,14 @@ def test_csv_is_read_too_with_a_byte_order_mark_and_odd_letters(root):
         data[1]
 
 
-def test_a_text_beside_each_picture_gives_a_caption_a_line(root):
+def test_a_text_beside_each_image_gives_a_caption_a_line(root):
     (root / "train" / "a.txt").write_text("first\n\n second \n")
     (root / "train" / "deep" / "c.txt").write_text("third")
     (root / "test" / "d.txt").write_text("fourth")
-    data = folder(root, caption="a picture")
+    data = folder(root, caption="an image")
     assert content(data) == {
         "a.jpg": ("first", "second"),
-        "b.png": ("a picture",),
+        "b.png": ("an image",),
         "deep/c.png": ("third",),
     }
     with pytest.raises(BrokenExample, match=r"b\.png: no caption"):
@@ -110,7 +110,7 @@ def test_metadata_that_cannot_be_meant_are_refused_with_their_line(root, line, m
 
 
 def test_folders_with_nothing_in_them_are_refused(tmp_path):
-    with pytest.raises(UserError, match="there is no picture for 'train'"):
+    with pytest.raises(UserError, match="there is no image for 'train'"):
         folder(tmp_path)
     with pytest.raises(UserError, match="say which with --data-dir"):
         open_dataset(registry().datasets.choose("imagefolder", {}, "data set"))
@@ -121,14 +121,14 @@ def test_it_keeps_its_promises(root, keeps_its_promises):
     keeps_its_promises("imagefolder", root)
 
 
-# --- the cache of resized pictures
+# --- the cache of resized images
 
 
 @pytest.fixture
 def cached(root, tmp_path, monkeypatch):
-    """`cached(say)` opens the folder with its cache, two pictures a part; one of the three pictures is torn."""
+    """`cached(say)` opens the folder with its cache, two images a part; one of the three images is torn."""
     monkeypatch.setenv("T2I_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(picture_cache, "PART", 2 * 8 * 8 * 3)
+    monkeypatch.setattr(image_cache, "PART", 2 * 8 * 8 * 3)
     (root / "train" / "b.png").write_bytes((root / "train" / "b.png").read_bytes()[:60])
 
     def make(said=None, **settings):
@@ -158,7 +158,7 @@ def test_the_cache_holds_what_the_files_hold_and_what_is_broken(root, cached):
         plain[2]
 
 
-def test_cached_pictures_are_equal_to_those_read(root, cached):
+def test_cached_images_are_equal_to_those_read(root, cached):
     plain, data = folder(root, caption="x"), cached()
     for i in (0, 2):
         np.testing.assert_array_equal(plain[i].image, data[i].image)
@@ -199,7 +199,7 @@ def test_a_cache_begun_is_completed_and_a_damaged_one_made_anew(tmp_path, cached
 
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path, cached, monkeypatch):
     monkeypatch.setattr(
-        picture_cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100})
+        image_cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100})
     )
     with pytest.raises(
         UserError, match=r"set T2I_HOME to another folder, or set data\.cache=false"

@@ -1,4 +1,4 @@
-"""The embedded data set: the grammar and its inverse, the splits, and the pictures."""
+"""The embedded data set: the grammar and its inverse, the splits, and the images."""
 
 import hashlib
 import math
@@ -243,7 +243,7 @@ def test_bad_requests_are_refused() -> None:
         ShapesConfig(grammar="simple", one_object=0, two_objects=0)
 
 
-# --- pictures -------------------------------------------------------------------------------------------------------
+# --- images -------------------------------------------------------------------------------------------------------
 
 
 def exact_area(shape: str, radius: float) -> float:
@@ -278,10 +278,10 @@ def test_objects_stay_inside() -> None:
 def test_objects_do_not_touch(size: int) -> None:
     data = Shapes(ShapesConfig(image_size=size), "train")
     for index in range(150):
-        scene, picture = data.scene(index), data[index].image.astype(int)
-        assert picture.shape == (size, size, 3)
-        background = np.median(picture[0], axis=0)
-        assert len(scene.objects) == _pieces(np.abs(picture - background).max(axis=2) > 12)
+        scene, image = data.scene(index), data[index].image.astype(int)
+        assert image.shape == (size, size, 3)
+        background = np.median(image[0], axis=0)
+        assert len(scene.objects) == _pieces(np.abs(image - background).max(axis=2) > 12)
 
 
 def _pieces(mask: np.ndarray) -> int:
@@ -290,11 +290,11 @@ def _pieces(mask: np.ndarray) -> int:
 
 def test_golden_pixels() -> None:
     placed = (render.Placed("square", 8.0, 8.0, 4.0 / render.SQUARE_HALF_SIDE, (1.0, 0.5, 0.0)),)
-    picture = render.draw(placed, (0.0, 0.0, 0.0), 32)
-    assert (picture[4:12, 4:12] == (255, 128, 0)).all()
-    assert picture.astype(int).sum() == 64 * (255 + 128)
+    image = render.draw(placed, (0.0, 0.0, 0.0), 32)
+    assert (image[4:12, 4:12] == (255, 128, 0)).all()
+    assert image.astype(int).sum() == 64 * (255 + 128)
     doubled = render.draw(placed, (0.0, 0.0, 0.0), 64)
-    assert (doubled == picture.repeat(2, 0).repeat(2, 1)).all()
+    assert (doubled == image.repeat(2, 0).repeat(2, 1)).all()
 
 
 def test_golden_examples() -> None:

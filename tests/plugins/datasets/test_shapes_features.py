@@ -13,7 +13,7 @@ from t2i.plugins.datasets.shapes.config import FeaturesConfig, ShapesConfig
 from t2i.plugins.datasets.shapes.dataset import Shapes
 
 
-def pictures(split: str, count: int, size: int = 32) -> torch.Tensor:
+def make_images(split: str, count: int, size: int = 32) -> torch.Tensor:
     data = Shapes(ShapesConfig(image_size=size), split)
     return torch.from_numpy(np.stack([data[n].image for n in range(count)])).permute(0, 3, 1, 2)
 
@@ -30,9 +30,9 @@ def test_the_weights_are_small_and_the_ones_named() -> None:
     assert hashlib.sha256(data).hexdigest() == features.WEIGHTS_SHA256
 
 
-def test_features_are_a_frozen_function_of_the_picture() -> None:
+def test_features_are_a_frozen_function_of_the_image() -> None:
     network = features.build(FeaturesConfig())
-    images = pictures("val", 8)
+    images = make_images("val", 8)
     found = network(images)
     assert found.shape == (8, network.dim)
     assert found.dtype == torch.float32
@@ -41,9 +41,9 @@ def test_features_are_a_frozen_function_of_the_picture() -> None:
     assert torch.allclose(found[:3], network(images[:3]), atol=1e-4)
 
 
-def test_larger_pictures_have_nearly_the_same_features() -> None:
+def test_larger_images_have_nearly_the_same_features() -> None:
     network = features.load()
-    small, large = network(pictures("val", 50)), network(pictures("val", 50, 64))
+    small, large = network(make_images("val", 50)), network(make_images("val", 50, 64))
     assert float((small - large).square().mean()) < 0.1 * float(
         (small - small.roll(1, 0)).square().mean()
     )
@@ -51,8 +51,8 @@ def test_larger_pictures_have_nearly_the_same_features() -> None:
 
 def test_the_distance_grows_with_what_is_wrong() -> None:
     network = features.load()
-    reference = network(pictures("train", 600))
-    images = pictures("val", 600)
+    reference = network(make_images("train", 600))
+    images = make_images("val", 600)
     same = frechet(reference, network(images))
     dark = frechet(reference, network((images * 0.6).to(torch.uint8)))
     collapsed = frechet(reference, network(images[:4].repeat(150, 1, 1, 1)))

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy import ndimage
 
 from t2i.core.errors import UserError
-from t2i.core.interfaces.scoring import Pictures
+from t2i.core.interfaces.scoring import ImageBatch
 from t2i.plugins.datasets.shapes import render
 from t2i.plugins.datasets.shapes.config import CaptionAccuracyConfig, ShapesConfig
 from t2i.plugins.datasets.shapes.dataset import Shapes
@@ -97,7 +97,7 @@ def test_other_arrays_are_refused() -> None:
         read_scenes(np.zeros((2, 32, 32, 3), np.int64))
 
 
-def bad_pictures(size: int) -> dict[str, np.ndarray]:
+def bad_images(size: int) -> dict[str, np.ndarray]:
     images = val(size)[0]
     random = np.random.default_rng(1)
     flat = np.ones_like(images)
@@ -116,11 +116,11 @@ def bad_pictures(size: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("size", [32, 64])
-def test_bad_pictures_score_at_chance_or_below(size: int) -> None:
+def test_bad_images_score_at_chance_or_below(size: int) -> None:
     images, _, captions = val(size)
     chance = caption_accuracy(np.roll(images, 1, axis=0), captions)
     assert chance["all"] < 2
-    for name, bad in bad_pictures(size).items():
+    for name, bad in bad_images(size).items():
         scores = caption_accuracy(bad, captions)
         assert scores["all"] == 0, name
         for attribute in ("shape", "colour", "size", "position", "relation", "count"):
@@ -136,12 +136,12 @@ def test_wrong_colours_are_seen() -> None:
 
 
 @pytest.mark.parametrize("size", [32, 64])
-def test_real_pictures_score_everything(size: int) -> None:
+def test_real_images_score_everything(size: int) -> None:
     images, _, captions = val(size)
     assert set(caption_accuracy(images, captions).values()) == {100.0}
 
 
-def picture(
+def make_image(
     *objects: tuple[str, str, float, float, float], background: str = "black"
 ) -> np.ndarray:
     placed = [
@@ -156,14 +156,14 @@ SQUARE = ("square", "blue", 24.5, 24.5, 3.5)
 
 
 def test_each_claim_is_judged_by_itself() -> None:
-    assert all(score(picture(STAR), "a large red star in the top left corner on black").values())
-    wrong = score(picture(STAR), "a small blue star on the right on white")
+    assert all(score(make_image(STAR), "a large red star in the top left corner on black").values())
+    wrong = score(make_image(STAR), "a small blue star on the right on white")
     assert [name for name, held in wrong.items() if held] == ["shape", "count"]
     assert set(wrong) == {"shape", "colour", "size", "position", "count", "background", "all"}
 
 
 def test_a_missing_or_extra_object_is_seen() -> None:
-    one, both = picture(STAR), picture(STAR, SQUARE)
+    one, both = make_image(STAR), make_image(STAR, SQUARE)
     assert score(both, "a large red star") == {
         "shape": True, "colour": True, "size": True, "count": False, "all": False
     }  # fmt: skip
@@ -172,14 +172,14 @@ def test_a_missing_or_extra_object_is_seen() -> None:
 
 
 def test_relations_have_a_direction() -> None:
-    level = picture(("star", "red", 7.5, 16, 5.7), ("square", "blue", 24.5, 16, 3.5))
+    level = make_image(("star", "red", 7.5, 16, 5.7), ("square", "blue", 24.5, 16, 3.5))
     assert score(level, "a large red star left of a small blue square")["relation"] is True
     assert score(level, "a large red star right of a small blue square")["relation"] is False
     assert score(level, "a large red star above a small blue square")["relation"] is False
 
 
 def test_attributes_of_two_objects_are_not_swapped() -> None:
-    swapped = score(picture(STAR, SQUARE), "a large blue star and a small red square")
+    swapped = score(make_image(STAR, SQUARE), "a large blue star and a small red square")
     assert swapped["colour"] is False or swapped["shape"] is False
     assert swapped["all"] is False
 
@@ -210,7 +210,7 @@ def test_the_metric_adds_up_over_batches() -> None:
     rolled = np.roll(images, 1, axis=0)
     for start in range(0, 90, 30):
         part = slice(start, start + 30)
-        metric.update(Pictures(rolled[part], captions[part], tuple(range(30))))
+        metric.update(ImageBatch(rolled[part], captions[part], tuple(range(30))))
     assert metric.compute() == caption_accuracy(rolled[:90], captions[:90])
     assert set(metric.compute()) <= set(metric.better) == set(SCORES)
 

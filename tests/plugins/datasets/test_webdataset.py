@@ -28,7 +28,7 @@ from t2i.plugins.datasets.webdataset.tar import NoTar, index_of
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 
 
-def picture(level, size=12, kind="PNG"):
+def make_image(level, size=12, kind="PNG"):
     buffer = io.BytesIO()
     Image.new("RGB", (size, size), (level, 0, 255 - level)).save(buffer, kind)
     return buffer.getvalue()
@@ -47,10 +47,10 @@ def tar(path, members, dialect="ustar"):
 def example(shard, number):
     """The members that img2dataset writes."""
     key, level = f"{shard:05d}{number:04d}", 10 * shard + number
-    told = json.dumps({"caption": f"picture {level}", "width": 12})
+    told = json.dumps({"caption": f"image {level}", "width": 12})
     return [
-        (f"{key}.png", picture(level)),
-        (f"{key}.txt", f"picture {level}\n".encode()),
+        (f"{key}.png", make_image(level)),
+        (f"{key}.txt", f"image {level}\n".encode()),
         (f"{key}.json", told.encode()),
     ]
 
@@ -92,15 +92,15 @@ def test_the_last_shard_is_for_val(folder):
     data, val = opened(folder), opened(folder, "val")
     assert (len(data), len(val)) == (16, 4)
     seen = data[6]
-    assert (seen.captions, seen.key) == (("picture 12",), "00001/000010002")
+    assert (seen.captions, seen.key) == (("image 12",), "00001/000010002")
     assert seen.image.shape == (8, 8, 3)
     assert seen.image[0, 0].tolist() == [12, 0, 243]
-    assert val[3].captions == ("picture 43",)
+    assert val[3].captions == ("image 43",)
     assert [data[index].captions for index in range(16)] == [
         data.captions(index) for index in range(16)
     ]
     assert len({data[index].key for index in range(16)}) == 16
-    assert list(data.vocabulary())[:2] == ["picture 0", "picture 1"]
+    assert list(data.vocabulary())[:2] == ["image 0", "image 1"]
     assert data.original(0).width == 12
     with pytest.raises(IndexError):
         data[16]
@@ -111,8 +111,8 @@ def test_every_dialect_and_long_names(tmp_path, dialect):
     long = "folder/" * 15 + "k" * 90
     data = only(
         tmp_path,
-        [("./a.jpeg", picture(5, kind="JPEG")), ("./a.txt", b"a"), (f"{long}.WEBP", picture(9, kind="WEBP")),
-         (f"{long}.txt", "größe".encode()), ("b.c.txt", b"of another kind"), ("b.png", picture(1)), ("b.txt", b"b")],
+        [("./a.jpeg", make_image(5, kind="JPEG")), ("./a.txt", b"a"), (f"{long}.WEBP", make_image(9, kind="WEBP")),
+         (f"{long}.txt", "größe".encode()), ("b.c.txt", b"of another kind"), ("b.png", make_image(1)), ("b.txt", b"b")],
         dialect=dialect,
     )  # fmt: skip
     assert [data.captions(index) for index in range(len(data))] == [("a",), ("größe",), ("b",)]
@@ -126,7 +126,7 @@ def test_captions_come_from_txt_or_json(tmp_path):
         ("c.txt", "  "), ("c.json", json.dumps({"caption": "instead"})),
         ("d.json", json.dumps({"caption": 7})), ("e.json", "no json"), ("f.txt", ""),
     ]  # fmt: skip
-    members = [(f"{key}.png", picture(3)) for key in "abcdefg"] + [
+    members = [(f"{key}.png", make_image(3)) for key in "abcdefg"] + [
         (name, text.encode()) for name, text in told
     ]
     data = only(tmp_path, members)
@@ -294,25 +294,25 @@ def test_links_devices_and_sparse_files_are_not_followed(tmp_path):
         dialect="gnu",
     )
     said = [broken(data, index) for index in range(6)]
-    assert [part.partition("its picture is ")[2] for part in said] == [
+    assert [part.partition("its image is ")[2] for part in said] == [
         "a link, which is not followed", "a link, which is not followed", "no file, but a device",
         "no file, but a device", "no file, but a device", "a sparse file",
     ]  # fmt: skip
     assert said[0].startswith(str(tmp_path / "set/a.tar") + ":sym: ")
-    assert data[6].captions == ("picture 0",)
+    assert data[6].captions == ("image 0",)
 
 
 def test_a_pax_sparse_file_and_a_pax_size_are_seen(tmp_path):
     info = tarfile.TarInfo("a.png")
     info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.realsize": "99"}
-    data = only(tmp_path, [(info, picture(0)), ("a.txt", b"a"), *example(0, 0)], dialect="pax")
-    assert broken(data, 0).endswith("its picture is a sparse file")
-    assert data[1].captions == ("picture 0",)
+    data = only(tmp_path, [(info, make_image(0)), ("a.txt", b"a"), *example(0, 0)], dialect="pax")
+    assert broken(data, 0).endswith("its image is a sparse file")
+    assert data[1].captions == ("image 0",)
 
 
 @pytest.mark.parametrize("name", ["../../out", "/out", "a/../../out", "C:\\out"])
 def test_names_are_never_paths(tmp_path, name):
-    data = only(tmp_path, [(f"{name}.png", picture(7)), (f"{name}.txt", b"text")])
+    data = only(tmp_path, [(f"{name}.png", make_image(7)), (f"{name}.txt", b"text")])
     before = {path for path in tmp_path.rglob("*") if "home" not in path.parts}
     assert data[0].key == f"a/{name}".replace("//", "/")
     assert {path for path in tmp_path.rglob("*") if "home" not in path.parts} == before
@@ -326,11 +326,11 @@ def test_a_tar_that_is_cut_off_loses_no_more_than_it_has_lost(folder):
     path.write_bytes(whole[: cut[0] + cut[1] // 2])
     data = opened(folder)
     assert len(data) == 15
-    assert data[5].captions == ("picture 11",)
+    assert data[5].captions == ("image 11",)
     assert broken(data, 6).endswith(
-        "00001.tar:000010002: its picture is cut off: the tar ends within it"
+        "00001.tar:000010002: its image is cut off: the tar ends within it"
     )
-    assert data[7].captions == ("picture 20",)
+    assert data[7].captions == ("image 20",)
 
 
 def test_garbage_in_the_midst_is_said(folder):
@@ -342,7 +342,7 @@ def test_garbage_in_the_midst_is_said(folder):
     data = opened(folder)
     assert len(data) == 14
     assert broken(data, 1).endswith(f"00000.tar:byte-{at}: the tar is damaged from here on")
-    assert data[2].captions == ("picture 10",)
+    assert data[2].captions == ("image 10",)
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>no tar</html>", b"x" * 5000])
@@ -355,7 +355,7 @@ def test_what_is_no_tar_is_refused(folder, content):
 @pytest.mark.parametrize("field", [b"77777777777\0", b"\x80" + b"\xff" * 11, b"\xff" * 12])
 def test_sizes_that_lie(tmp_path, field):
     """The largest octal, GNU's largest (2^88), and a negative one."""
-    path = tar(tmp_path / "a.tar", [*example(0, 0), ("b.png", picture(0)), ("b.txt", b"b")])
+    path = tar(tmp_path / "a.tar", [*example(0, 0), ("b.png", make_image(0)), ("b.txt", b"b")])
     content = bytearray(path.read_bytes())
     at = int(index_of(path)["image"][1][0]) - 512
     content[at + 124 : at + 136] = field
@@ -363,22 +363,22 @@ def test_sizes_that_lie(tmp_path, field):
     content[at + 148 : at + 156] = b"%06o\0 " % sum(content[at : at + 512])
     path.write_bytes(bytes(content))
     data = opened(tmp_path, val_share=1e-9)
-    assert data[0].captions == ("picture 0",)
+    assert data[0].captions == ("image 0",)
     assert "cut off" in broken(data, 1) or "damaged" in broken(data, 1)
 
 
 def test_a_member_too_large_to_be_a_caption_is_not_read(tmp_path):
-    data = only(tmp_path, [("a.png", picture(0)), ("a.txt", bytes(2 << 20)), *example(0, 0)])
+    data = only(tmp_path, [("a.png", make_image(0)), ("a.txt", bytes(2 << 20)), *example(0, 0)])
     assert broken(data, 0).endswith("a.tar:a: its caption is too large")
 
 
-def test_what_is_no_picture_or_has_none(tmp_path):
+def test_what_is_no_image_or_has_none(tmp_path):
     data = only(
         tmp_path,
-        [("a.png", b"no picture"), ("a.txt", b"a"), ("b.txt", b"b"), ("c.png", picture(1))],
+        [("a.png", b"no image"), ("a.txt", b"a"), ("b.txt", b"b"), ("c.png", make_image(1))],
     )
     assert "a.tar:a: " in broken(data, 0)
-    assert broken(data, 1).endswith("a.tar:b: no picture")
+    assert broken(data, 1).endswith("a.tar:b: no image")
     assert broken(data, 2).endswith("a.tar:c: no caption")
 
 
@@ -390,7 +390,7 @@ def test_any_bytes_give_an_index_or_no_tar(tmp_path, data):
     """Headers of a sound tar with bytes changed at random: no exception of another kind, no place out of the file."""
     path = tar(
         tmp_path / "fuzz.tar",
-        [*example(0, 0), (f"{'n' * 150}.png", picture(1)), *example(0, 1)],
+        [*example(0, 0), (f"{'n' * 150}.png", make_image(1)), *example(0, 1)],
         "pax",
     )
     content = bytearray(path.read_bytes())
@@ -431,7 +431,7 @@ def test_shards_by_url_come_when_they_are_needed(server, hosted, folder):
     data, local = opened(shards=hosted), opened(folder)
     assert len(data) == 16
     assert got(server) == []
-    assert data[5].captions == local[5].captions == ("picture 11",)
+    assert data[5].captions == local[5].captions == ("image 11",)
     assert (data[5].image == local[5].image).all()
     assert data[6].key == local[6].key
     assert got(server) == ["00001.tar"]
@@ -440,7 +440,7 @@ def test_shards_by_url_come_when_they_are_needed(server, hosted, folder):
     again = opened(shards=hosted)  # counts are remembered, shards are kept
     idle(data)
     asked = len(server.asked)
-    assert again[5].captions == ("picture 11",)
+    assert again[5].captions == ("image 11",)
     assert len(server.asked) == asked
 
 
@@ -467,7 +467,7 @@ def test_the_cache_keeps_what_was_used_last(server, hosted, home):
     assert got(server) == ["00000.tar", "00001.tar", "00002.tar"]
     data[1]
     assert len(got(server)) == 3
-    assert data[5].captions == ("picture 11",)
+    assert data[5].captions == ("image 11",)
     assert got(server)[3] == "00001.tar"
 
 
@@ -482,15 +482,15 @@ def test_statistics_that_promise_too_much_are_found_out(server, hosted):
     server.files["/laion/00001_stats.json"] = b'{"successes": 6}'
     data = opened(shards=hosted)
     assert len(data) == 18
-    assert data[7].captions == ("picture 13",)
+    assert data[7].captions == ("image 13",)
     assert "has 4 examples, fewer than was promised" in broken(data, 8)
-    assert data[10].captions == ("picture 20",)
+    assert data[10].captions == ("image 20",)
 
 
 def test_a_shard_that_is_cut_on_the_way_comes_whole(server, hosted, monkeypatch):
     monkeypatch.setattr("t2i.core.fetch.transfer.WAIT", 0)
     server.faults["/laion/00000.tar"] = ["cut", 503]
-    assert opened(shards=hosted)[3].captions == ("picture 3",)
+    assert opened(shards=hosted)[3].captions == ("image 3",)
     assert [asked for path, asked in server.asked if path.endswith("00000.tar")][1].startswith(
         "bytes="
     )

@@ -62,16 +62,16 @@ def features(folder):
     return build(weights=str(folder))
 
 
-def pictures(side, count=3):
+def make_images(side, count=3):
     small = np.random.default_rng(0).integers(0, 256, (count, 7, 7, 3)).astype(np.uint8)
     return [Image.fromarray(one).resize((side, side), Image.BICUBIC) for one in small]
 
 
 @pytest.mark.parametrize("side", [SIDE, 75, 20])
 @torch.no_grad()
-def test_pictures_are_seen_as_by_clips_own_processor(side, folder, features):
+def test_images_are_seen_as_by_clips_own_processor(side, folder, features):
     """Resized by Pillow, bicubic, as CLIP's processor does; 75 is shrunk, where antialiasing matters."""
-    images = pictures(side)
+    images = make_images(side)
     seen = [np.asarray(image.resize((SIDE, SIDE), Image.BICUBIC)) for image in images]
     pixels = torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2) / 255
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (

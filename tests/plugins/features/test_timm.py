@@ -36,7 +36,7 @@ def weights(tmp_path_factory):
     return written
 
 
-def pictures(side=200, count=3):
+def make_images(side=200, count=3):
     small = np.random.default_rng(0).integers(0, 256, (count, 9, 9, 3)).astype(np.uint8)
     return [Image.fromarray(one).resize((side, side), Image.BICUBIC) for one in small]
 
@@ -51,31 +51,31 @@ def stacked(images):
 
 @pytest.mark.parametrize("model", [VIT, CNN])
 @torch.no_grad()
-def test_features_are_timms_own_of_pictures_as_pillow_resizes_them(model, weights):
+def test_features_are_timms_own_of_images_as_pillow_resizes_them(model, weights):
     features = build(model=model, weights=str(weights(model)))
     torch.manual_seed(3)
     network = timm.create_model(model).eval()
     network.reset_classifier(0)
     wants = timm.data.resolve_model_data_config(network)
     how = {"bicubic": Image.BICUBIC, "bilinear": Image.BILINEAR}[wants["interpolation"]]
-    pixels = stacked([image.resize(wants["input_size"][-2:], how) for image in pictures()]) / 255
+    pixels = stacked([image.resize(wants["input_size"][-2:], how) for image in make_images()]) / 255
     mean, std = (torch.tensor(wants[name]).view(3, 1, 1) for name in ("mean", "std"))
     theirs = network((pixels - mean) / std)
-    ours = features(stacked(pictures()))
+    ours = features(stacked(make_images()))
     assert ours.shape == (3, features.dim)
     torch.testing.assert_close(
         ours, theirs, rtol=0, atol=1e-2 * float(theirs.abs().max())
     )  # 8-bit rounding differs
-    apart = torch.cat([features(stacked([image])) for image in pictures()])
+    apart = torch.cat([features(stacked([image])) for image in make_images()])
     torch.testing.assert_close(ours, apart, rtol=1e-5, atol=1e-5)
 
 
-def test_the_side_of_pictures_is_a_setting_also_where_positions_are_learnt(weights):
+def test_the_side_of_images_is_a_setting_also_where_positions_are_learnt(weights):
     features = build(
         model=VIT, weights=str(weights(VIT).parent), image_size=96
     )  # a folder does too
     assert features.size == (96, 96)
-    assert features(stacked(pictures(96))).shape == (3, features.dim)
+    assert features(stacked(make_images(96))).shape == (3, features.dim)
     plain = build(model=VIT, weights=str(weights(VIT)))
     assert plain.weights_sha256 != features.weights_sha256  # its positions are interpolated
 

@@ -140,7 +140,7 @@ def test_upsampling_and_convolution_in_one_equal_both():
 
 
 def test_attention_place_by_place_and_each_caption_with_its_own_mask():
-    """The authors repeat their mask in the wrong order, so that a picture is masked as another one."""
+    """The authors repeat their mask in the wrong order, so that an image is masked as another one."""
     torch.manual_seed(0)
     attention, h, words = Attention(4, 6), torch.randn(3, 4, 2, 2), torch.randn(3, 5, 6)
     lengths = [5, 2, 3]
@@ -152,7 +152,7 @@ def test_attention_place_by_place_and_each_caption_with_its_own_mask():
             torch.testing.assert_close(context[b, :, *place], weights @ e)
 
 
-def test_pictures_depend_on_noise_sentence_and_words_but_not_on_padding_or_the_rest_of_the_batch():
+def test_images_depend_on_noise_sentence_and_words_but_not_on_padding_or_the_rest_of_the_batch():
     torch.manual_seed(0)
     generator, noise, told = settled(build(SMALL, TEXT, None)), torch.randn(2, 8), text(2)
     images = generator(noise, told)
@@ -367,7 +367,7 @@ def authors(tmp_path):
     )
 
 
-def test_the_authors_generator_draws_the_authors_pictures(authors, tmp_path):
+def test_the_authors_generator_draws_the_authors_images(authors, tmp_path):
     state, config, files = authors
     model = load_authors(config, files)
     model.generator.eval()
@@ -561,7 +561,7 @@ def test_losses_of_a_step_are_the_papers(trainer):
     assert set(losses) == names
 
 
-def test_real_pictures_shrink_as_photographs_do():
+def test_real_images_shrink_as_photographs_do():
     """Antialiased: a checkerboard of single pixels turns grey, not black or white."""
     board = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(8, 8).expand(1, 3, 16, 16)
     assert shrunk(board, 8)[..., 1:-1, 1:-1].abs().max() < 1e-6
@@ -569,7 +569,7 @@ def test_real_pictures_shrink_as_photographs_do():
 
 
 def test_a_step_wastes_nothing(trainer):
-    """G once; each D on real, fake and again on fake; the image encoder on the largest fake picture alone; no gradient
+    """G once; each D on real, fake and again on fake; the image encoder on the largest fake image alone; no gradient
     into anything that is not being updated."""
     calls = dict.fromkeys([*trainer.modules, "images"], 0)
     for name, module in [*trainer.modules.items(), ("images", trainer.image_encoder)]:

@@ -1,4 +1,4 @@
-"""diffusers' folders of DDPM, and ours in their layout: the pictures are those of diffusers' own pipelines."""
+"""diffusers' folders of DDPM, and ours in their layout: the images are those of diffusers' own pipelines."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The authors' DF-GAN under our names: their file gives their picture, their score and their losses.
+"""The authors' DF-GAN under our names: their file gives their image, their score and their losses.
 
 `generated`, `judged` and `scored` are an independent reading of the paper's figure 2, as plain functions of a state
 dict with the authors' key names, upsampling and pooling in the paper's order.
@@ -163,12 +163,12 @@ def trainer(settings, theirs):
 # --- the same numbers -------------------------------------------------------------------------------------------------
 
 
-def test_the_same_picture_and_the_same_score(trainer, theirs):
+def test_the_same_image_and_the_same_score(trainer, theirs):
     z, e, x = torch.randn(3, Z), torch.randn(3, E), torch.rand(3, 3, SIZE, SIZE) * 2 - 1
     with torch.no_grad():
-        picture = generated(theirs["netG"], z, e)
-        assert 0.05 < picture.std() < 0.9  # neither grey nor saturated
-        assert torch.allclose(trainer.generator(z, TextFeatures.of(sentence=e)), picture, atol=1e-5)
+        image = generated(theirs["netG"], z, e)
+        assert 0.05 < image.std() < 0.9  # neither grey nor saturated
+        assert torch.allclose(trainer.generator(z, TextFeatures.of(sentence=e)), image, atol=1e-5)
         score = scored(theirs["netC"], judged(theirs["netD"], x), e)
         assert score.std() > 0.01
         assert torch.allclose(
@@ -197,7 +197,7 @@ class Recorder:
 
 
 def test_the_same_losses_and_gradients(trainer, theirs, settings):
-    """As the authors' step has it: the features of picture i + 1 beside sentence i; sqrt, then the sixth power."""
+    """As the authors' step has it: the features of image i + 1 beside sentence i; sqrt, then the sixth power."""
     x, e = torch.rand(3, 3, SIZE, SIZE) * 2 - 1, torch.randn(3, E)
     noise = StepNoise(0, 5, 0, 3, 3)
     engine = Recorder(trainer)
@@ -290,9 +290,7 @@ def write(tmp_path, theirs):
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_the_three_files_make_a_run_that_draws_the_authors_pictures(
-    write, theirs, tmp_path, prefix
-):
+def test_the_three_files_make_a_run_that_draws_the_authors_images(write, theirs, tmp_path, prefix):
     run = import_weights("dfgan", write(prefix), tmp_path / "run", sets=SMALL)
     config = run.config()
     assert (config.preset, config.encoder.name, config.data.name) == ("cub", "damsm", "cub")
@@ -301,10 +299,10 @@ def test_the_three_files_make_a_run_that_draws_the_authors_pictures(
     model = load(run.path, "cpu")
     assert not model.text_encoder.trainable
     text = model.text_encoder.encode(["A red, red beak."])
-    (picture,) = model.sample(["A red, red beak."], settings={"truncation": None})
+    (image,) = model.sample(["A red, red beak."], settings={"truncation": None})
     z = PromptNoise(0, ((0, 0),), "cpu").start("z", (Z,))
     expected = generated(theirs["netG"], z, text.sentence)[0].permute(1, 2, 0).detach().numpy()
-    np.testing.assert_allclose(np.asarray(picture) / 127.5 - 1, expected, atol=1 / 127)
+    np.testing.assert_allclose(np.asarray(image) / 127.5 - 1, expected, atol=1 / 127)
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_no_block_after_the_last_one_watched_is_run(clip):
     assert ran == {1: 1, 2: 1}
 
 
-def test_pictures_can_enter_clip_as_it_was_trained(clip):
+def test_images_can_enter_clip_as_it_was_trained(clip):
     images = torch.rand(1, 3, 40, 40) * 2 - 1
     clip.config = changed(SMALL.clip, resize="bicubic", normalise="once")
     small = F.interpolate(images, (20, 20), mode="bicubic", antialias=True, align_corners=False)
@@ -181,7 +181,7 @@ def test_parameters_are_the_authors(size, whole, with_gradients):
         ({"image_size": 224, "blocks": 6, "last_size": None}, 14, [16, 32, 64, 128, 256, 224]),
     ],
 )
-def test_blocks_grow_from_clips_grid_to_the_picture(settings, grid, expected):
+def test_blocks_grow_from_clips_grid_to_the_image(settings, grid, expected):
     assert sizes(GALIPConfig.of(settings, "test"), grid) == expected
 
 
@@ -204,7 +204,7 @@ def test_generator_hears_text_and_noise_and_is_bounded_only_when_it_draws(clip):
         assert torch.equal(free.clamp(-1, 1), images)
 
 
-def test_pictures_are_bounded_in_training_too_if_the_settings_say_so(clip):
+def test_images_are_bounded_in_training_too_if_the_settings_say_so(clip):
     free, bounded = (GALIPGenerator(changed(SMALL, bounded=b), TEXT, clip) for b in (False, True))
     bounded.load_state_dict(free.state_dict())
     z, words = torch.randn(2, 6), text(2)
@@ -384,7 +384,7 @@ def count_passes(calls, back, number, module, given):
 
 
 def test_a_step_wastes_nothing(trainer):
-    """One run of G; CLIP once inside it, once on its pictures (of the last block the class token alone), and on real
+    """One run of G; CLIP once inside it, once on its images (of the last block the class token alone), and on real
     ones as far as D looks, without a graph; no gradient into anything that is not being updated."""
     calls, back, last = Counter(), Counter(), []
     for name, module in trainer.modules.items():
@@ -466,7 +466,7 @@ def test_what_is_trainable_is_pretrained_and_then_frozen():
     assert encoder.table.weight in trained
 
 
-def test_clip_learns_whose_caption_a_picture_has():
+def test_clip_learns_whose_caption_a_image_has():
     torch.manual_seed(0)
     generator, encoder = build(SMALL, TEXT, None), Sentences(frozen=False)
     trainer = pretraining(SMALL, Networks(generator, encoder))

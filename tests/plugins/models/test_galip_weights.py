@@ -246,7 +246,7 @@ def written(path, model):
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_same_weights_give_the_authors_picture_and_score(config, released, tmp_path, prefix):
+def test_same_weights_give_the_authors_image_and_score(config, released, tmp_path, prefix):
     prefixed = {
         net: {prefix + name: t for name, t in state.items()} for net, state in released.items()
     }

@@ -37,7 +37,7 @@ def losses(small, tmp_path):
 
 @pytest.mark.parametrize("model", GANS)
 def test_bfloat16_changes_no_more_than_the_rounding_in_either_memory_format(losses, model):
-    """`found` counts pictures of a small batch: one that rounding turns is a quarter."""
+    """`found` counts images of a small batch: one that rounding turns is a quarter."""
     whole = losses(model)
     named = [name for name in whole if not name.endswith("found")]
     for channels_last in ("true", "false"):

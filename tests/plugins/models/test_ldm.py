@@ -263,7 +263,7 @@ def test_stage_1_learns_and_leaves_latents_of_unit_variance(generator):
     variances = torch.linalg.eigvalsh(torch.cov(z.movedim(1, 0).flatten(1)))
     assert float(variances[-1]) == pytest.approx(
         1, abs=1e-2
-    )  # the others: pictures of one grey use one direction
+    )  # the others: images of one grey use one direction
     raw = generator.autoencoder.reconstruct(
         generator.autoencoder.posterior(batch(encoder).images).mode()
     )

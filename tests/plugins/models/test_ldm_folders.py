@@ -1,4 +1,4 @@
-"""Stable Diffusion's folders and files, and ours in their layout: the pictures are those of diffusers' own pipeline."""
+"""Stable Diffusion's folders and files, and ours in their layout: the images are those of diffusers' own pipeline."""
 
 import json
 import re
@@ -120,7 +120,7 @@ def theirs(pipe, steps=10, guidance=7.5):
 
 def close(a, b):
     assert a.shape == b.shape
-    assert float(a.std()) > 0.01  # a picture, not a plain colour
+    assert float(a.std()) > 0.01  # an image, not a plain colour
     torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
 
 

@@ -213,7 +213,7 @@ def seven_wide(monkeypatch):
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.usefixtures("seven_wide")
-def test_stage_two_of_the_authors_draws_their_pictures(tmp_path, prefix):
+def test_stage_two_of_the_authors_draws_their_images(tmp_path, prefix):
     state = authors_state(second_shapes())
     path = written(
         tmp_path / "netG.safetensors", {prefix + name: value for name, value in state.items()}
@@ -229,7 +229,7 @@ def test_stage_two_of_the_authors_draws_their_pictures(tmp_path, prefix):
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.usefixtures("seven_wide")
-def test_stage_one_of_the_authors_is_a_model_of_small_pictures(tmp_path, prefix):
+def test_stage_one_of_the_authors_is_a_model_of_small_images(tmp_path, prefix):
     """Written by a PyTorch that did not count batch norm's batches yet."""
     state = {
         name: value
@@ -331,7 +331,7 @@ def test_every_size_fits_its_networks(size, upscale):
         )
 
 
-def test_pictures_are_stage_ones_enlarged_until_stage_two_begins():
+def test_images_are_stage_ones_enlarged_until_stage_two_begins():
     generator = shaken(build(SMALL, TEXT, None)).eval()
     noise = torch.randn(2, 17)
     z, eps0, eps = generator.split(noise)
@@ -728,7 +728,7 @@ def test_stage_one_alone_can_be_trained(tmp_path):
 def test_a_run_stopped_in_either_stage_goes_on_as_if_it_never_had(
     whole, tmp_path, monkeypatch, stop
 ):
-    """It draws stage I's pictures, enlarged, if it was stopped there."""
+    """It draws stage I's images, enlarged, if it was stopped there."""
     import os
     import signal
 

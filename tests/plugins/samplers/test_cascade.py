@@ -32,7 +32,7 @@ class Echo(OneShotGenerator):
 
 
 class Denoiser(DiffusionGenerator):
-    """Predicts the picture before it, made larger: the chain ends there. Of no caption, nothing."""
+    """Predicts the image before it, made larger: the chain ends there. Of no caption, nothing."""
 
     schedule, prediction = DiscreteSchedule(torch.linspace(0.01, 0.5, 8)), "sample"
 

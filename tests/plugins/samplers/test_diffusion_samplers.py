@@ -245,7 +245,7 @@ def test_inversion_finds_the_noise(path, prediction):
         *((name, {"steps": 5}) for name in (*DETERMINISTIC, *RANDOM)),
     ],
 )
-def test_the_same_noise_gives_the_same_picture_in_any_batch(name, settings):
+def test_the_same_noise_gives_the_same_image_in_any_batch(name, settings):
     keys = ((0, 0), (0, 1), (3, 0))
     together = draw(name, keys=keys, **settings)
     for i, key in enumerate(keys):

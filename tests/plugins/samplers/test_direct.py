@@ -1,4 +1,4 @@
-"""The sampler `direct`: which noise it draws, and that a picture's noise is its own."""
+"""The sampler `direct`: which noise it draws, and that an image's noise is its own."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ def test_truncation_keeps_what_lies_within_and_scales():
     assert images.abs().max() <= 0.88 * 2
 
 
-def test_a_pictures_truncated_noise_is_its_own():
+def test_a_images_truncated_noise_is_its_own():
     whole = truncated_normal(keys(16), (500,))
     parts = torch.cat([truncated_normal(keys(16)[i : i + 1], (500,)) for i in range(16)])
     assert torch.equal(whole, parts)

@@ -116,12 +116,12 @@ CAPTIONS = ["a", "b", "c"]
 
 
 def painted(key):
-    """A picture of noise (8, 8, 3) that depends on its key alone."""
+    """An image of noise (8, 8, 3) that depends on its key alone."""
     return np.random.default_rng([*key, 1]).integers(40, 210, (8, 8, 3))
 
 
 class Painter:
-    """Draws `painted` pictures; apart, as `change(picture, key, batch)` says, `batch` being all keys of the batch."""
+    """Draws `painted` images; apart, as `change(image, key, batch)` says, `batch` being all keys of the batch."""
 
     def __init__(self, tolerance, change, paint=painted):
         self.generator, self.change, self.paint = (
@@ -150,12 +150,12 @@ def apart(images, key, batch):
 
 
 def level(images, key, batch):
-    """One number of one picture in four is off by a level."""
+    """One number of one image in four is off by a level."""
     return images + (np.indices(images.shape).sum(0) == 0) * (key[1] == 0)
 
 
 def flipped(images, key, batch):
-    """One picture is another one: a token was drawn otherwise."""
+    """One image is another one: a token was drawn otherwise."""
     return painted((9, *key)) if key == (0, 1) else images
 
 
@@ -190,7 +190,7 @@ def test_tolerances(tolerance, passing, failing):
             agrees(Painter(tolerance, change), CAPTIONS)
 
 
-def test_pictures_that_are_all_the_same_agree_with_themselves_only():
+def test_images_that_are_all_the_same_agree_with_themselves_only():
     def model(difference):
         return Painter(
             "statistical",
@@ -200,7 +200,7 @@ def test_pictures_that_are_all_the_same_agree_with_themselves_only():
 
     agrees(model(0), CAPTIONS)
     agrees(model(1), CAPTIONS)
-    with pytest.raises(Failed, match="12 of 12 pictures are not those drawn together"):
+    with pytest.raises(Failed, match="12 of 12 images are not those drawn together"):
         agrees(model(2), CAPTIONS)
 
 

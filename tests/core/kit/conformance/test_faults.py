@@ -90,7 +90,7 @@ def test_randomness_that_does_not_come_from_the_noise(failed, parts):
     assert set(failed("same-seed", "batch-size")) == {"same-seed", "batch-size"}
 
 
-def test_a_picture_that_depends_on_its_batch(failed, parts):
+def test_a_image_that_depends_on_its_batch(failed, parts):
     class Sociable(parts.generator):
         def forward(self, noise, text):
             return super().forward(noise - noise.mean(0), text)
@@ -98,10 +98,10 @@ def test_a_picture_that_depends_on_its_batch(failed, parts):
     parts.generator = Sociable
     found = failed("same-seed", "batch-size")
     assert list(found) == ["batch-size"]
-    assert "in batches of 1, pictures differ by up to" in found["batch-size"]
+    assert "in batches of 1, images differ by up to" in found["batch-size"]
 
 
-def test_pictures_out_of_range(failed, parts):
+def test_images_out_of_range(failed, parts):
     class Bright(parts.generator):
         def forward(self, noise, text):
             return 128 + 127 * super().forward(noise, text)

@@ -181,7 +181,7 @@ def test_text_reaches_the_output_by_the_ways_that_are_open(settings, sentence, w
 def test_each_place_of_the_word_map_asks_the_words_that_are_there():
     torch.manual_seed(0)
     network, text = WordMap(16, 3, 16, heads=2, hops=1), features(0)
-    text.mask[1, 3:] = False  # at the second picture's words that are none, nobody looks
+    text.mask[1, 3:] = False  # at the second image's words that are none, nobody looks
     (hop,) = network.hops
     b, y, x, length = 1, 5, 2, 3
     query = network.queries[8 * y + x]

@@ -161,7 +161,7 @@ class OneProcess:
         self.optimizers[name].step()
 
 
-def pictures(n):
+def make_images(n):
     """Each has one bright quarter of one colour."""
     images = torch.full((n, 3, 16, 16), -1.0)
     for i in range(n):
@@ -170,7 +170,7 @@ def pictures(n):
     return images
 
 
-def test_captions_learn_to_find_their_pictures():
+def test_captions_learn_to_find_their_images():
     torch.manual_seed(0)
     encoder = Table(12)
     trainer = MatchingTrainer(
@@ -179,7 +179,9 @@ def test_captions_learn_to_find_their_pictures():
     captions = tuple(map(str, range(12)))
 
     def batch():
-        return Batch(pictures(12), captions, captions, StepNoise(0, 0, 0, 12, 12), encoder.encode)
+        return Batch(
+            make_images(12), captions, captions, StepNoise(0, 0, 0, 12, 12), encoder.encode
+        )
 
     engine = OneProcess(trainer)
     losses = [trainer.step(batch(), engine) for _ in range(60)]
@@ -189,8 +191,8 @@ def test_captions_learn_to_find_their_pictures():
     with torch.no_grad():
         preview = trainer.preview(batch())
     assert preview.shape == (24, 3, 16, 16)
-    assert torch.equal(preview[0::2], pictures(12))
-    assert torch.equal(preview[1::2], pictures(12))
+    assert torch.equal(preview[0::2], make_images(12))
+    assert torch.equal(preview[1::2], make_images(12))
 
 
 def test_a_matcher_knows_where_things_are_and_does_not_mind_the_batch():

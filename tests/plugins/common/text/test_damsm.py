@@ -47,7 +47,7 @@ def example(seed=0):
 
 
 def score_by_hand(regions, words, gamma1, gamma2):
-    """Equations 7 to 10 for one picture (D, N) and one caption (T, D), a word and a region at a time."""
+    """Equations 7 to 10 for one image (D, N) and one caption (T, D), a word and a region at a time."""
     s = words @ regions
     weights = torch.stack(
         [torch.exp(s[:, n]) / torch.exp(s[:, n]).sum() for n in range(s.shape[1])], 1

@@ -1,8 +1,8 @@
-"""Pictures resized once: raw bytes that are mapped into memory.
+"""Images resized once: raw bytes that are mapped into memory.
 
 A folder of parts (`core/io/parts.py`):
 
-FOLDER/part-00000.raw    uint8 (n, S, S, 3): consecutive pictures, black where one is broken
+FOLDER/part-00000.raw    uint8 (n, S, S, 3): consecutive images, black where one is broken
 FOLDER/part-00000.json   which are broken, and why
 """
 
@@ -29,25 +29,25 @@ from t2i.core.io.parts import PartFolder
 
 PART = 2**26  # bytes
 EVERY = 10.0  # seconds between two lines of progress
-WHAT = "cache of pictures"
+WHAT = "cache of images"
 SUFFIX = ".raw"
 
 
-class PictureSource(Protocol):
-    """Pictures to be cached: a data set, as far as the cache is concerned."""
+class ImageSource(Protocol):
+    """Images to be cached: a data set, as far as the cache is concerned."""
 
     image_size: int
 
     def __len__(self) -> int: ...
 
-    def picture(self, index: int) -> np.ndarray:
+    def image(self, index: int) -> np.ndarray:
         """uint8 (image_size, image_size, 3). BrokenExample if it cannot be read."""
 
     def fingerprint(self) -> str: ...
 
 
-class PictureCache:
-    """The pictures of a data set by index, as they were when they were read."""
+class ImageCache:
+    """The images of a data set by index, as they were when they were read."""
 
     def __init__(self, parts: PartFolder, size: int) -> None:
         self._parts, self._size = parts, size
@@ -59,24 +59,24 @@ class PictureCache:
             }
 
     @classmethod
-    def of(cls, pictures: PictureSource, say: Callable[[str], None]) -> PictureCache:
-        """The cache of these pictures, made now as far as it is missing. Several processes may ask at once: one makes
+    def of(cls, images: ImageSource, say: Callable[[str], None]) -> ImageCache:
+        """The cache of these images, made now as far as it is missing. Several processes may ask at once: one makes
         it, the others wait. One that is damaged is made anew."""
-        told = json.dumps([pictures.fingerprint(), PIL.__version__])
+        told = json.dumps([images.fingerprint(), PIL.__version__])
         folder = cache_dir() / "pictures" / hashlib.sha256(told.encode()).hexdigest()[:24]
-        parts = PartFolder(folder, len(pictures), per_part(pictures.image_size), SUFFIX)
+        parts = PartFolder(folder, len(images), per_part(images.image_size), SUFFIX)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with locked(folder, say):
                 parts.discard_if_damaged(WHAT, say)
                 if not parts.is_sealed:
-                    _fill(parts, pictures, say)
+                    _fill(parts, images, say)
         except OSError as error:
             raise UserError(
                 f"{WHAT} {folder}: {error.strerror or error}; free some space, set T2I_HOME to another folder, or set "
                 "data.cache=false"
             ) from None
-        return cls(parts, pictures.image_size)
+        return cls(parts, images.image_size)
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_maps": {}}
@@ -93,26 +93,24 @@ class PictureCache:
 
 
 def per_part(size: int) -> int:
-    """Pictures in a part."""
+    """Images in a part."""
     return max(1, PART // (3 * size * size))
 
 
-def _fill(parts: PartFolder, pictures: PictureSource, say: Callable[[str], None]) -> None:
+def _fill(parts: PartFolder, images: ImageSource, say: Callable[[str], None]) -> None:
     """Makes the parts that are missing, and seals the cache."""
     missing = parts.missing()
-    _need_space(parts, missing, pictures.image_size)
-    say(
-        f"resizing {parts.count} pictures to {pictures.image_size} pixels, once, into {parts.folder}"
-    )
+    _need_space(parts, missing, images.image_size)
+    say(f"resizing {parts.count} images to {images.image_size} pixels, once, into {parts.folder}")
     said = time.monotonic()
     with ThreadPoolExecutor(
         _processors()
     ) as threads:  # decoding and resizing let other threads run
         for number in missing:
-            _write_part(parts, number, pictures, threads)
+            _write_part(parts, number, images, threads)
             if time.monotonic() - said > EVERY:
                 said = time.monotonic()
-                say(f"resized {parts.items(number).stop} of {parts.count} pictures")
+                say(f"resized {parts.items(number).stop} of {parts.count} images")
     parts.seal()
 
 
@@ -128,21 +126,21 @@ def _need_space(parts: PartFolder, missing: Sequence[int], size: int) -> None:
 
 
 def _write_part(
-    parts: PartFolder, number: int, pictures: PictureSource, threads: ThreadPoolExecutor
+    parts: PartFolder, number: int, source: ImageSource, threads: ThreadPoolExecutor
 ) -> None:
-    indexes, size = parts.items(number), pictures.image_size
-    images = np.zeros((len(indexes), size, size, 3), np.uint8)
+    indexes, size = parts.items(number), source.image_size
+    decoded = np.zeros((len(indexes), size, size, 3), np.uint8)
     broken: dict[str, tuple[str, str]] = {}
 
     def read(index: int) -> None:
         try:
-            images[index - indexes.start] = pictures.picture(index)
+            decoded[index - indexes.start] = source.image(index)
         except BrokenExample as error:
             broken[str(index)] = (error.where, error.reason)
 
     for _ in threads.map(read, indexes):
         pass
-    write_bytes(parts.file(number), images.data)
+    write_bytes(parts.file(number), decoded.data)
     parts.complete(number, {"broken": broken})
 
 

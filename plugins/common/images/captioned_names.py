@@ -1,4 +1,4 @@
-"""What the data sets of the StackGAN line share: lists of names in pickles, ten captions a picture in a text file.
+"""What the data sets of the StackGAN line share: lists of names in pickles, ten captions an image in a text file.
 
 DIR/train/filenames.pickle, DIR/test/filenames.pickle    the names of each split
 DIR/text/CLASS/NAME.txt (or DIR/text_c10/...)            captions, one a line
@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from t2i.core.errors import UserError
-from t2i.plugins.common.pictures.picture_files import captions_of, safe_name
+from t2i.plugins.common.images.image_files import captions_of, safe_name
 from t2i.plugins.common.weights.legacy import read_plain_pickle
 
 FOLDERS = {"train": "train", "val": "test"}

@@ -1,4 +1,4 @@
-"""Data sets of picture files: what is known of each picture, where the files lie, and the set that is made of both."""
+"""Data sets of image files: what is known of each image, where the files lie, and the set that is made of both."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ import numpy as np
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Dataset, Example, Original
 from t2i.core.io.images import decode, original
-from t2i.plugins.common.pictures.cache import PictureCache
-from t2i.plugins.common.pictures.config import PicturesConfig
+from t2i.plugins.common.images.cache import ImageCache
+from t2i.plugins.common.images.config import ImagesConfig
 
 FORMAT = 1  # raise it whenever the same files give other examples
 LARGEST = 2**28
-"""Bytes of one picture in an archive, at most: a small archive can claim to hold any number."""
+"""Bytes of one image in an archive, at most: a small archive can claim to hold any number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A captioned picture. file: its path in the source, with "/". box: the part of it that is used (see `decode`)."""
+    """A captioned image. file: its path in the source, with "/". box: the part of it that is used (see `decode`)."""
 
     key: str
     file: str
@@ -165,7 +165,7 @@ def captions_of(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(filter(None, map(plain, texts)))
 
 
-def data_folder(config: PicturesConfig, name: str) -> Path:
+def data_folder(config: ImagesConfig, name: str) -> Path:
     """The folder that the settings name. UserError if they name none, or it is not there."""
     if config.dir is None:
         raise UserError(f"data set '{name}' lies in a folder: say which with --data-dir")
@@ -176,22 +176,22 @@ def data_folder(config: PicturesConfig, name: str) -> Path:
 
 
 def in_val(key: str, share: float) -> bool:
-    """Whether a picture is kept for validation: so for `share` of all keys, by a hash."""
+    """Whether an image is kept for validation: so for `share` of all keys, by a hash."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") < share * 2**64
 
 
-class PictureFiles(Dataset):
-    """Captioned picture files, in the order of `entries`. name: of the data set."""
+class ImageFiles(Dataset):
+    """Captioned image files, in the order of `entries`. name: of the data set."""
 
     def __init__(
-        self, config: PicturesConfig, name: str, source: Source, entries: Sequence[Entry]
+        self, config: ImagesConfig, name: str, source: Source, entries: Sequence[Entry]
     ) -> None:
         if not entries:
-            raise UserError(f"data set '{name}': there is no picture in {source.where('')}")
+            raise UserError(f"data set '{name}': there is no image in {source.where('')}")
         self.image_size, self.max_broken = config.image_size, config.max_broken
         self._name, self._source, self._entries = name, source, entries
         self._wants_cache = config.cache
-        self._cache: PictureCache | None = None
+        self._cache: ImageCache | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -199,18 +199,18 @@ class PictureFiles(Dataset):
     def __getitem__(self, index: int) -> Example:
         entry = self._entries[index]
         captions = self.captions(index)
-        image = self._cache[index] if self._cache else self.picture(index)
+        image = self._cache[index] if self._cache else self.image(index)
         return Example(image, captions, entry.key, entry.extras)
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """Without the picture. BrokenExample if there are none."""
+        """Without the image. BrokenExample if there are none."""
         entry = self._entries[index]
         if not entry.captions:
             raise BrokenExample(self._source.where(entry.file), "no caption")
         return entry.captions
 
-    def picture(self, index: int) -> np.ndarray:
-        """The picture from its file: uint8 (image_size, image_size, 3)."""
+    def image(self, index: int) -> np.ndarray:
+        """The image from its file: uint8 (image_size, image_size, 3)."""
         entry = self._entries[index]
         where = self._source.where(entry.file)
         return decode(self._source.open(entry.file), self.image_size, box=entry.box, where=where)
@@ -224,7 +224,7 @@ class PictureFiles(Dataset):
 
     @cached_property
     def _fingerprint(self) -> str:
-        """A hash of captions, names and sizes of the files, and the pictures' size: not of where they lie."""
+        """A hash of captions, names and sizes of the files, and the images' size: not of where they lie."""
         sizes = self._source.sizes()
         digest = hashlib.sha256(json.dumps([FORMAT, self._name, self.image_size]).encode())
         for entry in self._entries:
@@ -242,4 +242,4 @@ class PictureFiles(Dataset):
     def prepare(self, say: Callable[[str], None]) -> None:
         """Makes the cache, if the settings ask for it and it is not there."""
         if self._wants_cache and self._cache is None:
-            self._cache = PictureCache.of(self, say)
+            self._cache = ImageCache.of(self, say)

@@ -1,10 +1,10 @@
-"""Scores of folders of pictures."""
+"""Scores of folders of images."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from t2i.benchmarks.score.picture_folders import score_folders
+from t2i.benchmarks.score.image_folders import score_folders
 from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import Measure
 
@@ -35,15 +35,15 @@ def test_a_folder_is_nearer_to_one_like_it(tmp_path):
     assert score_folders(ours, ours, (FID,))[0]["fid"]["fid"] == pytest.approx(0, abs=1e-6)
 
 
-def test_what_is_no_set_of_pictures_is_refused(tmp_path):
+def test_what_is_no_set_of_images_is_refused(tmp_path):
     ours = write(tmp_path / "ours", 1, 3)
-    with pytest.raises(UserError, match="there are no pictures in it"):
+    with pytest.raises(UserError, match="there are no images in it"):
         score_folders(ours, tmp_path, (FID,))
-    with pytest.raises(UserError, match="captions: there are 2, of 3 pictures"):
+    with pytest.raises(UserError, match="captions: there are 2, of 3 images"):
         score_folders(ours, ours, (FID,), captions=["a", "b"])
     Image.new("RGB", (8, 8)).save(ours / "odd.png")
     with pytest.raises(UserError, match="are not all of one size"):
         score_folders(ours, ours, (FID,))
-    (ours / "odd.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"odd\.png: cannot be read as a picture"):
+    (ours / "odd.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"odd\.png: cannot be read as an image"):
         score_folders(ours, ours, (FID,))

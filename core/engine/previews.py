@@ -75,7 +75,7 @@ class Gallery:
         return np.stack([drawn.image for batch in batches for drawn in batch])
 
 
-class Pictures:
+class StagePreviews:
     """Draws a stage's grids."""
 
     def __init__(
@@ -105,7 +105,7 @@ class Pictures:
         name = f"step-{self._context.state.step}"
         path = self._gallery.draw(name, self._context.model, self._prepared.trainer, self._batch)
         if path is not None:
-            self._context.reporter.say(f"pictures: {path}")
+            self._context.reporter.say(f"images: {path}")
 
     def _batch(self) -> Batch:
         """The gallery's examples as a batch, the same each time, with the captions of the grid."""
