@@ -183,8 +183,7 @@ class _Work:
                 return []
             records = self._collected(folder)
             shown = [
-                np.asarray(Image.open(folder / record["file"]))
-                for record in records[:GRID_IMAGES]
+                np.asarray(Image.open(folder / record["file"])) for record in records[:GRID_IMAGES]
             ]
             sheet = grid(shown, _columns(len(shown), n), scale=readable_scale(shown[0].shape[0]))
             place_bytes(folder / "grid.png", png(sheet))
