@@ -53,7 +53,8 @@ def check_family(generator: Generator, spec: ModelSpec) -> None:
     kind = import_object(family.generator)
     if not isinstance(generator, kind):
         raise T2IError(
-            f"model '{spec.name}' says that it is of the family '{spec.family}', but its {type(generator).__name__} "
+            f"model '{spec.name}' says that it is of the family '{spec.family}', but its "
+            f"{type(generator).__name__} "
             f"does not extend {kind.__name__} ({family.generator})"
         )
 
@@ -80,7 +81,8 @@ def stage_settings(config: RunConfig, stage: Stage) -> ModelConfig:
     for key in stage.settings:
         if key in WHOLE_RUN:
             raise T2IError(
-                f"{where}: '{key}' is a setting of the whole run, which no stage may have of its own"
+                f"{where}: '{key}' is a setting of the whole run, which no stage may have of its "
+                f"own"
             )
         if key not in STAGE_SETTINGS:
             raise T2IError(

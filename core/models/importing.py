@@ -25,7 +25,8 @@ def importable(model: str) -> ModelSpec:
     if spec.weights is None:
         able = [other.name for other in registry().models if other.weights]
         raise UserError(
-            f"model '{model}' imports no weights; those that do: {', '.join(able) or 'none is installed'}"
+            f"model '{model}' imports no weights; those that do: "
+            f"{', '.join(able) or 'none is installed'}"
         )
     return spec
 
@@ -37,7 +38,8 @@ def default_preset(spec: ModelSpec) -> str:
 
 
 def import_weights(
-    model: str, files: Sequence[Path], out: Path, *, preset: str | None = None, sets: Sequence[str] = (),
+    model: str, files: Sequence[Path], out: Path, *, preset: str | None = None,
+    sets: Sequence[str] = (),
     command: str = "",
 ) -> Run:  # fmt: skip
     """A run, complete and ready to be drawn from, in the folder `out`, which must be new or empty.

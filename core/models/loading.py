@@ -96,7 +96,8 @@ def load(
     if model is None:
         if settings:
             raise UserError(
-                f"--set {next(iter(settings))}=...: it is for other projects' files, and {path} is none"
+                f"--set {next(iter(settings))}=...: it is for other projects' files, and {path} is "
+                f"none"
             )
         model = load_model(path if (path / "generator.safetensors").exists() else Run(path).model)
     return model.to(device or best_device()).frozen()
@@ -125,7 +126,8 @@ def _opened(path: Path, settings: Mapping[str, Any]) -> Model | None:
     if path.is_file():
         names = ", ".join(spec.name for spec in able)
         raise UserError(
-            f"{path} is no run, and no file that these models open: {names}; weights that a paper's authors released "
+            f"{path} is no run, and no file that these models open: {names}; weights that a "
+            f"paper's authors released "
             "are made a run with 't2i import'"
         )
     return None
@@ -160,7 +162,8 @@ def export(model: Model, folder: Path) -> None:
     if spec.export is None:
         able = [other.name for other in registry().models if other.export]
         raise UserError(
-            f"model '{spec.name}' has no other project's layout to be written in; those that have: {able}"
+            f"model '{spec.name}' has no other project's layout to be written in; those that have: "
+            f"{able}"
         )
     with arriving(folder) as place:
         import_object(spec.export)(model, place)

@@ -121,7 +121,7 @@ class Model:
         return Networks(self.generator, self.text_encoder, dict(self.helpers.items()))
 
     @property
-    def parameters(self) -> int:
+    def parameter_count(self) -> int:
         """Number of parameters of the generator and the text encoder."""
         both = (*self.generator.parameters(), *self.text_encoder.parameters())
         return sum(parameter.numel() for parameter in both)
@@ -129,7 +129,7 @@ class Model:
     def __repr__(self) -> str:
         return (
             f"Model({self.config.model} {self.config.preset}, {self.generator.image_size} px, "
-            f"{count_in_words(self.parameters)} parameters, {self.config.sampler.name})"
+            f"{count_in_words(self.parameter_count)} parameters, {self.config.sampler.name})"
         )
 
     def _repr_html_(self) -> str:
@@ -139,7 +139,7 @@ class Model:
                 "model": f"{self.config.model}, preset {self.config.preset}",
                 "family": self.generator.family,
                 "images": f"{size} x {size} pixels",
-                "parameters": count_in_words(self.parameters),
+                "parameters": count_in_words(self.parameter_count),
                 "trained on": self.config.data.name,
                 "text encoder": self.config.encoder.name,
                 "sampler": self.config.sampler.name,
@@ -199,7 +199,8 @@ class Model:
         """The family, if its models make images; else a UserError."""
         if not self.draws:
             raise UserError(
-                f"model '{self.config.model}' is a {self.generator.family}: it draws no images; steer "
+                f"model '{self.config.model}' is a {self.generator.family}: it draws no images; "
+                f"steer "
                 "another model by it with 't2i sample --run OTHER --guide RUN'"
             )
         return self.generator.family

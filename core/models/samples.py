@@ -46,8 +46,10 @@ Key = tuple[int, int]
 
 def write_samples(
     model: Model, prompts: Prompts, folder: Path, *, n: int = 1, seed: int = 0,
-    sampler: Choice[SamplerConfig] | None = None, batch_size: int | None = None, run: Path | None = None,
-    guide: Steering | None = None, progress: Callable[[int, int], None] | None = None, group: Group | None = None,
+    sampler: Choice[SamplerConfig] | None = None, batch_size: int | None = None,
+    run: Path | None = None,
+    guide: Steering | None = None, progress: Callable[[int, int], None] | None = None,
+    group: Group | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Draws `n` images of each prompt into `folder`, and returns what samples.jsonl says.
 
@@ -109,7 +111,8 @@ class Steering:
 
 def write_interpolation(
     model: Model, first: Path, last: Path, prompt: str, folder: Path, *, n: int = 8,
-    sampler: Choice[SamplerConfig] | None = None, batch_size: int | None = None, run: Path | None = None,
+    sampler: Choice[SamplerConfig] | None = None, batch_size: int | None = None,
+    run: Path | None = None,
     group: Group | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The same for `n` images on the way from one image file to another (`Model.interpolate`)."""
@@ -216,7 +219,8 @@ class _Work:
     def _line(self, key: Key) -> dict[str, Any]:
         """What samples.jsonl says of an image before it is drawn."""
         return {
-            "file": _name(key), "prompt": self.prompts[key[0]], "seed": self.seed, "prompt_index": key[0],
+            "file": _name(key), "prompt": self.prompts[key[0]], "seed": self.seed,
+            "prompt_index": key[0],
             "sample_index": key[1], "settings": self.settings,
         }  # fmt: skip
 
@@ -235,7 +239,8 @@ class _Work:
         for line in (line for part in parts for line in _lines(part)):
             if difference := _difference(line, wanted.get(str(line.get("file")), {})):
                 raise UserError(
-                    f"{folder} holds images of another request ({difference}): choose another --out, or remove it"
+                    f"{folder} holds images of another request ({difference}): choose another "
+                    f"--out, or remove it"
                 )
             if sound(folder / line["file"]):
                 found[line["file"]] = line
@@ -346,7 +351,8 @@ def read_features(path: Path) -> TextFeatures:
     array = _array(path)
     if array.dim() != 2 or not len(array) or array.is_complex() or not array.isfinite().all():
         raise UserError(
-            f"features {path}: {tuple(array.shape)} of {str(array.dtype).removeprefix('torch.')}, where finite numbers "
+            f"features {path}: {tuple(array.shape)} of {str(array.dtype).removeprefix('torch.')}, "
+            f"where finite numbers "
             "(N, D) are expected, one sentence vector a row"
         )
     return TextFeatures.of(
@@ -379,6 +385,7 @@ def _array(path: Path) -> torch.Tensor:
         SyntaxError,
     ) as error:  # no .npy, or one of objects
         raise UserError(
-            f"features {path}: no .npy file of numbers ({str(error).partition('.')[0][:80]}); write them with "
+            f"features {path}: no .npy file of numbers ({str(error).partition('.')[0][:80]}); "
+            f"write them with "
             "numpy.save or safetensors"
         ) from None
