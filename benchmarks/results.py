@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -175,6 +176,18 @@ class Results:
         ranking = [{"rank": s.rank, "name": s.name} for s in self.ranking() if s.kind == "model"]
         return {**document, "ranking": ranking}
 
+    def _repr_html_(self) -> str:
+        heads = ["", "model", *(column.title for column in self.columns)]
+        lines = [
+            [str(s.rank or ""), s.name, *(_words(s.value(column)) for column in self.columns)]
+            for s in self.ranking()
+        ]
+        head = "".join(f"<th>{escape(title)}</th>" for title in heads)
+        body = "".join(
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in lines
+        )
+        return f"<table><tr>{head}</tr>{body}</table><p>{escape(str(self.report))}</p>"
+
     def save(self) -> Path:
         path = self.out / "results.json"
         write_json(path, self.document())
@@ -200,6 +213,15 @@ class Results:
             raise UserError(
                 f"{what}: {file} is damaged ({str(error)[:80]}); run the benchmark again"
             ) from None
+
+
+def _words(value: Value | None) -> str:
+    """Write a score with its range, in three significant digits."""
+    if value is None:
+        return ""
+    if value.low is None or value.high is None:
+        return f"{value.mean:.3g}"
+    return f"{value.mean:.3g} ({value.low:.3g} to {value.high:.3g})"
 
 
 def _plain(groups: Iterable[tuple[str, list[Row]]], kind: str) -> list[Standing]:
