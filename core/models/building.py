@@ -1,4 +1,5 @@
-"""Building a model from its configuration: networks with fresh weights, and the stages that train them."""
+"""Building a model from its configuration: networks with fresh weights, and the stages that train
+them."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ def build(config: RunConfig, assets: Path | None = None, *, helpers: bool = True
     """A model with fresh weights, drawn from torch's global generator.
 
     Args:
-        assets: folder of a saved model, whose assets are used; its weights are then still to be loaded.
+        assets: folder of a saved model, whose assets are used; its weights are then still to be
+            loaded.
         helpers: whether the networks that only training needs are built too.
     """
     spec = registry().models[config.model]
@@ -45,7 +47,8 @@ def build(config: RunConfig, assets: Path | None = None, *, helpers: bool = True
 
 
 def check_family(generator: Generator, spec: ModelSpec) -> None:
-    """Raises T2IError unless the generator extends the class of the family that its specification names."""
+    """Raises T2IError unless the generator extends the class of the family that its specification
+    names."""
     family = registry().families[spec.family]
     kind = import_object(family.generator)
     if not isinstance(generator, kind):
@@ -56,7 +59,8 @@ def check_family(generator: Generator, spec: ModelSpec) -> None:
 
 
 def stages_of(config: RunConfig, text_encoder: TextEncoder) -> Sequence[Stage]:
-    """The stages of a model's training, in order; none where there is nothing to train. Their settings are checked."""
+    """The stages of a model's training, in order; none where there is nothing to train. Their
+    settings are checked."""
     stages: Sequence[Stage] = import_object(registry().models[config.model].stages)(
         config.settings, text_encoder
     )

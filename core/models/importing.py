@@ -1,4 +1,5 @@
-"""Runs made of weights that others trained: the files of a paper's authors, read by the model's own importer."""
+"""Runs made of weights that others trained: the files of a paper's authors, read by the model's own
+importer."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from t2i.core.runs.record import write_config
 
 
 def importable(model: str) -> ModelSpec:
-    """The specification of a model that has official weights. UserError, naming those that have, if it has none."""
+    """The specification of a model that has official weights. UserError, naming those that have, if
+    it has none."""
     spec = registry().models[model]
     if spec.weights is None:
         able = [other.name for other in registry().models if other.weights]
@@ -29,7 +31,8 @@ def importable(model: str) -> ModelSpec:
 
 
 def default_preset(spec: ModelSpec) -> str:
-    """The preset that weights are taken for where none is named: the first but "tiny", of which nobody released any."""
+    """The preset that weights are taken for where none is named: the first but "tiny", of which
+    nobody released any."""
     return next((name for name in spec.presets if name != "tiny"), spec.presets[0])
 
 
@@ -39,8 +42,8 @@ def import_weights(
 ) -> Run:  # fmt: skip
     """A run, complete and ready to be drawn from, in the folder `out`, which must be new or empty.
 
-    UserError if the model imports nothing, a setting is wrong, `out` is taken, or the files are not what the model's
-    importer knows: then there is no run.
+    UserError if the model imports nothing, a setting is wrong, `out` is taken, or the files are not
+    what the model's importer knows: then there is no run.
     """
     spec = importable(model)
     config = resolve_config(
