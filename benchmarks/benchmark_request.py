@@ -19,32 +19,34 @@ class BenchmarkRequest:
     protocol: str | None = None
     """One of the benchmark's protocols. None: its first."""
     models: Sequence[str] | str | None = None
-    """Registered models to train and score, or "all". None: the models of `runs`; without `runs`, the benchmark's
-    default models."""
+    """Registered models to train and score, or "all". None: the models of `runs`; without `runs`,
+    the benchmark's default models."""
     runs: Mapping[str, Path] = field(default_factory=dict)
-    """Finished runs to score without training, by the name of their row. That name is the name of the run's model, or
-    any name that no model has."""
+    """Finished runs to score without training, by the name of their row. That name is the name of
+    the run's model, or any name that no model has."""
     minutes: float | None = None
-    """Training budget of each model, in minutes. None: the benchmark's budget, unless `steps` is given."""
+    """Training budget of each model, in minutes. None: the benchmark's budget, unless `steps` is
+    given."""
     steps: int | None = None
     """Training budget of each model, in steps. Only one of `minutes` and `steps` may be given."""
     samples: int | None = None
-    """Number of captions in the headline set, at least 2. It also limits every other set. None: the benchmark's
-    numbers."""
+    """Number of captions in the headline set, at least 2. It also limits every other set. None: the
+    benchmark's numbers."""
     seeds: int = 1
     """How many times each model is trained: with seeds 0 to `seeds` - 1. At least 1."""
     preset: str | None = None
-    """Preset of every model that is trained. None: the first of the benchmark's presets that the model has, else the
-    model's first."""
+    """Preset of every model that is trained. None: the first of the benchmark's presets that the
+    model has, else the model's first."""
     data_dir: Path | None = None
     """Folder of the benchmark's data set. None: where `t2i fetch` put it."""
     train_data: str | None = None
     """Data set to train on. None: the benchmark's."""
     train_dir: Path | None = None
-    """Folder of the training data. None: the folder of the benchmark's data set, if that is trained on."""
+    """Folder of the training data. None: the folder of the benchmark's data set, if that is trained
+    on."""
     out: Path | None = None
-    """Folder for all output. None: runs/bench-NAME, or runs/bench-NAME-PROTOCOL if the protocol is not the first.
-    Finished runs and scores in it are kept, unfinished ones are resumed."""
+    """Folder for all output. None: runs/bench-NAME, or runs/bench-NAME-PROTOCOL if the protocol is
+    not the first. Finished runs and scores in it are kept, unfinished ones are resumed."""
     keep_images: bool = False
     """Whether all scored images of models are written as PNG files, under OUT/pictures/ROW/."""
     command: str = ""

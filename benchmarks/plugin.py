@@ -59,8 +59,8 @@ def t2i_downloads() -> list[DownloadSpec]:
     """Declare the networks whose features the metrics compare.
 
     Returns:
-        Inception, VGG-16 and DINOv2. The first two use the files and the leading digits of the SHA-256 that
-        torch-fidelity 0.4 names.
+        Inception, VGG-16 and DINOv2. The first two use the files and the leading digits of the
+        SHA-256 that torch-fidelity 0.4 names.
     """
     return [
         DownloadSpec(
@@ -78,7 +78,8 @@ def t2i_downloads() -> list[DownloadSpec]:
         ),
         DownloadSpec(
             name="vgg16",
-            summary="VGG-16's weights, of torchvision: precision and recall as torch-fidelity computes them",
+            summary="VGG-16's weights, of torchvision: precision and recall as torch-fidelity "
+            "computes them",
             licence="BSD 3-Clause",
             licence_url="https://github.com/pytorch/vision/blob/main/LICENSE",
             files=(

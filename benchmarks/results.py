@@ -1,4 +1,4 @@
-"""Results of a benchmark: rows of scores under one protocol, their ranking, and the file results.json."""
+"""Results of a benchmark: rows of scores under one protocol, their ranking, and results.json."""
 
 from __future__ import annotations
 
@@ -45,12 +45,14 @@ class Row:
 
     Args:
         name: Title of the row. Rows of further seeds are named MODEL-seedK.
-        kind: "model": images of a model; "real": other real images of the same captions; "floor": real images of the
-            wrong captions.
-        model: The model's registered name, or the name under which a run was given. Empty for real images.
+        kind: "model": images of a model; "real": other real images of the same captions; "floor":
+            real images of the wrong captions.
+        model: The model's registered name, or the name under which a run was given. Empty for real
+            images.
         seed: The model's training seed.
         scores: Set -> measure -> score -> value.
-        intervals: 95 % confidence intervals (low, high), by set, measure and score. A score may have none.
+        intervals: 95 % confidence intervals (low, high), by set, measure and score. A score may
+            have none.
         warnings: Remarks for the reader of the table, one sentence each.
         training: Settings and cost of the training, as `training_record` returns them.
         sampling: The sampler's settings, and the seconds that an image takes.
@@ -89,7 +91,7 @@ class Row:
 
     @property
     def has_images(self) -> bool:
-        """Whether the report shows images of this row: real images, and those of each model's first seed."""
+        """Whether the report shows its images: real ones, and those of a model's first seed."""
         return self.kind == "real" or (self.kind == "model" and self.name == self.model)
 
     def get(self, column: Column) -> float | None:
@@ -121,8 +123,8 @@ class Value:
 
     Args:
         mean: The score, averaged over seeds.
-        low: Lower end of the 95 % confidence interval if there is one seed; the lowest score if there are several.
-            None: no interval is known.
+        low: Lower end of the 95 % confidence interval if there is one seed; the lowest score if
+            there are several. None: no interval is known.
         high: The upper end, or the highest score.
     """
 
@@ -136,7 +138,8 @@ class Standing:
     """A line of the ranking: one model with all its seeds, or a row of real images.
 
     Args:
-        rank: Place among the models, from 1. None for real images, and for models without the headline score.
+        rank: Place among the models, from 1. None for real images, and for models without the
+            headline score.
         name: The model's name, or the title of the row.
         rows: One row for each seed.
     """
@@ -165,7 +168,8 @@ class Standing:
         """Return a cost, averaged over seeds.
 
         Args:
-            *path: Keys that lead to the number, from the field `training` or `sampling` of a row on.
+            *path: Keys that lead to the number, from the field `training` or `sampling` of a row
+                on.
 
         Returns:
             The mean over the rows that have the number; None if none has it.
@@ -188,8 +192,8 @@ def value_of(rows: Sequence[Row], column: Column) -> Value | None:
         column: The column.
 
     Returns:
-        The mean, with the lowest and highest score, if several rows have the score. If only one has it, the score with
-        the first row's confidence interval. None if no row has it.
+        The mean, with the lowest and highest score, if several rows have the score. If only one has
+        it, the score with the first row's confidence interval. None if no row has it.
     """
     found = [value for row in rows if (value := row.get(column)) is not None]
     if not found:
@@ -207,15 +211,15 @@ class Results:
     Args:
         benchmark: Name of the benchmark.
         protocol: Everything that the scores depend on, as JSON.
-        protocol_hash: SHA-256 of the protocol without the descriptions of its caption sets. Scores may be compared if
-            their hashes are equal.
+        protocol_hash: SHA-256 of the protocol without the descriptions of its caption sets. Scores
+            may be compared if their hashes are equal.
         budget: Training budget of each model: {"minutes": M} or {"steps": N}.
         columns: Columns of the table.
         headline: The column that the ranking is sorted by.
         bars: Scores that the report draws as bars.
         rows: Rows in order: real images, models, real images of the wrong captions.
-        grid: Captions shown with images, each as {"set": NAME, "caption": TEXT}; the set is "" if the caption has no
-            real image.
+        grid: Captions shown with images, each as {"set": NAME, "caption": TEXT}; the set is "" if
+            the caption has no real image.
         environment: Versions of libraries, system and device.
         command: The command line. Empty if there was none.
         created: Date and time of the results, ISO 8601.
@@ -249,8 +253,9 @@ class Results:
         """Rank the models by the headline score.
 
         Returns:
-            The ceiling (real images), the models with the best first, the floor (real images of the wrong captions).
-            Models without the headline score follow the others and have no rank. Equal scores are ordered by name.
+            The ceiling (real images), the models with the best first, the floor (real images of the
+            wrong captions). Models without the headline score follow the others and have no rank.
+            Equal scores are ordered by name.
         """
         by_name: dict[str, list[Row]] = {}
         for row in self.rows:

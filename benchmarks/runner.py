@@ -1,6 +1,6 @@
-"""Run a benchmark: train models that have no run yet, sample them on the same noise, score the images, write results.
+"""Run a benchmark: train models, sample them on the same noise, score the images, write results.
 
-Everything that is finished is kept under OUT, so running the same command again does only what is missing:
+Everything that is finished is kept under OUT, so the same command does only what is missing:
 
 OUT/runs/MODEL[-seedK]/   runs, as `t2i train` writes them
 OUT/runs/MODEL.json       the settings of such a run, to detect that others are requested later
@@ -8,7 +8,7 @@ OUT/partial/ROW/          an unfinished row
 OUT/scores/ROW.json       a finished row, with the key of everything that it depends on
 OUT/pictures/ROW/         the images of the grid
 OUT/pictures/ROW/SET/     all scored images, if they are to be kept
-OUT/grids/                the images of the grid on one sheet for each row, and all rows side by side
+OUT/grids/                the images of the grid: a sheet for each row, and all rows on one sheet
 OUT/results.json          the results
 OUT/report.html           the report
 """
@@ -49,7 +49,9 @@ def run_benchmark(
     engine_reporter: EngineReporter | None = None,
     **fields: Any,
 ) -> Results:
-    """Run a registered benchmark, for example `run_benchmark("shapes", models=["ldm", "dfgan"], minutes=5)`.
+    """Run a registered benchmark.
+
+    For example `run_benchmark("shapes", models=["ldm", "dfgan"], minutes=5)`.
 
     Args:
         name: Name of the benchmark.
@@ -73,8 +75,8 @@ def run_request(
 ) -> Results:
     """Train, sample and score the models of a request, and write the results.
 
-    Under `torchrun` all processes call this function with the same request, whose `out` they share. The first process
-    writes the results.
+    Under `torchrun` all processes call this function with the same request, whose `out` they share.
+    The first process writes the results.
 
     Args:
         request: The benchmark, its models and its settings.
@@ -85,8 +87,9 @@ def run_request(
         The results, the same in every process.
 
     Raises:
-        UserError: Something in the request is unknown, missing or contradictory. Almost all of this is checked before
-            anything is trained; a run in `out` that was trained with other settings is found when its turn comes.
+        UserError: Something in the request is unknown, missing or contradictory. Almost all of this
+            is checked before anything is trained; a run in `out` that was trained with other
+            settings is found when its turn comes.
     """
     plan = make_plan(request)
     group = Group()
@@ -96,7 +99,10 @@ def run_request(
 
 @dataclass
 class _Session:
-    """A benchmark while it runs. Everything that must outlive the command is in files under `plan.out`."""
+    """A benchmark while it runs.
+
+    Everything that must outlive the command is in files under `plan.out`.
+    """
 
     plan: BenchmarkPlan
     group: Group
@@ -116,15 +122,17 @@ class _Session:
         self._warn(rows)
         benchmark, scorer = self.plan.benchmark, self.scorer
         results = Results(
-            benchmark.name, self.protocol, self.rows.protocol_hash, dict(self.plan.budget), scorer.table_columns(),
-            scorer.headline(), scorer.bars(), rows, self.rows.grid_entries(), environment(self.device), self.command,
-            time.strftime("%Y-%m-%dT%H:%M:%S%z"), list(benchmark.published), self.left_out, self.plan.out,
+            benchmark.name, self.protocol, self.rows.protocol_hash, dict(self.plan.budget),
+            scorer.table_columns(), scorer.headline(), scorer.bars(), rows,
+            self.rows.grid_entries(), environment(self.device), self.command,
+            time.strftime("%Y-%m-%dT%H:%M:%S%z"), list(benchmark.published), self.left_out,
+            self.plan.out,
         )  # fmt: skip
         self.group.first(lambda: self._write(results))
         return results
 
     def _prepare(self) -> None:
-        """Check the output folder, open data and metrics, so that missing things are found before training."""
+        """Open all that may be missing (folder, data, metrics) before anything is trained."""
         out, folder = self.plan.out, self.plan.data_dir
         self.group.first(lambda: _writable(out))
         self.device = best_device()
@@ -148,8 +156,8 @@ class _Session:
     def _protocol(self) -> dict[str, Any]:
         """Return everything that the scores depend on, as JSON.
 
-        It also extracts the features of the reference images. `_prepare` calls it in the first process alone, which is
-        the only one that computes scores.
+        It also extracts the features of the reference images. `_prepare` calls it in the first
+        process alone, which is the only one that computes scores.
         """
         benchmark = self.plan.benchmark
         headline = next(captions for captions in self.sets if captions.prompts.headline)
@@ -176,7 +184,8 @@ class _Session:
                 "fingerprint": reference.data.fingerprint(),
             },
             "real_images": headline.source,
-            "pictures": "uint8 RGB in memory, never compressed; resized by the feature extractor alone",
+            "pictures": "uint8 RGB in memory, never compressed; "
+            "resized by the feature extractor alone",
             "measures": self.scorer.protocol(),
             "torch_fidelity": version("torch-fidelity"),
         }
@@ -196,7 +205,7 @@ class _Session:
         self.reporter.say(f"report: {results.report}")
 
     def _warn(self, rows: Sequence[Row]) -> None:
-        """Set the warnings of each model's row: resized images, the metrics' own, networks used in training."""
+        """Set the warnings in each model's row."""
         real = rows[0]
         for row in (row for row in rows if row.kind == "model"):
             row.warnings = (
@@ -211,7 +220,7 @@ class _Session:
             row.warnings += self._own_judges(row)
 
     def _own_judges(self, row: Row) -> list[str]:
-        """Return a warning for each measure whose network the model was trained with: such a score says little."""
+        """Warn of measures whose network the model was trained with: such scores say little."""
         return [
             f"'{name}' uses {network}, which this model was trained with"
             for name, network in self.scorer.own_judges(_texts(row.training.get("config")))
@@ -243,7 +252,7 @@ def _writable(out: Path) -> None:
 
 
 def _without_words(protocol: dict[str, Any]) -> dict[str, Any]:
-    """Return the protocol without the descriptions of its caption sets, which do not affect scores."""
+    """Return the protocol without descriptions of caption sets, which do not affect scores."""
     prompts = [
         {key: value for key, value in entry.items() if key != "about"}
         for entry in protocol["prompts"]
