@@ -349,7 +349,10 @@ def _protocol(results: Results) -> str:
     facts += [("environment", _settings(results.environment))]
     terms = "".join(f"<dt>{_text(name)}</dt><dd>{_text(text)}</dd>" for name, text in facts)
     whole = escape(json.dumps(protocol, indent=2, ensure_ascii=False))
-    return f"<dl>{terms}</dl><details><summary>All of it, as JSON</summary><pre>{whole}</pre></details>"
+    return (
+        f"<dl>{terms}</dl><details><summary>All of it, as JSON</summary>"
+        f"<pre>{whole}</pre></details>"
+    )
 
 
 def _data(row: Row) -> str:
@@ -363,7 +366,7 @@ def _data(row: Row) -> str:
 
 
 def _measure(measure: dict[str, object]) -> str:
-    """Describe a measure of the protocol: what its scores depend on, and its extractor's weights."""
+    """Describe a measure of the protocol, and the weights of its extractor."""
     extractor = measure.get("extractor")
     known = {key: value for key, value in measure.items() if key not in ("extractor", "settings")}
     text = _settings(known)
