@@ -60,7 +60,7 @@ class Parts:
         self.fresh = group.first(lambda: self._open(dict(key)))
 
     def _open(self, key: dict[str, Any]) -> bool:
-        """Return whether no parts with this key exist; if so, delete all others and write the key."""
+        """Return whether there are no parts with this key; if so, delete others and write it."""
         file, key = self.folder / "key.json", {**key, "chunk": CHUNK}
         if file.is_file() and _document(file) == key:
             return False
