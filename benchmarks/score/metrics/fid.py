@@ -177,7 +177,7 @@ class Fid(TwoSets):
         return float(np.std(distances))
 
     def _delta(self) -> float:
-        """Return the standard deviation by the delta method, from the influence of single images."""
+        """Return the standard deviation by the delta method, from the influence of images."""
         every = math.ceil(len(self._all) / SEEN)
         return float(
             np.std(influence(self._all[::every], self._moments, self._reference))

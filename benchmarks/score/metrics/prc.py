@@ -1,4 +1,4 @@
-"""Improved precision and recall: is an image in a k-nearest-neighbour ball of the other set?
+"""Improved precision and recall, by k-nearest-neighbour balls around the images of each set.
 
 Source: Kynkaanniemi et al. 2019, eq. 1.
 """
