@@ -168,8 +168,7 @@ class Standing:
         """Return a cost, averaged over seeds.
 
         Args:
-            *path: Keys that lead to the number, from the field `training` or `sampling` of a row
-                on.
+            *path: Keys that lead to the number; the first is "training" or "sampling".
 
         Returns:
             The mean over the rows that have the number; None if none has it.

@@ -28,8 +28,8 @@ class NearestSampler(Sampler):
         if not generator.count:  # the memory is empty: grey images
             size = generator.image_size
             return torch.zeros(len(request), 3, size, size, device=generator.device)
-        # Images of equal captions are at equal distances. A stable sort keeps their order, so that it
-        # does not depend on the batch.
+        # Images of equal captions are at equal distances: a stable sort makes their order
+        # independent of the batch.
         distances, order = generator(request.text).sort(dim=1, stable=True)
         k = min(self.config.nearest, generator.count)
         chosen = self._chosen(distances[:, :k], request.noise)
