@@ -162,7 +162,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(
     damaged(out / "checkpoints" / "step-4" / "optimizers.safetensors", random.Random(0))
     process = train(out, "dfgan").wait()
     assert process.code == 0, process.err
-    assert process.err.count("warning: passed over: checkpoint ") == 1
+    assert process.err.count("warning: skipped: checkpoint ") == 1
     assert "step-4/optimizers.safetensors is damaged" in process.err
     assert "resuming dfgan at step 2" in process.err
     assert_same(whole, out)
