@@ -191,7 +191,7 @@ def test_nothing_sound_is_one_line(tmp_path, train, reference):
         one_line(process, 2)
         == f"error: {out} has no sound checkpoint: begin again with another --out"
     )
-    assert process.err.count("warning: passed over") == 2
+    assert process.err.count("warning: skipped") == 2
 
 
 def test_a_log_that_ends_in_half_a_line_goes_on(tmp_path, train, reference, assert_same):
