@@ -87,7 +87,7 @@ colour."""
 KL_F8 = {"weights": "stabilityai/sd-vae-ft-mse"}
 
 # The paper's text-to-image model (appendix E.2 and its table of hyperparameters): KL autoencoder of
-# factor 8, 320 channels times 1, 2, 4, 4, eight heads, attention to words at 32, 16 and 8, T =
+# factor 8, 320 channels times 1, 2, 4, 4, eight heads, attention to words at 32, 16 and 8, T
 # 1000, 680 images a step.
 COCO = {
     "image_size": 256,
@@ -107,7 +107,7 @@ COCO = {
     },
 }  # fmt: skip
 
-# The thesis gives its U-Net about 24M parameters, 16x16x4 latents, self-attention, and
+# The thesis describes a U-Net of about 24M parameters on 16x16x4 latents, with self-attention and
 # cross-attention to one vector of 512. It does not give the channels. Ours make 24.5M parameters.
 THESIS = {
     "image_size": 128,

@@ -230,7 +230,7 @@ class Described:
             UserError: Our settings cannot express the configuration.
         """
         vae, sampler = self.vae, sampler_section(self.scheduler, STEPS, self.guidance or SCALE)
-        # As the pipeline does, whatever the folder says. Old folders leave these out, but mean them.
+        # As the pipeline does, whatever the folder says. Old folders omit these, but mean them.
         sampler |= {"steps_offset": 1, **({"clip": None} if "clip" in sampler else {})}
         autoencoder = {
             "weights": str(self.source / "vae") if self.source.is_dir() else str(self.source),
