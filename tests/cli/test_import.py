@@ -27,7 +27,7 @@ def weights(toy, tmp_path):
 def test_imported_in_one_process_and_drawn_from_in_another(toy_process, weights):
     process = toy_process("import", "--model", "toy", "w.safetensors", "--json")
     assert process.returncode == 0, process.stderr
-    assert process.stderr == "preset paper, since none is named; others: tiny\n"
+    assert process.stderr == "using preset paper (others: tiny)\n"
     document = json.loads(process.stdout)
     assert (document["run"], document["model"], document["preset"]) == (
         "runs/toy-paper-imported",

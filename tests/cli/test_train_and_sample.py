@@ -24,7 +24,7 @@ def test_a_model_alone_trains_the_tiny_preset_and_says_where_everything_is(here,
     code, out, err = here("train", "--model", "toy")
     assert code == 0
     (run,) = (tmp_path / "runs").glob("toy-toydata-*")
-    assert "preset tiny, since none is named" in err
+    assert "using preset tiny" in err
     relative = run.relative_to(tmp_path)
     line = dict(line.split(": ", 1) for line in out.splitlines())
     assert line["run"] == str(relative)
