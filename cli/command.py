@@ -1,13 +1,15 @@
-"""How commands are built: found without importing them, run with stdout kept clean and broken plugins named."""
+"""How commands are built: found without importing them, run with stdout kept clean and broken
+plugins named."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from t2i.cli.output import note
 from t2i.core.errors import UserError, nearest
@@ -26,14 +28,16 @@ class Command(click.Command):
 
 
 class LazyGroup(click.Group):
-    """Commands by name: (import path, one line of help). A command's module is imported when the command is called.
+    """Commands by name: (import path, one line of help). A command's module is imported when the
+    command is called.
 
-    fallback: the command that is meant when the first argument names none. bare: the one that is meant when there is
-    no argument but options.
+    fallback: the command that is meant when the first argument names none. bare: the one that is
+    meant when there is no argument but options.
     """
 
     def __init__(
-        self, name: str, lazy: Mapping[str, tuple[str, str]], *, help: str, fallback: str | None = None,
+        self, name: str, lazy: Mapping[str, tuple[str, str]], *, help: str,
+        fallback: str | None = None,
         bare: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(name, help=help, context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,6 +73,29 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in self._lazy.items()])
+
+
+def registered(*kinds: str) -> Callable[..., list[CompletionItem]]:
+    """Complete registry names in a shell.
+
+    Args:
+        kinds: Kinds of things whose names are offered, such as "models".
+
+    Returns:
+        A function for click's `shell_complete`.
+    """
+
+    def complete(
+        ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        specs = [spec for kind in kinds for spec in registry().table(kind)]
+        return [
+            CompletionItem(spec.name, help=spec.summary)
+            for spec in specs
+            if spec.name.startswith(incomplete)
+        ]
+
+    return complete
 
 
 json_option = click.option(

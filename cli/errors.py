@@ -1,4 +1,5 @@
-"""Every way in which a command can fail, as one line and an exit code: 2 for what the user can mend, 1 for the rest."""
+"""Every way in which a command can fail, as one line and an exit code: 2 for what the user can
+mend, 1 for the rest."""
 
 from __future__ import annotations
 
@@ -32,8 +33,8 @@ _REMEDIES = {
 
 
 def report(error: BaseException) -> int:
-    """Says on stderr, in one line, what went wrong, and returns the exit code. A reader of our output that has left
-    with what it wanted (`t2i models | head -1`) is no failure."""
+    """Says on stderr, in one line, what went wrong, and returns the exit code. A reader of our
+    output that has left with what it wanted (`t2i models | head -1`) is no failure."""
     if isinstance(error, BrokenPipeError):
         return 0
     code, line = explained(error)
@@ -63,7 +64,8 @@ def explained(error: BaseException) -> tuple[int, str]:
     more = "" if debugging() else "; T2I_DEBUG=1 shows more"
     return (
         1,
-        f"unexpected {type(error).__name__} in {_where(error.__traceback__)}: {str(error)[:300]}{more}",
+        f"unexpected {type(error).__name__} in {_where(error.__traceback__)}: "
+        f"{str(error)[:300]}{more}",
     )
 
 
@@ -73,10 +75,27 @@ def _usage(error: click.ClickException) -> str:
     message = message[:1].lower() + message[1:].rstrip(".")
     if isinstance(error, click.NoSuchOption):
         message = f"no option is named '{error.option_name}'"
+        name = error.option_name.lstrip("-").replace("-", "_")
+        if error.ctx is not None and name in _settings(error.ctx):
+            return f"{message}: it is a setting, write --set {name}=VALUE"
         if error.possibilities:
             return f"{message}; did you mean '{error.possibilities[0]}'?"
     context = getattr(error, "ctx", None)
     return f"{message}; see '{context.command_path} --help'" if context else message
+
+
+def _settings(context: click.Context) -> set[str]:
+    """Names of the settings that a command's `--set` may take: any model's, or any sampler's."""
+    kind = {"train": "models", "sample": "samplers"}.get(str(context.info_name))
+    if kind is None:
+        return set()
+    from t2i.core.registry.specs import import_object
+    from t2i.core.registry.tables import registry
+
+    return {
+        name for spec in registry().table(kind)
+        for name in import_object(spec.config).model_fields
+    }  # fmt: skip
 
 
 def _where(trace: TracebackType | None) -> str:
@@ -91,7 +110,8 @@ def _where(trace: TracebackType | None) -> str:
 
 
 def drain_stdout() -> None:
-    """Writes out what is buffered; what nobody takes goes nowhere, or Python would complain at exit."""
+    """Writes out what is buffered; what nobody takes goes nowhere, or Python would complain at
+    exit."""
     try:
         stdout().flush()
     except OSError:

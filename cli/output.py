@@ -1,7 +1,8 @@
-"""What the commands say: answers on stdout, everything else on stderr; nobody's text can command the terminal.
+"""What the commands say: answers on stdout, everything else on stderr; nobody's text can command
+the terminal.
 
-The answer goes to the real stdout. During a command `sys.stdout` is stderr, so that whatever a plugin or a library
-prints is no part of the answer.
+The answer goes to the real stdout. During a command `sys.stdout` is stderr, so that whatever a
+plugin or a library prints is no part of the answer.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def answer_json(document: Any) -> None:
 
 
 def answer_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table: drawn to the width of a terminal, plain and aligned (one row a line) where it is piped."""
+    """A table: drawn to the width of a terminal, plain and aligned (one row a line) where it is
+    piped."""
     cells = [[printable(cell) for cell in row] for row in rows]
     if stdout().isatty():
         _draw(titles, cells)
@@ -69,7 +71,8 @@ def _draw(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def console() -> Console:
-    """rich's console on the real stdout: as wide as the terminal, or wide enough for a table that is piped."""
+    """rich's console on the real stdout: as wide as the terminal, or wide enough for a table that
+    is piped."""
     from rich.console import Console
 
     return Console(file=stdout(), width=None if stdout().isatty() else PIPED_WIDTH)

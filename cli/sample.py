@@ -8,15 +8,19 @@ from pathlib import Path
 import click
 
 from t2i.cli import progress
-from t2i.cli.command import Command, json_option
+from t2i.cli.command import Command, json_option, registered
 from t2i.cli.output import answer, answer_json, note, speaks
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
+from t2i.core.registry.tables import registry
 
 
 @click.command(cls=Command)
 @click.option(
-    "--model", metavar="M", help="Draw from the newest complete run of this model under runs/."
+    "--model",
+    metavar="M",
+    shell_complete=registered("models"),
+    help="Draw from the newest complete run of this model under runs/.",
 )
 @click.option(
     "--run",
@@ -24,8 +28,20 @@ from t2i.core.io.terminal import printable
     metavar="RUN",
     help="Draw from this run, or from another project's files.",
 )
-@click.option("--sampler", metavar="S", help="Sampler (default: the model's own).")
-@click.option("--sampling-steps", type=click.IntRange(1), metavar="N", help="Steps of the sampler.")
+@click.option(
+    "--sampler",
+    metavar="S",
+    shell_complete=registered("samplers"),
+    help="Sampler (default: the model's own).",
+)
+@click.option(
+    "--steps",
+    "--sampling-steps",
+    "sampling_steps",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Steps of the sampler.",
+)
 @click.option(
     "--guidance", type=float, metavar="G", help="Scale of classifier-free guidance; 1 is none."
 )
@@ -49,7 +65,8 @@ from t2i.core.io.terminal import printable
     "--features",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Draw for these sentence vectors instead of prompts: .npy or .safetensors, (N, D), a row an image.",
+    help="Draw for these sentence vectors instead of prompts: .npy or .safetensors, (N, D), a row "
+    "an image.",
 )
 @click.option(
     "--guide",
@@ -78,7 +95,8 @@ from t2i.core.io.terminal import printable
     nargs=2,
     type=click.Path(path_type=Path),
     metavar="A B",
-    help="Draw N images on the way from one image file to the other (-n N; with at most one -p TEXT).",
+    help="Draw N images on the way from one image file to the other (-n N; with at most one -p "
+    "TEXT).",
 )
 @click.option(
     "--seed",
@@ -101,28 +119,32 @@ from t2i.core.io.terminal import printable
 )
 @json_option
 def sample(
-    model: str | None, run: Path | None, sampler: str | None, sampling_steps: int | None, guidance: float | None,
+    model: str | None, run: Path | None, sampler: str | None, sampling_steps: int | None,
+    guidance: float | None,
     sets: tuple[str, ...], texts: tuple[str, ...], prompts: Path | None, features: Path | None,
     guide: Path | None, guide_scale: float, count: int,
     interpolate: tuple[Path, Path] | None, seed: int,
     batch_size: int | None, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Draw images from a trained model: PNG files, grid.png, and samples.jsonl that says what each one is.
+    """Draw images from a trained model: PNG files, grid.png, and samples.jsonl that says what each
+    one is.
 
-    The same command again, with the same --out, draws what is missing. 'torchrun --nproc-per-node N -m -- t2i.cli
-    sample ...' spreads it over N processes.
+    The same command again, with the same --out, draws what is missing. 'torchrun --nproc-per-node N
+    -m -- t2i.cli sample ...' spreads it over N processes.
 
     \b
     t2i sample --model ldm -p "a red circle" -n 4
-    t2i sample --run runs/RUN --sampler ddim --sampling-steps 50 --guidance 3 --set eta=0.5 --prompts captions.txt
-    t2i sample --run runs/RUN --guide runs/GUIDE --guide-scale 3 -p "a red circle"
-    t2i sample --run runs/RUN --interpolate A.png B.png -n 8 --guidance 1
-    t2i sample --run /models/stable-diffusion-v1-5 -p "a red bird"      # a folder of diffusers'
-    t2i sample --run v1-5.safetensors --set config=/models/stable-diffusion-v1-5 -p "a red bird"
+    t2i sample --run runs/RUN --sampler ddim --sampling-steps 50 --guidance 3 --set eta=0.5
+    --prompts captions.txt t2i sample --run runs/RUN --guide runs/GUIDE --guide-scale 3 -p "a red
+    circle" t2i sample --run runs/RUN --interpolate A.png B.png -n 8 --guidance 1 t2i sample --run
+    /models/stable-diffusion-v1-5 -p "a red bird"      # a folder of diffusers' t2i sample --run
+    v1-5.safetensors --set config=/models/stable-diffusion-v1-5 -p "a red bird"
     """
     if (model is None) == (run is None):
         raise UserError("say what to draw from, with one of --model M and --run RUN")
     _check_what_to_draw(texts, prompts, features, interpolate)
+    if sampler is not None:
+        registry().samplers[sampler]  # a misspelt name is an error before torch is imported
     if interpolate is not None and guide is not None:
         raise UserError("--interpolate draws between two images: no --guide steers there")
     from t2i.core.io.processes import Group
@@ -156,13 +178,15 @@ def sample(
     if interpolate is not None:
         caption = captions[0] if captions else ""
         records = write_interpolation(
-            drawn_from, *interpolate, caption, folder, n=count, sampler=choice, batch_size=batch_size, run=source,
+            drawn_from, *interpolate, caption, folder, n=count, sampler=choice,
+            batch_size=batch_size, run=source,
             group=group,
         )  # fmt: skip
     else:
         with progress.images() if speaks() else nullcontext() as show:
             records = write_samples(
-                drawn_from, wanted, folder, n=count, seed=seed, sampler=choice, batch_size=batch_size, run=source,
+                drawn_from, wanted, folder, n=count, seed=seed, sampler=choice,
+                batch_size=batch_size, run=source,
                 guide=steering, progress=show, group=group,
             )  # fmt: skip
     if not speaks():

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
-from t2i.cli.command import Command, json_option
+from t2i.cli.command import Command, json_option, registered
 from t2i.cli.output import answer, answer_json, note, speaks
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
@@ -27,8 +26,18 @@ ALONE = ("resume", "on_nan", "as_json")
 
 
 @click.command(cls=Command)
-@click.option("--model", metavar="M", help="Model to train ('t2i models' lists them).")
-@click.option("--data", metavar="D", help="Data set (default: the preset's).")
+@click.option(
+    "--model",
+    metavar="M",
+    shell_complete=registered("models"),
+    help="Model to train ('t2i models' lists them).",
+)
+@click.option(
+    "--data",
+    metavar="D",
+    shell_complete=registered("datasets"),
+    help="Data set (default: the preset's).",
+)
 @click.option(
     "--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set."
 )
@@ -85,18 +94,22 @@ ALONE = ("resume", "on_nan", "as_json")
 @json_option
 @click.pass_context
 def train(
-    ctx: click.Context, model: str | None, data: str | None, data_dir: Path | None, preset: str | None,
-    steps: int | None, minutes: float | None, batch_size: int | None, seed: int | None, keep: int | None,
-    on_nan: str | None, encoder: str | None, sets: tuple[str, ...], config: Path | None, out: Path | None,
+    ctx: click.Context, model: str | None, data: str | None, data_dir: Path | None,
+    preset: str | None,
+    steps: int | None, minutes: float | None, batch_size: int | None, seed: int | None,
+    keep: int | None,
+    on_nan: str | None, encoder: str | None, sets: tuple[str, ...], config: Path | None,
+    out: Path | None,
     dry_run: bool, resume: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Train a model. Settings: the preset's, then --config, then the options here, then --set, each over the last.
+    """Train a model. Settings: the preset's, then --config, then the options here, then --set, each
+    over the last.
 
     \b
-    t2i train --model dfgan                          preset tiny, on the embedded data set, minutes on a CPU
-    t2i train --model ldm --minutes 5 --out runs/a --set lr=1e-4
-    t2i train --model ldm --dry-run > ldm.yaml       settings to edit: t2i train --model ldm --config ldm.yaml
-    t2i train --resume runs/a
+    t2i train --model dfgan                          preset tiny, on the embedded data set, minutes
+    on a CPU t2i train --model ldm --minutes 5 --out runs/a --set lr=1e-4 t2i train --model ldm
+    --dry-run > ldm.yaml       settings to edit: t2i train --model ldm --config ldm.yaml t2i train
+    --resume runs/a
     """
     if resume is not None:
         _refuse_beside_resume(ctx)
@@ -108,16 +121,15 @@ def train(
         raise UserError(
             "say what to train, with --model M ('t2i models' lists them) or --resume RUN"
         )
-    if steps is not None and minutes is not None:
-        raise UserError("--steps and --minutes are two ways to say the budget: give one of them")
     registry().models[model]  # a misspelt name is told at once, before torch is imported
-    from t2i.core.runs.configure import resolve_config
+    from t2i.core.runs.configure import option_layer, resolve_config
     from t2i.core.runs.folder import new_run_path
 
     engine = {
-        "steps": steps, "minutes": minutes, "batch_size": batch_size, "seed": seed, "keep": keep, "on_nan": on_nan
+        "steps": steps, "minutes": minutes, "batch_size": batch_size, "seed": seed, "keep": keep,
+        "on_nan": on_nan
     }  # fmt: skip
-    overrides = _overrides(data, data_dir, engine, encoder)
+    overrides = option_layer(engine, data=data, data_dir=data_dir, encoder=encoder)
     resolved = resolve_config(
         model, preset=preset or "tiny", config_file=config, overrides=overrides, sets=sets
     )
@@ -132,19 +144,6 @@ def train(
     from t2i.core.engine import train as begin
 
     _conclude(begin(resolved, folder, command=shlex.join(["t2i", *sys.argv[1:]])), as_json)
-
-
-def _overrides(
-    data: str | None, data_dir: Path | None, engine: Mapping[str, Any], encoder: str | None
-) -> dict[str, Any]:  # fmt: skip
-    """The options as a layer of settings. --steps ends a budget in minutes that a preset or a file may have set."""
-    layer: dict[str, Any] = {name: value for name, value in engine.items() if value is not None}
-    if "steps" in layer:
-        layer["minutes"] = None
-    section = {"name": data, "dir": None if data_dir is None else str(data_dir)}
-    layer["data"] = {name: value for name, value in section.items() if value is not None}
-    layer["encoder"] = {} if encoder is None else {"name": encoder}
-    return layer
 
 
 def _refuse_beside_resume(ctx: click.Context) -> None:
@@ -183,7 +182,8 @@ def _conclude(run: Run, as_json: bool) -> None:
     command = shlex.join(["t2i", "sample", *whose, "-p", _example(run)])
     if as_json:
         answer_json({
-            "run": str(run.path), "model": config.model, "preset": config.preset, "data": config.data.name,
+            "run": str(run.path), "model": config.model, "preset": config.preset,
+            "data": config.data.name,
             "pictures": [str(path) for path in images], "summary": run.summary(), "sample": command,
         })  # fmt: skip
         return

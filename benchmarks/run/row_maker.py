@@ -133,7 +133,7 @@ class RowMaker:
 
         def draw(part: range) -> Iterator[ImageBatch]:
             keys = [divmod(number, samples) for number in part]
-            for batch in model.draw(captions, seed=benchmark.seed, keys=keys):
+            for batch in model.stream(captions, seed=benchmark.seed, keys=keys):
                 images = images_of(batch, captions, benchmark.image_size)
                 if self.plan.keep_images:
                     _keep(folder, batch, images)
@@ -149,7 +149,7 @@ class RowMaker:
     def _draw_grid(self, model: Model, row: Row) -> None:
         benchmark, images = self.plan.benchmark, []
         captions = [entry["caption"] for entry in self.grid_entries()]
-        for batch in model.draw(captions, n=benchmark.grid[1], seed=benchmark.seed):
+        for batch in model.stream(captions, n=benchmark.grid[1], seed=benchmark.seed):
             for drawn in batch:
                 image = resized(drawn.image, benchmark.image_size)
                 grids.save_image(self.plan.out, row.name, drawn.prompt, drawn.sample, image)

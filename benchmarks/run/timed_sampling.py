@@ -29,7 +29,7 @@ def timed(
 ) -> Iterator[ImageBatch]:  # fmt: skip
     """Images of the captions, on noise that depends on the caption's and the sample's number alone; of `size` pixels,
     if that is given."""
-    batches = model.draw(captions, n=n, seed=seed, sampler=sampler)
+    batches = model.stream(captions, n=n, seed=seed, sampler=sampler)
     while True:
         started = time.perf_counter()
         batch = next(batches, None)

@@ -39,7 +39,7 @@ class Rate:
 
     def __str__(self) -> str:
         rate = self.images / self.seconds
-        return f"{rate:,.0f} pictures/s, {1000 * self.processor:.2f} ms of processor time an image"
+        return f"{rate:,.0f} images/s, {1000 * self.processor:.2f} ms of processor time an image"
 
 
 def measure(dataset: Dataset, images: int, workers: int) -> Rate:

@@ -35,9 +35,9 @@ def measure_drawing(config: RunConfig) -> Drawing:
     """With the model's own sampler, after a batch to warm up. Weights do not matter to that."""
     model = build(config).to(best_device())
     captions = ["an image of something"] * DRAWN
-    list(model.draw(captions[:4]))
+    list(model.stream(captions[:4]))
     started = time.perf_counter()
-    list(model.draw(captions))
+    list(model.stream(captions))
     seconds = (time.perf_counter() - started) / DRAWN
     return Drawing(seconds, _added(model))
 

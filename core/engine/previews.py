@@ -71,7 +71,7 @@ class Gallery:
         return path
 
     def _samples(self, model: Model) -> np.ndarray:
-        batches = model.draw(self.captions, n=PER_CAPTION, seed=self._seed)
+        batches = model.stream(self.captions, n=PER_CAPTION, seed=self._seed)
         return np.stack([drawn.image for batch in batches for drawn in batch])
 
 

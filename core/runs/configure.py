@@ -92,6 +92,7 @@ def resolve_config(
     config_file: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     sets: Sequence[str] = (),
+    more: Mapping[str, Any] | None = None,
     data_needed: bool = True,
 ) -> RunConfig:
     """Merge and check the configuration of a run.
@@ -119,6 +120,7 @@ def resolve_config(
         layers.append((str(config_file), _read_yaml(config_file, model)))
     layers.append(("command line", overrides or {}))
     layers += [(f"--set {text}", parse_set(text)) for text in sets]
+    layers += [("settings", more)] if more else []
     return _assemble(model, preset, layers, data_needed)
 
 
@@ -180,6 +182,56 @@ def parse_set(text: str) -> dict[str, Any]:
     for part in reversed(parts):
         document = {part: document}
     return dict(document)
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Nest settings whose names have dots.
+
+    Args:
+        settings: By name, such as {"encoder.width": 64}.
+
+    Returns:
+        The same as mappings of mappings, such as {"encoder": {"width": 64}}.
+    """
+    merged: dict[str, Any] = {}
+    for name, value in settings.items():
+        document = value
+        for part in reversed(name.split(".")):
+            document = {part: document}
+        merged = merge(merged, document, SECTIONS)
+    return merged
+
+
+def option_layer(
+    options: Mapping[str, Any],
+    *,
+    data: str | None = None,
+    data_dir: str | Path | None = None,
+    encoder: str | None = None,
+) -> dict[str, Any]:
+    """Make a layer of settings from a command's options.
+
+    Args:
+        options: Settings of the engine by name; None where an option is not given.
+        data: Name of the data set. None: not given.
+        data_dir: Folder of the data set. None: not given.
+        encoder: Name of the text encoder. None: not given.
+
+    Returns:
+        The layer. A budget in steps ends a budget in minutes that a preset or a file may have set.
+
+    Raises:
+        UserError: Both budgets are given.
+    """
+    layer = {name: value for name, value in options.items() if value is not None}
+    if "steps" in layer and "minutes" in layer:
+        raise UserError("--steps and --minutes are two ways to say the budget: give one of them")
+    if "steps" in layer:
+        layer["minutes"] = None
+    section = {"name": data, "dir": None if data_dir is None else str(data_dir)}
+    layer["data"] = {name: value for name, value in section.items() if value is not None}
+    layer["encoder"] = {} if encoder is None else {"name": encoder}
+    return layer
 
 
 def parse_sets(texts: Sequence[str]) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def test_the_kit_checks_what_a_guide_does(judge, tmp_path):
         "trains",
         "resumes",
     }
-    assert outcomes["pictures"].detail == "it draws no images: its family is 'guide'"
+    assert outcomes["images"].detail == "it draws no images: its family is 'guide'"
 
 
 def colour(images):

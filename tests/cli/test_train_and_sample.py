@@ -28,7 +28,7 @@ def test_a_model_alone_trains_the_tiny_preset_and_says_where_everything_is(here,
     relative = run.relative_to(tmp_path)
     line = dict(line.split(": ", 1) for line in out.splitlines())
     assert line["run"] == str(relative)
-    assert (tmp_path / line["pictures"]).is_file()
+    assert (tmp_path / line["images"]).is_file()
     words = shlex.split(line["draw more"])
     assert words[:4] == ["t2i", "sample", "--run", str(relative)]
     assert here(*words[1:])[0] == 0  # the command that it names works as it stands

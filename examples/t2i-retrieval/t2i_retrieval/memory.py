@@ -47,7 +47,7 @@ class Memory(RetrievalGenerator):
         self.keys: Tensor
         self.seen: Tensor
         size = (config.capacity, 3, config.image_size, config.image_size)
-        self.register_buffer("pictures", torch.zeros(size, dtype=torch.uint8))
+        self.register_buffer("images", torch.zeros(size, dtype=torch.uint8))
         self.register_buffer("keys", torch.zeros(config.capacity, config.key))
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
 

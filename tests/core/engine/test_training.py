@@ -84,8 +84,8 @@ def test_a_run_directory_holds_what_was_promised(tmp_path):
         "all",
         "blue",
         "green",
+        "image",
         "over",
-        "picture",
         "red",
     ]
     assert {"python", "torch", "t2i-zoo"} <= set(document["versions"])
@@ -165,7 +165,7 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on(tmp_path, number, code):
         start(
             tmp_path / "part",
             "sample_every=2",
-            on={"pictures": lambda: os.kill(os.getpid(), number)},
+            on={"images": lambda: os.kill(os.getpid(), number)},
         )
     assert caught.value.exit_code == code
     assert signal.getsignal(number) == before
