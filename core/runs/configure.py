@@ -97,7 +97,8 @@ def resolve_config(
 ) -> RunConfig:
     """Merge and check the configuration of a run.
 
-    The layers are the preset, the file, `overrides` and `sets`. Each wins over the ones before it.
+    The layers are the preset, the file, `overrides`, `sets` and `more`. Each wins over the ones
+    before it.
 
     Args:
         model: Name of the model.
@@ -105,6 +106,7 @@ def resolve_config(
         config_file: YAML file of settings; None for no file.
         overrides: Settings from the command line's own options; None for none.
         sets: Settings of the form "a.b=value". Later ones win.
+        more: Settings by name, sections as mappings. They win over all others. None for none.
         data_needed: Whether the data set must be installed. Weights that were trained elsewhere can
             be sampled from without it.
 
