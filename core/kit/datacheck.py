@@ -41,8 +41,9 @@ class CheckedExample:
 
 @dataclass
 class SplitReport:
-    """What one split holds. error: why it cannot be read at all. duplicates: keys of examples whose files are equal,
-    byte by byte. keys: of the sound examples by the hash of their file, one of each."""
+    """What one split holds. error: why it cannot be read at all. duplicates: keys of examples whose
+    files are equal, byte by byte. keys: of the sound examples by the hash of their file, one of
+    each."""
 
     split: str
     examples: int = 0
@@ -77,7 +78,8 @@ class SplitReport:
 
 @dataclass
 class DataReport:
-    """All splits of a data set. shared: (two splits, keys of the images that both hold, a key of each)."""
+    """All splits of a data set. shared: (two splits, keys of the images that both hold, a key of
+    each)."""
 
     name: str
     splits: list[SplitReport]

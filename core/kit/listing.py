@@ -1,4 +1,5 @@
-"""`python -m t2i.core.kit.listing`: the installed plugins as one JSON document, for other processes of ours."""
+"""`python -m t2i.core.kit.listing`: the installed plugins as one JSON document, for other processes
+of ours."""
 
 from __future__ import annotations
 

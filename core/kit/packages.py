@@ -1,6 +1,8 @@
-"""Installing and removing plugin packages in the running environment, by its own pip, without harm to the host.
+"""Installing and removing plugin packages in the running environment, by its own pip, without harm
+to the host.
 
-`plan` asks pip what it would do; `Plan.harm` says what of ours that would break; `install` does it and says what came.
+`plan` asks pip what it would do; `Plan.harm` says what of ours that would break; `install` does it
+and says what came.
 """
 
 from __future__ import annotations
@@ -43,8 +45,8 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """What installing would do. target: as it was asked for. wanted: the package itself. harm: why not to, in words:
-    of the host's own packages, what would no longer have what it needs."""
+    """What installing would do. target: as it was asked for. wanted: the package itself. harm: why
+    not to, in words: of the host's own packages, what would no longer have what it needs."""
 
     target: str
     wanted: str
@@ -87,7 +89,8 @@ def _name_of(target: str) -> str:
 def harm(changes: Sequence[Change], requirements: Mapping[str, Sequence[str]]) -> list[str]:
     """What of the host and of the packages it needs, directly or not, the changes would break.
 
-    requirements: of the packages that are to be installed, by name. What is broken already is no harm of theirs.
+    requirements: of the packages that are to be installed, by name. What is broken already is no
+    harm of theirs.
     """
     before, found = installed(), []
     after = before | {change.name: change.after for change in changes}
@@ -175,7 +178,8 @@ class Installed:
 
 
 def install(chosen: Plan, *, force: bool = False) -> Installed:
-    """Does what the plan says. UserError, naming the harm, if it would break the host and is not forced to."""
+    """Does what the plan says. UserError, naming the harm, if it would break the host and is not
+    forced to."""
     if chosen.harm and not force:
         more = f"; and {len(chosen.harm) - 3} more" if len(chosen.harm) > 3 else ""
         raise UserError(
@@ -187,7 +191,8 @@ def install(chosen: Plan, *, force: bool = False) -> Installed:
 
 
 def brought(name: str) -> Installed:
-    """An installed package with its plugins, as a fresh process sees them: this one has imported the old ones."""
+    """An installed package with its plugins, as a fresh process sees them: this one has imported
+    the old ones."""
     kept = {
         key: value for key, value in os.environ.items() if key not in ("T2I_PLUGINS", "T2I_STRICT")
     }
@@ -209,7 +214,8 @@ def installed_version(name: str) -> str:
 
 
 def uninstall(name: str) -> str:
-    """Removes a plugin package, and returns its name and version. UserError if it is none, or the host itself."""
+    """Removes a plugin package, and returns its name and version. UserError if it is none, or the
+    host itself."""
     key = canonicalize_name(name)
     if key == HOST:
         raise UserError(f"{HOST} is the host itself: 'pip uninstall {HOST}' removes it")

@@ -11,7 +11,8 @@ from t2i.core.errors import UserError
 from t2i.core.registry.tables import HOST, registry
 
 TEMPLATE = Path(__file__).parent / "new-plugin"
-"""Plain text: `{{name}}`, `{{package}}` and `{{class}}` are replaced, `.txt` is dropped from the names of files."""
+"""Plain text: `{{name}}`, `{{package}}` and `{{class}}` are replaced, `.txt` is dropped from the
+names of files."""
 
 RENAMED = {
     "package": "{{package}}",
@@ -24,8 +25,8 @@ RENAMED = {
 def write_package(name: str, folder: Path) -> list[Path]:
     """Writes a package of that name into a new or empty folder, and returns its files.
 
-    UserError if the name is no name for a distribution and a model, is taken by something installed, or the folder is
-    not empty.
+    UserError if the name is no name for a distribution and a model, is taken by something
+    installed, or the folder is not empty.
     """
     words = _checked(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
