@@ -48,7 +48,7 @@ class StageRecord:
         stage: Name of the stage.
         before: Losses of the stage's first COMPARED batches, when they were trained on.
         after: Losses of the same batches, with the same noise, at the end of the stage.
-        trained: Parameters that are in an optimizer.
+        trained: Parameters that are in an optimizer and require gradients.
         reached: Parameters that got a gradient with a value other than 0.
         touched: Parameters that got any gradient.
         changed: Parameters whose values changed.
