@@ -1,5 +1,5 @@
-"""The command `t2i`. Nothing heavy is imported before a command needs it: `t2i --help` imports no
-command at all."""
+"""The command `t2i`. `t2i --help` imports no command, and no command imports what it does not
+use."""
 
 from __future__ import annotations
 
@@ -61,8 +61,15 @@ root = click.version_option(package_name="t2i-zoo", message="t2i %(version)s")(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns 0; 2 for what the user can mend; 1 for our failures; 128 + signal
-    when interrupted."""
+    """Run one command.
+
+    Args:
+        arguments: The command line after "t2i". None: that of the process.
+
+    Returns:
+        The exit code: 0 for success, 2 for an error that the user can mend, 1 for any other error,
+        128 plus the signal's number after a signal.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     quiet()
     if sys.__stdout__ is not None and hasattr(sys.__stdout__, "reconfigure"):

@@ -13,7 +13,7 @@ from t2i.cli.output import answer, answer_json, answer_table, note, stdout
 from t2i.core.errors import T2IError
 from t2i.core.io.terminal import printable
 from t2i.core.kit.listing import described
-from t2i.core.registry.tables import registry
+from t2i.core.registry.tables import registry, singular
 
 if TYPE_CHECKING:
     from t2i.core.kit.conformance.outcome import Outcome
@@ -83,7 +83,7 @@ def check(name: str, only: tuple[str, ...], as_json: bool) -> None:
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="t2i-check-") as folder:
         for outcome in run_checks(checks, Path(folder)):
-            word = registry().table(outcome.kind).singular
+            word = singular(outcome.kind)
             detail = f"  {_short(outcome.detail)}" if outcome.detail else ""
             note(f"{outcome.state:7}  {word} {outcome.name}: {outcome.check}{detail}")
             outcomes.append(outcome)

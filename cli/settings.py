@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from typing import Any
 
 import click
@@ -10,7 +11,7 @@ import click
 from t2i.cli.command import Command, json_option, registered
 from t2i.cli.output import answer, answer_json, answer_table, note
 from t2i.core.errors import UserError
-from t2i.core.registry.tables import registry
+from t2i.core.registry.tables import HOST, registry
 
 
 @click.command(cls=Command)
@@ -71,10 +72,9 @@ def cite(names: tuple[str, ...]) -> None:
     \b
     t2i cite ldm ddim > references.bib
     """
-    from t2i import __version__
     from t2i.core.runs.citations import PROJECT, citations
 
-    found = [] if names else [PROJECT % __version__]
+    found = [] if names else [PROJECT % version(HOST)]
     for name in names:
         entries = citations(name)
         found += entries

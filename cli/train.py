@@ -1,4 +1,4 @@
-"""`t2i train`: a new run, or the rest of one."""
+"""`t2i train`: train a model, or finish an interrupted run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from t2i.core.runs.folder import Run
 
 ALONE = ("resume", "on_nan", "as_json")
-"""Parameters that may stand beside --resume: everything else is settled by the run."""
+"""Parameters that may stand beside --resume. The run has all other settings."""
 
 
 @click.command(cls=Command)
@@ -46,26 +46,30 @@ ALONE = ("resume", "on_nan", "as_json")
     "--steps",
     type=click.IntRange(1),
     metavar="N",
-    help="Steps of the whole run, all stages together.",
+    help="Training budget in optimizer steps, all stages together.",
 )
 @click.option(
     "--minutes",
     type=click.FloatRange(0, min_open=True),
     metavar="T",
-    help="The same as a time budget.",
+    help="Training budget in minutes.",
 )
-@click.option("--batch-size", type=click.IntRange(1), metavar="B", help="Images a step.")
+@click.option(
+    "--batch-size", type=click.IntRange(1), metavar="B", help="Images in each optimizer step."
+)
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**63 - 1),
     metavar="S",
-    help="Seed of weights, order and noise.",
+    help="Seed of initial weights, data order and noise.",
 )
-@click.option("--keep", type=click.IntRange(1), metavar="N", help="Checkpoints kept (the newest).")
+@click.option(
+    "--keep", type=click.IntRange(1), metavar="N", help="Number of newest checkpoints to keep."
+)
 @click.option(
     "--on-nan",
     type=click.Choice(["stop", "skip"]),
-    help="Stop at a loss that is not finite, or skip it.",
+    help="When a loss is NaN or infinite: stop, or skip that update.",
 )
 @click.option("--encoder", metavar="E", help="Text encoder ('t2i encoders' lists them).")
 @click.option(
@@ -73,7 +77,7 @@ ALONE = ("resume", "on_nan", "as_json")
     "sets",
     multiple=True,
     metavar="K=V",
-    help="Any setting, such as encoder.width=64; repeatable.",
+    help="Any setting, such as encoder.width=64. Repeatable.",
 )
 @click.option(
     "--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML file of settings."
@@ -84,12 +88,12 @@ ALONE = ("resume", "on_nan", "as_json")
     metavar="RUN",
     help="New folder (default: under runs/).",
 )
-@click.option("--dry-run", is_flag=True, help="Print all settings as they would be used, and stop.")
+@click.option("--dry-run", is_flag=True, help="Print all settings that would be used, and stop.")
 @click.option(
     "--resume",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Go on with an interrupted run.",
+    help="Finish an interrupted run.",
 )
 @json_option
 @click.pass_context
@@ -102,14 +106,17 @@ def train(
     out: Path | None,
     dry_run: bool, resume: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Train a model. Settings: the preset's, then --config, then the options here, then --set, each
-    over the last.
+    """Train a model.
+
+    Settings come from the preset, then --config, then the options here, then --set. Each overrides
+    the one before. 't2i settings MODEL' says what each setting does.
 
     \b
-    t2i train --model dfgan                          preset tiny, on the embedded data set, minutes
-    on a CPU t2i train --model ldm --minutes 5 --out runs/a --set lr=1e-4 t2i train --model ldm
-    --dry-run > ldm.yaml       settings to edit: t2i train --model ldm --config ldm.yaml t2i train
-    --resume runs/a
+    t2i train --model dfgan                      # preset tiny, on the embedded data set
+    t2i train --model ldm --minutes 5 --out runs/a --set lr=1e-4
+    t2i train --model ldm --data imagefolder --data-dir MY_IMAGES
+    t2i train --model ldm --dry-run > ldm.yaml   # settings to edit, for --config ldm.yaml
+    t2i train --resume runs/a
     """
     if resume is not None:
         _refuse_beside_resume(ctx)
@@ -121,15 +128,17 @@ def train(
         raise UserError(
             "say what to train, with --model M ('t2i models' lists them) or --resume RUN"
         )
-    registry().models[model]  # a misspelt name is told at once, before torch is imported
-    from t2i.core.runs.configure import option_layer, resolve_config
-    from t2i.core.runs.folder import new_run_path
+    from t2i.core.settings import option_layer
 
     engine = {
         "steps": steps, "minutes": minutes, "batch_size": batch_size, "seed": seed, "keep": keep,
         "on_nan": on_nan
     }  # fmt: skip
     overrides = option_layer(engine, data=data, data_dir=data_dir, encoder=encoder)
+    registry().models[model]  # a misspelt name is told at once, before torch is imported
+    from t2i.core.runs.configure import resolve_config
+    from t2i.core.runs.folder import new_run_path
+
     resolved = resolve_config(
         model, preset=preset or "tiny", config_file=config, overrides=overrides, sets=sets
     )
@@ -172,7 +181,7 @@ def _name_presets(config: RunConfig) -> None:
 
 
 def _conclude(run: Run, as_json: bool) -> None:
-    """Says where everything is."""
+    """Print where everything is."""
     if not speaks():
         return
     config = run.config()
@@ -194,7 +203,7 @@ def _conclude(run: Run, as_json: bool) -> None:
 
 
 def _example(run: Run) -> str:
-    """A caption that the model can be expected to understand: one of those that its grids show."""
+    """Choose a caption that the model knows: the first of its image grids."""
     from t2i.core.io.files import read_json
 
     try:

@@ -48,8 +48,9 @@ def train(
     """
     from t2i.core.engine import train as begin
     from t2i.core.models.loading import load
-    from t2i.core.runs.configure import nested, option_layer, resolve_config
+    from t2i.core.runs.configure import nested, resolve_config
     from t2i.core.runs.folder import new_run_path
+    from t2i.core.settings import option_layer
 
     options = {"minutes": minutes, "steps": steps, "seed": seed}
     layer = option_layer(options, data=data, data_dir=data_dir)

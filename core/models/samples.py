@@ -30,7 +30,7 @@ from t2i.core.io.files import load_tensors, place_bytes, write_bytes
 from t2i.core.io.images import grid, png, read_image, readable_scale
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import Group
-from t2i.core.models.model import GuideMaker, Model, Prompts, Sample, default_batch
+from t2i.core.models.model import GuideMaker, Model, Sample, Several, default_batch
 from t2i.core.models.weights import owned_tensors, tensor_bytes
 from t2i.core.registry.choice import Choice
 from t2i.core.runs.folder import free_path
@@ -45,7 +45,7 @@ Key = tuple[int, int]
 
 
 def write_samples(
-    model: Model, prompts: Prompts, folder: Path, *, n: int = 1, seed: int = 0,
+    model: Model, prompts: Several, folder: Path, *, n: int = 1, seed: int = 0,
     sampler: Choice[SamplerConfig] | None = None, batch_size: int | None = None,
     run: Path | None = None,
     guide: Steering | None = None, progress: Callable[[int, int], None] | None = None,

@@ -41,7 +41,8 @@ def citations(name: str) -> list[str]:
         UserError: Nothing has that name.
     """
     specs = [registry().table(kind)[name] for kind in kinds_of(name)]
-    return list(dict.fromkeys(entry for spec in specs for entry in _of(spec)))
+    by_key = {entry.partition(",")[0]: entry for spec in specs for entry in _of(spec)}
+    return list(by_key.values())
 
 
 def _of(spec: Spec) -> Iterator[str]:
@@ -53,7 +54,7 @@ def _of(spec: Spec) -> Iterator[str]:
     for entry in _entries(file.read_text("utf-8")):
         keywords = re.search(r"^\s*keywords\s*=\s*\{([^}]*)\}", entry, re.MULTILINE)
         if keywords is None or spec.name in [word.strip() for word in keywords[1].split(",")]:
-            yield re.sub(r"^\s*keywords\s*=.*\n", "", entry, flags=re.MULTILINE)
+            yield re.sub(r",\s*^\s*keywords\s*=.*$", "", entry, flags=re.MULTILINE)
 
 
 def _entries(text: str) -> list[str]:

@@ -150,7 +150,7 @@ def test_the_newest_run_of_a_model_is_drawn_from_into_a_folder_of_its_own(here, 
     for _ in range(2):
         code, out, err = here("sample", "--model", "toy", "-p", "x")
         assert code == 0
-        assert "drawing 1 images from runs/toy-toydata-" in err
+        assert "sampling 1 image from runs/toy-toydata-" in err
     folders = list((tmp_path / "samples").glob("toy-*"))
     assert len(folders) == 2
     assert any(str(folder.relative_to(tmp_path)) in out for folder in folders)

@@ -116,8 +116,8 @@ def test_every_size_fits_its_networks(size, scales):
     [
         ({"image_size": 48}, "a power of two"),
         ({"image_size": 16, "scales": 3}, "first of the 3 scales at least 8"),
-        ({"batch_size": 1}, "neighbours mismatch"),
-        ({"batch_size": 4, "accumulate": 4}, "neighbours mismatch"),
+        ({"batch_size": 1}, "needs two images"),
+        ({"batch_size": 4, "accumulate": 4}, "needs two images"),
     ],
 )
 def test_refuses_what_cannot_be(settings, reason):
