@@ -98,7 +98,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
 
     Args:
         path: The file. Its folder must exist.
-        tensors: Tensors by name, on any device. Each is copied to the CPU and made contiguous.
+        tensors: Tensors by name, on any device. Each is copied to the CPU and made contiguous. No
+            two may share memory (`owned_tensors` removes duplicates).
 
     Raises:
         OSError: The system cannot write the file.

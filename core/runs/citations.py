@@ -1,8 +1,9 @@
 """BibTeX entries of the papers that plugins implement.
 
 A plugin keeps a file `references.bib` beside the module of its settings class. An entry with a
-field `keywords = {NAME, ...}` belongs to the specifications of these names. An entry without that
-field belongs to all specifications whose settings class lies in the folder.
+field `keywords = {NAME, ...}`, which must be its last, belongs to the specifications of these
+names. An entry without that field belongs to all specifications whose settings class lies in the
+folder.
 """
 
 from __future__ import annotations
