@@ -1,8 +1,9 @@
-"""BibTeX of the papers behind what is registered.
+"""BibTeX entries of the papers that plugins implement.
 
-A plugin keeps `references.bib` beside the module of its settings class. An entry with a field
-`keywords = {NAME, ...}` belongs to the specifications of these names, an entry without one to all
-that the folder registers.
+A plugin keeps a file `references.bib` beside the module of its settings class. An entry with a
+field `keywords = {NAME, ...}`, which must be its last, belongs to the specifications of these
+names. An entry without that field belongs to all specifications whose settings class lies in the
+folder.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from t2i.core.registry.tables import registry
 from t2i.core.runs.settings_table import kinds_of
 
 FILE = "references.bib"
+"""Name of the file of BibTeX entries."""
 
 PROJECT = """\
 @software{t2i,
@@ -45,6 +47,7 @@ def citations(name: str) -> list[str]:
 
 
 def _of(spec: Spec) -> Iterator[str]:
+    """Yield the entries of one specification, without the field `keywords`."""
     package = spec.config.partition(":")[0].rpartition(".")[0]
     file = files(package) / FILE
     if not file.is_file():

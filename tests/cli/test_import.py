@@ -62,7 +62,7 @@ def test_the_words_for_a_person(here, weights, tmp_path):
             "name the files of weights: 't2i import --model toy FILE... --out RUN'",
         ),
         (["--model", "tyo", "w.safetensors"], "no model is named 'tyo'; did you mean 'toy'?"),
-        (["--model", "ddim", "w.safetensors"], "model 'ddim' imports no weights; those that do: "),
+        (["--model", "ddim", "w.safetensors"], "model 'ddim' cannot import weights; those that can: "),
         (
             ["--model", "toy", "--preset", "pepper", "w.safetensors"],
             "no preset 'pepper'; did you mean 'paper'?",

@@ -172,7 +172,7 @@ def test_a_generator_that_does_not_extend_its_familys_class(failed, parts):
 
     parts.generator = Stray
     assert failed("builds") == {
-        "builds": "preset 'tiny': model 'toy' says that it is of the family 'one-shot', but its Stray does not extend "
+        "builds": "preset 'tiny': model 'toy' declares the family 'one-shot', but its Stray does not extend "
         "OneShotGenerator (t2i.core.families.one_shot:OneShotGenerator)"
     }
 
