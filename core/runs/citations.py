@@ -1,7 +1,7 @@
 """BibTeX entries of the papers that plugins implement.
 
 A plugin keeps a file `references.bib` beside the module of its settings class. An entry with a
-field `keywords = {NAME, ...}`, which must be its last, belongs to the specifications of these
+field `keywords = {NAME, ...}` belongs to the specifications of these
 names. An entry without that field belongs to all specifications whose settings class lies in the
 folder.
 """
@@ -55,7 +55,8 @@ def _of(spec: Spec) -> Iterator[str]:
     for entry in _entries(file.read_text("utf-8")):
         keywords = re.search(r"^\s*keywords\s*=\s*\{([^}]*)\}", entry, re.MULTILINE)
         if keywords is None or spec.name in [word.strip() for word in keywords[1].split(",")]:
-            yield re.sub(r",\s*^\s*keywords\s*=.*$", "", entry, flags=re.MULTILINE)
+            plain = re.sub(r"^\s*keywords\s*=.*\n", "", entry, flags=re.MULTILINE)
+            yield re.sub(r",\s*\}$", "\n}", plain)
 
 
 def _entries(text: str) -> list[str]:
