@@ -1,4 +1,5 @@
-"""Runs made of imported weights: complete or absent, drawn from like any other, whatever data sets are installed."""
+"""Runs made of imported weights: complete or absent, drawn from like any other, whatever data sets
+are installed."""
 
 import hashlib
 import json
