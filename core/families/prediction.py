@@ -2,13 +2,15 @@
 
     epsilon   eps                              DDPM, eq. 14
     sample    x_0
-    v         alpha eps - sigma x_0            Salimans & Ho 2022, section 4; here for any alpha and sigma
-    velocity  alpha' x_0 + sigma' eps          d x_t / dt, in the schedule's own t (flow matching)
-    score     -eps / sigma                     grad log p(x_t | x_0) (Song et al. 2021)
+    v         alpha eps - sigma x_0            Salimans & Ho 2022, section 4; here for any alpha and
+    sigma velocity  alpha' x_0 + sigma' eps          d x_t / dt, in the schedule's own t (flow
+    matching) score     -eps / sigma                     grad log p(x_t | x_0) (Song et al. 2021)
 
-Two numbers, x_0 and eps, are behind all of them; x_t and any one prediction give both, but at the ends of a path:
-- sigma = 0: x_t is x_0. "sample" says nothing of eps there, nor does "score", whose own value is infinite (so is the
-  velocity of a variance-preserving path). Whatever else follows from x_t and the prediction is exact.
+Two numbers, x_0 and eps, are behind all of them; x_t and any one prediction give both, but at the
+ends of a path:
+- sigma = 0: x_t is x_0. "sample" says nothing of eps there, nor does "score", whose own value is
+  infinite (so is the velocity of a variance-preserving path). Whatever else follows from x_t and
+  the prediction is exact.
 - alpha = 0: x_t is eps. "epsilon" and "score" say nothing of x_0 there; all else is exact.
 Where there is no limit, the result is infinite or not a number.
 """
@@ -52,7 +54,8 @@ def predicted_x_0(
     if prediction == "score":
         return (x_t + sigma**2 * output) / alpha
     if prediction == "v":
-        # v = alpha eps - sigma x_0 and x_t = alpha x_0 + sigma eps give (alpha^2 + sigma^2) x_0 = alpha x_t - sigma v.
+        # v = alpha eps - sigma x_0 and x_t = alpha x_0 + sigma eps give (alpha^2 + sigma^2) x_0 =
+        # alpha x_t - sigma v.
         return (alpha * x_t - sigma * output) / (alpha**2 + sigma**2)
     d_alpha, d_sigma = (like(rate, x_t) for rate in schedule.rates(t))
     return (d_sigma * x_t - sigma * output) / (alpha * d_sigma - sigma * d_alpha)
@@ -103,6 +106,8 @@ def shifted_by_score(
     gradient: Tensor,
 ) -> Tensor:
     """The prediction after `gradient` (B, ...) was added to the score: classifier guidance (thesis 2.29; Dhariwal &
-    Nichol 2021, algorithm 2): eps^ = eps - sigma g at the same x_t, and so x_0^ = x_0 + (sigma^2 / alpha) g."""
+    Nichol 2021, algorithm 2): eps^ = eps - sigma g at the same x_t, and so x_0^ = x_0 + (sigma^2 /
+    alpha) g.
+    """
     alpha, sigma = like(schedule.alpha(t), x_t), like(schedule.sigma(t), x_t)
     return output + target(schedule, prediction, sigma**2 / alpha * gradient, t, -sigma * gradient)

@@ -1,10 +1,12 @@
 """Noise schedules of diffusion models: x_t = alpha(t) x_0 + sigma(t) eps, with eps ~ N(0, I).
 
-A schedule is a Gaussian path from images to noise. Any such path is a variance-preserving one (alpha^2 + sigma^2 = 1)
-divided by norm(t) = sqrt(alpha^2 + sigma^2), with the same x_0 and eps: that is how every sampler draws from every
-schedule. What a network predicts along the path is in `prediction.py`.
+A schedule is a Gaussian path from images to noise. Any such path is a variance-preserving one
+(alpha^2 + sigma^2 = 1) divided by norm(t) = sqrt(alpha^2 + sigma^2), with the same x_0 and eps:
+that is how every sampler draws from every schedule. What a network predicts along the path is in
+`prediction.py`.
 
-Letters as in DDPM (Ho et al. 2020): alpha(t) here is the paper's sqrt(abar_t), sigma(t) its sqrt(1 - abar_t).
+Letters as in DDPM (Ho et al. 2020): alpha(t) here is the paper's sqrt(abar_t), sigma(t) its sqrt(1
+- abar_t).
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ Spacing = Literal["trailing", "leading", "linspace"]
 
 MOST_NOISE = 200.0
 """sigma / alpha below which chains begin where the schedule goes on to (almost) no signal. Solvers in sigma / alpha
-would take one enormous step there, and predictions divided by alpha are lost to rounding. DDPM's linear schedule ends
-at 157, Stable Diffusion's at 14.6: they are taken whole."""
+would take one enormous step there, and predictions divided by alpha are lost to rounding. DDPM's
+linear schedule ends at 157, Stable Diffusion's at 14.6: they are taken whole."""
 
 THOUSAND = 1000
 """What a real time is multiplied by, so that a network's sinusoids resolve it as they do indexes."""
@@ -34,8 +36,8 @@ THOUSAND = 1000
 class Schedule(ABC):
     """A path x_t = alpha(t) x_0 + sigma(t) eps.
 
-    Times `t` are (B,) tensors, growing with the noise; what they are (indexes, shares, sigma itself) is the schedule's
-    affair. All methods return (B,) tensors on t's device.
+    Times `t` are (B,) tensors, growing with the noise; what they are (indexes, shares, sigma
+    itself) is the schedule's affair. All methods return (B,) tensors on t's device.
 
     Attributes:
         max_ratio: sigma / alpha at the noisiest time; inf where the path ends without signal.
@@ -86,10 +88,11 @@ class Schedule(ABC):
 
         Args:
             n: steps; None for all of a schedule that has a number of them.
-            spacing: how they are chosen: of discrete schedules only, the others know "trailing" alone.
+            spacing: how they are chosen: of discrete schedules only, the others know "trailing"
+                alone.
             offset: added to "leading" times.
-            most: sigma / alpha that the chain begins below; None for no bound (`MOST_NOISE` still holds where the path
-                ends without signal).
+            most: sigma / alpha that the chain begins below; None for no bound (`MOST_NOISE` still
+                holds where the path ends without signal).
 
         Raises:
             UserError: the schedule has no such chain.
@@ -124,7 +127,8 @@ class Schedule(ABC):
 class DiscreteSchedule(Schedule):
     """A variance-preserving schedule of T steps (DDPM), from its betas (T,), each in (0, 1). Times are 0..T-1.
 
-    Times between two steps, floats, are interpolated in log(sigma / alpha); floats are clamped to 0..T-1.
+    Times between two steps, floats, are interpolated in log(sigma / alpha); floats are clamped to
+    0..T-1.
     """
 
     def __init__(self, betas: Tensor) -> None:
@@ -195,8 +199,8 @@ class DiscreteSchedule(Schedule):
     ) -> Tensor:
         """Indexes (n,), int64, ascending.
 
-        "trailing" begins at the noisiest time, "leading" is the DDIM paper's, "linspace" takes both ends. A chain of
-        all T steps takes them all, whatever `most` says.
+        "trailing" begins at the noisiest time, "leading" is the DDIM paper's, "linspace" takes both
+        ends. A chain of all T steps takes them all, whatever `most` says.
         """
         n = len(self) if n is None else n
         if n > len(self):
@@ -229,7 +233,8 @@ class DiscreteSchedule(Schedule):
     def named(cls, name: str, steps: int = 1000) -> DiscreteSchedule:
         """linear (DDPM: 1e-4..0.02), scaled_linear (LDM: 0.00085..0.012), cosine (Nichol & Dhariwal 2021, eq. 17).
 
-        The linear end points are those of T = 1000; for another T they scale so that abar_T stays the same.
+        The linear end points are those of T = 1000; for another T they scale so that abar_T stays
+        the same.
         """
         scale = 1000 / steps
         if name == "linear":

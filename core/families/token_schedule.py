@@ -1,8 +1,9 @@
 """Noise schedules of tokens: with time they are masked, or replaced by others.
 
-Letters as in VQ-Diffusion (Gu et al. 2022), section 3.2: abar(t), bbar(t), gbar(t) are the cumulative probabilities of
-equation 8. A token meets two independent fates, so a schedule is two curves: how many tokens are masked, gbar(t), and
-how many of the others are still the clean ones, abar(t) / (1 - gbar(t)).
+Letters as in VQ-Diffusion (Gu et al. 2022), section 3.2: abar(t), bbar(t), gbar(t) are the
+cumulative probabilities of equation 8. A token meets two independent fates, so a schedule is two
+curves: how many tokens are masked, gbar(t), and how many of the others are still the clean ones,
+abar(t) / (1 - gbar(t)).
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from t2i.core.interfaces.noise import Noise
 class TokenSchedule(ABC):
     """Mask-and-replace noise on tokens 0..K-1; K itself is the mask.
 
-    q(x_t | x_0): a clean token stays with probability abar(t), is masked with gbar(t), and else becomes any of the K
-    tokens, each with probability bbar(t) = (1 - abar(t) - gbar(t)) / K (eq. 8). A masked token stays masked.
-    Time 0 is clean: abar(0) = 1. Special cases: masks only (D3PM's absorbing chain, MaskGIT), where bbar = 0, and
-    replacements only (multinomial diffusion), where gbar = 0.
+    q(x_t | x_0): a clean token stays with probability abar(t), is masked with gbar(t), and else
+    becomes any of the K tokens, each with probability bbar(t) = (1 - abar(t) - gbar(t)) / K (eq.
+    8). A masked token stays masked. Time 0 is clean: abar(0) = 1. Special cases: masks only (D3PM's
+    absorbing chain, MaskGIT), where bbar = 0, and replacements only (multinomial diffusion), where
+    gbar = 0.
 
-    Times `t` are (B,) tensors, or a tensor of one number; all probabilities are float64 of that shape.
+    Times `t` are (B,) tensors, or a tensor of one number; all probabilities are float64 of that
+    shape.
 
     Attributes:
         vocabulary: K, how many clean tokens there are.
@@ -115,9 +118,10 @@ class TokenSchedule(ABC):
 
             q(x_s | x_t) = sum over x_0 of q(x_t | x_s) q(x_s | x_0) / q(x_t | x_0) p(x_0)
 
-        The denominator depends on x_0. The sum takes O(K) all the same: q(x_s | x_0) is abar_s on x_0 and constant
-        elsewhere. A clean token from which x_t cannot come has no part in it, whatever p says; if p holds nothing else
-        possible, the possible ones are taken to be equally likely.
+        The denominator depends on x_0. The sum takes O(K) all the same: q(x_s | x_0) is abar_s on
+        x_0 and constant elsewhere. A clean token from which x_t cannot come has no part in it,
+        whatever p says; if p holds nothing else possible, the possible ones are taken to be equally
+        likely.
 
         Args:
             x_t: (B, L) int64, 0..K.
@@ -125,7 +129,8 @@ class TokenSchedule(ABC):
             s, t: times (B,), s < t; s = 0 gives the clean tokens.
 
         Returns:
-            (B, L, K + 1) float64, of which exp sums to 1; -inf for what is impossible. Differentiable in `x_0`.
+            (B, L, K + 1) float64, of which exp sums to 1; -inf for what is impossible.
+            Differentiable in `x_0`.
         """
         a_s, b_s, c_s = (_like(value, x_0) for value in (self.abar(s), self.bbar(s), self.gbar(s)))
         a_t, b_t, c_t = (_like(value, x_0) for value in (self.abar(t), self.bbar(t), self.gbar(t)))
@@ -177,8 +182,8 @@ class DiscreteTokenSchedule(TokenSchedule):
     def linear(cls, vocabulary: int, steps: int, masked: float = 0.9) -> DiscreteTokenSchedule:
         """gbar_t from 0 to `masked` and abar_t from 1 to 0, linear in t.
 
-        0.9 is VQ-Diffusion's paper, 1 the absorbing chain of D3PM (which only masks), 0 multinomial diffusion (which
-        only replaces).
+        0.9 is VQ-Diffusion's paper, 1 the absorbing chain of D3PM (which only masks), 0 multinomial
+        diffusion (which only replaces).
         """
         u = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device="cpu")
         intact = torch.ones_like(u) if masked == 1 else (1 - u) / (1 - masked * u)
@@ -187,7 +192,9 @@ class DiscreteTokenSchedule(TokenSchedule):
     @classmethod
     def vq_diffusion(cls, vocabulary: int, steps: int = 100) -> DiscreteTokenSchedule:
         """The schedule of VQ-Diffusion's released code: abar_t from 0.99999 to 0.000009 and gbar_t from 0.000009 to
-        0.99999, linear in t = 1..T. K bbar_t is 1e-6 throughout: in effect, tokens are only masked."""
+        0.99999, linear in t = 1..T. K bbar_t is 1e-6 throughout: in effect, tokens are only
+        masked.
+        """
         kept = torch.linspace(0.99999, 0.000009, steps, dtype=torch.float64, device="cpu")
         gbar = torch.linspace(0.000009, 0.99999, steps, dtype=torch.float64, device="cpu")
         zero, one = gbar.new_zeros(1), gbar.new_ones(1)
