@@ -19,7 +19,9 @@ PREVIOUS = "previous"
 
 
 class CascadeGenerator(Generator):
-    """A generator of several parts, which are sampled in order. The images of the last part are those of the cascade.
+    """A generator of several parts, which are sampled in order.
+
+    The images of the last part are those of the cascade.
 
     A part is a generator of any family, a cascade too. It need not sample images: a prior samples
     embeddings (B, D), which its `decode` and so its sampler return. Each part has its own sampler,

@@ -18,7 +18,7 @@ from t2i.core.interfaces.text import TextFeatures
 
 
 class DiffusionGenerator(Generator):
-    """A generator that denoises: `generator(x_t, t, text)` predicts x_0, eps or a combination of them.
+    """A generator that denoises: `generator(x_t, t, text)` predicts x_0, eps or a mix of them.
 
     Noisy images are x_t = alpha(t) x_0 + sigma(t) eps. They are pixels or latents.
 

@@ -1,4 +1,4 @@
-"""The family of guides: classifiers of noisy images that steer diffusion models trained without them.
+"""The family of guides, classifiers of noisy images that steer other, unguided diffusion models.
 
 Source: classifier guidance, Dhariwal & Nichol 2021.
 """

@@ -1,4 +1,4 @@
-"""The family of one-shot generators, such as GANs, VAEs and flows: one pass from noise to images."""
+"""The family of one-shot generators (GANs, VAEs, flows): one pass from noise to images."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ class OneShotGenerator(Generator):
         """
 
     def invert(self, images: Tensor, text: TextFeatures) -> Tensor:
-        """Compute the noise that `forward` turns into these images. Optional: only if `inverts` is True.
+        """Compute the noise that `forward` turns into these images.
+
+        Optional: called only if `inverts` is True.
 
         Args:
             images: Images, (B, 3, H, W) in [-1, 1].

@@ -39,6 +39,11 @@ UNDRAWN = ("guide",)
 
 @hookimpl
 def t2i_families() -> list[FamilySpec]:
+    """Declare the built-in families.
+
+    Returns:
+        One specification for each.
+    """
     return [
         FamilySpec(
             name=name,
