@@ -69,7 +69,7 @@ def guide_of(
     """
     if guide.noise_shape != generator.noise_shape:
         raise UserError(
-            f"the guide judges noisy images of shape {guide.noise_shape}, "
+            f"the guide classifies noisy images of shape {guide.noise_shape}, "
             f"the model draws {generator.noise_shape}: "
             "train the guide on this model's images or latents"
         )
