@@ -87,7 +87,7 @@ class ModelSpec(Spec):
     Args:
         family: Registry name of the family, such as "one-shot" or "diffusion". The generator
             extends the family's class.
-        paper: The paper, for tables.
+        paper: Reference of the paper.
         presets: Names of the presets.
         generator: Import path of `(config, text: TextShape, assets: Path | None) -> Generator`.
             `assets` is the folder of `Generator.save_assets` if a saved model is built, else None.
