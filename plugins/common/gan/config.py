@@ -21,9 +21,11 @@ class GANConfig(ModelConfig):
 
 
 class AffineGANConfig(GANConfig):
-    """What DF-GAN and GALIP share: a hinge loss with the matching-aware gradient penalty, and affine fusion blocks.
+    """What DF-GAN and GALIP share: a hinge loss with the matching-aware gradient penalty, and
+    affine fusion blocks.
 
-    The defaults are the papers'. The last three settings are ours; the README of DF-GAN says what they are for.
+    The defaults are the papers'. The last three settings are ours; the README of DF-GAN says what
+    they are for.
     """
 
     lr_g: float = Field(1e-4, gt=0)
@@ -37,7 +39,8 @@ class AffineGANConfig(GANConfig):
     start_from_text: bool = False
     """Whether the generator's first map is linear([z; e]) instead of linear(z)."""
     fusion_gain: float = Field(0.0, ge=0)
-    """Spread of the initial gamma and beta of the fusion blocks; 0: the blocks start as the identity."""
+    """Spread of the initial gamma and beta of the fusion blocks; 0: the blocks start as the
+    identity."""
     residual_gain: float = 0.0
     """Initial gain of the discriminator's residuals, and of CLIP features that join them."""
 
@@ -69,4 +72,5 @@ PAPER = {
     "image_size": 256,
     "augment": {"scale": 76 / 64, "flip": True},
 }
-"""Images as the papers train on them: crops of 256 pixels from images of 304, half of them mirrored."""
+"""Images as the papers train on them: crops of 256 pixels from images of 304, half of them
+mirrored."""
