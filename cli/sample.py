@@ -68,7 +68,7 @@ from t2i.core.registry.tables import registry
     "--features",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Sentence vectors instead of captions: .npy or .safetensors, (N, D), a row for each image.",
+    help="Sentence vectors instead of captions: .npy or .safetensors, (N, D), a row an image.",
 )
 @click.option(
     "--guide",

@@ -191,6 +191,6 @@ def test_two_commands_do_not_draw_into_one_folder(model, tmp_path):
     write_samples(model, ["x"], tmp_path / "o")
     with (
         FileLock(tmp_path / "o" / ".lock"),
-        pytest.raises(UserError, match="another command draws into"),
+        pytest.raises(UserError, match="another command samples into"),
     ):
         write_samples(model, ["x"], tmp_path / "o")
