@@ -342,7 +342,7 @@ def captions_of(scene: Scene, draws: Draws, count: int, partial: float = 0.0) ->
 
 @lru_cache(maxsize=16)
 def _usable(kind: str, related: bool) -> tuple[tuple[Phrasing, ...], tuple[Phrasing, ...]]:
-    """Return the phrasings that fit: (those that leave something out, those that say everything)."""
+    """Return the phrasings that fit: (those that leave something out, those that say all)."""
     fitting = [p for p in PHRASINGS if p.kind == kind and (related or not p.relates)]
     return tuple(p for p in fitting if not p.full), tuple(p for p in fitting if p.full)
 
