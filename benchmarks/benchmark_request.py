@@ -1,4 +1,4 @@
-"""What a benchmark is asked to do."""
+"""The request that starts a benchmark."""
 
 from __future__ import annotations
 
@@ -9,36 +9,45 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class BenchmarkRequest:
-    """One run of a benchmark, as a person asks for it. Nothing of it is checked until a plan is made of it."""
+    """One run of a benchmark, as the user requests it.
+
+    The fields are checked when `make_plan` turns the request into a plan, not before.
+    """
 
     name: str
-    """The registered benchmark."""
+    """Name of a registered benchmark."""
     protocol: str | None = None
-    """One of its protocols; None: the first."""
+    """One of the benchmark's protocols. None: its first."""
     models: Sequence[str] | str | None = None
-    """Registered models to train and score, or "all". None: those of `runs`; without any, the benchmark's default."""
+    """Registered models to train and score, or "all". None: the models of `runs`; without `runs`,
+    the benchmark's default models."""
     runs: Mapping[str, Path] = field(default_factory=dict)
-    """Finished runs to score as they are, by the name of their row: a model's name, or any name that no model has."""
+    """Finished runs to score without training, by the name of their row. That name is the name of
+    the run's model, or any name that no model has."""
     minutes: float | None = None
-    """Training budget of each model; None: the benchmark's, unless `steps` is given."""
+    """Training budget of each model, in minutes. None: the benchmark's budget, unless `steps` is
+    given."""
     steps: int | None = None
-    """The same budget in steps. Only one of the two may be given."""
+    """Training budget of each model, in steps. Only one of `minutes` and `steps` may be given."""
     samples: int | None = None
-    """Captions of the headline set, at least 2, and at most as many of each other set; None: the benchmark's."""
+    """Number of captions in the headline set, at least 2. It also limits every other set. None: the
+    benchmark's numbers."""
     seeds: int = 1
-    """How many times each model is trained, with seeds 0, 1, ..."""
+    """How many times each model is trained: with seeds 0 to `seeds` - 1. At least 1."""
     preset: str | None = None
-    """Preset of every model that is trained; None: the benchmark's."""
+    """Preset of every model that is trained. None: the first of the benchmark's presets that the
+    model has, else the model's first."""
     data_dir: Path | None = None
-    """Folder of the benchmark's data set; None: where `t2i fetch` put it."""
+    """Folder of the benchmark's data set. None: where `t2i fetch` put it."""
     train_data: str | None = None
-    """Another data set to train on; None: the benchmark's."""
+    """Data set to train on. None: the benchmark's."""
     train_dir: Path | None = None
-    """Folder of the training data."""
+    """Folder of the training data. None: the folder of the benchmark's data set, if that is trained
+    on."""
     out: Path | None = None
-    """Folder for everything that is made; None: runs/bench-NAME. Finished runs and scores in it are kept, and what was
-    begun is resumed."""
+    """Folder for all output. None: runs/bench-NAME, or runs/bench-NAME-PROTOCOL if the protocol is
+    not the first. Finished runs and scores in it are kept, unfinished ones are resumed."""
     keep_images: bool = False
-    """Whether all images that are scored are written as PNG under OUT/images/ROW/."""
+    """Whether all scored images of models are written as PNG files, under OUT/pictures/ROW/."""
     command: str = ""
-    """The command line that asked, kept in the results."""
+    """The command line, recorded in the results."""

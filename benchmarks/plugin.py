@@ -1,4 +1,4 @@
-"""What the harness registers: the metrics and features that serve every data set."""
+"""The plugin of the benchmark harness: metrics and features that work with every data set."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from t2i.core.registry.specs import DownloadFile, DownloadSpec, FeatureSpec, Hub
 
 @hookimpl
 def t2i_features() -> list[FeatureSpec]:
+    """Declare the feature extractors of the harness.
+
+    Returns:
+        One extractor, "pixels", which works with any data set.
+    """
     return [
         FeatureSpec(
             name="pixels",
@@ -21,6 +26,11 @@ def t2i_features() -> list[FeatureSpec]:
 
 @hookimpl
 def t2i_metrics() -> list[MetricSpec]:
+    """Declare the metrics of the harness.
+
+    Returns:
+        One specification for each module of `score/metrics` that defines a metric.
+    """
     return [_metric(name, summary) for name, summary in _SUMMARIES.items()]
 
 
@@ -29,14 +39,14 @@ _SUMMARIES = {
     "kid": "Kernel distance between the features of real and generated images",
     "prc": "Precision (generated images that look real) and recall (real ones that are reached)",
     "isc": "Inception score: how sure of its class each image is, and how many classes there are",
-    "clip-score": "How near an image is to its caption, as a CLIP sees both",
-    "r-precision": "How often an image is nearer to its own caption than to 99 others, as a CLIP sees them",
-    "diversity": "How unlike each other the images of one caption are; tells mode collapse",
+    "clip-score": "Similarity of an image and its caption in the feature space of a CLIP",
+    "r-precision": "How often a CLIP finds an image nearer to its own caption than to 99 others",
+    "diversity": "How much the images of one caption differ; detects mode collapse",
 }
 
 
 def _metric(name: str, summary: str) -> MetricSpec:
-    """The specification of a metric that lives in a file of its name."""
+    """Return the specification of a metric whose module has the metric's name."""
     module = f"t2i.benchmarks.score.metrics.{name.replace('-', '_')}"
     config = "".join(part.title() for part in name.split("-")) + "Config"
     return MetricSpec(
@@ -46,7 +56,12 @@ def _metric(name: str, summary: str) -> MetricSpec:
 
 @hookimpl
 def t2i_downloads() -> list[DownloadSpec]:
-    """Networks whose features are compared. Files and the digits of their SHA-256 as torch-fidelity 0.4 names them."""
+    """Declare the networks whose features the metrics compare.
+
+    Returns:
+        Inception, VGG-16 and DINOv2. The first two use the files and the leading digits of the
+        SHA-256 that torch-fidelity 0.4 names.
+    """
     return [
         DownloadSpec(
             name="inception",
@@ -63,7 +78,8 @@ def t2i_downloads() -> list[DownloadSpec]:
         ),
         DownloadSpec(
             name="vgg16",
-            summary="VGG-16's weights, of torchvision: precision and recall as torch-fidelity computes them",
+            summary="VGG-16's weights, of torchvision: precision and recall as torch-fidelity "
+            "computes them",
             licence="BSD 3-Clause",
             licence_url="https://github.com/pytorch/vision/blob/main/LICENSE",
             files=(

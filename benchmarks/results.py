@@ -1,9 +1,10 @@
-"""Results of a benchmark: rows of scores under one protocol, their ranking, and the file that keeps them."""
+"""Results of a benchmark: rows of scores under one protocol, their ranking, and results.json."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -14,15 +15,23 @@ from t2i.core.io.files import read_json, write_json
 
 FORMAT = 1
 VARIETY = "variety"
-"""Name under which rows keep the scores of many images of each of a few captions."""
+"""Name of the set of many images for each of a few captions, among the sets of a row's scores."""
 
 SetScores = dict[str, dict[str, float]]
-"""Measure -> score -> value, of one set of images."""
+"""Scores of one set of images: measure -> score -> value."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A score of the table: which set, which measure, which score, and which way is better."""
+    """A column of the table: one score of one measure on one caption set.
+
+    Args:
+        set: Name of the caption set, or `VARIETY`.
+        measure: Name of the measure.
+        score: Name of the score, one of those that the measure returns.
+        title: Heading of the column.
+        better: "higher", "lower" or "none" (the score is described, not ranked).
+    """
 
     set: str
     measure: str
@@ -33,11 +42,22 @@ class Column:
 
 @dataclass
 class Row:
-    """The scores of one set of images per caption set.
+    """The scores of one source of images on every caption set.
 
-    kind: "model"; "real", other real images of the same captions; "floor", real images of the wrong captions.
-    scores, intervals: by set, measure and score. warnings: what a reader of the table should know.
-    training, sampling: cost and settings. curve: (seconds, step, stage, losses) through training.
+    Args:
+        name: Title of the row. Rows of further seeds are named MODEL-seedK.
+        kind: "model": images of a model; "real": other real images of the same captions; "floor":
+            real images of the wrong captions.
+        model: The model's registered name, or the name under which a run was given. Empty for real
+            images.
+        seed: The model's training seed.
+        scores: Set -> measure -> score -> value.
+        intervals: 95 % confidence intervals (low, high), by set, measure and score. A score may
+            have none.
+        warnings: Remarks for the reader of the table, one sentence each.
+        training: Settings and cost of the training, as `training_record` returns them.
+        sampling: The sampler's settings, and the seconds that an image takes.
+        curve: Lines of the training log, each with seconds, step, stage and losses.
     """
 
     name: str
@@ -53,7 +73,17 @@ class Row:
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Row:
-        """A row from JSON, which knows no tuples. TypeError if it is none."""
+        """Read a row from JSON, which has lists where a row has tuples.
+
+        Args:
+            document: The row, as results.json holds it.
+
+        Returns:
+            The row.
+
+        Raises:
+            TypeError: The document has unknown keys or lacks some.
+        """
         row = cls(**document)
         for measures in row.intervals.values():
             for found in measures.values():
@@ -62,20 +92,42 @@ class Row:
 
     @property
     def has_images(self) -> bool:
-        """Whether its images are shown: of a model's seeds, those of the first."""
+        """Whether the report shows its images: real ones, and those of a model's first seed."""
         return self.kind == "real" or (self.kind == "model" and self.name == self.model)
 
     def get(self, column: Column) -> float | None:
+        """Return the score of a column.
+
+        Args:
+            column: The column.
+
+        Returns:
+            The score; None if this row lacks it.
+        """
         return self.scores.get(column.set, {}).get(column.measure, {}).get(column.score)
 
     def interval(self, column: Column) -> tuple[float, float] | None:
+        """Return the 95 % confidence interval of a column's score.
+
+        Args:
+            column: The column.
+
+        Returns:
+            The interval (low, high); None if this row lacks it.
+        """
         return self.intervals.get(column.set, {}).get(column.measure, {}).get(column.score)
 
 
 @dataclass(frozen=True)
 class Value:
-    """What stands in a cell: the score (mean over seeds), and a range: the 95 % confidence interval of one run, the
-    lowest and highest of several."""
+    """The content of a table cell: a score and its range.
+
+    Args:
+        mean: The score, averaged over seeds.
+        low: Lower end of the 95 % confidence interval if there is one seed; the lowest score if
+            there are several. None: no interval is known.
+        high: The upper end, or the highest score.
+    """
 
     mean: float
     low: float | None = None
@@ -84,7 +136,14 @@ class Value:
 
 @dataclass(frozen=True)
 class Standing:
-    """A line of the ranking: one model with all its seeds, or one of the real rows (rank None)."""
+    """A line of the ranking: one model with all its seeds, or a row of real images.
+
+    Args:
+        rank: Place among the models, from 1. None for real images, and for models without the
+            headline score.
+        name: The model's name, or the title of the row.
+        rows: One row for each seed.
+    """
 
     rank: int | None
     name: str
@@ -92,13 +151,29 @@ class Standing:
 
     @property
     def kind(self) -> str:
+        """The kind of the rows, as in `Row`."""
         return self.rows[0].kind
 
     def value(self, column: Column) -> Value | None:
+        """Return a column's score over all seeds.
+
+        Args:
+            column: The column.
+
+        Returns:
+            The score and its range; None if no row has it.
+        """
         return value_of(self.rows, column)
 
     def cost(self, *path: str) -> float | None:
-        """Mean over seeds of a number under `training` or `sampling`; None where it is not known."""
+        """Return a cost, averaged over seeds.
+
+        Args:
+            *path: Keys that lead to the number; the first is "training" or "sampling".
+
+        Returns:
+            The mean over the rows that have the number; None if none has it.
+        """
         found = [number for row in self.rows if (number := _at(vars(row), path)) is not None]
         return fmean(found) if found else None
 
@@ -110,6 +185,16 @@ def _at(document: Any, path: Sequence[str]) -> float | None:
 
 
 def value_of(rows: Sequence[Row], column: Column) -> Value | None:
+    """Summarise a column's score over the seeds of one model.
+
+    Args:
+        rows: One row for each seed.
+        column: The column.
+
+    Returns:
+        The mean, with the lowest and highest score, if several rows have the score. If only one has
+        it, the score with the first row's confidence interval. None if no row has it.
+    """
     found = [value for row in rows if (value := row.get(column)) is not None]
     if not found:
         return None
@@ -121,10 +206,26 @@ def value_of(rows: Sequence[Row], column: Column) -> Value | None:
 
 @dataclass
 class Results:
-    """Everything that a benchmark found, all of it under one protocol.
+    """All results of one run of a benchmark, under one protocol.
 
-    published: what others printed; no part of the ranking. left_out: optional measures that could not be made, and why.
-    out: the folder that holds its files.
+    Args:
+        benchmark: Name of the benchmark.
+        protocol: Everything that the scores depend on, as JSON.
+        protocol_hash: SHA-256 of the protocol without the descriptions of its caption sets. Scores
+            may be compared if their hashes are equal.
+        budget: Training budget of each model: {"minutes": M} or {"steps": N}.
+        columns: Columns of the table.
+        headline: The column that the ranking is sorted by.
+        bars: Scores that the report draws as bars.
+        rows: Rows in order: real images, models, real images of the wrong captions.
+        grid: Captions shown with images, each as {"set": NAME, "caption": TEXT}; the set is "" if
+            the caption has no real image.
+        environment: Versions of libraries, system and device.
+        command: The command line. Empty if there was none.
+        created: Date and time of the results, ISO 8601.
+        published: Scores that others published. They are not ranked.
+        left_out: Optional measures that could not be computed, with the reason.
+        out: Folder that holds the files of the benchmark. It is not saved.
     """
 
     benchmark: str
@@ -145,10 +246,17 @@ class Results:
 
     @property
     def report(self) -> Path:
+        """The file of the report, report.html in `out`."""
         return self.out / "report.html"
 
     def ranking(self) -> list[Standing]:
-        """The ceiling, the models best first, the floor. Models that lack the headline score come last, unranked."""
+        """Rank the models by the headline score.
+
+        Returns:
+            The ceiling (real images), the models with the best first, the floor (real images of the
+            wrong captions). Models without the headline score follow the others and have no rank.
+            Equal scores are ordered by name.
+        """
         by_name: dict[str, list[Row]] = {}
         for row in self.rows:
             by_name.setdefault(row.model if row.kind == "model" else row.name, []).append(row)
@@ -169,20 +277,51 @@ class Results:
         return [*_plain(groups, "real"), *models, *_plain(groups, "floor")]
 
     def document(self) -> dict[str, Any]:
-        """As JSON, without `out`."""
+        """Convert the results to JSON.
+
+        Returns:
+            All fields but `out`, with the number of the format and the ranking of the models.
+        """
         document = {"format": FORMAT, **asdict(self)}
         del document["out"]
         ranking = [{"rank": s.rank, "name": s.name} for s in self.ranking() if s.kind == "model"]
         return {**document, "ranking": ranking}
 
+    def _repr_html_(self) -> str:
+        heads = ["", "model", *(column.title for column in self.columns)]
+        lines = [
+            [str(s.rank or ""), s.name, *(_words(s.value(column)) for column in self.columns)]
+            for s in self.ranking()
+        ]
+        head = "".join(f"<th>{escape(title)}</th>" for title in heads)
+        body = "".join(
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in lines
+        )
+        return f"<table><tr>{head}</tr>{body}</table><p>{escape(str(self.report))}</p>"
+
     def save(self) -> Path:
+        """Write results.json into `out`.
+
+        Returns:
+            The file.
+        """
         path = self.out / "results.json"
         write_json(path, self.document())
         return path
 
     @classmethod
     def load(cls, path: Path) -> Results:
-        """Results from results.json, or from the folder that holds it. UserError if it is none."""
+        """Read results from a file.
+
+        Args:
+            path: A file results.json, or the folder that holds one.
+
+        Returns:
+            The results; `out` is the folder of the file.
+
+        Raises:
+            UserError: The file is missing, is damaged, or has another format.
+        """
         file = path / "results.json" if path.is_dir() else path
         what = f"results {path}"
         document = read_json(file, what)
@@ -200,6 +339,15 @@ class Results:
             raise UserError(
                 f"{what}: {file} is damaged ({str(error)[:80]}); run the benchmark again"
             ) from None
+
+
+def _words(value: Value | None) -> str:
+    """Write a score with its range, in three significant digits."""
+    if value is None:
+        return ""
+    if value.low is None or value.high is None:
+        return f"{value.mean:.3g}"
+    return f"{value.mean:.3g} ({value.low:.3g} to {value.high:.3g})"
 
 
 def _plain(groups: Iterable[tuple[str, list[Row]]], kind: str) -> list[Standing]:

@@ -1,11 +1,16 @@
-"""Runs a benchmark: trains what has no run, draws on paired noise, scores while drawing, writes what came out.
+"""Run a benchmark: train models, sample them on the same noise, score the images, write results.
 
-Whatever is done is kept under OUT, so that the same command again does only what is missing:
+Everything that is finished is kept under OUT, so the same command does only what is missing:
 
-OUT/runs/MODEL[-seedK]/   runs, as `t2i train` leaves them      OUT/scores/ROW.json   rows, with what they depend on
-OUT/images/ROW/         the images of the grid              OUT/grids/            sheets of them
-OUT/images/ROW/SET/     all that were scored, if wished       OUT/partial/ROW/      a row that is half done
-OUT/results.json          everything                            OUT/report.html       the same to look at
+OUT/runs/MODEL[-seedK]/   runs, as `t2i train` writes them
+OUT/runs/MODEL.json       the settings of such a run, to detect that others are requested later
+OUT/partial/ROW/          an unfinished row
+OUT/scores/ROW.json       a finished row, with the key of everything that it depends on
+OUT/pictures/ROW/         the images of the grid
+OUT/pictures/ROW/SET/     all scored images, if they are to be kept
+OUT/grids/                the images of the grid: a sheet for each row, and all rows on one sheet
+OUT/results.json          the results
+OUT/report.html           the report
 """
 
 from __future__ import annotations
@@ -44,13 +49,21 @@ def run_benchmark(
     engine_reporter: EngineReporter | None = None,
     **fields: Any,
 ) -> Results:
-    """Runs a registered benchmark, such as `run_benchmark("shapes", models=["ldm", "dfgan"], minutes=5)`.
+    """Run a registered benchmark.
+
+    For example `run_benchmark("shapes", models=["ldm", "dfgan"], minutes=5)`.
 
     Args:
-        name: The benchmark.
-        reporter: See `run_request`.
-        engine_reporter: See `run_request`.
+        name: Name of the benchmark.
+        reporter: Receives the progress of the benchmark, as in `run_request`.
+        engine_reporter: Receives the progress of training, as in `run_request`.
         **fields: Any other field of `BenchmarkRequest`.
+
+    Returns:
+        The results, as in `run_request`.
+
+    Raises:
+        UserError: Something in the request is unknown, missing or contradictory.
     """
     return run_request(BenchmarkRequest(name, **fields), reporter, engine_reporter)
 
@@ -60,18 +73,23 @@ def run_request(
     reporter: BenchmarkReporter | None = None,
     engine_reporter: EngineReporter | None = None,
 ) -> Results:
-    """Trains, samples and scores what a request asks for, and writes the results.
+    """Train, sample and score the models of a request, and write the results.
 
-    Under `torchrun` all processes call this alike, with one `out` that they share. All of them return the results; the
-    first one writes them.
+    Under `torchrun` all processes call this function with the same request, whose `out` they share.
+    The first process writes the results.
 
     Args:
-        request: What to do.
-        reporter: Receives the progress of the benchmark; None: lines on stderr.
-        engine_reporter: Receives the progress of training; None: the engine's own.
+        request: The benchmark, its models and its settings.
+        reporter: Receives the progress of the benchmark. None: lines on stderr.
+        engine_reporter: Receives the progress of training. None: the engine's default reporter.
+
+    Returns:
+        The results, the same in every process.
 
     Raises:
-        UserError: Anything is unknown, missing or contradictory. Nothing has been trained then.
+        UserError: Something in the request is unknown, missing or contradictory. Almost all of this
+            is checked before anything is trained; a run in `out` that was trained with other
+            settings is found when its turn comes.
     """
     plan = make_plan(request)
     group = Group()
@@ -81,7 +99,10 @@ def run_request(
 
 @dataclass
 class _Session:
-    """One benchmark being run. Nothing here outlives the command: what must, is a file under `plan.out`."""
+    """A benchmark while it runs.
+
+    Everything that must outlive the command is in files under `plan.out`.
+    """
 
     plan: BenchmarkPlan
     group: Group
@@ -101,15 +122,17 @@ class _Session:
         self._warn(rows)
         benchmark, scorer = self.plan.benchmark, self.scorer
         results = Results(
-            benchmark.name, self.protocol, self.rows.protocol_hash, dict(self.plan.budget), scorer.table_columns(),
-            scorer.headline(), scorer.bars(), rows, self.rows.grid_entries(), environment(self.device), self.command,
-            time.strftime("%Y-%m-%dT%H:%M:%S%z"), list(benchmark.published), self.left_out, self.plan.out,
+            benchmark.name, self.protocol, self.rows.protocol_hash, dict(self.plan.budget),
+            scorer.table_columns(), scorer.headline(), scorer.bars(), rows,
+            self.rows.grid_entries(), environment(self.device), self.command,
+            time.strftime("%Y-%m-%dT%H:%M:%S%z"), list(benchmark.published), self.left_out,
+            self.plan.out,
         )  # fmt: skip
         self.group.first(lambda: self._write(results))
         return results
 
     def _prepare(self) -> None:
-        """All that can fail for want of something, before anything is trained."""
+        """Open all that may be missing (folder, data, metrics) before anything is trained."""
         out, folder = self.plan.out, self.plan.data_dir
         self.group.first(lambda: _writable(out))
         self.device = best_device()
@@ -131,7 +154,11 @@ class _Session:
         )
 
     def _protocol(self) -> dict[str, Any]:
-        """What the scores depend on. On the way the features of the reference are taken: in one process alone."""
+        """Return everything that the scores depend on, as JSON.
+
+        It also extracts the features of the reference images. `_prepare` calls it in the first
+        process alone, which is the only one that computes scores.
+        """
         benchmark = self.plan.benchmark
         headline = next(captions for captions in self.sets if captions.prompts.headline)
         reference = reference_of(benchmark, headline)
@@ -157,7 +184,8 @@ class _Session:
                 "fingerprint": reference.data.fingerprint(),
             },
             "real_images": headline.source,
-            "pictures": "uint8 RGB in memory, never compressed; resized by the feature extractor alone",
+            "pictures": "uint8 RGB in memory, never compressed; "
+            "resized by the feature extractor alone",
             "measures": self.scorer.protocol(),
             "torch_fidelity": version("torch-fidelity"),
         }
@@ -177,7 +205,7 @@ class _Session:
         self.reporter.say(f"report: {results.report}")
 
     def _warn(self, rows: Sequence[Row]) -> None:
-        """Fills in what a reader of the table should know of each model."""
+        """Set the warnings in each model's row."""
         real = rows[0]
         for row in (row for row in rows if row.kind == "model"):
             row.warnings = (
@@ -192,15 +220,15 @@ class _Session:
             row.warnings += self._own_judges(row)
 
     def _own_judges(self, row: Row) -> list[str]:
-        """A score given by a network that the model was trained against says little."""
+        """Warn of measures whose network the model was trained with: such scores say little."""
         return [
-            f"'{name}' looks through {network}, which this model was trained with"
+            f"'{name}' uses {network}, which this model was trained with"
             for name, network in self.scorer.own_judges(_texts(row.training.get("config")))
         ]
 
 
 def _texts(document: Any) -> Iterator[str]:
-    """All texts in a JSON document."""
+    """Yield all strings in a JSON document, at any depth; keys are left out."""
     if isinstance(document, str):
         yield document
     elif isinstance(document, Mapping):
@@ -212,6 +240,7 @@ def _texts(document: Any) -> Iterator[str]:
 
 
 def _writable(out: Path) -> None:
+    """Create the output folder; raise a UserError if that fails or if it cannot be written to."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -223,7 +252,7 @@ def _writable(out: Path) -> None:
 
 
 def _without_words(protocol: dict[str, Any]) -> dict[str, Any]:
-    """What of a protocol decides: how a set of captions is described does not."""
+    """Return the protocol without descriptions of caption sets, which do not affect scores."""
     prompts = [
         {key: value for key, value in entry.items() if key != "about"}
         for entry in protocol["prompts"]
@@ -232,6 +261,7 @@ def _without_words(protocol: dict[str, Any]) -> dict[str, Any]:
 
 
 def _describe_set(captions: CaptionSet) -> dict[str, Any]:
+    """Return the protocol's entry of a caption set."""
     prompts = captions.prompts
     return {
         "name": prompts.name,

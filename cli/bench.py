@@ -1,4 +1,5 @@
-"""`t2i bench`: models trained, sampled and scored side by side; results compared; speed measured."""
+"""`t2i bench`: models trained, sampled and scored side by side; results compared; speed
+measured."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ COMMANDS = {
 bench = LazyGroup(
     "bench",
     COMMANDS,
-    help="Train, sample and score models side by side: t2i bench NAME ('t2i benchmarks' lists the names; "
+    help="Train, sample and score models side by side: t2i bench NAME ('t2i benchmarks' lists the "
+    "names; "
     "'t2i bench run --help' the options).",
     fallback="run",
 )
@@ -97,14 +99,17 @@ bench = LazyGroup(
 )
 @json_option
 def run(
-    name: str, protocol: str | None, models: str | None, runs: tuple[str, ...], data_dir: Path | None,
-    train_data: str | None, train_dir: Path | None, minutes: float | None, steps: int | None, samples: int | None,
+    name: str, protocol: str | None, models: str | None, runs: tuple[str, ...],
+    data_dir: Path | None,
+    train_data: str | None, train_dir: Path | None, minutes: float | None, steps: int | None,
+    samples: int | None,
     seeds: int, preset: str | None, keep_images: bool, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Run the benchmark NAME: train what has no run, draw on paired noise, score, write results.json and report.html.
+    """Run the benchmark NAME: train what has no run, draw on paired noise, score, write
+    results.json and report.html.
 
-    The same command again does only what is missing. 'torchrun --nproc-per-node N -m -- t2i.cli bench NAME ...' spreads
-    it over N processes.
+    The same command again does only what is missing. 'torchrun --nproc-per-node N -m -- t2i.cli
+    bench NAME ...' spreads it over N processes.
 
     \b
     t2i bench shapes
@@ -119,8 +124,10 @@ def run(
     from t2i.benchmarks.runner import run_request
 
     request = BenchmarkRequest(
-        name, protocol=protocol, models=_names(models), runs=given, minutes=minutes, steps=steps, samples=samples,
-        seeds=seeds, out=out, train_data=train_data, train_dir=train_dir, data_dir=data_dir, preset=preset,
+        name, protocol=protocol, models=_names(models), runs=given, minutes=minutes, steps=steps,
+        samples=samples,
+        seeds=seeds, out=out, train_data=train_data, train_dir=train_dir, data_dir=data_dir,
+        preset=preset,
         keep_images=keep_images, command=shlex.join(["t2i", *sys.argv[1:]]),
     )  # fmt: skip
     results = run_request(request)
@@ -162,7 +169,8 @@ def _names(text: str | None, option: str = "models") -> list[str] | None:
 @click.argument("b", type=click.Path(path_type=Path))
 @json_option
 def diff(a: Path, b: Path, as_json: bool) -> None:
-    """Say what differs between the results A and B (results.json, or folders that hold one): protocol and scores."""
+    """Say what differs between the results A and B (results.json, or folders that hold one):
+    protocol and scores."""
     from t2i.benchmarks.report.diff import compare
 
     difference = compare(a, b)
@@ -215,8 +223,8 @@ def samplers(
     name: str, run: Path, protocol: str | None, names: str | None, steps: str, samples: int | None,
     data_dir: Path | None, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Draw the captions of the benchmark NAME with each sampler and number of steps, on the same noise, and score them:
-    a table, samplers.json and samplers.svg.
+    """Draw the captions of the benchmark NAME with each sampler and number of steps, on the same
+    noise, and score them: a table, samplers.json and samplers.svg.
 
     \b
     t2i bench samplers shapes --run runs/RUN --steps 5,10,25,50 --samples 200
@@ -227,7 +235,8 @@ def samplers(
     from t2i.benchmarks.speed.samplers import compare_samplers
 
     found = compare_samplers(
-        name, run, protocol=protocol, samplers=_names(names, "samplers"), steps=counts, samples=samples, out=out,
+        name, run, protocol=protocol, samplers=_names(names, "samplers"), steps=counts,
+        samples=samples, out=out,
         data_dir=data_dir,
     )  # fmt: skip
     if as_json:
@@ -254,7 +263,8 @@ def samplers(
 )
 @json_option
 def speed(models: str | None, preset: str, blocks: int, out: Path | None, as_json: bool) -> None:
-    """Time each model's training steps and sampling, and what the engine adds to a bare loop over the same steps."""
+    """Time each model's training steps and sampling, and what the engine adds to a bare loop over
+    the same steps."""
     from t2i.benchmarks.speed.speed import measure_speed
 
     speeds = measure_speed(_names(models), preset=preset, blocks=blocks, out=out)

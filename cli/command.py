@@ -1,13 +1,15 @@
-"""How commands are built: found without importing them, run with stdout kept clean and broken plugins named."""
+"""Classes of commands: a group that imports a command when it is called, and what all commands
+share."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from t2i.cli.output import note
 from t2i.core.errors import UserError, nearest
@@ -16,9 +18,17 @@ from t2i.core.registry.tables import registry
 
 
 class Command(click.Command):
-    """A command. Broken plugins get a line each on stderr, and hinder nothing."""
+    """A command. It prints a warning for each broken plugin, and runs all the same."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command with `sys.stdout` redirected to stderr.
+
+        Args:
+            ctx: The parsed command line.
+
+        Returns:
+            What the command's function returns.
+        """
         with contextlib.redirect_stdout(sys.stderr):
             for plugin in registry().broken():
                 note(f"warning: {plugin.origin}: {plugin.error}")
@@ -26,14 +36,19 @@ class Command(click.Command):
 
 
 class LazyGroup(click.Group):
-    """Commands by name: (import path, one line of help). A command's module is imported when the command is called.
+    """A group whose commands are imported when they are called.
 
-    fallback: the command that is meant when the first argument names none. bare: the one that is meant when there is
-    no argument but options.
+    Args:
+        name: Name of the group.
+        lazy: Import path and one line of help of each command, by name.
+        help: Help of the group.
+        fallback: The command that is meant when the first argument names none. None: an error.
+        bare: The command that is meant when there are no arguments but options. None: the help.
     """
 
     def __init__(
-        self, name: str, lazy: Mapping[str, tuple[str, str]], *, help: str, fallback: str | None = None,
+        self, name: str, lazy: Mapping[str, tuple[str, str]], *, help: str,
+        fallback: str | None = None,
         bare: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(name, help=help, context_settings={"help_option_names": ["-h", "--help"]})
@@ -42,15 +57,41 @@ class LazyGroup(click.Group):
         self._bare = bare
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """List the names of the commands.
+
+        Args:
+            ctx: The parsed command line.
+
+        Returns:
+            The names, in the order of the help.
+        """
         return list(self._lazy)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command.
+
+        Args:
+            ctx: The parsed command line.
+            cmd_name: Its name.
+
+        Returns:
+            The command; None if there is none of that name.
+        """
         if cmd_name not in self._lazy:
             return None
         command: click.Command = import_object(self._lazy[cmd_name][0])
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Insert the name of the command that is meant where none is given.
+
+        Args:
+            ctx: The context to fill.
+            args: The command line after the group's name.
+
+        Returns:
+            The arguments that are left.
+        """
         if self._fallback and args and args[0] not in (*self._lazy, *ctx.help_option_names):
             args = [self._fallback, *args]
         if self._bare and (
@@ -62,13 +103,54 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the first argument names.
+
+        Args:
+            ctx: The parsed command line.
+            args: The arguments; the first one is a name.
+
+        Returns:
+            The name, the command, and the rest of the arguments.
+
+        Raises:
+            UserError: No command has that name. The error names the nearest one.
+        """
         if args[0] not in self._lazy:
             raise UserError(f"no command is named '{args[0]}'{nearest(args[0], self._lazy)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them.
+
+        Args:
+            ctx: The parsed command line.
+            formatter: Receives the lines of the help.
+        """
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in self._lazy.items()])
+
+
+def registered(*kinds: str) -> Callable[..., list[CompletionItem]]:
+    """Complete registry names in a shell.
+
+    Args:
+        kinds: Kinds of things whose names are offered, such as "models".
+
+    Returns:
+        A function for click's `shell_complete`.
+    """
+
+    def complete(
+        ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        specs = [spec for kind in kinds for spec in registry().table(kind)]
+        return [
+            CompletionItem(spec.name, help=spec.summary)
+            for spec in specs
+            if spec.name.startswith(incomplete)
+        ]
+
+    return complete
 
 
 json_option = click.option(

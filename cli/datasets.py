@@ -56,7 +56,8 @@ def check(
     sets: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Read the data set NAME through: counts, sizes, captions, duplicates, images in two splits, what is broken.
+    """Read the data set NAME through: counts, sizes, captions, duplicates, images in two splits,
+    what is broken.
 
     Leaves with 2 if a split cannot be read or more than max_broken of it is broken.
 
@@ -119,8 +120,10 @@ def _lines(split: SplitReport) -> list[str]:
         )
         captions = split.captions
         lines.append(
-            f" captions: {_spread(captions['per_example'])} an example, {_spread(captions['words'])} words each, "
-            f"{captions['vocabulary']} different words; {captions['count']} captions, {captions['different']} "
+            f" captions: {_spread(captions['per_example'])} an example, "
+            f"{_spread(captions['words'])} words each, "
+            f"{captions['vocabulary']} different words; {captions['count']} captions, "
+            f"{captions['different']} "
             f"different, {captions['empty']} without a word"
         )
     if split.duplicates:

@@ -1,4 +1,4 @@
-"""Every way in which a command can fail, as one line and an exit code: 2 for what the user can mend, 1 for the rest."""
+"""How a command fails: one line, and an exit code (2: the user can mend it; 1: our fault)."""
 
 from __future__ import annotations
 
@@ -32,8 +32,16 @@ _REMEDIES = {
 
 
 def report(error: BaseException) -> int:
-    """Says on stderr, in one line, what went wrong, and returns the exit code. A reader of our output that has left
-    with what it wanted (`t2i models | head -1`) is no failure."""
+    """Print an error on stderr, in one line.
+
+    A closed pipe (`t2i models | head -1`) is not an error.
+
+    Args:
+        error: What ended the command.
+
+    Returns:
+        The exit code.
+    """
     if isinstance(error, BrokenPipeError):
         return 0
     code, line = explained(error)
@@ -47,7 +55,14 @@ def report(error: BaseException) -> int:
 
 
 def explained(error: BaseException) -> tuple[int, str]:
-    """Exit code and line."""
+    """Explain an error.
+
+    Args:
+        error: What ended the command.
+
+    Returns:
+        The exit code and one line of text.
+    """
     if isinstance(error, T2IError):
         return error.exit_code, str(error)
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
@@ -63,24 +78,43 @@ def explained(error: BaseException) -> tuple[int, str]:
     more = "" if debugging() else "; T2I_DEBUG=1 shows more"
     return (
         1,
-        f"unexpected {type(error).__name__} in {_where(error.__traceback__)}: {str(error)[:300]}{more}",
+        f"unexpected {type(error).__name__} in {_where(error.__traceback__)}: "
+        f"{str(error)[:300]}{more}",
     )
 
 
 def _usage(error: click.ClickException) -> str:
-    """click's complaint, with the nearest option or where to look."""
+    """Word an error of click's, with the nearest option or the command that prints the help."""
     message = error.format_message()
     message = message[:1].lower() + message[1:].rstrip(".")
     if isinstance(error, click.NoSuchOption):
         message = f"no option is named '{error.option_name}'"
+        name = error.option_name.lstrip("-").replace("-", "_")
+        if error.ctx is not None and name in _settings(error.ctx):
+            return f"{message}: it is a setting, write --set {name}=VALUE"
         if error.possibilities:
             return f"{message}; did you mean '{error.possibilities[0]}'?"
     context = getattr(error, "ctx", None)
     return f"{message}; see '{context.command_path} --help'" if context else message
 
 
+def _settings(context: click.Context) -> set[str]:
+    """Names of the settings that a command's `--set` may take: any model's, or any sampler's."""
+    kind = {"train": "models", "sample": "samplers"}.get(str(context.info_name))
+    if kind is None:
+        return set()
+    from t2i.core.registry.specs import import_object
+    from t2i.core.registry.tables import registry
+
+    return {
+        name for spec in registry().table(kind)
+        for name in import_object(spec.config).model_fields
+    }  # fmt: skip
+
+
 def _where(trace: TracebackType | None) -> str:
-    """The innermost place of ours or of a plugin: libraries' own lines tell a user little."""
+    """Find the innermost line of ours or of a plugin. A library's own line says little to a
+    user."""
     where = "t2i"
     while trace:
         module = str(trace.tb_frame.f_globals.get("__name__", "?"))
@@ -91,7 +125,8 @@ def _where(trace: TracebackType | None) -> str:
 
 
 def drain_stdout() -> None:
-    """Writes out what is buffered; what nobody takes goes nowhere, or Python would complain at exit."""
+    """Write what is buffered. If nobody reads it, discard it, so that Python does not fail at
+    exit."""
     try:
         stdout().flush()
     except OSError:

@@ -55,8 +55,8 @@ def fetch(
 ) -> None:
     """Get the download NAME; without NAME, list what there is to get, and what is here.
 
-    What was begun goes on where it broke off; every file is checked against its published checksum, where there is one.
-    The licence is shown first; on a terminal, t2i asks before it begins.
+    What was begun goes on where it broke off; every file is checked against its published checksum,
+    where there is one. The licence is shown first; on a terminal, t2i asks before it begins.
     """
     if name is None:
         _list(as_json)
@@ -94,7 +94,8 @@ def fetch(
 
 def _described(one: Arrived) -> dict[str, Any]:
     return {
-        "path": str(one.path), "size": one.size, "sha256": one.sha256, "checked": one.checked, "fetched": one.new,
+        "path": str(one.path), "size": one.size, "sha256": one.sha256, "checked": one.checked,
+        "fetched": one.new,
     }  # fmt: skip
 
 
@@ -104,11 +105,13 @@ def _announce(spec: DownloadSpec, parts: list[str], out: Path | None, mirror: st
     note(f"licence: {spec.licence} ({spec.licence_url})")
     for file in chosen(spec, parts):
         note(
-            f"  {file.place}, {_size(file.size)}, from {mirrored(file.url, mirror or default_mirror())}"
+            f"  {file.place}, {_size(file.size)}, from "
+            f"{mirrored(file.url, mirror or default_mirror())}"
         )
     for hub in spec.hub:
         note(
-            f"  {hub.repository} ({hub.revision}), from the Hugging Face hub, into {out or 'its cache'}"
+            f"  {hub.repository} ({hub.revision}), from the Hugging Face hub, into "
+            f"{out or 'its cache'}"
         )
     if spec.files:
         note(f"  into {out or place(spec.name)}")
@@ -136,9 +139,11 @@ def _list(as_json: bool) -> None:
 def _row(spec: DownloadSpec) -> dict[str, Any]:
     found, sizes = status(spec), [file.size for file in chosen(spec, ())]
     return {
-        "name": spec.name, "summary": spec.summary, "licence": spec.licence, "licence_url": spec.licence_url,
+        "name": spec.name, "summary": spec.summary, "licence": spec.licence,
+        "licence_url": spec.licence_url,
         "size": None if None in sizes or spec.hub else sum(size or 0 for size in sizes),
-        "parts": list(spec.parts), "default": list(spec.default or spec.parts), "here": not found.missing,
+        "parts": list(spec.parts), "default": list(spec.default or spec.parts),
+        "here": not found.missing,
         "folder": str(found.folder) if found.folder else None, "missing": list(found.missing),
         "command": command(spec), "plugin": registry().downloads.origin(spec.name).plugin,
     }  # fmt: skip
@@ -156,7 +161,7 @@ def _size(size: int | None) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-# --- progress --------------------------------------------------------------------------------------------------------
+# --- progress -------------------------------------------------------------------------------------
 
 
 @contextmanager

@@ -35,12 +35,15 @@ from t2i.core.io.terminal import printable
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="FILES...")
 @json_option
 def import_(
-    model: str | None, preset: str | None, sets: tuple[str, ...], out: Path | None, files: tuple[Path, ...],
+    model: str | None, preset: str | None, sets: tuple[str, ...], out: Path | None,
+    files: tuple[Path, ...],
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Make a run of the weights that a paper's authors released, to be drawn from like one that was trained here.
+    """Make a run of the weights that a paper's authors released, to be drawn from like one that was
+    trained here.
 
-    The files are recognised by what is in them; nothing in them is ever run. Each model's README says which it takes.
+    The files are recognised by what is in them; nothing in them is ever run. Each model's README
+    says which it takes.
 
     \b
     t2i import --model dfgan --preset cub state_epoch_1220.pth text_encoder200.pth captions_DAMSM.pickle --out runs/cub
@@ -66,7 +69,8 @@ def import_(
     command = shlex.join(["t2i", "sample", "--run", str(run.path), "-p", "a red bird"])
     if as_json:
         answer_json({
-            "run": str(run.path), "model": model, "preset": chosen, "summary": run.summary(), "sample": command,
+            "run": str(run.path), "model": model, "preset": chosen, "summary": run.summary(),
+            "sample": command,
         })  # fmt: skip
         return
     answer(printable(f"run: {run.path}"))

@@ -21,7 +21,8 @@ from t2i.core.runs.versions import installed, untested
 @click.command(cls=Command)
 @json_option
 def info(as_json: bool) -> None:
-    """Show versions, and which of them are untested; devices; where things are kept; what is broken or missing."""
+    """Show versions, and which of them are untested; devices; where things are kept; what is broken
+    or missing."""
     document = {
         "versions": _versions(),
         "untested": untested(),

@@ -1,11 +1,14 @@
-"""The command `t2i`. Nothing heavy is imported before a command needs it: `t2i --help` imports no command at all."""
+"""The command `t2i`. `t2i --help` imports no command, and no command imports what it does not
+use."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
 import click
+from click.shell_completion import shell_complete
 
 from t2i.cli.command import LazyGroup
 from t2i.cli.errors import drain_stdout, report
@@ -29,6 +32,8 @@ COMMANDS = {
     "datasets": ("t2i.cli.datasets:datasets", "List the data sets; read one through."),
     "metrics": ("t2i.cli.tables:metrics", "List the metrics."),
     "features": ("t2i.cli.tables:features", "List the feature extractors that metrics use."),
+    "settings": ("t2i.cli.settings:settings", "Say what the settings of a model do."),
+    "cite": ("t2i.cli.settings:cite", "Print BibTeX of the papers behind a model."),
     "benchmarks": ("t2i.cli.tables:benchmarks", "List the benchmarks."),
     "plugins": ("t2i.cli.plugins:plugins", "List the plugins; check one; begin a new one."),
     "install": (
@@ -36,8 +41,15 @@ COMMANDS = {
         "Install a plugin, if it leaves everything else as it is.",
     ),
     "uninstall": ("t2i.cli.packages:uninstall", "Remove a plugin."),
+    "completion": (
+        "t2i.cli.completion:completion",
+        "Print the line that completes t2i in a shell.",
+    ),
     "info": ("t2i.cli.info:info", "Show versions, devices, and where things are kept."),
 }
+
+COMPLETE = "_T2I_COMPLETE"
+"""Environment variable with which a shell asks for completions, as click names it."""
 
 root = click.version_option(package_name="t2i-zoo", message="t2i %(version)s")(
     LazyGroup(
@@ -49,7 +61,15 @@ root = click.version_option(package_name="t2i-zoo", message="t2i %(version)s")(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns 0; 2 for what the user can mend; 1 for our failures; 128 + signal when interrupted."""
+    """Run one command.
+
+    Args:
+        arguments: The command line after "t2i". None: that of the process.
+
+    Returns:
+        The exit code: 0 for success, 2 for an error that the user can mend, 1 for any other error,
+        128 plus the signal's number after a signal.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     quiet()
     if sys.__stdout__ is not None and hasattr(sys.__stdout__, "reconfigure"):
@@ -66,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: list[str]) -> int:
+    if instruction := os.environ.get(COMPLETE):
+        return shell_complete(root, {}, "t2i", COMPLETE, instruction)
     try:
         with root.make_context("t2i", given) as context:
             root.invoke(context)

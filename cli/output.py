@@ -1,7 +1,8 @@
-"""What the commands say: answers on stdout, everything else on stderr; nobody's text can command the terminal.
+"""What the commands say: answers on stdout, everything else on stderr; nobody's text can command
+the terminal.
 
-The answer goes to the real stdout. During a command `sys.stdout` is stderr, so that whatever a plugin or a library
-prints is no part of the answer.
+The answer goes to the real stdout. During a command `sys.stdout` is stderr, so that whatever a
+plugin or a library prints is no part of the answer.
 """
 
 from __future__ import annotations
@@ -23,28 +24,49 @@ PIPED_WIDTH = 200
 
 
 def stdout() -> TextIO:
-    """The process's own standard output, wherever `sys.stdout` points."""
+    """Return the process's own standard output, wherever `sys.stdout` points.
+
+    Returns:
+        The stream.
+    """
     assert sys.__stdout__ is not None
     return sys.__stdout__
 
 
 def speaks() -> bool:
-    """Of several processes only the first one."""
+    """Tell whether this process prints. Of several processes, only the first one does.
+
+    Returns:
+        True in the first process.
+    """
     return os.environ.get("RANK", "0") == "0"
 
 
 def answer(text: str) -> None:
-    """A line, or a whole document, of the answer."""
+    """Print a part of the answer.
+
+    Args:
+        text: A line, or a whole document.
+    """
     print(text, file=stdout())
 
 
 def answer_json(document: Any) -> None:
-    """The one JSON document of `--json`, in ASCII."""
+    """Print the document of `--json`, in ASCII.
+
+    Args:
+        document: What JSON can hold.
+    """
     answer(json.dumps(document, indent=2))
 
 
 def answer_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table: drawn to the width of a terminal, plain and aligned (one row a line) where it is piped."""
+    """Print a table: fitted to a terminal, or one row a line where stdout is a file or a pipe.
+
+    Args:
+        titles: Titles of the columns.
+        rows: Cells, as many in each row as there are titles.
+    """
     cells = [[printable(cell) for cell in row] for row in rows]
     if stdout().isatty():
         _draw(titles, cells)
@@ -69,7 +91,11 @@ def _draw(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def console() -> Console:
-    """rich's console on the real stdout: as wide as the terminal, or wide enough for a table that is piped."""
+    """Make rich's console for the real stdout.
+
+    Returns:
+        A console as wide as the terminal, or 200 columns wide where stdout is a file or a pipe.
+    """
     from rich.console import Console
 
     return Console(file=stdout(), width=None if stdout().isatty() else PIPED_WIDTH)

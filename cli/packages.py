@@ -16,7 +16,8 @@ from t2i.core.io.terminal import printable
 @click.option("--dry-run", is_flag=True, help="Say what would change, and stop.")
 @json_option
 def install(package: str, force: bool, dry_run: bool, as_json: bool) -> None:
-    """Install PACKAGE, a name on the package index, a folder or a wheel, with this environment's pip.
+    """Install PACKAGE, a name on the package index, a folder or a wheel, with this environment's
+    pip.
 
     What would change is said first; what would break t2i, or a package that it needs, is refused.
     """
@@ -37,7 +38,8 @@ def install(package: str, force: bool, dry_run: bool, as_json: bool) -> None:
     elif not done.plugins:
         answer(
             printable(
-                f"{done.name} {done.version} is installed, but registers nothing: it is no plugin of t2i"
+                f"{done.name} {done.version} is installed, but registers nothing: it is no plugin "
+                f"of t2i"
             )
         )
     else:
@@ -47,12 +49,14 @@ def install(package: str, force: bool, dry_run: bool, as_json: bool) -> None:
             )
             answer(
                 printable(
-                    f"{done.name} {done.version}: plugin '{plugin['name']}' registers {things or 'nothing'}"
+                    f"{done.name} {done.version}: plugin '{plugin['name']}' registers "
+                    f"{things or 'nothing'}"
                 )
             )
     if done.broken:
         raise UserError(
-            f"{done.name} is installed, but broken: {done.broken[0]}; 't2i uninstall {done.name}' removes it"
+            f"{done.name} is installed, but broken: {done.broken[0]}; 't2i uninstall {done.name}' "
+            f"removes it"
         )
 
 
@@ -67,7 +71,8 @@ def _said(harm: int) -> str:
 @click.command(cls=Command)
 @click.argument("package")
 def uninstall(package: str) -> None:
-    """Remove the plugin package PACKAGE. Packages that are no plugins, and t2i itself, are refused."""
+    """Remove the plugin package PACKAGE. Packages that are no plugins, and t2i itself, are
+    refused."""
     from t2i.core.kit.packages import uninstall as carry_out
 
     answer(printable(f"removed {carry_out(package)}"))

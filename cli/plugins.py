@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from t2i.cli.command import Command, LazyGroup, json_option
-from t2i.cli.output import answer, answer_json, answer_table, note
+from t2i.cli.output import answer, answer_json, answer_table, note, stdout
 from t2i.core.errors import T2IError
 from t2i.core.io.terminal import printable
 from t2i.core.kit.listing import described
-from t2i.core.registry.tables import registry
+from t2i.core.registry.tables import registry, singular
 
 if TYPE_CHECKING:
     from t2i.core.kit.conformance.outcome import Outcome
@@ -30,7 +30,8 @@ WIDEST = 100
 plugins = LazyGroup(
     "plugins",
     COMMANDS,
-    help="List the plugins, with what each registers and why one is broken; check one; begin a new one.",
+    help="List the plugins, with what each registers and why one is broken; check one; begin a new "
+    "one.",
     bare="list",
 )
 
@@ -64,9 +65,11 @@ def listing(as_json: bool) -> None:
 @click.option("--only", multiple=True, metavar="CHECK", help="Only this check; may be repeated.")
 @json_option
 def check(name: str, only: tuple[str, ...], as_json: bool) -> None:
-    """Check NAME: a model, sampler, encoder, data set, metric ..., or a plugin or a distribution: all it registers.
+    """Check NAME: a model, sampler, encoder, data set, metric ..., or a plugin or a distribution:
+    all it registers.
 
-    Models are trained for 50 steps in each stage, in a temporary folder. Leaves with 1 if a check fails.
+    Models are trained for 50 steps in each stage, in a temporary folder. Leaves with 1 if a check
+    fails.
 
     \b
     t2i plugins check ldm
@@ -80,9 +83,9 @@ def check(name: str, only: tuple[str, ...], as_json: bool) -> None:
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="t2i-check-") as folder:
         for outcome in run_checks(checks, Path(folder)):
-            note(
-                f"{outcome.state:7}  {outcome.kind.removesuffix('s')} {outcome.name}: {outcome.check}"
-            )
+            word = singular(outcome.kind)
+            detail = f"  {_short(outcome.detail)}" if outcome.detail else ""
+            note(f"{outcome.state:7}  {word} {outcome.name}: {outcome.check}{detail}")
             outcomes.append(outcome)
     failed = [outcome for outcome in outcomes if outcome.state == "FAILED"]
     if as_json:
@@ -94,12 +97,16 @@ def check(name: str, only: tuple[str, ...], as_json: bool) -> None:
 
 
 def _show(outcomes: list[Outcome]) -> None:
-    """A table of all, then what failed: what should hold, what does not, and how to see it."""
+    """Print a table of all checks if stdout is a file, where the lines of progress are not.
+
+    Then print each failure: what should hold, what does not, and how to see more.
+    """
     titles = ["kind", "name", "check", "state", "seconds", "detail"]
     rows = [
         [o.kind, o.name, o.check, o.state, f"{o.seconds:.1f}", _short(o.detail)] for o in outcomes
     ]
-    answer_table(titles, rows)
+    if not stdout().isatty():
+        answer_table(titles, rows)
     for outcome in outcomes:
         if outcome.state == "FAILED":
             answer(printable(f"{outcome.name}, {outcome.check}: {outcome.detail}"))
@@ -117,7 +124,8 @@ def _short(text: str) -> str:
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="New folder (default: ./NAME)."
 )
 def new(name: str, out: Path | None) -> None:
-    """Write a complete plugin package NAME: a small working model, its test, a README. It trains as it is."""
+    """Write a complete plugin package NAME: a small working model, its test, a README. It trains as
+    it is."""
     from t2i.core.kit.scaffold import write_package
 
     folder = out or Path(name)

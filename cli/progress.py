@@ -1,4 +1,4 @@
-"""Progress of drawing: a bar on a terminal, plain lines elsewhere, all on stderr."""
+"""Progress of sampling, on stderr: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ EVERY_SECONDS = 10.0
 
 @contextmanager
 def images() -> Iterator[Progress]:
-    """A function to be called with (done, total) images."""
+    """Show progress while images are sampled.
+
+    Yields:
+        A function to call with (images done, images in all).
+    """
     if not sys.stderr.isatty():
         yield _lines()
         return
@@ -27,13 +31,13 @@ def images() -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     columns = (
-        TextColumn("drawing"),
+        TextColumn("sampling"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
     with Bars(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("drawing", total=None)
+        task = bar.add_task("sampling", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
@@ -44,6 +48,6 @@ def _lines() -> Progress:
         nonlocal last
         if time.monotonic() - last >= EVERY_SECONDS:
             last = time.monotonic()
-            note(f"drawn {done} of {total} images")
+            note(f"sampled {done} of {total} images")
 
     return say

@@ -1,18 +1,17 @@
-"""`t2i train`: a new run, or the rest of one."""
+"""`t2i train`: train a model, or finish an interrupted run."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
-from t2i.cli.command import Command, json_option
+from t2i.cli.command import Command, json_option, registered
 from t2i.cli.output import answer, answer_json, note, speaks
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
@@ -23,12 +22,22 @@ if TYPE_CHECKING:
     from t2i.core.runs.folder import Run
 
 ALONE = ("resume", "on_nan", "as_json")
-"""Parameters that may stand beside --resume: everything else is settled by the run."""
+"""Parameters that may stand beside --resume. The run has all other settings."""
 
 
 @click.command(cls=Command)
-@click.option("--model", metavar="M", help="Model to train ('t2i models' lists them).")
-@click.option("--data", metavar="D", help="Data set (default: the preset's).")
+@click.option(
+    "--model",
+    metavar="M",
+    shell_complete=registered("models"),
+    help="Model to train ('t2i models' lists them).",
+)
+@click.option(
+    "--data",
+    metavar="D",
+    shell_complete=registered("datasets"),
+    help="Data set (default: the preset's).",
+)
 @click.option(
     "--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set."
 )
@@ -37,26 +46,30 @@ ALONE = ("resume", "on_nan", "as_json")
     "--steps",
     type=click.IntRange(1),
     metavar="N",
-    help="Steps of the whole run, all stages together.",
+    help="Training budget in optimizer steps, all stages together.",
 )
 @click.option(
     "--minutes",
     type=click.FloatRange(0, min_open=True),
     metavar="T",
-    help="The same as a time budget.",
+    help="Training budget in minutes.",
 )
-@click.option("--batch-size", type=click.IntRange(1), metavar="B", help="Images a step.")
+@click.option(
+    "--batch-size", type=click.IntRange(1), metavar="B", help="Images in each optimizer step."
+)
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**63 - 1),
     metavar="S",
-    help="Seed of weights, order and noise.",
+    help="Seed of initial weights, data order and noise.",
 )
-@click.option("--keep", type=click.IntRange(1), metavar="N", help="Checkpoints kept (the newest).")
+@click.option(
+    "--keep", type=click.IntRange(1), metavar="N", help="Number of newest checkpoints to keep."
+)
 @click.option(
     "--on-nan",
     type=click.Choice(["stop", "skip"]),
-    help="Stop at a loss that is not finite, or skip it.",
+    help="When a loss is NaN or infinite: stop, or skip that update.",
 )
 @click.option("--encoder", metavar="E", help="Text encoder ('t2i encoders' lists them).")
 @click.option(
@@ -64,7 +77,7 @@ ALONE = ("resume", "on_nan", "as_json")
     "sets",
     multiple=True,
     metavar="K=V",
-    help="Any setting, such as encoder.width=64; repeatable.",
+    help="Any setting, such as encoder.width=64. Repeatable.",
 )
 @click.option(
     "--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML file of settings."
@@ -75,27 +88,34 @@ ALONE = ("resume", "on_nan", "as_json")
     metavar="RUN",
     help="New folder (default: under runs/).",
 )
-@click.option("--dry-run", is_flag=True, help="Print all settings as they would be used, and stop.")
+@click.option("--dry-run", is_flag=True, help="Print all settings that would be used, and stop.")
 @click.option(
     "--resume",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Go on with an interrupted run.",
+    help="Finish an interrupted run.",
 )
 @json_option
 @click.pass_context
 def train(
-    ctx: click.Context, model: str | None, data: str | None, data_dir: Path | None, preset: str | None,
-    steps: int | None, minutes: float | None, batch_size: int | None, seed: int | None, keep: int | None,
-    on_nan: str | None, encoder: str | None, sets: tuple[str, ...], config: Path | None, out: Path | None,
+    ctx: click.Context, model: str | None, data: str | None, data_dir: Path | None,
+    preset: str | None,
+    steps: int | None, minutes: float | None, batch_size: int | None, seed: int | None,
+    keep: int | None,
+    on_nan: str | None, encoder: str | None, sets: tuple[str, ...], config: Path | None,
+    out: Path | None,
     dry_run: bool, resume: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Train a model. Settings: the preset's, then --config, then the options here, then --set, each over the last.
+    """Train a model.
+
+    Settings come from the preset, then --config, then the options here, then --set. Each overrides
+    the one before. 't2i settings MODEL' says what each setting does.
 
     \b
-    t2i train --model dfgan                          preset tiny, on the embedded data set, minutes on a CPU
+    t2i train --model dfgan                      # preset tiny, on the embedded data set
     t2i train --model ldm --minutes 5 --out runs/a --set lr=1e-4
-    t2i train --model ldm --dry-run > ldm.yaml       settings to edit: t2i train --model ldm --config ldm.yaml
+    t2i train --model ldm --data imagefolder --data-dir MY_IMAGES
+    t2i train --model ldm --dry-run > ldm.yaml   # settings to edit, for --config ldm.yaml
     t2i train --resume runs/a
     """
     if resume is not None:
@@ -108,16 +128,17 @@ def train(
         raise UserError(
             "say what to train, with --model M ('t2i models' lists them) or --resume RUN"
         )
-    if steps is not None and minutes is not None:
-        raise UserError("--steps and --minutes are two ways to say the budget: give one of them")
+    from t2i.core.settings import option_layer
+
+    engine = {
+        "steps": steps, "minutes": minutes, "batch_size": batch_size, "seed": seed, "keep": keep,
+        "on_nan": on_nan
+    }  # fmt: skip
+    overrides = option_layer(engine, data=data, data_dir=data_dir, encoder=encoder)
     registry().models[model]  # a misspelt name is told at once, before torch is imported
     from t2i.core.runs.configure import resolve_config
     from t2i.core.runs.folder import new_run_path
 
-    engine = {
-        "steps": steps, "minutes": minutes, "batch_size": batch_size, "seed": seed, "keep": keep, "on_nan": on_nan
-    }  # fmt: skip
-    overrides = _overrides(data, data_dir, engine, encoder)
     resolved = resolve_config(
         model, preset=preset or "tiny", config_file=config, overrides=overrides, sets=sets
     )
@@ -132,19 +153,6 @@ def train(
     from t2i.core.engine import train as begin
 
     _conclude(begin(resolved, folder, command=shlex.join(["t2i", *sys.argv[1:]])), as_json)
-
-
-def _overrides(
-    data: str | None, data_dir: Path | None, engine: Mapping[str, Any], encoder: str | None
-) -> dict[str, Any]:  # fmt: skip
-    """The options as a layer of settings. --steps ends a budget in minutes that a preset or a file may have set."""
-    layer: dict[str, Any] = {name: value for name, value in engine.items() if value is not None}
-    if "steps" in layer:
-        layer["minutes"] = None
-    section = {"name": data, "dir": None if data_dir is None else str(data_dir)}
-    layer["data"] = {name: value for name, value in section.items() if value is not None}
-    layer["encoder"] = {} if encoder is None else {"name": encoder}
-    return layer
 
 
 def _refuse_beside_resume(ctx: click.Context) -> None:
@@ -173,7 +181,7 @@ def _name_presets(config: RunConfig) -> None:
 
 
 def _conclude(run: Run, as_json: bool) -> None:
-    """Says where everything is."""
+    """Print where everything is."""
     if not speaks():
         return
     config = run.config()
@@ -183,7 +191,8 @@ def _conclude(run: Run, as_json: bool) -> None:
     command = shlex.join(["t2i", "sample", *whose, "-p", _example(run)])
     if as_json:
         answer_json({
-            "run": str(run.path), "model": config.model, "preset": config.preset, "data": config.data.name,
+            "run": str(run.path), "model": config.model, "preset": config.preset,
+            "data": config.data.name,
             "pictures": [str(path) for path in images], "summary": run.summary(), "sample": command,
         })  # fmt: skip
         return
@@ -194,7 +203,7 @@ def _conclude(run: Run, as_json: bool) -> None:
 
 
 def _example(run: Run) -> str:
-    """A caption that the model can be expected to understand: one of those that its grids show."""
+    """Choose a caption that the model knows: the first of its image grids."""
     from t2i.core.io.files import read_json
 
     try:

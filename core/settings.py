@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import pydantic
@@ -99,6 +100,38 @@ def merge(
         else:
             merged[key] = value
     return merged
+
+
+def option_layer(
+    options: Mapping[str, Any],
+    *,
+    data: str | None = None,
+    data_dir: str | Path | None = None,
+    encoder: str | None = None,
+) -> dict[str, Any]:
+    """Make a layer of settings from a command's options.
+
+    Args:
+        options: Settings of the engine by name; None where an option is not given.
+        data: Name of the data set. None: not given.
+        data_dir: Folder of the data set. None: not given.
+        encoder: Name of the text encoder. None: not given.
+
+    Returns:
+        The layer. A budget in steps ends a budget in minutes that a preset or a file may have set.
+
+    Raises:
+        UserError: Both budgets are given.
+    """
+    layer = {name: value for name, value in options.items() if value is not None}
+    if "steps" in layer and "minutes" in layer:
+        raise UserError("--steps and --minutes are two ways to say the budget: give one of them")
+    if "steps" in layer:
+        layer["minutes"] = None
+    section = {"name": data, "dir": None if data_dir is None else str(data_dir)}
+    layer["data"] = {name: value for name, value in section.items() if value is not None}
+    layer["encoder"] = {} if encoder is None else {"name": encoder}
+    return layer
 
 
 def _other(old: Mapping[str, Any], new: Mapping[str, Any], section: bool) -> bool:

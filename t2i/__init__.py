@@ -16,6 +16,7 @@ from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from t2i.api import bench, resume, train
     from t2i.core.errors import T2IError, UserError
     from t2i.core.families.autoregressive import AutoregressiveGenerator
     from t2i.core.families.cascade import CascadeGenerator
@@ -50,10 +51,16 @@ if TYPE_CHECKING:
     )
     from t2i.core.settings import Config, DataConfig, ModelConfig, Preset
 
-# From the root of a checkout this folder shadows an ordinary installation, whose other parts are still to be found.
+# From the root of a checkout this folder shadows an ordinary installation, whose other parts are
+# still to be found.
 __path__ = extend_path(__path__, __name__)
 
 _HOME = {
+    "t2i.api": (
+        "bench",
+        "resume",
+        "train",
+    ),
     "t2i.core.errors": (
         "T2IError",
         "UserError",
@@ -166,8 +173,11 @@ __all__ = [
     "Trainer",
     "UserError",
     "__version__",
+    "bench",
     "hookimpl",
     "load",
+    "resume",
+    "train",
 ]
 
 

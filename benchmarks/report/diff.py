@@ -1,4 +1,4 @@
-"""What differs between two results: the protocols field by field, and the scores that both have."""
+"""Compare two results: every field of the protocols that differs, and all scores side by side."""
 
 from __future__ import annotations
 
@@ -17,8 +17,14 @@ from t2i.benchmarks.results import Results, Standing
 
 @dataclass(frozen=True)
 class Field:
-    """A field that differs, of the protocol, the budget, the environment, what was left out, or a row's sampler and
-    training; None where one has it not."""
+    """A field that differs between two results A and B.
+
+    Args:
+        name: Path of the field, with dots, from "protocol", "budget", "left_out", "environment" or
+            "rows" on.
+        a: Its value in A; None if A lacks it.
+        b: Its value in B; None if B lacks it.
+    """
 
     name: str
     a: Any
@@ -27,7 +33,15 @@ class Field:
 
 @dataclass(frozen=True)
 class Score:
-    """A score of a row in both results (mean over seeds); None where one has it not. better: which way."""
+    """A score of one row in two results A and B.
+
+    Args:
+        row: Name of the model, or title of the row.
+        score: Title of the score's column.
+        better: "higher", "lower" or "none".
+        a: The score in A, averaged over seeds; None if A lacks it.
+        b: The score in B, averaged over seeds; None if B lacks it.
+    """
 
     row: str
     score: str
@@ -38,17 +52,32 @@ class Score:
 
 @dataclass(frozen=True)
 class Difference:
-    """comparable: the protocols are equal, so the scores may be compared."""
+    """The differences between two results A and B.
+
+    Args:
+        comparable: Whether the hashes of the protocols are equal. Only then may scores be compared.
+        fields: The fields that differ.
+        scores: All scores that at least one of the results has.
+    """
 
     comparable: bool
     fields: tuple[Field, ...]
     scores: tuple[Score, ...]
 
     def document(self) -> dict[str, Any]:
+        """Convert the differences to JSON.
+
+        Returns:
+            All fields.
+        """
         return asdict(self)
 
     def show(self, console: Console | None = None) -> None:
-        """Prints it."""
+        """Print the verdict, the table of fields and the table of scores.
+
+        Args:
+            console: Where to print. None: stdout.
+        """
         console = console or Console()
         verdict = "same protocol: the scores may be compared"
         if not self.comparable:
@@ -83,7 +112,18 @@ def _words(value: Any) -> str:
 
 
 def compare(a: Path, b: Path) -> Difference:
-    """What differs between two results.json (or the folders that hold them). UserError if one is none."""
+    """Compare two results.
+
+    Args:
+        a: A file results.json, or the folder that holds one.
+        b: The other file or folder.
+
+    Returns:
+        What differs. Rows in only one of the results are compared by their scores alone.
+
+    Raises:
+        UserError: One of the files is missing, damaged or of another format.
+    """
     first, second = Results.load(a), Results.load(b)
     parts = ("protocol", "budget", "left_out", "environment")
     fields = [
@@ -97,7 +137,10 @@ def compare(a: Path, b: Path) -> Difference:
 
 
 def _differing(path: str, a: Any, b: Any) -> Iterator[Field]:
-    """The leaves that differ. Lists of named things (prompt sets) are matched by name."""
+    """Yield the leaves that differ.
+
+    Entries of lists that have names (prompt sets) are matched by name.
+    """
     a, b = _named(a), _named(b)
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         for key in dict.fromkeys([*a, *b]):
@@ -107,7 +150,7 @@ def _differing(path: str, a: Any, b: Any) -> Iterator[Field]:
 
 
 def _made(results: Results, other: Results) -> dict[str, Any]:
-    """How the rows that both have were trained and drawn; not what that cost."""
+    """Return the training and sampling settings, not the costs, of rows that both results have."""
     shared = {row.name for row in other.rows}
     return {
         row.name: {
@@ -122,6 +165,7 @@ def _made(results: Results, other: Results) -> dict[str, Any]:
 
 
 def _named(value: Any) -> Any:
+    """Turn a list of mappings with names into a mapping by name; return anything else as it is."""
     if (
         isinstance(value, list)
         and value
@@ -132,6 +176,7 @@ def _named(value: Any) -> Any:
 
 
 def _scores(first: Results, second: Results) -> Iterator[Score]:
+    """Yield the scores of all rows and columns, without those that neither result has."""
     ours, theirs = _standings(first), _standings(second)
     columns = dict.fromkeys([*first.columns, *second.columns])
     for name in dict.fromkeys([*ours, *theirs]):

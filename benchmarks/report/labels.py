@@ -1,4 +1,4 @@
-"""Names beside points in a plot, so that none covers another."""
+"""Place names beside the points of a plot so that they do not cover each other."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-SIZE = 9  # of the letters, points
-DOT = 6  # half the side of the square that a point takes, pixels
+SIZE = 9  # font size, points
+DOT = 6  # half the side of the square that a marker takes up, pixels
 
 
 @dataclass(frozen=True)
 class Label:
-    """A name for the point (x, y), in data coordinates."""
+    """A name for a point.
+
+    Args:
+        x: Horizontal place of the point, in data coordinates.
+        y: Vertical place of the point, in data coordinates.
+        text: The name.
+        colour: Colour of the text, as matplotlib takes it.
+    """
 
     x: float
     y: float
@@ -26,11 +33,19 @@ class Label:
 
 
 def put(axes: Axes, labels: Sequence[Label]) -> None:
-    """Writes each label at the first place around its point where it covers no point and no label that is there
-    already, and does not leave the figure; if there is none, where it covers least."""
+    """Write labels beside their points.
+
+    Each label goes to the first place around its point where it covers no point and no earlier
+    label, and stays inside the figure. If there is no such place, it goes where the covered and
+    outside areas are smallest.
+
+    Args:
+        axes: The axes, with their limits set.
+        labels: The labels, all of whose points are in the plot.
+    """
     figure = axes.figure
     assert isinstance(figure, Figure)
-    canvas: Any = FigureCanvasAgg(figure)  # matplotlib does not say what its methods return
+    canvas: Any = FigureCanvasAgg(figure)  # matplotlib's methods lack return types
     renderer = canvas.get_renderer()
     figure.draw_without_rendering()
     dots = [axes.transData.transform((label.x, label.y)) for label in labels]
@@ -55,7 +70,7 @@ def put(axes: Axes, labels: Sequence[Label]) -> None:
 
 
 def _places(width: float, height: float) -> Iterator[tuple[float, float]]:
-    """Where the lower left corner may be, from the point: beside it, above, below, and then farther up and down."""
+    """Yield offsets of a label's lower left corner from its point, in pixels, nearest first."""
     for far in range(4):
         up = DOT + far * height
         for x in (DOT, -DOT - width, -width / 2):
@@ -64,9 +79,11 @@ def _places(width: float, height: float) -> Iterator[tuple[float, float]]:
 
 
 def _shared(one: Bbox, other: Bbox) -> float:
+    """Return the area that two boxes share."""
     both = Bbox.intersection(one, other)
     return float(both.width * both.height) if both else 0.0
 
 
 def _outside(box: Bbox, room: Bbox) -> float:
+    """Return the area of a box that lies outside the room."""
     return float(box.width * box.height) - _shared(box, room)

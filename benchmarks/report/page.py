@@ -1,4 +1,7 @@
-"""report.html: one file, no scripts, nothing fetched; for a phone, a desk and paper."""
+"""The report, report.html: one file without scripts or external resources.
+
+It is laid out for phones, desktops and print.
+"""
 
 from __future__ import annotations
 
@@ -30,23 +33,37 @@ from t2i.core.io.files import write_bytes
 from t2i.core.io.terminal import printable
 
 STYLE = Path(__file__).with_name("page.css")
-LARGEST = 160  # pixels; larger images are shown smaller
-SMALL = 64  # pixels; smaller images are shown larger
+LARGEST = 160  # width in pixels to which larger images are reduced
+SMALL = 64  # pixels; narrower images are embedded losslessly, and the browser enlarges them
 
 
 def write_report(results: Results) -> Path:
-    """Writes `results.report`, from the results and the images beside them."""
+    """Write the report of a benchmark.
+
+    Args:
+        results: The results. Images of the grid are read from `results.out`.
+
+    Returns:
+        The file, `results.report`.
+    """
     write_bytes(results.report, render(results).encode())
     return results.report
 
 
 def _text(text: str) -> str:
-    """Other people's words, harmless in HTML and in attributes."""
+    """Escape a text from elsewhere for use in HTML and in attributes."""
     return escape(printable(text))
 
 
 def render(results: Results) -> str:
-    """The report as HTML."""
+    """Render the report.
+
+    Args:
+        results: The results. Images of the grid are read from `results.out`.
+
+    Returns:
+        The page, HTML. Sections without content are left out.
+    """
     title = f"t2i bench {results.benchmark}"
     standings = results.ranking()
     sections = [
@@ -66,25 +83,31 @@ def render(results: Results) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{_text(title)}</title><style>{STYLE.read_text('utf-8')}</style></head><body>"
         f"<header><h1>{_text(title)}</h1>{_verdict(results, standings)}</header>{body}"
-        f"<footer>{_text(results.created)} · {_text(results.command or 't2i')}</footer></body></html>\n"
+        f"<footer>{_text(results.created)} · {_text(results.command or 't2i')}</footer>"
+        "</body></html>\n"
     )
 
 
 def _verdict(results: Results, standings: Sequence[Standing]) -> str:
-    """What came out, in one sentence, and under which budget."""
+    """Return the headline scores in one sentence, and the training budget in another."""
     column = results.headline
     found = [(s.name, v) for s in standings if s.rank and (v := s.value(column))]
     scores = ", ".join(f"<b>{_text(name)}</b> {with_range(value)}" for name, value in found)
     budget = " ".join(f"{value:g} {unit}" for unit, value in results.budget.items())
     where = "the samples of one caption" if column.set == VARIETY else f"captions of “{column.set}”"
-    machine = f"{results.environment.get('device', '?')}, threads: {results.environment.get('threads', '?')}"
+    machine = (
+        f"{results.environment.get('device', '?')}, "
+        f"threads: {results.environment.get('threads', '?')}"
+    )
     return (
-        f'<p class="verdict">{_text(column.title)} on {_text(where)}: {scores or "no model was scored"}.</p>'
+        f'<p class="verdict">{_text(column.title)} on {_text(where)}: '
+        f"{scores or 'no model was scored'}.</p>"
         f"<p>Training budget {_text(budget)} a model, on {_text(machine)}.</p>"
     )
 
 
 def _ranking(results: Results, standings: Sequence[Standing]) -> str:
+    """Return the table of scores, the warnings and the notes below it."""
     heads = "".join(f"<th>{_text(c.title)} {ARROWS[c.better]}</th>" for c in results.columns)
     best = {column: _best(standings, column) for column in results.columns}
     lines = "".join(_ranking_line(s, results.columns, best) for s in standings)
@@ -96,7 +119,7 @@ def _ranking(results: Results, standings: Sequence[Standing]) -> str:
     ]
     given = [s.name for s in standings if any(row.training.get("given") for row in s.rows)]
     notes = [
-        f"In brackets: {RANGE_NOTE[several]}. Grey rows are no models: the first is the ceiling "
+        f"In brackets: {RANGE_NOTE[several]}. Grey rows are not models: the first is the ceiling "
         f"({_text(str(results.protocol.get('real_images')))}), the last the floor.",
         f"Not trained within the budget, but given as a run: {_text(', '.join(given))}."
         if given
@@ -113,18 +136,27 @@ def _ranking(results: Results, standings: Sequence[Standing]) -> str:
 
 
 def _table(heads: str, lines: str) -> str:
-    """On a phone its lines become cards; in between it scrolls within itself."""
-    return f'<div class="wide"><table class="cards"><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>'
+    """Return a table.
+
+    On a phone its lines become cards; on medium widths it scrolls horizontally.
+    """
+    return (
+        f'<div class="wide"><table class="cards"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{lines}</tbody></table></div>"
+    )
 
 
 def _reference(protocol: dict[str, Any]) -> str:
     reference = protocol.get("reference", {})
     which = f" ({_text(str(reference['pictures']))})" if "pictures" in reference else ""
-    return f"The reference are {reference['count']} real images{which}." if reference else ""
+    return f"The reference is {reference['count']} real images{which}." if reference else ""
 
 
 def _published(results: Results) -> str:
-    """What others printed, a table for each protocol that they claim. Not ranked: nothing else is known of them."""
+    """Return published scores, in a table for each protocol that their authors name.
+
+    They are not ranked, because how they were computed cannot be checked.
+    """
     tables = []
     for claim in dict.fromkeys(entry.protocol for entry in results.published):
         entries = [entry for entry in results.published if entry.protocol == claim]
@@ -132,10 +164,13 @@ def _published(results: Results) -> str:
         heads = "".join(f"<th>{_text(title)}</th>" for title in titles)
         lines = "".join(_published_line(entry, titles) for entry in entries)
         tables.append(
-            f"<div><p>{_text(claim)}:</p><table class='published'><thead><tr><th></th>{heads}</tr></thead>"
-            f"<tbody>{lines}</tbody></table></div>"
+            f"<div><p>{_text(claim)}:</p><table class='published'>"
+            f"<thead><tr><th></th>{heads}</tr></thead><tbody>{lines}</tbody></table></div>"
         )
-    note = "<p class='note'>Published by others under the protocol they claim; nothing here is ranked with ours.</p>"
+    note = (
+        "<p class='note'>Published by others under the protocol they claim; "
+        "nothing here is ranked with ours.</p>"
+    )
     return f"<div class='claims'>{''.join(tables)}</div>{note}" if tables else ""
 
 
@@ -143,10 +178,17 @@ def _published_line(entry: Published, titles: Sequence[str]) -> str:
     cells = "".join(
         f"<td>{format(entry.scores[t], 'g') if t in entry.scores else DASH}</td>" for t in titles
     )
-    return f'<tr><th scope="row">{_text(entry.model)}<small>{_text(entry.source)}</small></th>{cells}</tr>'
+    return (
+        f'<tr><th scope="row">{_text(entry.model)}<small>{_text(entry.source)}</small></th>'
+        f"{cells}</tr>"
+    )
 
 
 def _best(standings: Sequence[Standing], column: Column) -> float | None:
+    """Return the best score of a column among models.
+
+    None if the column is not ranked, or if fewer than two models have the score.
+    """
     values = [v.mean for s in standings if s.kind == "model" and (v := s.value(column))]
     if not values or column.better == "none" or len(values) < 2:
         return None
@@ -176,13 +218,16 @@ def _ranking_line(
 
 
 def _cell(text: str) -> str:
-    """A score with its range below it."""
+    """Return a score with its range below it."""
     score, _, bounds = text.partition(" ")
     return f"{_text(score)}<small>{_text(bounds)}</small>" if bounds else _text(score)
 
 
 def _images(results: Results) -> str:
-    """A block a caption, a strip a row, so that it reads downwards on a phone and side by side on a desk."""
+    """Return the images of the grid: a block for each caption, in it a strip for each row.
+
+    The strips are below each other on a phone and side by side on a desktop.
+    """
     folders = [(REAL, "real")] + [
         (r.name, r.name) for r in results.rows if r.has_images and r.kind == "model"
     ]
@@ -203,7 +248,7 @@ def _images(results: Results) -> str:
 
 
 def _strip(images: Sequence[Image.Image]) -> str:
-    """Images side by side, four to a line."""
+    """Return images side by side."""
     small = "small " if images[0].width < SMALL else ""
     shown = "".join(
         _inline_image(image, f"sample {number}") for number, image in enumerate(images, 1)
@@ -212,7 +257,7 @@ def _strip(images: Sequence[Image.Image]) -> str:
 
 
 def _inline_image(image: Image.Image, words: str) -> str:
-    """A small image as it is: the browser enlarges it by whole pixels. A photograph reduced, and as JPEG."""
+    """Embed an image: a small one as PNG, which the browser enlarges, others reduced as JPEG."""
     buffer = io.BytesIO()
     if image.width < SMALL:
         image.save(buffer, "PNG", optimize=True)
@@ -263,7 +308,7 @@ def _costs(results: Results, standings: Sequence[Standing]) -> str:
         for s in models
     )
     axes = [
-        ("s/image", "seconds to draw an image"),
+        ("s/image", "seconds to sample an image"),
         ("parameters", "parameters"),
         ("training", "seconds of training"),
     ]
@@ -272,7 +317,10 @@ def _costs(results: Results, standings: Sequence[Standing]) -> str:
         for t, u in axes
     ]
     table = _table(f"<th></th>{heads}", lines)
-    note = "Parameters: all that is built, and those trained; images/s in training; s/image in drawing, text included."
+    note = (
+        "parameters: all, helper networks of the training included; trained: those that were "
+        "trained; images/s: in training; s/image: in sampling, text encoder included."
+    )
     return f"{table}<p class='note'>{note}</p>{_plots(drawn)}"
 
 
@@ -281,7 +329,7 @@ def _curves(rows: Sequence[Row]) -> str:
 
 
 def _protocol(results: Results) -> str:
-    """The protocol in words, each model's sampler, and all of it as JSON."""
+    """Return the protocol in words and as JSON, with each model's training data and sampler."""
     protocol = results.protocol
     facts = [("hash", results.protocol_hash)]
     facts += [
@@ -301,11 +349,14 @@ def _protocol(results: Results) -> str:
     facts += [("environment", _settings(results.environment))]
     terms = "".join(f"<dt>{_text(name)}</dt><dd>{_text(text)}</dd>" for name, text in facts)
     whole = escape(json.dumps(protocol, indent=2, ensure_ascii=False))
-    return f"<dl>{terms}</dl><details><summary>All of it, as JSON</summary><pre>{whole}</pre></details>"
+    return (
+        f"<dl>{terms}</dl><details><summary>All of it, as JSON</summary>"
+        f"<pre>{whole}</pre></details>"
+    )
 
 
 def _data(row: Row) -> str:
-    """What a model was trained on."""
+    """Describe a model's training data: its settings and its image size."""
     settings = {
         key: value
         for key, value in row.training["config"].get("data", {}).items()
@@ -315,6 +366,7 @@ def _data(row: Row) -> str:
 
 
 def _measure(measure: dict[str, object]) -> str:
+    """Describe a measure of the protocol, and the weights of its extractor."""
     extractor = measure.get("extractor")
     known = {key: value for key, value in measure.items() if key not in ("extractor", "settings")}
     text = _settings(known)
@@ -324,5 +376,6 @@ def _measure(measure: dict[str, object]) -> str:
 
 
 def _settings(settings: dict[str, object]) -> str:
+    """Format settings as "key value, key value"; those that are None are left out."""
     shown = {k: number(v) if isinstance(v, float) else v for k, v in settings.items()}
     return ", ".join(f"{key} {value}" for key, value in shown.items() if value is not None)

@@ -1,4 +1,4 @@
-"""The report's plots, each an SVG that reads at the width of a phone."""
+"""The plots of the report, each an SVG that is readable at the width of a phone."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from t2i.benchmarks.results import Column, Row, Standing
 from t2i.core.io.terminal import printable
 
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
-GREYS = ("#6b7280", "#d1d5db")  # real images, with their captions and with wrong ones
-FEW = 20  # values of a curve that are drawn as points too
+GREYS = ("#6b7280", "#d1d5db")  # real images, with the right captions and with wrong ones
+FEW = 20  # curves with fewer values show each value as a point
 _STYLE: dict[Any, Any] = {
-    "text.parse_math": False,  # names are texts, not formulas
+    "text.parse_math": False,  # a "$" in a name does not start a formula
     "svg.fonttype": "none",
     "svg.hashsalt": "t2i",
     "font.family": "sans-serif",
@@ -36,7 +36,10 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def _figure(height: float) -> Iterator[tuple[Axes, list[bytes]]]:
-    """Axes to draw on; when the block ends, the list holds the SVG."""
+    """Yield axes of a new figure and a list, which holds the SVG when the block ends.
+
+    The height is in inches.
+    """
     found: list[bytes] = []
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(5.2, height), layout="constrained")
@@ -49,14 +52,30 @@ def _figure(height: float) -> Iterator[tuple[Axes, list[bytes]]]:
 
 
 def palette(standings: Sequence[Standing]) -> dict[str, str]:
-    """A colour for each line of the ranking; models keep theirs in every plot, whatever their rank."""
+    """Choose a colour for each line of the ranking.
+
+    Args:
+        standings: The lines. Colours depend on the models' names alone, so each model has the same
+            in every plot.
+
+    Returns:
+        Colour by name, as "#rrggbb"; the rows of real images are grey.
+    """
     models = sorted(s.name for s in standings if s.kind == "model")
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(models)}
     return {s.name: colours.get(s.name, GREYS[s.kind == "floor"]) for s in standings}
 
 
 def bars(standings: Sequence[Standing], columns: Sequence[Column]) -> bytes:
-    """Scores side by side, a group of bars each; percentages."""
+    """Plot percentages as bars, a group of bars for each score.
+
+    Args:
+        standings: The lines of the ranking, a bar in each group; at least one.
+        columns: The scores, percentages. Those that no line has are left out.
+
+    Returns:
+        The SVG.
+    """
     shown = [c for c in columns if any(s.value(c) for s in standings)]
     colours, width = palette(standings), 0.8 / len(standings)
     with _figure(0.9 + 0.22 * len(shown) * max(2, len(standings))) as (axes, svg):
@@ -83,7 +102,17 @@ def bars(standings: Sequence[Standing], columns: Sequence[Column]) -> bytes:
 def quality_against(
     standings: Sequence[Standing], headline: Column, title: str, unit: str
 ) -> bytes | None:
-    """The headline score over a cost, a point a model; None where no model's cost is known."""
+    """Plot the headline score over a cost, with a point for each model.
+
+    Args:
+        standings: The lines of the ranking; rows of real images are left out.
+        headline: The score.
+        title: Title of the cost, one of those in `COSTS`. The axis is logarithmic.
+        unit: Label of the cost's axis.
+
+    Returns:
+        The SVG; None if no model has both the cost and the score.
+    """
     path = dict(COSTS)[title]
     models = [s for s in standings if s.kind == "model"]
     points = [(s, x, v) for s in models if (x := s.cost(*path)) and (v := s.value(headline))]
@@ -107,7 +136,7 @@ def quality_against(
 
 
 def _log_room(axes: Axes, title: str, values: Sequence[float]) -> None:
-    """A logarithmic axis with room for the words to the right of the last point."""
+    """Make the horizontal axis logarithmic, with room for labels to the right of the last point."""
     axes.set_xscale("log")
     low, high = min(values), max(values)
     span = max(high / low, 4.0)
@@ -118,13 +147,22 @@ def _log_room(axes: Axes, title: str, values: Sequence[float]) -> None:
 
 
 def _room_above(axes: Axes, headline: Column) -> None:
+    """Start the vertical axis at 0 and leave room at the top, if higher scores are better."""
     if headline.better == "higher":
         top = max(axes.get_ylim()[1], 1)
         axes.set_ylim(-0.05 * top, 1.08 * top)
 
 
 def sampler_curves(curves: Mapping[str, Mapping[int, float]], headline: Column) -> bytes:
-    """A score over the number of sampling steps, a line a sampler."""
+    """Plot a score over the number of sampling steps, with a line for each sampler.
+
+    Args:
+        curves: Sampler -> number of steps -> score.
+        headline: The score's column.
+
+    Returns:
+        The SVG.
+    """
     steps = sorted({count for own in curves.values() for count in own})
     with _figure(3.6) as (axes, svg):
         for i, (name, own) in enumerate(curves.items()):
@@ -148,7 +186,15 @@ def sampler_curves(curves: Mapping[str, Mapping[int, float]], headline: Column) 
 
 
 def losses(row: Row) -> dict[str, tuple[list[float], list[float]]]:
-    """Of each loss in a row's log: minutes and values. Those of several stages are told apart by the stage's name."""
+    """Collect the losses of a row's training log.
+
+    Args:
+        row: The row of a model.
+
+    Returns:
+        Loss -> (minutes of training, values). If there are several stages, a loss's name starts
+        with its stage's.
+    """
     stages = list(dict.fromkeys(str(line.get("stage", "")) for line in row.curve))
     found: dict[str, tuple[list[float], list[float]]] = {}
     for line in row.curve:
@@ -165,13 +211,21 @@ def losses(row: Row) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def training_curve(row: Row) -> bytes | None:
-    """A row's losses over minutes of training; None where there is no log."""
+    """Plot a row's losses over minutes of training.
+
+    Args:
+        row: The row of a model.
+
+    Returns:
+        The SVG; None if the row has no training log. The losses' axis is logarithmic if all losses
+        are positive and the largest is over 20 times the smallest.
+    """
     found = losses(row)
     if not found:
         return None
     with _figure(3.0) as (axes, svg):
         for i, (name, (minutes, values)) in enumerate(found.items()):
-            dots = "o" if len(values) < FEW else None  # of a single value there is no line to see
+            dots = "o" if len(values) < FEW else None  # a single value makes no visible line
             axes.plot(
                 minutes,
                 values,

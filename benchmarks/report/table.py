@@ -1,4 +1,4 @@
-"""Scores as text: how numbers are written, and the tables on the terminal."""
+"""Scores as text: the format of numbers, and the table on the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DASH = "\N{EN DASH}"
 ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
 RANGE_NOTE = {False: "95 % confidence interval", True: "lowest and highest over seeds"}
 
-ACROSS = 4  # models beside each other in one table
+ACROSS = 4  # columns of models in one table
 
 COSTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("parameters", ("training", "parameters", "all")),
@@ -26,11 +26,19 @@ COSTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("s/image", ("sampling", "seconds_per_image")),
     ("memory", ("training", "peak_memory_bytes")),
 )
-"""What a model costs: title and where the number is. Training images a second, sampling seconds an image."""
+"""Costs of a model: title, and path of the number in a row. images/s is measured in training,
+s/image in sampling."""
 
 
 def number(value: float) -> str:
-    """Three significant digits, none wasted."""
+    """Format a number with three significant digits.
+
+    Args:
+        value: The number.
+
+    Returns:
+        The text; from 1000 on all digits before the point, with commas.
+    """
     if value == 0 or not math.isfinite(value):
         return f"{value:.0f}"
     return (
@@ -41,7 +49,14 @@ def number(value: float) -> str:
 
 
 def with_range(value: Value | None) -> str:
-    """A score with its range, if it has one."""
+    """Format a score with its range.
+
+    Args:
+        value: The score. None: there is none.
+
+    Returns:
+        "MEAN (LOW-HIGH)", "MEAN" if there is no range, a dash if there is no score.
+    """
     if value is None:
         return DASH
     if value.low is None or value.high is None:
@@ -50,7 +65,16 @@ def with_range(value: Value | None) -> str:
 
 
 def cost(title: str, value: float | None) -> str:
-    """A cost in the unit that suits its size."""
+    """Format a cost in a unit that suits its size.
+
+    Args:
+        title: Title of the cost, one of those in `COSTS`.
+        value: The cost: number of parameters, seconds, bytes, images per second or seconds per
+            image. None: unknown.
+
+    Returns:
+        The number with its unit; a dash if it is unknown.
+    """
     if value is None:
         return DASH
     if title == "memory":
@@ -63,16 +87,38 @@ def cost(title: str, value: float | None) -> str:
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Text for rich that is shown as it is: no markup, and nothing that a terminal would obey."""
+    """Make a text for rich that is shown literally.
+
+    Args:
+        text: Any text. Markup is not interpreted, control characters are made harmless.
+        style: Style of the whole text, as rich takes it.
+
+    Returns:
+        The text.
+    """
     return Text(printable(text), style)
 
 
 def rank(standing: Standing) -> str:
+    """Format the rank of a line.
+
+    Args:
+        standing: The line of the ranking.
+
+    Returns:
+        The rank; empty if it has none.
+    """
     return str(standing.rank) if standing.rank else ""
 
 
 def show(results: Results, console: Console | None = None) -> None:
-    """Prints the ranking, best to the left, with the costs below, and what is to be said of the models."""
+    """Print the ranking, with costs below the scores and warnings and notes below the tables.
+
+    Args:
+        results: The results. Lines of the ranking become columns: the ceiling first, then models
+            from the best on.
+        console: Where to print. None: stdout.
+    """
     console = console or Console()
     standings = results.ranking()
     console.print(plain(f"{results.benchmark} ({results.protocol.get('protocol')})", "bold"))
@@ -94,7 +140,7 @@ def show(results: Results, console: Console | None = None) -> None:
 
 
 def _printed(results: Results, claim: str) -> str:
-    """What others printed under one protocol, in a line."""
+    """Return the scores that others published under one protocol, as one line."""
     entries = [entry for entry in results.published if entry.protocol == claim]
     return "; ".join(
         f"{e.model} {', '.join(f'{title} {score:g}' for title, score in e.scores.items())}"
@@ -103,7 +149,10 @@ def _printed(results: Results, claim: str) -> str:
 
 
 def _table(results: Results, standings: Sequence[Standing]) -> Table:
-    """Models across and scores downwards: that fits a narrow terminal, and numbers to compare stand side by side."""
+    """Return a table with a column for each model and a line for each score.
+
+    It fits a narrow terminal, and the numbers to compare are side by side.
+    """
     table = Table()
     table.add_column("", no_wrap=True)
     for standing in standings:

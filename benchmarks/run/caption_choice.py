@@ -1,5 +1,8 @@
-"""A choice of examples and of one caption of each that is the same for everybody: by a hash, not by a random generator,
-whose stream a new version of a library may change, nor by the order in which a data set has them."""
+"""Choose examples, and one caption of each, in the same way for everybody.
+
+The choice is made by a hash. A random generator's stream may change with a new version of its
+library, and the order of a data set may differ between copies of it.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,17 @@ from t2i.core.interfaces.dataset import Dataset, Example
 
 
 class Chosen(Dataset):
-    """All examples of a data set in the order of a hash, each with one of its captions: the first N of them are a
-    choice of N, and a larger choice holds every smaller one.
+    """All examples of a data set in the order of a hash, each with one of its captions.
 
-    An example's place: SHA-256 of the key and all its captions (sorted, spaces joined). Its caption: the one of which
-    the SHA-256, with the key, is least. Equal ones keep the data set's order.
+    The first N of them are a choice of N examples. A larger choice contains every smaller one.
+
+    Examples are ordered by the SHA-256 of the key and all their captions (sorted, runs of white
+    space replaced by one space). Each keeps the caption whose SHA-256, taken with the key, is
+    least. Equal hashes keep the data set's order.
+
+    Args:
+        data: The data set. All its captions are read at once.
+        key: Key of the hash. Another key gives another choice.
     """
 
     def __init__(self, data: Dataset, key: str) -> None:
@@ -49,6 +58,7 @@ class Chosen(Dataset):
 
 
 def _plain(caption: str) -> str:
+    """Replace each run of white space by one space."""
     return " ".join(caption.split())
 
 

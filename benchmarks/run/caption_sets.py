@@ -1,4 +1,4 @@
-"""The captions of a benchmark, and the real images that go with them."""
+"""The captions of a benchmark, and the real images that belong to them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,21 @@ from t2i.core.runs.configure import open_dataset
 
 
 def open_data(benchmark: Benchmark, split: str, own: dict[str, Any], folder: str | None) -> Dataset:
-    """A split of the benchmark's data set, with `own` settings laid over the benchmark's."""
+    """Open a split of the benchmark's data set.
+
+    Args:
+        benchmark: The benchmark.
+        split: Name of the split.
+        own: Settings of the data set that override the benchmark's.
+        folder: Folder of the data set. None: it needs none, or its settings name it.
+
+    Returns:
+        The split, prepared. Broken examples in it are reported, and the next sound example takes
+        their place.
+
+    Raises:
+        UserError: The data set has no such split, or it cannot be opened.
+    """
     spec = registry().datasets[benchmark.dataset]
     if split not in spec.splits:
         raise UserError(
@@ -34,8 +48,19 @@ def open_data(benchmark: Benchmark, split: str, own: dict[str, Any], folder: str
 
 @dataclass(frozen=True)
 class CaptionSet:
-    """A prompt set with its captions and its data. whole: the split that the data was chosen from. other: where real
-    images other than the reference come from."""
+    """A prompt set with its captions and its data.
+
+    Args:
+        prompts: The prompt set.
+        data: The examples whose captions are used, and whose images may be the reference.
+        whole: The whole split that `data` was chosen from.
+        captions: The captions, `prompts.count` of them; caption i is the first of example i of
+            `data`.
+        other: Where real images other than the reference come from, if captions have one image
+            each.
+        other_start: Index in `other` of the image that stands for caption 0.
+        source: Description of the other real images, as the protocol records it.
+    """
 
     prompts: PromptSet
     data: Dataset
@@ -47,12 +72,20 @@ class CaptionSet:
 
     @property
     def has_variants(self) -> bool:
+        """Whether the data set has several images of one caption."""
         return self.data.variant(0, 1) is not None
 
     def real(self, index: int, sample: int) -> Example | None:
-        """Another real image than the reference's for caption `index`; `sample` counts from 0. Where the data set
-        has but one image a caption, it is another example with a caption of its own, and there is one sample. None
-        where there is none."""
+        """Return a real image for a caption, other than the reference's if possible.
+
+        Args:
+            index: Number of the caption, from 0.
+            sample: Number of the image, from 0.
+
+        Returns:
+            Another image of the same caption. If the data set has one image per caption, another
+            example with its own caption, as sample 0 only. None if there is no such image.
+        """
         if self.has_variants:
             return self.data.variant(index, sample + 1)
         place = self.other_start + index
@@ -60,7 +93,14 @@ class CaptionSet:
         return self.other[place] if sample == 0 and there else None
 
     def real_caption(self, index: int) -> str:
-        """The caption that belongs to `real(index, 0)`."""
+        """Return the caption that belongs to `real(index, 0)`.
+
+        Args:
+            index: Number of the caption in this set, from 0.
+
+        Returns:
+            The caption; empty if there is no such image.
+        """
         if self.has_variants:
             return self.captions[index]
         place = self.other_start + index
@@ -70,13 +110,26 @@ class CaptionSet:
 
 
 def caption_set(benchmark: Benchmark, prompts: PromptSet, folder: str | None) -> CaptionSet:
-    """Reads the captions. UserError if the split is too short."""
+    """Read the captions of a prompt set.
+
+    Args:
+        benchmark: The benchmark.
+        prompts: One of its prompt sets.
+        folder: Folder of the data set. None: it needs none.
+
+    Returns:
+        The captions with their data.
+
+    Raises:
+        UserError: The split is unknown, or has too few examples for the captions or the reference.
+    """
     whole, data = _opened(benchmark, prompts, prompts.split, folder)
     fixed = benchmark.reference if isinstance(benchmark.reference, int) and prompts.headline else 0
     needed = max(prompts.count, fixed)
     if not data.endless and len(data) < needed:
         raise UserError(
-            f"benchmark '{benchmark.name}' needs {needed} examples of '{benchmark.dataset}', split '{prompts.split}', "
+            f"benchmark '{benchmark.name}' needs {needed} examples of '{benchmark.dataset}', "
+            f"split '{prompts.split}', "
             f"but there are {len(data)}: give --samples {len(data)} or a complete data set"
         )
     captions = tuple(data.captions(index)[0] for index in range(prompts.count))
@@ -88,7 +141,7 @@ def caption_set(benchmark: Benchmark, prompts: PromptSet, folder: str | None) ->
 def _opened(
     benchmark: Benchmark, prompts: PromptSet, split: str, folder: str | None
 ) -> tuple[Dataset, Dataset]:
-    """A split as it is, and as the prompt set chooses from it."""
+    """Open a split; return the whole of it, and what the prompt set chooses from it."""
     whole = open_data(benchmark, split, dict(prompts.data), folder)
     return whole, Chosen(whole, prompts.select) if prompts.select else whole
 
@@ -96,7 +149,11 @@ def _opened(
 def _other(
     benchmark: Benchmark, prompts: PromptSet, data: Dataset, needed: int, folder: str | None
 ) -> tuple[Dataset, int, str]:
-    """Where other real images come from, the best there is: (data, first index, in words)."""
+    """Find the best source of other real images: (data, first index, description).
+
+    In this order: the split that the benchmark names, other images of the same captions, the next
+    examples of the split, the split "train", and the reference itself if there is nothing else.
+    """
     if benchmark.real:
         return _of_split(benchmark, prompts, data, folder)
     if data.variant(0, 1) is not None:
@@ -105,7 +162,8 @@ def _other(
         return (
             data,
             needed,
-            f"the next {prompts.count} examples of split '{prompts.split}', with their own captions",
+            f"the next {prompts.count} examples of split '{prompts.split}', "
+            "with their own captions",
         )
     if prompts.split != "train" and "train" in registry().datasets[benchmark.dataset].splits:
         train = open_data(benchmark, "train", dict(prompts.data), folder)
@@ -121,8 +179,11 @@ def _other(
 def _of_split(
     benchmark: Benchmark, prompts: PromptSet, data: Dataset, folder: str | None
 ) -> tuple[Dataset, int, str]:
-    """Real images of the split that the benchmark names, as many as there are captions, or fewer where it is shorter.
-    A folder without that split has but the reference to offer."""
+    """Take other real images from the split that the benchmark names.
+
+    There are as many as captions, or fewer if the split is shorter. If the folder lacks the split,
+    the reference images are used.
+    """
     try:
         _, other = _opened(benchmark, prompts, benchmark.real, folder)
     except UserError:
@@ -133,7 +194,13 @@ def _of_split(
 
 @dataclass(frozen=True)
 class ReferenceImages:
-    """The real images that distances are taken to: the first `count` of `data`. about: which they are."""
+    """The real images that generated ones are compared with.
+
+    Args:
+        data: The data set that holds them.
+        count: Number of images, the first ones of `data`.
+        about: Description of the images, as the protocol records it.
+    """
 
     data: Dataset
     count: int
@@ -141,7 +208,15 @@ class ReferenceImages:
 
 
 def reference_of(benchmark: Benchmark, headline: CaptionSet) -> ReferenceImages:
-    """The reference that a benchmark names, of its headline set."""
+    """Find the reference images of a benchmark.
+
+    Args:
+        benchmark: The benchmark; its field `reference` says which images to take.
+        headline: Its headline set.
+
+    Returns:
+        The reference images.
+    """
     split = f"split '{headline.prompts.split}'"
     if benchmark.reference == "all":
         return ReferenceImages(headline.whole, len(headline.whole), f"all images of {split}")
@@ -154,9 +229,14 @@ def reference_of(benchmark: Benchmark, headline: CaptionSet) -> ReferenceImages:
 
 @dataclass(frozen=True)
 class ImageStream:
-    """Images that can be asked for by number: `draw(part)` gives those of a range within 0..count, in batches.
+    """Images that can be produced by number.
 
-    ready: whether whatever is to be kept of a part, beside its features, is there.
+    Args:
+        count: Number of images.
+        draw: Yields the images of a range within 0 to `count` - 1, in order and in batches. It may
+            yield fewer, if some images do not exist.
+        ready: Whether everything that must be kept of a range, besides its features, exists already
+            (image files).
     """
 
     count: int
@@ -165,7 +245,17 @@ class ImageStream:
 
 
 def real_source(captions: CaptionSet, count: int, samples: int) -> ImageStream:
-    """Real images of the first `count` captions, `samples` of each: the ceiling of every score."""
+    """Make the stream of real images, whose scores are the ceiling.
+
+    Args:
+        captions: The captions.
+        count: Number of captions, the first ones.
+        samples: Images of each caption.
+
+    Returns:
+        The images, caption by caption, each with the caption of its own example. Images that do not
+        exist are left out.
+    """
 
     def draw(part: range) -> Iterator[ImageBatch]:
         found = ((index, captions.real(index, sample)) for index, sample in _pairs(part, samples))
@@ -177,7 +267,17 @@ def real_source(captions: CaptionSet, count: int, samples: int) -> ImageStream:
 
 
 def wrong_source(captions: CaptionSet, count: int, samples: int) -> ImageStream:
-    """Real images of the wrong captions, the floor: caption i gets those that belong to i + 1, i + 2, ..."""
+    """Make the stream of real images with wrong captions, whose scores are the floor.
+
+    Args:
+        captions: The captions.
+        count: Number of captions, the first ones.
+        samples: Images of each caption.
+
+    Returns:
+        The images, caption by caption: the caption of `real(i, 0)` gets the images i + 1, i + 2,
+        ... (modulo `count`). Images that do not exist are left out.
+    """
 
     def draw(part: range) -> Iterator[ImageBatch]:
         found = (
@@ -191,11 +291,12 @@ def wrong_source(captions: CaptionSet, count: int, samples: int) -> ImageStream:
 
 
 def _pairs(part: range, samples: int) -> Iterator[tuple[int, int]]:
-    """(caption, sample) of each number, caption by caption."""
+    """Yield the (caption, sample) of each number, where numbers count caption by caption."""
     return (divmod(number, samples) for number in part)
 
 
 def _stream(found: Iterable[tuple[int, np.ndarray, str]]) -> Iterator[ImageBatch]:
+    """Group (caption's number, image, caption) into batches."""
     return map(_images, batches(found))
 
 

@@ -1,4 +1,4 @@
-"""The images that people look at: the same captions and the same noise for every row, kept as single files."""
+"""The images to look at: the same captions and the same noise for every row, one PNG file each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,16 @@ REAL = "real"
 def grid_entries(
     sets: Sequence[CaptionSet], each: int, extra: Sequence[str]
 ) -> list[dict[str, str]]:
-    """The captions shown, each with the set that it comes from ("" for those that have no real image)."""
+    """List the captions of the grid.
+
+    Args:
+        sets: The caption sets.
+        each: Captions from each set, the first ones.
+        extra: Further captions, which have no real image.
+
+    Returns:
+        {"set": NAME, "caption": TEXT} for each caption; the set of further captions is "".
+    """
     entries = [
         {"set": s.prompts.name, "caption": caption} for s in sets for caption in s.captions[:each]
     ]
@@ -26,15 +35,46 @@ def grid_entries(
 
 
 def image_file(out: Path, row: str, caption: int, sample: int) -> Path:
+    """Return the file of an image of the grid.
+
+    Args:
+        out: The benchmark's folder.
+        row: The row's name.
+        caption: Number of the caption in the grid, from 0.
+        sample: Number of the image of that caption, from 0.
+
+    Returns:
+        The file.
+    """
     return out / "pictures" / row / f"{caption:02d}-{sample}.png"
 
 
 def save_image(out: Path, row: str, caption: int, sample: int, image: np.ndarray) -> None:
+    """Write an image of the grid.
+
+    Args:
+        out: The benchmark's folder.
+        row: The row's name.
+        caption: Number of the caption in the grid, from 0.
+        sample: Number of the image of that caption, from 0.
+        image: The image, uint8 (H, W, 3).
+    """
     write_bytes(image_file(out, row, caption, sample), png(image))
 
 
 def save_real(out: Path, sets: Sequence[CaptionSet], each: int, samples: int) -> Path:
-    """Real images of the grid's captions, and a sheet of them, whose path is returned: the first thing to see."""
+    """Write real images of the grid's captions, and a sheet of them.
+
+    Args:
+        out: The benchmark's folder.
+        sets: The caption sets.
+        each: Captions from each set, the first ones.
+        samples: Images of each caption. A caption with fewer has white images on the sheet in their
+            place.
+
+    Returns:
+        The file of the sheet.
+    """
     sheet: list[np.ndarray] = []
     places = [(s, index) for s in sets for index in range(min(each, len(s.captions)))]
     for number, (captions, index) in enumerate(places):
@@ -47,14 +87,33 @@ def save_real(out: Path, sets: Sequence[CaptionSet], each: int, samples: int) ->
 
 
 def save_sheet(out: Path, row: str, images: Sequence[np.ndarray], columns: int) -> Path:
-    """All images of a row on one sheet, a caption a line."""
+    """Write all images of a row on one sheet, with a line for each caption.
+
+    Args:
+        out: The benchmark's folder.
+        row: The row's name.
+        images: The images, uint8 (H, W, 3), caption by caption.
+        columns: Images of each caption.
+
+    Returns:
+        The file of the sheet.
+    """
     path = out / "grids" / f"{row}.png"
     write_bytes(path, png(grid(images, columns, scale=readable_scale(images[0].shape[0]))))
     return path
 
 
 def load_images(out: Path, row: str, caption: int) -> list[Image.Image]:
-    """The images that a row has of a caption, in order of their samples."""
+    """Read a row's images of one caption.
+
+    Args:
+        out: The benchmark's folder.
+        row: The row's name.
+        caption: Number of the caption in the grid, from 0.
+
+    Returns:
+        The images in the order of their sample numbers; none if the row has none.
+    """
     files = sorted(
         out.glob(f"pictures/{row}/{caption:02d}-*.png"),
         key=lambda file: int(file.stem.split("-")[1]),
@@ -63,7 +122,16 @@ def load_images(out: Path, row: str, caption: int) -> list[Image.Image]:
 
 
 def save_comparison(out: Path, rows: Sequence[tuple[str, str]], captions: Sequence[str]) -> Path:
-    """One sheet, captions downwards, rows (folder, title) side by side, with words: for a README or a talk."""
+    """Write a sheet with the images of several rows side by side, for a README or a talk.
+
+    Args:
+        out: The benchmark's folder.
+        rows: (folder, title) of each row, from left to right.
+        captions: The captions of the grid, from top to bottom.
+
+    Returns:
+        The file of the sheet.
+    """
     samples = max(len(load_images(out, folder, 0)) for folder, _ in rows)
     cell, gap, head, words = 64, 6, 28, 22
     block = samples * (cell + 2) + gap
@@ -78,7 +146,7 @@ def save_comparison(out: Path, rows: Sequence[tuple[str, str]], captions: Sequen
             top = head + line * (cell + words) + words - 4
             for sample, image in enumerate(load_images(out, folder, line)):
                 sheet.paste(_fit(image, cell), (left + sample * (cell + 2), top))
-    for line, caption in enumerate(captions):  # over the images' blocks, across the whole width
+    for line, caption in enumerate(captions):  # last, as a caption spans the whole width
         draw.text((gap, head + line * (cell + words)), caption, "black", ImageFont.load_default(12))
     path = out / "grids" / "comparison.png"
     write_bytes(path, png(np.asarray(sheet)))
@@ -86,7 +154,7 @@ def save_comparison(out: Path, rows: Sequence[tuple[str, str]], captions: Sequen
 
 
 def _fit(image: Image.Image, side: int) -> Image.Image:
-    """Enlarged by whole pixels where that is exact, else resampled."""
+    """Resize an image to a square: by whole pixels if the side is a multiple, else resampled."""
     exact = side % image.width == 0
     return image.resize(
         (side, side), Image.Resampling.NEAREST if exact else Image.Resampling.LANCZOS

@@ -1,12 +1,13 @@
-"""What has been drawn of a row, kept in parts until the row is whole: a command that was killed goes on with the parts
-that are missing, and several processes share them out.
+"""The features of a row's images, kept in parts until the row is finished.
 
-OUT/partial/ROW/key.json         what the parts depend on; those of anything else are dropped
-OUT/partial/ROW/SET/00003/       a sealed folder: features.safetensors and captions.json of CHUNK images
+A command that was killed continues with the missing parts, and several processes share them.
 
-Features are kept, not images; but where a metric looks at the images themselves (one without features), they are
-kept with them, as bytes. Scores are always computed from the parts, read in order: whoever made them, and in however
-many sessions, they are the same.
+OUT/partial/ROW/key.json     everything that the parts depend on; parts with another key are deleted
+OUT/partial/ROW/SET/00003/   a sealed folder: features.safetensors and captions.json of CHUNK images
+
+Parts hold features, not images. If a metric reads the images themselves (one without features),
+they are kept as well, uncompressed. Scores are always computed from the parts, read in order, so
+they depend neither on the number of processes nor on the number of sessions.
 """
 
 from __future__ import annotations
@@ -35,17 +36,23 @@ CHUNK = 256
 """Images in a part: whole batches of a sampler, and minutes of work at most."""
 
 KINDS = ("features", "text_features")
-"""The fields of `Images` that hold features by name."""
+"""The fields of `ImageBatch` that hold features by name."""
 
 Look = Callable[[ImageBatch], ImageBatch]
-"""Fills in the features of a batch."""
+"""A function that adds the features to a batch."""
 
 
 class Parts:
     """The parts of one row.
 
-    folder: theirs. key: all that they depend on; parts that were made under another are dropped.
-    clock: seconds spent on drawing the images that `read` has given.
+    Args:
+        folder: Folder of the parts.
+        key: Everything that the parts depend on, as JSON. Parts with another key are deleted.
+        group: The processes that share the work. All of them call the same methods.
+
+    Attributes:
+        fresh: Whether there were no parts with this key yet.
+        clock: Seconds spent on sampling the images that `read` has yielded, and their number.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any], group: Group) -> None:
@@ -53,7 +60,7 @@ class Parts:
         self.fresh = group.first(lambda: self._open(dict(key)))
 
     def _open(self, key: dict[str, Any]) -> bool:
-        """Whether nothing had been begun under this key."""
+        """Return whether there are no parts with this key; if so, delete others and write it."""
         file, key = self.folder / "key.json", {**key, "chunk": CHUNK}
         if file.is_file() and _document(file) == key:
             return False
@@ -62,6 +69,7 @@ class Parts:
         return True
 
     def remove(self) -> None:
+        """Delete the parts, and the folder above if it is empty then."""
         shutil.rmtree(self.folder, ignore_errors=True)
         if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
             self.folder.parent.rmdir()
@@ -77,14 +85,14 @@ class Parts:
         keep_images: bool,
         count: Callable[[int, int], None],
     ) -> None:
-        """Makes the parts that are missing, each process its share.
+        """Make the missing parts of a set of images; each process makes its share.
 
         Args:
-            where: The set of images, as a folder's name.
-            source: Its images.
-            look: Fills in the features of a batch.
-            keep_images: Whether the images themselves are kept with their features.
-            count: Called with (done, total) images of this process's share.
+            where: Name of the set's folder.
+            source: The images of the set.
+            look: Adds the features to a batch.
+            keep_images: Whether the images are kept along with their features.
+            count: Called after each batch with (done, total) images of this process's share.
         """
         parts = dict(enumerate(ranges(source.count, CHUNK)))
         missing = self.group.first(
@@ -109,7 +117,16 @@ class Parts:
         return intact(self._place(where, number)) and source.ready(part)
 
     def read(self, where: str, source: ImageStream) -> Iterator[ImageBatch]:
-        """All images in order, by parts, with their features; `images` is empty unless they were kept."""
+        """Read the parts of a set of images, and add their sampling time to `clock`.
+
+        Args:
+            where: Name of the set's folder.
+            source: The images of the set, whose parts have all been made.
+
+        Yields:
+            A batch for each part, in order, with features; `images` is empty unless the images were
+            kept. Parts without images are skipped.
+        """
         for number, _ in enumerate(ranges(source.count, CHUNK)):
             folder = self._place(where, number)
             tensors = load_tensors(folder / "features.safetensors", f"part {folder}")

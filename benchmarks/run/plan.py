@@ -1,4 +1,4 @@
-"""What a benchmark command will do, all of it checked before anything is trained."""
+"""The plan of a benchmark: the request resolved and checked before anything is trained."""
 
 from __future__ import annotations
 
@@ -20,7 +20,16 @@ from t2i.core.runs.folder import Run
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A row of the results: a model to train, or a run that is given."""
+    """A row of the results: a model to train, or a finished run that is given.
+
+    Args:
+        name: The model's registered name, or the name under which a run is given.
+        label: Name of the row: `name`, with "-seedK" for seeds other than 0.
+        seed: The training seed.
+        config: The configuration that the model is or was trained with.
+        run: The run's folder.
+        given: Whether the run is given, so that it is not trained.
+    """
 
     name: str
     label: str
@@ -32,7 +41,16 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """A benchmark, its rows and where everything goes."""
+    """A benchmark, its rows and its folders.
+
+    Args:
+        benchmark: The benchmark, with the requested number of captions.
+        runs: The rows of models.
+        budget: Training budget: {"minutes": M} or {"steps": N}.
+        out: Folder for all output.
+        data_dir: Folder of the benchmark's data set. None: it needs none.
+        keep_images: Whether all scored images of models are written as PNG files.
+    """
 
     benchmark: Benchmark
     runs: tuple[PlannedRun, ...]
@@ -43,7 +61,18 @@ class BenchmarkPlan:
 
 
 def find_benchmark(name: str, protocol: str | None) -> Benchmark:
-    """The benchmark of that name under a protocol (default: its first). UserError naming the nearest."""
+    """Find a registered benchmark.
+
+    Args:
+        name: Name of the benchmark.
+        protocol: One of its protocols. None: its first.
+
+    Returns:
+        The benchmark under that protocol.
+
+    Raises:
+        UserError: There is no such benchmark or protocol. The message names the nearest one.
+    """
     spec = registry().benchmarks[name]
     wanted = protocol or spec.protocols[0]
     if wanted not in spec.protocols:
@@ -55,7 +84,19 @@ def find_benchmark(name: str, protocol: str | None) -> Benchmark:
 
 
 def with_samples(benchmark: Benchmark, samples: int | None) -> Benchmark:
-    """The benchmark with `samples` captions in its headline set and at most so many in the others."""
+    """Change the number of captions of a benchmark.
+
+    Args:
+        benchmark: The benchmark.
+        samples: Captions in the headline set, and the most in each other set; at least 2. None: no
+            change.
+
+    Returns:
+        The benchmark with that number.
+
+    Raises:
+        UserError: `samples` is below 2.
+    """
     if samples is None:
         return benchmark
     if samples < 2:
@@ -68,13 +109,25 @@ def with_samples(benchmark: Benchmark, samples: int | None) -> Benchmark:
 
 
 def named_models(models: Sequence[str] | str) -> list[str]:
-    """A model's name or several; "all" stands for every registered one that draws images. UserError for others."""
+    """Expand "all" in names of models, and check that the others can be sampled.
+
+    Args:
+        models: A name, or several. "all" stands for every registered model that makes images. Names
+            that are not registered are passed on.
+
+    Returns:
+        The names, in the order given.
+
+    Raises:
+        UserError: One of the models makes no images (a guide).
+    """
     asked = [models] if isinstance(models, str) else models
     known = [spec.name for spec in registry().models if registry().draws(spec.family)]
     for spec in (registry().models[name] for name in asked if name in registry().models):
         if spec.name not in known:
             raise UserError(
-                f"model '{spec.name}' is a {spec.family}: it draws no images, there is nothing to compare"
+                f"model '{spec.name}' is a {spec.family}: it draws no images, "
+                "there is nothing to compare"
             )
     return [name for entry in asked for name in (known if entry == "all" else [entry])]
 
@@ -82,8 +135,20 @@ def named_models(models: Sequence[str] | str) -> list[str]:
 def choose_models(
     benchmark: Benchmark, models: Sequence[str] | str | None, runs: Mapping[str, Path]
 ) -> list[str]:
-    """Names of the rows: those asked for ("all": every registered model), else those of the runs that are given,
-    else the first default of the benchmark whose models are all registered."""
+    """Choose the models of the rows.
+
+    Args:
+        benchmark: The benchmark.
+        models: Names of models, or "all". None: the models of `runs`; without `runs`, the
+            benchmark's first group of default models that are all registered.
+        runs: Finished runs by the name of their row.
+
+    Returns:
+        The names: the models, then those of `runs`, each once.
+
+    Raises:
+        UserError: There are none, or one of the models makes no images.
+    """
     if models is not None:
         names = named_models(models)
     elif runs:
@@ -101,12 +166,27 @@ def choose_models(
     if not names:
         groups = ", or ".join(" and ".join(group) for group in benchmark.default_models)
         raise UserError(
-            f"benchmark '{benchmark.name}': its models are not installed ({groups}); name some by --models"
+            f"benchmark '{benchmark.name}': its models are not installed ({groups}); "
+            "name some by --models"
         )
     return names
 
 
 def budget_of(benchmark: Benchmark, minutes: float | None, steps: int | None) -> dict[str, Any]:
+    """Choose the training budget.
+
+    Args:
+        benchmark: The benchmark, which has a budget in minutes.
+        minutes: The budget in minutes. None: not given.
+        steps: The budget in steps. None: not given.
+
+    Returns:
+        {"steps": N} or {"minutes": M}, as settings of a model; the benchmark's minutes if neither
+        is given.
+
+    Raises:
+        UserError: Both are given.
+    """
     if minutes is not None and steps is not None:
         raise UserError("--minutes and --steps are two ways to say the budget: give one of them")
     return (
@@ -123,17 +203,21 @@ def plan_runs(
     data: Mapping[str, Any],
     out: Path,
 ) -> tuple[PlannedRun, ...]:
-    """The rows of models, trained for images of the benchmark's size.
+    """Plan the rows of models, which are trained on images of the benchmark's size.
 
     Args:
-        request: What is asked for.
+        request: The request.
         benchmark: The benchmark that it names.
-        budget: The training budget, as the settings of a model.
+        budget: The training budget, as settings of a model.
         data: The training data, as the section `data` of a model's settings.
-        out: Folder that holds the runs.
+        out: The benchmark's folder. The runs are in runs/ there.
+
+    Returns:
+        A run for each model and seed; given runs are planned once.
 
     Raises:
-        UserError: A model is unknown, or a given run has no model or another one.
+        UserError: A model is unknown, its settings are invalid, or a given run has no trained model
+            or one of another name.
     """
     if request.seeds < 1:
         raise UserError(f"--seeds {request.seeds}: at least 1")
@@ -161,30 +245,45 @@ def plan_runs(
 
 
 def _preset(benchmark: Benchmark, model: str) -> str:
-    """The first of the benchmark's presets that a model has; its first of all where it has none of them."""
+    """Return the first of the benchmark's presets that a model has, else the model's first."""
     own = registry().models[model].presets
     return next((preset for preset in benchmark.presets if preset in own), own[0])
 
 
 def _given(name: str, run: Run) -> PlannedRun:
+    """Check a finished run that the user names, and plan its row."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise UserError(
-            f"--run {name}={run.path}: '{name}' is no name for a row (letters, digits, '-', '_', '.')"
+            f"--run {name}={run.path}: '{name}' is no name for a row "
+            "(letters, digits, '-', '_', '.')"
         )
     if not run.model.is_dir():
         raise UserError(
-            f"--run {name}={run.path}: there is no trained model in it; 't2i train --out DIR' makes one"
+            f"--run {name}={run.path}: there is no trained model in it; "
+            "'t2i train --out DIR' makes one"
         )
     config = run.config()
     if name in {spec.name for spec in registry().models} and config.model != name:
         raise UserError(
-            f"--run {name}={run.path}: that is a run of '{config.model}'; write --run {config.model}=..."
+            f"--run {name}={run.path}: that is a run of '{config.model}'; "
+            f"write --run {config.model}=..."
         )
     return PlannedRun(name, name, config.settings.seed, config, run, given=True)
 
 
 def data_folder(benchmark: Benchmark, data_dir: Path | None) -> Path | None:
-    """Where the benchmark's data set is: as said, or where `t2i fetch` has put it. None: it needs no folder."""
+    """Find the folder of the benchmark's data set.
+
+    Args:
+        benchmark: The benchmark.
+        data_dir: The folder that the user names. None: where `t2i fetch` put the data set.
+
+    Returns:
+        The folder; None if the data set needs none.
+
+    Raises:
+        UserError: The data set needs a folder, none is named, and it has not been fetched.
+    """
     if data_dir is not None or not registry().datasets[benchmark.dataset].needs_dir:
         return data_dir
     needs = f"benchmark '{benchmark.name}' needs the data set '{benchmark.dataset}'"
@@ -201,7 +300,21 @@ def data_folder(benchmark: Benchmark, data_dir: Path | None) -> Path | None:
 def training_data(
     benchmark: Benchmark, train_data: str | None, train_dir: Path | None, data_dir: Path | None
 ) -> dict[str, Any]:
-    """The `data` section of every model's configuration: the benchmark's own training data, or another set."""
+    """Choose the training data.
+
+    Args:
+        benchmark: The benchmark.
+        train_data: Name of a data set. None: the benchmark's.
+        train_dir: Folder of the training data. None: `data_dir`, if the benchmark's data set is
+            trained on.
+        data_dir: Folder of the benchmark's data set. None: it needs none.
+
+    Returns:
+        The section `data` of every model's settings.
+
+    Raises:
+        UserError: The data set needs a folder, and none is named.
+    """
     if train_data is None or train_data == benchmark.dataset:
         own = {"name": benchmark.dataset, **benchmark.data, **benchmark.train}
         folder = train_dir or data_dir
@@ -213,7 +326,17 @@ def training_data(
 
 
 def make_plan(request: BenchmarkRequest) -> BenchmarkPlan:
-    """Resolves and checks everything that is asked for. UserError for anything unknown, missing or contradictory."""
+    """Resolve and check a request.
+
+    Args:
+        request: The request.
+
+    Returns:
+        The plan.
+
+    Raises:
+        UserError: Something in the request is unknown, missing or contradictory.
+    """
     benchmark = with_samples(find_benchmark(request.name, request.protocol), request.samples)
     out = request.out or _default_out(benchmark)
     budget = budget_of(benchmark, request.minutes, request.steps)
@@ -226,7 +349,7 @@ def make_plan(request: BenchmarkRequest) -> BenchmarkPlan:
 
 
 def _default_out(benchmark: Benchmark) -> Path:
-    """runs/bench-NAME, with the protocol's name behind it unless it is the first."""
+    """Return runs/bench-NAME, or runs/bench-NAME-PROTOCOL if the protocol is not the first."""
     default = registry().benchmarks[benchmark.name].protocols[0]
     suffix = "" if benchmark.protocol == default else f"-{benchmark.protocol}"
     return Path("runs") / f"bench-{benchmark.name}{suffix}"

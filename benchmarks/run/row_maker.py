@@ -1,4 +1,4 @@
-"""The rows of a benchmark: real images, wrong captions and models, each drawn and scored in parts."""
+"""The rows of a benchmark: real images, wrong captions and models, sampled and scored in parts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from t2i.core.models.model import Model, Sample
 from t2i.core.runs.folder import Run
 
 RealSource = Callable[[CaptionSet, int, int], ImageStream]
-"""Real images for the first captions of a set, so many of each."""
+"""Makes the stream of real images from (captions, number of captions, images of each)."""
 
 FLOOR = "wrong"
 TITLES = {grids.REAL: "real images", FLOOR: "real images, wrong captions"}
@@ -38,8 +38,19 @@ TITLES = {grids.REAL: "real images", FLOOR: "real images, wrong captions"}
 
 @dataclass(frozen=True)
 class RowMaker:
-    """Makes rows, or finds them where they have been made before. Every process of the group calls the same methods
-    and gets the same rows."""
+    """Makes the rows of a benchmark, or reads rows that were finished before.
+
+    Every process of the group calls the same methods and gets the same rows.
+
+    Args:
+        plan: The plan of the benchmark.
+        scorer: Scores the images. In the first process it holds the features of the reference.
+        sets: The caption sets.
+        group: The processes that share the work.
+        reporter: Receives the progress.
+        protocol_hash: Hash of the protocol. Finished rows with another are not used.
+        device: Where models are sampled.
+    """
 
     plan: BenchmarkPlan
     scorer: Scorer
@@ -51,21 +62,35 @@ class RowMaker:
 
     @property
     def headline(self) -> CaptionSet:
+        """The headline caption set."""
         return next(captions for captions in self.sets if captions.prompts.headline)
 
     def variety(self) -> tuple[int, int]:
-        """Captions, and samples of each, of the set VARIETY."""
+        """Return the size of the set `VARIETY`.
+
+        Returns:
+            Number of captions, the first of the headline set, and number of images of each.
+        """
         captions, samples = self.plan.benchmark.variety
         return min(captions, self.headline.prompts.count), samples
 
     def grid_entries(self) -> list[dict[str, str]]:
+        """List the captions of the grid.
+
+        Returns:
+            {"set": NAME, "caption": TEXT} for each caption.
+        """
         benchmark = self.plan.benchmark
         return grids.grid_entries(self.sets, benchmark.grid[0], benchmark.grid_captions)
 
     # --- real images: the ceiling and the floor
 
     def real(self) -> Row:
-        """Other real images than the reference's."""
+        """Make the row of real images other than the reference's, the ceiling.
+
+        Returns:
+            The row. It lacks the scores of `VARIETY` if each caption has one image.
+        """
 
         def source(captions: CaptionSet, count: int, samples: int) -> ImageStream:
             return real_source(captions, count, samples if captions.has_variants else 1)
@@ -76,12 +101,16 @@ class RowMaker:
         )
 
     def floor(self) -> Row:
-        """Real images of the wrong captions."""
+        """Make the row of real images with wrong captions, the floor.
+
+        Returns:
+            The row, with the scores that depend on captions.
+        """
         row = Row(TITLES[FLOOR], "floor")
         return self._kept(FLOOR, {}, lambda parts: self._score_real(row, parts, wrong_source, True))
 
     def _score_real(self, row: Row, parts: Parts, source: RealSource, many: bool) -> Row:
-        """Scores real images. many: whether the source has several of a caption, as diversity needs."""
+        """Score real images; `many` says whether captions have several, as diversity needs."""
         floor, samples = row.kind == "floor", self.plan.benchmark.samples
         for number, captions in enumerate(self.sets):
             own = source(captions, captions.prompts.count, samples)
@@ -93,7 +122,15 @@ class RowMaker:
     # --- models
 
     def model(self, entry: PlannedRun, run: Run) -> Row:
-        """The row of a trained model."""
+        """Make the row of a trained model.
+
+        Args:
+            entry: The planned run.
+            run: The finished run.
+
+        Returns:
+            The row.
+        """
         with open(run.model / MANIFEST, "rb") as file:
             depends = {"model": file_digest(file, "sha256").hexdigest(), "seed": entry.seed}
         row = Row(entry.label, "model", entry.name, entry.seed)
@@ -116,7 +153,7 @@ class RowMaker:
         return row
 
     def _size_of(self, model: Model) -> dict[str, str]:
-        """Of a model that draws images of another size than the protocol's, what was done to them."""
+        """Describe how a model's images were resized; nothing if they have the protocol's size."""
         ours, theirs = self.plan.benchmark.image_size, model.generator.image_size
         return (
             {}
@@ -127,13 +164,16 @@ class RowMaker:
     def _source(
         self, row: Row, model: Model, captions: Sequence[str], samples: int, where: str
     ) -> ImageStream:
-        """A model's images, on noise that depends on the caption's and the sample's number alone."""
+        """Make the stream of a model's images.
+
+        The noise of an image depends on the seed and the numbers of its caption and sample alone.
+        """
         benchmark = self.plan.benchmark
         folder = self.plan.out / "pictures" / row.name / where
 
         def draw(part: range) -> Iterator[ImageBatch]:
             keys = [divmod(number, samples) for number in part]
-            for batch in model.draw(captions, seed=benchmark.seed, keys=keys):
+            for batch in model.stream(captions, seed=benchmark.seed, keys=keys):
                 images = images_of(batch, captions, benchmark.image_size)
                 if self.plan.keep_images:
                     _keep(folder, batch, images)
@@ -147,9 +187,10 @@ class RowMaker:
         return ImageStream(len(captions) * samples, draw, ready)
 
     def _draw_grid(self, model: Model, row: Row) -> None:
+        """Sample the captions of the grid, and write the images and a sheet of them."""
         benchmark, images = self.plan.benchmark, []
         captions = [entry["caption"] for entry in self.grid_entries()]
-        for batch in model.draw(captions, n=benchmark.grid[1], seed=benchmark.seed):
+        for batch in model.stream(captions, n=benchmark.grid[1], seed=benchmark.seed):
             for drawn in batch:
                 image = resized(drawn.image, benchmark.image_size)
                 grids.save_image(self.plan.out, row.name, drawn.prompt, drawn.sample, image)
@@ -168,7 +209,10 @@ class RowMaker:
         source: ImageStream,
         floor: bool = False,
     ) -> None:
-        """Draws what is missing of a set (None: VARIETY), each process its share, and scores all of it."""
+        """Make the missing images of a set (None: `VARIETY`), then score the whole set.
+
+        Each process makes its share; the first one scores.
+        """
         names = self.scorer.names(prompts, captioned_only=floor)
         if not names:
             return
@@ -194,7 +238,7 @@ class RowMaker:
     # --- what is kept
 
     def _kept(self, name: str, depends: dict[str, Any], make: Callable[[Parts], Row]) -> Row:
-        """A row from OUT/scores, if it was made under the same protocol of the same model; else a new one."""
+        """Read a row from OUT/scores if it has the same protocol, grid and model; else make it."""
         out = self.plan.out
         path = out / "scores" / f"{name}.json"
         key = {"protocol": self.protocol_hash, "grid": fingerprint(self.grid_entries()), **depends}
@@ -204,9 +248,8 @@ class RowMaker:
             return found
         parts = Parts(out / "partial" / name, key, self.group)
         if parts.fresh and depends:
-            self.group.first(
-                lambda: rmtree(out / "pictures" / name, ignore_errors=True)
-            )  # of another model
+            # These images are another model's.
+            self.group.first(lambda: rmtree(out / "pictures" / name, ignore_errors=True))
         row = make(parts)
         self.group.first(
             lambda: write_json(
@@ -217,6 +260,7 @@ class RowMaker:
         return row
 
     def _found(self, path: Path, key: Mapping[str, Any]) -> Row | None:
+        """Read a row; None if its key differs, or if its images are requested but were not kept."""
         document = read_json(path, "scores") if path.is_file() else None
         if not isinstance(document, dict) or document.get("key") != key:
             return None
@@ -234,7 +278,7 @@ def _file(folder: Path, prompt: int, sample: int) -> Path:
 
 
 def _keep(folder: Path, batch: Sequence[Sample], images: ImageBatch) -> None:
-    """The images as they were scored, as PNG."""
+    """Write images as they are scored, as PNG files."""
     folder.mkdir(parents=True, exist_ok=True)
     for drawn, image in zip(batch, images.images, strict=True):
         place_bytes(_file(folder, drawn.prompt, drawn.sample), png(image))

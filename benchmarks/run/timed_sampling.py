@@ -1,4 +1,4 @@
-"""Sampling images to be scored, with a clock."""
+"""Sample images to score, and measure the time that sampling takes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ from t2i.core.registry.choice import Choice
 
 @dataclass
 class Clock:
-    """Seconds spent drawing, scoring apart."""
+    """Adds up the time of sampling.
+
+    Args:
+        seconds: Seconds spent on sampling, without scoring.
+        images: Number of images sampled in that time.
+    """
 
     seconds: float = 0.0
     images: int = 0
@@ -27,9 +32,23 @@ def timed(
     model: Model, captions: Sequence[str], clock: Clock, *, n: int = 1, seed: int = 0,
     sampler: Choice[SamplerConfig] | None = None, size: int | None = None,
 ) -> Iterator[ImageBatch]:  # fmt: skip
-    """Images of the captions, on noise that depends on the caption's and the sample's number alone; of `size` pixels,
-    if that is given."""
-    batches = model.draw(captions, n=n, seed=seed, sampler=sampler)
+    """Sample images of captions, and add the time to a clock.
+
+    The noise of an image depends on the seed and the numbers of its caption and sample alone.
+
+    Args:
+        model: The model.
+        captions: The captions.
+        clock: Receives the seconds and the number of images.
+        n: Images of each caption.
+        seed: Seed of the noise.
+        sampler: The sampler. None: the model's own.
+        size: Width and height of the images in pixels. None: as the model makes them.
+
+    Yields:
+        The images in batches, caption by caption.
+    """
+    batches = model.stream(captions, n=n, seed=seed, sampler=sampler)
     while True:
         started = time.perf_counter()
         batch = next(batches, None)
@@ -43,14 +62,31 @@ def timed(
 def images_of(
     batch: Sequence[Sample], captions: Sequence[str], size: int | None = None
 ) -> ImageBatch:
-    """A drawn batch with its captions; of `size` pixels, if that is given."""
+    """Make a batch to score from samples.
+
+    Args:
+        batch: The samples.
+        captions: All captions; a sample holds the index of its own.
+        size: Width and height of the images in pixels. None: as they are.
+
+    Returns:
+        The images with their captions, grouped by caption.
+    """
     prompts = tuple(drawn.prompt for drawn in batch)
     images = [drawn.image if size is None else resized(drawn.image, size) for drawn in batch]
     return ImageBatch(np.stack(images), tuple(captions[p] for p in prompts), prompts)
 
 
 def resized(image: np.ndarray, size: int) -> np.ndarray:
-    """An image (H, H, 3) of another size: Lanczos, which antialiases when it reduces. Of that size, itself."""
+    """Resize a square image by Lanczos resampling, which antialiases when it reduces.
+
+    Args:
+        image: The image, uint8 (H, H, 3).
+        size: The new width and height in pixels.
+
+    Returns:
+        The image, uint8 (size, size, 3); the same one if it has that size.
+    """
     if image.shape[:2] == (size, size):
         return image
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS))

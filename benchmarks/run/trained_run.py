@@ -1,4 +1,4 @@
-"""The finished run of a row: found, resumed or made."""
+"""Get the finished run of a row: find it, resume it or train it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,23 @@ def finished_run(
     engine_reporter: EngineReporter | None,
     command: str,
 ) -> Run:
-    """The run of an entry, trained as the plan says. All processes of the group take part in the training.
+    """Train a planned run, unless it is finished.
 
-    UserError if there is a run in its place that was trained with other settings.
+    All processes of the group take part in the training.
+
+    Args:
+        entry: The planned run.
+        plan: The plan of the benchmark.
+        group: The processes that take part.
+        reporter: Receives the progress of the benchmark.
+        engine_reporter: Receives the progress of training. None: the engine's default reporter.
+        command: The command line, recorded with the run.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UserError: The run's folder holds a run that was trained with other settings.
     """
     state = "given" if entry.given else group.first(lambda: _state(entry, plan, reporter))
     if state in ("given", "complete"):
@@ -36,19 +50,20 @@ def finished_run(
         engine.resume(entry.run.path, reporter=engine_reporter)
     else:
         engine.train(entry.config, entry.run.path, reporter=engine_reporter, command=command)
-    group.wait()  # the first process writes the model
+    group.wait()  # until the first process has written the model
     return entry.run
 
 
 def _state(
     entry: PlannedRun, plan: BenchmarkPlan, reporter: BenchmarkReporter
 ) -> Literal["complete", "begun", "new"]:
-    """What there is of a run. If nothing, notes what it will be trained with."""
+    """Find out how far a run is. If it is new, write down the settings it will be trained with."""
     wanted, asked, run = entry.config.dump(), plan.out / "runs" / f"{entry.label}.json", entry.run
     if run.path.exists():
         if not asked.is_file() or read_json(asked, f"benchmark {plan.out}") != wanted:
             raise UserError(
-                f"{run.path} was trained with other settings than these; name another --out, or remove it"
+                f"{run.path} was trained with other settings than these; "
+                "name another --out, or remove it"
             )
         if run.complete:
             reporter.say(f"{entry.label}: found, trained before ({run.path})")
@@ -56,7 +71,7 @@ def _state(
         if any(run.checkpoints.glob("step-*")):
             reporter.say(f"{entry.label}: resuming {run.path}")
             return "begun"
-        shutil.rmtree(run.path)  # begun, but stopped before anything could be kept
+        shutil.rmtree(run.path)  # it stopped before its first checkpoint
     budget = " ".join(f"{value} {unit}" for unit, value in plan.budget.items())
     reporter.say(f"{entry.label}: training for {budget} into {run.path}")
     write_json(asked, wanted)

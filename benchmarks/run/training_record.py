@@ -1,4 +1,4 @@
-"""What is recorded of a run beside its scores: settings, cost, log, and the machine."""
+"""What the results record of a run besides its scores: settings, cost, log, and the machine."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from t2i.core.runs.record import versions
 
 
 def forget_peak_memory() -> None:
-    """Starts the measurement of peak memory anew, so that a model's does not hold that of the one before it. The
-    processor's can be reset on Linux alone."""
+    """Reset the peaks of memory use, so that a model's peak does not include the model's before it.
+
+    The peak of the processor's memory can be reset on Linux only.
+    """
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     reset = Path("/proc/self/clear_refs")
@@ -26,14 +28,24 @@ def forget_peak_memory() -> None:
 
 
 _SUMMARY = (
-    "steps", "images", "seconds", "wall_seconds", "images_per_second", "parameters", "peak_memory_bytes", "stages",
-    "device", "precision", "threads",
+    "steps", "images", "seconds", "wall_seconds", "images_per_second", "parameters",
+    "peak_memory_bytes", "stages", "device", "precision", "threads",
 )  # fmt: skip
 
 
 def training_record(entry: PlannedRun, run: Run, model: Model) -> dict[str, Any]:
-    """What a row's training was and cost. An imported or unfinished run has no summary: then only what the model
-    itself tells is there."""
+    """Collect the settings and the cost of a row's training.
+
+    Args:
+        entry: The planned run, whose configuration is recorded.
+        run: The run.
+        model: The trained model.
+
+    Returns:
+        Folder of the run, whether it was given, its configuration without vocabulary, and the
+        numbers of its summary (time, memory, parameters). A run without a summary has the
+        generator's number of parameters only.
+    """
     summary = run.summary() if run.summary_file.is_file() else {}
     record = {key: summary[key] for key in _SUMMARY if key in summary}
     generator = sum(p.numel() for p in model.generator.parameters())
@@ -51,7 +63,15 @@ def training_record(entry: PlannedRun, run: Run, model: Model) -> dict[str, Any]
 
 
 def curve(run: Run, points: int = 300) -> list[dict[str, Any]]:
-    """The log of a run, thinned to about `points` lines."""
+    """Read the training log of a run, thinned.
+
+    Args:
+        run: The run.
+        points: About how many lines to keep; fewer than twice as many are returned.
+
+    Returns:
+        Every k-th line of the log; none if there is no log.
+    """
     if not run.metrics_file.is_file():
         return []
     lines = read_lines(run.metrics_file)
@@ -59,7 +79,14 @@ def curve(run: Run, points: int = 300) -> list[dict[str, Any]]:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a .jsonl file; a last line cut short by a crash is left out."""
+    """Read a .jsonl file up to its first broken line, such as a last line that a crash cut short.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The objects in it.
+    """
     found = []
     for line in path.read_text("utf-8").splitlines():
         try:
@@ -70,7 +97,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Where scores and times were taken."""
+    """Describe the machine and the software that scores and times come from.
+
+    Args:
+        device: The device of the models.
+
+    Returns:
+        Versions of libraries, system, device and number of threads.
+    """
     name = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"

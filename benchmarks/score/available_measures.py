@@ -1,5 +1,7 @@
-"""Which measures of a benchmark can be made here: optional ones are left out, and said to be, where something that
-they need is not there."""
+"""Find the measures that can be computed here.
+
+Optional measures are left out, with a message, if something that they need is missing.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,15 @@ from t2i.core.registry.tables import registry
 
 
 def with_what_is_there(benchmark: Benchmark) -> tuple[Benchmark, dict[str, str]]:
-    """The benchmark without the optional measures that cannot be made, and why each of those is left out."""
+    """Leave out the optional measures of a benchmark that cannot be computed here.
+
+    Args:
+        benchmark: The benchmark.
+
+    Returns:
+        The benchmark with the other measures, and the reason for each measure that is left out, by
+        its name.
+    """
     left_out: dict[str, str] = {}
     for measure in benchmark.measures:
         if measure.optional and (reason := _hindrance(measure, benchmark)):
@@ -24,7 +34,7 @@ def with_what_is_there(benchmark: Benchmark) -> tuple[Benchmark, dict[str, str]]
 
 
 def _hindrance(measure: Measure, benchmark: Benchmark) -> str | None:
-    """What stands in a measure's way: its metric or its features are not registered, or not fetched."""
+    """Return why a measure cannot be computed; None if it can."""
     features = None
     try:
         features = build_metric(measure).features
@@ -36,8 +46,10 @@ def _hindrance(measure: Measure, benchmark: Benchmark) -> str | None:
 
 
 def _unfetched(features: str | None) -> str | None:
-    """The command that would help, where all that is wrong is that it was not given. (The error itself tells every
-    other way to come by the weights too.)"""
+    """Return the command that fetches the weights, if that is all that is missing.
+
+    It is shorter than the error, which names every other way to get the weights too.
+    """
     name = (features or "").partition("/")[0]
     downloads = registry().downloads
     if name not in downloads or not status(downloads[name]).missing:

@@ -1,4 +1,4 @@
-"""Features of images: one extraction for all metrics that read them, and a cache for those of reference sets."""
+"""Features of images: extracted once for all metrics, and cached for reference sets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from t2i.core.io.files import intact, load_tensors, save_tensors, sealed
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 
-BATCH = 64  # images at once
+BATCH = 64  # images that go through a network at once
 
 T = TypeVar("T")
 
@@ -30,14 +30,23 @@ T = TypeVar("T")
 class Extractors:
     """The feature extractors that some metrics name, each built once.
 
-    names: registry names, with "/layer" where a metric reads one of several. settings: of those that need some.
-    compared: those of the names that reference sets need (default: all).
+    Args:
+        names: Registry names of extractors, with "/LAYER" for one of an extractor's layers.
+        device: Where the networks run.
+        settings: Settings of extractors by registry name. None: the defaults.
+        compared: Those of `names` whose features of the reference images are needed. None: all.
+
+    Raises:
+        UserError: A name or layer is unknown, settings are invalid, or weights are missing.
     """
 
     def __init__(
-        self, names: Iterable[str], device: torch.device | str, settings: Mapping[str, Mapping[str, Any]] | None = None,
+        self,
+        names: Iterable[str],
+        device: torch.device | str,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
         compared: Iterable[str] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.names = sorted(set(names))
         self.compared = self.names if compared is None else sorted(set(compared))
         self.device = torch.device(device)
@@ -52,6 +61,7 @@ class Extractors:
         self._said: dict[tuple[str, str], Tensor] = {}
 
     def _slice(self, name: str) -> slice:
+        """Return the part of an extractor's features that a name stands for."""
         base, _, layer = name.partition("/")
         layers = self._networks[base].layers
         if layer and layer not in layers:
@@ -60,7 +70,15 @@ class Extractors:
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray, names: Collection[str]) -> dict[str, Tensor]:
-        """Features (B, D) on the processor, by name, of uint8 images (B, H, W, 3). Each network runs once."""
+        """Extract features of images. Each network runs once.
+
+        Args:
+            images: The images, uint8 (B, H, W, 3).
+            names: Names of the features, from those given to the constructor.
+
+        Returns:
+            The features by name, float32 (B, D) on the CPU.
+        """
         bases = {name.partition("/")[0] for name in names}
         if not bases:
             return {}
@@ -71,7 +89,18 @@ class Extractors:
 
     @torch.inference_mode()
     def of_text(self, captions: Sequence[str], names: Collection[str]) -> dict[str, Tensor]:
-        """Features (B, D) on the processor, by name, of captions. Each caption is read once: every row has the same."""
+        """Extract features of captions. Each caption is read once, because all rows have the same.
+
+        Args:
+            captions: B captions.
+            names: Names of the features, from those given to the constructor.
+
+        Returns:
+            The features by name, float32 (B, D) on the CPU.
+
+        Raises:
+            UserError: An extractor reads no text.
+        """
         for name in names:
             new = [
                 caption for caption in dict.fromkeys(captions) if (name, caption) not in self._said
@@ -92,7 +121,14 @@ class Extractors:
         }
 
     def describe(self, name: str) -> dict[str, Any]:
-        """What a score made with these features depends on."""
+        """Describe what scores with these features depend on.
+
+        Args:
+            name: Name of the features.
+
+        Returns:
+            Name, SHA-256 of the weights, width and, if one is named, layer of the extractor.
+        """
         base, _, layer = name.partition("/")
         network = self._networks[base]
         described = {
@@ -103,14 +139,29 @@ class Extractors:
         return {**described, "layer": layer} if layer else described
 
     def meant(self, name: str | None, texts: Iterable[str]) -> list[str]:
-        """Those of some texts from a model's settings that mean the network behind these features."""
+        """Find the texts that mean the network behind some features.
+
+        Args:
+            name: Name of the features. None: there is no network.
+            texts: Texts from a model's settings: names or folders.
+
+        Returns:
+            The texts that mean that network.
+        """
         network = self._networks[name.partition("/")[0]] if name else None
         return [text for text in texts if network is not None and network.is_named(text)]
 
 
 @contextmanager
 def exact(device: torch.device) -> Iterator[None]:
-    """Single precision, all of it: no half precision, and on CUDA none of TF32's rounded products."""
+    """Compute in full single precision within the block: no half precision, and no TF32 on CUDA.
+
+    Args:
+        device: The device that computes.
+
+    Yields:
+        Nothing.
+    """
     kept = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     try:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
@@ -121,19 +172,45 @@ def exact(device: torch.device) -> Iterator[None]:
 
 
 def fingerprint(document: Any) -> str:
-    """SHA-256 of a JSON document."""
+    """Hash a document.
+
+    Args:
+        document: Anything that can be written as JSON. The order of keys does not matter.
+
+    Returns:
+        The SHA-256 in hexadecimal digits.
+    """
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
-    """Items in lists of `size`, the last one shorter. (itertools.batched needs Python 3.12.)"""
+    """Group items into lists, as itertools.batched does from Python 3.12 on.
+
+    Args:
+        items: The items.
+        size: Items in a list.
+
+    Yields:
+        Lists of `size` items; the last one may be shorter.
+    """
     rest = iter(items)
     while held := list(islice(rest, size)):
         yield held
 
 
 def rebatched(stream: Iterable[ImageBatch], size: int = BATCH) -> Iterator[ImageBatch]:
-    """The same images, `size` at once: what a network makes of an image hangs, in the last digits, on the batch."""
+    """Regroup images into batches of one size.
+
+    The last digits of an image's features depend on the size of its batch, so they must not depend
+    on how the images were sampled.
+
+    Args:
+        stream: Batches of any size, without features.
+        size: Images in a batch.
+
+    Yields:
+        The same images in order, in batches of `size`; the last one may be smaller.
+    """
     held: list[ImageBatch] = []
     count = 0
     for images in stream:
@@ -148,6 +225,7 @@ def rebatched(stream: Iterable[ImageBatch], size: int = BATCH) -> Iterator[Image
 
 
 def _joined(held: Sequence[ImageBatch]) -> ImageBatch:
+    """Join batches; features are dropped if there are several."""
     if len(held) == 1:
         return held[0]
     return ImageBatch(
@@ -162,9 +240,18 @@ def _part(images: ImageBatch, rows: slice) -> ImageBatch:
 
 
 def reference_features(data: Dataset, count: int, extractors: Extractors) -> dict[str, Tensor]:
-    """Features of the first `count` images of a data set, by name: from the cache where they have been made before.
+    """Get the features of reference images, from the cache if they are in it.
 
-    The cache is keyed by the data's fingerprint and the extractor's weights; a damaged entry is made anew.
+    The key of the cache is made of the data's fingerprint, the number of images and the description
+    of the extractor. A damaged entry is replaced.
+
+    Args:
+        data: The data set.
+        count: Number of images, the first ones of `data`.
+        extractors: The extractors; those of `extractors.compared` are used.
+
+    Returns:
+        The features by name, float32 (`count`, D).
     """
     folders = {
         name: cache_dir()
@@ -187,6 +274,7 @@ def reference_features(data: Dataset, count: int, extractors: Extractors) -> dic
 
 
 def _cached(folder: Path) -> Tensor | None:
+    """Read features from the cache; None if they are missing or damaged."""
     if not intact(folder):
         return None
     try:

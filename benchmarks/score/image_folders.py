@@ -1,4 +1,4 @@
-"""Scores of images that lie in folders already: what `t2i bench` computes, for images of any origin."""
+"""Score images in folders, of any origin, as `t2i bench` scores images of models."""
 
 from __future__ import annotations
 
@@ -21,21 +21,38 @@ MEASURES = (
     Measure("isc"),
     Measure("prc", {"features": "vgg16"}),
 )
-"""What torch-fidelity's command prints."""
+"""The measures that torch-fidelity's command prints."""
 
 KINDS = (".png", ".jpg", ".jpeg")
 
 
 def score_folders(
-    folder: Path, reference: Path, measures: Sequence[Measure] = MEASURES, *, captions: Sequence[str] = (),
-    features: Mapping[str, Mapping[str, Any]] | None = None, device: torch.device | str = "cpu",
-) -> tuple[dict[str, Scores], dict[str, Intervals]]:  # fmt: skip
-    """Scores and 95 % intervals, by measure, of the images in a folder against those in another.
+    folder: Path,
+    reference: Path,
+    measures: Sequence[Measure] = MEASURES,
+    *,
+    captions: Sequence[str] = (),
+    features: Mapping[str, Mapping[str, Any]] | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[dict[str, Scores], dict[str, Intervals]]:
+    """Score the images in a folder against those in another.
 
-    measures: of scope "every" or "headline" (default: those of torch-fidelity's command, to whose numbers they are
-    equal). captions: of the images in the order of their names, for measures that read them.
-    features: settings of extractors, by registry name ({"inception": {"weights": "FILE"}}).
-    Raises UserError for anything that is missing, unknown or unreadable.
+    Args:
+        folder: Folder of the images to score. All must have one size.
+        reference: Folder of the real images. All must have one size.
+        measures: Measures of scope "every" or "headline". By default those of torch-fidelity's
+            command, whose numbers they reproduce.
+        captions: A caption for each image, in the order of the file names, for measures that read
+            captions. Empty: no captions.
+        features: Settings of extractors by registry name, such as {"inception": {"weights":
+            "FILE"}}. None: the defaults.
+        device: Where the extractors run.
+
+    Returns:
+        The scores, and their 95 % confidence intervals, both by measure.
+
+    Raises:
+        UserError: Something is missing, unknown or unreadable.
     """
     metrics = {measure.name: build_metric(measure) for measure in measures}
     read = [metric for metric in metrics.values() if metric.features]
@@ -58,7 +75,7 @@ def score_folders(
 
 
 def _paths(folder: Path) -> list[Path]:
-    """In the order of their names, as torch-fidelity takes them."""
+    """List the images of a folder in the order of their names, as torch-fidelity does."""
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in KINDS)
     if not paths:
         raise UserError(f"{folder}: there are no images in it ({', '.join(KINDS)})")
@@ -66,16 +83,17 @@ def _paths(folder: Path) -> list[Path]:
 
 
 def _captions(folder: Path, captions: Sequence[str]) -> Sequence[str]:
+    """Check that there is a caption for each image; without captions, return empty ones."""
     count = len(_paths(folder))
     if captions and len(captions) != count:
         raise UserError(
-            f"captions: there are {len(captions)}, of {count} images in {folder}; give one of each"
+            f"captions: there are {len(captions)} for {count} images in {folder}; give one for each"
         )
     return captions or [""] * count
 
 
 def _images(folder: Path) -> Iterator[tuple[list[int], np.ndarray]]:
-    """The images of a folder in the order of their names: their numbers, and uint8 (B, H, W, 3)."""
+    """Yield the images of a folder in the order of their names: numbers, and uint8 (B, H, W, 3)."""
     for held in batches(enumerate(_paths(folder))):
         images = [_image(path) for _, path in held]
         if len({image.shape for image in images}) > 1:

@@ -1,4 +1,4 @@
-"""Streams images through metrics: each feature extractor runs once a batch, whoever reads its features."""
+"""Score streams of images: each extractor runs once for a batch, however many metrics read it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,22 @@ from t2i.core.registry.tables import registry
 
 
 class Scorer:
-    """The metrics of a benchmark. `prototypes` holds one idle instance of each, by the measure's name."""
+    """Computes the scores of a benchmark.
+
+    Args:
+        benchmark: The benchmark.
+        device: Where the feature extractors run.
+
+    Attributes:
+        measures: The measures by name.
+        prototypes: An unused metric of each measure, by the measure's name.
+        extractors: The feature extractors of all metrics.
+        reference: Features of the reference images by name. Must be set before `metrics` is called,
+            if a metric compares with real images.
+
+    Raises:
+        UserError: A metric or extractor is unknown, or weights are missing.
+    """
 
     def __init__(self, benchmark: Benchmark, device: torch.device | str) -> None:
         self.benchmark = benchmark
@@ -32,7 +47,16 @@ class Scorer:
         self._informed: dict[str, Metric] = {}
 
     def names(self, prompts: PromptSet | None, captioned_only: bool = False) -> list[str]:
-        """The measures for the images of a prompt set, or (None) for many images of a few captions."""
+        """List the measures of a set of images.
+
+        Args:
+            prompts: The prompt set. None: the set `VARIETY` of many images of a few captions.
+            captioned_only: Whether to list only measures that depend on which caption belongs to
+                which image.
+
+        Returns:
+            Names of the measures.
+        """
 
         def wanted(metric: Metric) -> bool:
             if captioned_only and not metric.captioned:
@@ -44,15 +68,26 @@ class Scorer:
         return [name for name, metric in self.prototypes.items() if wanted(metric)]
 
     def metrics(self, prompts: PromptSet | None, captioned_only: bool = False) -> dict[str, Metric]:
-        """Fresh metrics for them."""
+        """Make new metrics for the measures of a set of images.
+
+        Args:
+            prompts: As in `names`.
+            captioned_only: As in `names`.
+
+        Returns:
+            The metrics by measure. Those that compare with real images have the reference.
+        """
         names = self.names(prompts, captioned_only)
         return {
             name: self._with_reference(name, build_metric(self.measures[name])) for name in names
         }
 
     def _with_reference(self, name: str, metric: Metric) -> Metric:
-        """The metric, told of the real images. The first of each measure is kept, for the later ones to share what it
-        makes of them."""
+        """Give a metric the reference, if it compares with real images.
+
+        The first metric of each measure is kept, so that later ones share what it computes from the
+        reference.
+        """
         if metric.reference and metric.features:
             first = self._informed.setdefault(name, metric)
             if first is metric or not metric.share_reference(first):
@@ -61,7 +96,15 @@ class Scorer:
         return metric
 
     def look(self, images: ImageBatch, names: Iterable[str]) -> ImageBatch:
-        """A batch with the features that these measures read."""
+        """Add features to a batch.
+
+        Args:
+            images: The batch, with images.
+            names: Measures whose features are needed.
+
+        Returns:
+            The batch with features of its images and, if a measure reads text, of its captions.
+        """
         read = [metric for name in names if (metric := self.prototypes[name]).features]
         return replace(
             images,
@@ -74,8 +117,21 @@ class Scorer:
     def score(
         self, metrics: dict[str, Metric], stream: Iterable[ImageBatch]
     ) -> tuple[SetScores, dict[str, Intervals]]:
-        """Scores and intervals by measure. Images are dropped as soon as their features are taken, always so many at
-        once, whatever batches they were drawn in."""
+        """Extract features of images, and score them.
+
+        Features are extracted in batches of one size, however the images were sampled. Images are
+        not kept.
+
+        Args:
+            metrics: New metrics by measure, from `metrics`.
+            stream: The images, without features.
+
+        Returns:
+            The scores, and their 95 % confidence intervals, both by measure.
+
+        Raises:
+            UserError: A metric needs more images.
+        """
         return self.score_with_intervals(
             metrics, (self.look(images, metrics) for images in rebatched(stream))
         )
@@ -83,7 +139,18 @@ class Scorer:
     def score_with_intervals(
         self, metrics: dict[str, Metric], stream: Iterable[ImageBatch]
     ) -> tuple[SetScores, dict[str, Intervals]]:
-        """The same of images whose features have been taken."""
+        """Score images whose features have been extracted.
+
+        Args:
+            metrics: New metrics by measure, from `metrics`.
+            stream: The images, with features.
+
+        Returns:
+            The scores, and their 95 % confidence intervals, both by measure.
+
+        Raises:
+            UserError: A metric needs more images.
+        """
         for images in stream:
             for metric in metrics.values():
                 metric.update(images)
@@ -91,12 +158,24 @@ class Scorer:
         return scores, {name: metric.intervals() for name, metric in metrics.items()}
 
     def protocol(self) -> dict[str, Any]:
-        """What each measure's scores depend on beside the images."""
+        """Describe what the scores depend on besides the images.
+
+        Returns:
+            Metric, settings, extractor and versions, by measure.
+        """
         return {name: self._describe(name, metric) for name, metric in self.prototypes.items()}
 
     def own_judges(self, named: Iterable[str]) -> list[tuple[str, str]]:
-        """(measure, network) for each network that a measure looks through and that one of the texts `named`, from a
-        model's settings, means: a score given by a network that the model was trained against says little."""
+        """Find the measures that use a network which a model was trained with.
+
+        Such a score says little, because the model was trained to please that network.
+
+        Args:
+            named: Texts from the model's settings, some of which may mean a network.
+
+        Returns:
+            (measure, network) for each such network, named as in the model's settings.
+        """
         texts = sorted(set(named))
         found = []
         for name, metric in self.prototypes.items():
@@ -110,6 +189,7 @@ class Scorer:
         return found
 
     def _describe(self, name: str, metric: Metric) -> dict[str, Any]:
+        """Describe what the scores of one measure depend on."""
         settings = registry().metrics.choose(
             self.measures[name].metric, self.measures[name].settings, "metric"
         )
@@ -125,7 +205,14 @@ class Scorer:
         )
 
     def columns(self, pick: Callable[[Measure], dict[str, str]]) -> list[Column]:
-        """A column for each score that `pick` (score -> title) takes of a measure, on each set that it scores."""
+        """Make columns for some scores on all sets that they are computed on.
+
+        Args:
+            pick: Returns the scores of a measure to make columns for, as score -> title.
+
+        Returns:
+            The columns. Titles of sets other than the headline end with the set's name.
+        """
         columns = []
         for name, metric in self.prototypes.items():
             sets = [p.name for p in self.benchmark.prompts if metric.scope == "every" or p.headline]
@@ -139,19 +226,36 @@ class Scorer:
         return columns
 
     def table_columns(self) -> list[Column]:
+        """Make the columns of the table.
+
+        Returns:
+            A column for each score that its measure shows (by default all of its scores), on each
+            set.
+        """
         return self.columns(
             lambda m: dict(m.shown) or {score: score for score in self.prototypes[m.name].better}
         )
 
     def bars(self) -> list[Column]:
-        """The scores drawn side by side, on the headline set."""
+        """Make the columns of the report's bars.
+
+        Returns:
+            A column for each score that is shown as a bar, on the headline set.
+        """
         every = self.columns(lambda measure: {score: score for score in measure.bars})
         return [
             replace(c, title=c.score) for c in every if c.set == self.benchmark.headline_set.name
         ]
 
     def headline(self) -> Column:
-        """The column that the table is sorted by. ValueError if the benchmark names one that the table lacks."""
+        """Find the column that the ranking is sorted by.
+
+        Returns:
+            The column of the benchmark's headline score.
+
+        Raises:
+            ValueError: The benchmark names a score that the table lacks.
+        """
         main = (VARIETY, self.benchmark.headline_set.name)
         for column in self.table_columns():
             if (column.measure, column.score) == tuple(
@@ -159,12 +263,23 @@ class Scorer:
             ) and column.set in main:
                 return column
         raise ValueError(
-            f"benchmark '{self.benchmark.name}': its table has no headline {self.benchmark.headline}"
+            f"benchmark '{self.benchmark.name}': "
+            f"its table has no headline {self.benchmark.headline}"
         )
 
 
 def build_metric(measure: Measure) -> Metric:
-    """A metric with its settings checked."""
+    """Build the metric of a measure.
+
+    Args:
+        measure: The measure.
+
+    Returns:
+        The metric, which has seen no images yet.
+
+    Raises:
+        UserError: The metric is unknown, or its settings are invalid.
+    """
     choice = registry().metrics.choose(measure.metric, measure.settings, "metric")
     metric: Metric = import_object(registry().metrics[choice.name].build)(choice.config)
     return metric

@@ -1,10 +1,10 @@
-"""How fast a data set is read.
+"""Measure how fast a data set is read.
 
     python -m t2i.benchmarks.speed.data_loading --data coco --data-dir DIR --image-size 64
 
-The training loader reads whole batches in the order of training, with nothing behind it: first from the files, then,
-where the data set has one, from the cache of resized images. Beside the rate stands the processor time of an image,
-of all processes together, which a busy machine distorts less.
+The training loader reads whole batches in the order of training, and nothing is trained. It reads
+from the files, then, if the data set has one, from the cache of resized images. Besides the rate,
+the processor time of an image is printed, over all processes; a busy machine distorts it less.
 """
 
 from __future__ import annotations
@@ -31,7 +31,13 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Rate:
-    """How fast images came. processor: seconds of an image, over all processes."""
+    """The speed of reading images.
+
+    Args:
+        images: Number of images read.
+        seconds: Time that it took.
+        processor: Processor seconds per image, over all processes.
+    """
 
     images: int
     seconds: float
@@ -39,11 +45,20 @@ class Rate:
 
     def __str__(self) -> str:
         rate = self.images / self.seconds
-        return f"{rate:,.0f} pictures/s, {1000 * self.processor:.2f} ms of processor time an image"
+        return f"{rate:,.0f} images/s, {1000 * self.processor:.2f} ms of processor time an image"
 
 
 def measure(dataset: Dataset, images: int, workers: int) -> Rate:
-    """Reads so many images (at least one batch) as training would, with so many loader processes (0: a thread)."""
+    """Read images as training does, and measure the time.
+
+    Args:
+        dataset: The data set.
+        images: Number of images to read, rounded down to whole batches; at least one batch is read.
+        workers: Number of loader processes. 0: a thread of this process.
+
+    Returns:
+        The speed.
+    """
     views = Views(dataset, 0, dataset.image_size, Augment())
     batches = max(1, images // BATCH)
     began, spent = time.perf_counter(), _processor()
@@ -54,12 +69,12 @@ def measure(dataset: Dataset, images: int, workers: int) -> Rate:
         seconds = time.perf_counter() - began
     finally:
         loader.close()
-    # Batches that were made ahead cost time too: the share of those that were taken is what counts.
+    # The processor time includes batches that were made ahead but not read.
     return Rate(batches * BATCH, seconds, (_processor() - spent) / (batches * BATCH))
 
 
 def _processor() -> float:
-    """Processor seconds of this process and of those that it has ended."""
+    """Return the processor seconds of this process and of its processes that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
@@ -70,6 +85,11 @@ def _choice(data: str, settings: dict[str, Any]) -> Choice[DataConfig]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure a data set and print the speeds.
+
+    Args:
+        arguments: The command's arguments. None: those of the process.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m t2i.benchmarks.speed.data_loading", description=__doc__
     )

@@ -1,4 +1,4 @@
-"""Quality against steps: one trained model drawn with every sampler that fits it, scored as a benchmark scores."""
+"""Quality against steps: one trained model, sampled by every sampler that fits it, and scored."""
 
 from __future__ import annotations
 
@@ -35,7 +35,16 @@ STEPS = (5, 10, 25, 50)
 
 @dataclass
 class Point:
-    """One sampler with so many steps. scores: of the headline set, by measure. seconds: an image."""
+    """The scores of one sampler with one number of steps.
+
+    Args:
+        sampler: Name of the sampler.
+        steps: Number of sampling steps.
+        settings: Settings of the sampler.
+        scores: Scores on the headline set: measure -> score -> value.
+        intervals: 95 % confidence intervals (low, high), by measure and score.
+        seconds: Seconds that an image takes.
+    """
 
     sampler: str
     steps: int
@@ -47,7 +56,18 @@ class Point:
 
 @dataclass
 class SamplerResults:
-    """What `compare_samplers` found: the same captions and the same noise at every point."""
+    """The results of `compare_samplers`. All points have the same captions and the same noise.
+
+    Args:
+        benchmark: Name of the benchmark.
+        run: Folder of the run.
+        headline: The column of the headline score.
+        columns: The columns of the headline set.
+        protocol: Everything that the scores depend on, besides the model and the sampler.
+        points: The scores of each sampler with each number of steps.
+        out: Folder that holds the files.
+        environment: Versions of libraries, system and device.
+    """
 
     benchmark: str
     run: str
@@ -59,10 +79,19 @@ class SamplerResults:
     environment: dict[str, Any] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
+        """Convert the results to JSON.
+
+        Returns:
+            All fields, and the number of the format.
+        """
         return {"format": 1, **asdict(self), "out": str(self.out)}
 
     def curves(self) -> dict[str, dict[int, float]]:
-        """The headline score by sampler and number of steps."""
+        """Select the headline score.
+
+        Returns:
+            Sampler -> number of steps -> score.
+        """
         found: dict[str, dict[int, float]] = {}
         for point in self.points:
             found.setdefault(point.sampler, {})[point.steps] = point.scores[self.headline.measure][
@@ -71,7 +100,11 @@ class SamplerResults:
         return found
 
     def show(self, console: Console | None = None) -> None:
-        """Prints the headline score, a line a sampler, a column a number of steps."""
+        """Print the headline score: a line for each sampler, a column for each number of steps.
+
+        Args:
+            console: Where to print. None: stdout.
+        """
         steps = sorted({point.steps for point in self.points})
         table = Table(plain(f"{self.headline.title} after ... steps").plain)
         for count in steps:
@@ -85,13 +118,30 @@ class SamplerResults:
 
 def compare_samplers(
     name: str, run: Path, *, protocol: str | None = None, samplers: Sequence[str] | None = None,
-    steps: Sequence[int] = STEPS, samples: int | None = None, out: Path | None = None, data_dir: Path | None = None,
-    reporter: BenchmarkReporter | None = None,
+    steps: Sequence[int] = STEPS, samples: int | None = None, out: Path | None = None,
+    data_dir: Path | None = None, reporter: BenchmarkReporter | None = None,
 ) -> SamplerResults:  # fmt: skip
-    """Draws the headline captions of benchmark `name` with each sampler and number of steps, and scores them.
+    """Sample the headline captions of a benchmark by each sampler, and score the images.
 
-    run: the trained model. samplers: default every one that draws from its family. Writes samplers.json and
-    samplers.svg under `out` (default: bench-samplers in the run). UserError for what is unknown or does not fit.
+    The results are written to samplers.json and samplers.svg in `out`.
+
+    Args:
+        name: Name of the benchmark.
+        run: The run of the trained model.
+        protocol: One of the benchmark's protocols. None: its first.
+        samplers: Names of samplers. None: all that fit the model's family.
+        steps: Numbers of steps.
+        samples: Number of captions, at least 2. None: the benchmark's.
+        out: Folder for the results. None: bench-samplers in the run.
+        data_dir: Folder of the benchmark's data set. None: where `t2i fetch` put it.
+        reporter: Receives the progress. None: lines on stderr.
+
+    Returns:
+        The results.
+
+    Raises:
+        UserError: Something is unknown or missing, a sampler does not fit the model, or the
+            benchmark's headline is not a score of its headline set.
     """
     reporter = reporter or BenchmarkLines()
     benchmark = with_samples(find_benchmark(name, protocol), samples)
@@ -117,7 +167,8 @@ def compare_samplers(
     ]
     told = {
         "benchmark": name, "protocol": benchmark.protocol, "captions": captions.prompts.count,
-        "captions_sha256": fingerprint(captions.captions), "seed": benchmark.seed, "measures": scorer.protocol(),
+        "captions_sha256": fingerprint(captions.captions), "seed": benchmark.seed,
+        "measures": scorer.protocol(),
     }  # fmt: skip
     results = SamplerResults(
         name, str(run), scorer.headline(), columns, told, points, place, environment(best_device())
@@ -131,7 +182,7 @@ def compare_samplers(
 def _choices(
     model: Model, samplers: Sequence[str] | None, steps: Sequence[int]
 ) -> list[Choice[SamplerConfig]]:
-    """Every combination, checked before anything is drawn."""
+    """Return every combination, checked before anything is sampled."""
     family = model.generator.family
     fitting = [spec.name for spec in fitting_samplers(family)]
     if not samplers and not fitting:
@@ -149,6 +200,7 @@ def _point(
     seed: int,
     reporter: BenchmarkReporter,
 ) -> Point:
+    """Sample all captions by one sampler, and score the images."""
     steps, count = choice.config.steps, len(captions.captions)
     assert steps is not None
     clock, metrics = Clock(), scorer.metrics(captions.prompts)

@@ -1,4 +1,4 @@
-"""What sampling costs: seconds an image, and what the sampler's loop adds to the network's own work."""
+"""Measure the cost of sampling: seconds per image, and what the sampler's loop adds."""
 
 from __future__ import annotations
 
@@ -19,32 +19,46 @@ from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
 
 DRAWN = 32
-"""Images that sampling is timed on."""
+"""Number of images that are sampled to measure the time."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """seconds: to draw an image, text features and all. added: what the sampler's loop adds to the time that the
-    generator itself takes, as a share of that."""
+    """The cost of sampling.
+
+    Args:
+        seconds: Seconds per image, text encoder included.
+        added: Time that the sampler's loop adds to the generator's own time, as a fraction of the
+            latter.
+    """
 
     seconds: float
     added: float
 
 
 def measure_drawing(config: RunConfig) -> Drawing:
-    """With the model's own sampler, after a batch to warm up. Weights do not matter to that."""
+    """Measure the cost of sampling an untrained model by its own sampler, after a batch to warm up.
+
+    The weights do not matter to the cost.
+
+    Args:
+        config: The model's configuration.
+
+    Returns:
+        The cost.
+    """
     model = build(config).to(best_device())
     captions = ["an image of something"] * DRAWN
-    list(model.draw(captions[:4]))
+    list(model.stream(captions[:4]))
     started = time.perf_counter()
-    list(model.draw(captions))
+    list(model.stream(captions))
     seconds = (time.perf_counter() - started) / DRAWN
     return Drawing(seconds, _added(model))
 
 
 @torch.no_grad()
 def _added(model: Model) -> float:
-    """One batch, with a clock on the generator's calls and on its decoder."""
+    """Sample one batch, and compare its time with that of the generator's calls and its decoder."""
     choice, generator = model.sampler(), model.generator
     sampler: Sampler = registry().samplers.build(choice)
     noise = PromptNoise(0, tuple((0, n) for n in range(DRAWN)), model.device)
@@ -59,7 +73,7 @@ def _added(model: Model) -> float:
 
 
 class _Inside:
-    """Adds up the seconds that functions take."""
+    """Adds up the time that functions take."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -75,7 +89,7 @@ class _Inside:
 
 
 def _now() -> float:
-    """The time when all that was asked of the device is done."""
+    """Return the time, after the device has finished its work."""
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
     return time.perf_counter()

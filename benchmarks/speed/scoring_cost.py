@@ -1,8 +1,11 @@
-"""What scoring costs beside feature extraction: `python -m t2i.benchmarks.speed.scoring_cost [--weights FILE]`.
+"""Measure what scoring costs besides feature extraction.
 
-Processor seconds, so that other work on the machine is not in them: few images go through Inception; FID, KID and IS,
-with their intervals, are computed of as many features as a benchmark has. The features are made up: neither their
-numbers nor those of the weights matter to the cost.
+    python -m t2i.benchmarks.speed.scoring_cost [--weights FILE]
+
+The costs are processor seconds, so other work on the machine is not counted. A few images go
+through Inception; FID, KID and IS, with their intervals, are computed from as many features as a
+benchmark has. The features are random, as neither their values nor those of the weights matter to
+the cost.
 """
 
 from __future__ import annotations
@@ -24,13 +27,19 @@ from t2i.core.interfaces.scoring import ImageBatch, Measure, Metric
 POOL, CLASSES = "inception/pool", "inception/logits"
 MEASURES = (Measure("fid", {"features": POOL}), Measure("kid", {"features": POOL}), Measure("isc"))
 SIDE = 256
-ROWS = 4  # that a table has: real images and three models share what is made of the reference
+ROWS = 4  # rows of a table: real images and three models, which share the reference
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Processor seconds. image: an image's way through the network. row: scores of one row, by measure.
-    reference: what is made of the real images once, for all rows."""
+    """The cost of scoring, in processor seconds.
+
+    Args:
+        images: Number of images in each row, and of real images.
+        image: Seconds of feature extraction, for one image.
+        row: Seconds to compute the scores of one row, by measure.
+        reference: Seconds of computations on the real images that are done once for all rows.
+    """
 
     images: int
     image: float
@@ -39,13 +48,25 @@ class Cost:
 
     @property
     def share(self) -> float:
-        """What scoring adds to the extraction of ROWS rows and of as many real images."""
+        """Time of scoring `ROWS` rows, as a fraction of extraction for these and real images."""
         scoring = ROWS * sum(self.row.values()) + self.reference
         return scoring / ((ROWS + 1) * self.images * self.image)
 
 
 def measure(images: int, extracted: int = 2 * BATCH, weights: str | None = None) -> Cost:
-    """weights: of Inception (default: what `t2i fetch inception` got, UserError if it is not here)."""
+    """Measure the cost of scoring.
+
+    Args:
+        images: Number of images in each row, and of real images.
+        extracted: Number of images that go through Inception.
+        weights: File of Inception's weights. None: the file that `t2i fetch inception` fetched.
+
+    Returns:
+        The cost.
+
+    Raises:
+        UserError: There are no weights.
+    """
     image = _extraction(extracted, {"weights": weights} if weights else {})
     real, ours = (_features(seed, images) for seed in (0, 1))
     row: dict[str, float] = {}
@@ -53,14 +74,15 @@ def measure(images: int, extracted: int = 2 * BATCH, weights: str | None = None)
     for asked in MEASURES:
         first, metric = _score(asked, real, ours, None)
         row[asked.name] = _score(asked, real, ours, metric)[0] if asked.metric == "fid" else first
-        reference += first - row[asked.name]  # the others make nothing of it that could be shared
+        reference += first - row[asked.name]  # other metrics compute nothing that can be shared
     return Cost(images, image, row, reference)
 
 
 def _extraction(count: int, settings: dict[str, str]) -> float:
+    """Return the seconds that the extraction of an image's features takes."""
     extractors = Extractors([POOL, CLASSES], "cpu", {"inception": settings})
     images = np.random.default_rng(0).integers(0, 256, (BATCH, SIDE, SIDE, 3)).astype(np.uint8)
-    extractors(images[:2], [POOL])  # warms up
+    extractors(images[:2], [POOL])  # warm up
     parts = np.array_split(
         images.repeat(math.ceil(count / BATCH), 0)[:count], math.ceil(count / BATCH)
     )
@@ -68,7 +90,7 @@ def _extraction(count: int, settings: dict[str, str]) -> float:
 
 
 def _features(seed: int, count: int) -> dict[str, Tensor]:
-    """Not negative and correlated, as Inception's are."""
+    """Make random features that are not negative and correlated, as Inception's are."""
     stream = torch.Generator().manual_seed(seed)
     mix = torch.randn(256, 2048, generator=stream) / 16
     pool = [
@@ -84,7 +106,7 @@ def _features(seed: int, count: int) -> dict[str, Tensor]:
 def _score(
     measure: Measure, real: dict[str, Tensor], ours: dict[str, Tensor], first: Metric | None
 ) -> tuple[float, Metric]:
-    """Seconds that a row's score takes, its reference shared with `first` if there is one."""
+    """Compute a row's score, with the reference of `first` if there is one; return the seconds."""
     metric = build_metric(measure)
 
     def run() -> None:
@@ -108,13 +130,18 @@ def _stream(features: dict[str, Tensor]) -> Iterator[ImageBatch]:
 
 
 def _seconds(work: Callable[[], object]) -> float:
+    """Return the processor seconds that a function takes."""
     started = time.process_time()
     work()
     return time.process_time() - started
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the costs."""
+    """Measure the costs and print them.
+
+    Args:
+        arguments: The command's arguments. None: those of the process.
+    """
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument(
         "--images", type=int, default=30_000, help="images in each row, and real ones"
@@ -128,7 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     cost = measure(asked.images, asked.extracted, asked.weights)
     print(
-        f"extraction     {cost.image:.4f} s an image, {cost.image * cost.images:.0f} s for {cost.images}"
+        f"extraction     {cost.image:.4f} s an image, "
+        f"{cost.image * cost.images:.0f} s for {cost.images}"
     )
     for name, seconds in cost.row.items():
         print(f"{name:14} {seconds:.1f} s a row")

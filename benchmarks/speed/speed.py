@@ -1,9 +1,9 @@
-"""What the engine costs, and what each model costs: seconds a training step, seconds an image.
+"""Measure the cost of the engine and of each model: seconds per training step, seconds per image.
 
-The engine's steps are timed against those of a bare loop over the same trainer: a twin of the model, trained in turns
-with it, block by block, in the same process, so that whatever else the machine is doing slows both alike. The bare
-loop does what the model's settings ask (clipping, averaged weights, memory format) on batches that are made beside it,
-as the engine's are, and nothing else.
+The engine's steps are compared with those of a bare loop over the same trainer. The loop trains a
+twin of the model. The two take turns, block by block, in the same process, so that other work on
+the machine slows both alike. The bare loop does what the model's settings say (clipping, averaged
+weights, memory format) on batches that are made in parallel, as the engine's are, and nothing else.
 """
 
 from __future__ import annotations
@@ -45,19 +45,26 @@ from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, open_dataset, resolve_config
 from t2i.core.runs.folder import Run
 
-BLOCK = 25  # steps timed at once
-MADE = 8  # batches that making data is timed on
-LIMIT = 1.03  # of the bare loop's time: what the engine may take
+BLOCK = 25  # steps that are timed at once
+MADE = 8  # batches that are made to measure the time of making data
+LIMIT = 1.03  # the engine's largest allowed time, as a multiple of the bare loop's
 
 
 @dataclass
 class StageSpeed:
-    """Median seconds a step of one stage, by the engine and by the bare loop, and the median of their ratios.
+    """The speed of one training stage.
 
-    batch_size: images a step. data: seconds to make as many, which is done beside the steps before; waiting: seconds
-    a step that the bare loop waited for them.
-    processor_ratio: the same of the main thread's processor time, which other programs on the machine disturb less;
-    on an accelerator it compares what the two loops themselves compute.
+    Args:
+        stage: Name of the stage.
+        batch_size: Images in a step.
+        data: Seconds to make the data of a step. It is made during earlier steps.
+        waiting: Seconds per step that the bare loop waited for data.
+        engine: Median seconds per step of the engine.
+        bare: Median seconds per step of the bare loop.
+        ratio: Median over blocks of the engine's time divided by the bare loop's.
+        processor_ratio: The same ratio of the main thread's processor time, which other programs on
+            the machine disturb less. With an accelerator, it compares what the loops themselves
+            compute.
     """
 
     stage: str
@@ -72,7 +79,13 @@ class StageSpeed:
 
 @dataclass
 class ModelSpeed:
-    """A model's speed. stages: none where nothing is trained."""
+    """The speed of a model.
+
+    Args:
+        model: Name of the model.
+        stages: The speed of each training stage; empty if the model is not trained.
+        drawing: The cost of sampling.
+    """
 
     model: str
     stages: list[StageSpeed]
@@ -81,16 +94,30 @@ class ModelSpeed:
 
 @dataclass
 class Speeds:
-    """What `measure_speed` found."""
+    """The results of `measure_speed`.
+
+    Args:
+        models: The speed of each model.
+        environment: Versions of libraries, system and device.
+    """
 
     models: list[ModelSpeed]
     environment: dict[str, Any] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
+        """Convert the results to JSON.
+
+        Returns:
+            All fields, the number of the format, and the limit of the engine's time.
+        """
         return {"format": 1, "limit": LIMIT, **asdict(self)}
 
     def show(self, console: Console | None = None) -> None:
-        """Prints a column for each stage of each model."""
+        """Print a column for each stage of each model.
+
+        Args:
+            console: Where to print. None: stdout.
+        """
         console = console or Console()
         columns = [(model, stage) for model in self.models for stage in _columns(model)]
         for start in range(0, len(columns), ACROSS):
@@ -98,6 +125,7 @@ class Speeds:
 
 
 def _columns(model: ModelSpeed) -> Sequence[StageSpeed | None]:
+    """Return the stages of a model, or a single None if it has none."""
     return model.stages or [None]
 
 
@@ -124,18 +152,32 @@ def _table(columns: Sequence[tuple[ModelSpeed, StageSpeed | None]]) -> Table:
 
 
 def _added(ratio: float) -> Text:
+    """Format a ratio as the percentage above 1; red above the limit."""
     return Text(f"{ratio - 1:+.1%}", "red" if ratio > LIMIT else "green")
 
 
 def measure_speed(
-    models: Sequence[str] | str | None = None, *, preset: str = "tiny", blocks: int = 8, out: Path | None = None,
-    reporter: BenchmarkReporter | None = None,
+    models: Sequence[str] | str | None = None, *, preset: str = "tiny", blocks: int = 8,
+    out: Path | None = None, reporter: BenchmarkReporter | None = None,
 ) -> Speeds:  # fmt: skip
-    """Times the training steps and the sampling of models, and what the engine adds to a bare loop. Of models without
-    training stages only the sampling is timed, where it can be.
+    """Measure the time of training steps and of sampling, and what the engine adds to a bare loop.
 
-    models: registered models (None or "all": every one). blocks: blocks of 25 steps timed for each stage, at least 2,
-    after one to warm up. out: a JSON file to write. Nothing else is kept.
+    Of a model without training stages only the sampling is measured. It is left out if it cannot be
+    sampled untrained.
+
+    Args:
+        models: Names of registered models. None or "all": every model that makes images.
+        preset: Preset of the models.
+        blocks: Number of blocks of 25 steps that are timed for each stage, after one to warm up; at
+            least 2.
+        out: JSON file to write the results to. None: none. No other file is kept.
+        reporter: Receives the progress. None: lines on stderr.
+
+    Returns:
+        The results.
+
+    Raises:
+        UserError: `blocks` is below 2, a model or preset is unknown, or a model makes no images.
     """
     if blocks < 2:
         raise UserError(f"bench speed: {blocks} blocks are too few; at least 2")
@@ -151,7 +193,7 @@ def measure_speed(
 
 
 def _measured(config: RunConfig, blocks: int, reporter: BenchmarkReporter) -> ModelSpeed | None:
-    """A model's speed. Of one without training stages the sampling alone is timed; None where that fails."""
+    """Measure a model; None if it has no training stages and cannot be sampled untrained."""
     stages = _stages(config)
     if stages:
         reporter.say(f"{config.model}: timing the engine and the bare loop in turns")
@@ -169,8 +211,10 @@ def _stages(config: RunConfig) -> Sequence[Stage]:
 
 
 def _short(config: RunConfig, stages: Sequence[Stage], blocks: int) -> RunConfig:
-    """The configuration with so many steps that the shortest stage has `blocks` blocks, and two before them: one that
-    starts the clock, one to warm up."""
+    """Set the number of steps so that the shortest stage has `blocks` + 2 blocks.
+
+    The first of them starts the clock, the second warms up.
+    """
     shares = [stage.share for stage in stages]
     steps = math.ceil((blocks + 2) * BLOCK * sum(shares) / min(shares)) + len(stages)
     return replace(
@@ -182,18 +226,19 @@ def _short(config: RunConfig, stages: Sequence[Stage], blocks: int) -> RunConfig
 
 
 def _quiet(steps: int) -> dict[str, int]:
-    """Settings with which the engine reports after each block, and neither draws nor saves in between."""
+    """Return settings that make the engine report after each block, and not sample or save."""
     never = 10 * steps
     return {"log_every": BLOCK, "sample_every": never, "checkpoint_every": never}
 
 
 def _measure(config: RunConfig, stages: Sequence[Stage], blocks: int) -> ModelSpeed:
+    """Train a model in a temporary folder until all stages are measured."""
     quiet = _quiet(config.settings.steps)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder) / "run")
         probe = _Probe(run, [stage.name for stage in stages], blocks)
         with contextlib.suppress(_Enough):
-            # A stage may have an interval of its own: here it is the probe's.
+            # A stage may set its own intervals, so they are overridden in each stage.
             engine.train(
                 config,
                 run.path,
@@ -205,7 +250,7 @@ def _measure(config: RunConfig, stages: Sequence[Stage], blocks: int) -> ModelSp
 
 @dataclass(frozen=True)
 class _Time:
-    """A moment, or a span: on the wall's clock and on the main thread's, in seconds."""
+    """A point in time or a duration, in seconds: wall clock and main thread's processor time."""
 
     wall: float
     thread: float
@@ -215,12 +260,12 @@ class _Time:
         return cls(time.perf_counter(), time.thread_time())
 
     def since(self, start: _Time, steps: int) -> _Time:
-        """Time a step since then."""
+        """Return the time per step since `start`."""
         return _Time((self.wall - start.wall) / steps, (self.thread - start.thread) / steps)
 
 
 def _stage_speed(twin: _Twin, turns: Sequence[tuple[_Time, _Time]]) -> StageSpeed:
-    """From the (engine, bare) time a step of each block. The first warms up."""
+    """Summarise the (engine, bare) times per step of all blocks; the first block only warms up."""
     kept = turns[1:]
     return StageSpeed(
         twin.stage,
@@ -235,12 +280,15 @@ def _stage_speed(twin: _Twin, turns: Sequence[tuple[_Time, _Time]]) -> StageSpee
 
 
 class _Enough(Exception):
-    """All that was wanted has been timed: the engine may stop."""
+    """Raised by the probe to stop the engine when everything has been measured."""
 
 
 class _Probe:
-    """A reporter of the engine. Between two of its reports the engine has made a block of steps; within a report the
-    bare loop makes as many. `blocks` of each of `stages` are timed, after one to warm up."""
+    """A reporter of the engine that measures it.
+
+    Between two reports the engine makes a block of steps. During a report the bare loop makes as
+    many. In each stage `blocks` blocks are timed, after one to warm up.
+    """
 
     def __init__(self, run: Run, stages: Sequence[str], blocks: int) -> None:
         self._run, self._stages, self._blocks = run, stages, blocks
@@ -253,13 +301,14 @@ class _Probe:
         pass
 
     def close(self) -> None:
-        """Ends a stage's bare loop, and keeps what its turns say."""
+        """End a stage's bare loop, and store the stage's speed."""
         if self._twin:
             self._twin.loader.close()
             self.speeds.append(_stage_speed(self._twin, self._turns))
         self._twin, self._turns = None, []
 
     def status(self, status: Status) -> None:
+        """Time the block that the engine has just made, then one of the bare loop."""
         now = _Time.now()
         steps = status.step - self._step
         if self._twin is None or status.stage != self._twin.stage:
@@ -273,13 +322,14 @@ class _Probe:
         self._step, self._mark = status.step, _Time.now()
 
     def _begin(self, stage: str) -> None:
+        """Start the bare loop of a stage, with two steps to warm up."""
         self.close()
         self._twin = _Twin(self._run.config(), self._stages.index(stage))
         self._twin.steps(2)
 
 
 class _Twin:
-    """The bare loop: a second model under the same trainer, and the engine of one process."""
+    """The bare loop: a second model with its own trainer and the single-process engine."""
 
     def __init__(self, config: RunConfig, number: int) -> None:
         device = best_device()
@@ -299,7 +349,7 @@ class _Twin:
         self.waited = 0.0
 
     def _feed(self, data: Dataset) -> None:
-        """Times the making of batches, then has them made as the engine has."""
+        """Measure the time of making batches, then start the loader that the engine uses too."""
         settings = self.settings
         views = Views(data, settings.seed, settings.image_size, settings.augment)
         started = time.perf_counter()
@@ -311,6 +361,7 @@ class _Twin:
         )
 
     def steps(self, count: int) -> None:
+        """Make training steps, and wait until the device has finished them."""
         for _ in range(count):
             self._engine.begin_step(self.done)
             for part in range(self.settings.accumulate):

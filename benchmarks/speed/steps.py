@@ -1,14 +1,17 @@
-"""Seconds a training step of one stage of a model, at any size, on random images and text features: no data set is
-read, and what the weights are does not matter.
+"""Measure the seconds per training step of one stage of a model, at any size.
 
-    python -m t2i.benchmarks.speed.steps --model dfgan --preset cub --set image_size=128 --batch-size 8 --steps 10
+Images and text features are random, no data set is read, and the weights do not matter.
 
-To time it beside another implementation, take turns with that in a script of your own:
+    python -m t2i.benchmarks.speed.steps --model dfgan --preset cub --set image_size=128 \\
+        --batch-size 8 --steps 10
+
+To compare with another implementation, let the two take turns in a script of your own:
 
     from t2i.benchmarks.speed.steps import in_turns, training_step
     from t2i.core.runs.configure import resolve_config
 
-    ours = training_step(resolve_config("dfgan", preset="cub", data_needed=False), stage="gan", batch_size=8)
+    config = resolve_config("dfgan", preset="cub", data_needed=False)
+    ours = training_step(config, stage="gan", batch_size=8)
     print(in_turns({"ours": ours, "theirs": theirs}, rounds=20))
 """
 
@@ -32,16 +35,28 @@ from t2i.core.interfaces.trainer import Batch, Stage
 from t2i.core.models.building import build, stage_settings, stages_of
 from t2i.core.runs.configure import RunConfig, resolve_config
 
-WORDS = 15  # of a caption: what COCO's have
+WORDS = 15  # words in a caption, as in COCO
 
 
 def training_step(
     config: RunConfig, *, stage: str | None = None, batch_size: int | None = None
 ) -> Callable[[], None]:
-    """A whole training step of a stage (None: the last) on a batch in memory, as a function to call again and again.
+    """Prepare a whole training step of a stage, on a batch in memory.
 
-    Text features are random and given; only a stage that trains the text encoder runs it. channels_last, compile and
-    precision bf16 are as the configuration says. UserError if there is no such stage.
+    Text features are random and computed beforehand; only a stage that trains the text encoder runs
+    it. The settings channels_last, compile and precision are those of the configuration.
+
+    Args:
+        config: The model's configuration.
+        stage: Name of the stage. None: the last.
+        batch_size: Images in the batch, all in one micro-batch. None: that of the stage.
+
+    Returns:
+        A function that makes one step, and waits until the device has finished it. It may be called
+        any number of times.
+
+    Raises:
+        UserError: The model has no such stage, or none at all.
     """
     device = best_device()
     model = build(config).to(device)
@@ -55,7 +70,7 @@ def training_step(
         images = images.contiguous(memory_format=torch.channels_last)
     features = _features(encoder, captions, device)
     encode = encoder.encode if prepared.encoder_trains else lambda _: features
-    # The whole batch at once, whatever `accumulate` says.
+    # The whole batch is one micro-batch, whatever `accumulate` is.
     engine = LocalEngine(
         prepared.trainer, settings.model_copy(update={"accumulate": 1}), progress=0.5
     )
@@ -94,15 +109,30 @@ def _features(
 
 @dataclass(frozen=True)
 class Turns:
-    """Median seconds a call of each; `ratios`: median over the rounds of each one's time by the first one's."""
+    """The times of functions that took turns.
+
+    Args:
+        seconds: Median seconds per call, by name.
+        ratios: Median over the rounds of the time divided by the first function's, by name.
+    """
 
     seconds: Mapping[str, float]
     ratios: Mapping[str, float]
 
 
 def in_turns(steps: Mapping[str, Callable[[], None]], rounds: int = 10, warm_up: int = 2) -> Turns:
-    """Times functions in turns, so that whatever else the machine is doing slows all alike. Each round begins with
-    another one of them."""
+    """Measure functions in turns, so that other work on the machine slows all of them alike.
+
+    Each round begins with another function.
+
+    Args:
+        steps: The functions by name. The first is the one that others are compared with.
+        rounds: Number of timed calls of each function.
+        warm_up: Number of calls of each function before these.
+
+    Returns:
+        The times.
+    """
     for step in steps.values():
         for _ in range(warm_up):
             step()
@@ -124,6 +154,11 @@ def in_turns(steps: Mapping[str, Callable[[], None]], rounds: int = 10, warm_up:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure a training step and print its time.
+
+    Args:
+        arguments: The command's arguments. None: those of the process.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -132,15 +167,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="K=V", help="any setting; may be repeated"
     )
-    parser.add_argument("--stage", help="of the training (default: the last)")
+    parser.add_argument("--stage", help="training stage (default: the last)")
     parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--steps", type=int, default=10, help="timed, after two to warm up")
+    parser.add_argument("--steps", type=int, default=10, help="steps timed, after two to warm up")
     given = parser.parse_args(arguments)
     config = resolve_config(given.model, preset=given.preset, sets=given.set, data_needed=False)
     step = training_step(config, stage=given.stage, batch_size=given.batch_size)
     seconds = in_turns({"step": step}, given.steps).seconds["step"]
     print(
-        f"{seconds:.3f} s a step (median of {given.steps}; {best_device()}, {torch.get_num_threads()} threads)"
+        f"{seconds:.3f} s a step "
+        f"(median of {given.steps}; {best_device()}, {torch.get_num_threads()} threads)"
     )
 
 

@@ -1,4 +1,4 @@
-"""Text: what an encoder makes of captions, and the interface of encoders."""
+"""Text features, and the interface of text encoders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from torch.nn import functional as F
 
 
 class TextShape(NamedTuple):
-    """Widths of an encoder's features: `sentence` D and `words` Dw. All that a generator needs to know of it."""
+    """Widths of a text encoder's features. A generator is built for them.
+
+    Attributes:
+        sentence: Width D of a sentence vector.
+        words: Width Dw of a word vector.
+    """
 
     sentence: int
     words: int
@@ -22,10 +27,14 @@ class TextShape(NamedTuple):
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """What an encoder makes of B captions.
+    """Features of B captions.
 
-    sentence: (B, D) float. words: (B, L, Dw) float. mask: (B, L) bool, True = may be attended to.
-    captions: the B captions themselves, where they are known. extras: an encoder's own tensors, first axis B.
+    Args:
+        sentence: Sentence vectors, float (B, D).
+        words: Word vectors, float (B, L, Dw).
+        mask: Which words count, bool (B, L). False marks padding, which attention must ignore.
+        captions: The B captions, or () where they are not known.
+        extras: Further tensors of the encoder by name, each with first axis B.
     """
 
     sentence: Tensor
@@ -39,10 +48,18 @@ class TextFeatures:
 
     @property
     def shape(self) -> TextShape:
+        """The widths of the features."""
         return TextShape(self.sentence.shape[1], self.words.shape[2])
 
     def map(self, function: Callable[[Tensor], Tensor]) -> TextFeatures:
-        """The same features with `function` applied to every tensor."""
+        """Apply a function to every tensor.
+
+        Args:
+            function: From a tensor (B, ...) to a tensor (B, ...).
+
+        Returns:
+            The new features, with the same captions.
+        """
         return replace(
             self,
             sentence=function(self.sentence),
@@ -52,13 +69,26 @@ class TextFeatures:
         )
 
     def to(self, device: torch.device | str) -> TextFeatures:
+        """Move all tensors to a device.
+
+        Args:
+            device: Such as "cuda" or "cpu".
+
+        Returns:
+            The features there.
+        """
         return self.map(lambda x: x.to(device, non_blocking=True))
 
     def detach(self) -> TextFeatures:
+        """Cut all tensors from the graph of gradients.
+
+        Returns:
+            The features without gradients.
+        """
         return self.map(lambda x: x.detach())
 
     def __getitem__(self, index: slice | Sequence[int] | Tensor) -> TextFeatures:
-        """The features of some of the captions, as a batch."""
+        """Take the features of some of the captions, as a batch."""
         if isinstance(index, Tensor):
             index = index.tolist()
         rows = range(len(self))[index] if isinstance(index, slice) else index
@@ -68,7 +98,14 @@ class TextFeatures:
         )
 
     def padded(self, length: int) -> TextFeatures:
-        """The same features with words padded (masked out) to `length`."""
+        """Pad the words, which the mask then excludes.
+
+        Args:
+            length: Number of words to pad to. Features that are longer stay as they are.
+
+        Returns:
+            Features with at least `length` words.
+        """
         missing = length - self.words.shape[1]
         if missing <= 0:
             return self
@@ -77,7 +114,15 @@ class TextFeatures:
         )
 
     def where(self, keep: Tensor, other: TextFeatures) -> TextFeatures:
-        """These features where `keep` (B,) bool is True, `other`'s elsewhere: caption dropout."""
+        """Take these features in some rows and other features in the rest (caption dropout).
+
+        Args:
+            keep: Which rows to keep, bool (B,).
+            other: Features for the other rows, of B captions.
+
+        Returns:
+            Features of B captions.
+        """
         length = max(self.words.shape[1], other.words.shape[1])
         a, b = self.padded(length), other.padded(length)
 
@@ -103,7 +148,14 @@ class TextFeatures:
 
     @staticmethod
     def cat(parts: Sequence[TextFeatures]) -> TextFeatures:
-        """Several batches as one; words are padded to the longest."""
+        """Concatenate batches. Words are padded to the longest.
+
+        Args:
+            parts: At least one batch.
+
+        Returns:
+            One batch.
+        """
         if len(parts) == 1:
             return parts[0]
         length = max(part.words.shape[1] for part in parts)
@@ -122,7 +174,23 @@ class TextFeatures:
         *, sentence: Tensor | None = None, words: Tensor | None = None, mask: Tensor | None = None,
         captions: Sequence[str] = (),
     ) -> TextFeatures:  # fmt: skip
-        """Features of an encoder that has only one of the two: words = sentence[:, None], or the masked mean."""
+        """Make features for an encoder that has sentence vectors or word vectors only.
+
+        Without words, the sentence is the only word. Without a sentence, it is the mean of the
+        words.
+
+        Args:
+            sentence: Sentence vectors, float (B, D). None: computed from `words`.
+            words: Word vectors, float (B, L, Dw). None: computed from `sentence`.
+            mask: Which words count, bool (B, L). None: all.
+            captions: The B captions, or () where they are not known.
+
+        Returns:
+            The features.
+
+        Raises:
+            ValueError: Neither `sentence` nor `words` is given.
+        """
         if words is None:
             if sentence is None:
                 raise ValueError("TextFeatures.of needs sentence or words")
@@ -136,26 +204,71 @@ class TextFeatures:
 
 
 class TextEncoder(nn.Module, ABC):
-    """Turns captions into features. Trainable or frozen: the parameters' `requires_grad` says which."""
+    """Turns captions into features.
+
+    An encoder is trainable if any of its parameters requires gradients; else it is frozen.
+
+    Attributes:
+        shape: Widths of the features. `__init__` sets it.
+    """
 
     shape: TextShape
 
     @abstractmethod
     def encode(self, captions: Sequence[str]) -> TextFeatures:
-        """Features of the captions, on the encoder's device. Any str is legal: empty, very long, unknown words."""
+        """Encode captions.
+
+        Args:
+            captions: B captions. Any str is legal: an empty one, a very long one, unknown words.
+
+        Returns:
+            Features of the B captions, on the encoder's device.
+        """
+
+    def forward(self, captions: Sequence[str]) -> TextFeatures:
+        """Encode captions. `encoder(captions)` equals `encoder.encode(captions)`.
+
+        Args:
+            captions: B captions.
+
+        Returns:
+            Features of the B captions.
+        """
+        return self.encode(captions)
 
     def null(self, n: int) -> TextFeatures:
-        """Features of "no caption", n times: caption dropout in training, the unconditional branch in guidance."""
+        """Make the features of "no caption", for caption dropout and for guidance.
+
+        Args:
+            n: Number of rows.
+
+        Returns:
+            Features of n empty captions.
+        """
         return self.encode([""] * n)
 
     def save_assets(self, folder: Path) -> None:
-        """Writes what `build` needs beside the weights and the settings (a tokenizer's files). Default: nothing."""
+        """Write the files that `build` needs beside weights and settings, such as a tokenizer's.
+
+        The default writes nothing.
+
+        Args:
+            folder: An existing folder, which belongs to this encoder.
+        """
 
     @property
     def trainable(self) -> bool:
+        """Whether any parameter requires gradients."""
         return any(p.requires_grad for p in self.parameters())
 
 
 def unique(captions: Iterable[str]) -> list[str]:
-    """The distinct captions, in order of first appearance."""
+    """Remove repeated captions.
+
+    Args:
+        captions: Captions in any order.
+
+    Returns:
+        The distinct captions, in the order in which they first appear.
+    """
     return list(dict.fromkeys(captions))

@@ -1,4 +1,5 @@
-"""Building a model from its configuration: networks with fresh weights, and the stages that train them."""
+"""Building a model from its configuration: networks with fresh weights, and the stages that train
+them."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ def build(config: RunConfig, assets: Path | None = None, *, helpers: bool = True
     """A model with fresh weights, drawn from torch's global generator.
 
     Args:
-        assets: folder of a saved model, whose assets are used; its weights are then still to be loaded.
+        assets: folder of a saved model, whose assets are used; its weights are then still to be
+            loaded.
         helpers: whether the networks that only training needs are built too.
     """
     spec = registry().models[config.model]
@@ -45,18 +47,21 @@ def build(config: RunConfig, assets: Path | None = None, *, helpers: bool = True
 
 
 def check_family(generator: Generator, spec: ModelSpec) -> None:
-    """Raises T2IError unless the generator extends the class of the family that its specification names."""
+    """Raises T2IError unless the generator extends the class of the family that its specification
+    names."""
     family = registry().families[spec.family]
     kind = import_object(family.generator)
     if not isinstance(generator, kind):
         raise T2IError(
-            f"model '{spec.name}' says that it is of the family '{spec.family}', but its {type(generator).__name__} "
+            f"model '{spec.name}' says that it is of the family '{spec.family}', but its "
+            f"{type(generator).__name__} "
             f"does not extend {kind.__name__} ({family.generator})"
         )
 
 
 def stages_of(config: RunConfig, text_encoder: TextEncoder) -> Sequence[Stage]:
-    """The stages of a model's training, in order; none where there is nothing to train. Their settings are checked."""
+    """The stages of a model's training, in order; none where there is nothing to train. Their
+    settings are checked."""
     stages: Sequence[Stage] = import_object(registry().models[config.model].stages)(
         config.settings, text_encoder
     )
@@ -76,7 +81,8 @@ def stage_settings(config: RunConfig, stage: Stage) -> ModelConfig:
     for key in stage.settings:
         if key in WHOLE_RUN:
             raise T2IError(
-                f"{where}: '{key}' is a setting of the whole run, which no stage may have of its own"
+                f"{where}: '{key}' is a setting of the whole run, which no stage may have of its "
+                f"own"
             )
         if key not in STAGE_SETTINGS:
             raise T2IError(

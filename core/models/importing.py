@@ -1,4 +1,5 @@
-"""Runs made of weights that others trained: the files of a paper's authors, read by the model's own importer."""
+"""Runs made of weights that others trained: the files of a paper's authors, read by the model's own
+importer."""
 
 from __future__ import annotations
 
@@ -18,29 +19,33 @@ from t2i.core.runs.record import write_config
 
 
 def importable(model: str) -> ModelSpec:
-    """The specification of a model that has official weights. UserError, naming those that have, if it has none."""
+    """The specification of a model that has official weights. UserError, naming those that have, if
+    it has none."""
     spec = registry().models[model]
     if spec.weights is None:
         able = [other.name for other in registry().models if other.weights]
         raise UserError(
-            f"model '{model}' imports no weights; those that do: {', '.join(able) or 'none is installed'}"
+            f"model '{model}' imports no weights; those that do: "
+            f"{', '.join(able) or 'none is installed'}"
         )
     return spec
 
 
 def default_preset(spec: ModelSpec) -> str:
-    """The preset that weights are taken for where none is named: the first but "tiny", of which nobody released any."""
+    """The preset that weights are taken for where none is named: the first but "tiny", of which
+    nobody released any."""
     return next((name for name in spec.presets if name != "tiny"), spec.presets[0])
 
 
 def import_weights(
-    model: str, files: Sequence[Path], out: Path, *, preset: str | None = None, sets: Sequence[str] = (),
+    model: str, files: Sequence[Path], out: Path, *, preset: str | None = None,
+    sets: Sequence[str] = (),
     command: str = "",
 ) -> Run:  # fmt: skip
     """A run, complete and ready to be drawn from, in the folder `out`, which must be new or empty.
 
-    UserError if the model imports nothing, a setting is wrong, `out` is taken, or the files are not what the model's
-    importer knows: then there is no run.
+    UserError if the model imports nothing, a setting is wrong, `out` is taken, or the files are not
+    what the model's importer knows: then there is no run.
     """
     spec = importable(model)
     config = resolve_config(

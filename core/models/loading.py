@@ -1,4 +1,5 @@
-"""Loading a model: from a run of ours, or from another project's folder or file; and writing one in such a layout."""
+"""Loading a model: from a run of ours, or from another project's folder or file; and writing one in
+such a layout."""
 
 from __future__ import annotations
 
@@ -20,7 +21,17 @@ from t2i.core.runs.folder import Run
 
 
 def load_model(folder: Path) -> Model:
-    """The model in a folder that `Model.save` wrote. UserError if anything in it is missing, damaged or foreign."""
+    """Load a model from a folder that `Model.save` wrote.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The model, on the processor, in training mode.
+
+    Raises:
+        UserError: Something in the folder is missing, damaged, or from elsewhere.
+    """
     what = f"model {folder}"
     settle(folder)
     if not folder.is_dir():
@@ -42,7 +53,8 @@ def load_model(folder: Path) -> Model:
         MemoryError,
         OSError,
     ) as error:
-        # Settings that are legal one by one may still describe no network, or one that no memory holds.
+        # Settings that are legal one by one may still describe no network, or one that no memory
+        # holds.
         reason = " ".join(str(error).split())[:160]
         raise UserError(
             f"{what}: no network can be built as it says ({type(error).__name__}: {reason})"
@@ -55,15 +67,28 @@ def load_model(folder: Path) -> Model:
 
 
 def _saved(folder: Path, part: str, what: str) -> Mapping[str, Any]:
-    """The tensors that were saved of a part of a model; of helpers, none are."""
+    """Read the saved tensors of one part of a model. Helpers are not saved."""
     return {} if part == "helpers" else load_tensors(folder / f"{part}.safetensors", what)
 
 
 def load(
     run: str | Path, device: str | None = None, settings: Mapping[str, Any] | None = None
 ) -> Model:
-    """A model, ready to sample on the best device there is: that of a run directory, of its folder `model`, or of a
-    folder or file in another project's layout that a model's plugin opens (`ModelSpec.open_pretrained`), with `settings`."""
+    """Load a model, ready for use: in evaluation mode, and without gradients.
+
+    Args:
+        run: A run's folder, its folder `model`, or a folder or file in another project's layout
+            that a plugin opens (`ModelSpec.open_pretrained`), such as a Stable Diffusion folder.
+        device: Where to put the networks, such as "cuda". None: the best device there is.
+        settings: Settings for another project's files, by name. None for a run of ours.
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: There is no such folder, no plugin opens it, or something in it is missing or
+            damaged.
+    """
     path, settings = Path(run), settings or {}
     if not path.exists():
         raise UserError(f"run {path}: no such directory; 't2i train' makes one")
@@ -71,14 +96,16 @@ def load(
     if model is None:
         if settings:
             raise UserError(
-                f"--set {next(iter(settings))}=...: it is for other projects' files, and {path} is none"
+                f"--set {next(iter(settings))}=...: it is for other projects' files, and {path} is "
+                f"none"
             )
         model = load_model(path if (path / "generator.safetensors").exists() else Run(path).model)
-    return model.to(device or best_device())
+    return model.to(device or best_device()).frozen()
 
 
 def _is_run(path: Path) -> bool:
-    """Whether a folder is one of ours: told at a glance, so that no plugin is asked."""
+    """Tell whether a folder is a run of ours, by file names alone, before any plugin looks at
+    it."""
     ours = (
         path / "generator.safetensors",
         Run(path).model,
@@ -89,7 +116,8 @@ def _is_run(path: Path) -> bool:
 
 
 def _opened(path: Path, settings: Mapping[str, Any]) -> Model | None:
-    """What the first model that knows this layout makes of it; None where none does, and it may be a run."""
+    """Open another project's folder or file with the first plugin that knows its layout; None if no
+    plugin does."""
     able = [spec for spec in registry().models if spec.open_pretrained]
     for spec in able:
         model: Model | None = import_object(str(spec.open_pretrained))(path, settings)
@@ -98,27 +126,44 @@ def _opened(path: Path, settings: Mapping[str, Any]) -> Model | None:
     if path.is_file():
         names = ", ".join(spec.name for spec in able)
         raise UserError(
-            f"{path} is no run, and no file that these models open: {names}; weights that a paper's authors released "
+            f"{path} is no run, and no file that these models open: {names}; weights that a "
+            f"paper's authors released "
             "are made a run with 't2i import'"
         )
     return None
 
 
 def opening_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of a call in two parts: those with which other projects' files are opened, and the sampler's."""
+    """Split the settings of a call.
+
+    Args:
+        settings: By name.
+
+    Returns:
+        The settings that open other projects' files, and the settings of the sampler.
+    """
     names = {name for spec in registry().models for name in spec.open_settings}
     opening = {name: value for name, value in settings.items() if name in names}
     return opening, {name: value for name, value in settings.items() if name not in names}
 
 
 def export(model: Model, folder: Path) -> None:
-    """Writes a model as a new folder in another project's layout. UserError, naming the models that can, if this one
-    cannot; what the layout cannot express is refused by the model."""
+    """Write a model as a new folder in another project's layout.
+
+    Args:
+        model: The model.
+        folder: The new folder. It appears only when it is complete.
+
+    Raises:
+        UserError: The model has no such layout (the error names the models that have one), or the
+            layout cannot express a setting of it.
+    """
     spec = registry().models[model.config.model]
     if spec.export is None:
         able = [other.name for other in registry().models if other.export]
         raise UserError(
-            f"model '{spec.name}' has no other project's layout to be written in; those that have: {able}"
+            f"model '{spec.name}' has no other project's layout to be written in; those that have: "
+            f"{able}"
         )
     with arriving(folder) as place:
         import_object(spec.export)(model, place)

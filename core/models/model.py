@@ -1,6 +1,9 @@
-"""A model that can be sampled: a generator and a text encoder, and the sampler they are drawn with by default.
+"""A model that can be sampled: a generator, a text encoder, and the sampler it uses by default.
 
-import t2i; images = t2i.load("RUN").sample(["a red circle"], sampler="ddim", steps=50, seed=0)
+import t2i
+
+model = t2i.load("runs/RUN")
+images = model.sample("a red circle", n=4, sampler="ddim", steps=50, seed=0)
 """
 
 from __future__ import annotations
@@ -26,21 +29,29 @@ from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Networks
 from t2i.core.io.files import save_tensors, sealed, write_json
 from t2i.core.io.images import to_bytes, to_tensor
+from t2i.core.models.notebook import Images, facts_table
 from t2i.core.models.weights import owned_tensors
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, fitting_samplers
 
-Prompts = Sequence[str] | TextFeatures
-"""What is drawn: captions, or their features."""
+Prompts = str | Sequence[str] | TextFeatures
+"""What to sample: one caption, several captions, or the text features of captions."""
 
 GuideMaker = Callable[[Sequence[str], Generator], Guide]
-"""Makes the gradient of a classifier for some captions and the generator that is to be steered (`Model.guide`)."""
+"""Makes a classifier's gradient, for some captions and the generator that it steers
+(`Model.guide`)."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sampled image: uint8 (H, W, 3), with the indexes that key its noise."""
+    """One sampled image.
+
+    Args:
+        prompt: Index of its prompt. Together with `sample` it keys the noise.
+        sample: Index of the image among those of its prompt.
+        image: The image, uint8 (H, W, 3).
+    """
 
     prompt: int
     sample: int
@@ -48,84 +59,179 @@ class Sample:
 
 
 class Model:
-    """A generator with its text encoder and the sampler it is drawn with by default.
+    """A generator with its text encoder and its default sampler.
 
-    Attributes:
-        helpers: networks that only training needs (`ModelSpec.helpers`); none in a model that was loaded to be sampled.
+    Args:
+        config: The settings of the run that the model comes from.
+        generator: The network that makes images.
+        text_encoder: The network that reads captions.
+        helpers: Networks that only training needs (`ModelSpec.helpers`). A model that was loaded
+            for sampling has none.
     """
 
     def __init__(
-        self, config: RunConfig, generator: Generator, text_encoder: TextEncoder,
+        self,
+        config: RunConfig,
+        generator: Generator,
+        text_encoder: TextEncoder,
         helpers: Mapping[str, nn.Module] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.config = config
         self.generator = generator
         self.text_encoder = text_encoder
         self.helpers = nn.ModuleDict(dict(helpers or {}))
 
     def to(self, device: torch.device | str) -> Model:
+        """Move all networks to a device.
+
+        Args:
+            device: Such as "cuda" or "cpu".
+
+        Returns:
+            This model.
+        """
         self.generator.to(device)
         self.text_encoder.to(device)
         self.helpers.to(device)
         return self
 
+    def eval(self) -> Model:
+        """Put the networks into evaluation mode: no dropout, and stored batch statistics.
+
+        Returns:
+            This model.
+        """
+        self.generator.eval()
+        self.text_encoder.eval()
+        return self
+
+    def frozen(self) -> Model:
+        """Make the model ready for use: evaluation mode, and no parameter asks for a gradient.
+
+        Returns:
+            This model.
+        """
+        self.generator.requires_grad_(False)
+        self.text_encoder.requires_grad_(False)
+        return self.eval()
+
     @property
     def networks(self) -> Networks:
-        """The networks as trainers are given them."""
+        """The networks, as `Stage.trainer` receives them."""
         return Networks(self.generator, self.text_encoder, dict(self.helpers.items()))
 
-    # --- what is asked of it ------------------------------------------------------------------------------------------
+    @property
+    def parameter_count(self) -> int:
+        """Number of parameters of the generator and the text encoder."""
+        both = (*self.generator.parameters(), *self.text_encoder.parameters())
+        return sum(parameter.numel() for parameter in both)
+
+    def __repr__(self) -> str:
+        return (
+            f"Model({self.config.model} {self.config.preset}, {self.generator.image_size} px, "
+            f"{count_in_words(self.parameter_count)} parameters, {self.config.sampler.name})"
+        )
+
+    def _repr_html_(self) -> str:
+        size = self.generator.image_size
+        return facts_table(
+            {
+                "model": f"{self.config.model}, preset {self.config.preset}",
+                "family": self.generator.family,
+                "images": f"{size} x {size} pixels",
+                "parameters": count_in_words(self.parameter_count),
+                "trained on": self.config.data.name,
+                "text encoder": self.config.encoder.name,
+                "sampler": self.config.sampler.name,
+                "device": str(self.device),
+            }
+        )
+
+    # --- samplers, text and guides ----------------------------------------------------------------
 
     def sampler(
-        self, name: str | None = None, *, steps: int | None = None, guidance: float | None = None,
+        self,
+        name: str | None = None,
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
         settings: Mapping[str, Any] | None = None,
-    ) -> Choice[SamplerConfig]:  # fmt: skip
-        """The sampler to use: the model's own, or another that fits it, with settings laid over the default's (those
-        of the model's preset where it is the same sampler). UserError, naming those that fit, if it does not."""
-        self._check_draws()
+    ) -> Choice[SamplerConfig]:
+        """Choose a sampler, and its settings.
+
+        The settings begin with those of the model's preset if it is the preset's sampler, else with
+        the sampler's own defaults. The scale of guidance is always the preset's unless it is given.
+
+        Args:
+            name: Registry name of the sampler. None: the model's own.
+            steps: Number of sampling steps. None: unchanged.
+            guidance: Scale of classifier-free guidance; 1 is none. None: unchanged.
+            settings: Other settings of the sampler, by name.
+
+        Returns:
+            The choice, checked against this model.
+
+        Raises:
+            UserError: The sampler is unknown, a setting is wrong, or the sampler does not fit the
+                model. The error names the samplers that fit.
+        """
         default = self.config.sampler
         name = name or default.name
         given = dict(settings or {})
         given |= {} if steps is None else {"steps": steps}
         given |= {} if guidance is None else {"guidance": guidance}
-        family = self.generator.family
+        family = self._sampled_family()
         fitting = [spec.name for spec in fitting_samplers(family)]
         check_fit(name, registry().samplers[name].families, self.config.model, family, fitting)
-        kept = default.config.model_dump() if name == default.name else {}
-        if (
-            name != default.name
-        ):  # how strongly to guide is the model's affair, whatever the sampler
-            kept = {"guidance": default.config.guidance}
+        same = name == default.name
+        # The right scale of guidance depends on the model, not on the sampler.
+        kept = default.config.model_dump() if same else {"guidance": default.config.guidance}
         choice = registry().samplers.choose(name, given, "sampler", kept)
         self._built(choice)
         return choice
 
     @property
     def draws(self) -> bool:
-        """Whether it draws images; a guide does not."""
+        """Whether the model makes images. A guide does not."""
         return registry().draws(self.generator.family)
 
-    def _check_draws(self) -> None:
+    def _sampled_family(self) -> str:
+        """The family, if its models make images; else a UserError."""
         if not self.draws:
             raise UserError(
-                f"model '{self.config.model}' is a {self.generator.family}: it draws no images; steer another model "
-                "by it with 't2i sample --run OTHER --guide RUN'"
+                f"model '{self.config.model}' is a {self.generator.family}: it draws no images; "
+                f"steer "
+                "another model by it with 't2i sample --run OTHER --guide RUN'"
             )
+        return self.generator.family
 
     def _built(self, choice: Choice[SamplerConfig] | None) -> Sampler:
-        """A sampler, ready to draw from this model. UserError if it cannot."""
-        self._check_draws()
+        """Build a sampler and check that it can sample from this model."""
+        self._sampled_family()
         sampler: Sampler = registry().samplers.build(choice or self.config.sampler)
         sampler.check(self.generator)
         return sampler
 
     def check(self, prompts: Prompts, sampler: Choice[SamplerConfig] | None = None) -> Sampler:
-        """The sampler, built. UserError if it cannot draw from this model, or features are of another width."""
+        """Build a sampler, and check that it and the prompts fit this model.
+
+        Args:
+            prompts: Captions, or features of them.
+            sampler: The sampler. None: the model's own.
+
+        Returns:
+            The sampler, ready for use.
+
+        Raises:
+            UserError: The sampler cannot sample from this model, or the features have another width
+                than the model's text encoder gives.
+        """
         if isinstance(prompts, TextFeatures) and prompts.shape != self.text_encoder.shape:
             raise UserError(
-                f"text features of width {prompts.shape.sentence}, but model '{self.config.model}' takes "
-                f"{self.text_encoder.shape.sentence} for sentences and {self.text_encoder.shape.words} for words: "
-                "compute them with the encoder that it was trained with"
+                f"text features of width {prompts.shape.sentence}, but model "
+                f"'{self.config.model}' takes {self.text_encoder.shape.sentence} for sentences and "
+                f"{self.text_encoder.shape.words} for words: compute them with the encoder that it "
+                "was trained with"
             )
         return self._built(sampler)
 
@@ -137,21 +243,29 @@ class Model:
         null: bool = False,
         guide: GuideMaker | None = None,
     ) -> Request:
-        """What a sampler is asked for: captions (or features) and noise, row by row, the text conditioned once.
+        """Make a sampler's request: text and noise, row by row. The text is encoded and conditioned
+        once.
 
         Args:
-            prompts: as many as the noise has rows.
-            null: whether the features of no caption are needed (`Sampler.needs_null`).
-            guide: makes the classifier's gradient for these captions (`Model.guide`).
+            prompts: As many as the noise has rows.
+            noise: The noise of each row.
+            null: Whether the sampler needs the features of the empty caption
+                (`Sampler.needs_null`).
+            guide: Makes the classifier's gradient for these captions (`Model.guide`). None: no
+                guide.
+
+        Returns:
+            The request.
+
+        Raises:
+            UserError: A guide is given, and the prompts are features without captions.
         """
-        given = isinstance(prompts, TextFeatures)
-        captions = prompts.captions if isinstance(prompts, TextFeatures) else tuple(prompts)
-        text = (
-            prompts.to(self.device)
-            if isinstance(prompts, TextFeatures)
-            else self.text_encoder.encode(prompts)
-        )
-        if guide and given and not captions:
+        prompts = several(prompts)
+        if isinstance(prompts, TextFeatures):
+            captions, text = prompts.captions, prompts.to(self.device)
+        else:
+            captions, text = tuple(prompts), self.text_encoder.encode(prompts)
+        if guide and len(captions) < len(prompts):
             raise UserError("a guide reads captions: give prompts, not features of them")
         return Request(
             text=self.generator.condition(text),
@@ -161,32 +275,34 @@ class Model:
         )
 
     def guide(self, scale: float) -> GuideMaker:
-        """This model as a guide for another one: classifier guidance.
+        """Use this model as a guide for another model (classifier guidance).
 
         Args:
-            scale: what the gradient of log p(y | x_t) is multiplied with.
+            scale: Factor of the gradient of log p(y | x_t).
+
+        Returns:
+            A function for `Model.sample(guide=...)` and `Model.stream(guide=...)` of the other
+            model.
 
         Raises:
-            UserError: this model judges no noisy images.
+            UserError: This model is not a guide.
         """
-        judge, encoder = self.generator, self.text_encoder
-        if not isinstance(judge, GuideGenerator):
-            raise UserError(
-                f"model '{self.config.model}' is {judge.family}, no guide: it judges no noisy images"
-            )
+        classifier, encoder = self.generator, self.text_encoder
+        if not isinstance(classifier, GuideGenerator):
+            raise UserError(f"model '{self.config.model}' is {classifier.family}, not a guide")
 
         def make(captions: Sequence[str], generator: Generator) -> Guide:
             if not isinstance(generator, DiffusionGenerator):
                 raise UserError(f"a guide steers diffusion models; this one is {generator.family}")
-            judge.eval()
-            encoder.eval()
-            return guide_of(judge, judge.condition(encoder.encode(captions)), generator, scale)
+            self.eval()
+            text = classifier.condition(encoder.encode(captions))
+            return guide_of(classifier, text, generator, scale)
 
         return make
 
-    # --- drawing ------------------------------------------------------------------------------------------------------
+    # --- sampling ---------------------------------------------------------------------------------
 
-    def draw(
+    def stream(
         self,
         prompts: Prompts,
         *,
@@ -198,44 +314,64 @@ class Model:
         progress: Callable[[int, int], None] | None = None,
         keys: Sequence[tuple[int, int]] | None = None,
     ) -> Iterator[list[Sample]]:
-        """Images in batches, prompt by prompt, `n` of each. Noise depends on (seed, prompt index, sample index)
-        alone. progress(done, total) counts images. keys: the images to draw, as (prompt index, sample index),
-        instead of `n` of each. guide: what another model's `guide` gives.
+        """Sample images in batches, and hand over each batch when it is done.
 
-        prompts: captions, or features of them that another program computed (UserError if they are not as wide as this
-        model's text encoder makes them).
+        The noise of an image depends on three numbers alone: the seed, the index of its prompt, and
+        its index among the images of that prompt. The batch size changes nothing but rounding.
+
+        Args:
+            prompts: One caption, several, or text features that another program computed.
+            n: Images of each prompt.
+            seed: Seed of the noise, from 0.
+            sampler: The sampler (`Model.sampler`). None: the model's own.
+            guide: Another model's `guide(scale)`. None: no guide.
+            batch_size: Images sampled at once. None: chosen by image size.
+            progress: Called with (images done, images in all) after each batch.
+            keys: The images to sample, as (prompt index, sample index), instead of `n` of each
+                prompt.
+
+        Returns:
+            An iterator over the batches, prompt by prompt.
+
+        Raises:
+            UserError: The sampler or the features do not fit the model.
         """
-        drawing = self.check(prompts, sampler)
+        prompts = several(prompts)
+        built = self.check(prompts, sampler)
         wanted = (
             tuple((p, s) for p in range(len(prompts)) for s in range(n))
             if keys is None
             else tuple(keys)
         )
         return self._images(
-            drawing, prompts, PromptNoise(seed, wanted, self.device), guide, batch_size, progress
+            built, prompts, PromptNoise(seed, wanted, self.device), guide, batch_size, progress
         )
 
     def _images(
-        self, drawing: Sampler, prompts: Prompts, noise: PromptNoise, guide: GuideMaker | None = None,
-        batch_size: int | None = None, progress: Callable[[int, int], None] | None = None,
-    ) -> Iterator[list[Sample]]:  # fmt: skip
-        """One for each key of the noise, in batches."""
+        self,
+        sampler: Sampler,
+        prompts: Several,
+        noise: PromptNoise,
+        guide: GuideMaker | None = None,
+        batch_size: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[list[Sample]]:
+        """Sample one image for each key of the noise, in batches."""
         size = batch_size or default_batch(self.generator.image_size)
-        self.generator.eval()
-        self.text_encoder.eval()
+        self.eval()
         for start in range(0, len(noise), size):
             part = noise[start : start + size]
             rows = _rows(prompts, [p for p, _ in part.keys])
             with torch.no_grad():
-                request = self.request(rows, part, null=drawing.needs_null, guide=guide)
-                images = to_bytes(drawing.sample(self.generator, request))
+                request = self.request(rows, part, null=sampler.needs_null, guide=guide)
+                images = to_bytes(sampler.sample(self.generator, request))
             if progress:
                 progress(start + len(part), len(noise))
             yield [Sample(p, s, image) for (p, s), image in zip(part.keys, images, strict=True)]
 
     def sample(
         self,
-        prompts: Sequence[str],
+        prompts: Prompts,
         *,
         n: int = 1,
         seed: int = 0,
@@ -245,42 +381,91 @@ class Model:
         settings: Mapping[str, Any] | None = None,
         guide: GuideMaker | None = None,
         batch_size: int | None = None,
-    ) -> list[Image.Image]:
-        """`n` images of each prompt, prompt by prompt. guide: `load("GUIDE").guide(scale=2.0)`, to steer by."""
+    ) -> Images:
+        """Sample images.
+
+        Args:
+            prompts: One caption, several, or text features that another program computed.
+            n: Images of each prompt.
+            seed: Seed of the noise, from 0. The same seed gives the same images.
+            sampler: Registry name of a sampler. None: the model's own.
+            steps: Number of sampling steps. None: the sampler's setting.
+            guidance: Scale of classifier-free guidance; 1 is none. None: the preset's.
+            settings: Other settings of the sampler, by name.
+            guide: Another model that steers this one: `t2i.load("GUIDE").guide(scale=2.0)`. None:
+                no guide.
+            batch_size: Images sampled at once. None: chosen by image size.
+
+        Returns:
+            The images, prompt by prompt: a list of PIL images, which a notebook shows as a grid.
+
+        Raises:
+            UserError: The sampler is unknown or does not fit, or a setting is wrong.
+        """
+        prompts = several(prompts)
         choice = self.sampler(sampler, steps=steps, guidance=guidance, settings=settings)
-        batches = self.draw(
+        batches = self.stream(
             prompts, n=n, seed=seed, sampler=choice, guide=guide, batch_size=batch_size
         )
-        return [Image.fromarray(drawn.image) for batch in batches for drawn in batch]
+        samples = [sample for batch in batches for sample in batch]
+        captions = prompts.captions if isinstance(prompts, TextFeatures) else prompts
+        return Images(
+            (Image.fromarray(sample.image) for sample in samples),
+            [captions[sample.prompt] for sample in samples] if captions else (),
+        )
 
     def interpolate(
-        self, first: np.ndarray, last: np.ndarray, prompt: str = "", *, n: int = 8,
-        sampler: Choice[SamplerConfig] | None = None, batch_size: int | None = None,
+        self,
+        first: np.ndarray,
+        last: np.ndarray,
+        prompt: str = "",
+        *,
+        n: int = 8,
+        sampler: Choice[SamplerConfig] | None = None,
+        batch_size: int | None = None,
         keys: Sequence[tuple[int, int]] | None = None,
-    ) -> Iterator[list[Sample]]:  # fmt: skip
-        """`n` images from one to the other, uint8 (H, W, 3) of the model's size: the sampler turns both into noise,
-        and draws from the noise between (Song et al. 2021, section 5.3). keys: those of them to draw, as (0, number).
-        UserError if it cannot, or sizes differ."""
+    ) -> Iterator[list[Sample]]:
+        """Sample images on the way from one image to another.
+
+        The sampler inverts both images to noise, interpolates between the two noises on the sphere,
+        and samples from each. Source: Song et al. 2021 (DDIM), section 5.3.
+
+        Args:
+            first: The first image, uint8 (H, W, 3), of the model's size.
+            last: The last image, likewise.
+            prompt: Caption of all images.
+            n: Number of images, the two ends among them.
+            sampler: A sampler that can invert. None: the model's own.
+            batch_size: Images sampled at once. None: chosen by image size.
+            keys: The images to sample, as (0, number), instead of all `n`.
+
+        Returns:
+            An iterator over the batches.
+
+        Raises:
+            UserError: The sampler cannot invert, or an image has another size.
+        """
         size = (self.generator.image_size, self.generator.image_size, 3)
         if {first.shape, last.shape} != {size}:
             raise UserError(
                 f"images of {first.shape} and {last.shape}: this model interpolates between {size}"
             )
-        drawing = self._built(sampler)
-        if not drawing.inverts(self.generator):
+        built = self._built(sampler)
+        if not built.inverts(self.generator):
             name = (sampler or self.config.sampler).name
             raise UserError(
-                f"sampler '{name}' cannot turn images into noise, to draw between them: {self._inverters()}"
+                f"sampler '{name}' cannot turn images into noise, to draw between them: "
+                f"{self._inverters()}"
             )
         shares = torch.linspace(0, 1, n)
         wanted = tuple((0, s) for s in range(n)) if keys is None else tuple(keys)
         images = np.stack([first, last])
         return self._between(
-            drawing, images, prompt, wanted, shares[[s for _, s in wanted]], batch_size
+            built, images, prompt, wanted, shares[[s for _, s in wanted]], batch_size
         )
 
     def _inverters(self) -> str:
-        """Which samplers could, as a remedy."""
+        """Name the samplers that can invert, as a remedy."""
         fitting = [
             registry().samplers.choose(spec.name, {})
             for spec in fitting_samplers(self.generator.family)
@@ -293,29 +478,39 @@ class Model:
         return f"use --sampler {' or '.join(able)}" if able else "no sampler of this family can"
 
     def _between(
-        self, drawing: Sampler, images: np.ndarray, prompt: str, keys: tuple[tuple[int, int], ...], shares: Tensor,
+        self,
+        sampler: Sampler,
+        images: np.ndarray,
+        prompt: str,
+        keys: tuple[tuple[int, int], ...],
+        shares: Tensor,
         batch_size: int | None,
-    ) -> Iterator[list[Sample]]:  # fmt: skip
-        self.generator.eval()
-        self.text_encoder.eval()
+    ) -> Iterator[list[Sample]]:
+        self.eval()
         with torch.no_grad():
             ends, noise = (
                 to_tensor(images, self.device),
                 PromptNoise(0, ((0, 0), (0, 1)), self.device),
             )
-            request = self.request([prompt] * 2, noise, null=drawing.needs_null)
-            begin, end = drawing.invert(self.generator, ends, request)
+            request = self.request([prompt] * 2, noise, null=sampler.needs_null)
+            begin, end = sampler.invert(self.generator, ends, request)
             between = PromptNoise(0, keys, self.device, slerp(begin, end, shares.to(self.device)))
-        yield from self._images(drawing, [prompt], between, batch_size=batch_size)
+        yield from self._images(sampler, [prompt], between, batch_size=batch_size)
 
-    # --- saving -------------------------------------------------------------------------------------------------------
+    # --- saving -----------------------------------------------------------------------------------
 
     @property
     def device(self) -> torch.device:
+        """Where the networks are."""
         return self.generator.device
 
     def save(self, folder: Path) -> None:
-        """Writes a sealed folder that `load_model` reads: settings, weights and assets."""
+        """Write a folder that `t2i.load` reads: settings, weights, tokenizer files, and a manifest
+        of checksums.
+
+        Args:
+            folder: The new folder. It appears only when it is complete.
+        """
         with sealed(folder) as place:
             write_json(place / "config.json", {"format": 1, "run": self.config.dump()})
             for name, module in self.parts():
@@ -324,14 +519,57 @@ class Model:
                 module.save_assets(place / name)
 
     def parts(self) -> list[tuple[str, Generator | TextEncoder]]:
-        """What is saved to be sampled, by name."""
+        """List the networks that are saved for sampling.
+
+        Returns:
+            Each with its name, which is also its file's.
+        """
         return [("generator", self.generator), ("text_encoder", self.text_encoder)]
 
 
-def _rows(prompts: Prompts, rows: Sequence[int]) -> Prompts:
+Several = Sequence[str] | TextFeatures
+"""Prompts that have a length: one caption alone has become a sequence of one."""
+
+
+def several(prompts: Prompts) -> Several:
+    """Turn one caption into a sequence of one.
+
+    Args:
+        prompts: A str, which is one caption, or what already is several.
+
+    Returns:
+        A sequence of captions, or the text features unchanged.
+    """
+    return [prompts] if isinstance(prompts, str) else prompts
+
+
+def _rows(prompts: Several, rows: Sequence[int]) -> Several:
     return prompts[rows] if isinstance(prompts, TextFeatures) else [prompts[row] for row in rows]
 
 
 def default_batch(image_size: int) -> int:
-    """Images sampled at once: throughput levels off near 64 images of 64 px."""
+    """Choose how many images to sample at once. Throughput hardly grows beyond 64 images of 64
+    pixels.
+
+    Args:
+        image_size: Side of an image in pixels.
+
+    Returns:
+        The batch size, from 1 to 64.
+    """
     return max(1, min(64, 64 * 64**2 // image_size**2))
+
+
+def count_in_words(count: int) -> str:
+    """Write a number of parameters as people do.
+
+    Args:
+        count: The number.
+
+    Returns:
+        Such as "4.9 M" or "1.2 B".
+    """
+    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.1f} {letter}"
+    return str(count)

@@ -1,4 +1,5 @@
-"""Tensors that earlier versions saved under other names, so that older runs are still opened and resumed."""
+"""Tensors that earlier versions saved under other names, so that older runs are still opened and
+resumed."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ PARTS = ("generator.", "helpers.")
 
 @dataclass(frozen=True)
 class Moved:
-    """What `ModelSpec.moved` says. A full name is PART.NAME: a tensor's name in the state dict of a part of the model.
+    """What `ModelSpec.moved` says. A full name is PART.NAME: a tensor's name in the state dict of a
+    part of the model.
 
     Attributes:
         rules: old and new prefix of full names.
@@ -21,7 +23,8 @@ class Moved:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Moved:
-        """Rules from "OLD=NEW". Raises ValueError unless both are prefixes of generator or helpers."""
+        """Rules from "OLD=NEW". Raises ValueError unless both are prefixes of generator or
+        helpers."""
         rules = tuple((old, new) for old, _, new in (text.partition("=") for text in texts))
         for old, new in rules:
             if not (old.startswith(PARTS) and new.startswith(PARTS)):

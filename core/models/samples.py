@@ -2,7 +2,8 @@
 
 OUT/0000-000.png    prompt number and sample number (never the prompt's own text)
 OUT/grid.png        a row a prompt
-OUT/samples.jsonl   one object an image: file, prompt, seed, prompt and sample number, settings, seconds
+OUT/samples.jsonl   one object an image: file, prompt, seed, prompt and sample number, settings,
+seconds
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from t2i.core.io.files import load_tensors, place_bytes, write_bytes
 from t2i.core.io.images import grid, png, read_image, readable_scale
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import Group
-from t2i.core.models.model import GuideMaker, Model, Prompts, Sample, default_batch
+from t2i.core.models.model import GuideMaker, Model, Sample, Several, default_batch
 from t2i.core.models.weights import owned_tensors, tensor_bytes
 from t2i.core.registry.choice import Choice
 from t2i.core.runs.folder import free_path
@@ -44,18 +45,21 @@ Key = tuple[int, int]
 
 
 def write_samples(
-    model: Model, prompts: Prompts, folder: Path, *, n: int = 1, seed: int = 0,
-    sampler: Choice[SamplerConfig] | None = None, batch_size: int | None = None, run: Path | None = None,
-    guide: Steering | None = None, progress: Callable[[int, int], None] | None = None, group: Group | None = None,
+    model: Model, prompts: Several, folder: Path, *, n: int = 1, seed: int = 0,
+    sampler: Choice[SamplerConfig] | None = None, batch_size: int | None = None,
+    run: Path | None = None,
+    guide: Steering | None = None, progress: Callable[[int, int], None] | None = None,
+    group: Group | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Draws `n` images of each prompt into `folder`, and returns what samples.jsonl says.
 
     prompts: captions, or their features, whose `captions` then name the rows.
-    run: where the model came from, for the record. seconds: of an image's batch, divided by its images.
-    An image and its line are written as soon as it is drawn. What an interrupted command has drawn stays: the same
-    request into the same folder draws what is missing, in the same batches, so that each image has the bytes it would
-    have had. Several processes (`group`) share out the batches; the first of them returns what all have drawn.
-    Raises UserError if the folder holds anything else, or is being drawn into.
+    run: where the model came from, for the record. seconds: of an image's batch, divided by its
+    images. An image and its line are written as soon as it is drawn. What an interrupted command
+    has drawn stays: the same request into the same folder draws what is missing, in the same
+    batches, so that each image has the bytes it would have had. Several processes (`group`) share
+    out the batches; the first of them returns what all have drawn. Raises UserError if the folder
+    holds anything else, or is being drawn into.
     """
     choice, group = sampler or model.sampler(), group or Group()
     names = prompts.captions if isinstance(prompts, TextFeatures) else prompts
@@ -66,7 +70,7 @@ def write_samples(
     make = guide.make() if guide else None
 
     def draw(wanted: Sequence[Key]) -> Iterator[list[Sample]]:
-        return model.draw(
+        return model.stream(
             prompts,
             seed=seed,
             sampler=choice,
@@ -83,7 +87,8 @@ def write_samples(
 
 @dataclass(frozen=True)
 class Steering:
-    """Classifier guidance by another model. scale: of its gradient. run: where it came from, for the record."""
+    """Classifier guidance by another model. scale: of its gradient. run: where it came from, for
+    the record."""
 
     model: Model
     scale: float
@@ -106,7 +111,8 @@ class Steering:
 
 def write_interpolation(
     model: Model, first: Path, last: Path, prompt: str, folder: Path, *, n: int = 8,
-    sampler: Choice[SamplerConfig] | None = None, batch_size: int | None = None, run: Path | None = None,
+    sampler: Choice[SamplerConfig] | None = None, batch_size: int | None = None,
+    run: Path | None = None,
     group: Group | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The same for `n` images on the way from one image file to another (`Model.interpolate`)."""
@@ -145,8 +151,8 @@ def _settings(
 
 
 def _fingerprint(model: Model, given: Sequence[Tensor]) -> str:
-    """Tells models apart: by their settings, and by a thousand numbers of each tensor (training moves them all); and
-    what is given beside prompts, by all of it."""
+    """Tells models apart: by their settings, and by a thousand numbers of each tensor (training
+    moves them all); and what is given beside prompts, by all of it."""
     digest = hashlib.sha256(json.dumps(model.config.dump(), sort_keys=True).encode())
     for module in (model.generator, model.text_encoder):
         for name, tensor in owned_tensors(module).items():
@@ -160,7 +166,8 @@ def _fingerprint(model: Model, given: Sequence[Tensor]) -> str:
 
 @dataclass(frozen=True)
 class _Work:
-    """Images to be drawn into a folder. keys: of all of them, in order. draw: some of them, in batches of `size`."""
+    """Images to be drawn into a folder. keys: of all of them, in order. draw: some of them, in
+    batches of `size`."""
 
     model: Model
     keys: Sequence[Key]
@@ -183,8 +190,7 @@ class _Work:
                 return []
             records = self._collected(folder)
             shown = [
-                np.asarray(Image.open(folder / record["file"]))
-                for record in records[:GRID_IMAGES]
+                np.asarray(Image.open(folder / record["file"])) for record in records[:GRID_IMAGES]
             ]
             sheet = grid(shown, _columns(len(shown), n), scale=readable_scale(shown[0].shape[0]))
             place_bytes(folder / "grid.png", png(sheet))
@@ -213,15 +219,16 @@ class _Work:
     def _line(self, key: Key) -> dict[str, Any]:
         """What samples.jsonl says of an image before it is drawn."""
         return {
-            "file": _name(key), "prompt": self.prompts[key[0]], "seed": self.seed, "prompt_index": key[0],
+            "file": _name(key), "prompt": self.prompts[key[0]], "seed": self.seed,
+            "prompt_index": key[0],
             "sample_index": key[1], "settings": self.settings,
         }  # fmt: skip
 
     def _collected(
         self, folder: Path, sound: Callable[[Path], bool] = Path.is_file
     ) -> list[dict[str, Any]]:
-        """The lines of all images that are there, and sound, in order, which samples.jsonl then holds alone.
-        UserError if the folder holds anything that is not of this request."""
+        """The lines of all images that are there, and sound, in order, which samples.jsonl then
+        holds alone. UserError if the folder holds anything that is not of this request."""
         if any(folder.glob("[!.]*")) and not (folder / RECORDS).is_file():
             raise UserError(
                 f"{folder} is there already, and not empty: choose another --out, or remove it"
@@ -232,7 +239,8 @@ class _Work:
         for line in (line for part in parts for line in _lines(part)):
             if difference := _difference(line, wanted.get(str(line.get("file")), {})):
                 raise UserError(
-                    f"{folder} holds images of another request ({difference}): choose another --out, or remove it"
+                    f"{folder} holds images of another request ({difference}): choose another "
+                    f"--out, or remove it"
                 )
             if sound(folder / line["file"]):
                 found[line["file"]] = line
@@ -283,7 +291,8 @@ def _difference(line: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _held(folder: Path, group: Group) -> Iterator[None]:
-    """The folder for one command at a time. One that fails before its first image leaves no folder behind."""
+    """The folder for one command at a time. One that fails before its first image leaves no folder
+    behind."""
     lock = folder_lock(folder)
     refusal = f"another command draws into {folder}: wait for it, or choose another --out"
     group.first(lambda: take_folder(lock, refusal))
@@ -315,7 +324,8 @@ def new_samples_path(name: str, root: Path = Path("samples")) -> Path:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Prompts from a text file, one a line; blank lines are skipped. UserError if it cannot be read or has none."""
+    """Prompts from a text file, one a line; blank lines are skipped. UserError if it cannot be read
+    or has none."""
     try:
         lines = path.read_text("utf-8-sig").split("\n")
     except OSError as error:
@@ -333,14 +343,16 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def read_features(path: Path) -> TextFeatures:
-    """Sentence vectors (N, D) that another program computed, from a .npy file or a .safetensors file of one tensor.
+    """Sentence vectors (N, D) that another program computed, from a .npy file or a .safetensors
+    file of one tensor.
 
     UserError if it cannot be read or holds anything else.
     """
     array = _array(path)
     if array.dim() != 2 or not len(array) or array.is_complex() or not array.isfinite().all():
         raise UserError(
-            f"features {path}: {tuple(array.shape)} of {str(array.dtype).removeprefix('torch.')}, where finite numbers "
+            f"features {path}: {tuple(array.shape)} of {str(array.dtype).removeprefix('torch.')}, "
+            f"where finite numbers "
             "(N, D) are expected, one sentence vector a row"
         )
     return TextFeatures.of(
@@ -373,6 +385,7 @@ def _array(path: Path) -> torch.Tensor:
         SyntaxError,
     ) as error:  # no .npy, or one of objects
         raise UserError(
-            f"features {path}: no .npy file of numbers ({str(error).partition('.')[0][:80]}); write them with "
+            f"features {path}: no .npy file of numbers ({str(error).partition('.')[0][:80]}); "
+            f"write them with "
             "numpy.save or safetensors"
         ) from None

@@ -12,7 +12,8 @@ from t2i.core.errors import UserError
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Loads weights; UserError naming the first three tensors that are missing, surplus or misshapen."""
+    """Loads weights; UserError naming the first three tensors that are missing, surplus or
+    misshapen."""
     own = owned_tensors(module)
     problems = [f"{name} is missing" for name in own if name not in state]
     problems += [f"{name} is surplus" for name in state if name not in own]
@@ -28,7 +29,8 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], what: str) -> Non
 
 
 def owned_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict with shared tensors once, under their first name (safetensors refuses shared memory)."""
+    """The state dict with shared tensors once, under their first name (safetensors refuses shared
+    memory)."""
     seen: set[int] = set()
     owned = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
@@ -44,7 +46,8 @@ def tensor_bytes(tensor: Tensor) -> bytes:
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the tensors as they are used, whatever file they came from: names, types, shapes and numbers."""
+    """SHA-256 of the tensors as they are used, whatever file they came from: names, types, shapes
+    and numbers."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name]

@@ -40,6 +40,19 @@ FAMILIES = "families"
 
 SINGULAR = {"families": "family"}
 
+
+def singular(kind: str) -> str:
+    """Name one thing of a kind.
+
+    Args:
+        kind: A plural, such as "models" or "families".
+
+    Returns:
+        The singular.
+    """
+    return SINGULAR.get(kind, kind.removesuffix("s"))
+
+
 S = TypeVar("S", bound=specs.Named)
 
 
@@ -75,7 +88,7 @@ class Table(Generic[S]):
     @property
     def singular(self) -> str:
         """The word for one thing of this kind."""
-        return SINGULAR.get(self.kind, self.kind.removesuffix("s"))
+        return singular(self.kind)
 
     def __getitem__(self, name: str) -> S:
         """The specification of that name. UserError names the nearest one, or both owners of a disputed name."""
@@ -232,9 +245,7 @@ class Registry:
             if taken is None:
                 loaded.names.setdefault(kind, []).append(spec.name)
             else:
-                loaded.error = (
-                    f"its {kind.removesuffix('s')} '{spec.name}' is also registered by {taken}"
-                )
+                loaded.error = f"its {singular(kind)} '{spec.name}' is also registered by {taken}"
 
     def draws(self, family: str) -> bool:
         """Whether models of a family draw images; those of one that nobody registered are taken to."""

@@ -28,7 +28,8 @@ NONE = "none"
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that a run depends on: model and preset, the model's settings, and the data, encoder and sampler chosen."""
+    """All that a run depends on: model and preset, the model's settings, and the data, encoder and
+    sampler chosen."""
 
     model: str
     preset: str
@@ -49,8 +50,8 @@ class RunConfig:
 
     @classmethod
     def parse(cls, document: Mapping[str, Any], where: str) -> RunConfig:
-        """The inverse of `dump`, checked, but for a data set that is not installed: `where` names the document in
-        errors."""
+        """The inverse of `dump`, checked, but for a data set that is not installed: `where` names
+        the document in errors."""
         if not isinstance(document, Mapping) or not isinstance(document.get("model"), str):
             raise UserError(f"{where}: no run configuration (it has no 'model')")
         return _assemble(
@@ -65,18 +66,22 @@ def resolve_config(
     config_file: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     sets: Sequence[str] = (),
+    more: Mapping[str, Any] | None = None,
     data_needed: bool = True,
 ) -> RunConfig:
-    """The configuration of a run: preset, then the file, then `overrides`, then `sets` ("a.b=value"), each winning
-    over the ones before it. Raises UserError, one line, for any unknown name or wrong value.
+    """The configuration of a run: preset, then the file, then `overrides`, then `sets`
+    ("a.b=value"), each winning over the ones before it. Raises UserError, one line, for any unknown
+    name or wrong value.
 
-    data_needed: whether the data set must be installed; weights that were trained elsewhere are drawn from without it.
+    data_needed: whether the data set must be installed; weights that were trained elsewhere are
+        drawn from without it.
     """
     layers: list[tuple[str, Mapping[str, Any]]] = [(f"--preset {preset}", _preset(model, preset))]
     if config_file is not None:
         layers.append((str(config_file), _read_yaml(config_file, model)))
     layers.append(("command line", overrides or {}))
     layers += [(f"--set {text}", parse_set(text)) for text in sets]
+    layers += [("settings", more)] if more else []
     return _assemble(model, preset, layers, data_needed)
 
 
@@ -111,7 +116,8 @@ def _read_yaml(path: Path, model: str) -> Mapping[str, Any]:
 
 
 def parse_set(text: str) -> dict[str, Any]:
-    """ "a.b=value" as {"a": {"b": value}}; the value is read as YAML (numbers, true/false, lists)."""
+    """ "a.b=value" as {"a": {"b": value}}; the value is read as YAML (numbers, true/false,
+    lists)."""
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
@@ -126,6 +132,24 @@ def parse_set(text: str) -> dict[str, Any]:
     for part in reversed(parts):
         document = {part: document}
     return dict(document)
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Nest settings whose names have dots.
+
+    Args:
+        settings: By name, such as {"encoder.width": 64}.
+
+    Returns:
+        The same as mappings of mappings, such as {"encoder": {"width": 64}}.
+    """
+    merged: dict[str, Any] = {}
+    for name, value in settings.items():
+        document = value
+        for part in reversed(name.split(".")):
+            document = {part: document}
+        merged = merge(merged, document, SECTIONS)
+    return merged
 
 
 def parse_sets(texts: Sequence[str]) -> dict[str, Any]:
@@ -145,7 +169,8 @@ def _assemble(
         for section in SECTIONS:
             if section in layer and not isinstance(layer[section], Mapping):
                 raise UserError(
-                    f"{where}: '{section}' is a section: set '{section}.name' or one of its settings"
+                    f"{where}: '{section}' is a section: set '{section}.name' or one of its "
+                    f"settings"
                 )
         try:
             merged = merge(merged, _current(spec, merged, layer), SECTIONS)
@@ -188,7 +213,8 @@ def _table(section: str) -> Table[Any]:
 def _current(
     spec: ModelSpec, merged: Mapping[str, Any], layer: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A layer with settings that were renamed under their names of today, so that it wins over those below it.
+    """A layer with settings that were renamed under their names of today, so that it wins over
+    those below it.
 
     Raises ValueError: a setting has both of its names.
     """
@@ -204,8 +230,9 @@ def _current(
 
 
 def default_sampler(family: str) -> str:
-    """Name of the sampler that models of a family are drawn with where nothing names one: the family's default, else
-    the first that draws from it; NONE where the family draws no images. UserError if there is none."""
+    """Name of the sampler that models of a family are drawn with where nothing names one: the
+    family's default, else the first that draws from it; NONE where the family draws no images.
+    UserError if there is none."""
     if not registry().draws(family):
         return NONE
     fitting = fitting_samplers(family)
@@ -221,7 +248,8 @@ def fitting_samplers(family: str) -> list[SamplerSpec]:
 
 
 def loaded_size(settings: ModelConfig) -> int:
-    """Size at which the data set loads images: larger than the model's where a random crop follows."""
+    """Size at which the data set loads images: larger than the model's where a random crop
+    follows."""
     return round(settings.image_size * settings.augment.scale)
 
 

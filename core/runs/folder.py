@@ -92,7 +92,8 @@ def free_path(base: Path) -> Path:
 
 
 def newest_run(model: str, root: Path = Path("runs")) -> Run:
-    """The newest complete run of a model under `root`. UserError, naming the ways to get one, if there is none."""
+    """The newest complete run of a model under `root`. UserError, naming the ways to get one, if
+    there is none."""
     registry().models[model]
     found = []
     for summary in root.glob("*/summary.json"):
@@ -105,6 +106,7 @@ def newest_run(model: str, root: Path = Path("runs")) -> Run:
     if not found:
         raise UserError(
             f"no complete run of model '{model}' under {root}/: "
-            f"train one with 't2i train --model {model}' or import weights with 't2i import --model {model} FILE'"
+            f"train one with 't2i train --model {model}' or import weights with 't2i import "
+            f"--model {model} FILE'"
         )
     return max(found, key=lambda pair: pair[0])[1]

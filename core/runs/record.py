@@ -29,7 +29,8 @@ def versions() -> dict[str, str]:
 
 
 def write_config(run: Run, config: RunConfig, fingerprint: str | None, command: str) -> None:
-    """RUN/config.json, before the first step. fingerprint: of the data set; None where it was never read."""
+    """RUN/config.json, before the first step. fingerprint: of the data set; None where it was never
+    read."""
     tables = registry()
     origins = {
         "model": tables.models.origin(config.model),
@@ -59,7 +60,8 @@ class Log:
         self._board = _board(tensorboard) if tensorboard else None
 
     def forget_after(self, step: int) -> None:
-        """Drops the lines of steps that a resumed run will take again, and a half-written last line."""
+        """Drops the lines of steps that a resumed run will take again, and a half-written last
+        line."""
         if not self._path.exists():
             return
         kept = [line for line in self._path.read_bytes().splitlines() if _step_of(line) <= step]
@@ -122,7 +124,8 @@ def _step_of(line: bytes) -> float:
 
 
 def peak_memory() -> int:
-    """Bytes: of the accelerator if there is one, else the largest resident size of this process so far."""
+    """Bytes: of the accelerator if there is one, else the largest resident size of this process so
+    far."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024

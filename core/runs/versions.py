@@ -1,6 +1,8 @@
-"""The packages that t2i needs: which versions are installed, and which of these are outside of what is tested.
+"""The packages that t2i needs: which versions are installed, and which of these are outside of what
+is tested.
 
-What is tested reaches from the lower bounds that t2i's distribution declares to the newest versions, in `tested.txt`.
+What is tested reaches from the lower bounds that t2i's distribution declares to the newest
+versions, in `tested.txt`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from packaging.version import Version
 from t2i.core.registry.tables import HOST
 
 TESTED = Path(__file__).parent / "tested.txt"
-"""`NAME==VERSION` lines: the newest versions with which all tests have passed. `.ci/versions.py` writes it."""
+"""`NAME==VERSION` lines: the newest versions with which all tests have passed. `.ci/versions.py`
+writes it."""
 
 
 def needed() -> dict[str, Requirement]:
@@ -30,7 +33,8 @@ def needed() -> dict[str, Requirement]:
 
 
 def installed() -> dict[str, str]:
-    """Versions of t2i and of the packages that it needs, by name; what is not installed is left out."""
+    """Versions of t2i and of the packages that it needs, by name; what is not installed is left
+    out."""
     found = {}
     for name in (HOST, *sorted(needed())):
         try:
@@ -47,7 +51,8 @@ def newest_tested() -> dict[str, Version]:
 
 
 def untested() -> dict[str, str]:
-    """Installed packages that t2i needs, and whose version is outside of what is tested -> why it is."""
+    """Installed packages that t2i needs, and whose version is outside of what is tested -> why it
+    is."""
     needs, newest, found = needed(), newest_tested(), {}
     for name, here in installed().items():
         if name in needs and (reason := _outside(Version(here), needs[name], newest.get(name))):

@@ -109,16 +109,16 @@ class Sayings(Dataset):
 
 
 def test_the_choice_hangs_on_captions_and_key_alone():
-    said = [tuple(f"image {i} caption {k}" for k in range(5)) for i in range(40)]
+    said = [tuple(f"picture {i} caption {k}" for k in range(5)) for i in range(40)]
     chosen = [Chosen(Sayings(said), "key").captions(i) for i in range(40)]
     backwards = Chosen(Sayings([tuple(reversed(captions)) for captions in reversed(said)]), "key")
     assert [backwards.captions(i) for i in range(40)] == chosen
     assert [Chosen(Sayings(said), "other").captions(i) for i in range(40)] != chosen
     # Settled for good: another choice would be another protocol.
     assert [caption for (caption,) in chosen[:3]] == [
-        "image 18 caption 0",
-        "image 36 caption 4",
-        "image 4 caption 4",
+        "picture 18 caption 0",
+        "picture 36 caption 4",
+        "picture 4 caption 4",
     ]
     example = Chosen(Sayings(said), "key")[0]
     assert example.captions == chosen[0]

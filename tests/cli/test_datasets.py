@@ -8,7 +8,7 @@ from PIL import Image
 
 
 @pytest.fixture
-def make_images(tmp_path):
+def images(tmp_path):
     """Four training images, two of them one file, one grey; one validation image, which train has too."""
     root = tmp_path / "pictures"
     for split, number, name in [

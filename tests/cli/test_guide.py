@@ -157,7 +157,7 @@ def test_the_kit_checks_what_a_guide_does(judge, tmp_path):
         "trains",
         "resumes",
     }
-    assert outcomes["pictures"].detail == "it draws no images: its family is 'guide'"
+    assert outcomes["images"].detail == "it draws no images: its family is 'guide'"
 
 
 def colour(images):
@@ -204,7 +204,7 @@ def test_a_guide_draws_nothing_and_says_what_it_is_for(trained, refused):
     line = refused(
         "sample", "--run", trained / "model", "--guide", trained / "model", "-p", "a red image"
     )
-    assert "'plain' is diffusion, no guide" in line
+    assert "'plain' is diffusion, not a guide" in line
     line = refused("bench", "shapes", "--models", "judge", "--out", "bench")
     assert "it draws no images" in line
     with pytest.raises(UserError, match="is a guide: it draws no images"):

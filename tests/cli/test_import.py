@@ -117,7 +117,7 @@ def test_features_are_drawn_for_row_by_row(here, imported, tmp_path):
             "4",
         )
         assert code == 0, err
-        assert "drawing 6 images from run" in err
+        assert "sampling 6 images from run" in err
         records = json.loads(out)["samples"]
         assert [record["prompt"] for record in records] == [
             f"{name}[{row}]" for row in (0, 0, 1, 1, 2, 2)
@@ -194,4 +194,4 @@ def test_features_files_that_cannot_be_read_name_themselves(refused, imported, t
     assert "leave out -p, --prompts and --interpolate" in refused(
         *sample, "--features", "two.safetensors", "-p", "x"
     )
-    assert "-p TEXT (may be repeated), --prompts FILE or --features FILE" in refused(*sample)
+    assert "-p TEXT (repeatable), --prompts FILE or --features FILE" in refused(*sample)

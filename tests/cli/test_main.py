@@ -57,13 +57,13 @@ def test_help_lists_every_command_and_is_what_no_command_gives(t2i):
         ),
         (
             ["sample", "-p", "x"],
-            "error: say what to draw from, with one of --model M and --run RUN",
+            "error: say which model to use, with one of --model M and --run RUN",
         ),
         (
             ["sample", "--run", "x", "--model", "y", "-p", "x"],
-            "error: say what to draw from, with one of",
+            "error: say which model to use, with one of",
         ),
-        (["sample", "--run", "x"], "error: say what to draw, with -p TEXT"),
+        (["sample", "--run", "x"], "error: say what to sample, with -p TEXT"),
         (["bench", "--models", "a"], "error: missing argument 'NAME'; see 't2i bench run --help'"),
         (["bench", "shapes", "--run", "ldm"], "error: --run ldm: expected MODEL=RUN"),
         (["bench", "diff", "a"], "error: missing argument 'B'; see 't2i bench diff --help'"),

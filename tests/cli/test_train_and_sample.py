@@ -28,7 +28,7 @@ def test_a_model_alone_trains_the_tiny_preset_and_says_where_everything_is(here,
     relative = run.relative_to(tmp_path)
     line = dict(line.split(": ", 1) for line in out.splitlines())
     assert line["run"] == str(relative)
-    assert (tmp_path / line["pictures"]).is_file()
+    assert (tmp_path / line["images"]).is_file()
     words = shlex.split(line["draw more"])
     assert words[:4] == ["t2i", "sample", "--run", str(relative)]
     assert here(*words[1:])[0] == 0  # the command that it names works as it stands
@@ -150,7 +150,7 @@ def test_the_newest_run_of_a_model_is_drawn_from_into_a_folder_of_its_own(here, 
     for _ in range(2):
         code, out, err = here("sample", "--model", "toy", "-p", "x")
         assert code == 0
-        assert "drawing 1 images from runs/toy-toydata-" in err
+        assert "sampling 1 image from runs/toy-toydata-" in err
     folders = list((tmp_path / "samples").glob("toy-*"))
     assert len(folders) == 2
     assert any(str(folder.relative_to(tmp_path)) in out for folder in folders)

@@ -60,7 +60,7 @@ def load_model(name):
     from t2i.core.registry.tables import registry
     from t2i.core.runs import configure as runs
 
-    config, tables = runs.resolve(name), registry()
+    config, tables = runs.resolve_config(name), registry()
     chosen = (
         tables.models[name], tables.encoders[config.encoder.name], tables.samplers[config.sampler.name],
         tables.datasets[config.data.name],

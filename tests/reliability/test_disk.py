@@ -162,7 +162,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(
     damaged(out / "checkpoints" / "step-4" / "optimizers.safetensors", random.Random(0))
     process = train(out, "dfgan").wait()
     assert process.code == 0, process.err
-    assert process.err.count("warning: passed over: checkpoint ") == 1
+    assert process.err.count("warning: skipped: checkpoint ") == 1
     assert "step-4/optimizers.safetensors is damaged" in process.err
     assert "resuming dfgan at step 2" in process.err
     assert_same(whole, out)
@@ -191,7 +191,7 @@ def test_nothing_sound_is_one_line(tmp_path, train, reference):
         one_line(process, 2)
         == f"error: {out} has no sound checkpoint: begin again with another --out"
     )
-    assert process.err.count("warning: passed over") == 2
+    assert process.err.count("warning: skipped") == 2
 
 
 def test_a_log_that_ends_in_half_a_line_goes_on(tmp_path, train, reference, assert_same):

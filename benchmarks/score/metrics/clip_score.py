@@ -1,4 +1,7 @@
-"""CLIP score (Hessel et al. 2021): the cosine between what CLIP makes of an image and of its caption."""
+"""CLIP score: the cosine between CLIP's features of an image and of its caption.
+
+Source: Hessel et al. 2021.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,25 @@ from torch.nn import functional as F
 from t2i.benchmarks.score.metrics.common import FeaturesMetricConfig, by_caption, need
 from t2i.core.interfaces.scoring import ImageBatch, Intervals, Metric, Scores
 
-WEIGHT = 2.5  # w of the paper's CLIP-S, which stretches the cosines of good captions over 0..1
+WEIGHT = 2.5  # w of the paper's CLIP-S, which stretches the cosines of good captions over 0 to 1
 
 
 class ClipScoreConfig(FeaturesMetricConfig):
-    """features: those of a CLIP."""
+    """Settings of the metric "clip-score"."""
 
     features: str = Field("clip", min_length=1)
+    """Registry name of a CLIP's features, which include text."""
 
 
 class ClipScore(Metric):
-    """`clip_score`: 100 max(cos, 0), as most papers and torchmetrics print it; `clip_s`: 2.5 max(cos, 0), the paper's
-    own CLIP-S. Means over images. Only scores of one and the same CLIP may be compared."""
+    """CLIP score, averaged over images.
+
+    Scores: `clip_score` is 100 max(cos, 0), as most papers and torchmetrics print it. `clip_s` is
+    2.5 max(cos, 0), the CLIP-S of Hessel et al. 2021. Only scores of the same CLIP may be compared.
+
+    Args:
+        config: The settings.
+    """
 
     better = MappingProxyType({"clip_score": "higher", "clip_s": "none"})
     text = True
@@ -55,5 +65,12 @@ class ClipScore(Metric):
 
 
 def build(config: ClipScoreConfig) -> ClipScore:
-    """The metric "clip-score"."""
+    """Build the metric "clip-score".
+
+    Args:
+        config: The settings.
+
+    Returns:
+        The metric.
+    """
     return ClipScore(config)

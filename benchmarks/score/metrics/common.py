@@ -1,4 +1,4 @@
-"""What the metrics on features share: their settings' base, sets of features in one order, intervals."""
+"""The common part of metrics on features: settings, ordered sets of features, intervals."""
 
 from __future__ import annotations
 
@@ -17,20 +17,25 @@ from t2i.core.interfaces.scoring import ImageBatch, Metric
 from t2i.core.settings import Config
 
 SEED = 2020
-"""Of every draw that torch-fidelity makes: its own default."""
+"""Seed of all random numbers of torch-fidelity; its own default."""
 
 
 class FeaturesMetricConfig(Config):
-    """features: registry name of a feature extractor (`t2i features`), with "/layer" where it has several."""
+    """Base of the settings of metrics that read features."""
 
     features: str = Field(min_length=1)
+    """Registry name of a feature extractor (`t2i features`). "/LAYER" after it selects one of its
+    layers."""
 
 
 class Collected(Metric):
     """A metric that needs the features of all generated images at once.
 
-    They are put into the order of their captions, so that neither batches nor the order in which shards of a set
-    arrive change what is drawn from them.
+    The features are sorted by caption. Random choices among them then depend neither on the batches
+    nor on the order in which parts of a set arrive.
+
+    Args:
+        config: The settings.
     """
 
     scope, captioned = "headline", False
@@ -45,17 +50,36 @@ class Collected(Metric):
         self._groups += images.groups
 
     def order(self) -> Tensor:
-        """(N,) which images come first, second, ...: by caption, the samples of one as they came."""
+        """Sort the images by caption; samples of one caption stay in the order in which they came.
+
+        Returns:
+            Indexes of the images in that order, int64 (N,).
+        """
         return torch.from_numpy(np.argsort(np.array(self._groups), kind="stable"))
 
     def ours(self, metric: str, least: int) -> Tensor:
-        """The features (N, D) of generated images, in order. UserError unless there are `least`."""
+        """Return the features of the generated images, sorted by caption.
+
+        Args:
+            metric: Name of the metric, for the error.
+            least: Number of images that the metric needs.
+
+        Returns:
+            The features (N, D).
+
+        Raises:
+            UserError: There are fewer images.
+        """
         need(metric, len(self._groups), least, "images")
         return torch.cat(self._ours)[self.order()]
 
 
 class TwoSets(Collected):
-    """A metric that compares all generated features with all real ones."""
+    """A metric that compares the features of all generated images with those of all real ones.
+
+    Args:
+        config: The settings.
+    """
 
     reference = True
 
@@ -71,13 +95,34 @@ class TwoSets(Collected):
         return True
 
     def both(self, metric: str, least: int) -> tuple[Tensor, Tensor]:
-        """The features (N, D) of generated and of real images. UserError unless there are `least` of each."""
+        """Return the features of both sets.
+
+        Args:
+            metric: Name of the metric, for the error.
+            least: Number of images that the metric needs in each set.
+
+        Returns:
+            The features (N, D) of generated images, sorted by caption, and of real images.
+
+        Raises:
+            UserError: One of the sets has fewer images.
+        """
         need(metric, min(len(self._groups), sum(map(len, self._real))), least, "images")
         return self.ours(metric, least), torch.cat(self._real)
 
 
 def need(metric: str, count: int, least: int, what: str) -> None:
-    """UserError unless there are at least `least` images."""
+    """Check that a metric has enough images.
+
+    Args:
+        metric: Name of the metric, for the error.
+        count: How many there are.
+        least: How many are needed.
+        what: What is counted, for the error.
+
+    Raises:
+        UserError: There are too few.
+    """
     if count < least:
         raise UserError(
             f"metric '{metric}' needs at least {least} {what}, but got {count}: raise --samples"
@@ -85,14 +130,31 @@ def need(metric: str, count: int, least: int, what: str) -> None:
 
 
 def around(mean: float, spread: float, parts: int) -> tuple[float, float]:
-    """95 % interval of a score, by Student's t. spread: standard deviation (divided by `parts`, as torch-fidelity has
-    it) of what disjoint parts of the images gave for it."""
+    """Compute the 95 % confidence interval of a score by Student's t.
+
+    Args:
+        mean: The score.
+        spread: Standard deviation of the score over disjoint parts of the images. Its variance is a
+            sum of squares divided by `parts`, not by `parts` - 1, as torch-fidelity computes it.
+        parts: Number of parts, at least 2.
+
+    Returns:
+        The interval (low, high).
+    """
     half = float(student.ppf(0.975, parts - 1)) * spread / math.sqrt(parts - 1)
     return mean - half, mean + half
 
 
 def by_caption(values: Tensor, groups: Sequence[int]) -> list[float]:
-    """Means of a score an image over the images of each caption: those of one caption are no independent draws."""
+    """Average a score over the images of each caption, because these are not independent.
+
+    Args:
+        values: The score of each image, (N,).
+        groups: The number of each image's caption, N.
+
+    Returns:
+        A mean for each caption, in the order of their numbers.
+    """
     found, row = np.unique(np.array(groups), return_inverse=True)
     sums = np.bincount(row, weights=values.double().numpy(), minlength=len(found))
     return list(sums / np.bincount(row, minlength=len(found)))

@@ -1,8 +1,9 @@
-"""Diversity within a caption: how unlike each other the images of one caption are.
+"""Diversity within a caption: how much the images of one caption differ.
 
-Mean distance between the features of two images of one caption, in percent of that between two real images of
-different captions. Far below what real images of one caption have is mode collapse; far above means that
-something the caption says is ignored.
+The score is the mean distance between the features of two images of one caption, in percent of the
+mean distance between two real images of different captions. A score far below that of real images
+of one caption means mode collapse. A score far above it means that the model ignores part of the
+caption.
 """
 
 from __future__ import annotations
@@ -18,19 +19,27 @@ from torch import Tensor
 from t2i.benchmarks.score.metrics.common import FeaturesMetricConfig, need
 from t2i.core.interfaces.scoring import ImageBatch, Intervals, Metric, Scores
 
-COLLAPSED = 0.25  # of the real images' diversity
+# Thresholds of the warnings, as multiples of the real images' diversity.
+COLLAPSED = 0.25
 STRAYING = 2.0
-# In percent, where there are no real images of the same caption to compare with.
+# The same in percent, if there are no several real images of one caption to compare with.
 COLLAPSED_OUTRIGHT = 5.0
 STRAYING_OUTRIGHT = 95.0
 
 
 class DiversityConfig(FeaturesMetricConfig):
-    """Settings: the features alone."""
+    """Settings of the metric "diversity"."""
 
 
 class Diversity(Metric):
-    """`diversity`: percent, 0 where all images of a caption are alike, 100 where they differ as captions do."""
+    """Diversity within a caption, averaged over captions.
+
+    Score: `diversity`, in percent. 0: all images of a caption are equal. 100: they differ as much
+    as real images of different captions do.
+
+    Args:
+        config: The settings.
+    """
 
     better = MappingProxyType({"diversity": "none"})
     reference, scope, captioned = True, "variety", True
@@ -43,7 +52,7 @@ class Diversity(Metric):
         self._each: Tensor = torch.zeros(0)
 
     def update_reference(self, features: Tensor) -> None:
-        if sum(map(len, self._real)) < 2000:  # the mean distance needs no more
+        if sum(map(len, self._real)) < 2000:  # enough for the mean distance
             self._real.append(features)
 
     def share_reference(self, other: Self) -> bool:
@@ -84,15 +93,24 @@ class Diversity(Metric):
         against = f", real images {real['diversity']:.0f} %" if real else ""
         if ours < low:
             return [
-                f"mode collapse: images of one caption are nearly alike (diversity {ours:.0f} %{against})"
+                "mode collapse: images of one caption are nearly alike "
+                f"(diversity {ours:.0f} %{against})"
             ]
         if ours > high:
             return [
-                f"ignores part of the caption: its images differ too much (diversity {ours:.0f} %{against})"
+                "ignores part of the caption: its images differ too much "
+                f"(diversity {ours:.0f} %{against})"
             ]
         return []
 
 
 def build(config: DiversityConfig) -> Diversity:
-    """The metric "diversity"."""
+    """Build the metric "diversity".
+
+    Args:
+        config: The settings.
+
+    Returns:
+        The metric.
+    """
     return Diversity(config)

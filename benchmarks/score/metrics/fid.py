@@ -1,8 +1,11 @@
-"""Frechet distance (Heusel et al. 2017; thesis 3.1): ||mu1 - mu2||^2 + Tr(C1 + C2 - 2 (C1 C2)^(1/2)).
+"""Frechet distance: ||mu1 - mu2||^2 + Tr(C1 + C2 - 2 (C1 C2)^(1/2)).
 
-With any F such that C2 = F F^T, the eigenvalues of C1 C2 that are not 0 are those of the symmetric F^T C1 F, so the
-root's trace is the sum of their roots. torch-fidelity asks for the eigenvalues of the unsymmetric product, which costs
-several times as much; a test holds the two equal.
+Source: Heusel et al. 2017; thesis 3.1.
+
+For any F with C2 = F F^T, the nonzero eigenvalues of C1 C2 are those of the symmetric F^T C1 F. The
+trace of the root is therefore the sum of the square roots of these. torch-fidelity computes the
+eigenvalues of the unsymmetric product, which takes several times as long; a test checks that both
+agree.
 """
 
 from __future__ import annotations
@@ -21,19 +24,27 @@ from torch import Tensor
 from t2i.benchmarks.score.metrics.common import FeaturesMetricConfig, TwoSets
 from t2i.core.interfaces.scoring import Intervals, Scores
 
-BLOCK = 1024  # rows that go into a product at once
-SEEN = 4096  # images whose influence on the score is looked at, for the interval
+BLOCK = 1024  # rows in one matrix product
+SEEN = 4096  # images, at most, whose influence on the score is computed for the interval
 
 
 class FidConfig(FeaturesMetricConfig):
-    """bootstrap: resamplings of the generated images for the confidence interval (0: the delta method, which takes
-    one decomposition, however many features there are)."""
+    """Settings of the metric "fid"."""
 
     bootstrap: int = Field(0, ge=0)
+    """Number of resamplings of the generated images for the confidence interval. 0: the delta
+    method, which needs one decomposition, however many images there are."""
 
 
 class Moments:
-    """Mean and covariance of a stream of vectors, in double precision, without keeping them (Chan et al. 1979)."""
+    """Mean and covariance of a stream of vectors, in double precision, without keeping the vectors.
+
+    Source: Chan et al. 1979.
+
+    Attributes:
+        count: Number of vectors so far.
+        mean: Their mean (D,).
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -41,7 +52,11 @@ class Moments:
         self._scatter = np.zeros((0, 0))
 
     def add(self, features: Tensor) -> None:
-        """Takes a batch (B, D)."""
+        """Add a batch of vectors.
+
+        Args:
+            features: The vectors (B, D).
+        """
         x = features.double().numpy()
         if not self.count:
             self.mean, self._scatter = np.zeros(x.shape[1]), np.zeros((x.shape[1], x.shape[1]))
@@ -56,12 +71,19 @@ class Moments:
 
     @property
     def covariance(self) -> np.ndarray:
-        """(D, D), unbiased, as torch-fidelity has it."""
+        """The unbiased covariance (D, D), as torch-fidelity computes it."""
         return self._scatter / (self.count - 1)
 
 
 def moments(features: Tensor) -> Moments:
-    """Those of features (N, D), taken in blocks that depend on nothing but N."""
+    """Compute mean and covariance of features, in blocks that depend on their number alone.
+
+    Args:
+        features: The features (N, D).
+
+    Returns:
+        Their moments.
+    """
     found = Moments()
     for block in torch.split(features, BLOCK):
         found.add(block)
@@ -70,25 +92,36 @@ def moments(features: Tensor) -> Moments:
 
 @dataclass
 class Reference:
-    """The real images' side. Everything is made once, when it is first asked for."""
+    """The real images. Each property is computed once, at its first use.
+
+    Args:
+        parts: Their features in batches (B, D). More may be appended until a property is used.
+    """
 
     parts: list[Tensor] = field(default_factory=list)
 
     @cached_property
     def features(self) -> Tensor:
+        """The features (N, D)."""
         return torch.cat(self.parts)
 
     @cached_property
     def moments(self) -> Moments:
+        """Mean and covariance of the features."""
         return moments(self.features)
 
     @cached_property
     def trace(self) -> float:
+        """The trace of the covariance."""
         return float(np.trace(self.moments.covariance))
 
     @cached_property
     def factor(self) -> np.ndarray:
-        """F (D, min(N, D)) with C = F F^T: of few images the centred features themselves, which is exact."""
+        """A matrix F (D, min(N, D)) with C = F F^T.
+
+        If there are few images (N <= D), it is made of the centred features themselves, which is
+        exact.
+        """
         count, dim = self.features.shape
         if count <= dim:
             centred = self.features.double().numpy() - self.moments.mean
@@ -99,7 +132,13 @@ class Reference:
 
 
 class Fid(TwoSets):
-    """`fid`: the distance, in the features' unit squared."""
+    """Frechet distance between generated and real images.
+
+    Score: `fid`, in the squared unit of the features.
+
+    Args:
+        config: The settings.
+    """
 
     better = MappingProxyType({"fid": "lower"})
 
@@ -120,14 +159,16 @@ class Fid(TwoSets):
         return {"fid": self._fid}
 
     def intervals(self) -> Intervals:
-        """What drawing other captions and noise would change; the reference is taken as it is."""
+        """Return the uncertainty due to captions and noise; the reference is fixed."""
         spread = self._resampled if self.config.bootstrap else self._delta
         half = 1.96 * spread()
         return {"fid": (max(0.0, self._fid - half), self._fid + half)}
 
     def _resampled(self) -> float:
-        """Standard deviation over bootstrap samples. Their own middle is of no use: repeated images bias a resampled
-        distance upwards."""
+        """Return the standard deviation over bootstrap samples.
+
+        Their mean is not used, because repeated images bias a resampled distance upwards.
+        """
         stream, count = np.random.default_rng(0), len(self._all)
         drawn = (stream.integers(count, size=count) for _ in range(self.config.bootstrap))
         distances = [
@@ -136,6 +177,7 @@ class Fid(TwoSets):
         return float(np.std(distances))
 
     def _delta(self) -> float:
+        """Return the standard deviation by the delta method, from the influence of images."""
         every = math.ceil(len(self._all) / SEEN)
         return float(
             np.std(influence(self._all[::every], self._moments, self._reference))
@@ -143,18 +185,36 @@ class Fid(TwoSets):
 
 
 def frechet(ours: Moments, real: Reference) -> float:
-    """The distance between two Gaussians."""
+    """Compute the Frechet distance between two Gaussians.
+
+    Source: Heusel et al. 2017.
+
+    Args:
+        ours: Moments of the generated images.
+        real: The real images.
+
+    Returns:
+        The distance.
+    """
     C, F, d = ours.covariance, real.factor, ours.mean - real.moments.mean
     root = np.sqrt(np.linalg.eigvalsh(F.T @ C @ F).clip(0)).sum()
     return float(d @ d + np.trace(C) + real.trace - 2 * root)
 
 
 def influence(x: Tensor, ours: Moments, real: Reference) -> np.ndarray:
-    """(N,) the distance's derivative (up to a constant) in the weight of each image, from its features (N, D).
+    """Compute the derivative of the distance by the weight of each generated image.
 
-    With M = F^T C F, d Tr M^(1/2) = 1/2 Tr(M^(-1/2) dM); an image at y from the mean adds y y^T to C, and y to the
-    mean: 2 d.y + y.y - y^T F M^(-1/2) F^T y. The variance of these numbers over N is that of the score (Efron's
-    infinitesimal jackknife).
+    With M = F^T C F, d Tr M^(1/2) = 1/2 Tr(M^(-1/2) dM). An image at y from the mean adds y y^T to
+    C and y to the mean, which gives 2 d.y + y.y - y^T F M^(-1/2) F^T y. The variance of these
+    numbers, divided by N, is that of the score (Efron's infinitesimal jackknife).
+
+    Args:
+        x: Features of the images (N, D).
+        ours: Moments of all generated images.
+        real: The real images.
+
+    Returns:
+        The derivatives (N,), up to a common constant.
     """
     F, y = real.factor, x.double().numpy() - ours.mean
     values, vectors = np.linalg.eigh(F.T @ ours.covariance @ F)
@@ -166,5 +226,12 @@ def influence(x: Tensor, ours: Moments, real: Reference) -> np.ndarray:
 
 
 def build(config: FidConfig) -> Fid:
-    """The metric "fid"."""
+    """Build the metric "fid".
+
+    Args:
+        config: The settings.
+
+    Returns:
+        The metric.
+    """
     return Fid(config)

@@ -1,4 +1,7 @@
-"""Inception score (Salimans et al. 2016; thesis 3.2): exp(E KL(p(y|x) || p(y))), as torch-fidelity computes it."""
+"""Inception score: exp(E KL(p(y|x) || p(y))), as torch-fidelity computes it.
+
+Source: Salimans et al. 2016; thesis 3.2.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,25 @@ from t2i.core.interfaces.scoring import Intervals, Scores
 
 
 class IscConfig(FeaturesMetricConfig):
-    """features: class logits. splits: parts of which each gets a score of its own."""
+    """Settings of the metric "isc"."""
 
     features: str = Field("inception/logits", min_length=1)
+    """Registry name of the features, which must be logits of classes."""
     splits: int = Field(10, ge=2)
+    """Number of parts that the images are split into. Each part gets a score, and these are
+    averaged."""
 
 
 class Isc(Collected):
-    """`isc`: mean over the splits; `isc_std`: their standard deviation, as torch-fidelity prints both. It knows neither
-    real images nor captions, and a model that draws one perfect image of each class gets the best there is."""
+    """Inception score.
+
+    Scores: `isc` is the mean over the splits, `isc_std` their standard deviation, as torch-fidelity
+    prints them. Neither uses real images or captions: a model that makes one perfect image of each
+    class gets the best score.
+
+    Args:
+        config: The settings.
+    """
 
     better = MappingProxyType({"isc": "higher", "isc_std": "none"})
 
@@ -44,5 +57,12 @@ class Isc(Collected):
 
 
 def build(config: IscConfig) -> Isc:
-    """The metric "isc"."""
+    """Build the metric "isc".
+
+    Args:
+        config: The settings.
+
+    Returns:
+        The metric.
+    """
     return Isc(config)

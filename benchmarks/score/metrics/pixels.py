@@ -1,4 +1,4 @@
-"""Pixels as features: for data sets that have no network of their own."""
+"""Pixels as features, for data sets without a network that suits them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,35 @@ SIDE = 16
 
 
 class PixelsConfig(Config):
-    """Settings: none."""
+    """Settings of the extractor "pixels", which has none."""
 
 
 class Pixels(FeatureExtractor):
-    """uint8 (B, 3, H, W) -> float32 (B, 768): the image averaged to 16x16 by area, in [0, 1]."""
+    """Features made of the pixels: the image averaged by area to 16x16, in [0, 1]."""
 
     name = "pixels-16"
     weights_sha256 = "none"
     dim = 3 * SIDE * SIDE
 
     def forward(self, images: Tensor) -> Tensor:
+        """Average the images by area.
+
+        Args:
+            images: The images, uint8 (B, 3, H, W).
+
+        Returns:
+            The features, float32 (B, 768).
+        """
         return F.interpolate(images.float() / 255, (SIDE, SIDE), mode="area").flatten(1)
 
 
 def build(config: PixelsConfig) -> Pixels:
-    """The feature extractor "pixels"."""
+    """Build the feature extractor "pixels".
+
+    Args:
+        config: The settings.
+
+    Returns:
+        The extractor.
+    """
     return Pixels()

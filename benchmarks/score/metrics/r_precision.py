@@ -1,7 +1,7 @@
-"""R-precision (Xu et al. 2018, section 4.1): is an image nearer to its own caption than to 99 others?
+"""R-precision: how often an image is nearer to its own caption than to 99 others.
 
-R = 1 of 100 candidates. The paper looks through its own DAMSM, which its generator was trained with; here it is the
-network whose features are named.
+Source: Xu et al. 2018, section 4.1, with R = 1 of 100 candidates. The paper uses its DAMSM, which
+its generator was trained with. Here the setting `features` names the network.
 """
 
 from __future__ import annotations
@@ -22,16 +22,26 @@ CHUNK = 256  # images whose candidates are compared at once
 
 
 class RPrecisionConfig(FeaturesMetricConfig):
-    """features: those of a CLIP. candidates: captions an image is compared with, its own among them; all there are,
-    where there are fewer. seed: of the draw of the others."""
+    """Settings of the metric "r-precision"."""
 
     features: str = Field("clip", min_length=1)
+    """Registry name of a CLIP's features, which include text."""
     candidates: int = Field(100, ge=2)
+    """Number of captions that an image is compared with, its own included. If there are fewer, all
+    are used."""
     seed: int = Field(0, ge=0)
+    """Seed of the random choice of the other captions."""
 
 
 class RPrecision(Collected):
-    """`r_precision`: percent of images whose own caption has the highest cosine. Captions that read alike are one."""
+    """R-precision of generated images.
+
+    Score: `r_precision`, the percentage of images whose own caption has a higher cosine than all
+    others. Equal captions count as one.
+
+    Args:
+        config: The settings.
+    """
 
     better = MappingProxyType({"r_precision": "higher"})
     text, captioned = True, True
@@ -62,13 +72,16 @@ class RPrecision(Collected):
         return {"r_precision": 100 * float(self._right.mean())}
 
     def _others(self, own: Tensor, rows: Tensor, count: int) -> Tensor:
-        """(B, candidates - 1) numbers of other captions, drawn for each image by its place alone."""
+        """Choose other captions for each image; the choice depends on the image's place alone.
+
+        The result holds the numbers of captions, (B, candidates - 1).
+        """
         wanted = min(self.config.candidates, count) - 1
         streams = (np.random.default_rng((self.config.seed, row)) for row in rows.tolist())
         drawn = torch.from_numpy(
             np.stack([stream.choice(count - 1, wanted, replace=False) for stream in streams])
         )
-        return drawn + (drawn >= own[rows, None])  # which leaves its own out
+        return drawn + (drawn >= own[rows, None])  # skips the image's own caption
 
     def intervals(self) -> Intervals:
         groups = sorted(self._groups)
@@ -80,12 +93,19 @@ class RPrecision(Collected):
 
 
 def _right(seen: Tensor, said: Tensor, own: Tensor, others: Tensor) -> Tensor:
-    """(B,) 1 where the cosine to the own caption is above all others, else 0."""
+    """Return 1 for each image whose cosine to its own caption is above all others, else 0: (B,)."""
     own_cosine = (seen * said[own]).sum(1)
     best = torch.einsum("bd,bkd->bk", seen, said[others]).amax(1)
     return (own_cosine > best).float()
 
 
 def build(config: RPrecisionConfig) -> RPrecision:
-    """The metric "r-precision"."""
+    """Build the metric "r-precision".
+
+    Args:
+        config: The settings.
+
+    Returns:
+        The metric.
+    """
     return RPrecision(config)

@@ -111,7 +111,7 @@ def drawn(
     np.random.seed(disturb)
     random.seed(disturb)
     count = len(captions) * each
-    batches = model.draw(captions, n=each, seed=3, batch_size=size or count)
+    batches = model.stream(captions, n=each, seed=3, batch_size=size or count)
     return np.stack([one.image for batch in batches for one in batch])
 
 

@@ -1,1 +1,1 @@
-"""A t2i plugin from outside: a model that is neither a GAN nor a diffusion model, and all that it needs."""
+"""A third-party t2i plugin: a model that is no GAN and no diffusion model, and all it needs."""

@@ -1,4 +1,7 @@
-"""The encoder `hashed-words`: feature hashing (Weinberger et al. 2009), eq. 1, of words and pairs of neighbours."""
+"""The text encoder `hashed-words`: feature hashing of words and of pairs of neighbouring words.
+
+Source: Weinberger et al. 2009, eq. 1.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +19,27 @@ from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i_retrieval.config import HashedWordsConfig
 
 _WORD = re.compile(r"\w+|[^\w\s]")
-LONGEST = 64  # characters of a word, on average: a caption may be a megabyte long
+LONGEST = 64  # characters per word, on average, that are read: a caption may be a megabyte long
 
 
 class HashedWords(TextEncoder):
-    """words: (B, L, width), a signed unit vector for each word. sentence: (B, width), the sum of those of all words and
-    of all pairs of neighbours, scaled to length 1; that of an empty caption is 0."""
+    """Encodes captions by hashing; it has nothing to train.
+
+    The features of a word are a signed unit vector. Those of a sentence are the sum of the vectors
+    of all words and all pairs of neighbouring words, scaled to length 1. An empty caption has the
+    sentence 0 and one word, 0.
+
+    Args:
+        config: The settings.
+    """
 
     def __init__(self, config: HashedWordsConfig) -> None:
         super().__init__()
         self.config = config
         self.shape = TextShape(config.width, config.width)
         self.one: Tensor
-        self.register_buffer(
-            "one", torch.ones(())
-        )  # a network without parameters: this says where it is
+        # The encoder has no parameters. This buffer gives its device.
+        self.register_buffer("one", torch.ones(()))
 
     def encode(self, captions: Sequence[str]) -> TextFeatures:
         split = [self._split(caption) for caption in captions]
@@ -38,7 +47,7 @@ class HashedWords(TextEncoder):
         words = torch.zeros(len(captions), length, self.config.width)
         sentence = torch.zeros(len(captions), self.config.width)
         mask = torch.zeros(len(captions), length, dtype=torch.bool)
-        mask[:, 0] = True  # even an empty caption has a word: 0
+        mask[:, 0] = True  # an empty caption has one word, 0
         for row, tokens in enumerate(split):
             for place, token in enumerate(tokens):
                 index, sign = _hashed(token, self.config.width)
@@ -52,17 +61,27 @@ class HashedWords(TextEncoder):
         return TextFeatures(sentence.to(device), words.to(device), mask.to(device), tuple(captions))
 
     def _split(self, caption: str) -> list[str]:
+        """Split a caption into words and punctuation marks, in lower case."""
         limit = self.config.max_words
         return _WORD.findall(caption[: LONGEST * limit].lower())[:limit]
 
 
 @cache
 def _hashed(token: str, width: int) -> tuple[int, float]:
-    """Where a token goes, and with which sign: the same on every machine."""
+    """Return the index and the sign of a token's vector, which are the same on every machine."""
     digest = hashlib.blake2b(token.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     number = int.from_bytes(digest, "little")
     return (number >> 1) % width, 1.0 if number & 1 else -1.0
 
 
 def build(config: HashedWordsConfig, assets: Path | None) -> HashedWords:
+    """Build the text encoder.
+
+    Args:
+        config: The settings.
+        assets: Folder of the encoder's saved files. None: there are none. It is not used.
+
+    Returns:
+        The encoder.
+    """
     return HashedWords(config)

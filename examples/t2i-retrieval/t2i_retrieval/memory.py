@@ -1,4 +1,4 @@
-"""The generator: a map into the space where captions are compared, and a memory of images."""
+"""The generator: a map from sentences to keys, and a memory of images by their captions' keys."""
 
 from __future__ import annotations
 
@@ -13,12 +13,21 @@ from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i_retrieval.config import RetrievalConfig
 
 SPREAD = 4.0
-"""Length of a new key: distances of a few units, so that the kernel tells captions apart from the first step on."""
+"""Length of keys at the start of training.
+
+Distances are then a few units, so that the kernel distinguishes captions from the first step on.
+"""
 
 
 class RetrievalGenerator(Generator):
-    """The family `retrieval`, which this plugin brings: `generator(text) -> (B, N)`, squared distances of the captions
-    to those of the N remembered images, uint8 `images` (capacity, 3, H, H). A sampler picks one by its distance."""
+    """The family `retrieval`, which this plugin defines.
+
+    A generator of this family returns the distances of captions to those of the remembered images.
+    A sampler chooses an image by its distance.
+
+    Attributes:
+        images: The remembered images, uint8 (capacity, 3, H, H). Only the first `count` are valid.
+    """
 
     family = "retrieval"
     images: Tensor
@@ -26,17 +35,34 @@ class RetrievalGenerator(Generator):
     @property
     @abstractmethod
     def count(self) -> int:
-        """Images remembered, N."""
+        """Number of remembered images, N."""
 
     @abstractmethod
-    def forward(self, text: TextFeatures) -> Tensor: ...
+    def forward(self, text: TextFeatures) -> Tensor:
+        """Compute the distances of captions to those of the remembered images.
+
+        Args:
+            text: Features of B captions.
+
+        Returns:
+            Squared distances, float (B, N).
+        """
+        ...
 
 
 class Memory(RetrievalGenerator):
-    """A map of sentences into the space where captions are compared, and images stored under their captions.
+    """A linear map from sentences to keys, and images stored under the keys of their captions.
 
-    The memory is made of buffers: it is saved with the weights. images: uint8 (capacity, 3, H, H). keys: (capacity,
-    key). seen: images ever stored.
+    The memory consists of buffers, so it is saved with the weights.
+
+    Args:
+        config: The settings of the model.
+        text: Widths of the text encoder's features.
+
+    Attributes:
+        images: The images, uint8 (capacity, 3, H, H).
+        keys: The keys of their captions, float (capacity, key).
+        seen: Number of images that were ever stored, int64 ().
     """
 
     def __init__(self, config: RetrievalConfig, text: TextShape) -> None:
@@ -47,28 +73,50 @@ class Memory(RetrievalGenerator):
         self.keys: Tensor
         self.seen: Tensor
         size = (config.capacity, 3, config.image_size, config.image_size)
-        self.register_buffer("pictures", torch.zeros(size, dtype=torch.uint8))
+        self.register_buffer("images", torch.zeros(size, dtype=torch.uint8))
         self.register_buffer("keys", torch.zeros(config.capacity, config.key))
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
 
     def key(self, sentence: Tensor) -> Tensor:
-        """A e (B, key). In double precision, so that a caption's key does not depend on its batch: captions that are
-        equal must be equally far."""
+        """Map sentences to keys: k = A e.
+
+        It computes in double precision, so that a caption's key does not depend on the batch: equal
+        captions must be at equal distances.
+
+        Args:
+            sentence: Features e of sentences, float (B, D).
+
+        Returns:
+            The keys, float (B, key).
+        """
         return (sentence.double() @ self.metric.weight.double().T).float()
 
     @property
     def count(self) -> int:
-        """Images remembered."""
+        """Number of remembered images: all that were stored, at most the capacity."""
         return min(int(self.seen), len(self.keys))
 
     def forward(self, text: TextFeatures) -> Tensor:
+        """Compute the distances of captions to those of the remembered images.
+
+        Args:
+            text: Features of B captions.
+
+        Returns:
+            Squared distances of the keys, float (B, N).
+        """
         key, keys = self.key(text.sentence).double(), self.keys[: self.count].double()
         squares = key.square().sum(1, keepdim=True) + keys.square().sum(1) - 2 * key @ keys.T
         return squares.clamp_min(0).float()
 
     @torch.no_grad()
     def remember(self, images: Tensor, sentence: Tensor) -> None:
-        """Stores images (B, 3, H, H) in [-1, 1] under their captions, over the oldest if the memory is full."""
+        """Store images under their captions. If the memory is full, they replace the oldest.
+
+        Args:
+            images: The images, float (B, 3, H, H) in [-1, 1].
+            sentence: Features of their captions, float (B, D).
+        """
         places = (int(self.seen) + torch.arange(len(images), device=self.keys.device)) % len(
             self.keys
         )
@@ -78,4 +126,14 @@ class Memory(RetrievalGenerator):
 
 
 def build(config: RetrievalConfig, text: TextShape, assets: Path | None) -> Memory:
+    """Build the generator.
+
+    Args:
+        config: The settings of the model.
+        text: Widths of the text encoder's features.
+        assets: Folder of the generator's saved files. None: there are none. It is not used.
+
+    Returns:
+        The generator, with an empty memory.
+    """
     return Memory(config, text)

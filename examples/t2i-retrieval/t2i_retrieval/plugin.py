@@ -1,4 +1,4 @@
-"""What this plugin has."""
+"""The hooks of this plugin: what it adds to t2i."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ from t2i.core.registry.specs import (
 
 @hookimpl
 def t2i_models() -> list[ModelSpec]:
+    """Declare the model `retrieval`.
+
+    Returns:
+        Its specification.
+    """
     return [
         ModelSpec(
             name="retrieval",
-            summary="Remembers training images and draws the ones whose captions are nearest",
+            summary="Stores training images and samples those whose captions are nearest",
             paper="Weinberger & Tesauro 2007, Metric Learning for Kernel Regression",
             family="retrieval",
             presets=("tiny",),
@@ -33,10 +38,15 @@ def t2i_models() -> list[ModelSpec]:
 
 @hookimpl
 def t2i_families() -> list[FamilySpec]:
+    """Declare the family `retrieval`.
+
+    Returns:
+        Its specification.
+    """
     return [
         FamilySpec(
             name="retrieval",
-            summary="Distances of a caption to those of remembered images",
+            summary="Generators that return a caption's distances to those of stored images",
             generator="t2i_retrieval.memory:RetrievalGenerator",
         )
     ]
@@ -44,10 +54,15 @@ def t2i_families() -> list[FamilySpec]:
 
 @hookimpl
 def t2i_text_encoders() -> list[TextEncoderSpec]:
+    """Declare the text encoder `hashed-words`.
+
+    Returns:
+        Its specification.
+    """
     return [
         TextEncoderSpec(
             name="hashed-words",
-            summary="A caption as the bag of its words and pairs of words, hashed; nothing to train",
+            summary="A caption as a hashed bag of its words and word pairs; nothing to train",
             config="t2i_retrieval.config:HashedWordsConfig",
             build="t2i_retrieval.encoder:build",
         )
@@ -56,10 +71,15 @@ def t2i_text_encoders() -> list[TextEncoderSpec]:
 
 @hookimpl
 def t2i_samplers() -> list[SamplerSpec]:
+    """Declare the sampler `nearest`.
+
+    Returns:
+        Its specification.
+    """
     return [
         SamplerSpec(
             name="nearest",
-            summary="One of the nearest remembered images, at random by its distance",
+            summary="A random one of the nearest stored images, by its distance",
             config="t2i_retrieval.config:NearestConfig",
             build="t2i_retrieval.sampler:NearestSampler",
             families=("retrieval",),
@@ -69,10 +89,15 @@ def t2i_samplers() -> list[SamplerSpec]:
 
 @hookimpl
 def t2i_datasets() -> list[DatasetSpec]:
+    """Declare the data set `stripes`.
+
+    Returns:
+        Its specification.
+    """
     return [
         DatasetSpec(
             name="stripes",
-            summary="Stripes of two colours, wide or narrow, in three directions; endless, no download",
+            summary="Stripes of two colours, two widths and three directions; endless, no download",
             config="t2i_retrieval.config:StripesConfig",
             build="t2i_retrieval.stripes:Stripes",
             splits=("train", "val"),
@@ -83,10 +108,15 @@ def t2i_datasets() -> list[DatasetSpec]:
 
 @hookimpl
 def t2i_features() -> list[FeatureSpec]:
+    """Declare the feature extractor `colour-histogram`.
+
+    Returns:
+        Its specification.
+    """
     return [
         FeatureSpec(
             name="colour-histogram",
-            summary="How much of an image is of each of 64 colours: no network, for any data set",
+            summary="Share of each of 64 colours in an image: no network, for any data set",
             config="t2i_retrieval.config:Nothing",
             build="t2i_retrieval.scores:histogram",
         )
@@ -95,10 +125,15 @@ def t2i_features() -> list[FeatureSpec]:
 
 @hookimpl
 def t2i_metrics() -> list[MetricSpec]:
+    """Declare the metric `distinct`.
+
+    Returns:
+        Its specification.
+    """
     return [
         MetricSpec(
             name="distinct",
-            summary="Percentage of images that are no exact copy of another one in the set",
+            summary="Percentage of different images among all images of a set",
             config="t2i_retrieval.config:Nothing",
             build="t2i_retrieval.scores:distinct",
         )
@@ -107,6 +142,11 @@ def t2i_metrics() -> list[MetricSpec]:
 
 @hookimpl
 def t2i_benchmarks() -> list[BenchmarkSpec]:
+    """Declare the benchmark `stripes`.
+
+    Returns:
+        Its specification.
+    """
     return [
         BenchmarkSpec(
             name="stripes",

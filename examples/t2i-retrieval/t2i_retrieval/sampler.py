@@ -14,17 +14,22 @@ from t2i_retrieval.memory import RetrievalGenerator
 
 
 class NearestSampler(Sampler):
-    """Draws one of the `nearest` images, with probabilities softmax(-d^2 / temperature)."""
+    """Chooses one of the `nearest` images with probabilities softmax(-d^2 / temperature).
+
+    Args:
+        config: The settings.
+    """
 
     def __init__(self, config: NearestConfig) -> None:
         super().__init__(config)
 
     def sample(self, generator: Generator, request: Request) -> Tensor:
         assert isinstance(generator, RetrievalGenerator)
-        if not generator.count:  # nothing is remembered yet: grey
+        if not generator.count:  # the memory is empty: grey images
             size = generator.image_size
             return torch.zeros(len(request), 3, size, size, device=generator.device)
-        # Equal captions are equally far: a stable sort puts them in the same order whatever the batch.
+        # Images of equal captions are at equal distances: a stable sort makes their order
+        # independent of the batch.
         distances, order = generator(request.text).sort(dim=1, stable=True)
         k = min(self.config.nearest, generator.count)
         chosen = self._chosen(distances[:, :k], request.noise)
@@ -33,7 +38,7 @@ class NearestSampler(Sampler):
         return generator.images[places].float().div(127.5).sub(1)
 
     def _chosen(self, distances: Tensor, noise: PromptNoise) -> Tensor:
-        """One of k (B,): at temperature 0 the nearest."""
+        """Choose one of k images for each row (B, k); at temperature 0 the nearest."""
         if not self.config.temperature:
             return torch.zeros(len(distances), dtype=torch.long, device=distances.device)
         return noise.categorical("pick", 0, -distances / self.config.temperature)

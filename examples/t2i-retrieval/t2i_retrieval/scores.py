@@ -18,22 +18,33 @@ from t2i.core.interfaces.scoring import (
 )
 from t2i_retrieval.config import Nothing
 
-LEVELS = 4  # of each primary colour
+LEVELS = 4  # levels of each primary colour
 
 
 class ColourHistogram(FeatureExtractor):
-    """Shares of the image's pixels in each of 4 x 4 x 4 boxes of the colour cube: sums to 1."""
+    """Histogram of colours: the share of pixels in each of 4 x 4 x 4 boxes of the colour cube."""
 
     name, weights_sha256, dim = "colour-histogram", "none", LEVELS**3
 
     def forward(self, images: Tensor) -> Tensor:
+        """Compute the histograms.
+
+        Args:
+            images: The images, uint8 (B, 3, H, W).
+
+        Returns:
+            The shares, float32 (B, 64). Each row sums to 1.
+        """
         red, green, blue = (images // (256 // LEVELS)).long().unbind(1)
         box = (red * LEVELS + green) * LEVELS + blue
         return F.one_hot(box.flatten(1), LEVELS**3).float().mean(1)
 
 
 class Distinct(Metric):
-    """`distinct`: a model that repeats images, for other captions or the same, scores below 100."""
+    """The score `distinct`, the percentage of different images among all.
+
+    A model that repeats an image, for the same caption or others, scores below 100.
+    """
 
     better = MappingProxyType({"distinct": "higher"})
     scope, captioned = "headline", False
@@ -51,15 +62,39 @@ class Distinct(Metric):
 
 
 def histogram(config: Nothing) -> ColourHistogram:
+    """Build the feature extractor `colour-histogram`.
+
+    Args:
+        config: The settings, of which there are none.
+
+    Returns:
+        The extractor.
+    """
     return ColourHistogram()
 
 
 def distinct(config: Nothing) -> Distinct:
+    """Build the metric `distinct`.
+
+    Args:
+        config: The settings, of which there are none.
+
+    Returns:
+        The metric.
+    """
     return Distinct()
 
 
 def benchmark(config: Nothing, protocol: str) -> Benchmark:
-    """The benchmark "stripes", under its one protocol."""
+    """Build the benchmark `stripes`.
+
+    Args:
+        config: The settings, of which there are none.
+        protocol: Name of its only protocol.
+
+    Returns:
+        The benchmark.
+    """
     return Benchmark(
         name="stripes",
         protocol=protocol,

@@ -1,4 +1,4 @@
-"""The data set `stripes`: an example is a function of (seed, split, index)."""
+"""The data set `stripes`: each example is computed from (seed, split, index)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,18 @@ COLOURS = {
     "white": (240, 240, 240),
 }
 DIRECTIONS = ("horizontal", "vertical", "diagonal")
-PERIODS = {"wide": 0.5, "narrow": 0.25}  # of the image's side
+PERIODS = {"wide": 0.5, "narrow": 0.25}  # as a fraction of the image's side
 
 
 class Stripes(Dataset):
-    """Two colours in turn. Where the first stripe begins is not said: images of one caption differ in that."""
+    """Images of stripes in two colours.
+
+    Captions do not say where the first stripe begins, so images of one caption differ in that.
+
+    Args:
+        config: The settings.
+        split: "train", which is endless, or "val".
+    """
 
     def __init__(self, config: StripesConfig, split: str) -> None:
         self.config, self.split = config, split
@@ -38,7 +45,15 @@ class Stripes(Dataset):
         return self._example(index, 0)
 
     def variant(self, index: int, number: int) -> Example:
-        """The same stripes, beginning elsewhere."""
+        """Return the same stripes with another beginning.
+
+        Args:
+            index: Index of the example.
+            number: Number of the variant, from 1; each begins elsewhere.
+
+        Returns:
+            The variant.
+        """
         return self._example(index, number)
 
     def _example(self, index: int, number: int) -> Example:
@@ -79,5 +94,9 @@ class Stripes(Dataset):
         )
 
     def vocabulary(self) -> Iterable[str]:
-        """Every word, many times enough."""
+        """Return one text with every word that captions contain.
+
+        Returns:
+            The text.
+        """
         return [" ".join((*COLOURS, *DIRECTIONS, *PERIODS, "stripes of and ,"))]

@@ -1,4 +1,4 @@
-"""Training: first which words matter, then the memory."""
+"""Training: the first stage trains the map to keys, the second fills the memory."""
 
 from __future__ import annotations
 
@@ -14,19 +14,35 @@ from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, 
 from t2i_retrieval.config import RetrievalConfig
 from t2i_retrieval.memory import Memory
 
-COARSE = 8  # pixels a side of the images that are predicted: what is where, not how it is drawn
+COARSE = 8  # side in pixels of the predicted images, which show the layout but no details
 
 
 def regressed(keys: Tensor, values: Tensor) -> Tensor:
-    """Each row of `values` (B, V) as the others predict it: sum_j p_ij v_j, p_ij ~ exp(-|k_i - k_j|^2), p_ii = 0
-    (Weinberger & Tesauro 2007, eq. 1 to 3)."""
+    """Predict each row of some values from the other rows: sum_j p_ij v_j.
+
+    The weights are p_ij ~ exp(-|k_i - k_j|^2) with p_ii = 0; they sum to 1 over j.
+
+    Source: Weinberger & Tesauro 2007, eq. 1 to 3.
+
+    Args:
+        keys: Keys k, float (B, K).
+        values: Values v, float (B, V).
+
+    Returns:
+        The predictions, float (B, V).
+    """
     squares = (keys[:, None] - keys[None]).square().sum(-1)
     itself = torch.eye(len(keys), dtype=torch.bool, device=keys.device)
     return squares.neg().masked_fill(itself, -torch.inf).softmax(1) @ values
 
 
 class MetricTrainer(Trainer):
-    """The map A is trained so that images whose captions are near, A e being the key, predict each other."""
+    """The stage that trains the map A, so that images with near keys A e predict each other.
+
+    Args:
+        config: The settings of the model.
+        networks: The networks; the generator is a `Memory`.
+    """
 
     def __init__(self, config: RetrievalConfig, networks: Networks) -> None:
         assert isinstance(networks.generator, Memory)
@@ -35,7 +51,7 @@ class MetricTrainer(Trainer):
         self.optimizers = {"metric": Adam(self.metric.parameters(), config.lr)}
 
     def _predicted(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Coarse images (B, 3 * 8 * 8): as they are, and as predicted."""
+        """Return coarse images (B, 3 * 8 * 8), and what the others in the batch predict."""
         coarse = F.adaptive_avg_pool2d(batch.images, COARSE).flatten(1)
         return coarse, regressed(self.metric(batch.text.sentence), coarse)
 
@@ -46,16 +62,27 @@ class MetricTrainer(Trainer):
         return {"regression": error}
 
     def preview(self, batch: Batch) -> Tensor:
-        """Images beside what the others predict."""
+        """Show images beside their predictions.
+
+        Args:
+            batch: The batch.
+
+        Returns:
+            Images and predictions in turns, float (2 B, 3, H, H) in [-1, 1].
+        """
         _, predicted = self._predicted(batch)
         images = F.interpolate(predicted.view(-1, 3, COARSE, COARSE), size=batch.images.shape[-1])
         return torch.stack([batch.images, images], dim=1).flatten(0, 1)
 
 
 class MemoryTrainer(Trainer):
-    """Every image that comes by is remembered. Nothing is optimised: there is no optimizer.
+    """The stage that stores every image in the memory. It has no optimizer.
 
-    On several processes each one remembers its own images, and those of the first are saved.
+    If there are several processes, each stores its own images, and those of the first are saved.
+
+    Args:
+        config: The settings of the model.
+        networks: The networks; the generator is a `Memory`.
     """
 
     def __init__(self, config: RetrievalConfig, networks: Networks) -> None:
@@ -76,6 +103,15 @@ class MemoryTrainer(Trainer):
 
 
 def stages(config: RetrievalConfig, text_encoder: TextEncoder) -> list[Stage]:
+    """List the training stages.
+
+    Args:
+        config: The settings of the model.
+        text_encoder: The text encoder, which is not trained.
+
+    Returns:
+        The stages "metric" and "memory".
+    """
     return [
         Stage("metric", 1 - config.memory_share, partial(MetricTrainer, config)),
         Stage("memory", config.memory_share, partial(MemoryTrainer, config)),

@@ -56,7 +56,7 @@ def test_a_full_memory_forgets_the_oldest(remembering):
 
 
 def test_images_are_drawn_by_their_distances():
-    """Two images at squared distances 0 and ln 3: with temperature 1, three of four draws are of the first."""
+    """At squared distances 0 and ln 3 and temperature 1, three of four samples are the first."""
     memory = Memory(RetrievalConfig(capacity=2, image_size=8, key=1), TextShape(1, 1))
     torch.nn.init.ones_(memory.metric.weight)
     memory.remember(

@@ -122,7 +122,7 @@ class WebDataset(Dataset):
         row = rows[at]
         where = f"{shard.name}:{_key(row)}"
         if row["problem"]:
-            part = ("picture", "caption", "json")[int(row["part"])]
+            part = ("image", "caption", "json")[int(row["part"])]
             raise BrokenExample(where, PROBLEMS[int(row["problem"])].format(part))
         return shard, row, where
 

@@ -3,6 +3,7 @@
 import base64
 import re
 from dataclasses import replace
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -135,6 +136,14 @@ def test_what_is_missing_leaves_no_hole(results, tmp_path):
     assert "<h2>Training" not in page
     assert "<h2>Same captions" not in page
     assert "<h2>Right by attribute" not in page
+
+
+def test_a_notebook_shows_the_ranking(results):
+    page = results._repr_html_()
+    assert [cell for cell in re.findall(r"<tr><td>(\d*)</td>", page) if cell] == ["1", "2"]
+    for standing in results.ranking():
+        assert f"<td>{escape(standing.name)}</td>" in page
+    assert NASTY not in page
 
 
 def test_plots_are_the_same_each_time(results):

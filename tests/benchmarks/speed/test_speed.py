@@ -63,12 +63,12 @@ def test_each_stage_gets_its_blocks(words, twins, monkeypatch):
     configured = speed._short
     monkeypatch.setattr(
         speed,
-        "resolve",
+        "resolve_config",
         lambda name, preset: resolve_config(
             name, preset=preset, sets=["two_stages=true", "accumulate=2"]
         ),
     )
-    config = speed.resolve("toy", preset="tiny")
+    config = speed.resolve_config("toy", preset="tiny")
     assert configured(config, speed._stages(config), 2).settings.steps == 302  # 100 + 200, and ends
     (model,) = measure_speed(["toy"], blocks=2, reporter=words).models
     assert [stage.stage for stage in model.stages] == ["first", "second"]

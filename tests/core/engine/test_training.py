@@ -84,8 +84,8 @@ def test_a_run_directory_holds_what_was_promised(tmp_path):
         "all",
         "blue",
         "green",
+        "image",
         "over",
-        "picture",
         "red",
     ]
     assert {"python", "torch", "t2i-zoo"} <= set(document["versions"])
@@ -165,7 +165,7 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on(tmp_path, number, code):
         start(
             tmp_path / "part",
             "sample_every=2",
-            on={"pictures": lambda: os.kill(os.getpid(), number)},
+            on={"images": lambda: os.kill(os.getpid(), number)},
         )
     assert caught.value.exit_code == code
     assert signal.getsignal(number) == before
@@ -209,7 +209,7 @@ def test_a_damaged_checkpoint_is_passed_over_loudly(tmp_path):
         path.write_bytes(path.read_bytes()[:-1])
     words = Words()
     resume(run.path, reporter=words)
-    assert sum(text.startswith("warning: passed over") for text in words.texts) == 2
+    assert sum(text.startswith("warning: skipped") for text in words.texts) == 2
     assert any("resuming toy at step 2" in text for text in words.texts)
     run.summary_file.unlink()
     for folder in run.checkpoints.iterdir():

@@ -175,7 +175,7 @@ def test_the_cached_chain_gives_the_logits_of_the_whole_sequence():
 @torch.no_grad()
 def test_a_drawn_image_costs_one_position_a_token(painter):
     model = build(resolve_config("painter"))
-    list(model.draw(["a red image"], n=2))
+    list(model.stream(["a red image"], n=2))
     for block in model.generator.blocks:
         assert block.positions == [1] * 16
 
@@ -186,9 +186,9 @@ def test_the_text_is_conditioned_once_a_request_and_branch(painter):
     rows = []
     plain = model.generator.condition
     model.generator.condition = lambda text: rows.append(len(text)) or plain(text)
-    list(model.draw(["a red image", "a green image"], n=2))
+    list(model.stream(["a red image", "a green image"], n=2))
     assert rows == [4]
-    list(model.draw(["a red image"], n=2, sampler=model.sampler(guidance=2.0)))
+    list(model.stream(["a red image"], n=2, sampler=model.sampler(guidance=2.0)))
     assert rows == [4, 2, 2]
 
 
@@ -198,7 +198,7 @@ def test_it_trains_and_draws_what_the_captions_say(painter, tmp_path):
     assert model.sampler().name == "autoregressive"
     settings = model.sampler(guidance=2.0, settings={"top_p": 0.95})
     captions = ["a red image", "a green image", "a blue image"]
-    images = [drawn for batch in model.draw(captions, n=4, sampler=settings) for drawn in batch]
+    images = [drawn for batch in model.stream(captions, n=4, sampler=settings) for drawn in batch]
     right = [int(drawn.image.mean((0, 1)).argmax()) == drawn.prompt for drawn in images]
     assert sum(right) >= 10, right
 

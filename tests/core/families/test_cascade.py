@@ -143,7 +143,7 @@ def run(pair, tmp_path):
 def test_it_trains_and_draws_what_the_captions_say(pair, tmp_path):
     model = load(train(resolve_config("pair"), tmp_path / "run", reporter=Silent()).path, "cpu")
     captions = ["a red image", "a green image", "a blue image"]
-    images = [drawn for batch in model.draw(captions, n=4) for drawn in batch]
+    images = [drawn for batch in model.stream(captions, n=4) for drawn in batch]
     assert all(drawn.image.shape == (16, 16, 3) for drawn in images)
     right = [int(drawn.image.mean((0, 1)).argmax()) == drawn.prompt for drawn in images]
     assert sum(right) >= 10, right

@@ -119,7 +119,7 @@ def test_it_trains_and_draws_what_the_captions_say(unmasker, tmp_path, preset):
     for name in ("discrete", "maskgit") if preset == "masks" else ("discrete",):
         images = [
             drawn
-            for batch in model.draw(captions, n=4, sampler=model.sampler(name))
+            for batch in model.stream(captions, n=4, sampler=model.sampler(name))
             for drawn in batch
         ]
         right = [int(drawn.image.mean((0, 1)).argmax()) == drawn.prompt for drawn in images]

@@ -58,7 +58,7 @@ def climber(registered):
 def test_a_model_with_nothing_to_train_becomes_a_run_and_is_drawn(climber, tmp_path):
     run = train(resolve_config("climber"), tmp_path / "run", reporter=Silent())
     model = load(run.path, "cpu")
-    (batch,) = model.draw(
+    (batch,) = model.stream(
         ["a red image"], n=3, sampler=model.sampler(steps=400, settings={"lr": 0.02})
     )
     with torch.no_grad():
@@ -69,7 +69,7 @@ def test_a_model_with_nothing_to_train_becomes_a_run_and_is_drawn(climber, tmp_p
 
 def test_drawing_gives_the_parameters_no_gradients(climber):
     model = build(resolve_config("climber"))
-    list(model.draw(["a red image"]))
+    list(model.stream(["a red image"]))
     assert all(parameter.grad is None for parameter in model.generator.parameters())
 
 

@@ -144,7 +144,7 @@ def test_a_file_that_is_there_is_read_and_left_alone(server, remote, tmp_path):
 def test_what_will_not_come_is_said_in_one_line(server, remote, tmp_path, waits, status, tries):
     server.faults["/a/file.bin"] = [status] * 9
     with pytest.raises(
-        UserError, match=rf"{server.host}/a/file.bin: the server says {status} .*--mirror"
+        UserError, match=rf"{server.host}/a/file.bin: the server answered {status} .*--mirror"
     ) as caught:
         transfer(remote(), tmp_path / "file.bin")
     assert "\n" not in str(caught.value)
@@ -207,7 +207,7 @@ def test_two_that_want_one_file_take_turns(remote, tmp_path):
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert "another process is at it" in other.stdout.readline()
+        assert "in use by another process" in other.stdout.readline()
         (tmp_path / "file.bin").write_bytes(b"by the first")
     assert other.wait(60) == 0
     assert (tmp_path / "file.bin").read_bytes() == b"by the first"

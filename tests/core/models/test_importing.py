@@ -50,7 +50,7 @@ def test_an_imported_run_is_found_drawn_from_and_says_what_it_was_made_of(file, 
     )
     assert model.config.encoder.config.words == (
         "a",
-        "picture",
+        "image",
         "red",
     )  # which the importer filled in
     assert np.asarray(model.sample(["a red image"])[0]).shape == (8, 8, 3)

@@ -1,5 +1,8 @@
 """Models: saved and loaded to the same images, drawn the same in any batch, damaged ones refused."""
 
+import base64
+import io
+import re
 import sys
 from types import SimpleNamespace
 from typing import ClassVar
@@ -7,12 +10,16 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from t2i.core.errors import UserError
+from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.sampler import Sampler
 from t2i.core.io.files import load_tensors, save_tensors, seal
 from t2i.core.models.building import build
 from t2i.core.models.loading import load
+from t2i.core.models.model import count_in_words
+from t2i.core.models.notebook import Images
 from t2i.core.models.weights import load_state
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import SamplerSpec
@@ -52,6 +59,49 @@ def test_prompt_and_sample_index_key_the_noise(model):
     assert not np.array_equal(images[0], images[4])  # the same prompt at another place
     again = model.sample(PROMPTS[:1], n=1, seed=5)[0]
     np.testing.assert_array_equal(np.asarray(again), images[0])
+
+
+def test_a_str_is_one_prompt(model):
+    (image,) = model.sample("a red image", seed=5)
+    (same,) = model.sample(["a red image"], seed=5)
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(same))
+    assert len(list(model.stream("a red image", n=3))[0]) == 3
+    assert model.request("a red image", PromptNoise(0, ((0, 0),))).text.captions == ("a red image",)
+
+
+def test_a_loaded_model_is_ready_for_use(model, tmp_path):
+    model.save(tmp_path / "model")
+    model.generator.train()
+    loaded = load(tmp_path / "model", "cpu")
+    for network in (loaded.generator, loaded.text_encoder):
+        assert not any(module.training for module in network.modules())
+        assert not any(parameter.requires_grad for parameter in network.parameters())
+    text = loaded.text_encoder(["a red image"])
+    assert torch.equal(text.words, loaded.text_encoder.encode(["a red image"]).words)
+
+
+def test_a_model_and_its_images_show_themselves(model):
+    count = sum(
+        p.numel() for p in (*model.generator.parameters(), *model.text_encoder.parameters())
+    )
+    assert model.parameter_count == count
+    size = model.generator.image_size
+    assert repr(model) == f"Model(toy tiny, {size} px, {count_in_words(count)} parameters, direct)"
+    assert "<td>toy, preset tiny</td>" in model._repr_html_()
+    images = model.sample(["a <red> image", "b"], n=2)
+    page = images._repr_html_()
+    data = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    shown = [np.asarray(Image.open(io.BytesIO(base64.b64decode(one)))) for one in data]
+    np.testing.assert_array_equal(np.stack(shown), np.stack([np.asarray(one) for one in images]))
+    assert page.count("a &lt;red&gt; image</figcaption>") == 2
+    assert "and 36 more" in Images(list(images) * 25)._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(7, "7"), (1500, "1.5 k"), (4_851_000, "4.9 M"), (1_200_000_000, "1.2 B")]
+)
+def test_counts_in_words(count, words):
+    assert count_in_words(count) == words
 
 
 class Backwards(Sampler):

@@ -133,7 +133,7 @@ def test_the_fingerprint_follows_captions_sizes_and_files_but_not_the_place(
     photo(root / "train2017" / "000000000001.jpg", 1, (30, 20))
     seen.add(coco(root).fingerprint())
     path = root / "annotations" / "captions_train2017.json"
-    path.write_text(path.read_text().replace("Image 9", "Image 9"))
+    path.write_text(path.read_text().replace("Image 9", "Scene 9"))
     seen.add(coco(root).fingerprint())
     assert len(seen) == 4
 

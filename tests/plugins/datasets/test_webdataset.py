@@ -498,7 +498,7 @@ def test_a_shard_that_is_cut_on_the_way_comes_whole(server, hosted, monkeypatch)
 
 def test_a_shard_that_is_not_there_stops_with_its_url(server, hosted):
     del server.files["/laion/00002.tar"]
-    with pytest.raises(UserError, match=r"/laion/00002\.tar: the server says 404"):
+    with pytest.raises(UserError, match=r"/laion/00002\.tar: the server answered 404"):
         opened(shards=hosted)[8]
 
 

@@ -107,7 +107,7 @@ def test_images_out_of_range(failed, parts):
             return 128 + 127 * super().forward(noise, text)
 
     parts.generator = Bright
-    assert "not in [-1, 1]" in failed("pictures")["pictures"]
+    assert "not in [-1, 1]" in failed("images")["images"]
 
 
 def test_state_that_is_not_saved(failed, parts):

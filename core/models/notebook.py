@@ -1,0 +1,68 @@
+"""What a notebook shows of a model and of a list of its images."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+from PIL import Image
+
+SHOWN = 64
+"""Images that a notebook shows of one list."""
+
+SMALL = 128
+"""Pixels: a smaller image is enlarged to this size, each of its pixels to a square."""
+
+
+class Images(list[Image.Image]):
+    """Sampled images with their prompts. An ordinary list; a notebook shows it as a grid with
+    captions.
+
+    Args:
+        images: PIL images, RGB.
+        captions: The prompt of each image.
+    """
+
+    def __init__(self, images: Iterable[Image.Image] = (), captions: Sequence[str] = ()) -> None:
+        super().__init__(images)
+        self.captions = tuple(captions)
+
+    def _repr_html_(self) -> str:
+        captions = [*self.captions, *[""] * len(self)]
+        shown = "".join(
+            _figure(image, caption) for image, caption in zip(self[:SHOWN], captions, strict=False)
+        )
+        rest = len(self) - SHOWN
+        more = f"<p>and {rest} more</p>" if rest > 0 else ""
+        return f'<div style="display:flex;flex-wrap:wrap;gap:8px">{shown}</div>{more}'
+
+
+def _figure(image: Image.Image, caption: str) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    width = max(image.width, SMALL)
+    return (
+        f'<figure style="margin:0;width:{width}px">'
+        f'<img alt="{escape(caption)}" width="{width}" style="image-rendering:pixelated" '
+        f'src="data:image/png;base64,{data}">'
+        f'<figcaption style="font-size:small">{escape(caption)}</figcaption></figure>'
+    )
+
+
+def facts_table(facts: Mapping[str, str]) -> str:
+    """Write facts as an HTML table of two columns.
+
+    Args:
+        facts: Value by name.
+
+    Returns:
+        The table, with everything escaped.
+    """
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{escape(name)}</th><td>{escape(value)}</td></tr>"
+        for name, value in facts.items()
+    )
+    return f"<table>{rows}</table>"

@@ -1,0 +1,125 @@
+"""Training and benchmarks from Python: `t2i.train`, `t2i.resume` and `t2i.bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from t2i.benchmarks.results import Results
+    from t2i.core.engine.reporting import Reporter
+    from t2i.core.models.model import Model
+
+
+def train(
+    model: str,
+    *,
+    data: str | None = None,
+    data_dir: str | Path | None = None,
+    preset: str = "tiny",
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    reporter: Reporter | None = None,
+) -> Model:
+    """Train a model, and load it. `t2i train` does the same on the command line.
+
+    Args:
+        model: Registry name of the model (`t2i models` lists them).
+        data: Registry name of the data set. None: the preset's.
+        data_dir: Folder of the data set. None: where `t2i fetch` put it, if the data set has one.
+        preset: Named settings of the model.
+        minutes: Training time. None: the preset's budget.
+        steps: Training budget in optimizer steps, instead of `minutes`. None: the preset's budget.
+        seed: Seed of weights, order and noise. None: the preset's.
+        settings: Further settings by name, such as {"batch_size": 64, "encoder.width": 128}.
+        out: New folder for the run. None: a new one under runs/.
+        reporter: Receives progress. None: lines on the terminal.
+
+    Returns:
+        The trained model, ready to sample.
+
+    Raises:
+        UserError: A name or a setting is wrong, both budgets are given, or `out` is not empty.
+        Interrupted: A signal stopped training. Everything is saved; `t2i.resume` goes on.
+    """
+    from t2i.core.engine import train as begin
+    from t2i.core.models.loading import load
+    from t2i.core.runs.configure import nested, resolve_config
+    from t2i.core.runs.folder import new_run_path
+    from t2i.core.settings import option_layer
+
+    options = {"minutes": minutes, "steps": steps, "seed": seed}
+    layer = option_layer(options, data=data, data_dir=data_dir)
+    config = resolve_config(model, preset=preset, overrides=layer, more=nested(settings or {}))
+    run = begin(config, Path(out) if out else new_run_path(config), reporter=reporter)
+    return load(run.path)
+
+
+def resume(run: str | Path, *, reporter: Reporter | None = None) -> Model:
+    """Finish an interrupted run, and load its model. A complete run is only loaded.
+
+    Args:
+        run: The run's folder.
+        reporter: Receives progress. None: lines on the terminal.
+
+    Returns:
+        The trained model, ready to sample.
+
+    Raises:
+        UserError: The folder is not a run, has no sound checkpoint, or its data set has changed.
+        Interrupted: A signal stopped training again.
+    """
+    from t2i.core.engine import resume as go_on
+    from t2i.core.models.loading import load
+
+    return load(go_on(Path(run), reporter=reporter).path)
+
+
+def bench(
+    name: str = "shapes",
+    *,
+    models: Sequence[str] | str | None = None,
+    runs: Mapping[str, str | Path] | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    samples: int | None = None,
+    seeds: int = 1,
+    preset: str | None = None,
+    protocol: str | None = None,
+    data_dir: str | Path | None = None,
+    out: str | Path | None = None,
+) -> Results:
+    """Train, sample and score models side by side. `t2i bench` does the same on the command line.
+
+    Args:
+        name: Registry name of the benchmark (`t2i benchmarks` lists them).
+        models: Models to train and score, or "all". None: the benchmark's, unless `runs` is given.
+        runs: Finished runs to score, by the name that their row is to have.
+        minutes: Training time of each model. None: the benchmark's.
+        steps: Training budget of each model in steps, instead of `minutes`.
+        samples: Captions to score, at least 2. None: the protocol's.
+        seeds: How often each model is trained, with seeds 0, 1, ...
+        preset: Preset of the models that are trained. None: the benchmark's.
+        protocol: Protocol of the benchmark. None: its first.
+        data_dir: Folder of the benchmark's data set. None: where `t2i fetch` put it.
+        out: Folder for runs, scores and report. None: runs/bench-NAME. What is there already is
+            not done again.
+
+    Returns:
+        The rows, scores and intervals. A notebook shows them as a table.
+
+    Raises:
+        UserError: Something is unknown, missing or contradictory. Nothing has been trained then.
+    """
+    from t2i.benchmarks.runner import run_benchmark
+
+    return run_benchmark(
+        name, protocol=protocol, models=models,
+        runs={row: Path(path) for row, path in (runs or {}).items()},
+        minutes=minutes, steps=steps, samples=samples, seeds=seeds, preset=preset,
+        data_dir=Path(data_dir) if data_dir else None, out=Path(out) if out else None,
+    )  # fmt: skip
