@@ -8,8 +8,10 @@ from t2i.core.settings import MOST_LAYERS, Config
 
 
 class AutoencoderConfig(Config):
-    """Settings of the autoencoder, diffusers' AutoencoderKL behind a space-to-depth, and of its
-    training."""
+    """Settings of the autoencoder and of its training.
+
+    The autoencoder is a space-to-depth (`patch`) followed by diffusers' AutoencoderKL.
+    """
 
     weights: str | None = Field(None, min_length=1)
     """Pretrained autoencoder: a folder in diffusers' layout, or a hub name. It is not trained, and

@@ -1,5 +1,7 @@
-"""Settings of text encoders' training: contrastive pretraining and DAMSM. This does not import
-torch."""
+"""Settings of text encoders' training: contrastive pretraining and DAMSM.
+
+This does not import torch.
+"""
 
 from __future__ import annotations
 
