@@ -19,10 +19,14 @@ BOUND = 2.0
 
 
 class DirectConfig(UnguidedConfig):
-    """truncation: None draws z from N(0, 1). A number t draws t * z, with the values of z beyond +-2 drawn again:
-    less variety, better images (Brock et al. 2019; DF-GAN samples at t = 0.88). steps is ignored."""
+    """Settings of the sampler of one-shot models. `steps` is ignored."""
 
     truncation: float | None = Field(None, gt=0, le=1)
+    """Truncation t of the noise z: values beyond +-2 are drawn again, then z is multiplied by t.
+
+    Above 0, at most 1. A small t gives less variety and better images (Brock et al. 2019). DF-GAN samples at t = 0.88.
+    None: no truncation, z is drawn from N(0, 1).
+    """
 
 
 class DirectSampler(Sampler):
