@@ -13,7 +13,7 @@ class DDPMSamplerConfig(DiffusionSamplerConfig):
     """Settings of the ancestral sampler, `ddpm`."""
 
     steps: int | None = Field(None, ge=1)
-    """Number of steps of the chain, at least 1. None: all T steps of the schedule, as in the paper."""
+    """Number of steps of the chain. None: all T steps of the schedule, as in the paper."""
 
     clip: float | None = Field(None, gt=0)
     """Bound of the predictions of x_0, which are clipped to [-clip, clip].

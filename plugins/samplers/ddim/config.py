@@ -11,7 +11,7 @@ class DDIMConfig(DiffusionSamplerConfig):
     """Settings of the sampler `ddim`."""
 
     steps: int | None = Field(50, ge=1)
-    """Number of steps of the chain, at least 1. None: all steps of the schedule."""
+    """Number of steps of the chain. None: all steps of the schedule."""
 
     eta: float = Field(0.0, ge=0, le=1)
     """Randomness of a step, from 0 (deterministic) to 1 (as random as DDPM)."""

@@ -18,7 +18,7 @@ class OptimiseConfig(UnguidedConfig):
     """Settings of the sampler of optimised models."""
 
     steps: int | None = Field(STEPS, ge=1)
-    """Number of steps of Adam, at least 1. None: 500."""
+    """Number of steps of Adam. None: 500."""
 
     lr: float = Field(0.1, gt=0)
     """Learning rate of Adam."""

@@ -11,7 +11,7 @@ class SchedulerConfig(DiffusionSamplerConfig):
     """Settings of the samplers on diffusers' schedulers."""
 
     steps: int | None = Field(25, ge=1)
-    """Number of steps of the chain, at least 1. None: all steps of the schedule.
+    """Number of steps of the chain. None: all steps of the schedule.
 
     `heun` and `pndm` call the network more often than once a step.
     """
