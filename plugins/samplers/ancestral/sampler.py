@@ -69,8 +69,8 @@ class DDPMSampler(DiffusionSampler):
     def _variance(self, grid: TimeGrid, index: int) -> float:
         """Return Sigma, the variance of a step: beta_t or beta~_t.
 
-        beta~_t = beta_t (1 - abar_{t-1}) / (1 - abar_t). Sigma is 0 for the last step, which adds no
-        noise.
+        beta~_t = beta_t (1 - abar_{t-1}) / (1 - abar_t). Sigma is 0 for the last step, which adds
+        no noise.
         """
         if index == 0:
             return 0.0
