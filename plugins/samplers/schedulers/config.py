@@ -13,7 +13,7 @@ class SchedulerConfig(DiffusionSamplerConfig):
     steps: int | None = Field(25, ge=1)
     """Number of steps of the chain. None: all steps of the schedule.
 
-    `heun` and `pndm` call the network more often than once a step.
+    For N steps, `heun` calls the network 2 N - 1 times, and `pndm` N + 1 times.
     """
 
 
