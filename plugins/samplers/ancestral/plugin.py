@@ -1,4 +1,4 @@
-"""DDPM's ancestral sampler."""
+"""The sampler `ddpm`: DDPM's ancestral sampling."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from t2i.core.registry.specs import SamplerSpec
 
 @hookimpl
 def t2i_samplers() -> list[SamplerSpec]:
+    """Declare the sampler `ddpm`.
+
+    Returns:
+        Its specification.
+    """
     return [
         SamplerSpec(
             name="ddpm",

@@ -1,4 +1,4 @@
-"""The sampler of optimised models."""
+"""The sampler of models that optimise each image."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from t2i.core.registry.specs import SamplerSpec
 
 @hookimpl
 def t2i_samplers() -> list[SamplerSpec]:
+    """Declare the sampler `optimise`, the default of its family.
+
+    Returns:
+        Its specification.
+    """
     return [
         SamplerSpec(
             default=True,
