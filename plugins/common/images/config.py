@@ -1,4 +1,7 @@
-"""Settings that data sets of image files share. Light: no torch."""
+"""Settings that data sets of image files share.
+
+This module does not import torch, so that settings can be listed quickly.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,17 @@ from t2i.core.settings import DataConfig
 
 
 class ImagesConfig(DataConfig):
-    """Of every data set of image files.
-
-    cache: each image is resized once to `image_size` and kept with the other things that t2i can make again
-    (`t2i info` says where), from which later epochs and runs read it.
-    """
+    """Settings of every data set of image files."""
 
     cache: bool = False
+    """Whether to resize each image once and keep the result on disk, for later epochs and runs.
+    `t2i info` prints the folder."""
 
 
 class SplitImagesConfig(ImagesConfig):
-    """Of one that may have to be split. val_share: share of the images that are kept for `val`, where the folder
-    does not say which those are: chosen by a hash of their names, so that new images move no old one."""
+    """Settings of a data set of image files that may have no split of its own."""
 
     val_share: float = Field(0.1, gt=0, lt=1)
+    """Share of the images that form the split `val`, where the folder does not define one, between
+    0 and 1. A hash of the image's name decides, so that adding images does not move old ones to
+    another split."""

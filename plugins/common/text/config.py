@@ -1,4 +1,7 @@
-"""Settings of text encoders' training: contrastive pretraining, and DAMSM. Light: no torch."""
+"""Settings for training text encoders: contrastive pretraining and DAMSM.
+
+This module does not import torch, so that settings can be listed quickly.
+"""
 
 from __future__ import annotations
 
@@ -10,57 +13,93 @@ from t2i.core.settings import Config, ModelConfig
 
 
 class TextPretraining(ModelConfig):
-    """A text encoder that can be trained is pretrained contrastively, then frozen (plugins/common/text/contrastive.py).
+    """Settings of a model whose text encoder can be trained: it is pretrained, then frozen.
 
-    text_share: part of the budget in which that is done; with a frozen encoder there is no such stage. text_lr: of the
-    encoder in it; matcher_lr, matcher_width: of the image network that it is matched with.
+    The pretraining is contrastive (`plugins/common/text/contrastive.py`). A frozen encoder has no
+    such stage, and these settings have no effect.
     """
 
     text_share: float = Field(0.05, gt=0, lt=1)
+    """Share of the training budget that pretraining the text encoder takes, between 0 and 1. A
+    frozen encoder needs none."""
+
     text_lr: float = Field(1e-4, gt=0)
+    """Learning rate of the text encoder while it is pretrained."""
+
     matcher_lr: float = Field(1e-3, gt=0)
+    """Learning rate of the image network that captions are matched with during pretraining."""
+
     matcher_width: int = Field(32, ge=4, multiple_of=4)
+    """Channels of the first layer of that image network, a multiple of 4. Deeper layers have up to
+    4 times as many."""
 
 
 class Smoothing(Config):
-    """DAMSM's factors (AttnGAN, equations 9 to 11); the defaults are those of the authors' code. gamma1: sharpens the
-    attention over regions (the paper's text: 5). gamma2: how much the best matching words count. gamma3: of scores."""
+    """The three factors of DAMSM. The defaults are those of the authors' code.
+
+    Source: Xu et al. 2018 (AttnGAN), equations 9 to 11.
+    """
 
     gamma1: float = Field(4.0, gt=0)
+    """Sharpness of the attention over image regions (equation 9). The paper's text says 5."""
+
     gamma2: float = Field(5.0, gt=0)
+    """How much the best matching words of a caption count more than the others (equation 10)."""
+
     gamma3: float = Field(10.0, gt=0)
+    """Factor of the matching scores before the softmax over the batch (equation 11). Larger is
+    sharper."""
 
 
 class DamsmTraining(Config):
-    """Training of DAMSM, as the authors' code has it.
-
-    batch_size: of its steps. lr: Adam's; lr_text: of the text encoder (None: the same). decay: of both, an epoch, down
-    to lr_floor of them; epochs: what the whole stage stands for. clip: maximal norm of the text encoder's gradients.
-    """
+    """Settings for training DAMSM. The defaults are those of the authors' code."""
 
     smoothing: Smoothing = Smoothing()
+    """The factors gamma1, gamma2 and gamma3 of the matching scores."""
+
     batch_size: int = Field(48, ge=2)
+    """Images in one step of DAMSM's training, at least 2."""
+
     lr: float = Field(2e-3, gt=0)
+    """Learning rate of Adam at the start."""
+
     lr_text: float | None = Field(None, gt=0)
+    """Learning rate of the text encoder at the start. None: the same as `lr`."""
+
     decay: float = Field(0.98, gt=0, le=1)
+    """Factor of both learning rates after each epoch, above 0, at most 1."""
+
     lr_floor: float = Field(0.1, ge=0, le=1)
+    """Lowest learning rate, as a share of the one at the start, 0 to 1."""
+
     epochs: int = Field(200, ge=1)
+    """Number of epochs that the stage is divided into for the decay of the learning rates, whatever
+    its length in steps."""
+
     clip: float = Field(0.25, gt=0)
+    """Largest norm of the text encoder's gradients in one update. The image encoder's are not
+    clipped."""
 
 
 class ImageEncoderConfig(Config):
-    """DAMSM's image encoder.
-
-    kind: "inception", the paper's, whose trunk is frozen; "small", a few convolutions, all trained, for small images;
-    "none" leaves it out, and DAMSM with it. inception: path of torchvision's inception_v3_google-*.pth (or the same
-    as safetensors). weights: path of the authors' image_encoder*.pth, trunk and all; beside a frozen text encoder there
-    is nothing left to train. width: of the small one.
-    """
+    """Settings of DAMSM's image encoder."""
 
     kind: Literal["inception", "small", "none"] = "inception"
+    """Which image encoder DAMSM uses. "inception" is the paper's Inception-v3 with a frozen trunk;
+    "small" is a few convolutions, all trained, for small images; "none" leaves out the image
+    encoder and DAMSM with it."""
+
     inception: str | None = Field(None, min_length=1)
+    """Path of torchvision's inception_v3_google-*.pth, or of the same weights as safetensors. Only
+    for kind "inception"."""
+
     weights: str | None = Field(None, min_length=1)
+    """Path of the authors' image_encoder*.pth, which includes the trunk. Only for kind "inception".
+    With a text encoder that is frozen, nothing is left to train."""
+
     width: int = Field(32, ge=4, multiple_of=4)
+    """Channels of the first layer of the "small" encoder, a multiple of 4. Deeper layers have up to
+    4 times as many."""
 
     @model_validator(mode="after")
     def _one_source(self) -> ImageEncoderConfig:

@@ -19,29 +19,54 @@ from t2i.plugins.common.text.config import TextPretraining
 
 
 def info_nce(logits: Tensor) -> Tensor:
-    """The symmetric InfoNCE loss (CLIP, Radford et al. 2021, figure 3): cross entropy both ways of logits (B, B), whose
-    diagonal holds the matching pairs."""
+    """Compute the symmetric InfoNCE loss: cross entropy over the rows and over the columns.
+
+    Source: Radford et al. 2021 (CLIP), figure 3.
+
+    Args:
+        logits: Similarity of each image to each sentence, float (B, B); the diagonal holds the
+            matching pairs.
+
+    Returns:
+        The mean of the two cross entropies, a scalar.
+    """
     target = torch.arange(len(logits), device=logits.device)
     return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
 
 
 class Contrast(nn.Module):
-    """Images and sentences in one space: its `forward` takes images (B, 3, H, H) there, (B, D)."""
+    """Base of networks that map images to the space of sentence vectors.
+
+    Its `forward` maps images (B, 3, H, H) to vectors (B, D). The temperature of the logits is
+    trained.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
 
     def logits(self, images: Tensor, sentences: Tensor) -> Tensor:
-        """Scaled cosines (B, C): row i is image i of (B, D) against each of the sentences (C, D)."""
+        """Compute the scaled cosine of each image and each sentence.
+
+        Args:
+            images: Image vectors, float (B, D).
+            sentences: Sentence vectors, float (C, D).
+
+        Returns:
+            The logits, float (B, C); a row for each image.
+        """
         return self.log_scale.exp() * F.normalize(images, dim=1) @ F.normalize(sentences, dim=1).T
 
 
 class Matcher(Contrast):
-    """Tells which image goes with which sentence, by the cosine of the sentence with a small convolutional network's
-    view of the image.
+    """A small convolutional network that maps an image to the space of sentence vectors.
 
-    The network keeps the last 4x4 map instead of averaging it: sentences are to say where things are.
+    It flattens the last 4x4 map instead of averaging it, because sentences say where things are.
+
+    Args:
+        image_size: Height and width of the images, in pixels.
+        sentence: Width of a sentence vector, D.
+        width: Channels of the first layer; deeper layers have up to 4 times as many.
     """
 
     def __init__(self, image_size: int, sentence: int, width: int) -> None:
@@ -60,17 +85,31 @@ class Matcher(Contrast):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, D), as wide as a sentence, of images (B, 3, H, H)."""
+        """Map images to vectors.
+
+        Args:
+            images: Images, float (B, 3, H, H).
+
+        Returns:
+            Vectors as wide as a sentence, float (B, D).
+        """
         seen: Tensor = self.image(images)
         return seen
 
 
 class MatchingTrainer(Trainer):
-    """Trains what is trainable of a text encoder and of a matcher. Negatives are those of the global batch: however
-    many processes share it, the loss is one process's.
+    """Trains the trainable parameters of a text encoder and of a matcher with the InfoNCE loss.
 
-    lr, lr_text: of the matcher and of the encoder. The encoder's should be the smaller: a batch seldom asks for every
-    word, and an encoder that moves fast drops those that do not help to tell a few dozen images apart.
+    Negatives come from the global batch, so that the loss does not depend on the number of
+    processes.
+
+    Args:
+        text_encoder: The encoder to train. Frozen parameters stay frozen.
+        matcher: The image network.
+        lr: Learning rate of the matcher.
+        lr_text: Learning rate of the encoder, which should be the smaller one. A batch rarely needs
+            every word, and an encoder that moves fast forgets the words that do not help to tell a
+            few dozen images apart.
     """
 
     def __init__(
@@ -96,14 +135,24 @@ class MatchingTrainer(Trainer):
         return {"contrastive": loss, "found": found.float().mean()}
 
     def preview(self, batch: Batch) -> Tensor:
-        """Each image beside the one of the batch that its caption finds."""
+        """Show each image beside the image of the batch that its caption finds."""
         found = self.matcher.logits(self.matcher(batch.images), batch.text.sentence).argmax(0)
         return torch.stack([batch.images, batch.images[found]], dim=1).flatten(0, 1)
 
 
 def text_stages(config: TextPretraining, text_encoder: TextEncoder) -> list[Stage]:
-    """The stage in which a trainable encoder is pretrained; none where it is frozen. Later stages freeze the encoder by
-    leaving it out, and share 1 - config.text_share of the budget."""
+    """Return the stage that pretrains a trainable text encoder.
+
+    Later stages freeze the encoder by not training it, and share 1 - config.text_share of the
+    budget.
+
+    Args:
+        config: Settings of the pretraining, including the image size.
+        text_encoder: The model's text encoder.
+
+    Returns:
+        One stage, or an empty list if the encoder is frozen.
+    """
     if not text_encoder.trainable:
         return []
 

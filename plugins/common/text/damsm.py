@@ -27,11 +27,16 @@ from t2i.core.settings import Config
 from t2i.plugins.common.text.config import DamsmTraining, Smoothing
 from t2i.plugins.common.weights.legacy import read_plain_pickle, renamed, without_prefix
 
-TINY = 1e-8  # the smallest product of norms that is divided by
+TINY = 1e-8  # lower bound of the product of norms, so that nothing is divided by 0
 
 
 class ImageFeatures(NamedTuple):
-    """What an image encoder makes of B images. regions: (B, Dw, N), as wide as words. code: (B, D), as sentences."""
+    """Output of an image encoder for B images.
+
+    Args:
+        regions: Features of the N image regions, float (B, Dw, N), as wide as word vectors.
+        code: Features of the whole image, float (B, D), as wide as sentence vectors.
+    """
 
     regions: Tensor
     code: Tensor
@@ -43,32 +48,61 @@ class ImageFeatures(NamedTuple):
 def word_scores(
     regions: Tensor, words: Tensor, mask: Tensor, gamma1: float, gamma2: float
 ) -> Tensor:
-    """R(Q_i, D_j) (B, C) of images by their regions (B, Dw, N) and captions by their words (C, L, Dw), with mask."""
+    """Score how well the regions of each image match the words of each caption.
+
+    Source: Xu et al. 2018, equations 7 to 10; the authors' code leaves out the root of equation 10.
+
+    Args:
+        regions: Regions of the images, float (B, Dw, N).
+        words: Words of the captions, float (C, L, Dw).
+        mask: Which words exist, bool (C, L); False is padding.
+        gamma1: Sharpness of the attention over regions.
+        gamma2: How much the best matching words count more than the others.
+
+    Returns:
+        The scores R(Q_i, D_j), float (B, C).
+    """
     e, v, padding = words, regions, ~mask
     s = torch.einsum("cld,bdn->bcln", e, v)  # equation 7
     normed = s.masked_fill(padding[:, :, None], -torch.inf).softmax(
         2
-    )  # 8: over the words, for each region
-    alpha = (gamma1 * normed).softmax(3)  # 9: over the regions, for each word
-    # Contexts c = sum_n alpha_n v_n are needed for <e, c> and |c| only, and both follow from products that are smaller.
+    )  # equation 8: over the words, for each region
+    alpha = (gamma1 * normed).softmax(3)  # equation 9: over the regions, for each word
+    # The contexts c = sum_n alpha_n v_n occur only in <e, c> and |c|, which smaller products give.
     dot = (alpha * s).sum(3)
     squared = (torch.einsum("bcln,bnm->bclm", alpha, v.transpose(1, 2) @ v) * alpha).sum(3)
     cosine = dot / (e.norm(dim=2) * squared.clamp_min(0).sqrt()).clamp_min(TINY)
     scores: Tensor = (
         (gamma2 * cosine).masked_fill(padding, -torch.inf).logsumexp(2)
-    )  # 10, without its root
+    )  # equation 10, without its root
     return scores
 
 
 def sentence_scores(code: Tensor, sentence: Tensor) -> Tensor:
-    """R(Q_i, D_j) (B, C): cosines of images' codes (B, D) and sentences (C, D)."""
+    """Compute the cosine of each image and each sentence.
+
+    Args:
+        code: Image codes, float (B, D).
+        sentence: Sentence vectors, float (C, D).
+
+    Returns:
+        The scores R(Q_i, D_j), float (B, C).
+    """
     return F.cosine_similarity(code[:, None], sentence, dim=2)
 
 
 def matching_loss(scores: Tensor, classes: Tensor | None = None) -> Tensor:
-    """Cross entropy both ways (equations 11 to 13) of scores (B, B) whose diagonal holds the matching pairs.
+    """Compute the cross entropy of matching images to captions, and captions to images.
 
-    classes (B,): other images and captions of a pair's own class are no mismatches, and are left out.
+    Source: Xu et al. 2018, equations 11 to 13.
+
+    Args:
+        scores: Scores of images and captions, float (B, B); the diagonal holds the matching pairs.
+        classes: Class of each pair, (B,). Other images and captions of the same class are left out,
+            because they are no mismatches. None: all are mismatches.
+
+    Returns:
+        The sum of the two cross entropies, a scalar.
     """
     target = torch.arange(len(scores), device=scores.device)
     if classes is not None:
@@ -80,7 +114,18 @@ def matching_loss(scores: Tensor, classes: Tensor | None = None) -> Tensor:
 def damsm_losses(
     seen: ImageFeatures, text: TextFeatures, smoothing: Smoothing, classes: Any = None
 ) -> tuple[Tensor, Tensor]:
-    """L_words and L_sentence, both ways each. classes: the data set's extra, used if it is one number an image."""
+    """Compute DAMSM's two losses, of words and of sentences.
+
+    Args:
+        seen: Features of B images.
+        text: Features of their B captions.
+        smoothing: The factors gamma1, gamma2 and gamma3.
+        classes: The data set's extra "class"; it is used if it is a tensor of one number an image,
+            (B,).
+
+    Returns:
+        L_words and L_sentence, scalars; each is the sum over both directions.
+    """
     ids = classes if isinstance(classes, Tensor) and classes.dim() == 1 else None
     gamma1, gamma2, gamma3 = smoothing.gamma1, smoothing.gamma2, smoothing.gamma3
     words = gamma3 * word_scores(seen.regions, text.words, text.mask, gamma1, gamma2)
@@ -92,10 +137,16 @@ def damsm_losses(
 
 
 class DamsmTrainer(Trainer):
-    """Trains an image encoder (images -> ImageFeatures), and with it the text encoder where it can be trained, to tell
-    which image of a batch goes with which caption. Negatives are those of the process's own batch.
+    """Trains an image encoder, and the text encoder if it can be trained, with the DAMSM losses.
 
-    Only the text encoder's gradients are clipped."""
+    The two learn which image of a batch belongs to which caption. Negatives come from the process's
+    own batch. Only the text encoder's gradients are clipped.
+
+    Args:
+        config: Settings of the training.
+        text_encoder: The text encoder; its frozen parameters are not trained.
+        image_encoder: A network that maps images (B, 3, H, H) to `ImageFeatures`.
+    """
 
     def __init__(
         self, config: DamsmTraining, text_encoder: TextEncoder, image_encoder: nn.Module
@@ -114,7 +165,7 @@ class DamsmTrainer(Trainer):
         self.optimizers = {"damsm": Optimization(optimizer, clip, self._decay)}
 
     def _decay(self, progress: float) -> float:
-        """The factor of the learning rates, which fall from epoch to epoch."""
+        """Return the factor of the learning rates, which fall after each epoch."""
         epoch = int(progress * self.config.epochs)
         return max(self.config.lr_floor, self.config.decay**epoch)
 
@@ -130,11 +181,11 @@ class DamsmTrainer(Trainer):
         return {"words": words, "sentence": sentence, "found": found.float().mean()}
 
     def _found(self, seen: ImageFeatures, text: TextFeatures) -> Tensor:
-        """For each caption, the image that its sentence finds."""
+        """Return for each caption the index of the image that its sentence matches best."""
         return sentence_scores(seen.code.detach(), text.sentence.detach()).argmax(0)
 
     def preview(self, batch: Batch) -> Tensor:
-        """Each image beside the one of the batch that its caption finds."""
+        """Show each image beside the image of the batch that its caption finds."""
         found = self._found(self.image_encoder(batch.images), batch.text)
         return torch.stack([batch.images, batch.images[found]], dim=1).flatten(0, 1)
 
@@ -143,15 +194,33 @@ class DamsmTrainer(Trainer):
 
 
 def lstm_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The authors' RNN_ENCODER state dict under the names of the `damsm` text encoder."""
+    """Rename the tensors of the authors' RNN_ENCODER as the text encoder `damsm` names them.
+
+    Args:
+        state: The authors' state dict.
+
+    Returns:
+        The same tensors under our names.
+    """
     return renamed(
         without_prefix(state, "module."), [(r"^encoder\.", "embedding."), (r"^rnn\.", "lstm.")]
     )
 
 
 def pickled_vocabulary(path: Path) -> tuple[str, ...]:
-    """The words of the authors' captions.pickle, [train captions, test captions, {number: word}, {word: number}], in
-    the order of their numbers from 1 on (0 ends a caption). UserError if it holds no such thing."""
+    """Read the words of the authors' captions.pickle.
+
+    The file holds [train captions, test captions, {number: word}, {word: number}].
+
+    Args:
+        path: The file.
+
+    Returns:
+        The words in the order of their numbers, from 1 on. Number 0 ends a caption and is left out.
+
+    Raises:
+        UserError: The file does not hold these four parts.
+    """
     document = read_plain_pickle(path)
     words = document[2] if isinstance(document, (list, tuple)) and len(document) >= 4 else None
     if not isinstance(words, dict) or set(words) != set(range(len(words))):
@@ -165,8 +234,21 @@ def pickled_vocabulary(path: Path) -> tuple[str, ...]:
 def authors_encoder(
     choice: Choice[Config], state: Mapping[str, Tensor], vocabulary: Sequence[str], where: str
 ) -> tuple[Choice[Config], TextEncoder]:
-    """The authors' text encoder, frozen, from their RNN_ENCODER state dict and words; and the choice that says so.
-    choice: what else is set, if it is of a `damsm` encoder. UserError, naming `where`, if the weights do not fit."""
+    """Build the authors' text encoder, frozen, from their weights and words.
+
+    Args:
+        choice: The user's choice of encoder. Its other settings are kept if it is a `damsm`
+            encoder.
+        state: The state dict of the authors' RNN_ENCODER.
+        vocabulary: The authors' words, in order (see `pickled_vocabulary`).
+        where: Name of the weights in errors.
+
+    Returns:
+        The choice with these settings, and the encoder with its weights.
+
+    Raises:
+        UserError: The weights do not fit.
+    """
     given = choice.config.model_dump() if choice.name == "damsm" else {}
     given |= {"vocabulary": tuple(vocabulary), "frozen": True, "weights": None, "captions": None}
     made = registry().encoders.choose("damsm", given, "text encoder")

@@ -1,7 +1,9 @@
-"""DAMSM's image encoders: images -> region features and a global code (Xu et al. 2018, section 3.2).
+"""DAMSM's image encoders, which map images to region features and a global code.
 
-The paper's is Inception-v3 as torchvision has it, frozen, with two trained linear maps; a small one serves small
-images where there are no weights to be had.
+The paper's is torchvision's Inception-v3, frozen, with two trained linear maps. A small one serves
+small images where no pretrained weights are available.
+
+Source: Xu et al. 2018, section 3.2.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from t2i.plugins.common.weights.legacy import (
     without_prefix,
 )
 
-SIDE = 299  # pixels that Inception-v3 was trained at
+SIDE = 299  # height and width of Inception-v3's training images, in pixels
 URL = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"
 STEM = [
     "Conv2d_1a_3x3",
@@ -50,15 +52,21 @@ UNUSED = re.compile(r"^(AuxLogits|fc)\.")  # the classifiers
 
 
 class InceptionEncoder(nn.Module):
-    """images (B, 3, H, H) in [-1, 1] -> ImageFeatures: the last 17x17 map of 768 channels and the 2048 pooled ones,
-    each through a linear map. Only these two are trained; the trunk keeps its running averages whatever mode it is put
-    in."""
+    """Inception-v3 with two trained linear maps, the paper's image encoder.
+
+    It maps images (B, 3, H, H) in [-1, 1] to `ImageFeatures`: the last 17x17 map of 768 channels
+    gives the regions, the 2048 pooled channels give the code. Only the two linear maps are trained.
+    The trunk stays in evaluation mode, and so keeps its running averages, even when `train()` is
+    called.
+
+    Args:
+        text: Widths of the text encoder's words and sentences.
+    """
 
     def __init__(self, text: TextShape) -> None:
         super().__init__()
-        from torchvision.models import (
-            Inception3,
-        )  # two seconds to import: who uses another encoder is spared them
+        # The import takes two seconds, and other encoders do not need it.
+        from torchvision.models import Inception3
 
         whole: Any = Inception3(aux_logits=False, transform_input=False, init_weights=False)
         self.region_trunk = nn.Sequential(
@@ -81,6 +89,14 @@ class InceptionEncoder(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> ImageFeatures:
+        """Encode images.
+
+        Args:
+            images: Images, float (B, 3, H, H) in [-1, 1]; they are resized to 299 x 299.
+
+        Returns:
+            Features of 17 x 17 regions, and the code.
+        """
         x = F.interpolate(images, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
         features = self.region_trunk(x)
         return ImageFeatures(
@@ -89,8 +105,16 @@ class InceptionEncoder(nn.Module):
 
 
 class SmallImageEncoder(nn.Module):
-    """images (B, 3, H, H) -> Seen, for H a power of two from 8 on: regions are the places of the last 4x4 map, and the
-    code sees that map whole, since sentences say where things are."""
+    """A few convolutions, for small images.
+
+    The regions are the places of the last 4x4 map. The code is a linear map of that whole map
+    rather than of its mean, because sentences say where things are.
+
+    Args:
+        image_size: Height and width of the images, a power of two, at least 8.
+        width: Channels of the first layer; deeper layers have up to 4 times as many.
+        text: Widths of the text encoder's words and sentences.
+    """
 
     def __init__(self, image_size: int, width: int, text: TextShape) -> None:
         super().__init__()
@@ -107,6 +131,14 @@ class SmallImageEncoder(nn.Module):
         self.to_code = nn.Linear(16 * widths[-1], text.sentence)
 
     def forward(self, images: Tensor) -> ImageFeatures:
+        """Encode images.
+
+        Args:
+            images: Images, float (B, 3, H, H) in [-1, 1].
+
+        Returns:
+            Features of 16 regions, and the code.
+        """
         features = self.trunk(images)
         return ImageFeatures(
             self.to_regions(features).flatten(2), self.to_code(features.flatten(1))
@@ -114,7 +146,16 @@ class SmallImageEncoder(nn.Module):
 
 
 def image_encoder(config: ImageEncoderConfig, image_size: int, text: TextShape) -> nn.Module | None:
-    """The encoder that the settings describe, with random weights."""
+    """Build the image encoder that the settings describe, with random weights.
+
+    Args:
+        config: Kind and width of the encoder.
+        image_size: Height and width of the images, in pixels.
+        text: Widths of the text encoder's words and sentences.
+
+    Returns:
+        The encoder, or None for kind "none".
+    """
     if config.kind == "none":
         return None
     return (
@@ -128,7 +169,15 @@ def image_encoder(config: ImageEncoderConfig, image_size: int, text: TextShape) 
 
 
 def load_image_encoder(encoder: nn.Module, config: ImageEncoderConfig) -> None:
-    """Loads the files that the settings name, if any. UserError if one cannot be had, is damaged or does not fit."""
+    """Load the weights that the settings name, if any, into the encoder.
+
+    Args:
+        encoder: The encoder; it is changed in place.
+        config: Its settings. `weights` takes precedence over `inception`.
+
+    Raises:
+        UserError: A file is missing, damaged or does not fit.
+    """
     if config.weights:
         load_authors(encoder, Path(config.weights))
     elif config.inception:
@@ -150,8 +199,17 @@ def check_source(config: ImageEncoderConfig, what: str) -> None:
 
 
 def load_trunk(encoder: nn.Module, path: Path) -> None:
-    """Loads torchvision's Inception-v3 into the trunk; the classifiers are left out. The SHA-256 that torchvision puts
-    into the name of such a file is checked."""
+    """Load torchvision's Inception-v3 into the trunk, without its classifiers.
+
+    torchvision's file names contain the start of the file's SHA-256, which is checked.
+
+    Args:
+        encoder: The encoder; its trunk is changed in place.
+        path: The file.
+
+    Raises:
+        UserError: The file is missing, damaged or does not fit.
+    """
     _check_name(path)
     heads = {
         name: tensor for name, tensor in encoder.state_dict().items() if name.startswith("to_")
@@ -165,13 +223,28 @@ def load_trunk(encoder: nn.Module, path: Path) -> None:
 
 
 def load_authors(encoder: nn.Module, path: Path) -> None:
-    """Loads the authors' image_encoder*.pth."""
+    """Load the authors' image_encoder*.pth.
+
+    Args:
+        encoder: The encoder; it is changed in place.
+        path: The file.
+
+    Raises:
+        UserError: The file is missing, damaged or does not fit.
+    """
     state = authors_state(state_dict(read_legacy(path), str(path)))
     load_state(encoder, counted(encoder, state), f"weights {path}")
 
 
 def authors_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The authors' CNN_ENCODER state dict under the names of `InceptionEncoder`."""
+    """Rename the tensors of the authors' CNN_ENCODER as `InceptionEncoder` names them.
+
+    Args:
+        state: The authors' state dict.
+
+    Returns:
+        The same tensors under our names.
+    """
     return renamed(
         _trunk_names(state), [(r"^emb_features\.", "to_regions."), (r"^emb_cnn_code\.", "to_code.")]
     )
@@ -183,6 +256,7 @@ def _trunk_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_name(path: Path) -> None:
+    """Check a file against the SHA-256 in its name, if its name contains one."""
     named = re.search(r"-([0-9a-f]{8,64})\.pth$", path.name)
     if named is None:
         return

@@ -1,4 +1,7 @@
-"""Settings of samplers that draw tokens. Light: no torch."""
+"""Settings of samplers that generate tokens.
+
+This module does not import torch, so that settings can be listed quickly.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,19 @@ from t2i.core.interfaces.sampler import SamplerConfig
 
 
 class TokenSamplerConfig(SamplerConfig):
-    """What every sampler of tokens can be told.
+    """Settings of every sampler of tokens.
 
-    temperature: logits are divided by it; below 1 likely tokens become likelier, 0 takes the likeliest one always.
-    top_k: only the k likeliest tokens are drawn, and those as likely as the k-th (None: all).
-    top_p: only the likeliest tokens that together reach this probability are drawn, one at least (1: all; Holtzman et
-    al. 2020). They are applied in this order, after guidance.
+    They are applied in this order, after guidance: temperature, top_k, top_p.
     """
 
     temperature: float = Field(1.0, ge=0)
+    """Number by which the logits are divided. Below 1, likely tokens become likelier; 0 always
+    takes the likeliest token."""
+
     top_k: int | None = Field(None, ge=1)
+    """Number of likeliest tokens to sample from; tokens as likely as the k-th are included. None:
+    all tokens."""
+
     top_p: float = Field(1.0, gt=0, le=1)
+    """Sample only from the fewest likeliest tokens whose probabilities add up to this, above 0, at
+    most 1. 1: all tokens (Holtzman et al. 2020)."""

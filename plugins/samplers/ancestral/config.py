@@ -1,4 +1,4 @@
-"""Settings of the `ddpm` sampler."""
+"""Settings of the sampler `ddpm`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from t2i.plugins.common.diffusion.config import DiffusionSamplerConfig
 
 
 class DDPMSamplerConfig(DiffusionSamplerConfig):
-    """Settings of the ancestral sampler."""
+    """Settings of the sampler `ddpm`, which is ancestral sampling."""
 
     steps: int | None = Field(None, ge=1)
-    """Steps of the chain. None: all T of the schedule, as in the paper."""
+    """Number of sampling steps. None: all T steps of the schedule, as in the paper."""
 
     clip: float | None = Field(None, gt=0)
-    """Predictions of x_0 are cut to [-clip, clip], as the paper's code does with pixels, at 1. None: never."""
+    """Limit to which predictions of x_0 are clipped: to [-clip, clip]. None: no clipping. The
+    paper's code clips pixels at 1."""
 
     variance: Literal["beta", "beta~"] = "beta~"
-    """Variance of a step: beta_t, or the posterior's beta~_t (section 3.2 of the paper: the two extremes)."""
+    """Variance of the noise in a step: beta_t ("beta") or the posterior's ("beta~"). These are the
+    two extremes of section 3.2 of the paper."""

@@ -1,4 +1,7 @@
-"""Settings of the `cascade` sampler. Light: no torch."""
+"""Settings of the sampler `cascade`.
+
+This module does not import torch, so that settings can be listed quickly.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,14 @@ from t2i.core.registry.tables import registry
 
 
 class CascadeConfig(SamplerConfig):
-    """samplers: part -> {name: sampler, and its settings}. A part that is not there, or names no sampler, is drawn with
-    its family's default. `steps` and `guidance` are the parts' affair, and refused for the whole."""
+    """Settings of the sampler `cascade`.
+
+    `steps` and `guidance` are set for each part; setting them for the whole cascade is an error.
+    """
 
     samplers: Mapping[str, Mapping[str, Any]] = {}
+    """Sampler of each part: part -> {"name": sampler, and that sampler's settings}. A part without
+    an entry, or whose entry has no name, uses the default sampler of its family."""
 
     @field_validator("steps")
     @classmethod
@@ -35,7 +42,7 @@ class CascadeConfig(SamplerConfig):
     @field_validator("samplers")
     @classmethod
     def _known(cls, samplers: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
-        """Checks what can be checked without the generator."""
+        """Check the samplers' names and settings, as far as possible without the generator."""
         for part, given in samplers.items():
             if "name" in given:
                 settings = {key: value for key, value in given.items() if key != "name"}

@@ -1,4 +1,4 @@
-"""The `direct` sampler: noise in, images out."""
+"""The sampler `direct`: one call of the generator."""
 
 from __future__ import annotations
 
@@ -15,18 +15,27 @@ from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.sampler import Sampler, UnguidedConfig
 
 BOUND = 2.0
-"""Where truncated noise is cut, standard deviations (BigGAN's released code, and DF-GAN's)."""
+"""Where truncated noise is cut, in standard deviations (as in the released code of BigGAN and
+DF-GAN)."""
 
 
 class DirectConfig(UnguidedConfig):
-    """truncation: None draws z from N(0, 1). A number t draws t * z, with the values of z beyond +-2 drawn again:
-    less variety, better images (Brock et al. 2019; DF-GAN samples at t = 0.88). steps is ignored."""
+    """Settings of the sampler `direct`. It ignores `steps`."""
 
     truncation: float | None = Field(None, gt=0, le=1)
+    """Factor t of truncated noise, above 0, at most 1. Values of z beyond +-2 are drawn again, then
+    z is multiplied by t: less variety, better images (Brock et al. 2019; DF-GAN samples at t =
+    0.88). None: plain noise from N(0, 1)."""
 
 
 class DirectSampler(Sampler):
-    """Draws `normal("z", 0, noise_shape)` and calls the generator once."""
+    """Draw noise once and call the generator once.
+
+    The noise is `normal("z", 0, noise_shape)`, truncated if the settings say so.
+
+    Args:
+        config: Whether and how far to truncate the noise.
+    """
 
     def __init__(self, config: DirectConfig) -> None:
         super().__init__(config)
@@ -62,8 +71,18 @@ class DirectSampler(Sampler):
 
 
 def truncated_normal(noise: Noise, shape: Sequence[int]) -> Tensor:
-    """(B, *shape) from N(0, 1) cut at +-BOUND by drawing again: the n-th redraw of an image is its draw n of "z", so
-    that an image's noise depends on nothing but its key."""
+    """Draw from N(0, 1), and draw values beyond +-BOUND again until there are none.
+
+    Redraw n of an image is `normal("z", n, shape)`, so that an image's noise depends on its key
+    only.
+
+    Args:
+        noise: Source of random numbers, one row for each image.
+        shape: Shape of one image's noise.
+
+    Returns:
+        The noise, float32 (B, *shape), within +-BOUND.
+    """
     z = noise.normal("z", 0, shape)
     redraw = 0
     while (beyond := z.abs() > BOUND).any():
