@@ -146,12 +146,14 @@ class UNetConfig(Config):
             and self.heads_of(last) != self.head_width
         ):
             raise ValueError(
-                "diffusers has one number for the last level and the middle, heads there and their width here: where "
-                "that level attends to itself and the middle to words, head_width must be the root of its channels"
+                "diffusers has one number for the last level and the middle, heads there and their "
+                "width here: where that level attends to itself and the middle to words, "
+                "head_width must be the root of its channels"
             )
         if self.weights and (self.text_map or self.sentence):
             raise ValueError(
-                "a U-Net that comes with its weights has no other way in for text: no text_map, no sentence"
+                "a U-Net that comes with its weights has no other way in for text: no text_map, no "
+                "sentence"
             )
         return self
 
@@ -233,8 +235,8 @@ class DenoisingConfig(ModelConfig):
     def _defined(self) -> Self:
         if self.schedule != "mixing" and self.prediction == "velocity":
             raise ValueError(
-                f"velocity is the derivative of x_t in continuous time, and schedule={self.schedule} counts steps: "
-                "set schedule=mixing, or prediction=v"
+                "velocity is the derivative of x_t in continuous time, and "
+                f"schedule={self.schedule} counts steps: set schedule=mixing, or prediction=v"
             )
         if self.noise_level_beta is not None and min(self.noise_level_beta) <= 0:
             raise ValueError(

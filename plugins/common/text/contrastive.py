@@ -1,7 +1,8 @@
-"""Contrastive pretraining of a text encoder: a caption's sentence vector is to find its image in the batch.
+"""Contrastive pretraining of a text encoder.
 
-It stands in for DAMSM (Xu et al. 2018), by which the papers' encoders were trained, where there is no pretrained
-encoder: captions that look alike get alike vectors, and what does not show in images is forgotten.
+The sentence vector of each caption must find its image in the batch. This replaces DAMSM (Xu et al.
+2018), with which the papers' encoders were trained, where there is no pretrained encoder. Captions
+of similar images get similar vectors, and what does not show in images is ignored.
 """
 
 from __future__ import annotations

@@ -1,8 +1,13 @@
-"""DAMSM, the deep attentional multimodal similarity model of AttnGAN (Xu et al. 2018, section 3.2): how well images
-and captions match, word by region and sentence by image, the losses that follow, and its training.
+"""DAMSM, which measures how well images and captions match: losses, training, the authors' files.
 
-Letters are the paper's: e words, v regions, s their similarities, alpha attention, c contexts, R scores, Q an image,
-D a caption. Where the paper's text and the authors' code differ, it is the code's form: see the README of attngan.
+The deep attentional multimodal similarity model of AttnGAN compares words with regions, and the
+sentence with the image.
+
+Letters are the paper's: e words, v regions, s their similarities, alpha attention, c contexts, R
+scores, Q an image, D a caption. Where the paper's text and the authors' code differ, the code is
+followed: see the README of attngan.
+
+Source: Xu et al. 2018, section 3.2.
 """
 
 from __future__ import annotations
@@ -42,7 +47,7 @@ class ImageFeatures(NamedTuple):
     code: Tensor
 
 
-# --- losses -----------------------------------------------------------------------------------------------------------
+# --- losses ---------------------------------------------------------------------------------------
 
 
 def word_scores(
@@ -133,7 +138,7 @@ def damsm_losses(
     return matching_loss(words, ids), matching_loss(sentence, ids)
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------
 
 
 class DamsmTrainer(Trainer):
@@ -190,7 +195,7 @@ class DamsmTrainer(Trainer):
         return torch.stack([batch.images, batch.images[found]], dim=1).flatten(0, 1)
 
 
-# --- the authors' files -----------------------------------------------------------------------------------------------
+# --- the authors' files ---------------------------------------------------------------------------
 
 
 def lstm_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -225,8 +230,8 @@ def pickled_vocabulary(path: Path) -> tuple[str, ...]:
     words = document[2] if isinstance(document, (list, tuple)) and len(document) >= 4 else None
     if not isinstance(words, dict) or set(words) != set(range(len(words))):
         raise UserError(
-            f"vocabulary {path}: it does not hold the authors' four parts, the third of them the words by number; "
-            "give their captions.pickle"
+            f"vocabulary {path}: it does not hold the authors' four parts, of which the third is "
+            "the words by number; give their captions.pickle"
         )
     return tuple(str(words[number]) for number in range(1, len(words)))
 

@@ -83,6 +83,11 @@ class InceptionEncoder(nn.Module):
             trunk.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Self:
+        """Set the mode, except that the trunk stays in evaluation mode.
+
+        Args:
+            mode: True for training mode.
+        """
         super().train(mode)
         self.region_trunk.eval()
         self.code_trunk.eval()
@@ -165,7 +170,7 @@ def image_encoder(config: ImageEncoderConfig, image_size: int, text: TextShape) 
     )
 
 
-# --- weights ----------------------------------------------------------------------------------------------------------
+# --- weights --------------------------------------------------------------------------------------
 
 
 def load_image_encoder(encoder: nn.Module, config: ImageEncoderConfig) -> None:
@@ -185,16 +190,25 @@ def load_image_encoder(encoder: nn.Module, config: ImageEncoderConfig) -> None:
 
 
 def check_source(config: ImageEncoderConfig, what: str) -> None:
-    """UserError, saying what to do, if DAMSM is to be trained with no image encoder, or one without weights."""
+    """Check that there is an image encoder to train DAMSM with, and weights for Inception-v3.
+
+    Args:
+        config: Settings of the image encoder.
+        what: Name of the model, for errors.
+
+    Raises:
+        UserError: The image encoder is "none", or it is "inception" without weights.
+    """
     if config.kind == "none":
         raise UserError(
-            f"{what}: image_encoder.kind = none leaves nothing to train the text encoder with: set it to inception or "
-            "small, or give a text encoder that is frozen"
+            f"{what}: image_encoder.kind = none leaves nothing to train the text encoder with: set "
+            "it to inception or small, or give a text encoder that is frozen"
         )
     if config.kind == "inception" and not (config.inception or config.weights):
         raise UserError(
-            f"{what}: DAMSM's image encoder needs Inception-v3: give --set image_encoder.inception=FILE, torchvision's "
-            f"{Path(URL).name} ({URL}), or --set image_encoder.weights=FILE, the authors' image_encoder*.pth"
+            f"{what}: DAMSM's image encoder needs Inception-v3: give --set "
+            f"image_encoder.inception=FILE, torchvision's {Path(URL).name} ({URL}), or --set "
+            "image_encoder.weights=FILE, the authors' image_encoder*.pth"
         )
 
 
@@ -267,5 +281,6 @@ def _check_name(path: Path) -> None:
         raise UserError(f"weights {path}: {error.strerror}; get it from {URL}") from None
     if not found.startswith(named[1]):
         raise UserError(
-            f"weights {path}: damaged: its SHA-256 begins with {found[:8]}; download it again from {URL}"
+            f"weights {path}: damaged: its SHA-256 begins with {found[:8]}; download it again from "
+            f"{URL}"
         )
