@@ -189,8 +189,9 @@ def build_clip(
     width = network.config.projection_dim
     if width != sentence:
         raise UserError(
-            f"{what}: sentences of {sentence} numbers cannot be compared with the {width} of CLIP's images: use "
-            "--encoder clip with the text half of the same CLIP (encoder.weights, clip.weights)"
+            f"{what}: sentences of {sentence} numbers cannot be compared with the {width} of "
+            "CLIP's images: use --encoder clip with the text half of the same CLIP "
+            "(encoder.weights, clip.weights)"
         )
     return ClipVision(config, network)
 

@@ -61,8 +61,8 @@ def load_clip(
             name = min(lacking)
             remedy = (advice or {}).get(name) if len(lacking) == 1 else None
             raise UserError(
-                f"{wanted.what}: {source} holds no whole {TITLES[kind]}: {name} is missing, or of another shape"
-                + (f"; {remedy}" if remedy else "")
+                f"{wanted.what}: {source} holds no whole {TITLES[kind]}: {name} is missing, or of "
+                "another shape" + (f"; {remedy}" if remedy else "")
             )
         return network
 

@@ -1,7 +1,7 @@
-"""What the diffusion samplers share, on diffusers' schedulers: the network wrapped once, the beginning of a chain.
+"""What diffusion samplers on diffusers' schedulers share: the wrapped network, the chain's start.
 
-A sampler makes a `TimeGrid`, a scheduler of it, and the `network` that the scheduler calls; then it loops. Every random
-number comes from the keyed source.
+A sampler makes a `TimeGrid`, a scheduler from it, and the `network` that the scheduler calls; then
+it loops. All random numbers come from the request's keyed noise.
 """
 
 from __future__ import annotations

@@ -134,10 +134,20 @@ class SentenceMap(nn.Module):
 
 
 class WordMap(nn.Module):
-    """words (B, L, D) -> (B, C, h, w): each place of a coarse grid attends to the words with a query of its own, `hops`
-    times over, each time with what it has gathered. The mean of a caption's words says that there are something red,
-    something blue, a circle and a square; a place on the left finds the words that say "left", then their
-    neighbours."""
+    """Maps words to a spatial map: learned queries on a coarse grid attend to the words.
+
+    They do so in several blocks (`hops`), and each block's queries contain what the blocks before
+    gathered. The mean of a caption's words only says that there are something red, something blue,
+    a circle and a square. A place on the left can find the words that say "left", then their
+    neighbours.
+
+    Args:
+        words: Width of a word vector, D.
+        channels: Channels of the map, C.
+        size: Height and width of the result.
+        heads: Attention heads.
+        hops: Number of blocks.
+    """
 
     def __init__(self, words: int, channels: int, size: int, heads: int, hops: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Training of diffusion models, on pixels or latents: the losses, and the one stage that they share."""
+"""Training of diffusion models on pixels or latents: the losses and the trainer that they share."""
 
 from __future__ import annotations
 

@@ -119,7 +119,11 @@ class ImageCache:
         return self.__dict__ | {"_maps": {}}
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """uint8 (size, size, 3). BrokenExample if the file could not be read."""
+        """Return image number `index`, uint8 (size, size, 3).
+
+        Raises:
+            BrokenExample: Its file could not be read.
+        """
         if index in self._broken:
             raise BrokenExample(*self._broken[index])
         part, row = divmod(index, self._parts.step)

@@ -1,4 +1,4 @@
-"""Data sets of image files: what is known of each image, where the files lie, and the set that is made of both."""
+"""Data sets of image files: a list of captioned images, and the folder or archive they are in."""
 
 from __future__ import annotations
 
@@ -191,10 +191,10 @@ def open_archive(path: Path) -> zipfile.ZipFile:
 
 
 def safe_name(name: str, where: str) -> str:
-    r"""Check a file name from annotations.
+    """Check a file name from annotations.
 
     Args:
-        name: The name, with "/" or "\\".
+        name: The name; "\\" is read as "/".
         where: Name of the annotations in errors.
 
     Returns:

@@ -1,4 +1,4 @@
-"""An autoencoder of images, diffusers' AutoencoderKL, and its training: what latent diffusion runs in the space of."""
+"""An autoencoder of images, diffusers' AutoencoderKL, and its training, for latent diffusion."""
 
 from __future__ import annotations
 
@@ -17,17 +17,28 @@ from t2i.core.interfaces.trainer import Batch, Engine, Losses, Trainer
 from t2i.plugins.common.gan.conditioning import kl_loss
 from t2i.plugins.common.latent.config import AutoencoderConfig
 
-FLOOR = 0.01  # of the largest variance of any direction in latent space: what is whitened fully
-MEASURED = 512  # images whose latents are measured
+FLOOR = 0.01  # directions with less than this share of the largest variance are not fully whitened
+MEASURED = 512  # number of images whose latents are measured
 
 
 class Autoencoder(nn.Module):
-    """Images to whitened latents and back.
+    """Maps images to whitened latents and back.
 
-    Space-to-depth in front (`patch`) keeps the convolutions of a small autoencoder on a small grid. Latents are
-    z = W (raw - mean), raw = W^-1 z + mean; mean and W are measured when stage 1 ends (`measure`), until then latents
-    are raw. Those of an autoencoder that was trained elsewhere (`vae`, of diffusers) have the scale it comes with.
-    pretrained: whether it is such a one.
+    Space-to-depth in front (`patch`) keeps the convolutions of a small autoencoder on a small grid.
+    Latents are z = W (raw - mean), and raw = W^-1 z + mean. The mean and W are measured when the
+    first stage ends (`measure`); until then latents are raw. A pretrained autoencoder keeps the
+    scale it comes with.
+
+    Args:
+        config: Settings of the autoencoder.
+        image_size: Height and width of the images, in pixels.
+        vae: A pretrained AutoencoderKL of diffusers, which is frozen. None: a new one.
+
+    Attributes:
+        pretrained: Whether the autoencoder was pretrained.
+
+    Raises:
+        UserError: The pretrained autoencoder does not fit the settings.
     """
 
     def __init__(self, config: AutoencoderConfig, image_size: int, vae: Any = None) -> None:
@@ -48,22 +59,51 @@ class Autoencoder(nn.Module):
             self.colouring /= vae.config.scaling_factor
 
     def posterior(self, images: Tensor) -> DiagonalGaussianDistribution:
-        """q(z | x) over raw latents (B, C, h, w), for images (B, 3, H, W) in [-1, 1]."""
+        """Compute q(z | x) over raw latents.
+
+        Args:
+            images: Images, float (B, 3, H, W) in [-1, 1].
+
+        Returns:
+            The distribution of latents (B, C, h, w).
+        """
         posterior: DiagonalGaussianDistribution = self.vae.encode(
             F.pixel_unshuffle(images, self.patch)
         ).latent_dist
         return posterior
 
     def reconstruct(self, z: Tensor) -> Tensor:
-        """Images (B, 3, H, W) of raw latents, not clamped."""
+        """Decode raw latents.
+
+        Args:
+            z: Raw latents, float (B, C, h, w).
+
+        Returns:
+            The images, float (B, 3, H, W), not clamped.
+        """
         images: Tensor = F.pixel_shuffle(self.vae.decode(z).sample, self.patch)
         return images
 
     def encode(self, images: Tensor) -> Tensor:
-        """Latents of unit covariance: the posterior's mean, whitened."""
+        """Encode images as latents of unit covariance: the posterior's mean, whitened.
+
+        Args:
+            images: Images, float (B, 3, H, W) in [-1, 1].
+
+        Returns:
+            The latents, float (B, C, h, w).
+        """
         return F.conv2d(self.posterior(images).mode() - self.mean, self.whitening)
 
     def decode(self, latents: Tensor) -> Tensor:
+        """Decode latents of unit covariance.
+
+        Args:
+            latents: Latents, float (B, C, h, w).
+
+        Returns:
+            The images, float (B, 3, H, W), not clamped.
+        """
         return self.reconstruct(F.conv2d(latents, self.colouring) + self.mean)
 
     def measure(self, raw: Tensor) -> None:
@@ -83,6 +123,7 @@ class Autoencoder(nn.Module):
 
 
 def _own(config: AutoencoderConfig, image_size: int) -> AutoencoderKL:
+    """Build a new AutoencoderKL."""
     levels = len(config.channels)
     vae: Any = AutoencoderKL(
         in_channels=3 * config.patch**2,
@@ -105,13 +146,15 @@ def _check_fit(vae: Any, config: AutoencoderConfig) -> None:
     given = (2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels)
     if given != (config.reduction, config.latent_channels):
         raise UserError(
-            f"autoencoder.weights = {config.weights}: its latents are {given[0]} times smaller than the image, of "
-            f"{given[1]} channels; describe it with --set autoencoder.channels={list(vae.config.block_out_channels)} "
-            f"--set autoencoder.latent_channels={given[1]}"
+            f"autoencoder.weights = {config.weights}: its latents are {given[0]} times smaller "
+            f"than the image, of {given[1]} channels; describe it with --set "
+            f"autoencoder.channels={list(vae.config.block_out_channels)} --set "
+            f"autoencoder.latent_channels={given[1]}"
         )
     if vae.config.in_channels != 3:
         raise UserError(
-            f"autoencoder.weights = {config.weights}: its images have {vae.config.in_channels} channels"
+            f"autoencoder.weights = {config.weights}: its images have {vae.config.in_channels} "
+            "channels"
         )
 
 
@@ -135,13 +178,17 @@ class AutoencoderTrainer(Trainer):
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> Tensor:
-        """Originals and reconstructions, in turn."""
+        """Show originals and their reconstructions, in turn."""
         reconstructions = self.autoencoder.decode(self.autoencoder.encode(batch.images))
         return torch.stack([batch.images, reconstructions], 1).flatten(0, 1)
 
     @torch.no_grad()
     def finish(self, batches: Callable[[], Batch]) -> None:
-        """Measures how to whiten the latents: diffusion wants unit variance (the paper's 0.18215)."""
+        """Measure how to whiten the latents, because diffusion needs unit variance.
+
+        Args:
+            batches: Returns another batch of training data at each call.
+        """
         raw: list[Tensor] = []
         while sum(map(len, raw)) < MEASURED:
             raw.append(self.autoencoder.posterior(batches().images).mode())
