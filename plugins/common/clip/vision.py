@@ -1,5 +1,10 @@
-"""The image half of CLIP (Radford et al. 2021), as transformers has it, run block by block: GALIP taps its blocks, and
-enters it behind the patch embedding."""
+"""The image encoder of CLIP, run block by block.
+
+GALIP reads the outputs of its blocks, and feeds features of its own to them in place of patch
+embeddings. The network is that of transformers.
+
+Source: Radford et al. 2021.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +26,20 @@ FOLDER = "a folder with the config.json and model.safetensors of a CLIP"
 
 
 class ClipVision(nn.Module):
-    """CLIP's vision transformer. width: of its tokens. grid: of its patches, a side.
+    """CLIP's vision transformer.
 
-    Blocks count from 1. Maps are patch tokens (B, width, grid, grid), without the class token. The parameters come
-    frozen; whoever trains them says so.
+    Blocks are numbered from 1. Maps are patch tokens (B, width, grid, grid), without the class
+    token. The parameters are frozen; a trainer that trains them must unfreeze them.
+
+    Args:
+        config: How images are resized and normalised.
+        network: The network of transformers; it becomes float32.
+
+    Attributes:
+        mean: Mean of each colour channel, (3, 1, 1).
+        std: Standard deviation of each colour channel, (3, 1, 1).
+        width: Width of the tokens.
+        grid: Number of patches in a row and in a column.
     """
 
     mean: Tensor
@@ -33,7 +48,7 @@ class ClipVision(nn.Module):
     def __init__(self, config: ClipVisionConfig, network: CLIPVisionModelWithProjection) -> None:
         super().__init__()
         self.config = config
-        inner: Any = network  # transformers' types know little of what is inside
+        inner: Any = network  # transformers' type annotations do not describe the inside
         self.network: Any = inner.float().requires_grad_(False)
         sizes = inner.config
         self.image_size: int = sizes.image_size
@@ -46,31 +61,61 @@ class ClipVision(nn.Module):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """The transformer's blocks."""
+        """The blocks of the transformer."""
         blocks: nn.ModuleList = self.network.vision_model.encoder.layers
         return blocks
 
     def maps(self, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
-        """The outputs of some blocks (ascending), for images (B, 3, H, H) in [-1, 1]; no later block is run."""
+        """Compute the outputs of some blocks. Later blocks are not run.
+
+        Args:
+            images: Images, float (B, 3, H, H) in [-1, 1].
+            blocks: Numbers of the blocks, from 1, ascending.
+
+        Returns:
+            A map for each of the blocks, float (B, width, grid, grid).
+        """
         return self._watched(self._patches(images), blocks, max(blocks))[0]
 
     def embedding(self, images: Tensor) -> Tensor:
-        """(B, projection): the images in the space that they share with text; not normalised."""
+        """Encode images in the space that they share with text.
+
+        Args:
+            images: Images, float (B, 3, H, H) in [-1, 1].
+
+        Returns:
+            The embeddings, float (B, projection), not normalised.
+        """
         return self.maps_and_embedding(images, ())[1]
 
     def maps_and_embedding(
         self, images: Tensor, blocks: Sequence[int]
     ) -> tuple[list[Tensor], Tensor]:
-        """`maps` and `embedding` in one pass."""
+        """Compute `maps` and `embedding` in one pass.
+
+        Args:
+            images: Images, float (B, 3, H, H) in [-1, 1].
+            blocks: Numbers of the blocks whose outputs are returned, from 1, ascending.
+
+        Returns:
+            The maps, and the embeddings.
+        """
         maps, x = self._watched(self._patches(images), blocks, len(self.layers))
         norm, project = self.network.vision_model.post_layernorm, self.network.visual_projection
         embedding: Tensor = project(norm(x[:, 0]))
         return maps, embedding
 
     def completed(self, features: Tensor, prompts: Tensor, blocks: Sequence[int]) -> Tensor:
-        """All blocks on given features (B, width, grid, grid) in the patch embeddings' place -> the last block's map.
+        """Run all blocks on given features instead of patch embeddings.
 
-        prompts (B, len(blocks), width): one token appended for each of `blocks`, and dropped after it.
+        Args:
+            features: The features, float (B, width, grid, grid).
+            prompts: Tokens, float (B, len(blocks), width). One is appended before each of `blocks`
+                and dropped after it.
+            blocks: Numbers of the blocks that are given a token, from 1.
+
+        Returns:
+            The last block's map, float (B, width, grid, grid).
         """
         x = self._tokens(features)
         appended = dict(zip(blocks, prompts.unbind(1), strict=True))
@@ -87,7 +132,11 @@ class ClipVision(nn.Module):
         return patches
 
     def _normalised(self, images: Tensor) -> Tensor:
-        """What CLIP looks at. The shifts and scales come first, being cheaper on small images, and commute."""
+        """Normalise and resize images for CLIP.
+
+        The order does not matter for the result. Normalising first is cheaper, because the images
+        are smaller.
+        """
         scale, shift = (0.5, 0.5) if self.config.normalise == "once" else (0.25, 0.75)
         images = images * (scale / self.std) + (shift - self.mean) / self.std
         if images.shape[-1] == self.image_size:
@@ -98,7 +147,10 @@ class ClipVision(nn.Module):
         return F.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False)
 
     def _tokens(self, patches: Tensor) -> Tensor:
-        """(B, width, grid, grid) -> (B, 1 + grid^2, width): behind the class token, with positions, normed."""
+        """Turn patches (B, width, grid, grid) into normalised tokens (B, 1 + grid^2, width).
+
+        The class token comes first, and position embeddings are added.
+        """
         vision = self.network.vision_model
         first = vision.embeddings.class_embedding.expand(len(patches), 1, -1)
         x = (
@@ -114,8 +166,11 @@ class ClipVision(nn.Module):
     def _watched(
         self, patches: Tensor, blocks: Sequence[int], last: int
     ) -> tuple[list[Tensor], Tensor]:
-        """Runs blocks 1 to `last`: the maps of `blocks`, and the last block's tokens. Of CLIP's own last block only
-        the class token is computed, where nobody watches the others."""
+        """Run blocks 1 to `last`; return the maps of `blocks`, and the last block's tokens.
+
+        In CLIP's own last block only the class token is computed, unless that block's map is
+        needed.
+        """
         x, maps = self._tokens(patches), []
         for number in range(1, last + 1):
             unwatched = number == len(self.layers) and number not in blocks
@@ -127,10 +182,17 @@ class ClipVision(nn.Module):
     def _block(
         self, number: int, x: Tensor, beside: Tensor | None = None, kept: int | None = None
     ) -> Tensor:
-        """One pre-norm transformer block on x (B, L, width).
+        """Run one pre-norm transformer block on x (B, L, width).
 
-        beside (B, P, width): tokens that are attended to, and dropped: as their own outputs are not wanted, they need
-        no queries. kept: only so many tokens, the first ones, go on.
+        Args:
+            number: Number of the block, from 1.
+            x: The tokens.
+            beside: Further tokens (B, P, width) that are attended to and then dropped. They need no
+                queries, because their own outputs are not used.
+            kept: Only this many tokens, the first ones, are computed. None: all.
+
+        Returns:
+            The tokens, (B, L or kept, width).
         """
         layer: Any = self.layers[number - 1]
         attention, h = layer.self_attn, layer.layer_norm1(x)
@@ -149,32 +211,47 @@ class ClipVision(nn.Module):
         return out
 
     def save_assets(self, folder: Path) -> None:
-        """The network's sizes: the weights are among the generator's."""
+        """Write the network's sizes. The weights are saved with the generator's.
+
+        Args:
+            folder: Folder of the saved model.
+        """
         self.network.config.save_pretrained(folder)
 
 
 def quick_gelu(h: Tensor) -> Tensor:
-    """h sigmoid(1.702 h), CLIP's activation, as silu(1.702 h) / 1.702, which goes over memory half as often, forward
-    and backward. It overwrites h, which must be an output that nobody else needs."""
+    """Compute CLIP's activation h sigmoid(1.702 h), in place.
+
+    It is computed as silu(1.702 h) / 1.702, which reads and writes memory half as often, forward
+    and backward.
+
+    Args:
+        h: Input, any shape. It is overwritten, so nothing else may need it.
+
+    Returns:
+        The activation, of the same shape.
+    """
     return F.silu(h.mul_(1.702)).mul_(1 / 1.702)
 
 
 def build_clip(
     config: ClipVisionConfig, sentence: int, assets: Path | None, what: str
 ) -> ClipVision:
-    """Builds the image half of CLIP.
+    """Build the image encoder of CLIP.
 
     Args:
-        config: Which weights, or the sizes of a fresh network.
-        sentence: Width of the text encoder's sentences, in whose space the network must end.
-        assets: Folder of a saved model (`ClipVision.save_assets`); its weights are loaded later. None: a new model.
-        what: The model that asks, named in errors.
+        config: Which weights, or the sizes of a new network.
+        sentence: Width of the text encoder's sentence vectors; the network's output must have the
+            same.
+        assets: Folder of a saved model (`ClipVision.save_assets`), whose weights are loaded later.
+            None: a new model.
+        what: Name of the model in errors.
 
     Returns:
-        The network: with its weights, fresh, or ready for those of a saved model.
+        The network: pretrained, new, or ready for the weights of a saved model.
 
     Raises:
-        UserError: The weights cannot be had, or do not end in that space.
+        UserError: The weights cannot be obtained, or the output has another width.
     """
     if assets is not None:
         refuse_foreign_code(CLIPVisionConfig, assets, what)
@@ -197,6 +274,7 @@ def build_clip(
 
 
 def _fresh(config: ClipVisionConfig, sentence: int) -> CLIPVisionModelWithProjection:
+    """Build a new network of the sizes that the settings give."""
     sizes = CLIPVisionConfig(
         hidden_size=config.width,
         intermediate_size=4 * config.width,

@@ -1,6 +1,8 @@
-"""Loading CLIP (Radford et al. 2021), or one half of it, with its weights: from a folder, the hub's cache or the hub.
+"""Pretrained weights of CLIP, or of one of its halves, from a folder, the hub's cache or the hub.
 
-Only safetensors and JSON are read, and never any code.
+Only safetensors and JSON are read, and no code is run.
+
+Source: Radford et al. 2021.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ TITLES: Mapping[type, str] = {
     CLIPTextModelWithProjection: "CLIP text encoder",
     CLIPVisionModelWithProjection: "CLIP for images",
 }
-"""What errors call each network."""
+"""Name of each network in errors."""
 
 
 def load_clip(
@@ -32,19 +34,19 @@ def load_clip(
     optional: Collection[str] = (),
     advice: Mapping[str, str] | None = None,
 ) -> Network:
-    """Loads one of transformers' CLIP networks.
+    """Load one of transformers' CLIP networks.
 
     Args:
-        kind: The class of the network.
-        wanted: Which weights, and on whose behalf; errors name both.
+        kind: Class of the network.
+        wanted: Which weights, and what they are for, in errors.
         optional: Tensors that the weights may lack.
-        advice: What to do if one tensor alone is missing, by the tensor's name.
+        advice: Tensor -> what to do if that tensor alone is missing.
 
     Returns:
-        The network in the precision of its file.
+        The network, in the precision of its file.
 
     Raises:
-        UserError: The weights cannot be had, are damaged or incomplete, or ask for code.
+        UserError: The weights cannot be obtained, are damaged or incomplete, or name code to run.
     """
 
     def load(source: str, offline: bool) -> Network:
@@ -70,5 +72,5 @@ def load_clip(
 
 
 def _lacking(report: Mapping[str, Any]) -> set[str]:
-    """The tensors that transformers found missing or misshapen."""
+    """Return the tensors that transformers found missing or of another shape."""
     return {str(name) for name in (*report["missing_keys"], *report["mismatched_keys"])}

@@ -145,7 +145,8 @@ def scheduler_of(config: RunConfig, unused_offset: int = 0) -> Any:
     kind: Any = getattr(diffusers, SCHEDULERS[name])
     offset = chosen["steps_offset"] if chosen["spacing"] == "leading" else unused_offset
     return kind(
-        num_train_timesteps=settings.timesteps, prediction_type=PREDICTION_TYPES[settings.prediction],
+        num_train_timesteps=settings.timesteps,
+        prediction_type=PREDICTION_TYPES[settings.prediction],
         timestep_spacing=chosen["spacing"], steps_offset=offset, **_betas(settings), **more,
     )  # fmt: skip
 

@@ -107,12 +107,16 @@ class Autoencoder(nn.Module):
         return self.reconstruct(F.conv2d(latents, self.colouring) + self.mean)
 
     def measure(self, raw: Tensor) -> None:
-        """Sets mean and W = C^-1/2 from a sample of raw latents (N, C, h, w), C being the covariance of their channels.
+        """Set the mean and W = C^-1/2, where C is the covariance of the channels of some latents.
 
-        One factor for all (Stable Diffusion's 0.18215) would leave the brightness of the background varying twenty
-        times as much as the outline of an object: noise would drown the outline long before the background, and the
-        squared error would hardly count it. Directions of less than FLOOR of the largest variance are not blown up to
-        unit variance: they hold little but the posterior's own noise.
+        A single factor for all channels (Stable Diffusion's 0.18215) would leave the brightness of
+        the background varying twenty times as much as the outline of an object. Noise would drown
+        the outline long before the background, and the squared error would hardly count it.
+        Directions of less than FLOOR of the largest variance are not scaled up to unit variance,
+        because they hold little but the posterior's own noise.
+
+        Args:
+            raw: Raw latents, float (N, C, h, w).
         """
         rows = raw.movedim(1, -1).flatten(0, 2).cpu().double()
         variances, directions = torch.linalg.eigh(torch.cov(rows.T))
@@ -143,6 +147,7 @@ def _own(config: AutoencoderConfig, image_size: int) -> AutoencoderKL:
 
 
 def _check_fit(vae: Any, config: AutoencoderConfig) -> None:
+    """Raise UserError if a pretrained autoencoder has another shape than the settings say."""
     given = (2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels)
     if given != (config.reduction, config.latent_channels):
         raise UserError(
@@ -159,7 +164,16 @@ def _check_fit(vae: Any, config: AutoencoderConfig) -> None:
 
 
 class AutoencoderTrainer(Trainer):
-    """Reconstruction (mean squared error) + kl_weight KL(q(z | x) || N(0, I)) (thesis 2.32)."""
+    """Trains an autoencoder with the squared error of the reconstruction and a KL term.
+
+    The loss is the mean squared error + kl_weight KL(q(z | x) || N(0, I)).
+
+    Source: thesis 2.32.
+
+    Args:
+        config: Settings of the training.
+        autoencoder: The autoencoder.
+    """
 
     def __init__(self, config: AutoencoderConfig, autoencoder: Autoencoder) -> None:
         self.config, self.autoencoder = config, autoencoder

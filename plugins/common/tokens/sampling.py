@@ -1,4 +1,4 @@
-"""What samplers of tokens share: guidance on logits, and which tokens may be drawn."""
+"""What samplers of tokens share: guidance on logits, and the choice of tokens to sample from."""
 
 from __future__ import annotations
 
