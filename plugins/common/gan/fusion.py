@@ -87,10 +87,17 @@ class Fusion(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """The paper's UPBlock: nearest upsampling, then fuse, 3x3 conv, fuse, 3x3 conv beside a shortcut.
+    """The paper's UPBlock: upsample, then twice fuse with the text and convolve, beside a shortcut.
 
-    x (B, c_in, h, w) -> (B, c_out, size, size). What works pixel by pixel (the first fusion, the 1x1 shortcut) gives
-    the same before nearest upsampling as after it, at a quarter of the cost.
+    Upsampling is nearest, the convolutions are 3x3. The first fusion and the 1x1 shortcut work
+    pixel by pixel. They give the same before nearest upsampling as after it, at a quarter of the
+    cost, and so come before it.
+
+    Args:
+        condition: Width of the text vectors.
+        c_in: Channels of the input.
+        c_out: Channels of the output.
+        gain: Initial spread of the affine blocks (see `Affine`).
     """
 
     def __init__(self, condition: int, c_in: int, c_out: int, gain: float = 0.0) -> None:

@@ -1,6 +1,6 @@
-"""Networks and whole pipelines in diffusers' layout: a folder a part, each with config.json and safetensors.
+"""Networks and whole pipelines in diffusers' layout: a folder for each part.
 
-Only safetensors and JSON are read, and never any code.
+A folder holds config.json and safetensors. No other files are read, and no code is run.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def refuse_foreign_classes(index: Mapping[str, Any], folder: Path) -> None:
         library = value[0] if isinstance(value, list) and value else None
         if library not in (None, "diffusers", "transformers", "stable_diffusion"):
             raise UserError(
-                f"{folder / INDEX}: '{name}' asks for code from {str(library)[:80]!r}; parts are "
+                f"{folder / INDEX}: '{name}' needs code from {str(library)[:80]!r}; parts are "
                 "diffusers' or transformers' own"
             )
 
@@ -144,8 +144,9 @@ def load_network(kind: type[Any], name: str, part: str) -> Any:
     def load(source: str, offline: bool) -> Any:
         folder = part_of(Path(source), part) if offline and Path(source).is_dir() else None
         network, report = kind.from_pretrained(
-            str(folder or source), variant=variant_of(folder, WEIGHTS) if folder else None, local_files_only=offline,
-            use_safetensors=True, torch_dtype=torch.float32, output_loading_info=True,
+            str(folder or source), variant=variant_of(folder, WEIGHTS) if folder else None,
+            local_files_only=offline, use_safetensors=True, torch_dtype=torch.float32,
+            output_loading_info=True,
         )  # fmt: skip
         if report["missing_keys"] or report["mismatched_keys"]:
             first = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))[0]

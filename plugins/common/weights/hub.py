@@ -112,7 +112,11 @@ def _entries(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _probe(wanted: Wanted) -> None:
-    """Asks the hub for the name once: the loaders themselves would retry for minutes without a network."""
+    """Request the name from the hub once: without a network, the loaders would retry for minutes.
+
+    Raises:
+        UserError: The hub does not have it, or cannot be reached.
+    """
     try:
         HfApi().model_info(wanted.name, revision=wanted.revision, timeout=PROBE_SECONDS)
     except Exception as error:

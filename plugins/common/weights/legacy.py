@@ -85,8 +85,13 @@ def _check_archive(path: Path) -> None:
 
 
 def _plain(value: Any, seen: dict[int, Any]) -> Any:
-    """The value in containers of the plain types, each once however often it is referred to; ValueError if there is
-    anything in it but tensors, numbers and strings."""
+    """Copy a value into plain containers.
+
+    An object that is referred to several times is copied once.
+
+    Raises:
+        ValueError: The value holds anything else than tensors, numbers and strings.
+    """
     if id(value) in seen:
         return seen[id(value)]
     if isinstance(value, Tensor):
@@ -108,7 +113,11 @@ def _plain(value: Any, seen: dict[int, Any]) -> Any:
 
 
 def _dense(tensor: Tensor) -> Tensor:
-    """The tensor, if it is a plain array whose numbers are all in the file; else ValueError."""
+    """Return a tensor if it is a plain array whose numbers are all in the file.
+
+    Raises:
+        ValueError: It is not.
+    """
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         raise ValueError(f"a tensor that is no plain array ({tensor.layout}, {tensor.dtype})")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():

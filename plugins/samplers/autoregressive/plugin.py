@@ -1,4 +1,4 @@
-"""The sampler of autoregressive models."""
+"""The sampler `autoregressive`, of models that generate one token after the other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def t2i_samplers() -> list[SamplerSpec]:
         SamplerSpec(
             default=True,
             name="autoregressive",
-            summary="Token by token, each given those before it; temperature, top-k, top-p, guidance",
+            summary="One token after the other; with temperature, top-k, top-p and guidance",
             config="t2i.plugins.common.tokens.config:TokenSamplerConfig",
             build="t2i.plugins.samplers.autoregressive.sampler:AutoregressiveSampler",
             families=("autoregressive",),

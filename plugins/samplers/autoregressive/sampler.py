@@ -14,7 +14,13 @@ from t2i.plugins.common.tokens.sampling import Branches, filtered
 
 
 class AutoregressiveSampler(Sampler):
-    """Draws x_i from p(x_i | x_1 .. x_{i-1}, text) for each position i; the generator keeps keys and values."""
+    """Samples token x_i from p(x_i | x_1 .. x_{i-1}, text) for each position i.
+
+    The generator keeps the keys and values of earlier positions.
+
+    Args:
+        config: Settings of the sampler.
+    """
 
     config: TokenSamplerConfig
 

@@ -1,4 +1,4 @@
-"""DDIM: the sampler."""
+"""The sampler `ddim`: denoising diffusion implicit models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def t2i_samplers() -> list[SamplerSpec]:
     return [
         SamplerSpec(
             name="ddim",
-            summary="Few steps along an implicit chain; eta 0 deterministic, eta 1 as random as ddpm",
+            summary="An implicit chain of few steps; eta 0 is deterministic, eta 1 as random as ddpm",
             config="t2i.plugins.samplers.ddim.config:DDIMConfig",
             build="t2i.plugins.samplers.ddim.sampler:DDIMSampler",
             families=("diffusion",),

@@ -1,4 +1,7 @@
-"""DDIM (Song et al. 2021, eq. 12 and 16; thesis 2.26-2.28), on diffusers' DDIMScheduler, and its inversion."""
+"""The sampler `ddim`, on diffusers' DDIMScheduler, and its inversion.
+
+Source: Song et al. 2021, equations 12 and 16; thesis 2.26 to 2.28.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,14 @@ from t2i.plugins.samplers.ddim.config import DDIMConfig
 
 
 class DDIMSampler(DiffusionSampler):
-    """x_{t-1} = sqrt(abar_{t-1}) x0^ + sqrt(1 - abar_{t-1} - sigma_t^2) eps^ + sigma_t eps, over a subsequence of the
-    schedule's times, with sigma_t = eta sqrt((1 - abar_{t-1}) / (1 - abar_t)) sqrt(1 - abar_t / abar_{t-1})."""
+    """Samples along a subsequence of the schedule's times.
+
+    x_{t-1} = sqrt(abar_{t-1}) x0^ + sqrt(1 - abar_{t-1} - sigma_t^2) eps^ + sigma_t eps, with
+    sigma_t = eta sqrt((1 - abar_{t-1}) / (1 - abar_t)) sqrt(1 - abar_t / abar_{t-1}).
+
+    Args:
+        config: Settings of the sampler.
+    """
 
     config: DDIMConfig
 
@@ -39,7 +48,7 @@ class DDIMSampler(DiffusionSampler):
         scheduler.final_alpha_cumprod = torch.tensor(grid.final)
         scheduler.set_timesteps(len(grid))
         network = network_of(generator, request, self.config, grid)
-        random = request.noise.generators("chain", 0)  # one an image, read on from step to step
+        random = request.noise.generators("chain", 0)  # one for each image, for all steps
         x = started(generator, request, scheduler)
         for t in steps_of(scheduler, request):
             output = network(x, int(t))

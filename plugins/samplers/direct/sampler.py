@@ -29,9 +29,7 @@ class DirectConfig(UnguidedConfig):
 
 
 class DirectSampler(Sampler):
-    """Draw noise once and call the generator once.
-
-    The noise is `normal("z", 0, noise_shape)`, truncated if the settings say so.
+    """Calls the generator once, with noise `normal("z", 0, noise_shape)`, plain or truncated.
 
     Args:
         config: Whether and how far to truncate the noise.

@@ -1,4 +1,4 @@
-"""The ancestral sampler of discrete diffusion models."""
+"""The sampler `discrete`, of discrete diffusion models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def t2i_samplers() -> list[SamplerSpec]:
         SamplerSpec(
             default=True,
             name="discrete",
-            summary="All tokens at once, through the exact posterior of masks and replacements, in any number of steps",
+            summary="All tokens at once, from the exact posterior of masks and replacements, in any number of steps",
             config="t2i.plugins.common.tokens.config:TokenSamplerConfig",
             build="t2i.plugins.samplers.discrete.sampler:DiscreteSampler",
             families=("discrete-diffusion",),

@@ -13,9 +13,16 @@ from t2i.plugins.common.tokens.sampling import Branches, filtered
 
 
 class DiscreteSampler(Sampler):
-    """Draws x_s from q(x_s | x_t, p(x_0 | x_t)) for times t > s of a chain of `steps` steps (VQ-Diffusion, Gu et al.
-    2022, eq. 11): the posterior between any two times is exact, so that a short chain leaves times out and no more.
-    Temperature, top_k and top_p act on p(x_0 | x_t)."""
+    """Samples x_s from q(x_s | x_t, p(x_0 | x_t)) for times t > s of a chain of `steps` steps.
+
+    The posterior between any two times is exact, so that a short chain only leaves times out.
+    Temperature, top_k and top_p act on p(x_0 | x_t).
+
+    Source: Gu et al. 2022 (VQ-Diffusion), equation 11.
+
+    Args:
+        config: Settings of the sampler.
+    """
 
     config: TokenSamplerConfig
 

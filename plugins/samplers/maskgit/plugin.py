@@ -1,4 +1,4 @@
-"""MaskGIT's sampler."""
+"""The sampler `maskgit`, of discrete diffusion models that only mask."""
 
 from __future__ import annotations
 

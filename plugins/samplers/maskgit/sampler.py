@@ -15,12 +15,21 @@ from t2i.plugins.common.tokens.sampling import Branches, filtered
 from t2i.plugins.samplers.maskgit.config import MaskGITConfig
 
 REPLACED = 1e-3
-"""Share of replaced tokens up to which a schedule is one of masks. VQ-Diffusion's released one has 1e-6."""
+"""Largest share of replaced tokens in a schedule that counts as one of masks only. VQ-Diffusion's
+released schedule has 1e-6."""
 
 
 class MaskGITSampler(Sampler):
-    """MaskGIT's parallel decoding (Chang et al. 2022, section 3.2): each step draws every masked token, and masks those
-    again that the network was least sure of; gbar(s) says how many."""
+    """MaskGIT's parallel decoding of masked tokens.
+
+    Each step samples every masked token, then masks again those that the network was least sure of;
+    gbar(s) is the share of tokens that are masked after the step to time s.
+
+    Source: Chang et al. 2022, section 3.2.
+
+    Args:
+        config: Settings of the sampler.
+    """
 
     config: MaskGITConfig
 
@@ -30,8 +39,8 @@ class MaskGITSampler(Sampler):
         replaced = schedule.bbar(schedule.times(self.config.steps)) * schedule.vocabulary
         if bool((replaced > REPLACED).any()):
             raise UserError(
-                "sampler 'maskgit' only unmasks tokens, but this model's schedule also replaces them: "
-                "use --sampler discrete"
+                "sampler 'maskgit' only unmasks tokens, but this model's schedule also replaces "
+                "them: use --sampler discrete"
             )
 
     def sample(self, generator: Generator, request: Request) -> Tensor:
@@ -63,8 +72,18 @@ class MaskGITSampler(Sampler):
 
 
 def masked_left(length: int, gbar: Tensor) -> list[int]:
-    """How many of the tokens are masked after each step of a chain: floor(gbar length), of gbar (n + 1,) at its times,
-    but at least one fewer than before, and at least one until the last step, which leaves none."""
+    """Compute how many tokens are masked after each step of a chain.
+
+    The number is floor(gbar length), but at least one fewer than before, and at least one until the
+    last step, which leaves none.
+
+    Args:
+        length: Number of tokens of an image.
+        gbar: Share of masked tokens at the times of the chain, the noisiest first, (n + 1,).
+
+    Returns:
+        The n numbers.
+    """
     left = [length]
     for share in gbar[1:-1].tolist():
         left.append(max(1, min(int(length * share), left[-1] - 1)))
@@ -72,5 +91,14 @@ def masked_left(length: int, gbar: Tensor) -> list[int]:
 
 
 def gumbel(noise: Noise, step: int, length: int) -> Tensor:
-    """(B, length) draws from the standard Gumbel distribution."""
+    """Draw from the standard Gumbel distribution.
+
+    Args:
+        noise: Source of random numbers, one row for each image.
+        step: Number of the step; it selects the random numbers.
+        length: Number of tokens of an image.
+
+    Returns:
+        The draws, float64 (B, length).
+    """
     return -(-noise.uniform("confidence", step, (length,)).double().log()).log()

@@ -1,4 +1,4 @@
-"""The sampler of optimised models."""
+"""The sampler `optimise`, of models that find an image by maximising a score."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def t2i_samplers() -> list[SamplerSpec]:
         SamplerSpec(
             default=True,
             name="optimise",
-            summary="Adam climbs the score of the latents",
+            summary="Adam maximises the score of the latents",
             config="t2i.plugins.samplers.optimise.config:OptimiseConfig",
             build="t2i.plugins.samplers.optimise.sampler:OptimiseSampler",
             families=("optimised",),
