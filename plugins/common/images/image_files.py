@@ -349,7 +349,7 @@ class ImageFiles(Dataset):
 
     @cached_property
     def _fingerprint(self) -> str:
-        """A hash of captions, names and sizes of the files, and the images' size: not of where they lie."""
+        """A hash of captions, file names, file sizes and image size; not of where the files are."""
         sizes = self._source.sizes()
         digest = hashlib.sha256(json.dumps([FORMAT, self._name, self.image_size]).encode())
         for entry in self._entries:

@@ -8,11 +8,16 @@ from t2i.core.registry.specs import SamplerSpec
 
 @hookimpl
 def t2i_samplers() -> list[SamplerSpec]:
+    """Declare the sampler `cascade`.
+
+    Returns:
+        Its specification.
+    """
     return [
         SamplerSpec(
             default=True,
             name="cascade",
-            summary="Each part in turn with a sampler of its own, given the output of the part before",
+            summary="Each part in turn, with a sampler of its own, given the part before",
             config="t2i.plugins.samplers.cascade.config:CascadeConfig",
             build="t2i.plugins.samplers.cascade.sampler:CascadeSampler",
             families=("cascade",),

@@ -89,7 +89,11 @@ class CascadeSampler(Sampler):
         )
 
     def _sampler(self, generator: CascadeGenerator, part: str) -> Sampler:
-        """The sampler of one part. UserError, naming the part, if it does not fit."""
+        """Build the sampler of one part.
+
+        Raises:
+            UserError: It does not fit the part, which the error names.
+        """
         settings = dict(self.config.samplers.get(part, {}))
         family = generator.part(part).family
         name = str(settings.pop("name", None) or default_sampler(family))

@@ -8,10 +8,15 @@ from t2i.core.registry.specs import SamplerSpec
 
 @hookimpl
 def t2i_samplers() -> list[SamplerSpec]:
+    """Declare the sampler `ddim`.
+
+    Returns:
+        Its specification.
+    """
     return [
         SamplerSpec(
             name="ddim",
-            summary="An implicit chain of few steps; eta 0 is deterministic, eta 1 as random as ddpm",
+            summary="Implicit chain of few steps; eta 0 is deterministic, 1 as random as ddpm",
             config="t2i.plugins.samplers.ddim.config:DDIMConfig",
             build="t2i.plugins.samplers.ddim.sampler:DDIMSampler",
             families=("diffusion",),

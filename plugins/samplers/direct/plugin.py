@@ -8,6 +8,11 @@ from t2i.core.registry.specs import SamplerSpec
 
 @hookimpl
 def t2i_samplers() -> list[SamplerSpec]:
+    """Declare the sampler `direct`.
+
+    Returns:
+        Its specification.
+    """
     return [
         SamplerSpec(
             default=True,

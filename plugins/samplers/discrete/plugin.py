@@ -8,11 +8,19 @@ from t2i.core.registry.specs import SamplerSpec
 
 @hookimpl
 def t2i_samplers() -> list[SamplerSpec]:
+    """Declare the sampler `discrete`.
+
+    Returns:
+        Its specification.
+    """
     return [
         SamplerSpec(
             default=True,
             name="discrete",
-            summary="All tokens at once, from the exact posterior of masks and replacements, in any number of steps",
+            summary=(
+                "All tokens at once, from the exact posterior of masks and replacements, in any "
+                "number of steps"
+            ),
             config="t2i.plugins.common.tokens.config:TokenSamplerConfig",
             build="t2i.plugins.samplers.discrete.sampler:DiscreteSampler",
             families=("discrete-diffusion",),

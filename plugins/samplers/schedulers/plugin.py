@@ -19,11 +19,19 @@ SAMPLERS = {
 
 @hookimpl
 def t2i_samplers() -> list[SamplerSpec]:
+    """Declare a sampler for each scheduler in `SAMPLERS`.
+
+    Returns:
+        Their specifications.
+    """
     return [
         SamplerSpec(
             name=name,
             summary=summary,
-            config=f"t2i.plugins.samplers.schedulers.config:{'PNDMConfig' if name == 'pndm' else 'SchedulerConfig'}",
+            config=(
+                "t2i.plugins.samplers.schedulers.config:"
+                f"{'PNDMConfig' if name == 'pndm' else 'SchedulerConfig'}"
+            ),
             build=f"t2i.plugins.samplers.schedulers.sampler:{attribute}",
             families=("diffusion",),
         )
