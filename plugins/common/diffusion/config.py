@@ -111,7 +111,7 @@ class UNetConfig(Config):
     objects of a caption that has several. 0: the map depends on the sentence vector only."""
 
     map_heads: int = Field(4, ge=1)
-    """Attention heads in those blocks."""
+    """Attention heads in the blocks of the text map."""
 
     outline: float = Field(0.0, ge=0)
     """Weight of an auxiliary loss: predict x_0 from the text map alone, with a 1x1 convolution. 0:

@@ -63,6 +63,7 @@ class ImageSource(Protocol):
         Returns:
             The fingerprint.
         """
+        ...
 
 
 class ImageCache:

@@ -24,14 +24,15 @@ class TextPretraining(ModelConfig):
     frozen encoder needs none."""
 
     text_lr: float = Field(1e-4, gt=0)
-    """Learning rate of the text encoder while it is pretrained."""
+    """Learning rate of Adam for the text encoder while it is pretrained."""
 
     matcher_lr: float = Field(1e-3, gt=0)
-    """Learning rate of the image network that captions are matched with during pretraining."""
+    """Learning rate of Adam for the image network that is matched with captions during pretraining.
+    """
 
     matcher_width: int = Field(32, ge=4, multiple_of=4)
-    """Channels of the first layer of that image network, a multiple of 4. Deeper layers have up to
-    4 times as many."""
+    """Channels of the first layer of the image network for pretraining, a multiple of 4. Deeper
+    layers have up to 4 times as many."""
 
 
 class Smoothing(Config):
@@ -47,8 +48,8 @@ class Smoothing(Config):
     """How much the best matching words of a caption count more than the others (equation 10)."""
 
     gamma3: float = Field(10.0, gt=0)
-    """Factor of the matching scores before the softmax over the batch (equation 11). Larger is
-    sharper."""
+    """Factor of the matching scores in the losses, before the softmax over the batch (equation 11).
+    Larger is sharper."""
 
 
 class DamsmTraining(Config):
@@ -61,16 +62,16 @@ class DamsmTraining(Config):
     """Images in one step of DAMSM's training, at least 2."""
 
     lr: float = Field(2e-3, gt=0)
-    """Learning rate of Adam at the start."""
+    """Learning rate of Adam at the start, for the image encoder."""
 
     lr_text: float | None = Field(None, gt=0)
     """Learning rate of the text encoder at the start. None: the same as `lr`."""
 
     decay: float = Field(0.98, gt=0, le=1)
-    """Factor of both learning rates after each epoch, above 0, at most 1."""
+    """Factor by which both learning rates are multiplied after each epoch, above 0, at most 1."""
 
     lr_floor: float = Field(0.1, ge=0, le=1)
-    """Lowest learning rate, as a share of the one at the start, 0 to 1."""
+    """Lowest factor that the learning rates decay to, as a share of those at the start, 0 to 1."""
 
     epochs: int = Field(200, ge=1)
     """Number of epochs that the stage is divided into for the decay of the learning rates, whatever

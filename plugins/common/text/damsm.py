@@ -69,17 +69,15 @@ def word_scores(
     """
     e, v, padding = words, regions, ~mask
     s = torch.einsum("cld,bdn->bcln", e, v)  # equation 7
-    normed = s.masked_fill(padding[:, :, None], -torch.inf).softmax(
-        2
-    )  # equation 8: over the words, for each region
+    # Equation 8: over the words, for each region.
+    normed = s.masked_fill(padding[:, :, None], -torch.inf).softmax(2)
     alpha = (gamma1 * normed).softmax(3)  # equation 9: over the regions, for each word
     # The contexts c = sum_n alpha_n v_n occur only in <e, c> and |c|, which smaller products give.
     dot = (alpha * s).sum(3)
     squared = (torch.einsum("bcln,bnm->bclm", alpha, v.transpose(1, 2) @ v) * alpha).sum(3)
     cosine = dot / (e.norm(dim=2) * squared.clamp_min(0).sqrt()).clamp_min(TINY)
-    scores: Tensor = (
-        (gamma2 * cosine).masked_fill(padding, -torch.inf).logsumexp(2)
-    )  # equation 10, without its root
+    # Equation 10, without its root.
+    scores: Tensor = (gamma2 * cosine).masked_fill(padding, -torch.inf).logsumexp(2)
     return scores
 
 

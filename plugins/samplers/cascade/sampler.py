@@ -57,7 +57,7 @@ class CascadeSampler(Sampler):
         assert isinstance(generator, CascadeGenerator)
         request.refuse(
             "cascade",
-            guide="draws several parts: a guide steers a single one",
+            guide="samples several parts: a guide steers a single one",
             image="starts from noise, not from an image",
         )
         previous: Tensor | None = None

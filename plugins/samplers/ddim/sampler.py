@@ -59,8 +59,20 @@ class DDIMSampler(DiffusionSampler):
         return True
 
     def invert(self, generator: Generator, images: Tensor, request: Request) -> Tensor:
-        """The x_T from which `sample` with eta 0 draws the images, up to the error of the steps: the same ordinary
-        differential equation (section 4.3 of the paper) followed from x_0 upwards."""
+        """Return the x_T from which `sample` with eta 0 generates the images.
+
+        It follows the same ordinary differential equation from x_0 upwards (section 4.3 of the
+        paper), and is as exact as the number of steps allows.
+
+        Args:
+            generator: The diffusion generator.
+            images: Images, float (B, 3, H, W) in [-1, 1].
+            request: Gives the text of the images, and the features of no caption. Its noise is not
+                used.
+
+        Returns:
+            x_T, float (B, *noise_shape).
+        """
         assert isinstance(generator, DiffusionGenerator)
         grid = self.grid(generator).without_sample()
         scheduler: Any = DDIMInverseScheduler(**grid.settings, **clipping(self.config.clip))
