@@ -28,8 +28,8 @@ class DiffusionSamplerConfig(SamplerConfig):
     }
 
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    """Noise levels between which guidance is on, from 0 (clean) to 1 (pure noise). Outside them the
-    network is run only once, with the caption (Kynkaanniemi et al. 2024)."""
+    """Noise levels between which guidance is on, from 0 (clean) to 1 (pure noise). Outside them
+    only the conditional branch is run (Kynkaanniemi et al. 2024)."""
 
     guidance_rescale: float = Field(0.0, ge=0, le=1)
     """How far to rescale a guided prediction to the standard deviation of the conditional one, 0
