@@ -1,4 +1,4 @@
-"""Settings of the `ddpm` sampler."""
+"""Settings of the sampler `ddpm`."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def t2i_samplers() -> list[SamplerSpec]:
     return [
         SamplerSpec(
             name="ddpm",
-            summary="The ancestral chain, by default over all steps of the schedule",
+            summary="Ancestral sampling, by default over all steps of the schedule",
             config="t2i.plugins.samplers.ancestral.config:DDPMSamplerConfig",
             build="t2i.plugins.samplers.ancestral.sampler:DDPMSampler",
             families=("diffusion",),

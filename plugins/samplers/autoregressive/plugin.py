@@ -1,4 +1,4 @@
-"""The sampler of autoregressive models."""
+"""The sampler `autoregressive`, of models that generate one token after the other."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ class AutoregressiveSampler(Sampler):
         assert isinstance(generator, AutoregressiveGenerator)
         request.refuse(
             "autoregressive",
-            guide="draws tokens: there is no noisy image that a guide could steer",
-            image="draws every token anew: it does not start from an image",
+            guide="samples tokens: there is no noisy image that a guide could steer",
+            image="samples every token: it does not start from an image",
         )
         branches = Branches.of(request, self.config.guidance)
         logits, state = generator.begin(branches.text)

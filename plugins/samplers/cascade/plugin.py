@@ -1,4 +1,4 @@
-"""The sampler of cascades."""
+"""The sampler `cascade`, of models that are several generators in a row."""
 
 from __future__ import annotations
 

@@ -35,9 +35,18 @@ class CascadeSampler(Sampler):
 
     @property
     def needs_null(self) -> bool:
+        """Whether any part is guided, and so needs the features of no caption."""
         return _guided(self.config.samplers)
 
     def check(self, generator: Generator) -> None:
+        """Check that the settings name only parts that exist, and that each part's sampler fits it.
+
+        Args:
+            generator: The cascade.
+
+        Raises:
+            UserError: A name or a sampler does not fit.
+        """
         assert isinstance(generator, CascadeGenerator)
         for part in self.config.samplers:
             if part not in generator.parts:
@@ -49,7 +58,7 @@ class CascadeSampler(Sampler):
         assert isinstance(generator, CascadeGenerator)
         request.refuse(
             "cascade",
-            guide="draws several parts: a guide steers a single one",
+            guide="samples several parts: a guide steers a single one",
             image="starts from noise, not from an image",
         )
         previous: Tensor | None = None

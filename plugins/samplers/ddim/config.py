@@ -1,4 +1,4 @@
-"""Settings of the `ddim` sampler."""
+"""Settings of the sampler `ddim`."""
 
 from __future__ import annotations
 

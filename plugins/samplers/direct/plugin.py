@@ -1,4 +1,4 @@
-"""The sampler of one-shot models."""
+"""The sampler `direct`, of one-shot models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ancestral sampler of discrete diffusion models."""
+"""The sampler `discrete`, of discrete diffusion models."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class DiscreteSampler(Sampler):
         assert isinstance(generator, DiscreteDiffusionGenerator)
         request.refuse(
             "discrete",
-            guide="draws tokens: there is no noisy image that a guide could steer",
+            guide="samples tokens: there is no noisy image that a guide could steer",
             image="starts from noise, not from an image",
         )
         branches = Branches.of(request, self.config.guidance)

@@ -1,4 +1,4 @@
-"""Settings of the `maskgit` sampler."""
+"""Settings of the sampler `maskgit`."""
 
 from __future__ import annotations
 

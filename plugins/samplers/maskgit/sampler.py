@@ -49,7 +49,7 @@ class MaskGITSampler(Sampler):
         assert isinstance(generator, DiscreteDiffusionGenerator)
         request.refuse(
             "maskgit",
-            guide="draws tokens: there is no noisy image that a guide could steer",
+            guide="samples tokens: there is no noisy image that a guide could steer",
             image="starts from masks, not from an image",
         )
         branches = Branches.of(request, self.config.guidance)

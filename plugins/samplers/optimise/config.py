@@ -1,4 +1,4 @@
-"""Settings of the `optimise` sampler."""
+"""Settings of the sampler `optimise`."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def t2i_samplers() -> list[SamplerSpec]:
         SamplerSpec(
             default=True,
             name="optimise",
-            summary="Adam climbs the score of the latents",
+            summary="Adam maximises the score of the latents",
             config="t2i.plugins.samplers.optimise.config:OptimiseConfig",
             build="t2i.plugins.samplers.optimise.sampler:OptimiseSampler",
             families=("optimised",),

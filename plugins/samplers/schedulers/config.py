@@ -1,4 +1,4 @@
-"""Settings of the samplers on diffusers' schedulers."""
+"""Settings of the samplers that use diffusers' schedulers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from t2i.plugins.common.diffusion.config import DiffusionSamplerConfig, Ending
 
 
 class SchedulerConfig(DiffusionSamplerConfig):
-    """Settings of the samplers on diffusers' schedulers."""
+    """Settings of the samplers that use diffusers' schedulers."""
 
     steps: int | None = Field(25, ge=1)
     """Number of steps of the chain. None: all steps of the schedule.

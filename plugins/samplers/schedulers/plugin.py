@@ -1,4 +1,4 @@
-"""Samplers on diffusers' schedulers."""
+"""The samplers that use diffusers' schedulers."""
 
 from __future__ import annotations
 
