@@ -122,12 +122,7 @@ def _class_lacks(node: ast.ClassDef) -> str:
 
 @cache
 def _sections(text: str) -> dict[str, tuple[str, ...]]:
-<<<<<<< HEAD
-    """Names under Args and Attributes, and whether there are Returns or Yields, as griffe reads
-    them."""
-=======
     """Parse a docstring with griffe: names under Args and Attributes, presence of Returns."""
->>>>>>> h2
     found: dict[str, tuple[str, ...]] = {"parameters": (), "attributes": (), "returns": ()}
     for section in griffe.Docstring(text).parse("google"):
         kind = section.kind.value
@@ -251,13 +246,8 @@ def main(arguments: list[str]) -> int:
         for room in sorted(whole):
             print(f"{room}: {whole[room] - lacking[room]} of {whole[room]}")
     print(
-<<<<<<< HEAD
-        f"{len(found) - len(missing)} of {len(found)} public functions and classes are documented "
-        f"in full"
-=======
         f"{len(found) - len(missing)} of {len(found)} public functions and classes "
         "are documented in full"
->>>>>>> h2
     )
     return 1 if missing else 0
 

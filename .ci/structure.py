@@ -2,15 +2,9 @@
 
     python .ci/structure.py [ROOT]        # any checkout of this project, of any age
 
-<<<<<<< HEAD
-A folder's rooms are its files and subfolders. An arrow is "some file of one room imports something
-of another". A circle is a set of rooms, or of files, each of which leads to every other. Imports
-for type checking alone count too.
-=======
 A folder's rooms are its files and subfolders. There is an arrow from one room to another if a file
 of the first imports a file of the second. A circle is a set of rooms, or of files, in which arrows
 lead from each to every other. Imports for type checking alone count too.
->>>>>>> h2
 """
 
 from __future__ import annotations

@@ -1,19 +1,9 @@
-<<<<<<< HEAD
-"""The versions of packages that are tested, for `.ci/run` and for `t2i info`, one `NAME==VERSION` a
-line.
-
-`python .ci/versions.py lowest` prints the lower bounds that pyproject.toml declares, as pins for
-pip. `python .ci/versions.py tested > core/runs/tested.txt` notes what is installed, for `t2i info`:
-do it where `pip install -U '.[test]'` has brought the newest versions, and `pytest` has passed with
-them.
-=======
 """Print the tested versions of packages, one `NAME==VERSION` a line.
 
 `python .ci/versions.py lowest` prints the lower bounds in pyproject.toml as pins for pip. `.ci/run`
 uses it. `python .ci/versions.py tested > core/runs/tested.txt` records the installed versions for
 `t2i info`. Run it after `pip install -U '.[test]'` has installed the newest versions and `pytest`
 has passed with them.
->>>>>>> h2
 """
 
 import sys
@@ -46,10 +36,6 @@ def declared(*extras: str) -> list[Requirement]:
 
 
 def bound(need: Requirement) -> str:
-<<<<<<< HEAD
-    """The version that `>=` names. SystemExit where there is none: what is not declared cannot be
-    tested."""
-=======
     """Return the lower bound of a requirement.
 
     Args:
@@ -61,7 +47,6 @@ def bound(need: Requirement) -> str:
     Raises:
         SystemExit: It has no lower bound.
     """
->>>>>>> h2
     found = [one.version for one in need.specifier if one.operator == ">="]
     return (
         found[0]

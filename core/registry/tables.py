@@ -108,13 +108,8 @@ class Table(Generic[S]):
 
     @property
     def singular(self) -> str:
-<<<<<<< HEAD
-        """The word for one thing of this kind."""
-        return singular(self.kind)
-=======
         """The kind in the singular, such as "model"."""
-        return SINGULAR.get(self.kind, self.kind.removesuffix("s"))
->>>>>>> h2
+        return singular(self.kind)
 
     def __getitem__(self, name: str) -> S:
         """Return a specification by name.
