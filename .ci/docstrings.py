@@ -1,12 +1,14 @@
 """Counts the public functions and classes whose docstrings a documentation tool can render in full.
 
-    python .ci/docstrings.py            # counts, a line for each room; exit code 1 if something is missing
-    python .ci/docstrings.py PATH ...   # what is missing in these files and folders, a line each
+    python .ci/docstrings.py            # counts, a line for each room; exit code 1 if something is
+    missing python .ci/docstrings.py PATH ...   # what is missing in these files and folders, a line
+    each
 
-Public is what has no leading underscore, in a module and class without one. A docstring is complete if it is in Google's
-style and names each parameter under `Args:` (of a class, each field or each parameter of `__init__`), and if it has
-`Returns:` or `Yields:` where a function returns something. An override without a docstring has that of the method it
-overrides. Fields of settings and dataclasses may have a docstring below them instead.
+Public is what has no leading underscore, in a module and class without one. A docstring is complete
+if it is in Google's style and names each parameter under `Args:` (of a class, each field or each
+parameter of `__init__`), and if it has `Returns:` or `Yields:` where a function returns something.
+An override without a docstring has that of the method it overrides. Fields of settings and
+dataclasses may have a docstring below them instead.
 """
 
 from __future__ import annotations
@@ -116,7 +118,8 @@ def _class_lacks(node: ast.ClassDef) -> str:
 
 @cache
 def _sections(text: str) -> dict[str, tuple[str, ...]]:
-    """Names under Args and Attributes, and whether there are Returns or Yields, as griffe reads them."""
+    """Names under Args and Attributes, and whether there are Returns or Yields, as griffe reads
+    them."""
     found: dict[str, tuple[str, ...]] = {"parameters": (), "attributes": (), "returns": ()}
     for section in griffe.Docstring(text).parse("google"):
         kind = section.kind.value
@@ -235,7 +238,8 @@ def main(arguments: list[str]) -> int:
         for room in sorted(whole):
             print(f"{room}: {whole[room] - lacking[room]} of {whole[room]}")
     print(
-        f"{len(found) - len(missing)} of {len(found)} public functions and classes are documented in full"
+        f"{len(found) - len(missing)} of {len(found)} public functions and classes are documented "
+        f"in full"
     )
     return 1 if missing else 0
 

@@ -2,8 +2,9 @@
 
     python .ci/structure.py [ROOT]        # any checkout of this project, of any age
 
-A folder's rooms are its files and subfolders. An arrow is "some file of one room imports something of another". A
-circle is a set of rooms, or of files, each of which leads to every other. Imports for type checking alone count too.
+A folder's rooms are its files and subfolders. An arrow is "some file of one room imports something
+of another". A circle is a set of rooms, or of files, each of which leads to every other. Imports
+for type checking alone count too.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""The versions of packages that are tested, for `.ci/run` and for `t2i info`, one `NAME==VERSION` a line.
+"""The versions of packages that are tested, for `.ci/run` and for `t2i info`, one `NAME==VERSION` a
+line.
 
-`python .ci/versions.py lowest` prints the lower bounds that pyproject.toml declares, as pins for pip.
-`python .ci/versions.py tested > core/runs/tested.txt` notes what is installed, for `t2i info`: do it where `pip install
--U '.[test]'` has brought the newest versions, and `pytest` has passed with them.
+`python .ci/versions.py lowest` prints the lower bounds that pyproject.toml declares, as pins for
+pip. `python .ci/versions.py tested > core/runs/tested.txt` notes what is installed, for `t2i info`:
+do it where `pip install -U '.[test]'` has brought the newest versions, and `pytest` has passed with
+them.
 """
 
 import sys
@@ -28,7 +30,8 @@ def declared(*extras: str) -> list[Requirement]:
 
 
 def bound(need: Requirement) -> str:
-    """The version that `>=` names. SystemExit where there is none: what is not declared cannot be tested."""
+    """The version that `>=` names. SystemExit where there is none: what is not declared cannot be
+    tested."""
     found = [one.version for one in need.specifier if one.operator == ">="]
     return (
         found[0]

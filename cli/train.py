@@ -177,7 +177,8 @@ def _print_settings(config: RunConfig, as_json: bool) -> None:
 
 def _name_presets(config: RunConfig) -> None:
     others = [name for name in registry().models[config.model].presets if name != config.preset]
-    note(f"preset {config.preset}, since none is named; others: {', '.join(others) or 'none'}")
+    more = f" (others: {', '.join(others)})" if others else ""
+    note(f"using preset {config.preset}{more}")
 
 
 def _conclude(run: Run, as_json: bool) -> None:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         SamplerSpec,
         TextEncoderSpec,
     )
+    from t2i.core.registry.tables import registry
     from t2i.core.settings import Config, DataConfig, ModelConfig, Preset
 
 # From the root of a checkout this folder shadows an ordinary installation, whose other parts are
@@ -119,6 +120,7 @@ _HOME = {
         "SamplerSpec",
         "TextEncoderSpec",
     ),
+    "t2i.core.registry.tables": ("registry",),
     "t2i.core.settings": (
         "Config",
         "DataConfig",
@@ -176,6 +178,7 @@ __all__ = [
     "bench",
     "hookimpl",
     "load",
+    "registry",
     "resume",
     "train",
 ]

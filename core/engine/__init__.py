@@ -1,6 +1,7 @@
-"""The training engine: everything about training that repeats across models.
+"""The training engine: everything about training that all models share.
 
-`train(config, out)` begins a run and `resume(path)` goes on with one; both return the finished `Run`.
+`train(config, out)` starts a run and `resume(path)` continues one. Both return the finished `Run`.
+They are imported on first use, so that importing this package stays cheap.
 """
 
 from __future__ import annotations

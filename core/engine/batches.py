@@ -1,4 +1,4 @@
-"""Batches as trainers are given them: on the device, with their noise and the text encoder."""
+"""Make the batches that trainers get: on the device, with their noise and the text encoder."""
 
 from __future__ import annotations
 
@@ -16,11 +16,19 @@ from t2i.core.io.images import to_tensor
 from t2i.core.settings import EngineConfig
 
 GALLERY, FIRST_FINISH = -1, -2
-"""What StepNoise is keyed by outside the steps, which count from 0: the grids, and the first batch of `finish`."""
+"""Keys of `StepNoise` outside the steps, which count from 0: of the grids, and of the first batch
+of `Trainer.finish` (its further batches count down from there)."""
 
 
 class BatchMaker:
-    """Makes batches of what a loader read."""
+    """Makes a trainer's batches from what a loader read.
+
+    Features of a frozen text encoder come from a `TextCache`.
+
+    Args:
+        prepared: The stage, with its device and text encoder.
+        settings: The stage's settings.
+    """
 
     def __init__(self, prepared: PreparedStage, settings: EngineConfig) -> None:
         self._settings = settings
@@ -31,13 +39,16 @@ class BatchMaker:
         self._encode, self._null = (encoder.encode, encoder.null) if trains else (cache, cache.null)
 
     def make(self, host: HostBatch, step: int, shard: BatchShard, part: int = 0) -> Batch:
-        """A batch, or this process's part of one.
+        """Make a batch, or this process's part of one.
 
         Args:
-            host: what was read.
-            step: keys the noise.
-            shard: which rows of the global batch these are.
-            part: of the batch, from 0 (`accumulate`).
+            host: The examples that were read.
+            step: Step of the run, from 0, or a negative key; it keys the noise.
+            shard: Which rows of the global batch this process takes.
+            part: Index of the micro-batch within the batch, from 0 (`accumulate`).
+
+        Returns:
+            The batch, on the stage's device.
         """
         device = self._device
         images = to_tensor(host.images, device)
@@ -61,7 +72,18 @@ class BatchMaker:
         )
 
     def from_beginning(self, dataset: Dataset, views: Views, total: int) -> Iterator[Batch]:
-        """The training data from its beginning in whole batches of `total`, the same whatever happened before."""
+        """Make whole batches from the beginning of the training data.
+
+        Data and noise are the same however the run went so far and on any number of processes.
+
+        Args:
+            dataset: The training data.
+            views: The same data set, augmented.
+            total: Images in a batch.
+
+        Yields:
+            Batches of `total` images, without end.
+        """
         whole = BatchShard(total)
         for number, visits in enumerate(batch_visits(dataset, self._settings.seed, whole, 0)):
             yield self.make(views[visits], FIRST_FINISH - number, whole)

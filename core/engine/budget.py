@@ -1,4 +1,4 @@
-"""The budget of a run, in steps or minutes, and each stage's share of it."""
+"""The budget of a run, in steps or minutes, and the share of each stage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from t2i.core.interfaces.trainer import Stage
 
 
 def stage_ends(stages: Sequence[Stage], whole: float) -> list[float]:
-    """Where each stage ends, of a budget of `whole`, by the stages' shares."""
+    """Divide a budget among stages by their shares.
+
+    Args:
+        stages: The stages in order. Their shares need not sum to 1.
+        whole: The budget of the run, in steps or seconds.
+
+    Returns:
+        Where each stage ends, counted from the beginning of the run, in the unit of `whole`.
+    """
     total = sum(stage.share for stage in stages)
     return [
         whole * share / total for share in itertools.accumulate(stage.share for stage in stages)
@@ -20,10 +28,14 @@ def stage_ends(stages: Sequence[Stage], whole: float) -> list[float]:
 
 
 class Budget:
-    """How much of the budget is spent, of one stage and of the run.
+    """Measures how much of the budget of a stage and of the run is spent.
+
+    Args:
+        context: The run.
+        index: Index of the stage.
 
     Attributes:
-        whole: the run's budget: seconds of training if `minutes` is set, else steps.
+        whole: The run's budget: seconds of training if `minutes` is set, else steps.
     """
 
     def __init__(self, context: RunContext, index: int) -> None:
@@ -34,8 +46,14 @@ class Budget:
         self._end = stage_ends([plan.stage for plan in context.plans], self.whole)[index]
 
     def progress(self) -> float:
-        """How much of the stage is done, 0 to 1. By the clock, the share of what earlier stages left or overran is this
-        stage's, so that the whole run keeps its budget."""
+        """Return how much of the stage is done.
+
+        The stage ends at a fixed point of the run's budget. If earlier stages took less or more
+        time than their share, this stage gets more or less, so that the whole run keeps its budget.
+
+        Returns:
+            The progress of the stage, 0 to 1.
+        """
         state, end = self._context.state, self._end
         if self._by_clock:
             spent, begun = state.stage_clock, state.clock - state.stage_clock
@@ -44,7 +62,14 @@ class Budget:
         return min(1.0, spent / max(end - begun, 1e-9))
 
     def spent(self) -> bool:
-        """Whether the stage is over; the first process's clock decides for all."""
+        """Return whether the stage is over.
+
+        With a budget in minutes the first process's clock decides for all processes, which must all
+        call this together.
+
+        Returns:
+            True if the stage has used its budget.
+        """
         over, accelerator = self.progress() >= 1, self._context.accelerator
         if self._by_clock and accelerator.num_processes > 1:
             flag = torch.tensor(float(over), device=accelerator.device)
@@ -52,6 +77,10 @@ class Budget:
         return over
 
     def of_run(self) -> float:
-        """How much of the whole run is done, 0 to 1."""
+        """Return how much of the whole run is done.
+
+        Returns:
+            The progress of the run, 0 to 1.
+        """
         state = self._context.state
         return min(1.0, (state.clock if self._by_clock else state.step) / self.whole)

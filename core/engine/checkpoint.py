@@ -1,12 +1,15 @@
-"""Checkpoints: all that a run needs to go on as if it had never stopped, in safetensors and JSON.
+"""Read and write checkpoints, which hold all that a run needs to continue as if never stopped.
 
-step-N/modules.NAME.safetensors   weights and buffers: generator, text_encoder, helpers where the model has some, and
-                                  the stage's other networks
+They are safetensors and JSON files:
+
+step-N/modules.NAME.safetensors   weights and buffers: generator, text_encoder, helpers (if the
+                                  model has some), and the stage's other networks
 step-N/ema.safetensors            averaged weights
 step-N/optimizers.safetensors     tensors of the optimizers' states
-step-N/random-RANK.safetensors    states of the process's random generators
-step-N/sums.safetensors           losses since the last line of the log
+step-N/random-RANK.safetensors    states of the random generators of process RANK
+step-N/sums.safetensors           sums of the losses since the last line of the log
 step-N/state.json                 numbers: stage, step, clock, counts, the optimizers' settings
+step-N/manifest.json              size and SHA-256 of each file
 """
 
 from __future__ import annotations
@@ -30,28 +33,32 @@ from t2i.core.models.weights import load_state, owned_tensors
 
 FORMAT = 1
 HELPERS = "helpers"
-"""Part of a model that holds its helpers, by their names (`ModelSpec.helpers`)."""
+"""Name of the part of a model that holds its helpers (`ModelSpec.helpers`)."""
 LATER = ("best",)
-"""What checkpoints of this format did not have from the beginning."""
+"""Fields of `TrainState` that older checkpoints of this format lack."""
 
 
 @dataclass
 class TrainState:
-    """Where a run is.
+    """How far a run is; stored in state.json.
 
-    Attributes:
-        stage: index of the stage.
-        step, images: steps and images over the run.
-        stage_step, stage_clock: of the stage.
-        clock: seconds of training over the run.
-        wall: seconds of everything.
-        skipped: updates that were left out.
-        warm: the stage's progress when its warm-up ended.
-        begun: whether the stage has a trainer, whose state is in the checkpoint.
-        stages: what the stages before it took.
-        trained: full names of the parameters of generator, text encoder and helpers that any stage has trained.
-        helpers, helpers_trained: numbers of parameters of networks that ended with their stage.
-        best: step and value of the checkpoint where the loss `keep_best` was lowest, if there is one.
+    Args:
+        stage: Index of the stage, from 0.
+        step: Steps done in the run.
+        images: Images used in the run, over all processes.
+        stage_step: Steps done in the stage.
+        clock: Seconds of training in the run.
+        stage_clock: Seconds of training in the stage.
+        wall: Seconds of wall time in the run, in all its sessions.
+        skipped: Number of updates that were skipped because they were not finite.
+        warm: Progress of the stage when its warm-up ended, 0 to 1.
+        begun: Whether the stage has started, so that a checkpoint holds its trainer's state.
+        stages: Name, steps and seconds of each finished stage.
+        trained: Full names of the parameters of generator, text encoder and helpers that a finished
+            stage has trained.
+        helpers: Number of parameters of the networks that ended with their stage.
+        helpers_trained: How many of those were trained.
+        best: Step and loss of the checkpoint where the loss `keep_best` was lowest. Empty: none.
     """
 
     stage: int = 0
@@ -73,7 +80,14 @@ class TrainState:
 
 @dataclass
 class Saved:
-    """A checkpoint that was read. moved: tensors that have other names now."""
+    """A checkpoint that was read and checked.
+
+    Args:
+        folder: Its folder.
+        state: How far the run was.
+        document: The content of state.json.
+        moved: Tensors that have been renamed since the checkpoint was written.
+    """
 
     folder: Path
     state: TrainState
@@ -81,7 +95,14 @@ class Saved:
     moved: Moved = UNMOVED
 
     def modules(self, modules: Mapping[str, nn.Module]) -> None:
-        """Loads the weights of networks by their part's name."""
+        """Load the weights of networks.
+
+        Args:
+            modules: The networks, by the name of their file.
+
+        Raises:
+            UserError: A file is missing or damaged, or its tensors do not fit the network.
+        """
         for name, module in modules.items():
             load_state(module, self.moved.part(name, self._part), str(self._file(name)))
 
@@ -90,16 +111,38 @@ class Saved:
 
     def _part(self, part: str) -> dict[str, Tensor]:
         if part == HELPERS and not self._file(part).exists():
-            return {}  # written before there were any
+            return {}  # the model had no helpers when the checkpoint was written
         return load_tensors(self._file(part), f"checkpoint {self.folder}")
 
     def tensors(self, name: str) -> dict[str, Tensor]:
+        """Read the tensors of one file.
+
+        Args:
+            name: Name of the file, without ".safetensors".
+
+        Returns:
+            The tensors by name, on the CPU.
+
+        Raises:
+            UserError: The file is missing or damaged.
+        """
         return load_tensors(self.folder / f"{name}.safetensors", f"checkpoint {self.folder}")
 
     def averages(self) -> dict[str, Tensor]:
+        """Read the averaged weights.
+
+        Returns:
+            The averages by the parameters' present full names.
+        """
         return {self.moved.name(name): tensor for name, tensor in self.tensors("ema").items()}
 
     def optimizers(self, optimizers: Mapping[str, Optimizer]) -> None:
+        """Load the states of the optimizers.
+
+        Args:
+            optimizers: The optimizers by name. Errors for states that do not fit are torch's own;
+                `fitting` turns them into a UserError.
+        """
         tensors = self.tensors("optimizers")
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(_joined(self.document["optimizers"][name], tensors, name))
@@ -114,7 +157,16 @@ def write(
     ema: Mapping[str, Tensor],
     more: Mapping[str, Any],
 ) -> None:
-    """Fills an unsealed folder. more: what else state.json is to say."""
+    """Write the files of a checkpoint into a folder that is not sealed yet.
+
+    Args:
+        folder: The folder (`t2i.core.io.files.sealed`).
+        state: How far the run is.
+        modules: The networks to save, by the name of their file.
+        optimizers: The optimizers to save, by name.
+        ema: The averaged weights, by full name.
+        more: Further entries of state.json.
+    """
     for name, module in modules.items():
         save_tensors(folder / f"modules.{name}.safetensors", owned_tensors(module))
     save_tensors(folder / "ema.safetensors", ema)
@@ -130,13 +182,25 @@ def write(
 
 
 def read(folder: Path, moved: Moved = UNMOVED) -> Saved:
-    """A checkpoint, every byte of it checked. UserError if it is damaged or of another format."""
+    """Read a checkpoint and check every byte of it.
+
+    Args:
+        folder: The checkpoint's folder.
+        moved: Tensors that have been renamed since.
+
+    Returns:
+        The checkpoint; its tensors are read later.
+
+    Raises:
+        UserError: It is damaged, or of another format.
+    """
     what = f"checkpoint {folder}"
     verify(folder, what)
     document = read_json(folder / "state.json", what)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise UserError(
-            f"{what}: state.json is not of format {FORMAT}; it was written by another version of t2i"
+            f"{what}: state.json is not of format {FORMAT}; "
+            "it was written by another version of t2i"
         )
     names = [f.name for f in fields(TrainState) if f.name in document or f.name not in LATER]
     try:
@@ -152,7 +216,17 @@ def read(folder: Path, moved: Moved = UNMOVED) -> Saved:
 
 @contextmanager
 def fitting(saved: Saved) -> Iterator[None]:
-    """Inside the block what a checkpoint holds is put to use; UserError, naming it, if it does not fit the run."""
+    """Turn errors inside the block into a UserError that names the checkpoint.
+
+    Args:
+        saved: The checkpoint that is restored inside the block.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        UserError: The content of the checkpoint does not fit the run.
+    """
     try:
         yield
     except (
@@ -171,7 +245,15 @@ def fitting(saved: Saved) -> Iterator[None]:
 
 
 def newest(folder: Path, moved: Moved = UNMOVED) -> tuple[Saved | None, list[str]]:
-    """The newest sound checkpoint in a run's `checkpoints`, and why newer ones were passed over."""
+    """Find the newest sound checkpoint of a run.
+
+    Args:
+        folder: The run's folder of checkpoints.
+        moved: Tensors that have been renamed since they were written.
+
+    Returns:
+        The checkpoint (None if none is sound), and the reason why each newer one was skipped.
+    """
     complaints: list[str] = []
     for path in sorted(listed(folder), key=step_of, reverse=True):
         try:
@@ -182,7 +264,14 @@ def newest(folder: Path, moved: Moved = UNMOVED) -> tuple[Saved | None, list[str
 
 
 def listed(folder: Path) -> list[Path]:
-    """The checkpoints in a run's `checkpoints`, half a replacement of one undone."""
+    """List the checkpoints of a run, after undoing a replacement that a crash left half-done.
+
+    Args:
+        folder: The run's folder of checkpoints.
+
+    Returns:
+        The folders step-N, in no particular order.
+    """
     for aside in folder.glob(".step-*.old"):
         settle(folder / aside.name.removeprefix(".").removesuffix(".old"))
     return [
@@ -193,12 +282,28 @@ def listed(folder: Path) -> list[Path]:
 
 
 def step_of(path: Path) -> int:
+    """Return the step of a checkpoint.
+
+    Args:
+        path: The checkpoint's folder, step-N.
+
+    Returns:
+        The step N.
+    """
     return int(path.name.removeprefix("step-"))
 
 
 def prune(folder: Path, keep: int, state: TrainState) -> None:
-    """Removes all but the best and the newest `keep` checkpoints of those up to the present step. Later ones were
-    passed over as damaged: they are not ours to remove, and no reason to remove a sound one."""
+    """Remove old checkpoints, except the best one.
+
+    Only checkpoints up to the present step are counted and removed. Later ones were skipped as
+    damaged when the run was resumed: they are left alone and do not displace a sound one.
+
+    Args:
+        folder: The run's folder of checkpoints.
+        keep: How many of the newest to keep, at least 1.
+        state: How far the run is, and which checkpoint is the best.
+    """
     ours = [path for path in sorted(listed(folder), key=step_of) if step_of(path) <= state.step]
     for path in ours[:-keep]:
         if step_of(path) not in state.best[:1]:
@@ -206,7 +311,13 @@ def prune(folder: Path, keep: int, state: TrainState) -> None:
 
 
 def clear_litter(run: Path) -> None:
-    """Mends what a writer that was killed left half-written. Only for the process that holds the run's lock."""
+    """Remove or undo what a killed process left half-written in a run's folder.
+
+    Only the process that holds the run's lock may call this.
+
+    Args:
+        run: The run's folder.
+    """
     for model in ("model", "best"):
         settle(run / model)
     listed(run / "checkpoints")
@@ -216,7 +327,7 @@ def clear_litter(run: Path) -> None:
 
 
 def _split(state: Mapping[str, Any], tensors: dict[str, Tensor], name: str) -> dict[str, Any]:
-    """An optimizer's state dict as JSON; its tensors go to `tensors` under NAME/INDEX/KEY."""
+    """Convert an optimizer's state dict to JSON; its tensors go to `tensors` as NAME/INDEX/KEY."""
     numbers: dict[str, dict[str, Any]] = {}
     for index, entries in state["state"].items():
         numbers[str(index)] = {}
@@ -240,7 +351,10 @@ def _joined(numbers: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str
 
 
 def _like_their_parameters(optimizer: Optimizer) -> None:
-    """Lays out each loaded tensor in memory as its parameter is (channels last): else every step would be slower."""
+    """Give each loaded tensor its parameter's memory layout (channels last).
+
+    Every step would be slower otherwise.
+    """
     for parameter, entries in optimizer.state.items():
         for key, value in entries.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
@@ -248,5 +362,5 @@ def _like_their_parameters(optimizer: Optimizer) -> None:
 
 
 def _tuples(group: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no tuples; optimizers write theirs (betas) as such."""
+    """Turn lists (betas) back into tuples, which optimizers use and JSON lacks."""
     return {k: tuple(v) if isinstance(v, list) and k != "params" else v for k, v in group.items()}

@@ -1,4 +1,4 @@
-"""What the parts of a run share, in each of its processes."""
+"""The objects that all parts of the engine share during a run, in each of its processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,14 @@ from t2i.core.settings import ModelConfig
 
 @dataclass(frozen=True)
 class Plan:
-    """A stage of this run: its number from 0, its settings, and this process's part of its batches."""
+    """A stage of this run with its settings.
+
+    Args:
+        index: Number of the stage, from 0.
+        stage: The stage as the model declares it.
+        settings: The run's settings with the stage's own laid over them.
+        shard: This process's part of the stage's batches.
+    """
 
     index: int
     stage: Stage
@@ -38,16 +45,22 @@ class Plan:
 
 @dataclass
 class RunContext:
-    """A run as its process sees it.
+    """A run, as one of its processes sees it.
 
-    Attributes:
-        settings: the run's; a stage's own are in its plan.
-        plans: one a stage, in order.
-        log: RUN/metrics.jsonl.
-        broken: the examples that were passed over.
-        state: where the run is.
-        stop: the signal that came, if one did.
-        started: when the run would have begun, had it never been interrupted, on the monotonic clock.
+    Args:
+        run: The run's folder.
+        config: The resolved configuration.
+        accelerator: Device, precision and processes.
+        reporter: Where progress is reported; silent in processes other than the first.
+        dataset: The training data.
+        model: The model that is trained.
+        plans: The stages, in order.
+        log: The log, RUN/metrics.jsonl.
+        broken: The broken examples that were skipped.
+        state: How far the run is.
+        stop: The signal that arrived, if one did.
+        started: When the run would have started had it never been interrupted, in seconds of
+            `time.monotonic`.
     """
 
     run: Run
@@ -65,46 +78,97 @@ class RunContext:
 
     @property
     def settings(self) -> ModelConfig:
+        """The settings of the run; those of a stage are in its plan."""
         return self.config.settings
 
     @property
     def is_first(self) -> bool:
+        """Whether this is the first process, which writes files and reports."""
         return bool(self.accelerator.is_main_process)
 
     def wall(self) -> float:
-        """Seconds that the run has taken, in all its sessions."""
+        """Return the wall time of the run in all its sessions.
+
+        Returns:
+            Seconds, without the time between an interruption and its resumption.
+        """
         return time.monotonic() - self.started
 
     def spend(self, seconds: float) -> None:
-        """Counts seconds of the stage's training."""
+        """Add time to the training clocks of run and stage, which a budget in minutes uses.
+
+        Args:
+            seconds: The time to add.
+        """
         self.state.clock += seconds
         self.state.stage_clock += seconds
 
     def interrupted(self) -> int:
-        """The number of the signal that any process received, 0 if none."""
+        """Return the signal that any process received.
+
+        All processes must call this together.
+
+        Returns:
+            The largest signal number received, 0 if none.
+        """
         if self.accelerator.num_processes == 1:
             return self.stop.number
         number = torch.tensor(self.stop.number, device=self.accelerator.device)
         return int(self.accelerator.gather(number[None]).max())
 
     def stop_here(self, number: int) -> None:
-        """Leaves, everything having been saved, because of signal `number`."""
+        """Stop the run because of a signal; everything must have been saved.
+
+        Args:
+            number: Number of the signal.
+
+        Raises:
+            Interrupted: Always. Its message says how to resume.
+        """
         where = f"step {self.state.step}; 't2i train --resume {self.run.path}' goes on"
         raise Interrupted(f"stopped by {signal_name(number)} at {where}", number)
 
     def count_broken(self, found: Iterable[BrokenExample]) -> None:
-        """Tells and counts what the loaders passed over, of all processes together: all stop where one would."""
+        """Report and count the broken examples that the loaders of all processes skipped.
+
+        All processes must call this together; they count the same and so stop together.
+
+        Args:
+            found: The broken examples of this process.
+
+        Raises:
+            UserError: Too many examples are broken (`max_broken`).
+        """
         everyone = everyones(list(found), self.accelerator.num_processes)
         self.broken.add([error for own in everyone for error in own])
 
     def remedy(self, option: str = "") -> str:
-        """How to go on after a failure. option: with which the run is to go on."""
+        """Return advice on how to continue after a failure.
+
+        Args:
+            option: Option to add to the resume command, with a space before it. "": none.
+
+        Returns:
+            The newest sound checkpoint and the command that resumes from it, or the advice to begin
+            again if there is none.
+        """
         saved, _ = checkpoint.newest(self.run.checkpoints)
         if saved is None:
-            return f"no sound checkpoint is left: begin again{option and f' with a lower learning rate, or{option}'}"
+            return (
+                "no sound checkpoint is left: begin again"
+                f"{option and f' with a lower learning rate, or{option}'}"
+            )
         command = f"'t2i train --resume {self.run.path}{option}'"
         return f"the last sound checkpoint is {saved.folder}: {command} goes on from it"
 
 
 def signal_name(number: int) -> str:
+    """Return the name of a signal.
+
+    Args:
+        number: Number of the signal.
+
+    Returns:
+        The name, such as "SIGINT".
+    """
     return signal.Signals(number).name

@@ -1,4 +1,4 @@
-"""Averaged weights: what is sampled."""
+"""Exponential moving averages of the trained weights, which are used for sampling."""
 
 from __future__ import annotations
 
@@ -10,9 +10,19 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """Exponential moving averages of parameters, by name. With decay 0 the averages are the parameters themselves.
+    """Exponential moving averages (EMA) of parameters.
 
-    The decay warms up as min(decay, (1 + n) / (10 + n)), so that the first, random weights are soon forgotten.
+    After n updates the decay is min(decay, (1 + n) / (10 + n)): this warm-up soon forgets the
+    first, random weights.
+
+    Args:
+        parameters: The parameters to average, by full name.
+        decay: Decay of the averages, 0 <= decay < 1. 0: there are no averages, and the parameters
+            are used as they are.
+
+    Attributes:
+        decay: The decay after its warm-up.
+        count: Number of updates so far.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
@@ -24,10 +34,11 @@ class Ema:
         ]
 
     def _live(self) -> list[Tensor]:
-        # Asked for anew each time: a change of device or memory format gives a parameter other memory.
+        # Not stored: a change of device or memory format gives a parameter new memory.
         return [parameter.detach() for parameter in self._parameters.values()]
 
     def update(self) -> None:
+        """Move the averages towards the present parameters; called after each step."""
         if not self._average:
             return
         self.count += 1
@@ -36,7 +47,11 @@ class Ema:
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Inside the block the parameters hold the averages."""
+        """Put the averages in the place of the parameters inside the block.
+
+        Yields:
+            Nothing.
+        """
         self._swap()
         try:
             yield
@@ -44,20 +59,33 @@ class Ema:
             self._swap()
 
     def _swap(self) -> None:
-        """Memory changes hands; nothing is copied."""
+        """Exchange the memory of parameters and averages; nothing is copied."""
         for i, parameter in enumerate(self._parameters.values()):
             parameter.data, self._average[i] = self._average[i], parameter.data
 
     def adopt(self) -> None:
-        """Puts the averages in the parameters' place, for good."""
+        """Copy the averages into the parameters, when the stage ends."""
         for live, average in zip(self._live(), self._average, strict=True):
             live.copy_(average)
 
     def state(self) -> dict[str, Tensor]:
+        """Return the averages for a checkpoint.
+
+        Returns:
+            The averages by the parameters' full names, not copied. Empty if the decay is 0.
+        """
         return dict(zip(self._parameters, self._average, strict=True))
 
     def load(self, state: Mapping[str, Tensor], count: int) -> None:
-        """Takes averages that `state` gave. Raises KeyError if one is missing."""
+        """Restore the averages of a checkpoint.
+
+        Args:
+            state: Averages by full name, as `state` returned them.
+            count: Number of updates so far.
+
+        Raises:
+            KeyError: An average is missing.
+        """
         self.count = count
         for name, average in self.state().items():
             average.copy_(state[name])

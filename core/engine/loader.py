@@ -1,4 +1,4 @@
-"""Batches of a data set, in an order that depends on the seed alone, made ahead of the training loop."""
+"""Load batches of a data set ahead of the training loop, in an order set by the seed alone."""
 
 from __future__ import annotations
 
@@ -33,13 +33,23 @@ from t2i.core.settings import Augment
 
 T = TypeVar("T")
 AHEAD = 4  # batches made ahead
-WATCH = 0.5  # seconds between a worker's looks after its main process
+WATCH = 0.5  # seconds between two checks of a worker that its main process is alive
 
 
 @dataclass(frozen=True)
 class HostBatch:
-    """A batch before it goes to the device. images: uint8 (B, H, W, 3). encoded, text: what was stored in place of the
-    images and for the captions, where it was. broken: what was passed over to make it."""
+    """A batch in host memory, before it goes to the device.
+
+    Args:
+        images: uint8 (B, H, W, 3); (B, 0, 0, 3) if `encoded` is given.
+        captions: The chosen caption of each image.
+        keys: The key of each example.
+        extras: The data set's extras: tensors (B, ...) or tuples of B values, by name.
+        encoded: Stored encodings (B, ...) that take the place of the images (`Trainer.encode`).
+            None: there are none.
+        text: Stored features of the captions. None: there are none.
+        broken: Broken examples that were skipped to make the batch.
+    """
 
     images: np.ndarray
     captions: tuple[str, ...]
@@ -52,7 +62,14 @@ class HostBatch:
 
 @dataclass(frozen=True)
 class BatchShard:
-    """Which rows of the global batch of `total` images a process takes, in `parts` micro-batches."""
+    """The rows of the global batch that a process takes.
+
+    Args:
+        total: Images in the global batch, a multiple of `parts * world`.
+        parts: Micro-batches into which the batch is split (`accumulate`).
+        rank: Index of the process, from 0.
+        world: Number of processes.
+    """
 
     total: int
     parts: int = 1
@@ -61,14 +78,32 @@ class BatchShard:
 
     @property
     def count(self) -> int:
+        """Images of this process in each micro-batch."""
         return self.total // self.parts // self.world
 
     def start(self, part: int) -> int:
+        """Return where this process's rows of a micro-batch begin.
+
+        Args:
+            part: Index of the micro-batch, from 0.
+
+        Returns:
+            Index of the first row in the global batch, from 0.
+        """
         return part * (self.total // self.parts) + self.rank * self.count
 
 
 class Views(TorchDataset[HostBatch]):
-    """A data set as the trainer sees it: a caption chosen, the image augmented, whole micro-batches at once."""
+    """A data set with captions chosen and images augmented.
+
+    `views[visits]` loads a whole micro-batch.
+
+    Args:
+        dataset: The data set, or a list of sound examples.
+        seed: Seed of the choice of captions and of the augmentation.
+        image_size: Height and width of the images for training, in pixels.
+        augment: How images are augmented.
+    """
 
     def __init__(
         self, dataset: Dataset | Sequence[Example], seed: int, image_size: int, augment: Augment
@@ -95,7 +130,18 @@ class Views(TorchDataset[HostBatch]):
         )
 
     def look(self, example: Example, visit: Visit) -> tuple[str, np.ndarray]:
-        """The caption and the image that a visit to an example sees."""
+        """Choose the caption and augment the image of one example.
+
+        Args:
+            example: The example.
+            visit: The visit, which with the seed determines the result.
+
+        Returns:
+            The caption, and the image as uint8 (image_size, image_size, 3).
+
+        Raises:
+            UserError: The example's image has another size or type than the data set declares.
+        """
         self._check(example)
         stream = visit_stream(self._seed, visit)
         caption = example.captions[int(stream.integers(len(example.captions)))]
@@ -109,11 +155,12 @@ class Views(TorchDataset[HostBatch]):
                 f"uint8 {(size, size, 3)}",
             )
             raise UserError(
-                f"data set: image '{example.key}' is {found}, not {wanted}: mend it or its image_size"
+                f"data set: image '{example.key}' is {found}, not {wanted}: "
+                "mend it or its image_size"
             )
 
     def _augmented(self, image: np.ndarray, stream: np.random.Generator) -> np.ndarray:
-        """A random crop of the image to the training size, mirrored half of the time if so set."""
+        """Crop the image at random to the training size, and mirror it half of the time if set."""
         spare = image.shape[0] - self._image_size
         if spare:
             top, left = stream.integers(spare + 1, size=2)
@@ -124,7 +171,7 @@ class Views(TorchDataset[HostBatch]):
 
 
 def _collated(extras: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Numbers and arrays of one shape stacked as tensors, anything else as a tuple."""
+    """Stack numbers, and arrays of equal shape, as tensors; make a tuple of anything else."""
     return {name: _stacked([extra[name] for extra in extras]) for name in extras[0]}
 
 
@@ -141,7 +188,17 @@ def _stacked(values: Sequence[Any]) -> torch.Tensor | tuple[Any, ...]:
 def batch_visits(
     dataset: Dataset, seed: int, shard: BatchShard, first: int
 ) -> Iterator[list[Visit]]:
-    """This process's visits, micro-batch by micro-batch, after the `first` images that training has seen."""
+    """Yield the visits of this process, one micro-batch at a time, without end.
+
+    Args:
+        dataset: The data set.
+        seed: Seed of the order.
+        shard: This process's part of each batch.
+        first: Number of images that training has used already, over all processes.
+
+    Yields:
+        The visits of one micro-batch.
+    """
     stream = visits(dataset, seed, first)
     while True:
         whole = list(islice(stream, shard.total))
@@ -151,15 +208,22 @@ def batch_visits(
 
 
 class Loader(Generic[T]):
-    """`views[visits]` for each item of the plan, made ahead by a thread (workers = 0) or by worker processes: the same
-    either way. Close it."""
+    """An iterator over `views[visits]` that loads ahead; it must be closed.
+
+    The result does not depend on the number of workers.
+
+    Args:
+        views: The data set; it is indexed by a list of visits.
+        plan: The visits of each item.
+        workers: Number of worker processes. 0: a thread of this process loads.
+    """
 
     def __init__(self, views: TorchDataset[T], plan: Iterator[list[Visit]], workers: int) -> None:
         if workers:
             loader = DataLoader(
-                _Guarded(views), batch_size=None, sampler=_Endless(plan), num_workers=workers, prefetch_factor=AHEAD,
-                worker_init_fn=_quiet_worker,
-                # Its own, so that making a loader draws no number from the generator that training uses.
+                _Guarded(views), batch_size=None, sampler=_Endless(plan), num_workers=workers,
+                prefetch_factor=AHEAD, worker_init_fn=_quiet_worker,
+                # A generator of its own: else a new loader draws from the one that training uses.
                 generator=torch.Generator(),
             )  # fmt: skip
             self._batches: Iterator[T | BaseException] = iter(loader)
@@ -175,11 +239,12 @@ class Loader(Generic[T]):
         return item
 
     def close(self) -> None:
+        """Stop loading: end the thread or the worker processes."""
         self._close()
 
 
 class _Guarded(TorchDataset[T | T2IError]):
-    """Hands our own errors over as values: torch would wrap them in a worker's traceback."""
+    """Returns our own errors as values: torch would wrap them in a worker's traceback."""
 
     def __init__(self, views: TorchDataset[T]) -> None:
         self._views = views
@@ -192,7 +257,7 @@ class _Guarded(TorchDataset[T | T2IError]):
 
 
 class _Endless:
-    """The plan as a sampler: DataLoader wants something that it may ask for an iterator."""
+    """The plan as a sampler, since DataLoader needs an iterable, not an iterator."""
 
     def __init__(self, plan: Iterator[list[Visit]]) -> None:
         self._plan = plan
@@ -205,15 +270,18 @@ class _Endless:
 
 
 def _quiet_worker(_: int) -> None:
-    """A signal to the whole process group is the main process's to answer: it saves, then ends its workers."""
+    """Ignore signals in a worker: the main process saves first and then ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
 def _die_with_parent() -> None:
-    """Ends a worker whose main process was killed. torch's own watch over it is not enough: at its end a worker waits
-    until someone has read all that it has made, which is now nobody."""
+    """End a worker whose main process was killed.
+
+    torch's own check is not enough: a worker that ends waits until all that it loaded has been
+    read, which nobody does any more.
+    """
     parent = multiprocessing.parent_process()
     while parent and os.getppid() == parent.pid:
         time.sleep(WATCH)
@@ -221,7 +289,7 @@ def _die_with_parent() -> None:
 
 
 class _Thread(Generic[T]):
-    """Makes batches ahead in a thread of this process. An exception of the data set is raised in the caller."""
+    """Loads ahead in a thread of this process. Exceptions of the data set reach the caller."""
 
     def __init__(self, views: TorchDataset[T], plan: Iterator[list[Visit]]) -> None:
         self._queue: queue.Queue[T | BaseException] = queue.Queue(AHEAD)

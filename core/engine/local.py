@@ -1,4 +1,7 @@
-"""The engine of a single process, without precision scaling or checks: what measurements and tests train with."""
+"""A minimal engine for one process, used by benchmarks and tests.
+
+It does not scale losses for fp16 and does not check for values that are not finite.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,19 @@ from t2i.core.settings import EngineConfig
 
 
 class LocalEngine:
-    """An engine (t2i.core.interfaces.trainer.Engine) of one process: backward into one optimizer's parameters, clipping
-    and learning rates as the settings and the optimizers have them.
+    """An engine (`t2i.core.interfaces.trainer.Engine`) for one process.
+
+    Updates, clipping and learning rates follow the settings and the optimizers, as in a real run.
+
+    Args:
+        trainer: The trainer whose losses are handed to `update`.
+        settings: The engine's settings.
+        progress: Progress of the stage, 0 to 1.
+        updates: Whether to train. False: `update` does nothing.
 
     Attributes:
-        progress: of the stage, 0 to 1.
-        part: the part of the batch that is at work, from 0 (`accumulate`).
+        progress: Progress of the stage, 0 to 1; the caller may change it.
+        part: Index of the present micro-batch, from 0 (`accumulate`); the caller sets it.
     """
 
     def __init__(
@@ -27,7 +37,7 @@ class LocalEngine:
         progress: float = 0.0,
         updates: bool = True,
     ) -> None:
-        """updates: whether anything is trained; without, `update` does nothing."""
+
         self._optimizing = Optimizing(optimizations(trainer), settings)
         self._settings = settings
         self._updates = updates
@@ -35,10 +45,21 @@ class LocalEngine:
         self.part = 0
 
     def begin_step(self, step: int, warm: float = 0.0) -> None:
-        """Sets the learning rates of a step of the stage, counted from 0. warm: the progress when warm-up ended."""
+        """Set the learning rates for a step.
+
+        Args:
+            step: Step of the stage, from 0.
+            warm: Progress at which the warm-up ended, 0 to 1.
+        """
         self._optimizing.set_learning_rates(step, self.progress, warm)
 
     def update(self, name: str, loss: Tensor) -> None:
+        """Backpropagate a loss into one optimizer's parameters; after the last micro-batch, step.
+
+        Args:
+            name: Name of the optimizer.
+            loss: Scalar.
+        """
         if not self._updates:
             return
         chosen = self._optimizing[name]
@@ -52,7 +73,23 @@ class LocalEngine:
         chosen.optimizer.zero_grad(set_to_none=True)
 
     def shifted(self, x: Tensor) -> Tensor:
+        """Roll the batch by one row, which gives mismatched pairs.
+
+        Args:
+            x: Rows of the batch (B, ...).
+
+        Returns:
+            The rolled rows (B, ...).
+        """
         return torch.roll(x, 1, 0)
 
     def gathered(self, x: Tensor) -> Tensor:
+        """Return the rows of all processes, which are those of this one.
+
+        Args:
+            x: Rows of the batch (B, ...).
+
+        Returns:
+            `x` itself.
+        """
         return x

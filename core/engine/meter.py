@@ -1,4 +1,4 @@
-"""The log of a stage: mean losses, learning rates and speed since its last line."""
+"""The log of a stage: mean losses, learning rates and speed since the last line."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from t2i.core.engine.reporting import Status
 
 
 class Meter:
-    """Adds up losses, and reports their means.
+    """Sums losses and logs their means.
+
+    Args:
+        context: The run.
+        plan: The stage.
+        budget: The stage's budget, from which the progress and the time left are computed.
 
     Attributes:
-        sums: of each loss since the last line.
-        since: step and clock of the last line.
+        sums: Sum of each loss since the last line, by name.
+        since: Step and training clock (seconds) of the last line.
     """
 
     def __init__(self, context: RunContext, plan: Plan, budget: Budget) -> None:
@@ -26,13 +31,26 @@ class Meter:
         self.since = (context.state.step, context.state.clock)
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
-        """Counts the losses of a step, or of a part of one."""
+        """Add the losses of a step, or of one micro-batch of it (`accumulate`).
+
+        Args:
+            losses: Scalars by name. They are not read here, which would wait for the device.
+        """
         for name, loss in losses.items():
             value = loss.detach() / self._plan.settings.accumulate
             self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def report(self, learning_rates: Mapping[str, float]) -> dict[str, float]:
-        """Writes a line of the log, and returns its losses: means over steps and processes."""
+        """Write a line of the log and start new sums.
+
+        All processes must call this together; the first one writes the line and reports it.
+
+        Args:
+            learning_rates: Learning rate of each optimizer, by name.
+
+        Returns:
+            The losses by name, means over steps and processes.
+        """
         context, state = self._context, self._context.state
         steps, seconds = state.step - self.since[0], state.clock - self.since[1]
         losses = self._means(steps)

@@ -1,4 +1,4 @@
-"""A trainer's optimizers as every engine uses them: whose parameters they are, learning rates, clipping."""
+"""A trainer's optimizers with what every engine does for them: learning rates and clipping."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ from t2i.core.settings import EngineConfig
 
 
 def learning_rate_factor(settings: EngineConfig, step: int, progress: float, warm: float) -> float:
-    """What the learning rates are multiplied with: linear warm-up over `warmup` steps, then constant, or down to
-    `lr_floor` by a cosine or a line over the rest of the stage, or halved after equal parts of it.
+    """Compute the factor that multiplies all learning rates.
+
+    It rises linearly to 1 over the first `warmup` steps. Over the rest of the stage it then stays 1
+    ("constant"), falls to `lr_floor` ("cosine", "linear"), or is halved `lr_halvings` times, after
+    equal parts ("halving").
 
     Args:
-        step: step of the stage, from 0.
-        progress: of the stage, 0 to 1.
-        warm: the progress at which the warm-up ended.
+        settings: The stage's settings.
+        step: Step of the stage, from 0.
+        progress: Progress of the stage, 0 to 1.
+        warm: Progress at which the warm-up ended, 0 to 1.
+
+    Returns:
+        The factor, 0 to 1.
     """
     if step < settings.warmup:
         return (step + 1) / settings.warmup
@@ -32,7 +39,15 @@ def learning_rate_factor(settings: EngineConfig, step: int, progress: float, war
 
 
 class Optimizing:
-    """The optimizers of a trainer by name, with the engine's settings for them."""
+    """The optimizers of a trainer, with the engine's settings for them.
+
+    `optimizing[name]` is one of them.
+
+    Args:
+        chosen: The optimizers by name. The learning rates they have now are those that the factors
+            multiply (a group's "initial_lr", if it is there already, is kept).
+        settings: The stage's settings.
+    """
 
     def __init__(self, chosen: Mapping[str, Optimization], settings: EngineConfig) -> None:
         self._chosen = chosen
@@ -45,7 +60,16 @@ class Optimizing:
         return self._chosen[name]
 
     def set_learning_rates(self, step: int, progress: float, warm: float) -> None:
-        """Sets every group's learning rate: its own, times the engine's factor, times the optimizer's schedule."""
+        """Set the learning rate of every parameter group.
+
+        It is the group's initial rate, times the engine's factor (`learning_rate_factor`), times
+        the optimizer's own schedule.
+
+        Args:
+            step: Step of the stage, from 0.
+            progress: Progress of the stage, 0 to 1.
+            warm: Progress at which the warm-up ended, 0 to 1.
+        """
         factor = learning_rate_factor(self._settings, step, progress, warm)
         for optimization in self._chosen.values():
             own = optimization.schedule(progress) if optimization.schedule else 1.0
@@ -53,7 +77,11 @@ class Optimizing:
                 group["lr"] = group["initial_lr"] * factor * own
 
     def learning_rates(self) -> dict[str, float]:
-        """The learning rate of each optimizer's first group."""
+        """Return the present learning rates, for the log.
+
+        Returns:
+            The learning rate of each optimizer's first parameter group, by the optimizer's name.
+        """
         return {
             name: chosen.optimizer.param_groups[0]["lr"] for name, chosen in self._chosen.items()
         }
@@ -61,11 +89,15 @@ class Optimizing:
     def clip(
         self, name: str, parameters: Sequence[nn.Parameter], norm: Tensor | None = None
     ) -> None:
-        """Scales down the gradients of one optimizer whose norm is too large.
+        """Clip the gradients of one optimizer to its largest norm.
+
+        The limit is the optimizer's own `clip` (for all parameters or for each parameter group),
+        else the setting `grad_clip`.
 
         Args:
-            parameters: those that were updated.
-            norm: of all their gradients, if it is known.
+            name: Name of the optimizer.
+            parameters: Its parameters that get gradients.
+            norm: Norm of all their gradients. None: computed here where it is needed.
         """
         optimizer, clip = self._chosen[name].optimizer, self._chosen[name].clip
         if isinstance(clip, Sequence):
@@ -79,5 +111,12 @@ class Optimizing:
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """The norm of all gradients that there are."""
+    """Compute the L2 norm of all gradients together.
+
+    Args:
+        parameters: The parameters; those without a gradient are ignored.
+
+    Returns:
+        A scalar.
+    """
     return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

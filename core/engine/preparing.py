@@ -1,4 +1,4 @@
-"""A stage's trainer, made ready: its networks on the device, laid out, compiled and in the right mode."""
+"""Prepare a stage's networks for training: device, memory layout, compilation and mode."""
 
 from __future__ import annotations
 
@@ -16,13 +16,21 @@ from t2i.core.settings import EngineConfig
 
 
 class PreparedStage:
-    """A trainer and the model that it trains, ready for a step.
+    """A trainer and its model, ready for a step.
+
+    Args:
+        model: The model.
+        trainer: The stage's trainer.
+        settings: The stage's settings.
+        device: The device on which to train.
+        say: Takes a line for each network that is not compiled although `compile` is set.
 
     Attributes:
-        trainer: the stage's trainer.
-        device: where it trains.
-        optimizations: its optimizers by name.
-        encoder_trains: whether it trains the text encoder.
+        model: The model.
+        trainer: The stage's trainer.
+        device: The device on which it trains.
+        optimizations: The trainer's optimizers by name.
+        encoder_trains: Whether the stage trains the text encoder.
     """
 
     def __init__(
@@ -33,7 +41,7 @@ class PreparedStage:
         device: torch.device,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """say: is told which networks stay eager although `compile` is set."""
+
         self.model = model
         self.trainer = trainer
         self.device = device
@@ -52,27 +60,43 @@ class PreparedStage:
 
     @property
     def optimizers(self) -> dict[str, Optimizer]:
+        """The trainer's torch optimizers by name."""
         return {name: optimization.optimizer for name, optimization in self.optimizations.items()}
 
     def _in_optimizers(self) -> set[nn.Parameter]:
         return {p for optimization in self.optimizations.values() for p in optimization.parameters}
 
-    # --- parameters and networks --------------------------------------------------------------------------------------
+    # --- parameters and networks ------------------------------------------------------------------
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """The parameters of the model that this stage trains, by full name."""
+        """Return the parameters of the model that this stage trains.
+
+        Returns:
+            The parameters of generator, text encoder and helpers that an optimizer holds, by full
+            name. Those of other networks of the stage are not among them.
+        """
         chosen = self._in_optimizers()
         return {name: p for name, p in model_parameters(self.model).items() if p in chosen}
 
     def own_parameters(self) -> tuple[int, int]:
-        """Numbers of parameters of the networks that end with the stage: all, and those that it trains."""
+        """Count the parameters of the networks that end with the stage.
+
+        Returns:
+            The number of their parameters, and how many of them the stage trains.
+        """
         ours = set(model_parameters(self.model).values())
         others = {p for module in self.trainer.modules.values() for p in module.parameters()} - ours
         return sum(p.numel() for p in others), sum(p.numel() for p in self._in_optimizers() - ours)
 
     def saved_modules(self) -> dict[str, nn.Module]:
-        """The model's parts, and the trainer's networks that are neither nor inside one. T2IError if one of the latter
-        has the name of a part."""
+        """Return the networks that a checkpoint holds.
+
+        Returns:
+            The parts of the model, and the trainer's modules that are not inside one, by name.
+
+        Raises:
+            T2IError: Such a module of the trainer has the name of a part of the model.
+        """
         saved = model_modules(self.model)
         inside = {id(module) for part in saved.values() for module in part.modules()}
         own = {
@@ -82,38 +106,57 @@ class PreparedStage:
         }
         if taken := sorted({"generator", "text_encoder", HELPERS} & own.keys()):
             raise T2IError(
-                f"{type(self.trainer).__name__}.modules: '{taken[0]}' is a part of the model: rename it"
+                f"{type(self.trainer).__name__}.modules: '{taken[0]}' is a part of the model: "
+                "rename it"
             )
         return saved | own
 
-    # --- modes --------------------------------------------------------------------------------------------------------
+    # --- modes ------------------------------------------------------------------------------------
 
     def train_mode(self) -> None:
-        """Only what the stage names is in training mode: a frozen network keeps its running averages. The encoder is
-        if, and only if, the stage trains it."""
+        """Set the trainer's `modules` to training mode, and all other networks to evaluation mode.
+
+        Frozen networks thus keep their running averages (batch normalisation). The text encoder is
+        in training mode if and only if the stage trains it.
+        """
         self.eval_mode()
         for module in self.trainer.modules.values():
             module.train()
         self.model.text_encoder.train(self.encoder_trains)
 
     def eval_mode(self) -> None:
+        """Set all networks of model and trainer to evaluation mode."""
         for module in (*model_modules(self.model).values(), *self.trainer.modules.values()):
             module.eval()
 
     def uncompile(self) -> None:
-        """Undoes `compile`: the next stage may need a network eager."""
+        """Undo `compile`, since the next stage may need a network that is not compiled."""
         for module in self.trainer.modules.values():
             module._compiled_call_impl = None
 
 
 def model_modules(model: Model) -> dict[str, nn.Module]:
-    """The parts of a model that outlive its stages, as checkpoints name them."""
+    """Return the parts of a model, which outlive its stages.
+
+    Args:
+        model: The model.
+
+    Returns:
+        Generator, text encoder and, if there are any, helpers, by their names in checkpoints.
+    """
     parts: dict[str, nn.Module] = {"generator": model.generator, "text_encoder": model.text_encoder}
     return parts | ({HELPERS: model.helpers} if len(model.helpers) else {})
 
 
 def model_parameters(model: Model) -> dict[str, nn.Parameter]:
-    """The parameters of a model by full name: "generator.X", "text.X", "helpers.X"."""
+    """Return the parameters of a model under their full names.
+
+    Args:
+        model: The model.
+
+    Returns:
+        The parameters by full name: "generator.X", "text.X" or "helpers.X".
+    """
     parts = {"generator": model.generator, "text": model.text_encoder, HELPERS: model.helpers}
     return {
         f"{part}.{name}": p

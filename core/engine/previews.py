@@ -1,4 +1,4 @@
-"""Sample grids: the same captions and the same noise each time, so that progress can be seen."""
+"""Write grids of samples during training, always with the same captions and the same noise."""
 
 from __future__ import annotations
 
@@ -33,7 +33,17 @@ def _sound_ones(dataset: Dataset) -> Iterator[Example]:
 
 
 class Gallery:
-    """Draws a run's grids into a folder. examples: whose captions are drawn."""
+    """Writes a run's grids of images into a folder.
+
+    Args:
+        folder: Where the grids go.
+        examples: The examples whose first captions are sampled.
+        seed: Seed of the samples' noise.
+
+    Attributes:
+        examples: The examples.
+        captions: The first caption of each.
+    """
 
     def __init__(self, folder: Path, examples: Sequence[Example], seed: int) -> None:
         self._folder = folder
@@ -43,17 +53,45 @@ class Gallery:
 
     @classmethod
     def of(cls, folder: Path, dataset: Dataset, seed: int) -> Gallery:
-        """The captions of the first examples that are sound. However many are not, training does without them."""
+        """Make a gallery of the first sound examples of a data set.
+
+        Any number of broken examples before them is skipped, whatever `max_broken` is: training
+        does not need these examples.
+
+        Args:
+            folder: Where the grids go.
+            dataset: The data set, preferably a split that is not trained on.
+            seed: Seed of the samples' noise.
+
+        Returns:
+            A gallery of at most `CAPTIONS` examples.
+
+        Raises:
+            UserError: No example is sound.
+        """
         examples = list(islice(_sound_ones(dataset), CAPTIONS))
         return cls(
             folder, examples or [sound(dataset, 0)[0]], seed
-        )  # the latter says what is wrong
+        )  # if none is sound, sound() raises an error that says why
 
     def draw(
         self, name: str, model: Model, trainer: Trainer, batch: Callable[[], Batch]
     ) -> Path | None:
-        """Writes NAME.png: what the trainer previews, else two samples of each caption, side by side. Of a model that
-        draws no images there is nothing to write without a preview."""
+        """Write FOLDER/NAME.png: the trainer's preview, else samples of each caption.
+
+        The samples of one caption, `PER_CAPTION` of them, lie side by side. captions.json, written
+        with the first grid, lists the captions.
+
+        Args:
+            name: Name of the file, without ".png".
+            model: The model, in evaluation mode.
+            trainer: The trainer of the stage, which may have a preview of its own.
+            batch: Makes the batch that the trainer previews.
+
+        Returns:
+            The file. None if nothing was written: the model samples no images (it is a guide), and
+            the trainer has no preview.
+        """
         with torch.no_grad():
             preview = trainer.preview(batch())
             if preview is None and not model.draws:
@@ -76,7 +114,15 @@ class Gallery:
 
 
 class StagePreviews:
-    """Draws a stage's grids."""
+    """Writes the grids of a stage.
+
+    Args:
+        context: The run.
+        gallery: The examples and the folder.
+        prepared: The stage's networks.
+        ema: The averaged weights, which are used.
+        maker: Makes the batch for the trainer's preview.
+    """
 
     def __init__(
         self,
@@ -90,9 +136,10 @@ class StagePreviews:
         self._prepared, self._ema, self._maker = prepared, ema, maker
 
     def draw(self) -> None:
-        """A grid, drawn by the first process with the averaged weights. A signal cuts the drawing short.
+        """Write a grid in the first process, with the averaged weights; the others wait.
 
-        Drawing is keyed, but a library beneath may draw random numbers of its own: training must not notice.
+        A signal cuts the sampling short. Our noise is keyed, but a library may draw numbers from
+        torch's global generators. Their state is restored, so training does not depend on grids.
         """
         if self._context.is_first:
             self._prepared.eval_mode()
@@ -108,7 +155,7 @@ class StagePreviews:
             self._context.reporter.say(f"images: {path}")
 
     def _batch(self) -> Batch:
-        """The gallery's examples as a batch, the same each time, with the captions of the grid."""
+        """Make a batch of the gallery's examples with the captions of the grid, always the same."""
         gallery, settings = self._gallery, self._context.settings
         views = Views(gallery.examples, 0, settings.image_size, settings.augment)
         host = views[[Visit(0, index) for index in range(len(gallery.examples))]]

@@ -1,4 +1,4 @@
-"""The states of a process's random generators: seeded, kept, and put back."""
+"""Seed, save and restore the global random generators of a process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from t2i.core.interfaces.noise import random_stream, seeded
 
 
 def seed_all(*key: int | str) -> None:
-    """Seeds torch's generators, and those that a trainer should not use but a library might."""
+    """Seed the global generators of torch, Python and NumPy.
+
+    A trainer should not use those of Python and NumPy, but a library that it calls might.
+
+    Args:
+        *key: What the seeds depend on. Equal keys give equal seeds on every machine.
+    """
     seeded(*key)
     seeds = random_stream("global", *key)
     random.seed(int(seeds.integers(2**63)))
@@ -21,7 +27,12 @@ def seed_all(*key: int | str) -> None:
 
 
 def random_state() -> dict[str, Tensor]:
-    """The states of this process's global random generators."""
+    """Return the states of this process's global random generators.
+
+    Returns:
+        Tensors by name, for a safetensors file: torch's CPU state, one for each CUDA device, and
+        those of NumPy and Python.
+    """
     numpy_state = np.random.get_state(legacy=False)
     words = numpy_state["state"]["key"]
     rest = [numpy_state["state"]["pos"], numpy_state["has_gauss"], numpy_state["gauss"]]
@@ -40,7 +51,11 @@ def random_state() -> dict[str, Tensor]:
 
 
 def set_random_state(state: Mapping[str, Tensor]) -> None:
-    """The inverse of `random_state`."""
+    """Put back the states that `random_state` returned.
+
+    Args:
+        state: The tensors by name. Those of CUDA devices are ignored where CUDA is not available.
+    """
     torch.set_rng_state(state["torch"])
     position, has_gauss, gauss = state["numpy.rest"].tolist()
     words = state["numpy.words"].numpy().astype(np.uint32)

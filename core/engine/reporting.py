@@ -1,4 +1,4 @@
-"""How training says what it is doing: a live line on a terminal, plain lines elsewhere."""
+"""Progress reports of training: a progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from t2i.core.io.terminal import printable
 
 @dataclass(frozen=True)
 class Status:
-    """Where training is. progress: of the run, 0 to 1. rate: images a second. left: seconds, None if unknown."""
+    """The progress of training after a logged step.
+
+    Args:
+        stage: Name of the stage.
+        step: Steps done in the run.
+        progress: Part of the run that is done, 0 to 1.
+        rate: Images per second.
+        left: Seconds left in the run. None if unknown.
+        losses: Mean losses since the last log line, by name.
+    """
 
     stage: str
     step: int
@@ -24,33 +33,64 @@ class Status:
 
 
 class Reporter(Protocol):
-    """Receives progress. Texts are plain: they may hold names and captions that others chose."""
+    """Receives progress reports.
+
+    Texts are plain, without markup: they may hold names and captions from a user's data.
+    """
 
     def say(self, text: str) -> None:
-        """One line: something begins, or is there to be looked at."""
+        """Report an event, such as the start of a stage or a new file.
+
+        Args:
+            text: One line.
+        """
 
     def status(self, status: Status) -> None:
-        """Called after each logged step."""
+        """Report progress; called after each logged step.
+
+        Args:
+            status: The progress of training.
+        """
 
     def close(self) -> None:
-        """Called once at the end, whatever the end is."""
+        """Stop reporting; called once at the end, also after an error."""
 
 
 def duration(seconds: float) -> str:
-    """1:02:03 or 2:03."""
+    """Format a duration as 1:02:03 or 2:03.
+
+    Args:
+        seconds: The duration; it is rounded to whole seconds.
+
+    Returns:
+        Hours (if any), minutes and seconds.
+    """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def in_words(status: Status) -> str:
+    """Format a status as one line.
+
+    Args:
+        status: The progress of training.
+
+    Returns:
+        Stage, step, images per second, time left (if known) and losses.
+    """
     losses = "  ".join(f"{name} {value:.4g}" for name, value in status.losses.items())
     left = "" if status.left is None else f"  {duration(status.left)} left"
     return f"{status.stage}  step {status.step}  {status.rate:.0f} images/s{left}  {losses}"
 
 
 class PlainLines:
-    """Plain lines on a stream (stderr by default); what comes often, at most every `every` seconds."""
+    """Plain lines on a stream, with a limit on how often frequent ones are printed.
+
+    Args:
+        stream: Where lines are written. None: stderr.
+        every: Least time between two frequent lines, in seconds.
+    """
 
     def __init__(self, stream: TextIO | None = None, every: float = 10.0) -> None:
         self._stream = stream or sys.stderr
@@ -58,10 +98,19 @@ class PlainLines:
         self._last = time.monotonic()
 
     def say(self, text: str) -> None:
+        """Print one line; control characters in it are escaped.
+
+        Args:
+            text: The line.
+        """
         print(printable(text), file=self._stream, flush=True)
 
     def due(self) -> bool:
-        """Whether it is time for another; if so, the next is due `every` seconds from now."""
+        """Return whether a frequent line may be printed now.
+
+        Returns:
+            True if so; the next one is then due `every` seconds from now.
+        """
         if time.monotonic() - self._last < self._every:
             return False
         self._last = time.monotonic()
@@ -69,52 +118,81 @@ class PlainLines:
 
 
 class Lines(PlainLines):
-    """Plain lines, a status now and then."""
+    """A reporter that prints plain lines, and a status every 10 seconds at most."""
 
     def status(self, status: Status) -> None:
+        """Print the progress, if a line is due.
+
+        Args:
+            status: The progress of training.
+        """
         if self.due():
             self.say(f"{status.progress:4.0%}  {in_words(status)}")
 
     def close(self) -> None:
-        pass
+        """Do nothing."""
 
 
 class Live:
-    """A progress bar on a terminal, with what is said above it."""
+    """A reporter that shows a progress bar on a terminal and prints lines above it."""
 
     def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
         self._progress = Progress(
-            BarColumn(bar_width=24), TaskProgressColumn(), TextColumn("{task.description}", markup=False),
-            console=Console(stderr=True),
+            BarColumn(bar_width=24), TaskProgressColumn(),
+            TextColumn("{task.description}", markup=False), console=Console(stderr=True),
         )  # fmt: skip
         self._task = self._progress.add_task("starting", total=1.0)
         self._progress.start()
 
     def say(self, text: str) -> None:
+        """Print one line above the bar; control characters in it are escaped.
+
+        Args:
+            text: The line.
+        """
         self._progress.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def status(self, status: Status) -> None:
+        """Move the bar and replace the text beside it.
+
+        Args:
+            status: The progress of training.
+        """
         self._progress.update(self._task, completed=status.progress, description=in_words(status))
 
     def close(self) -> None:
+        """Stop the bar and leave it on the terminal."""
         self._progress.stop()
 
 
 class Silent:
-    """Says nothing: processes other than the first, and tests."""
+    """A reporter that prints nothing, for processes other than the first and for tests."""
 
     def say(self, text: str) -> None:
-        pass
+        """Ignore a line.
+
+        Args:
+            text: The line.
+        """
 
     def status(self, status: Status) -> None:
-        pass
+        """Ignore the progress.
+
+        Args:
+            status: The progress of training.
+        """
 
     def close(self) -> None:
-        pass
+        """Do nothing."""
 
 
 def default_reporter() -> Reporter:
+    """Choose the reporter for this process's stderr.
+
+    Returns:
+        A progress bar if stderr is a terminal, else plain lines.
+    """
     return Live() if sys.stderr.isatty() else Lines()

@@ -1,4 +1,4 @@
-"""Checkpoints and models of a run: when they are written, what is in them, and going back to one."""
+"""Write the checkpoints and models of a run, and restore a stage from a checkpoint."""
 
 from __future__ import annotations
 
@@ -20,17 +20,31 @@ from t2i.core.io.processes import everyones
 
 
 class Saving:
-    """Writes the checkpoints of a stage, and restores it from one."""
+    """Writes the checkpoints of a stage, and restores it from one.
+
+    Args:
+        context: The run.
+        plan: The stage.
+        prepared: The stage's networks and optimizers.
+        ema: The averaged weights.
+        meter: The stage's log, whose sums are saved too.
+    """
 
     def __init__(
         self, context: RunContext, plan: Plan, prepared: PreparedStage, ema: Ema, meter: Meter
     ) -> None:
         self._context, self._plan = context, plan
         self._prepared, self._ema, self._meter = prepared, ema, meter
-        self._judged: float | None = None  # the loss `keep_best`, when it was last logged
+        self._judged: float | None = None  # the loss `keep_best` when it was last logged
 
     def check_losses(self, losses: Mapping[str, float]) -> None:
-        """Notes, of the losses that were logged, the one by which the best checkpoint is told."""
+        """Store the logged loss that decides which checkpoint is best (`keep_best`).
+
+        A warning is reported if the last stage does not log it and no checkpoint was the best yet.
+
+        Args:
+            losses: The logged losses, by name.
+        """
         context, stage = self._context, self._plan.stage
         name = context.settings.keep_best
         if name is not None and name in losses:
@@ -41,8 +55,10 @@ class Saving:
             )
 
     def _is_best(self) -> bool:
-        """Whether the checkpoint to be written is the best so far; if so, the run's state says so from now on. A loss
-        that is not finite is never the best."""
+        """Return whether the next checkpoint is the best so far, and if so store that in the state.
+
+        A loss that is NaN or infinite is never the best.
+        """
         state = self._context.state
         if self._judged is None or not (
             self._judged < (state.best[1] if state.best else float("inf"))
@@ -52,18 +68,25 @@ class Saving:
         return True
 
     def write(self, *, begun: bool = True, sampled: bool = True) -> None:
-        """Writes a checkpoint, with every process's random state, and the model.
+        """Write a checkpoint with every process's random state, and the model for sampling.
+
+        All processes must call this together; the first one writes. The best model goes to RUN/best
+        and older checkpoints are removed (`keep`).
 
         Args:
-            begun: whether the stage goes on, so that its networks and optimizers are needed.
-            sampled: whether the model is written to be sampled, too.
+            begun: Whether the stage continues. False: its own networks, optimizers and averages are
+                left out.
+            sampled: Whether to write RUN/model, with the averaged weights.
+
+        Raises:
+            UserError: The file system refused, for example because the disk is full.
         """
         context, run, state = self._context, self._context.run, self._context.state
         states = everyones(random_state(), context.accelerator.num_processes)
         if context.is_first:
             state.wall = context.wall()
             try:
-                if self._is_best():  # first: what a checkpoint says is best has been kept
+                if self._is_best():  # before the checkpoint, whose state names it as the best
                     with self._ema.swapped():
                         context.model.save(run.best)
                 self._write(states, begun)
@@ -99,8 +122,14 @@ class Saving:
         return scaler.state_dict() if scaler else {}
 
     def restore(self, saved: Saved) -> None:
-        """Puts a checkpoint's networks, optimizers, averages, sums and random state in place. UserError if it does not
-        fit the run."""
+        """Restore networks, optimizers, averages, the log's sums and the random state.
+
+        Args:
+            saved: A checkpoint that was written within this stage.
+
+        Raises:
+            UserError: The checkpoint does not fit the run.
+        """
         with checkpoint.fitting(saved):
             self._restore(saved)
 
@@ -117,5 +146,5 @@ class Saving:
         if accelerator.scaler and saved.document["scaler"]:
             accelerator.scaler.load_state_dict(saved.document["scaler"])
         mine = saved.folder / f"random-{accelerator.process_index}.safetensors"
-        if mine.exists():  # another number of processes has no state for some
+        if mine.exists():  # missing for some processes if there are more than there were
             set_random_state(saved.tensors(mine.stem))

@@ -1,4 +1,4 @@
-"""The surroundings of a run: device, precision, processes, and its folder's lock."""
+"""Set up and tear down what a run needs: device, precision, processes, and its folder's lock."""
 
 from __future__ import annotations
 
@@ -25,15 +25,27 @@ from t2i.core.runs.folder import Run
 
 @contextmanager
 def session(config: RunConfig, reporter: Reporter | None) -> Iterator[tuple[Accelerator, Reporter]]:
-    """Device, precision and processes of a run, and who reports for it."""
+    """Set up device, precision, threads and processes for a run, and close its reporter at the end.
+
+    Args:
+        config: The run's configuration.
+        reporter: Where progress is reported. None: a progress bar or lines on stderr. Processes
+            other than the first always report to nobody.
+
+    Yields:
+        The accelerator, and the reporter of this process.
+
+    Raises:
+        UserError: The precision needs a GPU, or inside the block the system raised an OSError.
+    """
     if config.settings.threads:
         torch.set_num_threads(config.settings.threads)
-    # Accelerate remembers the precision of the first run in a process; ours may differ from it.
+    # Accelerate keeps the precision of the first run in a process; ours may differ from it.
     AcceleratorState._reset_state()
-    # Without autocast's cache of cast weights: it would outlive an update within a step, and forgets gradients that a
-    # first use under no_grad did not need.
+    # Autocast's cache of cast weights is off. It would outlive an update within a step; and a
+    # weight that was first cast under no_grad would get no gradient from a later use.
     uncached = AutocastKwargs(cache_enabled=False)
-    # Unless told that there is only the processor, accelerate does not join processes without GPUs into a group.
+    # Without cpu=True, accelerate does not join processes without GPUs into a group.
     alone = best_device().type == "cpu"
     accelerator = Accelerator(
         mixed_precision=config.settings.precision, cpu=alone, kwargs_handlers=[uncached]
@@ -41,28 +53,49 @@ def session(config: RunConfig, reporter: Reporter | None) -> Iterator[tuple[Acce
     if config.settings.precision == "fp16" and accelerator.device.type == "cpu":
         raise UserError("precision = fp16 needs a GPU: set precision=bf16, or no")
     if accelerator.num_processes > 1:
-        atexit.register(leave)  # at the end of the program, not of the run: another run may follow
+        atexit.register(leave)  # not at the end of the run: another run may follow in this program
     speaker = (reporter or default_reporter()) if accelerator.is_main_process else Silent()
     try:
         yield accelerator, speaker
     except OSError as error:
         raise UserError(
-            f"{error.filename or 'a file'}: {error.strerror or error}; free some space or mend its place"
+            f"{error.filename or 'a file'}: {error.strerror or error}; "
+            "free some disk space, or check that its folder can be written to"
         ) from None
     finally:
         speaker.close()
 
 
 def first_decides(accelerator: Accelerator, check: Callable[[], None]) -> None:
-    """The first process checks something; what it refuses, all refuse."""
+    """Run a check in the first process and raise its error in all processes.
+
+    Args:
+        accelerator: The run's processes.
+        check: The check; it raises an error to refuse.
+
+    Raises:
+        T2IError: The check raised one; a UserError stays a UserError.
+    """
     first(check, accelerator.process_index, accelerator.num_processes)
 
 
 @contextmanager
 def locked(run: Run, accelerator: Accelerator, check: Callable[[Path], None]) -> Iterator[None]:
-    """One training at a time in a run's folder, however either of them dies. The first process holds the lock for all.
+    """Hold the lock of a run's folder inside the block, so that only one training uses it.
 
-    check: done to the folder once it is ours.
+    The first process holds the lock for all. The system drops it if that process dies.
+
+    Args:
+        run: The run; its folder is created if it does not exist.
+        accelerator: The run's processes.
+        check: Called with the folder in the first process, once the lock is held.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        UserError: Another process trains in the folder, the folder cannot be written to, or `check`
+            raised an error.
     """
     lock = folder_lock(run.path)
 
@@ -81,16 +114,31 @@ def locked(run: Run, accelerator: Accelerator, check: Callable[[Path], None]) ->
 
 
 def check_free(folder: Path) -> None:
-    """UserError unless nothing but the lock is in the folder of a run that is to begin."""
-    for litter in folder.glob(".config.json.*.tmp"):  # of a beginning that was killed
+    """Check that the folder of a new run holds nothing but its lock.
+
+    Args:
+        folder: The run's folder.
+
+    Raises:
+        UserError: There is something else in it.
+    """
+    for litter in folder.glob(".config.json.*.tmp"):  # left by a run that was killed at its start
         litter.unlink()
     if any(path.name != LOCK for path in folder.iterdir()):
         raise UserError(
-            f"{folder} is there already: go on with 't2i train --resume {folder}' or choose another --out"
+            f"{folder} is there already: go on with 't2i train --resume {folder}' "
+            "or choose another --out"
         )
 
 
 def mend(folder: Path) -> None:
-    """Makes a run's folder ready for going on."""
+    """Prepare a run's folder for resuming: remove what a killed process left half-written.
+
+    Args:
+        folder: The run's folder.
+
+    Raises:
+        UserError: A link in it leads out of the folder.
+    """
     refuse_links(folder)
     checkpoint.clear_litter(folder)

@@ -1,4 +1,4 @@
-"""Signals: the first one asks the loop to save and stop, the second ends the program at once."""
+"""Signals: the first one makes the loop save and stop, the second one ends the program at once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ CAUGHT = (signal.SIGINT, signal.SIGTERM)
 
 
 class CutShort(BaseException):
-    """A signal came in the midst of something that can be left undone. Not an Exception: nobody below may hold it."""
+    """A signal arrived during optional work.
+
+    It is a BaseException, so that no `except Exception` in that work catches it.
+    """
 
 
 class StopRequest:
-    """Which signal came, if one did."""
+    """The signal that arrived, if one did.
+
+    Attributes:
+        number: Number of the signal. 0 if none arrived.
+    """
 
     number: int = 0
     _within_optional: bool = False
@@ -29,14 +36,18 @@ class StopRequest:
                 for child in multiprocessing.active_children():
                     child.kill()
                     child.join(1)
-            finally:  # torch's own handler complains, by an exception, of workers that are killed
+            finally:  # torch's own handler raises an exception when a worker is killed
                 os._exit(128 + number)
         self.number = number
         if self._within_optional:
             raise CutShort
 
     def optional(self, work: Callable[[], None]) -> None:
-        """Does `work`, which takes long and can be left undone, unless a signal has come or comes meanwhile."""
+        """Do long work that may be left undone, unless a signal has arrived or arrives meanwhile.
+
+        Args:
+            work: The work. It is not started if a signal has arrived, and cut short by one.
+        """
         try:
             self._within_optional = True
             if not self.number:
@@ -49,7 +60,14 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Inside the block SIGINT and SIGTERM are noted instead of obeyed. Only the main thread can do that."""
+    """Record SIGINT and SIGTERM inside the block instead of ending the program.
+
+    A second signal kills the loader workers and ends the process at once, with exit code 128 + its
+    number. Only the main thread can set signal handlers: in other threads signals act as usual.
+
+    Yields:
+        The request, whose `number` is set when a signal arrives.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -1,4 +1,4 @@
-"""One stage of a run: its trainer and its loop."""
+"""Run one stage: its trainer, its training loop and its end."""
 
 from __future__ import annotations
 
@@ -27,18 +27,41 @@ from t2i.core.errors import T2IError
 from t2i.core.interfaces.dataset import BrokenExample
 
 EARLY_IMAGE = 20.0
-"""Seconds of training before the first grid: a newcomer should soon see something."""
+"""Seconds of a stage's training after which its first grid is written, even before `sample_every`:
+a new user should soon see something."""
 
 
 class StageRun:
-    """One stage, from its beginning or from a checkpoint within it to its end."""
+    """One stage of a run with its networks, optimizers and loop.
+
+    Args:
+        context: The run.
+        plan: The stage with its settings.
+        gallery: The examples for the grids.
+
+    Attributes:
+        context: The run.
+        plan: The stage with its settings.
+        settings: The stage's settings.
+        trainer: The stage's trainer.
+        prepared: The networks, ready for training.
+        optimizing: The optimizers.
+        budget: The stage's budget.
+        updates: The engine that the trainer gets.
+        ema: The averaged weights.
+        meter: The stage's log.
+        saving: Writes and restores checkpoints.
+        maker: Makes batches.
+        images: Writes grids.
+        passed_over: Broken examples that were skipped and not counted yet.
+    """
 
     def __init__(self, context: RunContext, plan: Plan, gallery: Gallery) -> None:
         self.context, self.plan, self.settings = context, plan, plan.settings
         seed, index = self.settings.seed, plan.index
         seed_all(seed, "stage", index)
         self.trainer = plan.stage.trainer(context.model.networks)
-        # Random numbers inside networks (dropout) differ from process to process.
+        # Random numbers inside networks (dropout) must differ between processes.
         seed_all(seed, "loop", index, context.accelerator.process_index)
         self.prepared = PreparedStage(
             context.model, self.trainer, self.settings, context.accelerator.device, self._say
@@ -59,7 +82,17 @@ class StageRun:
         self.context.reporter.say(f"stage {self.plan.stage.name}: {text}")
 
     def run(self, saved: Saved | None) -> None:
-        """The stage from its beginning, or from a checkpoint within it, to its end."""
+        """Run the stage to its end.
+
+        Args:
+            saved: A checkpoint within the stage to start from. None: start at its beginning.
+
+        Raises:
+            Interrupted: A signal stopped the run; everything was saved first.
+            T2IError: A loss or a gradient is not finite, and `on_nan` is "stop".
+            UserError: Too many examples are broken, or the checkpoint does not fit or cannot be
+                written.
+        """
         context, state = self.context, self.context.state
         if saved:
             self.saving.restore(saved)
@@ -75,7 +108,7 @@ class StageRun:
             f"stage {self.plan.index + 1} of {len(context.plans)}: {self.plan.stage.name}"
         )
         if state.step == 0 and not saved:
-            # So that a run can go on wherever it dies, and whoever cannot write hears of it now.
+            # A run can then be resumed wherever it is killed, and a disk that refuses is found now.
             self.saving.write(sampled=False)
         settings = self.settings
         views = Views(context.dataset, settings.seed, settings.image_size, settings.augment)
@@ -89,7 +122,10 @@ class StageRun:
         self._end(views)
 
     def _stored(self, views: Views) -> Store:
-        """The data set as the networks that this stage leaves alone see it, computed now unless it is there already."""
+        """Return the frozen networks' stored outputs, computed now if they are not there yet.
+
+        The time counts as training of this stage.
+        """
         context, settings, began = self.context, self.settings, time.perf_counter()
         root = (
             Path(settings.cache_dir).expanduser()
@@ -103,12 +139,12 @@ class StageRun:
         return store
 
     def _storing(self, text: str) -> None:
-        """Says how far storing is, and stops for a signal: the parts that are complete by then stay."""
+        """Report how far storing is, and stop on a signal; finished parts are kept."""
         self.context.reporter.say(text)
         if stopped := self.context.interrupted():
             self.context.stop_here(stopped)
 
-    # --- the loop -----------------------------------------------------------------------------------------------------
+    # --- the loop ---------------------------------------------------------------------------------
 
     def _loop(self) -> None:
         context, state, settings = self.context, self.context.state, self.settings
@@ -132,11 +168,11 @@ class StageRun:
             stopped = context.interrupted()
             if (state.step % settings.checkpoint_every == 0 or stopped) and not over:
                 self.saving.write()
-            if stopped and not over:  # at the end of a stage there is more to save first
+            if stopped and not over:  # if over, `_end` saves and stops
                 context.stop_here(stopped)
 
     def _step(self) -> None:
-        """One optimizer step: learning rates, the parts of a batch, the averages."""
+        """Do one step: set learning rates, train on each micro-batch, update the averages."""
         state, settings = self.context.state, self.settings
         progress = self.budget.progress()
         if state.stage_step <= settings.warmup:
@@ -150,7 +186,7 @@ class StageRun:
         self.ema.update()
 
     def _part(self, part: int) -> None:
-        """The trainer's step on one part of a batch."""
+        """Call the trainer's step with one micro-batch."""
         context, step = self.context, self.context.state.step
         host = next(self.loader)
         self.passed_over += host.broken
@@ -166,18 +202,18 @@ class StageRun:
             remedy = context.remedy(" --on-nan skip")
             raise T2IError(f"stopped before the update of {where}: {error}; {remedy}") from None
         self.meter.add(losses)
-        if context.accelerator.num_processes == 1:  # several count together, now and then
+        if context.accelerator.num_processes == 1:  # several processes count at each log line
             self._count_broken()
 
     def _count_broken(self) -> None:
-        """Tells and counts what the loaders passed over."""
+        """Report and count the broken examples that the loaders skipped."""
         found, self.passed_over = self.passed_over, []
         self.context.count_broken(found)
 
-    # --- the end ------------------------------------------------------------------------------------------------------
+    # --- the end ----------------------------------------------------------------------------------
 
     def _end(self, views: Views) -> None:
-        """The averaged weights take their place for good, the trainer finishes, and the next stage may begin."""
+        """End the stage: adopt the averages, let the trainer finish, write grid and checkpoint."""
         context, state = self.context, self.context.state
         self.ema.adopt()
         self.prepared.eval_mode()
@@ -202,7 +238,7 @@ class StageRun:
             context.stop_here(stopped)
 
     def _count_parameters(self) -> None:
-        """Notes what the stage trained, and the networks that end with it."""
+        """Record what the stage trained, and the size of the networks that end with it."""
         state = self.context.state
         state.trained = sorted({*state.trained, *self.prepared.trained()})
         all_of_them, trained = self.prepared.own_parameters()

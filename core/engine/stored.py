@@ -1,8 +1,8 @@
-"""What networks that a stage does not train made of a data set, read from where it is stored: latents, text features.
+"""Read the stored outputs of a stage's frozen networks for a data set: latents and text features.
 
 FOLDER/part-00000.safetensors   rows of PART consecutive examples
-FOLDER/part-00000.json          their keys and captions, and what is broken
-FOLDER/manifest.json            sizes and SHA-256 of all that: without it the store is not complete
+FOLDER/part-00000.json          their keys and captions, and the broken examples that were skipped
+FOLDER/manifest.json            size and SHA-256 of each file; a store without it is not complete
 """
 
 from __future__ import annotations
@@ -25,19 +25,39 @@ from t2i.core.interfaces.text import TextFeatures
 from t2i.core.io.files import load_tensors, read_json, verify
 
 PART = 2048
-"""Examples a file."""
+"""Examples in each file."""
 
 
 def part_file(folder: Path, number: int) -> Path:
+    """Return the path of a part's tensors.
+
+    Args:
+        folder: The store's folder.
+        number: Number of the part, from 0.
+
+    Returns:
+        FOLDER/part-NUMBER.safetensors.
+    """
     return folder / f"part-{number:05d}.safetensors"
 
 
 class Store(TorchDataset[HostBatch]):
-    """A complete store, read as the loader reads a data set; files are mapped into memory, not read whole. broken: the
-    examples in whose place others are stored."""
+    """A complete store, which a loader reads in place of the data set.
+
+    `store[visits]` returns a whole micro-batch. The files are mapped into memory, not read whole.
+
+    Args:
+        folder: The store's folder.
+        seed: Seed of the choice of captions.
+
+    Attributes:
+        broken: The broken examples that others replace in the store.
+
+    Raises:
+        UserError: A file is missing, damaged or of the wrong form.
+    """
 
     def __init__(self, folder: Path, seed: int) -> None:
-        """UserError if a byte of it is not what it was."""
         self._seed = seed
         verify(folder, f"stored features {folder}")
         self._parts = [_StoredPart(path) for path in sorted(folder.glob("part-*.safetensors"))]
@@ -72,7 +92,7 @@ class _Listing(pydantic.BaseModel):
 
 
 def _listing(document: object, path: Path) -> _Listing:
-    """What a part's JSON tells of it. UserError if it does not."""
+    """Check the JSON document of a part, and raise UserError if it has another form."""
     try:
         return _Listing.model_validate(document)
     except pydantic.ValidationError:
@@ -82,6 +102,8 @@ def _listing(document: object, path: Path) -> _Listing:
 
 
 class _StoredPart:
+    """One part of a store: its tensors and its listing."""
+
     def __init__(self, path: Path) -> None:
         what = f"stored features {path.parent}"
         self._tensors = load_tensors(path, what)
@@ -97,7 +119,7 @@ class _StoredPart:
             )
 
     def _fits(self) -> bool:
-        """Whether there are as many rows of everything as there are examples, captions and words."""
+        """Return whether each tensor has one row for each example, caption or word."""
         tensors, captions = self._tensors, self._first[-1]
         rows = {"encoded": len(self._keys)}
         if self._begin is not None:
@@ -111,7 +133,7 @@ class _StoredPart:
         )
 
     def row(self, index: int, epoch: int, stream: np.random.Generator) -> _Row:
-        """An example, with the caption that a visit to the data set itself would have chosen."""
+        """Return an example, with the caption that a visit to the data set itself would choose."""
         views, own = self._tensors["encoded"][index], self._captions[index]
         choice = int(stream.integers(len(own)))
         text = self._text(self._first[index] + choice, own[choice]) if self._begin else None
@@ -126,6 +148,6 @@ class _StoredPart:
             if n.startswith("extra.")
         }
         return TextFeatures(
-            tensors["sentence"][number][None], tensors["words"][words][None], tensors["mask"][words][None], (caption,),
-            extras,
+            tensors["sentence"][number][None], tensors["words"][words][None],
+            tensors["mask"][words][None], (caption,), extras,
         )  # fmt: skip

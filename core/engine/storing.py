@@ -1,6 +1,7 @@
-"""What networks that a stage does not train make of a data set, computed once and stored (see `stored.py`).
+"""Compute the outputs of a stage's frozen networks for a data set once and store them.
 
-A part is there whole or not at all: a run that is killed goes on with the parts that are missing.
+`stored.py` reads them and describes the files. A part is complete or absent, so a run that is
+killed computes only the missing parts when it is resumed.
 """
 
 from __future__ import annotations
@@ -33,18 +34,19 @@ from t2i.core.io.locks import take_or_refuse
 from t2i.core.models.weights import owned_tensors, tensor_bytes
 from t2i.core.settings import ModelConfig
 
-PIXELS = 2**20  # encoded at once
+PIXELS = 2**20  # of the images that are encoded at once
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class EncodedExamples:
-    """Examples that are to be encoded, or were.
+    """N examples, before or after they are encoded.
 
-    Attributes:
-        images: uint8 (N, V, H, W, 3), V views of each; empty once they are encoded.
-        captions: all of each.
-        broken: what was passed over.
+    Args:
+        images: uint8 (N, V, H, W, 3), V views of each example; empty once they are encoded.
+        captions: All captions of each example.
+        keys: Key of each example.
+        broken: Broken examples that were skipped.
     """
 
     images: np.ndarray
@@ -54,7 +56,7 @@ class EncodedExamples:
 
 
 class _AllViews(TorchDataset[EncodedExamples]):
-    """View v of an example is what epoch v would have shown."""
+    """All views of each example; view v is the image that epoch v would show."""
 
     def __init__(self, dataset: Dataset, views: Views, count: int) -> None:
         self._dataset, self._views, self._count = dataset, views, count
@@ -77,12 +79,14 @@ class _AllViews(TorchDataset[EncodedExamples]):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How features are computed.
+    """How the outputs to store are computed.
 
-    Attributes:
-        encode: images (B, 3, H, W) -> (B, ...).
-        text: captions -> features; None where the stage trains the encoder.
-        networks: the tensors that both depend on, by full name.
+    Args:
+        settings: The stage's settings.
+        encode: Encodes images (B, 3, H, W) as (B, ...).
+        text: Encodes captions. None: the stage trains the text encoder, so no text features are
+            stored.
+        networks: The tensors on which both may depend, by full name.
     """
 
     settings: ModelConfig
@@ -92,7 +96,15 @@ class Recipe:
 
     @classmethod
     def of(cls, prepared: PreparedStage, settings: ModelConfig) -> Recipe:
-        """That of a stage whose trainer has an `encode`."""
+        """Make the recipe of a stage.
+
+        Args:
+            prepared: The stage; its trainer must have `encode`.
+            settings: The stage's settings.
+
+        Returns:
+            The recipe, which depends on all tensors of the model that the stage does not train.
+        """
         model, encode = prepared.model, prepared.trainer.encode
         assert encode is not None
         parts = {"generator": model.generator, "text": model.text_encoder, "helpers": model.helpers}
@@ -108,7 +120,14 @@ class Recipe:
         )
 
     def key(self, dataset: Dataset) -> str:
-        """Names the store: it differs wherever what is stored may differ."""
+        """Compute the name of the store, which differs wherever its content may differ.
+
+        Args:
+            dataset: The data set.
+
+        Returns:
+            24 hexadecimal digits: a hash of data, settings, seed and networks.
+        """
         hashed = {
             "format": FORMAT,
             "data": dataset.fingerprint(),
@@ -132,9 +151,25 @@ def obtain(
     accelerator: Accelerator,
     say: Callable[[str], None],
 ) -> Store:
-    """The store of this recipe under `root`, whose missing parts are computed now, by all processes together.
+    """Return the store of a recipe, after computing the parts that are missing.
 
-    say: called in every process alike, part by part. UserError if another run is filling the same store.
+    All processes must call this together; each computes some of the parts. A damaged store is
+    removed and computed anew.
+
+    Args:
+        root: Folder that holds the stores.
+        dataset: The data set.
+        views: The same data set, augmented.
+        recipe: How the outputs are computed.
+        accelerator: The run's processes.
+        say: Takes a line of progress after each round of parts, in every process at the same point,
+            so that it may stop them all.
+
+    Returns:
+        The complete store.
+
+    Raises:
+        UserError: Another run is filling the same store, or examples of the data set are at fault.
     """
     folder = root / recipe.key(dataset)
     lock = FileLock(root / f".{folder.name}.lock")
@@ -170,7 +205,7 @@ def _fill(
     accelerator: Accelerator,
     say: Callable[[str], None],
 ) -> None:
-    """Computes the parts that are missing, each process its own, and seals the store."""
+    """Compute the missing parts, each in one of the processes, and seal the store."""
     folder.mkdir(parents=True, exist_ok=True)
     parts, count = -(-len(dataset) // stored.PART), recipe.settings.cache_views
     missing = [n for n in range(parts) if not part_file(folder, n).with_suffix(".json").exists()]
@@ -216,14 +251,16 @@ def _write_part(
         "captions": [list(own) for _, rows in found for own in rows.captions],
         "broken": [[error.where, error.reason] for _, rows in found for error in rows.broken],
     }
-    write_json(path.with_suffix(".json"), document)  # last: its presence says "complete"
+    write_json(path.with_suffix(".json"), document)  # last: its presence marks a complete part
 
 
 def _computed(
     rows: EncodedExamples, recipe: Recipe, device: torch.device
 ) -> tuple[dict[str, Tensor], EncodedExamples]:
-    """A few examples' tensors, and what was seen of them without the images. In full precision, whatever training
-    uses."""
+    """Encode a few examples, and return their tensors and the examples without images.
+
+    It runs in full precision, whichever precision training uses.
+    """
     count, views = rows.images.shape[:2]
     images = to_tensor(rows.images.reshape(-1, *rows.images.shape[2:]), device)
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
@@ -236,7 +273,10 @@ def _computed(
 
 
 def _flat(text: TextFeatures) -> dict[str, Tensor]:
-    """Features without their padding: the words of all captions one after another, and how many each has."""
+    """Remove the padding of text features.
+
+    The words of all captions follow one another; "lengths" holds the number of each caption's.
+    """
     positions = torch.arange(1, text.mask.shape[1] + 1)
     lengths = (text.mask * positions).amax(1).clamp_min(1)
     kept = positions <= lengths[:, None]

@@ -1,4 +1,4 @@
-"""Features of captions by a frozen encoder, each computed once."""
+"""A cache of a frozen encoder's text features, so that each caption is encoded once."""
 
 from __future__ import annotations
 
@@ -16,13 +16,21 @@ SMALL = 5_000_000  # parameters
 
 
 class TextCache:
-    """Gives features without gradients, in float32; keeps those of the captions used last, up to `limit` bytes.
+    """Encodes captions with a frozen encoder and keeps the features of those used last.
 
-    What a step sees must not depend on what happened to be kept, or a resumed run would differ from one that was
-    never stopped: the last bits of a caption's features depend on the captions that it was encoded with. So on the
-    processor, where it costs little, a caption is encoded by itself. On an accelerator, where it would cost much and
-    where bits vary anyway, all that are missing are encoded together.
-    An encoder of fewer than `small` parameters is asked each time, which takes it no longer than that.
+    `cache(captions)` returns the features without gradients, in full precision (autocast is off).
+
+    A step's features must not depend on what the cache holds, or a resumed run would differ from
+    one that was never stopped: the last bits of a caption's features depend on the captions that
+    are encoded with it. On the CPU each caption is therefore encoded alone, which costs little
+    there. On an accelerator that would cost much, and the last bits vary anyway: there all captions
+    that are missing from the cache are encoded together.
+
+    Args:
+        encoder: The frozen encoder.
+        limit: Most bytes of features to keep.
+        small: An encoder with fewer parameters than this runs each time and nothing is kept, since
+            looking its features up takes as long.
     """
 
     def __init__(self, encoder: TextEncoder, limit: int = LIMIT, small: int = SMALL) -> None:
@@ -44,7 +52,14 @@ class TextCache:
         return replace(TextFeatures.cat(rows), captions=tuple(captions))
 
     def null(self, n: int) -> TextFeatures:
-        """Features of "no caption", n times."""
+        """Return the features of "no caption" (`TextEncoder.null`).
+
+        Args:
+            n: Number of rows.
+
+        Returns:
+            The same features `n` times.
+        """
         if self._null is None:
             with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
                 self._null = self._encoder.null(1).detach()
@@ -63,7 +78,7 @@ class TextCache:
         if self._device.type == "cpu":
             return {caption: self._encoded([caption]) for caption in captions}
         features = self._encoded(captions)
-        # Clones, so that a row does not hold the whole batch in memory.
+        # Cloned, or each row would keep the whole batch in memory.
         return {caption: features[i : i + 1].map(torch.clone) for i, caption in enumerate(captions)}
 
     def _used(self, caption: str) -> TextFeatures:

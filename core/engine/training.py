@@ -1,4 +1,4 @@
-"""Training a run: its stages in order, each one's steps, and everything that is kept of them."""
+"""Train a run from the beginning, or resume one: all its stages in order, then the summary."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from t2i.core.runs.folder import Run
 from t2i.core.runs.record import BrokenFile, Log, peak_memory, write_config
 
 Wrap = Callable[[Stage], Stage]
-"""What each stage of a run passes through, in order: a way to watch trainers at work."""
+"""A function that replaces each stage of a run, called in order; used to observe trainers."""
 
 
 def train(
@@ -49,21 +49,27 @@ def train(
     command: str = "",
     wrap: Wrap | None = None,
 ) -> Run:
-    """Trains from the beginning into a folder.
+    """Train a model from the beginning.
 
     Args:
-        out: must be new or empty.
-        reporter: is told of progress (None: the terminal).
-        command: for the record.
-        wrap: what each stage passes through.
+        config: The resolved configuration: model, settings, data set, text encoder and sampler.
+        out: The run's folder, which must be new or empty.
+        reporter: Where progress is reported. None: a progress bar if stderr is a terminal, else
+            lines on it.
+        command: The command line, recorded in config.json.
+        wrap: Replaces each stage. None: the stages are used as they are.
+
+    Returns:
+        The finished run.
 
     Raises:
-        UserError: `out` is taken or cannot be written, or the disk is too full.
-        Interrupted: after a signal, when all is saved.
-        T2IError: a loss is not finite.
+        UserError: `out` is taken or cannot be written, the disk is too full, or the data set or a
+            setting does not allow training.
+        Interrupted: A signal stopped training; everything was saved first.
+        T2IError: A loss or a gradient is not finite, and `on_nan` is "stop".
     """
     run = Run(Path(out))
-    dataset = open_dataset(config.data)  # a folder that is not there leaves no run behind
+    dataset = open_dataset(config.data)  # first: if its folder is missing, no run is created
     with session(config, reporter) as (accelerator, speaker), locked(run, accelerator, check_free):
         dataset.prepare(speaker.say)
         config = replace(config, encoder=_fitted(config.encoder, dataset))
@@ -85,15 +91,26 @@ def resume(
     reporter: Reporter | None = None,
     wrap: Wrap | None = None,
 ) -> Run:
-    """Goes on with an interrupted run from its newest sound checkpoint. A complete run is left as it is.
+    """Resume an interrupted run from its newest sound checkpoint.
+
+    A complete run is left as it is. A run that ended before its first checkpoint begins again.
 
     Args:
-        on_nan: the setting as it shall be from now on: what stopped a run would else stop it again.
-        reporter: is told of progress (None: the terminal).
-        wrap: what each stage passes through.
+        path: The run's folder.
+        on_nan: New value of the setting `on_nan`, "stop" or "skip". It is needed where a loss that
+            is not finite stopped the run and would stop it again. None: unchanged.
+        reporter: Where progress is reported. None: a progress bar if stderr is a terminal, else
+            lines on it.
+        wrap: Replaces each stage. None: the stages are used as they are.
+
+    Returns:
+        The finished run.
 
     Raises:
-        UserError: the folder is no run, has no sound checkpoint, or its data set has changed.
+        UserError: The folder is no run or in use, has no sound checkpoint, or the data set has
+            changed.
+        Interrupted: A signal stopped training; everything was saved first.
+        T2IError: A loss or a gradient is not finite, and `on_nan` is "stop".
     """
     run = Run(Path(path))
     if not run.config_file.is_file():
@@ -106,21 +123,23 @@ def resume(
         dataset = open_dataset(config.data)
         if read_json(run.config_file, "run").get("data_fingerprint") != dataset.fingerprint():
             raise UserError(
-                f"{run.path}: the data set '{config.data.name}' is not the one that the run began with"
+                f"{run.path}: the data set '{config.data.name}' is not the one that the run "
+                "began with"
             )
         dataset.prepare(speaker.say)
         saved, complaints = checkpoint.newest(
             run.checkpoints, Moved.of(registry().models[config.model].moved)
         )
         for complaint in complaints:
-            speaker.say(f"warning: passed over: {complaint}")
+            speaker.say(f"warning: skipped: {complaint}")
         where = (
             f"at step {saved.state.step}, from {saved.folder}" if saved else "from the beginning"
         )
         if on_nan is not None:
             config = replace(config, settings=config.settings.with_(on_nan=on_nan))
         context = _context(run, config, dataset, accelerator, speaker, wrap)
-        # A run that has written nothing yet died before its first step; one without stages has no checkpoints.
+        # A run that has written nothing yet was stopped before its first step and begins again. A
+        # run without stages has no checkpoints.
         if (
             saved is None
             and context.plans
@@ -135,7 +154,7 @@ def resume(
 
 
 def _fitted(choice: Choice[Any], dataset: Dataset) -> Choice[Any]:
-    """The encoder's choice with what it takes from the data set (a vocabulary)."""
+    """Complete the encoder's settings from the data set (a vocabulary), if the encoder needs it."""
     fit = registry().encoders[choice.name].fit
     return (
         Choice(choice.name, import_object(fit)(choice.config, dataset.vocabulary()))
@@ -144,7 +163,7 @@ def _fitted(choice: Choice[Any], dataset: Dataset) -> Choice[Any]:
     )
 
 
-# --- before the first step --------------------------------------------------------------------------------------------
+# --- before the first step ------------------------------------------------------------------------
 
 
 def _context(
@@ -155,15 +174,15 @@ def _context(
     reporter: Reporter,
     wrap: Wrap | None,
 ) -> RunContext:
-    """The model, its stages and the log of a run that is to begin or to go on."""
+    """Build the model, its stages and the log of a run that is new or resumed."""
     seeded(config.settings.seed, "weights")
-    # A run that is resumed has its encoder's files with it, and needs no hub.
+    # A resumed run holds the files of its encoder, and needs no download.
     assets = run.model if (run.model / "text_encoder").is_dir() else None
     model: Model = build(config, assets).to(accelerator.device)
     with torch.no_grad():
         model.text_encoder.encode(
             [""]
-        )  # one that cannot, for want of weights, is refused before all else
+        )  # fails now, before any work, if the encoder's weights are missing
     stages = stages_of(config, model.text_encoder)
     plans = _plans(
         config, [wrap(stage) for stage in stages] if wrap else stages, dataset, accelerator
@@ -181,7 +200,7 @@ def _context(
 def _plans(
     config: RunConfig, stages: Sequence[Stage], dataset: Dataset, accelerator: Accelerator
 ) -> list[Plan]:
-    """The stages with their settings and this process's part of each batch. UserError if one cannot be."""
+    """Give each stage its settings and this process's part of each batch, and check both."""
     world, rank = accelerator.num_processes, accelerator.process_index
     plans = []
     for index, stage in enumerate(stages):
@@ -189,35 +208,40 @@ def _plans(
         size, accumulate = settings.batch_size, settings.accumulate
         if size % (accumulate * world):
             raise UserError(
-                f"batch_size ({size}) must be a multiple of accumulate ({accumulate}) times the number of processes "
-                f"({world})"
+                f"batch_size ({size}) must be a multiple of accumulate ({accumulate}) times the "
+                f"number of processes ({world})"
             )
         if settings.cache_views and dataset.endless:
             raise UserError(
-                f"cache_views = {settings.cache_views}: the data set '{config.data.name}' is endless, no image is "
-                "seen twice: set cache_views=0, or name a finite data set"
+                f"cache_views = {settings.cache_views}: the data set '{config.data.name}' is "
+                "endless, no image is seen twice: set cache_views=0, or name a finite data set"
             )
         plans.append(Plan(index, stage, settings, BatchShard(size, accumulate, rank, world)))
     return plans
 
 
 def _check_disk(context: RunContext) -> None:
-    """Refuses to begin what the disk cannot hold: weights, averages and Adam's two moments, `keep` + 2 times."""
+    """Raise UserError if the disk is too small for the checkpoints.
+
+    One takes about four times the weights (weights, averages and Adam's two moments), and `keep` +
+    2 of them must fit, one more with `keep_best`.
+    """
     weights = sum(p.numel() * p.element_size() for p in model_parameters(context.model).values())
     kept = context.settings.keep + bool(context.settings.keep_best)
     needed, free = 4 * weights * (kept + 2), shutil.disk_usage(context.run.path).free
     if free < needed:
         raise UserError(
-            f"{context.run.path}: checkpoints need about {needed / 1e9:.1f} GB, only {free / 1e9:.1f} GB are free; "
+            f"{context.run.path}: checkpoints need about {needed / 1e9:.1f} GB, "
+            f"only {free / 1e9:.1f} GB are free; "
             "free some, choose another --out, or keep fewer with --keep 1"
         )
 
 
-# --- all stages -------------------------------------------------------------------------------------------------------
+# --- all stages -----------------------------------------------------------------------------------
 
 
 def _run_stages(context: RunContext, saved: Saved | None) -> None:
-    """All stages from the beginning, or from a checkpoint; then the summary."""
+    """Run all stages, from the beginning or from a checkpoint, and write the summary."""
     context.started = time.monotonic()
     run, data = context.run, context.config.data
     validation = "val" if "val" in registry().datasets[data.name].splits else "train"
@@ -229,7 +253,7 @@ def _run_stages(context: RunContext, saved: Saved | None) -> None:
         if context.is_first and not saved.state.begun:
             context.model.save(
                 run.model
-            )  # a stage had ended, and perhaps no time was left for this
+            )  # a stage had ended; the run may have been killed before it wrote its model
     if context.is_first:
         context.log.forget_after(context.state.step)
     with stop_requests() as context.stop:
@@ -239,12 +263,12 @@ def _run_stages(context: RunContext, saved: Saved | None) -> None:
         _finish(context)
         if stopped := context.interrupted():
             raise Interrupted(
-                f"{signal_name(stopped)} came when {run.path} was all but complete: it is", stopped
+                f"{signal_name(stopped)} came too late to stop {run.path}: it is complete", stopped
             )
 
 
 def _finish(context: RunContext) -> None:
-    """Writes the summary, and the model that nothing was to be trained of."""
+    """Write the summary, and the model if there were no stages to write it."""
     if not context.is_first:
         return
     state, run = context.state, context.run

@@ -1,4 +1,4 @@
-"""Updates: from a loss to an optimizer's step. The one place where the weights of a run change."""
+"""Turn a loss into an optimizer's step; only here do the weights of a run change."""
 
 from __future__ import annotations
 
@@ -15,17 +15,25 @@ from t2i.core.errors import T2IError
 from t2i.core.settings import EngineConfig
 
 SMALLEST_SCALE = 2.0**-14
-"""Below this fp16's loss scale means that gradients overflow whatever the scale: they are not finite."""
+"""An fp16 loss scale this low means that gradients overflow at any scale: they are not finite."""
 
 
 class NotFinite(T2IError):
-    """A loss or a gradient is NaN or infinite; nothing was changed."""
+    """A loss or a gradient is NaN or infinite; no weights were changed."""
 
 
 class Updates:
-    """The engine as a trainer sees it (t2i.core.interfaces.trainer.Engine).
+    """The engine that trainers get (`t2i.core.interfaces.trainer.Engine`).
 
-    part: the part of the batch that is at work, from 0. skipped: updates left out so far.
+    Args:
+        accelerator: Device, precision and processes.
+        settings: The stage's settings.
+        optimizing: The trainer's optimizers.
+        progress: Returns the progress of the stage, 0 to 1.
+
+    Attributes:
+        part: Index of the present micro-batch, from 0 (`accumulate`); the loop sets it.
+        skipped: Number of updates that were skipped since the loop last set it to 0.
     """
 
     def __init__(
@@ -45,14 +53,27 @@ class Updates:
 
     @property
     def progress(self) -> float:
+        """Progress of the stage, 0 to 1."""
         return self._progress()
 
     def update(self, name: str, loss: Tensor) -> None:
+        """Backpropagate a loss into one optimizer's parameters; after the last micro-batch, step.
+
+        The step averages gradients over processes, checks that loss and gradients are finite, and
+        clips. All processes must call this together.
+
+        Args:
+            name: Name of the optimizer.
+            loss: Scalar.
+
+        Raises:
+            NotFinite: The loss or a gradient is not finite and `on_nan` is "stop".
+        """
         chosen = self._optimizing[name]
         # A trainer may freeze parameters for a while; backward refuses those.
         optimizer, parameters = chosen.optimizer, chosen.parameters
-        # Backward wants no autocast; and into these parameters only: a critic that judges for another network's
-        # update gets no gradients.
+        # Backward must run outside autocast. Only these parameters get gradients: a critic that is
+        # used in the generator's loss gets none.
         with torch.autocast(loss.device.type, enabled=False):
             self._accelerator.backward(loss / self._settings.accumulate, inputs=parameters)
         if self.part < self._settings.accumulate - 1:
@@ -62,7 +83,7 @@ class Updates:
             self._scaled = True
         loss = self._averaged(parameters, loss.detach())
         norm = gradient_norm(parameters)
-        if bool(loss.isfinite() & norm.isfinite()):  # the one time that we wait for the device
+        if bool(loss.isfinite() & norm.isfinite()):  # the only place that waits for the device
             self._optimizing.clip(name, parameters, norm)
             self._step(optimizer)
         else:
@@ -72,7 +93,7 @@ class Updates:
             self.end_step()
 
     def end_step(self) -> None:
-        """Adapts fp16's loss scale; not while gradients under the present one are still being accumulated."""
+        """Adapt the loss scale of fp16; called when no gradients under the present scale remain."""
         if self._accelerator.scaler is not None and self._scaled:
             self._accelerator.scaler.update()
         self._scaled = False
@@ -84,23 +105,29 @@ class Updates:
             self._accelerator.scaler.step(optimizer)
 
     def _refuse(self, name: str, loss: Tensor, norm: Tensor) -> None:
-        """Leaves an update out, or stops. With fp16 a gradient that overflows is the scaler's to mend: it lowers its
-        scale, and only when that has no end is the gradient at fault."""
+        """Skip an update that is not finite, or raise `NotFinite` (`on_nan`).
+
+        With fp16 an overflowing gradient is no error at first: the scaler skips the step and lowers
+        its scale. It counts as not finite once the scale is down to `SMALLEST_SCALE`.
+        """
         scaler, finite = self._accelerator.scaler, bool(loss.isfinite())
         if scaler is not None and finite and scaler.get_scale() > SMALLEST_SCALE:
             return
         if self._settings.on_nan == "stop":
             what = "gradient" if finite else "loss"
             raise NotFinite(
-                f"the {what} of '{name}' is not finite (loss {float(loss):g}, gradient norm {float(norm):g})"
+                f"the {what} of '{name}' is not finite (loss {float(loss):g}, "
+                f"gradient norm {float(norm):g})"
             )
         self.skipped += 1
 
     def _averaged(self, parameters: Sequence[nn.Parameter], loss: Tensor) -> Tensor:
-        """Averages the gradients over processes, and returns the averaged loss, so that all processes judge alike.
+        """Average the gradients over processes and return the averaged loss.
 
-        As one flat vector, after the backward pass: a double backward inside the loss then needs nothing special.
-        A parameter may have a gradient in some processes only; where none has one it is left without.
+        All processes then see the same numbers and decide alike. The gradients travel as one flat
+        vector after the backward pass, so a double backward inside the loss needs no special care.
+        A parameter that has a gradient in some processes only gets the average, with 0 for the
+        others. One that has no gradient in any process stays without.
         """
         processes = self._accelerator.num_processes
         if processes == 1:
@@ -122,6 +149,15 @@ class Updates:
         return mean
 
     def shifted(self, x: Tensor) -> Tensor:
+        """Roll the global batch by one row, which gives mismatched pairs.
+
+        Args:
+            x: This process's rows (B, ...). Axis 1 may differ in length between processes.
+
+        Returns:
+            The rolled rows (B, ...), axis 1 padded with zeros to the longest of all processes. No
+            gradient crosses processes.
+        """
         if self._accelerator.num_processes == 1:
             return torch.roll(x, 1, 0)
         x = self._padded(x)
@@ -132,20 +168,32 @@ class Updates:
         return torch.cat([before, x[:-1]])
 
     def gathered(self, x: Tensor) -> Tensor:
+        """Return the rows of the global batch.
+
+        Args:
+            x: This process's rows (B, ...). Axis 1 may differ in length between processes.
+
+        Returns:
+            The rows of all processes (processes * B, ...), axis 1 padded with zeros to the longest.
+            Gradients reach only this process's rows, multiplied by the number of processes.
+        """
         world = self._accelerator.num_processes
         if world == 1:
             return x
         x = self._padded(x)
         rows = list(self._accelerator.gather(x.detach().contiguous()).split(len(x)))
-        # The same numbers, with `world` times the gradient: the updates average over processes, and no other process
-        # has a gradient for these rows.
+        # The same numbers with `world` times the gradient: updates average gradients over
+        # processes, and no other process has a gradient for these rows.
         rows[self._accelerator.process_index] = (
             x.detach() + world * (x - x.detach()) if x.requires_grad else x
         )
         return torch.cat(rows)
 
     def _padded(self, x: Tensor) -> Tensor:
-        """Word features are as long as a process's longest caption: all are padded to the longest of all processes."""
+        """Pad axis 1 to the longest of all processes.
+
+        Word features are as long as the longest caption of a process.
+        """
         if x.dim() == 1:
             return x
         length = torch.tensor([x.shape[1]], device=x.device)

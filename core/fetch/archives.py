@@ -1,4 +1,4 @@
-"""Unpacking zip archives that come from elsewhere: nothing leaves the folder, and nothing swells without end."""
+"""Unpack zip archives from untrusted sources, inside one folder and with a limit on their size."""
 
 from __future__ import annotations
 
@@ -10,15 +10,28 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from t2i.core.errors import UserError
 from t2i.core.fetch.transfer import CHUNK, need_space
 
-SWELL = 200  # how many times its packed size a member may be; deflate cannot pass 1032, JSON stays under 20
-SMALL = 1 << 20  # bytes under which that is nobody's concern
+# Largest size of a member as a multiple of its packed size. Deflate reaches at most 1032, and JSON
+# stays under 20.
+SWELL = 200
+SMALL = 1 << 20  # bytes; members up to this size may have any ratio
 
 
 def unpack(archive: Path, folder: Path) -> list[Path]:
-    """Unpacks a zip archive into `folder`; a file that is there with the right size stays. Returns the files.
+    """Unpack a zip archive.
 
-    Raises UserError, before anything is written, if a member would leave the folder, is a link or a device, is
-    encrypted, or is far larger than its packed size; and if the archive is damaged.
+    A file that exists with the right size is not written again.
+
+    Args:
+        archive: The zip archive.
+        folder: Where its files go.
+
+    Returns:
+        The paths of all its files, in the archive's order.
+
+    Raises:
+        UserError: Before anything is written: a member's path leads out of the folder, it is a link
+            or a device, it is encrypted, it is far larger than its packed size, or the disk is too
+            full. Later: the archive is damaged.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -31,7 +44,7 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
             return targets
     except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{archive} is no sound zip archive ({str(error)[:100]}); remove it and fetch it anew"
+            f"{archive} is no sound zip archive ({str(error)[:100]}); remove it and fetch it again"
         ) from None
 
 
@@ -40,7 +53,7 @@ def _is_there(member: zipfile.ZipInfo, target: Path) -> bool:
 
 
 def _inside(archive: Path, member: zipfile.ZipInfo) -> PurePosixPath:
-    """The member's path, if it is one that may be written."""
+    """Return the path of a member inside the folder, or raise UserError if it is not safe."""
     name, kind = member.filename, stat.S_IFMT(member.external_attr >> 16)
     path = PurePosixPath(name)
     wrong = None
@@ -66,7 +79,10 @@ def _inside(archive: Path, member: zipfile.ZipInfo) -> PurePosixPath:
 
 
 def _write(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    """Writes a member; zipfile itself reads no more than the size that was checked, and checks the CRC."""
+    """Write a member.
+
+    zipfile reads no more than the size that was checked, and checks the CRC.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:

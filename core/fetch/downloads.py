@@ -1,7 +1,8 @@
-"""What has to be got from elsewhere (`t2i fetch`): where it is kept, whether it is there, and getting it.
+"""Fetch declared downloads (`t2i fetch`), and find those that are there.
 
-Files by URL go to `cache_dir()/fetched/NAME`, with a record of what came (.fetched.json). Repositories of the Hugging
-Face hub go to the hub's own cache, where the libraries look for them.
+Files with a URL go to `cache_dir()/fetched/NAME`, with a record of their sizes and checksums
+(.fetched.json). Repositories of the Hugging Face hub go to the hub's own cache, where the libraries
+look for them.
 """
 
 from __future__ import annotations
@@ -23,23 +24,44 @@ from t2i.core.registry.tables import registry
 
 RECORD = ".fetched.json"
 WEIGHTS = "*.safetensors"
-CONVERTER = "SFconvertbot"  # the hub's user that offers conversions of pickles
+CONVERTER = "SFconvertbot"  # the hub's bot that offers conversions of pickles to safetensors
 REVISIONS = ".revisions.json"
 
 
 class DownloadWatcher:
-    """Is told how a fetch goes on. This one tells nobody."""
+    """Receives the progress of a fetch. This base class ignores it; subclasses show it."""
 
-    def say(self, text: str) -> None: ...
+    def say(self, text: str) -> None:
+        """Report an event.
+
+        Args:
+            text: One line.
+        """
+        ...
 
     def begin(self, name: str) -> Progress:
-        """A file begins; returns what is to be called as its bytes come."""
+        """Report the start of a file.
+
+        Args:
+            name: The file's path inside its download.
+
+        Returns:
+            A function to call as bytes of the file arrive.
+        """
         return lambda done, total: None
 
 
 @dataclass(frozen=True)
 class Arrived:
-    """A file that is there. checked: whether somebody's published checksum agrees. new: whether it came just now."""
+    """A fetched file.
+
+    Args:
+        path: Where it is.
+        size: Its size in bytes.
+        sha256: Its SHA-256, in hexadecimal.
+        checked: Whether a published checksum exists, which then agreed.
+        new: Whether it was fetched just now. False: it was there already.
+    """
 
     path: Path
     size: int
@@ -50,8 +72,13 @@ class Arrived:
 
 @dataclass(frozen=True)
 class DownloadStatus:
-    """How much of a download is there. folder: where (None: nothing of it is). size: bytes of its files there.
-    missing: its files and repositories that are not."""
+    """How much of a download is there.
+
+    Args:
+        folder: Where its files are, or else its first repository. None: nothing of it is there.
+        size: Bytes of its files that are there.
+        missing: Files of the default parts and repositories that are not there.
+    """
 
     folder: Path | None
     size: int
@@ -67,10 +94,23 @@ def fetch(
     unpacked: bool = False,
     watcher: DownloadWatcher | None = None,
 ) -> tuple[list[Arrived], list[Path]]:
-    """Gets the download `name`: (its files, the folders of its hub repositories). What is there already stays.
+    """Fetch a download. Files that are there already are kept.
 
-    parts: of the files, by name (none: the default ones). out: another folder. mirror: a base URL for the files
-    (default: the setting T2I_MIRROR). unpacked: unpack zip archives beside themselves. Raises UserError.
+    Args:
+        name: Registry name of the download.
+        parts: Names of the parts to fetch. Empty: the default parts. All repositories are fetched.
+        out: Folder for its files and repositories. None: the cache.
+        mirror: Base URL of a mirror for the files (`mirrored`). None: the environment variable
+            T2I_MIRROR, if set.
+        unpacked: Whether to unpack zip archives into the same folder.
+        watcher: Receives the progress. None: it is not shown.
+
+    Returns:
+        The files, and the folders of the hub repositories.
+
+    Raises:
+        UserError: The download or a part is unknown, the disk is too full, a file cannot be fetched
+            or is not the expected one, or a repository has no safetensors.
     """
     spec, watcher = registry().downloads[name], watcher or DownloadWatcher()
     folder = out or place(name)
@@ -87,7 +127,19 @@ def fetch(
 
 
 def fetched(name: str, file: str = "") -> Path:
-    """Where `t2i fetch NAME` has put a file (without `file`: the folder of them all). UserError if it is not there."""
+    """Find what `t2i fetch NAME` has fetched.
+
+    Args:
+        name: Registry name of the download.
+        file: Path of a file inside the download. "": the folder of all its files.
+
+    Returns:
+        The path of the file or folder: in the download's folder, else in a repository in the hub's
+        cache.
+
+    Raises:
+        UserError: It is not there. The message names the command that fetches it.
+    """
     spec = registry().downloads[name]
     for folder in (place(name), *filter(None, map(snapshot, spec.hub))):
         if (
@@ -102,14 +154,31 @@ def fetched(name: str, file: str = "") -> Path:
 
 
 def command(spec: DownloadSpec, file: str = "") -> str:
-    """The command that gets a download, or the part of it that holds `file`."""
+    """Return the command that fetches a download, or the part that holds one of its files.
+
+    Args:
+        spec: The download.
+        file: Path of a file inside the download. "": the command for the default parts.
+
+    Returns:
+        The command line.
+    """
     part = next((one.part for one in spec.files if one.place == file), "")
     chosen_anyway = not part or not spec.default or part in spec.default
     return f"t2i fetch {spec.name}" + ("" if chosen_anyway else f" --parts {part}")
 
 
 def status(spec: DownloadSpec) -> DownloadStatus:
-    """What is there of a download, by the names of the files; nothing is read or asked."""
+    """Return how much of a download is there.
+
+    Only names of files are looked up: no file is read and no server is contacted.
+
+    Args:
+        spec: The download.
+
+    Returns:
+        Where it is, how large, and what is missing.
+    """
     folder, repositories = place(spec.name), [snapshot(hub) for hub in spec.hub]
     here = [folder / file.place for file in spec.files if (folder / file.place).is_file()]
     missing = [file.place for file in chosen(spec, ()) if not (folder / file.place).is_file()]
@@ -124,12 +193,30 @@ def status(spec: DownloadSpec) -> DownloadStatus:
 
 
 def place(name: str) -> Path:
-    """The folder of the files of a download."""
+    """Return the folder of a download's files in the cache.
+
+    Args:
+        name: Registry name of the download.
+
+    Returns:
+        The folder, which need not exist.
+    """
     return cache_dir() / "fetched" / name
 
 
 def chosen(spec: DownloadSpec, parts: Sequence[str]) -> list[DownloadFile]:
-    """The files of these parts; those of the default parts, and of no part, where none are named."""
+    """Return the files of some parts of a download.
+
+    Args:
+        spec: The download.
+        parts: Names of the parts. Empty: the default parts, and the files that belong to no part.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: The download has no part of that name.
+    """
     for part in parts:
         if part not in spec.parts:
             raise UserError(
@@ -140,12 +227,27 @@ def chosen(spec: DownloadSpec, parts: Sequence[str]) -> list[DownloadFile]:
 
 
 def default_mirror() -> str | None:
-    """The setting T2I_MIRROR."""
+    """Return the mirror that the environment variable T2I_MIRROR sets.
+
+    Returns:
+        Its base URL. None if the variable is not set or empty.
+    """
     return os.environ.get("T2I_MIRROR") or None
 
 
 def mirrored(url: str, mirror: str | None) -> str:
-    """Where a mirror keeps what is at `url`: MIRROR/HOST[:PORT]/PATH, with the same query if there is one."""
+    """Return the address of a file on a mirror.
+
+    Args:
+        url: The file's own address.
+        mirror: Base URL of the mirror: http, https or file. None: no mirror.
+
+    Returns:
+        MIRROR/HOST[:PORT]/PATH with the same query, or `url` without a mirror.
+
+    Raises:
+        UserError: The mirror is no URL of these kinds.
+    """
     if mirror is None:
         return url
     if urlsplit(mirror).scheme not in ("http", "https", "file"):
@@ -157,11 +259,11 @@ def mirrored(url: str, mirror: str | None) -> str:
     return f"{mirror.rstrip('/')}/{parts.netloc.rpartition('@')[2]}{parts.path}{query}"
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def _got(file: DownloadFile, folder: Path, mirror: str | None, watcher: DownloadWatcher) -> Arrived:
-    """One file, from where it is or from elsewhere."""
+    """Fetch one file, unless the record shows that it is there."""
     path = folder / file.place
     known = _recorded(folder, file)
     if known is not None:
@@ -173,14 +275,17 @@ def _got(file: DownloadFile, folder: Path, mirror: str | None, watcher: Download
 
 
 def _lacking(file: DownloadFile, path: Path) -> int:
-    """How many bytes of a file, of known size, are to come."""
+    """Return how many bytes of a file are still to be fetched; 0 if its size is not known."""
     part = part_of(path)
     here = part.stat().st_size if part.exists() else 0
     return 0 if path.exists() else max(0, (file.size or 0) - here)
 
 
 def _recorded(folder: Path, file: DownloadFile) -> Digests | None:
-    """What the record says of a file that is there, and unchanged in size since."""
+    """Return the recorded digests of a file, or None if the record does not fit the file.
+
+    It fits if file, URL and checksum are the same and the file still has the recorded size.
+    """
     entry, path = _records(folder).get(file.place), folder / file.place
     if not (
         isinstance(entry, dict) and path.is_file() and path.stat().st_size == entry.get("size")
@@ -192,7 +297,10 @@ def _recorded(folder: Path, file: DownloadFile) -> Digests | None:
 
 
 def _record(folder: Path, file: DownloadFile, digests: Digests) -> None:
-    """Notes what came: it need not be read again, and there is a checksum where nobody published one."""
+    """Record a fetched file, so that it need not be read again.
+
+    The record also holds a SHA-256 where none has been published.
+    """
     with locked(folder / RECORD):
         entry = {
             "url": file.url,
@@ -206,16 +314,24 @@ def _record(folder: Path, file: DownloadFile, digests: Digests) -> None:
 def _records(folder: Path) -> dict[str, Any]:
     try:
         found = read_json(folder / RECORD, "record")
-    except UserError:  # not there, or damaged: the files themselves are read again
+    except UserError:  # missing or damaged: the files themselves are read again
         return {}
     return found if isinstance(found, dict) else {}
 
 
-# --- the hub ---------------------------------------------------------------------------------------------------------
+# --- the hub --------------------------------------------------------------------------------------
 
 
 def snapshot(hub: HubFiles) -> Path | None:
-    """The folder in the hub's cache that holds these files with weights; None if it is not there."""
+    """Find a repository in the hub's cache, without contacting the hub.
+
+    Args:
+        hub: The repository, its revision and files. A recorded revision of the hub's converted
+            weights is tried too.
+
+    Returns:
+        The folder that holds its files. None if it is not there or holds no safetensors.
+    """
     from huggingface_hub import snapshot_download
 
     noted = _noted_revisions().get(hub.repository)
@@ -229,7 +345,7 @@ def snapshot(hub: HubFiles) -> Path | None:
                     local_files_only=True,
                 )
             )
-        except Exception:  # not there, or nothing that could be read
+        except Exception:  # missing or not readable
             continue
         if _has_weights(folder):
             return folder
@@ -237,7 +353,14 @@ def snapshot(hub: HubFiles) -> Path | None:
 
 
 def hub_folder(repository: str) -> Path | None:
-    """The folder in the hub's cache where `t2i fetch` has put this repository, by whatever download declares it."""
+    """Find a repository that `t2i fetch` has put into the hub's cache.
+
+    Args:
+        repository: The repository, OWNER/NAME, as any download declares it.
+
+    Returns:
+        The folder. None if no download declares it or it is not there.
+    """
     declared = [
         hub for spec in registry().downloads for hub in spec.hub if hub.repository == repository
     ]
@@ -245,7 +368,14 @@ def hub_folder(repository: str) -> Path | None:
 
 
 def hub_download(repository: str) -> str | None:
-    """The name of a download that declares this repository."""
+    """Find a download that declares a repository.
+
+    Args:
+        repository: The repository, OWNER/NAME.
+
+    Returns:
+        Registry name of the first such download. None if there is none.
+    """
     declared = (
         spec for spec in registry().downloads for hub in spec.hub if hub.repository == repository
     )
@@ -253,8 +383,11 @@ def hub_download(repository: str) -> str | None:
 
 
 def _snapshot_got(hub: HubFiles, out: Path | None, watcher: DownloadWatcher) -> Path:
-    """The folder of a repository's files; where its main revision holds pickles only, those of the conversion of it
-    that the hub's own bot has offered, as transformers does."""
+    """Fetch a repository and return its folder.
+
+    If its main revision holds only pickles, the conversion offered by the hub's own bot is fetched,
+    as transformers does.
+    """
     folder = _revision_got(hub, hub.revision, out, watcher)
     if _has_weights(folder):
         return folder
@@ -265,8 +398,9 @@ def _snapshot_got(hub: HubFiles, out: Path | None, watcher: DownloadWatcher) -> 
             _note_revision(hub.repository, converted)
             return folder
     raise UserError(
-        f"{hub.repository} has no safetensors at revision {hub.revision}: pickles (pytorch_model.bin) are not fetched; "
-        "convert it, and name the folder where it is wanted"
+        f"{hub.repository} has no safetensors at revision {hub.revision}: "
+        "pickles (pytorch_model.bin) are not fetched; "
+        "convert it, and use the path of the converted folder instead of its name"
     )
 
 
@@ -284,25 +418,25 @@ def _revision_got(hub: HubFiles, revision: str, out: Path | None, watcher: Downl
     except Exception as error:  # whatever the hub's library and its HTTP client raise
         first = str(error).partition("\n")[0][:200]
         raise UserError(
-            f"{hub.repository}: not to be had from the hub ({type(error).__name__}: {first}); check the network "
-            "(HF_HUB_OFFLINE, HF_ENDPOINT)"
+            f"{hub.repository}: cannot be fetched from the hub ({type(error).__name__}: {first}); "
+            "check the network (HF_HUB_OFFLINE, HF_ENDPOINT)"
         ) from None
 
 
 def _conversion(repository: str) -> str | None:
-    """The revision in which the hub's bot offers a repository's weights as safetensors."""
+    """Return the revision in which the hub's bot offers a repository's weights as safetensors."""
     from huggingface_hub import get_repo_discussions
 
     try:
         found = get_repo_discussions(repository, author=CONVERTER, discussion_type="pull_request")
         offers = [one for one in found if one.is_pull_request and one.author == CONVERTER]
-    except Exception:  # whatever the hub's library and its HTTP client raise: then there is none
+    except Exception:  # whatever the hub's library and its HTTP client raise: treated as no offer
         return None
     return f"refs/pr/{offers[0].num}" if offers else None
 
 
 def _noted_revisions() -> dict[str, str]:
-    """Repository -> the revision of its conversion, for those that were got from there."""
+    """Read which repositories were fetched from a conversion: repository -> its revision."""
     try:
         noted = read_json(place(REVISIONS), "revisions")
     except UserError:
@@ -325,5 +459,5 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _landmarks(spec: DownloadSpec) -> list[str]:
-    """Files one of which shows that a folder is that of the download."""
+    """Return files of which one in a folder shows that it holds the download."""
     return [file.place for file in spec.files] or ["config.json", "model.safetensors"]

@@ -1,4 +1,4 @@
-"""Where t2i keeps what it may throw away and make again."""
+"""The cache folder, which holds only files that t2i can fetch or make again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from t2i.core.errors import UserError
 
 
 def cache_dir() -> Path:
-    """The folder T2I_HOME, or ~/.cache/t2i (under XDG_CACHE_HOME if that is set); made when first asked for."""
+    """Return the cache folder, and create it if it does not exist.
+
+    Returns:
+        The folder T2I_HOME. Without that environment variable: XDG_CACHE_HOME/t2i, by default
+        ~/.cache/t2i.
+
+    Raises:
+        UserError: The folder cannot be created.
+    """
     home = os.environ.get("T2I_HOME")
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     path = Path(home) if home else Path(base) / "t2i"

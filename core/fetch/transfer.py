@@ -1,7 +1,8 @@
-"""One file from a URL to its place: resumed where it broke off, checked, there whole or not at all.
+"""Download one file: resume it where it was cut, check it, and put it in place only when complete.
 
-What has come is kept in NAME.part, and beside it what the server called that version (NAME.part.json). A later attempt
-asks for the rest of the same version; if the server has another one by now, or cannot give parts, it begins anew.
+The bytes so far are kept in NAME.part, and the server's identifier of that version (ETag or date)
+in NAME.part.json. A later attempt requests the rest of the same version. If the server has another
+version by then, or cannot send parts, the download starts again.
 """
 
 from __future__ import annotations
@@ -29,19 +30,26 @@ from t2i.core.errors import UserError
 from t2i.core.io.files import read_json, sync_folder, write_json
 from t2i.core.io.locks import take_or_wait
 
-ATTEMPTS = 5  # in a row without a byte
-WAIT = 1.0  # seconds before the second attempt; twice as long before each further one
-TIMEOUT = 60.0  # seconds without a word from the server
-CHUNK = 1 << 18
-SPARE = 64 << 20  # bytes to be left free on the disk
+ATTEMPTS = 5  # most failed attempts in a row that bring no byte
+WAIT = 1.0  # seconds before the second attempt; doubled before each further one
+TIMEOUT = 60.0  # seconds without data from the server
+CHUNK = 1 << 18  # bytes read at a time
+SPARE = 64 << 20  # bytes to leave free on the disk
 
 Progress = Callable[[int, int | None], None]
-"""To be called with (bytes that are here, bytes in all or None)."""
+"""A function that takes the bytes that are here and the bytes in all (None: unknown)."""
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A file elsewhere. checksum: "md5:..." or the first digits of "sha256:...", or None. size: bytes, or None."""
+    """A file to download.
+
+    Args:
+        url: Its address: http, https or file.
+        size: Its size in bytes. None: unknown.
+        checksum: "md5:..." or "sha256:...", the latter also with its first digits only. None:
+            unknown.
+    """
 
     url: str
     size: int | None = None
@@ -50,14 +58,27 @@ class Remote:
 
 @dataclass(frozen=True)
 class Digests:
-    """What a file is."""
+    """Size and hashes of a file.
+
+    Args:
+        size: Its size in bytes.
+        sha256: Its SHA-256, in hexadecimal.
+        md5: Its MD5, in hexadecimal. None: it was not computed.
+    """
 
     size: int
     sha256: str
     md5: str | None
 
     def agree(self, checksum: str | None) -> bool | None:
-        """Whether that is what was promised; None where nothing was."""
+        """Compare with a published checksum.
+
+        Args:
+            checksum: "md5:..." or "sha256:..." (see `Remote`), or None.
+
+        Returns:
+            Whether it agrees. None if there is no checksum.
+        """
         if checksum is None:
             return None
         kind, _, digits = checksum.partition(":")
@@ -71,10 +92,23 @@ def transfer(
     progress: Progress = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Digests:
-    """Brings the file to `target`, and returns what it is. Two that want the same file take turns.
+    """Download a file, or check the one that is there already.
 
-    A file that is there already is only read. Raises UserError if the file cannot be had, or is not the one that the
-    checksum and the size promise: then nothing is left of it.
+    Processes that download the same file wait for one another.
+
+    Args:
+        remote: The file to download.
+        target: Where it goes.
+        progress: Called as bytes arrive.
+        say: Takes a line when there is something to wait for.
+
+    Returns:
+        Size and hashes of the file.
+
+    Raises:
+        UserError: The file cannot be downloaded (what has arrived is kept for the next attempt), or
+            its size or checksum is wrong. A new file that is wrong is removed; one that was there
+            already is left alone.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with locked(target, say):
@@ -92,7 +126,18 @@ def transfer(
 
 
 def verified(remote: Remote, path: Path) -> Digests:
-    """What the file at `path` is. UserError if it is not what `remote` promises; it is left alone."""
+    """Read a file and check its size and checksum.
+
+    Args:
+        remote: The file that it should be.
+        path: The file.
+
+    Returns:
+        Size and hashes of the file.
+
+    Raises:
+        UserError: The size or the checksum is wrong. The file is left alone.
+    """
     hashes = _Hashes(remote.checksum)
     with open(path, "rb") as file:
         hashes.read(file)
@@ -102,17 +147,22 @@ def verified(remote: Remote, path: Path) -> Digests:
 
 
 def _check(remote: Remote, digests: Digests, what: str, discard: Callable[[], None] | None) -> None:
+    """Raise UserError, after calling `discard` if it is given, unless size and checksum agree."""
     wrong = None
     if remote.size is not None and digests.size != remote.size:
         wrong = f"has {digests.size} bytes, not {remote.size}"
     elif digests.agree(remote.checksum) is False:
         kind, _, digits = str(remote.checksum).partition(":")
-        wrong = f"has the {kind.upper()} {digests.md5 if kind == 'md5' else digests.sha256}, not {digits}"
+        wrong = (
+            f"has the {kind.upper()} {digests.md5 if kind == 'md5' else digests.sha256}, "
+            f"not {digits}"
+        )
     if wrong is None:
         return
     if discard is None:
         raise UserError(
-            f"{what} {wrong}: it is damaged or another file; remove it, and the same command gets it anew"
+            f"{what} {wrong}: it is damaged or another file; "
+            "remove it, and the same command fetches it again"
         )
     discard()
     raise UserError(f"{what} {wrong}: it was removed; try again, or another --mirror")
@@ -120,9 +170,17 @@ def _check(remote: Remote, digests: Digests, what: str, discard: Callable[[], No
 
 @contextmanager
 def locked(target: Path, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-    """Holds the lock of `target` against other processes and threads; says if it has to wait for it."""
+    """Hold the lock of a file inside the block, against other processes and threads.
+
+    Args:
+        target: The file; the lock is a hidden file beside it.
+        say: Takes a line if the lock is not free and this call has to wait.
+
+    Yields:
+        Nothing.
+    """
     lock = FileLock(target.with_name(f".{target.name}.lock"))
-    take_or_wait(lock, lambda: say(f"{target.name}: another process is at it; waiting for it"))
+    take_or_wait(lock, lambda: say(f"{target.name}: in use by another process; waiting for it"))
     try:
         yield
     finally:
@@ -130,21 +188,29 @@ def locked(target: Path, say: Callable[[str], None] = lambda _: None) -> Iterato
 
 
 def need_space(folder: Path, size: int) -> None:
-    """UserError unless `size` bytes and some to spare are free where `folder` is, or will be."""
+    """Check that a disk has enough free space.
+
+    Args:
+        folder: A folder on the disk, which need not exist yet.
+        size: Bytes that are needed; `SPARE` more must be free.
+
+    Raises:
+        UserError: Too little is free.
+    """
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free
     if free < size + SPARE:
         raise UserError(
-            f"{folder}: {size / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free; free some, or choose another "
-            "place (T2I_HOME, --out)"
+            f"{folder}: {size / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free; "
+            "free some, or choose another place (T2I_HOME, --out)"
         )
 
 
-# --- what has come so far --------------------------------------------------------------------------------------------
+# --- the bytes so far -----------------------------------------------------------------------------
 
 
 class _Hashes:
-    """SHA-256 of what is read, and MD5 where that is asked for."""
+    """SHA-256 and size of the data so far, and MD5 if the checksum is one."""
 
     def __init__(self, checksum: str | None) -> None:
         self._md5 = (
@@ -169,13 +235,23 @@ class _Hashes:
 
 
 def part_of(target: Path) -> Path:
-    """Where what has come of a file is kept until it is whole."""
+    """Return where the bytes of a file are kept until it is complete.
+
+    Args:
+        target: Where the complete file goes.
+
+    Returns:
+        The path NAME.part beside it.
+    """
     return target.with_name(target.name + ".part")
 
 
 class _Part:
-    """NAME.part, open for appending, with the digests of what it holds. validator: what the server calls its version
-    (a strong ETag, or the time of its last change), in the form of the header If-Range."""
+    """NAME.part, open for appending, with the hashes of its bytes.
+
+    `validator` is the server's identifier of the version, as the header If-Range takes it: a strong
+    ETag or the time of the last change. None: unknown, so the part cannot be continued.
+    """
 
     def __init__(self, remote: Remote, target: Path) -> None:
         self.remote, self.path = remote, part_of(target)
@@ -209,7 +285,7 @@ class _Part:
         return self._hashes.size
 
     def restart(self, validator: str | None) -> None:
-        """Forgets what has come; what comes now is the version `validator`."""
+        """Drop the bytes so far; those that follow are of the version `validator`."""
         self._file.truncate(0)
         self._hashes, self.validator = _Hashes(self.remote.checksum), validator
         write_json(self._note, {"url": self.remote.url, "validator": validator})
@@ -226,15 +302,15 @@ class _Part:
         self._note.unlink(missing_ok=True)
 
 
-# --- asking for it ---------------------------------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------------
 
 
 class _Again(Exception):
-    """It may go better another time."""
+    """An attempt failed, but another one may succeed."""
 
 
 def _complete(remote: Remote, part: _Part, progress: Progress, say: Callable[[str], None]) -> None:
-    """Attempts, until the part is whole."""
+    """Try until the part is complete, or until `ATTEMPTS` attempts in a row brought no byte."""
     failures = 0
     while True:
         before = part.size
@@ -258,7 +334,7 @@ def _complete(remote: Remote, part: _Part, progress: Progress, say: Callable[[st
 
 
 def _attempt(remote: Remote, part: _Part, progress: Progress) -> None:
-    """One request, read to its end. Raises _Again if it broke off."""
+    """Send one request and read its response; raise `_Again` if the connection is cut."""
     if remote.size is not None and part.size == remote.size:
         return
     if remote.size is not None and part.size > remote.size:
@@ -272,18 +348,22 @@ def _attempt(remote: Remote, part: _Part, progress: Progress) -> None:
             part.write(data)
             progress(part.size, total)
             if remote.size is not None and part.size > remote.size:
-                break  # the check of the size says the rest
+                break  # the check of the size then fails
     promised = remote.size if total is None else total
     if promised is not None and part.size < promised:
         raise _Again(f"the connection was cut after {part.size} of {promised} bytes")
 
 
 def _begin(remote: Remote, part: _Part, response: Any) -> int | None:
-    """Makes the part ready for what the response brings. Returns how many bytes the whole file has, if it says so."""
+    """Prepare the part for a response, and return the size of the whole file if it is known.
+
+    The part is continued if the response continues it, else started again.
+    """
     headers = response.headers
     if headers.get("Content-Encoding", "identity") != "identity":
         raise UserError(
-            f"{remote.url}: the server packs it ({headers['Content-Encoding']}) unasked; try a --mirror"
+            f"{remote.url}: the server compressed it ({headers['Content-Encoding']}) "
+            "although that was not requested; try a --mirror"
         )
     found = (
         re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
@@ -294,26 +374,31 @@ def _begin(remote: Remote, part: _Part, response: Any) -> int | None:
         return None if found[2] == "*" else int(found[2])
     if response.status == 206:
         part.restart(None)
-        raise _Again("the server sent another part than was asked for")
+        raise _Again("the server sent another part than was requested")
     part.restart(_validator(headers))
     length = headers.get("Content-Length", "")
     if not length.isdecimal():
         return None
     if remote.size is not None and int(length) != remote.size:
         raise UserError(
-            f"{remote.url}: the server offers {length} bytes, not {remote.size}: another file; try a --mirror"
+            f"{remote.url}: the server offers {length} bytes, not {remote.size}: another file; "
+            "try a --mirror"
         )
     return int(length)
 
 
 def _validator(headers: Any) -> str | None:
+    """Return the identifier of a version: a strong ETag, else the time of its last change."""
     etag: str | None = headers.get("ETag")
     changed: str | None = headers.get("Last-Modified")
     return etag if etag and not etag.startswith("W/") else changed
 
 
 def _asked(remote: Remote, part: _Part) -> Any:
-    """The response to a request for what is missing. Raises _Again, or UserError where asking again is no use."""
+    """Request the missing bytes and return the response.
+
+    Raises `_Again` if another attempt may succeed, else UserError.
+    """
     request = urllib.request.Request(
         remote.url, headers={"User-Agent": "t2i", "Accept-Encoding": "identity"}
     )
@@ -326,11 +411,11 @@ def _asked(remote: Remote, part: _Part) -> Any:
         error.close()
         if error.code == 416:
             part.restart(None)
-            raise _Again("the server does not have that much of it") from None
+            raise _Again("the server's file is shorter than the part that is here") from None
         if error.code in (408, 425, 429) or error.code >= 500:
-            raise _Again(f"the server says {error.code} {error.reason}") from None
+            raise _Again(f"the server answered {error.code} {error.reason}") from None
         raise UserError(
-            f"{remote.url}: the server says {error.code} {error.reason}; {_REMEDY}"
+            f"{remote.url}: the server answered {error.code} {error.reason}; {_REMEDY}"
         ) from None
     except urllib.error.URLError as error:
         if isinstance(
@@ -346,6 +431,7 @@ _REMEDY = "check the address, or give a --mirror"
 
 
 def _read(response: Any) -> bytes:
+    """Read the next chunk of a response; raise `_Again` if the connection fails."""
     try:
         data: bytes = response.read(CHUNK)
     except (http.client.HTTPException, OSError) as error:
@@ -354,23 +440,28 @@ def _read(response: Any) -> bytes:
 
 
 def _words(error: BaseException | str) -> str:
+    """Describe an error briefly."""
     return str(getattr(error, "strerror", None) or error or type(error).__name__)[:200]
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows a server elsewhere, but not from https to http, where anybody could answer."""
+    """Follows redirects, but not from https to http, where anybody could answer."""
 
     def redirect_request(
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> Any:
         schemes = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
         if schemes[1] not in ("http", "https") or schemes == ("https", "http"):
-            raise urllib.error.URLError(f"it leads on to {newurl}, which is not followed")
+            raise urllib.error.URLError(f"it redirects to {newurl}, which is not followed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def opener() -> urllib.request.OpenerDirector:
-    """Opens http, https and file URLs, and no others; HTTP_PROXY and its like are heeded."""
+    """Make an opener of http, https and file URLs, and no others.
+
+    Returns:
+        The opener. It uses the proxies that HTTP_PROXY and similar environment variables set.
+    """
     director = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler,
@@ -382,7 +473,14 @@ def opener() -> urllib.request.OpenerDirector:
 
 
 def small_json(url: str) -> Any:
-    """The JSON document at a URL, None if there is none to be had. For what may be absent."""
+    """Read a small JSON document that may be absent.
+
+    Args:
+        url: Its address: http, https or file.
+
+    Returns:
+        The document, of which at most 1 MiB is read. None if it cannot be read or is no JSON.
+    """
     try:
         with opener().open(
             urllib.request.Request(url, headers={"User-Agent": "t2i"}), timeout=TIMEOUT

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 class TextShape(NamedTuple):
     """Widths of a text encoder's features. A generator is built for them.
 
-    Args:
+    Attributes:
         sentence: Width D of a sentence vector.
         words: Width Dw of a word vector.
     """

@@ -1,4 +1,5 @@
-"""Damage and full disks: what was saved before stays whole, nothing half-written stays, and a line says what to do."""
+"""Damage and full disks: what was saved before stays whole, nothing half-written stays, and a line
+says what to do."""
 
 import json
 import os
@@ -37,7 +38,7 @@ def unfinished(whole, out, *steps):
     return out
 
 
-# --- full disks -------------------------------------------------------------------------------------------------------
+# --- full disks -----------------------------------------------------------------------------------
 
 
 def largest(folder):
@@ -54,7 +55,8 @@ def test_a_limit_of_file_size_leaves_the_old_checkpoint_whole(
     out = tmp_path / "run"
     line = one_line(train(out, "dfgan", fsize=sizes[2] - 1).wait(), 2)
     assert line == (
-        f"error: cannot save step 2: File too large; the last sound checkpoint is {out / 'checkpoints' / 'step-1'}: "
+        f"error: cannot save step 2: File too large; the last sound checkpoint is "
+        f"{out / 'checkpoints' / 'step-1'}: "
         f"'t2i train --resume {out}' goes on from it"
     )
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step-0", "step-1"]
@@ -140,7 +142,7 @@ def test_a_disk_that_cannot_hold_a_run_is_refused_before_it_begins(train, small_
     assert [path.name for path in (disk / "run").iterdir()] == [".lock"]
 
 
-# --- damage -----------------------------------------------------------------------------------------------------------
+# --- damage ---------------------------------------------------------------------------------------
 
 
 def damaged(path, draw):
@@ -162,7 +164,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(
     damaged(out / "checkpoints" / "step-4" / "optimizers.safetensors", random.Random(0))
     process = train(out, "dfgan").wait()
     assert process.code == 0, process.err
-    assert process.err.count("warning: passed over: checkpoint ") == 1
+    assert process.err.count("warning: skipped: checkpoint ") == 1
     assert "step-4/optimizers.safetensors is damaged" in process.err
     assert "resuming dfgan at step 2" in process.err
     assert_same(whole, out)
@@ -191,7 +193,7 @@ def test_nothing_sound_is_one_line(tmp_path, train, reference):
         one_line(process, 2)
         == f"error: {out} has no sound checkpoint: begin again with another --out"
     )
-    assert process.err.count("warning: passed over") == 2
+    assert process.err.count("warning: skipped") == 2
 
 
 def test_a_log_that_ends_in_half_a_line_goes_on(tmp_path, train, reference, assert_same):

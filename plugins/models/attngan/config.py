@@ -14,52 +14,71 @@ START = 4  # pixels: the side of the smallest feature map, in generator and disc
 
 
 class AttnGANConfig(GANConfig):
-    """Settings; the defaults are the paper's for CUB.
+    """Settings of AttnGAN. The defaults are the paper's for CUB.
 
-    gf, df: base widths of G and of the D_i. residual_blocks: R, of each attentional stage. scales: images drawn, each
-    twice the size of the one before, the last image_size. z_dim, c_dim: sizes of the noise and of the condition c^.
-    damsm_weight: lambda, of L_DAMSM in G's loss.
-    image_encoder: DAMSM's. damsm: its training, the first stage. damsm_share: that stage's part of the budget; there is
-    none where text and image encoder both come with weights.
-
-    Three that the paper has not (README.md says what they are for):
-    standardise: sentences come to G and D_i with mean 0 and variance 1 in each dimension, by a batch norm.
-    recalibrate: batches over which the batch norms' statistics are measured anew when training ends, with G's averaged
-    weights (0: they stay those of the last weights).
-    kl: weight of the KL term (the authors': 1).
+    The paper has no settings `standardise`, `recalibrate` and `kl`. README.md says what they are
+    for.
     """
 
     gf: int = Field(32, ge=1)
+    """Base width of the generator: its channels at each of the image sizes."""
+
     df: int = Field(64, ge=1)
+    """Base width of the discriminators: the channels of their first layer."""
+
     residual_blocks: int = Field(2, ge=0, le=MOST_LAYERS)
+    """Residual blocks of each attentional stage (the paper's R)."""
+
     scales: int = Field(3, ge=1, le=MOST_LAYERS)
+    """Number of image sizes. Each is twice the one before, and the last is image_size."""
+
     z_dim: int = Field(100, ge=1)
+    """Size of the noise vector z."""
+
     c_dim: int = Field(100, ge=1)
+    """Size of the augmented condition c^."""
+
     damsm_weight: float = Field(5.0, ge=0)
+    """Weight of L_DAMSM in the generator's loss (the paper's lambda). 0: no such loss."""
+
     image_encoder: ImageEncoderConfig = ImageEncoderConfig()
+    """DAMSM's image encoder."""
+
     damsm: DamsmTraining = DamsmTraining()
+    """DAMSM's losses, and its training in the first stage."""
+
     damsm_share: float = Field(0.12, gt=0, lt=1)
+    """Share of the training budget for DAMSM, between 0 and 1. This stage is left out where the
+    text encoder is frozen and the image encoder has weights or is left out."""
+
     standardise: bool = False
+    """Whether sentence vectors are standardised by a batch norm: mean 0 and variance 1 in each
+    dimension. Generator and discriminators both take the standardised vectors."""
+
     recalibrate: int = Field(0, ge=0)
+    """Batches over which batch norm's statistics are recomputed with the averaged weights when
+    training ends. 0: they stay those of the last weights."""
+
     kl: float = Field(1.0, ge=0)
+    """Weight of the KL term of the conditioning augmentation (1 in the authors' code)."""
 
     @model_validator(mode="after")
     def _fits(self) -> AttnGANConfig:
         first = self.image_size >> (self.scales - 1)
         if self.image_size & (self.image_size - 1) or first < 2 * START:
             raise ValueError(
-                f"image_size ({self.image_size}) must be a power of two, and the first of the {self.scales} scales at "
-                f"least {2 * START} pixels"
+                f"image_size ({self.image_size}) must be a power of two, and the first of the "
+                f"{self.scales} scales at least {2 * START} pixels"
             )
         if self.batch_size // self.accumulate < 2:
             raise ValueError(
-                "a batch (or each of its `accumulate` parts) needs two images: neighbours mismatch"
+                "a batch (each of its `accumulate` parts) needs two images, to make wrong pairs"
             )
         return self
 
     @property
     def sizes(self) -> list[int]:
-        """Sides of the images, the smallest first."""
+        """Sides of the images in pixels, the smallest first."""
         return [self.image_size >> i for i in reversed(range(self.scales))]
 
     @classmethod
@@ -81,8 +100,8 @@ _PAPER = {
 _CUB = {
     **_PAPER,
     "batch_size": 20,
-    "steps": 302_000,
-}  # 200 epochs of DAMSM, 600 of the GAN, 8,855 images
+    "steps": 302_000,  # 200 epochs of DAMSM, 600 of the GAN, 8,855 images
+}
 _COCO = {
     **_PAPER,
     "gf": 48,

@@ -1,4 +1,4 @@
-"""AttnGAN: three generators in a row that attend to words, three discriminators, and DAMSM."""
+"""AttnGAN: generators in a row that attend to words, a discriminator for each, and DAMSM."""
 
 from __future__ import annotations
 
@@ -8,11 +8,22 @@ from t2i.core.registry.specs import ModelSpec
 
 @hookimpl
 def t2i_models() -> list[ModelSpec]:
+    """Declare the model `attngan`.
+
+    Returns:
+        Its specification.
+    """
     return [
         ModelSpec(
             name="attngan",
-            summary="GAN of three scales with attention to words, and a loss of text-image matching (DAMSM)",
-            paper="Xu et al. 2018, AttnGAN: Fine-Grained Text to Image Generation with Attentional GANs",
+            summary=(
+                "GAN of three scales with attention to words, and a loss of text-image matching "
+                "(DAMSM)"
+            ),
+            paper=(
+                "Xu et al. 2018, AttnGAN: Fine-Grained Text to Image Generation with Attentional "
+                "GANs"
+            ),
             config="t2i.plugins.models.attngan.config:AttnGANConfig",
             generator="t2i.plugins.models.attngan.networks:build",
             stages="t2i.plugins.models.attngan.training:stages",

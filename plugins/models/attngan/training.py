@@ -22,8 +22,21 @@ from t2i.plugins.models.attngan.networks import AttnGANGenerator, Discriminator,
 
 
 def discriminator_loss(d: Discriminator, real: Tensor, fake: Tensor, sentence: Tensor) -> Tensor:
-    """(real_u + real)/2 + (fake_u + fake + wrong)/3. Wrong pairs are each image with the next one's sentence, the
-    last having none. Each kind goes through the network by itself: its batch norms see one kind at a time."""
+    """Return the loss of one discriminator: (real_u + real)/2 + (fake_u + fake + wrong)/3.
+
+    The index u marks the unconditional output. A wrong pair is an image with the next image's
+    sentence; the last image is in no wrong pair. Real, fake and wrong ones go through the network
+    separately, so its batch norms see one kind at a time.
+
+    Args:
+        d: The discriminator.
+        real: Real images, float (B, 3, S, S), B of at least 2.
+        fake: Generated images of the same shape, without gradients.
+        sentence: Sentence vectors, float (B, D).
+
+    Returns:
+        The loss, a scalar.
+    """
     x, x_fake = d(real), d(fake)
     right, made = d.conditional(x, sentence), d.conditional(x_fake, sentence)
     wrong = d.conditional(x[:-1], sentence[1:])
@@ -33,7 +46,18 @@ def discriminator_loss(d: Discriminator, real: Tensor, fake: Tensor, sentence: T
 
 
 def generator_loss(d: Discriminator, fake: Tensor, sentence: Tensor) -> Tensor:
-    """L_Gi: -log D(x^), without the condition and with it (equation 4, not halved)."""
+    """Return the generator's loss at one discriminator: -log D(x^) of both outputs, summed.
+
+    Source: Xu et al. 2018, equation 4 (L_Gi), but not halved, as in the authors' code.
+
+    Args:
+        d: The discriminator.
+        fake: Generated images, float (B, 3, S, S).
+        sentence: Sentence vectors, float (B, D).
+
+    Returns:
+        The loss, a scalar.
+    """
     x = d(fake)
     return cross_entropy(d.unconditional(x), real=True) + cross_entropy(
         d.conditional(x, sentence), real=True
@@ -41,14 +65,29 @@ def generator_loss(d: Discriminator, fake: Tensor, sentence: Tensor) -> Tensor:
 
 
 def shrunk(images: Tensor, size: int) -> Tensor:
-    """Real images at a smaller scale, antialiased."""
+    """Shrink real images to a smaller scale, with antialiasing.
+
+    Args:
+        images: Images, float (B, 3, H, H).
+        size: Side of the result in pixels, at most H.
+
+    Returns:
+        The images, float (B, 3, size, size).
+    """
     if images.shape[-1] == size:
         return images
     return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
 
 
 class GANTrainer(Trainer):
-    """One step of every D_i, then one of G, on the same fake images: G runs once a step."""
+    """The GAN stage: each step updates every D_i, then G, on the same fake images.
+
+    G runs once a step.
+
+    Args:
+        config: The model's settings.
+        networks: The model's networks. Without the helper "image_encoder" L_DAMSM is left out.
+    """
 
     def __init__(self, config: AttnGANConfig, networks: Networks) -> None:
         generator = networks.generator
@@ -99,7 +138,7 @@ class GANTrainer(Trainer):
         return [(f"discriminator{i}", image) for i, image in enumerate(drawn.images)]
 
     def _damsm(self, images: Tensor, text: TextFeatures, batch: Batch) -> Tensor:
-        """L_DAMSM: how well the largest images match their captions among those of the batch."""
+        """Return L_DAMSM of the largest images: how well they match their captions in the batch."""
         assert self.image_encoder is not None
         seen: ImageFeatures = self.image_encoder(images)
         words, sentence = damsm_losses(
@@ -108,7 +147,10 @@ class GANTrainer(Trainer):
         return words + sentence
 
     def finish(self, batches: Callable[[], Batch]) -> None:
-        """Measures the batch norms' statistics with the averaged weights: those at hand are of the last weights."""
+        """Recompute batch norm's statistics with the averaged weights (`recalibrate` batches).
+
+        Without this they belong to the last weights.
+        """
         if not self.config.recalibrate:
             return
         with recompute_batchnorm(self.network):
@@ -118,7 +160,22 @@ class GANTrainer(Trainer):
 
 
 def stages(config: AttnGANConfig, text_encoder: TextEncoder) -> list[Stage]:
-    """DAMSM, then the GAN, in which text and image encoder are frozen: no optimizer holds their parameters."""
+    """Return the stages: DAMSM, then the GAN.
+
+    DAMSM is left out if the text encoder is frozen and the image encoder has weights or is left
+    out. In stage `gan` both encoders are frozen: no optimizer holds their parameters.
+
+    Args:
+        config: The model's settings.
+        text_encoder: The text encoder.
+
+    Returns:
+        The stages `damsm` and `gan`, or `gan` alone.
+
+    Raises:
+        UserError: DAMSM is to be trained, and its image encoder is left out or has no file of
+            weights.
+    """
     gan = Stage("gan", 1 - config.damsm_share, partial(GANTrainer, config))
     if not text_encoder.trainable and (
         config.image_encoder.kind == "none" or config.image_encoder.weights

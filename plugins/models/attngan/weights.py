@@ -1,4 +1,4 @@
-"""Weights that AttnGAN's authors released, under our names: `t2i import`."""
+"""Import of the weights that AttnGAN's authors released (`t2i import`)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ NETWORK = [
     (r"^ca_net\.fc\.", "augment.linear."),
     (r"^h_net1\.fc\.0\.", "first.linear."),
     (r"^h_net1\.fc\.1\.", "first.norm."),
-    (r"\.(upsample\d?)\.1\.", r".\1.0."),  # theirs begin with the upsampling
+    # Layer 0 of theirs is the upsampling, which is part of our convolution.
+    (r"\.(upsample\d?)\.1\.", r".\1.0."),
     (r"\.(upsample\d?)\.2\.", r".\1.1."),
     *((rf"^h_net1\.upsample{i + 1}\.", f"first.ups.{i}.") for i in range(4)),
     *((rf"^h_net{i + 2}\.", f"next.{i}.") for i in range(2)),
@@ -38,6 +39,7 @@ NETWORK = [
     (r"\.upsample\.", ".up."),
     *((rf"^img_net{i + 1}\.img\.0\.", f"to_rgb.{i}.") for i in range(3)),
 ]
+# Layers of the four halvings: theirs -> ours.
 S16 = {
     0: "0.0",
     2: "1.0",
@@ -46,7 +48,7 @@ S16 = {
     6: "2.1",
     8: "3.0",
     9: "3.1",
-}  # layers of the four halvings
+}
 DISCRIMINATOR = [
     *((rf"^img_code_s16\.{theirs}\.", f"layers.{ours}.") for theirs, ours in S16.items()),
     (r"^img_code_s32\.", "layers.4."),
@@ -61,7 +63,17 @@ DISCRIMINATOR = [
 
 
 def network_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The authors' G_NET state dict under the names of `Network`."""
+    """Translate the authors' generator.
+
+    Args:
+        state: State dict of their G_NET, with or without the prefix "module.".
+
+    Returns:
+        The state dict of `Network`.
+
+    Raises:
+        UserError: Two tensors end under one name.
+    """
     ours = renamed(without_prefix(state, "module."), NETWORK)
     return {
         name: t.flatten(1) if name.endswith("attention.project.weight") else t
@@ -70,16 +82,40 @@ def network_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def discriminator_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of the authors' D_NET64, D_NET128 or D_NET256 (netD0.pth to netD2.pth) under the names of
-    `Discriminator`. Their scores are sigmoids of our logits."""
+    """Translate one of the authors' discriminators.
+
+    Their scores are sigmoids of our logits.
+
+    Args:
+        state: State dict of their D_NET64, D_NET128 or D_NET256 (netD0.pth to netD2.pth), with or
+            without the prefix "module.".
+
+    Returns:
+        The state dict of `Discriminator`.
+
+    Raises:
+        UserError: Two tensors end under one name.
+    """
     return renamed(without_prefix(state, "module."), DISCRIMINATOR)
 
 
 def load(config: RunConfig, files: Sequence[Path]) -> Model:
-    """The model in the authors' files: generator, text encoder and captions.pickle, in any order, and the image encoder
-    if it is there, which only training needs: it is checked, and is not saved with what is drawn.
+    """Build a model from the authors' files (`t2i import`).
 
-    UserError if one is missing, given twice or none of these, or does not fit the preset.
+    The files are the generator, the text encoder and captions.pickle, and optionally the image
+    encoder. The image encoder is needed in training only: it is checked, but not saved with the
+    sampled model.
+
+    Args:
+        config: The run's configuration. Its encoder gets the vocabulary, and `image_encoder.kind`
+            becomes "inception" or, without that file, "none".
+        files: The files in any order. They are recognised by their content.
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: A file is missing, is given twice, is none of these, or does not fit the preset.
     """
     found = recognised("attngan", PARTS, files)
     settings = _completed(config.settings, "image encoder" in found)
@@ -103,7 +139,7 @@ def load(config: RunConfig, files: Sequence[Path]) -> Model:
 
 
 def _completed(settings: Config, with_images: bool) -> AttnGANConfig:
-    """The settings with the image encoder that was found, or none."""
+    """Return the settings with an image encoder if its file was found, else with none."""
     assert isinstance(settings, AttnGANConfig)
     image_encoder = ImageEncoderConfig(kind="inception" if with_images else "none")
     return settings.model_copy(update={"image_encoder": image_encoder})

@@ -1,4 +1,4 @@
-"""Settings of DDPM."""
+"""Settings of DDPM and of the model `ddim`."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from pydantic import Field, model_validator
 from t2i.core.settings import Preset
 from t2i.plugins.common.diffusion.config import QUICK, DenoisingConfig, UNetConfig
 
-# U-Net of the paper for CIFAR-10 (appendix B; 35.7M parameters): four levels, attention at 16x16 and in the middle.
+# The paper's U-Net for CIFAR-10 (appendix B; 35.7M parameters): four levels, attention at 16x16 and
+# in the middle.
 PAPER = UNetConfig(
-    channels=(128, 256, 256, 256), layers=2, attention=("none", "self", "none", "none"), middle="self",
-    head_width=None, groups=32, dropout=0.1,
+    channels=(128, 256, 256, 256), layers=2, attention=("none", "self", "none", "none"),
+    middle="self", head_width=None, groups=32, dropout=0.1,
 )  # fmt: skip
 
 
 class DDPMConfig(DenoisingConfig):
-    """Diffusion on pixels."""
+    """Settings of diffusion on pixels."""
 
     unet: UNetConfig = PAPER
     """The U-Net that denoises images."""
 
     patch: int = Field(1, ge=1)
-    """Side, in pixels, of the squares that become channels in front of the U-Net, which keeps a small network's
-    convolutions on a small grid. 1: none."""
+    """Side in pixels of the squares whose pixels become channels of the U-Net's input
+    (space-to-depth). This keeps a small network's convolutions on a small grid. 1: off."""
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> DDPMConfig:
@@ -42,7 +43,7 @@ class DDPMConfig(DenoisingConfig):
 
 
 class DDIMModelConfig(DDPMConfig):
-    """The same network, trained in the same way; what differs is the sampler it is drawn with."""
+    """Settings of the model `ddim`: those of `ddpm`, with the sampler `ddim` in the presets."""
 
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
@@ -50,7 +51,16 @@ class DDIMModelConfig(DDPMConfig):
 
 
 def presets(sampler: str, few: Mapping[str, Any]) -> Mapping[str, Preset]:
-    """few: the sampler's settings where all T steps would take minutes an image."""
+    """Return the presets of a model.
+
+    Args:
+        sampler: Registry name of the sampler.
+        few: Settings of the sampler for the presets in which all T steps would take minutes an
+            image: `tiny` and `coco64`.
+
+    Returns:
+        The presets by name.
+    """
     return {
         "tiny": Preset(TINY, encoder=("words", {"layers": 1}), sampler=(sampler, few)),
         "cifar": Preset(CIFAR, encoder=("words", {}), sampler=(sampler, {})),
@@ -65,18 +75,19 @@ def presets(sampler: str, few: Mapping[str, Any]) -> Mapping[str, Preset]:
 
 TINY = {
     **QUICK,
-    # Patches have more values than the network has channels for the noise in them: it predicts x_0, which has less.
+    # The network predicts x_0: its channels are too few for all the noise in the values of a patch.
     "prediction": "sample",
     "min_snr_gamma": 5.0,
     "patch": 4,
     "unet": {
-        "channels": (64, 128), "layers": 1, "attention": ("none", "none"), "middle": "none", "head_width": 32,
-        "groups": 8, "text_map": 64, "sentence": True,
+        "channels": (64, 128), "layers": 1, "attention": ("none", "none"), "middle": "none",
+        "head_width": 32, "groups": 8, "text_map": 64, "sentence": True,
     },
 }  # fmt: skip
 
-# Section 4 and appendix B of the paper; the sentence joins the time embedding. The paper's images, which have no
-# captions, are mirrored at random: add augment.flip=true where captions do not speak of left and right.
+# Section 4 and appendix B of the paper. The sentence is added to the time embedding, because the
+# paper's images have no captions. The paper mirrors its images at random: add augment.flip=true
+# where captions do not speak of left and right.
 CIFAR = {
     "image_size": 32,
     "steps": 800_000,
@@ -92,8 +103,9 @@ CIFAR = {
     "unet": {**PAPER.model_dump(), "sentence": True},
 }
 
-# The network of Nichol & Dhariwal 2021 (arXiv:2102.09672) for ImageNet at 64 px: C, 2C, 3C, 4C channels, three residual
-# blocks a level, attention of four heads at 16x16 and 8x8, the cosine schedule; here it attends to the words too.
+# The network of Nichol & Dhariwal 2021 (arXiv:2102.09672) for ImageNet at 64 px: C, 2C, 3C, 4C
+# channels, three residual blocks a level, attention of four heads at 16x16 and 8x8, the cosine
+# schedule. Here it also attends to the words.
 COCO64 = {
     "image_size": 64,
     "steps": 1_500_000,
@@ -105,7 +117,8 @@ COCO64 = {
     "schedule": "cosine",
     "lr": 1e-4,
     "unet": {
-        "channels": (128, 256, 384, 512), "layers": 3, "attention": ("none", "none", "cross", "cross"), "heads": 4,
-        "head_width": None, "sentence": True,
+        "channels": (128, 256, 384, 512), "layers": 3,
+        "attention": ("none", "none", "cross", "cross"), "heads": 4, "head_width": None,
+        "sentence": True,
     },
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""diffusers' folders of DDPM, opened as models of ours; and our models of the same kind, written as such folders."""
+"""Read DDPM folders in diffusers' layout as models, and write models as such folders."""
 
 from __future__ import annotations
 
@@ -34,11 +34,22 @@ from t2i.plugins.models.ddpm.networks import DDPMGenerator
 
 PIPELINES = ("DDPMPipeline", "DDIMPipeline")
 UNET = "UNet2DModel"
-STEPS = {"DDPMPipeline": None, "DDIMPipeline": 50}  # the pipelines' own; None: all
+STEPS = {"DDPMPipeline": None, "DDIMPipeline": 50}  # the pipelines' defaults; None: all steps
 
 
 def open_pretrained(path: Path, settings: Mapping[str, Any]) -> Model | None:
-    """The model in a folder of diffusers' DDPMPipeline or DDIMPipeline; None if it is none. It draws without text."""
+    """Open a folder of diffusers' DDPMPipeline or DDIMPipeline.
+
+    Args:
+        path: The folder.
+        settings: Not used: such a folder has no settings.
+
+    Returns:
+        The model, which samples without text; None if `path` is no such folder.
+
+    Raises:
+        UserError: The network is conditioned on class numbers, or the folder is incomplete.
+    """
     index = pipeline_index(path)
     if (
         index is None
@@ -51,7 +62,7 @@ def open_pretrained(path: Path, settings: Mapping[str, Any]) -> Model | None:
     unet = read_json(source / "config.json", f"folder {path}")
     if unet.get("num_class_embeds") or unet.get("class_embed_type"):
         raise UserError(
-            f"{path}: its images are told apart by class numbers, which captions do not give"
+            f"{path}: its network is conditioned on class numbers, which captions do not give"
         )
     scheduler, guidance = read_scheduler(part_of(path, "scheduler"))
     document = {
@@ -68,7 +79,18 @@ def open_pretrained(path: Path, settings: Mapping[str, Any]) -> Model | None:
 
 
 def weights(config: RunConfig, files: Sequence[Path]) -> Model:
-    """`t2i import`: what `open_pretrained` opens."""
+    """Open what `open_pretrained` opens (`t2i import`).
+
+    Args:
+        config: Not used: the folder has its own configuration.
+        files: The folder, exactly one.
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: There is not exactly one path, or it is no such folder.
+    """
     model = open_pretrained(files[0], {}) if len(files) == 1 else None
     if model is None:
         raise UserError(f"{files[0]}: no folder of diffusers' DDPMPipeline or DDIMPipeline")
@@ -76,8 +98,17 @@ def weights(config: RunConfig, files: Sequence[Path]) -> Model:
 
 
 def export(model: Model, folder: Path) -> None:
-    """The model as a folder that diffusers' DDPMPipeline (DDIMPipeline, where that is its sampler) opens. UserError,
-    naming the settings, if it has something that the pipeline cannot express."""
+    """Write a model as a folder that diffusers' DDPMPipeline opens.
+
+    With the sampler `ddim` it is a folder of DDIMPipeline.
+
+    Args:
+        model: The model.
+        folder: The folder to write to.
+
+    Raises:
+        UserError: The model has settings that the pipeline cannot express. The error names them.
+    """
     generator, config = model.generator, model.config
     assert isinstance(generator, DDPMGenerator)
     _check_plain(generator.config)
@@ -90,6 +121,7 @@ def export(model: Model, folder: Path) -> None:
 
 
 def _check_plain(config: DDPMConfig) -> None:
+    """Raise UserError if the pipeline cannot express these settings."""
     foreign_to_it = {
         f"patch={config.patch}": config.patch != 1,
         "unet.middle=cross": config.unet.words,
@@ -101,6 +133,6 @@ def _check_plain(config: DDPMConfig) -> None:
     found = [setting for setting, there in foreign_to_it.items() if there]
     if found:
         raise UserError(
-            f"diffusers' DDPMPipeline draws without text, and cannot express {', '.join(found)}: this run stays one of "
-            "ours"
+            "diffusers' DDPMPipeline samples without text, and cannot express "
+            f"{', '.join(found)}: this run cannot be exported"
         )

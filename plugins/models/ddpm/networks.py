@@ -1,4 +1,4 @@
-"""The network of DDPM: a U-Net on pixels, under a noise schedule."""
+"""The network of DDPM: a U-Net on pixels with a noise schedule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ from t2i.plugins.models.ddpm.config import DDPMConfig
 
 
 class DDPMGenerator(DiffusionGenerator):
-    """eps_theta(x_t, t, y) on pixels; `patch` pixels a side go in and come out as channels."""
+    """eps_theta(x_t, t, y) on pixels (or x_0 or v, as `prediction` says).
+
+    Squares of `patch` pixels a side become channels of the U-Net's input, and its output is turned
+    back into pixels.
+
+    Args:
+        config: The model's settings.
+        text: Widths of the text features.
+        assets: Folder of a saved model that describes a U-Net with its own configuration. None: the
+            U-Net is built or loaded as `config.unet` says.
+    """
 
     def __init__(self, config: DDPMConfig, text: TextShape, assets: Path | None = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""DDPM: the model, alone and with DDIM as its sampler."""
+"""The models `ddpm` and `ddim`: one network, with one sampler or the other."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ PRESETS = ("tiny", "cifar", "coco64")
 
 @hookimpl
 def t2i_models() -> list[ModelSpec]:
+    """Declare the models `ddpm` and `ddim`.
+
+    Returns:
+        Their specifications.
+    """
     return [
         ModelSpec(
             name="ddpm",
@@ -26,7 +31,7 @@ def t2i_models() -> list[ModelSpec]:
         ),
         ModelSpec(
             name="ddim",
-            summary="ddpm's network, drawn in a few steps by DDIM",
+            summary="ddpm's network, sampled in a few steps with DDIM",
             family="diffusion",
             paper="Song et al. 2021, arXiv:2010.02502",
             config="t2i.plugins.models.ddpm.config:DDIMModelConfig",

@@ -12,4 +12,13 @@ from t2i.plugins.models.ddpm.config import DDPMConfig
 
 
 def stages(config: DDPMConfig, text_encoder: TextEncoder) -> Sequence[Stage]:
+    """Return the one stage, `diffusion`.
+
+    Args:
+        config: The model's settings.
+        text_encoder: Not used here. The stage trains it if it is trainable.
+
+    Returns:
+        The stage.
+    """
     return [Stage("diffusion", 1.0, partial(DenoisingTrainer, config))]

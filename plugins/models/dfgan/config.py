@@ -12,21 +12,23 @@ from t2i.plugins.common.text.config import TextPretraining
 
 
 class DFGANConfig(AffineGANConfig, TextPretraining):
-    """Settings; the defaults are the paper's."""
+    """Settings of DF-GAN. The defaults are the paper's."""
 
     nf: int = Field(32, ge=1)
-    """Base width of generator and discriminator."""
+    """Base width of generator and discriminator: their channels at the size of the image."""
+
     z_dim: int = Field(100, ge=1)
-    """Size of the noise."""
+    """Size of the noise vector of an image."""
+
     joint: int | None = Field(None, ge=1)
-    """Channels of the one-way output; None: 2 nf."""
+    """Hidden channels of the one-way output. None: 2 nf."""
 
     @field_validator("image_size")
     @classmethod
     def _power_of_two(cls, size: int) -> int:
         if size & (size - 1):
             raise ValueError(
-                "the generator doubles 4x4 pixels again and again: use 16, 32, 64, 128, 256 ..."
+                "must be a power of two (the generator doubles 4x4 pixels): 16, 32, 64, 128 ..."
             )
         return size
 
@@ -40,7 +42,11 @@ class DFGANConfig(AffineGANConfig, TextPretraining):
 
 
 def _paper(data: str, steps: int) -> Preset:
-    """The paper's settings, and its authors' where it leaves them open: no averaged weights, truncation 0.88."""
+    """Return a preset with the paper's settings.
+
+    Where the paper leaves them open they are the authors' code's: no averaged weights, truncation
+    0.88.
+    """
     settings = {
         **PAPER,
         "ema_decay": 0.0,

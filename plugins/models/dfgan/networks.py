@@ -1,4 +1,7 @@
-"""Networks of DF-GAN (Tao et al. 2022), figure 2: the generator, the discriminator and its one-way output."""
+"""Networks of DF-GAN: the generator, the discriminator and its one-way output.
+
+Source: Tao et al. 2022, figure 2.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,25 @@ START = 4  # pixels: the side of the smallest feature map
 
 
 def widths(nf: int, image_size: int) -> list[int]:
-    """Channels at the image's size, half of it, ... down to 4x4: nf * min(2^i, 8)."""
+    """Return the channels at each size, from the image's size down to 4x4: nf * min(2^i, 8).
+
+    Args:
+        nf: Base width.
+        image_size: Side of the images in pixels, a power of two.
+
+    Returns:
+        One width for each size: the image's, half of it, and so on to 4x4.
+    """
     return [nf * min(2**i, 8) for i in range((image_size // START).bit_length())]
 
 
 class DFGANGenerator(OneShotGenerator):
-    """G: linear(z) as a 4x4 map, then blocks that upsample it and fuse c = [z; e] into it, then RGB."""
+    """G, the generator: linear(z) as a 4x4 map, blocks that upsample it and fuse c = [z; e], RGB.
+
+    Args:
+        config: The model's settings. With `start_from_text` the 4x4 map is linear(c).
+        text: Widths of the text features. Only the sentence is used.
+    """
 
     def __init__(self, config: DFGANConfig, text: TextShape) -> None:
         super().__init__()
@@ -50,7 +66,13 @@ class DFGANGenerator(OneShotGenerator):
 
 
 class DownBlock(nn.Module):
-    """x (B, c_in, h, h) -> (B, c_out, h/2, h/2): average-pooled shortcut + gain * residual."""
+    """A block of the discriminator: average-pooled shortcut + gain * residual, at half the size.
+
+    Args:
+        c_in: Channels of the input.
+        c_out: Channels of the output.
+        gain: Initial value of the trained gain.
+    """
 
     def __init__(self, c_in: int, c_out: int, gain: float) -> None:
         super().__init__()
@@ -60,15 +82,27 @@ class DownBlock(nn.Module):
         self.gain = nn.Parameter(torch.full((1,), gain))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the block.
+
+        Args:
+            x: Features, float (B, c_in, h, h).
+
+        Returns:
+            Features, float (B, c_out, h/2, h/2).
+        """
         h = F.leaky_relu(self.conv1(x), 0.2)
         h = F.leaky_relu(self.conv2(h), 0.2)
-        # Pooling and the 1x1 conv are linear and commute: pooled first, the conv costs a quarter.
+        # Pooling and the 1x1 convolution commute. After pooling the convolution costs a quarter.
         shortcut: Tensor = self.shortcut(F.avg_pool2d(x, 2))
         return shortcut + self.gain * h
 
 
 class Discriminator(nn.Module):
-    """D without its output: images (B, 3, H, H) -> features (B, 8 nf, 4, 4), which know nothing of the text."""
+    """D, the discriminator without its output. Its features do not depend on the text.
+
+    Args:
+        config: The model's settings.
+    """
 
     def __init__(self, config: DFGANConfig) -> None:
         super().__init__()
@@ -79,12 +113,25 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
+        """Compute the features of images.
+
+        Args:
+            images: Images in [-1, 1], float (B, 3, H, H).
+
+        Returns:
+            Features, float (B, C, 4, 4). C is the last of `widths`: 8 nf from 32 pixels on.
+        """
         features: Tensor = self.blocks(self.from_rgb(images))
         return features
 
 
 class OneWayOutput(nn.Module):
-    """C: features (B, 8 nf, 4, 4) and sentences (B, D) -> (B,), one score for real and matching at once."""
+    """C, the one-way output: one score for "real and matching".
+
+    Args:
+        config: The model's settings.
+        sentence: Width D of a sentence vector.
+    """
 
     def __init__(self, config: DFGANConfig, sentence: int) -> None:
         super().__init__()
@@ -93,6 +140,15 @@ class OneWayOutput(nn.Module):
         self.score = nn.Conv2d(joint, 1, START, bias=False)
 
     def forward(self, features: Tensor, sentence: Tensor) -> Tensor:
+        """Score each image with its sentence.
+
+        Args:
+            features: Features of the images, float (B, C, 4, 4).
+            sentence: Sentence vectors, float (B, D).
+
+        Returns:
+            Scores, float (B,). High scores mean "real, and matching the sentence".
+        """
         e = sentence[..., None, None].expand(-1, -1, START, START)
         h = F.leaky_relu(self.joint(torch.cat([features, e], dim=1)), 0.2)
         score: Tensor = self.score(h).flatten()
@@ -100,5 +156,14 @@ class OneWayOutput(nn.Module):
 
 
 def build(config: DFGANConfig, text: TextShape, assets: Path | None) -> DFGANGenerator:
-    """The generator that the settings describe; it has no assets."""
+    """Build the generator.
+
+    Args:
+        config: The model's settings.
+        text: Widths of the text features.
+        assets: Not used: the generator has no assets.
+
+    Returns:
+        The generator.
+    """
     return DFGANGenerator(config, text)

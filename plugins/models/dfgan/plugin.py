@@ -8,11 +8,22 @@ from t2i.core.registry.specs import ModelSpec
 
 @hookimpl
 def t2i_models() -> list[ModelSpec]:
+    """Declare the model `dfgan`.
+
+    Returns:
+        Its specification.
+    """
     return [
         ModelSpec(
             name="dfgan",
-            summary="One-stage GAN: deep text-image fusion, matching-aware gradient penalty, one-way output",
-            paper="Tao et al. 2022, DF-GAN: A Simple and Effective Baseline for Text-to-Image Synthesis",
+            summary=(
+                "One-stage GAN: deep text-image fusion, matching-aware gradient penalty, "
+                "one-way output"
+            ),
+            paper=(
+                "Tao et al. 2022, DF-GAN: A Simple and Effective Baseline for Text-to-Image "
+                "Synthesis"
+            ),
             config="t2i.plugins.models.dfgan.config:DFGANConfig",
             generator="t2i.plugins.models.dfgan.networks:build",
             stages="t2i.plugins.models.dfgan.training:stages",

@@ -1,4 +1,4 @@
-"""Training of DF-GAN: contrastive pretraining of the text encoder where it is trainable, then the GAN."""
+"""Training of DF-GAN: contrastive pretraining of a trainable text encoder, then the GAN."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ from t2i.plugins.models.dfgan.networks import Discriminator, OneWayOutput
 
 
 class GANTrainer(Trainer):
-    """One step of D, then one of G, on the same fake images: G runs once a step, its graph kept for its own update."""
+    """The GAN stage: each step updates D, then G, on the same fake images.
+
+    G runs once a step. Its graph is kept for its own update.
+
+    Args:
+        config: The model's settings.
+        networks: The model's networks.
+    """
 
     eager = ("discriminator", "output")  # MA-GP differentiates through their backward pass
 
@@ -61,7 +68,15 @@ class GANTrainer(Trainer):
 
 
 def stages(config: DFGANConfig, text_encoder: TextEncoder) -> list[Stage]:
-    """Text (absent with a frozen encoder), then the GAN."""
+    """Return the stages: `text`, which is left out with a frozen text encoder, then `gan`.
+
+    Args:
+        config: The model's settings.
+        text_encoder: The text encoder.
+
+    Returns:
+        The stages in order.
+    """
     return [
         *text_stages(config, text_encoder),
         Stage("gan", 1 - config.text_share, partial(GANTrainer, config)),

@@ -1,4 +1,4 @@
-"""The weights that DF-GAN's authors released (github.com/tobran/DF-GAN), under our names."""
+"""Import of the weights that DF-GAN's authors released (github.com/tobran/DF-GAN)."""
 
 from __future__ import annotations
 
@@ -44,13 +44,36 @@ OUTPUT = ((r"^joint_conv\.0\.", "joint."), (r"^joint_conv\.2\.", "score."))
 
 
 def generator_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The authors' netG as our generator's state dict."""
+    """Translate the authors' netG.
+
+    Args:
+        state: State dict of netG, with or without the prefix "module.".
+
+    Returns:
+        The state dict of `DFGANGenerator`.
+
+    Raises:
+        UserError: Two tensors end under one name.
+    """
     return renamed(without_prefix(state, "module."), GENERATOR)
 
 
 def discriminator_state(state: Mapping[str, Tensor], config: DFGANConfig) -> dict[str, Tensor]:
-    """The authors' netD as our discriminator's. Theirs holds a 1x1 shortcut in every block and uses it only where
-    channels change: the others are left out."""
+    """Translate the authors' netD.
+
+    Every block of theirs holds a 1x1 shortcut, but uses it only where the channels change. The
+    unused ones are left out.
+
+    Args:
+        state: State dict of netD, with or without the prefix "module.".
+        config: Settings with the widths of the blocks.
+
+    Returns:
+        The state dict of `Discriminator`.
+
+    Raises:
+        UserError: Two tensors end under one name.
+    """
     unused = [
         i
         for i, (c_in, c_out) in enumerate(pairwise(widths(config.nf, config.image_size)))
@@ -62,15 +85,37 @@ def discriminator_state(state: Mapping[str, Tensor], config: DFGANConfig) -> dic
 
 
 def output_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The authors' netC as our one-way output's."""
+    """Translate the authors' netC.
+
+    Args:
+        state: State dict of netC, with or without the prefix "module.".
+
+    Returns:
+        The state dict of `OneWayOutput`.
+
+    Raises:
+        UserError: Two tensors end under one name.
+    """
     return renamed(without_prefix(state, "module."), OUTPUT)
 
 
 def load(config: RunConfig, files: Sequence[Path]) -> Model:
-    """The model of the authors' three files: {'model': {'netG', 'netD', 'netC'}, ...}, the text encoder of DAMSM, and
-    the pickled vocabulary. UserError if one is missing, is none of these, or does not fit the settings.
+    """Build a model from the authors' three files (`t2i import`).
 
-    What is sampled is G; that D and C fit too tells that the file is what it seems.
+    The files are the checkpoint {'model': {'netG', 'netD', 'netC'}, ...}, DAMSM's text encoder, and
+    its pickled vocabulary. Only G is sampled. D and C are checked as well, to make sure that the
+    checkpoint is the expected one.
+
+    Args:
+        config: The run's configuration. Its encoder gets the vocabulary.
+        files: The three files in any order. They are recognised by their content.
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: A file is missing, is given twice, is none of the three, or does not fit the
+            settings.
     """
     found = recognised("dfgan", PARTS, files)
     text, vocabulary = found["text encoder"], found["vocabulary"].path

@@ -14,50 +14,84 @@ from t2i.plugins.common.gan.config import AFFINE_TINY, PAPER, AffineGANConfig
 
 
 class GALIPConfig(AffineGANConfig):
-    """Settings; the defaults are the authors'. image_size is that of the training images.
+    """Settings of GALIP. The defaults are those of the authors' code.
 
-    clip: the frozen network in G and D. feature_blocks: whose outputs D sees, prompt_blocks: which get a prompt token;
-    both count CLIP's transformer blocks from 1.
-    nf: base width of G. z_dim: size of the noise. bridge_width, bridge_middle, bridge_blocks: of Bridge-FP. vit_gain:
-    what the ViT's output is multiplied with before it joins the bridge features.
-    blocks: G-blocks (None: one for each doubling up to image_size). last_size: what the last block emits, so the size
-    of the images drawn (None: image_size).
-    judge_width: channels of D's last block. assessor_width: of the quality assessor.
-    unit_text: sentences are divided by their length.
-    similarity: lambda of CLIP's similarity.
-    text_share: part of the budget in which whatever is trainable of text encoder and CLIP is pretrained contrastively
-    (neither is with the authors' settings, and there is no such stage). clip_lr, text_lr: of the two in that stage;
-    text_batch_size: of its steps (None: batch_size).
-    bounded: images end in a tanh, as DF-GAN's do, instead of being cut to [-1, 1] when they are drawn. The paper has
-    no such setting (README.md says what it is for).
+    `image_size` is the size of the training images. The size of the generated images is
+    `last_size`.
     """
 
     clip: ClipVisionConfig = ClipVisionConfig()
+    """The frozen CLIP that generator, discriminator and similarity share."""
+
     feature_blocks: tuple[int, ...] = (2, 5, 9)
+    """CLIP blocks whose outputs the discriminator sees. Ascending, counted from 1; at least one."""
+
     prompt_blocks: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8, 9)
+    """CLIP blocks that get a prompt token in the generator. Ascending, counted from 1; may be
+    empty."""
+
     nf: int = Field(64, ge=1)
+    """Base width of the generator: the channels of its last block."""
+
     z_dim: int = Field(100, ge=1)
+    """Size of the noise vector of an image."""
+
     bridge_width: int = Field(64, ge=1)
+    """Channels of the bridge feature predictor (Bridge-FP) between its blocks."""
+
     bridge_middle: int = Field(32, ge=1)
+    """Channels in the middle of a Bridge-FP block."""
+
     bridge_blocks: int = Field(4, ge=1, le=MOST_LAYERS)
+    """Number of Bridge-FP blocks."""
+
     vit_gain: float = 0.1
+    """Factor of the ViT's output before it is added to the bridge features."""
+
     blocks: int | None = Field(None, ge=1, le=MOST_LAYERS)
+    """Number of generator blocks. None: as many as it takes to reach image_size by doubling, where
+    image_size must be a power of two."""
+
     last_size: int | None = Field(224, ge=8)
+    """Side of the generated images in pixels, the output size of the last generator block. None:
+    image_size."""
+
     judge_width: int = Field(512, ge=1)
+    """Channels of the discriminator's last block."""
+
     assessor_width: int = Field(128, ge=1)
+    """Hidden channels of the quality assessor."""
+
     unit_text: bool = False
+    """Whether each sentence vector is divided by its length."""
+
     similarity: float = Field(4.0, ge=0)
+    """Weight of CLIP's image-text similarity in the generator's loss (the paper's lambda)."""
+
     bounded: bool = False
+    """Whether the generator ends in a tanh, as DF-GAN's does. False: images are unbounded in
+    training and clamped to [-1, 1] in sampling. The paper has no such setting; README.md says what
+    it is for."""
+
     text_share: float = Field(0.05, gt=0, lt=1)
+    """Share of the training budget for the contrastive pretraining of text encoder and CLIP.
+    Between 0 and 1. It trains those of the two that are trainable. With the authors' settings
+    neither is, and this stage is left out."""
+
     clip_lr: float = Field(1e-3, gt=0)
+    """Learning rate of CLIP in the contrastive stage."""
+
     text_lr: float = Field(1e-4, gt=0)
+    """Learning rate of the text encoder in the contrastive stage."""
+
     text_batch_size: int | None = Field(None, ge=2)
+    """Images per step of the contrastive stage. None: batch_size."""
 
     @field_validator("feature_blocks", "prompt_blocks")
     @classmethod
     def _ascending(cls, blocks: tuple[int, ...]) -> tuple[int, ...]:
         if any(first >= second for first, second in pairwise((0, *blocks))):
-            raise ValueError("ascending numbers of CLIP's blocks, the first of which is 1")
+            raise ValueError("must be ascending numbers of CLIP's blocks, counted from 1")
         return blocks
 
     @field_validator("feature_blocks")
@@ -71,7 +105,7 @@ class GALIPConfig(AffineGANConfig):
     def _power_of_two(self) -> Self:
         if self.blocks is None and self.image_size & (self.image_size - 1):
             raise ValueError(
-                f"image_size ({self.image_size}) must be a power of two where 'blocks' does not say how many"
+                f"image_size ({self.image_size}) must be a power of two unless 'blocks' is set"
             )
         return self
 
@@ -80,9 +114,8 @@ class GALIPConfig(AffineGANConfig):
         clip: tuple[str, Mapping[str, Any]] = ("clip", {})
         return {
             "tiny": Preset(_TINY, encoder=("words", {"layers": 1, "width": 64})),
-            "cub": Preset(
-                {**_PAPER, "steps": 830_000}, ("cub", {}), clip
-            ),  # 1,500 epochs of 8,855 images
+            # 1,500 epochs of 8,855 images
+            "cub": Preset({**_PAPER, "steps": 830_000}, ("cub", {}), clip),
             "coco": Preset({**_PAPER, "steps": 1_000_000}, ("coco", {}), clip),
             "thesis": Preset(_THESIS, ("webdataset", {}), clip),
         }
@@ -110,7 +143,8 @@ _THESIS = {
 _TINY = {
     **AFFINE_TINY,
     "clip": {
-        "weights": None, "image_size": 32, "patch": 4, "width": 64, "layers": 3, "heads": 4, "normalise": "once",
+        "weights": None, "image_size": 32, "patch": 4, "width": 64, "layers": 3, "heads": 4,
+        "normalise": "once",
     },
     "feature_blocks": (1, 3),
     "prompt_blocks": (2, 3),

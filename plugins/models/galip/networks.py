@@ -1,4 +1,7 @@
-"""Networks of GALIP (Tao et al. 2023), figures 2 to 4: Mate-G, Mate-D and the quality assessor, about a frozen CLIP."""
+"""Networks of GALIP: the generator Mate-G, the discriminator Mate-D and its quality assessor.
+
+All of them work with one frozen CLIP. Source: Tao et al. 2023, figures 2 to 4.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,18 @@ from t2i.plugins.models.galip.config import GALIPConfig
 
 
 def sizes(config: GALIPConfig, grid: int) -> list[int]:
-    """What the G-blocks emit, a side: the power of two at or above CLIP's grid, doubled again and again, and the last.
+    """Return the output size of each generator block.
 
-    With CLIP's 7x7: 8, 16, 32, 64, 128, 224 (the authors, trained at 256), 8, 16, 32, 64, 224 (at 128).
+    The first block raises CLIP's grid to the next power of two, the following ones double it, and
+    the last one reaches `last_size`. With CLIP's grid of 7x7 the authors' sizes are
+    8, 16, 32, 64, 128, 224 where they train at 256 pixels, and 8, 16, 32, 64, 224 at 128 pixels.
+
+    Args:
+        config: The model's settings.
+        grid: Side of CLIP's patch grid (7 for ViT-B/32).
+
+    Returns:
+        The side of each block's output in pixels, the first block first.
     """
     first = 1 << (grid - 1).bit_length()
     blocks = config.blocks or (config.image_size // first).bit_length()
@@ -29,7 +41,14 @@ def sizes(config: GALIPConfig, grid: int) -> list[int]:
 
 
 class BridgeBlock(nn.Module):
-    """A block of Bridge-FP: x + fuse(conv(fuse(conv(x)))), narrow in the middle; x (B, width, g, g), c (B, Dc)."""
+    """A block of Bridge-FP: x + fuse(conv(fuse(conv(x)))), with fewer channels in the middle.
+
+    Args:
+        condition: Width of the condition c.
+        width: Channels of the input and of the output.
+        middle: Channels between the two convolutions.
+        gain: Initial spread of the fusions' gamma and beta. At 0 they start as the identity.
+    """
 
     def __init__(self, condition: int, width: int, middle: int, gain: float) -> None:
         super().__init__()
@@ -39,17 +58,34 @@ class BridgeBlock(nn.Module):
         self.fuse2 = Fusion(condition, width, gain)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """Apply the block.
+
+        Args:
+            x: Bridge features, float (B, width, g, g).
+            c: Conditions, float (B, condition).
+
+        Returns:
+            Bridge features of the shape of `x`.
+        """
         h = self.fuse1(self.conv1(x), c)
         fused: Tensor = x + self.fuse2(self.conv2(h), c)
         return fused
 
 
 class GALIPGenerator(OneShotGenerator):
-    """Mate-G: z and c = [z; e] become bridge features, which the frozen CLIP completes with what it knows of images,
-    prompted by c; from both, blocks that upsample and fuse c draw the image.
+    """Mate-G, the generator: bridge features, completed by the frozen CLIP, become an image.
 
-    It owns the one CLIP that G, D and the similarity share. While training its images are unbounded, as there is no
-    tanh (unless `bounded` asks for one); otherwise they are cut to [-1, 1].
+    Noise z and the condition c = [z; e] give bridge features. CLIP's transformer blocks, prompted
+    by c, complete them. Blocks that upsample and fuse c into the features turn both into an image.
+
+    The generator owns the one CLIP that generator, discriminator and similarity share. Without
+    `bounded` there is no tanh: images are unbounded in training mode and clamped to [-1, 1] in
+    evaluation mode.
+
+    Args:
+        config: The model's settings.
+        text: Widths of the text features. Only the sentence is used.
+        clip: The image half of CLIP.
     """
 
     def __init__(self, config: GALIPConfig, text: TextShape, clip: ClipVision) -> None:
@@ -89,7 +125,7 @@ class GALIPGenerator(OneShotGenerator):
         return images if self.training else images.clamp(-1, 1)
 
     def _completed(self, start: Tensor, c: Tensor) -> Tensor:
-        """Bridge-FP, the frozen ViT on its features, and both together: (B, 8 nf, g, g)."""
+        """Return bridge features plus the frozen ViT's output on them, (B, C, g, g)."""
         grid = self.clip.grid
         x = start.view(len(c), -1, grid, grid)
         for block in self.bridge:
@@ -105,12 +141,27 @@ class GALIPGenerator(OneShotGenerator):
 
 
 def sentences(config: GALIPConfig, text: TextFeatures) -> Tensor:
-    """e (B, D), as all parts of the model see it."""
+    """Return the sentence vectors e as every part of the model uses them.
+
+    Args:
+        config: The model's settings. `unit_text` divides each vector by its length.
+        text: Text features of the batch.
+
+    Returns:
+        The sentence vectors, float (B, D).
+    """
     return F.normalize(text.sentence, dim=1) if config.unit_text else text.sentence
 
 
 class DiscriminatorBlock(nn.Module):
-    """A block of Mate-D: shortcut(x) + gamma residual(x), and + beta f with the next of CLIP's features."""
+    """A block of Mate-D: shortcut(x) + gamma residual(x), plus beta f if CLIP features f join it.
+
+    Args:
+        c_in: Channels of the input.
+        c_out: Channels of the output.
+        gain: Initial value of gamma and beta.
+        joined: Whether CLIP features are added to the output.
+    """
 
     def __init__(self, c_in: int, c_out: int, gain: float, *, joined: bool) -> None:
         super().__init__()
@@ -121,6 +172,16 @@ class DiscriminatorBlock(nn.Module):
         self.beta = nn.Parameter(torch.full((1,), gain)) if joined else None
 
     def forward(self, x: Tensor, f: Tensor | None = None) -> Tensor:
+        """Apply the block.
+
+        Args:
+            x: Features, float (B, c_in, g, g).
+            f: CLIP features to add, float (B, c_out, g, g). None: nothing is added. Ignored where
+                the block is not `joined`.
+
+        Returns:
+            Features, float (B, c_out, g, g).
+        """
         h = F.leaky_relu(self.conv1(x), 0.2)
         h = F.leaky_relu(self.conv2(h), 0.2)
         x = self.shortcut(x) + self.gamma * h
@@ -128,7 +189,12 @@ class DiscriminatorBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Mate-D: CLIP's features of an image, one map a block (B, width, g, g) -> (B, judge_width, g, g)."""
+    """Mate-D, the discriminator without its output: it works on CLIP's features of an image.
+
+    Args:
+        config: The model's settings.
+        width: Width of CLIP's tokens.
+    """
 
     def __init__(self, config: GALIPConfig, width: int) -> None:
         super().__init__()
@@ -139,6 +205,14 @@ class Discriminator(nn.Module):
         self.last = DiscriminatorBlock(width, config.judge_width, gain, joined=False)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Combine the outputs of several CLIP blocks.
+
+        Args:
+            maps: One map for each of `feature_blocks`, each float (B, width, g, g).
+
+        Returns:
+            Features, float (B, judge_width, g, g). They do not depend on the text.
+        """
         x = maps[0]
         for block, f in zip(self.blocks, maps[1:], strict=True):
             x = block(x, f)
@@ -147,7 +221,13 @@ class Discriminator(nn.Module):
 
 
 class QualityAssessor(nn.Module):
-    """C: Mate-D's features (B, judge_width, g, g) and sentences (B, D), once or several times -> (B,) scores each."""
+    """C, the quality assessor: it scores whether features are real and match a sentence.
+
+    Args:
+        config: The model's settings.
+        sentence: Width D of a sentence vector.
+        grid: Side g of CLIP's patch grid.
+    """
 
     def __init__(self, config: GALIPConfig, sentence: int, grid: int) -> None:
         super().__init__()
@@ -158,8 +238,18 @@ class QualityAssessor(nn.Module):
         self.score = nn.Conv2d(config.assessor_width, 1, grid + 1 - min(4, grid), bias=False)
 
     def forward(self, features: Tensor, *sentences: Tensor) -> tuple[Tensor, ...]:
-        """A sentence is the same at every place, so that its part of the convolution is a linear map; the images'
-        part is the same for all sentences."""
+        """Score the images once with each batch of sentences.
+
+        A sentence vector is the same at every position, so its half of the first convolution is a
+        linear map. The images' half is computed once for all batches of sentences.
+
+        Args:
+            features: Mate-D's features, float (B, judge_width, g, g).
+            *sentences: Batches of sentence vectors, each float (B, D).
+
+        Returns:
+            For each batch of sentences its scores, float (B,).
+        """
         image, word = self.joint.weight[:, : self.features], self.joint.weight[:, self.features :]
         seen, map_of = F.conv2d(features, image), word.sum((2, 3))
         hidden = (F.leaky_relu(seen + F.linear(e, map_of)[..., None, None], 0.2) for e in sentences)
@@ -167,7 +257,21 @@ class QualityAssessor(nn.Module):
 
 
 def build(config: GALIPConfig, text: TextShape, assets: Path | None) -> GALIPGenerator:
-    """The generator that the settings describe. Raises UserError if CLIP cannot be had, or is not deep enough."""
+    """Build the generator.
+
+    Args:
+        config: The model's settings.
+        text: Widths of the text features.
+        assets: Folder of a saved model with CLIP's configuration. None: CLIP is built or loaded as
+            `config.clip` says.
+
+    Returns:
+        The generator, with its CLIP frozen.
+
+    Raises:
+        UserError: CLIP cannot be loaded, its embeddings do not fit the text's width, or it has
+            fewer blocks than `feature_blocks` or `prompt_blocks` name.
+    """
     clip = build_clip(config.clip, text.sentence, assets, "galip")
     for name, blocks in (
         ("feature_blocks", config.feature_blocks),

@@ -1,4 +1,4 @@
-"""GALIP: a GAN whose generator and discriminator both work on a frozen CLIP."""
+"""GALIP: a GAN whose generator and discriminator both use a frozen CLIP."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ from t2i.core.registry.specs import ModelSpec
 
 @hookimpl
 def t2i_models() -> list[ModelSpec]:
+    """Declare the model `galip`.
+
+    Returns:
+        Its specification.
+    """
     return [
         ModelSpec(
             name="galip",
-            summary="One-stage GAN about a frozen CLIP: prompted in the generator, tapped in the discriminator",
-            paper="Tao et al. 2023, GALIP: Generative Adversarial CLIPs for Text-to-Image Synthesis",
+            summary="One-stage GAN around a frozen CLIP that generator and discriminator share",
+            paper=(
+                "Tao et al. 2023, GALIP: Generative Adversarial CLIPs for Text-to-Image Synthesis"
+            ),
             config="t2i.plugins.models.galip.config:GALIPConfig",
             generator="t2i.plugins.models.galip.networks:build",
             stages="t2i.plugins.models.galip.training:stages",

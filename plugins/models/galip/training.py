@@ -1,4 +1,7 @@
-"""Training of GALIP: contrastive pretraining of what is trainable of text encoder and CLIP, then the GAN."""
+"""Training of GALIP: contrastive pretraining of text encoder and CLIP, then the GAN.
+
+The first stage trains those of the two that are trainable. It is left out if neither is.
+"""
 
 from __future__ import annotations
 
@@ -28,18 +31,40 @@ from t2i.plugins.models.galip.networks import (
 
 
 class ClipMatcher(Contrast):
-    """CLIP's own objective: its images against sentences, in the space that they share."""
+    """CLIP's contrastive objective: its image embeddings against sentence vectors.
+
+    Args:
+        clip: The image half of CLIP.
+    """
 
     def __init__(self, clip: ClipVision) -> None:
         super().__init__()
         self.clip = clip
 
     def forward(self, images: Tensor) -> Tensor:
+        """Embed images in the space that they share with sentences.
+
+        Args:
+            images: Images in [-1, 1], float (B, 3, H, H).
+
+        Returns:
+            Embeddings, float (B, D), not normalised.
+        """
         return self.clip.embedding(images)
 
 
 def pretraining(config: GALIPConfig, networks: Networks) -> Trainer:
-    """Stage 1: a fresh CLIP and a trainable text encoder find each other (or the one of them that is given does)."""
+    """Return the trainer of stage `clip`: it aligns image embeddings with sentence vectors.
+
+    It trains a fresh CLIP, a trainable text encoder, or both.
+
+    Args:
+        config: The model's settings.
+        networks: The model's networks. CLIP becomes trainable here if it is a fresh one.
+
+    Returns:
+        The trainer.
+    """
     generator = networks.generator
     assert isinstance(generator, GALIPGenerator)
     generator.clip.requires_grad_(config.clip.weights is None)
@@ -50,9 +75,14 @@ def pretraining(config: GALIPConfig, networks: Networks) -> Trainer:
 
 
 class GANTrainer(Trainer):
-    """One step of D, then one of G, on the same fake images: G runs once a step, and so does CLIP on its images.
+    """The GAN stage: each step updates D, then G, on the same fake images.
 
-    What CLIP sees of real images needs no graph: MA-GP wants gradients at CLIP's features, not through it.
+    G runs once a step, and so does CLIP on G's images. CLIP's features of real images are computed
+    without a graph: MA-GP takes gradients at these features, not through CLIP.
+
+    Args:
+        config: The model's settings.
+        networks: The model's networks. CLIP is frozen here.
     """
 
     eager = ("discriminator", "assessor")  # MA-GP differentiates through their backward pass
@@ -89,7 +119,7 @@ class GANTrainer(Trainer):
         return {**losses, "generator": hinge, "similarity": similarity}
 
     def _judge(self, images: Tensor, fake: list[Tensor], e: Tensor, engine: Engine) -> Losses:
-        """D's update (thesis 2.17), on real images and on CLIP's features of fake ones."""
+        """Update D (thesis 2.17) on real images and on CLIP's features of fake ones."""
         with torch.no_grad():
             real = self.clip.maps(images, self.config.feature_blocks)
         real, matching = [f.requires_grad_() for f in real], e.clone().requires_grad_()
@@ -105,7 +135,18 @@ class GANTrainer(Trainer):
 
 
 def stages(config: GALIPConfig, text_encoder: TextEncoder) -> list[Stage]:
-    """Contrastive pretraining (absent with pretrained CLIP), then the GAN, which freezes all that it trained."""
+    """Return the stages: contrastive pretraining, then the GAN.
+
+    The pretraining is left out if CLIP has pretrained weights and the text encoder is frozen. What
+    it trains is frozen in the GAN stage.
+
+    Args:
+        config: The model's settings.
+        text_encoder: The text encoder.
+
+    Returns:
+        The stages `clip` and `gan`, or `gan` alone.
+    """
     gan = Stage("gan", 1 - config.text_share, partial(GANTrainer, config))
     if config.clip.weights is not None and not text_encoder.trainable:
         return [gan]

@@ -1,4 +1,7 @@
-"""Import of the weights that GALIP's authors released: {"model": {"netG": ..., "netD": ..., "netC": ...}, ...}."""
+"""Import of the weights that GALIP's authors released.
+
+A file holds {"model": {"netG": ..., "netD": ..., "netC": ...}, ...}.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ from t2i.plugins.models.galip.networks import Discriminator, GALIPGenerator, Qua
 
 CLIP = "clip.network.vision_model."
 HEAD = (CLIP + "post_layernorm.", "clip.network.visual_projection.")
-"""What G never runs of CLIP, and the authors' G does not hold: the way from the last block to the embedding."""
+"""CLIP's layers behind the last block. The generator never runs them, and the authors' netG does
+not contain them."""
 
 GENERATOR = [
     *AUTHORS,
@@ -56,11 +60,21 @@ ASSESSOR = [(r"^joint_conv\.0\.", "joint."), (r"^joint_conv\.2\.", "score.")]
 
 
 def load_weights(config: RunConfig, files: Sequence[Path]) -> Model:
-    """A model with the authors' generator, drawn with the CLIP that lies inside its own keys.
+    """Build a model with the authors' generator (`t2i import`).
 
-    The text half of CLIP, and the head of its image half, are what the configuration names: both are OpenAI's own and
-    were never trained. Discriminator and assessor are checked where the file has them; sampling needs neither.
-    UserError if there is not exactly one file, or its tensors do not fit.
+    The image half of CLIP is the one inside netG. The text half, and the head of the image half,
+    come from the configuration: both are OpenAI's own and were never trained. Discriminator and
+    assessor are checked against the file if it has them, and then dropped: sampling needs neither.
+
+    Args:
+        config: The run's configuration.
+        files: The authors' checkpoint, exactly one file.
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: There is not exactly one file, or its tensors do not fit the settings.
     """
     if len(files) != 1:
         raise UserError(f"galip: one file holds the authors' whole model, {len(files)} are given")
@@ -81,7 +95,16 @@ def load_weights(config: RunConfig, files: Sequence[Path]) -> Model:
 
 
 def load_generator(generator: GALIPGenerator, released: Mapping[str, Tensor], where: str) -> None:
-    """Puts a released netG into our generator; of CLIP's head the generator keeps its own."""
+    """Load a released netG into a generator. The generator keeps its own CLIP head.
+
+    Args:
+        generator: The generator to load into.
+        released: State dict of the authors' netG, with or without the prefix "module.".
+        where: Name of the file in errors.
+
+    Raises:
+        UserError: The tensors do not fit.
+    """
     head = {
         name: tensor for name, tensor in owned_tensors(generator).items() if name.startswith(HEAD)
     }
@@ -92,8 +115,20 @@ def load_generator(generator: GALIPGenerator, released: Mapping[str, Tensor], wh
 def load_judge(
     network: nn.Module, rules: Sequence[tuple[str, str]], released: Mapping[str, Tensor], what: str
 ) -> None:
-    """Puts a released netD or netC into ours, less the 1x1 shortcuts of blocks that change no channels, which the
-    authors' network holds and never uses."""
+    """Load a released netD or netC into our network.
+
+    The authors' netD also holds 1x1 shortcuts in blocks that keep their channels. It never uses
+    them, and they are left out.
+
+    Args:
+        network: The discriminator or the quality assessor to load into.
+        rules: Rules that turn the authors' names into ours, `JUDGE` or `ASSESSOR`.
+        released: State dict of the authors' network, with or without the prefix "module.".
+        what: Name of the file and the network in errors.
+
+    Raises:
+        UserError: The tensors do not fit.
+    """
     state = renamed(without_prefix(released, "module."), rules)
     unused = re.compile(r"^blocks\.\d+\.shortcut\.")
     load_state(
@@ -102,7 +137,7 @@ def load_judge(
 
 
 def _split_attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """OpenAI's attention keeps queries, keys and values in one matrix (3 width, width), transformers' in three."""
+    """Split OpenAI's attention matrices (3 width, width) into the three of `transformers`."""
     split: dict[str, Tensor] = {}
     for name, tensor in state.items():
         packed = re.fullmatch(r"(.*)\.attn\.in_proj_(weight|bias)", name)

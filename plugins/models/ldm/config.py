@@ -12,28 +12,32 @@ from t2i.plugins.common.latent.config import AutoencoderConfig
 
 
 class LDMConfig(DenoisingConfig):
-    """Settings of both stages: of the autoencoder, and of diffusion on its latents."""
+    """Settings of latent diffusion: the autoencoder, and diffusion on its latents."""
 
     autoencoder: AutoencoderConfig = AutoencoderConfig()
-    """The autoencoder, and its training."""
+    """The autoencoder and its training."""
 
     unet: UNetConfig = UNetConfig()
     """The U-Net that denoises latents."""
 
     schedule: NoiseSchedule = "scaled_linear"
-    """The noise that is added (see DenoisingConfig)."""
+    """The noise schedule: "linear", "scaled_linear" (Stable Diffusion's), "cosine" or "mixing". The
+    first three have `timesteps` steps. "mixing" is the straight path x_t = (1 - t) x_0 + t eps with
+    t in [0, 1]."""
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> LDMConfig:
         smallest = self.autoencoder.reduction * 2 ** (len(self.unet.channels) - 1)
         if self.image_size % smallest:
             raise ValueError(
-                f"image_size ({self.image_size}) must be a multiple of {smallest} for these networks"
+                f"image_size ({self.image_size}) must be a multiple of {smallest} for these "
+                "networks"
             )
         return self
 
     @property
     def latent_size(self) -> int:
+        """Side of the latents."""
         return self.image_size // self.autoencoder.reduction
 
     @classmethod
@@ -58,31 +62,33 @@ LARGE_CLIP = (
     "clip",
     {"weights": "openai/clip-vit-large-patch14", "sentence": "pooled", "attend_padding": True},
 )
-"""Stable Diffusion 1.x's: 77 words of 768."""
+"""Stable Diffusion 1.x's text encoder: 77 words of width 768."""
 
 
 TINY = {
     **QUICK,
     "autoencoder": {
-        "patch": 4, "channels": (64,), "layers": 1, "latent_channels": 8, "attention": False, "kl_weight": 3e-5,
-        "lr": 3e-3, "betas": (0.9, 0.99), "batch_size": 8, "first_logvar": -6.0, "share": 0.2,
+        "patch": 4, "channels": (64,), "layers": 1, "latent_channels": 8, "attention": False,
+        "kl_weight": 3e-5, "lr": 3e-3, "betas": (0.9, 0.99), "batch_size": 8, "first_logvar": -6.0,
+        "share": 0.2,
     },
     "unet": {
-        "channels": (64, 128), "layers": 1, "attention": ("none", "none"), "head_width": 4, "groups": 8,
-        "text_map": 64, "map_hops": 2, "outline": 0.5, "sentence": True,
+        "channels": (64, 128), "layers": 1, "attention": ("none", "none"), "head_width": 4,
+        "groups": 8, "text_map": 64, "map_hops": 2, "outline": 0.5, "sentence": True,
     },
     "lr_text": 3e-4,
 }  # fmt: skip
 
 BINDING = {"layers": 1, "positions": 0.3, "neighbours": 5}
-"""Of the words encoder: what lets it tell whose colour is whose within minutes."""
+"""Settings of the `words` encoder with which it learns within minutes which object has which
+colour."""
 
-KL_F8 = {
-    "weights": "stabilityai/sd-vae-ft-mse"
-}  # an eighth of the size, four channels, as the paper's KL-f8
+# Latents of an eighth of the image's side and four channels, as the paper's KL-f8.
+KL_F8 = {"weights": "stabilityai/sd-vae-ft-mse"}
 
-# The text-to-image model of the paper (appendix E.2 and its table of hyperparameters): KL autoencoder of factor 8,
-# 320 channels times 1, 2, 4, 4, eight heads, attention to words at 32, 16 and 8, T 1000, 680 images a step.
+# The paper's text-to-image model (appendix E.2 and its table of hyperparameters): KL autoencoder of
+# factor 8, 320 channels times 1, 2, 4, 4, eight heads, attention to words at 32, 16 and 8, T
+# 1000, 680 images a step.
 COCO = {
     "image_size": 256,
     "steps": 390_000,
@@ -96,19 +102,19 @@ COCO = {
     "lr": 1e-4,
     "autoencoder": KL_F8,
     "unet": {
-        "channels": (320, 640, 1280, 1280), "layers": 2, "attention": ("cross", "cross", "cross", "none"), "heads": 8,
-        "head_width": None,
+        "channels": (320, 640, 1280, 1280), "layers": 2,
+        "attention": ("cross", "cross", "cross", "none"), "heads": 8, "head_width": None,
     },
 }  # fmt: skip
 
-# The thesis says of its U-Net that it has about 24M parameters, on 16x16x4 latents, with self- and cross-attention, to
-# one vector of 512: these channels, which are ours, make 24.5M.
+# The thesis describes a U-Net of about 24M parameters on 16x16x4 latents, with self-attention and
+# cross-attention to one vector of 512. It does not give the channels. Ours make 24.5M parameters.
 THESIS = {
     "image_size": 128,
     "steps": 469_000,  # 400 epochs of 300,000 images
     "batch_size": 256,
     "accumulate": 4,
-    "cache_views": 1,  # as the thesis did: latents and text vectors are computed once
+    "cache_views": 1,  # as in the thesis: latents and text vectors are computed once
     "ema_decay": 0.9999,
     "sample_every": 5000,
     "checkpoint_every": 5000,
@@ -119,7 +125,7 @@ THESIS = {
     "lr": 3e-4,
     "autoencoder": KL_F8,
     "unet": {
-        "channels": (128, 192, 256), "layers": 1, "attention": ("cross", "cross", "cross"), "head_width": 32,
-        "context": "sentence",
+        "channels": (128, 192, 256), "layers": 1, "attention": ("cross", "cross", "cross"),
+        "head_width": 32, "context": "sentence",
     },
 }  # fmt: skip

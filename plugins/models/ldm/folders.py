@@ -1,4 +1,4 @@
-"""Stable Diffusion's folders and single files, opened as models of ours; and our models, written as such folders."""
+"""Read Stable Diffusion's folders and single files as models, and write models as such folders."""
 
 from __future__ import annotations
 
@@ -47,13 +47,26 @@ from t2i.plugins.models.ldm.networks import LDMGenerator
 
 PARTS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
-STEPS, SCALE = 50, 7.5  # StableDiffusionPipeline's own
-SINGLE = "model.diffusion_model."  # what the U-Net's names begin with in a single file
+STEPS, SCALE = 50, 7.5  # StableDiffusionPipeline's defaults: steps and guidance
+SINGLE = "model.diffusion_model."  # prefix of the U-Net's tensors in a single file
 
 
 def open_pretrained(path: Path, settings: Mapping[str, Any]) -> Model | None:
-    """The model in a Stable Diffusion folder of diffusers' (1.x, 2.x), or in a single file of safetensors; None if it
-    is neither. settings: `config`, a folder with a single file's configuration. The safety checker is not loaded."""
+    """Open a Stable Diffusion (1.x, 2.x): a folder in diffusers' layout, or a safetensors file.
+
+    The safety checker is not loaded.
+
+    Args:
+        path: The folder or the file.
+        settings: `config` names a folder with the configuration of a single file. Without it
+            diffusers downloads the configuration.
+
+    Returns:
+        The model; None if `path` is neither.
+
+    Raises:
+        UserError: The file is a pickle or damaged, cannot be converted, or `config` does not fit.
+    """
     if path.is_dir():
         index = pipeline_index(path)
         if index is None or any(classes(index).get(name) != kind for name, kind in PARTS.items()):
@@ -67,7 +80,18 @@ def open_pretrained(path: Path, settings: Mapping[str, Any]) -> Model | None:
 
 
 def weights(config: RunConfig, files: Sequence[Path]) -> Model:
-    """`t2i import`: what `open_pretrained` opens, from FOLDER, FILE, or FILE and the FOLDER of its configuration."""
+    """Open what `open_pretrained` opens (`t2i import`).
+
+    Args:
+        config: Not used: the files have their own configuration.
+        files: FOLDER, FILE, or FILE and the FOLDER of its configuration.
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: The files are none of these, or cannot be opened.
+    """
     model = (
         open_pretrained(files[0], {"config": str(files[1])} if len(files) == 2 else {})
         if len(files) <= 2
@@ -75,15 +99,22 @@ def weights(config: RunConfig, files: Sequence[Path]) -> Model:
     )
     if model is None:
         raise UserError(
-            f"{files[0]}: no Stable Diffusion folder in diffusers' layout, nor a single .safetensors file of it (which "
-            "may be followed by a folder with its configuration)"
+            f"{files[0]}: no Stable Diffusion folder in diffusers' layout, nor a single "
+            ".safetensors file of it (which may be followed by a folder with its configuration)"
         )
     return model
 
 
 def export(model: Model, folder: Path) -> None:
-    """The model as a folder that diffusers' StableDiffusionPipeline opens. UserError, naming the settings, if it has
-    something that the pipeline cannot express."""
+    """Write a model as a folder that diffusers' StableDiffusionPipeline opens.
+
+    Args:
+        model: The model.
+        folder: The folder to write to.
+
+    Raises:
+        UserError: The model has settings that the pipeline cannot express. The error names them.
+    """
     generator, config = model.generator, model.config
     assert isinstance(generator, LDMGenerator)
     encoder = registry().encoders[config.encoder.name]
@@ -91,7 +122,7 @@ def export(model: Model, folder: Path) -> None:
     parts = import_object(str(encoder.export))(model.text_encoder, folder)
     save_network(generator.unet.unet, folder / "unet")
     save_network(_plain(generator.autoencoder), folder / "vae")
-    scheduler = scheduler_of(config, unused_offset=1)  # of any other the pipeline complains
+    scheduler = scheduler_of(config, unused_offset=1)  # the pipeline warns about any other offset
     write_scheduler(folder / "scheduler", scheduler, **{GUIDANCE: config.sampler.config.guidance})
     ours = {"unet": ("diffusers", PARTS["unet"]), "vae": ("diffusers", PARTS["vae"])}
     left_out = dict.fromkeys(LEFT_OUT, (None, None))
@@ -100,7 +131,12 @@ def export(model: Model, folder: Path) -> None:
 
 
 def _check_plain(run: RunConfig, encoder: bool) -> None:
-    """encoder: whether the text encoder can be exported."""
+    """Raise UserError if the pipeline cannot express the run.
+
+    Args:
+        run: The run's configuration.
+        encoder: Whether the text encoder can be exported.
+    """
     config, sampler = run.settings, run.sampler.config.model_dump()
     assert isinstance(config, LDMConfig)
     foreign_to_it = {
@@ -119,14 +155,18 @@ def _check_plain(run: RunConfig, encoder: bool) -> None:
     found = [setting for setting, there in foreign_to_it.items() if there]
     if found:
         raise UserError(
-            f"diffusers' StableDiffusionPipeline cannot express {', '.join(found)}: this run stays one of ours"
+            f"diffusers' StableDiffusionPipeline cannot express {', '.join(found)}: "
+            "this run cannot be exported"
         )
 
 
 def _plain(autoencoder: Autoencoder) -> Any:
-    """diffusers' network whose latents, times its scaling_factor, are ours. One that came with its weights is that
-    already. Whitening z = W (m - mean) and its inverse are linear maps of the channels at each place, as are the 1x1
-    convolutions beside the latents: both are folded into those, exactly."""
+    """Return a network of diffusers whose latents, times its scaling_factor, are ours.
+
+    An autoencoder that came with its weights is one already. In ours, whitening z = W (m - mean)
+    and its inverse are linear maps of the channels at each position, like the 1x1 convolutions
+    before and behind the latents. They are folded into these convolutions, exactly.
+    """
     vae = autoencoder.vae
     if autoencoder.pretrained:
         return vae
@@ -138,7 +178,7 @@ def _plain(autoencoder: Autoencoder) -> Any:
     channels = len(W)
     quant, post = vae.quant_conv, vae.post_quant_conv
     weight, bias = quant.weight.flatten(1).double().cpu(), quant.bias.double().cpu()
-    # The posterior's variances are not used here; their diagonal is exact where all channels' are alike.
+    # We do not use the posterior's variances. This diagonal is exact if all channels' are equal.
     spread = W.square().sum(1).log()
     means = W @ weight[:channels], W @ (bias[:channels] - mean[:, 0])
     _set(
@@ -154,13 +194,22 @@ def _plain(autoencoder: Autoencoder) -> Any:
 
 @torch.no_grad()
 def _set(convolution: Any, weight: Tensor, bias: Tensor) -> None:
+    """Set weight (C_out, C_in) and bias (C_out,) of a 1x1 convolution."""
     convolution.weight.copy_(weight[..., None, None])
     convolution.bias.copy_(bias)
 
 
 @dataclass(frozen=True)
 class Described:
-    """What a pipeline's own configurations say. guidance: None where it does not say."""
+    """The configuration of a Stable Diffusion pipeline.
+
+    Args:
+        source: The pipeline's folder or its single file.
+        unet: Configuration of the U-Net.
+        vae: Configuration of the autoencoder.
+        scheduler: diffusers' scheduler.
+        guidance: Guidance scale. None: the pipeline's default.
+    """
 
     source: Path
     unet: Mapping[str, Any]
@@ -169,9 +218,19 @@ class Described:
     guidance: float | None
 
     def run_config(self, encoder: Mapping[str, Any]) -> RunConfig:
-        """The same in our words. encoder: settings of `clip`, which is what all of them have."""
+        """Translate the configuration to our settings.
+
+        Args:
+            encoder: Settings of the text encoder `clip`, which all these pipelines have.
+
+        Returns:
+            The configuration of a run.
+
+        Raises:
+            UserError: Our settings cannot express the configuration.
+        """
         vae, sampler = self.vae, sampler_section(self.scheduler, STEPS, self.guidance or SCALE)
-        # As the pipeline itself does, whatever the folder says: old ones say nothing, and mean this.
+        # As the pipeline does, whatever the folder says. Old folders omit these, but mean them.
         sampler |= {"steps_offset": 1, **({"clip": None} if "clip" in sampler else {})}
         autoencoder = {
             "weights": str(self.source / "vae") if self.source.is_dir() else str(self.source),
@@ -199,6 +258,7 @@ class Described:
 
 
 def _from_folder(path: Path) -> Model:
+    """Open a folder in diffusers' layout."""
     unet, vae = (
         read_json(path / name / "config.json", f"folder {path}") for name in ("unet", "vae")
     )
@@ -211,22 +271,28 @@ def _from_folder(path: Path) -> Model:
 
 
 def _is_single_file(path: Path) -> bool:
+    """Return whether a path is a safetensors file of Stable Diffusion. A pickle is refused."""
     if path.suffix == ".ckpt" and path.is_file():
         raise UserError(
-            f"{path} is a pickle, which can run code: only safetensors are read; get the .safetensors file"
+            f"{path} is a pickle, which can run code: only safetensors are read; "
+            "get the .safetensors file"
         )
     if path.suffix != ".safetensors" or not path.is_file():
         return False
     try:
         with safe_open(path, "pt") as file:
-            return any(name.startswith(SINGLE) for name in file.keys())  # noqa: SIM118 (it is no mapping)
+            # The file is no mapping.
+            return any(name.startswith(SINGLE) for name in file.keys())  # noqa: SIM118
     except SafetensorError as error:
         raise UserError(f"{path} is no sound safetensors file ({str(error)[:80]})") from None
 
 
 def _from_file(path: Path, config: Any) -> Model:
-    """diffusers makes its networks of the file; the text encoder, which is another plugin's, gets its part as a folder
-    in passing."""
+    """Open a single file, whose networks diffusers builds.
+
+    The text encoder is another plugin's, which reads folders. So its part is written to a temporary
+    folder.
+    """
     pipeline = _converted(path, config)
     scheduler = known_scheduler(type(pipeline.scheduler).__name__, pipeline.scheduler.config)
     described = Described(path, pipeline.unet.config, pipeline.vae.config, scheduler, None)
@@ -245,6 +311,7 @@ def _from_file(path: Path, config: Any) -> Model:
 
 
 def _converted(path: Path, config: Any) -> Any:
+    """Return diffusers' pipeline of a single file. `config` as in `open_pretrained`, or None."""
     left_out = dict.fromkeys(LEFT_OUT)
     known = {} if config is None else {"config": str(config), "local_files_only": True}
     if config is not None:
@@ -258,10 +325,10 @@ def _converted(path: Path, config: Any) -> Any:
         return StableDiffusionPipeline.from_single_file(
             str(path), torch_dtype=torch.float32, requires_safety_checker=False, **left_out, **known
         )
-    except Exception as error:  # diffusers, transformers and the hub raise whatever they like
+    except Exception as error:  # diffusers, transformers and the hub raise errors of any class
         reason = str(error).partition("\n")[0][:200]
         raise UserError(
-            f"{path}: diffusers cannot convert it ({type(error).__name__}: {reason}); if its configuration cannot be "
-            "downloaded, name a folder that has it, such as a copy of stable-diffusion-v1-5 without weights, with "
-            "--set config=FOLDER"
+            f"{path}: diffusers cannot convert it ({type(error).__name__}: {reason}); if its "
+            "configuration cannot be downloaded, name a folder that has it, such as a copy of "
+            "stable-diffusion-v1-5 without weights, with --set config=FOLDER"
         ) from None

@@ -1,7 +1,10 @@
-"""Measures drawing against diffusers' own pipeline: python -m t2i.plugins.models.ldm.measure_sampling FOLDER
+"""Measure the speed of sampling against diffusers' own pipeline.
 
-FOLDER holds a Stable Diffusion in diffusers' layout. The two draw in turns, in one process: the same prompts, steps,
-guidance and batch, from prompts to PIL images. Prints the median of the ratios of their times.
+    python -m t2i.plugins.models.ldm.measure_sampling FOLDER
+
+FOLDER holds a Stable Diffusion in diffusers' layout. Both sample in turns, in one process, with the
+same prompts, steps, guidance and batch size, from prompts to PIL images. The median of the ratios
+of their times is printed.
 """
 
 import argparse
@@ -19,7 +22,14 @@ PROMPT = "a photograph of an astronaut riding a horse"
 
 
 def seconds(function: Callable[[], Any]) -> tuple[float, float]:
-    """By the wall's clock, and of the processor."""
+    """Time one call.
+
+    Args:
+        function: What to call. An accelerator is waited for.
+
+    Returns:
+        Seconds of wall-clock time, and of processor time.
+    """
     wall, processor = time.perf_counter(), time.process_time()
     function()
     if torch.accelerator.is_available():
@@ -30,7 +40,19 @@ def seconds(function: Callable[[], Any]) -> tuple[float, float]:
 def measure(
     folder: str, steps: int, batch: int, guidance: float, turns: int
 ) -> tuple[float, float, float]:
-    """Ours over theirs: wall, processor; and our seconds for one batch."""
+    """Compare sampling of ours with diffusers', in turns.
+
+    Args:
+        folder: A Stable Diffusion in diffusers' layout.
+        steps: Sampling steps (DDIM).
+        batch: Images per call.
+        guidance: Scale of classifier-free guidance.
+        turns: How often each is measured, after one call to warm up.
+
+    Returns:
+        Our time divided by theirs (the median), of wall-clock time and of processor time; and our
+        median wall-clock seconds for one batch.
+    """
     model = load(folder)
     pipeline: Any = StableDiffusionPipeline.from_pretrained(
         folder, safety_checker=None, requires_safety_checker=False, use_safetensors=True
@@ -46,7 +68,7 @@ def measure(
     def theirs() -> None:
         pipeline(prompts, num_inference_steps=steps, guidance_scale=guidance)
 
-    for draw in (ours, theirs):  # to warm up
+    for draw in (ours, theirs):  # warm up
         draw()
     pairs = [(seconds(ours), seconds(theirs)) for _ in range(turns)]
     walls, processors = ([own[i] / other[i] for own, other in pairs] for i in (0, 1))
@@ -54,6 +76,7 @@ def measure(
 
 
 def main() -> None:
+    """Run the comparison from the command line and print its result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -67,7 +90,8 @@ def main() -> None:
         given.folder, given.steps, given.batch, given.guidance, given.turns
     )
     print(
-        f"ours / diffusers: {wall:.3f} of the time, {processor:.3f} of the processor's; {own:.2f} s a batch"
+        f"ours / diffusers: {wall:.3f} of the time, {processor:.3f} of the processor's; "
+        f"{own:.2f} s a batch"
     )
 
 

@@ -1,4 +1,7 @@
-"""The networks of latent diffusion (Rombach et al. 2022): an autoencoder and a conditional U-Net, both diffusers'."""
+"""The networks of latent diffusion: an autoencoder and a conditional U-Net, both of diffusers.
+
+Source: Rombach et al. 2022.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,26 @@ from t2i.plugins.models.ldm.config import LDMConfig
 
 
 class LDMGenerator(DiffusionGenerator):
-    """eps_theta(z_t, t, tau(y)) on latents z of an autoencoder. vae, unet: diffusers' networks, where they are there
-    already; assets: of a saved model, what describes those that came with their own configuration."""
+    """eps_theta(z_t, t, tau(y)) on the latents z of an autoencoder (or z_0 or v, see `prediction`).
+
+    Args:
+        config: The model's settings.
+        text: Widths of the text features.
+        assets: Folder of a saved model that describes the networks with their own configuration.
+            None: they are built or loaded as the settings say.
+        vae: diffusers' autoencoder, if it exists already. None: it is built.
+        unet: diffusers' U-Net, if it exists already. None: it is built.
+    """
 
     def __init__(
-        self, config: LDMConfig, text: TextShape, assets: Path | None = None, *, vae: AutoencoderKL | None = None,
+        self,
+        config: LDMConfig,
+        text: TextShape,
+        assets: Path | None = None,
+        *,
+        vae: AutoencoderKL | None = None,
         unet: UNet2DConditionModel | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.config = config
         self.image_size = config.image_size

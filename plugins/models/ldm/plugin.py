@@ -1,4 +1,4 @@
-"""Latent diffusion."""
+"""Latent diffusion: the model `ldm`, and the download of its autoencoder."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from t2i.core.registry.specs import DownloadSpec, HubFiles, ModelSpec
 
 @hookimpl
 def t2i_models() -> list[ModelSpec]:
+    """Declare the model `ldm`.
+
+    Returns:
+        Its specification.
+    """
     return [
         ModelSpec(
             name="ldm",
-            summary="Latent diffusion: an autoencoder, then a text-conditional U-Net on its latents",
+            summary=(
+                "Latent diffusion: an autoencoder, then a text-conditional U-Net on its latents"
+            ),
             family="diffusion",
             paper="Rombach et al. 2022, arXiv:2112.10752",
             config="t2i.plugins.models.ldm.config:LDMConfig",
@@ -28,10 +35,17 @@ def t2i_models() -> list[ModelSpec]:
 
 @hookimpl
 def t2i_downloads() -> list[DownloadSpec]:
+    """Declare the download `vae`, the pretrained autoencoder.
+
+    Returns:
+        Its specification.
+    """
     return [
         DownloadSpec(
             name="vae",
-            summary="The autoencoder that presets coco and thesis of ldm begin with (Stable Diffusion's, fine-tuned)",
+            summary=(
+                "The autoencoder of ldm's presets coco and thesis (Stable Diffusion's, fine-tuned)"
+            ),
             licence="MIT",
             licence_url="https://huggingface.co/stabilityai/sd-vae-ft-mse",
             hub=(HubFiles(repository="stabilityai/sd-vae-ft-mse"),),

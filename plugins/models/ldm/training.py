@@ -1,4 +1,7 @@
-"""Latent diffusion in two stages: the autoencoder (thesis 2.32), then diffusion on its latents (thesis 2.31)."""
+"""Training of latent diffusion: the autoencoder, then diffusion on its latents.
+
+Source: thesis, equations 2.32 and 2.31.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,16 @@ from t2i.plugins.models.ldm.networks import LDMGenerator
 
 
 def stages(config: LDMConfig, text_encoder: TextEncoder) -> Sequence[Stage]:
+    """Return the stages: `autoencoder`, which is left out if it has weights, then `diffusion`.
+
+    Args:
+        config: The model's settings.
+        text_encoder: Not used here. Stage `diffusion` trains it if it is trainable.
+
+    Returns:
+        The stages in order.
+    """
+
     def autoencoding(networks: Networks) -> Trainer:
         assert isinstance(networks.generator, LDMGenerator)
         return AutoencoderTrainer(config.autoencoder, networks.generator.autoencoder)

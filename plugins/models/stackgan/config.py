@@ -15,52 +15,69 @@ START = 4  # pixels: the side of the smallest feature maps
 
 
 class StackGANConfig(GANConfig, TextPretraining):
-    """Settings; the defaults are those for CUB.
-
-    gf, df: base widths of the generators and of the discriminators. z_dim: size of the noise. c_dim: of the augmented
-    condition c^. residuals: residual blocks of stage II.
-    stages: 2; or 1: stage I alone, whose images are then the model's (of image_size).
-    upscale: side of stage II's images over that of stage I's.
-    kl: weight of the KL term (lambda).
-    stage1_share: stage I's part of what the two stages have of the budget. stage1_batch: its batch size (None:
-    batch_size).
-    recalibrate: batches over which a stage's batch norms measure their statistics anew when it ends, with its averaged
-    weights (the authors average none, and do not).
-    halvings: how often the learning rates are halved in stage I and in stage II, where lr_schedule is "halving".
-    """
+    """Settings of StackGAN. The defaults are the authors' for CUB."""
 
     gf: int = Field(128, ge=4, multiple_of=4)
+    """Base width of the two generators, a multiple of 4."""
+
     df: int = Field(64, ge=1)
+    """Base width of the two discriminators: the channels of their first layer."""
+
     z_dim: int = Field(100, ge=1)
+    """Size of the noise vector z."""
+
     c_dim: int = Field(128, ge=1)
+    """Size of the augmented condition c^ of each stage."""
+
     residuals: int = Field(4, ge=0, le=MOST_LAYERS)
+    """Residual blocks of stage II."""
+
     stages: Literal[1, 2] = 2
+    """Number of stages. 2: both. 1: stage I alone, which then generates images of image_size."""
+
     upscale: Literal[2, 4, 8] = 4
+    """Side of stage II's images divided by that of stage I's."""
+
     kl: float = Field(2.0, ge=0)
+    """Weight of the KL term of the conditioning augmentation (the paper's lambda)."""
+
     stage1_share: float = Field(0.5, gt=0, lt=1)
+    """Share of stage I in the training budget of the two stages, between 0 and 1."""
+
     stage1_batch: int | None = Field(None, ge=2)
+    """Images per step of stage I. None: batch_size."""
+
     recalibrate: int = Field(0, ge=0)
+    """Batches over which batch norm's statistics are recomputed with the averaged weights when a
+    stage ends. 0: they stay those of the last weights. The authors neither average weights nor
+    recompute statistics."""
+
     halvings: tuple[int, int] = (11, 5)
+    """How often the learning rates are halved in stage I and in stage II. Only used with
+    lr_schedule "halving"."""
 
     @property
     def first_size(self) -> int:
-        """Height and width of stage I's images."""
+        """Side of stage I's images in pixels."""
         return self.image_size if self.stages == 1 else self.image_size // self.upscale
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         if self.image_size & (self.image_size - 1):
             raise ValueError(
-                f"image_size = {self.image_size}: the generators double 4x4 pixels: use 32, 64, 128, 256 ..."
+                f"image_size = {self.image_size}: the generators double 4x4 pixels: "
+                "use 32, 64, 128, 256 ..."
             )
         if self.first_size < 2 * START:
             least = 2 * START * (self.upscale if self.stages == 2 else 1)
             raise ValueError(
-                f"image_size = {self.image_size}: stage I draws {self.first_size} px: use {least} or more"
+                f"image_size = {self.image_size}: stage I draws {self.first_size} px: "
+                f"use {least} or more"
             )
         if min(self.batch_size, self.stage1_batch or self.batch_size) < 2 * self.accumulate:
             raise ValueError(
-                "batch_size: wrong pairs and batch norm need two images at a time: use more, or accumulate=1"
+                "batch_size: wrong pairs and batch norm need two images at a time: "
+                "use more, or accumulate=1"
             )
         return self
 
@@ -78,10 +95,11 @@ _PAPER = {
     "lr_schedule": "halving",
     "ema_decay": 0.0,
 }
-# 8,855 training images in batches of 64 make 138 steps an epoch: 600 epochs of each stage, halved every 50 and every
-# 100 of them.
+# 8,855 training images in batches of 64 make 138 steps an epoch. Each stage takes 600 epochs. The
+# learning rates are halved every 50 epochs in stage I and every 100 in stage II.
 _CUB = _PAPER | {"batch_size": 64, "steps": 2 * 600 * 138}
-# 82,783 training images: 120 epochs of 646 steps (batches of 128), then 100 of 2,069 (of 40), halved every 20.
+# 82,783 training images: 120 epochs of 646 steps (batches of 128), then 100 epochs of 2,069 steps
+# (batches of 40). The learning rates are halved every 20 epochs.
 _COCO = _PAPER | {
     "gf": 192,
     "df": 96,

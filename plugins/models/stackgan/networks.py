@@ -1,4 +1,7 @@
-"""Networks of StackGAN (Zhang et al. 2017), figure 2 and section 3.4: two generators, and a discriminator for each."""
+"""Networks of StackGAN: two generators, and a discriminator for each.
+
+Source: Zhang et al. 2017, figure 2 and section 3.4.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,13 @@ from t2i.plugins.models.stackgan.config import START, StackGANConfig
 
 
 class StageOutput(NamedTuple):
-    """What a stage makes: images (B, 3, H, H) in [-1, 1], and mu and log sigma^2 of its conditioning augmentation,
-    each (B, c). The discriminator judges with mu."""
+    """What the generator of a stage returns.
+
+    Args:
+        images: Images in [-1, 1], float (B, 3, H, H).
+        mean: mu of the conditioning augmentation, float (B, c_dim). The discriminator takes it.
+        logvar: log sigma^2 of the conditioning augmentation, float (B, c_dim).
+    """
 
     images: Tensor
     mean: Tensor
@@ -27,7 +35,15 @@ class StageOutput(NamedTuple):
 
 
 def doublings(small: int, large: int) -> int:
-    """How often `small` is doubled to reach `large`."""
+    """Count the doublings from one size to another.
+
+    Args:
+        small: The smaller size.
+        large: The larger size, `small` times a power of two.
+
+    Returns:
+        The number of doublings.
+    """
     return (large // small).bit_length() - 1
 
 
@@ -40,7 +56,7 @@ def _normed(convolution: nn.Conv2d) -> list[nn.Module]:
 
 
 def _up_blocks(c: int, n: int) -> nn.Sequential:
-    """n times twice the size and half the channels."""
+    """Build n blocks. Each doubles the size and halves the channels, from c on."""
     channels = [c // 2**i for i in range(n + 1)]
     return nn.Sequential(
         *(nn.Sequential(*_normed(UpConv3x3(*pair))) for pair in pairwise(channels))
@@ -48,7 +64,7 @@ def _up_blocks(c: int, n: int) -> nn.Sequential:
 
 
 def _initialise(module: nn.Module) -> None:
-    """The authors' start: weights from N(0, 0.02), gains of batch norm from N(1, 0.02), no biases."""
+    """Initialise as the authors do: weights N(0, 0.02), batch norm's gains N(1, 0.02), biases 0."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear | nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.normal_(
@@ -59,7 +75,12 @@ def _initialise(module: nn.Module) -> None:
 
 
 class StageOne(nn.Module):
-    """G0: noise z (B, z_dim), eps (B, c_dim) and sentences (B, D) -> `StageOutput`."""
+    """G0, the generator of stage I.
+
+    Args:
+        config: The model's settings.
+        sentence: Width D of a sentence vector.
+    """
 
     def __init__(self, config: StackGANConfig, sentence: int) -> None:
         super().__init__()
@@ -75,27 +96,52 @@ class StageOne(nn.Module):
         self.to_rgb = _conv3x3(width // 2**n, 3)
 
     def forward(self, z: Tensor, eps: Tensor, sentence: Tensor) -> StageOutput:
+        """Generate small images.
+
+        Args:
+            z: Noise, float (B, z_dim).
+            eps: Noise of the conditioning augmentation, float (B, c_dim). 0 gives the mean.
+            sentence: Sentence vectors, float (B, D).
+
+        Returns:
+            The images, of side `first_size`, and the condition's mu and log sigma^2.
+        """
         c, mean, logvar = self.augment(sentence, eps)
         h = self.start(torch.cat([z, c], dim=1)).view(len(z), -1, START, START)
         return StageOutput(torch.tanh(self.to_rgb(self.blocks(h))), mean, logvar)
 
 
 class ResidualBlock(nn.Module):
-    """x (B, c, h, w) -> relu(x + two convolutions of it)."""
+    """relu(x + two convolutions of x), with batch norms.
+
+    Args:
+        c: Channels of the input and of the output.
+    """
 
     def __init__(self, c: int) -> None:
         super().__init__()
         self.block = nn.Sequential(*_normed(_conv3x3(c, c)), _conv3x3(c, c), nn.BatchNorm2d(c))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the block.
+
+        Args:
+            x: Features, float (B, c, h, w).
+
+        Returns:
+            Features of the same shape.
+        """
         return F.relu(x + self.block(x))
 
 
 class StageTwo(nn.Module):
-    """G: stage I's images s0 (B, 3, h, h), eps (B, c_dim) and sentences (B, D) -> `StageOutput`, whose images
-    are `upscale` times as large.
+    """G, the generator of stage II: it enlarges and refines stage I's images.
 
-    It has a conditioning augmentation of its own, and no noise but that.
+    It has its own conditioning augmentation, and no other noise.
+
+    Args:
+        config: The model's settings.
+        sentence: Width D of a sentence vector.
     """
 
     def __init__(self, config: StackGANConfig, sentence: int) -> None:
@@ -112,6 +158,16 @@ class StageTwo(nn.Module):
         self.to_rgb = _conv3x3(4 * gf // 2**n, 3)
 
     def forward(self, s0: Tensor, eps: Tensor, sentence: Tensor) -> StageOutput:
+        """Generate large images.
+
+        Args:
+            s0: Stage I's images, float (B, 3, h, h).
+            eps: Noise of the conditioning augmentation, float (B, c_dim). 0 gives the mean.
+            sentence: Sentence vectors, float (B, D).
+
+        Returns:
+            Images of side `upscale` h, and the condition's mu and log sigma^2.
+        """
         c, mean, logvar = self.augment(sentence, eps)
         h = self.encoder(s0)
         h = self.joint(torch.cat([h, c[..., None, None].expand(-1, -1, *h.shape[2:])], dim=1))
@@ -119,19 +175,25 @@ class StageTwo(nn.Module):
 
 
 def _halving(c: int) -> list[nn.Module]:
-    """Half the size and twice the channels."""
+    """Build layers that halve the size and double the channels c."""
     return _normed(nn.Conv2d(c, 2 * c, 4, stride=2, padding=1, bias=False))
 
 
 class StackGANGenerator(OneShotGenerator):
-    """G(G0(z, c0), c): noise [z; eps of stage I; eps of stage II] and sentences -> images.
+    """Both generators: G(G0(z, c0), c).
 
-    refines: a saved flag, False until stage II begins to be trained or is imported. Until then the images are
-    stage I's, enlarged (each of its pixels as a square), so that the grids of stage I, and what is drawn from a run
-    that was stopped within it, show what has been learnt.
+    The noise of an image is [z; eps of stage I; eps of stage II]. The buffer `refines` is saved. It
+    is False until the training of stage II begins or stage II is imported. Until then the images
+    are stage I's, enlarged by nearest neighbour. So sample grids of stage I, and samples of a run
+    that was stopped in stage I, show what stage I has learnt.
+
+    Args:
+        config: The model's settings.
+        sentence: Width of a sentence vector.
     """
 
     refines: Tensor
+    """Whether stage II is used, bool scalar."""
 
     def __init__(self, config: StackGANConfig, sentence: int) -> None:
         super().__init__()
@@ -144,7 +206,14 @@ class StackGANGenerator(OneShotGenerator):
         _initialise(self)
 
     def split(self, noise: Tensor) -> tuple[Tensor, ...]:
-        """noise (B, *noise_shape) -> z (B, z_dim), then eps (B, c_dim) of each stage."""
+        """Split the noise into its parts.
+
+        Args:
+            noise: Noise, float (B, z_dim + stages * c_dim).
+
+        Returns:
+            z, float (B, z_dim), then eps of each stage, each float (B, c_dim).
+        """
         return torch.split(noise, self.parts, dim=1)
 
     def forward(self, noise: Tensor, text: TextFeatures) -> Tensor:
@@ -152,13 +221,18 @@ class StackGANGenerator(OneShotGenerator):
         images: Tensor = self.first(z, eps[0], text.sentence).images
         if self.second is not None and self.refines:
             images = self.second(images, eps[1], text.sentence).images
-        return F.interpolate(images, size=self.image_size)  # changes nothing that has this size
+        return F.interpolate(images, size=self.image_size)  # no change at this size
 
 
 class Discriminator(nn.Module):
-    """D without its outputs: images (B, 3, H, H) -> features (B, w, 4, 4), which know nothing of the text.
+    """D, the discriminator of a stage without its outputs. Its features do not depend on the text.
 
-    Halved to 4x4 pixels with channels doubling from df, then narrowed to 8 df where they are more (stage II's).
+    Images are halved to 4x4 while the channels double from df on. More than 8 df channels (stage
+    II) are then reduced to 8 df. The attribute `width` is the number of channels of the features.
+
+    Args:
+        df: Base width.
+        image_size: Side of the images in pixels.
     """
 
     def __init__(self, df: int, image_size: int) -> None:
@@ -178,6 +252,14 @@ class Discriminator(nn.Module):
         _initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Compute the features of images.
+
+        Args:
+            images: Images in [-1, 1], float (B, 3, H, H).
+
+        Returns:
+            Features, float (B, width, 4, 4).
+        """
         features: Tensor = self.layers(images)
         return features
 
@@ -187,7 +269,12 @@ def _leaky() -> nn.Module:
 
 
 class ConditionalHead(nn.Module):
-    """The conditional output: features (B, w, 4, 4) and mu (B, c) -> logits (B,): real, and of this text?"""
+    """The conditional output: it scores whether an image is real and matches the text.
+
+    Args:
+        width: Channels of the discriminator's features.
+        c: Size of mu, the mean of the conditioning augmentation.
+    """
 
     def __init__(self, width: int, c: int) -> None:
         super().__init__()
@@ -196,13 +283,26 @@ class ConditionalHead(nn.Module):
         _initialise(self)
 
     def forward(self, features: Tensor, mean: Tensor) -> Tensor:
+        """Score images with texts.
+
+        Args:
+            features: Features of the images, float (B, width, 4, 4).
+            mean: mu of the texts, float (B, c).
+
+        Returns:
+            Logits, float (B,).
+        """
         tiled = mean[..., None, None].expand(-1, -1, START, START)
         logits: Tensor = self.score(self.joint(torch.cat([features, tiled], dim=1))).flatten()
         return logits
 
 
 class UnconditionalHead(nn.Module):
-    """The unconditional output, stage II's: features (B, w, 4, 4) -> logits (B,): real?"""
+    """The unconditional output, which only stage II has: it scores whether an image is real.
+
+    Args:
+        width: Channels of the discriminator's features.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -210,10 +310,27 @@ class UnconditionalHead(nn.Module):
         _initialise(self)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Score images alone.
+
+        Args:
+            features: Features of the images, float (B, width, 4, 4).
+
+        Returns:
+            Logits, float (B,).
+        """
         logits: Tensor = self.score(features).flatten()
         return logits
 
 
 def build(config: StackGANConfig, text: TextShape, assets: Path | None) -> StackGANGenerator:
-    """The generator that the settings describe; it has no assets."""
+    """Build the generator.
+
+    Args:
+        config: The model's settings.
+        text: Widths of the text features. Only the sentence is used.
+        assets: Not used: the generator has no assets.
+
+    Returns:
+        The generator.
+    """
     return StackGANGenerator(config, text.sentence)

@@ -1,4 +1,4 @@
-"""StackGAN: two generators, one after the other: a small image, then a large one."""
+"""StackGAN: one generator makes a small image, a second one makes a large image from it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,22 @@ from t2i.core.registry.specs import ModelSpec
 
 @hookimpl
 def t2i_models() -> list[ModelSpec]:
+    """Declare the model `stackgan`.
+
+    Returns:
+        Its specification.
+    """
     return [
         ModelSpec(
             name="stackgan",
-            summary="Two-stage GAN: a small image from text and noise, then a large one from it and the text again",
-            paper="Zhang et al. 2017, StackGAN: Text to Photo-realistic Image Synthesis with Stacked GANs",
+            summary=(
+                "Two-stage GAN: a small image from text and noise, "
+                "then a large one from it and the text again"
+            ),
+            paper=(
+                "Zhang et al. 2017, StackGAN: Text to Photo-realistic Image Synthesis with Stacked "
+                "GANs"
+            ),
             config="t2i.plugins.models.stackgan.config:StackGANConfig",
             generator="t2i.plugins.models.stackgan.networks:build",
             stages="t2i.plugins.models.stackgan.training:stages",

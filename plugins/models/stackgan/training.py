@@ -1,4 +1,7 @@
-"""Training of StackGAN: the text encoder where it is trainable, then stage I, then stage II with stage I frozen."""
+"""Training of StackGAN: first a trainable text encoder, then stage I, then stage II.
+
+Stage I is frozen in stage II.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +35,15 @@ from t2i.plugins.models.stackgan.networks import (
 
 
 class GANTrainer(Trainer):
-    """What the stages share: one step of D, then one of G, on the same fake images: G runs once a step.
+    """Base of both stages: each step updates D, then G, on the same fake images.
 
-    network: the stage's generator, the one that is trained. image_size: of its images.
+    G runs once a step.
+
+    Args:
+        config: The model's settings.
+        generator: Both generators, for the noise and for stage I.
+        network: The generator of this stage, which is trained.
+        image_size: Side of this stage's images in pixels.
     """
 
     def __init__(
@@ -64,19 +73,43 @@ class GANTrainer(Trainer):
 
     @abstractmethod
     def draw(self, batch: Batch) -> StageOutput:
-        """The stage's images for a batch, with gradients into what the stage trains."""
+        """Generate this stage's images for a batch, with gradients into what the stage trains.
+
+        Args:
+            batch: The batch, with its captions and its noise.
+
+        Returns:
+            Images of this stage's size, and the condition's mu and log sigma^2.
+        """
 
     @abstractmethod
     def discriminator_loss(self, real: Tensor, fake: Tensor, mean: Tensor) -> Tensor:
-        """D's loss for images (B, 3, H, H) and mu (B, c), none of which gets gradients."""
+        """Return D's loss. None of the tensors gets gradients.
+
+        Args:
+            real: Real images, float (B, 3, H, H).
+            fake: Generated images of the same shape.
+            mean: mu of the texts, float (B, c_dim).
+
+        Returns:
+            The loss, a scalar.
+        """
 
     @abstractmethod
     def generator_loss(self, fake: Tensor, mean: Tensor) -> Tensor:
-        """The adversarial part of G's loss."""
+        """Return the adversarial part of G's loss.
+
+        Args:
+            fake: Generated images, float (B, 3, H, H).
+            mean: mu of the texts, float (B, c_dim), without gradients.
+
+        Returns:
+            The loss, a scalar.
+        """
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         drawn = self.draw(batch)
-        mean = drawn.mean.detach()  # the discriminator judges with mu, and does not train it
+        mean = drawn.mean.detach()  # the discriminator takes mu, but does not train it
         real = F.avg_pool2d(batch.images, batch.images.shape[-1] // self.image_size)
         judged = self.discriminator_loss(real, drawn.images.detach(), mean)
         engine.update("discriminator", judged)
@@ -85,16 +118,30 @@ class GANTrainer(Trainer):
         return {"discriminator": judged, "generator": adversarial, "kl": kl}
 
     def pairs(self, real: Tensor, fake: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits of real, fake and wrong pairs, from features: wrong are the B - 1 neighbours, image i with text i + 1,
-        without wrap-around."""
+        """Score real, fake and wrong pairs.
+
+        Wrong pairs are the B - 1 pairs of image i with text i + 1, without wrap-around.
+
+        Args:
+            real: Features of real images, float (B, width, 4, 4).
+            fake: Features of generated images of the same shape.
+            mean: mu of the texts, float (B, c_dim).
+
+        Returns:
+            Logits of real pairs (B,), of fake pairs (B,) and of wrong pairs (B - 1,).
+        """
+        # The order is the authors'.
         right, wrong = (
             self.matching(real, mean),
             self.matching(real[:-1], mean[1:]),
-        )  # in the authors' order
+        )
         return right, self.matching(fake, mean), wrong
 
     def finish(self, batches: Callable[[], Batch]) -> None:
-        """Measures the batch norms' statistics with the averaged weights: those at hand are of the last weights."""
+        """Recompute batch norm's statistics with the averaged weights (`recalibrate` batches).
+
+        Without this they belong to the last weights.
+        """
         if not self.config.recalibrate:
             return
         with recompute_batchnorm(self.network):
@@ -103,7 +150,14 @@ class GANTrainer(Trainer):
 
 
 class FirstTrainer(GANTrainer):
-    """Stage I (equations 3 and 4): G0 and D0, which sees pairs."""
+    """Stage I: G0, and D0, which scores pairs of image and text.
+
+    Source: Zhang et al. 2017, equations 3 and 4.
+
+    Args:
+        config: The model's settings.
+        generator: Both generators.
+    """
 
     def __init__(self, config: StackGANConfig, generator: StackGANGenerator) -> None:
         super().__init__(config, generator, generator.first, config.first_size)
@@ -124,10 +178,15 @@ class FirstTrainer(GANTrainer):
 
 
 class SecondTrainer(GANTrainer):
-    """Stage II (equations 5 and 6): G and D, which sees pairs and, with a second output, images by themselves.
+    """Stage II: G, and D, which scores pairs and, with a second output, images alone.
 
-    G0 is frozen, and runs once a step, without a graph. As in the authors' code it runs in training mode: batch norm
-    uses its batch, and its statistics go on following.
+    G0 is frozen and runs once a step, without a graph. As in the authors' code it runs in training
+    mode: its batch norms use the statistics of the batch, and their running statistics keep being
+    updated. Source: Zhang et al. 2017, equations 5 and 6.
+
+    Args:
+        config: The model's settings.
+        generator: Both generators. Its flag `refines` is set.
     """
 
     def __init__(self, config: StackGANConfig, generator: StackGANGenerator) -> None:
@@ -157,7 +216,17 @@ class SecondTrainer(GANTrainer):
 
 
 def stages(config: StackGANConfig, text_encoder: TextEncoder) -> list[Stage]:
-    """Text (absent with a frozen encoder), stage I, and stage II where there is one."""
+    """Return the stages: `text`, `stage1` and `stage2`.
+
+    `text` is left out with a frozen text encoder, `stage2` where the setting `stages` is 1.
+
+    Args:
+        config: The model's settings.
+        text_encoder: The text encoder.
+
+    Returns:
+        The stages in order.
+    """
 
     def trainer(kind: type[FirstTrainer] | type[SecondTrainer], networks: Networks) -> Trainer:
         assert isinstance(networks.generator, StackGANGenerator)

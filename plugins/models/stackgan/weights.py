@@ -1,5 +1,7 @@
-"""Import of the authors' generators (hanzhanggit/StackGAN-Pytorch): state dicts of stage I, and of stage II, which
-holds stage I."""
+"""Import of the authors' generators (hanzhanggit/StackGAN-Pytorch).
+
+A file is the state dict of stage I, or of stage II, which contains stage I.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ OWN_NAMES = (
     (r"\bfc\.(?=\d)", "start."),
     (r"\bhr_joint\b", "joint"),
     (r"\bresidual\b", "residuals"),
-    # Their first layer of an up-block is the upsampling, which ours has in its convolution.
+    # Layer 0 of their up-blocks is the upsampling, which is part of our convolution.
     *(
         (rf"\bupsample{n}\.{layer}\b", f"blocks.{n - 1}.{layer - 1}")
         for n in range(1, 9)
@@ -34,11 +36,26 @@ OWN_NAMES = (
 
 
 def load(config: RunConfig, files: Sequence[Path]) -> Model:
-    """The model of one of the authors' files of weights. A file of stage I gives the model of stage I alone, whose
-    images are the small ones: `stages` and `image_size` of the configuration say so."""
+    """Build a model from one of the authors' files (`t2i import`).
+
+    A file of stage I gives a model of stage I alone: its `stages` is 1, and its `image_size` is the
+    size of stage I's images.
+
+    Args:
+        config: The run's configuration.
+        files: The file of stage I or of stage II, exactly one.
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: There is not exactly one file, it is no StackGAN generator, or it does not fit
+            the preset.
+    """
     if len(files) != 1:
         raise UserError(
-            f"stackgan: one file of weights is expected, stage I's or stage II's; {len(files)} were given"
+            "stackgan: one file of weights is expected, stage I's or stage II's; "
+            f"{len(files)} were given"
         )
     state, both = translated(state_dict(read_legacy(files[0]), str(files[0])), files[0])
     model = build(config if both else of_stage_one(config))
@@ -51,11 +68,23 @@ def load(config: RunConfig, files: Sequence[Path]) -> Model:
 
 
 def translated(state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], bool]:
-    """A generator's state dict under our names, and whether it is stage II's. UserError if it is none."""
+    """Translate the authors' state dict.
+
+    Args:
+        state: Their state dict, with or without "module." in the names.
+        path: The file, named in errors.
+
+    Returns:
+        The state dict of `StackGANGenerator` without `refines`, and whether it holds stage II.
+
+    Raises:
+        UserError: It is no state dict of a StackGAN generator.
+    """
     state = renamed(state, [(r"(^|\.)module\.", r"\1")])
     if not any("ca_net." in name for name in state):
         raise UserError(
-            f"weights {path}: no state dict of a StackGAN generator (it has no 'ca_net'): give netG_*.pth"
+            f"weights {path}: no state dict of a StackGAN generator (it has no 'ca_net'): "
+            "give netG_*.pth"
         )
     both = any(name.startswith("STAGE1_G.") for name in state)
     places = (
@@ -65,7 +94,14 @@ def translated(state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tenso
 
 
 def of_stage_one(config: RunConfig) -> RunConfig:
-    """The configuration of stage I alone, its images the model's."""
+    """Return the configuration of stage I alone.
+
+    Args:
+        config: The configuration of both stages.
+
+    Returns:
+        The same with `stages` 1 and with stage I's image size, for the data set too.
+    """
     assert isinstance(config.settings, StackGANConfig)
     document = config.dump() | {"stages": 1, "image_size": config.settings.first_size}
     document["data"] = {

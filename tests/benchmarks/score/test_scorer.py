@@ -1,4 +1,5 @@
-"""The scorer: always the same batches, text read once, references extracted and worked on once, judges told apart."""
+"""The scorer: always the same batches, text read once, references extracted and worked on once,
+judges told apart."""
 
 import sys
 from types import ModuleType, SimpleNamespace

@@ -1,4 +1,5 @@
-"""A whole run of the toy model: what it writes, and that a resumed run is the run that was never stopped."""
+"""A whole run of the toy model: what it writes, and that a resumed run is the run that was never
+stopped."""
 
 import json
 import os
@@ -209,7 +210,7 @@ def test_a_damaged_checkpoint_is_passed_over_loudly(tmp_path):
         path.write_bytes(path.read_bytes()[:-1])
     words = Words()
     resume(run.path, reporter=words)
-    assert sum(text.startswith("warning: passed over") for text in words.texts) == 2
+    assert sum(text.startswith("warning: skipped") for text in words.texts) == 2
     assert any("resuming toy at step 2" in text for text in words.texts)
     run.summary_file.unlink()
     for folder in run.checkpoints.iterdir():

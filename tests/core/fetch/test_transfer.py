@@ -1,4 +1,5 @@
-"""One file from elsewhere: whole, the right one, or not there; what has come is not asked for twice."""
+"""One file from elsewhere: whole, the right one, or not there; what has come is not asked for
+twice."""
 
 import hashlib
 import json
@@ -144,7 +145,7 @@ def test_a_file_that_is_there_is_read_and_left_alone(server, remote, tmp_path):
 def test_what_will_not_come_is_said_in_one_line(server, remote, tmp_path, waits, status, tries):
     server.faults["/a/file.bin"] = [status] * 9
     with pytest.raises(
-        UserError, match=rf"{server.host}/a/file.bin: the server says {status} .*--mirror"
+        UserError, match=rf"{server.host}/a/file.bin: the server answered {status} .*--mirror"
     ) as caught:
         transfer(remote(), tmp_path / "file.bin")
     assert "\n" not in str(caught.value)
@@ -198,7 +199,8 @@ def test_a_full_disk_is_said_before_the_first_byte(remote, tmp_path, monkeypatch
 
 def test_two_that_want_one_file_take_turns(remote, tmp_path):
     script = (
-        "import sys; from pathlib import Path; from t2i.core.fetch.transfer import Remote, transfer\n"
+        "import sys; from pathlib import Path; from t2i.core.fetch.transfer import Remote, "
+        "transfer\n"
         "transfer(Remote(sys.argv[1]), Path(sys.argv[2]), say=lambda text: print(text, flush=True))"
     )
     with locked(tmp_path / "file.bin"):
@@ -207,7 +209,7 @@ def test_two_that_want_one_file_take_turns(remote, tmp_path):
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert "another process is at it" in other.stdout.readline()
+        assert "in use by another process" in other.stdout.readline()
         (tmp_path / "file.bin").write_bytes(b"by the first")
     assert other.wait(60) == 0
     assert (tmp_path / "file.bin").read_bytes() == b"by the first"

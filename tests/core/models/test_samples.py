@@ -1,4 +1,5 @@
-"""Images drawn into a folder. (What stands in samples.jsonl is tested with the command, in tests/cli.)"""
+"""Images drawn into a folder. (What stands in samples.jsonl is tested with the command, in
+tests/cli.)"""
 
 import json
 
@@ -76,11 +77,12 @@ def test_a_failure_before_the_first_image_leaves_no_folder(model, tmp_path, monk
     assert not (tmp_path / "o").exists()
 
 
-# --- a command that was stopped ---------------------------------------------------------------------------------------
+# --- a command that was stopped -------------------------------------------------------------------
 
 
 def stopped(model, folder, after, **request):
-    """A command that is interrupted once `after` images are drawn: before those of the last batch are written."""
+    """A command that is interrupted once `after` images are drawn: before those of the last batch
+    are written."""
 
     def stop(done, total):
         if done >= after:

@@ -17,7 +17,8 @@ AFTER = torch.tensor([[0.1, 0.2, 0.7], [0.6, 0.3, 0.1], [0.25, 0.25, 0.5]])
 
 
 class Pairs(AutoregressiveGenerator):
-    """Tokens of a Markov chain; text of 1 sees its logits, text of 0 (no caption) zeros. Images are the tokens."""
+    """Tokens of a Markov chain; text of 1 sees its logits, text of 0 (no caption) zeros. Images are
+    the tokens."""
 
     image_size, length, vocabulary = 2, 2, K
 
