@@ -13,11 +13,11 @@ from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.settings import MOST_LAYERS, Config, ModelConfig
 
 Ending = Literal["x_0", "first"]
-"""What the last step of a chain leads to: x_0, or the schedule's first time (Stable Diffusion's habit)."""
+"""Where the last sampling step ends: at x_0, or at the first noise level (Stable Diffusion)."""
 
 
 class DiffusionSamplerConfig(SamplerConfig):
-    """Settings of every sampler of diffusion models."""
+    """Settings that all samplers of diffusion models share."""
 
     renamed: ClassVar[Mapping[str, str]] = {
         "interval": "guidance_interval",
@@ -27,23 +27,42 @@ class DiffusionSamplerConfig(SamplerConfig):
     }
 
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    """Noise levels, from 0 (clean) to 1 (pure noise), within which guidance is on. Outside them the unconditional
-    network is not run (Kynkaanniemi et al. 2024)."""
+    """Range of noise levels in which classifier-free guidance is on.
+
+    Two ascending numbers from 0 (clean) to 1 (pure noise). Outside the range, the network runs on
+    the captions alone.
+    Source: Kynkaanniemi et al. 2024.
+    """
 
     guidance_rescale: float = Field(0.0, ge=0, le=1)
-    """How far a guided prediction's standard deviation is drawn back to that of the conditional one, 0 to 1 (Lin et al.
-    2024, equation 16)."""
+    """Strength with which guided predictions get the standard deviation of conditional ones.
+
+    From 0 (off) to 1 (the same deviation). Guidance makes predictions too large, which over-exposes
+    images.
+    Source: Lin et al. 2024, eq. 16.
+    """
 
     spacing: Spacing = "trailing"
-    """How the steps are chosen among the T of a discrete schedule: "trailing" begins at pure noise, as sampling does;
-    "leading" is the DDIM paper's; "linspace" takes both ends. Schedules in continuous time know "trailing" alone."""
+    """How the sampling steps are chosen among the T timesteps of a discrete schedule.
+
+    "trailing" includes the noisiest timestep, where sampling starts; "leading" is the DDIM paper's
+    spacing; "linspace" includes both ends. Schedules in continuous time support only "trailing".
+    """
 
     steps_offset: int = Field(0, ge=0)
-    """Added to "leading" times (Stable Diffusion: 1)."""
+    """Number added to every timestep of "leading" spacing.
+
+    At least 0; Stable Diffusion uses 1. Other spacings ignore it.
+    """
 
     sigma_max: float | None = Field(MOST_NOISE, gt=0)
-    """sigma / alpha that a chain begins below, unless it takes all T steps. None: no bound, as in diffusers' pipelines
-    (where the path ends without any signal, the usual bound holds)."""
+    """Largest noise-to-signal ratio sigma / alpha at which sampling starts.
+
+    Above 0. None sets no bound, as in diffusers' pipelines, except where a path in continuous time
+    ends without any
+    signal: there the default of 200 still holds. Sampling with all T steps of a discrete schedule
+        ignores it.
+    """
 
     @field_validator("guidance_interval")
     @classmethod
@@ -58,58 +77,97 @@ Attention = Literal["none", "self", "cross"]
 
 
 class UNetConfig(Config):
-    """A U-Net of diffusers: UNet2DConditionModel if anything attends to words, else UNet2DModel, the DDPM paper's."""
+    """Settings of a U-Net from diffusers.
+
+    It is a UNet2DConditionModel if a part of it attends to words, otherwise a UNet2DModel, the DDPM
+    paper's network.
+    """
 
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    """Channels of each level. Each level after the first is half the size of the one before."""
+    """Channels of each level of the U-Net.
+
+    Each level after the first has half the height and width of the one before.
+    """
 
     layers: int = Field(2, ge=1, le=MOST_LAYERS)
-    """Residual blocks of each level."""
+    """Number of residual blocks in each level, at least 1."""
 
     attention: tuple[Attention, ...] = ("cross", "cross", "cross", "none")
-    """What each level's blocks attend to: nothing, themselves, or themselves and the words (thesis 2.33)."""
+    """Attention in the blocks of each level, one entry for each entry of `channels`.
+
+    "none", "self" (between the places of the feature map) or "cross" (that, and to the words;
+    thesis 2.33).
+    """
 
     middle: Attention = "cross"
-    """The same for the middle block."""
+    """Attention in the middle block: "none", "self" or "cross".
+
+    It must be "cross" if a level's is.
+    """
 
     head_width: int | None = Field(64, ge=1)
-    """Channels of one attention head. None: one head of all channels."""
+    """Channels of one attention head.
+
+    At least 1. None: one head with all channels.
+    """
 
     heads: int | None = Field(None, ge=1)
-    """Heads of every attention to words, whatever their width. None: head_width says."""
+    """Number of heads in blocks that attend to words, whatever the width of a head.
+
+    At least 1. None: the number follows from `head_width`.
+    """
 
     context: Literal["words", "sentence"] = "words"
-    """What cross-attention attends to: all words, or the sentence as the only one (the thesis)."""
+    """Text that cross-attention attends to: all words, or the sentence vector alone.
+
+    "words" or "sentence"; the thesis uses "sentence".
+    """
 
     groups: int = Field(32, ge=1)
-    """Groups of each group normalisation."""
+    """Number of groups in each group normalisation, at least 1."""
 
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout in residual blocks."""
+    """Dropout rate in residual blocks, from 0 to below 1."""
 
     text_map: int = Field(0, ge=0)
-    """Channels of a spatial map of the sentence that joins the input at the stem. It tells a small network where things
-    belong, which cross-attention alone learns late: its queries do not know where they are. 0: no map, and the next
-    three settings mean nothing."""
+    """Channels of a spatial map of the sentence, which is concatenated to the network's input.
+
+    It gives a small network the place of each object. Cross-attention alone learns that late, since
+    its queries do not contain their own position. 0: no map; `map_hops`, `map_heads` and `outline`
+    then have no effect.
+    """
 
     map_hops: int = Field(0, ge=0, le=MOST_LAYERS)
-    """How often, one time after the other, the places of that map attend to the words besides. That tells apart the
-    objects of a caption that has several. 0: they do not."""
+    """Number of successive attention blocks in which the places of the text map attend to the
+    words.
+
+    Their result is added to the map. It separates the objects of a caption that names several. 0:
+    no such attention.
+    """
 
     map_heads: int = Field(4, ge=1)
-    """Heads of that attention."""
+    """Number of heads in the attention blocks of the text map.
+
+    At least 1. It must divide the width of a word vector.
+    """
 
     outline: float = Field(0.0, ge=0)
-    """Weight of a second loss, the squared error of x_0 as a linear function of that map. It is what the network should
-    predict where all is noise: by it the map learns from every image what it would else learn from the few that are
-    noised so far. 0: no such loss."""
+    """Weight of an auxiliary loss: the squared error of predicting x_0 from the text map alone.
+
+    The prediction is a 1x1 convolution of the map. It is what the network should predict at pure
+    noise: with this loss the map learns from every training image, not only from the few that are
+    noised that far. 0: no such loss.
+    """
 
     sentence: bool = False
-    """Whether the sentence is added to the time embedding (as GLIDE does)."""
+    """Whether the sentence vector is added to the time embedding, as in GLIDE."""
 
     weights: str | None = Field(None, min_length=1)
-    """A network that was trained elsewhere: a folder in diffusers' layout, or a hub name. It comes with its own
-    configuration; the settings above only describe it."""
+    """Pretrained network to start from: a folder in diffusers' layout, or a name on the hub.
+
+    It is built from its own configuration; the other settings of the U-Net only describe it. None:
+    a new network.
+    """
 
     @model_validator(mode="after")
     def _levels_agree(self) -> UNetConfig:
@@ -131,22 +189,33 @@ class UNetConfig(Config):
             and self.heads_of(last) != self.head_width
         ):
             raise ValueError(
-                "diffusers has one number for the last level and the middle, heads there and their width here: where "
-                "that level attends to itself and the middle to words, head_width must be the root of its channels"
+                "diffusers has one number for both the width of a head in the last level and the "
+                "number of heads in "
+                "the middle: with attention self there and middle=cross, set head_width to the "
+                "square root of the last "
+                "level's channels"
             )
         if self.weights and (self.text_map or self.sentence):
             raise ValueError(
-                "a U-Net that comes with its weights has no other way in for text: no text_map, no sentence"
+                "a U-Net with pretrained weights takes text by cross-attention only: leave out "
+                "text_map and sentence"
             )
         return self
 
     def heads_of(self, channels: int) -> int:
-        """How many heads cross-attention has in a level of so many channels."""
+        """Return the number of heads of cross-attention in a level.
+
+        Args:
+            channels: Channels of the level.
+
+        Returns:
+            `heads` if it is set, otherwise channels // head_width (1 if that is None).
+        """
         return self.heads or channels // (self.head_width or channels)
 
     @property
     def words(self) -> bool:
-        """Whether any part attends to the words."""
+        """Whether any part of the network uses cross-attention, to the words or the sentence."""
         return self.middle == "cross"
 
 
@@ -159,66 +228,98 @@ class DenoisingConfig(ModelConfig):
     }
 
     schedule: NoiseSchedule = "linear"
-    """The noise that is added: the three of DDPM's kind, over `timesteps` steps, or "mixing", the straight path
-    x_t = (1 - t) x_0 + t eps with t in [0, 1] (the thesis'; flow matching)."""
+    """Noise schedule of the diffusion process.
+
+    "linear", "scaled_linear" and "cosine" are discrete schedules (DDPM) of `timesteps` steps.
+    "mixing" is the straight path x_t = (1 - t) x_0 + t eps with t in [0, 1] (the thesis; flow
+    matching).
+    """
 
     timesteps: int = Field(1000, ge=1)
-    """T, the steps of a schedule of DDPM's kind."""
+    """Number T of timesteps of a discrete schedule.
+
+    At least 1. Schedule "mixing" ignores it.
+    """
 
     trained_betas: tuple[float, ...] = ()
-    """All beta_t of a schedule that has no name here. Empty: the one that `schedule` names."""
+    """All beta_t of a custom discrete schedule, which replaces the one that `schedule` names.
+
+    `timesteps` numbers between 0 and 1. Empty: use `schedule`.
+    """
 
     prediction: Prediction = "epsilon"
-    """What the network predicts: the noise, x_0 ("sample"), v = alpha eps - sigma x_0, the path's velocity dx_t/dt (of
-    schedule "mixing": eps - x_0), or the score -eps / sigma."""
+    """What the network predicts.
+
+    "epsilon" (the noise), "sample" (x_0), "v" (alpha eps - sigma x_0), "velocity" (dx_t/dt, which
+    is eps - x_0; only with schedule "mixing") or "score" (-eps / sigma).
+    """
 
     error: Literal["prediction", "x_0"] = "prediction"
-    """Whether the loss is the error of what is predicted, or of the x_0 that this implies. With v the latter weighs a
-    step by sigma^2: most where the noise is strong and the text decides. The error of a score is weighted by sigma^2
-    (Song et al. 2021), which makes it that of the noise."""
+    """What the loss compares: the network's prediction, or the x_0 that it implies.
+
+    "prediction" or "x_0". With prediction "v", "x_0" weights a timestep by sigma^2: most where the
+    noise is strong and the text decides. With prediction "score", "prediction" weights the squared
+    error by sigma^2 (Song et al. 2021), which makes it the error of the noise.
+    """
 
     min_snr_gamma: float = Field(1.0, ge=1)
-    """With error=x_0, the squared error is multiplied by min(1 / sigma^2, gamma); in a variance-preserving schedule
-    that is min(1 + SNR, gamma) (after Hang et al. 2023). 1 leaves it as it is; a large gamma gives the error of v, all
-    noise levels alike; between them, details count more than in the one and less than in the other."""
+    """Upper bound gamma of the weight min(1 / sigma^2, gamma) of the squared error of x_0.
+
+    Used only with error "x_0"; at least 1. In a variance-preserving schedule the weight is min(1 +
+    SNR, gamma), after Hang et al. 2023. 1 leaves the error of x_0 as it is; a large gamma gives the
+    error of v, with all noise levels weighted alike. Values in between weight details more than the
+    former and less than the latter.
+    """
 
     loss: Literal["l2", "l1"] = "l2"
-    """Mean squared (l2) or mean absolute (l1) error."""
+    """Error that is minimised: "l2" (mean squared) or "l1" (mean absolute)."""
 
     noise_level_beta: tuple[float, float] | None = None
-    """(a, b): noise levels are drawn from Beta(a, b). None: uniformly."""
+    """Parameters (a, b) of the Beta distribution from which training noise levels are drawn.
+
+    Both above 0. Levels go from 0 (clean) to 1 (pure noise). None: uniform.
+    """
 
     caption_dropout: float = Field(0.1, ge=0, le=1)
-    """Share of captions that are dropped in training, for classifier-free guidance."""
+    """Fraction of captions dropped in training, which classifier-free guidance needs.
+
+    From 0 to 1.
+    """
 
     lr: float = Field(1e-4, gt=0)
-    """Learning rate of Adam."""
+    """Learning rate of the U-Net (Adam), above 0."""
 
     lr_text: float = Field(1e-4, gt=0)
-    """Learning rate of a text encoder that is trained with the network, which wants a smaller one."""
+    """Learning rate of the text encoder (Adam), above 0.
+
+    Used only if the text encoder is trained with the network; it then needs a smaller rate than
+    `lr`.
+    """
 
     betas: tuple[float, float] = (0.9, 0.999)
-    """Adam's two decay rates."""
+    """Decay rates of Adam's averages of gradients and of squared gradients."""
 
     @model_validator(mode="after")
     def _defined(self) -> Self:
         if self.schedule != "mixing" and self.prediction == "velocity":
             raise ValueError(
-                f"velocity is the derivative of x_t in continuous time, and schedule={self.schedule} counts steps: "
+                f"velocity is the derivative of x_t in continuous time, and "
+                f"schedule={self.schedule} counts steps: "
                 "set schedule=mixing, or prediction=v"
             )
         if self.noise_level_beta is not None and min(self.noise_level_beta) <= 0:
             raise ValueError(
-                "noise_level_beta: the two parameters of a Beta distribution are positive"
+                "noise_level_beta: the two parameters of a Beta distribution must be positive"
             )
         if self.trained_betas and len(self.trained_betas) != self.timesteps:
             raise ValueError(
-                f"trained_betas are {len(self.trained_betas)}, timesteps {self.timesteps}"
+                f"trained_betas has {len(self.trained_betas)} numbers, but timesteps is "
+                f"{self.timesteps}"
             )
         return self
 
 
-# What a small diffusion model learns fast with on a processor (docs/learning.md).
+# Settings with which a small diffusion model trains quickly on a CPU (docs/learning.md).
 QUICK = {
     "image_size": 32,
     "steps": 6000,

@@ -1,4 +1,4 @@
-"""Settings that GANs share. Light: no torch."""
+"""Settings that GANs share. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -8,38 +8,70 @@ from t2i.core.settings import ModelConfig
 
 
 class GANConfig(ModelConfig):
-    """Adam for the two sides of a GAN. The defaults are StackGAN's and AttnGAN's."""
+    """Settings of Adam for the generator and the discriminators of a GAN.
+
+    The defaults are StackGAN's and AttnGAN's.
+    """
 
     lr_g: float = Field(2e-4, gt=0)
-    """Learning rate of the generator."""
+    """Learning rate of the generator, above 0."""
     lr_d: float = Field(2e-4, gt=0)
-    """Learning rate of the discriminators."""
+    """Learning rate of the discriminators, above 0."""
     beta1: float = Field(0.5, ge=0, lt=1)
-    """Decay of Adam's mean of gradients, on both sides."""
+    """Decay rate of Adam's average of gradients, for generator and discriminators.
+
+    From 0 to below 1.
+    """
     beta2: float = Field(0.999, ge=0, lt=1)
-    """Decay of Adam's mean of squared gradients, on both sides."""
+    """Decay rate of Adam's average of squared gradients, for generator and discriminators.
+
+    From 0 to below 1.
+    """
 
 
 class AffineGANConfig(GANConfig):
-    """What DF-GAN and GALIP share: a hinge loss with the matching-aware gradient penalty, and affine fusion blocks.
+    """Settings that DF-GAN and GALIP share.
 
-    The defaults are the papers'. The last three settings are ours; the README of DF-GAN says what they are for.
+    Both have a hinge loss with the matching-aware gradient penalty, and affine fusion blocks. The
+    defaults are the papers'. `start_from_text`, `fusion_gain` and `residual_gain` are not in the
+    papers; the README of DF-GAN explains them.
     """
 
     lr_g: float = Field(1e-4, gt=0)
+    """Learning rate of the generator, above 0."""
     lr_d: float = Field(4e-4, gt=0)
+    """Learning rate of the discriminator, above 0."""
     beta1: float = Field(0.0, ge=0, lt=1)
+    """Decay rate of Adam's average of gradients, for generator and discriminator.
+
+    From 0 to below 1.
+    """
     beta2: float = Field(0.9, ge=0, lt=1)
+    """Decay rate of Adam's average of squared gradients, for generator and discriminator.
+
+    From 0 to below 1.
+    """
     penalty_k: float = Field(2.0, ge=0)
-    """Weight k of the gradient penalty."""
+    """Weight k of the gradient penalty, at least 0."""
     penalty_p: float = Field(6.0, ge=2)
-    """Power p of the gradient's norm in the penalty."""
+    """Power p of the gradient's norm in the gradient penalty, at least 2."""
     start_from_text: bool = False
-    """Whether the generator's first map is linear([z; e]) instead of linear(z)."""
+    """Whether the generator's first feature map is computed from noise and sentence.
+
+    True: linear([z; e]). False, as in the papers: linear(z), from the noise alone.
+    """
     fusion_gain: float = Field(0.0, ge=0)
-    """Spread of the initial gamma and beta of the fusion blocks; 0: the blocks start as the identity."""
+    """Initial spread of the scales gamma and shifts beta of the fusion blocks.
+
+    At least 0. It is sqrt(C) times the standard deviation of the initial weights of the layer that
+    gives them. 0, as in the papers: gamma is 1 and beta 0 at first, whatever the text.
+    """
     residual_gain: float = 0.0
-    """Initial gain of the discriminator's residuals, and of CLIP features that join them."""
+    """Initial gain of the residual branches of the discriminator.
+
+    In GALIP also of the CLIP features that join them. 0, as in the papers: they have no effect at
+    first.
+    """
 
 
 TINY = {
@@ -50,7 +82,7 @@ TINY = {
     "lr_floor": 0.1,
     "channels_last": True,
 }
-"""What the presets `tiny` of all GANs have in common."""
+"""Settings that the presets `tiny` of all GANs share."""
 
 AFFINE_TINY = {
     **TINY,
@@ -63,10 +95,11 @@ AFFINE_TINY = {
     "residual_gain": 1.0,
     "warmup": 50,
 }
-"""What the presets `tiny` of DF-GAN and GALIP have in common."""
+"""Settings that the presets `tiny` of DF-GAN and GALIP share."""
 
 PAPER = {
     "image_size": 256,
     "augment": {"scale": 76 / 64, "flip": True},
 }
-"""Images as the papers train on them: crops of 256 pixels from images of 304, half of them mirrored."""
+"""Image settings of the papers: random crops of 256 pixels from images of 304, half of them
+mirrored."""
