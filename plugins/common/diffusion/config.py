@@ -13,7 +13,8 @@ from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.settings import MOST_LAYERS, Config, ModelConfig
 
 Ending = Literal["x_0", "first"]
-"""Where the last sampling step ends: at x_0, or at the first noise level (Stable Diffusion)."""
+"""Where the last step of sampling ends: at x_0, or at the schedule's first timestep (as in Stable
+Diffusion)."""
 
 
 class DiffusionSamplerConfig(SamplerConfig):
@@ -27,42 +28,26 @@ class DiffusionSamplerConfig(SamplerConfig):
     }
 
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    """Range of noise levels in which classifier-free guidance is on.
-
-    Two ascending numbers from 0 (clean) to 1 (pure noise). Outside the range, the network runs on
-    the captions alone.
-    Source: Kynkaanniemi et al. 2024.
-    """
+    """Noise levels between which guidance is on, from 0 (clean) to 1 (pure noise). Outside them
+    only the conditional branch is run (Kynkaanniemi et al. 2024)."""
 
     guidance_rescale: float = Field(0.0, ge=0, le=1)
-    """Strength with which guided predictions get the standard deviation of conditional ones.
-
-    From 0 (off) to 1 (the same deviation). Guidance makes predictions too large, which over-exposes
-    images.
-    Source: Lin et al. 2024, eq. 16.
-    """
+    """How far to rescale a guided prediction to the standard deviation of the conditional one, 0
+    (not) to 1 (fully). It counters over-exposed images at high guidance (Lin et al. 2024, equation
+    16)."""
 
     spacing: Spacing = "trailing"
-    """How the sampling steps are chosen among the T timesteps of a discrete schedule.
-
-    "trailing" includes the noisiest timestep, where sampling starts; "leading" is the DDIM paper's
-    spacing; "linspace" includes both ends. Schedules in continuous time support only "trailing".
-    """
+    """How the sampling steps are chosen among the T steps of a discrete schedule. "trailing" starts
+    at pure noise; "leading" is the DDIM paper's and starts a little below it; "linspace" includes
+    both ends. Continuous schedules accept only "trailing"."""
 
     steps_offset: int = Field(0, ge=0)
-    """Number added to every timestep of "leading" spacing.
-
-    At least 0; Stable Diffusion uses 1. Other spacings ignore it.
-    """
+    """Number that is added to the timesteps of spacing "leading". Stable Diffusion uses 1."""
 
     sigma_max: float | None = Field(MOST_NOISE, gt=0)
-    """Largest noise-to-signal ratio sigma / alpha at which sampling starts.
-
-    Above 0. None sets no bound, as in diffusers' pipelines, except where a path in continuous time
-    ends without any
-    signal: there the default of 200 still holds. Sampling with all T steps of a discrete schedule
-        ignores it.
-    """
+    """Highest noise level to start from, as sigma / alpha, if sampling takes fewer than all T
+    steps. None: no bound, as in diffusers' pipelines, except that the default still applies to
+    paths that end without any signal."""
 
     @field_validator("guidance_interval")
     @classmethod
@@ -77,33 +62,26 @@ Attention = Literal["none", "self", "cross"]
 
 
 class UNetConfig(Config):
-    """Settings of a U-Net from diffusers.
+    """Settings of a U-Net of diffusers.
 
-    It is a UNet2DConditionModel if a part of it attends to words, otherwise a UNet2DModel, the DDPM
-    paper's network.
+    It is a UNet2DConditionModel if any part attends to words, else a UNet2DModel, which is the DDPM
+    paper's.
     """
 
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    """Channels of each level of the U-Net.
-
-    Each level after the first has half the height and width of the one before.
+    """Channels of each level. Each level after the first has half the resolution of the one before.
     """
 
     layers: int = Field(2, ge=1, le=MOST_LAYERS)
-    """Number of residual blocks in each level, at least 1."""
+    """Residual blocks in each level."""
 
     attention: tuple[Attention, ...] = ("cross", "cross", "cross", "none")
-    """Attention in the blocks of each level, one entry for each entry of `channels`.
-
-    "none", "self" (between the places of the feature map) or "cross" (that, and to the words;
-    thesis 2.33).
-    """
+    """Attention in the blocks of each level. "none"; "self": among the places of the image;
+    "cross": also to the words of the caption (thesis 2.33). One entry for each level."""
 
     middle: Attention = "cross"
-    """Attention in the middle block: "none", "self" or "cross".
-
-    It must be "cross" if a level's is.
-    """
+    """Attention in the middle block: "none", "self" or "cross". It must be "cross" if any level has
+    "cross"."""
 
     head_width: int | None = Field(64, ge=1)
     """Channels of one attention head.
@@ -112,62 +90,44 @@ class UNetConfig(Config):
     """
 
     heads: int | None = Field(None, ge=1)
-    """Number of heads in blocks that attend to words, whatever the width of a head.
-
-    At least 1. None: the number follows from `head_width`.
-    """
+    """Number of heads in every cross-attention, whatever its width. None: it follows from
+    `head_width`."""
 
     context: Literal["words", "sentence"] = "words"
-    """Text that cross-attention attends to: all words, or the sentence vector alone.
-
-    "words" or "sentence"; the thesis uses "sentence".
-    """
+    """What cross-attention attends to: all words of the caption, or the sentence vector alone (as
+    in the thesis)."""
 
     groups: int = Field(32, ge=1)
-    """Number of groups in each group normalisation, at least 1."""
+    """Groups in each group normalisation."""
 
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout rate in residual blocks, from 0 to below 1."""
+    """Dropout rate in residual blocks, 0 to below 1."""
 
     text_map: int = Field(0, ge=0)
-    """Channels of a spatial map of the sentence, which is concatenated to the network's input.
-
-    It gives a small network the place of each object. Cross-attention alone learns that late, since
-    its queries do not contain their own position. 0: no map; `map_hops`, `map_heads` and `outline`
-    then have no effect.
+    """Channels of a spatial map of the text that is joined to the input of the network. 0: no map,
+    and `map_hops`, `map_heads` and `outline` have no effect. The map tells a small network where
+    things belong; cross-attention learns this late, because its queries do not know their position.
     """
 
     map_hops: int = Field(0, ge=0, le=MOST_LAYERS)
-    """Number of successive attention blocks in which the places of the text map attend to the
-    words.
-
-    Their result is added to the map. It separates the objects of a caption that names several. 0:
-    no such attention.
-    """
+    """Number of blocks in which the places of the text map attend to the words. This separates the
+    objects of a caption that has several. 0: the map depends on the sentence vector only."""
 
     map_heads: int = Field(4, ge=1)
-    """Number of heads in the attention blocks of the text map.
-
-    At least 1. It must divide the width of a word vector.
-    """
+    """Attention heads in the blocks of the text map."""
 
     outline: float = Field(0.0, ge=0)
-    """Weight of an auxiliary loss: the squared error of predicting x_0 from the text map alone.
-
-    The prediction is a 1x1 convolution of the map. It is what the network should predict at pure
-    noise: with this loss the map learns from every training image, not only from the few that are
-    noised that far. 0: no such loss.
-    """
+    """Weight of an auxiliary loss: predict x_0 from the text map alone, with a 1x1 convolution. 0:
+    off. This prediction is what the network should output at pure noise; with the loss, the map
+    learns it from every image rather than only from the few that are almost pure noise."""
 
     sentence: bool = False
-    """Whether the sentence vector is added to the time embedding, as in GLIDE."""
+    """Whether the sentence vector is added to the timestep embedding (as in GLIDE)."""
 
     weights: str | None = Field(None, min_length=1)
-    """Pretrained network to start from: a folder in diffusers' layout, or a name on the hub.
-
-    It is built from its own configuration; the other settings of the U-Net only describe it. None:
-    a new network.
-    """
+    """A pretrained network: a folder in diffusers' layout, or a name on the Hugging Face hub. None:
+    a new network. A pretrained network brings its own configuration, so that the settings above
+    only describe it."""
 
     @model_validator(mode="after")
     def _levels_agree(self) -> UNetConfig:
@@ -189,27 +149,25 @@ class UNetConfig(Config):
             and self.heads_of(last) != self.head_width
         ):
             raise ValueError(
-                "diffusers has one number for both the width of a head in the last level and the "
-                "number of heads in "
-                "the middle: with attention self there and middle=cross, set head_width to the "
-                "square root of the last "
-                "level's channels"
+                "diffusers has one number for the last level and the middle, heads there and their "
+                "width here: where that level attends to itself and the middle to words, "
+                "head_width must be the root of its channels"
             )
         if self.weights and (self.text_map or self.sentence):
             raise ValueError(
-                "a U-Net with pretrained weights takes text by cross-attention only: leave out "
-                "text_map and sentence"
+                "a U-Net that comes with its weights has no other way in for text: no text_map, no "
+                "sentence"
             )
         return self
 
     def heads_of(self, channels: int) -> int:
-        """Return the number of heads of cross-attention in a level.
+        """Return the number of cross-attention heads in a level.
 
         Args:
             channels: Channels of the level.
 
         Returns:
-            `heads` if it is set, otherwise channels // head_width (1 if that is None).
+            `heads` if it is set, else the number that follows from `head_width`.
         """
         return self.heads or channels // (self.head_width or channels)
 
@@ -228,73 +186,50 @@ class DenoisingConfig(ModelConfig):
     }
 
     schedule: NoiseSchedule = "linear"
-    """Noise schedule of the diffusion process.
-
-    "linear", "scaled_linear" and "cosine" are discrete schedules (DDPM) of `timesteps` steps.
-    "mixing" is the straight path x_t = (1 - t) x_0 + t eps with t in [0, 1] (the thesis; flow
-    matching).
-    """
+    """Noise schedule. "linear", "scaled_linear" and "cosine" are DDPM's kind, with `timesteps`
+    steps. "mixing" is the straight path x_t = (1 - t) x_0 + t eps with t in [0, 1], as in the
+    thesis and in flow matching."""
 
     timesteps: int = Field(1000, ge=1)
-    """Number T of timesteps of a discrete schedule.
-
-    At least 1. Schedule "mixing" ignores it.
-    """
+    """Number of timesteps T of the schedule. "mixing" is continuous and ignores it."""
 
     trained_betas: tuple[float, ...] = ()
-    """All beta_t of a custom discrete schedule, which replaces the one that `schedule` names.
-
-    `timesteps` numbers between 0 and 1. Empty: use `schedule`.
-    """
+    """List of all beta_t, for a schedule that has no name here. It must have `timesteps` entries.
+    Empty: use `schedule`."""
 
     prediction: Prediction = "epsilon"
-    """What the network predicts.
-
-    "epsilon" (the noise), "sample" (x_0), "v" (alpha eps - sigma x_0), "velocity" (dx_t/dt, which
-    is eps - x_0; only with schedule "mixing") or "score" (-eps / sigma).
-    """
+    """What the network predicts. "epsilon": the noise; "sample": x_0; "v": alpha eps - sigma x_0;
+    "velocity": dx_t/dt, which is eps - x_0 and needs schedule "mixing"; "score": -eps / sigma."""
 
     error: Literal["prediction", "x_0"] = "prediction"
-    """What the loss compares: the network's prediction, or the x_0 that it implies.
-
-    "prediction" or "x_0". With prediction "v", "x_0" weights a timestep by sigma^2: most where the
-    noise is strong and the text decides. With prediction "score", "prediction" weights the squared
-    error by sigma^2 (Song et al. 2021), which makes it the error of the noise.
-    """
+    """Which error the loss measures: that of the prediction itself, or that of the x_0 it implies.
+    With "v", the error of x_0 weights a timestep by sigma^2: most where the noise is strong and the
+    text decides. With "score", the error of the prediction is weighted by sigma^2, which makes it
+    that of the noise (Song et al. 2021)."""
 
     min_snr_gamma: float = Field(1.0, ge=1)
-    """Upper bound gamma of the weight min(1 / sigma^2, gamma) of the squared error of x_0.
-
-    Used only with error "x_0"; at least 1. In a variance-preserving schedule the weight is min(1 +
-    SNR, gamma), after Hang et al. 2023. 1 leaves the error of x_0 as it is; a large gamma gives the
-    error of v, with all noise levels weighted alike. Values in between weight details more than the
-    former and less than the latter.
-    """
+    """Upper bound of the weight by which the error of x_0 is multiplied: min(1 / sigma^2, gamma),
+    at least 1. Only with error=x_0. In a variance-preserving schedule the weight is min(1 + SNR,
+    gamma) (after Hang et al. 2023). 1 leaves the error of x_0 as it is; a large gamma gives the
+    error of v, with equal weight for all noise levels. In between, fine details count more than in
+    the former and less than in the latter."""
 
     loss: Literal["l2", "l1"] = "l2"
-    """Error that is minimised: "l2" (mean squared) or "l1" (mean absolute)."""
+    """Mean squared error ("l2") or mean absolute error ("l1")."""
 
     noise_level_beta: tuple[float, float] | None = None
-    """Parameters (a, b) of the Beta distribution from which training noise levels are drawn.
-
-    Both above 0. Levels go from 0 (clean) to 1 (pure noise). None: uniform.
-    """
+    """Parameters (a, b) of a Beta distribution from which training draws noise levels, both above
+    0. None: uniform."""
 
     caption_dropout: float = Field(0.1, ge=0, le=1)
-    """Fraction of captions dropped in training, which classifier-free guidance needs.
-
-    From 0 to 1.
-    """
+    """Share of captions that are dropped in training, for classifier-free guidance, 0 to 1."""
 
     lr: float = Field(1e-4, gt=0)
-    """Learning rate of the U-Net (Adam), above 0."""
+    """Learning rate of Adam for the network."""
 
     lr_text: float = Field(1e-4, gt=0)
-    """Learning rate of the text encoder (Adam), above 0.
-
-    Used only if the text encoder is trained with the network; it then needs a smaller rate than
-    `lr`.
-    """
+    """Learning rate of a text encoder that is trained together with the network. It should be
+    smaller than `lr`."""
 
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of Adam's averages of gradients and of squared gradients."""
@@ -303,9 +238,8 @@ class DenoisingConfig(ModelConfig):
     def _defined(self) -> Self:
         if self.schedule != "mixing" and self.prediction == "velocity":
             raise ValueError(
-                f"velocity is the derivative of x_t in continuous time, and "
-                f"schedule={self.schedule} counts steps: "
-                "set schedule=mixing, or prediction=v"
+                "velocity is the derivative of x_t in continuous time, and "
+                f"schedule={self.schedule} counts steps: set schedule=mixing, or prediction=v"
             )
         if self.noise_level_beta is not None and min(self.noise_level_beta) <= 0:
             raise ValueError(
@@ -319,7 +253,7 @@ class DenoisingConfig(ModelConfig):
         return self
 
 
-# Settings with which a small diffusion model trains quickly on a CPU (docs/learning.md).
+# Settings with which a small diffusion model trains fast on a CPU (docs/learning.md).
 QUICK = {
     "image_size": 32,
     "steps": 6000,

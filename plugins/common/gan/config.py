@@ -1,4 +1,7 @@
-"""Settings that GANs share. This module does not import torch."""
+"""Settings that GANs share.
+
+This module does not import torch, so that settings can be listed quickly.
+"""
 
 from __future__ import annotations
 
@@ -8,70 +11,57 @@ from t2i.core.settings import ModelConfig
 
 
 class GANConfig(ModelConfig):
-    """Settings of Adam for the generator and the discriminators of a GAN.
-
-    The defaults are StackGAN's and AttnGAN's.
-    """
+    """Settings of a GAN's two Adam optimizers. The defaults are StackGAN's and AttnGAN's."""
 
     lr_g: float = Field(2e-4, gt=0)
-    """Learning rate of the generator, above 0."""
+    """Learning rate of the generator."""
+
     lr_d: float = Field(2e-4, gt=0)
-    """Learning rate of the discriminators, above 0."""
+    """Learning rate of the discriminators."""
+
     beta1: float = Field(0.5, ge=0, lt=1)
-    """Decay rate of Adam's average of gradients, for generator and discriminators.
+    """Decay rate of Adam's running mean of gradients, for generator and discriminators."""
 
-    From 0 to below 1.
-    """
     beta2: float = Field(0.999, ge=0, lt=1)
-    """Decay rate of Adam's average of squared gradients, for generator and discriminators.
-
-    From 0 to below 1.
-    """
+    """Decay rate of Adam's running mean of squared gradients, for generator and discriminators."""
 
 
 class AffineGANConfig(GANConfig):
-    """Settings that DF-GAN and GALIP share.
+    """What DF-GAN and GALIP share: a hinge loss with the matching-aware gradient penalty, and
+    affine fusion blocks.
 
-    Both have a hinge loss with the matching-aware gradient penalty, and affine fusion blocks. The
-    defaults are the papers'. `start_from_text`, `fusion_gain` and `residual_gain` are not in the
-    papers; the README of DF-GAN explains them.
+    The defaults are the papers'. The last three settings are ours; the README of DF-GAN says what
+    they are for.
     """
 
     lr_g: float = Field(1e-4, gt=0)
-    """Learning rate of the generator, above 0."""
+    """Learning rate of the generator."""
+
     lr_d: float = Field(4e-4, gt=0)
-    """Learning rate of the discriminator, above 0."""
+    """Learning rate of the discriminator."""
+
     beta1: float = Field(0.0, ge=0, lt=1)
-    """Decay rate of Adam's average of gradients, for generator and discriminator.
+    """Decay rate of Adam's running mean of gradients, for generator and discriminator."""
 
-    From 0 to below 1.
-    """
     beta2: float = Field(0.9, ge=0, lt=1)
-    """Decay rate of Adam's average of squared gradients, for generator and discriminator.
+    """Decay rate of Adam's running mean of squared gradients, for generator and discriminator."""
 
-    From 0 to below 1.
-    """
     penalty_k: float = Field(2.0, ge=0)
-    """Weight k of the gradient penalty, at least 0."""
+    """Weight k of the matching-aware gradient penalty."""
+
     penalty_p: float = Field(6.0, ge=2)
-    """Power p of the gradient's norm in the gradient penalty, at least 2."""
+    """Power p of the gradient's norm in that penalty, at least 2."""
+
     start_from_text: bool = False
-    """Whether the generator's first feature map is computed from noise and sentence.
+    """Whether the generator's first linear layer also takes the sentence: linear([z; e]) instead of
+    linear(z)."""
 
-    True: linear([z; e]). False, as in the papers: linear(z), from the noise alone.
-    """
     fusion_gain: float = Field(0.0, ge=0)
-    """Initial spread of the scales gamma and shifts beta of the fusion blocks.
-
-    At least 0. It is sqrt(C) times the standard deviation of the initial weights of the layer that
-    gives them. 0, as in the papers: gamma is 1 and beta 0 at first, whatever the text.
-    """
+    """Spread of the initial gamma and beta of the fusion blocks; 0: the blocks start as the
+    identity."""
     residual_gain: float = 0.0
-    """Initial gain of the residual branches of the discriminator.
-
-    In GALIP also of the CLIP features that join them. 0, as in the papers: they have no effect at
-    first.
-    """
+    """Initial factor of the discriminator's residual branches, and of the CLIP features that GALIP
+    adds."""
 
 
 TINY = {
@@ -82,7 +72,7 @@ TINY = {
     "lr_floor": 0.1,
     "channels_last": True,
 }
-"""Settings that the presets `tiny` of all GANs share."""
+"""Settings that the presets `tiny` of all GANs have in common."""
 
 AFFINE_TINY = {
     **TINY,
@@ -95,11 +85,11 @@ AFFINE_TINY = {
     "residual_gain": 1.0,
     "warmup": 50,
 }
-"""Settings that the presets `tiny` of DF-GAN and GALIP share."""
+"""Settings that the presets `tiny` of DF-GAN and GALIP have in common."""
 
 PAPER = {
     "image_size": 256,
     "augment": {"scale": 76 / 64, "flip": True},
 }
-"""Image settings of the papers: random crops of 256 pixels from images of 304, half of them
+"""Images as the papers train on them: crops of 256 pixels from images of 304, half of them
 mirrored."""
