@@ -18,7 +18,7 @@ Diffusion)."""
 
 
 class DiffusionSamplerConfig(SamplerConfig):
-    """Settings that all samplers of diffusion models share."""
+    """Settings of every sampler of diffusion models."""
 
     renamed: ClassVar[Mapping[str, str]] = {
         "interval": "guidance_interval",
@@ -84,10 +84,7 @@ class UNetConfig(Config):
     "cross"."""
 
     head_width: int | None = Field(64, ge=1)
-    """Channels of one attention head.
-
-    At least 1. None: one head with all channels.
-    """
+    """Channels of one attention head. None: one head of all channels."""
 
     heads: int | None = Field(None, ge=1)
     """Number of heads in every cross-attention, whatever its width. None: it follows from
@@ -173,7 +170,7 @@ class UNetConfig(Config):
 
     @property
     def words(self) -> bool:
-        """Whether any part of the network uses cross-attention, to the words or the sentence."""
+        """Whether any part attends to the words."""
         return self.middle == "cross"
 
 
@@ -232,7 +229,7 @@ class DenoisingConfig(ModelConfig):
     smaller than `lr`."""
 
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of Adam's averages of gradients and of squared gradients."""
+    """Adam's two decay rates."""
 
     @model_validator(mode="after")
     def _defined(self) -> Self:
@@ -243,12 +240,11 @@ class DenoisingConfig(ModelConfig):
             )
         if self.noise_level_beta is not None and min(self.noise_level_beta) <= 0:
             raise ValueError(
-                "noise_level_beta: the two parameters of a Beta distribution must be positive"
+                "noise_level_beta: the two parameters of a Beta distribution are positive"
             )
         if self.trained_betas and len(self.trained_betas) != self.timesteps:
             raise ValueError(
-                f"trained_betas has {len(self.trained_betas)} numbers, but timesteps is "
-                f"{self.timesteps}"
+                f"trained_betas are {len(self.trained_betas)}, timesteps {self.timesteps}"
             )
         return self
 
