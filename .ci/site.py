@@ -1,5 +1,6 @@
-"""Builds the documentation site, and fails on any warning: a broken link, a docstring that cannot
-be rendered.
+"""Build the documentation site, and fail on any warning.
+
+A broken link is a warning, and so is a docstring that cannot be rendered.
 
     python .ci/site.py            # into build/site/html
     python .ci/site.py serve      # build, then serve it at http://127.0.0.1:8000
@@ -91,8 +92,7 @@ def _pages() -> list[Path]:
 
 
 def _with_links_that_work(page: Path) -> str:
-    """A page whose links to folders lead to their README, and whose links to other files are plain
-    text."""
+    """Read a page; links to folders lead to their README, links to other files become text."""
 
     def mended(match: re.Match[str]) -> str:
         text, target = match[1], match[2]

@@ -1,5 +1,4 @@
-"""`t2i bench`: models trained, sampled and scored side by side; results compared; speed
-measured."""
+"""`t2i bench`: score models side by side, compare results, measure speed."""
 
 from __future__ import annotations
 
@@ -105,11 +104,11 @@ def run(
     samples: int | None,
     seeds: int, preset: str | None, keep_images: bool, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Run the benchmark NAME: train what has no run, draw on paired noise, score, write
-    results.json and report.html.
+    """Run the benchmark NAME, and write results.json and report.html.
 
-    The same command again does only what is missing. 'torchrun --nproc-per-node N -m -- t2i.cli
-    bench NAME ...' spreads it over N processes.
+    Models without a run are trained. All models get the same captions and the same noise. The same
+    command again does only what is missing. 'torchrun --nproc-per-node N -m -- t2i.cli bench NAME
+    ...' shares the work among N processes.
 
     \b
     t2i bench shapes
@@ -169,8 +168,10 @@ def _names(text: str | None, option: str = "models") -> list[str] | None:
 @click.argument("b", type=click.Path(path_type=Path))
 @json_option
 def diff(a: Path, b: Path, as_json: bool) -> None:
-    """Say what differs between the results A and B (results.json, or folders that hold one):
-    protocol and scores."""
+    """Say how the results A and B differ: first the protocol, then the scores.
+
+    A and B are results.json files, or folders that hold one.
+    """
     from t2i.benchmarks.report.diff import compare
 
     difference = compare(a, b)
@@ -223,8 +224,10 @@ def samplers(
     name: str, run: Path, protocol: str | None, names: str | None, steps: str, samples: int | None,
     data_dir: Path | None, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Draw the captions of the benchmark NAME with each sampler and number of steps, on the same
-    noise, and score them: a table, samplers.json and samplers.svg.
+    """Score a run with each sampler and number of steps, on the same noise.
+
+    Prints a table, and writes samplers.json and samplers.svg. NAME is the benchmark that gives
+    captions and scores.
 
     \b
     t2i bench samplers shapes --run runs/RUN --steps 5,10,25,50 --samples 200
@@ -263,8 +266,10 @@ def samplers(
 )
 @json_option
 def speed(models: str | None, preset: str, blocks: int, out: Path | None, as_json: bool) -> None:
-    """Time each model's training steps and sampling, and what the engine adds to a bare loop over
-    the same steps."""
+    """Time each model's training steps and sampling.
+
+    The table also says how much time the engine adds to a bare loop over the same steps.
+    """
     from t2i.benchmarks.speed.speed import measure_speed
 
     speeds = measure_speed(_names(models), preset=preset, blocks=blocks, out=out)

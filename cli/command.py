@@ -1,5 +1,4 @@
-"""Classes of commands: a group that imports a command when it is called, and what all commands
-share."""
+"""What all commands share, and groups that import a command when it is called."""
 
 from __future__ import annotations
 

@@ -56,10 +56,10 @@ def check(
     sets: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Read the data set NAME through: counts, sizes, captions, duplicates, images in two splits,
-    what is broken.
+    """Read all of the data set NAME, and say what is in it.
 
-    Leaves with 2 if a split cannot be read or more than max_broken of it is broken.
+    Counts, sizes, captions, duplicates, images that are in two splits, and what is broken. The exit
+    code is 2 if a split cannot be read, or if a larger fraction of it than max_broken is broken.
 
     \b
     t2i datasets check coco --data-dir coco --workers 2

@@ -123,8 +123,7 @@ def _settings(context: click.Context) -> set[str]:
 
 
 def _where(trace: TracebackType | None) -> str:
-    """Find the innermost line of ours or of a plugin. A library's own line says little to a
-    user."""
+    """Find the innermost line of ours or of a plugin; a library's own line says little."""
     where = "t2i"
     while trace:
         module = str(trace.tb_frame.f_globals.get("__name__", "?"))
@@ -135,8 +134,7 @@ def _where(trace: TracebackType | None) -> str:
 
 
 def drain_stdout() -> None:
-    """Write what is buffered. If nobody reads it, discard it, so that Python does not fail at
-    exit."""
+    """Write what is buffered; discard it if nobody reads, or Python would fail at exit."""
     try:
         stdout().flush()
     except OSError:

@@ -20,9 +20,10 @@ from t2i.core.io.terminal import printable
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="New folder.")
 @json_option
 def export(model: str | None, run: Path | None, out: Path | None, as_json: bool) -> None:
-    """Write a run in diffusers' layout, for DiffusionPipeline.from_pretrained(FOLDER): its
-    pipelines draw the same images from the same noise. What they cannot express is refused; each
-    model's README says what that is.
+    """Write a run in diffusers' layout, for DiffusionPipeline.from_pretrained(FOLDER).
+
+    The pipeline makes the same images from the same noise. A setting that it cannot express is an
+    error; each model's README lists them.
 
     \b
     t2i export --run runs/RUN --out FOLDER

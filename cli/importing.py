@@ -39,11 +39,10 @@ def import_(
     files: tuple[Path, ...],
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Make a run of the weights that a paper's authors released, to be drawn from like one that was
-    trained here.
+    """Make a run from the weights that a paper's authors released.
 
-    The files are recognised by what is in them; nothing in them is ever run. Each model's README
-    says which it takes.
+    The run can then be sampled and scored like any other. Files are recognised by what is in them,
+    and no code in them is run. Each model's README says which files it takes.
 
     \b
     t2i import --model dfgan --preset cub --out runs/cub \\

@@ -21,8 +21,10 @@ from t2i.core.runs.versions import installed, untested
 @click.command(cls=Command)
 @json_option
 def info(as_json: bool) -> None:
-    """Show versions, and which of them are untested; devices; where things are kept; what is broken
-    or missing."""
+    """Show versions, devices, folders, and what is broken or missing.
+
+    A version that t2i was not tested with is marked.
+    """
     document = {
         "versions": _versions(),
         "untested": untested(),

@@ -1,5 +1,4 @@
-"""The command `t2i`. `t2i --help` imports no command, and no command imports what it does not
-use."""
+"""The command `t2i`. A command is imported when it is called, and imports what it needs then."""
 
 from __future__ import annotations
 

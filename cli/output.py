@@ -1,8 +1,7 @@
-"""What the commands say: answers on stdout, everything else on stderr; nobody's text can command
-the terminal.
+"""Output of the commands: answers on stdout, everything else on stderr.
 
-The answer goes to the real stdout. During a command `sys.stdout` is stderr, so that whatever a
-plugin or a library prints is no part of the answer.
+During a command `sys.stdout` is stderr, so nothing that a plugin or a library prints mixes with the
+answer. Text from files and plugins is printed without control characters.
 """
 
 from __future__ import annotations

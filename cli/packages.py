@@ -16,10 +16,10 @@ from t2i.core.io.terminal import printable
 @click.option("--dry-run", is_flag=True, help="Say what would change, and stop.")
 @json_option
 def install(package: str, force: bool, dry_run: bool, as_json: bool) -> None:
-    """Install PACKAGE, a name on the package index, a folder or a wheel, with this environment's
-    pip.
+    """Install the plugin PACKAGE with pip: a name on the package index, a folder or a wheel.
 
-    What would change is said first; what would break t2i, or a package that it needs, is refused.
+    All changes are listed first. A change that would break t2i, or a package that it needs, is an
+    error.
     """
     from t2i.core.kit.packages import install as carry_out
     from t2i.core.kit.packages import plan
@@ -71,8 +71,7 @@ def _said(harm: int) -> str:
 @click.command(cls=Command)
 @click.argument("package")
 def uninstall(package: str) -> None:
-    """Remove the plugin package PACKAGE. Packages that are no plugins, and t2i itself, are
-    refused."""
+    """Remove the plugin package PACKAGE. Other packages, and t2i itself, cannot be removed."""
     from t2i.core.kit.packages import uninstall as carry_out
 
     answer(printable(f"removed {carry_out(package)}"))

@@ -65,11 +65,11 @@ def listing(as_json: bool) -> None:
 @click.option("--only", multiple=True, metavar="CHECK", help="Only this check; may be repeated.")
 @json_option
 def check(name: str, only: tuple[str, ...], as_json: bool) -> None:
-    """Check NAME: a model, sampler, encoder, data set, metric ..., or a plugin or a distribution:
-    all it registers.
+    """Check that NAME keeps its promises.
 
-    Models are trained for 50 steps in each stage, in a temporary folder. Leaves with 1 if a check
-    fails.
+    NAME is a model, sampler, encoder, data set or metric, or a plugin or distribution, of which
+    everything is checked. Models are trained for 50 steps in each stage, in a temporary folder. The
+    exit code is 1 if a check fails.
 
     \b
     t2i plugins check ldm
@@ -124,8 +124,7 @@ def _short(text: str) -> str:
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="New folder (default: ./NAME)."
 )
 def new(name: str, out: Path | None) -> None:
-    """Write a complete plugin package NAME: a small working model, its test, a README. It trains as
-    it is."""
+    """Write a plugin package NAME with a small model that works, its test, and a README."""
     from t2i.core.kit.scaffold import write_package
 
     folder = out or Path(name)

@@ -1,5 +1,4 @@
-"""Loading a model: from a run of ours, or from another project's folder or file; and writing one in
-such a layout."""
+"""Load models: from a run, or from another project's folder or file. Export them to such a layout."""
 
 from __future__ import annotations
 
@@ -104,8 +103,7 @@ def load(
 
 
 def _is_run(path: Path) -> bool:
-    """Tell whether a folder is a run of ours, by file names alone, before any plugin looks at
-    it."""
+    """Tell by file names alone whether a folder is a run of ours."""
     ours = (
         path / "generator.safetensors",
         Run(path).model,
@@ -116,8 +114,7 @@ def _is_run(path: Path) -> bool:
 
 
 def _opened(path: Path, settings: Mapping[str, Any]) -> Model | None:
-    """Open another project's folder or file with the first plugin that knows its layout; None if no
-    plugin does."""
+    """Open another project's folder or file with the first plugin that knows it; None if none does."""
     able = [spec for spec in registry().models if spec.open_pretrained]
     for spec in able:
         model: Model | None = import_object(str(spec.open_pretrained))(path, settings)

@@ -243,8 +243,7 @@ class Model:
         null: bool = False,
         guide: GuideMaker | None = None,
     ) -> Request:
-        """Make a sampler's request: text and noise, row by row. The text is encoded and conditioned
-        once.
+        """Make a sampler's request. The text is encoded and conditioned once.
 
         Args:
             prompts: As many as the noise has rows.
@@ -505,8 +504,9 @@ class Model:
         return self.generator.device
 
     def save(self, folder: Path) -> None:
-        """Write a folder that `t2i.load` reads: settings, weights, tokenizer files, and a manifest
-        of checksums.
+        """Write a folder that `t2i.load` reads.
+
+        It holds settings, weights, tokenizer files, and a manifest of checksums.
 
         Args:
             folder: The new folder. It appears only when it is complete.
@@ -548,8 +548,9 @@ def _rows(prompts: Several, rows: Sequence[int]) -> Several:
 
 
 def default_batch(image_size: int) -> int:
-    """Choose how many images to sample at once. Throughput hardly grows beyond 64 images of 64
-    pixels.
+    """Choose how many images to sample at once.
+
+    Throughput hardly grows beyond 64 images of 64 pixels.
 
     Args:
         image_size: Side of an image in pixels.

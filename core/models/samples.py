@@ -201,8 +201,9 @@ def _settings(
 
 
 def _fingerprint(model: Model, given: Sequence[Tensor]) -> str:
-    """Hash what tells models apart: the settings, and a thousand numbers of each tensor (training
-    changes them all). What is given beside prompts is hashed whole.
+    """Hash what tells models apart: the settings, and a thousand numbers of each tensor.
+
+    Training changes them all. What is given beside prompts is hashed whole.
     """
     digest = hashlib.sha256(json.dumps(model.config.dump(), sort_keys=True).encode())
     for module in (model.generator, model.text_encoder):
