@@ -1,5 +1,4 @@
-"""Packages and plugins are found, not listed: a folder with `plugin.py` under `plugins/` is an
-entry point."""
+"""Find packages and plugins. A folder with `plugin.py` under `plugins/` is an entry point."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Load models: from a run, or from another project's folder or file. Export them to such a layout."""
+"""Load models from runs and from other projects' files, and export them to such layouts."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _is_run(path: Path) -> bool:
 
 
 def _opened(path: Path, settings: Mapping[str, Any]) -> Model | None:
-    """Open another project's folder or file with the first plugin that knows it; None if none does."""
+    """Open another project's folder or file with the first plugin that knows it, if any."""
     able = [spec for spec in registry().models if spec.open_pretrained]
     for spec in able:
         model: Model | None = import_object(str(spec.open_pretrained))(path, settings)
