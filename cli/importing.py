@@ -46,7 +46,8 @@ def import_(
     says which it takes.
 
     \b
-    t2i import --model dfgan --preset cub state_epoch_1220.pth text_encoder200.pth captions_DAMSM.pickle --out runs/cub
+    t2i import --model dfgan --preset cub --out runs/cub \\
+        state_epoch_1220.pth text_encoder200.pth captions_DAMSM.pickle
     t2i sample --run runs/cub -p "a small red bird with a white belly"
     """
     if model is None:

@@ -157,9 +157,11 @@ def train(
 
 def _refuse_beside_resume(ctx: click.Context) -> None:
     given = [
-        parameter.opts[0] for parameter in ctx.command.params
-        if parameter.name not in ALONE and ctx.get_parameter_source(str(parameter.name)) == ParameterSource.COMMANDLINE
-    ]  # fmt: skip
+        parameter.opts[0]
+        for parameter in ctx.command.params
+        if parameter.name not in ALONE
+        and ctx.get_parameter_source(str(parameter.name)) == ParameterSource.COMMANDLINE
+    ]
     if given:
         raise UserError(
             f"--resume goes on with the run's own settings: leave out {', '.join(given)}"

@@ -14,7 +14,7 @@ from t2i.benchmarks.report.page import _text
 from t2i.cli.main import main
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
-from t2i.core.models.samples import read_prompts
+from t2i.core.models.prompts import read_prompts
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 

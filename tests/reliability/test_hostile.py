@@ -209,13 +209,13 @@ def clip_images(folder):
         (clip_images, "model 'x'"),
     ],
 )
-def test_a_network_that_asks_for_a_kernel_from_the_hub(tmp_path, doors, who, key):
+def test_a_network_that_names_a_kernel_from_the_hub(tmp_path, doors, who, key):
     (tmp_path / "config.json").write_text(
         json.dumps({"model_type": "clip", "x": {key: "evil/kernel"}})
     )
     for build in doors(tmp_path):
         with pytest.raises(
-            UserError, match=f"^{who}: config.json of .* asks for the kernel 'evil/kernel'"
+            UserError, match=f"^{who}: config.json of .* names the kernel 'evil/kernel'"
         ):
             build()
 
@@ -234,7 +234,7 @@ def test_a_pipeline_whose_parts_come_from_elsewhere(canary, refused, tmp_path, m
     line = refused(
         "sample", "--run", tmp_path / "sd.safetensors", "--set", f"config={folder}", "-p", "x"
     )
-    assert "'unet' asks for code from 'evil_parts'" in line
+    assert "'unet' needs code from 'evil_parts'" in line
 
 
 # --- bombs ----------------------------------------------------------------------------------------

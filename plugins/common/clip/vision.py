@@ -1,5 +1,9 @@
-"""The image half of CLIP (Radford et al. 2021), as transformers has it, run block by block: GALIP taps its blocks, and
-enters it behind the patch embedding."""
+"""CLIP's image encoder, transformers' network, run block by block.
+
+GALIP reads the outputs of single blocks, and enters the network behind the patch embedding.
+
+Source: Radford et al. 2021.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +25,23 @@ FOLDER = "a folder with the config.json and model.safetensors of a CLIP"
 
 
 class ClipVision(nn.Module):
-    """CLIP's vision transformer. width: of its tokens. grid: of its patches, a side.
+    """CLIP's vision transformer.
 
-    Blocks count from 1. Maps are patch tokens (B, width, grid, grid), without the class token. The parameters come
-    frozen; whoever trains them says so.
+    Blocks are numbered from 1. A map is a block's patch tokens as (B, width, grid, grid), without
+    the class token. The parameters are frozen here; a trainer that trains them must unfreeze them.
+
+    Args:
+        config: How images are resized and normalised. The sizes are taken from `network`.
+        network: The network of transformers. It is converted to float32.
+
+    Attributes:
+        mean: Mean of each colour channel, (3, 1, 1), for images in [0, 1].
+        std: Standard deviation of each colour channel, (3, 1, 1), for images in [0, 1].
+        image_size: Height and width of the network's input in pixels.
+        width: Width of the tokens.
+        heads: Attention heads of each block.
+        grid: Patches along a side of the image.
+        quick: Whether the activation is `quick_gelu`.
     """
 
     mean: Tensor
@@ -33,7 +50,7 @@ class ClipVision(nn.Module):
     def __init__(self, config: ClipVisionConfig, network: CLIPVisionModelWithProjection) -> None:
         super().__init__()
         self.config = config
-        inner: Any = network  # transformers' types know little of what is inside
+        inner: Any = network  # transformers' types do not describe the parts
         self.network: Any = inner.float().requires_grad_(False)
         sizes = inner.config
         self.image_size: int = sizes.image_size
@@ -46,31 +63,62 @@ class ClipVision(nn.Module):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """The transformer's blocks."""
+        """The blocks of the transformer."""
         blocks: nn.ModuleList = self.network.vision_model.encoder.layers
         return blocks
 
     def maps(self, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
-        """The outputs of some blocks (ascending), for images (B, 3, H, H) in [-1, 1]; no later block is run."""
+        """Compute the outputs of some blocks. Blocks after the last of them are not run.
+
+        Args:
+            images: Images (B, 3, H, H) in [-1, 1].
+            blocks: Numbers of the blocks, from 1, ascending; at least one.
+
+        Returns:
+            The map of each of `blocks`, (B, width, grid, grid).
+        """
         return self._watched(self._patches(images), blocks, max(blocks))[0]
 
     def embedding(self, images: Tensor) -> Tensor:
-        """(B, projection): the images in the space that they share with text; not normalised."""
+        """Compute the vectors of images in the space they share with text.
+
+        Args:
+            images: Images (B, 3, H, H) in [-1, 1].
+
+        Returns:
+            Vectors (B, projection_dim), not normalised.
+        """
         return self.maps_and_embedding(images, ())[1]
 
     def maps_and_embedding(
         self, images: Tensor, blocks: Sequence[int]
     ) -> tuple[list[Tensor], Tensor]:
-        """`maps` and `embedding` in one pass."""
+        """Compute `maps` and `embedding` in one pass.
+
+        Args:
+            images: Images (B, 3, H, H) in [-1, 1].
+            blocks: Numbers of the blocks, from 1, ascending; may be empty.
+
+        Returns:
+            The map of each of `blocks`, (B, width, grid, grid), and the vectors (B,
+            projection_dim).
+        """
         maps, x = self._watched(self._patches(images), blocks, len(self.layers))
         norm, project = self.network.vision_model.post_layernorm, self.network.visual_projection
         embedding: Tensor = project(norm(x[:, 0]))
         return maps, embedding
 
     def completed(self, features: Tensor, prompts: Tensor, blocks: Sequence[int]) -> Tensor:
-        """All blocks on given features (B, width, grid, grid) in the patch embeddings' place -> the last block's map.
+        """Run all blocks on features that take the place of the patch embeddings.
 
-        prompts (B, len(blocks), width): one token appended for each of `blocks`, and dropped after it.
+        Args:
+            features: Features (B, width, grid, grid).
+            prompts: One token for each of `blocks`, (B, len(blocks), width). The block attends to
+                it besides its own tokens; it is dropped after the block.
+            blocks: Numbers of the blocks that get a prompt, from 1.
+
+        Returns:
+            The map of the last block, (B, width, grid, grid).
         """
         x = self._tokens(features)
         appended = dict(zip(blocks, prompts.unbind(1), strict=True))
@@ -87,7 +135,11 @@ class ClipVision(nn.Module):
         return patches
 
     def _normalised(self, images: Tensor) -> Tensor:
-        """What CLIP looks at. The shifts and scales come first, being cheaper on small images, and commute."""
+        """Normalise images and resize them to CLIP's input.
+
+        Normalising first is cheaper, since the images are mostly smaller, and gives the same
+        result.
+        """
         scale, shift = (0.5, 0.5) if self.config.normalise == "once" else (0.25, 0.75)
         images = images * (scale / self.std) + (shift - self.mean) / self.std
         if images.shape[-1] == self.image_size:
@@ -98,7 +150,10 @@ class ClipVision(nn.Module):
         return F.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False)
 
     def _tokens(self, patches: Tensor) -> Tensor:
-        """(B, width, grid, grid) -> (B, 1 + grid^2, width): behind the class token, with positions, normed."""
+        """Build the first block's input (B, 1 + grid^2, width) from patches (B, width, grid, grid).
+
+        The class token comes first; positions are added, and the first layer norm is applied.
+        """
         vision = self.network.vision_model
         first = vision.embeddings.class_embedding.expand(len(patches), 1, -1)
         x = (
@@ -109,13 +164,16 @@ class ClipVision(nn.Module):
         return tokens
 
     def _map(self, x: Tensor) -> Tensor:
+        """Return tokens (B, 1 + grid^2, width) as a map, without the class token."""
         return x[:, 1:].transpose(1, 2).view(len(x), self.width, self.grid, self.grid)
 
     def _watched(
         self, patches: Tensor, blocks: Sequence[int], last: int
     ) -> tuple[list[Tensor], Tensor]:
-        """Runs blocks 1 to `last`: the maps of `blocks`, and the last block's tokens. Of CLIP's own last block only
-        the class token is computed, where nobody watches the others."""
+        """Run blocks 1 to `last`; return the maps of `blocks`, and the last block's tokens.
+
+        In CLIP's own last block only the class token is computed, unless its map is in `blocks`.
+        """
         x, maps = self._tokens(patches), []
         for number in range(1, last + 1):
             unwatched = number == len(self.layers) and number not in blocks
@@ -127,10 +185,11 @@ class ClipVision(nn.Module):
     def _block(
         self, number: int, x: Tensor, beside: Tensor | None = None, kept: int | None = None
     ) -> Tensor:
-        """One pre-norm transformer block on x (B, L, width).
+        """Run one pre-norm transformer block on x (B, L, width).
 
-        beside (B, P, width): tokens that are attended to, and dropped: as their own outputs are not wanted, they need
-        no queries. kept: only so many tokens, the first ones, go on.
+        Tokens `beside` (B, P, width) are attended to and then dropped. Their outputs are not
+        needed, so they have no queries. `kept`: only this many tokens, the first ones, are
+        computed; None: all.
         """
         layer: Any = self.layers[number - 1]
         attention, h = layer.self_attn, layer.layer_norm1(x)
@@ -149,32 +208,48 @@ class ClipVision(nn.Module):
         return out
 
     def save_assets(self, folder: Path) -> None:
-        """The network's sizes: the weights are among the generator's."""
+        """Write the network's configuration. Its weights are saved with the generator's.
+
+        Args:
+            folder: The folder that config.json is written to.
+        """
         self.network.config.save_pretrained(folder)
 
 
 def quick_gelu(h: Tensor) -> Tensor:
-    """h sigmoid(1.702 h), CLIP's activation, as silu(1.702 h) / 1.702, which goes over memory half as often, forward
-    and backward. It overwrites h, which must be an output that nobody else needs."""
+    """Apply CLIP's activation, h sigmoid(1.702 h).
+
+    It is computed as silu(1.702 h) / 1.702, which reads and writes memory half as often, forward
+    and backward.
+
+    Args:
+        h: Any tensor. It is overwritten, so nothing else may use it.
+
+    Returns:
+        A tensor of the same shape.
+    """
     return F.silu(h.mul_(1.702)).mul_(1 / 1.702)
 
 
 def build_clip(
     config: ClipVisionConfig, sentence: int, assets: Path | None, what: str
 ) -> ClipVision:
-    """Builds the image half of CLIP.
+    """Build CLIP's image encoder.
 
     Args:
-        config: Which weights, or the sizes of a fresh network.
-        sentence: Width of the text encoder's sentences, in whose space the network must end.
-        assets: Folder of a saved model (`ClipVision.save_assets`); its weights are loaded later. None: a new model.
-        what: The model that asks, named in errors.
+        config: Which weights to load, or the sizes of a new network.
+        sentence: Width of the text encoder's sentences, which must be the width of the image
+            vectors.
+        assets: Folder that `ClipVision.save_assets` wrote; its weights are loaded later. None: a
+            new model.
+        what: The model, as errors name it.
 
     Returns:
-        The network: with its weights, fresh, or ready for those of a saved model.
+        The network: pretrained, or with random weights, or (with `assets`) still to be loaded.
 
     Raises:
-        UserError: The weights cannot be had, or do not end in that space.
+        UserError: The weights cannot be loaded, or the image vectors are not as wide as the
+            sentences.
     """
     if assets is not None:
         refuse_foreign_code(CLIPVisionConfig, assets, what)
@@ -189,13 +264,15 @@ def build_clip(
     width = network.config.projection_dim
     if width != sentence:
         raise UserError(
-            f"{what}: sentences of {sentence} numbers cannot be compared with the {width} of CLIP's images: use "
+            f"{what}: sentences of {sentence} numbers cannot be compared with the {width} of "
+            f"CLIP's images: use "
             "--encoder clip with the text half of the same CLIP (encoder.weights, clip.weights)"
         )
     return ClipVision(config, network)
 
 
 def _fresh(config: ClipVisionConfig, sentence: int) -> CLIPVisionModelWithProjection:
+    """Build a new network of the sizes that the settings give."""
     sizes = CLIPVisionConfig(
         hidden_size=config.width,
         intermediate_size=4 * config.width,

@@ -1,6 +1,8 @@
-"""Loading CLIP (Radford et al. 2021), or one half of it, with its weights: from a folder, the hub's cache or the hub.
+"""Load pretrained CLIP, or one of its encoders, from a folder, the hub's cache or the hub.
 
-Only safetensors and JSON are read, and never any code.
+Only safetensors and JSON are read; no code is run.
+
+Source: Radford et al. 2021.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ TITLES: Mapping[type, str] = {
     CLIPTextModelWithProjection: "CLIP text encoder",
     CLIPVisionModelWithProjection: "CLIP for images",
 }
-"""What errors call each network."""
+"""Name of each network in errors."""
 
 
 def load_clip(
@@ -32,19 +34,20 @@ def load_clip(
     optional: Collection[str] = (),
     advice: Mapping[str, str] | None = None,
 ) -> Network:
-    """Loads one of transformers' CLIP networks.
+    """Load one of transformers' CLIP networks.
 
     Args:
-        kind: The class of the network.
-        wanted: Which weights, and on whose behalf; errors name both.
-        optional: Tensors that the weights may lack.
-        advice: What to do if one tensor alone is missing, by the tensor's name.
+        kind: Class of the network.
+        wanted: Which weights to load, and how errors name them.
+        optional: Names of tensors that may be missing.
+        advice: Tensor name -> what to do if only that tensor is missing. None: no advice.
 
     Returns:
-        The network in the precision of its file.
+        The network, in the precision of its file.
 
     Raises:
-        UserError: The weights cannot be had, are damaged or incomplete, or ask for code.
+        UserError: The weights cannot be loaded, are damaged or incomplete, or need code from the
+            hub.
     """
 
     def load(source: str, offline: bool) -> Network:
@@ -61,8 +64,8 @@ def load_clip(
             name = min(lacking)
             remedy = (advice or {}).get(name) if len(lacking) == 1 else None
             raise UserError(
-                f"{wanted.what}: {source} holds no whole {TITLES[kind]}: {name} is missing, or of another shape"
-                + (f"; {remedy}" if remedy else "")
+                f"{wanted.what}: {source} holds no whole {TITLES[kind]}: {name} is missing, or of "
+                f"another shape" + (f"; {remedy}" if remedy else "")
             )
         return network
 
@@ -70,5 +73,5 @@ def load_clip(
 
 
 def _lacking(report: Mapping[str, Any]) -> set[str]:
-    """The tensors that transformers found missing or misshapen."""
+    """Return the tensors that transformers reported as missing or of another shape."""
     return {str(name) for name in (*report["missing_keys"], *report["mismatched_keys"])}

@@ -1,4 +1,4 @@
-"""Running statistics of batch norm."""
+"""Recompute the running statistics of batch norm."""
 
 from __future__ import annotations
 
@@ -11,17 +11,28 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def recompute_batchnorm(module: nn.Module) -> Iterator[None]:
-    """Takes the running statistics of batch norm anew: inside the block its layers are in training mode, and after it
-    their statistics are the plain mean over the batches that passed (Brock et al. 2019's "standing statistics").
+    """Recompute the running statistics of all batch norm layers of a network, inside a `with`
+    block.
 
-    For a network whose weights were changed without training it, by averaging them.
+    Use it for a network whose weights changed without training, such as by averaging (EMA). Inside
+    the block the batch norm layers are in training mode; after it they have their former mode and
+    momentum.
+
+    Source: Brock et al. 2019 ("standing statistics").
+
+    Args:
+        module: The network. Run it on some batches inside the block: the new statistics are the
+            plain mean over them.
+
+    Yields:
+        None.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
     before = [(layer.training, layer.momentum) for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
         layer.train()
-        layer.momentum = None  # the cumulative mean
+        layer.momentum = None  # None: PyTorch takes the cumulative mean
     try:
         yield
     finally:

@@ -1,5 +1,5 @@
-"""Conditioning augmentation (StackGAN, Zhang et al. 2017, section 3.2), which AttnGAN shares, and the KL term of
-Gaussians with a diagonal covariance."""
+"""Conditioning augmentation of StackGAN (Zhang et al. 2017, section 3.2) and AttnGAN, and its KL
+term."""
 
 from __future__ import annotations
 
@@ -10,15 +10,29 @@ from torch.nn import functional as F
 
 
 def kl_loss(mean: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mean, exp logvar) || N(0, I)), averaged over images and dimensions alike."""
+    """Return the divergence KL(N(mean, diag(exp logvar)) || N(0, I)).
+
+    Args:
+        mean: Means of the Gaussians, float (B, ...).
+        logvar: Logarithms of their variances, float (B, ...).
+
+    Returns:
+        The divergence averaged over images and dimensions, a scalar.
+    """
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
 
 
 class ConditioningAugmentation(nn.Module):
-    """c^ = mu(phi) + sigma(phi) eps: text vectors phi (B, D) and eps (B, c) -> c^, mu and log sigma^2, each (B, c).
+    """Sample a condition from a Gaussian that depends on the text: c^ = mu(phi) + sigma(phi) eps.
 
-    One linear map gives both, behind a ReLU (StackGAN) or a gated linear unit (AttnGAN, whose map is twice as wide).
-    eps = 0 gives the mean.
+    One linear map and an activation give mu and log sigma^2. Source: Zhang et al. 2017, section
+    3.2.
+
+    Args:
+        text: Width D of a text vector phi.
+        c: Width of the condition.
+        activation: "relu" (StackGAN), or "glu", a gated linear unit behind a linear map twice as
+            wide (AttnGAN).
     """
 
     def __init__(self, text: int, c: int, activation: Literal["relu", "glu"] = "relu") -> None:
@@ -27,6 +41,15 @@ class ConditioningAugmentation(nn.Module):
         self.linear = nn.Linear(text, 4 * c if self.gated else 2 * c)
 
     def forward(self, phi: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Sample the conditions.
+
+        Args:
+            phi: Text vectors, float (B, D).
+            eps: Standard normal noise, float (B, c). Zeros give the mean.
+
+        Returns:
+            c^, mu and log sigma^2, each float (B, c).
+        """
         both = F.glu(self.linear(phi), dim=1) if self.gated else F.relu(self.linear(phi))
         mean, logvar = both.chunk(2, dim=1)
         return mean + (0.5 * logvar).exp() * eps, mean, logvar

@@ -1,8 +1,12 @@
-"""Losses of GANs that are told the text. Scores and logits are (B,) or any shape.
+"""Losses of text-conditional GANs.
 
-Hinge with mismatched pairs and the matching-aware gradient penalty (MA-GP): DF-GAN (Tao et al. 2022), eq. 1 to 3; GALIP
-(Tao et al. 2023) shares them. Cross entropy with wrong pairs: StackGAN (Zhang et al. 2017), whose stage II AttnGAN (Xu
-et al. 2018) shares.
+- Hinge loss with mismatched pairs, and the matching-aware gradient penalty (MA-GP): DF-GAN (Tao et
+  al. 2022), eq. 1 to 3, and GALIP (Tao et al. 2023).
+- Cross entropy with mismatched pairs: StackGAN (Zhang et al. 2017). AttnGAN (Xu et al. 2018) uses
+that of stage II.
+
+D is the discriminator, G the generator, x a real image, z noise, e the sentence that matches x, and
+e' one that does not. Scores and logits have any shape; the losses average over all their elements.
 """
 
 from __future__ import annotations
@@ -15,7 +19,19 @@ from torch.nn import functional as F
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor, mismatched: Tensor) -> Tensor:
-    """E[relu(1 - D(x, e))] + 1/2 E[relu(1 + D(G(z, e), e))] + 1/2 E[relu(1 + D(x, e'))], from the three scores."""
+    """Return the hinge loss of the discriminator.
+
+    E[relu(1 - D(x, e))] + 1/2 E[relu(1 + D(G(z, e), e))] + 1/2 E[relu(1 + D(x, e'))]. Source: Tao
+    et al. 2022.
+
+    Args:
+        real: D(x, e), scores of real images with their sentences.
+        fake: D(G(z, e), e), scores of generated images with their sentences.
+        mismatched: D(x, e'), scores of real images with sentences of other images.
+
+    Returns:
+        The loss, a scalar.
+    """
     return (
         (1 - real).relu().mean()
         + 0.5 * (1 + fake).relu().mean()
@@ -24,28 +40,65 @@ def hinge_discriminator(real: Tensor, fake: Tensor, mismatched: Tensor) -> Tenso
 
 
 def hinge_generator(fake: Tensor) -> Tensor:
-    """-E[D(G(z, e), e)], from the score."""
+    """Return the hinge loss of the generator, -E[D(G(z, e), e)].
+
+    Args:
+        fake: D(G(z, e), e), scores of generated images with their sentences.
+
+    Returns:
+        The loss, a scalar.
+    """
     return -fake.mean()
 
 
 def matching_aware_penalty(scores: Tensor, inputs: Sequence[Tensor], k: float, p: float) -> Tensor:
-    """k E[||grad D||^p] at the matching real pairs, with a graph, so that it can be minimised (double backward).
+    """Return the matching-aware gradient penalty, k E[||grad D||^p] at matching real pairs.
 
-    scores: D of the pairs, computed from `inputs` (images or their features, and sentences), each (B, ...) and
-    requiring gradients. The norm is one L2 norm over an image's gradients of all inputs together.
+    ||.|| is the L2 norm of an example's gradients with respect to all inputs together. The result has a graph of
+    gradients, so it can be minimised (double backward). Source: Tao et al. 2022.
+
+    Args:
+        scores: D(x, e) of the B pairs, computed from `inputs`.
+        inputs: Images (or their features) and sentences, each (B, ...) and requiring gradients.
+        k: Weight of the penalty.
+        p: Power of the norm.
+
+    Returns:
+        The penalty, a scalar.
     """
     gradients = torch.autograd.grad(scores.sum(), list(inputs), create_graph=True)
     squared = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0)
-    return k * squared.pow(p / 2).mean()  # no square root: its gradient at 0 is not a number
+    return k * squared.pow(p / 2).mean()  # no square root: its gradient at 0 is NaN
 
 
 def cross_entropy(logits: Tensor, *, real: bool) -> Tensor:
-    """-E[log sigmoid(logits)] of what is to be called real, -E[log(1 - sigmoid(logits))] of what is not."""
+    """Return the binary cross entropy of logits that all have the same label.
+
+    -E[log sigmoid(logits)] for the label real, -E[log(1 - sigmoid(logits))] for fake.
+
+    Args:
+        logits: Logits of "real".
+        real: Whether the label is real.
+
+    Returns:
+        The loss, a scalar.
+    """
     return F.softplus(-logits if real else logits).mean()
 
 
 def matching_aware_discriminator_loss(real: Tensor, fake: Tensor, wrong: Tensor) -> Tensor:
-    """StackGAN's stage I: real + (fake + wrong) / 2, the cross entropies of a conditional output's logits."""
+    """Return the discriminator's loss of StackGAN's stage I, real + (fake + wrong) / 2.
+
+    The terms are cross entropies of the logits of a discriminator that is given the sentence.
+
+    Args:
+        real: Logits of real images with their sentences.
+        fake: Logits of generated images with their sentences.
+        wrong: Logits of real images with sentences of other images.
+
+    Returns:
+        The loss, a scalar.
+    """
     return (
         cross_entropy(real, real=True)
         + (cross_entropy(fake, real=False) + cross_entropy(wrong, real=False)) / 2
@@ -55,7 +108,20 @@ def matching_aware_discriminator_loss(real: Tensor, fake: Tensor, wrong: Tensor)
 def discriminator_of_pairs_and_images(
     real: Tensor, fake: Tensor, wrong: Tensor, real_image: Tensor, fake_image: Tensor
 ) -> Tensor:
-    """StackGAN's stage II: (real + real_u) / 2 + (fake + wrong + fake_u) / 3, u being an unconditional output."""
+    """Return the discriminator's loss of StackGAN's stage II.
+
+    (real + real_image) / 2 + (fake + wrong + fake_image) / 3, of the cross entropies.
+
+    Args:
+        real: Logits of real images with their sentences.
+        fake: Logits of generated images with their sentences.
+        wrong: Logits of real images with sentences of other images.
+        real_image: Unconditional logits of real images.
+        fake_image: Unconditional logits of generated images.
+
+    Returns:
+        The loss, a scalar.
+    """
     called_real = cross_entropy(real, real=True) + cross_entropy(real_image, real=True)
     called_fake = sum(cross_entropy(logits, real=False) for logits in (fake, wrong, fake_image))
     return called_real / 2 + called_fake / 3

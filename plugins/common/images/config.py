@@ -1,4 +1,4 @@
-"""Settings that data sets of image files share. Light: no torch."""
+"""Settings that data sets of image files share. This does not import torch."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from t2i.core.settings import DataConfig
 
 
 class ImagesConfig(DataConfig):
-    """Of every data set of image files.
-
-    cache: each image is resized once to `image_size` and kept with the other things that t2i can make again
-    (`t2i info` says where), from which later epochs and runs read it.
-    """
+    """Settings of every data set of image files."""
 
     cache: bool = False
+    """Whether to keep each image resized to `image_size` in a cache. Later epochs and runs read it
+    from there. `t2i info` shows the folder, which can be deleted: the cache is then made again."""
 
 
 class SplitImagesConfig(ImagesConfig):
-    """Of one that may have to be split. val_share: share of the images that are kept for `val`, where the folder
-    does not say which those are: chosen by a hash of their names, so that new images move no old one."""
+    """Settings of a data set that may have no split of its own."""
 
     val_share: float = Field(0.1, gt=0, lt=1)
+    """Share of the images that are kept for the split `val`. Between 0 and 1. Ignored if the folder
+    has a split of its own. A hash of its name decides for each image, so adding images moves no old
+    one."""

@@ -1,4 +1,4 @@
-"""Data sets of image files: what is known of each image, where the files lie, and the set that is made of both."""
+"""Data sets of image files: a list of captioned images, and the folder or archive they are in."""
 
 from __future__ import annotations
 
@@ -21,14 +21,23 @@ from t2i.core.io.images import decode, original
 from t2i.plugins.common.images.cache import ImageCache
 from t2i.plugins.common.images.config import ImagesConfig
 
-FORMAT = 1  # raise it whenever the same files give other examples
+FORMAT = 1  # to be raised whenever the same files give other examples
 LARGEST = 2**28
-"""Bytes of one image in an archive, at most: a small archive can claim to hold any number."""
+"""Largest size of an image in an archive, in bytes. A small archive can claim to hold any number.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A captioned image. file: its path in the source, with "/". box: the part of it that is used (see `decode`)."""
+    """A captioned image of a data set.
+
+    Args:
+        key: Unique within the data set, stable.
+        file: Path of the image in its source, with "/".
+        captions: Its captions; without any, the example is broken.
+        box: The part of the image that is used (see `decode`). None: all of it.
+        extras: What else is known of the image, such as its class.
+    """
 
     key: str
     file: str
@@ -38,23 +47,48 @@ class Entry:
 
 
 class Source(ABC):
-    """Where files lie."""
+    """A place where files are: a folder or an archive."""
 
     @abstractmethod
     def open(self, file: str) -> Path | bytes:
-        """A file as `decode` takes it. BrokenExample if it is not there."""
+        """Return a file in a form that `decode` accepts.
+
+        Args:
+            file: Path of the file in the source, with "/".
+
+        Returns:
+            The file's path or its content.
+
+        Raises:
+            BrokenExample: The file is missing or cannot be unpacked.
+        """
 
     @abstractmethod
     def sizes(self) -> Mapping[str, int]:
-        """All files, with their sizes in bytes."""
+        """Return the size of every file.
+
+        Returns:
+            Path in the source -> size in bytes.
+        """
 
     @abstractmethod
     def where(self, file: str) -> str:
-        """The file as errors name it."""
+        """Return the name of a file in errors.
+
+        Args:
+            file: Path of the file in the source.
+
+        Returns:
+            The name.
+        """
 
 
 class Folder(Source):
-    """Files in a folder and the folders in it."""
+    """Files in a folder and its subfolders.
+
+    Args:
+        path: The folder.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -84,7 +118,13 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 class Archive(Source):
-    """Files under `prefix` in a zip file, which is not unpacked. Every process opens the archive for itself."""
+    """Files in a zip file, which is not unpacked. Every process opens the archive for itself.
+
+    Args:
+        path: The zip file.
+        prefix: Start of the names of those files in the archive that belong to the source; it is no
+            part of their paths.
+    """
 
     def __init__(self, path: Path, prefix: str = "") -> None:
         self._path, self._prefix = path, prefix
@@ -96,9 +136,8 @@ class Archive(Source):
     @property
     def _archive(self) -> zipfile.ZipFile:
         process = os.getpid()
-        if (
-            self._opened is None or self._opened[0] != process
-        ):  # a file that is shared has one position for all
+        # Processes that share an open file share its position too.
+        if self._opened is None or self._opened[0] != process:
             self._opened = process, open_archive(self._path)
         return self._opened[1]
 
@@ -114,7 +153,7 @@ class Archive(Source):
             raise
         except KeyError:
             raise BrokenExample(self.where(file), "not in the archive") from None
-        except Exception as error:  # a damaged archive: zlib and struct have errors of their own
+        except Exception as error:  # a damaged archive: zlib and struct raise errors of their own
             raise BrokenExample(
                 self.where(file), f"cannot be unpacked ({type(error).__name__})"
             ) from None
@@ -132,7 +171,17 @@ class Archive(Source):
 
 
 def open_archive(path: Path) -> zipfile.ZipFile:
-    """A zip file. UserError if it is none."""
+    """Open a zip file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The archive.
+
+    Raises:
+        UserError: The file cannot be read, or is not a sound zip file.
+    """
     try:
         return zipfile.ZipFile(path)
     except OSError as error:
@@ -142,7 +191,18 @@ def open_archive(path: Path) -> zipfile.ZipFile:
 
 
 def safe_name(name: str, where: str) -> str:
-    """A file's name out of annotations, as a path within its folder. UserError, naming `where`, if it leaves that."""
+    """Check a file name from annotations.
+
+    Args:
+        name: The name; "\\" is read as "/".
+        where: Name of the annotations in errors.
+
+    Returns:
+        The name as a path within its folder, with "/".
+
+    Raises:
+        UserError: The path is empty, absolute or leads out of the folder.
+    """
     path = PurePosixPath(name.replace("\\", "/"))
     if (
         not path.parts
@@ -156,17 +216,44 @@ def safe_name(name: str, where: str) -> str:
 
 
 def plain(caption: str) -> str:
-    """A caption in one line, with spaces for letters that could not be read (as the StackGAN line has it)."""
+    """Put a caption on one line.
+
+    Letters that could not be decoded become spaces, as in the StackGAN line's code.
+
+    Args:
+        caption: The caption as it was read.
+
+    Returns:
+        The caption, with single spaces.
+    """
     return " ".join(caption.replace("\ufffd", " ").split())
 
 
 def captions_of(texts: Iterable[str]) -> tuple[str, ...]:
-    """The captions among some texts: those that say anything."""
+    """Return the captions among some texts.
+
+    Args:
+        texts: Texts that may be empty.
+
+    Returns:
+        The texts that are not empty, each on one line.
+    """
     return tuple(filter(None, map(plain, texts)))
 
 
 def data_folder(config: ImagesConfig, name: str) -> Path:
-    """The folder that the settings name. UserError if they name none, or it is not there."""
+    """Return the folder that the settings name.
+
+    Args:
+        config: Settings of the data set.
+        name: Name of the data set in errors.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: The settings name none, or it does not exist.
+    """
     if config.dir is None:
         raise UserError(f"data set '{name}' lies in a folder: say which with --data-dir")
     path = Path(config.dir).expanduser()
@@ -176,12 +263,30 @@ def data_folder(config: ImagesConfig, name: str) -> Path:
 
 
 def in_val(key: str, share: float) -> bool:
-    """Whether an image is kept for validation: so for `share` of all keys, by a hash."""
+    """Return whether an image belongs to the validation split, by a hash of its key.
+
+    Args:
+        key: Key of the image.
+        share: Share of all keys that belong to the split, 0 to 1.
+
+    Returns:
+        True for about this share of keys.
+    """
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") < share * 2**64
 
 
 class ImageFiles(Dataset):
-    """Captioned image files, in the order of `entries`. name: of the data set."""
+    """A data set of captioned image files.
+
+    Args:
+        config: Settings of the data set.
+        name: Name of the data set in errors and in the fingerprint.
+        source: Where the files are.
+        entries: The images, in the order of their indexes.
+
+    Raises:
+        UserError: There are no images.
+    """
 
     def __init__(
         self, config: ImagesConfig, name: str, source: Source, entries: Sequence[Entry]
@@ -203,14 +308,34 @@ class ImageFiles(Dataset):
         return Example(image, captions, entry.key, entry.extras)
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """Without the image. BrokenExample if there are none."""
+        """Return the captions of an image, without reading the image.
+
+        Args:
+            index: Number of the image, from 0.
+
+        Returns:
+            The captions, at least one.
+
+        Raises:
+            BrokenExample: There are none.
+        """
         entry = self._entries[index]
         if not entry.captions:
             raise BrokenExample(self._source.where(entry.file), "no caption")
         return entry.captions
 
     def image(self, index: int) -> np.ndarray:
-        """The image from its file: uint8 (image_size, image_size, 3)."""
+        """Read an image from its file, without the cache.
+
+        Args:
+            index: Number of the image, from 0.
+
+        Returns:
+            uint8 (image_size, image_size, 3).
+
+        Raises:
+            BrokenExample: The file cannot be read.
+        """
         entry = self._entries[index]
         where = self._source.where(entry.file)
         return decode(self._source.open(entry.file), self.image_size, box=entry.box, where=where)
@@ -224,7 +349,7 @@ class ImageFiles(Dataset):
 
     @cached_property
     def _fingerprint(self) -> str:
-        """A hash of captions, names and sizes of the files, and the images' size: not of where they lie."""
+        """A hash of captions, file names, file sizes and image size; not of where the files are."""
         sizes = self._source.sizes()
         digest = hashlib.sha256(json.dumps([FORMAT, self._name, self.image_size]).encode())
         for entry in self._entries:
@@ -240,6 +365,6 @@ class ImageFiles(Dataset):
         return digest.hexdigest()
 
     def prepare(self, say: Callable[[str], None]) -> None:
-        """Makes the cache, if the settings ask for it and it is not there."""
+        """Make the cache, if the settings say so and it does not exist."""
         if self._wants_cache and self._cache is None:
             self._cache = ImageCache.of(self, say)

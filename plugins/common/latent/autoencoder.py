@@ -1,4 +1,4 @@
-"""An autoencoder of images, diffusers' AutoencoderKL, and its training: what latent diffusion runs in the space of."""
+"""The autoencoder of latent diffusion, diffusers' AutoencoderKL, and its training."""
 
 from __future__ import annotations
 
@@ -17,17 +17,33 @@ from t2i.core.interfaces.trainer import Batch, Engine, Losses, Trainer
 from t2i.plugins.common.gan.conditioning import kl_loss
 from t2i.plugins.common.latent.config import AutoencoderConfig
 
-FLOOR = 0.01  # of the largest variance of any direction in latent space: what is whitened fully
-MEASURED = 512  # images whose latents are measured
+FLOOR = 0.01  # smallest variance that is scaled to 1, as a fraction of the largest one
+MEASURED = 512  # images, at least, whose latents are measured for the whitening
 
 
 class Autoencoder(nn.Module):
-    """Images to whitened latents and back.
+    """An autoencoder between images and whitened latents.
 
-    Space-to-depth in front (`patch`) keeps the convolutions of a small autoencoder on a small grid. Latents are
-    z = W (raw - mean), raw = W^-1 z + mean; mean and W are measured when stage 1 ends (`measure`), until then latents
-    are raw. Those of an autoencoder that was trained elsewhere (`vae`, of diffusers) have the scale it comes with.
-    pretrained: whether it is such a one.
+    Latents are z = W (raw - mean), and raw = W^-1 z + mean. `measure` sets mean and W when the
+    autoencoder's stage ends; until then latents are raw. The latents of a pretrained autoencoder
+    are shifted and scaled by its own configuration instead.
+
+    The space-to-depth of `patch` pixels keeps the convolutions of a small autoencoder on a small
+    grid.
+
+    Args:
+        config: Settings of the autoencoder.
+        image_size: Height and width of the images in pixels. A pretrained autoencoder ignores it.
+        vae: A pretrained AutoencoderKL, which is frozen. None: a new one, with random weights.
+
+    Attributes:
+        pretrained: Whether `vae` was given.
+        mean: Mean of raw latents, (C, 1, 1).
+        whitening: W as a 1x1 convolution, (C, C, 1, 1).
+        colouring: W^-1 as a 1x1 convolution, (C, C, 1, 1).
+
+    Raises:
+        UserError: The pretrained autoencoder does not have the sizes that the settings describe.
     """
 
     def __init__(self, config: AutoencoderConfig, image_size: int, vae: Any = None) -> None:
@@ -48,31 +64,65 @@ class Autoencoder(nn.Module):
             self.colouring /= vae.config.scaling_factor
 
     def posterior(self, images: Tensor) -> DiagonalGaussianDistribution:
-        """q(z | x) over raw latents (B, C, h, w), for images (B, 3, H, W) in [-1, 1]."""
+        """Compute the distribution q(z | x) of raw latents.
+
+        Args:
+            images: Images (B, 3, H, W) in [-1, 1].
+
+        Returns:
+            A normal distribution over raw latents (B, C, h, w) with diagonal covariance.
+        """
         posterior: DiagonalGaussianDistribution = self.vae.encode(
             F.pixel_unshuffle(images, self.patch)
         ).latent_dist
         return posterior
 
     def reconstruct(self, z: Tensor) -> Tensor:
-        """Images (B, 3, H, W) of raw latents, not clamped."""
+        """Decode raw latents.
+
+        Args:
+            z: Raw latents (B, C, h, w).
+
+        Returns:
+            Images (B, 3, H, W), not clamped to [-1, 1].
+        """
         images: Tensor = F.pixel_shuffle(self.vae.decode(z).sample, self.patch)
         return images
 
     def encode(self, images: Tensor) -> Tensor:
-        """Latents of unit covariance: the posterior's mean, whitened."""
+        """Encode images as whitened latents, the means of their posteriors.
+
+        Args:
+            images: Images (B, 3, H, W) in [-1, 1].
+
+        Returns:
+            Latents (B, C, h, w), of about unit covariance over channels after `measure`.
+        """
         return F.conv2d(self.posterior(images).mode() - self.mean, self.whitening)
 
     def decode(self, latents: Tensor) -> Tensor:
+        """Decode whitened latents.
+
+        Args:
+            latents: Latents (B, C, h, w), as `encode` returns them.
+
+        Returns:
+            Images (B, 3, H, W), not clamped to [-1, 1].
+        """
         return self.reconstruct(F.conv2d(latents, self.colouring) + self.mean)
 
     def measure(self, raw: Tensor) -> None:
-        """Sets mean and W = C^-1/2 from a sample of raw latents (N, C, h, w), C being the covariance of their channels.
+        """Set mean and W = C^-1/2, where C is the covariance of the latents' channels.
 
-        One factor for all (Stable Diffusion's 0.18215) would leave the brightness of the background varying twenty
-        times as much as the outline of an object: noise would drown the outline long before the background, and the
-        squared error would hardly count it. Directions of less than FLOOR of the largest variance are not blown up to
-        unit variance: they hold little but the posterior's own noise.
+        With one factor for all channels (Stable Diffusion's 0.18215) the brightness of the
+        background would vary twenty times as much as the outline of an object. Noise would then
+        hide the outline long before the background, and the squared error would hardly count it.
+
+        Directions with less than FLOOR of the largest variance are scaled less, not to unit
+        variance: they hold little but the posterior's own noise.
+
+        Args:
+            raw: Raw latents of N images, (N, C, h, w).
         """
         rows = raw.movedim(1, -1).flatten(0, 2).cpu().double()
         variances, directions = torch.linalg.eigh(torch.cov(rows.T))
@@ -83,6 +133,7 @@ class Autoencoder(nn.Module):
 
 
 def _own(config: AutoencoderConfig, image_size: int) -> AutoencoderKL:
+    """Build a new AutoencoderKL."""
     levels = len(config.channels)
     vae: Any = AutoencoderKL(
         in_channels=3 * config.patch**2,
@@ -102,21 +153,34 @@ def _own(config: AutoencoderConfig, image_size: int) -> AutoencoderKL:
 
 
 def _check_fit(vae: Any, config: AutoencoderConfig) -> None:
+    """Raise UserError if a pretrained autoencoder has another shape than the settings say."""
     given = (2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels)
     if given != (config.reduction, config.latent_channels):
         raise UserError(
-            f"autoencoder.weights = {config.weights}: its latents are {given[0]} times smaller than the image, of "
-            f"{given[1]} channels; describe it with --set autoencoder.channels={list(vae.config.block_out_channels)} "
+            f"autoencoder.weights = {config.weights}: its latents are {given[0]} times smaller "
+            f"than the image, of "
+            f"{given[1]} channels; describe it with --set "
+            f"autoencoder.channels={list(vae.config.block_out_channels)} "
             f"--set autoencoder.latent_channels={given[1]}"
         )
     if vae.config.in_channels != 3:
         raise UserError(
-            f"autoencoder.weights = {config.weights}: its images have {vae.config.in_channels} channels"
+            f"autoencoder.weights = {config.weights}: its images have {vae.config.in_channels} "
+            f"channels"
         )
 
 
 class AutoencoderTrainer(Trainer):
-    """Reconstruction (mean squared error) + kl_weight KL(q(z | x) || N(0, I)) (thesis 2.32)."""
+    """Trainer of the autoencoder.
+
+    The loss is the mean squared error of the reconstruction plus kl_weight KL(q(z | x) || N(0, I)).
+
+    Source: equation 2.32 of the thesis.
+
+    Args:
+        config: Settings of the autoencoder and its training.
+        autoencoder: The autoencoder to train.
+    """
 
     def __init__(self, config: AutoencoderConfig, autoencoder: Autoencoder) -> None:
         self.config, self.autoencoder = config, autoencoder
@@ -135,13 +199,27 @@ class AutoencoderTrainer(Trainer):
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> Tensor:
-        """Originals and reconstructions, in turn."""
+        """Pair each image with its reconstruction.
+
+        Args:
+            batch: A batch of B images.
+
+        Returns:
+            Images (2 B, 3, H, W): image 0, its reconstruction, image 1, and so on.
+        """
         reconstructions = self.autoencoder.decode(self.autoencoder.encode(batch.images))
         return torch.stack([batch.images, reconstructions], 1).flatten(0, 1)
 
     @torch.no_grad()
     def finish(self, batches: Callable[[], Batch]) -> None:
-        """Measures how to whiten the latents: diffusion wants unit variance (the paper's 0.18215)."""
+        """Measure how to whiten the latents, since diffusion needs about unit variance.
+
+        Stable Diffusion has one factor for this, 0.18215.
+
+        Args:
+            batches: Returns the next batch of training images. It is called until 512 images are
+                encoded.
+        """
         raw: list[Tensor] = []
         while sum(map(len, raw)) < MEASURED:
             raw.append(self.autoencoder.posterior(batches().images).mode())

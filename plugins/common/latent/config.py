@@ -1,4 +1,4 @@
-"""Settings of the autoencoder that latent diffusion runs in the space of."""
+"""Settings of the autoencoder whose latents latent diffusion is trained on."""
 
 from __future__ import annotations
 
@@ -8,47 +8,55 @@ from t2i.core.settings import MOST_LAYERS, Config
 
 
 class AutoencoderConfig(Config):
-    """A diffusers AutoencoderKL behind a space-to-depth of `patch` pixels a side, and its training."""
+    """Settings of the autoencoder and of its training.
+
+    The autoencoder is a space-to-depth (`patch`) followed by diffusers' AutoencoderKL.
+    """
 
     weights: str | None = Field(None, min_length=1)
-    """An autoencoder that was trained elsewhere: a folder in diffusers' layout, or a hub name. It is then not trained,
-    latents are scaled by its own factor, and the settings below (the defaults are Stable Diffusion's) describe it."""
+    """Pretrained autoencoder: a folder in diffusers' layout, or a hub name. It is not trained, and
+    its own factor scales the latents. `channels` and `latent_channels` must describe it (the
+    defaults are Stable Diffusion's). None: an autoencoder of the settings below is trained."""
 
     patch: int = Field(1, ge=1)
-    """Side, in pixels, of the squares that become channels in front of the convolutions. 1: none."""
+    """Side, in pixels, of the squares that become channels before the convolutions
+    (space-to-depth). 1 turns this off; pretrained weights need 1."""
 
     channels: tuple[int, ...] = (128, 256, 512, 512)
-    """Channels of each level. Each level after the first is half the size of the one before."""
+    """Channels of each level. Each level after the first is half the size of the one before it."""
 
     layers: int = Field(2, ge=1, le=MOST_LAYERS)
-    """Residual blocks of each level."""
+    """Residual blocks in each level."""
 
     latent_channels: int = Field(4, ge=1)
     """Channels of the latents."""
 
     attention: bool = True
-    """Whether the middle block attends to itself."""
+    """Whether the middle block has self-attention."""
 
     groups: int = Field(32, ge=1)
-    """Groups of each group normalisation."""
+    """Groups in each group normalisation."""
 
     kl_weight: float = Field(1e-6, ge=0)
-    """Weight of the KL term, which is averaged over latent values as the reconstruction is over pixels."""
+    """Weight of the KL term. The term is averaged over latent values, the reconstruction error over
+    pixels."""
 
     lr: float = Field(4.5e-6, gt=0)
-    """Learning rate of Adam."""
+    """Learning rate of Adam for the autoencoder."""
 
     betas: tuple[float, float] = (0.5, 0.9)
-    """Adam's two decay rates."""
+    """Adam's two decay rates for the autoencoder."""
 
     batch_size: int | None = Field(None, ge=1)
-    """Images of one step of this stage (none: the model's). Small autoencoders learn faster from many small steps."""
+    """Images in one step of this stage. None: the model's batch size. Small autoencoders learn
+    faster from many small steps."""
 
     first_logvar: float = 0.0
-    """The posterior's log variance at the beginning. Far below 0, noise does not drown the first gradients."""
+    """Initial log variance of the posterior. Far below 0, noise does not drown the first
+    gradients."""
 
     share: float = Field(0.2, gt=0, lt=1)
-    """Share of the whole training budget that this stage takes."""
+    """Share of the whole training budget for this stage. Between 0 and 1."""
 
     @model_validator(mode="after")
     def _whole(self) -> AutoencoderConfig:
@@ -60,5 +68,5 @@ class AutoencoderConfig(Config):
 
     @property
     def reduction(self) -> int:
-        """How many times smaller than the image the latents are, a side."""
+        """Ratio of the image's height to the latents' height; the same for the width."""
         return self.patch << (len(self.channels) - 1)

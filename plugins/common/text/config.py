@@ -1,4 +1,7 @@
-"""Settings of text encoders' training: contrastive pretraining, and DAMSM. Light: no torch."""
+"""Settings of text encoders' training: contrastive pretraining and DAMSM.
+
+This does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -10,57 +13,92 @@ from t2i.core.settings import Config, ModelConfig
 
 
 class TextPretraining(ModelConfig):
-    """A text encoder that can be trained is pretrained contrastively, then frozen (plugins/common/text/contrastive.py).
+    """Settings of models that pretrain a trainable text encoder contrastively and then freeze it.
 
-    text_share: part of the budget in which that is done; with a frozen encoder there is no such stage. text_lr: of the
-    encoder in it; matcher_lr, matcher_width: of the image network that it is matched with.
+    The training is in `t2i.plugins.common.text.contrastive`.
     """
 
     text_share: float = Field(0.05, gt=0, lt=1)
+    """Share of the training budget for pretraining the text encoder. Between 0 and 1. Ignored if
+    the encoder is frozen: there is then no such stage."""
+
     text_lr: float = Field(1e-4, gt=0)
+    """Learning rate of the text encoder in its pretraining. It should be smaller than
+    `matcher_lr`."""
+
     matcher_lr: float = Field(1e-3, gt=0)
+    """Learning rate of the image network that the text encoder is pretrained with."""
+
     matcher_width: int = Field(32, ge=4, multiple_of=4)
+    """Channels of the first layer of that image network, a multiple of 4. Later layers have up to
+    four times as many."""
 
 
 class Smoothing(Config):
-    """DAMSM's factors (AttnGAN, equations 9 to 11); the defaults are those of the authors' code. gamma1: sharpens the
-    attention over regions (the paper's text: 5). gamma2: how much the best matching words count. gamma3: of scores."""
+    """Factors of DAMSM's losses. The defaults are those of the authors' code.
+
+    Source: Xu et al. 2018 (AttnGAN), equations 9 to 11.
+    """
 
     gamma1: float = Field(4.0, gt=0)
+    """Sharpness of each word's attention over image regions. The paper's text has 5."""
+
     gamma2: float = Field(5.0, gt=0)
+    """Weight of the best matching words in the score of a caption. The larger, the more they
+    count."""
+
     gamma3: float = Field(10.0, gt=0)
+    """Factor of the scores in the softmax over the images and captions of a batch."""
 
 
 class DamsmTraining(Config):
-    """Training of DAMSM, as the authors' code has it.
-
-    batch_size: of its steps. lr: Adam's; lr_text: of the text encoder (None: the same). decay: of both, an epoch, down
-    to lr_floor of them; epochs: what the whole stage stands for. clip: maximal norm of the text encoder's gradients.
-    """
+    """Settings of DAMSM's training. The defaults are those of the authors' code."""
 
     smoothing: Smoothing = Smoothing()
+    """Factors of the losses, gamma1 to gamma3."""
+
     batch_size: int = Field(48, ge=2)
+    """Images in one step of this stage."""
+
     lr: float = Field(2e-3, gt=0)
+    """Learning rate of Adam."""
+
     lr_text: float | None = Field(None, gt=0)
+    """Learning rate of the text encoder. None: `lr`."""
+
     decay: float = Field(0.98, gt=0, le=1)
+    """Factor of both learning rates after each of the `epochs`. 1 keeps them constant."""
+
     lr_floor: float = Field(0.1, ge=0, le=1)
+    """Smallest fraction of the learning rates that the decay may reach."""
+
     epochs: int = Field(200, ge=1)
+    """Number of equal parts that the stage is divided into for the decay. They are nominal epochs:
+    the length of the stage does not depend on them."""
+
     clip: float = Field(0.25, gt=0)
+    """Largest norm of the text encoder's gradients. The image encoder's are not clipped."""
 
 
 class ImageEncoderConfig(Config):
-    """DAMSM's image encoder.
-
-    kind: "inception", the paper's, whose trunk is frozen; "small", a few convolutions, all trained, for small images;
-    "none" leaves it out, and DAMSM with it. inception: path of torchvision's inception_v3_google-*.pth (or the same
-    as safetensors). weights: path of the authors' image_encoder*.pth, trunk and all; beside a frozen text encoder there
-    is nothing left to train. width: of the small one.
-    """
+    """Settings of DAMSM's image encoder."""
 
     kind: Literal["inception", "small", "none"] = "inception"
+    """Network of the image encoder. "inception": the paper's Inception-v3 with a frozen trunk.
+    "small": a few convolutions, all trained, for small images. "none": no image encoder, hence no
+    DAMSM."""
+
     inception: str | None = Field(None, min_length=1)
+    """Path of torchvision's inception_v3_google-*.pth, or of the same weights as safetensors. Only
+    for kind "inception"."""
+
     weights: str | None = Field(None, min_length=1)
+    """Path of the authors' image_encoder*.pth, which includes the trunk. Only for kind "inception".
+    With these weights and a frozen text encoder nothing is left to train."""
+
     width: int = Field(32, ge=4, multiple_of=4)
+    """Channels of the first layer of the small encoder, a multiple of 4. Later layers have up to
+    four times as many."""
 
     @model_validator(mode="after")
     def _one_source(self) -> ImageEncoderConfig:

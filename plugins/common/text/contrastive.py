@@ -1,7 +1,7 @@
-"""Contrastive pretraining of a text encoder: a caption's sentence vector is to find its image in the batch.
+"""Contrastive pretraining of a text encoder: each sentence vector must find its image in the batch.
 
-It stands in for DAMSM (Xu et al. 2018), by which the papers' encoders were trained, where there is no pretrained
-encoder: captions that look alike get alike vectors, and what does not show in images is forgotten.
+It replaces DAMSM (Xu et al. 2018), which trained the papers' encoders, where there is no pretrained
+encoder. Captions of images that look alike get similar vectors; what images do not show is dropped.
 """
 
 from __future__ import annotations
@@ -19,29 +19,55 @@ from t2i.plugins.common.text.config import TextPretraining
 
 
 def info_nce(logits: Tensor) -> Tensor:
-    """The symmetric InfoNCE loss (CLIP, Radford et al. 2021, figure 3): cross entropy both ways of logits (B, B), whose
-    diagonal holds the matching pairs."""
+    """Compute the symmetric InfoNCE loss.
+
+    Source: CLIP, Radford et al. 2021, figure 3.
+
+    Args:
+        logits: Scores (B, B) of images (rows) and captions (columns). Matching pairs are on the
+            diagonal.
+
+    Returns:
+        The mean of the two cross entropies, over rows and over columns. A scalar.
+    """
     target = torch.arange(len(logits), device=logits.device)
     return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
 
 
 class Contrast(nn.Module):
-    """Images and sentences in one space: its `forward` takes images (B, 3, H, H) there, (B, D)."""
+    """Base of networks that compare images with sentence vectors.
+
+    A subclass's `forward` maps images (B, 3, H, H) to vectors (B, D) as wide as a sentence.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
 
     def logits(self, images: Tensor, sentences: Tensor) -> Tensor:
-        """Scaled cosines (B, C): row i is image i of (B, D) against each of the sentences (C, D)."""
+        """Compute the scaled cosines of images and sentences.
+
+        Args:
+            images: Vectors of B images, (B, D), as `forward` returns them.
+            sentences: Sentence vectors of C captions, (C, D).
+
+        Returns:
+            Logits (B, C): the cosine of each image and sentence times a trained scale.
+        """
         return self.log_scale.exp() * F.normalize(images, dim=1) @ F.normalize(sentences, dim=1).T
 
 
 class Matcher(Contrast):
-    """Tells which image goes with which sentence, by the cosine of the sentence with a small convolutional network's
-    view of the image.
+    """A small convolutional network that maps an image to the vector of its sentence.
 
-    The network keeps the last 4x4 map instead of averaging it: sentences are to say where things are.
+    The network keeps its last 4x4 map instead of averaging it, so that sentence vectors must say
+    where things are.
+
+    Args:
+        image_size: Height and width of the images in pixels.
+        sentence: Width of the sentence vectors.
+        width: Channels of the first layer, a multiple of 4. Later layers have up to four times as
+            many.
     """
 
     def __init__(self, image_size: int, sentence: int, width: int) -> None:
@@ -60,17 +86,31 @@ class Matcher(Contrast):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, D), as wide as a sentence, of images (B, 3, H, H)."""
+        """Compute the vectors of images.
+
+        Args:
+            images: Images (B, 3, H, H) in [-1, 1].
+
+        Returns:
+            Vectors (B, D), as wide as a sentence, not normalised.
+        """
         seen: Tensor = self.image(images)
         return seen
 
 
 class MatchingTrainer(Trainer):
-    """Trains what is trainable of a text encoder and of a matcher. Negatives are those of the global batch: however
-    many processes share it, the loss is one process's.
+    """Trainer of a text encoder and a matcher, of those parameters that require gradients.
 
-    lr, lr_text: of the matcher and of the encoder. The encoder's should be the smaller: a batch seldom asks for every
-    word, and an encoder that moves fast drops those that do not help to tell a few dozen images apart.
+    The negatives are those of the global batch, so the loss is that of a single process, however
+    many share the batch.
+
+    Args:
+        text_encoder: The text encoder to train.
+        matcher: The image network it is trained with.
+        lr: Learning rate of the matcher.
+        lr_text: Learning rate of the text encoder. It should be smaller than `lr`: a batch seldom
+            needs every word, and an encoder that moves fast forgets words that do not help to tell
+            a few dozen images apart.
     """
 
     def __init__(
@@ -96,14 +136,31 @@ class MatchingTrainer(Trainer):
         return {"contrastive": loss, "found": found.float().mean()}
 
     def preview(self, batch: Batch) -> Tensor:
-        """Each image beside the one of the batch that its caption finds."""
+        """Pair each image with the image of the batch that its caption scores highest.
+
+        Args:
+            batch: A batch of B images and captions.
+
+        Returns:
+            Images (2 B, 3, H, H): image 0, the one found for it, image 1, and so on.
+        """
         found = self.matcher.logits(self.matcher(batch.images), batch.text.sentence).argmax(0)
         return torch.stack([batch.images, batch.images[found]], dim=1).flatten(0, 1)
 
 
 def text_stages(config: TextPretraining, text_encoder: TextEncoder) -> list[Stage]:
-    """The stage in which a trainable encoder is pretrained; none where it is frozen. Later stages freeze the encoder by
-    leaving it out, and share 1 - config.text_share of the budget."""
+    """Build the stage that pretrains a trainable text encoder.
+
+    Later stages keep the encoder frozen because their trainers leave it out. Their shares must add
+    up to 1 - config.text_share.
+
+    Args:
+        config: Settings of the pretraining.
+        text_encoder: The model's text encoder. It decides only whether there is a stage.
+
+    Returns:
+        A list of one stage. It is empty if the encoder is frozen.
+    """
     if not text_encoder.trainable:
         return []
 

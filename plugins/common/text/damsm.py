@@ -1,8 +1,11 @@
-"""DAMSM, the deep attentional multimodal similarity model of AttnGAN (Xu et al. 2018, section 3.2): how well images
-and captions match, word by region and sentence by image, the losses that follow, and its training.
+"""DAMSM, the deep attentional multimodal similarity model of AttnGAN (Xu et al. 2018, section 3.2).
 
-Letters are the paper's: e words, v regions, s their similarities, alpha attention, c contexts, R scores, Q an image,
-D a caption. Where the paper's text and the authors' code differ, it is the code's form: see the README of attngan.
+This module scores how well images and captions match, words with regions and sentences with whole
+images. It has the losses of these scores, the training, and the import of the authors' files.
+
+Letters are the paper's: e words, v regions, s their similarities, alpha attention, c contexts, R
+scores, Q an image, D a caption. Where the paper's text and the authors' code differ, the code is
+followed: see the README of attngan.
 """
 
 from __future__ import annotations
@@ -27,48 +30,83 @@ from t2i.core.settings import Config
 from t2i.plugins.common.text.config import DamsmTraining, Smoothing
 from t2i.plugins.common.weights.legacy import read_plain_pickle, renamed, without_prefix
 
-TINY = 1e-8  # the smallest product of norms that is divided by
+TINY = 1e-8  # lower bound of the product of norms that a cosine is divided by
 
 
 class ImageFeatures(NamedTuple):
-    """What an image encoder makes of B images. regions: (B, Dw, N), as wide as words. code: (B, D), as sentences."""
+    """What an image encoder returns for B images.
+
+    Attributes:
+        regions: Vectors of N regions of each image, (B, Dw, N), as wide as word vectors.
+        code: Vector of each whole image, (B, D), as wide as sentence vectors.
+    """
 
     regions: Tensor
     code: Tensor
 
 
-# --- losses -----------------------------------------------------------------------------------------------------------
+# --- losses ---------------------------------------------------------------------------------------
 
 
 def word_scores(
     regions: Tensor, words: Tensor, mask: Tensor, gamma1: float, gamma2: float
 ) -> Tensor:
-    """R(Q_i, D_j) (B, C) of images by their regions (B, Dw, N) and captions by their words (C, L, Dw), with mask."""
+    """Compute R(Q_i, D_j), how well the words of captions match the regions of images.
+
+    Source: Xu et al. 2018, equations 7 to 10. As in the authors' code, equation 10 is without its
+        root.
+
+    Args:
+        regions: Region vectors of B images, (B, Dw, N).
+        words: Word vectors of C captions, (C, L, Dw).
+        mask: Which words count, bool (C, L). False marks padding.
+        gamma1: Sharpness of each word's attention over regions.
+        gamma2: Weight of the best matching words in the score.
+
+    Returns:
+        Scores (B, C).
+    """
     e, v, padding = words, regions, ~mask
     s = torch.einsum("cld,bdn->bcln", e, v)  # equation 7
-    normed = s.masked_fill(padding[:, :, None], -torch.inf).softmax(
-        2
-    )  # 8: over the words, for each region
-    alpha = (gamma1 * normed).softmax(3)  # 9: over the regions, for each word
-    # Contexts c = sum_n alpha_n v_n are needed for <e, c> and |c| only, and both follow from products that are smaller.
+    # equation 8: over the words, for each region
+    normed = s.masked_fill(padding[:, :, None], -torch.inf).softmax(2)
+    alpha = (gamma1 * normed).softmax(3)  # equation 9: over the regions, for each word
+    # The contexts c = sum_n alpha_n v_n are only needed for <e, c> and |c|. Both follow from
+    # smaller products, so c itself is never computed.
     dot = (alpha * s).sum(3)
     squared = (torch.einsum("bcln,bnm->bclm", alpha, v.transpose(1, 2) @ v) * alpha).sum(3)
     cosine = dot / (e.norm(dim=2) * squared.clamp_min(0).sqrt()).clamp_min(TINY)
-    scores: Tensor = (
-        (gamma2 * cosine).masked_fill(padding, -torch.inf).logsumexp(2)
-    )  # 10, without its root
+    # equation 10, without its root
+    scores: Tensor = (gamma2 * cosine).masked_fill(padding, -torch.inf).logsumexp(2)
     return scores
 
 
 def sentence_scores(code: Tensor, sentence: Tensor) -> Tensor:
-    """R(Q_i, D_j) (B, C): cosines of images' codes (B, D) and sentences (C, D)."""
+    """Compute R(Q_i, D_j) of whole images and sentences.
+
+    Args:
+        code: Vectors of B images, (B, D).
+        sentence: Sentence vectors of C captions, (C, D).
+
+    Returns:
+        Their cosines, (B, C).
+    """
     return F.cosine_similarity(code[:, None], sentence, dim=2)
 
 
 def matching_loss(scores: Tensor, classes: Tensor | None = None) -> Tensor:
-    """Cross entropy both ways (equations 11 to 13) of scores (B, B) whose diagonal holds the matching pairs.
+    """Compute the cross entropies of both directions, captions by images and images by captions.
 
-    classes (B,): other images and captions of a pair's own class are no mismatches, and are left out.
+    Source: Xu et al. 2018, equations 11 to 13.
+
+    Args:
+        scores: Scores (B, B) of images (rows) and captions (columns), already times gamma3.
+            Matching pairs are on the diagonal.
+        classes: Class of each pair, (B,). Other pairs of the same class are left out, as they may
+            match. None: all other pairs are mismatches.
+
+    Returns:
+        The sum of the two cross entropies. A scalar.
     """
     target = torch.arange(len(scores), device=scores.device)
     if classes is not None:
@@ -80,7 +118,18 @@ def matching_loss(scores: Tensor, classes: Tensor | None = None) -> Tensor:
 def damsm_losses(
     seen: ImageFeatures, text: TextFeatures, smoothing: Smoothing, classes: Any = None
 ) -> tuple[Tensor, Tensor]:
-    """L_words and L_sentence, both ways each. classes: the data set's extra, used if it is one number an image."""
+    """Compute DAMSM's two losses of a batch of matching images and captions.
+
+    Args:
+        seen: Features of B images.
+        text: Features of their B captions.
+        smoothing: The factors gamma1, gamma2 and gamma3.
+        classes: The extra "class" of the examples. It is used if it is a tensor (B,), and ignored
+            otherwise.
+
+    Returns:
+        The losses L_words and L_sentence, each the sum of both directions.
+    """
     ids = classes if isinstance(classes, Tensor) and classes.dim() == 1 else None
     gamma1, gamma2, gamma3 = smoothing.gamma1, smoothing.gamma2, smoothing.gamma3
     words = gamma3 * word_scores(seen.regions, text.words, text.mask, gamma1, gamma2)
@@ -88,14 +137,20 @@ def damsm_losses(
     return matching_loss(words, ids), matching_loss(sentence, ids)
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------
 
 
 class DamsmTrainer(Trainer):
-    """Trains an image encoder (images -> ImageFeatures), and with it the text encoder where it can be trained, to tell
-    which image of a batch goes with which caption. Negatives are those of the process's own batch.
+    """Trainer of an image encoder, and of the text encoder if that has parameters to train.
 
-    Only the text encoder's gradients are clipped."""
+    They learn which image of a batch goes with which caption. The negatives are those of the
+    process's own batch. Only the text encoder's gradients are clipped.
+
+    Args:
+        config: Settings of the training.
+        text_encoder: The text encoder. It is trained if any of its parameters requires gradients.
+        image_encoder: A network that maps images (B, 3, H, H) to `ImageFeatures`.
+    """
 
     def __init__(
         self, config: DamsmTraining, text_encoder: TextEncoder, image_encoder: nn.Module
@@ -114,7 +169,7 @@ class DamsmTrainer(Trainer):
         self.optimizers = {"damsm": Optimization(optimizer, clip, self._decay)}
 
     def _decay(self, progress: float) -> float:
-        """The factor of the learning rates, which fall from epoch to epoch."""
+        """Return the factor of the learning rates, which fall from epoch to epoch."""
         epoch = int(progress * self.config.epochs)
         return max(self.config.lr_floor, self.config.decay**epoch)
 
@@ -130,33 +185,57 @@ class DamsmTrainer(Trainer):
         return {"words": words, "sentence": sentence, "found": found.float().mean()}
 
     def _found(self, seen: ImageFeatures, text: TextFeatures) -> Tensor:
-        """For each caption, the image that its sentence finds."""
+        """Return, for each caption, the number of the image that its sentence scores highest."""
         return sentence_scores(seen.code.detach(), text.sentence.detach()).argmax(0)
 
     def preview(self, batch: Batch) -> Tensor:
-        """Each image beside the one of the batch that its caption finds."""
+        """Pair each image with the image of the batch that its caption scores highest.
+
+        Args:
+            batch: A batch of B images and captions.
+
+        Returns:
+            Images (2 B, 3, H, H): image 0, the one found for it, image 1, and so on.
+        """
         found = self._found(self.image_encoder(batch.images), batch.text)
         return torch.stack([batch.images, batch.images[found]], dim=1).flatten(0, 1)
 
 
-# --- the authors' files -----------------------------------------------------------------------------------------------
+# --- the authors' files ---------------------------------------------------------------------------
 
 
 def lstm_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The authors' RNN_ENCODER state dict under the names of the `damsm` text encoder."""
+    """Rename the tensors of the authors' RNN_ENCODER to those of the `damsm` text encoder.
+
+    Args:
+        state: The authors' state dict. A prefix "module." is removed.
+
+    Returns:
+        The state dict of `damsm`.
+    """
     return renamed(
         without_prefix(state, "module."), [(r"^encoder\.", "embedding."), (r"^rnn\.", "lstm.")]
     )
 
 
 def pickled_vocabulary(path: Path) -> tuple[str, ...]:
-    """The words of the authors' captions.pickle, [train captions, test captions, {number: word}, {word: number}], in
-    the order of their numbers from 1 on (0 ends a caption). UserError if it holds no such thing."""
+    """Read the vocabulary from the authors' captions.pickle.
+
+    Args:
+        path: The file. It holds [train captions, test captions, {number: word}, {word: number}].
+
+    Returns:
+        The words in the order of their numbers, from 1 on. Number 0 ends a caption and is left out.
+
+    Raises:
+        UserError: The file cannot be read or holds something else.
+    """
     document = read_plain_pickle(path)
     words = document[2] if isinstance(document, (list, tuple)) and len(document) >= 4 else None
     if not isinstance(words, dict) or set(words) != set(range(len(words))):
         raise UserError(
-            f"vocabulary {path}: it does not hold the authors' four parts, the third of them the words by number; "
+            f"vocabulary {path}: it does not hold the authors' four parts, the third of them the "
+            f"words by number; "
             "give their captions.pickle"
         )
     return tuple(str(words[number]) for number in range(1, len(words)))
@@ -165,8 +244,20 @@ def pickled_vocabulary(path: Path) -> tuple[str, ...]:
 def authors_encoder(
     choice: Choice[Config], state: Mapping[str, Tensor], vocabulary: Sequence[str], where: str
 ) -> tuple[Choice[Config], TextEncoder]:
-    """The authors' text encoder, frozen, from their RNN_ENCODER state dict and words; and the choice that says so.
-    choice: what else is set, if it is of a `damsm` encoder. UserError, naming `where`, if the weights do not fit."""
+    """Build the authors' text encoder, frozen, from their weights and vocabulary.
+
+    Args:
+        choice: The text encoder that the user chose. Its other settings are kept if it is `damsm`.
+        state: The authors' RNN_ENCODER state dict.
+        vocabulary: The words in the order of their numbers, from 1 on.
+        where: The file, as errors name it.
+
+    Returns:
+        The choice of encoder that describes it, and the encoder.
+
+    Raises:
+        UserError: The weights do not fit the settings.
+    """
     given = choice.config.model_dump() if choice.name == "damsm" else {}
     given |= {"vocabulary": tuple(vocabulary), "frozen": True, "weights": None, "captions": None}
     made = registry().encoders.choose("damsm", given, "text encoder")

@@ -1,7 +1,9 @@
-"""DAMSM's image encoders: images -> region features and a global code (Xu et al. 2018, section 3.2).
+"""DAMSM's image encoders, which map images to region features and a global code.
 
-The paper's is Inception-v3 as torchvision has it, frozen, with two trained linear maps; a small one serves small
-images where there are no weights to be had.
+The paper's encoder is Inception-v3 (here torchvision's), frozen, with two trained linear maps. The
+small encoder is for small images and for use without pretrained weights.
+
+Source: Xu et al. 2018, section 3.2.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from t2i.plugins.common.weights.legacy import (
     without_prefix,
 )
 
-SIDE = 299  # pixels that Inception-v3 was trained at
+SIDE = 299  # height and width, in pixels, that Inception-v3 was trained at
 URL = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"
 STEM = [
     "Conv2d_1a_3x3",
@@ -46,19 +48,24 @@ REGION_LAYERS = [
     *(f"Mixed_{name}" for name in ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e")),
 ]
 CODE_LAYERS = ["Mixed_7a", "Mixed_7b", "Mixed_7c", "avgpool"]
-UNUSED = re.compile(r"^(AuxLogits|fc)\.")  # the classifiers
+UNUSED = re.compile(r"^(AuxLogits|fc)\.")  # tensors of the classifiers
 
 
 class InceptionEncoder(nn.Module):
-    """images (B, 3, H, H) in [-1, 1] -> ImageFeatures: the last 17x17 map of 768 channels and the 2048 pooled ones,
-    each through a linear map. Only these two are trained; the trunk keeps its running averages whatever mode it is put
-    in."""
+    """Inception-v3 with two trained linear maps.
+
+    The first maps the last 17x17 map (768 channels) to region features, the second maps the pooled
+    2048 channels to the code. The rest, the trunk, is frozen: it always uses its running averages,
+    also in training mode.
+
+    Args:
+        text: Widths of the words and sentences that the features are compared with.
+    """
 
     def __init__(self, text: TextShape) -> None:
         super().__init__()
-        from torchvision.models import (
-            Inception3,
-        )  # two seconds to import: who uses another encoder is spared them
+        # Imported here because it takes two seconds, which other encoders need not spend.
+        from torchvision.models import Inception3
 
         whole: Any = Inception3(aux_logits=False, transform_input=False, init_weights=False)
         self.region_trunk = nn.Sequential(
@@ -75,12 +82,28 @@ class InceptionEncoder(nn.Module):
             trunk.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Self:
+        """Set the mode of the linear maps; the trunk stays in evaluation mode.
+
+        Args:
+            mode: Whether to set training mode (True) or evaluation mode (False).
+
+        Returns:
+            The encoder itself.
+        """
         super().train(mode)
         self.region_trunk.eval()
         self.code_trunk.eval()
         return self
 
     def forward(self, images: Tensor) -> ImageFeatures:
+        """Compute the features of images.
+
+        Args:
+            images: Images (B, 3, H, H) in [-1, 1]. They are resized to 299 pixels.
+
+        Returns:
+            289 regions (17x17), (B, Dw, 289), and the code (B, D).
+        """
         x = F.interpolate(images, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
         features = self.region_trunk(x)
         return ImageFeatures(
@@ -89,8 +112,17 @@ class InceptionEncoder(nn.Module):
 
 
 class SmallImageEncoder(nn.Module):
-    """images (B, 3, H, H) -> Seen, for H a power of two from 8 on: regions are the places of the last 4x4 map, and the
-    code sees that map whole, since sentences say where things are."""
+    """A few convolutions for small images.
+
+    The regions are the places of the last 4x4 map. The code is a linear map of all of it, without
+    averaging, because sentences say where things are.
+
+    Args:
+        image_size: Height and width of the images in pixels, a power of two, at least 8.
+        width: Channels of the first layer, a multiple of 4. Later layers have up to four times as
+            many.
+        text: Widths of the words and sentences that the features are compared with.
+    """
 
     def __init__(self, image_size: int, width: int, text: TextShape) -> None:
         super().__init__()
@@ -107,6 +139,14 @@ class SmallImageEncoder(nn.Module):
         self.to_code = nn.Linear(16 * widths[-1], text.sentence)
 
     def forward(self, images: Tensor) -> ImageFeatures:
+        """Compute the features of images.
+
+        Args:
+            images: Images (B, 3, H, H) in [-1, 1].
+
+        Returns:
+            16 regions (4x4), (B, Dw, 16), and the code (B, D).
+        """
         features = self.trunk(images)
         return ImageFeatures(
             self.to_regions(features).flatten(2), self.to_code(features.flatten(1))
@@ -114,7 +154,17 @@ class SmallImageEncoder(nn.Module):
 
 
 def image_encoder(config: ImageEncoderConfig, image_size: int, text: TextShape) -> nn.Module | None:
-    """The encoder that the settings describe, with random weights."""
+    """Build the image encoder that the settings describe, with random weights.
+
+    Args:
+        config: Settings of the encoder.
+        image_size: Height and width of the images in pixels. Only the small encoder depends on it.
+        text: Widths of the words and sentences that the features are compared with.
+
+    Returns:
+        The encoder, a network from images (B, 3, H, H) to `ImageFeatures`. None if `config.kind` is
+        "none".
+    """
     if config.kind == "none":
         return None
     return (
@@ -124,11 +174,19 @@ def image_encoder(config: ImageEncoderConfig, image_size: int, text: TextShape) 
     )
 
 
-# --- weights ----------------------------------------------------------------------------------------------------------
+# --- weights --------------------------------------------------------------------------------------
 
 
 def load_image_encoder(encoder: nn.Module, config: ImageEncoderConfig) -> None:
-    """Loads the files that the settings name, if any. UserError if one cannot be had, is damaged or does not fit."""
+    """Load the file of weights that the settings name, if any.
+
+    Args:
+        encoder: The encoder that `image_encoder` built from these settings.
+        config: Settings of the encoder. `weights` goes before `inception`.
+
+    Raises:
+        UserError: The file cannot be read, is damaged or does not fit.
+    """
     if config.weights:
         load_authors(encoder, Path(config.weights))
     elif config.inception:
@@ -136,22 +194,44 @@ def load_image_encoder(encoder: nn.Module, config: ImageEncoderConfig) -> None:
 
 
 def check_source(config: ImageEncoderConfig, what: str) -> None:
-    """UserError, saying what to do, if DAMSM is to be trained with no image encoder, or one without weights."""
+    """Check that there is an image encoder with weights to train DAMSM with.
+
+    Args:
+        config: Settings of the image encoder.
+        what: The model, as errors name it.
+
+    Raises:
+        UserError: The settings have no image encoder, or an Inception-v3 without a file of weights.
+            The message says which settings to give.
+    """
     if config.kind == "none":
         raise UserError(
-            f"{what}: image_encoder.kind = none leaves nothing to train the text encoder with: set it to inception or "
+            f"{what}: image_encoder.kind = none leaves nothing to train the text encoder with: set "
+            f"it to inception or "
             "small, or give a text encoder that is frozen"
         )
     if config.kind == "inception" and not (config.inception or config.weights):
         raise UserError(
-            f"{what}: DAMSM's image encoder needs Inception-v3: give --set image_encoder.inception=FILE, torchvision's "
-            f"{Path(URL).name} ({URL}), or --set image_encoder.weights=FILE, the authors' image_encoder*.pth"
+            f"{what}: DAMSM's image encoder needs Inception-v3: give --set "
+            f"image_encoder.inception=FILE, torchvision's "
+            f"{Path(URL).name} ({URL}), or --set image_encoder.weights=FILE, the authors' "
+            f"image_encoder*.pth"
         )
 
 
 def load_trunk(encoder: nn.Module, path: Path) -> None:
-    """Loads torchvision's Inception-v3 into the trunk; the classifiers are left out. The SHA-256 that torchvision puts
-    into the name of such a file is checked."""
+    """Load torchvision's Inception-v3 into the trunk, without its classifiers.
+
+    torchvision puts the beginning of the file's SHA-256 into its name; this is checked if the name
+    has it.
+
+    Args:
+        encoder: An `InceptionEncoder`. Its linear maps keep their weights.
+        path: The file of weights.
+
+    Raises:
+        UserError: The file cannot be read, is damaged or does not fit.
+    """
     _check_name(path)
     heads = {
         name: tensor for name, tensor in encoder.state_dict().items() if name.startswith("to_")
@@ -165,13 +245,28 @@ def load_trunk(encoder: nn.Module, path: Path) -> None:
 
 
 def load_authors(encoder: nn.Module, path: Path) -> None:
-    """Loads the authors' image_encoder*.pth."""
+    """Load the authors' image_encoder*.pth.
+
+    Args:
+        encoder: An `InceptionEncoder`.
+        path: The file of weights.
+
+    Raises:
+        UserError: The file cannot be read or does not fit.
+    """
     state = authors_state(state_dict(read_legacy(path), str(path)))
     load_state(encoder, counted(encoder, state), f"weights {path}")
 
 
 def authors_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The authors' CNN_ENCODER state dict under the names of `InceptionEncoder`."""
+    """Rename the tensors of the authors' CNN_ENCODER to those of `InceptionEncoder`.
+
+    Args:
+        state: The authors' state dict. A prefix "module." is removed.
+
+    Returns:
+        The state dict of `InceptionEncoder`.
+    """
     return renamed(
         _trunk_names(state), [(r"^emb_features\.", "to_regions."), (r"^emb_cnn_code\.", "to_code.")]
     )
@@ -183,6 +278,7 @@ def _trunk_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_name(path: Path) -> None:
+    """Check a file against the SHA-256 in its name, if its name contains one."""
     named = re.search(r"-([0-9a-f]{8,64})\.pth$", path.name)
     if named is None:
         return
@@ -193,5 +289,6 @@ def _check_name(path: Path) -> None:
         raise UserError(f"weights {path}: {error.strerror}; get it from {URL}") from None
     if not found.startswith(named[1]):
         raise UserError(
-            f"weights {path}: damaged: its SHA-256 begins with {found[:8]}; download it again from {URL}"
+            f"weights {path}: damaged: its SHA-256 begins with {found[:8]}; download it again from "
+            f"{URL}"
         )

@@ -1,4 +1,4 @@
-"""Settings of samplers that draw tokens. Light: no torch."""
+"""Settings of samplers that draw tokens. This does not import torch."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from t2i.core.interfaces.sampler import SamplerConfig
 
 
 class TokenSamplerConfig(SamplerConfig):
-    """What every sampler of tokens can be told.
+    """Settings of every sampler of tokens.
 
-    temperature: logits are divided by it; below 1 likely tokens become likelier, 0 takes the likeliest one always.
-    top_k: only the k likeliest tokens are drawn, and those as likely as the k-th (None: all).
-    top_p: only the likeliest tokens that together reach this probability are drawn, one at least (1: all; Holtzman et
-    al. 2020). They are applied in this order, after guidance.
+    They are applied after guidance: first `temperature`, then `top_k`, then `top_p`.
     """
 
     temperature: float = Field(1.0, ge=0)
+    """Number that the logits are divided by. Below 1 likely tokens become likelier; 0 always takes
+    the likeliest one."""
+
     top_k: int | None = Field(None, ge=1)
+    """Number of likeliest tokens that may be drawn, with those as likely as the k-th. None: all."""
+
     top_p: float = Field(1.0, gt=0, le=1)
+    """Probability that the likeliest tokens must reach together; only these are drawn, at least
+    one. 1: all tokens (Holtzman et al. 2020)."""

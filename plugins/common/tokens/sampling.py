@@ -1,4 +1,4 @@
-"""What samplers of tokens share: guidance on logits, and which tokens may be drawn."""
+"""Functions that samplers of tokens share: guidance on logits, and which tokens may be drawn."""
 
 from __future__ import annotations
 
@@ -15,10 +15,16 @@ from t2i.plugins.common.tokens.config import TokenSamplerConfig
 
 @dataclass(frozen=True)
 class Branches:
-    """Classifier-free guidance on logits (Ho & Salimans 2022): both branches are run as one batch, the unconditional
-    one first. With guidance 1, where it cancels, it is not run.
+    """Classifier-free guidance on logits.
 
-    text: features of 2 B rows, or of B where there is no guidance. scale: s.
+    The unconditional and the conditional branch run as one batch, the unconditional one first. With
+    guidance 1 the unconditional branch has no effect and is not run.
+
+    Source: Ho & Salimans 2022.
+
+    Args:
+        text: Features of the captions: 2 B rows, or B rows with guidance 1.
+        scale: Guidance scale s.
     """
 
     text: TextFeatures
@@ -26,21 +32,48 @@ class Branches:
 
     @classmethod
     def of(cls, request: Request, scale: float) -> Branches:
-        """Those of a request. UserError if there is guidance, but no features of no caption."""
+        """Build the branches of a request.
+
+        Args:
+            request: What to sample.
+            scale: Guidance scale s. 1: no guidance.
+
+        Returns:
+            The branches.
+
+        Raises:
+            UserError: There is guidance, but the request has no features of the empty caption
+                (`null`).
+        """
         if scale == 1:
             return cls(request.text, scale)
         if request.null is None:
             raise UserError(
-                f"guidance {scale} needs the features of no caption: pass null, or set guidance to 1"
+                f"guidance {scale} needs the features of no caption: pass null, or set guidance to "
+                f"1"
             )
         return cls(TextFeatures.cat([request.null, request.text]), scale)
 
     def rows(self, x: Tensor) -> Tensor:
-        """What both branches are given: x (B, ...), once for each."""
+        """Repeat an input for both branches.
+
+        Args:
+            x: The input, (B, ...).
+
+        Returns:
+            The input twice, (2 B, ...), or once with guidance 1.
+        """
         return x if self.scale == 1 else torch.cat([x, x])
 
     def guided(self, logits: Tensor) -> Tensor:
-        """u + s (c - u), (B, ..., K), of the logits of both branches. What either forbids stays out (-inf)."""
+        """Combine the logits of both branches: u + s (c - u), u unconditional and c conditional.
+
+        Args:
+            logits: Logits of both branches, (2 B, ..., K). (B, ..., K) with guidance 1.
+
+        Returns:
+            Logits (B, ..., K). They are -inf wherever either branch is -inf.
+        """
         if self.scale == 1:
             return logits
         u, c = logits.chunk(2)
@@ -49,7 +82,15 @@ class Branches:
 
 
 def filtered(logits: Tensor, config: TokenSamplerConfig) -> Tensor:
-    """The logits (..., K) of what is drawn: temperature, then top_k, then top_p; -inf for what may not be drawn."""
+    """Apply temperature, then top_k, then top_p.
+
+    Args:
+        logits: Logits of K tokens, (..., K).
+        config: Settings of the sampler.
+
+    Returns:
+        Logits (..., K), -inf for tokens that may not be drawn.
+    """
     logits = tempered(logits, config.temperature)
     if config.top_k is not None:
         logits = top_k(logits, config.top_k)
@@ -57,7 +98,15 @@ def filtered(logits: Tensor, config: TokenSamplerConfig) -> Tensor:
 
 
 def tempered(logits: Tensor, temperature: float) -> Tensor:
-    """logits / temperature; at 0 only the largest one, the first of equals, is left."""
+    """Divide the logits by the temperature.
+
+    Args:
+        logits: Logits of K tokens, (..., K).
+        temperature: At least 0. At 0 only the largest logit is left, the first one of equals.
+
+    Returns:
+        Logits (..., K), -inf for tokens that are not left.
+    """
     if temperature:
         return logits / temperature
     largest = logits.argmax(-1, keepdim=True)
@@ -65,13 +114,34 @@ def tempered(logits: Tensor, temperature: float) -> Tensor:
 
 
 def top_k(logits: Tensor, k: int) -> Tensor:
-    """The k largest logits, and those equal to the k-th."""
+    """Keep the k largest logits, and those equal to the k-th.
+
+    Args:
+        logits: Logits of K tokens, (..., K).
+        k: How many to keep, at least 1. More than K keeps all.
+
+    Returns:
+        Logits (..., K), -inf for tokens that are not kept.
+    """
     least = logits.topk(min(k, logits.shape[-1])).values[..., -1:]
     return logits.masked_fill(logits < least, -torch.inf)
 
 
 def top_p(logits: Tensor, p: float) -> Tensor:
-    """The likeliest tokens before which less than p has been reached: the fewest that reach p together."""
+    """Keep the fewest likeliest tokens that together have probability p.
+
+    A token is kept if the likelier ones together have a probability of less than p, so at least one
+    is.
+
+    Source: Holtzman et al. 2020.
+
+    Args:
+        logits: Logits of K tokens, (..., K).
+        p: Probability, above 0, at most 1.
+
+    Returns:
+        Logits (..., K), -inf for tokens that are not kept.
+    """
     ordered, order = logits.double().softmax(-1).sort(dim=-1, descending=True, stable=True)
     reached = ordered.cumsum(-1) - ordered
     return logits.masked_fill(

@@ -1,6 +1,7 @@
-"""Getting pretrained weights from a folder, the hub's cache or the hub; what cannot be had is said in one line.
+"""Pretrained weights from a folder, the Hugging Face hub's local cache, or the hub itself.
 
-The loaders given read only safetensors and JSON, and never any code.
+If they cannot be obtained, the error is one line that says why. The loaders read only safetensors
+and JSON, and run no code.
 """
 
 from __future__ import annotations
@@ -16,14 +17,21 @@ from t2i.core.errors import UserError, in_one_line
 from t2i.core.fetch.downloads import fetched, hub_download, hub_folder
 
 T = TypeVar("T")
-PROBE_SECONDS = 10.0
+PROBE_SECONDS = 10.0  # time limit of the request that checks whether the hub has a name
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be had, and how errors speak of it. what: whose it is ("text encoder 'clip'"). setting: the key that
-    names it ("encoder.weights"). name, revision: a folder, or a name on the hub. folder: what a folder must hold.
-    remedy: how else to get it (default: by that setting)."""
+    """Weights to obtain, and how errors describe them.
+
+    Args:
+        what: What they are for, such as "text encoder 'clip'".
+        setting: The setting that names them, such as "encoder.weights".
+        name: A folder, or a name on the hub.
+        revision: Branch, tag or commit on the hub.
+        folder: Description of what a folder must hold.
+        remedy: How else to obtain the weights. "": by the setting.
+    """
 
     what: str
     setting: str
@@ -34,49 +42,69 @@ class Wanted:
 
     @property
     def advice(self) -> str:
+        """How to obtain the weights in another way, for errors."""
         return self.remedy or f"give --set {self.setting}=FOLDER, {self.folder}"
 
 
 def obtained(wanted: Wanted, load: Callable[[str, bool], T]) -> T:
-    """What `load(source, offline)` returns for a folder, for the hub's local cache, or else for the hub itself.
+    """Load weights from a folder, from the hub's local cache, or else from the hub.
 
-    Raises UserError if it cannot be had or is unsound, and what `load` raises as UserError.
+    Args:
+        wanted: The weights.
+        load: `load(source, offline)` loads from a folder or by hub name; with `offline`, it does
+            not use the network.
+
+    Returns:
+        What `load` returns.
+
+    Raises:
+        UserError: The weights cannot be obtained or are damaged, or `load` raises it.
     """
     folder = Path(wanted.name).expanduser()
     if folder.is_dir():
         return _sound(wanted, str(folder), load, offline=True)
     if folder.is_absolute() or wanted.name.startswith((".", "~")) or wanted.name.count("/") > 1:
         raise UserError(
-            f"{wanted.what}: {wanted.setting} = {wanted.name}: no such folder; give a hub name or {wanted.folder}"
+            f"{wanted.what}: {wanted.setting} = {wanted.name}: no such folder; give a hub name or "
+            f"{wanted.folder}"
         )
     try:
         return load(wanted.name, True)
     except UserError:
         raise
-    except (
-        Exception
-    ):  # not in the cache, or not all of it: the libraries raise whatever their HTTP client raises
+    except Exception:  # not all in the cache; the libraries raise whatever their HTTP client raises
         kept = hub_folder(wanted.name) if wanted.revision == "main" else None
-        if kept:  # by `t2i fetch`, from the revision that has safetensors
+        if kept:  # downloaded by `t2i fetch`, from the revision that has safetensors
             return _sound(wanted, str(kept), load, offline=True)
         _probe(wanted)
     return _sound(wanted, wanted.name, load, offline=False)
 
 
 def refuse_foreign_code(kind: Any, source: Path | str, what: str, **where: Any) -> None:
-    """UserError if the config.json of a network of transformers' names a kernel on the hub, which transformers would
-    fetch and run. kind: the class of its configuration. where: revision, local_files_only."""
+    """Check that a network's config.json names no kernel on the hub.
+
+    transformers would download such a kernel and run it.
+
+    Args:
+        kind: Class of the network's configuration.
+        source: Folder or hub name of the network.
+        what: What the network is for, in errors.
+        where: Where to look: `revision` and `local_files_only`.
+
+    Raises:
+        UserError: The configuration names a kernel.
+    """
     document, _ = kind.get_config_dict(source, **where)
     for key, value in _entries(document):
         if "implementation" in key and "/" in str(value):
             raise UserError(
-                f"{what}: config.json of {source} asks for the kernel {str(value)[:80]!r}, code that is not ours to "
-                f"run: remove '{key}' from it"
+                f"{what}: config.json of {source} names the kernel {str(value)[:80]!r}, foreign "
+                f"code that is not run: remove '{key}' from it"
             )
 
 
 def _entries(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Keys and values, those of mappings inside too."""
+    """Iterate over keys and values, including those of nested mappings."""
     for key, value in document.items():
         yield str(key), value
         if isinstance(value, Mapping):
@@ -84,16 +112,20 @@ def _entries(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _probe(wanted: Wanted) -> None:
-    """Asks the hub for the name once: the loaders themselves would retry for minutes without a network."""
+    """Request the name from the hub once: without a network, the loaders would retry for minutes.
+
+    Raises:
+        UserError: The hub does not have it, or cannot be reached.
+    """
     try:
         HfApi().model_info(wanted.name, revision=wanted.revision, timeout=PROBE_SECONDS)
     except Exception as error:
         download = hub_download(wanted.name)
         fetch = f"run 't2i fetch {download}' where there is one, " if download else ""
         raise UserError(
-            f"{wanted.what}: '{wanted.name}' is neither a folder, nor in the hub's cache, nor to be had from the hub "
-            f"({in_one_line(error)}); check the network (HF_HUB_OFFLINE, HF_ENDPOINT) and the name, {fetch}"
-            f"or {wanted.advice}"
+            f"{wanted.what}: '{wanted.name}' is neither a folder, nor in the hub's cache, nor "
+            f"available from the hub ({in_one_line(error)}); check the network (HF_HUB_OFFLINE, "
+            f"HF_ENDPOINT) and the name, {fetch}or {wanted.advice}"
         ) from None
 
 
@@ -102,17 +134,23 @@ def _sound(wanted: Wanted, source: str, load: Callable[[str, bool], T], *, offli
         return load(source, offline)
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # damaged files: transformers and tokenizers raise anything, down to bare Exception
+    except Exception as error:  # on damaged files, transformers and tokenizers raise anything
         raise UserError(
-            f"{wanted.what}: {wanted.setting} = {source} cannot be loaded ({in_one_line(error)}); it must be "
-            f"{wanted.folder}"
+            f"{wanted.what}: {wanted.setting} = {source} cannot be loaded ({in_one_line(error)}); "
+            f"it must be {wanted.folder}"
         ) from None
 
 
 def fetched_or(name: str, hub: str) -> str:
-    """The folder that `t2i fetch NAME` has put here, else the hub's name for the same."""
+    """Return the folder into which `t2i fetch` downloaded some weights, else their hub name.
+
+    Args:
+        name: Name of the download.
+        hub: Name of the same weights on the hub.
+
+    Returns:
+        The folder or the hub name.
+    """
     try:
         return str(fetched(name))
     except UserError:

@@ -1,7 +1,8 @@
-"""Files that the papers' authors released, read without letting them run anything: the one place that touches pickles.
+"""Files that papers' authors released, read without running code from them.
 
-Weights are read by `torch.load(weights_only=True)`, which builds tensors and plain containers and nothing else;
-vocabularies and lists of names by an unpickler that lacks every instruction that could import or call something.
+This is the only module that reads pickles. Weights are read by `torch.load(weights_only=True)`,
+which builds tensors and plain containers only; vocabularies and lists of names by an unpickler that
+lacks every instruction that could import or call something.
 """
 
 from __future__ import annotations
@@ -21,19 +22,28 @@ from t2i.core.io.files import load_tensors
 from t2i.core.models.weights import owned_tensors
 
 PLAIN = (
-    "MARK STOP POP POP_MARK DUP PROTO FRAME NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT "
-    "BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES "
-    "LIST EMPTY_LIST APPEND APPENDS TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 DICT EMPTY_DICT SETITEM SETITEMS "
-    "GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE"
+    "MARK STOP POP POP_MARK DUP PROTO FRAME NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG "
+    "LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE "
+    "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES LIST EMPTY_LIST APPEND APPENDS TUPLE "
+    "EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 DICT EMPTY_DICT SETITEM SETITEMS GET BINGET LONG_BINGET PUT "
+    "BINPUT LONG_BINPUT MEMOIZE"
 )
-"""Instructions of a pickle that make constants, lists, tuples and dicts, or move them about."""
+"""Instructions of a pickle that make constants, lists, tuples and dicts, or move them on the stack.
+"""
 
 
 def read_legacy(path: Path) -> dict[Any, Any]:
-    """The document in a file of weights: a .safetensors file, or what `torch.save` wrote, whatever its name.
+    """Read a file of weights: safetensors, or what `torch.save` wrote, whatever its name is.
 
-    Returns dicts, lists and tuples of tensors (dense, on the processor), numbers and strings.
-    UserError if the file cannot be read, is neither, or holds anything else: nothing in it is ever run.
+    Args:
+        path: The file.
+
+    Returns:
+        Its content: dicts, lists and tuples of tensors (dense, on the CPU), numbers and strings.
+
+    Raises:
+        UserError: The file cannot be read, has neither format, or holds anything else. No code in
+            it is ever run.
     """
     try:
         with open(path, "rb") as file:
@@ -47,31 +57,41 @@ def read_legacy(path: Path) -> dict[Any, Any]:
         raise
     except OSError as error:
         raise UserError(f"weights {path}: {error.strerror or error}; check the path") from None
-    except Exception as error:  # damaged and hostile files: torch and zipfile raise anything
+    except Exception as error:  # on damaged and hostile files, torch and zipfile raise anything
         raise UserError(
-            f"weights {path}: neither safetensors nor plain tensors as torch.save writes them ({in_one_line(error)}); "
-            "download the file again, or save its state dict alone"
+            f"weights {path}: neither safetensors nor plain tensors as torch.save writes them "
+            f"({in_one_line(error)}); download the file again, or save its state dict alone"
         ) from None
     if not isinstance(document, dict):
         raise UserError(
-            f"weights {path}: it holds a {type(document).__name__}, not a state dict; is it the right file?"
+            f"weights {path}: it holds a {type(document).__name__}, not a state dict; is it the "
+            "right file?"
         )
     return document
 
 
 def _check_archive(path: Path) -> None:
-    """torch.save compresses nothing: an archive that would unfold to more than its own size is none of its making."""
+    """Raise UserError if an archive is compressed, and so could unpack to more than its own size.
+
+    torch.save does not compress.
+    """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
                 raise UserError(
-                    f"weights {path}: a compressed archive; torch.save writes none: unpack it, or save anew"
+                    f"weights {path}: a compressed archive; torch.save writes none: unpack it, or "
+                    "save it again"
                 )
 
 
 def _plain(value: Any, seen: dict[int, Any]) -> Any:
-    """The value in containers of the plain types, each once however often it is referred to; ValueError if there is
-    anything in it but tensors, numbers and strings."""
+    """Copy a value into plain containers.
+
+    An object that is referred to several times is copied once.
+
+    Raises:
+        ValueError: The value holds anything else than tensors, numbers and strings.
+    """
     if id(value) in seen:
         return seen[id(value)]
     if isinstance(value, Tensor):
@@ -93,7 +113,11 @@ def _plain(value: Any, seen: dict[int, Any]) -> Any:
 
 
 def _dense(tensor: Tensor) -> Tensor:
-    """The tensor, if it is a plain array whose numbers are all in the file; else ValueError."""
+    """Return a tensor if it is a plain array whose numbers are all in the file.
+
+    Raises:
+        ValueError: It is not.
+    """
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         raise ValueError(f"a tensor that is no plain array ({tensor.layout}, {tensor.dtype})")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
@@ -106,8 +130,12 @@ def _refuse(unpickler: pickle._Unpickler) -> NoReturn:
 
 
 class _PlainUnpickler(pickle._Unpickler):
-    """Python's own unpickler (the one in Python: its memory follows the file's size) with only the PLAIN instructions.
-    What imports (GLOBAL, INST), calls (REDUCE, NEWOBJ, OBJ, BUILD) or fetches (PERSID, EXT) is refused unread."""
+    """Python's own unpickler with only the PLAIN instructions.
+
+    What imports (GLOBAL, INST), calls (REDUCE, NEWOBJ, OBJ, BUILD) or fetches (PERSID, EXT) raises
+    an error before it is read. The unpickler is the one written in Python, whose memory grows only
+    with the file's size.
+    """
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = {
         **dict.fromkeys(pickle._Unpickler.dispatch, _refuse),
@@ -118,30 +146,53 @@ class _PlainUnpickler(pickle._Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
 
 
 def read_plain_pickle(path: Path) -> Any:
-    """What is in a pickle of lists, tuples, dicts, strings and numbers; strings of Python 2 are read as Latin-1.
+    """Read a pickle of lists, tuples, dicts, strings and numbers.
 
-    UserError if the file cannot be read, or asks for anything else: nothing in it is ever imported or called.
+    Strings of Python 2 are read as Latin-1.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        UserError: The file cannot be read, or holds anything else. Nothing in it is ever imported
+            or called.
     """
     try:
         with open(path, "rb") as file:
             return _PlainUnpickler(file, encoding="latin-1").load()
     except OSError as error:
         raise UserError(f"pickle {path}: {error.strerror or error}; check the path") from None
-    except Exception as error:  # damaged and hostile files: the unpickler raises anything
+    except Exception as error:  # on damaged and hostile files, the unpickler raises anything
         raise UserError(
-            f"pickle {path}: not plain lists, dicts, strings and numbers ({in_one_line(error)}); nothing else is read "
-            "from a pickle: check the file, or write its content anew as plain lists"
+            f"pickle {path}: not plain lists, dicts, strings and numbers ({in_one_line(error)}); "
+            "nothing else is read from a pickle: check the file, or write its content again as "
+            "plain lists"
         ) from None
 
 
 def state_dict(document: Mapping[Any, Any], where: str, *keys: str) -> dict[str, Tensor]:
-    """The tensors by name under `keys` of a document, such as state_dict(document, str(path), "model", "netG").
+    """Return the state dict under some keys of a document.
 
-    UserError, naming `where` and the key, if there is no such thing.
+    An example is state_dict(document, str(path), "model", "netG").
+
+    Args:
+        document: Content of a file of weights.
+        where: Name of the file in errors.
+        keys: The keys that lead to the state dict, the outermost first; none for the document
+            itself.
+
+    Returns:
+        The tensors by name.
+
+    Raises:
+        UserError: There is no state dict under these keys.
     """
     found: Any = document
     for depth, key in enumerate(keys):
@@ -163,16 +214,33 @@ def state_dict(document: Mapping[Any, Any], where: str, *keys: str) -> dict[str,
 
 
 def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The state dict without `prefix` (such as "module.", DataParallel's) where every key has it, else as it is."""
+    """Remove a prefix from the keys of a state dict.
+
+    Args:
+        state: The state dict.
+        prefix: The prefix, such as "module.", DataParallel's.
+
+    Returns:
+        The state dict without the prefix if every key has it, else a copy.
+    """
     if state and all(key.startswith(prefix) for key in state):
         return {key.removeprefix(prefix): tensor for key, tensor in state.items()}
     return dict(state)
 
 
 def renamed(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
-    """The state dict with each rule (regex, replacement) applied to every key, in order.
+    """Rename the tensors of a state dict.
 
-    UserError, naming the key, if two tensors end under one name.
+    Args:
+        state: The state dict.
+        rules: Pairs of a regular expression and its replacement; each is applied to every key, in
+            order.
+
+    Returns:
+        The same tensors under their new names.
+
+    Raises:
+        UserError: Two tensors have the same new name.
     """
     result: dict[str, Tensor] = {}
     for key, tensor in state.items():
@@ -181,14 +249,25 @@ def renamed(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> di
             name = re.sub(pattern, replacement, name)
         if name in result:
             raise UserError(
-                f"weights: two tensors stand for '{name}', one of them as '{key}'; is it the right file?"
+                f"weights: two tensors stand for '{name}', one of them as '{key}'; is it the right "
+                "file?"
             )
         result[name] = tensor
     return result
 
 
 def counted(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Adds the counters of batch norms, which files from before PyTorch 0.4 lack. Nothing here reads them."""
+    """Add the counters of batch normalisation, which files from before PyTorch 0.4 lack.
+
+    Nothing here reads the counters.
+
+    Args:
+        module: A network with these counters.
+        state: The state dict.
+
+    Returns:
+        The state dict with all counters.
+    """
     counters = {
         name: t for name, t in owned_tensors(module).items() if name.endswith("num_batches_tracked")
     }

@@ -1,4 +1,4 @@
-"""Which of a folder's weight files to load: safetensors, or nothing."""
+"""Choice of the weight files to load from a folder: safetensors only."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ from t2i.core.errors import UserError
 
 
 def variant_of(folder: Path, stem: str) -> str | None:
-    """The variant ("fp16" of stem.fp16.safetensors) to ask a loader for, None for the plain files, which win.
+    """Return the variant of the safetensors files in a folder.
 
-    Raises UserError if the folder holds weights, but none that cannot run code.
+    Args:
+        folder: The folder.
+        stem: Name of the plain file without its ending.
+
+    Returns:
+        The variant, such as "fp16" for stem.fp16.safetensors. None if there are plain files, which
+        take precedence, or no weights at all.
+
+    Raises:
+        UserError: The only weights in the folder are pickles, which can run code.
     """
     whole = (f"{stem}.safetensors", f"{stem}.safetensors.index.json")
     if any((folder / name).is_file() for name in whole):
@@ -27,8 +36,9 @@ def variant_of(folder: Path, stem: str) -> str | None:
     )
     if pickled:
         raise UserError(
-            f"{folder}: {pickled[0]} is a pickle, which can run code: only safetensors are read. Download the "
-            f"model's .safetensors files, or convert it where you trust it: load it with its library and save it again "
-            "with save_pretrained(folder, safe_serialization=True)"
+            f"{folder}: {pickled[0]} is a pickle, which can run code: only safetensors are read. "
+            "Download the model's .safetensors files, or convert it where you trust it: load it "
+            "with its library and save it again with save_pretrained(folder, "
+            "safe_serialization=True)"
         )
     return None

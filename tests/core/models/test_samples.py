@@ -11,7 +11,8 @@ from PIL import Image
 
 from t2i.core.errors import UserError
 from t2i.core.models.building import build
-from t2i.core.models.samples import GRID_IMAGES, read_prompts, write_samples
+from t2i.core.models.prompts import read_prompts
+from t2i.core.models.samples import GRID_IMAGES, write_samples
 from t2i.core.runs.configure import resolve_config
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -190,6 +191,6 @@ def test_two_commands_do_not_draw_into_one_folder(model, tmp_path):
     write_samples(model, ["x"], tmp_path / "o")
     with (
         FileLock(tmp_path / "o" / ".lock"),
-        pytest.raises(UserError, match="another command draws into"),
+        pytest.raises(UserError, match="another command samples into"),
     ):
         write_samples(model, ["x"], tmp_path / "o")

@@ -487,7 +487,7 @@ def test_statistics_that_promise_too_much_are_found_out(server, hosted):
     data = opened(shards=hosted)
     assert len(data) == 18
     assert data[7].captions == ("image 13",)
-    assert "has 4 examples, fewer than was promised" in broken(data, 8)
+    assert "has 4 examples, fewer than expected" in broken(data, 8)
     assert data[10].captions == ("image 20",)
 
 

@@ -186,7 +186,7 @@ def test_what_cannot_be_had_is_said_in_one_line(folder, tmp_path, monkeypatch):
     cases = [
         (
             {"weights": "no-one/nothing"},
-            r"neither a folder.*nor to be had from the hub.*--set encoder\.weights=FOLDER",
+            r"neither a folder.*nor available from the hub.*--set encoder\.weights=FOLDER",
         ),
         ({"weights": "../nowhere"}, r"no such folder"),
         (

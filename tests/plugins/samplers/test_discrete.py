@@ -133,7 +133,7 @@ def test_progress_and_what_is_refused():
             Exact(CHAINS["cosine"]),
             Request(text=text, noise=noise, progress=lambda *at: done.append(at)),
         )
-        with pytest.raises(UserError, match="draws tokens: there is no noisy image"):
+        with pytest.raises(UserError, match="samples tokens: there is no noisy image"):
             sampler.sample(
                 Exact(CHAINS["cosine"]), Request(text=text, noise=noise, guide=lambda *_: None)
             )
