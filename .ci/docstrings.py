@@ -1,8 +1,7 @@
 """Count the public functions and classes whose docstrings a documentation tool can render in full.
 
-    python .ci/docstrings.py            # counts, a line for each room; exit code 1 if something is
-    missing python .ci/docstrings.py PATH ...   # what is missing in these files and folders, a line
-    each
+    python .ci/docstrings.py            # a count for each room; exit code 1 if anything is missing
+    python .ci/docstrings.py PATH ...   # what is missing in these files and folders, a line each
 
 Public is what has no leading underscore, in a module and class without one. A docstring is complete
 if it is in Google's style and names each parameter under `Args:` (of a class, each field or each

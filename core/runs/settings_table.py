@@ -43,7 +43,7 @@ class SettingRow:
     @property
     def summary(self) -> str:
         """The first sentence of `about`."""
-        return re.split(r"(?<=[.?!]) ", self.about, maxsplit=1)[0]
+        return re.split(r"(?<=[.?!])(?<!et al\.)(?<!e\.g\.) ", self.about, maxsplit=1)[0]
 
 
 def kinds_of(name: str) -> list[str]:

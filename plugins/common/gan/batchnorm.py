@@ -1,4 +1,4 @@
-"""Recompute the running statistics of batch norm."""
+"""Running statistics of batch normalisation."""
 
 from __future__ import annotations
 
@@ -11,28 +11,26 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def recompute_batchnorm(module: nn.Module) -> Iterator[None]:
-    """Recompute the running statistics of all batch norm layers of a network, inside a `with`
-    block.
+    """Recompute the running statistics of batch normalisation from the batches of a `with` block.
 
-    Use it for a network whose weights changed without training, such as by averaging (EMA). Inside
-    the block the batch norm layers are in training mode; after it they have their former mode and
-    momentum.
+    Inside the block the layers are in training mode; after it, their statistics are the plain mean
+    over the batches that passed. This is for a network whose weights were averaged rather than
+    trained, so that its statistics do not fit.
 
-    Source: Brock et al. 2019 ("standing statistics").
+    Source: "standing statistics" of Brock et al. 2019.
 
     Args:
-        module: The network. Run it on some batches inside the block: the new statistics are the
-            plain mean over them.
+        module: The network.
 
     Yields:
-        None.
+        None. The modes of the layers are restored at the end.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
     before = [(layer.training, layer.momentum) for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
         layer.train()
-        layer.momentum = None  # None: PyTorch takes the cumulative mean
+        layer.momentum = None  # PyTorch then takes the plain mean of all batches
     try:
         yield
     finally:

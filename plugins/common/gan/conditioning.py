@@ -1,5 +1,7 @@
-"""Conditioning augmentation of StackGAN (Zhang et al. 2017, section 3.2) and AttnGAN, and its KL
-term."""
+"""Conditioning augmentation, which StackGAN and AttnGAN share, and the KL term of Gaussians.
+
+Source: Zhang et al. 2017 (StackGAN), section 3.2.
+"""
 
 from __future__ import annotations
 
@@ -10,29 +12,28 @@ from torch.nn import functional as F
 
 
 def kl_loss(mean: Tensor, logvar: Tensor) -> Tensor:
-    """Return the divergence KL(N(mean, diag(exp logvar)) || N(0, I)).
+    """Compute KL(N(mean, exp logvar) || N(0, I)) of Gaussians with diagonal covariance.
 
     Args:
-        mean: Means of the Gaussians, float (B, ...).
-        logvar: Logarithms of their variances, float (B, ...).
+        mean: Means, float (B, ...).
+        logvar: Log variances, of the same shape.
 
     Returns:
-        The divergence averaged over images and dimensions, a scalar.
+        The divergence, averaged over images and dimensions alike, a scalar.
     """
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
 
 
 class ConditioningAugmentation(nn.Module):
-    """Sample a condition from a Gaussian that depends on the text: c^ = mu(phi) + sigma(phi) eps.
+    """Draws a vector from a Gaussian that depends on the text: c^ = mu(phi) + sigma(phi) eps.
 
-    One linear map and an activation give mu and log sigma^2. Source: Zhang et al. 2017, section
-    3.2.
+    One linear map gives mu and log sigma^2, followed by a ReLU (StackGAN) or a gated linear unit
+    (AttnGAN, whose linear map is twice as wide).
 
     Args:
-        text: Width D of a text vector phi.
-        c: Width of the condition.
-        activation: "relu" (StackGAN), or "glu", a gated linear unit behind a linear map twice as
-            wide (AttnGAN).
+        text: Width of text vectors, D.
+        c: Width of the result.
+        activation: What follows the linear map.
     """
 
     def __init__(self, text: int, c: int, activation: Literal["relu", "glu"] = "relu") -> None:
@@ -41,11 +42,11 @@ class ConditioningAugmentation(nn.Module):
         self.linear = nn.Linear(text, 4 * c if self.gated else 2 * c)
 
     def forward(self, phi: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Sample the conditions.
+        """Draw a vector for each text.
 
         Args:
             phi: Text vectors, float (B, D).
-            eps: Standard normal noise, float (B, c). Zeros give the mean.
+            eps: Noise from N(0, I), float (B, c). Zeros give the mean.
 
         Returns:
             c^, mu and log sigma^2, each float (B, c).

@@ -27,11 +27,10 @@ class GANConfig(ModelConfig):
 
 
 class AffineGANConfig(GANConfig):
-    """What DF-GAN and GALIP share: a hinge loss with the matching-aware gradient penalty, and
-    affine fusion blocks.
+    """Settings that DF-GAN and GALIP share.
 
-    The defaults are the papers'. The last three settings are ours; the README of DF-GAN says what
-    they are for.
+    Both use a hinge loss with the matching-aware gradient penalty, and affine fusion blocks. The
+    defaults are the papers'. The last three settings are ours; the README of DF-GAN explains them.
     """
 
     lr_g: float = Field(1e-4, gt=0)
@@ -57,8 +56,9 @@ class AffineGANConfig(GANConfig):
     linear(z)."""
 
     fusion_gain: float = Field(0.0, ge=0)
-    """Spread of the initial gamma and beta of the fusion blocks; 0: the blocks start as the
-    identity."""
+    """Initial spread of gamma and beta in the fusion blocks. 0, as in the papers: the blocks start
+    as the identity."""
+
     residual_gain: float = 0.0
     """Initial factor of the discriminator's residual branches, and of the CLIP features that GALIP
     adds."""
@@ -91,5 +91,5 @@ PAPER = {
     "image_size": 256,
     "augment": {"scale": 76 / 64, "flip": True},
 }
-"""Images as the papers train on them: crops of 256 pixels from images of 304, half of them
-mirrored."""
+"""Image settings of the papers: random crops of 256 pixels from images of 304 pixels, mirrored half
+of the time."""

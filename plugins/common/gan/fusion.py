@@ -1,5 +1,7 @@
-"""Affine fusion blocks, by which text enters the generators of DF-GAN (Tao et al. 2022) and
-GALIP."""
+"""The affine fusion block of DF-GAN, which GALIP shares: how text enters a generator's features.
+
+Source: Tao et al. 2022 (DF-GAN).
+"""
 
 from __future__ import annotations
 
@@ -12,21 +14,22 @@ AUTHORS = (
     (r"\.fc_(gamma|beta)\.linear1\.", r".\1.0."),
     (r"\.fc_(gamma|beta)\.linear2\.", r".\1.2."),
 )
-"""Rules of `common/weights/legacy.py` that turn the names in the authors' weights into ours (DF-GAN
-and GALIP)."""
+"""Rules that turn names in the authors' weights, of DF-GAN and GALIP alike, into ours (see
+`renamed` in `common/weights/legacy.py`)."""
 
 
 class Affine(nn.Module):
-    """Scale and shift each channel by functions of the text: gamma(c) * x + beta(c).
+    """Scales and shifts each channel of a map by functions of the text: gamma(c) * x + beta(c).
 
-    gamma and beta are two-layer perceptrons, whose last biases start at 1 and 0. Source: Tao et al.
-    2022, eq. 4 and 5.
+    gamma and beta are two-layer perceptrons that start around 1 and 0.
+
+    Source: Tao et al. 2022, equations 4 and 5.
 
     Args:
-        condition: Width of the condition c.
-        channels: Number C of channels of x.
-        gain: sqrt(C) times the standard deviation of the initial weights of the last layers. At 0,
-            as in the paper, the block starts as the identity.
+        condition: Width of the text vectors c.
+        channels: Channels C of the map.
+        gain: Initial standard deviation of the last layers' weights, times sqrt(C). At the paper's
+            0 the block starts as the identity.
     """
 
     def __init__(self, condition: int, channels: int, gain: float = 0.0) -> None:
@@ -42,14 +45,14 @@ class Affine(nn.Module):
         return nn.Sequential(nn.Linear(condition, channels), nn.ReLU(), last)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Scale and shift a feature map.
+        """Modulate a map.
 
         Args:
-            x: Features, float (B, C, H, W).
-            c: Conditions, float (B, condition).
+            x: The map, float (B, C, H, W).
+            c: Text vectors, float (B, condition).
 
         Returns:
-            The fused features, float (B, C, H, W).
+            The modulated map, float (B, C, H, W).
         """
         fused: Tensor = x * self.gamma(c)[..., None, None] + self.beta(c)[..., None, None]
         return fused
@@ -59,9 +62,9 @@ class Fusion(nn.Module):
     """The paper's DFBlock: affine, leaky ReLU, affine, leaky ReLU.
 
     Args:
-        condition: Width of the condition c.
-        channels: Number C of channels of x.
-        gain: Initial spread of gamma and beta, as in `Affine`.
+        condition: Width of the text vectors.
+        channels: Channels C of the map.
+        gain: Initial spread of the affine blocks (see `Affine`).
     """
 
     def __init__(self, condition: int, channels: int, gain: float = 0.0) -> None:
@@ -70,31 +73,31 @@ class Fusion(nn.Module):
         self.second = Affine(condition, channels, gain)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Fuse a feature map with the condition.
+        """Fuse a map with the text.
 
         Args:
-            x: Features, float (B, C, H, W).
-            c: Conditions, float (B, condition).
+            x: The map, float (B, C, H, W).
+            c: Text vectors, float (B, condition).
 
         Returns:
-            The fused features, float (B, C, H, W).
+            A map of the same shape.
         """
         x = F.leaky_relu(self.first(x, c), 0.2)
         return F.leaky_relu(self.second(x, c), 0.2)
 
 
 class UpBlock(nn.Module):
-    """The paper's UPBlock: nearest upsampling, then fuse, 3x3 conv, fuse, 3x3 conv, plus a
-    shortcut.
+    """The paper's UPBlock: upsample, then twice fuse with the text and convolve, beside a shortcut.
 
-    The first fusion and the 1x1 shortcut work pixel by pixel. They run before nearest upsampling,
-    where the result is the same and, at twice the size, costs a quarter.
+    Upsampling is nearest, the convolutions are 3x3. The first fusion and the 1x1 shortcut work
+    pixel by pixel. They give the same before nearest upsampling as after it, at a quarter of the
+    cost, and so come before it.
 
     Args:
-        condition: Width of the condition c.
+        condition: Width of the text vectors.
         c_in: Channels of the input.
-        c_out: Channels of the output. Where it equals `c_in`, the shortcut is the identity.
-        gain: Initial spread of gamma and beta, as in `Affine`.
+        c_out: Channels of the output.
+        gain: Initial spread of the affine blocks (see `Affine`).
     """
 
     def __init__(self, condition: int, c_in: int, c_out: int, gain: float = 0.0) -> None:
@@ -106,15 +109,15 @@ class UpBlock(nn.Module):
         self.shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
     def forward(self, x: Tensor, c: Tensor, size: int) -> Tensor:
-        """Upsample a feature map and fuse it with the condition.
+        """Enlarge a map.
 
         Args:
-            x: Features, float (B, c_in, h, w).
-            c: Conditions, float (B, condition).
-            size: Height and width of the output, in pixels.
+            x: The map, float (B, c_in, h, w).
+            c: Text vectors, float (B, condition).
+            size: Height and width of the result.
 
         Returns:
-            Features, float (B, c_out, size, size).
+            The larger map, float (B, c_out, size, size).
         """
         h: Tensor = F.interpolate(self.fuse1(x, c), size=(size, size))
         h = self.conv2(self.fuse2(self.conv1(h), c))

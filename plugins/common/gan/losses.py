@@ -1,12 +1,9 @@
-"""Losses of text-conditional GANs.
+"""Losses of text-conditional GANs. Scores and logits have the shape (B,) or any other.
 
-- Hinge loss with mismatched pairs, and the matching-aware gradient penalty (MA-GP): DF-GAN (Tao et
-  al. 2022), eq. 1 to 3, and GALIP (Tao et al. 2023).
-- Cross entropy with mismatched pairs: StackGAN (Zhang et al. 2017). AttnGAN (Xu et al. 2018) uses
-that of stage II.
-
-D is the discriminator, G the generator, x a real image, z noise, e the sentence that matches x, and
-e' one that does not. Scores and logits have any shape; the losses average over all their elements.
+- Hinge loss with mismatched pairs and the matching-aware gradient penalty (MA-GP): DF-GAN (Tao et
+  al. 2022), equations 1 to 3, and GALIP (Tao et al. 2023).
+- Cross entropy with wrong pairs: StackGAN (Zhang et al. 2017); AttnGAN (Xu et al. 2018) shares that
+  of stage II.
 """
 
 from __future__ import annotations
@@ -19,15 +16,14 @@ from torch.nn import functional as F
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor, mismatched: Tensor) -> Tensor:
-    """Return the hinge loss of the discriminator.
+    """Compute the discriminator's hinge loss with mismatched pairs.
 
-    E[relu(1 - D(x, e))] + 1/2 E[relu(1 + D(G(z, e), e))] + 1/2 E[relu(1 + D(x, e'))]. Source: Tao
-    et al. 2022.
+    It is E[relu(1 - D(x, e))] + 1/2 E[relu(1 + D(G(z, e), e))] + 1/2 E[relu(1 + D(x, e'))].
 
     Args:
-        real: D(x, e), scores of real images with their sentences.
-        fake: D(G(z, e), e), scores of generated images with their sentences.
-        mismatched: D(x, e'), scores of real images with sentences of other images.
+        real: Scores D(x, e) of real images with their captions.
+        fake: Scores D(G(z, e), e) of generated images.
+        mismatched: Scores D(x, e') of real images with captions of others.
 
     Returns:
         The loss, a scalar.
@@ -40,10 +36,10 @@ def hinge_discriminator(real: Tensor, fake: Tensor, mismatched: Tensor) -> Tenso
 
 
 def hinge_generator(fake: Tensor) -> Tensor:
-    """Return the hinge loss of the generator, -E[D(G(z, e), e)].
+    """Compute the generator's hinge loss, -E[D(G(z, e), e)].
 
     Args:
-        fake: D(G(z, e), e), scores of generated images with their sentences.
+        fake: Scores of generated images.
 
     Returns:
         The loss, a scalar.
@@ -52,14 +48,14 @@ def hinge_generator(fake: Tensor) -> Tensor:
 
 
 def matching_aware_penalty(scores: Tensor, inputs: Sequence[Tensor], k: float, p: float) -> Tensor:
-    """Return the matching-aware gradient penalty, k E[||grad D||^p] at matching real pairs.
+    """Compute the matching-aware gradient penalty k E[||grad D||^p] of matching real pairs.
 
-    ||.|| is the L2 norm of an example's gradients with respect to all inputs together. The result has a graph of
-    gradients, so it can be minimised (double backward). Source: Tao et al. 2022.
+    It keeps its graph, so that it can be minimised (double backward).
 
     Args:
-        scores: D(x, e) of the B pairs, computed from `inputs`.
-        inputs: Images (or their features) and sentences, each (B, ...) and requiring gradients.
+        scores: Scores of the pairs, computed from `inputs`, float (B,).
+        inputs: Images (or their features) and sentences, each (B, ...), requiring gradients. The
+            norm is one L2 norm over all inputs of a pair together.
         k: Weight of the penalty.
         p: Power of the norm.
 
@@ -68,17 +64,16 @@ def matching_aware_penalty(scores: Tensor, inputs: Sequence[Tensor], k: float, p
     """
     gradients = torch.autograd.grad(scores.sum(), list(inputs), create_graph=True)
     squared = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0)
-    return k * squared.pow(p / 2).mean()  # no square root: its gradient at 0 is NaN
+    return k * squared.pow(p / 2).mean()  # a square root has no finite gradient at 0
 
 
 def cross_entropy(logits: Tensor, *, real: bool) -> Tensor:
-    """Return the binary cross entropy of logits that all have the same label.
-
-    -E[log sigmoid(logits)] for the label real, -E[log(1 - sigmoid(logits))] for fake.
+    """Compute the binary cross entropy of logits that all have the same label.
 
     Args:
-        logits: Logits of "real".
-        real: Whether the label is real.
+        logits: The logits.
+        real: Whether the label is "real": -E[log sigmoid(logits)]. Else it is "fake": -E[log(1 -
+            sigmoid(logits))].
 
     Returns:
         The loss, a scalar.
@@ -87,14 +82,12 @@ def cross_entropy(logits: Tensor, *, real: bool) -> Tensor:
 
 
 def matching_aware_discriminator_loss(real: Tensor, fake: Tensor, wrong: Tensor) -> Tensor:
-    """Return the discriminator's loss of StackGAN's stage I, real + (fake + wrong) / 2.
-
-    The terms are cross entropies of the logits of a discriminator that is given the sentence.
+    """Compute the discriminator's loss in StackGAN's stage I: real + (fake + wrong) / 2.
 
     Args:
-        real: Logits of real images with their sentences.
-        fake: Logits of generated images with their sentences.
-        wrong: Logits of real images with sentences of other images.
+        real: Logits of real images with their captions.
+        fake: Logits of generated images with their captions.
+        wrong: Logits of real images with captions of others.
 
     Returns:
         The loss, a scalar.
@@ -108,14 +101,14 @@ def matching_aware_discriminator_loss(real: Tensor, fake: Tensor, wrong: Tensor)
 def discriminator_of_pairs_and_images(
     real: Tensor, fake: Tensor, wrong: Tensor, real_image: Tensor, fake_image: Tensor
 ) -> Tensor:
-    """Return the discriminator's loss of StackGAN's stage II.
+    """Compute the discriminator's loss in StackGAN's stage II, with unconditional outputs u.
 
-    (real + real_image) / 2 + (fake + wrong + fake_image) / 3, of the cross entropies.
+    It is (real + real_u) / 2 + (fake + wrong + fake_u) / 3.
 
     Args:
-        real: Logits of real images with their sentences.
-        fake: Logits of generated images with their sentences.
-        wrong: Logits of real images with sentences of other images.
+        real: Conditional logits of real images with their captions.
+        fake: Conditional logits of generated images with their captions.
+        wrong: Conditional logits of real images with captions of others.
         real_image: Unconditional logits of real images.
         fake_image: Unconditional logits of generated images.
 

@@ -1,4 +1,4 @@
-"""Nearest upsampling and a 3x3 convolution in one, at a lower cost."""
+"""Nearest upsampling followed by a convolution, computed as one cheaper convolution."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch.nn import functional as F
 
 
 class UpConv3x3(nn.Conv2d):
-    """Nearest upsampling to twice the size, then a 3x3 convolution without bias.
+    """Nearest upsampling to twice the size, followed by a 3x3 convolution without bias.
 
-    After nearest upsampling, only four of the nine values under the kernel differ. So the sums of
-    the kernel's weights are the 4x4 kernel of a transposed convolution of x itself, which gives the
-    same result at 4/9 of the cost.
+    Of the nine values under the kernel only four differ, because upsampling copies them. With the
+    weights of equal values added up beforehand, the result is a 4x4 transposed convolution of x
+    itself, at 4/9 of the cost.
 
     Args:
         c_in: Channels of the input.
@@ -22,13 +22,13 @@ class UpConv3x3(nn.Conv2d):
         super().__init__(c_in, c_out, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Upsample and convolve.
+        """Upsample and convolve a map.
 
         Args:
-            x: Features, float (B, c_in, h, w).
+            x: The map, float (B, c_in, h, w).
 
         Returns:
-            Features, float (B, c_out, 2h, 2w).
+            The map, float (B, c_out, 2h, 2w).
         """
         left = F.pad(self.weight, (0, 1)) + F.pad(self.weight, (1, 0))
         kernel = F.pad(left, (0, 0, 0, 1)) + F.pad(left, (0, 0, 1, 0))

@@ -36,8 +36,8 @@ class TimmFeatures(FeatureExtractor):
         source: File, folder or hub name from which the weights are loaded.
 
     Attributes:
-        mean: Mean of each colour channel, for images in [0, 1], (1, 3, 1, 1).
-        std: Standard deviation of each colour channel, (1, 3, 1, 1).
+        mean: Mean of each colour channel, for images in [0, 1], (3, 1, 1).
+        std: Standard deviation of each colour channel, (3, 1, 1).
 
     Raises:
         UserError: The weights cannot be found, or are those of another network.
