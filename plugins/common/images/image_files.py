@@ -1,4 +1,7 @@
-"""Data sets of image files: what is known of each image, where the files lie, and the set that is made of both."""
+"""Data sets of image files.
+
+An entry is a captioned image, a source is the place of the files, and the data set joins the two.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,23 @@ from t2i.core.io.images import decode, original
 from t2i.plugins.common.images.cache import ImageCache
 from t2i.plugins.common.images.config import ImagesConfig
 
-FORMAT = 1  # raise it whenever the same files give other examples
+FORMAT = 1  # increase it whenever the same files give other examples
 LARGEST = 2**28
-"""Bytes of one image in an archive, at most: a small archive can claim to hold any number."""
+"""Largest size in bytes of one image in an archive, as a small archive can unpack to any size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A captioned image. file: its path in the source, with "/". box: the part of it that is used (see `decode`)."""
+    """A captioned image.
+
+    Args:
+        key: Name of the image, unique in the data set.
+        file: Path in the source, with "/".
+        captions: The captions. (): the example counts as broken.
+        box: Left, top, right and bottom, in pixels, of the part that is used (see `decode`). None:
+            all.
+        extras: Further values of the example by name, such as "class". They must be JSON values.
+    """
 
     key: str
     file: str
@@ -38,23 +50,48 @@ class Entry:
 
 
 class Source(ABC):
-    """Where files lie."""
+    """A place that holds the files of a data set."""
 
     @abstractmethod
     def open(self, file: str) -> Path | bytes:
-        """A file as `decode` takes it. BrokenExample if it is not there."""
+        """Open a file.
+
+        Args:
+            file: Path in the source, with "/".
+
+        Returns:
+            The path of the file or its content, as `decode` takes it. A path need not exist.
+
+        Raises:
+            BrokenExample: The file cannot be read from an archive.
+        """
 
     @abstractmethod
     def sizes(self) -> Mapping[str, int]:
-        """All files, with their sizes in bytes."""
+        """List all files.
+
+        Returns:
+            Size in bytes by path in the source.
+        """
 
     @abstractmethod
     def where(self, file: str) -> str:
-        """The file as errors name it."""
+        """Name a file for errors.
+
+        Args:
+            file: Path in the source. "": the source itself.
+
+        Returns:
+            The full name of the file.
+        """
 
 
 class Folder(Source):
-    """Files in a folder and the folders in it."""
+    """The files in a folder and its subfolders.
+
+    Args:
+        path: The folder.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -84,7 +121,14 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 class Archive(Source):
-    """Files under `prefix` in a zip file, which is not unpacked. Every process opens the archive for itself."""
+    """The files in a zip archive, which is not unpacked on disk.
+
+    Each process opens the archive itself.
+
+    Args:
+        path: The archive.
+        prefix: Beginning of the names of the files that belong to the source. Paths are without it.
+    """
 
     def __init__(self, path: Path, prefix: str = "") -> None:
         self._path, self._prefix = path, prefix
@@ -96,9 +140,8 @@ class Archive(Source):
     @property
     def _archive(self) -> zipfile.ZipFile:
         process = os.getpid()
-        if (
-            self._opened is None or self._opened[0] != process
-        ):  # a file that is shared has one position for all
+        # A file that processes share has one position for all of them.
+        if self._opened is None or self._opened[0] != process:
             self._opened = process, open_archive(self._path)
         return self._opened[1]
 
@@ -114,7 +157,7 @@ class Archive(Source):
             raise
         except KeyError:
             raise BrokenExample(self.where(file), "not in the archive") from None
-        except Exception as error:  # a damaged archive: zlib and struct have errors of their own
+        except Exception as error:  # a damaged archive: zlib and struct raise errors of their own
             raise BrokenExample(
                 self.where(file), f"cannot be unpacked ({type(error).__name__})"
             ) from None
@@ -132,7 +175,17 @@ class Archive(Source):
 
 
 def open_archive(path: Path) -> zipfile.ZipFile:
-    """A zip file. UserError if it is none."""
+    """Open a zip archive for reading.
+
+    Args:
+        path: The archive.
+
+    Returns:
+        The open archive.
+
+    Raises:
+        UserError: The file cannot be read or is no zip archive.
+    """
     try:
         return zipfile.ZipFile(path)
     except OSError as error:
@@ -142,7 +195,18 @@ def open_archive(path: Path) -> zipfile.ZipFile:
 
 
 def safe_name(name: str, where: str) -> str:
-    """A file's name out of annotations, as a path within its folder. UserError, naming `where`, if it leaves that."""
+    """Check a file name from annotations: it must stay inside its folder.
+
+    Args:
+        name: The name, with "/" or backslashes.
+        where: The annotations, as errors name them.
+
+    Returns:
+        The name as a relative path, with "/".
+
+    Raises:
+        UserError: The name is empty, absolute, has a drive, "..", or a NUL character.
+    """
     path = PurePosixPath(name.replace("\\", "/"))
     if (
         not path.parts
@@ -156,17 +220,43 @@ def safe_name(name: str, where: str) -> str:
 
 
 def plain(caption: str) -> str:
-    """A caption in one line, with spaces for letters that could not be read (as the StackGAN line has it)."""
+    """Put a caption on one line.
+
+    Args:
+        caption: The text.
+
+    Returns:
+        The text with single spaces. Characters that could not be decoded (U+FFFD) become spaces, as
+        in StackGAN's code.
+    """
     return " ".join(caption.replace("\ufffd", " ").split())
 
 
 def captions_of(texts: Iterable[str]) -> tuple[str, ...]:
-    """The captions among some texts: those that say anything."""
+    """Put texts on one line each, and leave out empty ones.
+
+    Args:
+        texts: The texts.
+
+    Returns:
+        The captions.
+    """
     return tuple(filter(None, map(plain, texts)))
 
 
 def data_folder(config: ImagesConfig, name: str) -> Path:
-    """The folder that the settings name. UserError if they name none, or it is not there."""
+    """Return the folder of a data set.
+
+    Args:
+        config: Settings of the data set.
+        name: Registry name of the data set, for messages.
+
+    Returns:
+        The folder that the setting `dir` names.
+
+    Raises:
+        UserError: The setting is None, or there is no such folder.
+    """
     if config.dir is None:
         raise UserError(f"data set '{name}' lies in a folder: say which with --data-dir")
     path = Path(config.dir).expanduser()
@@ -176,12 +266,30 @@ def data_folder(config: ImagesConfig, name: str) -> Path:
 
 
 def in_val(key: str, share: float) -> bool:
-    """Whether an image is kept for validation: so for `share` of all keys, by a hash."""
+    """Return whether an image is kept for validation. A hash of its key decides.
+
+    Args:
+        key: Name of the image.
+        share: Share of all images that are kept, 0 to 1.
+
+    Returns:
+        Whether the image is kept.
+    """
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") < share * 2**64
 
 
 class ImageFiles(Dataset):
-    """Captioned image files, in the order of `entries`. name: of the data set."""
+    """A data set of captioned image files.
+
+    Args:
+        config: Settings of the data set.
+        name: Registry name of the data set, for messages and the fingerprint.
+        source: The place of the files.
+        entries: The examples, in their order.
+
+    Raises:
+        UserError: There are no entries.
+    """
 
     def __init__(
         self, config: ImagesConfig, name: str, source: Source, entries: Sequence[Entry]
@@ -203,14 +311,34 @@ class ImageFiles(Dataset):
         return Example(image, captions, entry.key, entry.extras)
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """Without the image. BrokenExample if there are none."""
+        """Return the captions of one example, without reading its image.
+
+        Args:
+            index: Which example, from 0.
+
+        Returns:
+            The captions, at least one.
+
+        Raises:
+            BrokenExample: The example has no captions.
+        """
         entry = self._entries[index]
         if not entry.captions:
             raise BrokenExample(self._source.where(entry.file), "no caption")
         return entry.captions
 
     def image(self, index: int) -> np.ndarray:
-        """The image from its file: uint8 (image_size, image_size, 3)."""
+        """Read an image from its file, not from the cache.
+
+        Args:
+            index: Which example, from 0.
+
+        Returns:
+            The image, uint8 (image_size, image_size, 3).
+
+        Raises:
+            BrokenExample: The image cannot be read.
+        """
         entry = self._entries[index]
         where = self._source.where(entry.file)
         return decode(self._source.open(entry.file), self.image_size, box=entry.box, where=where)
@@ -224,7 +352,10 @@ class ImageFiles(Dataset):
 
     @cached_property
     def _fingerprint(self) -> str:
-        """A hash of captions, names and sizes of the files, and the images' size: not of where they lie."""
+        """Hash the entries, the sizes of their files and the images' size.
+
+        The place of the files does not matter.
+        """
         sizes = self._source.sizes()
         digest = hashlib.sha256(json.dumps([FORMAT, self._name, self.image_size]).encode())
         for entry in self._entries:
@@ -240,6 +371,10 @@ class ImageFiles(Dataset):
         return digest.hexdigest()
 
     def prepare(self, say: Callable[[str], None]) -> None:
-        """Makes the cache, if the settings ask for it and it is not there."""
+        """Open the cache, or make it, if the setting `cache` is on.
+
+        Args:
+            say: Receives lines of progress.
+        """
         if self._wants_cache and self._cache is None:
             self._cache = ImageCache.of(self, say)

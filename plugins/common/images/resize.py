@@ -1,4 +1,4 @@
-"""Resizing images as feature extractors with published weights want them."""
+"""Resize images as feature extractors with published weights need them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch.nn import functional as F
 
 
 def resized(images: Tensor, size: tuple[int, int], mode: Literal["bicubic", "bilinear"]) -> Tensor:
-    """Resizes images as Pillow does: antialiased, and rounded to 8 bits.
+    """Resize images as Pillow does: antialiased, and rounded to 8 bits.
 
     Args:
-        images: uint8 (B, 3, H, W). Images that have the size already keep their values.
+        images: Images, uint8 (B, 3, H, W). Images that already have the size keep their values.
         size: Height and width of the result.
-        mode: The filter.
+        mode: The interpolation filter.
 
     Returns:
-        float32 (B, 3, *size) in [0, 1].
+        Images, float32 (B, 3, *size), in [0, 1].
     """
     images = images.float()
     if tuple(images.shape[-2:]) != size:

@@ -1,4 +1,4 @@
-"""Telling the files apart that a paper's authors released."""
+"""Recognise the files that a paper's authors released, by their content."""
 
 from __future__ import annotations
 
@@ -17,8 +17,14 @@ PICKLES = (".pickle", ".pkl")
 
 @dataclass(frozen=True)
 class Part:
-    """One of the authors' files. mark: a key that it alone has, with or without "module." ("": it is a pickle). file:
-    what they call it. needed: whether nothing can be imported without it."""
+    """One of the authors' files.
+
+    Args:
+        mark: A key that only this file has; a prefix "module." is ignored. "": the file is a
+            pickle.
+        file: The authors' name of the file, for messages.
+        needed: Whether the import needs this file.
+    """
 
     mark: str
     file: str
@@ -27,13 +33,28 @@ class Part:
 
 @dataclass(frozen=True)
 class Found:
-    """A file that was recognised, and what is in it (of a pickle nothing yet: {})."""
+    """A file that was recognised.
+
+    Args:
+        path: The file.
+        document: Its content. {} for a pickle, which is not read yet.
+    """
 
     path: Path
     document: Mapping[Any, Any]
 
     def state(self, *keys: str) -> dict[str, Tensor]:
-        """The state dict under `keys` of the document. UserError if there is none."""
+        """Return a state dict of the document.
+
+        Args:
+            *keys: Keys that lead to it, from the outermost one. None given: the document itself.
+
+        Returns:
+            Tensors by name.
+
+        Raises:
+            UserError: There is no state dict under these keys.
+        """
         return state_dict(self.document, str(self.path), *keys)
 
 
@@ -42,9 +63,21 @@ VOCABULARY = Part("", "captions*.pickle")
 
 
 def recognised(model: str, parts: Mapping[str, Part], files: Sequence[Path]) -> dict[str, Found]:
-    """The files by the names of the parts they are, told by what is in them, whatever they are called.
+    """Recognise files by their content, whatever their names are.
 
-    UserError if one is none of `parts`, two are the same part, or one that is needed is missing.
+    Only pickles are recognised by their suffix (PICKLES).
+
+    Args:
+        model: The model, as errors name it.
+        parts: The parts that can be imported, by the name that errors show.
+        files: The files to recognise.
+
+    Returns:
+        The files, by the name of the part that each one is.
+
+    Raises:
+        UserError: A file is none of `parts`, two files are the same part, or a needed part is
+            missing.
     """
     found: dict[str, Found] = {}
     for path in files:

@@ -1,6 +1,7 @@
-"""Networks and whole pipelines in diffusers' layout: a folder a part, each with config.json and safetensors.
+"""Read and write networks and pipelines in diffusers' layout.
 
-Only safetensors and JSON are read, and never any code.
+Each part of a pipeline has its own folder with config.json and safetensors. Only safetensors and
+JSON are read; no code is run.
 """
 
 from __future__ import annotations
@@ -23,8 +24,18 @@ INDEX = "model_index.json"
 
 
 def pipeline_index(path: Path) -> Mapping[str, Any] | None:
-    """What model_index.json says: the class of the pipeline, and (library, class) of each part. None if it is not
-    there."""
+    """Read a pipeline's model_index.json.
+
+    Args:
+        path: Folder of the pipeline.
+
+    Returns:
+        The document: the class of the pipeline, and [library, class] of each part. None if there is
+        no such file, or it holds no object.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
     if not (path / INDEX).is_file():
         return None
     index = read_json(path / INDEX, f"folder {path}")
@@ -32,7 +43,14 @@ def pipeline_index(path: Path) -> Mapping[str, Any] | None:
 
 
 def classes(index: Mapping[str, Any]) -> dict[str, str]:
-    """The class of each part that a pipeline has."""
+    """List the classes of a pipeline's parts.
+
+    Args:
+        index: The pipeline's model_index.json.
+
+    Returns:
+        Class name by part. Parts without a class are left out.
+    """
     pairs = {
         name: value for name, value in index.items() if isinstance(value, list) and len(value) == 2
     }
@@ -40,59 +58,110 @@ def classes(index: Mapping[str, Any]) -> dict[str, str]:
 
 
 def refuse_foreign_classes(index: Mapping[str, Any], folder: Path) -> None:
-    """UserError if a part's class is to come from elsewhere than diffusers' own libraries, which would be imported."""
+    """Refuse a pipeline with a part from another library than diffusers or transformers.
+
+    That library would be imported, which runs its code.
+
+    Args:
+        index: The pipeline's model_index.json.
+        folder: Folder of the pipeline, for messages.
+
+    Raises:
+        UserError: A part's class is from another library.
+    """
     for name, value in index.items():
         library = value[0] if isinstance(value, list) and value else None
         if library not in (None, "diffusers", "transformers", "stable_diffusion"):
             raise UserError(
-                f"{folder / INDEX}: '{name}' asks for code from {str(library)[:80]!r}; parts are diffusers' or "
+                f"{folder / INDEX}: '{name}' asks for code from {str(library)[:80]!r}; parts are "
+                f"diffusers' or "
                 "transformers' own"
             )
 
 
 def part_of(folder: Path, name: str) -> Path:
-    """The folder of a pipeline's part; early pipelines of one network keep all parts in the folder itself."""
+    """Find the folder of a pipeline's part.
+
+    Args:
+        folder: Folder of the pipeline.
+        name: Name of the part, such as "unet".
+
+    Returns:
+        The subfolder of that name. The folder itself if there is none: early pipelines of one
+        network have all parts there.
+    """
     return folder / name if (folder / name).is_dir() else folder
 
 
 def described_network(
     kind: type[Any], name: str | None, part: str, assets: Path | None
 ) -> Any | None:
-    """A network of diffusers that comes with its own configuration: with weights, by folder or hub name; or, of a saved
-    model (`assets`), one whose weights are still to be loaded. None where the settings name none, and on the meta
-    device, where there are no weights to load: what the settings describe is as good there.
+    """Build a pretrained network of diffusers from its own configuration.
+
+    Args:
+        kind: Class of the network.
+        name: Folder or hub name of the pretrained network. None: the settings name none.
+        part: Name of the part, "unet" or "vae".
+        assets: Folder of a saved model; its weights are loaded later. None: a new model.
+
+    Returns:
+        The network: pretrained, or (with `assets`) still to be loaded. None if `name` is None, or
+        for a new model on the meta device: no weights can be loaded there, and the network that the
+        settings describe serves as well.
+
+    Raises:
+        UserError: The weights cannot be loaded.
     """
     if name is None:
         return None
     if assets is not None:
         return kind.from_config(kind.load_config(assets / part))
-    weightless = torch.empty(
-        0
-    ).is_meta  # torch.get_default_device() sees no `with torch.device(...)` before torch 2.8
+    # Before torch 2.8, torch.get_default_device() ignores `with torch.device(...)`.
+    weightless = torch.empty(0).is_meta
     return None if weightless else load_network(kind, name, part)
 
 
 def keep_description(network: Any, part: str, assets: Path) -> None:
-    """Writes what `described_network` reads."""
+    """Write the configuration that `described_network` reads from a saved model.
+
+    Args:
+        network: The network of diffusers.
+        part: Name of the part, "unet" or "vae".
+        assets: Folder of the saved model. The configuration goes into its subfolder `part`.
+    """
     network.save_config(assets / part)
 
 
 def load_network(kind: type[Any], name: str, part: str) -> Any:
-    """A network of diffusers in float32, with its weights, from a folder (its own, or a pipeline's that holds it as
-    `part`) or by hub name. UserError if it cannot be had, is incomplete, or is not in safetensors."""
+    """Load a pretrained network of diffusers.
+
+    Args:
+        kind: Class of the network.
+        name: A hub name, the network's own folder, or the folder of a pipeline that has it as
+            `part`.
+        part: Name of the part, "unet" or "vae".
+
+    Returns:
+        The network in float32 and evaluation mode.
+
+    Raises:
+        UserError: The weights cannot be loaded, are incomplete, or are not in safetensors.
+    """
     what = {"unet": "U-Net", "vae": "autoencoder"}[part]
     setting = {"unet": "unet.weights", "vae": "autoencoder.weights"}[part]
 
     def load(source: str, offline: bool) -> Any:
         folder = part_of(Path(source), part) if offline and Path(source).is_dir() else None
         network, report = kind.from_pretrained(
-            str(folder or source), variant=variant_of(folder, WEIGHTS) if folder else None, local_files_only=offline,
+            str(folder or source), variant=variant_of(folder, WEIGHTS) if folder else None,
+            local_files_only=offline,
             use_safetensors=True, torch_dtype=torch.float32, output_loading_info=True,
         )  # fmt: skip
         if report["missing_keys"] or report["mismatched_keys"]:
             first = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))[0]
             raise UserError(
-                f"{what}: {setting} = {source} holds no whole {kind.__name__}: {first} is missing or misfits"
+                f"{what}: {setting} = {source} holds no whole {kind.__name__}: {first} is missing "
+                f"or misfits"
             )
         return network.eval()
 
@@ -100,15 +169,27 @@ def load_network(kind: type[Any], name: str, part: str) -> Any:
 
 
 def save_network(network: Any, folder: Path) -> None:
-    network.to(memory_format=torch.contiguous_format).save_pretrained(
-        folder
-    )  # safetensors knows no other format
+    """Write a network of diffusers, its configuration and its weights.
+
+    Args:
+        network: The network. It is converted to the contiguous memory format.
+        folder: The folder to write to.
+    """
+    # safetensors supports no other memory format.
+    network.to(memory_format=torch.contiguous_format).save_pretrained(folder)
 
 
 def write_index(
     folder: Path, pipeline: str, parts: Mapping[str, tuple[str | None, str | None]], **more: Any
 ) -> None:
-    """model_index.json of a pipeline of these parts: (library, class), (None, None) for what is left out."""
+    """Write the model_index.json of a pipeline.
+
+    Args:
+        folder: Folder of the pipeline.
+        pipeline: Class name of the pipeline.
+        parts: (library, class) by part. (None, None) for a part that the pipeline does not have.
+        **more: Further keys of the document.
+    """
     from diffusers import __version__
 
     listed = {name: list(pair) for name, pair in parts.items()}
@@ -119,14 +200,29 @@ def write_index(
 
 
 def write_scheduler(folder: Path, scheduler: Any, **more: Any) -> None:
-    """The scheduler's configuration. more: ours, under names that diffusers passes over (they begin with "_")."""
+    """Write the configuration of a scheduler.
+
+    Args:
+        folder: Folder of the scheduler.
+        scheduler: A scheduler of diffusers.
+        **more: Further keys of the document. Their names begin with "_", so that diffusers ignores
+            them.
+    """
     scheduler.save_pretrained(folder)
     path = folder / "scheduler_config.json"
     write_json(path, {**json.loads(path.read_text("utf-8")), **more})
 
 
 def unet_settings(network: Mapping[str, Any], source: Path) -> dict[str, Any]:
-    """A U-Net of diffusers, by its configuration, in the words of `UNetConfig`."""
+    """Translate the configuration of a U-Net of diffusers into settings.
+
+    Args:
+        network: The U-Net's config.json.
+        source: Folder of the U-Net, for the setting `weights`.
+
+    Returns:
+        Settings of a `UNetConfig`, by name.
+    """
     kinds = {"cross": "CrossAttn", "self": "Attn"}
     downs = [str(kind) for kind in network["down_block_types"]]
     attention = [
@@ -153,12 +249,24 @@ def unet_settings(network: Mapping[str, Any], source: Path) -> dict[str, Any]:
 
 
 def square_size(network: Mapping[str, Any], source: Path) -> int:
-    """The side of a U-Net's input. UserError if it has none, or is no square."""
+    """Read the size of a U-Net's input.
+
+    Args:
+        network: The U-Net's config.json.
+        source: Folder of the U-Net, for messages.
+
+    Returns:
+        Height and width of the input.
+
+    Raises:
+        UserError: The size is missing, or not square.
+    """
     size = network["sample_size"]
     sides = {size} if isinstance(size, int) else set(size or ())
     if len(sides) != 1:
         raise UserError(
-            f"{source}: sample_size is {size}; images here are squares of one size: set it in config.json"
+            f"{source}: sample_size is {size}; images here are squares of one size: set it in "
+            f"config.json"
         )
     return int(sides.pop())
 

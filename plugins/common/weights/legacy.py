@@ -1,7 +1,8 @@
-"""Files that the papers' authors released, read without letting them run anything: the one place that touches pickles.
+"""Read the files that the papers' authors released, without running any code in them.
 
-Weights are read by `torch.load(weights_only=True)`, which builds tensors and plain containers and nothing else;
-vocabularies and lists of names by an unpickler that lacks every instruction that could import or call something.
+This is the only module that reads pickles. Weights are read by `torch.load(weights_only=True)`,
+which builds only tensors and plain containers. Vocabularies and lists of names are read by an
+unpickler without the instructions that import or call something.
 """
 
 from __future__ import annotations
@@ -21,19 +22,32 @@ from t2i.core.io.files import load_tensors
 from t2i.core.models.weights import owned_tensors
 
 PLAIN = (
-    "MARK STOP POP POP_MARK DUP PROTO FRAME NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT "
-    "BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES "
-    "LIST EMPTY_LIST APPEND APPENDS TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 DICT EMPTY_DICT SETITEM SETITEMS "
+    "MARK STOP POP POP_MARK DUP PROTO FRAME NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG "
+    "LONG1 LONG4 FLOAT "
+    "BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 "
+    "BINBYTES SHORT_BINBYTES "
+    "LIST EMPTY_LIST APPEND APPENDS TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 DICT EMPTY_DICT SETITEM "
+    "SETITEMS "
     "GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE"
 )
-"""Instructions of a pickle that make constants, lists, tuples and dicts, or move them about."""
+"""Instructions of a pickle that make constants, lists, tuples and dicts, or move them on the
+stack."""
 
 
 def read_legacy(path: Path) -> dict[Any, Any]:
-    """The document in a file of weights: a .safetensors file, or what `torch.save` wrote, whatever its name.
+    """Read a file of weights: safetensors, or what `torch.save` wrote. Its name does not matter.
 
-    Returns dicts, lists and tuples of tensors (dense, on the processor), numbers and strings.
-    UserError if the file cannot be read, is neither, or holds anything else: nothing in it is ever run.
+    Nothing in the file is ever run.
+
+    Args:
+        path: The file.
+
+    Returns:
+        A dict, whose values are dense tensors on the CPU, numbers, strings, None, and dicts, lists
+        and tuples of these.
+
+    Raises:
+        UserError: The file cannot be read, has another format, or holds anything else.
     """
     try:
         with open(path, "rb") as file:
@@ -49,29 +63,37 @@ def read_legacy(path: Path) -> dict[Any, Any]:
         raise UserError(f"weights {path}: {error.strerror or error}; check the path") from None
     except Exception as error:  # damaged and hostile files: torch and zipfile raise anything
         raise UserError(
-            f"weights {path}: neither safetensors nor plain tensors as torch.save writes them ({in_one_line(error)}); "
+            f"weights {path}: neither safetensors nor plain tensors as torch.save writes them "
+            f"({in_one_line(error)}); "
             "download the file again, or save its state dict alone"
         ) from None
     if not isinstance(document, dict):
         raise UserError(
-            f"weights {path}: it holds a {type(document).__name__}, not a state dict; is it the right file?"
+            f"weights {path}: it holds a {type(document).__name__}, not a state dict; is it the "
+            f"right file?"
         )
     return document
 
 
 def _check_archive(path: Path) -> None:
-    """torch.save compresses nothing: an archive that would unfold to more than its own size is none of its making."""
+    """Refuse a zip archive that unpacks to more than its own size.
+
+    torch.save compresses nothing, so it has not written such a file.
+    """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
                 raise UserError(
-                    f"weights {path}: a compressed archive; torch.save writes none: unpack it, or save anew"
+                    f"weights {path}: a compressed archive; torch.save writes none: unpack it, or "
+                    f"save anew"
                 )
 
 
 def _plain(value: Any, seen: dict[int, Any]) -> Any:
-    """The value in containers of the plain types, each once however often it is referred to; ValueError if there is
-    anything in it but tensors, numbers and strings."""
+    """Copy a value into plain containers. A container that is referred to twice is copied once.
+
+    Raises ValueError if the value holds anything but tensors, numbers, strings and None.
+    """
     if id(value) in seen:
         return seen[id(value)]
     if isinstance(value, Tensor):
@@ -93,7 +115,7 @@ def _plain(value: Any, seen: dict[int, Any]) -> Any:
 
 
 def _dense(tensor: Tensor) -> Tensor:
-    """The tensor, if it is a plain array whose numbers are all in the file; else ValueError."""
+    """Check that a tensor is a plain array with all its numbers in the file, else ValueError."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         raise ValueError(f"a tensor that is no plain array ({tensor.layout}, {tensor.dtype})")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
@@ -102,12 +124,17 @@ def _dense(tensor: Tensor) -> Tensor:
 
 
 def _refuse(unpickler: pickle._Unpickler) -> NoReturn:
+    """Take the place of an instruction that is not in PLAIN."""
     raise pickle.UnpicklingError("it would import or call something")
 
 
 class _PlainUnpickler(pickle._Unpickler):
-    """Python's own unpickler (the one in Python: its memory follows the file's size) with only the PLAIN instructions.
-    What imports (GLOBAL, INST), calls (REDUCE, NEWOBJ, OBJ, BUILD) or fetches (PERSID, EXT) is refused unread."""
+    """Python's unpickler with only the PLAIN instructions.
+
+    It refuses instructions that import (GLOBAL, INST), call (REDUCE, NEWOBJ, OBJ, BUILD) or fetch
+    (PERSID, EXT) before it reads their arguments. It is the unpickler written in Python, not the
+    one in C, because its use of memory is bounded by the file's size.
+    """
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = {
         **dict.fromkeys(pickle._Unpickler.dispatch, _refuse),
@@ -122,9 +149,18 @@ class _PlainUnpickler(pickle._Unpickler):
 
 
 def read_plain_pickle(path: Path) -> Any:
-    """What is in a pickle of lists, tuples, dicts, strings and numbers; strings of Python 2 are read as Latin-1.
+    """Read a pickle of lists, tuples, dicts, strings and numbers.
 
-    UserError if the file cannot be read, or asks for anything else: nothing in it is ever imported or called.
+    Nothing in the file is ever imported or called. Strings of Python 2 are read as Latin-1.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        UserError: The file cannot be read, or holds anything else.
     """
     try:
         with open(path, "rb") as file:
@@ -133,15 +169,26 @@ def read_plain_pickle(path: Path) -> Any:
         raise UserError(f"pickle {path}: {error.strerror or error}; check the path") from None
     except Exception as error:  # damaged and hostile files: the unpickler raises anything
         raise UserError(
-            f"pickle {path}: not plain lists, dicts, strings and numbers ({in_one_line(error)}); nothing else is read "
+            f"pickle {path}: not plain lists, dicts, strings and numbers ({in_one_line(error)}); "
+            f"nothing else is read "
             "from a pickle: check the file, or write its content anew as plain lists"
         ) from None
 
 
 def state_dict(document: Mapping[Any, Any], where: str, *keys: str) -> dict[str, Tensor]:
-    """The tensors by name under `keys` of a document, such as state_dict(document, str(path), "model", "netG").
+    """Find a state dict in a document, as in state_dict(document, str(path), "model", "netG").
 
-    UserError, naming `where` and the key, if there is no such thing.
+    Args:
+        document: What `read_legacy` returned.
+        where: The file, as errors name it.
+        *keys: Keys that lead to the state dict, from the outermost one. None given: the document
+            itself.
+
+    Returns:
+        Tensors by name.
+
+    Raises:
+        UserError: A key is missing, or what is there is no dict of tensors by name.
     """
     found: Any = document
     for depth, key in enumerate(keys):
@@ -163,16 +210,32 @@ def state_dict(document: Mapping[Any, Any], where: str, *keys: str) -> dict[str,
 
 
 def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The state dict without `prefix` (such as "module.", DataParallel's) where every key has it, else as it is."""
+    """Remove a prefix from the names of a state dict, if all names have it.
+
+    Args:
+        state: The state dict.
+        prefix: The prefix, such as DataParallel's "module.".
+
+    Returns:
+        A new state dict. Its names are unchanged if one of them has no such prefix.
+    """
     if state and all(key.startswith(prefix) for key in state):
         return {key.removeprefix(prefix): tensor for key, tensor in state.items()}
     return dict(state)
 
 
 def renamed(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
-    """The state dict with each rule (regex, replacement) applied to every key, in order.
+    """Rename the tensors of a state dict.
 
-    UserError, naming the key, if two tensors end under one name.
+    Args:
+        state: The state dict.
+        rules: Pairs (regular expression, replacement). All are applied to every name, in order.
+
+    Returns:
+        A new state dict.
+
+    Raises:
+        UserError: Two tensors get the same name.
     """
     result: dict[str, Tensor] = {}
     for key, tensor in state.items():
@@ -181,14 +244,25 @@ def renamed(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> di
             name = re.sub(pattern, replacement, name)
         if name in result:
             raise UserError(
-                f"weights: two tensors stand for '{name}', one of them as '{key}'; is it the right file?"
+                f"weights: two tensors stand for '{name}', one of them as '{key}'; is it the right "
+                f"file?"
             )
         result[name] = tensor
     return result
 
 
 def counted(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Adds the counters of batch norms, which files from before PyTorch 0.4 lack. Nothing here reads them."""
+    """Add the batch norms' counters, which files from before PyTorch 0.4 lack.
+
+    No code here reads the counters, so their values do not matter.
+
+    Args:
+        module: The network that the state dict is for.
+        state: The state dict. Its own counters, if any, are kept.
+
+    Returns:
+        A new state dict.
+    """
     counters = {
         name: t for name, t in owned_tensors(module).items() if name.endswith("num_batches_tracked")
     }

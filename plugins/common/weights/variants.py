@@ -1,4 +1,4 @@
-"""Which of a folder's weight files to load: safetensors, or nothing."""
+"""Choose which of a folder's weight files to load. Only safetensors are loaded."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ from t2i.core.errors import UserError
 
 
 def variant_of(folder: Path, stem: str) -> str | None:
-    """The variant ("fp16" of stem.fp16.safetensors) to ask a loader for, None for the plain files, which win.
+    """Find the variant of a folder's safetensors files, such as "fp16" of STEM.fp16.safetensors.
 
-    Raises UserError if the folder holds weights, but none that cannot run code.
+    Args:
+        folder: Folder of the network.
+        stem: Beginning of the files' names, such as "model".
+
+    Returns:
+        The variant to load, the first one of several. None for files without a variant, which are
+        preferred, and if the folder holds no weights at all.
+
+    Raises:
+        UserError: The folder holds only pickles, which can run code.
     """
     whole = (f"{stem}.safetensors", f"{stem}.safetensors.index.json")
     if any((folder / name).is_file() for name in whole):
@@ -27,8 +36,10 @@ def variant_of(folder: Path, stem: str) -> str | None:
     )
     if pickled:
         raise UserError(
-            f"{folder}: {pickled[0]} is a pickle, which can run code: only safetensors are read. Download the "
-            f"model's .safetensors files, or convert it where you trust it: load it with its library and save it again "
+            f"{folder}: {pickled[0]} is a pickle, which can run code: only safetensors are read. "
+            f"Download the "
+            f"model's .safetensors files, or convert it where you trust it: load it with its "
+            f"library and save it again "
             "with save_pretrained(folder, safe_serialization=True)"
         )
     return None
