@@ -1,4 +1,5 @@
-"""Packages and plugins are found, not listed: a folder with `plugin.py` under `plugins/` is an entry point."""
+"""Packages and plugins are found, not listed: a folder with `plugin.py` under `plugins/` is an
+entry point."""
 
 from pathlib import Path
 

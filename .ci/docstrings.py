@@ -1,8 +1,7 @@
-"""Counts the public functions and classes whose docstrings a documentation tool can render in full.
+"""Count the public functions and classes whose docstrings a documentation tool can render in full.
 
-    python .ci/docstrings.py            # counts, a line for each room; exit code 1 if something is
-    missing python .ci/docstrings.py PATH ...   # what is missing in these files and folders, a line
-    each
+    python .ci/docstrings.py            # a count for each room; exit code 1 if anything is missing
+    python .ci/docstrings.py PATH ...   # what is missing in these files and folders, a line each
 
 Public is what has no leading underscore, in a module and class without one. A docstring is complete
 if it is in Google's style and names each parameter under `Args:` (of a class, each field or each
@@ -37,7 +36,7 @@ class Finding:
         path: Its file.
         line: Its first line.
         name: Its name, within the module.
-        missing: What its docstring lacks; empty if nothing.
+        missing: What its docstring lacks. "": it is complete.
     """
 
     path: Path
@@ -47,10 +46,10 @@ class Finding:
 
 
 def findings(paths: list[Path]) -> Iterator[Finding]:
-    """Looks at every public function and class.
+    """Check every public function and class.
 
     Args:
-        paths: Files, and folders whose files are all looked at.
+        paths: Files, and folders, of which all files are checked.
 
     Yields:
         One finding for each, complete or not.
@@ -61,6 +60,7 @@ def findings(paths: list[Path]) -> Iterator[Finding]:
 
 
 def _files(path: Path) -> list[Path]:
+    """List a file, or the Python files of a folder."""
     return (
         [path]
         if path.is_file()
@@ -69,6 +69,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _inside(path: Path, scope: ast.Module | ast.ClassDef, prefix: str) -> Iterator[Finding]:
+    """Check the public functions and classes of a module or class."""
     for node in scope.body:
         if not isinstance(node, Function | ast.ClassDef) or node.name.startswith("_"):
             continue
@@ -82,6 +83,7 @@ def _inside(path: Path, scope: ast.Module | ast.ClassDef, prefix: str) -> Iterat
 
 
 def _function_lacks(node: Function, inherited: bool) -> str:
+    """Name what the docstring of a function lacks; `inherited` if a base class documents it."""
     text = ast.get_docstring(node)
     if not text:
         return "" if inherited else "docstring"
@@ -102,6 +104,7 @@ def _function_lacks(node: Function, inherited: bool) -> str:
 
 
 def _class_lacks(node: ast.ClassDef) -> str:
+    """Name what the docstring of a class lacks: fields and parameters of `__init__`."""
     text = ast.get_docstring(node)
     if not text:
         return "docstring"
@@ -118,8 +121,7 @@ def _class_lacks(node: ast.ClassDef) -> str:
 
 @cache
 def _sections(text: str) -> dict[str, tuple[str, ...]]:
-    """Names under Args and Attributes, and whether there are Returns or Yields, as griffe reads
-    them."""
+    """Parse a docstring with griffe: names under Args and Attributes, presence of Returns."""
     found: dict[str, tuple[str, ...]] = {"parameters": (), "attributes": (), "returns": ()}
     for section in griffe.Docstring(text).parse("google"):
         kind = section.kind.value
@@ -133,6 +135,7 @@ def _sections(text: str) -> dict[str, tuple[str, ...]]:
 
 
 def _parameters(node: Function) -> list[str]:
+    """List the parameters of a function, without self and cls."""
     arguments = node.args
     names = [a.arg for a in (*arguments.posonlyargs, *arguments.args)]
     if names and names[0] in ("self", "cls"):
@@ -142,18 +145,20 @@ def _parameters(node: Function) -> list[str]:
 
 
 def _returns(node: Function) -> bool:
+    """Tell whether a function returns something that a docstring must describe."""
     note = node.returns
     return note is not None and ast.unparse(note) not in ("None", "NoReturn", "Never", "Self")
 
 
 def _is(node: Function, decorator: str) -> bool:
+    """Tell whether a function has a decorator of this name."""
     return any(
         decorator in ast.unparse(one).split("(")[0].split(".") for one in node.decorator_list
     )
 
 
 def _fields(node: ast.ClassDef) -> list[str]:
-    """Annotated fields that are no class variables."""
+    """List the annotated fields of a class that are not class variables."""
     return [
         one.target.id
         for one in node.body
@@ -164,6 +169,7 @@ def _fields(node: ast.ClassDef) -> list[str]:
 
 
 def _fields_with_docstrings(node: ast.ClassDef) -> set[str]:
+    """List the fields of a class that have a docstring below them."""
     pairs = zip(node.body, node.body[1:], strict=False)
     return {
         one.target.id
@@ -177,7 +183,7 @@ def _fields_with_docstrings(node: ast.ClassDef) -> set[str]:
 
 
 def _inherited_fields(node: ast.ClassDef) -> set[str]:
-    """Fields that a base class of the project documents, for its subclasses to give a value."""
+    """List the fields that base classes within the project document."""
     found: set[str] = set()
     for base in node.bases:
         for parent in _classes().get(ast.unparse(base).split("[")[0].split(".")[-1], []):
@@ -191,7 +197,7 @@ def _inherited_fields(node: ast.ClassDef) -> set[str]:
 
 @cache
 def _classes() -> dict[str, list[ast.ClassDef]]:
-    """Every class of the project by its name."""
+    """Collect every class of the project by its name."""
     found: dict[str, list[ast.ClassDef]] = {}
     for file in (file for top in TOP for file in _files(ROOT / top)):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
@@ -201,7 +207,7 @@ def _classes() -> dict[str, list[ast.ClassDef]]:
 
 
 def _overrides(node: ast.ClassDef, method: str, seen: frozenset[str] = frozenset()) -> bool:
-    """Whether a base class, direct or not, documents a method of this name."""
+    """Tell whether a base class, direct or not, documents a method of this name."""
     for base in node.bases:
         name = ast.unparse(base).split("[")[0].split(".")[-1]
         if name in seen:
@@ -217,13 +223,14 @@ def _overrides(node: ast.ClassDef, method: str, seen: frozenset[str] = frozenset
 
 
 def main(arguments: list[str]) -> int:
-    """Prints what is missing, or counts.
+    """Print what is missing, or counts.
 
     Args:
-        arguments: Files and folders; none for all.
+        arguments: Files and folders, for which a line is printed for each docstring that lacks
+            something. Empty: the complete docstrings of each room are counted.
 
     Returns:
-        The exit code: 1 if something is missing.
+        The exit code: 1 if something is missing, else 0.
     """
     logging.getLogger("griffe").setLevel(logging.CRITICAL)
     found = list(
@@ -238,13 +245,14 @@ def main(arguments: list[str]) -> int:
         for room in sorted(whole):
             print(f"{room}: {whole[room] - lacking[room]} of {whole[room]}")
     print(
-        f"{len(found) - len(missing)} of {len(found)} public functions and classes are documented "
-        f"in full"
+        f"{len(found) - len(missing)} of {len(found)} public functions and classes "
+        "are documented in full"
     )
     return 1 if missing else 0
 
 
 def _room(path: Path) -> str:
+    """Return the room of a file: the first two folders."""
     return "/".join(path.relative_to(ROOT).parts[:2]) if path.parent != ROOT else str(path.parent)
 
 

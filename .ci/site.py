@@ -26,8 +26,10 @@ SITE = ROOT / "build" / "site"
 PACKAGES = ("core", "benchmarks", "cli", "plugins")
 GUIDES = (
     ("Start", "README.md"),
+    ("First run", "docs/first-run.md"),
     ("Your own images", "docs/own-images.md"),
     ("Models and machines", "docs/models.md"),
+    ("Sampling", "docs/sampling.md"),
     ("Benchmarks and scores", "docs/metrics.md"),
     ("Learning in minutes", "docs/learning.md"),
     ("Data sets", "docs/data.md"),

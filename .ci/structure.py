@@ -1,10 +1,10 @@
-"""Measures the structure of a checkout: rooms, import arrows, circles, longest files and functions.
+"""Measure the structure of a checkout: rooms, import arrows, circles, longest files and functions.
 
     python .ci/structure.py [ROOT]        # any checkout of this project, of any age
 
-A folder's rooms are its files and subfolders. An arrow is "some file of one room imports something
-of another". A circle is a set of rooms, or of files, each of which leads to every other. Imports
-for type checking alone count too.
+A folder's rooms are its files and subfolders. There is an arrow from one room to another if a file
+of the first imports a file of the second. A circle is a set of rooms, or of files, in which arrows
+lead from each to every other. Imports for type checking alone count too.
 """
 
 from __future__ import annotations
@@ -19,22 +19,37 @@ TOP = ("core", "plugins", "benchmarks", "cli")
 WIDE = 100  # columns
 
 Graph = Mapping[Path, set[Path]]
-"""File or room -> what it imports."""
+"""What each file or room imports."""
 
 
 def sources(root: Path) -> list[Path]:
-    """The project's own files, relative to the root, without tests and empty files."""
+    """List the project's Python files, without tests and empty files.
+
+    Args:
+        root: Root of the checkout.
+
+    Returns:
+        Paths relative to the root, sorted.
+    """
     found = (path for room in TOP for path in (root / room).rglob("*.py"))
     return sorted(path.relative_to(root) for path in found if path.read_text("utf-8").strip())
 
 
 def imports(root: Path) -> Graph:
-    """Which files each file imports, wherever in the file."""
+    """Find the imports between files, anywhere in a file.
+
+    Args:
+        root: Root of the checkout.
+
+    Returns:
+        The files that each file imports.
+    """
     files = set(sources(root))
     return {path: {to for to in _imported(root / path, files) if to != path} for path in files}
 
 
 def _imported(path: Path, files: set[Path]) -> Iterable[Path]:
+    """Yield the files of the project that a file imports, perhaps more than once."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
@@ -46,7 +61,7 @@ def _imported(path: Path, files: set[Path]) -> Iterable[Path]:
 
 
 def _file(name: str, files: set[Path]) -> Path | None:
-    """The file that "t2i.core.errors.UserError" comes from."""
+    """Find the file of a module or of a name in it, such as "t2i.core.errors.UserError"."""
     parts = name.split(".")
     if parts[0] != "t2i":
         return None
@@ -59,7 +74,15 @@ def _file(name: str, files: set[Path]) -> Path | None:
 
 
 def rooms(graph: Graph, folder: Path) -> dict[Path, set[Path]]:
-    """The rooms of a folder, and the rooms beside it that each leads to."""
+    """Find the rooms of a folder and the arrows between them.
+
+    Args:
+        graph: The files that each file imports.
+        folder: Folder relative to the root.
+
+    Returns:
+        The other rooms of the folder that each room imports.
+    """
     found: dict[Path, set[Path]] = defaultdict(set)
     for file, targets in graph.items():
         room = _room(file, folder)
@@ -72,13 +95,21 @@ def rooms(graph: Graph, folder: Path) -> dict[Path, set[Path]]:
 
 
 def _room(file: Path, folder: Path) -> Path | None:
+    """Return the room of a folder that a file is in, None if it is in none."""
     if not file.is_relative_to(folder) or file == folder / "__init__.py":
         return None
     return folder / file.relative_to(folder).parts[0]
 
 
 def circles(graph: Graph) -> list[list[Path]]:
-    """Sets of nodes each of which leads to every other, of two nodes at least (Tarjan 1972)."""
+    """Find the circles of a graph, by Tarjan's algorithm (1972).
+
+    Args:
+        graph: What each file or room imports.
+
+    Returns:
+        The circles of at least two nodes, each sorted.
+    """
     number: dict[Path, int] = {}
     low: dict[Path, int] = {}
     stack: list[Path] = []
@@ -106,13 +137,20 @@ def circles(graph: Graph) -> list[list[Path]]:
 
 
 def folders(root: Path) -> list[Path]:
-    """The folders that hold more than one room, the top ones first."""
+    """List the folders with source files.
+
+    Args:
+        root: Root of the checkout.
+
+    Returns:
+        Paths relative to the root, the top ones first.
+    """
     inside = {parent for path in sources(root) for parent in path.parents if parent != Path(".")}
     return sorted(inside, key=lambda folder: (len(folder.parts), folder))
 
 
 def _lengths(root: Path) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
-    """(lines, name) of every file and of every function."""
+    """Count the lines of every file and every function: (lines, name) each, longest first."""
     files, functions = [], []
     for path in sources(root):
         text = (root / path).read_text("utf-8")
@@ -126,7 +164,11 @@ def _lengths(root: Path) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
 
 
 def main(root: Path) -> None:
-    """Prints what is measured."""
+    """Print the measurements.
+
+    Args:
+        root: Root of the checkout.
+    """
     graph = imports(root)
     print(f"{len(graph)} files, {sum(map(len, graph.values()))} imports of one another")
     print(f"{'folder':42} rooms arrows circles files")

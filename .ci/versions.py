@@ -1,10 +1,9 @@
-"""The versions of packages that are tested, for `.ci/run` and for `t2i info`, one `NAME==VERSION` a
-line.
+"""Print the tested versions of packages, one `NAME==VERSION` a line.
 
-`python .ci/versions.py lowest` prints the lower bounds that pyproject.toml declares, as pins for
-pip. `python .ci/versions.py tested > core/runs/tested.txt` notes what is installed, for `t2i info`:
-do it where `pip install -U '.[test]'` has brought the newest versions, and `pytest` has passed with
-them.
+`python .ci/versions.py lowest` prints the lower bounds in pyproject.toml as pins for pip. `.ci/run`
+uses it. `python .ci/versions.py tested > core/runs/tested.txt` records the installed versions for
+`t2i info`. Run it after `pip install -U '.[test]'` has installed the newest versions and `pytest`
+has passed with them.
 """
 
 import sys
@@ -21,7 +20,14 @@ PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text
 
 
 def declared(*extras: str) -> list[Requirement]:
-    """What the project needs, and what some of its extras need, each once."""
+    """List the requirements of the project and of some of its extras.
+
+    Args:
+        *extras: Names of extras.
+
+    Returns:
+        The requirements, each once, sorted.
+    """
     texts = [
         *PROJECT["dependencies"],
         *(text for extra in extras for text in PROJECT["optional-dependencies"][extra]),
@@ -30,8 +36,17 @@ def declared(*extras: str) -> list[Requirement]:
 
 
 def bound(need: Requirement) -> str:
-    """The version that `>=` names. SystemExit where there is none: what is not declared cannot be
-    tested."""
+    """Return the lower bound of a requirement.
+
+    Args:
+        need: The requirement.
+
+    Returns:
+        The version after ">=".
+
+    Raises:
+        SystemExit: It has no lower bound.
+    """
     found = [one.version for one in need.specifier if one.operator == ">="]
     return (
         found[0]
@@ -41,10 +56,20 @@ def bound(need: Requirement) -> str:
 
 
 def lowest() -> dict[str, str]:
+    """Collect the lowest versions that pyproject.toml allows.
+
+    Returns:
+        Versions by the name of the package.
+    """
     return {need.name: bound(need) for need in declared("test")}
 
 
 def tested() -> dict[str, str]:
+    """Collect the installed versions of the packages that the project needs.
+
+    Returns:
+        Versions by the name of the package, without local suffixes such as "+cu128".
+    """
     return {need.name: Version(version(need.name)).public for need in declared("tensorboard")}
 
 

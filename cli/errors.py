@@ -15,6 +15,14 @@ from t2i.core.errors import T2IError
 from t2i.core.io.terminal import debugging, printable
 
 INTERRUPTED = 130
+_PLAINLY = {
+    "is not a valid integer range": "is not a whole number",
+    "is not a valid integer": "is not a whole number",
+    "is not a valid float range": "is not a number",
+    "is not a valid float": "is not a number",
+}
+"""Words of click's messages, and plain ones."""
+
 _REMEDIES = {
     errno.EACCES: "choose another place, or mend its permissions",
     errno.EPERM: "choose another place, or mend its permissions",
@@ -87,6 +95,8 @@ def _usage(error: click.ClickException) -> str:
     """Word an error of click's, with the nearest option or the command that prints the help."""
     message = error.format_message()
     message = message[:1].lower() + message[1:].rstrip(".")
+    for of_click, plain in _PLAINLY.items():
+        message = message.replace(of_click, plain)
     if isinstance(error, click.NoSuchOption):
         message = f"no option is named '{error.option_name}'"
         name = error.option_name.lstrip("-").replace("-", "_")

@@ -46,7 +46,8 @@ def import_(
     says which it takes.
 
     \b
-    t2i import --model dfgan --preset cub state_epoch_1220.pth text_encoder200.pth captions_DAMSM.pickle --out runs/cub
+    t2i import --model dfgan --preset cub --out runs/cub \\
+        state_epoch_1220.pth text_encoder200.pth captions_DAMSM.pickle
     t2i sample --run runs/cub -p "a small red bird with a white belly"
     """
     if model is None:
@@ -61,7 +62,8 @@ def import_(
     chosen = preset or default_preset(importable(model))
     if preset is None:
         others = [name for name in importable(model).presets if name != chosen]
-        note(f"preset {chosen}, since none is named; others: {', '.join(others) or 'none'}")
+        more = f" (others: {', '.join(others)})" if others else ""
+        note(f"using preset {chosen}{more}")
     folder = out or free_path(Path("runs") / f"{model}-{chosen}-imported")
     run = import_weights(
         model, files, folder, preset=chosen, sets=sets, command=shlex.join(["t2i", *sys.argv[1:]])

@@ -68,7 +68,7 @@ from t2i.core.registry.tables import registry
     "--features",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Sentence vectors instead of captions: .npy or .safetensors, (N, D), a row for each image.",
+    help="Sentence vectors instead of captions: .npy or .safetensors, (N, D), a row an image.",
 )
 @click.option(
     "--guide",
@@ -153,13 +153,14 @@ def sample(
     if interpolate is not None and guide is not None:
         raise UserError("--interpolate samples between two images: leave out --guide")
     from t2i.core.io.processes import Group
+    from t2i.core.models import prompts as files
     from t2i.core.models import samples
     from t2i.core.models.loading import load, opening_settings
     from t2i.core.runs.configure import parse_sets
     from t2i.core.runs.folder import newest_run
 
-    captions = [*texts, *(samples.read_prompts(prompts) if prompts else [])]
-    wanted = samples.read_features(features) if features else captions
+    captions = [*texts, *(files.read_prompts(prompts) if prompts else [])]
+    wanted = files.read_features(features) if features else captions
     group = Group()
     source = run if model is None else group.first(lambda: newest_run(model).path)
     assert source is not None

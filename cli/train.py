@@ -157,9 +157,11 @@ def train(
 
 def _refuse_beside_resume(ctx: click.Context) -> None:
     given = [
-        parameter.opts[0] for parameter in ctx.command.params
-        if parameter.name not in ALONE and ctx.get_parameter_source(str(parameter.name)) == ParameterSource.COMMANDLINE
-    ]  # fmt: skip
+        parameter.opts[0]
+        for parameter in ctx.command.params
+        if parameter.name not in ALONE
+        and ctx.get_parameter_source(str(parameter.name)) == ParameterSource.COMMANDLINE
+    ]
     if given:
         raise UserError(
             f"--resume goes on with the run's own settings: leave out {', '.join(given)}"
@@ -177,7 +179,8 @@ def _print_settings(config: RunConfig, as_json: bool) -> None:
 
 def _name_presets(config: RunConfig) -> None:
     others = [name for name in registry().models[config.model].presets if name != config.preset]
-    note(f"preset {config.preset}, since none is named; others: {', '.join(others) or 'none'}")
+    more = f" (others: {', '.join(others)})" if others else ""
+    note(f"using preset {config.preset}{more}")
 
 
 def _conclude(run: Run, as_json: bool) -> None:

@@ -1,1 +1,4 @@
-"""t2i.core: interfaces, families, registry, runs, models, training engine. `import t2i` has what is public of it."""
+"""Interfaces, families, registry, runs, models and the training engine.
+
+`import t2i` has what is public of it.
+"""

@@ -1,4 +1,4 @@
-"""The two kinds of error that a user may see, and the exit code of each."""
+"""The errors that a user may see, with their exit codes."""
 
 from __future__ import annotations
 
@@ -7,19 +7,32 @@ from collections.abc import Iterable
 
 
 class T2IError(Exception):
-    """A failure that we can name. The command line prints it as one line and leaves with `exit_code`."""
+    """A failure with a known cause.
+
+    The command line prints it as one line and exits with `exit_code`.
+    """
 
     exit_code = 1
 
 
 class UserError(T2IError):
-    """Something that the user can mend: the message says what is wrong, where, and how to mend it."""
+    """An error that the user can mend.
+
+    The message says what is wrong, where, and how to mend it.
+    """
 
     exit_code = 2
 
 
 class Interrupted(T2IError):
-    """Stopped by a signal, after everything was saved. `exit_code` is 128 + the signal's number."""
+    """A run was stopped by a signal, after everything was saved.
+
+    `exit_code` is 128 plus the number of the signal.
+
+    Args:
+        message: The message.
+        signal_number: Number of the signal, such as 15 for SIGTERM.
+    """
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
@@ -27,13 +40,28 @@ class Interrupted(T2IError):
 
 
 def in_one_line(error: Exception) -> str:
-    """The type of an error and the first sentence of its message, cut to 160 characters."""
+    """Describe an error in one line.
+
+    Args:
+        error: The error.
+
+    Returns:
+        Its type, and the first sentence of its message, cut to 160 characters.
+    """
     first = str(error).strip().partition("\n")[0].partition(". ")[0]
     return f"{type(error).__name__}: {first[:160]}" if first else type(error).__name__
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt `name`: "; did you mean 'x'?", or the known names where none is near."""
+    """Make a hint for a misspelt name, to be appended to a message.
+
+    Args:
+        name: The unknown name.
+        known: The known names.
+
+    Returns:
+        "; did you mean 'x'?", or a list of the known names if none is similar.
+    """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:

@@ -1,4 +1,8 @@
-"""Settings: one pydantic class a thing, keyword-only, frozen, unknown keys refused with the nearest known one."""
+"""The base classes of settings.
+
+Everything with settings has a pydantic class for them. Instances are keyword-only and frozen. An
+unknown key is an error that names the nearest known key.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,17 @@ from pydantic import Field
 from t2i.core.errors import UserError, nearest
 
 MOST_LAYERS = 1000
-"""Layers or blocks of one kind, at most: a configuration from elsewhere must not keep a process building for ever."""
+"""Upper bound of settings that count layers or blocks.
+
+Without it, a configuration from elsewhere could keep a process building for ever.
+"""
 
 
 class Config(pydantic.BaseModel):
-    """Base of all settings. A docstring under a field says what it is."""
+    """The base class of all settings.
+
+    Each field has a docstring below it. Its first sentence is shown by `t2i settings`.
+    """
 
     model_config = pydantic.ConfigDict(
         extra="forbid",
@@ -28,22 +38,25 @@ class Config(pydantic.BaseModel):
     )
 
     renamed: ClassVar[Mapping[str, str]] = {}
-    """Former names of this class's settings -> the names of today. Both are read, the latter are written. Those of a
-    base class hold as well."""
+    """Current names of renamed settings, by their former names.
+
+    Both names are read; the current one is written. The entries of base classes apply too.
+    """
 
     @classmethod
     def of(
         cls, settings: Mapping[str, Any], where: str, beneath: Mapping[str, Any] | None = None
     ) -> Self:
-        """Checks settings.
+        """Check settings and make an instance of them.
 
         Args:
-            settings: by name; former names are understood.
-            where: what errors call them.
-            beneath: settings that these are laid over.
+            settings: Settings by name. Former names are allowed.
+            where: Name of the settings in error messages.
+            beneath: Settings for the keys that `settings` lacks. None: the defaults.
 
         Raises:
-            UserError: one line, naming `where`, the key and the remedy.
+            UserError: A setting is unknown, missing or wrong. The message is one line with `where`,
+                the key and the remedy.
         """
         try:
             return cls(**merge(cls.current(beneath or {}), cls.current(settings)))
@@ -54,10 +67,16 @@ class Config(pydantic.BaseModel):
 
     @classmethod
     def current(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings under their names of today, those of nested classes too.
+        """Replace former names of settings by current ones, in nested settings too.
+
+        Args:
+            settings: Settings by current or former name.
+
+        Returns:
+            The settings by current name.
 
         Raises:
-            ValueError: a setting is given under both of its names.
+            ValueError: A setting is given under both of its names.
         """
         names = {
             old: new
@@ -82,11 +101,19 @@ class Config(pydantic.BaseModel):
 def merge(
     base: Mapping[str, Any], over: Mapping[str, Any], sections: Collection[str] = ()
 ) -> dict[str, Any]:
-    """`over` laid on `base`, mapping by mapping. One that names another thing than before starts afresh: the settings
-    of one sampler are not those of another.
+    """Merge two nested mappings of settings.
+
+    A section of `over` with another "name" replaces that of `base` instead of being merged with it,
+    because the settings of one sampler do not fit another.
 
     Args:
-        sections: keys of mappings that name a thing, by default if not by "name".
+        base: Settings.
+        over: Settings that win over those of `base`.
+        sections: Keys of mappings that stand for a registered thing even without a "name", namely
+            for the default one.
+
+    Returns:
+        The merged settings. Neither argument is changed.
     """
     merged = dict(base)
     for key, value in over.items():
@@ -135,20 +162,20 @@ def option_layer(
 
 
 def _other(old: Mapping[str, Any], new: Mapping[str, Any], section: bool) -> bool:
-    """Whether two mappings name different things. A section that named nothing had the default's settings."""
+    """Tell whether two mappings name different things; a section without a name is the default."""
     known = section or "name" in old
     return known and "name" in new and new["name"] != old.get("name")
 
 
 def _settings_class(cls: type[pydantic.BaseModel], field: str) -> type[Config] | None:
-    """The class of a field whose value is nested settings; None of any other."""
+    """Return the class of a field that has nested settings, None for other fields."""
     info = cls.model_fields.get(field)
     inner = info.annotation if info else None
     return inner if isinstance(inner, type) and issubclass(inner, Config) else None
 
 
 def _explain(cls: type[pydantic.BaseModel], error: pydantic.ValidationError) -> str:
-    """The first error of a validation, in one line."""
+    """Describe the first error of a validation in one line."""
     first = error.errors(include_url=False)[0]
     path = [str(part) for part in first["loc"]]
     key = ".".join(path)
@@ -163,7 +190,7 @@ def _explain(cls: type[pydantic.BaseModel], error: pydantic.ValidationError) -> 
 
 
 def _fields_at(cls: type[pydantic.BaseModel], path: list[str]) -> list[str]:
-    """Names of the fields of the nested settings class at `path` (those of `cls` itself where it cannot be told)."""
+    """List the fields of the nested settings at `path`; none if there are no settings there."""
     for part in path:
         inner = _settings_class(cls, part)
         if inner is None:
@@ -173,69 +200,174 @@ def _fields_at(cls: type[pydantic.BaseModel], path: list[str]) -> list[str]:
 
 
 class Augment(Config):
-    """How a training image is varied. scale: loaded at scale * image_size and cropped at random; flip: mirrored
-    half of the time (not where captions speak of left and right)."""
+    """Random changes of training images."""
 
     scale: float = Field(1.0, ge=1.0, le=4.0)
+    """Size at which images are loaded before a random crop, as a multiple of `image_size`.
+
+    From 1 (no crop) to 4.
+    """
+
     flip: bool = False
+    """Mirror half of the images, chosen at random.
+
+    Leave it off if captions mention left and right.
+    """
 
 
 class EngineConfig(Config):
-    """Settings of the training engine: the same names for every model.
-
-    steps: optimizer steps of the whole run, all stages together. minutes: the same as a time budget; set, it wins.
-    batch_size: images a step, over all processes. accumulate: parts into which a batch is split, one after the other,
-    to save memory: their gradients are averaged into one update.
-    seed: of initial weights, order, captions and noise.
-    log_every, sample_every, checkpoint_every: steps. keep: checkpoints kept. keep_best: name of a logged loss; the
-    checkpoint where it was last seen lowest is kept as well, and its model in RUN/best.
-    ema_decay: of the averaged weights that are sampled (0: none); it warms up as (1 + n) / (10 + n).
-    grad_clip: maximal norm of the gradients of one update (0: none). warmup: steps of linear learning-rate warm-up.
-    lr_schedule: what follows, over the rest of the stage. lr_floor: where cosine and linear end, as a share of lr.
-    lr_halvings: how often "halving" halves the rates, after equal parts of the stage ("every 20 of 120 epochs" is 5).
-    precision: no (float32), bf16 or fp16. compile: torch.compile the trainer's modules. channels_last: memory format.
-    workers: loader processes (0: in the training process). threads: torch's threads (0: torch's own choice).
-    cache_views: views (crops, mirrorings) of each image of which frozen networks' work, latents and text features, is
-    computed once and stored; training then reads it. 0: computed at each visit. Of stages that can (`Trainer.encode`).
-    cache_dir: folder for it, shared by runs that store the same (None: in the run's own).
-    tensorboard: write TensorBoard files too. on_nan: stop, or skip the update, when a loss or gradient is not finite.
-    """
+    """Settings of the training engine. They have the same names for every model."""
 
     steps: int = Field(1000, ge=1)
+    """Number of optimizer steps of the run, all stages together.
+
+    Ignored if `minutes` is set.
+    """
+
     minutes: float | None = Field(None, gt=0)
+    """Training time of the run in minutes, all stages together.
+
+    None: `steps` is the budget.
+    """
+
     batch_size: int = Field(32, ge=1)
+    """Number of images of a step, over all processes.
+
+    It must be a multiple of `accumulate` times the number of processes.
+    """
+
     accumulate: int = Field(1, ge=1)
+    """Number of parts into which a batch is split to save memory.
+
+    The parts are processed one after the other, and their gradients are averaged into one update.
+    """
+
     seed: int = Field(0, ge=0, lt=2**63)
+    """Seed of initial weights, data order, caption choice and noise.
+
+    From 0 to 2**63 - 1.
+    """
+
     log_every: int = Field(50, ge=1)
+    """Steps between two entries of the log."""
+
     sample_every: int = Field(1000, ge=1)
+    """Steps between two sample grids.
+
+    A stage also makes one after 20 seconds of training, and one at its end.
+    """
+
     checkpoint_every: int = Field(1000, ge=1)
+    """Steps between two checkpoints.
+
+    A checkpoint is also written at the end of each stage, and when a signal stops the run.
+    """
+
     keep: int = Field(2, ge=1)
+    """Number of checkpoints that are kept, the newest ones."""
+
     keep_best: str | None = Field(None, min_length=1)
+    """Name of a logged loss by which the best checkpoint is kept too.
+
+    It is the checkpoint before which the loss was last logged lowest; its model is in RUN/best.
+    None: only the newest checkpoints are kept.
+    """
+
     ema_decay: float = Field(0.999, ge=0, lt=1)
+    """Decay of the averaged weights (EMA), which are the ones that are sampled.
+
+    From 0 to below 1; 0 turns averaging off. After n updates the decay is min(ema_decay, (1 + n) /
+    (10 + n)).
+    """
+
     grad_clip: float = Field(0.0, ge=0)
+    """Largest norm of the gradients of an update; larger ones are scaled down to it.
+
+    0: no clipping. An optimizer of the model may have a value of its own.
+    """
+
     warmup: int = Field(0, ge=0)
+    """Number of steps of linear learning-rate warm-up at the beginning of each stage."""
+
     lr_schedule: Literal["constant", "cosine", "linear", "halving"] = "constant"
+    """Learning-rate schedule after the warm-up: constant, cosine, linear or halving.
+
+    It runs over the rest of the stage. "cosine" and "linear" end at `lr_floor`; "halving" halves
+    the rates `lr_halvings` times.
+    """
+
     lr_floor: float = Field(0.0, ge=0, le=1)
+    """Final learning rate of "cosine" and "linear", as a share of the initial one.
+
+    From 0 to 1.
+    """
+
     lr_halvings: int = Field(1, ge=0)
+    """Number of times that "halving" halves the learning rates, after equal parts of the stage.
+
+    A paper that halves every 20 of 120 epochs halves 5 times.
+    """
+
     precision: Literal["no", "bf16", "fp16"] = "no"
+    """Mixed precision: no (float32), bf16, or fp16.
+
+    fp16 needs a GPU.
+    """
+
     compile: bool = False
+    """Compile the trainer's networks with `torch.compile`."""
+
     channels_last: bool = False
+    """Store networks and images in the channels-last memory format."""
+
     workers: int = Field(0, ge=0)
+    """Number of processes that load data.
+
+    0: the training process loads it.
+    """
+
     threads: int = Field(0, ge=0)
+    """Number of CPU threads that torch uses.
+
+    0: torch chooses.
+    """
+
     cache_views: int = Field(0, ge=0)
+    """Number of augmented versions of each image whose latents and text features are precomputed.
+
+    Training then reads the stored results instead of running the frozen networks. 0 turns
+    precomputing off. Stages without `Trainer.encode` ignore it. The data set must be finite.
+    """
+
     cache_dir: str | None = Field(None, min_length=1)
+    """Folder of the precomputed features, which runs with the same features share.
+
+    None: the folder `features` of the run.
+    """
+
     tensorboard: bool = False
+    """Write TensorBoard files too."""
+
     on_nan: Literal["stop", "skip"] = "stop"
+    """What to do if a loss or a gradient is not finite: stop the run, or skip the update."""
 
     def with_(self, **changes: Any) -> Self:
-        """The same settings but for these, checked. UserError if one is unknown or wrong."""
+        """Return the settings with some of them changed, and check them.
+
+        Args:
+            **changes: New values by name.
+
+        Raises:
+            UserError: A setting is unknown or wrong.
+        """
         return self.of(changes, "settings", self.model_dump())
 
     @pydantic.model_validator(mode="after")
     def _parts_are_whole(self) -> Self:
         if self.batch_size % self.accumulate:
             raise ValueError(
-                f"batch_size ({self.batch_size}) must be a multiple of accumulate ({self.accumulate})"
+                f"batch_size ({self.batch_size}) must be a multiple of "
+                f"accumulate ({self.accumulate})"
             )
         return self
 
@@ -253,18 +385,22 @@ WHOLE_RUN = frozenset(
         "on_nan",
     }
 )
-"""Settings of the engine that are the whole run's: its budget and seed, what it keeps, and how it computes."""
+"""Engine settings of the whole run: its budget and seed, what it keeps, and how it computes."""
 
 STAGE_SETTINGS = frozenset(EngineConfig.model_fields) - WHOLE_RUN
-"""Settings of the engine that a stage may have of its own (`Stage.settings`)."""
+"""Engine settings that a stage may change for itself (`Stage.settings`)."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A named instance of a model's settings, with the data, encoder and sampler that go with it.
+    """A named configuration of a model, with a data set, a text encoder and a sampler.
 
-    `settings` are the model's; `data`, `encoder` and `sampler` are (registry name, settings). None: the registry's
-    default, for a sampler that of the model's family.
+    Args:
+        settings: Settings of the model. Others have their defaults.
+        data: (registry name, settings) of the data set. None: the default data set.
+        encoder: (registry name, settings) of the text encoder. None: the default encoder.
+        sampler: (registry name, settings) of the sampler. None: the default sampler of the model's
+            family.
     """
 
     settings: Mapping[str, Any]
@@ -274,14 +410,22 @@ class Preset:
 
 
 class ModelConfig(EngineConfig):
-    """Base of every model's settings: the engine's, the image size, and (in the subclass) the model's own.
+    """The base class of every model's settings.
 
-    A subclass may give one of the base's settings another default or narrower bounds. It may not use its name for
-    something else: the engine would take that for its own.
+    They are the engine's settings, the image size, and those that the subclass adds.
+
+    A subclass may give a setting of the base another default or narrower bounds. It must not change
+    the type of one, because the engine reads it.
+
+    Raises:
+        TypeError: A subclass, when it is defined, changes the type of a setting of the base.
     """
 
     image_size: int = Field(32, ge=8)
+    """Height and width of the images in pixels, at least 8."""
+
     augment: Augment = Augment()
+    """Random changes of training images."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
@@ -289,18 +433,27 @@ class ModelConfig(EngineConfig):
             own = cls.model_fields[name].annotation if name in cls.model_fields else None
             if own != base.annotation:
                 raise TypeError(
-                    f"{cls.__name__}.{name} is {_kind(own)}, but '{name}' is a setting of the training engine "
-                    f"({_kind(base.annotation)}): give the model's setting another name"
+                    f"{cls.__name__}.{name} is {_kind(own)}, "
+                    f"but '{name}' is a setting of the training engine ({_kind(base.annotation)}): "
+                    "give the model's setting another name"
                 )
 
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
-        """The presets by name: "tiny", the paper's, ..."""
+        """Return the presets of the model.
+
+        Returns:
+            The presets by name, such as "tiny" and that of the paper. The names are those of
+            `ModelSpec.presets`.
+
+        Raises:
+            TypeError: The class declares no presets.
+        """
         raise TypeError(f"{cls.__name__} declares no presets")
 
 
 def _kind(annotation: Any) -> str:
-    """A type as it is written."""
+    """Return a type as it is written in code."""
     return (
         annotation.__name__
         if isinstance(annotation, type)
@@ -309,18 +462,31 @@ def _kind(annotation: Any) -> str:
 
 
 class DataConfig(Config):
-    """Base of every data set's settings. image_size: set by the run to the size that the model loads.
-
-    dir: the folder, where the data set lives in one.
-    max_broken: share of the examples that may be broken: so many are passed over, more of them stop whoever reads.
-    """
+    """The base class of every data set's settings."""
 
     image_size: int = Field(32, ge=8)
+    """Height and width at which images are loaded, in pixels.
+
+    The run sets it to the size that the model needs.
+    """
+
     dir: str | None = None
+    """Folder of the data set.
+
+    None: no folder is given. Data sets that are read from a folder then raise an error.
+    """
+
     max_broken: float = Field(0.01, ge=0, lt=1)
+    """Largest share of unreadable examples.
+
+    From 0 to below 1. Up to this share they are skipped; beyond it, reading fails.
+    """
 
 
 class AbsentData(DataConfig):
-    """Settings of a data set that is not installed, kept as they are: what was trained on it is still drawn from."""
+    """Settings of a data set that is not installed, kept unchecked.
+
+    A model that was trained on it can still be sampled.
+    """
 
     model_config = pydantic.ConfigDict(extra="allow")

@@ -1,11 +1,11 @@
-"""t2i: text-to-image models of all families, trained, sampled and scored under one roof.
+"""t2i: a collection of text-to-image models of all families, to train, sample and score.
 
     import t2i
 
     model = t2i.load("runs/ldm-shapes-20261121-101500")
     images = model.sample(["a red circle"], sampler="ddim", steps=50, seed=0)
 
-Importing it costs next to nothing: a name below loads when it is first used.
+Importing this module takes almost no time: each name is loaded when it is first used.
 """
 
 from __future__ import annotations
@@ -52,10 +52,11 @@ if TYPE_CHECKING:
     from t2i.core.registry.tables import registry
     from t2i.core.settings import Config, DataConfig, ModelConfig, Preset
 
-# From the root of a checkout this folder shadows an ordinary installation, whose other parts are
-# still to be found.
+# In the root of a checkout this folder shadows the installed package, whose other parts must still
+# be found.
 __path__ = extend_path(__path__, __name__)
 
+# The module of each public name.
 _HOME = {
     "t2i.api": (
         "bench",
@@ -185,6 +186,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used."""
     if name == "__version__":
         return _version()
     if name not in _MODULE_OF:
@@ -197,7 +199,7 @@ def __dir__() -> list[str]:
 
 
 def _version() -> str:
-    """The installed version; "?" where t2i runs from a checkout that was never installed."""
+    """Return the installed version, or "?" if t2i runs from a checkout that is not installed."""
     try:
         return version("t2i-zoo")
     except PackageNotFoundError:

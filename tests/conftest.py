@@ -32,7 +32,8 @@ from t2i.core.registry.specs import DatasetSpec, ModelSpec, TextEncoderSpec
 from t2i.core.registry.tables import HOOKS, registry
 from t2i.core.settings import Config, DataConfig, ModelConfig, Preset
 
-# A busy machine is no failure: Hypothesis' own limit of 200 ms an example is not for tests that write files.
+# A busy machine is no failure: Hypothesis' own limit of 200 ms an example is not for tests that
+# write files.
 hypothesis.settings.register_profile("t2i", deadline=None)
 hypothesis.settings.load_profile("t2i")
 torch.set_num_threads(1)
@@ -49,32 +50,36 @@ DIFFUSION = (
 GAN = ("nf=4", "z_dim=8")
 SMALL = {
     "ldm": (
-        *DIFFUSION, *ENCODER, "autoencoder.channels=[8]", "autoencoder.groups=4", "autoencoder.batch_size=3",
+        *DIFFUSION, *ENCODER, "autoencoder.channels=[8]", "autoencoder.groups=4",
+        "autoencoder.batch_size=3",
         "autoencoder.latent_channels=4",
     ),
     "ddpm": (*DIFFUSION, *ENCODER),
     "ddim": (*DIFFUSION, *ENCODER),
     "dfgan": (*GAN, *ENCODER, "matcher_width=8"),
     "galip": (
-        *GAN, *ENCODER, "clip.width=16", "clip.heads=2", "bridge_width=8", "bridge_middle=4", "judge_width=8",
+        *GAN, *ENCODER, "clip.width=16", "clip.heads=2", "bridge_width=8", "bridge_middle=4",
+        "judge_width=8",
         "assessor_width=8",
     ),
     "attngan": (
-        "gf=4", "df=4", "z_dim=8", "c_dim=8", "image_encoder.width=8", "damsm.batch_size=6", "recalibrate=2",
+        "gf=4", "df=4", "z_dim=8", "c_dim=8", "image_encoder.width=8", "damsm.batch_size=6",
+        "recalibrate=2",
         "encoder.name=damsm", "encoder.width=16", "encoder.embedding=16",
     ),
-    "stackgan": (*ENCODER, "gf=4", "df=4", "z_dim=8", "c_dim=8", "matcher_width=8", "recalibrate=2"),
+    "stackgan": (*ENCODER, "gf=4", "df=4", "z_dim=8", "c_dim=8", "matcher_width=8", "recalibrate=2"),  # noqa: E501
 }  # fmt: skip
 ALL = (
-    "batch_size=4", "steps=9", "checkpoint_every=2", "sample_every=4", "log_every=3", "keep=99", "warmup=2",
+    "batch_size=4", "steps=9", "checkpoint_every=2", "sample_every=4", "log_every=3", "keep=99",
+    "warmup=2",
     "data.val_length=8", "threads=1",
 )  # fmt: skip
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
-    """All tests are shared out over processes, whole files at a time; a few that are named are not worth their start.
-    More than four would spend their time on importing torch."""
+    """All tests are shared out over processes, whole files at a time; a few that are named are not
+    worth their start. More than four would spend their time on importing torch."""
     processors = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -83,7 +88,8 @@ def pytest_xdist_auto_num_workers(config):
 
 @pytest.fixture(scope="session")
 def small():
-    """`small(model, *more)`: settings with which a built-in model takes nine steps in about a second; by name."""
+    """`small(model, *more)`: settings with which a built-in model takes nine steps in about a
+    second; by name."""
 
     def settings(model, *more):
         return (*SMALL[model], *ALL, *more)
@@ -122,8 +128,8 @@ def plug():
 
 
 class ToyConfig(ModelConfig):
-    """lr and width of the toy model; `first_batch`: batch size of the first of two stages; `explode_at` puts a NaN in
-    the loss at a step."""
+    """lr and width of the toy model; `first_batch`: batch size of the first of two stages;
+    `explode_at` puts a NaN in the loss at a step."""
 
     lr: float = 0.01
     width: int = 8
@@ -163,7 +169,8 @@ class ToyGenerator(OneShotGenerator):
 
 
 class ToyTrainer(Trainer):
-    """Two networks, two optimizers, the toy of a GAN: a critic regresses brightness, the generator matches images."""
+    """Two networks, two optimizers, the toy of a GAN: a critic regresses brightness, the generator
+    matches images."""
 
     def __init__(self, config, networks):
         generator, text_encoder = networks.generator, networks.text_encoder
@@ -260,7 +267,8 @@ def toy_fit(config, texts):
 
 
 def toy_weights(config, files):
-    """The official weights of the toy: its generator's tensors, and a vocabulary that comes with them."""
+    """The official weights of the toy: its generator's tensors, and a vocabulary that comes with
+    them."""
     (file,) = files
     encoder = Choice("toytext", toy_fit(config.encoder.config, ["a red image"]))
     model = build(replace(config, encoder=encoder))
@@ -272,7 +280,8 @@ def _toy_module():
     """A plugin whose import paths point into this file, under a module name of its own."""
     module = ModuleType("t2i_toy")
     module.__dict__.update(
-        Config=ToyConfig, generator=ToyGenerator, stages=toy_stages, Trainer=ToyTrainer, EncoderConfig=ToyEncoderConfig,
+        Config=ToyConfig, generator=ToyGenerator, stages=toy_stages, Trainer=ToyTrainer,
+        EncoderConfig=ToyEncoderConfig,
         encoder=lambda config, assets: ToyEncoder(config),
         fit=toy_fit, weights=toy_weights,
         DataConfig=DataConfig, data=ToyData,
@@ -295,7 +304,8 @@ class ToyPlugin:
     def t2i_text_encoders(self):
         return [
             TextEncoderSpec(
-                name="toytext", summary="Word vectors", config="t2i_toy:EncoderConfig", build="t2i_toy:encoder",
+                name="toytext", summary="Word vectors", config="t2i_toy:EncoderConfig",
+                build="t2i_toy:encoder",
                 fit="t2i_toy:fit",
             )
         ]  # fmt: skip
@@ -304,7 +314,8 @@ class ToyPlugin:
     def t2i_datasets(self):
         return [
             DatasetSpec(
-                name="toydata", summary="Colours", config="t2i_toy:DataConfig", build="t2i_toy:data",
+                name="toydata", summary="Colours", config="t2i_toy:DataConfig",
+                build="t2i_toy:data",
                 splits=("train", "val"), needs_dir=False,
             )
         ]  # fmt: skip
@@ -312,14 +323,15 @@ class ToyPlugin:
 
 @pytest.fixture
 def toy(plug, monkeypatch):
-    """A toy model `toy` with its encoder `toytext` and data set `toydata`, registered for one test."""
+    """A toy model `toy` with its encoder `toytext` and data set `toydata`, registered for one
+    test."""
     monkeypatch.setitem(sys.modules, "t2i_toy", _toy_module())
     plug(ToyPlugin(), "toy")
 
 
 class Environment:
-    """A virtual environment in `root` that sees, through a .pth file, all that the running one has installed. Its pip
-    is the running one's, and installs into it."""
+    """A virtual environment in `root` that sees, through a .pth file, all that the running one has
+    installed. Its pip is the running one's, and installs into it."""
 
     def __init__(self, root):
         self.root, self.python = root, root / "bin" / "python"
@@ -348,7 +360,8 @@ class Environment:
     def __call__(self, *command, cwd, **variables):
         """Runs a command in a folder."""
         return subprocess.run(
-            list(map(str, command)), cwd=cwd, env=self.variables | variables, stdin=subprocess.DEVNULL,
+            list(map(str, command)), cwd=cwd, env=self.variables | variables,
+            stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=600,
         )  # fmt: skip
 
@@ -366,7 +379,8 @@ def environment(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def wheel():
-    """`wheel(folder, name, version, requires=(), files={}, points={})` writes a wheel by hand, and returns its path.
+    """`wheel(folder, name, version, requires=(), files={}, points={})` writes a wheel by hand, and
+    returns its path.
     files: module -> source. points: entry point of the group t2i -> module."""
 
     def write(folder: Path, name, version="1.0", requires=(), files=None, points=None):
@@ -395,10 +409,12 @@ def wheel():
 
 
 class Server:
-    """A server on the loopback device. files: path -> bytes, served with an ETag and, unless `ranges` is off, in parts.
+    """A server on the loopback device. files: path -> bytes, served with an ETag and, unless
+    `ranges` is off, in parts.
 
-    faults: path -> what goes wrong with the next requests for it, one after the other: "cut" (half of what was asked
-    for, then the end), "wrong" (other bytes), a status such as 503, or a URL to go to. headers: path -> more headers.
+    faults: path -> what goes wrong with the next requests for it, one after the other: "cut" (half
+    of what was asked for, then the end), "wrong" (other bytes), a status such as 503, or a URL to
+    go to. headers: path -> more headers.
     asked: (path, header Range).
     """
 

@@ -26,6 +26,6 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_importing_it_imports_nothing_else():
-    code = "import sys, t2i; print([m for m in ('torch', 'numpy', 'pydantic', 'pluggy', 't2i.core') if m in sys.modules])"
+    code = "import sys, t2i; print([m for m in ('torch', 'numpy', 'pydantic', 'pluggy', 't2i.core') if m in sys.modules])"  # noqa: E501
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

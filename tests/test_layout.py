@@ -1,4 +1,5 @@
-"""The rules of the house that a machine can hold: who imports whom, what may never be called, what is declared."""
+"""The rules of the house that a machine can hold: who imports whom, what may never be called, what
+is declared."""
 
 import ast
 import importlib.util
@@ -54,13 +55,17 @@ def test_imports_point_one_way(path):
 
 
 PICKLES = {
-    "pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "pandas", "runpy", "code",
+    "pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "pandas",
+    "runpy", "code",
     "codeop", "imp", "zipimport",
 }  # fmt: skip
 RUNNERS = {
-    "eval", "exec", "compile", "__import__", "torch.load", "torch.save", "torch.jit.load", "torch.package",
-    "torch.hub.load", "torch.hub.load_state_dict_from_url", "torch.utils.cpp_extension.load", "yaml.load",
-    "yaml.load_all", "yaml.full_load", "yaml.full_load_all", "yaml.unsafe_load", "yaml.unsafe_load_all", "os.system",
+    "eval", "exec", "compile", "__import__", "torch.load", "torch.save", "torch.jit.load",
+    "torch.package",
+    "torch.hub.load", "torch.hub.load_state_dict_from_url", "torch.utils.cpp_extension.load",
+    "yaml.load",
+    "yaml.load_all", "yaml.full_load", "yaml.full_load_all", "yaml.unsafe_load",
+    "yaml.unsafe_load_all", "os.system",
     "os.popen", "np.load", "numpy.load",
 }  # fmt: skip
 SAFE = {  # what an argument may be, where it is given
@@ -68,7 +73,8 @@ SAFE = {  # what an argument may be, where it is given
     "trust_remote_code": {False}, "pickle": {False},
 }  # fmt: skip
 IMPORTERS = {"t2i/__init__.py", "core/engine/__init__.py", "core/registry/specs.py"}
-"""Files that import by name: their own parts, and the import paths of specifications, which plugins' code states."""
+"""Files that import by name: their own parts, and the import paths of specifications, which
+plugins' code states."""
 
 
 def unsafe(source, legacy=False):
@@ -118,7 +124,8 @@ def unsafe(source, legacy=False):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_file_can_run_code(path):
-    """No pickle, eval, exec, torch.load, yaml.load, shell ... anywhere, but for what LEGACY may do."""
+    """No pickle, eval, exec, torch.load, yaml.load, shell ... anywhere, but for what LEGACY may
+    do."""
     assert list(unsafe(path.read_text("utf-8"), legacy=path == LEGACY)) == []
     by_name = any(name in ("importlib.import_module", "importlib.util") for name in imported(path))
     by_name = by_name or "importlib.import_module(" in path.read_text("utf-8")
@@ -128,14 +135,21 @@ def test_no_file_can_run_code(path):
 @pytest.mark.parametrize(
     "source",
     [
-        "import pickle", "import shelve", "import marshal", "from joblib import load", "import dill as d",
-        "import _pickle", "from torch import load", "import torch as t", "from yaml import unsafe_load",
-        "from builtins import eval", "from os import system", "eval('1')", "exec(text)", "torch.load(path)",
-        "torch.load(path, weights_only=False)", "torch.save(x, path)", "torch.jit.load(path)", "yaml.load(text)",
-        "yaml.full_load(text)", "np.load(path)", "open_memmap(path, allow_pickle=True)", "os.system(line)",
-        "os.execv(path, words)", "subprocess.run(line, shell=True)", "subprocess.run(line, shell=is_shell)",
+        "import pickle", "import shelve", "import marshal", "from joblib import load", "import "
+                                                                                       "dill as d",
+        "import _pickle", "from torch import load", "import torch as t", "from yaml import "
+                                                                         "unsafe_load",
+        "from builtins import eval", "from os import system", "eval('1')", "exec(text)",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)", "torch.save(x, path)", "torch.jit.load(path)",
+        "yaml.load(text)",
+        "yaml.full_load(text)", "np.load(path)", "open_memmap(path, allow_pickle=True)",
+        "os.system(line)",
+        "os.execv(path, words)", "subprocess.run(line, shell=True)", "subprocess.run(line, "
+                                                                     "shell=is_shell)",
         "Model.from_pretrained(path)", "CLIPTextModel.from_pretrained(path, use_safetensors=None)",
-        "Auto.from_pretrained(path, trust_remote_code=True)", "compile(text, 'x', 'exec')", "__import__(name)",
+        "Auto.from_pretrained(path, trust_remote_code=True)", "compile(text, 'x', 'exec')",
+        "__import__(name)",
         "torch.hub.load(where, what)",
     ],
 )  # fmt: skip
@@ -145,8 +159,8 @@ def test_the_walk_finds_what_it_looks_for(source):
 
 
 def test_the_legacy_reader_takes_from_pickle_only_what_it_restricts():
-    """`pickle` is imported as a whole, once, and only its unpickler's base class, its error and names of instructions
-    are used: no pickle.load, loads, Unpickler, dump."""
+    """`pickle` is imported as a whole, once, and only its unpickler's base class, its error and
+    names of instructions are used: no pickle.load, loads, Unpickler, dump."""
     tree = ast.parse(LEGACY.read_text("utf-8"))
     imports = [name for name in imported(LEGACY) if name.split(".")[0] == "pickle"]
     assert imports == ["pickle"]
@@ -168,15 +182,16 @@ def test_the_legacy_reader_takes_from_pickle_only_what_it_restricts():
 
 
 OTHERWISE = {"words", "none", "timm", "autoregressive", "cascade"}
-"""Words that plugins are called by and core uses otherwise: a tensor of `TextFeatures`, a direction, a package,
-families of its own."""
+"""Words that plugins are called by and core uses otherwise: a tensor of `TextFeatures`, a
+direction, a package, families of its own."""
 
 
 @pytest.mark.parametrize(
     "path", [path for path in SOURCES if path.is_relative_to(ROOT / "core")], ids=str
 )
 def test_core_names_nothing_that_a_plugin_registers(path):
-    """Not in a comparison, and not as a default: defaults are the registry's or the command line's."""
+    """Not in a comparison, and not as a default: defaults are the registry's or the command
+    line's."""
     kinds = (
         "models",
         "samplers",
@@ -198,7 +213,8 @@ def test_core_names_nothing_that_a_plugin_registers(path):
 
 
 FLOORS = (
-    ("errors",), ("devices", "settings"), ("interfaces", "registry"), ("families", "io"), ("fetch", "runs"),
+    ("errors",), ("devices", "settings"), ("interfaces", "registry"), ("families", "io"),
+    ("fetch", "runs"),
     ("models",), ("engine",), ("kit",),
 )  # fmt: skip
 """The rooms of core from the ground up: each imports only from those below it."""
@@ -244,7 +260,8 @@ def structure():
 
 
 def test_every_plugin_folder_loads_and_every_package_is_found():
-    """setup.py finds both: the entry points of the installed distribution are the folders with a plugin.py."""
+    """setup.py finds both: the entry points of the installed distribution are the folders with a
+    plugin.py."""
     ours = [plugin for plugin in registry().plugins if plugin.origin.distribution == "t2i-zoo"]
     assert sorted(plugin.origin.plugin for plugin in ours) == sorted(
         [*BUILT_IN, "benchmarks", "families"]

@@ -1,4 +1,7 @@
-"""Cascades: generators in a row, each of which is given what the one before it drew. GLIDE, Imagen, DALL-E 2."""
+"""The family of cascades, such as GLIDE, Imagen and DALL-E 2.
+
+A cascade is a row of generators, each conditioned on the sample of the one before it.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,20 @@ from t2i.core.interfaces.noise import Noise
 from t2i.core.interfaces.text import TextFeatures
 
 PREVIOUS = "previous"
-"""Name among a text's extras of what the part before drew."""
+"""Key in `TextFeatures.extras` of the sample of the previous part."""
 
 
 class CascadeGenerator(Generator):
-    """Named parts, each a generator of any family, drawn in order; the last part's images are the cascade's.
+    """A generator of several parts, which are sampled in order.
 
-    A part need not draw images: a prior draws embeddings (B, D), which its sampler returns as its `decode` gives them.
-    Each part is drawn by a sampler of its own, on noise of a scope of its own. A part may be a cascade itself.
+    The images of the last part are those of the cascade.
+
+    A part is a generator of any family, a cascade too. It need not sample images: a prior samples
+    embeddings (B, D), which its `decode` and so its sampler return. Each part has its own sampler,
+    and its own scope of the noise.
 
     Attributes:
-        parts: the generators by name, in the order in which they are drawn.
+        parts: The generators by name, in the order in which they are sampled.
     """
 
     family = "cascade"
@@ -30,27 +36,42 @@ class CascadeGenerator(Generator):
 
     @property
     def tolerance(self) -> Tolerance:  # type: ignore[override]
-        """The loosest of its parts'."""
+        """The loosest tolerance of the parts."""
         return max((self.part(name).tolerance for name in self.parts), key=TOLERANCES.index)
 
     def part(self, name: str) -> Generator:
-        """The part of that name. Raises KeyError if there is none."""
+        """Return a part by name.
+
+        Args:
+            name: Name of the part.
+
+        Returns:
+            Its generator.
+
+        Raises:
+            KeyError: There is no part of that name.
+        """
         return cast(Generator, self.parts[name])
 
     def link(
         self, name: str, text: TextFeatures, previous: Tensor | None, noise: Noise
     ) -> TextFeatures:
-        """What part `name` is conditioned on. Called once a part for the text, and once more, with the same `previous`
-        and the same noise, for the features of no caption where the part's sampler needs them.
+        """Condition a part on the text and on the sample of the previous part.
+
+        By default `previous` is added to the extras of the text, under the key `PREVIOUS`. Called
+        once for each part with the features of the captions, and again with those of "no caption",
+        the same `previous` and the same noise if the part's sampler needs them.
 
         Args:
-            text: what the cascade's own `condition` returned.
-            previous: what the part before drew (B, ...), as its sampler returned it: images of a diffusion model may
-                reach beyond [-1, 1]. None for the first part.
-            noise: for noise that is added to `previous` (conditioning augmentation). Nothing else draws from it.
+            name: Name of the part.
+            text: Features of B captions, as the cascade's own `condition` returned them.
+            previous: Sample of the previous part (B, ...), as its sampler returned it. Images of a
+                diffusion model may exceed [-1, 1]. None: this is the first part.
+            noise: Source of the noise that is added to `previous` (conditioning augmentation).
+                Nothing else draws from it.
 
         Returns:
-            What that part's `condition` makes of the text. Default: of the text with `previous` among the extras.
+            Features of the B captions, as the `condition` of the part returned them.
         """
         extras = dict(text.extras) if previous is None else {**text.extras, PREVIOUS: previous}
         return self.part(name).condition(replace(text, extras=extras))

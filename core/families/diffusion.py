@@ -1,5 +1,8 @@
-"""Diffusion generators: a network that is called along a path from noise to images. DDPM, score-based models, EDM,
-flow matching: what differs is the schedule (the path) and what the network predicts."""
+"""The family of diffusion generators: a network is called along a path from noise to images.
+
+DDPM, score-based models, EDM and flow matching differ in the schedule (the path) and in what the
+network predicts.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,15 @@ from t2i.core.interfaces.text import TextFeatures
 
 
 class DiffusionGenerator(Generator):
-    """`generator(x_t, t, text) -> prediction`, under x_t = alpha(t) x_0 + sigma(t) eps.
+    """A generator that denoises: `generator(x_t, t, text)` predicts x_0, eps or a mix of them.
+
+    Noisy images are x_t = alpha(t) x_0 + sigma(t) eps. They are pixels or latents.
 
     Attributes:
-        noise_shape: shape of x_t of one image: pixels or latents.
-        schedule: alpha(t) and sigma(t); also says what `t` is (an index, or a real number).
-        prediction: what `forward` returns: "epsilon", "sample", "v", "velocity" or "score".
+        noise_shape: Shape of x_t of one image.
+        schedule: alpha(t) and sigma(t). It also determines what `t` is: an index or a real number.
+        prediction: What `forward` returns: "epsilon", "sample", "v", "velocity" or "score" (see
+            `prediction.py`).
     """
 
     family = "diffusion"
@@ -30,14 +36,37 @@ class DiffusionGenerator(Generator):
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
-        """The prediction (B, *noise_shape) at x_t (B, *noise_shape) and times t (B,), given conditioned text."""
+        """Predict what `prediction` names.
+
+        Args:
+            x_t: Noisy images or latents, (B, *noise_shape).
+            t: Timestep of each image, (B,).
+            text: Features of B captions, as `condition` returned them.
+
+        Returns:
+            The prediction, (B, *noise_shape).
+        """
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images of x_0. Default: x_0 itself, where diffusion runs on pixels."""
+        """Turn x_0 into images. By default x_0 is the images.
+
+        Args:
+            latents: x_0, (B, *noise_shape).
+
+        Returns:
+            Images, (B, 3, H, W) in [-1, 1].
+        """
         return latents
 
     def encode(self, images: Tensor) -> Tensor:
-        """x_0 of images. Default: the images themselves, where diffusion runs on pixels."""
+        """Turn images into x_0. By default x_0 is the images.
+
+        Args:
+            images: Images, (B, 3, H, W) in [-1, 1].
+
+        Returns:
+            x_0, (B, *noise_shape).
+        """
         return images
 
     if TYPE_CHECKING:

@@ -1,5 +1,7 @@
-"""Discrete diffusion generators: all tokens of an image at once, noised by masks and replacements. VQ-Diffusion,
-MaskGIT."""
+"""The family of discrete diffusion generators, such as VQ-Diffusion and MaskGIT.
+
+The noise masks and replaces tokens, and the network predicts all tokens of an image at once.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,13 @@ from t2i.core.interfaces.text import TextFeatures
 
 
 class DiscreteDiffusionGenerator(Generator):
-    """`generator(x_t, t, text) -> logits` of the clean tokens x_0.
+    """A generator that predicts clean tokens: `generator(x_t, t, text)` returns logits of x_0.
 
     Attributes:
-        length: tokens of one image.
-        schedule: how tokens are masked and replaced with t; also says what `t` is (an index, or a real number). Time 0
-            is clean: the network is never called there.
+        length: Number of tokens of an image.
+        schedule: How tokens are masked and replaced over the timesteps. It also determines what `t`
+            is: an index or a real number. Tokens are clean at timestep 0, where the network is
+            never called.
     """
 
     family = "discrete-diffusion"
@@ -29,19 +32,45 @@ class DiscreteDiffusionGenerator(Generator):
 
     @property
     def vocabulary(self) -> int:
-        """K, how many different clean tokens there are. K itself is the mask's index."""
+        """The number K of different clean tokens. The index K stands for the mask."""
         return self.schedule.vocabulary
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
-        """Logits (B, length, K) of x_0 at tokens x_t (B, length), 0..K, and times t (B,), given conditioned text."""
+        """Predict the clean tokens.
+
+        Args:
+            x_t: Noisy tokens, int64 (B, length), from 0 to K.
+            t: Timestep of each image, (B,).
+            text: Features of B captions, as `condition` returned them.
+
+        Returns:
+            Logits of x_0, (B, length, K).
+        """
 
     @abstractmethod
     def decode(self, tokens: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] of clean tokens (B, length), 0..K-1."""
+        """Turn clean tokens into images.
+
+        Args:
+            tokens: Tokens, int64 (B, length), from 0 to K - 1.
+
+        Returns:
+            Images, (B, 3, H, W) in [-1, 1].
+        """
 
     def encode(self, images: Tensor) -> Tensor:
-        """Clean tokens (B, length) int64 of images (B, 3, H, W) in [-1, 1]. Optional: sampling does without."""
+        """Turn images into clean tokens. Optional: sampling does not need it.
+
+        Args:
+            images: Images, (B, 3, H, W) in [-1, 1].
+
+        Returns:
+            Tokens, int64 (B, length), from 0 to K - 1.
+
+        Raises:
+            NotImplementedError: The generator cannot encode images.
+        """
         raise NotImplementedError(f"{type(self).__name__} turns no images into tokens")
 
     if TYPE_CHECKING:

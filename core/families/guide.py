@@ -1,5 +1,7 @@
-"""Guides: networks that judge noisy images, to steer diffusion models that were trained without them (classifier
-guidance, Dhariwal & Nichol 2021)."""
+"""The family of guides, classifiers of noisy images that steer other, unguided diffusion models.
+
+Source: classifier guidance, Dhariwal & Nichol 2021.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,13 @@ from t2i.core.interfaces.text import TextFeatures
 
 
 class GuideGenerator(Generator):
-    """`guide.log_likelihood(x_t, t, text)`: log p(y | x_t). It draws no images; `t2i sample --guide RUN` uses it.
+    """A classifier of noisy images, which computes log p(y | x_t) for captions y.
+
+    It samples no images itself. `t2i sample --guide RUN` steers another model by it.
 
     Attributes:
-        noise_shape: shape of x_t of one image, as the guided model's.
-        schedule: of the noise that it was trained on.
+        noise_shape: Shape of x_t of one image, the same as that of the guided model.
+        schedule: Schedule of the noise that the guide was trained with.
     """
 
     family = "guide"
@@ -30,27 +34,43 @@ class GuideGenerator(Generator):
 
     @abstractmethod
     def log_likelihood(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
-        """log p(y | x_t) (B,), up to a constant, at x_t (B, *noise_shape) and times t (B,) of `schedule`."""
+        """Compute log p(y | x_t), up to a constant.
+
+        Args:
+            x_t: Noisy images or latents, (B, *noise_shape).
+            t: Timestep of each image in the guide's schedule, (B,).
+            text: Features of B captions y, as `condition` returned them.
+
+        Returns:
+            Log-likelihoods, (B,), differentiable in `x_t`.
+        """
 
 
 def guide_of(
     guide: GuideGenerator, text: TextFeatures, generator: DiffusionGenerator, scale: float
 ) -> Guide:
-    """The gradient of scale * log p(y | x_t) in the generator's own x_t and t, whatever schedule the guide has.
+    """Make the gradient of scale * log p(y | x_t) with respect to a generator's x_t.
 
-    A guide under another schedule sees the same image at the same ratio of noise to signal:
-    x' = x_t alpha'(t') / alpha(t), with sigma'(t') / alpha'(t') = sigma(t) / alpha(t).
+    The guide may have another schedule than the generator. It then receives the same image at the
+    same ratio of noise to signal: x' = x_t alpha'(t') / alpha(t), where t' satisfies sigma'(t') /
+    alpha'(t') = sigma(t) / alpha(t).
 
     Args:
-        text: what the images are to show, as the guide's own text encoder and `condition` made it.
-        scale: s of the paper.
+        guide: The classifier.
+        text: Features of the captions y, from the guide's own text encoder and its `condition`.
+        generator: The diffusion model to steer.
+        scale: Scale of the gradient, s in the paper.
+
+    Returns:
+        The gradient as a function of the generator's (x_t, t, text). It ignores that text.
 
     Raises:
-        UserError: the guide's noise_shape is not the generator's.
+        UserError: The `noise_shape` of the guide differs from that of the generator.
     """
     if guide.noise_shape != generator.noise_shape:
         raise UserError(
-            f"the guide judges noisy images of shape {guide.noise_shape}, the model draws {generator.noise_shape}: "
+            f"the guide classifies noisy images of shape {guide.noise_shape}, "
+            f"the model draws {generator.noise_shape}: "
             "train the guide on this model's images or latents"
         )
     ours, theirs = generator.schedule, guide.schedule

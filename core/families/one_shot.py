@@ -1,4 +1,4 @@
-"""One-shot generators: one pass from noise to images. GANs, VAEs and normalising flows."""
+"""The family of one-shot generators (GANs, VAEs, flows): one pass from noise to images."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from t2i.core.interfaces.text import TextFeatures
 
 
 class OneShotGenerator(Generator):
-    """`generator(noise, text) -> images`, a deterministic function of the two.
+    """A generator that is called once: `generator(noise, text)` returns images.
 
-    Draws inside the network (conditioning augmentation, noise of a layer) are part of its noise: z first, the rest
-    behind it. Zeros give the mean image.
+    The images are a deterministic function of noise and text. Random numbers inside the network
+    (conditioning augmentation, noise of a layer) are part of `noise`: z comes first, then the rest.
+    Zeros give the mean image.
 
     Attributes:
-        noise_shape: shape of the noise of one image.
-        inverts: whether `invert` works: true of flows.
+        noise_shape: Shape of the noise of one image.
+        inverts: Whether `invert` works, as for flows.
     """
 
     family = "one-shot"
@@ -28,10 +29,31 @@ class OneShotGenerator(Generator):
 
     @abstractmethod
     def forward(self, noise: Tensor, text: TextFeatures) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] from noise (B, *noise_shape) and conditioned text."""
+        """Generate images.
+
+        Args:
+            noise: Noise from N(0, I), (B, *noise_shape).
+            text: Features of B captions, as `condition` returned them.
+
+        Returns:
+            Images, (B, 3, H, W) in [-1, 1].
+        """
 
     def invert(self, images: Tensor, text: TextFeatures) -> Tensor:
-        """The noise (B, *noise_shape) that `forward` turns into these images. Only where `inverts` is true."""
+        """Compute the noise that `forward` turns into these images.
+
+        Optional: called only if `inverts` is True.
+
+        Args:
+            images: Images, (B, 3, H, W) in [-1, 1].
+            text: Features of their captions, as `condition` returned them.
+
+        Returns:
+            Noise, (B, *noise_shape).
+
+        Raises:
+            NotImplementedError: The generator has no inverse.
+        """
         raise NotImplementedError(f"{type(self).__name__} turns no images into noise")
 
     if TYPE_CHECKING:

@@ -1,4 +1,7 @@
-"""Optimised generators: an image is found by climbing a score of how well it fits the text. CLIP-guided VQGAN."""
+"""The family of optimised generators, such as CLIP-guided VQGAN.
+
+An image is found by maximising a score of how well it fits the text.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ from t2i.core.interfaces.text import TextFeatures
 
 
 class OptimisedGenerator(Generator):
-    """`start(noise) -> latents`, `score(latents, text, noise, step)` to climb, `decode(latents) -> images`.
+    """A generator whose images are found by optimisation.
 
-    A model of this family may have nothing to train: its `stages` are then empty.
+    A sampler begins with `start`, maximises `score` over the latents, and calls `decode`. A model
+    of this family may have nothing to train; its `stages` are then empty.
     """
 
     family = "optimised"
@@ -22,23 +26,52 @@ class OptimisedGenerator(Generator):
 
     @abstractmethod
     def start(self, noise: Noise) -> Tensor:
-        """Latents (B, ...) to begin with, float."""
+        """Make the latents that the optimisation begins with.
+
+        Args:
+            noise: Source of random numbers for B images.
+
+        Returns:
+            Latents, float (B, ...).
+        """
 
     @abstractmethod
     def score(self, latents: Tensor, text: TextFeatures, noise: Noise, step: int) -> Tensor:
-        """How well each image fits its text, (B,), larger is better; differentiable in the latents.
+        """Score how well each image fits its text. It must be differentiable in the latents.
 
-        A row's score depends on its own latents, text and noise alone. Random crops and the like are drawn from
-        `noise` under the number of the step.
+        The score of a row must depend on the latents, text and noise of this row only.
+
+        Args:
+            latents: Latents, (B, ...).
+            text: Features of B captions, as `condition` returned them.
+            noise: Source of random numbers, for random crops and the like.
+            step: Number of the optimisation step, from 0, under which `noise` is drawn.
+
+        Returns:
+            Scores (B,); larger is better.
         """
 
     def constrain(self, latents: Tensor) -> Tensor:
-        """The nearest latents that are allowed, called after each step without gradients. Default: all are.
+        """Move latents to the nearest valid ones. By default all are valid.
 
-        CLIP-guided VQGAN keeps each channel within the range of its codebook.
+        Called after each step, without gradients. CLIP-guided VQGAN, for example, keeps each
+        channel within the range of its codebook.
+
+        Args:
+            latents: Latents, (B, ...).
+
+        Returns:
+            Valid latents, (B, ...).
         """
         return latents
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] of latents."""
+        """Turn latents into images.
+
+        Args:
+            latents: Latents, (B, ...).
+
+        Returns:
+            Images, (B, 3, H, W) in [-1, 1].
+        """

@@ -1,4 +1,4 @@
-"""The families that the core brings. Plugins may bring more by the same hook."""
+"""The plugin of the built-in families. Other plugins can declare more families by the same hook."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAMILIES = {
     ),
     "cascade": (
         "cascade:CascadeGenerator",
-        "Generators in a row, each given what the one before drew",
+        "Generators in a row, each conditioned on the sample of the one before",
     ),
     "optimised": (
         "optimised:OptimisedGenerator",
@@ -29,17 +29,21 @@ FAMILIES = {
     ),
     "guide": (
         "guide:GuideGenerator",
-        "Judges noisy images, to steer a diffusion model; draws none itself",
+        "A classifier of noisy images that steers a diffusion model; samples no images",
     ),
 }
 
 UNDRAWN = ("guide",)
-"""Families whose models draw no images."""
+"""Families whose models sample no images."""
 
 
 @hookimpl
 def t2i_families() -> list[FamilySpec]:
-    """The core's own families."""
+    """Declare the built-in families.
+
+    Returns:
+        One specification for each.
+    """
     return [
         FamilySpec(
             name=name,

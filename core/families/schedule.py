@@ -1,10 +1,12 @@
 """Noise schedules of diffusion models: x_t = alpha(t) x_0 + sigma(t) eps, with eps ~ N(0, I).
 
-A schedule is a Gaussian path from images to noise. Any such path is a variance-preserving one (alpha^2 + sigma^2 = 1)
-divided by norm(t) = sqrt(alpha^2 + sigma^2), with the same x_0 and eps: that is how every sampler draws from every
-schedule. What a network predicts along the path is in `prediction.py`.
+A schedule is a Gaussian path from images to noise. Any such path is variance-preserving
+(alpha^2 + sigma^2 = 1) once it is divided by norm(t) = sqrt(alpha^2 + sigma^2); x_0 and eps stay
+the same. Every sampler therefore works with every schedule. What a network predicts along the path
+is in `prediction.py`.
 
-Letters as in DDPM (Ho et al. 2020): alpha(t) here is the paper's sqrt(abar_t), sigma(t) its sqrt(1 - abar_t).
+Letters as in DDPM (Ho et al. 2020): alpha(t) here is the paper's sqrt(abar_t), and sigma(t) is its
+sqrt(1 - abar_t).
 """
 
 from __future__ import annotations
@@ -21,55 +23,114 @@ from torch import Tensor
 from t2i.core.errors import UserError
 
 Spacing = Literal["trailing", "leading", "linspace"]
+"""Ways to choose the timesteps of a chain (see `DiscreteSchedule.times`)."""
 
 MOST_NOISE = 200.0
-"""sigma / alpha below which chains begin where the schedule goes on to (almost) no signal. Solvers in sigma / alpha
-would take one enormous step there, and predictions divided by alpha are lost to rounding. DDPM's linear schedule ends
-at 157, Stable Diffusion's at 14.6: they are taken whole."""
+"""Largest sigma / alpha at which chains begin.
+
+It matters for schedules that end with (almost) no signal. Solvers in sigma / alpha would take one
+enormous step there, and predictions divided by alpha would be lost to rounding. DDPM's linear
+schedule ends at 157 and Stable Diffusion's at 14.6, so neither is cut.
+"""
 
 THOUSAND = 1000
-"""What a real time is multiplied by, so that a network's sinusoids resolve it as they do indexes."""
+"""Factor of noise levels from 0 to 1 before a network embeds them.
+
+A network's sinusoids then resolve them as well as the indexes of a discrete schedule.
+"""
 
 
 class Schedule(ABC):
-    """A path x_t = alpha(t) x_0 + sigma(t) eps.
+    """The base class of schedules: a path x_t = alpha(t) x_0 + sigma(t) eps.
 
-    Times `t` are (B,) tensors, growing with the noise; what they are (indexes, shares, sigma itself) is the schedule's
-    affair. All methods return (B,) tensors on t's device.
+    Timesteps `t` are (B,) tensors that grow with the noise. What they are depends on the schedule:
+    indexes, shares of the path, or sigma itself. All methods of `t` return (B,) tensors on its
+    device.
 
     Attributes:
-        max_ratio: sigma / alpha at the noisiest time; inf where the path ends without signal.
+        max_ratio: sigma / alpha at the noisiest timestep. inf: the path ends without signal.
     """
 
     max_ratio: float = math.inf
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
-        """The factor of x_0."""
+        """Compute the factor of x_0.
+
+        Args:
+            t: Timesteps, (B,).
+
+        Returns:
+            alpha(t), (B,).
+        """
 
     @abstractmethod
     def sigma(self, t: Tensor) -> Tensor:
-        """The factor of eps."""
+        """Compute the factor of eps.
+
+        Args:
+            t: Timesteps, (B,).
+
+        Returns:
+            sigma(t), (B,).
+        """
 
     @abstractmethod
     def time_of(self, ratio: Tensor) -> Tensor:
-        """The times at which sigma / alpha is `ratio` (B,). Ratios beyond the path give its ends."""
+        """Find the timesteps of given ratios of noise to signal.
+
+        Args:
+            ratio: sigma / alpha, (B,). Ratios beyond the path are moved to its ends.
+
+        Returns:
+            Timesteps, (B,).
+        """
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(d alpha / dt, d sigma / dt). Default: by automatic differentiation."""
+        """Compute the derivatives of alpha and sigma, by default by automatic differentiation.
+
+        Args:
+            t: Timesteps, (B,).
+
+        Returns:
+            d alpha / dt and d sigma / dt, (B,) each.
+        """
         return _rate(self.alpha, t), _rate(self.sigma, t)
 
     def level(self, t: Tensor) -> Tensor:
-        """Where t is between clean (0) and noise (1). Default: sigma / (alpha + sigma)."""
+        """Compute the noise level, from 0 (clean) to 1 (noise). By default sigma / (alpha + sigma).
+
+        Args:
+            t: Timesteps, (B,).
+
+        Returns:
+            Noise levels, (B,).
+        """
         alpha, sigma = self.alpha(t), self.sigma(t)
         return sigma / (alpha + sigma)
 
     def time_at(self, level: Tensor) -> Tensor:
-        """The times at which the level is `level` (B,), from 0 to 1: the inverse of `level`."""
+        """Find the timesteps of given noise levels, as the inverse of `level`.
+
+        Args:
+            level: Noise levels, (B,), from 0 to 1.
+
+        Returns:
+            Timesteps, (B,).
+        """
         return self.time_of(level / (1 - level))
 
     def embedded(self, t: Tensor) -> Tensor:
-        """The number that a network sees of t. Default: the level in thousandths, whatever numbers times are."""
+        """Compute the number that a network embeds for a timestep.
+
+        By default it is the noise level times 1000, whatever the timesteps are.
+
+        Args:
+            t: Timesteps, (B,).
+
+        Returns:
+            Numbers, (B,).
+        """
         return self.level(t) * THOUSAND
 
     def times(
@@ -80,51 +141,62 @@ class Schedule(ABC):
         offset: int = 0,
         most: float | None = MOST_NOISE,
     ) -> Tensor:
-        """Times of a chain of `n` steps, ascending (n,), float64. The last step leads from the first of them to x_0.
+        """Choose the timesteps of a chain.
 
-        Default: evenly spaced in t, up to the end of the path.
+        The last step of the chain leads from the least noisy timestep to x_0. By default timesteps
+        are evenly spaced in t, up to the end of the path.
 
         Args:
-            n: steps; None for all of a schedule that has a number of them.
-            spacing: how they are chosen: of discrete schedules only, the others know "trailing" alone.
-            offset: added to "leading" times.
-            most: sigma / alpha that the chain begins below; None for no bound (`MOST_NOISE` still holds where the path
-                ends without signal).
+            n: Number of steps, at least 1. None: all steps of a discrete schedule.
+            spacing: How the timesteps are chosen. Continuous schedules support "trailing" only.
+            offset: Number added to "leading" timesteps.
+            most: Largest sigma / alpha at which the chain begins. None: no bound, except that
+                `MOST_NOISE` applies if the path ends without signal.
+
+        Returns:
+            Timesteps (n,), ascending: float64, or int64 for discrete schedules.
 
         Raises:
-            UserError: the schedule has no such chain.
+            UserError: The schedule has no such chain.
         """
         n = self._counted(n, spacing)
         whole, end = self.time_of(
             torch.tensor([self.max_ratio, self._most(most)], dtype=torch.float64)
         ).tolist()
         t = torch.linspace(whole / n, whole, n, dtype=torch.float64)
-        if n > 1 and t[-2] >= end:  # cut off, several times would become one
+        if n > 1 and t[-2] >= end:  # clamping would make them equal
             return torch.linspace(end / n, end, n, dtype=torch.float64)
         return t.clamp_max(end)
 
     def _counted(self, n: int | None, spacing: Spacing) -> int:
-        """The number of steps, where times are real numbers."""
+        """Check the number of steps and the spacing for a continuous schedule."""
         if n is None:
             raise UserError(
                 "this model's noise levels are continuous: name a number of sampling steps"
             )
         if spacing != "trailing":
             raise UserError(
-                f"spacing = {spacing}: this model's noise levels are continuous: use spacing=trailing"
+                f"spacing = {spacing}: this model's noise levels are continuous: "
+                "use spacing=trailing"
             )
         return n
 
     def _most(self, most: float | None) -> float:
-        """The sigma / alpha that a chain ends at."""
+        """Compute the largest sigma / alpha of a chain."""
         bound = (MOST_NOISE if math.isinf(self.max_ratio) else math.inf) if most is None else most
         return min(self.max_ratio, bound)
 
 
 class DiscreteSchedule(Schedule):
-    """A variance-preserving schedule of T steps (DDPM), from its betas (T,), each in (0, 1). Times are 0..T-1.
+    """A variance-preserving schedule of T steps, as in DDPM. Timesteps are the indexes 0 to T - 1.
 
-    Times between two steps, floats, are interpolated in log(sigma / alpha); floats are clamped to 0..T-1.
+    Fractional timesteps are interpolated in log(sigma / alpha) and clamped to [0, T - 1].
+
+    Args:
+        betas: Variances of the steps, (T,), each between 0 and 1.
+
+    Raises:
+        ValueError: `betas` is not such a vector.
     """
 
     def __init__(self, betas: Tensor) -> None:
@@ -152,7 +224,6 @@ class DiscreteSchedule(Schedule):
         return self._sigma.to(t.device)[t]
 
     def time_of(self, ratio: Tensor) -> Tensor:
-        """Fractional indexes, by interpolation in log(sigma / alpha)."""
         table = self._log_ratio.to(ratio.device)
         wanted = ratio.double().log().clamp(table[0], table[-1])
         if len(table) == 1:
@@ -162,8 +233,8 @@ class DiscreteSchedule(Schedule):
         return (after - 1 + share).to(ratio.dtype)
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """With l = log(sigma / alpha): d alpha = -alpha sigma^2 dl, d sigma = alpha^2 sigma dl; dl / dt by central
-        differences of the steps."""
+        # With l = log(sigma / alpha): d alpha = -alpha sigma^2 dl and d sigma = alpha^2 sigma dl.
+        # dl / dt is computed by central differences of the steps.
         steps = (
             torch.gradient(self._log_ratio)[0]
             if len(self) > 1
@@ -174,15 +245,15 @@ class DiscreteSchedule(Schedule):
         return -alpha * sigma**2 * rate, alpha**2 * sigma * rate
 
     def level(self, t: Tensor) -> Tensor:
-        """(t + 1) / T."""
+        """Return (t + 1) / T."""
         return (t + 1) / len(self)
 
     def time_at(self, level: Tensor) -> Tensor:
-        """The index whose share of 0..1 the level lies in."""
+        """Return floor(level * T), at most T - 1."""
         return (level * len(self)).long().clamp_(max=len(self) - 1)
 
     def embedded(self, t: Tensor) -> Tensor:
-        """The index itself."""
+        """Return the index itself."""
         return t
 
     def times(
@@ -193,15 +264,17 @@ class DiscreteSchedule(Schedule):
         offset: int = 0,
         most: float | None = MOST_NOISE,
     ) -> Tensor:
-        """Indexes (n,), int64, ascending.
+        """Choose the indexes of a chain, int64 (n,), ascending.
 
-        "trailing" begins at the noisiest time, "leading" is the DDIM paper's, "linspace" takes both ends. A chain of
-        all T steps takes them all, whatever `most` says.
+        "trailing" begins at the noisiest index. "leading" is the spacing of the DDIM paper.
+        "linspace" contains both ends. A chain of all T steps contains every index, whatever `most`
+        is.
         """
         n = len(self) if n is None else n
         if n > len(self):
             raise UserError(
-                f"{n} sampling steps: the model was trained with {len(self)}; ask for at most so many"
+                f"{n} sampling steps: the model was trained with {len(self)}; "
+                "ask for at most so many"
             )
         longest = len(self)
         if n < longest and most is not None:
@@ -215,11 +288,11 @@ class DiscreteSchedule(Schedule):
         return torch.tensor(chosen)
 
     def _ratio(self, t: Tensor) -> Tensor:
-        """sigma / alpha (B,), float64, at fractional indexes."""
+        """Compute sigma / alpha (B,), float64, at fractional indexes."""
         return self._between(self._log_ratio, t).exp()
 
     def _between(self, table: Tensor, t: Tensor) -> Tensor:
-        """A table (T,) at fractional indexes t (B,), float64."""
+        """Interpolate a table (T,) at fractional indexes t (B,), float64."""
         table, t = table.to(t.device), t.double().clamp(0, len(table) - 1)
         before = t.floor().long()
         after = (before + 1).clamp_max(len(table) - 1)
@@ -227,9 +300,21 @@ class DiscreteSchedule(Schedule):
 
     @classmethod
     def named(cls, name: str, steps: int = 1000) -> DiscreteSchedule:
-        """linear (DDPM: 1e-4..0.02), scaled_linear (LDM: 0.00085..0.012), cosine (Nichol & Dhariwal 2021, eq. 17).
+        """Make one of the common schedules.
 
-        The linear end points are those of T = 1000; for another T they scale so that abar_T stays the same.
+        The end points of the linear schedules are those for T = 1000. For another T they are scaled
+        so that abar_T stays the same.
+
+        Args:
+            name: "linear" (DDPM: betas from 1e-4 to 0.02), "scaled_linear" (LDM: linear in
+                sqrt(beta), from 0.00085 to 0.012), or "cosine" (Nichol & Dhariwal 2021, eq. 17).
+            steps: T.
+
+        Returns:
+            The schedule.
+
+        Raises:
+            ValueError: The name is unknown.
         """
         scale = 1000 / steps
         if name == "linear":
@@ -257,8 +342,18 @@ class DiscreteSchedule(Schedule):
 
 
 class VPSchedule(Schedule):
-    """The variance-preserving path in continuous time, t in (0, 1], with beta(t) = beta_0 + t (beta_1 - beta_0):
-    alpha(t) = exp(-1/2 int_0^t beta) (Song et al. 2021, eq. 33)."""
+    """The variance-preserving path in continuous time, with t in (0, 1].
+
+    alpha(t) = exp(-1/2 int_0^t beta), where beta(t) = beta_0 + t (beta_1 - beta_0). Source: Song et
+    al. 2021, eq. 33.
+
+    Args:
+        beta_0: Rate at t = 0.
+        beta_1: Rate at t = 1.
+
+    Raises:
+        ValueError: Not 0 < beta_0 < beta_1.
+    """
 
     def __init__(self, beta_0: float = 0.1, beta_1: float = 20.0) -> None:
         if not 0 < beta_0 < beta_1:
@@ -273,7 +368,7 @@ class VPSchedule(Schedule):
         return torch.sqrt(-torch.expm1(-self._integral(t)))
 
     def time_of(self, ratio: Tensor) -> Tensor:
-        """The root of (beta_1 - beta_0) t^2 / 2 + beta_0 t = log(1 + ratio^2)."""
+        # The root of (beta_1 - beta_0) t^2 / 2 + beta_0 t = log(1 + ratio^2).
         slope, wanted = (
             self.beta_1 - self.beta_0,
             torch.log1p(ratio.clamp_max(self.max_ratio).square()),
@@ -281,7 +376,10 @@ class VPSchedule(Schedule):
         return 2 * wanted / (self.beta_0 + (self.beta_0**2 + 2 * slope * wanted).sqrt())
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """d alpha = -alpha beta / 2, d sigma = alpha^2 beta / (2 sigma), which is infinite at t = 0."""
+        """Compute d alpha / dt = -alpha beta / 2 and d sigma / dt = alpha^2 beta / (2 sigma).
+
+        The latter is infinite at t = 0.
+        """
         beta = self.beta_0 + t * (self.beta_1 - self.beta_0)
         alpha = self.alpha(t)
         return -alpha * beta / 2, alpha**2 * beta / (2 * self.sigma(t))
@@ -294,7 +392,18 @@ class VPSchedule(Schedule):
 
 
 class VESchedule(Schedule):
-    """The variance-exploding path, x_t = x_0 + t eps: times are sigma itself (Song et al. 2021; EDM)."""
+    """The variance-exploding path x_t = x_0 + t eps: timesteps are sigma itself.
+
+    Source: Song et al. 2021; EDM (Karras et al. 2022).
+
+    Args:
+        sigma_min: Smallest sigma of a chain.
+        sigma_max: Largest sigma.
+        rho: Exponent of the spacing of chains.
+
+    Raises:
+        ValueError: Not 0 < sigma_min < sigma_max.
+    """
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> None:
         if not 0 < sigma_min < sigma_max:
@@ -321,7 +430,10 @@ class VESchedule(Schedule):
         offset: int = 0,
         most: float | None = MOST_NOISE,
     ) -> Tensor:
-        """Evenly spaced in sigma^(1 / rho), from sigma_min to sigma_max (Karras et al. 2022, eq. 5)."""
+        """Choose timesteps evenly spaced in sigma^(1 / rho), from sigma_min to sigma_max.
+
+        Source: Karras et al. 2022, eq. 5.
+        """
         n, end = self._counted(n, spacing), self._most(most)
         first = min(self.sigma_min, end) if n > 1 else end
         roots = torch.linspace(
@@ -331,8 +443,10 @@ class VESchedule(Schedule):
 
 
 class FlowSchedule(Schedule):
-    """The straight path x_t = (1 - t) x_0 + t eps, t in [0, 1] (rectified flow, flow matching; cold diffusion's
-    mixing). Settings call it "mixing"."""
+    """The straight path x_t = (1 - t) x_0 + t eps, with t in [0, 1]. Settings call it "mixing".
+
+    It is the path of rectified flow and flow matching, and the mixing of cold diffusion.
+    """
 
     def alpha(self, t: Tensor) -> Tensor:
         return 1 - t
@@ -357,7 +471,7 @@ class FlowSchedule(Schedule):
 
 
 def _rate(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
-    """df / dt (B,) of a function of times, row by row."""
+    """Differentiate a function of timesteps, row by row: df / dt (B,)."""
     with torch.enable_grad():
         at = t.detach().requires_grad_()
         value = function(at).sum()
@@ -365,15 +479,46 @@ def _rate(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
 
 
 def named_schedule(name: str, steps: int = 1000) -> Schedule:
-    """ "mixing" (the straight path), or one of DiscreteSchedule.named."""
+    """Make a schedule by the name that settings use.
+
+    Args:
+        name: "mixing" (the straight path), or a name for `DiscreteSchedule.named`.
+        steps: Number of steps of a discrete schedule.
+
+    Returns:
+        The schedule.
+
+    Raises:
+        ValueError: The name is unknown.
+    """
     return FlowSchedule() if name == "mixing" else DiscreteSchedule.named(name, steps)
 
 
 def like(value: Tensor, x: Tensor) -> Tensor:
-    """`value` (B,) in x's type and of as many axes as x (B, ...), to be multiplied with it."""
+    """Reshape and cast one value for each image, so that it can be multiplied with the images.
+
+    Args:
+        value: Values, (B,).
+        x: Images or latents, (B, ...).
+
+    Returns:
+        The values, (B, 1, ..., 1) with as many axes as `x`, in its type.
+    """
     return value.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
 
 
 def add_noise(schedule: Schedule, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    """x_t = alpha(t) x_0 + sigma(t) eps (DDPM eq. 4; thesis 2.23)."""
+    """Compute x_t = alpha(t) x_0 + sigma(t) eps.
+
+    Source: DDPM (Ho et al. 2020), eq. 4; thesis 2.23.
+
+    Args:
+        schedule: The path.
+        x_0: Clean images or latents, (B, ...).
+        t: Timestep of each, (B,).
+        eps: Noise from N(0, I), (B, ...).
+
+    Returns:
+        x_t, (B, ...).
+    """
     return like(schedule.alpha(t), x_0) * x_0 + like(schedule.sigma(t), x_0) * eps

@@ -1,8 +1,9 @@
-"""Noise schedules of tokens: with time they are masked, or replaced by others.
+"""Noise schedules of tokens, which are masked, or replaced by other tokens, as t grows.
 
-Letters as in VQ-Diffusion (Gu et al. 2022), section 3.2: abar(t), bbar(t), gbar(t) are the cumulative probabilities of
-equation 8. A token meets two independent fates, so a schedule is two curves: how many tokens are masked, gbar(t), and
-how many of the others are still the clean ones, abar(t) / (1 - gbar(t)).
+Letters as in VQ-Diffusion (Gu et al. 2022), section 3.2: abar(t), bbar(t) and gbar(t) are the
+cumulative probabilities of equation 8. Masking and replacement are independent, so a schedule is
+two curves: the share of tokens that are masked, gbar(t), and the share of the others that are still
+clean, abar(t) / (1 - gbar(t)).
 """
 
 from __future__ import annotations
@@ -19,17 +20,20 @@ from t2i.core.interfaces.noise import Noise
 
 
 class TokenSchedule(ABC):
-    """Mask-and-replace noise on tokens 0..K-1; K itself is the mask.
+    """The base class of token schedules: mask-and-replace noise on tokens 0 to K - 1.
 
-    q(x_t | x_0): a clean token stays with probability abar(t), is masked with gbar(t), and else becomes any of the K
-    tokens, each with probability bbar(t) = (1 - abar(t) - gbar(t)) / K (eq. 8). A masked token stays masked.
-    Time 0 is clean: abar(0) = 1. Special cases: masks only (D3PM's absorbing chain, MaskGIT), where bbar = 0, and
-    replacements only (multinomial diffusion), where gbar = 0.
+    The index K is the mask.
 
-    Times `t` are (B,) tensors, or a tensor of one number; all probabilities are float64 of that shape.
+    q(x_t | x_0): a clean token stays with probability abar(t), is masked with probability gbar(t),
+    and becomes each of the K tokens with probability bbar(t) = (1 - abar(t) - gbar(t)) / K (eq. 8).
+    A masked token stays masked. Tokens are clean at timestep 0: abar(0) = 1. If tokens are only
+    masked (D3PM's absorbing chain, MaskGIT), bbar = 0. If they are only replaced (multinomial
+    diffusion), gbar = 0.
 
-    Attributes:
-        vocabulary: K, how many clean tokens there are.
+    Timesteps `t` are tensors (B,), or of one number. All probabilities are float64 of that shape.
+
+    Args:
+        vocabulary: Number K of clean tokens.
     """
 
     def __init__(self, vocabulary: int) -> None:
@@ -37,64 +41,122 @@ class TokenSchedule(ABC):
 
     @abstractmethod
     def gbar(self, t: Tensor) -> Tensor:
-        """Probability that a token is masked at time t."""
+        """Compute the probability that a token is masked.
+
+        Args:
+            t: Timesteps, (B,).
+
+        Returns:
+            Probabilities, float64 (B,).
+        """
 
     @abstractmethod
     def intact(self, t: Tensor) -> Tensor:
-        """Probability that a token which is not masked at time t has never been replaced: 1 where tokens are only
-        masked. (Apart from gbar, so that bbar is exactly 0 then, not a rounding error.)"""
+        """Compute the probability that a token which is not masked has never been replaced.
+
+        It is 1 if tokens are only masked. It is a curve of its own so that bbar is then exactly 0.
+
+        Args:
+            t: Timesteps, (B,).
+
+        Returns:
+            Probabilities, float64 (B,).
+        """
 
     @abstractmethod
     def times(self, n: int | None = None) -> Tensor:
-        """The times of a chain of n steps, noisiest first: (n + 1,), on the processor, of which the last is 0.
+        """Choose the timesteps of a chain.
 
         Args:
-            n: number of steps; None: the schedule's own.
+            n: Number of steps, at least 1. None: the schedule's own.
+
+        Returns:
+            Timesteps (n + 1,), noisiest first, on the CPU. The last one is 0.
 
         Raises:
-            UserError: there are not so many.
+            UserError: The schedule has fewer steps.
         """
 
     @abstractmethod
     def random_times(self, noise: Noise) -> Tensor:
-        """Times (B,) to train at, uniform over all but 0."""
+        """Draw timesteps for training, uniformly over all but 0.
+
+        Args:
+            noise: Source of random numbers for B images.
+
+        Returns:
+            Timesteps, (B,).
+        """
 
     @property
     def mask(self) -> int:
-        """The index that stands for the mask: K."""
+        """The index of the mask, K."""
         return self.vocabulary
 
     def abar(self, t: Tensor) -> Tensor:
-        """Probability that a token is the clean one at time t because nothing has happened to it."""
+        """Compute the probability that a token was neither masked nor replaced.
+
+        Args:
+            t: Timesteps, (B,).
+
+        Returns:
+            Probabilities, float64 (B,).
+        """
         return (1 - self.gbar(t)) * self.intact(t)
 
     def bbar(self, t: Tensor) -> Tensor:
-        """Probability, for each of the K tokens, that a replacement has led to it by time t."""
+        """Compute the probability of each of the K tokens to be the result of a replacement.
+
+        Args:
+            t: Timesteps, (B,).
+
+        Returns:
+            Probabilities, float64 (B,).
+        """
         return (1 - self.gbar(t)) * (1 - self.intact(t)) / self.vocabulary
 
     def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """alpha, beta and gamma of q(x_t | x_s), for times s < t: of one step, or of any number of them (eq. 7)."""
+        """Compute the probabilities of q(x_t | x_s), for one step or for several (eq. 7).
+
+        Args:
+            s: Timesteps, (B,).
+            t: Later timesteps, (B,), t > s.
+
+        Returns:
+            alpha (the token stays), beta (a replacement leads to a given token) and gamma (the
+            token is masked), each float64 (B,).
+        """
         unmasked = _ratio(1 - self.gbar(t), 1 - self.gbar(s))
         intact = _ratio(self.intact(t), self.intact(s))
         return unmasked * intact, unmasked * (1 - intact) / self.vocabulary, 1 - unmasked
 
     def add_noise(self, tokens: Tensor, t: Tensor, noise: Noise) -> Tensor:
-        """Draws x_t from q(x_t | x_0).
+        """Draw x_t from q(x_t | x_0).
 
         Args:
-            tokens: x_0 (B, L) int64, 0..K-1.
-            t: times (B,).
-            noise: one row an image.
+            tokens: Clean tokens x_0, int64 (B, L), from 0 to K - 1.
+            t: Timestep of each image, (B,).
+            noise: Source of random numbers for B images.
 
         Returns:
-            (B, L) int64, 0..K.
+            Noisy tokens, int64 (B, L), from 0 to K.
         """
         kept, masked = self.abar(t), self.gbar(t)
         return self._mixed(tokens, torch.stack([kept, 1 - kept - masked, masked], -1), noise)
 
     def start(self, noise: Noise, length: int) -> Tensor:
-        """Tokens (B, L) to begin a chain with, as if nothing of x_0 were left at its noisiest time: masked with
-        probability gbar, and else any of the K tokens."""
+        """Draw the tokens that a chain begins with.
+
+        A token is masked with probability gbar of the noisiest timestep, and is any of the K tokens
+        otherwise, as if nothing of x_0 were left.
+
+        Args:
+            noise: Source of random numbers for B images.
+            length: Number L of tokens of an image.
+
+        Returns:
+            Tokens, int64 (B, L), from 0 to K.
+        """
         masked = self.gbar(self.times()[:1]).to(noise.device)
         fates = torch.stack([torch.zeros_like(masked), 1 - masked, masked], -1).expand(
             len(noise), 3
@@ -104,28 +166,33 @@ class TokenSchedule(ABC):
         )
 
     def _mixed(self, tokens: Tensor, fates: Tensor, noise: Noise) -> Tensor:
-        """The tokens (B, L), each kept, replaced or masked with the probabilities `fates` (B, 3)."""
+        """Keep, replace or mask each of the tokens (B, L) with the probabilities `fates` (B, 3)."""
         logits = fates.clamp_min(0).log()[:, None].expand(-1, tokens.shape[1], -1)
         fate = noise.categorical("fate", 0, logits)
         replaced = noise.integers("replacement", 0, self.vocabulary, tokens.shape[1:])
         return torch.where(fate == 1, replaced, tokens).masked_fill(fate == 2, self.mask)
 
     def posterior(self, x_t: Tensor, x_0: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        """log q(x_s | x_t) where x_0 is known only as a distribution p (eq. 11, and eq. 5 where p is certain):
+        """Compute log q(x_s | x_t) for a distribution p of x_0.
+
+        Eq. 11, and eq. 5 if p is certain:
 
             q(x_s | x_t) = sum over x_0 of q(x_t | x_s) q(x_s | x_0) / q(x_t | x_0) p(x_0)
 
-        The denominator depends on x_0. The sum takes O(K) all the same: q(x_s | x_0) is abar_s on x_0 and constant
-        elsewhere. A clean token from which x_t cannot come has no part in it, whatever p says; if p holds nothing else
-        possible, the possible ones are taken to be equally likely.
+        The denominator depends on x_0. The sum still takes O(K) only, because q(x_s | x_0) has one
+        value at x_0 and is constant elsewhere. Clean tokens from which x_t cannot come are left
+        out, whatever p is. If p has no other tokens, the possible ones are taken to be equally
+        likely.
 
         Args:
-            x_t: (B, L) int64, 0..K.
-            x_0: logits (B, L, K) of p; -inf for what is impossible.
-            s, t: times (B,), s < t; s = 0 gives the clean tokens.
+            x_t: Noisy tokens, int64 (B, L), from 0 to K.
+            x_0: Logits of p, (B, L, K); -inf for impossible tokens.
+            s: Timesteps, (B,). At s = 0 the result is the distribution of clean tokens.
+            t: Later timesteps, (B,), t > s.
 
         Returns:
-            (B, L, K + 1) float64, of which exp sums to 1; -inf for what is impossible. Differentiable in `x_0`.
+            Log-probabilities of x_s, float64 (B, L, K + 1); -inf for impossible tokens.
+            Differentiable in `x_0`.
         """
         a_s, b_s, c_s = (_like(value, x_0) for value in (self.abar(s), self.bbar(s), self.gbar(s)))
         a_t, b_t, c_t = (_like(value, x_0) for value in (self.abar(t), self.bbar(t), self.gbar(t)))
@@ -140,7 +207,7 @@ class TokenSchedule(ABC):
         weight = torch.where(possible, p / torch.where(possible, q_t, 1.0), 0.0)
         whole = weight.sum(-1, keepdim=True)
 
-        # q(x_t | x_s) times the sum over x_0, for x_s one of the tokens, and for x_s the mask.
+        # q(x_t | x_s) times the sum over x_0: first for each token x_s, then for the mask.
         tokens = torch.where(masked, gamma, alpha * itself + beta) * (a_s * weight + b_s * whole)
         joint = torch.cat([tokens, torch.where(masked, c_s * whole, 0.0)], -1)
         found = joint > 0
@@ -149,14 +216,15 @@ class TokenSchedule(ABC):
 
 
 class DiscreteTokenSchedule(TokenSchedule):
-    """A chain of T steps: `t` is an index 0..T (int64), of which 0 is clean.
+    """A chain of T steps. Timesteps are the indexes 0 to T (int64), of which 0 is clean.
 
     Args:
-        vocabulary: K.
-        gbar, intact: (T + 1,), from time 0 on: what the methods of that name return.
+        vocabulary: Number K of clean tokens.
+        gbar: Values of the method `gbar` at the indexes 0 to T, (T + 1,).
+        intact: Values of the method `intact` at the indexes 0 to T, (T + 1,).
 
     Raises:
-        ValueError: they begin unclean, or noise is taken away again.
+        ValueError: The tokens are not clean at index 0, or the noise decreases.
     """
 
     def __init__(self, vocabulary: int, gbar: Tensor, intact: Tensor) -> None:
@@ -175,10 +243,17 @@ class DiscreteTokenSchedule(TokenSchedule):
 
     @classmethod
     def linear(cls, vocabulary: int, steps: int, masked: float = 0.9) -> DiscreteTokenSchedule:
-        """gbar_t from 0 to `masked` and abar_t from 1 to 0, linear in t.
+        """Make the schedule where gbar_t grows to `masked` and abar_t falls to 0, linearly in t.
 
-        0.9 is VQ-Diffusion's paper, 1 the absorbing chain of D3PM (which only masks), 0 multinomial diffusion (which
-        only replaces).
+        Args:
+            vocabulary: Number K of clean tokens.
+            steps: Number T of steps.
+            masked: Share of tokens that are masked at the end, from 0 to 1. 0.9 is the value of
+                VQ-Diffusion's paper. At 1 tokens are only masked (D3PM's absorbing chain). At 0
+                they are only replaced (multinomial diffusion).
+
+        Returns:
+            The schedule.
         """
         u = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device="cpu")
         intact = torch.ones_like(u) if masked == 1 else (1 - u) / (1 - masked * u)
@@ -186,8 +261,18 @@ class DiscreteTokenSchedule(TokenSchedule):
 
     @classmethod
     def vq_diffusion(cls, vocabulary: int, steps: int = 100) -> DiscreteTokenSchedule:
-        """The schedule of VQ-Diffusion's released code: abar_t from 0.99999 to 0.000009 and gbar_t from 0.000009 to
-        0.99999, linear in t = 1..T. K bbar_t is 1e-6 throughout: in effect, tokens are only masked."""
+        """Make the schedule of VQ-Diffusion's released code.
+
+        abar_t falls from 0.99999 to 0.000009 and gbar_t grows from 0.000009 to 0.99999, both linear
+        in t = 1..T. K bbar_t is always 1e-6, so that tokens are in effect only masked.
+
+        Args:
+            vocabulary: Number K of clean tokens.
+            steps: Number T of steps.
+
+        Returns:
+            The schedule.
+        """
         kept = torch.linspace(0.99999, 0.000009, steps, dtype=torch.float64, device="cpu")
         gbar = torch.linspace(0.000009, 0.99999, steps, dtype=torch.float64, device="cpu")
         zero, one = gbar.new_zeros(1), gbar.new_ones(1)
@@ -213,15 +298,16 @@ class DiscreteTokenSchedule(TokenSchedule):
 
 
 MASKING_STEPS = 12
-"""Steps of a chain of masks where nothing names another number: MaskGIT's (Chang et al. 2022, table 3)."""
+"""Default number of steps of a `MaskingSchedule`. Source: MaskGIT (Chang et al. 2022), table 3."""
 
 
 class MaskingSchedule(TokenSchedule):
-    """Masks only, in continuous time: `t` is a real number, 0 (clean) to 1 (all masked).
+    """A schedule in continuous time that only masks, with t from 0 (clean) to 1 (all masked).
 
     Args:
-        vocabulary: K.
-        curve: gbar(t) = sin(pi t / 2) for "cosine" (MaskGIT, whose u is 1 - t), t for "linear".
+        vocabulary: Number K of clean tokens.
+        curve: "cosine" for gbar(t) = sin(pi t / 2), which is MaskGIT's (its u is 1 - t); "linear"
+            for gbar(t) = t.
     """
 
     def __init__(self, vocabulary: int, curve: Literal["cosine", "linear"] = "cosine") -> None:
@@ -243,11 +329,11 @@ class MaskingSchedule(TokenSchedule):
 
 
 def _ratio(later: Tensor, earlier: Tensor) -> Tensor:
-    """later / earlier; 1 where both are 0, and nothing can change any more."""
+    """Divide `later` by `earlier`; the result is 1 where both are 0 and nothing can change."""
     gone = earlier == 0
     return torch.where(gone, 1.0, later / torch.where(gone, 1.0, earlier))
 
 
 def _like(value: Tensor, logits: Tensor) -> Tensor:
-    """Values (B,) or (1,), to go with logits (B, L, K)."""
+    """Reshape values (B,) or (1,) so that they broadcast with logits (B, L, K)."""
     return value.to(logits.device).view(-1, 1, 1)

@@ -1,4 +1,7 @@
-"""The data contract: what a data set yields, and in which order it is visited. NumPy only."""
+"""The base class of data sets, and the order in which training visits their examples.
+
+This module needs NumPy only, not torch.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,12 @@ from t2i.core.interfaces.noise import random_stream
 class Example:
     """One captioned image.
 
-    image: uint8 (H, W, 3), sRGB. captions: at least one. key: unique within the data set, stable.
-    extras: whatever else the data set knows (class id, precomputed vectors), the same keys in every example.
+    Args:
+        image: The image, uint8 (H, W, 3), sRGB.
+        captions: Its captions, at least one.
+        key: Name of the example. It is unique within the data set and never changes.
+        extras: Further data, such as a class id or a precomputed vector. Every example has the same
+            keys.
     """
 
     image: np.ndarray
@@ -28,15 +35,19 @@ class Example:
 
 
 class BrokenExample(T2IError):
-    """An example whose file cannot be read, or holds no image or no caption. where: the file; reason: in words.
+    """An example whose file cannot be read, or has no image or no caption.
 
-    Raised by `Dataset.__getitem__`. Whoever reads takes another example in its place (`sound`) and counts it.
+    `Dataset.__getitem__` raises it. Readers then count it and take another example instead
+    (`sound`).
+
+    Args:
+        where: The file.
+        reason: What is wrong with it, in words.
     """
 
     def __init__(self, where: str, reason: str) -> None:
-        super().__init__(
-            where, reason
-        )  # both are its arguments, so that it can be sent from a worker process
+        # Both are passed on, so that the exception can be pickled by a worker process.
+        super().__init__(where, reason)
         self.where, self.reason = where, reason
 
     def __str__(self) -> str:
@@ -45,7 +56,14 @@ class BrokenExample(T2IError):
 
 @dataclass(frozen=True)
 class Original:
-    """The file that an example is made of. mode: of the image, in Pillow's words. digest: a hash of its bytes."""
+    """The file that an example is made of.
+
+    Args:
+        width: Width of the image in the file, pixels.
+        height: Height of the image in the file, pixels.
+        mode: Pillow's mode of the image, such as "RGB".
+        digest: Hash of the file's bytes.
+    """
 
     width: int
     height: int
@@ -54,11 +72,13 @@ class Original:
 
 
 class Dataset(ABC):
-    """Captioned images by index. Must be picklable: loader workers get a copy.
+    """A data set of captioned images. It must be picklable, because loader workers get a copy.
 
-    image_size: height and width of the images, pixels.
-    endless: any index >= 0 is legal, and `len` is only the nominal length of an epoch.
-    max_broken: share of the examples that may be broken (`DataConfig.max_broken`, set when it is opened).
+    Attributes:
+        image_size: Height and width of the images, pixels.
+        endless: Whether any index >= 0 is valid. `len` is then the nominal length of an epoch.
+        max_broken: Largest share of broken examples, from 0 to below 1. It is set from
+            `DataConfig.max_broken` when the data set is opened.
     """
 
     image_size: int
@@ -69,32 +89,74 @@ class Dataset(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def __getitem__(self, index: int) -> Example: ...
+    def __getitem__(self, index: int) -> Example:
+        """Read one example. Raises BrokenExample if its file cannot be used."""
+        ...
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """A short string that changes when the data does; recorded with every run and every score."""
+        """Compute a short string that changes when the data changes.
+
+        It is recorded with every run and every score.
+
+        Returns:
+            The fingerprint.
+        """
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """The captions of one example. To be overridden where they are to be had without the image."""
+        """Return the captions of one example. Override it if they can be read without the image.
+
+        Args:
+            index: Index of the example.
+
+        Returns:
+            Its captions, at least one.
+
+        Raises:
+            BrokenExample: The file of the example cannot be used.
+        """
         return self[index].captions
 
     def order(self, seed: int, epoch: int, start: int = 0) -> Iterable[int]:
-        """The indexes of one epoch in the order of training, from position `start` on: a function of (seed, epoch),
-        with each index below the length once. Default: permuted. To be overridden where near visits should lie near
-        one another."""
+        """Return the order in which training visits the examples of one epoch.
+
+        The order depends on (seed, epoch) alone and contains each index once. The default is a
+        random permutation. Override it if examples that are read one after the other should be
+        close to each other in storage.
+
+        Args:
+            seed: Seed of the run.
+            epoch: Number of the epoch, from 0.
+            start: Position to begin at; the indexes before it are left out.
+
+        Returns:
+            The indexes from position `start` on.
+        """
         indexes: list[int] = (
             random_stream(seed, "order", epoch).permutation(len(self))[start:].tolist()
         )
         return indexes
 
     def variant(self, index: int, number: int) -> Example | None:
-        """Another image of what example `index` shows: number 1, 2, ..., the same each time. None (the default)
-        where a caption has but one image. Real images of one caption are what generated ones are compared with."""
+        """Return another real image for the captions of an example.
+
+        Benchmarks compare the samples of one caption with several real images of it.
+
+        Args:
+            index: Index of the example.
+            number: Number of the variant, from 1. The same number gives the same image each time.
+
+        Returns:
+            The variant. None (the default) if a caption has only one image.
+        """
         return None
 
     def vocabulary(self) -> Iterable[str]:
-        """Texts from which a vocabulary may be built. Default: all captions of examples that are sound."""
+        """Return texts from which a text encoder can build its vocabulary.
+
+        Returns:
+            Texts. By default the captions of all examples that are not broken.
+        """
         for index in range(len(self)):
             try:
                 yield from self.captions(index)
@@ -102,54 +164,93 @@ class Dataset(ABC):
                 continue
 
     def original(self, index: int) -> Original | None:
-        """What the file of an example is before it becomes one, for `t2i datasets check`. None (the default) where
-        there is none. BrokenExample as `__getitem__`."""
+        """Describe the file of an example, for `t2i datasets check`.
+
+        Args:
+            index: Index of the example.
+
+        Returns:
+            The original. None (the default) if examples are not made of files.
+
+        Raises:
+            BrokenExample: The file cannot be used.
+        """
         return None
 
     def prepare(self, say: Callable[[str], None]) -> None:  # noqa: B027
-        """Called before the set is read through, in every process alike: the moment to make what speeds up reading
-        (a cache of resized images). say: takes a line of progress. Default: nothing."""
+        """Prepare for reading the whole data set, for example by making a cache of resized images.
+
+        Called in every process before training or scoring. By default nothing is done.
+
+        Args:
+            say: Function that prints a line of progress.
+        """
 
 
 def sound(
     dataset: Dataset | Sequence[Example], index: int
 ) -> tuple[Example, tuple[BrokenExample, ...]]:
-    """The example of that index, or the next one that is sound if it is broken (past the end, from the beginning on),
-    with what was passed over: a function of data set and index alone.
+    """Read an example, or the next one that is not broken.
 
-    UserError if more than `max_broken` of them follow one another.
+    After the last example the search continues with the first. The result depends on the data set
+    and the index alone.
+
+    Args:
+        dataset: A data set, or a list of examples, none of which is broken.
+        index: Index of the example.
+
+    Returns:
+        The example, and the broken examples that were skipped before it.
+
+    Raises:
+        UserError: More examples in a row are broken than `max_broken` allows.
     """
     passed: list[BrokenExample] = []
     while True:
         try:
             return dataset[index], tuple(passed)
         except BrokenExample as error:
-            assert isinstance(dataset, Dataset)  # examples in a list are sound
+            assert isinstance(dataset, Dataset)  # examples in a list are never broken
             passed.append(error)
             refuse_if_too_many(dataset, passed)
             index = index + 1 if dataset.endless else (index + 1) % len(dataset)
 
 
 def refuse_if_too_many(dataset: Dataset, broken: Sequence[BrokenExample]) -> None:
-    """UserError if these are more than the share of the data set that may be broken."""
+    """Raise an error if too many examples are broken.
+
+    Args:
+        dataset: The data set.
+        broken: Its broken examples that were found so far.
+
+    Raises:
+        UserError: They are more than the share `max_broken` of the data set.
+    """
     if len(broken) > dataset.max_broken * len(dataset):
         raise UserError(
-            f"data set: {len(broken)} or more of {len(dataset)} examples are broken, a share above max_broken = "
-            f"{dataset.max_broken:g}; one is {broken[-1]}; 't2i datasets check' lists all: mend them, or raise "
-            "data.max_broken"
+            f"data set: {len(broken)} or more of {len(dataset)} examples are broken, "
+            f"a share above max_broken = {dataset.max_broken:g}; one is {broken[-1]}; "
+            "'t2i datasets check' lists all: mend them, or raise data.max_broken"
         )
 
 
 class Broken:
-    """The distinct broken examples of a data set that were met so far, each told once.
+    """The broken examples of a data set that were found so far. Each one is reported once.
 
-    say: takes a line for each. note: takes each, to keep it. known: those of an earlier session.
+    Args:
+        dataset: The data set.
+        say: Function that prints a warning.
+        note: Function that records a broken example. None: they are not recorded.
+        known: Broken examples that an earlier session found.
     """
 
     def __init__(
-        self, dataset: Dataset, say: Callable[[str], None], note: Callable[[BrokenExample], None] | None = None,
+        self,
+        dataset: Dataset,
+        say: Callable[[str], None],
+        note: Callable[[BrokenExample], None] | None = None,
         known: Iterable[BrokenExample] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._dataset, self._say, self._note = dataset, say, note
         self._met = {error.where: error for error in known}
 
@@ -157,7 +258,14 @@ class Broken:
         return len(self._met)
 
     def add(self, broken: Iterable[BrokenExample]) -> None:
-        """UserError if they are more than `max_broken` of the data set by now."""
+        """Report, record and count broken examples that are new.
+
+        Args:
+            broken: Broken examples; those that are known already are ignored.
+
+        Raises:
+            UserError: All that were found are more than the share `max_broken` of the data set.
+        """
         fresh = {error.where: error for error in broken if error.where not in self._met}
         if not fresh:
             return
@@ -170,7 +278,14 @@ class Broken:
 
 
 class SoundDataset(Dataset):
-    """A data set as it is read by one process: what is broken is told and counted, and the next example taken."""
+    """A data set without its broken examples, for reading in one process.
+
+    Broken examples are reported and counted, and the next example is returned instead.
+
+    Args:
+        dataset: The data set to read.
+        say: Function that prints a warning.
+    """
 
     def __init__(self, dataset: Dataset, say: Callable[[str], None]) -> None:
         self._dataset, self._broken = dataset, Broken(dataset, say)
@@ -213,16 +328,36 @@ class SoundDataset(Dataset):
 
 @dataclass(frozen=True)
 class Visit:
-    """One look at one example: the caption and the augmentation are functions of (seed, epoch, index)."""
+    """One visit of training to one example.
+
+    The caption and the augmentation of a visit depend on (seed, epoch, index) alone.
+
+    Args:
+        epoch: Number of the epoch, from 0.
+        index: Index of the example.
+    """
 
     epoch: int
     index: int
 
 
 def visits(dataset: Dataset, seed: int, start: int) -> Iterator[Visit]:
-    """Visits from number `start` on, for ever: order is a function of (seed, epoch), so resuming needs only `start`.
+    """Iterate over the visits of training without end.
 
-    A finite set comes in another order each epoch. An endless one is read straight on: no example is seen twice.
+    A finite data set is visited in another order each epoch (`Dataset.order`). An endless one is
+    read straight on, so that no example is seen twice. The order depends on the seed alone:
+    resuming needs only `start`.
+
+    Args:
+        dataset: The data set.
+        seed: Seed of the run.
+        start: Number of the first visit, from 0.
+
+    Yields:
+        One visit after the other.
+
+    Raises:
+        ValueError: The data set is empty.
     """
     length = len(dataset)
     if length < 1:
@@ -239,5 +374,15 @@ def visits(dataset: Dataset, seed: int, start: int) -> Iterator[Visit]:
 
 
 def visit_stream(seed: int, visit: Visit) -> np.random.Generator:
-    """The random stream that belongs to one visit: caption choice first, then augmentation."""
+    """Make the random stream of one visit.
+
+    It chooses the caption first, then the augmentation.
+
+    Args:
+        seed: Seed of the run.
+        visit: The visit.
+
+    Returns:
+        The stream at its beginning.
+    """
     return random_stream(seed, "visit", visit.epoch, visit.index)

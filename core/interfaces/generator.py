@@ -1,4 +1,7 @@
-"""Generators: what turns noise and text features into images. How it is called is fixed by its family."""
+"""The base class of generators, the networks that turn noise and text features into images.
+
+How a generator is called depends on its family (`t2i.core.families`).
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,26 @@ from t2i.core.devices import device_of
 from t2i.core.interfaces.text import TextFeatures
 
 Tolerance = Literal["exact", "level", "statistical"]
-"""How closely an image drawn alone equals the one drawn in a batch: to the bit, to one 8-bit level, or only as another
-draw of the same distribution would (where rounding may turn a discrete choice, or grow over an optimisation)."""
+"""How closely an image sampled alone must equal the same image sampled in a batch.
+
+"exact": bit by bit. "level": each 8-bit value differs by one at most. "statistical": the image may
+differ as another sample of the same distribution would, because rounding can change a discrete
+choice or grow over an optimisation.
+"""
 
 TOLERANCES: tuple[Tolerance, ...] = ("exact", "level", "statistical")
-"""All tolerances, the strictest first."""
+"""All tolerances, from the strictest to the loosest."""
 
 
 class Generator(nn.Module, ABC):
-    """Turns noise and text into images, float (B, 3, H, W) in [-1, 1]. Extend a family's class, not this one.
+    """A network that turns noise and text into images, float (B, 3, H, W) in [-1, 1].
+
+    A model extends the class of its family (such as `OneShotGenerator`), not this class.
 
     Attributes:
-        image_size: height and width of the images, pixels.
-        family: registry name of the family; set by the family's class.
-        tolerance: how closely images must agree across batch sizes; set by the family's class.
+        family: Registry name of the family. The family's class sets it.
+        tolerance: How closely images must agree across batch sizes. The family's class sets it.
+        image_size: Height and width of the images, pixels.
     """
 
     family: ClassVar[str]
@@ -34,21 +43,31 @@ class Generator(nn.Module, ABC):
     image_size: int
 
     def condition(self, text: TextFeatures) -> TextFeatures:
-        """What the network needs of the text, computed once a request: text maps, projections, prefixes, priors.
+        """Compute what the network needs of the text, once for each request.
 
-        `forward` is given what this returns, at every step. A trainer calls it too, with gradients.
+        Examples are text maps, projections, prefixes and priors. Every call of `forward` receives
+        the result. A trainer calls this method too, with gradients. By default the text is returned
+        as it is.
 
         Args:
-            text: features of B captions, as the text encoder made them.
+            text: Features of B captions, as the text encoder returned them.
 
         Returns:
-            Features of the same B captions; new tensors go into `extras`, first axis B. Default: the text itself.
+            Features of the same B captions. New tensors go into `extras`, with first axis B.
         """
         return text
 
     def save_assets(self, folder: Path) -> None:
-        """Writes what building needs beside the weights and the settings. Default: nothing."""
+        """Write the files that building the generator needs beside its weights and settings.
+
+        By default nothing is written.
+
+        Args:
+            folder: An existing folder. `ModelSpec.generator` receives it as `assets` when the model
+                is loaded.
+        """
 
     @property
     def device(self) -> torch.device:
+        """The device of the parameters, or of the buffers if there are no parameters."""
         return device_of(self)

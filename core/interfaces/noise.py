@@ -1,9 +1,12 @@
-"""Noise is a source, not a tensor: draws are keyed, so they depend on nothing but their key.
+"""Keyed sources of random numbers: the numbers depend on a key alone, not on what was drawn before.
 
-Sampling: `PromptNoise` keys every image by (seed, prompt index, sample index); batch size, order and number of
-processes do not matter, and two models get the same draws (paired noise).
-Training: `StepNoise` keys every draw by (seed, step) for the whole global batch and hands each process its rows, so
-that training needs no random state to resume and does not depend on the number of processes.
+`PromptNoise` is for sampling. It keys every image by (seed, prompt index, sample index). Batch
+size, order and number of processes make no difference, and two models get the same numbers (paired
+noise).
+
+`StepNoise` is for training. It draws by (seed, step) for the whole global batch and returns each
+process its rows. Training needs no random state to resume and does not depend on the number of
+processes.
 """
 
 from __future__ import annotations
@@ -20,18 +23,35 @@ from torch import Tensor
 
 
 def random_stream(*key: int | str) -> np.random.Generator:
-    """A counter-based random stream (Philox) that depends only on the key, on every machine."""
+    """Make a counter-based random stream (Philox) that depends on the key alone, on every machine.
+
+    Args:
+        *key: Parts of the key. An integer and its decimal text are the same part.
+
+    Returns:
+        A NumPy generator at the beginning of its stream.
+    """
     digest = hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
 
 def seeded(*key: int | str) -> None:
-    """Seeds torch's global generators by the key: initial weights, dropout."""
+    """Seed torch's global generators, which initial weights and dropout use.
+
+    Args:
+        *key: Parts of the key, as for `random_stream`.
+    """
     torch.manual_seed(int(random_stream(*key).integers(2**63)))
 
 
 class Noise(ABC):
-    """Random draws for a batch of images. `name` and `step` say which draw: the same ones give the same numbers."""
+    """A source of random numbers for a batch of B images.
+
+    `name` and `step` identify a draw: the same two give the same numbers again.
+
+    Attributes:
+        device: Device of the tensors that are returned.
+    """
 
     device: torch.device | str
 
@@ -39,51 +59,87 @@ class Noise(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def _draw(self, kind: str, name: str, step: int, shape: Sequence[int]) -> Tensor: ...
+    def _draw(self, kind: str, name: str, step: int, shape: Sequence[int]) -> Tensor:
+        """Draw (B, *shape) float32 of a kind: "standard_normal" or "random" (uniform)."""
+        ...
 
     @abstractmethod
     def _seeds(self, name: str, step: int) -> list[int]:
-        """One seed an image, below 2**63."""
+        """Draw one seed for each image, from 0 to 2**63 - 1."""
 
     @abstractmethod
     def scope(self, name: str) -> Self:
-        """The same source under a name of its own: a part of a model shares no draw with another part.
+        """Return the same source under a scope: parts of a model then never share numbers.
 
-        Scopes nest. A start that was given (`PromptNoise.given`) belongs to the source it was given to, not to its
-        scopes.
+        Scopes nest. A given start (`PromptNoise.given`) is not passed on to scopes.
 
         Args:
-            name: the part's name, such as "upsampler".
+            name: Name of the part, such as "upsampler".
         """
 
     def normal(self, name: str, step: int, shape: Sequence[int]) -> Tensor:
-        """(B, *shape) float32 from N(0, 1), on the source's device."""
+        """Draw normally distributed numbers.
+
+        Args:
+            name: Name of the draw.
+            step: Number of the draw, such as the sampling step.
+            shape: Shape for one image.
+
+        Returns:
+            float32 (B, *shape) from N(0, 1), on the source's device.
+        """
         return self._draw("standard_normal", name, step, shape)
 
     def uniform(self, name: str, step: int, shape: Sequence[int]) -> Tensor:
-        """(B, *shape) float32 from U[0, 1), on the source's device."""
+        """Draw uniformly distributed numbers.
+
+        Args:
+            name: Name of the draw.
+            step: Number of the draw, such as the sampling step.
+            shape: Shape for one image.
+
+        Returns:
+            float32 (B, *shape) from U[0, 1), on the source's device.
+        """
         return self._draw("random", name, step, shape)
 
     def integers(self, name: str, step: int, high: int, shape: Sequence[int] = ()) -> Tensor:
-        """(B, *shape) int64, uniform on 0..high-1."""
+        """Draw uniformly distributed integers.
+
+        They are computed from the `uniform` numbers of the same name and step.
+
+        Args:
+            name: Name of the draw.
+            step: Number of the draw, such as the sampling step.
+            high: Number of different values, at least 1.
+            shape: Shape for one image; () for one number an image.
+
+        Returns:
+            int64 (B, *shape), from 0 to high - 1, on the source's device.
+        """
         return (self.uniform(name, step, shape) * high).long().clamp_(max=high - 1)
 
     def categorical(self, name: str, step: int, logits: Tensor) -> Tensor:
-        """Draws classes with probabilities softmax(logits), by inversion of the distribution function.
+        """Draw classes with the probabilities softmax(logits).
+
+        The cumulative distribution is inverted at a uniform number of 48 bits, made of two float32
+        numbers.
 
         Args:
-            logits: (B, *shape, K), K classes; -inf forbids a class.
+            name: Name of the draw.
+            step: Number of the draw, such as the sampling step.
+            logits: Logits of K classes, (B, *shape, K). A class with logit -inf is never drawn.
 
         Returns:
-            (B, *shape) int64.
+            int64 (B, *shape), from 0 to K - 1.
         """
         coarse, fine = self.uniform(name, step, (*logits.shape[1:-1], 2)).double().unbind(-1)
-        u = (
-            coarse + fine * 2.0**-24
-        )  # float32 draws are multiples of 2^-24, too coarse for rare classes
+        # A float32 draw is a multiple of 2^-24, which is too coarse for rare classes.
+        u = coarse + fine * 2.0**-24
         cumulative = logits.double().softmax(-1).cumsum(-1)
         threshold = (u * cumulative[..., -1]).unsqueeze(-1)
-        # The first class beyond the threshold: one of probability 0 adds nothing, so it is never the first.
+        # The first class whose cumulative probability exceeds the threshold; it never has
+        # probability 0.
         return (
             torch.searchsorted(cumulative, threshold, right=True)
             .squeeze(-1)
@@ -91,23 +147,49 @@ class Noise(ABC):
         )
 
     def start(self, name: str, shape: Sequence[int]) -> Tensor:
-        """(B, *shape): what a sampler starts from, drawn from N(0, 1) unless it was given."""
+        """Return the noise that a sampler starts from: drawn from N(0, 1) unless it was given.
+
+        Args:
+            name: Name of the draw.
+            shape: Shape for one image.
+
+        Returns:
+            (B, *shape), on the source's device.
+        """
         return self.normal(name, 0, shape)
 
     def generators(self, name: str, step: int) -> list[torch.Generator]:
-        """One torch.Generator an image, for libraries that draw by themselves (diffusers' `randn_tensor`)."""
+        """Make one torch generator for each image, for libraries that draw noise themselves.
+
+        An example is diffusers' `randn_tensor`.
+
+        Args:
+            name: Name of the draw.
+            step: Number of the draw, such as the sampling step.
+
+        Returns:
+            B generators on the CPU, each with a seed of its own.
+        """
         return [torch.Generator().manual_seed(seed) for seed in self._seeds(name, step)]
 
 
 def _values(stream: np.random.Generator, kind: str, shape: Sequence[int]) -> np.ndarray:
+    """Draw float32 numbers of a kind ("standard_normal" or "random") from a stream."""
     draw = stream.standard_normal if kind == "standard_normal" else stream.random
     return draw(tuple(shape), dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class PromptNoise(Noise):
-    """Noise for sampling. keys: for each image of the batch, (prompt index, sample index). given: what the images
-    start from (B, ...), where that is not drawn. path: the names of the scopes, the outermost first."""
+    """Noise for sampling: each image has a key of its own.
+
+    Args:
+        seed: Seed of the whole request.
+        keys: (prompt index, sample index) of each image of the batch.
+        device: Device of the tensors that are returned.
+        given: Noise that the images start from (B, ...), returned by `start`. None: it is drawn.
+        path: Names of the scopes, the outermost first.
+    """
 
     seed: int
     keys: tuple[tuple[int, int], ...]
@@ -147,7 +229,18 @@ class PromptNoise(Noise):
 
 @dataclass(frozen=True)
 class StepNoise(Noise):
-    """Noise for one training step. The global batch has `total` rows; this process has `count` from `start_row` on."""
+    """Noise for one training step: the rows of one process out of the global batch.
+
+    Args:
+        seed: Seed of the run.
+        at: Number of the training step. Negative numbers key noise outside the steps (sample grids,
+            `Trainer.finish`).
+        start_row: First row of this process within the global batch.
+        count: Number of rows of this process.
+        total: Number of rows of the global batch.
+        device: Device of the tensors that are returned.
+        path: Names of the scopes, the outermost first.
+    """
 
     seed: int
     at: int
@@ -177,13 +270,24 @@ class StepNoise(Noise):
 
 
 def _scoped(path: tuple[str, ...]) -> tuple[str, ...]:
-    """Scopes as parts of a key: marked, so that a scope "a" is never a draw named "a"."""
+    """Return scopes as parts of a key, marked so that a scope "a" differs from a draw named "a"."""
     return tuple(f"scope:{name}" for name in path)
 
 
 def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
-    """Spherical interpolation (N, ...) from a to b (...), at each share (N,) of the way: half way between two draws
-    from N(0, I) their mean would be too small a vector to be such a draw (DDIM, appendix D.5)."""
+    """Interpolate between two noise tensors on a sphere.
+
+    The mean of two draws from N(0, I) has too small a norm to be such a draw itself; spherical
+    interpolation keeps the norm. Source: DDIM (Song et al. 2021), appendix D.5.
+
+    Args:
+        a: Noise at share 0, of any shape.
+        b: Noise at share 1, of the same shape.
+        share: Positions between a and b, (N,), from 0 to 1.
+
+    Returns:
+        (N, *a.shape).
+    """
     shape = (-1, *[1] * a.dim())
     cosine = (a * b).sum() / (a.norm() * b.norm())
     angle = torch.acos(cosine.clamp(-1, 1)).clamp_min(1e-4)

@@ -1,4 +1,4 @@
-"""A request: all that a sampler is told of the images that are wanted."""
+"""The request that a sampler receives: which images are to be sampled, and from what."""
 
 from __future__ import annotations
 
@@ -12,25 +12,37 @@ from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.text import TextFeatures
 
 Guide = Callable[[Tensor, Tensor, TextFeatures], Tensor]
-"""`guide(x_t, t, text)` -> the gradient (B, ...) of log p(y | x_t) with respect to x_t: classifier guidance."""
+"""`guide(x_t, t, text)` returns the gradient (B, ...) of log p(y | x_t) with respect to x_t.
+
+It serves classifier guidance.
+"""
 
 Progress = Callable[[int, int], None]
-"""`progress(done, total)`, called after each step."""
+"""`progress(done, total)` is called after each sampling step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a sampler is asked for. It may grow: a sampler reads what it knows, and refuses by name what it cannot do.
+    """What a sampler is to sample: B captions with their noise, and options.
+
+    Later versions may add fields. A sampler reads the fields that it supports and rejects others
+    with `refuse`.
 
     Args:
-        text: features of the B captions, as `Generator.condition` returned them.
-        noise: the keyed source of every random number, one row an image.
-        null: features of "no caption", conditioned alike (B rows); None where no guidance asks for them.
-        guide: gradient of a classifier's log-likelihood; None for no classifier guidance.
-        progress: called after each step; None for silence.
-        image: (B, 3, H, W) in [-1, 1], to start from: image-to-image, upsampling, inpainting.
-        mask: (B, 1, H, W) of 0 and 1; 1 marks what may change. None: everything may.
-        strength: share of the chain that `image` is put through, 0 (unchanged) to 1 (drawn afresh).
+        text: Features of the B captions, as `Generator.condition` returned them.
+        noise: Source of every random number, one row for each image.
+        null: Features of "no caption" (B rows), passed through `Generator.condition` too. None: no
+            guidance needs them.
+        guide: Gradient of a classifier's log-likelihood. None: no classifier guidance.
+        progress: Function that is called after each step. None: progress is not reported.
+        image: Images to start from, (B, 3, H, W) in [-1, 1]: image-to-image, upsampling,
+            inpainting. None: noise only.
+        mask: Where `image` may change, (B, 1, H, W) of 0 and 1; 1 may change. None: everywhere.
+        strength: Share of the chain that `image` goes through, from 0 (unchanged) to 1 (sampled
+            anew).
+
+    Raises:
+        ValueError: `strength` is outside [0, 1], or there is a mask without an image.
     """
 
     text: TextFeatures
@@ -52,20 +64,26 @@ class Request:
         return len(self.noise)
 
     def refuse(self, sampler: str, **reasons: str) -> None:
-        """Refuses what a sampler cannot do: a field of that name that is given.
+        """Raise an error if the request has a field that a sampler does not support.
 
         Args:
-            sampler: its registry name.
-            reasons: field -> why it is refused, as what follows the sampler's name.
+            sampler: Registry name of the sampler.
+            **reasons: For each unsupported field, the rest of the message after the sampler's name,
+                such as image="starts from noise, not from an image".
 
         Raises:
-            UserError: one of the fields is not None.
+            UserError: One of the fields is not None.
         """
         for field, reason in reasons.items():
             if getattr(self, field) is not None:
                 raise UserError(f"sampler '{sampler}' {reason}")
 
     def step_done(self, done: int, total: int) -> None:
-        """Reports progress, if anyone asked for it."""
+        """Report progress, if the request has a function for it.
+
+        Args:
+            done: Number of steps that are done.
+            total: Number of all steps.
+        """
         if self.progress:
             self.progress(done, total)

@@ -1,4 +1,4 @@
-"""Samplers: ways to draw images from a generator."""
+"""The base classes of samplers: algorithms that sample images from a generator."""
 
 from __future__ import annotations
 
@@ -17,16 +17,24 @@ from t2i.core.settings import Config
 class SamplerConfig(Config):
     """Settings that every sampler has.
 
-    steps: number of network evaluations along the chain (None: the sampler's own default; one-shot samplers ignore it).
-    guidance: scale s of classifier-free guidance (1: none). seed and noise are no settings: they come with the call.
+    Seed and noise are not among them: they come with the request.
     """
 
     steps: int | None = None
+    """Number of sampling steps.
+
+    None: the sampler's default. Samplers of one-shot models ignore it.
+    """
+
     guidance: float = 1.0
+    """Scale of classifier-free guidance.
+
+    1: no guidance.
+    """
 
 
 class UnguidedConfig(SamplerConfig):
-    """Settings of a sampler that has no guidance: any scale but 1 is refused."""
+    """Settings of a sampler without guidance. Any scale but 1 is an error."""
 
     @field_validator("guidance")
     @classmethod
@@ -37,49 +45,74 @@ class UnguidedConfig(SamplerConfig):
 
 
 class Sampler(ABC):
-    """Draws images from the families that its specification names."""
+    """An algorithm that samples images from generators of the families in its `SamplerSpec`.
+
+    Args:
+        config: The sampler's settings, a `SamplerConfig`.
+    """
 
     def __init__(self, config: Any) -> None:
         self.config = config
 
     @abstractmethod
     def sample(self, generator: Generator, request: Request) -> Tensor:
-        """Draws one image for each row of the request.
+        """Sample one image for each row of the request.
 
-        Called without gradients; a sampler that optimises enables them itself.
+        The caller disables gradients. A sampler that optimises enables them itself.
 
         Args:
-            generator: in evaluation mode, of a family that the specification names.
-            request: text and null are conditioned already (`Generator.condition`).
+            generator: A generator in evaluation mode, of a family in the sampler's specification.
+            request: What to sample. Its `text` and `null` have been through `Generator.condition`.
 
         Returns:
-            (B, 3, H, W) float in [-1, 1].
+            Images, float (B, 3, H, W) in [-1, 1].
 
         Raises:
-            UserError: the generator or the request asks for something that this sampler cannot do.
+            UserError: The generator or the request needs something that this sampler does not
+                support.
         """
 
     @property
     def needs_null(self) -> bool:
-        """Whether a request must carry the features of no caption. Default: where guidance is not 1."""
+        """Whether `Request.null` is needed. By default it is if `guidance` is not 1."""
         return bool(self.config.guidance != 1)
 
     def check(self, generator: Generator) -> None:  # noqa: B027 (most samplers draw from all of their families)
-        """Raises UserError if this sampler, as it is set, cannot draw from this generator. Nothing is drawn."""
+        """Check that this sampler, with its settings, can sample from a generator.
+
+        Nothing is sampled.
+
+        Args:
+            generator: A generator of a family in the sampler's specification.
+
+        Raises:
+            UserError: It cannot.
+        """
 
     def inverts(self, generator: Generator) -> bool:
-        """Whether `invert` works for this generator. Default: no."""
+        """Tell whether `invert` works for a generator.
+
+        Args:
+            generator: A generator of a family in the sampler's specification.
+
+        Returns:
+            True if it does. By default False.
+        """
         return False
 
     def invert(self, generator: Generator, images: Tensor, request: Request) -> Tensor:
-        """The noise from which `sample` would draw these images.
+        """Compute the noise from which `sample` would return these images.
 
         Args:
-            images: (B, 3, H, W) in [-1, 1].
-            request: its text and null belong to the images; its noise is not read.
+            generator: A generator for which `inverts` returns True.
+            images: Images, (B, 3, H, W) in [-1, 1].
+            request: `text` and `null` of the images. Its noise is not used.
 
         Returns:
-            What `PromptNoise.given` takes, (B, *noise_shape).
+            Noise for `PromptNoise.given`, (B, *noise_shape).
+
+        Raises:
+            NotImplementedError: The sampler has no inversion.
         """
         raise NotImplementedError(f"{type(self).__name__} turns no images into noise")
 
@@ -92,9 +125,18 @@ def check_fit(
     fitting: list[str],
     option: str = "--sampler ",
 ) -> None:
-    """Raises UserError, naming the samplers that fit, if `sampler` does not draw from `family`.
+    """Check that a sampler supports the family of a model.
 
-    option: how the user names another sampler.
+    Args:
+        sampler: Registry name of the sampler.
+        families: Families that it supports; "*" stands for all.
+        model: Name of the model, for the message.
+        family: Family of the model.
+        fitting: Names of the samplers that support the family, for the message.
+        option: How the user chooses another sampler, for the message.
+
+    Raises:
+        UserError: The sampler does not support the family. The message names those that do.
     """
     if family not in families and "*" not in families:
         remedy = (
@@ -103,5 +145,6 @@ def check_fit(
             else "no sampler for this family is installed"
         )
         raise UserError(
-            f"sampler '{sampler}' draws from {' and '.join(families)} models, but '{model}' is {family}: {remedy}"
+            f"sampler '{sampler}' draws from {' and '.join(families)} models, "
+            f"but '{model}' is {family}: {remedy}"
         )

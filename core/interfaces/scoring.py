@@ -1,4 +1,4 @@
-"""What a benchmark is made of: metrics, feature extractors, and the benchmark's own description."""
+"""The base classes of metrics and feature extractors, and a benchmark's description as data."""
 
 from __future__ import annotations
 
@@ -14,32 +14,53 @@ from torch import Tensor, nn
 from t2i.core.errors import UserError
 
 Scope = Literal["every", "headline", "variety"]
-"""Which images a metric scores: those of every prompt set, of the headline set, or many of each of a few captions."""
+"""Which images a metric scores.
+
+"every": the images of each prompt set. "headline": those of the headline set. "variety": many
+samples of each of a few captions of the headline set.
+"""
 
 Scores = dict[str, float]
+"""Scores by name."""
+
 Intervals = dict[str, tuple[float, float]]
+"""Confidence intervals (low, high) by the name of the score."""
 
 
 def proportion_interval(right: float, of: int) -> tuple[float, float]:
-    """95 % confidence interval, in percent, of a proportion observed as `right` out of `of` independent images
-    (Wilson 1927, eq. 1)."""
+    """Compute the 95 % confidence interval of a proportion.
+
+    Source: Wilson 1927, eq. 1.
+
+    Args:
+        right: Number of successes among the observations. It may be a fraction.
+        of: Number of independent observations, at least 1.
+
+    Returns:
+        (low, high), in percent.
+    """
     z = 1.959964
     p, shrink = right / of, 1 + z * z / of
     centre = (p + z * z / (2 * of)) / shrink
     half = z * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of)) / shrink
     low, high = 100 * (centre - half), 100 * (centre + half)
-    return (low if right > 0 else 0.0), (
-        high if right < of else 100.0
-    )  # exact at the ends, where rounding is not
+    # The ends are exact here; the formula would round.
+    return (low if right > 0 else 0.0), (high if right < of else 100.0)
 
 
 class FeatureExtractor(nn.Module, ABC):
-    """A frozen network that turns images into feature vectors.
+    """The base class of feature extractors: frozen networks that turn images into feature vectors.
 
-    name, weights_sha256: part of the protocol of every score made with it. dim: D.
-    layers: names of parts of the vector, for a network of which several layers are compared; a metric that asks for
-    the features "inception/pool" gets the part "pool" of the extractor "inception", and all is extracted once.
-    networks: names under which the network is published; a model whose settings name it was trained against its judge.
+    Attributes:
+        name: Registry name. It is part of the protocol of every score that is made with the
+            extractor.
+        weights_sha256: SHA-256 of the weights. It is part of the protocol too.
+        dim: Length D of the feature vectors.
+        layers: Named parts of the vector, for networks of which several layers are compared. A
+            metric with the features "inception/pool" gets the part "pool" of the extractor
+            "inception". The extractor runs once for all parts.
+        networks: Names under which the network is published. A model whose settings contain one of
+            them was trained with the network that scores it; reports mark its scores.
     """
 
     name: str
@@ -50,29 +71,58 @@ class FeatureExtractor(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) -> float32 (B, D). Resizes by itself, the same for every set of images."""
+        """Compute feature vectors of images. The extractor resizes the images itself.
+
+        Args:
+            images: Images, uint8 (B, 3, H, W).
+
+        Returns:
+            Features, float32 (B, D).
+        """
 
     def encode_text(self, captions: Sequence[str]) -> Tensor:
-        """Captions -> float32 (B, D) in the space of the images, for a network that has a side for text (optional).
-        UserError if it has none."""
+        """Compute feature vectors of captions, in the same space as those of images.
+
+        Optional: only networks such as CLIP can encode text.
+
+        Args:
+            captions: B captions.
+
+        Returns:
+            Features, float32 (B, D).
+
+        Raises:
+            UserError: The network has no text encoder.
+        """
         raise UserError(
-            f"features '{self.name}' know no text: a score of captions needs those of a CLIP"
+            f"features '{self.name}' have no text encoder: a score of captions needs CLIP features"
         )
 
     def is_named(self, text: str) -> bool:
-        """Whether a text in a model's settings (a name, a folder) means this very network."""
+        """Tell whether a value in a model's settings names this network.
+
+        Args:
+            text: A text in the settings, such as a name or a folder.
+
+        Returns:
+            True if it names this network. By default: if it is one of `networks`.
+        """
         return text in self.networks
 
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """A batch of images to score. images: uint8 (B, H, W, 3); none of them where all metrics read features, since
-    then only those are kept. captions: B.
+    """A batch of B images to score.
 
-    groups: B numbers, equal for the samples of one prompt.
-    features: (B, D) float32 on the processor, by the name under which a metric asked for them; each extractor has run
-    once, however many metrics read it. text_features: (B, D) of the captions, by the same names, for metrics that
-    read text.
+    Args:
+        images: Images, uint8 (B, H, W, 3). Empty if all metrics read features, since only features
+            are kept then.
+        captions: One caption for each image.
+        groups: One number for each image, equal for the samples of one prompt.
+        features: Features of the images, float32 (B, D) on the CPU, by `Metric.features`. Each
+            extractor runs once, however many metrics read it.
+        text_features: Features of the captions, float32 (B, D), by the same names, for metrics with
+            `Metric.text`.
     """
 
     images: np.ndarray
@@ -83,17 +133,23 @@ class ImageBatch:
 
 
 class Metric(ABC):
-    """Scores a stream of images. One instance scores one set once: `update` for each batch, then `compute`.
+    """The base class of metrics: a metric computes scores of a set of images.
 
-    better: for each score that `compute` returns, "higher", "lower" or "none" (described, not ranked).
-    features: registry name of the extractor whose features it reads, with "/layer" if need be; None for none.
-    text: whether it also reads what the extractor makes of the captions.
-    reference: whether `update_reference` must be given features of real images first.
-    scope: which images it scores.
-    captioned: whether a score depends on which caption belongs to which image; those that do get a floor: the real
-    images of the wrong captions.
-    networks: names of the published networks that it looks through beside its extractor; a model whose settings name
-    one of them was trained against its own judge, and is marked.
+    One instance scores one set once: `update` is called for each batch, then `compute`.
+
+    Attributes:
+        better: For each score that `compute` returns: "higher", "lower", or "none" (shown, but not
+            ranked).
+        features: Registry name of the extractor whose features the metric reads, with "/layer" for
+            a part of them. None: it reads the images.
+        text: Whether the metric also reads the extractor's features of the captions.
+        reference: Whether `update_reference` must be called with features of real images first.
+        scope: Which images the metric scores.
+        captioned: Whether a score depends on which caption belongs to which image. Such a score
+            gets a floor: the score of real images with the wrong captions.
+        networks: Names of the published networks that the metric uses beside its extractor. A model
+            whose settings contain one of them was trained with the network that scores it; reports
+            mark its scores.
     """
 
     better: Mapping[str, str]
@@ -105,42 +161,87 @@ class Metric(ABC):
     networks: tuple[str, ...] = ()
 
     def update_reference(self, features: Tensor) -> None:  # noqa: B027
-        """Takes the features (B, D) of a batch of the reference set."""
+        """Add a batch of the reference set.
+
+        Args:
+            features: Features of real images, (B, D).
+        """
 
     def share_reference(self, other: Self) -> bool:
-        """Takes over the reference that `other`, under the same settings, was given, with all that was made of it, so
-        that this is done once for all rows. False: it cannot, and is given the features itself."""
+        """Copy the reference of another instance, with all that was computed from it.
+
+        The reference is then processed once for all rows of a benchmark.
+
+        Args:
+            other: An instance with the same settings, which has its reference.
+
+        Returns:
+            True if it was copied. False (the default): `update_reference` is called instead.
+        """
         return False
 
     @abstractmethod
     def update(self, images: ImageBatch) -> None:
-        """Takes a batch of images."""
+        """Add a batch of images to score.
+
+        Args:
+            images: The images, with the features that the metric reads.
+        """
 
     @abstractmethod
     def compute(self) -> Scores:
-        """The scores. Percentages are 0..100, everything else in the metric's own unit."""
+        """Compute the scores of all images.
+
+        Returns:
+            The scores by name. Percentages are from 0 to 100; other scores have the metric's own
+            unit.
+        """
 
     def intervals(self) -> Intervals:
-        """95 % confidence intervals (low, high) of those scores for which there is one; after `compute`."""
+        """Compute confidence intervals. Called after `compute`.
+
+        Returns:
+            95 % confidence intervals, for the scores that have one. By default none.
+        """
         return {}
 
     def protocol(self) -> dict[str, Any]:
-        """What the scores depend on beside the images, the extractor and the settings: versions, thresholds."""
+        """Describe what the scores depend on beside the images, the extractor and the settings.
+
+        Returns:
+            JSON values by name, such as versions and thresholds. By default none.
+        """
         return {}
 
     def warnings(self, scores: Scores, real: Scores | None) -> list[str]:
-        """What a reader of the table should be told, given the scores of a model and those of real images (None
-        where the data set has none to compare with)."""
+        """Return warnings about the scores for the reader of the report.
+
+        Args:
+            scores: Scores of a model.
+            real: Scores of real images. None: the data set has none to compare with.
+
+        Returns:
+            Warnings, one line each. By default none.
+        """
         return []
 
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Captions to sample for: the first of each of `count` examples of a split, from index 0 on.
+    """The captions that a benchmark samples images for.
 
-    data: settings of the data set, laid over the benchmark's. about: one line for the report.
-    select: key of a hash by which examples, and one caption of each, are chosen instead (`benchmarks/run/choice.py`):
-    the same ones for everybody, in whatever order the data set has them.
+    By default these are the first captions of the first `count` examples of a split.
+
+    Args:
+        name: Name of the set.
+        split: Split of the data set.
+        count: Number of captions.
+        data: Settings of the data set that replace the benchmark's.
+        headline: Whether this is the headline set. A benchmark has exactly one.
+        about: One line for the report.
+        select: Key of a hash that chooses the examples, and one caption of each, instead
+            (`benchmarks/run/caption_choice.py`). The choice does not depend on the data set's
+            order. "": no hash.
     """
 
     name: str
@@ -154,10 +255,15 @@ class PromptSet:
 
 @dataclass(frozen=True)
 class Published:
-    """Scores that others printed of a model. They stand beside ours, marked, and are never ranked with them.
+    """Scores of a model from the literature.
 
-    scores: by the title of the table's column. protocol: what was scored, as far as the source says. source: who
-    printed it, and where.
+    Reports show them apart from their own scores and never rank them.
+
+    Args:
+        model: Name of the model.
+        scores: Scores by the title of the table's column.
+        protocol: What was scored, as far as the source says.
+        source: Who published the scores, and where.
     """
 
     model: str
@@ -168,11 +274,17 @@ class Published:
 
 @dataclass(frozen=True)
 class Measure:
-    """A metric under its settings.
+    """A metric with its settings, as a benchmark uses it.
 
-    label: its name in the results (default: the metric's). shown: the scores that get a column in the table, with
-    its title (none: all of them, under their own names). bars: those that the report draws side by side (accuracy by
-    attribute). optional: whether it is left out, and said to be, where its network's weights are not there.
+    Args:
+        metric: Registry name of the metric.
+        settings: Settings of the metric.
+        label: Name in the results. "": the metric's name.
+        shown: Titles of the table's columns, by score. Empty: a column for every score, titled by
+            its name.
+        bars: Scores that the report plots side by side, such as the accuracy of each attribute.
+        optional: Whether the measure is left out, with a note, if it cannot be made (its weights
+            are missing, say).
     """
 
     metric: str
@@ -184,29 +296,42 @@ class Measure:
 
     @property
     def name(self) -> str:
+        """The name in the results: `label`, or the metric's name."""
         return self.label or self.metric
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark under one protocol: all that scores depend on, as data.
+    """A benchmark under one protocol: everything that its scores depend on, as data.
 
-    dataset, data: registry name and settings of the data set, whose images are `image_size` wide.
-    train: settings of the same data set for training, laid over `data`.
-    prompts: the caption sets, exactly one of them the headline.
-    reference: how many real images of the headline set, from index 0 on, are the reference; or "all" images of its
-    split; or those that belong to its "captions".
-    real: split that the row of real images is taken from ("": whatever is best, see `benchmarks/run/sets.py`).
-    published: scores that others printed.
-    fetch: name of the download that holds the data set (`t2i fetch NAME`), where there is one.
-    presets: of the models that are trained, the first that a model has.
-    measures: the metrics. headline: (measure, score) that the table is sorted by, on the headline set.
-    features: settings of feature extractors that need some, by registry name.
-    default_models: choices of models; the first whose models are all registered is taken.
-    minutes: training budget of each model. samples: images drawn for each caption.
-    variety: (captions of the headline set, samples of each) for what is said of the samples of one caption.
-    grid: (captions of each prompt set, samples of each) shown side by side; grid_captions: shown beside them.
-    seed: of the sampling noise.
+    Args:
+        name: Registry name.
+        protocol: Name of the protocol.
+        dataset: Registry name of the data set.
+        image_size: Height and width of the images, pixels.
+        prompts: Sets of captions, exactly one of them with `headline`.
+        measures: The metrics with their settings.
+        headline: (measure, score) by which the table is sorted, on the headline set.
+        default_models: Groups of models. The first group whose models are all registered is scored
+            if the user names no models.
+        minutes: Training budget of each model, minutes.
+        reference: Which real images of the headline set are the reference: the first so many, "all"
+            images of its split, or those that belong to its "captions".
+        real: Split that the row of real images comes from. "": the best there is
+            (`benchmarks/run/caption_sets.py`).
+        published: Scores from the literature.
+        fetch: Name of the download of the data set (`t2i fetch NAME`). "": there is none.
+        presets: Presets for training, by preference. A model is trained with the first of them that
+            it has.
+        data: Settings of the data set.
+        train: Settings of the data set for training, which replace those in `data`.
+        features: Settings of feature extractors, by registry name.
+        samples: Number of images to sample for each caption.
+        variety: (captions of the headline set, samples of each) for metrics with the scope
+            "variety".
+        grid: (captions of each prompt set, samples of each) that the report shows side by side.
+        grid_captions: More captions for the grid, without real images.
+        seed: Seed of the sampling noise.
     """
 
     name: str
@@ -234,5 +359,6 @@ class Benchmark:
 
     @property
     def headline_set(self) -> PromptSet:
+        """The prompt set with `headline`."""
         (headline,) = (prompts for prompts in self.prompts if prompts.headline)
         return headline

@@ -1,4 +1,8 @@
-"""Trainers: one training stage each. The engine gives batches and updates; a trainer holds the mathematics."""
+"""Trainers and the engine: a trainer computes the losses of one stage, the engine does the rest.
+
+The engine reads batches, runs backward passes, steps optimizers, averages weights and saves
+checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +20,31 @@ from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 
 Losses = dict[str, Tensor]
-"""Named scalars for the log. Tensors, detached by the engine: reading them would wait for the device."""
+"""Scalar losses by name, for the log.
+
+They stay tensors, because reading their values would wait for the device. The engine detaches them.
+"""
 
 
 @dataclass
 class Batch:
-    """One batch, on the engine's device.
+    """One batch of B training examples, on the engine's device.
 
-    images: (B, 3, H, W) float in [-1, 1]. captions, keys: B of each. extras: the data set's, as tensors (B, ...) where
-    they are numbers or arrays, else as tuples of B.
-    noise: the draws of this step; every random number of a step comes from here, so that a resumed run, or one on
-    another number of processes, sees the same ones. encode, encode_null: the text encoder, as the stage uses it
-    (encode_null None: no caption is the empty caption).
-    encoded, features: what was stored (`Trainer.encode`) in place of the images, which are empty then (B, 3, 0, 0), as
-    are the extras; and for the captions, unless the stage trains the encoder.
+    Args:
+        images: Images, float (B, 3, H, W) in [-1, 1]. Empty, (B, 3, 0, 0), if `encoded` is given.
+        captions: One caption for each image.
+        keys: Key of each example (`Example.key`).
+        noise: Source of every random number of the step. A resumed run, or a run on another number
+            of processes, then draws the same numbers.
+        encode: Function that encodes captions, as the stage uses the text encoder.
+        extras: The data set's extras: tensors (B, ...) of numbers and of arrays of one shape,
+            tuples of B otherwise. Empty if `encoded` is given.
+        encode_null: Function that returns n rows of features of "no caption". None: the empty
+            caption is encoded.
+        encoded: Precomputed result of `Trainer.encode` (B, ...), which replaces the images
+            (`cache_views`). None: not precomputed.
+        features: Precomputed features of the captions. None: not precomputed, or the stage trains
+            the text encoder.
     """
 
     images: Tensor
@@ -44,49 +59,87 @@ class Batch:
 
     @cached_property
     def text(self) -> TextFeatures:
-        """Features of the captions. With gradients if the stage trains the encoder; else cached, without."""
+        """Features of the captions, with gradients only if the stage trains the text encoder."""
         return self.encode(self.captions) if self.features is None else self.features
 
     def null(self) -> TextFeatures:
-        """Features of "no caption", one row an image."""
+        """Compute the features of "no caption".
+
+        Returns:
+            Features with one row for each image.
+        """
         n = len(self.captions)
         return self.encode_null(n) if self.encode_null else self.encode([""] * n)
 
 
 class Engine(Protocol):
-    """What a trainer may ask of the engine."""
+    """What the engine offers a trainer."""
 
     @property
     def progress(self) -> float:
-        """How much of the stage is done, 0 to 1."""
+        """The share of the stage that is done, from 0 to 1."""
 
     def update(self, name: str, loss: Tensor) -> None:
-        """Backward into the parameters of `optimizers[name]` only, then (when enough batches have accumulated)
-        averaging over processes, finite check, clipping, and the optimizer's and schedule's step."""
+        """Run the backward pass of a loss and step one optimizer.
+
+        Gradients go into the parameters of this optimizer only. The step follows once all parts of
+        the batch have accumulated (`accumulate`). Before it, gradients are averaged over processes,
+        checked to be finite, and clipped.
+
+        Args:
+            name: Name of the optimizer in `Trainer.optimizers`.
+            loss: Scalar loss of this process's rows.
+        """
 
     def shifted(self, x: Tensor) -> Tensor:
-        """`x` (B, ...) rolled by one row over the GLOBAL batch: mismatched pairs. No gradient crosses processes."""
+        """Roll a tensor by one row over the global batch, to make mismatched pairs.
+
+        Gradients do not cross processes.
+
+        Args:
+            x: Rows of this process, (B, ...).
+
+        Returns:
+            (B, ...): row i is row i - 1 of the global batch. With several processes, axis 1 is
+            padded with zeros to the longest of all processes.
+        """
 
     def gathered(self, x: Tensor) -> Tensor:
-        """The rows of all processes for `x` (B, ...): the GLOBAL batch, in its order, for losses that compare each row
-        with every other. Each process computes the whole loss; its gradients reach its own rows alone, grown by the
-        number of processes, so that their average over processes is the gradient of the loss."""
+        """Gather the rows of all processes, for losses that compare each row with every other.
+
+        Each process computes the whole loss. Gradients reach its own rows only, multiplied by the
+        number of processes, so that their average over processes is the gradient of the loss.
+
+        Args:
+            x: Rows of this process, (B, ...).
+
+        Returns:
+            The global batch in its order, (B * processes, ...). With several processes, axis 1 is
+            padded with zeros to the longest of all processes.
+        """
 
 
 Clip = float | Sequence[float | None]
-"""Largest norm of the gradients: of all of an optimizer's parameters, or one for each of its parameter groups (None or
-0: not clipped)."""
+"""Largest norm of the gradients: one for the whole optimizer, or one for each parameter group.
+
+None or 0: they are not clipped.
+"""
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """An optimizer with clipping and a learning-rate schedule of its own.
+    """An optimizer with its own clipping and learning-rate schedule.
 
-    Attributes:
-        optimizer: the optimizer. A parameter in none of a trainer's optimizers is not trained.
-        clip: takes the place of the engine's `grad_clip`. None: `grad_clip`.
-        schedule: progress of the stage, 0 to 1 -> factor, which multiplies each group's learning rate beside the
-            engine's own factor (`warmup`, `lr_schedule`). None: 1.
+    Args:
+        optimizer: The optimizer. Parameters that are in none of a trainer's optimizers are not
+            trained.
+        clip: Largest gradient norm, instead of the setting `grad_clip`. None: `grad_clip` applies.
+        schedule: Function from the progress of the stage (0 to 1) to a factor. The learning rate of
+            each group is multiplied by it, as well as by the engine's factor (`warmup`,
+            `lr_schedule`). None: 1.
+
+    Raises:
+        ValueError: `clip` is a sequence, but not of one entry for each parameter group.
     """
 
     optimizer: Optimizer
@@ -102,26 +155,30 @@ class Optimization:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters that ask for gradients; a trainer may change that from step to step."""
+        """The parameters with `requires_grad`. A trainer may change that from step to step."""
         return [
             p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad
         ]
 
 
 class Trainer(ABC):
-    """One training stage.
+    """The base class of trainers: one training stage.
 
     Attributes:
-        modules: the networks that the stage trains or needs saved, by name; also what `compile` may compile, and what
-            is in training mode during a step. What a trainer keeps from step to step must be in one of them, or in an
-            optimizer: the rest of its attributes are not saved.
-        optimizers: by the name given to `engine.update`; each alone, or with clipping and schedule of its own. The
-            parameters of generator, text encoder and helpers that are in one are averaged, and hold their averages once
-            the stage is over.
-        eager: names of modules that must not be compiled (those under a double backward pass).
-        encode: what a step needs of the images (B, 3, H, W), row by row, where networks that the stage does not train
-            compute it: latents. The engine may then do so once for the whole data set (`cache_views`), and give the
-            steps `batch.encoded` in place of images. None: the images themselves are needed.
+        modules: Networks that the stage trains or that checkpoints must contain, by name. They are
+            in training mode during a step, and the setting `compile` compiles them. State that must
+            survive from step to step belongs into one of them or into an optimizer: other
+            attributes are not saved.
+        optimizers: Optimizers by the name that is passed to `Engine.update`, with or without
+            clipping and a schedule of their own. Only parameters in an optimizer are trained. Those
+            of the generator, the text encoder and the helpers are averaged (`ema_decay`), and the
+            averages replace them when the stage ends.
+        eager: Names of modules that must not be compiled, because a double backward pass goes
+            through them.
+        encode: Function that turns images (B, 3, H, W) into what a step needs of them, row by row,
+            by networks that the stage does not train: latents, for example. The engine may then
+            precompute it for the whole data set (`cache_views`) and pass `batch.encoded` instead of
+            images. None: a step needs the images themselves.
     """
 
     modules: dict[str, nn.Module]
@@ -131,26 +188,55 @@ class Trainer(ABC):
 
     @abstractmethod
     def step(self, batch: Batch, engine: Engine) -> Losses:
-        """One training step: computes each loss and hands it to `engine.update`."""
+        """Run one training step: compute each loss and pass it to `engine.update`.
+
+        With `accumulate`, a step of the run calls this method once for each part of the batch.
+
+        Args:
+            batch: This process's rows of the batch, or of a part of it.
+            engine: The engine that updates the weights.
+
+        Returns:
+            Losses for the log.
+        """
 
     def preview(self, batch: Batch) -> Tensor | None:
-        """Images (N, 3, H, W) in [-1, 1] for the stage's grids, without gradients, where the generator cannot draw
-        yet: an autoencoder shows originals beside reconstructions. Default: None, the generator draws."""
+        """Make images for the stage's sample grids, if the generator cannot be sampled yet.
+
+        An autoencoder, for example, shows originals beside reconstructions. Called without
+        gradients.
+
+        Args:
+            batch: A few examples, the same at each call.
+
+        Returns:
+            Images (N, 3, H, W) in [-1, 1]. None (the default): the generator is sampled.
+        """
         return None
 
     def finish(self, batches: Callable[[], Batch]) -> None:  # noqa: B027 (most stages have nothing to finish)
-        """Called once when the stage ends, with the averaged weights in place: e.g. to measure a latent's scale.
+        """Finish the stage, for example by measuring the scale of latents.
 
-        Runs without gradients, networks in evaluation mode, in every process alike.
+        By default nothing is done.
+
+        Called once when the stage ends, in every process, without gradients. The networks hold
+        their averaged weights and are in evaluation mode.
 
         Args:
-            batches: gives another (whole, global) batch of training data at each call, the same ones however the stage
-                was interrupted and on however many processes it ran.
+            batches: Function that returns the next batch of training data, a whole global one. The
+                batches do not depend on interruptions or on the number of processes.
         """
 
 
 def optimizations(trainer: Trainer) -> dict[str, Optimization]:
-    """A trainer's optimizers by name, each with its clipping and schedule."""
+    """Return a trainer's optimizers, each as an `Optimization`.
+
+    Args:
+        trainer: A trainer.
+
+    Returns:
+        The optimizers by name, with their clipping and schedule.
+    """
     return {
         name: given if isinstance(given, Optimization) else Optimization(given)
         for name, given in trainer.optimizers.items()
@@ -159,13 +245,13 @@ def optimizations(trainer: Trainer) -> dict[str, Optimization]:
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks of a model as its trainers find them.
+    """The networks of a model, as a stage's trainer receives them.
 
-    Attributes:
-        generator: what is sampled.
-        text_encoder: what it is conditioned on.
-        helpers: what `ModelSpec.helpers` built, by name: networks that outlive a stage and are in checkpoints, but are
-            not saved with what is sampled.
+    Args:
+        generator: The generator.
+        text_encoder: The text encoder whose features condition the generator.
+        helpers: Networks that `ModelSpec.helpers` built, by name. They outlive a stage and are in
+            checkpoints, but are not saved with the model that is sampled.
     """
 
     generator: Generator
@@ -177,12 +263,13 @@ class Networks:
 class Stage:
     """A stage of a model's training.
 
-    Attributes:
-        name: what the log and errors call it.
-        share: its part of the whole budget (shares are normalised to sum 1).
-        trainer: called with the model's networks when the stage begins; it must not draw random numbers other than from
-            torch's global generator, which the engine seeds.
-        settings: settings of the engine that are others in this stage (`t2i.core.settings.STAGE_SETTINGS`).
+    Args:
+        name: Name in logs and errors.
+        share: Share of the run's budget, relative to the sum of all stages' shares.
+        trainer: Function that makes the trainer of the model's networks when the stage begins. It
+            may draw random numbers from torch's global generator only, which the engine seeds.
+        settings: Engine settings that differ in this stage, by name. Those in
+            `t2i.core.settings.STAGE_SETTINGS` are allowed.
     """
 
     name: str

@@ -1,7 +1,8 @@
-"""Files that are there whole or not at all, and folders whose every byte is accounted for.
+"""Atomic writes of files and folders, and folders with a manifest.
 
-A sealed folder holds `manifest.json` with the size and SHA-256 of each file. It is written beside its place and moved
-there in one step, so a folder with its final name is complete. Only safetensors and JSON are read: nothing can run.
+A sealed folder holds `manifest.json` with the size and the SHA-256 of each file. It is filled under
+a temporary name and renamed in one step, so a folder that has its final name is complete. Only
+safetensors and JSON are read: neither format can run code.
 """
 
 from __future__ import annotations
@@ -20,10 +21,16 @@ from typing import Any
 from t2i.core.errors import UserError
 
 MANIFEST = "manifest.json"
+"""Name of the file in a sealed folder that lists the others."""
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Writes a file atomically and durably: after a crash it holds the old bytes or the new ones."""
+    """Write a file atomically and durably: after a crash it holds the old bytes or the new ones.
+
+    Args:
+        path: The file. Its folder is created if it does not exist.
+        data: The new content.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -38,19 +45,44 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
 
 
 def place_bytes(path: Path, data: bytes) -> None:
-    """Writes a file that is there whole or not at all, however the command ends: one of many that need not be made
-    durable one by one (after a power failure it may be damaged)."""
+    """Write a file atomically, but not durably.
+
+    However the command ends, the file is complete or absent. After a power failure it may be
+    damaged. This is for many files, such as sampled images, for which one fsync each would be too
+    slow.
+
+    Args:
+        path: The file. Its folder must exist.
+        data: The new content.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(data)
     os.replace(temporary, path)
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a JSON document, indented, atomically and durably.
+
+    Args:
+        path: The file. Its folder is created if it does not exist.
+        value: The document. NaN and infinities are not allowed.
+    """
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path, what: str) -> Any:
-    """The JSON document at `path`; UserError naming `what` if it is missing or no JSON."""
+    """Read a JSON document.
+
+    Args:
+        path: The file.
+        what: What the file belongs to; error messages begin with it.
+
+    Returns:
+        The parsed document, of any JSON type.
+
+    Raises:
+        UserError: The file cannot be read, or is not JSON.
+    """
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
@@ -62,7 +94,16 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
-    """Writes tensors as safetensors. Tensors that share memory are written once each. OSError if the disk refuses."""
+    """Write tensors as a safetensors file, durably but not atomically.
+
+    Args:
+        path: The file. Its folder must exist.
+        tensors: Tensors by name, on any device. Each is copied to the CPU and made contiguous. No
+            two may share memory (`owned_tensors` removes duplicates).
+
+    Raises:
+        OSError: The system cannot write the file.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -70,7 +111,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
         save_file(
             {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, path
         )
-    except SafetensorError as error:  # its words for what the system said: "... (os error 28)"
+    except SafetensorError as error:  # it gives the system's error as text: "... (os error 28)"
         code = re.search(r"os error (\d+)", str(error))
         number = int(code[1]) if code else errno.EIO
         raise OSError(number, os.strerror(number), str(path)) from None
@@ -79,7 +120,18 @@ def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
 
 
 def load_tensors(path: Path, what: str) -> dict[str, Any]:
-    """The tensors of a safetensors file; UserError naming `what` if it is missing or damaged."""
+    """Read a safetensors file.
+
+    Args:
+        path: The file.
+        what: What the file belongs to; error messages begin with it.
+
+    Returns:
+        The tensors by name, on the CPU.
+
+    Raises:
+        UserError: The file cannot be read, or is damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -95,7 +147,16 @@ def load_tensors(path: Path, what: str) -> dict[str, Any]:
 
 @contextmanager
 def sealed(folder: Path) -> Iterator[Path]:
-    """A folder to fill; when the block ends well it is sealed and moved to `folder`, replacing what is there."""
+    """Give a temporary folder to fill, then seal it and move it to its final name.
+
+    If the block raises, the temporary folder is removed and `folder` stays as it was.
+
+    Args:
+        folder: The final name. A folder that exists there is replaced.
+
+    Yields:
+        The temporary folder, empty, beside `folder`.
+    """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -109,7 +170,19 @@ def sealed(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def arriving(folder: Path) -> Iterator[Path]:
-    """A folder to fill beside `folder`, which must be new or empty, and is there when the block has ended well."""
+    """Give a temporary folder to fill, then move it to its final name, without a manifest.
+
+    If the block raises, the temporary folder is removed and `folder` stays as it was.
+
+    Args:
+        folder: The final name. It must not exist, or be an empty folder.
+
+    Yields:
+        The temporary folder, empty, beside `folder`.
+
+    Raises:
+        UserError: `folder` is a file, or a folder that is not empty.
+    """
     check_free(folder)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -123,13 +196,29 @@ def arriving(folder: Path) -> Iterator[Path]:
 
 
 def check_free(folder: Path) -> None:
-    """UserError unless `folder` is new or empty."""
+    """Check that a folder does not exist yet, or is empty.
+
+    Args:
+        folder: Where a command is going to write.
+
+    Raises:
+        UserError: It is a file, or a folder that is not empty.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already, and not empty: choose another --out")
 
 
 def refuse_links(folder: Path) -> None:
-    """UserError if a link below `folder` leads out of it: what is written there would land elsewhere."""
+    """Check that no symbolic link below a folder leads out of it.
+
+    What a command writes through such a link would land elsewhere.
+
+    Args:
+        folder: A folder from another source, in which a command is going to write.
+
+    Raises:
+        UserError: A link leads out of the folder.
+    """
     inside = folder.resolve()
     for path in folder.rglob("*"):
         if path.is_symlink() and not path.resolve().is_relative_to(inside):
@@ -139,7 +228,11 @@ def refuse_links(folder: Path) -> None:
 
 
 def seal(folder: Path) -> None:
-    """Writes the manifest of everything in `folder`, and makes all of it durable."""
+    """Write the manifest of a folder, and make everything in it durable.
+
+    Args:
+        folder: The folder. A manifest that is there already is replaced.
+    """
     files = {}
     for path in sorted(
         path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST
@@ -157,7 +250,18 @@ def seal(folder: Path) -> None:
 
 
 def verify(folder: Path, what: str) -> None:
-    """Raises UserError, naming the file, unless the folder holds just what its manifest says."""
+    """Check that a sealed folder holds exactly what its manifest lists.
+
+    Every file is read, to compare its SHA-256.
+
+    Args:
+        folder: The folder.
+        what: What the folder is; error messages begin with it.
+
+    Raises:
+        UserError: A file is missing, damaged or not listed, or the manifest cannot be read. The
+            message names the file.
+    """
     manifest = read_json(folder / MANIFEST, what)
     try:
         files = {
@@ -186,7 +290,16 @@ def verify(folder: Path, what: str) -> None:
 
 
 def intact(folder: Path) -> bool:
-    """Whether a sealed folder is there and holds just what its manifest says."""
+    """Return whether a sealed folder exists and holds exactly what its manifest lists.
+
+    A replacement of the folder that a crash interrupted is undone first (`settle`).
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        False if it is missing, incomplete or damaged.
+    """
     settle(folder)
     try:
         verify(folder, "folder")
@@ -196,8 +309,11 @@ def intact(folder: Path) -> bool:
 
 
 def _replace_folder(source: Path, target: Path) -> None:
-    """Moves `source` to `target`. Folders cannot be swapped in one step, so an old one steps aside first; `settle`
-    brings it back if we die between the two moves."""
+    """Move the folder `source` to `target`, replacing what is there.
+
+    Folders cannot be swapped in one step, so the old one is renamed first. If the process dies
+    between the two moves, `settle` restores the old one.
+    """
     aside = _aside(target)
     while True:
         if target.exists():
@@ -208,7 +324,8 @@ def _replace_folder(source: Path, target: Path) -> None:
             break
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise  # else a reader took us for dead and has brought the old one back
+                raise
+            # Another process took this one for dead: its `settle` restored the old folder. Retry.
     sync_folder(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
@@ -218,14 +335,22 @@ def _aside(folder: Path) -> Path:
 
 
 def settle(folder: Path) -> None:
-    """Undoes half a replacement of `folder`, if a crash left one."""
+    """Restore the old folder if a crash interrupted its replacement.
+
+    Args:
+        folder: The folder's final name. Nothing happens if it exists.
+    """
     aside = _aside(folder)
     if aside.exists() and not folder.exists():
         os.replace(aside, folder)
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames in `folder` durable, where the system can."""
+    """Make renames in a folder durable, on systems that can.
+
+    Args:
+        folder: The folder that holds the renamed files.
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:  # Windows cannot open folders

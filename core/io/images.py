@@ -1,4 +1,4 @@
-"""Images in and out: tensors in [-1, 1], bytes, PNG files and grids."""
+"""Conversion of images: files, uint8 arrays, tensors in [-1, 1], PNG and grids."""
 
 from __future__ import annotations
 
@@ -20,34 +20,51 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Original
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""Formats that are opened: of Pillow's others, some start programs, and none is used for photographs."""
+"""Image formats that are opened, by Pillow's names. Some of Pillow's others start external
+programs, and none of them is used for photographs."""
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
 )
-"""Ends of names of image files, in lower case."""
+"""File name extensions of image files, in lower case, with the dot."""
 
 PIXELS = 2**26
-"""Pixels of an image, at most: 200 MB when it is decoded. A small file can claim to hold any number."""
+"""Largest number of pixels of an image that is decoded (200 MB as RGB). A small file can claim any
+size."""
 
 SPARE = 2
-"""A JPEG's reduced decoding blurs and aliases a little: with twice the pixels that are needed, what is left of that is
-as much as between two good filters (41 dB), with just enough of them six times that (33 dB)."""
+"""How many times the needed width and height a JPEG must keep when it is decoded at a reduced size.
+
+Reduced decoding blurs and aliases a little. With twice the size that is needed, the result differs
+from full decoding as much as two good resizing filters differ from each other (41 dB); with just
+the size needed, six times as much (33 dB).
+"""
 
 _NOT_ITS_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""Errors of the system that say nothing of the file: too many are open, no memory."""
+"""System errors for which the file is not to blame: too many open files, not enough memory."""
 
 _TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-"""EXIF's orientation -> what makes the image upright."""
+"""The transposition that makes an image upright, by its EXIF orientation."""
 _SIDEWAYS = frozenset({5, 6, 7, 8})
+"""EXIF orientations for which width and height are exchanged."""
 
 
 def to_tensor(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [-1, 1]. The bytes travel, not the floats."""
+    """Convert uint8 images to a tensor in [-1, 1].
+
+    They are moved to the device as bytes and converted there, which moves a quarter of the data.
+
+    Args:
+        images: The images, uint8 (B, H, W, 3).
+        device: Where the tensor goes.
+
+    Returns:
+        The images, float32 (B, 3, H, W), in [-1, 1].
+    """
     return (
         torch.from_numpy(images)
         .to(device, non_blocking=True)
@@ -59,7 +76,14 @@ def to_tensor(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
 
 
 def to_bytes(images: Tensor) -> np.ndarray:
-    """float (B, 3, H, W) in [-1, 1] (clamped) -> uint8 (B, H, W, 3), rounded to the nearest level."""
+    """Convert a tensor of images to uint8, rounding to the nearest level.
+
+    Args:
+        images: The images, float (B, 3, H, W), in [-1, 1]. Values outside are clamped.
+
+    Returns:
+        The images, uint8 (B, H, W, 3).
+    """
     levels = images.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
     return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
@@ -71,15 +95,27 @@ def decode(
     box: tuple[int, int, int, int] | None = None,
     where: str,
 ) -> np.ndarray:
-    """An image as uint8 (size, size, 3): the central square of it, or of `box`, resized with antialiasing.
+    """Decode an image and resize its central square, with antialiasing (Lanczos).
 
-    source: a file of one of FORMATS, by path, content or open. box: left, top, right and bottom in pixels of the
-    upright image; what lies outside the image is cut off. where: what errors call it.
+    The image is turned upright by its EXIF orientation, transparency is laid on white, 16-bit
+    channels are scaled to 8 bits. Colour profiles are not applied. A JPEG is decoded at an eighth,
+    a quarter or half of its size where that leaves SPARE times the width and height that are
+    needed.
 
-    Turned upright by its EXIF orientation, transparency laid on white, samples of 16 bits scaled to 8; colour profiles
-    are not applied. A JPEG is decoded at an eighth, a quarter or half of its size where that leaves SPARE times as many
-    pixels as are needed.
-    BrokenExample if it cannot be read, is no image, or has more than PIXELS pixels.
+    Args:
+        source: A file in one of FORMATS: its path, its content, or an open file.
+        size: Height and width of the result, in pixels.
+        box: Crop to this box before taking the central square: left, top, right and bottom in
+            pixels of the upright image. What lies outside the image is cut off. None for the whole
+            image.
+        where: Name of the image in errors.
+
+    Returns:
+        The image, uint8 (size, size, 3).
+
+    Raises:
+        BrokenExample: It cannot be read, is not an image, has more than PIXELS pixels, or the box
+            lies outside it.
     """
     with _opened(source, where) as opened:
         width, height = opened.size
@@ -95,7 +131,10 @@ def decode(
 
 @contextmanager
 def _opened(source: Path | bytes | BinaryIO, where: str) -> Iterator[Image.Image]:
-    """The image, not yet decoded. Whatever goes wrong with it within the block makes it a BrokenExample."""
+    """Open an image without decoding it; errors within the block become BrokenExample.
+
+    MemoryError and the errors in _NOT_ITS_FAULT are raised as they are.
+    """
     try:
         with Image.open(
             io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
@@ -114,6 +153,7 @@ def _opened(source: Path | bytes | BinaryIO, where: str) -> Iterator[Image.Image
 
 
 def _reason(source: Path | bytes | BinaryIO, error: Exception) -> str:
+    """Say in a few words why an image cannot be read."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if source == b"" or (isinstance(source, Path) and source.stat().st_size == 0):
@@ -126,8 +166,8 @@ def _reason(source: Path | bytes | BinaryIO, error: Exception) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
-    """How the camera was held (EXIF); upright if that cannot be read, which is no reason to do without the image."""
-    if image.format == "TIFF":  # Pillow turns these itself
+    """Return the EXIF orientation, 1 to 8; 1 (upright) if it is missing or cannot be read."""
+    if image.format == "TIFF":  # Pillow has applied it already
         return 1
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
@@ -142,7 +182,10 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
 def _square(
     extent: tuple[int, int], box: tuple[int, int, int, int] | None, where: str
 ) -> tuple[float, float, int]:  # fmt: skip
-    """Left, top and side of the central square of the box, as far as it lies in the image (width, height)."""
+    """Return left, top and side of the central square of the part of `box` inside the image.
+
+    `extent` is the image's width and height. A box outside the image raises BrokenExample.
+    """
     left, top, right, bottom = box or (0, 0, *extent)
     left, top, right, bottom = (
         max(left, 0),
@@ -160,12 +203,13 @@ def _square(
 
 
 def _enough(image: tuple[int, int], size: int, side: int) -> tuple[int, int]:
-    """The size to which a whole image may shrink before its square of `side` is resized to `size`."""
+    """Return the smallest size to decode the image at, if its square of `side` becomes `size`."""
     share = min(1.0, SPARE * size / side)
     return math.ceil(image[0] * share), math.ceil(image[1] * share)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to 8-bit RGB, transparency on white."""
     if image.mode.startswith("I;16"):
         return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
     if image.mode in ("I", "F"):
@@ -177,20 +221,33 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(samples: np.ndarray) -> np.ndarray:
-    """uint16 -> uint8, white to white, rounded."""
+    """Convert uint16 to uint8, rounded: 65535 becomes 255."""
     return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _sixteen_bits(samples: np.ndarray) -> np.ndarray:
-    """Samples of 32 bits that hold values of 16, as Pillow gives some files. ValueError where they hold more: nobody
-    can say what is white."""
+    """Convert 32-bit pixels with 16-bit values, which Pillow returns for some files, to uint16.
+
+    Other 32-bit pixels raise ValueError, because their white level is unknown.
+    """
     if samples.dtype != np.int32 or samples.min() < 0 or samples.max() > 65535:
         raise ValueError("samples of 32 bits, whose range is unknown")
     return samples.astype(np.uint16)
 
 
 def original(source: Path | bytes, where: str) -> Original:
-    """What an image file is, without decoding it. BrokenExample if it is none."""
+    """Describe an image file without decoding it.
+
+    Args:
+        source: The file's path or its content.
+        where: Name of the image in errors.
+
+    Returns:
+        Its size as stored (not turned upright), mode, and a hash of its bytes (BLAKE2b, 16 bytes).
+
+    Raises:
+        BrokenExample: It cannot be read, is not an image, or has more than PIXELS pixels.
+    """
     with _opened(source, where) as image:
         content = source if isinstance(source, bytes) else source.read_bytes()
         return Original(
@@ -199,7 +256,18 @@ def original(source: Path | bytes, where: str) -> Original:
 
 
 def read_image(path: Path, size: int) -> np.ndarray:
-    """An image file as uint8 (size, size, 3): its central square, resized. UserError if it is none."""
+    """Read an image that the user named, and resize its central square (`decode`).
+
+    Args:
+        path: The file.
+        size: Height and width of the result, in pixels.
+
+    Returns:
+        The image, uint8 (size, size, 3).
+
+    Raises:
+        UserError: It cannot be read, or is not an image.
+    """
     try:
         return decode(path, size, where=str(path))
     except BrokenExample as error:
@@ -207,7 +275,14 @@ def read_image(path: Path, size: int) -> np.ndarray:
 
 
 def png(image: np.ndarray) -> bytes:
-    """uint8 (H, W, 3) as PNG."""
+    """Encode an image as PNG.
+
+    Args:
+        image: The image, uint8 (H, W, 3).
+
+    Returns:
+        The content of a PNG file.
+    """
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
     return buffer.getvalue()
@@ -216,7 +291,17 @@ def png(image: np.ndarray) -> bytes:
 def grid(
     images: Sequence[np.ndarray] | np.ndarray, columns: int, *, margin: int = 2, scale: int = 1
 ) -> np.ndarray:
-    """uint8 images (H, W, 3) of one size in rows of `columns` on white, each enlarged `scale` times (nearest)."""
+    """Lay images out in a grid on white, row by row.
+
+    Args:
+        images: Images of one size, uint8 (H, W, 3) each; at least one.
+        columns: Images in a row.
+        margin: Pixels between images and around them.
+        scale: Factor by which each image is enlarged (nearest neighbour).
+
+    Returns:
+        The grid, uint8, with all its margins.
+    """
     height, width = images[0].shape[0] * scale, images[0].shape[1] * scale
     rows = -(-len(images) // columns)
     sheet = np.full(
@@ -230,5 +315,13 @@ def grid(
 
 
 def readable_scale(image_size: int, at_least: int = 96) -> int:
-    """How much to enlarge small images so that a person can see them."""
+    """Return by how much to enlarge small images so that a person can see them.
+
+    Args:
+        image_size: Height and width of the images, in pixels.
+        at_least: Size that they should reach, in pixels.
+
+    Returns:
+        A whole factor, at least 1, for `grid`.
+    """
     return max(1, -(-at_least // image_size))

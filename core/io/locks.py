@@ -1,4 +1,7 @@
-"""Locks of files and folders between processes. However their holder dies, the system drops them."""
+"""Locks of files and folders between processes.
+
+The system releases a lock when its holder ends, however it ends.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,19 @@ from filelock import FileLock, Timeout
 from t2i.core.errors import UserError
 
 LOCK = ".lock"
-"""Name of the file in a folder that is its lock."""
+"""Name of the lock file in a folder."""
 
 
 def take_or_refuse(lock: FileLock, refusal: str) -> None:
-    """Takes a lock at once. UserError, saying `refusal`, if another process holds it."""
+    """Acquire a lock at once, or raise an error.
+
+    Args:
+        lock: The lock.
+        refusal: Message of the error.
+
+    Raises:
+        UserError: Another process holds the lock.
+    """
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -22,7 +33,12 @@ def take_or_refuse(lock: FileLock, refusal: str) -> None:
 
 
 def take_or_wait(lock: FileLock, waits: Callable[[], None]) -> None:
-    """Takes a lock. `waits` is called first if another process holds it."""
+    """Acquire a lock, waiting as long as another process holds it.
+
+    Args:
+        lock: The lock.
+        waits: Called once before waiting, to report it; not called if the lock is free.
+    """
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -31,15 +47,27 @@ def take_or_wait(lock: FileLock, waits: Callable[[], None]) -> None:
 
 
 def folder_lock(folder: Path) -> FileLock:
-    """The lock of a folder, not yet taken."""
+    """Make the lock of a folder, without acquiring it.
+
+    Args:
+        folder: The folder; it need not exist yet.
+
+    Returns:
+        The lock.
+    """
     return FileLock(folder / LOCK)
 
 
 def take_folder(lock: FileLock, refusal: str) -> None:
-    """Makes the folder of a lock, unless it is there, and takes the lock at once.
+    """Create the folder of a lock if it does not exist, and acquire the lock at once.
+
+    Args:
+        lock: The folder's lock (`folder_lock`).
+        refusal: Message of the error if another process holds the lock.
 
     Raises:
-        UserError: another process holds it (`refusal` is what is said), or it is no folder, or cannot be written to.
+        UserError: Another process holds the lock, the path is not a folder, or it cannot be written
+            to.
     """
     folder = Path(lock.lock_file).parent
     try:

@@ -1,7 +1,7 @@
-"""The processes that do one command together: one, or those of a `torchrun`.
+"""The processes that run one command together: a single one, or those that `torchrun` started.
 
-They share the folder OUT. The first one decides and speaks; the others draw their share of the images. (Training has
-its processes from accelerate: `core/engine/session.py`.)
+They share the folder OUT. The first process decides and reports; the others do their share of the
+sampling. Training gets its processes from accelerate instead: `core/engine/session.py`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,16 @@ from t2i.core.errors import T2IError, UserError
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=7)
-"""How long the others wait while the first one works: torch would lose patience after minutes."""
+"""Timeout of the other processes while the first one works. Torch's default is minutes."""
 
 
 class Group:
-    """The processes of this command. size: how many. rank: which one this is, from 0."""
+    """The processes of this command, as the environment describes them (WORLD_SIZE).
+
+    Attributes:
+        rank: Number of this process, from 0.
+        size: Number of processes.
+    """
 
     def __init__(self) -> None:
         self.rank, self.size = 0, 1
@@ -36,36 +41,55 @@ class Group:
 
     @property
     def is_first(self) -> bool:
+        """Whether this process is the one that decides and reports (rank 0)."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all have come here."""
+        """Wait until all processes have called this."""
         self.first(lambda: None)
 
     def first(self, work: Callable[[], T]) -> T:
-        """What `work` gives in the first process, in all of them. What the first one refuses, all refuse."""
+        """Run `work` in the first process only, and return its result in all of them.
+
+        Args:
+            work: Function to call. Its result must be picklable.
+
+        Returns:
+            The result of `work`, in every process.
+
+        Raises:
+            T2IError: `work` raised one: every process raises it (see the function `first`).
+        """
         return first(work, self.rank, self.size)
 
 
 def first(work: Callable[[], T], rank: int, size: int) -> T:
-    """What `work` gives in the first of several processes, in all of them. What the first one refuses, all refuse.
+    """Run `work` in the first process only, and return its result in all of them.
 
     Args:
-        work: called by the first process alone, when all have come here.
-        rank: of this process, from 0.
-        size: number of processes.
+        work: Function that the first process calls, once all processes have called `first`. Its
+            result must be picklable.
+        rank: Number of this process, from 0.
+        size: Number of processes.
+
+    Returns:
+        The result of `work`, in every process.
+
+    Raises:
+        T2IError: `work` raised one: every process raises a UserError if it was one, else a
+            T2IError, with its message.
     """
     if size == 1:
         return work()
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    PartialState().wait_for_everyone()  # what the first one is about to read, the others have written
+    PartialState().wait_for_everyone()  # `work` may read files that the other processes write
     found: list[T | T2IError | None] = [None]
     if rank == 0:
         try:
             found = [work()]
-        except T2IError as error:  # other kinds may not travel
+        except T2IError as error:  # subclasses may not be picklable
             found = [
                 UserError(str(error)) if isinstance(error, UserError) else T2IError(str(error))
             ]
@@ -77,7 +101,15 @@ def first(work: Callable[[], T], rank: int, size: int) -> T:
 
 
 def everyones(own: T, size: int) -> list[T]:
-    """What each of `size` processes has, in their order, in all of them."""
+    """Gather one object from each process in all of them.
+
+    Args:
+        own: The object of this process; picklable.
+        size: Number of processes.
+
+    Returns:
+        The objects of all processes, by rank.
+    """
     if size == 1:
         return [own]
     from torch import distributed
@@ -88,9 +120,12 @@ def everyones(own: T, size: int) -> list[T]:
 
 
 def leave() -> None:
-    """Leaves the process group, if this process is still in it. A thread of gloo's that comes to release the tensors of
-    the last exchange only when the interpreter is already ending aborts the program: the pause gives it the
-    interpreter's lock before that."""
+    """Leave torch's process group, if this process is in one.
+
+    The pause works around a crash of gloo at exit: its background thread needs the interpreter's
+    lock to release the tensors of the last exchange, and aborts the program if the interpreter is
+    already shutting down.
+    """
     from torch import distributed
 
     if distributed.is_initialized():

@@ -1,4 +1,4 @@
-"""What reaches the terminal: libraries' chatter kept away, other people's text made harmless."""
+"""Output to the terminal: libraries are silenced, text from other sources is made harmless."""
 
 from __future__ import annotations
 
@@ -16,18 +16,26 @@ CHATTY = (
     "torch_fidelity",
     "transformers",
 )
+"""Packages whose warnings are not shown."""
+
 _ERRORS_ONLY = ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", "HF_HUB_VERBOSITY")
 
 
 def debugging() -> bool:
-    """Whether T2I_DEBUG=1 asks for tracebacks and for all that libraries have to say."""
+    """Return whether the user has set T2I_DEBUG=1.
+
+    Returns:
+        True if tracebacks and all messages of libraries are to be shown.
+    """
     return os.environ.get("T2I_DEBUG") == "1"
 
 
 def quiet() -> None:
-    """Lets libraries speak of errors only. To be called before they are imported; what the user has set stays.
+    """Restrict libraries to messages about errors. Call it before they are imported.
 
-    Download bars are kept on a terminal: a download of hundreds of megabytes must not look like a hang.
+    Environment variables that the user has set are kept. With T2I_DEBUG=1 nothing is changed.
+    Progress bars of downloads are kept on a terminal, because a download of hundreds of megabytes
+    would look like a hang.
     """
     if debugging():
         return
@@ -35,7 +43,7 @@ def quiet() -> None:
         os.environ.setdefault(name, "error")
     os.environ.setdefault(
         "TOKENIZERS_PARALLELISM", "false"
-    )  # or it warns at every fork of a loader process
+    )  # otherwise it warns whenever a loader process is forked
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     for category in (DeprecationWarning, FutureWarning, UserWarning):
@@ -43,12 +51,23 @@ def quiet() -> None:
 
 
 def printable(text: str) -> str:
-    """One line of `text` that a terminal can do nothing but show: runs of white space become one space, all else that
-    is not printable (control and formatting characters, lone surrogates) its escape, such as \\x1b."""
+    """Make text from any source safe to print on a terminal, as one line.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The text, with each run of white space as one space, and every other character that is not
+        printable (control and formatting characters, lone surrogates) as its escape, such as \\x1b.
+    """
     line = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def note(text: str) -> None:
-    """A line on stderr, whoever wrote it: for what has no reporter."""
+    """Print one line on stderr, for code that has no reporter.
+
+    Args:
+        text: The line, from any source; it is made printable.
+    """
     print(printable(text), file=sys.stderr, flush=True)

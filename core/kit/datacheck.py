@@ -1,4 +1,4 @@
-"""Reading a data set through: what is in it, what is in it twice, and what is broken."""
+"""Reading a whole data set, to report its content, its duplicates and its broken examples."""
 
 from __future__ import annotations
 
@@ -21,18 +21,25 @@ from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import open_dataset
 from t2i.core.settings import DataConfig
 
-GROUP = 32  # examples that a worker reads at once
+GROUP = 32
+"""Number of examples that a worker reads at once."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with (split, examples read, examples in all)."""
+"""Called with the split, the number of examples read, and the number of all."""
 
 Spread = tuple[float, float, float]
-"""Least, median, greatest."""
+"""The smallest value, the median and the largest value."""
 
 
 @dataclass(frozen=True)
 class CheckedExample:
-    """A sound example."""
+    """An example that could be read.
+
+    Args:
+        key: Its key.
+        captions: Its captions.
+        original: Its image file; made from the image where the data set has no files.
+    """
 
     key: str
     captions: tuple[str, ...]
@@ -41,8 +48,21 @@ class CheckedExample:
 
 @dataclass
 class SplitReport:
-    """What one split holds. error: why it cannot be read at all. duplicates: keys of examples whose files are equal,
-    byte by byte. keys: of the sound examples by the hash of their file, one of each."""
+    """The content of one split.
+
+    Args:
+        split: Name of the split.
+        examples: Number of examples.
+        allowed: Largest fraction of broken examples (`max_broken`).
+        width: Widths of the images, in pixels. None if no example could be read.
+        height: Heights of the images, in pixels. None if no example could be read.
+        modes: Number of images by Pillow's mode, such as "RGB".
+        captions: Statistics of the captions.
+        duplicates: Groups of keys of examples whose files are equal, byte by byte.
+        broken: The examples that cannot be read.
+        error: Why the split cannot be read at all; "" if it can.
+        keys: For each hash of a file, the key of one example.
+    """
 
     split: str
     examples: int = 0
@@ -57,19 +77,30 @@ class SplitReport:
     keys: dict[bytes, str] = field(default_factory=dict)
 
     def problem(self) -> str:
-        """Why nobody should train on it, if so."""
+        """Say why the split is not fit for training.
+
+        Returns:
+            The reason; "" if it is fit.
+        """
         if self.error:
             return f"split '{self.split}': {self.error}"
         if len(self.broken) > self.allowed * self.examples:
             share = f"max_broken = {self.allowed:g}"
-            return f"split '{self.split}': {len(self.broken)} of {self.examples} examples are broken, above {share}"
+            return (
+                f"split '{self.split}': {len(self.broken)} of {self.examples} examples are broken, "
+                f"above {share}"
+            )
         return ""
 
     def document(self) -> dict[str, Any]:
-        """As JSON."""
+        """Convert the report to a JSON document.
+
+        Returns:
+            All fields but `split`, `allowed` and `keys`, by name.
+        """
         return {
-            "examples": self.examples, "width": self.width, "height": self.height, "modes": self.modes,
-            "captions": self.captions, "duplicates": self.duplicates,
+            "examples": self.examples, "width": self.width, "height": self.height,
+            "modes": self.modes, "captions": self.captions, "duplicates": self.duplicates,
             "broken": [{"file": error.where, "reason": error.reason} for error in self.broken],
             "error": self.error or None,
         }  # fmt: skip
@@ -77,17 +108,33 @@ class SplitReport:
 
 @dataclass
 class DataReport:
-    """All splits of a data set. shared: (two splits, keys of the images that both hold, a key of each)."""
+    """The content of a data set.
+
+    Args:
+        name: Name of the data set.
+        splits: The reports of all splits.
+        shared: Pairs of splits that have images in common: the two splits, and for each common
+            image its key in the one and in the other.
+    """
 
     name: str
     splits: list[SplitReport]
     shared: list[tuple[str, str, list[tuple[str, str]]]]
 
     def problems(self) -> list[str]:
+        """List why splits are not fit for training.
+
+        Returns:
+            One line for each split that has a problem.
+        """
         return [problem for split in self.splits if (problem := split.problem())]
 
     def document(self) -> dict[str, Any]:
-        """As JSON."""
+        """Convert the report to a JSON document.
+
+        Returns:
+            The name, the splits by name, the shared images and the problems.
+        """
         shared = [{"splits": [a, b], "pictures": images} for a, b, images in self.shared]
         splits = {split.split: split.document() for split in self.splits}
         return {"name": self.name, "splits": splits, "shared": shared, "problems": self.problems()}
@@ -96,7 +143,16 @@ class DataReport:
 def check_dataset(
     choice: Choice[DataConfig], *, workers: int = 0, progress: Progress | None = None
 ) -> DataReport:
-    """Reads every example of every split, as training would. workers: processes that read."""
+    """Read every example of every split, as training would.
+
+    Args:
+        choice: The data set and its settings.
+        workers: Number of processes that read; 0 to read in this one.
+        progress: Called after each group of examples. None to report nothing.
+
+    Returns:
+        The report. A split that cannot be read at all has an `error`.
+    """
     splits = [
         _split(choice, split, workers, progress)
         for split in registry().datasets[choice.name].splits
@@ -113,6 +169,7 @@ def check_dataset(
 def _split(
     choice: Choice[DataConfig], split: str, workers: int, progress: Progress | None
 ) -> SplitReport:
+    """Read one split. Errors of the user's making become the report's `error`."""
     try:
         dataset = open_dataset(choice, split)
         return _report(
@@ -127,6 +184,7 @@ def _split(
 def _read(
     dataset: Dataset, workers: int, progress: Callable[[int], Any]
 ) -> Iterator[CheckedExample | BrokenExample]:
+    """Yield every example, in order, calling `progress` with the number of those read."""
     indexes = range(len(dataset))
     groups = [indexes[i : i + GROUP] for i in range(0, len(indexes), GROUP)]
     loader = Loader(
@@ -141,7 +199,7 @@ def _read(
 
 
 class _Reader(TorchDataset[list[CheckedExample | BrokenExample]]):
-    """What there is to say of some examples."""
+    """A data set of groups of examples, each as a CheckedExample or BrokenExample."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
@@ -169,6 +227,7 @@ class _Reader(TorchDataset[list[CheckedExample | BrokenExample]]):
 def _report(
     split: str, dataset: Dataset, found: Iterator[CheckedExample | BrokenExample]
 ) -> SplitReport:
+    """Collect the report of one split from its examples."""
     report = SplitReport(split, len(dataset), dataset.max_broken)
     sizes: list[tuple[int, int]] = []
     modes: Counter[str] = Counter()
@@ -211,8 +270,9 @@ class _Captions:
 
     def document(self) -> dict[str, Any]:
         return {
-            "count": len(self._lengths), "different": len(self._different), "per_example": _spread(self._per_example),
-            "words": _spread(self._lengths), "vocabulary": len(self._vocabulary), "empty": self._lengths.count(0),
+            "count": len(self._lengths), "different": len(self._different),
+            "per_example": _spread(self._per_example), "words": _spread(self._lengths),
+            "vocabulary": len(self._vocabulary), "empty": self._lengths.count(0),
         }  # fmt: skip
 
 

@@ -1,4 +1,7 @@
-"""`python -m t2i.core.kit.listing`: the installed plugins as one JSON document, for other processes of ours."""
+"""List the installed plugins as one JSON document: `python -m t2i.core.kit.listing`.
+
+Other processes of t2i run it after they have installed or removed a package.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,14 @@ from t2i.core.registry.tables import Loaded, registry
 
 
 def described(plugin: Loaded) -> dict[str, Any]:
-    """A plugin for a JSON document: where it comes from, what it registers, why it is broken."""
+    """Describe a plugin as a JSON document.
+
+    Args:
+        plugin: The plugin.
+
+    Returns:
+        Its name, distribution and version, the names that it registers by kind, and its error.
+    """
     origin = plugin.origin
     return {
         "name": origin.plugin, "distribution": origin.distribution, "version": origin.version,
@@ -20,6 +30,7 @@ def described(plugin: Loaded) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Print the document. What plugins print while they are loaded goes to stderr."""
     answer = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):
         plugins = [described(plugin) for plugin in registry().plugins]

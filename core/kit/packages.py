@@ -1,6 +1,7 @@
-"""Installing and removing plugin packages in the running environment, by its own pip, without harm to the host.
+"""Installing and removing plugin packages with the environment's own pip, without breaking t2i.
 
-`plan` asks pip what it would do; `Plan.harm` says what of ours that would break; `install` does it and says what came.
+`plan` finds out what pip would do, `Plan.harm` lists what that would break, and `install` does it
+and returns the new plugins. The host is t2i's own distribution.
 """
 
 from __future__ import annotations
@@ -27,7 +28,13 @@ from t2i.core.registry.tables import HOST
 
 @dataclass(frozen=True)
 class Change:
-    """One package that pip would install. before: the version that is there now."""
+    """One package that pip would install.
+
+    Args:
+        name: Canonical name of the package.
+        before: The version that is installed now; None if there is none.
+        after: The version that pip would install.
+    """
 
     name: str
     before: str | None
@@ -43,8 +50,15 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """What installing would do. target: as it was asked for. wanted: the package itself. harm: why not to, in words:
-    of the host's own packages, what would no longer have what it needs."""
+    """What installing a package would do.
+
+    Args:
+        target: What the user named: a package, a folder or a wheel.
+        wanted: Name of the package itself.
+        changes: All packages that pip would install.
+        harm: One sentence for each of the host's packages that would no longer have what it needs.
+            Empty if nothing would break.
+    """
 
     target: str
     wanted: str
@@ -52,14 +66,26 @@ class Plan:
     harm: Sequence[str] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
+        """Convert the plan to a JSON document.
+
+        Returns:
+            The package, its changes and its harm.
+        """
         changes = [{"name": c.name, "before": c.before, "after": c.after} for c in self.changes]
         return {"package": self.wanted, "changes": changes, "harm": list(self.harm)}
 
 
 def plan(target: str) -> Plan:
-    """What pip would do to install a package by name, a folder or a wheel. Nothing is changed.
+    """Find out what pip would do to install a package. Nothing is changed.
 
-    Raises UserError with pip's reason if it cannot.
+    Args:
+        target: A requirement (a package's name), a folder or a wheel.
+
+    Returns:
+        The plan.
+
+    Raises:
+        UserError: Pip cannot install it. The message gives pip's reason.
     """
     document = json.loads(
         _pip(["install", "--dry-run", "--quiet", "--report", "-", "--", target], target)
@@ -78,16 +104,23 @@ def plan(target: str) -> Plan:
 
 
 def _name_of(target: str) -> str:
-    """The name of a package that is there already, so that pip would do nothing."""
+    """Return the name of a package that is installed already, for which pip reports nothing."""
     if target.endswith(".whl"):
         return str(parse_wheel_filename(Path(target).name)[0])
     return str(canonicalize_name(Requirement(target).name))
 
 
 def harm(changes: Sequence[Change], requirements: Mapping[str, Sequence[str]]) -> list[str]:
-    """What of the host and of the packages it needs, directly or not, the changes would break.
+    """Find out which requirements of the host and its dependencies changes would break.
 
-    requirements: of the packages that are to be installed, by name. What is broken already is no harm of theirs.
+    Indirect dependencies count, too. Requirements that are not met already are not reported.
+
+    Args:
+        changes: The packages that would be installed.
+        requirements: Their requirements, by package name.
+
+    Returns:
+        One sentence for each requirement that would break.
     """
     before, found = installed(), []
     after = before | {change.name: change.after for change in changes}
@@ -103,7 +136,11 @@ def harm(changes: Sequence[Change], requirements: Mapping[str, Sequence[str]]) -
 
 
 def installed() -> dict[str, str]:
-    """Names and versions of all installed packages."""
+    """List all installed packages.
+
+    Returns:
+        Their versions by canonical name.
+    """
     found: dict[str, str] = {}
     for one in distributions():
         if one.metadata["Name"]:
@@ -112,7 +149,11 @@ def installed() -> dict[str, str]:
 
 
 def host_packages() -> list[str]:
-    """The host and, among what is installed, all that it needs, directly or not."""
+    """List the host and its installed dependencies, direct and indirect.
+
+    Returns:
+        Their canonical names, the host first.
+    """
     found, waiting = {HOST: None}, [HOST]
     while waiting:
         for need in _applicable(_requires(waiting.pop())):
@@ -131,12 +172,16 @@ def _distribution(name: str) -> Distribution | None:
 
 
 def _requires(name: str) -> list[str]:
+    """Return the requirements of an installed package; empty if it is not installed."""
     found = _distribution(name)
     return list(found.requires or []) if found else []
 
 
 def _applicable(requirements: Sequence[str]) -> list[Requirement]:
-    """Those that hold here without any extra. What cannot be read asks for nothing."""
+    """Parse requirements, and keep those that apply here without any extra.
+
+    Requirements that cannot be parsed are ignored.
+    """
     found = []
     for text in requirements:
         try:
@@ -149,6 +194,7 @@ def _applicable(requirements: Sequence[str]) -> list[Requirement]:
 
 
 def _meets(version: str | None, requirement: Requirement) -> bool:
+    """Return whether a version meets a requirement; True if the version cannot be parsed."""
     if version is None:
         return False
     try:
@@ -159,7 +205,13 @@ def _meets(version: str | None, requirement: Requirement) -> bool:
 
 @dataclass(frozen=True)
 class Installed:
-    """A package that was installed, and the plugins it brought: as `t2i plugins --json` says it."""
+    """A package that was installed.
+
+    Args:
+        name: Name of the package.
+        version: Its version.
+        plugins: Its plugins, as `t2i plugins --json` lists them.
+    """
 
     name: str
     version: str
@@ -167,6 +219,7 @@ class Installed:
 
     @property
     def broken(self) -> list[str]:
+        """One line for each of its plugins that has an error."""
         return [
             f"plugin '{plugin['name']}': {plugin['error']}"
             for plugin in self.plugins
@@ -175,19 +228,43 @@ class Installed:
 
 
 def install(chosen: Plan, *, force: bool = False) -> Installed:
-    """Does what the plan says. UserError, naming the harm, if it would break the host and is not forced to."""
+    """Install a package as planned.
+
+    Args:
+        chosen: The plan.
+        force: Whether to install it even if that breaks the host.
+
+    Returns:
+        The package, with its plugins.
+
+    Raises:
+        UserError: It would break the host (the message names the harm), pip fails, or t2i no longer
+            starts.
+    """
     if chosen.harm and not force:
         more = f"; and {len(chosen.harm) - 3} more" if len(chosen.harm) > 3 else ""
         raise UserError(
-            f"installing {chosen.wanted} would break t2i: {'; '.join(chosen.harm[:3])}{more}; choose another version, "
-            "or another environment (--force installs it nevertheless)"
+            f"installing {chosen.wanted} would break t2i: {'; '.join(chosen.harm[:3])}{more}; "
+            "choose another version, or another environment (--force installs it nevertheless)"
         )
     _pip(["install", "--quiet", "--", chosen.target], chosen.target)
     return brought(chosen.wanted)
 
 
 def brought(name: str) -> Installed:
-    """An installed package with its plugins, as a fresh process sees them: this one has imported the old ones."""
+    """Describe an installed package and its plugins.
+
+    The plugins are listed in a fresh process, because this one has loaded the old ones.
+
+    Args:
+        name: Name of the package.
+
+    Returns:
+        The package.
+
+    Raises:
+        UserError: t2i no longer starts.
+    """
     kept = {
         key: value for key, value in os.environ.items() if key not in ("T2I_PLUGINS", "T2I_STRICT")
     }
@@ -195,7 +272,8 @@ def brought(name: str) -> Installed:
     done = subprocess.run(code, env=kept, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise UserError(
-            f"{name} is installed, but t2i no longer starts: {_last(done.stderr)}; uninstall it with pip"
+            f"{name} is installed, but t2i no longer starts: {_last(done.stderr)}; uninstall it "
+            f"with pip"
         )
     key = canonicalize_name(name)
     plugins = [p for p in json.loads(done.stdout) if canonicalize_name(p["distribution"]) == key]
@@ -204,12 +282,31 @@ def brought(name: str) -> Installed:
 
 
 def installed_version(name: str) -> str:
+    """Return the version of a package.
+
+    Args:
+        name: Name of the package.
+
+    Returns:
+        The version; "?" if it is not installed.
+    """
     found = _distribution(name)
     return found.version if found else "?"
 
 
 def uninstall(name: str) -> str:
-    """Removes a plugin package, and returns its name and version. UserError if it is none, or the host itself."""
+    """Remove a plugin package.
+
+    Args:
+        name: Name of the package.
+
+    Returns:
+        Its canonical name and its version, separated by a space.
+
+    Raises:
+        UserError: It is the host, is not installed, is not a plugin package, or pip cannot remove
+            it.
+    """
     key = canonicalize_name(name)
     if key == HOST:
         raise UserError(f"{HOST} is the host itself: 'pip uninstall {HOST}' removes it")
@@ -224,13 +321,18 @@ def uninstall(name: str) -> str:
     _pip(["uninstall", "--yes", "--quiet", "--", key], key)
     if _distribution(key) is not None:
         raise UserError(
-            f"pip could not remove {key} {version}: it is outside of this environment ({sys.prefix})"
+            f"pip could not remove {key} {version}: it is outside of this environment "
+            f"({sys.prefix})"
         )
     return f"{key} {version}"
 
 
 def plugin_packages() -> list[str]:
-    """Packages, other than the host, that have an entry point of ours."""
+    """List the installed packages with plugins, other than the host.
+
+    Returns:
+        The canonical names of packages with an entry point in t2i's group, sorted.
+    """
     names = {
         canonicalize_name(one.metadata["Name"])
         for one in distributions()
@@ -240,7 +342,7 @@ def plugin_packages() -> list[str]:
 
 
 def _pip(arguments: Sequence[str], target: str) -> str:
-    """What pip says on stdout. UserError with its reason if it fails."""
+    """Run pip and return its output. A failure raises UserError with pip's reason."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
@@ -251,4 +353,5 @@ def _pip(arguments: Sequence[str], target: str) -> str:
 
 
 def _last(text: str) -> str:
+    """Return the last line of a text."""
     return (text.strip().splitlines() or ["no reason given"])[-1]

@@ -1,4 +1,4 @@
-"""A plugin package to begin with: the files in `new-plugin/`, their placeholders filled in."""
+"""Writing a new plugin package: the files in `new-plugin/`, with their placeholders replaced."""
 
 from __future__ import annotations
 
@@ -11,21 +11,32 @@ from t2i.core.errors import UserError
 from t2i.core.registry.tables import HOST, registry
 
 TEMPLATE = Path(__file__).parent / "new-plugin"
-"""Plain text: `{{name}}`, `{{package}}` and `{{class}}` are replaced, `.txt` is dropped from the names of files."""
+"""Folder of the template.
+
+`{{name}}`, `{{package}}` and `{{class}}` are replaced, and `.txt` is dropped from the file names.
+"""
 
 RENAMED = {
     "package": "{{package}}",
     "test_package.py": "test_{{package}}.py",
     "gitignore": ".gitignore",
 }
-"""Name of a file or folder in the template -> its name in the package, where it is another."""
+"""Names in the package of the template's files and folders that are named differently there."""
 
 
 def write_package(name: str, folder: Path) -> list[Path]:
-    """Writes a package of that name into a new or empty folder, and returns its files.
+    """Write a new plugin package.
 
-    UserError if the name is no name for a distribution and a model, is taken by something installed, or the folder is
-    not empty.
+    Args:
+        name: Name of the distribution and of its model.
+        folder: Where to write it. It must not exist, or be empty.
+
+    Returns:
+        The files of the package.
+
+    Raises:
+        UserError: The name is not valid, or is taken by something installed; or the folder is not
+            empty.
     """
     words = _checked(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -43,7 +54,7 @@ def write_package(name: str, folder: Path) -> list[Path]:
 
 
 def _checked(name: str) -> dict[str, str]:
-    """What the placeholders stand for."""
+    """Check a name, and return what each placeholder stands for."""
     if not re.fullmatch(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", name):
         raise UserError(
             f"'{name}' is no name for a plugin: lower-case letters and digits, parts joined by '-'"
@@ -63,6 +74,7 @@ def _checked(name: str) -> dict[str, str]:
 
 
 def _filled(text: str, words: dict[str, str]) -> str:
+    """Replace the placeholders."""
     for placeholder, word in words.items():
         text = text.replace("{{" + placeholder + "}}", word)
     return text

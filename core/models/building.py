@@ -1,5 +1,4 @@
-"""Building a model from its configuration: networks with fresh weights, and the stages that train
-them."""
+"""Building a model from its configuration: its networks and the stages that train them."""
 
 from __future__ import annotations
 
@@ -22,12 +21,19 @@ from t2i.core.settings import STAGE_SETTINGS, WHOLE_RUN, ModelConfig
 
 
 def build(config: RunConfig, assets: Path | None = None, *, helpers: bool = True) -> Model:
-    """A model with fresh weights, drawn from torch's global generator.
+    """Build a model with fresh weights, drawn from torch's global generator.
 
     Args:
-        assets: folder of a saved model, whose assets are used; its weights are then still to be
-            loaded.
-        helpers: whether the networks that only training needs are built too.
+        config: The configuration of its run.
+        assets: Folder of a saved model whose assets are used; the caller loads its weights
+            afterwards. None to build the model without saved files.
+        helpers: Whether to build the networks that only training needs, too.
+
+    Returns:
+        The model.
+
+    Raises:
+        T2IError: The generator does not extend its family's class.
     """
     spec = registry().models[config.model]
     text_encoder = registry().encoders.build(
@@ -47,21 +53,39 @@ def build(config: RunConfig, assets: Path | None = None, *, helpers: bool = True
 
 
 def check_family(generator: Generator, spec: ModelSpec) -> None:
-    """Raises T2IError unless the generator extends the class of the family that its specification
-    names."""
+    """Check that a generator extends the class of the family that its specification names.
+
+    Args:
+        generator: The generator.
+        spec: The model's specification.
+
+    Raises:
+        T2IError: It does not.
+    """
     family = registry().families[spec.family]
     kind = import_object(family.generator)
     if not isinstance(generator, kind):
         raise T2IError(
-            f"model '{spec.name}' says that it is of the family '{spec.family}', but its "
+            f"model '{spec.name}' declares the family '{spec.family}', but its "
             f"{type(generator).__name__} "
             f"does not extend {kind.__name__} ({family.generator})"
         )
 
 
 def stages_of(config: RunConfig, text_encoder: TextEncoder) -> Sequence[Stage]:
-    """The stages of a model's training, in order; none where there is nothing to train. Their
-    settings are checked."""
+    """Return the stages of a model's training, and check their settings.
+
+    Args:
+        config: The configuration of the run.
+        text_encoder: The run's text encoder.
+
+    Returns:
+        The stages, in order. Empty if the model has nothing to train.
+
+    Raises:
+        T2IError: A stage names a setting that a stage cannot have.
+        UserError: The value of one of its settings is wrong.
+    """
     stages: Sequence[Stage] = import_object(registry().models[config.model].stages)(
         config.settings, text_encoder
     )
@@ -71,18 +95,24 @@ def stages_of(config: RunConfig, text_encoder: TextEncoder) -> Sequence[Stage]:
 
 
 def stage_settings(config: RunConfig, stage: Stage) -> ModelConfig:
-    """The settings of a run in one of its stages.
+    """Return the settings of a run within one of its stages.
+
+    Args:
+        config: The configuration of the run.
+        stage: The stage.
+
+    Returns:
+        The model's settings with those of the stage in place of the run's.
 
     Raises:
-        T2IError: the stage names what is no setting of a stage: model, stage and key are named.
-        UserError: the value of one is wrong, or does not fit the others.
+        T2IError: The stage names a setting that a stage cannot have.
+        UserError: The value of a setting is wrong, or does not fit the others.
     """
     where = f"model '{config.model}', stage '{stage.name}'"
     for key in stage.settings:
         if key in WHOLE_RUN:
             raise T2IError(
-                f"{where}: '{key}' is a setting of the whole run, which no stage may have of its "
-                f"own"
+                f"{where}: '{key}' is a setting of the whole run, which a stage cannot change"
             )
         if key not in STAGE_SETTINGS:
             raise T2IError(

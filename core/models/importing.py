@@ -1,5 +1,7 @@
-"""Runs made of weights that others trained: the files of a paper's authors, read by the model's own
-importer."""
+"""Making runs from weights that others trained, such as the files that a paper's authors released.
+
+Each model has its own function that reads these files (`ModelSpec.weights`).
+"""
 
 from __future__ import annotations
 
@@ -19,21 +21,36 @@ from t2i.core.runs.record import write_config
 
 
 def importable(model: str) -> ModelSpec:
-    """The specification of a model that has official weights. UserError, naming those that have, if
-    it has none."""
+    """Look up a model that can import official weights.
+
+    Args:
+        model: Name of the model.
+
+    Returns:
+        Its specification.
+
+    Raises:
+        UserError: The model is unknown, or cannot import weights. The message lists those that can.
+    """
     spec = registry().models[model]
     if spec.weights is None:
         able = [other.name for other in registry().models if other.weights]
         raise UserError(
-            f"model '{model}' imports no weights; those that do: "
+            f"model '{model}' cannot import weights; those that can: "
             f"{', '.join(able) or 'none is installed'}"
         )
     return spec
 
 
 def default_preset(spec: ModelSpec) -> str:
-    """The preset that weights are taken for where none is named: the first but "tiny", of which
-    nobody released any."""
+    """Return the preset for imported weights, if the user names none.
+
+    Args:
+        spec: The model's specification.
+
+    Returns:
+        Its first preset other than "tiny", for which no official weights exist.
+    """
     return next((name for name in spec.presets if name != "tiny"), spec.presets[0])
 
 
@@ -42,10 +59,23 @@ def import_weights(
     sets: Sequence[str] = (),
     command: str = "",
 ) -> Run:  # fmt: skip
-    """A run, complete and ready to be drawn from, in the folder `out`, which must be new or empty.
+    """Make a complete run, ready for sampling, from official weights.
 
-    UserError if the model imports nothing, a setting is wrong, `out` is taken, or the files are not
-    what the model's importer knows: then there is no run.
+    Args:
+        model: Name of the model.
+        files: The files or folders of weights, as the model's importer expects them.
+        out: Folder of the run. It must not exist, or be empty. After an error nothing is left
+            there.
+        preset: Name of the preset that fits the weights; None for `default_preset`.
+        sets: Settings of the form "a.b=value". Later ones win.
+        command: The command line, for the record in the run.
+
+    Returns:
+        The run.
+
+    Raises:
+        UserError: The model cannot import weights, a setting is wrong, `out` is taken, or the files
+            are not what the model's importer expects.
     """
     spec = importable(model)
     config = resolve_config(
@@ -63,7 +93,7 @@ def import_weights(
 
 
 def _source(path: Path) -> dict[str, Any]:
-    """What is recorded of a file that is imported, or of a folder."""
+    """Describe an imported file or folder for `summary.json`."""
     if path.is_dir():
         inside = [each for each in path.rglob("*") if each.is_file()]
         return {
@@ -80,7 +110,7 @@ def _source(path: Path) -> dict[str, Any]:
 
 
 def _summary(model: Model, sources: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What `summary.json` says of a run that was not trained here: no steps, no seconds."""
+    """Make the content of `summary.json`; imported runs have no steps and no seconds."""
     generator = sum(p.numel() for p in model.generator.parameters())
     encoder = sum(p.numel() for p in model.text_encoder.parameters())
     return {

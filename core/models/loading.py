@@ -160,7 +160,7 @@ def export(model: Model, folder: Path) -> None:
     """
     spec = registry().models[model.config.model]
     if spec.export is None:
-        able = [other.name for other in registry().models if other.export]
+        able = ", ".join(other.name for other in registry().models if other.export)
         raise UserError(
             f"model '{spec.name}' has no other project's layout to be written in; those that have: "
             f"{able}"

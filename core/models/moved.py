@@ -1,5 +1,7 @@
-"""Tensors that earlier versions saved under other names, so that older runs are still opened and
-resumed."""
+"""New names of tensors that earlier versions saved under other names.
+
+With them, runs of earlier versions can still be opened and resumed.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +10,35 @@ from dataclasses import dataclass
 from typing import Any
 
 PARTS = ("generator.", "helpers.")
+"""How full names can begin."""
 
 
 @dataclass(frozen=True)
 class Moved:
-    """What `ModelSpec.moved` says. A full name is PART.NAME: a tensor's name in the state dict of a
-    part of the model.
+    """The rules in `ModelSpec.moved`.
 
-    Attributes:
-        rules: old and new prefix of full names.
+    A full name is PART.NAME, where NAME is the tensor's name in the state dict of that part of the
+    model.
+
+    Args:
+        rules: Pairs of an old and a new prefix of full names.
     """
 
     rules: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Moved:
-        """Rules from "OLD=NEW". Raises ValueError unless both are prefixes of generator or
-        helpers."""
+        """Parse rules.
+
+        Args:
+            texts: Rules of the form "OLD=NEW", such as "generator.encoder.=helpers.encoder.".
+
+        Returns:
+            The rules.
+
+        Raises:
+            ValueError: A prefix begins with neither "generator." nor "helpers.".
+        """
         rules = tuple((old, new) for old, _, new in (text.partition("=") for text in texts))
         for old, new in rules:
             if not (old.startswith(PARTS) and new.startswith(PARTS)):
@@ -34,17 +48,29 @@ class Moved:
         return cls(rules)
 
     def name(self, full: str) -> str:
-        """The present full name of a tensor."""
+        """Return the current name of a tensor.
+
+        Args:
+            full: Its full name, old or current.
+
+        Returns:
+            Its current full name.
+        """
         for old, new in self.rules:
             if full.startswith(old):
                 return new + full.removeprefix(old)
         return full
 
     def part(self, part: str, saved: Callable[[str], Mapping[str, Any]]) -> dict[str, Any]:
-        """The tensors of a part under their present names.
+        """Collect the tensors of a part under their current names, from all parts that held them.
 
         Args:
-            saved: part -> tensors that were saved for it; empty if there are none.
+            part: Name of the part, such as "generator" or "helpers".
+            saved: Function that returns the saved tensors of a part by name; empty if there are
+                none.
+
+        Returns:
+            The tensors by current name in the part's state dict.
         """
         sources = {
             part,
@@ -63,4 +89,4 @@ class Moved:
 
 
 UNMOVED = Moved()
-"""No tensor has another name than it had."""
+"""No rules: every tensor keeps its name."""

@@ -1,4 +1,4 @@
-"""What a notebook shows of a model and of a list of its images."""
+"""HTML that notebooks show for a model and for a list of sampled images."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from html import escape
 from PIL import Image
 
 SHOWN = 64
-"""Images that a notebook shows of one list."""
+"""Largest number of images of one list that a notebook shows."""
 
 SMALL = 128
-"""Pixels: a smaller image is enlarged to this size, each of its pixels to a square."""
+"""Width in pixels to which smaller images are enlarged, without smoothing."""
 
 
 class Images(list[Image.Image]):
-    """Sampled images with their prompts. An ordinary list; a notebook shows it as a grid with
-    captions.
+    """A list of sampled images with their prompts, which a notebook shows as a grid.
 
     Args:
         images: PIL images, RGB.
@@ -40,6 +39,7 @@ class Images(list[Image.Image]):
 
 
 def _figure(image: Image.Image, caption: str) -> str:
+    """Write one image with its caption as HTML, the image inline."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     data = base64.b64encode(buffer.getvalue()).decode()

@@ -1,9 +1,8 @@
-"""Images drawn into a folder: a PNG each, a grid of them, and what each one is.
+"""Sampling into a folder: a PNG for each image, a grid of them, and what each one is.
 
-OUT/0000-000.png    prompt number and sample number (never the prompt's own text)
-OUT/grid.png        a row a prompt
-OUT/samples.jsonl   one object an image: file, prompt, seed, prompt and sample number, settings,
-seconds
+OUT/0000-000.png    number of the prompt and of the sample (never the prompt's own text)
+OUT/grid.png        a row for each prompt
+OUT/samples.jsonl   an object for each image: file, prompt, seed, numbers, settings, seconds
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from torch import Tensor
 from t2i.core.errors import UserError
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.interfaces.text import TextFeatures
-from t2i.core.io.files import load_tensors, place_bytes, write_bytes
+from t2i.core.io.files import place_bytes, write_bytes
 from t2i.core.io.images import grid, png, read_image, readable_scale
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import Group
@@ -36,12 +35,12 @@ from t2i.core.registry.choice import Choice
 from t2i.core.runs.folder import free_path
 
 RECORDS = "samples.jsonl"
-PART = ".samples-{}.jsonl"  # lines of another process than the first, until all have drawn
+PART = ".samples-{}.jsonl"  # lines of the other processes, until all are done
 GRID_IMAGES = 256
 GRID_COLUMNS = 16
 
 Key = tuple[int, int]
-"""Which image: number of the prompt, number of the sample."""
+"""An image: the index of its prompt, and its index among the samples of that prompt."""
 
 
 def write_samples(
@@ -51,15 +50,30 @@ def write_samples(
     guide: Steering | None = None, progress: Callable[[int, int], None] | None = None,
     group: Group | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Draws `n` images of each prompt into `folder`, and returns what samples.jsonl says.
+    """Sample `n` images of each prompt into a folder.
 
-    prompts: captions, or their features, whose `captions` then name the rows.
-    run: where the model came from, for the record. seconds: of an image's batch, divided by its
-    images. An image and its line are written as soon as it is drawn. What an interrupted command
-    has drawn stays: the same request into the same folder draws what is missing, in the same
-    batches, so that each image has the bytes it would have had. Several processes (`group`) share
-    out the batches; the first of them returns what all have drawn. Raises UserError if the folder
-    holds anything else, or is being drawn into.
+    An image and its line in samples.jsonl are written as soon as its batch is sampled. An
+    interrupted command leaves what is done; the same request into the same folder adds what is
+    missing, in the same batches, so that each image has the bytes that it would have had.
+
+    Args:
+        model: The model.
+        prompts: Captions, or text features, whose `captions` then name the rows.
+        folder: A new folder, or one that the same request has begun.
+        n: Images of each prompt.
+        seed: Seed of the noise, from 0.
+        sampler: The sampler (`Model.sampler`). None: the model's own.
+        batch_size: Images sampled at once. None: chosen by image size.
+        run: Where the model came from, for the record. None: not recorded.
+        guide: Classifier guidance by another model. None: none.
+        progress: Called with (images done, images in all).
+        group: The processes that share the work. None: this process alone.
+
+    Returns:
+        The lines of samples.jsonl, in the first process; an empty list in the others.
+
+    Raises:
+        UserError: The folder holds something else, or another command samples into it.
     """
     choice, group = sampler or model.sampler(), group or Group()
     names = prompts.captions if isinstance(prompts, TextFeatures) else prompts
@@ -80,26 +94,42 @@ def write_samples(
             keys=wanted,
         )
 
-    model.check(prompts, choice)  # what cannot be drawn is refused before there is a folder
+    model.check(prompts, choice)  # raises what is wrong before there is a folder
     settings = {**_settings(model, choice, run, given), **(guide.document() if guide else {})}
     return _Work(model, keys, names, seed, settings, size, draw).into(folder, n, group)
 
 
 @dataclass(frozen=True)
 class Steering:
-    """Classifier guidance by another model. scale: of its gradient. run: where it came from, for
-    the record."""
+    """Classifier guidance by another model.
+
+    Args:
+        model: The guide.
+        scale: Factor of its gradient.
+        run: Where it came from, for the record.
+    """
 
     model: Model
     scale: float
     run: Path
 
     def make(self) -> GuideMaker:
-        """UserError if the model is no guide."""
+        """Make the guide that `Model.stream` takes.
+
+        Returns:
+            The maker of the gradient.
+
+        Raises:
+            UserError: The model is not a guide.
+        """
         return self.model.guide(self.scale)
 
     def document(self) -> dict[str, Any]:
-        """What samples.jsonl says of it."""
+        """Describe the guide for samples.jsonl.
+
+        Returns:
+            Its run, scale and fingerprint, as JSON.
+        """
         return {
             "guide": {
                 "run": str(self.run),
@@ -115,7 +145,27 @@ def write_interpolation(
     run: Path | None = None,
     group: Group | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The same for `n` images on the way from one image file to another (`Model.interpolate`)."""
+    """Sample `n` images on the way from one image file to another, into a folder.
+
+    Args:
+        model: The model.
+        first: File of the first image. It is cropped to a square and resized.
+        last: File of the last image, likewise.
+        prompt: Caption of all images.
+        folder: A new folder, or one that the same request has begun.
+        n: Number of images, the two ends among them.
+        sampler: A sampler that can invert. None: the model's own.
+        batch_size: Images sampled at once. None: chosen by image size.
+        run: Where the model came from, for the record. None: not recorded.
+        group: The processes that share the work. None: this process alone.
+
+    Returns:
+        The lines of samples.jsonl, in the first process; an empty list in the others.
+
+    Raises:
+        UserError: The sampler cannot invert, a file cannot be read, or the folder holds something
+            else.
+    """
     choice, group = sampler or model.sampler(), group or Group()
     begin, end = (read_image(path, model.generator.image_size) for path in (first, last))
     ends = [torch.tensor(begin), torch.tensor(end)]
@@ -127,14 +177,14 @@ def write_interpolation(
             begin, end, prompt, n=n, sampler=choice, batch_size=size, keys=wanted
         )
 
-    draw(())  # raises what cannot be drawn before there is a folder; nothing is drawn
+    draw(())  # samples nothing, but raises what is wrong before there is a folder
     return _Work(model, [(0, s) for s in range(n)], [prompt], 0, settings, size, draw).into(
         folder, n, group
     )
 
 
 def _batch_size(model: Model, images: int, group: Group) -> int:
-    """The model's own, but small enough that every process gets something to do."""
+    """Choose a batch size that gives every process something to do."""
     return min(default_batch(model.generator.image_size), -(-images // group.size))
 
 
@@ -151,8 +201,9 @@ def _settings(
 
 
 def _fingerprint(model: Model, given: Sequence[Tensor]) -> str:
-    """Tells models apart: by their settings, and by a thousand numbers of each tensor (training
-    moves them all); and what is given beside prompts, by all of it."""
+    """Hash what tells models apart: the settings, and a thousand numbers of each tensor (training
+    changes them all). What is given beside prompts is hashed whole.
+    """
     digest = hashlib.sha256(json.dumps(model.config.dump(), sort_keys=True).encode())
     for module in (model.generator, model.text_encoder):
         for name, tensor in owned_tensors(module).items():
@@ -166,8 +217,17 @@ def _fingerprint(model: Model, given: Sequence[Tensor]) -> str:
 
 @dataclass(frozen=True)
 class _Work:
-    """Images to be drawn into a folder. keys: of all of them, in order. draw: some of them, in
-    batches of `size`."""
+    """A request to sample into a folder.
+
+    Args:
+        model: The model.
+        keys: All images, in order.
+        prompts: The captions, for the record.
+        seed: The seed, for the record.
+        settings: Everything else that the images depend on, for the record.
+        size: Batch size.
+        draw: Samples some of the images, in batches of `size`.
+    """
 
     model: Model
     keys: Sequence[Key]
@@ -197,7 +257,7 @@ class _Work:
             return records
 
     def _draw_missing(self, folder: Path, there: frozenset[str], group: Group) -> None:
-        """This process's share of the batches that are not there whole."""
+        """Sample this process's share of the batches that are not complete."""
         batches = [
             self.keys[start : start + self.size] for start in range(0, len(self.keys), self.size)
         ]
@@ -217,7 +277,7 @@ class _Work:
                 start = time.perf_counter()
 
     def _line(self, key: Key) -> dict[str, Any]:
-        """What samples.jsonl says of an image before it is drawn."""
+        """Make the line of an image for samples.jsonl, but for its seconds."""
         return {
             "file": _name(key), "prompt": self.prompts[key[0]], "seed": self.seed,
             "prompt_index": key[0],
@@ -227,8 +287,11 @@ class _Work:
     def _collected(
         self, folder: Path, sound: Callable[[Path], bool] = Path.is_file
     ) -> list[dict[str, Any]]:
-        """The lines of all images that are there, and sound, in order, which samples.jsonl then
-        holds alone. UserError if the folder holds anything that is not of this request."""
+        """Collect the lines of all sound images, in order, into samples.jsonl alone.
+
+        Raises:
+            UserError: The folder holds anything that does not belong to this request.
+        """
         if any(folder.glob("[!.]*")) and not (folder / RECORDS).is_file():
             raise UserError(
                 f"{folder} is there already, and not empty: choose another --out, or remove it"
@@ -251,7 +314,7 @@ class _Work:
         return lines
 
     def _sound(self, path: Path) -> bool:
-        """Whether an image is there whole."""
+        """Tell whether an image is complete."""
         size = self.model.generator.image_size
         try:
             with Image.open(path) as image:
@@ -266,7 +329,7 @@ def _name(key: Key) -> str:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a samples.jsonl, but for what a killed command has left half-written."""
+    """Read the lines of a samples.jsonl. Skip a line that a killed command left half-written."""
     if not path.is_file():
         return
     for text in path.read_bytes().split(b"\n"):
@@ -279,7 +342,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _difference(line: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """Why a line is not of this request: '' if it is. Where the run lies now does not matter."""
+    """Say why a line is not of this request; '' if it is. The path of the run may differ."""
     if not wanted:
         return f"{str(line.get('file'))[:40]} is not asked for"
     settings = line.get("settings")
@@ -291,10 +354,9 @@ def _difference(line: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _held(folder: Path, group: Group) -> Iterator[None]:
-    """The folder for one command at a time. One that fails before its first image leaves no folder
-    behind."""
+    """Hold the folder for this command alone. Remove it if the command fails before any image."""
     lock = folder_lock(folder)
-    refusal = f"another command draws into {folder}: wait for it, or choose another --out"
+    refusal = f"another command samples into {folder}: wait for it, or choose another --out"
     group.first(lambda: take_folder(lock, refusal))
     try:
         yield
@@ -314,78 +376,18 @@ def _held(folder: Path, group: Group) -> Iterator[None]:
 
 
 def _columns(count: int, n: int) -> int:
-    """A row a prompt, if its samples fit into one; else about as many columns as rows."""
+    """Choose the columns of the grid: a row for each prompt if its samples fit, else a square."""
     return n if 1 < n <= GRID_COLUMNS else min(GRID_COLUMNS, math.ceil(math.sqrt(count)))
 
 
 def new_samples_path(name: str, root: Path = Path("samples")) -> Path:
-    """A free folder samples/NAME-TIME."""
-    return free_path(root / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    """Choose a new folder NAME-TIME.
 
+    Args:
+        name: Name of the model.
+        root: Where the folder goes.
 
-def read_prompts(path: Path) -> list[str]:
-    """Prompts from a text file, one a line; blank lines are skipped. UserError if it cannot be read
-    or has none."""
-    try:
-        lines = path.read_text("utf-8-sig").split("\n")
-    except OSError as error:
-        raise UserError(
-            f"prompts {path}: {error.strerror}; give a text file with one prompt a line"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"prompts {path}: not UTF-8 (byte {error.start}); save it as UTF-8 text"
-        ) from None
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts:
-        raise UserError(f"prompts {path}: it holds no prompt; write one a line")
-    return prompts
-
-
-def read_features(path: Path) -> TextFeatures:
-    """Sentence vectors (N, D) that another program computed, from a .npy file or a .safetensors
-    file of one tensor.
-
-    UserError if it cannot be read or holds anything else.
+    Returns:
+        Its path, which does not exist yet.
     """
-    array = _array(path)
-    if array.dim() != 2 or not len(array) or array.is_complex() or not array.isfinite().all():
-        raise UserError(
-            f"features {path}: {tuple(array.shape)} of {str(array.dtype).removeprefix('torch.')}, "
-            f"where finite numbers "
-            "(N, D) are expected, one sentence vector a row"
-        )
-    return TextFeatures.of(
-        sentence=array.float(), captions=[f"{path.name}[{row}]" for row in range(len(array))]
-    )
-
-
-def _array(path: Path) -> torch.Tensor:
-    if path.suffix == ".safetensors":
-        tensors = load_tensors(path, "features")
-        if len(tensors) != 1:
-            raise UserError(
-                f"features {path}: it holds {len(tensors)} tensors; save the sentence vectors alone"
-            )
-        (tensor,) = tensors.values()
-        return torch.as_tensor(tensor)
-    try:
-        # Mapped, not read: a header cannot ask for more memory than the file has bytes.
-        array = np.lib.format.open_memmap(path, mode="r")
-        return torch.from_numpy(np.array(array))
-    except OSError as error:
-        raise UserError(
-            f"features {path}: {error.strerror or error}; give a .npy or .safetensors file"
-        ) from None
-    except (
-        ValueError,
-        TypeError,
-        OverflowError,
-        MemoryError,
-        SyntaxError,
-    ) as error:  # no .npy, or one of objects
-        raise UserError(
-            f"features {path}: no .npy file of numbers ({str(error).partition('.')[0][:80]}); "
-            f"write them with "
-            "numpy.save or safetensors"
-        ) from None
+    return free_path(root / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")

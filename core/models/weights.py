@@ -1,4 +1,4 @@
-"""Weights: into a network, out of it, and what tells them apart."""
+"""Loading the weights of a network, listing them, and hashing them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,17 @@ from t2i.core.errors import UserError
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Loads weights; UserError naming the first three tensors that are missing, surplus or
-    misshapen."""
+    """Load weights into a network.
+
+    Args:
+        module: The network.
+        state: Its tensors by name, shared tensors once (`owned_tensors`).
+        what: Name of the weights; the error message begins with it.
+
+    Raises:
+        UserError: Tensors are missing, surplus, or of another shape. The message names the first
+            three.
+    """
     own = owned_tensors(module)
     problems = [f"{name} is missing" for name in own if name not in state]
     problems += [f"{name} is surplus" for name in state if name not in own]
@@ -29,8 +38,16 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], what: str) -> Non
 
 
 def owned_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict with shared tensors once, under their first name (safetensors refuses shared
-    memory)."""
+    """Return the state dict of a network, with shared tensors once.
+
+    The safetensors format does not allow tensors that share memory.
+
+    Args:
+        module: The network.
+
+    Returns:
+        Its tensors by name, detached; a shared tensor has its first name.
+    """
     seen: set[int] = set()
     owned = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
@@ -41,13 +58,26 @@ def owned_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
-    """A tensor's numbers as they lie in memory, row by row."""
+    """Return the bytes of a tensor.
+
+    Args:
+        tensor: The tensor, on any device.
+
+    Returns:
+        Its numbers in memory order, row by row.
+    """
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the tensors as they are used, whatever file they came from: names, types, shapes
-    and numbers."""
+    """Hash weights, independently of the file that they came from.
+
+    Args:
+        state: Tensors by name.
+
+    Returns:
+        SHA-256 of the names, types, shapes and numbers, in hexadecimal.
+    """
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name]

@@ -1,4 +1,4 @@
-"""A choice: something registered, by name, with its settings."""
+"""A choice: the registry name of a thing, with its settings."""
 
 from __future__ import annotations
 
@@ -13,11 +13,20 @@ C = TypeVar("C", bound="Config")
 
 @dataclass(frozen=True)
 class Choice(Generic[C]):
-    """Something chosen by registry name, with its settings."""
+    """A registered thing that was chosen by name, with its checked settings.
+
+    Args:
+        name: Registry name.
+        config: Settings, an instance of the class that its specification names.
+    """
 
     name: str
     config: C
 
     def dump(self) -> dict[str, Any]:
-        """As JSON: the name and every setting."""
+        """Return the choice as JSON.
+
+        Returns:
+            "name" and every setting.
+        """
         return {"name": self.name, **self.config.model_dump(mode="json")}

@@ -1,7 +1,9 @@
-"""The hooks through which every plugin, built in or foreign, says what it has.
+"""The hooks by which every plugin, built-in or third-party, declares what it provides.
 
-A plugin is a module (or object) named by an entry point of the group `t2i`. Each hook returns light specifications
-(t2i.core.registry.specs): names and import paths, so that listing plugins imports neither torch nor any network.
+A plugin is a module or object that an entry point of the group `t2i` names. It implements any of
+the hooks below and marks them with `@t2i.hookimpl`. A hook returns light specifications
+(`t2i.core.registry.specs`): names and import paths, so that listing plugins imports neither torch
+nor any network.
 """
 
 from __future__ import annotations
@@ -23,50 +25,89 @@ from t2i.core.registry.specs import (
 )
 
 GROUP = "t2i"
+"""Name of the entry-point group of plugins."""
+
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
+"""Decorator that marks a plugin's implementation of a hook."""
 
 
 @hookspec
 def t2i_models() -> Sequence[ModelSpec]:  # type: ignore[empty-body]
-    """Models that can be trained, sampled and scored."""
+    """Declare models, which can be trained, sampled and scored.
+
+    Returns:
+        One specification for each model.
+    """
 
 
 @hookspec
 def t2i_families() -> Sequence[FamilySpec]:  # type: ignore[empty-body]
-    """Families of generators: classes that fix how a generator is called."""
+    """Declare families: base classes of generators that fix how a generator is called.
+
+    Returns:
+        One specification for each family.
+    """
 
 
 @hookspec
 def t2i_samplers() -> Sequence[SamplerSpec]:  # type: ignore[empty-body]
-    """Ways to draw images from a generator."""
+    """Declare samplers, which sample images from a generator.
+
+    Returns:
+        One specification for each sampler.
+    """
 
 
 @hookspec
 def t2i_text_encoders() -> Sequence[TextEncoderSpec]:  # type: ignore[empty-body]
-    """Text encoders that any model may be conditioned on."""
+    """Declare text encoders, on which any model can be conditioned.
+
+    Returns:
+        One specification for each text encoder.
+    """
 
 
 @hookspec
 def t2i_datasets() -> Sequence[DatasetSpec]:  # type: ignore[empty-body]
-    """Data sets of captioned images."""
+    """Declare data sets of captioned images.
+
+    Returns:
+        One specification for each data set.
+    """
 
 
 @hookspec
 def t2i_features() -> Sequence[FeatureSpec]:  # type: ignore[empty-body]
-    """Frozen feature extractors, for the metrics that compare distributions of features."""
+    """Declare frozen feature extractors, whose features metrics read.
+
+    Returns:
+        One specification for each feature extractor.
+    """
 
 
 @hookspec
 def t2i_metrics() -> Sequence[MetricSpec]:  # type: ignore[empty-body]
-    """Scores of a set of generated images."""
+    """Declare metrics, which score a set of images.
+
+    Returns:
+        One specification for each metric.
+    """
 
 
 @hookspec
 def t2i_benchmarks() -> Sequence[BenchmarkSpec]:  # type: ignore[empty-body]
-    """Benchmarks: which captions, which reference images, which metrics."""
+    """Declare benchmarks: captions, reference images and metrics.
+
+    Returns:
+        One specification for each benchmark.
+    """
 
 
 @hookspec
 def t2i_downloads() -> Sequence[DownloadSpec]:  # type: ignore[empty-body]
-    """Files that have to be got from elsewhere (`t2i fetch`): pretrained weights, data sets."""
+    """Declare downloads for `t2i fetch`, such as pretrained weights and data sets.
+
+    Returns:
+        One specification for each download.
+    """

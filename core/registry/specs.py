@@ -1,7 +1,10 @@
-"""Light specifications: what a plugin's hooks return.
+"""Light specifications, which a plugin's hooks return.
 
-A specification holds names, one line of summary and import paths ("package.module:attribute"). The paths are
-resolved only when the thing is chosen, so importing a plugin costs next to nothing.
+A specification has a name, a summary of one line, and import paths ("package.module:attribute"). A
+path is imported only when the thing is used, so that importing a plugin takes almost no time.
+
+The notation `(config) -> Sampler` below describes a function, or a class, that is called with a
+config.
 """
 
 from __future__ import annotations
@@ -15,7 +18,19 @@ from urllib.parse import unquote, urlsplit
 
 
 def import_object(path: str) -> Any:
-    """The object that "package.module:attribute" names. Raises what the import raises; ValueError if malformed."""
+    """Import an object by its path.
+
+    Errors of the import itself are passed on.
+
+    Args:
+        path: Import path, "package.module:attribute".
+
+    Returns:
+        The object.
+
+    Raises:
+        ValueError: The path does not have this form.
+    """
     module, colon, attribute = path.partition(":")
     if not (module and colon and attribute):
         raise ValueError(f"'{path}' is no import path of the form package.module:attribute")
@@ -24,10 +39,11 @@ def import_object(path: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """What everything that is registered shares.
+    """The base of all specifications.
 
-    name: the registry name, unique within its kind, lower case.
-    summary: one line for the tables.
+    Args:
+        name: Registry name, unique within its kind: lower-case letters, digits, "-", "_" and ".".
+        summary: One line for tables.
     """
 
     name: str
@@ -36,9 +52,10 @@ class Named:
 
 @dataclass(frozen=True, kw_only=True)
 class Spec(Named):
-    """What all specifications of things with settings share.
+    """The base of all specifications of things with settings.
 
-    config: import path of the pydantic class of the settings (a subclass of t2i.core.settings.Config).
+    Args:
+        config: Import path of the class of the settings, a subclass of `t2i.core.settings.Config`.
     """
 
     config: str
@@ -46,11 +63,14 @@ class Spec(Named):
 
 @dataclass(frozen=True, kw_only=True)
 class FamilySpec(Named):
-    """A family of generators: a class that fixes how they are called.
+    """A family of generators, with the class that fixes how they are called.
 
-    generator: import path of the class (a subclass of t2i.core.interfaces.generator.Generator), whose `family` is this
-    name. Models of the family extend it, and samplers of the family rely on it.
-    draws: whether its models draw images. Those that do not (guides) need no sampler.
+    Args:
+        generator: Import path of the class, a subclass of `t2i.core.interfaces.generator.Generator`
+            whose `family` is the name. Models of the family extend it, and samplers of the family
+            rely on it.
+        draws: Whether models of the family sample images. Those that do not (guides) need no
+            sampler.
     """
 
     generator: str
@@ -61,23 +81,40 @@ class FamilySpec(Named):
 class ModelSpec(Spec):
     """A model.
 
-    config: a subclass of ModelConfig, whose `presets()` has exactly the names of `presets`.
-    generator: import path of `(config, text: TextShape, assets: Path | None) -> Generator`.
-    stages: import path of `(config, text_encoder: TextEncoder) -> Sequence[Stage]`; none where nothing is trained.
-    family: registry name of the family whose class its generator extends ("one-shot", "diffusion", ...).
+    `config` names a subclass of `ModelConfig`, whose `presets()` has exactly the names in
+    `presets`.
 
-    helpers: import path of `(config, text: TextShape, fresh: bool) -> Mapping[str, nn.Module]`: networks that several
-    stages share and that take no part in sampling. They are built after the generator, in training alone, are in
-    checkpoints, and are not saved with what is sampled. fresh: whether weights of files that the settings name are to
-    be loaded; where a run is resumed, those of its checkpoint follow.
-    moved: "OLD=NEW" for tensors that earlier versions saved under other names, as prefixes that begin with "generator."
-    or "helpers." ("generator.image_encoder.=helpers.image_encoder."): older runs are opened and resumed by them.
-    weights: import path of `(config: RunConfig, files: Sequence[Path]) -> Model`, which makes a model of the files that
-    the paper's authors released (`t2i import`). It may complete the configuration (a vocabulary read from a file).
-    open_pretrained: import path of `(path: Path, settings: Mapping[str, Any]) -> Model | None`, which opens a folder or file in
-    another project's layout for sampling; None if it is not one that it knows. settings: those of `opening`.
-    open_settings: names of settings of `--set` that are for `open_pretrained`, not for the sampler.
-    export: import path of `(model: Model, folder: Path) -> None`, which writes a model in another project's layout.
+    Args:
+        family: Registry name of the family, such as "one-shot" or "diffusion". The generator
+            extends the family's class.
+        paper: Reference of the paper.
+        presets: Names of the presets.
+        generator: Import path of `(config, text: TextShape, assets: Path | None) -> Generator`.
+            `assets` is the folder of `Generator.save_assets` if a saved model is built, else None.
+        stages: Import path of `(config, text_encoder: TextEncoder) -> Sequence[Stage]`. The
+            sequence is empty if there is nothing to train.
+        helpers: Import path of `(config, text: TextShape, fresh: bool) -> Mapping[str, nn.Module]`,
+            which builds networks that several stages share and that sampling does not need. They
+            are built after the generator, in training only. They are in checkpoints, but not saved
+            with the model that is sampled. `fresh` tells whether to load weights from files that
+            the settings name; it is False when a run resumes, because the weights then come from
+            the checkpoint. None: no helpers.
+        moved: "OLD=NEW" for tensors that earlier versions saved under other names. Both are
+            prefixes that begin with "generator." or "helpers.", as in
+            "generator.image_encoder.=helpers.image_encoder.". Older runs can then still be opened
+            and resumed.
+        weights: Import path of `(config: RunConfig, files: Sequence[Path]) -> Model`, which makes a
+            model of the files that the paper's authors released (`t2i import`). It may complete the
+            configuration, for example by a vocabulary that it reads from a file. None: there is
+            nothing to import.
+        open_pretrained: Import path of `(path: Path, settings: Mapping[str, Any]) -> Model | None`,
+            which opens a folder or file in the layout of another project for sampling. It returns
+            None if it does not support the layout. `settings` are those in `open_settings` that the
+            user gave. None: no other layouts.
+        open_settings: Names of the settings of `--set` that `open_pretrained` receives instead of
+            the sampler.
+        export: Import path of `(model: Model, folder: Path) -> None`, which writes a model in the
+            layout of another project. None: it cannot be exported.
     """
 
     family: str
@@ -95,8 +132,13 @@ class ModelSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerSpec(Spec):
-    """A sampler. build: import path of `(config) -> Sampler`; families: the families it draws from ("*": all);
-    default: whether models of these families are drawn with it where nothing names a sampler."""
+    """A sampler.
+
+    Args:
+        build: Import path of `(config) -> Sampler`.
+        families: Families of the generators that it can sample from; "*" stands for all.
+        default: Whether it is the default sampler of these families.
+    """
 
     build: str
     families: tuple[str, ...]
@@ -105,14 +147,19 @@ class SamplerSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoderSpec(Spec):
-    """A text encoder. build: import path of `(config, assets: Path | None) -> TextEncoder`.
+    """A text encoder.
 
-    fit: import path of `(config, texts: Iterable[str]) -> config`, for encoders whose settings depend on the data set
-    (a vocabulary); it is called once, before training.
-    export: import path of `(encoder: TextEncoder, folder: Path) -> Mapping[str, tuple[str, str]]`, which writes it as
-    parts of a pipeline in diffusers' layout, and returns what each is: name of the part -> (library, class). UserError
-    if its settings are none that the pipeline knows.
-    default: whether it is the encoder where nothing names one.
+    Args:
+        build: Import path of `(config, assets: Path | None) -> TextEncoder`. `assets` is the folder
+            of `TextEncoder.save_assets` if a saved model is built, else None.
+        fit: Import path of `(config, texts: Iterable[str]) -> config`, for encoders whose settings
+            depend on the data set (a vocabulary). It is called once, before training. None: they do
+            not.
+        export: Import path of `(encoder: TextEncoder, folder: Path) -> Mapping[str, tuple[str,
+            str]]`, which writes the encoder as parts of a pipeline in diffusers' layout and returns
+            (library, class) by the name of the part. It raises UserError if the layout does not
+            support the encoder's settings. None: it cannot be exported.
+        default: Whether it is the default text encoder.
     """
 
     build: str
@@ -123,8 +170,14 @@ class TextEncoderSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec(Spec):
-    """A data set. config: a subclass of DataConfig. build: import path of `(config, split: str) -> Dataset`.
-    default: whether it is the data set where nothing names one; such a one needs no folder."""
+    """A data set. `config` names a subclass of `DataConfig`.
+
+    Args:
+        build: Import path of `(config, split: str) -> Dataset`.
+        splits: Names of the splits.
+        needs_dir: Whether the setting `dir` must be given.
+        default: Whether it is the default data set, which must not need a folder.
+    """
 
     build: str
     splits: tuple[str, ...]
@@ -134,8 +187,13 @@ class DatasetSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSpec(Spec):
-    """A frozen network whose features metrics compare. build: import path of `(config) -> FeatureExtractor`.
-    default: whether it stands in where a metric wants features and nothing names any; such one needs no download."""
+    """A frozen network whose features metrics read.
+
+    Args:
+        build: Import path of `(config) -> FeatureExtractor`.
+        default: Whether it is the default for metrics that need features, which must not need a
+            download.
+    """
 
     build: str
     default: bool = False
@@ -143,16 +201,22 @@ class FeatureSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec(Spec):
-    """A metric. build: import path of `(config) -> Metric` (t2i.core.interfaces.scoring)."""
+    """A metric.
+
+    Args:
+        build: Import path of `(config) -> Metric`.
+    """
 
     build: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSpec(Spec):
-    """A benchmark. build: import path of `(config, protocol: str) -> Benchmark` (t2i.core.interfaces.scoring).
+    """A benchmark.
 
-    protocols: the names of its protocols, the default first.
+    Args:
+        build: Import path of `(config, protocol: str) -> Benchmark`.
+        protocols: Names of its protocols, the default one first.
     """
 
     build: str
@@ -160,16 +224,25 @@ class BenchmarkSpec(Spec):
 
 
 CHECKSUM = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{8,64}")
+"""Form of `DownloadFile.checksum`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadFile:
     """One file of a download.
 
-    url: http, https or file. path: where it goes inside the download's folder (default: the last part of the URL).
-    size: bytes, where it is known. checksum: "md5:..." or "sha256:...", of SHA-256 at least the first 8 digits (torch
-    puts them into its files' names); None where nobody has published one.
-    part: the name under which it can be chosen alone (`t2i fetch NAME --parts`). Raises ValueError if unsound.
+    Args:
+        url: An http, https or file URL.
+        path: Path inside the download's folder. "": the last part of the URL.
+        size: Size in bytes. None: unknown.
+        checksum: "md5:..." or "sha256:..." in hexadecimal. Of SHA-256 the first 8 digits are
+            enough, because torch puts them into the names of its files. None: no checksum was
+            published.
+        part: Name of the part of the download that the file belongs to (`t2i fetch NAME --parts`).
+            "": none.
+
+    Raises:
+        ValueError: The URL, the path or the checksum is malformed.
     """
 
     url: str
@@ -197,13 +270,20 @@ class DownloadFile:
 
     @property
     def place(self) -> str:
-        """Its path inside the download's folder."""
+        """The path inside the download's folder: `path`, or the last part of the URL."""
         return self.path or unquote(PurePosixPath(urlsplit(self.url).path).name)
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubFiles:
-    """Files of a repository on the Hugging Face hub. revision: one that holds safetensors. patterns: which files."""
+    """Files of a repository on the Hugging Face hub.
+
+    Args:
+        repository: Name of the repository, "OWNER/NAME".
+        revision: Branch, tag or commit, which must have weights as safetensors. If "main" has
+            pickles only, the hub's conversion of it is fetched.
+        patterns: Patterns of the names of the files.
+    """
 
     repository: str
     revision: str = "main"
@@ -212,9 +292,15 @@ class HubFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadSpec(Named):
-    """What `t2i fetch NAME` gets: files by URL, repositories of the hub, or both.
+    """A download for `t2i fetch NAME`: files by URL, repositories of the hub, or both.
 
-    licence: in words; licence_url: where it stands. default: the parts that are got when none are named (none: all).
+    Args:
+        licence: Licence, in words.
+        licence_url: URL of the licence.
+        files: Files by URL.
+        hub: Files of repositories on the hub.
+        default: Names of the parts that are fetched if the user names none. Empty: all. Files of no
+            part are fetched with them.
     """
 
     licence: str
@@ -225,5 +311,5 @@ class DownloadSpec(Named):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The names of its parts."""
+        """The names of its parts, in the order of its files."""
         return tuple(dict.fromkeys(file.part for file in self.files if file.part))

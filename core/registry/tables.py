@@ -1,6 +1,7 @@
-"""The registry: finds plugins through entry points and keeps what they declare, with where it came from.
+"""The registry: it finds plugins by their entry points and keeps their specifications.
 
-Nothing here imports a network: plugins hand in light specifications, which are resolved when they are chosen.
+No network is imported here: specifications hold import paths, which are imported when the thing is
+used.
 """
 
 from __future__ import annotations
@@ -30,15 +31,16 @@ HOOKS: dict[str, tuple[str, type[specs.Named]]] = {
     "benchmarks": ("t2i_benchmarks", specs.BenchmarkSpec),
     "downloads": ("t2i_downloads", specs.DownloadSpec),
 }
-"""Kind of thing -> (the hook that declares it, the class of its specifications)."""
+"""The hook and the class of the specifications of each kind of thing."""
 
 HOST = "t2i-zoo"
-"""The distribution that we are: no other one can take its names away."""
+"""Name of this project's distribution, whose registered names no other one can take over."""
 
 FAMILIES = "families"
-"""The core's own plugin: models of any plugin extend its classes, so it is always loaded."""
+"""Name of the core's own plugin. It is always loaded, because every model extends a class of it."""
 
 SINGULAR = {"families": "family"}
+"""Singulars that are not formed by dropping an "s"."""
 
 
 def singular(kind: str) -> str:
@@ -58,7 +60,14 @@ S = TypeVar("S", bound=specs.Named)
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a plugin came from. distribution and version are "?" for plugins registered in a running program."""
+    """Where a plugin came from.
+
+    Args:
+        plugin: Name of the plugin.
+        distribution: Name of its distribution. "?": unknown, or the running program registered the
+            plugin.
+        version: Version of the distribution. "?": as for `distribution`.
+    """
 
     plugin: str
     distribution: str = "?"
@@ -70,7 +79,13 @@ class Origin:
 
 @dataclass
 class Loaded:
-    """One plugin: its origin, the names it registered by kind, and why it is not (wholly) there, if so."""
+    """A plugin that was loaded, or that failed to load.
+
+    Args:
+        origin: Where it came from.
+        names: Names that it registered, by kind.
+        error: Why the plugin, or a part of it, is missing. None: it was loaded completely.
+    """
 
     origin: Origin
     names: dict[str, list[str]] = field(default_factory=dict)
@@ -79,7 +94,13 @@ class Loaded:
 
 @dataclass
 class Table(Generic[S]):
-    """All specifications of one kind, by name."""
+    """All specifications of one kind.
+
+    Args:
+        kind: The kind, in the plural, such as "models".
+        entries: Specification and origin, by name.
+        clashes: The two plugins that claim a name which neither of them gets, by name.
+    """
 
     kind: str
     entries: dict[str, tuple[S, Origin]] = field(default_factory=dict)
@@ -87,15 +108,23 @@ class Table(Generic[S]):
 
     @property
     def singular(self) -> str:
-        """The word for one thing of this kind."""
+        """The kind in the singular, such as "model"."""
         return singular(self.kind)
 
     def __getitem__(self, name: str) -> S:
-        """The specification of that name. UserError names the nearest one, or both owners of a disputed name."""
+        """Return a specification by name.
+
+        Args:
+            name: Registry name.
+
+        Raises:
+            UserError: The name is unknown, or two plugins claim it.
+        """
         if name in self.clashes:
             first, second = self.clashes[name]
             raise UserError(
-                f"two plugins register the {self.singular} '{name}': {first} and {second}; uninstall one"
+                f"two plugins register the {self.singular} '{name}': {first} and {second}; "
+                "uninstall one"
             )
         if name not in self.entries:
             raise UserError(f"no {self.singular} is named '{name}'{nearest(name, self.entries)}")
@@ -105,8 +134,17 @@ class Table(Generic[S]):
         return name in self.entries
 
     def default(self, fits: Callable[[S], bool] = lambda spec: True) -> S:
-        """The specification that is marked as the default, of those that fit; our own before others'. UserError if
-        there is none."""
+        """Return the default specification. Built-in ones come before those of third parties.
+
+        Args:
+            fits: Function that tells whether a specification is a candidate. By default all are.
+
+        Returns:
+            A specification that is marked as the default.
+
+        Raises:
+            UserError: No candidate is marked as the default.
+        """
         marked = [
             spec
             for spec, _ in self.entries.values()
@@ -119,7 +157,18 @@ class Table(Generic[S]):
         )
 
     def build(self, choice: Choice[Any], *arguments: Any) -> Any:
-        """The chosen thing, built: its specification's `build`, called with its settings and the arguments."""
+        """Build the thing that was chosen.
+
+        Args:
+            choice: Its name and settings.
+            *arguments: Further arguments of the specification's `build`, after the settings.
+
+        Returns:
+            What `build` returns.
+
+        Raises:
+            UserError: The name is unknown.
+        """
         return specs.import_object(cast(Any, self[choice.name]).build)(choice.config, *arguments)
 
     def choose(
@@ -129,24 +178,56 @@ class Table(Generic[S]):
         kind: str = "",
         beneath: Mapping[str, Any] | None = None,
     ) -> Choice[Any]:
-        """A thing by name with these settings, checked. UserError, one line, for an unknown name or wrong setting.
+        """Choose a thing by name and check its settings.
 
-        kind: what errors call it (default: the table's word). beneath: settings that these are laid over.
+        Args:
+            name: Registry name.
+            settings: Settings by name.
+            kind: Word for the thing in error messages. "": the table's word.
+            beneath: Settings for the keys that `settings` lacks. None: the defaults.
+
+        Returns:
+            The choice.
+
+        Raises:
+            UserError: The name is unknown or a setting is wrong. The message is one line.
         """
         spec = self[name]
         config = specs.import_object(cast(specs.Spec, spec).config)
         return Choice(spec.name, config.of(settings, f"{kind or self.singular} '{name}'", beneath))
 
     def __iter__(self) -> Iterator[S]:
+        """Iterate over the specifications, sorted by name."""
         return (self.entries[name][0] for name in sorted(self.entries))
 
     def origin(self, name: str) -> Origin:
+        """Return where a specification came from.
+
+        Args:
+            name: Registry name.
+
+        Returns:
+            Its origin.
+
+        Raises:
+            UserError: The name is unknown, or two plugins claim it.
+        """
         self[name]
         return self.entries[name][1]
 
     def add(self, spec: S, origin: Origin) -> Origin | None:
-        """Takes a specification. If its name is taken, returns by whom: our own names stay ours, and one that two
-        others claim belongs to nobody (asking for it names both)."""
+        """Add a specification, unless its name is taken.
+
+        Built-in names win. A name that two third parties claim is disabled, and using it raises an
+        error that names both.
+
+        Args:
+            spec: The specification.
+            origin: Where it came from.
+
+        Returns:
+            The other owner of the name. None: the specification was added.
+        """
         if spec.name in self.clashes:
             return self.clashes[spec.name][0]
         if spec.name not in self.entries:
@@ -160,7 +241,10 @@ class Table(Generic[S]):
 
 
 class Registry:
-    """What all plugins declare, by kind. Plugins that fail are kept in `plugins` with their reason, and skipped."""
+    """Everything that plugins declare: a table for each kind.
+
+    Plugins that fail are skipped. `plugins` lists all plugins, failed ones with their error.
+    """
 
     def __init__(self) -> None:
         self._manager = pluggy.PluginManager(hooks.GROUP)
@@ -177,18 +261,42 @@ class Registry:
         self.downloads: Table[specs.DownloadSpec] = Table("downloads")
 
     def table(self, kind: str) -> Table[Any]:
+        """Return a table by its kind.
+
+        Args:
+            kind: A key of `HOOKS`.
+
+        Returns:
+            The table.
+        """
         return cast("Table[Any]", getattr(self, kind))
 
     def load(self, points: Iterable[EntryPoint]) -> None:
-        """Loads plugins from entry points, each one guarded: a broken plugin is noted and skipped."""
+        """Load plugins from entry points. A broken plugin is recorded and skipped.
+
+        Args:
+            points: Entry points of the group `t2i`.
+
+        Raises:
+            T2IError: A plugin is broken, and the environment variable T2I_STRICT is 1.
+        """
         for point in points:
             self._guarded(origin_of(point), point.load)
 
     def register(self, plugin: ModuleType | object, name: str) -> None:
-        """Registers a plugin object of the running program (tests, notebooks)."""
+        """Register a plugin of the running program, in a test or a notebook for example.
+
+        Args:
+            plugin: A module or object with hooks.
+            name: Name for messages.
+
+        Raises:
+            T2IError: The plugin is broken, and the environment variable T2I_STRICT is 1.
+        """
         self._guarded(Origin(name), lambda: plugin)
 
     def _guarded(self, origin: Origin, load: Callable[[], object]) -> None:
+        """Load a plugin and record the error if it fails."""
         loaded, cause = Loaded(origin), None
         self.plugins.append(loaded)
         try:
@@ -197,15 +305,14 @@ class Registry:
             self._collect(plugin, loaded)
         except KeyboardInterrupt:
             raise
-        except (
-            BaseException
-        ) as error:  # SystemExit too: a plugin must not be able to end the program
+        # Including SystemExit, because a plugin must not end the program.
+        except BaseException as error:
             loaded.error, cause = f"{type(error).__name__}: {_first_line(error)}", error
         if loaded.error and os.environ.get("T2I_STRICT") == "1":
             raise T2IError(f"{origin}: {loaded.error}") from cause
 
     def _admit(self, plugin: object, origin: Origin) -> None:
-        """Makes the plugin's hooks known. TypeError if it has none, or one that we would not call, or not so."""
+        """Register a plugin's hooks. Raises TypeError if there are none or an invalid one."""
         try:
             if (
                 self._manager.register(plugin, name=f"{origin.distribution}:{origin.plugin}")
@@ -231,7 +338,7 @@ class Registry:
             )
 
     def _collect(self, plugin: object, loaded: Loaded) -> None:
-        """Calls the plugin's hooks and files what they return; nothing is filed unless all of it is sound."""
+        """Call a plugin's hooks and add their specifications, but none unless all are valid."""
         found: list[tuple[str, specs.Named]] = []
         for kind, (hook, spec_class) in HOOKS.items():
             for implementation in getattr(self._manager.hook, hook).get_hookimpls():
@@ -248,27 +355,46 @@ class Registry:
                 loaded.error = f"its {singular(kind)} '{spec.name}' is also registered by {taken}"
 
     def draws(self, family: str) -> bool:
-        """Whether models of a family draw images; those of one that nobody registered are taken to."""
+        """Tell whether models of a family sample images.
+
+        Args:
+            family: Name of a family.
+
+        Returns:
+            `FamilySpec.draws`. True for a family that is not registered.
+        """
         return family not in self.families or self.families[family].draws
 
     def broken(self) -> list[Loaded]:
-        """The plugins that failed, wholly or in part."""
+        """List the plugins that failed, completely or in part.
+
+        Returns:
+            Those whose `error` is not None.
+        """
         return [plugin for plugin in self.plugins if plugin.error]
 
 
 def origin_of(point: EntryPoint) -> Origin:
-    """Where an entry point comes from. A distribution may lack a name or a version."""
+    """Find the origin of an entry point.
+
+    Args:
+        point: The entry point.
+
+    Returns:
+        Its origin, with "?" for a missing name or version of the distribution.
+    """
     distribution = point.dist
     name, version = (distribution.name, distribution.version) if distribution else (None, None)
     return Origin(point.name, name or "?", version or "?")
 
 
 def _first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, cut to 300 characters."""
     return (str(error).splitlines() or [""])[0][:300]
 
 
 def _checked(returned: object, spec_class: type[specs.Named], hook: str) -> list[specs.Named]:
-    """What a hook returned, if it is a sequence of sound specifications of the right class."""
+    """Check that a hook returned valid specifications of the right class."""
     if not isinstance(returned, (list, tuple)):
         raise TypeError(
             f"{hook} returned {type(returned).__name__}, not a list of {spec_class.__name__}"
@@ -292,7 +418,7 @@ def _checked(returned: object, spec_class: type[specs.Named], hook: str) -> list
 
 
 def _is_a(value: object, kind: str) -> bool:
-    """Whether a specification's field holds what it is annotated with: the few kinds that specifications have."""
+    """Tell whether a specification's field has its annotated type; rare types are not checked."""
     if kind == "tuple[str, ...]":
         return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
     if kind in ("tuple[DownloadFile, ...]", "tuple[HubFiles, ...]"):
@@ -307,6 +433,7 @@ def _is_a(value: object, kind: str) -> bool:
 
 
 def _is_name(text: str) -> bool:
+    """Tell whether a text can be a registry name."""
     return (
         bool(text)
         and text[0].isalnum()
@@ -316,12 +443,17 @@ def _is_name(text: str) -> bool:
 
 
 def installed_points() -> list[EntryPoint]:
-    """The entry points of all installed plugins, ours first, then by name. A distribution whose metadata cannot be
-    read has none: it may be anybody's, and is nobody's reason to fail."""
+    """Find the entry points of all installed plugins.
+
+    A distribution with unreadable metadata is ignored, because it may be unrelated to this project.
+
+    Returns:
+        The entry points, this project's first, then sorted by name.
+    """
     found: dict[str, list[EntryPoint]] = {}
     for distribution in distributions():
         try:
-            # Of one that is found twice on the path, the first is the one that is imported.
+            # If a distribution is found twice on the path, Python imports the first.
             found.setdefault(
                 distribution.name.lower(), list(distribution.entry_points.select(group=hooks.GROUP))
             )
@@ -333,7 +465,17 @@ def installed_points() -> list[EntryPoint]:
 
 @cache
 def registry() -> Registry:
-    """The registry of the installed plugins, built at first use. T2I_PLUGINS=a,b loads only those."""
+    """Return the registry of the installed plugins. It is built at the first call.
+
+    The environment variable T2I_PLUGINS=a,b restricts it to these plugins and the families.
+
+    Returns:
+        The registry, the same object at each call.
+
+    Raises:
+        UserError: T2I_PLUGINS names a plugin that is not installed.
+        T2IError: A plugin is broken, and the environment variable T2I_STRICT is 1.
+    """
     only = [name.strip() for name in os.environ.get("T2I_PLUGINS", "").split(",") if name.strip()]
     points = installed_points()
     if only:

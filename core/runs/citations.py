@@ -1,8 +1,9 @@
-"""BibTeX of the papers behind what is registered.
+"""BibTeX entries of the papers that plugins implement.
 
-A plugin keeps `references.bib` beside the module of its settings class. An entry with a field
-`keywords = {NAME, ...}` belongs to the specifications of these names, an entry without one to all
-that the folder registers.
+A plugin keeps a file `references.bib` beside the module of its settings class. An entry with a
+field `keywords = {NAME, ...}` belongs to the specifications of these
+names. An entry without that field belongs to all specifications whose settings class lies in the
+folder.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from t2i.core.registry.tables import registry
 from t2i.core.runs.settings_table import kinds_of
 
 FILE = "references.bib"
+"""Name of the file of BibTeX entries."""
 
 PROJECT = """\
 @software{t2i,
@@ -45,6 +47,7 @@ def citations(name: str) -> list[str]:
 
 
 def _of(spec: Spec) -> Iterator[str]:
+    """Yield the entries of one specification, without the field `keywords`."""
     package = spec.config.partition(":")[0].rpartition(".")[0]
     file = files(package) / FILE
     if not file.is_file():
@@ -52,7 +55,8 @@ def _of(spec: Spec) -> Iterator[str]:
     for entry in _entries(file.read_text("utf-8")):
         keywords = re.search(r"^\s*keywords\s*=\s*\{([^}]*)\}", entry, re.MULTILINE)
         if keywords is None or spec.name in [word.strip() for word in keywords[1].split(",")]:
-            yield re.sub(r",\s*^\s*keywords\s*=.*$", "", entry, flags=re.MULTILINE)
+            plain = re.sub(r"^\s*keywords\s*=.*\n", "", entry, flags=re.MULTILINE)
+            yield re.sub(r",\s*\}$", "\n}", plain)
 
 
 def _entries(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The resolved configuration of a run: preset, then file, then command line, each checked."""
+"""The configuration of a run, merged from a preset, a file and the command line, and checked."""
 
 from __future__ import annotations
 
@@ -21,15 +21,25 @@ if TYPE_CHECKING:
     from t2i.core.interfaces.dataset import Dataset
 
 SECTIONS = ("data", "encoder", "sampler")
+"""Keys of a configuration that choose a plugin: `name`, beside that plugin's settings."""
 
 NONE = "none"
-"""The sampler's name in runs of models that draw no images (guides)."""
+"""Name of the sampler in runs of models that sample no images (guides)."""
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that a run depends on: model and preset, the model's settings, and the data, encoder and
-    sampler chosen."""
+    """Everything that a run depends on.
+
+    Args:
+        model: Name of the model.
+        preset: Name of the preset that the settings started from; "?" if a parsed document has
+            none.
+        settings: The model's settings.
+        data: The data set and its settings.
+        encoder: The text encoder and its settings.
+        sampler: The sampler and its settings; NONE for models that sample no images.
+    """
 
     model: str
     preset: str
@@ -39,7 +49,11 @@ class RunConfig:
     sampler: Choice[SamplerConfig]
 
     def dump(self) -> dict[str, Any]:
-        """As JSON. The same document is legal for `--config`."""
+        """Convert the configuration to a JSON document.
+
+        Returns:
+            A document that `parse` and `--config` accept.
+        """
         sections = {name: getattr(self, name).dump() for name in SECTIONS}
         return {
             "model": self.model,
@@ -50,8 +64,20 @@ class RunConfig:
 
     @classmethod
     def parse(cls, document: Mapping[str, Any], where: str) -> RunConfig:
-        """The inverse of `dump`, checked, but for a data set that is not installed: `where` names
-        the document in errors."""
+        """Read a document that `dump` made, and check it.
+
+        A data set that is not installed is accepted with its settings unchecked.
+
+        Args:
+            document: The document.
+            where: Name of the document in errors.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            UserError: The document has no model, an unknown name, or a wrong setting.
+        """
         if not isinstance(document, Mapping) or not isinstance(document.get("model"), str):
             raise UserError(f"{where}: no run configuration (it has no 'model')")
         return _assemble(
@@ -69,12 +95,27 @@ def resolve_config(
     more: Mapping[str, Any] | None = None,
     data_needed: bool = True,
 ) -> RunConfig:
-    """The configuration of a run: preset, then the file, then `overrides`, then `sets`
-    ("a.b=value"), each winning over the ones before it. Raises UserError, one line, for any unknown
-    name or wrong value.
+    """Merge and check the configuration of a run.
 
-    data_needed: whether the data set must be installed; weights that were trained elsewhere are
-        drawn from without it.
+    The layers are the preset, the file, `overrides`, `sets` and `more`. Each wins over the ones
+    before it.
+
+    Args:
+        model: Name of the model.
+        preset: Name of one of its presets.
+        config_file: YAML file of settings; None for no file.
+        overrides: Settings from the command line's own options; None for none.
+        sets: Settings of the form "a.b=value". Later ones win.
+        more: Settings by name, sections as mappings. They win over all others. None for none.
+        data_needed: Whether the data set must be installed. Weights that were trained elsewhere can
+            be sampled from without it.
+
+    Returns:
+        The configuration, complete and checked.
+
+    Raises:
+        UserError: A name is unknown, a value is wrong, or the file cannot be read. The message is
+            one line.
     """
     layers: list[tuple[str, Mapping[str, Any]]] = [(f"--preset {preset}", _preset(model, preset))]
     if config_file is not None:
@@ -86,6 +127,7 @@ def resolve_config(
 
 
 def _preset(model: str, preset: str) -> dict[str, Any]:
+    """Return the settings of a preset, with its data, encoder and sampler as sections."""
     presets = import_object(registry().models[model].config).presets()
     if preset not in presets:
         raise UserError(f"model '{model}' has no preset '{preset}'{nearest(preset, presets)}")
@@ -98,6 +140,7 @@ def _preset(model: str, preset: str) -> dict[str, Any]:
 
 
 def _read_yaml(path: Path, model: str) -> Mapping[str, Any]:
+    """Read the file of `--config`. A file that names another model raises UserError."""
     try:
         document = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
@@ -116,8 +159,17 @@ def _read_yaml(path: Path, model: str) -> Mapping[str, Any]:
 
 
 def parse_set(text: str) -> dict[str, Any]:
-    """ "a.b=value" as {"a": {"b": value}}; the value is read as YAML (numbers, true/false,
-    lists)."""
+    """Parse a setting of the form "a.b=value".
+
+    Args:
+        text: The setting. Its value is read as YAML: a number, true, false, a list, or else text.
+
+    Returns:
+        Nested mappings: {"a": {"b": value}}.
+
+    Raises:
+        UserError: There is no "=", or a part of the key is empty.
+    """
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
@@ -153,7 +205,17 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_sets(texts: Sequence[str]) -> dict[str, Any]:
-    """Several "a.b=value" as one mapping; later ones win."""
+    """Parse several settings of the form "a.b=value".
+
+    Args:
+        texts: The settings. Later ones win.
+
+    Returns:
+        All of them in one nested mapping.
+
+    Raises:
+        UserError: One of them has no "=", or an empty part of a key.
+    """
     merged: dict[str, Any] = {}
     for text in texts:
         merged = merge(merged, parse_set(text), SECTIONS)
@@ -163,6 +225,7 @@ def parse_sets(texts: Sequence[str]) -> dict[str, Any]:
 def _assemble(
     model: str, preset: str, layers: Sequence[tuple[str, Mapping[str, Any]]], data_needed: bool
 ) -> RunConfig:  # fmt: skip
+    """Merge layers of settings, each with its name for errors, and check the result."""
     spec = registry().models[model]
     merged: dict[str, Any] = {}
     for where, layer in layers:
@@ -194,7 +257,10 @@ def _assemble(
 
 
 def _name_of(section: str, spec: ModelSpec, *layers: Mapping[str, Any]) -> str:
-    """What a section is of: the name that the last layer with one says, else the default."""
+    """Return the name of the plugin that a section configures.
+
+    It is the `name` in the last layer that has one, else the default.
+    """
     for layer in reversed(layers):
         if named := (layer.get(section) or {}).get("name"):
             return str(named)
@@ -213,10 +279,10 @@ def _table(section: str) -> Table[Any]:
 def _current(
     spec: ModelSpec, merged: Mapping[str, Any], layer: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A layer with settings that were renamed under their names of today, so that it wins over
-    those below it.
+    """Return a layer with former names of settings replaced by the current ones.
 
-    Raises ValueError: a setting has both of its names.
+    Only then does it win over the layers below it. A setting given under both names raises
+    ValueError.
     """
     kind: type[Config] = import_object(spec.config)
     present = kind.current({key: value for key, value in layer.items() if key not in SECTIONS})
@@ -230,31 +296,53 @@ def _current(
 
 
 def default_sampler(family: str) -> str:
-    """Name of the sampler that models of a family are drawn with where nothing names one: the
-    family's default, else the first that draws from it; NONE where the family draws no images.
-    UserError if there is none."""
+    """Return the sampler that a family of models uses unless another is chosen.
+
+    Args:
+        family: Name of the family.
+
+    Returns:
+        The name of the sampler marked as default, else of the first one that fits; NONE if models
+        of the family sample no images.
+
+    Raises:
+        UserError: No sampler that fits is installed.
+    """
     if not registry().draws(family):
         return NONE
     fitting = fitting_samplers(family)
     marked = [spec.name for spec in fitting if spec.default]
     if not fitting:
-        raise UserError(f"no sampler that draws from {family} models is installed")
+        raise UserError(f"no sampler for {family} models is installed")
     return marked[0] if marked else fitting[0].name
 
 
 def fitting_samplers(family: str) -> list[SamplerSpec]:
-    """The samplers that draw from a family, by name."""
+    """Return the samplers that support a family of models.
+
+    Args:
+        family: Name of the family.
+
+    Returns:
+        Their specs, in the registry's order. A sampler for "*" supports every family.
+    """
     return [spec for spec in registry().samplers if family in spec.families or "*" in spec.families]
 
 
 def loaded_size(settings: ModelConfig) -> int:
-    """Size at which the data set loads images: larger than the model's where a random crop
-    follows."""
+    """Return the size at which the data set loads images.
+
+    Args:
+        settings: The model's settings.
+
+    Returns:
+        Height and width in pixels: the model's image size, times `augment.scale` for a random crop.
+    """
     return round(settings.image_size * settings.augment.scale)
 
 
 def _data(section: Mapping[str, Any], needed: bool) -> Choice[DataConfig]:
-    """The data set chosen; unless it is needed now, it may be one that is not installed."""
+    """Return the chosen data set. It may be one that is not installed, unless it is needed now."""
     name = str(section.get("name"))
     if needed or name in registry().datasets:
         return _choice(registry().datasets, section, "data set")
@@ -263,7 +351,7 @@ def _data(section: Mapping[str, Any], needed: bool) -> Choice[DataConfig]:
 
 
 def _sampler(section: Mapping[str, Any]) -> Choice[SamplerConfig]:
-    """The sampler chosen; NONE has every sampler's settings, and none of its own."""
+    """Return the chosen sampler. NONE has only the settings that all samplers share."""
     if section["name"] != NONE:
         return _choice(registry().samplers, section, "sampler")
     settings = {key: value for key, value in section.items() if key != "name"}
@@ -276,7 +364,15 @@ def _choice(table: Table[Any], section: Mapping[str, Any], kind: str) -> Choice[
 
 
 def open_dataset(choice: Choice[Any], split: str = "train") -> Dataset:
-    """A split of a data set."""
+    """Open a split of a data set.
+
+    Args:
+        choice: The data set and its settings.
+        split: Name of the split.
+
+    Returns:
+        The split, with `max_broken` as its settings say.
+    """
     dataset: Dataset = registry().datasets.build(choice, split)
     dataset.max_broken = choice.config.max_broken
     return dataset

@@ -1,13 +1,13 @@
-"""A run's directory: where its files are, and which runs there are.
+"""The folder of a run: the paths of its files, and the search for runs.
 
-RUN/config.json      resolved configuration, versions, distribution, data fingerprint
+RUN/config.json      configuration, versions, the plugins' distributions, data fingerprint
 RUN/metrics.jsonl    the log
-RUN/broken.jsonl     broken examples of the data set that were passed over, if there are any
-RUN/samples/         grids
-RUN/checkpoints/     to resume from
-RUN/model/           to sample from
-RUN/best/            the same where the loss `keep_best` was lowest, if that is asked for
-RUN/summary.json     written when training is complete: steps, seconds, cost
+RUN/broken.jsonl     broken examples of the data set that were skipped; absent if there are none
+RUN/samples/         grids of samples
+RUN/checkpoints/     checkpoints, to resume from
+RUN/model/           the model, to sample from
+RUN/best/            the model where the loss `keep_best` was lowest, if that setting is used
+RUN/summary.json     steps, seconds and cost; written when training is complete
 """
 
 from __future__ import annotations
@@ -25,65 +25,109 @@ from t2i.core.runs.configure import RunConfig
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory. Nothing is read or written before it is asked for."""
+    """The folder of a run. Creating this object reads and writes nothing.
+
+    Args:
+        path: The folder.
+    """
 
     path: Path
 
     @property
     def config_file(self) -> Path:
+        """File of the configuration and the versions."""
         return self.path / "config.json"
 
     @property
     def metrics_file(self) -> Path:
+        """File of the log, one JSON object a line (`Log`)."""
         return self.path / "metrics.jsonl"
 
     @property
     def broken_file(self) -> Path:
+        """File of the broken examples that were skipped (`BrokenFile`)."""
         return self.path / "broken.jsonl"
 
     @property
     def samples(self) -> Path:
+        """Folder of the grids of samples made while training."""
         return self.path / "samples"
 
     @property
     def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def model(self) -> Path:
+        """Folder of the newest model."""
         return self.path / "model"
 
     @property
     def best(self) -> Path:
+        """Folder of the model with the lowest loss `keep_best`; absent if that is not set."""
         return self.path / "best"
 
     @property
     def summary_file(self) -> Path:
+        """File that is written when training is complete."""
         return self.path / "summary.json"
 
     @property
     def complete(self) -> bool:
+        """Whether training is complete and the model is there."""
         return self.summary_file.is_file() and self.model.is_dir()
 
     def config(self) -> RunConfig:
+        """Read and check the configuration.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            UserError: The file cannot be read, or something in it is wrong or not installed.
+        """
         document = read_json(self.config_file, f"run {self.path}")
         run = document.get("run") if isinstance(document, dict) else None
         return RunConfig.parse(run if isinstance(run, dict) else {}, str(self.config_file))
 
     def summary(self) -> dict[str, Any]:
+        """Read the summary.
+
+        Returns:
+            The content of `summary_file`.
+
+        Raises:
+            UserError: The file cannot be read, or is not a summary.
+        """
         summary = read_json(self.summary_file, f"run {self.path}")
         if not isinstance(summary, dict):
-            raise UserError(f"run {self.path}: {self.summary_file} is no summary of a run")
+            raise UserError(f"run {self.path}: {self.summary_file} is not a summary of a run")
         return summary
 
 
 def new_run_path(config: RunConfig, root: Path = Path("runs")) -> Path:
-    """A free folder runs/MODEL-DATA-TIME."""
+    """Return a path for a new run: ROOT/MODEL-DATA-TIME.
+
+    Args:
+        config: The run's configuration.
+        root: The folder of all runs.
+
+    Returns:
+        A path that does not exist yet.
+    """
     return free_path(root / f"{config.model}-{config.data.name}-{time.strftime('%Y%m%d-%H%M%S')}")
 
 
 def free_path(base: Path) -> Path:
-    """`base`, or with the first number at its end that makes a name that is not taken."""
+    """Return a path that does not exist yet.
+
+    Args:
+        base: The preferred path.
+
+    Returns:
+        `base`, or else the first of `base`-2, `base`-3, ... that is free.
+    """
     path, n = base, 1
     while path.exists():
         n += 1
@@ -92,8 +136,20 @@ def free_path(base: Path) -> Path:
 
 
 def newest_run(model: str, root: Path = Path("runs")) -> Run:
-    """The newest complete run of a model under `root`. UserError, naming the ways to get one, if
-    there is none."""
+    """Find the newest complete run of a model.
+
+    Runs that cannot be read are ignored.
+
+    Args:
+        model: Name of the model.
+        root: The folder of all runs.
+
+    Returns:
+        The run whose summary was written last.
+
+    Raises:
+        UserError: The model is unknown, or has no complete run. The message says how to get one.
+    """
     registry().models[model]
     found = []
     for summary in root.glob("*/summary.json"):
@@ -102,7 +158,7 @@ def newest_run(model: str, root: Path = Path("runs")) -> Run:
             if run.complete and read_json(run.config_file, "run")["run"]["model"] == model:
                 found.append((summary.stat().st_mtime_ns, run))
         except (UserError, KeyError, TypeError):
-            continue  # a damaged neighbour must not stand in the way
+            continue  # another run that is damaged must not prevent the search
     if not found:
         raise UserError(
             f"no complete run of model '{model}' under {root}/: "

@@ -1,4 +1,4 @@
-"""What a run writes down about itself: its configuration, its log, its summary."""
+"""The records that a run writes: its configuration, its log, its broken examples."""
 
 from __future__ import annotations
 
@@ -24,13 +24,24 @@ from t2i.core.runs.versions import installed
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of t2i and of the packages that it needs."""
+    """Return the versions of Python, of t2i and of the packages that it needs.
+
+    Returns:
+        Versions by name; packages that are not installed are left out.
+    """
     return {"python": platform.python_version(), **installed()}
 
 
 def write_config(run: Run, config: RunConfig, fingerprint: str | None, command: str) -> None:
-    """RUN/config.json, before the first step. fingerprint: of the data set; None where it was never
-    read."""
+    """Write RUN/config.json; training does this before its first step.
+
+    Args:
+        run: The run.
+        config: Its configuration.
+        fingerprint: Hash of the data set's content; None if the data set was never read (imported
+            weights).
+        command: The command line that made the run.
+    """
     tables = registry()
     origins = {
         "model": tables.models.origin(config.model),
@@ -53,22 +64,39 @@ def write_config(run: Run, config: RunConfig, fingerprint: str | None, command: 
 
 
 class Log:
-    """RUN/metrics.jsonl, and TensorBoard's files if asked for."""
+    """The log of a run: RUN/metrics.jsonl, and TensorBoard's files on request.
+
+    Args:
+        path: The file metrics.jsonl.
+        tensorboard: Folder of TensorBoard's files; None for none.
+
+    Raises:
+        UserError: TensorBoard is requested, but not installed.
+    """
 
     def __init__(self, path: Path, tensorboard: Path | None = None) -> None:
         self._path = path
         self._board = _board(tensorboard) if tensorboard else None
 
     def forget_after(self, step: int) -> None:
-        """Drops the lines of steps that a resumed run will take again, and a half-written last
-        line."""
+        """Drop the lines of the steps that a resumed run repeats, and a half-written last line.
+
+        Args:
+            step: The last step to keep.
+        """
         if not self._path.exists():
             return
         kept = [line for line in self._path.read_bytes().splitlines() if _step_of(line) <= step]
         write_bytes(self._path, b"".join(line + b"\n" for line in kept))
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        # JSON has no NaN: a skipped update leaves a gap.
+        """Append a line.
+
+        Args:
+            entry: A JSON object with at least "step", "stage", "images_per_second" and "losses"
+                (numbers by name). Losses that are not finite are written as null.
+        """
+        # JSON has no NaN. An update that was skipped leaves a gap.
         losses = {
             name: value if math.isfinite(value) else None for name, value in entry["losses"].items()
         }
@@ -92,13 +120,22 @@ def _board(folder: Path) -> Any:
 
 
 class BrokenFile:
-    """RUN/broken.jsonl: the broken examples that the run has met in all its sessions, each once."""
+    """The file RUN/broken.jsonl: every broken example that the run has met, in all its sessions.
+
+    Args:
+        path: The file.
+        writes: Whether this process writes it; only one process of a run does.
+    """
 
     def __init__(self, path: Path, writes: bool) -> None:
         self._path, self._writes = path, writes
 
     def read(self) -> list[BrokenExample]:
-        """What earlier sessions met; a half-written last line is left out."""
+        """Read the broken examples of earlier sessions.
+
+        Returns:
+            The examples; lines that cannot be read, such as a half-written last one, are left out.
+        """
         if not self._path.exists():
             return []
         found = []
@@ -111,12 +148,18 @@ class BrokenFile:
         return found
 
     def add(self, error: BrokenExample) -> None:
+        """Append an example, if this process writes the file.
+
+        Args:
+            error: The example, with its reason. The caller adds each only once.
+        """
         if self._writes:
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"file": error.where, "reason": error.reason}) + "\n")
 
 
 def _step_of(line: bytes) -> float:
+    """Return the step of a line of the log; infinity if the line cannot be read."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
@@ -124,8 +167,12 @@ def _step_of(line: bytes) -> float:
 
 
 def peak_memory() -> int:
-    """Bytes: of the accelerator if there is one, else the largest resident size of this process so
-    far."""
+    """Measure the largest amount of memory that this process has used so far.
+
+    Returns:
+        Bytes: those that torch allocated on the CUDA device if there is one, else the resident
+        size.
+    """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024

@@ -17,10 +17,10 @@ from t2i.core.runs.configure import SECTIONS, RunConfig, resolve_config
 from t2i.core.settings import Config
 
 KINDS = ("models", "samplers", "encoders", "datasets", "features", "metrics", "benchmarks")
-"""Kinds of things with settings, in the order in which a name is looked up."""
+"""Kinds of plugins with settings, in the order in which a name is looked up."""
 
 DEFAULT = "default"
-"""The column of things without presets."""
+"""Name of the only column where there are no presets."""
 
 MISSING = "-"
 """The value of a setting that a preset's encoder, sampler or data set does not have."""
@@ -31,9 +31,9 @@ class SettingRow:
     """One setting.
 
     Args:
-        name: As `--set` takes it, such as "encoder.width".
-        about: What it does: the docstring under the field, on one line.
-        values: Its value by preset, as JSON.
+        name: The name that `--set` accepts, such as "encoder.width".
+        about: The docstring under the field, on one line.
+        values: Its JSON value by preset.
     """
 
     name: str
@@ -43,11 +43,11 @@ class SettingRow:
     @property
     def summary(self) -> str:
         """The first sentence of `about`."""
-        return re.split(r"(?<=[.?!]) ", self.about, maxsplit=1)[0]
+        return re.split(r"(?<=[.?!])(?<!et al\.)(?<!e\.g\.) ", self.about, maxsplit=1)[0]
 
 
 def kinds_of(name: str) -> list[str]:
-    """Find the kinds of things that have a name.
+    """Find the kinds of plugins that have a name.
 
     Args:
         name: A registry name.
@@ -66,7 +66,7 @@ def kinds_of(name: str) -> list[str]:
 
 
 def settings_of(kind: str, name: str, presets: Sequence[str] = ()) -> list[SettingRow]:
-    """List the settings of a thing.
+    """List the settings of a model, a sampler, a data set or another registered plugin.
 
     Args:
         kind: One of KINDS.
@@ -74,8 +74,8 @@ def settings_of(kind: str, name: str, presets: Sequence[str] = ()) -> list[Setti
         presets: Presets of a model to show. Empty: all.
 
     Returns:
-        The settings in the order of their classes; of a model also those of the encoder, sampler
-        and data set of each preset.
+        The settings in the order of their classes. For a model, those of the encoder, sampler and
+        data set of each preset follow.
 
     Raises:
         UserError: A preset is unknown.
@@ -95,6 +95,7 @@ def settings_of(kind: str, name: str, presets: Sequence[str] = ()) -> list[Setti
 
 
 def _model_rows(configs: Mapping[str, RunConfig]) -> list[SettingRow]:
+    """Make the rows of a model from its configuration in each preset; the sections come last."""
     about: dict[str, str] = {}
     values: dict[str, dict[str, Any]] = {}
     for preset, config in configs.items():
@@ -120,7 +121,7 @@ _SECTION_WORDS = {"data": "data set", "encoder": "text encoder", "sampler": "sam
 
 
 def _fields(settings: type[pydantic.BaseModel], prefix: str) -> Iterator[tuple[str, str, Any]]:
-    """Yield (path, description, default) of each setting, those of nested settings too."""
+    """Yield (path, description, default) of each setting, including nested ones."""
     for name, field in settings.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, Config):

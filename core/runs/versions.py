@@ -1,8 +1,7 @@
-"""The packages that t2i needs: which versions are installed, and which of these are outside of what
-is tested.
+"""The packages that t2i needs: their installed versions, and whether these are tested.
 
-What is tested reaches from the lower bounds that t2i's distribution declares to the newest
-versions, in `tested.txt`.
+The tested range of a package reaches from the lower bound that t2i's distribution declares to the
+version in `tested.txt`.
 """
 
 from __future__ import annotations
@@ -17,12 +16,18 @@ from packaging.version import Version
 from t2i.core.registry.tables import HOST
 
 TESTED = Path(__file__).parent / "tested.txt"
-"""`NAME==VERSION` lines: the newest versions with which all tests have passed. `.ci/versions.py`
-writes it."""
+"""File of the newest versions with which all tests have passed, as lines NAME==VERSION.
+
+`.ci/versions.py` writes it.
+"""
 
 
 def needed() -> dict[str, Requirement]:
-    """The packages that t2i needs itself, with or without TensorBoard, by name."""
+    """Return the direct requirements of t2i, including the optional TensorBoard.
+
+    Returns:
+        The requirements by canonical package name.
+    """
     found = [Requirement(text) for text in requires(HOST) or []]
     applicable = [
         need
@@ -33,8 +38,11 @@ def needed() -> dict[str, Requirement]:
 
 
 def installed() -> dict[str, str]:
-    """Versions of t2i and of the packages that it needs, by name; what is not installed is left
-    out."""
+    """Return the installed versions of t2i and of the packages that it needs.
+
+    Returns:
+        Versions by name; packages that are not installed are left out.
+    """
     found = {}
     for name in (HOST, *sorted(needed())):
         try:
@@ -45,14 +53,21 @@ def installed() -> dict[str, str]:
 
 
 def newest_tested() -> dict[str, Version]:
-    """The newest tested version of each package that t2i needs, by name."""
+    """Read the newest tested version of each package that t2i needs.
+
+    Returns:
+        Versions by canonical package name.
+    """
     pins = (line.split("==") for line in TESTED.read_text("utf-8").split())
     return {canonicalize_name(name): Version(newest) for name, newest in pins}
 
 
 def untested() -> dict[str, str]:
-    """Installed packages that t2i needs, and whose version is outside of what is tested -> why it
-    is."""
+    """Find the installed packages that t2i needs and whose version is outside the tested range.
+
+    Returns:
+        The reason by package name.
+    """
     needs, newest, found = needed(), newest_tested(), {}
     for name, here in installed().items():
         if name in needs and (reason := _outside(Version(here), needs[name], newest.get(name))):
@@ -61,10 +76,11 @@ def untested() -> dict[str, str]:
 
 
 def _outside(here: Version, need: Requirement, newest: Version | None) -> str | None:
+    """Return why a version is outside the tested range; None if it is inside."""
     if not need.specifier.contains(here, prereleases=True):
         return f"t2i needs {need.specifier}"
     if (
         newest is not None and Version(here.public) > newest
-    ):  # without +cpu, which makes a version no newer
+    ):  # `public` leaves out a local part such as +cpu, which does not make a version newer
         return f"newer than {newest}"
     return None

@@ -1,4 +1,5 @@
-"""A benchmark of toys: coloured squares, a metric that reads colours, and training that writes files at once."""
+"""A benchmark of toys: coloured squares, a metric that reads colours, and training that writes
+files at once."""
 
 import json
 import sys
@@ -45,7 +46,8 @@ def cache(tmp_path, monkeypatch):
 
 
 class RandomCnn(FeatureExtractor):
-    """A small convolutional network with random frozen weights; `calls` counts the images it has seen."""
+    """A small convolutional network with random frozen weights; `calls` counts the images it has
+    seen."""
 
     name, weights_sha256, dim = "random-cnn", "0" * 64, 12
     layers = MappingProxyType({"first": slice(0, 4), "rest": slice(4, 12)})
@@ -160,7 +162,8 @@ class SquaresPlugin:
     def t2i_datasets(self):
         return [
             DatasetSpec(
-                name="squares", summary="Squares", config="t2i_squares:DataConfig", build="t2i_squares:Squares",
+                name="squares", summary="Squares", config="t2i_squares:DataConfig",
+                build="t2i_squares:Squares",
                 splits=("train", "val", "other"), needs_dir=False,
             )
         ]  # fmt: skip
@@ -191,7 +194,8 @@ class SquaresPlugin:
     def t2i_benchmarks(self):
         return [
             BenchmarkSpec(
-                name="squares", summary="Squares", config="t2i_squares:Config", build="t2i_squares:benchmark",
+                name="squares", summary="Squares", config="t2i_squares:Config",
+                build="t2i_squares:benchmark",
                 protocols=("tiny", "other"),
             )
         ]  # fmt: skip
@@ -215,7 +219,8 @@ def squares(plug, toy, monkeypatch):
 
 
 class FakeEngine:
-    """Stands in for t2i.core.engine: fresh weights are a trained model. Notes what it was asked to do."""
+    """Stands in for t2i.core.engine: fresh weights are a trained model. Notes what it was asked to
+    do."""
 
     def __init__(self):
         self.trained, self.resumed = [], []
@@ -249,9 +254,11 @@ def finished(out, config, seed=None):
     write_json(
         out / "summary.json",
         {
-            "steps": 4, "images": 16, "seconds": 40.0, "wall_seconds": 50.0, "images_per_second": 0.4,
+            "steps": 4, "images": 16, "seconds": 40.0, "wall_seconds": 50.0,
+            "images_per_second": 0.4,
             "parameters": {"all": trained + 9, "trained": trained, "generator": trained},
-            "peak_memory_bytes": 2**28, "stages": [], "device": "cpu", "precision": "no", "threads": 1,
+            "peak_memory_bytes": 2**28, "stages": [], "device": "cpu", "precision": "no",
+            "threads": 1,
         },
     )  # fmt: skip
     return Run(out)

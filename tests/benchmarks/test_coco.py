@@ -1,4 +1,5 @@
-"""The benchmark `coco`: its protocols, its choice of captions, and what it does without data or weights."""
+"""The benchmark `coco`: its protocols, its choice of captions, and what it does without data or
+weights."""
 
 import json
 from dataclasses import replace
@@ -139,7 +140,8 @@ def test_the_reference_is_what_the_protocol_says(coco):
 
 
 def test_what_cannot_be_scored_here_is_left_out_and_said():
-    """Weights that were not fetched, features that are not installed; those that are needed are asked for."""
+    """Weights that were not fetched, features that are not installed; those that are needed are
+    asked for."""
     inception, absent = (
         Measure("fid", {"features": "inception/pool"}),
         Measure("kid", {"features": "absent"}),

@@ -1,4 +1,5 @@
-"""A benchmark in two processes (gloo, as torchrun and accelerate start them) scores what it scores in one."""
+"""A benchmark in two processes (gloo, as torchrun and accelerate start them) scores what it scores
+in one."""
 
 import json
 import os
@@ -32,7 +33,8 @@ def bench_in_two(out, run):
     shared |= {"OMP_NUM_THREADS": "1", "T2I_PLUGINS": "direct,benchmarks"}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(out), str(run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [sys.executable, str(SCRIPT), str(out), str(run)], stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, text=True,
         )
         for rank in range(2)
@@ -49,7 +51,8 @@ def test_two_processes_score_what_one_scores(tmp_path, trained_run, monkeypatch)
     run = tmp_path / "run"
     trained_run(run, resolve_config("toy", data_needed=False))
     results = runner.run_benchmark(
-        "squares", models=["toy"], runs={"old": run}, steps=2, out=tmp_path / "one", reporter=SilentBenchmark(),
+        "squares", models=["toy"], runs={"old": run}, steps=2, out=tmp_path / "one",
+        reporter=SilentBenchmark(),
         engine_reporter=EngineSilent(),
     )  # fmt: skip
     one = {row.name: [row.scores, row.intervals] for row in results.rows}
@@ -61,7 +64,8 @@ def test_two_processes_score_what_one_scores(tmp_path, trained_run, monkeypatch)
     assert two["toy"][0]["val"]["fid"]["fid"] == pytest.approx(
         one["toy"][0]["val"]["fid"]["fid"], rel=1e-3
     )
-    # Of the parts (4 images each) of three rows each process drew its share; the reference is in the cache.
+    # Of the parts (4 images each) of three rows each process drew its share; the reference is in
+    # the cache.
     assert (first, second) == (3 * 8, 3 * 4)
     assert "report:" in loud
     assert "report:" not in silent

@@ -254,7 +254,8 @@ def test_a_given_run_is_scored_as_it_is(tmp_path, engine, words):
 
 
 def test_the_same_images_for_the_same_noise(tmp_path, engine, words):
-    """Two models with equal weights draw equal images: noise depends on the caption's number, not on the model."""
+    """Two models with equal weights draw equal images: noise depends on the caption's number, not
+    on the model."""
     bench(tmp_path, words)
     run = tmp_path / "out" / "runs" / "toy"
     results = run_benchmark(

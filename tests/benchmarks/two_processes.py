@@ -1,4 +1,5 @@
-"""Run by test_processes.py, once in each of several processes: trains one model and scores it beside a given run."""
+"""Run by test_processes.py, once in each of several processes: trains one model and scores it
+beside a given run."""
 
 import importlib.util
 import json
@@ -37,7 +38,8 @@ def main(out, run):
     partial.CHUNK = 4
     runner.write_report = lambda results: None  # drawing its plots takes longer than all the rest
     results = runner.run_benchmark(
-        "squares", models=["toy"], runs={"old": Path(run)}, steps=2, out=Path(out), reporter=BenchmarkLines(sys.stderr),
+        "squares", models=["toy"], runs={"old": Path(run)}, steps=2, out=Path(out),
+        reporter=BenchmarkLines(sys.stderr),
         engine_reporter=Silent(),
     )  # fmt: skip
     rows = {row.name: [row.scores, row.intervals] for row in results.rows}

@@ -26,12 +26,13 @@ class Trainer(toy_parts.ToyTrainer):
 
 def stages(config, encoder):
     return [toy_parts.Stage("only", 1.0, lambda networks: Trainer(config, networks))]
-'''
+'''  # noqa: E501
 
 
 @pytest.fixture
 def site(tmp_path):
-    """A folder of installed packages. `site(name, source, target)` adds one that registers `target` as a plugin."""
+    """A folder of installed packages. `site(name, source, target)` adds one that registers `target`
+    as a plugin."""
     folder = tmp_path / "site"
     folder.mkdir()
 
@@ -49,7 +50,8 @@ def site(tmp_path):
 
 @pytest.fixture
 def t2i(tmp_path, site):
-    """`t2i(*arguments, **environment)` runs the command in a process of its own, in an empty folder."""
+    """`t2i(*arguments, **environment)` runs the command in a process of its own, in an empty
+    folder."""
     work = tmp_path / "work"
     work.mkdir()
 
@@ -59,7 +61,8 @@ def t2i(tmp_path, site):
         settings = {"PYTHONPATH": path, "T2I_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
         return subprocess.run(
             [sys.executable, *python, "-m", "t2i.cli", *map(str, arguments)], cwd=work,
-            env=kept | settings | environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE,
+            env=kept | settings | environment, stdin=subprocess.DEVNULL, stdout=stdout,
+            stderr=subprocess.PIPE,
             text=True, timeout=120,
         )  # fmt: skip
 
@@ -77,7 +80,8 @@ def toy_process(t2i, site):
 
 @pytest.fixture
 def here(toy, tmp_path, monkeypatch, capfd):
-    """`here(*arguments) -> (exit code, stdout, stderr)` runs the command in this process, with the toy model."""
+    """`here(*arguments) -> (exit code, stdout, stderr)` runs the command in this process, with the
+    toy model."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("T2I_HOME", str(tmp_path / "home"))
 
@@ -91,7 +95,8 @@ def here(toy, tmp_path, monkeypatch, capfd):
 
 @pytest.fixture
 def refused(here):
-    """`refused(*arguments)` -> the one line of the error; the command must have left with 2 and printed nothing."""
+    """`refused(*arguments)` -> the one line of the error; the command must have left with 2 and
+    printed nothing."""
 
     def run(*arguments):
         code, out, err = here(*arguments)

@@ -37,8 +37,10 @@ def asked(monkeypatch):
 
 def test_the_harness_gets_what_was_asked(here, asked):
     code, out, err = here(
-        "bench", "shapes", "--models", "a, b", "--run", "c=runs/x", "--minutes", "2.5", "--samples", "8",
-        "--seeds", "2", "--out", "o", "--train-data", "d", "--train-dir", "t", "--data-dir", "v", "--protocol", "p",
+        "bench", "shapes", "--models", "a, b", "--run", "c=runs/x", "--minutes", "2.5", "--samples",
+        "8",
+        "--seeds", "2", "--out", "o", "--train-data", "d", "--train-dir", "t", "--data-dir", "v",
+        "--protocol", "p",
         "--json",
     )  # fmt: skip
     assert code == 0
@@ -47,7 +49,8 @@ def test_the_harness_gets_what_was_asked(here, asked):
     (request,) = asked
     assert request.command.split()[0] == "t2i"
     assert replace(request, command="") == BenchmarkRequest(
-        "shapes", protocol="p", models=["a", "b"], runs={"c": Path("runs/x")}, minutes=2.5, samples=8, seeds=2,
+        "shapes", protocol="p", models=["a", "b"], runs={"c": Path("runs/x")}, minutes=2.5,
+        samples=8, seeds=2,
         out=Path("o"), train_data="d", train_dir=Path("t"), data_dir=Path("v"),
     )  # fmt: skip
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 @pytest.fixture
 def images(tmp_path):
-    """Four training images, two of them one file, one grey; one validation image, which train has too."""
+    """Four training images, two of them one file, one grey; one validation image, which train has
+    too."""
     root = tmp_path / "pictures"
     for split, number, name in [
         ("train", 1, "a"),
@@ -49,7 +50,8 @@ def test_a_set_is_described_as_json(here, images, workers):
     assert (train["examples"], train["width"], train["height"]) == (3, [12, 12, 20], [10, 10, 10])
     assert train["modes"] == {"RGB": 2, "L": 1}
     assert train["captions"] == {
-        "count": 6, "different": 4, "per_example": [2, 2, 2], "words": [0, 1.5, 3], "vocabulary": 4, "empty": 3,
+        "count": 6, "different": 4, "per_example": [2, 2, 2], "words": [0, 1.5, 3], "vocabulary": 4,
+        "empty": 3,
     }  # fmt: skip
     assert train["duplicates"] == [["a.png", "c.png"]]
     assert report["shared"] == [{"splits": ["train", "val"], "pictures": [["b.png", "d.png"]]}]
@@ -61,7 +63,8 @@ def test_a_set_is_described_in_words(here, images):
     )
     assert code == 0
     for line in (
-        "train: 3 examples, 0 broken", "width 12 / 12 / 20, height 10; modes: RGB 2, L 1", "2 an example",
+        "train: 3 examples, 0 broken", "width 12 / 12 / 20, height 10; modes: RGB 2, L 1",
+        "2 an example",
         "a.png, c.png", "in both train and val: 1 images", "b.png is d.png",
     ):  # fmt: skip
         assert line in out
@@ -75,7 +78,8 @@ def test_what_is_broken_is_listed_and_too_much_is_an_error(here, images):
     assert code == 2
     assert f"broken: {torn}: an image that cannot be read" in out
     assert err.splitlines()[-1] == (
-        "error: data set 'imagefolder' cannot be used as it is: split 'train': 1 of 3 examples are broken, above "
+        "error: data set 'imagefolder' cannot be used as it is: split 'train': 1 of 3 examples are "
+        "broken, above "
         "max_broken = 0.01"
     )
     code, out, err = here(*command, "--set", "max_broken=0.4", "--json")

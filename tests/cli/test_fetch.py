@@ -22,7 +22,7 @@ def t2i_downloads():
         DownloadSpec(name="brush", summary="Brush", licence="MIT", licence_url="https://example.com/mit",
                      hub=(HubFiles(repository="maker/brush"),)),
     ]
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture
@@ -111,8 +111,8 @@ def host(server, revision, commit, bodies):
 
 @pytest.mark.parametrize("where", ["main", "refs/pr/7"])
 def test_a_repository_of_a_hub_without_its_pickle(fetch, server, tmp_path, where):
-    """huggingface_hub itself, against a hub on the loopback device (HF_ENDPOINT): its main revision has safetensors, or
-    its bot offers them in another."""
+    """huggingface_hub itself, against a hub on the loopback device (HF_ENDPOINT): its main revision
+    has safetensors, or its bot offers them in another."""
     pickled, weights = (
         {"config.json": b"{}", "pytorch_model.bin": b"pickle"},
         {"model.safetensors": b"w" * 1000},
@@ -120,7 +120,8 @@ def test_a_repository_of_a_hub_without_its_pickle(fetch, server, tmp_path, where
     host(server, "main", "0" * 40, pickled | (weights if where == "main" else {}))
     host(server, "refs/pr/7", "7" * 40, pickled | weights)
     offer = {
-        "num": 7, "title": "Adding safetensors", "status": "open", "author": {"name": "SFconvertbot"},
+        "num": 7, "title": "Adding safetensors", "status": "open",
+        "author": {"name": "SFconvertbot"},
         "isPullRequest": True, "createdAt": "2026-01-01T00:00:00.000Z",
         "repo": {"name": "maker/brush", "type": "model"},
     }  # fmt: skip

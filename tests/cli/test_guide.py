@@ -1,4 +1,5 @@
-"""A guide from the outside: a plugin's small classifier of noisy images is trained, resumed, and steers a model."""
+"""A guide from the outside: a plugin's small classifier of noisy images is trained, resumed, and
+steers a model."""
 
 import json
 import sys
@@ -43,7 +44,8 @@ class JudgeConfig(ModelConfig):
 
 
 class Judge(GuideGenerator):
-    """log p(colour | x_t) by one linear map, under the straight path: another one than the guided model's."""
+    """log p(colour | x_t) by one linear map, under the straight path: another one than the guided
+    model's."""
 
     def __init__(self, config, text, assets=None):
         super().__init__()
@@ -62,8 +64,8 @@ class Judge(GuideGenerator):
 
 
 class Plain(DiffusionGenerator):
-    """The exact network for x_0 ~ N(0, I / 4), whatever the text: eps = sigma x_t / (alpha^2 / 4 + sigma^2).
-    Nothing is to be trained."""
+    """The exact network for x_0 ~ N(0, I / 4), whatever the text: eps = sigma x_t / (alpha^2 / 4 +
+    sigma^2). Nothing is to be trained."""
 
     def __init__(self, config, text, assets=None):
         super().__init__()
@@ -100,11 +102,13 @@ class JudgePlugin:
     def t2i_models(self):
         return [
             ModelSpec(
-                name="judge", summary="A guide", config="t2i_judge:Config", generator="t2i_judge:generator",
+                name="judge", summary="A guide", config="t2i_judge:Config",
+                generator="t2i_judge:generator",
                 stages="t2i_judge:stages", family="guide", paper="none", presets=("tiny",),
             ),
             ModelSpec(
-                name="plain", summary="Noise", config="t2i_judge:Config", generator="t2i_judge:Plain",
+                name="plain", summary="Noise", config="t2i_judge:Config",
+                generator="t2i_judge:Plain",
                 stages="t2i_judge:nothing", family="diffusion", paper="none", presets=("tiny",),
             ),
         ]  # fmt: skip
@@ -115,7 +119,8 @@ def judge(toy, plug, monkeypatch):
     module = ModuleType("t2i_judge")
     module.__dict__.update(
         Config=JudgeConfig, generator=Judge, Plain=Plain, nothing=lambda config, encoder: [],
-        stages=lambda config, encoder: [Stage("judge", 1.0, lambda networks: JudgeTrainer(networks.generator))],
+        stages=lambda config,
+        encoder: [Stage("judge", 1.0, lambda networks: JudgeTrainer(networks.generator))],
     )  # fmt: skip
     monkeypatch.setitem(sys.modules, "t2i_judge", module)
     plug(JudgePlugin(), "judge")

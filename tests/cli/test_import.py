@@ -27,7 +27,7 @@ def weights(toy, tmp_path):
 def test_imported_in_one_process_and_drawn_from_in_another(toy_process, weights):
     process = toy_process("import", "--model", "toy", "w.safetensors", "--json")
     assert process.returncode == 0, process.stderr
-    assert process.stderr == "preset paper, since none is named; others: tiny\n"
+    assert process.stderr == "using preset paper (others: tiny)\n"
     document = json.loads(process.stdout)
     assert (document["run"], document["model"], document["preset"]) == (
         "runs/toy-paper-imported",
@@ -62,7 +62,10 @@ def test_the_words_for_a_person(here, weights, tmp_path):
             "name the files of weights: 't2i import --model toy FILE... --out RUN'",
         ),
         (["--model", "tyo", "w.safetensors"], "no model is named 'tyo'; did you mean 'toy'?"),
-        (["--model", "ddim", "w.safetensors"], "model 'ddim' imports no weights; those that do: "),
+        (
+            ["--model", "ddim", "w.safetensors"],
+            "model 'ddim' cannot import weights; those that can: ",
+        ),
         (
             ["--model", "toy", "--preset", "pepper", "w.safetensors"],
             "no preset 'pepper'; did you mean 'paper'?",
@@ -86,7 +89,7 @@ def test_mistakes_get_one_line(refused, weights, tmp_path, arguments, line):
     assert not (tmp_path / "canary").exists()
 
 
-# --- t2i sample --features --------------------------------------------------------------------------------------------
+# --- t2i sample --features ------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -164,7 +167,8 @@ def noise_of(model, rows):
         (np.array([["a"]]), "no .npy file of numbers"),
         (b"", "no .npy file of numbers"),
         (
-            b"\x93NUMPY\x01\x00\x46\x00{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 5), }  \n",
+            b"\x93NUMPY\x01\x00\x46\x00{'descr': '<f4', 'fortran_order': False, 'shape': "
+            b"(99999999999, 5), }  \n",
             "no .npy",
         ),
         (np.array([[print, 1]], dtype=object), "no .npy file of numbers"),

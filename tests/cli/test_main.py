@@ -1,4 +1,5 @@
-"""The command as a whole, in processes of its own: what it imports, how it fails, what it leaves on stdout."""
+"""The command as a whole, in processes of its own: what it imports, how it fails, what it leaves on
+stdout."""
 
 import json
 import os
@@ -32,8 +33,9 @@ def test_nothing_heavy_is_imported_before_it_is_needed(t2i, arguments):
 def test_help_lists_every_command_and_is_what_no_command_gives(t2i):
     process = t2i()
     assert process.returncode == 0
-    for name in ("train", "sample", "import", "bench", "models", "samplers", "encoders", "datasets", "metrics",
-                 "features", "benchmarks", "plugins", "install", "uninstall", "info", "fetch"):  # fmt: skip
+    for name in ("train", "sample", "import", "bench", "models", "samplers", "encoders", "datasets", "metrics",  # noqa: E501
+                 "features", "benchmarks", "plugins", "install", "uninstall", "info",
+                 "fetch"):  # fmt: skip
         assert re.search(rf"^  {name} ", process.stdout, re.M), name
 
 
@@ -116,7 +118,7 @@ print("noise on stdout")
 def t2i_samplers():
     build = "odd:build"
     return [SamplerSpec(name="odd", summary="[red]a \\x1b[2J\\nb\\u202ec", config=build, build=build, families=("*",))]
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture
@@ -148,7 +150,8 @@ def test_json_is_one_document_with_plugins_broken_or_not(t2i):
     assert found["broken"]["error"].startswith("ImportError: cannot")
     assert found["leaves"]["error"] == "SystemExit: 0"
     assert found["odd"] == {
-        "name": "odd", "distribution": "odd", "version": "1.5", "registers": {"samplers": ["odd"]}, "error": None,
+        "name": "odd", "distribution": "odd", "version": "1.5", "registers": {"samplers": ["odd"]},
+        "error": None,
     }  # fmt: skip
     assert found["words"]["distribution"] == "t2i-zoo"
     assert (

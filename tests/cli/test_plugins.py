@@ -1,5 +1,5 @@
-"""`t2i plugins check` and `t2i plugins new`; plugins that are broken in every way, in real processes;
-the pytest plugin."""
+"""`t2i plugins check` and `t2i plugins new`; plugins that are broken in every way, in real
+processes; the pytest plugin."""
 
 import json
 import os
@@ -28,15 +28,21 @@ BROKEN = {
     "raises": ("raise OSError('no such luck')", "OSError: no such luck"),
     "leaves": ("import sys; sys.exit('bye')", "SystemExit: bye"),
     "syntax": ("def", "SyntaxError: "),
-    "absent": ("import a_module_that_is_not_there", "ModuleNotFoundError: No module named 'a_module_that"),
+    "absent": ("import a_module_that_is_not_there", "ModuleNotFoundError: No module named "
+                                                    "'a_module_that"),
     "taken": (sampler("ddim"), "its sampler 'ddim' is also registered by plugin 'ddim' of t2i-zoo"),
-    "nonsense": (sampler(returned="'nonsense'"), "TypeError: t2i_samplers returned str, not a list of SamplerSpec"),
+    "nonsense": (sampler(returned="'nonsense'"), "TypeError: t2i_samplers returned str, not a list "
+                                                 "of SamplerSpec"),
     "halfway": (sampler(returned="1 / 0"), "ZeroDivisionError: division by zero"),
-    "fields": (sampler(returned='[SamplerSpec(name="f", summary="s", config="a:b", build=None, families="x")]'),
+    "fields": (sampler(returned='[SamplerSpec(name="f", summary="s", config="a:b", build=None, '
+                                'families="x")]'),
                "TypeError: t2i_samplers: build of 'f' is None, not str"),
-    "signature": (sampler(signature="config"), "TypeError: hookimpl definition: t2i_samplers(config)"),
-    "misspelt": (sampler(hook="smaplers"), "TypeError: t2i_smaplers is no hook of t2i; did you mean 't2i_samplers'?"),
-    "hookless": ("x = 1", "TypeError: it has no hook: mark the functions that return specifications"),
+    "signature": (sampler(signature="config"), "TypeError: hookimpl definition: "
+                                               "t2i_samplers(config)"),
+    "misspelt": (sampler(hook="smaplers"), "TypeError: t2i_smaplers is no hook of t2i; did you "
+                                           "mean 't2i_samplers'?"),
+    "hookless": ("x = 1", "TypeError: it has no hook: mark the functions that return "
+                          "specifications"),
 }  # fmt: skip
 
 
@@ -88,7 +94,8 @@ def test_a_name_that_two_strangers_claim_belongs_to_neither(t2i, site):
     assert process.returncode == 0
     assert [row["name"] for row in json.loads(process.stdout)] == ["direct"]
     assert warnings(process) == [
-        "warning: plugin 'two' of two 1.5: its sampler 'mine' is also registered by plugin 'one' of one 1.5"
+        "warning: plugin 'two' of two 1.5: its sampler 'mine' is also registered by plugin 'one' "
+        "of one 1.5"
     ]
 
 
@@ -169,8 +176,9 @@ def test_the_pytest_plugin_fails_the_test_of_what_fails(t2i, site, tmp_path):
 
     path = os.pathsep.join([str(site.folder), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "test_it.py"],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": path, "T2I_PLUGINS": "heavy"}, capture_output=True, text=True,
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "test_it.py"],  # noqa: E501
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": path, "T2I_PLUGINS": "heavy"},
+        capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout
     assert "1 failed, 1 passed" in done.stdout

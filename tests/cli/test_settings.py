@@ -1,6 +1,7 @@
 """`t2i settings`, `t2i cite`, completion, and hints where an option is a setting."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -97,6 +98,24 @@ def test_a_setting_that_is_written_as_an_option(refused):
 def test_a_wrong_sampler_is_an_error_before_the_run_is_read(refused):
     line = refused("sample", "--run", "nowhere", "--sampler", "dimm", "-p", "x")
     assert line == "error: no sampler is named 'dimm'; did you mean 'ddim'?"
+
+
+def test_numbers_are_asked_for_in_plain_words(refused):
+    assert "'abc' is not a whole number" in refused("train", "--model", "ldm", "--steps", "abc")
+    assert "'x' is not a number" in refused("train", "--model", "ldm", "--minutes", "x")
+
+
+def test_on_a_terminal_captions_are_asked_for(here, toy, tmp_path, monkeypatch):
+    here("train", "--model", "toy", "--data", "toydata", "--encoder", "toytext", "--out", "run")
+    said = iter(["a red image", "a green image", ""])
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("builtins.input", lambda prompt: next(said))
+    code, out, _ = here("sample", "--run", "run", "--out", "asked", "-n", "2")
+    assert code == 0
+    assert out.count("2 images in asked/") == 2
+    for folder, caption in (("001", "a red image"), ("002", "a green image")):
+        lines = (tmp_path / "asked" / folder / "samples.jsonl").read_text().splitlines()
+        assert [json.loads(line)["prompt"] for line in lines] == [caption] * 2
 
 
 @pytest.mark.parametrize(

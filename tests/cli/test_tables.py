@@ -33,7 +33,8 @@ def test_every_kind_is_listed_with_where_it_comes_from(here, kind):
 def test_a_model_says_family_and_presets(here):
     (row,) = (row for row in json.loads(here("models", "--json")[1]) if row["name"] == "toy")
     assert row == {
-        "name": "toy", "summary": "A toy", "family": "one-shot", "presets": ["tiny", "paper"], "paper": "none",
+        "name": "toy", "summary": "A toy", "family": "one-shot", "presets": ["tiny", "paper"],
+        "paper": "none",
         "plugin": "toy", "distribution": "?", "version": "?",
     }  # fmt: skip
 

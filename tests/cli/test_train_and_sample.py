@@ -1,4 +1,5 @@
-"""train -> sample -> resume, as a user does it; and everything that can be wrong about it, in one line each."""
+"""train -> sample -> resume, as a user does it; and everything that can be wrong about it, in one
+line each."""
 
 import json
 import shlex
@@ -24,7 +25,7 @@ def test_a_model_alone_trains_the_tiny_preset_and_says_where_everything_is(here,
     code, out, err = here("train", "--model", "toy")
     assert code == 0
     (run,) = (tmp_path / "runs").glob("toy-toydata-*")
-    assert "preset tiny, since none is named" in err
+    assert "using preset tiny" in err
     relative = run.relative_to(tmp_path)
     line = dict(line.split(": ", 1) for line in out.splitlines())
     assert line["run"] == str(relative)
@@ -97,7 +98,8 @@ def test_samples_are_files_by_number_with_a_line_each(here, trained, tmp_path):
         "\ufeffa blue image\r\n\n  ../../evil  \n", encoding="utf-8"
     )
     code, out, _ = here(
-        "sample", "--run", trained.path, "-p", "a red image", "--prompts", "prompts.txt", "-n", "2", "--seed", "3",
+        "sample", "--run", trained.path, "-p", "a red image", "--prompts", "prompts.txt", "-n", "2",
+        "--seed", "3",
         "--batch-size", "4", "--out", "pictures", "--json",
     )  # fmt: skip
     assert code == 0
@@ -118,7 +120,8 @@ def test_samples_are_files_by_number_with_a_line_each(here, trained, tmp_path):
         "../../evil",
     ]
     assert lines[3]["settings"] == {
-        "run": str(trained.path), "model": "toy", "preset": "tiny", "fingerprint": lines[0]["settings"]["fingerprint"],
+        "run": str(trained.path), "model": "toy", "preset": "tiny",
+        "fingerprint": lines[0]["settings"]["fingerprint"],
         "sampler": {"name": "direct", **lines[3]["settings"]["sampler"]},
     }  # fmt: skip
     numbers = [(line["prompt_index"], line["sample_index"]) for line in lines]
@@ -160,22 +163,32 @@ def test_the_newest_run_of_a_model_is_drawn_from_into_a_folder_of_its_own(here, 
     ("arguments", "line"),
     [
         (["train", "--model", "tyo"], "no model is named 'tyo'; did you mean 'toy'?"),
-        (["train", "--model", "toy", "--preset", "tinny"], "model 'toy' has no preset 'tinny'; did you mean 'tiny'?"),
-        (["train", "--model", "toy", "--data", "toydatum"], "no dataset is named 'toydatum'; did you mean 'toydata'?"),
-        (["train", "--model", "toy", "--encoder", "toytxt"], "no encoder is named 'toytxt'; did you mean 'toytext'?"),
-        (["train", "--model", "toy", "--set", "wdith=3"], "no setting is named 'wdith'; did you mean 'width'?"),
+        (["train", "--model", "toy", "--preset", "tinny"], "model 'toy' has no preset 'tinny'; did "
+                                                           "you mean 'tiny'?"),
+        (["train", "--model", "toy", "--data", "toydatum"], "no dataset is named 'toydatum'; did "
+                                                            "you mean 'toydata'?"),
+        (["train", "--model", "toy", "--encoder", "toytxt"], "no encoder is named 'toytxt'; did "
+                                                             "you mean 'toytext'?"),
+        (["train", "--model", "toy", "--set", "wdith=3"], "no setting is named 'wdith'; did you "
+                                                          "mean 'width'?"),
         (["train", "--model", "toy", "--set", "data.nam=x"], "no setting is named 'nam'; "),
         (["train", "--model", "toy", "--set", "lr"], "--set lr: expected KEY=VALUE"),
         (["train", "--model", "toy", "--config", "none.yaml"], "--config none.yaml: No such file"),
         (["train", "--resume", "nowhere"], "nowhere is no run"),
-        (["train", "--model", "toy", "--out", "file/run"], "cannot write to file/run: Not a directory"),
+        (["train", "--model", "toy", "--out", "file/run"], "cannot write to file/run: Not a "
+                                                           "directory"),
         (["train", "--model", "toy", "--out", "file"], "file is there already"),
         (["train", "--model", "toy", "--out", "/proc/run"], "cannot write to /proc/run"),
-        (["sample", "--model", "toy", "-p", "x"], "no complete run of model 'toy' under runs/: train one with"),
-        (["sample", "--run", "nowhere", "-p", "x"], "run nowhere: no such directory; 't2i train' makes one"),
-        (["sample", "--run", "empty", "-p", "x"], "model empty/model: no such folder; train one with 't2i train'"),
-        (["sample", "--run", "empty", "--prompts", "none.txt"], "prompts none.txt: No such file or directory"),
-        (["sample", "--run", "empty", "--prompts", "blank.txt"], "prompts blank.txt: it holds no prompt"),
+        (["sample", "--model", "toy", "-p", "x"], "no complete run of model 'toy' under runs/: "
+                                                  "train one with"),
+        (["sample", "--run", "nowhere", "-p", "x"], "run nowhere: no such directory; 't2i train' "
+                                                    "makes one"),
+        (["sample", "--run", "empty", "-p", "x"], "model empty/model: no such folder; train one "
+                                                  "with 't2i train'"),
+        (["sample", "--run", "empty", "--prompts", "none.txt"], "prompts none.txt: No such file or "
+                                                                "directory"),
+        (["sample", "--run", "empty", "--prompts", "blank.txt"], "prompts blank.txt: it holds no "
+                                                                 "prompt"),
         (["sample", "--run", "empty", "--prompts", "file"], "prompts file: not UTF-8 (byte 1)"),
     ],
 )  # fmt: skip

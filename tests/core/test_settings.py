@@ -1,4 +1,5 @@
-"""Settings: the engine's names are the engine's; former names are read everywhere, and written nowhere."""
+"""Settings: the engine's names are the engine's; former names are read everywhere, and written
+nowhere."""
 
 from typing import ClassVar
 

@@ -1,4 +1,5 @@
-"""The tutorial of docs/plugins.md, run as it is written: its commands in a real environment, its files as they are."""
+"""The tutorial of docs/plugins.md, run as it is written: its commands in a real environment, its
+files as they are."""
 
 import json
 import re

@@ -1,4 +1,5 @@
-"""docs/reliability.md: every promise names a test that exists, and every test of tests/reliability has its promise."""
+"""docs/reliability.md: every promise names a test that exists, and every test of tests/reliability
+has its promise."""
 
 import ast
 import re

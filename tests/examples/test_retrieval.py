@@ -1,5 +1,5 @@
-"""examples/t2i-retrieval, built as a wheel and installed with pip into a virtual environment: it trains, samples, is
-scored and is in every table, though nothing here knows of it."""
+"""examples/t2i-retrieval, built as a wheel and installed with pip into a virtual environment: it
+trains, samples, is scored and is in every table, though nothing here knows of it."""
 
 import json
 import shutil
@@ -11,8 +11,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "t2i-retrieval"
 REGISTERED = {
-    "models": "retrieval", "families": "retrieval", "samplers": "nearest", "encoders": "hashed-words",
-    "datasets": "stripes", "features": "colour-histogram", "metrics": "distinct", "benchmarks": "stripes",
+    "models": "retrieval", "families": "retrieval", "samplers": "nearest",
+    "encoders": "hashed-words",
+    "datasets": "stripes", "features": "colour-histogram", "metrics": "distinct",
+    "benchmarks": "stripes",
 }  # fmt: skip
 
 

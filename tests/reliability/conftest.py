@@ -33,7 +33,8 @@ class Process:
 
 
 class Nursery:
-    """`nursery(*argv, ...)` runs a command to its end; `nursery.start` only begins it. See nursery.py."""
+    """`nursery(*argv, ...)` runs a command to its end; `nursery.start` only begins it. See
+    nursery.py."""
 
     def __init__(self, folder):
         self.folder, self._count, self._started = folder, 0, []
@@ -44,7 +45,8 @@ class Nursery:
             "T2I_HOME": str(folder / "home"),
         }
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("nursery.py"))], env=environment, stdin=subprocess.PIPE,
+            [sys.executable, str(Path(__file__).with_name("nursery.py"))], env=environment,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -91,7 +93,8 @@ def nursery(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def train(nursery, small):
-    """`train(out, model, *sets, **more)` begins a run, or goes on with one from wherever it died."""
+    """`train(out, model, *sets, **more)` begins a run, or goes on with one from wherever it
+    died."""
 
     def command(out, model, sets):
         if (out / "config.json").exists():
@@ -148,7 +151,8 @@ def timeless(document):
 
 
 def contents(run):
-    """What a run holds, file by file: bytes, or documents without clocks. Manifests follow from the rest."""
+    """What a run holds, file by file: bytes, or documents without clocks. Manifests follow from the
+    rest."""
     found = {}
     for path in run.rglob("*"):
         if path.is_dir() or path.name in ("manifest.json", ".lock"):
@@ -170,7 +174,8 @@ def contents(run):
 
 
 def order(run):
-    """What each step saw, by (step, part): a set, for a step that was taken twice may not have seen two things."""
+    """What each step saw, by (step, part): a set, for a step that was taken twice may not have seen
+    two things."""
     seen = {}
     for line in Path(f"{run}.order").read_text().splitlines():
         step, part, *rest = json.loads(line)
@@ -180,7 +185,8 @@ def order(run):
 
 @pytest.fixture(scope="session")
 def assert_same():
-    """`assert_same(whole, part)`: every file of every checkpoint, model, image, log line and sample is the same."""
+    """`assert_same(whole, part)`: every file of every checkpoint, model, image, log line and sample
+    is the same."""
 
     def check(whole, part):
         ours, theirs = contents(part), contents(whole)

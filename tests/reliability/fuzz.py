@@ -1,6 +1,8 @@
-"""Mutations of what a run holds: each is read as a command would, and only our own errors may come of it.
+"""Mutations of what a run holds: each is read as a command would, and only our own errors may come
+of it.
 
-Run in a process of the nursery, whose memory is bounded; prints a line for each mutation that does worse.
+Run in a process of the nursery, whose memory is bounded; prints a line for each mutation that does
+worse.
 """
 
 import copy
@@ -21,8 +23,10 @@ from t2i.core.runs.configure import RunConfig
 from t2i.core.runs.folder import Run
 
 ODD = (
-    None, True, False, 0, -1, 1, 3, 2**31, 2**63, -(2**70), 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"), "",
-    "x", "os:system", "../../x", "\ud800", "\0", "\x1b[2J", "[red]", "x" * 10_000, [], {}, [[]], [None], {"": {}},
+    None, True, False, 0, -1, 1, 3, 2**31, 2**63, -(2**70), 10**400, 0.5, -0.0, 1e308, float("nan"),
+    float("inf"), "",
+    "x", "os:system", "../../x", "\ud800", "\0",
+    "\x1b[2J", "[red]", "x" * 10_000, [], {}, [[]], [None], {"": {}},
     {"name": "words"}, {"name": "../x"}, [1, 2, 3], "NaN", "1e9",
 )  # fmt: skip
 
@@ -94,7 +98,8 @@ def text(document, draw):
 
 
 class Fuzz:
-    """The files of a run in a folder of their own, and one way to read each kind of them, mutated."""
+    """The files of a run in a folder of their own, and one way to read each kind of them,
+    mutated."""
 
     def __init__(self, run, place):
         self.run, self.place = Run(Path(run)), Path(place)

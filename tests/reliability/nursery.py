@@ -1,14 +1,18 @@
-"""Runs `t2i` in processes that may be hurt: one process imports everything once, and forks one for each request.
+"""Runs `t2i` in processes that may be hurt: one process imports everything once, and forks one for
+each request.
 
 Requests come on stdin and answers go to stdout, a JSON document a line:
-{"start": {...}} -> {"pid": N}        {"wait": N} -> {"code": as subprocess has it, negative for a signal}
-{"load": "ldm"} -> {}                 imports what training this model takes, for all that are started later
+{"start": {...}} -> {"pid": N}        {"wait": N} -> {"code": as subprocess has it, negative for a
+signal} {"load": "ldm"} -> {}                 imports what training this model takes, for all that
+are started later
 
 start: `argv` of the command; `cwd`, `out` and `err`: where it runs and what it says; `environment`.
-watched: a folder; each thing done to files in it (written by half, synced, moved, removed) is an event.
-kill_at: the event at which the process kills itself. events: a file that gets a line for each. order: a file that gets
-a line for each batch: step, part, keys and captions. fsize, memory: limits in bytes of a file, and of memory beyond
-what is in use. script: Python source to run in place of the command.
+watched: a folder; each thing done to files in it (written by half, synced, moved, removed) is an
+    event.
+kill_at: the event at which the process kills itself. events: a file that gets a line for each.
+order: a file that gets a line for each batch: step, part, keys and captions. fsize, memory: limits
+in bytes of a file, and of memory beyond what is in use. script: Python source to run in place of
+the command.
 """
 
 import atexit
@@ -42,7 +46,8 @@ def main():
 
 
 def load_command():
-    """The imports that any command makes. No network is built: threads would not survive the fork."""
+    """The imports that any command makes. No network is built: threads would not survive the
+    fork."""
     import torch._dynamo  # Adam would import it in every child
     import torch.fx.experimental.symbolic_shapes  # noqa: F401, and attention this
 
@@ -62,7 +67,8 @@ def load_model(name):
 
     config, tables = runs.resolve_config(name), registry()
     chosen = (
-        tables.models[name], tables.encoders[config.encoder.name], tables.samplers[config.sampler.name],
+        tables.models[name], tables.encoders[config.encoder.name],
+        tables.samplers[config.sampler.name],
         tables.datasets[config.data.name],
     )  # fmt: skip
     for spec in chosen:
@@ -72,7 +78,8 @@ def load_model(name):
 
 
 def child(
-    argv=(), *, cwd, out, err, environment=None, watched=None, kill_at=None, events=None, order=None, fsize=None,
+    argv=(), *, cwd, out, err, environment=None, watched=None, kill_at=None, events=None,
+    order=None, fsize=None,
     memory=None, script=None,
 ):  # fmt: skip
     """Never returns."""
@@ -134,7 +141,8 @@ def note_order(path):
 
 
 class Faults:
-    """Counts what is done to files below `watched`, and kills the process at one of those events."""
+    """Counts what is done to files below `watched`, and kills the process at one of those
+    events."""
 
     def __init__(self, watched, kill_at, log):
         self.watched, self.kill_at, self.log = os.path.realpath(watched), kill_at, log

@@ -1,5 +1,6 @@
-"""Captions that nobody would write, through every text encoder and everything that writes captions down: a finite
-embedding or a clear error; never the name of a file, never a command to the terminal."""
+"""Captions that nobody would write, through every text encoder and everything that writes captions
+down: a finite embedding or a clear error; never the name of a file, never a command to the
+terminal."""
 
 import json
 import re
@@ -13,7 +14,7 @@ from t2i.benchmarks.report.page import _text
 from t2i.cli.main import main
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
-from t2i.core.models.samples import read_prompts
+from t2i.core.models.prompts import read_prompts
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 
@@ -33,7 +34,8 @@ CAPTIONS = {
     "markup": "[red]a[/red] [bold] [/] [link=x]",
     "html": "<script>alert('x')</script> & \"",
     "format": "%s {0} {x} $HOME `id`",
-    "emoji": "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f3f3\ufe0f\u200d\U0001f308 \U0001f534",
+    "emoji": "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f3f3\ufe0f\u200d\U0001f308 "
+    "\U0001f534",
     "combining": "a" + "\u0301" * 5000,
     "line ends": "a\nb\r\nc\u2028d\x85e",
     "noncharacters": "\ufffe\uffff\U0010ffff\ufeff",
@@ -57,7 +59,8 @@ def clip_folder(folder):
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *MERGES, ""]))
     config = CLIPTextConfig(
-        vocab_size=len(words), hidden_size=16, intermediate_size=32, projection_dim=8, num_hidden_layers=1,
+        vocab_size=len(words), hidden_size=16, intermediate_size=32, projection_dim=8,
+        num_hidden_layers=1,
         num_attention_heads=2, bos_token_id=len(words) - 2, eos_token_id=len(words) - 1,
     )  # fmt: skip
     CLIPTextModelWithProjection(config).save_pretrained(folder)
@@ -69,8 +72,10 @@ def encoders(tmp_path_factory):
     """Every built-in text encoder, small, with random weights."""
     vocabulary = {"vocabulary": ["a", "red", "circle"]}
     settings = {
-        "words": {**vocabulary, "width": 16, "heads": 2}, "none": {}, "char-cnn-rnn": {"width": 16, "train": True},
-        "damsm": {**vocabulary, "width": 16, "embedding": 16}, "clip": clip_folder(tmp_path_factory.mktemp("c") / "x"),
+        "words": {**vocabulary, "width": 16, "heads": 2}, "none": {},
+        "char-cnn-rnn": {"width": 16, "train": True},
+        "damsm": {**vocabulary, "width": 16, "embedding": 16},
+        "clip": clip_folder(tmp_path_factory.mktemp("c") / "x"),
     }  # fmt: skip
     assert set(settings) == {spec.name for spec in registry().encoders}
     made = {}
@@ -99,7 +104,8 @@ def test_every_encoder_makes_a_finite_embedding_of_any_caption(encoders, name):
 
 
 def harmless(text):
-    """Whether a terminal can do nothing with it but show it: no control or formatting character but the line's end."""
+    """Whether a terminal can do nothing with it but show it: no control or formatting character but
+    the line's end."""
     return not [c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c != "\n"]
 
 
@@ -187,7 +193,8 @@ def test_wild_arguments_are_one_harmless_line(run, tmp_path, capfd, monkeypatch,
 
 @pytest.mark.usefixtures("toy")
 def test_training_on_wild_captions_writes_no_command_to_the_terminal(tmp_path, capfd, monkeypatch):
-    """They are in the vocabulary, the log, the images' listing and the command that is suggested."""
+    """They are in the vocabulary, the log, the images' listing and the command that is
+    suggested."""
     import sys
 
     data = sys.modules["t2i_toy"].data

@@ -1,4 +1,5 @@
-"""Damage and full disks: what was saved before stays whole, nothing half-written stays, and a line says what to do."""
+"""Damage and full disks: what was saved before stays whole, nothing half-written stays, and a line
+says what to do."""
 
 import json
 import os
@@ -37,7 +38,7 @@ def unfinished(whole, out, *steps):
     return out
 
 
-# --- full disks -------------------------------------------------------------------------------------------------------
+# --- full disks -----------------------------------------------------------------------------------
 
 
 def largest(folder):
@@ -54,7 +55,8 @@ def test_a_limit_of_file_size_leaves_the_old_checkpoint_whole(
     out = tmp_path / "run"
     line = one_line(train(out, "dfgan", fsize=sizes[2] - 1).wait(), 2)
     assert line == (
-        f"error: cannot save step 2: File too large; the last sound checkpoint is {out / 'checkpoints' / 'step-1'}: "
+        f"error: cannot save step 2: File too large; the last sound checkpoint is "
+        f"{out / 'checkpoints' / 'step-1'}: "
         f"'t2i train --resume {out}' goes on from it"
     )
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step-0", "step-1"]
@@ -140,7 +142,7 @@ def test_a_disk_that_cannot_hold_a_run_is_refused_before_it_begins(train, small_
     assert [path.name for path in (disk / "run").iterdir()] == [".lock"]
 
 
-# --- damage -----------------------------------------------------------------------------------------------------------
+# --- damage ---------------------------------------------------------------------------------------
 
 
 def damaged(path, draw):

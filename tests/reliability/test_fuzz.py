@@ -1,4 +1,5 @@
-"""Thousands of mutated headers, configurations, manifests and states give our own errors, within bounded memory."""
+"""Thousands of mutated headers, configurations, manifests and states give our own errors, within
+bounded memory."""
 
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 
 KINDS = ("tensors", "manifest", "config", "state")
 MEMORY = 1200 * 2**20
-SCRIPT = "import sys; sys.path.insert(0, {folder!r}); import fuzz; fuzz.main({run!r}, {place!r}, {kind!r}, {seed}, {n})"
+SCRIPT = "import sys; sys.path.insert(0, {folder!r}); import fuzz; fuzz.main({run!r}, {place!r}, {kind!r}, {seed}, {n})"  # noqa: E501
 
 
 @pytest.fixture

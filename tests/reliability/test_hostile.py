@@ -1,7 +1,8 @@
-"""Files that someone else wrote, to do harm: none runs anything, writes anywhere but where it should, or fills memory.
+"""Files that someone else wrote, to do harm: none runs anything, writes anywhere but where it
+should, or fills memory.
 
-Weights of the papers' authors and their pickles: tests/plugins/common/weights/test_legacy.py. Each data set's own
-formats (tar shards, archives, broken images) are tested with the data set.
+Weights of the papers' authors and their pickles: tests/plugins/common/weights/test_legacy.py. Each
+data set's own formats (tar shards, archives, broken images) are tested with the data set.
 """
 
 import json
@@ -68,12 +69,13 @@ def refused(capfd, tmp_path, monkeypatch):
 
 
 def resealed(folder):
-    """The manifest as it would be if the folder had always been like this: who writes the files writes it too."""
+    """The manifest as it would be if the folder had always been like this: who writes the files
+    writes it too."""
     (folder / MANIFEST).unlink()
     seal(folder)
 
 
-# --- pickles under other names ----------------------------------------------------------------------------------------
+# --- pickles under other names --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_object_arrays_and_pickles_as_features(run, canary, refused, tmp_path, s
 
 def test_an_array_whose_header_is_code_or_promises_much(run, canary, refused, tmp_path):
     for header in (
-        f"{{'descr': __import__('os').unlink({str(canary)!r}), 'fortran_order': False, 'shape': (1, 1)}}\n",
+        f"{{'descr': __import__('os').unlink({str(canary)!r}), 'fortran_order': False, 'shape': (1, 1)}}\n",  # noqa: E501
         "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 1000)}\n",
     ):
         data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode()
@@ -137,7 +139,7 @@ def test_a_vocabulary_that_is_a_payload(canary, refused, tmp_path):
     assert "captions.pickle: not plain lists" in line
 
 
-# --- names that lead to code ------------------------------------------------------------------------------------------
+# --- names that lead to code ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,8 @@ def test_a_configuration_that_names_an_import_path(run, canary, refused, key, na
     [
         "!!python/object/apply:os.unlink [{canary}]",
         "steps: !!python/object/apply:os.unlink [{canary}]",
-        "a: &a [x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a]\nc: &c [*b, *b, *b, *b]\nsteps: [*c, *c]",
+        "a: &a [x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a]\nc: &c [*b, *b, *b, "
+        "*b]\nsteps: [*c, *c]",
     ],
 )
 def test_yaml_that_would_run_or_unfold(canary, refused, tmp_path, text):
@@ -206,13 +209,13 @@ def clip_images(folder):
         (clip_images, "model 'x'"),
     ],
 )
-def test_a_network_that_asks_for_a_kernel_from_the_hub(tmp_path, doors, who, key):
+def test_a_network_that_names_a_kernel_from_the_hub(tmp_path, doors, who, key):
     (tmp_path / "config.json").write_text(
         json.dumps({"model_type": "clip", "x": {key: "evil/kernel"}})
     )
     for build in doors(tmp_path):
         with pytest.raises(
-            UserError, match=f"^{who}: config.json of .* asks for the kernel 'evil/kernel'"
+            UserError, match=f"^{who}: config.json of .* names the kernel 'evil/kernel'"
         ):
             build()
 
@@ -231,10 +234,10 @@ def test_a_pipeline_whose_parts_come_from_elsewhere(canary, refused, tmp_path, m
     line = refused(
         "sample", "--run", tmp_path / "sd.safetensors", "--set", f"config={folder}", "-p", "x"
     )
-    assert "'unet' asks for code from 'evil_parts'" in line
+    assert "'unet' needs code from 'evil_parts'" in line
 
 
-# --- bombs ------------------------------------------------------------------------------------------------------------
+# --- bombs ----------------------------------------------------------------------------------------
 
 
 def archive(path, *entries):
@@ -315,14 +318,15 @@ def test_a_image_that_unfolds_is_refused_within_bounded_memory(nursery, referenc
     assert not (tmp_path / "out").exists()
 
 
-# --- poisoned caches --------------------------------------------------------------------------------------------------
+# --- poisoned caches ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "how", ["no keys", "too few captions", "nothing", "other tensors", "pickle"]
 )
 def test_stored_features_that_someone_else_wrote(tmp_path, canary, how):
-    """They are computed anew, or refused in a line; what they say is never more than numbers and strings."""
+    """They are computed anew, or refused in a line; what they say is never more than numbers and
+    strings."""
     from t2i.core.engine.stored import Store
 
     documents = {
@@ -342,7 +346,7 @@ def test_stored_features_that_someone_else_wrote(tmp_path, canary, how):
         Store(tmp_path / "s", 0)
 
 
-# --- ways out of a folder ---------------------------------------------------------------------------------------------
+# --- ways out of a folder -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "samples", "checkpoints/step-99", "config.json"])
@@ -395,7 +399,8 @@ def test_a_run_is_loaded_from_links_to_it(run, tmp_path):
 
 
 def test_what_is_configured_is_a_name(canary):
-    """Every name in a configuration is looked up among those that plugins declare; nothing is imported for it."""
+    """Every name in a configuration is looked up among those that plugins declare; nothing is
+    imported for it."""
     for key in ("data", "encoder", "sampler"):
         with pytest.raises(UserError):
             resolve_config("dfgan", overrides={key: {"name": f"os:unlink:{canary}"}})

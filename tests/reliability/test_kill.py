@@ -1,7 +1,7 @@
 """Killed anywhere, a run goes on to be, bit for bit, the run that was never stopped.
 
-Compared are all checkpoints (weights, optimizers, averages, random states), the model, images, log, and what each
-step saw. The process is a real one, and SIGKILL ends it.
+Compared are all checkpoints (weights, optimizers, averages, random states), the model, images, log,
+and what each step saw. The process is a real one, and SIGKILL ends it.
 """
 
 import os
@@ -19,8 +19,9 @@ WORKERS = ("workers=0", "workers=2")
 
 @pytest.fixture
 def survives(train, reference, assert_same, tmp_path):
-    """`survives(model, sets, kills)`: killed again and again, then left alone, it is what the reference is. kills:
-    numbers of events (see nursery.py), or moments as shares of the time that training takes."""
+    """`survives(model, sets, kills)`: killed again and again, then left alone, it is what the
+    reference is. kills: numbers of events (see nursery.py), or moments as shares of the time that
+    training takes."""
     numbers = count()
 
     def go(model, sets, kills):

@@ -1,4 +1,5 @@
-"""What stops a run, or must not: numbers that are not finite, signals, another process; and nothing is left behind."""
+"""What stops a run, or must not: numbers that are not finite, signals, another process; and nothing
+is left behind."""
 
 import json
 import os
@@ -40,7 +41,7 @@ def steps_taken(out):
     )
 
 
-# --- numbers that are not finite --------------------------------------------------------------------------------------
+# --- numbers that are not finite ------------------------------------------------------------------
 
 
 class Poisoned:
@@ -84,7 +85,8 @@ def bad_gradient(trainer, name, loss):
 
 
 def spoiling(seen, spoil):
-    """A wrapper of stages (t2i.core.engine.training.Wrap). seen: the optimizers of each stage, as they are met."""
+    """A wrapper of stages (t2i.core.engine.training.Wrap). seen: the optimizers of each stage, as
+    they are met."""
 
     def wrap(stage):
         met = []
@@ -107,7 +109,8 @@ def spoiling(seen, spoil):
 )
 @pytest.mark.parametrize("spoil", [bad_gradient, pytest.param(bad_loss, marks=pytest.mark.slow)])
 def test_no_optimizer_of_any_model_takes_what_is_not_finite(tmp_path, small, model, spoil):
-    """Each optimizer's first update is spoilt, left out and counted, and everything else goes on."""
+    """Each optimizer's first update is spoilt, left out and counted, and everything else goes
+    on."""
     seen = {}
     config = resolve_config(model, sets=small(model, "on_nan=skip", "steps=12"))
     run = train(config, tmp_path / "run", reporter=Silent(), wrap=spoiling(seen, spoil))
@@ -137,7 +140,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_which_can_go_on_without_it(tmp_
     assert run.config().settings.on_nan == "skip"
 
 
-# --- signals ----------------------------------------------------------------------------------------------------------
+# --- signals --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -202,7 +205,7 @@ def test_workers_of_a_killed_process_end_too(tmp_path, train):
     assert not psutil.wait_procs(workers, timeout=20)[1]
 
 
-# --- two at once ------------------------------------------------------------------------------------------------------
+# --- two at once ----------------------------------------------------------------------------------
 
 
 def test_of_two_processes_on_one_run_one_wins_and_the_other_says_so(tmp_path, train, nursery):

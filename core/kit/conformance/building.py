@@ -1,4 +1,4 @@
-"""Checks of a model's presets: each builds, without a byte of weights, and names things that fit."""
+"""Checks of a model's presets: they build, on the meta device, and name a sampler that fits."""
 
 from __future__ import annotations
 
@@ -19,12 +19,22 @@ from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, default_sampler, resolve_config
 
 STAND_IN = TextShape(512, 512)
-"""Widths of the text features, where the preset's encoder cannot be had here."""
+"""Widths of the text features if the preset's encoder is not available here."""
 
 
 def presets_build(subject: ModelSubject) -> None:
-    """Every preset that the specification names is there and builds on the meta device, at the size that it says, of
-    the family that the specification says; `tiny` is one of them."""
+    """Every preset builds on the meta device, and `tiny` is one of them.
+
+    The presets are those that the specification names. The generator has the image size of the
+    settings, extends the class of its family, and leaves all parameters on the meta device.
+
+    Args:
+        subject: The model.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: A preset other than `tiny` needs something that is not available here.
+    """
     names = tuple(import_object(subject.spec.config).presets())
     need(
         names == subject.spec.presets,
@@ -37,7 +47,7 @@ def presets_build(subject: ModelSubject) -> None:
 
 
 def _builds(subject: ModelSubject, preset: str) -> str:
-    """Builds one preset. Returns what is missing here, if it is not the model's fault."""
+    """Build one preset. Return what is not available here, "" if nothing."""
     try:
         config = resolve_config(subject.name, preset=preset)
         generator = _on_meta(subject, config)
@@ -70,6 +80,7 @@ def _builds(subject: ModelSubject, preset: str) -> str:
 
 
 def _on_meta(subject: ModelSubject, config: RunConfig) -> Any:
+    """Build the generator, and the helpers if the model has some, on the meta device."""
     with torch.device("meta"):
         try:
             spec = registry().encoders[config.encoder.name]
@@ -78,13 +89,21 @@ def _on_meta(subject: ModelSubject, config: RunConfig) -> Any:
             shape = STAND_IN
         if (
             subject.spec.helpers
-        ):  # without the files of weights that settings may name: meta has no values
+        ):  # False: do not load files of weights, since meta tensors have no values
             import_object(subject.spec.helpers)(config.settings, shape, False)
         return import_object(subject.spec.generator)(config.settings, shape, None)
 
 
 def samplers_fit(subject: ModelSubject) -> None:
-    """The sampler that each preset names is installed, and draws from the model's family, if any does."""
+    """The sampler of each preset is installed and supports the model's family.
+
+    Args:
+        subject: The model.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: The model samples no images.
+    """
     subject.must_draw()
     presets = import_object(subject.spec.config).presets()
     for preset, named in presets.items():
@@ -93,6 +112,7 @@ def samplers_fit(subject: ModelSubject) -> None:
         fits = subject.spec.family in spec.families or "*" in spec.families
         need(
             fits,
-            f"preset '{preset}' names the sampler '{name}', which draws from {', '.join(spec.families)}",
+            f"preset '{preset}' names the sampler '{name}', which draws from "
+            f"{', '.join(spec.families)}",
         )
         registry().samplers.build(registry().samplers.choose(name, settings, "sampler"))

@@ -1,4 +1,7 @@
-"""Which checks there are for each kind of thing. Light: nothing of a check is imported before it is run."""
+"""The list of checks for each kind of plugin.
+
+This module is quick to import: the file of a check is imported only when the check runs.
+"""
 
 from __future__ import annotations
 
@@ -55,12 +58,18 @@ CHECKS: dict[str, dict[str, str]] = {
     "benchmarks": {"complete": "scores:complete"},
     "downloads": {"declared": "downloads:declared"},
 }
-"""Kind of thing -> name of the check -> "file:function" in this package, in the order in which they run."""
+"""The checks of each kind, in running order: "file:function" in this package, by name."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check of one thing."""
+    """One check of one registered plugin.
+
+    Args:
+        kind: Kind of the plugin: a key of CHECKS.
+        name: Its name.
+        check: Name of the check.
+    """
 
     kind: str
     name: str
@@ -68,7 +77,7 @@ class Check:
 
     @property
     def path(self) -> str:
-        """Import path of the function that does it."""
+        """Import path of the function that performs it."""
         return f"{__package__}.{CHECKS[self.kind][self.check]}"
 
     def __str__(self) -> str:
@@ -77,10 +86,22 @@ class Check:
 
 
 def find(name: str, only: Iterable[str] = (), tables: Registry | None = None) -> list[Check]:
-    """The checks of all that is called `name`: things of that name, and all that the plugin or the distribution of
-    that name registers, with the plugins that they came from. UserError if there is no such thing.
+    """List the checks of everything that has a name.
 
-    only: names of the checks that are wanted (none: all of them).
+    These are the checks of the models, samplers and so on of that name, and of everything that the
+    plugin or the distribution of that name registers. The checks of the plugins that registered
+    them are included.
+
+    Args:
+        name: Name of a model, a sampler, ..., a plugin or a distribution.
+        only: Names of the checks to keep; empty for all.
+        tables: The registry to search; None for the registry of this process.
+
+    Returns:
+        The checks, in running order.
+
+    Raises:
+        UserError: Nothing has that name, or it has no check named in `only`.
     """
     tables = tables or registry()
     parts: dict[tuple[str, str], None] = {}
@@ -101,13 +122,26 @@ def find(name: str, only: Iterable[str] = (), tables: Registry | None = None) ->
 
 
 def of_kind(kind: str, name: str, only: Iterable[str] = ()) -> list[Check]:
-    """The checks of one thing, without its plugin's. UserError if there is no such thing."""
+    """List the checks of one registered model, sampler and so on, without those of its plugin.
+
+    Args:
+        kind: Its kind: a key of CHECKS.
+        name: Its name.
+        only: Names of the checks to keep; empty for all.
+
+    Returns:
+        The checks, in running order.
+
+    Raises:
+        UserError: It is not registered, or has no check named in `only`.
+    """
     if kind != PLUGIN:
         registry().table(kind)[name]
     return _chosen([Check(kind, name, check) for check in CHECKS[kind]], list(only))
 
 
 def _chosen(checks: list[Check], only: list[str]) -> list[Check]:
+    """Keep the checks named in `only`; all if it is empty. An unknown name raises UserError."""
     known = {check.check for check in checks}
     for name in only:
         if name not in known:

@@ -1,4 +1,7 @@
-"""Checks of a data set. One that lives in a folder is not to be had here: `t2i datasets check` reads it through."""
+"""Checks of a data set.
+
+One that reads a folder is skipped unless the folder is known; `t2i datasets check` reads it.
+"""
 
 from __future__ import annotations
 
@@ -16,30 +19,57 @@ from t2i.core.registry.choice import Choice
 from t2i.core.runs.configure import open_dataset
 
 EXAMPLES = 32
+"""Examples of each split that are read."""
+
 SIZES = (32, 48)
+"""Image sizes at which the first split is opened, in pixels."""
 
 
 class DataPart(Part):
-    """A data set, its splits open. folder: where it lies, if it needs one."""
+    """A data set with its splits.
+
+    Args:
+        kind: "datasets".
+        name: Name of the data set.
+        folder: Its folder; None if it needs none, or the folder is not known.
+    """
 
     def __init__(self, kind: str, name: str, folder: Path | None = None) -> None:
         super().__init__(kind, name)
         self._folder = folder
 
     def choice(self, **settings: Any) -> Choice[Any]:
+        """Choose the data set, in its folder.
+
+        Args:
+            settings: Settings that differ from the defaults.
+
+        Returns:
+            The data set and its settings.
+        """
         place = {} if self._folder is None else {"dir": str(self._folder)}
         return super().choice(**place, **settings)
 
     @cached_property
     def splits(self) -> dict[str, Dataset]:
+        """The splits, open, by name. Without the folder that it needs the check is skipped."""
         if self.spec.needs_dir and self._folder is None:
             raise Skipped("it needs a folder: 't2i datasets check' reads one through")
         return {split: open_dataset(self.choice(), split) for split in self.spec.splits}
 
 
 def examples(subject: DataPart) -> None:
-    """Each split has examples: images uint8 (H, W, 3) of the size that is asked for, each with captions, a key of its
-    own, and the same extras as the others."""
+    """Each split has examples: uint8 images of the requested size, with captions and unique keys.
+
+    All examples of a split have the same extras. The images are (H, W, 3).
+
+    Args:
+        subject: The data set.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: The folder is not known.
+    """
     for split, data in subject.splits.items():
         need(len(data) >= 1, f"split '{split}' is empty")
         found = [data[index] for index in range(min(EXAMPLES, len(data)))]
@@ -60,6 +90,7 @@ def examples(subject: DataPart) -> None:
 
 
 def _sound(example: Example, size: int, where: str) -> None:
+    """Check the image and the captions of one example."""
     image = example.image
     said = f"{image.dtype} {image.shape}"
     need(
@@ -74,7 +105,15 @@ def _sound(example: Example, size: int, where: str) -> None:
 
 
 def repeats(subject: DataPart) -> None:
-    """An example is the same each time it is asked for, and so is the fingerprint, which tells splits apart."""
+    """Examples and fingerprints are the same each time, and each split has its own fingerprint.
+
+    Args:
+        subject: The data set.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: The folder is not known.
+    """
     for split, data in subject.splits.items():
         again = open_dataset(subject.choice(), split)
         for index in range(min(4, len(data))):
@@ -97,6 +136,13 @@ def repeats(subject: DataPart) -> None:
 
 
 def travels(subject: DataPart) -> None:
-    """It can be sent to a loader's worker process."""
+    """It can be sent to a loader's worker process (it is picklable).
+
+    Args:
+        subject: The data set.
+
+    Raises:
+        Skipped: The folder is not known.
+    """
     for data in subject.splits.values():
         ForkingPickler.dumps(data)

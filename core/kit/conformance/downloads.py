@@ -1,4 +1,4 @@
-"""Checks of a download's declaration. Nothing is fetched: that is for `t2i fetch`."""
+"""Checks of a download's declaration. Nothing is downloaded; `t2i fetch` does that."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from t2i.core.kit.conformance.subject import Part
 
 
 def declared(subject: Part) -> None:
-    """It names files or repositories, its licence and where that stands, no two files of one place, and sound parts."""
+    """It names files or repositories, a licence with its address, and only parts that it has.
+
+    No two of its files go to one place.
+
+    Args:
+        subject: The download.
+
+    Raises:
+        Failed: The promise is broken.
+    """
     spec = subject.spec
     need(bool(spec.files or spec.hub), "it has neither files nor hub repositories")
     need(bool(spec.licence and spec.licence_url), "it names no licence, or not where that stands")

@@ -1,4 +1,4 @@
-"""Checks of a trained model's images."""
+"""Checks of the images that a trained model samples."""
 
 from __future__ import annotations
 
@@ -16,26 +16,41 @@ from t2i.core.models.model import Model
 from t2i.core.registry.tables import registry
 
 EACH = 2
-"""Images of each caption."""
+"""Images sampled for each caption."""
 
 COMPARED = 4
-"""Images of each caption, where they are compared with each other."""
+"""Images sampled for each caption where the tolerance is statistical."""
 
 NEAR = 0.25
-"""Of a statistical tolerance: how far an image drawn apart may be from the one drawn together, as a share of the usual
-distance between two images of one caption."""
+"""How much an image may change with its batch, if the tolerance is statistical.
+
+It is a fraction of the median distance between two images of one caption.
+"""
 
 BATCHES = (1, 4)
-"""Sizes of the batches that are compared with all images at once."""
+"""Batch sizes whose images are compared with those of a single large batch."""
 
 FAR_OUT = 20.0
-"""Beyond this an image is not in [-1, 1] in any sense: the samplers of an iterative family may overshoot while the
-network knows little, and are clamped when they become bytes."""
+"""Largest absolute value of an image from an iterative sampler.
+
+Such samplers may leave [-1, 1] while the network is hardly trained, and their images are clamped
+when they are converted to bytes.
+"""
 
 
 def images(subject: ModelSubject) -> None:
-    """Its sampler gives finite float images (B, 3, H, W) of its size; a one-shot generator's lie in [-1, 1]. Any
-    caption will do: the empty one, unknown words, two hundred of them."""
+    """Its sampler returns finite float images (B, 3, H, W) of its size for any caption.
+
+    Captions of the data set, an empty one, one of unknown words and one of two hundred words are
+    tried. Images of a one-shot generator lie in [-1, 1].
+
+    Args:
+        subject: The model.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: The model samples no images.
+    """
     subject.must_draw()
     model, one_shot = subject.model, subject.spec.family == "one-shot"
     size = model.generator.image_size
@@ -58,6 +73,7 @@ def images(subject: ModelSubject) -> None:
 
 @torch.no_grad()
 def _images(model: Model, sampler: Sampler, captions: Sequence[str]) -> torch.Tensor:
+    """Sample one image for each caption, without conversion to bytes."""
     model.generator.eval()
     model.text_encoder.eval()
     noise = PromptNoise(0, tuple((i, 0) for i in range(len(captions))), model.device)
@@ -65,36 +81,62 @@ def _images(model: Model, sampler: Sampler, captions: Sequence[str]) -> torch.Te
 
 
 def same_seed(subject: ModelSubject) -> None:
-    """The same request gives the same bytes, whatever the state of the process's random generators."""
+    """The same request returns the same bytes, whatever the state of global random generators.
+
+    Args:
+        subject: The model.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: The model samples no images.
+    """
     subject.must_draw()
     same = same_bytes(subject.model, subject.captions)
     need(same, "two draws of one seed differ: draw random numbers from `noise` alone")
 
 
 def batch_size(subject: ModelSubject) -> None:
-    """Drawn one by one, images are those drawn together: to the bit, to one 8-bit level, or, where a family's
-    tolerance is statistical, for half of them at least nearly so."""
+    """Sampled in smaller batches, images agree as closely as the model's tolerance requires.
+
+    They agree to the bit, or to one 8-bit level, or, if the tolerance is statistical, at least half
+    of them nearly agree (`agrees`).
+
+    Args:
+        subject: The model.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: The model samples no images.
+    """
     subject.must_draw()
     agrees(subject.model, subject.captions)
 
 
 def saves(subject: ModelSubject) -> None:
-    """Loaded from its run, it draws the same bytes as the model in memory when training ended."""
+    """Loaded from its run, it samples the same bytes as the model in memory when training ended.
+
+    Args:
+        subject: The model.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: The model samples no images, or has nothing to train.
+    """
     subject.must_draw()
     watcher = subject.trained.watcher
     if watcher.generator is None or watcher.text_encoder is None:
         raise Skipped("it has nothing to train: it is loaded as it was built")
     config = subject.trained.run.config()
     memory = Model(config, watcher.generator, watcher.text_encoder).to("cpu")
-    # As a model that is built is laid out in memory: the last bits depend on that.
+    # The memory layout that a model has when it is built: the last bits depend on it.
     layout = torch.channels_last if config.settings.channels_last else torch.contiguous_format
     memory.generator.to(memory_format=layout)
     memory.text_encoder.to(memory_format=torch.contiguous_format)
     same = drawn(memory, subject.captions) == drawn(subject.model, subject.captions)
     need(
         bool(same.all()),
-        "loaded from its run it draws other images: what is needed to draw must be a parameter, a buffer, a setting "
-        "or one of `save_assets`",
+        "loaded from its run it draws other images: what is needed to draw must be a parameter, a "
+        "buffer, a setting or one of `save_assets`",
     )
 
 
@@ -106,7 +148,18 @@ def drawn(
     size: int | None = None,
     disturb: int = 0,
 ) -> np.ndarray:
-    """Images uint8 (N, H, W, 3), `each` of each caption. disturb: seeds the generators that must not matter."""
+    """Sample images with a fixed seed.
+
+    Args:
+        model: The model.
+        captions: The captions.
+        each: Images for each caption.
+        size: Batch size; None for all images in one batch.
+        disturb: Seed of the global random generators, which must not matter.
+
+    Returns:
+        The images, uint8 (N, H, W, 3), caption by caption.
+    """
     torch.manual_seed(disturb)
     np.random.seed(disturb)
     random.seed(disturb)
@@ -116,20 +169,38 @@ def drawn(
 
 
 def same_bytes(model: Model, captions: Sequence[str]) -> bool:
-    """Whether the same request gives the same bytes, in other states of the process's random generators."""
+    """Return whether the same request returns the same bytes if global random generators differ.
+
+    Args:
+        model: The model.
+        captions: The captions to sample for.
+
+    Returns:
+        True if every byte is the same.
+    """
     return bool((drawn(model, captions, disturb=1) == drawn(model, captions, disturb=2)).all())
 
 
 def agrees(model: Model, captions: Sequence[str]) -> None:
-    """Raises Failed unless images drawn in smaller batches are those drawn together, as closely as the generator's
-    `tolerance` asks.
+    """Check that images sampled in smaller batches agree with those sampled in one batch.
 
-    "exact" and "level" bound every image's difference, by 0 and by 1 levels. "statistical" bounds the middle one of
-    all differences. Rounding may tip a draw between two tokens: that is rare, but makes another image of that one. Or
-    it may grow from step to step, which moves all images a little. Either way most images stay far nearer to
-    themselves than to another draw. So an image is the same if it is off by at most one level, or if its root mean
-    square difference is at most NEAR times the median of those between the caption's images; half of them must be.
-    An image that is drawn with another one's noise, or that depends on its batch, is as far off as another draw is.
+    The generator's `tolerance` says how closely. With "exact" and "level" no pixel of any image may
+    differ by more than 0 or 1 levels.
+
+    With "statistical" at least half of the images must agree. An image agrees if no pixel differs
+    by more than one level, or if its root mean square difference is at most NEAR times the median
+    of those between the images of its caption. Rounding has two effects: rarely, it changes which
+    of two tokens is chosen, and then that image becomes another one; or it grows from step to step,
+    which changes all images a little. Either way most images stay far closer to themselves than to
+    another sample. An image that was sampled with another one's noise, or that depends on the rest
+    of its batch, is as far off as another sample.
+
+    Args:
+        model: The model.
+        captions: The captions to sample for.
+
+    Raises:
+        Failed: They do not agree.
     """
     tolerance = model.generator.tolerance
     together = drawn(model, captions, each=COMPARED if tolerance == "statistical" else EACH)
@@ -142,25 +213,42 @@ def agrees(model: Model, captions: Sequence[str]) -> None:
             )
             need(
                 2 * int(same.sum()) >= len(same),
-                f"in batches of {size}, {len(same) - int(same.sum())} of {len(same)} images are not those drawn "
-                "together",
+                f"in batches of {size}, {len(same) - int(same.sum())} of {len(same)} images are "
+                "not those drawn together",
             )
         else:
             most, allowed = int(off.max()), 0 if tolerance == "exact" else 1
             need(
                 most <= allowed,
-                f"in batches of {size}, images differ by up to {most} levels from those drawn together",
+                f"in batches of {size}, images differ by up to {most} levels from those drawn "
+                f"together",
             )
 
 
 def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Root mean square differences (N,) of images (N, H, W, 3), pair by pair."""
+    """Return the root mean square difference of each pair of images.
+
+    Args:
+        first: Images, uint8 (N, H, W, 3).
+        second: As many images of the same size.
+
+    Returns:
+        The differences in 8-bit levels, float (N,).
+    """
     roots: np.ndarray = np.sqrt(np.square(first.astype(float) - second).mean((1, 2, 3)))
     return roots
 
 
 def variety(images: np.ndarray, captions: int) -> np.ndarray:
-    """For each image (N,), the median distance between two images of its caption; they lie caption by caption."""
+    """Return how much the images of each caption usually differ from each other.
+
+    Args:
+        images: Images, uint8 (N, H, W, 3), caption by caption, the same number of each.
+        captions: Number of captions.
+
+    Returns:
+        For each image the median distance between two images of its caption, float (N,).
+    """
     medians = []
     for group in np.split(images, captions):
         first, second = np.triu_indices(len(group), 1)

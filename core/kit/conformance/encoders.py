@@ -19,6 +19,8 @@ from t2i.core.registry.choice import Choice
 from t2i.core.registry.specs import import_object
 
 CAPTIONS = ["a red circle", "two small blue squares above a large green star on white", "red"]
+"""Ordinary captions, of different lengths."""
+
 STRANGE = [
     "",
     " ",
@@ -29,22 +31,26 @@ STRANGE = [
     "zzz qqq",
     "\ud800",
 ]
+"""Unusual captions, in order: empty, white space, an emoji, a direction mark, a thousand words,
+unknown words, and half of a surrogate pair."""
+
 CLOSE = 1e-4
-"""How far a caption's features may be from those that it has in other company."""
+"""How much a caption's features may change with the other captions of the batch (relative)."""
 
 
 class EncoderPart(Part):
-    """A text encoder under its default settings, fitted to a few captions if it wants to be."""
+    """A text encoder with its default settings, fitted to a few captions if its spec has `fit`."""
 
     @cached_property
     def chosen(self) -> Choice[Any]:
+        """The encoder and its settings, after fitting."""
         choice = self.choice()
         fit = self.spec.fit
         return Choice(self.name, import_object(fit)(choice.config, CAPTIONS)) if fit else choice
 
     @cached_property
     def encoder(self) -> TextEncoder:
-        """In evaluation mode. One that has no weights here, and says so, is skipped."""
+        """The encoder in evaluation mode. A UserError, as without its weights, skips the check."""
         torch.manual_seed(0)
         try:
             encoder: TextEncoder = import_object(self.spec.build)(self.chosen.config, None)
@@ -56,28 +62,72 @@ class EncoderPart(Part):
 
     @torch.no_grad()
     def encode(self, captions: list[str]) -> TextFeatures:
+        """Encode captions without gradients.
+
+        Args:
+            captions: B captions.
+
+        Returns:
+            Their features.
+        """
         return self.encoder.encode(captions)
 
 
 def features(subject: EncoderPart) -> None:
-    """Its features are finite, of the widths that it says: sentence (B, D), words (B, L, Dw), mask (B, L) of bools."""
+    """Its features are finite and have the shapes that it declares.
+
+    These are sentence (B, D), words (B, L, Dw) and mask, bool (B, L).
+
+    Args:
+        subject: The text encoder.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: Its weights are not available here.
+    """
     _sound(subject, CAPTIONS)
 
 
 def any_text(subject: EncoderPart) -> None:
-    """Any text will do: empty, white space, emoji, marks that turn the direction, a thousand words, half a letter."""
+    """It encodes any text: empty, white space, emoji, direction marks, a thousand words.
+
+    Half of a surrogate pair is tried, too.
+
+    Args:
+        subject: The text encoder.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: Its weights are not available here.
+    """
     _sound(subject, STRANGE)
 
 
 def repeats(subject: EncoderPart) -> None:
-    """The same captions get the same features."""
+    """The same captions get the same features, bit for bit.
+
+    Args:
+        subject: The text encoder.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: Its weights are not available here.
+    """
     first, again = subject.encode(CAPTIONS), subject.encode(CAPTIONS)
     same = torch.equal(first.sentence, again.sentence) and torch.equal(first.words, again.words)
     need(same, "two calls with the same captions give different features, in evaluation mode")
 
 
 def company(subject: EncoderPart) -> None:
-    """A caption's features do not depend on the captions beside it, nor on padding."""
+    """A caption's features do not depend on the other captions of its batch, nor on padding.
+
+    Args:
+        subject: The text encoder.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: Its weights are not available here.
+    """
     together = subject.encode(CAPTIONS)
     for row, caption in enumerate(CAPTIONS):
         alone = subject.encode([caption])
@@ -95,7 +145,15 @@ def company(subject: EncoderPart) -> None:
 
 
 def null(subject: EncoderPart) -> None:
-    """There are features of "no caption", as many rows as asked for, all alike."""
+    """It has features for "no caption", in any number of rows that are all alike.
+
+    Args:
+        subject: The text encoder.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: Its weights are not available here.
+    """
     with torch.no_grad():
         found = subject.encoder.null(3)
     need(len(found) == 3, f"null(3) has {len(found)} rows")
@@ -106,7 +164,15 @@ def null(subject: EncoderPart) -> None:
 
 
 def saves(subject: EncoderPart) -> None:
-    """Saved and built again, it gives the same features."""
+    """Saved and loaded again, it returns the same features, bit for bit.
+
+    Args:
+        subject: The text encoder.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: Its weights are not available here.
+    """
     encoder, before = subject.encoder, subject.encode(CAPTIONS)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "assets"
@@ -125,6 +191,7 @@ def saves(subject: EncoderPart) -> None:
 
 
 def _sound(subject: EncoderPart, captions: list[str]) -> None:
+    """Check the shapes, types and values of the features of some captions."""
     found, shape, n = subject.encode(captions), subject.encoder.shape, len(captions)
     need(
         found.sentence.shape == (n, shape.sentence),

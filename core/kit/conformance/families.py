@@ -1,4 +1,4 @@
-"""Checks of a family: its class, and that something draws from it."""
+"""Checks of a family: its class, and that a sampler supports it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ from t2i.core.runs.configure import fitting_samplers
 
 
 def sound(subject: Part) -> None:
-    """Its class extends t2i.core.Generator, its `family` is the name under which it is registered, and it says how
-    closely images must agree across batch sizes."""
+    """Its class extends t2i.core.Generator, and declares its registered name and a tolerance.
+
+    The tolerance says how closely images must agree across batch sizes.
+
+    Args:
+        subject: The family.
+
+    Raises:
+        Failed: The promise is broken.
+    """
     kind = import_object(subject.spec.generator)
     where = f"{subject.spec.generator}"
     need(
@@ -31,7 +39,15 @@ def sound(subject: Part) -> None:
 
 
 def drawn(subject: Part) -> None:
-    """A registered sampler draws from it, unless its specification says that its models draw no images."""
+    """A registered sampler supports it, unless its specification has draws=False.
+
+    Args:
+        subject: The family.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: Its models sample no images.
+    """
     if not subject.spec.draws:
         raise Skipped("its specification says that its models draw no images")
     need(

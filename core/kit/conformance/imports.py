@@ -1,4 +1,7 @@
-"""Checks of a plugin as a whole: listing it must cost next to nothing, for all plugins are listed by every command."""
+"""Checks of a plugin as a whole.
+
+It must be quick to load, because every command loads all plugins.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +20,28 @@ from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import Loaded, installed_points, origin_of, registry
 
 LIMIT = 0.2
-"""Seconds of processor time that importing a plugin and calling its hooks may take."""
+"""Processor time that importing a plugin and calling its hooks may take, in seconds."""
 
 WORDS = ("name", "summary", "family", "paper", "licence", "licence_url")
-"""Texts of specifications that are no import paths."""
+"""Text fields of specifications that are not import paths."""
 
 TRIALS = 2
-"""How often it is tried again, where it took longer."""
+"""How often a plugin that took longer than LIMIT is tried again."""
 
 
 class PluginSubject:
-    """A plugin by its entry point's name."""
+    """A plugin.
+
+    Args:
+        name: Name of its entry point.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     @property
     def loaded(self) -> list[Loaded]:
+        """The plugins of that name in the registry."""
         return [plugin for plugin in registry().plugins if plugin.origin.plugin == self.name]
 
     @cached_property
@@ -47,44 +55,75 @@ class PluginSubject:
 
     @cached_property
     def probes(self) -> list[dict[str, Any]]:
-        """What loading each in a fresh process says."""
+        """For each entry point, the document that `probe` prints in a fresh process."""
         return [_probe(point) for point in self.points]
 
 
 def _probe(point: EntryPoint) -> dict[str, Any]:
+    """Load a plugin in a fresh process, and return the document that `probe` prints."""
     done = subprocess.run(
         [sys.executable, "-m", f"{__package__}.probe", point.name, point.value],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "T2I_STRICT": "0"},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "T2I_STRICT": "0",
+        },
         capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60,
     )  # fmt: skip
     if done.returncode:
         raise Failed(
-            f"importing it ends the program with {done.returncode}: {(done.stderr.splitlines() or [''])[-1]}"
+            f"importing it ends the program with {done.returncode}: "
+            f"{(done.stderr.splitlines() or [''])[-1]}"
         )
     document: dict[str, Any] = json.loads(done.stdout)
     return document
 
 
 def registers(subject: PluginSubject) -> None:
-    """It imports, its hooks return sound specifications, and their names are its own."""
+    """It imports, its hooks return valid specifications, and their names are not taken.
+
+    Args:
+        subject: The plugin.
+
+    Raises:
+        Failed: The promise is broken.
+    """
     for plugin in subject.loaded:
         need(not plugin.error, f"{plugin.origin}: {plugin.error}")
         need(bool(plugin.names), f"{plugin.origin} registers nothing")
 
 
 def light(subject: PluginSubject) -> None:
-    """Importing it and calling its hooks pulls in nothing heavy: hooks name import paths, and import nothing."""
+    """Importing it and calling its hooks imports no heavy package.
+
+    Hooks name import paths, so they need not import anything.
+
+    Args:
+        subject: The plugin.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: It has no entry point.
+    """
     heavy = sorted({module for probe in subject.probes for module in probe["heavy"]})
     need(
         not heavy,
-        f"importing it pulls in {', '.join(heavy)}: move these imports out of the module of '{hooks.GROUP}'",
+        f"importing it pulls in {', '.join(heavy)}: move these imports out of the module of "
+        f"'{hooks.GROUP}'",
     )
 
 
 def quick(subject: PluginSubject) -> None:
-    """Importing it and calling its hooks takes at most a fifth of a second of processor time."""
+    """Importing it and calling its hooks takes at most 0.2 seconds of processor time.
+
+    Args:
+        subject: The plugin.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: It has no entry point.
+    """
     seconds = max(probe["seconds"] for probe in subject.probes)
-    for _ in range(TRIALS):  # the first time files may come from a slow disk
+    for _ in range(TRIALS):  # the first time files may be read from a slow disk
         if seconds > LIMIT:
             seconds = max(_probe(point)["seconds"] for point in subject.points)
     need(
@@ -94,7 +133,14 @@ def quick(subject: PluginSubject) -> None:
 
 
 def paths(subject: PluginSubject) -> None:
-    """Every import path of its specifications leads to something."""
+    """Every import path in its specifications can be imported.
+
+    Args:
+        subject: The plugin.
+
+    Raises:
+        Failed: The promise is broken.
+    """
     named = [
         (kind, name)
         for plugin in subject.loaded

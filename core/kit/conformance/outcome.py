@@ -1,4 +1,4 @@
-"""What may come of a check."""
+"""The outcomes of a check."""
 
 from __future__ import annotations
 
@@ -18,7 +18,18 @@ class Skipped(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """One check of one thing. detail: why it failed or was skipped; see: the command that shows more."""
+    """The outcome of one check.
+
+    Args:
+        kind: Kind of the plugin that was checked.
+        name: Its name.
+        check: Name of the check.
+        holds: The promise, in one line.
+        state: "ok", "FAILED" or "skipped".
+        seconds: How long the check took.
+        detail: Why it failed or was skipped; "" if it is ok.
+        see: The command that shows more; "" unless it failed.
+    """
 
     kind: str
     name: str
@@ -30,10 +41,23 @@ class Outcome:
     see: str = ""
 
     def document(self) -> dict[str, Any]:
+        """Convert the outcome to a JSON document.
+
+        Returns:
+            All fields by name.
+        """
         return asdict(self)
 
 
 def need(condition: bool, otherwise: str) -> None:
-    """Raises Failed, saying what is wrong, unless the condition holds."""
+    """Raise Failed unless a condition holds.
+
+    Args:
+        condition: What must hold.
+        otherwise: The message: what is wrong.
+
+    Raises:
+        Failed: The condition does not hold.
+    """
     if not condition:
         raise Failed(otherwise)

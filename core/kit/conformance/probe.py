@@ -1,7 +1,7 @@
-"""`python -m t2i.core.kit.conformance.probe NAME VALUE`: loads one plugin in a process of its own, and says
-what that cost.
+"""Load one plugin in a fresh process, and measure that.
 
-Prints one JSON document: the heavy modules that loading pulled in, the processor time it took, and what went wrong.
+`python -m t2i.core.kit.conformance.probe NAME VALUE` prints one JSON document: the heavy modules
+that the plugin imported, the processor time in seconds, and its error.
 """
 
 from __future__ import annotations
@@ -17,15 +17,21 @@ from t2i.core.registry.tables import Registry
 
 HEAVY = frozenset(
     [
-        "PIL", "accelerate", "cv2", "datasets", "diffusers", "jax", "keras", "matplotlib", "numpy", "pandas",
-        "pydantic", "rich", "safetensors", "scipy", "sklearn", "tensorflow", "timm", "torch", "torch_fidelity",
-        "torchvision", "transformers", "yaml",
+        "PIL", "accelerate", "cv2", "datasets", "diffusers", "jax", "keras", "matplotlib", "numpy",
+        "pandas", "pydantic", "rich", "safetensors", "scipy", "sklearn", "tensorflow", "timm",
+        "torch", "torch_fidelity", "torchvision", "transformers", "yaml",
     ]
 )  # fmt: skip
-"""Packages that take longer to import than a listing of plugins may take."""
+"""Packages that take longer to import than listing all plugins may take."""
 
 
 def main(name: str, value: str) -> None:
+    """Load the plugin and print the document. What the plugin prints itself goes to stderr.
+
+    Args:
+        name: Name of the entry point.
+        value: Its value: the plugin's module.
+    """
     answer, registry = sys.stdout, Registry()
     started = time.process_time()
     with contextlib.redirect_stdout(sys.stderr):

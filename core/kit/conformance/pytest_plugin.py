@@ -1,11 +1,15 @@
-"""The conformance kit as a pytest plugin, found by pytest through its entry point: the marker `t2i` and the fixture
-`t2i_check`. Light: a test session that does not use them pays for nothing.
+"""The conformance kit as a pytest plugin: the marker `t2i` and the fixture `t2i_check`.
 
-    @pytest.mark.t2i("my-model")               # everything of that name; or kind="models"; or only=["builds"]
+    @pytest.mark.t2i("my-model")
     def test_conformance(t2i_check):
         t2i_check()
 
-becomes one test a check. The checks of one thing share what they build, so that it is trained once.
+This becomes one test for each check of everything named "my-model". The marker also takes
+`kind="models"` and `only=["builds"]`. All checks of one model share what they build, so the model
+is trained once.
+
+Pytest finds this plugin through its entry point, in every test session. So it imports the kit only
+when the fixture is used.
 """
 
 from __future__ import annotations
@@ -21,13 +25,27 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker (a hook of pytest).
+
+    Args:
+        config: Pytest's configuration.
+    """
     config.addinivalue_line(
         "markers",
-        "t2i(*names, kind=None, only=()): what `t2i_check` checks: names of models, plugins, distributions",
+        "t2i(*names, kind=None, only=()): what `t2i_check` checks: names of models, plugins, "
+        "distributions",
     )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make one test for each check that the marker selects (a hook of pytest).
+
+    Args:
+        metafunc: The test function.
+
+    Raises:
+        UsageError: The function uses `t2i_check`, but no marker selects a check.
+    """
     if "t2i_check" not in metafunc.fixturenames:
         return
     from t2i.core.kit.conformance.catalogue import find, of_kind
@@ -56,7 +74,15 @@ def _t2i_workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 @pytest.fixture(scope="session")
 def t2i_check(request: pytest.FixtureRequest, _t2i_workshop: Workshop) -> Callable[[], None]:
-    """Call it: it runs the check, and fails or skips the test as the check does."""
+    """Return a function that runs the check, and fails or skips the test as the check does.
+
+    Args:
+        request: Pytest's request, whose parameter is the check.
+        _t2i_workshop: What the checks of this test session share.
+
+    Returns:
+        The function.
+    """
     from t2i.core.kit.conformance.runner import run_check
 
     def run() -> None:
@@ -64,7 +90,8 @@ def t2i_check(request: pytest.FixtureRequest, _t2i_workshop: Workshop) -> Callab
         if outcome.state == "skipped":
             pytest.skip(outcome.detail)
         if outcome.state == "FAILED":
-            pytest.fail(f"{outcome.kind} '{outcome.name}': {outcome.detail}\nIt must hold: {outcome.holds}\n"
+            pytest.fail(f"{outcome.kind} '{outcome.name}': {outcome.detail}\n"
+                        f"It must hold: {outcome.holds}\n"
                         f"To see more: {outcome.see}", pytrace=False)  # fmt: skip
 
     return run

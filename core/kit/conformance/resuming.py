@@ -1,4 +1,4 @@
-"""The check that an interrupted run, resumed, is the run that was never interrupted."""
+"""The check that a resumed run is identical to one that was never interrupted."""
 
 from __future__ import annotations
 
@@ -20,8 +20,17 @@ from t2i.core.runs.folder import Run
 
 
 def resumes(subject: ModelSubject) -> None:
-    """Interrupted in each of its stages and resumed, it has the weights and losses, bit for bit, of the run that was
-    never interrupted."""
+    """Interrupted in any stage and resumed, its weights and losses are identical, bit for bit.
+
+    They are compared with those of a run that was never interrupted.
+
+    Args:
+        subject: The model.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: The model has nothing to train.
+    """
     whole, stages = subject.trained.run, subject.trained.watcher.stages
     if not stages:
         raise Skipped("it has nothing to train")
@@ -41,7 +50,7 @@ def resumes(subject: ModelSubject) -> None:
 
 
 def _cut(whole: Run, part: Run, step: int) -> None:
-    """The run as it was at a step: its settings, its encoder's files, that checkpoint, and nothing after."""
+    """Copy a run as it was at a step: its settings, its encoder's files, and one checkpoint."""
     part.checkpoints.mkdir(parents=True)
     shutil.copy(whole.config_file, part.config_file)
     shutil.copy(whole.metrics_file, part.metrics_file)
@@ -50,6 +59,7 @@ def _cut(whole: Run, part: Run, step: int) -> None:
 
 
 def _weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Read the weights in a checkpoint, by file and name."""
     files = sorted(checkpoint.glob("modules.*.safetensors"))
     return {
         f"{file.name}/{name}": x
@@ -59,5 +69,6 @@ def _weights(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 
 def _losses(run: Run, until: int) -> list[Any]:
+    """Read (step, losses) from the log, up to and including a step."""
     entries = [json.loads(line) for line in run.metrics_file.read_text("utf-8").splitlines()]
     return [(entry["step"], entry["losses"]) for entry in entries if entry["step"] <= until]

@@ -1,4 +1,4 @@
-"""Runs checks, one after the other, and turns whatever they do into outcomes."""
+"""Running checks, one after the other. Whatever a check raises becomes an outcome."""
 
 from __future__ import annotations
 
@@ -17,14 +17,30 @@ from t2i.core.registry.specs import import_object
 
 
 def run_checks(checks: Iterable[Check], folder: Path) -> Iterator[Outcome]:
-    """The outcome of each check, as it comes. folder: where runs are made; the caller removes it."""
+    """Run checks.
+
+    Args:
+        checks: The checks.
+        folder: Folder for the runs that they make; the caller removes it.
+
+    Yields:
+        The outcome of each check, as soon as it is known.
+    """
     workshop = Workshop(folder)
     for check in checks:
         yield run_check(check, workshop)
 
 
 def run_check(check: Check, workshop: Workshop) -> Outcome:
-    """One check. Whatever goes wrong within is its outcome, and ends nothing."""
+    """Run one check.
+
+    Args:
+        check: The check.
+        workshop: What the checks of this session share.
+
+    Returns:
+        Its outcome. An error within the check is a failure; only interrupts are raised.
+    """
     function = import_object(check.path)
     started = time.perf_counter()
     state, detail = _attempt(function, workshop.subject(check))
@@ -35,16 +51,17 @@ def run_check(check: Check, workshop: Workshop) -> Outcome:
     )
     holds = str(function.__doc__).split("\n\n")[0]
     return Outcome(
-        check.kind, check.name, check.check, " ".join(holds.split()), state, time.perf_counter() - started,
-        printable(detail), see,
+        check.kind, check.name, check.check, " ".join(holds.split()), state,
+        time.perf_counter() - started, printable(detail), see,
     )  # fmt: skip
 
 
 def _attempt(function: object, subject: object) -> tuple[State, str]:
+    """Call the function of a check, and return its state and detail."""
     assert callable(function)
     try:
         function(subject)
-    except (KeyboardInterrupt, Interrupted):  # the engine makes of a signal an Interrupted
+    except (KeyboardInterrupt, Interrupted):  # the engine turns signals into Interrupted
         raise
     except Skipped as error:
         return "skipped", str(error)
@@ -61,7 +78,10 @@ def _attempt(function: object, subject: object) -> tuple[State, str]:
 
 
 def _place(error: BaseException) -> str:
-    """The innermost line that is neither ours nor of a library: where an author should look; else the innermost."""
+    """Return the innermost line of the plugin's own code in a traceback.
+
+    That is where an author should look. If there is none, it is the innermost line of all.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if not _is_foreign_to_author(frame.filename)]
     frame = (theirs or list(frames))[-1]

@@ -1,4 +1,4 @@
-"""Checks of a sampler, on an untrained model of a family that it draws from."""
+"""Checks of a sampler, on an untrained model of a family that it supports."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ CAPTIONS = ["a red circle", "two small blue squares above a green star", ""]
 
 
 class SamplerPart(Part):
-    """A sampler with a model to draw from."""
+    """A sampler with a model to sample from."""
 
     @cached_property
     def model(self) -> Model:
-        """The first registered model of a family that fits, and that the sampler does not refuse: preset `tiny`, with
-        fresh weights."""
+        """The first registered model that the sampler supports: preset `tiny`, fresh weights."""
         families = self.spec.families
         reason = f"no model of a family that it draws from is installed ({', '.join(families)})"
         for spec in registry().models:
@@ -49,17 +48,28 @@ class SamplerPart(Part):
         raise Skipped(reason)
 
     def _short(self, own: Choice[SamplerConfig]) -> Choice[SamplerConfig]:
-        """The model's own settings of it, if it is drawn with this sampler, else the default ones; with few steps."""
+        """Return the sampler with few steps.
+
+        Its other settings are the model's own if this is the model's sampler, else the defaults.
+        """
         settings = own.config.model_dump() if own.name == self.name else {}
         steps = self.choice(**settings).config.steps
         try:
             return self.choice(**{**settings, "steps": min(steps or CHAIN, CHAIN)})
-        except UserError:  # it takes no number of steps
+        except UserError:  # it has no setting for the number of steps
             return self.choice(**settings)
 
 
 def images(subject: SamplerPart) -> None:
-    """It names families that there are, and gives finite images (B, 3, H, W) of the model's size."""
+    """It names registered families only, and its images have the model's size.
+
+    Args:
+        subject: The sampler.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: No model that it supports is installed.
+    """
     for family in subject.spec.families:
         need(family == "*" or family in registry().families, f"no family is named '{family}'")
     model = subject.model
@@ -72,7 +82,15 @@ def images(subject: SamplerPart) -> None:
 
 
 def same_seed(subject: SamplerPart) -> None:
-    """The same request gives the same bytes, whatever the state of the process's random generators."""
+    """The same request returns the same bytes, whatever the state of global random generators.
+
+    Args:
+        subject: The sampler.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: No model that it supports is installed.
+    """
     need(
         same_bytes(subject.model, CAPTIONS),
         "two draws of one seed differ: draw random numbers from `noise` alone",
@@ -80,12 +98,28 @@ def same_seed(subject: SamplerPart) -> None:
 
 
 def batch_size(subject: SamplerPart) -> None:
-    """Drawn one by one, images are those drawn together, as closely as the model's family asks."""
+    """Sampled in smaller batches, images agree as closely as the model's tolerance requires.
+
+    Args:
+        subject: The sampler.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: No model that it supports is installed.
+    """
     agrees(subject.model, CAPTIONS)
 
 
 def inverts(subject: SamplerPart) -> None:
-    """If it says that it inverts, it turns images into finite noise of the model's shape."""
+    """If it declares that it inverts, it turns images into finite noise of the model's shape.
+
+    Args:
+        subject: The sampler.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: It does not invert, or no model that it supports is installed.
+    """
     model = subject.model
     sampler: Sampler = registry().samplers.build(model.config.sampler)
     if not sampler.inverts(model.generator):

@@ -20,11 +20,14 @@ from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import open_dataset
 
 COUNT, EACH = 12, 4
+"""Number of captions, and of images for each caption, that a metric scores."""
+
 CLOSE = 1e-6
+"""Largest relative difference of a score between batch sizes."""
 
 
 def _images(count: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """uint8 (count, 32, 32, 3) with their captions."""
+    """Return images of the default data set, uint8 (count, H, W, 3), with their captions."""
     data = open_dataset(
         registry().datasets.choose(registry().datasets.default().name, {}, "data set"), "val"
     )
@@ -35,17 +38,26 @@ def _images(count: int) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _bytes(images: np.ndarray) -> Tensor:
+    """Convert images (B, H, W, 3) to a tensor (B, 3, H, W), still uint8."""
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 def _said(captions: Sequence[str], dim: int) -> Tensor:
-    """(B, dim) what an extractor might make of captions: numbers that hang on the caption alone."""
+    """Make up text features (B, dim): random numbers that depend on the caption alone."""
     made = [np.random.default_rng(list(caption.encode())).normal(size=dim) for caption in captions]
     return torch.from_numpy(np.stack(made)).float()
 
 
 def vectors(subject: Part) -> None:
-    """An extractor gives float32 (B, dim), finite, the same in any batch, and says which network it is."""
+    """It returns finite float32 features (B, dim), the same in any batch, and names its network.
+
+    Args:
+        subject: The feature extractor.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: Its weights are not available here.
+    """
     try:
         extractor: FeatureExtractor = import_object(subject.spec.build)(subject.choice().config)
     except UserError as error:
@@ -72,9 +84,22 @@ def vectors(subject: Part) -> None:
 
 
 class MetricPart(Part):
-    """A metric, and images for it to score: real ones, several of a caption."""
+    """A metric, and images of the default data set for it to score.
+
+    Args:
+        kind: "metrics".
+        name: Name of the metric.
+    """
 
     def metric(self) -> Metric:
+        """Build the metric, with the default feature extractor if it has that setting.
+
+        Returns:
+            The metric, without any images.
+
+        Raises:
+            Skipped: It cannot be built here.
+        """
         try:
             settings = (
                 {"features": registry().features.default().name} if self.takes("features") else {}
@@ -86,7 +111,7 @@ class MetricPart(Part):
 
     @cached_property
     def _features(self) -> tuple[Tensor, Tensor]:
-        """Of the images, and of others to compare them with."""
+        """Features of the images, and of as many others as the reference."""
         wanted = self.metric().features
         name = (wanted or registry().features.default().name).partition("/")[0]
         extractor = registry().features.build(registry().features.choose(name, {}, "features"))
@@ -95,7 +120,17 @@ class MetricPart(Part):
         return all_of_them[: COUNT * EACH], all_of_them[COUNT * EACH :]
 
     def score(self, batch: int) -> tuple[Metric, Scores]:
-        """Scores of COUNT * EACH images, given to it in batches."""
+        """Score COUNT * EACH images.
+
+        Args:
+            batch: Number of images in a batch.
+
+        Returns:
+            The metric and its scores.
+
+        Raises:
+            Skipped: The metric does not support these images, or needs more of them.
+        """
         metric, (ours, real) = self.metric(), self._features
         images, captions = _images(COUNT * EACH)
         if metric.reference:
@@ -120,11 +155,19 @@ class MetricPart(Part):
         try:
             return metric, metric.compute()
         except UserError as error:
-            raise Skipped(f"it wants more than {len(images)} images: {error}") from None
+            raise Skipped(f"it needs more than {len(images)} images: {error}") from None
 
 
 def scores(subject: MetricPart) -> None:
-    """Its scores are finite numbers, and for each it says which way is better."""
+    """Its scores are finite, lie in sound intervals, and `better` says which way is better.
+
+    Args:
+        subject: The metric.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: It cannot be built, or cannot score these images.
+    """
     metric, found = subject.score(COUNT * EACH)
     need(bool(found), "it gives no score")
     for name, value in found.items():
@@ -137,7 +180,15 @@ def scores(subject: MetricPart) -> None:
 
 
 def batches(subject: MetricPart) -> None:
-    """The size of the batches in which images come changes no score by more than a millionth."""
+    """The batch size changes no score by more than a millionth.
+
+    Args:
+        subject: The metric.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: It cannot be built, or cannot score these images.
+    """
     (_, together), (_, apart) = subject.score(COUNT * EACH), subject.score(5)
     need(together.keys() == apart.keys(), "in other batches it gives other scores")
     for name, value in together.items():
@@ -149,7 +200,14 @@ def batches(subject: MetricPart) -> None:
 
 
 def complete(subject: Part) -> None:
-    """Every protocol names a data set, splits, metrics and features that are there, and a headline that is measured."""
+    """Every protocol names registered data, splits, metrics and features, and a measured headline.
+
+    Args:
+        subject: The benchmark.
+
+    Raises:
+        Failed: The promise is broken.
+    """
     for protocol in subject.spec.protocols:
         benchmark: Benchmark = import_object(subject.spec.build)(subject.choice().config, protocol)
         where = f"protocol '{protocol}'"
@@ -159,6 +217,7 @@ def complete(subject: Part) -> None:
 
 
 def _sound(benchmark: Benchmark, where: str) -> None:
+    """Check the names in one protocol. A name that is not registered raises UserError."""
     tables: dict[str, Any] = {
         kind: registry().table(kind) for kind in ("datasets", "metrics", "features")
     }

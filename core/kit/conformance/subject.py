@@ -1,4 +1,4 @@
-"""What the checks of one thing share: it is built and trained once, however many checks look at it."""
+"""What the checks of one model, sampler and so on share: it is built and trained only once."""
 
 from __future__ import annotations
 
@@ -24,17 +24,22 @@ from t2i.core.runs.folder import Run
 from t2i.core.settings import Config
 
 CUT = 47
-"""Between checkpoints: the first is so few steps before the end of stage 1, the second of stage 2 (94 of 100), ..."""
+"""Steps between checkpoints: 47, so that one falls inside each stage of 50 steps (47, 94, ...)."""
 
 CHAIN = 4
-"""Sampling steps, where a preset has many."""
+"""Largest number of sampling steps."""
 
 CAPTIONS = 3
-"""Captions that are drawn."""
+"""Number of captions to sample for."""
 
 
 class Part:
-    """Anything but a model or a plugin: what is registered as `name`, under its default settings."""
+    """Anything registered except models and plugins, with its default settings.
+
+    Args:
+        kind: Its kind, such as "samplers".
+        name: Its registry name.
+    """
 
     def __init__(self, kind: str, name: str) -> None:
         self.kind, self.name = kind, name
@@ -42,24 +47,49 @@ class Part:
         self.spec: Any = self.table[name]
 
     def choice(self, **settings: Any) -> Choice[Any]:
+        """Choose it.
+
+        Args:
+            settings: Settings that differ from the defaults.
+
+        Returns:
+            Its name and settings.
+        """
         return self.table.choose(self.name, settings, self.kind.removesuffix("s"))
 
     def takes(self, setting: str) -> bool:
-        """Whether its settings have one of that name."""
+        """Return whether it has a setting.
+
+        Args:
+            setting: Name of the setting.
+
+        Returns:
+            True if it has.
+        """
         config: type[Config] = import_object(self.spec.config)
         return setting in config.model_fields
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run, and what was seen of it on the way."""
+    """A finished run.
+
+    Args:
+        run: The run.
+        watcher: What was observed while it was trained.
+    """
 
     run: Run
     watcher: Watcher
 
 
 class ModelSubject:
-    """A model: preset `tiny` with few images a batch, and STEPS steps in each of its stages."""
+    """A model, trained with preset `tiny`, small batches and STEPS steps in each of its stages.
+
+    Args:
+        name: Name of the model.
+        folder: Folder for its runs.
+    """
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self.folder = name, folder
@@ -67,13 +97,20 @@ class ModelSubject:
         self._failure: BaseException | None = None
 
     def must_draw(self) -> None:
-        """Skips a check of what it draws, if it draws no images."""
+        """Skip the check if the model samples no images.
+
+        Raises:
+            Skipped: Models of its family sample no images.
+        """
         if not registry().draws(self.spec.family):
             raise Skipped(f"it draws no images: its family is '{self.spec.family}'")
 
     @cached_property
     def config(self) -> RunConfig:
-        """As it is trained here."""
+        """The configuration that it is trained with.
+
+        A data set that needs a folder is replaced by the default one.
+        """
         config = resolve_config(self.name)
         if registry().datasets[config.data.name].needs_dir:
             config = resolve_config(
@@ -82,9 +119,10 @@ class ModelSubject:
         settings, sampler = config.settings, config.sampler
         few = {} if sampler.config.steps is None else {"steps": min(sampler.config.steps, CHAIN)}
         changes = {
-            "steps": STEPS * max(1, len(self.stages(config))), "minutes": None, "log_every": 1, "keep": 99,
-            "checkpoint_every": CUT, "sample_every": 10**9, "batch_size": min(settings.batch_size, BATCH),
-            "accumulate": 1, "workers": 0, "warmup": min(settings.warmup, STEPS // 10),
+            "steps": STEPS * max(1, len(self.stages(config))), "minutes": None,
+            "log_every": 1, "keep": 99, "checkpoint_every": CUT, "sample_every": 10**9,
+            "batch_size": min(settings.batch_size, BATCH), "accumulate": 1,
+            "workers": 0, "warmup": min(settings.warmup, STEPS // 10),
         }  # fmt: skip
         return replace(
             config,
@@ -93,11 +131,23 @@ class ModelSubject:
         )
 
     def stages(self, config: RunConfig) -> Sequence[Stage]:
+        """Return the stages of the model's training.
+
+        Args:
+            config: The configuration of the run.
+
+        Returns:
+            The stages, in order.
+        """
         return stages_of(config, registry().encoders.build(config.encoder, None))
 
     @cached_property
     def trained(self) -> Trained:
-        """The finished run. Its failure is told by the check `trains`, once; the others are skipped."""
+        """The finished run.
+
+        If training fails, the first check that needs it (`trains`) reports that, and later checks
+        are skipped.
+        """
         if self._failure is not None:
             raise Skipped("it does not train: see the check 'trains'")
         watcher = Watcher()
@@ -110,12 +160,12 @@ class ModelSubject:
 
     @cached_property
     def model(self) -> Model:
-        """The trained model as it is loaded from its run, on the processor."""
+        """The trained model, loaded from its run, on the CPU."""
         return load(self.trained.run.path, "cpu")
 
     @cached_property
     def captions(self) -> list[str]:
-        """Captions of the data set, the shortest, the longest and one between."""
+        """The shortest, the longest and a middle caption of the data set's first examples."""
         data = open_dataset(self.trained.run.config().data)
         found = sorted(
             {caption for index in range(min(8, len(data))) for caption in data.captions(index)},

@@ -1,4 +1,4 @@
-"""Checks of a model's training: the engine trains it, gradients reach what is trained, and it learns."""
+"""Checks of a model's training: it runs, gradients reach what is trained, and losses change."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ from t2i.core.kit.conformance.subject import ModelSubject
 from t2i.core.kit.conformance.watch import STEPS, WATCHED
 
 MOVED = 2.5
-"""Standard errors by which something that is logged must have changed, on the same batches under the same noise."""
+"""Standard errors by which a logged value must change, on the same batches with the same noise."""
 
 
 def trains(subject: ModelSubject) -> None:
-    """The engine takes it through 50 steps in each stage, if it has any, and leaves a complete run of finite losses."""
+    """Training takes 50 steps in each of its stages, and makes a complete run with finite losses.
+
+    Args:
+        subject: The model.
+
+    Raises:
+        Failed: The promise is broken.
+    """
     run = subject.trained.run
     need(run.complete, "its run is not complete")
     need(
@@ -38,7 +45,17 @@ def trains(subject: ModelSubject) -> None:
 
 
 def gradients(subject: ModelSubject) -> None:
-    """In each stage every trained parameter gets a gradient within 5 steps, and no other one gets any or changes."""
+    """In each stage every trained parameter gets a gradient within 5 steps; no other one does.
+
+    Parameters that are in no optimizer do not change, either.
+
+    Args:
+        subject: The model.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: The model has nothing to train.
+    """
     if not subject.trained.watcher.seen:
         raise Skipped("it has nothing to train")
     for seen in subject.trained.watcher.seen:
@@ -53,24 +70,38 @@ def gradients(subject: ModelSubject) -> None:
 
 
 def learns(subject: ModelSubject) -> None:
-    """In each stage something that it logs moves: the stage's first 24 batches, under the same noise, cost
-    something else after 50 steps, by more than 2.5 standard errors."""
+    """In each stage at least one logged value changes by more than 2.5 standard errors in 50 steps.
+
+    It is measured twice on the stage's first 24 batches, with the same noise.
+
+    Args:
+        subject: The model.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: The model has nothing to train.
+    """
     if not subject.trained.watcher.seen:
         raise Skipped("it has nothing to train")
     for seen in subject.trained.watcher.seen:
-        moved = {name: _moved([entry[name] for entry in seen.before], [entry[name] for entry in seen.after])
+        moved = {name: _moved([entry[name] for entry in seen.before],
+                              [entry[name] for entry in seen.after])
                  for name in seen.before[0]}  # fmt: skip
         need(bool(moved), f"stage '{seen.stage}' logs nothing")
         most = max(moved, key=lambda name: moved[name])
         need(
             moved[most] > MOVED,
-            f"stage '{seen.stage}': in {STEPS} steps nothing that it logs moves ('{most}' most, by {moved[most]:.1f} "
+            f"stage '{seen.stage}': in {STEPS} steps nothing that it logs moves ('{most}' most, by "
+            f"{moved[most]:.1f} "
             "standard errors)",
         )
 
 
 def _moved(before: list[float], after: list[float]) -> float:
-    """The paired t of what was before and is after, each pair by its size: batches differ much in what they cost."""
+    """Return the absolute paired t statistic of two lists of values.
+
+    Each difference is divided by the size of its pair, because losses differ much between batches.
+    """
     differences = [(b - a) / ((abs(a) + abs(b)) or 1.0) for a, b in zip(before, after, strict=True)]
     error = math.sqrt(variance(differences) / len(differences))
     mean = abs(fmean(differences))
@@ -78,4 +109,5 @@ def _moved(before: list[float], after: list[float]) -> float:
 
 
 def _some(names: list[str]) -> str:
+    """List the first three names, and say how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,4 +1,4 @@
-"""Watching trainers at work: which parameters gradients reach, which change, and whether losses do."""
+"""Observing trainers: which parameters get gradients, which change, and whether losses change."""
 
 from __future__ import annotations
 
@@ -28,26 +28,31 @@ STEPS = 50
 """Training steps of each stage."""
 
 WATCHED = 5
-"""Steps of a stage within which every trained parameter must have had a gradient."""
+"""Steps of a stage within which every trained parameter must get a gradient."""
 
 COMPARED = 24
 """Batches whose losses are compared."""
 
 BATCH = 4
-"""Images a step, at most."""
+"""Largest batch size."""
 
 SET = ("log_every", "checkpoint_every", "sample_every", "accumulate", "workers", "warmup")
-"""Settings of the engine that the checks need as they set them."""
+"""Settings of the engine that a stage may not change, because the checks rely on them."""
 
 
 @dataclass
 class StageRecord:
-    """What was seen of a stage's parameters in its first steps, by name.
+    """What was observed of a stage. Parameters are named PART.NAME, and observed for WATCHED steps.
 
-    before, after: what the first batches of the stage cost when they came, and what the same batches, with the same
-    noise, would have cost at the end.
-    trained: those in an optimizer that ask for gradients. reached: those that got a gradient other than 0. touched:
-    those that got any. changed: those whose values are not what they were before the first step.
+    Args:
+        stage: Name of the stage.
+        before: Losses of the stage's first COMPARED batches, when they were trained on.
+        after: Losses of the same batches, with the same noise, at the end of the stage.
+        trained: Parameters that are in an optimizer and require gradients.
+        reached: Parameters that got a gradient with a value other than 0.
+        touched: Parameters that got any gradient.
+        changed: Parameters whose values changed.
+        steps: Number of steps that were taken.
     """
 
     stage: str
@@ -61,8 +66,12 @@ class StageRecord:
 
 
 class Watcher:
-    """Wraps the stages of one run. Each gets an equal share of the budget. stop_after: number of stages after which
-    the run is broken off, by `Enough`."""
+    """Wraps the stages of one run so that they are observed, and gives each an equal share.
+
+    Args:
+        stop_after: Number of stages after which the run is stopped, by raising `Enough`. None to
+            run all.
+    """
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.stop_after = stop_after
@@ -72,6 +81,15 @@ class Watcher:
         self.text_encoder: TextEncoder | None = None
 
     def wrap(self, stage: Stage) -> Stage:
+        """Wrap the next stage of the run.
+
+        Args:
+            stage: The stage.
+
+        Returns:
+            A stage whose trainer is observed (`Watched`), with the settings that the checks rely
+            on.
+        """
         number = len(self.stages)
         self.stages.append(stage)
 
@@ -84,7 +102,7 @@ class Watcher:
             named = {"generator": networks.generator, "text_encoder": networks.text_encoder}
             return Watched(trainer, {**named, **networks.helpers, **trainer.modules}, self.seen[-1])
 
-        # What the checks set themselves (`ModelSubject.config`) is theirs in every stage.
+        # What the checks set for the run (`ModelSubject.config`) holds in every stage.
         own = {name: value for name, value in stage.settings.items() if name not in SET}
         if "batch_size" in own:
             own["batch_size"] = min(own["batch_size"], BATCH)
@@ -92,11 +110,17 @@ class Watcher:
 
 
 class Enough(Exception):
-    """All that was wanted has been seen."""
+    """Raised to stop a run on purpose, once it has trained as many stages as the check needs."""
 
 
 class Watched(Trainer):
-    """A trainer as it is, watched for its first steps, and asked again at the end."""
+    """A trainer that is observed in its first steps. Its losses are measured again at the end.
+
+    Args:
+        trainer: The trainer, which is not changed.
+        named: All its networks by the name of their part.
+        seen: Where the observations are stored.
+    """
 
     def __init__(self, trainer: Trainer, named: dict[str, nn.Module], seen: StageRecord) -> None:
         self.trainer, self.seen = trainer, seen
@@ -114,7 +138,7 @@ class Watched(Trainer):
     def step(self, batch: Batch, engine: Engine) -> Losses:
         if self.seen.steps == 0:
             self._look_closely()
-        kept = replace(batch)  # without what the trainer will have computed of it
+        kept = replace(batch)  # a copy without what the trainer caches in the batch
         losses = self.trainer.step(batch, engine)
         self.seen.steps += 1
         if self.seen.steps == WATCHED:
@@ -127,7 +151,7 @@ class Watched(Trainer):
         return losses
 
     def _ask_again(self) -> None:
-        """What the first batches would cost now. Nothing that is trained or saved notices."""
+        """Measure the losses of the first batches again, then restore weights and random states."""
         states = {
             name: {k: v.clone() for k, v in m.state_dict().items()}
             for name, m in self._named.items()
@@ -147,6 +171,7 @@ class Watched(Trainer):
         self.trainer.finish(batches)
 
     def _look_closely(self) -> None:
+        """Begin to observe the parameters: keep their values, and register hooks for gradients."""
         chosen = {
             id(p) for optimization in optimizations(self).values() for p in optimization.parameters
         }
@@ -171,6 +196,7 @@ class Watched(Trainer):
         return note
 
     def _look_away(self) -> None:
+        """End the observation: remove the hooks, and compare the values."""
         for handle in self._handles:
             handle.remove()
         for name, parameter in self._parameters().items():
@@ -179,7 +205,7 @@ class Watched(Trainer):
         self._handles, self._before = [], {}
 
     def _parameters(self) -> dict[str, nn.Parameter]:
-        """All parameters by name, shared ones once."""
+        """Return all parameters by name, shared ones once."""
         found: dict[int, tuple[str, nn.Parameter]] = {}
         for part, module in self._named.items():
             for name, parameter in module.named_parameters():
@@ -188,4 +214,5 @@ class Watched(Trainer):
 
 
 def _numbers(losses: Losses) -> dict[str, float]:
+    """Convert losses to floats."""
     return {name: float(loss.detach()) for name, loss in losses.items()}

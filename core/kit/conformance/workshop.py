@@ -1,4 +1,7 @@
-"""What checks are given: one subject for all checks of one thing. Light: a subject's own module loads with it."""
+"""The subjects of checks: one object for all checks of one model, sampler and so on.
+
+This module is quick to import: the module of a subject is imported only when the subject is needed.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,29 @@ SUBJECTS = {
     "benchmarks": "subject:Part",
     "downloads": "subject:Part",
 }
-"""Kind of thing -> the class of what its checks are given."""
+"""The class of the subject of each kind's checks: "file:class" in this package."""
 
 
 class Workshop:
-    """The subjects of a session of checks, each made once. folder: where they may write."""
+    """The subjects of a session of checks. Each is made once.
+
+    Args:
+        folder: Where they may write.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._subjects: dict[tuple[str, str], Any] = {}
 
     def subject(self, check: Check) -> Any:
+        """Return the subject of a check, made by the first check that needs it.
+
+        Args:
+            check: The check.
+
+        Returns:
+            The subject: an object of the class in SUBJECTS.
+        """
         key = (check.kind, check.name)
         if key not in self._subjects:
             self._subjects[key] = self._made(check)

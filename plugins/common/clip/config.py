@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from t2i.core.settings import MOST_LAYERS, Config
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
+"""Mean of each colour channel, by which CLIP normalises images in [0, 1]."""
 STD = (0.26862954, 0.26130258, 0.27577711)
 """Mean and standard deviation of each colour channel that CLIP normalises images in [0, 1] with."""
 

@@ -63,7 +63,7 @@ class ClipVision(nn.Module):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """The transformer's blocks."""
+        """The blocks of the transformer."""
         blocks: nn.ModuleList = self.network.vision_model.encoder.layers
         return blocks
 
@@ -272,6 +272,7 @@ def build_clip(
 
 
 def _fresh(config: ClipVisionConfig, sentence: int) -> CLIPVisionModelWithProjection:
+    """Build a new network of the sizes that the settings give."""
     sizes = CLIPVisionConfig(
         hidden_size=config.width,
         intermediate_size=4 * config.width,

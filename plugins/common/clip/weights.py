@@ -43,7 +43,7 @@ def load_clip(
         advice: Tensor name -> what to do if only that tensor is missing. None: no advice.
 
     Returns:
-        The network in the precision of its file.
+        The network, in the precision of its file.
 
     Raises:
         UserError: The weights cannot be loaded, are damaged or incomplete, or need code from the

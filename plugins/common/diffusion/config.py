@@ -13,7 +13,8 @@ from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.settings import MOST_LAYERS, Config, ModelConfig
 
 Ending = Literal["x_0", "first"]
-"""What the last step of a chain leads to: x_0, or the schedule's first time (Stable Diffusion's habit)."""
+"""Where the last step of sampling ends: at x_0, or at the schedule's first timestep (as in Stable
+Diffusion)."""
 
 
 class DiffusionSamplerConfig(SamplerConfig):
@@ -27,23 +28,26 @@ class DiffusionSamplerConfig(SamplerConfig):
     }
 
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    """Noise levels, from 0 (clean) to 1 (pure noise), within which guidance is on. Outside them the unconditional
-    network is not run (Kynkaanniemi et al. 2024)."""
+    """Noise levels between which guidance is on, from 0 (clean) to 1 (pure noise). Outside them
+    only the conditional branch is run (Kynkaanniemi et al. 2024)."""
 
     guidance_rescale: float = Field(0.0, ge=0, le=1)
-    """How far a guided prediction's standard deviation is drawn back to that of the conditional one, 0 to 1 (Lin et al.
-    2024, equation 16)."""
+    """How far to rescale a guided prediction to the standard deviation of the conditional one, 0
+    (not) to 1 (fully). It counters over-exposed images at high guidance (Lin et al. 2024, equation
+    16)."""
 
     spacing: Spacing = "trailing"
-    """How the steps are chosen among the T of a discrete schedule: "trailing" begins at pure noise, as sampling does;
-    "leading" is the DDIM paper's; "linspace" takes both ends. Schedules in continuous time know "trailing" alone."""
+    """How the sampling steps are chosen among the T steps of a discrete schedule. "trailing" starts
+    at pure noise; "leading" is the DDIM paper's and starts a little below it; "linspace" includes
+    both ends. Continuous schedules accept only "trailing"."""
 
     steps_offset: int = Field(0, ge=0)
-    """Added to "leading" times (Stable Diffusion: 1)."""
+    """Number that is added to the timesteps of spacing "leading". Stable Diffusion uses 1."""
 
     sigma_max: float | None = Field(MOST_NOISE, gt=0)
-    """sigma / alpha that a chain begins below, unless it takes all T steps. None: no bound, as in diffusers' pipelines
-    (where the path ends without any signal, the usual bound holds)."""
+    """Highest noise level to start from, as sigma / alpha, if sampling takes fewer than all T
+    steps. None: no bound, as in diffusers' pipelines, except that the default still applies to
+    paths that end without any signal."""
 
     @field_validator("guidance_interval")
     @classmethod
@@ -58,58 +62,69 @@ Attention = Literal["none", "self", "cross"]
 
 
 class UNetConfig(Config):
-    """A U-Net of diffusers: UNet2DConditionModel if anything attends to words, else UNet2DModel, the DDPM paper's."""
+    """Settings of a U-Net of diffusers.
+
+    It is a UNet2DConditionModel if any part attends to words, else a UNet2DModel, which is the DDPM
+    paper's.
+    """
 
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    """Channels of each level. Each level after the first is half the size of the one before."""
+    """Channels of each level. Each level after the first has half the resolution of the one before.
+    """
 
     layers: int = Field(2, ge=1, le=MOST_LAYERS)
-    """Residual blocks of each level."""
+    """Residual blocks in each level."""
 
     attention: tuple[Attention, ...] = ("cross", "cross", "cross", "none")
-    """What each level's blocks attend to: nothing, themselves, or themselves and the words (thesis 2.33)."""
+    """Attention in the blocks of each level. "none"; "self": among the places of the image;
+    "cross": also to the words of the caption (thesis 2.33). One entry for each level."""
 
     middle: Attention = "cross"
-    """The same for the middle block."""
+    """Attention in the middle block: "none", "self" or "cross". It must be "cross" if any level has
+    "cross"."""
 
     head_width: int | None = Field(64, ge=1)
     """Channels of one attention head. None: one head of all channels."""
 
     heads: int | None = Field(None, ge=1)
-    """Heads of every attention to words, whatever their width. None: head_width says."""
+    """Number of heads in every cross-attention, whatever its width. None: it follows from
+    `head_width`."""
 
     context: Literal["words", "sentence"] = "words"
-    """What cross-attention attends to: all words, or the sentence as the only one (the thesis)."""
+    """What cross-attention attends to: all words of the caption, or the sentence vector alone (as
+    in the thesis)."""
 
     groups: int = Field(32, ge=1)
-    """Groups of each group normalisation."""
+    """Groups in each group normalisation."""
 
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout in residual blocks."""
+    """Dropout rate in residual blocks, 0 to below 1."""
 
     text_map: int = Field(0, ge=0)
-    """Channels of a spatial map of the sentence that joins the input at the stem. It tells a small network where things
-    belong, which cross-attention alone learns late: its queries do not know where they are. 0: no map, and the next
-    three settings mean nothing."""
+    """Channels of a spatial map of the text that is joined to the input of the network. 0: no map,
+    and `map_hops`, `map_heads` and `outline` have no effect. The map tells a small network where
+    things belong; cross-attention learns this late, because its queries do not know their position.
+    """
 
     map_hops: int = Field(0, ge=0, le=MOST_LAYERS)
-    """How often, one time after the other, the places of that map attend to the words besides. That tells apart the
-    objects of a caption that has several. 0: they do not."""
+    """Number of blocks in which the places of the text map attend to the words. This separates the
+    objects of a caption that has several. 0: the map depends on the sentence vector only."""
 
     map_heads: int = Field(4, ge=1)
-    """Heads of that attention."""
+    """Attention heads in the blocks of the text map."""
 
     outline: float = Field(0.0, ge=0)
-    """Weight of a second loss, the squared error of x_0 as a linear function of that map. It is what the network should
-    predict where all is noise: by it the map learns from every image what it would else learn from the few that are
-    noised so far. 0: no such loss."""
+    """Weight of an auxiliary loss: predict x_0 from the text map alone, with a 1x1 convolution. 0:
+    off. This prediction is what the network should output at pure noise; with the loss, the map
+    learns it from every image rather than only from the few that are almost pure noise."""
 
     sentence: bool = False
-    """Whether the sentence is added to the time embedding (as GLIDE does)."""
+    """Whether the sentence vector is added to the timestep embedding (as in GLIDE)."""
 
     weights: str | None = Field(None, min_length=1)
-    """A network that was trained elsewhere: a folder in diffusers' layout, or a hub name. It comes with its own
-    configuration; the settings above only describe it."""
+    """A pretrained network: a folder in diffusers' layout, or a name on the Hugging Face hub. None:
+    a new network. A pretrained network brings its own configuration, so that the settings above
+    only describe it."""
 
     @model_validator(mode="after")
     def _levels_agree(self) -> UNetConfig:
@@ -131,17 +146,26 @@ class UNetConfig(Config):
             and self.heads_of(last) != self.head_width
         ):
             raise ValueError(
-                "diffusers has one number for the last level and the middle, heads there and their width here: where "
-                "that level attends to itself and the middle to words, head_width must be the root of its channels"
+                "diffusers has one number for the last level and the middle, heads there and their "
+                "width here: where that level attends to itself and the middle to words, "
+                "head_width must be the root of its channels"
             )
         if self.weights and (self.text_map or self.sentence):
             raise ValueError(
-                "a U-Net that comes with its weights has no other way in for text: no text_map, no sentence"
+                "a U-Net that comes with its weights has no other way in for text: no text_map, no "
+                "sentence"
             )
         return self
 
     def heads_of(self, channels: int) -> int:
-        """How many heads cross-attention has in a level of so many channels."""
+        """Return the number of cross-attention heads in a level.
+
+        Args:
+            channels: Channels of the level.
+
+        Returns:
+            `heads` if it is set, else the number that follows from `head_width`.
+        """
         return self.heads or channels // (self.head_width or channels)
 
     @property
@@ -159,43 +183,50 @@ class DenoisingConfig(ModelConfig):
     }
 
     schedule: NoiseSchedule = "linear"
-    """The noise that is added: the three of DDPM's kind, over `timesteps` steps, or "mixing", the straight path
-    x_t = (1 - t) x_0 + t eps with t in [0, 1] (the thesis'; flow matching)."""
+    """Noise schedule. "linear", "scaled_linear" and "cosine" are DDPM's kind, with `timesteps`
+    steps. "mixing" is the straight path x_t = (1 - t) x_0 + t eps with t in [0, 1], as in the
+    thesis and in flow matching."""
 
     timesteps: int = Field(1000, ge=1)
-    """T, the steps of a schedule of DDPM's kind."""
+    """Number of timesteps T of the schedule. "mixing" is continuous and ignores it."""
 
     trained_betas: tuple[float, ...] = ()
-    """All beta_t of a schedule that has no name here. Empty: the one that `schedule` names."""
+    """List of all beta_t, for a schedule that has no name here. It must have `timesteps` entries.
+    Empty: use `schedule`."""
 
     prediction: Prediction = "epsilon"
-    """What the network predicts: the noise, x_0 ("sample"), v = alpha eps - sigma x_0, the path's velocity dx_t/dt (of
-    schedule "mixing": eps - x_0), or the score -eps / sigma."""
+    """What the network predicts. "epsilon": the noise; "sample": x_0; "v": alpha eps - sigma x_0;
+    "velocity": dx_t/dt, which is eps - x_0 and needs schedule "mixing"; "score": -eps / sigma."""
 
     error: Literal["prediction", "x_0"] = "prediction"
-    """Whether the loss is the error of what is predicted, or of the x_0 that this implies. With v the latter weighs a
-    step by sigma^2: most where the noise is strong and the text decides. The error of a score is weighted by sigma^2
-    (Song et al. 2021), which makes it that of the noise."""
+    """Which error the loss measures: that of the prediction itself, or that of the x_0 it implies.
+    With "v", the error of x_0 weights a timestep by sigma^2: most where the noise is strong and the
+    text decides. With "score", the error of the prediction is weighted by sigma^2, which makes it
+    that of the noise (Song et al. 2021)."""
 
     min_snr_gamma: float = Field(1.0, ge=1)
-    """With error=x_0, the squared error is multiplied by min(1 / sigma^2, gamma); in a variance-preserving schedule
-    that is min(1 + SNR, gamma) (after Hang et al. 2023). 1 leaves it as it is; a large gamma gives the error of v, all
-    noise levels alike; between them, details count more than in the one and less than in the other."""
+    """Upper bound of the weight by which the error of x_0 is multiplied: min(1 / sigma^2, gamma),
+    at least 1. Only with error=x_0. In a variance-preserving schedule the weight is min(1 + SNR,
+    gamma) (after Hang et al. 2023). 1 leaves the error of x_0 as it is; a large gamma gives the
+    error of v, with equal weight for all noise levels. In between, fine details count more than in
+    the former and less than in the latter."""
 
     loss: Literal["l2", "l1"] = "l2"
-    """Mean squared (l2) or mean absolute (l1) error."""
+    """Mean squared error ("l2") or mean absolute error ("l1")."""
 
     noise_level_beta: tuple[float, float] | None = None
-    """(a, b): noise levels are drawn from Beta(a, b). None: uniformly."""
+    """Parameters (a, b) of a Beta distribution from which training draws noise levels, both above
+    0. None: uniform."""
 
     caption_dropout: float = Field(0.1, ge=0, le=1)
-    """Share of captions that are dropped in training, for classifier-free guidance."""
+    """Share of captions that are dropped in training, for classifier-free guidance, 0 to 1."""
 
     lr: float = Field(1e-4, gt=0)
-    """Learning rate of Adam."""
+    """Learning rate of Adam for the network."""
 
     lr_text: float = Field(1e-4, gt=0)
-    """Learning rate of a text encoder that is trained with the network, which wants a smaller one."""
+    """Learning rate of a text encoder that is trained together with the network. It should be
+    smaller than `lr`."""
 
     betas: tuple[float, float] = (0.9, 0.999)
     """Adam's two decay rates."""
@@ -204,8 +235,8 @@ class DenoisingConfig(ModelConfig):
     def _defined(self) -> Self:
         if self.schedule != "mixing" and self.prediction == "velocity":
             raise ValueError(
-                f"velocity is the derivative of x_t in continuous time, and schedule={self.schedule} counts steps: "
-                "set schedule=mixing, or prediction=v"
+                "velocity is the derivative of x_t in continuous time, and "
+                f"schedule={self.schedule} counts steps: set schedule=mixing, or prediction=v"
             )
         if self.noise_level_beta is not None and min(self.noise_level_beta) <= 0:
             raise ValueError(
@@ -218,7 +249,7 @@ class DenoisingConfig(ModelConfig):
         return self
 
 
-# What a small diffusion model learns fast with on a processor (docs/learning.md).
+# Settings with which a small diffusion model trains fast on a CPU (docs/learning.md).
 QUICK = {
     "image_size": 32,
     "steps": 6000,

@@ -1,4 +1,4 @@
-"""Guidance: a network's prediction, sharpened by the unconditional one, or steered by a classifier."""
+"""Guidance of diffusion models: classifier-free, and by a classifier."""
 
 from __future__ import annotations
 
@@ -15,24 +15,36 @@ from t2i.core.interfaces.text import TextFeatures
 from t2i.plugins.common.diffusion.config import DiffusionSamplerConfig
 
 Guided = Callable[[Tensor, Tensor, float], Tensor]
-"""guided(x_t (B, ...), t (B,), level) -> the guided prediction (B, ...); level: how noisy t is, 0 to 1."""
+"""`guided(x_t, t, level)` returns the guided prediction (B, ...) at x_t (B, ...) and times t (B,),
+whose noise level is `level`, 0 (clean) to 1 (noise)."""
 
 
 def guided(
     generator: DiffusionGenerator, request: Request, config: DiffusionSamplerConfig
 ) -> Guided:
-    """The generator under classifier-free guidance (thesis 2.30; Ho & Salimans 2022) and, if the request has a guide,
-    under a classifier's (thesis 2.29; Dhariwal & Nichol 2021, algorithm 2).
+    """Wrap a generator so that its predictions are guided.
 
-    Both branches run in one batch; the unconditional one is not run where it cancels (guidance 1) or guidance is off.
+    Classifier-free guidance (thesis 2.30; Ho & Salimans 2022) runs both branches in one batch. The
+    unconditional branch is not run where it has no effect: at guidance 1, and outside the guidance
+    interval. If the request has a guide, its gradient is added as well (thesis 2.29; Dhariwal &
+    Nichol 2021, algorithm 2).
+
+    Args:
+        generator: The network.
+        request: Gives the text, the features of no caption and the guide.
+        config: Gives guidance, its interval and its rescaling.
+
+    Returns:
+        The guided network.
 
     Raises:
-        UserError: guidance needs the features of no caption, and the request has none.
+        UserError: Guidance needs the features of no caption, and the request has none.
     """
     text, null, guide = request.text, request.null, request.guide
     if config.guidance != 1 and null is None:
         raise UserError(
-            f"guidance {config.guidance} needs the features of no caption: pass null, or set guidance to 1"
+            f"guidance {config.guidance} needs the features of no caption: pass null, or set "
+            "guidance to 1"
         )
     both = TextFeatures.cat([null, text]) if config.guidance != 1 and null is not None else None
     least, most = config.guidance_interval
@@ -56,7 +68,10 @@ def guided(
 
 
 def _rescaled(guided: Tensor, given: Tensor, share: float) -> Tensor:
-    """Lin et al. 2024, eq. 15 and 16: guidance makes predictions too large, and images over-exposed."""
+    """Rescale a prediction, which guidance makes too large, so that images are over-exposed.
+
+    Source: Lin et al. 2024, equations 15 and 16.
+    """
     if not share:
         return guided
     dims = tuple(range(1, guided.dim()))

@@ -1,7 +1,7 @@
-"""What the diffusion samplers share, on diffusers' schedulers: the network wrapped once, the beginning of a chain.
+"""What diffusion samplers on diffusers' schedulers share: the wrapped network, the chain's start.
 
-A sampler makes a `TimeGrid`, a scheduler of it, and the `network` that the scheduler calls; then it loops. Every random
-number comes from the keyed source.
+A sampler makes a `TimeGrid`, a scheduler from it, and the `network` that the scheduler calls; then
+it loops. All random numbers come from the request's keyed noise.
 """
 
 from __future__ import annotations
@@ -24,12 +24,20 @@ from t2i.plugins.common.diffusion.guidance import guided
 from t2i.plugins.common.diffusion.time_grid import TimeGrid, time_grid
 
 Network = Callable[[Tensor, int], Tensor]
-"""network(u (B, ...), index) -> the prediction at u = x_t / norm, t being the grid's time `index`: as the grid says,
-which is what its scheduler expects."""
+"""`network(u, index)` returns the prediction (B, ...) at u = x_t / norm (B, ...), where t is time
+number `index` of a grid. It is of the kind that the grid names, which is what the grid's scheduler
+expects."""
 
 
 def schedule_of(config: DenoisingConfig) -> Schedule:
-    """The noise schedule that a model's settings name, or whose betas they list."""
+    """Return the noise schedule that a model's settings name, or whose betas they list.
+
+    Args:
+        config: Settings of the model.
+
+    Returns:
+        The schedule.
+    """
     if config.trained_betas:
         return DiscreteSchedule(
             torch.tensor(config.trained_betas, dtype=torch.float64, device="cpu")
@@ -38,12 +46,26 @@ def schedule_of(config: DenoisingConfig) -> Schedule:
 
 
 class DiffusionSampler(Sampler):
-    """A sampler of diffusion models."""
+    """Base of the samplers of diffusion models.
+
+    Args:
+        config: Settings of the sampler.
+    """
 
     config: DiffusionSamplerConfig
 
     def grid(self, generator: Generator) -> TimeGrid:
-        """The times that it visits. UserError if the generator's schedule has no such ones."""
+        """Return the times that the sampler visits.
+
+        Args:
+            generator: The diffusion generator to sample from.
+
+        Returns:
+            The grid of times.
+
+        Raises:
+            UserError: The generator's schedule has no such times.
+        """
         assert isinstance(generator, DiffusionGenerator)
         return time_grid(generator, self.config)
 
@@ -54,49 +76,94 @@ class DiffusionSampler(Sampler):
 def network_of(
     generator: DiffusionGenerator, request: Request, config: DiffusionSamplerConfig, grid: TimeGrid
 ) -> Network:
-    """The guided generator, as a scheduler of the grid calls it."""
+    """Return the guided generator in the form that the grid's scheduler calls.
+
+    Args:
+        generator: The network.
+        request: Gives the text, the features of no caption and the guide.
+        config: Settings of guidance.
+        grid: The times that are visited, and the kind of prediction that is expected.
+
+    Returns:
+        The network.
+
+    Raises:
+        UserError: Guidance needs the features of no caption, and the request has none.
+    """
     predict, schedule = guided(generator, request, config), generator.schedule
 
     def network(u: Tensor, index: int) -> Tensor:
         x_t, t = point(grid, u, index)
         output = predict(x_t, t, grid.levels[index])
         output = converted(schedule, x_t, t, output, generator.prediction, grid.prediction)
-        # In u, alpha and sigma are divided by norm, and with them v = alpha eps - sigma x_0.
+        # For u, alpha and sigma are divided by norm, and so is v = alpha eps - sigma x_0.
         return output / grid.norms[index] if grid.prediction == "v" else output
 
     return network
 
 
 def point(grid: TimeGrid, u: Tensor, index: int) -> tuple[Tensor, Tensor]:
-    """x_t (B, ...) and t (B,) of the generator, where a scheduler is at u (B, ...) and the grid's time `index`."""
-    t = torch.full(
-        (len(u),), grid.times[index], device=u.device
-    )  # of indexes: long; of real times: float
+    """Return the generator's x_t and t for a scheduler's sample.
+
+    Args:
+        grid: The times that are visited.
+        u: The scheduler's sample, float (B, ...).
+        index: Number of the time in the grid.
+
+    Returns:
+        x_t, float (B, ...), and t (B,), int64 for discrete schedules, else float.
+    """
+    # Indexes give an int64 tensor, real times a float one.
+    t = torch.full((len(u),), grid.times[index], device=u.device)
     return u * grid.norms[index], t
 
 
 def started(generator: DiffusionGenerator, request: Request, scheduler: Any) -> Tensor:
-    """What a chain begins with (B, *noise_shape): N(0, I), in the scheduler's own size.
+    """Return the noise that a chain starts from, scaled as the scheduler expects.
+
+    Args:
+        generator: Gives the shape of the noise.
+        request: Gives the noise, N(0, I) unless it was set.
+        scheduler: A scheduler of diffusers.
+
+    Returns:
+        The start, float (B, *noise_shape).
 
     Raises:
-        UserError: the request has an image to start from.
+        UserError: The request has an image to start from.
     """
     if request.image is not None:
         raise UserError("diffusion samplers start from noise, not from an image")
     x = request.noise.start("x_T", generator.noise_shape)
-    if scheduler.init_noise_sigma != 1:  # it works on x_t / alpha, whose noise is of sigma / alpha
+    if scheduler.init_noise_sigma != 1:  # the scheduler works on x_t / alpha
         x = x * (float(scheduler.init_noise_sigma) ** 2 + 1) ** 0.5
     return x
 
 
 def steps_of(scheduler: Any, request: Request) -> Iterator[Any]:
-    """The scheduler's timesteps, the noisiest first; each is reported when it is done. One whose steps call the network
-    twice comes twice."""
+    """Iterate over the scheduler's timesteps, the noisiest first, and report each as done.
+
+    A timestep at which the scheduler calls the network twice appears twice.
+
+    Args:
+        scheduler: A scheduler of diffusers whose timesteps are set.
+        request: Receives the progress.
+
+    Yields:
+        The timesteps.
+    """
     for done, timestep in enumerate(scheduler.timesteps, 1):
         yield timestep
         request.step_done(done, len(scheduler.timesteps))
 
 
 def clipping(clip: float | None) -> dict[str, Any]:
-    """How diffusers' schedulers are told to cut predictions of x_0 to [-clip, clip], or not to."""
+    """Return the settings of diffusers' schedulers that clip predictions of x_0.
+
+    Args:
+        clip: Predictions are clipped to [-clip, clip]. None: they are not clipped.
+
+    Returns:
+        Keyword arguments of the scheduler.
+    """
     return {"clip_sample": clip is not None, "clip_sample_range": clip or 1.0}

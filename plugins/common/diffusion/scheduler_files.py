@@ -1,4 +1,4 @@
-"""diffusers' scheduler_config.json in our settings' words: a model's noise schedule, and its sampler."""
+"""Conversion between diffusers' scheduler_config.json and our settings of schedule and sampler."""
 
 from __future__ import annotations
 
@@ -31,26 +31,49 @@ SCHEDULERS = {
 }
 """Our sampler -> diffusers' scheduler."""
 
-GUIDANCE = "_t2i_guidance"  # a key of ours in scheduler_config.json; diffusers passes over what begins with "_"
+GUIDANCE = "_t2i_guidance"  # our key in scheduler_config.json; diffusers ignores names with a "_"
 NAMED = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012)}
-ALMOST_ONE = 1 - 2.0**-24  # beta_T of schedules that end without any signal
+ALMOST_ONE = 1 - 2.0**-24  # replaces beta_T = 1 of schedules that end without any signal
 
 
 def read_scheduler(folder: Path) -> tuple[Any, float | None]:
-    """The scheduler of a folder, and the guidance that a folder of ours names."""
+    """Read the scheduler of a folder.
+
+    Args:
+        folder: Folder with a scheduler_config.json.
+
+    Returns:
+        The scheduler, and the guidance that is stored if t2i wrote the folder, else None.
+    """
     document = read_json(folder / "scheduler_config.json", f"folder {folder}")
     document = document if isinstance(document, dict) else {}
     return known_scheduler(str(document.get("_class_name")), document), document.get(GUIDANCE)
 
 
 def known_scheduler(name: str, config: Mapping[str, Any]) -> Any:
-    """The scheduler of that class, or, where we have no such sampler, DDIM under the same noise schedule."""
+    """Build a scheduler of diffusers from its configuration.
+
+    Args:
+        name: Name of its class.
+        config: Its configuration.
+
+    Returns:
+        The scheduler; a DDIMScheduler with the same noise schedule if we have no sampler for the
+        class.
+    """
     kind: Any = getattr(diffusers, name if name in SCHEDULERS.values() else "DDIMScheduler")
     return kind.from_config(dict(config))
 
 
 def noise_settings(scheduler: Any) -> dict[str, Any]:
-    """The noise schedule and what the network predicts, in the words of `DenoisingConfig`."""
+    """Describe a scheduler's noise schedule and prediction as settings of `DenoisingConfig`.
+
+    Args:
+        scheduler: A scheduler of diffusers.
+
+    Returns:
+        The settings. The schedule is named if it is one of ours, else its betas are listed.
+    """
     betas: Tensor = scheduler.betas.double()
     predictions = {theirs: ours for ours, theirs in PREDICTION_TYPES.items()}
     settings = {
@@ -58,7 +81,7 @@ def noise_settings(scheduler: Any) -> dict[str, Any]:
         "prediction": predictions[scheduler.config.prediction_type],
     }
     for name in ("linear", "scaled_linear", "cosine"):
-        with suppress(ValueError):  # of few steps there is no linear schedule
+        with suppress(ValueError):  # a linear schedule of few steps would have betas above 1
             named = DiscreteSchedule.named(name, len(betas)).betas.double()
             if torch.allclose(betas, named, rtol=1e-5, atol=1e-8):
                 return {**settings, "schedule": name}
@@ -66,7 +89,16 @@ def noise_settings(scheduler: Any) -> dict[str, Any]:
 
 
 def sampler_section(scheduler: Any, steps: int | None, guidance: float) -> dict[str, Any]:
-    """The sampler that draws as a pipeline with this scheduler does."""
+    """Return settings of the sampler that does the same as a pipeline with this scheduler.
+
+    Args:
+        scheduler: A scheduler of diffusers that is one of `SCHEDULERS`.
+        steps: Number of sampling steps. None: all.
+        guidance: Scale of classifier-free guidance.
+
+    Returns:
+        The section: the sampler's name and its settings.
+    """
     config: Mapping[str, Any] = scheduler.config
     name = next(ours for ours, theirs in SCHEDULERS.items() if theirs == type(scheduler).__name__)
     section = {
@@ -87,8 +119,16 @@ def sampler_section(scheduler: Any, steps: int | None, guidance: float) -> dict[
 
 
 def scheduler_of(config: RunConfig, unused_offset: int = 0) -> Any:
-    """diffusers' scheduler for a run's noise schedule and sampler; DDIM for samplers that have none. unused_offset:
-    what to write where only "leading" times have an offset, and these are others."""
+    """Return diffusers' scheduler for a run's noise schedule and sampler.
+
+    Args:
+        config: Settings of the run.
+        unused_offset: steps_offset to write if the spacing is not "leading", where it has no
+            effect.
+
+    Returns:
+        The scheduler; a DDIMScheduler if the sampler has no counterpart in diffusers.
+    """
     settings, sampler = config.settings, config.sampler
     assert isinstance(settings, DenoisingConfig)
     chosen = sampler.config.model_dump()
@@ -105,7 +145,8 @@ def scheduler_of(config: RunConfig, unused_offset: int = 0) -> Any:
     kind: Any = getattr(diffusers, SCHEDULERS[name])
     offset = chosen["steps_offset"] if chosen["spacing"] == "leading" else unused_offset
     return kind(
-        num_train_timesteps=settings.timesteps, prediction_type=PREDICTION_TYPES[settings.prediction],
+        num_train_timesteps=settings.timesteps,
+        prediction_type=PREDICTION_TYPES[settings.prediction],
         timestep_spacing=chosen["spacing"], steps_offset=offset, **_betas(settings), **more,
     )  # fmt: skip
 

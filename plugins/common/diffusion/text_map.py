@@ -1,4 +1,7 @@
-"""A spatial map of the text, which joins a network's input: sentence and words, each place's own view of them."""
+"""A spatial map of the text that joins a network's input.
+
+It is made of the sentence and the words; each place gets its own view of them.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,21 @@ from torch.nn import functional as F
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.diffusion.config import UNetConfig
 
-MAP = "text map"  # its name among the extras of the text that it is of
-MAP_SIZE = (
-    8  # height and width of the sentence's spatial map, before it is enlarged to the input's size
-)
+MAP = "text map"  # name of the map in the text's extras
+MAP_SIZE = 8  # height and width of the map before it is enlarged to the input's size
 
 
 class MappedText(nn.Module):
-    """What a network with a text map extends: the map's parts, and what is computed of them.
+    """Base of networks with a text map.
 
-    The map is made once a request (`mapped`), and then joins the input of every step (`stem`).
+    The map is computed once for each request (`mapped`), and then joins the input of every step
+    (`stem`).
+
+    Args:
+        config: Says whether there is a map, and how it is built.
+        channels: Channels C of x_t.
+        size: Height and width of x_t.
+        text: Widths of the text encoder's words and sentences.
     """
 
     def __init__(self, config: UNetConfig, channels: int, size: int, text: TextShape) -> None:
@@ -36,7 +44,14 @@ class MappedText(nn.Module):
         )
 
     def mapped(self, text: TextFeatures) -> TextFeatures:
-        """The text with its map (B, text_map, h, w) among its extras, if there is one."""
+        """Add the map to the extras of a text, if there is one.
+
+        Args:
+            text: Features of B captions.
+
+        Returns:
+            The text; its extras hold the map, float (B, text_map, h, w).
+        """
         if self.map is None:
             return text
         grid = self.map(text.sentence)
@@ -44,26 +59,60 @@ class MappedText(nn.Module):
         return replace(text, extras={**text.extras, MAP: grid})
 
     def stem(self, x_t: Tensor, text: TextFeatures) -> Tensor:
-        """x_t (B, C, h, w) with the map of a mapped text behind it, if there is one."""
+        """Concatenate x_t and the map of a text, if there is one.
+
+        Args:
+            x_t: The network's input, float (B, C, h, w).
+            text: A text that `mapped` was called on.
+
+        Returns:
+            The input with the map as further channels, float (B, C + text_map, h, w).
+        """
         return x_t if self.map is None else torch.cat([x_t, conditioned(text, MAP)], 1)
 
     def outline(self, text: TextFeatures) -> Tensor:
-        """x_0 (B, C, h, w) as the map of a mapped text alone predicts it, without any x_t."""
+        """Predict x_0 from the map alone, without any x_t.
+
+        Args:
+            text: A text that `mapped` was called on.
+
+        Returns:
+            The prediction, float (B, C, h, w).
+        """
         assert self.to_outline is not None
         outline: Tensor = self.to_outline(conditioned(text, MAP))
         return outline
 
 
 def conditioned(text: TextFeatures, name: str) -> Tensor:
-    """What `Generator.condition` computed of a text, by its name. Raises ValueError where it was not called."""
+    """Return what `Generator.condition` computed and stored in a text.
+
+    Args:
+        text: Features of B captions.
+        name: Name of the tensor in the extras.
+
+    Returns:
+        The tensor, (B, ...).
+
+    Raises:
+        ValueError: `condition` was not called on this text.
+    """
     if name not in text.extras:
         raise ValueError(f"text without its {name}: call the generator's `condition` on it first")
     return text.extras[name]
 
 
 class SentenceMap(nn.Module):
-    """sentence (B, D) -> (B, C, h, w): one linear map to a coarse grid, enlarged. Each place gets its own view of the
-    sentence, so "in the top left corner" can mean a place from the first layer on."""
+    """Maps a sentence to a spatial map: one linear map to a coarse grid, which is enlarged.
+
+    Each place gets its own view of the sentence, so that "in the top left corner" can mean a place
+    from the first layer on.
+
+    Args:
+        sentence: Width of a sentence vector, D.
+        channels: Channels of the map, C.
+        size: Height and width of the result.
+    """
 
     def __init__(self, sentence: int, channels: int, size: int) -> None:
         super().__init__()
@@ -72,15 +121,33 @@ class SentenceMap(nn.Module):
         self.linear = nn.Linear(sentence, channels * self.coarse**2)
 
     def forward(self, sentence: Tensor) -> Tensor:
+        """Compute the map.
+
+        Args:
+            sentence: Sentence vectors, float (B, D).
+
+        Returns:
+            The maps, float (B, C, size, size).
+        """
         grid = self.linear(sentence).view(-1, self.channels, self.coarse, self.coarse)
         return _enlarged(grid, self.size)
 
 
 class WordMap(nn.Module):
-    """words (B, L, D) -> (B, C, h, w): each place of a coarse grid attends to the words with a query of its own, `hops`
-    times over, each time with what it has gathered. The mean of a caption's words says that there are something red,
-    something blue, a circle and a square; a place on the left finds the words that say "left", then their
-    neighbours."""
+    """Maps words to a spatial map: learned queries on a coarse grid attend to the words.
+
+    They do so in several blocks (`hops`), and each block's queries contain what the blocks before
+    gathered. The mean of a caption's words only says that there are something red, something blue,
+    a circle and a square. A place on the left can find the words that say "left", then their
+    neighbours.
+
+    Args:
+        words: Width of a word vector, D.
+        channels: Channels of the map, C.
+        size: Height and width of the result.
+        heads: Attention heads.
+        hops: Number of blocks.
+    """
 
     def __init__(self, words: int, channels: int, size: int, heads: int, hops: int) -> None:
         super().__init__()
@@ -90,6 +157,14 @@ class WordMap(nn.Module):
         self.out = nn.Linear(words, channels)
 
     def forward(self, text: TextFeatures) -> Tensor:
+        """Compute the map.
+
+        Args:
+            text: Features of B captions.
+
+        Returns:
+            The maps, float (B, C, size, size).
+        """
         q = self.queries.expand(len(text.words), -1, -1)
         for hop in self.hops:
             q = hop(q, text)
@@ -97,8 +172,14 @@ class WordMap(nn.Module):
 
 
 class Hop(nn.Module):
-    """Queries (B, Q, D) attend to the words, then pass a two-layer perceptron (`think`, as trained weights name it): a
-    transformer's cross-attention block."""
+    """A transformer's cross-attention block: queries attend to the words, then pass a perceptron.
+
+    The two-layer perceptron is called `think` because trained weights have that name.
+
+    Args:
+        width: Width of words and queries, D.
+        heads: Attention heads.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -114,6 +195,15 @@ class Hop(nn.Module):
         )
 
     def forward(self, queries: Tensor, text: TextFeatures) -> Tensor:
+        """Update the queries.
+
+        Args:
+            queries: Queries, float (B, Q, D).
+            text: Features of B captions; their words have width D.
+
+        Returns:
+            The new queries, float (B, Q, D).
+        """
         q = rearrange(self.q(self.norm(queries)), "b n (h d) -> b h n d", h=self.heads)
         k, v = rearrange(self.kv(text.words), "b l (two h d) -> two b h l d", two=2, h=self.heads)
         gathered = F.scaled_dot_product_attention(q, k, v, attn_mask=text.mask[:, None, None])

@@ -1,4 +1,4 @@
-"""The times of a chain, as a schedule of their own that diffusers' schedulers understand."""
+"""The times of a chain, as a noise schedule of their own that diffusers' schedulers accept."""
 
 from __future__ import annotations
 
@@ -21,29 +21,31 @@ PREDICTION_TYPES: dict[Prediction, str] = {
     "sample": "sample",
     "v": "v_prediction",
 }
-"""Our word for what a network predicts -> diffusers', which knows no others."""
+"""Our name of a prediction -> diffusers' name. diffusers knows no others."""
 
 AS: dict[Prediction, Known] = {
     "epsilon": "epsilon", "sample": "sample", "v": "v", "velocity": "v", "score": "epsilon"
 }  # fmt: skip
-"""What a scheduler is given of each prediction: itself, or the nearest that is well conditioned at both ends."""
+"""Network's prediction -> the prediction that a scheduler is given: the same one, or the nearest
+that is well conditioned at both ends of the path."""
 
 
 @dataclass(frozen=True)
 class TimeGrid:
-    """Some of a path's times, tau_1 < ... < tau_S, as a variance-preserving schedule of S steps.
+    """Some times of a path, tau_1 < ... < tau_S, as a variance-preserving schedule of S steps.
 
-    diffusers' own spacing takes the gap between two times to be T // S, which is wrong wherever S does not divide T.
-    A schedule whose abar are those of the times chosen is exact for any S and any scheduler (Nichol & Dhariwal 2021,
-    eq. 19): beta_i = 1 - abar_{tau_i} / abar_{tau_{i-1}}. And any path is variance-preserving in u = x_t / norm.
+    diffusers' own spacing takes the gap between two times to be T // S, which is wrong if S does
+    not divide T. A schedule whose abar are those of the chosen times is exact for any S and any
+    scheduler (Nichol & Dhariwal 2021, equation 19): beta_i = 1 - abar_{tau_i} / abar_{tau_{i-1}}.
+    Any path is variance-preserving in u = x_t / norm.
 
-    Attributes:
-        times: in the numbers of the generator's schedule: indexes (int), or real times.
-        levels: how noisy each is, from 0 to 1.
-        abar: alpha^2 / norm^2 at each.
-        norms: sqrt(alpha^2 + sigma^2) at each.
-        prediction: what the scheduler is given.
-        final: the abar that the last step leads to, 1 being that of x_0 itself.
+    Args:
+        times: The times as the generator's schedule counts them: indexes (int) or real numbers.
+        levels: Noise level of each time, 0 (clean) to 1 (noise).
+        abar: alpha^2 / norm^2 of each time.
+        norms: sqrt(alpha^2 + sigma^2) of each time.
+        prediction: Kind of prediction that the scheduler is given.
+        final: The abar at which the last step ends; 1 is that of x_0 itself.
     """
 
     times: tuple[float, ...]
@@ -58,7 +60,10 @@ class TimeGrid:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Of diffusers' scheduler. Nothing is clipped: latents have no bounds, pixels are clamped in the end."""
+        """Settings of diffusers' scheduler for this grid.
+
+        They include no clipping: latents have no bounds, and pixels are clamped at the end.
+        """
         betas = [1 - after / before for before, after in pairwise([1.0, *self.abar])]
         return {
             "num_train_timesteps": len(self.times),
@@ -67,17 +72,29 @@ class TimeGrid:
         }
 
     def without_sample(self) -> TimeGrid:
-        """For schedulers that take no prediction of x_0."""
+        """Return the grid for schedulers that accept no prediction of x_0.
+
+        Returns:
+            The grid, with prediction "epsilon" in place of "sample".
+        """
         return replace(self, prediction="epsilon") if self.prediction == "sample" else self
 
 
 def time_grid(
     generator: DiffusionGenerator, config: DiffusionSamplerConfig, end: Ending = "x_0"
 ) -> TimeGrid:
-    """The grid of `config.steps` of the generator's times (None: all of them).
+    """Choose the times of a chain.
+
+    Args:
+        generator: Gives the noise schedule and the kind of prediction.
+        config: Gives the number of steps (None: all), their spacing and the highest noise level.
+        end: Where the last step ends.
+
+    Returns:
+        The grid of the chosen times.
 
     Raises:
-        UserError: the schedule has no such times.
+        UserError: The schedule has no such times.
     """
     schedule = generator.schedule
     times = schedule.times(
@@ -97,11 +114,15 @@ def time_grid(
 
 
 def _final(generator: DiffusionGenerator, end: Ending) -> float:
-    """The abar that a chain ends at. "first" is `set_alpha_to_one=False` in diffusers."""
+    """Return the abar that a chain ends at.
+
+    "first" is `set_alpha_to_one=False` in diffusers.
+    """
     if end == "x_0":
         return 1.0
     if not isinstance(generator.schedule, DiscreteSchedule):
         raise UserError(
-            "end = first: this model's noise levels are continuous, there is no first one: use end=x_0"
+            "end = first: this model's noise levels are continuous, there is no first one: use "
+            "end=x_0"
         )
     return float(generator.schedule.alphas_cumprod[0])

@@ -1,4 +1,4 @@
-"""Training of diffusion models, on pixels or latents: the losses, and the one stage that they share."""
+"""Training of diffusion models on pixels or latents: the losses and the trainer that they share."""
 
 from __future__ import annotations
 
@@ -21,8 +21,20 @@ from t2i.plugins.common.diffusion.unet import TextUNet
 
 
 def draw_times(schedule: Schedule, levels: tuple[float, float] | None, noise: Noise) -> Tensor:
-    """Times (B,) to train at. Their noise level (t / T, of discrete schedules) is uniform, or from Beta(a, b), drawn by
-    inversion of its distribution function, so that every row keeps its own draw."""
+    """Draw the times to train at.
+
+    The noise level (t / T of discrete schedules) is uniform or has a Beta distribution. The latter
+    is drawn by inversion of its distribution function, so that each image keeps its own random
+    number.
+
+    Args:
+        schedule: Turns noise levels into times.
+        levels: Parameters (a, b) of the Beta distribution. None: uniform.
+        noise: Source of random numbers, one row for each image.
+
+    Returns:
+        The times (B,), as the schedule counts them.
+    """
     level = noise.uniform("t", 0, ())
     if levels is not None:
         a, b = levels
@@ -39,9 +51,26 @@ def denoising_loss(
     t: Tensor,
     eps: Tensor,
 ) -> Tensor:
-    """The mean squared or absolute error of a network's output at z_t (thesis 2.25, 2.31): of what it predicts, or of
-    the x_0 that this implies. The errors of v and x_0 differ by the factor sigma(t), since x_0 = alpha z_t - sigma v;
-    `min_snr_gamma` goes from one to the other. The error of a score is weighted by sigma(t)^2 (Song et al. 2021)."""
+    """Compute the mean squared or absolute error of a network's output at z_t.
+
+    The error is that of the prediction, or of the x_0 that it implies. The errors of v and of x_0
+    differ by the factor sigma(t), since x_0 = alpha z_t - sigma v; `min_snr_gamma` leads from one
+    to the other. The error of a score is weighted by sigma(t)^2 (Song et al. 2021).
+
+    Source: thesis 2.25 and 2.31.
+
+    Args:
+        config: Which prediction, which error and which loss.
+        schedule: The noise schedule.
+        output: The network's output, float (B, ...).
+        z_0: Clean images or latents, float (B, ...).
+        z_t: Noisy images or latents, float (B, ...).
+        t: Times, (B,).
+        eps: The noise in z_t, float (B, ...).
+
+    Returns:
+        The loss, a scalar.
+    """
     if config.prediction == "score" and config.error == "prediction":
         error = predicted_eps(schedule, "score", z_t, t, output) - eps
     elif config.error == "prediction":
@@ -54,14 +83,34 @@ def denoising_loss(
 
 
 def outline_loss(unet: TextUNet, z_0: Tensor, text: TextFeatures) -> Tensor:
-    """E ||z_0 - outline(tau(y))||^2, at the size at which the network sees z_0 (it may take patches of it apart)."""
+    """Compute the squared error of x_0 as predicted from the text map alone.
+
+    It is E ||z_0 - outline(tau(y))||^2. A network may split its input into patches; the error is
+    computed at the network's resolution.
+
+    Args:
+        unet: A network with an outline.
+        z_0: Clean images or latents, float (B, C, H, W).
+        text: Their captions, conditioned.
+
+    Returns:
+        The loss, a scalar.
+    """
     outline = unet.outline(text)
     return (outline - F.pixel_unshuffle(z_0, z_0.shape[-1] // outline.shape[-1])).square().mean()
 
 
 class DenoisingTrainer(Trainer):
-    """E ||target - net(z_t, t, tau(y))||, captions being dropped at random. What `encode` needs is frozen; a text
-    encoder that can be trained is trained with the network, the generator's `unet`."""
+    """Trains a diffusion model to predict noise, x_0 or what else the settings name.
+
+    The loss is E ||target - net(z_t, t, tau(y))||, with captions dropped at random. Networks that
+    `encode` needs are frozen. A text encoder that can be trained is trained together with the
+    generator's `unet`.
+
+    Args:
+        config: Settings of the model.
+        networks: The model's networks; the generator must have a `TextUNet` named `unet`.
+    """
 
     def __init__(self, config: DenoisingConfig, networks: Networks) -> None:
         generator, text_encoder = networks.generator, networks.text_encoder

@@ -1,5 +1,8 @@
-"""Text-conditional U-Nets, diffusers', with three ways in for the text: words by cross-attention, the sentence with the
-time embedding, sentence and words as a spatial map."""
+"""Text-conditional U-Nets of diffusers.
+
+Text enters in three ways: words by cross-attention, the sentence with the timestep embedding, and
+both as a spatial map.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +21,52 @@ from t2i.plugins.common.diffusion.config import Attention, UNetConfig
 from t2i.plugins.common.diffusion.text_map import MappedText, conditioned
 from t2i.plugins.common.weights.diffusers_folders import described_network
 
-SENTENCE = "sentence embedding"  # its name among the extras of the text that it is of
+SENTENCE = "sentence embedding"  # name of the projected sentence in the text's extras
 
 
 class TextUNet(MappedText):
-    """What both kinds share: `unet(x_t (B, C, h, w), t (B,), text) -> (B, C, h, w)`, for a text that `condition` was
-    called on, and times as the network's sinusoids want them (`Schedule.embedded`). The classes below take `given`,
-    diffusers' network, where it is there already."""
+    """Base of both kinds of U-Net: `unet(x_t, t, text)` for a text that `condition` was called on.
+
+    The times t are those that the network's sinusoids expect (`Schedule.embedded`). The subclasses'
+    parameter `given` is a network of diffusers to use instead of a new one.
+    """
 
     def condition(self, text: TextFeatures) -> TextFeatures:
-        """The text with all that depends on it alone: its map, its sentence as the time embedding takes it."""
+        """Compute everything that depends on the text alone: its map, and its projected sentence.
+
+        Args:
+            text: Features of B captions.
+
+        Returns:
+            The text, with both among its extras.
+        """
         embedding = self.embedded(text.sentence)
         extras = text.extras if embedding is None else {**text.extras, SENTENCE: embedding}
         return self.mapped(replace(text, extras=extras))
 
     @abstractmethod
     def embedded(self, sentence: Tensor) -> Tensor | None:
-        """What is added to the time embedding (B, width), for sentences (B, D); None if nothing is."""
+        """Project sentences to the width of the timestep embedding.
+
+        Args:
+            sentence: Sentence vectors, float (B, D).
+
+        Returns:
+            What is added to the timestep embedding, float (B, width). None if nothing is added.
+        """
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
-        """The network's output (B, C, h, w)."""
+        """Compute the network's prediction.
+
+        Args:
+            x_t: Noisy images or latents, float (B, C, h, w).
+            t: Times (B,), as `Schedule.embedded` returns them.
+            text: Conditioned captions.
+
+        Returns:
+            The prediction, float (B, C, h, w).
+        """
 
     if TYPE_CHECKING:
 
@@ -46,22 +74,44 @@ class TextUNet(MappedText):
 
 
 class Prepared(nn.Module):
-    """A linear map that was applied before the network is called (`of`): in its place, called by the network, it hands
-    on what it is given. Weights have the linear layer's names."""
+    """A linear layer that was applied before the network is called.
+
+    `of` applies it. `forward`, which diffusers' network calls in its place, returns its input. The
+    weights keep the linear layer's names.
+
+    Args:
+        linear: The layer to replace.
+    """
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.weight, self.bias = linear.weight, linear.bias
 
     def of(self, x: Tensor) -> Tensor:
+        """Apply the linear layer.
+
+        Args:
+            x: Vectors, float (B, D).
+
+        Returns:
+            The projected vectors, float (B, width).
+        """
         return F.linear(x, self.weight, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the input, which has been projected already.
+
+        Args:
+            x: Projected vectors, float (B, width).
+
+        Returns:
+            The same vectors.
+        """
         return x
 
 
 def _settings(config: UNetConfig, channels: int, size: int) -> dict[str, Any]:
-    """What diffusers' two classes call by the same names."""
+    """Return the settings that diffusers' two classes call by the same names."""
     kinds = {"none": "", "self": "Attn", "cross": "CrossAttn"}
     return {
         "sample_size": size,
@@ -78,7 +128,15 @@ def _settings(config: UNetConfig, channels: int, size: int) -> dict[str, Any]:
 
 
 class WordUNet(TextUNet):
-    """UNet2DConditionModel, which attends to words."""
+    """A UNet2DConditionModel, which attends to words.
+
+    Args:
+        config: Settings of the network.
+        channels: Channels of input and output, without the text map.
+        size: Height and width of the input.
+        text: Widths of the text encoder's words and sentences.
+        given: A network of diffusers to use. None: a new one is built from the settings.
+    """
 
     def __init__(
         self,
@@ -100,7 +158,7 @@ class WordUNet(TextUNet):
         self._prepare(self.unet)
 
     def _prepare(self, unet: Any) -> None:
-        """Takes the sentence's projection out of the network's every call."""
+        """Make the network not project the sentence at every call."""
         if self.sentence:
             unet.class_embedding = Prepared(unet.class_embedding)
 
@@ -121,8 +179,11 @@ class WordUNet(TextUNet):
 
 
 def _head_numbers(config: UNetConfig) -> tuple[int, ...]:
-    """diffusers' `attention_head_dim`, a level each. It means the number of heads in blocks that attend to words, and
-    the width of one in those that attend to themselves only; the last level's is that of the middle block too."""
+    """Return diffusers' `attention_head_dim` for each level.
+
+    It means the number of heads in blocks that attend to words, and the width of one head in blocks
+    with self-attention only. The last level's value is used for the middle block too.
+    """
 
     def number(attention: Attention, channels: int) -> int:
         return config.head_width or channels if attention == "self" else config.heads_of(channels)
@@ -131,7 +192,15 @@ def _head_numbers(config: UNetConfig) -> tuple[int, ...]:
 
 
 class PlainUNet(TextUNet):
-    """UNet2DModel as the DDPM paper's code has it (and diffusers' folders of it), called in the same way."""
+    """A UNet2DModel with the settings of the DDPM paper's code, called like a `WordUNet`.
+
+    Args:
+        config: Settings of the network.
+        channels: Channels of input and output, without the text map.
+        size: Height and width of the input.
+        text: Widths of the text encoder's words and sentences.
+        given: A network of diffusers to use. None: a new one is built from the settings.
+    """
 
     def __init__(
         self,
@@ -177,10 +246,24 @@ def conditional_unet(
     assets: Path | None = None,
     unet: Any = None,
 ) -> WordUNet | PlainUNet:
-    """For inputs (B, channels, size, size). unet: diffusers' network, where it is there already; one that comes with
-    its weights is otherwise loaded by its name, or made as `assets`, a saved model's, describe it.
+    """Build a text-conditional U-Net.
 
-    Raises UserError if such a network does not fit channels and text.
+    If the settings name a pretrained network, it is loaded by that name, or, for a saved model,
+    built as its folder describes it.
+
+    Args:
+        config: Settings of the network.
+        channels: Channels of input and output.
+        size: Height and width of the input.
+        text: Widths of the text encoder's words and sentences.
+        assets: Folder of a saved model, whose weights are loaded later. None: a new model.
+        unet: A network of diffusers to use. None: load or build one.
+
+    Returns:
+        A `WordUNet` if any part attends to words, else a `PlainUNet`.
+
+    Raises:
+        UserError: A pretrained network cannot be loaded, or does not fit the channels or the text.
     """
     network, kind = (UNet2DConditionModel, WordUNet) if config.words else (UNet2DModel, PlainUNet)
     unet = unet or described_network(network, config.weights, "unet", assets)
@@ -194,11 +277,13 @@ def _check_fit(unet: Any, config: UNetConfig, channels: int, text: TextShape) ->
     given = (unet.config.in_channels, unet.config.out_channels)
     if given != (channels, channels):
         raise UserError(
-            f"unet.weights = {config.weights}: it turns {given[0]} channels into {given[1]}, not {channels}"
+            f"unet.weights = {config.weights}: it turns {given[0]} channels into {given[1]}, not "
+            f"{channels}"
         )
     width = text.words if config.context == "words" else text.sentence
     if config.words and unet.config.cross_attention_dim != width:
         raise UserError(
-            f"unet.weights = {config.weights}: it attends to vectors of {unet.config.cross_attention_dim}, the text "
-            f"encoder gives {width}: name the one that it was trained with (encoder.weights)"
+            f"unet.weights = {config.weights}: it attends to vectors of "
+            f"{unet.config.cross_attention_dim}, the text encoder gives {width}: name the one that "
+            "it was trained with (encoder.weights)"
         )

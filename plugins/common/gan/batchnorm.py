@@ -1,4 +1,4 @@
-"""Running statistics of batch norm."""
+"""Running statistics of batch normalisation."""
 
 from __future__ import annotations
 
@@ -11,17 +11,26 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def recompute_batchnorm(module: nn.Module) -> Iterator[None]:
-    """Takes the running statistics of batch norm anew: inside the block its layers are in training mode, and after it
-    their statistics are the plain mean over the batches that passed (Brock et al. 2019's "standing statistics").
+    """Recompute the running statistics of batch normalisation from the batches of a `with` block.
 
-    For a network whose weights were changed without training it, by averaging them.
+    Inside the block the layers are in training mode; after it, their statistics are the plain mean
+    over the batches that passed. This is for a network whose weights were averaged rather than
+    trained, so that its statistics do not fit.
+
+    Source: "standing statistics" of Brock et al. 2019.
+
+    Args:
+        module: The network.
+
+    Yields:
+        None. The modes of the layers are restored at the end.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
     before = [(layer.training, layer.momentum) for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
         layer.train()
-        layer.momentum = None  # the cumulative mean
+        layer.momentum = None  # PyTorch then takes the plain mean of all batches
     try:
         yield
     finally:

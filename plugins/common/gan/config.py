@@ -1,4 +1,7 @@
-"""Settings that GANs share. Light: no torch."""
+"""Settings that GANs share.
+
+This module does not import torch, so that settings can be listed quickly.
+"""
 
 from __future__ import annotations
 
@@ -8,38 +11,57 @@ from t2i.core.settings import ModelConfig
 
 
 class GANConfig(ModelConfig):
-    """Adam for the two sides of a GAN. The defaults are StackGAN's and AttnGAN's."""
+    """Settings of a GAN's two Adam optimizers. The defaults are StackGAN's and AttnGAN's."""
 
     lr_g: float = Field(2e-4, gt=0)
     """Learning rate of the generator."""
+
     lr_d: float = Field(2e-4, gt=0)
     """Learning rate of the discriminators."""
+
     beta1: float = Field(0.5, ge=0, lt=1)
-    """Decay of Adam's mean of gradients, on both sides."""
+    """Decay rate of Adam's running mean of gradients, for generator and discriminators."""
+
     beta2: float = Field(0.999, ge=0, lt=1)
-    """Decay of Adam's mean of squared gradients, on both sides."""
+    """Decay rate of Adam's running mean of squared gradients, for generator and discriminators."""
 
 
 class AffineGANConfig(GANConfig):
-    """What DF-GAN and GALIP share: a hinge loss with the matching-aware gradient penalty, and affine fusion blocks.
+    """Settings that DF-GAN and GALIP share.
 
-    The defaults are the papers'. The last three settings are ours; the README of DF-GAN says what they are for.
+    Both use a hinge loss with the matching-aware gradient penalty, and affine fusion blocks. The
+    defaults are the papers'. The last three settings are ours; the README of DF-GAN explains them.
     """
 
     lr_g: float = Field(1e-4, gt=0)
+    """Learning rate of the generator."""
+
     lr_d: float = Field(4e-4, gt=0)
+    """Learning rate of the discriminator."""
+
     beta1: float = Field(0.0, ge=0, lt=1)
+    """Decay rate of Adam's running mean of gradients, for generator and discriminator."""
+
     beta2: float = Field(0.9, ge=0, lt=1)
+    """Decay rate of Adam's running mean of squared gradients, for generator and discriminator."""
+
     penalty_k: float = Field(2.0, ge=0)
-    """Weight k of the gradient penalty."""
+    """Weight k of the matching-aware gradient penalty."""
+
     penalty_p: float = Field(6.0, ge=2)
-    """Power p of the gradient's norm in the penalty."""
+    """Power p of the gradient's norm in that penalty, at least 2."""
+
     start_from_text: bool = False
-    """Whether the generator's first map is linear([z; e]) instead of linear(z)."""
+    """Whether the generator's first linear layer also takes the sentence: linear([z; e]) instead of
+    linear(z)."""
+
     fusion_gain: float = Field(0.0, ge=0)
-    """Spread of the initial gamma and beta of the fusion blocks; 0: the blocks start as the identity."""
+    """Initial spread of gamma and beta in the fusion blocks. 0, as in the papers: the blocks start
+    as the identity."""
+
     residual_gain: float = 0.0
-    """Initial gain of the discriminator's residuals, and of CLIP features that join them."""
+    """Initial factor of the discriminator's residual branches, and of the CLIP features that GALIP
+    adds."""
 
 
 TINY = {
@@ -50,7 +72,7 @@ TINY = {
     "lr_floor": 0.1,
     "channels_last": True,
 }
-"""What the presets `tiny` of all GANs have in common."""
+"""Settings that the presets `tiny` of all GANs have in common."""
 
 AFFINE_TINY = {
     **TINY,
@@ -63,10 +85,11 @@ AFFINE_TINY = {
     "residual_gain": 1.0,
     "warmup": 50,
 }
-"""What the presets `tiny` of DF-GAN and GALIP have in common."""
+"""Settings that the presets `tiny` of DF-GAN and GALIP have in common."""
 
 PAPER = {
     "image_size": 256,
     "augment": {"scale": 76 / 64, "flip": True},
 }
-"""Images as the papers train on them: crops of 256 pixels from images of 304, half of them mirrored."""
+"""Image settings of the papers: random crops of 256 pixels from images of 304 pixels, mirrored half
+of the time."""

@@ -1,4 +1,7 @@
-"""The affine fusion block of DF-GAN (Tao et al. 2022), which GALIP shares: how text enters a generator's features."""
+"""The affine fusion block of DF-GAN, which GALIP shares: how text enters a generator's features.
+
+Source: Tao et al. 2022 (DF-GAN).
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,22 @@ AUTHORS = (
     (r"\.fc_(gamma|beta)\.linear1\.", r".\1.0."),
     (r"\.fc_(gamma|beta)\.linear2\.", r".\1.2."),
 )
-"""From the names in the authors' weights, DF-GAN's and GALIP's alike, to ours: rules of `common/weights/legacy.py`."""
+"""Rules that turn names in the authors' weights, of DF-GAN and GALIP alike, into ours (see
+`renamed` in `common/weights/legacy.py`)."""
 
 
 class Affine(nn.Module):
-    """gamma(c) * x + beta(c), channel by channel (eq. 4 and 5 of the paper): x (B, C, H, W), c (B, `condition`).
+    """Scales and shifts each channel of a map by functions of the text: gamma(c) * x + beta(c).
 
-    gamma and beta are two-layer perceptrons about 1 and 0. gain: standard deviation that their last layer starts with,
-    times sqrt(C); at the paper's 0 the block starts as the identity.
+    gamma and beta are two-layer perceptrons that start around 1 and 0.
+
+    Source: Tao et al. 2022, equations 4 and 5.
+
+    Args:
+        condition: Width of the text vectors c.
+        channels: Channels C of the map.
+        gain: Initial standard deviation of the last layers' weights, times sqrt(C). At the paper's
+            0 the block starts as the identity.
     """
 
     def __init__(self, condition: int, channels: int, gain: float = 0.0) -> None:
@@ -34,12 +45,27 @@ class Affine(nn.Module):
         return nn.Sequential(nn.Linear(condition, channels), nn.ReLU(), last)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """Modulate a map.
+
+        Args:
+            x: The map, float (B, C, H, W).
+            c: Text vectors, float (B, condition).
+
+        Returns:
+            The modulated map, float (B, C, H, W).
+        """
         fused: Tensor = x * self.gamma(c)[..., None, None] + self.beta(c)[..., None, None]
         return fused
 
 
 class Fusion(nn.Module):
-    """The paper's DFBlock: affine, leaky ReLU, affine, leaky ReLU. It keeps the shape of x (B, C, H, W)."""
+    """The paper's DFBlock: affine, leaky ReLU, affine, leaky ReLU.
+
+    Args:
+        condition: Width of the text vectors.
+        channels: Channels C of the map.
+        gain: Initial spread of the affine blocks (see `Affine`).
+    """
 
     def __init__(self, condition: int, channels: int, gain: float = 0.0) -> None:
         super().__init__()
@@ -47,15 +73,31 @@ class Fusion(nn.Module):
         self.second = Affine(condition, channels, gain)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """Fuse a map with the text.
+
+        Args:
+            x: The map, float (B, C, H, W).
+            c: Text vectors, float (B, condition).
+
+        Returns:
+            A map of the same shape.
+        """
         x = F.leaky_relu(self.first(x, c), 0.2)
         return F.leaky_relu(self.second(x, c), 0.2)
 
 
 class UpBlock(nn.Module):
-    """The paper's UPBlock: nearest upsampling, then fuse, 3x3 conv, fuse, 3x3 conv beside a shortcut.
+    """The paper's UPBlock: upsample, then twice fuse with the text and convolve, beside a shortcut.
 
-    x (B, c_in, h, w) -> (B, c_out, size, size). What works pixel by pixel (the first fusion, the 1x1 shortcut) gives
-    the same before nearest upsampling as after it, at a quarter of the cost.
+    Upsampling is nearest, the convolutions are 3x3. The first fusion and the 1x1 shortcut work
+    pixel by pixel. They give the same before nearest upsampling as after it, at a quarter of the
+    cost, and so come before it.
+
+    Args:
+        condition: Width of the text vectors.
+        c_in: Channels of the input.
+        c_out: Channels of the output.
+        gain: Initial spread of the affine blocks (see `Affine`).
     """
 
     def __init__(self, condition: int, c_in: int, c_out: int, gain: float = 0.0) -> None:
@@ -67,6 +109,16 @@ class UpBlock(nn.Module):
         self.shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
     def forward(self, x: Tensor, c: Tensor, size: int) -> Tensor:
+        """Enlarge a map.
+
+        Args:
+            x: The map, float (B, c_in, h, w).
+            c: Text vectors, float (B, condition).
+            size: Height and width of the result.
+
+        Returns:
+            The larger map, float (B, c_out, size, size).
+        """
         h: Tensor = F.interpolate(self.fuse1(x, c), size=(size, size))
         h = self.conv2(self.fuse2(self.conv1(h), c))
         shortcut: Tensor = F.interpolate(self.shortcut(x), size=(size, size))

@@ -1,8 +1,9 @@
-"""Losses of GANs that are told the text. Scores and logits are (B,) or any shape.
+"""Losses of text-conditional GANs. Scores and logits have the shape (B,) or any other.
 
-Hinge with mismatched pairs and the matching-aware gradient penalty (MA-GP): DF-GAN (Tao et al. 2022), eq. 1 to 3; GALIP
-(Tao et al. 2023) shares them. Cross entropy with wrong pairs: StackGAN (Zhang et al. 2017), whose stage II AttnGAN (Xu
-et al. 2018) shares.
+- Hinge loss with mismatched pairs and the matching-aware gradient penalty (MA-GP): DF-GAN (Tao et
+  al. 2022), equations 1 to 3, and GALIP (Tao et al. 2023).
+- Cross entropy with wrong pairs: StackGAN (Zhang et al. 2017); AttnGAN (Xu et al. 2018) shares that
+  of stage II.
 """
 
 from __future__ import annotations
@@ -15,7 +16,18 @@ from torch.nn import functional as F
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor, mismatched: Tensor) -> Tensor:
-    """E[relu(1 - D(x, e))] + 1/2 E[relu(1 + D(G(z, e), e))] + 1/2 E[relu(1 + D(x, e'))], from the three scores."""
+    """Compute the discriminator's hinge loss with mismatched pairs.
+
+    It is E[relu(1 - D(x, e))] + 1/2 E[relu(1 + D(G(z, e), e))] + 1/2 E[relu(1 + D(x, e'))].
+
+    Args:
+        real: Scores D(x, e) of real images with their captions.
+        fake: Scores D(G(z, e), e) of generated images.
+        mismatched: Scores D(x, e') of real images with captions of others.
+
+    Returns:
+        The loss, a scalar.
+    """
     return (
         (1 - real).relu().mean()
         + 0.5 * (1 + fake).relu().mean()
@@ -24,28 +36,62 @@ def hinge_discriminator(real: Tensor, fake: Tensor, mismatched: Tensor) -> Tenso
 
 
 def hinge_generator(fake: Tensor) -> Tensor:
-    """-E[D(G(z, e), e)], from the score."""
+    """Compute the generator's hinge loss, -E[D(G(z, e), e)].
+
+    Args:
+        fake: Scores of generated images.
+
+    Returns:
+        The loss, a scalar.
+    """
     return -fake.mean()
 
 
 def matching_aware_penalty(scores: Tensor, inputs: Sequence[Tensor], k: float, p: float) -> Tensor:
-    """k E[||grad D||^p] at the matching real pairs, with a graph, so that it can be minimised (double backward).
+    """Compute the matching-aware gradient penalty k E[||grad D||^p] of matching real pairs.
 
-    scores: D of the pairs, computed from `inputs` (images or their features, and sentences), each (B, ...) and
-    requiring gradients. The norm is one L2 norm over an image's gradients of all inputs together.
+    It keeps its graph, so that it can be minimised (double backward).
+
+    Args:
+        scores: Scores of the pairs, computed from `inputs`, float (B,).
+        inputs: Images (or their features) and sentences, each (B, ...), requiring gradients. The
+            norm is one L2 norm over all inputs of a pair together.
+        k: Weight of the penalty.
+        p: Power of the norm.
+
+    Returns:
+        The penalty, a scalar.
     """
     gradients = torch.autograd.grad(scores.sum(), list(inputs), create_graph=True)
     squared = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0)
-    return k * squared.pow(p / 2).mean()  # no square root: its gradient at 0 is not a number
+    return k * squared.pow(p / 2).mean()  # a square root has no finite gradient at 0
 
 
 def cross_entropy(logits: Tensor, *, real: bool) -> Tensor:
-    """-E[log sigmoid(logits)] of what is to be called real, -E[log(1 - sigmoid(logits))] of what is not."""
+    """Compute the binary cross entropy of logits that all have the same label.
+
+    Args:
+        logits: The logits.
+        real: Whether the label is "real": -E[log sigmoid(logits)]. Else it is "fake": -E[log(1 -
+            sigmoid(logits))].
+
+    Returns:
+        The loss, a scalar.
+    """
     return F.softplus(-logits if real else logits).mean()
 
 
 def matching_aware_discriminator_loss(real: Tensor, fake: Tensor, wrong: Tensor) -> Tensor:
-    """StackGAN's stage I: real + (fake + wrong) / 2, the cross entropies of a conditional output's logits."""
+    """Compute the discriminator's loss in StackGAN's stage I: real + (fake + wrong) / 2.
+
+    Args:
+        real: Logits of real images with their captions.
+        fake: Logits of generated images with their captions.
+        wrong: Logits of real images with captions of others.
+
+    Returns:
+        The loss, a scalar.
+    """
     return (
         cross_entropy(real, real=True)
         + (cross_entropy(fake, real=False) + cross_entropy(wrong, real=False)) / 2
@@ -55,7 +101,20 @@ def matching_aware_discriminator_loss(real: Tensor, fake: Tensor, wrong: Tensor)
 def discriminator_of_pairs_and_images(
     real: Tensor, fake: Tensor, wrong: Tensor, real_image: Tensor, fake_image: Tensor
 ) -> Tensor:
-    """StackGAN's stage II: (real + real_u) / 2 + (fake + wrong + fake_u) / 3, u being an unconditional output."""
+    """Compute the discriminator's loss in StackGAN's stage II, with unconditional outputs u.
+
+    It is (real + real_u) / 2 + (fake + wrong + fake_u) / 3.
+
+    Args:
+        real: Conditional logits of real images with their captions.
+        fake: Conditional logits of generated images with their captions.
+        wrong: Conditional logits of real images with captions of others.
+        real_image: Unconditional logits of real images.
+        fake_image: Unconditional logits of generated images.
+
+    Returns:
+        The loss, a scalar.
+    """
     called_real = cross_entropy(real, real=True) + cross_entropy(real_image, real=True)
     called_fake = sum(cross_entropy(logits, real=False) for logits in (fake, wrong, fake_image))
     return called_real / 2 + called_fake / 3

@@ -1,4 +1,4 @@
-"""Optimizers of the two sides of a GAN."""
+"""Optimizers of a GAN's generator and discriminator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from t2i.plugins.common.gan.config import GANConfig
 def adam_pair(
     config: GANConfig, generator: Iterable[nn.Parameter], discriminator: Iterable[nn.Parameter]
 ) -> dict[str, Optimizer]:
-    """One Adam for each side, with that side's learning rate.
+    """Make one Adam for the generator and one for the discriminator, each with its learning rate.
 
     Args:
         config: Learning rates and betas.

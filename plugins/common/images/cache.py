@@ -1,8 +1,8 @@
-"""A cache of resized images: raw bytes that are mapped into memory.
+"""A cache on disk of resized images: raw bytes that are mapped into memory.
 
-The cache is a folder of parts (`core/io/parts.py`):
+It is a folder of parts (`core/io/parts.py`):
 
-FOLDER/part-00000.raw    consecutive images, uint8 (n, S, S, 3); a broken image is black
+FOLDER/part-00000.raw    uint8 (n, S, S, 3): consecutive images; a broken one is black
 FOLDER/part-00000.json   which images are broken, and why
 """
 
@@ -27,17 +27,17 @@ from t2i.core.interfaces.dataset import BrokenExample
 from t2i.core.io.files import read_json, write_bytes
 from t2i.core.io.parts import PartFolder
 
-PART = 2**26  # bytes in a part, at most (but at least one image)
-EVERY = 10.0  # seconds between two lines of progress, at least
+PART = 2**26  # size of one part, in bytes
+EVERY = 10.0  # seconds between two lines of progress
 WHAT = "cache of images"
 SUFFIX = ".raw"
 
 
 class ImageSource(Protocol):
-    """Images to be cached: what the cache needs of a data set.
+    """Images that can be cached: the methods of a data set that the cache needs.
 
     Attributes:
-        image_size: Height and width of the images in pixels.
+        image_size: Height and width of the images, in pixels.
     """
 
     image_size: int
@@ -45,32 +45,33 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def image(self, index: int) -> np.ndarray:
-        """Read and resize an image.
+        """Return an image, resized.
 
         Args:
-            index: Which image, from 0.
+            index: Number of the image, from 0.
 
         Returns:
-            The image, uint8 (image_size, image_size, 3).
+            uint8 (image_size, image_size, 3).
 
         Raises:
             BrokenExample: The image cannot be read.
         """
 
     def fingerprint(self) -> str:
-        """Identify the data.
+        """Return a short string that changes when the images do.
 
         Returns:
-            A short string that changes when the data does.
+            The fingerprint.
         """
+        ...
 
 
 class ImageCache:
-    """The cached images of a data set, by index.
+    """The resized images of a data set by index, as they were when they were first read.
 
     Args:
-        parts: The folder of parts. All of them must have been made.
-        size: Height and width of the images in pixels.
+        parts: The cache's folder, complete.
+        size: Height and width of the images, in pixels.
     """
 
     def __init__(self, parts: PartFolder, size: int) -> None:
@@ -84,19 +85,20 @@ class ImageCache:
 
     @classmethod
     def of(cls, images: ImageSource, say: Callable[[str], None]) -> ImageCache:
-        """Open the cache of some images. Make it first if it is missing, incomplete or damaged.
+        """Open the cache of these images, and make what is missing of it first.
 
-        Several processes may call this at once: one makes the cache, the others wait.
+        If several processes call this at once, one makes the cache and the others wait. A damaged
+        cache is made again.
 
         Args:
             images: The images.
             say: Receives lines of progress.
 
         Returns:
-            The complete cache.
+            The cache, complete.
 
         Raises:
-            UserError: There is too little space, or the folder cannot be written.
+            UserError: There is not enough space, or the folder cannot be written.
         """
         told = json.dumps([images.fingerprint(), PIL.__version__])
         folder = cache_dir() / "pictures" / hashlib.sha256(told.encode()).hexdigest()[:24]
@@ -110,8 +112,7 @@ class ImageCache:
         except OSError as error:
             raise UserError(
                 f"{WHAT} {folder}: {error.strerror or error}; free some space, set T2I_HOME to "
-                f"another folder, or set "
-                "data.cache=false"
+                "another folder, or set data.cache=false"
             ) from None
         return cls(parts, images.image_size)
 
@@ -119,16 +120,10 @@ class ImageCache:
         return self.__dict__ | {"_maps": {}}
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Read an image from the cache.
-
-        Args:
-            index: Which image, from 0.
-
-        Returns:
-            A copy of the image, uint8 (size, size, 3).
+        """Return image number `index`, uint8 (size, size, 3).
 
         Raises:
-            BrokenExample: The image could not be read when the cache was made.
+            BrokenExample: Its file could not be read.
         """
         if index in self._broken:
             raise BrokenExample(*self._broken[index])
@@ -140,13 +135,13 @@ class ImageCache:
 
 
 def per_part(size: int) -> int:
-    """Return how many images a part of the cache holds.
+    """Return how many images one part holds.
 
     Args:
-        size: Height and width of the images in pixels.
+        size: Height and width of the images, in pixels.
 
     Returns:
-        The number of images in PART bytes, at least 1.
+        The number of images, at least 1.
     """
     return max(1, PART // (3 * size * size))
 
@@ -157,7 +152,7 @@ def _fill(parts: PartFolder, images: ImageSource, say: Callable[[str], None]) ->
     _need_space(parts, missing, images.image_size)
     say(f"resizing {parts.count} images to {images.image_size} pixels, once, into {parts.folder}")
     said = time.monotonic()
-    # Threads are enough: decoding and resizing release the interpreter's lock.
+    # Decoding and resizing release the interpreter's lock.
     with ThreadPoolExecutor(_processors()) as threads:
         for number in missing:
             _write_part(parts, number, images, threads)
@@ -168,21 +163,19 @@ def _fill(parts: PartFolder, images: ImageSource, say: Callable[[str], None]) ->
 
 
 def _need_space(parts: PartFolder, missing: Sequence[int], size: int) -> None:
-    """Raise a UserError if the disk has too little space for the missing parts."""
+    """Raise UserError unless the disk has room for the missing parts."""
     needed = sum(len(parts.items(number)) for number in missing) * 3 * size**2
     free = shutil.disk_usage(parts.folder).free
     if needed > free:
         raise UserError(
             f"{WHAT} {parts.folder} takes {needed / 1e9:.1f} GB, only {free / 1e9:.1f} GB are "
-            f"free: free some, set "
-            "T2I_HOME to another folder, or set data.cache=false"
+            "free: free some, set T2I_HOME to another folder, or set data.cache=false"
         )
 
 
 def _write_part(
     parts: PartFolder, number: int, source: ImageSource, threads: ThreadPoolExecutor
 ) -> None:
-    """Make one part, and note which of its images are broken."""
     indexes, size = parts.items(number), source.image_size
     decoded = np.zeros((len(indexes), size, size, 3), np.uint8)
     broken: dict[str, tuple[str, str]] = {}

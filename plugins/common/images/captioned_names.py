@@ -1,10 +1,10 @@
-"""Read the lists of names and the captions of data sets in the layout of StackGAN.
+"""What the data sets of the StackGAN line share: lists of names in pickles, captions in text files.
 
-DIR/train/filenames.pickle, DIR/test/filenames.pickle    names of the images of each split
-DIR/text/CLASS/NAME.txt (or DIR/text_c10/...)            captions of an image (ten), one a line
+DIR/train/filenames.pickle, DIR/test/filenames.pickle    the names of each split
+DIR/text/CLASS/NAME.txt (or DIR/text_c10/...)            captions, one a line (ten for an image)
 
-The vectors beside them, char-CNN-RNN-embeddings.pickle, are not read: they hold NumPy arrays, which
-no safe reader of pickles can build. The encoder `char-cnn-rnn` computes them from the captions.
+The vectors beside them, char-CNN-RNN-embeddings.pickle, are not read: they are NumPy arrays, which
+a safe reader of pickles cannot build. The encoder `char-cnn-rnn` computes them from the captions.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from t2i.plugins.common.images.image_files import captions_of, safe_name
 from t2i.plugins.common.weights.legacy import read_plain_pickle
 
 FOLDERS = {"train": "train", "val": "test"}
-"""Folder with the list of names, by split."""
+"""Split -> the folder with its list of names."""
 
 TEXTS = ("text", "text_c10")
+"""Folders that may hold the captions; the first that exists is used."""
 
 
 def names_of(root: Path, split: str) -> list[str]:
-    """Read the list of names of a split.
+    """Read the names of a split's images.
 
     Args:
         root: Folder of the data set.
         split: "train" or "val".
 
     Returns:
-        The names in the order of the list.
+        The names, in the order of the list.
 
     Raises:
-        UserError: The list cannot be read, is no list of names, or has a name that leads out of the
-            folder.
+        UserError: There is no such list, or it is not a list of names inside the folder.
     """
     path = root / FOLDERS[split] / "filenames.pickle"
     names = read_plain_pickle(path)
@@ -48,13 +48,13 @@ def texts_of(root: Path, example: str) -> Path:
 
     Args:
         root: Folder of the data set.
-        example: Name of an image whose captions should be there, for the message.
+        example: Name of one example, to name a missing file in the error.
 
     Returns:
-        The folder "text", or else "text_c10".
+        The folder.
 
     Raises:
-        UserError: There is neither.
+        UserError: There is no such folder.
     """
     folder = next((root / name for name in TEXTS if (root / name).is_dir()), None)
     if folder is None:
@@ -65,29 +65,31 @@ def texts_of(root: Path, example: str) -> Path:
 
 
 def read_captions(path: Path) -> tuple[str, ...]:
-    """Read a file of captions, one a line.
+    """Read the captions of one image, one a line.
 
     Args:
-        path: The file.
+        path: The text file.
 
     Returns:
-        The captions, without empty lines. () if there is no such file.
+        The captions that are not empty; none if there is no such file.
     """
     return captions_of(path.read_text("utf-8", "replace").splitlines()) if path.is_file() else ()
 
 
 def class_id(folder: str, where: str) -> int:
-    """Read the class number from the name of a class's folder.
+    """Return the number in the name of a class's folder.
+
+    It is 1 for "001.Black_footed_Albatross", 17 for "class_00017".
 
     Args:
-        folder: The name, such as "001.Black_footed_Albatross" (1) or "class_00017" (17).
-        where: The file that has the name, as errors name it.
+        folder: Name of the folder.
+        where: Name of its place in errors.
 
     Returns:
         The first number in the name.
 
     Raises:
-        UserError: There is no number in the name.
+        UserError: The name has no number.
     """
     number = re.search(r"\d+", folder)
     if number is None:

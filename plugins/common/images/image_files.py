@@ -1,7 +1,4 @@
-"""Data sets of image files.
-
-An entry is a captioned image, a source is the place of the files, and the data set joins the two.
-"""
+"""Data sets of image files: a list of captioned images, and the folder or archive they are in."""
 
 from __future__ import annotations
 
@@ -24,22 +21,22 @@ from t2i.core.io.images import decode, original
 from t2i.plugins.common.images.cache import ImageCache
 from t2i.plugins.common.images.config import ImagesConfig
 
-FORMAT = 1  # increase it whenever the same files give other examples
+FORMAT = 1  # to be raised whenever the same files give other examples
 LARGEST = 2**28
-"""Largest size in bytes of one image in an archive, as a small archive can unpack to any size."""
+"""Largest size of an image in an archive, in bytes. A small archive can claim to hold any number.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A captioned image.
+    """A captioned image of a data set.
 
     Args:
-        key: Name of the image, unique in the data set.
-        file: Path in the source, with "/".
-        captions: The captions. (): the example counts as broken.
-        box: Left, top, right and bottom, in pixels, of the part that is used (see `decode`). None:
-            all.
-        extras: Further values of the example by name, such as "class". They must be JSON values.
+        key: Unique within the data set, stable.
+        file: Path of the image in its source, with "/".
+        captions: Its captions; without any, the example is broken.
+        box: The part of the image that is used (see `decode`). None: all of it.
+        extras: What else is known of the image, such as its class.
     """
 
     key: str
@@ -50,44 +47,44 @@ class Entry:
 
 
 class Source(ABC):
-    """A place that holds the files of a data set."""
+    """A place where files are: a folder or an archive."""
 
     @abstractmethod
     def open(self, file: str) -> Path | bytes:
-        """Open a file.
+        """Return a file in a form that `decode` accepts.
 
         Args:
-            file: Path in the source, with "/".
+            file: Path of the file in the source, with "/".
 
         Returns:
-            The path of the file or its content, as `decode` takes it. A path need not exist.
+            The file's path or its content.
 
         Raises:
-            BrokenExample: The file cannot be read from an archive.
+            BrokenExample: The file is missing or cannot be unpacked.
         """
 
     @abstractmethod
     def sizes(self) -> Mapping[str, int]:
-        """List all files.
+        """Return the size of every file.
 
         Returns:
-            Size in bytes by path in the source.
+            Path in the source -> size in bytes.
         """
 
     @abstractmethod
     def where(self, file: str) -> str:
-        """Name a file for errors.
+        """Return the name of a file in errors.
 
         Args:
-            file: Path in the source. "": the source itself.
+            file: Path of the file in the source.
 
         Returns:
-            The full name of the file.
+            The name.
         """
 
 
 class Folder(Source):
-    """The files in a folder and its subfolders.
+    """Files in a folder and its subfolders.
 
     Args:
         path: The folder.
@@ -121,13 +118,12 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 class Archive(Source):
-    """The files in a zip archive, which is not unpacked on disk.
-
-    Each process opens the archive itself.
+    """Files in a zip file, which is not unpacked. Every process opens the archive for itself.
 
     Args:
-        path: The archive.
-        prefix: Beginning of the names of the files that belong to the source. Paths are without it.
+        path: The zip file.
+        prefix: Start of the names of those files in the archive that belong to the source; it is no
+            part of their paths.
     """
 
     def __init__(self, path: Path, prefix: str = "") -> None:
@@ -140,7 +136,7 @@ class Archive(Source):
     @property
     def _archive(self) -> zipfile.ZipFile:
         process = os.getpid()
-        # A file that processes share has one position for all of them.
+        # Processes that share an open file share its position too.
         if self._opened is None or self._opened[0] != process:
             self._opened = process, open_archive(self._path)
         return self._opened[1]
@@ -175,16 +171,16 @@ class Archive(Source):
 
 
 def open_archive(path: Path) -> zipfile.ZipFile:
-    """Open a zip archive for reading.
+    """Open a zip file.
 
     Args:
-        path: The archive.
+        path: The file.
 
     Returns:
-        The open archive.
+        The archive.
 
     Raises:
-        UserError: The file cannot be read or is no zip archive.
+        UserError: The file cannot be read, or is not a sound zip file.
     """
     try:
         return zipfile.ZipFile(path)
@@ -195,17 +191,17 @@ def open_archive(path: Path) -> zipfile.ZipFile:
 
 
 def safe_name(name: str, where: str) -> str:
-    """Check a file name from annotations: it must stay inside its folder.
+    """Check a file name from annotations.
 
     Args:
-        name: The name, with "/" or backslashes.
-        where: The annotations, as errors name them.
+        name: The name; "\\" is read as "/".
+        where: Name of the annotations in errors.
 
     Returns:
-        The name as a relative path, with "/".
+        The name as a path within its folder, with "/".
 
     Raises:
-        UserError: The name is empty, absolute, has a drive, "..", or a NUL character.
+        UserError: The path is empty, absolute or leads out of the folder.
     """
     path = PurePosixPath(name.replace("\\", "/"))
     if (
@@ -222,40 +218,41 @@ def safe_name(name: str, where: str) -> str:
 def plain(caption: str) -> str:
     """Put a caption on one line.
 
+    Letters that could not be decoded become spaces, as in the StackGAN line's code.
+
     Args:
-        caption: The text.
+        caption: The caption as it was read.
 
     Returns:
-        The text with single spaces. Characters that could not be decoded (U+FFFD) become spaces, as
-        in StackGAN's code.
+        The caption, with single spaces.
     """
     return " ".join(caption.replace("\ufffd", " ").split())
 
 
 def captions_of(texts: Iterable[str]) -> tuple[str, ...]:
-    """Put texts on one line each, and leave out empty ones.
+    """Return the captions among some texts.
 
     Args:
-        texts: The texts.
+        texts: Texts that may be empty.
 
     Returns:
-        The captions.
+        The texts that are not empty, each on one line.
     """
     return tuple(filter(None, map(plain, texts)))
 
 
 def data_folder(config: ImagesConfig, name: str) -> Path:
-    """Return the folder of a data set.
+    """Return the folder that the settings name.
 
     Args:
         config: Settings of the data set.
-        name: Registry name of the data set, for messages.
+        name: Name of the data set in errors.
 
     Returns:
-        The folder that the setting `dir` names.
+        The folder.
 
     Raises:
-        UserError: The setting is None, or there is no such folder.
+        UserError: The settings name none, or it does not exist.
     """
     if config.dir is None:
         raise UserError(f"data set '{name}' lies in a folder: say which with --data-dir")
@@ -266,14 +263,14 @@ def data_folder(config: ImagesConfig, name: str) -> Path:
 
 
 def in_val(key: str, share: float) -> bool:
-    """Return whether an image is kept for validation. A hash of its key decides.
+    """Return whether an image belongs to the validation split, by a hash of its key.
 
     Args:
-        key: Name of the image.
-        share: Share of all images that are kept, 0 to 1.
+        key: Key of the image.
+        share: Share of all keys that belong to the split, 0 to 1.
 
     Returns:
-        Whether the image is kept.
+        True for about this share of keys.
     """
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") < share * 2**64
 
@@ -283,12 +280,12 @@ class ImageFiles(Dataset):
 
     Args:
         config: Settings of the data set.
-        name: Registry name of the data set, for messages and the fingerprint.
-        source: The place of the files.
-        entries: The examples, in their order.
+        name: Name of the data set in errors and in the fingerprint.
+        source: Where the files are.
+        entries: The images, in the order of their indexes.
 
     Raises:
-        UserError: There are no entries.
+        UserError: There are no images.
     """
 
     def __init__(
@@ -311,16 +308,16 @@ class ImageFiles(Dataset):
         return Example(image, captions, entry.key, entry.extras)
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """Return the captions of one example, without reading its image.
+        """Return the captions of an image, without reading the image.
 
         Args:
-            index: Which example, from 0.
+            index: Number of the image, from 0.
 
         Returns:
             The captions, at least one.
 
         Raises:
-            BrokenExample: The example has no captions.
+            BrokenExample: There are none.
         """
         entry = self._entries[index]
         if not entry.captions:
@@ -328,16 +325,16 @@ class ImageFiles(Dataset):
         return entry.captions
 
     def image(self, index: int) -> np.ndarray:
-        """Read an image from its file, not from the cache.
+        """Read an image from its file, without the cache.
 
         Args:
-            index: Which example, from 0.
+            index: Number of the image, from 0.
 
         Returns:
-            The image, uint8 (image_size, image_size, 3).
+            uint8 (image_size, image_size, 3).
 
         Raises:
-            BrokenExample: The image cannot be read.
+            BrokenExample: The file cannot be read.
         """
         entry = self._entries[index]
         where = self._source.where(entry.file)
@@ -352,10 +349,7 @@ class ImageFiles(Dataset):
 
     @cached_property
     def _fingerprint(self) -> str:
-        """Hash the entries, the sizes of their files and the images' size.
-
-        The place of the files does not matter.
-        """
+        """A hash of captions, file names, file sizes and image size; not of where the files are."""
         sizes = self._source.sizes()
         digest = hashlib.sha256(json.dumps([FORMAT, self._name, self.image_size]).encode())
         for entry in self._entries:
@@ -371,10 +365,6 @@ class ImageFiles(Dataset):
         return digest.hexdigest()
 
     def prepare(self, say: Callable[[str], None]) -> None:
-        """Open the cache, or make it, if the setting `cache` is on.
-
-        Args:
-            say: Receives lines of progress.
-        """
+        """Make the cache, if the settings say so and it does not exist."""
         if self._wants_cache and self._cache is None:
             self._cache = ImageCache.of(self, say)

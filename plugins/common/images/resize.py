@@ -1,4 +1,4 @@
-"""Resize images as feature extractors with published weights need them."""
+"""Resizing of images for feature extractors with published weights."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ def resized(images: Tensor, size: tuple[int, int], mode: Literal["bicubic", "bil
     """Resize images as Pillow does: antialiased, and rounded to 8 bits.
 
     Args:
-        images: Images, uint8 (B, 3, H, W). Images that already have the size keep their values.
+        images: Images, uint8 (B, 3, H, W). Those that have the size already keep their values.
         size: Height and width of the result.
-        mode: The interpolation filter.
+        mode: The filter.
 
     Returns:
-        Images, float32 (B, 3, *size), in [0, 1].
+        The images, float32 (B, 3, *size) in [0, 1].
     """
     images = images.float()
     if tuple(images.shape[-2:]) != size:

@@ -133,6 +133,7 @@ class Autoencoder(nn.Module):
 
 
 def _own(config: AutoencoderConfig, image_size: int) -> AutoencoderKL:
+    """Build a new AutoencoderKL."""
     levels = len(config.channels)
     vae: Any = AutoencoderKL(
         in_channels=3 * config.patch**2,
@@ -152,6 +153,7 @@ def _own(config: AutoencoderConfig, image_size: int) -> AutoencoderKL:
 
 
 def _check_fit(vae: Any, config: AutoencoderConfig) -> None:
+    """Raise UserError if a pretrained autoencoder has another shape than the settings say."""
     given = (2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels)
     if given != (config.reduction, config.latent_channels):
         raise UserError(

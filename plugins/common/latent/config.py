@@ -26,7 +26,7 @@ class AutoencoderConfig(Config):
     """Channels of each level. Each level after the first is half the size of the one before it."""
 
     layers: int = Field(2, ge=1, le=MOST_LAYERS)
-    """Residual blocks of each level."""
+    """Residual blocks in each level."""
 
     latent_channels: int = Field(4, ge=1)
     """Channels of the latents."""
@@ -35,17 +35,17 @@ class AutoencoderConfig(Config):
     """Whether the middle block has self-attention."""
 
     groups: int = Field(32, ge=1)
-    """Groups of each group normalisation."""
+    """Groups in each group normalisation."""
 
     kl_weight: float = Field(1e-6, ge=0)
     """Weight of the KL term. The term is averaged over latent values, the reconstruction error over
     pixels."""
 
     lr: float = Field(4.5e-6, gt=0)
-    """Learning rate of Adam."""
+    """Learning rate of Adam for the autoencoder."""
 
     betas: tuple[float, float] = (0.5, 0.9)
-    """Adam's two decay rates."""
+    """Adam's two decay rates for the autoencoder."""
 
     batch_size: int | None = Field(None, ge=1)
     """Images in one step of this stage. None: the model's batch size. Small autoencoders learn

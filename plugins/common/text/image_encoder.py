@@ -278,6 +278,7 @@ def _trunk_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_name(path: Path) -> None:
+    """Check a file against the SHA-256 in its name, if its name contains one."""
     named = re.search(r"-([0-9a-f]{8,64})\.pth$", path.name)
     if named is None:
         return

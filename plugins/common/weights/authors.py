@@ -1,4 +1,4 @@
-"""Recognise the files that a paper's authors released, by their content."""
+"""Recognition of the files that a paper's authors released, by their content."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Part:
     """One of the authors' files.
 
     Args:
-        mark: A key that only this file has; a prefix "module." is ignored. "": the file is a
-            pickle.
-        file: The authors' name of the file, for messages.
+        mark: A state-dict key that only this file contains, with or without the prefix "module.".
+            "": the file is a pickle.
+        file: The authors' name of the file, for errors.
         needed: Whether the import needs this file.
     """
 
@@ -37,20 +37,20 @@ class Found:
 
     Args:
         path: The file.
-        document: Its content. {} for a pickle, which is not read yet.
+        document: Its content; {} for a pickle, which has not been read yet.
     """
 
     path: Path
     document: Mapping[Any, Any]
 
     def state(self, *keys: str) -> dict[str, Tensor]:
-        """Return a state dict of the document.
+        """Return the state dict under some keys of the file.
 
         Args:
-            *keys: Keys that lead to it, from the outermost one. None given: the document itself.
+            keys: The keys that lead to it, the outermost first; none for the whole document.
 
         Returns:
-            Tensors by name.
+            The tensors by name.
 
         Raises:
             UserError: There is no state dict under these keys.
@@ -65,15 +65,13 @@ VOCABULARY = Part("", "captions*.pickle")
 def recognised(model: str, parts: Mapping[str, Part], files: Sequence[Path]) -> dict[str, Found]:
     """Recognise files by their content, whatever their names are.
 
-    Only pickles are recognised by their suffix (PICKLES).
-
     Args:
-        model: The model, as errors name it.
-        parts: The parts that can be imported, by the name that errors show.
+        model: Name of the model, for errors.
+        parts: The files that can be imported, by a name for each.
         files: The files to recognise.
 
     Returns:
-        The files, by the name of the part that each one is.
+        The files by the names of `parts`.
 
     Raises:
         UserError: A file is none of `parts`, two files are the same part, or a needed part is

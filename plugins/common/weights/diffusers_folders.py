@@ -1,7 +1,6 @@
-"""Read and write networks and pipelines in diffusers' layout.
+"""Networks and whole pipelines in diffusers' layout: a folder for each part.
 
-Each part of a pipeline has its own folder with config.json and safetensors. Only safetensors and
-JSON are read; no code is run.
+A folder holds config.json and safetensors. No other files are read, and no code is run.
 """
 
 from __future__ import annotations
@@ -24,17 +23,13 @@ INDEX = "model_index.json"
 
 
 def pipeline_index(path: Path) -> Mapping[str, Any] | None:
-    """Read a pipeline's model_index.json.
+    """Read model_index.json: the class of the pipeline, and (library, class) of each part.
 
     Args:
         path: Folder of the pipeline.
 
     Returns:
-        The document: the class of the pipeline, and [library, class] of each part. None if there is
-        no such file, or it holds no object.
-
-    Raises:
-        UserError: The file cannot be read.
+        The document, or None if there is no such file.
     """
     if not (path / INDEX).is_file():
         return None
@@ -43,13 +38,13 @@ def pipeline_index(path: Path) -> Mapping[str, Any] | None:
 
 
 def classes(index: Mapping[str, Any]) -> dict[str, str]:
-    """List the classes of a pipeline's parts.
+    """Return the class of each part of a pipeline.
 
     Args:
-        index: The pipeline's model_index.json.
+        index: The content of model_index.json.
 
     Returns:
-        Class name by part. Parts without a class are left out.
+        Part -> class. Parts that are left out, (None, None), are not listed.
     """
     pairs = {
         name: value for name, value in index.items() if isinstance(value, list) and len(value) == 2
@@ -58,37 +53,34 @@ def classes(index: Mapping[str, Any]) -> dict[str, str]:
 
 
 def refuse_foreign_classes(index: Mapping[str, Any], folder: Path) -> None:
-    """Refuse a pipeline with a part from another library than diffusers or transformers.
-
-    That library would be imported, which runs its code.
+    """Check that all classes come from diffusers' own libraries, because others would be imported.
 
     Args:
-        index: The pipeline's model_index.json.
-        folder: Folder of the pipeline, for messages.
+        index: The content of model_index.json.
+        folder: Folder of the pipeline, for errors.
 
     Raises:
-        UserError: A part's class is from another library.
+        UserError: A part's class comes from another library.
     """
     for name, value in index.items():
         library = value[0] if isinstance(value, list) and value else None
         if library not in (None, "diffusers", "transformers", "stable_diffusion"):
             raise UserError(
-                f"{folder / INDEX}: '{name}' asks for code from {str(library)[:80]!r}; parts are "
-                f"diffusers' or "
-                "transformers' own"
+                f"{folder / INDEX}: '{name}' needs code from {str(library)[:80]!r}; parts are "
+                "diffusers' or transformers' own"
             )
 
 
 def part_of(folder: Path, name: str) -> Path:
-    """Find the folder of a pipeline's part.
+    """Return the folder of a pipeline's part.
 
     Args:
         folder: Folder of the pipeline.
-        name: Name of the part, such as "unet".
+        name: Name of the part.
 
     Returns:
-        The subfolder of that name. The folder itself if there is none: early pipelines of one
-        network have all parts there.
+        The part's folder. Early pipelines of one network have none and keep all parts in the
+        pipeline's folder.
     """
     return folder / name if (folder / name).is_dir() else folder
 
@@ -96,21 +88,21 @@ def part_of(folder: Path, name: str) -> Path:
 def described_network(
     kind: type[Any], name: str | None, part: str, assets: Path | None
 ) -> Any | None:
-    """Build a pretrained network of diffusers from its own configuration.
+    """Load or build a network of diffusers that brings its own configuration.
 
     Args:
         kind: Class of the network.
         name: Folder or hub name of the pretrained network. None: the settings name none.
-        part: Name of the part, "unet" or "vae".
-        assets: Folder of a saved model; its weights are loaded later. None: a new model.
+        part: Name of the part in a pipeline, "unet" or "vae".
+        assets: Folder of a saved model, which describes the network; its weights are loaded later.
+            None: a new model.
 
     Returns:
-        The network: pretrained, or (with `assets`) still to be loaded. None if `name` is None, or
-        for a new model on the meta device: no weights can be loaded there, and the network that the
-        settings describe serves as well.
+        The network. None if the settings name none, and on the meta device: there are no weights to
+        load there, so that a network built from the settings does as well.
 
     Raises:
-        UserError: The weights cannot be loaded.
+        UserError: The network cannot be loaded (see `load_network`).
     """
     if name is None:
         return None
@@ -122,30 +114,29 @@ def described_network(
 
 
 def keep_description(network: Any, part: str, assets: Path) -> None:
-    """Write the configuration that `described_network` reads from a saved model.
+    """Write the configuration that `described_network` reads.
 
     Args:
-        network: The network of diffusers.
+        network: A network of diffusers.
         part: Name of the part, "unet" or "vae".
-        assets: Folder of the saved model. The configuration goes into its subfolder `part`.
+        assets: Folder of the saved model.
     """
     network.save_config(assets / part)
 
 
 def load_network(kind: type[Any], name: str, part: str) -> Any:
-    """Load a pretrained network of diffusers.
+    """Load a network of diffusers with its weights, in float32.
 
     Args:
         kind: Class of the network.
-        name: A hub name, the network's own folder, or the folder of a pipeline that has it as
-            `part`.
-        part: Name of the part, "unet" or "vae".
+        name: Hub name, or a folder: the network's own, or that of a pipeline.
+        part: Name of the network in a pipeline, "unet" or "vae".
 
     Returns:
-        The network in float32 and evaluation mode.
+        The network, in evaluation mode.
 
     Raises:
-        UserError: The weights cannot be loaded, are incomplete, or are not in safetensors.
+        UserError: The network cannot be found, is incomplete, or is not in safetensors.
     """
     what = {"unet": "U-Net", "vae": "autoencoder"}[part]
     setting = {"unet": "unet.weights", "vae": "autoencoder.weights"}[part]
@@ -154,14 +145,14 @@ def load_network(kind: type[Any], name: str, part: str) -> Any:
         folder = part_of(Path(source), part) if offline and Path(source).is_dir() else None
         network, report = kind.from_pretrained(
             str(folder or source), variant=variant_of(folder, WEIGHTS) if folder else None,
-            local_files_only=offline,
-            use_safetensors=True, torch_dtype=torch.float32, output_loading_info=True,
+            local_files_only=offline, use_safetensors=True, torch_dtype=torch.float32,
+            output_loading_info=True,
         )  # fmt: skip
         if report["missing_keys"] or report["mismatched_keys"]:
             first = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))[0]
             raise UserError(
                 f"{what}: {setting} = {source} holds no whole {kind.__name__}: {first} is missing "
-                f"or misfits"
+                "or misfits"
             )
         return network.eval()
 
@@ -169,13 +160,13 @@ def load_network(kind: type[Any], name: str, part: str) -> Any:
 
 
 def save_network(network: Any, folder: Path) -> None:
-    """Write a network of diffusers, its configuration and its weights.
+    """Write a network of diffusers into a folder.
 
     Args:
-        network: The network. It is converted to the contiguous memory format.
-        folder: The folder to write to.
+        network: The network; its memory format becomes contiguous.
+        folder: The folder.
     """
-    # safetensors supports no other memory format.
+    # safetensors has no other memory format.
     network.to(memory_format=torch.contiguous_format).save_pretrained(folder)
 
 
@@ -186,9 +177,9 @@ def write_index(
 
     Args:
         folder: Folder of the pipeline.
-        pipeline: Class name of the pipeline.
-        parts: (library, class) by part. (None, None) for a part that the pipeline does not have.
-        **more: Further keys of the document.
+        pipeline: Class of the pipeline.
+        parts: Part -> (library, class); (None, None) for a part that is left out.
+        more: Further entries of the file.
     """
     from diffusers import __version__
 
@@ -200,13 +191,12 @@ def write_index(
 
 
 def write_scheduler(folder: Path, scheduler: Any, **more: Any) -> None:
-    """Write the configuration of a scheduler.
+    """Write a scheduler's configuration.
 
     Args:
         folder: Folder of the scheduler.
         scheduler: A scheduler of diffusers.
-        **more: Further keys of the document. Their names begin with "_", so that diffusers ignores
-            them.
+        more: Our own entries. Their names begin with "_", which diffusers ignores.
     """
     scheduler.save_pretrained(folder)
     path = folder / "scheduler_config.json"
@@ -214,14 +204,14 @@ def write_scheduler(folder: Path, scheduler: Any, **more: Any) -> None:
 
 
 def unet_settings(network: Mapping[str, Any], source: Path) -> dict[str, Any]:
-    """Translate the configuration of a U-Net of diffusers into settings.
+    """Describe a U-Net of diffusers as settings of `UNetConfig`.
 
     Args:
-        network: The U-Net's config.json.
-        source: Folder of the U-Net, for the setting `weights`.
+        network: The network's configuration.
+        source: Where it is; it becomes the setting `weights`.
 
     Returns:
-        Settings of a `UNetConfig`, by name.
+        The settings.
     """
     kinds = {"cross": "CrossAttn", "self": "Attn"}
     downs = [str(kind) for kind in network["down_block_types"]]
@@ -249,24 +239,24 @@ def unet_settings(network: Mapping[str, Any], source: Path) -> dict[str, Any]:
 
 
 def square_size(network: Mapping[str, Any], source: Path) -> int:
-    """Read the size of a U-Net's input.
+    """Return the height and width of a U-Net's input.
 
     Args:
-        network: The U-Net's config.json.
-        source: Folder of the U-Net, for messages.
+        network: The network's configuration.
+        source: Where it is, for errors.
 
     Returns:
-        Height and width of the input.
+        The size, in pixels or latent pixels.
 
     Raises:
-        UserError: The size is missing, or not square.
+        UserError: The configuration has no size, or one that is not square.
     """
     size = network["sample_size"]
     sides = {size} if isinstance(size, int) else set(size or ())
     if len(sides) != 1:
         raise UserError(
             f"{source}: sample_size is {size}; images here are squares of one size: set it in "
-            f"config.json"
+            "config.json"
         )
     return int(sides.pop())
 

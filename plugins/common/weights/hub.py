@@ -1,6 +1,7 @@
-"""Get pretrained weights from a folder, the hub's cache or the hub, with errors of one line.
+"""Pretrained weights from a folder, the Hugging Face hub's local cache, or the hub itself.
 
-The functions that are passed in for loading read only safetensors and JSON, and run no code.
+If they cannot be obtained, the error is one line that says why. The loaders read only safetensors
+and JSON, and run no code.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from t2i.core.errors import UserError, in_one_line
 from t2i.core.fetch.downloads import fetched, hub_download, hub_folder
 
 T = TypeVar("T")
-PROBE_SECONDS = 10.0
+PROBE_SECONDS = 10.0  # time limit of the request that checks whether the hub has a name
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Weights to load, and how errors describe them.
+    """Weights to obtain, and how errors describe them.
 
     Args:
-        what: What the weights are for, such as "text encoder 'clip'".
-        setting: Key of the setting that names them, such as "encoder.weights".
+        what: What they are for, such as "text encoder 'clip'".
+        setting: The setting that names them, such as "encoder.weights".
         name: A folder, or a name on the hub.
         revision: Branch, tag or commit on the hub.
-        folder: What a folder must hold, as a phrase: "a folder with config.json and ...".
-        remedy: Advice for when they cannot be loaded. "": to give a folder by that setting.
+        folder: Description of what a folder must hold.
+        remedy: How else to obtain the weights. "": by the setting.
     """
 
     what: str
@@ -41,23 +42,23 @@ class Wanted:
 
     @property
     def advice(self) -> str:
-        """What to do if the weights cannot be loaded, as the end of a message."""
+        """How to obtain the weights in another way, for errors."""
         return self.remedy or f"give --set {self.setting}=FOLDER, {self.folder}"
 
 
 def obtained(wanted: Wanted, load: Callable[[str, bool], T]) -> T:
-    """Load weights from a folder, else from the hub's local cache, else from the hub.
+    """Load weights from a folder, from the hub's local cache, or else from the hub.
 
     Args:
         wanted: The weights.
-        load: Called as load(source, offline), where `source` is a folder or a hub name. With
-            `offline` it must not use the network.
+        load: `load(source, offline)` loads from a folder or by hub name; with `offline`, it does
+            not use the network.
 
     Returns:
         What `load` returns.
 
     Raises:
-        UserError: The weights are nowhere, or damaged. A UserError of `load` is passed on.
+        UserError: The weights cannot be obtained or are damaged, or `load` raises it.
     """
     folder = Path(wanted.name).expanduser()
     if folder.is_dir():
@@ -71,41 +72,39 @@ def obtained(wanted: Wanted, load: Callable[[str, bool], T]) -> T:
         return load(wanted.name, True)
     except UserError:
         raise
-    # Not in the cache, or not all of it. The libraries raise whatever their HTTP client raises.
-    except Exception:
+    except Exception:  # not all in the cache; the libraries raise whatever their HTTP client raises
         kept = hub_folder(wanted.name) if wanted.revision == "main" else None
-        if kept:  # fetched by `t2i fetch`, from the revision that has safetensors
+        if kept:  # downloaded by `t2i fetch`, from the revision that has safetensors
             return _sound(wanted, str(kept), load, offline=True)
         _probe(wanted)
     return _sound(wanted, wanted.name, load, offline=False)
 
 
 def refuse_foreign_code(kind: Any, source: Path | str, what: str, **where: Any) -> None:
-    """Refuse a network of transformers whose config.json names a kernel on the hub.
+    """Check that a network's config.json names no kernel on the hub.
 
-    transformers would download the kernel and run it.
+    transformers would download such a kernel and run it.
 
     Args:
         kind: Class of the network's configuration.
         source: Folder or hub name of the network.
-        what: What the network is for, as errors name it.
-        **where: Options of transformers' loading: revision, local_files_only.
+        what: What the network is for, in errors.
+        where: Where to look: `revision` and `local_files_only`.
 
     Raises:
-        UserError: The config.json names a kernel.
+        UserError: The configuration names a kernel.
     """
     document, _ = kind.get_config_dict(source, **where)
     for key, value in _entries(document):
         if "implementation" in key and "/" in str(value):
             raise UserError(
-                f"{what}: config.json of {source} asks for the kernel {str(value)[:80]!r}, code "
-                f"that is not ours to "
-                f"run: remove '{key}' from it"
+                f"{what}: config.json of {source} names the kernel {str(value)[:80]!r}, foreign "
+                f"code that is not run: remove '{key}' from it"
             )
 
 
 def _entries(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield keys and values, including those of nested mappings."""
+    """Iterate over keys and values, including those of nested mappings."""
     for key, value in document.items():
         yield str(key), value
         if isinstance(value, Mapping):
@@ -113,9 +112,10 @@ def _entries(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _probe(wanted: Wanted) -> None:
-    """Look the name up on the hub once.
+    """Request the name from the hub once: without a network, the loaders would retry for minutes.
 
-    Without a network, the loaders themselves would retry for minutes.
+    Raises:
+        UserError: The hub does not have it, or cannot be reached.
     """
     try:
         HfApi().model_info(wanted.name, revision=wanted.revision, timeout=PROBE_SECONDS)
@@ -123,38 +123,33 @@ def _probe(wanted: Wanted) -> None:
         download = hub_download(wanted.name)
         fetch = f"run 't2i fetch {download}' where there is one, " if download else ""
         raise UserError(
-            f"{wanted.what}: '{wanted.name}' is neither a folder, nor in the hub's cache, nor to "
-            f"be had from the hub "
-            f"({in_one_line(error)}); check the network (HF_HUB_OFFLINE, HF_ENDPOINT) and the "
-            f"name, {fetch}"
-            f"or {wanted.advice}"
+            f"{wanted.what}: '{wanted.name}' is neither a folder, nor in the hub's cache, nor "
+            f"available from the hub ({in_one_line(error)}); check the network (HF_HUB_OFFLINE, "
+            f"HF_ENDPOINT) and the name, {fetch}or {wanted.advice}"
         ) from None
 
 
 def _sound(wanted: Wanted, source: str, load: Callable[[str, bool], T], *, offline: bool) -> T:
-    """Call `load`, and raise any error of damaged files as a UserError."""
     try:
         return load(source, offline)
     except UserError:
         raise
-    # Damaged files: transformers and tokenizers raise anything, even a bare Exception.
-    except Exception as error:
+    except Exception as error:  # on damaged files, transformers and tokenizers raise anything
         raise UserError(
             f"{wanted.what}: {wanted.setting} = {source} cannot be loaded ({in_one_line(error)}); "
-            f"it must be "
-            f"{wanted.folder}"
+            f"it must be {wanted.folder}"
         ) from None
 
 
 def fetched_or(name: str, hub: str) -> str:
-    """Return the folder of a download, or a hub name if it has not been fetched.
+    """Return the folder into which `t2i fetch` downloaded some weights, else their hub name.
 
     Args:
-        name: Registry name of the download, as in `t2i fetch NAME`.
-        hub: The hub's name of the same weights.
+        name: Name of the download.
+        hub: Name of the same weights on the hub.
 
     Returns:
-        The path of the folder, or `hub`.
+        The folder or the hub name.
     """
     try:
         return str(fetched(name))

@@ -1,8 +1,8 @@
-"""Read the files that the papers' authors released, without running any code in them.
+"""Files that papers' authors released, read without running code from them.
 
 This is the only module that reads pickles. Weights are read by `torch.load(weights_only=True)`,
-which builds only tensors and plain containers. Vocabularies and lists of names are read by an
-unpickler without the instructions that import or call something.
+which builds tensors and plain containers only; vocabularies and lists of names by an unpickler that
+lacks every instruction that could import or call something.
 """
 
 from __future__ import annotations
@@ -23,31 +23,27 @@ from t2i.core.models.weights import owned_tensors
 
 PLAIN = (
     "MARK STOP POP POP_MARK DUP PROTO FRAME NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG "
-    "LONG1 LONG4 FLOAT "
-    "BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 "
-    "BINBYTES SHORT_BINBYTES "
-    "LIST EMPTY_LIST APPEND APPENDS TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 DICT EMPTY_DICT SETITEM "
-    "SETITEMS "
-    "GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE"
+    "LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE "
+    "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES LIST EMPTY_LIST APPEND APPENDS TUPLE "
+    "EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 DICT EMPTY_DICT SETITEM SETITEMS GET BINGET LONG_BINGET PUT "
+    "BINPUT LONG_BINPUT MEMOIZE"
 )
-"""Instructions of a pickle that make constants, lists, tuples and dicts, or move them on the
-stack."""
+"""Instructions of a pickle that make constants, lists, tuples and dicts, or move them on the stack.
+"""
 
 
 def read_legacy(path: Path) -> dict[Any, Any]:
-    """Read a file of weights: safetensors, or what `torch.save` wrote. Its name does not matter.
-
-    Nothing in the file is ever run.
+    """Read a file of weights: safetensors, or what `torch.save` wrote, whatever its name is.
 
     Args:
         path: The file.
 
     Returns:
-        A dict, whose values are dense tensors on the CPU, numbers, strings, None, and dicts, lists
-        and tuples of these.
+        Its content: dicts, lists and tuples of tensors (dense, on the CPU), numbers and strings.
 
     Raises:
-        UserError: The file cannot be read, has another format, or holds anything else.
+        UserError: The file cannot be read, has neither format, or holds anything else. No code in
+            it is ever run.
     """
     try:
         with open(path, "rb") as file:
@@ -61,38 +57,40 @@ def read_legacy(path: Path) -> dict[Any, Any]:
         raise
     except OSError as error:
         raise UserError(f"weights {path}: {error.strerror or error}; check the path") from None
-    except Exception as error:  # damaged and hostile files: torch and zipfile raise anything
+    except Exception as error:  # on damaged and hostile files, torch and zipfile raise anything
         raise UserError(
             f"weights {path}: neither safetensors nor plain tensors as torch.save writes them "
-            f"({in_one_line(error)}); "
-            "download the file again, or save its state dict alone"
+            f"({in_one_line(error)}); download the file again, or save its state dict alone"
         ) from None
     if not isinstance(document, dict):
         raise UserError(
             f"weights {path}: it holds a {type(document).__name__}, not a state dict; is it the "
-            f"right file?"
+            "right file?"
         )
     return document
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse a zip archive that unpacks to more than its own size.
+    """Raise UserError if an archive is compressed, and so could unpack to more than its own size.
 
-    torch.save compresses nothing, so it has not written such a file.
+    torch.save does not compress.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
                 raise UserError(
                     f"weights {path}: a compressed archive; torch.save writes none: unpack it, or "
-                    f"save anew"
+                    "save it again"
                 )
 
 
 def _plain(value: Any, seen: dict[int, Any]) -> Any:
-    """Copy a value into plain containers. A container that is referred to twice is copied once.
+    """Copy a value into plain containers.
 
-    Raises ValueError if the value holds anything but tensors, numbers, strings and None.
+    An object that is referred to several times is copied once.
+
+    Raises:
+        ValueError: The value holds anything else than tensors, numbers and strings.
     """
     if id(value) in seen:
         return seen[id(value)]
@@ -115,7 +113,11 @@ def _plain(value: Any, seen: dict[int, Any]) -> Any:
 
 
 def _dense(tensor: Tensor) -> Tensor:
-    """Check that a tensor is a plain array with all its numbers in the file, else ValueError."""
+    """Return a tensor if it is a plain array whose numbers are all in the file.
+
+    Raises:
+        ValueError: It is not.
+    """
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         raise ValueError(f"a tensor that is no plain array ({tensor.layout}, {tensor.dtype})")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
@@ -124,16 +126,15 @@ def _dense(tensor: Tensor) -> Tensor:
 
 
 def _refuse(unpickler: pickle._Unpickler) -> NoReturn:
-    """Take the place of an instruction that is not in PLAIN."""
     raise pickle.UnpicklingError("it would import or call something")
 
 
 class _PlainUnpickler(pickle._Unpickler):
-    """Python's unpickler with only the PLAIN instructions.
+    """Python's own unpickler with only the PLAIN instructions.
 
-    It refuses instructions that import (GLOBAL, INST), call (REDUCE, NEWOBJ, OBJ, BUILD) or fetch
-    (PERSID, EXT) before it reads their arguments. It is the unpickler written in Python, not the
-    one in C, because its use of memory is bounded by the file's size.
+    What imports (GLOBAL, INST), calls (REDUCE, NEWOBJ, OBJ, BUILD) or fetches (PERSID, EXT) raises
+    an error before it is read. The unpickler is the one written in Python, whose memory grows only
+    with the file's size.
     """
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = {
@@ -145,13 +146,13 @@ class _PlainUnpickler(pickle._Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
 
 
 def read_plain_pickle(path: Path) -> Any:
     """Read a pickle of lists, tuples, dicts, strings and numbers.
 
-    Nothing in the file is ever imported or called. Strings of Python 2 are read as Latin-1.
+    Strings of Python 2 are read as Latin-1.
 
     Args:
         path: The file.
@@ -160,35 +161,38 @@ def read_plain_pickle(path: Path) -> Any:
         Its content.
 
     Raises:
-        UserError: The file cannot be read, or holds anything else.
+        UserError: The file cannot be read, or holds anything else. Nothing in it is ever imported
+            or called.
     """
     try:
         with open(path, "rb") as file:
             return _PlainUnpickler(file, encoding="latin-1").load()
     except OSError as error:
         raise UserError(f"pickle {path}: {error.strerror or error}; check the path") from None
-    except Exception as error:  # damaged and hostile files: the unpickler raises anything
+    except Exception as error:  # on damaged and hostile files, the unpickler raises anything
         raise UserError(
             f"pickle {path}: not plain lists, dicts, strings and numbers ({in_one_line(error)}); "
-            f"nothing else is read "
-            "from a pickle: check the file, or write its content anew as plain lists"
+            "nothing else is read from a pickle: check the file, or write its content again as "
+            "plain lists"
         ) from None
 
 
 def state_dict(document: Mapping[Any, Any], where: str, *keys: str) -> dict[str, Tensor]:
-    """Find a state dict in a document, as in state_dict(document, str(path), "model", "netG").
+    """Return the state dict under some keys of a document.
+
+    An example is state_dict(document, str(path), "model", "netG").
 
     Args:
-        document: What `read_legacy` returned.
-        where: The file, as errors name it.
-        *keys: Keys that lead to the state dict, from the outermost one. None given: the document
+        document: Content of a file of weights.
+        where: Name of the file in errors.
+        keys: The keys that lead to the state dict, the outermost first; none for the document
             itself.
 
     Returns:
-        Tensors by name.
+        The tensors by name.
 
     Raises:
-        UserError: A key is missing, or what is there is no dict of tensors by name.
+        UserError: There is no state dict under these keys.
     """
     found: Any = document
     for depth, key in enumerate(keys):
@@ -210,14 +214,14 @@ def state_dict(document: Mapping[Any, Any], where: str, *keys: str) -> dict[str,
 
 
 def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Remove a prefix from the names of a state dict, if all names have it.
+    """Remove a prefix from the keys of a state dict.
 
     Args:
         state: The state dict.
-        prefix: The prefix, such as DataParallel's "module.".
+        prefix: The prefix, such as "module.", DataParallel's.
 
     Returns:
-        A new state dict. Its names are unchanged if one of them has no such prefix.
+        The state dict without the prefix if every key has it, else a copy.
     """
     if state and all(key.startswith(prefix) for key in state):
         return {key.removeprefix(prefix): tensor for key, tensor in state.items()}
@@ -229,13 +233,14 @@ def renamed(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> di
 
     Args:
         state: The state dict.
-        rules: Pairs (regular expression, replacement). All are applied to every name, in order.
+        rules: Pairs of a regular expression and its replacement; each is applied to every key, in
+            order.
 
     Returns:
-        A new state dict.
+        The same tensors under their new names.
 
     Raises:
-        UserError: Two tensors get the same name.
+        UserError: Two tensors have the same new name.
     """
     result: dict[str, Tensor] = {}
     for key, tensor in state.items():
@@ -245,23 +250,23 @@ def renamed(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> di
         if name in result:
             raise UserError(
                 f"weights: two tensors stand for '{name}', one of them as '{key}'; is it the right "
-                f"file?"
+                "file?"
             )
         result[name] = tensor
     return result
 
 
 def counted(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Add the batch norms' counters, which files from before PyTorch 0.4 lack.
+    """Add the counters of batch normalisation, which files from before PyTorch 0.4 lack.
 
-    No code here reads the counters, so their values do not matter.
+    Nothing here reads the counters.
 
     Args:
-        module: The network that the state dict is for.
-        state: The state dict. Its own counters, if any, are kept.
+        module: A network with these counters.
+        state: The state dict.
 
     Returns:
-        A new state dict.
+        The state dict with all counters.
     """
     counters = {
         name: t for name, t in owned_tensors(module).items() if name.endswith("num_batches_tracked")

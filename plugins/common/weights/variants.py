@@ -1,4 +1,4 @@
-"""Choose which of a folder's weight files to load. Only safetensors are loaded."""
+"""Choice of the weight files to load from a folder: safetensors only."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from t2i.core.errors import UserError
 
 
 def variant_of(folder: Path, stem: str) -> str | None:
-    """Find the variant of a folder's safetensors files, such as "fp16" of STEM.fp16.safetensors.
+    """Return the variant of the safetensors files in a folder.
 
     Args:
-        folder: Folder of the network.
-        stem: Beginning of the files' names, such as "model".
+        folder: The folder.
+        stem: Name of the plain file without its ending.
 
     Returns:
-        The variant to load, the first one of several. None for files without a variant, which are
-        preferred, and if the folder holds no weights at all.
+        The variant, such as "fp16" for stem.fp16.safetensors. None if there are plain files, which
+        take precedence, or no weights at all.
 
     Raises:
-        UserError: The folder holds only pickles, which can run code.
+        UserError: The only weights in the folder are pickles, which can run code.
     """
     whole = (f"{stem}.safetensors", f"{stem}.safetensors.index.json")
     if any((folder / name).is_file() for name in whole):
@@ -37,9 +37,8 @@ def variant_of(folder: Path, stem: str) -> str | None:
     if pickled:
         raise UserError(
             f"{folder}: {pickled[0]} is a pickle, which can run code: only safetensors are read. "
-            f"Download the "
-            f"model's .safetensors files, or convert it where you trust it: load it with its "
-            f"library and save it again "
-            "with save_pretrained(folder, safe_serialization=True)"
+            "Download the model's .safetensors files, or convert it where you trust it: load it "
+            "with its library and save it again with save_pretrained(folder, "
+            "safe_serialization=True)"
         )
     return None

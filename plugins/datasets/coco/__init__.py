@@ -1,1 +1,1 @@
-"""COCO: captioned photographs."""
+"""The data set `coco`: photographs with captions."""

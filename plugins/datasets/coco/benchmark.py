@@ -1,4 +1,8 @@
-"""The benchmark `coco`: photographs, under the field's protocol, under the thesis', and under one for trying out."""
+"""The benchmark `coco`: photographs, under three protocols.
+
+The protocols are that of the field ("coco-30k-256"), that of the thesis ("thesis-5k-128"), and a
+small one for trials ("coco-tiny").
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ _INCEPTION = (
     Measure("isc", {"features": "inception/logits"}, shown={"isc": "IS"}),
     Measure("diversity", {"features": "inception/pool"}, shown={"diversity": "diversity %"}),
 )
-"""What makes a result on COCO: without these there is none."""
+"""Metrics that every result on COCO has. Their network must be there."""
 
 _CLIP_B32 = Measure(
     "clip-score",
@@ -35,18 +39,28 @@ _CLIP_B32 = Measure(
 )
 
 _OTHERS = (
-    Measure("prc", {"features": "vgg16"}, shown={"precision": "precision %", "recall": "recall %"}, optional=True),
-    Measure("fid", {"features": "dinov2"}, label="fd-dinov2", shown={"fid": "FD, DINOv2"}, optional=True),
+    Measure(
+        "prc", {"features": "vgg16"},
+        shown={"precision": "precision %", "recall": "recall %"}, optional=True,
+    ),
+    Measure(
+        "fid", {"features": "dinov2"}, label="fd-dinov2", shown={"fid": "FD, DINOv2"},
+        optional=True,
+    ),
     _CLIP_B32,
     Measure(
-        "clip-score", {"features": "clip-vit-l-14"}, label="clip-l-14", shown={"clip_score": "CLIP L/14"}, optional=True
+        "clip-score", {"features": "clip-vit-l-14"}, label="clip-l-14",
+        shown={"clip_score": "CLIP L/14"}, optional=True,
     ),
     Measure(
-        "r-precision", {"features": "clip-vit-l-14"}, shown={"r_precision": "R-precision %"}, optional=True
+        "r-precision", {"features": "clip-vit-l-14"}, shown={"r_precision": "R-precision %"},
+        optional=True,
     ),
 )  # fmt: skip
-"""Looks from other sides, each through a network of its own that may not be there. Two backbones for CLIP scores, since
-some models were trained with one of them."""
+"""Further metrics. Each needs a network of its own, and is left out if that is not there.
+
+CLIP scores use two backbones, because some models were trained with one of them.
+"""
 
 _FIELD = "FID on 30,000 captions of val2014, 256 px"
 _PAPERS: Mapping[str, tuple[float, str]] = MappingProxyType({
@@ -66,11 +80,19 @@ _PAPERS: Mapping[str, tuple[float, str]] = MappingProxyType({
 
 
 class CocoBenchmarkConfig(Config):
-    """Settings of the benchmark: none."""
+    """Settings of the benchmark. There are none."""
 
 
 def build(config: CocoBenchmarkConfig, protocol: str) -> Benchmark:
-    """The benchmark "coco" under one of its protocols."""
+    """Build the benchmark `coco`.
+
+    Args:
+        config: Ignored; there are no settings.
+        protocol: One of PROTOCOLS.
+
+    Returns:
+        The benchmark.
+    """
     return PROTOCOLS[protocol](protocol)
 
 
@@ -80,7 +102,7 @@ _COMMON: Mapping[str, Any] = MappingProxyType({
     "fetch": "coco",
     "real": "train",
 })  # fmt: skip
-"""What all protocols have in common."""
+"""Fields that all protocols share."""
 
 _WHOLE: Mapping[str, Any] = MappingProxyType({
     **_COMMON,
@@ -89,17 +111,20 @@ _WHOLE: Mapping[str, Any] = MappingProxyType({
     "headline": ("fid", "fid"),
     "default_models": (("ldm", "galip"), ("ldm", "dfgan")),
 })  # fmt: skip
-"""What the protocols on all of val2014 have in common."""
+"""Fields that the protocols on val2014 share."""
 
 
 def _val2014(count: int, key: str) -> tuple[PromptSet]:
-    """`count` captions of val2014, chosen by a key."""
+    """Return a set of `count` captions of val2014, chosen by a hash with a key."""
     about = f"{count:,} of the 40,504 images, and one caption of each, by a hash of the captions."
     return (PromptSet("val2014", "val", count, headline=True, select=key, about=about),)
 
 
 def _field(protocol: str) -> Benchmark:
-    """The field's: 30,000 captions, one an image, FID against all of val2014, 256 px."""
+    """Build the protocol of the field: 30,000 captions, FID against all of val2014, 256 px.
+
+    Each caption is of another image.
+    """
     return Benchmark(
         **_WHOLE,
         protocol=protocol,
@@ -116,8 +141,14 @@ def _field(protocol: str) -> Benchmark:
 
 
 def _thesis(protocol: str) -> Benchmark:
-    """The thesis': 5,000 captions, FID against their own images, and six captions of its own to look at, 128 px."""
-    claim = "5,000 captions of COCO, FID against their images; trained on 300,000 images of LAION-Aesthetic"
+    """Build the protocol of the thesis: 5,000 captions, FID against their own images, 128 px.
+
+    The report also shows images of six captions of the thesis.
+    """
+    claim = (
+        "5,000 captions of COCO, FID against their images; trained on 300,000 images of "
+        "LAION-Aesthetic"
+    )
     found = {"real images": (6.09, 34.88), "LDM": (157.49, 2.42), "GALIP": (170.84, 1.97)}
     return Benchmark(
         **_WHOLE,
@@ -137,7 +168,10 @@ def _thesis(protocol: str) -> Benchmark:
 
 
 def _tiny(protocol: str) -> Benchmark:
-    """For trying out: a few captions of either year, 64 px, scores that need no download."""
+    """Build the protocol for trials: few captions, of either year, 64 px.
+
+    Its mandatory metrics need no download of weights.
+    """
     about = "48 images, and one caption of each, by a hash of the captions: too few to mean much."
     return Benchmark(
         **_COMMON,

@@ -1,4 +1,4 @@
-"""Settings of `coco`."""
+"""Settings of the data set `coco`."""
 
 from typing import Literal
 
@@ -6,7 +6,13 @@ from t2i.plugins.common.images.config import ImagesConfig
 
 
 class CocoConfig(ImagesConfig):
-    """dir: the folder with `annotations` (None: where `t2i fetch coco` puts it). year: of the split into train and val
-    (None: 2014, which papers compare on, if it is there, else 2017)."""
+    """Settings of the data set `coco`.
+
+    `dir` is the folder that holds `annotations`. None: the download of `t2i fetch coco`.
+    """
 
     year: Literal[2014, 2017] | None = None
+    """Year of the split into train and val.
+
+    None: 2014, with which papers compare, if it is there; else 2017.
+    """

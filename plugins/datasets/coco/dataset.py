@@ -1,4 +1,4 @@
-"""The data set: the official annotations, and the photographs in folders or in the official zip files.
+"""The data set `coco`: official annotations, and photographs in folders or in the official zips.
 
 DIR/annotations/captions_val2017.json   or in DIR/annotations_trainval2017.zip
 DIR/val2017/000000000139.jpg            or in DIR/val2017.zip; also under DIR/images
@@ -34,14 +34,25 @@ REMEDY = "'t2i fetch coco' gets it (of 2017: with --parts), or name another fold
 
 
 def build(config: CocoConfig, split: str) -> ImageFiles:
-    """The split `split`, in the order of the images' ids; captions in the order of theirs. UserError if annotations or
-    images are not there, or the annotations are not COCO's."""
+    """Build one split.
+
+    Args:
+        config: Settings.
+        split: "train" or "val".
+
+    Returns:
+        The images in the order of their ids, each with its captions in the order of theirs.
+
+    Raises:
+        UserError: Annotations or images are missing, or the annotations are not COCO's.
+    """
     root = _root(config)
     year, document, where = _annotations(root, config, split)
     return ImageFiles(config, NAME, _images(root, f"{split}{year}"), _entries(document, where))
 
 
 def _root(config: CocoConfig) -> Path:
+    """Return the folder of the data set."""
     if config.dir is None:
         return fetched(NAME)
     try:
@@ -51,7 +62,7 @@ def _root(config: CocoConfig) -> Path:
 
 
 def _annotations(root: Path, config: CocoConfig, split: str) -> tuple[int, Any, str]:
-    """The annotations of a split: (year, document, where they are)."""
+    """Return the annotations of a split: (year, document, where they are)."""
     years = YEARS if config.year is None else (config.year,)
     for year in years:
         file = f"annotations/captions_{split}{year}.json"
@@ -66,6 +77,7 @@ def _annotations(root: Path, config: CocoConfig, split: str) -> tuple[int, Any, 
 
 
 def _unpacked(archive: Path, file: str) -> bytes:
+    """Read one file from a zip."""
     with open_archive(archive) as opened:
         try:
             return opened.read(file)
@@ -74,6 +86,7 @@ def _unpacked(archive: Path, file: str) -> bytes:
 
 
 def _document(content: bytes, where: str) -> Any:
+    """Parse JSON."""
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -81,7 +94,7 @@ def _document(content: bytes, where: str) -> Any:
 
 
 def _entries(document: Any, where: str) -> list[Entry]:
-    """Images without a caption are left out: the test images have none."""
+    """Return the images that have captions; the images of test have none."""
     captions: defaultdict[int, list[tuple[int, str]]] = defaultdict(list)
     try:
         for note in document["annotations"]:
@@ -103,13 +116,13 @@ def _entries(document: Any, where: str) -> list[Entry]:
 
 
 def _images(root: Path, name: str) -> Source:
-    """Where the images of "val2017" lie."""
+    """Return the folder or zip with the images of a split, such as "val2017"."""
     places: Sequence[Path] = (root, root / "images")
     for folder in (place / name for place in places):
         if folder.is_dir():
             return Folder(folder)
     for archive in (place / f"{name}.zip" for place in places):
         if archive.is_file():
-            open_archive(archive).close()  # a damaged one is refused now
+            open_archive(archive).close()  # raise an error now if the zip is damaged
             return Archive(archive, f"{name}/")
     raise UserError(f"data set '{NAME}': there is neither {root / name} nor {name}.zip; {REMEDY}")

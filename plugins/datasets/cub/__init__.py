@@ -1,1 +1,1 @@
-"""Caltech-UCSD Birds, in the layout of the StackGAN line."""
+"""The data set `cub`: Caltech-UCSD Birds, in the layout of the StackGAN line."""

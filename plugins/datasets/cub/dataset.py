@@ -1,7 +1,10 @@
-"""The data set: birds, cut out as StackGAN cuts them.
+"""The data set `cub`: images of birds, cropped as StackGAN crops them.
 
-DIR/CUB_200_2011/images/CLASS/NAME.jpg (or DIR/images/...), CUB_200_2011/images.txt, CUB_200_2011/bounding_boxes.txt;
-lists and captions as in t2i.plugins.common.images.captioned_names.
+    DIR/CUB_200_2011/images/CLASS/NAME.jpg (or DIR/images/CLASS/NAME.jpg)
+    DIR/CUB_200_2011/images.txt
+    DIR/CUB_200_2011/bounding_boxes.txt
+
+Lists and captions are as in t2i.plugins.common.images.captioned_names.
 """
 
 from __future__ import annotations
@@ -21,8 +24,19 @@ Box = tuple[int, int, int, int]
 
 
 def build(config: CUBConfig, split: str) -> ImageFiles:
-    """The split `split` (val: the 2,933 images of the 50 classes that train does not show), in the order of its
-    list. UserError if a part of the layout is missing."""
+    """Build one split.
+
+    Args:
+        config: Settings.
+        split: "train" or "val". val has the 2,933 images of the 50 classes that train does not
+            show.
+
+    Returns:
+        The images in the order of the split's list. Each example has its "class_id" as an extra.
+
+    Raises:
+        UserError: A part of the layout is missing.
+    """
     root = data_folder(config, NAME)
     names = names_of(root, split)
     images = next((p for p in (root / OFFICIAL / "images", root / "images") if p.is_dir()), None)
@@ -35,7 +49,8 @@ def build(config: CUBConfig, split: str) -> ImageFiles:
     for name in names:
         if config.crop and name not in boxes:
             raise UserError(
-                f"data set '{NAME}': no bounding box for {name} in {root / OFFICIAL}; or set data.crop=false"
+                f"data set '{NAME}': no bounding box for {name} in {root / OFFICIAL}; add it, or "
+                "set data.crop=false"
             )
         number = class_id(name.partition("/")[0], str(root))
         captions = read_captions(texts / f"{name}.txt")
@@ -44,7 +59,7 @@ def build(config: CUBConfig, split: str) -> ImageFiles:
 
 
 def _boxes(root: Path) -> dict[str, Box]:
-    """The part of each image that is used, by name."""
+    """Return the square of each image that is used, by the image's name."""
     files, boxes = (_table(root / OFFICIAL / name) for name in ("images.txt", "bounding_boxes.txt"))
     try:
         return {
@@ -58,7 +73,7 @@ def _boxes(root: Path) -> dict[str, Box]:
 
 
 def _table(path: Path) -> dict[str, list[str]]:
-    """The rows of a text file by their first word."""
+    """Return the rows of a text file, split into words, by their first word."""
     try:
         rows = [line.split() for line in path.read_text("utf-8", "replace").splitlines()]
     except OSError as error:
@@ -67,7 +82,10 @@ def _table(path: Path) -> dict[str, list[str]]:
 
 
 def _around(x: int, y: int, width: int, height: int) -> Box:
-    """The square around a bounding box's centre whose half side is three quarters of the longer side (StackGAN)."""
+    """Return the square that StackGAN crops.
+
+    It is centred on the bounding box, and half its side is three quarters of the box's longer side.
+    """
     half = int(max(width, height) * 0.75)
     centre_x, centre_y = (2 * x + width) // 2, (2 * y + height) // 2
     return centre_x - half, centre_y - half, centre_x + half, centre_y + half

@@ -1,1 +1,1 @@
-"""Oxford Flowers, in the layout of the StackGAN line."""
+"""The data set `flowers`: Oxford Flowers, in the layout of the StackGAN line."""

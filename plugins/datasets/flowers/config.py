@@ -1,7 +1,7 @@
-"""Settings of `flowers`."""
+"""Settings of the data set `flowers`."""
 
 from t2i.plugins.common.images.config import ImagesConfig
 
 
 class FlowersConfig(ImagesConfig):
-    """Those of every set of image files."""
+    """Settings of the data set `flowers`: those that all data sets of image files have."""

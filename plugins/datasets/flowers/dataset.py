@@ -1,7 +1,9 @@
-"""The data set: flowers.
+"""The data set `flowers`.
 
-DIR/jpg/image_00001.jpg, captions in DIR/text_c10/class_00077/image_00001.txt; lists as in
-t2i.plugins.common.images.captioned_names, whose names are jpg/image_00001.
+    DIR/jpg/image_00001.jpg
+    DIR/text_c10/class_00077/image_00001.txt    captions
+
+Lists are as in t2i.plugins.common.images.captioned_names; the names in them are "jpg/image_00001".
 """
 
 from __future__ import annotations
@@ -18,8 +20,18 @@ EXAMPLE = "class_00077/image_00001"
 
 
 def build(config: FlowersConfig, split: str) -> ImageFiles:
-    """The split `split` (val: the images of the 20 classes that train does not show), in the order of its list.
-    UserError if a part of the layout is missing."""
+    """Build one split.
+
+    Args:
+        config: Settings.
+        split: "train" or "val". val has the images of the 20 classes that train does not show.
+
+    Returns:
+        The images in the order of the split's list. Each example has its "class_id" as an extra.
+
+    Raises:
+        UserError: A part of the layout is missing.
+    """
     root = data_folder(config, NAME)
     names, images = names_of(root, split), root / "jpg"
     if not images.is_dir():
@@ -28,7 +40,7 @@ def build(config: FlowersConfig, split: str) -> ImageFiles:
     entries = []
     for name in names:
         stem = PurePosixPath(name).name
-        if stem not in texts:  # without it, the class is not known
+        if stem not in texts:  # its folder names the class
             raise UserError(f"data set '{NAME}': there are no captions {stem}.txt in {root}")
         number = class_id(texts[stem].parent.name, str(root))
         entries.append(

@@ -1,4 +1,4 @@
-"""What `flowers` registers."""
+"""The plugin of the data set `flowers`."""
 
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import DatasetSpec
@@ -6,6 +6,11 @@ from t2i.core.registry.specs import DatasetSpec
 
 @hookimpl
 def t2i_datasets() -> list[DatasetSpec]:
+    """Declare the data set `flowers`.
+
+    Returns:
+        Its specification.
+    """
     return [
         DatasetSpec(
             name="flowers",

@@ -1,1 +1,1 @@
-"""A folder of images and captions."""
+"""The data set `imagefolder`: a folder of images and captions."""

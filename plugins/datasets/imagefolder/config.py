@@ -1,9 +1,10 @@
-"""Settings of `imagefolder`."""
+"""Settings of the data set `imagefolder`."""
 
 from t2i.plugins.common.images.config import SplitImagesConfig
 
 
 class ImageFolderConfig(SplitImagesConfig):
-    """caption: of images that have none of their own. None: they are broken, and passed over."""
+    """Settings of the data set `imagefolder`."""
 
     caption: str | None = None
+    """Caption of images that have none. None: such images are broken, and are skipped."""

@@ -1,4 +1,4 @@
-"""The data set: images in a folder, and where their captions are found."""
+"""The data set `imagefolder`: images in a folder, with captions in metadata or text files."""
 
 from __future__ import annotations
 
@@ -27,11 +27,25 @@ METADATA = ("metadata.jsonl", "metadata.csv")
 COLUMNS = ("text", "captions", "caption")
 
 Captions = dict[str, list[str]]
-"""Path of an image in its folder -> its captions."""
+"""The captions of each image, by its path in the folder."""
 
 
 def build(config: ImageFolderConfig, split: str) -> ImageFiles:
-    """The split `split`, in the order of the files' names. UserError if the folder is none, or metadata are wrong."""
+    """Build one split.
+
+    Where the folder has "train" and one of VALIDATION, these are the splits. Otherwise the images
+    are split by a hash of their names.
+
+    Args:
+        config: Settings.
+        split: "train" or "val".
+
+    Returns:
+        The images in the order of their names.
+
+    Raises:
+        UserError: The folder does not exist, its metadata are wrong, or the split is empty.
+    """
     root = data_folder(config, NAME)
     train = root / "train" if (root / "train").is_dir() else root
     held = next(
@@ -46,13 +60,14 @@ def build(config: ImageFolderConfig, split: str) -> ImageFiles:
     entries = [Entry(name, name, captions_of(found[name]) or tuple(spare)) for name in names]
     if not entries:
         raise UserError(
-            f"data set '{NAME}': there is no image for '{split}' in {folder}; name another --data-dir"
+            f"data set '{NAME}': there is no image for '{split}' in {folder}; name another "
+            "--data-dir"
         )
     return ImageFiles(config, NAME, Folder(folder), entries)
 
 
 def _captions(folder: Path) -> Captions:
-    """The images of a folder: those that its metadata name, or else all that lie there."""
+    """Return the images that a folder's metadata name; without metadata, all images in it."""
     for metadata in (folder / name for name in METADATA):
         if metadata.is_file():
             return _by_metadata(metadata)
@@ -62,15 +77,17 @@ def _captions(folder: Path) -> Captions:
 
 
 def _text_of(name: str) -> str:
+    """Return the name of the text file beside an image."""
     return Path(name).with_suffix(".txt").as_posix()
 
 
 def _beside(folder: Path, name: str) -> list[str]:
+    """Read the captions in the text file beside an image, one a line."""
     return (folder / _text_of(name)).read_text("utf-8-sig", "replace").splitlines()
 
 
 def _by_metadata(metadata: Path) -> Captions:
-    """Several rows of one image add up."""
+    """Return the images that metadata name, with the captions of all their rows."""
     found: Captions = {}
     for where, row in _rows(metadata):
         name = row.get("file_name")
@@ -81,7 +98,7 @@ def _by_metadata(metadata: Path) -> Captions:
 
 
 def _rows(metadata: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The rows, each with its place for errors."""
+    """Read the rows of metadata, each with its place for error messages."""
     text = metadata.read_text("utf-8-sig", "replace")
     if metadata.suffix == ".csv":
         for number, row in enumerate(csv.DictReader(text.splitlines()), start=2):
@@ -101,7 +118,7 @@ def _rows(metadata: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _texts(row: Mapping[str, Any], where: str) -> list[str]:
-    """The captions of a row: one text or a list of them."""
+    """Return the captions of a row, whose column holds one text or a list of them."""
     column = next((name for name in COLUMNS if row.get(name) is not None), None)
     value = [] if column is None else row[column]
     texts = [value] if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""What `imagefolder` registers."""
+"""The plugin of the data set `imagefolder`."""
 
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import DatasetSpec
@@ -6,10 +6,17 @@ from t2i.core.registry.specs import DatasetSpec
 
 @hookimpl
 def t2i_datasets() -> list[DatasetSpec]:
+    """Declare the data set `imagefolder`.
+
+    Returns:
+        Its specification.
+    """
     return [
         DatasetSpec(
             name="imagefolder",
-            summary="a folder of images with metadata.jsonl or .csv, or a .txt of captions beside each",
+            summary=(
+                "a folder of images with metadata.jsonl or .csv, or a .txt of captions beside each"
+            ),
             config="t2i.plugins.datasets.imagefolder.config:ImageFolderConfig",
             build="t2i.plugins.datasets.imagefolder.dataset:build",
             splits=("train", "val"),

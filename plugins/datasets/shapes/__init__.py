@@ -1,1 +1,1 @@
-"""The embedded data set: simple shapes, drawn as they are asked for, with captions and an exact reader."""
+"""The built-in data set: simple shapes, rendered on demand, with captions and an exact reader."""

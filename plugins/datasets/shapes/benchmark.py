@@ -1,4 +1,4 @@
-"""The benchmark `shapes`: captions whose every claim is checked, on images drawn in milliseconds."""
+"""The benchmark `shapes`: images that take milliseconds, captions whose every claim is checked."""
 
 from __future__ import annotations
 
@@ -17,13 +17,21 @@ _ATTRIBUTES = ("shape", "colour", "size", "position", "background", "count", "al
 
 
 class ShapesBenchmarkConfig(Config):
-    """Settings of the benchmark: none."""
+    """Settings of the benchmark. There are none."""
 
 
 def build(config: ShapesBenchmarkConfig, protocol: str) -> Benchmark:
-    """The benchmark "shapes". Its one protocol, "tiny": 32 px, ten minutes for two models on two processor cores.
+    """Build the benchmark `shapes`.
 
-    The sets draw from seeds of their own, so that no two of them show the same scenes.
+    Its one protocol is "tiny": 32 px, and ten minutes for two models on two CPU cores. No two
+    prompt sets show the same scenes, because they differ in split or seed.
+
+    Args:
+        config: Ignored; there are no settings.
+        protocol: "tiny".
+
+    Returns:
+        The benchmark.
     """
     return Benchmark(
         name="shapes",
@@ -31,9 +39,16 @@ def build(config: ShapesBenchmarkConfig, protocol: str) -> Benchmark:
         dataset="shapes",
         image_size=32,
         prompts=(
-            PromptSet("one object", "val", 400, _ONE_OBJECT, headline=True, about="One object; all attributes said."),
-            # Of this seed, the first captions, which the report shows, are of two objects, of a count and of three.
-            PromptSet("all kinds", "val", 200, {"seed": 58}, about="One to three objects, relations and counts."),
+            PromptSet(
+                "one object", "val", 400, _ONE_OBJECT, headline=True,
+                about="One object; all attributes said.",
+            ),
+            # With this seed, the first captions, which the report shows, are of two objects, of a
+            # count and of three objects.
+            PromptSet(
+                "all kinds", "val", 200, {"seed": 58},
+                about="One to three objects, relations and counts.",
+            ),
             PromptSet(
                 "compositions", "compositions", 200, _ONE_OBJECT,
                 about="One object in a combination of attributes that training never shows.",
@@ -47,7 +62,10 @@ def build(config: ShapesBenchmarkConfig, protocol: str) -> Benchmark:
             Measure("caption-accuracy", shown={"all": "all right %"}, bars=_ATTRIBUTES),
             Measure("fid", {"features": "shapes", "bootstrap": 100}, shown={"fid": "FID"}),
             Measure("kid", {"features": "shapes", "subset_size": 200}, shown={"kid": "KID"}),
-            Measure("prc", {"features": "shapes"}, shown={"precision": "precision %", "recall": "recall %"}),
+            Measure(
+                "prc", {"features": "shapes"},
+                shown={"precision": "precision %", "recall": "recall %"},
+            ),
             Measure("diversity", {"features": "shapes"}, shown={"diversity": "diversity %"}),
         ),
         headline=("caption-accuracy", "all"),

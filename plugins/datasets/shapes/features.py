@@ -1,7 +1,8 @@
-"""A small frozen network for images of `shapes`, whose features FID, KID, precision and recall compare.
+"""A small frozen network whose features FID, KID, precision and recall compare for `shapes`.
 
-It was trained to tell what is in each of the nine places, and how blurred and noisy the image is
-(`train_features.py`), so its features carry what matters in such images, and how clean they are.
+`train_features.py` trained it to recognise what is in each of the nine cells of an image, and how
+blurred and noisy the image is. So its features hold what matters in such images, and how clean they
+are.
 """
 
 import hashlib
@@ -24,7 +25,10 @@ DIM = 96
 
 
 class ShapesFeatures(FeatureExtractor):
-    """uint8 (B, 3, H, W) -> float32 (B, 96). Images of other sizes are averaged to 32x32 by area."""
+    """A small convolutional network with features float32 (B, 96).
+
+    Images of other sizes are averaged to 32x32 by area.
+    """
 
     name = "shapes-cnn"
     weights_sha256 = WEIGHTS_SHA256
@@ -54,14 +58,21 @@ class ShapesFeatures(FeatureExtractor):
 
 
 def load() -> ShapesFeatures:
-    """The frozen network with the weights that the package ships. Raises T2IError if they are missing or changed."""
+    """Load the frozen network with the weights that the package ships.
+
+    Returns:
+        The network.
+
+    Raises:
+        T2IError: The file of weights is missing or changed.
+    """
     network = ShapesFeatures()
     network.load_state_dict(_weights())
     return network.eval().requires_grad_(False)
 
 
 def _weights() -> Mapping[str, Tensor]:
-    """The weights, float32 (kept as float16)."""
+    """Read the weights, which are stored as float16, and return them as float32."""
     try:
         data = WEIGHTS.read_bytes()
     except OSError as error:
@@ -76,5 +87,15 @@ def _weights() -> Mapping[str, Tensor]:
 
 
 def build(config: FeaturesConfig) -> ShapesFeatures:
-    """The feature extractor "shapes"."""
+    """Build the feature extractor `shapes`.
+
+    Args:
+        config: Ignored; there are no settings.
+
+    Returns:
+        The extractor.
+
+    Raises:
+        T2IError: The file of weights is missing or changed.
+    """
     return load()

@@ -1,7 +1,8 @@
-"""What an image of `shapes` may show, and how English says it: scenes, captions, and captions read back into claims.
+"""The grammar of `shapes`: scenes, their captions, and the claims that a caption makes.
 
-Captions are written from a table of phrasings, and `parse` is built from the same table, so that the two cannot drift
-apart: `parse(caption)` gives exactly what the caption claims of its image, and None for any other text.
+Captions are written from a table of phrasings, and `parse` is built from the same table, so the two
+always agree: `parse(caption)` gives exactly what the caption claims of its image, and None for any
+other text.
 """
 
 import itertools
@@ -16,7 +17,7 @@ from t2i.plugins.datasets.shapes.draws import Draws
 SHAPES = ("circle", "square", "triangle", "star")
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 SIZES = ("small", "large")
-# Row by row, so that POSITIONS[3 * row + column] names a cell of the 3x3 grid.
+# The cells of a 3x3 grid, row by row: POSITIONS[3 * row + column].
 POSITIONS = (
     "top left",
     "top",
@@ -32,8 +33,8 @@ BACKGROUNDS = ("black", "white", "grey")
 DEFAULT_BACKGROUND = "black"
 KINDS = ("one", "two", "three", "count")
 
-# Combinations kept out of every train and val scene; each shape, colour and position still occurs in train. Some lie
-# within the simple grammar, so that it has unseen compositions too.
+# Combinations that no scene of train or val has. Each shape, colour and position still occurs in
+# train. Some combinations are within the simple grammar, so that it has unseen ones too.
 HELD_OUT_COLOUR_SHAPES = frozenset(
     {("purple", "circle"), ("orange", "square"), ("cyan", "triangle"), ("red", "star")}
 )
@@ -41,7 +42,7 @@ HELD_OUT_SHAPE_POSITIONS = frozenset(
     {("circle", "bottom left"), ("square", "top right"), ("triangle", "center"), ("star", "top")}
 )
 
-# The same thing said in several words; the first is the canonical one.
+# Synonyms; the first of each is the canonical one.
 SIZE_WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"small": ("small", "little"), "large": ("large", "big")}
 )
@@ -74,7 +75,14 @@ COUNT_WORDS: Mapping[int, str] = MappingProxyType({2: "two", 3: "three"})
 
 @dataclass(frozen=True)
 class Obj:
-    """One object, or what a caption claims of one: a size or position of None is not stated."""
+    """One object of a scene, or what a caption claims of one.
+
+    Args:
+        shape: One of SHAPES.
+        colour: One of COLOURS.
+        size: One of SIZES. None: the caption does not state it.
+        position: One of POSITIONS. None: the caption does not state it.
+    """
 
     shape: str
     colour: str
@@ -83,7 +91,7 @@ class Obj:
 
     @property
     def held_out(self) -> bool:
-        """Whether it combines attributes that train never combines."""
+        """Whether the object combines attributes that train never combines."""
         return (self.colour, self.shape) in HELD_OUT_COLOUR_SHAPES or (
             self.shape,
             self.position,
@@ -92,7 +100,13 @@ class Obj:
 
 @dataclass(frozen=True)
 class Scene:
-    """What an image shows: one to three objects, each with a size and a position, on a background."""
+    """What an image shows.
+
+    Args:
+        kind: One of KINDS.
+        objects: One to three objects, each with a size and a position.
+        background: One of BACKGROUNDS.
+    """
 
     kind: str
     objects: tuple[Obj, ...]
@@ -105,7 +119,11 @@ class Scene:
 
     @property
     def relation(self) -> str | None:
-        """How the first of two objects lies to the second; None where neither axis dominates, or for other scenes."""
+        """The direction of the first of two objects from the second, one of RELATION_PHRASES.
+
+        It is None for scenes of other kinds, and where the objects are as far apart in one axis as
+        in the other.
+        """
         if self.kind != "two":
             return None
         (row_a, column_a), (row_b, column_b) = (cell_of(obj.position) for obj in self.objects)
@@ -119,7 +137,14 @@ class Scene:
 
 @dataclass(frozen=True)
 class Claims:
-    """What a caption says of its image; None is not said, and so not scored."""
+    """What a caption says of its image. None means not said, and so not scored.
+
+    Args:
+        kind: One of KINDS.
+        objects: The objects.
+        relation: Direction of the first object from the second, one of RELATION_PHRASES.
+        background: One of BACKGROUNDS.
+    """
 
     kind: str
     objects: tuple[Obj, ...]
@@ -129,15 +154,24 @@ class Claims:
 
 @dataclass(frozen=True)
 class Phrasing:
-    """One sentence pattern. Slots: n an object with its size, m without, c colour, s shape, z size, p where it is,
-    l the bare name of its place (each followed by the object's number), rel and count."""
+    """One sentence pattern.
+
+    Args:
+        kind: The kind of scene that it describes, one of KINDS.
+        text: The sentence with slots. A slot is a letter and the object's number: n is an object
+            with its size, m an object without its size, c a colour, s a shape, z a size, p a phrase
+            for the position, l the bare name of the position. Two slots have no number: rel and
+            count.
+        full: Whether it states everything that a strict score needs.
+    """
 
     kind: str
     text: str
-    full: bool = True  # says everything that a strict score needs
+    full: bool = True
 
     @property
     def relates(self) -> bool:
+        """Whether the sentence states a relation."""
         return "{rel}" in self.text
 
 
@@ -170,14 +204,28 @@ PHRASINGS = (
 
 @dataclass(frozen=True)
 class Grammar:
-    """Which shapes, positions and backgrounds scenes are drawn from."""
+    """The choices that scenes are drawn from.
+
+    Args:
+        shapes: Some of SHAPES.
+        positions: Some of POSITIONS.
+        backgrounds: Some of BACKGROUNDS.
+    """
 
     shapes: tuple[str, ...] = SHAPES
     positions: tuple[str, ...] = POSITIONS
     backgrounds: tuple[str, ...] = BACKGROUNDS
 
     def arrangements(self, count: int) -> tuple[tuple[str, ...], ...]:
-        """Ordered choices of `count` positions, any two at opposite sides of the image so that nothing touches."""
+        """List the ways to place some objects so that they cannot touch.
+
+        Args:
+            count: Number of objects.
+
+        Returns:
+            Ordered choices of `count` positions; any two of them are at opposite sides of the
+            image.
+        """
         return _arrangements(self.positions, count)
 
 
@@ -190,12 +238,21 @@ SIMPLE = Grammar(
 
 
 def cell_of(position: str | None) -> tuple[int, int]:
-    """(row, column) of a named position, each 0 to 2."""
+    """Return the cell of a named position.
+
+    Args:
+        position: One of POSITIONS.
+
+    Returns:
+        (row, column), each from 0 to 2.
+    """
     return divmod(POSITIONS.index(str(position)), 3)
 
 
 @lru_cache(maxsize=32)
 def _arrangements(positions: tuple[str, ...], count: int) -> tuple[tuple[str, ...], ...]:
+    """List the ordered choices of positions that are at opposite sides of the image."""
+
     def apart(a: str, b: str) -> bool:
         (row_a, column_a), (row_b, column_b) = cell_of(a), cell_of(b)
         return max(abs(row_a - row_b), abs(column_a - column_b)) == 2
@@ -207,13 +264,24 @@ def _arrangements(positions: tuple[str, ...], count: int) -> tuple[tuple[str, ..
     )
 
 
-# --- drawing scenes -------------------------------------------------------------------------------------------------
+# --- drawing scenes -------------------------------------------------------------------------------
 
 
 def draw_scene(draws: Draws, grammar: Grammar, kind: str, held_out: bool = False) -> Scene:
-    """A scene of `kind` with no held-out combination in it; if `held_out`, with one that every full caption names."""
+    """Draw a random scene.
+
+    Args:
+        draws: Random numbers.
+        grammar: The choices.
+        kind: The kind of scene, one of KINDS.
+        held_out: Whether it has a held-out combination, one that every full caption names. If
+            False, it has none.
+
+    Returns:
+        The scene.
+    """
     background = draws.choice(grammar.backgrounds) if draws.uniform() < 0.5 else DEFAULT_BACKGROUND
-    while True:  # by rejection: every scene of the wanted sort stays equally likely
+    while True:  # rejection sampling: all scenes that qualify are equally likely
         objects = _draw_objects(draws, grammar, kind)
         distinct = kind == "count" or len({(obj.shape, obj.colour) for obj in objects}) == len(
             objects
@@ -225,13 +293,17 @@ def draw_scene(draws: Draws, grammar: Grammar, kind: str, held_out: bool = False
 
 
 def _asks_for_unseen(kind: str, objects: tuple[Obj, ...]) -> bool:
-    """Whether every full caption names a held-out combination: those of several objects may leave out positions."""
+    """Return whether every full caption of the objects names a held-out combination.
+
+    Captions of several objects may leave out positions, so only colours and shapes count there.
+    """
     if kind == "one":
         return objects[0].held_out
     return any((obj.colour, obj.shape) in HELD_OUT_COLOUR_SHAPES for obj in objects)
 
 
 def _draw_objects(draws: Draws, grammar: Grammar, kind: str) -> tuple[Obj, ...]:
+    """Draw the objects of a scene."""
     count = {"one": 1, "two": 2, "three": 3}.get(kind) or 2 + draws.below(2)
     cells = draws.choice(grammar.arrangements(count))
     if kind == "count":
@@ -247,11 +319,21 @@ def _draw_objects(draws: Draws, grammar: Grammar, kind: str) -> tuple[Obj, ...]:
     )
 
 
-# --- captions -------------------------------------------------------------------------------------------------------
+# --- captions -------------------------------------------------------------------------------------
 
 
 def captions_of(scene: Scene, draws: Draws, count: int, partial: float = 0.0) -> tuple[str, ...]:
-    """`count` captions of a scene; each leaves out sizes or positions with probability `partial`."""
+    """Write captions of a scene.
+
+    Args:
+        scene: The scene.
+        draws: Random numbers.
+        count: Number of captions.
+        partial: Probability that a caption leaves out sizes or positions, in [0, 1].
+
+    Returns:
+        The captions.
+    """
     usable = _usable(scene.kind, scene.relation is not None)
     return tuple(
         write(draws.choice(usable[draws.uniform() >= partial]), scene, draws) for _ in range(count)
@@ -260,13 +342,22 @@ def captions_of(scene: Scene, draws: Draws, count: int, partial: float = 0.0) ->
 
 @lru_cache(maxsize=16)
 def _usable(kind: str, related: bool) -> tuple[tuple[Phrasing, ...], tuple[Phrasing, ...]]:
-    """The phrasings that fit: (those that leave something out, those that say everything)."""
+    """Return the phrasings that fit: (those that leave something out, those that say all)."""
     fitting = [p for p in PHRASINGS if p.kind == kind and (related or not p.relates)]
     return tuple(p for p in fitting if not p.full), tuple(p for p in fitting if p.full)
 
 
 def write(phrasing: Phrasing, scene: Scene, draws: Draws) -> str:
-    """The scene in that phrasing, with a choice among words that mean the same."""
+    """Write one caption, with a random choice among synonyms.
+
+    Args:
+        phrasing: The sentence pattern, of the scene's kind.
+        scene: The scene.
+        draws: Random numbers.
+
+    Returns:
+        The caption.
+    """
     slots = {"count": COUNT_WORDS.get(len(scene.objects), "")}
     if phrasing.relates:
         slots["rel"] = draws.choice(RELATION_PHRASES[str(scene.relation)])
@@ -282,14 +373,18 @@ def write(phrasing: Phrasing, scene: Scene, draws: Draws) -> str:
             f"l{number}": str(obj.position),
         }
     text = phrasing.text.format_map(slots)
-    # The default background is seldom named: an unnamed background is the default one.
+    # A background that is not named is the default one, which is seldom named.
     if scene.background != DEFAULT_BACKGROUND or draws.uniform() < 0.125:
         text += " " + draws.choice(BACKGROUND_PHRASES[scene.background])
     return text
 
 
 def every_phrase() -> Iterator[str]:
-    """Captions that together use every word and phrasing of the grammar."""
+    """List captions that together use every word and phrasing of the grammar.
+
+    Yields:
+        The captions.
+    """
     words = max(len(COLOURS), len(POSITIONS))
     for turn, phrasing in itertools.product(range(2 * words), PHRASINGS):
         count = {"one": 1, "two": 2, "three": 3, "count": 2 + turn % 2}[phrasing.kind]
@@ -313,10 +408,11 @@ def every_phrase() -> Iterator[str]:
         )
 
 
-# --- captions read back ---------------------------------------------------------------------------------------------
+# --- parsing of captions --------------------------------------------------------------------------
 
 
 def _inverse(words: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Return the name that each synonym stands for."""
     return {word: name for name, synonyms in words.items() for word in synonyms}
 
 
@@ -328,11 +424,12 @@ _COUNT_OF = {word: number for number, word in COUNT_WORDS.items()}
 
 
 def _either(words: Sequence[str] | Mapping[str, object]) -> str:
+    """Return a regular expression for any of the words, the longest first."""
     return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
 
 
 def _slot_pattern(slot: str) -> str:
-    """A slot of a phrasing as a regular expression; groups are named by attribute and object number."""
+    """Return the regular expression of a slot, with groups named by attribute and object number."""
     if slot == "rel":
         return f"(?P<rel>{_either(_RELATION_OF)})"
     if slot == "count":
@@ -353,6 +450,7 @@ def _slot_pattern(slot: str) -> str:
 
 
 def _pattern(phrasing: Phrasing) -> re.Pattern[str]:
+    """Return the regular expression of a phrasing, with or without a background."""
     body = re.sub(r"\{(\w+)\}", lambda match: _slot_pattern(match[1]), phrasing.text)
     return re.compile(f"{body}(?: (?P<background>{_either(_BACKGROUND_OF)}))?")
 
@@ -362,9 +460,13 @@ _PATTERNS = tuple((phrasing, _pattern(phrasing)) for phrasing in PHRASINGS)
 
 @lru_cache(maxsize=65536)
 def parse(caption: str) -> Claims | None:
-    """What `caption` claims of its image, or None for text that the grammar does not write.
+    """Read what a caption claims of its image.
 
-    Letter case, runs of blanks and a full stop at the end do not matter.
+    Args:
+        caption: Any text. Letter case, runs of blanks and a full stop at the end do not matter.
+
+    Returns:
+        The claims; None if the text is not a caption of this grammar.
     """
     text = " ".join(caption.lower().split()).removesuffix(".")
     for phrasing, pattern in _PATTERNS:
@@ -375,6 +477,7 @@ def parse(caption: str) -> Claims | None:
 
 
 def _claims(kind: str, found: Mapping[str, str | None]) -> Claims:
+    """Build the claims from the groups of a match."""
     count = {"one": 1, "two": 2, "three": 3}.get(kind) or _COUNT_OF[str(found["count"])]
     numbers = [0] * count if kind == "count" else range(count)
     objects = tuple(

@@ -1,4 +1,7 @@
-"""Measures the reader: python -m t2i.plugins.datasets.shapes.measure_reader [--count N]. Prints a table in Markdown."""
+"""Measurement of the reader's accuracy and speed; it prints a table in Markdown.
+
+python -m t2i.plugins.datasets.shapes.measure_reader [--count N]
+"""
 
 import argparse
 import time
@@ -17,13 +20,29 @@ COLUMNS = ("all", "shape", "colour", "size", "position", "relation", "count")
 
 
 def noisy(images: Images, sigma: float) -> Images:
-    """With Gaussian noise; `sigma` as a part of the full range."""
+    """Add Gaussian noise to images.
+
+    Args:
+        images: uint8 (N, H, W, 3).
+        sigma: Standard deviation, as a fraction of the full range.
+
+    Returns:
+        The noisy images, of the same shape.
+    """
     noise = np.random.default_rng(0).normal(0, 255 * sigma, images.shape)
     return (images + noise).clip(0, 255).round().astype(np.uint8)
 
 
 def blurred(images: Images, sigma: float) -> Images:
-    """Blurred by a Gaussian of `sigma` pixels."""
+    """Blur images with a Gaussian.
+
+    Args:
+        images: uint8 (N, H, W, 3).
+        sigma: Standard deviation in pixels.
+
+    Returns:
+        The blurred images, of the same shape.
+    """
     smooth: Images = (
         ndimage.gaussian_filter(images.astype(np.float32), (0, sigma, sigma, 0))
         .round()
@@ -50,7 +69,15 @@ CONDITIONS: dict[str, Callable[[Images], Images]] = {
 
 
 def rows(image_size: int, count: int) -> Iterator[str]:
-    """A line of the table for each condition."""
+    """Score images of val under each condition.
+
+    Args:
+        image_size: Side of the images in pixels.
+        count: Number of images.
+
+    Yields:
+        A line of the table for each condition.
+    """
     data = Shapes(ShapesConfig(image_size=image_size), "val")
     examples = [data[index] for index in range(count)]
     images, captions = np.stack([e.image for e in examples]), [e.captions[0] for e in examples]
@@ -67,6 +94,7 @@ def rows(image_size: int, count: int) -> Iterator[str]:
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--count", type=int, default=2000, help="images of 32 px; a quarter of that of 64 px"

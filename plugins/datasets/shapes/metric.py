@@ -1,4 +1,4 @@
-"""The score of how well images show what their captions say."""
+"""The metric `caption-accuracy`: how well images show what their captions say."""
 
 from collections.abc import Sequence
 from types import MappingProxyType
@@ -12,15 +12,25 @@ from t2i.plugins.datasets.shapes import reader
 from t2i.plugins.datasets.shapes.config import CaptionAccuracyConfig
 from t2i.plugins.datasets.shapes.scoring import SCORES, Tally, score_batch
 
-READER_VERSION = 1  # raise it whenever the same image may be read differently
+READER_VERSION = 1  # to be raised whenever the same image may be read differently
 
 
 def caption_accuracy(images: NDArray[np.generic], captions: Sequence[str]) -> dict[str, float]:
-    """Percentages of N images, uint8 (N, H, W, 3), that show what their captions claim.
+    """Compute the percentages of images that show what their captions claim.
 
-    "all" (everything right, no object missing or too many), "shape", "colour", "size", "position", "relation",
-    "count" and "background", each over the captions that claim it; and the same by kind of caption: "one.all",
-    "two.relation", "count.count", ... Raises UserError for a caption that shapes does not write.
+    Args:
+        images: N images, uint8 (N, H, W, 3), or float in [-1, 1]; H = W.
+        captions: Their N captions.
+
+    Returns:
+        Percentages by name: "all" (everything is right, no object is missing and none too many),
+        "shape", "colour", "size", "position", "relation", "count" and "background", each over the
+        captions that claim it; and the same by kind of caption: "one.all", "two.relation",
+        "count.count", ...
+
+    Raises:
+        UserError: A caption is not one of the data set's grammar.
+        ValueError: There are not as many captions as images, or the images have another format.
     """
     tally = Tally()
     tally.add(score_batch(images, captions), captions)
@@ -28,7 +38,7 @@ def caption_accuracy(images: NDArray[np.generic], captions: Sequence[str]) -> di
 
 
 class CaptionAccuracy(Metric):
-    """`caption_accuracy` of a stream of images."""
+    """The metric: `caption_accuracy` over a stream of images."""
 
     better = MappingProxyType(dict.fromkeys(SCORES, "higher"))
 
@@ -53,5 +63,12 @@ class CaptionAccuracy(Metric):
 
 
 def build(config: CaptionAccuracyConfig) -> CaptionAccuracy:
-    """The metric "caption-accuracy"."""
+    """Build the metric `caption-accuracy`.
+
+    Args:
+        config: Ignored; there are no settings.
+
+    Returns:
+        The metric.
+    """
     return CaptionAccuracy()

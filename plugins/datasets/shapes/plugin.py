@@ -1,5 +1,4 @@
-"""What `shapes` registers: the data set, the features that compare its images, the score of its captions, and
-the benchmark."""
+"""The plugin `shapes`: the data set, features for its images, a metric of captions, a benchmark."""
 
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import BenchmarkSpec, DatasetSpec, FeatureSpec, MetricSpec
@@ -7,11 +6,16 @@ from t2i.core.registry.specs import BenchmarkSpec, DatasetSpec, FeatureSpec, Met
 
 @hookimpl
 def t2i_datasets() -> list[DatasetSpec]:
+    """Declare the data set `shapes`, the default.
+
+    Returns:
+        Its specification.
+    """
     return [
         DatasetSpec(
             default=True,
             name="shapes",
-            summary="simple shapes with exact captions, drawn as they are asked for; endless, no download",
+            summary="simple shapes with exact captions, rendered on demand; endless, no download",
             config="t2i.plugins.datasets.shapes.config:ShapesConfig",
             build="t2i.plugins.datasets.shapes.dataset:build",
             splits=("train", "val", "compositions"),
@@ -22,10 +26,15 @@ def t2i_datasets() -> list[DatasetSpec]:
 
 @hookimpl
 def t2i_features() -> list[FeatureSpec]:
+    """Declare the features `shapes`.
+
+    Returns:
+        Their specification.
+    """
     return [
         FeatureSpec(
             name="shapes",
-            summary="a small frozen network that tells what is where in images of shapes",
+            summary="a small frozen network that recognises what is where in images of shapes",
             config="t2i.plugins.datasets.shapes.config:FeaturesConfig",
             build="t2i.plugins.datasets.shapes.features:build",
         )
@@ -34,6 +43,11 @@ def t2i_features() -> list[FeatureSpec]:
 
 @hookimpl
 def t2i_metrics() -> list[MetricSpec]:
+    """Declare the metric `caption-accuracy`.
+
+    Returns:
+        Its specification.
+    """
     return [
         MetricSpec(
             name="caption-accuracy",
@@ -46,10 +60,17 @@ def t2i_metrics() -> list[MetricSpec]:
 
 @hookimpl
 def t2i_benchmarks() -> list[BenchmarkSpec]:
+    """Declare the benchmark `shapes`.
+
+    Returns:
+        Its specification.
+    """
     return [
         BenchmarkSpec(
             name="shapes",
-            summary="a diffusion model against a GAN on images of shapes, every caption checked exactly",
+            summary=(
+                "a diffusion model against a GAN on images of shapes, every caption checked exactly"
+            ),
             config="t2i.plugins.datasets.shapes.benchmark:ShapesBenchmarkConfig",
             build="t2i.plugins.datasets.shapes.benchmark:build",
             protocols=("tiny",),

@@ -1,9 +1,9 @@
-"""What an image shows, read exactly and without any learned network: analysis by synthesis.
+"""The exact reader: what an image of `shapes` shows, without a learned network.
 
-The background is the commonest colour of the image's rim; whatever differs from it falls into connected pieces; and
-each piece is compared with every shape at every radius, sub-pixel place and softness, drawn by the renderer itself.
-The best fit names the piece, unless what it leaves unexplained is too much, or the piece is too blurred: mush is
-not read as anything.
+It works by analysis by synthesis. The background is the median colour of the image's rim. Pixels
+that differ from it form connected pieces. Each piece is compared with templates of every shape at
+every radius, sub-pixel place and softness, which the renderer itself draws. The best template names
+the piece, unless it leaves too much unexplained or the piece is too blurred.
 """
 
 import itertools
@@ -27,49 +27,43 @@ from t2i.plugins.datasets.shapes.render import (
     coverage,
 )
 
-MAX_IMAGE_SIZE = 64  # larger images are averaged down to it: nothing more is to be seen in them
-MIN_CONTRAST = 0.22  # RGB distance from the background that makes a pixel part of a piece
-MIN_PIECE = 6.0  # square units; less is a speck (a small star has 23)
-MAX_COLOUR_ERROR = (
-    0.22  # RGB distance from the named colour; the nearest two colours are 0.455 apart
-)
-MAX_BACKGROUND_ERROR = 0.2
-# Of a piece's energy (squared RGB difference from the background), the part that no shape explains, pixel noise apart.
+MAX_IMAGE_SIZE = 64  # larger images are averaged down to it; they show nothing more
+MIN_CONTRAST = 0.22  # smallest RGB distance from the background of a pixel of a piece
+MIN_PIECE = 6.0  # square units; smaller pieces are ignored (a small star has 23)
+# Largest RGB distance from a named colour. The nearest two colours are 0.455 apart.
+MAX_COLOUR_ERROR = 0.22
+MAX_BACKGROUND_ERROR = 0.2  # largest RGB distance from a named background
+# The misfit of a piece is the fraction of its energy (squared RGB difference from the background)
+# that no shape explains, after the energy of pixel noise is subtracted.
 MAX_MISFIT = 0.09  # above it the shape is unknown
 HOPELESS_MISFIT = 0.35  # above it nothing is known
-MAX_NOISE = 0.08  # standard deviation that is forgiven, of the full range
+MAX_NOISE = 0.08  # largest standard deviation of noise that is subtracted, of the full range
 
-SOFTNESS = (
-    0.0,
-    0.4,
-    0.75,
-)  # standard deviation in units: what a good small generative model may leave
+# Blur of an object, as a standard deviation in units. A good small generative model may leave as
+# much as SOFTNESS. The blurs TOO_SOFT are recognised in order to reject them.
+SOFTNESS = (0.0, 0.4, 0.75)
 TOO_SOFT = (1.05, 1.5, 2.1, 3.0)
-RADIUS_STEPS = (
-    2.5,
-    2.85,
-    3.2,
-    3.5,
-    3.8,
-    4.2,
-    4.6,
-    5.0,
-    5.4,
-    5.7,
-    6.0,
-    6.5,
-    7.1,
-)  # the first and last are rejected
-WINDOW = 9  # units from a piece's centre to its window's edge
-_CHUNK = 128  # pieces compared at once: bounds the memory
+# Radii of the templates in units. A piece that fits the first or the last best is rejected.
+RADIUS_STEPS = (2.5, 2.85, 3.2, 3.5, 3.8, 4.2, 4.6, 5.0, 5.4, 5.7, 6.0, 6.5, 7.1)
+WINDOW = 9  # units from a piece's centre to the edge of its window
+_CHUNK = 128  # pieces that are compared at once; it bounds the memory
 
 
 @dataclass(frozen=True)
 class SeenObject:
-    """One piece of an image. Place and radius in units of 1/32 of the image's side, RGB in [0, 1].
+    """One piece of an image. A unit is 1/32 of the image's side.
 
-    shape, colour, size and position are None where the piece cannot be told. misfit is the unexplained part of its
-    energy, softness its blur (standard deviation in units).
+    Args:
+        shape: One of SHAPES. None: unknown.
+        colour: One of COLOURS. None: unknown.
+        size: One of SIZES. None: unknown.
+        position: One of POSITIONS. None: the piece cannot be read at all.
+        x: Centre, in units from the left.
+        y: Centre, in units from the top.
+        radius: Radius in units.
+        rgb: Colour. The palette is in [0, 1]; a fitted colour may be outside.
+        misfit: Unexplained fraction of its energy, in [0, 1].
+        softness: Its blur, a standard deviation in units.
     """
 
     shape: str | None
@@ -86,14 +80,29 @@ class SeenObject:
 
 @dataclass(frozen=True)
 class SeenScene:
-    """All pieces of an image, and the name of its background (None if it is none of the known)."""
+    """What the reader sees in an image.
+
+    Args:
+        objects: All pieces.
+        background: One of BACKGROUNDS. None: another colour.
+    """
 
     objects: tuple[SeenObject, ...]
     background: str | None
 
 
 def read_scenes(images: NDArray[np.generic]) -> list[SeenScene]:
-    """What each of N images (N, H, W, 3) shows: uint8, or float in [-1, 1]. Raises ValueError for other arrays."""
+    """Read what images show.
+
+    Args:
+        images: N images, uint8 (N, H, W, 3), or float in [-1, 1]; H = W.
+
+    Returns:
+        The N scenes.
+
+    Raises:
+        ValueError: The array has another shape or type.
+    """
     scaled = as_floats(images)
     backgrounds = _backgrounds(scaled)
     difference = scaled - backgrounds[:, None, None, :]
@@ -113,7 +122,17 @@ def read_scenes(images: NDArray[np.generic]) -> list[SeenScene]:
 
 
 def as_floats(images: NDArray[np.generic]) -> Floats:
-    """(N, H, W, 3) uint8, or float in [-1, 1], as float32 in [0, 1] of at most MAX_IMAGE_SIZE pixels a side."""
+    """Convert images to floats, and average larger ones down to at most MAX_IMAGE_SIZE pixels.
+
+    Args:
+        images: N images, uint8 (N, H, W, 3), or float in [-1, 1]; H = W. NaN counts as -1.
+
+    Returns:
+        The images, float32 (N, h, h, 3) in [0, 1].
+
+    Raises:
+        ValueError: The array has another shape or type.
+    """
     if images.ndim != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2]:
         raise ValueError(
             f"images of shape {images.shape} cannot be read: give square ones as (N, H, W, 3)"
@@ -139,7 +158,7 @@ def as_floats(images: NDArray[np.generic]) -> Floats:
 
 
 def _backgrounds(images: Floats) -> Floats:
-    """(N, 3): the median colour of each image's rim, which no object reaches."""
+    """Return the median colour (N, 3) of each image's rim, which no object reaches."""
     top, bottom, left, right = (
         images[:, 0],
         images[:, -1],
@@ -153,9 +172,9 @@ def _backgrounds(images: Floats) -> Floats:
 
 
 def _noise(difference: Floats) -> Floats:
-    """(N,): root mean square of the pixel noise, told from the rim.
+    """Return the root mean square (N,) of the pixel noise, estimated from the rim.
 
-    Not from a median: noise on black or white is clipped at one side, and half of it is then exactly 0.
+    A median would not do: noise on black or white is clipped at one side, so half of it is 0.
     """
     rim = np.concatenate(
         [difference[:, 0], difference[:, -1], difference[:, :, 0], difference[:, :, -1]], axis=1
@@ -169,12 +188,12 @@ def _noise(difference: Floats) -> Floats:
 def _nearest(
     colour: Sequence[float] | Floats, palette: dict[str, tuple[float, float, float]], limit: float
 ) -> str | None:
-    """The name of the nearest colour, None if even that is farther than `limit`."""
+    """Return the name of the nearest colour, or None if it is farther than `limit`."""
     name = min(palette, key=lambda candidate: math.dist(colour, palette[candidate]))
     return name if math.dist(colour, palette[name]) <= limit else None
 
 
-# --- pieces ---------------------------------------------------------------------------------------------------------
+# --- pieces ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -182,20 +201,21 @@ class _Piece:
     """A connected piece of image number `image`, in a window around its centre."""
 
     image: int
-    window: Floats  # (2 half, 2 half, 3): the image less its background; other pieces and the outside are 0
-    x: int  # of the window's centre, pixels
+    # (2 half, 2 half, 3): the image minus its background; 0 at other pieces and outside the image
+    window: Floats
+    x: int  # centre of the window, pixels
     y: int
-    outside: float  # energy of the piece beyond its window
-    pixels: int  # of the window, that lie within the image
+    outside: float  # energy of the piece outside its window
+    pixels: int  # number of the window's pixels that are inside the image
 
 
 def _half(side: int) -> int:
-    """Half a window's side, pixels."""
+    """Return half the side of a window, in pixels."""
     return math.ceil(WINDOW * side / UNITS)
 
 
 def _pieces(difference: Floats, number: int) -> list[_Piece]:
-    """The connected pieces of one image (H, W, 3), given as its difference from its background."""
+    """Return the connected pieces of one image, given its difference from its background."""
     side = len(difference)
     energy = np.square(difference).sum(axis=2)
     labels, count = ndimage.label(energy > MIN_CONTRAST**2, structure=np.ones((3, 3)))
@@ -223,24 +243,25 @@ def _pieces(difference: Floats, number: int) -> list[_Piece]:
     return pieces
 
 
-# --- fitting --------------------------------------------------------------------------------------------------------
+# --- fitting --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Templates:
-    """Every shape as it may appear in a window of 2 half x 2 half pixels; K templates of P pixels."""
+    """Every shape as it may appear in a window of P = 2 half x 2 half pixels: K templates."""
 
-    unit: Floats  # (K, P): coverage over its norm
+    unit: Floats  # (K, P): coverage, divided by its norm
     norm: Floats  # (K,): norm of the coverage
     shape: NDArray[np.intp]  # (K,): index into SHAPES
-    radius: Floats  # (K,), units
-    x: Floats  # (K,): the centre's, from the window's centre, pixels
-    y: Floats
-    softness: Floats  # (K,), units
+    radius: Floats  # (K,): units
+    x: Floats  # (K,): centre, in pixels from the window's centre
+    y: Floats  # (K,)
+    softness: Floats  # (K,): units
 
 
 @lru_cache(maxsize=4)
 def _templates(side: int) -> _Templates:
+    """Draw the templates for images of a size."""
     scale, half = side / UNITS, _half(side)
     levels = SOFTNESS + TOO_SOFT
     sharp = [_drawn(half, scale, np.linspace(-0.6, 0.6, 5 if side < 48 else 4)) for _ in SOFTNESS]
@@ -258,7 +279,10 @@ def _templates(side: int) -> _Templates:
 
 
 def _drawn(half: int, scale: float, shifts: NDArray[np.float64]) -> tuple[Floats, Floats]:
-    """Sharp templates (K, 2 half, 2 half), and (K, 4): shape, radius in units, shift by x and y in pixels."""
+    """Draw sharp templates (K, 2 half, 2 half).
+
+    Their properties (K, 4) are the shape, the radius in units, and the shifts by x and y in pixels.
+    """
     pixels = np.arange(-half, half, dtype=np.float32) + np.float32(0.5)
     rows = list(itertools.product(range(len(SHAPES)), RADIUS_STEPS, shifts, shifts))
     drawn = [
@@ -279,17 +303,18 @@ class _Fit:
 
     shape: str
     radius: float  # units
-    x: float  # pixels, from the window's centre
+    x: float  # pixels from the window's centre
     y: float
     softness: float  # units
-    colour: Floats  # (3,): of the object, less the background's
-    misfit: float  # part of the energy that is left
+    colour: Floats  # (3,): colour of the object minus that of the background
+    misfit: float  # fraction of the energy that is left
 
 
 def _fit(pieces: Sequence[_Piece], noise: Floats, side: int) -> list[_Fit]:
-    """For each piece the template with the least squared error, its colour free.
+    """Find the template of each piece with the least squared error, over all colours.
 
-    For a unit template t and pixels y_c the best colour is t.y_c, and sum_c (t.y_c)^2 is the energy it explains.
+    For a unit template t and the pixels y_c of channel c, the best colour is t.y_c, and the
+    template explains the energy sum_c (t.y_c)^2.
     """
     table = _templates(side)
     windows = np.stack([piece.window for piece in pieces]).reshape(len(pieces), -1, 3)
@@ -317,7 +342,7 @@ def _fit(pieces: Sequence[_Piece], noise: Floats, side: int) -> list[_Fit]:
 
 
 def _judge(piece: _Piece, fit: _Fit, background: Floats, side: int) -> SeenObject:
-    """What may be said of a piece, given its best fit."""
+    """Decide what is known of a piece, given its best fit."""
     scale = side / UNITS
     x, y = (piece.x + fit.x) / scale, (piece.y + fit.y) / scale
     red, green, blue = (float(value) for value in background + fit.colour)
@@ -339,6 +364,6 @@ def _judge(piece: _Piece, fit: _Fit, background: Floats, side: int) -> SeenObjec
 
 
 def _position(x: float, y: float) -> str:
-    """The cell of the 3x3 grid whose centre is nearest, units."""
+    """Return the name of the cell of the 3x3 grid whose centre is nearest; x and y are in units."""
     row, column = (int(np.abs(np.array(CELL_CENTRES) - at).argmin()) for at in (y, x))
     return POSITIONS[3 * row + column]

@@ -1,6 +1,7 @@
-"""Scenes drawn as antialiased images, by coverage from signed distances.
+"""Rendering of scenes as antialiased images.
 
-Lengths are in units of 1/32 of the image's side, so that a scene looks the same at every image size.
+The coverage of a pixel is computed from its signed distance to the outline. Lengths are in units of
+1/32 of the image's side, so that a scene looks the same at every image size.
 """
 
 import math
@@ -15,12 +16,9 @@ from t2i.plugins.datasets.shapes.grammar import Scene, cell_of
 
 Floats = NDArray[np.float32]
 
-UNITS = 32  # lengths below are in 1/32 of the image's side
-CELL_CENTRES = (
-    7.5,
-    16.0,
-    24.5,
-)  # of columns and of rows: the farthest tip of a jittered large shape stays inside
+UNITS = 32  # lengths below are in units of 1/32 of the image's side
+# Centres of columns and of rows. Even the tips of large shapes with jitter stay inside the image.
+CELL_CENTRES = (7.5, 16.0, 24.5)
 RADII = {"small": 3.5, "large": 5.7}
 PALETTE = {
     "red": (0.88, 0.06, 0.08),
@@ -38,20 +36,29 @@ BACKGROUND_PALETTE = {
     "grey": (0.40, 0.40, 0.40),
 }
 
-POSITION_JITTER = 0.45  # either way, in units
-RADIUS_JITTER = 0.04  # either way, of the radius
-COLOUR_JITTER = 0.03  # either way, of the full range, each channel
+POSITION_JITTER = 0.45  # +-, in units
+RADIUS_JITTER = 0.04  # +-, as a fraction of the radius
+COLOUR_JITTER = 0.03  # +-, as a fraction of the full range, for each channel
 
-# Every shape is centred on its centre of mass. These give shapes of one radius about the same extent to the eye.
-SQUARE_HALF_SIDE = 0.88  # of the radius
-TRIANGLE_TIP = 1.15  # centre to corner
-STAR_TIP = 1.16  # centre to outer corner
-STAR_NOTCH = 0.47  # inner corner, of the outer
+# Every shape is centred on its centre of mass. With these factors, shapes of the same radius look
+# about equally large.
+SQUARE_HALF_SIDE = 0.88  # times the radius
+TRIANGLE_TIP = 1.15  # centre to corner, times the radius
+STAR_TIP = 1.16  # centre to outer corner, times the radius
+STAR_NOTCH = 0.47  # centre to inner corner, times the distance to the outer corner
 
 
 @dataclass(frozen=True)
 class Placed:
-    """One object as it is drawn: centre and radius in units, colour RGB in [0, 1]."""
+    """One object as it is rendered.
+
+    Args:
+        shape: Name of the shape.
+        x: Centre, in units from the left.
+        y: Centre, in units from the top.
+        radius: Radius in units.
+        colour: RGB in [0, 1].
+    """
 
     shape: str
     x: float
@@ -61,9 +68,21 @@ class Placed:
 
 
 def signed_distance(shape: str, x: Floats, y: Floats, radius: float) -> Floats:
-    """Distance to the outline, negative inside, in the units of `x`, `y` (downwards) and `radius`.
+    """Compute the distance of points to the outline of a shape at the origin.
 
-    `x` and `y` broadcast against each other. Near corners it is the distance to the nearest edge's line.
+    Near corners it is the distance to the line of the nearest edge.
+
+    Args:
+        shape: Name of the shape.
+        x: Points, to the right. `x` and `y` broadcast against each other.
+        y: Points, downwards.
+        radius: Radius, in the unit of `x` and `y`.
+
+    Returns:
+        The distances in the same unit, negative inside.
+
+    Raises:
+        ValueError: The shape is unknown.
     """
     if shape == "circle":
         return np.sqrt(x * x + y * y) - np.float32(radius)
@@ -78,7 +97,11 @@ def signed_distance(shape: str, x: Floats, y: Floats, radius: float) -> Floats:
 
 
 def _star_distance(x: Floats, y: Floats, tip: float) -> Floats:
-    """All ten edges are alike: folds the plane onto the one from a tip (angle 0) to a notch (36 degrees)."""
+    """Compute the distance to a star.
+
+    All ten edges are alike, so the plane is folded onto the edge from a tip (angle 0) to a notch
+    (36 degrees).
+    """
     fifth = np.float32(2 * math.pi / 5)
     turns = np.arctan2(x, -y) / fifth
     angle = np.abs(turns - np.rint(turns)) * fifth
@@ -95,13 +118,31 @@ def _star_distance(x: Floats, y: Floats, tip: float) -> Floats:
 
 
 def coverage(shape: str, x: Floats, y: Floats, radius: float) -> Floats:
-    """How much of each pixel the shape covers, in [0, 1]; all lengths in pixels."""
+    """Compute how much of each pixel a shape at the origin covers.
+
+    Args:
+        shape: Name of the shape.
+        x: Centres of the pixels, in pixels to the right. `x` and `y` broadcast.
+        y: Centres of the pixels, in pixels downwards.
+        radius: Radius in pixels.
+
+    Returns:
+        The covered fraction of each pixel, in [0, 1].
+    """
     covered: Floats = np.clip(0.5 - signed_distance(shape, x, y, radius), 0, 1)
     return covered
 
 
 def place(scene: Scene, draws: Draws) -> tuple[Placed, ...]:
-    """The scene's objects with a slight jitter of place, size and colour."""
+    """Place the objects of a scene, with a slight jitter of place, size and colour.
+
+    Args:
+        scene: The scene.
+        draws: Random numbers.
+
+    Returns:
+        The placed objects.
+    """
     placed = []
     for obj in scene.objects:
         row, column = cell_of(obj.position)
@@ -113,6 +154,7 @@ def place(scene: Scene, draws: Draws) -> tuple[Placed, ...]:
 
 
 def _jittered(colour: tuple[float, float, float], draws: Draws) -> tuple[float, float, float]:
+    """Shift each channel of a colour by a random amount, within [0, 1]."""
     r, g, b = (
         min(1.0, max(0.0, value + draws.uniform(-COLOUR_JITTER, COLOUR_JITTER))) for value in colour
     )
@@ -122,7 +164,16 @@ def _jittered(colour: tuple[float, float, float], draws: Draws) -> tuple[float, 
 def draw(
     objects: Sequence[Placed], background: tuple[float, float, float], image_size: int
 ) -> NDArray[np.uint8]:
-    """The image of `objects` on a plain background, uint8 (image_size, image_size, 3)."""
+    """Render objects on a plain background; later objects cover earlier ones.
+
+    Args:
+        objects: The objects.
+        background: RGB in [0, 1].
+        image_size: Side of the image in pixels.
+
+    Returns:
+        The image, uint8 (image_size, image_size, 3).
+    """
     scale = image_size / UNITS
     canvas = np.empty((image_size, image_size, 3), np.float32)
     canvas[:] = background
@@ -139,7 +190,16 @@ def draw(
 
 
 def render(scene: Scene, draws: Draws, image_size: int = 32) -> NDArray[np.uint8]:
-    """An image of `scene`, uint8 (image_size, image_size, 3)."""
+    """Render a scene, with a slight jitter of its objects and its background's colour.
+
+    Args:
+        scene: The scene.
+        draws: Random numbers.
+        image_size: Side of the image in pixels.
+
+    Returns:
+        The image, uint8 (image_size, image_size, 3).
+    """
     return draw(
         place(scene, draws), _jittered(BACKGROUND_PALETTE[scene.background], draws), image_size
     )

@@ -1,6 +1,9 @@
-"""Trains the weights of `features.py`: python -m t2i.plugins.datasets.shapes.train_features [--steps N] [--out FILE].
+"""Training of the weights of `features.py`.
 
-A few minutes on two CPU cores. It prints the accuracies that it reached, and the SHA-256 that features.py must name.
+    python -m t2i.plugins.datasets.shapes.train_features [--steps N] [--out FILE]
+
+It takes a few minutes on two CPU cores. It prints the accuracies that it reached, and the SHA-256
+that features.py must name.
 """
 
 import argparse
@@ -34,16 +37,22 @@ from t2i.plugins.datasets.shapes.grammar import FULL as GRAMMAR
 from t2i.plugins.datasets.shapes.render import render
 
 CELLS = len(POSITIONS)
-CLASSES = (len(SHAPES) + 1, len(COLOURS) + 1, len(SIZES) + 1)  # of a cell; 0 is "nothing here"
-MAX_BLUR = 2.0  # pixels
-MAX_NOISE = 0.1  # of the full range
-STREAM = 1000  # no split of the data set draws from it
+CLASSES = (len(SHAPES) + 1, len(COLOURS) + 1, len(SIZES) + 1)  # of a cell; class 0 is "nothing"
+MAX_BLUR = 2.0  # standard deviation in pixels
+MAX_NOISE = 0.1  # standard deviation, as a fraction of the full range
+STREAM = 1000  # a random stream that no split of the data set uses
 
 
 @dataclass(frozen=True)
 class SceneBatch:
-    """images uint8 (B, 3, 32, 32); cells (B, 3, 9): shape, colour and size by place; background (B,);
-    quality (B, 2): blur and noise as parts of their maxima."""
+    """Images and their labels.
+
+    Args:
+        images: uint8 (B, 3, 32, 32).
+        cells: Classes of shape, colour and size in each of the nine cells, int64 (B, 3, 9).
+        background: Index into BACKGROUNDS, int64 (B,).
+        quality: Blur and noise as fractions of their maxima, float (B, 2).
+    """
 
     images: Tensor
     cells: Tensor
@@ -52,7 +61,7 @@ class SceneBatch:
 
 
 class Classifier(nn.Module):
-    """The features, and the linear heads that are thrown away after training."""
+    """The features, and linear heads that are discarded after training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,14 +71,30 @@ class Classifier(nn.Module):
         self.quality = nn.Linear(DIM, 2)
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Logits of the cells, three of (B, classes, 9), of the background (B, 3), and the quality (B, 2)."""
+        """Classify images.
+
+        Args:
+            images: uint8 (B, 3, H, W).
+
+        Returns:
+            Logits of the cells, three of (B, classes, 9); logits of the background (B, 3); and the
+            estimated quality (B, 2).
+        """
         hidden = F.silu(self.features(images))
         cells = [head(hidden).unflatten(1, (-1, CELLS)) for head in self.cells]
         return cells, self.background(hidden), self.quality(hidden)
 
 
 def labels(scene: Scene) -> np.ndarray:
-    """(3, 9): shape, colour and size of what is in each place, counted from 1, and 0 where nothing is."""
+    """Return the classes of the cells of a scene.
+
+    Args:
+        scene: The scene.
+
+    Returns:
+        Shape, colour and size in each of the nine cells, counted from 1, and 0 where a cell is
+        empty; int64 (3, 9).
+    """
     found = np.zeros((3, CELLS), np.int64)
     for obj in scene.objects:
         column = (SHAPES.index(obj.shape), COLOURS.index(obj.colour), SIZES.index(str(obj.size)))
@@ -78,16 +103,25 @@ def labels(scene: Scene) -> np.ndarray:
 
 
 def draw_batch(size: int, first: int) -> SceneBatch:
-    """Scenes number `first` and on, some with held-out combinations: the features judge images of them too."""
+    """Render a batch of scenes, half of them blurred and half of them noisy.
+
+    Some scenes have held-out combinations, because the features are used on images of these too.
+
+    Args:
+        size: Number of scenes.
+        first: Index of the first scene; the same index gives the same scene.
+
+    Returns:
+        The batch.
+    """
     images, cells, backgrounds, quality = [], [], [], []
     for index in range(first, first + size):
         draws = Draws(0, STREAM, index)
         kind = KINDS[0] if draws.uniform() < 0.4 else draws.choice(KINDS[1:])
         scene = draw_scene(draws, GRAMMAR, kind, held_out=draws.uniform() < 0.3)
         image = render(scene, draws, INPUT_SIZE).astype(np.float32)
-        blur, noise = (
-            max(0.0, draws.uniform(-1, 1)) for _ in range(2)
-        )  # half of the images have none
+        # Half of the images have no blur, and half of them no noise.
+        blur, noise = (max(0.0, draws.uniform(-1, 1)) for _ in range(2))
         image = (
             ndimage.gaussian_filter(image, (MAX_BLUR * blur, MAX_BLUR * blur, 0)) if blur else image
         )
@@ -106,6 +140,15 @@ def draw_batch(size: int, first: int) -> SceneBatch:
 
 
 def loss_of(model: Classifier, batch: SceneBatch) -> Tensor:
+    """Compute the training loss: cross entropies of cells and background, squared error of quality.
+
+    Args:
+        model: The classifier.
+        batch: Images and labels.
+
+    Returns:
+        The loss, a scalar.
+    """
     cells, background, quality = model(batch.images)
     loss = F.cross_entropy(background, batch.background) + 4 * F.mse_loss(quality, batch.quality)
     return loss + sum(
@@ -115,19 +158,35 @@ def loss_of(model: Classifier, batch: SceneBatch) -> Tensor:
 
 @torch.no_grad()
 def accuracies(model: Classifier) -> dict[str, float]:
-    """Percent right on clean val images: each attribute in the places that hold something, and whole images."""
+    """Measure the classifier on clean images of val.
+
+    Args:
+        model: The classifier.
+
+    Returns:
+        Percentages that are right: of each attribute, over the cells that hold an object; and of
+        whole images ("image"), over all cells.
+    """
     data = Shapes(ShapesConfig(), "val")
     images = torch.from_numpy(np.stack([data[n].image for n in range(1000)])).permute(0, 3, 1, 2)
     truth = torch.from_numpy(np.stack([labels(data.scene(n)) for n in range(1000)]))
     right = torch.stack([logits.argmax(1) for logits in model(images)[0]], 1) == truth
     filled = truth[:, 0] > 0
     by_name = {name: right[:, n][filled] for n, name in enumerate(("shape", "colour", "size"))}
-    by_name["picture"] = right.flatten(1).all(1)
+    by_name["image"] = right.flatten(1).all(1)
     return {name: round(100 * float(values.float().mean()), 1) for name, values in by_name.items()}
 
 
 def train(steps: int, batch_size: int = 96) -> Classifier:
-    """A trained classifier, whose features have unit variance over clean images."""
+    """Train a classifier.
+
+    Args:
+        steps: Number of optimizer steps.
+        batch_size: Number of images of each step.
+
+    Returns:
+        The trained classifier. Its features are not standardised yet (see `standardise`).
+    """
     torch.manual_seed(0)
     model = Classifier()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
@@ -150,7 +209,13 @@ def train(steps: int, batch_size: int = 96) -> Classifier:
 
 @torch.no_grad()
 def standardise(features: ShapesFeatures) -> None:
-    """Scales the features to zero mean and unit variance over train images, within the weights of the last layer."""
+    """Scale features to zero mean and unit variance over images of train.
+
+    The scale is folded into the weights of the last layer, in place.
+
+    Args:
+        features: The network.
+    """
     data = Shapes(ShapesConfig(), "train")
     images = torch.from_numpy(np.stack([data[n].image for n in range(4000)])).permute(0, 3, 1, 2)
     std, mean = torch.std_mean(features(images), 0)
@@ -161,6 +226,7 @@ def standardise(features: ShapesFeatures) -> None:
 
 
 def main() -> None:
+    """Train, standardise and write the weights, as the command line says."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

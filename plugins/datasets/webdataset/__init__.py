@@ -1,1 +1,1 @@
-"""Captioned images in tar shards."""
+"""The data set `webdataset`: images and captions in tar shards."""

@@ -1,4 +1,4 @@
-"""Settings of `webdataset`."""
+"""Settings of the data set `webdataset`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,35 @@ from t2i.core.settings import DataConfig
 
 
 class WebDatasetConfig(DataConfig):
-    """Settings.
+    """Settings of the data set `webdataset`.
 
-    dir: folder of the shards; without `shards`, all its *.tar are taken, by name.
-    shards: names of shards, in the folder if there is one, or http(s) URLs; {00000..00099} and {a,b} stand for many.
-    val_shards: the last so many shards are for val (None: one, if there are several; 0: split by `val_share`).
-    val_share: where no whole shard is for val, the share of the examples that are, chosen by a hash of their names.
-    window: how many shards are mixed. The order of the shards is drawn anew each epoch, then the examples of so many of
-    them at a time are permuted.
-    cache_gb: room for shards that come by URL, 1e9 bytes; at least that of two windows, or shards come again and again.
+    `dir` is the folder of the shards. Without `shards`, all its *.tar are used, in the order of
+    their names.
     """
 
     shards: str | tuple[str, ...] = ()
+    """Names of the shards, in `dir` if it is set, or http(s) URLs.
+
+    {00000..00099} and {a,b} stand for several names.
+    """
     val_shards: int | None = Field(None, ge=0)
+    """Number of shards for val, taken from the end.
+
+    None: one if there are several, else 0. 0: the examples are split by `val_share`.
+    """
     val_share: float = Field(0.05, gt=0, lt=1)
+    """Fraction of the examples that is for val, where no whole shard is.
+
+    A hash of their names decides which.
+    """
     window: int = Field(8, ge=1)
+    """Number of shards whose examples are shuffled together.
+
+    The shards come in another order in each epoch; then the examples of so many consecutive shards
+    are permuted.
+    """
     cache_gb: float = Field(50.0, gt=0)
+    """Size of the cache for shards from URLs, in units of 1e9 bytes.
+
+    It should hold at least two windows; otherwise shards are downloaded again and again.
+    """

@@ -1,4 +1,7 @@
-"""The data set: an index counts through the examples of all shards; training visits them window by window."""
+"""The data set `webdataset`.
+
+Indexes count through the examples of all shards. Training visits the examples window by window.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,18 @@ from t2i.plugins.datasets.webdataset.config import WebDatasetConfig
 from t2i.plugins.datasets.webdataset.shards import FORMAT, Ahead, RemoteShard, Shard, counts, find
 from t2i.plugins.datasets.webdataset.tar import LARGEST, PROBLEMS
 
-WORDS = 100_000  # examples whose captions make a vocabulary
+WORDS = 100_000  # number of examples from whose captions a vocabulary is made
 
 
 class WebDataset(Dataset):
-    """Examples of tar shards. share: (what is val's by a hash of the keys, whether this is val), where a shard is for
-    both."""
+    """The examples of tar shards.
+
+    Args:
+        config: Settings.
+        shards: The shards.
+        share: (fraction of the examples that is val's, whether this is val), if every shard is
+            split by a hash of its examples' keys. None: all examples are of this split.
+    """
 
     def __init__(
         self, config: WebDatasetConfig, shards: list[Shard], share: tuple[float, bool] | None
@@ -55,7 +64,17 @@ class WebDataset(Dataset):
         return Example(image, captions, f"{shard.stem}/{_key(row)}")
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """Without the image. BrokenExample if there are none."""
+        """Read the captions of one example, without the image.
+
+        Args:
+            index: Index of the example.
+
+        Returns:
+            At least one caption.
+
+        Raises:
+            BrokenExample: It has no caption, or cannot be read.
+        """
         return self._captions(*self._find(index))
 
     def original(self, index: int) -> Original:
@@ -63,7 +82,11 @@ class WebDataset(Dataset):
         return original(self._read(shard, row, "image", where), where)
 
     def vocabulary(self) -> Iterable[str]:
-        """The captions of the first WORDS examples: all of a large set would take hours."""
+        """Read the captions of the first WORDS examples; reading all of a large set takes hours.
+
+        Yields:
+            The captions.
+        """
         for index in range(min(WORDS, len(self))):
             try:
                 yield from self.captions(index)
@@ -71,7 +94,11 @@ class WebDataset(Dataset):
                 continue
 
     def fingerprint(self) -> str:
-        """A hash of the shards' names (URLs), sizes and counts, of the split and of the images' size."""
+        """Return a hash of the shards, the split and the image size.
+
+        Of each shard it covers the name (or URL), the number of examples and, if it is local, the
+        size.
+        """
         told = [
             [*shard.identity(), int(size)]
             for shard, size in zip(self._shards, self._sizes, strict=True)
@@ -80,11 +107,23 @@ class WebDataset(Dataset):
             json.dumps([FORMAT, self.image_size, self._share, told]).encode()
         ).hexdigest()
 
-    # --- the order of training ----------------------------------------------------------------------------------------
+    # --- the order of training --------------------------------------------------------------------
 
     def order(self, seed: int, epoch: int, start: int = 0) -> Iterator[int]:
-        """The shards in an order of the epoch's own, then the examples of `window` of them at a time, permuted. Windows
-        that lie before `start` are passed over unread. The next window's shards are brought here meanwhile."""
+        """List the indexes of one epoch in the order of training.
+
+        The shards come in an order of the epoch's own; then the examples of `window` shards at a
+        time are permuted. Windows before `start` are skipped without reading. While a window is
+        visited, the shards of the next one are downloaded.
+
+        Args:
+            seed: Seed of the order.
+            epoch: Number of the epoch.
+            start: Position in the epoch to start from.
+
+        Yields:
+            The indexes.
+        """
         shards = random_stream(seed, "shards", epoch).permutation(len(self._shards))
         windows = [shards[at : at + self._window] for at in range(0, len(shards), self._window)]
         for number, window in enumerate(windows):
@@ -103,10 +142,14 @@ class WebDataset(Dataset):
             )
             start = 0
 
-    # --- one example --------------------------------------------------------------------------------------------------
+    # --- one example ------------------------------------------------------------------------------
 
     def _find(self, index: int) -> tuple[Shard, np.void, str]:
-        """The shard of an example, its row there, and what errors call it. BrokenExample if something is wrong."""
+        """Return the shard of an example, its row in the shard's index, and its name for errors.
+
+        Raises:
+            BrokenExample: Something is wrong with the example.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"webdataset: there is no example {index}: there are {len(self)}")
         number = int(np.searchsorted(self._firsts, index, "right")) - 1
@@ -117,7 +160,8 @@ class WebDataset(Dataset):
         )
         if at >= len(rows):
             raise BrokenExample(
-                f"{shard.name}:{at}", f"the shard has {len(rows)} examples, fewer than was promised"
+                f"{shard.name}:{at}",
+                f"the shard has {len(rows)} examples, fewer than expected",
             )
         row = rows[at]
         where = f"{shard.name}:{_key(row)}"
@@ -127,7 +171,7 @@ class WebDataset(Dataset):
         return shard, row, where
 
     def _index(self, number: int) -> np.ndarray:
-        """The rows of a shard that are of this split. Those of the shards used last are at hand."""
+        """Return the rows of a shard that are of this split; those of recent shards are cached."""
         if number in self._indexes:
             self._indexes.move_to_end(number)
             return self._indexes[number]
@@ -141,7 +185,7 @@ class WebDataset(Dataset):
         return rows
 
     def _captions(self, shard: Shard, row: np.void, where: str) -> tuple[str, ...]:
-        """Of NAME.txt, else "caption" of NAME.json: a text, or several."""
+        """Read the captions from NAME.txt, or else from "caption" in NAME.json."""
         captions: tuple[str, ...] = ()
         if row["text"][0] >= 0:
             captions = captions_of(
@@ -154,11 +198,14 @@ class WebDataset(Dataset):
         return captions
 
     def _read(self, shard: Shard, row: np.void, kind: str, where: str) -> bytes:
-        """The bytes of a member. The file is opened anew each time: nothing is shared between processes."""
+        """Read a member of a shard.
+
+        The file is opened each time, so that processes share nothing.
+        """
         offset, size = (int(number) for number in row[kind])
         if offset < 0:
             raise BrokenExample(where, f"no {'image' if kind == 'image' else kind}")
-        for _ in range(2):  # a shard that came by URL may have made room for others meanwhile
+        for _ in range(2):  # a downloaded shard may have been removed meanwhile, to make room
             try:
                 with open(shard.path(), "rb") as file:
                     file.seek(offset)
@@ -174,11 +221,12 @@ class WebDataset(Dataset):
 
 
 def _key(row: np.void) -> str:
+    """Return the key of an example."""
     return str(row["key"].decode("utf-8", "backslashreplace"))
 
 
 def _told(content: bytes) -> list[str]:
-    """What a document of img2dataset says under "caption"."""
+    """Return what a document of img2dataset has under "caption": one text, or several."""
     try:
         caption = json.loads(content)["caption"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -191,26 +239,39 @@ def _told(content: bytes) -> list[str]:
 
 
 def build(config: WebDatasetConfig, split: str) -> WebDataset:
-    """The split `split`. UserError if the shards cannot be had, or leave nothing for it."""
+    """Build one split.
+
+    Args:
+        config: Settings.
+        split: "train" or "val".
+
+    Returns:
+        The data set.
+
+    Raises:
+        UserError: The shards cannot be found or downloaded, or leave no example for the split.
+    """
     shards = find(config)
     kept = min(1, len(shards) - 1) if config.val_shards is None else config.val_shards
     share: tuple[float, bool] | None = None
     if kept >= len(shards):
         raise UserError(
-            f"data set 'webdataset': val_shards = {kept} of {len(shards)} shards leaves none to train on"
+            f"data set 'webdataset': val_shards = {kept} of {len(shards)} shards leaves none to "
+            "train on"
         )
     if kept:
         shards = shards[-kept:] if split == "val" else shards[:-kept]
     elif any(isinstance(shard, RemoteShard) for shard in shards) and len(shards) > 1:
         raise UserError(
-            "data set 'webdataset': val_shards = 0 splits every shard, for which all of them would have to come here "
-            "first; set data.val_shards to 1 or more"
+            "data set 'webdataset': val_shards = 0 splits every shard, for which all of them would "
+            "have to be downloaded first; set data.val_shards to 1 or more"
         )
     else:
         share = (config.val_share, split == "val")
     dataset = WebDataset(config, shards, share)
     if not len(dataset):
         raise UserError(
-            f"data set 'webdataset': split '{split}' is empty ({len(shards)} shards); see data.val_share"
+            f"data set 'webdataset': split '{split}' is empty ({len(shards)} shards); see "
+            "data.val_share"
         )
     return dataset

@@ -1,4 +1,4 @@
-"""The shards of a set: which they are, where their bytes are, and how many examples each has."""
+"""The shards of a data set: their names, their bytes, and how many examples each has."""
 
 from __future__ import annotations
 
@@ -27,17 +27,35 @@ from t2i.core.io.files import read_json, write_bytes, write_json
 from t2i.plugins.datasets.webdataset.config import WebDatasetConfig
 from t2i.plugins.datasets.webdataset.tar import NoTar, index_of, row_type
 
-MOST = 1_000_000  # shards that a pattern may stand for
-ASKED_AT_ONCE = 16
-FORMAT = 1  # raise it whenever the same tar gives another index
+MOST = 1_000_000  # largest number of shards that a pattern may stand for
+ASKED_AT_ONCE = 16  # number of parallel requests for statistics
+FORMAT = 1  # to be raised whenever the same tar gives another index
 
 
 def is_url(name: str) -> bool:
+    """Return whether a shard's name is a URL.
+
+    Args:
+        name: The name.
+
+    Returns:
+        True for http and https.
+    """
     return name.startswith(("http://", "https://"))
 
 
 def expanded(pattern: str) -> list[str]:
-    """The names that a pattern stands for: {00000..00099} counts (with the width of its first number), {a,b} lists."""
+    """List the names that a pattern stands for.
+
+    Args:
+        pattern: A name; {00000..00099} counts, with the width of its first number, and {a,b} lists.
+
+    Returns:
+        The names.
+
+    Raises:
+        UserError: A range is descending, or there are more than MOST names.
+    """
     found = re.search(r"\{([^{}]*)\}", pattern)
     if not found:
         return [pattern]
@@ -46,7 +64,8 @@ def expanded(pattern: str) -> list[str]:
         first, last = int(counted[1]), int(counted[2])
         if not 0 <= last - first < MOST:
             raise UserError(
-                f"data set 'webdataset': shards = {pattern}: {found[0]} stands for no range of names"
+                f"data set 'webdataset': shards = {pattern}: {found[0]} stands for no range of "
+                "names"
             )
         choices = [f"{number:0{len(counted[1])}d}" for number in range(first, last + 1)]
     else:
@@ -65,29 +84,51 @@ class Shard(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What errors call it."""
+        """Name for error messages: the path or the URL."""
 
     @property
     def stem(self) -> str:
-        """The part of its examples' keys that tells shards apart."""
+        """First part of the keys of its examples, which distinguishes the shards."""
         return PurePosixPath(urlsplit(self.name).path).name.removesuffix(".tar")
 
     @abstractmethod
     def path(self) -> Path:
-        """Where its bytes are, brought there if need be."""
+        """Return the file, which is downloaded first if need be.
+
+        Returns:
+            Its path.
+
+        Raises:
+            UserError: It cannot be downloaded.
+        """
 
     @abstractmethod
     def index(self) -> np.ndarray:
-        """Its examples (t2i.plugins.datasets.webdataset.tar), read from the tar once and kept."""
+        """Return the index of its examples, which is made from the tar once and then stored.
+
+        Returns:
+            An array of `t2i.plugins.datasets.webdataset.tar.row_type`.
+
+        Raises:
+            UserError: It is not a tar, or cannot be downloaded.
+        """
 
     @abstractmethod
     def identity(self) -> list[Any]:
-        """What tells it from another version of itself."""
+        """Return what distinguishes it from another version of itself.
+
+        Returns:
+            Values that can be written as JSON.
+        """
 
 
 @dataclass(frozen=True)
 class LocalShard(Shard):
-    """A tar file of this machine. Its index is kept among the things that can be made again."""
+    """A tar file on this machine. Its index is stored in the cache folder.
+
+    Args:
+        file: Path of the file.
+    """
 
     file: Path
 
@@ -115,10 +156,17 @@ class LocalShard(Shard):
 
 @dataclass(frozen=True)
 class RemoteShard(Shard):
-    """A tar file behind a URL, brought whole into a cache of bounded size when it is first needed."""
+    """A tar file behind a URL.
+
+    It is downloaded whole into a cache of limited size when it is first needed.
+
+    Args:
+        url: Its URL.
+        room: Size of the cache in bytes.
+    """
 
     url: str
-    room: float  # bytes of the cache
+    room: float
 
     @property
     def name(self) -> str:
@@ -141,14 +189,15 @@ class RemoteShard(Shard):
         return kept
 
     def index(self) -> np.ndarray:
-        for _ in range(3):  # another process may have made room with it meanwhile
+        for _ in range(3):  # another process may have removed it meanwhile, to make room
             kept = self.path()
             try:
                 return _indexed(self, kept.with_suffix(".npy"))
             except FileNotFoundError:
                 continue
         raise UserError(
-            f"{self.url}: the cache {_cache()} is too small for what is read at once; raise data.cache_gb"
+            f"{self.url}: the cache {_cache()} is too small for what is read at once; raise "
+            "data.cache_gb"
         )
 
 
@@ -157,13 +206,18 @@ def _cache() -> Path:
 
 
 def _touch(path: Path) -> None:
-    """Notes that a shard is in use. The time of its last change stays."""
+    """Set the access time of a shard to now, and keep the time of its last change."""
     with contextlib.suppress(FileNotFoundError):
         os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
 
 
 def make_room(room: float, keep: Path) -> None:
-    """Removes the shards whose use is longest ago until the cache holds no more than `room` bytes. `keep` stays."""
+    """Remove the least recently used shards until the cache fits.
+
+    Args:
+        room: Size of the cache in bytes.
+        keep: A shard in the cache that is not removed.
+    """
     with locked(keep.parent / "room"):
         shards = [
             (path.stat().st_atime_ns, path.stat().st_size, path)
@@ -180,18 +234,18 @@ def make_room(room: float, keep: Path) -> None:
 
 
 def _indexed(shard: Shard, kept: Path) -> np.ndarray:
-    """The index of a shard, from where it is kept, or made and kept there. UserError if it is no tar."""
+    """Return the stored index of a shard, or make and store it; a UserError if it is not a tar."""
     with contextlib.suppress(OSError, ValueError, EOFError), open(kept, "rb") as file:
         found: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
         if found.dtype.names == row_type(1).names:
             return found
-    # It is not there, or damaged.
+    # The stored index is missing or damaged.
     path = shard.path()
     try:
         index = index_of(path)
     except NoTar:
         raise UserError(
-            f"data set 'webdataset': {shard.name} is no tar file; remove it, or mend data.shards"
+            f"data set 'webdataset': {shard.name} is no tar file; remove it, or correct data.shards"
         ) from None
     content = io.BytesIO()
     np.save(content, index, allow_pickle=False)
@@ -200,7 +254,17 @@ def _indexed(shard: Shard, kept: Path) -> np.ndarray:
 
 
 def find(config: WebDatasetConfig) -> list[Shard]:
-    """The shards that the settings name. UserError if there are none, or a local one is not there."""
+    """Find the shards that the settings name.
+
+    Args:
+        config: Settings.
+
+    Returns:
+        The shards, in the order of their names in a folder, or of `shards`.
+
+    Raises:
+        UserError: There are none, or a local one does not exist.
+    """
     patterns = (config.shards,) if isinstance(config.shards, str) else config.shards
     folder = Path(config.dir).expanduser() if config.dir is not None else None
     if folder is not None and not folder.is_dir():
@@ -208,12 +272,14 @@ def find(config: WebDatasetConfig) -> list[Shard]:
     if not patterns:
         if folder is None:
             raise UserError(
-                "data set 'webdataset': say where its shards are, with --data-dir FOLDER or --set data.shards=URL"
+                "data set 'webdataset': say where its shards are, with --data-dir FOLDER or --set "
+                "data.shards=URL"
             )
         files = sorted(folder.glob("*.tar"))
         if not files:
             raise UserError(
-                f"data set 'webdataset': there is no *.tar in {folder}; name the shards with data.shards"
+                f"data set 'webdataset': there is no *.tar in {folder}; name the shards with "
+                "data.shards"
             )
         return [LocalShard(file) for file in files]
     names = list(itertools.chain.from_iterable(map(expanded, patterns)))
@@ -228,23 +294,37 @@ def find(config: WebDatasetConfig) -> list[Shard]:
     )
     if absent:
         raise UserError(
-            f"data set 'webdataset': shard {absent} is not there; mend data.shards or --data-dir"
+            f"data set 'webdataset': shard {absent} is not there; correct data.shards or --data-dir"
         )
     return shards
 
 
 def _shard(name: str, folder: Path | None, room: float) -> Shard:
+    """Make the shard of one name."""
     if is_url(name):
         return RemoteShard(name, room)
     return LocalShard((folder or Path()) / Path(name).expanduser())
 
 
-# --- how many examples ------------------------------------------------------------------------------------------------
+# --- number of examples ---------------------------------------------------------------------------
 
 
 def counts(shards: Sequence[Shard]) -> list[int]:
-    """How many examples each shard has. Of one on this machine: what its index says. Of one behind a URL: "successes"
-    of the file NAME_stats.json beside it, which img2dataset writes; else it is brought here and read."""
+    """Count the examples of each shard.
+
+    The count of a local shard is that of its index. The count of a remote one is "successes" in the
+    file NAME_stats.json beside it, which img2dataset writes; without that file the shard is
+    downloaded and indexed.
+
+    Args:
+        shards: The shards.
+
+    Returns:
+        A count for each.
+
+    Raises:
+        UserError: A shard is not a tar, or cannot be downloaded.
+    """
     remote = [shard for shard in shards if isinstance(shard, RemoteShard)]
     told = _told(remote)
     return [
@@ -254,7 +334,7 @@ def counts(shards: Sequence[Shard]) -> list[int]:
 
 
 def _told(shards: Sequence[RemoteShard]) -> dict[str, int]:
-    """The counts of shards behind URLs; asked for once, then kept."""
+    """Return the counts of remote shards by URL. They are requested once, then stored."""
     if not shards:
         return {}
     digest = hashlib.sha256("\n".join(shard.url for shard in shards).encode()).hexdigest()
@@ -277,7 +357,7 @@ def _told(shards: Sequence[RemoteShard]) -> dict[str, int]:
 
 
 def _successes(shard: RemoteShard) -> int | None:
-    """What NAME_stats.json says; None if there is none."""
+    """Return the count in NAME_stats.json, or None if there is no such file or count."""
     parts = urlsplit(shard.url)
     stats = small_json(
         parts._replace(path=f"{parts.path.removesuffix('.tar')}_stats.json").geturl()
@@ -287,13 +367,20 @@ def _successes(shard: RemoteShard) -> int | None:
 
 
 class Ahead:
-    """Brings shards here in a thread, before they are needed. What goes wrong is left to whoever needs them."""
+    """Downloads shards in a thread, before they are needed.
+
+    Errors are ignored: they are raised when the shard is read.
+    """
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
 
     def bring(self, shards: Iterable[Shard]) -> None:
-        """Begins with these, unless it is at others still."""
+        """Start to download shards, unless earlier ones are still being downloaded.
+
+        Args:
+            shards: The shards; local ones are ignored.
+        """
         wanted = [shard for shard in shards if isinstance(shard, RemoteShard)]
         if wanted and not (self._thread and self._thread.is_alive()):
             self._thread = threading.Thread(target=_bring, args=(wanted,), daemon=True)
@@ -301,6 +388,7 @@ class Ahead:
 
 
 def _bring(shards: Sequence[RemoteShard]) -> None:
+    """Download shards until one fails."""
     for shard in shards:
         try:
             shard.path()

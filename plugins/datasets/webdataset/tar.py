@@ -1,9 +1,12 @@
-"""Where in a tar file the members lie: an index that is made by reading the headers alone.
+"""An index of the members of a tar file, made by reading the headers alone.
 
-Written for files that nobody vouches for: no name is ever a path, no link is followed, no number is believed that the
-file's own size contradicts, and what is wrong with an example is part of the index. (Python's tarfile ends without a
-word at a damaged header, and raises at a member that is cut off.) Read are the formats of V7, ustar, pax and GNU tar;
-POSIX.1-2017, pax, "ustar Interchange Format".
+It is safe for files from unknown sources: names are never used as paths, links are not followed,
+and a number is rejected where the file's own size contradicts it. What is wrong with an example is
+part of the index. (Python's tarfile stops silently at a damaged header, and raises an error at a
+member that is cut off.)
+
+The formats are V7, ustar, pax and GNU tar.
+Source: POSIX.1-2017, pax, "ustar Interchange Format".
 """
 
 from __future__ import annotations
@@ -18,31 +21,36 @@ import numpy as np
 
 BLOCK = 512
 LONGEST_NAME = 1 << 10
-LARGEST_HEADER = 1 << 16  # of a pax header or a long name
-LARGEST = {
-    "image": 1 << 28,
-    "text": 1 << 20,
-    "meta": 1 << 22,
-}  # bytes of a member that is still read
+LARGEST_HEADER = 1 << 16  # largest pax header or long name that is read, in bytes
+LARGEST = {"image": 1 << 28, "text": 1 << 20, "meta": 1 << 22}
+"""Largest member of each kind that is read, in bytes."""
 IMAGES = ("jpg", "jpeg", "png", "webp")
 KINDS = {**dict.fromkeys(IMAGES, "image"), "txt": "text", "json": "meta"}
-KEPT = 255  # bytes of a key that are kept
+KEPT = 255  # number of bytes of a key that are kept, from its end
 
-# Kinds of headers, by their type flag.
-ANNOUNCING = b"xgLK"  # headers that belong to the member behind them, or (g) to all of them
+# Type flags of headers.
+ANNOUNCING = b"xgLK"  # headers about the member that follows, or (g) about all members
 FILE = b"\0" + b"07"
 FOLDER = b"5"
 
 PROBLEMS = (
-    "", "its {} is a link, which is not followed", "its {} is no file, but a device", "its {} is a sparse file",
-    "its {} is too large", "its {} is cut off: the tar ends within it", "the tar is damaged from here on",
+    "", "its {} is a link, which is not followed", "its {} is no file, but a device",
+    "its {} is a sparse file", "its {} is too large",
+    "its {} is cut off: the tar ends within it", "the tar is damaged from here on",
 )  # fmt: skip
 LINK, DEVICE, SPARSE, LARGE, CUT, DAMAGED = range(1, 7)
 
 
 @dataclass(frozen=True)
 class Member:
-    """A member: its name, and where its bytes are. problem: index into PROBLEMS; 0 if it can be read."""
+    """A member of a tar file.
+
+    Args:
+        name: Its name in the tar.
+        offset: Position of its first byte in the tar. -1: it has no bytes.
+        size: Size in bytes.
+        problem: Index into PROBLEMS. 0: it can be read.
+    """
 
     name: str
     offset: int
@@ -51,12 +59,21 @@ class Member:
 
 
 class NoTar(Exception):
-    """The file does not begin as a tar does."""
+    """Raised for a file that does not begin as a tar does."""
 
 
 def row_type(key_length: int) -> np.dtype:
-    """One example: (offset, size) of each of its members (-1 where it has none), what is wrong with it and with which
-    of its members, and its key."""
+    """Return the type of one row of an index.
+
+    A row has the offset and size of each member of an example ("image", "text", "meta"; -1 if it
+    has none), "problem" (index into PROBLEMS), "part" (which member has the problem), and "key".
+
+    Args:
+        key_length: Number of bytes of the longest key.
+
+    Returns:
+        The type.
+    """
     return np.dtype(
         [(kind, "<i8", (2,)) for kind in LARGEST]
         + [("problem", "u1"), ("part", "u1"), ("key", f"S{key_length}")]
@@ -64,8 +81,21 @@ def row_type(key_length: int) -> np.dtype:
 
 
 def index_of(path: Path) -> np.ndarray:
-    """The examples of a tar file, in the order in which they begin, as an array of `row_type`. Members of one name up
-    to the first dot belong together; members of other kinds are passed over. Raises NoTar, OSError."""
+    """Index the examples of a tar file.
+
+    Members with the same name up to the first dot form an example. Members of unknown kinds are
+    skipped.
+
+    Args:
+        path: The file.
+
+    Returns:
+        An array of `row_type`, in the order in which the examples begin.
+
+    Raises:
+        NoTar: The file is not a tar.
+        OSError: It cannot be read.
+    """
     rows: dict[str, dict[str, tuple[int, int]]] = {}
     problems: dict[str, tuple[int, int]] = {}
     with open(path, "rb") as file:
@@ -93,14 +123,14 @@ def index_of(path: Path) -> np.ndarray:
 
 @dataclass
 class _Announced:
-    """What the headers in front of a member say of it: what does not fit into a header of the old formats."""
+    """What extra headers say of the member that follows, beyond what its own header can hold."""
 
     name: str | None = None
     size: int | None = None
     sparse: bool = False
 
     def add(self, kind: bytes, content: bytes) -> None:
-        """Reads such a header: GNU's long name (L) or pax's settings of one member (x). Others say nothing of it."""
+        """Read such a header: GNU's long name (L) or pax's records (x); other kinds are ignored."""
         if kind == b"L":
             self.name = _text(content.rstrip(b"\0"))
         elif kind == b"x":
@@ -111,11 +141,14 @@ class _Announced:
 
 
 def members(file: BinaryIO) -> Iterator[Member]:
-    """Reads the headers of a tar file.
+    """Read the headers of a tar file.
+
+    Args:
+        file: The open file.
 
     Yields:
-        The members that are files, or pretend to be. The last one has the problem DAMAGED where what follows is no
-        header.
+        All members but folders. If something that is not a header follows, the last one has the
+        problem DAMAGED.
 
     Raises:
         NoTar: The file is empty, or does not begin with a header.
@@ -152,7 +185,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
 
 
 def _member(kind: bytes, name: str, place: range, end: int, sparse: bool) -> Member:
-    """A member that is said to lie at `place` in a file of `end` bytes."""
+    """Make the member that is declared to be at `place` in a file of `end` bytes."""
     if kind not in FILE:
         problem = SPARSE if kind == b"S" else LINK if kind in b"12" else DEVICE
         return Member(name, -1, 0, problem)
@@ -161,24 +194,26 @@ def _member(kind: bytes, name: str, place: range, end: int, sparse: bool) -> Mem
 
 
 def _declared(header: bytes) -> int | None:
-    """The size that a header declares; None if it is no header: too short, or its checksum is another."""
+    """Return the size that a header declares; None if it is too short or its checksum is wrong."""
     if len(header) < BLOCK:
         return None
     checksum = _octal(header[148:156])
     if checksum != sum(header[:148]) + 8 * 32 + sum(header[156:]):
         return None
     field = header[124:136]
-    if field[0] == 0x80:  # GNU's way to sizes of 8 GiB and more
+    if field[0] == 0x80:  # GNU's encoding of sizes of 8 GiB and more
         return int.from_bytes(field[1:], "big")
     return _octal(field)
 
 
 def _octal(field: bytes) -> int | None:
+    """Parse an octal number; None if it is malformed."""
     digits = field.strip(b" \0")
     return int(digits or b"0", 8) if all(0x30 <= digit < 0x38 for digit in digits) else None
 
 
 def _name(header: bytes) -> str:
+    """Return the name in a header, with ustar's prefix."""
     name, prefix = (
         _text(header[:100]),
         _text(header[345:500]) if header[257:263] == b"ustar\0" else "",
@@ -187,11 +222,12 @@ def _name(header: bytes) -> str:
 
 
 def _text(field: bytes) -> str:
+    """Decode a text that ends at the first null byte."""
     return field.partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
 def _pax(content: bytes) -> dict[str, str]:
-    """The records "LENGTH KEY=VALUE\\n" of a pax header, as far as they are sound."""
+    """Return the records "LENGTH KEY=VALUE\\n" of a pax header, up to the first malformed one."""
     found, at = {}, 0
     while at < len(content):
         digits, space, _ = content[at : at + 10].partition(b" ")
@@ -204,6 +240,7 @@ def _pax(content: bytes) -> dict[str, str]:
 
 
 def _number(text: str | None, otherwise: int | None) -> int | None:
+    """Parse a decimal number of up to 18 digits; return `otherwise` if it is not one."""
     return (
         int(text)
         if text is not None and text.isascii() and text.isdigit() and len(text) < 19
@@ -212,4 +249,5 @@ def _number(text: str | None, otherwise: int | None) -> int | None:
 
 
 def _padded(size: int) -> int:
+    """Round a size up to whole blocks."""
     return -(-size // BLOCK) * BLOCK

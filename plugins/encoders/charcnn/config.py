@@ -1,4 +1,4 @@
-"""Settings of the `char-cnn-rnn` encoder, and what it sees of a caption."""
+"""Settings of the text encoder `char-cnn-rnn`, its alphabet, and how much of a caption it reads."""
 
 from __future__ import annotations
 
@@ -9,21 +9,35 @@ from pydantic import Field
 from t2i.core.settings import Config
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'\"/\\|_@#$%^&*~`+-=<>()[]{} "
-"""The 70 characters of the authors' code. The hyphen is there twice; its second place is the one that is used."""
-LENGTH = 201  # characters that are read
+"""The 70 characters of the authors' code. The hyphen is listed twice; its second index is used."""
+LENGTH = 201
+"""Number of characters of a caption that are read."""
 
 
 class CharCnnRnnConfig(Config):
-    """Settings. The defaults are those of the encoders for CUB and COCO (Reed et al. 2016a); the one for flowers has
-    recurrence=rnn, and those of the earlier paper (2016b) recurrence=rnn and width=256.
+    """Settings of the text encoder `char-cnn-rnn`.
 
-    weights: a file with the encoder's state dict. It is then frozen, unless `train`.
-    train: whether the models that use it train it, from the file's weights or from scratch. With neither there are no
-    weights, and no caption can be encoded: a model then draws from precomputed vectors.
-    recurrence: "gru", over 18 places; "rnn", over 8, after one more pooling. width: of it.
+    The defaults are those of the encoders for CUB and COCO of Reed et al. 2016,
+    "Generative Adversarial Text to Image Synthesis" (ICML). Its encoder for flowers has
+    recurrence=rnn. The encoders of Reed et al. 2016, "Learning Deep Representations of
+    Fine-grained Visual Descriptions" (CVPR) have recurrence=rnn and width=256.
     """
 
     weights: str | None = Field(None, min_length=1)
+    """Path of a file with the encoder's state dict.
+
+    These weights are frozen, unless `train` is set. None: no file.
+    """
     train: bool = False
+    """Whether the models that use the encoder train it, from `weights` or from scratch.
+
+    With neither `weights` nor `train` there are no weights, and no caption can be encoded: a model
+    can then be sampled from precomputed vectors only.
+    """
     recurrence: Literal["gru", "rnn"] = "gru"
+    """Kind of the recurrent network.
+
+    "gru" runs over 18 positions; "rnn" over 8, because one more pooling precedes it.
+    """
     width: int = Field(512, ge=1)
+    """Width of the recurrent network."""

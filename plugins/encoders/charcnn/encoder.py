@@ -1,4 +1,7 @@
-"""The `char-cnn-rnn` encoder (Reed et al. 2016, Learning Deep Representations of Fine-grained Visual Descriptions)."""
+"""The text encoder `char-cnn-rnn`.
+
+Source: Reed et al. 2016, Learning Deep Representations of Fine-grained Visual Descriptions.
+"""
 
 from __future__ import annotations
 
@@ -15,35 +18,74 @@ from t2i.core.models.weights import load_state
 from t2i.plugins.common.weights.legacy import read_legacy, renamed, state_dict, without_prefix
 from t2i.plugins.encoders.charcnn.config import ALPHABET, LENGTH, CharCnnRnnConfig
 
-WIDTH = 1024  # of the sentence vector
+WIDTH = 1024  # width of the sentence vector
 WHAT = "text encoder 'char-cnn-rnn'"
-THRESHOLD = 1e-6  # of Torch 7's nn.Threshold: what is not above it becomes 0
+THRESHOLD = 1e-6  # Torch 7's nn.Threshold: values that are not above it become 0
 CODE = {character: i for i, character in enumerate(ALPHABET)}
 
 
 class Recurrence(nn.Module):
-    """x (B, T, w) -> the mean (B, w) of the states h_t of a recurrent network without an initial state: h_1 hears x_1
-    alone, not even the bias of the recurrent map."""
+    """A recurrent network whose states are averaged: h_t = relu(i2h(x_t) + h2h(h_(t-1))).
+
+    There is no initial state: h_1 depends on x_1 alone, without even the bias of the recurrent map
+    h2h. PyTorch's own RNN and GRU cannot express this.
+
+    Args:
+        width: Width of inputs and states.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.i2h, self.h2h = nn.Linear(width, width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Run over a sequence.
+
+        Args:
+            x: Inputs, float (B, T, width).
+
+        Returns:
+            The mean of the T states, float (B, width).
+        """
         states = [self.first(x[:, 0])]
         for x_t in x[:, 1:].unbind(1):
             states.append(self.next(x_t, states[-1]))
         return torch.stack(states).mean(0)
 
     def first(self, x: Tensor) -> Tensor:
+        """Compute the first state h_1.
+
+        Args:
+            x: First input x_1, float (B, width).
+
+        Returns:
+            h_1, float (B, width).
+        """
         return F.relu(self.i2h(x))
 
     def next(self, x: Tensor, h: Tensor) -> Tensor:
+        """Compute a later state h_t.
+
+        Args:
+            x: Input x_t, float (B, width).
+            h: Previous state h_(t-1), float (B, width).
+
+        Returns:
+            h_t, float (B, width).
+        """
         return F.relu(self.i2h(x) + self.h2h(h))
 
 
 class GatedRecurrence(Recurrence):
-    """The same with the gates of a GRU: h_t = u_t h~_t + (1 - u_t) h_(t-1), where h~_t hears r_t h_(t-1)."""
+    """The same network with the gates of a GRU.
+
+    h_1 = tanh(i2h(x_1)) and h_t = u_t c_t + (1 - u_t) h_(t-1), where
+    c_t = tanh(i2h(x_t) + h2h(r_t h_(t-1))) is the candidate, u_t the update gate and r_t the reset
+    gate.
+
+    Args:
+        width: Width of inputs and states.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
@@ -61,7 +103,11 @@ class GatedRecurrence(Recurrence):
 
 
 class CharCnnRnn(nn.Module):
-    """One-hot characters (B, 70, 201) -> sentence vectors (B, 1024): three convolutions, a recurrence, a linear map."""
+    """The network: three convolutions, a recurrent network, a linear map.
+
+    Args:
+        config: Settings.
+    """
 
     def __init__(self, config: CharCnnRnnConfig) -> None:
         super().__init__()
@@ -72,9 +118,17 @@ class CharCnnRnn(nn.Module):
         self.recurrence = Recurrence(config.width) if self.pooled else GatedRecurrence(config.width)
         self.project = nn.Linear(config.width, WIDTH)
         for parameter in self.parameters():
-            nn.init.uniform_(parameter, -0.08, 0.08)  # the authors' start
+            nn.init.uniform_(parameter, -0.08, 0.08)  # the authors' initialisation
 
     def forward(self, x: Tensor) -> Tensor:
+        """Encode captions.
+
+        Args:
+            x: One-hot characters, float (B, 70, 201).
+
+        Returns:
+            Sentence vectors, float (B, 1024).
+        """
         h = F.max_pool1d(F.threshold(self.conv1(x), THRESHOLD, 0), 3)
         h = F.max_pool1d(F.threshold(self.conv2(h), THRESHOLD, 0), 3)
         h = F.threshold(self.conv3(h), THRESHOLD, 0)
@@ -84,8 +138,16 @@ class CharCnnRnn(nn.Module):
 
 
 class CharCnnRnnEncoder(TextEncoder):
-    """sentence: (B, 1024); words: the sentence, as one word. Captions are read in lower case, to 201 characters;
-    characters that are not in the alphabet leave their place empty, as in the authors' code."""
+    """The text encoder around the network.
+
+    `sentence` is (B, 1024); `words` is the same vector as a single word. Captions are read in lower
+    case, up to 201 characters. A character outside the alphabet is a zero vector, as in the
+    authors' code.
+
+    Args:
+        config: Settings.
+        network: The network. None: there are no weights, and `encode` raises an error.
+    """
 
     def __init__(self, config: CharCnnRnnConfig, network: CharCnnRnn | None) -> None:
         super().__init__()
@@ -94,15 +156,35 @@ class CharCnnRnnEncoder(TextEncoder):
         self.requires_grad_(config.train)
 
     def encode(self, captions: Sequence[str]) -> TextFeatures:
+        """Encode captions.
+
+        Args:
+            captions: B captions.
+
+        Returns:
+            Their features.
+
+        Raises:
+            UserError: There are no weights.
+        """
         if self.network is None:
             raise UserError(
-                f"{WHAT} has no weights: import or train with --set encoder.weights=FILE (or encoder.train=true, to "
-                "train it too), or draw from precomputed vectors with --features FILE"
+                f"{WHAT} has no weights: import or train with --set encoder.weights=FILE (or "
+                "encoder.train=true, to train it too), or sample from precomputed vectors with "
+                "--features FILE"
             )
         return TextFeatures.of(sentence=self.network(self.one_hot(captions)), captions=captions)
 
     def one_hot(self, captions: Sequence[str]) -> Tensor:
-        """(B, 70, 201)."""
+        """Convert captions to one-hot characters.
+
+        Args:
+            captions: B captions.
+
+        Returns:
+            The characters, (B, 70, 201), on the device and in the precision of the weights. Past
+            the end of a caption, and at characters outside the alphabet, they are zero.
+        """
         codes = torch.full((len(captions), LENGTH), len(ALPHABET))
         for row, caption in zip(codes, captions, strict=True):
             read = [
@@ -115,9 +197,18 @@ class CharCnnRnnEncoder(TextEncoder):
 
 
 def build(config: CharCnnRnnConfig, assets: Path | None) -> CharCnnRnnEncoder:
-    """The encoder with its weights, if any; or, of a saved model, the network that its weights are then loaded into.
+    """Build the encoder, with weights if the settings name them.
 
-    UserError if the file of weights cannot be read or does not fit.
+    Args:
+        config: Settings. With neither `weights` nor `train` the encoder has no network.
+        assets: Folder of a saved model, whose weights the caller loads afterwards. None for a new
+            encoder.
+
+    Returns:
+        The encoder; frozen unless `train` is set.
+
+    Raises:
+        UserError: The file of weights cannot be read or does not fit.
     """
     network = CharCnnRnn(config) if config.weights or config.train else None
     if network is not None and config.weights and assets is None:
@@ -126,7 +217,18 @@ def build(config: CharCnnRnnConfig, assets: Path | None) -> CharCnnRnnEncoder:
 
 
 def load_weights(network: CharCnnRnn, config: CharCnnRnnConfig) -> None:
-    """The state dict that ports of the authors' Torch 7 file to PyTorch give: conv1 ... conv3, rnn.*, emb_proj."""
+    """Load a state dict as ports of the authors' Torch 7 files to PyTorch write it.
+
+    Its keys are conv1 to conv3, rnn.* and emb_proj.
+
+    Args:
+        network: The network to fill.
+        config: Settings, whose `weights` is the path of the file.
+
+    Raises:
+        UserError: The file cannot be read, or it is of another `recurrence` or `width`; the message
+            then names the settings that fit.
+    """
     path = Path(str(config.weights)).expanduser()
     state = without_prefix(state_dict(read_legacy(path), str(path)), "module.")
     gated = any(".i2h_update." in name for name in state)

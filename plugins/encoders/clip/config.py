@@ -1,4 +1,4 @@
-"""Settings of the `clip` text encoder."""
+"""Settings of CLIP's text encoder and of its features."""
 
 from __future__ import annotations
 
@@ -10,47 +10,78 @@ from t2i.core.settings import Config
 
 
 class ClipConfig(Config):
-    """Settings. The defaults are GALIP's: the projected vector of ViT-B/32.
+    """Settings of the text encoder `clip`.
 
-    weights: a name on the Hugging Face hub, or a folder with config.json, model.safetensors and the tokenizer's files.
-    revision: branch, tag or commit on the hub. tokenizer: folder or hub name of the tokenizer, where it is elsewhere.
-    sentence: "projected" into the space shared with images, or "pooled", the end-of-text token before the projection.
-    layer: whose output the words are, counted from the end (-1: the last block; -2: the one before, as in SDXL).
-    final_norm: whether the words pass CLIP's final layer norm (Stable Diffusion: yes; SDXL: no).
-    attend_padding: every caption has all (77) tokens, and all may be attended to, as in Stable Diffusion.
+    The defaults are GALIP's: the projected vector of ViT-B/32.
     """
 
     weights: str = Field("openai/clip-vit-base-patch32", min_length=1)
+    """CLIP's weights: a name on the Hugging Face hub, or a folder.
+
+    The folder holds config.json, model.safetensors and the tokenizer's files.
+    """
     revision: str = "main"
+    """Branch, tag or commit on the hub."""
     tokenizer: str | None = Field(None, min_length=1)
+    """Folder or hub name of the tokenizer. None: it is beside the weights."""
     sentence: Literal["projected", "pooled"] = "projected"
+    """Which vector of a caption is its sentence vector.
+
+    "projected" is the end-of-text token projected into the space that text shares with images;
+    "pooled" is the same token before the projection.
+    """
     layer: int = Field(-1, le=-1)
+    """Transformer block whose outputs are the word vectors, counted from the end.
+
+    -1 is the last block; -2 is the block before it, as in SDXL.
+    """
     final_norm: bool = True
+    """Whether CLIP's final layer norm is applied to the word vectors.
+
+    Stable Diffusion applies it; SDXL does not.
+    """
     attend_padding: bool = False
+    """Whether every caption is padded to all 77 tokens, and all of them may be attended to.
+
+    Stable Diffusion does so.
+    """
 
 
 class ClipFeaturesConfig(Config):
-    """Of the features `clip`: ViT-B/32, which CLIP scores are mostly given with, and which GALIP is trained with.
+    """Settings of the features `clip`.
 
-    weights: a name on the Hugging Face hub, or a folder with config.json, model.safetensors and the tokenizer's files.
-    revision: branch, tag or commit on the hub. tokenizer: folder or hub name of the tokenizer, where it is elsewhere.
+    The default is ViT-B/32. Most CLIP scores are computed with it, and GALIP is trained with it.
     """
 
     title: ClassVar[str] = "clip"
     weights: str = Field("openai/clip-vit-base-patch32", min_length=1)
+    """CLIP's weights: a name on the Hugging Face hub, or a folder.
+
+    The folder holds config.json, model.safetensors and the tokenizer's files.
+    """
     revision: str = "main"
+    """Branch, tag or commit on the hub."""
     tokenizer: str | None = Field(None, min_length=1)
+    """Folder or hub name of the tokenizer. None: it is beside the weights."""
 
 
 class ClipB16Config(ClipFeaturesConfig):
-    """Of the features `clip-vit-b-16`."""
+    """Settings of the features `clip-vit-b-16`."""
 
     title: ClassVar[str] = "clip-vit-b-16"
     weights: str = Field("openai/clip-vit-base-patch16", min_length=1)
+    """CLIP's weights: a name on the Hugging Face hub, or a folder.
+
+    The folder holds config.json, model.safetensors and the tokenizer's files.
+    """
 
 
 class ClipL14Config(ClipFeaturesConfig):
-    """Of the features `clip-vit-l-14`."""
+    """Settings of the features `clip-vit-l-14`."""
 
     title: ClassVar[str] = "clip-vit-l-14"
     weights: str = Field("openai/clip-vit-large-patch14", min_length=1)
+    """CLIP's weights: a name on the Hugging Face hub, or a folder.
+
+    The folder holds config.json, model.safetensors and the tokenizer's files.
+    """

@@ -1,4 +1,4 @@
-"""The `clip` encoder: the text half of CLIP (Radford et al. 2021), as transformers has it, frozen."""
+"""The text encoder `clip`: the frozen text half of CLIP (Radford et al. 2021)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,25 @@ from t2i.plugins.encoders.clip.weights import (
 )
 
 CHARACTERS_A_TOKEN = 64
+"""Characters of a caption that are read for each token; the rest of a very long caption is cut."""
 
 
 class ClipEncoder(TextEncoder):
-    """sentence: (B, 512 for ViT-B/32) the end-of-text token, projected or not. words: (B, L, 512) one vector a token,
-    start and end of text among them, L <= 77. Longer captions are cut. Neither is normalised to unit length."""
+    """CLIP's text half, frozen.
+
+    `sentence` (B, 512 for ViT-B/32) is the end-of-text token, projected or not. `words` (B, L, 512)
+    has one vector for each token, start and end of text included; L <= 77, and longer captions are
+    cut. Neither is normalised to unit length.
+
+    Args:
+        config: Settings.
+        clip: The network of transformers. It is frozen, converted to float32 and, for "pooled"
+            sentences, loses its projection.
+        tokenizer: The tokenizer of the same CLIP.
+
+    Raises:
+        UserError: Settings, network and tokenizer do not fit together.
+    """
 
     def __init__(
         self, config: ClipConfig, clip: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer
@@ -45,7 +59,15 @@ class ClipEncoder(TextEncoder):
         self.float().requires_grad_(False).eval()
 
     def tokens(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token numbers (B, L), long, and which of them are the caption's own (B, L), bool."""
+        """Convert captions to tokens.
+
+        Args:
+            captions: B captions.
+
+        Returns:
+            The tokens, int64 (B, L), and a mask, bool (B, L), that is False at padding; both are on
+            the encoder's device.
+        """
         batch = self.tokenizer(
             [readable(caption, self.length) for caption in captions],
             padding="max_length" if self.config.attend_padding else "longest",
@@ -57,42 +79,77 @@ class ClipEncoder(TextEncoder):
         return batch["input_ids"].to(device), batch["attention_mask"].bool().to(device)
 
     def encode(self, captions: Sequence[str]) -> TextFeatures:
-        """Each distinct caption is encoded once: a batch often holds several samples of one prompt, or of none."""
+        """Encode captions, each distinct caption once.
+
+        A batch often holds several samples of one prompt, or several times no prompt.
+
+        Args:
+            captions: B captions.
+
+        Returns:
+            Their features.
+        """
         distinct = unique(captions)
         row = {caption: i for i, caption in enumerate(distinct)}
         return self._encode(distinct)[[row[caption] for caption in captions]]
 
     def _encode(self, captions: Sequence[str]) -> TextFeatures:
         tokens, mask = self.tokens(captions)
-        # No mask goes in: attention is causal and padding comes last, so it changes no token of the caption itself.
+        # No mask is given: attention is causal and padding comes last, so padding does not change
+        # the caption's own tokens.
         out = self.clip(input_ids=tokens, output_hidden_states=True)
         words = out.hidden_states[self.config.layer]
         if self.config.final_norm:
             words = self.clip.text_model.final_layer_norm(words)
         if self.config.attend_padding:
             mask = torch.ones_like(mask)
-        words = words * mask.unsqueeze(
-            -1
-        )  # what is masked carries no numbers, whoever forgets the mask
+        # Masked outputs are 0, so code that ignores the mask is safe.
+        words = words * mask.unsqueeze(-1)
         return TextFeatures(out.text_embeds, words, mask, tuple(captions))
 
     def save_assets(self, folder: Path) -> None:
-        """The network's configuration and the tokenizer: with them a saved model loads without the hub."""
+        """Write the network's configuration and the tokenizer.
+
+        With them a saved model loads without the hub.
+
+        Args:
+            folder: The folder that they are written to.
+        """
         self.clip.config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
 
 def readable(caption: str, tokens: int) -> str:
-    """What of a caption can matter: valid Unicode, single spaces (as CLIP's own tokenizer does), and no more text than
-    `tokens` tokens of sensible length can need, since a caption may be a megabyte long."""
+    """Reduce a caption to the text that the tokenizer needs.
+
+    Invalid Unicode is replaced, and white space becomes single spaces, as in CLIP's own tokenizer.
+
+    Args:
+        caption: The caption.
+        tokens: Largest number of tokens. At most 64 characters for each are kept, which is enough
+            for tokens of sensible length: a caption may be a megabyte long.
+
+    Returns:
+        The text.
+    """
     text = caption[: 16 * CHARACTERS_A_TOKEN * tokens].encode("utf-8", "replace").decode("utf-8")
     return " ".join(text.split())[: CHARACTERS_A_TOKEN * tokens]
 
 
 def build(config: ClipConfig, assets: Path | None) -> ClipEncoder:
-    """The encoder with CLIP's weights; or, of a saved model, the network that its weights are then loaded into.
+    """Build the encoder, with CLIP's weights if it is new.
 
-    Raises UserError, naming what to do, if the weights or the tokenizer cannot be had or are unsound.
+    Args:
+        config: Settings.
+        assets: Folder that `save_assets` wrote for a saved model, whose weights the caller loads
+            afterwards. None for a new encoder.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        UserError: The weights or the tokenizer cannot be found or are damaged; the message says
+            what to do.
     """
     if assets is None:
         clip = load_text_model(config)

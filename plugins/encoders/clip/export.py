@@ -1,4 +1,4 @@
-"""CLIP's text encoder as parts of a pipeline in diffusers' layout."""
+"""Export of CLIP's text encoder to a pipeline in diffusers' layout."""
 
 from __future__ import annotations
 
@@ -12,8 +12,19 @@ from t2i.plugins.encoders.clip.encoder import ClipEncoder
 
 
 def export(encoder: TextEncoder, folder: Path) -> dict[str, tuple[str, str]]:
-    """Writes folder/text_encoder and folder/tokenizer. UserError if the words are not what Stable Diffusion's pipeline
-    takes: the last block's, normed, all 77 attended to."""
+    """Write the folders text_encoder and tokenizer of a pipeline.
+
+    Args:
+        encoder: A `ClipEncoder`.
+        folder: The folder of the pipeline.
+
+    Returns:
+        (library, class) of each part, by the part's name.
+
+    Raises:
+        UserError: The word vectors are not those of Stable Diffusion's pipeline, which takes the
+            last block's, after the final norm, and attends to all 77.
+    """
     assert isinstance(encoder, ClipEncoder)
     config, clip = encoder.config, encoder.clip
     unlike = {
@@ -24,7 +35,7 @@ def export(encoder: TextEncoder, folder: Path) -> dict[str, tuple[str, str]]:
     found = [setting for setting, there in unlike.items() if there]
     if found:
         raise UserError(
-            f"diffusers' pipelines cannot express {', '.join(found)}: this run stays one of ours"
+            f"diffusers' pipelines cannot express {', '.join(found)}: this run cannot be exported"
         )
     state = {
         name: tensor for name, tensor in clip.state_dict().items() if name.startswith("text_model.")

@@ -1,4 +1,7 @@
-"""`clip` and its larger siblings as feature extractors: images and captions in the space that CLIP has for both."""
+"""CLIP as a feature extractor: vectors of images and captions in CLIP's common space.
+
+The extractors are `clip` (ViT-B/32), `clip-vit-b-16` and `clip-vit-l-14`.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,26 @@ from t2i.plugins.encoders.clip.encoder import readable
 from t2i.plugins.encoders.clip.weights import FOLDER, fits, load_tokenizer, tokenizer_of
 
 TELLTALES = ("vision_model.embeddings.class_embedding", "text_model.final_layer_norm.weight")
-"""A small tensor of each half, by which a CLIP is known again."""
+"""A small tensor of each half of CLIP. They identify the weights (see `ClipFeatures.is_named`)."""
 
 
 class ClipFeatures(FeatureExtractor):
-    """uint8 (B, 3, H, W) -> float32 (B, 512 for ViT-B/32), and captions likewise; neither is normalised to length 1.
+    """CLIP's vectors of images and captions, float32 (B, 512 for ViT-B/32), not of unit length.
 
-    Images are resized whole to CLIP's side, bicubic and antialiased, as its own processor does with square ones.
+    Images are resized whole to the side that CLIP reads, bicubic and antialiased, as CLIP's own
+    processor does with square images.
+
+    Args:
+        title: Registry name of the extractor, for error messages.
+        config: Settings.
+        source: Folder or hub name from which the weights are loaded.
+
+    Attributes:
+        mean: Mean of each colour channel, for images in [0, 1], (1, 3, 1, 1).
+        std: Standard deviation of each colour channel, (1, 3, 1, 1).
+
+    Raises:
+        UserError: Weights or tokenizer cannot be found, are damaged, or do not fit together.
     """
 
     mean: Tensor
@@ -73,8 +89,16 @@ class ClipFeatures(FeatureExtractor):
         return features
 
     def is_named(self, text: str) -> bool:
-        """A hub name or a folder: of the same weights in any half of it that is here; or, where nothing of it is here,
-        with the same last word."""
+        """Return whether a text in a model's settings means this CLIP.
+
+        Args:
+            text: A hub name or a folder. If its weights are on this machine (in the folder, or in
+                the hub's cache), the tensors TELLTALES that they hold are compared with ours.
+                Otherwise a name with a slash is compared by its last part.
+
+        Returns:
+            Whether it is the same CLIP.
+        """
         if super().is_named(text):
             return True
         weights = _weights_file(text)
@@ -83,6 +107,7 @@ class ClipFeatures(FeatureExtractor):
         return "/" in text and Path(text).name in {Path(network).name for network in self.networks}
 
     def _has(self, weights: Path) -> bool:
+        """Return whether a file holds this CLIP, or one half of it."""
         own = self.network.state_dict()
         try:
             with safe_open(weights, "pt") as file:
@@ -95,12 +120,12 @@ class ClipFeatures(FeatureExtractor):
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are one and the same, kept in half precision or not."""
+    """Return whether two tensors are equal after rounding to half precision."""
     return one.shape == other.shape and torch.equal(one.half(), other.half())
 
 
 def _weights_file(text: str) -> Path | None:
-    """The weights of a folder, or of a name that the hub's cache knows."""
+    """Return the file of weights in a folder or in the hub's cache, or None if there is none."""
     if len(text) > 1000 or "\0" in text or "\n" in text:
         return None
     folder = Path(text).expanduser()
@@ -108,13 +133,24 @@ def _weights_file(text: str) -> Path | None:
         return next(iter(sorted(folder.glob("model*.safetensors"))), None)
     try:
         found = try_to_load_from_cache(text, "model.safetensors")
-    except ValueError:  # no name that the hub could have
+    except ValueError:  # not a valid hub name
         return None
     return Path(found) if isinstance(found, str) else None
 
 
 def build(config: ClipFeaturesConfig) -> ClipFeatures:
-    """A CLIP as a feature extractor. UserError, saying what to do, if its weights are not to be had."""
+    """Build the feature extractor.
+
+    Args:
+        config: Settings. If `weights` is the default and `t2i fetch` has downloaded them, they are
+            loaded from that download.
+
+    Returns:
+        The extractor.
+
+    Raises:
+        UserError: The weights cannot be found; the message says what to do.
+    """
     standard = config.weights == type(config)().weights
     source = fetched_or(config.title, config.weights) if standard else config.weights
     return ClipFeatures(config.title, config, source)

@@ -1,5 +1,7 @@
-"""CLIP as plugins, frozen, from the Hugging Face hub or a local folder: its text half as a text encoder, both halves as
-features that images and captions are scored with."""
+"""CLIP, frozen, from the Hugging Face hub or a local folder.
+
+Its text half is a text encoder. Both halves are features that images and captions are scored with.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,17 @@ from t2i.core.registry.specs import DownloadSpec, FeatureSpec, HubFiles, TextEnc
 
 @hookimpl
 def t2i_text_encoders() -> list[TextEncoderSpec]:
+    """Declare the text encoder `clip`.
+
+    Returns:
+        Its specification.
+    """
     return [
         TextEncoderSpec(
             name="clip",
-            summary="CLIP's text encoder, frozen; by hub name or from a local folder (encoder.weights)",
+            summary=(
+                "CLIP's text encoder, frozen; by hub name or from a local folder (encoder.weights)"
+            ),
             config="t2i.plugins.encoders.clip.config:ClipConfig",
             build="t2i.plugins.encoders.clip.encoder:build",
             export="t2i.plugins.encoders.clip.export:export",
@@ -22,8 +31,13 @@ def t2i_text_encoders() -> list[TextEncoderSpec]:
 
 @hookimpl
 def t2i_downloads() -> list[DownloadSpec]:
+    """Declare the downloads of three CLIPs, under the names of their features.
+
+    Returns:
+        Their specifications.
+    """
     return [
-        # Its main revision holds pickles only; this one is the conversion by the hub's own bot.
+        # The main revision holds pickles only; this one is the conversion by the hub's own bot.
         _download(
             "clip",
             "ViT-B/32, GALIP's and the CLIP score's",
@@ -54,6 +68,11 @@ def _download(name: str, what: str, repository: str, revision: str) -> DownloadS
 
 @hookimpl
 def t2i_features() -> list[FeatureSpec]:
+    """Declare the features `clip`, `clip-vit-b-16` and `clip-vit-l-14`.
+
+    Returns:
+        Their specifications.
+    """
     return [
         _features(
             "clip",

@@ -1,4 +1,4 @@
-"""CLIP's text half and its tokenizer, from a folder or the hub."""
+"""Loading of CLIP's text half and its tokenizer, from a folder or the hub."""
 
 from __future__ import annotations
 
@@ -17,12 +17,27 @@ FOLDER = "a folder with config.json, model.safetensors and the tokenizer's files
 
 
 def wanted_weights(config: ClipConfig) -> Wanted:
-    """The weights that the settings of the text encoder name."""
+    """Describe the weights that the text encoder's settings name.
+
+    Args:
+        config: Settings of the text encoder.
+
+    Returns:
+        The description, which errors quote.
+    """
     return Wanted(WHAT, "encoder.weights", config.weights, config.revision, FOLDER)
 
 
 def tokenizer_of(weights: Wanted, tokenizer: str | None) -> Wanted:
-    """The tokenizer's files: beside the weights, or at a folder or hub name of their own."""
+    """Describe where the tokenizer's files are.
+
+    Args:
+        weights: The weights.
+        tokenizer: Folder or hub name of the tokenizer. None: it is beside the weights.
+
+    Returns:
+        The description, which errors quote.
+    """
     if tokenizer is None:
         return weights
     setting = weights.setting.replace("weights", "tokenizer")
@@ -30,10 +45,20 @@ def tokenizer_of(weights: Wanted, tokenizer: str | None) -> Wanted:
 
 
 def load_text_model(config: ClipConfig) -> CLIPTextModelWithProjection:
-    """CLIP's text half with its weights. Raises UserError if they cannot be had or are incomplete."""
-    pooled = (
-        config.sentence == "pooled"
-    )  # the text half of Stable Diffusion comes without a projection
+    """Load CLIP's text half with its weights.
+
+    Args:
+        config: Settings of the text encoder.
+
+    Returns:
+        The network. Without a projection in the file, it is a new one, which "pooled" sentences do
+        not use.
+
+    Raises:
+        UserError: The weights cannot be found or are incomplete.
+    """
+    # The text half of Stable Diffusion has no projection.
+    pooled = config.sentence == "pooled"
     return load_clip(
         CLIPTextModelWithProjection,
         wanted_weights(config),
@@ -43,15 +68,24 @@ def load_text_model(config: ClipConfig) -> CLIPTextModelWithProjection:
 
 
 def load_tokenizer(wanted: Wanted) -> CLIPTokenizer:
-    """CLIP's tokenizer. Raises UserError if its files cannot be had."""
+    """Load CLIP's tokenizer.
+
+    Args:
+        wanted: Where its files are.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        UserError: The files cannot be found.
+    """
 
     def load(source: str, offline: bool) -> CLIPTokenizer:
         tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(
             source, revision=wanted.revision, local_files_only=offline
         )
-        if set(tokenizer.get_vocab()) == set(
-            tokenizer.all_special_tokens
-        ):  # made up: transformers found no file
+        # Where transformers finds no file, it makes a tokenizer of special tokens only.
+        if set(tokenizer.get_vocab()) == set(tokenizer.all_special_tokens):
             raise FileNotFoundError("no tokenizer.json there, nor vocab.json and merges.txt")
         return tokenizer
 
@@ -59,18 +93,38 @@ def load_tokenizer(wanted: Wanted) -> CLIPTokenizer:
 
 
 def checked(config: ClipConfig, clip: CLIPTextConfig, tokenizer: CLIPTokenizer) -> None:
-    """Raises UserError unless settings, network and tokenizer fit one another."""
+    """Check that settings, network and tokenizer fit together.
+
+    Args:
+        config: Settings of the text encoder.
+        clip: Configuration of the network.
+        tokenizer: The tokenizer.
+
+    Raises:
+        UserError: `layer` is beyond the first block, or the tokenizer belongs to another network.
+    """
     if -config.layer > clip.num_hidden_layers:
         raise UserError(
-            f"{WHAT}: encoder.layer = {config.layer}, but {config.weights} has {clip.num_hidden_layers}"
+            f"{WHAT}: encoder.layer = {config.layer}, but {config.weights} has "
+            f"{clip.num_hidden_layers}"
         )
     fits(WHAT, clip, tokenizer, "name the right one with --set encoder.tokenizer=...")
 
 
 def fits(what: str, clip: CLIPTextConfig, tokenizer: CLIPTokenizer, remedy: str) -> None:
-    """Raises UserError, with the remedy, if the tokenizer has numbers that the network knows nothing of."""
+    """Check that the network has an embedding for each of the tokenizer's tokens.
+
+    Args:
+        what: What errors call the network.
+        clip: Configuration of the text half.
+        tokenizer: The tokenizer.
+        remedy: End of the error message: what to do.
+
+    Raises:
+        UserError: The network lacks some.
+    """
     if max(tokenizer.get_vocab().values()) >= clip.vocab_size:
         raise UserError(
-            f"{what}: the tokenizer knows {len(tokenizer)} tokens, the weights {clip.vocab_size}: they do not belong "
-            f"together; {remedy}"
+            f"{what}: the tokenizer has {len(tokenizer)} tokens, the weights {clip.vocab_size}: "
+            f"they do not belong together; {remedy}"
         )

@@ -1,4 +1,4 @@
-"""Settings of the `damsm` encoder, its vocabulary among them, and how a caption is cut into words."""
+"""Settings of the text encoder `damsm`, and how it splits a caption into words."""
 
 from __future__ import annotations
 
@@ -12,24 +12,39 @@ _WORD = re.compile(r"\w+")
 
 
 class DamsmConfig(Config):
-    """Settings; the defaults are the paper's, for CUB (COCO: max_words 15 in DAMSM's own training, 12 in the GAN's).
+    """Settings of the text encoder `damsm`.
 
-    embedding: width of word embeddings. width: of word and sentence vectors, half of it each direction's.
-    dropout: of the embeddings, while the encoder is trained. max_words: longer captions are cut.
-    vocabulary_size: words kept, the most frequent first. vocabulary: filled from the data set before training, or from
-    `captions`. captions: the authors' captions.pickle. weights: the authors' text_encoder*.pth, which are then frozen
-    and need their `captions`. frozen: never to be trained.
+    The defaults are the paper's for CUB. For COCO, `max_words` is 15 when DAMSM itself is trained
+    and 12 when the GAN is.
     """
 
     embedding: int = Field(300, ge=1)
+    """Width of the word embeddings."""
     width: int = Field(256, ge=2, multiple_of=2)
+    """Width of the word and sentence vectors.
+
+    It is even: each direction of the LSTM gives half of it.
+    """
     dropout: float = Field(0.5, ge=0, lt=1)
+    """Dropout probability of the word embeddings while the encoder is trained."""
     max_words: int = Field(18, ge=1)
+    """Largest number of words of a caption; longer captions are cut."""
     vocabulary_size: int = Field(50_000, ge=1)
+    """Largest number of words in the vocabulary; the most frequent words are kept."""
     vocabulary: tuple[str, ...] = ()
+    """Words that the encoder knows.
+
+    If empty, it is filled before training: from `captions`, or else from the data set.
+    """
     captions: str | None = Field(None, min_length=1)
+    """Path of the authors' captions.pickle, whose vocabulary is used. None: the data set's."""
     weights: str | None = Field(None, min_length=1)
+    """Path of the authors' text_encoder*.pth.
+
+    These weights are frozen, and they need their `captions`. None: new weights.
+    """
     frozen: bool = False
+    """Whether the encoder is never trained. With `weights` it is frozen in any case."""
 
     @model_validator(mode="after")
     def _check(self) -> DamsmConfig:
@@ -37,14 +52,25 @@ class DamsmConfig(Config):
             raise ValueError("vocabulary has a word twice")
         if self.weights and not (self.captions or self.vocabulary):
             raise ValueError(
-                "weights mean nothing without their words: give captions, the authors' captions.pickle"
+                "weights need the vocabulary that they were trained with: set captions to the "
+                "authors' captions.pickle"
             )
         return self
 
 
 def split(caption: str, limit: int) -> list[str]:
-    """The words of a caption as the authors cut it: runs of letters and digits, lower case, what is not ASCII left
-    out. Only as much is read as `limit` words of sensible length can need: a caption may be a megabyte long."""
+    """Split a caption into words as the authors do.
+
+    Words are runs of letters and digits, in lower case. Characters that are not ASCII are dropped.
+
+    Args:
+        caption: The caption.
+        limit: Number of words that the caller needs. Only the first 64 * limit characters are
+            read, which is enough for words of sensible length: a caption may be a megabyte long.
+
+    Returns:
+        The words; there may be more than `limit` of them.
+    """
     words = (
         word.encode("ascii", "ignore").decode()
         for word in _WORD.findall(caption[: 64 * limit].lower())

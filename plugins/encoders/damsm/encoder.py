@@ -1,4 +1,4 @@
-"""The `damsm` encoder: the text half of AttnGAN's DAMSM (Xu et al. 2018, section 3.2)."""
+"""The text encoder `damsm`: the text half of AttnGAN's DAMSM (Xu et al. 2018, section 3.2)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.plugins.encoders.damsm.config import DamsmConfig, split
 from t2i.plugins.encoders.damsm.weights import load
 
-END = 0  # stands for no word: padding, and the one token of a caption without known words
+END = 0  # token of no word: padding, and the only token of a caption without known words
 
 
 class DamsmEncoder(TextEncoder):
-    """words (B, L, width): both directions' outputs at each word. sentence (B, width): their last states, forward
-    first. Unknown words are left out."""
+    """A bidirectional LSTM over word embeddings.
+
+    `words` (B, L, width) are the outputs of both directions at each word. `sentence` (B, width)
+    are the last states of both, the forward direction first. Unknown words are skipped.
+    Source: Xu et al. 2018, section 3.2.
+
+    Args:
+        config: Settings, with a filled vocabulary.
+    """
 
     def __init__(self, config: DamsmConfig) -> None:
         super().__init__()
@@ -33,7 +40,15 @@ class DamsmEncoder(TextEncoder):
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
 
     def tokens(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token numbers (B, L), long, padded with END, and how many are each caption's own (B,), on the processor."""
+        """Convert captions to tokens.
+
+        Args:
+            captions: B captions.
+
+        Returns:
+            The tokens, int64 (B, L), padded with END, on the encoder's device; and the number of
+            tokens of each caption, int64 (B,), on the CPU.
+        """
         limit = self.config.max_words
         known = (
             [self._index[word] for word in split(c, limit) if word in self._index] for c in captions
@@ -46,7 +61,7 @@ class DamsmEncoder(TextEncoder):
     def encode(self, captions: Sequence[str]) -> TextFeatures:
         tokens, lengths = self.tokens(captions)
         x = self.dropout(self.embedding(tokens))
-        # Packed: the backward direction begins at a caption's own last word, not at the padding.
+        # Packed, so that the backward direction starts at the caption's last word, not at padding.
         output, (state, _) = self.lstm(
             pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         )
@@ -58,8 +73,19 @@ class DamsmEncoder(TextEncoder):
 
 
 def build(config: DamsmConfig, assets: Path | None) -> DamsmEncoder:
-    """The encoder, with the authors' weights if they are named; of a saved model, one whose weights are still to be
-    loaded. UserError if the named file cannot be had or does not fit."""
+    """Build the encoder, with the authors' weights if the settings name them.
+
+    Args:
+        config: Settings, with a filled vocabulary.
+        assets: Folder of a saved model, whose weights the caller loads afterwards. None for a new
+            encoder.
+
+    Returns:
+        The encoder; frozen if `frozen` or `weights` is set.
+
+    Raises:
+        UserError: The file of weights cannot be read or does not fit.
+    """
     encoder = DamsmEncoder(config)
     if config.weights and assets is None:
         load(encoder, Path(config.weights))

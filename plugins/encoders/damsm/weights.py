@@ -1,4 +1,4 @@
-"""What the authors released of the text encoder: its weights, and the pickle that holds its vocabulary."""
+"""The authors' released files of the text encoder: its weights, and a pickle of its vocabulary."""
 
 from __future__ import annotations
 
@@ -15,13 +15,32 @@ from t2i.plugins.encoders.damsm.config import DamsmConfig, split
 
 
 def load(encoder: nn.Module, path: Path) -> None:
-    """Loads the authors' text_encoder*.pth. UserError if it is none, or of another vocabulary or width."""
+    """Load the authors' text_encoder*.pth into an encoder.
+
+    Args:
+        encoder: The encoder to fill.
+        path: Path of the file.
+
+    Raises:
+        UserError: The file is something else, or has another vocabulary size or width.
+    """
     load_state(encoder, lstm_state(read_legacy(path)), f"weights {path}")
 
 
 def fit(config: DamsmConfig, texts: Iterable[str]) -> DamsmConfig:
-    """The settings with their vocabulary: the authors', if named, else that of `texts`, most frequent first, ties in
-    alphabetical order."""
+    """Fill the vocabulary, unless it is filled already.
+
+    Args:
+        config: Settings. If they name the authors' `captions`, the vocabulary is read from there.
+        texts: Captions of the data set, from which the vocabulary is built otherwise: the most
+            frequent word first, ties in alphabetical order.
+
+    Returns:
+        The settings with a vocabulary.
+
+    Raises:
+        UserError: The authors' file cannot be read.
+    """
     if config.vocabulary:
         return config
     if config.captions:

@@ -1,1 +1,1 @@
-"""No text at all."""
+"""The text encoder of models that sample without text."""

@@ -1,4 +1,4 @@
-"""The encoder `none`: captions go in, and nothing of them comes out."""
+"""The encoder `none`, whose features do not depend on the captions."""
 
 from __future__ import annotations
 
@@ -13,16 +13,29 @@ from t2i.core.settings import Config
 
 
 class NoText(TextEncoder):
-    """sentence: (B, 1) zeros. words: (B, 1, 1), the same."""
+    """Encode every caption as the number 0.
+
+    `sentence` is (B, 1) and `words` is (B, 1, 1); both hold zeros.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.shape = TextShape(1, 1)
-        self.nothing = nn.Parameter(torch.zeros(1), requires_grad=False)  # it says on which device
+        # A frozen parameter moves with the module, so its device is the encoder's device.
+        self.nothing = nn.Parameter(torch.zeros(1), requires_grad=False)
 
     def encode(self, captions: Sequence[str]) -> TextFeatures:
         return TextFeatures.of(sentence=self.nothing.expand(len(captions), 1), captions=captions)
 
 
 def build(config: Config, assets: Path | None) -> NoText:
+    """Build the encoder.
+
+    Args:
+        config: Ignored; there are no settings.
+        assets: Ignored; there are no files.
+
+    Returns:
+        The encoder.
+    """
     return NoText()

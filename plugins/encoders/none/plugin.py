@@ -1,4 +1,7 @@
-"""No text, for models that draw without: as a text encoder, so that nothing else need know."""
+"""The text encoder `none`, for models that sample without text.
+
+It is an ordinary text encoder, so that no other code needs a special case for models without text.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,11 @@ from t2i.core.registry.specs import TextEncoderSpec
 
 @hookimpl
 def t2i_text_encoders() -> list[TextEncoderSpec]:
+    """Declare the text encoder `none`.
+
+    Returns:
+        Its specification.
+    """
     return [
         TextEncoderSpec(
             name="none",

@@ -1,4 +1,4 @@
-"""Settings of the `words` encoder, its vocabulary among them, and how a caption is cut into words."""
+"""Settings of the text encoder `words`, and how it splits a caption into words."""
 
 from __future__ import annotations
 
@@ -15,22 +15,28 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class WordsConfig(Config):
-    """Settings.
-
-    width: of embeddings, word and sentence vectors. layers, heads: of the transformer. positions: standard deviation of
-    the first vectors of the places in a caption, those of words having 0.5. neighbours: words (an odd number) that a
-    convolution before the transformer looks at, to tell whose adjective is whose (0: none). max_words: longer captions
-    are cut. vocabulary_size: words kept, the most frequent first. vocabulary: filled from the data set before training.
-    """
+    """Settings of the text encoder `words`."""
 
     width: int = Field(128, ge=8)
+    """Width of the embeddings, the word vectors and the sentence vector. A multiple of `heads`."""
     layers: int = Field(2, ge=1, le=MOST_LAYERS)
+    """Number of transformer layers."""
     heads: int = Field(4, ge=1)
+    """Number of attention heads of each layer."""
     positions: float = Field(0.02, ge=0)
+    """Standard deviation of the initial position embeddings. That of the word embeddings is 0.5."""
     neighbours: int = Field(0, ge=0)
+    """Kernel size, in words, of a convolution before the transformer.
+
+    It helps to tell which adjective belongs to which noun. It is odd: a word and as many on either
+    side. 0: no convolution.
+    """
     max_words: int = Field(48, ge=1)
+    """Largest number of words of a caption; longer captions are cut."""
     vocabulary_size: int = Field(10_000, ge=1)
+    """Largest number of words in the vocabulary; the most frequent words are kept."""
     vocabulary: tuple[str, ...] = ()
+    """Words that the encoder knows. If empty, it is filled from the data set before training."""
 
     @model_validator(mode="after")
     def _check(self) -> WordsConfig:
@@ -38,7 +44,8 @@ class WordsConfig(Config):
             raise ValueError(f"width ({self.width}) must be a multiple of heads ({self.heads})")
         if self.neighbours and self.neighbours % 2 == 0:
             raise ValueError(
-                f"neighbours ({self.neighbours}) must be odd: a word and as many on either side, or 0"
+                f"neighbours ({self.neighbours}) must be odd: a word and as many on either side, "
+                "or 0"
             )
         if len(set(self.vocabulary)) != len(self.vocabulary):
             raise ValueError("vocabulary has a word twice")
@@ -46,15 +53,29 @@ class WordsConfig(Config):
 
 
 def split(caption: str, limit: int) -> list[str]:
-    """The first `limit` words of a caption, in lower case; punctuation marks are words.
+    """Split a caption into words, in lower case. Each punctuation mark is a word.
 
-    Only as much of the text is read as `limit` words of sensible length can need: a caption may be a megabyte long.
+    Args:
+        caption: The caption. Only its first 64 * limit characters are read, which is enough for
+            words of sensible length: a caption may be a megabyte long.
+        limit: Largest number of words.
+
+    Returns:
+        The first `limit` words.
     """
     return _WORD.findall(caption[: 64 * limit].lower())[:limit]
 
 
 def fit(config: WordsConfig, texts: Iterable[str]) -> WordsConfig:
-    """The settings with the vocabulary of `texts`: most frequent first, ties in alphabetical order."""
+    """Fill the vocabulary, unless it is filled already.
+
+    Args:
+        config: Settings.
+        texts: Captions of the data set.
+
+    Returns:
+        The settings with the words of `texts`: the most frequent first, ties in alphabetical order.
+    """
     if config.vocabulary:
         return config
     counts = Counter(word for text in texts for word in split(text, config.max_words))

@@ -1,5 +1,7 @@
-"""The `words` encoder: a pre-norm transformer over word embeddings (Vaswani et al. 2017), which may be mixed with their
-neighbours first."""
+"""The text encoder `words`: a pre-norm transformer over word embeddings (Vaswani et al. 2017).
+
+A convolution may mix each embedding with its neighbours first.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,16 @@ PAD, START, UNKNOWN = range(len(SPECIAL))
 
 
 class WordsEncoder(TextEncoder):
-    """words: the outputs at all tokens, a start token first, so that even an empty caption has one. sentence: their
-    mean before the last norm, normed: from the first step on it holds every word of the caption, where the output at
-    the start token would have to learn to look at them. Both are `config.width` wide."""
+    """A small trainable transformer over words.
+
+    `words` (B, L, width) are the outputs at all tokens. The first token is a start token, so that
+    even an empty caption has one. `sentence` (B, width) is the layer norm of the mean output. The
+    mean holds every word of the caption from the first training step on; the output at the start
+    token would first have to learn to attend to the words.
+
+    Args:
+        config: Settings, with a filled vocabulary.
+    """
 
     def __init__(self, config: WordsConfig) -> None:
         super().__init__()
@@ -34,15 +43,23 @@ class WordsEncoder(TextEncoder):
         n = config.neighbours
         self.mix = nn.Conv1d(config.width, config.width, n, padding=n // 2) if n else None
         layer = nn.TransformerEncoderLayer(
-            config.width, config.heads, 4 * config.width, dropout=0.0, activation="gelu", batch_first=True,
-            norm_first=True,
+            config.width, config.heads, 4 * config.width, dropout=0.0, activation="gelu",
+            batch_first=True, norm_first=True,
         )  # fmt: skip
         self.transformer = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(config.width)
         nn.init.normal_(self.embedding.weight, std=0.5)
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
-        """Token numbers (B, L), long: start token first, padded with PAD."""
+        """Convert captions to tokens.
+
+        Args:
+            captions: B captions.
+
+        Returns:
+            The tokens, int64 (B, L), on the encoder's device: the start token first, padded with
+            PAD.
+        """
         rows = [
             [
                 START,
@@ -64,9 +81,18 @@ class WordsEncoder(TextEncoder):
             x = x + self.mix((x * kept).mT).mT
         h = self.transformer(x, src_key_padding_mask=~mask) * kept
         sentence = self.norm(h.sum(1) / kept.sum(1))
-        words = self.norm(h) * kept  # what is masked carries no numbers, whoever forgets the mask
+        words = self.norm(h) * kept  # masked outputs are 0, so code that ignores the mask is safe
         return TextFeatures(sentence, words, mask, tuple(captions))
 
 
 def build(config: WordsConfig, assets: Path | None) -> WordsEncoder:
+    """Build the encoder with new weights.
+
+    Args:
+        config: Settings, with a filled vocabulary.
+        assets: Ignored; the encoder has no files.
+
+    Returns:
+        The encoder.
+    """
     return WordsEncoder(config)

@@ -1,4 +1,4 @@
-"""The embedded text encoder: small, trainable, nothing to download."""
+"""The built-in text encoder `words`: small, trainable, and with nothing to download."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from t2i.core.registry.specs import TextEncoderSpec
 
 @hookimpl
 def t2i_text_encoders() -> list[TextEncoderSpec]:
+    """Declare the text encoder `words`, the default.
+
+    Returns:
+        Its specification.
+    """
     return [
         TextEncoderSpec(
             default=True,

@@ -1,4 +1,4 @@
-"""Settings of the extractors `inception` and `vgg16`."""
+"""Settings of the feature extractors `inception` and `vgg16`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from t2i.core.settings import Config
 
 
 class FidelityConfig(Config):
-    """weights: the file as it is published (None: the one that `t2i fetch` has put here)."""
+    """Settings of the features `inception` and `vgg16`."""
 
     weights: str | None = Field(None, min_length=1)
+    """Path of the weights, in the file that their authors published.
+
+    None: the file that `t2i fetch` has downloaded.
+    """

@@ -1,7 +1,8 @@
-"""`inception` and `vgg16`: torch-fidelity's own networks, so that scores agree with its command.
+"""The features `inception` and `vgg16`: torch-fidelity's own networks.
 
-Its classes read their weights by pickle. So the file is first read as plain tensors, by the reader that runs nothing,
-and PyTorch is told to do no more than that when the class reads it again.
+With them, scores agree with those of torch-fidelity's command. Its classes read their weights by
+pickle, which could run code. So the file is first checked by a reader that runs nothing, and
+`torch.load` is limited to plain tensors while the class reads the file again.
 """
 
 from __future__ import annotations
@@ -29,15 +30,22 @@ from t2i.plugins.common.weights.legacy import read_legacy, state_dict
 from t2i.plugins.features.fidelity.config import FidelityConfig
 
 FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-POOL, CLASSES = (
-    2048,
-    1008,
-)  # TensorFlow's graph of 2015 has 1008 logits, of which 1000 mean something
+# TensorFlow's graph of 2015 has 1008 logits, of which 1000 stand for classes.
+POOL, CLASSES = (2048, 1008)
 
 
 @dataclass(frozen=True)
 class PublishedNetwork:
-    """A network of torch-fidelity's. name: its own; title: ours; parts: what it returns, in order, with widths."""
+    """A network of torch-fidelity.
+
+    Args:
+        name: Its name in torch-fidelity.
+        title: Its name in our registry.
+        network: torch-fidelity's class.
+        parts: Width of each feature that the class returns, by its name there, in order.
+        layers: Our layers, as parts of the joined vector (`FeatureExtractor.layers`).
+        file: Name of the published file of weights.
+    """
 
     name: str
     title: str
@@ -54,16 +62,28 @@ INCEPTION = PublishedNetwork(
     "weights-inception-2015-12-05-6726825d.pth",
 )  # fmt: skip
 VGG16 = PublishedNetwork(
-    "vgg16", "vgg16", FeatureExtractorVGG16, MappingProxyType({"fc2_relu": 4096}), MappingProxyType({}),
-    "vgg16-397923af.pth",
+    "vgg16", "vgg16", FeatureExtractorVGG16,
+    MappingProxyType({"fc2_relu": 4096}), MappingProxyType({}), "vgg16-397923af.pth",
 )  # fmt: skip
 
 
 class FidelityFeatures(FeatureExtractor):
-    """uint8 (B, 3, H, W) -> float32: `inception` (B, 2048 + 1008), pooled features and logits without bias; `vgg16`
-    (B, 4096). Images are resized inside, to 299 or 224, bilinearly as TensorFlow 1 did, without antialiasing: that
-    is part of what FID is, and these networks are given images at their benchmark's size, never larger ones shrunk
-    by it in another way."""
+    """Features of a network of torch-fidelity.
+
+    `inception` gives float32 (B, 2048 + 1008): the pooled features, then the logits without bias.
+    `vgg16` gives float32 (B, 4096).
+
+    Images are resized inside, to 299 or 224, bilinearly as in TensorFlow 1, without antialiasing.
+    That is part of the definition of FID. So these networks are given images at the benchmark's own
+    size, never larger images that were shrunk in another way first.
+
+    Args:
+        published: The network.
+        path: The file of weights.
+
+    Raises:
+        UserError: The file cannot be read, or holds other weights.
+    """
 
     def __init__(self, published: PublishedNetwork, path: Path) -> None:
         super().__init__()
@@ -77,7 +97,7 @@ class FidelityFeatures(FeatureExtractor):
                     list(published.parts),
                     feature_extractor_weights_path=io.BytesIO(weights),
                 )
-        except Exception as error:  # load_state_dict: other names or shapes
+        except Exception as error:  # load_state_dict raises for other names or shapes
             raise _unfit(
                 published, path, str(error).strip().partition("\n")[2].strip()[:120]
             ) from None
@@ -87,7 +107,11 @@ class FidelityFeatures(FeatureExtractor):
 
 
 def _checked(published: PublishedNetwork, path: Path) -> bytes:
-    """The bytes of a file of plain tensors, saved as PyTorch saves them. UserError if it is anything else."""
+    """Return the bytes of a file, if it holds plain tensors as PyTorch saves them.
+
+    Raises:
+        UserError: The file cannot be read, or is anything else.
+    """
     try:
         weights = path.read_bytes()
     except OSError as error:
@@ -103,7 +127,13 @@ def _checked(published: PublishedNetwork, path: Path) -> bytes:
 
 @contextmanager
 def plain_weights() -> Iterator[None]:
-    """While it lasts, torch.load reads nothing but tensors, whatever its caller asks for."""
+    """Limit `torch.load` to plain tensors inside the block, whatever its caller passes.
+
+    It sets an environment variable of PyTorch and restores it afterwards.
+
+    Yields:
+        Nothing.
+    """
     before = os.environ.get(FORCE)
     os.environ[FORCE] = "1"
     try:
@@ -115,6 +145,7 @@ def plain_weights() -> Iterator[None]:
 
 
 def _unfit(published: PublishedNetwork, path: Path, why: str) -> UserError:
+    """Make the error for a file that holds other weights."""
     return UserError(
         f"features '{published.title}': weights {path} are not those of {published.name} ({why}); "
         f"'t2i fetch {published.title}' gets {published.file}"
@@ -122,6 +153,7 @@ def _unfit(published: PublishedNetwork, path: Path, why: str) -> UserError:
 
 
 def _build(published: PublishedNetwork, config: FidelityConfig) -> FidelityFeatures:
+    """Build a feature extractor from the named file, or from the download of `t2i fetch`."""
     path = (
         Path(config.weights).expanduser()
         if config.weights
@@ -131,10 +163,30 @@ def _build(published: PublishedNetwork, config: FidelityConfig) -> FidelityFeatu
 
 
 def inception(config: FidelityConfig) -> FidelityFeatures:
-    """The feature extractor "inception"."""
+    """Build the feature extractor `inception`.
+
+    Args:
+        config: Settings.
+
+    Returns:
+        The extractor.
+
+    Raises:
+        UserError: The weights are not there, or are other weights.
+    """
     return _build(INCEPTION, config)
 
 
 def vgg16(config: FidelityConfig) -> FidelityFeatures:
-    """The feature extractor "vgg16"."""
+    """Build the feature extractor `vgg16`.
+
+    Args:
+        config: Settings.
+
+    Returns:
+        The extractor.
+
+    Raises:
+        UserError: The weights are not there, or are other weights.
+    """
     return _build(VGG16, config)

@@ -1,4 +1,4 @@
-"""`timm`, `dinov2`: what a pretrained backbone of timm hands to its classifier."""
+"""The features `timm` and `dinov2`: the input of the classifier of a pretrained timm backbone."""
 
 from __future__ import annotations
 
@@ -24,9 +24,23 @@ MODES = {"bicubic": "bicubic", "bilinear": "bilinear"}
 
 
 class TimmFeatures(FeatureExtractor):
-    """uint8 (B, 3, H, W) -> float32 (B, D): pooled as the backbone pools (DINOv2: the class token, normed).
+    """Pooled features of a backbone of timm, float32 (B, D).
 
-    Images are resized whole, antialiased, and normalised with the mean and spread that the backbone was trained with.
+    The backbone's own pooling is used (DINOv2: the class token after the final norm). Images are
+    resized whole, antialiased, and normalised with the mean and standard deviation that the
+    backbone was trained with.
+
+    Args:
+        config: Settings.
+        title: Registry name of the extractor, for error messages.
+        source: File, folder or hub name from which the weights are loaded.
+
+    Attributes:
+        mean: Mean of each colour channel, for images in [0, 1], (3, 1, 1).
+        std: Standard deviation of each colour channel, (3, 1, 1).
+
+    Raises:
+        UserError: The weights cannot be found, or are those of another network.
     """
 
     mean: Tensor
@@ -56,7 +70,7 @@ class TimmFeatures(FeatureExtractor):
 
 
 def _state(config: TimmConfig, title: str, source: str) -> dict[str, Tensor]:
-    """The weights. UserError, saying what to do, if they cannot be had."""
+    """Load the weights; a UserError says what to do if they cannot be found."""
     what = f"features '{title}'"
     if Path(source).is_file():
         return load_tensors(Path(source), what)
@@ -75,7 +89,10 @@ def _state(config: TimmConfig, title: str, source: str) -> dict[str, Tensor]:
 
 
 def _network(config: TimmConfig, title: str, state: dict[str, Tensor]) -> Any:
-    """The backbone without its classifier. It is loaded with it, so that timm misses nothing that is not there."""
+    """Build the backbone without its classifier.
+
+    The classifier is removed after loading, so that timm can load the published file strictly.
+    """
     published: Any = timm.get_pretrained_cfg(config.model)
     sized: dict[str, Any] = (
         {"img_size": config.image_size} if config.image_size and published.fixed_input_size else {}
@@ -97,7 +114,11 @@ def _network(config: TimmConfig, title: str, state: dict[str, Tensor]) -> Any:
 
 
 def _source(config: TimmConfig, title: str) -> str:
-    """File, folder or hub name of the weights. UserError if timm does not know the model, or the weights."""
+    """Return the file, folder or hub name of the weights.
+
+    Raises:
+        UserError: timm does not know the model, or has no weights for it and none are set.
+    """
     cfg = timm.get_pretrained_cfg(config.model) if timm.is_model(config.model) else None
     if cfg is None:
         known = timm.list_models(pretrained=True)
@@ -108,17 +129,38 @@ def _source(config: TimmConfig, title: str) -> str:
         return config.weights
     if not cfg.hf_hub_id:
         raise UserError(
-            f"features '{title}': timm has no weights for '{config.model}': set its weights to a file"
+            f"features '{title}': timm has no weights for '{config.model}': "
+            "set its weights to a file"
         )
     hub = str(cfg.hf_hub_id)
     return hub if hub.count("/") and not hub.endswith("/") else f"{hub}{config.model}"
 
 
 def build(config: TimmConfig) -> TimmFeatures:
-    """The feature extractor "timm"."""
+    """Build the feature extractor `timm`.
+
+    Args:
+        config: Settings.
+
+    Returns:
+        The extractor.
+
+    Raises:
+        UserError: timm does not know the model, or the weights cannot be found or do not fit.
+    """
     return TimmFeatures(config, "timm", _source(config, "timm"))
 
 
 def dinov2(config: Dinov2Config) -> TimmFeatures:
-    """The feature extractor "dinov2"."""
+    """Build the feature extractor `dinov2`.
+
+    Args:
+        config: Settings.
+
+    Returns:
+        The extractor.
+
+    Raises:
+        UserError: timm does not know the model, or the weights cannot be found or do not fit.
+    """
     return TimmFeatures(config, "dinov2", _source(config, "dinov2"))

@@ -1,4 +1,4 @@
-"""Settings of the `ddpm` sampler."""
+"""Settings of the sampler `ddpm`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ from t2i.plugins.common.diffusion.config import DiffusionSamplerConfig
 
 
 class DDPMSamplerConfig(DiffusionSamplerConfig):
-    """Settings of the ancestral sampler."""
+    """Settings of the ancestral sampler, `ddpm`."""
 
     steps: int | None = Field(None, ge=1)
-    """Steps of the chain. None: all T of the schedule, as in the paper."""
+    """Number of steps of the chain. None: all T steps of the schedule, as in the paper."""
 
     clip: float | None = Field(None, gt=0)
-    """Predictions of x_0 are cut to [-clip, clip], as the paper's code does with pixels, at 1. None: never."""
+    """Bound of the predictions of x_0, which are clipped to [-clip, clip].
+
+    The paper's code clips pixels at 1. None: no clipping, since latents have no bounds.
+    """
 
     variance: Literal["beta", "beta~"] = "beta~"
-    """Variance of a step: beta_t, or the posterior's beta~_t (section 3.2 of the paper: the two extremes)."""
+    """Variance of a step: beta_t ("beta"), or that of the posterior, beta~_t ("beta~").
+
+    They are the two extremes. The paper finds similar results with both (Ho et al. 2020, section
+    3.2).
+    """

@@ -1,4 +1,4 @@
-"""DDPM's ancestral sampler."""
+"""The sampler `ddpm`: DDPM's ancestral sampling."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from t2i.core.registry.specs import SamplerSpec
 
 @hookimpl
 def t2i_samplers() -> list[SamplerSpec]:
+    """Declare the sampler `ddpm`.
+
+    Returns:
+        Its specification.
+    """
     return [
         SamplerSpec(
             name="ddpm",
-            summary="The ancestral chain, by default over all steps of the schedule",
+            summary="Ancestral sampling, by default over all steps of the schedule",
             config="t2i.plugins.samplers.ancestral.config:DDPMSamplerConfig",
             build="t2i.plugins.samplers.ancestral.sampler:DDPMSampler",
             families=("diffusion",),

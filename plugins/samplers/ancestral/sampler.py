@@ -1,4 +1,7 @@
-"""DDPM's ancestral sampling (Ho et al. 2020, algorithm 2; thesis 2.24), on diffusers' DDPMScheduler."""
+"""DDPM's ancestral sampling, on diffusers' DDPMScheduler.
+
+Source: Ho et al. 2020, algorithm 2; thesis 2.24.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,22 @@ from t2i.plugins.common.diffusion.time_grid import TimeGrid
 from t2i.plugins.samplers.ancestral.config import DDPMSamplerConfig
 
 VARIANCES = {"beta": "fixed_large", "beta~": "fixed_small"}
+"""diffusers' name of each choice of the setting `variance`."""
 
 
 class DDPMSampler(DiffusionSampler):
-    """x_{t-1} = (x_t - beta_t / sqrt(1 - abar_t) eps_theta) / sqrt(alpha_t) + Sigma_t^(1/2) z, for all T steps or, over
-    fewer, with the betas of the shortened chain. A guide with gradient g moves the mean by Sigma_t g (Dhariwal & Nichol
-    2021, algorithm 1)."""
+    """Ancestral sampling of a diffusion model, from pure noise to x_0.
+
+    x_{t-1} = (x_t - beta_t / sqrt(1 - abar_t) eps_theta) / sqrt(alpha_t) + Sigma_t^(1/2) z
+
+    The chain has all T steps of the schedule, or fewer, with the betas of the shortened chain.
+    A guide with gradient g moves the mean by Sigma_t g.
+
+    Source: Ho et al. 2020, algorithm 2; Dhariwal & Nichol 2021, algorithm 1 (guide).
+
+    Args:
+        config: Settings of the sampler.
+    """
 
     config: DDPMSamplerConfig
 
@@ -41,7 +54,7 @@ class DDPMSampler(DiffusionSampler):
         )
         scheduler.set_timesteps(len(grid))
         network = network_of(generator, replace(request, guide=None), self.config, grid)
-        random = request.noise.generators("chain", 0)  # one an image, read on from step to step
+        random = request.noise.generators("chain", 0)  # one for each image, for all steps
         x = started(generator, request, scheduler)
         for t in steps_of(scheduler, request):
             index, before = int(t), x
@@ -49,12 +62,16 @@ class DDPMSampler(DiffusionSampler):
             if guide is not None:
                 gradient = grid.norms[index] * guide(
                     *point(grid, before, index), request.text
-                )  # with respect to u
+                )  # with respect to u = x_t / norm
                 x = x + self._variance(grid, index) * gradient
         return generator.decode(x)
 
     def _variance(self, grid: TimeGrid, index: int) -> float:
-        """Sigma of a step: beta_t, or beta~_t = beta_t (1 - abar_{t-1}) / (1 - abar_t). The last step adds no noise."""
+        """Return Sigma, the variance of a step: beta_t or beta~_t.
+
+        beta~_t = beta_t (1 - abar_{t-1}) / (1 - abar_t). Sigma is 0 for the last step, which adds
+        no noise.
+        """
         if index == 0:
             return 0.0
         abar, before = grid.abar[index], grid.abar[index - 1]

@@ -1,4 +1,4 @@
-"""The sampler `autoregressive`: one token after the other."""
+"""The sampler `autoregressive`: it samples one token after the other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from t2i.plugins.common.tokens.sampling import Branches, filtered
 
 
 class AutoregressiveSampler(Sampler):
-    """Draws x_i from p(x_i | x_1 .. x_{i-1}, text) for each position i; the generator keeps keys and values."""
+    """Sample tokens in order, x_i from p(x_i | x_1 .. x_{i-1}, text) at position i.
+
+    The generator keeps the keys and values of earlier positions, so each step computes one token.
+
+    Args:
+        config: Settings of the sampler.
+    """
 
     config: TokenSamplerConfig
 
@@ -22,8 +28,8 @@ class AutoregressiveSampler(Sampler):
         assert isinstance(generator, AutoregressiveGenerator)
         request.refuse(
             "autoregressive",
-            guide="draws tokens: there is no noisy image that a guide could steer",
-            image="draws every token anew: it does not start from an image",
+            guide="samples tokens: there is no noisy image that a guide could steer",
+            image="samples every token: it does not start from an image",
         )
         branches = Branches.of(request, self.config.guidance)
         logits, state = generator.begin(branches.text)

@@ -1,4 +1,4 @@
-"""Settings of the `cascade` sampler. Light: no torch."""
+"""Settings of the `cascade` sampler. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ from t2i.core.registry.tables import registry
 
 
 class CascadeConfig(SamplerConfig):
-    """samplers: part -> {name: sampler, and its settings}. A part that is not there, or names no sampler, is drawn with
-    its family's default. `steps` and `guidance` are the parts' affair, and refused for the whole."""
+    """Settings of the sampler of cascades.
+
+    `steps` and `guidance` are set for each part. They are refused for the cascade as a whole.
+    """
 
     samplers: Mapping[str, Mapping[str, Any]] = {}
+    """Sampler of each part: its `name` and its settings, by the name of the part.
+
+    A part that is not listed, or that has no `name` here, is sampled with its family's default
+    sampler. A part without `guidance` here is not guided.
+    """
 
     @field_validator("steps")
     @classmethod
@@ -35,7 +42,7 @@ class CascadeConfig(SamplerConfig):
     @field_validator("samplers")
     @classmethod
     def _known(cls, samplers: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
-        """Checks what can be checked without the generator."""
+        """Check names and settings of the samplers, as far as this works without the generator."""
         for part, given in samplers.items():
             if "name" in given:
                 settings = {key: value for key, value in given.items() if key != "name"}

@@ -1,4 +1,4 @@
-"""The sampler of cascades."""
+"""The sampler `cascade`, of models that are several generators in a row."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from t2i.core.registry.specs import SamplerSpec
 
 @hookimpl
 def t2i_samplers() -> list[SamplerSpec]:
+    """Declare the sampler `cascade`, the default of its family.
+
+    Returns:
+        Its specification.
+    """
     return [
         SamplerSpec(
             default=True,
             name="cascade",
-            summary="Each part in turn, by a sampler of its own, given what the one before drew",
+            summary="Each part in turn with its own sampler, given the output of the part before",
             config="t2i.plugins.samplers.cascade.config:CascadeConfig",
             build="t2i.plugins.samplers.cascade.sampler:CascadeSampler",
             families=("cascade",),

@@ -1,4 +1,4 @@
-"""The sampler `cascade`: the parts in their order, each drawn by a sampler of its own."""
+"""The sampler `cascade`: it samples the parts in order, each with its own sampler."""
 
 from __future__ import annotations
 
@@ -18,19 +18,35 @@ from t2i.core.runs.configure import default_sampler, fitting_samplers
 from t2i.plugins.samplers.cascade.config import CascadeConfig
 
 PORTION = 1000
-"""Progress of one part, however many steps it takes."""
+"""Units of progress that one part counts for, however many steps it takes."""
 
 
 class CascadeSampler(Sampler):
-    """Draws each part on the noise of a scope that has its name, so that no two parts share a draw."""
+    """Sample the parts of a cascade in order, each given the output of the part before.
+
+    The noise of each part comes from a scope with the part's name, so no two parts share random
+    numbers.
+
+    Args:
+        config: Settings of the sampler.
+    """
 
     config: CascadeConfig
 
     @property
     def needs_null(self) -> bool:
+        """Whether any part is guided, and so needs the features of no caption."""
         return _guided(self.config.samplers)
 
     def check(self, generator: Generator) -> None:
+        """Check that the settings name only parts that exist, and that each part's sampler fits it.
+
+        Args:
+            generator: The cascade.
+
+        Raises:
+            UserError: A name or a sampler does not fit.
+        """
         assert isinstance(generator, CascadeGenerator)
         for part in self.config.samplers:
             if part not in generator.parts:
@@ -42,7 +58,7 @@ class CascadeSampler(Sampler):
         assert isinstance(generator, CascadeGenerator)
         request.refuse(
             "cascade",
-            guide="draws several parts: a guide steers a single one",
+            guide="samples several parts: a guide steers a single one",
             image="starts from noise, not from an image",
         )
         previous: Tensor | None = None
@@ -62,7 +78,7 @@ class CascadeSampler(Sampler):
         request: Request,
         previous: Tensor | None,
     ) -> Request:
-        """What one part is asked for, its text conditioned once."""
+        """Make the request of one part, with the text that the part is conditioned on."""
         noise = request.noise.scope(part)
         augmentation = noise.scope("link")
         null = request.null if sampler.needs_null else None
@@ -74,14 +90,14 @@ class CascadeSampler(Sampler):
         )
 
     def _sampler(self, generator: CascadeGenerator, part: str) -> Sampler:
-        """The sampler of one part. UserError, naming the part, if it does not fit."""
+        """Build the sampler of one part; a UserError names the part if the sampler does not fit."""
         settings = dict(self.config.samplers.get(part, {}))
         family = generator.part(part).family
         name = str(settings.pop("name", None) or default_sampler(family))
         fitting = [spec.name for spec in fitting_samplers(family)]
         table = registry().samplers
         check_fit(name, table[name].families, part, family, fitting, f"samplers.{part}.name=")
-        # A part is guided only where its settings say so: `needs_null` looks there.
+        # A part is guided only if its settings say so, because `needs_null` reads only those.
         choice = table.choose(name, {"guidance": 1.0, **settings}, f"samplers.{part}: sampler")
         sampler: Sampler = table.build(choice)
         sampler.check(generator.part(part))
@@ -89,7 +105,7 @@ class CascadeSampler(Sampler):
 
 
 def _guided(samplers: Mapping[str, Any]) -> bool:
-    """Whether any part, or part of a part, is guided."""
+    """Return whether any part, or any part of a nested cascade, is guided."""
     guidance = samplers.get("guidance", 1)
     return guidance != 1 or any(
         _guided(value) for value in samplers.values() if isinstance(value, Mapping)
@@ -97,8 +113,10 @@ def _guided(samplers: Mapping[str, Any]) -> bool:
 
 
 def _portion(request: Request, index: int, count: int) -> Progress:
-    """Reports a part's progress as its portion of the whole. Parts take different numbers of steps, which are not
-    known before: each counts for the same."""
+    """Return a function that reports a part's progress as its portion of the whole.
+
+    All parts count the same, because their numbers of steps differ and are not known in advance.
+    """
 
     def report(done: int, total: int) -> None:
         request.step_done(index * PORTION + round(PORTION * done / total), count * PORTION)

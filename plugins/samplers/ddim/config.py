@@ -1,4 +1,4 @@
-"""Settings of the `ddim` sampler."""
+"""Settings of the sampler `ddim`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from t2i.plugins.common.diffusion.config import DiffusionSamplerConfig, Ending
 
 
 class DDIMConfig(DiffusionSamplerConfig):
-    """Settings of DDIM."""
+    """Settings of the sampler `ddim`."""
 
     steps: int | None = Field(50, ge=1)
-    """Steps of the chain. None: all of the schedule's."""
+    """Number of steps of the chain. None: all steps of the schedule."""
 
     eta: float = Field(0.0, ge=0, le=1)
-    """Share of DDPM's randomness, from 0 (deterministic) to 1."""
+    """Randomness of a step, from 0 (deterministic) to 1 (as random as DDPM)."""
 
     end: Ending = "x_0"
-    """What the last step leads to: x_0, or the schedule's first time (Stable Diffusion's habit)."""
+    """Where the last step leads: to x_0, or to the schedule's first timestep ("first").
+
+    Stable Diffusion uses "first". It needs a schedule with discrete timesteps.
+    """
 
     clip: float | None = Field(None, gt=0)
-    """Predictions of x_0 are cut to [-clip, clip]. None: never."""
+    """Bound of the predictions of x_0, which are clipped to [-clip, clip]. None: no clipping."""

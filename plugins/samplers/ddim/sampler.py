@@ -1,4 +1,7 @@
-"""DDIM (Song et al. 2021, eq. 12 and 16; thesis 2.26-2.28), on diffusers' DDIMScheduler, and its inversion."""
+"""DDIM and its inversion, on diffusers' schedulers.
+
+Source: Song et al. 2021, eq. 12 and 16; thesis 2.26-2.28.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,16 @@ from t2i.plugins.samplers.ddim.config import DDIMConfig
 
 
 class DDIMSampler(DiffusionSampler):
-    """x_{t-1} = sqrt(abar_{t-1}) x0^ + sqrt(1 - abar_{t-1} - sigma_t^2) eps^ + sigma_t eps, over a subsequence of the
-    schedule's times, with sigma_t = eta sqrt((1 - abar_{t-1}) / (1 - abar_t)) sqrt(1 - abar_t / abar_{t-1})."""
+    """DDIM, over a subsequence of the schedule's timesteps.
+
+    x_{t-1} = sqrt(abar_{t-1}) x0^ + sqrt(1 - abar_{t-1} - sigma_t^2) eps^ + sigma_t eps, with
+    sigma_t = eta sqrt((1 - abar_{t-1}) / (1 - abar_t)) sqrt(1 - abar_t / abar_{t-1})
+
+    Source: Song et al. 2021, eq. 12 and 16.
+
+    Args:
+        config: Settings of the sampler.
+    """
 
     config: DDIMConfig
 
@@ -39,7 +50,7 @@ class DDIMSampler(DiffusionSampler):
         scheduler.final_alpha_cumprod = torch.tensor(grid.final)
         scheduler.set_timesteps(len(grid))
         network = network_of(generator, request, self.config, grid)
-        random = request.noise.generators("chain", 0)  # one an image, read on from step to step
+        random = request.noise.generators("chain", 0)  # one for each image, for all steps
         x = started(generator, request, scheduler)
         for t in steps_of(scheduler, request):
             output = network(x, int(t))
@@ -50,8 +61,22 @@ class DDIMSampler(DiffusionSampler):
         return True
 
     def invert(self, generator: Generator, images: Tensor, request: Request) -> Tensor:
-        """The x_T from which `sample` with eta 0 draws the images, up to the error of the steps: the same ordinary
-        differential equation (section 4.3 of the paper) followed from x_0 upwards."""
+        """Return the noise x_T from which `sample` with eta 0 makes these images.
+
+        The ordinary differential equation of `sample` is followed from x_0 upwards (Song et al.
+        2021, section 4.3). The result is exact up to the error of the finite steps.
+
+        Args:
+            generator: The diffusion model, in evaluation mode.
+            images: Images in [-1, 1], (B, 3, H, W).
+            request: Its text, null and guide belong to the images; its noise is not read.
+
+        Returns:
+            The noise, (B, *noise_shape).
+
+        Raises:
+            UserError: The schedule has no such timesteps.
+        """
         assert isinstance(generator, DiffusionGenerator)
         grid = self.grid(generator).without_sample()
         scheduler: Any = DDIMInverseScheduler(**grid.settings, **clipping(self.config.clip))

@@ -1,4 +1,4 @@
-"""The sampler of one-shot models."""
+"""The sampler `direct`, of one-shot models."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from t2i.core.registry.specs import SamplerSpec
 
 @hookimpl
 def t2i_samplers() -> list[SamplerSpec]:
+    """Declare the sampler `direct`, the default of one-shot models.
+
+    Returns:
+        Its specification.
+    """
     return [
         SamplerSpec(
             default=True,

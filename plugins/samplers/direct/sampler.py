@@ -1,4 +1,4 @@
-"""The `direct` sampler: noise in, images out."""
+"""The sampler `direct`: one call of the generator turns noise into images."""
 
 from __future__ import annotations
 
@@ -15,18 +15,26 @@ from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.sampler import Sampler, UnguidedConfig
 
 BOUND = 2.0
-"""Where truncated noise is cut, standard deviations (BigGAN's released code, and DF-GAN's)."""
+"""Bound of truncated noise, in standard deviations, as in BigGAN's and DF-GAN's released code."""
 
 
 class DirectConfig(UnguidedConfig):
-    """truncation: None draws z from N(0, 1). A number t draws t * z, with the values of z beyond +-2 drawn again:
-    less variety, better images (Brock et al. 2019; DF-GAN samples at t = 0.88). steps is ignored."""
+    """Settings of the sampler of one-shot models. `steps` is ignored."""
 
     truncation: float | None = Field(None, gt=0, le=1)
+    """Truncation t of the noise z: values beyond +-2 are drawn again, then z is multiplied by t.
+
+    Above 0, at most 1. A small t gives less variety and better images (Brock et al. 2019). DF-GAN
+    samples at t = 0.88. None: no truncation, z is drawn from N(0, 1).
+    """
 
 
 class DirectSampler(Sampler):
-    """Draws `normal("z", 0, noise_shape)` and calls the generator once."""
+    """Draw the noise `normal("z", 0, noise_shape)` and call the generator once.
+
+    Args:
+        config: Settings of the sampler.
+    """
 
     def __init__(self, config: DirectConfig) -> None:
         super().__init__(config)
@@ -62,8 +70,18 @@ class DirectSampler(Sampler):
 
 
 def truncated_normal(noise: Noise, shape: Sequence[int]) -> Tensor:
-    """(B, *shape) from N(0, 1) cut at +-BOUND by drawing again: the n-th redraw of an image is its draw n of "z", so
-    that an image's noise depends on nothing but its key."""
+    """Draw from N(0, 1), truncated to +-BOUND: values beyond the bound are drawn again.
+
+    The n-th redraw of an image is step n of its noise "z". So the noise of an image depends only on
+    its own key, not on the other images of the batch.
+
+    Args:
+        noise: Source of the random numbers, with one row for each of B images.
+        shape: Shape of the noise of one image.
+
+    Returns:
+        The noise, float32 (B, *shape).
+    """
     z = noise.normal("z", 0, shape)
     redraw = 0
     while (beyond := z.abs() > BOUND).any():

@@ -13,9 +13,16 @@ from t2i.plugins.common.tokens.sampling import Branches, filtered
 
 
 class DiscreteSampler(Sampler):
-    """Draws x_s from q(x_s | x_t, p(x_0 | x_t)) for times t > s of a chain of `steps` steps (VQ-Diffusion, Gu et al.
-    2022, eq. 11): the posterior between any two times is exact, so that a short chain leaves times out and no more.
-    Temperature, top_k and top_p act on p(x_0 | x_t)."""
+    """Ancestral sampling of tokens: x_s from q(x_s | x_t, p(x_0 | x_t)), for timesteps t > s.
+
+    The posterior between any two timesteps is exact. So a chain with fewer steps only skips
+    timesteps, without another approximation. Temperature, top_k and top_p act on p(x_0 | x_t).
+
+    Source: VQ-Diffusion (Gu et al. 2022), eq. 11.
+
+    Args:
+        config: Settings of the sampler.
+    """
 
     config: TokenSamplerConfig
 
@@ -27,7 +34,7 @@ class DiscreteSampler(Sampler):
         assert isinstance(generator, DiscreteDiffusionGenerator)
         request.refuse(
             "discrete",
-            guide="draws tokens: there is no noisy image that a guide could steer",
+            guide="samples tokens: there is no noisy image that a guide could steer",
             image="starts from noise, not from an image",
         )
         branches = Branches.of(request, self.config.guidance)

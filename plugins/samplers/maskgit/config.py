@@ -1,4 +1,4 @@
-"""Settings of the `maskgit` sampler."""
+"""Settings of the sampler `maskgit`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from t2i.plugins.common.tokens.config import TokenSamplerConfig
 
 
 class MaskGITConfig(TokenSamplerConfig):
-    """randomness: weight of the Gumbel noise in a token's confidence, which falls to 0 over the chain (0: none)."""
+    """Settings of MaskGIT's sampler."""
 
     randomness: float = Field(4.5, ge=0)
+    """Weight of the Gumbel noise that is added to the confidence in each token.
+
+    At least 0; 0 turns the noise off. The weight falls linearly to 0 over the chain.
+    """

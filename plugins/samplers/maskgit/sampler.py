@@ -1,4 +1,4 @@
-"""The sampler `maskgit`: tokens are unmasked in the order of the network's confidence."""
+"""The sampler `maskgit`: it unmasks tokens in the order of the network's confidence."""
 
 from __future__ import annotations
 
@@ -15,12 +15,23 @@ from t2i.plugins.common.tokens.sampling import Branches, filtered
 from t2i.plugins.samplers.maskgit.config import MaskGITConfig
 
 REPLACED = 1e-3
-"""Share of replaced tokens up to which a schedule is one of masks. VQ-Diffusion's released one has 1e-6."""
+"""Largest share of replaced tokens with which a schedule still counts as one that only masks.
+
+VQ-Diffusion's released schedule has 1e-6.
+"""
 
 
 class MaskGITSampler(Sampler):
-    """MaskGIT's parallel decoding (Chang et al. 2022, section 3.2): each step draws every masked token, and masks those
-    again that the network was least sure of; gbar(s) says how many."""
+    """MaskGIT's parallel decoding.
+
+    Each step samples all masked tokens, then masks again those in which the network has the least
+    confidence. gbar(s) is the share of tokens that are masked after the step to timestep s.
+
+    Source: Chang et al. 2022, section 3.2.
+
+    Args:
+        config: Settings of the sampler.
+    """
 
     config: MaskGITConfig
 
@@ -30,15 +41,15 @@ class MaskGITSampler(Sampler):
         replaced = schedule.bbar(schedule.times(self.config.steps)) * schedule.vocabulary
         if bool((replaced > REPLACED).any()):
             raise UserError(
-                "sampler 'maskgit' only unmasks tokens, but this model's schedule also replaces them: "
-                "use --sampler discrete"
+                "sampler 'maskgit' only unmasks tokens, but this model's schedule also replaces "
+                "them: use --sampler discrete"
             )
 
     def sample(self, generator: Generator, request: Request) -> Tensor:
         assert isinstance(generator, DiscreteDiffusionGenerator)
         request.refuse(
             "maskgit",
-            guide="draws tokens: there is no noisy image that a guide could steer",
+            guide="samples tokens: there is no noisy image that a guide could steer",
             image="starts from masks, not from an image",
         )
         branches = Branches.of(request, self.config.guidance)
@@ -63,8 +74,19 @@ class MaskGITSampler(Sampler):
 
 
 def masked_left(length: int, gbar: Tensor) -> list[int]:
-    """How many of the tokens are masked after each step of a chain: floor(gbar length), of gbar (n + 1,) at its times,
-    but at least one fewer than before, and at least one until the last step, which leaves none."""
+    """Return how many tokens are masked after each step of a chain.
+
+    The number is floor(gbar * length), but smaller by at least one than after the step before.
+    At least one token is masked until the last step, which leaves none.
+
+    Args:
+        length: Tokens of one image.
+        gbar: Probability that a token is masked, at each timestep of the chain, noisiest first,
+            (n + 1,).
+
+    Returns:
+        One number for each of the n steps; the last is 0.
+    """
     left = [length]
     for share in gbar[1:-1].tolist():
         left.append(max(1, min(int(length * share), left[-1] - 1)))
@@ -72,5 +94,14 @@ def masked_left(length: int, gbar: Tensor) -> list[int]:
 
 
 def gumbel(noise: Noise, step: int, length: int) -> Tensor:
-    """(B, length) draws from the standard Gumbel distribution."""
+    """Draw from the standard Gumbel distribution.
+
+    Args:
+        noise: Source of the random numbers, with one row for each of B images.
+        step: Step of the chain, from 0.
+        length: Tokens of one image.
+
+    Returns:
+        The random numbers, float64 (B, length).
+    """
     return -(-noise.uniform("confidence", step, (length,)).double().log()).log()

@@ -1,4 +1,4 @@
-"""The sampler of optimised models."""
+"""The sampler of models that optimise each image."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from t2i.core.registry.specs import SamplerSpec
 
 @hookimpl
 def t2i_samplers() -> list[SamplerSpec]:
+    """Declare the sampler `optimise`, the default of its family.
+
+    Returns:
+        Its specification.
+    """
     return [
         SamplerSpec(
             default=True,
             name="optimise",
-            summary="Adam climbs the score of the latents",
+            summary="Adam maximises the score of the latents",
             config="t2i.plugins.samplers.optimise.config:OptimiseConfig",
             build="t2i.plugins.samplers.optimise.sampler:OptimiseSampler",
             families=("optimised",),

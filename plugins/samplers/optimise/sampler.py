@@ -1,4 +1,4 @@
-"""The sampler `optimise`: Adam climbs the score."""
+"""The sampler `optimise`: Adam maximises the score of the latents."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ from t2i.plugins.samplers.optimise.config import STEPS, OptimiseConfig
 
 
 class OptimiseSampler(Sampler):
-    """Climbs the sum of the images' scores. Each latent's gradient and moments are its own image's alone, so no image
-    depends on those beside it. The network's parameters are given no gradients."""
+    """Maximise the sum of the images' scores with Adam, over the latents.
+
+    The gradient and Adam's moments of a latent depend only on its own image. So no image depends on
+    the other images of the batch. The network's parameters get no gradients.
+
+    Args:
+        config: Settings of the sampler.
+    """
 
     config: OptimiseConfig
 
@@ -46,7 +52,18 @@ class OptimiseSampler(Sampler):
 
 
 def better(latents: Tensor, score: Tensor, best: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:
-    """Each image's better latents of the two, and their scores (B,); of equal ones those that were there."""
+    """Update the best latents of each image.
+
+    Args:
+        latents: New latents, (B, ...).
+        score: Their scores, (B,).
+        best: Best latents so far, (B, ...).
+        highest: Their scores, (B,).
+
+    Returns:
+        The latents with the higher score, (B, ...), and their scores, (B,). Of equal scores, the
+        earlier latents are kept.
+    """
     latents, score = latents.detach(), score.detach()
     rises = score > highest
     found = torch.where(rises.view(-1, *[1] * (latents.dim() - 1)), latents, best)

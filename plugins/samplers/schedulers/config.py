@@ -1,4 +1,4 @@
-"""Settings of the samplers on diffusers' schedulers."""
+"""Settings of the samplers that use diffusers' schedulers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from t2i.plugins.common.diffusion.config import DiffusionSamplerConfig, Ending
 
 
 class SchedulerConfig(DiffusionSamplerConfig):
-    """Settings of the samplers on diffusers' schedulers."""
+    """Settings of the samplers that use diffusers' schedulers."""
 
     steps: int | None = Field(25, ge=1)
-    """Steps of the chain. None: all of the schedule's. heun and pndm call the network more often than that."""
+    """Number of steps of the chain. None: all steps of the schedule.
+
+    For N steps, `heun` calls the network 2 N - 1 times, and `pndm` N + 1 times.
+    """
 
 
 class PNDMConfig(SchedulerConfig):
-    """Settings of PNDM."""
+    """Settings of the sampler `pndm`."""
 
     end: Ending = "x_0"
-    """What the last step leads to: x_0, or the schedule's first time (Stable Diffusion's habit)."""
+    """Where the last step leads: to x_0, or to the schedule's first timestep ("first").
+
+    Stable Diffusion uses "first". It needs a schedule with discrete timesteps.
+    """

@@ -1,4 +1,4 @@
-"""Samplers on diffusers' schedulers."""
+"""The samplers that use diffusers' schedulers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,22 @@ SAMPLERS = {
     "dpmpp-2m-sde": ("dpm_solver_2m_sde", "DPM-Solver++ of the stochastic equation, second order"),
     "unipc": ("unipc", "Predictor and corrector, second order (Zhao et al. 2023)"),
 }
+"""Builder in `sampler.py` and one-line summary of each sampler, by its registry name."""
 
 
 @hookimpl
 def t2i_samplers() -> list[SamplerSpec]:
+    """Declare the samplers that run on diffusers' schedulers.
+
+    Returns:
+        One specification for each entry of `SAMPLERS`.
+    """
     return [
         SamplerSpec(
             name=name,
             summary=summary,
-            config=f"t2i.plugins.samplers.schedulers.config:{'PNDMConfig' if name == 'pndm' else 'SchedulerConfig'}",
+            config="t2i.plugins.samplers.schedulers.config:"
+            f"{'PNDMConfig' if name == 'pndm' else 'SchedulerConfig'}",
             build=f"t2i.plugins.samplers.schedulers.sampler:{attribute}",
             families=("diffusion",),
         )

@@ -1,4 +1,7 @@
-"""Samplers on diffusers' schedulers, all by one wrapper: a scheduler is given a time grid as its whole schedule."""
+"""Samplers on diffusers' schedulers, with one wrapper for all.
+
+A scheduler gets the time grid as its whole schedule.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,15 @@ from t2i.plugins.samplers.schedulers.config import PNDMConfig, SchedulerConfig
 
 
 class SchedulerSampler(DiffusionSampler):
-    """Any scheduler of diffusers that ends at x_0 and visits the times it is told. A guide shifts the predicted noise.
+    """A sampler on any scheduler of diffusers that visits the given timesteps and ends at x_0.
+
+    A guide shifts the predicted noise.
 
     Args:
-        scheduler: its class.
-        random: whether its steps draw noise.
-        more: its own settings.
+        config: Settings of the sampler.
+        scheduler: Class of the scheduler.
+        random: Whether the steps of the scheduler add random noise.
+        more: Further settings of the scheduler.
     """
 
     config: SchedulerConfig
@@ -46,7 +52,17 @@ class SchedulerSampler(DiffusionSampler):
         return super().grid(generator).without_sample()
 
     def scheduler(self, grid: TimeGrid) -> Any:
-        """The scheduler. Of a schedule as long as the chain, "trailing" is every step, the last one first."""
+        """Build the scheduler.
+
+        The schedule is as long as the chain, so the spacing "trailing" takes every step, the last
+        one first.
+
+        Args:
+            grid: The timesteps of the chain.
+
+        Returns:
+            The scheduler, before its `set_timesteps` is called.
+        """
         return self._scheduler(**grid.settings, timestep_spacing="trailing", **self._more)
 
     def sample(self, generator: Generator, request: Request) -> Tensor:
@@ -55,7 +71,7 @@ class SchedulerSampler(DiffusionSampler):
         scheduler = self.scheduler(grid)
         scheduler.set_timesteps(len(grid))
         network = network_of(generator, request, self.config, grid)
-        # One generator an image, read on from step to step.
+        # One random generator for each image, for all steps.
         drawn = {"generator": request.noise.generators("chain", 0)} if self._random else {}
         x = started(generator, request, scheduler)
         for t in steps_of(scheduler, request):
@@ -65,7 +81,13 @@ class SchedulerSampler(DiffusionSampler):
 
 
 class PNDMSampler(SchedulerSampler):
-    """Without the Runge-Kutta steps at the start, as Stable Diffusion has it: they cost twelve calls of the network."""
+    """PNDM without the Runge-Kutta steps at the start, as in Stable Diffusion.
+
+    Those steps would take twelve calls of the network.
+
+    Args:
+        config: Settings of the sampler.
+    """
 
     config: PNDMConfig
 

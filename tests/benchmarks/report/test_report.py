@@ -29,16 +29,18 @@ NASTY = "<script>alert(1)</script> & $x_1$ [bold] \x1b[2J"
 
 def row(name, all_right, fid, seed=0, kind="model"):
     return Row(
-        name=name if seed == 0 else f"{name}-seed{seed}", kind=kind, model=name if kind == "model" else "", seed=seed,
+        name=name if seed == 0 else f"{name}-seed{seed}", kind=kind,
+        model=name if kind == "model" else "", seed=seed,
         scores={"val": {"accuracy": {"all": all_right, "colour": 90.0}, "fid": {"fid": fid}}},
         intervals={"val": {"accuracy": {"all": (all_right - 5, all_right + 4)}}},
         warnings=[f"mode collapse {NASTY}"] if name == "gan" else [],
         training={
-            "parameters": {"all": 2e6, "trained": 1.5e6}, "seconds": 210.0, "images_per_second": 300.0,
+            "parameters": {"all": 2e6, "trained": 1.5e6}, "seconds": 210.0,
+            "images_per_second": 300.0,
             "peak_memory_bytes": 2**30,
         } if kind == "model" else {},
         sampling={"name": "direct", "seconds_per_image": 0.01} if kind == "model" else {},
-        curve=[{"stage": "one", "step": i, "seconds": 30.0 * i, "losses": {NASTY: 1.0 / i}} for i in range(1, 6)],
+        curve=[{"stage": "one", "step": i, "seconds": 30.0 * i, "losses": {NASTY: 1.0 / i}} for i in range(1, 6)],  # noqa: E501
     )  # fmt: skip
 
 
@@ -51,18 +53,20 @@ def results(tmp_path):
     protocol = {
         "protocol": "tiny", "image_size": 32, "pictures": "uint8", "real_images": "others",
         "prompts": [{"name": "val", "count": 12, "split": "val", "about": NASTY}],
-        "measures": {"fid": {"metric": "fid", "extractor": {"name": "cnn", "weights_sha256": "ab" * 32}}},
+        "measures": {"fid": {"metric": "fid", "extractor": {"name": "cnn", "weights_sha256": "ab" * 32}}},  # noqa: E501
         "reference": {"count": 30, "pictures": f"all {NASTY}"},
     }  # fmt: skip
     return Results(
         benchmark="squares", protocol=protocol, protocol_hash="f" * 64, budget={"minutes": 3.5},
         columns=[HEADLINE, FID], headline=HEADLINE, bars=[HEADLINE], environment={"device": "cpu"},
         rows=[
-            row("real", 100, 0.5, kind="real"), row("ldm", 80, 9.0), row("gan", 40, 30.0), row("ldm", 90, 7.0, 1),
+            row("real", 100, 0.5, kind="real"), row("ldm", 80, 9.0), row("gan", 40, 30.0),
+            row("ldm", 90, 7.0, 1),
             row("wrong", 1, 50, kind="floor"),
         ],
         grid=[{"set": "val", "caption": NASTY}], out=tmp_path,
-        published=[Published("Paper", {"FID": 12.5}, f"claim {NASTY}", "somebody 2020")], left_out={"clip": NASTY},
+        published=[Published("Paper", {"FID": 12.5}, f"claim {NASTY}", "somebody 2020")],
+        left_out={"clip": NASTY},
     )  # fmt: skip
 
 
@@ -166,7 +170,7 @@ def test_the_table_fits_a_narrow_terminal(results):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (92.345, "92.3"), (6.094, "6.09"), (0.01234, "0.0123"), (1234.5, "1,234"), (-2, "-2.00")],
+    [(0, "0"), (92.345, "92.3"), (6.094, "6.09"), (0.01234, "0.0123"), (1234.5, "1,234"), (-2, "-2.00")],  # noqa: E501
 )  # fmt: skip
 def test_numbers_have_three_figures(value, text):
     assert number(value) == text

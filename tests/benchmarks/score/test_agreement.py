@@ -1,5 +1,6 @@
-"""Our FID, KID, IS, precision and recall against torch-fidelity's own command, run on the same folders of images,
-with weights written at random in the true format. It takes minutes: run it with -m slow."""
+"""Our FID, KID, IS, precision and recall against torch-fidelity's own command, run on the same
+folders of images, with weights written at random in the true format. It takes minutes: run it with
+-m slow."""
 
 import json
 import os
@@ -18,8 +19,10 @@ from t2i.benchmarks.score.image_folders import MEASURES, score_folders
 from t2i.core.interfaces.scoring import Measure
 
 SCORES = {
-    ("fid", "fid"): ("frechet_inception_distance", 1), ("kid", "kid"): ("kernel_inception_distance_mean", 1),
-    ("kid", "kid_std"): ("kernel_inception_distance_std", 1), ("isc", "isc"): ("inception_score_mean", 1),
+    ("fid", "fid"): ("frechet_inception_distance", 1),
+    ("kid", "kid"): ("kernel_inception_distance_mean", 1),
+    ("kid", "kid_std"): ("kernel_inception_distance_std", 1),
+    ("isc", "isc"): ("inception_score_mean", 1),
     ("isc", "isc_std"): ("inception_score_std", 1), ("prc", "precision"): ("precision", 100),
     ("prc", "recall"): ("recall", 100),
 }  # fmt: skip
@@ -42,7 +45,8 @@ def folders(tmp_path_factory):
 
 
 def spread(network, gain):
-    """Random weights that keep the spread of what goes through, so that scores are no rounding of nothing."""
+    """Random weights that keep the spread of what goes through, so that scores are no rounding of
+    nothing."""
     for name, parameter in network.named_parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(

@@ -1,4 +1,5 @@
-"""Metrics: equal to torch-fidelity's own, in any batches; what their scores mean; what they refuse."""
+"""Metrics: equal to torch-fidelity's own, in any batches; what their scores mean; what they
+refuse."""
 
 import numpy as np
 import pytest
@@ -49,7 +50,8 @@ def theirs(random_cnn, monkeypatch):
         one, two = (torch.from_numpy(x).permute(0, 3, 1, 2).contiguous() for x in (ours, real))
         return torch_fidelity.calculate_metrics(
             input1=Stack(one), input2=Stack(two), cuda=False,
-            feature_extractor="ours", fid=True, kid=True, prc=True, isc=True, kid_subset_size=50, kid_subsets=10,
+            feature_extractor="ours", fid=True, kid=True, prc=True, isc=True, kid_subset_size=50,
+            kid_subsets=10,
             batch_size=32, cache=False, verbose=False,
         )  # fmt: skip
 
@@ -204,7 +206,8 @@ def test_kids_interval_is_as_wide_as_kids_of_other_images_spread():
 @pytest.mark.parametrize(
     "metric",
     [
-        lambda: Fid(FidConfig(features="x")), lambda: Kid(KidConfig(features="x", subset_size=30, subsets=5)),
+        lambda: Fid(FidConfig(features="x")),
+        lambda: Kid(KidConfig(features="x", subset_size=30, subsets=5)),
         lambda: Prc(PrcConfig(features="x")), lambda: Isc(IscConfig(features="x")),
         lambda: RPrecision(RPrecisionConfig(features="x", candidates=9)),
     ],
@@ -221,7 +224,8 @@ def test_neither_the_order_of_shards_nor_their_size_matters(metric):
         for shard in shards:
             fresh.update(
                 ImageBatch(
-                    np.zeros((len(shard), 1, 1, 3), np.uint8), tuple(captions[row // 2] for row in shard),
+                    np.zeros((len(shard), 1, 1, 3), np.uint8),
+                    tuple(captions[row // 2] for row in shard),
                     tuple(groups[list(shard)]), {"x": ours[list(shard)]},
                     {"x": said[[row // 2 for row in shard]]},
                 )
@@ -267,7 +271,8 @@ def test_clip_score_by_hand():
 
 
 def test_r_precision_by_hand():
-    """Captions at the corners of a simplex; two of the five images lie at another caption's corner."""
+    """Captions at the corners of a simplex; two of the five images lie at another caption's
+    corner."""
     said = torch.eye(5)
     seen = said[[0, 1, 2, 0, 1]] + 0.1
     captions = list("abcde")
@@ -278,7 +283,7 @@ def test_r_precision_by_hand():
     assert given(alike, torch.ones(5, 5), said=torch.ones(5, 5), captions=captions) == {
         "r_precision": 0
     }  # ties lose
-    one_of = [  # with one other candidate, an image at a wrong corner is right where that corner is not drawn
+    one_of = [  # with one other candidate, an image at a wrong corner is right where that corner is not drawn  # noqa: E501
         given(
             RPrecision(RPrecisionConfig(features="x", candidates=2, seed=seed)),
             seen,
@@ -293,7 +298,8 @@ def test_r_precision_by_hand():
 
 
 def grouped(spread, groups=6, samples=4):
-    """Diversity of groups whose members are `spread` apart, while real images lie 1 apart per coordinate."""
+    """Diversity of groups whose members are `spread` apart, while real images lie 1 apart per
+    coordinate."""
     stream = torch.Generator().manual_seed(0)
     metric = Diversity(DiversityConfig(features="x"))
     metric.update_reference(torch.randn(500, 32, generator=stream))
@@ -319,7 +325,8 @@ def test_diversity_is_measured_against_different_captions():
 @pytest.mark.parametrize(
     ("ours", "real", "said"),
     [
-        (2, 14, "mode collapse"), (10, 14, None), (40, 14, "ignores part of the caption"), (20, 14, None),
+        (2, 14, "mode collapse"), (10, 14, None), (40, 14, "ignores part of the caption"),
+        (20, 14, None),
         (2, None, "mode collapse"), (40, None, None), (99, None, "ignores part of the caption"),
     ],
 )  # fmt: skip

@@ -1,4 +1,5 @@
-"""The scorer: always the same batches, text read once, references extracted and worked on once, judges told apart."""
+"""The scorer: always the same batches, text read once, references extracted and worked on once,
+judges told apart."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -105,7 +106,7 @@ def test_a_caption_is_read_once_for_all_rows_and_metrics(seeing):
 
 def test_features_without_text_are_refused_by_name():
     ours = scorer(Measure("clip-score", {"features": "pixels"}))
-    with pytest.raises(UserError, match="features 'pixels-16' know no text"):
+    with pytest.raises(UserError, match="features 'pixels-16' have no text encoder"):
         ours.score(ours.metrics(SimpleNamespace(headline=True)), stream(3))
 
 

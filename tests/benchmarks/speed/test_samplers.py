@@ -1,4 +1,5 @@
-"""One model under every sampler: the same captions and noise at each point, scored as the benchmark scores."""
+"""One model under every sampler: the same captions and noise at each point, scored as the benchmark
+scores."""
 
 import json
 
@@ -16,8 +17,10 @@ from t2i.core.runs.configure import resolve_config
 
 pytestmark = pytest.mark.usefixtures("squares")
 SMALL = (
-    "data.name=squares", "image_size=8", "patch=1", "unet.channels=[8,8]", "unet.attention=[none,none]",
-    "unet.middle=none", "unet.groups=4", "unet.head_width=8", "unet.text_map=4", "sampler.guidance=1",
+    "data.name=squares", "image_size=8", "patch=1", "unet.channels=[8,8]",
+    "unet.attention=[none,none]",
+    "unet.middle=none", "unet.groups=4", "unet.head_width=8", "unet.text_map=4",
+    "sampler.guidance=1",
 )  # fmt: skip
 
 
@@ -43,7 +46,8 @@ def test_a_point_for_each_sampler_and_number_of_steps(run, words, tmp_path):
     document = json.loads((run / "bench-samplers" / "samplers.json").read_text())
     assert document["points"][1]["settings"]["steps"] == 3
     assert document["protocol"]["captions"] == 4
-    # The score is the benchmark's own metric of the images that the model draws for the headline captions.
+    # The score is the benchmark's own metric of the images that the model draws for the headline
+    # captions.
     captions = [f"a {colour} square" for colour in ("red", "green", "blue", "red")]
     drawn = load(run, "cpu").sample(captions, sampler="ddim", steps=3, seed=0)
     strongest = [int(np.asarray(image).mean((0, 1)).argmax()) for image in drawn]

@@ -1,4 +1,5 @@
-"""Broken examples: passed over in the same way wherever they are read, told once, counted, and never too many."""
+"""Broken examples: passed over in the same way wherever they are read, told once, counted, and
+never too many."""
 
 import json
 import os

@@ -1,4 +1,5 @@
-"""The engine where it is easily wrong: precision, frozen parts, memory formats, stage ends, refused starts."""
+"""The engine where it is easily wrong: precision, frozen parts, memory formats, stage ends, refused
+starts."""
 
 import json
 import os
@@ -35,7 +36,8 @@ def pull(trainer, batch, engine):
 
 @pytest.fixture
 def changed(monkeypatch):
-    """`changed(step=, made=)`: the toy's trainers with another step, and `made(trainer)` called on each new one."""
+    """`changed(step=, made=)`: the toy's trainers with another step, and `made(trainer)` called on
+    each new one."""
     toy = sys.modules["t2i_toy"]
     original = toy.stages
 

@@ -1,7 +1,8 @@
 """Runs that earlier versions wrote (`old_runs`) are opened, drawn from and gone on with.
 
-attngan was stopped within DAMSM, whose image encoder was still a part of its generator; ldm within its autoencoder.
-Both are runs of nine steps, and `metrics.jsonl` is what the whole run logged. Of the others there are settings alone.
+attngan was stopped within DAMSM, whose image encoder was still a part of its generator; ldm within
+its autoencoder. Both are runs of nine steps, and `metrics.jsonl` is what the whole run logged. Of
+the others there are settings alone.
 """
 
 import json

@@ -1,4 +1,5 @@
-"""What an optimizer brings of its own: clipping and schedule, in the engine of runs and in the one of one process."""
+"""What an optimizer brings of its own: clipping and schedule, in the engine of runs and in the one
+of one process."""
 
 import json
 import sys
@@ -20,7 +21,8 @@ from t2i.core.settings import EngineConfig
 
 
 class Pulls(Trainer):
-    """Two parameter groups, (3,) and (2,), pulled by a loss whose gradients are known: 6 x and 10 y."""
+    """Two parameter groups, (3,) and (2,), pulled by a loss whose gradients are known: 6 x and 10
+    y."""
 
     def __init__(self, clip=None, schedule=None):
         self.x, self.y = (
@@ -179,7 +181,8 @@ def test_a_run_uses_and_logs_what_an_optimizer_brings(tmp_path, monkeypatch):
         load_tensors(run.checkpoints / step / "modules.critic.safetensors", "x")["weight"]
         for step in ("step-0", "step-3")
     )
-    # Three steps of momentum 0.9 at rate 1e-3, each of a gradient of norm 1e-3: 1 + 1.9 + 2.71 of them at most.
+    # Three steps of momentum 0.9 at rate 1e-3, each of a gradient of norm 1e-3: 1 + 1.9 + 2.71 of
+    # them at most.
     assert 0 < (first - last).norm() < 1.01 * 5.61e-6
     assert set(read_json(run.checkpoints / "step-3" / "state.json", "x")["optimizers"]) == {
         "generator",

@@ -1,5 +1,5 @@
-"""Two processes (gloo, as torchrun would start them) do what one does: the toy model, and those of the plugins that
-docs/architecture.md says it of."""
+"""Two processes (gloo, as torchrun would start them) do what one does: the toy model, and those of
+the plugins that docs/architecture.md says it of."""
 
 import importlib.util
 import json
@@ -40,7 +40,8 @@ SMALL = {
     "ddpm": [*UNET, "unet.head_width=8"],
     "dfgan": ["nf=4", "z_dim=8", "matcher_width=8"],
     "galip": [
-        "nf=4", "z_dim=8", "clip.width=16", "clip.patch=8", "bridge_width=8", "bridge_middle=4", "judge_width=16",
+        "nf=4", "z_dim=8", "clip.width=16", "clip.patch=8", "bridge_width=8", "bridge_middle=4",
+        "judge_width=16",
         "assessor_width=8",
     ],
 }  # fmt: skip
@@ -87,7 +88,8 @@ def job(root, name, model=None, *sets, **more):
 
 
 def answered(root, jobs):
-    """The answer of each process to each job, by the run's name, and what travelled between them."""
+    """The answer of each process to each job, by the run's name, and what travelled between
+    them."""
     told = together([job(root, name, *rest, **more) for name, (rest, more) in jobs.items()])
     assert len({len(answers) for answers, _ in told}) == 1
     return {name: [answers[i] for answers, _ in told] for i, name in enumerate(jobs)}, [
@@ -102,7 +104,8 @@ def kept():
 
 @pytest.fixture
 def done(toy, kept, tmp_path_factory):
-    """Runs of one process and of two, made once: the folder, what the two said of each, and what travelled."""
+    """Runs of one process and of two, made once: the folder, what the two said of each, and what
+    travelled."""
     if not kept:
         root, one = tmp_path_factory.mktemp("processes"), script()
         one.do(job(root, "toy-1", "toy", *TOY))
@@ -133,7 +136,8 @@ def done(toy, kept, tmp_path_factory):
 
 
 def relative(one, other, step):
-    """The largest difference of two runs' weights at a step, relative to the largest weight of each tensor."""
+    """The largest difference of two runs' weights at a step, relative to the largest weight of each
+    tensor."""
     worst = 0.0
     for path in one.checkpoints.glob(f"{step}/modules.*.safetensors"):
         ours, theirs = (
@@ -156,8 +160,9 @@ def updates_of(path):
 
 
 def check_gradients(one, several):
-    """Each update's gradients are one process's, within 1e-5 of their norm; and so are those of each parameter, but for
-    those that are next to nothing beside the rest (biases of keys, that attention does not notice)."""
+    """Each update's gradients are one process's, within 1e-5 of their norm; and so are those of
+    each parameter, but for those that are next to nothing beside the rest (biases of keys, that
+    attention does not notice)."""
     alone, shared = (updates_of(run / "gradients-0.safetensors") for run in (one, several))
     assert alone.keys() == shared.keys()
     for update, ours in alone.items():
@@ -195,7 +200,8 @@ def test_rows_are_shifted_and_gathered_over_the_whole_batch(done):
 
 @pytest.mark.parametrize("name", [*SMALL, "ldm-stored"])
 def test_first_gradients_are_those_of_one_process_and_all_stay_in_step(done, name):
-    """In every stage: contrastive pretraining compares all images of the global batch, MA-GP goes backward twice."""
+    """In every stage: contrastive pretraining compares all images of the global batch, MA-GP goes
+    backward twice."""
     first, second = done["said"][f"{name}-2"]
     assert first == second
     check_gradients(done["root"] / f"{name}-1", done["root"] / f"{name}-2")
@@ -244,7 +250,8 @@ def test_images_are_shared_out_and_are_those_of_one_process(done, model, tmp_pat
     assert shared[1] == [f"000{i}-000.png" for i in range(6)]
     done[model](tmp_path / "one", batch_size=2)
     assert contents(tmp_path / "one") == shared
-    # Half done by two processes and finished by one: the second one's image, and its line, are not there.
+    # Half done by two processes and finished by one: the second one's image, and its line, are not
+    # there.
     lines = (tmp_path / "one" / "samples.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "one" / "samples.jsonl").write_text("".join(lines[:2]))
     (tmp_path / "one" / ".samples-1.jsonl").write_text("".join(lines[2:3]) + lines[3][:30])
@@ -269,7 +276,8 @@ def test_a_nan_in_one_process_stops_both_before_the_update(done):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", SMALL)
 def test_fifty_steps_in_step_and_on_with_another_number(model, tmp_path):
-    """Bit-equal weights in both processes; and a run that was stopped goes on from two processes to one, and back."""
+    """Bit-equal weights in both processes; and a run that was stopped goes on from two processes to
+    one, and back."""
     sets = [*SHARED, *SMALL[model], "steps=50"]
     together([job(tmp_path, "on-two", model, *sets, stop_at={"0": 24})], world=1)
     jobs = {
@@ -301,7 +309,8 @@ def launched(*command, launcher, cwd):
     ]
     start = two if launcher == "torchrun" else []
     return subprocess.run(
-        [sys.executable, "-m", *start, "t2i.cli", *map(str, command)], cwd=cwd, capture_output=True, text=True,
+        [sys.executable, "-m", *start, "t2i.cli", *map(str, command)], cwd=cwd, capture_output=True,
+        text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=1800,
     )  # fmt: skip
 

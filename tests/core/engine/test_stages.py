@@ -35,7 +35,7 @@ def lines(run):
     return [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
 
 
-# --- settings ---------------------------------------------------------------------------------------------------------
+# --- settings -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_wrong_settings_are_refused_when_the_stages_are_made(tmp_path, staged, o
         train(config, tmp_path / "run", reporter=Silent())
 
 
-# --- helpers ----------------------------------------------------------------------------------------------------------
+# --- helpers --------------------------------------------------------------------------------------
 
 
 class First(Trainer):
@@ -169,7 +169,8 @@ class Second(Trainer):
 
 @pytest.fixture
 def helped(plug, parts):
-    """A model `helped`: the toy with a helper. Returns the arguments with which helpers were asked for."""
+    """A model `helped`: the toy with a helper. Returns the arguments with which helpers were asked
+    for."""
     asked = []
 
     def helpers(config, text, fresh):
@@ -284,7 +285,7 @@ def test_a_trainers_own_network_may_not_have_the_name_of_a_part(tmp_path, parts)
         train(resolve_config("toy"), tmp_path / "run", reporter=Silent())
 
 
-# --- no stages --------------------------------------------------------------------------------------------------------
+# --- no stages ------------------------------------------------------------------------------------
 
 
 def test_a_model_without_stages_is_complete_at_once(tmp_path, parts):

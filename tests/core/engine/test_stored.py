@@ -1,4 +1,5 @@
-"""Stored features: the same batches as without the store, computed once, whole or not at all, anew when damaged."""
+"""Stored features: the same batches as without the store, computed once, whole or not at all, anew
+when damaged."""
 
 import json
 from types import SimpleNamespace
@@ -171,11 +172,13 @@ def test_two_runs_do_not_fill_one_store_at_once(tmp_path):
     obtain(tmp_path, Captioned(), views(), recipe(), ALONE, meanwhile)
 
 
-# --- within a run ----------------------------------------------------------------------------------------------------
+# --- within a run ---------------------------------------------------------------------------------
 
 SMALL = (
-    "data.endless=false", "data.train_length=40", "steps=14", "batch_size=8", "autoencoder.batch_size=4", "keep=20",
-    "autoencoder.channels=[16]", "autoencoder.groups=4", "unet.channels=[16,16]", "unet.groups=4", "unet.head_width=8",
+    "data.endless=false", "data.train_length=40", "steps=14", "batch_size=8",
+    "autoencoder.batch_size=4", "keep=20",
+    "autoencoder.channels=[16]", "autoencoder.groups=4", "unet.channels=[16,16]", "unet.groups=4",
+    "unet.head_width=8",
     "checkpoint_every=5", "sample_every=100", "threads=1", "sampler.steps=2",
 )  # fmt: skip
 
@@ -189,7 +192,8 @@ def weights(run):
 
 
 def test_training_reads_the_store_and_gives_the_same_network(tmp_path):
-    """Latents that were computed 40 at a time differ from those of batches of 8 by rounding only."""
+    """Latents that were computed 40 at a time differ from those of batches of 8 by rounding
+    only."""
     plain, cached = begin(tmp_path / "plain"), begin(tmp_path / "cached", "cache_views=1")
     assert [path.name for path in (cached.path / "features").glob("*/manifest.json")] == [
         "manifest.json"

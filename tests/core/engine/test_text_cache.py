@@ -1,4 +1,5 @@
-"""Features of frozen encoders: what is kept is what would be computed, and nothing depends on what was kept."""
+"""Features of frozen encoders: what is kept is what would be computed, and nothing depends on what
+was kept."""
 
 from dataclasses import replace
 
@@ -9,7 +10,8 @@ from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 
 
 class Letters(TextEncoder):
-    """A vector a letter; the sentence is a product over the whole batch's width, so that its last bits may vary."""
+    """A vector a letter; the sentence is a product over the whole batch's width, so that its last
+    bits may vary."""
 
     def __init__(self):
         super().__init__()

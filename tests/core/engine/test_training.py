@@ -1,4 +1,5 @@
-"""A whole run of the toy model: what it writes, and that a resumed run is the run that was never stopped."""
+"""A whole run of the toy model: what it writes, and that a resumed run is the run that was never
+stopped."""
 
 import json
 import os

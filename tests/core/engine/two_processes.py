@@ -1,7 +1,8 @@
-"""Run by test_processes.py, once in each of several processes, and by it in its own: trains what jobs say.
+"""Run by test_processes.py, once in each of several processes, and by it in its own: trains what
+jobs say.
 
-Jobs are told and answered in JSON. A watcher notes the gradients with which the optimizers take their first steps, and
-what all weights are in the end, in this very process.
+Jobs are told and answered in JSON. A watcher notes the gradients with which the optimizers take
+their first steps, and what all weights are in the end, in this very process.
 """
 
 import hashlib
@@ -40,7 +41,8 @@ stored.PART = 8  # examples a file of stored features: there is something to sha
 
 
 class Watch:
-    """Of one run: the gradients, by stage, optimizer, step and parameter, and the networks of all stages.
+    """Of one run: the gradients, by stage, optimizer, step and parameter, and the networks of all
+    stages.
 
     stop_at: the step that a SIGTERM comes at. spoil: the step whose images are not numbers.
     """
@@ -95,8 +97,9 @@ class Watch:
 
 
 def do(job, rank=0):
-    """One job of this process. out: the run. model, sets: to train it from the beginning; without, it is resumed.
-    stop_at, spoil: steps, for a process by number. draws: images of the untrained model, into the folder `out`."""
+    """One job of this process. out: the run. model, sets: to train it from the beginning; without,
+    it is resumed. stop_at, spoil: steps, for a process by number. draws: images of the untrained
+    model, into the folder `out`."""
     if "draws" in job:
         return {"drawn": len(sampled(job["model"], job["sets"], Path(job["out"]), **job["draws"]))}
     watch = Watch(*(job.get(what, {}).get(str(rank)) for what in ("stop_at", "spoil")))
@@ -133,7 +136,8 @@ def toy():
 
 
 def travelled(accelerator):
-    """Eight captions of different lengths, shared out; shifted, and gathered: of each row, its number and length."""
+    """Eight captions of different lengths, shared out; shifted, and gathered: of each row, its
+    number and length."""
     rank, world = accelerator.process_index, accelerator.num_processes
     rows = slice(rank * 8 // world, (rank + 1) * 8 // world)
     lengths = [5, 2, 3, 1, 2, 1, 2, 2][rows]

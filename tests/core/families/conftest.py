@@ -1,4 +1,5 @@
-"""Small models of each family, registered for one test with the toy's encoder and data, and the conformance kit."""
+"""Small models of each family, registered for one test with the toy's encoder and data, and the
+conformance kit."""
 
 import sys
 from types import ModuleType
@@ -13,7 +14,8 @@ from t2i.core.registry.specs import ModelSpec
 
 @pytest.fixture
 def registered(toy, plug, monkeypatch):
-    """`registered(name, family, config, generator, stages)` registers a model; presets as the settings have them."""
+    """`registered(name, family, config, generator, stages)` registers a model; presets as the
+    settings have them."""
 
     def register(name, family, config, generator, stages):
         home = f"t2i_{name.replace('-', '_')}"
@@ -44,7 +46,8 @@ def registered(toy, plug, monkeypatch):
 
 @pytest.fixture
 def outcomes(tmp_path):
-    """`outcomes(name)`: what the conformance kit says of all that is called so: state and detail by check."""
+    """`outcomes(name)`: what the conformance kit says of all that is called so: state and detail by
+    check."""
 
     def run(name, *only):
         found = list(run_checks(find(name, only), tmp_path / "checks"))

@@ -124,7 +124,8 @@ class Painter(AutoregressiveGenerator):
 
 
 class Likelihood(Trainer):
-    """Cross-entropy of each token given those before it; one caption in ten is dropped, for guidance."""
+    """Cross-entropy of each token given those before it; one caption in ten is dropped, for
+    guidance."""
 
     def __init__(self, config, generator, text_encoder):
         self.generator = generator

@@ -1,4 +1,5 @@
-"""The family `cascade`, proven by two small diffusion models: 8 pixels, then 16, the second given the first's image."""
+"""The family `cascade`, proven by two small diffusion models: 8 pixels, then 16, the second given
+the first's image."""
 
 import json
 from dataclasses import replace
@@ -47,7 +48,8 @@ class Config(ModelConfig):
 
 
 class Denoiser(DiffusionGenerator):
-    """Two convolutions of x_t, the image before, and text and time in every pixel; it predicts x_0."""
+    """Two convolutions of x_t, the image before, and text and time in every pixel; it predicts
+    x_0."""
 
     prediction = "sample"
 
@@ -74,7 +76,8 @@ class Denoiser(DiffusionGenerator):
 
 
 class Pair(CascadeGenerator):
-    """The upsampler is given the base's image within [-1, 1], and a little noise (conditioning augmentation)."""
+    """The upsampler is given the base's image within [-1, 1], and a little noise (conditioning
+    augmentation)."""
 
     def __init__(self, config, text, assets=None):
         super().__init__()

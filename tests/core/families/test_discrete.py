@@ -1,4 +1,5 @@
-"""The family `discrete-diffusion`, proven by a small network over 16 tokens that are bright or dark in each channel."""
+"""The family `discrete-diffusion`, proven by a small network over 16 tokens that are bright or dark
+in each channel."""
 
 import pytest
 import torch
@@ -42,7 +43,8 @@ class Config(ModelConfig):
 
 
 class Unmasker(DiscreteDiffusionGenerator):
-    """Each token sees itself, the mean of all, the text and the time. Token b2 b1 b0 is bright where a bit is set."""
+    """Each token sees itself, the mean of all, the text and the time. Token b2 b1 b0 is bright
+    where a bit is set."""
 
     def __init__(self, config, text, assets=None):
         super().__init__()
@@ -136,5 +138,6 @@ def test_it_keeps_its_promises(unmasker, outcomes):
         assert {check: told for check, told in sampler.items() if told[0] == "FAILED"} == {}
     assert sampler["samplers batch-size"] == (
         "skipped",
-        "sampler 'maskgit' only unmasks tokens, but this model's schedule also replaces them: use --sampler discrete",
+        "sampler 'maskgit' only unmasks tokens, but this model's schedule also replaces them: use "
+        "--sampler discrete",
     )

@@ -1,4 +1,5 @@
-"""The family `optimised`, proven by a model whose score is a known quadratic, and which has nothing to train."""
+"""The family `optimised`, proven by a model whose score is a known quadratic, and which has nothing
+to train."""
 
 import pytest
 import torch
@@ -26,7 +27,8 @@ class Config(ModelConfig):
 
 
 class Climber(OptimisedGenerator):
-    """The score is minus the squared distance to a colour that the text says, at pixels drawn anew each step."""
+    """The score is minus the squared distance to a colour that the text says, at pixels drawn anew
+    each step."""
 
     def __init__(self, config, text, assets=None):
         super().__init__()

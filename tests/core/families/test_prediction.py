@@ -1,4 +1,5 @@
-"""Conversions between all predictions, against values that are computed from x_0 and eps by hand."""
+"""Conversions between all predictions, against values that are computed from x_0 and eps by
+hand."""
 
 import math
 from itertools import product
@@ -21,7 +22,8 @@ def vp(t):
 
 
 def discrete(t):
-    """From the table of diffusers' linear betas; rates are central differences of log(sigma / alpha)."""
+    """From the table of diffusers' linear betas; rates are central differences of log(sigma /
+    alpha)."""
     abar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0).tolist()
     log = [0.5 * math.log((1 - a) / a) for a in (abar[t - 1], abar[t], abar[t + 1])]
     alpha, sigma, rate = abar[t] ** 0.5, (1 - abar[t]) ** 0.5, (log[2] - log[0]) / 2

@@ -64,7 +64,8 @@ def test_variance_is_preserved(schedule):
 
 
 def test_the_continuous_path_is_the_limit_of_ddpms():
-    """beta_i = beta(i / T) / T with T = 1000 is the linear schedule (Song et al. 2021, section 3.4)."""
+    """beta_i = beta(i / T) / T with T = 1000 is the linear schedule (Song et al. 2021, section
+    3.4)."""
     t = torch.tensor([99, 499, 999])
     discrete, continuous = DiscreteSchedule.named("linear"), VPSchedule()
     torch.testing.assert_close(

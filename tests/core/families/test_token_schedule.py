@@ -1,4 +1,5 @@
-"""Token schedules against matrices: products of single steps, Bayes' rule by enumeration, drawn frequencies."""
+"""Token schedules against matrices: products of single steps, Bayes' rule by enumeration, drawn
+frequencies."""
 
 import math
 from itertools import pairwise
@@ -34,7 +35,8 @@ each = pytest.mark.parametrize("name", SCHEDULES)
 
 
 def matrix(alpha, beta, gamma):
-    """The (K + 1, K + 1) matrix of one transition, from column to row, written out as VQ-Diffusion's equation 7."""
+    """The (K + 1, K + 1) matrix of one transition, from column to row, written out as
+    VQ-Diffusion's equation 7."""
     q = torch.zeros(K + 1, K + 1, dtype=torch.float64)
     q[:K, :K] = beta
     q[range(K), range(K)] += alpha
@@ -91,7 +93,8 @@ def test_time_zero_is_clean(name):
 @each
 @pytest.mark.parametrize(("i", "j"), [(0, 1), (0, T), (1, 2), (2, 5), (3, T)])
 def test_the_posterior_is_bayes_rule(name, i, j):
-    """By enumeration of x_0 and x_s: q(x_s | x_t) = sum over x_0 of q(x_s | x_t, x_0) p(x_0), p of what can be."""
+    """By enumeration of x_0 and x_s: q(x_s | x_t) = sum over x_0 of q(x_s | x_t, x_0) p(x_0), p of
+    what can be."""
     schedule, s, t = SCHEDULES[name], TIMES[name][i], TIMES[name][j]
     logits = torch.tensor([0.3, -1.2, 2.0, -torch.inf])
     p = logits.double().softmax(-1)
@@ -116,7 +119,8 @@ def test_the_posterior_is_bayes_rule(name, i, j):
 
 
 def test_where_tokens_are_only_masked_nothing_else_is_possible():
-    """Probabilities of 0 are 0, not a rounding error, and what a network says of a visible token does not matter."""
+    """Probabilities of 0 are 0, not a rounding error, and what a network says of a visible token
+    does not matter."""
     for schedule in (SCHEDULES["masks"], SCHEDULES["cosine"]):
         s, t = schedule.times(T)[3:4], schedule.times(T)[2:3]
         assert schedule.bbar(t) == 0

@@ -1,4 +1,5 @@
-"""Zip archives from elsewhere: what is sound is unpacked, what would do harm is refused before anything is written."""
+"""Zip archives from elsewhere: what is sound is unpacked, what would do harm is refused before
+anything is written."""
 
 import stat
 import zipfile

@@ -30,14 +30,16 @@ class Plugin:
 
 @pytest.fixture
 def paints(server, plug, tmp_path, monkeypatch):
-    """A download `paints` of three files: one, two (of the default part), extra (not of it, without a checksum)."""
+    """A download `paints` of three files: one, two (of the default part), extra (not of it, without
+    a checksum)."""
     monkeypatch.setenv("T2I_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("T2I_MIRROR", raising=False)
     server.files.update({f"/files/{name}": body for name, body in BODIES.items()})
     spec = DownloadSpec(
-        name="paints", summary="Paint", licence="CC0", licence_url="https://example.com/cc0", default=("base",),
+        name="paints", summary="Paint", licence="CC0", licence_url="https://example.com/cc0",
+        default=("base",),
         files=(
-            DownloadFile(url=f"{server.url}/files/one.bin", size=300, checksum=f"md5:{digest('one.bin')}"),
+            DownloadFile(url=f"{server.url}/files/one.bin", size=300, checksum=f"md5:{digest('one.bin')}"),  # noqa: E501
             DownloadFile(url=f"{server.url}/files/two.bin", path="sub/two.bin", part="base"),
             DownloadFile(url=f"{server.url}/files/extra.bin", part="more"),
         ),
@@ -172,7 +174,8 @@ def test_a_specification_of_the_wrong_stuff_breaks_its_plugin():
 
 
 def test_what_we_declare_can_be_known(monkeypatch, tmp_path):
-    """Files of ours have checksums, and COCO's sizes; nothing of ours is a bare name on some drive."""
+    """Files of ours have checksums, and COCO's sizes; nothing of ours is a bare name on some
+    drive."""
     files = {file.place: file for spec in registry().downloads for file in spec.files}
     assert all(file.checksum for file in files.values())
     assert files["weights-inception-2015-12-05-6726825d.pth"].checksum == "sha256:6726825d"
@@ -182,7 +185,8 @@ def test_what_we_declare_can_be_known(monkeypatch, tmp_path):
 
 
 def test_a_repository_in_the_hubs_cache_is_found(plug, tmp_path, monkeypatch):
-    """By the arguments of snapshot_download; tests/cli/test_fetch.py gets one from a loopback hub."""
+    """By the arguments of snapshot_download; tests/cli/test_fetch.py gets one from a loopback
+    hub."""
     folder, asked = tmp_path / "snapshot", []
     folder.mkdir()
 

@@ -1,4 +1,5 @@
-"""One file from elsewhere: whole, the right one, or not there; what has come is not asked for twice."""
+"""One file from elsewhere: whole, the right one, or not there; what has come is not asked for
+twice."""
 
 import hashlib
 import json
@@ -198,7 +199,8 @@ def test_a_full_disk_is_said_before_the_first_byte(remote, tmp_path, monkeypatch
 
 def test_two_that_want_one_file_take_turns(remote, tmp_path):
     script = (
-        "import sys; from pathlib import Path; from t2i.core.fetch.transfer import Remote, transfer\n"
+        "import sys; from pathlib import Path; from t2i.core.fetch.transfer import Remote, "
+        "transfer\n"
         "transfer(Remote(sys.argv[1]), Path(sys.argv[2]), say=lambda text: print(text, flush=True))"
     )
     with locked(tmp_path / "file.bin"):

@@ -1,4 +1,5 @@
-"""The order of visits: every example once an epoch, resumable at any step, endless sets without repetition."""
+"""The order of visits: every example once an epoch, resumable at any step, endless sets without
+repetition."""
 
 from itertools import islice
 

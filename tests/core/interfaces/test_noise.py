@@ -67,7 +67,7 @@ def test_distributions():
 
 
 def test_draws_are_the_same_in_another_process():
-    code = "from t2i.core.interfaces.noise import PromptNoise as P; print(P(3, ((1, 2),)).normal('z', 0, (4,)).tolist())"
+    code = "from t2i.core.interfaces.noise import PromptNoise as P; print(P(3, ((1, 2),)).normal('z', 0, (4,)).tolist())"  # noqa: E501
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(PromptNoise(3, ((1, 2),)).normal("z", 0, (4,)).tolist())
 
@@ -131,7 +131,8 @@ def test_scopes_keep_rows_and_a_given_start_stays_outside_them():
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_training_and_sampling_sources_start_alike(source):
-    """A trainer's preview may call a sampler: both sources have a start and generators, one an image."""
+    """A trainer's preview may call a sampler: both sources have a start and generators, one an
+    image."""
     noise = SOURCES[source]()
     assert torch.equal(noise.start("x_T", (2, 3)), noise.normal("x_T", 0, (2, 3)))
     assert len(noise.generators("chain", 0)) == len(noise) == 6
@@ -181,7 +182,8 @@ def test_a_categorical_draw_never_leaves_the_classes_nor_takes_a_forbidden_one()
 
 
 def test_categorical_draws_reach_rare_classes():
-    """Of 2^20 classes alike each is as likely: float32 draws alone, multiples of 2^-24, would favour some."""
+    """Of 2^20 classes alike each is as likely: float32 draws alone, multiples of 2^-24, would
+    favour some."""
     noise = PromptNoise(0, ((0, 0),))
     drawn = noise.categorical("token", 0, torch.zeros(1, 64, 2**18))
     assert len(drawn.unique()) == 64

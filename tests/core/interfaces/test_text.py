@@ -1,4 +1,5 @@
-"""TextFeatures: choosing, padding, joining; the defaults for encoders with only one kind of vector."""
+"""TextFeatures: choosing, padding, joining; the defaults for encoders with only one kind of
+vector."""
 
 import pytest
 import torch

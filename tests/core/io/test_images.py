@@ -1,5 +1,5 @@
-"""Images: levels come back exactly, floats are clamped and rounded, grids hold every image, files of every mode are
-decoded to what they show, and those that cannot be are named."""
+"""Images: levels come back exactly, floats are clamped and rounded, grids hold every image, files
+of every mode are decoded to what they show, and those that cannot be are named."""
 
 import errno
 import io

@@ -1,4 +1,5 @@
-"""Installing and removing plugins: what pip would do, what of it would harm the host, and a real environment."""
+"""Installing and removing plugins: what pip would do, what of it would harm the host, and a real
+environment."""
 
 import json
 
@@ -71,7 +72,7 @@ def test_harm_refuses_before_pip_is_called(monkeypatch):
         packages.install(chosen)
 
 
-# --- a real environment -----------------------------------------------------------------------------------------------
+# --- a real environment ---------------------------------------------------------------------------
 
 
 def test_a_wheel_is_installed_listed_and_removed(environment, wheel, tmp_path):
@@ -80,11 +81,13 @@ def test_a_wheel_is_installed_listed_and_removed(environment, wheel, tmp_path):
     )
     document = json.loads(environment.check("t2i", "install", "--json", path, cwd=tmp_path))
     plugin = {
-        "name": "mine", "distribution": "t2i-mine", "version": "1.0", "registers": {"samplers": ["mine"]},
+        "name": "mine", "distribution": "t2i-mine", "version": "1.0",
+        "registers": {"samplers": ["mine"]},
         "error": None,
     }  # fmt: skip
     assert document == {
-        "package": "t2i-mine", "changes": [{"name": "t2i-mine", "before": None, "after": "1.0"}], "harm": [],
+        "package": "t2i-mine", "changes": [{"name": "t2i-mine", "before": None, "after": "1.0"}],
+        "harm": [],
         "version": "1.0", "plugins": [plugin],
     }  # fmt: skip
     assert plugin in json.loads(environment.check("t2i", "plugins", "--json", cwd=tmp_path))

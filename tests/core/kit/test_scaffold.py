@@ -1,5 +1,5 @@
-"""`t2i plugins new`: names, places, and a package that the house's own rules accept. That it trains and passes its
-checks is the tutorial's test (tests/docs)."""
+"""`t2i plugins new`: names, places, and a package that the house's own rules accept. That it trains
+and passes its checks is the tutorial's test (tests/docs)."""
 
 import subprocess
 import sys

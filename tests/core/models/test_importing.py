@@ -1,4 +1,5 @@
-"""Runs made of imported weights: complete or absent, drawn from like any other, whatever data sets are installed."""
+"""Runs made of imported weights: complete or absent, drawn from like any other, whatever data sets
+are installed."""
 
 import hashlib
 import json
@@ -133,7 +134,7 @@ def test_what_is_there_is_never_overwritten(file, tmp_path):
 
 def test_a_model_without_weights_names_those_that_have(tmp_path):
     with pytest.raises(
-        UserError, match=r"model 'ddim' imports no weights; those that do: .*\btoy\b"
+        UserError, match=r"model 'ddim' cannot import weights; those that can: .*\btoy\b"
     ):
         import_weights("ddim", [], tmp_path / "it")
     with pytest.raises(UserError, match=r"no model is named 'tyo'; did you mean 'toy'\?"):

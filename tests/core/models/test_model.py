@@ -1,4 +1,5 @@
-"""Models: saved and loaded to the same images, drawn the same in any batch, damaged ones refused."""
+"""Models: saved and loaded to the same images, drawn the same in any batch, damaged ones
+refused."""
 
 import base64
 import io
@@ -65,7 +66,7 @@ def test_a_str_is_one_prompt(model):
     (image,) = model.sample("a red image", seed=5)
     (same,) = model.sample(["a red image"], seed=5)
     np.testing.assert_array_equal(np.asarray(image), np.asarray(same))
-    assert len(list(model.stream("a red image", n=3))[0]) == 3
+    assert len(next(iter(model.stream("a red image", n=3)))) == 3
     assert model.request("a red image", PromptNoise(0, ((0, 0),))).text.captions == ("a red image",)
 
 
@@ -105,7 +106,8 @@ def test_counts_in_words(count, words):
 
 
 class Backwards(Sampler):
-    """Turns an image into noise by its mean colour and brightness, and keeps what it is asked to draw."""
+    """Turns an image into noise by its mean colour and brightness, and keeps what it is asked to
+    draw."""
 
     drawn: ClassVar = []
 

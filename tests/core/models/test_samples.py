@@ -1,4 +1,5 @@
-"""Images drawn into a folder. (What stands in samples.jsonl is tested with the command, in tests/cli.)"""
+"""Images drawn into a folder. (What stands in samples.jsonl is tested with the command, in
+tests/cli.)"""
 
 import json
 
@@ -10,7 +11,8 @@ from PIL import Image
 
 from t2i.core.errors import UserError
 from t2i.core.models.building import build
-from t2i.core.models.samples import GRID_IMAGES, read_prompts, write_samples
+from t2i.core.models.prompts import read_prompts
+from t2i.core.models.samples import GRID_IMAGES, write_samples
 from t2i.core.runs.configure import resolve_config
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -76,11 +78,12 @@ def test_a_failure_before_the_first_image_leaves_no_folder(model, tmp_path, monk
     assert not (tmp_path / "o").exists()
 
 
-# --- a command that was stopped ---------------------------------------------------------------------------------------
+# --- a command that was stopped -------------------------------------------------------------------
 
 
 def stopped(model, folder, after, **request):
-    """A command that is interrupted once `after` images are drawn: before those of the last batch are written."""
+    """A command that is interrupted once `after` images are drawn: before those of the last batch
+    are written."""
 
     def stop(done, total):
         if done >= after:
@@ -188,6 +191,6 @@ def test_two_commands_do_not_draw_into_one_folder(model, tmp_path):
     write_samples(model, ["x"], tmp_path / "o")
     with (
         FileLock(tmp_path / "o" / ".lock"),
-        pytest.raises(UserError, match="another command draws into"),
+        pytest.raises(UserError, match="another command samples into"),
     ):
         write_samples(model, ["x"], tmp_path / "o")

@@ -1,4 +1,5 @@
-"""The registry: what plugins declare, where it came from, and what happens when a plugin is broken."""
+"""The registry: what plugins declare, where it came from, and what happens when a plugin is
+broken."""
 
 import re
 import subprocess
@@ -181,8 +182,10 @@ def test_a_distribution_without_a_name_or_with_unreadable_entry_points_hinders_n
 
 def test_listing_the_built_in_plugins_imports_nothing_heavy():
     code = (
-        "import sys; from t2i.core.registry.tables import registry; r = registry(); assert r.models['ldm'];"
-        "print([m for m in ('torch', 'numpy', 'pydantic', 'diffusers', 'rich') if m in sys.modules])"
+        "import sys; from t2i.core.registry.tables import registry; r = registry(); assert "
+        "r.models['ldm'];"
+        "print([m for m in ('torch', 'numpy', 'pydantic', 'diffusers', 'rich') if m in "
+        "sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

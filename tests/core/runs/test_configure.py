@@ -126,7 +126,8 @@ def test_no_run_names_the_ways_to_get_one(tmp_path):
 def test_former_names_of_settings_win_over_the_layers_below_and_are_written_anew(tmp_path):
     file = tmp_path / "old.yaml"
     file.write_text(
-        "weight_cap: 3.0\nsampler: {noisiest: 50.0, interval: [0.25, 0.5], offset: 1, rescale: 0.5}\n"
+        "weight_cap: 3.0\nsampler: {noisiest: 50.0, interval: [0.25, 0.5], offset: 1, rescale: "
+        "0.5}\n"
     )
     config = resolve_config("ddpm", config_file=file)  # whose preset has a min_snr_gamma
     dump = config.dump()

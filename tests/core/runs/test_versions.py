@@ -1,4 +1,5 @@
-"""The range of versions that is tested: where it is declared, that it is whole, and what lies outside of it."""
+"""The range of versions that is tested: where it is declared, that it is whole, and what lies
+outside of it."""
 
 import subprocess
 import sys
@@ -57,7 +58,8 @@ def test_noting_what_is_tested_notes_what_is_installed():
 
 @pytest.fixture
 def world(monkeypatch, tmp_path):
-    """`world(art="1.0")` installs packages of which t2i needs art>=1.5, and was tested with at most 2.1."""
+    """`world(art="1.0")` installs packages of which t2i needs art>=1.5, and was tested with at most
+    2.1."""
 
     def install(**packages):
         def version(name):

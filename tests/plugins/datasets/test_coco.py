@@ -1,4 +1,5 @@
-"""COCO: the official layout, in folders and in zip files, read the same; what is missing is named with the remedy."""
+"""COCO: the official layout, in folders and in zip files, read the same; what is missing is named
+with the remedy."""
 
 import json
 import pickle

@@ -1,4 +1,5 @@
-"""A folder of images: where captions come from, how it is split, and the cache of resized images."""
+"""A folder of images: where captions come from, how it is split, and the cache of resized
+images."""
 
 import json
 
@@ -126,7 +127,8 @@ def test_it_keeps_its_promises(root, keeps_its_promises):
 
 @pytest.fixture
 def cached(root, tmp_path, monkeypatch):
-    """`cached(say)` opens the folder with its cache, two images a part; one of the three images is torn."""
+    """`cached(say)` opens the folder with its cache, two images a part; one of the three images is
+    torn."""
     monkeypatch.setenv("T2I_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(image_cache, "PART", 2 * 8 * 8 * 3)
     (root / "train" / "b.png").write_bytes((root / "train" / "b.png").read_bytes()[:60])

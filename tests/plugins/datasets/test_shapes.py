@@ -47,7 +47,7 @@ def digest(split: str, indexes: range) -> str:
     return found.hexdigest()
 
 
-# --- captions -------------------------------------------------------------------------------------------------------
+# --- captions -------------------------------------------------------------------------------------
 
 
 @given(index=indexes, kind=kinds, partial=st.sampled_from([0.0, 1.0]))
@@ -143,15 +143,15 @@ def test_the_vocabulary_covers_every_caption() -> None:
     assert len(known) < 64
 
 
-# --- splits ---------------------------------------------------------------------------------------------------------
+# --- splits ---------------------------------------------------------------------------------------
 
 
 def test_an_example_is_the_same_in_another_process_and_order() -> None:
-    code = f"from tests_shapes import digest; print(*(digest(split, range(20)) for split in {SPLITS!r}))"
+    code = f"from tests_shapes import digest; print(*(digest(split, range(20)) for split in {SPLITS!r}))"  # noqa: E501
     source = (
-        f"import sys, importlib.util as u; s = u.spec_from_file_location('tests_shapes', {__file__!r}); "
+        f"import sys, importlib.util as u; s = u.spec_from_file_location('tests_shapes', {__file__!r}); "  # noqa: E501
         + (
-            f"m = u.module_from_spec(s); sys.modules['tests_shapes'] = m; s.loader.exec_module(m); {code}"
+            f"m = u.module_from_spec(s); sys.modules['tests_shapes'] = m; s.loader.exec_module(m); {code}"  # noqa: E501
         )
     )
     output = subprocess.run(
@@ -243,7 +243,7 @@ def test_bad_requests_are_refused() -> None:
         ShapesConfig(grammar="simple", one_object=0, two_objects=0)
 
 
-# --- images -------------------------------------------------------------------------------------------------------
+# --- images ---------------------------------------------------------------------------------------
 
 
 def exact_area(shape: str, radius: float) -> float:

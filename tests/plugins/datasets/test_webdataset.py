@@ -1,4 +1,5 @@
-"""Tar shards: read in every dialect, in an order that stays near, by URL, and whatever somebody has put into them."""
+"""Tar shards: read in every dialect, in an order that stays near, by URL, and whatever somebody has
+put into them."""
 
 import io
 import json
@@ -85,7 +86,7 @@ def only(tmp_path, members, **settings):
     return opened(tmp_path / "set", val_share=1e-9)
 
 
-# --- what is read ----------------------------------------------------------------------------------------------------
+# --- what is read ---------------------------------------------------------------------------------
 
 
 def test_the_last_shard_is_for_val(folder):
@@ -111,8 +112,9 @@ def test_every_dialect_and_long_names(tmp_path, dialect):
     long = "folder/" * 15 + "k" * 90
     data = only(
         tmp_path,
-        [("./a.jpeg", make_image(5, kind="JPEG")), ("./a.txt", b"a"), (f"{long}.WEBP", make_image(9, kind="WEBP")),
-         (f"{long}.txt", "größe".encode()), ("b.c.txt", b"of another kind"), ("b.png", make_image(1)), ("b.txt", b"b")],
+        [("./a.jpeg", make_image(5, kind="JPEG")), ("./a.txt", b"a"), (f"{long}.WEBP", make_image(9, kind="WEBP")),  # noqa: E501
+         (f"{long}.txt", "größe".encode()), ("b.c.txt", b"of another kind"),
+         ("b.png", make_image(1)), ("b.txt", b"b")],
         dialect=dialect,
     )  # fmt: skip
     assert [data.captions(index) for index in range(len(data))] == [("a",), ("größe",), ("b",)]
@@ -172,7 +174,7 @@ def test_patterns():
 
 
 def test_what_is_not_there_is_said(folder, tmp_path):
-    assert [shard.stem for shard in find(WebDatasetConfig(dir=str(folder), shards="{00001..00002}.tar"))] == [
+    assert [shard.stem for shard in find(WebDatasetConfig(dir=str(folder), shards="{00001..00002}.tar"))] == [  # noqa: E501
         "00001", "00002",
     ]  # fmt: skip
     for place, said in [
@@ -201,7 +203,7 @@ def test_an_index_is_made_once_and_anew_when_the_shard_changes(folder, monkeypat
     assert len(opened(folder)) == 13
 
 
-# --- in which order --------------------------------------------------------------------------------------------------
+# --- in which order -------------------------------------------------------------------------------
 
 
 def test_an_epoch_visits_all_and_stays_near(folder):
@@ -224,8 +226,8 @@ def test_resuming_within_an_epoch_passes_over_windows(folder):
 
 
 def assert_resumes(model, folder, tmp_path, workers, **settings):
-    """A run that goes on from its checkpoint at step 5 (in the second epoch, in the midst of a window) has the weights
-    of the one that went through."""
+    """A run that goes on from its checkpoint at step 5 (in the second epoch, in the midst of a
+    window) has the weights of the one that went through."""
     data = {"name": "webdataset", "dir": str(folder), "window": 2}
     common = {"data": data, "steps": 9, "batch_size": 4, "checkpoint_every": 5, "workers": workers}
     whole = train(
@@ -267,7 +269,7 @@ def test_ldm_resumes_to_the_same_weights(folder, tmp_path, workers):
     assert_resumes("ldm", folder, tmp_path, workers, image_size=32)
 
 
-# --- what somebody has put into them ---------------------------------------------------------------------------------
+# --- what somebody has put into them --------------------------------------------------------------
 
 
 def special(name, kind, target=""):
@@ -284,7 +286,8 @@ def broken(data, index):
 
 def test_links_devices_and_sparse_files_are_not_followed(tmp_path):
     kinds = {
-        "sym": tarfile.SYMTYPE, "hard": tarfile.LNKTYPE, "fifo": tarfile.FIFOTYPE, "char": tarfile.CHRTYPE,
+        "sym": tarfile.SYMTYPE, "hard": tarfile.LNKTYPE, "fifo": tarfile.FIFOTYPE,
+        "char": tarfile.CHRTYPE,
         "block": tarfile.BLKTYPE, "hole": tarfile.GNUTYPE_SPARSE,
     }  # fmt: skip
     members = [(special(f"{name}.png", kind, "/etc/passwd"), b"") for name, kind in kinds.items()]
@@ -387,7 +390,8 @@ def test_what_is_no_image_or_has_none(tmp_path):
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_any_bytes_give_an_index_or_no_tar(tmp_path, data):
-    """Headers of a sound tar with bytes changed at random: no exception of another kind, no place out of the file."""
+    """Headers of a sound tar with bytes changed at random: no exception of another kind, no place
+    out of the file."""
     path = tar(
         tmp_path / "fuzz.tar",
         [*example(0, 0), (f"{'n' * 150}.png", make_image(1)), *example(0, 1)],
@@ -406,7 +410,7 @@ def test_any_bytes_give_an_index_or_no_tar(tmp_path, data):
             assert row[kind][0] + row[kind][1] <= path.stat().st_size
 
 
-# --- by URL ----------------------------------------------------------------------------------------------------------
+# --- by URL ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -483,7 +487,7 @@ def test_statistics_that_promise_too_much_are_found_out(server, hosted):
     data = opened(shards=hosted)
     assert len(data) == 18
     assert data[7].captions == ("image 13",)
-    assert "has 4 examples, fewer than was promised" in broken(data, 8)
+    assert "has 4 examples, fewer than expected" in broken(data, 8)
     assert data[10].captions == ("image 20",)
 
 

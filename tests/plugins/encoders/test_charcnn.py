@@ -1,4 +1,5 @@
-"""The char-cnn-rnn text encoder: what it reads, its three geometries worked out anew, and its weights."""
+"""The char-cnn-rnn text encoder: what it reads, its three geometries worked out anew, and its
+weights."""
 
 import pytest
 import torch
@@ -23,7 +24,8 @@ CAPTIONS = [
 
 
 def ports_state(recurrence, width, seed=0):
-    """A state dict as ports of the authors' Torch 7 files to PyTorch write it, of random numbers."""
+    """A state dict as ports of the authors' Torch 7 files to PyTorch write it, of random
+    numbers."""
     shapes = {
         "conv1": (384, 70, 4),
         "conv2": (512, 384, 4),
@@ -123,7 +125,8 @@ def test_without_weights_it_is_trained_or_says_what_to_do():
     assert (bare.shape, bare.trainable, list(bare.parameters())) == ((1024, 1024), False, [])
     with pytest.raises(
         UserError,
-        match=r"has no weights: import or train with --set encoder\.weights=FILE .* --features FILE",
+        match=r"has no weights: import or train with --set encoder\.weights=FILE .* --features "
+        r"FILE",
     ):
         bare.encode(["a"])
 

@@ -1,4 +1,5 @@
-"""The `clip` encoder against transformers' own output, on small random weights written in the true format."""
+"""The `clip` encoder against transformers' own output, on small random weights written in the true
+format."""
 
 import json
 
@@ -41,7 +42,8 @@ def write_tokenizer(folder):
 
 def text_config(tokens):
     return CLIPTextConfig(
-        vocab_size=tokens, hidden_size=16, intermediate_size=32, projection_dim=8, num_hidden_layers=3,
+        vocab_size=tokens, hidden_size=16, intermediate_size=32, projection_dim=8,
+        num_hidden_layers=3,
         num_attention_heads=2, bos_token_id=tokens - 2, eos_token_id=tokens - 1,
     )  # fmt: skip
 
@@ -147,7 +149,7 @@ def test_a_saved_encoder_loads_without_where_it_came_from(folder, tmp_path, monk
 def test_a_whole_clip_and_a_bare_text_model_load_too(tmp_path):
     torch.manual_seed(0)
     tokens = write_tokenizer(tmp_path / "whole")
-    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,  # noqa: E501
               "image_size": 32, "patch_size": 16}  # fmt: skip
     whole = CLIPModel(
         CLIPConfig(
@@ -184,7 +186,7 @@ def test_what_cannot_be_had_is_said_in_one_line(folder, tmp_path, monkeypatch):
     cases = [
         (
             {"weights": "no-one/nothing"},
-            r"neither a folder.*nor to be had from the hub.*--set encoder\.weights=FOLDER",
+            r"neither a folder.*nor available from the hub.*--set encoder\.weights=FOLDER",
         ),
         ({"weights": "../nowhere"}, r"no such folder"),
         (

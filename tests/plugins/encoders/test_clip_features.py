@@ -1,4 +1,5 @@
-"""The features `clip` against transformers' own CLIP, on small random weights written in the true format."""
+"""The features `clip` against transformers' own CLIP, on small random weights written in the true
+format."""
 
 import json
 import re
@@ -40,10 +41,12 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     text = {
         "vocab_size": tokens, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "bos_token_id": tokens - 2, "eos_token_id": tokens - 1, "projection_dim": 8,
+        "num_attention_heads": 2, "bos_token_id": tokens - 2, "eos_token_id": tokens - 1,
+        "projection_dim": 8,
     }  # fmt: skip
     vision = {
-        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2,
         "image_size": SIDE, "patch_size": 8, "projection_dim": 8,
     }  # fmt: skip
     CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).save_pretrained(
@@ -70,7 +73,8 @@ def make_images(side, count=3):
 @pytest.mark.parametrize("side", [SIDE, 75, 20])
 @torch.no_grad()
 def test_images_are_seen_as_by_clips_own_processor(side, folder, features):
-    """Resized by Pillow, bicubic, as CLIP's processor does; 75 is shrunk, where antialiasing matters."""
+    """Resized by Pillow, bicubic, as CLIP's processor does; 75 is shrunk, where antialiasing
+    matters."""
     images = make_images(side)
     seen = [np.asarray(image.resize((SIDE, SIDE), Image.BICUBIC)) for image in images]
     pixels = torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2) / 255

@@ -1,4 +1,5 @@
-"""The `damsm` text encoder: a bidirectional LSTM on true lengths, with the data set's words or the authors'."""
+"""The `damsm` text encoder: a bidirectional LSTM on true lengths, with the data set's words or the
+authors'."""
 
 import pickle
 
@@ -43,7 +44,7 @@ def authors_files(folder, words=("red", "bird", "wing"), embedding=5, width=4):
     return state
 
 
-# --- words ------------------------------------------------------------------------------------------------------------
+# --- words ----------------------------------------------------------------------------------------
 
 
 def test_words_are_cut_as_the_authors_cut_them():
@@ -84,7 +85,7 @@ def test_vocabulary_is_by_frequency_then_alphabet_and_bounded():
     assert fit(DamsmConfig(vocabulary=("x",)), TEXTS).vocabulary == ("x",)
 
 
-# --- the network ------------------------------------------------------------------------------------------------------
+# --- the network ----------------------------------------------------------------------------------
 
 
 def direction(state, x, suffix):
@@ -162,7 +163,7 @@ def test_every_parameter_is_trained(encoder):
     encoder.zero_grad()
 
 
-# --- the authors' files -----------------------------------------------------------------------------------------------
+# --- the authors' files ---------------------------------------------------------------------------
 
 
 def test_the_authors_files_give_a_frozen_encoder(tmp_path):

@@ -1,4 +1,5 @@
-"""The embedded text encoder: any text gives finite features; padding and batching change nothing."""
+"""The embedded text encoder: any text gives finite features; padding and batching change
+nothing."""
 
 import pytest
 import torch

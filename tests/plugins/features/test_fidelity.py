@@ -1,4 +1,5 @@
-"""`inception` and `vgg16` are torch-fidelity's own networks, and their weights are read without running anything."""
+"""`inception` and `vgg16` are torch-fidelity's own networks, and their weights are read without
+running anything."""
 
 import hashlib
 import os
@@ -29,7 +30,8 @@ def build(name, **settings):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Random weights as torch-fidelity publishes its own: the state dict of its class, as torch.save writes it."""
+    """Random weights as torch-fidelity publishes its own: the state dict of its class, as
+    torch.save writes it."""
     path = tmp_path_factory.mktemp("inception") / FILE
 
     class Fresh(theirs.FeatureExtractorInceptionV3):

@@ -1,4 +1,5 @@
-"""`timm` and `dinov2` on random weights of timm's own tiny networks, in the format in which they are published."""
+"""`timm` and `dinov2` on random weights of timm's own tiny networks, in the format in which they
+are published."""
 
 import numpy as np
 import pytest

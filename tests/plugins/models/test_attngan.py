@@ -1,4 +1,5 @@
-"""AttnGAN: the papers' geometry, the authors' networks by their own names, one step's mathematics and economy."""
+"""AttnGAN: the papers' geometry, the authors' networks by their own names, one step's mathematics
+and economy."""
 
 import pickle
 import shutil
@@ -39,7 +40,8 @@ from t2i.plugins.models.attngan.weights import load as load_authors
 
 TEXT = TextShape(8, 6)
 TINY = {
-    "image_size": 32, "gf": 4, "df": 4, "residual_blocks": 1, "z_dim": 5, "c_dim": 3, "batch_size": 4,
+    "image_size": 32, "gf": 4, "df": 4, "residual_blocks": 1, "z_dim": 5, "c_dim": 3,
+    "batch_size": 4,
     "image_encoder": {"kind": "small", "width": 4},
 }  # fmt: skip
 SMALL = AttnGANConfig(**TINY)
@@ -70,7 +72,7 @@ def settled(module):
     return module.eval()
 
 
-# --- networks ---------------------------------------------------------------------------------------------------------
+# --- networks -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,8 @@ def test_upsampling_and_convolution_in_one_equal_both():
 
 
 def test_attention_place_by_place_and_each_caption_with_its_own_mask():
-    """The authors repeat their mask in the wrong order, so that an image is masked as another one."""
+    """The authors repeat their mask in the wrong order, so that an image is masked as another
+    one."""
     torch.manual_seed(0)
     attention, h, words = Attention(4, 6), torch.randn(3, 4, 2, 2), torch.randn(3, 5, 6)
     lengths = [5, 2, 3]
@@ -199,7 +202,7 @@ def test_standardised_sentences_have_mean_0_and_variance_1():
     assert torch.equal(Network(SMALL, TEXT)(torch.randn(64, 8), told).sentence, told.sentence)
 
 
-# --- the authors' files -----------------------------------------------------------------------------------------------
+# --- the authors' files ---------------------------------------------------------------------------
 
 
 def norm(name, n):
@@ -256,7 +259,8 @@ def authors_up(state, name, x):
 
 
 def authors_images(state, gf, r, sentence, words, z, eps):
-    """What G_NET computes, written down from the paper for one caption (1, L, Dw) without padding."""
+    """What G_NET computes, written down from the paper for one caption (1, L, Dw) without
+    padding."""
     mean, logvar = gated(
         F.linear(sentence, state["ca_net.fc.weight"], state["ca_net.fc.bias"])
     ).chunk(2, 1)
@@ -338,7 +342,8 @@ def authors_scores(state, images, sentence):
 
 @pytest.fixture
 def authors(tmp_path):
-    """Files of the authors' three kinds, made up, for a network a sixteenth as wide; and the settings to go with it."""
+    """Files of the authors' three kinds, made up, for a network a sixteenth as wide; and the
+    settings to go with it."""
     torch.manual_seed(0)
     state = authors_generator(2, 8, 8, 100, 100, 2)
     torch.save(state, tmp_path / "bird_AttnGAN2.pth")
@@ -443,7 +448,7 @@ def test_files_that_are_missing_twice_there_or_misshapen_are_named(authors, tmp_
         load_authors(config, files)
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------
 
 
 class Letters(TextEncoder):
@@ -507,7 +512,8 @@ def says(logits, real):
 
 
 def test_discriminator_loss_term_by_term_with_neighbours_as_wrong_pairs():
-    """(real_u + real)/2 + (fake_u + fake + wrong)/3, the wrong pairs being B - 1, without wrap-around."""
+    """(real_u + real)/2 + (fake_u + fake + wrong)/3, the wrong pairs being B - 1, without
+    wrap-around."""
     torch.manual_seed(0)
     d = settled(Discriminator(SMALL, 0, 8))
     real, fake, e = torch.randn(3, 3, 8, 8), torch.randn(3, 3, 8, 8), torch.randn(3, 8)
@@ -569,8 +575,8 @@ def test_real_images_shrink_as_photographs_do():
 
 
 def test_a_step_wastes_nothing(trainer):
-    """G once; each D on real, fake and again on fake; the image encoder on the largest fake image alone; no gradient
-    into anything that is not being updated."""
+    """G once; each D on real, fake and again on fake; the image encoder on the largest fake image
+    alone; no gradient into anything that is not being updated."""
     calls = dict.fromkeys([*trainer.modules, "images"], 0)
     for name, module in [*trainer.modules.items(), ("images", trainer.image_encoder)]:
         module.register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
@@ -674,7 +680,7 @@ def test_what_is_there_already_is_not_trained():
         stages(AttnGANConfig(), Letters(frozen=False))
 
 
-# --- registration and the whole path ----------------------------------------------------------------------------------
+# --- registration and the whole path --------------------------------------------------------------
 
 
 def test_is_registered_with_its_presets():
@@ -713,8 +719,10 @@ def short(*sets):
     return resolve_config(
         "attngan",
         sets=[
-            "steps=6", "damsm_share=0.5", "damsm.batch_size=4", "batch_size=4", "gf=2", "df=2", "image_encoder.width=4",
-            "encoder.name=damsm", "encoder.embedding=8", "encoder.width=8", "checkpoint_every=1", "keep=9",
+            "steps=6", "damsm_share=0.5", "damsm.batch_size=4", "batch_size=4", "gf=2", "df=2",
+            "image_encoder.width=4",
+            "encoder.name=damsm", "encoder.embedding=8", "encoder.width=8", "checkpoint_every=1",
+            "keep=9",
             "recalibrate=2", *sets,
         ],
     )  # fmt: skip
@@ -732,7 +740,8 @@ def test_trains_saves_draws_and_resumes_to_the_same_weights(tmp_path):
     assert [image.size for image in together] == [(32, 32)] * 4
     for a, b in zip(together, alone, strict=True):
         assert np.abs(np.asarray(a).astype(int) - np.asarray(b)).max() <= 1
-    # Killed within the first stage, between the two, and within the second: DAMSM's image encoder must be the same.
+    # Killed within the first stage, between the two, and within the second: DAMSM's image encoder
+    # must be the same.
     for step in (2, 3, 5):
         part = Run(tmp_path / f"part{step}")
         shutil.copytree(whole.path, part.path)

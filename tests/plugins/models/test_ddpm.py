@@ -16,10 +16,12 @@ from t2i.plugins.models.ddpm.networks import DDPMGenerator
 from t2i.plugins.models.ddpm.training import stages
 
 SMALL = {
-    "image_size": 8, "patch": 2, "lr": 5e-3, "lr_text": 5e-3, "schedule": "cosine", "prediction": "v", "error": "x_0",
+    "image_size": 8, "patch": 2, "lr": 5e-3, "lr_text": 5e-3, "schedule": "cosine",
+    "prediction": "v", "error": "x_0",
     "caption_dropout": 0.1,
     "unet": {
-        "channels": (16, 16), "layers": 1, "attention": ("none", "none"), "middle": "self", "head_width": 8,
+        "channels": (16, 16), "layers": 1, "attention": ("none", "none"), "middle": "self",
+        "head_width": 8,
         "groups": 4, "sentence": True, "text_map": 4,
     },
 }  # fmt: skip
@@ -90,7 +92,8 @@ class Engine:
 
 
 def overfit(steps=150, **settings):
-    """A network that knows two colours by their names, the encoder that was trained with it, and the losses."""
+    """A network that knows two colours by their names, the encoder that was trained with it, and
+    the losses."""
     torch.manual_seed(0)
     config, encoder = DDPMConfig.of({**SMALL, **settings}, "test"), Colours()
     generator = DDPMGenerator(config, encoder.shape)

@@ -1,4 +1,5 @@
-"""diffusers' folders of DDPM, and ours in their layout: the images are those of diffusers' own pipelines."""
+"""diffusers' folders of DDPM, and ours in their layout: the images are those of diffusers' own
+pipelines."""
 
 import json
 import re
@@ -44,7 +45,8 @@ def ours(model, steps):
 
 
 def theirs(pipe, steps, monkeypatch):
-    """From the same initial noise: these pipelines take none, so their own draw of it is replaced."""
+    """From the same initial noise: these pipelines take none, so their own draw of it is
+    replaced."""
     noise = PromptNoise(3, KEYS)
     module = type(pipe).__module__
     with monkeypatch.context() as patch, torch.no_grad():
@@ -136,8 +138,10 @@ def test_imported_saved_and_exported_again(tmp_path, monkeypatch):
 
 
 OWN = [
-    "image_size=8", "data.image_size=24", "patch=1", "unet.channels=[8, 16]", "unet.groups=4", "unet.text_map=0",
-    "unet.sentence=false", "unet.attention=[none, self]", "unet.head_width=8", "encoder.name=none", "timesteps=20",
+    "image_size=8", "data.image_size=24", "patch=1", "unet.channels=[8, 16]", "unet.groups=4",
+    "unet.text_map=0",
+    "unet.sentence=false", "unet.attention=[none, self]", "unet.head_width=8", "encoder.name=none",
+    "timesteps=20",
     "sampler.guidance=1",
 ]  # fmt: skip
 

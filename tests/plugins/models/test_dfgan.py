@@ -38,12 +38,12 @@ def text(n, width=8):
     return TextFeatures.of(sentence=torch.randn(n, width), captions=[""] * n)
 
 
-# --- networks ---------------------------------------------------------------------------------------------------------
+# --- networks -------------------------------------------------------------------------------------
 
 
 def test_parameters_at_256_pixels_are_the_papers():
-    """G 9.7M, D 6.6M, C 0.3M at nf 32. The authors' D counts a 1x1 shortcut in each of its three blocks that change no
-    channels, which is never used and which we do not have."""
+    """G 9.7M, D 6.6M, C 0.3M at nf 32. The authors' D counts a 1x1 shortcut in each of its three
+    blocks that change no channels, which is never used and which we do not have."""
     config = DFGANConfig(image_size=256)
     assert count(DFGANGenerator(config, TextShape(256, 256))) == 9_744_131
     unused = 3 * (256 * 256 + 256)
@@ -120,7 +120,7 @@ def test_one_way_output_sees_text_and_image():
     assert torch.allclose(output(features, e), by_hand, atol=1e-5)
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------
 
 
 class Sentences(TextEncoder):
@@ -136,7 +136,8 @@ class Sentences(TextEncoder):
 
 
 class Recorder:
-    """An engine that notes each loss with its gradients, and which other parameters got any; it steps if asked."""
+    """An engine that notes each loss with its gradients, and which other parameters got any; it
+    steps if asked."""
 
     progress = 0.0
 
@@ -173,7 +174,8 @@ def trainer():
 
 
 def test_losses_of_a_step_are_the_papers(trainer):
-    """Worked out anew: hinge with the sentences shifted by one, plus MA-GP; then -E[D(G(z, e), e)]."""
+    """Worked out anew: hinge with the sentences shifted by one, plus MA-GP; then -E[D(G(z, e),
+    e)]."""
     made, engine = batch(trainer.encoder), Recorder(trainer)
     trainer.step(made, engine)
     D, C, G = trainer.discriminator, trainer.output, trainer.generator
@@ -196,7 +198,8 @@ def test_losses_of_a_step_are_the_papers(trainer):
 
 
 def test_a_step_wastes_nothing(trainer):
-    """One run of G; D on real, fake and again on fake; no gradient into anything that is not being updated."""
+    """One run of G; D on real, fake and again on fake; no gradient into anything that is not being
+    updated."""
     calls = {"generator": 0, "discriminator": 0, "output": 0}
     for name in calls:
         trainer.modules[name].register_forward_hook(
@@ -253,7 +256,7 @@ def test_text_is_pretrained_where_it_can_be():
     }
 
 
-# --- registration and the whole path ----------------------------------------------------------------------------------
+# --- registration and the whole path --------------------------------------------------------------
 
 
 def test_is_registered_with_its_presets():

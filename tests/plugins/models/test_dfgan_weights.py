@@ -1,7 +1,7 @@
 """The authors' DF-GAN under our names: their file gives their image, their score and their losses.
 
-`generated`, `judged` and `scored` are an independent reading of the paper's figure 2, as plain functions of a state
-dict with the authors' key names, upsampling and pooling in the paper's order.
+`generated`, `judged` and `scored` are an independent reading of the paper's figure 2, as plain
+functions of a state dict with the authors' key names, upsampling and pooling in the paper's order.
 """
 
 import pickle
@@ -37,7 +37,8 @@ SMALL = [f"image_size={SIZE}", f"nf={NF}", f"encoder.width={E}", "encoder.embedd
 
 
 def drawn(shapes, gain=1.0):
-    """Random tensors that keep the size of what passes through them; gammas are about 1, as they are in life."""
+    """Random tensors that keep the size of what passes through them; gammas are about 1, as they
+    are in life."""
     state = {
         name: torch.randn(shape) * gain * torch.tensor(shape[1:]).prod() ** -0.5
         for name, shape in shapes.items()
@@ -160,7 +161,7 @@ def trainer(settings, theirs):
     return trainer
 
 
-# --- the same numbers -------------------------------------------------------------------------------------------------
+# --- the same numbers -----------------------------------------------------------------------------
 
 
 def test_the_same_image_and_the_same_score(trainer, theirs):
@@ -197,7 +198,8 @@ class Recorder:
 
 
 def test_the_same_losses_and_gradients(trainer, theirs, settings):
-    """As the authors' step has it: the features of image i + 1 beside sentence i; sqrt, then the sixth power."""
+    """As the authors' step has it: the features of image i + 1 beside sentence i; sqrt, then the
+    sixth power."""
     x, e = torch.rand(3, 3, SIZE, SIZE) * 2 - 1, torch.randn(3, E)
     noise = StepNoise(0, 5, 0, 3, 3)
     engine = Recorder(trainer)
@@ -247,7 +249,7 @@ def test_the_same_losses_and_gradients(trainer, theirs, settings):
             ), (part, name)
 
 
-# --- the files --------------------------------------------------------------------------------------------------------
+# --- the files ------------------------------------------------------------------------------------
 
 
 def text_encoder_file():

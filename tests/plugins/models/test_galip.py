@@ -1,4 +1,5 @@
-"""GALIP: CLIP run block by block, the authors' geometry, one step's mathematics and economy, and the whole path."""
+"""GALIP: CLIP run block by block, the authors' geometry, one step's mathematics and economy, and
+the whole path."""
 
 import shutil
 from collections import Counter
@@ -39,9 +40,11 @@ from t2i.plugins.models.galip.training import ClipMatcher, GANTrainer, pretraini
 TEXT = TextShape(8, 8)
 SMALL = GALIPConfig.of(
     {
-        "image_size": 16, "last_size": None, "nf": 2, "z_dim": 6, "bridge_width": 4, "bridge_middle": 3,
-        "bridge_blocks": 2, "judge_width": 6, "assessor_width": 5, "feature_blocks": (1, 3), "prompt_blocks": (2, 3),
-        "clip": {"weights": None, "image_size": 20, "patch": 5, "width": 8, "layers": 4, "heads": 2},
+        "image_size": 16, "last_size": None, "nf": 2, "z_dim": 6, "bridge_width": 4,
+        "bridge_middle": 3,
+        "bridge_blocks": 2, "judge_width": 6, "assessor_width": 5, "feature_blocks": (1, 3),
+        "prompt_blocks": (2, 3),
+        "clip": {"weights": None, "image_size": 20, "patch": 5, "width": 8, "layers": 4, "heads": 2},  # noqa: E501
         "lr_g": 1e-3, "lr_d": 1e-3, "residual_gain": 0.5, "fusion_gain": 1.0,
     },
     "test",
@@ -62,7 +65,8 @@ def changed(config, **settings):
 
 @pytest.fixture
 def clip():
-    """A CLIP whose biases and norms are not at their starts, so that none can be forgotten unnoticed."""
+    """A CLIP whose biases and norms are not at their starts, so that none can be forgotten
+    unnoticed."""
     torch.manual_seed(0)
     clip = build_clip(SMALL.clip, 8, None, "galip")
     for p in clip.parameters():
@@ -71,12 +75,13 @@ def clip():
 
 
 def looked_at(images, size=20, scale=0.25, shift=0.75):
-    """The authors' way into CLIP: nearest, from [-1, 1] to [0.5, 1], then CLIP's own normalisation."""
+    """The authors' way into CLIP: nearest, from [-1, 1] to [0.5, 1], then CLIP's own
+    normalisation."""
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
     return (F.interpolate(images, (size, size)) * scale + shift - mean) / std
 
 
-# --- CLIP, block by block ---------------------------------------------------------------------------------------------
+# --- CLIP, block by block -------------------------------------------------------------------------
 
 
 def test_blocks_give_what_the_plain_model_gives(clip):
@@ -149,16 +154,16 @@ def test_images_can_enter_clip_as_it_was_trained(clip):
     assert torch.allclose(clip.embedding(images), expected, atol=1e-5)
 
 
-# --- networks ---------------------------------------------------------------------------------------------------------
+# --- networks -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("size", "whole", "with_gradients"), [(128, 160_758_984, 73_304_520), (256, 170_090_696, None)]
 )
 def test_parameters_are_the_authors(size, whole, with_gradients):
-    """160.8M at 128 pixels, 73M of them with gradients, in the authors' G, D and C. Their G lacks the head of CLIP,
-    which ours holds for the similarity; their D holds 1x1 shortcuts in the two blocks that change no channels, never
-    used."""
+    """160.8M at 128 pixels, 73M of them with gradients, in the authors' G, D and C. Their G lacks
+    the head of CLIP, which ours holds for the similarity; their D holds 1x1 shortcuts in the two
+    blocks that change no channels, never used."""
     with torch.device("meta"):
         config = GALIPConfig.of({"image_size": size, "clip": {"weights": None}}, "test")
         generator = build(config, TextShape(512, 512), None)
@@ -268,7 +273,7 @@ def test_clip_comes_from_a_folder_and_must_speak_the_encoders_language(clip, tmp
         build(changed(SMALL, clip={"weights": str(tmp_path / "nowhere")}), TEXT, None)
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------
 
 
 class Sentences(TextEncoder):
@@ -329,8 +334,8 @@ def agree(ours, theirs):
 
 
 def test_losses_of_a_step_are_the_papers(trainer):
-    """Worked out anew, with transformers' own forward: hinge with the sentences shifted by one, MA-GP at CLIP's
-    features and e; then -E[D] - lambda E[cos]."""
+    """Worked out anew, with transformers' own forward: hinge with the sentences shifted by one,
+    MA-GP at CLIP's features and e; then -E[D] - lambda E[cos]."""
     made, engine = batch(trainer.encoder), Recorder(trainer)
     trainer.step(made, engine)
     D, G, net = trainer.discriminator, trainer.generator, trainer.clip.network
@@ -375,8 +380,8 @@ def test_losses_of_a_step_are_the_papers(trainer):
 def count_passes(calls, back, number, module, given):
     """A pre-hook of block `number`'s first MLP layer that counts its forward and backward passes.
 
-    The backward passes are counted at the layer's input: `quick_gelu` overwrites the output, which is a view on some
-    processors, and an in-place operation on a view drops the hooks of its tensor.
+    The backward passes are counted at the layer's input: `quick_gelu` overwrites the output, which
+    is a view on some processors, and an in-place operation on a view drops the hooks of its tensor.
     """
     calls.update([number])
     if given[0].requires_grad:
@@ -384,8 +389,9 @@ def count_passes(calls, back, number, module, given):
 
 
 def test_a_step_wastes_nothing(trainer):
-    """One run of G; CLIP once inside it, once on its images (of the last block the class token alone), and on real
-    ones as far as D looks, without a graph; no gradient into anything that is not being updated."""
+    """One run of G; CLIP once inside it, once on its images (of the last block the class token
+    alone), and on real ones as far as D looks, without a graph; no gradient into anything that is
+    not being updated."""
     calls, back, last = Counter(), Counter(), []
     for name, module in trainer.modules.items():
         module.register_forward_hook(lambda *_, name=name: calls.update([name]))
@@ -484,7 +490,7 @@ def test_clip_learns_whose_caption_a_image_has():
     assert torch.allclose(logits, 10 * image @ e.T, atol=1e-5)
 
 
-# --- registration and the whole path ----------------------------------------------------------------------------------
+# --- registration and the whole path --------------------------------------------------------------
 
 
 def test_is_registered_with_its_presets():
@@ -519,8 +525,10 @@ def test_paper_presets_are_the_papers(preset):
 
 
 QUICK = [
-    "batch_size=4", "nf=2", "encoder.width=16", "encoder.heads=2", "clip.width=16", "clip.heads=2", "clip.layers=2",
-    "feature_blocks=[1,2]", "prompt_blocks=[2]", "text_share=0.34", "bridge_width=4", "bridge_middle=4",
+    "batch_size=4", "nf=2", "encoder.width=16", "encoder.heads=2", "clip.width=16", "clip.heads=2",
+    "clip.layers=2",
+    "feature_blocks=[1,2]", "prompt_blocks=[2]", "text_share=0.34", "bridge_width=4",
+    "bridge_middle=4",
 ]  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""Import of GALIP's released weights, held by a functional reference of the authors' networks under their names."""
+"""Import of GALIP's released weights, held by a functional reference of the authors' networks under
+their names."""
 
 import shutil
 
@@ -23,14 +24,17 @@ from t2i.plugins.models.galip.weights import ASSESSOR, JUDGE, load_judge, load_w
 
 WIDTH, HEADS, LAYERS, GRID, E, Z, NF, BRIDGE, MIDDLE = 8, 2, 4, 4, 12, 6, 2, 4, 3
 SETS = [
-    "image_size=16", "data.image_size=24", "last_size=14", f"nf={NF}", f"z_dim={Z}", f"bridge_width={BRIDGE}",
-    f"bridge_middle={MIDDLE}", "bridge_blocks=2", "judge_width=6", "assessor_width=5", "feature_blocks=[1,2,4]",
-    "prompt_blocks=[2,3]", f"encoder.width={E}", "encoder.heads=2", "encoder.vocabulary=[red,circle]",
+    "image_size=16", "data.image_size=24", "last_size=14", f"nf={NF}", f"z_dim={Z}",
+    f"bridge_width={BRIDGE}",
+    f"bridge_middle={MIDDLE}", "bridge_blocks=2", "judge_width=6", "assessor_width=5",
+    "feature_blocks=[1,2,4]",
+    "prompt_blocks=[2,3]", f"encoder.width={E}", "encoder.heads=2",
+    "encoder.vocabulary=[red,circle]",
     "start_from_text=false", "bounded=false", "clip.normalise=twice",
 ]  # fmt: skip
 
 
-# --- the authors' networks, as functions of a state dict ------------------------------------------------------------
+# --- the authors' networks, as functions of a state dict ------------------------------------------
 
 
 def conv(w, name, x, padding):
@@ -138,7 +142,7 @@ def net_c(w, x, e):
     ).flatten()
 
 
-# --- a released file --------------------------------------------------------------------------------------------------
+# --- a released file ------------------------------------------------------------------------------
 
 
 def tensors(shapes):

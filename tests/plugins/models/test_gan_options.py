@@ -1,4 +1,5 @@
-"""The engine's options that change how numbers are computed, with every GAN: they change no more than the rounding."""
+"""The engine's options that change how numbers are computed, with every GAN: they change no more
+than the rounding."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def test_bfloat16_changes_no_more_than_the_rounding_in_either_memory_format(loss
 @pytest.mark.slow
 @pytest.mark.parametrize("model", GANS)
 def test_compiled_networks_learn_what_eager_ones_learn(losses, model, capfd):
-    """(Slow: compiling.) What is under a double backward pass stays eager, and the engine says so."""
+    """(Slow: compiling.) What is under a double backward pass stays eager, and the engine says
+    so."""
     eager, compiled = losses(model), losses(model, "compile=true")
     assert compiled == pytest.approx(eager, rel=1e-3, abs=1e-4)
     told = capfd.readouterr()

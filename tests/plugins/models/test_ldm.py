@@ -1,4 +1,5 @@
-"""Latent diffusion: its losses against the equations, its two stages, and that text gets in by every way."""
+"""Latent diffusion: its losses against the equations, its two stages, and that text gets in by
+every way."""
 
 from types import SimpleNamespace
 
@@ -29,9 +30,10 @@ SMALL = {
     "prediction": "v",
     "caption_dropout": 0.5,
     "lr": 1e-3,
-    "autoencoder": {"patch": 2, "channels": (8, 16), "layers": 1, "groups": 4, "attention": False, "lr": 1e-2},
+    "autoencoder": {"patch": 2, "channels": (8, 16), "layers": 1, "groups": 4, "attention": False, "lr": 1e-2},  # noqa: E501
     "unet": {
-        "channels": (8, 16), "layers": 1, "attention": ("none", "cross"), "head_width": 8, "groups": 4,
+        "channels": (8, 16), "layers": 1, "attention": ("none", "cross"), "head_width": 8,
+        "groups": 4,
         "text_map": 4, "sentence": True,
     },
 }  # fmt: skip
@@ -99,7 +101,8 @@ def batch(encoder, step=0, captions=("red", "green", "blue", "pink")):
 
 
 def woken(module):
-    """diffusers begins some last layers at zero; a test of what reaches the output wants none there."""
+    """diffusers begins some last layers at zero; a test of what reaches the output wants none
+    there."""
     with torch.no_grad():
         for p in module.parameters():
             if not p.any():
@@ -133,7 +136,8 @@ def test_a_tiny_run_is_configured_whole():
     ],
 )
 def test_the_big_presets_are_whole(preset, text, latents, parameters):
-    """The thesis says "about 24M trained parameters"; coco's U-Net is Stable Diffusion 1.x's, of 860M."""
+    """The thesis says "about 24M trained parameters"; coco's U-Net is Stable Diffusion 1.x's, of
+    860M."""
     run = resolve_config("ldm", preset=preset, data_needed=False)
     assert (run.data.name, run.encoder.name) == ("coco", "clip")
     with torch.device("meta"):
@@ -384,7 +388,8 @@ def test_both_stages_are_shared_out_in_order():
 
 
 def test_it_overfits_two_captions_and_ddim_draws_them():
-    """The whole path: an autoencoder of plain colours, a U-Net told by text which, sampled with guidance."""
+    """The whole path: an autoencoder of plain colours, a U-Net told by text which, sampled with
+    guidance."""
     torch.manual_seed(0)
     settings = config(caption_dropout=0.1, lr=3e-3)
     generator, encoder = LDMGenerator(settings, TEXT), Letters()

@@ -1,4 +1,5 @@
-"""Stable Diffusion's folders and files, and ours in their layout: the images are those of diffusers' own pipeline."""
+"""Stable Diffusion's folders and files, and ours in their layout: the images are those of
+diffusers' own pipeline."""
 
 import json
 import re
@@ -39,8 +40,10 @@ SCHEDULE = {
 }
 SD = {**SCHEDULE, "clip_sample": False, "set_alpha_to_one": False}
 LEVELS = {
-    "block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4, "in_channels": 4, "out_channels": 4,
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4, "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
 }  # fmt: skip
 VAE = {
     "block_out_channels": (8, 16), "norm_num_groups": 4, "sample_size": 16,
@@ -68,8 +71,10 @@ def tokenizer(folder):
 def text_encoder(tokens, **settings):
     return CLIPTextModel(
         CLIPTextConfig(**{
-            "vocab_size": tokens, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "bos_token_id": tokens - 2, "eos_token_id": tokens - 1, **settings,
+            "vocab_size": tokens, "hidden_size": 16, "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2, "bos_token_id": tokens - 2, "eos_token_id": tokens - 1,
+            **settings,
         })
     )  # fmt: skip
 
@@ -79,11 +84,13 @@ def pipeline(place, scheduler, unet=None, text=None):
     torch.manual_seed(0)
     words = tokenizer(place / "words")
     made = StableDiffusionPipeline(
-        vae=AutoencoderKL(**VAE), text_encoder=text_encoder(len(words), **(text or {})), tokenizer=words,
+        vae=AutoencoderKL(**VAE), text_encoder=text_encoder(len(words), **(text or {})),
+        tokenizer=words,
         unet=UNet2DConditionModel(
-            **{**LEVELS, "sample_size": 8, "cross_attention_dim": 16, "attention_head_dim": 2, **(unet or {})}
+            **{**LEVELS, "sample_size": 8, "cross_attention_dim": 16, "attention_head_dim": 2, **(unet or {})}  # noqa: E501
         ),
-        scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        scheduler=scheduler, safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
     )  # fmt: skip
     made.set_progress_bar_config(disable=True)
     return made
@@ -248,7 +255,8 @@ def run(*arguments):
 
 
 def test_from_the_command_line(sd, tmp_path, monkeypatch, capfd):
-    """A folder is drawn from; imported, it is a run like any other, which needs the folder no longer."""
+    """A folder is drawn from; imported, it is a run like any other, which needs the folder no
+    longer."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(sd[1], tmp_path / "sd")
     drawing = ["-p", "a red bird", "--sampling-steps", "4", "--sampler", "ddim", "--guidance", "3"]
@@ -275,7 +283,8 @@ def test_our_own_runs_are_told_without_asking_any_plugin(sd, tmp_path, monkeypat
     load(tmp_path / "run" / "model", "cpu")
 
 
-# The names of diffusers' tensors -> those of the authors' single files, for two levels of one layer.
+# The names of diffusers' tensors -> those of the authors' single files, for two levels of one
+# layer.
 RESNET = [("norm1", "in_layers.0"), ("conv1", "in_layers.2"), ("time_emb_proj", "emb_layers.1")]
 RESNET += [
     ("norm2", "out_layers.0"),
@@ -283,20 +292,28 @@ RESNET += [
     ("conv_shortcut", "skip_connection"),
 ]
 UNET_NAMES = [
-    ("conv_in", "input_blocks.0.0"), ("time_embedding.linear_1", "time_embed.0"), ("conv_norm_out", "out.0"),
+    ("conv_in", "input_blocks.0.0"), ("time_embedding.linear_1", "time_embed.0"),
+    ("conv_norm_out", "out.0"),
     ("time_embedding.linear_2", "time_embed.2"), ("conv_out", "out.2"),
-    ("down_blocks.0.resnets.0", "input_blocks.1.0"), ("down_blocks.0.attentions.0", "input_blocks.1.1"),
-    ("down_blocks.0.downsamplers.0.conv", "input_blocks.2.0.op"), ("down_blocks.1.resnets.0", "input_blocks.3.0"),
+    ("down_blocks.0.resnets.0", "input_blocks.1.0"),
+    ("down_blocks.0.attentions.0", "input_blocks.1.1"),
+    ("down_blocks.0.downsamplers.0.conv", "input_blocks.2.0.op"),
+    ("down_blocks.1.resnets.0", "input_blocks.3.0"),
     ("mid_block.resnets.0", "middle_block.0"), ("mid_block.attentions.0", "middle_block.1"),
-    ("mid_block.resnets.1", "middle_block.2"), ("up_blocks.0.upsamplers.0.conv", "output_blocks.1.1.conv"),
+    ("mid_block.resnets.1", "middle_block.2"),
+    ("up_blocks.0.upsamplers.0.conv", "output_blocks.1.1.conv"),
     *((f"up_blocks.{i // 2}.resnets.{i % 2}", f"output_blocks.{i}.0") for i in range(4)),
     *((f"up_blocks.1.attentions.{i}", f"output_blocks.{2 + i}.1") for i in range(2)),
 ]  # fmt: skip
 VAE_NAMES = [
-    ("conv_norm_out", "norm_out"), ("conv_shortcut", "nin_shortcut"), ("mid_block.resnets.0", "mid.block_1"),
-    ("mid_block.resnets.1", "mid.block_2"), ("mid_block.attentions.0", "mid.attn_1"), ("group_norm", "norm"),
-    ("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "proj_out"), ("downsamplers.0.conv", "downsample.conv"),
-    ("upsamplers.0.conv", "upsample.conv"), *((f"down_blocks.{i}.resnets", f"down.{i}.block") for i in range(2)),
+    ("conv_norm_out", "norm_out"), ("conv_shortcut", "nin_shortcut"),
+    ("mid_block.resnets.0", "mid.block_1"),
+    ("mid_block.resnets.1", "mid.block_2"), ("mid_block.attentions.0", "mid.attn_1"),
+    ("group_norm", "norm"),
+    ("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "proj_out"),
+    ("downsamplers.0.conv", "downsample.conv"),
+    ("upsamplers.0.conv", "upsample.conv"),
+    *((f"down_blocks.{i}.resnets", f"down.{i}.block") for i in range(2)),
     *((f"up_blocks.{i}.resnets", f"up.{1 - i}.block") for i in range(2)), ("down_blocks", "down"),
     ("up_blocks.0", "up.1"), ("up_blocks.1", "up.0"),
 ]  # fmt: skip
@@ -344,9 +361,12 @@ def test_a_single_file_draws_the_same(sd, tmp_path, monkeypatch):
 
 
 OWN = [
-    "image_size=16", "data.image_size=24", "schedule=cosine", "prediction=v", "timesteps=20", "encoder.name=clip",
-    "encoder.sentence=pooled", "encoder.attend_padding=true", "sampler.steps=20", "sampler.guidance=3",
-    "autoencoder.patch=1", "autoencoder.channels=[8, 16]", "autoencoder.groups=4", "autoencoder.latent_channels=4",
+    "image_size=16", "data.image_size=24", "schedule=cosine", "prediction=v", "timesteps=20",
+    "encoder.name=clip",
+    "encoder.sentence=pooled", "encoder.attend_padding=true", "sampler.steps=20",
+    "sampler.guidance=3",
+    "autoencoder.patch=1", "autoencoder.channels=[8, 16]", "autoencoder.groups=4",
+    "autoencoder.latent_channels=4",
     "unet.channels=[8, 16]", "unet.groups=4", "unet.attention=[cross, none]", "unet.text_map=0",
     "unet.sentence=false", "unet.head_width=8",
 ]  # fmt: skip
@@ -365,7 +385,8 @@ def own(folder, *sets, build=True):
 
 
 def test_our_runs_draw_the_same_in_diffusers(sd, tmp_path):
-    """Whitened latents, v-prediction, the cosine schedule: exported, opened by diffusers and by us again."""
+    """Whitened latents, v-prediction, the cosine schedule: exported, opened by diffusers and by us
+    again."""
     model = own(sd[1])
     turn = torch.randn(4, 4) + 2 * torch.eye(4)
     model.generator.autoencoder.measure(

@@ -34,7 +34,8 @@ from t2i.plugins.models.stackgan.networks import (
 from t2i.plugins.models.stackgan.training import FirstTrainer, SecondTrainer, stages
 
 SETTINGS = {
-    "image_size": 32, "upscale": 2, "gf": 8, "df": 4, "z_dim": 5, "c_dim": 6, "residuals": 2, "batch_size": 4,
+    "image_size": 32, "upscale": 2, "gf": 8, "df": 4, "z_dim": 5, "c_dim": 6, "residuals": 2,
+    "batch_size": 4,
     "lr_g": 1e-3, "lr_d": 1e-3,
 }  # fmt: skip
 SMALL = StackGANConfig(**SETTINGS)
@@ -70,7 +71,7 @@ def shaken(module, seed=0):
     return module
 
 
-# --- the authors' networks, written down as functions of their state dicts --------------------------------------------
+# --- the authors' networks, written down as functions of their state dicts ------------------------
 
 
 def norm(state, name, x, train=False):
@@ -277,7 +278,7 @@ def test_refuses_weights_that_do_not_fit(tmp_path):
         weights.load(run_config(), [path, path])
 
 
-# --- networks ---------------------------------------------------------------------------------------------------------
+# --- networks -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -359,7 +360,8 @@ def test_zeros_in_the_noise_give_the_mean_condition():
 
 
 def test_discriminators_are_the_authors():
-    """Stage II's, with the widths 4, 8, ... 128 at 256 pixels narrowed to 64 and 32; stage I's has no narrowing."""
+    """Stage II's, with the widths 4, 8, ... 128 at 256 pixels narrowed to 64 and 32; stage I's has
+    no narrowing."""
     judge, pairs, alone = Discriminator(4, 256), ConditionalHead(32, 6), UnconditionalHead(32)
     for module in (judge, pairs, alone):
         shaken(module).eval()
@@ -417,7 +419,7 @@ def test_refuses_what_cannot_be_built(settings, message):
         StackGANConfig.of(settings, "here")
 
 
-# --- losses -----------------------------------------------------------------------------------------------------------
+# --- losses ---------------------------------------------------------------------------------------
 
 
 def log_sigmoid(x):
@@ -465,7 +467,7 @@ def test_cross_entropy_of_confident_logits_is_finite():
     assert logits.grad.tolist() == pytest.approx([0.5, -0.5])
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------
 
 
 class Sentences(TextEncoder):
@@ -567,7 +569,8 @@ def calls_of(trainer):
 
 @pytest.mark.parametrize("kind", [FirstTrainer, SecondTrainer])
 def test_a_step_wastes_nothing(kind):
-    """One run of each generator; D on real, fake and again on fake; no gradient into anything not being updated."""
+    """One run of each generator; D on real, fake and again on fake; no gradient into anything not
+    being updated."""
     trainer = trainer_of(kind)
     calls = calls_of(trainer)
     trainer.step(batch(), Recorder(trainer))
@@ -608,7 +611,8 @@ def test_stage_one_leaves_stage_two_alone():
 
 @pytest.mark.parametrize("kind", [FirstTrainer, SecondTrainer])
 def test_statistics_are_those_of_the_averaged_weights_when_a_stage_ends(kind):
-    """The plain mean over the batches that `finish` is given; the paper's presets leave them as they are."""
+    """The plain mean over the batches that `finish` is given; the paper's presets leave them as
+    they are."""
     trainer = trainer_of(kind, SMALL.model_copy(update={"recalibrate": 3}))
     for module in trainer.modules.values():
         module.eval()
@@ -665,7 +669,7 @@ def test_text_is_pretrained_where_it_can_be_and_stages_come_in_order():
         assert trainable.table.weight not in optimized
 
 
-# --- registration and the whole path ----------------------------------------------------------------------------------
+# --- registration and the whole path --------------------------------------------------------------
 
 
 def test_is_registered_with_its_presets():

@@ -17,7 +17,8 @@ AFTER = torch.tensor([[0.1, 0.2, 0.7], [0.6, 0.3, 0.1], [0.25, 0.25, 0.5]])
 
 
 class Pairs(AutoregressiveGenerator):
-    """Tokens of a Markov chain; text of 1 sees its logits, text of 0 (no caption) zeros. Images are the tokens."""
+    """Tokens of a Markov chain; text of 1 sees its logits, text of 0 (no caption) zeros. Images are
+    the tokens."""
 
     image_size, length, vocabulary = 2, 2, K
 
@@ -105,7 +106,7 @@ def test_progress_and_what_is_refused():
     sampler = AutoregressiveSampler(TokenSamplerConfig())
     sampler.sample(Pairs(), Request(text=text, noise=noise, progress=lambda *at: done.append(at)))
     assert done == [(1, 2), (2, 2)]
-    with pytest.raises(UserError, match="sampler 'autoregressive' draws tokens"):
+    with pytest.raises(UserError, match="sampler 'autoregressive' samples tokens"):
         sampler.sample(Pairs(), Request(text=text, noise=noise, guide=lambda *_: None))
-    with pytest.raises(UserError, match="sampler 'autoregressive' draws every token anew"):
+    with pytest.raises(UserError, match="sampler 'autoregressive' samples every token"):
         sampler.sample(Pairs(), Request(text=text, noise=noise, image=torch.zeros(1, 3, 2, 2)))

@@ -82,7 +82,8 @@ def sampler(**samplers):
 
 
 def test_no_two_parts_share_a_draw():
-    """Both would draw "z", 0 of one source: the small draw would be the beginning of the large one."""
+    """Both would draw "z", 0 of one source: the small draw would be the beginning of the large
+    one."""
     drawn = []
 
     class Kept(Cascade):
@@ -121,7 +122,8 @@ def test_the_last_part_sees_what_the_first_drew():
 
 
 def test_only_a_guided_part_is_given_the_features_of_no_caption():
-    """Under guidance s the network's s times the image is drawn: what it says of no caption is 0."""
+    """Under guidance s the network's s times the image is drawn: what it says of no caption is
+    0."""
     generator = mixed()
     drawing = sampler(upsampler={"steps": 2, "guidance": 3.0})
     assert drawing.needs_null
@@ -177,7 +179,8 @@ def test_a_cascade_in_a_cascade():
         ({"upsamper": {}}, "the model has no part 'upsamper'; did you mean 'upsampler'"),
         (
             {"base": {"name": "ddim"}},
-            "sampler 'ddim' draws from diffusion models, but 'base' is one-shot: use samplers.base.name=direct",
+            "sampler 'ddim' draws from diffusion models, but 'base' is one-shot: use "
+            "samplers.base.name=direct",
         ),
         ({"upsampler": {"steps": 9}}, "9 sampling steps: the model was trained with 8"),
         (

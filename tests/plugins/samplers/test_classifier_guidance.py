@@ -1,5 +1,6 @@
-"""Classifier guidance against a closed form: two Gaussian classes, the exact network of their mixture and the exact
-classifier of noisy images. At scale 1 the guided chain must draw the class."""
+"""Classifier guidance against a closed form: two Gaussian classes, the exact network of their
+mixture and the exact classifier of noisy images. At scale 1 the guided chain must draw the
+class."""
 
 from typing import get_args
 
@@ -110,7 +111,8 @@ def test_both_variances_of_the_ancestral_chain_shift_the_mean():
 
 
 def test_one_ancestral_step_by_hand():
-    """mu + Sigma g (Dhariwal & Nichol 2021, algorithm 1), against a chain without a guide on the same noise."""
+    """mu + Sigma g (Dhariwal & Nichol 2021, algorithm 1), against a chain without a guide on the
+    same noise."""
     schedule = DiscreteSchedule(torch.tensor([0.2, 0.5]))
     generator, g = Mixture(schedule), torch.tensor([[1.0, -3.0]])
     text, noise = TextFeatures.of(sentence=torch.zeros(1, 2)), PromptNoise(0, ((0, 0),))

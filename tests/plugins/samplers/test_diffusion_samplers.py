@@ -1,4 +1,5 @@
-"""Diffusion samplers against closed forms: for Gaussian data the exact denoiser is known, on every path."""
+"""Diffusion samplers against closed forms: for Gaussian data the exact denoiser is known, on every
+path."""
 
 from typing import get_args
 
@@ -43,15 +44,16 @@ class Own(Schedule):
 
 
 PATHS = {
-    "discrete": lambda: DiscreteSchedule.named("linear"), "vp": VPSchedule, "ve": VESchedule, "flow": FlowSchedule,
+    "discrete": lambda: DiscreteSchedule.named("linear"), "vp": VPSchedule, "ve": VESchedule,
+    "flow": FlowSchedule,
     "own": Own,
 }  # fmt: skip
 paths = pytest.mark.parametrize("path", PATHS)
 
 
 class Exact(DiffusionGenerator):
-    """The exact network for x_0 ~ N(sentence + MEAN, COVARIANCE) in two dimensions: with S = alpha^2 C + sigma^2 I,
-    E[x_0 | x_t] = m + alpha C S^-1 (x_t - alpha m)."""
+    """The exact network for x_0 ~ N(sentence + MEAN, COVARIANCE) in two dimensions: with S =
+    alpha^2 C + sigma^2 I, E[x_0 | x_t] = m + alpha C S^-1 (x_t - alpha m)."""
 
     def __init__(self, prediction="epsilon", schedule=None):
         super().__init__()
@@ -151,8 +153,8 @@ def noise_of(n):
 
 
 def flow(schedule, noise, steps=40):
-    """Where the probability flow takes x_T = norm noise, for x_0 ~ N(m, C): m + C^1/2 (alpha_T^2 C + sigma_T^2 I)^-1/2
-    (x_T - alpha_T m), whatever the path."""
+    """Where the probability flow takes x_T = norm noise, for x_0 ~ N(m, C): m + C^1/2 (alpha_T^2 C
+    + sigma_T^2 I)^-1/2 (x_T - alpha_T m), whatever the path."""
     last = schedule.times(steps)[-1:]
     alpha, sigma = schedule.alpha(last).float(), schedule.sigma(last).float()
 
@@ -168,7 +170,8 @@ def flow(schedule, noise, steps=40):
 @paths
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_the_error_falls_as_the_order_says(name, path):
-    """From 10 to 40 steps: half the step halves the error of a method of first order, quarters that of second order."""
+    """From 10 to 40 steps: half the step halves the error of a method of first order, quarters that
+    of second order."""
     generator = Exact("epsilon", PATHS[path]())
     expected = flow(generator.schedule, noise_of(16))
     few, many = ((draw(name, generator, n=16, steps=k) - expected).abs().max() for k in (10, 40))
@@ -181,8 +184,8 @@ def test_the_error_falls_as_the_order_says(name, path):
 @paths
 @pytest.mark.parametrize("name", [*DETERMINISTIC, *RANDOM])
 def test_every_prediction_draws_the_same(name, path):
-    """The same network, told to say its prediction in other words. PNDM extrapolates what it is given, and given v or a
-    velocity that is v: another method than with the noise."""
+    """The same network, told to say its prediction in other words. PNDM extrapolates what it is
+    given, and given v or a velocity that is v: another method than with the noise."""
     drawn = {
         prediction: draw(name, Exact(prediction, PATHS[path]()), n=4, steps=8)
         for prediction in PREDICTIONS
@@ -263,7 +266,8 @@ def test_guidance_moves_along_the_difference_and_runs_one_batch():
     stronger = draw("ddim", generator, n=64, steps=20, sentence=1.0, guidance=2.0, null=null)
     assert generator.batches == [128] * 20
     unconditional = draw("ddim", generator, n=64, steps=20)
-    # The exact prediction is affine in the sentence, so guiding by 2 is the exact network for the sentence 2.
+    # The exact prediction is affine in the sentence, so guiding by 2 is the exact network for the
+    # sentence 2.
     torch.testing.assert_close(
         stronger, draw("ddim", generator, n=64, steps=20, sentence=2.0), rtol=1e-3, atol=1e-3
     )

@@ -1,4 +1,5 @@
-"""The samplers of discrete diffusion: with an exact denoiser, drawn tokens follow the known distribution."""
+"""The samplers of discrete diffusion: with an exact denoiser, drawn tokens follow the known
+distribution."""
 
 import itertools
 
@@ -24,8 +25,8 @@ JOINT = torch.tensor(
 
 
 class Exact(DiscreteDiffusionGenerator):
-    """Knows p(x_0): its logits are log p(x_0^i | x_t), summed over all x_0. Images are the tokens. Text of 0 (no
-    caption) makes every x_0 equally likely."""
+    """Knows p(x_0): its logits are log p(x_0^i | x_t), summed over all x_0. Images are the tokens.
+    Text of 0 (no caption) makes every x_0 equally likely."""
 
     image_size, length = 2, LENGTH
 
@@ -75,7 +76,8 @@ CHAINS = {
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_a_long_chain_reproduces_the_known_distribution(name):
-    """Tokens are drawn independently within a step. Over 40 steps that costs less than so many draws can tell."""
+    """Tokens are drawn independently within a step. Over 40 steps that costs less than so many
+    draws can tell."""
     tokens = draw(Exact(CHAINS[name]), N, DiscreteSampler(TokenSamplerConfig(steps=40)))
     assert tokens.max() < K
     assert off(tokens, JOINT) < 4.5
@@ -131,7 +133,7 @@ def test_progress_and_what_is_refused():
             Exact(CHAINS["cosine"]),
             Request(text=text, noise=noise, progress=lambda *at: done.append(at)),
         )
-        with pytest.raises(UserError, match="draws tokens: there is no noisy image"):
+        with pytest.raises(UserError, match="samples tokens: there is no noisy image"):
             sampler.sample(
                 Exact(CHAINS["cosine"]), Request(text=text, noise=noise, guide=lambda *_: None)
             )
@@ -144,7 +146,8 @@ def test_progress_and_what_is_refused():
 
 
 class Seen(DiscreteDiffusionGenerator):
-    """Token i is surely i % K, with more confidence the larger i is. Remembers what it was shown."""
+    """Token i is surely i % K, with more confidence the larger i is. Remembers what it was
+    shown."""
 
     image_size, length = 2, 8
 

@@ -13,7 +13,8 @@ from t2i.plugins.samplers.optimise.sampler import OptimiseSampler
 
 
 class Quadratic(OptimisedGenerator):
-    """score = -sum c_i (x_i - a)^2 over four numbers of unlike curvature; a is the text's. Decodes to the latents."""
+    """score = -sum c_i (x_i - a)^2 over four numbers of unlike curvature; a is the text's. Decodes
+    to the latents."""
 
     image_size = 2
 
@@ -68,7 +69,8 @@ def test_the_first_step_of_adam_is_the_learning_rate_uphill():
 
 
 def test_best_keeps_what_the_last_step_has_left_behind():
-    """A step far too long: the start is better than what follows. Scores are those of the latents that are kept."""
+    """A step far too long: the start is better than what follows. Scores are those of the latents
+    that are kept."""
     generator = Quadratic()
     start = PromptNoise(1, tuple((0, i) for i in range(3))).normal("start", 0, (4,))
     assert torch.equal(draw(generator, 3, steps=2, lr=1e3, keep="best"), start)

@@ -1,4 +1,5 @@
-"""Checks of families, and how closely images must agree across batch sizes, by the family's tolerance."""
+"""Checks of families, and how closely images must agree across batch sizes, by the family's
+tolerance."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -19,7 +20,8 @@ from t2i.core.registry.tables import registry
 
 @pytest.fixture
 def told(plug, monkeypatch, tmp_path):
-    """`told(kind, sampler=False, draws=True)`: what the kit says of a family "collage" of class `kind`, by check."""
+    """`told(kind, sampler=False, draws=True)`: what the kit says of a family "collage" of class
+    `kind`, by check."""
 
     def check(kind, sampler=False, draws=True):
         module = ModuleType("t2i_collage")
@@ -121,7 +123,8 @@ def painted(key):
 
 
 class Painter:
-    """Draws `painted` images; apart, as `change(image, key, batch)` says, `batch` being all keys of the batch."""
+    """Draws `painted` images; apart, as `change(image, key, batch)` says, `batch` being all keys of
+    the batch."""
 
     def __init__(self, tolerance, change, paint=painted):
         self.generator, self.change, self.paint = (

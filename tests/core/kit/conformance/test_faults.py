@@ -1,4 +1,5 @@
-"""A fault in a model, and the check that finds it: the toy model of the tests, with one thing wrong at a time."""
+"""A fault in a model, and the check that finds it: the toy model of the tests, with one thing wrong
+at a time."""
 
 import os
 import signal
@@ -46,7 +47,8 @@ def test_a_trained_parameter_that_no_gradient_reaches(failed, parts):
 
     parts.generator = Dead
     assert failed("gradients") == {
-        "gradients": "stage 'only': within 5 steps no gradient reaches generator.unused.bias, generator.unused.weight"
+        "gradients": "stage 'only': within 5 steps no gradient reaches generator.unused.bias, "
+        "generator.unused.weight"
     }
 
 
@@ -172,7 +174,8 @@ def test_a_generator_that_does_not_extend_its_familys_class(failed, parts):
 
     parts.generator = Stray
     assert failed("builds") == {
-        "builds": "preset 'tiny': model 'toy' says that it is of the family 'one-shot', but its Stray does not extend "
+        "builds": "preset 'tiny': model 'toy' declares the family 'one-shot', but its Stray does "
+        "not extend "
         "OneShotGenerator (t2i.core.families.one_shot:OneShotGenerator)"
     }
 

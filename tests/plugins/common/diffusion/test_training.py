@@ -1,4 +1,5 @@
-"""What diffusion models share: the losses and noise levels against their equations, and the two U-Nets."""
+"""What diffusion models share: the losses and noise levels against their equations, and the two
+U-Nets."""
 
 import pytest
 import torch
@@ -285,7 +286,8 @@ def test_of_the_text_everything_is_computed_once_a_request(name, kind):
 
 
 def test_the_sentences_projection_keeps_its_names_and_its_numbers():
-    """diffusers' UNet2DConditionModel applies it in every call; a state dict of before still fits."""
+    """diffusers' UNet2DConditionModel applies it in every call; a state dict of before still
+    fits."""
     torch.manual_seed(0)
     settings = {**SMALL, "attention": ("none", "none"), "middle": "cross", "sentence": True}
     network, text = conditional_unet(UNetConfig(**settings), 3, 16, TEXT).eval(), features(0)

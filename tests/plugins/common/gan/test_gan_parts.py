@@ -1,4 +1,5 @@
-"""Parts that GANs share: losses against values worked out by hand, the fusion block, contrastive pretraining."""
+"""Parts that GANs share: losses against values worked out by hand, the fusion block, contrastive
+pretraining."""
 
 import math
 
@@ -18,7 +19,7 @@ from t2i.plugins.common.gan.losses import (
 )
 from t2i.plugins.common.text.contrastive import Matcher, MatchingTrainer, info_nce
 
-# --- losses -----------------------------------------------------------------------------------------------------------
+# --- losses ---------------------------------------------------------------------------------------
 
 
 def test_hinge_of_the_discriminator_by_hand():
@@ -43,8 +44,8 @@ def test_hinge_of_the_generator_by_hand():
 
 
 def test_penalty_of_a_linear_discriminator_in_closed_form():
-    """D = a.x + b.e has the gradient (a, b) everywhere: the penalty is k (|a|^2 + |b|^2)^(p/2), one norm over both,
-    and its gradient k p (|a|^2 + |b|^2)^(p/2 - 1) (a, b)."""
+    """D = a.x + b.e has the gradient (a, b) everywhere: the penalty is k (|a|^2 + |b|^2)^(p/2), one
+    norm over both, and its gradient k p (|a|^2 + |b|^2)^(p/2 - 1) (a, b)."""
     a, b = torch.tensor([0.6, 0.2], requires_grad=True), torch.tensor([0.3], requires_grad=True)
     x, e = torch.randn(5, 2, requires_grad=True), torch.randn(5, 1, requires_grad=True)
     penalty = matching_aware_penalty(x @ a + e @ b, [x, e], k=2, p=6)
@@ -93,7 +94,7 @@ def test_info_nce_by_hand():
     assert info_nce(100 * torch.eye(5)).item() == pytest.approx(0, abs=1e-6)
 
 
-# --- fusion -----------------------------------------------------------------------------------------------------------
+# --- fusion ---------------------------------------------------------------------------------------
 
 
 def test_affine_is_channelwise_gamma_x_plus_beta():
@@ -116,7 +117,8 @@ def test_fusion_starts_as_two_leaky_relus_whatever_the_text():
 
 @pytest.mark.parametrize(("c_in", "c_out", "size"), [(6, 4, 8), (4, 4, 8), (6, 4, 7)])
 def test_up_block_equals_the_papers_order_of_upsampling_first(c_in, c_out, size):
-    """Fusing and the 1x1 shortcut before the upsampling give what the paper's order gives, at GALIP's odd sizes too."""
+    """Fusing and the 1x1 shortcut before the upsampling give what the paper's order gives, at
+    GALIP's odd sizes too."""
     torch.manual_seed(0)
     block = UpBlock(5, c_in, c_out, gain=1.0)
     x, c = torch.randn(2, c_in, 4, 4), torch.randn(2, 5)
@@ -126,7 +128,7 @@ def test_up_block_equals_the_papers_order_of_upsampling_first(c_in, c_out, size)
     assert torch.allclose(block(x, c, size), paper, atol=1e-6)
 
 
-# --- contrastive pretraining ------------------------------------------------------------------------------------------
+# --- contrastive pretraining ----------------------------------------------------------------------
 
 
 class Table(TextEncoder):

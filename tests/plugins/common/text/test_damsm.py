@@ -1,4 +1,5 @@
-"""DAMSM: scores and losses against values worked out one by one, its training, and its image encoders."""
+"""DAMSM: scores and losses against values worked out one by one, its training, and its image
+encoders."""
 
 import hashlib
 import math
@@ -37,7 +38,8 @@ LENGTHS = [3, 1, 5]
 
 
 def example(seed=0):
-    """Regions (3, D 4, N 6), words (3, L 5, D 4) with whatever in the padding, mask, codes and sentences, in double."""
+    """Regions (3, D 4, N 6), words (3, L 5, D 4) with whatever in the padding, mask, codes and
+    sentences, in double."""
     random = torch.Generator().manual_seed(seed)
     sizes = (3, 4, 6), (3, 5, 4), (3, 7), (3, 7)
     regions, words, code, sentence = (
@@ -47,7 +49,8 @@ def example(seed=0):
 
 
 def score_by_hand(regions, words, gamma1, gamma2):
-    """Equations 7 to 10 for one image (D, N) and one caption (T, D), a word and a region at a time."""
+    """Equations 7 to 10 for one image (D, N) and one caption (T, D), a word and a region at a
+    time."""
     s = words @ regions
     weights = torch.stack(
         [torch.exp(s[:, n]) / torch.exp(s[:, n]).sum() for n in range(s.shape[1])], 1
@@ -60,7 +63,7 @@ def score_by_hand(regions, words, gamma1, gamma2):
     return torch.log(total)
 
 
-# --- losses -----------------------------------------------------------------------------------------------------------
+# --- losses ---------------------------------------------------------------------------------------
 
 
 def test_word_scores_and_their_gradients_one_by_one():
@@ -81,7 +84,8 @@ def test_word_scores_and_their_gradients_one_by_one():
 
 
 def test_word_score_in_closed_form():
-    """One region: attention has no choice, the context is the region, and the score log sum exp(gamma2 cos)."""
+    """One region: attention has no choice, the context is the region, and the score log sum
+    exp(gamma2 cos)."""
     regions, words = torch.tensor([[[2.0], [0.0]]]), torch.tensor([[[3.0, 0.0], [0.0, 1.0]]])
     score = word_scores(regions, words, torch.ones(1, 2, dtype=torch.bool), 4.0, 5.0)
     assert score.item() == pytest.approx(math.log(math.exp(5) + 1))
@@ -171,7 +175,7 @@ def test_factors_are_those_of_the_authors_code():
     assert tuple(Smoothing().model_dump().values()) == (4, 5, 10)
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------
 
 
 class Letters(TextEncoder):
@@ -191,7 +195,8 @@ class Letters(TextEncoder):
 
 
 class Recorder(LocalEngine):
-    """The engine of one process, at a moment of the stage; notes the loss, the gradients and the learning rates."""
+    """The engine of one process, at a moment of the stage; notes the loss, the gradients and the
+    learning rates."""
 
     def __init__(self, trainer, progress=0.0):
         super().__init__(trainer, EngineConfig(), progress=progress)
@@ -296,7 +301,7 @@ def test_preview_shows_what_each_caption_finds():
     assert torch.equal(shown[1::2], examples.images[scores.argmax(0)])
 
 
-# --- image encoders ---------------------------------------------------------------------------------------------------
+# --- image encoders -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [8, 16, 32, 64])
@@ -321,7 +326,8 @@ def inception():
 
 
 def saved(network, folder, old=False):
-    """Its weights as torchvision publishes them: the file's name ends in the beginning of its SHA-256."""
+    """Its weights as torchvision publishes them: the file's name ends in the beginning of its
+    SHA-256."""
     state = {
         n: t
         for n, t in network.state_dict().items()

@@ -70,7 +70,8 @@ def test_rows_are_filtered_one_by_one():
 
 def test_the_order_is_temperature_then_k_then_p():
     config = TokenSamplerConfig(temperature=0.5, top_k=3, top_p=0.86)
-    # Squares 1, 16, 9, 4 of 30; of the largest three, 16 + 9 of 29 reach 0.862: the third is left out.
+    # Squares 1, 16, 9, 4 of 30; of the largest three, 16 + 9 of 29 reach 0.862: the third is left
+    # out.
     close(drawn(filtered(P.log(), config)), [0, 16 / 25, 9 / 25, 0])
     assert torch.equal(filtered(P.log(), TokenSamplerConfig()), P.log())
 

@@ -1,4 +1,5 @@
-"""Pretrained weights: from a folder, the cache, what `t2i fetch` has got, or the hub; errors name the command."""
+"""Pretrained weights: from a folder, the cache, what `t2i fetch` has got, or the hub; errors name
+the command."""
 
 import pytest
 

@@ -37,7 +37,7 @@ class Payload:
         return self.call
 
 
-# --- what is read -----------------------------------------------------------------------------------------------------
+# --- what is read ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["zip", "old", "safetensors"])
@@ -90,12 +90,12 @@ def test_vocabularies_are_read_in_every_protocol(tmp_path, protocol):
 def test_strings_of_python_2_are_latin_1(tmp_path):
     """As python 2 wrote a list of names: protocol 0, then 2; 'caf\\xe9' in bytes."""
     for name, data in {"p0": b"(lp0\nS'001.Albatross/a'\np1\naS'caf\\xe9'\np2\na.",
-                       "p2": b"\x80\x02]q\x00(U\x0f001.Albatross/aq\x01U\x04caf\xe9q\x02e."}.items():  # fmt: skip
+                       "p2": b"\x80\x02]q\x00(U\x0f001.Albatross/aq\x01U\x04caf\xe9q\x02e."}.items():  # fmt: skip  # noqa: E501
         (tmp_path / name).write_bytes(data)
         assert read_plain_pickle(tmp_path / name) == ["001.Albatross/a", "caf\xe9"]
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 def hostile(canary):
@@ -134,14 +134,15 @@ def test_weights_that_ask_for_anything_are_refused_unread(tmp_path, canary, what
 
 
 def test_every_instruction_that_imports_or_calls_is_refused():
-    """Of the pickle machine's instructions only PLAIN ones keep their action; and the last wall stands as well."""
+    """Of the pickle machine's instructions only PLAIN ones keep their action; and the last wall
+    stands as well."""
     kept = {
         code
         for code, action in _PlainUnpickler.dispatch.items()
         if action is pickle._Unpickler.dispatch[code]
     }
     assert kept == {getattr(pickle, name)[0] for name in PLAIN.split()}
-    harmful = "GLOBAL STACK_GLOBAL INST OBJ REDUCE NEWOBJ NEWOBJ_EX BUILD PERSID BINPERSID EXT1 EXT2 EXT4 NEXT_BUFFER"
+    harmful = "GLOBAL STACK_GLOBAL INST OBJ REDUCE NEWOBJ NEWOBJ_EX BUILD PERSID BINPERSID EXT1 EXT2 EXT4 NEXT_BUFFER"  # noqa: E501
     assert not kept & {getattr(pickle, name)[0] for name in harmful.split()}
     with pytest.raises(pickle.UnpicklingError, match=r"asks for os\.system"):
         _PlainUnpickler(io.BytesIO(b"")).find_class("os", "system")
@@ -231,7 +232,7 @@ def test_documents_that_are_no_state_dicts_say_what_they_are(tmp_path, value, ki
         read_legacy(tmp_path / "f.pth")
 
 
-# --- what importers do with it ----------------------------------------------------------------------------------------
+# --- what importers do with it --------------------------------------------------------------------
 
 
 def test_state_dicts_are_found_by_key_and_checked():
@@ -245,8 +246,8 @@ def test_state_dicts_are_found_by_key_and_checked():
     }
     assert list(state_dict(document, "f", "model", "netG")) == ["w"]
     for keys, line in {
-        ("model", "netD"): "f: it has no 'model.netD'", ("model", "netG", "w", "x"): "it has no 'model.netG.w.x'",
-        ("model", "empty"): "'model.empty' is no state dict", ("model", "netG", "w"): "is no state dict",
+        ("model", "netD"): "f: it has no 'model.netD'", ("model", "netG", "w", "x"): "it has no 'model.netG.w.x'",  # noqa: E501
+        ("model", "empty"): "'model.empty' is no state dict", ("model", "netG", "w"): "is no state dict",  # noqa: E501
         ("model", "odd"): "'w' is no tensor", ("model", "number"): "'1' is no tensor",
     }.items():  # fmt: skip
         with pytest.raises(UserError, match=line):
