@@ -58,7 +58,7 @@ class Source(ABC):
             file: Path of the file in the source, with "/".
 
         Returns:
-            The file's path or its content. A path is not checked: `decode` raises if it is missing.
+            The file's path or its content. A path is not checked here, but by `decode`.
 
         Raises:
             BrokenExample: An archive lacks the file, or the file cannot be unpacked or is too large.
