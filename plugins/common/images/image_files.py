@@ -61,7 +61,8 @@ class Source(ABC):
             The file's path or its content. A path is not checked here, but by `decode`.
 
         Raises:
-            BrokenExample: An archive lacks the file, or the file cannot be unpacked or is too large.
+            BrokenExample: An archive lacks the file, or the file cannot be unpacked or is too
+                large.
         """
 
     @abstractmethod
