@@ -35,8 +35,9 @@ class Entry:
         key: Unique within the data set, stable.
         file: Path of the image in its source, with "/".
         captions: Its captions; without any, the example is broken.
-        box: The part of the image that is used (see `decode`). None: all of it.
-        extras: What else is known of the image, such as its class.
+        box: Left, top, right and bottom, in pixels, of the part that is used (see `decode`). None:
+            all of it.
+        extras: What else is known of the image, such as its class; JSON values, as they are hashed.
     """
 
     key: str
@@ -57,10 +58,11 @@ class Source(ABC):
             file: Path of the file in the source, with "/".
 
         Returns:
-            The file's path or its content.
+            The file's path or its content. A path is not checked here, but by `decode`.
 
         Raises:
-            BrokenExample: The file is missing or cannot be unpacked.
+            BrokenExample: An archive lacks the file, or the file cannot be unpacked or is too
+                large.
         """
 
     @abstractmethod
@@ -201,7 +203,7 @@ def safe_name(name: str, where: str) -> str:
         The name as a path within its folder, with "/".
 
     Raises:
-        UserError: The path is empty, absolute or leads out of the folder.
+        UserError: The path is empty, is absolute, leads out of the folder, or has a drive or a NUL.
     """
     path = PurePosixPath(name.replace("\\", "/"))
     if (

@@ -29,7 +29,10 @@ def pipeline_index(path: Path) -> Mapping[str, Any] | None:
         path: Folder of the pipeline.
 
     Returns:
-        The document, or None if there is no such file.
+        The document. None if there is no such file, or it holds no JSON object.
+
+    Raises:
+        UserError: The file cannot be read, or is not JSON.
     """
     if not (path / INDEX).is_file():
         return None
