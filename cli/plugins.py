@@ -130,4 +130,5 @@ def new(name: str, out: Path | None) -> None:
     folder = out or Path(name)
     for path in write_package(name, folder):
         answer(printable(str(path)))
-    note(f"next: t2i install {folder}; t2i plugins check {name}; t2i train --model {name}")
+    place = folder if folder.is_absolute() else f"./{folder}"
+    note(f"next: t2i install {place}; t2i plugins check {name}; t2i train --model {name}")

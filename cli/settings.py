@@ -75,7 +75,7 @@ def cite(names: tuple[str, ...]) -> None:
     from t2i.core.runs.citations import PROJECT, citations
 
     found = [] if names else [PROJECT % version(HOST)]
-    for name in names:
+    for name in names:  # an unknown name is an error before anything is printed
         entries = citations(name)
         found += entries
         if not entries:

@@ -24,7 +24,7 @@ from t2i.plugins.models.attngan.config import START, AttnGANConfig
 class GeneratorOutput(NamedTuple):
     """What the generator network returns.
 
-    Args:
+    Attributes:
         images: Images of each scale, float (B, 3, S, S) in [-1, 1], the smallest first.
         sentence: Sentence vectors as the generator used them, float (B, D). The discriminators take
             the same.

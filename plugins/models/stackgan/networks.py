@@ -23,7 +23,7 @@ from t2i.plugins.models.stackgan.config import START, StackGANConfig
 class StageOutput(NamedTuple):
     """What the generator of a stage returns.
 
-    Args:
+    Attributes:
         images: Images in [-1, 1], float (B, 3, H, H).
         mean: mu of the conditioning augmentation, float (B, c_dim). The discriminator takes it.
         logvar: log sigma^2 of the conditioning augmentation, float (B, c_dim).

@@ -39,7 +39,7 @@ def test_what_is_no_set_of_images_is_refused(tmp_path):
     ours = write(tmp_path / "ours", 1, 3)
     with pytest.raises(UserError, match="there are no images in it"):
         score_folders(ours, tmp_path, (FID,))
-    with pytest.raises(UserError, match="captions: there are 2, of 3 images"):
+    with pytest.raises(UserError, match="captions: there are 2 for 3 images"):
         score_folders(ours, ours, (FID,), captions=["a", "b"])
     Image.new("RGB", (8, 8)).save(ours / "odd.png")
     with pytest.raises(UserError, match="are not all of one size"):

@@ -30,7 +30,7 @@ def test_files_and_cache_are_read(tmp_path, monkeypatch, capsys):
     files, cache = capsys.readouterr().out.splitlines()
     for line, where in ((files, "files"), (cache, "cache")):
         assert re.fullmatch(
-            rf"from the {where}, 0 workers: [\d,]+ pictures/s, \d+\.\d\d ms of processor time an "
+            rf"from the {where}, 0 workers: [\d,]+ images/s, \d+\.\d\d ms of processor time an "
             rf"image",
             line,
         )

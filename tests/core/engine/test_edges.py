@@ -332,7 +332,7 @@ def test_a_signal_cuts_a_drawing_short_and_training_does_not_notice(tmp_path, ch
     whole = go(tmp_path / "whole", "sample_every=2")
     from t2i.core.models.model import Model
 
-    draw = Model.draw
+    draw = Model.stream
 
     def interrupted(self, *arguments, **settings):
         torch.rand(1)
@@ -341,7 +341,7 @@ def test_a_signal_cuts_a_drawing_short_and_training_does_not_notice(tmp_path, ch
         return draw(self, *arguments, **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Model, "draw", interrupted)
+        patch.setattr(Model, "stream", interrupted)
         with pytest.raises(Interrupted):
             go(tmp_path / "part", "sample_every=2")
     part = resume(tmp_path / "part", reporter=Silent())

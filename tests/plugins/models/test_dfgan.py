@@ -70,7 +70,7 @@ def test_every_size_fits_its_networks(size):
 
 
 def test_refuses_sizes_that_doubling_cannot_reach():
-    with pytest.raises(UserError, match="image_size' = 48: the generator doubles"):
+    with pytest.raises(UserError, match="image_size' = 48: must be a power of two"):
         DFGANConfig.of({"image_size": 48}, "here")
 
 

@@ -133,7 +133,7 @@ class Painter:
             paint,
         )
 
-    def draw(self, captions, *, n, seed, batch_size):
+    def stream(self, captions, *, n, seed, batch_size):
         keys = [(p, s) for p in range(len(captions)) for s in range(n)]
         for start in range(0, len(keys), batch_size):
             batch = keys[start : start + batch_size]

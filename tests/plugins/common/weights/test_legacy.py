@@ -144,7 +144,7 @@ def test_every_instruction_that_imports_or_calls_is_refused():
     assert kept == {getattr(pickle, name)[0] for name in PLAIN.split()}
     harmful = "GLOBAL STACK_GLOBAL INST OBJ REDUCE NEWOBJ NEWOBJ_EX BUILD PERSID BINPERSID EXT1 EXT2 EXT4 NEXT_BUFFER"  # noqa: E501
     assert not kept & {getattr(pickle, name)[0] for name in harmful.split()}
-    with pytest.raises(pickle.UnpicklingError, match=r"asks for os\.system"):
+    with pytest.raises(pickle.UnpicklingError, match=r"names os\.system"):
         _PlainUnpickler(io.BytesIO(b"")).find_class("os", "system")
 
 
