@@ -157,7 +157,8 @@ def _other(
     if benchmark.real:
         return _of_split(benchmark, prompts, data, folder)
     if data.variant(0, 1) is not None:
-        return data, 0, "other images of the same captions"
+        # These texts are part of the protocol: another word would make old scores incomparable.
+        return data, 0, "other pictures of the same captions"
     if data.endless or len(data) >= needed + prompts.count:
         return (
             data,
@@ -173,7 +174,7 @@ def _other(
                 0,
                 f"the first {prompts.count} examples of split 'train', with their own captions",
             )
-    return data, 0, "the reference images themselves, for want of others"
+    return data, 0, "the reference pictures themselves, for want of others"
 
 
 def _of_split(
@@ -187,7 +188,7 @@ def _of_split(
     try:
         _, other = _opened(benchmark, prompts, benchmark.real, folder)
     except UserError:
-        return data, 0, f"the reference images themselves, for want of split '{benchmark.real}'"
+        return data, 0, f"the reference pictures themselves, for want of split '{benchmark.real}'"
     count = min(prompts.count, len(other))
     return other, 0, f"{count} examples of split '{benchmark.real}', with their own captions"
 
@@ -219,12 +220,12 @@ def reference_of(benchmark: Benchmark, headline: CaptionSet) -> ReferenceImages:
     """
     split = f"split '{headline.prompts.split}'"
     if benchmark.reference == "all":
-        return ReferenceImages(headline.whole, len(headline.whole), f"all images of {split}")
+        return ReferenceImages(headline.whole, len(headline.whole), f"all pictures of {split}")
     if benchmark.reference == "captions":
         return ReferenceImages(
-            headline.data, headline.prompts.count, f"the captions' own images, of {split}"
+            headline.data, headline.prompts.count, f"the captions' own pictures, of {split}"
         )
-    return ReferenceImages(headline.data, benchmark.reference, f"the first images of {split}")
+    return ReferenceImages(headline.data, benchmark.reference, f"the first pictures of {split}")
 
 
 @dataclass(frozen=True)

@@ -289,10 +289,10 @@ def test_the_protocol_says_what_scores_depend_on(tmp_path, engine, words):
     assert protocol["reference"] == {
         "split": "val",
         "count": 30,
-        "pictures": "the first images of split 'val'",
+        "pictures": "the first pictures of split 'val'",
         "fingerprint": "squares-val-8",
     }
-    assert protocol["real_images"] == "other images of the same captions"
+    assert protocol["real_images"] == "other pictures of the same captions"
 
 
 def test_a_model_trained_with_its_judge_is_marked(tmp_path, engine, words):

@@ -84,7 +84,7 @@ class Diversity(Metric):
         return {"diversity": (max(0.0, mean - half), mean + half)}
 
     def protocol(self) -> dict[str, Any]:
-        return {"scale": "mean distance between real images of different captions = 100"}
+        return {"scale": "mean distance between real pictures of different captions = 100"}
 
     def warnings(self, scores: Scores, real: Scores | None) -> list[str]:
         ours = scores["diversity"]
