@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ def main(arguments: list[str]) -> int:
     return subprocess.call([*command, "build", "--strict"], cwd=SITE)
 
 
+@cache
 def _pages() -> list[Path]:
     """The Markdown files that are tracked, but for templates."""
     listed = subprocess.run(

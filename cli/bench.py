@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from t2i.cli.command import Command, LazyGroup, json_option
+from t2i.cli.command import Command, LazyGroup, json_option, path_option
 from t2i.cli.output import answer, answer_json, console, speaks
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
@@ -48,16 +48,14 @@ bench = LazyGroup(
     metavar="M=RUN",
     help="Score this run as model M; may be repeated.",
 )
-@click.option(
+@path_option(
     "--data-dir",
-    type=click.Path(path_type=Path),
     metavar="DIR",
     help="Folder of the benchmark's data set.",
 )
 @click.option("--train-data", metavar="D", help="Another data set to train on.")
-@click.option(
+@path_option(
     "--train-dir",
-    type=click.Path(path_type=Path),
     metavar="DIR",
     help="Folder of the training data.",
 )
@@ -88,11 +86,10 @@ bench = LazyGroup(
 @click.option(
     "--keep-images",
     is_flag=True,
-    help="Write all images that are scored, as PNG, under OUT/images.",
+    help="Write all images that are scored, as PNG, under OUT/pictures.",
 )
-@click.option(
+@path_option(
     "--out",
-    type=click.Path(path_type=Path),
     metavar="DIR",
     help="Folder (default: runs/bench-NAME).",
 )
@@ -183,9 +180,8 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
 
 @click.command(cls=Command)
 @click.argument("name")
-@click.option(
+@path_option(
     "--run",
-    type=click.Path(path_type=Path),
     required=True,
     metavar="RUN",
     help="The trained model.",
@@ -207,15 +203,13 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
     metavar="N",
     help="Captions to score (default: the protocol's).",
 )
-@click.option(
+@path_option(
     "--data-dir",
-    type=click.Path(path_type=Path),
     metavar="DIR",
     help="Folder of the benchmark's data set.",
 )
-@click.option(
+@path_option(
     "--out",
-    type=click.Path(path_type=Path),
     metavar="DIR",
     help="Folder (default: bench-samplers in RUN).",
 )
@@ -258,9 +252,8 @@ def samplers(
     show_default=True,
     help="Blocks of 25 steps timed.",
 )
-@click.option(
+@path_option(
     "--out",
-    type=click.Path(path_type=Path),
     metavar="FILE",
     help="Write the figures to this file, as JSON.",
 )

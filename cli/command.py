@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -14,6 +15,8 @@ from t2i.cli.output import note
 from t2i.core.errors import UserError, nearest
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 class Command(click.Command):
@@ -150,6 +153,19 @@ def registered(*kinds: str) -> Callable[..., list[CompletionItem]]:
         ]
 
     return complete
+
+
+def path_option(*names: str, **settings: Any) -> Callable[[Decorated], Decorated]:
+    """Declare an option whose value is a path.
+
+    Args:
+        names: Names of the option, as for `click.option`.
+        settings: Everything else that `click.option` takes.
+
+    Returns:
+        A decorator of a command's function, which receives a Path.
+    """
+    return click.option(*names, type=click.Path(path_type=Path), **settings)
 
 
 json_option = click.option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from t2i.cli.command import Command, LazyGroup, json_option
+from t2i.cli.command import Command, LazyGroup, json_option, path_option
 from t2i.cli.output import answer, answer_json, note
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
@@ -35,9 +35,7 @@ datasets = LazyGroup(
 
 @click.command(cls=Command)
 @click.argument("name")
-@click.option(
-    "--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set."
-)
+@path_option("--data-dir", metavar="DIR", help="Folder of the data set.")
 @click.option(
     "--image-size", type=click.IntRange(8), metavar="S", help="Size at which images are read."
 )

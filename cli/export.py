@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from t2i.cli.command import Command, json_option
+from t2i.cli.command import Command, json_option, path_option
 from t2i.cli.output import answer, answer_json
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
@@ -16,8 +16,8 @@ from t2i.core.io.terminal import printable
 @click.option(
     "--model", metavar="M", help="Export the newest complete run of this model under runs/."
 )
-@click.option("--run", type=click.Path(path_type=Path), metavar="RUN", help="Export this run.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="New folder.")
+@path_option("--run", metavar="RUN", help="Export this run.")
+@path_option("--out", metavar="FOLDER", help="New folder.")
 @json_option
 def export(model: str | None, run: Path | None, out: Path | None, as_json: bool) -> None:
     """Write a run in diffusers' layout, for DiffusionPipeline.from_pretrained(FOLDER).

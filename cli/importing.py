@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from t2i.cli.command import Command, json_option
+from t2i.cli.command import Command, json_option, path_option
 from t2i.cli.output import answer, answer_json, note
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
@@ -26,9 +26,8 @@ from t2i.core.io.terminal import printable
 @click.option(
     "--set", "sets", multiple=True, metavar="K=V", help="Any setting of the model; may be repeated."
 )
-@click.option(
+@path_option(
     "--out",
-    type=click.Path(path_type=Path),
     metavar="RUN",
     help="New folder (default: under runs/).",
 )

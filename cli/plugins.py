@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from t2i.cli.command import Command, LazyGroup, json_option
+from t2i.cli.command import Command, LazyGroup, json_option, path_option
 from t2i.cli.output import answer, answer_json, answer_table, note, stdout
 from t2i.core.errors import T2IError
 from t2i.core.io.terminal import printable
@@ -120,9 +120,7 @@ def _short(text: str) -> str:
 
 @click.command(cls=Command)
 @click.argument("name")
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="New folder (default: ./NAME)."
-)
+@path_option("--out", metavar="DIR", help="New folder (default: ./NAME).")
 def new(name: str, out: Path | None) -> None:
     """Write a plugin package NAME with a small model that works, its test, and a README."""
     from t2i.core.kit.scaffold import write_package

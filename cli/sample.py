@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from t2i.cli import progress
-from t2i.cli.command import Command, json_option, registered
+from t2i.cli.command import Command, json_option, path_option, registered
 from t2i.cli.output import answer, answer_json, note, speaks
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
@@ -25,9 +25,8 @@ from t2i.core.registry.tables import registry
     shell_complete=registered("models"),
     help="Use the newest complete run of this model under runs/.",
 )
-@click.option(
+@path_option(
     "--run",
-    type=click.Path(path_type=Path),
     metavar="RUN",
     help="Use this run, or another project's folder or file.",
 )
@@ -58,21 +57,18 @@ from t2i.core.registry.tables import registry
 @click.option(
     "-p", "--prompt", "texts", multiple=True, metavar="TEXT", help="A caption. Repeatable."
 )
-@click.option(
+@path_option(
     "--prompts",
-    type=click.Path(path_type=Path),
     metavar="FILE",
     help="Text file with one caption a line.",
 )
-@click.option(
+@path_option(
     "--features",
-    type=click.Path(path_type=Path),
     metavar="FILE",
     help="Sentence vectors instead of captions: .npy or .safetensors, (N, D), a row an image.",
 )
-@click.option(
+@path_option(
     "--guide",
-    type=click.Path(path_type=Path),
     metavar="RUN",
     help="Steer by this run of a guide (classifier guidance).",
 )
@@ -92,10 +88,9 @@ from t2i.core.registry.tables import registry
     show_default=True,
     help="Images of each caption.",
 )
-@click.option(
+@path_option(
     "--interpolate",
     nargs=2,
-    type=click.Path(path_type=Path),
     metavar="A B",
     help="Sample -n N images on the way from one image file to the other, with at most one -p.",
 )
@@ -112,9 +107,8 @@ from t2i.core.registry.tables import registry
     metavar="B",
     help="Images sampled at once (default: by image size).",
 )
-@click.option(
+@path_option(
     "--out",
-    type=click.Path(path_type=Path),
     metavar="DIR",
     help="Folder (default: a new one under samples/).",
 )
@@ -200,7 +194,7 @@ def _asked() -> Iterator[list[str]]:
 
 def _announce(count: int, source: Path, sampler: str) -> None:
     if speaks():
-        note(f"sampling {count} image{'' if count == 1 else 's'} from {source} with {sampler}")
+        note(f"sampling {_images(count)} from {source} with {sampler}")
 
 
 def _conclude(folder: Path, records: Sequence[object], as_json: bool) -> None:
@@ -211,8 +205,11 @@ def _conclude(folder: Path, records: Sequence[object], as_json: bool) -> None:
     if as_json:
         answer_json({"out": str(folder), "grid": str(sheet), "samples": records})
         return
-    count = f"{len(records)} image{'' if len(records) == 1 else 's'}"
-    answer(printable(f"{count} in {folder}; all of them in {sheet}"))
+    answer(printable(f"{_images(len(records))} in {folder}; all of them in {sheet}"))
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'' if count == 1 else 's'}"
 
 
 def _check_what_to_sample(

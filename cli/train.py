@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from t2i.cli.command import Command, json_option, registered
+from t2i.cli.command import Command, json_option, path_option, registered
 from t2i.cli.output import answer, answer_json, note, speaks
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
@@ -38,9 +38,7 @@ ALONE = ("resume", "on_nan", "as_json")
     shell_complete=registered("datasets"),
     help="Data set (default: the preset's).",
 )
-@click.option(
-    "--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set."
-)
+@path_option("--data-dir", metavar="DIR", help="Folder of the data set.")
 @click.option("--preset", metavar="P", help="Named settings of the model.  [default: tiny]")
 @click.option(
     "--steps",
@@ -79,19 +77,15 @@ ALONE = ("resume", "on_nan", "as_json")
     metavar="K=V",
     help="Any setting, such as encoder.width=64. Repeatable.",
 )
-@click.option(
-    "--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML file of settings."
-)
-@click.option(
+@path_option("--config", metavar="FILE", help="YAML file of settings.")
+@path_option(
     "--out",
-    type=click.Path(path_type=Path),
     metavar="RUN",
     help="New folder (default: under runs/).",
 )
 @click.option("--dry-run", is_flag=True, help="Print all settings that would be used, and stop.")
-@click.option(
+@path_option(
     "--resume",
-    type=click.Path(path_type=Path),
     metavar="RUN",
     help="Finish an interrupted run.",
 )

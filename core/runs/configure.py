@@ -171,8 +171,7 @@ def parse_set(text: str) -> dict[str, Any]:
         UserError: There is no "=", or a part of the key is empty.
     """
     key, equals, value = text.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
+    if not equals or not all(key.strip().split(".")):
         raise UserError(f"--set {text}: expected KEY=VALUE, such as --set steps=1000")
     try:
         document: Any = yaml.safe_load(value)
@@ -181,9 +180,7 @@ def parse_set(text: str) -> dict[str, Any]:
     if isinstance(document, str):  # YAML 1.1 reads 1e-4 as text
         with contextlib.suppress(ValueError):
             document = float(document)
-    for part in reversed(parts):
-        document = {part: document}
-    return dict(document)
+    return nested({key.strip(): document})
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:

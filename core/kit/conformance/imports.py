@@ -17,7 +17,7 @@ from typing import Any
 from t2i.core.kit.conformance.outcome import Failed, Skipped, need
 from t2i.core.registry import hooks
 from t2i.core.registry.specs import import_object
-from t2i.core.registry.tables import Loaded, installed_points, origin_of, registry
+from t2i.core.registry.tables import Loaded, installed_points, origin_of, registry, singular
 
 LIMIT = 0.2
 """Processor time that importing a plugin and calling its hooks may take, in seconds."""
@@ -155,6 +155,4 @@ def paths(subject: PluginSubject) -> None:
                 try:
                     import_object(path)
                 except (ImportError, AttributeError, ValueError) as error:
-                    raise Failed(
-                        f"{field.name} of {kind.removesuffix('s')} '{name}': {error}"
-                    ) from None
+                    raise Failed(f"{field.name} of {singular(kind)} '{name}': {error}") from None

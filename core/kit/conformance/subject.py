@@ -55,7 +55,7 @@ class Part:
         Returns:
             Its name and settings.
         """
-        return self.table.choose(self.name, settings, self.kind.removesuffix("s"))
+        return self.table.choose(self.name, settings)
 
     def takes(self, setting: str) -> bool:
         """Return whether it has a setting.
