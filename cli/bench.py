@@ -33,9 +33,25 @@ bench = LazyGroup(
 )
 
 
+protocol_option = click.option(
+    "--protocol", metavar="P", help="Protocol of the benchmark (default: its first)."
+)
+samples_option = click.option(
+    "--samples",
+    type=click.IntRange(2),
+    metavar="N",
+    help="Captions to score (default: the protocol's).",
+)
+data_dir_option = path_option(
+    "--data-dir",
+    metavar="DIR",
+    help="Folder of the benchmark's data set.",
+)
+
+
 @click.command(cls=Command)
 @click.argument("name")
-@click.option("--protocol", metavar="P", help="Protocol of the benchmark (default: its first).")
+@protocol_option
 @click.option(
     "--models",
     metavar="A,B",
@@ -48,11 +64,7 @@ bench = LazyGroup(
     metavar="M=RUN",
     help="Score this run as model M; may be repeated.",
 )
-@path_option(
-    "--data-dir",
-    metavar="DIR",
-    help="Folder of the benchmark's data set.",
-)
+@data_dir_option
 @click.option("--train-data", metavar="D", help="Another data set to train on.")
 @path_option(
     "--train-dir",
@@ -71,12 +83,7 @@ bench = LazyGroup(
     metavar="N",
     help="The same in steps, for exact repeatability.",
 )
-@click.option(
-    "--samples",
-    type=click.IntRange(2),
-    metavar="N",
-    help="Captions to score (default: the protocol's).",
-)
+@samples_option
 @click.option(
     "--seeds", type=click.IntRange(1), default=1, show_default=True, help="Trainings of each model."
 )
@@ -186,7 +193,7 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
     metavar="RUN",
     help="The trained model.",
 )
-@click.option("--protocol", metavar="P", help="Protocol of the benchmark (default: its first).")
+@protocol_option
 @click.option(
     "--samplers", "names", metavar="A,B", help="Samplers (default: all that draw from its family)."
 )
@@ -197,17 +204,8 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
     metavar="N,M",
     help="Numbers of sampling steps.",
 )
-@click.option(
-    "--samples",
-    type=click.IntRange(2),
-    metavar="N",
-    help="Captions to score (default: the protocol's).",
-)
-@path_option(
-    "--data-dir",
-    metavar="DIR",
-    help="Folder of the benchmark's data set.",
-)
+@samples_option
+@data_dir_option
 @path_option(
     "--out",
     metavar="DIR",
