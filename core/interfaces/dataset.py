@@ -71,6 +71,21 @@ class Original:
     digest: bytes
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What a data set found in its folder, and what it left out.
+
+    Args:
+        found: What was found and how it is read, one fact a line, such as "captions: column
+            'prompt' of metadata.csv".
+        passed_over: What was left out: the number of files or rows by reason, such as "not an
+            image file (.psd)".
+    """
+
+    found: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+
+
 class Dataset(ABC):
     """A data set of captioned images. It must be picklable, because loader workers get a copy.
 
@@ -176,6 +191,17 @@ class Dataset(ABC):
             BrokenExample: The file cannot be used.
         """
         return None
+
+    def contents(self) -> Contents:
+        """Describe what was found in the data set's folder, and count what was left out.
+
+        `t2i datasets check` shows it. Training and scoring print what was left out, and training
+        records it in RUN/data.json.
+
+        Returns:
+            The contents of this split. By default nothing is said.
+        """
+        return Contents()
 
     def prepare(self, say: Callable[[str], None]) -> None:  # noqa: B027
         """Prepare for reading the whole data set, for example by making a cache of resized images.
@@ -324,6 +350,9 @@ class SoundDataset(Dataset):
 
     def vocabulary(self) -> Iterable[str]:
         return self._dataset.vocabulary()
+
+    def contents(self) -> Contents:
+        return self._dataset.contents()
 
 
 @dataclass(frozen=True)

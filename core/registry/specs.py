@@ -176,13 +176,30 @@ class DatasetSpec(Spec):
         build: Import path of `(config, split: str) -> Dataset`.
         splits: Names of the splits.
         needs_dir: Whether the setting `dir` must be given.
+        takes_dir: Whether the setting `dir` is read. A data set that needs a folder takes one.
+        recognise: Import path of `(folder: Path) -> str | None`, which looks whether a folder has
+            the layout of this data set. It returns what it found, in a few words such as "COCO's
+            annotations (annotations/captions_val2017.json)", or None. It must be quick: it lists
+            names, and reads no images. None: folders of this data set are not recognised.
+        general: Whether the layout is so general that any other data set which recognises a folder
+            is preferred to this one.
         default: Whether it is the default data set, which must not need a folder.
+
+    Raises:
+        ValueError: The data set needs a folder, but takes none.
     """
 
     build: str
     splits: tuple[str, ...]
     needs_dir: bool = True
+    takes_dir: bool = True
+    recognise: str | None = None
+    general: bool = False
     default: bool = False
+
+    def __post_init__(self) -> None:
+        if self.needs_dir and not self.takes_dir:
+            raise ValueError(f"data set '{self.name}' needs a folder, but takes none")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ def t2i_datasets() -> list[DatasetSpec]:
             build="t2i.plugins.datasets.shapes.dataset:build",
             splits=("train", "val", "compositions"),
             needs_dir=False,
+            takes_dir=False,
         )
     ]
 
