@@ -41,7 +41,7 @@ class Captions:
         about: How it is read, in words.
         texts: Captions of each image that it names, by the image's path.
         splits: The split of images, if it has a column of that name.
-        absent: Names of images that are not there.
+        absent: Captions of the names that are those of no image.
         scope: Folder that the table is about, "" or ending with "/".
     """
 
@@ -49,7 +49,7 @@ class Captions:
     about: str
     texts: Mapping[str, list[str]]
     splits: Mapping[str, str]
-    absent: Sequence[str]
+    absent: Mapping[str, list[str]]
     scope: str
 
 
@@ -180,11 +180,11 @@ def _read(files: Files, config: ImageFolderConfig, path: str) -> Captions:
             f"no column of captions is known; columns: {listed(table.columns)}; say which with "
             "--set data.caption_column=NAME"
         )
-    captions, splits = _by_image(table, column, texts, matches, where)
+    captions, absent, splits = _by_image(table, column, texts, matches, where)
     base = _folder_of(path)
     scope = base if any(image.startswith(base) for image in files.images) else ""
     about = _about(table, column, texts)
-    return Captions(path, about, captions, splits, matches.absent, scope)
+    return Captions(path, about, captions, splits, absent, scope)
 
 
 def _folder_of(path: str) -> str:
@@ -272,9 +272,10 @@ def _checked(matches: Matches, column: str, where: str) -> Matches:
 
 def _by_image(
     table: Table, column: str, texts: Sequence[str], matches: Matches, where: str
-) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Return the captions of each image, and the split of those that have one."""
+) -> tuple[dict[str, list[str]], dict[str, list[str]], dict[str, str]]:
+    """Return the captions of each image and of each absent name, and the images' splits."""
     captions: dict[str, list[str]] = {}
+    absent: dict[str, list[str]] = {}
     splits: dict[str, str] = {}
     split = next((c for c in table.columns if folded(c) in ("split", "subset", "partition")), None)
     foreign = any(parts_of(name)[1] for name in matches.images)
@@ -287,11 +288,12 @@ def _by_image(
         if image is None:
             if not foreign:
                 safe_name(str(value), place)
+            absent.setdefault(str(value), []).extend(found)
             continue
         captions.setdefault(image, []).extend(found)
         if split and (word := split_word(str(row.values.get(split)))):
             splits[image] = word
-    return captions, splits
+    return captions, absent, splits
 
 
 def _about(table: Table, column: str, texts: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from t2i.plugins.datasets.imagefolder.config import ImageFolderConfig
 from t2i.plugins.datasets.imagefolder.files import Files, is_image, suffix_of
 from t2i.plugins.datasets.imagefolder.finding import Captions, Tables, find_tables, seen
 from t2i.plugins.datasets.imagefolder.names import parts_of
+from t2i.plugins.datasets.imagefolder.parquet import read_parquet
 from t2i.plugins.datasets.imagefolder.splits import by_hash, chosen, split_in
 
 WANTED = (
@@ -50,7 +51,7 @@ class _Place:
     folder: str
     captions: dict[str, list[str]] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
-    absent: list[str] = field(default_factory=list)
+    absent: dict[str, list[str]] = field(default_factory=dict)
     found: list[str] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
 
@@ -71,6 +72,10 @@ def inspect(root: Path, config: ImageFolderConfig, split: str) -> Plan:
             caption file cannot be read.
     """
     files = Files.of(root, split)
+    if not files.images:
+        packed = [path for path in files.listing.sizes if suffix_of(path) == ".parquet"]
+        if packed and (found := read_parquet(root, packed, config, split)):
+            return Plan(*found)
     above, folders = _split_folders(files)
     place = _Place(folders.get(split, above))
     tables = _tables(files, config, place.folder, folders)
@@ -85,7 +90,7 @@ def inspect(root: Path, config: ImageFolderConfig, split: str) -> Plan:
         entries = _of_split(entries, place, tables, config, split)
     else:
         place.found.append(f"split: folder {place.folder}")
-    place.found[:0] = [_about_images(files, place, len(entries))]
+    place.found[:0] = [_about_images(files, place)]
     return Plan(files.source(place.folder), entries, _contents(place))
 
 
@@ -168,19 +173,17 @@ def _from_table(place: _Place, table: Captions) -> None:
             place.captions.setdefault(path, []).extend(texts)
     place.splits |= table.splits
     base = table.path.rpartition("/")[0]
-    missing = []
-    for name in table.absent:
+    for name, texts in table.absent.items():
         path = "/".join(parts_of(name)[0])
         # A table in a split's folder is about that split; one outside may name the folder.
-        beneath = f"{base}/{path}" if base and not path.startswith(f"{base}/") else path
-        inside = base.startswith(place.folder.rstrip("/")) if place.folder else True
-        if inside or path.startswith(place.folder):
-            missing.append(beneath if inside else path)
-    place.absent += [path for path in dict.fromkeys(missing) if path not in place.captions]
+        if base.startswith(place.folder.rstrip("/")):
+            path = f"{base}/{path}" if base and not path.startswith(f"{base}/") else path
+        if path.startswith(place.folder) and path not in place.captions:
+            place.absent.setdefault(path, []).extend(texts)
     if table.absent:
         place.found.append(
             f"{len(table.absent)} names in {table.path} are those of no image, such as "
-            f"'{table.absent[0][:80]}'; those of this split count as broken"
+            f"'{next(iter(table.absent))[:80]}': they count as broken"
         )
 
 
@@ -188,8 +191,8 @@ def _entries(place: _Place, config: ImageFolderConfig) -> list[Entry]:
     """Return the images of a place in the order of their names."""
     spare = () if config.caption is None else (config.caption,)
     entries = {
-        path[len(place.folder) :]: captions_of(place.captions.get(path, [])) or spare
-        for path in [*place.captions, *place.absent]
+        path[len(place.folder) :]: captions_of(texts) or spare
+        for path, texts in {**place.absent, **place.captions}.items()
     }
     return [Entry(key, key, entries[key]) for key in sorted(entries)]
 
@@ -221,7 +224,8 @@ def _of_split(
         if len(keys) == 1:
             place.found.append("split: one image alone serves as train and as val")
         elif keys:
-            place.found.append(f"split: by a hash of the names, {len(parts['val'])} are for val")
+            share = f"{len(parts['val'])} of {len(keys)}"
+            place.found.append(f"split: by a hash of the names, {share} for val")
         kept = set(parts[split])
         return [entry for entry in entries if entry.key in kept]
     place.found.append(f"split: {by} ('{named['train']}' and '{named['val']}')")
@@ -235,11 +239,11 @@ def _of_split(
 # --- what is said ---------------------------------------------------------------------------------
 
 
-def _about_images(files: Files, place: _Place, count: int) -> str:
+def _about_images(files: Files, place: _Place) -> str:
     """Say which images are read."""
     kinds = Counter(suffix_of(path) for path in place.captions)
     where = files.archive.name if files.archive else place.folder
-    return f"images: {_kinds(kinds) or 'none'}{f' in {where}' if where else ''}; {count} here"
+    return f"images: {_kinds(kinds) or 'none'}{f' in {where}' if where else ''}"
 
 
 def _kinds(kinds: Mapping[str, int]) -> str:

@@ -8,15 +8,16 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from t2i.core.errors import UserError
 from t2i.core.io.images import SUFFIXES, UNREAD_SUFFIXES
 from t2i.core.io.text import decode_text
 from t2i.plugins.datasets.imagefolder.columns import CAPTIONS, NAMES, folded
+from t2i.plugins.datasets.imagefolder.parquet import rows_of
 
-ENDINGS = (".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".json")
+ENDINGS = (".jsonl", ".csv", ".ndjson", ".tsv", ".txt", ".json", ".parquet")
 """Endings of files that may be tables, in lower case."""
 
 DELIMITERS = ",\t;|"
@@ -70,9 +71,12 @@ def read_table(path: str, content: bytes, where: str, encoding: str | None) -> T
     Raises:
         UserError: It is no table, or damaged. The error names the line.
     """
-    text = decode_text(content, where, encoding)
     ending = PurePosixPath(path).suffix.lower()
-    if ending == ".json":
+    text = "" if ending == ".parquet" else decode_text(content, where, encoding)
+    if ending == ".parquet":
+        found = enumerate(rows_of(Path(where)), start=1)
+        rows = [Row(f"row {number}", values) for number, values in found]
+    elif ending == ".json":
         rows = _json(text, where)
     elif ending in (".jsonl", ".ndjson"):
         rows = list(_lines(text, where))
