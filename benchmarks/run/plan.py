@@ -18,6 +18,9 @@ from t2i.core.runs.configure import RunConfig, resolve_config
 from t2i.core.runs.folder import Run
 from t2i.core.runs.recognising import refuse_folder
 
+TRAINING = ("--train-data", "--train-dir")
+"""The options that name the training data and its folder."""
+
 
 @dataclass(frozen=True)
 class PlannedRun:
@@ -287,7 +290,7 @@ def data_folder(benchmark: Benchmark, data_dir: Path | None) -> Path | None:
             is named, and it reads none.
     """
     if data_dir is not None:
-        refuse_folder(benchmark.dataset, data_dir, "--train-data")
+        refuse_folder(benchmark.dataset, data_dir, TRAINING)
     if data_dir is not None or not registry().datasets[benchmark.dataset].needs_dir:
         return data_dir
     needs = f"benchmark '{benchmark.name}' needs the data set '{benchmark.dataset}'"
@@ -321,7 +324,9 @@ def training_data(
             none.
     """
     if train_dir is not None:
-        refuse_folder(train_data or benchmark.dataset, train_dir, "--train-data")
+        refuse_folder(train_data or benchmark.dataset, train_dir, TRAINING)
+        if not train_dir.expanduser().is_dir():
+            raise UserError(f"--train-dir {train_dir}: no such folder")
     if train_data is None or train_data == benchmark.dataset:
         own = {"name": benchmark.dataset, **benchmark.data, **benchmark.train}
         folder = train_dir or data_dir

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,13 +66,15 @@ def _words(spec: DatasetSpec, folder: Path) -> str | None:
     return words
 
 
-def refuse_folder(name: str, folder: str | Path, option: str = "--data") -> None:
+def refuse_folder(
+    name: str, folder: str | Path, options: tuple[str, str] = ("--data", "--data-dir")
+) -> None:
     """Raise an error if a data set reads no folder, though one is given.
 
     Args:
         name: Registered name of the data set; others are not checked here.
         folder: The folder.
-        option: The option that names the data set, for the error.
+        options: The options that name the data set and its folder, for the error.
 
     Raises:
         UserError: It reads none. The error names the data set that would read the folder.
@@ -79,7 +82,8 @@ def refuse_folder(name: str, folder: str | Path, option: str = "--data") -> None
     if name not in registry().datasets or registry().datasets[name].takes_dir:
         return
     try:
-        hint = f"; did you mean {option} {recognised(Path(folder)).name}?"
+        other = recognised(Path(folder)).name
+        hint = f"; did you mean {options[0]} {other} {options[1]} {shlex.quote(str(folder))}?"
     except UserError as error:
         hint = f" ({error})"
     raise UserError(f"data set '{name}' reads no folder, but {folder} is given{hint}")
