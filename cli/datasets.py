@@ -82,6 +82,9 @@ def check(
     settings = {key: value for key, value in own.items() if value is not None} | given
     choice = registry().datasets.choose(name, settings, "data set")
     report = check_dataset(choice, workers=workers, progress=_progress())
+    errors = {split.error for split in report.splits}
+    if len(errors) == 1 and (error := errors.pop()) and not as_json:
+        raise UserError(error)  # once, not for each split
     if as_json:
         answer_json(report.document())
     else:

@@ -200,14 +200,14 @@ def _name_column(
     if config.name_column is not None:
         column = find_column(table.columns, config.name_column, "name_column", where)
         matches = _matches(files, table, column)
-        if matches.images:
+        if matches.images or matches.unclear:
             return column, _checked(matches, column, where)
         raise UserError(_nothing_fits(files, table, column, where))
     known = {folded(column): column for column in reversed(table.columns)}
     first = [known[name] for name in NAMES if name in known]
     for column in first:
         matches = _matches(files, table, column)
-        if matches.images:
+        if matches.images or matches.unclear:
             return column, _checked(matches, column, where)
     fitting = []
     for column in (column for column in table.columns if column not in first):

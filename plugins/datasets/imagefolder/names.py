@@ -72,7 +72,8 @@ def match_names(
     Returns:
         The images.
     """
-    index = _Index(images)
+    # A table in a folder of images is about these.
+    index = _Index([path for path in images if path.startswith(base)] or images)
     found, rest = Matches(), dict[str, tuple[Parts, bool]]()
     for name in names:
         parts, foreign = parts_of(name)
