@@ -94,7 +94,9 @@ def check(
         raise UserError(f"data set '{name}' cannot be used as it is: {problems[0]}{more}")
     if data_dir is not None and not as_json:
         command = ["t2i", "train", "--model", "M", "--data", name, "--data-dir", str(data_dir)]
-        own_sets = [part for text in sets for part in ("--set", f"data.{text.removeprefix('data.')}")]
+        own_sets = [
+            part for text in sets for part in ("--set", f"data.{text.removeprefix('data.')}")
+        ]
         answer(printable(f"train on it: {shlex.join([*command, *own_sets])}"))
 
 
@@ -107,7 +109,7 @@ def _named(name: str | None, data_dir: Path | None) -> tuple[str, Path | None]:
     if name is not None and name not in registry().datasets and Path(name).expanduser().is_dir():
         if data_dir is not None:
             raise UserError(f"{name} and --data-dir {data_dir} are two folders: give one of them")
-        name, data_dir = None, Path(name)
+        data_dir, name = Path(name), None
     if name is None:
         assert data_dir is not None
         found = recognised(data_dir)
@@ -150,7 +152,7 @@ def _show(report: DataReport) -> None:
 def _about(split: SplitReport) -> list[str]:
     """What was found and passed over for a split."""
     passed = split.contents.passed_over.items()
-    return [*split.contents.found, *(f"passed over: {n}, {reason}" for reason, n in passed)]
+    return [*split.contents.found, *(f"passed over: {reason}: {n}" for reason, n in passed)]
 
 
 def _common(report: DataReport) -> list[str]:

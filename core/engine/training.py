@@ -273,7 +273,7 @@ def _tell_contents(context: RunContext, splits: Mapping[str, Dataset]) -> None:
     """Say what was left out of the data set's folder, and record it with what was found."""
     contents = {name: dataset.contents() for name, dataset in splits.items()}
     for reason, count in contents["train"].passed_over.items():
-        context.reporter.say(f"data: passed over: {count}, {reason}")
+        context.reporter.say(f"data: passed over: {reason}: {count}")
     if context.is_first:
         write_contents(context.run, contents)
 

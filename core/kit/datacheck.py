@@ -113,7 +113,8 @@ class SplitReport:
         return {
             "examples": self.examples, "width": self.width, "height": self.height,
             "cut": self.cut, "found": list(self.contents.found),
-            "passed_over": dict(self.contents.passed_over), "modes": self.modes, "captions": self.captions, "duplicates": self.duplicates,
+            "passed_over": dict(self.contents.passed_over),
+            "modes": self.modes, "captions": self.captions, "duplicates": self.duplicates,
             "broken": [{"file": error.where, "reason": error.reason} for error in self.broken],
             "error": self.error or None,
         }  # fmt: skip

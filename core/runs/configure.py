@@ -12,11 +12,10 @@ import yaml
 
 from t2i.core.errors import UserError, nearest
 from t2i.core.interfaces.sampler import SamplerConfig
-from t2i.core.io.terminal import note
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.specs import ModelSpec, SamplerSpec, import_object
 from t2i.core.registry.tables import Table, registry
-from t2i.core.runs.recognising import folder_for_name, recognised, refuse_folder
+from t2i.core.runs.recognising import with_data_set
 from t2i.core.settings import AbsentData, Config, DataConfig, ModelConfig, merge
 
 if TYPE_CHECKING:
@@ -126,42 +125,7 @@ def resolve_config(
     layers.append(("command line", overrides or {}))
     layers += [(f"--set {text}", parse_set(text)) for text in sets]
     layers += [("settings", more)] if more else []
-    return _assemble(model, preset, _with_data_set(layers), data_needed)
-
-
-def _with_data_set(
-    layers: Sequence[tuple[str, Mapping[str, Any]]],
-) -> list[tuple[str, Mapping[str, Any]]]:
-    """Let a folder decide the data set, where it is given and the data set is not.
-
-    The first layer is the preset's. A data set of the preset that reads a folder is kept.
-
-    Raises:
-        UserError: The data set that is named reads no folder, or none recognises the folder.
-    """
-    given = [
-        (where, {**layer, "data": folder_for_name(layer["data"])})
-        if isinstance(layer.get("data"), Mapping)
-        else (where, layer)
-        for where, layer in layers
-    ]
-    data: dict[str, Any] = {}
-    for _, layer in given[1:]:
-        if isinstance(layer.get("data"), Mapping):
-            data = merge(data, layer["data"])
-    folder = data.get("dir")
-    if folder is None:
-        return given
-    if "name" in data:
-        refuse_folder(str(data["name"]), str(folder))
-        return given
-    preset = (given[0][1].get("data") or {}).get("name") or registry().datasets.default().name
-    if registry().datasets[preset].takes_dir:
-        return given
-    found = recognised(Path(str(folder)))
-    note(f"data set: {found.name}, for {found.why} in {folder}")
-    (where, first), *others = given
-    return [(where, {**first, "data": {"name": found.name}}), *others]
+    return _assemble(model, preset, with_data_set(layers), data_needed)
 
 
 def _preset(model: str, preset: str) -> dict[str, Any]:

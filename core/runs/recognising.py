@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from t2i.core.errors import UserError
+from t2i.core.io.terminal import note
 from t2i.core.registry.specs import DatasetSpec, import_object
 from t2i.core.registry.tables import registry
+from t2i.core.settings import merge
 
 
 @dataclass(frozen=True)
@@ -89,15 +91,49 @@ def refuse_folder(
     raise UserError(f"data set '{name}' reads no folder, but {folder} is given{hint}")
 
 
-def folder_for_name(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Take a folder that stands where a data set's name belongs as the folder.
+def with_data_set(
+    layers: Sequence[tuple[str, Mapping[str, Any]]],
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """Let a folder decide the data set, where it is given and the data set is not.
+
+    A data set of the preset that reads a folder is kept. Otherwise a line says which one it is.
 
     Args:
-        section: The section `data` of some settings.
+        layers: Settings, each with its name for errors; the first is the preset's.
 
     Returns:
-        The section, with `dir` instead of a `name` that is no data set but a folder.
+        The layers. A folder in place of a data set's name has become the folder.
+
+    Raises:
+        UserError: The data set that is named reads no folder, or none recognises the folder.
     """
+    given = [
+        (where, {**layer, "data": _folder_for_name(layer["data"])})
+        if isinstance(layer.get("data"), Mapping)
+        else (where, layer)
+        for where, layer in layers
+    ]
+    data: dict[str, Any] = {}
+    for _, layer in given[1:]:
+        if isinstance(layer.get("data"), Mapping):
+            data = merge(data, layer["data"])
+    folder = data.get("dir")
+    if folder is None:
+        return given
+    if "name" in data:
+        refuse_folder(str(data["name"]), str(folder))
+        return given
+    preset = (given[0][1].get("data") or {}).get("name") or registry().datasets.default().name
+    if registry().datasets[preset].takes_dir:
+        return given
+    found = recognised(Path(str(folder)))
+    note(f"data set: {found.name}, for {found.why} in {folder}")
+    (where, first), *others = given
+    return [(where, {**first, "data": {"name": found.name}}), *others]
+
+
+def _folder_for_name(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a section `data`, with `dir` instead of a `name` that is no data set but a folder."""
     name = section.get("name")
     is_folder = (
         isinstance(name, str)

@@ -32,7 +32,14 @@ class Beside:
 
 
 def stem_of(path: str) -> str:
-    """Return a path without the ending of the file's name."""
+    """Return a path without the ending of the file's name.
+
+    Args:
+        path: The path.
+
+    Returns:
+        The path; the whole of it if the name has no ending.
+    """
     folder, slash, name = path.rpartition("/")
     stem = name.rpartition(".")[0]
     return f"{folder}{slash}{stem or name}"
@@ -52,7 +59,14 @@ def is_beside(path: str, stems: frozenset[str]) -> bool:
 
 
 def stems_of(images: Iterable[str]) -> frozenset[str]:
-    """Return the paths of images with and without endings, in lower case, for `is_beside`."""
+    """Prepare the paths of images for `is_beside`.
+
+    Args:
+        images: The paths.
+
+    Returns:
+        The paths with and without endings, in lower case.
+    """
     return frozenset(
         stem for path in images for stem in (path.casefold(), stem_of(path).casefold())
     )

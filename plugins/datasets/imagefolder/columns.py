@@ -31,6 +31,8 @@ _NO_CAPTION = frozenset(
      "height", "md5", "sha256", "hash", "format", "mode", "size", "status"}
 )  # fmt: skip
 _COUNTED = re.compile(r"(text|caption|prompt|description|sentence|comment)s?_?\d+")
+_MACHINE = re.compile(r"\S*[/\\]\S*|\S+\.\w{2,4}|[0-9a-f]{16,}|true|false", re.I)
+"""Paths, URLs, file names and hashes."""
 LOOKED_AT = 200  # values of a column by which it is judged
 
 
@@ -145,7 +147,7 @@ def _is_text(value: Any) -> bool:
     return (
         isinstance(value, str)
         and any(letter.isalpha() for letter in value)
-        and not re.fullmatch(r"\S*([/\\]|://)\S*|\S+\.\w{2,4}|[0-9a-f]{16,}|true|false", value, re.I)
+        and not _MACHINE.fullmatch(value)
     )
 
 

@@ -17,12 +17,26 @@ from t2i.plugins.datasets.imagefolder.splits import chosen
 
 
 def suffix_of(path: str) -> str:
-    """Return the ending of a file's name, in lower case, with the dot."""
+    """Return the ending of a file's name.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        The ending in lower case, with the dot; "" if there is none.
+    """
     return PurePosixPath(path).suffix.lower()
 
 
 def is_image(path: str) -> bool:
-    """Tell whether a file has the ending of an image that is read."""
+    """Tell whether a file has the ending of an image that is read.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        True if so.
+    """
     return suffix_of(path) in SUFFIXES
 
 
@@ -101,11 +115,25 @@ class Files:
         return Folder(self.root / prefix if prefix else self.root)
 
     def exists(self, path: str) -> bool:
-        """Tell whether there is a file of this path that could be an image of another ending."""
+        """Tell whether there is a file of this path, such as an image in a hidden folder.
+
+        Args:
+            path: The path in the data set's folder.
+
+        Returns:
+            True if it is a file outside archives.
+        """
         return self.archive is None and (self.root / path).is_file()
 
     def where(self, path: str) -> str:
-        """Return the name of a file in errors."""
+        """Return the name of a file in errors.
+
+        Args:
+            path: Its path in the data set's folder.
+
+        Returns:
+            The name.
+        """
         return f"{self.archive}:{path}" if path in self.packed else str(self.root / path)
 
     def read(self, path: str) -> bytes:
@@ -135,9 +163,7 @@ def _members(archive: Path) -> Mapping[str, int]:
     try:
         with open_archive(archive) as opened:
             return {
-                entry.filename: entry.file_size
-                for entry in opened.infolist()
-                if not entry.is_dir()
+                entry.filename: entry.file_size for entry in opened.infolist() if not entry.is_dir()
             }
     except (UserError, zipfile.BadZipFile):
         return {}

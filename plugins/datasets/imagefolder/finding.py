@@ -116,14 +116,21 @@ def _candidates(files: Files, config: ImageFolderConfig) -> list[str]:
     alone = [path for path in paths if not is_beside(path, stems)]
     lost = defaultdict[str, list[str]](list)
     for path in alone:
-        if suffix_of(path) in (".txt", ".json") and _preference(path) == len(KNOWN):
+        if suffix_of(path) in (".txt", ".json") and preference(path) == len(KNOWN):
             lost[path.rpartition("/")[0]].append(path)
     many = {path for group in lost.values() if len(group) > MOST for path in group}
     return [path for path in alone if path not in many]
 
 
-def _preference(path: str) -> int:
-    """Return the place of a table's name among KNOWN, by which tables are preferred."""
+def preference(path: str) -> int:
+    """Return the place of a table's name among KNOWN, by which tables are preferred.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The place; the length of KNOWN for other names.
+    """
     stem = PurePosixPath(path).stem.lower()
     return KNOWN.index(stem) if stem in KNOWN else len(KNOWN)
 
@@ -133,10 +140,10 @@ def _read_folder(
 ) -> list[Captions]:
     """Read the table of one folder, or one for each split; note why others are not read."""
     usable: list[Captions] = []
-    ordered = sorted(paths, key=lambda p: (_preference(p), ENDINGS.index(suffix_of(p)), p))
+    ordered = sorted(paths, key=lambda p: (preference(p), ENDINGS.index(suffix_of(p)), p))
     for path in ordered:
-        strict = config.table is not None or _preference(path) == 0
-        if usable and _preference(usable[0].path) < len(KNOWN):
+        strict = config.table is not None or preference(path) == 0
+        if usable and preference(usable[0].path) < len(KNOWN):
             notes[path] = f"{usable[0].path} has the captions"
             continue
         try:
@@ -148,7 +155,7 @@ def _read_folder(
         except UserError as error:
             if strict:
                 raise
-            notes[path] = str(error).removeprefix(f"{files.where(path)}: ")
+            notes[path] = str(error).removeprefix(files.where(path)).lstrip(":, ")
     if len(usable) < 2:
         return usable
     images = [image for table in usable for image in table.texts]
@@ -174,7 +181,7 @@ def _read(files: Files, config: ImageFolderConfig, path: str) -> Captions:
         texts = [find_column(table.columns, config.caption_column, "caption_column", where)]
     else:
         texts = caption_columns(table.columns, rows, column)
-    only_names = config.caption is not None and _preference(path) == 0
+    only_names = config.caption is not None and preference(path) == 0
     if not texts and not only_names:
         raise _NoCaptionsError(
             f"no column of captions is known; columns: {listed(table.columns)}; say which with "

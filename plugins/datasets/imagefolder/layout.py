@@ -14,7 +14,14 @@ from t2i.plugins.common.images.image_files import Entry, Source, captions_of
 from t2i.plugins.datasets.imagefolder.beside import Beside, find_beside, read_beside
 from t2i.plugins.datasets.imagefolder.config import ImageFolderConfig
 from t2i.plugins.datasets.imagefolder.files import Files, is_image, suffix_of
-from t2i.plugins.datasets.imagefolder.finding import Captions, Tables, find_tables, seen
+from t2i.plugins.datasets.imagefolder.finding import (
+    KNOWN,
+    Captions,
+    Tables,
+    find_tables,
+    preference,
+    seen,
+)
 from t2i.plugins.datasets.imagefolder.names import parts_of
 from t2i.plugins.datasets.imagefolder.parquet import read_parquet
 from t2i.plugins.datasets.imagefolder.splits import by_hash, chosen, split_in
@@ -273,7 +280,7 @@ def _count(
             continue
         if not path.startswith(place.folder) and "/" in path:
             outside[path.partition("/")[0]] += is_image(path)
-        elif path in tables.notes:
+        elif path in tables.notes and preference(path) < len(KNOWN):
             place.passed_over[f"table that is not read: {path} ({tables.notes[path]})"] = 1
         elif not is_image(path):
             place.passed_over[_why_not(path, bool(tables.used))] += 1

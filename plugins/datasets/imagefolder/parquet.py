@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -167,7 +168,15 @@ class ParquetImages(Source):
 
 
 def name_of(path: str, row: int) -> str:
-    """Return the name of an image in a parquet file."""
+    """Return the name of an image in a parquet file.
+
+    Args:
+        path: The parquet file.
+        row: Number of the row, from 0.
+
+    Returns:
+        The name, PATH/ROW.
+    """
     return f"{path}/{row:07d}"
 
 
@@ -193,34 +202,48 @@ def read_parquet(
         return None
     words = {path: split_in(PurePosixPath(path).stem) for path in columns}
     named = chosen(sorted({word for word in words.values() if word}))
-    mine = [path for path in columns if not named or words[path] == named[split]]
-    entries, counts, about = [], {}, ""
+    mine = {path: columns[path] for path in columns if not named or words[path] == named[split]}
+    entries, counts, texts = [], {}, list[str]()
     for path in mine:
         rows = rows_of(root / path)
         texts = _caption_columns(root / path, rows, config)
         counts[path] = len(rows)
-        about = f"column {listed(texts)} of {len(mine)} parquet files, images in '{columns[path]}'"
-        spare = () if config.caption is None else (config.caption,)
-        for number, row in enumerate(rows):
-            found = captions_of(texts_in(row, texts, f"{root / path}, row {number + 1}"))
-            name = name_of(path, number)
-            entries.append(Entry(name, name, found or spare))
-    found = [f"captions: {about}", "images in parquet files are read faster with data.cache=true"]
-    if named:
-        found.append(f"split: files called '{named[split]}'")
-    else:
-        keys = by_hash([entry.key for entry in entries], config.val_share)
-        share = f"{len(keys['val'])} of {len(entries)}"
-        found.append(f"split: by a hash of the names, {share} for val")
-        kept = set(keys[split])
-        entries = [entry for entry in entries if entry.key in kept]
-    others = {
-        f"parquet file of split '{word or 'without a name'}'": sum(w == word for w in words.values())
+        entries += _entries(path, str(root / path), rows, texts, config)
+    told = [
+        f"captions: column {listed(texts)} of {len(mine)} parquet files",
+        "images in parquet files are read faster with data.cache=true",
+    ]
+    others = Counter(
+        f"parquet file of split '{word}'" if word else "parquet file of no split"
         for word in words.values()
         if named and word not in named.values()
-    }
-    source = ParquetImages(root, {path: columns[path] for path in mine}, counts)
-    return source, entries, Contents(tuple(found), others)
+    )
+    if named:
+        told.append(f"split: files called '{named[split]}'")
+    else:
+        parts = by_hash([entry.key for entry in entries], config.val_share)
+        share = f"{len(parts['val'])} of {len(entries)}"
+        told.append(f"split: by a hash of the names, {share} for val")
+        kept = set(parts[split])
+        entries = [entry for entry in entries if entry.key in kept]
+    return ParquetImages(root, mine, counts), entries, Contents(tuple(told), dict(others))
+
+
+def _entries(
+    path: str,
+    where: str,
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    config: ImageFolderConfig,
+) -> list[Entry]:
+    """Return the images of one file, with their captions."""
+    spare = () if config.caption is None else (config.caption,)
+    entries = []
+    for number, row in enumerate(rows):
+        found = captions_of(texts_in(row, columns, f"{where}, row {number + 1}"))
+        name = name_of(path, number)
+        entries.append(Entry(name, name, found or spare))
+    return entries
 
 
 def _caption_columns(
