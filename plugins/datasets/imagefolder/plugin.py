@@ -15,7 +15,7 @@ def t2i_datasets() -> list[DatasetSpec]:
         DatasetSpec(
             name="imagefolder",
             summary=(
-                "a folder of images with a table of captions (csv, jsonl, ...) or a .txt beside each"
+                "a folder of images with a table of captions (csv, json, ...) or a .txt beside each"
             ),
             config="t2i.plugins.datasets.imagefolder.config:ImageFolderConfig",
             build="t2i.plugins.datasets.imagefolder.dataset:build",
