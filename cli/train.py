@@ -108,7 +108,7 @@ def train(
     \b
     t2i train --model dfgan                      # preset tiny, on the embedded data set
     t2i train --model ldm --minutes 5 --out runs/a --set lr=1e-4
-    t2i train --model ldm --data imagefolder --data-dir MY_IMAGES
+    t2i train --model ldm --data-dir MY_IMAGES   # what is in the folder decides the data set
     t2i train --model ldm --dry-run > ldm.yaml   # settings to edit, for --config ldm.yaml
     t2i train --resume runs/a
     """

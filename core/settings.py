@@ -479,7 +479,8 @@ class DataConfig(Config):
     max_broken: float = Field(0.01, ge=0, lt=1)
     """Largest share of unreadable examples.
 
-    From 0 to below 1. Up to this share they are skipped; beyond it, reading fails.
+    From 0 to below 1. Up to this share they are skipped; beyond it, reading fails if they are more
+    than `few_broken` too.
     """
 
     few_broken: int = Field(5, ge=0)

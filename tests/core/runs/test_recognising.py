@@ -94,7 +94,7 @@ def test_a_preset_whose_data_set_reads_a_folder_keeps_it(folder):
 
 def test_a_data_set_that_reads_no_folder_refuses_one_with_the_one_that_would(folder):
     path = folder("tree")
-    with pytest.raises(UserError, match="'shapes' reads no folder.* mean --data trees --data-dir"):
+    with pytest.raises(UserError, match=r"'shapes' reads no folder.* mean --data trees --data-dir"):
         resolve_config("ldm", overrides={"data": {"name": "shapes", "dir": str(path)}})
     with pytest.raises(UserError, match=r"reads no folder.*\(.*nowhere is no folder\)"):
         refuse_folder("shapes", path / "nowhere")

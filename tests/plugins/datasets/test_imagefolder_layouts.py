@@ -182,7 +182,7 @@ def test_a_name_never_takes_another_splits_image(put):
     for image in NAMES:
         put(f"train/{image}")
     root = put("metadata.csv", "file_name,text\n" + many("test/{n},bird {i}\n"))
-    with pytest.raises(UserError, match="no caption for the 12 images; .*names no image"):
+    with pytest.raises(UserError, match=r"no caption for the 12 images; .*names no image"):
         opened(root)
 
 
