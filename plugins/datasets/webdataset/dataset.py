@@ -335,23 +335,30 @@ def _refuse_unusable(shards: Sequence[Shard]) -> None:
         indexes.append(shard.index())
         if usable(indexes[-1].rows).any():
             return
-    rows = [index.rows for index in indexes if len(index.rows)]
+    reason, names = _lost([index.rows for index in indexes if len(index.rows)])
+    others = " and the others" if shards[1:] else ""
+    raise UserError(
+        f"data set 'webdataset': {shards[0].name}{others}: {reason}; "
+        f"endings found: {told_endings(indexes)}; say which with "
+        f"{' '.join(f'--set data.{name}=ENDING' for name in names)}"
+    )
+
+
+def _lost(indexes: Sequence[np.ndarray]) -> tuple[str, list[str]]:
+    """Say why no example can be used: (reason, settings that may mend it)."""
+    kinds = {"image": ("image",), "caption": ("text", "meta")}
     lost = [
         name
-        for name, kinds in {"image": ("image",), "caption": ("text", "meta")}.items()
-        if not any((part[kind][:, 0] >= 0).any() for part in rows for kind in kinds)
+        for name, fields in kinds.items()
+        if not any((rows[kind][:, 0] >= 0).any() for rows in indexes for kind in fields)
     ]
-    several = [part["part"][part["problem"] == SEVERAL] for part in rows]
-    for number, name in enumerate(("image", "caption")):
-        if any((kinds == number).any() for kinds in several):
-            lost.append(name)
-    what = " and ".join(dict.fromkeys(lost)) or "pair of image and caption"
-    names = " and ".join(f"--set data.{name}=ENDING" for name in dict.fromkeys(lost))
-    raise UserError(
-        f"data set 'webdataset': no example of {shards[0].name}"
-        f"{' and the others' if shards[1:] else ''} has one {what}; endings found: "
-        f"{told_endings(indexes)}; say which with {names or '--set data.image=ENDING'}"
-    )
+    if lost:
+        return " and ".join(f"no {name}" for name in lost) + " was found", lost
+    several = [rows["part"][rows["problem"] == SEVERAL] for rows in indexes]
+    many = [name for part, name in enumerate(kinds) if any((at == part).any() for at in several)]
+    if many:
+        return f"several members of an example could be the {' and the '.join(many)}", many
+    return "no example has both an image and a caption", list(kinds)
 
 
 def _refuse_without_captions(dataset: WebDataset) -> None:

@@ -216,7 +216,7 @@ def _parts(found: Iterable[Member], choice: Choice, left: Counter[str]) -> Itera
     for member in found:
         folder, slash, name = member.name.rpartition("/")
         if member.problem == ENDLESS:
-            left["end of a tar, which is not there: the tar may be cut off"] += 1
+            left["tar without an end, which may be cut off"] += 1
         elif member.problem == DAMAGED:
             yield _Part("", member.name, "", "image", True, member)
         elif name.startswith(".") or folder.rpartition("/")[2] == "__MACOSX":
