@@ -482,6 +482,12 @@ class DataConfig(Config):
     From 0 to below 1. Up to this share they are skipped; beyond it, reading fails.
     """
 
+    few_broken: int = Field(5, ge=0)
+    """Number of unreadable examples that are skipped whatever their share is.
+
+    More than half of a data set is always too much. 0: `max_broken` alone decides.
+    """
+
 
 class AbsentData(DataConfig):
     """Settings of a data set that is not installed, kept unchecked.

@@ -63,12 +63,14 @@ class Original:
         height: Height of the image in the file, pixels.
         mode: Pillow's mode of the image, such as "RGB".
         digest: Hash of the file's bytes.
+        cut: Share of the image that is cut off to make it square, from 0 to below 1.
     """
 
     width: int
     height: int
     mode: str
     digest: bytes
+    cut: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,14 @@ class Dataset(ABC):
         endless: Whether any index >= 0 is valid. `len` is then the nominal length of an epoch.
         max_broken: Largest share of broken examples, from 0 to below 1. It is set from
             `DataConfig.max_broken` when the data set is opened.
+        few_broken: Number of broken examples that are allowed whatever their share is, unless they
+            are more than half of the data set. It is set from `DataConfig.few_broken`.
     """
 
     image_size: int
     endless: bool = False
     max_broken: float = 0.01
+    few_broken: int = 5
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -229,7 +234,7 @@ def sound(
         The example, and the broken examples that were skipped before it.
 
     Raises:
-        UserError: More examples in a row are broken than `max_broken` allows.
+        UserError: Too many examples in a row are broken (`too_many_broken`).
     """
     passed: list[BrokenExample] = []
     while True:
@@ -242,20 +247,37 @@ def sound(
             index = index + 1 if dataset.endless else (index + 1) % len(dataset)
 
 
+def too_many_broken(dataset: Dataset, broken: int) -> bool:
+    """Tell whether so many examples are broken that the data set is not fit for use.
+
+    Args:
+        dataset: The data set.
+        broken: Number of its broken examples.
+
+    Returns:
+        True if they are more than the share `max_broken` of the data set, and either more than
+        `few_broken` or more than half of it.
+    """
+    examples = len(dataset)
+    return broken > dataset.max_broken * examples and (
+        broken > dataset.few_broken or 2 * broken > examples
+    )
+
+
 def refuse_if_too_many(dataset: Dataset, broken: Sequence[BrokenExample]) -> None:
-    """Raise an error if too many examples are broken.
+    """Raise an error if too many examples are broken (`too_many_broken`).
 
     Args:
         dataset: The data set.
         broken: Its broken examples that were found so far.
 
     Raises:
-        UserError: They are more than the share `max_broken` of the data set.
+        UserError: They are too many.
     """
-    if len(broken) > dataset.max_broken * len(dataset):
+    if too_many_broken(dataset, len(broken)):
         raise UserError(
-            f"data set: {len(broken)} or more of {len(dataset)} examples are broken, "
-            f"a share above max_broken = {dataset.max_broken:g}; one is {broken[-1]}; "
+            f"data set: {len(broken)} of its {len(dataset)} examples are broken so far, more than "
+            f"max_broken = {dataset.max_broken:g} allows; one is {broken[-1]}; "
             "'t2i datasets check' lists all: mend them, or raise data.max_broken"
         )
 
@@ -290,7 +312,7 @@ class Broken:
             broken: Broken examples; those that are known already are ignored.
 
         Raises:
-            UserError: All that were found are more than the share `max_broken` of the data set.
+            UserError: All that were found are too many (`too_many_broken`).
         """
         fresh = {error.where: error for error in broken if error.where not in self._met}
         if not fresh:
@@ -315,11 +337,8 @@ class SoundDataset(Dataset):
 
     def __init__(self, dataset: Dataset, say: Callable[[str], None]) -> None:
         self._dataset, self._broken = dataset, Broken(dataset, say)
-        self.image_size, self.endless, self.max_broken = (
-            dataset.image_size,
-            dataset.endless,
-            dataset.max_broken,
-        )
+        self.image_size, self.endless = dataset.image_size, dataset.endless
+        self.max_broken, self.few_broken = dataset.max_broken, dataset.few_broken
 
     def __len__(self) -> int:
         return len(self._dataset)

@@ -8,8 +8,9 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -18,19 +19,43 @@ from torch import Tensor
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Original
+from t2i.core.io.png_texts import without_long_texts
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+_ENDINGS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "PNG": (".png", ".apng"),
+    "WEBP": (".webp",), "GIF": (".gif",), "BMP": (".bmp",), "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"), "AVIF": (".avif",),
+}  # fmt: skip
+"""File name extensions by Pillow's name of the format."""
+
+FORMATS = tuple(name for name in _ENDINGS if name != "AVIF" or find_spec("PIL._avif"))
 """Image formats that are opened, by Pillow's names. Some of Pillow's others start external
-programs, and none of them is used for photographs."""
+programs, and none of them is used for photographs. AVIF needs Pillow 11.3 or newer."""
 
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
-)
-"""File name extensions of image files, in lower case, with the dot."""
+SUFFIXES = frozenset(ending for name in FORMATS for ending in _ENDINGS[name])
+"""File name extensions of image files that are read, in lower case, with the dot."""
+
+UNREAD_SUFFIXES = frozenset(
+    {
+        *(ending for endings in _ENDINGS.values() for ending in endings),
+        *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".svg", ".psd", ".ico", ".tga"),
+        *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".exr", ".hdr"),
+    }
+) - SUFFIXES
+"""File name extensions of images that are not read, in lower case, with the dot."""
 
 PIXELS = 2**26
-"""Largest number of pixels of an image that is decoded (200 MB as RGB). A small file can claim any
-size."""
+"""Largest number of pixels of an image that is decoded (200 MB as RGB), unless a setting says
+otherwise. A small file can claim any size."""
+
+Fit = Literal["crop", "pad", "squash"]
+"""How an image becomes square: its central square is cut out, the whole image is laid on a white
+square, or its sides are made equal."""
+
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom, in pixels of the upright image."""
+
+_Area = tuple[float, float, float, float]
 
 SPARE = 2
 """How many times the needed width and height a JPEG must keep when it is decoded at a reduced size.
@@ -92,10 +117,12 @@ def decode(
     source: Path | bytes | BinaryIO,
     size: int,
     *,
-    box: tuple[int, int, int, int] | None = None,
+    box: Box | None = None,
+    fit: Fit = "crop",
+    max_pixels: int | None = None,
     where: str,
 ) -> np.ndarray:
-    """Decode an image and resize its central square, with antialiasing (Lanczos).
+    """Decode an image and resize it to a square, with antialiasing (Lanczos).
 
     The image is turned upright by its EXIF orientation, transparency is laid on white, 16-bit
     channels are scaled to 8 bits. Colour profiles are not applied. A JPEG is decoded at an eighth,
@@ -105,51 +132,83 @@ def decode(
     Args:
         source: A file in one of FORMATS: its path, its content, or an open file.
         size: Height and width of the result, in pixels.
-        box: Crop to this box before taking the central square: left, top, right and bottom in
-            pixels of the upright image. What lies outside the image is cut off. None for the whole
-            image.
+        box: Crop to this box before anything else. What lies outside the image is cut off. None for
+            the whole image.
+        fit: How the image becomes square.
+        max_pixels: Largest number of pixels of the file's image. None: PIXELS.
         where: Name of the image in errors.
 
     Returns:
         The image, uint8 (size, size, 3).
 
     Raises:
-        BrokenExample: It cannot be read, is not an image, has more than PIXELS pixels, or the box
-            lies outside it.
+        BrokenExample: It cannot be read, is not an image, has more than `max_pixels` pixels, or the
+            box lies outside it.
     """
-    with _opened(source, where) as opened:
+    with _opened(source, where, max_pixels) as opened:
         width, height = opened.size
         turn = _orientation(opened)
         upright = (width, height) if turn not in _SIDEWAYS else (height, width)
-        left, top, side = _square(upright, box, where)
-        opened.draft("RGB", _enough(opened.size, size, side))
+        area = _used(_part(upright, box, where), fit)
+        sides = area[2] - area[0], area[3] - area[1]
+        needed = max(sides) if fit == "pad" else min(sides)
+        opened.draft("RGB", _enough(opened.size, size, needed))
         image = _turned(_as_rgb(opened), turn)
         x, y = image.width / upright[0], image.height / upright[1]
-        area = (left * x, top * y, (left + side) * x, (top + side) * y)
-        return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, area))
+        scaled = (area[0] * x, area[1] * y, area[2] * x, area[3] * y)
+        if fit == "pad":
+            return _padded(image, scaled, sides, size)
+        return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, scaled))
+
+
+def _padded(image: Image.Image, area: _Area, sides: tuple[float, float], size: int) -> np.ndarray:
+    """Resize an area, whose upright width and height are `sides`, and centre it on white."""
+    width, height = (max(1, round(side * size / max(sides))) for side in sides)
+    square = Image.new("RGB", (size, size), "white")
+    resized = image.resize((width, height), Image.Resampling.LANCZOS, area)
+    square.paste(resized, ((size - width) // 2, (size - height) // 2))
+    return np.asarray(square)
 
 
 @contextmanager
-def _opened(source: Path | bytes | BinaryIO, where: str) -> Iterator[Image.Image]:
+def _opened(
+    source: Path | bytes | BinaryIO, where: str, max_pixels: int | None
+) -> Iterator[Image.Image]:
     """Open an image without decoding it; errors within the block become BrokenExample.
 
     MemoryError and the errors in _NOT_ITS_FAULT are raised as they are.
     """
+    most = PIXELS if max_pixels is None else max_pixels
+    _allow(most)
     try:
+        short = without_long_texts(source)
         with Image.open(
-            io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
+            io.BytesIO(short) if isinstance(short, bytes) else short, formats=FORMATS
         ) as image:
-            if image.width * image.height > PIXELS:
-                raise BrokenExample(
-                    where, f"{image.width} x {image.height} pixels, more than {PIXELS}"
-                )
+            if image.width * image.height > most:
+                raise BrokenExample(where, _too_many(f"{image.width} x {image.height}", max_pixels))
             yield image
     except (BrokenExample, MemoryError):
         raise
+    except Image.DecompressionBombError:
+        raise BrokenExample(where, _too_many("too many", max_pixels)) from None
     except Exception as error:  # Pillow raises anything at all on damaged and hostile files
         if isinstance(error, OSError) and error.errno in _NOT_ITS_FAULT:
             raise
         raise BrokenExample(where, _reason(source, error)) from None
+
+
+def _allow(pixels: int) -> None:
+    """Raise Pillow's own limit to a number of pixels. It is never lowered: threads share it."""
+    if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = pixels
+
+
+def _too_many(size: str, max_pixels: int | None) -> str:
+    """Say that an image has too many pixels, with the setting if there is one."""
+    if max_pixels is None:
+        return f"{size} pixels, more than {PIXELS}"
+    return f"{size} pixels, more than {max_pixels}; the setting data.max_pixels allows more"
 
 
 def _reason(source: Path | bytes | BinaryIO, error: Exception) -> str:
@@ -160,8 +219,6 @@ def _reason(source: Path | bytes | BinaryIO, error: Exception) -> str:
         return "an empty file"
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
-    if isinstance(error, Image.DecompressionBombError):
-        return f"more than {PIXELS} pixels"
     return f"an image that cannot be read ({type(error).__name__}: {str(error)[:80]})"
 
 
@@ -179,31 +236,33 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
-def _square(
-    extent: tuple[int, int], box: tuple[int, int, int, int] | None, where: str
-) -> tuple[float, float, int]:  # fmt: skip
-    """Return left, top and side of the central square of the part of `box` inside the image.
+def _part(extent: tuple[int, int], box: Box | None, where: str) -> Box:
+    """Return the part of `box` inside an image of width and height `extent`.
 
-    `extent` is the image's width and height. A box outside the image raises BrokenExample.
+    A box outside the image raises BrokenExample.
     """
     left, top, right, bottom = box or (0, 0, *extent)
-    left, top, right, bottom = (
-        max(left, 0),
-        max(top, 0),
-        min(right, extent[0]),
-        min(bottom, extent[1]),
-    )
-    width, height = right - left, bottom - top
-    side = min(width, height)
-    if side < 1:
+    part = max(left, 0), max(top, 0), min(right, extent[0]), min(bottom, extent[1])
+    if part[2] <= part[0] or part[3] <= part[1]:
         raise BrokenExample(
             where, f"the box {box} has no part in the image of {extent[0]} x {extent[1]} pixels"
         )
-    return left + (width - side) / 2, top + (height - side) / 2, side
+    return part
 
 
-def _enough(image: tuple[int, int], size: int, side: int) -> tuple[int, int]:
-    """Return the smallest size to decode the image at, if its square of `side` becomes `size`."""
+def _used(part: Box, fit: Fit) -> _Area:
+    """Return the area of an image that is used: the central square of `part`, or all of it."""
+    left, top, right, bottom = part
+    if fit != "crop":
+        return part
+    width, height = right - left, bottom - top
+    side = min(width, height)
+    x, y = left + (width - side) / 2, top + (height - side) / 2
+    return x, y, x + side, y + side
+
+
+def _enough(image: tuple[int, int], size: int, side: float) -> tuple[int, int]:
+    """Return the smallest size to decode the image at, if `side` pixels of it become `size`."""
     share = min(1.0, SPARE * size / side)
     return math.ceil(image[0] * share), math.ceil(image[1] * share)
 
@@ -235,23 +294,42 @@ def _sixteen_bits(samples: np.ndarray) -> np.ndarray:
     return samples.astype(np.uint16)
 
 
-def original(source: Path | bytes, where: str) -> Original:
+def original(
+    source: Path | bytes,
+    where: str,
+    *,
+    box: Box | None = None,
+    fit: Fit = "crop",
+    max_pixels: int | None = None,
+) -> Original:
     """Describe an image file without decoding it.
 
     Args:
         source: The file's path or its content.
         where: Name of the image in errors.
+        box: As for `decode`.
+        fit: As for `decode`.
+        max_pixels: As for `decode`.
 
     Returns:
-        Its size as stored (not turned upright), mode, and a hash of its bytes (BLAKE2b, 16 bytes).
+        Its size as stored (not turned upright), mode, a hash of its bytes (BLAKE2b, 16 bytes), and
+        the share of the image, or of the box in it, that `decode` cuts off.
 
     Raises:
-        BrokenExample: It cannot be read, is not an image, or has more than PIXELS pixels.
+        BrokenExample: As `decode`, but damage to the pixels is not found.
     """
-    with _opened(source, where) as image:
+    with _opened(source, where, max_pixels) as image:
         content = source if isinstance(source, bytes) else source.read_bytes()
+        extent = image.size if _orientation(image) not in _SIDEWAYS else image.size[::-1]
+        part = _part(extent, box, where)
+        used = _used(part, fit)
+        share = (used[2] - used[0]) * (used[3] - used[1])
         return Original(
-            image.width, image.height, image.mode, hashlib.blake2b(content, digest_size=16).digest()
+            image.width,
+            image.height,
+            image.mode,
+            hashlib.blake2b(content, digest_size=16).digest(),
+            1 - share / ((part[2] - part[0]) * (part[3] - part[1])),
         )
 
 

@@ -368,8 +368,8 @@ def open_dataset(choice: Choice[Any], split: str = "train") -> Dataset:
         split: Name of the split.
 
     Returns:
-        The split, with `max_broken` as its settings say.
+        The split, with `max_broken` and `few_broken` as its settings say.
     """
     dataset: Dataset = registry().datasets.build(choice, split)
-    dataset.max_broken = choice.config.max_broken
+    dataset.max_broken, dataset.few_broken = choice.config.max_broken, choice.config.few_broken
     return dataset

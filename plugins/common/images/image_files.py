@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from t2i.core.errors import UserError
-from t2i.core.interfaces.dataset import BrokenExample, Dataset, Example, Original
+from t2i.core.interfaces.dataset import BrokenExample, Contents, Dataset, Example, Original
 from t2i.core.io.images import decode, original
 from t2i.plugins.common.images.cache import ImageCache
 from t2i.plugins.common.images.config import ImagesConfig
+from t2i.plugins.common.images.walk import walk
 
 FORMAT = 1  # to be raised whenever the same files give other examples
 LARGEST = 2**28
@@ -99,24 +100,10 @@ class Folder(Source):
         return self._path / file
 
     def sizes(self) -> Mapping[str, int]:
-        found: dict[str, int] = {}
-        pending = [""]
-        while pending:
-            prefix = pending.pop()
-            for entry in _entries(self._path / prefix):
-                if entry.is_dir():
-                    pending.append(f"{prefix}{entry.name}/")
-                elif entry.is_file():
-                    found[prefix + entry.name] = entry.stat().st_size
-        return found
+        return walk(self._path).sizes
 
     def where(self, file: str) -> str:
         return str(self._path / file)
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return list(entries)
 
 
 class Archive(Source):
@@ -220,7 +207,8 @@ def safe_name(name: str, where: str) -> str:
 def plain(caption: str) -> str:
     """Put a caption on one line.
 
-    Letters that could not be decoded become spaces, as in the StackGAN line's code.
+    Letters that an older program could not decode (U+FFFD in the file) become spaces, as in the
+    StackGAN line's code.
 
     Args:
         caption: The caption as it was read.
@@ -274,7 +262,20 @@ def in_val(key: str, share: float) -> bool:
     Returns:
         True for about this share of keys.
     """
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") < share * 2**64
+    return rank(key) < share * 2**64
+
+
+def rank(key: str) -> int:
+    """Return the place of an image in an order that names alone decide: a hash of its key.
+
+    Args:
+        key: Key of the image.
+
+    Returns:
+        A number from 0 to 2**64 - 1, evenly spread over keys.
+    """
+    digest = hashlib.sha256(key.encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big")
 
 
 class ImageFiles(Dataset):
@@ -285,19 +286,26 @@ class ImageFiles(Dataset):
         name: Name of the data set in errors and in the fingerprint.
         source: Where the files are.
         entries: The images, in the order of their indexes.
+        contents: What was found where they are, and what was left out. None: nothing is said.
 
     Raises:
         UserError: There are no images.
     """
 
     def __init__(
-        self, config: ImagesConfig, name: str, source: Source, entries: Sequence[Entry]
+        self,
+        config: ImagesConfig,
+        name: str,
+        source: Source,
+        entries: Sequence[Entry],
+        contents: Contents | None = None,
     ) -> None:
         if not entries:
             raise UserError(f"data set '{name}': there is no image in {source.where('')}")
-        self.image_size, self.max_broken = config.image_size, config.max_broken
+        self.image_size = config.image_size
+        self.max_broken, self.few_broken = config.max_broken, config.few_broken
+        self._config, self._contents = config, contents or Contents()
         self._name, self._source, self._entries = name, source, entries
-        self._wants_cache = config.cache
         self._cache: ImageCache | None = None
 
     def __len__(self) -> int:
@@ -339,21 +347,34 @@ class ImageFiles(Dataset):
             BrokenExample: The file cannot be read.
         """
         entry = self._entries[index]
-        where = self._source.where(entry.file)
-        return decode(self._source.open(entry.file), self.image_size, box=entry.box, where=where)
+        return decode(
+            self._source.open(entry.file), self.image_size, box=entry.box, fit=self._config.fit,
+            max_pixels=self._config.max_pixels, where=self._source.where(entry.file),
+        )  # fmt: skip
 
     def original(self, index: int) -> Original:
-        file = self._entries[index].file
-        return original(self._source.open(file), self._source.where(file))
+        entry = self._entries[index]
+        return original(
+            self._source.open(entry.file), self._source.where(entry.file), box=entry.box,
+            fit=self._config.fit, max_pixels=self._config.max_pixels,
+        )  # fmt: skip
+
+    def contents(self) -> Contents:
+        return self._contents
 
     def fingerprint(self) -> str:
         return self._fingerprint
 
     @cached_property
     def _fingerprint(self) -> str:
-        """A hash of captions, file names, file sizes and image size; not of where the files are."""
+        """A hash of captions, file names, file sizes and image size; not of where the files are.
+
+        Settings that change the images are in it where they are not the default.
+        """
         sizes = self._source.sizes()
-        digest = hashlib.sha256(json.dumps([FORMAT, self._name, self.image_size]).encode())
+        own = self._config.model_dump(include={"fit", "max_pixels"}, exclude_defaults=True)
+        head = [FORMAT, self._name, self.image_size, *([own] if own else [])]
+        digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
         for entry in self._entries:
             told = [
                 entry.key,
@@ -368,5 +389,5 @@ class ImageFiles(Dataset):
 
     def prepare(self, say: Callable[[str], None]) -> None:
         """Make the cache, if the settings say so and it does not exist."""
-        if self._wants_cache and self._cache is None:
+        if self._config.cache and self._cache is None:
             self._cache = ImageCache.of(self, say)

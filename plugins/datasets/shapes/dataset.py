@@ -95,8 +95,9 @@ class Shapes(Dataset):
 
     def fingerprint(self) -> str:
         """Return a hash of everything that determines the examples of this split."""
-        own = self.config.model_dump(mode="json", exclude={"max_broken"})
-        settings = {"version": VERSION, "split": self.split, **own}
+        own = self.config.model_dump(mode="json", exclude={"max_broken", "few_broken"})
+        # No folder is read. The key stays, because scores of before must stay comparable.
+        settings = {"version": VERSION, "split": self.split, **own, "dir": None}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def vocabulary(self) -> Iterable[str]:
