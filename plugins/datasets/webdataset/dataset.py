@@ -20,6 +20,7 @@ from t2i.core.interfaces.dataset import BrokenExample, Contents, Dataset, Exampl
 from t2i.core.interfaces.noise import random_stream
 from t2i.core.io.images import decode, original
 from t2i.plugins.common.images.image_files import in_val
+from t2i.plugins.common.images.shares import safe_share
 from t2i.plugins.datasets.webdataset.captions import of_json, of_text
 from t2i.plugins.datasets.webdataset.config import WebDatasetConfig
 from t2i.plugins.datasets.webdataset.counts import Ahead, counts
@@ -316,14 +317,7 @@ def _check_encoding(config: WebDatasetConfig) -> None:
 def _share(share: float, shards: Sequence[Shard], val: bool) -> tuple[float, bool] | None:
     """Return the share of val, so changed that each split has an example; None: all is of both."""
     keys = [_key(row) for shard in shards for row in shard.index().rows]
-    if len(keys) < 2:
-        return None
-    inside = sum(in_val(key, share) for key in keys)
-    if inside in (0, len(keys)):
-        digests = [hashlib.sha256(key.encode()).digest()[:8] for key in keys]
-        edge = [int.from_bytes(digest, "big") / 2**64 for digest in digests]
-        share = float(np.nextafter(min(edge), 1)) if inside == 0 else max(edge)
-    return share, val
+    return (safe_share(keys, share), val) if len(set(keys)) > 1 else None
 
 
 def _refuse_unusable(shards: Sequence[Shard]) -> None:
