@@ -35,13 +35,16 @@ programs, and none of them is used for photographs. AVIF needs Pillow 11.3 or ne
 SUFFIXES = frozenset(ending for name in FORMATS for ending in _ENDINGS[name])
 """File name extensions of image files that are read, in lower case, with the dot."""
 
-UNREAD_SUFFIXES = frozenset(
-    {
-        *(ending for endings in _ENDINGS.values() for ending in endings),
-        *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".svg", ".psd", ".ico", ".tga"),
-        *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".exr", ".hdr"),
-    }
-) - SUFFIXES
+UNREAD_SUFFIXES = (
+    frozenset(
+        {
+            *(ending for endings in _ENDINGS.values() for ending in endings),
+            *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".svg", ".psd", ".ico", ".tga"),
+            *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".exr", ".hdr"),
+        }
+    )
+    - SUFFIXES
+)
 """File name extensions of images that are not read, in lower case, with the dot."""
 
 PIXELS = 2**26

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from t2i.core.settings import DataConfig
+from t2i.plugins.common.images.config import SquareConfig
 
 
-class WebDatasetConfig(DataConfig):
+class WebDatasetConfig(SquareConfig):
     """Settings of the data set `webdataset`.
 
     `dir` is the folder of the shards, or one shard. Without `shards`, all tars of the folder are

@@ -60,6 +60,10 @@ class WebDataset(Dataset):
         self.image_size, self.max_broken = config.image_size, config.max_broken
         self.shards, self._share, self._window = shards, share, config.window
         self._encoding, self._caption_key = config.encoding, config.caption_key
+        self._square: dict[str, Any] = config.model_dump(include={"fit", "max_pixels"})
+        self._own = config.model_dump(
+            include={"fit", "max_pixels", "caption_key", "encoding"}, exclude_defaults=True
+        )
         self._left = left
         self._indexes: OrderedDict[int, np.ndarray] = OrderedDict()
         self._ahead = Ahead()
@@ -80,7 +84,8 @@ class WebDataset(Dataset):
     def __getitem__(self, index: int) -> Example:
         shard, row, where = self._find(index)
         captions = self._captions(shard, row, where)
-        image = decode(self._read(shard, row, "image", where), self.image_size, where=where)
+        content = self._read(shard, row, "image", where)
+        image = decode(content, self.image_size, **self._square, where=where)
         return Example(image, captions, f"{shard.stem}/{_key(row)}")
 
     def captions(self, index: int) -> tuple[str, ...]:
@@ -99,7 +104,7 @@ class WebDataset(Dataset):
 
     def original(self, index: int) -> Original:
         shard, row, where = self._find(index)
-        return original(self._read(shard, row, "image", where), where)
+        return original(self._read(shard, row, "image", where), where, **self._square)
 
     def vocabulary(self) -> Iterable[str]:
         """Read the captions of the first WORDS examples; reading all of a large set takes hours.
@@ -117,16 +122,15 @@ class WebDataset(Dataset):
         """Return a hash of the shards, the split and the image size.
 
         Of each shard it covers the name (or URL), the number of examples and, if it is local, the
-        size.
+        size. Settings that change the examples are in it where they are not the default.
         """
         told = [
             [*shard.identity(), int(size)]
             for shard, size in zip(self.shards, self._sizes, strict=True)
         ]
-        choice = self.shards[0].choice if self.shards else ()
-        chosen = [*choice, self._caption_key, self._encoding]
-        document = [FORMAT, self.image_size, self._share, told, *([chosen] if any(chosen) else [])]
-        return hashlib.sha256(json.dumps(document).encode()).hexdigest()
+        own = [self._own, *self.shards[0].choice]
+        document = [FORMAT, self.image_size, self._share, told, *([own] if any(own) else [])]
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
     def contents(self) -> Contents:
         left, local = Counter(self._left), [s for s in self.shards if isinstance(s, LocalShard)]

@@ -23,8 +23,8 @@ from t2i.core.runs.folder import Run
 from t2i.plugins.datasets.webdataset import shards as shards_module
 from t2i.plugins.datasets.webdataset.config import WebDatasetConfig
 from t2i.plugins.datasets.webdataset.dataset import build
-from t2i.plugins.datasets.webdataset.names import expanded, find
 from t2i.plugins.datasets.webdataset.grouping import index_of
+from t2i.plugins.datasets.webdataset.names import expanded, find
 from t2i.plugins.datasets.webdataset.tar import NoTar
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
@@ -163,8 +163,14 @@ def test_splits(folder):
     assert 1 <= len(val) <= 11
     with pytest.raises(UserError, match="val_shards = 5 of 5 shards leaves none"):
         opened(folder, val_shards=5)
-    assert [len(opened(folder, s, val_shards=0, val_share=1e-9)) for s in ("train", "val")] == [19, 1]
-    assert [len(opened(folder, s, val_shards=0, val_share=0.999999)) for s in ("train", "val")] == [1, 19]
+    assert [len(opened(folder, s, val_shards=0, val_share=1e-9)) for s in ("train", "val")] == [
+        19,
+        1,
+    ]
+    assert [len(opened(folder, s, val_shards=0, val_share=0.999999)) for s in ("train", "val")] == [
+        1,
+        19,
+    ]
 
 
 def test_patterns():
@@ -176,13 +182,14 @@ def test_patterns():
 
 
 def test_what_is_not_there_is_said(folder, tmp_path):
+    (tmp_path / "bare").mkdir()
     assert [shard.stem for shard in find(WebDatasetConfig(dir=str(folder), shards="{00001..00002}.tar")).shards] == [  # noqa: E501
         "00001", "00002",
     ]  # fmt: skip
     for place, said in [
         ({}, "say where its shards are, with --data-dir FOLDER or --set data.shards=URL"),
         ({"dir": str(tmp_path / "none")}, "none is no folder"),
-        ({"dir": str(tmp_path)}, "no \\*.tar in"),
+        ({"dir": str(tmp_path / "bare")}, "no \\*.tar in"),
         ({"dir": str(folder), "shards": "00009.tar"}, "00009.tar is not there"),
     ]:
         with pytest.raises(UserError, match=said):
@@ -193,7 +200,9 @@ def test_an_index_is_made_once_and_anew_when_the_shard_changes(folder, monkeypat
     len(opened(folder))
     made = []
     monkeypatch.setattr(
-        shards_module, "index_of", lambda path, choice: made.append(path.name) or index_of(path, choice)
+        shards_module,
+        "index_of",
+        lambda path, choice: made.append(path.name) or index_of(path, choice),
     )
     assert len(opened(folder)) == 16
     assert made == []
