@@ -21,4 +21,4 @@ def safe_share(keys: Sequence[str], share: float) -> float:
     inside = sum(in_val(key, share) for key in keys)
     if inside == 0:
         return math.nextafter(min(map(rank, keys)) / 2**64, 1)
-    return share if inside < len(keys) else max(map(rank, keys)) / 2**64
+    return share if inside < len(keys) else math.nextafter(max(map(rank, keys)) / 2**64, 0)

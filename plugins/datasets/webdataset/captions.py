@@ -70,6 +70,25 @@ def of_json(content: bytes, where: str, encoding: str | None, key: str | None) -
     return captions_of(_texts(found[1]))
 
 
+def found_key(content: bytes, encoding: str | None, key: str | None) -> str:
+    """Return the key under which the captions of a JSON document are.
+
+    Args:
+        content: The document.
+        encoding: As for `of_json`.
+        key: As for `of_json`.
+
+    Returns:
+        The key; "" if there is none.
+    """
+    try:
+        document = json.loads(_decoded(content, "", encoding))
+    except (BrokenExample, ValueError, RecursionError):
+        return ""
+    found = key_of(document, key) if isinstance(document, dict) else None
+    return found[0] if found else ""
+
+
 def key_of(document: Mapping[str, Any], key: str | None) -> tuple[str, Any] | None:
     """Find the captions in a document.
 

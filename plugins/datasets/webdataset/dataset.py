@@ -21,7 +21,7 @@ from t2i.core.interfaces.noise import random_stream
 from t2i.core.io.images import decode, original
 from t2i.plugins.common.images.image_files import in_val
 from t2i.plugins.common.images.shares import safe_share
-from t2i.plugins.datasets.webdataset.captions import of_json, of_text
+from t2i.plugins.datasets.webdataset.captions import found_key, of_json, of_text
 from t2i.plugins.datasets.webdataset.config import WebDatasetConfig
 from t2i.plugins.datasets.webdataset.counts import Ahead, counts
 from t2i.plugins.datasets.webdataset.grouping import (
@@ -141,6 +141,8 @@ class WebDataset(Dataset):
         found = [f"shards: {len(names)} ({names[0]}{' ...' if names[1:] else ''})"]
         if local:
             found.append(f"endings of their members: {told_endings(indexes)}")
+        if key := self._found_key():
+            found.append(f"captions: key '{key}' of .json")
         return Contents(tuple(found), dict(left))
 
     # --- the order of training --------------------------------------------------------------------
@@ -232,6 +234,18 @@ class WebDataset(Dataset):
         if not captions:
             raise BrokenExample(where, "no caption")
         return captions
+
+    def _found_key(self) -> str:
+        """Return the key that holds the caption of the first example here, if a .json has it."""
+        shard = self.shards[0]
+        if isinstance(shard, LocalShard):
+            for row in self._index(0):
+                if not row["problem"] and row["meta"][0] >= 0 and (
+                    row["text"][0] < 0 or self._caption_key
+                ):  # fmt: skip
+                    content = self._read(shard, row, "meta", shard.name)
+                    return found_key(content, self._encoding, self._caption_key)
+        return ""
 
     def _read(self, shard: Shard, row: np.void, kind: str, where: str) -> bytes:
         """Read a member of a shard.

@@ -271,6 +271,11 @@ def _unpack(packed: Path, target: Path, room: float, name: str) -> None:
                         f"data set 'webdataset': {name}: unpacked, it is larger than the cache "
                         f"({room / 1e9:g} GB); raise data.cache_gb, or unpack it"
                     )
+        if not size:
+            raise UserError(
+                f"data set 'webdataset': {name} is compressed, and cut off or damaged at its "
+                "beginning; get it again, or remove it"
+            )
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -279,7 +284,7 @@ def _unpack(packed: Path, target: Path, room: float, name: str) -> None:
 def _read(source: BinaryIO, name: str) -> bytes:
     """Read the next part of a compressed file; nothing where it is damaged."""
     try:
-        return source.read(CHUNK)
+        return source.read1(CHUNK)  # type: ignore[attr-defined, no-any-return]
     except gzip.BadGzipFile:
         return b""
     except OSError as error:
