@@ -187,6 +187,11 @@ def _read(source: _Source, folder: str, split: str) -> Annotations:
 def _coco(document: Any, where: str, left: Counter[str]) -> Iterator[Photograph]:
     """Yield the images that have captions, by id; those of test have none."""
     captions: defaultdict[int | str, list[tuple[Any, str]]] = defaultdict(list)
+    for name in ("images", "annotations"):
+        if not isinstance(document[name], list) or not all(
+            isinstance(x, dict) for x in document[name]
+        ):
+            raise ValueError(f"'{name}' is no list of objects")
     notes = document["annotations"]
     if notes and not any("caption" in note for note in notes):
         raise UserError(f"{where} has no captions, only {', '.join(sorted(notes[0]))[:120]}")
@@ -198,7 +203,7 @@ def _coco(document: Any, where: str, left: Counter[str]) -> Iterator[Photograph]
             left["caption without text (null, a number, empty)"] += 1
     files: dict[int | str, str] = {}
     for image in document["images"]:
-        number, file = _id(image["id"]), safe_name(str(image["file_name"]), where)
+        number, file = _id(image["id"]), safe_name(_file(image), where)
         if files.setdefault(number, file) != file:
             left["image with the id of another"] += 1
     left["image that is listed twice"] += (
@@ -214,6 +219,14 @@ def _coco(document: Any, where: str, left: Counter[str]) -> Iterator[Photograph]
         if number in captions:
             texts = captions_of(text for _, text in sorted(captions[number]))
             yield Photograph(str(number), files[number], texts)
+
+
+def _file(image: Mapping[str, Any]) -> str:
+    """Return the name of an image's file; where it has none, the end of its URL."""
+    url = image.get("coco_url")
+    if "file_name" not in image and isinstance(url, str):
+        return url.rpartition("/")[2]
+    return str(image["file_name"])
 
 
 def _id(value: Any) -> int | str:

@@ -8,7 +8,7 @@ DIR/dataset_coco.json                   Karpathy's splits, instead of the annota
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,11 @@ def build(config: CocoConfig, split: str) -> ImageFiles:
     """
     root = _root(config)
     found = _split(root, config, split)
+    if not found.images:
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in (+found.left).items())
+        raise UserError(
+            f"{found.where}: no image has a caption ({reasons or 'no image is listed'})"
+        )
     source = _images(root, found)
     entries, absent = _entries(source, found)
     left = found.left + Counter({ABSENT: absent} if absent else {})
@@ -107,7 +112,7 @@ def _split(root: Path, config: CocoConfig, split: str) -> Annotations:
 
 def _entries(source: _Known, found: Annotations) -> tuple[list[Entry], int]:
     """Return the images that are there, and how many are not."""
-    places = [source.find(image.file) for image in found.images]
+    places = source.locate([image.file for image in found.images])
     entries = [
         Entry(image.key, place, image.captions)
         for image, place in zip(found.images, places, strict=True)
@@ -139,20 +144,37 @@ class _Known(Source):
             for file, size in source.sizes().items()
         }
 
-    @cached_property
-    def _unique(self) -> dict[str, str | None]:
-        """File by its name without folders; None if several have it."""
+    def locate(self, files: Sequence[str]) -> list[str | None]:
+        """Find files by their paths; if none is there, by the ends of their paths, in any case.
+
+        Ends that are the same for two of the files, or two files that are there, are not used.
+
+        Args:
+            files: Paths as annotations have them.
+
+        Returns:
+            The path of each file here; None for those that are not here.
+        """
+        found = [file if file in self._sizes else None for file in files]
+        if any(found):
+            return found
+        ends = self._ends()
+        for cut in range(max((file.count("/") for file in files), default=0) + 1):
+            keys = [_end(file, cut) for file in files]
+            if len(set(keys)) < len(set(files)):
+                break
+            if any(found := [ends.get(key) for key in keys]):
+                break
+        return found
+
+    def _ends(self) -> dict[str, str | None]:
+        """Return the files by every end of their paths; None where several have the same."""
         places: dict[str, str | None] = {}
         for file in self._sizes:
-            name = file.rpartition("/")[2]
-            places[name] = None if name in places else file
+            for cut in range(file.count("/") + 1):
+                end = _end(file, cut)
+                places[end] = None if end in places else file
         return places
-
-    def find(self, file: str) -> str | None:
-        """Find a file by its path; else without the first folders of it; else by its name alone."""
-        parts = file.split("/")
-        tails = ("/".join(parts[start:]) for start in range(len(parts)))
-        return next((tail for tail in tails if tail in self._sizes), self._unique.get(parts[-1]))
 
     def _part(self, file: str) -> tuple[Source, str]:
         first = file.partition("/")[0] + "/"
@@ -171,6 +193,11 @@ class _Known(Source):
             return self._name
         source, name = self._part(file)
         return source.where(name)
+
+
+def _end(file: str, cut: int) -> str:
+    """Return a path in lower case without its first `cut` folders."""
+    return "/".join(file.lower().split("/")[min(cut, file.count("/")) :])
 
 
 def _images(root: Path, found: Annotations) -> _Known:

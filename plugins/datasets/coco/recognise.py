@@ -11,8 +11,9 @@ PLACES = ("annotations", "", "annotations/annotations")
 OFFICIAL = re.compile(r"captions_(train|val)(.*)\.json")
 """Name of a file of captions: the split, and the year or whatever stands for it."""
 
-KARPATHY = re.compile(r"dataset_(coco|flickr8k|flickr30k)\.json")
-"""Names of Karpathy's files, which hold all splits."""
+KARPATHY = re.compile(r"dataset(_coco|_flickr8k|_flickr30k)?\.json")
+"""Names of Karpathy's files, which hold all splits. The name alone, without a data set, says too
+little to recognise a folder by it."""
 
 ARCHIVE = re.compile(r"annotations_trainval(\d+)\.zip")
 
@@ -55,7 +56,9 @@ def recognise(folder: Path) -> str | None:
         (OFFICIAL, "COCO's captions"), (ARCHIVE, "COCO's annotations"),
         (KARPATHY, "Karpathy's captions"),
     ):  # fmt: skip
-        found = next((path for path in files if pattern.fullmatch(path.name)), None)
+        found = next(
+            (p for p in files if pattern.fullmatch(p.name) and p.name != "dataset.json"), None
+        )
         if found:
             return f"{name} ({found.relative_to(folder).as_posix()})"
     return None

@@ -3,6 +3,7 @@ with the remedy."""
 
 import json
 import pickle
+import shutil
 import zipfile
 
 import numpy as np
@@ -215,6 +216,29 @@ def test_file_names_may_have_folders(layout, prefix):
     np.testing.assert_array_equal([coco(root)[i].image for i in range(5)], before)
 
 
+def test_an_absent_photograph_is_never_another_of_the_same_name(layout, photo):
+    """Of a/1.jpg, ... b/1.jpg is not the photograph, wherever it is."""
+    root = layout()
+    rewritten(root, images=lambda images: [
+        i | {"file_name": f"{'ab'[n % 2]}/{n // 2}.jpg"} for n, i in enumerate(images)
+    ])  # fmt: skip
+    for place in ("b", "inner/b"):
+        shutil.rmtree(root / "train2017")
+        photo(root / "train2017" / place / "0.jpg", 3)  # of image 3; image 9 is a/0.jpg
+        photo(root / "train2017" / "0.jpg", 5)
+        assert keys(coco(root)) == ["3"]
+
+
+def test_endings_in_capitals_and_urls_instead_of_names(layout):
+    root = layout()
+    for path in (root / "train2017").iterdir():
+        path.rename(path.with_suffix(".JPG"))
+    rewritten(root, images=lambda images: [
+        {"id": i["id"], "coco_url": f"http://host/train2017/{i['file_name']}"} for i in images
+    ])  # fmt: skip
+    assert keys(coco(root)) == ["1", "2", "3", "7", "9"]
+
+
 def test_a_split_may_have_photographs_in_the_folder_of_the_other(layout):
     root = layout()
     (root / "train2017" / "000000000009.jpg").rename(root / "val2017" / "000000000009.jpg")
@@ -309,6 +333,9 @@ def test_karpathys_file_of_flickr_finds_its_photographs(tmp_path, photo):
     (root / "dataset_flickr8k.json").write_text(json.dumps({"images": images}))
     assert [keys(coco(root, split)) for split in IMAGES] == [["1.jpg"], ["2.jpg"]]
     assert recognise(root) == "Karpathy's captions (dataset_flickr8k.json)"
+    (root / "dataset_flickr8k.json").rename(root / "dataset.json")
+    assert keys(coco(root, "val")) == ["2.jpg"]
+    assert recognise(root) is None
 
 
 def test_boxes_are_no_captions(layout):
@@ -385,6 +412,11 @@ def test_it_is_found_where_fetch_puts_it(tmp_path, layout):
     [
         ("{", "not JSON"),
         ("[]", "holds no captions"),
+        ('{"images": {"a": 1}, "annotations": []}', "'images' is no list of objects"),
+        (
+            '{"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": []}',
+            r"no image has a caption \(1 x image without a caption\)",
+        ),
         ('{"images": [{"id": 1}], "annotations": []}', "file_name"),
     ],
 )
