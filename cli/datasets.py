@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ COMMANDS = {
 }
 SHOWN = 10  # lines of a list; --json has all
 EVERY_SECONDS = 10.0
+_REMEDY = "; --set fit=pad keeps the whole image"
 
 datasets = LazyGroup(
     "datasets", COMMANDS, help="List the data sets; read one through.", bare="list"
@@ -34,7 +36,7 @@ datasets = LazyGroup(
 
 
 @click.command(cls=Command)
-@click.argument("name")
+@click.argument("name", required=False)
 @path_option("--data-dir", metavar="DIR", help="Folder of the data set.")
 @click.option(
     "--image-size", type=click.IntRange(8), metavar="S", help="Size at which images are read."
@@ -47,7 +49,7 @@ datasets = LazyGroup(
 )
 @json_option
 def check(
-    name: str,
+    name: str | None,
     data_dir: Path | None,
     image_size: int | None,
     workers: int,
@@ -56,14 +58,17 @@ def check(
 ) -> None:
     """Read all of the data set NAME, and say what is in it.
 
-    Counts, sizes, captions, duplicates, images that are in two splits, and what is broken. The exit
-    code is 2 if a split cannot be read, or if a larger fraction of it than max_broken is broken.
+    NAME may be a folder: what is in it then decides which data set reads it. What is printed: what
+    was found and passed over, counts, sizes, captions, duplicates, images that are in two splits,
+    and what is broken. The exit code is 2 if a split cannot be read, or if too much of it is broken
+    (max_broken, few_broken).
 
     \b
+    t2i datasets check MY_IMAGES
     t2i datasets check coco --data-dir coco --workers 2
-    t2i datasets check imagefolder --data-dir images --json
+    t2i datasets check MY_IMAGES --set caption_column=prompt --json
     """
-    registry().datasets[name]  # a misspelt name is told at once, before torch is imported
+    name, data_dir = _named(name, data_dir)
     from t2i.core.kit.datacheck import check_dataset
     from t2i.core.runs.configure import parse_sets
 
@@ -71,9 +76,15 @@ def check(
         "dir": None if data_dir is None else str(data_dir),
         "image_size": image_size,
     }
-    settings = {key: value for key, value in own.items() if value is not None} | parse_sets(sets)
+    given = parse_sets(sets)
+    # Errors name settings as training has them: data.table. Both forms are taken.
+    given = {key: value for key, value in given.items() if key != "data"} | given.get("data", {})
+    settings = {key: value for key, value in own.items() if value is not None} | given
     choice = registry().datasets.choose(name, settings, "data set")
     report = check_dataset(choice, workers=workers, progress=_progress())
+    errors = {split.error for split in report.splits}
+    if len(errors) == 1 and (error := errors.pop()) and not as_json:
+        raise UserError(error)  # once, not for each split
     if as_json:
         answer_json(report.document())
     else:
@@ -81,6 +92,35 @@ def check(
     if problems := report.problems():
         more = f" (and {len(problems) - 1} more, above)" if len(problems) > 1 else ""
         raise UserError(f"data set '{name}' cannot be used as it is: {problems[0]}{more}")
+    if data_dir is not None and not as_json:
+        command = ["t2i", "train", "--model", "M", "--data", name, "--data-dir", str(data_dir)]
+        own_sets = [
+            part for text in sets for part in ("--set", f"data.{text.removeprefix('data.')}")
+        ]
+        answer(printable(f"train on it: {shlex.join([*command, *own_sets])}"))
+
+
+def _named(name: str | None, data_dir: Path | None) -> tuple[str, Path | None]:
+    """Return the data set and its folder, of which one may stand for both."""
+    from t2i.core.runs.recognising import recognised, refuse_folder
+
+    if name is None and data_dir is None:
+        raise UserError("say what to check: t2i datasets check FOLDER, or the name of a data set")
+    if name is not None and name not in registry().datasets and Path(name).expanduser().is_dir():
+        if data_dir is not None:
+            raise UserError(f"{name} and --data-dir {data_dir} are two folders: give one of them")
+        data_dir, name = Path(name), None
+    if name is None:
+        assert data_dir is not None
+        found = recognised(data_dir)
+        note(f"data set: {found.name}, for {found.why}")
+        return found.name, data_dir
+    if "/" in name and name not in registry().datasets:
+        raise UserError(f"{name} is no folder")
+    registry().datasets[name]  # a misspelt name is told at once, before torch is imported
+    if data_dir is not None:
+        refuse_folder(name, data_dir, ("t2i datasets check", "--data-dir"))
+    return name, data_dir
 
 
 def _progress() -> Any:
@@ -97,8 +137,11 @@ def _progress() -> Any:
 
 
 def _show(report: DataReport) -> None:
+    common = _common(report)
+    for line in common:
+        answer(printable(line))
     for split in report.splits:
-        for line in _lines(split):
+        for line in _lines(split, common):
             answer(printable(line) if not line.startswith(" ") else f"  {printable(line)}")
     for first, second, images in report.shared:
         answer(f"in both {first} and {second}: {len(images)} images")
@@ -106,16 +149,31 @@ def _show(report: DataReport) -> None:
             answer(f"  {printable(line)}")
 
 
-def _lines(split: SplitReport) -> list[str]:
+def _about(split: SplitReport) -> list[str]:
+    """What was found and passed over for a split."""
+    passed = split.contents.passed_over.items()
+    return [*split.contents.found, *(f"passed over: {reason}: {n}" for reason, n in passed)]
+
+
+def _common(report: DataReport) -> list[str]:
+    """What was found and passed over in all splits that could be read."""
+    lists = [_about(split) for split in report.splits if not split.error]
+    return [line for line in lists[0] if all(line in other for other in lists)] if lists else []
+
+
+def _lines(split: SplitReport, common: Sequence[str]) -> list[str]:
     """A split in words; lines that begin with a space belong to the one above."""
     if split.error:
         return [f"{split.split}: {split.error}"]
     lines = [f"{split.split}: {split.examples} examples, {len(split.broken)} broken"]
+    lines += [f" {line}" for line in _about(split) if line not in common]
     if split.width and split.height:
         modes = ", ".join(f"{mode} {count}" for mode, count in split.modes.items())
         lines.append(
             f" images: width {_spread(split.width)}, height {_spread(split.height)}; modes: {modes}"
         )
+        if split.cut and split.cut[2] >= 0.005:
+            lines.append(f" cropped: {split.cut[1]:.0%} of each image (median){_REMEDY}")
         captions = split.captions
         lines.append(
             f" captions: {_spread(captions['per_example'])} an example, "

@@ -16,6 +16,10 @@ from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, resolve_config
 from t2i.core.runs.folder import Run
+from t2i.core.runs.recognising import refuse_folder
+
+TRAINING = ("--train-data", "--train-dir")
+"""The options that name the training data and its folder."""
 
 
 @dataclass(frozen=True)
@@ -304,8 +308,11 @@ def data_folder(benchmark: Benchmark, data_dir: Path | None) -> Path | None:
         The folder; None if the data set needs none.
 
     Raises:
-        UserError: The data set needs a folder, none is named, and it has not been fetched.
+        UserError: The data set needs a folder, none is named, and it has not been fetched; or one
+            is named, and it reads none.
     """
+    if data_dir is not None:
+        refuse_folder(benchmark.dataset, data_dir, TRAINING)
     if data_dir is not None or not registry().datasets[benchmark.dataset].needs_dir:
         return data_dir
     needs = f"benchmark '{benchmark.name}' needs the data set '{benchmark.dataset}'"
@@ -335,8 +342,13 @@ def training_data(
         The section `data` of every model's settings.
 
     Raises:
-        UserError: The data set needs a folder, and none is named.
+        UserError: The data set needs a folder, and none is named; or one is named, and it reads
+            none.
     """
+    if train_dir is not None:
+        refuse_folder(train_data or benchmark.dataset, train_dir, TRAINING)
+        if not train_dir.expanduser().is_dir():
+            raise UserError(f"--train-dir {train_dir}: no such folder")
     if train_data is None or train_data == benchmark.dataset:
         own = {"name": benchmark.dataset, **benchmark.data, **benchmark.train}
         folder = train_dir or data_dir

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, open_dataset
 from t2i.core.runs.folder import Run
-from t2i.core.runs.record import BrokenFile, Log, peak_memory, write_config
+from t2i.core.runs.record import BrokenFile, Log, peak_memory, write_config, write_contents
 
 Wrap = Callable[[Stage], Stage]
 """A function that replaces each stage of a run, called in order; used to observe trainers."""
@@ -245,7 +245,9 @@ def _run_stages(context: RunContext, saved: Saved | None) -> None:
     context.started = time.monotonic()
     run, data = context.run, context.config.data
     validation = "val" if "val" in registry().datasets[data.name].splits else "train"
-    gallery = Gallery.of(run.samples, open_dataset(data, validation), context.settings.seed)
+    held = open_dataset(data, validation)
+    gallery = Gallery.of(run.samples, held, context.settings.seed)
+    _tell_contents(context, {"train": context.dataset, validation: held})
     if saved:
         context.state = saved.state
         context.started -= saved.state.wall
@@ -265,6 +267,15 @@ def _run_stages(context: RunContext, saved: Saved | None) -> None:
             raise Interrupted(
                 f"{signal_name(stopped)} came too late to stop {run.path}: it is complete", stopped
             )
+
+
+def _tell_contents(context: RunContext, splits: Mapping[str, Dataset]) -> None:
+    """Say what was left out of the data set's folder, and record it with what was found."""
+    contents = {name: dataset.contents() for name, dataset in splits.items()}
+    for reason, count in contents["train"].passed_over.items():
+        context.reporter.say(f"data: passed over: {reason}: {count}")
+    if context.is_first:
+        write_contents(context.run, contents)
 
 
 def _finish(context: RunContext) -> None:

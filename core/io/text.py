@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 from pathlib import Path
 
 from charset_normalizer import from_bytes
@@ -18,7 +19,15 @@ MARKS = {
 }
 """Encodings by the byte order mark that begins a file. UTF-32's marks begin with UTF-16's."""
 
-SHOWN = 40  # characters of a text that an error shows
+SHOWN = 40  # bytes of a text that an error shows
+CHOICES = 3  # encodings that an error names
+NEAR = 4096  # bytes around the first wrong one by which encodings are recognised
+
+COMMON = frozenset(
+    {"cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "koi8_r", "gb18030", "big5", "cp932",
+     "euc_jp", "cp949"}
+)  # fmt: skip
+"""Encodings that an error may name; a short text fits many others by chance."""
 
 
 def read_text(path: Path, encoding: str | None = None, setting: str = "data.encoding") -> str:
@@ -68,7 +77,7 @@ def decode_text(
     marked = next((name for mark, name in MARKS.items() if data.startswith(mark)), None)
     name = marked or encoding or "utf-8"
     try:
-        return data.decode(name)
+        text = data.decode(name)
     except LookupError:
         raise UserError(
             f"{setting} = {encoding}: Python knows no such encoding; try utf-8, cp1252 or gbk"
@@ -78,16 +87,27 @@ def decode_text(
             f"{where}: not {name.removesuffix('-sig').upper()} (byte {error.start})"
             f"{_advice(data, error.start, setting)}"
         ) from None
+    if "\0" in text:
+        wide = "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
+        raise UserError(
+            f"{where}: no text in {name.removesuffix('-sig').upper()}, for it holds zero bytes; if "
+            f"it is UTF-16, set --set {setting}={wide}"
+        )
+    return text
 
 
 def _advice(data: bytes, wrong: int, setting: str) -> str:
-    """Name the encoding that a text seems to have, with a piece of it, and the remedy."""
-    best = from_bytes(data).best()
-    if best is None or best.encoding == "utf_8":
-        return f"; save it as UTF-8, or name its encoding with --set {setting}=NAME"
+    """Name the encodings that a text may have, with a piece of it in each, and the remedy."""
+    near = data[max(0, wrong - NEAR) : wrong + NEAR]
+    ranked = ["cp1252", *(match.encoding for match in from_bytes(near))]
     start = max(0, wrong - SHOWN // 2)
-    shown = " ".join(data[start : start + SHOWN].decode(best.encoding, "ignore").split())
-    return (
-        f"; it may be {best.encoding} ('{shown}'): if that reads well, set "
-        f"--set {setting}={best.encoding}, else save it as UTF-8"
-    )
+    pieces: dict[str, str] = {}
+    for name in dict.fromkeys(name for name in ranked if name in COMMON):
+        with contextlib.suppress(UnicodeDecodeError):
+            data.decode(name)
+            piece = data[start : start + SHOWN].decode(name, "ignore")
+            pieces.setdefault(" ".join(piece.split()), name)
+    if not pieces:
+        return f"; save it as UTF-8, or name its encoding with --set {setting}=NAME"
+    told = " or ".join(f"{name} ('{piece}')" for piece, name in [*pieces.items()][:CHOICES])
+    return f"; it may be {told}: name the right one with --set {setting}=NAME, or save it as UTF-8"

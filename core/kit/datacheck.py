@@ -15,7 +15,14 @@ from torch.utils.data import Dataset as TorchDataset
 
 from t2i.core.engine.loader import Loader
 from t2i.core.errors import UserError
-from t2i.core.interfaces.dataset import BrokenExample, Dataset, Original, Visit
+from t2i.core.interfaces.dataset import (
+    BrokenExample,
+    Contents,
+    Dataset,
+    Original,
+    Visit,
+    too_many_broken,
+)
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import open_dataset
@@ -53,27 +60,33 @@ class SplitReport:
     Args:
         split: Name of the split.
         examples: Number of examples.
+        unfit: Whether too many examples are broken for training.
         allowed: Largest fraction of broken examples (`max_broken`).
         width: Widths of the images, in pixels. None if no example could be read.
         height: Heights of the images, in pixels. None if no example could be read.
+        cut: Share of each image that is cut off, 0 to 1. None if no example could be read.
         modes: Number of images by Pillow's mode, such as "RGB".
         captions: Statistics of the captions.
         duplicates: Groups of keys of examples whose files are equal, byte by byte.
         broken: The examples that cannot be read.
         error: Why the split cannot be read at all; "" if it can.
+        contents: What was found in the folder, and what was left out.
         keys: For each hash of a file, the key of one example.
     """
 
     split: str
     examples: int = 0
+    unfit: bool = False
     allowed: float = 0.0
     width: Spread | None = None
     height: Spread | None = None
+    cut: Spread | None = None
     modes: dict[str, int] = field(default_factory=dict)
     captions: dict[str, Any] = field(default_factory=dict)
     duplicates: list[list[str]] = field(default_factory=list)
     broken: list[BrokenExample] = field(default_factory=list)
     error: str = ""
+    contents: Contents = field(default_factory=Contents)
     keys: dict[bytes, str] = field(default_factory=dict)
 
     def problem(self) -> str:
@@ -84,11 +97,10 @@ class SplitReport:
         """
         if self.error:
             return f"split '{self.split}': {self.error}"
-        if len(self.broken) > self.allowed * self.examples:
-            share = f"max_broken = {self.allowed:g}"
+        if self.unfit:
             return (
                 f"split '{self.split}': {len(self.broken)} of {self.examples} examples are broken, "
-                f"above {share}"
+                f"more than max_broken = {self.allowed:g} allows"
             )
         return ""
 
@@ -96,10 +108,12 @@ class SplitReport:
         """Convert the report to a JSON document.
 
         Returns:
-            All fields but `split`, `allowed` and `keys`, by name.
+            All fields but `split`, `unfit`, `allowed` and `keys`, by name.
         """
         return {
             "examples": self.examples, "width": self.width, "height": self.height,
+            "cut": self.cut, "found": list(self.contents.found),
+            "passed_over": dict(self.contents.passed_over),
             "modes": self.modes, "captions": self.captions, "duplicates": self.duplicates,
             "broken": [{"file": error.where, "reason": error.reason} for error in self.broken],
             "error": self.error or None,
@@ -228,7 +242,9 @@ def _report(
     split: str, dataset: Dataset, found: Iterator[CheckedExample | BrokenExample]
 ) -> SplitReport:
     """Collect the report of one split from its examples."""
-    report = SplitReport(split, len(dataset), dataset.max_broken)
+    report = SplitReport(split, len(dataset), allowed=dataset.max_broken)
+    report.contents = dataset.contents()
+    cuts: list[float] = []
     sizes: list[tuple[int, int]] = []
     modes: Counter[str] = Counter()
     same: dict[bytes, list[str]] = {}
@@ -238,10 +254,13 @@ def _report(
             report.broken.append(item)
             continue
         sizes.append((item.original.width, item.original.height))
+        cuts.append(item.original.cut)
         modes[item.original.mode] += 1
         same.setdefault(item.original.digest, []).append(item.key)
         words.add(item.captions)
+    report.unfit = too_many_broken(dataset, len(report.broken))
     if sizes:
+        report.cut = _spread(cuts)
         report.width, report.height = (_spread(side) for side in zip(*sizes, strict=True))
         report.modes, report.captions = dict(modes.most_common()), words.document()
     report.duplicates = [keys for keys in same.values() if len(keys) > 1]
@@ -276,5 +295,5 @@ class _Captions:
         }  # fmt: skip
 
 
-def _spread(values: Sequence[int]) -> Spread:
+def _spread(values: Sequence[float]) -> Spread:
     return float(min(values)), float(np.median(values)), float(max(values))

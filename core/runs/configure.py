@@ -15,6 +15,7 @@ from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.specs import ModelSpec, SamplerSpec, import_object
 from t2i.core.registry.tables import Table, registry
+from t2i.core.runs.recognising import with_data_set
 from t2i.core.settings import AbsentData, Config, DataConfig, ModelConfig, merge
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def resolve_config(
     """Merge and check the configuration of a run.
 
     The layers are the preset, the file, `overrides`, `sets` and `more`. Each wins over the ones
-    before it.
+    before it. A folder of data without the name of a data set decides which one it is, unless the
+    preset's own reads a folder; a line says so.
 
     Args:
         model: Name of the model.
@@ -123,7 +125,7 @@ def resolve_config(
     layers.append(("command line", overrides or {}))
     layers += [(f"--set {text}", parse_set(text)) for text in sets]
     layers += [("settings", more)] if more else []
-    return _assemble(model, preset, layers, data_needed)
+    return _assemble(model, preset, with_data_set(layers), data_needed)
 
 
 def _preset(model: str, preset: str) -> dict[str, Any]:

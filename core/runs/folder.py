@@ -3,6 +3,7 @@
 RUN/config.json      configuration, versions, the plugins' distributions, data fingerprint
 RUN/metrics.jsonl    the log
 RUN/broken.jsonl     broken examples of the data set that were skipped; absent if there are none
+RUN/data.json        what was found in the data set's folder, and what was left out
 RUN/samples/         grids of samples
 RUN/checkpoints/     checkpoints, to resume from
 RUN/model/           the model, to sample from
@@ -47,6 +48,11 @@ class Run:
     def broken_file(self) -> Path:
         """File of the broken examples that were skipped (`BrokenFile`)."""
         return self.path / "broken.jsonl"
+
+    @property
+    def data_file(self) -> Path:
+        """File that says what was found in the data set's folder, by split (`Contents`)."""
+        return self.path / "data.json"
 
     @property
     def samples(self) -> Path:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from t2i.core.errors import UserError
-from t2i.core.interfaces.dataset import BrokenExample
+from t2i.core.interfaces.dataset import BrokenExample, Contents
 from t2i.core.io.files import write_bytes, write_json
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
@@ -61,6 +61,20 @@ def write_config(run: Run, config: RunConfig, fingerprint: str | None, command: 
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     write_json(run.config_file, document)
+
+
+def write_contents(run: Run, contents: Mapping[str, Contents]) -> None:
+    """Write RUN/data.json: what was found in the data set's folder, and what was left out.
+
+    Args:
+        run: The run.
+        contents: The contents of each split that is used, by its name.
+    """
+    document = {
+        split: {"found": list(own.found), "passed_over": dict(own.passed_over)}
+        for split, own in contents.items()
+    }
+    write_json(run.data_file, document)
 
 
 class Log:

@@ -74,17 +74,54 @@ def test_what_is_broken_is_listed_and_too_much_is_an_error(here, images):
     torn = images / "train" / "b.png"
     torn.write_bytes(torn.read_bytes()[:50])
     command = ("datasets", "check", "imagefolder", "--data-dir", images)
-    code, out, err = here(*command)
+    code, out, err = here(*command, "--set", "few_broken=0")
     assert code == 2
     assert f"broken: {torn}: an image that cannot be read" in out
     assert err.splitlines()[-1] == (
         "error: data set 'imagefolder' cannot be used as it is: split 'train': 1 of 3 examples are "
-        "broken, above "
-        "max_broken = 0.01"
+        "broken, more than max_broken = 0.01 allows"
     )
-    code, out, err = here(*command, "--set", "max_broken=0.4", "--json")
+    code, out, err = here(*command, "--json")
     assert code == 0
     assert [entry["file"] for entry in json.loads(out)["splits"]["train"]["broken"]] == [str(torn)]
+
+
+def test_a_folder_may_stand_for_the_data_set_and_what_was_passed_over_is_told(here, images):
+    (images / "train" / "._a.png").write_bytes(b"\0")
+    (images / "spare").mkdir()
+    (images / "train" / "b.png").rename(images / "spare" / "b.png")
+    code, out, err = here("datasets", "check", images, "--set", "data.fit=crop")
+    assert code == 0
+    assert "data set: imagefolder, for images (4 .png)" in err
+    for line in (
+        "captions: 2 .txt files beside the images", "split: folder val/",
+        "passed over: a Mac's notes on a file (._NAME): 1",
+        "passed over: image in spare/, which is no folder of a split: 1",
+        "cropped: 17% of each image (median); --set fit=pad keeps the whole image",
+        f"t2i train --model M --data imagefolder --data-dir {images} --set data.fit=crop",
+    ):  # fmt: skip
+        assert line in out
+    code, out, _ = here("datasets", "check", "--data-dir", images, "--set", "fit=pad", "--json")
+    train = json.loads(out)["splits"]["train"]
+    assert (train["cut"], train["passed_over"]["a Mac's notes on a file (._NAME)"]) == ([0] * 3, 1)
+
+
+def test_a_folder_without_captions_is_told_once(refused, images):
+    for path in images.rglob("*.txt"):
+        path.unlink()
+    (images / "names.csv").write_text("a;b\nx;y\n")
+    line = refused("datasets", "check", images / "train")
+    assert line.count("no caption for the 3 images") == 1
+    assert "wanted: a.txt beside a.jpg" in line
+
+
+def test_folders_that_are_no_data_set_are_told_in_a_line(refused, tmp_path, images):
+    (tmp_path / "empty").mkdir()
+    assert "no data set recognises what is in it" in refused("datasets", "check", "empty")
+    assert "say what to check" in refused("datasets", "check")
+    assert "two folders" in refused("datasets", "check", images, "--data-dir", "empty")
+    assert "shapes' reads no folder" in refused("datasets", "check", "shapes", "--data-dir", images)
+    assert "no/such is no folder" in refused("datasets", "check", "no/such")
 
 
 def test_a_split_that_cannot_be_opened_is_an_error_and_hides_no_other(here, images):

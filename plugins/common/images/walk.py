@@ -81,8 +81,9 @@ def walk(root: Path) -> Listing:
         root: The folder.
 
     Returns:
-        The files. What is left alone is listed too: hidden files and folders, those of systems, links
-        that lead nowhere or to a folder that is read already, and folders that may not be read.
+        The files. What is left alone is listed too: hidden files and folders, those of systems,
+        links that lead nowhere or to a folder that is read already, and folders that may not be
+        read.
     """
     listing = Listing()
     visited: set[tuple[int, int]] = set()

@@ -15,10 +15,12 @@ def t2i_datasets() -> list[DatasetSpec]:
         DatasetSpec(
             name="imagefolder",
             summary=(
-                "a folder of images with metadata.jsonl or .csv, or a .txt of captions beside each"
+                "a folder of images with a table of captions (csv, json, ...) or a .txt beside each"
             ),
             config="t2i.plugins.datasets.imagefolder.config:ImageFolderConfig",
             build="t2i.plugins.datasets.imagefolder.dataset:build",
             splits=("train", "val"),
+            recognise="t2i.plugins.datasets.imagefolder.recognising:recognise",
+            general=True,
         )
     ]

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from t2i.plugins.common.images.image_files import in_val, rank
 
-TRAINING = ("train", "training")
 VALIDATION = ("val", "validation", "valid", "dev", "test")
 """Names of held-back splits; the first that is there is used."""
 
-_WORDS = {"restval": "train", "training": "train", "eval": "val"}
+_WORDS = {"restval": "train", "training": "train", "eval": "val", "testing": "test"}
 """Other names of splits, as columns of tables have them."""
 
 
@@ -26,19 +25,19 @@ def split_word(name: str) -> str:
     """
     word = name.strip().lower()
     word = _WORDS.get(word, word)
-    return word if word in (*TRAINING, *VALIDATION) else ""
+    return word if word in ("train", *VALIDATION) else ""
 
 
 def split_in(stem: str) -> str:
-    """Return the split that a file's name begins or ends with, as in "train-00000-of-00002".
+    """Return the split that a name begins or ends with, as in "train-00000-of-00002", "val2017".
 
     Args:
-        stem: The name without its ending.
+        stem: Name of a folder, or of a file without its ending.
 
     Returns:
         As `split_word`.
     """
-    parts = re.split(r"[-_. ]+", stem)
+    parts = [re.sub(r"\d+$", "", part) for part in re.split(r"[-_. ]+", stem)]
     return split_word(parts[0]) or split_word(parts[-1])
 
 
@@ -46,12 +45,14 @@ def chosen(present: Sequence[str]) -> dict[str, str]:
     """Choose the two splits among those that are there.
 
     Args:
-        present: Names of folders, files or values of a column, in the order of preference.
+        present: Names of folders or files without endings, or values of a column. One that is just
+            the name of a split is preferred to one that begins or ends with it.
 
     Returns:
         The names for "train" and "val"; empty unless there is one of each.
     """
-    words = {split_in(name): name for name in reversed(present)}
+    ordered = sorted(present, key=lambda name: bool(split_word(name)))
+    words = {split_in(name): name for name in ordered}
     held = next((words[word] for word in VALIDATION if word in words), None)
     return {"train": words["train"], "val": held} if "train" in words and held else {}
 

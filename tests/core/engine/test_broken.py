@@ -17,7 +17,15 @@ from t2i.core.engine.loader import Loader, Views
 from t2i.core.engine.reporting import Silent
 from t2i.core.engine.storing import Recipe, obtain
 from t2i.core.errors import Interrupted, UserError
-from t2i.core.interfaces.dataset import Broken, BrokenExample, SoundDataset, Visit, sound
+from t2i.core.interfaces.dataset import (
+    Broken,
+    BrokenExample,
+    Contents,
+    SoundDataset,
+    Visit,
+    sound,
+    too_many_broken,
+)
 from t2i.core.io.files import load_tensors
 from t2i.core.runs.configure import open_dataset, resolve_config
 from t2i.core.runs.folder import Run
@@ -66,7 +74,7 @@ def breaks(monkeypatch):
 
 
 def toydata(**own):
-    return open_dataset(resolve_config("toy", overrides={"data": own}).data)
+    return open_dataset(resolve_config("toy", overrides={"data": {"few_broken": 0, **own}}).data)
 
 
 @pytest.mark.parametrize(
@@ -80,10 +88,33 @@ def test_the_next_sound_example_takes_a_broken_ones_place(breaks, index, taken, 
     assert [error.where for error in broken] == passed
 
 
+@pytest.mark.parametrize(
+    ("broken", "examples", "own", "refused"),
+    [
+        (1, 30, {}, False),
+        (5, 60, {}, False),
+        (6, 60, {}, True),
+        (6, 600, {}, False),
+        (7, 600, {}, True),
+        (3, 6, {}, False),
+        (4, 6, {}, True),
+        (1, 1, {}, True),
+        (1, 99, {"few_broken": 0}, True),
+        (9, 60, {"max_broken": 0.2}, False),
+    ],
+)
+def test_a_share_stops_only_with_a_number_unless_most_are_broken(
+    monkeypatch, broken, examples, own, refused
+):
+    data = toydata(**{"max_broken": 0.01, "few_broken": 5, **own})
+    monkeypatch.setattr(type(data), "__len__", lambda self: examples)
+    assert too_many_broken(data, broken) == refused
+
+
 def test_one_failure_after_the_other_ends_the_search(breaks):
     breaks(*range(10))
     with pytest.raises(
-        UserError, match=r"^data set: 4 or more of 10 .* max_broken = 0\.3; one is 3\.png: torn"
+        UserError, match=r"^data set: 4 of its 10 .* max_broken = 0\.3 allows; one is 3\.png: torn"
     ):
         sound(toydata(max_broken=0.3), 0)
 
@@ -105,7 +136,9 @@ def test_batches_and_complaints_are_the_same_whatever_the_workers(breaks, worker
 
 
 def settings(*more):
-    return resolve_config("toy", sets=["data.max_broken=0.3", "steps=10", *more])
+    return resolve_config(
+        "toy", sets=["data.max_broken=0.3", "data.few_broken=0", "steps=10", *more]
+    )
 
 
 def weights(run):
@@ -147,13 +180,13 @@ def test_too_many_stop_the_run_and_the_error_names_the_remedies(tmp_path, breaks
     breaks(2, 4, 7)
     with pytest.raises(UserError) as caught:
         train(
-            resolve_config("toy", sets=["data.max_broken=0.25", "steps=8"]),
+            resolve_config("toy", sets=["data.max_broken=0.25", "data.few_broken=0", "steps=8"]),
             tmp_path / "run",
             reporter=Silent(),
         )
     assert caught.value.exit_code == 2
     for part in (
-        "3 or more of 10",
+        "3 of its 10",
         "max_broken = 0.25",
         ".png: torn",
         "t2i datasets check",
@@ -163,6 +196,17 @@ def test_too_many_stop_the_run_and_the_error_names_the_remedies(tmp_path, breaks
     assert len(Run(tmp_path / "run").broken_file.read_text().splitlines()) == 3
 
 
+def test_what_was_passed_over_is_told_and_written_down(tmp_path, monkeypatch):
+    data = sys.modules["t2i_toy"].data
+    left = Contents(("images: 10",), {"hidden file": 3})
+    monkeypatch.setattr(data, "contents", lambda self: left)
+    words = Words()
+    run = train(settings("steps=1"), tmp_path / "run", reporter=words)
+    assert words.texts.count("data: passed over: hidden file: 3") == 1
+    own = {"found": ["images: 10"], "passed_over": {"hidden file": 3}}
+    assert json.loads(run.data_file.read_text()) == {"train": own, "val": own}
+
+
 def test_what_an_earlier_session_met_counts(breaks):
     breaks()
     broken = Broken(
@@ -170,7 +214,7 @@ def test_what_an_earlier_session_met_counts(breaks):
     )
     broken.add([BrokenExample("1.png", "torn")])
     assert len(broken) == 1
-    with pytest.raises(UserError, match="2 or more of 10"):
+    with pytest.raises(UserError, match="2 of its 10"):
         broken.add([BrokenExample("2.png", "torn")])
 
 
@@ -189,7 +233,7 @@ def test_processes_count_together(breaks, monkeypatch):
     context = SimpleNamespace(accelerator=SimpleNamespace(num_processes=2), broken=broken)
     RunContext.count_broken(context, own)
     assert (len(broken), len(told)) == (2, 2)
-    with pytest.raises(UserError, match="3 or more of 10"):
+    with pytest.raises(UserError, match="3 of its 10"):
         RunContext.count_broken(context, [BrokenExample("5.png", "torn")])
 
 
@@ -226,7 +270,7 @@ def test_a_single_reader_tells_and_counts_too(breaks):
     assert data.captions(2) == data[3].captions  # those of what is shown
     strict = SoundDataset(toydata(max_broken=0.1), told.append)
     assert strict[2].key == "train-3"
-    with pytest.raises(UserError, match="2 or more of 10"):
+    with pytest.raises(UserError, match="2 of its 10"):
         strict[7]
 
 

@@ -28,6 +28,26 @@ def test_other_encodings_are_refused_and_read_by_the_setting(tmp_path, encoding,
     assert read_text(path, encoding) == text
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "un café"),
+        ("cp1250", "zażółć gęślą"),
+        ("gb18030", "一只红色的鸟"),
+        ("cp932", "赤い鳥"),
+    ],
+)
+def test_the_error_shows_the_text_in_the_right_encoding(encoding, text):
+    with pytest.raises(UserError, match=rf"{encoding} \('{text}'\)"):
+        decode_text(text.encode(encoding), "a")
+
+
+def test_utf_16_without_a_mark_is_refused():
+    with pytest.raises(UserError, match=r"zero bytes.*data\.encoding=utf-16-le"):
+        decode_text("ab".encode("utf-16-le"), "a")
+    assert decode_text("ab".encode("utf-16-le"), "a", "utf-16-le") == "ab"
+
+
 def test_the_setting_may_be_wrong_too():
     with pytest.raises(UserError, match="knows no such encoding"):
         decode_text(b"a", "a", "no-such")
