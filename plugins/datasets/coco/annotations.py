@@ -144,7 +144,7 @@ def _absent(root: Path, files: list[Path], split: str, config: CocoConfig) -> st
         (p for p in files if (m := OFFICIAL.fullmatch(p.name)) and m[1] == OTHER[split]), None
     )
     if other is not None and config.year is None:
-        return f"{told}, only {other.name}; to split that one, set data.val_share=0.1; or get it"
+        return f"{told}, only {other.name}; set data.val_share=0.1 to split that one"
     boxes = next((p for p in files if p.name.startswith(("instances_", "person_keypoints_"))), None)
     if boxes is not None:
         return f"{told}; {boxes.name} has boxes, no captions"
