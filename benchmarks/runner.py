@@ -27,8 +27,9 @@ from t2i.benchmarks.benchmark_request import BenchmarkRequest
 from t2i.benchmarks.report.page import write_report
 from t2i.benchmarks.results import Results, Row
 from t2i.benchmarks.run import grids
-from t2i.benchmarks.run.caption_sets import CaptionSet, caption_set, reference_of
+from t2i.benchmarks.run.caption_sets import CaptionSet, reference_of
 from t2i.benchmarks.run.plan import BenchmarkPlan, make_plan
+from t2i.benchmarks.run.protocol_fit import caption_sets, left_out
 from t2i.benchmarks.run.reporter import BenchmarkLines, BenchmarkReporter, SilentBenchmark
 from t2i.benchmarks.run.row_maker import RowMaker
 from t2i.benchmarks.run.trained_run import finished_run
@@ -136,10 +137,10 @@ class _Session:
         out, folder = self.plan.out, self.plan.data_dir
         self.group.first(lambda: _writable(out))
         self.device = best_device()
-        self.sets = [
-            caption_set(self.plan.benchmark, prompts, folder)
-            for prompts in self.plan.benchmark.prompts
-        ]
+        self.reporter.say(self.plan.told())
+        self.sets = caption_sets(self.plan.benchmark, folder)
+        for line in left_out(self.sets):
+            self.reporter.say(line)
         benchmark, self.left_out = with_what_is_there(self.plan.benchmark)
         for name, reason in self.left_out.items():
             self.reporter.say(f"left out: {name} ({reason})")

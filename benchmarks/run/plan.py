@@ -63,6 +63,28 @@ class BenchmarkPlan:
     data_dir: str | None
     keep_images: bool = False
 
+    def told(self) -> str:
+        """Say what is going to happen.
+
+        Returns:
+            One line: the models, how many of them are to be trained, and for how long.
+        """
+        new = [entry for entry in self.runs if not entry.given and not entry.run.complete]
+        told = f"plan: {', '.join(entry.label for entry in self.runs)}; to train: {len(new)}"
+        if not new:
+            return told
+        ((unit, budget),) = self.budget.items()
+        if unit == "steps":
+            return f"{told}, {budget} steps each"
+        return f"{told}, {_duration(budget)} each, {_duration(budget * len(new))} in all"
+
+
+def _duration(minutes: float) -> str:
+    """Write a number of minutes as minutes, hours or days."""
+    if minutes < 120:
+        return "1 minute" if minutes == 1 else f"{minutes:g} minutes"
+    return f"{minutes / 60:.3g} hours" if minutes < 2880 else f"{minutes / 1440:.3g} days"
+
 
 def find_benchmark(name: str, protocol: str | None) -> Benchmark:
     """Find a registered benchmark.
@@ -96,7 +118,7 @@ def with_samples(benchmark: Benchmark, samples: int | None) -> Benchmark:
             change.
 
     Returns:
-        The benchmark with that number.
+        The benchmark with that number. It is a trial, for which a part of the data is enough.
 
     Raises:
         UserError: `samples` is below 2.
@@ -109,7 +131,7 @@ def with_samples(benchmark: Benchmark, samples: int | None) -> Benchmark:
         replace(p, count=samples if p.headline else min(samples, p.count))
         for p in benchmark.prompts
     ]
-    return replace(benchmark, prompts=sets)
+    return replace(benchmark, prompts=sets, whole=0)
 
 
 def named_models(models: Sequence[str] | str) -> list[str]:

@@ -327,6 +327,8 @@ class Benchmark:
         train: Settings of the data set for training, which replace those in `data`.
         features: Settings of feature extractors, by registry name.
         samples: Number of images to sample for each caption.
+        whole: Number of examples of the headline set's split, all of which must be there. 0: any
+            number is enough that has the captions.
         variety: (captions of the headline set, samples of each) for metrics with the scope
             "variety".
         grid: (captions of each prompt set, samples of each) that the report shows side by side.
@@ -352,6 +354,7 @@ class Benchmark:
     train: Mapping[str, Any] = field(default_factory=dict)
     features: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     samples: int = 1
+    whole: int = 0
     variety: tuple[int, int] = (16, 8)
     grid: tuple[int, int] = (4, 4)
     grid_captions: Sequence[str] = ()

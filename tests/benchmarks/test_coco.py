@@ -11,7 +11,8 @@ from PIL import Image
 from t2i.benchmarks.benchmark_request import BenchmarkRequest
 from t2i.benchmarks.run.caption_choice import Chosen
 from t2i.benchmarks.run.caption_sets import caption_set, reference_of
-from t2i.benchmarks.run.plan import find_benchmark, make_plan
+from t2i.benchmarks.run.plan import find_benchmark, make_plan, with_samples
+from t2i.benchmarks.run.protocol_fit import caption_sets, left_out
 from t2i.benchmarks.runner import run_benchmark
 from t2i.benchmarks.score.available_measures import with_what_is_there
 from t2i.benchmarks.score.scorer import Scorer
@@ -86,6 +87,42 @@ def test_models_are_trained_at_the_protocols_size(protocol, size, tmp_path):
     )
     assert [entry.config.settings.image_size for entry in plan.runs] == [size] * 3
     assert {entry.config.data.config.dir for entry in plan.runs} == {str(tmp_path)}
+
+
+def test_half_of_the_photographs_fit_the_small_protocol_alone(coco):
+    for i in range(0, 10):
+        (coco / "val2017" / f"{i:012d}.jpg").unlink()
+    tiny = replace(find_benchmark("coco", "coco-tiny"), image_size=8)
+    sets = caption_sets(tiny, str(coco))
+    assert len(sets[0].whole) == 50
+    assert left_out(sets) == ["split 'val' is used without: 10 x photograph that is not there"]
+    for protocol in ("coco-30k-256", "thesis-5k-128"):
+        asked = find_benchmark("coco", protocol)
+        with pytest.raises(UserError, match=r"no captions_val2014.*fits --protocol coco-tiny$"):
+            caption_sets(asked, str(coco))
+        of_2017 = replace(asked, data={}, prompts=[replace(asked.headline_set, count=20)])
+        with pytest.raises(
+            UserError, match=r"all 40,504 images .* and 50 are there; .*--protocol coco-tiny$"
+        ):
+            caption_sets(of_2017, str(coco))
+        assert len(caption_sets(with_samples(of_2017, 8), str(coco))) == 1  # a trial
+    for path in (coco / "val2017").iterdir():
+        path.unlink()
+    with pytest.raises(
+        UserError, match=r"none of the 60 images .*or name another folder"
+    ) as caught:
+        caption_sets(tiny, str(coco))
+    assert "fits" not in str(caught.value)
+
+
+def test_the_plan_says_what_will_be_trained_and_for_how_long(tmp_path):
+    for asked, told in [
+        ({}, "plan: ldm, ldm-seed1; to train: 2, 24 hours each, 2 days in all"),
+        ({"minutes": 1.5}, "plan: ldm, ldm-seed1; to train: 2, 1.5 minutes each, 3 minutes in all"),
+        ({"steps": 20}, "plan: ldm, ldm-seed1; to train: 2, 20 steps each"),
+    ]:
+        request = BenchmarkRequest("coco", models=["ldm"], seeds=2, data_dir=tmp_path, **asked)
+        assert make_plan(request).told() == told
 
 
 class Sayings(Dataset):

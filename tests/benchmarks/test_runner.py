@@ -47,7 +47,8 @@ def test_everything_is_made_from_nothing(tmp_path, engine, words):
     assert out == tmp_path / "out" / "runs" / "toy"
     for name in ("results.json", "grids/real.png", "grids/toy.png", "grids/comparison.png"):
         assert (tmp_path / "out" / name).stat().st_size > 0, name
-    assert words.lines[0].endswith("grids/real.png")  # the first image, before anything is trained
+    assert words.lines[0] == "plan: toy; to train: 1, 1 minute each, 1 minute in all"
+    assert words.lines[1].endswith("grids/real.png")  # the first image, before anything is trained
     assert Results.load(tmp_path / "out").document() == results.document()
 
 

@@ -9,12 +9,8 @@ from pydantic import Field
 from t2i.core.settings import DataConfig
 
 
-class ImagesConfig(DataConfig):
-    """Settings of every data set of image files."""
-
-    cache: bool = False
-    """Whether to keep each image resized to `image_size` in a cache. Later epochs and runs read it
-    from there. `t2i info` shows the folder, which can be deleted: the cache is then made again."""
+class SquareConfig(DataConfig):
+    """Settings of every data set that makes files of images square."""
 
     fit: Literal["crop", "pad", "squash"] = "crop"
     """How images become square: crop (the central square), pad (on white), or squash (the whole
@@ -24,6 +20,14 @@ class ImagesConfig(DataConfig):
     max_pixels: int = Field(2**26, ge=1)
     """Largest number of pixels of an image file. A larger one is broken, because a small file can
     claim any size. 2**26 pixels take 200 MB while they are decoded."""
+
+
+class ImagesConfig(SquareConfig):
+    """Settings of every data set of image files."""
+
+    cache: bool = False
+    """Whether to keep each image resized to `image_size` in a cache. Later epochs and runs read it
+    from there. `t2i info` shows the folder, which can be deleted: the cache is then made again."""
 
 
 class SplitImagesConfig(ImagesConfig):

@@ -7,6 +7,7 @@ lacks every instruction that could import or call something.
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 import zipfile
@@ -30,6 +31,9 @@ PLAIN = (
 )
 """Instructions of a pickle that make constants, lists, tuples and dicts, or move them on the stack.
 """
+
+TEXT_PICKLE = (b"(lp", b"(dp")
+"""What a pickle in text (protocol 0) of a list or a dict begins with."""
 
 
 def read_legacy(path: Path) -> dict[Any, Any]:
@@ -152,7 +156,8 @@ class _PlainUnpickler(pickle._Unpickler):
 def read_plain_pickle(path: Path) -> Any:
     """Read a pickle of lists, tuples, dicts, strings and numbers.
 
-    Strings of Python 2 are read as Latin-1.
+    Strings of Python 2 are read as Latin-1. A pickle in text whose line ends became those of
+    Windows is read too.
 
     Args:
         path: The file.
@@ -165,8 +170,10 @@ def read_plain_pickle(path: Path) -> Any:
             or called.
     """
     try:
-        with open(path, "rb") as file:
-            return _PlainUnpickler(file, encoding="latin-1").load()
+        content = path.read_bytes()
+        if content.startswith(TEXT_PICKLE):
+            content = content.replace(b"\r\n", b"\n")
+        return _PlainUnpickler(io.BytesIO(content), encoding="latin-1").load()
     except OSError as error:
         raise UserError(f"pickle {path}: {error.strerror or error}; check the path") from None
     except Exception as error:  # on damaged and hostile files, the unpickler raises anything

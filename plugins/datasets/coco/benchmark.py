@@ -110,6 +110,7 @@ _WHOLE: Mapping[str, Any] = MappingProxyType({
     "measures": (*_INCEPTION, *_OTHERS),
     "headline": ("fid", "fid"),
     "default_models": (("ldm", "galip"), ("ldm", "dfgan")),
+    "whole": 40_504,
 })  # fmt: skip
 """Fields that the protocols on val2014 share."""
 

@@ -22,6 +22,7 @@ def t2i_datasets() -> list[DatasetSpec]:
             config="t2i.plugins.datasets.coco.config:CocoConfig",
             build="t2i.plugins.datasets.coco.dataset:build",
             splits=("train", "val"),
+            recognise="t2i.plugins.datasets.coco.recognise:recognise",
         )
     ]
 

@@ -3,6 +3,7 @@
     DIR/CUB_200_2011/images/CLASS/NAME.jpg (or DIR/images/CLASS/NAME.jpg)
     DIR/CUB_200_2011/images.txt
     DIR/CUB_200_2011/bounding_boxes.txt
+    DIR/CUB_200_2011/train_test_split.txt (for split="official")
 
 Lists and captions are as in t2i.plugins.common.images.captioned_names.
 """
@@ -12,13 +13,26 @@ from __future__ import annotations
 from pathlib import Path
 
 from t2i.core.errors import UserError
-from t2i.plugins.common.images.captioned_names import class_id, names_of, read_captions, texts_of
+from t2i.core.interfaces.dataset import Contents
+from t2i.core.io.text import read_text
+from t2i.plugins.common.images.captioned_names import (
+    FOLDERS,
+    CaptionFiles,
+    class_id,
+    first_folder,
+    names_of,
+    texts_of,
+)
 from t2i.plugins.common.images.image_files import Entry, Folder, ImageFiles, data_folder
 from t2i.plugins.datasets.cub.config import CUBConfig
+from t2i.plugins.datasets.cub.recognise import OFFICIAL, PLACES
 
 NAME = "cub"
-OFFICIAL = "CUB_200_2011"
 EXAMPLE = "001.Black_footed_Albatross/Black_Footed_Albatross_0001_796111"
+REMEDY = (
+    "it comes with the preprocessed data of StackGAN or AttnGAN, and holds out 50 classes; for the "
+    "split of CUB's own train_test_split.txt, which holds out none, set data.split=official"
+)
 
 Box = tuple[int, int, int, int]
 
@@ -28,8 +42,8 @@ def build(config: CUBConfig, split: str) -> ImageFiles:
 
     Args:
         config: Settings.
-        split: "train" or "val". val has the 2,933 images of the 50 classes that train does not
-            show.
+        split: "train" or "val". In the papers' split, val has the 2,933 images of the 50 classes
+            that train does not show.
 
     Returns:
         The images in the order of the split's list. Each example has its "class_id" as an extra.
@@ -38,46 +52,79 @@ def build(config: CUBConfig, split: str) -> ImageFiles:
         UserError: A part of the layout is missing.
     """
     root = data_folder(config, NAME)
-    names = names_of(root, split)
-    images = next((p for p in (root / OFFICIAL / "images", root / "images") if p.is_dir()), None)
+    official = _official(root)
+    texts, boxes = texts_of(root, EXAMPLE), _boxes(official) if config.crop else {}
+    names, told = _names(config, root, official, split)
+    captions, entries = CaptionFiles(config.encoding), []
+    for name in names:
+        if config.crop and name not in boxes:
+            raise UserError(
+                f"data set '{NAME}': no bounding box for {name} in {official}; add it, or "
+                "set data.crop=false"
+            )
+        number = class_id(name.partition("/")[0], str(root))
+        texts_read = captions.read(texts / f"{name}.txt")
+        entries.append(
+            Entry(name, f"{name}.jpg", texts_read, boxes.get(name), {"class_id": number})
+        )
+    images = official / "images"
+    found = told, f"images: {images}", f"captions: {texts}", *captions.told()
+    return ImageFiles(config, NAME, Folder(images), entries, Contents(found))
+
+
+def _official(root: Path) -> Path:
+    """Return the folder as CUB's authors made it, which holds images."""
+    images = first_folder(root / place / "images" for place in PLACES)
     if images is None:
         raise UserError(
             f"data set '{NAME}': there is neither {OFFICIAL}/images nor images in {root}"
         )
-    texts, boxes = texts_of(root, EXAMPLE), _boxes(root) if config.crop else {}
-    entries = []
-    for name in names:
-        if config.crop and name not in boxes:
-            raise UserError(
-                f"data set '{NAME}': no bounding box for {name} in {root / OFFICIAL}; add it, or "
-                "set data.crop=false"
-            )
-        number = class_id(name.partition("/")[0], str(root))
-        captions = read_captions(texts / f"{name}.txt")
-        entries.append(Entry(name, f"{name}.jpg", captions, boxes.get(name), {"class_id": number}))
-    return ImageFiles(config, NAME, Folder(images), entries)
+    return images.parent
 
 
-def _boxes(root: Path) -> dict[str, Box]:
-    """Return the square of each image that is used, by the image's name."""
-    files, boxes = (_table(root / OFFICIAL / name) for name in ("images.txt", "bounding_boxes.txt"))
+def _names(config: CUBConfig, root: Path, official: Path, split: str) -> tuple[list[str], str]:
+    """Return the names of a split, and a line that says where they are from."""
+    if config.split == "papers":
+        names = names_of(root, split, REMEDY)
+        return names, f"split: the papers', {FOLDERS[split]}/filenames.pickle ({len(names)})"
+    path = official / "train_test_split.txt"
+    files, wanted = _files(official), "1" if split == "train" else "0"
     try:
+        names = [files[number] for number, (flag,) in _table(path).items() if flag == wanted]
+    except (KeyError, ValueError):
+        raise UserError(f"{path} and images.txt are not those of {OFFICIAL}") from None
+    return (
+        names,
+        f"split: CUB's own, {path.name} ({len(names)}), the classes of the other split too",
+    )
+
+
+def _files(official: Path) -> dict[str, str]:
+    """Return the images' names by their numbers."""
+    return {n: row[0].removesuffix(".jpg") for n, row in _table(official / "images.txt").items()}
+
+
+def _boxes(official: Path) -> dict[str, Box]:
+    """Return the square of each image that is used, by the image's name."""
+    hint = "; without it, set data.crop=false"
+    try:
+        files, boxes = _files(official), _table(official / "bounding_boxes.txt", hint)
         return {
-            files[number][0].removesuffix(".jpg"): _around(*(int(float(value)) for value in box))
+            files[number]: _around(*(int(float(value)) for value in box))
             for number, box in boxes.items()
         }
     except (KeyError, ValueError, TypeError, IndexError, OverflowError):
         raise UserError(
-            f"{root / OFFICIAL}: images.txt and bounding_boxes.txt are not those of {OFFICIAL}"
+            f"{official}: images.txt and bounding_boxes.txt are not those of {OFFICIAL}"
         ) from None
 
 
-def _table(path: Path) -> dict[str, list[str]]:
+def _table(path: Path, hint: str = "") -> dict[str, list[str]]:
     """Return the rows of a text file, split into words, by their first word."""
     try:
-        rows = [line.split() for line in path.read_text("utf-8", "replace").splitlines()]
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; without it, set data.crop=false") from None
+        rows = [line.split() for line in read_text(path).splitlines()]
+    except UserError as error:
+        raise UserError(f"{error}{hint}") from None
     return {row[0]: row[1:] for row in rows if row}
 
 

@@ -21,5 +21,6 @@ def t2i_datasets() -> list[DatasetSpec]:
             config="t2i.plugins.datasets.cub.config:CUBConfig",
             build="t2i.plugins.datasets.cub.dataset:build",
             splits=("train", "val"),
+            recognise="t2i.plugins.datasets.cub.recognise:recognise",
         )
     ]

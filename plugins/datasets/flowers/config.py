@@ -1,7 +1,12 @@
 """Settings of the data set `flowers`."""
 
+from pydantic import Field
+
 from t2i.plugins.common.images.config import ImagesConfig
 
 
 class FlowersConfig(ImagesConfig):
-    """Settings of the data set `flowers`: those that all data sets of image files have."""
+    """Settings of the data set `flowers`."""
+
+    encoding: str | None = Field(None, min_length=1)
+    """Encoding of the captions' files, such as "cp1252". None: UTF-8."""

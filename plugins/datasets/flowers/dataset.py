@@ -11,12 +11,20 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from t2i.core.errors import UserError
-from t2i.plugins.common.images.captioned_names import class_id, names_of, read_captions, texts_of
+from t2i.core.interfaces.dataset import Contents
+from t2i.plugins.common.images.captioned_names import (
+    FOLDERS,
+    CaptionFiles,
+    class_id,
+    names_of,
+    texts_of,
+)
 from t2i.plugins.common.images.image_files import Entry, Folder, ImageFiles, data_folder
 from t2i.plugins.datasets.flowers.config import FlowersConfig
 
 NAME = "flowers"
 EXAMPLE = "class_00077/image_00001"
+REMEDY = "it comes with the preprocessed data of StackGAN, and holds out 20 classes"
 
 
 def build(config: FlowersConfig, split: str) -> ImageFiles:
@@ -33,17 +41,20 @@ def build(config: FlowersConfig, split: str) -> ImageFiles:
         UserError: A part of the layout is missing.
     """
     root = data_folder(config, NAME)
-    names, images = names_of(root, split), root / "jpg"
+    names, images = names_of(root, split, REMEDY), root / "jpg"
     if not images.is_dir():
         raise UserError(f"data set '{NAME}': there is no folder {images}")
-    texts = {path.stem: path for path in texts_of(root, EXAMPLE).glob("*/*.txt")}
-    entries = []
+    folder = texts_of(root, EXAMPLE)
+    texts = {path.stem: path for path in folder.glob("*/*.txt") if path.name[0] != "."}
+    captions, entries = CaptionFiles(config.encoding), []
     for name in names:
         stem = PurePosixPath(name).name
         if stem not in texts:  # its folder names the class
             raise UserError(f"data set '{NAME}': there are no captions {stem}.txt in {root}")
         number = class_id(texts[stem].parent.name, str(root))
         entries.append(
-            Entry(stem, f"{stem}.jpg", read_captions(texts[stem]), None, {"class_id": number})
+            Entry(stem, f"{stem}.jpg", captions.read(texts[stem]), None, {"class_id": number})
         )
-    return ImageFiles(config, NAME, Folder(images), entries)
+    told = f"split: {FOLDERS[split]}/filenames.pickle ({len(names)})"
+    found = told, f"images: {images}", f"captions: {folder}", *captions.told()
+    return ImageFiles(config, NAME, Folder(images), entries, Contents(found))

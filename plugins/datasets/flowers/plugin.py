@@ -18,5 +18,6 @@ def t2i_datasets() -> list[DatasetSpec]:
             config="t2i.plugins.datasets.flowers.config:FlowersConfig",
             build="t2i.plugins.datasets.flowers.dataset:build",
             splits=("train", "val"),
+            recognise="t2i.plugins.datasets.flowers.recognise:recognise",
         )
     ]

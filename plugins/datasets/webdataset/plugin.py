@@ -21,5 +21,6 @@ def t2i_datasets() -> list[DatasetSpec]:
             config="t2i.plugins.datasets.webdataset.config:WebDatasetConfig",
             build="t2i.plugins.datasets.webdataset.dataset:build",
             splits=("train", "val"),
+            recognise="t2i.plugins.datasets.webdataset.recognise:recognise",
         )
     ]

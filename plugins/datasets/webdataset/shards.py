@@ -1,85 +1,56 @@
-"""The shards of a data set: their names, their bytes, and how many examples each has."""
+"""The shards of a data set: their bytes, and the indexes of their examples."""
 
 from __future__ import annotations
 
+import bz2
 import contextlib
+import gzip
 import hashlib
 import io
-import itertools
+import json
+import lzma
 import os
-import re
-import threading
 import time
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from t2i.core.errors import T2IError, UserError
+from t2i.core.errors import UserError
 from t2i.core.fetch.paths import cache_dir
-from t2i.core.fetch.transfer import Remote, locked, small_json, transfer
-from t2i.core.io.files import read_json, write_bytes, write_json
-from t2i.plugins.datasets.webdataset.config import WebDatasetConfig
-from t2i.plugins.datasets.webdataset.tar import NoTar, index_of, row_type
+from t2i.core.fetch.transfer import locked
+from t2i.core.io.files import write_bytes
+from t2i.plugins.datasets.webdataset.grouping import KNOWN, Choice, Index, index_of, row_type
+from t2i.plugins.datasets.webdataset.recognise import TAR
+from t2i.plugins.datasets.webdataset.remote import download
+from t2i.plugins.datasets.webdataset.tar import NoTar
 
-MOST = 1_000_000  # largest number of shards that a pattern may stand for
-ASKED_AT_ONCE = 16  # number of parallel requests for statistics
-FORMAT = 1  # to be raised whenever the same tar gives another index
+STORED = 2  # to be raised whenever the same tar gives another index
 
+PACKED: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open,
+}  # fmt: skip
+"""How a compressed file is opened, by its first bytes."""
 
-def is_url(name: str) -> bool:
-    """Return whether a shard's name is a URL.
-
-    Args:
-        name: The name.
-
-    Returns:
-        True for http and https.
-    """
-    return name.startswith(("http://", "https://"))
-
-
-def expanded(pattern: str) -> list[str]:
-    """List the names that a pattern stands for.
-
-    Args:
-        pattern: A name; {00000..00099} counts, with the width of its first number, and {a,b} lists.
-
-    Returns:
-        The names.
-
-    Raises:
-        UserError: A range is descending, or there are more than MOST names.
-    """
-    found = re.search(r"\{([^{}]*)\}", pattern)
-    if not found:
-        return [pattern]
-    counted = re.fullmatch(r"(\d+)\.\.(\d+)", found[1])
-    if counted:
-        first, last = int(counted[1]), int(counted[2])
-        if not 0 <= last - first < MOST:
-            raise UserError(
-                f"data set 'webdataset': shards = {pattern}: {found[0]} stands for no range of "
-                "names"
-            )
-        choices = [f"{number:0{len(counted[1])}d}" for number in range(first, last + 1)]
-    else:
-        choices = found[1].split(",")
-    tails = expanded(pattern[found.end() :])
-    if len(choices) * len(tails) > MOST:
-        raise UserError(
-            f"data set 'webdataset': shards = {pattern} stands for more than {MOST} names"
-        )
-    return [f"{pattern[: found.start()]}{choice}{tail}" for choice in choices for tail in tails]
+ZSTANDARD = b"\x28\xb5\x2f\xfd"
+CHUNK = 1 << 20  # bytes unpacked at a time
 
 
 class Shard(ABC):
-    """A tar file."""
+    """A tar file.
+
+    Args:
+        room: Size in bytes of the cache of downloaded and unpacked shards.
+        choice: The endings that the settings name.
+    """
+
+    room: float
+    choice: Choice
 
     @property
     @abstractmethod
@@ -89,25 +60,25 @@ class Shard(ABC):
     @property
     def stem(self) -> str:
         """First part of the keys of its examples, which distinguishes the shards."""
-        return PurePosixPath(urlsplit(self.name).path).name.removesuffix(".tar")
+        return TAR.sub("", PurePosixPath(urlsplit(self.name).path).name)
 
     @abstractmethod
     def path(self) -> Path:
-        """Return the file, which is downloaded first if need be.
+        """Return the tar, which is downloaded or unpacked first if need be.
 
         Returns:
             Its path.
 
         Raises:
-            UserError: It cannot be downloaded.
+            UserError: It cannot be downloaded or unpacked.
         """
 
     @abstractmethod
-    def index(self) -> np.ndarray:
+    def index(self) -> Index:
         """Return the index of its examples, which is made from the tar once and then stored.
 
         Returns:
-            An array of `t2i.plugins.datasets.webdataset.tar.row_type`.
+            The index.
 
         Raises:
             UserError: It is not a tar, or cannot be downloaded.
@@ -128,30 +99,48 @@ class LocalShard(Shard):
 
     Args:
         file: Path of the file.
+        room: As for `Shard`.
+        choice: As for `Shard`.
+        label: What its keys begin with. "": the name of the file.
     """
 
     file: Path
+    room: float = 0
+    choice: Choice = KNOWN
+    label: str = ""
 
     @property
     def name(self) -> str:
         return str(self.file)
 
+    @property
+    def stem(self) -> str:
+        return self.label or super().stem
+
     def path(self) -> Path:
-        return self.file
+        if not _packed(self.file):
+            return self.file
+        kept = _cache() / f"{self._version}.tar"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with locked(kept):
+            if not kept.exists():
+                _unpack(self.file, kept, self.room, self.name)
+        make_room(self.room, kept)
+        _touch(kept)
+        return kept
 
     def identity(self) -> list[Any]:
         return [self.file.name, self.file.stat().st_size]
 
-    def index(self) -> np.ndarray:
+    @property
+    def _version(self) -> str:
         state = self.file.stat()
-        told = f"{FORMAT} {self.file.absolute()} {state.st_size} {state.st_mtime_ns}"
-        kept = (
-            cache_dir()
-            / "webdataset"
-            / "indexes"
-            / f"{hashlib.sha256(told.encode()).hexdigest()}.npy"
-        )
-        return _indexed(self, kept)
+        told = f"{self.file.absolute()} {state.st_size} {state.st_mtime_ns}"
+        return hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def index(self) -> Index:
+        folder = cache_dir() / "webdataset" / "indexes"
+        return _indexed(self, folder / f"{self._version}{_suffix(self.choice)}")
 
 
 @dataclass(frozen=True)
@@ -162,11 +151,13 @@ class RemoteShard(Shard):
 
     Args:
         url: Its URL.
-        room: Size of the cache in bytes.
+        room: As for `Shard`.
+        choice: As for `Shard`.
     """
 
     url: str
     room: float
+    choice: Choice = KNOWN
 
     @property
     def name(self) -> str:
@@ -183,16 +174,25 @@ class RemoteShard(Shard):
     def path(self) -> Path:
         kept = self._kept
         if not kept.exists():
-            transfer(Remote(self.url), kept)
+            arrived = kept.with_suffix(".arrived")
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with locked(kept):
+                if not kept.exists():
+                    download(self.url, arrived)
+                    if _packed(arrived):
+                        _unpack(arrived, kept, self.room, self.name)
+                        arrived.unlink()
+                    else:
+                        os.replace(arrived, kept)
             make_room(self.room, kept)
         _touch(kept)
         return kept
 
-    def index(self) -> np.ndarray:
+    def index(self) -> Index:
         for _ in range(3):  # another process may have removed it meanwhile, to make room
             kept = self.path()
             try:
-                return _indexed(self, kept.with_suffix(".npy"))
+                return _indexed(self, kept.with_name(kept.stem + _suffix(self.choice)))
             except FileNotFoundError:
                 continue
         raise UserError(
@@ -203,6 +203,12 @@ class RemoteShard(Shard):
 
 def _cache() -> Path:
     return cache_dir() / "webdataset" / "shards"
+
+
+def _suffix(choice: Choice) -> str:
+    """Return the end of an index's name, which differs by the version and the endings."""
+    told = hashlib.sha256(json.dumps([STORED, choice]).encode()).hexdigest()
+    return f".{told[:12]}.npy"
 
 
 def _touch(path: Path) -> None:
@@ -228,169 +234,82 @@ def make_room(room: float, keep: Path) -> None:
             if total <= room:
                 return
             if path != keep:
-                path.unlink(missing_ok=True)
-                path.with_suffix(".npy").unlink(missing_ok=True)
+                for gone in (path, *path.parent.glob(f"{path.stem}*.npy")):
+                    gone.unlink(missing_ok=True)
                 total -= size
 
 
-def _indexed(shard: Shard, kept: Path) -> np.ndarray:
+def _packed(path: Path) -> Callable[[Path], Any] | None:
+    """Return how a compressed file is opened; None if it is not compressed."""
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(8)
+    except OSError as error:
+        raise UserError(f"data set 'webdataset': {path}: {error.strerror or error}") from None
+    if begin.startswith(ZSTANDARD):
+        raise UserError(
+            f"data set 'webdataset': {path} is compressed by zstd, which is not read; unpack it "
+            "with 'zstd -d'"
+        )
+    return next((opener for mark, opener in PACKED.items() if begin.startswith(mark)), None)
+
+
+def _unpack(packed: Path, target: Path, room: float, name: str) -> None:
+    """Unpack a compressed tar. Of one that is cut off or damaged, what comes before is kept."""
+    opener = _packed(packed)
+    assert opener is not None
+    temporary = target.with_suffix(f".{os.getpid()}.tmp")
+    size = 0
+    cut = contextlib.suppress(EOFError, zlib.error, lzma.LZMAError)
+    try:
+        with open(temporary, "wb") as file, cut, opener(packed) as source:
+            while content := _read(source, name):
+                file.write(content)
+                size += len(content)
+                if size > room:
+                    raise UserError(
+                        f"data set 'webdataset': {name}: unpacked, it is larger than the cache "
+                        f"({room / 1e9:g} GB); raise data.cache_gb, or unpack it"
+                    )
+        if not size:
+            raise UserError(
+                f"data set 'webdataset': {name} is compressed, and cut off or damaged at its "
+                "beginning; get it again, or remove it"
+            )
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(source: BinaryIO, name: str) -> bytes:
+    """Read the next part of a compressed file; nothing where it is damaged."""
+    try:
+        return source.read1(CHUNK)  # type: ignore[attr-defined, no-any-return]
+    except gzip.BadGzipFile:
+        return b""
+    except OSError as error:
+        if error.errno is None:  # bz2: invalid data
+            return b""
+        raise UserError(f"data set 'webdataset': {name}: {error.strerror}") from None
+
+
+def _indexed(shard: Shard, kept: Path) -> Index:
     """Return the stored index of a shard, or make and store it; a UserError if it is not a tar."""
-    with contextlib.suppress(OSError, ValueError, EOFError), open(kept, "rb") as file:
-        found: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
-        if found.dtype.names == row_type(1).names:
-            return found
+    with contextlib.suppress(OSError, ValueError, EOFError, KeyError), open(kept, "rb") as file:
+        rows: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+        told = json.loads(file.read())
+        if rows.dtype.names == row_type(1).names:
+            return Index(rows, told["endings"], told["left"])
     # The stored index is missing or damaged.
     path = shard.path()
     try:
-        index = index_of(path)
+        index = index_of(path, shard.choice)
     except NoTar:
         raise UserError(
             f"data set 'webdataset': {shard.name} is no tar file; remove it, or correct data.shards"
         ) from None
     content = io.BytesIO()
-    np.save(content, index, allow_pickle=False)
+    np.save(content, index.rows, allow_pickle=False)
+    content.write(json.dumps({"endings": index.endings, "left": index.left}).encode())
     write_bytes(kept, content.getvalue())
     return index
-
-
-def find(config: WebDatasetConfig) -> list[Shard]:
-    """Find the shards that the settings name.
-
-    Args:
-        config: Settings.
-
-    Returns:
-        The shards, in the order of their names in a folder, or of `shards`.
-
-    Raises:
-        UserError: There are none, or a local one does not exist.
-    """
-    patterns = (config.shards,) if isinstance(config.shards, str) else config.shards
-    folder = Path(config.dir).expanduser() if config.dir is not None else None
-    if folder is not None and not folder.is_dir():
-        raise UserError(f"data set 'webdataset': {folder} is no folder; say which with --data-dir")
-    if not patterns:
-        if folder is None:
-            raise UserError(
-                "data set 'webdataset': say where its shards are, with --data-dir FOLDER or --set "
-                "data.shards=URL"
-            )
-        files = sorted(folder.glob("*.tar"))
-        if not files:
-            raise UserError(
-                f"data set 'webdataset': there is no *.tar in {folder}; name the shards with "
-                "data.shards"
-            )
-        return [LocalShard(file) for file in files]
-    names = list(itertools.chain.from_iterable(map(expanded, patterns)))
-    shards: list[Shard] = [_shard(name, folder, config.cache_gb * 1e9) for name in names]
-    absent = next(
-        (
-            shard.name
-            for shard in shards
-            if isinstance(shard, LocalShard) and not shard.file.is_file()
-        ),
-        None,
-    )
-    if absent:
-        raise UserError(
-            f"data set 'webdataset': shard {absent} is not there; correct data.shards or --data-dir"
-        )
-    return shards
-
-
-def _shard(name: str, folder: Path | None, room: float) -> Shard:
-    """Make the shard of one name."""
-    if is_url(name):
-        return RemoteShard(name, room)
-    return LocalShard((folder or Path()) / Path(name).expanduser())
-
-
-# --- number of examples ---------------------------------------------------------------------------
-
-
-def counts(shards: Sequence[Shard]) -> list[int]:
-    """Count the examples of each shard.
-
-    The count of a local shard is that of its index. The count of a remote one is "successes" in the
-    file NAME_stats.json beside it, which img2dataset writes; without that file the shard is
-    downloaded and indexed.
-
-    Args:
-        shards: The shards.
-
-    Returns:
-        A count for each.
-
-    Raises:
-        UserError: A shard is not a tar, or cannot be downloaded.
-    """
-    remote = [shard for shard in shards if isinstance(shard, RemoteShard)]
-    told = _told(remote)
-    return [
-        told[shard.url] if isinstance(shard, RemoteShard) else len(shard.index())
-        for shard in shards
-    ]
-
-
-def _told(shards: Sequence[RemoteShard]) -> dict[str, int]:
-    """Return the counts of remote shards by URL. They are requested once, then stored."""
-    if not shards:
-        return {}
-    digest = hashlib.sha256("\n".join(shard.url for shard in shards).encode()).hexdigest()
-    kept = cache_dir() / "webdataset" / "counts" / f"{digest[:32]}.json"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with locked(kept):
-        try:
-            known = read_json(kept, "counts")
-            return {shard.url: int(known[shard.url]) for shard in shards}
-        except (UserError, KeyError, TypeError, ValueError):
-            pass
-        with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-            found = list(pool.map(_successes, shards))
-        told = {
-            shard.url: len(shard.index()) if count is None else count
-            for shard, count in zip(shards, found, strict=True)
-        }
-        write_json(kept, told)
-        return told
-
-
-def _successes(shard: RemoteShard) -> int | None:
-    """Return the count in NAME_stats.json, or None if there is no such file or count."""
-    parts = urlsplit(shard.url)
-    stats = small_json(
-        parts._replace(path=f"{parts.path.removesuffix('.tar')}_stats.json").geturl()
-    )
-    count = stats.get("successes") if isinstance(stats, dict) else None
-    return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
-
-
-class Ahead:
-    """Downloads shards in a thread, before they are needed.
-
-    Errors are ignored: they are raised when the shard is read.
-    """
-
-    def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
-
-    def bring(self, shards: Iterable[Shard]) -> None:
-        """Start to download shards, unless earlier ones are still being downloaded.
-
-        Args:
-            shards: The shards; local ones are ignored.
-        """
-        wanted = [shard for shard in shards if isinstance(shard, RemoteShard)]
-        if wanted and not (self._thread and self._thread.is_alive()):
-            self._thread = threading.Thread(target=_bring, args=(wanted,), daemon=True)
-            self._thread.start()
-
-
-def _bring(shards: Sequence[RemoteShard]) -> None:
-    """Download shards until one fails."""
-    for shard in shards:
-        try:
-            shard.path()
-        except (T2IError, OSError):
-            return

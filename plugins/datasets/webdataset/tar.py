@@ -1,9 +1,9 @@
-"""An index of the members of a tar file, made by reading the headers alone.
+"""The members of a tar file, found by reading the headers alone.
 
 It is safe for files from unknown sources: names are never used as paths, links are not followed,
-and a number is rejected where the file's own size contradicts it. What is wrong with an example is
-part of the index. (Python's tarfile stops silently at a damaged header, and raises an error at a
-member that is cut off.)
+and a number is rejected where the file's own size contradicts it. What is wrong with a member is
+told with it. (Python's tarfile stops silently at a damaged header, and raises an error at a member
+that is cut off.)
 
 The formats are V7, ustar, pax and GNU tar.
 Source: POSIX.1-2017, pax, "ustar Interchange Format".
@@ -14,31 +14,24 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
-
-import numpy as np
 
 BLOCK = 512
 LONGEST_NAME = 1 << 10
 LARGEST_HEADER = 1 << 16  # largest pax header or long name that is read, in bytes
-LARGEST = {"image": 1 << 28, "text": 1 << 20, "meta": 1 << 22}
-"""Largest member of each kind that is read, in bytes."""
-IMAGES = ("jpg", "jpeg", "png", "webp")
-KINDS = {**dict.fromkeys(IMAGES, "image"), "txt": "text", "json": "meta"}
-KEPT = 255  # number of bytes of a key that are kept, from its end
 
 # Type flags of headers.
 ANNOUNCING = b"xgLK"  # headers about the member that follows, or (g) about all members
 FILE = b"\0" + b"07"
 FOLDER = b"5"
 
-PROBLEMS = (
-    "", "its {} is a link, which is not followed", "its {} is no file, but a device",
-    "its {} is a sparse file", "its {} is too large",
-    "its {} is cut off: the tar ends within it", "the tar is damaged from here on",
-)  # fmt: skip
-LINK, DEVICE, SPARSE, LARGE, CUT, DAMAGED = range(1, 7)
+SOUND, LINK, DEVICE, SPARSE, CUT, DAMAGED, ENDLESS = range(7)
+"""What can be wrong with a member.
+
+It is sound, a link, a device, a sparse file, cut off, or something that is no header. ENDLESS is
+said once, after the last member, of a tar without the blocks of zeros that end it: it was cut off
+between two members, or its writer was stopped.
+"""
 
 
 @dataclass(frozen=True)
@@ -49,76 +42,17 @@ class Member:
         name: Its name in the tar.
         offset: Position of its first byte in the tar. -1: it has no bytes.
         size: Size in bytes.
-        problem: Index into PROBLEMS. 0: it can be read.
+        problem: SOUND, or what is wrong with it.
     """
 
     name: str
     offset: int
     size: int
-    problem: int = 0
+    problem: int = SOUND
 
 
 class NoTar(Exception):
     """Raised for a file that does not begin as a tar does."""
-
-
-def row_type(key_length: int) -> np.dtype:
-    """Return the type of one row of an index.
-
-    A row has the offset and size of each member of an example ("image", "text", "meta"; -1 if it
-    has none), "problem" (index into PROBLEMS), "part" (which member has the problem), and "key".
-
-    Args:
-        key_length: Number of bytes of the longest key.
-
-    Returns:
-        The type.
-    """
-    return np.dtype(
-        [(kind, "<i8", (2,)) for kind in LARGEST]
-        + [("problem", "u1"), ("part", "u1"), ("key", f"S{key_length}")]
-    )
-
-
-def index_of(path: Path) -> np.ndarray:
-    """Index the examples of a tar file.
-
-    Members with the same name up to the first dot form an example. Members of unknown kinds are
-    skipped.
-
-    Args:
-        path: The file.
-
-    Returns:
-        An array of `row_type`, in the order in which the examples begin.
-
-    Raises:
-        NoTar: The file is not a tar.
-        OSError: It cannot be read.
-    """
-    rows: dict[str, dict[str, tuple[int, int]]] = {}
-    problems: dict[str, tuple[int, int]] = {}
-    with open(path, "rb") as file:
-        for member in members(file):
-            folder, _, name = member.name.rpartition("/")
-            stem, _, suffix = name.partition(".")
-            kind = KINDS.get(suffix.lower())
-            if member.problem == DAMAGED:
-                key, kind = member.name, "image"
-            elif kind is None or not stem:
-                continue
-            else:
-                key = f"{folder}/{stem}" if folder else stem
-            rows.setdefault(key, {}).setdefault(kind, (member.offset, member.size))
-            problem = member.problem or (LARGE if member.size > LARGEST[kind] else 0)
-            if problem:
-                problems.setdefault(key, (problem, list(LARGEST).index(kind)))
-    keys = [key.encode("utf-8", "surrogateescape")[-KEPT:] for key in rows]
-    found = np.empty(len(rows), row_type(max(map(len, keys), default=1)))
-    for i, (key, parts) in enumerate(rows.items()):
-        places = [parts.get(kind, (-1, -1)) for kind in LARGEST]
-        found[i] = (*places, *problems.get(key, (0, 0)), keys[i])
-    return found
 
 
 @dataclass
@@ -147,8 +81,8 @@ def members(file: BinaryIO) -> Iterator[Member]:
         file: The open file.
 
     Yields:
-        All members but folders. If something that is not a header follows, the last one has the
-        problem DAMAGED.
+        All members but folders. If something that is not a header follows, or nothing where the end
+        should be, the last one has no content and the problem DAMAGED or ENDLESS.
 
     Raises:
         NoTar: The file is empty, or does not begin with a header.
@@ -182,6 +116,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
                 )
             announced = _Announced()
         at = begin + _padded(length)
+    yield Member("", -1, 0, ENDLESS)
 
 
 def _member(kind: bytes, name: str, place: range, end: int, sparse: bool) -> Member:
@@ -189,7 +124,7 @@ def _member(kind: bytes, name: str, place: range, end: int, sparse: bool) -> Mem
     if kind not in FILE:
         problem = SPARSE if kind == b"S" else LINK if kind in b"12" else DEVICE
         return Member(name, -1, 0, problem)
-    problem = SPARSE if sparse else CUT if place.stop > end else 0
+    problem = SPARSE if sparse else CUT if place.stop > end else SOUND
     return Member(name, place.start, min(place.stop - place.start, end), problem)
 
 

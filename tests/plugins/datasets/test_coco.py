@@ -3,6 +3,7 @@ with the remedy."""
 
 import json
 import pickle
+import shutil
 import zipfile
 
 import numpy as np
@@ -16,6 +17,7 @@ from t2i.core.interfaces.dataset import BrokenExample, SoundDataset, Visit
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import open_dataset, resolve_config
 from t2i.core.settings import Augment
+from t2i.plugins.datasets.coco.recognise import recognise
 
 # Out of order, as the official files are; one image without captions.
 IMAGES = {"train": [9, 3, 7, 5, 1, 2], "val": [12, 11]}
@@ -114,12 +116,255 @@ def test_the_year_is_2014_where_both_are_there(layout):
 def test_captions_need_no_image(layout):
     root = layout()
     for path in (root / "train2017").iterdir():
-        path.unlink()
+        path.write_bytes(b"no image")
     data = coco(root)
     assert data.captions(0)[0] == "Image 1, caption 0."
     assert "Image 9, caption 1." in set(data.vocabulary())
-    with pytest.raises(BrokenExample, match=r"000000000001\.jpg: No such file"):
+    with pytest.raises(BrokenExample, match=r"000000000001\.jpg: "):
         data[0]
+
+
+def rewritten(root, split="train", **changes):
+    """Changes the annotations of a split: `name=function of the list`."""
+    path = root / "annotations" / f"captions_{split}2017.json"
+    document = json.loads(path.read_text())
+    for name, change in changes.items():
+        document[name] = change(document[name])
+    path.write_text(json.dumps(document))
+
+
+def left(data):
+    return {reason: count for reason, count in data.contents().passed_over.items() if count}
+
+
+def keys(data):
+    return [data[i].key for i in range(len(data))]
+
+
+def test_half_of_the_photographs_are_used_and_the_others_counted(layout):
+    root = layout()
+    for number in (3, 9):
+        (root / "train2017" / f"{number:012d}.jpg").unlink()
+    data = coco(root)
+    assert keys(data) == ["1", "2", "7"]
+    assert left(data)["photograph that is not there"] == 2
+    for path in (root / "train2017").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=r"none of the 5 images .* is in .*train2017"):
+        coco(root)
+
+
+@pytest.mark.parametrize("nothing", [None, 7, "", " \n", ["a list"], {"a": "document"}])
+def test_what_is_no_text_is_no_caption(layout, nothing):
+    root = layout()
+
+    def spoil(notes):
+        return [
+            note | {"caption": nothing if note["id"] in (30, 70, 71) else note["caption"]}
+            for note in notes
+        ]
+
+    rewritten(root, annotations=spoil)
+    data = coco(root)
+    assert keys(data) == ["1", "2", "3", "9"]
+    assert data.captions(2) == ("Image 3, caption 1.",)
+    assert left(data) == {
+        "caption without text (null, a number, empty)": 3, "image without a caption": 2,
+    }  # fmt: skip
+
+
+def test_ids_may_be_words_or_digits_in_quotes(layout):
+    root = layout()
+    words = {9: "nine", 3: "3", 7: 7.0}
+    rewritten(
+        root,
+        images=lambda images: [i | {"id": words.get(i["id"], i["id"])} for i in images],
+        annotations=lambda notes: [
+            n | {"image_id": words.get(n["image_id"], n["image_id"]), "id": f"n{n['id']}"}
+            for n in notes
+        ],
+    )  # fmt: skip
+    assert keys(coco(root)) == ["1", "2", "3", "7", "nine"]
+    assert coco(root).captions(4)[0] == "Image 9, caption 0."
+    rewritten(root, images=lambda images: [images[0] | {"id": None}])
+    with pytest.raises(UserError, match=r"captions_train2017\.json .*an id is None"):
+        coco(root)
+
+
+def test_entries_that_do_not_fit_are_counted(layout):
+    root = layout()
+    rewritten(
+        root,
+        images=lambda images: [*images, images[0], images[1] | {"file_name": "other.jpg"}],
+        annotations=lambda notes: [*notes, {"id": 1, "image_id": 77, "caption": "of none"}],
+    )
+    data = coco(root)
+    assert keys(data) == ["1", "2", "3", "7", "9"]
+    assert left(data) == {
+        "image that is listed twice": 1, "image with the id of another": 1,
+        "image without a caption": 1, "caption of an image that is not listed": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", ["train2017/", "./", "coco/images/train2017/", "train2017\\"])
+def test_file_names_may_have_folders(layout, prefix):
+    root = layout()
+    before = [coco(root)[i].image for i in range(5)]
+    rewritten(
+        root, images=lambda images: [i | {"file_name": prefix + i["file_name"]} for i in images]
+    )
+    np.testing.assert_array_equal([coco(root)[i].image for i in range(5)], before)
+
+
+def test_an_absent_photograph_is_never_another_of_the_same_name(layout, photo):
+    """Of a/1.jpg, ... b/1.jpg is not the photograph, wherever it is."""
+    root = layout()
+    rewritten(root, images=lambda images: [
+        i | {"file_name": f"{'ab'[n % 2]}/{n // 2}.jpg"} for n, i in enumerate(images)
+    ])  # fmt: skip
+    for place in ("b", "inner/b"):
+        shutil.rmtree(root / "train2017")
+        photo(root / "train2017" / place / "0.jpg", 3)  # of image 3; image 9 is a/0.jpg
+        photo(root / "train2017" / "0.jpg", 5)
+        assert keys(coco(root)) == ["3"]
+
+
+def test_endings_in_capitals_and_urls_instead_of_names(layout):
+    root = layout()
+    for path in (root / "train2017").iterdir():
+        path.rename(path.with_suffix(".JPG"))
+    rewritten(root, images=lambda images: [
+        {"id": i["id"], "coco_url": f"http://host/train2017/{i['file_name']}"} for i in images
+    ])  # fmt: skip
+    assert keys(coco(root)) == ["1", "2", "3", "7", "9"]
+
+
+def test_a_split_may_have_photographs_in_the_folder_of_the_other(layout):
+    root = layout()
+    (root / "train2017" / "000000000009.jpg").rename(root / "val2017" / "000000000009.jpg")
+    rewritten(
+        root,
+        images=lambda images: [
+            i | {"file_name": f"{'val' if i['id'] == 9 else 'train'}2017/{i['file_name']}"}
+            for i in images
+        ],
+    )
+    assert keys(coco(root)) == ["1", "2", "3", "7", "9"]
+
+
+def test_photographs_in_a_folder_within_their_folder_are_found(layout):
+    root = layout()
+    (root / "train2017").rename(root / "aside")
+    (root / "train2017").mkdir()
+    (root / "aside").rename(root / "train2017" / "train2017")
+    assert keys(coco(root)) == ["1", "2", "3", "7", "9"]
+
+
+def test_annotations_of_own_names(layout):
+    root = layout()
+    for split in IMAGES:
+        (root / f"{split}2017").rename(root / split)
+        (root / "annotations" / f"captions_{split}2017.json").rename(
+            root / f"captions_{split}.json"
+        )
+    assert [keys(coco(root, split)) for split in IMAGES] == [
+        ["1", "2", "3", "7", "9"],
+        ["11", "12"],
+    ]
+    (root / "captions_train.json").rename(root / "mine_train.json")
+    with pytest.raises(UserError, match=r"no captions_train2014\.json .*only captions_val\.json"):
+        coco(root)
+    assert len(coco(root, annotations="mine_{split}.json")) == 5
+    (root / "captions_val_small.json").write_bytes((root / "captions_val.json").read_bytes())
+    with pytest.raises(
+        UserError, match=r"several .*\(captions_val\.json, captions_val_small\.json\)"
+    ):
+        coco(root, "val")
+    assert len(coco(root, "val", annotations="captions_val_small.json")) == 2
+
+
+def test_one_split_alone_can_be_split(layout):
+    root = layout()
+    (root / "annotations" / "captions_val2017.json").unlink()
+    with pytest.raises(UserError, match=r"only captions_train2017\.json; .*data\.val_share=0\.1"):
+        coco(root, "val")
+    parts = [keys(coco(root, split, val_share=1e-9)) for split in IMAGES]
+    assert sorted(parts[0] + parts[1]) == ["1", "2", "3", "7", "9"]
+    assert len(parts[1]) == 1
+    layout()
+    with pytest.raises(UserError, match="both splits are there"):
+        coco(root, val_share=0.1)
+
+
+def karpathy(root, splits, photo):
+    """Karpathy's file: an image of each split in `splits`, in folders of two years."""
+    images = []
+    for number, split in enumerate(splits):
+        folder = f"{'train' if split == 'train' else 'val'}2014"
+        photo(root / folder / f"{number}.jpg", number)
+        sentences = [{"raw": f"Image {number}."}, {"raw": None}]
+        images.append({"filepath": folder, "filename": f"{number}.jpg", "cocoid": 100 + number,
+                       "split": split, "sentences": sentences})  # fmt: skip
+    (root / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}))
+    return root
+
+
+def test_karpathys_splits(tmp_path, photo):
+    (tmp_path / "k").mkdir()
+    root = karpathy(tmp_path / "k", ["train", "restval", "val", "test", "test"], photo)
+    data, val = coco(root), coco(root, "val")
+    assert (keys(data), keys(val)) == (["100", "101"], ["102"])
+    assert data.captions(1) == ("Image 1.",)
+    assert left(data)["image of Karpathy's split 'test'"] == 2
+    assert left(data)["caption without text (null, a number, empty)"] == 2
+    karpathy(root, ["train", "test"], photo)
+    assert keys(coco(root, "val")) == ["101"]
+    karpathy(root, ["test", "test"], photo)
+    with pytest.raises(UserError, match=r"no image is of split 'train'; its splits: test \(2\)"):
+        coco(root)
+
+
+def test_karpathys_file_of_flickr_finds_its_photographs(tmp_path, photo):
+    root = tmp_path / "flickr"
+    for number in (1, 2):
+        photo(root / "Flicker8k_Dataset" / f"{number}.jpg", number)
+    images = [{"filename": f"{n}.jpg", "imgid": n, "split": s, "sentences": [{"raw": f"Image {n}"}]}
+              for n, s in ((1, "train"), (2, "val"))]  # fmt: skip
+    (root / "dataset_flickr8k.json").write_text(json.dumps({"images": images}))
+    assert [keys(coco(root, split)) for split in IMAGES] == [["1.jpg"], ["2.jpg"]]
+    assert recognise(root) == "Karpathy's captions (dataset_flickr8k.json)"
+    (root / "dataset_flickr8k.json").rename(root / "dataset.json")
+    assert keys(coco(root, "val")) == ["2.jpg"]
+    assert recognise(root) is None
+
+
+def test_boxes_are_no_captions(layout):
+    root = layout()
+    path = root / "annotations" / "captions_train2017.json"
+    rewritten(root, annotations=lambda notes: [{"image_id": 1, "id": 1, "bbox": [0, 0, 1, 1]}])
+    with pytest.raises(UserError, match=r"has no captions, only bbox, id, image_id"):
+        coco(root)
+    path.rename(root / "annotations" / "instances_train2017.json")
+    (root / "annotations" / "captions_val2017.json").unlink()
+    with pytest.raises(UserError, match=r"instances_train2017\.json has boxes, no captions"):
+        coco(root)
+
+
+def test_annotations_in_another_encoding_are_refused_by_name(layout):
+    path = layout() / "annotations" / "captions_train2017.json"
+    path.write_bytes(path.read_bytes().replace(b"Image 9", b"Caf\xe9 9"))
+    with pytest.raises(UserError, match=r"captions_train2017\.json: not UTF-8"):
+        coco(path.parent.parent)
+
+
+def test_folders_are_recognised_by_their_names(tmp_path, layout):
+    root = layout()
+    assert recognise(root) == "COCO's captions (annotations/captions_train2017.json)"
+    assert recognise(root / "train2017") is None
+    assert recognise(tmp_path / "gone") is None
+    assert recognise(zipped(root, tmp_path / "zips", 2017)) == (
+        "COCO's annotations (annotations_trainval2017.zip)"
+    )
 
 
 def test_the_fingerprint_follows_captions_sizes_and_files_but_not_the_place(
@@ -167,6 +412,11 @@ def test_it_is_found_where_fetch_puts_it(tmp_path, layout):
     [
         ("{", "not JSON"),
         ("[]", "holds no captions"),
+        ('{"images": {"a": 1}, "annotations": []}', "'images' is no list of objects"),
+        (
+            '{"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": []}',
+            r"no image has a caption \(1 x image without a caption\)",
+        ),
         ('{"images": [{"id": 1}], "annotations": []}', "file_name"),
     ],
 )

@@ -23,8 +23,9 @@ from t2i.core.runs.folder import Run
 from t2i.plugins.datasets.webdataset import shards as shards_module
 from t2i.plugins.datasets.webdataset.config import WebDatasetConfig
 from t2i.plugins.datasets.webdataset.dataset import build
-from t2i.plugins.datasets.webdataset.shards import expanded, find
-from t2i.plugins.datasets.webdataset.tar import NoTar, index_of
+from t2i.plugins.datasets.webdataset.grouping import index_of
+from t2i.plugins.datasets.webdataset.names import expanded, find
+from t2i.plugins.datasets.webdataset.tar import NoTar
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 
@@ -80,10 +81,11 @@ def opened(path=None, split="train", **settings):
 
 
 def only(tmp_path, members, **settings):
-    """The train split of one shard; nothing of it is for val."""
+    """The train split of two shards: all examples of the first; the other is for val."""
     (tmp_path / "set").mkdir()
     tar(tmp_path / "set" / "a.tar", members, **settings)
-    return opened(tmp_path / "set", val_share=1e-9)
+    tar(tmp_path / "set" / "b.tar", example(9, 9))
+    return opened(tmp_path / "set")
 
 
 # --- what is read ---------------------------------------------------------------------------------
@@ -161,8 +163,14 @@ def test_splits(folder):
     assert 1 <= len(val) <= 11
     with pytest.raises(UserError, match="val_shards = 5 of 5 shards leaves none"):
         opened(folder, val_shards=5)
-    with pytest.raises(UserError, match=r"split 'val' is empty .*val_share"):
-        opened(folder, "val", val_shards=0, val_share=1e-9)
+    assert [len(opened(folder, s, val_shards=0, val_share=1e-9)) for s in ("train", "val")] == [
+        19,
+        1,
+    ]
+    assert [len(opened(folder, s, val_shards=0, val_share=0.999999)) for s in ("train", "val")] == [
+        1,
+        19,
+    ]
 
 
 def test_patterns():
@@ -174,13 +182,14 @@ def test_patterns():
 
 
 def test_what_is_not_there_is_said(folder, tmp_path):
-    assert [shard.stem for shard in find(WebDatasetConfig(dir=str(folder), shards="{00001..00002}.tar"))] == [  # noqa: E501
+    (tmp_path / "bare").mkdir()
+    assert [shard.stem for shard in find(WebDatasetConfig(dir=str(folder), shards="{00001..00002}.tar")).shards] == [  # noqa: E501
         "00001", "00002",
     ]  # fmt: skip
     for place, said in [
         ({}, "say where its shards are, with --data-dir FOLDER or --set data.shards=URL"),
         ({"dir": str(tmp_path / "none")}, "none is no folder"),
-        ({"dir": str(tmp_path)}, "no \\*.tar in"),
+        ({"dir": str(tmp_path / "bare")}, "no \\*.tar in"),
         ({"dir": str(folder), "shards": "00009.tar"}, "00009.tar is not there"),
     ]:
         with pytest.raises(UserError, match=said):
@@ -191,7 +200,9 @@ def test_an_index_is_made_once_and_anew_when_the_shard_changes(folder, monkeypat
     len(opened(folder))
     made = []
     monkeypatch.setattr(
-        shards_module, "index_of", lambda path: made.append(path.name) or index_of(path)
+        shards_module,
+        "index_of",
+        lambda path, choice: made.append(path.name) or index_of(path, choice),
     )
     assert len(opened(folder)) == 16
     assert made == []
@@ -325,7 +336,7 @@ def test_names_are_never_paths(tmp_path, name):
 def test_a_tar_that_is_cut_off_loses_no_more_than_it_has_lost(folder):
     path = folder / "00001.tar"
     whole = path.read_bytes()
-    cut = index_of(path)["image"][2]
+    cut = index_of(path).rows["image"][2]
     path.write_bytes(whole[: cut[0] + cut[1] // 2])
     data = opened(folder)
     assert len(data) == 15
@@ -339,7 +350,7 @@ def test_a_tar_that_is_cut_off_loses_no_more_than_it_has_lost(folder):
 def test_garbage_in_the_midst_is_said(folder):
     path = folder / "00000.tar"
     whole = bytearray(path.read_bytes())
-    at = int(index_of(path)["image"][1][0]) - 512
+    at = int(index_of(path).rows["image"][1][0]) - 512
     whole[at : at + 512] = b"\xff" * 512
     path.write_bytes(bytes(whole))
     data = opened(folder)
@@ -348,7 +359,7 @@ def test_garbage_in_the_midst_is_said(folder):
     assert data[2].captions == ("image 10",)
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>no tar</html>", b"x" * 5000])
+@pytest.mark.parametrize("content", [b"<html>no tar</html>", b"x" * 5000])
 def test_what_is_no_tar_is_refused(folder, content):
     (folder / "00002.tar").write_bytes(content)
     with pytest.raises(UserError, match=r"00002\.tar is no tar file; remove it"):
@@ -360,12 +371,13 @@ def test_sizes_that_lie(tmp_path, field):
     """The largest octal, GNU's largest (2^88), and a negative one."""
     path = tar(tmp_path / "a.tar", [*example(0, 0), ("b.png", make_image(0)), ("b.txt", b"b")])
     content = bytearray(path.read_bytes())
-    at = int(index_of(path)["image"][1][0]) - 512
+    at = int(index_of(path).rows["image"][1][0]) - 512
     content[at + 124 : at + 136] = field
     content[at + 148 : at + 156] = b" " * 8
     content[at + 148 : at + 156] = b"%06o\0 " % sum(content[at : at + 512])
     path.write_bytes(bytes(content))
-    data = opened(tmp_path, val_share=1e-9)
+    tar(tmp_path / "b.tar", example(9, 9))
+    data = opened(tmp_path)
     assert data[0].captions == ("image 0",)
     assert "cut off" in broken(data, 1) or "damaged" in broken(data, 1)
 
@@ -402,7 +414,7 @@ def test_any_bytes_give_an_index_or_no_tar(tmp_path, data):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(bytes(content[: data.draw(st.integers(0, len(content)))]))
     try:
-        index = index_of(path)
+        index = index_of(path).rows
     except NoTar:
         return
     for row in index[index["problem"] == 0]:
