@@ -20,7 +20,7 @@ LORA = ("lora_down.", "lora_up.", "lora_A.", "lora_B.", ".lora.", "lora_linear_l
         "lokr_w", "oft_diag", "oft_blocks", ".alpha_pattern", "dora_scale")  # fmt: skip
 """Parts of tensors' names in the LoRAs (and their relatives) of kohya, diffusers and peft."""
 FAMILIES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("a ControlNet, which steers another model", ("control_model.", "controlnet_cond_embedding.", "input_hint_block.", "controlnet_down_blocks.")),
+    ("a ControlNet, which steers another model", ("control_model.", "controlnet_", "input_hint_block.")),
     ("an IP-Adapter, which steers another model", ("ip_adapter.", "image_proj.")),
     ("a T2I-Adapter, which steers another model", ("adapter.body.",)),
     ("a motion module of AnimateDiff", (".motion_modules.",)),
@@ -32,7 +32,7 @@ FAMILIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("AuraFlow", ("double_layers.",)),
     ("Stable Cascade", ("clip_txt_mapper.", "clip_txt_pooled_mapper.")),
     ("a DiT", ("y_embedder.embedding_table.",)),
-    ("PixArt or a relative of it", ("y_embedder.y_", "caption_projection.", "cross_attn.q_linear.")),
+    ("PixArt or its relative", ("y_embedder.y_", "caption_projection.", "cross_attn.q_linear.")),
 )  # fmt: skip
 """Descriptions by parts of tensors' names; the first that fits is meant."""
 
@@ -93,9 +93,11 @@ def family(shapes: Mapping[str, tuple[int, ...]]) -> Identity:
     """
     names = [*shapes]
     if any(part in name for name in names for part in LORA):
-        return Identity("a LoRA, which changes another model's weights and is no model of its own",
-                        "merge it into its model with diffusers (pipeline.fuse_lora(), then "
-                        "save_pretrained(FOLDER)) and open FOLDER")  # fmt: skip
+        return Identity(
+            "a LoRA, which changes another model's weights and is no model of its own",
+            "merge it into its model with diffusers (pipeline.fuse_lora(), then "
+            "save_pretrained(FOLDER)) and open FOLDER",
+        )
     inversion = {"emb_params", "clip_l", "clip_g", "string_to_param.*"}
     if set(names) <= inversion or all(name.startswith("<") for name in names):
         return Identity("a textual inversion, which adds words to another model")
@@ -114,7 +116,7 @@ def _unet(shapes: Mapping[str, tuple[int, ...]]) -> Identity | None:
     first = next((shape for name, shape in shapes.items() if name.endswith(UNET_MARK)), None)
     first = first or (
         shapes.get("conv_in.weight") if "time_embedding.linear_1.weight" in shapes else None
-    )  # noqa: E501
+    )
     if first is None:
         return None
     what = "Stable Diffusion" if any(name.startswith("model.") for name in shapes) else "a U-Net"
@@ -133,13 +135,19 @@ def _parts(names: list[str]) -> Identity:
     """Name a file without a network that samples."""
     if _any(names, ("transformer_blocks.0.attn1.to_q.",)):
         return Identity("a diffusion transformer of diffusers alone")
-    starts = lambda *prefixes: any(name.startswith(prefixes) for name in names)  # noqa: E731
+
+    def starts(*prefixes: str) -> bool:
+        return any(name.startswith(prefixes) for name in names)
+
     if starts("model_ema."):
-        return Identity("a checkpoint with averaged weights only (model_ema), which diffusers "
-                        "does not read either", "get the file with model.diffusion_model")  # fmt: skip
+        return Identity(
+            "a checkpoint with averaged weights only (model_ema), which diffusers "
+            "does not read either",
+            "get the file with model.diffusion_model",
+        )
     if starts(
         "first_stage_model.", "encoder.down", "decoder.up", "encoder.conv_in", "decoder.conv_in"
-    ):  # noqa: E501
+    ):
         return Identity("an autoencoder alone (VAE)", "give it to a model with --set vae=FILE")
     if starts("text_model.", "cond_stage_model.", "transformer.text_model."):
         return Identity("the text half of a CLIP alone")
@@ -170,9 +178,11 @@ def _file(path: Path) -> Identity:
     if head.startswith(b"GGUF"):
         return Identity("a GGUF file, of quantised weights", "get the .safetensors file")
     if head.startswith((b"PK\x03\x04", b"\x80")) and head[8:9] != b"{":
-        return Identity("a pickle (or an archive with one), which can run code: only safetensors "
-                        "are read", "get the .safetensors file; weights that a paper's authors "
-                        "released are made a run with 't2i import'")  # fmt: skip
+        return Identity(
+            "a pickle (or an archive with one), which can run code: only safetensors are read",
+            "get the .safetensors file; weights that a paper's authors "
+            "released are made a run with 't2i import'",
+        )
     header = _header(path)
     length = int.from_bytes(head[:8], "little")
     if header is None and head[8:9] == b"{" and size < 8 + length <= MOST_HEADER:
@@ -195,7 +205,7 @@ def _header(path: Path) -> dict[str, Any] | None:
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= MOST_HEADER:
                 return None
-            header = json.loads(file.read(length))
+            header: dict[str, Any] = json.loads(file.read(length))
         for _, entry in _tensors(header):
             if not all(isinstance(n, int) for n in (*entry["shape"], *entry["data_offsets"])):
                 return None
@@ -243,8 +253,9 @@ def _folder(path: Path) -> Identity:
         return family({"lora_A.weight": ()})
     if "snapshots" in names and "refs" in names:
         found = sorted(place.name for place in (path / "snapshots").iterdir())
-        return Identity("a folder of the hub's cache",
-                        f"name {path / 'snapshots' / found[-1]}" if found else "")  # fmt: skip
+        return Identity(
+            "a folder of the hub's cache", f"name {path / 'snapshots' / found[-1]}" if found else ""
+        )
     return _network(path, names) or _collection(path, names)
 
 
@@ -269,8 +280,10 @@ def _network(path: Path, names: list[str]) -> Identity | None:
     kind = next((kind for kind in kinds if isinstance(kind, str)), None)
     if kind is not None:
         library = "diffusers" if "_class_name" in config else "transformers"
-        return Identity(f"{_a(kind[:80])} of {library} alone, which is one part of a pipeline",
-                        "name the folder of the whole pipeline, with model_index.json")  # fmt: skip
+        return Identity(
+            f"{_a(kind[:80])} of {library} alone, which is one part of a pipeline",
+            "name the folder of the whole pipeline, with model_index.json",
+        )
     if "scheduler_config.json" in names:
         return Identity("a scheduler of diffusers alone", "name the folder of the whole pipeline")
     if {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"} & set(names):
@@ -280,17 +293,22 @@ def _network(path: Path, names: list[str]) -> Identity | None:
 
 def _collection(path: Path, names: list[str]) -> Identity:
     """Name a folder of folders or files."""
-    parts = [name for name in names if any((path / name / f).is_file() for f in
-             ("config.json", "scheduler_config.json", "tokenizer_config.json", "merges.txt"))]  # fmt: skip
+    marks = ("config.json", "scheduler_config.json", "tokenizer_config.json", "merges.txt")
+    parts = [name for name in names if any((path / name / mark).is_file() for mark in marks)]
     listed = ", ".join(f"{name}/" for name in parts)
     trained = {"optimizer.bin", "random_states_0.pkl", "scheduler.bin"} & set(names)
     if trained or (path.name.startswith("checkpoint-") and parts):
-        return Identity(f"a training checkpoint of diffusers' or accelerate's scripts ({listed or 'no network in it'})",  # noqa: E501
-                        "name the pipeline that the training wrote at its end, or put these parts "
-                        "into a copy of the pipeline that it began with")  # fmt: skip
+        return Identity(
+            f"a training checkpoint of diffusers' or accelerate's scripts ({listed or 'no network in it'})",  # noqa: E501
+            "name the pipeline that the training wrote at its end, or put these parts "
+            "into a copy of the pipeline that it began with",
+        )
     if parts:
-        return Identity(f"a folder of a pipeline's parts ({listed}) without the model_index.json that "
-                        "says how they belong together", "copy that file from where the parts are from")  # fmt: skip
+        return Identity(
+            f"a folder of a pipeline's parts ({listed}) without the model_index.json that "
+            "says how they belong together",
+            "copy that file from where the parts are from",
+        )
     checkpoints = [
         name for name in names if name.startswith("checkpoint-") and (path / name).is_dir()
     ]

@@ -9,16 +9,18 @@ from typing import Any
 import diffusers
 
 from t2i.core.errors import UserError, in_one_line
-from t2i.core.families.schedule import DiscreteSchedule
 from t2i.core.families.prediction import Prediction
+from t2i.core.families.schedule import DiscreteSchedule
 from t2i.plugins.common.diffusion.time_grid import AS, PREDICTION_TYPES
 
 SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
             "prediction_type")  # fmt: skip
 """Settings of a scheduler that the model gives, not its options."""
 
-SCALED = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler",
-          "LMSDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler")  # fmt: skip
+SCALED = (
+    "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
+)  # fmt: skip
 """Schedulers that work on x_t / alpha, and scale the input of the network."""
 
 NATIVE = (

@@ -26,7 +26,8 @@ UNET = "model.diffusion_model."
 PREFIXES = {"vae": "first_stage_model.", "text": "cond_stage_model.", "unet": UNET}
 """Prefix of each part's tensors in a single file."""
 CLIP = "cond_stage_model.transformer.text_model."
-"""Prefix of the tensors of Stable Diffusion 1.x's text encoder."""
+OPEN_CLIP = "cond_stage_model.model."
+"""Prefixes of the tensors of the text encoders of Stable Diffusion 1.x and 2.x."""
 
 
 @contextmanager
@@ -76,7 +77,7 @@ def autoencoder(source: Any, config: Any) -> AutoencoderKL:
 def _filled(
     source: str, state: Mapping[str, Tensor], config: Mapping[str, Any], theirs: bool
 ) -> AutoencoderKL:
-    """Build an autoencoder and load its tensors, which have the authors' names (`theirs`) or not."""
+    """Build an autoencoder and load its tensors. `theirs`: they have the authors' names."""
     try:
         vae: Any = AutoencoderKL.from_config(dict(config))
         converted = (
@@ -137,6 +138,9 @@ def check_whole(path: Path, config: Any, with_vae: bool) -> None:
         UserError: A tensor is missing, or of another shape than the configuration says.
     """
     state = load_file(path)
+    for part, prefix in PREFIXES.items():
+        if (part != "vae" or with_vae) and (lost := _half_there(state, prefix)):
+            raise _not_whole(path, part, lost)
     folder = _config_folder(config, state)
     kinds: dict[str, tuple[type[Any], Any]] = {
         "unet": (UNet2DConditionModel, converters.convert_ldm_unet_checkpoint),
@@ -164,6 +168,15 @@ def check_whole(path: Path, config: Any, with_vae: bool) -> None:
                 )
 
 
+def _half_there(state: Mapping[str, Tensor], prefix: str) -> str | None:
+    """Return the weight of a layer whose bias is there alone; None if there is no such layer."""
+    for name in state:
+        weight = name.removesuffix(".bias") + ".weight"
+        if name.startswith(prefix) and name.endswith(".bias") and weight not in state:
+            return weight
+    return None
+
+
 def check_text_encoder(path: Path, network: Any) -> None:
     """Check that diffusers found all tensors of a single file's text encoder.
 
@@ -174,9 +187,14 @@ def check_text_encoder(path: Path, network: Any) -> None:
     Raises:
         UserError: A tensor is missing.
     """
+    shapes = shapes_of(path) or {}
+    opened = any(name.startswith(OPEN_CLIP) for name in shapes)
+    theirs = converters.DIFFUSERS_TO_LDM_MAPPING["openclip"]["layers"]
     for name, tensor in network.state_dict().items():
+        inner = name.removeprefix("text_model.")
+        named = OPEN_CLIP + theirs.get(f"text_model.{inner}", inner) if opened else CLIP + inner
         if tensor.is_meta:
-            raise _not_whole(path, "text", CLIP + name.removeprefix("text_model."))
+            raise _not_whole(path, "text", named)
 
 
 def _not_whole(path: Path, part: str, name: str) -> UserError:
@@ -208,6 +226,13 @@ def _original(missing: str, converted: Mapping[str, Tensor], state: Mapping[str,
     Returns:
         The name; `missing` itself if no neighbour tells.
     """
+    used = {tensor.data_ptr() for tensor in converted.values()}
+    for name, tensor in state.items():  # what is not converted because its other half is missing
+        start, _, end = name.rpartition(".")
+        other = f"{start}.{'bias' if end == 'weight' else 'weight'}"
+        conv = end == "weight" and ".conv." in name and tensor.data_ptr() not in used
+        if conv and other not in state and missing.endswith((".conv.bias", ".conv.weight")):
+            return other
     places = {tensor.data_ptr(): name for name, tensor in state.items() if tensor.numel()}
     pairs = {new: places[t.data_ptr()] for new, t in converted.items() if t.data_ptr() in places}
     parts = missing.split(".")
