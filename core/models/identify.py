@@ -20,9 +20,9 @@ LORA = ("lora_down.", "lora_up.", "lora_A.", "lora_B.", ".lora.", "lora_linear_l
         "lokr_w", "oft_diag", "oft_blocks", ".alpha_pattern", "dora_scale")  # fmt: skip
 """Parts of tensors' names in the LoRAs (and their relatives) of kohya, diffusers and peft."""
 FAMILIES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("a ControlNet, which steers another model", ("control_model.", "controlnet_", "input_hint_block.")),
-    ("an IP-Adapter, which steers another model", ("ip_adapter.", "image_proj.")),
-    ("a T2I-Adapter, which steers another model", ("adapter.body.",)),
+    ("a ControlNet (it steers a model)", ("control_model.", "controlnet_", "input_hint_block.")),
+    ("an IP-Adapter (it steers a model)", ("ip_adapter.", "image_proj.")),
+    ("a T2I-Adapter (it steers a model)", ("adapter.body.",)),
     ("a motion module of AnimateDiff", (".motion_modules.",)),
     ("Stable Diffusion XL", ("conditioner.embedders.1.",)),
     ("the refiner of Stable Diffusion XL", ("conditioner.embedders.0.model.",)),

@@ -53,6 +53,27 @@ def options_of(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def unknown_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings in a configuration that no scheduler here has.
+
+    Folders often have settings of other schedulers than their own, which diffusers ignores.
+
+    Args:
+        config: The configuration, as scheduler_config.json has it.
+
+    Returns:
+        The settings, without None, False, and names that begin with "_".
+    """
+    known = {
+        key for name in NATIVE for key in inspect.signature(getattr(diffusers, name)).parameters
+    }
+    return {
+        key: value
+        for key, value in config.items()
+        if key not in known and not key.startswith("_") and value not in (None, False)
+    }
+
+
 def native_scheduler(
     name: str, options: Mapping[str, Any], schedule: DiscreteSchedule, prediction: Prediction
 ) -> Any:

@@ -16,7 +16,12 @@ from t2i.core.families.schedule import DiscreteSchedule
 from t2i.core.io.files import read_json
 from t2i.core.runs.configure import RunConfig
 from t2i.plugins.common.diffusion.config import DenoisingConfig
-from t2i.plugins.common.diffusion.native import NATIVE, native_scheduler, options_of
+from t2i.plugins.common.diffusion.native import (
+    NATIVE,
+    native_scheduler,
+    options_of,
+    unknown_settings,
+)
 from t2i.plugins.common.diffusion.sampling import clipping, schedule_of
 from t2i.plugins.common.diffusion.time_grid import PREDICTION_TYPES
 
@@ -78,6 +83,11 @@ def known_scheduler(name: str, config: Mapping[str, Any], where: str, **forced: 
         raise UserError(
             f"{where}: its scheduler is {name}, whose images no sampler here makes; those that can "
             f"be used are {', '.join(NATIVE)}"
+        )
+    for key, value in unknown_settings(config).items():
+        raise UserError(
+            f"{where}: {key} = {str(value)[:60]}: no scheduler that is used here (diffusers "
+            f"{diffusers.__version__}) has this setting: a newer diffusers, or remove it"
         )
     kind: Any = getattr(diffusers, name)
     try:
@@ -191,9 +201,9 @@ def scheduler_of(config: RunConfig, unused_offset: int = 0) -> Any:
     if sampler.name == "diffusers":
         schedule = schedule_of(settings)
         assert isinstance(schedule, DiscreteSchedule)
-        offset_of = {"steps_offset": unused_offset} if unused_offset else {}
-        options = {**offset_of, **chosen["options"]}
-        return native_scheduler(chosen["scheduler"], options, schedule, settings.prediction)
+        return native_scheduler(
+            chosen["scheduler"], chosen["options"], schedule, settings.prediction
+        )
     name = sampler.name if sampler.name in SCHEDULERS else "ddim"
     more: dict[str, Any] = {}
     if name in ("ddim", "pndm"):

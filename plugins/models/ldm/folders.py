@@ -26,7 +26,7 @@ from t2i.plugins.common.weights.diffusers_folders import (
     write_scheduler,
 )
 from t2i.plugins.models.ldm.config import LDMConfig
-from t2i.plugins.models.ldm.described import LEFT_OUT, PARTS, PIPELINE, from_folder
+from t2i.plugins.models.ldm.described import FORCED, LEFT_OUT, PARTS, PIPELINE, from_folder
 from t2i.plugins.models.ldm.networks import LDMGenerator
 from t2i.plugins.models.ldm.single_files import from_file, is_single_file
 
@@ -110,6 +110,7 @@ def export(model: Model, folder: Path) -> None:
     save_network(generator.unet.unet, folder / "unet")
     save_network(_plain(generator.autoencoder), folder / "vae")
     scheduler = scheduler_of(config, unused_offset=1)  # the pipeline warns about any other offset
+    _check_kept(scheduler.config)
     write_scheduler(folder / "scheduler", scheduler, **{GUIDANCE: config.sampler.config.guidance})
     ours = {"unet": ("diffusers", PARTS["unet"]), "vae": ("diffusers", PARTS["vae"])}
     left_out = dict.fromkeys(LEFT_OUT, (None, None))
@@ -136,7 +137,7 @@ def _check_plain(run: RunConfig, encoder: bool) -> None:
         f"prediction={config.prediction}": config.prediction not in PREDICTION_TYPES,
         f"encoder.name={run.encoder.name}": not encoder,
         "sampler.spacing=leading but with sampler.steps_offset=1": (
-            sampler["spacing"] == "leading" and sampler["steps_offset"] != 1
+            sampler.get("spacing") == "leading" and sampler["steps_offset"] != 1
         ),
     }
     found = [setting for setting, there in foreign_to_it.items() if there]
@@ -145,6 +146,18 @@ def _check_plain(run: RunConfig, encoder: bool) -> None:
             f"diffusers' StableDiffusionPipeline cannot express {', '.join(found)}: "
             "this run cannot be exported"
         )
+
+
+def _check_kept(scheduler: Mapping[str, Any]) -> None:
+    """Raise UserError if the pipeline would change the settings of a scheduler."""
+    leading = scheduler.get("timestep_spacing") == "leading"
+    for key, value in FORCED.items():
+        used = leading if key == "steps_offset" else True
+        if used and scheduler.get(key, value) != value:
+            raise UserError(
+                f"diffusers' StableDiffusionPipeline changes {key} of schedulers to {value}: this "
+                f"run has {scheduler[key]}, and cannot be exported"
+            )
 
 
 def _plain(autoencoder: Autoencoder) -> Any:

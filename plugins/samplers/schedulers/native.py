@@ -42,13 +42,14 @@ class NativeSampler(Sampler):
         noise = request.noise.start("x_T", generator.noise_shape)
         scheduler = self._scheduler(generator, noise.device)
         network = network_of(generator, request, self.config, _grid(generator, scheduler))
-        takes_noise = "generator" in inspect.signature(scheduler.step).parameters
-        # One random generator for each image, for all steps.
-        drawn = {"generator": request.noise.generators("chain", 0)} if takes_noise else {}
+        known = inspect.signature(scheduler.step).parameters
+        # One random generator for each image, for all steps. The pipelines pass eta 0.
+        step = {"generator": request.noise.generators("chain", 0), "eta": 0.0}
+        step = {name: value for name, value in step.items() if name in known}
         x = noise * scheduler.init_noise_sigma
         for index, t in enumerate(scheduler.timesteps):
             output = network(scheduler.scale_model_input(x, t), index)
-            x = scheduler.step(output, t, x, return_dict=False, **drawn)[0]
+            x = scheduler.step(output, t, x, return_dict=False, **step)[0]
             request.step_done(index + 1, len(scheduler.timesteps))
         return generator.decode(x)
 
