@@ -16,8 +16,7 @@ UNET_MARK = "input_blocks.0.0.weight"
 """The first convolution of a U-Net under its authors' names: (channels, input channels, 3, 3)."""
 INPUTS = {9: "inpainting", 8: "editing by instructions", 7: "upscaling", 5: "depth maps"}
 """What a U-Net of Stable Diffusion with so many input channels is for; plain ones have 4."""
-LORA = ("lora_down.", "lora_up.", "lora_A.", "lora_B.", ".lora.", "lora_linear_layer", "hada_w1",
-        "lokr_w", "oft_diag", "oft_blocks", ".alpha_pattern", "dora_scale")  # fmt: skip
+LORA = ("lora", "hada_w1", "lokr_w", "oft_diag", "oft_blocks", "dora_scale")
 """Parts of tensors' names in the LoRAs (and their relatives) of kohya, diffusers and peft."""
 FAMILIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a ControlNet (it steers a model)", ("control_model.", "controlnet_", "input_hint_block.")),
@@ -99,6 +98,8 @@ def family(shapes: Mapping[str, tuple[int, ...]]) -> Identity:
             "save_pretrained(FOLDER)) and open FOLDER",
         )
     inversion = {"emb_params", "clip_l", "clip_g", "string_to_param.*"}
+    if not names:
+        return Identity("a safetensors file without tensors")
     if set(names) <= inversion or all(name.startswith("<") for name in names):
         return Identity("a textual inversion, which adds words to another model")
     for what, parts in FAMILIES:
@@ -117,12 +118,12 @@ def _unet(shapes: Mapping[str, tuple[int, ...]]) -> Identity | None:
     first = first or (
         shapes.get("conv_in.weight") if "time_embedding.linear_1.weight" in shapes else None
     )
-    if first is None:
+    if first is None and not _any(shapes, ("diffusion_model.input_blocks.",)):
         return None
     what = "Stable Diffusion" if any(name.startswith("model.") for name in shapes) else "a U-Net"
     if any("label_emb." in name or name.startswith("add_embedding.") for name in shapes):
         what = "the U-Net of Stable Diffusion XL, or one that reads class numbers"
-    channels = first[1] if len(first) > 1 else 4
+    channels = first[1] if first and len(first) > 1 else 4
     if channels != 4:
         purpose = INPUTS.get(channels, "another task")
         return Identity(f"{what} for {purpose}: its U-Net has {channels} input channels, not 4")
@@ -133,7 +134,7 @@ def _unet(shapes: Mapping[str, tuple[int, ...]]) -> Identity | None:
 
 def _parts(names: list[str]) -> Identity:
     """Name a file without a network that samples."""
-    if _any(names, ("transformer_blocks.0.attn1.to_q.",)):
+    if _any(names, ("transformer_blocks.0.attn",)):
         return Identity("a diffusion transformer of diffusers alone")
 
     def starts(*prefixes: str) -> bool:
@@ -149,7 +150,7 @@ def _parts(names: list[str]) -> Identity:
         "first_stage_model.", "encoder.down", "decoder.up", "encoder.conv_in", "decoder.conv_in"
     ):
         return Identity("an autoencoder alone (VAE)", "give it to a model with --set vae=FILE")
-    if starts("text_model.", "cond_stage_model.", "transformer.text_model."):
+    if starts("text_model.", "cond_stage_model.", "transformer.text_model.", "embeddings.token_"):
         return Identity("the text half of a CLIP alone")
     if starts("vision_model.", "visual."):
         return Identity("a CLIP")

@@ -96,6 +96,9 @@ def known_scheduler(name: str, config: Mapping[str, Any], where: str, **forced: 
         scheduler = kind.from_config({**config, **changed}) if changed else scheduler
     except Exception as error:  # schedulers check their settings in ways of their own
         raise UserError(f"{where}: {name} cannot be built ({in_one_line(error)})") from None
+    betas = scheduler.betas
+    if not bool(((betas > 0) & (betas <= 1)).all()):
+        raise UserError(f"{where}: its betas are not all above 0 and at most 1")
     kind_of = str(scheduler.config.get("prediction_type", "epsilon"))
     variance = str(scheduler.config.get("variance_type"))
     for key, value, known in (

@@ -116,7 +116,9 @@ def refuse_settings(
         if value in (None, False) or key.startswith("_"):
             continue
         if key in unread:
-            raise UserError(f"{what} {unread[key]} ({key} = {value}), which no model here gives it")
+            raise UserError(
+                f"{what} {unread[key]} ({key} = {str(value)[:60]}), which no model here does"
+            )
         if key not in known:
             raise UserError(
                 f"{what} has the setting {key} = {str(value)[:60]}, which {kind.__name__} of "

@@ -149,8 +149,13 @@ def check_whole(path: Path, config: Any, with_vae: bool) -> None:
     for part, (kind, convert) in kinds.items():
         if folder is None or (part == "vae" and not with_vae):
             continue
-        with torch.device("meta"):
-            network = kind.from_config(network_config(folder / part, kind))
+        try:
+            with torch.device("meta"):
+                network = kind.from_config(network_config(folder / part, kind))
+        except ValueError as error:
+            raise UserError(
+                f"{folder / part}: no {kind.__name__} can be built ({in_one_line(error)})"
+            ) from None
         try:
             converted = convert(dict(state), network.config)
         except KeyError as error:

@@ -176,8 +176,15 @@ def check_index(index: Mapping[str, Any], source: Path) -> None:
             )
 
 
-def _check_files(path: Path) -> None:
-    """Raise UserError if a part of a pipeline has no files."""
+def check_files(path: Path) -> None:
+    """Check that each part of a pipeline has its configuration.
+
+    Args:
+        path: Folder of the pipeline.
+
+    Raises:
+        UserError: A part has none.
+    """
     files = {
         **dict.fromkeys(PARTS, "config.json"),
         "scheduler": "scheduler_config.json",
@@ -234,7 +241,7 @@ def from_folder(path: Path, index: Mapping[str, Any]) -> Model:
         UserError: A part is missing or damaged, or the pipeline would make other images.
     """
     check_index(index, path)
-    _check_files(path)
+    check_files(path)
     check_text(path)
     unet = network_config(path / "unet", UNet2DConditionModel)
     vae = network_config(path / "vae", AutoencoderKL)

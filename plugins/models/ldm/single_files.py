@@ -36,6 +36,7 @@ from t2i.plugins.models.ldm.described import (
     LEFT_OUT,
     PIPELINE,
     Described,
+    check_files,
     check_index,
     check_text,
     refuse_networks,
@@ -158,6 +159,7 @@ def _converted(path: Path, config: Any, vae: Any) -> Any:
                 "diffusers' layout"
             )
         check_index(index, folder)
+        check_files(folder)
     try:
         with no_bars():
             pipeline = StableDiffusionPipeline.from_single_file(
