@@ -239,20 +239,14 @@ def test_what_is_damaged_or_of_another_kind_is_refused(sd, tmp_path):
     shutil.copytree(sd[1], folder)
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(
-        UserError, match=r"unet/\S+ is no sound safetensors file: cut at 1000 bytes"
-    ):
+    with pytest.raises(UserError, match=r"unet/\S+ is no sound safetensors.*cut at 1000 bytes"):
         load(folder)
     index = folder / "model_index.json"
     index.write_text(index.read_text().replace("CLIPTextModel", "T5EncoderModel"))
-    with pytest.raises(
-        UserError, match="its text_encoder is T5EncoderModel; only CLIPTextModel is read"
-    ):
+    with pytest.raises(UserError, match="its text_encoder is T5EncoderModel; only CLIP"):
         load(folder)
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(
-        UserError, match="1 tensors that no known model has, such as 'x'; t2i opens"
-    ):
+    with pytest.raises(UserError, match="tensors that no known model has, such as 'x'; t2i"):
         load(tmp_path / "x.safetensors")
 
 
@@ -589,7 +583,7 @@ FOREIGN = {
     "inpaint": (
         INDEX,
         {"_class_name": "StableDiffusionInpaintPipeline"},
-        "is a StableDiffusionInp",
+        "a StableDiffusionInp",
     ),
     "code": (INDEX, {"_class_name": ["pipeline", "Mine"]}, "code of its own .Mine."),
     "no class": (INDEX, {"_class_name": "REMOVED"}, "names no pipeline"),
@@ -698,7 +692,7 @@ def test_an_autoencoder_is_given_to_a_file_without_one(sd, single, tmp_path):
         with pytest.raises(UserError, match=f"vae = .*{named}"):
             load(path, "cpu", {**single[1], "vae": str(vae)})
     bare = without(path, "cond_stage_model.", tmp_path / "unet.safetensors")
-    with pytest.raises(UserError, match="no text encoder .* and no autoencoder"):
+    with pytest.raises(UserError, match=r"no text encoder .* and no autoencoder"):
         load(bare, "cpu", single[1])
 
 
