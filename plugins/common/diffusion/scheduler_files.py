@@ -149,7 +149,7 @@ def sampler_section(scheduler: Any, steps: int | None, guidance: float) -> dict[
     kind = type(scheduler).__name__
     if not _exact(kind, config):
         options = options_of(kind, config)
-        return {"name": "diffusers", "steps": steps, "guidance": guidance, "scheduler": kind,
+        return {"name": "scheduler", "steps": steps, "guidance": guidance, "scheduler": kind,
                 "options": options}  # fmt: skip
     name = next(ours for ours, theirs in SCHEDULERS.items() if theirs == kind)
     section = {
@@ -201,7 +201,7 @@ def scheduler_of(config: RunConfig, unused_offset: int = 0) -> Any:
     settings, sampler = config.settings, config.sampler
     assert isinstance(settings, DenoisingConfig)
     chosen = sampler.config.model_dump()
-    if sampler.name == "diffusers":
+    if sampler.name == "scheduler":
         schedule = schedule_of(settings)
         assert isinstance(schedule, DiscreteSchedule)
         return native_scheduler(

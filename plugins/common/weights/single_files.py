@@ -32,7 +32,11 @@ OPEN_CLIP = "cond_stage_model.model."
 
 @contextmanager
 def no_bars() -> Iterator[None]:
-    """Show no progress bars of diffusers inside the block."""
+    """Show no progress bars of diffusers inside the block.
+
+    Yields:
+        Nothing.
+    """
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -55,6 +55,9 @@ def is_single_file(path: Path) -> bool:
 
     Args:
         path: An existing file.
+
+    Returns:
+        Whether it is. Other files are named by `identify`.
     """
     shapes = shapes_of(path) if path.is_file() else None
     if not shapes or not any(name.startswith(UNET) for name in shapes):

@@ -31,7 +31,7 @@ class PNDMConfig(SchedulerConfig):
 
 
 class NativeConfig(GuidedConfig):
-    """Settings of the sampler `diffusers`."""
+    """Settings of the sampler `scheduler`."""
 
     steps: int | None = Field(25, ge=1)
     """Number of steps that the scheduler is asked for. None: all steps of the schedule."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import SamplerSpec
 
-CONFIGS = {"pndm": "PNDMConfig", "diffusers": "NativeConfig"}
+CONFIGS = {"pndm": "PNDMConfig", "scheduler": "NativeConfig"}
 """Classes of settings in `config.py`, where they are not `SchedulerConfig`."""
 
-MODULES = {"diffusers": "native"}
+MODULES = {"scheduler": "native"}
 """Modules of builders that are not in `sampler.py`."""
 
 SAMPLERS = {
@@ -20,7 +20,7 @@ SAMPLERS = {
     "dpmpp-2m": ("dpm_solver_2m", "DPM-Solver++, second order, multistep (Lu et al. 2022)"),
     "dpmpp-2m-sde": ("dpm_solver_2m_sde", "DPM-Solver++ of the stochastic equation, second order"),
     "unipc": ("unipc", "Predictor and corrector, second order (Zhao et al. 2023)"),
-    "diffusers": ("native", "Any scheduler of diffusers as it is, with its own timesteps"),
+    "scheduler": ("native", "Any scheduler of diffusers as it is, with its own timesteps"),
 }
 """Builder and one-line summary of each sampler, by its registry name."""
 

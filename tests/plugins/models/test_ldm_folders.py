@@ -543,7 +543,7 @@ def test_any_scheduler_draws_what_its_pipeline_draws(kind, copied):
     with_scheduler(copied, kind, NATIVE[kind])
     model = load(copied, "cpu")
     choice = model.config.sampler
-    assert (choice.name, choice.config.scheduler) == ("diffusers", kind)
+    assert (choice.name, choice.config.scheduler) == ("scheduler", kind)
     pipe = StableDiffusionPipeline.from_pretrained(copied)
     pipe.set_progress_bar_config(disable=True)
     assert type(pipe.scheduler).__name__ == kind

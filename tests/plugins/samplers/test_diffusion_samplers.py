@@ -359,8 +359,8 @@ def test_a_scheduler_of_diffusers_has_its_own_options_and_needs_steps():
     generator = of_steps(steps=100)
     karras = {"scheduler": "EulerDiscreteScheduler", "options": {"use_karras_sigmas": True}}
     plain = {"scheduler": "EulerDiscreteScheduler"}
-    assert not torch.equal(draw("diffusers", generator, n=4, **karras),
-                           draw("diffusers", generator, n=4, **plain))  # fmt: skip
+    assert not torch.equal(draw("scheduler", generator, n=4, **karras),
+                           draw("scheduler", generator, n=4, **plain))  # fmt: skip
     for settings, named in (
         ({"scheduler": "FlowMatchEulerDiscreteScheduler"}, "schedulers that can be used are DDIM"),
         ({"options": {"karras": True}}, "options.karras: DPMSolver.* has no such option; it has"),
@@ -370,6 +370,6 @@ def test_a_scheduler_of_diffusers_has_its_own_options_and_needs_steps():
         ({"steps": 101, "scheduler": "DDIMScheduler"}, "101 steps of DDIMScheduler: "),
     ):
         with pytest.raises(UserError, match=named):
-            sampler_of("diffusers", **settings).check(generator)
+            sampler_of("scheduler", **settings).check(generator)
     with pytest.raises(UserError, match="noise levels are continuous"):
-        sampler_of("diffusers").check(Exact("v", VPSchedule()))
+        sampler_of("scheduler").check(Exact("v", VPSchedule()))
