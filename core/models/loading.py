@@ -10,6 +10,7 @@ from t2i.core.devices import best_device
 from t2i.core.errors import UserError
 from t2i.core.io.files import arriving, load_tensors, read_json, settle, verify
 from t2i.core.models.building import build
+from t2i.core.models.identify import identify
 from t2i.core.models.model import Model
 from t2i.core.models.moved import Moved
 from t2i.core.models.weights import load_state
@@ -91,7 +92,7 @@ def load(
     path, settings = Path(run), settings or {}
     if not path.exists():
         raise UserError(f"run {path}: no such directory; 't2i train' makes one")
-    model = None if _is_run(path) else _opened(path, settings)
+    model = None if path.is_dir() and _is_run(path) else _opened(path, settings)
     if model is None:
         if settings:
             raise UserError(
@@ -113,21 +114,21 @@ def _is_run(path: Path) -> bool:
     return any(place.exists() for place in ours)
 
 
-def _opened(path: Path, settings: Mapping[str, Any]) -> Model | None:
-    """Open another project's folder or file with the first plugin that knows it, if any."""
+def _opened(path: Path, settings: Mapping[str, Any]) -> Model:
+    """Open another project's folder or file with the first plugin that knows it.
+
+    Raises:
+        UserError: No plugin knows it. The error says what it is, and what can be opened.
+    """
     able = [spec for spec in registry().models if spec.open_pretrained]
     for spec in able:
         model: Model | None = import_object(str(spec.open_pretrained))(path, settings)
         if model is not None:
             return model
-    if path.is_file():
-        names = ", ".join(spec.name for spec in able)
-        raise UserError(
-            f"{path} is no run, and no file that these models open: {names}; weights that a "
-            f"paper's authors released "
-            "are made a run with 't2i import'"
-        )
-    return None
+    opens = [spec.opens or f"what '{spec.name}' opens" for spec in able]
+    raise UserError(
+        f"{path} is {identify(path).sentence}; t2i opens {', '.join(['its own runs', *opens])}"
+    )
 
 
 def opening_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

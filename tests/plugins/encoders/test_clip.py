@@ -183,7 +183,15 @@ def test_what_cannot_be_had_is_said_in_one_line(folder, tmp_path, monkeypatch):
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):
         (bare / name).write_bytes((folder / name).read_bytes())
+    opened = tmp_path / "opened"
+    opened.mkdir()
+    for name in ("open_clip_config.json", "open_clip_model.safetensors", "config.json"):
+        (opened / name).write_text("{}")
     cases = [
+        (
+            {"weights": str(opened)},
+            r"encoder\.weights = \S+: it is a CLIP in the layout of open_clip",
+        ),
         (
             {"weights": "no-one/nothing"},
             r"neither a folder.*nor available from the hub.*--set encoder\.weights=FOLDER",
@@ -191,9 +199,9 @@ def test_what_cannot_be_had_is_said_in_one_line(folder, tmp_path, monkeypatch):
         ({"weights": "../nowhere"}, r"no such folder"),
         (
             {"weights": str(tmp_path / "no-weights")},
-            r"no-weights cannot be loaded.*model\.safetensors",
+            r"no-weights: it has no model\.safetensors",
         ),
-        ({"weights": str(damaged)}, r"damaged cannot be loaded \(SafetensorError"),
+        ({"weights": str(damaged)}, r"damaged/model\.safetensors is no sound safetensors file"),
         ({"weights": str(bare)}, r"no-tokenizer cannot be loaded.*no tokenizer\.json"),
         ({"weights": str(folder), "layer": -4}, r"encoder\.layer = -4, but .* has 3"),
     ]

@@ -187,10 +187,15 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     authors_files(tmp_path)
     weights, captions = tmp_path / "text_encoder.pth", tmp_path / "captions.pickle"
     config = DamsmConfig(embedding=5, width=4, weights=str(weights), vocabulary=("red", "bird"))
-    with pytest.raises(
-        UserError, match=r"text_encoder\.pth.*embedding\.weight is \(4, 5\), not \(3, 5\)"
-    ):
+    counts = r"text_encoder\.pth.* vectors of 4 words, the vocabulary has {}, the end"
+    with pytest.raises(UserError, match=counts.format(3)):
         build(config, None)
+    for words in (0, 2, 9):  # the captions of another data set
+        numbered = dict(enumerate(["<end>", *(f"word{i}" for i in range(words))]))
+        captions.write_bytes(pickle.dumps([[], [], numbered, {}], protocol=2))
+        given = DamsmConfig(embedding=5, width=4, weights=str(weights), captions=str(captions))
+        with pytest.raises(UserError, match=rf"with \S+captions\.pickle.*{words + 1}, the end"):
+            build(fit(given, []), None)
     with pytest.raises(UserError, match=r"captions\.pickle"):
         registry().encoders.choose("damsm", {"weights": str(weights)}, "text encoder")
     for document in ([[], []], [[], [], {0: "<end>", 2: "red"}, {}], {"red": 1}):

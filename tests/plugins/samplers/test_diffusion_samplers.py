@@ -353,3 +353,23 @@ def test_progress_is_reported_step_by_step():
     )
     sampler_of("ddim", steps=3).sample(Exact(), request)
     assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_scheduler_of_diffusers_has_its_own_options_and_needs_steps():
+    generator = of_steps(steps=100)
+    karras = {"scheduler": "EulerDiscreteScheduler", "options": {"use_karras_sigmas": True}}
+    plain = {"scheduler": "EulerDiscreteScheduler"}
+    assert not torch.equal(draw("scheduler", generator, n=4, **karras),
+                           draw("scheduler", generator, n=4, **plain))  # fmt: skip
+    for settings, named in (
+        ({"scheduler": "FlowMatchEulerDiscreteScheduler"}, "schedulers that can be used are DDIM"),
+        ({"options": {"karras": True}}, "options.karras: DPMSolver.* has no such option; it has"),
+        ({"options": {"trained_betas": [0.1]}}, "options.trained_betas: "),
+        ({"options": {"beta_schedule": "linear"}}, "options.beta_schedule: "),
+        ({"options": {"solver_type": "none"}}, "options of DPMSolverMultistepScheduler: "),
+        ({"steps": 101, "scheduler": "DDIMScheduler"}, "101 steps of DDIMScheduler: "),
+    ):
+        with pytest.raises(UserError, match=named):
+            sampler_of("scheduler", **settings).check(generator)
+    with pytest.raises(UserError, match="noise levels are continuous"):
+        sampler_of("scheduler").check(Exact("v", VPSchedule()))
