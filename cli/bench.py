@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from t2i.cli.command import Command, LazyGroup, json_option, path_option
+from t2i.cli.command import Command, LazyGroup, json_option, listed, path_option
 from t2i.cli.output import answer, answer_json, console, speaks
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
@@ -127,7 +127,7 @@ def run(
     from t2i.benchmarks.runner import run_request
 
     request = BenchmarkRequest(
-        name, protocol=protocol, models=_names(models), runs=given, minutes=minutes, steps=steps,
+        name, protocol=protocol, models=listed(models), runs=given, minutes=minutes, steps=steps,
         samples=samples,
         seeds=seeds, out=out, train_data=train_data, train_dir=train_dir, data_dir=data_dir,
         preset=preset,
@@ -155,16 +155,6 @@ def _given_runs(texts: tuple[str, ...]) -> dict[str, Path]:
             )
         given[name] = Path(path)
     return given
-
-
-def _names(text: str | None, option: str = "models") -> list[str] | None:
-    if text is None:
-        return None
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        every = ", or 'all'" if option == "models" else ""
-        raise UserError(f"--{option}: name at least one {option.removesuffix('s')}{every}")
-    return names
 
 
 @click.command(cls=Command)
@@ -230,7 +220,7 @@ def samplers(
     from t2i.benchmarks.speed.samplers import compare_samplers
 
     found = compare_samplers(
-        name, run, protocol=protocol, samplers=_names(names, "samplers"), steps=counts,
+        name, run, protocol=protocol, samplers=listed(names, "samplers"), steps=counts,
         samples=samples, out=out,
         data_dir=data_dir,
     )  # fmt: skip
@@ -263,7 +253,7 @@ def speed(models: str | None, preset: str, blocks: int, out: Path | None, as_jso
     """
     from t2i.benchmarks.speed.speed import measure_speed
 
-    speeds = measure_speed(_names(models), preset=preset, blocks=blocks, out=out)
+    speeds = measure_speed(listed(models), preset=preset, blocks=blocks, out=out)
     if as_json:
         answer_json(speeds.document())
     else:

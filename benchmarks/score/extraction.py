@@ -120,6 +120,17 @@ class Extractors:
             name: torch.stack([self._said[name, caption] for caption in captions]) for name in names
         }
 
+    def width(self, name: str) -> int:
+        """Return the number of features, of the layer if one is named.
+
+        Args:
+            name: Name of the features.
+
+        Returns:
+            The width D.
+        """
+        return len(range(self._networks[name.partition("/")[0]].dim)[self._slices[name]])
+
     def describe(self, name: str) -> dict[str, Any]:
         """Describe what scores with these features depend on.
 

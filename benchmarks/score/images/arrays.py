@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 import numpy as np
 
@@ -134,7 +134,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
         if version == (1, 0)
         else np.lib.format.read_array_header_2_0
     )
-    shape, fortran, dtype = cast(tuple[tuple[int, ...], bool, np.dtype], read(file))
+    shape, fortran, dtype = read(file)
     if any(side < 0 for side in shape):
         raise ValueError("a negative shape")
     return shape, fortran, dtype

@@ -17,12 +17,13 @@ from PIL import Image
 from t2i.benchmarks.score.images.arrays import StoredArray, kinds, stored_arrays
 from t2i.benchmarks.score.images.captions import RECORDS, recorded
 from t2i.core.errors import UserError
-from t2i.core.io.images import FORMATS, SUFFIXES
+from t2i.core.io.images import FORMATS, SUFFIXES, on_white
 
 LARGEST = 2**28
 """Largest size of an image in a zip file, in bytes. A small archive can claim to hold any number.
 """
 ARRAYS = (".npz", ".npy")
+TRANSPARENT = "transparency dropped, so that what lies under it counts; --on-white lays it on white"
 PLAIN = ("RGB", "L", "P", "1", "CMYK", "YCbCr")
 """Pillow's modes that become RGB without loss of meaning."""
 
@@ -37,6 +38,7 @@ class Images(ABC):
         told: Captions of images by name, where the set itself has some.
 
     Attributes:
+        white: Whether transparent images are laid on white. False: the transparency is dropped.
         remarks: Number of images that were changed on reading, by what was done to them. It grows
             while images are read.
     """
@@ -50,6 +52,7 @@ class Images(ABC):
     ) -> None:
         self.where, self.names, self.passed_over = where, tuple(names), passed_over
         self.told = told or {}
+        self.white = False
         self.remarks: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -67,15 +70,21 @@ class Images(ABC):
         """
         return Counter(PurePosixPath(name).suffix.lower() for name in self.names)
 
+    def _as_rgb(self, image: Image.Image) -> Image.Image:
+        """Convert an image to RGB, and take note of what that loses."""
+        if image.has_transparency_data and self.white:
+            return on_white(image)
+        if image.has_transparency_data:
+            self.remarks[TRANSPARENT] += 1
+        elif image.mode not in PLAIN:
+            self.remarks[f"mode {image.mode} cut to 8 bits"] += 1
+        return image.convert("RGB")
+
     def _decoded(self, source: Path | io.BytesIO, name: str) -> np.ndarray:
         """Decode an image as the field's programs do: converted to RGB, and nothing else."""
         try:
             with Image.open(source, formats=FORMATS) as image:
-                if image.has_transparency_data:
-                    self.remarks["transparency dropped, not laid on white"] += 1
-                elif image.mode not in PLAIN:
-                    self.remarks[f"mode {image.mode} cut to 8 bits"] += 1
-                return np.asarray(image.convert("RGB"))
+                return np.asarray(self._as_rgb(image))
         except (Image.DecompressionBombError, MemoryError):
             raise UserError(f"{name}: too large to decode; remove it") from None
         except Exception as error:  # Pillow raises anything at all on damaged files
@@ -243,7 +252,7 @@ class MemoryImages(Images):
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for number, image in enumerate(self.images):
-            array = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
+            array = np.asarray(self._as_rgb(image) if isinstance(image, Image.Image) else image)
             if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
                 raise UserError(
                     f"image {number}: {array.dtype} of shape {array.shape}; give images of Pillow, "
