@@ -32,7 +32,10 @@ def with_what_is_there(benchmark: Benchmark) -> tuple[Benchmark, dict[str, str]]
         if measure.optional and (reason := hindrance(measure, benchmark.features)):
             left_out[measure.name] = reason
     made = [measure for measure in benchmark.measures if measure.name not in left_out]
-    return replace(benchmark, measures=made), left_out
+    headline = benchmark.headline
+    if headline[0] in left_out and benchmark.spare_headline:
+        headline = benchmark.spare_headline
+    return replace(benchmark, measures=made, headline=headline), left_out
 
 
 def hindrance(measure: Measure, settings: Mapping[str, Mapping[str, Any]]) -> str | None:

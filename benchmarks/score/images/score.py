@@ -192,6 +192,8 @@ class _Session:
         if metric.text and not all(self.captions):
             lacking = self.captions.count("")
             return f"{lacking} images have no caption; name a file of captions with --captions"
+        if metric.training:
+            return "it compares with the images that a model was trained on: only 't2i bench' can"
         if not metric.reference:
             return None
         if self.real is None:
