@@ -165,8 +165,8 @@ class _Session:
     def _protocol(self) -> dict[str, Any]:
         """Return everything that the scores depend on, as JSON.
 
-        It also extracts the features of the reference images and of training images. `_prepare` calls it in the first
-        process alone, which is the only one that computes scores.
+        It also extracts the features of the reference images and of training images. `_prepare`
+        calls it in the first process alone, which is the only one that computes scores.
         """
         benchmark = self.plan.benchmark
         headline = next(captions for captions in self.sets if captions.prompts.headline)

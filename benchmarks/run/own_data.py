@@ -12,6 +12,7 @@ from t2i.benchmarks.benchmark_request import BenchmarkRequest
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Dataset
 from t2i.core.interfaces.scoring import Benchmark, PromptSet
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import open_dataset
 from t2i.core.runs.folder import Run
@@ -102,11 +103,16 @@ def filled_in(benchmark: Benchmark, request: BenchmarkRequest, folder: Path | No
     if main.count < LEAST:
         raise UserError(
             f"benchmark '{benchmark.name}': {main.count} image in split '{main.split}', where "
-            f"scores need {LEAST}: give more images, or a larger share of them with "
-            "--set data.val_share=0.3"
+            f"scores need {LEAST}: give more images{_larger_share(benchmark.dataset)}"
         )
     kept = [p for p in sets if p.headline or (p.count and (not p.few or main.count < p.few))]
     return replace(benchmark, prompts=kept)
+
+
+def _larger_share(dataset: str) -> str:
+    """Name the setting that puts more images into the split, if the data set has it."""
+    has = "val_share" in import_object(registry().datasets[dataset].config).model_fields
+    return ", or put more of them aside with --set data.val_share=0.3" if has else ""
 
 
 def _count(benchmark: Benchmark, prompts: PromptSet, folder: Path | None) -> int:
