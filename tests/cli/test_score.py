@@ -40,8 +40,8 @@ def test_a_table_and_a_document(here):
 @pytest.mark.usefixtures("folders")
 def test_statistics_replace_the_reference(here):
     code, out, _ = here(
-        "score", "real", "--save-statistics", "real.npz", "--features", "pixels", "--measures", "fid",
-        "--reference", "ours",
+        "score", "real", "--save-statistics", "real.npz", "--reference", "ours",
+        "--features", "pixels", "--measures", "fid",
     )  # fmt: skip
     assert code == 0
     assert out.splitlines()[-1] == "statistics: real.npz"

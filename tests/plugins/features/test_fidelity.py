@@ -64,10 +64,8 @@ def test_images_are_resized_as_clean_fid_does(side):
     not rounded."""
     given = images(1, side)
     channels = [
-        np.asarray(
-            Image.fromarray(channel.astype(np.float32), "F").resize((299, 299), Image.BICUBIC)
-        )
-        for channel in given[0].numpy()
+        np.asarray(Image.fromarray(channel).resize((299, 299), Image.BICUBIC))
+        for channel in given[0].numpy().astype(np.float32)
     ]
     want = (torch.from_numpy(np.stack(channels).clip(0, 255)) - 128) / 128
     assert torch.equal(WAYS["clean-fid"](given)[0], want)
@@ -86,9 +84,8 @@ def test_images_are_resized_as_pytorch_fid_does():
 
 
 def test_the_way_of_resizing_is_part_of_the_name(weights):
-    usual, other = (
-        build("inception", weights=str(weights), **more) for more in ({}, {"resize": "clean-fid"})
-    )
+    usual = build("inception", weights=str(weights))
+    other = build("inception", weights=str(weights), resize="clean-fid")
     assert usual.name == "inception-v3-compat"
     assert other.name == "inception-v3-compat, resized as clean-fid"
     assert other.weights_sha256 == usual.weights_sha256

@@ -95,11 +95,10 @@ def test_what_is_no_set_of_images_is_refused_in_one_line(tmp_path, folder):
 
     assert "no such folder or file" in refused(tmp_path / "nowhere")
     assert "not a single file" in refused(save(tmp_path / "one" / "a.png"))
-    (tmp_path / "above").mkdir()
-    (tmp_path / "above" / "made").symlink_to(folder)
-    assert "but 4 below: name a subfolder (made), or give --recursive" in refused(
-        tmp_path / "above"
-    )
+    above = tmp_path / "above"
+    above.mkdir()
+    (above / "made").symlink_to(folder)
+    assert "but 4 below: name a subfolder (made), or give --recursive" in refused(above)
     (tmp_path / "run" / "model").mkdir(parents=True)
     assert "it is a run; 't2i sample --run" in refused(tmp_path / "run")
     (folder / "b.png").write_bytes(b"torn")
@@ -147,7 +146,7 @@ NAMES = ("a.png", "deep/b.png")
         ("c.tsv", "file\tprompt\nb.png\ttwo\na.png\tone\n"),
         (
             "c.jsonl",
-            '{"file": "b.png", "prompt": "two"}\n\n{"file_name": "a.png", "text": ["one"]}',
+            '{"file": "b.png", "prompt": "two"}\n\n{"image": "a.png", "text": ["one"]}',
         ),
         ("c.json", '{"b.png": ["two", "zwei"], "a.png": "one"}'),
     ],
@@ -164,13 +163,13 @@ def test_captions_are_read_from_every_common_table(tmp_path, name, text):
         ("c.txt", "\ntwo", "line 1 is empty"),
         (
             "c.csv",
-            "file_name,text\na.png,one\n",
+            "file,text\na.png,one\n",
             "no caption for 1 of 2 images, such as deep/b.png",
         ),
         (
             "c.csv",
-            "file_name,words\na.png,one\n",
-            "row 1: no caption; its columns are file_name, words",
+            "file,words\na.png,one\n",
+            "row 1: no caption; its columns are file, words",
         ),
         ("c.jsonl", "[]", "line 1: no JSON object"),
         ("c.json", "[1]", "an object from file names to captions is expected"),
