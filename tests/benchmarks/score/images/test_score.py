@@ -11,6 +11,7 @@ from scipy import linalg
 import t2i
 from t2i.benchmarks.score.images.score import ScoreRequest, score_images
 from t2i.core.errors import UserError
+from t2i.core.interfaces.scoring import Measure
 
 pytestmark = pytest.mark.usefixtures("squares")
 FID = {"measures": ["fid"], "features": "random"}
@@ -135,7 +136,7 @@ def test_images_of_several_sizes_are_scored_each_as_it_is(two, tmp_path):
     other = write(tmp_path / "other", 1, 30)
     for path in sorted(other.glob("*.png"))[::3]:
         Image.open(path).resize((32, 32), Image.NEAREST).save(path)  # the same when shrunk by area
-    kid = {"measures": ["kid"], "features": "pixels"}
+    kid = {"measures": [Measure("kid", {"features": "pixels", "subsets": 2})]}
     found = score(other, real, **kid)
     assert found["kid"] == pytest.approx(score(ours, real, **kid)["kid"], abs=1e-6)
     assert found.images["size"] == "2 sizes from 16x16 to 32x32"
