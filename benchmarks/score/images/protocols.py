@@ -124,12 +124,14 @@ def title(measure: str, score: str, features: str | None) -> str:
         The title.
     """
     field_names = {"fid": ("FID", "FD"), "kid": ("KID", "KD")}
-    if score in field_names:
-        usual, general = field_names[score]
-        return usual if features == _INCEPTION["features"] else f"{general}, {features}"
+    distance = score.removesuffix("_std")
+    if distance in field_names:
+        usual, general = field_names[distance]
+        name = usual if features == _INCEPTION["features"] else f"{general}, {features}"
+        return name if distance == score else f"{name}, spread"
     words = {
         "isc": "IS", "precision": "precision %", "recall": "recall %", "clip_score": "CLIP score",
         "clip_s": "CLIP-S", "r_precision": "R-precision %", "diversity": "diversity %",
-        "kid_std": "KID, spread", "isc_std": "IS, spread",
+        "isc_std": "IS, spread",
     }  # fmt: skip
     return words.get(score, score if score == measure else f"{measure}, {score}")
