@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,13 @@ class BenchmarkRequest:
     model has, else the model's first."""
     data_dir: Path | None = None
     """Folder of the benchmark's data set. None: where `t2i fetch` put it."""
+    data: str | None = None
+    """Data set, for benchmarks of the user's own images. None: the benchmark's."""
+    data_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of that data set by name, for such benchmarks."""
+    image_size: int | None = None
+    """Height and width of the images, for such benchmarks, in pixels. None: chosen by the size of
+    the images, or that of the runs that are given."""
     train_data: str | None = None
     """Data set to train on. None: the benchmark's."""
     train_dir: Path | None = None
@@ -46,7 +54,8 @@ class BenchmarkRequest:
     on."""
     out: Path | None = None
     """Folder for all output. None: runs/bench-NAME, or runs/bench-NAME-PROTOCOL if the protocol is
-    not the first. Finished runs and scores in it are kept, unfinished ones are resumed."""
+    not the first; of the user's own images, the name of their folder follows. Finished runs and
+    scores in it are kept, unfinished ones are resumed."""
     keep_images: bool = False
     """Whether all scored images of models are written as PNG files, under OUT/pictures/ROW/."""
     command: str = ""

@@ -7,6 +7,7 @@ OUT/runs/MODEL.json       the settings of such a run, to detect that others are 
 OUT/partial/ROW/          an unfinished row
 OUT/scores/ROW.json       a finished row, with the key of everything that it depends on
 OUT/pictures/ROW/         the images of the grid
+OUT/pictures/nearest/ROW/  the training images that are nearest to those, where they are compared
 OUT/pictures/ROW/SET/     all scored images, if they are to be kept
 OUT/grids/                the images of the grid: a sheet for each row, and all rows on one sheet
 OUT/results.json          the results
@@ -33,6 +34,7 @@ from t2i.benchmarks.run.protocol_fit import caption_sets, left_out
 from t2i.benchmarks.run.reporter import BenchmarkLines, BenchmarkReporter, SilentBenchmark
 from t2i.benchmarks.run.row_maker import RowMaker
 from t2i.benchmarks.run.trained_run import finished_run
+from t2i.benchmarks.run.training_images import TrainingImages, other_data, training_images
 from t2i.benchmarks.run.training_record import environment
 from t2i.benchmarks.score.available_measures import with_what_is_there
 from t2i.benchmarks.score.extraction import fingerprint, reference_features
@@ -41,6 +43,7 @@ from t2i.core.devices import best_device
 from t2i.core.engine.reporting import Reporter as EngineReporter
 from t2i.core.errors import UserError
 from t2i.core.io.processes import Group
+from t2i.core.registry.tables import registry
 
 
 def run_benchmark(
@@ -148,17 +151,23 @@ class _Session:
         self.scorer.headline()
         path = self.group.first(lambda: grids.save_real(out, self.sets, *benchmark.grid))
         self.reporter.say(f"real images to compare with: {path}")
+        self.training: TrainingImages | None = None
         self.protocol = self.group.first(self._protocol)
         told = fingerprint(_without_words(self.protocol))
         self.rows = RowMaker(
-            self.plan, self.scorer, self.sets, self.group, self.reporter, told, self.device
-        )
+            self.plan, self.scorer, self.sets, self.group, self.reporter, told, self.device,
+            self.training,
+        )  # fmt: skip
+        self.others = {entry.label: other_data(entry, self.plan) for entry in self.plan.runs}
+        for label, text in self.others.items():
+            if text:
+                self.reporter.say(f"warning: {label}: {text}")
 
     def _protocol(self) -> dict[str, Any]:
         """Return everything that the scores depend on, as JSON.
 
-        It also extracts the features of the reference images. `_prepare` calls it in the first
-        process alone, which is the only one that computes scores.
+        It also extracts the features of the reference images and of training images. `_prepare`
+        calls it in the first process alone, which is the only one that computes scores.
         """
         benchmark = self.plan.benchmark
         headline = next(captions for captions in self.sets if captions.prompts.headline)
@@ -168,6 +177,13 @@ class _Session:
             reference.data, reference.count, self.scorer.extractors
         )
         captions, samples = benchmark.variety
+        training = {}
+        if names := self.scorer.training_features():
+            self.training = training_images(
+                self.plan, names, self.scorer.extractors, self.reporter.say
+            )
+            self.scorer.training = self.training.features
+            training = {"training": self.training.describe()}
         return {
             "format": 1,
             "benchmark": benchmark.name,
@@ -189,6 +205,7 @@ class _Session:
             "resized by the feature extractor alone",
             "measures": self.scorer.protocol(),
             "torch_fidelity": version("torch-fidelity"),
+            **training,
         }
 
     def _write(self, results: Results) -> None:
@@ -209,11 +226,9 @@ class _Session:
         """Set the warnings in each model's row."""
         real = rows[0]
         for row in (row for row in rows if row.kind == "model"):
-            row.warnings = (
-                [f"its images were resized {row.sampling['resized']}"]
-                if "resized" in row.sampling
-                else []
-            )
+            row.warnings = [text] if (text := self.others.get(row.name)) else []
+            if "resized" in row.sampling:
+                row.warnings.append(f"its images were resized {row.sampling['resized']}")
             for where, measures in row.scores.items():
                 for name, scores in measures.items():
                     ceiling = real.scores.get(where, {}).get(name)
@@ -253,12 +268,19 @@ def _writable(out: Path) -> None:
 
 
 def _without_words(protocol: dict[str, Any]) -> dict[str, Any]:
-    """Return the protocol without descriptions of caption sets, which do not affect scores."""
+    """Return the protocol without what does not affect scores.
+
+    These are descriptions of caption sets. Of the user's own images also the settings of the data
+    set, which may name files: the fingerprints say what was read.
+    """
     prompts = [
         {key: value for key, value in entry.items() if key != "about"}
         for entry in protocol["prompts"]
     ]
-    return {**protocol, "prompts": prompts}
+    dataset = protocol["dataset"]
+    if registry().benchmarks[protocol["benchmark"]].any_data:
+        dataset = {"name": dataset["name"]}
+    return {**protocol, "prompts": prompts, "dataset": dataset}
 
 
 def _describe_set(captions: CaptionSet) -> dict[str, Any]:

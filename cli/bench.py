@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from t2i.cli.command import Command, LazyGroup, json_option, path_option
+from t2i.cli.command import Command, LazyGroup, json_option, listed, path_option
 from t2i.cli.output import answer, answer_json, console, speaks
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
@@ -65,6 +66,24 @@ data_dir_option = path_option(
     help="Score this run as model M; may be repeated.",
 )
 @data_dir_option
+@click.option(
+    "--data",
+    metavar="D",
+    help="Data set, for benchmarks of your own images (default: a folder of images).",
+)
+@click.option(
+    "--image-size",
+    type=click.IntRange(8),
+    metavar="S",
+    help="Image size, for these benchmarks (default: by the size of the images).",
+)
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="data.K=V",
+    help="A setting of the data set, for these benchmarks. Repeatable.",
+)
 @click.option("--train-data", metavar="D", help="Another data set to train on.")
 @path_option(
     "--train-dir",
@@ -103,7 +122,7 @@ data_dir_option = path_option(
 @json_option
 def run(
     name: str, protocol: str | None, models: str | None, runs: tuple[str, ...],
-    data_dir: Path | None,
+    data_dir: Path | None, data: str | None, image_size: int | None, sets: tuple[str, ...],
     train_data: str | None, train_dir: Path | None, minutes: float | None, steps: int | None,
     samples: int | None,
     seeds: int, preset: str | None, keep_images: bool, out: Path | None, as_json: bool,
@@ -118,6 +137,7 @@ def run(
     t2i bench shapes
     t2i bench shapes --models ldm,dfgan --minutes 5 --seeds 3
     t2i bench shapes --run ldm=runs/a --run other=runs/b
+    t2i bench pictures --data-dir photos
     """
     if minutes is not None and steps is not None:
         raise UserError("--steps and --minutes are two ways to say the budget: give one of them")
@@ -127,10 +147,10 @@ def run(
     from t2i.benchmarks.runner import run_request
 
     request = BenchmarkRequest(
-        name, protocol=protocol, models=_names(models), runs=given, minutes=minutes, steps=steps,
+        name, protocol=protocol, models=listed(models), runs=given, minutes=minutes, steps=steps,
         samples=samples,
         seeds=seeds, out=out, train_data=train_data, train_dir=train_dir, data_dir=data_dir,
-        preset=preset,
+        data=data, data_settings=_data_settings(sets), image_size=image_size, preset=preset,
         keep_images=keep_images, command=shlex.join(["t2i", *sys.argv[1:]]),
     )  # fmt: skip
     results = run_request(request)
@@ -141,6 +161,21 @@ def run(
         return
     show(results, console())
     answer(printable(f"report: {results.report}"))
+
+
+def _data_settings(sets: tuple[str, ...]) -> dict[str, Any]:
+    """Return the settings of the data set; others are those of models, which are trained alike."""
+    from t2i.core.runs.configure import parse_sets
+
+    settings = parse_sets(sets)
+    for name in settings.keys() - {"data"}:
+        raise UserError(
+            f"--set {name}: only settings of the data set are taken, such as data.val_share=0.2"
+        )
+    section = settings.get("data", {})
+    if not isinstance(section, dict) or section.keys() & {"name", "dir"}:
+        raise UserError("--set data: name the data set with --data, its folder with --data-dir")
+    return section
 
 
 def _given_runs(texts: tuple[str, ...]) -> dict[str, Path]:
@@ -155,16 +190,6 @@ def _given_runs(texts: tuple[str, ...]) -> dict[str, Path]:
             )
         given[name] = Path(path)
     return given
-
-
-def _names(text: str | None, option: str = "models") -> list[str] | None:
-    if text is None:
-        return None
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        every = ", or 'all'" if option == "models" else ""
-        raise UserError(f"--{option}: name at least one {option.removesuffix('s')}{every}")
-    return names
 
 
 @click.command(cls=Command)
@@ -230,7 +255,7 @@ def samplers(
     from t2i.benchmarks.speed.samplers import compare_samplers
 
     found = compare_samplers(
-        name, run, protocol=protocol, samplers=_names(names, "samplers"), steps=counts,
+        name, run, protocol=protocol, samplers=listed(names, "samplers"), steps=counts,
         samples=samples, out=out,
         data_dir=data_dir,
     )  # fmt: skip
@@ -263,7 +288,7 @@ def speed(models: str | None, preset: str, blocks: int, out: Path | None, as_jso
     """
     from t2i.benchmarks.speed.speed import measure_speed
 
-    speeds = measure_speed(_names(models), preset=preset, blocks=blocks, out=out)
+    speeds = measure_speed(listed(models), preset=preset, blocks=blocks, out=out)
     if as_json:
         answer_json(speeds.document())
     else:

@@ -168,6 +168,28 @@ def path_option(*names: str, **settings: Any) -> Callable[[Decorated], Decorated
     return click.option(*names, type=click.Path(path_type=Path), **settings)
 
 
+def listed(text: str | None, option: str = "models") -> list[str] | None:
+    """Split the value of an option that takes several names.
+
+    Args:
+        text: Names with commas between. None: the option is not given.
+        option: Name of the option, the plural of what it names.
+
+    Returns:
+        The names, each once; None if the option is not given.
+
+    Raises:
+        UserError: There is none.
+    """
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        every = ", or 'all'" if option == "models" else ""
+        raise UserError(f"--{option}: name at least one {option.removesuffix('s')}{every}")
+    return list(dict.fromkeys(names))
+
+
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
 )

@@ -7,6 +7,8 @@ from itertools import chain
 import torch
 from torch import nn
 
+from t2i.core.errors import UserError
+
 
 def device_of(module: nn.Module) -> torch.device:
     """Find the device of a network.
@@ -29,3 +31,28 @@ def best_device() -> torch.device:
     """
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return found or torch.device("cpu")
+
+
+def named_device(name: str | None) -> torch.device:
+    """Find the device that the user names.
+
+    Args:
+        name: Its name in PyTorch, such as "cpu" or "cuda:1". None: the best device.
+
+    Returns:
+        The device.
+
+    Raises:
+        UserError: There is no such device here.
+    """
+    if name is None:
+        return best_device()
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0][:80]
+        raise UserError(
+            f"--device {name}: it cannot be used here ({reason}); the best one is {best_device()}"
+        ) from None
+    return device

@@ -16,7 +16,7 @@ from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from t2i.api import bench, resume, train
+    from t2i.api import bench, resume, score, train
     from t2i.core.errors import T2IError, UserError
     from t2i.core.families.autoregressive import AutoregressiveGenerator
     from t2i.core.families.cascade import CascadeGenerator
@@ -61,6 +61,7 @@ _HOME = {
     "t2i.api": (
         "bench",
         "resume",
+        "score",
         "train",
     ),
     "t2i.core.errors": (
@@ -181,6 +182,7 @@ __all__ = [
     "load",
     "registry",
     "resume",
+    "score",
     "train",
 ]
 

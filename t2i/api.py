@@ -1,4 +1,4 @@
-"""Training and benchmarks from Python: `t2i.train`, `t2i.resume` and `t2i.bench`."""
+"""Training and scores from Python: `t2i.train`, `t2i.resume`, `t2i.bench` and `t2i.score`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from t2i.benchmarks.results import Results
+    from t2i.benchmarks.score.images.result import ImageScores
     from t2i.core.engine.reporting import Reporter
     from t2i.core.models.model import Model
 
@@ -90,7 +91,9 @@ def bench(
     seeds: int = 1,
     preset: str | None = None,
     protocol: str | None = None,
+    data: str | None = None,
     data_dir: str | Path | None = None,
+    image_size: int | None = None,
     out: str | Path | None = None,
 ) -> Results:
     """Train, sample and score models side by side. `t2i bench` does the same on the command line.
@@ -105,7 +108,9 @@ def bench(
         seeds: How often each model is trained, with seeds 0, 1, ...
         preset: Preset of the models that are trained. None: the benchmark's.
         protocol: Protocol of the benchmark. None: its first.
+        data: Data set, for benchmarks of your own images. None: the benchmark's.
         data_dir: Folder of the benchmark's data set. None: where `t2i fetch` put it.
+        image_size: Image size, for benchmarks of your own images. None: by the size of the images.
         out: Folder for runs, scores and report. None: runs/bench-NAME. What is there already is
             not done again.
 
@@ -121,5 +126,54 @@ def bench(
         name, protocol=protocol, models=models,
         runs={row: Path(path) for row, path in (runs or {}).items()},
         minutes=minutes, steps=steps, samples=samples, seeds=seeds, preset=preset,
-        data_dir=Path(data_dir) if data_dir else None, out=Path(out) if out else None,
+        data=data, data_dir=Path(data_dir) if data_dir else None, image_size=image_size,
+        out=Path(out) if out else None,
+    )  # fmt: skip
+
+
+def score(
+    images: str | Path | Sequence[Any],
+    reference: str | Path | Sequence[Any] | None = None,
+    *,
+    measures: Sequence[str] | None = None,
+    protocol: str | None = None,
+    features: str | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    captions: str | Path | Sequence[str] | None = None,
+    recursive: bool | None = None,
+    on_white: bool = False,
+    save_statistics: str | Path | None = None,
+    device: str | None = None,
+) -> ImageScores:
+    """Score images of any program. `t2i score` does the same on the command line.
+
+    Args:
+        images: A folder, a .zip, a .npz or .npy file, or images of Pillow.
+        reference: The real images, likewise; or a .npz of statistics. None: nothing is compared.
+        measures: Measures, such as "fid" or "fid:dinov2". None: those of the protocol.
+        protocol: Program whose numbers are reproduced: "torch-fidelity", "clean-fid" or
+            "pytorch-fid". None: the first.
+        features: Features of the measures that compare two sets. None: the protocol's.
+        settings: Settings of features by name, such as {"inception": {"weights": "FILE"}}.
+        captions: A file of captions, or a caption for each image. None: those beside the images.
+        recursive: Whether subfolders are read. None: as the protocol's program does.
+        on_white: Whether transparent images are laid on white.
+        save_statistics: File in .npz to write mean and covariance of `images` to. None: none.
+        device: Device, such as "cpu". None: the best.
+
+    Returns:
+        The scores; `scores["fid"]` is a number. A notebook shows them as a table.
+
+    Raises:
+        UserError: Something is missing, unknown or unreadable.
+    """
+    from t2i.benchmarks.score.images.score import ScoreRequest, score_images
+    from t2i.core.devices import named_device
+
+    return score_images(
+        ScoreRequest(
+            images, reference, protocol=protocol, measures=measures, features=features,
+            settings=settings or {}, captions=captions, recursive=recursive, on_white=on_white,
+            save=Path(save_statistics) if save_statistics else None, device=named_device(device),
+        )
     )  # fmt: skip

@@ -27,7 +27,7 @@ from t2i.benchmarks.report.table import (
     with_range,
 )
 from t2i.benchmarks.results import VARIETY, Column, Results, Row, Standing
-from t2i.benchmarks.run.grids import REAL, load_images
+from t2i.benchmarks.run.grids import REAL, load_images, nearest_to
 from t2i.core.interfaces.scoring import Published
 from t2i.core.io.files import write_bytes
 from t2i.core.io.terminal import printable
@@ -229,7 +229,13 @@ def _images(results: Results) -> str:
     The strips are below each other on a phone and side by side on a desktop.
     """
     folders = [(REAL, "real")] + [
-        (r.name, r.name) for r in results.rows if r.has_images and r.kind == "model"
+        entry
+        for r in results.rows
+        if r.has_images and r.kind == "model"
+        for entry in (
+            (r.name, r.name),
+            (nearest_to(r.name), f"{r.name}: nearest training images"),
+        )
     ]
     blocks = []
     for number_, entry in enumerate(results.grid):

@@ -15,6 +15,18 @@ from t2i.core.io.images import grid, png, readable_scale
 REAL = "real"
 
 
+def nearest_to(row: str) -> str:
+    """Name the folder of the training images that are nearest to a row's images.
+
+    Args:
+        row: The row's name.
+
+    Returns:
+        The folder, below that of all images of the grid.
+    """
+    return f"nearest/{row}"
+
+
 def grid_entries(
     sets: Sequence[CaptionSet], each: int, extra: Sequence[str]
 ) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i.benchmarks.benchmark_request import BenchmarkRequest
+from t2i.benchmarks.run.own_data import filled_in, own_images_hint, with_data
 from t2i.core.errors import UserError, nearest
 from t2i.core.fetch.downloads import fetched
 from t2i.core.interfaces.scoring import Benchmark
@@ -53,6 +54,7 @@ class BenchmarkPlan:
         budget: Training budget: {"minutes": M} or {"steps": N}.
         out: Folder for all output.
         data_dir: Folder of the benchmark's data set. None: it needs none.
+        data: The training data, as the section `data` of a model's settings.
         keep_images: Whether all scored images of models are written as PNG files.
     """
 
@@ -61,6 +63,7 @@ class BenchmarkPlan:
     budget: Mapping[str, Any]
     out: Path
     data_dir: str | None
+    data: Mapping[str, Any]
     keep_images: bool = False
 
     def told(self) -> str:
@@ -99,6 +102,8 @@ def find_benchmark(name: str, protocol: str | None) -> Benchmark:
     Raises:
         UserError: There is no such benchmark or protocol. The message names the nearest one.
     """
+    if name not in registry().benchmarks:
+        raise UserError(_no_benchmark(name))
     spec = registry().benchmarks[name]
     wanted = protocol or spec.protocols[0]
     if wanted not in spec.protocols:
@@ -107,6 +112,16 @@ def find_benchmark(name: str, protocol: str | None) -> Benchmark:
     choice = registry().benchmarks.choose(name, {}, "benchmark")
     benchmark: Benchmark = import_object(spec.build)(choice.config, wanted)
     return benchmark
+
+
+def _no_benchmark(name: str) -> str:
+    """Say that there is no such benchmark, and how a data set or a folder can be compared."""
+    none = f"no benchmark is named '{name}'"
+    if name in registry().datasets:
+        return none + own_images_hint(data=name)
+    if Path(name).is_dir():
+        return none + own_images_hint(folder=name)
+    return none + nearest(name, (spec.name for spec in registry().benchmarks))
 
 
 def with_samples(benchmark: Benchmark, samples: int | None) -> Benchmark:
@@ -128,7 +143,11 @@ def with_samples(benchmark: Benchmark, samples: int | None) -> Benchmark:
     if samples < 2:
         raise UserError(f"--samples {samples}: scores need at least 2 images")
     sets = [
-        replace(p, count=samples if p.headline else min(samples, p.count))
+        replace(
+            p,
+            count=samples if p.headline and p.count else min(samples, p.count),
+            most=min(samples, p.most),
+        )
         for p in benchmark.prompts
     ]
     return replace(benchmark, prompts=sets, whole=0)
@@ -311,9 +330,13 @@ def data_folder(benchmark: Benchmark, data_dir: Path | None) -> Path | None:
         UserError: The data set needs a folder, none is named, and it has not been fetched; or one
             is named, and it reads none.
     """
-    if data_dir is not None:
-        refuse_folder(benchmark.dataset, data_dir, TRAINING)
-    if data_dir is not None or not registry().datasets[benchmark.dataset].needs_dir:
+    spec = registry().datasets[benchmark.dataset]
+    if data_dir is not None and not spec.takes_dir:
+        raise UserError(
+            f"benchmark '{benchmark.name}': data set '{spec.name}' reads no folder; leave out "
+            f"--data-dir{own_images_hint(folder=str(data_dir))}"
+        )
+    if data_dir is not None or not spec.needs_dir:
         return data_dir
     needs = f"benchmark '{benchmark.name}' needs the data set '{benchmark.dataset}'"
     if not benchmark.fetch:
@@ -353,9 +376,14 @@ def training_data(
         own = {"name": benchmark.dataset, **benchmark.data, **benchmark.train}
         folder = train_dir or data_dir
     else:
-        own, folder = {"name": train_data}, train_dir
+        own, folder = {"name": registry().datasets[train_data].name}, train_dir
         if registry().datasets[train_data].needs_dir and train_dir is None:
             raise UserError(f"--train-data {train_data}: say where it is with --train-dir")
+    if folder is not None and not registry().datasets[own["name"]].takes_dir:
+        raise UserError(
+            f"--train-dir {folder}: data set '{own['name']}' reads no folder; name another with "
+            "--train-data, or leave out --train-dir"
+        )
     return own if folder is None else {**own, "dir": str(folder)}
 
 
@@ -372,18 +400,25 @@ def make_plan(request: BenchmarkRequest) -> BenchmarkPlan:
         UserError: Something in the request is unknown, missing or contradictory.
     """
     benchmark = with_samples(find_benchmark(request.name, request.protocol), request.samples)
-    out = request.out or _default_out(benchmark)
+    benchmark = with_data(benchmark, request)
     budget = budget_of(benchmark, request.minutes, request.steps)
     folder = data_folder(benchmark, request.data_dir)
+    benchmark = filled_in(benchmark, request, folder)
+    out = request.out or _default_out(benchmark, folder)
     data = training_data(benchmark, request.train_data, request.train_dir, folder)
     runs = plan_runs(request, benchmark, budget, data, out)
     return BenchmarkPlan(
-        benchmark, runs, budget, out, str(folder) if folder else None, request.keep_images
+        benchmark, runs, budget, out, str(folder) if folder else None, data, request.keep_images
     )
 
 
-def _default_out(benchmark: Benchmark) -> Path:
-    """Return runs/bench-NAME, or runs/bench-NAME-PROTOCOL if the protocol is not the first."""
-    default = registry().benchmarks[benchmark.name].protocols[0]
-    suffix = "" if benchmark.protocol == default else f"-{benchmark.protocol}"
+def _default_out(benchmark: Benchmark, folder: Path | None) -> Path:
+    """Return runs/bench-NAME, with the protocol behind if it is not the first.
+
+    Of the user's own images, the name of their folder follows.
+    """
+    spec = registry().benchmarks[benchmark.name]
+    suffix = "" if benchmark.protocol == spec.protocols[0] else f"-{benchmark.protocol}"
+    if spec.any_data and folder is not None:
+        suffix += f"-{re.sub(r'[^A-Za-z0-9_.-]+', '-', folder.resolve().name)}"
     return Path("runs") / f"bench-{benchmark.name}{suffix}"

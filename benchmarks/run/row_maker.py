@@ -9,6 +9,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+import numpy as np
 import torch
 
 from t2i.benchmarks.results import VARIETY, Row
@@ -18,6 +19,7 @@ from t2i.benchmarks.run.partial import Parts
 from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun
 from t2i.benchmarks.run.reporter import BenchmarkReporter
 from t2i.benchmarks.run.timed_sampling import images_of, resized
+from t2i.benchmarks.run.training_images import TrainingImages
 from t2i.benchmarks.run.training_record import curve, training_record
 from t2i.benchmarks.score.extraction import fingerprint
 from t2i.benchmarks.score.scorer import Scorer
@@ -50,6 +52,7 @@ class RowMaker:
         reporter: Receives the progress.
         protocol_hash: Hash of the protocol. Finished rows with another are not used.
         device: Where models are sampled.
+        training: The training images. None: no measure compares with them.
     """
 
     plan: BenchmarkPlan
@@ -59,6 +62,7 @@ class RowMaker:
     reporter: BenchmarkReporter
     protocol_hash: str
     device: torch.device
+    training: TrainingImages | None = None
 
     @property
     def headline(self) -> CaptionSet:
@@ -195,8 +199,17 @@ class RowMaker:
                 image = resized(drawn.image, benchmark.image_size)
                 grids.save_image(self.plan.out, row.name, drawn.prompt, drawn.sample, image)
                 images.append(image)
+        if self.training is not None:
+            self._draw_nearest(row, images, self.training)
         path = grids.save_sheet(self.plan.out, row.name, images, benchmark.grid[1])
         self.reporter.say(f"images of {row.name}: {path}")
+
+    def _draw_nearest(self, row: Row, images: list[np.ndarray], training: TrainingImages) -> None:
+        """Write the training image that is nearest to each image of the grid."""
+        found = training.nearest_to(np.stack(images), self.scorer.extractors)
+        for number, image in enumerate(found):
+            caption, sample = divmod(number, self.plan.benchmark.grid[1])
+            grids.save_image(self.plan.out, grids.nearest_to(row.name), caption, sample, image)
 
     # --- scores
 

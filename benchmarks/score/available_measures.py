@@ -5,7 +5,9 @@ Optional measures are left out, with a message, if something that they need is m
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from t2i.benchmarks.score.extraction import Extractors
 from t2i.benchmarks.score.scorer import build_metric
@@ -27,19 +29,31 @@ def with_what_is_there(benchmark: Benchmark) -> tuple[Benchmark, dict[str, str]]
     """
     left_out: dict[str, str] = {}
     for measure in benchmark.measures:
-        if measure.optional and (reason := _hindrance(measure, benchmark)):
+        if measure.optional and (reason := hindrance(measure, benchmark.features)):
             left_out[measure.name] = reason
     made = [measure for measure in benchmark.measures if measure.name not in left_out]
-    return replace(benchmark, measures=made), left_out
+    headline = benchmark.headline
+    if headline[0] in left_out and benchmark.spare_headline:
+        headline = benchmark.spare_headline
+    return replace(benchmark, measures=made, headline=headline), left_out
 
 
-def _hindrance(measure: Measure, benchmark: Benchmark) -> str | None:
-    """Return why a measure cannot be computed; None if it can."""
+def hindrance(measure: Measure, settings: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Find out why a measure cannot be computed here.
+
+    Args:
+        measure: The measure.
+        settings: Settings of feature extractors by registry name.
+
+    Returns:
+        The reason, with the command that fetches the weights if that is all that is missing. None:
+        the measure can be computed.
+    """
     features = None
     try:
         features = build_metric(measure).features
         if features:
-            Extractors([features], "cpu", benchmark.features)
+            Extractors([features], "cpu", settings)
     except UserError as error:
         return _unfetched(features) or str(error)
     return None

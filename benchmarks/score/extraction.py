@@ -120,6 +120,17 @@ class Extractors:
             name: torch.stack([self._said[name, caption] for caption in captions]) for name in names
         }
 
+    def width(self, name: str) -> int:
+        """Return the number of features, of the layer if one is named.
+
+        Args:
+            name: Name of the features.
+
+        Returns:
+            The width D.
+        """
+        return len(range(self._networks[name.partition("/")[0]].dim)[self._slices[name]])
+
     def describe(self, name: str) -> dict[str, Any]:
         """Describe what scores with these features depend on.
 
@@ -239,7 +250,9 @@ def _part(images: ImageBatch, rows: slice) -> ImageBatch:
     return ImageBatch(images.images[rows], images.captions[rows], images.groups[rows])
 
 
-def reference_features(data: Dataset, count: int, extractors: Extractors) -> dict[str, Tensor]:
+def reference_features(
+    data: Dataset, count: int, extractors: Extractors, names: Sequence[str] | None = None
+) -> dict[str, Tensor]:
     """Get the features of reference images, from the cache if they are in it.
 
     The key of the cache is made of the data's fingerprint, the number of images and the description
@@ -248,20 +261,22 @@ def reference_features(data: Dataset, count: int, extractors: Extractors) -> dic
     Args:
         data: The data set.
         count: Number of images, the first ones of `data`.
-        extractors: The extractors; those of `extractors.compared` are used.
+        extractors: The extractors.
+        names: Names of the features. None: those of `extractors.compared`.
 
     Returns:
         The features by name, float32 (`count`, D).
     """
+    wanted = extractors.compared if names is None else names
     folders = {
         name: cache_dir()
         / "references"
         / fingerprint([data.fingerprint(), count, extractors.describe(name)])
-        for name in extractors.compared
+        for name in wanted
     }
     found = {name: _cached(folder) for name, folder in folders.items()}
     known = {name: features for name, features in found.items() if features is not None}
-    made: dict[str, list[Tensor]] = {name: [] for name in extractors.compared if name not in known}
+    made: dict[str, list[Tensor]] = {name: [] for name in wanted if name not in known}
     if made:
         for batch in batches(data[index].image for index in range(count)):
             for name, features in extractors(np.stack(batch), list(made)).items():

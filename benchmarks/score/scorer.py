@@ -29,6 +29,8 @@ class Scorer:
         extractors: The feature extractors of all metrics.
         reference: Features of the reference images by name. Must be set before `metrics` is called,
             if a metric compares with real images.
+        training: Features of the training images by name. Must be set likewise, if a metric
+            compares with training images.
 
     Raises:
         UserError: A metric or extractor is unknown, or weights are missing.
@@ -44,6 +46,7 @@ class Scorer:
             compared=[str(metric.features) for metric in read if metric.reference],
         )  # fmt: skip
         self.reference: Mapping[str, Tensor] = {}
+        self.training: Mapping[str, Tensor] = {}
         self._informed: dict[str, Metric] = {}
 
     def names(self, prompts: PromptSet | None, captioned_only: bool = False) -> list[str]:
@@ -93,7 +96,19 @@ class Scorer:
             if first is metric or not metric.share_reference(first):
                 for features in torch.split(self.reference[metric.features], 1024):
                     metric.update_reference(features)
+                for features in (
+                    torch.split(self.training[metric.features], 1024) if metric.training else ()
+                ):
+                    metric.update_training(features)
         return metric
+
+    def training_features(self) -> list[str]:
+        """List the features that training images are compared by.
+
+        Returns:
+            Their names; none if no metric compares with training images.
+        """
+        return sorted({str(m.features) for m in self.prototypes.values() if m.training})
 
     def look(self, images: ImageBatch, names: Iterable[str]) -> ImageBatch:
         """Add features to a batch.

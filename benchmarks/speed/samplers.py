@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from t2i.benchmarks.benchmark_request import BenchmarkRequest
 from t2i.benchmarks.report.plots import sampler_curves
 from t2i.benchmarks.report.table import number, plain
 from t2i.benchmarks.results import Column
 from t2i.benchmarks.run.caption_sets import CaptionSet, caption_set, reference_of
+from t2i.benchmarks.run.own_data import filled_in
 from t2i.benchmarks.run.plan import data_folder, find_benchmark, with_samples
 from t2i.benchmarks.run.reporter import BenchmarkLines, BenchmarkReporter
 from t2i.benchmarks.run.timed_sampling import Clock, timed
 from t2i.benchmarks.run.training_record import environment
 from t2i.benchmarks.score.available_measures import with_what_is_there
 from t2i.benchmarks.score.extraction import fingerprint, reference_features
-from t2i.benchmarks.score.scorer import Scorer
+from t2i.benchmarks.score.scorer import Scorer, build_metric
 from t2i.core.devices import best_device
 from t2i.core.errors import UserError
 from t2i.core.interfaces.sampler import SamplerConfig
+from t2i.core.interfaces.scoring import Benchmark
 from t2i.core.io.files import write_bytes, write_json
 from t2i.core.models.loading import load
 from t2i.core.models.model import Model
@@ -150,8 +153,9 @@ def compare_samplers(
     place = Path(out) if out else Path(run) / "bench-samplers"
     place.mkdir(parents=True, exist_ok=True)
     folder = data_folder(benchmark, data_dir)
+    benchmark = filled_in(benchmark, BenchmarkRequest(name, runs={"run": run}), folder)
     captions = caption_set(benchmark, benchmark.headline_set, str(folder) if folder else None)
-    benchmark, left_out = with_what_is_there(benchmark)
+    benchmark, left_out = with_what_is_there(_without_training(benchmark))
     for measure, reason in left_out.items():
         reporter.say(f"left out: {measure} ({reason})")
     scorer = Scorer(benchmark, best_device())
@@ -177,6 +181,12 @@ def compare_samplers(
     write_bytes(place / "samplers.svg", sampler_curves(results.curves(), results.headline))
     reporter.say(f"written: {place / 'samplers.json'}, {place / 'samplers.svg'}")
     return results
+
+
+def _without_training(benchmark: Benchmark) -> Benchmark:
+    """Leave out the measures that compare with training images: a sampler does not change them."""
+    measures = [m for m in benchmark.measures if not build_metric(m).training]
+    return replace(benchmark, measures=measures)
 
 
 def _choices(

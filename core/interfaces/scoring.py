@@ -144,6 +144,8 @@ class Metric(ABC):
             a part of them. None: it reads the images.
         text: Whether the metric also reads the extractor's features of the captions.
         reference: Whether `update_reference` must be called with features of real images first.
+        training: Whether `update_training` must be called with features of the training images
+            first.
         scope: Which images the metric scores.
         captioned: Whether a score depends on which caption belongs to which image. Such a score
             gets a floor: the score of real images with the wrong captions.
@@ -156,6 +158,7 @@ class Metric(ABC):
     features: str | None = None
     text: bool = False
     reference: bool = False
+    training: bool = False
     scope: Scope = "every"
     captioned: bool = True
     networks: tuple[str, ...] = ()
@@ -165,6 +168,13 @@ class Metric(ABC):
 
         Args:
             features: Features of real images, (B, D).
+        """
+
+    def update_training(self, features: Tensor) -> None:  # noqa: B027
+        """Add a batch of the images that the benchmark's models are trained on.
+
+        Args:
+            features: Features of training images, (B, D).
         """
 
     def share_reference(self, other: Self) -> bool:
@@ -235,13 +245,15 @@ class PromptSet:
     Args:
         name: Name of the set.
         split: Split of the data set.
-        count: Number of captions.
+        count: Number of captions. 0: one of each example, at most `most`.
         data: Settings of the data set that replace the benchmark's.
         headline: Whether this is the headline set. A benchmark has exactly one.
         about: One line for the report.
         select: Key of a hash that chooses the examples, and one caption of each, instead
             (`benchmarks/run/caption_choice.py`). The choice does not depend on the data set's
             order. "": no hash.
+        most: Largest number of captions, if `count` is 0.
+        few: The set is left out if the headline set has at least so many captions. 0: never.
     """
 
     name: str
@@ -251,6 +263,8 @@ class PromptSet:
     headline: bool = False
     about: str = ""
     select: str = ""
+    most: int = 1000
+    few: int = 0
 
 
 @dataclass(frozen=True)
@@ -308,10 +322,13 @@ class Benchmark:
         name: Registry name.
         protocol: Name of the protocol.
         dataset: Registry name of the data set.
-        image_size: Height and width of the images, pixels.
+        image_size: Height and width of the images, pixels. 0: chosen by the size of the images
+            (of a benchmark with `BenchmarkSpec.any_data`).
         prompts: Sets of captions, exactly one of them with `headline`.
         measures: The metrics with their settings.
         headline: (measure, score) by which the table is sorted, on the headline set.
+        spare_headline: The same, used if the measure of `headline` is left out. None: there is
+            none.
         default_models: Groups of models. The first group whose models are all registered is scored
             if the user names no models.
         minutes: Training budget of each model, minutes.
@@ -347,6 +364,7 @@ class Benchmark:
     minutes: float
     reference: int | Literal["all", "captions"]
     real: str = ""
+    spare_headline: tuple[str, str] | None = None
     published: Sequence[Published] = ()
     fetch: str = ""
     presets: Sequence[str] = ("tiny",)

@@ -276,10 +276,20 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
     if image.mode in ("I", "F"):
         return Image.fromarray(_eight_bits(_sixteen_bits(np.asarray(image)))).convert("RGB")
-    if image.has_transparency_data:
-        whole = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
-    return image.convert("RGB")
+    return on_white(image) if image.has_transparency_data else image.convert("RGB")
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """Lay a transparent image on white.
+
+    Args:
+        image: An image with transparency.
+
+    Returns:
+        The image, RGB.
+    """
+    whole = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
 
 
 def _eight_bits(samples: np.ndarray) -> np.ndarray:

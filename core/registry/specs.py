@@ -237,10 +237,13 @@ class BenchmarkSpec(Spec):
     Args:
         build: Import path of `(config, protocol: str) -> Benchmark`.
         protocols: Names of its protocols, the default one first.
+        any_data: Whether the user chooses the data set, which must have captions and the splits of
+            its prompt sets, and the image size.
     """
 
     build: str
     protocols: tuple[str, ...]
+    any_data: bool = False
 
 
 CHECKSUM = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{8,64}")

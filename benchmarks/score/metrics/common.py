@@ -111,6 +111,18 @@ class TwoSets(Collected):
         return self.ours(metric, least), torch.cat(self._real)
 
 
+class TooFew(UserError):
+    """A metric needs more of something than there is.
+
+    Args:
+        shortage: What is missing, in words, without a remedy.
+    """
+
+    def __init__(self, shortage: str) -> None:
+        super().__init__(f"{shortage}: raise --samples")
+        self.shortage = shortage
+
+
 def need(metric: str, count: int, least: int, what: str) -> None:
     """Check that a metric has enough images.
 
@@ -121,12 +133,10 @@ def need(metric: str, count: int, least: int, what: str) -> None:
         what: What is counted, for the error.
 
     Raises:
-        UserError: There are too few.
+        TooFew: There are too few.
     """
     if count < least:
-        raise UserError(
-            f"metric '{metric}' needs at least {least} {what}, but got {count}: raise --samples"
-        )
+        raise TooFew(f"metric '{metric}' needs at least {least} {what}, but got {count}")
 
 
 def around(mean: float, spread: float, parts: int) -> tuple[float, float]:

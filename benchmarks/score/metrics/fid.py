@@ -36,6 +36,19 @@ class FidConfig(FeaturesMetricConfig):
     method, which needs one decomposition, however many images there are."""
 
 
+@dataclass(frozen=True)
+class Gaussian:
+    """Mean and covariance of some features.
+
+    Args:
+        mean: The mean (D,), float64.
+        covariance: The covariance (D, D), float64.
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
 class Moments:
     """Mean and covariance of a stream of vectors, in double precision, without keeping the vectors.
 
@@ -96,9 +109,12 @@ class Reference:
 
     Args:
         parts: Their features in batches (B, D). More may be appended until a property is used.
+        given: Their mean and covariance, if these are all that is known. None: `parts` holds the
+            features.
     """
 
     parts: list[Tensor] = field(default_factory=list)
+    given: Gaussian | None = None
 
     @cached_property
     def features(self) -> Tensor:
@@ -106,9 +122,9 @@ class Reference:
         return torch.cat(self.parts)
 
     @cached_property
-    def moments(self) -> Moments:
+    def moments(self) -> Moments | Gaussian:
         """Mean and covariance of the features."""
-        return moments(self.features)
+        return self.given or moments(self.features)
 
     @cached_property
     def trace(self) -> float:
@@ -122,7 +138,7 @@ class Reference:
         If there are few images (N <= D), it is made of the centred features themselves, which is
         exact.
         """
-        count, dim = self.features.shape
+        count, dim = (1, 0) if self.given else self.features.shape
         if count <= dim:
             centred = self.features.double().numpy() - self.moments.mean
             return np.asarray(centred.T / math.sqrt(count - 1))
@@ -152,8 +168,29 @@ class Fid(TwoSets):
         self._reference = other._reference
         return super().share_reference(other)
 
+    def use_statistics(self, statistics: Gaussian) -> None:
+        """Compare with real images of which only mean and covariance are known.
+
+        Args:
+            statistics: Mean and covariance of their features. They replace those of
+                `update_reference`.
+        """
+        self._reference = Reference(given=statistics)
+
+    def distance(self, ours: Gaussian) -> float:
+        """Compute the distance of generated images of which only statistics are known.
+
+        Args:
+            ours: Mean and covariance of their features.
+
+        Returns:
+            The distance.
+        """
+        return frechet(ours, self._reference)
+
     def compute(self) -> Scores:
-        self._all, _ = self.both("fid", 2)
+        known = self._reference.given is not None
+        self._all = self.ours("fid", 2) if known else self.both("fid", 2)[0]
         self._moments = moments(self._all)
         self._fid = frechet(self._moments, self._reference)
         return {"fid": self._fid}
@@ -184,7 +221,7 @@ class Fid(TwoSets):
         ) / math.sqrt(len(self._all))
 
 
-def frechet(ours: Moments, real: Reference) -> float:
+def frechet(ours: Moments | Gaussian, real: Reference) -> float:
     """Compute the Frechet distance between two Gaussians.
 
     Source: Heusel et al. 2017.

@@ -135,6 +135,8 @@ class MetricPart(Part):
         images, captions = _images(COUNT * EACH)
         if metric.reference:
             metric.update_reference(real)
+        if metric.training:
+            metric.update_training(real)
         for start in range(0, len(images), batch):
             part = slice(start, start + batch)
             features = {} if metric.features is None else {metric.features: ours[part]}

@@ -1,7 +1,7 @@
 """The plugin of the data set `imagefolder`."""
 
 from t2i.core.registry.hooks import hookimpl
-from t2i.core.registry.specs import DatasetSpec
+from t2i.core.registry.specs import BenchmarkSpec, DatasetSpec
 
 
 @hookimpl
@@ -22,5 +22,24 @@ def t2i_datasets() -> list[DatasetSpec]:
             splits=("train", "val"),
             recognise="t2i.plugins.datasets.imagefolder.recognising:recognise",
             general=True,
+        )
+    ]
+
+
+@hookimpl
+def t2i_benchmarks() -> list[BenchmarkSpec]:
+    """Declare the benchmark `pictures`.
+
+    Returns:
+        Its specification.
+    """
+    return [
+        BenchmarkSpec(
+            name="pictures",
+            summary="your own captioned images: distances, CLIP score, memorised images, diversity",
+            config="t2i.plugins.datasets.imagefolder.benchmark:PicturesConfig",
+            build="t2i.plugins.datasets.imagefolder.benchmark:build",
+            protocols=("own",),
+            any_data=True,
         )
     ]

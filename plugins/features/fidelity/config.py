@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from t2i.core.settings import Config
@@ -14,4 +16,16 @@ class FidelityConfig(Config):
     """Path of the weights, in the file that their authors published.
 
     None: the file that `t2i fetch` has downloaded.
+    """
+
+
+class InceptionConfig(FidelityConfig):
+    """Settings of the features `inception`."""
+
+    resize: Literal["torch-fidelity", "clean-fid", "pytorch-fid"] = "torch-fidelity"
+    """Program whose way to resize images to 299 pixels is used.
+
+    torch-fidelity: bilinear as in TensorFlow 1, the FID of most papers. clean-fid: bicubic with
+    antialiasing, in floating point (its mode "clean"). pytorch-fid: bilinear without antialiasing,
+    as PyTorch interpolates (also clean-fid's mode "legacy_pytorch").
     """

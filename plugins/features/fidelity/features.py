@@ -27,7 +27,8 @@ from t2i.core.errors import UserError
 from t2i.core.fetch.downloads import fetched
 from t2i.core.interfaces.scoring import FeatureExtractor
 from t2i.plugins.common.weights.legacy import read_legacy, state_dict
-from t2i.plugins.features.fidelity.config import FidelityConfig
+from t2i.plugins.features.fidelity.config import FidelityConfig, InceptionConfig
+from t2i.plugins.features.fidelity.resizing import WAYS, Way
 
 FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 # TensorFlow's graph of 2015 has 1008 logits, of which 1000 stand for classes.
@@ -65,6 +66,13 @@ VGG16 = PublishedNetwork(
     "vgg16", "vgg16", FeatureExtractorVGG16,
     MappingProxyType({"fc2_relu": 4096}), MappingProxyType({}), "vgg16-397923af.pth",
 )  # fmt: skip
+
+TRUNK = (
+    "Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv2d_3b_1x1",
+    "Conv2d_4a_3x3", "MaxPool_2", "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b",
+    "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7a", "Mixed_7b", "Mixed_7c", "AvgPool",
+)  # fmt: skip
+"""The layers of Inception from its input to the pooled features, by torch-fidelity's names."""
 
 
 class FidelityFeatures(FeatureExtractor):
@@ -104,6 +112,33 @@ class FidelityFeatures(FeatureExtractor):
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.cat(self.network(images), 1)
+
+
+class ResizedInception(FidelityFeatures):
+    """Features of `inception` on images that are resized as another program does it.
+
+    torch-fidelity's class takes bytes and resizes them itself, so its layers are called here.
+
+    Args:
+        path: The file of weights.
+        program: Name of the program.
+        way: Resizes images, uint8 (B, 3, H, W), to float (B, 3, 299, 299) about from -1 to 1.
+
+    Raises:
+        UserError: The file cannot be read, or holds other weights.
+    """
+
+    def __init__(self, path: Path, program: str, way: Way) -> None:
+        super().__init__(INCEPTION, path)
+        self.name = f"{INCEPTION.name}, resized as {program}"
+        self.way = way
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.way(images)
+        for layer in TRUNK:
+            x = getattr(self.network, layer)(x)
+        pool = x.flatten(1)
+        return torch.cat([pool, pool.mm(self.network.fc.weight.T)], 1)
 
 
 def _checked(published: PublishedNetwork, path: Path) -> bytes:
@@ -152,17 +187,14 @@ def _unfit(published: PublishedNetwork, path: Path, why: str) -> UserError:
     )
 
 
-def _build(published: PublishedNetwork, config: FidelityConfig) -> FidelityFeatures:
-    """Build a feature extractor from the named file, or from the download of `t2i fetch`."""
-    path = (
-        Path(config.weights).expanduser()
-        if config.weights
-        else fetched(published.title, published.file)
-    )
-    return FidelityFeatures(published, path)
+def _path(published: PublishedNetwork, config: FidelityConfig) -> Path:
+    """Return the file that the settings name, or the download of `t2i fetch`."""
+    if config.weights:
+        return Path(config.weights).expanduser()
+    return fetched(published.title, published.file)
 
 
-def inception(config: FidelityConfig) -> FidelityFeatures:
+def inception(config: InceptionConfig) -> FidelityFeatures:
     """Build the feature extractor `inception`.
 
     Args:
@@ -174,7 +206,10 @@ def inception(config: FidelityConfig) -> FidelityFeatures:
     Raises:
         UserError: The weights are not there, or are other weights.
     """
-    return _build(INCEPTION, config)
+    path, program = _path(INCEPTION, config), config.resize
+    if program in WAYS:
+        return ResizedInception(path, program, WAYS[program])
+    return FidelityFeatures(INCEPTION, path)
 
 
 def vgg16(config: FidelityConfig) -> FidelityFeatures:
@@ -189,4 +224,4 @@ def vgg16(config: FidelityConfig) -> FidelityFeatures:
     Raises:
         UserError: The weights are not there, or are other weights.
     """
-    return _build(VGG16, config)
+    return FidelityFeatures(VGG16, _path(VGG16, config))

@@ -20,7 +20,7 @@ def t2i_features() -> list[FeatureSpec]:
                 "Inception-v3 of the FID's authors, as torch-fidelity has it; layers pool and "
                 "logits"
             ),
-            config="t2i.plugins.features.fidelity.config:FidelityConfig",
+            config="t2i.plugins.features.fidelity.config:InceptionConfig",
             build="t2i.plugins.features.fidelity.features:inception",
         ),
         FeatureSpec(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch_fidelity.feature_extractor_inceptionv3 as theirs
+from PIL import Image
 from safetensors.torch import save_file
 from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 from torchvision.models import vgg16
@@ -18,7 +19,8 @@ from t2i.core.kit.conformance import scores
 from t2i.core.kit.conformance.subject import Part
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
-from t2i.plugins.features.fidelity.features import FORCE, plain_weights
+from t2i.plugins.features.fidelity.features import FORCE, ResizedInception, plain_weights
+from t2i.plugins.features.fidelity.resizing import WAYS
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 
@@ -47,6 +49,48 @@ def weights(tmp_path_factory):
             parameter.normal_(0, (2 / parameter[0].numel()) ** 0.5, generator=stream)
     torch.save(network.state_dict(), path)
     return path
+
+
+def test_the_layers_that_are_called_here_are_torch_fidelitys_own(weights):
+    """At 299 pixels nothing is resized, so both must give the same bits."""
+    given, usual = images(1, 299), build("inception", weights=str(weights))
+    ours = ResizedInception(weights, "nobody", lambda images: (images.float() - 128) / 128)
+    assert torch.equal(ours(given), usual(given))
+
+
+@pytest.mark.parametrize("side", [40, 299, 350])
+def test_images_are_resized_as_clean_fid_does(side):
+    """Its mode "clean": each channel by Pillow's bicubic filter in floating point, cut to 0 to 255,
+    not rounded."""
+    given = images(1, side)
+    channels = [
+        np.asarray(Image.fromarray(channel).resize((299, 299), Image.BICUBIC))
+        for channel in given[0].numpy().astype(np.float32)
+    ]
+    want = (torch.from_numpy(np.stack(channels).clip(0, 255)) - 128) / 128
+    assert torch.equal(WAYS["clean-fid"](given)[0], want)
+    assert (want * 128 % 1 != 0).any() or side == 299  # not rounded to 8 bits
+
+
+def test_images_are_resized_as_pytorch_fid_does():
+    """Bilinear between the centres of pixels, scaled from -1 to 1: by hand, for one pixel."""
+    given = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+    given[:, :, 1, 1] = 255
+    found = WAYS["pytorch-fid"](given)
+    at = (np.arange(299) + 0.5) * 2 / 299 - 0.5
+    share = torch.from_numpy(at.clip(0, 1)).float()
+    want = 2 * share[:, None] * share[None, :] - 1
+    assert torch.allclose(found[0, 0], want, atol=1e-5)
+
+
+def test_the_way_of_resizing_is_part_of_the_name(weights):
+    usual = build("inception", weights=str(weights))
+    other = build("inception", weights=str(weights), resize="clean-fid")
+    assert usual.name == "inception-v3-compat"
+    assert other.name == "inception-v3-compat, resized as clean-fid"
+    assert other.weights_sha256 == usual.weights_sha256
+    given = images(1)
+    assert not torch.allclose(other(given), usual(given), rtol=1e-3)
 
 
 def images(count, side=40):
