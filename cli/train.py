@@ -186,7 +186,7 @@ def _conclude(run: Run, as_json: bool) -> None:
     images = sorted(run.samples.glob("step-*.png"), key=lambda path: path.stat().st_mtime_ns)
     draws = registry().draws(registry().models[config.model].family)
     whose = ["--run", str(run.path)] if draws else ["--run", "OTHER", "--guide", str(run.path)]
-    command = shlex.join(["t2i", "sample", *whose, "-p", _example(run)])
+    command = shlex.join(["t2i", "sample", *whose, "-p", run.example()])
     if as_json:
         answer_json({
             "run": str(run.path), "model": config.model, "preset": config.preset,
@@ -198,14 +198,3 @@ def _conclude(run: Run, as_json: bool) -> None:
     if images:
         answer(printable(f"images: {images[-1]}"))
     answer(printable(f"{'draw more' if draws else 'steer another model by it'}: {command}"))
-
-
-def _example(run: Run) -> str:
-    """Choose a caption that the model knows: the first of its image grids."""
-    from t2i.core.io.files import read_json
-
-    try:
-        captions = read_json(run.samples / "captions.json", "captions")["captions"]
-        return str(captions[0])
-    except (UserError, KeyError, IndexError, TypeError):
-        return "a red circle"

@@ -66,13 +66,16 @@ class HubName:
         return f"{self.name}@{self.revision}" if self.revision else self.name
 
 
-def hub_model(hub: HubName, opens: Callable[[Path], bool] = lambda _: True) -> Path:
+def hub_model(
+    hub: HubName, opens: Callable[[Path], bool] = lambda _: True, *, weights: bool = True
+) -> Path:
     """Get a model: from the hub's cache if it is complete there, else from the hub.
 
     Args:
         hub: The model.
         opens: Tells from the folder of its texts alone whether the model can be opened. If not, its
             weights are not fetched.
+        weights: Whether to fetch the weights. False: the texts that tell what the model is.
 
     Returns:
         The folder in the cache.
@@ -85,7 +88,7 @@ def hub_model(hub: HubName, opens: Callable[[Path], bool] = lambda _: True) -> P
     if found is not None:
         return found
     try:
-        return _fetched(hub, opens)
+        return _fetched(hub, opens, weights)
     except UserError:
         raise
     except Exception as error:  # whatever the hub's library and its HTTP client raise
@@ -205,7 +208,7 @@ def _document(path: Path) -> dict[str, Any]:
 # --- the hub --------------------------------------------------------------------------------------
 
 
-def _fetched(hub: HubName, opens: Callable[[Path], bool]) -> Path:
+def _fetched(hub: HubName, opens: Callable[[Path], bool], weights: bool) -> Path:
     from huggingface_hub import HfApi
 
     revision = hub.revision or "main"
@@ -224,6 +227,8 @@ def _fetched(hub: HubName, opens: Callable[[Path], bool]) -> Path:
             f"{_contents(files)}; use a conversion of it, or convert it where you trust it"
         )
     folder = _texts(hub, revision, files)
+    if not weights:
+        return folder
     if INDEX in files and not opens(folder):
         kind = _document(folder / INDEX).get("_class_name", "?")
         raise UserError(

@@ -129,7 +129,7 @@ def follow_umask(files: Iterable[Path]) -> None:
         files: The files. No permission is taken away.
     """
     by_folder: dict[Path, int] = {}
-    for file in files:
+    for file in list(files):
         folder = file.parent
         if folder not in by_folder:  # a new file shows the umask, which cannot be read safely
             probe = folder / f".mode.{os.getpid()}.tmp"

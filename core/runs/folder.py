@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import MANIFEST, read_json
+from t2i.core.io.locks import LOCK
 from t2i.core.registry.tables import registry
 
 if TYPE_CHECKING:
@@ -83,6 +84,40 @@ class Run:
     def complete(self) -> bool:
         """Whether training is complete and the model is there."""
         return self.summary_file.is_file() and self.model.is_dir()
+
+    @property
+    def changed(self) -> int:
+        """When the run was last worked on, in nanoseconds since 1970; 0 if it holds nothing."""
+        places = (self.metrics_file, self.summary_file, self.config_file, self.checkpoints)
+        return max((place.stat().st_mtime_ns for place in places if place.exists()), default=0)
+
+    def steps_saved(self) -> list[int]:
+        """List the checkpoints.
+
+        Returns:
+            The steps N of the folders step-N, in ascending order.
+        """
+        names = (path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*"))
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def captions(self) -> list[str]:
+        """Read the captions of the grids of samples.
+
+        Returns:
+            The captions; none if the file cannot be read.
+        """
+        try:
+            return [str(text) for text in read_json(self.samples / "captions.json", "")["captions"]]
+        except (UserError, KeyError, TypeError):
+            return []
+
+    def example(self) -> str:
+        """Choose a caption that the model knows, for a command to copy.
+
+        Returns:
+            The first caption of the grids of samples, or one of the embedded data set.
+        """
+        return next(iter(self.captions()), "a red circle")
 
     def config(self) -> RunConfig:
         """Read and check the configuration.
@@ -155,7 +190,7 @@ def is_run(path: Path) -> bool:
     run = Run(path)
     if (run.model / MANIFEST).is_file() or (run.path / f".{run.model.name}.old").is_dir():
         return True
-    signs = (run.metrics_file, run.checkpoints, run.summary_file, run.samples / "captions.json")
+    signs = (run.metrics_file, run.checkpoints, run.summary_file, run.samples, path / LOCK)
     return (run.config_file.is_file() and any(sign.exists() for sign in signs)) or (
         run.metrics_file.is_file() and run.checkpoints.is_dir()
     )

@@ -51,7 +51,9 @@ class Located:
         return self.path if self.kind == "model" else None
 
 
-def located(text: str | Path, opens: Callable[[Path], bool] = lambda _: True) -> Located:
+def located(
+    text: str | Path, opens: Callable[[Path], bool] = lambda _: True, *, weights: bool = True
+) -> Located:
     """Find what a text means. `--run`, `--guide` and `t2i.load` take the same.
 
     A path wins over a name under runs/, and that over a name of the hub.
@@ -62,6 +64,7 @@ def located(text: str | Path, opens: Callable[[Path], bool] = lambda _: True) ->
             project's folder or file.
         opens: Tells from the texts of a hub's model whether it can be opened, before its weights
             are fetched.
+        weights: Whether to fetch the weights of a hub's model.
 
     Returns:
         What it is. An unfinished run without a model is its newest checkpoint.
@@ -83,7 +86,7 @@ def located(text: str | Path, opens: Callable[[Path], bool] = lambda _: True) ->
     hub = None if words.startswith(f"{RUNS}/") else HubName.parse(words)
     if hub is None:
         raise _unknown(path)
-    folder = hub_model(hub, opens)
+    folder = hub_model(hub, opens, weights=weights)
     place = _inside(folder) or Located(str(hub), folder, "foreign")
     return Located(str(hub), place.path, place.kind, place.run)
 
@@ -105,7 +108,7 @@ def located_run(text: str | Path) -> Run:
     if not path.exists() and not path.is_absolute() and (RUNS / path).exists():
         path = RUNS / path
     if not path.exists() and str(text) == LATEST:
-        return max(_some_runs(), key=_last_change)
+        return max(_some_runs(), key=lambda run: run.changed)
     if not path.exists():
         raise _unknown(path)
     owner = run_around(path)
@@ -234,18 +237,14 @@ def _of_run(run: Run) -> Located:
 
 
 def _newest_checkpoint(run: Run, note: str) -> Located:
-    steps = {
-        int(number): path
-        for path in run.checkpoints.glob("step-*")
-        if (number := path.name.removeprefix("step-")).isdecimal() and is_checkpoint(path)
-    }
+    steps = [step for step in run.steps_saved() if is_checkpoint(run.checkpoints / f"step-{step}")]
     if not steps:
         raise UserError(
             f"{run.path} has neither a model nor a checkpoint: it stopped too early; 't2i train "
             f"--resume {run.path}' goes on with it"
         )
-    newest = max(steps)
-    return Located(str(steps[newest]), steps[newest], "checkpoint", run, note.format(newest))
+    newest = run.checkpoints / f"step-{steps[-1]}"
+    return Located(str(newest), newest, "checkpoint", run, note.format(steps[-1]))
 
 
 # --- what does not --------------------------------------------------------------------------------
@@ -263,18 +262,12 @@ def _latest() -> Run:
     """The newest complete run of all."""
     found = newest_complete()
     if found is None:
-        newest = max(_some_runs(), key=_last_change)
+        newest = max(_some_runs(), key=lambda run: run.changed)
         raise UserError(
             f"there is no complete run under {RUNS}/; {newest.path} is not finished: 't2i train "
             f"--resume {newest.path}' goes on with it, --run {newest.path} samples from it as it is"
         )
     return found
-
-
-def _last_change(run: Run) -> int:
-    """When a run was last worked on, in nanoseconds."""
-    places = (run.metrics_file, run.summary_file, run.config_file, run.checkpoints)
-    return max((place.stat().st_mtime_ns for place in places if place.exists()), default=0)
 
 
 def _several(path: Path, runs: Sequence[Run]) -> UserError:

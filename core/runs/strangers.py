@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from itertools import islice
 from pathlib import Path
 
@@ -28,10 +27,8 @@ def stranger(path: Path) -> str:
     Returns:
         One line: what it is, and what would work. "" if it may hold weights.
     """
-    from t2i.core.io.images import SUFFIXES  # imports torch
-
     if path.is_file():
-        return _file(path, SUFFIXES)
+        return _file(path)
     try:
         inside = list(islice(path.rglob("*"), LOOKED_AT))
     except OSError as error:
@@ -45,6 +42,8 @@ def stranger(path: Path) -> str:
         return ""
     if (path / "results.json").is_file():
         return f"{path} is a benchmark's folder without runs: {KNOWN}"
+    from t2i.core.io.images import SUFFIXES  # imports torch
+
     if not inside:
         return f"{path} is an empty folder: {KNOWN}"
     if images := [each for each in files if each.suffix.lower() in SUFFIXES]:
@@ -58,9 +57,13 @@ def stranger(path: Path) -> str:
     return f"{path} holds no weights ({shown}): {KNOWN}"
 
 
-def _file(path: Path, images: Collection[str]) -> str:
+def _file(path: Path) -> str:
     ending = path.suffix.lower()
-    if ending in images:
+    if ending in WEIGHTS and path.stat().st_size:
+        return ""
+    from t2i.core.io.images import SUFFIXES  # imports torch
+
+    if ending in SUFFIXES:
         return f"{path} is an image, no model: {KNOWN}"
     if ending in ARCHIVES:
         return f"{path} is an archive: unpack it, and name the folder; {KNOWN}"
