@@ -279,6 +279,8 @@ def _refusal(hub: HubName, error: Exception) -> UserError:
     """Say in one line why a model did not come from the hub, and what would help."""
     from huggingface_hub import errors
 
+    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # it says only that a file is not in the cache
     page = f"https://huggingface.co/{hub.name}"
     if isinstance(error, errors.GatedRepoError):
         return UserError(
