@@ -109,7 +109,7 @@ def wanted_files(files: Sequence[str], index: Mapping[str, Any] | None) -> list[
     texts = [name for name in files if any(fnmatch(name, pattern) for pattern in TEXT)]
     weights = [name for name in files if fnmatch(name, WEIGHTS)]
     if index is None:
-        return texts + weights
+        return [name for name in texts + weights if OWN[0] not in files or _of_run(name)]
     chosen = [INDEX]
     for part in _parts(index):
         inside = f"{part}/"
@@ -119,6 +119,11 @@ def wanted_files(files: Sequence[str], index: Mapping[str, Any] | None) -> list[
         if part not in UNUSED:
             chosen += _variant([name for name in weights if _within(name, inside)])
     return list(dict.fromkeys(chosen))
+
+
+def _of_run(name: str) -> bool:
+    """Whether a file of a run is its model or tells of it: no checkpoints, no images."""
+    return name.startswith("model/") or "/" not in name or name == "samples/captions.json"
 
 
 def _parts(index: Mapping[str, Any]) -> list[str]:
@@ -291,7 +296,9 @@ def _refusal(hub: HubName, error: Exception) -> UserError:
         return UserError(
             f"{hub}: the hub's model has no revision '{hub.revision or 'main'}'; {page} lists them"
         )
-    if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else 0
+    unknown = isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError)
+    if unknown or status == 404:
         return UserError(
             f"{hub}: there is no such folder here, and the hub has no such model (or it is "
             "private: log in with 'hf auth login')"

@@ -22,6 +22,8 @@ from t2i.core.errors import UserError
 
 MANIFEST = "manifest.json"
 """Name of the file in a sealed folder that lists the others."""
+HUBS = ("README.md", ".gitattributes", ".cache")
+"""What the Hugging Face hub and its downloader add to a folder. Nothing reads it."""
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
@@ -298,7 +300,9 @@ def verify(folder: Path, what: str) -> None:
             f"{what}: {folder / MANIFEST} is no manifest; restore the folder or start anew"
         ) from None
     present = {
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.relative_to(folder).parts[0] not in HUBS
     } - {MANIFEST}
     for name in sorted(files.keys() ^ present):
         state = "is missing" if name in files else "does not belong there"

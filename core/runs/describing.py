@@ -15,11 +15,13 @@ from t2i.core.fetch.hub import INDEX
 from t2i.core.io.files import read_json
 from t2i.core.registry.tables import registry
 from t2i.core.runs.folder import RUNS, Run, is_run
-from t2i.core.runs.listing import describe, run_document
+from t2i.core.runs.listing import ListedRun, describe, run_document
 from t2i.core.runs.locating import Located, located, located_run, run_around
 
 CAPTIONS = 3
 """How many example captions are shown."""
+RECORDED = ("command", "created", "versions")
+"""Entries of config.json that are shown as they are."""
 LONGEST_HEADER = 100_000_000
 """The largest header of a safetensors file in bytes, as the format's library has it."""
 
@@ -44,21 +46,23 @@ def about(text: str) -> dict[str, Any]:
             return about_run(owner)
     place = located(text, weights=False)
     if place.run is not None:
-        return about_run(place.run)
+        return about_run(place.run, place.name)
     return _about_model(place) if place.kind == "model" else _about_foreign(place)
 
 
-def about_run(run: Run) -> dict[str, Any]:
+def about_run(run: Run, name: str | None = None) -> dict[str, Any]:
     """Say what a run is.
 
     Args:
         run: The run.
+        name: How the user names it. None: by its path.
 
     Returns:
         The facts by name, as JSON.
     """
     listed = describe(run)
-    facts: dict[str, Any] = {"run": str(run.path), "state": listed.progress}
+    name = name or str(run.path)
+    facts: dict[str, Any] = {"run": name, "state": listed.progress}
     try:
         config, document = run_document(run)
     except UserError:
@@ -70,10 +74,8 @@ def about_run(run: Run) -> dict[str, Any]:
     facts |= {"losses": dict(listed.losses)} if listed.losses else {}
     facts |= {"score": dict([listed.score])} if listed.score else {}
     facts |= _checkpoints(run)
-    for name, title in (("command", "command"), ("created", "created"), ("versions", "versions")):
-        if document.get(name):
-            facts[title] = document[name]
-    return facts | {"next": _next(run, listed.model, listed.data, listed.state)}
+    facts |= {key: document[key] for key in RECORDED if document.get(key)}
+    return facts | {"next": _next(run, name, listed)}
 
 
 # --- the parts of a run ---------------------------------------------------------------------------
@@ -192,16 +194,16 @@ def _checkpoints(run: Run) -> dict[str, Any]:
     return facts
 
 
-def _next(run: Run, model: str, data: str, state: str) -> dict[str, str]:
+def _next(run: Run, name: str, listed: ListedRun) -> dict[str, str]:
     """The commands to go on with."""
-    path, found = str(run.path), {}
+    found = {}
     if run.model.is_dir() or run.steps_saved():
-        found["sample"] = ["t2i", "sample", "--run", path, "-p", run.example()]
-        if data in registry().benchmarks:
-            found["score"] = ["t2i", "bench", data, "--run", f"{model}={path}"]
-    if state in ("interrupted", "not begun"):
-        found["resume"] = ["t2i", "train", "--resume", path]
-    return {name: shlex.join(words) for name, words in found.items()}
+        found["sample"] = ["t2i", "sample", "--run", name, "-p", run.example()]
+        if listed.data in registry().benchmarks:
+            found["score"] = ["t2i", "bench", listed.data, "--run", f"{listed.model}={name}"]
+    if listed.state in ("interrupted", "not begun"):
+        found["resume"] = ["t2i", "train", "--resume", name]
+    return {what: shlex.join(words) for what, words in found.items()}
 
 
 # --- models without a run, and other projects' ----------------------------------------------------

@@ -4,6 +4,7 @@ on the loopback device."""
 import json
 import subprocess
 import sys
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -129,8 +130,6 @@ def loop(server, tmp_path):
 
 
 def inside(folder):
-    from pathlib import Path
-
     whole = Path(folder)
     return {path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file()}
 
@@ -145,8 +144,6 @@ def test_a_pipeline_is_fetched_once_and_then_used_without_a_network(loop):
     assert len(loop.server.asked) == asked  # the cache is complete: nothing is asked
     assert loop("maker/brush@main", HF_HUB_OFFLINE="1") == folder
     # A file that is lost is fetched again, and without a network its lack is no silent success.
-    from pathlib import Path
-
     (Path(folder) / "unet/diffusion_pytorch_model.safetensors").unlink()
     assert "the hub cannot be reached" in loop("maker/brush", HF_HUB_OFFLINE="1")
     assert loop("maker/brush") == folder
@@ -171,7 +168,9 @@ def test_a_run_of_ours(loop):
         "README.md": b"a card", "evil.bin": b"x",
     }  # fmt: skip
     loop.host("maker/model", bodies)
-    loop.host("maker/run", {f"model/{name}": body for name, body in bodies.items()})
+    run = {f"model/{name}": body for name, body in bodies.items()}
+    heavy = {"checkpoints/step-6/optimizers.safetensors": b"x", "samples/step-6.png": b"x"}
+    loop.host("maker/run", run | heavy)
     assert inside(loop("maker/model")) == {*files, "manifest.json"}
     folder = loop("maker/run")
     assert inside(folder) == {f"model/{name}" for name in (*files, "manifest.json")}
