@@ -40,7 +40,7 @@ def about(text: str) -> dict[str, Any]:
     """
     path = Path(text).expanduser()
     here = path if path.exists() or path.is_absolute() else RUNS / path
-    if here.exists():
+    if text.strip() and here.exists():
         owner = run_around(here) or located_run(here)
         if is_run(owner.path):
             return about_run(owner)

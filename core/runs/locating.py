@@ -16,7 +16,7 @@ from t2i.core.fetch.hub import HubName, hub_model
 from t2i.core.io.files import MANIFEST, settle
 from t2i.core.registry.tables import registry
 from t2i.core.runs.folder import RUNS, Run, is_run, newest_complete, newest_run, runs_in
-from t2i.core.runs.strangers import stranger
+from t2i.core.runs.strangers import ARCHIVES, TEXTS, WEIGHTS, stranger
 
 LATEST = "latest"
 """The word for the newest run."""
@@ -73,8 +73,7 @@ def located(
         UserError: There is no such thing, or it is nothing that images can be made from. The
             message says what it is.
     """
-    words = str(text)
-    path = Path(words).expanduser()
+    words, path = str(text), _path(text)
     if path.exists():
         return _existing(path)
     if not path.is_absolute() and (RUNS / path).exists():
@@ -83,12 +82,42 @@ def located(
         return _existing(_latest().path)
     if words in registry().models:
         return _existing(newest_run(words).path)
-    hub = None if words.startswith(f"{RUNS}/") else HubName.parse(words)
+    hub = _hub_name(words)
     if hub is None:
         raise _unknown(path)
     folder = hub_model(hub, opens, weights=weights)
     place = _inside(folder) or Located(str(hub), folder, "foreign")
     return Located(str(hub), place.path, place.kind, place.run)
+
+
+def _path(text: str | Path) -> Path:
+    """Turn a text into a path. An empty one, as of an unset variable, would be this folder."""
+    if not str(text).strip():
+        raise UserError("the name of a run is empty; 't2i runs' lists the runs")
+    return Path(str(text)).expanduser()
+
+
+def weights_path(text: str) -> Path:
+    """Find a folder or file of weights to import.
+
+    Args:
+        text: Its path, or a name of the hub.
+
+    Returns:
+        The path. One that does not exist is returned as it is, unless it is a name of the hub.
+
+    Raises:
+        UserError: The hub does not give the model.
+    """
+    path = Path(text).expanduser()
+    hub = None if path.exists() else _hub_name(text)
+    return path if hub is None else hub_model(hub)
+
+
+def _hub_name(text: str) -> HubName | None:
+    """Read a name of the hub; None for a text that can only be a path."""
+    is_file = Path(text).suffix.lower() in (*WEIGHTS, *TEXTS, *ARCHIVES)
+    return None if is_file or text.startswith(f"{RUNS}/") else HubName.parse(text)
 
 
 def located_run(text: str | Path) -> Run:
@@ -104,7 +133,7 @@ def located_run(text: str | Path) -> Run:
     Raises:
         UserError: There is no such run, or the folder holds several.
     """
-    path = Path(str(text)).expanduser()
+    path = _path(text)
     if not path.exists() and not path.is_absolute() and (RUNS / path).exists():
         path = RUNS / path
     if not path.exists() and str(text) == LATEST:
@@ -287,4 +316,4 @@ def _unknown(path: Path) -> UserError:
     hint = nearest(str(path), names)
     if not hint.startswith("; did you mean"):
         hint = "; 't2i runs' lists the runs" if runs else "; 't2i train' makes one"
-    return UserError(f"run {path}: no such directory{hint}")
+    return UserError(f"run {path}: no such file or directory{hint}")

@@ -80,7 +80,10 @@ def test_a_person_gets_the_table_and_the_reports_path(here, monkeypatch):
             ["shapes", "--minutes", "1", "--steps", "1"],
             "--steps and --minutes are two ways to say the budget",
         ),
-        (["shapes", "--run", "toy=nowhere"], "--run toy=nowhere: run nowhere: no such directory"),
+        (
+            ["shapes", "--run", "toy=nowhere"],
+            "--run toy=nowhere: run nowhere: no such file or directory",
+        ),
         (["shapes", "--run", "a=x", "--run", "a=y"], "'a' is there already"),
         (["diff", "nowhere", "nowhere"], "results nowhere"),
         (["speed", "--models", "toyy"], "no model is named 'toyy'"),

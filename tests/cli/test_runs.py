@@ -123,15 +123,19 @@ def test_what_is_no_run_is_named(refused, trained, tmp_path):
         "bad": "bad has neither a model nor a checkpoint",
         "runs/one/samples": "lies in the run runs/one and holds no weights",
         "runs/one/config.json": "lies in the run runs/one and holds no weights",
-        "runs/onee": "run runs/onee: no such directory; did you mean 'runs/one'?",
-        "onne": "run onne: no such directory; did you mean 'one'?",
-        "quite-other": "run quite-other: no such directory; 't2i runs' lists the runs",
-        "toi": "run toi: no such directory",
+        "runs/onee": "run runs/onee: no such file or directory; did you mean 'runs/one'?",
+        "onne": "run onne: no such file or directory; did you mean 'one'?",
+        "quite-other": "run quite-other: no such file or directory; 't2i runs' lists the runs",
+        "models/lost.safetensors": "run models/lost.safetensors: no such file or directory",
+        "runs/x": "run runs/x: no such file or directory",  # no name of the hub
+        "": "the name of a run is empty",
+        "toi": "run toi: no such file or directory",
     }.items():
         for option in ("sample", "export"):
             more = ("-p", "x") if option == "sample" else ("--out", "o")
             assert line in refused(option, "--run", text, *more), text
-        assert line in refused("bench", "shapes", "--run", f"mine={text}"), text
+        if text:
+            assert line in refused("bench", "shapes", "--run", f"mine={text}"), text
 
 
 def test_latest_is_the_newest_complete_run(here, refused, trained):
@@ -161,7 +165,7 @@ def test_resume_takes_names(here, refused, trained):
 def test_a_path_wins_over_a_name(trained, tmp_path):
     shutil.copytree(trained.path, tmp_path / "one")
     assert str(located("one").path) == "one"
-    with pytest.raises(UserError, match="run /nowhere/one: no such directory"):
+    with pytest.raises(UserError, match="run /nowhere/one: no such file or directory"):
         located("/nowhere/one")
 
 
@@ -296,4 +300,4 @@ def test_info_of_what_is_elsewhere(here, refused, trained, tmp_path):
     assert (facts["class"], facts["parts"]) == ("Pipe", {"unet": "UNet"})
     generator = trained.summary()["parameters"]["generator"]
     assert facts["weights"] == {"unet/w.safetensors": generator}
-    assert "no such directory" in refused("info", "nowhere")
+    assert "no such file or directory" in refused("info", "nowhere")
