@@ -8,7 +8,7 @@ from typing import Any
 from t2i.cli.output import answer, answer_json, answer_table
 from t2i.core.io.terminal import printable
 
-PLAIN = ("run", "model folder", "folder", "file", "state", "model", "preset", "class", "sampler",
+PLAIN = ("run", "model folder", "folder", "file", "state", "model", "preset", "what", "sampler",
          "steps", "images", "skipped", "device", "precision", "command", "created")  # fmt: skip
 """Facts that are one value."""
 

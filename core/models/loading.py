@@ -11,6 +11,7 @@ from t2i.core.errors import UserError
 from t2i.core.io.files import arriving, load_tensors, read_json, settle, verify
 from t2i.core.io.terminal import note
 from t2i.core.models.building import build
+from t2i.core.models.identify import identify
 from t2i.core.models.model import Model
 from t2i.core.models.moved import Moved
 from t2i.core.models.weights import load_state
@@ -179,13 +180,7 @@ def _loaded(place: Located, settings: Mapping[str, Any]) -> Model:
         return load_checkpoint(place.path, place.run)
     if place.model_folder is not None:
         return load_model(place.model_folder)
-    model = _opened(place.path, settings)
-    if model is None:
-        raise UserError(
-            f"{place.name} is no run, and nothing in it is known: a run, or a folder or file that "
-            f"these models open is expected: {', '.join(spec.name for spec in _openers())}"
-        )
-    return model
+    return _opened(place.path, settings)
 
 
 def _is_opened(folder: Path) -> bool:
@@ -206,21 +201,21 @@ def _openers() -> list[ModelSpec]:
     return [spec for spec in registry().models if spec.open_pretrained]
 
 
-def _opened(path: Path, settings: Mapping[str, Any]) -> Model | None:
-    """Open another project's folder or file with the first plugin that knows it, if any."""
-    able = [spec for spec in registry().models if spec.open_pretrained]
+def _opened(path: Path, settings: Mapping[str, Any]) -> Model:
+    """Open another project's folder or file with the first plugin that knows it.
+
+    Raises:
+        UserError: No plugin knows it. The error says what it is, and what can be opened.
+    """
+    able = _openers()
     for spec in able:
         model: Model | None = import_object(str(spec.open_pretrained))(path, settings)
         if model is not None:
             return model
-    if path.is_file():
-        names = ", ".join(spec.name for spec in able)
-        raise UserError(
-            f"{path} is no run, and no file that these models open: {names}; weights that a "
-            f"paper's authors released "
-            "are made a run with 't2i import'"
-        )
-    return None
+    opens = [spec.opens or f"what '{spec.name}' opens" for spec in able]
+    raise UserError(
+        f"{path} is {identify(path).sentence}; t2i opens {', '.join(['its own runs', *opens])}"
+    )
 
 
 def opening_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

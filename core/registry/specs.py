@@ -111,6 +111,8 @@ class ModelSpec(Spec):
             which opens a folder or file in the layout of another project for sampling. It returns
             None if it does not support the layout. `settings` are those in `open_settings` that the
             user gave. None: no other layouts.
+        opens: What `open_pretrained` opens, as a noun phrase in the plural for errors, such as
+            "folders of diffusers' DDPMPipeline". "": nothing.
         open_settings: Names of the settings of `--set` that `open_pretrained` receives instead of
             the sampler.
         export: Import path of `(model: Model, folder: Path) -> None`, which writes a model in the
@@ -126,6 +128,7 @@ class ModelSpec(Spec):
     moved: tuple[str, ...] = ()
     weights: str | None = None
     open_pretrained: str | None = None
+    opens: str = ""
     open_settings: tuple[str, ...] = ()
     export: str | None = None
 

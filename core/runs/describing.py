@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 from t2i.core.errors import UserError
 from t2i.core.fetch.hub import INDEX
 from t2i.core.io.files import read_json
+from t2i.core.models.identify import identify, shapes_of
 from t2i.core.registry.tables import registry
 from t2i.core.runs.folder import RUNS, Run, is_run
 from t2i.core.runs.listing import ListedRun, describe, run_document
@@ -22,8 +21,6 @@ CAPTIONS = 3
 """How many example captions are shown."""
 RECORDED = ("command", "created", "versions")
 """Entries of config.json that are shown as they are."""
-LONGEST_HEADER = 100_000_000
-"""The largest header of a safetensors file in bytes, as the format's library has it."""
 
 
 def about(text: str) -> dict[str, Any]:
@@ -221,10 +218,7 @@ def _about_foreign(place: Located) -> dict[str, Any]:
     folder = place.path
     facts: dict[str, Any] = {"folder" if folder.is_dir() else "file": place.name}
     index = _document(folder / INDEX)
-    own = _document(folder / "config.json")
-    kind = index.get("_class_name") or own.get("_class_name") or own.get("architectures")
-    if kind:
-        facts["class"] = kind if isinstance(kind, str) else ", ".join(map(str, kind))
+    facts["what"] = identify(folder).what
     parts = {
         name: str(value[1])
         for name, value in index.items()
@@ -235,7 +229,7 @@ def _about_foreign(place: Located) -> dict[str, Any]:
     counts = {
         path.relative_to(folder).as_posix() if folder.is_dir() else path.name: count
         for path in weights
-        if (count := parameters_in(path)) is not None
+        if (count := _parameters_in(path)) is not None
     }
     facts |= {"weights": counts} if counts else {}
     return facts | {"next": {"sample": _sample(place)}}
@@ -253,23 +247,7 @@ def _sample(place: Located) -> str:
     return shlex.join(["t2i", "sample", "--run", place.name, "-p", "a red bird"])
 
 
-def parameters_in(path: Path) -> int | None:
-    """Count the numbers in a safetensors file, from its header alone.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The count. None if it is no safetensors file.
-    """
-    shapes: list[list[int]]
-    try:
-        with open(path, "rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            if size > LONGEST_HEADER:
-                return None
-            header = json.loads(file.read(size))
-        shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-        return sum(math.prod(shape) for shape in shapes)
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError):
-        return None
+def _parameters_in(path: Path) -> int | None:
+    """Count the numbers in a safetensors file by its header; None if it is no whole one."""
+    shapes = shapes_of(path)
+    return None if shapes is None else sum(math.prod(shape) for shape in shapes.values())

@@ -297,7 +297,7 @@ def test_info_of_what_is_elsewhere(here, refused, trained, tmp_path):
     (folder / "model_index.json").write_text(json.dumps(index))
     shutil.copy(trained.model / "generator.safetensors", folder / "unet" / "w.safetensors")
     facts = json.loads(here("info", "pipe", "--json")[1])
-    assert (facts["class"], facts["parts"]) == ("Pipe", {"unet": "UNet"})
+    assert (facts["what"], facts["parts"]) == ("a Pipe of diffusers", {"unet": "UNet"})
     generator = trained.summary()["parameters"]["generator"]
     assert facts["weights"] == {"unet/w.safetensors": generator}
     assert "no such file or directory" in refused("info", "nowhere")

@@ -53,6 +53,11 @@ def load_clip(
     def load(source: str, offline: bool) -> Network:
         place: Any = {"revision": wanted.revision, "local_files_only": offline}
         folder = Path(source)
+        if (folder / "open_clip_config.json").is_file() and not any(folder.glob("model*.safe*")):
+            raise UserError(
+                f"{wanted.what}: {wanted.setting} = {source}: it is a CLIP in the layout of "
+                f"open_clip; {wanted.advice}, as transformers writes it"
+            )
         variant = variant_of(folder, "model") if folder.is_dir() else None
         refuse_foreign_code(kind.config_class, source, wanted.what, **place)
         loaded: Any = kind.from_pretrained(

@@ -17,14 +17,12 @@ Ending = Literal["x_0", "first"]
 Diffusion)."""
 
 
-class DiffusionSamplerConfig(SamplerConfig):
-    """Settings of every sampler of diffusion models."""
+class GuidedConfig(SamplerConfig):
+    """Settings of guidance, which every sampler of diffusion models has."""
 
     renamed: ClassVar[Mapping[str, str]] = {
         "interval": "guidance_interval",
         "rescale": "guidance_rescale",
-        "offset": "steps_offset",
-        "noisiest": "sigma_max",
     }
 
     guidance_interval: tuple[float, float] = (0.0, 1.0)
@@ -35,6 +33,19 @@ class DiffusionSamplerConfig(SamplerConfig):
     """How far to rescale a guided prediction to the standard deviation of the conditional one, 0
     (not) to 1 (fully). It counters over-exposed images at high guidance (Lin et al. 2024, equation
     16)."""
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _ascending(cls, interval: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= interval[0] <= interval[1] <= 1:
+            raise ValueError("two ascending numbers between 0 and 1")
+        return interval
+
+
+class DiffusionSamplerConfig(GuidedConfig):
+    """Settings of the samplers that choose their timesteps by a `TimeGrid`."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"offset": "steps_offset", "noisiest": "sigma_max"}
 
     spacing: Spacing = "trailing"
     """How the sampling steps are chosen among the T steps of a discrete schedule. "trailing" starts
@@ -48,13 +59,6 @@ class DiffusionSamplerConfig(SamplerConfig):
     """Highest noise level to start from, as sigma / alpha, if sampling takes fewer than all T
     steps. None: no bound, as in diffusers' pipelines, except that the default still applies to
     paths that end without any signal."""
-
-    @field_validator("guidance_interval")
-    @classmethod
-    def _ascending(cls, interval: tuple[float, float]) -> tuple[float, float]:
-        if not 0 <= interval[0] <= interval[1] <= 1:
-            raise ValueError("two ascending numbers between 0 and 1")
-        return interval
 
 
 NoiseSchedule = Literal["linear", "scaled_linear", "cosine", "mixing"]

@@ -12,16 +12,14 @@ from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.prediction import shifted_by_score
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextFeatures
-from t2i.plugins.common.diffusion.config import DiffusionSamplerConfig
+from t2i.plugins.common.diffusion.config import GuidedConfig
 
 Guided = Callable[[Tensor, Tensor, float], Tensor]
 """`guided(x_t, t, level)` returns the guided prediction (B, ...) at x_t (B, ...) and times t (B,),
 whose noise level is `level`, 0 (clean) to 1 (noise)."""
 
 
-def guided(
-    generator: DiffusionGenerator, request: Request, config: DiffusionSamplerConfig
-) -> Guided:
+def guided(generator: DiffusionGenerator, request: Request, config: GuidedConfig) -> Guided:
     """Wrap a generator so that its predictions are guided.
 
     Classifier-free guidance (thesis 2.30; Ho & Salimans 2022) runs both branches in one batch. The

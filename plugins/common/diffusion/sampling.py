@@ -19,7 +19,11 @@ from t2i.core.families.schedule import DiscreteSchedule, Schedule, named_schedul
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.sampler import Sampler
-from t2i.plugins.common.diffusion.config import DenoisingConfig, DiffusionSamplerConfig
+from t2i.plugins.common.diffusion.config import (
+    DenoisingConfig,
+    DiffusionSamplerConfig,
+    GuidedConfig,
+)
 from t2i.plugins.common.diffusion.guidance import guided
 from t2i.plugins.common.diffusion.time_grid import TimeGrid, time_grid
 
@@ -74,7 +78,7 @@ class DiffusionSampler(Sampler):
 
 
 def network_of(
-    generator: DiffusionGenerator, request: Request, config: DiffusionSamplerConfig, grid: TimeGrid
+    generator: DiffusionGenerator, request: Request, config: GuidedConfig, grid: TimeGrid
 ) -> Network:
     """Return the guided generator in the form that the grid's scheduler calls.
 

@@ -11,10 +11,17 @@ import diffusers
 import torch
 from torch import Tensor
 
+from t2i.core.errors import UserError, in_one_line
 from t2i.core.families.schedule import DiscreteSchedule
 from t2i.core.io.files import read_json
 from t2i.core.runs.configure import RunConfig
 from t2i.plugins.common.diffusion.config import DenoisingConfig
+from t2i.plugins.common.diffusion.native import (
+    NATIVE,
+    native_scheduler,
+    options_of,
+    unknown_settings,
+)
 from t2i.plugins.common.diffusion.sampling import clipping, schedule_of
 from t2i.plugins.common.diffusion.time_grid import PREDICTION_TYPES
 
@@ -36,33 +43,72 @@ NAMED = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012)}
 ALMOST_ONE = 1 - 2.0**-24  # replaces beta_T = 1 of schedules that end without any signal
 
 
-def read_scheduler(folder: Path) -> tuple[Any, float | None]:
+def read_scheduler(folder: Path, name: str, **forced: Any) -> tuple[Any, float | None]:
     """Read the scheduler of a folder.
 
     Args:
         folder: Folder with a scheduler_config.json.
+        name: Class of the scheduler, as the pipeline's model_index.json names it. Like diffusers,
+            we use this class whatever the configuration says.
+        forced: Settings that the pipeline changes, whatever the folder says.
 
     Returns:
         The scheduler, and the guidance that is stored if t2i wrote the folder, else None.
+
+    Raises:
+        UserError: There is no such file, or no sampler here can do what the scheduler does.
     """
-    document = read_json(folder / "scheduler_config.json", f"folder {folder}")
+    path = folder / "scheduler_config.json"
+    document = read_json(path, f"folder {folder}")
     document = document if isinstance(document, dict) else {}
-    return known_scheduler(str(document.get("_class_name")), document), document.get(GUIDANCE)
+    return known_scheduler(name, document, str(path), **forced), document.get(GUIDANCE)
 
 
-def known_scheduler(name: str, config: Mapping[str, Any]) -> Any:
+def known_scheduler(name: str, config: Mapping[str, Any], where: str, **forced: Any) -> Any:
     """Build a scheduler of diffusers from its configuration.
 
     Args:
         name: Name of its class.
         config: Its configuration.
+        where: File of the configuration, for errors.
+        forced: Settings to change, if the class knows them.
 
     Returns:
-        The scheduler; a DDIMScheduler with the same noise schedule if we have no sampler for the
-        class.
+        The scheduler.
+
+    Raises:
+        UserError: No sampler here can do what the scheduler does, or its settings are wrong.
     """
-    kind: Any = getattr(diffusers, name if name in SCHEDULERS.values() else "DDIMScheduler")
-    return kind.from_config(dict(config))
+    if name not in NATIVE:
+        raise UserError(
+            f"{where}: its scheduler is {name}, whose images no sampler here makes; those that can "
+            f"be used are {', '.join(NATIVE)}"
+        )
+    for key, value in unknown_settings(config).items():
+        raise UserError(
+            f"{where}: {key} = {str(value)[:60]}: no scheduler that is used here (diffusers "
+            f"{diffusers.__version__}) has this setting: a newer diffusers, or remove it"
+        )
+    kind: Any = getattr(diffusers, name)
+    try:
+        scheduler = kind.from_config(dict(config))
+        changed = {key: value for key, value in forced.items() if key in scheduler.config}
+        scheduler = kind.from_config({**config, **changed}) if changed else scheduler
+    except Exception as error:  # schedulers check their settings in ways of their own
+        raise UserError(f"{where}: {name} cannot be built ({in_one_line(error)})") from None
+    betas = scheduler.betas
+    if not bool(((betas > 0) & (betas <= 1)).all()):
+        raise UserError(f"{where}: its betas are not all above 0 and at most 1")
+    kind_of = str(scheduler.config.get("prediction_type", "epsilon"))
+    variance = str(scheduler.config.get("variance_type"))
+    for key, value, known in (
+        ("prediction_type", kind_of, kind_of in PREDICTION_TYPES.values()),
+        ("variance_type", variance, not variance.startswith("learned")),
+        ("use_flow_sigmas", "true", not scheduler.config.get("use_flow_sigmas")),
+    ):
+        if not known:
+            raise UserError(f"{where}: {key} = {value}: no model here does this")
+    return scheduler
 
 
 def noise_settings(scheduler: Any) -> dict[str, Any]:
@@ -92,7 +138,7 @@ def sampler_section(scheduler: Any, steps: int | None, guidance: float) -> dict[
     """Return settings of the sampler that does the same as a pipeline with this scheduler.
 
     Args:
-        scheduler: A scheduler of diffusers that is one of `SCHEDULERS`.
+        scheduler: A scheduler of diffusers that is one of `NATIVE`.
         steps: Number of sampling steps. None: all.
         guidance: Scale of classifier-free guidance.
 
@@ -100,13 +146,18 @@ def sampler_section(scheduler: Any, steps: int | None, guidance: float) -> dict[
         The section: the sampler's name and its settings.
     """
     config: Mapping[str, Any] = scheduler.config
-    name = next(ours for ours, theirs in SCHEDULERS.items() if theirs == type(scheduler).__name__)
+    kind = type(scheduler).__name__
+    if not _exact(kind, config):
+        options = options_of(kind, config)
+        return {"name": "diffusers", "steps": steps, "guidance": guidance, "scheduler": kind,
+                "options": options}  # fmt: skip
+    name = next(ours for ours, theirs in SCHEDULERS.items() if theirs == kind)
     section = {
         "name": name,
         "steps": steps,
         "guidance": guidance,
-        "spacing": config.get("timestep_spacing", "leading"),
-        "steps_offset": config.get("steps_offset", 0),
+        "spacing": config["timestep_spacing"],
+        "steps_offset": config["steps_offset"],
         "sigma_max": None,
     }
     if name in ("ddim", "pndm"):
@@ -116,6 +167,24 @@ def sampler_section(scheduler: Any, steps: int | None, guidance: float) -> dict[
     if name == "ddpm":
         section["variance"] = "beta" if "large" in config["variance_type"] else "beta~"
     return section
+
+
+def _exact(kind: str, config: Mapping[str, Any]) -> bool:
+    """Return whether a sampler of ours makes exactly a scheduler's images, for any number of steps.
+
+    With "leading" spacing, diffusers' distance between two timesteps is that of its own formulas.
+    """
+    if kind == "PNDMScheduler":
+        plain = bool(config["skip_prk_steps"])
+    elif kind == "DDIMScheduler":  # a last step to x_0 from timestep 0, or to the first one
+        plain = not config["set_alpha_to_one"] or not config["steps_offset"]
+    else:
+        plain = kind == "DDPMScheduler" and config["variance_type"] in (
+            "fixed_small",
+            "fixed_large",
+        )
+    odd = config.get("thresholding") or config.get("rescale_betas_zero_snr")
+    return plain and not odd and config["timestep_spacing"] == "leading"
 
 
 def scheduler_of(config: RunConfig, unused_offset: int = 0) -> Any:
@@ -132,6 +201,12 @@ def scheduler_of(config: RunConfig, unused_offset: int = 0) -> Any:
     settings, sampler = config.settings, config.sampler
     assert isinstance(settings, DenoisingConfig)
     chosen = sampler.config.model_dump()
+    if sampler.name == "diffusers":
+        schedule = schedule_of(settings)
+        assert isinstance(schedule, DiscreteSchedule)
+        return native_scheduler(
+            chosen["scheduler"], chosen["options"], schedule, settings.prediction
+        )
     name = sampler.name if sampler.name in SCHEDULERS else "ddim"
     more: dict[str, Any] = {}
     if name in ("ddim", "pndm"):

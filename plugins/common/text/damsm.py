@@ -241,6 +241,28 @@ def pickled_vocabulary(path: Path) -> tuple[str, ...]:
     return tuple(str(words[number]) for number in range(1, len(words)))
 
 
+def check_vocabulary(state: Mapping[str, Tensor], words: int, where: str) -> None:
+    """Check that weights and a vocabulary belong together, as far as their sizes tell.
+
+    Args:
+        state: The authors' RNN_ENCODER state dict, or that of the `damsm` text encoder.
+        words: Number of words in the vocabulary, without the end of captions.
+        where: Names of both files in errors.
+
+    Raises:
+        UserError: The weights have vectors of another number of words.
+    """
+    table = next(
+        (t for name, t in state.items() if name.endswith(("encoder.weight", "embedding.weight"))),
+        None,
+    )
+    if table is not None and len(table) != words + 1:
+        raise UserError(
+            f"{where}: the weights have vectors of {len(table)} words, the vocabulary has "
+            f"{words + 1}, the end of captions included: give the files of one data set"
+        )
+
+
 def authors_encoder(
     choice: Choice[Config], state: Mapping[str, Tensor], vocabulary: Sequence[str], where: str
 ) -> tuple[Choice[Config], TextEncoder]:
@@ -256,8 +278,9 @@ def authors_encoder(
         The choice of encoder that describes it, and the encoder.
 
     Raises:
-        UserError: The weights do not fit the settings.
+        UserError: The weights do not fit the vocabulary, or the settings.
     """
+    check_vocabulary(state, len(vocabulary), where)
     given = choice.config.model_dump() if choice.name == "damsm" else {}
     given |= {"vocabulary": tuple(vocabulary), "frozen": True, "weights": None, "captions": None}
     made = registry().encoders.choose("damsm", given, "text encoder")

@@ -5,12 +5,14 @@ A folder holds config.json and safetensors. No other files are read, and no code
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import __version__ as version
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_json, write_json
@@ -71,6 +73,56 @@ def refuse_foreign_classes(index: Mapping[str, Any], folder: Path) -> None:
             raise UserError(
                 f"{folder / INDEX}: '{name}' needs code from {str(library)[:80]!r}; parts are "
                 "diffusers' or transformers' own"
+            )
+
+
+def network_config(folder: Path, kind: type[Any]) -> dict[str, Any]:
+    """Read the config.json of a network.
+
+    Args:
+        folder: Folder of the network.
+        kind: Class of the network.
+
+    Returns:
+        The settings, with the class's defaults for those that the file leaves out.
+
+    Raises:
+        UserError: The file cannot be read, or holds no JSON object.
+    """
+    document = read_json(folder / "config.json", f"folder {folder}")
+    if not isinstance(document, dict):
+        raise UserError(f"{folder / 'config.json'}: no configuration of a network")
+    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
+    return {**{each.name: each.default for each in parameters}, **document}
+
+
+def refuse_settings(
+    config: Mapping[str, Any], kind: type[Any], what: str, unread: Mapping[str, str]
+) -> None:
+    """Check that a network's configuration has no setting that would be ignored.
+
+    Args:
+        config: The configuration.
+        kind: Class of the network in diffusers.
+        what: What errors call the network.
+        unread: Settings of the class that are not followed here -> what the network does with them.
+            None and False are neutral.
+
+    Raises:
+        UserError: The configuration has one of `unread`, or a setting that the class does not know.
+    """
+    known = inspect.signature(kind.__init__).parameters
+    for key, value in config.items():
+        if value in (None, False) or key.startswith("_"):
+            continue
+        if key in unread:
+            raise UserError(
+                f"{what} {unread[key]} ({key} = {str(value)[:60]}), which no model here does"
+            )
+        if key not in known:
+            raise UserError(
+                f"{what} has the setting {key} = {str(value)[:60]}, which {kind.__name__} of "
+                f"diffusers {version} does not know: a newer diffusers, or remove it"
             )
 
 
@@ -184,12 +236,10 @@ def write_index(
         parts: Part -> (library, class); (None, None) for a part that is left out.
         more: Further entries of the file.
     """
-    from diffusers import __version__
-
     listed = {name: list(pair) for name, pair in parts.items()}
     write_json(
         folder / INDEX,
-        {"_class_name": pipeline, "_diffusers_version": __version__, **more, **listed},
+        {"_class_name": pipeline, "_diffusers_version": version, **more, **listed},
     )
 
 

@@ -88,5 +88,5 @@ def build(config: DamsmConfig, assets: Path | None) -> DamsmEncoder:
     """
     encoder = DamsmEncoder(config)
     if config.weights and assets is None:
-        load(encoder, Path(config.weights))
+        load(encoder, Path(config.weights), len(config.vocabulary), config.captions)
     return encoder.requires_grad_(not (config.frozen or config.weights))

@@ -9,22 +9,27 @@ from pathlib import Path
 from torch import nn
 
 from t2i.core.models.weights import load_state
-from t2i.plugins.common.text.damsm import lstm_state, pickled_vocabulary
+from t2i.plugins.common.text.damsm import check_vocabulary, lstm_state, pickled_vocabulary
 from t2i.plugins.common.weights.legacy import read_legacy
 from t2i.plugins.encoders.damsm.config import DamsmConfig, split
 
 
-def load(encoder: nn.Module, path: Path) -> None:
+def load(encoder: nn.Module, path: Path, words: int, captions: str | None) -> None:
     """Load the authors' text_encoder*.pth into an encoder.
 
     Args:
         encoder: The encoder to fill.
         path: Path of the file.
+        words: Number of words in the encoder's vocabulary.
+        captions: File of the vocabulary, for errors. None: the settings list it.
 
     Raises:
         UserError: The file is something else, or has another vocabulary size or width.
     """
-    load_state(encoder, lstm_state(read_legacy(path)), f"weights {path}")
+    state = lstm_state(read_legacy(path))
+    named = f" with {captions}" if captions else ""
+    check_vocabulary(state, words, f"weights {path}{named}")
+    load_state(encoder, state, f"weights {path}")
 
 
 def fit(config: DamsmConfig, texts: Iterable[str]) -> DamsmConfig:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from diffusers import UNet2DModel
+
 from t2i.core.errors import UserError
-from t2i.core.io.files import read_json
 from t2i.core.models.building import build
 from t2i.core.models.model import Model
 from t2i.core.runs.configure import RunConfig
@@ -21,8 +22,11 @@ from t2i.plugins.common.diffusion.scheduler_files import (
 from t2i.plugins.common.diffusion.time_grid import PREDICTION_TYPES
 from t2i.plugins.common.weights.diffusers_folders import (
     classes,
+    network_config,
     part_of,
     pipeline_index,
+    refuse_foreign_classes,
+    refuse_settings,
     save_network,
     square_size,
     unet_settings,
@@ -34,6 +38,10 @@ from t2i.plugins.models.ddpm.networks import DDPMGenerator
 
 PIPELINES = ("DDPMPipeline", "DDIMPipeline")
 UNET = "UNet2DModel"
+UNREAD = dict.fromkeys(("num_class_embeds", "class_embed_type"), "is conditioned on class numbers")
+"""Settings of networks that read more than noise."""
+SCHEDULERS = ("DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler")
+"""Schedulers that a DDPMPipeline can call; a DDIMPipeline makes a DDIMScheduler of any."""
 STEPS = {"DDPMPipeline": None, "DDIMPipeline": 50}  # the pipelines' defaults; None: all steps
 
 
@@ -51,20 +59,17 @@ def open_pretrained(path: Path, settings: Mapping[str, Any]) -> Model | None:
         UserError: The network is conditioned on class numbers, or the folder is incomplete.
     """
     index = pipeline_index(path)
-    if (
-        index is None
-        or index.get("_class_name") not in PIPELINES
-        or classes(index).get("unet") != UNET
-    ):
+    if index is None or index.get("_class_name") not in PIPELINES:
         return None
+    refuse_foreign_classes(index, path)
+    found = classes(index).get("unet")
+    if found != UNET:
+        raise UserError(f"{path}: its unet is {found or 'not named'}; only {UNET} is read")
     path = path.resolve()
     source = part_of(path, "unet")
-    unet = read_json(source / "config.json", f"folder {path}")
-    if unet.get("num_class_embeds") or unet.get("class_embed_type"):
-        raise UserError(
-            f"{path}: its network is conditioned on class numbers, which captions do not give"
-        )
-    scheduler, guidance = read_scheduler(part_of(path, "scheduler"))
+    unet = network_config(source, UNet2DModel)
+    refuse_settings(unet, UNet2DModel, f"{path}: its network", UNREAD)
+    scheduler, guidance = read_scheduler(part_of(path, "scheduler"), _scheduler(index, path))
     document = {
         "model": "ddpm",
         "preset": "diffusers",
@@ -76,6 +81,19 @@ def open_pretrained(path: Path, settings: Mapping[str, Any]) -> Model | None:
         "sampler": sampler_section(scheduler, STEPS[str(index["_class_name"])], guidance or 1.0),
     }
     return build(RunConfig.parse(document, str(path)))
+
+
+def _scheduler(index: Mapping[str, Any], path: Path) -> str:
+    """Return the class of the scheduler that the pipeline uses."""
+    if index["_class_name"] == "DDIMPipeline":
+        return "DDIMScheduler"
+    name = classes(index).get("scheduler", "none")
+    if name not in SCHEDULERS:
+        raise UserError(
+            f"{path}: its scheduler is {name}, which a DDPMPipeline cannot call; those that it can "
+            f"are {', '.join(SCHEDULERS)}"
+        )
+    return name
 
 
 def weights(config: RunConfig, files: Sequence[Path]) -> Model:

@@ -27,6 +27,7 @@ def t2i_models() -> list[ModelSpec]:
             stages="t2i.plugins.models.ddpm.training:stages",
             weights="t2i.plugins.models.ddpm.folders:weights",
             open_pretrained="t2i.plugins.models.ddpm.folders:open_pretrained",
+            opens="folders of diffusers' DDPMPipeline and DDIMPipeline",
             export="t2i.plugins.models.ddpm.folders:export",
         ),
         ModelSpec(

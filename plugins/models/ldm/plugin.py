@@ -27,7 +27,11 @@ def t2i_models() -> list[ModelSpec]:
             stages="t2i.plugins.models.ldm.training:stages",
             weights="t2i.plugins.models.ldm.folders:weights",
             open_pretrained="t2i.plugins.models.ldm.folders:open_pretrained",
-            open_settings=("config",),
+            opens=(
+                "folders of diffusers' StableDiffusionPipeline and single .safetensors files of "
+                "Stable Diffusion 1.x and 2.x"
+            ),
+            open_settings=("config", "vae"),
             export="t2i.plugins.models.ldm.folders:export",
         )
     ]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import Field
 
-from t2i.plugins.common.diffusion.config import DiffusionSamplerConfig, Ending
+from t2i.plugins.common.diffusion.config import DiffusionSamplerConfig, Ending, GuidedConfig
 
 
 class SchedulerConfig(DiffusionSamplerConfig):
@@ -24,4 +27,20 @@ class PNDMConfig(SchedulerConfig):
     """Where the last step leads: to x_0, or to the schedule's first timestep ("first").
 
     Stable Diffusion uses "first". It needs a schedule with discrete timesteps.
+    """
+
+
+class NativeConfig(GuidedConfig):
+    """Settings of the sampler `diffusers`."""
+
+    steps: int | None = Field(25, ge=1)
+    """Number of steps that the scheduler is asked for. None: all steps of the schedule."""
+
+    scheduler: str = Field("DPMSolverMultistepScheduler", min_length=1)
+    """Class of the scheduler in diffusers."""
+
+    options: Mapping[str, Any] = {}
+    """Settings of the scheduler as its scheduler_config.json has them, such as use_karras_sigmas.
+
+    The noise schedule and the kind of prediction are the model's own, and are no options.
     """

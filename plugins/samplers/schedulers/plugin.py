@@ -5,6 +5,12 @@ from __future__ import annotations
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import SamplerSpec
 
+CONFIGS = {"pndm": "PNDMConfig", "diffusers": "NativeConfig"}
+"""Classes of settings in `config.py`, where they are not `SchedulerConfig`."""
+
+MODULES = {"diffusers": "native"}
+"""Modules of builders that are not in `sampler.py`."""
+
 SAMPLERS = {
     "euler": ("euler", "Euler steps of the probability flow: DDIM, in another form"),
     "euler-a": ("euler_ancestral", "Euler steps with fresh noise after each"),
@@ -14,8 +20,9 @@ SAMPLERS = {
     "dpmpp-2m": ("dpm_solver_2m", "DPM-Solver++, second order, multistep (Lu et al. 2022)"),
     "dpmpp-2m-sde": ("dpm_solver_2m_sde", "DPM-Solver++ of the stochastic equation, second order"),
     "unipc": ("unipc", "Predictor and corrector, second order (Zhao et al. 2023)"),
+    "diffusers": ("native", "Any scheduler of diffusers as it is, with its own timesteps"),
 }
-"""Builder in `sampler.py` and one-line summary of each sampler, by its registry name."""
+"""Builder and one-line summary of each sampler, by its registry name."""
 
 
 @hookimpl
@@ -29,9 +36,8 @@ def t2i_samplers() -> list[SamplerSpec]:
         SamplerSpec(
             name=name,
             summary=summary,
-            config="t2i.plugins.samplers.schedulers.config:"
-            f"{'PNDMConfig' if name == 'pndm' else 'SchedulerConfig'}",
-            build=f"t2i.plugins.samplers.schedulers.sampler:{attribute}",
+            config=f"t2i.plugins.samplers.schedulers.config:{CONFIGS.get(name, 'SchedulerConfig')}",
+            build=f"t2i.plugins.samplers.schedulers.{MODULES.get(name, 'sampler')}:{attribute}",
             families=("diffusion",),
         )
         for name, (attribute, summary) in SAMPLERS.items()

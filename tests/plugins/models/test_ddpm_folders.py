@@ -94,6 +94,28 @@ def test_a_folder_draws_what_its_pipeline_draws(name, tmp_path, monkeypatch):
     close(ours(model, steps), theirs(pipe, steps, monkeypatch))
 
 
+def renamed(place, **parts):
+    path = place / "model_index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **parts}))
+
+
+def test_the_pipeline_decides_about_the_scheduler(tmp_path, monkeypatch):
+    """DDIMPipeline makes a DDIMScheduler of any; DDPMPipeline calls few others than its own."""
+    folder(tmp_path, timestep_spacing="trailing", clip_sample_range=0.8)
+    renamed(tmp_path, _class_name="DDIMPipeline")
+    pipe = DDIMPipeline.from_pretrained(tmp_path)
+    close(ours(load(tmp_path, "cpu"), 7), theirs(pipe, 7, monkeypatch))
+    renamed(tmp_path, _class_name="DDPMPipeline")
+    pipe = DDPMPipeline.from_pretrained(tmp_path)
+    close(ours(load(tmp_path, "cpu"), 7), theirs(pipe, 7, monkeypatch))
+    renamed(tmp_path, scheduler=["diffusers", "EulerDiscreteScheduler"])
+    with pytest.raises(UserError, match="EulerDiscreteScheduler, which a DDPMPipeline cannot call"):
+        load(tmp_path)
+    renamed(tmp_path, unet=["diffusers", "UNet2DConditionModel"])
+    with pytest.raises(UserError, match="its unet is UNet2DConditionModel; only UNet2DModel"):
+        load(tmp_path)
+
+
 def test_all_parts_may_lie_in_the_folder_itself(tmp_path, monkeypatch):
     pipe = folder(tmp_path)
     for part in ("unet", "scheduler"):

@@ -16,7 +16,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from t2i.cli.main import main
@@ -239,14 +239,20 @@ def test_what_is_damaged_or_of_another_kind_is_refused(sd, tmp_path):
     shutil.copytree(sd[1], folder)
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"unet\.weights"):
+    with pytest.raises(
+        UserError, match=r"unet/\S+ is no sound safetensors file: cut at 1000 bytes"
+    ):
         load(folder)
     index = folder / "model_index.json"
     index.write_text(index.read_text().replace("CLIPTextModel", "T5EncoderModel"))
-    with pytest.raises(UserError, match="no such folder; train one"):
+    with pytest.raises(
+        UserError, match="its text_encoder is T5EncoderModel; only CLIPTextModel is read"
+    ):
         load(folder)
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(UserError, match="no file that these models open: ddpm, ldm"):
+    with pytest.raises(
+        UserError, match="1 tensors that no known model has, such as 'x'; t2i opens"
+    ):
         load(tmp_path / "x.safetensors")
 
 
@@ -354,9 +360,9 @@ def test_a_single_file_draws_the_same(sd, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="--set config=FOLDER"):
         load(tmp_path / "v1.safetensors")
-    with pytest.raises(UserError, match=r"no folder with model_index\.json"):
+    with pytest.raises(UserError, match=r"no folder with the model_index\.json"):
         load(tmp_path / "v1.safetensors", settings={"config": str(tmp_path)})
-    with pytest.raises(UserError, match="a configuration of its own"):
+    with pytest.raises(UserError, match="a configuration and an autoencoder of its own"):
         load(folder, settings={"config": str(folder)})
 
 
@@ -499,3 +505,227 @@ def test_a_pretrained_autoencoder_that_does_not_fit_or_is_not_there_is_refused(s
         own(sd[1], f"autoencoder.weights={sd[1]}", "autoencoder.patch=2", build=False)
     with pytest.raises(UserError, match="it attends to vectors of 16"):
         own(sd[1], f"unet.weights={sd[1]}", "unet.context=sentence", "encoder.name=words")
+
+
+# --- schedulers as they are ---
+
+TRAILING = {"timestep_spacing": "trailing", "prediction_type": "v_prediction"}
+NATIVE = {
+    "EulerDiscreteScheduler": {"use_karras_sigmas": True},
+    "EulerAncestralDiscreteScheduler": {**TRAILING, "rescale_betas_zero_snr": True},
+    "DPMSolverMultistepScheduler": {"algorithm_type": "sde-dpmsolver++", "thresholding": True},
+    "DPMSolverSinglestepScheduler": {},
+    "KDPM2AncestralDiscreteScheduler": {},
+    "DEISMultistepScheduler": {"skip_prk_steps": True},  # another scheduler's setting is ignored
+    "HeunDiscreteScheduler": {"use_karras_sigmas": True},
+    "UniPCMultistepScheduler": {"solver_order": 3, "beta_schedule": "squaredcos_cap_v2"},
+    "LMSDiscreteScheduler": {},
+    "TCDScheduler": {},
+    "DDIMScheduler": TRAILING,
+}
+
+
+def changed(path, **settings):
+    document = json.loads(path.read_text())
+    document |= settings
+    path.write_text(json.dumps({key: v for key, v in document.items() if v != "REMOVED"}))
+
+
+@pytest.fixture
+def copied(sd, tmp_path):
+    """A copy of the folder, to be changed."""
+    shutil.copytree(sd[1], tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def with_scheduler(folder, kind, settings):
+    place = folder / "scheduler" / "scheduler_config.json"
+    place.write_text(json.dumps({"_class_name": "PNDMScheduler", **SCHEDULE, **settings}))
+    changed(folder / "model_index.json", scheduler=["diffusers", kind])  # this class counts
+
+
+@pytest.mark.parametrize("kind", NATIVE)
+def test_any_scheduler_draws_what_its_pipeline_draws(kind, copied):
+    with_scheduler(copied, kind, NATIVE[kind])
+    model = load(copied, "cpu")
+    choice = model.config.sampler
+    assert (choice.name, choice.config.scheduler) == ("diffusers", kind)
+    pipe = StableDiffusionPipeline.from_pretrained(copied)
+    pipe.set_progress_bar_config(disable=True)
+    assert type(pipe.scheduler).__name__ == kind
+    close(ours(model, 7), theirs(pipe, 7))  # 7 does not divide the 1000 steps
+
+
+def test_a_scheduler_is_kept_in_runs_and_exports(copied, tmp_path):
+    with_scheduler(copied, "EulerDiscreteScheduler", {"use_karras_sigmas": True})
+    model = load(copied, "cpu")
+    model.save(tmp_path / "model")
+    close(ours(load(tmp_path / "model", "cpu"), 7), ours(model, 7))
+    export(model, tmp_path / "again")
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "again")
+    assert pipe.scheduler.config.use_karras_sigmas
+    close(theirs(pipe, 7), ours(model, 7))
+
+
+SCHEDULER, INDEX = "scheduler/scheduler_config.json", "model_index.json"
+FOREIGN = {
+    "guidance": ("unet/config.json", {"time_cond_proj_dim": 8}, "reads the scale of guidance"),
+    "classes": ("unet/config.json", {"class_embed_type": "projection"}, "class_embed_type = proj"),
+    "newer": ("unet/config.json", {"brightness": 2}, "brightness = 2.* does not know"),
+    "nothing newer": ("unet/config.json", {"brightness": None}, None),
+    "channels": ("unet/config.json", {"in_channels": 9}, "9 input channels and its autoencoder 4"),
+    "shift": ("vae/config.json", {"shift_factor": 0.1}, "shifts its latents"),
+    "flow": (SCHEDULER, {"prediction_type": "flow_prediction"}, "prediction_type = flow_pre"),
+    "betas": (SCHEDULER, {"trained_betas": [0.0] * 1000}, "its betas are not all above 0"),
+    "no schedule": (SCHEDULER, {"beta_schedule": "wavy"}, "wavy is not implemented"),
+    "setting": (SCHEDULER, {"align_your_steps": True}, "align_your_steps = True: no scheduler"),
+    "inverse": (INDEX, {"scheduler": ["diffusers", "DDIMInverseScheduler"]}, "DDIMInverse.*whose"),
+    "sde": (INDEX, {"scheduler": ["diffusers", "DPMSolverSDEScheduler"]}, "DPMSolverSDE.*whose"),
+    "tiny": (INDEX, {"vae": ["diffusers", "AutoencoderTiny"]}, "its vae is AutoencoderTiny"),
+    "controlnet": (INDEX, {"controlnet": ["diffusers", "ControlNetModel"]}, "part controlnet"),
+    "foreign": (INDEX, {"unet": ["my_unet", "UNet2DConditionModel"]}, "code from 'my_unet'"),
+    "no part": (INDEX, {"vae": [None, None]}, "it names no vae"),
+    "skip": (INDEX, {"clip_skip": 2}, "clip_skip = 2 would be ignored"),
+    "inpaint": (
+        INDEX,
+        {"_class_name": "StableDiffusionInpaintPipeline"},
+        "is a StableDiffusionInp",
+    ),
+    "code": (INDEX, {"_class_name": ["pipeline", "Mine"]}, "code of its own .Mine."),
+    "no class": (INDEX, {"_class_name": "REMOVED"}, "names no pipeline"),
+    "mask": ("text_encoder/config.json", {"use_attention_mask": True}, "use_attention_mask"),
+    "short": ("tokenizer/tokenizer_config.json", {"model_max_length": 32}, "model_max_length = 32"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_would_be_ignored_is_refused_by_name(name, copied):
+    file, settings, named = FOREIGN[name]
+    changed(copied / file, **settings)
+    if named is None:
+        load(copied, "cpu")
+        return
+    with pytest.raises(UserError, match=named) as caught:
+        load(copied, "cpu")
+    assert "\n" not in str(caught.value)
+    assert str(copied) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "lost", ["unet/config.json", SCHEDULER, "tokenizer/tokenizer.json", "text_encoder/config.json",
+             "vae/diffusion_pytorch_model.safetensors"],
+)  # fmt: skip
+def test_missing_files_are_named(lost, copied):
+    (copied / lost).unlink()
+    part, file = lost.split("/")
+    with pytest.raises(UserError, match=rf"{part}.*{re.escape(file)}.*get (it|that file) from"):
+        load(copied)
+
+
+def test_variants_are_told_and_two_are_refused(sd, copied, capsys):
+    plain = copied / "unet" / "diffusion_pytorch_model.safetensors"
+    plain = plain.rename(plain.with_suffix(".non_ema.safetensors"))
+    close(ours(load(copied, "cpu"), 3), theirs(sd[0], 3))
+    assert "the variant non_ema, which is used" in capsys.readouterr().err
+    shutil.copy(plain, plain.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    with pytest.raises(UserError, match=r"variants fp16 and non_ema .* move all but one"):
+        load(copied)
+
+
+def test_added_words_are_read_unless_they_have_several_vectors(sd, copied):
+    words = CLIPTokenizer.from_pretrained(copied / "tokenizer")
+    text = CLIPTextModel.from_pretrained(copied / "text_encoder")
+    for word, named in (("<my-bird>", None), ("<my-bird>_1", "<my-bird> of several vectors")):
+        words.add_tokens([word])
+        words.save_pretrained(copied / "tokenizer")
+        text.resize_token_embeddings(len(words))
+        text.save_pretrained(copied / "text_encoder")
+        if named:
+            with pytest.raises(UserError, match=named):
+                load(copied)
+        else:
+            tokens = load(copied, "cpu").text_encoder.tokens(["a <my-bird> b"])[0]
+            assert words.convert_tokens_to_ids("<my-bird>") in tokens[0].tolist()
+
+
+# --- single files ---
+
+
+@pytest.fixture(scope="module")
+def single(sd, tmp_path_factory):
+    """A single file, and the settings that name its configuration."""
+    path = tmp_path_factory.mktemp("single") / "v1.safetensors"
+    single_file(sd[0], path)
+    return path, {"config": str(sd[1])}
+
+
+LOST = [
+    "model.diffusion_model.input_blocks.0.0.weight",
+    "model.diffusion_model.output_blocks.1.1.conv.weight",
+    "model.diffusion_model.output_blocks.1.1.conv.bias",
+    "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight",
+    "first_stage_model.decoder.mid.attn_1.q.weight",
+    "first_stage_model.encoder.down.1.block.0.norm2.bias",
+    "cond_stage_model.transformer.text_model.encoder.layers.1.mlp.fc1.weight",
+    "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight",
+]
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_a_lost_tensor_is_named_as_in_the_file(lost, single, tmp_path):
+    state = load_file(single[0])
+    del state[lost]
+    save_file(state, tmp_path / "lost.safetensors")
+    with pytest.raises(UserError, match=rf"is not whole: its .* has no tensor {re.escape(lost)};"):
+        load(tmp_path / "lost.safetensors", "cpu", single[1])
+
+
+def without(path, prefix, place):
+    kept = {name: t for name, t in load_file(path).items() if not name.startswith(prefix)}
+    save_file(kept, place)
+    return place
+
+
+def test_an_autoencoder_is_given_to_a_file_without_one(sd, single, tmp_path):
+    pipe, folder = sd
+    path = without(single[0], "first_stage_model.", tmp_path / "no_vae.safetensors")
+    with pytest.raises(UserError, match=r"no autoencoder .* --set vae=FILE_OR_FOLDER"):
+        load(path, "cpu", single[1])
+    save_file(pipe.vae.state_dict(), tmp_path / "vae.safetensors")
+    for vae in (folder, folder / "vae", tmp_path / "vae.safetensors", single[0]):
+        close(ours(load(path, "cpu", {**single[1], "vae": str(vae)}), 5), theirs(pipe, 5))
+    for vae, named in ((tmp_path / "none", "no such file"), (path, "give an autoencoder")):
+        with pytest.raises(UserError, match=f"vae = .*{named}"):
+            load(path, "cpu", {**single[1], "vae": str(vae)})
+    bare = without(path, "cond_stage_model.", tmp_path / "unet.safetensors")
+    with pytest.raises(UserError, match="no text encoder .* and no autoencoder"):
+        load(bare, "cpu", single[1])
+
+
+def test_marks_and_averages_of_a_file_are_told(sd, single, tmp_path, capsys):
+    state = load_file(single[0])
+    marks = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}
+    save_file({**state, **marks}, tmp_path / "v.safetensors")
+    model = load(tmp_path / "v.safetensors", "cpu", single[1])
+    assert "marked v_pred, ztsnr" in capsys.readouterr().err
+    pipe = StableDiffusionPipeline.from_pretrained(sd[1])
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = DDIMScheduler(**SD, **TRAILING, rescale_betas_zero_snr=True)
+    close(ours(model, 7), theirs(pipe, 7))
+    averages = {f"model_ema.{i}": torch.zeros(1) for i in range(101)}
+    save_file({**state, **averages}, tmp_path / "ema.safetensors")
+    close(ours(load(tmp_path / "ema.safetensors", "cpu", single[1]), 5), theirs(sd[0], 5))
+    assert "as in diffusers, the others are used" in capsys.readouterr().err
+
+
+def test_files_of_other_models_are_named(single, tmp_path):
+    path = without(single[0], "nothing", tmp_path / "x.safetensors")
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    for change, named in (
+        ({first: torch.zeros(8, 9, 3, 3)}, "for inpainting: its U-Net has 9 input channels"),
+        ({"conditioner.embedders.1.model.logit": torch.zeros(1)}, "is Stable Diffusion XL; t2i"),
+        ({"control_model.time_embed.0.weight": torch.zeros(1)}, "is a ControlNet"),
+    ):
+        save_file({**load_file(single[0]), **change}, path)
+        with pytest.raises(UserError, match=named):
+            load(path, "cpu", single[1])
