@@ -20,7 +20,7 @@ def show_about(text: str, as_json: bool) -> None:
         text: What `--run` takes.
         as_json: Whether to print JSON.
     """
-    from t2i.core.runs.describing import about
+    from t2i.core.models.describing import about
 
     facts = about(text)
     if as_json:
@@ -34,7 +34,7 @@ def show_about(text: str, as_json: bool) -> None:
 
 def _rows(name: str, value: Any) -> list[list[str]]:
     """The rows of one fact: the name stands in the first of them only."""
-    from t2i.core.engine.reporting import duration
+    from t2i.core.io.terminal import duration
 
     if name in PLAIN:
         return [[name, "", str(value)]]

@@ -195,7 +195,7 @@ def complete_runs(
     Returns:
         The runs, and a request for paths.
     """
-    from t2i.core.runs.locating import LATEST, run_names
+    from t2i.core.models.locating import LATEST, run_names
 
     before, equals, typed = incomplete.rpartition("=")
     paths = run_names()

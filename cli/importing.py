@@ -56,8 +56,8 @@ def import_(
             f"name the files of weights: 't2i import --model {model} FILE... --out RUN'"
         )
     from t2i.core.models.importing import default_preset, import_weights, importable
+    from t2i.core.models.locating import weights_path
     from t2i.core.runs.folder import free_path
-    from t2i.core.runs.locating import weights_path
 
     chosen = preset or default_preset(importable(model))
     if preset is None:

@@ -38,7 +38,7 @@ def runs(folder: Path | None, as_json: bool) -> None:
 
 
 def _row(run: ListedRun) -> list[str]:
-    from t2i.core.engine.reporting import duration
+    from t2i.core.io.terminal import duration
 
     data = f"{run.data} {Path(run.data_dir).name}" if run.data_dir else run.data
     date = run.created[:16].replace("T", " ")

@@ -115,7 +115,7 @@ def train(
     if resume is not None:
         _refuse_beside_resume(ctx)
         from t2i.core.engine import resume as go_on
-        from t2i.core.runs.locating import located_run
+        from t2i.core.models.locating import located_run
 
         _conclude(go_on(located_run(resume).path, on_nan=on_nan), as_json)
         return

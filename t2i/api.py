@@ -75,7 +75,7 @@ def resume(run: str | Path, *, reporter: Reporter | None = None) -> Model:
     """
     from t2i.core.engine import resume as go_on
     from t2i.core.models.loading import load
-    from t2i.core.runs.locating import located_run
+    from t2i.core.models.locating import located_run
 
     return load(go_on(located_run(run).path, reporter=reporter).path)
 

@@ -14,11 +14,11 @@ from t2i.core.fetch.downloads import fetched
 from t2i.core.interfaces.scoring import Benchmark
 from t2i.core.io.terminal import note
 from t2i.core.models.loading import config_of, find
+from t2i.core.models.locating import Located
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, resolve_config
 from t2i.core.runs.folder import Run
-from t2i.core.runs.locating import Located
 
 
 @dataclass(frozen=True)

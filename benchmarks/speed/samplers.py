@@ -26,11 +26,11 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.io.files import write_bytes, write_json
 from t2i.core.models.loading import find, load
+from t2i.core.models.locating import Located
 from t2i.core.models.model import Model
 from t2i.core.registry.choice import Choice
 from t2i.core.runs.configure import fitting_samplers
 from t2i.core.runs.folder import RUNS
-from t2i.core.runs.locating import Located
 
 STEPS = (5, 10, 25, 50)
 

@@ -12,6 +12,7 @@ from t2i.core.io.files import arriving, load_tensors, read_json, settle, verify
 from t2i.core.io.terminal import note
 from t2i.core.models.building import build
 from t2i.core.models.identify import identify
+from t2i.core.models.locating import Located, located
 from t2i.core.models.model import Model
 from t2i.core.models.moved import Moved
 from t2i.core.models.weights import load_state
@@ -19,7 +20,9 @@ from t2i.core.registry.specs import ModelSpec, import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
 from t2i.core.runs.folder import Run
-from t2i.core.runs.locating import Located, located
+
+AVERAGED = {"generator": "generator", "text_encoder": "text"}
+"""How the names of averaged weights in a checkpoint begin, by part of the model."""
 
 
 def load_model(folder: Path) -> Model:
@@ -87,19 +90,28 @@ def load_checkpoint(folder: Path, run: Run) -> Model:
     Raises:
         UserError: Something in the checkpoint is missing, damaged, or does not fit the run.
     """
-    from t2i.core.engine import checkpoint
-    from t2i.core.engine.preparing import model_modules, model_parameters
-
+    what = f"checkpoint {folder}"
+    verify(folder, what)
     config = run.config()
-    saved = checkpoint.read(folder, Moved.of(registry().models[config.model].moved))
     assets = run.model if (run.model / "text_encoder").is_dir() else None
-    model = _built(config, assets, f"checkpoint {folder}")
-    with checkpoint.fitting(saved):
-        saved.modules(model_modules(model))
-        parameters = model_parameters(model)
-        for name, average in saved.averages().items():
-            if name in parameters:  # those of helpers are not sampled from
-                parameters[name].data.copy_(average)
+    model = _built(config, assets, what)
+    moved = Moved.of(registry().models[config.model].moved)
+
+    def saved(part: str) -> Mapping[str, Any]:
+        file = folder / f"modules.{part}.safetensors"
+        return {} if part == "helpers" and not file.exists() else load_tensors(file, what)
+
+    averages = load_tensors(folder / "ema.safetensors", what)
+    averages = {moved.name(name): average for name, average in averages.items()}
+    for name, module in model.parts():
+        load_state(module, moved.part(name, saved), f"{what}: modules.{name}.safetensors")
+        for own, parameter in module.named_parameters():
+            average = averages.get(f"{AVERAGED[name]}.{own}")
+            if average is not None and average.shape != parameter.shape:
+                raise UserError(f"{what}: ema.safetensors: {own} is {tuple(average.shape)}, not "
+                                f"{tuple(parameter.shape)}")  # fmt: skip
+            if average is not None:
+                parameter.data.copy_(average)
     return model
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from t2i.core.engine.reporting import duration
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_json
 from t2i.core.io.locks import LOCK
+from t2i.core.io.terminal import duration
 from t2i.core.runs.folder import RUNS, Run, is_run, runs_in
 
 TAIL = 20_000

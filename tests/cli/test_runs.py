@@ -12,8 +12,8 @@ from PIL import Image
 import t2i
 from t2i.core.errors import UserError
 from t2i.core.models.loading import load
+from t2i.core.models.locating import located, located_run
 from t2i.core.runs.folder import Run
-from t2i.core.runs.locating import located, located_run
 
 CAPTIONS = ["a red image", "a blue image"]
 
@@ -244,7 +244,7 @@ def test_a_run_that_is_being_trained_says_so(here, trained):
 
 def test_listing_runs_does_not_import_torch():
     source = (
-        "import t2i.core.runs.listing, t2i.core.runs.locating, sys; print('torch' in sys.modules)"
+        "import t2i.core.runs.listing, t2i.core.models.locating, sys; print('torch' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", source], capture_output=True, text=True, check=True

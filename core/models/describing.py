@@ -12,10 +12,10 @@ from t2i.core.errors import UserError
 from t2i.core.fetch.hub import INDEX
 from t2i.core.io.files import read_json
 from t2i.core.models.identify import identify, shapes_of
+from t2i.core.models.locating import Located, located, located_run, run_around
 from t2i.core.registry.tables import registry
 from t2i.core.runs.folder import RUNS, Run, is_run
 from t2i.core.runs.listing import ListedRun, describe, run_document
-from t2i.core.runs.locating import Located, located, located_run, run_around
 
 CAPTIONS = 3
 """How many example captions are shown."""

@@ -14,9 +14,9 @@ from typing import Literal
 from t2i.core.errors import UserError, nearest
 from t2i.core.fetch.hub import HubName, hub_model
 from t2i.core.io.files import MANIFEST, settle
+from t2i.core.models.strangers import ARCHIVES, TEXTS, WEIGHTS, stranger
 from t2i.core.registry.tables import registry
 from t2i.core.runs.folder import RUNS, Run, is_run, newest_complete, newest_run, runs_in
-from t2i.core.runs.strangers import ARCHIVES, TEXTS, WEIGHTS, stranger
 
 LATEST = "latest"
 """The word for the newest run."""
