@@ -22,9 +22,11 @@ class BenchmarkRequest:
     models: Sequence[str] | str | None = None
     """Registered models to train and score, or "all". None: the models of `runs`; without `runs`,
     the benchmark's default models."""
-    runs: Mapping[str, Path] = field(default_factory=dict)
-    """Finished runs to score without training, by the name of their row. That name is the name of
-    the run's model, or any name that no model has."""
+    runs: Mapping[str, str | Path] = field(default_factory=dict)
+    """Runs to score without training, by the name of their row: whatever `t2i.load` takes.
+
+    That name is the name of the run's model, or any name that no model has.
+    """
     minutes: float | None = None
     """Training budget of each model, in minutes. None: the benchmark's budget, unless `steps` is
     given."""

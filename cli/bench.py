@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from t2i.cli.command import Command, LazyGroup, json_option, listed, path_option
+from t2i.cli.command import Command, LazyGroup, json_option, listed, path_option, run_option
 from t2i.cli.output import answer, answer_json, console, speaks
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
@@ -58,12 +58,12 @@ data_dir_option = path_option(
     metavar="A,B",
     help="Models to train and score, or 'all' (default: the benchmark's).",
 )
-@click.option(
+@run_option(
     "--run",
     "runs",
     multiple=True,
     metavar="M=RUN",
-    help="Score this run as model M; may be repeated.",
+    help="Score this run as model M; may be repeated. RUN is what 't2i sample --run' takes.",
 )
 @data_dir_option
 @click.option(
@@ -178,7 +178,7 @@ def _data_settings(sets: tuple[str, ...]) -> dict[str, Any]:
     return section
 
 
-def _given_runs(texts: tuple[str, ...]) -> dict[str, Path]:
+def _given_runs(texts: tuple[str, ...]) -> dict[str, str]:
     given = {}
     for text in texts:
         name, equals, path = text.partition("=")
@@ -188,7 +188,7 @@ def _given_runs(texts: tuple[str, ...]) -> dict[str, Path]:
             raise UserError(
                 f"--run {text}: '{name}' is there already; give one of them another name"
             )
-        given[name] = Path(path)
+        given[name] = path
     return given
 
 
@@ -212,7 +212,7 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
 
 @click.command(cls=Command)
 @click.argument("name")
-@path_option(
+@run_option(
     "--run",
     required=True,
     metavar="RUN",
@@ -238,7 +238,7 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
 )
 @json_option
 def samplers(
-    name: str, run: Path, protocol: str | None, names: str | None, steps: str, samples: int | None,
+    name: str, run: str, protocol: str | None, names: str | None, steps: str, samples: int | None,
     data_dir: Path | None, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Score a run with each sampler and number of steps, on the same noise.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -188,6 +189,47 @@ def listed(text: str | None, option: str = "models") -> list[str] | None:
         every = ", or 'all'" if option == "models" else ""
         raise UserError(f"--{option}: name at least one {option.removesuffix('s')}{every}")
     return list(dict.fromkeys(names))
+
+
+def run_option(*names: str, **settings: Any) -> Callable[[Decorated], Decorated]:
+    """Declare an option that takes a run, in any of the ways that `find` knows.
+
+    Args:
+        names: Names of the option, as for `click.option`.
+        settings: Everything else that `click.option` takes.
+
+    Returns:
+        A decorator of a command's function, which receives the text.
+    """
+    return click.option(*names, shell_complete=complete_runs, **settings)
+
+
+def complete_runs(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete runs in a shell: those under runs/ by path or name, and any path.
+
+    Args:
+        ctx: The parsed command line.
+        param: The option.
+        incomplete: What is typed so far. Of NAME=RUN, what follows "=" is completed.
+
+    Returns:
+        The runs, and a request for paths.
+    """
+    from t2i.core.models.locating import LATEST, run_names
+
+    before, equals, typed = incomplete.rpartition("=")
+    paths = run_names()
+    offered = [*paths, LATEST] if "/" in typed else [*map(os.path.basename, paths), LATEST]
+    return [
+        *(
+            CompletionItem(before + equals + name)
+            for name in dict.fromkeys(offered)
+            if name.startswith(typed)
+        ),
+        CompletionItem(typed, type="file"),
+    ]
 
 
 json_option = click.option(

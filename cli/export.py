@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from t2i.cli.command import Command, json_option, path_option
+from t2i.cli.command import Command, json_option, path_option, run_option
 from t2i.cli.output import answer, answer_json
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
@@ -16,10 +16,10 @@ from t2i.core.io.terminal import printable
 @click.option(
     "--model", metavar="M", help="Export the newest complete run of this model under runs/."
 )
-@path_option("--run", metavar="RUN", help="Export this run.")
+@run_option("--run", metavar="RUN", help="Export this run or checkpoint.")
 @path_option("--out", metavar="FOLDER", help="New folder.")
 @json_option
-def export(model: str | None, run: Path | None, out: Path | None, as_json: bool) -> None:
+def export(model: str | None, run: str | None, out: Path | None, as_json: bool) -> None:
     """Write a run in diffusers' layout, for DiffusionPipeline.from_pretrained(FOLDER).
 
     The pipeline makes the same images from the same noise. A setting that it cannot express is an
@@ -38,8 +38,7 @@ def export(model: str | None, run: Path | None, out: Path | None, as_json: bool)
     from t2i.core.runs.folder import newest_run
 
     check_free(out)
-    source = newest_run(model).path if model is not None else run
-    assert source is not None
+    source = newest_run(model).path if model is not None else str(run)
     export_model(load(source, "cpu"), out)
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
     if as_json:

@@ -31,11 +31,11 @@ from t2i.core.io.terminal import printable
     metavar="RUN",
     help="New folder (default: under runs/).",
 )
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="FILES...")
+@click.argument("files", nargs=-1, type=click.Path(), metavar="FILES...")
 @json_option
 def import_(
     model: str | None, preset: str | None, sets: tuple[str, ...], out: Path | None,
-    files: tuple[Path, ...],
+    files: tuple[str, ...],
     as_json: bool,
 ) -> None:  # fmt: skip
     """Make a run from the weights that a paper's authors released.
@@ -46,6 +46,7 @@ def import_(
     \b
     t2i import --model dfgan --preset cub --out runs/cub \\
         state_epoch_1220.pth text_encoder200.pth captions_DAMSM.pickle
+    t2i import --model ldm OWNER/NAME --out runs/sd      # a Stable Diffusion from the hub
     t2i sample --run runs/cub -p "a small red bird with a white belly"
     """
     if model is None:
@@ -55,6 +56,7 @@ def import_(
             f"name the files of weights: 't2i import --model {model} FILE... --out RUN'"
         )
     from t2i.core.models.importing import default_preset, import_weights, importable
+    from t2i.core.models.locating import weights_path
     from t2i.core.runs.folder import free_path
 
     chosen = preset or default_preset(importable(model))
@@ -64,7 +66,12 @@ def import_(
         note(f"using preset {chosen}{more}")
     folder = out or free_path(Path("runs") / f"{model}-{chosen}-imported")
     run = import_weights(
-        model, files, folder, preset=chosen, sets=sets, command=shlex.join(["t2i", *sys.argv[1:]])
+        model,
+        [weights_path(file) for file in files],
+        folder,
+        preset=chosen,
+        sets=sets,
+        command=shlex.join(["t2i", *sys.argv[1:]]),
     )
     command = shlex.join(["t2i", "sample", "--run", str(run.path), "-p", "a red bird"])
     if as_json:

@@ -1,4 +1,4 @@
-"""`t2i info`: what runs here, on what, and where things are kept."""
+"""`t2i info`: what a run is, or what runs here, on what, and where things are kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from t2i.cli.command import Command, json_option
+from t2i.cli.about import show_about
+from t2i.cli.command import Command, complete_runs, json_option
 from t2i.cli.output import answer_json, answer_table
 from t2i.core.errors import UserError
 from t2i.core.registry.specs import DownloadSpec
@@ -19,12 +20,21 @@ from t2i.core.runs.versions import installed, untested
 
 
 @click.command(cls=Command)
+@click.argument("run", required=False, shell_complete=complete_runs, metavar="[RUN]")
 @json_option
-def info(as_json: bool) -> None:
-    """Show versions, devices, folders, and what is broken or missing.
+def info(run: str | None, as_json: bool) -> None:
+    """Say what RUN is. Without it: versions, devices, folders, and what is broken or missing.
 
-    A version that t2i was not tested with is marked.
+    RUN is what 't2i sample --run' takes: a run, or another project's folder or file. A version
+    that t2i was not tested with is marked.
+
+    \b
+    t2i info
+    t2i info runs/RUN
     """
+    if run is not None:
+        show_about(run, as_json)
+        return
     document = {
         "versions": _versions(),
         "untested": untested(),

@@ -17,6 +17,7 @@ from t2i.core.io.terminal import quiet
 COMMANDS = {
     "train": ("t2i.cli.train:train", "Train a model, or go on with a run."),
     "sample": ("t2i.cli.sample:sample", "Draw images from a trained model."),
+    "runs": ("t2i.cli.runs:runs", "List the runs: model, data, progress, result."),
     "import": (
         "t2i.cli.importing:import_",
         "Make a run of weights that a paper's authors released.",
@@ -45,7 +46,10 @@ COMMANDS = {
         "t2i.cli.completion:completion",
         "Print the line that completes t2i in a shell.",
     ),
-    "info": ("t2i.cli.info:info", "Show versions, devices, and where things are kept."),
+    "info": (
+        "t2i.cli.info:info",
+        "Say what a run is; without one: versions, devices, and where things are kept.",
+    ),
 }
 
 COMPLETE = "_T2I_COMPLETE"

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from t2i.cli import progress
-from t2i.cli.command import Command, json_option, path_option, registered
+from t2i.cli.command import Command, json_option, path_option, registered, run_option
 from t2i.cli.output import answer, answer_json, note, speaks
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
@@ -25,10 +25,10 @@ from t2i.core.registry.tables import registry
     shell_complete=registered("models"),
     help="Use the newest complete run of this model under runs/.",
 )
-@path_option(
+@run_option(
     "--run",
     metavar="RUN",
-    help="Use this run, or another project's folder or file.",
+    help="Use this run or checkpoint, 'latest', a name on the hub, or another project's folder.",
 )
 @click.option(
     "--sampler",
@@ -67,7 +67,7 @@ from t2i.core.registry.tables import registry
     metavar="FILE",
     help="Sentence vectors instead of captions: .npy or .safetensors, (N, D), a row an image.",
 )
-@path_option(
+@run_option(
     "--guide",
     metavar="RUN",
     help="Steer by this run of a guide (classifier guidance).",
@@ -114,9 +114,9 @@ from t2i.core.registry.tables import registry
 )
 @json_option
 def sample(
-    model: str | None, run: Path | None, sampler: str | None, steps: int | None,
+    model: str | None, run: str | None, sampler: str | None, steps: int | None,
     guidance: float | None, sets: tuple[str, ...], texts: tuple[str, ...], prompts: Path | None,
-    features: Path | None, guide: Path | None, guide_scale: float, count: int,
+    features: Path | None, guide: str | None, guide_scale: float, count: int,
     interpolate: tuple[Path, Path] | None, seed: int, batch_size: int | None, out: Path | None,
     as_json: bool,
 ) -> None:  # fmt: skip
@@ -134,6 +134,9 @@ def sample(
     t2i sample --run runs/RUN --sampler ddim --steps 50 --guidance 3 --prompts captions.txt
     t2i sample --run runs/RUN --guide runs/GUIDE --guide-scale 3 -p "a red circle"
     t2i sample --run runs/RUN --interpolate A.png B.png -n 8 --guidance 1
+    t2i sample --run latest -p "a red circle"                 # the newest complete run
+    t2i sample --run runs/RUN/checkpoints/step-300 -p "a red circle"
+    t2i sample --run OWNER/NAME -p "a red bird"               # a Stable Diffusion from the hub
     t2i sample --run /models/stable-diffusion-v1-5 -p "a red bird"    # a folder of diffusers
     t2i sample --run v1-5.safetensors --set config=/models/stable-diffusion-v1-5 -p "a bird"
     """
@@ -149,17 +152,17 @@ def sample(
     from t2i.core.io.processes import Group
     from t2i.core.models import prompts as files
     from t2i.core.models import samples
-    from t2i.core.models.loading import load, opening_settings
+    from t2i.core.models.loading import find, load, opening_settings
     from t2i.core.runs.configure import parse_sets
     from t2i.core.runs.folder import newest_run
 
     captions = [*texts, *(files.read_prompts(prompts) if prompts else [])]
     wanted = files.read_features(features) if features else captions
     group = Group()
-    source = run if model is None else group.first(lambda: newest_run(model).path)
-    assert source is not None
+    origin = group.first(lambda: find(str(run) if model is None else newest_run(model).path))
+    source = Path(origin.name)
     opening, settings = opening_settings(parse_sets(sets))
-    loaded = load(source, settings=opening)
+    loaded = load(origin, settings=opening)
     choice = loaded.sampler(sampler, steps=steps, guidance=guidance, settings=settings)
     folder = out or group.first(lambda: samples.new_samples_path(loaded.config.model))
     more: dict[str, Any] = {
@@ -176,7 +179,9 @@ def sample(
         _conclude(folder, records, as_json)
         return
     more |= {"seed": seed}
-    more |= {"guide": samples.Steering(load(guide), guide_scale, guide)} if guide else {}
+    if guide is not None:
+        steers = group.first(lambda: find(guide))
+        more["guide"] = samples.Steering(load(steers), guide_scale, Path(steers.name))
     for number, batch in enumerate(_asked() if asks else [wanted], 1):
         place = folder / f"{number:03d}" if asks else folder
         _announce(len(batch) * count, source, choice.name)

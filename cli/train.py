@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from t2i.cli.command import Command, json_option, path_option, registered
+from t2i.cli.command import Command, json_option, path_option, registered, run_option
 from t2i.cli.output import answer, answer_json, note, speaks
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
@@ -84,10 +84,10 @@ ALONE = ("resume", "on_nan", "as_json")
     help="New folder (default: under runs/).",
 )
 @click.option("--dry-run", is_flag=True, help="Print all settings that would be used, and stop.")
-@path_option(
+@run_option(
     "--resume",
     metavar="RUN",
-    help="Finish an interrupted run.",
+    help="Finish an interrupted run: its folder or name, or 'latest'.",
 )
 @json_option
 @click.pass_context
@@ -98,7 +98,7 @@ def train(
     keep: int | None,
     on_nan: str | None, encoder: str | None, sets: tuple[str, ...], config: Path | None,
     out: Path | None,
-    dry_run: bool, resume: Path | None, as_json: bool,
+    dry_run: bool, resume: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a model.
 
@@ -115,8 +115,9 @@ def train(
     if resume is not None:
         _refuse_beside_resume(ctx)
         from t2i.core.engine import resume as go_on
+        from t2i.core.models.locating import located_run
 
-        _conclude(go_on(resume, on_nan=on_nan), as_json)
+        _conclude(go_on(located_run(resume).path, on_nan=on_nan), as_json)
         return
     if model is None:
         raise UserError(
@@ -185,7 +186,7 @@ def _conclude(run: Run, as_json: bool) -> None:
     images = sorted(run.samples.glob("step-*.png"), key=lambda path: path.stat().st_mtime_ns)
     draws = registry().draws(registry().models[config.model].family)
     whose = ["--run", str(run.path)] if draws else ["--run", "OTHER", "--guide", str(run.path)]
-    command = shlex.join(["t2i", "sample", *whose, "-p", _example(run)])
+    command = shlex.join(["t2i", "sample", *whose, "-p", run.example()])
     if as_json:
         answer_json({
             "run": str(run.path), "model": config.model, "preset": config.preset,
@@ -197,14 +198,3 @@ def _conclude(run: Run, as_json: bool) -> None:
     if images:
         answer(printable(f"images: {images[-1]}"))
     answer(printable(f"{'draw more' if draws else 'steer another model by it'}: {command}"))
-
-
-def _example(run: Run) -> str:
-    """Choose a caption that the model knows: the first of its image grids."""
-    from t2i.core.io.files import read_json
-
-    try:
-        captions = read_json(run.samples / "captions.json", "captions")["captions"]
-        return str(captions[0])
-    except (UserError, KeyError, IndexError, TypeError):
-        return "a red circle"

@@ -64,7 +64,7 @@ def resume(run: str | Path, *, reporter: Reporter | None = None) -> Model:
     """Finish an interrupted run, and load its model. A complete run is only loaded.
 
     Args:
-        run: The run's folder.
+        run: The run's folder, its name under runs/, or "latest".
         reporter: Receives progress. None: lines on the terminal.
 
     Returns:
@@ -76,8 +76,9 @@ def resume(run: str | Path, *, reporter: Reporter | None = None) -> Model:
     """
     from t2i.core.engine import resume as go_on
     from t2i.core.models.loading import load
+    from t2i.core.models.locating import located_run
 
-    return load(go_on(Path(run), reporter=reporter).path)
+    return load(go_on(located_run(run).path, reporter=reporter).path)
 
 
 def bench(
@@ -101,7 +102,7 @@ def bench(
     Args:
         name: Registry name of the benchmark (`t2i benchmarks` lists them).
         models: Models to train and score, or "all". None: the benchmark's, unless `runs` is given.
-        runs: Finished runs to score, by the name that their row is to have.
+        runs: Runs to score, by the name that their row is to have: whatever `load` takes.
         minutes: Training time of each model. None: the benchmark's.
         steps: Training budget of each model in steps, instead of `minutes`.
         samples: Captions to score, at least 2. None: the protocol's.
@@ -124,7 +125,7 @@ def bench(
 
     return run_benchmark(
         name, protocol=protocol, models=models,
-        runs={row: Path(path) for row, path in (runs or {}).items()},
+        runs={row: str(path) for row, path in (runs or {}).items()},
         minutes=minutes, steps=steps, samples=samples, seeds=seeds, preset=preset,
         data=data, data_dir=Path(data_dir) if data_dir else None, image_size=image_size,
         out=Path(out) if out else None,

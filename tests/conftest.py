@@ -442,7 +442,11 @@ class Server:
         fault = (self.faults.get(path) or [None]).pop(0)
         body = self.files.get(path)
         if body is None or isinstance(fault, int):
-            request.send_error(fault or 404)
+            request.send_response(fault or 404)
+            for name, value in self.headers.get(path, {}).items():
+                request.send_header(name, value)
+            request.send_header("Content-Length", "0")
+            request.end_headers()
             return
         if fault and "://" in fault:
             request.send_response(302)

@@ -13,6 +13,9 @@ from t2i.benchmarks.run.own_data import filled_in, own_images_hint, with_data
 from t2i.core.errors import UserError, nearest
 from t2i.core.fetch.downloads import fetched
 from t2i.core.interfaces.scoring import Benchmark
+from t2i.core.io.terminal import note
+from t2i.core.models.loading import config_of, find
+from t2i.core.models.locating import Located
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, resolve_config
@@ -34,6 +37,8 @@ class PlannedRun:
         config: The configuration that the model is or was trained with.
         run: The run's folder.
         given: Whether the run is given, so that it is not trained.
+        place: Where the weights of a given run are: its model, a checkpoint, another project's
+            folder. None: in `run`.
     """
 
     name: str
@@ -42,6 +47,7 @@ class PlannedRun:
     config: RunConfig
     run: Run
     given: bool
+    place: Located | None = None
 
 
 @dataclass(frozen=True)
@@ -178,7 +184,7 @@ def named_models(models: Sequence[str] | str) -> list[str]:
 
 
 def choose_models(
-    benchmark: Benchmark, models: Sequence[str] | str | None, runs: Mapping[str, Path]
+    benchmark: Benchmark, models: Sequence[str] | str | None, runs: Mapping[str, str | Path]
 ) -> list[str]:
     """Choose the models of the rows.
 
@@ -269,7 +275,7 @@ def plan_runs(
     planned = []
     for name in choose_models(benchmark, request.models, request.runs):
         if name in request.runs:
-            planned.append(_given(name, Run(Path(request.runs[name]))))
+            planned.append(_given(name, str(request.runs[name])))
             continue
         for seed in range(request.seeds):
             label = name if seed == 0 else f"{name}-seed{seed}"
@@ -295,25 +301,26 @@ def _preset(benchmark: Benchmark, model: str) -> str:
     return next((preset for preset in benchmark.presets if preset in own), own[0])
 
 
-def _given(name: str, run: Run) -> PlannedRun:
-    """Check a finished run that the user names, and plan its row."""
+def _given(name: str, text: str) -> PlannedRun:
+    """Check a model that the user names, and plan its row."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise UserError(
-            f"--run {name}={run.path}: '{name}' is no name for a row "
-            "(letters, digits, '-', '_', '.')"
+            f"--run {name}={text}: '{name}' is no name for a row (letters, digits, '-', '_', '.')"
         )
-    if not run.model.is_dir():
-        raise UserError(
-            f"--run {name}={run.path}: there is no trained model in it; "
-            "'t2i train --out DIR' makes one"
-        )
-    config = run.config()
+    try:
+        place = find(text)
+        config = config_of(place)
+    except UserError as error:
+        raise UserError(f"--run {name}={text}: {error}") from None
+    if place.note:
+        note(place.note)
     if name in {spec.name for spec in registry().models} and config.model != name:
         raise UserError(
-            f"--run {name}={run.path}: that is a run of '{config.model}'; "
+            f"--run {name}={text}: that is a run of '{config.model}'; "
             f"write --run {config.model}=..."
         )
-    return PlannedRun(name, name, config.settings.seed, config, run, given=True)
+    run, seed = Run(place.path), config.settings.seed
+    return PlannedRun(name, name, seed, config, run, given=True, place=replace(place, note=""))
 
 
 def data_folder(benchmark: Benchmark, data_dir: Path | None) -> Path | None:

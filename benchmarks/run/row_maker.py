@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import file_digest
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -20,11 +19,11 @@ from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun
 from t2i.benchmarks.run.reporter import BenchmarkReporter
 from t2i.benchmarks.run.timed_sampling import images_of, resized
 from t2i.benchmarks.run.training_images import TrainingImages
-from t2i.benchmarks.run.training_record import curve, training_record
+from t2i.benchmarks.run.training_record import curve, model_digest, training_record
 from t2i.benchmarks.score.extraction import fingerprint
 from t2i.benchmarks.score.scorer import Scorer
 from t2i.core.interfaces.scoring import ImageBatch, PromptSet
-from t2i.core.io.files import MANIFEST, place_bytes, read_json, write_json
+from t2i.core.io.files import place_bytes, read_json, write_json
 from t2i.core.io.images import png
 from t2i.core.io.processes import Group
 from t2i.core.models.loading import load
@@ -135,15 +134,14 @@ class RowMaker:
         Returns:
             The row.
         """
-        with open(run.model / MANIFEST, "rb") as file:
-            depends = {"model": file_digest(file, "sha256").hexdigest(), "seed": entry.seed}
+        depends = {"model": model_digest(entry), "seed": entry.seed}
         row = Row(entry.label, "model", entry.name, entry.seed)
         return self._kept(
             entry.label, depends, lambda parts: self._score_model(row, parts, entry, run)
         )
 
     def _score_model(self, row: Row, parts: Parts, entry: PlannedRun, run: Run) -> Row:
-        model, benchmark = load(run.path, str(self.device)), self.plan.benchmark
+        model, benchmark = load(entry.place or run.path, str(self.device)), self.plan.benchmark
         for number, captions in enumerate(self.sets):
             source = self._source(row, model, captions.captions, benchmark.samples, str(number))
             self._score(row, parts, captions.prompts, str(number), source)

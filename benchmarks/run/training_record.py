@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from t2i.benchmarks.run.plan import PlannedRun
+from t2i.core.io.files import MANIFEST
 from t2i.core.models.model import Model
 from t2i.core.runs.folder import Run
 from t2i.core.runs.record import versions
@@ -55,11 +57,38 @@ def training_record(entry: PlannedRun, run: Run, model: Model) -> dict[str, Any]
         key: value for key, value in entry.config.encoder.dump().items() if key != "vocabulary"
     }
     return {
-        "run": str(run.path),
+        "run": entry.place.name if entry.place else str(run.path),
         "given": entry.given,
         **record,
         "config": {**config, "encoder": encoder},
     }
+
+
+def model_digest(entry: PlannedRun) -> str:
+    """Hash the weights of a row's model, so that scores of other weights are not taken for its own.
+
+    Args:
+        entry: The planned run, which is finished.
+
+    Returns:
+        SHA-256 in hexadecimal: of the manifest of a run's model or of a checkpoint, and of every
+        file of another project's model.
+    """
+    place = entry.place
+    folder = place.model_folder or place.path if place else entry.run.model
+    if (folder / MANIFEST).is_file():
+        return _sha256(folder / MANIFEST)
+    if folder.is_file():
+        return _sha256(folder)
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()} {_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def curve(run: Run, points: int = 300) -> list[dict[str, Any]]:

@@ -28,10 +28,12 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.interfaces.scoring import Benchmark
 from t2i.core.io.files import write_bytes, write_json
-from t2i.core.models.loading import load
+from t2i.core.models.loading import find, load
+from t2i.core.models.locating import Located
 from t2i.core.models.model import Model
 from t2i.core.registry.choice import Choice
 from t2i.core.runs.configure import fitting_samplers
+from t2i.core.runs.folder import RUNS
 
 STEPS = (5, 10, 25, 50)
 
@@ -120,8 +122,9 @@ class SamplerResults:
 
 
 def compare_samplers(
-    name: str, run: Path, *, protocol: str | None = None, samplers: Sequence[str] | None = None,
-    steps: Sequence[int] = STEPS, samples: int | None = None, out: Path | None = None,
+    name: str, run: str | Path, *, protocol: str | None = None,
+    samplers: Sequence[str] | None = None, steps: Sequence[int] = STEPS,
+    samples: int | None = None, out: Path | None = None,
     data_dir: Path | None = None, reporter: BenchmarkReporter | None = None,
 ) -> SamplerResults:  # fmt: skip
     """Sample the headline captions of a benchmark by each sampler, and score the images.
@@ -130,12 +133,13 @@ def compare_samplers(
 
     Args:
         name: Name of the benchmark.
-        run: The run of the trained model.
+        run: The trained model: whatever `load` takes.
         protocol: One of the benchmark's protocols. None: its first.
         samplers: Names of samplers. None: all that fit the model's family.
         steps: Numbers of steps.
         samples: Number of captions, at least 2. None: the benchmark's.
-        out: Folder for the results. None: bench-samplers in the run.
+        out: Folder for the results. None: bench-samplers in the run; without a run,
+            runs/bench-samplers.
         data_dir: Folder of the benchmark's data set. None: where `t2i fetch` put it.
         reporter: Receives the progress. None: lines on stderr.
 
@@ -148,9 +152,10 @@ def compare_samplers(
     """
     reporter = reporter or BenchmarkLines()
     benchmark = with_samples(find_benchmark(name, protocol), samples)
-    model = load(run)
+    located = find(run)
+    model = load(located)
     choices = _choices(model, samplers, steps)
-    place = Path(out) if out else Path(run) / "bench-samplers"
+    place = Path(out) if out else _default_out(located)
     place.mkdir(parents=True, exist_ok=True)
     folder = data_folder(benchmark, data_dir)
     benchmark = filled_in(benchmark, BenchmarkRequest(name, runs={"run": run}), folder)
@@ -175,7 +180,14 @@ def compare_samplers(
         "measures": scorer.protocol(),
     }  # fmt: skip
     results = SamplerResults(
-        name, str(run), scorer.headline(), columns, told, points, place, environment(best_device())
+        name,
+        located.name,
+        scorer.headline(),
+        columns,
+        told,
+        points,
+        place,
+        environment(best_device()),
     )
     write_json(place / "samplers.json", results.document())
     write_bytes(place / "samplers.svg", sampler_curves(results.curves(), results.headline))
@@ -187,6 +199,14 @@ def _without_training(benchmark: Benchmark) -> Benchmark:
     """Leave out the measures that compare with training images: a sampler does not change them."""
     measures = [m for m in benchmark.measures if not build_metric(m).training]
     return replace(benchmark, measures=measures)
+
+
+def _default_out(place: Located) -> Path:
+    """Choose the folder of the results: in the run, or under runs/ for another project's model."""
+    if place.run is None:
+        return RUNS / f"bench-samplers-{Path(place.name).name}"
+    whole = place.model_folder == place.run.model
+    return place.run.path / ("bench-samplers" if whole else f"bench-samplers-{place.path.name}")
 
 
 def _choices(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
-from t2i.core.io.terminal import printable
+from t2i.core.io.terminal import duration, printable
 
 
 @dataclass(frozen=True)
@@ -54,20 +54,6 @@ class Reporter(Protocol):
 
     def close(self) -> None:
         """Stop reporting; called once at the end, also after an error."""
-
-
-def duration(seconds: float) -> str:
-    """Format a duration as 1:02:03 or 2:03.
-
-    Args:
-        seconds: The duration; it is rounded to whole seconds.
-
-    Returns:
-        Hours (if any), minutes and seconds.
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def in_words(status: Status) -> str:

@@ -334,7 +334,7 @@ def snapshot(hub: HubFiles) -> Path | None:
     """
     from huggingface_hub import snapshot_download
 
-    noted = _noted_revisions().get(hub.repository)
+    noted = noted_revisions().get(hub.repository)
     for revision in (hub.revision, *([noted] if noted else [])):
         try:
             folder = Path(
@@ -391,11 +391,11 @@ def _snapshot_got(hub: HubFiles, out: Path | None, watcher: DownloadWatcher) -> 
     folder = _revision_got(hub, hub.revision, out, watcher)
     if _has_weights(folder):
         return folder
-    converted = _conversion(hub.repository) if hub.revision == "main" else None
+    converted = conversion(hub.repository) if hub.revision == "main" else None
     if converted:
         folder = _revision_got(hub, converted, out, watcher)
         if _has_weights(folder):
-            _note_revision(hub.repository, converted)
+            note_revision(hub.repository, converted)
             return folder
     raise UserError(
         f"{hub.repository} has no safetensors at revision {hub.revision}: "
@@ -423,8 +423,15 @@ def _revision_got(hub: HubFiles, revision: str, out: Path | None, watcher: Downl
         ) from None
 
 
-def _conversion(repository: str) -> str | None:
-    """Return the revision in which the hub's bot offers a repository's weights as safetensors."""
+def conversion(repository: str) -> str | None:
+    """Return the revision in which the hub's bot offers a repository's weights as safetensors.
+
+    Args:
+        repository: The repository, OWNER/NAME.
+
+    Returns:
+        The revision, such as "refs/pr/7". None if there is none or the hub cannot be reached.
+    """
     from huggingface_hub import get_repo_discussions
 
     try:
@@ -435,8 +442,12 @@ def _conversion(repository: str) -> str | None:
     return f"refs/pr/{offers[0].num}" if offers else None
 
 
-def _noted_revisions() -> dict[str, str]:
-    """Read which repositories were fetched from a conversion: repository -> its revision."""
+def noted_revisions() -> dict[str, str]:
+    """Read which repositories were fetched from a conversion.
+
+    Returns:
+        Repository -> the revision of its conversion.
+    """
     try:
         noted = read_json(place(REVISIONS), "revisions")
     except UserError:
@@ -448,10 +459,16 @@ def _noted_revisions() -> dict[str, str]:
     )
 
 
-def _note_revision(repository: str, revision: str) -> None:
+def note_revision(repository: str, revision: str) -> None:
+    """Record that a repository was fetched from a conversion.
+
+    Args:
+        repository: The repository, OWNER/NAME.
+        revision: The revision of its conversion.
+    """
     place(REVISIONS).parent.mkdir(parents=True, exist_ok=True)
     with locked(place(REVISIONS)):
-        write_json(place(REVISIONS), _noted_revisions() | {repository: revision})
+        write_json(place(REVISIONS), noted_revisions() | {repository: revision})
 
 
 def _has_weights(folder: Path) -> bool:

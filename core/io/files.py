@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from t2i.core.errors import UserError
 
 MANIFEST = "manifest.json"
 """Name of the file in a sealed folder that lists the others."""
+HUBS = ("README.md", ".gitattributes", ".cache")
+"""What the Hugging Face hub and its downloader add to a folder. Nothing reads it."""
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
@@ -96,6 +98,8 @@ def read_json(path: Path, what: str) -> Any:
 def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
     """Write tensors as a safetensors file, durably but not atomically.
 
+    The file has the permissions that the umask gives, like every other file.
+
     Args:
         path: The file. Its folder must exist.
         tensors: Tensors by name, on any device. Each is copied to the CPU and made contiguous. No
@@ -115,8 +119,30 @@ def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
         code = re.search(r"os error (\d+)", str(error))
         number = int(code[1]) if code else errno.EIO
         raise OSError(number, os.strerror(number), str(path)) from None
+    follow_umask([path])
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
+
+
+def follow_umask(files: Iterable[Path]) -> None:
+    """Give files the permissions that new files have here. Libraries may write for the owner only.
+
+    Args:
+        files: The files. No permission is taken away.
+    """
+    by_folder: dict[Path, int] = {}
+    for file in list(files):
+        folder = file.parent
+        if folder not in by_folder:  # a new file shows the umask, which cannot be read safely
+            probe = folder / f".mode.{os.getpid()}.tmp"
+            try:
+                probe.touch()
+                by_folder[folder] = probe.stat().st_mode & 0o777
+            finally:
+                probe.unlink(missing_ok=True)
+        mode = file.stat().st_mode & 0o777
+        if mode | by_folder[folder] != mode:
+            file.chmod(mode | by_folder[folder])
 
 
 def load_tensors(path: Path, what: str) -> dict[str, Any]:
@@ -189,6 +215,7 @@ def arriving(folder: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        follow_umask(path for path in temporary.rglob("*") if path.is_file())
         os.replace(temporary, folder)
         sync_folder(folder.parent)
     finally:
@@ -273,7 +300,9 @@ def verify(folder: Path, what: str) -> None:
             f"{what}: {folder / MANIFEST} is no manifest; restore the folder or start anew"
         ) from None
     present = {
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.relative_to(folder).parts[0] not in HUBS
     } - {MANIFEST}
     for name in sorted(files.keys() ^ present):
         state = "is missing" if name in files else "does not belong there"

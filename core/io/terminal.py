@@ -71,3 +71,17 @@ def note(text: str) -> None:
         text: The line, from any source; it is made printable.
     """
     print(printable(text), file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Format a duration as 1:02:03 or 2:03.
+
+    Args:
+        seconds: The duration; it is rounded to whole seconds.
+
+    Returns:
+        Hours (if any), minutes and seconds.
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -9,15 +9,20 @@ from typing import Any
 from t2i.core.devices import best_device
 from t2i.core.errors import UserError
 from t2i.core.io.files import arriving, load_tensors, read_json, settle, verify
+from t2i.core.io.terminal import note
 from t2i.core.models.building import build
 from t2i.core.models.identify import identify
+from t2i.core.models.locating import Located, located
 from t2i.core.models.model import Model
 from t2i.core.models.moved import Moved
 from t2i.core.models.weights import load_state
-from t2i.core.registry.specs import import_object
+from t2i.core.registry.specs import ModelSpec, import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
 from t2i.core.runs.folder import Run
+
+AVERAGED = {"generator": "generator", "text_encoder": "text"}
+"""How the names of averaged weights in a checkpoint begin, by part of the model."""
 
 
 def load_model(folder: Path) -> Model:
@@ -35,15 +40,21 @@ def load_model(folder: Path) -> Model:
     what = f"model {folder}"
     settle(folder)
     if not folder.is_dir():
-        raise UserError(
-            f"{what}: no such folder; train one with 't2i train' or name another with --run"
-        )
+        raise UserError(f"{what}: no such folder; 't2i runs' lists the runs that there are")
     verify(folder, what)
-    document = read_json(folder / "config.json", what)
-    run = document.get("run") if isinstance(document, dict) else None
-    config = RunConfig.parse(run if isinstance(run, dict) else {}, str(folder / "config.json"))
+    config = config_of(Located(str(folder), folder, "model"))
+    model = _built(config, folder, what)
+    moved = Moved.of(registry().models[config.model].moved)
+    for name, module in model.parts():
+        state = moved.part(name, lambda part: _saved(folder, part, what))
+        load_state(module, state, f"{what}: {name}.safetensors")
+    return model
+
+
+def _built(config: RunConfig, assets: Path | None, what: str) -> Model:
+    """Build a model whose weights are loaded afterwards."""
     try:
-        model = build(config, folder, helpers=False)
+        return build(config, assets, helpers=False)
     except (
         RuntimeError,
         ValueError,
@@ -59,11 +70,6 @@ def load_model(folder: Path) -> Model:
         raise UserError(
             f"{what}: no network can be built as it says ({type(error).__name__}: {reason})"
         ) from error
-    moved = Moved.of(registry().models[config.model].moved)
-    for name, module in model.parts():
-        state = moved.part(name, lambda part: _saved(folder, part, what))
-        load_state(module, state, f"{what}: {name}.safetensors")
-    return model
 
 
 def _saved(folder: Path, part: str, what: str) -> Mapping[str, Any]:
@@ -71,14 +77,57 @@ def _saved(folder: Path, part: str, what: str) -> Mapping[str, Any]:
     return {} if part == "helpers" else load_tensors(folder / f"{part}.safetensors", what)
 
 
+def load_checkpoint(folder: Path, run: Run) -> Model:
+    """Load the model that a run had at a checkpoint, with the averaged weights.
+
+    Args:
+        folder: The checkpoint's folder, step-N.
+        run: Its run.
+
+    Returns:
+        The model as RUN/model was at that step, on the processor, in training mode.
+
+    Raises:
+        UserError: Something in the checkpoint is missing, damaged, or does not fit the run.
+    """
+    what = f"checkpoint {folder}"
+    verify(folder, what)
+    config = run.config()
+    assets = run.model if (run.model / "text_encoder").is_dir() else None
+    model = _built(config, assets, what)
+    moved = Moved.of(registry().models[config.model].moved)
+
+    def saved(part: str) -> Mapping[str, Any]:
+        file = folder / f"modules.{part}.safetensors"
+        return {} if part == "helpers" and not file.exists() else load_tensors(file, what)
+
+    averages = load_tensors(folder / "ema.safetensors", what)
+    averages = {moved.name(name): average for name, average in averages.items()}
+    for name, module in model.parts():
+        load_state(module, moved.part(name, saved), f"{what}: modules.{name}.safetensors")
+        for own, parameter in module.named_parameters():
+            average = averages.get(f"{AVERAGED[name]}.{own}")
+            if average is not None and average.shape != parameter.shape:
+                raise UserError(f"{what}: ema.safetensors: {own} is {tuple(average.shape)}, not "
+                                f"{tuple(parameter.shape)}")  # fmt: skip
+            if average is not None:
+                parameter.data.copy_(average)
+    return model
+
+
 def load(
-    run: str | Path, device: str | None = None, settings: Mapping[str, Any] | None = None
+    run: str | Path | Located,
+    device: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Model:
     """Load a model, ready for use: in evaluation mode, and without gradients.
 
     Args:
-        run: A run's folder, its folder `model`, or a folder or file in another project's layout
-            that a plugin opens (`ModelSpec.open_pretrained`), such as a Stable Diffusion folder.
+        run: What `--run` takes: a run's folder, its folder `model` or `best`, a checkpoint of it,
+            the folder of a benchmark with one run, the name of a run under runs/, "latest", a
+            model's name (its newest complete run), OWNER/NAME on the Hugging Face hub, or a folder
+            or file in another project's layout that a plugin opens
+            (`ModelSpec.open_pretrained`), such as a Stable Diffusion folder.
         device: Where to put the networks, such as "cuda". None: the best device there is.
         settings: Settings for another project's files, by name. None for a run of ours.
 
@@ -86,32 +135,82 @@ def load(
         The model.
 
     Raises:
-        UserError: There is no such folder, no plugin opens it, or something in it is missing or
+        UserError: There is no such run, no plugin opens it, or something in it is missing or
             damaged.
     """
-    path, settings = Path(run), settings or {}
-    if not path.exists():
-        raise UserError(f"run {path}: no such directory; 't2i train' makes one")
-    model = None if path.is_dir() and _is_run(path) else _opened(path, settings)
-    if model is None:
-        if settings:
-            raise UserError(
-                f"--set {next(iter(settings))}=...: it is for other projects' files, and {path} is "
-                f"none"
-            )
-        model = load_model(path if (path / "generator.safetensors").exists() else Run(path).model)
-    return model.to(device or best_device()).frozen()
+    place, settings = run if isinstance(run, Located) else find(run), settings or {}
+    if settings and place.kind != "foreign":
+        raise UserError(
+            f"--set {next(iter(settings))}=...: it is for other projects' files, and {place.name} "
+            "is none"
+        )
+    if place.note:
+        note(place.note)
+    return _loaded(place, settings).to(device or best_device()).frozen()
 
 
-def _is_run(path: Path) -> bool:
-    """Tell by file names alone whether a folder is a run of ours."""
-    ours = (
-        path / "generator.safetensors",
-        Run(path).model,
-        Run(path).checkpoints,
-        Run(path).metrics_file,
-    )
-    return any(place.exists() for place in ours)
+def find(text: str | Path) -> Located:
+    """Find what a text means (`located`). Weights of the hub that no plugin opens are not fetched.
+
+    Args:
+        text: What `--run` takes.
+
+    Returns:
+        The run or other place.
+
+    Raises:
+        UserError: There is no such thing, or nothing can be loaded from it.
+    """
+    return located(text, _is_opened)
+
+
+def config_of(place: Located) -> RunConfig:
+    """Read the configuration of a model without its weights, where it has one.
+
+    Args:
+        place: Where the model is. Another project's files are loaded, on the processor.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        UserError: It cannot be read, or the model cannot be opened.
+    """
+    if place.kind == "model":
+        file = place.path / "config.json"
+        document = read_json(file, f"model {place.path}")
+        run = document.get("run") if isinstance(document, dict) else None
+        return RunConfig.parse(run if isinstance(run, dict) else {}, str(file))
+    if place.kind == "foreign" or place.run is None:
+        return _loaded(place, {}).config
+    return place.run.config()
+
+
+def _loaded(place: Located, settings: Mapping[str, Any]) -> Model:
+    """Load the model of a place, on the processor."""
+    if place.kind == "checkpoint" and place.run is not None:
+        return load_checkpoint(place.path, place.run)
+    if place.model_folder is not None:
+        return load_model(place.model_folder)
+    return _opened(place.path, settings)
+
+
+def _is_opened(folder: Path) -> bool:
+    """Whether a plugin knows the layout of a folder that holds no weights yet.
+
+    A plugin that knows it raises an error: the weights are missing.
+    """
+    try:
+        return any(
+            import_object(str(spec.open_pretrained))(folder, {}) is not None for spec in _openers()
+        )
+    except Exception:  # what a plugin raises for a folder without weights
+        return True
+
+
+def _openers() -> list[ModelSpec]:
+    """The models that open other projects' files."""
+    return [spec for spec in registry().models if spec.open_pretrained]
 
 
 def _opened(path: Path, settings: Mapping[str, Any]) -> Model:
@@ -120,7 +219,7 @@ def _opened(path: Path, settings: Mapping[str, Any]) -> Model:
     Raises:
         UserError: No plugin knows it. The error says what it is, and what can be opened.
     """
-    able = [spec for spec in registry().models if spec.open_pretrained]
+    able = _openers()
     for spec in able:
         model: Model | None = import_object(str(spec.open_pretrained))(path, settings)
         if model is not None:

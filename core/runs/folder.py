@@ -1,4 +1,4 @@
-"""The folder of a run: the paths of its files, and the search for runs.
+"""The folder of a run: the paths of its files, and the search for runs. It does not import torch.
 
 RUN/config.json      configuration, versions, the plugins' distributions, data fingerprint
 RUN/metrics.jsonl    the log
@@ -14,14 +14,21 @@ RUN/summary.json     steps, seconds and cost; written when training is complete
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import read_json
+from t2i.core.io.files import MANIFEST, read_json
+from t2i.core.io.locks import LOCK
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import RunConfig
+
+if TYPE_CHECKING:
+    from t2i.core.runs.configure import RunConfig
+
+RUNS = Path("runs")
+"""The folder of all runs, relative to the working directory."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,40 @@ class Run:
         """Whether training is complete and the model is there."""
         return self.summary_file.is_file() and self.model.is_dir()
 
+    @property
+    def changed(self) -> int:
+        """When the run was last worked on, in nanoseconds since 1970; 0 if it holds nothing."""
+        places = (self.metrics_file, self.summary_file, self.config_file, self.checkpoints)
+        return max((place.stat().st_mtime_ns for place in places if place.exists()), default=0)
+
+    def steps_saved(self) -> list[int]:
+        """List the checkpoints.
+
+        Returns:
+            The steps N of the folders step-N, in ascending order.
+        """
+        names = (path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*"))
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def captions(self) -> list[str]:
+        """Read the captions of the grids of samples.
+
+        Returns:
+            The captions; none if the file cannot be read.
+        """
+        try:
+            return [str(text) for text in read_json(self.samples / "captions.json", "")["captions"]]
+        except (UserError, KeyError, TypeError):
+            return []
+
+    def example(self) -> str:
+        """Choose a caption that the model knows, for a command to copy.
+
+        Returns:
+            The first caption of the grids of samples, or one of the embedded data set.
+        """
+        return next(iter(self.captions()), "a red circle")
+
     def config(self) -> RunConfig:
         """Read and check the configuration.
 
@@ -93,6 +134,8 @@ class Run:
         Raises:
             UserError: The file cannot be read, or something in it is wrong or not installed.
         """
+        from t2i.core.runs.configure import RunConfig
+
         document = read_json(self.config_file, f"run {self.path}")
         run = document.get("run") if isinstance(document, dict) else None
         return RunConfig.parse(run if isinstance(run, dict) else {}, str(self.config_file))
@@ -112,7 +155,7 @@ class Run:
         return summary
 
 
-def new_run_path(config: RunConfig, root: Path = Path("runs")) -> Path:
+def new_run_path(config: RunConfig, root: Path = RUNS) -> Path:
     """Return a path for a new run: ROOT/MODEL-DATA-TIME.
 
     Args:
@@ -141,10 +184,77 @@ def free_path(base: Path) -> Path:
     return path
 
 
-def newest_run(model: str, root: Path = Path("runs")) -> Run:
-    """Find the newest complete run of a model.
+def is_run(path: Path) -> bool:
+    """Tell by file names alone whether a folder is a run.
 
-    Runs that cannot be read are ignored.
+    Args:
+        path: The folder.
+
+    Returns:
+        True if there is a configuration or a model, and something else that only runs have.
+    """
+    run = Run(path)
+    if (run.model / MANIFEST).is_file() or (run.path / f".{run.model.name}.old").is_dir():
+        return True
+    signs = (run.metrics_file, run.checkpoints, run.summary_file, run.samples, path / LOCK)
+    return (run.config_file.is_file() and any(sign.exists() for sign in signs)) or (
+        run.metrics_file.is_file() and run.checkpoints.is_dir()
+    )
+
+
+def runs_in(folder: Path) -> Iterator[Run]:
+    """Find the runs in a folder, and those in the benchmarks' folders in it.
+
+    Args:
+        folder: A folder of runs, such as runs/, or the folder of a benchmark.
+
+    Yields:
+        The runs FOLDER/NAME, FOLDER/runs/NAME and FOLDER/NAME/runs/NAME, in the order of their
+        paths. None if the folder does not exist or cannot be read.
+    """
+    for pattern in ("*", "runs/*", "*/runs/*"):
+        for path in sorted(folder.glob(pattern)):
+            if not path.name.startswith(".") and path.is_dir() and is_run(path):
+                yield Run(path)
+
+
+def model_name(run: Run) -> str | None:
+    """Read the name of a run's model.
+
+    Args:
+        run: The run.
+
+    Returns:
+        The name. None if the configuration cannot be read.
+    """
+    try:
+        return str(read_json(run.config_file, "run")["run"]["model"])
+    except (UserError, KeyError, TypeError):
+        return None
+
+
+def newest_complete(root: Path = RUNS, model: str | None = None) -> Run | None:
+    """Find the newest complete run, also in the benchmarks' folders.
+
+    Runs that cannot be read are ignored: one that is damaged must not prevent the search.
+
+    Args:
+        root: The folder of all runs.
+        model: Name of its model. None: any.
+
+    Returns:
+        The run whose summary was written last. None if there is none.
+    """
+    found = [
+        (run.summary_file.stat().st_mtime_ns, run)
+        for run in runs_in(root)
+        if run.complete and (name := model_name(run)) and model in (None, name)
+    ]
+    return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def newest_run(model: str, root: Path = RUNS) -> Run:
+    """Find the newest complete run of a model, also in the benchmarks' folders.
 
     Args:
         model: Name of the model.
@@ -157,18 +267,17 @@ def newest_run(model: str, root: Path = Path("runs")) -> Run:
         UserError: The model is unknown, or has no complete run. The message says how to get one.
     """
     registry().models[model]
-    found = []
-    for summary in root.glob("*/summary.json"):
-        run = Run(summary.parent)
-        try:
-            if run.complete and read_json(run.config_file, "run")["run"]["model"] == model:
-                found.append((summary.stat().st_mtime_ns, run))
-        except (UserError, KeyError, TypeError):
-            continue  # another run that is damaged must not prevent the search
-    if not found:
+    if run := newest_complete(root, model):
+        return run
+    begun = [run.path for run in runs_in(root) if model_name(run) == model]
+    if begun:
         raise UserError(
-            f"no complete run of model '{model}' under {root}/: "
-            f"train one with 't2i train --model {model}' or import weights with 't2i import "
-            f"--model {model} FILE'"
+            f"no complete run of model '{model}' under {root}/: {begun[-1]} is not finished: "
+            f"'t2i train --resume {begun[-1]}' goes on with it, --run {begun[-1]} samples from it "
+            "as it is"
         )
-    return max(found, key=lambda pair: pair[0])[1]
+    raise UserError(
+        f"no complete run of model '{model}' under {root}/: "
+        f"train one with 't2i train --model {model}' or import weights with 't2i import "
+        f"--model {model} FILE'"
+    )

@@ -318,7 +318,7 @@ def test_a_model_trained_with_its_judge_is_marked(tmp_path, engine, words):
         ({"samples": 1}, "at least 2 images"),
         ({"samples": 61}, "needs 61 examples of 'squares', split 'val', but there are 60"),
         ({"seeds": 0}, "--seeds 0"),
-        ({"runs": {"toy": "nowhere"}}, "there is no trained model in it"),
+        ({"runs": {"toy": "nowhere"}}, "--run toy=nowhere: run nowhere: no such file or directory"),
         ({"runs": {"../toy": "nowhere"}}, "is no name for a row"),
         ({"train_data": "squirls"}, "no dataset is named 'squirls'; did you mean 'squares'"),
     ],

@@ -49,7 +49,7 @@ def test_the_harness_gets_what_was_asked(here, asked):
     (request,) = asked
     assert request.command.split()[0] == "t2i"
     assert replace(request, command="") == BenchmarkRequest(
-        "shapes", protocol="p", models=["a", "b"], runs={"c": Path("runs/x")}, minutes=2.5,
+        "shapes", protocol="p", models=["a", "b"], runs={"c": "runs/x"}, minutes=2.5,
         samples=8, seeds=2,
         out=Path("o"), train_data="d", train_dir=Path("t"), data_dir=Path("v"),
     )  # fmt: skip
@@ -80,7 +80,10 @@ def test_a_person_gets_the_table_and_the_reports_path(here, monkeypatch):
             ["shapes", "--minutes", "1", "--steps", "1"],
             "--steps and --minutes are two ways to say the budget",
         ),
-        (["shapes", "--run", "toy=nowhere"], "there is no trained model in it"),
+        (
+            ["shapes", "--run", "toy=nowhere"],
+            "--run toy=nowhere: run nowhere: no such file or directory",
+        ),
         (["shapes", "--run", "a=x", "--run", "a=y"], "'a' is there already"),
         (["diff", "nowhere", "nowhere"], "results nowhere"),
         (["speed", "--models", "toyy"], "no model is named 'toyy'"),

@@ -174,17 +174,16 @@ def test_the_newest_run_of_a_model_is_drawn_from_into_a_folder_of_its_own(here, 
         (["train", "--model", "toy", "--set", "data.nam=x"], "no setting is named 'nam'; "),
         (["train", "--model", "toy", "--set", "lr"], "--set lr: expected KEY=VALUE"),
         (["train", "--model", "toy", "--config", "none.yaml"], "--config none.yaml: No such file"),
-        (["train", "--resume", "nowhere"], "nowhere is no run"),
+        (["train", "--resume", "nowhere"], "run nowhere: no such file or directory"),
         (["train", "--model", "toy", "--out", "file/run"], "cannot write to file/run: Not a "
                                                            "directory"),
         (["train", "--model", "toy", "--out", "file"], "file is there already"),
         (["train", "--model", "toy", "--out", "/proc/run"], "cannot write to /proc/run"),
         (["sample", "--model", "toy", "-p", "x"], "no complete run of model 'toy' under runs/: "
                                                   "train one with"),
-        (["sample", "--run", "nowhere", "-p", "x"], "run nowhere: no such directory; 't2i train' "
-                                                    "makes one"),
-        (["sample", "--run", "empty", "-p", "x"], "model empty/model: no such folder; train one "
-                                                  "with 't2i train'"),
+        (["sample", "--run", "nowhere", "-p", "x"], "run nowhere: no such file or "
+                                                    "directory; 't2i train' makes one"),
+        (["sample", "--run", "empty", "-p", "x"], "empty is an empty folder: a run, "),
         (["sample", "--run", "empty", "--prompts", "none.txt"], "prompts none.txt: No such file or "
                                                                 "directory"),
         (["sample", "--run", "empty", "--prompts", "blank.txt"], "prompts blank.txt: it holds no "
