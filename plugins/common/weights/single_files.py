@@ -198,7 +198,8 @@ def check_text_encoder(path: Path, network: Any) -> None:
     """
     shapes = shapes_of(path) or {}
     opened = any(name.startswith(OPEN_CLIP) for name in shapes)
-    theirs = converters.DIFFUSERS_TO_LDM_MAPPING["openclip"]["layers"]
+    mapping: Any = converters.DIFFUSERS_TO_LDM_MAPPING
+    theirs = mapping["openclip"]["layers"]
     for name, tensor in network.state_dict().items():
         inner = name.removeprefix("text_model.")
         named = OPEN_CLIP + theirs.get(f"text_model.{inner}", inner) if opened else CLIP + inner
