@@ -42,6 +42,20 @@ NoiseKey = tuple[int | str, int]
 text), and the number of the sample."""
 
 
+def text_key(caption: str, sample: int) -> NoiseKey:
+    """Make the noise key of a prompt's text.
+
+    Args:
+        caption: The prompt.
+        sample: Number of the sample.
+
+    Returns:
+        The key.
+    """
+    digest = hashlib.blake2b(caption.encode("utf-8", "surrogatepass"), digest_size=16)
+    return f"text:{digest.hexdigest()}", sample
+
+
 def text_keys(captions: Sequence[str], n: int) -> list[list[NoiseKey]]:
     """Make noise keys that depend on the text of a prompt, not on its place in a list.
 
@@ -58,9 +72,8 @@ def text_keys(captions: Sequence[str], n: int) -> list[list[NoiseKey]]:
     seen: Counter[str] = Counter()
     keys: list[list[NoiseKey]] = []
     for caption in captions:
-        digest = hashlib.blake2b(caption.encode("utf-8", "surrogatepass"), digest_size=16)
         first = n * seen[caption]
-        keys.append([(f"text:{digest.hexdigest()}", first + sample) for sample in range(n)])
+        keys.append([text_key(caption, first + sample) for sample in range(n)])
         seen[caption] += 1
     return keys
 

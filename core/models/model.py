@@ -527,6 +527,38 @@ class Model:
             [captions[sample.prompt] for sample in samples] if captions else (),
         )
 
+    def redraw(
+        self,
+        prompts: Sequence[str],
+        keys: Sequence[NoiseKey],
+        *,
+        seed: int,
+        sampler: Choice[SamplerConfig],
+        guide: GuideMaker | None = None,
+        options: Options | None = None,
+    ) -> list[np.ndarray]:
+        """Sample one batch again, with the noise keys that it had.
+
+        Args:
+            prompts: The caption of each image.
+            keys: The key of each image's noise.
+            seed: Seed of the noise.
+            sampler: The sampler.
+            guide: Another model's `guide(scale)`. None: no guide.
+            options: Further options, for these prompts. None: none.
+
+        Returns:
+            The images, uint8 (H, W, 3).
+
+        Raises:
+            UserError: The sampler or an option does not fit the model.
+        """
+        built = self.check(prompts, sampler, options)
+        places = [(row, 0) for row in range(len(prompts))]
+        noise = PromptNoise(seed, tuple(keys), self.device)
+        batches = self._images(built, prompts, places, noise, guide, len(prompts), options=options)
+        return [sample.image for batch in batches for sample in batch]
+
     def interpolate(
         self,
         first: np.ndarray,
