@@ -8,6 +8,7 @@ images = model.sample("a red circle", n=4, sampler="ddim", steps=50, seed=0)
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from t2i.core.io.files import save_tensors, sealed, write_json
 from t2i.core.io.images import to_bytes, to_tensor
 from t2i.core.models.notebook import Images, facts_table
 from t2i.core.models.options import Options, Picture, RowOptions, options_for
+from t2i.core.models.reading import warnings_of
 from t2i.core.models.weights import owned_tensors
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.tables import registry
@@ -520,6 +522,11 @@ class Model:
             prompts, n=n, seed=seed, sampler=choice, guide=guide, batch_size=batch_size,
             options=options,
         )  # fmt: skip
+        if not isinstance(prompts, TextFeatures):
+            for sentence in warnings_of(
+                self.text_encoder, [*prompts, *filter(None, options.negative)]
+            ):
+                warnings.warn(sentence, stacklevel=2)
         samples = [sample for batch in batches for sample in batch]
         captions = prompts.captions if isinstance(prompts, TextFeatures) else prompts
         return Images(
