@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -135,7 +134,7 @@ def options_for(
         return made
     target = size or (generator.image_size, generator.image_size)
     whole = _opened(image, "image")
-    made = replace(made, image=np.asarray(_fitted(whole, target, Image.Resampling.LANCZOS)))
+    made = replace(made, image=np.array(_fitted(whole, target)))
     if mask is not None:
         part = _opened(mask, "mask").convert("L")
         if part.width * whole.height != part.height * whole.width:
@@ -143,8 +142,7 @@ def options_for(
                 f"the mask is {part.width} x {part.height} pixels, the image {whole.width} x "
                 f"{whole.height}: give a mask of the image's size"
             )
-        fitted = _fitted(part, target, Image.Resampling.LANCZOS)
-        made = replace(made, mask=np.asarray(fitted) >= 128)
+        made = replace(made, mask=np.array(_fitted(part, target)) >= 128)
     default = STRENGTH if mask is None else 1.0
     return replace(made, strength=default if strength is None else float(strength))
 
@@ -183,7 +181,7 @@ def _opened(image: Picture, what: str) -> Image.Image:
     return image.convert("RGB")
 
 
-def _fitted(image: Image.Image, size: tuple[int, int], filter_: Any) -> Image.Image:
+def _fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Crop an image to its central part of the right proportions, and resize that part."""
     height, width = size
     scale = min(image.width / width, image.height / height)
@@ -191,4 +189,4 @@ def _fitted(image: Image.Image, size: tuple[int, int], filter_: Any) -> Image.Im
     box = (left, top, left + scale * width, top + scale * height)
     if image.size == (width, height):
         return image
-    return image.resize((width, height), filter_, box)
+    return image.resize((width, height), Image.Resampling.LANCZOS, box)
