@@ -84,7 +84,8 @@ def test_other_programs_read_how_an_image_was_sampled(draw, runs, tmp_path):
 def test_again_in_a_process_of_its_own_gives_the_same_bytes(draw, tmp_path):
     draw(*PROMPTS, "-n", "3", "--seed", "5")
     found = subprocess.run(
-        [sys.executable, "-m", "t2i.cli", "sample", "--again", "first/0002-001.png", "--out", "new"],
+        [sys.executable, "-m", "t2i.cli", "sample", "--again", "first/0002-001.png",
+         "--out", "new"],
         cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
         capture_output=True, text=True,
     )  # fmt: skip
