@@ -79,7 +79,8 @@ class Request:
         """
         for field, reason in reasons.items():
             if getattr(self, field) is not None:
-                raise UserError(f"sampler '{sampler}' {reason}")
+                remedy = ": leave out the image" if field == "image" else ""
+                raise UserError(f"sampler '{sampler}' {reason}{remedy}")
 
     def step_done(self, done: int, total: int) -> None:
         """Report progress, if the request has a function for it.

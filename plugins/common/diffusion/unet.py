@@ -29,6 +29,9 @@ class TextUNet(MappedText):
 
     The times t are those that the network's sinusoids expect (`Schedule.embedded`). The subclasses'
     parameter `given` is a network of diffusers to use instead of a new one.
+
+    Attributes:
+        unet: The network of diffusers.
     """
 
     unet: Any
