@@ -6,16 +6,21 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from t2i.cli import progress
+from t2i.cli.again import again
 from t2i.cli.command import Command, json_option, path_option, registered, run_option
 from t2i.cli.output import answer, answer_json, note, speaks
+from t2i.cli.sample_options import Further, further_options
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
 from t2i.core.registry.tables import registry
+
+if TYPE_CHECKING:
+    from t2i.core.models.model import Model, Several
 
 
 @click.command(cls=Command)
@@ -62,6 +67,7 @@ from t2i.core.registry.tables import registry
     metavar="FILE",
     help="Text file with one caption a line.",
 )
+@further_options
 @path_option(
     "--features",
     metavar="FILE",
@@ -118,7 +124,7 @@ def sample(
     guidance: float | None, sets: tuple[str, ...], texts: tuple[str, ...], prompts: Path | None,
     features: Path | None, guide: str | None, guide_scale: float, count: int,
     interpolate: tuple[Path, Path] | None, seed: int, batch_size: int | None, out: Path | None,
-    as_json: bool,
+    as_json: bool, further: Further,
 ) -> None:  # fmt: skip
     """Sample images from a trained model, into a folder.
 
@@ -137,9 +143,15 @@ def sample(
     t2i sample --run latest -p "a red circle"                 # the newest complete run
     t2i sample --run runs/RUN/checkpoints/step-300 -p "a red circle"
     t2i sample --run OWNER/NAME -p "a red bird"               # a Stable Diffusion from the hub
+    t2i sample --run runs/RUN --image A.png --strength 0.6 -p "a blue circle"
+    t2i sample --run runs/RUN --negative "a square" --width 64 --height 32 -p "a red circle"
+    t2i sample --again samples/RUN/0000-000.png
     t2i sample --run /models/stable-diffusion-v1-5 -p "a red bird"    # a folder of diffusers
     t2i sample --run v1-5.safetensors --set config=/models/stable-diffusion-v1-5 -p "a bird"
     """
+    if further.again is not None:
+        again(further, run, guide, out, _load_any, as_json)
+        return
     if (model is None) == (run is None):
         raise UserError("say which model to use, with one of --model M and --run RUN")
     asks = not (texts or prompts or features or interpolate) and sys.stdin.isatty()
@@ -149,6 +161,8 @@ def sample(
         registry().samplers[sampler]  # a misspelt name is an error before torch is imported
     if interpolate is not None and guide is not None:
         raise UserError("--interpolate samples between two images: leave out --guide")
+    if interpolate is not None and further.given():
+        raise UserError(f"--interpolate samples between two images: leave out {further.given()[0]}")
     from t2i.core.io.processes import Group
     from t2i.core.models import prompts as files
     from t2i.core.models import samples
@@ -158,6 +172,7 @@ def sample(
 
     captions = [*texts, *(files.read_prompts(prompts) if prompts else [])]
     wanted = files.read_features(features) if features else captions
+    names = [f"{features.name}[{row}]" for row in range(len(wanted))] if features else ()
     group = Group()
     origin = group.first(lambda: find(str(run) if model is None else newest_run(model).path))
     source = Path(origin.name)
@@ -178,13 +193,15 @@ def sample(
         records = samples.write_interpolation(loaded, *interpolate, caption, folder, **more)
         _conclude(folder, records, as_json)
         return
-    more |= {"seed": seed}
+    options = further.of(loaded)
+    more |= {"seed": seed, "options": options, "sources": further.sources, "names": names}
     if guide is not None:
         steers = group.first(lambda: find(guide))
         more["guide"] = samples.Steering(load(steers), guide_scale, Path(steers.name))
     for number, batch in enumerate(_asked() if asks else [wanted], 1):
         place = folder / f"{number:03d}" if asks else folder
         _announce(len(batch) * count, source, choice.name)
+        _warn(loaded, batch, options.negative, source)
         with progress.images() if speaks() else nullcontext() as show:
             records = samples.write_samples(loaded, batch, place, progress=show, **more)
         _conclude(place, records, as_json)
@@ -195,6 +212,24 @@ def _asked() -> Iterator[list[str]]:
     with suppress(EOFError):
         while text := input("caption (empty: stop)> ").strip():
             yield [text]
+
+
+def _load_any(source: Path) -> Model:
+    from t2i.core.models.loading import load
+
+    return load(source)
+
+
+def _warn(model: Model, prompts: Several, negative: Sequence[str], source: Path) -> None:
+    """Say what the model does not read of the captions."""
+    from t2i.core.interfaces.text import TextFeatures
+    from t2i.core.models.reading import example_captions, warnings_of
+
+    if isinstance(prompts, TextFeatures) or not speaks():
+        return
+    captions = [*prompts, *filter(None, negative)]
+    for sentence in warnings_of(model.text_encoder, captions, example_captions(source)):
+        note(f"warning: {sentence}")
 
 
 def _announce(count: int, source: Path, sampler: str) -> None:

@@ -192,7 +192,8 @@ class RowMaker:
         """Sample the captions of the grid, and write the images and a sheet of them."""
         benchmark, images = self.plan.benchmark, []
         captions = [entry["caption"] for entry in self.grid_entries()]
-        for batch in model.stream(captions, n=benchmark.grid[1], seed=benchmark.seed):
+        keys = [(p, s) for p in range(len(captions)) for s in range(benchmark.grid[1])]
+        for batch in model.stream(captions, seed=benchmark.seed, keys=keys):
             for drawn in batch:
                 image = resized(drawn.image, benchmark.image_size)
                 grids.save_image(self.plan.out, row.name, drawn.prompt, drawn.sample, image)

@@ -48,7 +48,8 @@ def timed(
     Yields:
         The images in batches, caption by caption.
     """
-    batches = model.stream(captions, n=n, seed=seed, sampler=sampler)
+    keys = [(p, s) for p in range(len(captions)) for s in range(n)]
+    batches = model.stream(captions, seed=seed, sampler=sampler, keys=keys)
     while True:
         started = time.perf_counter()
         batch = next(batches, None)

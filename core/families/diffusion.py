@@ -47,6 +47,24 @@ class DiffusionGenerator(Generator):
             The prediction, (B, *noise_shape).
         """
 
+    def shape_of(self, size: tuple[int, int] | None) -> tuple[int, ...]:
+        """Return the shape of x_t for images of a size.
+
+        Args:
+            size: Height and width in pixels, multiples of `size_step`. None: `image_size` both.
+
+        Returns:
+            The shape for one image: `noise_shape`, with its two last axes in proportion.
+        """
+        if size is None or size == (self.image_size, self.image_size):
+            return self.noise_shape
+        *channels, height, width = self.noise_shape
+        return (
+            *channels,
+            height * size[0] // self.image_size,
+            width * size[1] // self.image_size,
+        )
+
     def decode(self, latents: Tensor) -> Tensor:
         """Turn x_0 into images. By default x_0 is the images.
 

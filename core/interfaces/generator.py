@@ -36,11 +36,14 @@ class Generator(nn.Module, ABC):
         family: Registry name of the family. The family's class sets it.
         tolerance: How closely images must agree across batch sizes. The family's class sets it.
         image_size: Height and width of the images, pixels.
+        size_step: Height and width may each be any multiple of this number of pixels, at a
+            request's wish (`Request.size`). None: images of `image_size` only.
     """
 
     family: ClassVar[str]
     tolerance: Tolerance = "level"
     image_size: int
+    size_step: int | None = None
 
     def condition(self, text: TextFeatures) -> TextFeatures:
         """Compute what the network needs of the text, once for each request.

@@ -1,7 +1,8 @@
 """Keyed sources of random numbers: the numbers depend on a key alone, not on what was drawn before.
 
-`PromptNoise` is for sampling. It keys every image by (seed, prompt index, sample index). Batch
-size, order and number of processes make no difference, and two models get the same numbers (paired
+`PromptNoise` is for sampling. It keys every image by (seed, prompt, sample number). The prompt is
+its text (`text_keys`), or its index where a protocol or a list of features says so. Batch size,
+order and number of processes make no difference, and two models get the same numbers (paired
 noise).
 
 `StepNoise` is for training. It draws by (seed, step) for the whole global batch and returns each
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -33,6 +35,47 @@ def random_stream(*key: int | str) -> np.random.Generator:
     """
     digest = hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+
+
+NoiseKey = tuple[int | str, int]
+"""What the noise of one image depends on beside the seed: the prompt (its index, or the key of its
+text), and the number of the sample."""
+
+
+def text_key(caption: str, sample: int) -> NoiseKey:
+    """Make the noise key of a prompt's text.
+
+    Args:
+        caption: The prompt.
+        sample: Number of the sample.
+
+    Returns:
+        The key.
+    """
+    digest = hashlib.blake2b(caption.encode("utf-8", "surrogatepass"), digest_size=16)
+    return f"text:{digest.hexdigest()}", sample
+
+
+def text_keys(captions: Sequence[str], n: int) -> list[list[NoiseKey]]:
+    """Make noise keys that depend on the text of a prompt, not on its place in a list.
+
+    Where a list holds a text again, the numbers of its samples continue, so that no two images of
+    a list are the same.
+
+    Args:
+        captions: The prompts.
+        n: Number of images of each prompt.
+
+    Returns:
+        For each prompt, the keys of its `n` images.
+    """
+    seen: Counter[str] = Counter()
+    keys: list[list[NoiseKey]] = []
+    for caption in captions:
+        first = n * seen[caption]
+        keys.append([text_key(caption, first + sample) for sample in range(n)])
+        seen[caption] += 1
+    return keys
 
 
 def seeded(*key: int | str) -> None:
@@ -185,14 +228,15 @@ class PromptNoise(Noise):
 
     Args:
         seed: Seed of the whole request.
-        keys: (prompt index, sample index) of each image of the batch.
+        keys: (prompt, sample number) of each image of the batch. The prompt is an index, or the
+            key of a text (`text_keys`).
         device: Device of the tensors that are returned.
         given: Noise that the images start from (B, ...), returned by `start`. None: it is drawn.
         path: Names of the scopes, the outermost first.
     """
 
     seed: int
-    keys: tuple[tuple[int, int], ...]
+    keys: tuple[NoiseKey, ...]
     device: torch.device | str = "cpu"
     given: Tensor | None = None
     path: tuple[str, ...] = ()

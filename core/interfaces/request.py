@@ -31,15 +31,17 @@ class Request:
     Args:
         text: Features of the B captions, as `Generator.condition` returned them.
         noise: Source of every random number, one row for each image.
-        null: Features of "no caption" (B rows), passed through `Generator.condition` too. None: no
-            guidance needs them.
+        null: Features of "no caption" or of the negative prompts (B rows), passed through
+            `Generator.condition` too. None: no guidance needs them.
         guide: Gradient of a classifier's log-likelihood. None: no classifier guidance.
         progress: Function that is called after each step. None: progress is not reported.
         image: Images to start from, (B, 3, H, W) in [-1, 1]: image-to-image, upsampling,
             inpainting. None: noise only.
         mask: Where `image` may change, (B, 1, H, W) of 0 and 1; 1 may change. None: everywhere.
         strength: Share of the chain that `image` goes through, from 0 (unchanged) to 1 (sampled
-            anew).
+            anew, from noise alone).
+        size: Height and width of the images in pixels, which the generator allows
+            (`Generator.size_step`). None: the generator's own.
 
     Raises:
         ValueError: `strength` is outside [0, 1], or there is a mask without an image.
@@ -53,6 +55,7 @@ class Request:
     image: Tensor | None = None
     mask: Tensor | None = None
     strength: float = 1.0
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1:
@@ -76,7 +79,8 @@ class Request:
         """
         for field, reason in reasons.items():
             if getattr(self, field) is not None:
-                raise UserError(f"sampler '{sampler}' {reason}")
+                remedy = ": leave out the image" if field == "image" else ""
+                raise UserError(f"sampler '{sampler}' {reason}{remedy}")
 
     def step_done(self, done: int, total: int) -> None:
         """Report progress, if the request has a function for it.

@@ -203,6 +203,23 @@ class TextFeatures:
         return TextFeatures(sentence, words, mask, tuple(captions))
 
 
+class Reading(NamedTuple):
+    """What a text encoder makes of a caption.
+
+    Attributes:
+        unit: What is counted, in the plural: "words", "characters" or "tokens".
+        total: Number of units in the caption.
+        unknown: The units that the encoder does not know, in order, repeated ones too.
+        limit: Largest number of units that are read; the rest is cut. 0: captions have no effect.
+            None: there is no limit.
+    """
+
+    unit: str
+    total: int
+    unknown: tuple[str, ...] = ()
+    limit: int | None = None
+
+
 class TextEncoder(nn.Module, ABC):
     """Turns captions into features.
 
@@ -235,6 +252,17 @@ class TextEncoder(nn.Module, ABC):
             Features of the B captions.
         """
         return self.encode(captions)
+
+    def reading(self, caption: str) -> Reading | None:
+        """Tell what of a caption is unknown, and what is cut. Sampling warns of both.
+
+        Args:
+            caption: The caption.
+
+        Returns:
+            What the encoder makes of it. None, the default: the encoder cannot tell.
+        """
+        return None
 
     def null(self, n: int) -> TextFeatures:
         """Make the features of "no caption", for caption dropout and for guidance.

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from t2i.core.errors import UserError
@@ -365,17 +366,44 @@ def read_image(path: Path, size: int) -> np.ndarray:
         raise UserError(f"image {path}: {error.reason}; give a PNG or JPEG file") from None
 
 
-def png(image: np.ndarray) -> bytes:
+def read_whole(path: Path, what: str = "image") -> Image.Image:
+    """Read an image that the user named, upright and in its own size.
+
+    Args:
+        path: The file.
+        what: What the image is; the error message begins with it.
+
+    Returns:
+        The image, RGB; transparency is laid on white.
+
+    Raises:
+        UserError: It cannot be read, or is not an image.
+    """
+    try:
+        with _opened(path, str(path)) as opened:
+            return _turned(_as_rgb(opened), _orientation(opened))
+    except BrokenExample as error:
+        raise UserError(f"{what} {path}: {error.reason}; give a PNG or JPEG file") from None
+
+
+def png(image: np.ndarray, text: Mapping[str, str] | None = None) -> bytes:
     """Encode an image as PNG.
 
     Args:
         image: The image, uint8 (H, W, 3).
+        text: Texts by keyword, each of which becomes a text chunk: tEXt if it is Latin-1, else
+            iTXt. None: no chunks.
 
     Returns:
         The content of a PNG file.
     """
+    chunks = PngInfo()
+    for keyword, value in (text or {}).items():
+        # A chunk's text ends at the first NUL, and half of a surrogate pair is no text.
+        sound = value.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+        chunks.add_text(keyword, sound)
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
+    Image.fromarray(image).save(buffer, "PNG", pnginfo=chunks)
     return buffer.getvalue()
 
 

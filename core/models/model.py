@@ -8,6 +8,7 @@ images = model.sample("a red circle", n=4, sampler="ddim", steps=50, seed=0)
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +23,24 @@ from t2i.core.errors import UserError
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.guide import GuideGenerator, guide_of
 from t2i.core.interfaces.generator import Generator
-from t2i.core.interfaces.noise import PromptNoise, slerp
+from t2i.core.interfaces.noise import NoiseKey, PromptNoise, slerp, text_keys
 from t2i.core.interfaces.request import Guide, Request
-from t2i.core.interfaces.sampler import Sampler, SamplerConfig, check_fit
+from t2i.core.interfaces.sampler import Sampler, SamplerConfig, UnguidedConfig, check_fit
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Networks
 from t2i.core.io.files import save_tensors, sealed, write_json
 from t2i.core.io.images import to_bytes, to_tensor
 from t2i.core.models.notebook import Images, facts_table
+from t2i.core.models.options import Options, Picture, RowOptions, options_for
+from t2i.core.models.reading import warnings_of
 from t2i.core.models.weights import owned_tensors
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, fitting_samplers
+
+Key = tuple[int, int]
+"""An image of a request: the index of its prompt, and its index among the samples of that prompt.
+"""
 
 Prompts = str | Sequence[str] | TextFeatures
 """What to sample: one caption, several captions, or the text features of captions."""
@@ -48,7 +55,7 @@ class Sample:
     """One sampled image.
 
     Args:
-        prompt: Index of its prompt. Together with `sample` it keys the noise.
+        prompt: Index of its prompt.
         sample: Index of the image among those of its prompt.
         image: The image, uint8 (H, W, 3).
     """
@@ -212,12 +219,32 @@ class Model:
         sampler.check(self.generator)
         return sampler
 
-    def check(self, prompts: Prompts, sampler: Choice[SamplerConfig] | None = None) -> Sampler:
+    def options(self, **wanted: Any) -> Options:
+        """Check further options of a request, and fit images to this model.
+
+        Args:
+            **wanted: Arguments of `options_for`: negative, image, mask, strength, size.
+
+        Returns:
+            The options, for `Model.stream`.
+
+        Raises:
+            UserError: An option does not fit this model.
+        """
+        return options_for(self.generator, self.config.model, **wanted)
+
+    def check(
+        self,
+        prompts: Prompts,
+        sampler: Choice[SamplerConfig] | None = None,
+        options: Options | None = None,
+    ) -> Sampler:
         """Build a sampler, and check that it and the prompts fit this model.
 
         Args:
             prompts: Captions, or features of them.
             sampler: The sampler. None: the model's own.
+            options: Further options. None: none.
 
         Returns:
             The sampler, ready for use.
@@ -233,7 +260,35 @@ class Model:
                 f"{self.text_encoder.shape.words} for words: compute them with the encoder that it "
                 "was trained with"
             )
-        return self._built(sampler)
+        built = self._built(sampler)
+        if options and options.negative:
+            choice = sampler or self.config.sampler
+            self._check_negative(len(several(prompts)), options.negative, built, choice)
+        return built
+
+    def _check_negative(
+        self,
+        prompts: int,
+        negative: Sequence[str],
+        built: Sampler,
+        choice: Choice[SamplerConfig],
+    ) -> None:
+        """Raise a UserError unless the negative prompts have an effect, and fit the prompts."""
+        if len(negative) not in (1, prompts):
+            raise UserError(
+                f"{len(negative)} negative prompts for {prompts} prompts: give one for all, or one "
+                "for each"
+            )
+        if isinstance(choice.config, UnguidedConfig):
+            raise UserError(
+                f"sampler '{choice.name}' has no classifier-free guidance, so a negative prompt "
+                "has no effect: leave it out"
+            )
+        if not built.needs_null:
+            raise UserError(
+                "guidance is 1, so a negative prompt has no effect: give a guidance above 1, or "
+                "leave the negative prompt out"
+            )
 
     def request(
         self,
@@ -242,6 +297,7 @@ class Model:
         *,
         null: bool = False,
         guide: GuideMaker | None = None,
+        options: RowOptions | None = None,
     ) -> Request:
         """Make a sampler's request. The text is encoded and conditioned once.
 
@@ -252,6 +308,7 @@ class Model:
                 (`Sampler.needs_null`).
             guide: Makes the classifier's gradient for these captions (`Model.guide`). None: no
                 guide.
+            options: Further options of each row. None: none.
 
         Returns:
             The request.
@@ -266,12 +323,28 @@ class Model:
             captions, text = tuple(prompts), self.text_encoder.encode(prompts)
         if guide and len(captions) < len(prompts):
             raise UserError("a guide reads captions: give prompts, not features of them")
+        options = options or RowOptions()
+        without = self._without(options.negative, len(prompts)) if null else None
         return Request(
             text=self.generator.condition(text),
             noise=noise,
-            null=self.generator.condition(self.text_encoder.null(len(prompts))) if null else None,
+            null=None if without is None else self.generator.condition(without),
             guide=guide(captions, self.generator) if guide else None,
+            image=None if options.image is None else options.image.to(self.device),
+            mask=None if options.mask is None else options.mask.to(self.device),
+            strength=options.strength,
+            size=options.size,
         )
+
+    def _without(self, negative: Sequence[str], count: int) -> TextFeatures:
+        """Return what guidance leads away from: negative prompts, no caption where they are ""."""
+        if not any(negative):
+            return self.text_encoder.null(count)
+        features = self.text_encoder.encode(negative)
+        if all(negative):
+            return features
+        said = torch.tensor([bool(text) for text in negative], device=self.device)
+        return features.where(said, self.text_encoder.null(count))
 
     def guide(self, scale: float) -> GuideMaker:
         """Use this model as a guide for another model (classifier guidance).
@@ -311,12 +384,15 @@ class Model:
         guide: GuideMaker | None = None,
         batch_size: int | None = None,
         progress: Callable[[int, int], None] | None = None,
-        keys: Sequence[tuple[int, int]] | None = None,
+        keys: Sequence[Key] | None = None,
+        only: Sequence[Key] | None = None,
+        options: Options | None = None,
     ) -> Iterator[list[Sample]]:
         """Sample images in batches, and hand over each batch when it is done.
 
-        The noise of an image depends on three numbers alone: the seed, the index of its prompt, and
-        its index among the images of that prompt. The batch size changes nothing but rounding.
+        The noise of an image depends on the seed, the text of its prompt, and its index among the
+        images of that prompt (`noise_keys`). The place of the prompt in the list changes nothing,
+        and the batch size nothing but rounding.
 
         Args:
             prompts: One caption, several, or text features that another program computed.
@@ -327,7 +403,10 @@ class Model:
             batch_size: Images sampled at once. None: chosen by image size.
             progress: Called with (images done, images in all) after each batch.
             keys: The images to sample, as (prompt index, sample index), instead of `n` of each
-                prompt.
+                prompt. They also key the noise: by the place of the prompt, not by its text.
+                Benchmarks do so.
+            only: The images to sample, out of `n` of each prompt. The noise stays the same.
+            options: Further options (`Model.options`). None: none.
 
         Returns:
             An iterator over the batches, prompt by prompt.
@@ -336,37 +415,57 @@ class Model:
             UserError: The sampler or the features do not fit the model.
         """
         prompts = several(prompts)
-        built = self.check(prompts, sampler)
-        wanted = (
-            tuple((p, s) for p in range(len(prompts)) for s in range(n))
-            if keys is None
-            else tuple(keys)
-        )
-        return self._images(
-            built, prompts, PromptNoise(seed, wanted, self.device), guide, batch_size, progress
-        )
+        options = options or Options()
+        built = self.check(prompts, sampler, options)
+        if guide and options.size not in (None, self._own_size):
+            raise UserError("a guide classifies images of one size: leave out --width and --height")
+        if keys is not None:
+            places = list(keys)
+            noise_of: tuple[NoiseKey, ...] = tuple(keys)
+        else:
+            every = noise_keys(prompts, n)
+            places = list(every) if only is None else list(only)
+            noise_of = tuple(every[place] for place in places)
+        noise = PromptNoise(seed, noise_of, self.device)
+        return self._images(built, prompts, places, noise, guide, batch_size, progress, options)
+
+    @property
+    def _own_size(self) -> tuple[int, int]:
+        return (self.generator.image_size, self.generator.image_size)
 
     def _images(
         self,
         sampler: Sampler,
         prompts: Several,
+        places: Sequence[Key],
         noise: PromptNoise,
         guide: GuideMaker | None = None,
         batch_size: int | None = None,
         progress: Callable[[int, int], None] | None = None,
+        options: Options | None = None,
     ) -> Iterator[list[Sample]]:
-        """Sample one image for each key of the noise, in batches."""
-        size = batch_size or default_batch(self.generator.image_size)
+        """Sample one image for each place and key of the noise, in batches."""
+        options = options or Options()
+        height, width = options.size or self._own_size
+        size = batch_size or default_batch(round((height * width) ** 0.5))
         self.eval()
         for start in range(0, len(noise), size):
-            part = noise[start : start + size]
-            rows = _rows(prompts, [p for p, _ in part.keys])
+            part, here = noise[start : start + size], places[start : start + size]
+            rows = [p for p, _ in here]
             with torch.no_grad():
-                request = self.request(rows, part, null=sampler.needs_null, guide=guide)
+                request = self.request(
+                    _rows(prompts, rows), part, null=sampler.needs_null, guide=guide,
+                    options=options.of(rows),
+                )  # fmt: skip
                 images = to_bytes(sampler.sample(self.generator, request))
+            if images.shape[1:3] != (height, width):
+                raise UserError(
+                    f"{type(sampler).__name__} returned images of {images.shape[2]} x "
+                    f"{images.shape[1]} pixels, not {width} x {height}: use another sampler"
+                )
             if progress:
                 progress(start + len(part), len(noise))
-            yield [Sample(p, s, image) for (p, s), image in zip(part.keys, images, strict=True)]
+            yield [Sample(p, s, image) for (p, s), image in zip(here, images, strict=True)]
 
     def sample(
         self,
@@ -380,6 +479,11 @@ class Model:
         settings: Mapping[str, Any] | None = None,
         guide: GuideMaker | None = None,
         batch_size: int | None = None,
+        negative: str | Sequence[str] | None = None,
+        image: Picture | None = None,
+        mask: Picture | None = None,
+        strength: float | None = None,
+        size: tuple[int, int] | None = None,
     ) -> Images:
         """Sample images.
 
@@ -394,24 +498,73 @@ class Model:
             guide: Another model that steers this one: `t2i.load("GUIDE").guide(scale=2.0)`. None:
                 no guide.
             batch_size: Images sampled at once. None: chosen by image size.
+            negative: Negative prompt, or one for each prompt: guidance leads away from it. None:
+                away from the empty caption.
+            image: Image to start from: a file, a PIL image, or uint8 (H, W, 3). None: noise.
+            mask: Where `image` may change: white may, black may not. None: everywhere.
+            strength: Share of the chain that `image` goes through, from 0 (unchanged) to 1 (from
+                noise). None: 0.8, or 1 with a mask.
+            size: Height and width in pixels. None: those of the training images.
 
         Returns:
             The images, prompt by prompt: a list of PIL images, which a notebook shows as a grid.
 
         Raises:
-            UserError: The sampler is unknown or does not fit, or a setting is wrong.
+            UserError: The sampler is unknown or does not fit, a setting is wrong, or the model
+                cannot do what an option says.
         """
         prompts = several(prompts)
         choice = self.sampler(sampler, steps=steps, guidance=guidance, settings=settings)
-        batches = self.stream(
-            prompts, n=n, seed=seed, sampler=choice, guide=guide, batch_size=batch_size
+        options = self.options(
+            negative=negative, image=image, mask=mask, strength=strength, size=size
         )
+        batches = self.stream(
+            prompts, n=n, seed=seed, sampler=choice, guide=guide, batch_size=batch_size,
+            options=options,
+        )  # fmt: skip
+        if not isinstance(prompts, TextFeatures):
+            for sentence in warnings_of(
+                self.text_encoder, [*prompts, *filter(None, options.negative)]
+            ):
+                warnings.warn(sentence, stacklevel=2)
         samples = [sample for batch in batches for sample in batch]
         captions = prompts.captions if isinstance(prompts, TextFeatures) else prompts
         return Images(
             (Image.fromarray(sample.image) for sample in samples),
             [captions[sample.prompt] for sample in samples] if captions else (),
         )
+
+    def redraw(
+        self,
+        prompts: Sequence[str],
+        keys: Sequence[NoiseKey],
+        *,
+        seed: int,
+        sampler: Choice[SamplerConfig],
+        guide: GuideMaker | None = None,
+        options: Options | None = None,
+    ) -> list[np.ndarray]:
+        """Sample one batch again, with the noise keys that it had.
+
+        Args:
+            prompts: The caption of each image.
+            keys: The key of each image's noise.
+            seed: Seed of the noise.
+            sampler: The sampler.
+            guide: Another model's `guide(scale)`. None: no guide.
+            options: Further options, for these prompts. None: none.
+
+        Returns:
+            The images, uint8 (H, W, 3).
+
+        Raises:
+            UserError: The sampler or an option does not fit the model.
+        """
+        built = self.check(prompts, sampler, options)
+        places = [(row, 0) for row in range(len(prompts))]
+        noise = PromptNoise(seed, tuple(keys), self.device)
+        batches = self._images(built, prompts, places, noise, guide, len(prompts), options=options)
+        return [sample.image for batch in batches for sample in batch]
 
     def interpolate(
         self,
@@ -436,7 +589,7 @@ class Model:
             n: Number of images, the two ends among them.
             sampler: A sampler that can invert. None: the model's own.
             batch_size: Images sampled at once. None: chosen by image size.
-            keys: The images to sample, as (0, number), instead of all `n`.
+            keys: The images to sample, as (0, number), instead of all `n`. They key the noise.
 
         Returns:
             An iterator over the batches.
@@ -494,7 +647,7 @@ class Model:
             request = self.request([prompt] * 2, noise, null=sampler.needs_null)
             begin, end = sampler.invert(self.generator, ends, request)
             between = PromptNoise(0, keys, self.device, slerp(begin, end, shares.to(self.device)))
-        yield from self._images(sampler, [prompt], between, batch_size=batch_size)
+        yield from self._images(sampler, [prompt], keys, between, batch_size=batch_size)
 
     # --- saving -----------------------------------------------------------------------------------
 
@@ -541,6 +694,26 @@ def several(prompts: Prompts) -> Several:
         A sequence of captions, or the text features unchanged.
     """
     return [prompts] if isinstance(prompts, str) else prompts
+
+
+def noise_keys(prompts: Several, n: int) -> dict[Key, NoiseKey]:
+    """Choose what the noise of each image depends on.
+
+    It is the prompt's text (`text_keys`), so that a prompt gives the same images wherever it stands
+    in the list. Features without captions have no text: there it is the row.
+
+    Args:
+        prompts: The prompts.
+        n: Images of each prompt.
+
+    Returns:
+        The key of each image's noise, by (prompt index, sample index), prompt by prompt.
+    """
+    captions = prompts.captions if isinstance(prompts, TextFeatures) else prompts
+    if len(captions) < len(prompts):
+        return {(p, s): (p, s) for p in range(len(prompts)) for s in range(n)}
+    keys = text_keys(captions, n)
+    return {(p, s): key for p, own in enumerate(keys) for s, key in enumerate(own)}
 
 
 def _rows(prompts: Several, rows: Sequence[int]) -> Several:

@@ -47,7 +47,7 @@ def read_features(path: Path) -> TextFeatures:
         path: A .npy file, or a .safetensors file with one tensor, of finite numbers (N, D).
 
     Returns:
-        Text features of N rows, which are named by the file and the row.
+        Text features of N rows, without captions.
 
     Raises:
         UserError: The file cannot be read, or holds anything else.
@@ -59,9 +59,7 @@ def read_features(path: Path) -> TextFeatures:
             f"where finite numbers "
             "(N, D) are expected, one sentence vector a row"
         )
-    return TextFeatures.of(
-        sentence=array.float(), captions=[f"{path.name}[{row}]" for row in range(len(array))]
-    )
+    return TextFeatures.of(sentence=array.float())
 
 
 def _array(path: Path) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Sampling into a folder: a PNG for each image, a grid of them, and what each one is.
 
-OUT/0000-000.png    number of the prompt and of the sample (never the prompt's own text)
+OUT/0000-000.png    number of the prompt and of the sample (never the prompt's own text); its text
+                    chunks say how it was sampled (`metadata.py`)
 OUT/grid.png        a row for each prompt
 OUT/samples.jsonl   an object for each image: file, prompt, seed, numbers, settings, seconds
 """
@@ -23,13 +24,24 @@ from PIL import Image
 from torch import Tensor
 
 from t2i.core.errors import UserError
+from t2i.core.interfaces.noise import NoiseKey
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.io.files import place_bytes, write_bytes
 from t2i.core.io.images import grid, png, read_image, readable_scale
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import Group
-from t2i.core.models.model import GuideMaker, Model, Sample, Several, default_batch
+from t2i.core.models.metadata import Batch, grid_chunks, image_chunks, weights_hash
+from t2i.core.models.model import (
+    GuideMaker,
+    Key,
+    Model,
+    Sample,
+    Several,
+    default_batch,
+    noise_keys,
+)
+from t2i.core.models.options import Options
 from t2i.core.models.weights import owned_tensors, tensor_bytes
 from t2i.core.registry.choice import Choice
 from t2i.core.runs.folder import free_path
@@ -39,16 +51,14 @@ PART = ".samples-{}.jsonl"  # lines of the other processes, until all are done
 GRID_IMAGES = 256
 GRID_COLUMNS = 16
 
-Key = tuple[int, int]
-"""An image: the index of its prompt, and its index among the samples of that prompt."""
-
 
 def write_samples(
     model: Model, prompts: Several, folder: Path, *, n: int = 1, seed: int = 0,
     sampler: Choice[SamplerConfig] | None = None, batch_size: int | None = None,
     run: Path | None = None,
     guide: Steering | None = None, progress: Callable[[int, int], None] | None = None,
-    group: Group | None = None,
+    group: Group | None = None, options: Options | None = None,
+    sources: Mapping[str, Path] | None = None, names: Sequence[str] = (),
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Sample `n` images of each prompt into a folder.
 
@@ -58,7 +68,7 @@ def write_samples(
 
     Args:
         model: The model.
-        prompts: Captions, or text features, whose `captions` then name the rows.
+        prompts: Captions, or text features.
         folder: A new folder, or one that the same request has begun.
         n: Images of each prompt.
         seed: Seed of the noise, from 0.
@@ -68,6 +78,10 @@ def write_samples(
         guide: Classifier guidance by another model. None: none.
         progress: Called with (images done, images in all).
         group: The processes that share the work. None: this process alone.
+        options: Further options (`Model.options`). None: none.
+        sources: Files of the options' image and mask, for the record, by "image" and "mask".
+        names: Names of the rows of features without captions, for the record. Empty: their
+            numbers.
 
     Returns:
         The lines of samples.jsonl, in the first process; an empty list in the others.
@@ -76,10 +90,15 @@ def write_samples(
         UserError: The folder holds something else, or another command samples into it.
     """
     choice, group = sampler or model.sampler(), group or Group()
-    names = prompts.captions if isinstance(prompts, TextFeatures) else prompts
+    options = options or Options()
+    captions = prompts.captions if isinstance(prompts, TextFeatures) else prompts
+    by_text = len(captions) == len(prompts)
+    names = captions if by_text else names or [f"row {row}" for row in range(len(prompts))]
     given = [prompts.sentence, prompts.words] if isinstance(prompts, TextFeatures) else []
-    keys = [(p, s) for p in range(len(names)) for s in range(n)]
-    size = batch_size or _batch_size(model, len(keys), group)
+    noise = noise_keys(prompts, n)
+    keys = list(noise)
+    extent = options.size or (model.generator.image_size, model.generator.image_size)
+    size = batch_size or _batch_size(extent, len(keys), group)
 
     make = guide.make() if guide else None
 
@@ -91,12 +110,47 @@ def write_samples(
             guide=make,
             batch_size=size,
             progress=progress,
-            keys=wanted,
+            n=n,
+            only=wanted,
+            options=options,
         )
 
-    model.check(prompts, choice)  # raises what is wrong before there is a folder
-    settings = {**_settings(model, choice, run, given), **(guide.document() if guide else {})}
-    return _Work(model, keys, names, seed, settings, size, draw).into(folder, n, group)
+    model.check(prompts, choice, options)  # raises what is wrong before there is a folder
+    settings = {
+        "noise": "text" if by_text else "row",
+        **_settings(model, choice, run, given),
+        **(guide.document() if guide else {}),
+        **_told(options, sources or {}),
+    }
+    work = _Work(
+        model, keys, names, seed, settings, size, draw, extent, options.negative,
+        noise if by_text and not given else None,
+    )  # fmt: skip
+    return work.into(folder, n, group)
+
+
+def _told(options: Options, sources: Mapping[str, Path]) -> dict[str, Any]:
+    """Describe options as JSON. Negative prompts stand in the lines of their images."""
+    told: dict[str, Any] = {} if options.size is None else {"size": list(options.size)}
+    for name, array in (("image", options.image), ("mask", options.mask)):
+        if array is not None:
+            source = {"file": str(sources[name])} if name in sources else {}
+            told[name] = {**source, "sha256": array_hash(array)}
+    if options.image is not None:
+        told["image"]["strength"] = options.strength
+    return told
+
+
+def array_hash(array: np.ndarray) -> str:
+    """Hash an image or a mask.
+
+    Args:
+        array: The array.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    return hashlib.sha256(str(array.shape).encode() + array.tobytes()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -128,12 +182,13 @@ class Steering:
         """Describe the guide for samples.jsonl.
 
         Returns:
-            Its run, scale and fingerprint, as JSON.
+            Its run, scale, hash and fingerprint, as JSON.
         """
         return {
             "guide": {
                 "run": str(self.run),
                 "scale": self.scale,
+                "hash": weights_hash(self.model),
                 "fingerprint": _fingerprint(self.model, []),
             }
         }
@@ -170,7 +225,8 @@ def write_interpolation(
     begin, end = (read_image(path, model.generator.image_size) for path in (first, last))
     ends = [torch.tensor(begin), torch.tensor(end)]
     settings = {**_settings(model, choice, run, ends), "interpolate": [str(first), str(last)]}
-    size = batch_size or _batch_size(model, n, group)
+    extent = (model.generator.image_size, model.generator.image_size)
+    size = batch_size or _batch_size(extent, n, group)
 
     def draw(wanted: Sequence[Key]) -> Iterator[list[Sample]]:
         return model.interpolate(
@@ -178,14 +234,13 @@ def write_interpolation(
         )
 
     draw(())  # samples nothing, but raises what is wrong before there is a folder
-    return _Work(model, [(0, s) for s in range(n)], [prompt], 0, settings, size, draw).into(
-        folder, n, group
-    )
+    keys = [(0, s) for s in range(n)]
+    return _Work(model, keys, [prompt], 0, settings, size, draw, extent).into(folder, n, group)
 
 
-def _batch_size(model: Model, images: int, group: Group) -> int:
+def _batch_size(extent: tuple[int, int], images: int, group: Group) -> int:
     """Choose a batch size that gives every process something to do."""
-    return min(default_batch(model.generator.image_size), -(-images // group.size))
+    return min(default_batch(math.isqrt(extent[0] * extent[1])), -(-images // group.size))
 
 
 def _settings(
@@ -196,6 +251,7 @@ def _settings(
         "model": model.config.model,
         "preset": model.config.preset,
         "fingerprint": _fingerprint(model, given),
+        "hash": weights_hash(model),
     }
     return {**source, **told, "sampler": choice.dump()}
 
@@ -228,6 +284,10 @@ class _Work:
         settings: Everything else that the images depend on, for the record.
         size: Batch size.
         draw: Samples some of the images, in batches of `size`.
+        extent: Height and width of the images in pixels.
+        negative: Negative prompts: none, one for all prompts, or one for each.
+        noise: The noise key of each image, if it depends on the prompt's text. None: `--again`
+            cannot sample the image.
     """
 
     model: Model
@@ -237,6 +297,9 @@ class _Work:
     settings: Mapping[str, Any]
     size: int
     draw: Callable[[Sequence[Key]], Iterator[list[Sample]]]
+    extent: tuple[int, int]
+    negative: Sequence[str] = ()
+    noise: Mapping[Key, NoiseKey] | None = None
 
     def into(self, folder: Path, n: int, group: Group) -> list[dict[str, Any]]:
         with _held(folder, group):
@@ -254,35 +317,55 @@ class _Work:
                 np.asarray(Image.open(folder / record["file"])) for record in records[:GRID_IMAGES]
             ]
             sheet = grid(shown, _columns(len(shown), n), scale=readable_scale(shown[0].shape[0]))
-            place_bytes(folder / "grid.png", png(sheet))
+            place_bytes(folder / "grid.png", png(sheet, grid_chunks(records[: len(shown)])))
             return records
 
     def _draw_missing(self, folder: Path, there: frozenset[str], group: Group) -> None:
         """Sample this process's share of the batches that are not complete."""
-        batches = [
-            self.keys[start : start + self.size] for start in range(0, len(self.keys), self.size)
-        ]
+        batches = self._batches()
         missing = [batch for batch in batches if any(_name(key) not in there for key in batch)]
         mine = [key for batch in missing[group.rank :: group.size] for key in batch]
         own = RECORDS if group.is_first else PART.format(group.rank)
         with open(folder / own, "a", encoding="utf-8") as file:
             start = time.perf_counter()
             for batch in self.draw(mine) if mine else ():
+                together = [(drawn.prompt, drawn.sample) for drawn in batch]
                 seconds = (time.perf_counter() - start) / len(batch)
                 for drawn in batch:
                     key = (drawn.prompt, drawn.sample)
                     if _name(key) not in there:
-                        place_bytes(folder / _name(key), png(drawn.image))
+                        place_bytes(folder / _name(key), self._png(drawn.image, key, together))
                         file.write(json.dumps({**self._line(key), "seconds": seconds}) + "\n")
                 file.flush()
                 start = time.perf_counter()
 
+    def _batches(self) -> list[Sequence[Key]]:
+        """Share the images out over batches."""
+        return [self.keys[at : at + self.size] for at in range(0, len(self.keys), self.size)]
+
+    def _png(self, image: np.ndarray, key: Key, together: Sequence[Key]) -> bytes:
+        """Encode an image that was sampled in a batch, with all that `--again` needs."""
+        batch = None
+        if self.noise is not None:
+            rows = sorted({p for p, _ in together})
+            batch = Batch(
+                position=together.index(key),
+                prompts=[self.prompts[row] for row in rows],
+                negative=[self._negative(row) for row in rows] if self.negative else [],
+                images=[(rows.index(k[0]), self.noise[k][1]) for k in together],
+            )
+        return png(image, image_chunks(self._line(key), self.extent, batch))
+
+    def _negative(self, row: int) -> str:
+        return self.negative[row if len(self.negative) > 1 else 0]
+
     def _line(self, key: Key) -> dict[str, Any]:
         """Make the line of an image for samples.jsonl, but for its seconds."""
+        negative = {"negative": self._negative(key[0])} if self.negative else {}
+        number = {} if self.noise is None else {"noise_number": self.noise[key][1]}
         return {
-            "file": _name(key), "prompt": self.prompts[key[0]], "seed": self.seed,
-            "prompt_index": key[0],
-            "sample_index": key[1], "settings": self.settings,
+            "file": _name(key), "prompt": self.prompts[key[0]], **negative, "seed": self.seed,
+            "prompt_index": key[0], "sample_index": key[1], **number, "settings": self.settings,
         }  # fmt: skip
 
     def _collected(
@@ -316,11 +399,11 @@ class _Work:
 
     def _sound(self, path: Path) -> bool:
         """Tell whether an image is complete."""
-        size = self.model.generator.image_size
+        height, width = self.extent
         try:
             with Image.open(path) as image:
                 image.verify()  # the checksums of all its parts
-                return (image.size, image.mode) == ((size, size), "RGB")
+                return (image.size, image.mode) == ((width, height), "RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return False
 
@@ -349,7 +432,13 @@ def _difference(line: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     settings = line.get("settings")
     ours = {**wanted, **wanted["settings"], "run": None}
     theirs = {**line, **(settings if isinstance(settings, dict) else {}), "run": None}
-    different = [name for name in ours if name != "settings" and theirs.get(name) != ours[name]]
+    if "noise" in ours and "noise" not in theirs:
+        return f"an older t2i began it, which keyed the noise of {line['file']} by its place"
+    different = [
+        name
+        for name in {**ours, **theirs}
+        if name not in ("settings", "seconds") and theirs.get(name) != ours.get(name)
+    ]
     return f"{line['file']} has another {different[0]}" if different else ""
 
 

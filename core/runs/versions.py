@@ -37,6 +37,18 @@ def needed() -> dict[str, Requirement]:
     return {canonicalize_name(need.name): need for need in applicable}
 
 
+def host_version() -> str:
+    """Return the version of t2i.
+
+    Returns:
+        Such as "0.1.0"; "unknown" if it is not installed as a package.
+    """
+    try:
+        return version(HOST)
+    except PackageNotFoundError:
+        return "unknown"
+
+
 def installed() -> dict[str, str]:
     """Return the installed versions of t2i and of the packages that it needs.
 

@@ -10,6 +10,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from t2i.core.models.loading import load
+from t2i.core.models.metadata import weights_hash
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 
@@ -120,7 +122,8 @@ def test_samples_are_files_by_number_with_a_line_each(here, trained, tmp_path):
         "../../evil",
     ]
     assert lines[3]["settings"] == {
-        "run": str(trained.path), "model": "toy", "preset": "tiny",
+        "noise": "text", "run": str(trained.path), "model": "toy", "preset": "tiny",
+        "hash": weights_hash(load(trained.path, "cpu")),
         "fingerprint": lines[0]["settings"]["fingerprint"],
         "sampler": {"name": "direct", **lines[3]["settings"]["sampler"]},
     }  # fmt: skip

@@ -1,7 +1,8 @@
-"""What diffusion samplers on diffusers' schedulers share: the wrapped network, the chain's start.
+"""What diffusion samplers on diffusers' schedulers share: their times, and the wrapped network.
 
 A sampler makes a `TimeGrid`, a scheduler from it, and the `network` that the scheduler calls; then
-it loops. All random numbers come from the request's keyed noise.
+it loops. `chain.py` has what the loop starts from. All random numbers come from the request's keyed
+noise.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from t2i.core.errors import UserError
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.prediction import converted
 from t2i.core.families.schedule import DiscreteSchedule, Schedule, named_schedule
@@ -120,28 +120,6 @@ def point(grid: TimeGrid, u: Tensor, index: int) -> tuple[Tensor, Tensor]:
     # Indexes give an int64 tensor, real times a float one.
     t = torch.full((len(u),), grid.times[index], device=u.device)
     return u * grid.norms[index], t
-
-
-def started(generator: DiffusionGenerator, request: Request, scheduler: Any) -> Tensor:
-    """Return the noise that a chain starts from, scaled as the scheduler expects.
-
-    Args:
-        generator: Gives the shape of the noise.
-        request: Gives the noise, N(0, I) unless it was set.
-        scheduler: A scheduler of diffusers.
-
-    Returns:
-        The start, float (B, *noise_shape).
-
-    Raises:
-        UserError: The request has an image to start from.
-    """
-    if request.image is not None:
-        raise UserError("diffusion samplers start from noise, not from an image")
-    x = request.noise.start("x_T", generator.noise_shape)
-    if scheduler.init_noise_sigma != 1:  # the scheduler works on x_t / alpha
-        x = x * (float(scheduler.init_noise_sigma) ** 2 + 1) ** 0.5
-    return x
 
 
 def steps_of(scheduler: Any, request: Request) -> Iterator[Any]:

@@ -68,7 +68,12 @@ class MappedText(nn.Module):
         Returns:
             The input with the map as further channels, float (B, C + text_map, h, w).
         """
-        return x_t if self.map is None else torch.cat([x_t, conditioned(text, MAP)], 1)
+        if self.map is None:
+            return x_t
+        grid = conditioned(text, MAP)
+        if grid.shape[2:] != x_t.shape[2:]:  # images of another size: the map is stretched
+            grid = F.interpolate(grid, size=x_t.shape[2:], mode="bilinear")
+        return torch.cat([x_t, grid], 1)
 
     def outline(self, text: TextFeatures) -> Tensor:
         """Predict x_0 from the map alone, without any x_t.

@@ -71,6 +71,23 @@ class TimeGrid:
             "prediction_type": PREDICTION_TYPES[self.prediction],
         }
 
+    def first(self, steps: int) -> TimeGrid:
+        """Return the grid of the least noisy times.
+
+        Args:
+            steps: How many, from 0 to all.
+
+        Returns:
+            The grid, with the same end.
+        """
+        return replace(
+            self,
+            times=self.times[:steps],
+            levels=self.levels[:steps],
+            abar=self.abar[:steps],
+            norms=self.norms[:steps],
+        )
+
     def without_sample(self) -> TimeGrid:
         """Return the grid for schedulers that accept no prediction of x_0.
 

@@ -29,7 +29,12 @@ class TextUNet(MappedText):
 
     The times t are those that the network's sinusoids expect (`Schedule.embedded`). The subclasses'
     parameter `given` is a network of diffusers to use instead of a new one.
+
+    Attributes:
+        unet: The network of diffusers.
     """
+
+    unet: Any
 
     def condition(self, text: TextFeatures) -> TextFeatures:
         """Compute everything that depends on the text alone: its map, and its projected sentence.
@@ -43,6 +48,11 @@ class TextUNet(MappedText):
         embedding = self.embedded(text.sentence)
         extras = text.extras if embedding is None else {**text.extras, SENTENCE: embedding}
         return self.mapped(replace(text, extras=extras))
+
+    @property
+    def step(self) -> int:
+        """Height and width of the input may be any multiples of it: what all levels halve."""
+        return int(2 ** (len(self.unet.config.block_out_channels) - 1))
 
     @abstractmethod
     def embedded(self, sentence: Tensor) -> Tensor | None:
@@ -148,7 +158,7 @@ class WordUNet(TextUNet):
     ) -> None:
         super().__init__(config, channels, size, text)
         self.sentence, self.context = config.sentence, config.context
-        self.unet: Any = given or UNet2DConditionModel(
+        self.unet = given or UNet2DConditionModel(
             **_settings(config, channels, size),
             cross_attention_dim=text.words if config.context == "words" else text.sentence,
             attention_head_dim=_head_numbers(config),
@@ -156,6 +166,11 @@ class WordUNet(TextUNet):
             projection_class_embeddings_input_dim=text.sentence if config.sentence else None,
         )
         self._prepare(self.unet)
+
+    @property
+    def step(self) -> int:
+        """1: this network of diffusers brings odd sizes back when it enlarges."""
+        return 1
 
     def _prepare(self, unet: Any) -> None:
         """Make the network not project the sentence at every call."""
@@ -214,7 +229,7 @@ class PlainUNet(TextUNet):
         self.sentence = (
             nn.Linear(text.sentence, 4 * config.channels[0]) if config.sentence else None
         )
-        self.unet: Any = given or UNet2DModel(
+        self.unet = given or UNet2DModel(
             **_settings(config, channels, size),
             attention_head_dim=config.head_width,
             add_attention=config.middle == "self",

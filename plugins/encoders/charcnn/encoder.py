@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from t2i.core.errors import UserError
-from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
+from t2i.core.interfaces.text import Reading, TextEncoder, TextFeatures, TextShape
 from t2i.core.models.weights import load_state
 from t2i.plugins.common.weights.legacy import read_legacy, renamed, state_dict, without_prefix
 from t2i.plugins.encoders.charcnn.config import ALPHABET, LENGTH, CharCnnRnnConfig
@@ -154,6 +154,11 @@ class CharCnnRnnEncoder(TextEncoder):
         self.shape = TextShape(WIDTH, WIDTH)
         self.network = network
         self.requires_grad_(config.train)
+
+    def reading(self, caption: str) -> Reading:
+        read = caption[:LENGTH].lower()[:LENGTH]
+        unknown = tuple(character for character in read if character not in CODE)
+        return Reading("characters", len(caption.lower()), unknown, LENGTH)
 
     def encode(self, captions: Sequence[str]) -> TextFeatures:
         """Encode captions.

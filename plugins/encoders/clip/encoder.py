@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape, unique
+from t2i.core.interfaces.text import Reading, TextEncoder, TextFeatures, TextShape, unique
 from t2i.plugins.common.weights.hub import refuse_foreign_code
 from t2i.plugins.encoders.clip.config import ClipConfig
 from t2i.plugins.encoders.clip.weights import (
@@ -77,6 +77,13 @@ class ClipEncoder(TextEncoder):
         )
         device = self.clip.device
         return batch["input_ids"].to(device), batch["attention_mask"].bool().to(device)
+
+    def reading(self, caption: str) -> Reading:
+        """Count the tokens of a caption, start and end of text included. Every text has tokens."""
+        text = readable(caption, 2 * self.length)  # more than is encoded: that it is cut shows
+        return Reading(
+            "tokens", len(self.tokenizer(text, verbose=False).input_ids), (), self.length
+        )
 
     def encode(self, captions: Sequence[str]) -> TextFeatures:
         """Encode captions, each distinct caption once.

@@ -58,6 +58,18 @@ class DamsmConfig(Config):
         return self
 
 
+def split_all(caption: str) -> list[str]:
+    """Split a whole caption into words, and keep characters that are not ASCII.
+
+    Args:
+        caption: The caption.
+
+    Returns:
+        All its words, in lower case.
+    """
+    return _WORD.findall(caption.lower())
+
+
 def split(caption: str, limit: int) -> list[str]:
     """Split a caption into words as the authors do.
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
-from t2i.plugins.encoders.damsm.config import DamsmConfig, split
+from t2i.core.interfaces.text import Reading, TextEncoder, TextFeatures, TextShape
+from t2i.plugins.encoders.damsm.config import DamsmConfig, split, split_all
 from t2i.plugins.encoders.damsm.weights import load
 
 END = 0  # token of no word: padding, and the only token of a caption without known words
@@ -57,6 +57,15 @@ class DamsmEncoder(TextEncoder):
         lengths = torch.tensor([len(row) for row in rows])
         padded = [row + [END] * (int(lengths.max()) - len(row)) for row in rows]
         return torch.tensor(padded, device=self.embedding.weight.device), lengths
+
+    def reading(self, caption: str) -> Reading:
+        words = split_all(caption)
+        unknown = [word for word in words if not self._known(word)]
+        # The limit counts known words: unknown ones are skipped before the caption is cut.
+        return Reading("words", len(words), tuple(unknown), self.config.max_words + len(unknown))
+
+    def _known(self, word: str) -> bool:
+        return word.encode("ascii", "ignore").decode() in self._index
 
     def encode(self, captions: Sequence[str]) -> TextFeatures:
         tokens, lengths = self.tokens(captions)

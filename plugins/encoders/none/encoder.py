@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
+from t2i.core.interfaces.text import Reading, TextEncoder, TextFeatures, TextShape
 from t2i.core.settings import Config
 
 
@@ -23,6 +23,9 @@ class NoText(TextEncoder):
         self.shape = TextShape(1, 1)
         # A frozen parameter moves with the module, so its device is the encoder's device.
         self.nothing = nn.Parameter(torch.zeros(1), requires_grad=False)
+
+    def reading(self, caption: str) -> Reading:
+        return Reading("words", len(caption.split()), (), 0)
 
     def encode(self, captions: Sequence[str]) -> TextFeatures:
         return TextFeatures.of(sentence=self.nothing.expand(len(captions), 1), captions=captions)

@@ -66,6 +66,18 @@ def split(caption: str, limit: int) -> list[str]:
     return _WORD.findall(caption[: 64 * limit].lower())[:limit]
 
 
+def split_all(caption: str) -> list[str]:
+    """Split a whole caption into words, as `split` does.
+
+    Args:
+        caption: The caption.
+
+    Returns:
+        All its words.
+    """
+    return _WORD.findall(caption.lower())
+
+
 def fit(config: WordsConfig, texts: Iterable[str]) -> WordsConfig:
     """Fill the vocabulary, unless it is filled already.
 

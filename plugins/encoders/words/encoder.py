@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
-from t2i.plugins.encoders.words.config import SPECIAL, WordsConfig, split
+from t2i.core.interfaces.text import Reading, TextEncoder, TextFeatures, TextShape
+from t2i.plugins.encoders.words.config import SPECIAL, WordsConfig, split, split_all
 
 PAD, START, UNKNOWN = range(len(SPECIAL))
 
@@ -71,6 +71,11 @@ class WordsEncoder(TextEncoder):
         return torch.tensor(
             [row + [PAD] * (length - len(row)) for row in rows], device=self.position.device
         )
+
+    def reading(self, caption: str) -> Reading:
+        limit = self.config.max_words
+        unknown = (word for word in split(caption, limit) if word not in self._index)
+        return Reading("words", len(split_all(caption)), tuple(unknown), limit)
 
     def encode(self, captions: Sequence[str]) -> TextFeatures:
         tokens = self.tokens(captions)

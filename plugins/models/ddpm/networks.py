@@ -39,6 +39,7 @@ class DDPMGenerator(DiffusionGenerator):
         self.unet = conditional_unet(
             config.unet, 3 * config.patch**2, config.image_size // config.patch, text, assets
         )
+        self.size_step = self.patch * self.unet.step
 
     def condition(self, text: TextFeatures) -> TextFeatures:
         return self.unet.condition(text)

@@ -54,6 +54,7 @@ class LDMGenerator(DiffusionGenerator):
         self.autoencoder = Autoencoder(config.autoencoder, config.image_size, vae)
         channels, size = config.autoencoder.latent_channels, config.latent_size
         self.unet = conditional_unet(config.unet, channels, size, text, assets, unet)
+        self.size_step = config.image_size // size * self.unet.step
 
     def condition(self, text: TextFeatures) -> TextFeatures:
         return self.unet.condition(text)

@@ -14,12 +14,12 @@ from torch import Tensor
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.request import Request
+from t2i.plugins.common.diffusion.chain import Chain
 from t2i.plugins.common.diffusion.sampling import (
     DiffusionSampler,
     clipping,
     network_of,
     point,
-    started,
     steps_of,
 )
 from t2i.plugins.common.diffusion.time_grid import TimeGrid
@@ -47,7 +47,10 @@ class DDPMSampler(DiffusionSampler):
 
     def sample(self, generator: Generator, request: Request) -> Tensor:
         assert isinstance(generator, DiffusionGenerator)
-        grid, guide = self.grid(generator), request.guide
+        chain, guide = Chain.of(generator, request, self.grid(generator)), request.guide
+        grid = chain.grid
+        if chain.x_0 is not None and not grid:
+            return generator.decode(chain.x_0)
         variance_type = VARIANCES[self.config.variance]
         scheduler: Any = DDPMScheduler(
             **grid.settings, **clipping(self.config.clip), variance_type=variance_type
@@ -55,8 +58,8 @@ class DDPMSampler(DiffusionSampler):
         scheduler.set_timesteps(len(grid))
         network = network_of(generator, replace(request, guide=None), self.config, grid)
         random = request.noise.generators("chain", 0)  # one for each image, for all steps
-        x = started(generator, request, scheduler)
-        for t in steps_of(scheduler, request):
+        x = chain.start(scheduler)
+        for step, t in enumerate(steps_of(scheduler, request)):
             index, before = int(t), x
             x = scheduler.step(network(x, index), index, x, generator=random, return_dict=False)[0]
             if guide is not None:
@@ -64,6 +67,7 @@ class DDPMSampler(DiffusionSampler):
                     *point(grid, before, index), request.text
                 )  # with respect to u = x_t / norm
                 x = x + self._variance(grid, index) * gradient
+            x = chain.kept(scheduler, x, step)
         return generator.decode(x)
 
     def _variance(self, grid: TimeGrid, index: int) -> float:

@@ -14,11 +14,11 @@ from torch import Tensor
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.request import Request
+from t2i.plugins.common.diffusion.chain import Chain
 from t2i.plugins.common.diffusion.sampling import (
     DiffusionSampler,
     clipping,
     network_of,
-    started,
     steps_of,
 )
 from t2i.plugins.common.diffusion.time_grid import TimeGrid, time_grid
@@ -45,16 +45,20 @@ class DDIMSampler(DiffusionSampler):
 
     def sample(self, generator: Generator, request: Request) -> Tensor:
         assert isinstance(generator, DiffusionGenerator)
-        grid, eta = self.grid(generator), self.config.eta
+        chain, eta = Chain.of(generator, request, self.grid(generator)), self.config.eta
+        grid = chain.grid
+        if chain.x_0 is not None and not grid:
+            return generator.decode(chain.x_0)
         scheduler: Any = DDIMScheduler(**grid.settings, **clipping(self.config.clip))
         scheduler.final_alpha_cumprod = torch.tensor(grid.final)
         scheduler.set_timesteps(len(grid))
         network = network_of(generator, request, self.config, grid)
         random = request.noise.generators("chain", 0)  # one for each image, for all steps
-        x = started(generator, request, scheduler)
-        for t in steps_of(scheduler, request):
+        x = chain.start(scheduler)
+        for step, t in enumerate(steps_of(scheduler, request)):
             output = network(x, int(t))
             x = scheduler.step(output, int(t), x, eta=eta, generator=random, return_dict=False)[0]
+            x = chain.kept(scheduler, x, step)
         return generator.decode(x)
 
     def inverts(self, generator: Generator) -> bool:

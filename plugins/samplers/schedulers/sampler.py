@@ -23,7 +23,8 @@ from torch import Tensor
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.request import Request
-from t2i.plugins.common.diffusion.sampling import DiffusionSampler, network_of, started, steps_of
+from t2i.plugins.common.diffusion.chain import Chain
+from t2i.plugins.common.diffusion.sampling import DiffusionSampler, network_of, steps_of
 from t2i.plugins.common.diffusion.time_grid import TimeGrid, time_grid
 from t2i.plugins.samplers.schedulers.config import PNDMConfig, SchedulerConfig
 
@@ -67,16 +68,20 @@ class SchedulerSampler(DiffusionSampler):
 
     def sample(self, generator: Generator, request: Request) -> Tensor:
         assert isinstance(generator, DiffusionGenerator)
-        grid = self.grid(generator)
+        chain = Chain.of(generator, request, self.grid(generator))
+        grid = chain.grid
+        if chain.x_0 is not None and not grid:
+            return generator.decode(chain.x_0)
         scheduler = self.scheduler(grid)
         scheduler.set_timesteps(len(grid))
         network = network_of(generator, request, self.config, grid)
         # One random generator for each image, for all steps.
         drawn = {"generator": request.noise.generators("chain", 0)} if self._random else {}
-        x = started(generator, request, scheduler)
-        for t in steps_of(scheduler, request):
+        x = chain.start(scheduler)
+        for step, t in enumerate(steps_of(scheduler, request)):
             output = network(scheduler.scale_model_input(x, t), int(t))
             x = scheduler.step(output, t, x, return_dict=False, **drawn)[0]
+            x = chain.kept(scheduler, x, step)
         return generator.decode(x)
 
 

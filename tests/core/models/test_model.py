@@ -5,6 +5,7 @@ import base64
 import io
 import re
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -14,9 +15,10 @@ import torch
 from PIL import Image
 
 from t2i.core.errors import UserError
-from t2i.core.interfaces.noise import PromptNoise
+from t2i.core.interfaces.noise import PromptNoise, text_key, text_keys
 from t2i.core.interfaces.sampler import Sampler
 from t2i.core.io.files import load_tensors, save_tensors, seal
+from t2i.core.io.images import to_bytes
 from t2i.core.models.building import build
 from t2i.core.models.loading import load
 from t2i.core.models.model import count_in_words
@@ -54,12 +56,72 @@ def test_batches_do_not_matter_to_one_level(model, batch_size):
         assert np.abs(ours.astype(int) - theirs).max() <= 1
 
 
-def test_prompt_and_sample_index_key_the_noise(model):
+def near(a, b):
+    """The same but for rounding: a batch of another size may change a level."""
+    assert np.abs(np.asarray(a).astype(int) - np.asarray(b)).max() <= 1
+
+
+def test_text_and_sample_number_key_the_noise(model):
     images = make_images(model)
     assert not np.array_equal(images[0], images[1])  # two samples of one prompt
-    assert not np.array_equal(images[0], images[4])  # the same prompt at another place
-    again = model.sample(PROMPTS[:1], n=1, seed=5)[0]
-    np.testing.assert_array_equal(np.asarray(again), images[0])
+    near(model.sample(PROMPTS[:1], n=1, seed=5)[0], images[0])
+    # Wherever a prompt stands, its images are the same.
+    turned = model.sample(["nothing known", "else", "a red image"], n=2, seed=5)
+    near(turned[0], images[6])
+    near(turned[4], images[0])
+    # Where it stands again, its numbers go on.
+    more = model.sample(PROMPTS[:1], n=4, seed=5)
+    for ours, theirs in zip((*images[:2], *images[4:6]), more, strict=True):
+        near(ours, theirs)
+
+
+def test_keys_by_place_and_features_without_text_depend_on_the_row(model):
+    def drawn(prompts, **how):
+        return [s.image for batch in model.stream(prompts, seed=5, **how) for s in batch]
+
+    texts = ["a red image"] * 2
+    by_place = drawn(texts, keys=[(0, 0), (1, 0)])
+    noise = PromptNoise(5, ((0, 0), (1, 0)))
+    z = noise.normal("z", 0, model.generator.noise_shape)
+    with torch.no_grad():
+        images = model.generator(z, model.text_encoder.encode(texts))
+    for ours, theirs in zip(by_place, to_bytes(images), strict=True):
+        near(ours, theirs)
+    plain = replace(model.text_encoder.encode(texts), captions=())
+    for ours, theirs in zip(drawn(plain), by_place, strict=True):
+        near(ours, theirs)
+    told = drawn(model.text_encoder.encode(texts))  # features that know their captions
+    for ours, theirs in zip(told, drawn(texts), strict=True):
+        near(ours, theirs)
+    (last,) = drawn(texts, n=3, only=[(1, 2)])
+    near(last, drawn(texts, n=3)[5])
+
+
+def test_two_models_get_the_same_noise_for_a_prompt(model):
+    keys = text_keys(["b", "a", "b"], 2)
+    assert [number for own in keys for _, number in own] == [0, 1, 0, 1, 2, 3]
+    assert keys[0][0] == text_key("b", 0)
+    assert text_key("1", 0)[0] != text_key("one", 0)[0]
+    by_index = PromptNoise(0, ((1, 0),)).normal("z", 0, (4,))
+    assert not torch.equal(PromptNoise(0, (text_key("1", 0),)).normal("z", 0, (4,)), by_index)
+    assert text_key("\udc80", 0) != text_key("", 0)  # half a character of a bad file name
+
+
+def test_what_a_gan_cannot_do_is_said_in_a_line(model):
+    white = np.full((8, 8, 3), 255, np.uint8)
+    for wanted, message in (
+        ({"size": (8, 16)}, r"model 'toy' samples images of 8 x 8 pixels only: leave out --width"),
+        ({"negative": "blurry"}, "sampler 'direct' has no classifier-free guidance"),
+        ({"image": white}, "sampler 'direct' starts from noise, not from an image"),
+    ):
+        with pytest.raises(UserError, match=message):
+            model.sample("a red image", **wanted)
+    assert len(model.sample("a red image", size=(8, 8), negative=None)) == 1
+
+
+def test_what_is_not_read_is_warned_of_once(model):
+    with pytest.warns(UserWarning, match="an empty caption"):
+        model.sample(["a red image", ""])
 
 
 def test_a_str_is_one_prompt(model):

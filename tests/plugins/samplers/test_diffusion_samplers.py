@@ -338,11 +338,6 @@ def test_what_cannot_be_sampled_says_why():
             sampler_of("pndm", end="first").check(generator)
         with pytest.raises(UserError, match="use spacing=trailing"):
             sampler_of("ddim", spacing="linspace").check(generator)
-    text = TextFeatures.of(sentence=torch.zeros(1, 2))
-    request = Request(text=text, noise=PromptNoise(0, ((0, 0),)), image=torch.zeros(1, 3, 2, 2))
-    for name in ("ddim", "ddpm", "euler"):
-        with pytest.raises(UserError, match="not from an image"):
-            sampler_of(name, steps=2).sample(Exact(), request)
 
 
 def test_progress_is_reported_step_by_step():
