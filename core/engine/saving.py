@@ -94,12 +94,32 @@ class Saving:
                     with self._ema.swapped():
                         context.model.save(run.model)
             except OSError as error:
-                reason = error.strerror or str(error)
-                raise UserError(
-                    f"cannot save step {state.step}: {reason}; {context.remedy()}"
-                ) from None
+                raise self._refused(error) from None
             checkpoint.prune(run.checkpoints, context.settings.keep, state)
         context.accelerator.wait_for_everyone()
+
+    def write_models(self) -> None:
+        """Write the model for sampling as the last stage left it, without a checkpoint.
+
+        All processes must call this together; the first one writes. If the last checkpoint is the
+        best, RUN/best gets this model too.
+
+        Raises:
+            UserError: The file system refused, for example because the disk is full.
+        """
+        context, run, state = self._context, self._context.run, self._context.state
+        if context.is_first:
+            try:
+                if state.best[:1] == [state.step]:
+                    context.model.save(run.best)
+                context.model.save(run.model)
+            except OSError as error:
+                raise self._refused(error) from None
+        context.accelerator.wait_for_everyone()
+
+    def _refused(self, error: OSError) -> UserError:
+        step, reason = self._context.state.step, error.strerror or str(error)
+        return UserError(f"cannot save step {step}: {reason}; {self._context.remedy()}")
 
     def _write(self, random_states: Sequence[Mapping[str, Tensor]], begun: bool) -> None:
         context, prepared = self._context, self._prepared

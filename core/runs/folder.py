@@ -78,6 +78,11 @@ class Run:
         """Whether training is complete and the model is there."""
         return self.summary_file.is_file() and self.model.is_dir()
 
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint; imported weights have none."""
+        return any(self.checkpoints.glob("step-*"))
+
     def config(self) -> RunConfig:
         """Read and check the configuration.
 
