@@ -24,7 +24,6 @@ from t2i.core.io.processes import first, leave
 from t2i.core.runs.configure import RunConfig
 from t2i.core.runs.folder import Run
 
-
 ACCELERATE_DEVICE = "ACCELERATE_TORCH_DEVICE"
 """Environment variable from which accelerate reads the device of a single process."""
 

@@ -68,8 +68,8 @@ def train(
         The finished run.
 
     Raises:
-        UserError: This machine has no such device, `out` is taken or cannot be written, the disk is too full, or the data set or a
-            setting does not allow training.
+        UserError: This machine has no such device, `out` is taken or cannot be written, the disk is
+            too full, or the data set or a setting does not allow training.
         Interrupted: A signal stopped training; everything was saved first.
         T2IError: A loss or a gradient is not finite, and `on_nan` is "stop".
     """
@@ -140,7 +140,10 @@ def resume(
     if on_nan is not None:
         config = replace(config, settings=config.settings.with_(on_nan=on_nan))
     device = device or read_json(run.config_file, "run").get("device")
-    with session(config, reporter, device) as (accelerator, speaker), locked(run, accelerator, mend):
+    with (
+        session(config, reporter, device) as (accelerator, speaker),
+        locked(run, accelerator, mend),
+    ):
         if run.complete and not longer:
             more = "; a larger --minutes or --steps trains it for longer"
             speaker.say(f"{run.path} is complete: nothing to do{more if run.resumable else ''}")

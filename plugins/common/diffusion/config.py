@@ -269,3 +269,7 @@ QUICK = {
     "lr_text": 1e-4,
     "betas": (0.9, 0.99),
 }
+
+# Settings of the presets `auto` on an accelerator, laid over QUICK: wider networks have smaller
+# learning rates and slower averages.
+WIDE = {"batch_size": 64, "ema_decay": 0.9995, "warmup": 500, "lr": 3e-4}
