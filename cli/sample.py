@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from t2i.cli import progress
-from t2i.cli.command import Command, json_option, path_option, registered
+from t2i.cli.command import Command, device_option, json_option, path_option, registered
 from t2i.cli.output import answer, answer_json, note, speaks
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
@@ -107,6 +107,7 @@ from t2i.core.registry.tables import registry
     metavar="B",
     help="Images sampled at once (default: by image size).",
 )
+@device_option
 @path_option(
     "--out",
     metavar="DIR",
@@ -117,8 +118,8 @@ def sample(
     model: str | None, run: Path | None, sampler: str | None, steps: int | None,
     guidance: float | None, sets: tuple[str, ...], texts: tuple[str, ...], prompts: Path | None,
     features: Path | None, guide: Path | None, guide_scale: float, count: int,
-    interpolate: tuple[Path, Path] | None, seed: int, batch_size: int | None, out: Path | None,
-    as_json: bool,
+    interpolate: tuple[Path, Path] | None, seed: int, batch_size: int | None, device: str | None,
+    out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Sample images from a trained model, into a folder.
 
@@ -159,7 +160,7 @@ def sample(
     source = run if model is None else group.first(lambda: newest_run(model).path)
     assert source is not None
     opening, settings = opening_settings(parse_sets(sets))
-    loaded = load(source, settings=opening)
+    loaded = load(source, device, settings=opening)
     choice = loaded.sampler(sampler, steps=steps, guidance=guidance, settings=settings)
     folder = out or group.first(lambda: samples.new_samples_path(loaded.config.model))
     more: dict[str, Any] = {
@@ -176,7 +177,7 @@ def sample(
         _conclude(folder, records, as_json)
         return
     more |= {"seed": seed}
-    more |= {"guide": samples.Steering(load(guide), guide_scale, guide)} if guide else {}
+    more |= {"guide": samples.Steering(load(guide, device), guide_scale, guide)} if guide else {}
     for number, batch in enumerate(_asked() if asks else [wanted], 1):
         place = folder / f"{number:03d}" if asks else folder
         _announce(len(batch) * count, source, choice.name)

@@ -53,7 +53,7 @@ def available_devices() -> list[str]:
     return ["cpu", *(f"{best.type}:{i}" for i in range(torch.accelerator.device_count()))]
 
 
-def chosen_device(name: str | torch.device | None) -> torch.device:
+def named_device(name: str | torch.device | None) -> torch.device:
     """Find the device that a user names.
 
     Args:

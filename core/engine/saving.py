@@ -153,6 +153,24 @@ class Saving:
         with checkpoint.fitting(saved):
             self._restore(saved)
 
+    def take_over(self) -> None:
+        """Load the stage's own networks, such as a discriminator, of the run that started this one.
+
+        Only its newest checkpoint is looked at; a stage that it was not in begins with fresh ones.
+
+        Raises:
+            UserError: They do not fit.
+        """
+        start = self._context.start
+        if start is None or not start.state.begun or start.state.stage != self._plan.index:
+            return
+        of_model = model_modules(self._context.model)
+        with checkpoint.fitting(start):
+            start.modules({
+                name: module for name, module in self._prepared.saved_modules().items()
+                if name not in of_model
+            })  # fmt: skip
+
     def _restore(self, saved: Saved) -> None:
         accelerator, meter = self._context.accelerator, self._meter
         saved.modules(self._prepared.saved_modules())

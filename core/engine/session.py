@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import AutocastKwargs
 
-from t2i.core.devices import chosen_device
+from t2i.core.devices import named_device
 from t2i.core.engine import checkpoint
 from t2i.core.engine.reporting import Reporter, Silent, default_reporter
 from t2i.core.errors import Interrupted, T2IError, UserError
@@ -68,7 +68,7 @@ def session(
 
 def _accelerator(precision: str, name: str | None) -> Accelerator:
     """Make the accelerator of a run. Only a single process may name the number of a device."""
-    device, several = chosen_device(name), int(os.environ.get("WORLD_SIZE", "1")) > 1
+    device, several = named_device(name), int(os.environ.get("WORLD_SIZE", "1")) > 1
     if several and device.index is not None and name is not None:
         raise UserError(
             f"device '{name}': each of several processes takes a device of its own: "

@@ -104,6 +104,7 @@ class StageRun:
                 True,
             )
             state.warm = 0.0
+            self.saving.take_over()
         context.reporter.say(
             f"stage {self.plan.index + 1} of {len(context.plans)}: {self.plan.stage.name}"
         )

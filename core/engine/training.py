@@ -23,6 +23,7 @@ from t2i.core.engine.reporting import Reporter
 from t2i.core.engine.session import Attempt, check_free, first_decides, locked, mend, session
 from t2i.core.engine.signals import stop_requests
 from t2i.core.engine.stage import StageRun
+from t2i.core.engine.warm_start import find_checkpoint, take_weights
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.interfaces.dataset import Broken, Dataset
 from t2i.core.interfaces.noise import seeded
@@ -50,6 +51,7 @@ def train(
     command: str = "",
     wrap: Wrap | None = None,
     device: str | None = None,
+    start: Path | None = None,
 ) -> Run:
     """Train a model from the beginning.
 
@@ -63,6 +65,8 @@ def train(
         command: The command line, recorded in config.json.
         wrap: Replaces each stage. None: the stages are used as they are.
         device: Device to train on, such as "cpu", "cuda" or "cuda:1". None: the best one.
+        start: Folder of another run of this model, whose weights training starts from. The text
+            encoder must be configured as there. None: fresh weights.
 
     Returns:
         The finished run.
@@ -82,12 +86,16 @@ def train(
     ):
         attempt.taken = accelerator.is_main_process
         dataset.prepare(speaker.say)
-        config = replace(config, encoder=_fitted(config.encoder, dataset))
+        if start is None:
+            config = replace(config, encoder=_fitted(config.encoder, dataset))
         context = _context(run, config, dataset, accelerator, speaker, wrap)
         attempt.steps = lambda: context.state.step
+        if start is not None:
+            take_weights(context, start)
         first_decides(accelerator, lambda: _check_disk(context))
         if accelerator.is_main_process:
-            write_config(run, config, dataset.fingerprint(), command, device)
+            more = {"device": device, "from": str(start.resolve()) if start else None}
+            write_config(run, config, dataset.fingerprint(), command, more)
         speaker.say(
             f"training {config.model} ({config.preset}) on {config.data.name} into {run.path}"
         )
@@ -136,10 +144,11 @@ def resume(
     if not run.config_file.is_file():
         raise UserError(f"{path} is no run: it has no config.json; 't2i train' makes one")
     longer = steps is not None or minutes is not None
+    document = read_json(run.config_file, "run")
     config = with_budget(run.config(), steps, minutes)
     if on_nan is not None:
         config = replace(config, settings=config.settings.with_(on_nan=on_nan))
-    device = device or read_json(run.config_file, "run").get("device")
+    device = device or document.get("device")
     with (
         session(config, reporter, device) as (accelerator, speaker),
         locked(run, accelerator, mend),
@@ -154,6 +163,8 @@ def resume(
         saved = _newest(context, longer)
         if longer:
             check_longer(context, saved)
+        if start := document.get("from"):
+            (find_checkpoint if saved else take_weights)(context, Path(start))
         where = (
             f"at step {saved.state.step}, from {saved.folder}" if saved else "from the beginning"
         )
@@ -161,7 +172,7 @@ def resume(
         if longer and saved:
             refit_warm_up(context, saved)
         if accelerator.is_main_process and (longer or on_nan is not None):
-            write_json(run.config_file, read_json(run.config_file, "run") | {"run": config.dump()})
+            write_json(run.config_file, document | {"run": config.dump()})
             run.summary_file.unlink(missing_ok=True)  # it is not complete any more
         _run_stages(context, saved)
     return run

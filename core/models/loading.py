@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from t2i.core.devices import best_device
+from t2i.core.devices import named_device
 from t2i.core.errors import UserError
 from t2i.core.io.files import arriving, load_tensors, read_json, settle, verify
 from t2i.core.models.building import build
@@ -58,11 +58,25 @@ def load_model(folder: Path) -> Model:
         raise UserError(
             f"{what}: no network can be built as it says ({type(error).__name__}: {reason})"
         ) from error
-    moved = Moved.of(registry().models[config.model].moved)
+    load_weights(model, folder)
+    return model
+
+
+def load_weights(model: Model, folder: Path) -> None:
+    """Load the weights of a saved model into one that has the same networks.
+
+    Args:
+        model: The model; its weights are replaced.
+        folder: A folder that `Model.save` wrote.
+
+    Raises:
+        UserError: A file is missing or damaged, or the weights do not fit the networks.
+    """
+    what = f"model {folder}"
+    moved = Moved.of(registry().models[model.config.model].moved)
     for name, module in model.parts():
         state = moved.part(name, lambda part: _saved(folder, part, what))
         load_state(module, state, f"{what}: {name}.safetensors")
-    return model
 
 
 def _saved(folder: Path, part: str, what: str) -> Mapping[str, Any]:
@@ -99,7 +113,7 @@ def load(
                 f"none"
             )
         model = load_model(path if (path / "generator.safetensors").exists() else Run(path).model)
-    return model.to(device or best_device()).frozen()
+    return model.to(named_device(device)).frozen()
 
 
 def _is_run(path: Path) -> bool:

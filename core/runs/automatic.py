@@ -18,9 +18,6 @@ from t2i.core.settings import DataConfig, ModelConfig, Preset
 if TYPE_CHECKING:
     from t2i.core.interfaces.dataset import Dataset
 
-AUTO = "auto"
-"""Name of the preset, and value of options that are left to the program."""
-
 SMALLEST, LARGEST = 32, 256
 """Image sizes between which the size is chosen; a larger one must be asked for."""
 
@@ -66,9 +63,9 @@ class Machine:
         Raises:
             UserError: This machine has no such device.
         """
-        from t2i.core.devices import best_precision, chosen_device, memory_of
+        from t2i.core.devices import best_precision, memory_of, named_device
 
-        device = chosen_device(name)
+        device = named_device(name)
         if device.type == "cpu":
             return cls("cpu", None, "no", 0)
         workers = min(WORKERS, max(0, (os.cpu_count() or 1) - 1))
@@ -84,6 +81,7 @@ def automatic_preset(
     model: str,
     image_size: Any,
     data: Choice[DataConfig],
+    opened: Callable[[], Dataset],
     machine: Machine,
     say: Callable[[str], None],
 ) -> Preset:
@@ -93,6 +91,7 @@ def automatic_preset(
         model: Name of the model.
         image_size: Image size that the user chose. None: it follows from the data set's images.
         data: The data set.
+        opened: Opens it; only called where the size follows from it.
         machine: The machine.
         say: Takes the lines that tell what was chosen and why.
 
@@ -106,7 +105,7 @@ def automatic_preset(
     if isinstance(image_size, int):
         size, reason = image_size, "as you chose"
     else:
-        size, reason = _size_of(data)
+        size, reason = _size_of(data, opened())
     preset = config.sized(size, machine.memory)
     if preset is None:
         named = ", ".join(registry().models[model].presets)
@@ -127,11 +126,9 @@ def _described(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _size_of(data: Choice[DataConfig]) -> tuple[int, str]:
+def _size_of(data: Choice[DataConfig], dataset: Dataset) -> tuple[int, str]:
     """Choose an image size for a data set. Returns it with the reason."""
-    from t2i.core.runs.configure import open_dataset
-
-    sides = _shorter_sides(open_dataset(data))
+    sides = _shorter_sides(dataset)
     if not sides:
         return data.config.image_size, f"the size of data set '{data.name}'"
     middle = int(statistics.median(sides))

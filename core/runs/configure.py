@@ -13,9 +13,9 @@ import yaml
 from t2i.core.errors import UserError, nearest
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.registry.choice import Choice
-from t2i.core.registry.specs import ModelSpec, SamplerSpec, import_object
+from t2i.core.registry.specs import AUTO, ModelSpec, SamplerSpec, import_object
 from t2i.core.registry.tables import Table, registry
-from t2i.core.runs.automatic import AUTO, Machine, automatic_preset
+from t2i.core.runs.automatic import Machine, automatic_preset
 from t2i.core.settings import AbsentData, Config, DataConfig, ModelConfig, Preset, merge
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def resolve_config(
     data_needed: bool = True,
     device: str | None = None,
     say: Callable[[str], None] = lambda _: None,
+    start: RunConfig | None = None,
 ) -> RunConfig:
     """Merge and check the configuration of a run.
 
@@ -114,6 +115,8 @@ def resolve_config(
             be sampled from without it.
         device: Device that preset "auto" is chosen for. None: the best one.
         say: Takes the lines that tell what preset "auto" chose and why.
+        start: Configuration that takes the preset's place: that of the run whose weights training
+            starts from. None: the preset.
 
     Returns:
         The configuration, complete and checked.
@@ -122,28 +125,42 @@ def resolve_config(
         UserError: A name is unknown, a value is wrong, or the file cannot be read. The message is
             one line.
     """
-    layers: list[tuple[str, Mapping[str, Any]]] = []
+    if start is not None:
+        first = (f"run of {start.model}", _weightless(start))
+    else:
+        first = (f"--preset {preset}", {} if preset == AUTO else _as_layer(_preset(model, preset)))
+    layers: list[tuple[str, Mapping[str, Any]]] = [first]
     if config_file is not None:
         layers.append((str(config_file), _read_yaml(config_file, model)))
     layers.append(("command line", overrides or {}))
     layers += [(f"--set {text}", parse_set(text)) for text in sets]
     layers += [("settings", more)] if more else []
-    named = f"--preset {preset}"
-    if preset == AUTO:
-        chosen = _automatic(model, _merged(registry().models[model], layers), device, say)
-    else:
-        chosen = _preset(model, preset)
-    layers = [(named, _as_layer(chosen)), *layers]
-    return _assemble(model, preset, layers, data_needed)
+    if preset == AUTO and start is None:
+        where, known = layers[0]
+        chosen = _as_layer(_automatic(model, layers, device, say))
+        layers[0] = (where, merge(chosen, known, SECTIONS))
+    return _assemble(model, start.preset if start else preset, layers, data_needed)
 
 
 def _automatic(
-    model: str, given: Mapping[str, Any], device: str | None, say: Callable[[str], None]
+    model: str,
+    layers: Sequence[tuple[str, Mapping[str, Any]]],
+    device: str | None,
+    say: Callable[[str], None],
 ) -> Preset:
-    """Choose preset `auto` for the data set and the image size among the settings given."""
+    """Choose preset `auto` for the data set and the image size in the layers above it."""
     spec = registry().models[model]
+    given = _merged(spec, layers)
     data = _data({"name": _name_of("data", spec, given), **(given.get("data") or {})}, True)
-    return automatic_preset(model, given.get("image_size"), data, Machine.of(device), say)
+    size, machine = given.get("image_size"), Machine.of(device)
+    return automatic_preset(model, size, data, lambda: open_dataset(data), machine, say)
+
+
+def _weightless(start: RunConfig) -> dict[str, Any]:
+    """Return the settings of a run as a layer, without the size at which it loaded its images."""
+    layer = {key: value for key, value in start.dump().items() if key not in ("model", "preset")}
+    data = {key: value for key, value in layer["data"].items() if key != "image_size"}
+    return {**layer, "data": data}
 
 
 def _preset(model: str, preset: str) -> Preset:

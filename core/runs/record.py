@@ -33,7 +33,11 @@ def versions() -> dict[str, str]:
 
 
 def write_config(
-    run: Run, config: RunConfig, fingerprint: str | None, command: str, device: str | None = None
+    run: Run,
+    config: RunConfig,
+    fingerprint: str | None,
+    command: str,
+    more: Mapping[str, str | None] | None = None,
 ) -> None:
     """Write RUN/config.json; training does this before its first step.
 
@@ -43,7 +47,8 @@ def write_config(
         fingerprint: Hash of the data set's content; None if the data set was never read (imported
             weights).
         command: The command line that made the run.
-        device: Name of the device that the user chose. None: the best one at each start.
+        more: Further entries, which resuming needs: "device", the name of the device that the user
+            chose, and "from", the run whose weights training started from. None: neither.
     """
     tables = registry()
     origins = {
@@ -61,7 +66,7 @@ def write_config(
         "origins": {kind: str(origin) for kind, origin in origins.items()},
         "data_fingerprint": fingerprint,
         "command": command,
-        "device": device,
+        **(more or {}),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     write_json(run.config_file, document)

@@ -8,7 +8,13 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from t2i.core.settings import Preset
-from t2i.plugins.common.diffusion.config import QUICK, WIDE, DenoisingConfig, UNetConfig
+from t2i.plugins.common.diffusion.config import (
+    QUICK,
+    WIDE,
+    DenoisingConfig,
+    UNetConfig,
+    quick_batch,
+)
 from t2i.plugins.common.sizing import by_memory
 
 # The paper's U-Net for CIFAR-10 (appendix B; 35.7M parameters): four levels, attention at 16x16 and
@@ -156,7 +162,8 @@ def _quick(size: int) -> dict[str, Any]:
     """Return the settings of `tiny`, on a grid of at most 16x16 patches for larger images."""
     patch = _patch(size, 16, 4)
     channels = (64, 128) if patch == 4 else (96, 192)
-    return {**TINY, "patch": patch, "unet": {**TINY["unet"], "channels": channels}}
+    unet = {**TINY["unet"], "channels": channels}
+    return {**TINY, "batch_size": quick_batch(size), "patch": patch, "unet": unet}
 
 
 def _wide(size: int, memory: int) -> dict[str, Any]:

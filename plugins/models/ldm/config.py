@@ -14,6 +14,7 @@ from t2i.plugins.common.diffusion.config import (
     DenoisingConfig,
     NoiseSchedule,
     UNetConfig,
+    quick_batch,
 )
 from t2i.plugins.common.latent.config import AutoencoderConfig
 from t2i.plugins.common.sizing import by_memory
@@ -154,11 +155,13 @@ def _quick(size: int) -> dict[str, Any]:
     while size > 16 * reduction:
         reduction *= 2
     sizes = {
-        "patch": reduction // (1 if reduction == 4 else 2),
-        "channels": (64,) if reduction == 4 else (64, 128),
+        "patch": reduction,
+        "channels": (64,) if reduction == 4 else (96,),
         "latent_channels": 8 if reduction < 16 else 16,
     }
-    return {**TINY, "autoencoder": {**TINY["autoencoder"], **sizes}}
+    return {
+        **TINY, "batch_size": quick_batch(size), "autoencoder": {**TINY["autoencoder"], **sizes},
+    }  # fmt: skip
 
 
 def _wide(size: int, memory: int) -> dict[str, Any]:
