@@ -36,7 +36,10 @@ def test_weights_settings_and_vocabulary_are_the_other_runs_and_its_critic_goes_
     other = begin(run, tmp_path / "other", "augment.flip=true", steps=3)
     assert (other.config().settings.width, other.config().settings.steps) == (12, 3)
     assert other.config().encoder == run.config().encoder
-    ours, model = weights(other, 0, "generator"), load_tensors(run.model / "generator.safetensors", "x")  # noqa: E501 fmt: skip
+    ours, model = (
+        weights(other, 0, "generator"),
+        load_tensors(run.model / "generator.safetensors", "x"),
+    )  # noqa: E501 fmt: skip
     assert all(torch.equal(ours[name], model[name]) for name in model)
     ours, critic = weights(other, 0, "critic"), weights(run, 6, "critic")
     assert all(torch.equal(ours[name], critic[name]) for name in critic)
@@ -67,7 +70,9 @@ def test_of_two_stages_the_one_of_the_checkpoint_gets_its_own_networks(tmp_path,
     assert seen == [False, False, True, False, False, False]
 
 
-def test_a_start_that_was_killed_before_its_first_checkpoint_starts_from_the_weights_again(tmp_path):
+def test_a_start_that_was_killed_before_its_first_checkpoint_starts_from_the_weights_again(
+    tmp_path,
+):
     run = first(tmp_path)
     other = begin(run, tmp_path / "other", steps=3)
     before = weights(other, 3, "generator")
