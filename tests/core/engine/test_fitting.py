@@ -64,7 +64,7 @@ def test_the_largest_batch_that_fits_is_a_multiple_of_eight_below_the_known_answ
     assert settings.batch_size == 96  # 100 rounded down
     assert said == [
         "batch size 96 (auto): it takes 1.7e-06 of 2e-06 GB; learning rates are unchanged"
-    ]  # noqa: E501 fmt: skip
+    ]
     assert settings.lr == 0.01
 
 
@@ -82,7 +82,7 @@ def test_where_the_line_promises_too_much_a_smaller_batch_is_tried(endless):
     assert curved.tried[:3] == [2, 4, 8]
     assert (
         BASE + IMAGE * settings.batch_size + 0.05 * settings.batch_size**2 <= SHARE * curved.whole
-    )  # noqa: E501 fmt: skip
+    )
     assert settings.batch_size >= 64
 
 

@@ -39,7 +39,7 @@ def test_weights_settings_and_vocabulary_are_the_other_runs_and_its_critic_goes_
     ours, model = (
         weights(other, 0, "generator"),
         load_tensors(run.model / "generator.safetensors", "x"),
-    )  # noqa: E501 fmt: skip
+    )
     assert all(torch.equal(ours[name], model[name]) for name in model)
     ours, critic = weights(other, 0, "critic"), weights(run, 6, "critic")
     assert all(torch.equal(ours[name], critic[name]) for name in critic)
