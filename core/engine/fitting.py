@@ -33,11 +33,22 @@ class Meter(Protocol):
     """Measures the memory of a device."""
 
     def free(self) -> int:
-        """Return the memory that a run can use, in bytes."""
+        """Return the memory that a run can use.
+
+        Returns:
+            Bytes.
+        """
         ...
 
     def peak(self, work: Callable[[], None]) -> int:
-        """Run `work` and return the largest amount of memory in use meanwhile, in bytes."""
+        """Run a function and measure its memory.
+
+        Args:
+            work: The function.
+
+        Returns:
+            Bytes: the largest amount in use meanwhile.
+        """
         ...
 
 

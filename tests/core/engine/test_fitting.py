@@ -88,9 +88,9 @@ def test_where_the_line_promises_too_much_a_smaller_batch_is_tried(endless):
 
 def test_memory_that_runs_out_among_the_probes(endless):
     assert chosen(KnownMeter(free_for(100), breaks=5))[0].batch_size == 4
-    with pytest.raises(UserError, match="stage only: not even 2 images fit into .* GB: choose"):
+    with pytest.raises(UserError, match=r"stage only: not even 2 images fit into .* GB: choose"):
         chosen(KnownMeter(free_for(100), breaks=1))
-    with pytest.raises(UserError, match="2 images need .* GB are free: choose a smaller preset"):
+    with pytest.raises(UserError, match=r"2 images need .* GB are free: choose a smaller preset"):
         chosen(KnownMeter(BASE))
 
 

@@ -89,13 +89,13 @@ def test_a_start_that_was_killed_before_its_first_checkpoint_starts_from_the_wei
 
 def test_what_cannot_be_started_from_says_why(tmp_path):
     run, out = first(tmp_path), tmp_path / "other"
-    with pytest.raises(UserError, match="--from nowhere: no run: it has no config.json"):
+    with pytest.raises(UserError, match=r"--from nowhere: no run: it has no config.json"):
         resolve(Training(None, start=Run(out).path.with_name("nowhere").relative_to(tmp_path)), str)
     with pytest.raises(UserError, match="a run of model 'toy', not 'ldm'"):
         resolve(Training("ldm", start=run.path), str)
     with pytest.raises(UserError, match="leave out --preset"):
         resolve(Training(None, "tiny", start=run.path), str)
-    with pytest.raises(UserError, match="do not fit|does not fit|width"):
+    with pytest.raises(UserError, match=r"do not fit|does not fit|width"):
         begin(run, out, "width=4")
     with pytest.raises(UserError, match="leave out --encoder"):
         begin(run, out, "encoder.frozen=true")
