@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 
 from t2i.cli.output import note
 from t2i.core.errors import UserError, nearest
-from t2i.core.registry.specs import import_object
+from t2i.core.registry.specs import AUTO, import_object
 from t2i.core.registry.tables import registry
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -235,3 +235,29 @@ def complete_runs(
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
 )
+
+device_option = click.option(
+    "--device",
+    metavar="D",
+    help="Device: cpu, cuda, cuda:1, mps (default: the best there is).",
+)
+
+
+class NumberOrAuto(click.IntRange):
+    """A whole number from 1 on, or "auto"."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the value of an option.
+
+        Args:
+            value: The text, or a value that was read before.
+            param: The option.
+            ctx: The parsed command line.
+
+        Returns:
+            The number, or "auto".
+        """
+        return AUTO if value == AUTO else super().convert(value, param, ctx)

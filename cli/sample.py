@@ -12,7 +12,14 @@ import click
 
 from t2i.cli import progress
 from t2i.cli.again import again
-from t2i.cli.command import Command, json_option, path_option, registered, run_option
+from t2i.cli.command import (
+    Command,
+    device_option,
+    json_option,
+    path_option,
+    registered,
+    run_option,
+)
 from t2i.cli.output import answer, answer_json, note, speaks
 from t2i.cli.sample_options import Further, further_options
 from t2i.core.errors import UserError
@@ -113,6 +120,7 @@ if TYPE_CHECKING:
     metavar="B",
     help="Images sampled at once (default: by image size).",
 )
+@device_option
 @path_option(
     "--out",
     metavar="DIR",
@@ -123,8 +131,8 @@ def sample(
     model: str | None, run: str | None, sampler: str | None, steps: int | None,
     guidance: float | None, sets: tuple[str, ...], texts: tuple[str, ...], prompts: Path | None,
     features: Path | None, guide: str | None, guide_scale: float, count: int,
-    interpolate: tuple[Path, Path] | None, seed: int, batch_size: int | None, out: Path | None,
-    as_json: bool, further: Further,
+    interpolate: tuple[Path, Path] | None, seed: int, batch_size: int | None, device: str | None,
+    out: Path | None, as_json: bool, further: Further,
 ) -> None:  # fmt: skip
     """Sample images from a trained model, into a folder.
 
@@ -150,7 +158,7 @@ def sample(
     t2i sample --run v1-5.safetensors --set config=/models/stable-diffusion-v1-5 -p "a bird"
     """
     if further.again is not None:
-        again(further, run, guide, out, _load_any, as_json)
+        again(further, run, guide, out, lambda source: _load_any(source, device), as_json)
         return
     if (model is None) == (run is None):
         raise UserError("say which model to use, with one of --model M and --run RUN")
@@ -177,7 +185,7 @@ def sample(
     origin = group.first(lambda: find(str(run) if model is None else newest_run(model).path))
     source = Path(origin.name)
     opening, settings = opening_settings(parse_sets(sets))
-    loaded = load(origin, settings=opening)
+    loaded = load(origin, device, settings=opening)
     choice = loaded.sampler(sampler, steps=steps, guidance=guidance, settings=settings)
     folder = out or group.first(lambda: samples.new_samples_path(loaded.config.model))
     more: dict[str, Any] = {
@@ -197,7 +205,7 @@ def sample(
     more |= {"seed": seed, "options": options, "sources": further.sources, "names": names}
     if guide is not None:
         steers = group.first(lambda: find(guide))
-        more["guide"] = samples.Steering(load(steers), guide_scale, Path(steers.name))
+        more["guide"] = samples.Steering(load(steers, device), guide_scale, Path(steers.name))
     for number, batch in enumerate(_asked() if asks else [wanted], 1):
         place = folder / f"{number:03d}" if asks else folder
         _announce(len(batch) * count, source, choice.name)
@@ -214,10 +222,10 @@ def _asked() -> Iterator[list[str]]:
             yield [text]
 
 
-def _load_any(source: Path) -> Model:
+def _load_any(source: Path, device: str | None) -> Model:
     from t2i.core.models.loading import load
 
-    return load(source)
+    return load(source, device)
 
 
 def _warn(model: Model, prompts: Several, negative: Sequence[str], source: Path) -> None:

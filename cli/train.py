@@ -11,17 +11,26 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from t2i.cli.command import Command, json_option, path_option, registered, run_option
+from t2i.cli.command import (
+    Command,
+    NumberOrAuto,
+    device_option,
+    json_option,
+    path_option,
+    registered,
+    run_option,
+)
 from t2i.cli.output import answer, answer_json, note, speaks
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
+from t2i.core.registry.specs import AUTO
 from t2i.core.registry.tables import registry
 
 if TYPE_CHECKING:
     from t2i.core.runs.configure import RunConfig
     from t2i.core.runs.folder import Run
 
-ALONE = ("resume", "on_nan", "as_json")
+ALONE = ("resume", "on_nan", "as_json", "device", "steps", "minutes")
 """Parameters that may stand beside --resume. The run has all other settings."""
 
 
@@ -39,21 +48,43 @@ ALONE = ("resume", "on_nan", "as_json")
     help="Data set (default: the preset's).",
 )
 @path_option("--data-dir", metavar="DIR", help="Folder of the data set.")
-@click.option("--preset", metavar="P", help="Named settings of the model.  [default: tiny]")
+@click.option(
+    "--preset",
+    metavar="P",
+    help="Named settings of the model, or 'auto': by image size and machine.  [default: tiny]",
+)
 @click.option(
     "--steps",
     type=click.IntRange(1),
     metavar="N",
-    help="Training budget in optimizer steps, all stages together.",
+    help="Training budget in optimizer steps, all stages together; with --resume a new total.",
 )
 @click.option(
     "--minutes",
     type=click.FloatRange(0, min_open=True),
     metavar="T",
-    help="Training budget in minutes.",
+    help="Training budget in minutes; with --resume a new total.",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(1), metavar="B", help="Images in each optimizer step."
+    "--image-size", type=click.IntRange(8), metavar="N", help="Height and width of the images."
+)
+@click.option(
+    "--batch-size",
+    type=NumberOrAuto(),
+    metavar="B",
+    help="Images in each optimizer step, or 'auto': as many as fit the GPU's memory.",
+)
+@click.option(
+    "--accumulate",
+    type=NumberOrAuto(),
+    metavar="N",
+    help="Parts of a batch, or 'auto': as few as fit. The batch stays as it is.",
+)
+@device_option
+@click.option(
+    "--precision",
+    type=click.Choice(["no", "bf16", "fp16", "auto"]),
+    help="Mixed precision; no is float32, auto what suits the device.",
 )
 @click.option(
     "--seed",
@@ -87,18 +118,26 @@ ALONE = ("resume", "on_nan", "as_json")
 @run_option(
     "--resume",
     metavar="RUN",
-    help="Finish an interrupted run: its folder or name, or 'latest'.",
+    help="Finish an interrupted run (its folder or name, or 'latest'); with --minutes or --steps, "
+    "train a run for longer.",
+)
+@run_option(
+    "--from",
+    "start",
+    metavar="RUN",
+    help="Start from the weights and settings of this run, with other data or another budget.",
 )
 @json_option
 @click.pass_context
 def train(
     ctx: click.Context, model: str | None, data: str | None, data_dir: Path | None,
     preset: str | None,
-    steps: int | None, minutes: float | None, batch_size: int | None, seed: int | None,
-    keep: int | None,
+    steps: int | None, minutes: float | None, image_size: int | None,
+    batch_size: int | str | None, accumulate: int | str | None, device: str | None,
+    precision: str | None, seed: int | None, keep: int | None,
     on_nan: str | None, encoder: str | None, sets: tuple[str, ...], config: Path | None,
     out: Path | None,
-    dry_run: bool, resume: str | None, as_json: bool,
+    dry_run: bool, resume: str | None, start: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a model.
 
@@ -109,45 +148,61 @@ def train(
     t2i train --model dfgan                      # preset tiny, on the embedded data set
     t2i train --model ldm --minutes 5 --out runs/a --set lr=1e-4
     t2i train --model ldm --data-dir MY_IMAGES   # what is in the folder decides the data set
+    t2i train --model ldm --data-dir MY_IMAGES --preset auto   # fits images and machine
     t2i train --model ldm --dry-run > ldm.yaml   # settings to edit, for --config ldm.yaml
-    t2i train --resume runs/a
+    t2i train --resume runs/a                    # after an interruption
+    t2i train --resume runs/a --minutes 10       # a longer budget: 10 minutes in all
+    t2i train --from runs/a --data-dir OTHER     # a new run that starts from its weights
     """
+    from t2i.core.models.locating import located_run
+
     if resume is not None:
         _refuse_beside_resume(ctx)
         from t2i.core.engine import resume as go_on
-        from t2i.core.models.locating import located_run
 
-        _conclude(go_on(located_run(resume).path, on_nan=on_nan), as_json)
+        path = located_run(resume).path
+        done = go_on(path, on_nan=on_nan, steps=steps, minutes=minutes, device=device)
+        _conclude(done, as_json)
         return
-    if model is None:
+    if model is None and start is None:
         raise UserError(
-            "say what to train, with --model M ('t2i models' lists them) or --resume RUN"
+            "say what to train, with --model M ('t2i models' lists them), --resume RUN or --from "
+            "RUN"
         )
     from t2i.core.settings import option_layer
 
     engine = {
-        "steps": steps, "minutes": minutes, "batch_size": batch_size, "seed": seed, "keep": keep,
+        "steps": steps, "minutes": minutes, "image_size": image_size, "batch_size": batch_size,
+        "accumulate": accumulate, "precision": precision, "seed": seed, "keep": keep,
         "on_nan": on_nan
     }  # fmt: skip
-    overrides = option_layer(engine, data=data, data_dir=data_dir, encoder=encoder)
-    registry().models[model]  # a misspelt name is told at once, before torch is imported
-    from t2i.core.runs.configure import resolve_config
-    from t2i.core.runs.folder import new_run_path
+    options = option_layer(engine, data=data, data_dir=data_dir, encoder=encoder)
+    if model is not None:
+        registry().models[model]  # a misspelt name is told at once, before torch is imported
+    from t2i.core.engine.automatic import Training, resolve
 
-    resolved = resolve_config(
-        model, preset=preset or "tiny", config_file=config, overrides=overrides, sets=sets
+    origin = located_run(start).path if start else None
+    wanted = Training(
+        model, preset, options, sets=sets, config_file=config, device=device, start=origin
     )
+    resolved = resolve(wanted, note if speaks() else _silent)
     if dry_run:
         _print_settings(resolved, as_json)
         return
     if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("several processes train together: name one folder for all with --out")
-    folder = out or new_run_path(resolved)
-    if preset is None and speaks():
-        _name_presets(resolved)
     from t2i.core.engine import train as begin
+    from t2i.core.runs.folder import new_run_path
 
-    _conclude(begin(resolved, folder, command=shlex.join(["t2i", *sys.argv[1:]])), as_json)
+    folder = out or new_run_path(resolved)
+    if preset is None and start is None and speaks():
+        _name_presets(resolved)
+    command = shlex.join(["t2i", *sys.argv[1:]])
+    _conclude(begin(resolved, folder, command=command, device=device, start=origin), as_json)
+
+
+def _silent(text: str) -> None:
+    """Print nothing: another process of the group prints it."""
 
 
 def _refuse_beside_resume(ctx: click.Context) -> None:
@@ -174,8 +229,7 @@ def _print_settings(config: RunConfig, as_json: bool) -> None:
 
 def _name_presets(config: RunConfig) -> None:
     others = [name for name in registry().models[config.model].presets if name != config.preset]
-    more = f" (others: {', '.join(others)})" if others else ""
-    note(f"using preset {config.preset}{more}")
+    note(f"using preset {config.preset} (others: {', '.join([*others, AUTO])})")
 
 
 def _conclude(run: Run, as_json: bool) -> None:

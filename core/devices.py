@@ -1,13 +1,19 @@
-"""Finding the device to compute on, and the device of a network."""
+"""Finding the device to compute on, what it can do, and the device of a network."""
 
 from __future__ import annotations
 
+import os
 from itertools import chain
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 
 from t2i.core.errors import UserError
+
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""The file in which Linux says how much memory a container may use."""
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -33,26 +39,83 @@ def best_device() -> torch.device:
     return found or torch.device("cpu")
 
 
-def named_device(name: str | None) -> torch.device:
-    """Find the device that the user names.
+def available_devices() -> list[str]:
+    """List the devices of this machine.
+
+    Returns:
+        Their names, such as "cpu", "cuda:0" and "cuda:1".
+    """
+    best = best_device()
+    if best.type == "cpu":
+        return ["cpu"]
+    if best.type == "mps":
+        return ["cpu", "mps"]
+    return ["cpu", *(f"{best.type}:{i}" for i in range(torch.accelerator.device_count()))]
+
+
+def named_device(name: str | torch.device | None) -> torch.device:
+    """Find the device that a user names.
 
     Args:
-        name: Its name in PyTorch, such as "cpu" or "cuda:1". None: the best device.
+        name: Its name, such as "cpu", "cuda" (the first one), "cuda:1" or "mps". None: the best
+            device.
 
     Returns:
         The device.
 
     Raises:
-        UserError: There is no such device here.
+        UserError: This machine has no such device. The message lists those that it has.
     """
     if name is None:
         return best_device()
+    there = available_devices()
     try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0][:80]
+        device = torch.device(str(name).strip().lower())
+    except RuntimeError:
         raise UserError(
-            f"--device {name}: it cannot be used here ({reason}); the best one is {best_device()}"
+            f"no device is named '{name}'; this machine has: {', '.join(there)}"
         ) from None
-    return device
+    index = 0 if device.index is None else device.index
+    if (str(device) if device.type == "mps" else f"{device.type}:{index}") in (*there, "cpu:0"):
+        return device
+    reason = ""
+    if device.type == "cuda" and torch.version.cuda is None:
+        reason = " (the installed torch is built without CUDA)"
+    raise UserError(
+        f"device '{name}': this machine has no such device{reason}; it has: {', '.join(there)}"
+    )
+
+
+def memory_of(device: torch.device) -> int:
+    """Return the memory of a device.
+
+    Args:
+        device: The device.
+
+    Returns:
+        Bytes. Of the CPU: the machine's memory, or less where a container may not use all of it.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory())
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(whole, int(CGROUP_LIMIT.read_text()))
+    except (OSError, ValueError):  # no container, or "max"
+        return whole
+
+
+def best_precision(device: torch.device) -> Literal["no", "bf16"]:
+    """Choose the precision of training on a device.
+
+    Args:
+        device: The device.
+
+    Returns:
+        "bf16" on a CUDA device that computes it itself, else "no" (float32).
+    """
+    if device.type != "cuda":
+        return "no"
+    with torch.cuda.device(device):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"

@@ -451,6 +451,22 @@ class ModelConfig(EngineConfig):
         """
         raise TypeError(f"{cls.__name__} declares no presets")
 
+    @classmethod
+    def sized(cls, size: int, memory: int | None) -> Preset | None:
+        """Return the preset `auto`: networks and training settings for an image size and a machine.
+
+        It needs no download. The program adds the budget, the precision and the loader's processes.
+
+        Args:
+            size: Height and width of the images in pixels.
+            memory: Memory of the accelerator in bytes. None: training runs on the CPU.
+
+        Returns:
+            The preset, whose settings include `image_size`. None (the default) if the model has
+            named presets only.
+        """
+        return None
+
 
 def _kind(annotation: Any) -> str:
     """Return a type as it is written in code."""

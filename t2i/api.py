@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from t2i.benchmarks.results import Results
@@ -14,14 +14,20 @@ if TYPE_CHECKING:
 
 
 def train(
-    model: str,
+    model: str | None = None,
     *,
     data: str | None = None,
     data_dir: str | Path | None = None,
-    preset: str = "tiny",
+    preset: str | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     seed: int | None = None,
+    image_size: int | None = None,
+    batch_size: int | Literal["auto"] | None = None,
+    accumulate: int | Literal["auto"] | None = None,
+    precision: Literal["no", "bf16", "fp16", "auto"] | None = None,
+    device: str | None = None,
+    start: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     reporter: Reporter | None = None,
@@ -29,13 +35,21 @@ def train(
     """Train a model, and load it. `t2i train` does the same on the command line.
 
     Args:
-        model: Registry name of the model (`t2i models` lists them).
+        model: Registry name of the model (`t2i models` lists them). None: that of `start`.
         data: Registry name of the data set. None: the preset's.
         data_dir: Folder of the data set. None: where `t2i fetch` put it, if the data set has one.
-        preset: Named settings of the model.
+        preset: Named settings of the model, or "auto" for settings by image size and machine. None:
+            "tiny", or the settings of `start`.
         minutes: Training time. None: the preset's budget.
         steps: Training budget in optimizer steps, instead of `minutes`. None: the preset's budget.
         seed: Seed of weights, order and noise. None: the preset's.
+        image_size: Height and width of the images in pixels. None: the preset's.
+        batch_size: Images in each step, or "auto" for as many as fit a GPU's memory. None: the
+            preset's.
+        accumulate: Parts of a batch, or "auto" for as few as fit. None: the preset's.
+        precision: Mixed precision, or "auto" for what suits the device. None: the preset's.
+        device: Device, such as "cpu" or "cuda:1". None: the best one.
+        start: Run whose weights and settings training starts from. None: fresh weights.
         settings: Further settings by name, such as {"batch_size": 64, "encoder.width": 128}.
         out: New folder for the run. None: a new one under runs/.
         reporter: Receives progress. None: lines on the terminal.
@@ -48,37 +62,66 @@ def train(
         Interrupted: A signal stopped training. Everything is saved; `t2i.resume` goes on.
     """
     from t2i.core.engine import train as begin
+    from t2i.core.engine.automatic import Training, resolve
+    from t2i.core.engine.reporting import default_reporter
+    from t2i.core.errors import UserError
     from t2i.core.models.loading import load
-    from t2i.core.runs.configure import nested, resolve_config
+    from t2i.core.models.locating import located_run
+    from t2i.core.runs.configure import nested
     from t2i.core.runs.folder import new_run_path
     from t2i.core.settings import option_layer
 
-    options = {"minutes": minutes, "steps": steps, "seed": seed}
-    layer = option_layer(options, data=data, data_dir=data_dir)
-    config = resolve_config(model, preset=preset, overrides=layer, more=nested(settings or {}))
-    run = begin(config, Path(out) if out else new_run_path(config), reporter=reporter)
-    return load(run.path)
+    if model is None and start is None:
+        raise UserError("say what to train: a model, or start=RUN")
+    engine = {
+        "minutes": minutes, "steps": steps, "seed": seed, "image_size": image_size,
+        "batch_size": batch_size, "accumulate": accumulate, "precision": precision,
+    }  # fmt: skip
+    origin = located_run(start).path if start else None
+    options = option_layer(engine, data=data, data_dir=data_dir)
+    more = nested(settings or {})
+    wanted = Training(model, preset, options, more=more, device=device, start=origin)
+    config = resolve(wanted, (reporter or default_reporter()).say)
+    folder = Path(out) if out else new_run_path(config)
+    run = begin(config, folder, reporter=reporter, device=device, start=origin)
+    return load(run.path, device)
 
 
-def resume(run: str | Path, *, reporter: Reporter | None = None) -> Model:
-    """Finish an interrupted run, and load its model. A complete run is only loaded.
+def resume(
+    run: str | Path,
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    device: str | None = None,
+    reporter: Reporter | None = None,
+) -> Model:
+    """Finish an interrupted run, or train a run for longer, and load its model.
+
+    Without a new budget a complete run is only loaded.
 
     Args:
         run: The run's folder, its name under runs/, or "latest".
+        minutes: New budget in minutes of training, counted from the beginning of the run. None:
+            unchanged.
+        steps: New budget in steps, counted likewise. None: unchanged.
+        device: Device. None: the one that was chosen when the run began, else the best one.
         reporter: Receives progress. None: lines on the terminal.
 
     Returns:
         The trained model, ready to sample.
 
     Raises:
-        UserError: The folder is not a run, has no sound checkpoint, or its data set has changed.
+        UserError: The folder is not a run, has no sound checkpoint, its data set has changed, or
+            the new budget is spent already.
         Interrupted: A signal stopped training again.
     """
     from t2i.core.engine import resume as go_on
     from t2i.core.models.loading import load
     from t2i.core.models.locating import located_run
 
-    return load(go_on(located_run(run).path, reporter=reporter).path)
+    path = located_run(run).path
+    done = go_on(path, reporter=reporter, steps=steps, minutes=minutes, device=device)
+    return load(done.path, device)
 
 
 def bench(

@@ -26,16 +26,8 @@ from statistics import median
 import torch
 
 from t2i.core.devices import best_device
-from t2i.core.engine.local import LocalEngine
-from t2i.core.engine.preparing import PreparedStage
-from t2i.core.errors import UserError, nearest
-from t2i.core.interfaces.noise import StepNoise
-from t2i.core.interfaces.text import TextEncoder, TextFeatures
-from t2i.core.interfaces.trainer import Batch, Stage
-from t2i.core.models.building import build, stage_settings, stages_of
+from t2i.core.engine.trial import Trial
 from t2i.core.runs.configure import RunConfig, resolve_config
-
-WORDS = 15  # words in a caption, as in COCO
 
 
 def training_step(
@@ -58,53 +50,8 @@ def training_step(
     Raises:
         UserError: The model has no such stage, or none at all.
     """
-    device = best_device()
-    model = build(config).to(device)
-    chosen = _stage(config, model.text_encoder, stage)
-    settings, encoder = stage_settings(config, chosen), model.text_encoder
-    prepared = PreparedStage(model, chosen.trainer(model.networks), settings, device)
-    count = batch_size or settings.batch_size
-    captions = (" ".join(["word"] * WORDS),) * count
-    images = torch.rand(count, 3, settings.image_size, settings.image_size, device=device) * 2 - 1
-    if settings.channels_last:
-        images = images.contiguous(memory_format=torch.channels_last)
-    features = _features(encoder, captions, device)
-    encode = encoder.encode if prepared.encoder_trains else lambda _: features
-    # The whole batch is one micro-batch, whatever `accumulate` is.
-    engine = LocalEngine(
-        prepared.trainer, settings.model_copy(update={"accumulate": 1}), progress=0.5
-    )
-    noise = StepNoise(0, 0, 0, count, count, device)
-
-    def step() -> None:
-        with torch.autocast(
-            device.type, torch.bfloat16, enabled=settings.precision == "bf16", cache_enabled=False
-        ):
-            prepared.trainer.step(Batch(images, captions, captions, noise, encode), engine)
-        if device.type != "cpu":
-            torch.accelerator.synchronize()
-
-    return step
-
-
-def _stage(config: RunConfig, encoder: TextEncoder, name: str | None) -> Stage:
-    stages = stages_of(config, encoder)
-    by_name = {stage.name: stage for stage in stages}
-    if not stages:
-        raise UserError(f"model '{config.model}' has no training stage: there is nothing to time")
-    if name is not None and name not in by_name:
-        raise UserError(f"model '{config.model}' has no stage '{name}'{nearest(name, by_name)}")
-    return stages[-1] if name is None else by_name[name]
-
-
-def _features(
-    encoder: TextEncoder, captions: tuple[str, ...], device: torch.device
-) -> TextFeatures:
-    count, shape = len(captions), encoder.shape
-    sentence = torch.randn(count, shape.sentence, device=device)
-    words = torch.randn(count, WORDS, shape.words, device=device)
-    mask = torch.ones(count, WORDS, dtype=torch.bool, device=device)
-    return TextFeatures(sentence, words, mask, captions)
+    trial = Trial(config, stage, best_device())
+    return trial.steps(batch_size or trial.settings.batch_size)
 
 
 @dataclass(frozen=True)

@@ -244,12 +244,15 @@ def fitting(saved: Saved) -> Iterator[None]:
         ) from error
 
 
-def newest(folder: Path, moved: Moved = UNMOVED) -> tuple[Saved | None, list[str]]:
+def newest(
+    folder: Path, moved: Moved = UNMOVED, before_stage: int | None = None
+) -> tuple[Saved | None, list[str]]:
     """Find the newest sound checkpoint of a run.
 
     Args:
         folder: The run's folder of checkpoints.
         moved: Tensors that have been renamed since they were written.
+        before_stage: Only look at checkpoints of stages below this index. None: at all.
 
     Returns:
         The checkpoint (None if none is sound), and the reason why each newer one was skipped.
@@ -257,9 +260,12 @@ def newest(folder: Path, moved: Moved = UNMOVED) -> tuple[Saved | None, list[str
     complaints: list[str] = []
     for path in sorted(listed(folder), key=step_of, reverse=True):
         try:
-            return read(path, moved), complaints
+            saved = read(path, moved)
         except UserError as error:
             complaints.append(str(error))
+            continue
+        if before_stage is None or saved.state.stage < before_stage:
+            return saved, complaints
     return None, complaints
 
 

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from t2i.core.engine import checkpoint
-from t2i.core.engine.checkpoint import TrainState
+from t2i.core.engine.checkpoint import Saved, TrainState
 from t2i.core.engine.loader import BatchShard
 from t2i.core.engine.reporting import Reporter
 from t2i.core.engine.signals import StopRequest
@@ -59,6 +59,7 @@ class RunContext:
         broken: The broken examples that were skipped.
         state: How far the run is.
         stop: The signal that arrived, if one did.
+        start: Checkpoint of the run whose weights this one started from, if it did.
         started: When the run would have started had it never been interrupted, in seconds of
             `time.monotonic`.
     """
@@ -74,6 +75,7 @@ class RunContext:
     broken: Broken
     state: TrainState = field(default_factory=TrainState)
     stop: StopRequest = field(default_factory=StopRequest)
+    start: Saved | None = None
     started: float = field(default_factory=time.monotonic)
 
     @property

@@ -94,12 +94,32 @@ class Saving:
                     with self._ema.swapped():
                         context.model.save(run.model)
             except OSError as error:
-                reason = error.strerror or str(error)
-                raise UserError(
-                    f"cannot save step {state.step}: {reason}; {context.remedy()}"
-                ) from None
+                raise self._refused(error) from None
             checkpoint.prune(run.checkpoints, context.settings.keep, state)
         context.accelerator.wait_for_everyone()
+
+    def write_models(self) -> None:
+        """Write the model for sampling as the last stage left it, without a checkpoint.
+
+        All processes must call this together; the first one writes. If the last checkpoint is the
+        best, RUN/best gets this model too.
+
+        Raises:
+            UserError: The file system refused, for example because the disk is full.
+        """
+        context, run, state = self._context, self._context.run, self._context.state
+        if context.is_first:
+            try:
+                if state.best[:1] == [state.step]:
+                    context.model.save(run.best)
+                context.model.save(run.model)
+            except OSError as error:
+                raise self._refused(error) from None
+        context.accelerator.wait_for_everyone()
+
+    def _refused(self, error: OSError) -> UserError:
+        step, reason = self._context.state.step, error.strerror or str(error)
+        return UserError(f"cannot save step {step}: {reason}; {self._context.remedy()}")
 
     def _write(self, random_states: Sequence[Mapping[str, Tensor]], begun: bool) -> None:
         context, prepared = self._context, self._prepared
@@ -132,6 +152,24 @@ class Saving:
         """
         with checkpoint.fitting(saved):
             self._restore(saved)
+
+    def take_over(self) -> None:
+        """Load the stage's own networks, such as a discriminator, of the run that started this one.
+
+        Only its newest checkpoint is looked at; a stage that it was not in begins with fresh ones.
+
+        Raises:
+            UserError: They do not fit.
+        """
+        start = self._context.start
+        if start is None or not start.state.begun or start.state.stage != self._plan.index:
+            return
+        of_model = model_modules(self._context.model)
+        with checkpoint.fitting(start):
+            start.modules({
+                name: module for name, module in self._prepared.saved_modules().items()
+                if name not in of_model
+            })  # fmt: skip
 
     def _restore(self, saved: Saved) -> None:
         accelerator, meter = self._context.accelerator, self._meter

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import os
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -12,44 +14,42 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import AutocastKwargs
 
-from t2i.core.devices import best_device
+from t2i.core.devices import named_device
 from t2i.core.engine import checkpoint
 from t2i.core.engine.reporting import Reporter, Silent, default_reporter
-from t2i.core.errors import UserError
+from t2i.core.errors import Interrupted, T2IError, UserError
 from t2i.core.io.files import refuse_links
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import first, leave
 from t2i.core.runs.configure import RunConfig
 from t2i.core.runs.folder import Run
 
+ACCELERATE_DEVICE = "ACCELERATE_TORCH_DEVICE"
+"""Environment variable from which accelerate reads the device of a single process."""
+
 
 @contextmanager
-def session(config: RunConfig, reporter: Reporter | None) -> Iterator[tuple[Accelerator, Reporter]]:
+def session(
+    config: RunConfig, reporter: Reporter | None, device: str | None = None
+) -> Iterator[tuple[Accelerator, Reporter]]:
     """Set up device, precision, threads and processes for a run, and close its reporter at the end.
 
     Args:
         config: The run's configuration.
         reporter: Where progress is reported. None: a progress bar or lines on stderr. Processes
             other than the first always report to nobody.
+        device: Name of the device, such as "cuda:1". None: the best one.
 
     Yields:
         The accelerator, and the reporter of this process.
 
     Raises:
-        UserError: The precision needs a GPU, or inside the block the system raised an OSError.
+        UserError: This machine has no such device, the precision needs a GPU, or inside the block
+            the system raised an OSError.
     """
     if config.settings.threads:
         torch.set_num_threads(config.settings.threads)
-    # Accelerate keeps the precision of the first run in a process; ours may differ from it.
-    AcceleratorState._reset_state()
-    # Autocast's cache of cast weights is off. It would outlive an update within a step; and a
-    # weight that was first cast under no_grad would get no gradient from a later use.
-    uncached = AutocastKwargs(cache_enabled=False)
-    # Without cpu=True, accelerate does not join processes without GPUs into a group.
-    alone = best_device().type == "cpu"
-    accelerator = Accelerator(
-        mixed_precision=config.settings.precision, cpu=alone, kwargs_handlers=[uncached]
-    )
+    accelerator = _accelerator(config.settings.precision, device)
     if config.settings.precision == "fp16" and accelerator.device.type == "cpu":
         raise UserError("precision = fp16 needs a GPU: set precision=bf16, or no")
     if accelerator.num_processes > 1:
@@ -64,6 +64,44 @@ def session(config: RunConfig, reporter: Reporter | None) -> Iterator[tuple[Acce
         ) from None
     finally:
         speaker.close()
+
+
+def _accelerator(precision: str, name: str | None) -> Accelerator:
+    """Make the accelerator of a run. Only a single process may name the number of a device."""
+    device, several = named_device(name), int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and device.index is not None and name is not None:
+        raise UserError(
+            f"device '{name}': each of several processes takes a device of its own: "
+            f"name {device.type}, or none"
+        )
+    # Accelerate keeps the precision and the device of the first run in a process; ours may differ
+    # from them. The processes of a group stay joined.
+    AcceleratorState._reset_state(reset_partial_state=not several)
+    # Autocast's cache of cast weights is off. It would outlive an update within a step; and a
+    # weight that was first cast under no_grad would get no gradient from a later use.
+    uncached = AutocastKwargs(cache_enabled=False)
+    named = name is not None and not several and device.type != "cpu"
+    with _variable(ACCELERATE_DEVICE, str(device)) if named else nullcontext():
+        # Without cpu=True, accelerate does not join processes without GPUs into a group.
+        accelerator = Accelerator(
+            mixed_precision=precision, cpu=device.type == "cpu", kwargs_handlers=[uncached]
+        )
+    if accelerator.device.type == "cuda":
+        torch.cuda.set_device(accelerator.device)
+    return accelerator
+
+
+@contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable inside the block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def first_decides(accelerator: Accelerator, check: Callable[[], None]) -> None:
@@ -111,6 +149,42 @@ def locked(run: Run, accelerator: Accelerator, check: Callable[[Path], None]) ->
         yield
     finally:
         lock.release()
+
+
+class Attempt:
+    """The start of a new run. If it fails before the first step, its folder is left as it was.
+
+    As a context manager it surrounds everything that a new run does. A run that was stopped by a
+    signal, or by a loss that is not finite, is kept: it can be resumed.
+
+    Args:
+        run: The run.
+
+    Attributes:
+        taken: Whether the folder is this run's; set it once it is locked and found empty.
+        steps: Steps done so far.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._folder = run.path
+        self._made = [path for path in (run.path, *run.path.parents) if not path.exists()]
+        self.taken = False
+        self.steps: Callable[[], int] = lambda: 0
+
+    def __enter__(self) -> Attempt:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        resumable = isinstance(error, Interrupted) or (
+            isinstance(error, T2IError) and not isinstance(error, UserError)
+        )
+        if error is None or resumable or not self.taken or self.steps():
+            return
+        with suppress(OSError):  # the failure itself is reported, not what cannot be removed
+            for path in self._folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            for path in self._made:
+                path.rmdir()
 
 
 def check_free(folder: Path) -> None:

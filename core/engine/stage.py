@@ -104,6 +104,7 @@ class StageRun:
                 True,
             )
             state.warm = 0.0
+            self.saving.take_over()
         context.reporter.say(
             f"stage {self.plan.index + 1} of {len(context.plans)}: {self.plan.stage.name}"
         )
@@ -213,8 +214,15 @@ class StageRun:
     # --- the end ----------------------------------------------------------------------------------
 
     def _end(self, views: Views) -> None:
-        """End the stage: adopt the averages, let the trainer finish, write grid and checkpoint."""
+        """End the stage: adopt the averages, let the trainer finish, write grid and checkpoint.
+
+        The checkpoint at the end of the last stage is written before that, with optimizers and the
+        stage's own networks, so that the run can go on with a longer budget.
+        """
         context, state = self.context, self.context.state
+        last = self.plan.index == len(context.plans) - 1
+        if last:
+            self.saving.write(sampled=False)
         self.ema.adopt()
         self.prepared.eval_mode()
         batches = self.maker.from_beginning(context.dataset, views, self.plan.shard.total)
@@ -231,7 +239,10 @@ class StageRun:
             0.0,
             False,
         )
-        self.saving.write(begun=False)
+        if last:
+            self.saving.write_models()
+        else:
+            self.saving.write(begun=False)
         self.prepared.uncompile()
         stopped = context.interrupted()
         if stopped and state.stage < len(context.plans):

@@ -16,12 +16,14 @@ from t2i.core.engine import checkpoint
 from t2i.core.engine.checkpoint import Saved
 from t2i.core.engine.context import Plan, RunContext, signal_name
 from t2i.core.engine.loader import BatchShard
+from t2i.core.engine.longer import check_longer, refit_warm_up, with_budget
 from t2i.core.engine.preparing import model_modules, model_parameters
 from t2i.core.engine.previews import Gallery
 from t2i.core.engine.reporting import Reporter
-from t2i.core.engine.session import check_free, first_decides, locked, mend, session
+from t2i.core.engine.session import Attempt, check_free, first_decides, locked, mend, session
 from t2i.core.engine.signals import stop_requests
 from t2i.core.engine.stage import StageRun
+from t2i.core.engine.warm_start import find_checkpoint, take_weights
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.interfaces.dataset import Broken, Dataset
 from t2i.core.interfaces.noise import seeded
@@ -48,8 +50,12 @@ def train(
     reporter: Reporter | None = None,
     command: str = "",
     wrap: Wrap | None = None,
+    device: str | None = None,
+    start: Path | None = None,
 ) -> Run:
     """Train a model from the beginning.
+
+    A start that fails before the first step leaves nothing behind.
 
     Args:
         config: The resolved configuration: model, settings, data set, text encoder and sampler.
@@ -58,25 +64,38 @@ def train(
             lines on it.
         command: The command line, recorded in config.json.
         wrap: Replaces each stage. None: the stages are used as they are.
+        device: Device to train on, such as "cpu", "cuda" or "cuda:1". None: the best one.
+        start: Folder of another run of this model, whose weights training starts from. The text
+            encoder must be configured as there. None: fresh weights.
 
     Returns:
         The finished run.
 
     Raises:
-        UserError: `out` is taken or cannot be written, the disk is too full, or the data set or a
-            setting does not allow training.
+        UserError: This machine has no such device, `out` is taken or cannot be written, the disk is
+            too full, or the data set or a setting does not allow training.
         Interrupted: A signal stopped training; everything was saved first.
         T2IError: A loss or a gradient is not finite, and `on_nan` is "stop".
     """
     run = Run(Path(out))
     dataset = open_dataset(config.data)  # first: if its folder is missing, no run is created
-    with session(config, reporter) as (accelerator, speaker), locked(run, accelerator, check_free):
+    with (
+        Attempt(run) as attempt,
+        session(config, reporter, device) as (accelerator, speaker),
+        locked(run, accelerator, check_free),
+    ):
+        attempt.taken = accelerator.is_main_process
         dataset.prepare(speaker.say)
-        config = replace(config, encoder=_fitted(config.encoder, dataset))
+        if start is None:
+            config = replace(config, encoder=_fitted(config.encoder, dataset))
         context = _context(run, config, dataset, accelerator, speaker, wrap)
+        attempt.steps = lambda: context.state.step
+        if start is not None:
+            take_weights(context, start)
         first_decides(accelerator, lambda: _check_disk(context))
         if accelerator.is_main_process:
-            write_config(run, config, dataset.fingerprint(), command)
+            more = {"device": device, "from": str(start.resolve()) if start else None}
+            write_config(run, config, dataset.fingerprint(), command, more)
         speaker.say(
             f"training {config.model} ({config.preset}) on {config.data.name} into {run.path}"
         )
@@ -90,10 +109,14 @@ def resume(
     on_nan: str | None = None,
     reporter: Reporter | None = None,
     wrap: Wrap | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    device: str | None = None,
 ) -> Run:
-    """Resume an interrupted run from its newest sound checkpoint.
+    """Resume an interrupted run from its newest sound checkpoint, or train a run for longer.
 
-    A complete run is left as it is. A run that ended before its first checkpoint begins again.
+    Without a new budget, a complete run is left as it is. A run that ended before its first
+    checkpoint begins again.
 
     Args:
         path: The run's folder.
@@ -102,55 +125,88 @@ def resume(
         reporter: Where progress is reported. None: a progress bar if stderr is a terminal, else
             lines on it.
         wrap: Replaces each stage. None: the stages are used as they are.
+        steps: New budget in steps, counted from the beginning of the run. Stages that have ended
+            are not repeated, so what is added goes to the stages that have not, or to the last one.
+            None: unchanged.
+        minutes: The same in minutes of training. None: unchanged.
+        device: Device to train on. None: the one that was chosen when the run began.
 
     Returns:
         The finished run.
 
     Raises:
-        UserError: The folder is no run or in use, has no sound checkpoint, or the data set has
-            changed.
+        UserError: The folder is no run or in use, has no sound checkpoint, the data set has
+            changed, the new budget is spent already, or this machine lacks the device.
         Interrupted: A signal stopped training; everything was saved first.
         T2IError: A loss or a gradient is not finite, and `on_nan` is "stop".
     """
     run = Run(Path(path))
     if not run.config_file.is_file():
         raise UserError(f"{path} is no run: it has no config.json; 't2i train' makes one")
-    config = run.config()
-    with session(config, reporter) as (accelerator, speaker), locked(run, accelerator, mend):
-        if run.complete:
-            speaker.say(f"{run.path} is complete: nothing to do")
+    longer = steps is not None or minutes is not None
+    document = read_json(run.config_file, "run")
+    config = with_budget(run.config(), steps, minutes)
+    if on_nan is not None:
+        config = replace(config, settings=config.settings.with_(on_nan=on_nan))
+    device = device or document.get("device")
+    with (
+        session(config, reporter, device) as (accelerator, speaker),
+        locked(run, accelerator, mend),
+    ):
+        if run.complete and not longer:
+            more = "; a larger --minutes or --steps trains it for longer"
+            speaker.say(f"{run.path} is complete: nothing to do{more if run.steps_saved() else ''}")
             return run
-        dataset = open_dataset(config.data)
-        if read_json(run.config_file, "run").get("data_fingerprint") != dataset.fingerprint():
-            raise UserError(
-                f"{run.path}: the data set '{config.data.name}' is not the one that the run "
-                "began with"
-            )
+        dataset = _same_data(run, config)
         dataset.prepare(speaker.say)
-        saved, complaints = checkpoint.newest(
-            run.checkpoints, Moved.of(registry().models[config.model].moved)
-        )
-        for complaint in complaints:
-            speaker.say(f"warning: skipped: {complaint}")
+        context = _context(run, config, dataset, accelerator, speaker, wrap)
+        saved = _newest(context, longer)
+        if longer:
+            check_longer(context, saved)
+        if start := document.get("from"):
+            (find_checkpoint if saved else take_weights)(context, Path(start))
         where = (
             f"at step {saved.state.step}, from {saved.folder}" if saved else "from the beginning"
         )
-        if on_nan is not None:
-            config = replace(config, settings=config.settings.with_(on_nan=on_nan))
-        context = _context(run, config, dataset, accelerator, speaker, wrap)
-        # A run that has written nothing yet was stopped before its first step and begins again. A
-        # run without stages has no checkpoints.
-        if (
-            saved is None
-            and context.plans
-            and (complaints or run.metrics_file.exists() or run.model.exists())
-        ):
-            raise UserError(f"{run.path} has no sound checkpoint: begin again with another --out")
         speaker.say(f"resuming {config.model} {where}")
-        if on_nan is not None and accelerator.is_main_process:
-            write_json(run.config_file, read_json(run.config_file, "run") | {"run": config.dump()})
+        if longer and saved:
+            refit_warm_up(context, saved)
+        if accelerator.is_main_process and (longer or on_nan is not None):
+            write_json(run.config_file, document | {"run": config.dump()})
+            run.summary_file.unlink(missing_ok=True)  # it is not complete any more
         _run_stages(context, saved)
     return run
+
+
+def _same_data(run: Run, config: RunConfig) -> Dataset:
+    """Open the data set of a run. One that has changed since raises UserError."""
+    dataset = open_dataset(config.data)
+    if read_json(run.config_file, "run").get("data_fingerprint") != dataset.fingerprint():
+        raise UserError(
+            f"{run.path}: the data set '{config.data.name}' is not the one that the run began with"
+        )
+    return dataset
+
+
+def _newest(context: RunContext, longer: bool) -> Saved | None:
+    """Find the checkpoint to resume from, and report the damaged ones.
+
+    A run that has written nothing yet was stopped before its first step and begins again. A run
+    without stages has no checkpoints. Earlier versions wrote no optimizers at the end of a run: a
+    longer budget goes on from the checkpoint before it.
+    """
+    run, plans = context.run, context.plans
+    saved, complaints = checkpoint.newest(
+        run.checkpoints,
+        Moved.of(registry().models[context.config.model].moved),
+        len(plans) if longer else None,
+    )
+    for complaint in complaints:
+        context.reporter.say(f"warning: skipped: {complaint}")
+    written = complaints or run.metrics_file.exists() or run.model.exists()
+    if saved is None and plans and written and not longer:
+        raise UserError(f"{run.path} has no sound checkpoint: begin again with another --out")
+    return saved
 
 
 def _fitted(choice: Choice[Any], dataset: Dataset) -> Choice[Any]:
@@ -298,7 +354,7 @@ def _finish(context: RunContext) -> None:
             "trained": sum(sizes[name] for name in state.trained) + state.helpers_trained,
             "generator": sum(p.numel() for p in context.model.generator.parameters()),
         },
-        "peak_memory_bytes": peak_memory(),
+        "peak_memory_bytes": peak_memory(context.accelerator.device),
         "stages": state.stages,
         "device": str(context.accelerator.device),
         "precision": context.settings.precision,

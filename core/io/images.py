@@ -380,7 +380,7 @@ def read_whole(path: Path, what: str = "image") -> Image.Image:
         UserError: It cannot be read, or is not an image.
     """
     try:
-        with _opened(path, str(path)) as opened:
+        with _opened(path, str(path), PIXELS) as opened:
             return _turned(_as_rgb(opened), _orientation(opened))
     except BrokenExample as error:
         raise UserError(f"{what} {path}: {error.reason}; give a PNG or JPEG file") from None

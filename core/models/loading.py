@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from t2i.core.devices import best_device
+from t2i.core.devices import named_device
 from t2i.core.errors import UserError
 from t2i.core.io.files import arriving, load_tensors, read_json, settle, verify
 from t2i.core.io.terminal import note
@@ -44,11 +44,25 @@ def load_model(folder: Path) -> Model:
     verify(folder, what)
     config = config_of(Located(str(folder), folder, "model"))
     model = _built(config, folder, what)
-    moved = Moved.of(registry().models[config.model].moved)
+    load_weights(model, folder)
+    return model
+
+
+def load_weights(model: Model, folder: Path) -> None:
+    """Load the weights of a saved model into one that has the same networks.
+
+    Args:
+        model: The model; its weights are replaced.
+        folder: A folder that `Model.save` wrote.
+
+    Raises:
+        UserError: A file is missing or damaged, or the weights do not fit the networks.
+    """
+    what = f"model {folder}"
+    moved = Moved.of(registry().models[model.config.model].moved)
     for name, module in model.parts():
         state = moved.part(name, lambda part: _saved(folder, part, what))
         load_state(module, state, f"{what}: {name}.safetensors")
-    return model
 
 
 def _built(config: RunConfig, assets: Path | None, what: str) -> Model:
@@ -146,7 +160,7 @@ def load(
         )
     if place.note:
         note(place.note)
-    return _loaded(place, settings).to(device or best_device()).frozen()
+    return _loaded(place, settings).to(named_device(device)).frozen()
 
 
 def find(text: str | Path) -> Located:

@@ -37,6 +37,11 @@ def import_object(path: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
+AUTO = "auto"
+"""Name of the preset that is chosen for data and machine (`ModelConfig.sized`), and value of
+options that are left to the program."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Named:
     """The base of all specifications.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,11 @@ import yaml
 from t2i.core.errors import UserError, nearest
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.registry.choice import Choice
-from t2i.core.registry.specs import ModelSpec, SamplerSpec, import_object
+from t2i.core.registry.specs import AUTO, ModelSpec, SamplerSpec, import_object
 from t2i.core.registry.tables import Table, registry
+from t2i.core.runs.automatic import Machine, automatic_preset
 from t2i.core.runs.recognising import with_data_set
-from t2i.core.settings import AbsentData, Config, DataConfig, ModelConfig, merge
+from t2i.core.settings import AbsentData, Config, DataConfig, ModelConfig, Preset, merge
 
 if TYPE_CHECKING:
     from t2i.core.interfaces.dataset import Dataset
@@ -95,6 +96,9 @@ def resolve_config(
     sets: Sequence[str] = (),
     more: Mapping[str, Any] | None = None,
     data_needed: bool = True,
+    device: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    start: RunConfig | None = None,
 ) -> RunConfig:
     """Merge and check the configuration of a run.
 
@@ -104,13 +108,17 @@ def resolve_config(
 
     Args:
         model: Name of the model.
-        preset: Name of one of its presets.
+        preset: Name of one of its presets, or "auto" for settings by image size and machine.
         config_file: YAML file of settings; None for no file.
         overrides: Settings from the command line's own options; None for none.
         sets: Settings of the form "a.b=value". Later ones win.
         more: Settings by name, sections as mappings. They win over all others. None for none.
         data_needed: Whether the data set must be installed. Weights that were trained elsewhere can
             be sampled from without it.
+        device: Device that preset "auto" is chosen for. None: the best one.
+        say: Takes the lines that tell what preset "auto" chose and why.
+        start: Configuration that takes the preset's place: that of the run whose weights training
+            starts from. None: the preset.
 
     Returns:
         The configuration, complete and checked.
@@ -119,21 +127,56 @@ def resolve_config(
         UserError: A name is unknown, a value is wrong, or the file cannot be read. The message is
             one line.
     """
-    layers: list[tuple[str, Mapping[str, Any]]] = [(f"--preset {preset}", _preset(model, preset))]
+    if start is not None:
+        first = (f"run of {start.model}", _weightless(start))
+    else:
+        first = (f"--preset {preset}", {} if preset == AUTO else _as_layer(_preset(model, preset)))
+    layers: list[tuple[str, Mapping[str, Any]]] = [first]
     if config_file is not None:
         layers.append((str(config_file), _read_yaml(config_file, model)))
     layers.append(("command line", overrides or {}))
     layers += [(f"--set {text}", parse_set(text)) for text in sets]
     layers += [("settings", more)] if more else []
-    return _assemble(model, preset, with_data_set(layers), data_needed)
+    layers = with_data_set(layers)
+    if preset == AUTO and start is None:
+        where, known = layers[0]
+        chosen = _as_layer(_automatic(model, layers, device, say))
+        layers[0] = (where, merge(chosen, known, SECTIONS))
+    return _assemble(model, start.preset if start else preset, layers, data_needed)
 
 
-def _preset(model: str, preset: str) -> dict[str, Any]:
-    """Return the settings of a preset, with its data, encoder and sampler as sections."""
-    presets = import_object(registry().models[model].config).presets()
+def _automatic(
+    model: str,
+    layers: Sequence[tuple[str, Mapping[str, Any]]],
+    device: str | None,
+    say: Callable[[str], None],
+) -> Preset:
+    """Choose preset `auto` for the data set and the image size in the layers above it."""
+    spec = registry().models[model]
+    given = _merged(spec, layers)
+    data = _data({"name": _name_of("data", spec, given), **(given.get("data") or {})}, True)
+    size, machine = given.get("image_size"), Machine.of(device)
+    return automatic_preset(model, size, data, lambda: open_dataset(data), machine, say)
+
+
+def _weightless(start: RunConfig) -> dict[str, Any]:
+    """Return the settings of a run as a layer, without the size at which it loaded its images."""
+    layer = {key: value for key, value in start.dump().items() if key not in ("model", "preset")}
+    data = {key: value for key, value in layer["data"].items() if key != "image_size"}
+    return {**layer, "data": data}
+
+
+def _preset(model: str, preset: str) -> Preset:
+    presets: Mapping[str, Preset] = import_object(registry().models[model].config).presets()
     if preset not in presets:
-        raise UserError(f"model '{model}' has no preset '{preset}'{nearest(preset, presets)}")
-    chosen = presets[preset]
+        raise UserError(
+            f"model '{model}' has no preset '{preset}'{nearest(preset, [*presets, AUTO])}"
+        )
+    return presets[preset]
+
+
+def _as_layer(chosen: Preset) -> dict[str, Any]:
+    """Return the settings of a preset, with its data, encoder and sampler as sections."""
     named = {name: getattr(chosen, name) for name in SECTIONS if getattr(chosen, name)}
     return {
         **chosen.settings,
@@ -226,18 +269,7 @@ def _assemble(
 ) -> RunConfig:  # fmt: skip
     """Merge layers of settings, each with its name for errors, and check the result."""
     spec = registry().models[model]
-    merged: dict[str, Any] = {}
-    for where, layer in layers:
-        for section in SECTIONS:
-            if section in layer and not isinstance(layer[section], Mapping):
-                raise UserError(
-                    f"{where}: '{section}' is a section: set '{section}.name' or one of its "
-                    f"settings"
-                )
-        try:
-            merged = merge(merged, _current(spec, merged, layer), SECTIONS)
-        except ValueError as error:
-            raise UserError(f"{where}: {error}") from None
+    merged = _merged(spec, layers)
     where = layers[-1][0] if len(layers) == 1 else f"model '{model}'"
     own = {key: value for key, value in merged.items() if key not in (*SECTIONS, "model", "preset")}
     settings: ModelConfig = import_object(spec.config).of(own, where)
@@ -253,6 +285,23 @@ def _assemble(
         _choice(registry().encoders, encoder, "text encoder"),
         _sampler(sampler),
     )
+
+
+def _merged(spec: ModelSpec, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Merge layers of settings, each with its name for errors."""
+    merged: dict[str, Any] = {}
+    for where, layer in layers:
+        for section in SECTIONS:
+            if section in layer and not isinstance(layer[section], Mapping):
+                raise UserError(
+                    f"{where}: '{section}' is a section: set '{section}.name' or one of its "
+                    f"settings"
+                )
+        try:
+            merged = merge(merged, _current(spec, merged, layer), SECTIONS)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from None
+    return merged
 
 
 def _name_of(section: str, spec: ModelSpec, *layers: Mapping[str, Any]) -> str:

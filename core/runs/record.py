@@ -32,7 +32,13 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **installed()}
 
 
-def write_config(run: Run, config: RunConfig, fingerprint: str | None, command: str) -> None:
+def write_config(
+    run: Run,
+    config: RunConfig,
+    fingerprint: str | None,
+    command: str,
+    more: Mapping[str, str | None] | None = None,
+) -> None:
     """Write RUN/config.json; training does this before its first step.
 
     Args:
@@ -41,6 +47,8 @@ def write_config(run: Run, config: RunConfig, fingerprint: str | None, command: 
         fingerprint: Hash of the data set's content; None if the data set was never read (imported
             weights).
         command: The command line that made the run.
+        more: Further entries, which resuming needs: "device", the name of the device that the user
+            chose, and "from", the run whose weights training started from. None: neither.
     """
     tables = registry()
     origins = {
@@ -58,6 +66,7 @@ def write_config(run: Run, config: RunConfig, fingerprint: str | None, command: 
         "origins": {kind: str(origin) for kind, origin in origins.items()},
         "data_fingerprint": fingerprint,
         "command": command,
+        **(more or {}),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     write_json(run.config_file, document)
@@ -180,14 +189,16 @@ def _step_of(line: bytes) -> float:
         return float("inf")
 
 
-def peak_memory() -> int:
+def peak_memory(device: torch.device) -> int:
     """Measure the largest amount of memory that this process has used so far.
 
+    Args:
+        device: The device that was computed on.
+
     Returns:
-        Bytes: those that torch allocated on the CUDA device if there is one, else the resident
-        size.
+        Bytes: those that torch allocated if it is a CUDA device, else the resident size.
     """
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -93,3 +93,19 @@ PAPER = {
 }
 """Image settings of the papers: random crops of 256 pixels from images of 304 pixels, mirrored half
 of the time."""
+
+WIDE = {"ema_decay": 0.999, "warmup": 200, "lr_g": 1e-4, "lr_d": 4e-4}
+"""Settings of DF-GAN's and GALIP's presets `auto` on an accelerator, laid over those of `tiny`: the
+papers' learning rates for wider networks."""
+
+
+def quick_batch(size: int) -> int:
+    """Return the batch size of a GAN's preset `auto` on a CPU.
+
+    Args:
+        size: Height and width of the images in pixels.
+
+    Returns:
+        32 up to 64 pixels, 16 up to 256 pixels, else 8.
+    """
+    return 32 if size <= 64 else 16 if size <= 256 else 8

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pydantic import Field, model_validator
 
 from t2i.core.settings import MOST_LAYERS, Preset
-from t2i.plugins.common.gan.config import GANConfig
+from t2i.plugins.common.gan.config import GANConfig, quick_batch
+from t2i.plugins.common.sizing import by_memory
 from t2i.plugins.common.text.config import DamsmTraining, ImageEncoderConfig
 
 START = 4  # pixels: the side of the smallest feature map, in generator and discriminators
@@ -88,6 +89,20 @@ class AttnGANConfig(GANConfig):
             "cub": Preset(_CUB, data=("cub", {}), encoder=("damsm", {"max_words": 18})),
             "coco": Preset(_COCO, data=("coco", {}), encoder=("damsm", {"max_words": 15})),
         }
+
+    @classmethod
+    def sized(cls, size: int, memory: int | None) -> Preset:
+        settings = {**_TINY, "image_size": size, "scales": 2 if size <= 64 else 3}
+        if memory is None:
+            gf, df = (24, 32) if size <= 32 else (16, 16) if size <= 64 else (8, 8)
+            settings |= {"gf": gf, "df": df, "batch_size": quick_batch(size)}
+        else:
+            gf, df = (by_memory(memory, widths) for widths in ((24, 32, 40, 48), (24, 32, 48, 64)))
+            settings |= {
+                "gf": gf, "df": df, "residual_blocks": 2, "z_dim": 100, "c_dim": 100, "lr_g": 2e-4,
+                "lr_d": 2e-4, "image_encoder": {"kind": "small", "width": 64}, "ema_decay": 0.999,
+            }  # fmt: skip
+        return Preset(settings, encoder=("words", {"layers": 1}))
 
 
 _PAPER = {

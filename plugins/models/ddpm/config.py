@@ -8,7 +8,14 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from t2i.core.settings import Preset
-from t2i.plugins.common.diffusion.config import QUICK, DenoisingConfig, UNetConfig
+from t2i.plugins.common.diffusion.config import (
+    QUICK,
+    WIDE,
+    DenoisingConfig,
+    UNetConfig,
+    quick_batch,
+)
+from t2i.plugins.common.sizing import by_memory
 
 # The paper's U-Net for CIFAR-10 (appendix B; 35.7M parameters): four levels, attention at 16x16 and
 # in the middle.
@@ -41,6 +48,10 @@ class DDPMConfig(DenoisingConfig):
     def presets(cls) -> Mapping[str, Preset]:
         return presets("ddpm", {"steps": 250, "guidance": 2.0})
 
+    @classmethod
+    def sized(cls, size: int, memory: int | None) -> Preset:
+        return sized("ddpm", {"steps": 250, "guidance": 2.0}, size, memory)
+
 
 class DDIMModelConfig(DDPMConfig):
     """Settings of the model `ddim`: those of `ddpm`, with the sampler `ddim` in the presets."""
@@ -48,6 +59,10 @@ class DDIMModelConfig(DDPMConfig):
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
         return presets("ddim", {"steps": 25, "guidance": 2.0})
+
+    @classmethod
+    def sized(cls, size: int, memory: int | None) -> Preset:
+        return sized("ddim", {"steps": 25, "guidance": 2.0}, size, memory)
 
 
 def presets(sampler: str, few: Mapping[str, Any]) -> Mapping[str, Preset]:
@@ -73,11 +88,12 @@ def presets(sampler: str, few: Mapping[str, Any]) -> Mapping[str, Preset]:
     }
 
 
-TINY = {
+# The network predicts x_0: its channels are too few for all the noise in the values of a patch.
+PATCHED: dict[str, Any] = {"prediction": "sample", "min_snr_gamma": 5.0}
+
+TINY: dict[str, Any] = {
     **QUICK,
-    # The network predicts x_0: its channels are too few for all the noise in the values of a patch.
-    "prediction": "sample",
-    "min_snr_gamma": 5.0,
+    **PATCHED,
     "patch": 4,
     "unet": {
         "channels": (64, 128), "layers": 1, "attention": ("none", "none"), "middle": "none",
@@ -122,3 +138,50 @@ COCO64 = {
         "sentence": True,
     },
 }  # fmt: skip
+
+
+def sized(sampler: str, few: Mapping[str, Any], size: int, memory: int | None) -> Preset:
+    """Return the preset `auto` of a model.
+
+    Args:
+        sampler: Registry name of the sampler.
+        few: Settings of the sampler.
+        size: Height and width of the images in pixels.
+        memory: Memory of the accelerator in bytes. None: the CPU.
+
+    Returns:
+        The preset.
+    """
+    settings = _quick(size) if memory is None else _wide(size, memory)
+    return Preset(
+        {**settings, "image_size": size}, encoder=("words", {"layers": 1}), sampler=(sampler, few)
+    )
+
+
+def _quick(size: int) -> dict[str, Any]:
+    """Return the settings of `tiny`, on a grid of at most 16x16 patches for larger images."""
+    patch = _patch(size, 16, 4)
+    channels = (64, 128) if patch == 4 else (96, 192)
+    unet = {**TINY["unet"], "channels": channels}
+    return {**TINY, "batch_size": quick_batch(size), "patch": patch, "unet": unet}
+
+
+def _wide(size: int, memory: int) -> dict[str, Any]:
+    """Return settings for an accelerator: a grid of at most 64x64, and a wide U-Net."""
+    patch = _patch(size, 64, 1)
+    large = size // patch > 32
+    width = by_memory(memory, (64, 96, 128, 192))
+    unet = {
+        "channels": tuple(width * n for n in ((1, 2, 3, 4) if large else (1, 2, 2))), "layers": 2,
+        "attention": ("none", *(("none",) if large else ()), "cross", "cross"), "middle": "cross",
+        "head_width": 32, "text_map": 64, "map_hops": 2, "sentence": True,
+    }  # fmt: skip
+    return {**QUICK, **WIDE, **(PATCHED if patch > 2 else {}), "patch": patch, "unet": unet}
+
+
+def _patch(size: int, most: int, least: int) -> int:
+    """Return the side of the patches with which the grid has at most `most` places a side."""
+    patch = least
+    while size > most * patch:
+        patch *= 2
+    return patch

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pydantic import Field, field_validator
 
 from t2i.core.settings import Preset
-from t2i.plugins.common.gan.config import AFFINE_TINY, PAPER, AffineGANConfig
+from t2i.plugins.common.gan.config import AFFINE_TINY, PAPER, WIDE, AffineGANConfig, quick_batch
+from t2i.plugins.common.sizing import by_memory
 from t2i.plugins.common.text.config import TextPretraining
 
 
@@ -39,6 +40,15 @@ class DFGANConfig(AffineGANConfig, TextPretraining):
             "cub": _paper("cub", steps=359_000),  # 1,300 epochs of 8,855 images
             "coco": _paper("coco", steps=776_000),  # 300 epochs of 82,783 images
         }
+
+    @classmethod
+    def sized(cls, size: int, memory: int | None) -> Preset:
+        settings = {**_TINY, "image_size": size}
+        if memory is None:
+            settings |= {"nf": 16 if size <= 64 else 8, "batch_size": quick_batch(size)}
+        else:
+            settings |= {**WIDE, "nf": by_memory(memory, (24, 32, 48, 64)), "z_dim": 100}
+        return Preset(settings, encoder=("words", {"layers": 1}))
 
 
 def _paper(data: str, steps: int) -> Preset:

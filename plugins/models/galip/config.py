@@ -10,7 +10,8 @@ from pydantic import Field, field_validator, model_validator
 
 from t2i.core.settings import MOST_LAYERS, Preset
 from t2i.plugins.common.clip.config import ClipVisionConfig
-from t2i.plugins.common.gan.config import AFFINE_TINY, PAPER, AffineGANConfig
+from t2i.plugins.common.gan.config import AFFINE_TINY, PAPER, WIDE, AffineGANConfig, quick_batch
+from t2i.plugins.common.sizing import by_memory
 
 
 class GALIPConfig(AffineGANConfig):
@@ -120,6 +121,22 @@ class GALIPConfig(AffineGANConfig):
             "thesis": Preset(_THESIS, ("webdataset", {}), clip),
         }
 
+    @classmethod
+    def sized(cls, size: int, memory: int | None) -> Preset:
+        seen = min(size, 64)  # CLIP's own input; its grid is 8x8
+        clip = {**_TINY["clip"], "image_size": seen, "patch": seen // 8}
+        settings = {**_TINY, "image_size": size}
+        if memory is None:
+            settings |= {"nf": 16 if size <= 64 else 8, "batch_size": quick_batch(size)}
+        else:
+            clip |= {"width": by_memory(memory, (128, 192, 256, 384)), "layers": 6}
+            settings |= {
+                **WIDE, "nf": by_memory(memory, (24, 32, 48, 64)), "z_dim": 100,
+                "feature_blocks": (2, 4, 6), "prompt_blocks": (2, 3, 4, 5, 6), "bridge_width": 64,
+                "bridge_middle": 32, "bridge_blocks": 4, "judge_width": 128, "assessor_width": 128,
+            }  # fmt: skip
+        return Preset({**settings, "clip": clip}, encoder=("words", {"layers": 1, "width": 64}))
+
 
 _PAPER = {
     **PAPER,
@@ -140,7 +157,7 @@ _THESIS = {
     "steps": 117_200,  # 100 epochs of 300,000 images
 }
 
-_TINY = {
+_TINY: dict[str, Any] = {
     **AFFINE_TINY,
     "clip": {
         "weights": None, "image_size": 32, "patch": 4, "width": 64, "layers": 3, "heads": 4,

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import model_validator
 
 from t2i.core.settings import Preset
-from t2i.plugins.common.diffusion.config import QUICK, DenoisingConfig, NoiseSchedule, UNetConfig
+from t2i.plugins.common.diffusion.config import (
+    QUICK,
+    WIDE,
+    DenoisingConfig,
+    NoiseSchedule,
+    UNetConfig,
+    quick_batch,
+)
 from t2i.plugins.common.latent.config import AutoencoderConfig
+from t2i.plugins.common.sizing import by_memory
 
 
 class LDMConfig(DenoisingConfig):
@@ -57,6 +66,15 @@ class LDMConfig(DenoisingConfig):
             ),
         }
 
+    @classmethod
+    def sized(cls, size: int, memory: int | None) -> Preset:
+        settings = _quick(size) if memory is None else _wide(size, memory)
+        return Preset(
+            {**settings, "image_size": size},
+            encoder=("words", BINDING if memory is None else {}),
+            sampler=("ddim", {"steps": 25 if memory is None else 50, "guidance": 2.0}),
+        )
+
 
 LARGE_CLIP = (
     "clip",
@@ -65,7 +83,7 @@ LARGE_CLIP = (
 """Stable Diffusion 1.x's text encoder: 77 words of width 768."""
 
 
-TINY = {
+TINY: dict[str, Any] = {
     **QUICK,
     "autoencoder": {
         "patch": 4, "channels": (64,), "layers": 1, "latent_channels": 8, "attention": False,
@@ -129,3 +147,38 @@ THESIS = {
         "head_width": 32, "context": "sentence",
     },
 }  # fmt: skip
+
+
+def _quick(size: int) -> dict[str, Any]:
+    """Return the settings of `tiny`, with latents of at most 16x16 for larger images."""
+    reduction = 4
+    while size > 16 * reduction:
+        reduction *= 2
+    sizes = {
+        "patch": reduction,
+        "channels": (64,) if reduction == 4 else (96,),
+        "latent_channels": 8 if reduction < 16 else 16,
+    }
+    return {
+        **TINY, "batch_size": quick_batch(size), "autoencoder": {**TINY["autoencoder"], **sizes},
+    }  # fmt: skip
+
+
+def _wide(size: int, memory: int) -> dict[str, Any]:
+    """Return settings for an accelerator: latents of 16x16 to 64x64, and a wide U-Net."""
+    autoencoder = {
+        "patch": 2, "channels": (64, 128, 256)[: 1 + (size >= 48) + (size >= 192)], "layers": 2,
+        "latent_channels": 4 if size < 192 else 8, "attention": False, "kl_weight": 1e-5,
+        "lr": 5e-4, "betas": (0.9, 0.99), "batch_size": 16, "first_logvar": -6.0, "share": 0.2,
+    }  # fmt: skip
+    levels = (1, 2, 2) if size < 96 else (1, 2, 3) if size < 384 else (1, 2, 3, 4)
+    first = "none" if size >= 96 else "cross"
+    width = by_memory(memory, (64, 96, 128, 192))
+    unet = {
+        "channels": tuple(width * n for n in levels), "layers": 2,
+        "attention": (first, *(("cross",) * (len(levels) - 1))), "head_width": 32,
+        "text_map": 64, "map_hops": 2, "outline": 0.5, "sentence": True,
+    }  # fmt: skip
+    return {
+        **TINY, **WIDE, "autoencoder": autoencoder, "unet": unet, "lr_text": 3e-4,
+    }  # fmt: skip

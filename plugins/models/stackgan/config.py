@@ -8,7 +8,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from t2i.core.settings import MOST_LAYERS, Preset
-from t2i.plugins.common.gan.config import PAPER, TINY, GANConfig
+from t2i.plugins.common.gan.config import PAPER, TINY, GANConfig, quick_batch
+from t2i.plugins.common.sizing import by_memory
 from t2i.plugins.common.text.config import TextPretraining
 
 START = 4  # pixels: the side of the smallest feature maps
@@ -88,6 +89,20 @@ class StackGANConfig(GANConfig, TextPretraining):
             "coco": Preset(_COCO, data=("coco", {}), encoder=("char-cnn-rnn", {})),
             "cub": Preset(_CUB, data=("cub", {}), encoder=("char-cnn-rnn", {})),
         }
+
+    @classmethod
+    def sized(cls, size: int, memory: int | None) -> Preset:
+        settings = {**_TINY, "image_size": size, "upscale": 2 if size <= 64 else 4}
+        if memory is None:
+            gf, df = (24, 32) if size <= 32 else (16, 16) if size <= 64 else (8, 8)
+            settings |= {"gf": gf, "df": df, "batch_size": quick_batch(size)}
+        else:
+            gf, df = (by_memory(memory, widths) for widths in ((48, 64, 96, 128), (24, 32, 48, 64)))
+            settings |= {
+                "gf": gf, "df": df, "z_dim": 100, "residuals": 2, "lr_g": 2e-4, "lr_d": 2e-4,
+                "ema_decay": 0.999,
+            }  # fmt: skip
+        return Preset(settings, encoder=("words", {"layers": 1}))
 
 
 _PAPER = {

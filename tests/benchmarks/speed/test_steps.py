@@ -11,16 +11,16 @@ SMALL = ["nf=2", "z_dim=4", "image_size=32", "encoder.width=8"]
 
 def optimizers_of(monkeypatch):
     """Records each optimizer's steps."""
-    from t2i.benchmarks.speed import steps
+    from t2i.core.engine import trial
 
     taken = []
 
-    class Recorder(steps.LocalEngine):
+    class Recorder(trial.LocalEngine):
         def update(self, name, loss):
             super().update(name, loss)
             taken.append(name)
 
-    monkeypatch.setattr(steps, "LocalEngine", Recorder)
+    monkeypatch.setattr(trial, "LocalEngine", Recorder)
     return taken
 
 

@@ -126,9 +126,9 @@ def test_the_model_holds_the_averaged_weights(tmp_path):
     ema = load_tensors(folder / "ema.safetensors", "x")
     live = load_tensors(folder / "modules.generator.safetensors", "x")
     assert not torch.equal(ema["generator.out.bias"], live["out.bias"])
-    final = load_tensors(run.checkpoints / "step-6" / "modules.generator.safetensors", "x")
+    final = load_tensors(run.checkpoints / "step-6" / "ema.safetensors", "x")
     saved = load_tensors(run.model / "generator.safetensors", "x")
-    assert torch.equal(final["out.bias"], saved["out.bias"])  # adopted when the stage ended
+    assert torch.equal(final["generator.out.bias"], saved["out.bias"])  # adopted at the end
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,58 @@
+"""Preset auto of every built-in model: each size and memory builds, and the small ones train."""
+
+import pytest
+import torch
+
+from t2i.core.engine.trial import Trial
+from t2i.core.models.building import build, stages_of
+from t2i.core.runs import automatic
+from t2i.core.runs.configure import resolve_config
+
+MODELS = ("ldm", "ddpm", "ddim", "dfgan", "galip", "attngan", "stackgan")
+MEMORIES = (None, 8 * 10**9, 80 * 10**9)
+
+
+@pytest.fixture
+def auto(monkeypatch):
+    """`auto(model, size, memory, *sets)`: the configuration for a machine, and what was said."""
+
+    def resolved(model, size, memory, *sets):
+        machine = automatic.Machine("here", memory, "no", 0)
+        monkeypatch.setattr(automatic.Machine, "of", lambda name: machine)
+        said = []
+        chosen = (f"image_size={size}", *sets) if size else sets
+        return resolve_config(model, preset="auto", sets=chosen, say=said.append), said
+
+    return resolved
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_size_builds_for_every_memory_and_wider_for_more(auto, model):
+    for size in (32, 64, 512):
+        counts = []
+        for memory in MEMORIES:
+            config, _ = auto(model, size, memory)
+            assert config.settings.image_size == config.data.config.image_size == size
+            assert config.preset == "auto"
+            with torch.device("meta"):
+                network = build(config)
+            counts.append(sum(p.numel() for p in network.generator.parameters()))
+        assert counts == sorted(set(counts)), (size, counts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", MEMORIES[:2])
+@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize("model", MODELS)
+def test_every_stage_takes_a_step(auto, model, size, memory):
+    config, _ = auto(model, size, memory)
+    for stage in stages_of(config, build(config).text_encoder):
+        Trial(config, stage.name, torch.device("cpu")).steps(2)()
+
+
+def test_what_was_chosen_and_why_are_two_lines_and_options_win(auto):
+    config, said = auto("dfgan", None, None, "nf=12", "minutes=3")
+    assert said[0] == "preset auto: 32 px, the size of data set 'shapes'"
+    assert said[1].startswith("preset auto: for here, batches of 32, float32, 0 loader processes")
+    assert (config.settings.nf, config.settings.minutes) == (12, 3)
+    assert auto("dfgan", 64, None)[0].settings.minutes == 20  # 10 minutes for each 32 pixels
