@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from t2i.core.errors import UserError, in_one_line
 from t2i.core.families.diffusion import DiffusionGenerator
@@ -14,6 +15,7 @@ from t2i.core.families.schedule import DiscreteSchedule
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.sampler import Sampler
+from t2i.plugins.common.diffusion.chain import steps_of_strength
 from t2i.plugins.common.diffusion.native import native_scheduler
 from t2i.plugins.common.diffusion.sampling import network_of
 from t2i.plugins.common.diffusion.time_grid import AS, Known, TimeGrid
@@ -37,21 +39,40 @@ class NativeSampler(Sampler):
 
     def sample(self, generator: Generator, request: Request) -> Tensor:
         assert isinstance(generator, DiffusionGenerator)
-        if request.image is not None:
-            raise UserError("diffusion samplers start from noise, not from an image")
-        noise = request.noise.start("x_T", generator.noise_shape)
+        noise = request.noise.start("x_T", generator.shape_of(request.size))
         scheduler = self._scheduler(generator, noise.device)
+        x_0 = None if request.image is None else generator.encode(request.image)
+        first = self._first(scheduler, request)
+        times = scheduler.timesteps[first:]
+        if x_0 is not None and not len(times):
+            return generator.decode(x_0)
         network = network_of(generator, request, self.config, _grid(generator, scheduler))
+        mask = _mask(request, noise)
         known = inspect.signature(scheduler.step).parameters
         # One random generator for each image, for all steps. The pipelines pass eta 0.
         step = {"generator": request.noise.generators("chain", 0), "eta": 0.0}
         step = {name: value for name, value in step.items() if name in known}
-        x = noise * scheduler.init_noise_sigma
-        for index, t in enumerate(scheduler.timesteps):
-            output = network(scheduler.scale_model_input(x, t), index)
+        x = _start(scheduler, times, noise, None if request.strength == 1 else x_0)
+        for index, t in enumerate(times):
+            output = network(scheduler.scale_model_input(x, t), first + index)
             x = scheduler.step(output, t, x, return_dict=False, **step)[0]
-            request.step_done(index + 1, len(scheduler.timesteps))
+            if mask is not None and x_0 is not None:
+                following = times[index + 1 : index + 2]
+                kept = scheduler.add_noise(x_0, noise, following) if len(following) else x_0
+                x = torch.where(mask, x, kept)
+            request.step_done(index + 1, len(times))
         return generator.decode(x)
+
+    def _first(self, scheduler: Any, request: Request) -> int:
+        """Return the number of the first timestep, as diffusers' image-to-image pipelines do."""
+        if request.image is None:
+            return 0
+        steps = self.config.steps or len(scheduler.timesteps)
+        skipped = steps - steps_of_strength(steps, request.strength)
+        first = min(int(skipped * scheduler.order), len(scheduler.timesteps))
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        return first
 
     def _scheduler(self, generator: Generator, device: torch.device) -> Any:
         """Build the scheduler with its timesteps."""
@@ -68,6 +89,22 @@ class NativeSampler(Sampler):
         except Exception as error:  # schedulers check their settings in ways of their own
             raise UserError(f"{self.config.steps} steps of {name}: {in_one_line(error)}") from None
         return scheduler
+
+
+def _start(scheduler: Any, times: Tensor, noise: Tensor, x_0: Tensor | None) -> Tensor:
+    """Return what the chain starts from: noise alone, or an image noised to the first time."""
+    if x_0 is None:
+        start: Tensor = noise * scheduler.init_noise_sigma
+        return start
+    noised: Tensor = scheduler.add_noise(x_0, noise, times[:1])
+    return noised
+
+
+def _mask(request: Request, noise: Tensor) -> Tensor | None:
+    """Return where x may change, bool (B, 1, h, w). None: everywhere."""
+    if request.mask is None:
+        return None
+    return F.interpolate(request.mask.float(), size=noise.shape[2:]) > 0.5
 
 
 def _grid(generator: DiffusionGenerator, scheduler: Any) -> TimeGrid:
