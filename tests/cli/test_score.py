@@ -58,7 +58,7 @@ def test_statistics_replace_the_reference(here):
         (["nowhere"], "nowhere: there is no such folder or file"),
         (["ours", "--measures", " , "], "--measures: name at least one measure"),
         (["ours", "--reference", "real", "--set", "weights=x"], "name the features too"),
-        (["ours", "--reference", "real", "--device", "cuda:77", *FID[:4]], "--device 'cuda:77'"),
+        (["ours", "--reference", "real", "--device", "cuda:77", *FID[:4]], "device 'cuda:77'"),
         (["ours", "--save-statistics", "x.pt"], "give a name that ends in .npz"),
         (["ours", "--reference", "real"], "'t2i fetch inception' gets its weights"),
         (["ours", *FID], "name them with --reference"),
