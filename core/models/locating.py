@@ -5,7 +5,6 @@ It does not import torch, unless a model of the hub must be fetched.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Literal
 
 from t2i.core.errors import UserError, nearest
 from t2i.core.fetch.hub import HubName, hub_model
-from t2i.core.io.files import MANIFEST, settle
+from t2i.core.io.files import MANIFEST, json_object, settle
 from t2i.core.models.strangers import ARCHIVES, TEXTS, WEIGHTS, stranger
 from t2i.core.registry.tables import registry
 from t2i.core.runs.folder import RUNS, Run, is_run, newest_complete, newest_run, runs_in
@@ -238,10 +237,7 @@ def is_checkpoint(path: Path) -> bool:
 
 def _lists_generator(path: Path) -> bool:
     """Whether a manifest lists a generator: the folder is a model even if its weights are lost."""
-    try:
-        listed = json.loads((path / MANIFEST).read_bytes())["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    listed = json_object(path / MANIFEST).get("files")
     return isinstance(listed, dict) and "generator.safetensors" in listed
 
 
@@ -316,4 +312,6 @@ def _unknown(path: Path) -> UserError:
     hint = nearest(str(path), names)
     if not hint.startswith("; did you mean"):
         hint = "; 't2i runs' lists the runs" if runs else "; 't2i train' makes one"
+    if path.is_symlink():
+        return UserError(f"run {path}: a link to {path.readlink()}, which does not exist")
     return UserError(f"run {path}: no such file or directory{hint}")
