@@ -182,6 +182,8 @@ def _parts(names: list[str]) -> Identity:
 
 def _file(path: Path) -> Identity:
     """Describe a file by its first bytes."""
+    if not path.exists():
+        return Identity("a link to a file that does not exist")
     if not path.is_file():
         return Identity("no regular file (a pipe, a socket or a device)")
     try:

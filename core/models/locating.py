@@ -5,6 +5,7 @@ It does not import torch, unless a model of the hub must be fetched.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,15 @@ from t2i.core.fetch.hub import HubName, hub_model
 from t2i.core.io.files import MANIFEST, json_object, settle
 from t2i.core.models.strangers import ARCHIVES, TEXTS, WEIGHTS, stranger
 from t2i.core.registry.tables import registry
-from t2i.core.runs.folder import RUNS, Run, is_run, newest_complete, newest_run, runs_in
+from t2i.core.runs.folder import (
+    RUNS,
+    Run,
+    is_run,
+    model_name,
+    newest_complete,
+    newest_run,
+    runs_in,
+)
 
 LATEST = "latest"
 """The word for the newest run."""
@@ -307,9 +316,17 @@ def _several(path: Path, runs: Sequence[Run]) -> UserError:
 
 def _unknown(path: Path) -> UserError:
     """The error for a name that means nothing; it names a run of a similar name."""
+    if re.match(r"\w+:/", str(path)):
+        return UserError(f"{path} is an address: download the file or folder, and name its path")
+    owner = run_around(path)
+    if owner is not None:
+        saved = ", ".join(f"checkpoints/step-{step}" for step in owner.steps_saved()[-SHOWN:])
+        return UserError(f"run {path}: no such file or directory; {owner.path} has "
+                         f"{saved or 'no checkpoint'}")  # fmt: skip
     runs = list(runs_in(RUNS))
-    names = {name: str(run.path) for run in runs for name in (run.path.name, str(run.path))}
-    hint = nearest(str(path), names)
+    known = {name for run in runs for name in (run.path.name, str(run.path))}
+    known |= {LATEST, *filter(None, map(model_name, runs))} if runs else set()
+    hint = nearest(str(path), known)
     if not hint.startswith("; did you mean"):
         hint = "; 't2i runs' lists the runs" if runs else "; 't2i train' makes one"
     if path.is_symlink():

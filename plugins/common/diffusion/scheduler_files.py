@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -39,6 +40,7 @@ SCHEDULERS = {
 """Our sampler -> diffusers' scheduler."""
 
 GUIDANCE = "_t2i_guidance"  # our key in scheduler_config.json; diffusers ignores names with a "_"
+WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
 NAMED = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012)}
 ALMOST_ONE = 1 - 2.0**-24  # replaces beta_T = 1 of schedules that end without any signal
 
@@ -89,6 +91,7 @@ def known_scheduler(name: str, config: Mapping[str, Any], where: str, **forced: 
             f"{diffusers.__version__}) has this setting: a newer diffusers, or remove it"
         )
     kind: Any = getattr(diffusers, name)
+    _check_types(kind, config, where)
     try:
         scheduler = kind.from_config(dict(config))
         changed = {key: value for key, value in forced.items() if key in scheduler.config}
@@ -108,6 +111,19 @@ def known_scheduler(name: str, config: Mapping[str, Any], where: str, **forced: 
         if not known:
             raise UserError(f"{where}: {key} = {value}: no model here does this")
     return scheduler
+
+
+def _check_types(kind: Any, config: Mapping[str, Any], where: str) -> None:
+    """Raise UserError if a setting of a scheduler is of another kind than its default."""
+    for key, parameter in inspect.signature(kind.__init__).parameters.items():
+        value, wanted = config.get(key), type(parameter.default)
+        if value is None or wanted not in (bool, int, float, str):
+            continue
+        if type(value) is not wanted and (type(value), wanted) != (int, float):
+            raise UserError(
+                f"{where}: {key} = {value!r:.60}: {WANTED[wanted]} is expected, such as "
+                f"{parameter.default!r}"
+            )
 
 
 def noise_settings(scheduler: Any) -> dict[str, Any]:

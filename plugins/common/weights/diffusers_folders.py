@@ -204,8 +204,10 @@ def load_network(kind: type[Any], name: str, part: str) -> Any:
             local_files_only=offline, use_safetensors=True, torch_dtype=torch.float32,
             output_loading_info=True,
         )  # fmt: skip
-        if report["missing_keys"] or report["mismatched_keys"]:
-            first = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))[0]
+        unfilled = [key for key, tensor in network.state_dict().items() if tensor.is_meta]
+        lost = [*report["missing_keys"], *report["mismatched_keys"], *unfilled]
+        if lost:
+            first = sorted(map(str, lost))[0]
             raise UserError(
                 f"{what}: {setting} = {source} holds no whole {kind.__name__}: {first} is missing "
                 "or misfits"
