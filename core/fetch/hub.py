@@ -6,7 +6,6 @@ libraries look for them too. A model that is complete in the cache is used witho
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 
 from t2i.core.errors import UserError, in_one_line
 from t2i.core.fetch.downloads import conversion, note_revision, noted_revisions
-from t2i.core.io.files import MANIFEST
+from t2i.core.io.files import MANIFEST, json_object
 from t2i.core.io.terminal import note
 
 INDEX = "model_index.json"
@@ -179,9 +178,9 @@ def _complete(folder: Path) -> bool:
     files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     if INDEX not in files:
         manifest = folder / next(name for name in OWN if name in files)
-        listed = _document(manifest).get("files", {})
+        listed = json_object(manifest).get("files", {})
         return all((manifest.parent / name).is_file() for name in listed)
-    index = _document(folder / INDEX)
+    index = json_object(folder / INDEX)
     wanted = wanted_files(files, index)
     return all(_has(part, files, wanted) for part in _parts(index) if part not in UNUSED)
 
@@ -199,15 +198,6 @@ def _has(part: str, files: Sequence[str], wanted: Iterable[str]) -> bool:
     weights = [name for name in own if fnmatch(name, WEIGHTS)]
     shard = _SHARD.fullmatch(weights[0]) if weights else None
     return len(weights) == int(shard["count"]) if shard else bool(weights)
-
-
-def _document(path: Path) -> dict[str, Any]:
-    """Read a small JSON object; empty if it is none."""
-    try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 # --- the hub --------------------------------------------------------------------------------------
@@ -235,12 +225,12 @@ def _fetched(hub: HubName, opens: Callable[[Path], bool], weights: bool) -> Path
     if not weights:
         return folder
     if INDEX in files and not opens(folder):
-        kind = _document(folder / INDEX).get("_class_name", "?")
+        kind = json_object(folder / INDEX).get("_class_name", "?")
         raise UserError(
             f"{hub}: it is a {kind} of diffusers, which no model here opens (its weights were not "
             "fetched); 't2i models' lists the models"
         )
-    wanted = wanted_files(files, _document(folder / INDEX) if INDEX in files else None)
+    wanted = wanted_files(files, json_object(folder / INDEX) if INDEX in files else None)
     _download(hub, revision, wanted)
     if revision != (hub.revision or "main"):
         note_revision(hub.name, revision)
@@ -261,7 +251,7 @@ def _texts(hub: HubName, revision: str, files: Sequence[str]) -> Path:
     folder = _download(hub, revision, [INDEX if INDEX in files else str(own)])
     if INDEX not in files:
         return folder
-    wanted = wanted_files(files, _document(folder / INDEX))
+    wanted = wanted_files(files, json_object(folder / INDEX))
     return _download(hub, revision, [name for name in wanted if not fnmatch(name, WEIGHTS)])
 
 

@@ -85,6 +85,8 @@ def read_json(path: Path, what: str) -> Any:
     Raises:
         UserError: The file cannot be read, or is not JSON.
     """
+    if path.exists() and not path.is_file():  # a pipe would wait for ever
+        raise UserError(f"{what}: {path} is no regular file")
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
@@ -93,6 +95,40 @@ def read_json(path: Path, what: str) -> Any:
         raise UserError(
             f"{what}: {path} is not JSON ({str(error)[:80]}); restore the file or start anew"
         ) from None
+
+
+def read_object(path: Path, what: str) -> dict[str, Any]:
+    """Read a JSON document that must be an object.
+
+    Args:
+        path: The file.
+        what: What the file belongs to; error messages begin with it.
+
+    Returns:
+        The object.
+
+    Raises:
+        UserError: The file cannot be read, is not JSON, or holds something else.
+    """
+    document = read_json(path, what)
+    if not isinstance(document, dict):
+        raise UserError(f"{what}: {path} holds no JSON object, but {str(document)[:40]!r}")
+    return document
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object that may be missing.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The object. Empty if the file is missing, damaged, or holds something else.
+    """
+    try:
+        return read_object(path, "")
+    except UserError:
+        return {}
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:

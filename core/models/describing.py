@@ -10,7 +10,7 @@ from typing import Any
 
 from t2i.core.errors import UserError
 from t2i.core.fetch.hub import INDEX
-from t2i.core.io.files import read_json
+from t2i.core.io.files import json_object, read_json
 from t2i.core.models.identify import identify, shapes_of
 from t2i.core.models.locating import Located, located, located_run, run_around
 from t2i.core.registry.tables import registry
@@ -147,11 +147,8 @@ def _data(run: Run, document: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if document.get("data_fingerprint"):
         found["fingerprint"] = document["data_fingerprint"]
-    try:
-        splits = read_json(run.path / "data.json", "data")
-    except UserError:
-        splits = {}
-    found |= {"splits": splits} if isinstance(splits, dict) and splits else {}
+    splits = json_object(run.path / "data.json")
+    found |= {"splits": splits} if splits else {}
     broken = _count_lines(run.broken_file)
     return found | ({"broken": broken} if broken else {})
 
@@ -217,7 +214,7 @@ def _about_foreign(place: Located) -> dict[str, Any]:
     """What names and headers say of another project's folder or file."""
     folder = place.path
     facts: dict[str, Any] = {"folder" if folder.is_dir() else "file": place.name}
-    index = _document(folder / INDEX)
+    index = json_object(folder / INDEX)
     facts["what"] = identify(folder).what
     parts = {
         name: str(value[1])
@@ -233,14 +230,6 @@ def _about_foreign(place: Located) -> dict[str, Any]:
     }
     facts |= {"weights": counts} if counts else {}
     return facts | {"next": {"sample": _sample(place)}}
-
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        document = read_json(path, "")
-    except UserError:
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _sample(place: Located) -> str:

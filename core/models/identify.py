@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from t2i.core.errors import in_one_line
+from t2i.core.io.files import json_object
+from t2i.core.io.terminal import printable
+
 MOST_HEADER = 100_000_000  # bytes; safetensors' own bound
 UNET_MARK = "input_blocks.0.0.weight"
 """The first convolution of a U-Net under its authors' names: (channels, input channels, 3, 3)."""
@@ -54,6 +58,22 @@ class Identity:
         return f"{self.what}; {self.remedy}" if self.remedy else self.what
 
 
+SAFE = "get the .safetensors file"
+PICKLE = Identity(
+    "a pickle (or an archive with one), which can run code: only safetensors are read",
+    f"{SAFE}; weights that a paper's authors released are made a run with 't2i import'",
+)
+NUMPY = Identity("a file of NumPy's arrays", SAFE)
+ENDINGS = {
+    **dict.fromkeys((".ckpt", ".pt", ".pth", ".bin", ".pkl"), PICKLE),
+    ".onnx": Identity("an ONNX model", SAFE),
+    ".msgpack": Identity("weights of JAX (Flax)", SAFE),
+    ".h5": Identity("weights of Keras (HDF5)", SAFE),
+    ".npz": NUMPY,
+}
+"""What a file is by the ending of its name, where its first bytes do not tell."""
+
+
 def shapes_of(path: Path) -> dict[str, tuple[int, ...]] | None:
     """Read the names and shapes of the tensors in a safetensors file.
 
@@ -61,10 +81,10 @@ def shapes_of(path: Path) -> dict[str, tuple[int, ...]] | None:
         path: The file.
 
     Returns:
-        Shapes by name. None if the file is not whole, or not safetensors.
+        Shapes by name. None if the file is not whole, not sound, or not safetensors.
     """
     header = _header(path)
-    if header is None or _cut(path, header):
+    if header is None or _cut(path, header) or _unsound(path):
         return None
     return {name: tuple(entry["shape"]) for name, entry in _tensors(header)}
 
@@ -162,6 +182,10 @@ def _parts(names: list[str]) -> Identity:
 
 def _file(path: Path) -> Identity:
     """Describe a file by its first bytes."""
+    if not path.exists():
+        return Identity("a link to a file that does not exist")
+    if not path.is_file():
+        return Identity("no regular file (a pipe, a socket or a device)")
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
@@ -179,28 +203,32 @@ def _file(path: Path) -> Identity:
     if head.startswith(b"GGUF"):
         return Identity("a GGUF file, of quantised weights", "get the .safetensors file")
     if head.startswith((b"PK\x03\x04", b"\x80")) and head[8:9] != b"{":
-        return Identity(
-            "a pickle (or an archive with one), which can run code: only safetensors are read",
-            "get the .safetensors file; weights that a paper's authors "
-            "released are made a run with 't2i import'",
-        )
+        return NUMPY if path.suffix.lower() == ".npz" else PICKLE
     header = _header(path)
     length = int.from_bytes(head[:8], "little")
     if header is None and head[8:9] == b"{" and size < 8 + length <= MOST_HEADER:
         return Identity(f"no sound safetensors file: cut at {size} bytes, inside its header", again)
     if header is None:
-        sort = (
-            "no sound safetensors file" if path.suffix == ".safetensors" else "no file of weights"
-        )
-        return Identity(f"{sort} ({size} bytes)", again if path.suffix == ".safetensors" else "")
+        return _by_ending(path.suffix.lower(), size)
     cut = _cut(path, header)
     if cut:
         return Identity(f"no sound safetensors file: {cut}", again)
+    if reason := _unsound(path):
+        return Identity(f"no sound safetensors file: {reason}", again)
     return family({name: tuple(entry["shape"]) for name, entry in _tensors(header)})
+
+
+def _by_ending(ending: str, size: int) -> Identity:
+    """Describe a file that is no safetensors file by the ending of its name."""
+    if ending in (".safetensors", ".sft"):
+        return Identity(f"no sound safetensors file ({size} bytes)", "download it again")
+    return ENDINGS.get(ending, Identity(f"no file of weights ({size} bytes)"))
 
 
 def _header(path: Path) -> dict[str, Any] | None:
     """Read the header of a safetensors file; None if there is none, or it is cut."""
+    if not path.is_file():  # a pipe would wait for ever
+        return None
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -208,7 +236,8 @@ def _header(path: Path) -> dict[str, Any] | None:
                 return None
             header: dict[str, Any] = json.loads(file.read(length))
         for _, entry in _tensors(header):
-            if not all(isinstance(n, int) for n in (*entry["shape"], *entry["data_offsets"])):
+            begin, end = entry["data_offsets"]
+            if not all(isinstance(n, int) and n >= 0 for n in (*entry["shape"], begin, end)):
                 return None
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return None
@@ -227,13 +256,15 @@ def _cut(path: Path, header: Mapping[str, Any]) -> str:
     return f"cut at {size} of {whole} bytes" if size < whole else ""
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; {} if there is none."""
+def _unsound(path: Path) -> str:
+    """Say what safetensors itself finds wrong in the header of a whole file; "" if nothing."""
+    from safetensors import SafetensorError, safe_open
+
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
+        with safe_open(path, framework="numpy"):
+            return ""
+    except (SafetensorError, OSError) as error:
+        return printable(in_one_line(error))
 
 
 def _folder(path: Path) -> Identity:
@@ -253,26 +284,25 @@ def _folder(path: Path) -> Identity:
     ):
         return family({"lora_A.weight": ()})
     if "snapshots" in names and "refs" in names:
-        found = sorted(place.name for place in (path / "snapshots").iterdir())
-        return Identity(
-            "a folder of the hub's cache", f"name {path / 'snapshots' / found[-1]}" if found else ""
-        )
+        found = sorted(path.glob("snapshots/*/"))
+        return Identity("a folder of the hub's cache", f"name {found[-1]}" if found else "")
     return _network(path, names) or _collection(path, names)
 
 
 def _pipeline(path: Path) -> Identity:
     """Name a pipeline of diffusers."""
-    kind = _json(path / "model_index.json").get("_class_name")
+    kind = json_object(path / "model_index.json").get("_class_name")
     if isinstance(kind, list):
-        return Identity(f"a pipeline with code of its own ({str(kind[-1])[:80]}), which is not run")
+        own = f" ({printable(str(kind[-1]))[:80]})" if kind else ""
+        return Identity(f"a pipeline with code of its own{own}, which is not run")
     if not isinstance(kind, str):
         return Identity("a folder whose model_index.json names no pipeline (_class_name)")
-    return Identity(f"{_a(kind[:80])} of diffusers")
+    return Identity(f"{_a(printable(kind)[:80])} of diffusers")
 
 
 def _network(path: Path, names: list[str]) -> Identity | None:
     """Name the folder of one network, scheduler or tokenizer; None if it is none of these."""
-    config = _json(path / "config.json")
+    config = json_object(path / "config.json")
     kinds = [
         config.get("_class_name"),
         *_list(config.get("architectures")),
@@ -282,7 +312,7 @@ def _network(path: Path, names: list[str]) -> Identity | None:
     if kind is not None:
         library = "diffusers" if "_class_name" in config else "transformers"
         return Identity(
-            f"{_a(kind[:80])} of {library} alone, which is one part of a pipeline",
+            f"{_a(printable(kind)[:80])} of {library} alone, which is one part of a pipeline",
             "name the folder of the whole pipeline, with model_index.json",
         )
     if "scheduler_config.json" in names:
@@ -297,8 +327,9 @@ def _collection(path: Path, names: list[str]) -> Identity:
     marks = ("config.json", "scheduler_config.json", "tokenizer_config.json", "merges.txt")
     parts = [name for name in names if any((path / name / mark).is_file() for mark in marks)]
     listed = ", ".join(f"{name}/" for name in parts)
+    files = [name for name in names if name.endswith((".safetensors", ".ckpt", ".pth", ".gguf"))]
     trained = {"optimizer.bin", "random_states_0.pkl", "scheduler.bin"} & set(names)
-    if trained or (path.name.startswith("checkpoint-") and parts):
+    if trained or (path.name.startswith("checkpoint-") and (parts or files)):
         return Identity(
             f"a training checkpoint of diffusers' or accelerate's scripts ({listed or 'no network in it'})",  # noqa: E501
             "name the pipeline that the training wrote at its end, or put these parts "
@@ -318,9 +349,11 @@ def _collection(path: Path, names: list[str]) -> Identity:
     inner = [name for name in names if (path / name / "model_index.json").is_file()]
     if inner:
         return Identity("a folder of pipelines", f"name one of them: {path / inner[0]}")
-    files = [name for name in names if name.endswith((".safetensors", ".ckpt", ".pth", ".gguf"))]
     if files:
-        return Identity("a folder of files of weights", f"name one of them: {path / files[0]}")
+        first = identify(path / files[0]).what
+        return Identity(
+            f"a folder of files of weights ({files[0]} is {first})", "name the file that is meant"
+        )
     return Identity(f"a folder in which no model is recognised (it holds {', '.join(names[:3])})")
 
 

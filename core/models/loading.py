@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from t2i.core.devices import named_device
-from t2i.core.errors import UserError
+from t2i.core.errors import UserError, in_one_line
 from t2i.core.io.files import arriving, load_tensors, read_json, settle, verify
-from t2i.core.io.terminal import note
+from t2i.core.io.terminal import note, printable
 from t2i.core.models.building import build
 from t2i.core.models.identify import identify
 from t2i.core.models.locating import Located, located
@@ -21,6 +21,11 @@ from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
 from t2i.core.runs.folder import Run
 
+WRONG_SETTINGS = (
+    RuntimeError, ValueError, TypeError, ArithmeticError, AttributeError, LookupError, MemoryError,
+    OSError,
+)  # fmt: skip
+"""What networks raise for settings that are legal one by one, but describe no network together."""
 AVERAGED = {"generator": "generator", "text_encoder": "text"}
 """How the names of averaged weights in a checkpoint begin, by part of the model."""
 
@@ -69,17 +74,7 @@ def _built(config: RunConfig, assets: Path | None, what: str) -> Model:
     """Build a model whose weights are loaded afterwards."""
     try:
         return build(config, assets, helpers=False)
-    except (
-        RuntimeError,
-        ValueError,
-        TypeError,
-        ArithmeticError,
-        LookupError,
-        MemoryError,
-        OSError,
-    ) as error:
-        # Settings that are legal one by one may still describe no network, or one that no memory
-        # holds.
+    except WRONG_SETTINGS as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(
             f"{what}: no network can be built as it says ({type(error).__name__}: {reason})"
@@ -235,7 +230,13 @@ def _opened(path: Path, settings: Mapping[str, Any]) -> Model:
     """
     able = _openers()
     for spec in able:
-        model: Model | None = import_object(str(spec.open_pretrained))(path, settings)
+        try:
+            model: Model | None = import_object(str(spec.open_pretrained))(path, settings)
+        except WRONG_SETTINGS as error:
+            raise UserError(
+                f"{path}: model '{spec.name}' cannot be made of it ({printable(in_one_line(error))}"
+                "): a file in it may be damaged; get it again from where it is from"
+            ) from error
         if model is not None:
             return model
     opens = [spec.opens or f"what '{spec.name}' opens" for spec in able]

@@ -5,7 +5,7 @@ It does not import torch, unless a model of the hub must be fetched.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,18 @@ from typing import Literal
 
 from t2i.core.errors import UserError, nearest
 from t2i.core.fetch.hub import HubName, hub_model
-from t2i.core.io.files import MANIFEST, settle
+from t2i.core.io.files import MANIFEST, json_object, settle
 from t2i.core.models.strangers import ARCHIVES, TEXTS, WEIGHTS, stranger
 from t2i.core.registry.tables import registry
-from t2i.core.runs.folder import RUNS, Run, is_run, newest_complete, newest_run, runs_in
+from t2i.core.runs.folder import (
+    RUNS,
+    Run,
+    is_run,
+    model_name,
+    newest_complete,
+    newest_run,
+    runs_in,
+)
 
 LATEST = "latest"
 """The word for the newest run."""
@@ -238,10 +246,7 @@ def is_checkpoint(path: Path) -> bool:
 
 def _lists_generator(path: Path) -> bool:
     """Whether a manifest lists a generator: the folder is a model even if its weights are lost."""
-    try:
-        listed = json.loads((path / MANIFEST).read_bytes())["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    listed = json_object(path / MANIFEST).get("files")
     return isinstance(listed, dict) and "generator.safetensors" in listed
 
 
@@ -311,9 +316,19 @@ def _several(path: Path, runs: Sequence[Run]) -> UserError:
 
 def _unknown(path: Path) -> UserError:
     """The error for a name that means nothing; it names a run of a similar name."""
+    if re.match(r"\w+:/", str(path)):
+        return UserError(f"{path} is an address: download the file or folder, and name its path")
+    owner = run_around(path)
+    if owner is not None:
+        saved = ", ".join(f"checkpoints/step-{step}" for step in owner.steps_saved()[-SHOWN:])
+        return UserError(f"run {path}: no such file or directory; {owner.path} has "
+                         f"{saved or 'no checkpoint'}")  # fmt: skip
     runs = list(runs_in(RUNS))
-    names = {name: str(run.path) for run in runs for name in (run.path.name, str(run.path))}
-    hint = nearest(str(path), names)
+    known = {name for run in runs for name in (run.path.name, str(run.path))}
+    known |= {LATEST, *filter(None, map(model_name, runs))} if runs else set()
+    hint = nearest(str(path), known)
     if not hint.startswith("; did you mean"):
         hint = "; 't2i runs' lists the runs" if runs else "; 't2i train' makes one"
+    if path.is_symlink():
+        return UserError(f"run {path}: a link to {path.readlink()}, which does not exist")
     return UserError(f"run {path}: no such file or directory{hint}")

@@ -30,6 +30,7 @@ from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Networks
 from t2i.core.io.files import save_tensors, sealed, write_json
 from t2i.core.io.images import to_bytes, to_tensor
+from t2i.core.io.terminal import note
 from t2i.core.models.notebook import Images, facts_table
 from t2i.core.models.options import Options, Picture, RowOptions, options_for
 from t2i.core.models.reading import warnings_of
@@ -449,6 +450,7 @@ class Model:
         height, width = options.size or self._own_size
         size = batch_size or default_batch(round((height * width) ** 0.5))
         self.eval()
+        lost = False
         for start in range(0, len(noise), size):
             part, here = noise[start : start + size], places[start : start + size]
             rows = [p for p, _ in here]
@@ -457,7 +459,9 @@ class Model:
                     _rows(prompts, rows), part, null=sampler.needs_null, guide=guide,
                     options=options.of(rows),
                 )  # fmt: skip
-                images = to_bytes(sampler.sample(self.generator, request))
+                values = sampler.sample(self.generator, request)
+                lost = lost or _lost(values)
+                images = to_bytes(values)
             if images.shape[1:3] != (height, width):
                 raise UserError(
                     f"{type(sampler).__name__} returned images of {images.shape[2]} x "
@@ -714,6 +718,18 @@ def noise_keys(prompts: Several, n: int) -> dict[Key, NoiseKey]:
         return {(p, s): (p, s) for p in range(len(prompts)) for s in range(n)}
     keys = text_keys(captions, n)
     return {(p, s): key for p, own in enumerate(keys) for s, key in enumerate(own)}
+
+
+def _lost(images: Tensor) -> bool:
+    """Return whether images have values that are no numbers; if so, tell it in a line."""
+    count = int((~images.isfinite()).flatten(1).any(1).sum())
+    if count:
+        note(
+            f"warning: {count} of {len(images)} images have values that are no numbers (NaN), and "
+            "are spoilt: choose another --sampler, --steps or --precision; if that does not help, "
+            "the weights are damaged"
+        )
+    return count > 0
 
 
 def _rows(prompts: Several, rows: Sequence[int]) -> Several:

@@ -79,13 +79,13 @@ def example_captions(run: Path, count: int = 2) -> list[str]:
     """Read captions that a run was trained with, from the list beside its grids of samples.
 
     Args:
-        run: The run's folder, or its folder `model`.
+        run: The run's folder, its folder `model`, or a checkpoint of it.
         count: How many.
 
     Returns:
         The captions; empty if there is no list.
     """
-    for folder in (run, run.parent):
+    for folder in (run, *run.absolute().parents[:2]):
         try:
             listing = json.loads((Run(folder).samples / "captions.json").read_bytes())
             return unique(str(text) for text in listing["captions"] if str(text).strip())[:count]

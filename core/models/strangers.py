@@ -29,6 +29,8 @@ def stranger(path: Path) -> str:
     """
     if path.is_file():
         return _file(path)
+    if not path.is_dir():
+        return f"{path} is no regular file (a pipe, a socket or a device): {KNOWN}"
     try:
         inside = list(islice(path.rglob("*"), LOOKED_AT))
     except OSError as error:

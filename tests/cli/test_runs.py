@@ -1,6 +1,7 @@
 """What `--run` takes, `t2i runs` and `t2i info RUN`: a run is found by each of its names."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -109,6 +110,8 @@ def test_what_is_no_run_is_named(refused, trained, tmp_path):
     (tmp_path / "words").mkdir()
     (tmp_path / "words" / "notes.md").write_text("x")
     shutil.copytree(trained.checkpoints / "step-3", tmp_path / "lonely" / "step-3")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("nowhere")
     (tmp_path / "bad").mkdir()
     shutil.copy(trained.config_file, tmp_path / "bad" / "config.json")
     shutil.copytree(trained.samples, tmp_path / "bad" / "samples")
@@ -129,7 +132,13 @@ def test_what_is_no_run_is_named(refused, trained, tmp_path):
         "models/lost.safetensors": "run models/lost.safetensors: no such file or directory",
         "runs/x": "run runs/x: no such file or directory",  # no name of the hub
         "": "the name of a run is empty",
-        "toi": "run toi: no such file or directory",
+        "toi": "run toi: no such file or directory; did you mean 'toy'?",
+        "latst": "run latst: no such file or directory; did you mean 'latest'?",
+        "runs/one/checkpoints/step-99": "no such file or directory; runs/one has checkpoints/step-",
+        "runs/one/best": "no such file or directory; runs/one has checkpoints/step-",
+        "https://example.com/x.safetensors": "is an address: download the file or folder",
+        "pipe": "pipe is no regular file (a pipe, a socket or a device)",
+        "link": "run link: a link to nowhere, which does not exist",
     }.items():
         for option in ("sample", "export"):
             more = ("-p", "x") if option == "sample" else ("--out", "o")

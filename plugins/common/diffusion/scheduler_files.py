@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from t2i.core.errors import UserError, in_one_line
 from t2i.core.families.schedule import DiscreteSchedule
-from t2i.core.io.files import read_json
+from t2i.core.io.files import read_object
 from t2i.core.runs.configure import RunConfig
 from t2i.plugins.common.diffusion.config import DenoisingConfig
 from t2i.plugins.common.diffusion.native import (
@@ -39,6 +40,7 @@ SCHEDULERS = {
 """Our sampler -> diffusers' scheduler."""
 
 GUIDANCE = "_t2i_guidance"  # our key in scheduler_config.json; diffusers ignores names with a "_"
+WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
 NAMED = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012)}
 ALMOST_ONE = 1 - 2.0**-24  # replaces beta_T = 1 of schedules that end without any signal
 
@@ -59,8 +61,7 @@ def read_scheduler(folder: Path, name: str, **forced: Any) -> tuple[Any, float |
         UserError: There is no such file, or no sampler here can do what the scheduler does.
     """
     path = folder / "scheduler_config.json"
-    document = read_json(path, f"folder {folder}")
-    document = document if isinstance(document, dict) else {}
+    document = read_object(path, f"folder {folder}")
     return known_scheduler(name, document, str(path), **forced), document.get(GUIDANCE)
 
 
@@ -90,6 +91,7 @@ def known_scheduler(name: str, config: Mapping[str, Any], where: str, **forced: 
             f"{diffusers.__version__}) has this setting: a newer diffusers, or remove it"
         )
     kind: Any = getattr(diffusers, name)
+    _check_types(kind, config, where)
     try:
         scheduler = kind.from_config(dict(config))
         changed = {key: value for key, value in forced.items() if key in scheduler.config}
@@ -109,6 +111,19 @@ def known_scheduler(name: str, config: Mapping[str, Any], where: str, **forced: 
         if not known:
             raise UserError(f"{where}: {key} = {value}: no model here does this")
     return scheduler
+
+
+def _check_types(kind: Any, config: Mapping[str, Any], where: str) -> None:
+    """Raise UserError if a setting of a scheduler is of another kind than its default."""
+    for key, parameter in inspect.signature(kind.__init__).parameters.items():
+        value, wanted = config.get(key), type(parameter.default)
+        if value is None or wanted not in (bool, int, float, str):
+            continue
+        if type(value) is not wanted and (type(value), wanted) != (int, float):
+            raise UserError(
+                f"{where}: {key} = {value!r:.60}: {WANTED[wanted]} is expected, such as "
+                f"{parameter.default!r}"
+            )
 
 
 def noise_settings(scheduler: Any) -> dict[str, Any]:
@@ -178,11 +193,10 @@ def _exact(kind: str, config: Mapping[str, Any]) -> bool:
         plain = bool(config["skip_prk_steps"])
     elif kind == "DDIMScheduler":  # a last step to x_0 from timestep 0, or to the first one
         plain = not config["set_alpha_to_one"] or not config["steps_offset"]
-    else:
-        plain = kind == "DDPMScheduler" and config["variance_type"] in (
-            "fixed_small",
-            "fixed_large",
-        )
+    else:  # in a last step from a timestep above 0 diffusers adds noise; only beta~ is 0 there
+        variance = config.get("variance_type")
+        large = variance == "fixed_large" and not config["steps_offset"]
+        plain = kind == "DDPMScheduler" and (variance == "fixed_small" or large)
     odd = config.get("thresholding") or config.get("rescale_betas_zero_snr")
     return plain and not odd and config["timestep_spacing"] == "leading"
 
@@ -197,6 +211,9 @@ def scheduler_of(config: RunConfig, unused_offset: int = 0) -> Any:
 
     Returns:
         The scheduler; a DDIMScheduler if the sampler has no counterpart in diffusers.
+
+    Raises:
+        UserError: A scheduler of diffusers would make other images with these settings.
     """
     settings, sampler = config.settings, config.sampler
     assert isinstance(settings, DenoisingConfig)
@@ -214,6 +231,7 @@ def scheduler_of(config: RunConfig, unused_offset: int = 0) -> Any:
     if name in ("ddim", "ddpm"):
         more |= clipping(chosen.get("clip"))
     if name == "ddpm":
+        _check_last_step(chosen, settings.timesteps)
         more["variance_type"] = "fixed_large" if chosen["variance"] == "beta" else "fixed_small"
     if name == "pndm":
         more["skip_prk_steps"] = True
@@ -224,6 +242,17 @@ def scheduler_of(config: RunConfig, unused_offset: int = 0) -> Any:
         prediction_type=PREDICTION_TYPES[settings.prediction],
         timestep_spacing=chosen["spacing"], steps_offset=offset, **_betas(settings), **more,
     )  # fmt: skip
+
+
+def _check_last_step(sampler: Mapping[str, Any], timesteps: int) -> None:
+    """Raise UserError if diffusers adds noise to the image that is sampled with `ddpm`."""
+    steps = sampler["steps"] or timesteps
+    above = {"leading": sampler["steps_offset"] > 0, "trailing": steps < timesteps}
+    if sampler["variance"] == "beta" and above.get(sampler["spacing"], False):
+        raise UserError(
+            "diffusers' DDPMScheduler with the variance beta adds noise in a last step from a "
+            "timestep above 0: this run cannot be exported; with sampler.variance=beta~ it can"
+        )
 
 
 def _betas(settings: DenoisingConfig) -> dict[str, Any]:

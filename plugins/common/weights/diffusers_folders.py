@@ -15,8 +15,9 @@ import torch
 from diffusers import __version__ as version
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import read_json, write_json
+from t2i.core.io.files import read_json, read_object, write_json
 from t2i.plugins.common.weights.hub import Wanted, obtained
+from t2i.plugins.common.weights.network_types import check_types
 from t2i.plugins.common.weights.variants import variant_of
 
 WEIGHTS = "diffusion_pytorch_model"
@@ -87,13 +88,13 @@ def network_config(folder: Path, kind: type[Any]) -> dict[str, Any]:
         The settings, with the class's defaults for those that the file leaves out.
 
     Raises:
-        UserError: The file cannot be read, or holds no JSON object.
+        UserError: The file cannot be read, holds no JSON object, or has a setting of a wrong kind.
     """
-    document = read_json(folder / "config.json", f"folder {folder}")
-    if not isinstance(document, dict):
-        raise UserError(f"{folder / 'config.json'}: no configuration of a network")
+    document = read_object(folder / "config.json", f"folder {folder}")
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
-    return {**{each.name: each.default for each in parameters}, **document}
+    config = {**{each.name: each.default for each in parameters}, **document}
+    check_types(config, folder / "config.json")
+    return config
 
 
 def refuse_settings(
@@ -203,8 +204,10 @@ def load_network(kind: type[Any], name: str, part: str) -> Any:
             local_files_only=offline, use_safetensors=True, torch_dtype=torch.float32,
             output_loading_info=True,
         )  # fmt: skip
-        if report["missing_keys"] or report["mismatched_keys"]:
-            first = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))[0]
+        unfilled = [key for key, tensor in network.state_dict().items() if tensor.is_meta]
+        lost = [*report["missing_keys"], *report["mismatched_keys"], *unfilled]
+        if lost:
+            first = sorted(map(str, lost))[0]
             raise UserError(
                 f"{what}: {setting} = {source} holds no whole {kind.__name__}: {first} is missing "
                 "or misfits"

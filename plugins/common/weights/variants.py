@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 from t2i.core.errors import UserError
+from t2i.core.io.files import read_object
 from t2i.core.io.terminal import note
 from t2i.core.models.identify import identify, shapes_of
 
+AGAIN = "get that file from where the folder is from"
 PRECISIONS = ("fp16", "bf16", "fp32")
 """Variants that differ from the plain weights only by rounding."""
 
@@ -47,12 +49,29 @@ def variant_of(folder: Path, stem: str) -> str | None:
     for file in plain or variants:
         if shapes_of(folder / file) is None:
             raise UserError(f"{folder / file} is {identify(folder / file).sentence}")
-    if plain:
-        return None
-    (variant,) = set(variants.values())
-    if variant not in PRECISIONS:
+    variant = None if plain else next(iter(variants.values()))
+    if not {f"{stem}.safetensors", f"{stem}.{variant}.safetensors"} & set(files):
+        dotted = f".{variant}" if variant else ""
+        _check_listed(folder / f"{stem}.safetensors.index{dotted}.json")
+    if variant not in (None, *PRECISIONS):
         note(f"{folder}: its only weights are the variant {variant}, which is used")
     return variant
+
+
+def _check_listed(index: Path) -> None:
+    """Raise UserError if an index does not list shards, or others than safetensors beside it."""
+    if not index.exists():
+        raise UserError(f"{index} is missing, which says in which file each tensor is: {AGAIN}")
+    shards = read_object(index, f"folder {index.parent}").get("weight_map")
+    if not isinstance(shards, dict):
+        raise UserError(f"{index}: it does not say in which file each tensor is: {AGAIN}")
+    for shard in dict.fromkeys(map(str, shards.values())):
+        if "/" in shard or "\\" in shard or not shard.endswith(".safetensors"):
+            raise UserError(
+                f"{index}: it names {shard[:80]!r}; only .safetensors files in its folder are read"
+            )
+        if not (index.parent / shard).is_file():
+            raise UserError(f"{index}: it names {shard[:80]}, which is not there: {AGAIN}")
 
 
 def _nothing(folder: Path, stem: str, files: list[str]) -> str:
@@ -68,6 +87,4 @@ def _nothing(folder: Path, stem: str, files: list[str]) -> str:
     other = [file for file in files if file.endswith((".safetensors", ".gguf", ".msgpack", ".h5"))]
     found = f"it has {other[0]}, but no" if other else "it has no"
     what = f" (it is {identify(folder).what})" if other else ""
-    return (
-        f"{folder}: {found} {stem}.safetensors{what}: get that file from where the folder is from"
-    )
+    return f"{folder}: {found} {stem}.safetensors{what}: {AGAIN}"

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from packaging.version import InvalidVersion, Version
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import read_json
+from t2i.core.io.files import read_object
 from t2i.core.models.building import build
 from t2i.core.models.model import Model
 from t2i.core.runs.configure import RunConfig
@@ -212,14 +212,18 @@ def check_text(source: Path) -> None:
     Raises:
         UserError: The text encoder or the tokenizer has a setting that is not followed here.
     """
-    text = read_json(source / "text_encoder" / "config.json", f"folder {source}")
+    config = source / "text_encoder" / "config.json"
+    text = read_object(config, f"folder {source}")
     if text.get("use_attention_mask"):
         raise UserError(
             f"{source}: its text encoder has use_attention_mask, which is not followed here"
         )
     place = source / "tokenizer" / "tokenizer_config.json"
-    words = read_json(place, f"folder {source}") if place.is_file() else {}
+    words = read_object(place, f"folder {source}") if place.is_file() else {}
     length, most = words.get("model_max_length"), text.get("max_position_embeddings", 77)
+    if type(most) is not int or most < 1:
+        raise UserError(f"{config}: max_position_embeddings = {str(most)[:60]!r} is no count: a "
+                        "whole number from 1 on is expected")  # fmt: skip
     if isinstance(length, (int, float)) and length < most:
         raise UserError(
             f"{place}: model_max_length = {length}, but the text encoder reads {most} tokens, and "

@@ -1,6 +1,7 @@
 """Folders and files of other projects are called by what they are."""
 
 import json
+import os
 import struct
 
 import pytest
@@ -100,6 +101,9 @@ FOLDERS = {
     "a scheduler of diffusers alone": {"scheduler_config.json": "DDIMScheduler"},
     "a tokenizer alone": {"vocab.json": ""},
     "a training checkpoint of": {"unet/config.json": "UNet", "optimizer.bin": ""},
+    "a pipeline with code of its own (Mine)": {"model_index.json": ["code", "Mine"]},
+    "a pipeline with code of its own, which": {"model_index.json": []},
+    "an A\\x1b[31m B of diffusers": {"model_index.json": "A\x1b[31m\nB"},
     "a folder of a pipeline's parts (unet/, vae/) without": {
         "unet/config.json": "UNet",
         "vae/config.json": "VAE",
@@ -107,7 +111,7 @@ FOLDERS = {
     "a folder of training checkpoints (checkpoint-5)": {"checkpoint-5/optimizer.bin": ""},
     "a folder of the hub's cache": {"refs/main": "", "snapshots/abc/x": ""},
     "a folder of pipelines": {"x/model_index.json": "DDPMPipeline"},
-    "a folder of files of weights": {"x.safetensors": ""},
+    "a folder of files of weights (x.safetensors is an empty file)": {"x.safetensors": ""},
     "a folder in which no model is recognised (it holds a.jpg)": {"a.jpg": ""},
     "an empty folder": {},
 }
@@ -117,10 +121,62 @@ FOLDERS = {
 def test_folders_are_told_by_their_files(what, tmp_path):
     for file, kind in FOLDERS[what].items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / file).write_text(json.dumps({"_class_name": kind}) if kind else "")
+        (tmp_path / file).write_text(json.dumps({"_class_name": kind}) if kind != "" else "")
     assert identify(tmp_path).what.startswith(what)
 
 
 def test_a_transformers_folder_is_told_by_its_architecture(tmp_path):
     (tmp_path / "config.json").write_text('{"architectures": ["CLIPTextModel"]}')
     assert identify(tmp_path).what.startswith("a CLIPTextModel of transformers alone")
+
+
+HEADERS = {
+    "offsets": {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0]}},
+    "negative": {"a": {"dtype": "F32", "shape": [-1], "data_offsets": [-4, 0]}},
+    "more values than bytes": {"a": {"dtype": "F32", "shape": [9, 9], "data_offsets": [0, 4]}},
+    "data type": {"a": {"dtype": "Q", "shape": [1], "data_offsets": [0, 4]}},
+    "list": [1],
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_header_that_lies_is_no_sound_file(name, tmp_path):
+    text = json.dumps(HEADERS[name]).encode()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
+    assert shapes_of(path) is None
+    assert identify(path).what.startswith("no sound safetensors file")
+    assert "\n" not in identify(path).sentence
+
+
+ENDINGS = {
+    "x.onnx": "an ONNX model",
+    "x.msgpack": "weights of JAX",
+    "x.h5": "weights of Keras",
+    "x.npz": "a file of NumPy's arrays",
+    "x.pkl": "a pickle",  # of the oldest protocol, which is text
+    "x.bin": "a pickle",
+    "x.sft": "no sound safetensors file (300 bytes)",
+    "x.exe": "no file of weights (300 bytes)",
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_files_of_unknown_bytes_are_told_by_their_endings(name, tmp_path):
+    (tmp_path / name).write_bytes(b"\x01" * 300)
+    assert identify(tmp_path / name).what.startswith(ENDINGS[name])
+
+
+def test_a_checkpoint_of_weights_alone_is_no_model_file_to_name(tmp_path):
+    place = tmp_path / "checkpoint-500"
+    place.mkdir()
+    safetensors(place / "model.safetensors", {"conv_in.weight": (8, 4, 3, 3)})
+    assert identify(place).what.startswith("a training checkpoint of")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.safetensors")
+    os.mkfifo(tmp_path / "model_index.json")
+    assert identify(tmp_path / "x.safetensors").what.startswith("no regular file")
+    assert shapes_of(tmp_path / "x.safetensors") is None
+    assert identify(tmp_path).what.startswith("a folder whose model_index.json names no pipeline")

@@ -95,7 +95,8 @@ def test_examples_are_read_from_the_run(tmp_path):
     (tmp_path / "run" / "samples").mkdir(parents=True)
     listing = tmp_path / "run" / "samples" / "captions.json"
     listing.write_text(json.dumps({"captions": ["a red circle", "a red circle", "b", "c"]}))
-    for place in (tmp_path / "run", tmp_path / "run" / "model"):
+    step = tmp_path / "run" / "checkpoints" / "step-3"
+    for place in (tmp_path / "run", tmp_path / "run" / "model", step):
         assert example_captions(place) == ["a red circle", "b"]
 
 
