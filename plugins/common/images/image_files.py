@@ -252,32 +252,6 @@ def data_folder(config: ImagesConfig, name: str) -> Path:
     return path
 
 
-def in_val(key: str, share: float) -> bool:
-    """Return whether an image belongs to the validation split, by a hash of its key.
-
-    Args:
-        key: Key of the image.
-        share: Share of all keys that belong to the split, 0 to 1.
-
-    Returns:
-        True for about this share of keys.
-    """
-    return rank(key) < share * 2**64
-
-
-def rank(key: str) -> int:
-    """Return the place of an image in an order that names alone decide: a hash of its key.
-
-    Args:
-        key: Key of the image.
-
-    Returns:
-        A number from 0 to 2**64 - 1, evenly spread over keys.
-    """
-    digest = hashlib.sha256(key.encode(errors="surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big")
-
-
 class ImageFiles(Dataset):
     """A data set of captioned image files.
 

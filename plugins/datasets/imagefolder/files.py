@@ -12,8 +12,8 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample
 from t2i.core.io.images import SUFFIXES
 from t2i.plugins.common.images.image_files import Archive, Folder, Source, open_archive
+from t2i.plugins.common.images.splits import chosen
 from t2i.plugins.common.images.walk import Listing, listed, walk
-from t2i.plugins.datasets.imagefolder.splits import chosen
 
 
 def suffix_of(path: str) -> str:

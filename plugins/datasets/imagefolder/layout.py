@@ -11,6 +11,7 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import Contents
 from t2i.core.io.images import UNREAD_SUFFIXES
 from t2i.plugins.common.images.image_files import Entry, Source, captions_of
+from t2i.plugins.common.images.splits import by_hash, chosen, split_in
 from t2i.plugins.datasets.imagefolder.beside import Beside, find_beside, read_beside
 from t2i.plugins.datasets.imagefolder.config import ImageFolderConfig
 from t2i.plugins.datasets.imagefolder.files import Files, is_image, suffix_of
@@ -24,7 +25,6 @@ from t2i.plugins.datasets.imagefolder.finding import (
 )
 from t2i.plugins.datasets.imagefolder.names import parts_of
 from t2i.plugins.datasets.imagefolder.parquet import read_parquet
-from t2i.plugins.datasets.imagefolder.splits import by_hash, chosen, split_in
 
 WANTED = (
     "wanted: a.txt beside a.jpg, or a table such as metadata.csv with the columns file_name and "

@@ -91,7 +91,7 @@ def read_table(path: str, content: bytes, where: str, encoding: str | None) -> T
 
 def _lines(text: str, where: str) -> Iterator[Row]:
     """Read one JSON object a line."""
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(_split_lines(text), start=1):
         if not line.strip():
             continue
         try:
@@ -167,11 +167,11 @@ def _joined(document: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
     images, notes = (_rows_within(document.get(key)) for key in ("images", "annotations"))
     if not images or not notes:
         return None
-    files = {image.get("id"): image.get("file_name") for image in images}
+    files = {str(image.get("id")): image.get("file_name") for image in images}
     return [
-        {"file_name": files[note.get("image_id")], "caption": note.get("caption")}
+        {"file_name": files[number], "caption": note.get("caption")}
         for note in notes
-        if note.get("image_id") in files
+        if (number := str(note.get("image_id"))) in files
     ]
 
 
@@ -216,6 +216,7 @@ def _delimited(text: str, where: str) -> Iterator[Row]:
     told = re.fullmatch(r"sep=(.)\s*", first)  # a spreadsheet's own line
     skipped = 1 if told else 0
     text = rest if told else text
+    text = text.replace('\\"', '""')  # how databases write quotes inside a quoted value
     delimiter = told[1] if told else _delimiter(text, where)
     rows = _records_of(text, delimiter, csv.QUOTE_MINIMAL, where)
     if swallowed := _swallowed(rows, delimiter):

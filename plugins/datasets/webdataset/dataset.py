@@ -19,8 +19,7 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Contents, Dataset, Example, Original
 from t2i.core.interfaces.noise import random_stream
 from t2i.core.io.images import decode, original
-from t2i.plugins.common.images.image_files import in_val
-from t2i.plugins.common.images.shares import safe_share
+from t2i.plugins.common.images.splits import in_val, safe_share
 from t2i.plugins.datasets.webdataset.captions import found_key, of_json, of_text
 from t2i.plugins.datasets.webdataset.config import WebDatasetConfig
 from t2i.plugins.datasets.webdataset.counts import Ahead, counts

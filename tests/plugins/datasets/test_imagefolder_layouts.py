@@ -18,8 +18,8 @@ from t2i.core.interfaces.dataset import BrokenExample
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import open_dataset
 from t2i.plugins.common.images import walk as walk_module
+from t2i.plugins.common.images.splits import by_hash
 from t2i.plugins.datasets.imagefolder.recognising import recognise
-from t2i.plugins.datasets.imagefolder.splits import by_hash
 
 NAMES = [f"{number}.png" for number in range(12)]
 SAID = {name: (f"bird {number}",) for number, name in enumerate(NAMES)}
