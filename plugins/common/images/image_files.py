@@ -137,6 +137,8 @@ class Archive(Source):
                 raise BrokenExample(
                     self.where(file), f"{entry.file_size} bytes, more than {LARGEST}"
                 )
+            if entry.flag_bits & 1:
+                raise BrokenExample(self.where(file), "encrypted; unpack the archive into a folder")
             return self._archive.read(entry)
         except BrokenExample:
             raise

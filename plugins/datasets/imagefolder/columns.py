@@ -184,7 +184,7 @@ def _texts(value: Any, where: str) -> list[str]:
             found = [_of_object(item) for item in value]
             if all(text is not None for text in found):
                 return [text for text in found if text is not None]
-    raise UserError(f"{where} is neither a text nor a list of texts")
+    raise UserError(f"{where} is neither a text nor a list of texts; null stands for no caption")
 
 
 def _of_object(item: Mapping[str, Any]) -> str | None:

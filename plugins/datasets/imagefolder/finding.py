@@ -298,8 +298,8 @@ def _by_image(
             absent.setdefault(str(value), []).extend(found)
             continue
         captions.setdefault(image, []).extend(found)
-        if split and (word := split_word(str(row.values.get(split)))):
-            splits[image] = word
+        if split and (told := str(row.values.get(split) or "").strip()):
+            splits[image] = split_word(told) or told
     return captions, absent, splits
 
 

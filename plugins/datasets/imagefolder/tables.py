@@ -21,6 +21,8 @@ ENDINGS = (".jsonl", ".csv", ".ndjson", ".tsv", ".txt", ".json", ".parquet")
 """Endings of files that may be tables, in lower case."""
 
 DELIMITERS = ",\t;|"
+NO_VALUE = frozenset({"nan", "null", "none", "n/a", "<na>"})
+"""What programs write into a csv file where a table has no value, in lower case."""
 SAMPLE = 50  # rows by which the delimiter is chosen
 _NUMBERED = re.compile(r"^(.+?#\d+)[ \t]+(.*)$")
 """A line of Flickr8k's own files: NAME#0, a tab, the caption."""
@@ -95,7 +97,7 @@ def _lines(text: str, where: str) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, parse_constant=_nothing)
         except (ValueError, RecursionError):
             raise UserError(f"{where}, line {number}: not JSON") from None
         if not isinstance(row, dict):
@@ -103,10 +105,14 @@ def _lines(text: str, where: str) -> Iterator[Row]:
         yield Row(f"line {number}", row)
 
 
+def _nothing(constant: str) -> None:
+    """Return None for NaN, which programs write where a table has no value."""
+
+
 def _json(text: str, where: str) -> list[Row]:
     """Read a JSON document that holds rows, or one object a line."""
     try:
-        document = json.loads(text)
+        document = json.loads(text, parse_constant=_nothing)
     except (ValueError, RecursionError) as error:
         if str(error).startswith("Extra data"):
             return list(_lines(text, where))
@@ -305,4 +311,5 @@ def _cells(columns: Sequence[str], row: list[str], delimiter: str, where: str) -
             )
         # csv drops the space after a delimiter
         row = [*row[: len(columns) - 1], f"{delimiter} ".join(row[len(columns) - 1 :])]
-    return dict(zip(columns, row, strict=False))
+    values = ("" if cell.strip().casefold() in NO_VALUE else cell for cell in row)
+    return dict(zip(columns, values, strict=False))

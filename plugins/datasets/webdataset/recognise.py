@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from t2i.plugins.common.images.splits import split_word
 
-TAR = re.compile(r"\.(tar|tar\.gz|tgz|tar\.bz2|tbz2?|tar\.xz|txz)$", re.IGNORECASE)
+TAR = re.compile(r"\.(tar|tar\.gz|tgz|tar\.bz2|tbz2?|tar\.xz|txz|tar\.zst|tzst)$", re.IGNORECASE)
 """End of the name of a tar, plain or compressed."""
 
 
