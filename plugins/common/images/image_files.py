@@ -249,6 +249,8 @@ def data_folder(config: ImagesConfig, name: str) -> Path:
     if config.dir is None:
         raise UserError(f"data set '{name}' lies in a folder: say which with --data-dir")
     path = Path(config.dir).expanduser()
+    if path.is_file():
+        raise UserError(f"data set '{name}': {path} is a file; name the folder that it lies in")
     if not path.is_dir():
         raise UserError(f"data set '{name}': {path} is no folder; say which with --data-dir")
     return path

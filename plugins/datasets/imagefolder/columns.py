@@ -173,7 +173,7 @@ def texts_in(row: Mapping[str, Any], columns: Sequence[str], where: str) -> list
 
 def _texts(value: Any, where: str) -> list[str]:
     """Return the texts in one value."""
-    if value is None:
+    if value is None or isinstance(value, int | float):  # a number is no caption
         return []
     if isinstance(value, str):
         return _within(value)

@@ -26,6 +26,8 @@ NO_VALUE = frozenset({"nan", "null", "none", "n/a", "<na>"})
 SAMPLE = 50  # rows by which the delimiter is chosen
 _NUMBERED = re.compile(r"^(.+?#\d+)[ \t]+(.*)$")
 """A line of Flickr8k's own files: NAME#0, a tab, the caption."""
+_TIGHT = re.compile(r"^[^,\r\n]*(,[^,\r\n]*)+,(?=\S)", re.M)
+"""A line with a comma, after the first, that no space follows: it is between columns."""
 _SPACED = re.compile(r"^(\S+\.\w{3,4})[: ] *(.+)$")
 """A line of a name, a space or a colon, and the caption."""
 
@@ -237,7 +239,8 @@ def _delimited(text: str, where: str) -> Iterator[Row]:
         return
     headless = any(map(is_image_name, rows[0][1]))
     if headless:
-        width = max(2, min(len(row) for _, row in rows))
+        commas_are_text = delimiter == "," and '"' not in text and not re.search(_TIGHT, text)
+        width = 2 if commas_are_text else max(2, min(len(row) for _, row in rows))
         columns = [str(number) for number in range(1, width + 1)]
     else:
         columns = _distinct([cell.strip() for cell in rows.pop(0)[1]])
