@@ -106,7 +106,7 @@ def _named(name: str | None, data_dir: Path | None) -> tuple[str, Path | None]:
 
     if name is None and data_dir is None:
         raise UserError("say what to check: t2i datasets check FOLDER, or the name of a data set")
-    if name is not None and name not in registry().datasets and Path(name).expanduser().is_dir():
+    if name is not None and name not in registry().datasets and Path(name).expanduser().exists():
         if data_dir is not None:
             raise UserError(f"{name} and --data-dir {data_dir} are two folders: give one of them")
         data_dir, name = Path(name), None

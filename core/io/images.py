@@ -185,6 +185,8 @@ def _opened(
     most = PIXELS if max_pixels is None else max_pixels
     _allow(most)
     try:
+        if isinstance(source, Path) and source.exists() and not source.is_file():
+            raise BrokenExample(where, "no regular file")  # opening a FIFO would wait for ever
         short = without_long_texts(source)
         with Image.open(
             io.BytesIO(short) if isinstance(short, bytes) else short, formats=FORMATS

@@ -24,8 +24,8 @@ CHOICES = 3  # encodings that an error names
 NEAR = 4096  # bytes around the first wrong one by which encodings are recognised
 
 COMMON = frozenset(
-    {"cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "koi8_r", "gb18030", "big5", "cp932",
-     "euc_jp", "cp949"}
+    {"cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r",
+     "gb18030", "big5", "cp932", "euc_jp", "cp949"}
 )  # fmt: skip
 """Encodings that an error may name; a short text fits many others by chance."""
 
@@ -83,17 +83,24 @@ def decode_text(
             f"{setting} = {encoding}: Python knows no such encoding; try utf-8, cp1252 or gbk"
         ) from None
     except UnicodeDecodeError as error:
+        if b"\0" in data:
+            raise UserError(f"{where}: {_wide(data, name, setting)}") from None
         raise UserError(
             f"{where}: not {name.removesuffix('-sig').upper()} (byte {error.start})"
             f"{_advice(data, error.start, setting)}"
         ) from None
     if "\0" in text:
-        wide = "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
-        raise UserError(
-            f"{where}: no text in {name.removesuffix('-sig').upper()}, for it holds zero bytes; if "
-            f"it is UTF-16, set --set {setting}={wide}"
-        )
+        raise UserError(f"{where}: {_wide(data, name, setting)}")
     return text
+
+
+def _wide(data: bytes, name: str, setting: str) -> str:
+    """Say that a text with zero bytes may be UTF-16."""
+    wide = "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
+    return (
+        f"no text in {name.removesuffix('-sig').upper()}, for it holds zero bytes; if it is "
+        f"UTF-16, set --set {setting}={wide}"
+    )
 
 
 def _advice(data: bytes, wrong: int, setting: str) -> str:

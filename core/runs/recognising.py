@@ -29,10 +29,10 @@ class Recognised:
 
 
 def recognised(folder: Path) -> Recognised:
-    """Find the data set that reads a folder.
+    """Find the data set that reads a folder, or a file that is a data set.
 
     Args:
-        folder: The folder.
+        folder: The folder or file.
 
     Returns:
         The only data set that recognises it. One whose layout is general gives way to others.
@@ -41,7 +41,7 @@ def recognised(folder: Path) -> Recognised:
         UserError: The folder does not exist, or no data set, or several, recognise it.
     """
     path = folder.expanduser()
-    if not path.is_dir():
+    if not (path.is_dir() or path.is_file()):
         raise UserError(f"{folder} is no folder")
     found = {spec: why for spec in registry().datasets if (why := _words(spec, path))}
     special = [spec for spec in found if not spec.general] or list(found)
@@ -50,6 +50,10 @@ def recognised(folder: Path) -> Recognised:
     if special:
         told = "; ".join(f"'{spec.name}' ({found[spec]})" for spec in special)
         raise UserError(f"{folder}: several data sets read it: {told}; say which by its name")
+    if path.is_file():
+        raise UserError(
+            f"{folder} is a file that no data set reads by itself; name a folder that it lies in"
+        )
     known = ", ".join(spec.name for spec in registry().datasets if spec.recognise)
     raise UserError(
         f"{folder}: no data set recognises what is in it ({known}); 't2i datasets' lists all, and "
@@ -133,14 +137,14 @@ def with_data_set(
 
 
 def _folder_for_name(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a section `data`, with `dir` instead of a `name` that is no data set but a folder."""
+    """Return a section `data`, with `dir` instead of a `name` that is no data set but a path."""
     name = section.get("name")
-    is_folder = (
+    is_path = (
         isinstance(name, str)
         and name not in registry().datasets
         and "dir" not in section
-        and Path(name).expanduser().is_dir()
+        and Path(name).expanduser().exists()
     )
-    if not is_folder:
+    if not is_path:
         return dict(section)
     return {key: value for key, value in section.items() if key != "name"} | {"dir": str(name)}

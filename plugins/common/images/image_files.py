@@ -137,6 +137,8 @@ class Archive(Source):
                 raise BrokenExample(
                     self.where(file), f"{entry.file_size} bytes, more than {LARGEST}"
                 )
+            if entry.flag_bits & 1:
+                raise BrokenExample(self.where(file), "encrypted; unpack the archive into a folder")
             return self._archive.read(entry)
         except BrokenExample:
             raise
@@ -247,35 +249,11 @@ def data_folder(config: ImagesConfig, name: str) -> Path:
     if config.dir is None:
         raise UserError(f"data set '{name}' lies in a folder: say which with --data-dir")
     path = Path(config.dir).expanduser()
+    if path.is_file():
+        raise UserError(f"data set '{name}': {path} is a file; name the folder that it lies in")
     if not path.is_dir():
         raise UserError(f"data set '{name}': {path} is no folder; say which with --data-dir")
     return path
-
-
-def in_val(key: str, share: float) -> bool:
-    """Return whether an image belongs to the validation split, by a hash of its key.
-
-    Args:
-        key: Key of the image.
-        share: Share of all keys that belong to the split, 0 to 1.
-
-    Returns:
-        True for about this share of keys.
-    """
-    return rank(key) < share * 2**64
-
-
-def rank(key: str) -> int:
-    """Return the place of an image in an order that names alone decide: a hash of its key.
-
-    Args:
-        key: Key of the image.
-
-    Returns:
-        A number from 0 to 2**64 - 1, evenly spread over keys.
-    """
-    digest = hashlib.sha256(key.encode(errors="surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big")
 
 
 class ImageFiles(Dataset):

@@ -23,10 +23,9 @@ from t2i.plugins.common.images.image_files import (
     ImageFiles,
     Source,
     data_folder,
-    in_val,
     open_archive,
 )
-from t2i.plugins.common.images.shares import safe_share
+from t2i.plugins.common.images.splits import in_val, safe_share
 from t2i.plugins.datasets.coco.annotations import (
     NAME,
     OTHER,

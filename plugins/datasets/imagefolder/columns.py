@@ -173,7 +173,7 @@ def texts_in(row: Mapping[str, Any], columns: Sequence[str], where: str) -> list
 
 def _texts(value: Any, where: str) -> list[str]:
     """Return the texts in one value."""
-    if value is None:
+    if value is None or isinstance(value, int | float):  # a number is no caption
         return []
     if isinstance(value, str):
         return _within(value)
@@ -184,7 +184,7 @@ def _texts(value: Any, where: str) -> list[str]:
             found = [_of_object(item) for item in value]
             if all(text is not None for text in found):
                 return [text for text in found if text is not None]
-    raise UserError(f"{where} is neither a text nor a list of texts")
+    raise UserError(f"{where} is neither a text nor a list of texts; null stands for no caption")
 
 
 def _of_object(item: Mapping[str, Any]) -> str | None:

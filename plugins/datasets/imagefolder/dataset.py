@@ -32,6 +32,7 @@ def build(config: ImageFolderConfig, split: str) -> ImageFiles:
         told = "; ".join(f"{reason}: {n}" for reason, n in plan.contents.passed_over.items())
         raise UserError(
             f"data set '{NAME}': there is no image for '{split}' in {root}"
-            f"{f' (passed over: {told})' if told else ''}; name another --data-dir"
+            f"{f' (passed over: {told})' if told else ''}; convert images of other kinds to JPEG "
+            "or PNG, or name another --data-dir"
         )
     return ImageFiles(config, NAME, plan.source, plan.entries, plan.contents)

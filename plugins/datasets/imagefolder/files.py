@@ -12,8 +12,11 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample
 from t2i.core.io.images import SUFFIXES
 from t2i.plugins.common.images.image_files import Archive, Folder, Source, open_archive
+from t2i.plugins.common.images.splits import chosen
 from t2i.plugins.common.images.walk import Listing, listed, walk
-from t2i.plugins.datasets.imagefolder.splits import chosen
+
+DAMAGED = "zip file that is damaged; get it again"
+"""Why such an archive is left alone."""
 
 
 def suffix_of(path: str) -> str:
@@ -49,12 +52,14 @@ class Files:
         listing: Its files, and those of the archive.
         archive: The zip file with the images. None: they are files in the folder.
         packed: Paths of the files that are in the archive.
+        archives: Names of the archives, if there is one for each split.
     """
 
     root: Path
     listing: Listing
     archive: Path | None = None
     packed: frozenset[str] = frozenset()
+    archives: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, root: Path, split: str) -> Files:
@@ -76,8 +81,13 @@ class Files:
         if any(map(is_image, listing.sizes)):
             return cls(root, listing)
         archives = {}
-        for path in (path for path in listing.sizes if suffix_of(path) == ".zip"):
-            inside = listed(_members(root / path))
+        for path in [path for path in listing.sizes if suffix_of(path) == ".zip"]:
+            members = _members(root / path)
+            if members is None:
+                del listing.sizes[path]
+                listing.left[path] = DAMAGED
+                continue
+            inside = listed(members)
             if any(map(is_image, inside.sizes)):
                 archives[path] = inside
         if not archives:
@@ -94,7 +104,7 @@ class Files:
         # A caption file outside wins over a file of the same path in the archive.
         both = Listing(inside.sizes | listing.sizes, inside.left | listing.left)
         packed = frozenset(inside.sizes.keys() - listing.sizes.keys())
-        return cls(root, both, root / path, packed)
+        return cls(root, both, root / path, packed, tuple(stems[name] for name in named.values()))
 
     @cached_property
     def images(self) -> list[str]:
@@ -158,12 +168,12 @@ class Files:
             raise UserError(str(error)) from None
 
 
-def _members(archive: Path) -> Mapping[str, int]:
-    """Return the sizes of the files in an archive; none if it is damaged."""
+def _members(archive: Path) -> Mapping[str, int] | None:
+    """Return the sizes of the files in an archive; None if it is damaged."""
     try:
         with open_archive(archive) as opened:
             return {
                 entry.filename: entry.file_size for entry in opened.infolist() if not entry.is_dir()
             }
     except (UserError, zipfile.BadZipFile):
-        return {}
+        return None

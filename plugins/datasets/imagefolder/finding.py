@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from t2i.core.errors import UserError
 from t2i.plugins.common.images.image_files import safe_name
+from t2i.plugins.common.images.splits import split_word
 from t2i.plugins.datasets.imagefolder.beside import is_beside, stems_of
 from t2i.plugins.datasets.imagefolder.columns import (
     NAMES,
@@ -22,7 +23,6 @@ from t2i.plugins.datasets.imagefolder.columns import (
 from t2i.plugins.datasets.imagefolder.config import ImageFolderConfig
 from t2i.plugins.datasets.imagefolder.files import Files, suffix_of
 from t2i.plugins.datasets.imagefolder.names import Matches, match_names, parts_of
-from t2i.plugins.datasets.imagefolder.splits import split_word
 from t2i.plugins.datasets.imagefolder.tables import ENDINGS, Table, read_table
 
 KNOWN = ("metadata", "captions", "caption")
@@ -298,8 +298,8 @@ def _by_image(
             absent.setdefault(str(value), []).extend(found)
             continue
         captions.setdefault(image, []).extend(found)
-        if split and (word := split_word(str(row.values.get(split)))):
-            splits[image] = word
+        if split and (told := str(row.values.get(split) or "").strip()):
+            splits[image] = split_word(told) or told
     return captions, absent, splits
 
 

@@ -11,6 +11,7 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import Contents
 from t2i.core.io.images import UNREAD_SUFFIXES
 from t2i.plugins.common.images.image_files import Entry, Source, captions_of
+from t2i.plugins.common.images.splits import by_hash, chosen, safe_share, split_in
 from t2i.plugins.datasets.imagefolder.beside import Beside, find_beside, read_beside
 from t2i.plugins.datasets.imagefolder.config import ImageFolderConfig
 from t2i.plugins.datasets.imagefolder.files import Files, is_image, suffix_of
@@ -24,7 +25,6 @@ from t2i.plugins.datasets.imagefolder.finding import (
 )
 from t2i.plugins.datasets.imagefolder.names import parts_of
 from t2i.plugins.datasets.imagefolder.parquet import read_parquet
-from t2i.plugins.datasets.imagefolder.splits import by_hash, chosen, split_in
 
 WANTED = (
     "wanted: a.txt beside a.jpg, or a table such as metadata.csv with the columns file_name and "
@@ -93,7 +93,9 @@ def inspect(root: Path, config: ImageFolderConfig, split: str) -> Plan:
     if keys and config.caption is None and not any(place.captions.values()):
         raise UserError(_no_caption(files, place, tables, len(keys)))
     entries = _entries(place, config)
-    if not folders:
+    if files.archive and files.archives:
+        place.found.append(f"split: archive {files.archive.name}")
+    elif not folders:
         entries = _of_split(entries, place, tables, config, split)
     else:
         place.found.append(f"split: folder {place.folder}")
@@ -227,19 +229,27 @@ def _of_split(
         }
     named = chosen(sorted(set(told.values())))
     if not named:
-        parts = by_hash(keys, config.val_share)
+        sound = [entry.key for entry in entries if entry.captions]
+        share_of_val = config.val_share
+        if len(sound) > 1:  # each split gets an image that has a caption
+            share_of_val = safe_share(sound, share_of_val)
+        parts = by_hash(keys, share_of_val)
         if len(keys) == 1:
             place.found.append("split: one image alone serves as train and as val")
         elif keys:
+            if place.splits:
+                words = ", ".join(sorted({*place.splits.values()})[:3])
+                place.found.append(f"column 'split' is not used: of train and val, it has {words}")
             share = f"{len(parts['val'])} of {len(keys)}"
             place.found.append(f"split: by a hash of the names, {share} for val")
         kept = set(parts[split])
         return [entry for entry in entries if entry.key in kept]
     place.found.append(f"split: {by} ('{named['train']}' and '{named['val']}')")
-    words = {key: told.get(place.folder + key, "train") for key in keys}
+    words = {key: told.get(place.folder + key, "") for key in keys}
     for word, count in Counter(words.values()).items():
         if word not in named.values():
-            place.passed_over[f"image of split '{word}'"] = count
+            of = f"of split '{word}'" if word else f"to which {by} gives no split"
+            place.passed_over[f"image {of}"] = count
     return [entry for entry in entries if words[entry.key] == named[split]]
 
 
@@ -273,7 +283,7 @@ def _count(
     place.passed_over.update(beside.passed_over)
     used = {*beside.files.values(), *(table.path for table in tables.used)}
     if files.archive:
-        used.add(files.archive.name)
+        used.update((files.archive.name, *files.archives))
     outside: Counter[str] = Counter()
     for path in mine(files.listing.sizes):
         if path in place.captions or path in used:

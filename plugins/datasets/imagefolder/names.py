@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from t2i.core.io.images import SUFFIXES, UNREAD_SUFFIXES
-from t2i.plugins.datasets.imagefolder.splits import split_word
+from t2i.plugins.common.images.splits import split_word
 
 Parts = tuple[str, ...]
 

@@ -11,6 +11,7 @@ from typing import Any
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Contents
 from t2i.plugins.common.images.image_files import Entry, Source, captions_of
+from t2i.plugins.common.images.splits import by_hash, chosen, split_in
 from t2i.plugins.datasets.imagefolder.columns import (
     CAPTIONS,
     caption_columns,
@@ -20,7 +21,6 @@ from t2i.plugins.datasets.imagefolder.columns import (
     texts_in,
 )
 from t2i.plugins.datasets.imagefolder.config import ImageFolderConfig
-from t2i.plugins.datasets.imagefolder.splits import by_hash, chosen, split_in
 
 KEPT = 4  # row groups of images in memory
 

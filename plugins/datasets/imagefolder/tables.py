@@ -21,9 +21,13 @@ ENDINGS = (".jsonl", ".csv", ".ndjson", ".tsv", ".txt", ".json", ".parquet")
 """Endings of files that may be tables, in lower case."""
 
 DELIMITERS = ",\t;|"
+NO_VALUE = frozenset({"nan", "null", "none", "n/a", "<na>"})
+"""What programs write into a csv file where a table has no value, in lower case."""
 SAMPLE = 50  # rows by which the delimiter is chosen
 _NUMBERED = re.compile(r"^(.+?#\d+)[ \t]+(.*)$")
 """A line of Flickr8k's own files: NAME#0, a tab, the caption."""
+_TIGHT = re.compile(r"^[^,\r\n]*(,[^,\r\n]*)+,(?=\S)", re.M)
+"""A line with a comma, after the first, that no space follows: it is between columns."""
 _SPACED = re.compile(r"^(\S+\.\w{3,4})[: ] *(.+)$")
 """A line of a name, a space or a colon, and the caption."""
 
@@ -91,11 +95,11 @@ def read_table(path: str, content: bytes, where: str, encoding: str | None) -> T
 
 def _lines(text: str, where: str) -> Iterator[Row]:
     """Read one JSON object a line."""
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(_split_lines(text), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, parse_constant=_nothing)
         except (ValueError, RecursionError):
             raise UserError(f"{where}, line {number}: not JSON") from None
         if not isinstance(row, dict):
@@ -103,10 +107,14 @@ def _lines(text: str, where: str) -> Iterator[Row]:
         yield Row(f"line {number}", row)
 
 
+def _nothing(constant: str) -> None:
+    """Return None for NaN, which programs write where a table has no value."""
+
+
 def _json(text: str, where: str) -> list[Row]:
     """Read a JSON document that holds rows, or one object a line."""
     try:
-        document = json.loads(text)
+        document = json.loads(text, parse_constant=_nothing)
     except (ValueError, RecursionError) as error:
         if str(error).startswith("Extra data"):
             return list(_lines(text, where))
@@ -167,11 +175,11 @@ def _joined(document: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
     images, notes = (_rows_within(document.get(key)) for key in ("images", "annotations"))
     if not images or not notes:
         return None
-    files = {image.get("id"): image.get("file_name") for image in images}
+    files = {str(image.get("id")): image.get("file_name") for image in images}
     return [
-        {"file_name": files[note.get("image_id")], "caption": note.get("caption")}
+        {"file_name": files[number], "caption": note.get("caption")}
         for note in notes
-        if note.get("image_id") in files
+        if (number := str(note.get("image_id"))) in files
     ]
 
 
@@ -216,6 +224,7 @@ def _delimited(text: str, where: str) -> Iterator[Row]:
     told = re.fullmatch(r"sep=(.)\s*", first)  # a spreadsheet's own line
     skipped = 1 if told else 0
     text = rest if told else text
+    text = text.replace('\\"', '""')  # how databases write quotes inside a quoted value
     delimiter = told[1] if told else _delimiter(text, where)
     rows = _records_of(text, delimiter, csv.QUOTE_MINIMAL, where)
     if swallowed := _swallowed(rows, delimiter):
@@ -230,7 +239,8 @@ def _delimited(text: str, where: str) -> Iterator[Row]:
         return
     headless = any(map(is_image_name, rows[0][1]))
     if headless:
-        width = max(2, min(len(row) for _, row in rows))
+        commas_are_text = delimiter == "," and '"' not in text and not re.search(_TIGHT, text)
+        width = 2 if commas_are_text else max(2, min(len(row) for _, row in rows))
         columns = [str(number) for number in range(1, width + 1)]
     else:
         columns = _distinct([cell.strip() for cell in rows.pop(0)[1]])
@@ -304,4 +314,5 @@ def _cells(columns: Sequence[str], row: list[str], delimiter: str, where: str) -
             )
         # csv drops the space after a delimiter
         row = [*row[: len(columns) - 1], f"{delimiter} ".join(row[len(columns) - 1 :])]
-    return dict(zip(columns, row, strict=False))
+    values = ("" if cell.strip().casefold() in NO_VALUE else cell for cell in row)
+    return dict(zip(columns, values, strict=False))

@@ -60,8 +60,9 @@ def of_json(content: bytes, where: str, encoding: str | None, key: str | None) -
         return captions_of(_texts(document))
     found = key_of(document, key)
     if found is None:
-        keys = ", ".join(str(name)[:40] for name in list(document)[:SHOWN]) or "none"
-        more = ", ..." if len(document) > SHOWN else ""
+        names = _paths(document)
+        keys = ", ".join(name[:60] for name in names[:SHOWN]) or "none"
+        more = ", ..." if len(names) > SHOWN else ""
         raise BrokenExample(
             where,
             f"no caption: its .json has no {key or 'known key'}; its keys: {keys}{more}; "
@@ -103,6 +104,17 @@ def key_of(document: Mapping[str, Any], key: str | None) -> tuple[str, Any] | No
         return _at(document, key)
     names = {str(name).lower(): name for name in reversed(list(document))}
     return next(((names[k], document[names[k]]) for k in KEYS if k in names), None)
+
+
+def _paths(document: Mapping[str, Any]) -> list[str]:
+    """Return the keys of a document; those of a document within are "a.b"."""
+    return [
+        path
+        for key, value in document.items()
+        for path in (
+            [f"{key}.{inner}" for inner in value] if isinstance(value, dict) else [str(key)]
+        )
+    ]
 
 
 def _at(document: Any, key: str) -> tuple[str, Any] | None:

@@ -19,8 +19,7 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Contents, Dataset, Example, Original
 from t2i.core.interfaces.noise import random_stream
 from t2i.core.io.images import decode, original
-from t2i.plugins.common.images.image_files import in_val
-from t2i.plugins.common.images.shares import safe_share
+from t2i.plugins.common.images.splits import in_val, safe_share
 from t2i.plugins.datasets.webdataset.captions import found_key, of_json, of_text
 from t2i.plugins.datasets.webdataset.config import WebDatasetConfig
 from t2i.plugins.datasets.webdataset.counts import Ahead, counts
@@ -36,6 +35,7 @@ from t2i.plugins.datasets.webdataset.shards import LocalShard, RemoteShard, Shar
 
 FORMAT = 1  # of the fingerprint; to be raised whenever the same shards give other examples
 WORDS = 100_000  # number of examples from whose captions a vocabulary is made
+TABLES = frozenset({"csv", "tsv", "jsonl", "parquet"})  # endings of tables of captions
 TRIED = 20  # examples whose captions are read when the data set is opened
 
 
@@ -348,11 +348,15 @@ def _refuse_unusable(shards: Sequence[Shard]) -> None:
         if usable(indexes[-1].rows).any():
             return
     reason, names = _lost([index.rows for index in indexes if len(index.rows)])
+    remedy = f"say which with {' '.join(f'--set data.{name}=ENDING' for name in names)}"
+    if not names:
+        remedy = "an image and its caption need one name in one folder, such as a.jpg and a.txt"
+    elif any(ending in TABLES for index in indexes for ending in index.endings):
+        remedy += "; a table in a tar is not read: unpack the tar, and name its folder"
     others = " and the others" if shards[1:] else ""
     raise UserError(
         f"data set 'webdataset': {shards[0].name}{others}: {reason}; "
-        f"endings found: {told_endings(indexes)}; say which with "
-        f"{' '.join(f'--set data.{name}=ENDING' for name in names)}"
+        f"endings found: {told_endings(indexes)}; {remedy}"
     )
 
 
@@ -370,7 +374,7 @@ def _lost(indexes: Sequence[np.ndarray]) -> tuple[str, list[str]]:
     many = [name for part, name in enumerate(kinds) if any((at == part).any() for at in several)]
     if many:
         return f"several members of an example could be the {' and the '.join(many)}", many
-    return "no example has both an image and a caption", list(kinds)
+    return "no example has both an image and a caption", []
 
 
 def _refuse_without_captions(dataset: WebDataset) -> None:

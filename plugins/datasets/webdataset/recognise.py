@@ -5,15 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
-TAR = re.compile(r"\.(tar|tar\.gz|tgz|tar\.bz2|tbz2?|tar\.xz|txz)$", re.IGNORECASE)
-"""End of the name of a tar, plain or compressed."""
+from t2i.plugins.common.images.splits import split_word
 
-SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    "test": "test",
-}
-"""Split by the word for it in the name of a shard, or of its folder."""
+TAR = re.compile(r"\.(tar|tar\.gz|tgz|tar\.bz2|tbz2?|tar\.xz|txz|tar\.zst|tzst)$", re.IGNORECASE)
+"""End of the name of a tar, plain or compressed."""
 
 
 def is_tar(name: str) -> bool:
@@ -39,8 +34,8 @@ def split_of(name: str) -> str:
     """
     for part in reversed(TAR.sub("", name).lower().split("/")):
         for word in re.split(r"[^a-z]+", part):
-            if word in SPLITS:
-                return SPLITS[word]
+            if split := split_word(word):
+                return split if split in ("train", "test") else "val"
     return ""
 
 

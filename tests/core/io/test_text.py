@@ -46,6 +46,8 @@ def test_utf_16_without_a_mark_is_refused():
     with pytest.raises(UserError, match=r"zero bytes.*data\.encoding=utf-16-le"):
         decode_text("ab".encode("utf-16-le"), "a")
     assert decode_text("ab".encode("utf-16-le"), "a", "utf-16-le") == "ab"
+    with pytest.raises(UserError, match=r"zero bytes.*data\.encoding=utf-16-le"):
+        decode_text("\u7ea2 a".encode("utf-16-le"), "a")  # no UTF-8 at all
 
 
 def test_the_setting_may_be_wrong_too():

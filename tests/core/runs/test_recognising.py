@@ -107,3 +107,12 @@ def test_a_folder_that_is_not_read_is_in_no_fingerprint():
         for own in ({}, {"dir": "pics"}, {"few_broken": 0})
     }
     assert len(prints) == 1
+
+
+def test_a_file_may_be_a_data_set_of_its_own(folder):
+    inside = folder("tree") / "0.tar"
+    inside.write_bytes(b"x")
+    assert recognised(inside).name == "webdataset"
+    inside = inside.rename(inside.with_suffix(".zip"))
+    with pytest.raises(UserError, match=r"0\.zip is a file that no data set reads by itself; name"):
+        recognised(inside)

@@ -18,8 +18,8 @@ from t2i.core.interfaces.dataset import BrokenExample
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import open_dataset
 from t2i.plugins.common.images import walk as walk_module
+from t2i.plugins.common.images.splits import by_hash
 from t2i.plugins.datasets.imagefolder.recognising import recognise
-from t2i.plugins.datasets.imagefolder.splits import by_hash
 
 NAMES = [f"{number}.png" for number in range(12)]
 SAID = {name: (f"bird {number}",) for number, name in enumerate(NAMES)}
@@ -518,3 +518,129 @@ def test_a_folder_of_images_is_recognised(put, tmp_path):
     (tmp_path / "none").mkdir()
     assert recognise(tmp_path / "none") is None
     assert recognise(put("a/b.png")) == "images (1 .png)"
+
+
+# --- what was once read wrongly, or not at all ----------------------------------------------------
+
+
+def pictured(put, names=NAMES):
+    for name in names:
+        root = put(name)
+    return root
+
+
+OTHERS = {
+    "carriage returns in jsonl": (
+        "metadata.jsonl", "\r".join(json.dumps({"file_name": n, "text": SAID[n][0]}) for n in NAMES)
+    ),
+    "ids as numbers and as words": (
+        "annotations.json",
+        json.dumps({
+            "images": [{"id": i, "file_name": n} for i, n in enumerate(NAMES)],
+            "annotations": [{"image_id": str(i), "caption": f"bird {i}"} for i in range(12)],
+        }),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("table", OTHERS)
+def test_tables_of_other_programs(put, table):
+    pictured(put)
+    assert captions(put(*OTHERS[table])) == SAID
+
+
+def test_quotes_after_backslashes_are_quotes(put):
+    pictured(put)
+    root = put("captions.csv", "image,caption\n" + many('{n},"a \\"big\\" bird, {i}"\n'))
+    assert captions(root)["3.png"] == ('a "big" bird, 3',)
+
+
+def test_commas_without_a_header_are_text_where_a_space_follows_each(put):
+    pictured(put)
+    root = put("captions.csv", many("{n},a bird, number {i}\n"))
+    assert captions(root)["3.png"] == ("a bird, number 3",)
+    root = put("captions.csv", many("{n},a bird,x{i}\n"))  # a third column
+    assert captions(root, caption_column="2")["3.png"] == ("a bird",)
+
+
+def test_what_stands_for_no_value_is_no_caption(put):
+    pictured(put)
+    words = ["nan", "None", "NULL", "N/A"]
+    rows = "".join(f"{n},{(words + ['a bird'] * 8)[i]}\n" for i, n in enumerate(NAMES))
+    root = put("metadata.csv", f"file_name,text\n{rows}")
+    assert captions(root) == dict.fromkeys(NAMES[4:], ("a bird",))
+    (root / "metadata.csv").unlink()
+    values = ["NaN", "3", "null", "true", *['"a bird"'] * 8]
+    rows = "".join(f'{{"file_name": "{n}", "text": {values[i]}}}\n' for i, n in enumerate(NAMES))
+    assert captions(put("metadata.jsonl", rows)) == dict.fromkeys(NAMES[4:], ("a bird",))
+
+
+def test_no_split_is_held_back_without_a_caption(put):
+    root = pictured(put, NAMES[:8])
+    alone = by_hash(NAMES[:8], 0.01)["val"]
+    for name in NAMES[:8]:
+        put(name.replace(".png", ".txt"), "" if name in alone else f"bird {name}")
+    assert opened(root, "val", val_share=0.01)[0].captions
+
+
+def test_images_of_other_splits_and_of_none_are_in_neither(put):
+    pictured(put)
+    words = ["train"] * 4 + ["val"] * 3 + ["unused", "", "test", "odd", "odd"]
+    rows = "".join(f"{n},bird {i},{words[i]}\n" for i, n in enumerate(NAMES))
+    root = put("metadata.csv", f"file_name,text,split\n{rows}")
+    assert [len(opened(root, split)) for split in ("train", "val")] == [4, 3]
+    passed_over = told(opened(root))[1]
+    assert passed_over["image of split 'odd'"] == 2
+    assert passed_over["image to which column 'split' gives no split"] == 1
+    put("metadata.csv", "file_name,text,split\n" + many("{n},bird {i},a\n"))
+    assert "column 'split' is not used: of train and val, it has a" in told(opened(root))[0]
+
+
+def test_an_archive_for_each_split_is_read_whole(put):
+    root = put("note.md", "")
+    image = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(image, "PNG")
+    for archive, names in {"train": NAMES[:8], "val": NAMES[8:], "other": ["x.png"]}.items():
+        with zipfile.ZipFile(root / f"{archive}.zip", "w") as file:
+            for name in names:
+                file.writestr(name, image.getvalue())
+                file.writestr(name.replace(".png", ".txt"), "a bird")
+    assert [len(opened(root, split)) for split in ("train", "val")] == [8, 4]
+    found, passed_over = told(opened(root, "val"))
+    assert "split: archive val.zip" in found
+    assert passed_over["not an image file (.zip)"] == 1
+
+
+def test_archives_that_cannot_be_used_are_told(put):
+    root = put("a.zip", b"PK\3\4" + bytes(99))
+    assert recognise(root) == "a zip file"
+    with pytest.raises(UserError, match="zip file that is damaged; get it again: 1"):
+        opened(root)
+    for name in ("a.zip", "b.zip"):
+        with zipfile.ZipFile(root / name, "w") as file:
+            file.writestr("a.png", b"x")
+    assert recognise(root) == "archives of images"
+    with pytest.raises(UserError, match="several archives hold images"):
+        opened(root)
+
+
+def test_images_of_unread_kinds_alone_are_recognised_and_told(put):
+    root = put("a.heic", b"x")
+    assert recognise(root) == "images that are not read (1 .heic)"
+    with pytest.raises(UserError, match=r"not read \(\.heic\): 1.*convert images of other kinds"):
+        opened(root)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_that_a_table_names_is_no_image_and_blocks_nothing(put):
+    root = pictured(put, NAMES[:6])
+    os.mkfifo(root / "pipe.png")
+    rows = many("{n},bird {i}\n", [*NAMES[:6], "pipe.png"])
+    put("metadata.csv", f"file_name,text\n{rows}")
+    assert sorted(captions(root)) == NAMES[:6]
+
+
+def test_a_file_is_no_folder_and_the_remedy_is_told(put):
+    root = put("a.zip", b"x")
+    with pytest.raises(UserError, match=r"a\.zip is a file; name the folder that it lies in"):
+        opened(root / "a.zip")

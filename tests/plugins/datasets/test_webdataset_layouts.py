@@ -195,7 +195,9 @@ def test_another_key_is_named_by_a_setting_and_the_error_lists_keys(folder):
     document = json.dumps({"url": "x", "blip": {"long": "a house"}, "width": 3})
     (folder / "0.tar").write_bytes(packed([*pairs("b"), ("a.png", None), ("a.json", document)]))
     (folder / "1.tar").write_bytes(packed(pairs("x")))
-    with pytest.raises(BrokenExample, match=r"no known key; its keys: url, blip, width; name one"):
+    with pytest.raises(
+        BrokenExample, match=r"no known key; its keys: url, blip.long, width; name one"
+    ):
         opened(folder)[1]
     (folder / "1.tar").unlink()
     (folder / "0.tar").write_bytes(packed([("a.png", None), ("a.json", document)]))
@@ -420,3 +422,26 @@ def test_folders_of_shards_are_recognised_and_others_are_not(folder):
     (folder / "b.jpg").touch()
     assert recognise(folder) is None
     assert recognise(folder / "gone") is None
+
+
+def test_shards_called_eval_are_held_back(folder):
+    for name, keys_ in {"eval": ("e",), "train": ("a", "b")}.items():
+        (folder / name).mkdir()
+        (folder / name / "0.tar").write_bytes(packed(pairs(*keys_)))
+    assert [len(opened(folder, split)) for split in ("train", "val")] == [2, 1]
+
+
+def test_an_image_and_a_caption_of_other_names_and_a_table_are_told(folder):
+    (folder / "0.tar").write_bytes(packed([("images/a.png", None), ("texts/a.txt", "of a")]))
+    with pytest.raises(UserError, match=r"need one name in one folder, such as a\.jpg and a\.txt"):
+        opened(folder)
+    (folder / "0.tar").write_bytes(packed([("a.png", None), ("captions.csv", "image,text")]))
+    with pytest.raises(UserError, match="a table in a tar is not read: unpack the tar"):
+        opened(folder)
+
+
+def test_zstd_is_recognised_and_refused_with_the_remedy(folder):
+    (folder / "0.tar.zst").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(99))
+    assert recognise(folder) == "a tar shard (0.tar.zst)"
+    with pytest.raises(UserError, match="zstd -d"):
+        opened(folder)

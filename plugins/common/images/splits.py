@@ -1,17 +1,20 @@
-"""Which images are for training and which are held back."""
+"""Which images are for training and which are held back. This imports no NumPy."""
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
-
-from t2i.plugins.common.images.image_files import in_val, rank
 
 VALIDATION = ("val", "validation", "valid", "dev", "test")
 """Names of held-back splits; the first that is there is used."""
 
-_WORDS = {"restval": "train", "training": "train", "eval": "val", "testing": "test"}
-"""Other names of splits, as columns of tables have them."""
+_WORDS = {
+    "restval": "train", "training": "train", "trn": "train", "testing": "test", "tst": "test",
+    "eval": "val", "evaluation": "val", "holdout": "val", "heldout": "val",
+}  # fmt: skip
+"""Other names of splits, as columns of tables and folders have them."""
 
 
 def split_word(name: str) -> str:
@@ -57,6 +60,48 @@ def chosen(present: Sequence[str]) -> dict[str, str]:
     return {"train": words["train"], "val": held} if "train" in words and held else {}
 
 
+def in_val(key: str, share: float) -> bool:
+    """Return whether an image belongs to the validation split, by a hash of its key.
+
+    Args:
+        key: Key of the image.
+        share: Share of all keys that belong to the split, 0 to 1.
+
+    Returns:
+        True for about this share of keys.
+    """
+    return rank(key) < share * 2**64
+
+
+def rank(key: str) -> int:
+    """Return the place of an image in an order that names alone decide: a hash of its key.
+
+    Args:
+        key: Key of the image.
+
+    Returns:
+        A number from 0 to 2**64 - 1, evenly spread over keys.
+    """
+    digest = hashlib.sha256(key.encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+def safe_share(keys: Sequence[str], share: float) -> float:
+    """Change the share of val as little as it takes for each split to have an image.
+
+    Args:
+        keys: Keys of the images, at least two different ones.
+        share: The share that was set, for `in_val`.
+
+    Returns:
+        The share itself, unless no key or every key would be in val.
+    """
+    inside = sum(in_val(key, share) for key in keys)
+    if inside == 0:
+        return math.nextafter(min(map(rank, keys)) / 2**64, 1)
+    return share if inside < len(keys) else math.nextafter(max(map(rank, keys)) / 2**64, 0)
+
+
 def by_hash(keys: Sequence[str], share: float) -> Mapping[str, Sequence[str]]:
     """Split images by a hash of their names.
 
@@ -70,12 +115,10 @@ def by_hash(keys: Sequence[str], share: float) -> Mapping[str, Sequence[str]]:
     Returns:
         The images of "train" and of "val".
     """
-    if len(keys) < 2:
+    if len(set(keys)) < 2:
         return {"train": keys, "val": keys}
-    val = {key for key in keys if in_val(key, share)} or {min(keys, key=rank)}
-    if len(val) == len(keys):
-        val.remove(max(keys, key=rank))
+    share = safe_share(keys, share)
     return {
-        "train": [key for key in keys if key not in val],
-        "val": [key for key in keys if key in val],
+        "train": [key for key in keys if not in_val(key, share)],
+        "val": [key for key in keys if in_val(key, share)],
     }
