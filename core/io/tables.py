@@ -8,17 +8,16 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from t2i.core.errors import UserError
+from t2i.core.io.columns import CAPTIONS, NAMES, folded
 from t2i.core.io.images import SUFFIXES, UNREAD_SUFFIXES
 from t2i.core.io.text import decode_text
-from t2i.plugins.datasets.imagefolder.columns import CAPTIONS, NAMES, folded
-from t2i.plugins.datasets.imagefolder.parquet import rows_of
 
-ENDINGS = (".jsonl", ".csv", ".ndjson", ".tsv", ".txt", ".json", ".parquet")
-"""Endings of files that may be tables, in lower case."""
+ENDINGS = (".jsonl", ".csv", ".ndjson", ".tsv", ".txt", ".json")
+"""Endings of files that may be tables of text, in lower case."""
 
 DELIMITERS = ",\t;|"
 SAMPLE = 50  # rows by which the delimiter is chosen
@@ -56,14 +55,28 @@ class Table:
     rows: Sequence[Row]
 
 
-def read_table(path: str, content: bytes, where: str, encoding: str | None) -> Table:
-    """Read a table.
+def table_of(path: str, rows: Sequence[Row]) -> Table:
+    """Make a table of rows.
+
+    Args:
+        path: The file, in the data set's folder.
+        rows: The rows.
+
+    Returns:
+        The table. It has the columns of all rows.
+    """
+    columns = dict.fromkeys(column for row in rows for column in row.values)
+    return Table(path, tuple(columns), rows)
+
+
+def read_table(path: str, content: bytes, where: str, encoding: str | None = None) -> Table:
+    """Read a table of text.
 
     Args:
         path: The file, in the data set's folder. Its ending says what it holds.
         content: Its content.
         where: Name of the file in errors.
-        encoding: The setting `encoding`.
+        encoding: Name of its encoding. None: UTF-8, or what its byte order mark says.
 
     Returns:
         The table.
@@ -72,18 +85,14 @@ def read_table(path: str, content: bytes, where: str, encoding: str | None) -> T
         UserError: It is no table, or damaged. The error names the line.
     """
     ending = PurePosixPath(path).suffix.lower()
-    text = "" if ending == ".parquet" else decode_text(content, where, encoding)
-    if ending == ".parquet":
-        found = enumerate(rows_of(Path(where)), start=1)
-        rows = [Row(f"row {number}", values) for number, values in found]
-    elif ending == ".json":
+    text = decode_text(content, where, encoding)
+    if ending == ".json":
         rows = _json(text, where)
     elif ending in (".jsonl", ".ndjson"):
         rows = list(_lines(text, where))
     else:
         rows = _numbered(text) or list(_delimited(text, where))
-    columns = dict.fromkeys(column for row in rows for column in row.values)
-    return Table(path, tuple(columns), rows)
+    return table_of(path, rows)
 
 
 # --- json -----------------------------------------------------------------------------------------
