@@ -69,7 +69,13 @@ def table_of(path: str, rows: Sequence[Row]) -> Table:
     return Table(path, tuple(columns), rows)
 
 
-def read_table(path: str, content: bytes, where: str, encoding: str | None = None) -> Table:
+def read_table(
+    path: str,
+    content: bytes,
+    where: str,
+    encoding: str | None = None,
+    setting: str = "data.encoding",
+) -> Table:
     """Read a table of text.
 
     Args:
@@ -77,6 +83,7 @@ def read_table(path: str, content: bytes, where: str, encoding: str | None = Non
         content: Its content.
         where: Name of the file in errors.
         encoding: Name of its encoding. None: UTF-8, or what its byte order mark says.
+        setting: As for `decode_text`.
 
     Returns:
         The table.
@@ -85,7 +92,7 @@ def read_table(path: str, content: bytes, where: str, encoding: str | None = Non
         UserError: It is no table, or damaged. The error names the line.
     """
     ending = PurePosixPath(path).suffix.lower()
-    text = decode_text(content, where, encoding)
+    text = decode_text(content, where, encoding, setting)
     if ending == ".json":
         rows = _json(text, where)
     elif ending in (".jsonl", ".ndjson"):
@@ -189,7 +196,7 @@ def _joined(document: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
 
 def _numbered(text: str) -> list[Row]:
     """Read lines of a name, perhaps with a number, and a caption; none if the lines are others."""
-    lines = [(n, line) for n, line in enumerate(_split_lines(text), start=1) if line.strip()]
+    lines = [(n, line) for n, line in enumerate(split_lines(text), start=1) if line.strip()]
     for pattern in (_NUMBERED, _SPACED):
         found = [(number, pattern.match(line)) for number, line in lines]
         if found and all(match and is_image_name(match[1]) for _, match in found):
@@ -201,8 +208,15 @@ def _numbered(text: str) -> list[Row]:
     return []
 
 
-def _split_lines(text: str) -> list[str]:
-    """Split a text at line ends only, not at the other characters of `str.splitlines`."""
+def split_lines(text: str) -> list[str]:
+    """Split a text at line ends only, not at the other characters of `str.splitlines`.
+
+    Args:
+        text: The text.
+
+    Returns:
+        Its lines.
+    """
     return re.split(r"\r\n|\n|\r", text)
 
 
@@ -260,7 +274,7 @@ def _records_of(text: str, delimiter: str, quoting: Any, where: str) -> list[tup
 
 def _delimiter(text: str, where: str) -> str:
     """Choose the delimiter: the one whose header has known columns and whose rows fit best."""
-    head = "\n".join(_split_lines(text)[: 4 * SAMPLE])
+    head = "\n".join(split_lines(text)[: 4 * SAMPLE])
     best, found = (0, 0, 0.0), ""
     for delimiter in DELIMITERS:
         rows = [row for _, row in _records_of(head, delimiter, csv.QUOTE_MINIMAL, where)[:SAMPLE]]

@@ -276,7 +276,7 @@ class Model:
         """Raise a UserError unless the negative prompts have an effect, and fit the prompts."""
         if len(negative) not in (1, prompts):
             raise UserError(
-                f"{len(negative)} negative prompts for {prompts} prompts: give one for all, or one "
+                f"{len(negative)} negative prompts, but {prompts} prompt(s): give one for all, or one "
                 "for each"
             )
         if isinstance(choice.config, UnguidedConfig):
