@@ -277,8 +277,8 @@ class Model:
         if len(negative) not in (1, prompts):
             plural = "prompt" if prompts == 1 else "prompts"
             raise UserError(
-                f"{len(negative)} negative prompts for {prompts} {plural}: give one for all, or one "
-                "for each"
+                f"{len(negative)} negative prompts for {prompts} {plural}: give one for all, or "
+                "one for each"
             )
         if isinstance(choice.config, UnguidedConfig):
             raise UserError(
