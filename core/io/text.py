@@ -19,6 +19,7 @@ MARKS = {
 }
 """Encodings by the byte order mark that begins a file. UTF-32's marks begin with UTF-16's."""
 
+SAVE = "save it as UTF-8"
 SHOWN = 40  # bytes of a text that an error shows
 CHOICES = 3  # encodings that an error names
 NEAR = 4096  # bytes around the first wrong one by which encodings are recognised
@@ -37,7 +38,7 @@ def read_text(path: Path, encoding: str | None = None, setting: str = "data.enco
         path: The file.
         encoding: Name of its encoding, as Python knows it. None: UTF-8, or what its byte order
             mark says.
-        setting: The setting that names the encoding, for the error.
+        setting: The setting that names the encoding, for the error. "": there is none.
 
     Returns:
         The text. Line ends stay as they are in the file.
@@ -99,7 +100,7 @@ def _wide(data: bytes, name: str, setting: str) -> str:
     wide = "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
     return (
         f"no text in {name.removesuffix('-sig').upper()}, for it holds zero bytes; if it is "
-        f"UTF-16, set --set {setting}={wide}"
+        f"UTF-16, {f'set --set {setting}={wide}' if setting else SAVE}"
     )
 
 
@@ -115,6 +116,8 @@ def _advice(data: bytes, wrong: int, setting: str) -> str:
             piece = data[start : start + SHOWN].decode(name, "ignore")
             pieces.setdefault(" ".join(piece.split()), name)
     if not pieces:
-        return f"; save it as UTF-8, or name its encoding with --set {setting}=NAME"
+        choice = f", or name its encoding with --set {setting}=NAME" if setting else ""
+        return f"; {SAVE}{choice}"
     told = " or ".join(f"{name} ('{piece}')" for piece, name in [*pieces.items()][:CHOICES])
-    return f"; it may be {told}: name the right one with --set {setting}=NAME, or save it as UTF-8"
+    choice = f"name the right one with --set {setting}=NAME, or " if setting else ""
+    return f"; it may be {told}: {choice}{SAVE}"

@@ -82,6 +82,7 @@ def sample_again(picture: Path, folder: Path, load: Loader, moved: Moved | None 
             f"{picture} was not sampled from prompts alone, so its file does not hold all that it "
             "was made of: run the first command again"
         )
+    _check_moved(picture, record, moved)
     target = folder / picture.name
     if target.exists():
         raise UserError(f"{target} is there already: choose another --out, or remove it")
@@ -96,6 +97,13 @@ def sample_again(picture: Path, folder: Path, load: Loader, moved: Moved | None 
     place_bytes(target, data)
     same = data == picture.read_bytes()
     return Again(target, same, "" if same else _difference(picture, image, record))
+
+
+def _check_moved(picture: Path, record: Record, moved: Moved) -> None:
+    """Raise a UserError if a place is given of something that the image was not made of."""
+    for name in ("guide", "image", "mask"):
+        if getattr(moved, name) is not None and getattr(record.settings, name) is None:
+            raise UserError(f"{picture} was sampled with no {name}: leave out --{name}")
 
 
 def _redrawn(

@@ -30,6 +30,10 @@ SPREAD = 1000
 """Numbers of each tensor, about, that the hash of a model reads. Training changes them all."""
 
 
+LARGEST_BATCH = 2**14
+"""Images of the largest batch that is recorded; a damaged file cannot ask for more memory."""
+
+
 class Batch(BaseModel):
     """The batch that an image was sampled in. Its size changes an image by rounding.
 
@@ -43,7 +47,7 @@ class Batch(BaseModel):
     position: int = Field(ge=0)
     prompts: list[str] = Field(min_length=1)
     negative: list[str] = []
-    images: list[tuple[int, int]] = Field(min_length=1)
+    images: list[tuple[int, int]] = Field(min_length=1, max_length=LARGEST_BATCH)
 
     def sound(self) -> bool:
         """Tell whether the indexes fit together.

@@ -276,9 +276,10 @@ class Model:
     ) -> None:
         """Raise a UserError unless the negative prompts have an effect, and fit the prompts."""
         if len(negative) not in (1, prompts):
+            plural = "prompt" if prompts == 1 else "prompts"
             raise UserError(
-                f"{len(negative)} negative prompts for {prompts} prompts: give one for all, or one "
-                "for each"
+                f"{len(negative)} negative prompts for {prompts} {plural}: give one for all, or "
+                "one for each"
             )
         if isinstance(choice.config, UnguidedConfig):
             raise UserError(

@@ -18,6 +18,9 @@ from t2i.core.io.images import read_whole, to_tensor
 STRENGTH = 0.8
 """Strength of image-to-image where none is given, that of diffusers."""
 
+WIDEST = 16
+"""Longest side that is sampled, as a multiple of the side of the images that a model knows."""
+
 Picture = Image.Image | np.ndarray | str | Path
 """An image as users give it: a PIL image, uint8 (H, W, 3) or (H, W), or a file."""
 
@@ -149,19 +152,25 @@ def options_for(
 
 def _check_size(generator: Generator, model: str, size: tuple[int, int] | None) -> None:
     own, step = generator.image_size, generator.size_step
-    if size is None or tuple(size) == (own, own):
+    if size is None:
+        return
+    if len(size) != 2 or not all(isinstance(length, int) for length in size):
+        raise UserError(f"size {size}: give height and width in pixels, such as ({own}, {own})")
+    if tuple(size) == (own, own):
         return
     if step is None:
         raise UserError(
             f"model '{model}' samples images of {own} x {own} pixels only: leave out --width and "
             "--height"
         )
+    most = WIDEST * own // step * step
     for name, length in zip(("height", "width"), size, strict=True):
-        if length < step or length % step:
-            near = sorted({max(step, length // step * step), max(step, -(-length // step) * step)})
+        if length < step or length % step or length > most:
+            near = {max(step, length // step * step), max(step, -(-length // step) * step)}
+            fitting = sorted({min(most, side) for side in near})
             raise UserError(
-                f"{name} {length}: model '{model}' samples multiples of {step} pixels, such as "
-                f"{' or '.join(map(str, near))}"
+                f"{name} {length}: model '{model}' samples multiples of {step} pixels up to "
+                f"{most}, such as {' or '.join(map(str, fitting))}"
             )
 
 

@@ -10,30 +10,29 @@ import torch
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.io.files import load_tensors
+from t2i.core.io.tables import split_lines
+from t2i.core.io.text import decode_text
 
 
 def read_prompts(path: Path) -> list[str]:
     """Read captions from a text file, one a line. Blank lines are skipped.
 
     Args:
-        path: The file, in UTF-8.
+        path: The file, in UTF-8, or with a byte order mark.
 
     Returns:
         At least one caption.
 
     Raises:
-        UserError: The file cannot be read, is not UTF-8, or has no caption.
+        UserError: The file cannot be read, has another encoding, or has no caption.
     """
     try:
-        lines = path.read_text("utf-8-sig").split("\n")
+        data = path.read_bytes()
     except OSError as error:
         raise UserError(
             f"prompts {path}: {error.strerror}; give a text file with one prompt a line"
         ) from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"prompts {path}: not UTF-8 (byte {error.start}); save it as UTF-8 text"
-        ) from None
+    lines = split_lines(decode_text(data, f"prompts {path}", setting=""))
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise UserError(f"prompts {path}: it holds no prompt; write one a line")

@@ -31,7 +31,13 @@ from t2i.core.io.files import place_bytes, write_bytes
 from t2i.core.io.images import grid, png, read_image, readable_scale
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import Group
-from t2i.core.models.metadata import Batch, grid_chunks, image_chunks, weights_hash
+from t2i.core.models.metadata import (
+    LARGEST_BATCH,
+    Batch,
+    grid_chunks,
+    image_chunks,
+    weights_hash,
+)
 from t2i.core.models.model import (
     GuideMaker,
     Key,
@@ -346,7 +352,7 @@ class _Work:
     def _png(self, image: np.ndarray, key: Key, together: Sequence[Key]) -> bytes:
         """Encode an image that was sampled in a batch, with all that `--again` needs."""
         batch = None
-        if self.noise is not None:
+        if self.noise is not None and len(together) <= LARGEST_BATCH:
             rows = sorted({p for p, _ in together})
             batch = Batch(
                 position=together.index(key),

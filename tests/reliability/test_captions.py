@@ -138,11 +138,11 @@ def test_samples_of_any_caption_are_files_by_number_and_lines_of_json(run, tmp_p
 
 
 def test_a_file_of_wild_prompts(run, tmp_path, capfd):
-    """A megabyte, terminal commands and NUL in a file; and a file of bytes that are no text."""
+    """A megabyte and terminal commands in a file; and files of bytes that are no text."""
     told = {
         what: c for what, c in CAPTIONS.items() if what != "a megabyte of words"
     }  # the toy takes its time with it
-    lines = [c for c in told.values() if c.strip() and not re.search("[\ud800-\udfff\n\r]", c)]
+    lines = [c for c in told.values() if c.strip() and not re.search("[\ud800-\udfff\n\r\0]", c)]
     path = tmp_path / "\x1b[2Jprompts.txt"
     path.write_text("\n".join(lines), "utf-8")
     assert read_prompts(path) == [line.strip() for line in lines]
@@ -156,6 +156,11 @@ def test_a_file_of_wild_prompts(run, tmp_path, capfd):
     said = capfd.readouterr().err
     assert harmless(said)
     assert "\\x1b[2Jprompts.txt: not UTF-8" in said
+    path.write_bytes("no mark".encode("utf-16-le"))
+    with pytest.raises(UserError, match=r"zero bytes; if it is UTF-16, save it as UTF-8$"):
+        read_prompts(path)
+    path.write_bytes("ein Café\nzwei".encode("utf-16"))
+    assert read_prompts(path) == ["ein Café", "zwei"]
     (tmp_path / "empty").write_text(" \n\n")
     with pytest.raises(UserError, match="holds no prompt"):
         read_prompts(tmp_path / "empty")

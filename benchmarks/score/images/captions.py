@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from t2i.core.errors import UserError, nearest
-from t2i.core.io.text import read_text
+from t2i.core.errors import UserError
+from t2i.core.io.columns import NAMES, caption_columns, folded, listed, texts_in
+from t2i.core.io.tables import ENDINGS, Table, is_image_name, read_table, split_lines
+from t2i.core.io.text import decode_text, read_text
 from t2i.core.models.samples import RECORDS as RECORDS
-
-NAMES = ("file_name", "file", "image", "filename", "name", "path")
-"""Columns that name an image, by preference."""
-TEXTS = ("prompt", "text", "caption", "captions", "description")
-"""Columns that hold its caption, by preference."""
 
 
 def recorded(path: Path) -> dict[str, str]:
@@ -46,87 +43,130 @@ def read_captions(path: Path, names: Sequence[str]) -> list[str]:
     """Read a caption for each image from a file.
 
     Args:
-        path: A .jsonl or .csv table with a column of file names and one of captions, a .json object
-            from file names to captions, or a text file with a caption a line, in the order of the
-            images.
+        path: A table with a column of file names and one of captions (`core.io.tables`), or a text
+            file with a caption a line, in the order of the images.
         names: Names of the images, in order.
 
     Returns:
-        A caption for each image.
+        A caption for each image; the first one, where an image has several.
 
     Raises:
         UserError: The file cannot be read, or lacks captions of some images.
     """
-    suffix = path.suffix.lower()
-    if suffix not in (".jsonl", ".csv", ".tsv", ".json"):
-        return _by_line(path, names)
-    text = read_text(path, setting="the file's encoding")
-    told = dict(_object(path, text) if suffix == ".json" else _table(path, text))
-    by_base = {PurePosixPath(name).name: caption for name, caption in told.items()}
-    found = [told.get(name) or by_base.get(PurePosixPath(name).name, "") for name in names]
-    if lacking := [name for name, caption in zip(names, found, strict=True) if not caption]:
-        raise UserError(
-            f"--captions {path}: it has no caption for {len(lacking)} of {len(names)} images, such "
-            f"as {lacking[0]}"
-        )
-    return found
+    where = f"--captions {path}"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{where}: {error.strerror or error}") from None
+    text = decode_text(data, where, setting="")
+    if path.suffix.lower() in ENDINGS and (table := _table(path, data, where)):
+        return _of_table(table, names, where)
+    return _by_line(text, names, where)
 
 
-def _by_line(path: Path, names: Sequence[str]) -> list[str]:
+def _table(path: Path, data: bytes, where: str) -> Table | None:
+    """Read a table. A text file is one only where its lines name images."""
+    if path.suffix.lower() != ".txt":
+        return read_table(path.name, data, where, setting="")
+    try:
+        table = read_table(path.name, data, where, setting="")
+    except UserError:
+        return None
+    return table if any(map(is_image_name, _values(table, table.columns[0]))) else None
+
+
+def _by_line(text: str, names: Sequence[str], where: str) -> list[str]:
     """Read a caption a line; blank lines at the end do not count."""
-    lines = [line.strip() for line in read_text(path).rstrip().split("\n")]
+    lines = [line.strip() for line in split_lines(text.rstrip())]
     if len(lines) != len(names):
         raise UserError(
-            f"--captions {path}: {len(lines)} lines for {len(names)} images; write a caption a "
+            f"{where}: {len(lines)} lines for {len(names)} images; write a caption a "
             "line, in the order of the file names, or a .csv with the columns file_name and text"
         )
     if "" in lines:
-        raise UserError(f"--captions {path}: line {lines.index('') + 1} is empty; write a caption")
+        raise UserError(f"{where}: line {lines.index('') + 1} is empty; write a caption")
     return lines
 
 
-def _object(path: Path, text: str) -> Iterator[tuple[str, str]]:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        raise UserError(f"--captions {path}: not JSON") from None
-    if not isinstance(document, dict):
-        raise UserError(f"--captions {path}: an object from file names to captions is expected")
-    for name, caption in document.items():
-        yield name, _first(caption)
+def _of_table(table: Table, names: Sequence[str], where: str) -> list[str]:
+    """Look up a caption for each image."""
+    column = _name_column(table, names, where)
+    texts = caption_columns(table.columns, [row.values for row in table.rows], column)
+    if not texts:
+        raise UserError(
+            f"{where}: no column of captions, such as text or caption; its columns are "
+            f"{listed(table.columns)}"
+        )
+    told: dict[str, str] = {}
+    for row in table.rows:
+        name, caption = _of_row(row.values, column, texts, f"{where}, {row.place}")
+        if caption:
+            told.setdefault(name, caption)
+    captions = _looked_up(told, names)
+    if lacking := [name for name, text in zip(names, captions, strict=True) if not text]:
+        raise UserError(
+            f"{where}: it has no caption for {len(lacking)} of {len(names)} images, such as "
+            f"{lacking[0]}"
+        )
+    return captions
 
 
-def _table(path: Path, text: str) -> Iterator[tuple[str, str]]:
-    for number, row in enumerate(_rows(path, text), 1):
-        name = next((row[key] for key in NAMES if isinstance(row.get(key), str)), None)
-        key = next((key for key in TEXTS if row.get(key)), None)
-        if name is None or key is None:
-            missing, wanted = ("file name", NAMES) if name is None else ("caption", TEXTS)
-            raise UserError(
-                f"--captions {path}, row {number}: no {missing}; its columns are "
-                f"{', '.join(map(str, row))}{nearest('', wanted)}"
-            )
-        yield name, _first(row[key])
+def _of_row(
+    row: Mapping[str, Any], column: str, texts: Sequence[str], where: str
+) -> tuple[str, str]:
+    """Return the name and the caption in a row. Lines of JSON may each have other keys."""
+    known = {folded(key): key for key in reversed([*row])}
+    own = column if column in row else next((known[k] for k in NAMES if k in known), column)
+    there = texts if any(row.get(key) for key in texts) else caption_columns([*row], [row], own)
+    found = [" ".join(text.split()) for text in texts_in(row, there, where)]
+    return _plain(str(row.get(own, ""))), next(filter(None, found), "")
 
 
-def _rows(path: Path, text: str) -> Iterator[Mapping[str, Any]]:
-    if path.suffix.lower() != ".jsonl":
-        tabs = path.suffix.lower() == ".tsv"
-        yield from csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if tabs else ",")
-        return
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            raise UserError(f"--captions {path}, line {number}: no JSON object")
-        yield row
+def _looked_up(told: Mapping[str, str], names: Sequence[str]) -> list[str]:
+    """Find the caption of each image: by its path, by its file's name, or by that without ending.
+
+    "" where there is none, or where the shorter name may mean several.
+    """
+    found = [told.get(name, "") for name in names]
+    for shorten in (_last_part, _stem):
+        counts = Counter(map(shorten, told)), Counter(map(shorten, names))
+        short = {shorten(name): text for name, text in told.items()}
+        for row, key in enumerate(map(shorten, names)):
+            if not found[row] and all(count[key] == 1 for count in counts):
+                found[row] = short[key]
+    return found
 
 
-def _first(caption: Any) -> str:
-    """Return a caption on one line; the first one of a list."""
-    text = caption[0] if isinstance(caption, list) and caption else caption
-    return " ".join(text.split()) if isinstance(text, str) else ""
+def _last_part(name: str) -> str:
+    return PurePosixPath(name).name
+
+
+def _stem(name: str) -> str:
+    """Return the last part without the ending of an image."""
+    return PurePosixPath(name).stem if is_image_name(name) else PurePosixPath(name).name
+
+
+def _name_column(table: Table, names: Sequence[str], where: str) -> str:
+    """Choose the column that names most of the images; of equal ones, the best known."""
+    stems = set(map(_stem, names))
+
+    def fit(column: str) -> tuple[int, int]:
+        found = sum(_stem(value) in stems for value in _values(table, column))
+        return found, -NAMES.index(folded(column)) if folded(column) in NAMES else -len(NAMES)
+
+    best = max(table.columns, key=fit, default="")
+    if best and (fit(best)[0] or folded(best) in NAMES):
+        return best
+    raise UserError(
+        f"{where}: no column names the images, such as file_name; its columns are "
+        f"{listed(table.columns)}"
+    )
+
+
+def _values(table: Table, column: str) -> list[str]:
+    return [_plain(str(row.values.get(column, ""))) for row in table.rows]
+
+
+def _plain(name: str) -> str:
+    """Return a name with "/" between its parts, and without the number of its caption."""
+    return re.sub(r"#\d+$", "", name.strip().replace("\\", "/").removeprefix("./"))

@@ -100,6 +100,8 @@ def read_statistics(path: Path) -> Statistics | None:
     spread = np.abs(found.covariance).max()
     if not np.allclose(found.covariance, found.covariance.T, atol=1e-4 * spread):
         raise UserError(f"{path}: sigma is not symmetric, so it is no covariance")
+    if np.linalg.eigvalsh(found.covariance)[0] < -1e-3 * spread:
+        raise UserError(f"{path}: sigma has negative variances, so it is no covariance")
     about = arrays.get(ABOUT)
     return Statistics(str(path), found, _about(str(about.read())) if about else {})
 

@@ -199,7 +199,7 @@ class Fid(TwoSets):
         """Return the uncertainty due to captions and noise; the reference is fixed."""
         spread = self._resampled if self.config.bootstrap else self._delta
         half = 1.96 * spread()
-        return {"fid": (max(0.0, self._fid - half), self._fid + half)}
+        return {"fid": (max(0.0, self._fid - half), max(0.0, self._fid + half))}
 
     def _resampled(self) -> float:
         """Return the standard deviation over bootstrap samples.

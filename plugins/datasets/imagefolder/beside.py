@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from t2i.core.errors import UserError
+from t2i.core.io.columns import CAPTIONS, folded, texts_in
 from t2i.core.io.text import decode_text
-from t2i.plugins.datasets.imagefolder.columns import CAPTIONS, folded, texts_in
 from t2i.plugins.datasets.imagefolder.config import ImageFolderConfig
 from t2i.plugins.datasets.imagefolder.files import Files, suffix_of
 

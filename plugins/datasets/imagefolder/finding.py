@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from t2i.core.errors import UserError
-from t2i.plugins.common.images.image_files import safe_name
-from t2i.plugins.common.images.splits import split_word
-from t2i.plugins.datasets.imagefolder.beside import is_beside, stems_of
-from t2i.plugins.datasets.imagefolder.columns import (
+from t2i.core.io.columns import (
     NAMES,
     caption_columns,
     find_column,
@@ -20,10 +17,19 @@ from t2i.plugins.datasets.imagefolder.columns import (
     texts_in,
     unused,
 )
+from t2i.core.io.tables import ENDINGS as OF_TEXT
+from t2i.core.io.tables import Row, Table, read_table, table_of
+from t2i.plugins.common.images.image_files import safe_name
+from t2i.plugins.common.images.splits import split_word
+from t2i.plugins.datasets.imagefolder.beside import is_beside, stems_of
 from t2i.plugins.datasets.imagefolder.config import ImageFolderConfig
 from t2i.plugins.datasets.imagefolder.files import Files, suffix_of
 from t2i.plugins.datasets.imagefolder.names import Matches, match_names, parts_of
-from t2i.plugins.datasets.imagefolder.tables import ENDINGS, Table, read_table
+from t2i.plugins.datasets.imagefolder.parquet import rows_of
+
+PARQUET = ".parquet"
+ENDINGS = (*OF_TEXT, PARQUET)
+"""Endings of files that may be tables, in lower case; the first before the second."""
 
 KNOWN = ("metadata", "captions", "caption")
 """Names of tables that are preferred to others, the first before the second."""
@@ -174,7 +180,7 @@ class _NoCaptionsError(UserError):
 def _read(files: Files, config: ImageFolderConfig, path: str) -> Captions:
     """Read one table, and find out what its columns are."""
     where = files.where(path)
-    table = read_table(path, files.read(path), where, config.encoding)
+    table = _opened(files, config, path, where)
     rows = [row.values for row in table.rows]
     column, matches = _name_column(files, config, table, where)
     if config.caption_column is not None:
@@ -192,6 +198,13 @@ def _read(files: Files, config: ImageFolderConfig, path: str) -> Captions:
     scope = base if any(image.startswith(base) for image in files.images) else ""
     about = _about(table, column, texts)
     return Captions(path, about, captions, splits, absent, scope)
+
+
+def _opened(files: Files, config: ImageFolderConfig, path: str, where: str) -> Table:
+    if suffix_of(path) == PARQUET:
+        found = enumerate(rows_of(Path(where)), start=1)
+        return table_of(path, [Row(f"row {number}", values) for number, values in found])
+    return read_table(path, files.read(path), where, config.encoding)
 
 
 def _folder_of(path: str) -> str:

@@ -10,9 +10,7 @@ from typing import Any
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Contents
-from t2i.plugins.common.images.image_files import Entry, Source, captions_of
-from t2i.plugins.common.images.splits import by_hash, chosen, split_in
-from t2i.plugins.datasets.imagefolder.columns import (
+from t2i.core.io.columns import (
     CAPTIONS,
     caption_columns,
     find_column,
@@ -20,6 +18,8 @@ from t2i.plugins.datasets.imagefolder.columns import (
     listed,
     texts_in,
 )
+from t2i.plugins.common.images.image_files import Entry, Source, captions_of
+from t2i.plugins.common.images.splits import by_hash, chosen, split_in
 from t2i.plugins.datasets.imagefolder.config import ImageFolderConfig
 
 KEPT = 4  # row groups of images in memory

@@ -144,6 +144,12 @@ def test_strength_1_is_from_noise_and_0_is_the_autoencoder_alone(both):
     ("wanted", "message"),
     [
         ({"size": (16, 17)}, r"width 17: model 'ldm' samples multiples of 2 pixels.*16 or 18"),
+        ({"size": (16, 10**8)}, r"width 100000000: .* up to 256, such as 256$"),
+        ({"size": (10**30, 16)}, "height 1000"),
+        ({"size": (16, -2)}, "width -2"),
+        ({"size": (16,)}, r"size \(16,\): give height and width"),
+        ({"size": (16.0, 16)}, r"size \(16\.0, 16\): give height and width"),
+        ({"image": picture(), "strength": float("nan")}, "strength nan: it lies between 0"),
         ({"strength": 0.5}, "strength belongs to an image"),
         ({"mask": picture()}, "a mask belongs to an image"),
         ({"image": picture(), "strength": 1.5}, "strength 1.5: it lies between 0"),

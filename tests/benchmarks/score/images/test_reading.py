@@ -149,6 +149,15 @@ NAMES = ("a.png", "deep/b.png")
             '{"file": "b.png", "prompt": "two"}\n\n{"image": "a.png", "text": ["one"]}',
         ),
         ("c.json", '{"b.png": ["two", "zwei"], "a.png": "one"}'),
+        ("c.json", '[{"image": "b.png", "text": "two"}, {"image": "a.png", "text": "one"}]'),
+        ("c.csv", "image;caption\nb.png;two\na.png;one\n"),
+        ("c.csv", "b.png|two\na.png|one\n"),
+        ("c.csv", "id,text\nb,two\na,one\n"),
+        ("c.csv", "path,text\nC:\\x\\b.png,two\n/home/me/a.png,one\n"),
+        ("c.csv", "file_name,text\na.png,one\na.png,uno\nb.png,two\n"),
+        ("c.txt", "b.png\ttwo\na.png\tone\n"),
+        ("c.txt", "b.png: two\na.png: one\n"),
+        ("c.token", "one\r\ntwo\r\n"),
     ],
 )
 def test_captions_are_read_from_every_common_table(tmp_path, name, text):
@@ -168,14 +177,31 @@ def test_captions_are_read_from_every_common_table(tmp_path, name, text):
         ),
         (
             "c.csv",
-            "file,words\na.png,one\n",
-            "row 1: no caption; its columns are file, words",
+            "file,other,words\na.png,x y,one\n",
+            "no column of captions, such as text or caption; its columns are file, other, words",
         ),
-        ("c.jsonl", "[]", "line 1: no JSON object"),
-        ("c.json", "[1]", "an object from file names to captions is expected"),
+        ("c.jsonl", "[]", "line 1: not an object"),
+        ("c.json", "[1]", "no table: a list of objects, or an object with a caption"),
     ],
 )
 def test_captions_that_do_not_fit_are_refused_by_name(tmp_path, name, text, line):
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=line):
         read_captions(tmp_path / name, NAMES)
+
+
+def test_a_name_that_may_mean_two_images_is_not_guessed(tmp_path):
+    (tmp_path / "c.csv").write_text("file,text\nx/1.png,one\ny/1.png,two\n")
+    assert read_captions(tmp_path / "c.csv", ["x/1.png", "y/1.png"]) == ["one", "two"]
+    with pytest.raises(UserError, match=r"no caption for 1 of 1 images, such as 1\.png"):
+        read_captions(tmp_path / "c.csv", ["1.png"])
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.txt"])
+def test_captions_in_another_encoding_are_refused_with_a_remedy_that_works(tmp_path, name):
+    text = "a.png,un café\nb.png,two\n"
+    (tmp_path / name).write_bytes(text.encode("cp1252"))
+    with pytest.raises(UserError, match=r"c\.\w+: not UTF-8 .*'.*un café.*'.*save it as UTF-8$"):
+        read_captions(tmp_path / name, NAMES)
+    (tmp_path / name).write_bytes(text.encode("utf-16"))
+    assert read_captions(tmp_path / name, NAMES) == ["un café", "two"]

@@ -120,6 +120,8 @@ def test_statistics_that_do_not_fit_are_refused(two, tmp_path):
     refused("not finite", tmp_path / "nan.npz")
     np.savez(tmp_path / "shape.npz", mu=np.zeros(8), sigma=np.eye(7))
     refused(r"mu must be \(D,\)", tmp_path / "shape.npz")
+    np.savez(tmp_path / "minus.npz", mu=np.zeros(12), sigma=-np.eye(12))
+    refused("negative variances", tmp_path / "minus.npz")
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     refused("neither images", tmp_path / "other.npz")
     score(real, save=tmp_path / "real.npz", **SAVE)

@@ -8,17 +8,16 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from t2i.core.errors import UserError
+from t2i.core.io.columns import CAPTIONS, NAMES, folded
 from t2i.core.io.images import SUFFIXES, UNREAD_SUFFIXES
 from t2i.core.io.text import decode_text
-from t2i.plugins.datasets.imagefolder.columns import CAPTIONS, NAMES, folded
-from t2i.plugins.datasets.imagefolder.parquet import rows_of
 
-ENDINGS = (".jsonl", ".csv", ".ndjson", ".tsv", ".txt", ".json", ".parquet")
-"""Endings of files that may be tables, in lower case."""
+ENDINGS = (".jsonl", ".csv", ".ndjson", ".tsv", ".txt", ".json")
+"""Endings of files that may be tables of text, in lower case."""
 
 DELIMITERS = ",\t;|"
 NO_VALUE = frozenset({"nan", "null", "none", "n/a", "<na>"})
@@ -60,14 +59,35 @@ class Table:
     rows: Sequence[Row]
 
 
-def read_table(path: str, content: bytes, where: str, encoding: str | None) -> Table:
-    """Read a table.
+def table_of(path: str, rows: Sequence[Row]) -> Table:
+    """Make a table of rows.
+
+    Args:
+        path: The file, in the data set's folder.
+        rows: The rows.
+
+    Returns:
+        The table. It has the columns of all rows.
+    """
+    columns = dict.fromkeys(column for row in rows for column in row.values)
+    return Table(path, tuple(columns), rows)
+
+
+def read_table(
+    path: str,
+    content: bytes,
+    where: str,
+    encoding: str | None = None,
+    setting: str = "data.encoding",
+) -> Table:
+    """Read a table of text.
 
     Args:
         path: The file, in the data set's folder. Its ending says what it holds.
         content: Its content.
         where: Name of the file in errors.
-        encoding: The setting `encoding`.
+        encoding: Name of its encoding. None: UTF-8, or what its byte order mark says.
+        setting: As for `decode_text`.
 
     Returns:
         The table.
@@ -76,18 +96,14 @@ def read_table(path: str, content: bytes, where: str, encoding: str | None) -> T
         UserError: It is no table, or damaged. The error names the line.
     """
     ending = PurePosixPath(path).suffix.lower()
-    text = "" if ending == ".parquet" else decode_text(content, where, encoding)
-    if ending == ".parquet":
-        found = enumerate(rows_of(Path(where)), start=1)
-        rows = [Row(f"row {number}", values) for number, values in found]
-    elif ending == ".json":
+    text = decode_text(content, where, encoding, setting)
+    if ending == ".json":
         rows = _json(text, where)
     elif ending in (".jsonl", ".ndjson"):
         rows = list(_lines(text, where))
     else:
         rows = _numbered(text) or list(_delimited(text, where))
-    columns = dict.fromkeys(column for row in rows for column in row.values)
-    return Table(path, tuple(columns), rows)
+    return table_of(path, rows)
 
 
 # --- json -----------------------------------------------------------------------------------------
@@ -95,7 +111,7 @@ def read_table(path: str, content: bytes, where: str, encoding: str | None) -> T
 
 def _lines(text: str, where: str) -> Iterator[Row]:
     """Read one JSON object a line."""
-    for number, line in enumerate(_split_lines(text), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         if not line.strip():
             continue
         try:
@@ -188,7 +204,7 @@ def _joined(document: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
 
 def _numbered(text: str) -> list[Row]:
     """Read lines of a name, perhaps with a number, and a caption; none if the lines are others."""
-    lines = [(n, line) for n, line in enumerate(_split_lines(text), start=1) if line.strip()]
+    lines = [(n, line) for n, line in enumerate(split_lines(text), start=1) if line.strip()]
     for pattern in (_NUMBERED, _SPACED):
         found = [(number, pattern.match(line)) for number, line in lines]
         if found and all(match and is_image_name(match[1]) for _, match in found):
@@ -200,8 +216,15 @@ def _numbered(text: str) -> list[Row]:
     return []
 
 
-def _split_lines(text: str) -> list[str]:
-    """Split a text at line ends only, not at the other characters of `str.splitlines`."""
+def split_lines(text: str) -> list[str]:
+    """Split a text at line ends only, not at the other characters of `str.splitlines`.
+
+    Args:
+        text: The text.
+
+    Returns:
+        Its lines.
+    """
     return re.split(r"\r\n|\n|\r", text)
 
 
@@ -261,7 +284,7 @@ def _records_of(text: str, delimiter: str, quoting: Any, where: str) -> list[tup
 
 def _delimiter(text: str, where: str) -> str:
     """Choose the delimiter: the one whose header has known columns and whose rows fit best."""
-    head = "\n".join(_split_lines(text)[: 4 * SAMPLE])
+    head = "\n".join(split_lines(text)[: 4 * SAMPLE])
     best, found = (0, 0, 0.0), ""
     for delimiter in DELIMITERS:
         rows = [row for _, row in _records_of(head, delimiter, csv.QUOTE_MINIMAL, where)[:SAMPLE]]
