@@ -238,8 +238,8 @@ def _of_split(
             place.found.append("split: one image alone serves as train and as val")
         elif keys:
             if place.splits:
-                has = ", ".join(sorted({*place.splits.values()})[:3])
-                place.found.append(f"column 'split' is not used: of train and val, it has {has}")
+                there = ", ".join(sorted({*place.splits.values()})[:3])
+                place.found.append(f"column 'split' is not used: of train and val, it has {there}")
             share = f"{len(parts['val'])} of {len(keys)}"
             place.found.append(f"split: by a hash of the names, {share} for val")
         kept = set(parts[split])

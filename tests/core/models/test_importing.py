@@ -71,6 +71,7 @@ def test_the_configuration_keeps_a_data_set_that_is_not_installed(file, tmp_path
         "image_size": 8,
         "dir": None,
         "max_broken": 0.01,
+        "few_broken": 5,
         "fold": 3,
     }
     document = json.loads(run.config_file.read_text())

@@ -99,7 +99,7 @@ def test_without_a_validation_folder_names_decide(tmp_path, photo):
         ('{"text": "x"}', "it has no file_name"),
         ('["a.jpg", "x"]', "not an object"),
         ('{"file_name": "a.jpg", ', "not JSON"),
-        ('{"file_name": "a.jpg", "text": 3}', "neither a text nor a list of texts"),
+        ('{"file_name": "a.jpg", "text": {"en": 3}}', "neither a text nor a list of texts"),
     ],
 )
 def test_metadata_that_cannot_be_meant_are_refused_with_their_line(root, line, message):
