@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from t2i.core.runs.configure import RunConfig
     from t2i.core.runs.folder import Run
 
-ALONE = ("resume", "on_nan", "as_json", "device", "steps", "minutes")
+ALONE = ("resume", "on_nan", "as_json", "device", "steps", "minutes", "data_dir")
 """Parameters that may stand beside --resume. The run has all other settings."""
 
 
@@ -47,7 +47,11 @@ ALONE = ("resume", "on_nan", "as_json", "device", "steps", "minutes")
     shell_complete=registered("datasets"),
     help="Data set (default: the preset's).",
 )
-@path_option("--data-dir", metavar="DIR", help="Folder of the data set.")
+@path_option(
+    "--data-dir",
+    metavar="DIR",
+    help="Folder of the data set; with --resume, where it is now.",
+)
 @click.option(
     "--preset",
     metavar="P",
@@ -161,7 +165,9 @@ def train(
         from t2i.core.engine import resume as go_on
 
         path = located_run(resume).path
-        done = go_on(path, on_nan=on_nan, steps=steps, minutes=minutes, device=device)
+        done = go_on(
+            path, on_nan=on_nan, steps=steps, minutes=minutes, device=device, data_dir=data_dir
+        )
         _conclude(done, as_json)
         return
     if model is None and start is None:

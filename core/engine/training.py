@@ -37,6 +37,7 @@ from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, open_dataset
 from t2i.core.runs.folder import Run
+from t2i.core.runs.recognising import in_folder
 from t2i.core.runs.record import BrokenFile, Log, peak_memory, write_config, write_contents
 
 Wrap = Callable[[Stage], Stage]
@@ -78,6 +79,7 @@ def train(
         T2IError: A loss or a gradient is not finite, and `on_nan` is "stop".
     """
     run = Run(Path(out))
+    config = replace(config, data=in_folder(config.data, None))
     dataset = open_dataset(config.data)  # first: if its folder is missing, no run is created
     with (
         Attempt(run) as attempt,
@@ -112,6 +114,7 @@ def resume(
     steps: int | None = None,
     minutes: float | None = None,
     device: str | None = None,
+    data_dir: Path | None = None,
 ) -> Run:
     """Resume an interrupted run from its newest sound checkpoint, or train a run for longer.
 
@@ -130,6 +133,7 @@ def resume(
             None: unchanged.
         minutes: The same in minutes of training. None: unchanged.
         device: Device to train on. None: the one that was chosen when the run began.
+        data_dir: Folder to which the data set was moved. None: where it was.
 
     Returns:
         The finished run.
@@ -148,6 +152,9 @@ def resume(
     config = with_budget(run.config(), steps, minutes)
     if on_nan is not None:
         config = replace(config, settings=config.settings.with_(on_nan=on_nan))
+    if data_dir is not None:
+        config = replace(config, data=in_folder(config.data, data_dir))
+    changed = longer or on_nan is not None or data_dir is not None
     device = device or document.get("device")
     with (
         session(config, reporter, device) as (accelerator, speaker),
@@ -171,7 +178,7 @@ def resume(
         speaker.say(f"resuming {config.model} {where}")
         if longer and saved:
             refit_warm_up(context, saved)
-        if accelerator.is_main_process and (longer or on_nan is not None):
+        if accelerator.is_main_process and changed:
             write_json(run.config_file, document | {"run": config.dump()})
             run.summary_file.unlink(missing_ok=True)  # it is not complete any more
         _run_stages(context, saved)

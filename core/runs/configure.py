@@ -155,8 +155,8 @@ def _automatic(
     spec = registry().models[model]
     given = _merged(spec, layers)
     data = _data({"name": _name_of("data", spec, given), **(given.get("data") or {})}, True)
-    size, machine = given.get("image_size"), Machine.of(device)
-    return automatic_preset(model, size, data, lambda: open_dataset(data), machine, say)
+    machine = Machine.of(device)
+    return automatic_preset(model, given, data, lambda: open_dataset(data), machine, say)
 
 
 def _weightless(start: RunConfig) -> dict[str, Any]:

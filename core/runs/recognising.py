@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from typing import Any
 
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import note
+from t2i.core.registry.choice import Choice
 from t2i.core.registry.specs import DatasetSpec, import_object
 from t2i.core.registry.tables import registry
-from t2i.core.settings import merge
+from t2i.core.settings import DataConfig, merge
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,30 @@ def with_data_set(
     note(f"data set: {found.name}, for {found.why} in {folder}")
     (where, first), *others = given
     return [(where, {**first, "data": {"name": found.name}}), *others]
+
+
+def in_folder(data: Choice[DataConfig], folder: str | Path | None) -> Choice[DataConfig]:
+    """Let a data set read a folder, written in full: the working directory no longer matters.
+
+    Args:
+        data: The data set.
+        folder: The folder. None: the data set's settings decide, and without one nothing changes.
+
+    Returns:
+        The data set with the full path in `dir`.
+
+    Raises:
+        UserError: The data set reads no folder.
+    """
+    if folder is not None:
+        refuse_folder(data.name, folder)
+    where = data.config.dir if folder is None else str(folder)
+    if where is None:
+        return data
+    path = Path(where).expanduser()
+    # Of what is not there, the data set itself says what is wrong.
+    written = os.path.abspath(path) if path.exists() else where
+    return Choice(data.name, data.config.model_copy(update={"dir": written}))
 
 
 def _folder_for_name(section: Mapping[str, Any]) -> dict[str, Any]:

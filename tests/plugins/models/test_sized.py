@@ -28,7 +28,7 @@ def auto(monkeypatch):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_size_builds_for_every_memory_and_wider_for_more(auto, model):
-    for size in (32, 64, 512):
+    for size in (32, 64, 128, 256, 512):
         counts = []
         for memory in MEMORIES:
             config, _ = auto(model, size, memory)
@@ -50,9 +50,17 @@ def test_every_stage_takes_a_step(auto, model, size, memory):
         Trial(config, stage.name, torch.device("cpu")).steps(2)()
 
 
+@pytest.mark.parametrize("model", ["ldm", "ddpm"])
+@pytest.mark.parametrize("size", [48, 96, 192, 384])
+def test_sizes_between_powers_of_two_build_where_networks_allow_them(auto, model, size):
+    for memory in MEMORIES:
+        assert auto(model, size, memory)[0].settings.image_size == size
+
+
 def test_what_was_chosen_and_why_are_two_lines_and_options_win(auto):
     config, said = auto("dfgan", None, None, "nf=12", "minutes=3")
     assert said[0] == "preset auto: 32 px, the size of data set 'shapes'"
     assert said[1].startswith("preset auto: for here, batches of 32, float32, 0 loader processes")
+    assert said[1].endswith("3 minutes; any option overrides this")
     assert (config.settings.nf, config.settings.minutes) == (12, 3)
     assert auto("dfgan", 64, None)[0].settings.minutes == 20  # 10 minutes for each 32 pixels
