@@ -27,7 +27,8 @@ from t2i.core.io.terminal import printable
 from t2i.core.registry.tables import registry
 
 if TYPE_CHECKING:
-    from t2i.core.models.model import Model, Several
+    from t2i.core.models.model import Model
+    from t2i.core.models.wanted import Several
 
 
 @click.command(cls=Command)

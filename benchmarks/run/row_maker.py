@@ -27,7 +27,8 @@ from t2i.core.io.files import place_bytes, read_json, write_json
 from t2i.core.io.images import png
 from t2i.core.io.processes import Group
 from t2i.core.models.loading import load
-from t2i.core.models.model import Model, Sample
+from t2i.core.models.model import Model
+from t2i.core.models.wanted import Sample
 from t2i.core.runs.folder import Run
 
 RealSource = Callable[[CaptionSet, int, int], ImageStream]

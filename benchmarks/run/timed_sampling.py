@@ -11,7 +11,8 @@ from PIL import Image
 
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.interfaces.scoring import ImageBatch
-from t2i.core.models.model import Model, Sample
+from t2i.core.models.model import Model
+from t2i.core.models.wanted import Sample
 from t2i.core.registry.choice import Choice
 
 

@@ -10,60 +10,54 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from t2i.core.errors import UserError
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.guide import GuideGenerator, guide_of
 from t2i.core.interfaces.generator import Generator
-from t2i.core.interfaces.noise import NoiseKey, PromptNoise, slerp, text_keys
+from t2i.core.interfaces.noise import NoiseKey, PromptNoise
 from t2i.core.interfaces.request import Guide, Request
-from t2i.core.interfaces.sampler import Sampler, SamplerConfig, UnguidedConfig, check_fit
+from t2i.core.interfaces.sampler import Sampler, SamplerConfig, check_fit
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Networks
 from t2i.core.io.files import save_tensors, sealed, write_json
-from t2i.core.io.images import to_bytes, to_tensor
-from t2i.core.io.terminal import note
-from t2i.core.models.notebook import Images, facts_table
-from t2i.core.models.options import Options, Picture, RowOptions, options_for
+from t2i.core.io.images import to_bytes
+from t2i.core.models.interpolation import interpolate
+from t2i.core.models.notebook import Images, count_in_words, facts_table
+from t2i.core.models.options import (
+    Options,
+    Picture,
+    RowOptions,
+    check_negative,
+    options_for,
+)
 from t2i.core.models.reading import warnings_of
+from t2i.core.models.wanted import (
+    Key,
+    Prompts,
+    Sample,
+    Several,
+    are_lost,
+    default_batch,
+    noise_keys,
+    rows_of,
+    several,
+)
 from t2i.core.models.weights import owned_tensors
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, fitting_samplers
 
-Key = tuple[int, int]
-"""An image of a request: the index of its prompt, and its index among the samples of that prompt.
-"""
-
-Prompts = str | Sequence[str] | TextFeatures
-"""What to sample: one caption, several captions, or the text features of captions."""
-
 GuideMaker = Callable[[Sequence[str], Generator], Guide]
 """Makes a classifier's gradient, for some captions and the generator that it steers
 (`Model.guide`)."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One sampled image.
-
-    Args:
-        prompt: Index of its prompt.
-        sample: Index of the image among those of its prompt.
-        image: The image, uint8 (H, W, 3).
-    """
-
-    prompt: int
-    sample: int
-    image: np.ndarray
 
 
 class Model:
@@ -264,33 +258,8 @@ class Model:
         built = self._built(sampler)
         if options and options.negative:
             choice = sampler or self.config.sampler
-            self._check_negative(len(several(prompts)), options.negative, built, choice)
+            check_negative(len(several(prompts)), options.negative, built, choice)
         return built
-
-    def _check_negative(
-        self,
-        prompts: int,
-        negative: Sequence[str],
-        built: Sampler,
-        choice: Choice[SamplerConfig],
-    ) -> None:
-        """Raise a UserError unless the negative prompts have an effect, and fit the prompts."""
-        if len(negative) not in (1, prompts):
-            plural = "prompt" if prompts == 1 else "prompts"
-            raise UserError(
-                f"{len(negative)} negative prompts for {prompts} {plural}: give one for all, or "
-                "one for each"
-            )
-        if isinstance(choice.config, UnguidedConfig):
-            raise UserError(
-                f"sampler '{choice.name}' has no classifier-free guidance, so a negative prompt "
-                "has no effect: leave it out"
-            )
-        if not built.needs_null:
-            raise UserError(
-                "guidance is 1, so a negative prompt has no effect: give a guidance above 1, or "
-                "leave the negative prompt out"
-            )
 
     def request(
         self,
@@ -429,13 +398,13 @@ class Model:
             places = list(every) if only is None else list(only)
             noise_of = tuple(every[place] for place in places)
         noise = PromptNoise(seed, noise_of, self.device)
-        return self._images(built, prompts, places, noise, guide, batch_size, progress, options)
+        return self.images_of(built, prompts, places, noise, guide, batch_size, progress, options)
 
     @property
     def _own_size(self) -> tuple[int, int]:
         return (self.generator.image_size, self.generator.image_size)
 
-    def _images(
+    def images_of(
         self,
         sampler: Sampler,
         prompts: Several,
@@ -446,7 +415,24 @@ class Model:
         progress: Callable[[int, int], None] | None = None,
         options: Options | None = None,
     ) -> Iterator[list[Sample]]:
-        """Sample one image for each place and key of the noise, in batches."""
+        """Sample one image for each place and key of the noise, in batches.
+
+        Args:
+            sampler: The sampler.
+            prompts: The prompts.
+            places: Of each image, the index of its prompt and that among the prompt's samples.
+            noise: The noise of each image.
+            guide: Another model's `guide(scale)`. None: no guide.
+            batch_size: Images sampled at once. None: chosen by image size.
+            progress: Called with (images done, images in all) after each batch.
+            options: Further options. None: none.
+
+        Yields:
+            The images of a batch.
+
+        Raises:
+            UserError: The sampler returned images of another size.
+        """
         options = options or Options()
         height, width = options.size or self._own_size
         size = batch_size or default_batch(round((height * width) ** 0.5))
@@ -457,11 +443,11 @@ class Model:
             rows = [p for p, _ in here]
             with torch.no_grad():
                 request = self.request(
-                    _rows(prompts, rows), part, null=sampler.needs_null, guide=guide,
+                    rows_of(prompts, rows), part, null=sampler.needs_null, guide=guide,
                     options=options.of(rows),
                 )  # fmt: skip
                 values = sampler.sample(self.generator, request)
-                lost = lost or _lost(values)
+                lost = lost or are_lost(values)
                 images = to_bytes(values)
             if images.shape[1:3] != (height, width):
                 raise UserError(
@@ -568,7 +554,9 @@ class Model:
         built = self.check(prompts, sampler, options)
         places = [(row, 0) for row in range(len(prompts))]
         noise = PromptNoise(seed, tuple(keys), self.device)
-        batches = self._images(built, prompts, places, noise, guide, len(prompts), options=options)
+        batches = self.images_of(
+            built, prompts, places, noise, guide, len(prompts), options=options
+        )
         return [sample.image for batch in batches for sample in batch]
 
     def interpolate(
@@ -580,7 +568,7 @@ class Model:
         n: int = 8,
         sampler: Choice[SamplerConfig] | None = None,
         batch_size: int | None = None,
-        keys: Sequence[tuple[int, int]] | None = None,
+        keys: Sequence[Key] | None = None,
     ) -> Iterator[list[Sample]]:
         """Sample images on the way from one image to another.
 
@@ -602,57 +590,9 @@ class Model:
         Raises:
             UserError: The sampler cannot invert, or an image has another size.
         """
-        size = (self.generator.image_size, self.generator.image_size, 3)
-        if {first.shape, last.shape} != {size}:
-            raise UserError(
-                f"images of {first.shape} and {last.shape}: this model interpolates between {size}"
-            )
-        built = self._built(sampler)
-        if not built.inverts(self.generator):
-            name = (sampler or self.config.sampler).name
-            raise UserError(
-                f"sampler '{name}' cannot turn images into noise, to draw between them: "
-                f"{self._inverters()}"
-            )
-        shares = torch.linspace(0, 1, n)
-        wanted = tuple((0, s) for s in range(n)) if keys is None else tuple(keys)
-        images = np.stack([first, last])
-        return self._between(
-            built, images, prompt, wanted, shares[[s for _, s in wanted]], batch_size
+        return interpolate(
+            self, first, last, prompt, n=n, sampler=sampler, batch_size=batch_size, keys=keys
         )
-
-    def _inverters(self) -> str:
-        """Name the samplers that can invert, as a remedy."""
-        fitting = [
-            registry().samplers.choose(spec.name, {})
-            for spec in fitting_samplers(self.generator.family)
-        ]
-        able = [
-            choice.name
-            for choice in fitting
-            if registry().samplers.build(choice).inverts(self.generator)
-        ]
-        return f"use --sampler {' or '.join(able)}" if able else "no sampler of this family can"
-
-    def _between(
-        self,
-        sampler: Sampler,
-        images: np.ndarray,
-        prompt: str,
-        keys: tuple[tuple[int, int], ...],
-        shares: Tensor,
-        batch_size: int | None,
-    ) -> Iterator[list[Sample]]:
-        self.eval()
-        with torch.no_grad():
-            ends, noise = (
-                to_tensor(images, self.device),
-                PromptNoise(0, ((0, 0), (0, 1)), self.device),
-            )
-            request = self.request([prompt] * 2, noise, null=sampler.needs_null)
-            begin, end = sampler.invert(self.generator, ends, request)
-            between = PromptNoise(0, keys, self.device, slerp(begin, end, shares.to(self.device)))
-        yield from self._images(sampler, [prompt], keys, between, batch_size=batch_size)
 
     # --- saving -----------------------------------------------------------------------------------
 
@@ -683,84 +623,3 @@ class Model:
             Each with its name, which is also its file's.
         """
         return [("generator", self.generator), ("text_encoder", self.text_encoder)]
-
-
-Several = Sequence[str] | TextFeatures
-"""Prompts that have a length: one caption alone has become a sequence of one."""
-
-
-def several(prompts: Prompts) -> Several:
-    """Turn one caption into a sequence of one.
-
-    Args:
-        prompts: A str, which is one caption, or what already is several.
-
-    Returns:
-        A sequence of captions, or the text features unchanged.
-    """
-    return [prompts] if isinstance(prompts, str) else prompts
-
-
-def noise_keys(prompts: Several, n: int) -> dict[Key, NoiseKey]:
-    """Choose what the noise of each image depends on.
-
-    It is the prompt's text (`text_keys`), so that a prompt gives the same images wherever it stands
-    in the list. Features without captions have no text: there it is the row.
-
-    Args:
-        prompts: The prompts.
-        n: Images of each prompt.
-
-    Returns:
-        The key of each image's noise, by (prompt index, sample index), prompt by prompt.
-    """
-    captions = prompts.captions if isinstance(prompts, TextFeatures) else prompts
-    if len(captions) < len(prompts):
-        return {(p, s): (p, s) for p in range(len(prompts)) for s in range(n)}
-    keys = text_keys(captions, n)
-    return {(p, s): key for p, own in enumerate(keys) for s, key in enumerate(own)}
-
-
-def _lost(images: Tensor) -> bool:
-    """Return whether images have values that are no numbers; if so, tell it in a line."""
-    count = int((~images.isfinite()).flatten(1).any(1).sum())
-    if count:
-        note(
-            f"warning: {count} of {len(images)} images have values that are no numbers (NaN), and "
-            "are spoilt: choose another --sampler, --steps or --precision; if that does not help, "
-            "the weights are damaged"
-        )
-    return count > 0
-
-
-def _rows(prompts: Several, rows: Sequence[int]) -> Several:
-    return prompts[rows] if isinstance(prompts, TextFeatures) else [prompts[row] for row in rows]
-
-
-def default_batch(image_size: int) -> int:
-    """Choose how many images to sample at once.
-
-    Throughput hardly grows beyond 64 images of 64 pixels.
-
-    Args:
-        image_size: Side of an image in pixels.
-
-    Returns:
-        The batch size, from 1 to 64.
-    """
-    return max(1, min(64, 64 * 64**2 // image_size**2))
-
-
-def count_in_words(count: int) -> str:
-    """Write a number of parameters as people do.
-
-    Args:
-        count: The number.
-
-    Returns:
-        Such as "4.9 M" or "1.2 B".
-    """
-    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if count >= size:
-            return f"{count / size:.1f} {letter}"
-    return str(count)

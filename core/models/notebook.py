@@ -66,3 +66,18 @@ def facts_table(facts: Mapping[str, str]) -> str:
         for name, value in facts.items()
     )
     return f"<table>{rows}</table>"
+
+
+def count_in_words(count: int) -> str:
+    """Write a number of parameters as people do.
+
+    Args:
+        count: The number.
+
+    Returns:
+        Such as "4.9 M" or "1.2 B".
+    """
+    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.1f} {letter}"
+    return str(count)

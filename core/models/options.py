@@ -13,7 +13,9 @@ from torch import Tensor
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.generator import Generator
+from t2i.core.interfaces.sampler import Sampler, SamplerConfig, UnguidedConfig
 from t2i.core.io.images import read_whole, to_tensor
+from t2i.core.registry.choice import Choice
 
 STRENGTH = 0.8
 """Strength of image-to-image where none is given, that of diffusers."""
@@ -199,3 +201,38 @@ def _fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     if image.size == (width, height):
         return image
     return image.resize((width, height), Image.Resampling.LANCZOS, box)
+
+
+def check_negative(
+    prompts: int,
+    negative: Sequence[str],
+    built: Sampler,
+    choice: Choice[SamplerConfig],
+) -> None:
+    """Check that negative prompts have an effect, and fit the prompts.
+
+    Args:
+        prompts: Number of prompts.
+        negative: The negative prompts.
+        built: The sampler.
+        choice: Its name and settings.
+
+    Raises:
+        UserError: They have none, or do not fit.
+    """
+    if len(negative) not in (1, prompts):
+        plural = "prompt" if prompts == 1 else "prompts"
+        raise UserError(
+            f"{len(negative)} negative prompts for {prompts} {plural}: give one for all, or "
+            "one for each"
+        )
+    if isinstance(choice.config, UnguidedConfig):
+        raise UserError(
+            f"sampler '{choice.name}' has no classifier-free guidance, so a negative prompt "
+            "has no effect: leave it out"
+        )
+    if not built.needs_null:
+        raise UserError(
+            "guidance is 1, so a negative prompt has no effect: give a guidance above 1, or "
+            "leave the negative prompt out"
+        )

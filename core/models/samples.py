@@ -38,16 +38,9 @@ from t2i.core.models.metadata import (
     image_chunks,
     weights_hash,
 )
-from t2i.core.models.model import (
-    GuideMaker,
-    Key,
-    Model,
-    Sample,
-    Several,
-    default_batch,
-    noise_keys,
-)
+from t2i.core.models.model import GuideMaker, Model
 from t2i.core.models.options import Options
+from t2i.core.models.wanted import Key, Sample, Several, default_batch, noise_keys
 from t2i.core.models.weights import owned_tensors, tensor_bytes
 from t2i.core.registry.choice import Choice
 from t2i.core.runs.folder import free_path

@@ -21,8 +21,7 @@ from t2i.core.io.files import load_tensors, save_tensors, seal
 from t2i.core.io.images import to_bytes
 from t2i.core.models.building import build
 from t2i.core.models.loading import load
-from t2i.core.models.model import count_in_words
-from t2i.core.models.notebook import Images
+from t2i.core.models.notebook import Images, count_in_words
 from t2i.core.models.weights import load_state
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import SamplerSpec

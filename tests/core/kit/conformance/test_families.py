@@ -12,7 +12,7 @@ from t2i.core.kit.conformance.catalogue import of_kind
 from t2i.core.kit.conformance.drawing import agrees, distances, variety
 from t2i.core.kit.conformance.outcome import Failed
 from t2i.core.kit.conformance.runner import run_checks
-from t2i.core.models.model import Sample
+from t2i.core.models.wanted import Sample
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import FamilySpec, SamplerSpec
 from t2i.core.registry.tables import registry
