@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from t2i import load
 from t2i.core.errors import UserError
-from t2i.core.interfaces.noise import PromptNoise, StepNoise
+from t2i.core.interfaces.noise import PromptNoise, StepNoise, text_key
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.interfaces.trainer import Batch, Networks
 from t2i.core.models.importing import import_weights
@@ -302,7 +302,7 @@ def test_the_three_files_make_a_run_that_draws_the_authors_images(write, theirs,
     assert not model.text_encoder.trainable
     text = model.text_encoder.encode(["A red, red beak."])
     (image,) = model.sample(["A red, red beak."], settings={"truncation": None})
-    z = PromptNoise(0, ((0, 0),), "cpu").start("z", (Z,))
+    z = PromptNoise(0, (text_key("A red, red beak.", 0),), "cpu").start("z", (Z,))
     expected = generated(theirs["netG"], z, text.sentence)[0].permute(1, 2, 0).detach().numpy()
     np.testing.assert_allclose(np.asarray(image) / 127.5 - 1, expected, atol=1 / 127)
 
@@ -354,10 +354,7 @@ def test_files_that_are_missing_double_strange_or_of_other_words_are_told(write,
     assert "image_encoder200.pth is none of the files" in refusal(tmp_path / "image_encoder200.pth")
     assert "no 'model.netG'" in refusal(*write(checkpoint={"model": {"G": 1}}))
     line = refusal(*write(vocabulary=vocabulary_file([*WORDS, "one more"])))
-    assert (
-        "captions_DAMSM.pickle does not fit the network: embedding.weight is (5, 6), not (6, 6)"
-        in line
-    )
+    assert "the weights have vectors of 5 words, the vocabulary has 6" in line
     assert "does not hold the authors' four parts" in refusal(*write(vocabulary=[1, 2]))
 
 

@@ -11,7 +11,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from t2i import load
 from t2i.core.errors import UserError
-from t2i.core.interfaces.noise import PromptNoise
+from t2i.core.interfaces.noise import PromptNoise, text_key
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.io.images import to_bytes
 from t2i.core.models.importing import import_weights
@@ -299,7 +299,7 @@ def test_an_imported_run_draws_when_clips_folder_is_gone(config, released, tmp_p
     shutil.rmtree(folder)
     model = load(run.path, "cpu")
     (image,) = model.sample(["red circle"], seed=4)
-    z = PromptNoise(4, ((0, 0),)).normal("z", 0, (Z,))
+    z = PromptNoise(4, (text_key("red circle", 0),)).normal("z", 0, (Z,))
     e = model.text_encoder.encode(["red circle"]).sentence.detach()
     expected = to_bytes(net_g(released["netG"], z, e))[0]
     assert np.abs(np.asarray(image, int) - expected).max() <= 1
