@@ -41,7 +41,8 @@ _SUMMARIES = {
     "isc": "Inception score: how sure of its class each image is, and how many classes there are",
     "clip-score": "Similarity of an image and its caption in the feature space of a CLIP",
     "r-precision": "How often a CLIP finds an image nearer to its own caption than to 99 others",
-    "memorised": "How many images are copies of training images",
+    "memorised": "How many images are copies of training images, and how far all are from these "
+    "(1: as far as new real images)",
     "diversity": "How much the images of one caption differ; detects mode collapse",
 }
 

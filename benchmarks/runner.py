@@ -33,7 +33,7 @@ from t2i.benchmarks.run.plan import BenchmarkPlan, make_plan
 from t2i.benchmarks.run.protocol_fit import caption_sets, left_out
 from t2i.benchmarks.run.reporter import BenchmarkLines, BenchmarkReporter, SilentBenchmark
 from t2i.benchmarks.run.row_maker import RowMaker
-from t2i.benchmarks.run.trained_run import finished_run
+from t2i.benchmarks.run.trained_run import finished_run, refuse_other_settings
 from t2i.benchmarks.run.training_images import TrainingImages, other_data, training_images
 from t2i.benchmarks.run.training_record import environment
 from t2i.benchmarks.score.available_measures import with_what_is_there
@@ -91,9 +91,8 @@ def run_request(
         The results, the same in every process.
 
     Raises:
-        UserError: Something in the request is unknown, missing or contradictory. Almost all of this
-            is checked before anything is trained; a run in `out` that was trained with other
-            settings is found when its turn comes.
+        UserError: Something in the request is unknown, missing or contradictory, or a run in `out`
+            was trained with other settings. This is checked before anything is trained.
     """
     plan = make_plan(request)
     group = Group()
@@ -139,6 +138,7 @@ class _Session:
         """Open all that may be missing (folder, data, metrics) before anything is trained."""
         out, folder = self.plan.out, self.plan.data_dir
         self.group.first(lambda: _writable(out))
+        self.group.first(lambda: refuse_other_settings(self.plan))
         self.device = best_device()
         self.reporter.say(self.plan.told())
         self.sets = caption_sets(self.plan.benchmark, folder)
@@ -172,7 +172,8 @@ class _Session:
         benchmark = self.plan.benchmark
         headline = next(captions for captions in self.sets if captions.prompts.headline)
         reference = reference_of(benchmark, headline)
-        self.reporter.say(f"reference: {reference.count} images of '{benchmark.dataset}'")
+        size = f"{benchmark.image_size}x{benchmark.image_size}"
+        self.reporter.say(f"reference: {reference.count} images of '{benchmark.dataset}', {size}")
         self.scorer.reference = reference_features(
             reference.data, reference.count, self.scorer.extractors
         )
@@ -225,6 +226,7 @@ class _Session:
     def _warn(self, rows: Sequence[Row]) -> None:
         """Set the warnings in each model's row."""
         real = rows[0]
+        real.warnings = self._shown_in_training()
         for row in (row for row in rows if row.kind == "model"):
             row.warnings = [text] if (text := self.others.get(row.name)) else []
             if "resized" in row.sampling:
@@ -234,6 +236,17 @@ class _Session:
                     ceiling = real.scores.get(where, {}).get(name)
                     row.warnings += self.scorer.prototypes[name].warnings(scores, ceiling)
             row.warnings += self._own_judges(row)
+
+    def _shown_in_training(self) -> list[str]:
+        """Warn if the other real images are training images, for want of others."""
+        headline = next(captions for captions in self.sets if captions.prompts.headline)
+        training = self.protocol.get("training", {}).get("fingerprint")
+        if training is None or headline.other.fingerprint() != training:
+            return []
+        return [
+            f"split '{headline.prompts.split}' has too few images to compare with others of its "
+            "kind: these are training images, which count as memorised"
+        ]
 
     def _own_judges(self, row: Row) -> list[str]:
         """Warn of measures whose network the model was trained with: such scores say little."""

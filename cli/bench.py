@@ -69,7 +69,7 @@ data_dir_option = path_option(
 @click.option(
     "--data",
     metavar="D",
-    help="Data set, for benchmarks of your own images (default: a folder of images).",
+    help="Data set, for benchmarks of your own images (default: the one that reads DIR).",
 )
 @click.option(
     "--image-size",

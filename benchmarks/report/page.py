@@ -20,7 +20,7 @@ from t2i.benchmarks.report.table import (
     ARROWS,
     COSTS,
     DASH,
-    RANGE_NOTE,
+    brackets_note,
     cost,
     number,
     rank,
@@ -31,6 +31,7 @@ from t2i.benchmarks.run.grids import REAL, load_images, nearest_to
 from t2i.core.interfaces.scoring import Published
 from t2i.core.io.files import write_bytes
 from t2i.core.io.terminal import printable
+from t2i.core.registry.tables import registry
 
 STYLE = Path(__file__).with_name("page.css")
 LARGEST = 160  # width in pixels to which larger images are reduced
@@ -94,6 +95,9 @@ def _verdict(results: Results, standings: Sequence[Standing]) -> str:
     found = [(s.name, v) for s in standings if s.rank and (v := s.value(column))]
     scores = ", ".join(f"<b>{_text(name)}</b> {with_range(value)}" for name, value in found)
     budget = " ".join(f"{value:g} {unit}" for unit, value in results.budget.items())
+    models = [row for row in results.rows if row.kind == "model"]
+    given = models and all(row.training.get("given") for row in models)
+    budget = "All models were given as runs" if given else f"Training budget {budget} a model"
     where = "the samples of one caption" if column.set == VARIETY else f"captions of “{column.set}”"
     machine = (
         f"{results.environment.get('device', '?')}, "
@@ -102,7 +106,7 @@ def _verdict(results: Results, standings: Sequence[Standing]) -> str:
     return (
         f'<p class="verdict">{_text(column.title)} on {_text(where)}: '
         f"{scores or 'no model was scored'}.</p>"
-        f"<p>Training budget {_text(budget)} a model, on {_text(machine)}.</p>"
+        f"<p>{_text(budget)}, on {_text(machine)}.</p>"
     )
 
 
@@ -111,7 +115,6 @@ def _ranking(results: Results, standings: Sequence[Standing]) -> str:
     heads = "".join(f"<th>{_text(c.title)} {ARROWS[c.better]}</th>" for c in results.columns)
     best = {column: _best(standings, column) for column in results.columns}
     lines = "".join(_ranking_line(s, results.columns, best) for s in standings)
-    several = any(len(standing.rows) > 1 for standing in standings)
     warnings = [
         f"<li><b>{_text(row.name)}</b>: {_text(text)}</li>"
         for row in results.rows
@@ -119,8 +122,8 @@ def _ranking(results: Results, standings: Sequence[Standing]) -> str:
     ]
     given = [s.name for s in standings if any(row.training.get("given") for row in s.rows)]
     notes = [
-        f"In brackets: {RANGE_NOTE[several]}. Grey rows are not models: the first is the ceiling "
-        f"({_text(str(results.protocol.get('real_images')))}), the last the floor.",
+        f"{brackets_note(standings, results.columns)}Grey rows are not models: the first is the "
+        f"ceiling ({_text(str(results.protocol.get('real_images')))}), the last the floor.",
         f"Not trained within the budget, but given as a run: {_text(', '.join(given))}."
         if given
         else "",
@@ -132,7 +135,23 @@ def _ranking(results: Results, standings: Sequence[Standing]) -> str:
     ]
     flags = f'<ul class="flags">{"".join(warnings)}</ul>' if warnings else ""
     table = _table(f"<th>#</th><th></th>{heads}", lines)
-    return f"{table}{flags}<p class='note'>{' '.join(note for note in notes if note)}</p>"
+    below = f"<p class='note'>{' '.join(note for note in notes if note)}</p>"
+    return f"{table}{flags}{_explained(results)}{below}"
+
+
+def _explained(results: Results) -> str:
+    """Say what the columns of the ranking measure: the summary of each metric, once."""
+    titles: dict[str, list[str]] = {}
+    for column in results.columns:
+        metric = results.protocol["measures"].get(column.measure, {}).get("metric")
+        if metric in registry().metrics:
+            titles.setdefault(registry().metrics[metric].summary, []).append(column.title)
+    lines = "".join(
+        f"<dt>{_text('; '.join(dict.fromkeys(names)))}</dt><dd>{_text(summary)}.</dd>"
+        for summary, names in titles.items()
+    )
+    arrows = "<dt>↑ ↓</dt><dd>Higher is better; lower is better.</dd>"
+    return f"<dl>{lines}{arrows}</dl>" if lines else ""
 
 
 def _table(heads: str, lines: str) -> str:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from t2i.benchmarks.results import Results, Standing, Value
+from t2i.benchmarks.results import Column, Results, Standing, Value
 from t2i.core.io.terminal import printable
 
 DASH = "\N{EN DASH}"
@@ -37,10 +37,13 @@ def number(value: float) -> str:
         value: The number.
 
     Returns:
-        The text; from 1000 on all digits before the point, with commas.
+        The text; from 1000 on all digits before the point, with commas; below 0.0001 with an
+        exponent.
     """
     if value == 0 or not math.isfinite(value):
         return f"{value:.0f}"
+    if abs(value) < 1e-4:
+        return f"{value:.2e}"
     return (
         f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
         if abs(value) < 1000
@@ -133,10 +136,25 @@ def show(results: Results, console: Console | None = None) -> None:
         console.print(
             plain(f"published ({claim}), not ranked with ours: {_printed(results, claim)}", "dim")
         )
+    brackets = brackets_note(standings, [results.headline])
+    console.print(Text(f"{brackets}Protocol {results.protocol_hash[:12]}.", "dim"))
+
+
+def brackets_note(standings: Sequence[Standing], columns: Sequence[Column]) -> str:
+    """Say what the numbers in brackets are.
+
+    Args:
+        standings: The lines of the ranking.
+        columns: The columns whose ranges are shown.
+
+    Returns:
+        A sentence with a space behind it; empty if no score has a range.
+    """
+    values = [standing.value(column) for standing in standings for column in columns]
+    if all(value is None or value.low is None for value in values):
+        return ""
     several = any(len(standing.rows) > 1 for standing in standings)
-    console.print(
-        Text(f"In brackets: {RANGE_NOTE[several]}. Protocol {results.protocol_hash[:12]}.", "dim")
-    )
+    return f"In brackets: {RANGE_NOTE[several]}. "
 
 
 def _printed(results: Results, claim: str) -> str:

@@ -12,16 +12,19 @@ from t2i.benchmarks.benchmark_request import BenchmarkRequest
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Dataset
 from t2i.core.interfaces.scoring import Benchmark, PromptSet
+from t2i.core.io.terminal import note
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import open_dataset
 from t2i.core.runs.folder import Run
+from t2i.core.runs.recognising import recognised
 
 SIZES = (32, 64)
 """Image sizes that are chosen, in pixels: both are trained in minutes on a laptop."""
 
 LOOKED_AT = 50  # images whose size decides
 LEAST = 2  # captions, and real images, that scores need
+SHARES = (0.3, 0.5, 0.7)  # of the images for validation, that are tried for an error's advice
 
 
 def with_data(benchmark: Benchmark, request: BenchmarkRequest) -> Benchmark:
@@ -32,10 +35,11 @@ def with_data(benchmark: Benchmark, request: BenchmarkRequest) -> Benchmark:
         request: The request. `data`, `data_settings` and `image_size` are used.
 
     Returns:
-        The benchmark of that data set.
+        The benchmark of that data set. If a folder is given and no data set, the folder decides.
 
     Raises:
-        UserError: The benchmark has a data set of its own, or there is none of that name.
+        UserError: The benchmark has a data set of its own, there is none of that name, or none
+            recognises the folder.
     """
     own = registry().benchmarks[benchmark.name].any_data
     given = {
@@ -50,7 +54,7 @@ def with_data(benchmark: Benchmark, request: BenchmarkRequest) -> Benchmark:
         )
     if not own:
         return benchmark
-    name = request.data or benchmark.dataset
+    name = request.data or _recognised(request.data_dir) or benchmark.dataset
     settings = benchmark.data if name == benchmark.dataset else {}
     return replace(
         benchmark,
@@ -59,6 +63,15 @@ def with_data(benchmark: Benchmark, request: BenchmarkRequest) -> Benchmark:
         image_size=request.image_size or benchmark.image_size,
         fetch=name if name in registry().downloads else "",
     )
+
+
+def _recognised(folder: Path | None) -> str | None:
+    """Return the data set that reads a folder, with a line that names it; None without a folder."""
+    if folder is None or not folder.expanduser().exists():
+        return None
+    found = recognised(folder)
+    note(f"data set: {found.name}, for {found.why} in {folder}")
+    return found.name
 
 
 def own_images_hint(data: str = "", folder: str = "DIR") -> str:
@@ -103,16 +116,24 @@ def filled_in(benchmark: Benchmark, request: BenchmarkRequest, folder: Path | No
     if main.count < LEAST:
         raise UserError(
             f"benchmark '{benchmark.name}': {main.count} image in split '{main.split}', where "
-            f"scores need {LEAST}: give more images{_larger_share(benchmark.dataset)}"
+            f"scores need {LEAST}: give more images{_larger_share(benchmark, main, folder)}"
         )
     kept = [p for p in sets if p.headline or (p.count and (not p.few or main.count < p.few))]
     return replace(benchmark, prompts=kept)
 
 
-def _larger_share(dataset: str) -> str:
-    """Name the setting that puts more images into the split, if the data set has it."""
-    has = "val_share" in import_object(registry().datasets[dataset].config).model_fields
-    return ", or put more of them aside with --set data.val_share=0.3" if has else ""
+def _larger_share(benchmark: Benchmark, prompts: PromptSet, folder: Path | None) -> str:
+    """Name the setting that puts enough images into the split, if there is one that does."""
+    fields = import_object(registry().datasets[benchmark.dataset].config).model_fields
+    for share in SHARES if "val_share" in fields else ():
+        tried = replace(benchmark, data={**benchmark.data, "val_share": share})
+        try:
+            count = len(_opened(tried, prompts.split, folder, benchmark.image_size))
+        except UserError:  # the other split would be empty
+            break
+        if count >= LEAST:
+            return f", or put more of them aside with --set data.val_share={share}"
+    return ""
 
 
 def _count(benchmark: Benchmark, prompts: PromptSet, folder: Path | None) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
 
 from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun
 from t2i.benchmarks.run.reporter import BenchmarkReporter
@@ -14,6 +16,42 @@ from t2i.core.errors import UserError
 from t2i.core.io.files import read_json, write_json
 from t2i.core.io.processes import Group
 from t2i.core.runs.folder import Run
+
+
+def refuse_other_settings(plan: BenchmarkPlan) -> None:
+    """Check the runs that a benchmark's folder holds already, before anything is written to it.
+
+    Args:
+        plan: The plan of the benchmark.
+
+    Raises:
+        UserError: A run was trained with other settings than the planned ones, such as other data.
+    """
+    for entry in plan.runs:
+        if entry.given or not entry.run.path.exists():
+            continue
+        asked, wanted = _asked(entry, plan), entry.config.dump()
+        found = read_json(asked, f"benchmark {plan.out}") if asked.is_file() else {}
+        if found != wanted:
+            told = ", ".join(_changed(found, wanted)) if found else ""
+            raise UserError(
+                f"{entry.run.path} was trained with other settings than these"
+                f"{told and f' ({told})'}; name another --out, or remove it"
+            )
+
+
+def _asked(entry: PlannedRun, plan: BenchmarkPlan) -> Path:
+    """Return the file of the settings that a run was to be trained with."""
+    return plan.out / "runs" / f"{entry.label}.json"
+
+
+def _changed(old: Any, new: Any, name: str = "") -> Iterator[str]:
+    """Yield "NAME: OLD, now NEW" for each setting that differs."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in dict.fromkeys([*old, *new]):
+            yield from _changed(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    elif old != new:
+        yield f"{name}: {old}, now {new}"
 
 
 def finished_run(
@@ -30,7 +68,7 @@ def finished_run(
 
     Args:
         entry: The planned run.
-        plan: The plan of the benchmark.
+        plan: The plan of the benchmark, which `refuse_other_settings` has checked.
         group: The processes that take part.
         reporter: Receives the progress of the benchmark.
         engine_reporter: Receives the progress of training. None: the engine's default reporter.
@@ -38,9 +76,6 @@ def finished_run(
 
     Returns:
         The finished run.
-
-    Raises:
-        UserError: The run's folder holds a run that was trained with other settings.
     """
     state = "given" if entry.given else group.first(lambda: _state(entry, plan, reporter))
     if state in ("given", "complete"):
@@ -58,13 +93,8 @@ def _state(
     entry: PlannedRun, plan: BenchmarkPlan, reporter: BenchmarkReporter
 ) -> Literal["complete", "begun", "new"]:
     """Find out how far a run is. If it is new, write down the settings it will be trained with."""
-    wanted, asked, run = entry.config.dump(), plan.out / "runs" / f"{entry.label}.json", entry.run
+    run = entry.run
     if run.path.exists():
-        if not asked.is_file() or read_json(asked, f"benchmark {plan.out}") != wanted:
-            raise UserError(
-                f"{run.path} was trained with other settings than these; "
-                "name another --out, or remove it"
-            )
         if run.complete:
             reporter.say(f"{entry.label}: found, trained before ({run.path})")
             return "complete"
@@ -74,5 +104,5 @@ def _state(
         shutil.rmtree(run.path)  # it stopped before its first checkpoint
     budget = " ".join(f"{value} {unit}" for unit, value in plan.budget.items())
     reporter.say(f"{entry.label}: training for {budget} into {run.path}")
-    write_json(asked, wanted)
+    write_json(_asked(entry, plan), entry.config.dump())
     return "new"

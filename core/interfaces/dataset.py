@@ -278,7 +278,7 @@ def refuse_if_too_many(dataset: Dataset, broken: Sequence[BrokenExample]) -> Non
         raise UserError(
             f"data set: {len(broken)} of its {len(dataset)} examples are broken so far, more than "
             f"max_broken = {dataset.max_broken:g} allows; one is {broken[-1]}; "
-            "'t2i datasets check' lists all: mend them, or raise data.max_broken"
+            "'t2i datasets check' lists all: mend them, or allow more: --set data.max_broken=SHARE"
         )
 
 

@@ -59,7 +59,9 @@ def test_models_are_trained_and_scored_on_ones_own_images(folder, tmp_path, engi
     assert results.protocol["training"]["count"] == 14
     # The other real images are the training images, which are copies of themselves.
     assert real.scores["val"]["memorised"] == {"memorised": 100, "train_distance": 0}
+    assert "these are training images, which count as memorised" in real.warnings[0]
     assert toy.scores["val"]["memorised"]["memorised"] == 0
+    assert not toy.warnings
 
 
 def test_the_nearest_training_images_are_kept_for_the_report(folder, tmp_path, engine, words):
@@ -179,8 +181,53 @@ def test_mistakes_are_named(name, more, line):
         make_plan(BenchmarkRequest(name, models=["toy"], **more))
 
 
+def test_the_folder_decides_the_data_set(tmp_path, capsys):
+    (tmp_path / "annotations").mkdir()
+    for split, count in (("train", 3), ("val", 2)):
+        fill(tmp_path / f"{split}2017", count, 1)
+        (tmp_path / f"{split}2017" / "metadata.jsonl").unlink()
+        document = {
+            "images": [{"id": n, "file_name": f"{n:03}.png"} for n in range(count)],
+            "annotations": [{"image_id": n, "caption": "a square"} for n in range(count)],
+        }
+        path = tmp_path / "annotations" / f"captions_{split}2017.json"
+        path.write_text(json.dumps(document))
+    request = BenchmarkRequest("pictures", data_dir=tmp_path, models=["toy"], image_size=8)
+    plan = make_plan(request)
+    assert (plan.benchmark.dataset, plan.data["name"]) == ("coco", "coco")
+    assert "data set: coco, for COCO's captions" in capsys.readouterr().err
+
+
+def test_other_images_into_the_same_folder_are_refused_before_anything_is_written(
+    folder, tmp_path, engine, words
+):
+    bench(folder, tmp_path / "out", words, models=["toy"])
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    fill(tmp_path / "theirs" / "train", 9, 3)
+    fill(tmp_path / "theirs" / "val", 5, 4)
+    with pytest.raises(
+        UserError, match=r"\(data\.dir: \S+mine, now \S+theirs\); name another --out"
+    ):
+        bench(tmp_path / "theirs", tmp_path / "out", words, models=["toy"])
+    after = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert after == before
+
+
+def test_more_images_are_put_aside_as_the_error_says(tmp_path):
+    folder = tmp_path / "three"
+    fill(folder, 3, 1)
+    with pytest.raises(UserError, match="1 image in split 'val'") as caught:
+        filled(folder)
+    share = float(str(caught.value).rpartition("--set data.val_share=")[2])
+    request = BenchmarkRequest(
+        "pictures", data_dir=folder, data_settings={"val_share": share}, models=["toy"]
+    )
+    assert make_plan(request).benchmark.headline_set.count >= 2
+
+
 def test_one_image_is_too_few(tmp_path):
     fill(tmp_path / "train", 4, 1)
     fill(tmp_path / "val", 1, 2)
-    with pytest.raises(UserError, match=r"1 image in split 'val', where scores need 2"):
+    with pytest.raises(UserError, match=r"1 image in split 'val', where scores need 2") as caught:
         filled(tmp_path)
+    assert "val_share" not in str(caught.value)  # the folders decide the splits

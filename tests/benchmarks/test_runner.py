@@ -224,7 +224,8 @@ def test_another_model_in_the_same_run_is_scored_again(tmp_path, engine, words):
 def test_a_run_trained_with_other_settings_is_refused(tmp_path, engine, words):
     bench(tmp_path, words)
     with pytest.raises(
-        UserError, match=r"runs/toy was trained with other settings than these; name another --out"
+        UserError,
+        match=r"runs/toy was trained with other settings than these \(minutes: 1.0, now 2.0\); ",
     ):
         bench(tmp_path, words, minutes=2)
 

@@ -45,6 +45,9 @@ def test_statistics_replace_the_reference(here):
     )  # fmt: skip
     assert code == 0
     assert out.splitlines()[-1] == "statistics: real.npz"
+    # Without a reference nothing is to be scored, so nothing is missing.
+    out = here("score", "real", "--save-statistics", "x.npz", "--features", "pixels")[1]
+    assert "left out" not in out
     first = here("score", "ours", "--reference", "real", *FID, "--json")[1]
     second = here("score", "ours", "--reference", "real.npz", *FID, "--json")[1]
     values = [json.loads(text)["scores"][0]["value"] for text in (first, second)]

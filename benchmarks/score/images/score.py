@@ -182,6 +182,8 @@ class _Session:
         if not made and not self.request.save:
             reasons = "; ".join(dict.fromkeys(self.left_out.values()))
             raise UserError(f"no measure can be computed here: {reasons}; {WITHOUT}")
+        if self.request.save and self.real is None:
+            self.left_out.clear()  # statistics are wanted, not scores
         return made
 
     def _unfit(self, measure: Measure) -> str | None:

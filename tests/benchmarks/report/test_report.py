@@ -1,6 +1,7 @@
 """What is shown: the report, the table, the ranking, the difference of two results."""
 
 import base64
+import io
 import re
 from dataclasses import replace
 from html import escape
@@ -142,6 +143,29 @@ def test_what_is_missing_leaves_no_hole(results, tmp_path):
     assert "<h2>Right by attribute" not in page
 
 
+def test_the_columns_are_explained(results):
+    assert "<dt>FID</dt><dd>Frechet distance between the features of real" in render(results)
+    results.protocol["measures"]["fid"]["metric"] = "of a plugin that is gone"
+    assert "<dt>FID</dt>" not in render(results)
+
+
+def test_a_budget_is_named_only_where_something_was_trained(results):
+    assert "<p>Training budget 3.5 minutes a model, on cpu" in render(results)
+    for entry in results.rows:
+        entry.training = {**entry.training, "given": True}
+    assert "<p>All models were given as runs, on cpu" in render(results)
+
+
+def test_brackets_are_explained_only_where_there_are_some(results):
+    assert "In brackets: lowest and highest over seeds. " in render(results)
+    for entry in results.rows:
+        entry.intervals = {}
+    single = replace(results, rows=results.rows[:3])
+    console = Console(record=True, file=io.StringIO(), width=80)
+    show(single, console)
+    assert "In brackets" not in console.export_text() + render(single)
+
+
 def test_a_notebook_shows_the_ranking(results):
     page = results._repr_html_()
     assert [cell for cell in re.findall(r"<tr><td>(\d*)</td>", page) if cell] == ["1", "2"]
@@ -170,7 +194,7 @@ def test_the_table_fits_a_narrow_terminal(results):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (92.345, "92.3"), (6.094, "6.09"), (0.01234, "0.0123"), (1234.5, "1,234"), (-2, "-2.00")],  # noqa: E501
+    [(0, "0"), (92.345, "92.3"), (6.094, "6.09"), (0.01234, "0.0123"), (1234.5, "1,234"), (-2, "-2.00"), (-2.84e-14, "-2.84e-14")],  # noqa: E501
 )  # fmt: skip
 def test_numbers_have_three_figures(value, text):
     assert number(value) == text
