@@ -38,6 +38,9 @@ from t2i.core.runs.configure import RunConfig, as_layer, resolve_config
 COUNTED = (16, 32)
 """Batch sizes that are counted. The memory of others lies on the line through them."""
 
+FLOAT = 4
+"""Bytes of a number."""
+
 SIZES = (8, 12, 16, 24, 80)
 """Memory of accelerators, in GB (10^9 bytes)."""
 
@@ -125,7 +128,6 @@ class StageMemory:
         fixed: Bytes of a step without images, on the line through the counted batch sizes.
         image: Bytes that each image adds.
         part: Images that the preset computes at a time.
-        taken: Bytes of a step on such a part.
     """
 
     stage: str
@@ -135,7 +137,22 @@ class StageMemory:
     fixed: float
     image: float
     part: int
-    taken: int
+
+    @property
+    def least(self) -> int:
+        """Bytes of a step on however few images: all gradients are there at its end."""
+        return self.standing + FLOAT * self.trained
+
+    def taken(self, images: int) -> float:
+        """Compute the memory of a step.
+
+        Args:
+            images: Number of images at a time, at least 1.
+
+        Returns:
+            The largest number of bytes that are alive at once.
+        """
+        return max(self.least, self.fixed + images * self.image)
 
     def fits(self, memory: float) -> int:
         """Compute the largest number of images at a time that fits.
@@ -146,7 +163,10 @@ class StageMemory:
         Returns:
             The number of images, at most MOST. 0: not even one fits.
         """
-        return max(0, min(MOST, int((SHARE * memory - self.fixed) / self.image)))
+        room = SHARE * memory
+        if room < self.taken(1):
+            return 0
+        return min(MOST, int((room - self.fixed) / self.image))
 
 
 def count_memory(config: RunConfig, stage: str | None = None) -> StageMemory:
@@ -171,7 +191,7 @@ def count_memory(config: RunConfig, stage: str | None = None) -> StageMemory:
     if not chosen:
         raise UserError(f"model '{config.model}' has no training stage {stage or 'at all'}")
     counted = [_count(config, name, part) for name, part in chosen.items()]
-    return max(counted, key=lambda memory: memory.taken)
+    return max(counted, key=lambda memory: memory.taken(memory.part))
 
 
 def _part(settings: Any) -> int:
@@ -180,7 +200,7 @@ def _part(settings: Any) -> int:
 
 def _count(config: RunConfig, stage: str, part: int) -> StageMemory:
     peaks = {}
-    for images in sorted({*COUNTED, part}):
+    for images in COUNTED:
         gc.collect()
         with _fake() as live:
             trial = Trial(config, stage, torch.device("cpu"))
@@ -199,7 +219,7 @@ def _count(config: RunConfig, stage: str, part: int) -> StageMemory:
     image = (peaks[last] - peaks[first]) / (last - first)
     frozen = sum(p.numel() for p in everything) - trained
     fixed = peaks[first] - first * image
-    return StageMemory(stage, trained, frozen, standing, fixed, image, part, peaks[part])
+    return StageMemory(stage, trained, frozen, standing, fixed, image, part)
 
 
 def _parameters(trial: Trial) -> tuple[int, set[nn.Parameter]]:
@@ -247,7 +267,7 @@ def _row(title: str, memory: StageMemory) -> list[str]:
     return [
         title, memory.stage, f"{memory.trained / 1e6:.1f} + {memory.frozen / 1e6:.1f}",
         f"{memory.standing / 1e9:.2f}", f"{memory.image / 1e6:.1f}", f"{memory.part}",
-        f"{memory.taken / 1e9:.2f}", *(f"{n}{'' if n >= memory.part else ' !'}" for n in at_a_time),
+        f"{memory.taken(memory.part) / 1e9:.2f}", *(f"{n}{'' if n >= memory.part else ' !'}" for n in at_a_time),
     ]  # fmt: skip
 
 
@@ -275,7 +295,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             except (T2IError, RuntimeError) as error:
                 console.print(f"{title}: left out ({error})", markup=False)
     console.print(table)
-    console.print("GB columns: images at a time in 85 % of the memory; !: the preset's part is more")
+    console.print(
+        "GB columns: images at a time in 85 % of the memory; !: the preset's part is more"
+    )
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class Trial:
 
     Attributes:
         settings: The stage's settings.
+        prepared: The stage's networks and optimizers.
 
     Raises:
         UserError: The model has no such stage, or none at all.

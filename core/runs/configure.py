@@ -176,7 +176,14 @@ def _preset(model: str, preset: str) -> Preset:
 
 
 def as_layer(chosen: Preset) -> dict[str, Any]:
-    """Return the settings of a preset, with its data, encoder and sampler as sections."""
+    """Return the settings of a preset as a document.
+
+    Args:
+        chosen: The preset.
+
+    Returns:
+        Its settings by name, with data, encoder and sampler as sections where it names them.
+    """
     named = {name: getattr(chosen, name) for name in SECTIONS if getattr(chosen, name)}
     return {
         **chosen.settings,
