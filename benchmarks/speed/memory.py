@@ -44,11 +44,11 @@ FLOAT = 4
 SIZES = (8, 12, 16, 24, 80)
 """Memory of accelerators, in GB (10^9 bytes)."""
 
-AUTO_PIXELS = (32, 64, 128, 256)
+AUTO_PIXELS = (64, 128, 256)
 """Image sizes of preset "auto"."""
 
-AUTO_MEMORY = (8, 16, 24, 80)
-"""Memory in GB for which preset "auto" is counted: one of each class of its networks."""
+AUTO_MEMORY = (8, 24)
+"""Memory in GB for which preset "auto" is counted."""
 
 
 class LiveStorages(TorchDispatchMode):
@@ -263,11 +263,11 @@ def _configurations(
 
 
 def _row(title: str, memory: StageMemory) -> list[str]:
-    at_a_time = [memory.fits(size * 1e9) for size in SIZES]
+    at_a_time, part = [memory.fits(size * 1e9) for size in SIZES], memory.part
     return [
         title, memory.stage, f"{memory.trained / 1e6:.1f} + {memory.frozen / 1e6:.1f}",
-        f"{memory.standing / 1e9:.2f}", f"{memory.image / 1e6:.1f}", f"{memory.part}",
-        f"{memory.taken(memory.part) / 1e9:.2f}", *(f"{n}{'' if n >= memory.part else ' !'}" for n in at_a_time),
+        f"{memory.standing / 1e9:.2f}", f"{memory.image / 1e6:.1f}", f"{part}",
+        f"{memory.taken(part) / 1e9:.2f}", *(f"{n}{' !' * (n < part)}" for n in at_a_time),
     ]  # fmt: skip
 
 

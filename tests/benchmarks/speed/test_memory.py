@@ -61,7 +61,7 @@ def test_the_count_of_a_model_is_that_of_real_steps() -> None:
         step()
         live.peak = live.now
         step()
-    assert live.peak == pytest.approx(memory.taken(16), rel=0.02)
+    assert live.peak == pytest.approx(memory.taken(16), rel=0.05)
 
 
 def test_the_images_that_fit_use_85_percent_of_the_memory() -> None:
