@@ -51,7 +51,7 @@ AUTO_MEMORY = (8, 24)
 """Memory in GB for which preset "auto" is counted."""
 
 
-class LiveStorages(TorchDispatchMode):
+class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of the tensors that are created within the block and still alive.
 
     Views share their memory and count once.
@@ -62,7 +62,7 @@ class LiveStorages(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._sizes: dict[int, int] = {}
 
@@ -89,7 +89,7 @@ class LiveStorages(TorchDispatchMode):
         self.now -= self._sizes.pop(key)
 
 
-class _Constants(TorchDispatchMode):
+class _Constants(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Answers where a program asks a tensor without values for one."""
 
     def __torch_dispatch__(
@@ -112,7 +112,7 @@ def _fake() -> Iterator[LiveStorages]:
     unmoved = mock.patch.object(nn.Module, "_apply", lambda module, *_, **__: module)
     with warnings.catch_warnings(), unmoved, FakeTensorMode(allow_non_fake_inputs=True):
         warnings.simplefilter("ignore")
-        with LiveStorages() as live, _Constants():
+        with LiveStorages() as live, _Constants():  # type: ignore[no-untyped-call]
             yield live
 
 
