@@ -34,6 +34,7 @@ class Trial:
 
     Attributes:
         settings: The stage's settings.
+        prepared: The stage's networks and optimizers.
 
     Raises:
         UserError: The model has no such stage, or none at all.
@@ -45,11 +46,11 @@ class Trial:
         chosen = _stage(config, model.text_encoder, stage)
         self._encoder = model.text_encoder
         self.settings = stage_settings(config, chosen)
-        self._prepared = PreparedStage(model, chosen.trainer(model.networks), self.settings, device)
-        self._averages = Ema(self._prepared.trained(), self.settings.ema_decay)
+        self.prepared = PreparedStage(model, chosen.trainer(model.networks), self.settings, device)
+        self._averages = Ema(self.prepared.trained(), self.settings.ema_decay)
         # The whole batch is one micro-batch, whatever `accumulate` is.
         self._engine = LocalEngine(
-            self._prepared.trainer, self.settings.model_copy(update={"accumulate": 1}), progress=0.5
+            self.prepared.trainer, self.settings.model_copy(update={"accumulate": 1}), progress=0.5
         )
 
     def steps(self, count: int) -> Callable[[], None]:
@@ -62,7 +63,7 @@ class Trial:
             A function that makes one step, and waits until the device has finished it. It may be
             called any number of times.
         """
-        device, settings, prepared = self._device, self.settings, self._prepared
+        device, settings, prepared = self._device, self.settings, self.prepared
         size, captions = settings.image_size, (" ".join(["word"] * WORDS),) * count
         images = torch.rand(count, 3, size, size, device=device) * 2 - 1
         if settings.channels_last:

@@ -130,7 +130,7 @@ def resolve_config(
     if start is not None:
         first = (f"run of {start.model}", _weightless(start))
     else:
-        first = (f"--preset {preset}", {} if preset == AUTO else _as_layer(_preset(model, preset)))
+        first = (f"--preset {preset}", {} if preset == AUTO else as_layer(_preset(model, preset)))
     layers: list[tuple[str, Mapping[str, Any]]] = [first]
     if config_file is not None:
         layers.append((str(config_file), _read_yaml(config_file, model)))
@@ -140,7 +140,7 @@ def resolve_config(
     layers = with_data_set(layers)
     if preset == AUTO and start is None:
         where, known = layers[0]
-        chosen = _as_layer(_automatic(model, layers, device, say))
+        chosen = as_layer(_automatic(model, layers, device, say))
         layers[0] = (where, merge(chosen, known, SECTIONS))
     return _assemble(model, start.preset if start else preset, layers, data_needed)
 
@@ -175,8 +175,15 @@ def _preset(model: str, preset: str) -> Preset:
     return presets[preset]
 
 
-def _as_layer(chosen: Preset) -> dict[str, Any]:
-    """Return the settings of a preset, with its data, encoder and sampler as sections."""
+def as_layer(chosen: Preset) -> dict[str, Any]:
+    """Return the settings of a preset as a document.
+
+    Args:
+        chosen: The preset.
+
+    Returns:
+        Its settings by name, with data, encoder and sampler as sections where it names them.
+    """
     named = {name: getattr(chosen, name) for name in SECTIONS if getattr(chosen, name)}
     return {
         **chosen.settings,
