@@ -15,6 +15,7 @@ from t2i.core.engine.reporting import Reporter as EngineReporter
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_json, write_json
 from t2i.core.io.processes import Group
+from t2i.core.runs.configure import RunConfig
 from t2i.core.runs.folder import Run
 
 
@@ -31,7 +32,7 @@ def refuse_other_settings(plan: BenchmarkPlan) -> None:
         if entry.given or not entry.run.path.exists():
             continue
         asked, wanted = _asked(entry, plan), entry.config.dump()
-        found = read_json(asked, f"benchmark {plan.out}") if asked.is_file() else {}
+        found = _recorded(asked, plan)
         if found != wanted:
             told = ", ".join(_changed(found, wanted)) if found else ""
             raise UserError(
@@ -43,6 +44,20 @@ def refuse_other_settings(plan: BenchmarkPlan) -> None:
 def _asked(entry: PlannedRun, plan: BenchmarkPlan) -> Path:
     """Return the file of the settings that a run was to be trained with."""
     return plan.out / "runs" / f"{entry.label}.json"
+
+
+def _recorded(asked: Path, plan: BenchmarkPlan) -> Any:
+    """Read the settings that a run was to be trained with; {} if they are not there.
+
+    Settings that are newer than the file have their defaults.
+    """
+    if not asked.is_file():
+        return {}
+    document = read_json(asked, f"benchmark {plan.out}")
+    try:
+        return RunConfig.parse(document, str(asked)).dump()
+    except UserError:  # of a model or setting that is not there any more
+        return document
 
 
 def _changed(old: Any, new: Any, name: str = "") -> Iterator[str]:

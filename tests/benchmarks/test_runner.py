@@ -230,6 +230,18 @@ def test_a_run_trained_with_other_settings_is_refused(tmp_path, engine, words):
         bench(tmp_path, words, minutes=2)
 
 
+def test_a_setting_that_is_newer_than_the_record_of_a_run_is_no_other_setting(
+    tmp_path, engine, words
+):
+    bench(tmp_path, words)
+    asked = tmp_path / "out" / "runs" / "toy.json"
+    settings = read_json(asked, "settings")
+    del settings["data"]["few_broken"], settings["grad_clip"]
+    write_json(asked, settings)
+    bench(tmp_path, words)
+    assert len(engine.trained) == 1
+
+
 def test_seeds_make_a_row_each_and_one_place_in_the_ranking(tmp_path, engine, words):
     results = bench(tmp_path, words, seeds=2, steps=7)
     assert [config.settings.seed for config, _ in engine.trained] == [0, 1]
