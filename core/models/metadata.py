@@ -37,7 +37,7 @@ LARGEST_BATCH = 2**14
 class Batch(BaseModel):
     """The batch that an image was sampled in. Its size changes an image by rounding.
 
-    Args:
+    Attributes:
         position: Index of the image in the batch.
         prompts: The distinct prompts of the batch.
         negative: Negative prompt of each; empty: none.
@@ -65,7 +65,7 @@ class Batch(BaseModel):
 class Source(BaseModel):
     """An image or a mask that a sample started from.
 
-    Args:
+    Attributes:
         file: Its path as it was given. None: not recorded.
         sha256: Hash of its pixels, at the size of the sample.
         strength: Of an image: share of the chain that it went through.
@@ -79,7 +79,7 @@ class Source(BaseModel):
 class GuideRecord(BaseModel):
     """The guide that steered a sample.
 
-    Args:
+    Attributes:
         run: Its path as it was given.
         hash: Hash of its weights.
         scale: Scale of its gradient.
@@ -93,7 +93,7 @@ class GuideRecord(BaseModel):
 class SettingsRecord(BaseModel):
     """The settings of a sample.
 
-    Args:
+    Attributes:
         run: Path of the run, as it was given. None: not recorded.
         model: Name of the model.
         hash: Hash of its weights.
@@ -119,7 +119,7 @@ class SettingsRecord(BaseModel):
 class Record(BaseModel):
     """What the chunk `t2i` of an image says.
 
-    Args:
+    Attributes:
         format: Version of this format.
         version: Version of t2i that sampled the image.
         file: Name of the image's file.

@@ -44,7 +44,7 @@ CHUNK = 1 << 20  # bytes unpacked at a time
 class Shard(ABC):
     """A tar file.
 
-    Args:
+    Attributes:
         room: Size in bytes of the cache of downloaded and unpacked shards.
         choice: The endings that the settings name.
     """
