@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,13 +12,11 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise, slerp
 from t2i.core.interfaces.sampler import Sampler, SamplerConfig
 from t2i.core.io.images import to_tensor
+from t2i.core.models.model import Model
 from t2i.core.models.wanted import Sample
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import fitting_samplers
-
-if TYPE_CHECKING:
-    from t2i.core.models.model import Model
 
 
 def interpolate(

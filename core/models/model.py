@@ -29,7 +29,6 @@ from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Networks
 from t2i.core.io.files import save_tensors, sealed, write_json
 from t2i.core.io.images import to_bytes
-from t2i.core.models.interpolation import interpolate
 from t2i.core.models.notebook import Images, count_in_words, facts_table
 from t2i.core.models.options import (
     Options,
@@ -558,41 +557,6 @@ class Model:
             built, prompts, places, noise, guide, len(prompts), options=options
         )
         return [sample.image for batch in batches for sample in batch]
-
-    def interpolate(
-        self,
-        first: np.ndarray,
-        last: np.ndarray,
-        prompt: str = "",
-        *,
-        n: int = 8,
-        sampler: Choice[SamplerConfig] | None = None,
-        batch_size: int | None = None,
-        keys: Sequence[Key] | None = None,
-    ) -> Iterator[list[Sample]]:
-        """Sample images on the way from one image to another.
-
-        The sampler inverts both images to noise, interpolates between the two noises on the sphere,
-        and samples from each. Source: Song et al. 2021 (DDIM), section 5.3.
-
-        Args:
-            first: The first image, uint8 (H, W, 3), of the model's size.
-            last: The last image, likewise.
-            prompt: Caption of all images.
-            n: Number of images, the two ends among them.
-            sampler: A sampler that can invert. None: the model's own.
-            batch_size: Images sampled at once. None: chosen by image size.
-            keys: The images to sample, as (0, number), instead of all `n`. They key the noise.
-
-        Returns:
-            An iterator over the batches.
-
-        Raises:
-            UserError: The sampler cannot invert, or an image has another size.
-        """
-        return interpolate(
-            self, first, last, prompt, n=n, sampler=sampler, batch_size=batch_size, keys=keys
-        )
 
     # --- saving -----------------------------------------------------------------------------------
 

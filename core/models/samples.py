@@ -31,6 +31,7 @@ from t2i.core.io.files import place_bytes, write_bytes
 from t2i.core.io.images import grid, png, read_image, readable_scale
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import Group
+from t2i.core.models.interpolation import interpolate
 from t2i.core.models.metadata import (
     LARGEST_BATCH,
     Batch,
@@ -228,8 +229,8 @@ def write_interpolation(
     size = batch_size or _batch_size(extent, n, group)
 
     def draw(wanted: Sequence[Key]) -> Iterator[list[Sample]]:
-        return model.interpolate(
-            begin, end, prompt, n=n, sampler=choice, batch_size=size, keys=wanted
+        return interpolate(
+            model, begin, end, prompt, n=n, sampler=choice, batch_size=size, keys=wanted
         )
 
     draw(())  # samples nothing, but raises what is wrong before there is a folder

@@ -230,7 +230,12 @@ def test_a_pipeline_whose_parts_come_from_elsewhere(canary, refused, tmp_path, m
         "unet": ["evil_parts", "UNet2DConditionModel"],
     }
     (folder / "model_index.json").write_text(json.dumps(index))
-    save_file({"model.diffusion_model.x": torch.ones(1)}, tmp_path / "sd.safetensors")
+    whole = {
+        "model.diffusion_model.input_blocks.0.0.weight": torch.ones(8, 4, 3, 3),
+        "cond_stage_model.transformer.text_model.final_layer_norm.weight": torch.ones(8),
+        "first_stage_model.decoder.conv_in.weight": torch.ones(8, 4, 3, 3),
+    }
+    save_file(whole, tmp_path / "sd.safetensors")
     line = refused(
         "sample", "--run", tmp_path / "sd.safetensors", "--set", f"config={folder}", "-p", "x"
     )

@@ -58,8 +58,8 @@ def load_clip(
                 f"{wanted.what}: {wanted.setting} = {source}: it is a CLIP in the layout of "
                 f"open_clip; {wanted.advice}, as transformers writes it"
             )
-        variant = variant_of(folder, "model") if folder.is_dir() else None
         refuse_foreign_code(kind.config_class, source, wanted.what, **place)
+        variant = variant_of(folder, "model") if folder.is_dir() else None
         loaded: Any = kind.from_pretrained(
             source, use_safetensors=True, output_loading_info=True, variant=variant, **place
         )

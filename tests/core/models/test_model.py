@@ -20,6 +20,7 @@ from t2i.core.interfaces.sampler import Sampler
 from t2i.core.io.files import load_tensors, save_tensors, seal
 from t2i.core.io.images import to_bytes
 from t2i.core.models.building import build
+from t2i.core.models.interpolation import interpolate
 from t2i.core.models.loading import load
 from t2i.core.models.notebook import Images, count_in_words
 from t2i.core.models.weights import load_state
@@ -201,8 +202,8 @@ def test_interpolation_draws_from_the_noise_between(model, plug, monkeypatch):
     Backwards.drawn.clear()
     first, last = np.full((8, 8, 3), 255, np.uint8), np.zeros((8, 8, 3), np.uint8)
     first[..., 2], last[..., 0] = 0, 255
-    (images,) = model.interpolate(
-        first, last, "a red image", n=3, sampler=model.sampler("backwards")
+    (images,) = interpolate(
+        model, first, last, "a red image", n=3, sampler=model.sampler("backwards")
     )
     assert [(d.prompt, d.sample, d.image.shape) for d in images] == [
         (0, i, (8, 8, 3)) for i in range(3)
@@ -216,9 +217,9 @@ def test_interpolation_draws_from_the_noise_between(model, plug, monkeypatch):
     with pytest.raises(
         UserError, match=r"'direct' cannot turn images into noise.*use --sampler backwards"
     ):
-        next(model.interpolate(first, last))
+        next(interpolate(model, first, last))
     with pytest.raises(UserError, match=r"interpolates between \(8, 8, 3\)"):
-        next(model.interpolate(first[:4], last, sampler=model.sampler("backwards")))
+        next(interpolate(model, first[:4], last, sampler=model.sampler("backwards")))
 
 
 def test_a_misfit_sampler_is_refused_with_those_that_fit(model):
