@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -10,13 +9,14 @@ from typing import Any
 
 from t2i.benchmarks.benchmark_request import BenchmarkRequest
 from t2i.core.errors import UserError
-from t2i.core.interfaces.dataset import BrokenExample, Dataset
+from t2i.core.interfaces.dataset import Dataset
 from t2i.core.interfaces.scoring import Benchmark, PromptSet
 from t2i.core.io.terminal import note
+from t2i.core.models.loading import find
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
+from t2i.core.runs.automatic import shorter_sides
 from t2i.core.runs.configure import open_dataset
-from t2i.core.runs.folder import Run
 from t2i.core.runs.recognising import recognised
 
 SIZES = (32, 64)
@@ -160,7 +160,8 @@ def _size_of_runs(request: BenchmarkRequest) -> int | None:
     if request.models is not None or not request.runs:
         return None
     try:
-        return max(Run(Path(path)).config().settings.image_size for path in request.runs.values())
+        places = [find(text) for text in request.runs.values()]
+        return max((p.run.config().settings.image_size for p in places if p.run), default=None)
     except UserError:  # reported when the runs are planned
         return None
 
@@ -168,19 +169,6 @@ def _size_of_runs(request: BenchmarkRequest) -> int | None:
 def _size_of_images(benchmark: Benchmark, folder: Path | None) -> int:
     """Return the largest of SIZES that most images reach, so that they are not enlarged."""
     data = _opened(benchmark, benchmark.headline_set.split, folder, SIZES[0])
-    sides = _sides(data, range(0, len(data), max(1, len(data) // LOOKED_AT)))
+    sides = shorter_sides(data, LOOKED_AT)
     usual = median(sides) if sides else SIZES[-1]
     return max((size for size in SIZES if size <= usual), default=SIZES[0])
-
-
-def _sides(data: Dataset, indexes: Sequence[int]) -> list[int]:
-    """Return the shorter side of the files of some images; broken ones are left out."""
-    found = []
-    for index in indexes:
-        try:
-            original = data.original(index)
-        except BrokenExample:
-            continue
-        if original is not None:
-            found.append(min(original.width, original.height))
-    return found

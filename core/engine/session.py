@@ -20,7 +20,7 @@ from t2i.core.engine.reporting import Reporter, Silent, default_reporter
 from t2i.core.errors import Interrupted, T2IError, UserError
 from t2i.core.io.files import refuse_links
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
-from t2i.core.io.processes import first, leave
+from t2i.core.io.processes import first, leave, set_variable
 from t2i.core.runs.configure import RunConfig
 from t2i.core.runs.folder import Run
 
@@ -81,7 +81,7 @@ def _accelerator(precision: str, name: str | None) -> Accelerator:
     # weight that was first cast under no_grad would get no gradient from a later use.
     uncached = AutocastKwargs(cache_enabled=False)
     named = name is not None and not several and device.type != "cpu"
-    with _variable(ACCELERATE_DEVICE, str(device)) if named else nullcontext():
+    with set_variable(ACCELERATE_DEVICE, str(device)) if named else nullcontext():
         # Without cpu=True, accelerate does not join processes without GPUs into a group.
         accelerator = Accelerator(
             mixed_precision=precision, cpu=device.type == "cpu", kwargs_handlers=[uncached]
@@ -89,19 +89,6 @@ def _accelerator(precision: str, name: str | None) -> Accelerator:
     if accelerator.device.type == "cuda":
         torch.cuda.set_device(accelerator.device)
     return accelerator
-
-
-@contextmanager
-def _variable(name: str, value: str) -> Iterator[None]:
-    """Set an environment variable inside the block."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
 
 
 def first_decides(accelerator: Accelerator, check: Callable[[], None]) -> None:

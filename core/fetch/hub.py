@@ -28,6 +28,7 @@ UNUSED = ("safety_checker",)
 """Parts of pipelines whose weights no model here uses."""
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
 PROBE_SECONDS = 10.0
+"""Time limit of a request that asks whether the hub has a name."""
 _NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _URL = re.compile(r"https?:/+(www\.)?(huggingface\.co|hf\.co)/|hf:/+")
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.safetensors")

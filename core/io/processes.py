@@ -9,7 +9,8 @@ from __future__ import annotations
 import atexit
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -131,3 +132,24 @@ def leave() -> None:
     if distributed.is_initialized():
         distributed.destroy_process_group()
         time.sleep(0.1)
+
+
+@contextmanager
+def set_variable(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable inside the block, and restore it afterwards.
+
+    Args:
+        name: Its name.
+        value: Its value inside the block.
+
+    Yields:
+        Nothing.
+    """
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before

@@ -14,7 +14,7 @@ from t2i.core.interfaces.noise import text_key
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.io.files import place_bytes
 from t2i.core.io.images import png
-from t2i.core.models.metadata import Record, Source, read_record, run_name, weights_hash
+from t2i.core.models.metadata import Record, Source, model_hash, read_record, run_name
 from t2i.core.models.model import GuideMaker, Model
 from t2i.core.models.options import Options
 from t2i.core.models.samples import array_hash
@@ -136,7 +136,7 @@ def _loaded(picture: Path, record: Record, load: Loader, run: Path | None) -> Mo
             f"{picture}: its run {told or '(not recorded)'} is not here: name it with --run RUN"
         )
     model = load(path)
-    found, wanted = weights_hash(model), record.settings.hash
+    found, wanted = model_hash(model), record.settings.hash
     if found != wanted:
         raise UserError(
             f"{path} is not the run that sampled {picture}: that was {record.settings.model} "
@@ -154,7 +154,7 @@ def _guide(picture: Path, record: Record, load: Loader, run: Path | None) -> Gui
     if not (run or path.exists()):
         raise UserError(f"{picture}: its guide {told.run} is not here: name it with --guide RUN")
     model = load(path)
-    if (found := weights_hash(model)) != told.hash:
+    if (found := model_hash(model)) != told.hash:
         raise UserError(
             f"{path} is not the guide of {picture}: its hash is {found}, not {told.hash}"
         )

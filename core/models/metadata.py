@@ -216,7 +216,7 @@ def run_name(run: str | None) -> str | None:
     return (path.parent.name if path.name == "model" else path.name) or None
 
 
-def weights_hash(model: Model) -> str:
+def model_hash(model: Model) -> str:
     """Hash the weights of a model: `SPREAD` numbers of each tensor, with its name and shape.
 
     It does not depend on where the run lies.

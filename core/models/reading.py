@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -86,9 +85,6 @@ def example_captions(run: Path, count: int = 2) -> list[str]:
         The captions; empty if there is no list.
     """
     for folder in (run, *run.absolute().parents[:2]):
-        try:
-            listing = json.loads((Run(folder).samples / "captions.json").read_bytes())
-            return unique(str(text) for text in listing["captions"] if str(text).strip())[:count]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            continue
+        if captions := unique(text for text in Run(folder).captions() if text.strip()):
+            return captions[:count]
     return []

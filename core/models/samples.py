@@ -37,12 +37,12 @@ from t2i.core.models.metadata import (
     Batch,
     grid_chunks,
     image_chunks,
-    weights_hash,
+    model_hash,
 )
 from t2i.core.models.model import GuideMaker, Model
 from t2i.core.models.options import Options
 from t2i.core.models.wanted import Key, Sample, Several, default_batch, noise_keys
-from t2i.core.models.weights import owned_tensors, tensor_bytes
+from t2i.core.models.weights import tensor_bytes
 from t2i.core.registry.choice import Choice
 from t2i.core.runs.folder import free_path
 
@@ -188,8 +188,7 @@ class Steering:
             "guide": {
                 "run": str(self.run),
                 "scale": self.scale,
-                "hash": weights_hash(self.model),
-                "fingerprint": _fingerprint(self.model, []),
+                **_identity(self.model, []),
             }
         }
 
@@ -250,26 +249,22 @@ def _settings(
     told = {
         "model": model.config.model,
         "preset": model.config.preset,
-        "fingerprint": _fingerprint(model, given),
-        "hash": weights_hash(model),
+        **_identity(model, given),
     }
     return {**source, **told, "sampler": choice.dump()}
 
 
-def _fingerprint(model: Model, given: Sequence[Tensor]) -> str:
-    """Hash what tells models apart: the settings, and a thousand numbers of each tensor.
+def _identity(model: Model, given: Sequence[Tensor]) -> dict[str, str]:
+    """Describe what tells models apart: a hash of the weights, and one of the settings with it.
 
-    Training changes them all. What is given beside prompts is hashed whole.
+    What is given beside prompts is hashed whole.
     """
-    digest = hashlib.sha256(json.dumps(model.config.dump(), sort_keys=True).encode())
-    for module in (model.generator, model.text_encoder):
-        for name, tensor in owned_tensors(module).items():
-            digest.update(
-                name.encode() + tensor_bytes(tensor.flatten()[:: max(1, tensor.numel() // 1000)])
-            )
+    weights = model_hash(model)
+    settings = json.dumps(model.config.dump(), sort_keys=True)
+    digest = hashlib.sha256(f"{settings}\n{weights}".encode())
     for tensor in given:
         digest.update(tensor_bytes(tensor))
-    return digest.hexdigest()[:12]
+    return {"fingerprint": digest.hexdigest()[:12], "hash": weights}
 
 
 @dataclass(frozen=True)

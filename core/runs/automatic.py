@@ -134,7 +134,7 @@ def _described(settings: Mapping[str, Any]) -> str:
 
 def _size_of(data: Choice[DataConfig], dataset: Dataset, largest: int) -> tuple[int, str]:
     """Choose an image size for a data set, at most `largest`. Returns it with the reason."""
-    sides = _shorter_sides(dataset)
+    sides = shorter_sides(dataset, LOOKED_AT)
     if not sides:
         return data.config.image_size, f"the size of data set '{data.name}'"
     middle = int(statistics.median(sides))
@@ -144,15 +144,23 @@ def _size_of(data: Choice[DataConfig], dataset: Dataset, largest: int) -> tuple[
     return size, f"because the shorter sides of the images are {middle} px in the median{bound}"
 
 
-def _shorter_sides(dataset: Dataset) -> list[int]:
-    """Return the shorter side of some images of a data set; none if they are not in files."""
+def shorter_sides(dataset: Dataset, looked_at: int) -> list[int]:
+    """Read the shorter sides of some images of a data set, evenly spread over it.
+
+    Args:
+        dataset: The data set.
+        looked_at: About how many images are read.
+
+    Returns:
+        The sides in the files, in pixels. Broken images are left out, and images that are not in
+        files.
+    """
     count, sides = len(dataset), []
-    for index in range(0, count, max(1, count // LOOKED_AT)):
+    for index in range(0, count, max(1, count // looked_at)):
         try:
             original = dataset.original(index)
         except BrokenExample:
             continue
-        if original is None:
-            return []
-        sides.append(min(original.width, original.height))
+        if original is not None:
+            sides.append(min(original.width, original.height))
     return sides

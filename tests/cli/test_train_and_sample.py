@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from t2i.core.models.loading import load
-from t2i.core.models.metadata import weights_hash
+from t2i.core.models.metadata import model_hash
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 
@@ -123,7 +123,7 @@ def test_samples_are_files_by_number_with_a_line_each(here, trained, tmp_path):
     ]
     assert lines[3]["settings"] == {
         "noise": "text", "run": str(trained.path), "model": "toy", "preset": "tiny",
-        "hash": weights_hash(load(trained.path, "cpu")),
+        "hash": model_hash(load(trained.path, "cpu")),
         "fingerprint": lines[0]["settings"]["fingerprint"],
         "sampler": {"name": "direct", **lines[3]["settings"]["sampler"]},
     }  # fmt: skip

@@ -58,9 +58,7 @@ class Chain:
             return cls(grid, noise)
         x_0 = generator.encode(request.image)
         steps = steps_of_strength(len(grid), request.strength)
-        mask = None
-        if request.mask is not None:
-            mask = F.interpolate(request.mask.float(), size=x_0.shape[2:]) > 0.5
+        mask = latent_mask(request, x_0)
         return cls(grid.first(steps), noise, x_0, request.strength == 1, mask)
 
     def start(self, scheduler: Any) -> Tensor:
@@ -105,6 +103,21 @@ class Chain:
         alpha, sigma = math.sqrt(abar), math.sqrt(1 - abar)
         u = alpha * self.x_0 + sigma * self.noise
         return u / alpha if _scaled(scheduler) else u
+
+
+def latent_mask(request: Request, x: Tensor) -> Tensor | None:
+    """Return the mask of a request at the size of x_t.
+
+    Args:
+        request: The request.
+        x: A tensor of that size, (B, C, h, w).
+
+    Returns:
+        Where x may change, bool (B, 1, h, w). None: everywhere.
+    """
+    if request.mask is None:
+        return None
+    return F.interpolate(request.mask.float(), size=x.shape[2:]) > 0.5
 
 
 def steps_of_strength(steps: int, strength: float) -> int:

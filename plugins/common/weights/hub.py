@@ -15,9 +15,9 @@ from huggingface_hub import HfApi
 
 from t2i.core.errors import UserError, in_one_line
 from t2i.core.fetch.downloads import fetched, hub_download, hub_folder
+from t2i.core.fetch.hub import PROBE_SECONDS
 
 T = TypeVar("T")
-PROBE_SECONDS = 10.0  # time limit of the request that checks whether the hub has a name
 
 
 @dataclass(frozen=True)

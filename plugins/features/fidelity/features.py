@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 from t2i.core.errors import UserError
 from t2i.core.fetch.downloads import fetched
 from t2i.core.interfaces.scoring import FeatureExtractor
+from t2i.core.io.processes import set_variable
 from t2i.plugins.common.weights.legacy import read_legacy, state_dict
 from t2i.plugins.features.fidelity.config import FidelityConfig, InceptionConfig
 from t2i.plugins.features.fidelity.resizing import WAYS, Way
@@ -169,14 +169,8 @@ def plain_weights() -> Iterator[None]:
     Yields:
         Nothing.
     """
-    before = os.environ.get(FORCE)
-    os.environ[FORCE] = "1"
-    try:
+    with set_variable(FORCE, "1"):
         yield
-    finally:
-        os.environ.pop(FORCE)
-        if before is not None:
-            os.environ[FORCE] = before
 
 
 def _unfit(published: PublishedNetwork, path: Path, why: str) -> UserError:

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from t2i.core.errors import UserError, in_one_line
 from t2i.core.families.diffusion import DiffusionGenerator
@@ -15,7 +14,7 @@ from t2i.core.families.schedule import DiscreteSchedule
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.sampler import Sampler
-from t2i.plugins.common.diffusion.chain import steps_of_strength
+from t2i.plugins.common.diffusion.chain import latent_mask, steps_of_strength
 from t2i.plugins.common.diffusion.native import native_scheduler
 from t2i.plugins.common.diffusion.sampling import network_of
 from t2i.plugins.common.diffusion.time_grid import AS, Known, TimeGrid
@@ -47,7 +46,7 @@ class NativeSampler(Sampler):
         if x_0 is not None and not len(times):
             return generator.decode(x_0)
         network = network_of(generator, request, self.config, _grid(generator, scheduler))
-        mask = _mask(request, noise)
+        mask = latent_mask(request, noise)
         known = inspect.signature(scheduler.step).parameters
         # One random generator for each image, for all steps. The pipelines pass eta 0.
         step = {"generator": request.noise.generators("chain", 0), "eta": 0.0}
@@ -98,13 +97,6 @@ def _start(scheduler: Any, times: Tensor, noise: Tensor, x_0: Tensor | None) -> 
         return start
     noised: Tensor = scheduler.add_noise(x_0, noise, times[:1])
     return noised
-
-
-def _mask(request: Request, noise: Tensor) -> Tensor | None:
-    """Return where x may change, bool (B, 1, h, w). None: everywhere."""
-    if request.mask is None:
-        return None
-    return F.interpolate(request.mask.float(), size=noise.shape[2:]) > 0.5
 
 
 def _grid(generator: DiffusionGenerator, scheduler: Any) -> TimeGrid:

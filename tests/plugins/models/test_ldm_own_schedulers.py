@@ -7,8 +7,6 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
-    StableDiffusionImg2ImgPipeline,
-    StableDiffusionInpaintPipeline,
     UniPCMultistepScheduler,
 )
 
@@ -20,8 +18,10 @@ from tests.plugins.models.test_ldm_requests import (
     GUIDANCE,
     STEPS,
     latents_of,
+    mask,
     picture,
-    same_noise,
+    their_image_to_image,
+    their_inpainting,
     theirs,
 )
 
@@ -62,28 +62,14 @@ def test_height_and_width(both):
 @pytest.mark.parametrize("strength", [0.3, 0.75])
 def test_image_to_image(both, monkeypatch, strength):
     pipe, model = both
-    options = model.options(image=picture(), strength=strength).of([0, 1])
-    same_noise(monkeypatch, "pipeline_stable_diffusion_img2img")
-    other = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
-    other.set_progress_bar_config(disable=True)
-    expected = theirs(other, image=latents_of(model, options.image), strength=strength)
+    expected = their_image_to_image(pipe, model, monkeypatch, strength)
     close(ours(model, image=picture(), strength=strength), expected)
 
 
 def test_inpainting(both, monkeypatch):
     pipe, model = both
-    mask = torch.zeros(16, 16, dtype=torch.bool)
-    mask[4:12, 6:] = True
-    options = model.options(image=picture(), mask=mask.numpy(), strength=0.75).of([0, 1])
-    same_noise(monkeypatch, "pipeline_stable_diffusion_inpaint")
-    other = StableDiffusionInpaintPipeline(**pipe.components, requires_safety_checker=False)
-    other.set_progress_bar_config(disable=True)
-    latents = latents_of(model, options.image)
-    expected = theirs(
-        other, image=latents, mask_image=mask[None, None].float(), strength=0.75,
-        masked_image_latents=latents, height=16, width=16,
-    )  # fmt: skip
-    close(ours(model, image=picture(), mask=mask.numpy(), strength=0.75), expected)
+    expected = their_inpainting(pipe, model, monkeypatch, 0.75)
+    close(ours(model, image=picture(), mask=mask().numpy(), strength=0.75), expected)
 
 
 def test_the_ends_of_strength(both):

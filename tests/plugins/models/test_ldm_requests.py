@@ -102,33 +102,44 @@ def latents_of(model, image):
         return model.generator.encode(image)
 
 
-@pytest.mark.parametrize("strength", [0.3, 0.6, 0.99])
-def test_image_to_image_is_that_of_diffusers(both, monkeypatch, strength):
-    pipe, model = both
-    options = model.options(image=picture(), strength=strength).of([0, 1])
+def their_image_to_image(pipe, model, monkeypatch, strength):
     same_noise(monkeypatch, "pipeline_stable_diffusion_img2img")
     other = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
     other.set_progress_bar_config(disable=True)
     # Latents, because the pipeline draws from the autoencoder's posterior; ours takes its mean.
-    expected = theirs(other, image=latents_of(model, options.image), strength=strength)
+    options = model.options(image=picture(), strength=strength).of([0, 1])
+    return theirs(other, image=latents_of(model, options.image), strength=strength)
+
+
+def mask():
+    where = torch.zeros(16, 16, dtype=torch.bool)
+    where[4:12, 6:] = True
+    return where
+
+
+def their_inpainting(pipe, model, monkeypatch, strength):
+    same_noise(monkeypatch, "pipeline_stable_diffusion_inpaint")
+    other = StableDiffusionInpaintPipeline(**pipe.components, requires_safety_checker=False)
+    other.set_progress_bar_config(disable=True)
+    latents = latents_of(model, model.options(image=picture()).of([0, 1]).image)
+    return theirs(
+        other, image=latents, mask_image=mask().float()[None, None], strength=strength,
+        height=16, width=16, masked_image_latents=latents,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("strength", [0.3, 0.6, 0.99])
+def test_image_to_image_is_that_of_diffusers(both, monkeypatch, strength):
+    pipe, model = both
+    expected = their_image_to_image(pipe, model, monkeypatch, strength)
     close(ours(model, image=picture(), strength=strength), expected)
 
 
 def test_inpainting_is_that_of_diffusers(both, monkeypatch):
     pipe, model = both
-    mask = torch.zeros(16, 16, dtype=torch.bool)
-    mask[4:12, 6:] = True
-    options = model.options(image=picture(), mask=mask.numpy()).of([0, 1])
-    same_noise(monkeypatch, "pipeline_stable_diffusion_inpaint")
-    other = StableDiffusionInpaintPipeline(**pipe.components, requires_safety_checker=False)
-    other.set_progress_bar_config(disable=True)
     for strength in (0.6, 1.0):
-        latents = latents_of(model, options.image)
-        expected = theirs(
-            other, image=latents, mask_image=mask.float()[None, None], strength=strength,
-            height=16, width=16, masked_image_latents=latents,
-        )  # fmt: skip
-        close(ours(model, image=picture(), mask=mask.numpy(), strength=strength), expected)
+        expected = their_inpainting(pipe, model, monkeypatch, strength)
+        close(ours(model, image=picture(), mask=mask().numpy(), strength=strength), expected)
 
 
 def test_strength_1_is_from_noise_and_0_is_the_autoencoder_alone(both):
