@@ -16,6 +16,7 @@ OUT/report.html           the report
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +43,7 @@ from t2i.benchmarks.score.scorer import Scorer
 from t2i.core.devices import best_device
 from t2i.core.engine.reporting import Reporter as EngineReporter
 from t2i.core.errors import UserError
+from t2i.core.io.files import MANIFEST, verify
 from t2i.core.io.processes import Group
 from t2i.core.registry.tables import registry
 
@@ -206,6 +208,7 @@ class _Session:
             "resized by the feature extractor alone",
             "measures": self.scorer.protocol(),
             "torch_fidelity": version("torch-fidelity"),
+            **_shipped(benchmark.dataset),
             **training,
         }
 
@@ -294,6 +297,17 @@ def _without_words(protocol: dict[str, Any]) -> dict[str, Any]:
     if registry().benchmarks[protocol["benchmark"]].any_data:
         dataset = {"name": dataset["name"]}
     return {**protocol, "prompts": prompts, "dataset": dataset}
+
+
+def _shipped(dataset: str) -> dict[str, Any]:
+    """Return the protocol's entry of the pretrained weights that a data set ships, if it does."""
+    hashes = {}
+    for name in registry().datasets[dataset].weights:
+        folder = registry().shipped(name)
+        assert folder is not None
+        verify(folder, f"weights {name}")
+        hashes[name] = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    return {"weights": hashes} if hashes else {}
 
 
 def _describe_set(captions: CaptionSet) -> dict[str, Any]:

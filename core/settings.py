@@ -302,6 +302,12 @@ class EngineConfig(Config):
     From 0 to 1.
     """
 
+    lr_hold: float = Field(0.0, ge=0, lt=1)
+    """Share of the stage, after the warm-up, before "cosine" and "linear" begin to fall.
+
+    From 0 to below 1. The averaged weights profit from high rates for long (Hagele et al. 2024).
+    """
+
     lr_halvings: int = Field(1, ge=0)
     """Number of times that "halving" halves the learning rates, after equal parts of the stage.
 

@@ -15,8 +15,8 @@ def learning_rate_factor(settings: EngineConfig, step: int, progress: float, war
     """Compute the factor that multiplies all learning rates.
 
     It rises linearly to 1 over the first `warmup` steps. Over the rest of the stage it then stays 1
-    ("constant"), falls to `lr_floor` ("cosine", "linear"), or is halved `lr_halvings` times, after
-    equal parts ("halving").
+    ("constant"), falls to `lr_floor` ("cosine", "linear"; at once or after the share `lr_hold` of
+    the rest), or is halved `lr_halvings` times, after equal parts ("halving").
 
     Args:
         settings: The stage's settings.
@@ -34,6 +34,7 @@ def learning_rate_factor(settings: EngineConfig, step: int, progress: float, war
     rest = min(1.0, max(0.0, progress - warm) / max(1 - warm, 1e-9))
     if settings.lr_schedule == "halving":
         return 0.5 ** min(settings.lr_halvings, int(rest * (settings.lr_halvings + 1)))
+    rest = max(0.0, rest - settings.lr_hold) / (1 - settings.lr_hold)
     left = 1 - rest if settings.lr_schedule == "linear" else (1 + math.cos(math.pi * rest)) / 2
     return settings.lr_floor + (1 - settings.lr_floor) * left
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import importlib
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -192,6 +193,9 @@ class DatasetSpec(Spec):
         general: Whether the layout is so general that any other data set which recognises a folder
             is preferred to this one.
         default: Whether it is the default data set, which must not need a folder.
+        weights: Networks pretrained on this data set that its package ships: name -> "package:
+            folder", such as {"toys-clip": "toys.pretrained:clip"}. Settings that name pretrained
+            weights take these names beside folders and names on the hub.
 
     Raises:
         ValueError: The data set needs a folder, but takes none.
@@ -204,6 +208,7 @@ class DatasetSpec(Spec):
     recognise: str | None = None
     general: bool = False
     default: bool = False
+    weights: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.needs_dir and not self.takes_dir:

@@ -10,7 +10,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
+from importlib import resources
 from importlib.metadata import EntryPoint, distributions
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar, cast
 
@@ -364,6 +366,21 @@ class Registry:
             `FamilySpec.draws`. True for a family that is not registered.
         """
         return family not in self.families or self.families[family].draws
+
+    def shipped(self, name: str) -> Path | None:
+        """Find pretrained weights that a data set's package ships.
+
+        Args:
+            name: Name of the weights (`DatasetSpec.weights`).
+
+        Returns:
+            Their folder. None: no data set ships weights of that name.
+        """
+        where = next((spec.weights[name] for spec in self.datasets if name in spec.weights), None)
+        if where is None:
+            return None
+        package, _, folder = where.partition(":")
+        return Path(str(resources.files(package))) / folder
 
     def broken(self) -> list[Loaded]:
         """List the plugins that failed, completely or in part.

@@ -253,6 +253,10 @@ class DenoisingConfig(ModelConfig):
         return self
 
 
+SHAPES_TEXT = ("words", {"weights": "shapes-clip"})
+"""The text encoder of the presets `shapes`: the text half of the CLIP that the data set ships. It
+is trained further."""
+
 # Settings with which a small diffusion model trains fast on a CPU (docs/learning.md).
 QUICK = {
     "image_size": 32,

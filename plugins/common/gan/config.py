@@ -87,6 +87,9 @@ AFFINE_TINY = {
 }
 """Settings that the presets `tiny` of DF-GAN and GALIP have in common."""
 
+SHAPES_TEXT = ("words", {"weights": "shapes-clip", "frozen": True})
+"""The text encoder of the presets `shapes`: the text half of the CLIP that the data set ships."""
+
 PAPER = {
     "image_size": 256,
     "augment": {"scale": 76 / 64, "flip": True},

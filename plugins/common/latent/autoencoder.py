@@ -155,18 +155,18 @@ def _own(config: AutoencoderConfig, image_size: int) -> AutoencoderKL:
 def _check_fit(vae: Any, config: AutoencoderConfig) -> None:
     """Raise UserError if a pretrained autoencoder has another shape than the settings say."""
     given = (2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels)
-    if given != (config.reduction, config.latent_channels):
+    if given != (config.reduction // config.patch, config.latent_channels):
         raise UserError(
             f"autoencoder.weights = {config.weights}: its latents are {given[0]} times smaller "
-            f"than the image, of "
+            f"than its input, of "
             f"{given[1]} channels; describe it with --set "
             f"autoencoder.channels={list(vae.config.block_out_channels)} "
             f"--set autoencoder.latent_channels={given[1]}"
         )
-    if vae.config.in_channels != 3:
+    if vae.config.in_channels != 3 * config.patch**2:
         raise UserError(
             f"autoencoder.weights = {config.weights}: its images have {vae.config.in_channels} "
-            f"channels"
+            f"channels, patches of autoencoder.patch = {config.patch} have {3 * config.patch**2}"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from t2i.core.settings import MOST_LAYERS, Config
 
@@ -14,13 +14,14 @@ class AutoencoderConfig(Config):
     """
 
     weights: str | None = Field(None, min_length=1)
-    """Pretrained autoencoder: a folder in diffusers' layout, or a hub name. It is not trained, and
-    its own factor scales the latents. `channels` and `latent_channels` must describe it (the
-    defaults are Stable Diffusion's). None: an autoencoder of the settings below is trained."""
+    """Pretrained autoencoder: a folder in diffusers' layout, a hub name, or a name of weights that
+    a data set ships, such as shapes-autoencoder. It is not trained, and its own factor scales the
+    latents. `patch`, `channels` and `latent_channels` must describe it (the defaults are Stable
+    Diffusion's). None: an autoencoder of the settings below is trained."""
 
     patch: int = Field(1, ge=1)
     """Side, in pixels, of the squares that become channels before the convolutions
-    (space-to-depth). 1 turns this off; pretrained weights need 1."""
+    (space-to-depth). 1 turns this off."""
 
     channels: tuple[int, ...] = (128, 256, 512, 512)
     """Channels of each level. Each level after the first is half the size of the one before it."""
@@ -57,14 +58,6 @@ class AutoencoderConfig(Config):
 
     share: float = Field(0.2, gt=0, lt=1)
     """Share of the whole training budget for this stage. Between 0 and 1."""
-
-    @model_validator(mode="after")
-    def _whole(self) -> AutoencoderConfig:
-        if self.weights and self.patch != 1:
-            raise ValueError(
-                "an autoencoder that comes with its weights takes images as they are: set patch=1"
-            )
-        return self
 
     @property
     def reduction(self) -> int:

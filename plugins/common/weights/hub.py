@@ -16,6 +16,8 @@ from huggingface_hub import HfApi
 from t2i.core.errors import UserError, in_one_line
 from t2i.core.fetch.downloads import fetched, hub_download, hub_folder
 from t2i.core.fetch.hub import PROBE_SECONDS
+from t2i.core.io.files import verify
+from t2i.core.registry.tables import registry
 
 T = TypeVar("T")
 
@@ -27,7 +29,7 @@ class Wanted:
     Args:
         what: What they are for, such as "text encoder 'clip'".
         setting: The setting that names them, such as "encoder.weights".
-        name: A folder, or a name on the hub.
+        name: A folder, a name of shipped weights, or a name on the hub.
         revision: Branch, tag or commit on the hub.
         folder: Description of what a folder must hold.
         remedy: How else to obtain the weights. "": by the setting.
@@ -49,6 +51,8 @@ class Wanted:
 def obtained(wanted: Wanted, load: Callable[[str, bool], T]) -> T:
     """Load weights from a folder, from the hub's local cache, or else from the hub.
 
+    Weights that a data set's package ships are found by their name before the hub is asked.
+
     Args:
         wanted: The weights.
         load: `load(source, offline)` loads from a folder or by hub name; with `offline`, it does
@@ -60,6 +64,9 @@ def obtained(wanted: Wanted, load: Callable[[str, bool], T]) -> T:
     Raises:
         UserError: The weights cannot be obtained or are damaged, or `load` raises it.
     """
+    if (shipped := registry().shipped(wanted.name)) is not None:
+        verify(shipped, wanted.what)
+        return _sound(wanted, str(shipped), load, offline=True)
     folder = Path(wanted.name).expanduser()
     if folder.is_dir():
         return _sound(wanted, str(folder), load, offline=True)

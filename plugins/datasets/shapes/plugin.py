@@ -21,6 +21,10 @@ def t2i_datasets() -> list[DatasetSpec]:
             splits=("train", "val", "compositions"),
             needs_dir=False,
             takes_dir=False,
+            weights={
+                "shapes-clip": "t2i.plugins.datasets.shapes:pretrained/clip",
+                "shapes-autoencoder": "t2i.plugins.datasets.shapes:pretrained/autoencoder",
+            },
         )
     ]
 

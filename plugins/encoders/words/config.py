@@ -36,7 +36,14 @@ class WordsConfig(Config):
     vocabulary_size: int = Field(10_000, ge=1)
     """Largest number of words in the vocabulary; the most frequent words are kept."""
     vocabulary: tuple[str, ...] = ()
-    """Words that the encoder knows. If empty, it is filled from the data set before training."""
+    """Words that the encoder knows. If empty, it is filled before training: from `weights`, or else
+    from the data set."""
+    weights: str | None = Field(None, min_length=1)
+    """Pretrained weights: a folder with config.json and model.safetensors, or a name of weights
+    that a data set ships, such as shapes-clip. They bring their own sizes and vocabulary. None: new
+    weights."""
+    frozen: bool = False
+    """Whether the encoder is never trained. It makes sense with `weights` only."""
 
     @model_validator(mode="after")
     def _check(self) -> WordsConfig:
@@ -49,6 +56,8 @@ class WordsConfig(Config):
             )
         if len(set(self.vocabulary)) != len(self.vocabulary):
             raise ValueError("vocabulary has a word twice")
+        if self.frozen and not self.weights:
+            raise ValueError("frozen: an encoder with random weights must be trained; set weights")
         return self
 
 
@@ -86,10 +95,18 @@ def fit(config: WordsConfig, texts: Iterable[str]) -> WordsConfig:
         texts: Captions of the data set.
 
     Returns:
-        The settings with the words of `texts`: the most frequent first, ties in alphabetical order.
+        The settings with the sizes and words of the pretrained weights, if they name some. Else
+        with the words of `texts`: the most frequent first, ties in alphabetical order.
+
+    Raises:
+        UserError: The pretrained weights cannot be found.
     """
     if config.vocabulary:
         return config
+    if config.weights:
+        from t2i.plugins.encoders.words.weights import described
+
+        return described(config)
     counts = Counter(word for text in texts for word in split(text, config.max_words))
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
     return config.model_copy(update={"vocabulary": tuple(ranked[: config.vocabulary_size])})

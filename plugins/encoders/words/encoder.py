@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from t2i.core.interfaces.text import Reading, TextEncoder, TextFeatures, TextShape
 from t2i.plugins.encoders.words.config import SPECIAL, WordsConfig, split, split_all
+from t2i.plugins.encoders.words.weights import described, load_pretrained
 
 PAD, START, UNKNOWN = range(len(SPECIAL))
 
@@ -91,13 +92,21 @@ class WordsEncoder(TextEncoder):
 
 
 def build(config: WordsConfig, assets: Path | None) -> WordsEncoder:
-    """Build the encoder with new weights.
+    """Build the encoder.
 
     Args:
-        config: Settings, with a filled vocabulary.
-        assets: Ignored; the encoder has no files.
+        config: Settings. Without pretrained weights, with a filled vocabulary.
+        assets: Folder of a saved model, whose weights are loaded later. None: a new model.
 
     Returns:
-        The encoder.
+        The encoder, with new or pretrained weights.
+
+    Raises:
+        UserError: The pretrained weights cannot be found or do not fit the settings.
     """
-    return WordsEncoder(config)
+    if config.weights and not config.vocabulary:
+        config = described(config)
+    encoder = WordsEncoder(config)
+    if config.weights and assets is None:
+        load_pretrained(encoder, config)
+    return encoder.requires_grad_(not config.frozen)

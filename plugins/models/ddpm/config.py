@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from t2i.core.settings import Preset
 from t2i.plugins.common.diffusion.config import (
     QUICK,
+    SHAPES_TEXT,
     WIDE,
     DenoisingConfig,
     UNetConfig,
@@ -46,7 +47,7 @@ class DDPMConfig(DenoisingConfig):
 
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
-        return presets("ddpm", {"steps": 250, "guidance": 2.0})
+        return presets("ddpm", few=25, many=250)
 
     @classmethod
     def sized(cls, size: int, memory: int | None) -> Preset:
@@ -58,32 +59,34 @@ class DDIMModelConfig(DDPMConfig):
 
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
-        return presets("ddim", {"steps": 25, "guidance": 2.0})
+        return presets("ddim", few=8, many=25)
 
     @classmethod
     def sized(cls, size: int, memory: int | None) -> Preset:
         return sized("ddim", {"steps": 25, "guidance": 2.0}, size, memory)
 
 
-def presets(sampler: str, few: Mapping[str, Any]) -> Mapping[str, Preset]:
+def presets(sampler: str, few: int, many: int) -> Mapping[str, Preset]:
     """Return the presets of a model.
 
     Args:
         sampler: Registry name of the sampler.
-        few: Settings of the sampler for the presets in which all T steps would take minutes an
-            image: `tiny` and `coco64`.
+        few: Sampling steps of the small presets. More do not improve their images.
+        many: Sampling steps of `coco64`, in which all T steps would take minutes an image.
 
     Returns:
         The presets by name.
     """
+    quick = (sampler, {"steps": few, "guidance": 2.0})
     return {
-        "tiny": Preset(TINY, encoder=("words", {"layers": 1}), sampler=(sampler, few)),
+        "tiny": Preset(TINY, encoder=("words", {"layers": 1}), sampler=quick),
+        "shapes": Preset(TINY, data=("shapes", {}), encoder=SHAPES_TEXT, sampler=quick),
         "cifar": Preset(CIFAR, encoder=("words", {}), sampler=(sampler, {})),
         "coco64": Preset(
             COCO64,
             data=("coco", {}),
             encoder=("clip", {}),
-            sampler=(sampler, {**few, "guidance": 3.0}),
+            sampler=(sampler, {"steps": many, "guidance": 3.0}),
         ),
     }
 

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from pydantic import Field, field_validator
 
 from t2i.core.settings import Preset
-from t2i.plugins.common.gan.config import AFFINE_TINY, PAPER, WIDE, AffineGANConfig, quick_batch
+from t2i.plugins.common.gan.config import (
+    AFFINE_TINY,
+    PAPER,
+    SHAPES_TEXT,
+    WIDE,
+    AffineGANConfig,
+    quick_batch,
+)
 from t2i.plugins.common.sizing import by_memory
 from t2i.plugins.common.text.config import TextPretraining
 
@@ -37,6 +44,7 @@ class DFGANConfig(AffineGANConfig, TextPretraining):
     def presets(cls) -> Mapping[str, Preset]:
         return {
             "tiny": Preset(_TINY, encoder=("words", {"layers": 1})),
+            "shapes": Preset(_TINY, data=("shapes", {}), encoder=SHAPES_TEXT),
             "cub": _paper("cub", steps=359_000),  # 1,300 epochs of 8,855 images
             "coco": _paper("coco", steps=776_000),  # 300 epochs of 82,783 images
         }

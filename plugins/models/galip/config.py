@@ -10,7 +10,14 @@ from pydantic import Field, field_validator, model_validator
 
 from t2i.core.settings import MOST_LAYERS, Preset
 from t2i.plugins.common.clip.config import ClipVisionConfig
-from t2i.plugins.common.gan.config import AFFINE_TINY, PAPER, WIDE, AffineGANConfig, quick_batch
+from t2i.plugins.common.gan.config import (
+    AFFINE_TINY,
+    PAPER,
+    SHAPES_TEXT,
+    WIDE,
+    AffineGANConfig,
+    quick_batch,
+)
 from t2i.plugins.common.sizing import by_memory
 
 
@@ -115,6 +122,7 @@ class GALIPConfig(AffineGANConfig):
         clip: tuple[str, Mapping[str, Any]] = ("clip", {})
         return {
             "tiny": Preset(_TINY, encoder=("words", {"layers": 1, "width": 64})),
+            "shapes": Preset(_SHAPES, data=("shapes", {}), encoder=SHAPES_TEXT),
             # 1,500 epochs of 8,855 images
             "cub": Preset({**_PAPER, "steps": 830_000}, ("cub", {}), clip),
             "coco": Preset({**_PAPER, "steps": 1_000_000}, ("coco", {}), clip),
@@ -175,3 +183,5 @@ _TINY: dict[str, Any] = {
     "text_share": 0.13,
     "bounded": True,
 }  # fmt: skip
+
+_SHAPES = {**_TINY, "clip": {**_TINY["clip"], "weights": "shapes-clip"}}

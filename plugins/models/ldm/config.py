@@ -10,6 +10,7 @@ from pydantic import model_validator
 from t2i.core.settings import Preset
 from t2i.plugins.common.diffusion.config import (
     QUICK,
+    SHAPES_TEXT,
     WIDE,
     DenoisingConfig,
     NoiseSchedule,
@@ -52,9 +53,8 @@ class LDMConfig(DenoisingConfig):
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
         return {
-            "tiny": Preset(
-                TINY, encoder=("words", BINDING), sampler=("ddim", {"steps": 25, "guidance": 2.0})
-            ),
+            "tiny": Preset(TINY, encoder=("words", BINDING), sampler=FEW_STEPS),
+            "shapes": Preset(SHAPES, data=("shapes", {}), encoder=SHAPES_TEXT, sampler=FEW_STEPS),
             "coco": Preset(
                 COCO,
                 data=("coco", {}),
@@ -72,7 +72,7 @@ class LDMConfig(DenoisingConfig):
         return Preset(
             {**settings, "image_size": size},
             encoder=("words", BINDING if memory is None else {}),
-            sampler=("ddim", {"steps": 25 if memory is None else 50, "guidance": 2.0}),
+            sampler=FEW_STEPS if memory is None else ("ddim", {"steps": 50, "guidance": 2.0}),
         )
 
 
@@ -95,6 +95,16 @@ TINY: dict[str, Any] = {
         "groups": 8, "text_map": 64, "map_hops": 2, "outline": 0.5, "sentence": True,
     },
     "lr_text": 3e-4,
+}  # fmt: skip
+
+FEW_STEPS = ("ddim", {"steps": 8, "guidance": 2.0})
+"""The sampler of small models: more steps do not improve their images (docs/learning.md)."""
+
+SHAPES: dict[str, Any] = {
+    **TINY,
+    "autoencoder": {
+        **TINY["autoencoder"], "weights": "shapes-autoencoder", "channels": (56,), "groups": 8,
+    },
 }  # fmt: skip
 
 BINDING = {"layers": 1, "positions": 0.3, "neighbours": 5}

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from t2i.core.settings import MOST_LAYERS, Preset
-from t2i.plugins.common.gan.config import PAPER, TINY, GANConfig, quick_batch
+from t2i.plugins.common.gan.config import PAPER, SHAPES_TEXT, TINY, GANConfig, quick_batch
 from t2i.plugins.common.sizing import by_memory
 from t2i.plugins.common.text.config import TextPretraining
 
@@ -86,6 +86,7 @@ class StackGANConfig(GANConfig, TextPretraining):
     def presets(cls) -> Mapping[str, Preset]:
         return {
             "tiny": Preset(_TINY, encoder=("words", {"layers": 1})),
+            "shapes": Preset(_TINY, data=("shapes", {}), encoder=SHAPES_TEXT),
             "coco": Preset(_COCO, data=("coco", {}), encoder=("char-cnn-rnn", {})),
             "cub": Preset(_CUB, data=("cub", {}), encoder=("char-cnn-rnn", {})),
         }

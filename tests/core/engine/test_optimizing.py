@@ -110,6 +110,10 @@ def test_factors_of_the_schedules():
     assert [learning_rate_factor(cosine, 9, p, 0.2) for p in (0.2, 0.6, 1.0)] == pytest.approx(
         [1, 0.6, 0.2]
     )
+    held = EngineConfig(lr_schedule="linear", lr_floor=0.2, lr_hold=0.5)
+    assert [learning_rate_factor(held, 9, p, 0.2) for p in (0.3, 0.6, 0.8, 1.0)] == pytest.approx(
+        [1, 1, 0.6, 0.2]
+    )
     halving = EngineConfig(lr_schedule="halving", lr_halvings=2)
     assert [learning_rate_factor(halving, 9, p, 0.0) for p in (0.3, 0.5, 0.7, 1.0)] == [
         1,

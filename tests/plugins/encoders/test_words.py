@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t2i.core.errors import UserError
+from t2i.core.io.files import save_tensors, write_json
 from t2i.plugins.encoders.words.config import WordsConfig, fit, split
 from t2i.plugins.encoders.words.encoder import PAD, START, UNKNOWN, build
 
@@ -101,3 +102,45 @@ def test_no_caption_is_the_empty_caption(encoder):
 def test_senseless_settings_are_refused(given_):
     with pytest.raises(UserError, match="encoder"):
         WordsConfig.of(given_, "encoder")
+
+
+# --- pretrained weights ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(encoder, tmp_path):
+    config = encoder.config.model_dump(mode="json", exclude={"weights", "frozen"})
+    write_json(tmp_path / "config.json", config)
+    half = {name: tensor.half() for name, tensor in encoder.state_dict().items()}
+    save_tensors(tmp_path / "model.safetensors", half)
+    return tmp_path
+
+
+def test_pretrained_weights_bring_sizes_and_vocabulary(encoder, folder):
+    wanted = WordsConfig(width=128, weights=str(folder), frozen=True)
+    config = fit(wanted, ["other words"])
+    assert (config.width, config.vocabulary) == (16, encoder.config.vocabulary)
+    loaded = build(config, None)
+    assert not loaded.trainable
+    expected = encoder.encode(TEXTS)
+    found = loaded.encode(TEXTS)
+    torch.testing.assert_close(found.sentence, expected.sentence, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(found.words, expected.words, rtol=1e-2, atol=1e-2)
+    assert build(WordsConfig(weights=str(folder)), None).trainable
+
+
+def test_a_saved_model_needs_the_pretrained_folder_no_more(encoder, folder, tmp_path):
+    config = fit(WordsConfig(weights=str(folder)), [])
+    for file in folder.iterdir():
+        file.unlink()
+    assert build(config, tmp_path).config == config
+
+
+def test_weights_that_are_missing_or_another_kind_are_refused(folder):
+    with pytest.raises(UserError, match="no such folder, and no data set ships weights"):
+        fit(WordsConfig(weights="shapes-clap"), [])
+    write_json(folder / "config.json", {"width": 16})
+    with pytest.raises(UserError, match="'layers' is missing: this is no encoder"):
+        fit(WordsConfig(weights=str(folder)), [])
+    with pytest.raises(ValueError, match="frozen: an encoder with random weights"):
+        WordsConfig(frozen=True)

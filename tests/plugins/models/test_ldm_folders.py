@@ -497,8 +497,8 @@ def test_a_pretrained_autoencoder_that_does_not_fit_or_is_not_there_is_refused(s
         match=r"autoencoder.weights = \S+: no such folder; give a hub name or a folder with",
     ):
         own(sd[1], f"autoencoder.weights={tmp_path}/none")
-    with pytest.raises(UserError, match="set patch=1"):
-        own(sd[1], f"autoencoder.weights={sd[1]}", "autoencoder.patch=2", build=False)
+    with pytest.raises(UserError, match=r"have 3 channels, patches of autoencoder.patch = 2 have"):
+        own(sd[1], f"autoencoder.weights={sd[1]}", "autoencoder.patch=2")
     with pytest.raises(UserError, match="it attends to vectors of 16"):
         own(sd[1], f"unet.weights={sd[1]}", "unet.context=sentence", "encoder.name=words")
 
