@@ -11,6 +11,7 @@ from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun
 from t2i.benchmarks.run.reporter import BenchmarkReporter
 from t2i.benchmarks.run.training_record import forget_peak_memory
 from t2i.core import engine
+from t2i.core.engine.observer import Observer
 from t2i.core.engine.reporting import Reporter as EngineReporter
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_json, write_json
@@ -76,6 +77,7 @@ def finished_run(
     reporter: BenchmarkReporter,
     engine_reporter: EngineReporter | None,
     command: str,
+    observer: Observer | None = None,
 ) -> Run:
     """Train a planned run, unless it is finished.
 
@@ -88,6 +90,7 @@ def finished_run(
         reporter: Receives the progress of the benchmark.
         engine_reporter: Receives the progress of training. None: the engine's default reporter.
         command: The command line, recorded with the run.
+        observer: Called between the steps of training. None: nobody.
 
     Returns:
         The finished run.
@@ -97,9 +100,12 @@ def finished_run(
         return entry.run
     forget_peak_memory()
     if state == "begun":
-        engine.resume(entry.run.path, reporter=engine_reporter)
+        engine.resume(entry.run.path, reporter=engine_reporter, observer=observer)
     else:
-        engine.train(entry.config, entry.run.path, reporter=engine_reporter, command=command)
+        engine.train(
+            entry.config, entry.run.path, reporter=engine_reporter, command=command,
+            observer=observer,
+        )  # fmt: skip
     group.wait()  # until the first process has written the model
     return entry.run
 

@@ -43,9 +43,7 @@ class Observing:
         ema: The averaged weights.
     """
 
-    def __init__(
-        self, context: RunContext, plan: Plan, prepared: PreparedStage, ema: Ema
-    ) -> None:
+    def __init__(self, context: RunContext, plan: Plan, prepared: PreparedStage, ema: Ema) -> None:
         self._context, self._plan, self._prepared, self._ema = context, plan, prepared, ema
 
     def look(self) -> bool:
