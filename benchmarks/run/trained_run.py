@@ -35,7 +35,8 @@ def refuse_other_settings(plan: BenchmarkPlan) -> None:
         asked, wanted = _asked(entry, plan), entry.config.dump()
         found = _recorded(asked, plan)
         if found != wanted:
-            told = ", ".join(_changed(found, wanted)) if found else ""
+            changed = differences(found, wanted) if found else ()
+            told = ", ".join(f"{name}: {old}, now {new}" for name, old, new in changed)
             raise UserError(
                 f"{entry.run.path} was trained with other settings than these"
                 f"{told and f' ({told})'}; name another --out, or remove it"
@@ -61,13 +62,22 @@ def _recorded(asked: Path, plan: BenchmarkPlan) -> Any:
         return document
 
 
-def _changed(old: Any, new: Any, name: str = "") -> Iterator[str]:
-    """Yield "NAME: OLD, now NEW" for each setting that differs."""
+def differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Find the settings that differ between two configurations.
+
+    Args:
+        old: The first, as JSON.
+        new: The second.
+        name: Where in the whole they are, such as "encoder".
+
+    Yields:
+        (name, first value, second value) of each setting; None where one has no such setting.
+    """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in dict.fromkeys([*old, *new]):
-            yield from _changed(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+            yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
     elif old != new:
-        yield f"{name}: {old}, now {new}"
+        yield name, old, new
 
 
 def finished_run(

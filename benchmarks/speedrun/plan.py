@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from t2i.benchmarks.run.plan import (
     training_data,
     with_samples,
 )
+from t2i.benchmarks.run.trained_run import differences
 from t2i.benchmarks.speedrun.records import check_records
 from t2i.benchmarks.speedrun.request import SpeedrunRequest
 from t2i.core.errors import UserError
@@ -118,7 +119,8 @@ def _entry(
 ) -> PlannedEntry:
     run = planned_training(model, request.seed, benchmark, request.preset, own, out, request.sets)
     plain = planned_training(model, request.seed, benchmark, run.config.preset, own, out)
-    changed = dict(_differences(plain.config.dump(), run.config.dump()))
+    differing = differences(plain.config.dump(), run.config.dump())
+    changed = {name: str(value) for name, _, value in differing}
     targets = tuple(request.targets) or benchmark.marks_of(registry().models[model].family)
     if not targets:
         raise UserError(
@@ -126,15 +128,6 @@ def _entry(
             "with --target"
         )
     return PlannedEntry(run, targets, changed)
-
-
-def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (name, new value) of each setting that differs."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in dict.fromkeys([*old, *new]):
-            yield from _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
-    elif old != new:
-        yield name.removeprefix("settings."), f"{new}"
 
 
 def _refuse_fixed(sets: Sequence[str]) -> None:

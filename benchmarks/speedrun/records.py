@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from t2i.benchmarks.report.table import DASH, cost, number
-from t2i.benchmarks.speedrun.results import Entry, Point, SpeedrunResults, with_interval
+from t2i.benchmarks.report.table import DASH, cost
+from t2i.benchmarks.speedrun.results import Entry, SpeedrunResults, minutes, with_interval
 from t2i.core.errors import UserError
 from t2i.core.io.files import write_bytes
 from t2i.core.io.terminal import printable
 
 COLUMNS = (
-    "date", "model", "mark", "minutes", "steps", "arithmetic", "machine", "score", "seed",
-    "changed", "note", "trained on", "command",
+    "date", "benchmark", "model", "mark", "minutes", "steps", "arithmetic", "machine", "score",
+    "seed", "changed", "note", "trained on", "command",
 )  # fmt: skip
 TITLE = "# Records of speed runs\n\n"
 HEAD = f"| {' | '.join(COLUMNS)} |"
@@ -77,17 +76,21 @@ def _lines(path: Path) -> list[str]:
 
 
 def _line(entry: Entry, results: SpeedrunResults) -> str:
-    """Return the line of a model. Several marks share its cells, with " / " between."""
+    """Return the line of a model. Several marks share its cells, with " / " between.
+
+    A mark that was not reached has the steps and the arithmetic of the whole training.
+    """
     marks, machine = entry.marks(), results.environment
-    reached = [point for _, point in marks]
+    spent = [point or entry.points[-1] for _, point in marks]
     changed = ", ".join(f"{name}={value}" for name, value in entry.changed.items())
     cells = (
         results.created[:10],
+        f"{results.benchmark}, {results.protocol['captions']} captions",
         f"{entry.model} ({entry.preset})",
         " / ".join(f"{target:g}" for target, _ in marks),
-        _each(reached, lambda point: number(point.seconds / 60), _missed(results)),
-        _each(reached, lambda point: f"{point.step:,}"),
-        _each(reached, lambda point: cost("arithmetic", point.operations)),
+        " / ".join(minutes(point, entry) for _, point in marks),
+        " / ".join(f"{point.step:,}" for point in spent),
+        " / ".join(cost("arithmetic", point.operations) for point in spent),
         cost("machine", entry.machine_rate),
         with_interval(entry.last()),
         str(entry.seed),
@@ -97,16 +100,6 @@ def _line(entry: Entry, results: SpeedrunResults) -> str:
         f"`{results.command}`" if results.command else DASH,
     )
     return f"| {' | '.join(map(_cell, cells))} |"
-
-
-def _each(points: Sequence[Point | None], show: Callable[[Point], str], missed: str = DASH) -> str:
-    return " / ".join(missed if point is None else show(point) for point in points)
-
-
-def _missed(results: SpeedrunResults) -> str:
-    """Say that a mark was not reached within the budget."""
-    ((unit, value),) = results.budget.items()
-    return f"not in {value:g}" + (" steps" if unit == "steps" else "")
 
 
 def _cell(text: str) -> str:

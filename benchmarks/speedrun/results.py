@@ -209,20 +209,28 @@ class SpeedrunResults:
             table.add_column(title, justify="right")
         for entry in self.entries:
             for target, point in entry.marks():
-                found = point or entry.last()
+                spent = point or entry.points[-1]
                 table.add_row(
-                    plain(entry.label), f"{target:g}", *_cells(point, self.budget),
-                    cost("machine", entry.machine_rate), with_interval(found),
+                    plain(entry.label), f"{target:g}", minutes(point, entry), f"{spent.step:,}",
+                    cost("arithmetic", spent.operations), cost("machine", entry.machine_rate),
+                    with_interval(point or entry.last()),
                 )  # fmt: skip
         (console or Console()).print(table)
 
 
-def _cells(point: Point | None, budget: Mapping[str, float]) -> tuple[str, str, str]:
-    """Return minutes, steps and arithmetic of a mark."""
+def minutes(point: Point | None, entry: Entry) -> str:
+    """Say after how many minutes of training a mark was reached.
+
+    Args:
+        point: The score that reached it. None: none did.
+        entry: The speed run.
+
+    Returns:
+        The minutes, or "not in" and the minutes of the whole training.
+    """
     if point is None:
-        ((unit, value),) = budget.items()
-        return f"not in {value:g} {unit}", DASH, DASH
-    return number(point.seconds / 60), f"{point.step:,}", cost("arithmetic", point.operations)
+        return f"not in {number(entry.points[-1].seconds / 60)}"
+    return number(point.seconds / 60)
 
 
 def with_interval(point: Point | None) -> str:
@@ -254,8 +262,7 @@ def told(label: str, point: Point, column: Column) -> str:
     unit = " %" if column.title.endswith("%") else f" ({column.title})"
     arithmetic = "" if point.operations is None else f", {cost('arithmetic', point.operations)}"
     trial = "" if point.whole else f" of {point.captions} captions, a trial"
-    minutes = number(point.seconds / 60)
     return (
-        f"{label}: {minutes} min, {point.step:,} steps{arithmetic}: "
+        f"{label}: {number(point.seconds / 60)} min, {point.step:,} steps{arithmetic}: "
         f"{number(point.score)}{unit}{trial}"
     )
