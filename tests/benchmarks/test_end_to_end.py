@@ -10,7 +10,6 @@ from t2i.benchmarks.run.plan import find_benchmark, with_samples
 from t2i.benchmarks.runner import run_benchmark
 from t2i.benchmarks.score.scorer import Scorer
 
-
 STEP = 2 * 4 * (2 * 192 + 3 * 9 * 8 + 3 * 8 * 192)
 """Operations of a step of the toy, by hand: 4 images; the critic forwards and to its weights, both
 layers of the generator forwards, to their weights and to their inputs."""
