@@ -34,6 +34,7 @@ GUIDES = (
     ("Sampling", "docs/sampling.md"),
     ("Benchmarks and scores", "docs/metrics.md"),
     ("Learning in minutes", "docs/learning.md"),
+    ("Speed runs", "docs/speedruns.md"),
     ("Data sets", "docs/data.md"),
     ("Plugins", "docs/plugins.md"),
     ("Questions and answers", "docs/faq.md"),

@@ -10,6 +10,7 @@ OUT/pictures/ROW/         the images of the grid
 OUT/pictures/nearest/ROW/  the training images that are nearest to those, where they are compared
 OUT/pictures/ROW/SET/     all scored images, if they are to be kept
 OUT/grids/                the images of the grid: a sheet for each row, and all rows on one sheet
+OUT/operations.json       operations of the training steps, and how fast the machine does them
 OUT/results.json          the results
 OUT/report.html           the report
 """
@@ -17,20 +18,20 @@ OUT/report.html           the report
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from t2i.benchmarks.benchmark_request import BenchmarkRequest
 from t2i.benchmarks.report.page import write_report
 from t2i.benchmarks.results import Results, Row
 from t2i.benchmarks.run import grids
+from t2i.benchmarks.run.arithmetic import Arithmetic, counted
 from t2i.benchmarks.run.caption_sets import CaptionSet, reference_of
-from t2i.benchmarks.run.plan import BenchmarkPlan, make_plan
+from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun, check_writable, make_plan
 from t2i.benchmarks.run.protocol_fit import caption_sets, left_out
 from t2i.benchmarks.run.reporter import BenchmarkLines, BenchmarkReporter, SilentBenchmark
 from t2i.benchmarks.run.row_maker import RowMaker
@@ -42,7 +43,6 @@ from t2i.benchmarks.score.extraction import fingerprint, reference_features
 from t2i.benchmarks.score.scorer import Scorer
 from t2i.core.devices import best_device
 from t2i.core.engine.reporting import Reporter as EngineReporter
-from t2i.core.errors import UserError
 from t2i.core.io.files import MANIFEST, verify
 from t2i.core.io.processes import Group
 from t2i.core.registry.tables import registry
@@ -124,6 +124,7 @@ class _Session:
             )
             rows.append(self.rows.model(entry, run))
         rows.append(floor)
+        self._count_operations(rows)
         self._warn(rows)
         benchmark, scorer = self.plan.benchmark, self.scorer
         results = Results(
@@ -139,7 +140,7 @@ class _Session:
     def _prepare(self) -> None:
         """Open all that may be missing (folder, data, metrics) before anything is trained."""
         out, folder = self.plan.out, self.plan.data_dir
-        self.group.first(lambda: _writable(out))
+        self.group.first(lambda: check_writable(out))
         self.group.first(lambda: refuse_other_settings(self.plan))
         self.device = best_device()
         self.reporter.say(self.plan.told())
@@ -226,6 +227,18 @@ class _Session:
         write_report(results)
         self.reporter.say(f"report: {results.report}")
 
+    def _count_operations(self, rows: Sequence[Row]) -> None:
+        """Add the operations that each model's training took, and the machine's rate."""
+        models = [row for row in rows if row.kind == "model"]
+        for entry, row in zip(self.plan.runs, models, strict=True):
+            steps = {stage["name"]: stage["steps"] for stage in row.training.get("stages", ())}
+            found = self.group.first(partial(self._operations, entry)) if steps else None
+            row.training.update({"operations": found.document(steps)} if found else {})
+
+    def _operations(self, entry: PlannedRun) -> Arithmetic | None:
+        file = self.plan.out / "operations.json"
+        return counted(entry.label, entry.config, file, self.reporter.say)
+
     def _warn(self, rows: Sequence[Row]) -> None:
         """Set the warnings in each model's row."""
         real = rows[0]
@@ -269,18 +282,6 @@ def _texts(document: Any) -> Iterator[str]:
     elif isinstance(document, list | tuple):
         for value in document:
             yield from _texts(value)
-
-
-def _writable(out: Path) -> None:
-    """Create the output folder; raise a UserError if that fails or if it cannot be written to."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--out {out}: cannot make the folder ({error.strerror}); name another"
-        ) from None
-    if not os.access(out, os.W_OK):
-        raise UserError(f"--out {out}: no permission to write there; name another folder")
 
 
 def _without_words(protocol: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,10 @@ COMMANDS = {
         "t2i.cli.bench:samplers",
         "Score a run with every sampler, over numbers of steps.",
     ),
+    "speedrun": (
+        "t2i.cli.speedrun:speedrun",
+        "Time how long a model takes to a fixed score, and keep records.",
+    ),
     "speed": ("t2i.cli.bench:speed", "Time training steps and sampling, and what the engine adds."),
 }
 

@@ -344,7 +344,9 @@ def _costs(results: Results, standings: Sequence[Standing]) -> str:
     table = _table(f"<th></th>{heads}", lines)
     note = (
         "parameters: all, helper networks of the training included; trained: those that were "
-        "trained; images/s: in training; s/image: in sampling, text encoder included."
+        "trained; arithmetic: convolutions and matrix products of the training, forwards and "
+        "backwards; machine: its rate with these alone; images/s: in training; s/image: in "
+        "sampling, text encoder included."
     )
     return f"{table}<p class='note'>{note}</p>{_plots(drawn)}"
 

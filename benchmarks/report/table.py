@@ -22,12 +22,16 @@ COSTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("parameters", ("training", "parameters", "all")),
     ("trained", ("training", "parameters", "trained")),
     ("training", ("training", "seconds")),
+    ("steps", ("training", "steps")),
+    ("arithmetic", ("training", "operations", "total")),
+    ("machine", ("training", "operations", "machine_rate")),
     ("images/s", ("training", "images_per_second")),
     ("s/image", ("sampling", "seconds_per_image")),
     ("memory", ("training", "peak_memory_bytes")),
 )
 """Costs of a model: title, and path of the number in a row. images/s is measured in training,
-s/image in sampling."""
+s/image in sampling. The arithmetic is that of the training; the machine's rate is what it reaches
+with the same convolutions and matrix products alone."""
 
 
 def number(value: float) -> str:
@@ -72,8 +76,8 @@ def cost(title: str, value: float | None) -> str:
 
     Args:
         title: Title of the cost, one of those in `COSTS`.
-        value: The cost: number of parameters, seconds, bytes, images per second or seconds per
-            image. None: unknown.
+        value: The cost: number of parameters, seconds, steps, operations, operations per second,
+            bytes, images per second or seconds per image. None: unknown.
 
     Returns:
         The number with its unit; a dash if it is unknown.
@@ -84,9 +88,21 @@ def cost(title: str, value: float | None) -> str:
         return f"{value / 2**30:.1f} GiB"
     if title == "training":
         return f"{value / 60:.1f} min" if value >= 90 else f"{value:.0f} s"
+    if title == "steps":
+        return f"{value:,.0f}"
+    if title in ("arithmetic", "machine"):
+        return f"{_prefixed(value)}FLOP{'/s' if title == 'machine' else ''}"
     if title in ("parameters", "trained"):
         return f"{value / 1e6:.1f} M" if value >= 1e5 else f"{value / 1e3:.1f} k"
     return number(value)
+
+
+def _prefixed(value: float) -> str:
+    """Write a large number with the prefix of its unit, such as "41.0 T"."""
+    for factor, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if value >= factor:
+            return f"{number(value / factor)} {prefix}"
+    return f"{number(value)} "
 
 
 def plain(text: str, style: str = "") -> Text:

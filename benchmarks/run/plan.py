@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -272,27 +273,48 @@ def plan_runs(
     """
     if request.seeds < 1:
         raise UserError(f"--seeds {request.seeds}: at least 1")
-    planned = []
+    planned, own = [], {**budget, "data": data}
     for name in choose_models(benchmark, request.models, request.runs):
         if name in request.runs:
             planned.append(_given(name, str(request.runs[name])))
             continue
         for seed in range(request.seeds):
-            label = name if seed == 0 else f"{name}-seed{seed}"
-            own = {
-                "minutes": None,
-                **budget,
-                "seed": seed,
-                "data": data,
-                "image_size": benchmark.image_size,
-            }
-            config = resolve_config(
-                name, preset=request.preset or _preset(benchmark, name), overrides=own
-            )
-            planned.append(
-                PlannedRun(name, label, seed, config, Run(out / "runs" / label), given=False)
-            )
+            planned.append(planned_training(name, seed, benchmark, request.preset, own, out))
     return tuple(planned)
+
+
+def planned_training(
+    name: str,
+    seed: int,
+    benchmark: Benchmark,
+    preset: str | None,
+    own: Mapping[str, Any],
+    out: Path,
+    sets: Sequence[str] = (),
+) -> PlannedRun:
+    """Plan the training of a model on images of the benchmark's size.
+
+    Args:
+        name: Registered name of the model.
+        seed: The training seed.
+        benchmark: The benchmark.
+        preset: The model's preset. None: the first of the benchmark's that it has, else its first.
+        own: Budget and training data, as settings of the model.
+        out: The benchmark's folder. The run is in runs/ there.
+        sets: More settings, "K=V".
+
+    Returns:
+        The planned run.
+
+    Raises:
+        UserError: The model or a setting is unknown, or a value is wrong.
+    """
+    label = name if seed == 0 else f"{name}-seed{seed}"
+    fixed = {"minutes": None, **own, "seed": seed, "image_size": benchmark.image_size}
+    config = resolve_config(
+        name, preset=preset or _preset(benchmark, name), overrides=fixed, sets=sets
+    )
+    return PlannedRun(name, label, seed, config, Run(out / "runs" / label), given=False)
 
 
 def _preset(benchmark: Benchmark, model: str) -> str:
@@ -429,3 +451,22 @@ def _default_out(benchmark: Benchmark, folder: Path | None) -> Path:
     if spec.any_data and folder is not None:
         suffix += f"-{re.sub(r'[^A-Za-z0-9_.-]+', '-', folder.resolve().name)}"
     return Path("runs") / f"bench-{benchmark.name}{suffix}"
+
+
+def check_writable(out: Path) -> None:
+    """Create the output folder.
+
+    Args:
+        out: The folder.
+
+    Raises:
+        UserError: It cannot be created, or not be written to.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--out {out}: cannot make the folder ({error.strerror}); name another"
+        ) from None
+    if not os.access(out, os.W_OK):
+        raise UserError(f"--out {out}: no permission to write there; name another folder")

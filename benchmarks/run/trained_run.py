@@ -11,6 +11,7 @@ from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun
 from t2i.benchmarks.run.reporter import BenchmarkReporter
 from t2i.benchmarks.run.training_record import forget_peak_memory
 from t2i.core import engine
+from t2i.core.engine.observer import Observer
 from t2i.core.engine.reporting import Reporter as EngineReporter
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_json, write_json
@@ -34,7 +35,8 @@ def refuse_other_settings(plan: BenchmarkPlan) -> None:
         asked, wanted = _asked(entry, plan), entry.config.dump()
         found = _recorded(asked, plan)
         if found != wanted:
-            told = ", ".join(_changed(found, wanted)) if found else ""
+            changed = differences(found, wanted) if found else ()
+            told = ", ".join(f"{name}: {old}, now {new}" for name, old, new in changed)
             raise UserError(
                 f"{entry.run.path} was trained with other settings than these"
                 f"{told and f' ({told})'}; name another --out, or remove it"
@@ -60,13 +62,22 @@ def _recorded(asked: Path, plan: BenchmarkPlan) -> Any:
         return document
 
 
-def _changed(old: Any, new: Any, name: str = "") -> Iterator[str]:
-    """Yield "NAME: OLD, now NEW" for each setting that differs."""
+def differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Find the settings that differ between two configurations.
+
+    Args:
+        old: The first, as JSON.
+        new: The second.
+        name: Where in the whole they are, such as "encoder".
+
+    Yields:
+        (name, first value, second value) of each setting; None where one has no such setting.
+    """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in dict.fromkeys([*old, *new]):
-            yield from _changed(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+            yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
     elif old != new:
-        yield f"{name}: {old}, now {new}"
+        yield name, old, new
 
 
 def finished_run(
@@ -76,6 +87,7 @@ def finished_run(
     reporter: BenchmarkReporter,
     engine_reporter: EngineReporter | None,
     command: str,
+    observer: Observer | None = None,
 ) -> Run:
     """Train a planned run, unless it is finished.
 
@@ -88,6 +100,7 @@ def finished_run(
         reporter: Receives the progress of the benchmark.
         engine_reporter: Receives the progress of training. None: the engine's default reporter.
         command: The command line, recorded with the run.
+        observer: Called between the steps of training. None: nobody.
 
     Returns:
         The finished run.
@@ -97,9 +110,12 @@ def finished_run(
         return entry.run
     forget_peak_memory()
     if state == "begun":
-        engine.resume(entry.run.path, reporter=engine_reporter)
+        engine.resume(entry.run.path, reporter=engine_reporter, observer=observer)
     else:
-        engine.train(entry.config, entry.run.path, reporter=engine_reporter, command=command)
+        engine.train(
+            entry.config, entry.run.path, reporter=engine_reporter, command=command,
+            observer=observer,
+        )  # fmt: skip
     group.wait()  # until the first process has written the model
     return entry.run
 

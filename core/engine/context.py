@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from t2i.core.engine import checkpoint
 from t2i.core.engine.checkpoint import Saved, TrainState
 from t2i.core.engine.loader import BatchShard
+from t2i.core.engine.observer import Observer
 from t2i.core.engine.reporting import Reporter
 from t2i.core.engine.signals import StopRequest
 from t2i.core.errors import Interrupted
@@ -60,6 +61,7 @@ class RunContext:
         state: How far the run is.
         stop: The signal that arrived, if one did.
         start: Checkpoint of the run whose weights this one started from, if it did.
+        observer: Called between steps. None: nobody observes the run.
         started: When the run would have started had it never been interrupted, in seconds of
             `time.monotonic`.
     """
@@ -76,6 +78,7 @@ class RunContext:
     state: TrainState = field(default_factory=TrainState)
     stop: StopRequest = field(default_factory=StopRequest)
     start: Saved | None = None
+    observer: Observer | None = None
     started: float = field(default_factory=time.monotonic)
 
     @property

@@ -15,6 +15,7 @@ from t2i.core.engine.batches import GALLERY, BatchMaker
 from t2i.core.engine.context import RunContext
 from t2i.core.engine.ema import Ema
 from t2i.core.engine.loader import BatchShard, Views
+from t2i.core.engine.observing import as_sampled
 from t2i.core.engine.preparing import PreparedStage
 from t2i.core.interfaces.dataset import BrokenExample, Dataset, Example, Visit, sound
 from t2i.core.interfaces.trainer import Batch, Trainer
@@ -138,14 +139,11 @@ class StagePreviews:
     def draw(self) -> None:
         """Write a grid in the first process, with the averaged weights; the others wait.
 
-        A signal cuts the sampling short. Our noise is keyed, but a library may draw numbers from
-        torch's global generators. Their state is restored, so training does not depend on grids.
+        A signal cuts the sampling short. Training does not depend on grids (`as_sampled`).
         """
         if self._context.is_first:
-            self._prepared.eval_mode()
-            with self._ema.swapped(), torch.random.fork_rng():
+            with as_sampled(self._prepared, self._ema):
                 self._context.stop.optional(self._draw)
-            self._prepared.train_mode()
         self._context.accelerator.wait_for_everyone()
 
     def _draw(self) -> None:

@@ -15,6 +15,7 @@ from t2i.core.engine.context import Plan, RunContext
 from t2i.core.engine.ema import Ema
 from t2i.core.engine.loader import Loader, Views, batch_visits
 from t2i.core.engine.meter import Meter
+from t2i.core.engine.observing import Observing
 from t2i.core.engine.optimizing import Optimizing
 from t2i.core.engine.preparing import PreparedStage
 from t2i.core.engine.previews import Gallery, StagePreviews
@@ -53,6 +54,7 @@ class StageRun:
         saving: Writes and restores checkpoints.
         maker: Makes batches.
         images: Writes grids.
+        observing: Calls the run's observer.
         passed_over: Broken examples that were skipped and not counted yet.
     """
 
@@ -76,6 +78,7 @@ class StageRun:
         self.saving = Saving(context, plan, self.prepared, self.ema, self.meter)
         self.maker = BatchMaker(self.prepared, self.settings)
         self.images = StagePreviews(context, gallery, self.prepared, self.ema, self.maker)
+        self.observing = Observing(context, plan, self.prepared, self.ema)
         self.passed_over: list[BrokenExample] = []
 
     def _say(self, text: str) -> None:
@@ -152,6 +155,7 @@ class StageRun:
         imaged = state.stage_step > 0
         over = self.budget.spent()
         while not over:
+            self._observe()
             began = time.perf_counter()
             self._step()
             state.step += 1
@@ -171,6 +175,12 @@ class StageRun:
                 self.saving.write()
             if stopped and not over:  # if over, `_end` saves and stops
                 context.stop_here(stopped)
+
+    def _observe(self) -> None:
+        """Let the observer look at the model. A signal meanwhile stops the run before its step."""
+        if not self.observing.look():
+            self.saving.write()
+            self.context.stop_here(self.context.interrupted())
 
     def _step(self) -> None:
         """Do one step: set learning rates, train on each micro-batch, update the averages."""

@@ -17,6 +17,7 @@ from t2i.core.engine.checkpoint import Saved
 from t2i.core.engine.context import Plan, RunContext, signal_name
 from t2i.core.engine.loader import BatchShard
 from t2i.core.engine.longer import check_longer, refit_warm_up, with_budget
+from t2i.core.engine.observer import Observer
 from t2i.core.engine.preparing import model_modules, model_parameters
 from t2i.core.engine.previews import Gallery
 from t2i.core.engine.reporting import Reporter
@@ -51,6 +52,7 @@ def train(
     reporter: Reporter | None = None,
     command: str = "",
     wrap: Wrap | None = None,
+    observer: Observer | None = None,
     device: str | None = None,
     start: Path | None = None,
 ) -> Run:
@@ -65,6 +67,7 @@ def train(
             lines on it.
         command: The command line, recorded in config.json.
         wrap: Replaces each stage. None: the stages are used as they are.
+        observer: Called between steps, without a change of what is trained. None: nobody.
         device: Device to train on, such as "cpu", "cuda" or "cuda:1". None: the best one.
         start: Folder of another run of this model, whose weights training starts from. The text
             encoder must be configured as there. None: fresh weights.
@@ -91,6 +94,7 @@ def train(
         if start is None:
             config = replace(config, encoder=_fitted(config.encoder, dataset))
         context = _context(run, config, dataset, accelerator, speaker, wrap)
+        context.observer = observer
         attempt.steps = lambda: context.state.step
         if start is not None:
             take_weights(context, start)
@@ -111,6 +115,7 @@ def resume(
     on_nan: str | None = None,
     reporter: Reporter | None = None,
     wrap: Wrap | None = None,
+    observer: Observer | None = None,
     steps: int | None = None,
     minutes: float | None = None,
     device: str | None = None,
@@ -128,6 +133,7 @@ def resume(
         reporter: Where progress is reported. None: a progress bar if stderr is a terminal, else
             lines on it.
         wrap: Replaces each stage. None: the stages are used as they are.
+        observer: Called between steps, without a change of what is trained. None: nobody.
         steps: New budget in steps, counted from the beginning of the run. Stages that have ended
             are not repeated, so what is added goes to the stages that have not, or to the last one.
             None: unchanged.
@@ -167,6 +173,7 @@ def resume(
         dataset = _same_data(run, config)
         dataset.prepare(speaker.say)
         context = _context(run, config, dataset, accelerator, speaker, wrap)
+        context.observer = observer
         saved = _newest(context, longer)
         if longer:
             check_longer(context, saved)

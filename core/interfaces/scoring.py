@@ -351,6 +351,9 @@ class Benchmark:
         grid: (captions of each prompt set, samples of each) that the report shows side by side.
         grid_captions: More captions for the grid, without real images.
         seed: Seed of the sampling noise.
+        marks: Headline scores that speed runs (`t2i bench speedrun`) are timed to, by the family of
+            the model, from the easiest on; "" for families that have no entry. No score depends on
+            them.
     """
 
     name: str
@@ -377,9 +380,21 @@ class Benchmark:
     grid: tuple[int, int] = (4, 4)
     grid_captions: Sequence[str] = ()
     seed: int = 0
+    marks: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
     def headline_set(self) -> PromptSet:
         """The prompt set with `headline`."""
         (headline,) = (prompts for prompts in self.prompts if prompts.headline)
         return headline
+
+    def marks_of(self, family: str) -> tuple[float, ...]:
+        """Return the headline scores that speed runs of a family are timed to.
+
+        Args:
+            family: Registry name of the model's family.
+
+        Returns:
+            The scores, from the easiest on. Empty if the benchmark has none.
+        """
+        return tuple(self.marks.get(family, self.marks.get("", ())))

@@ -225,11 +225,11 @@ class FakeEngine:
     def __init__(self):
         self.trained, self.resumed = [], []
 
-    def train(self, config, out, *, reporter=None, command="", seed=None):
+    def train(self, config, out, *, reporter=None, command="", seed=None, observer=None):
         self.trained.append((config, out))
         return finished(out, config, seed)
 
-    def resume(self, path, *, reporter=None):
+    def resume(self, path, *, reporter=None, observer=None):
         self.resumed.append(path)
         return finished(path, Run(path).config())
 

@@ -10,6 +10,10 @@ from t2i.benchmarks.run.plan import find_benchmark, with_samples
 from t2i.benchmarks.runner import run_benchmark
 from t2i.benchmarks.score.scorer import Scorer
 
+STEP = 2 * 4 * (2 * 192 + 3 * 9 * 8 + 3 * 8 * 192)
+"""Operations of a step of the toy, by hand: 4 images; the critic forwards and to its weights, both
+layers of the generator forwards, to their weights and to their inputs."""
+
 
 @pytest.mark.usefixtures("squares")
 def test_a_model_is_trained_scored_and_reported(tmp_path, words):
@@ -20,6 +24,12 @@ def test_a_model_is_trained_scored_and_reported(tmp_path, words):
     (toy,) = (row for row in results.rows if row.kind == "model")
     assert toy.training["steps"] == 5
     assert toy.training["parameters"]["trained"] > 0
+    operations = toy.training["operations"]
+    assert operations["per_step"]["only"] == STEP
+    assert operations["stages"] == {"only": 5 * STEP}
+    assert operations["total"] == 5 * STEP
+    assert operations["machine_rate"] > 0
+    assert "arithmetic" in (out / "report.html").read_text()
     assert toy.sampling["name"] == "direct"
     assert toy.curve[-1]["step"] == 5
     assert set(toy.curve[-1]["losses"]) == {"generator", "critic"}

@@ -73,4 +73,5 @@ def build(config: ShapesBenchmarkConfig, protocol: str) -> Benchmark:
         minutes=3.5,
         reference=2000,
         grid=(3, 4),
+        marks={"": (90,), "one-shot": (50, 85)},
     )  # fmt: skip
