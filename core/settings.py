@@ -261,8 +261,8 @@ class EngineConfig(Config):
     """Seconds between two sample grids.
 
     A stage makes its first one after 10 seconds, or sooner if this is less. The time between two
-    grows where grids take more than 3 % of it, and in long stages (a twentieth of their time). None:
-    no grids by the clock.
+    grows where grids take more than 3 % of it, and in long stages (a twentieth of their time).
+    None: no grids by the clock.
     """
 
     checkpoint_every: int = Field(1000, ge=1)
