@@ -61,6 +61,7 @@ def test_a_grid_for_another_reason_counts():
 
 def test_grids_by_the_clock_do_not_change_what_is_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(previews, "SHARE", 1e9)
+    monkeypatch.setattr(previews, "PARTS", 1e9)
 
     def losses(seconds, name):
         sets = {"steps": 6, "log_every": 1, "sample_seconds": seconds, "batch_size": 4}
