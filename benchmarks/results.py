@@ -58,6 +58,8 @@ class Row:
         training: Settings and cost of the training, as `training_record` returns them.
         sampling: The sampler's settings, and the seconds that an image takes.
         curve: Lines of the training log, each with seconds, step, stage and losses.
+        spent: Seconds of wall time that the row took: "training" (with grids and checkpoints),
+            "sampling" and "scoring". A row that was resumed has those of the last command.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Row:
     training: dict[str, Any] = field(default_factory=dict)
     sampling: dict[str, Any] = field(default_factory=dict)
     curve: list[dict[str, Any]] = field(default_factory=list)
+    spent: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Row:
@@ -225,6 +228,9 @@ class Results:
         created: Date and time of the results, ISO 8601.
         published: Scores that others published. They are not ranked.
         left_out: Optional measures that could not be computed, with the reason.
+        spent: Seconds of the command ("all"), and those of them that went into "training",
+            "sampling", "scoring" and the "rest", as `Timeline.division` returns them. Rows that
+            were finished before took none.
         out: Folder that holds the files of the benchmark. It is not saved.
     """
 
@@ -242,6 +248,7 @@ class Results:
     created: str = ""
     published: list[Published] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict)
     out: Path = Path()
 
     @property

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -33,8 +33,14 @@ from t2i.benchmarks.run.arithmetic import Arithmetic, counted
 from t2i.benchmarks.run.caption_sets import CaptionSet, reference_of
 from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun, check_writable, make_plan
 from t2i.benchmarks.run.protocol_fit import caption_sets, left_out
-from t2i.benchmarks.run.reporter import BenchmarkLines, BenchmarkReporter, SilentBenchmark
+from t2i.benchmarks.run.reporter import (
+    BenchmarkReporter,
+    SilentBenchmark,
+    TrainingPart,
+    WholeCommand,
+)
 from t2i.benchmarks.run.row_maker import RowMaker
+from t2i.benchmarks.run.timeline import Timeline, Work
 from t2i.benchmarks.run.trained_run import finished_run, refuse_other_settings
 from t2i.benchmarks.run.training_images import TrainingImages, other_data, training_images
 from t2i.benchmarks.run.training_record import environment
@@ -43,6 +49,7 @@ from t2i.benchmarks.score.extraction import fingerprint, reference_features
 from t2i.benchmarks.score.scorer import Scorer
 from t2i.core.devices import best_device
 from t2i.core.engine.reporting import Reporter as EngineReporter
+from t2i.core.engine.reporting import default_reporter
 from t2i.core.io.files import MANIFEST, verify
 from t2i.core.io.processes import Group
 from t2i.core.registry.tables import registry
@@ -96,10 +103,22 @@ def run_request(
         UserError: Something in the request is unknown, missing or contradictory, or a run in `out`
             was trained with other settings. This is checked before anything is trained.
     """
-    plan = make_plan(request)
-    group = Group()
-    words = (reporter or BenchmarkLines()) if group.is_first else SilentBenchmark()
-    return _Session(plan, group, words, engine_reporter, request.command).run()
+    plan, group = make_plan(request), Group()
+    timeline = Timeline(works_of(plan), began=request.began)
+    if not group.is_first or (reporter and engine_reporter):
+        words: BenchmarkReporter = SilentBenchmark()
+        if reporter and group.is_first:
+            words = reporter
+        return _Session(plan, group, words, lambda row: engine_reporter, timeline, request).run()
+    whole = WholeCommand(default_reporter(), timeline)
+
+    def of_training(row: str) -> EngineReporter:
+        return engine_reporter or TrainingPart(row, whole, timeline)
+
+    try:
+        return _Session(plan, group, reporter or whole, of_training, timeline, request).run()
+    finally:
+        whole.close()
 
 
 @dataclass
@@ -112,17 +131,21 @@ class _Session:
     plan: BenchmarkPlan
     group: Group
     reporter: BenchmarkReporter
-    engine_reporter: EngineReporter | None
-    command: str
+    engine_reporter: Callable[[str], EngineReporter | None]
+    timeline: Timeline
+    request: BenchmarkRequest
 
     def run(self) -> Results:
         self._prepare()
         rows, floor = [self.rows.real()], self.rows.floor()
         for entry in self.plan.runs:
-            run = finished_run(
-                entry, self.plan, self.group, self.reporter, self.engine_reporter, self.command
-            )
-            rows.append(self.rows.model(entry, run))
+            with self.timeline.training(entry.label):
+                speaker = self.engine_reporter(entry.label)
+                run = finished_run(
+                    entry, self.plan, self.group, self.reporter, speaker, self.request.command
+                )
+            with self.timeline.scoring(entry.label):
+                rows.append(self.rows.model(entry, run))
         rows.append(floor)
         self._count_operations(rows)
         self._warn(rows)
@@ -130,9 +153,9 @@ class _Session:
         results = Results(
             benchmark.name, self.protocol, self.rows.protocol_hash, dict(self.plan.budget),
             scorer.table_columns(), scorer.headline(), scorer.bars(), rows,
-            self.rows.grid_entries(), environment(self.device), self.command,
+            self.rows.grid_entries(), environment(self.device), self.request.command,
             time.strftime("%Y-%m-%dT%H:%M:%S%z"), list(benchmark.published), self.left_out,
-            self.plan.out,
+            self.timeline.division(), self.plan.out,
         )  # fmt: skip
         self.group.first(lambda: self._write(results))
         return results
@@ -159,7 +182,7 @@ class _Session:
         told = fingerprint(_without_words(self.protocol))
         self.rows = RowMaker(
             self.plan, self.scorer, self.sets, self.group, self.reporter, told, self.device,
-            self.training,
+            self.timeline, self.training,
         )  # fmt: skip
         self.others = {entry.label: other_data(entry, self.plan) for entry in self.plan.runs}
         for label, text in self.others.items():
@@ -214,7 +237,6 @@ class _Session:
         }
 
     def _write(self, results: Results) -> None:
-        results.save()
         shown = [
             (row.name if row.kind == "model" else grids.REAL, row.name)
             for row in results.rows
@@ -224,6 +246,8 @@ class _Session:
             self.plan.out, shown, [entry["caption"] for entry in results.grid]
         )
         self.reporter.say(f"side by side: {sheet}")
+        results.spent = self.timeline.division()  # with the sheets
+        results.save()
         write_report(results)
         self.reporter.say(f"report: {results.report}")
 
@@ -270,6 +294,26 @@ class _Session:
             f"'{name}' uses {network}, which this model was trained with"
             for name, network in self.scorer.own_judges(_texts(row.training.get("config")))
         ]
+
+
+def works_of(plan: BenchmarkPlan) -> list[Work]:
+    """List the work on the rows of models, to estimate how long a benchmark takes.
+
+    Args:
+        plan: The plan of the benchmark.
+
+    Returns:
+        The work on each row. Nothing is trained where a run is given or complete.
+    """
+    benchmark = plan.benchmark
+    captions, samples = benchmark.variety
+    images = captions * samples + benchmark.samples * sum(p.count for p in benchmark.prompts)
+    minutes = plan.budget.get("minutes")
+    budget = None if minutes is None else 60.0 * minutes
+    return [
+        Work(entry.label, entry.name, 0.0 if entry.given or entry.run.complete else budget, images)
+        for entry in plan.runs
+    ]
 
 
 def _texts(document: Any) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ def run(
     """
     if minutes is not None and steps is not None:
         raise UserError("--steps and --minutes are two ways to say the budget: give one of them")
-    given = _given_runs(runs)
+    began, given = time.monotonic(), _given_runs(runs)
     from t2i.benchmarks.benchmark_request import BenchmarkRequest
     from t2i.benchmarks.report.table import show
     from t2i.benchmarks.runner import run_request
@@ -156,6 +157,7 @@ def run(
         seeds=seeds, out=out, train_data=train_data, train_dir=train_dir, data_dir=data_dir,
         data=data, data_settings=_data_settings(sets), image_size=image_size, preset=preset,
         keep_images=keep_images, command=shlex.join(["t2i", *sys.argv[1:]]),
+        began=began,
     )  # fmt: skip
     results = run_request(request)
     if not speaks():

@@ -254,7 +254,15 @@ class EngineConfig(Config):
     sample_every: int = Field(1000, ge=1)
     """Steps between two sample grids.
 
-    A stage also makes one after 20 seconds of training, and one at its end.
+    A stage also makes one at its end, and others by the clock (`sample_seconds`).
+    """
+
+    sample_seconds: float | None = Field(40.0, gt=0)
+    """Seconds between two sample grids.
+
+    A stage makes its first one after 10 seconds, or sooner if this is less. The time between two
+    grows where grids take more than 3 % of it, and in long stages (a twentieth of their time).
+    None: no grids by the clock.
     """
 
     checkpoint_every: int = Field(1000, ge=1)

@@ -15,7 +15,6 @@ from typing import Any
 
 from PIL import Image
 
-from t2i.benchmarks.report import plots
 from t2i.benchmarks.report.table import (
     ARROWS,
     COSTS,
@@ -24,6 +23,7 @@ from t2i.benchmarks.report.table import (
     cost,
     number,
     rank,
+    spent_note,
     with_range,
 )
 from t2i.benchmarks.results import VARIETY, Column, Results, Row, Standing
@@ -316,6 +316,8 @@ def _bars(results: Results, standings: Sequence[Standing]) -> str:
     shown = [s for s in standings if any(s.value(c) for c in results.bars)]
     if not shown:
         return ""
+    from t2i.benchmarks.report import plots  # matplotlib takes a second, which training need not
+
     return _plots([_plot(plots.bars(shown, results.bars), f"Set “{results.bars[0].set}”")])
 
 
@@ -323,6 +325,8 @@ def _costs(results: Results, standings: Sequence[Standing]) -> str:
     models = [s for s in standings if s.kind == "model"]
     if not models:
         return ""
+    from t2i.benchmarks.report import plots
+
     heads = "".join(f"<th>{_text(title)}</th>" for title, _ in COSTS)
     lines = "".join(
         f'<tr class="model"><th scope="row">{_text(s.name)}</th>'
@@ -346,12 +350,16 @@ def _costs(results: Results, standings: Sequence[Standing]) -> str:
         "parameters: all, helper networks of the training included; trained: those that were "
         "trained; arithmetic: convolutions and matrix products of the training, forwards and "
         "backwards; machine: its rate with these alone; images/s: in training; s/image: in "
-        "sampling, text encoder included."
+        "sampling, text encoder included; sampling and scoring: time for all of the row's images."
     )
+    if results.spent:
+        note = f"{_text(spent_note(results))} {note[0].upper()}{note[1:]}"
     return f"{table}<p class='note'>{note}</p>{_plots(drawn)}"
 
 
 def _curves(rows: Sequence[Row]) -> str:
+    from t2i.benchmarks.report import plots
+
     return _plots(_plot(plots.training_curve(row), row.name) for row in rows if row.kind == "model")
 
 

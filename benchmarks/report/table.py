@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from t2i.benchmarks.results import Column, Results, Standing, Value
-from t2i.core.io.terminal import printable
+from t2i.core.io.terminal import duration, printable
 
 DASH = "\N{EN DASH}"
 ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
@@ -26,12 +26,18 @@ COSTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("arithmetic", ("training", "operations", "total")),
     ("machine", ("training", "operations", "machine_rate")),
     ("images/s", ("training", "images_per_second")),
+    ("sampling", ("spent", "sampling")),
+    ("scoring", ("spent", "scoring")),
     ("s/image", ("sampling", "seconds_per_image")),
     ("memory", ("training", "peak_memory_bytes")),
 )
 """Costs of a model: title, and path of the number in a row. images/s is measured in training,
 s/image in sampling. The arithmetic is that of the training; the machine's rate is what it reaches
-with the same convolutions and matrix products alone."""
+with the same convolutions and matrix products alone. "sampling" and "scoring" are the seconds that
+the row's images took."""
+
+TIMES = ("training", "sampling", "scoring")
+"""Costs in seconds."""
 
 
 def number(value: float) -> str:
@@ -86,7 +92,7 @@ def cost(title: str, value: float | None) -> str:
         return DASH
     if title == "memory":
         return f"{value / 2**30:.1f} GiB"
-    if title == "training":
+    if title in TIMES:
         return f"{value / 60:.1f} min" if value >= 90 else f"{value:.0f} s"
     if title == "steps":
         return f"{value:,.0f}"
@@ -152,8 +158,29 @@ def show(results: Results, console: Console | None = None) -> None:
         console.print(
             plain(f"published ({claim}), not ranked with ours: {_printed(results, claim)}", "dim")
         )
+    if results.spent:
+        console.print(Text(spent_note(results)))
     brackets = brackets_note(standings, [results.headline])
     console.print(Text(f"{brackets}Protocol {results.protocol_hash[:12]}.", "dim"))
+
+
+def spent_note(results: Results) -> str:
+    """Say how long the command took, and how that time was divided.
+
+    Args:
+        results: The results, which hold the times (`spent`).
+
+    Returns:
+        A sentence.
+    """
+    whole = results.spent["all"]
+    parts = [
+        f"{'the rest' if part == 'rest' else part} {duration(seconds)} "
+        f"({seconds / max(whole, 1e-9):.0%})"
+        for part, seconds in results.spent.items()
+        if part != "all"
+    ]
+    return f"This command took {duration(whole)}: {', '.join(parts)}."
 
 
 def brackets_note(standings: Sequence[Standing], columns: Sequence[Column]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from t2i.core.interfaces.scoring import Benchmark, ImageBatch, PromptSet
 from t2i.core.io.terminal import note
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import open_dataset
+
+KEPT = 64 * 2**20
+"""Most bytes of real images that a caption set keeps."""
 
 
 def open_data(benchmark: Benchmark, split: str, own: dict[str, Any], folder: str | None) -> Dataset:
@@ -46,6 +50,27 @@ def open_data(benchmark: Benchmark, split: str, own: dict[str, Any], folder: str
     return SoundDataset(data, note)
 
 
+class _Kept:
+    """Real images that were made before. The ceiling and the floor have many in common.
+
+    Images that come when `KEPT` is reached are made anew each time.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, int], Example | None] = {}
+        self._size = 0
+
+    def get(self, key: tuple[int, int], make: Callable[[], Example | None]) -> Example | None:
+        """Return the image of a key, and make it if it is not there."""
+        if key in self._found:
+            return self._found[key]
+        example = make()
+        size = 0 if example is None else example.image.nbytes
+        if self._size + size <= KEPT:
+            self._found[key], self._size = example, self._size + size
+        return example
+
+
 @dataclass(frozen=True)
 class CaptionSet:
     """A prompt set with its captions and its data.
@@ -70,7 +95,7 @@ class CaptionSet:
     other_start: int
     source: str
 
-    @property
+    @cached_property
     def has_variants(self) -> bool:
         """Whether the data set has several images of one caption."""
         return self.data.variant(0, 1) is not None
@@ -86,11 +111,18 @@ class CaptionSet:
             Another image of the same caption. If the data set has one image per caption, another
             example with its own caption, as sample 0 only. None if there is no such image.
         """
+        return self._kept.get((index, sample), lambda: self._real(index, sample))
+
+    def _real(self, index: int, sample: int) -> Example | None:
         if self.has_variants:
             return self.data.variant(index, sample + 1)
         place = self.other_start + index
         there = self.other.endless or place < len(self.other)
         return self.other[place] if sample == 0 and there else None
+
+    @cached_property
+    def _kept(self) -> _Kept:
+        return _Kept()
 
     def real_caption(self, index: int) -> str:
         """Return the caption that belongs to `real(index, 0)`.

@@ -52,11 +52,12 @@ class Parts:
 
     Attributes:
         fresh: Whether there were no parts with this key yet.
+        filled: Number of images of the sets that `fill` has been called for.
         clock: Seconds spent on sampling the images that `read` has yielded, and their number.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any], group: Group) -> None:
-        self.folder, self.group, self.clock = folder, group, Clock()
+        self.folder, self.group, self.clock, self.filled = folder, group, Clock(), 0
         self.fresh = group.first(lambda: self._open(dict(key)))
 
     def _open(self, key: dict[str, Any]) -> bool:
@@ -84,7 +85,7 @@ class Parts:
         look: Look,
         keep_images: bool,
         count: Callable[[int, int], None],
-    ) -> None:
+    ) -> float:
         """Make the missing parts of a set of images; each process makes its share.
 
         Args:
@@ -93,13 +94,16 @@ class Parts:
             look: Adds the features to a batch.
             keep_images: Whether the images are kept along with their features.
             count: Called after each batch with (done, total) images of this process's share.
+
+        Returns:
+            Seconds that this process spent on sampling the images that were missing.
         """
         parts = dict(enumerate(ranges(source.count, CHUNK)))
         missing = self.group.first(
             lambda: [n for n, part in parts.items() if not self._there(where, n, source, part)]
         )
         mine = missing[self.group.rank :: self.group.size]
-        total, done = sum(len(parts[number]) for number in mine), 0
+        total, done, whole = sum(len(parts[number]) for number in mine), 0, 0.0
         for number in mine:
             held, seconds = [], 0.0
             started = time.perf_counter()
@@ -111,7 +115,10 @@ class Parts:
                 held.append(seen if keep_images else _without_images(seen))
                 started = time.perf_counter()
             _save(self._place(where, number), held, seconds)
+            whole += seconds
         self.group.wait()
+        self.filled += source.count
+        return whole
 
     def _there(self, where: str, number: int, source: ImageStream, part: range) -> bool:
         return intact(self._place(where, number)) and source.ready(part)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Protocol
 
-from t2i.core.engine.reporting import PlainLines
+from t2i.benchmarks.run.timeline import Timeline
+from t2i.core.engine.reporting import PlainLines, Screen, Status, in_words
+from t2i.core.io.terminal import duration
 
 
 class BenchmarkReporter(Protocol):
@@ -57,6 +60,85 @@ class BenchmarkLines(PlainLines):
         """
         if self.due():
             self.say(f"{what}: {done} of {total}")
+
+
+class WholeCommand:
+    """The default reporter of a whole benchmark: one bar, or lines, with the time that is left.
+
+    The same bar shows training, sampling and scoring.
+
+    Args:
+        screen: Shows the bar, or lines.
+        timeline: Estimates the time that is left of the whole command.
+    """
+
+    def __init__(self, screen: Screen, timeline: Timeline) -> None:
+        self._screen, self._timeline = screen, timeline
+
+    def say(self, text: str) -> None:
+        """Show a message.
+
+        Args:
+            text: The message, one line.
+        """
+        self._screen.say(text)
+
+    def count(self, what: str, done: int, total: int) -> None:
+        """Show how far a task is, and the time left of the whole command.
+
+        Args:
+            what: Name of the task.
+            done: Number of finished items.
+            total: Number of all items.
+        """
+        self.show(f"{what}: {done} of {total}")
+
+    def show(self, text: str) -> None:
+        """Show what is being done, and the time left of the whole command.
+
+        Args:
+            text: What is being done.
+        """
+        left = self._timeline.left()
+        told = "" if left is None else f"{duration(left)} left in all  "
+        self._screen.show(self._timeline.progress(), told + text)
+
+    def close(self) -> None:
+        """Leave the bar as it is. Called once, at the end."""
+        self._screen.close()
+
+
+class TrainingPart:
+    """The engine's reporter of one training among the work of a whole benchmark.
+
+    Args:
+        row: Name of the row that is trained.
+        whole: Shows the progress.
+        timeline: Gets the progress of this training.
+    """
+
+    def __init__(self, row: str, whole: WholeCommand, timeline: Timeline) -> None:
+        self._row, self._whole, self._timeline = row, whole, timeline
+
+    def say(self, text: str) -> None:
+        """Show a message.
+
+        Args:
+            text: The message, one line.
+        """
+        self._whole.say(text)
+
+    def status(self, status: Status) -> None:
+        """Show the progress, with the time left of the whole command.
+
+        Args:
+            status: The progress of this training.
+        """
+        self._timeline.done(status.progress, status.left)
+        self._whole.show(f"{self._row}, {in_words(replace(status, left=None))}")
+
+    def close(self) -> None:
+        """Do nothing: the bar is of the whole command."""
 
 
 class SilentBenchmark:

@@ -18,6 +18,7 @@ from t2i.benchmarks.run.partial import Parts
 from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun
 from t2i.benchmarks.run.reporter import BenchmarkReporter
 from t2i.benchmarks.run.timed_sampling import images_of, resized
+from t2i.benchmarks.run.timeline import Timeline
 from t2i.benchmarks.run.training_images import TrainingImages
 from t2i.benchmarks.run.training_record import curve, model_digest, training_record
 from t2i.benchmarks.score.extraction import fingerprint
@@ -52,6 +53,7 @@ class RowMaker:
         reporter: Receives the progress.
         protocol_hash: Hash of the protocol. Finished rows with another are not used.
         device: Where models are sampled.
+        timeline: Receives the time that is spent, and how far a row is.
         training: The training images. None: no measure compares with them.
     """
 
@@ -62,6 +64,7 @@ class RowMaker:
     reporter: BenchmarkReporter
     protocol_hash: str
     device: torch.device
+    timeline: Timeline
     training: TrainingImages | None = None
 
     @property
@@ -149,7 +152,8 @@ class RowMaker:
         count, samples = self.variety()
         source = self._source(row, model, self.headline.captions[:count], samples, VARIETY)
         self._score(row, parts, None, VARIETY, source)
-        self.group.first(lambda: self._draw_grid(model, row))
+        with self.timeline.spending(row.name, "sampling"):
+            self.group.first(lambda: self._draw_grid(model, row))
         row.training = training_record(entry, run, model)
         row.sampling = {**model.sampler().dump(), **self._size_of(model), **row.sampling}
         row.curve = curve(run)
@@ -232,10 +236,18 @@ class RowMaker:
         title = prompts.name if prompts else VARIETY
         self.reporter.say(f"{row.name}, {title}: {source.count} images")
         with_images = any(self.scorer.prototypes[name].features is None for name in names)
-        parts.fill(
-            where, source, lambda images: self.scorer.look(images, names), with_images,
-            lambda done, total: self.reporter.count(f"{row.name}, {title}", done, total),
-        )  # fmt: skip
+        before = parts.filled
+
+        def count(done: int, total: int) -> None:
+            self.timeline.images(before + source.count * done // total)
+            self.reporter.count(f"{row.name}, {title}", done, total)
+
+        with self.timeline.spending(row.name, "scoring"):
+            sampling = parts.fill(
+                where, source, lambda images: self.scorer.look(images, names), with_images, count
+            )
+        self.timeline.add(row.name, "sampling", sampling)
+        self.timeline.add(row.name, "scoring", -sampling)
 
         def judge() -> tuple[Any, Any, dict[str, float]]:
             scores, intervals = self.scorer.score_with_intervals(
@@ -244,7 +256,8 @@ class RowMaker:
             pace = parts.clock.seconds / max(1, parts.clock.images)
             return scores, intervals, {"seconds_per_image": pace}
 
-        row.scores[title], row.intervals[title], pace = self.group.first(judge)
+        with self.timeline.spending(row.name, "scoring"):
+            row.scores[title], row.intervals[title], pace = self.group.first(judge)
         if row.kind == "model":
             row.sampling.update(pace)
 
@@ -264,6 +277,7 @@ class RowMaker:
             # These images are another model's.
             self.group.first(lambda: rmtree(out / "pictures" / name, ignore_errors=True))
         row = make(parts)
+        row.spent = dict(self.timeline.spent.get(row.name, {}))
         self.group.first(
             lambda: write_json(
                 path, {"key": key, "pictures": self.plan.keep_images, "row": asdict(row)}

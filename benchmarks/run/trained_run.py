@@ -134,6 +134,9 @@ def _state(
             return "begun"
         shutil.rmtree(run.path)  # it stopped before its first checkpoint
     budget = " ".join(f"{value} {unit}" for unit, value in plan.budget.items())
-    reporter.say(f"{entry.label}: training for {budget} into {run.path}")
+    reporter.say(
+        f"{entry.label}: training for {budget} into {run.path}; "
+        f"the newest images are in {run.samples}"
+    )
     write_json(_asked(entry, plan), entry.config.dump())
     return "new"

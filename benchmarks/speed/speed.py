@@ -225,10 +225,15 @@ def _short(config: RunConfig, stages: Sequence[Stage], blocks: int) -> RunConfig
     )
 
 
-def _quiet(steps: int) -> dict[str, int]:
+def _quiet(steps: int) -> dict[str, int | None]:
     """Return settings that make the engine report after each block, and not sample or save."""
     never = 10 * steps
-    return {"log_every": BLOCK, "sample_every": never, "checkpoint_every": never}
+    return {
+        "log_every": BLOCK,
+        "sample_every": never,
+        "sample_seconds": None,
+        "checkpoint_every": never,
+    }
 
 
 def _measure(config: RunConfig, stages: Sequence[Stage], blocks: int) -> ModelSpeed:

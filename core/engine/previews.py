@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -25,6 +26,60 @@ from t2i.core.models.model import Model
 
 CAPTIONS = 8
 PER_CAPTION = 2
+
+FIRST = 10.0
+"""Seconds of a stage after which its first grid is due: a new user should soon see something."""
+
+SHARE = 0.03
+"""Largest share of the time that grids by the clock may take."""
+
+PARTS = 20
+"""Two grids by the clock are at least this part of the stage's time apart, so that a run of days
+does not make thousands of them."""
+
+
+class GridClock:
+    """Says when a grid is due by the clock.
+
+    Args:
+        every: Seconds between two grids. None: never.
+        clock: Returns the time in seconds.
+    """
+
+    def __init__(self, every: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every, self._clock = every, clock
+        self._cost: float | None = None
+        self.begin()
+
+    def begin(self) -> None:
+        """Start the clock: the stage begins now, or goes on."""
+        self._began = self._last = self._clock()
+
+    def due(self) -> bool:
+        """Return whether a grid is due.
+
+        Returns:
+            True if so.
+        """
+        if self._every is None:
+            return False
+        now = self._clock()
+        if self._cost is None:
+            return now - self._began >= min(FIRST, self._every)
+        wait = max(self._every, self._cost / SHARE, (now - self._began) / PARTS)
+        return now - self._last >= wait
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Note that a grid is written within the block, and how long that takes.
+
+        Yields:
+            Nothing.
+        """
+        began = self._clock()
+        yield
+        self._last = self._clock()
+        self._cost = self._last - began
 
 
 def _sound_ones(dataset: Dataset) -> Iterator[Example]:

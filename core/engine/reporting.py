@@ -112,8 +112,17 @@ class Lines(PlainLines):
         Args:
             status: The progress of training.
         """
+        self.show(status.progress, in_words(status))
+
+    def show(self, progress: float, text: str) -> None:
+        """Print how far something is, if a line is due.
+
+        Args:
+            progress: The part that is done, 0 to 1.
+            text: What is being done.
+        """
         if self.due():
-            self.say(f"{status.progress:4.0%}  {in_words(status)}")
+            self.say(f"{progress:4.0%}  {text}")
 
     def close(self) -> None:
         """Do nothing."""
@@ -147,11 +156,24 @@ class Live:
         Args:
             status: The progress of training.
         """
-        self._progress.update(self._task, completed=status.progress, description=in_words(status))
+        self.show(status.progress, in_words(status))
+
+    def show(self, progress: float, text: str) -> None:
+        """Move the bar and replace the text beside it.
+
+        Args:
+            progress: The part that is done, 0 to 1.
+            text: What is being done.
+        """
+        self._progress.update(self._task, completed=progress, description=printable(text))
 
     def close(self) -> None:
         """Stop the bar and leave it on the terminal."""
         self._progress.stop()
+
+
+Screen = Lines | Live
+"""A reporter that shows the progress of anything (`show`), not only of training."""
 
 
 class Silent:
@@ -175,7 +197,7 @@ class Silent:
         """Do nothing."""
 
 
-def default_reporter() -> Reporter:
+def default_reporter() -> Screen:
     """Choose the reporter for this process's stderr.
 
     Returns:

@@ -18,7 +18,7 @@ from t2i.core.engine.meter import Meter
 from t2i.core.engine.observing import Observing
 from t2i.core.engine.optimizing import Optimizing
 from t2i.core.engine.preparing import PreparedStage
-from t2i.core.engine.previews import Gallery, StagePreviews
+from t2i.core.engine.previews import Gallery, GridClock, StagePreviews
 from t2i.core.engine.random_state import seed_all
 from t2i.core.engine.saving import Saving
 from t2i.core.engine.stored import Store
@@ -26,10 +26,6 @@ from t2i.core.engine.storing import Recipe, obtain
 from t2i.core.engine.updates import NotFinite, Updates
 from t2i.core.errors import T2IError
 from t2i.core.interfaces.dataset import BrokenExample
-
-EARLY_IMAGE = 20.0
-"""Seconds of a stage's training after which its first grid is written, even before `sample_every`:
-a new user should soon see something."""
 
 
 class StageRun:
@@ -55,6 +51,7 @@ class StageRun:
         maker: Makes batches.
         images: Writes grids.
         observing: Calls the run's observer.
+        grids: Says when a grid is due by the clock.
         passed_over: Broken examples that were skipped and not counted yet.
     """
 
@@ -77,6 +74,7 @@ class StageRun:
         self.meter = Meter(context, plan, self.budget)
         self.saving = Saving(context, plan, self.prepared, self.ema, self.meter)
         self.maker = BatchMaker(self.prepared, self.settings)
+        self.grids = GridClock(self.settings.sample_seconds)
         self.images = StagePreviews(context, gallery, self.prepared, self.ema, self.maker)
         self.observing = Observing(context, plan, self.prepared, self.ema)
         self.passed_over: list[BrokenExample] = []
@@ -152,7 +150,7 @@ class StageRun:
 
     def _loop(self) -> None:
         context, state, settings = self.context, self.context.state, self.settings
-        imaged = state.stage_step > 0
+        self.grids.begin()
         over = self.budget.spent()
         while not over:
             self._observe()
@@ -166,10 +164,10 @@ class StageRun:
             if state.step % settings.log_every == 0 or over:
                 self._count_broken()
                 self.saving.check_losses(self.meter.report(self.optimizing.learning_rates()))
-            early = not imaged and state.stage_clock >= EARLY_IMAGE
-            if (state.step % settings.sample_every == 0 or early) and not over:
-                self.images.draw()
-                imaged = True
+            due = self._grid_is_due()
+            if (state.step % settings.sample_every == 0 or due) and not over:
+                with self.grids.drawing():
+                    self.images.draw()
             stopped = context.interrupted()
             if (state.step % settings.checkpoint_every == 0 or stopped) and not over:
                 self.saving.write()
@@ -181,6 +179,19 @@ class StageRun:
         if not self.observing.look():
             self.saving.write()
             self.context.stop_here(self.context.interrupted())
+
+    def _grid_is_due(self) -> bool:
+        """Return whether a grid is due by the clock: by the first process's, for all of them.
+
+        Several processes ask each other at log lines only.
+        """
+        due, accelerator = self.grids.due(), self.context.accelerator
+        if self.settings.sample_seconds is None or accelerator.num_processes == 1:
+            return due
+        if self.context.state.step % self.settings.log_every:
+            return False
+        flag = torch.tensor(float(due), device=accelerator.device)
+        return bool(accelerator.gather(flag[None])[0])
 
     def _step(self) -> None:
         """Do one step: set learning rates, train on each micro-batch, update the averages."""

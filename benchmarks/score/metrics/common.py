@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 import torch
 from pydantic import Field
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 from t2i.core.errors import UserError
@@ -151,7 +151,7 @@ def around(mean: float, spread: float, parts: int) -> tuple[float, float]:
     Returns:
         The interval (low, high).
     """
-    half = float(student.ppf(0.975, parts - 1)) * spread / math.sqrt(parts - 1)
+    half = float(stdtrit(parts - 1, 0.975)) * spread / math.sqrt(parts - 1)
     return mean - half, mean + half
 
 

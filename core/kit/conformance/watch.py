@@ -36,7 +36,10 @@ COMPARED = 24
 BATCH = 4
 """Largest batch size."""
 
-SET = ("log_every", "checkpoint_every", "sample_every", "accumulate", "workers", "warmup")
+SET = (
+    "log_every", "checkpoint_every", "sample_every", "sample_seconds", "accumulate", "workers",
+    "warmup",
+)  # fmt: skip
 """Settings of the engine that a stage may not change, because the checks rely on them."""
 
 
