@@ -217,14 +217,14 @@ class Timeline:
         scoring = sum(self._of_scoring(work) for work in self.works)
         return sum(seconds for seconds in found if seconds is not None) + scoring + CLOSING
 
-    def progress(self) -> float:
+    def progress(self) -> float | None:
         """Return how much of the command is done.
 
         Returns:
-            The part that is done, 0 to 1; 0 if unknown.
+            The part that is done, 0 to 1. None: unknown.
         """
         left = self.left()
-        return 0.0 if left is None else self.elapsed() / max(self.elapsed() + left, 1e-9)
+        return None if left is None else self.elapsed() / max(self.elapsed() + left, 1e-9)
 
     def _of_training(self, work: Work) -> float | None:
         """Return the seconds left of a row's training; None: unknown."""

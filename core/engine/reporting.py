@@ -114,15 +114,15 @@ class Lines(PlainLines):
         """
         self.show(status.progress, in_words(status))
 
-    def show(self, progress: float, text: str) -> None:
+    def show(self, progress: float | None, text: str) -> None:
         """Print how far something is, if a line is due.
 
         Args:
-            progress: The part that is done, 0 to 1.
+            progress: The part that is done, 0 to 1. None: unknown.
             text: What is being done.
         """
         if self.due():
-            self.say(f"{progress:4.0%}  {text}")
+            self.say(text if progress is None else f"{progress:4.0%}  {text}")
 
     def close(self) -> None:
         """Do nothing."""
@@ -158,11 +158,11 @@ class Live:
         """
         self.show(status.progress, in_words(status))
 
-    def show(self, progress: float, text: str) -> None:
+    def show(self, progress: float | None, text: str) -> None:
         """Move the bar and replace the text beside it.
 
         Args:
-            progress: The part that is done, 0 to 1.
+            progress: The part that is done, 0 to 1. None: unknown, the bar stays.
             text: What is being done.
         """
         self._progress.update(self._task, completed=progress, description=printable(text))

@@ -70,8 +70,9 @@ def build(config: ShapesBenchmarkConfig, protocol: str) -> Benchmark:
         ),
         headline=("caption-accuracy", "all"),
         default_models=(("ldm", "galip"), ("ldm", "dfgan")),
-        minutes=3.5,
+        minutes=4,
         reference=2000,
         grid=(3, 4),
         marks={"": (90,), "one-shot": (50, 85)},
+        presets=("shapes", "tiny"),
     )  # fmt: skip

@@ -131,7 +131,8 @@ class Contrasts(IterableDataset[ContrastBatch]):
         Returns:
             The batch.
         """
-        images, captions = [], []
+        images: list[np.ndarray] = []
+        captions: list[str] = []
         for group in range(self.groups):
             draws = Draws(SEED, STREAM, number * self.groups + group)
             first = draw_scene(draws, FULL, draws.choice(KINDS))

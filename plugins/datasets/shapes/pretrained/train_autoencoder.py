@@ -100,7 +100,7 @@ def train(minutes: float) -> Autoencoder:
         The autoencoder with its averaged weights.
     """
     torch.manual_seed(0)
-    autoencoder = Autoencoder(CONFIG, SIDE).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    autoencoder = Autoencoder(CONFIG, SIDE).to(memory_format=torch.channels_last)
     parameters = list(autoencoder.parameters())
     optimizer = torch.optim.Adam(parameters, CONFIG.lr, betas=CONFIG.betas, fused=True)
     averages = Ema(dict(autoencoder.named_parameters()), 0.999)
