@@ -88,7 +88,7 @@ ALONE = ("resume", "on_nan", "as_json", "device", "steps", "minutes", "data_dir"
 @click.option(
     "--precision",
     type=click.Choice(["no", "bf16", "fp16", "auto"]),
-    help="Mixed precision; no is float32, auto what suits the device.",
+    help="Mixed precision; no is float32, auto takes bf16 where a step is faster.",
 )
 @click.option(
     "--seed",

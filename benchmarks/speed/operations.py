@@ -189,13 +189,34 @@ def count(step: Callable[[], object]) -> Operations:
     return Operations(tuple(kinds))
 
 
+def counted_step(
+    config: RunConfig, stage: str | None = None, batch_size: int | None = None
+) -> Operations:
+    """Count the arithmetic of a whole training step of a stage, on a batch in memory.
+
+    The step is made, with fresh weights, and not compiled. Text features are random: the operations
+    of a frozen text encoder are not among them.
+
+    Args:
+        config: The model's configuration.
+        stage: Name of the stage. None: the last.
+        batch_size: Images in the batch. None: that of the stage.
+
+    Returns:
+        The step's convolutions and matrix products.
+
+    Raises:
+        UserError: The model has no such stage, or none at all.
+    """
+    eager = replace(config, settings=config.settings.with_(compile=False))
+    with torch.random.fork_rng():
+        return count(training_step(eager, stage=stage, batch_size=batch_size))
+
+
 def step_operations(
     config: RunConfig, stage: str | None = None, batch_size: int | None = None
 ) -> int:
-    """Count the arithmetic operations of a whole training step of a stage, on a batch in memory.
-
-    The step is made, with fresh weights. Text features are random: the operations of a frozen text
-    encoder are not among them.
+    """Count the arithmetic operations of a training step, as `counted_step` does.
 
     Args:
         config: The model's configuration.
@@ -208,9 +229,7 @@ def step_operations(
     Raises:
         UserError: The model has no such stage, or none at all.
     """
-    eager = replace(config, settings=config.settings.with_(compile=False))
-    with torch.random.fork_rng():
-        return count(training_step(eager, stage=stage, batch_size=batch_size)).total
+    return counted_step(config, stage, batch_size).total
 
 
 def attainable_seconds(operations: Operations, repeats: int = 1) -> float:

@@ -14,12 +14,10 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -28,26 +26,23 @@ from t2i.benchmarks.report.table import ACROSS, number, plain
 from t2i.benchmarks.run.plan import named_models
 from t2i.benchmarks.run.reporter import BenchmarkLines, BenchmarkReporter
 from t2i.benchmarks.run.training_record import environment
+from t2i.benchmarks.speed.bare_loop import Twin
+from t2i.benchmarks.speed.operations import attainable_seconds
 from t2i.benchmarks.speed.sampling_cost import Drawing, measure_drawing
 from t2i.core import engine
 from t2i.core.devices import best_device
-from t2i.core.engine.batches import BatchMaker
-from t2i.core.engine.loader import BatchShard, Loader, Views, batch_visits
-from t2i.core.engine.local import LocalEngine
-from t2i.core.engine.preparing import PreparedStage
 from t2i.core.engine.reporting import Status
 from t2i.core.errors import T2IError, UserError
-from t2i.core.interfaces.dataset import Dataset
 from t2i.core.interfaces.trainer import Stage
 from t2i.core.io.files import write_json
-from t2i.core.models.building import build, stage_settings, stages_of
+from t2i.core.models.building import stages_of
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import RunConfig, open_dataset, resolve_config
+from t2i.core.runs.configure import RunConfig, resolve_config
 from t2i.core.runs.folder import Run
 
 BLOCK = 25  # steps that are timed at once
-MADE = 8  # batches that are made to measure the time of making data
 LIMIT = 1.03  # the engine's largest allowed time, as a multiple of the bare loop's
+SHARE = 0.65  # the least share of the rate that a step's convolutions and products reach alone
 
 
 @dataclass
@@ -65,6 +60,10 @@ class StageSpeed:
         processor_ratio: The same ratio of the main thread's processor time, which other programs on
             the machine disturb less. With an accelerator, it compares what the loops themselves
             compute.
+        operations: Arithmetic operations of the convolutions and matrix products of a step.
+        alone: Median seconds that the same convolutions and products take alone (`operations.py`).
+        share: Median over blocks of that time divided by the bare loop's: the share of the rate
+            that this machine reaches with such sizes.
     """
 
     stage: str
@@ -75,6 +74,9 @@ class StageSpeed:
     bare: float
     ratio: float
     processor_ratio: float
+    operations: int
+    alone: float
+    share: float
 
 
 @dataclass
@@ -108,9 +110,10 @@ class Speeds:
         """Convert the results to JSON.
 
         Returns:
-            All fields, the number of the format, and the limit of the engine's time.
+            All fields, the number of the format, the limit of the engine's time, and the least
+            share of the rate of the same convolutions and products alone.
         """
-        return {"format": 1, "limit": LIMIT, **asdict(self)}
+        return {"format": 2, "limit": LIMIT, "least_share": SHARE, **asdict(self)}
 
     def show(self, console: Console | None = None) -> None:
         """Print a column for each stage of each model.
@@ -143,6 +146,10 @@ def _table(columns: Sequence[tuple[ModelSpeed, StageSpeed | None]]) -> Table:
         "training, images/s": lambda stage: number(stage.batch_size / stage.engine),
         "making data, ms/step": lambda stage: number(1000 * stage.data),
         "waiting for data, ms/step": lambda stage: number(1000 * stage.waiting),
+        "arithmetic, GFLOP/step": lambda stage: number(stage.operations / 1e9),
+        "bare loop, GFLOP/s": lambda stage: number(stage.operations / stage.bare / 1e9),
+        "the same sizes alone, GFLOP/s": lambda stage: number(stage.operations / stage.alone / 1e9),
+        "share of that rate": lambda stage: _share(stage.share),
     }
     for title, cell in training.items():
         table.add_row(title, *(cell(stage) if stage else "" for _, stage in columns))
@@ -154,6 +161,11 @@ def _table(columns: Sequence[tuple[ModelSpeed, StageSpeed | None]]) -> Table:
 def _added(ratio: float) -> Text:
     """Format a ratio as the percentage above 1; red above the limit."""
     return Text(f"{ratio - 1:+.1%}", "red" if ratio > LIMIT else "green")
+
+
+def _share(share: float) -> Text:
+    """Format a share as a percentage; red below the least."""
+    return Text(f"{share:.0%}", "red" if share < SHARE else "green")
 
 
 def measure_speed(
@@ -269,18 +281,33 @@ class _Time:
         return _Time((self.wall - start.wall) / steps, (self.thread - start.thread) / steps)
 
 
-def _stage_speed(twin: _Twin, turns: Sequence[tuple[_Time, _Time]]) -> StageSpeed:
-    """Summarise the (engine, bare) times per step of all blocks; the first block only warms up."""
+@dataclass(frozen=True)
+class _Turn:
+    """The times per step of a block.
+
+    `alone` is that of the step's convolutions and products, in seconds.
+    """
+
+    engine: _Time
+    bare: _Time
+    alone: float
+
+
+def _stage_speed(twin: Twin, turns: Sequence[_Turn]) -> StageSpeed:
+    """Summarise the times of all blocks; the first block only warms up."""
     kept = turns[1:]
     return StageSpeed(
         twin.stage,
         twin.shard.total,
         twin.making,
         twin.waited / twin.done,
-        median(own.wall for own, _ in kept),
-        median(bare.wall for _, bare in kept),
-        median(own.wall / bare.wall for own, bare in kept),
-        median(own.thread / bare.thread for own, bare in kept),
+        median(turn.engine.wall for turn in kept),
+        median(turn.bare.wall for turn in kept),
+        median(turn.engine.wall / turn.bare.wall for turn in kept),
+        median(turn.engine.thread / turn.bare.thread for turn in kept),
+        twin.arithmetic.total * twin.settings.accumulate,
+        median(turn.alone for turn in kept),
+        median(turn.alone / turn.bare.wall for turn in kept),
     )
 
 
@@ -292,14 +319,15 @@ class _Probe:
     """A reporter of the engine that measures it.
 
     Between two reports the engine makes a block of steps. During a report the bare loop makes as
-    many. In each stage `blocks` blocks are timed, after one to warm up.
+    many, and the convolutions and matrix products of a step are timed alone. In each stage `blocks`
+    blocks are timed, after one to warm up.
     """
 
     def __init__(self, run: Run, stages: Sequence[str], blocks: int) -> None:
         self._run, self._stages, self._blocks = run, stages, blocks
-        self._twin: _Twin | None = None
+        self._twin: Twin | None = None
         self._step, self._mark = 0, _Time.now()
-        self._turns: list[tuple[_Time, _Time]] = []
+        self._turns: list[_Turn] = []
         self.speeds: list[StageSpeed] = []
 
     def say(self, text: str) -> None:
@@ -319,70 +347,21 @@ class _Probe:
         if self._twin is None or status.stage != self._twin.stage:
             self._begin(status.stage)
         elif steps == BLOCK and len(self._turns) <= self._blocks:
-            started = _Time.now()
-            self._twin.steps(steps)
-            self._turns.append((now.since(self._mark, steps), _Time.now().since(started, steps)))
+            self._turns.append(self._turn(now.since(self._mark, steps), self._twin, steps))
         if status.stage == self._stages[-1] and len(self._turns) > self._blocks:
             raise _Enough
         self._step, self._mark = status.step, _Time.now()
 
+    def _turn(self, engine: _Time, twin: Twin, steps: int) -> _Turn:
+        """Time a block of the bare loop, and the convolutions and products of a step."""
+        started = _Time.now()
+        twin.steps(steps)
+        bare = _Time.now().since(started, steps)
+        alone = attainable_seconds(twin.arithmetic) * twin.settings.accumulate
+        return _Turn(engine, bare, alone)
+
     def _begin(self, stage: str) -> None:
         """Start the bare loop of a stage, with two steps to warm up."""
         self.close()
-        self._twin = _Twin(self._run.config(), self._stages.index(stage))
+        self._twin = Twin(self._run.config(), self._stages.index(stage))
         self._twin.steps(2)
-
-
-class _Twin:
-    """The bare loop: a second model with its own trainer and the single-process engine."""
-
-    def __init__(self, config: RunConfig, number: int) -> None:
-        device = best_device()
-        self.model = build(config).to(device)
-        stage = stages_of(config, self.model.text_encoder)[number]
-        self.stage, self.settings = stage.name, stage_settings(config, stage)
-        self.shard = BatchShard(self.settings.batch_size, self.settings.accumulate)
-        self.prepared = PreparedStage(
-            self.model, stage.trainer(self.model.networks), self.settings, device
-        )
-        self._engine = LocalEngine(self.prepared.trainer, self.settings, progress=0.5)
-        self._maker = BatchMaker(self.prepared, self.settings)
-        self._averaged = list(self.prepared.trained().values())
-        self._averages = [p.detach().clone() for p in self._averaged]
-        self._feed(open_dataset(config.data))
-        self.done = 0
-        self.waited = 0.0
-
-    def _feed(self, data: Dataset) -> None:
-        """Measure the time of making batches, then start the loader that the engine uses too."""
-        settings = self.settings
-        views = Views(data, settings.seed, settings.image_size, settings.augment)
-        started = time.perf_counter()
-        for visits in islice(batch_visits(data, settings.seed, self.shard, 0), MADE):
-            views[visits]
-        self.making = (time.perf_counter() - started) / MADE * settings.accumulate
-        self.loader = Loader(
-            views, batch_visits(data, settings.seed, self.shard, 0), settings.workers
-        )
-
-    def steps(self, count: int) -> None:
-        """Make training steps, and wait until the device has finished them."""
-        for _ in range(count):
-            self._engine.begin_step(self.done)
-            for part in range(self.settings.accumulate):
-                self._engine.part = part
-                asked = time.perf_counter()
-                host = next(self.loader)
-                self.waited += time.perf_counter() - asked
-                self.prepared.trainer.step(
-                    self._maker.make(host, self.done, self.shard, part), self._engine
-                )
-            if self.settings.ema_decay and self._averages:
-                torch._foreach_lerp_(
-                    self._averages,
-                    [p.detach() for p in self._averaged],
-                    1 - self.settings.ema_decay,
-                )
-            self.done += 1
-        if self.model.device.type != "cpu":
-            torch.accelerator.synchronize()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from t2i.core.devices import best_precision, named_device
+from t2i.core.devices import named_device
 from t2i.core.engine.fitting import Meter, fit_batch, fit_parts, meter_of
+from t2i.core.engine.precision import fit_precision
 from t2i.core.engine.warm_start import start_config
 from t2i.core.errors import UserError
 from t2i.core.registry.specs import AUTO
@@ -101,9 +102,8 @@ def settle(
     place = named_device(device)
     names = set(left)
     if "precision" in names:
-        chosen = best_precision(place)
-        config = replace(config, settings=config.settings.with_(precision=chosen))
-        say(f"precision {'float32' if chosen == 'no' else chosen}: what suits {place}")
+        sized = "batch_size" not in names
+        config = fit_precision(config, place, say, sized)
     meter = meter or meter_of(place)
     fixed = config.settings.accumulate > 1 or names & {"batch_size", "accumulate"}
     if config.preset == AUTO and meter and not fixed:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from t2i.core.engine.casting import forget_casts
 from t2i.core.engine.optimizing import Optimizing
 from t2i.core.interfaces.trainer import Trainer, optimizations
 from t2i.core.settings import EngineConfig
@@ -70,6 +71,7 @@ class LocalEngine:
             return
         self._optimizing.clip(name, parameters)
         chosen.optimizer.step()
+        forget_casts()
         chosen.optimizer.zero_grad(set_to_none=True)
 
     def shifted(self, x: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ class Optimizing:
         elif most := self._settings.grad_clip if clip is None else clip:
             if norm is None:
                 norm = gradient_norm(parameters)
-            nn.utils.clip_grads_with_norm_(parameters, most, norm)
+            nn.utils.clip_grads_with_norm_(parameters, most, norm, foreach=_together(parameters))
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
@@ -120,4 +120,10 @@ def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
     Returns:
         A scalar.
     """
-    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    return nn.utils.get_total_norm(gradients, foreach=_together(gradients))
+
+
+def _together(tensors: Sequence[Tensor]) -> bool | None:
+    """Return whether torch shall treat tensors in one call. It decides itself except on the CPU."""
+    return True if all(tensor.device.type == "cpu" for tensor in tensors) else None

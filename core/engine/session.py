@@ -16,6 +16,7 @@ from accelerate.utils import AutocastKwargs
 
 from t2i.core.devices import named_device
 from t2i.core.engine import checkpoint
+from t2i.core.engine.casting import casts_once
 from t2i.core.engine.reporting import Reporter, Silent, default_reporter
 from t2i.core.errors import Interrupted, T2IError, UserError
 from t2i.core.io.files import refuse_links
@@ -77,14 +78,13 @@ def _accelerator(precision: str, name: str | None) -> Accelerator:
     # Accelerate keeps the precision and the device of the first run in a process; ours may differ
     # from them. The processes of a group stay joined.
     AcceleratorState._reset_state(reset_partial_state=not several)
-    # Autocast's cache of cast weights is off. It would outlive an update within a step; and a
-    # weight that was first cast under no_grad would get no gradient from a later use.
-    uncached = AutocastKwargs(cache_enabled=False)
+    # Updates empty the cache of cast weights (`forget_casts`), which outlives them within a step.
+    casts = AutocastKwargs(cache_enabled=casts_once())
     named = name is not None and not several and device.type != "cpu"
     with set_variable(ACCELERATE_DEVICE, str(device)) if named else nullcontext():
         # Without cpu=True, accelerate does not join processes without GPUs into a group.
         accelerator = Accelerator(
-            mixed_precision=precision, cpu=device.type == "cpu", kwargs_handlers=[uncached]
+            mixed_precision=precision, cpu=device.type == "cpu", kwargs_handlers=[casts]
         )
     if accelerator.device.type == "cuda":
         torch.cuda.set_device(accelerator.device)

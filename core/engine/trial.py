@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from t2i.core.engine.casting import casts_once
 from t2i.core.engine.ema import Ema
 from t2i.core.engine.local import LocalEngine
 from t2i.core.engine.preparing import PreparedStage
@@ -71,11 +72,12 @@ class Trial:
         features = _features(self._encoder, captions, device)
         encode = self._encoder.encode if prepared.encoder_trains else lambda _: features
         noise = StepNoise(0, 0, 0, count, count, device)
+        cached = casts_once()
         dtype, autocast = DTYPES.get(settings.precision), settings.precision != "no"
 
         def step() -> None:
             batch = Batch(images, captions, captions, noise, encode)
-            with torch.autocast(device.type, dtype, enabled=autocast, cache_enabled=False):
+            with torch.autocast(device.type, dtype, enabled=autocast, cache_enabled=cached):
                 prepared.trainer.step(batch, self._engine)
             if device.type != "cpu":
                 torch.accelerator.synchronize()

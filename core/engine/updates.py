@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from t2i.core.engine.casting import forget_casts
 from t2i.core.engine.optimizing import Optimizing, gradient_norm
 from t2i.core.errors import T2IError
 from t2i.core.settings import EngineConfig
@@ -88,6 +89,7 @@ class Updates:
             self._step(optimizer)
         else:
             self._refuse(name, loss, norm)
+        forget_casts()
         optimizer.zero_grad(set_to_none=True)
         if self._settings.accumulate == 1:
             self.end_step()

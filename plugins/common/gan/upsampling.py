@@ -5,6 +5,14 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+PLAIN, FOLDED = 36, 16
+"""Products for each place of the input and each pair of channels: 9 at each of four places in the
+plain way, 16 in the folded way."""
+
+BUILDING = 8000
+"""What building the kernel and its gradient costs for each pair of channels, in such products.
+Measured on a CPU: the folded way takes 1.5 of the plain way's time at 256 places, 0.94 at 512."""
+
 
 class UpConv3x3(nn.Conv2d):
     """Nearest upsampling to twice the size, followed by a 3x3 convolution without bias.
@@ -12,6 +20,10 @@ class UpConv3x3(nn.Conv2d):
     Of the nine values under the kernel only four differ, because upsampling copies them. With the
     weights of equal values added up beforehand, the result is a 4x4 transposed convolution of x
     itself, at 4/9 of the cost.
+
+    Building that kernel costs the same however few places there are, so a training step on few of
+    them takes the plain way. The results differ by rounding. In evaluation mode the folded way is
+    always taken: an image does not depend on the size of the batch that it is sampled in.
 
     Args:
         c_in: Channels of the input.
@@ -30,6 +42,20 @@ class UpConv3x3(nn.Conv2d):
         Returns:
             The map, float (B, c_out, 2h, 2w).
         """
+        if self.training and not folding_pays(len(x) * x.shape[2] * x.shape[3]):
+            return F.conv2d(F.interpolate(x, scale_factor=2), self.weight, padding=1)
         left = F.pad(self.weight, (0, 1)) + F.pad(self.weight, (1, 0))
         kernel = F.pad(left, (0, 0, 0, 1)) + F.pad(left, (0, 0, 1, 0))
         return F.conv_transpose2d(x, kernel.flip(2, 3).transpose(0, 1), stride=2, padding=1)
+
+
+def folding_pays(places: int) -> bool:
+    """Return whether the folded way needs fewer operations than the plain one, in a training step.
+
+    Args:
+        places: Number of places of the input, B * h * w.
+
+    Returns:
+        Whether it does.
+    """
+    return FOLDED * places + BUILDING < PLAIN * places

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from t2i.benchmarks.speed import speed
+from t2i.benchmarks.speed.operations import step_operations
 from t2i.benchmarks.speed.speed import measure_speed
 from t2i.core.errors import UserError
 from t2i.core.registry.hooks import hookimpl
@@ -22,13 +23,13 @@ def twins(monkeypatch):
     """The bare loops that were built."""
     built = []
 
-    class Watched(speed._Twin):
+    class Watched(speed.Twin):
         def __init__(self, config, number):
             super().__init__(config, number)
-            self.before = [p.detach().clone() for p in self._averaged]
+            self.before = [p.detach().clone() for p in self.averaged]
             built.append(self)
 
-    monkeypatch.setattr(speed, "_Twin", Watched)
+    monkeypatch.setattr(speed, "Twin", Watched)
     return built
 
 
@@ -46,17 +47,23 @@ def test_engine_and_bare_loop_take_turns(tmp_path, words, twins):
         > 0
     )
     assert document["models"][0]["stages"][0]["ratio"] == stage.ratio
+    config = resolve_config("toy")
+    assert stage.operations == step_operations(config, batch_size=4) > 0
+    assert stage.alone > 0
+    assert stage.share > 0
     (twin,) = twins
     assert twin.done == 2 + 4 * speed.BLOCK  # 3 that count, one to warm up
     assert all(
-        (p != q).any() for p, q in zip(twin._averaged, twin.before, strict=True)
+        (p != q).any() for p, q in zip(twin.averaged, twin.before, strict=True)
     )  # it does train
     assert all(
-        (p != q).any() for p, q in zip(twin._averages, twin.before, strict=True)
+        (p != q).any() for p, q in zip(twin.averages, twin.before, strict=True)
     )  # and average
     with (tmp_path / "text").open("w") as file:
         speeds.show(Console(width=100, file=file))
-    assert "only" in (tmp_path / "text").read_text()
+    shown = (tmp_path / "text").read_text()
+    assert "only" in shown
+    assert "share of that rate" in shown
 
 
 def test_each_stage_gets_its_blocks(words, twins, monkeypatch):
@@ -72,6 +79,8 @@ def test_each_stage_gets_its_blocks(words, twins, monkeypatch):
     assert configured(config, speed._stages(config), 2).settings.steps == 302  # 100 + 200, and ends
     (model,) = measure_speed(["toy"], blocks=2, reporter=words).models
     assert [stage.stage for stage in model.stages] == ["first", "second"]
+    part = step_operations(config, "second", batch_size=2)  # accumulate=2 makes two of them
+    assert model.stages[1].operations == 2 * part > 0
     assert len(twins) == 2
 
 

@@ -129,7 +129,7 @@ def test_without_a_meter_the_presets_batch_stays_and_a_line_says_so():
 def test_the_precision_that_suits_the_cpu_is_float32():
     settings, said = chosen(None, precision="auto")
     assert settings.precision == "no"
-    assert said == ["precision float32: what suits cpu"]
+    assert said == ["precision float32 (auto): cpu does not compute bfloat16 itself"]
 
 
 def test_several_processes_name_a_number(monkeypatch):

@@ -1,0 +1,31 @@
+"""Autocast's cache: weights are cast once between two updates, not at every use."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch.nn import functional as F
+
+
+@cache
+def casts_once() -> bool:
+    """Return whether autocast may keep the weights that it has cast.
+
+    It may not in a torch whose cache keeps weights that were first cast under `no_grad` without
+    their gradients. A product of two numbers on the CPU shows it.
+
+    Returns:
+        Whether it may.
+    """
+    weight, x = torch.ones(1, 1, requires_grad=True), torch.ones(1, 1)
+    with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16, cache_enabled=True):
+        with torch.no_grad():
+            F.linear(x, weight)
+        return F.linear(x, weight).requires_grad
+
+
+def forget_casts() -> None:
+    """Drop the cast weights. Call it after each update: they are those of before."""
+    if torch.is_autocast_cache_enabled():
+        torch.clear_autocast_cache()
