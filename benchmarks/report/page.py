@@ -22,6 +22,7 @@ from t2i.benchmarks.report.table import (
     brackets_note,
     cost,
     number,
+    parts_note,
     rank,
     spent_note,
     with_range,
@@ -352,8 +353,9 @@ def _costs(results: Results, standings: Sequence[Standing]) -> str:
         "backwards; machine: its rate with these alone; images/s: in training; s/image: in "
         "sampling, text encoder included; sampling and scoring: time for all of the row's images."
     )
-    if results.spent:
-        note = f"{_text(spent_note(results))} {note[0].upper()}{note[1:]}"
+    told = " ".join(filter(None, [spent_note(results), parts_note(results)]))
+    if told:
+        note = f"{_text(told)} {note[0].upper()}{note[1:]}"
     return f"{table}<p class='note'>{note}</p>{_plots(drawn)}"
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -158,8 +159,10 @@ def show(results: Results, console: Console | None = None) -> None:
         console.print(
             plain(f"published ({claim}), not ranked with ours: {_printed(results, claim)}", "dim")
         )
-    if results.spent:
-        console.print(Text(spent_note(results)))
+    if told := spent_note(results):
+        console.print(Text(told))
+    if parts := parts_note(results):
+        console.print(plain(parts))
     brackets = brackets_note(standings, [results.headline])
     console.print(Text(f"{brackets}Protocol {results.protocol_hash[:12]}.", "dim"))
 
@@ -168,11 +171,13 @@ def spent_note(results: Results) -> str:
     """Say how long the command took, and how that time was divided.
 
     Args:
-        results: The results, which hold the times (`spent`).
+        results: The results, with the times (`spent`) if they are known.
 
     Returns:
-        A sentence.
+        A sentence; empty if the times are not known.
     """
+    if not results.spent:
+        return ""
     whole = results.spent["all"]
     parts = [
         f"{'the rest' if part == 'rest' else part} {duration(seconds)} "
@@ -181,6 +186,33 @@ def spent_note(results: Results) -> str:
         if part != "all"
     ]
     return f"This command took {duration(whole)}: {', '.join(parts)}."
+
+
+def parts_note(results: Results) -> str:
+    """Say which parts of each model were pretrained, and which models have none.
+
+    Args:
+        results: The results.
+
+    Returns:
+        A sentence; empty if nothing was trained.
+    """
+    models = {row.model: row.training.get("config") for row in results.rows if row.kind == "model"}
+    told = [
+        f"{name}: {', '.join(_pretrained(config)) or 'none'}"
+        for name, config in models.items()
+        if config
+    ]
+    return f"Pretrained parts: {'; '.join(told)}." if told else ""
+
+
+def _pretrained(config: Mapping[str, Any], section: str = "") -> Iterator[str]:
+    """Yield "SECTION NAME" for each setting `weights` that names pretrained weights."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _pretrained(value, key)
+        elif key == "weights" and value:
+            yield f"{section} {value}".strip()
 
 
 def brackets_note(standings: Sequence[Standing], columns: Sequence[Column]) -> str:

@@ -17,7 +17,7 @@ from rich.console import Console
 from t2i.benchmarks.report import labels, plots
 from t2i.benchmarks.report.diff import compare
 from t2i.benchmarks.report.page import render, write_report
-from t2i.benchmarks.report.table import number, show
+from t2i.benchmarks.report.table import number, parts_note, show, spent_note
 from t2i.benchmarks.results import Column, Results, Row
 from t2i.benchmarks.run import grids
 from t2i.core.errors import UserError
@@ -154,6 +154,30 @@ def test_a_budget_is_named_only_where_something_was_trained(results):
     for entry in results.rows:
         entry.training = {**entry.training, "given": True}
     assert "<p>All models were given as runs, on cpu" in render(results)
+
+
+def test_the_report_says_how_the_time_was_spent_and_what_was_pretrained(results):
+    assert not spent_note(results) + parts_note(results)
+    results.spent = {"all": 200.0, "training": 150.0, "sampling": 20.0, "scoring": 10.0, "rest": 20}
+    results.rows[1].training["config"] = {
+        "encoder": {"name": "words", "weights": "toys-clip"},
+        "settings": {"vae": {"weights": "toys-vae"}, "unet": {"weights": None}},
+    }
+    results.rows[2].training["config"] = {"encoder": {"name": "words"}}
+    spent = (
+        "This command took 3:20: training 2:30 (75%), sampling 0:20 (10%), scoring 0:10 (5%), "
+        "the rest 0:20 (10%)."
+    )
+    assert spent_note(results) == spent
+    results.rows.pop(3)  # a second seed
+    parts = "Pretrained parts: ldm: encoder toys-clip, vae toys-vae; gan: none."
+    assert parts_note(results) == parts
+    console = Console(width=200, record=True, file=io.StringIO())
+    show(results, console)
+    shown = console.export_text()
+    assert spent in shown
+    assert parts in shown
+    assert f"{spent} {parts}" in render(results)
 
 
 def test_brackets_are_explained_only_where_there_are_some(results):

@@ -37,7 +37,7 @@ BATCH = 8
 FIRST = 10**6  # index of the first scene: the models' own trainings begin at 0
 CONFIG = AutoencoderConfig(
     patch=4, channels=(56,), layers=1, latent_channels=8, attention=False, groups=8,
-    kl_weight=3e-5, lr=3e-3, betas=(0.9, 0.99), first_logvar=-6.0,
+    kl_weight=1.5e-4, lr=3e-3, betas=(0.9, 0.99), first_logvar=-6.0,
 )  # fmt: skip
 SETS = {
     "one object": ("val", {"two_objects": 0, "three_objects": 0, "counts": 0}),
