@@ -257,6 +257,9 @@ SHAPES_TEXT = ("words", {"weights": "shapes-clip"})
 """The text encoder of the presets `shapes`: the text half of the CLIP that the data set ships. It
 is trained further."""
 
+HELD = {"lr": 3e-3, "lr_schedule": "linear", "lr_hold": 0.5}
+"""The learning rates of the presets `shapes`: high for half of the training, then falling."""
+
 # Settings with which a small diffusion model trains fast on a CPU (docs/learning.md).
 QUICK = {
     "image_size": 32,

@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from t2i.core.settings import Preset
 from t2i.plugins.common.diffusion.config import (
+    HELD,
     QUICK,
     SHAPES_TEXT,
     WIDE,
@@ -102,6 +103,7 @@ FEW_STEPS = ("ddim", {"steps": 8, "guidance": 2.0})
 
 SHAPES: dict[str, Any] = {
     **TINY,
+    **HELD,
     "autoencoder": {
         **TINY["autoencoder"], "weights": "shapes-autoencoder", "channels": (56,), "groups": 8,
     },
