@@ -114,6 +114,15 @@ class UNetConfig(Config):
     """Number of blocks in which the places of the text map attend to the words. This separates the
     objects of a caption that has several. 0: the map depends on the sentence vector only."""
 
+    map_queries: Literal["random", "sinusoids"] = "random"
+    """How the places of the text map start in these blocks: with "random" vectors, or with
+    "sinusoids" of their coordinates, so that near places are alike. With the latter the map learns
+    faster."""
+
+    map_sentence: bool = True
+    """Whether the sentence vector also makes a map, by a linear layer, that is added. Not needed
+    where `map_hops` is above 0."""
+
     map_heads: int = Field(4, ge=1)
     """Attention heads in the blocks of the text map."""
 
@@ -154,6 +163,8 @@ class UNetConfig(Config):
                 "width here: where that level attends to itself and the middle to words, "
                 "head_width must be the root of its channels"
             )
+        if self.text_map and not (self.map_hops or self.map_sentence):
+            raise ValueError("text_map is made of nothing: set map_hops above 0, or map_sentence")
         if self.weights and (self.text_map or self.sentence):
             raise ValueError(
                 "a U-Net that comes with its weights has no other way in for text: no text_map, no "

@@ -5,6 +5,7 @@ It is made of the sentence and the words; each place gets its own view of them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -34,14 +35,17 @@ class MappedText(nn.Module):
 
     def __init__(self, config: UNetConfig, channels: int, size: int, text: TextShape) -> None:
         super().__init__()
-        there = config.text_map > 0
-        self.map = SentenceMap(text.sentence, config.text_map, size) if there else None
+        there = self.has_map = config.text_map > 0
+        by_sentence = there and config.map_sentence
+        self.map = SentenceMap(text.sentence, config.text_map, size) if by_sentence else None
         self.outline_weight = config.outline if there else 0.0
         self.to_outline = nn.Conv2d(config.text_map, channels, 1) if self.outline_weight else None
-        hops = config.map_hops if there else 0
-        self.word_map = (
-            WordMap(text.words, config.text_map, size, config.map_heads, hops) if hops else None
-        )
+        self.word_map: WordMap | None = None
+        if there and config.map_hops:
+            self.word_map = WordMap(
+                text.words, config.text_map, size, config.map_heads, config.map_hops,
+                config.map_queries,
+            )  # fmt: skip
 
     def mapped(self, text: TextFeatures) -> TextFeatures:
         """Add the map to the extras of a text, if there is one.
@@ -52,10 +56,14 @@ class MappedText(nn.Module):
         Returns:
             The text; its extras hold the map, float (B, text_map, h, w).
         """
-        if self.map is None:
+        if not self.has_map:
             return text
-        grid = self.map(text.sentence)
-        grid = grid if self.word_map is None else grid + self.word_map(text)
+        grids: list[Tensor] = []
+        if self.map is not None:
+            grids.append(self.map(text.sentence))
+        if self.word_map is not None:
+            grids.append(self.word_map(text))
+        grid = sum(grids[1:], grids[0])
         return replace(text, extras={**text.extras, MAP: grid})
 
     def stem(self, x_t: Tensor, text: TextFeatures) -> Tensor:
@@ -68,7 +76,7 @@ class MappedText(nn.Module):
         Returns:
             The input with the map as further channels, float (B, C + text_map, h, w).
         """
-        if self.map is None:
+        if not self.has_map:
             return x_t
         grid = conditioned(text, MAP)
         if grid.shape[2:] != x_t.shape[2:]:  # images of another size: the map is stretched
@@ -152,12 +160,17 @@ class WordMap(nn.Module):
         size: Height and width of the result.
         heads: Attention heads.
         hops: Number of blocks.
+        queries: How the queries start: "random", or as "sinusoids" of their places.
     """
 
-    def __init__(self, words: int, channels: int, size: int, heads: int, hops: int) -> None:
+    def __init__(
+        self, words: int, channels: int, size: int, heads: int, hops: int, queries: str = "random"
+    ) -> None:
         super().__init__()
         self.size, self.coarse = size, min(MAP_SIZE, size)
-        self.queries = nn.Parameter(torch.randn(self.coarse**2, words) * 0.5)
+        sinusoids = queries == "sinusoids"
+        first = _sinusoids(self.coarse, words) if sinusoids else torch.randn(self.coarse**2, words)
+        self.queries = nn.Parameter(first * 0.5)
         self.hops = nn.ModuleList(Hop(words, heads) for _ in range(hops))
         self.out = nn.Linear(words, channels)
 
@@ -215,6 +228,20 @@ class Hop(nn.Module):
         queries = queries + self.out(rearrange(gathered, "b h n d -> b n (h d)"))
         refined: Tensor = queries + self.think(queries)
         return refined
+
+
+def _sinusoids(side: int, width: int) -> Tensor:
+    """Return sinusoids of the places of a grid, of unit variance, (side^2, width).
+
+    Each axis has sines and cosines of width / 4 frequencies, from half a period over the grid to
+    four periods. Features that a width of another form leaves over are 0.
+    """
+    places = (torch.arange(side) + 0.5) / side * math.pi
+    waves = places[:, None] * torch.logspace(0, 3, width // 4, base=2.0)
+    axis = torch.cat([waves.sin(), waves.cos()], 1)
+    rows, columns = axis[:, None].expand(side, side, -1), axis.expand(side, side, -1)
+    grid = torch.cat([rows, columns], 2).flatten(0, 1)
+    return F.pad(grid / grid.std(), (0, width - grid.shape[1]))
 
 
 def _enlarged(grid: Tensor, size: int) -> Tensor:

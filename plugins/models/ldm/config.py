@@ -107,6 +107,7 @@ SHAPES: dict[str, Any] = {
     "autoencoder": {
         **TINY["autoencoder"], "weights": "shapes-autoencoder", "channels": (56,), "groups": 8,
     },
+    "unet": {**TINY["unet"], "map_queries": "sinusoids", "map_sentence": False},
 }  # fmt: skip
 
 BINDING = {"layers": 1, "positions": 0.3, "neighbours": 5}

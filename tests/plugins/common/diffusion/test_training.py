@@ -201,6 +201,34 @@ def test_each_place_of_the_word_map_asks_the_words_that_are_there():
     assert two(text).shape == (2, 3, 8, 8)
 
 
+def test_sinusoidal_queries_are_alike_at_near_places():
+    queries = WordMap(64, 3, 8, heads=2, hops=1, queries="sinusoids").queries.detach()
+    assert queries.std() == pytest.approx(0.5, rel=1e-5)
+    grid = F.normalize(queries, dim=1).view(8, 8, 64)
+    alike = torch.einsum("d,yxd->yx", grid[2, 3], grid)
+    near = torch.stack([alike[2, 2], alike[2, 4], alike[1, 3], alike[3, 3]])
+    assert alike.argmax() == 2 * 8 + 3
+    assert near.min() > alike[4:].max()
+    assert near.min() > alike[:, 5:].max()
+    rows, columns = queries.view(8, 8, 64).split(32, 2)  # half of the width for each axis
+    torch.testing.assert_close(rows[5, 1], rows[5, 6])
+    torch.testing.assert_close(columns[5, 1], columns[0, 1])
+    odd = WordMap(18, 3, 8, heads=2, hops=1, queries="sinusoids").queries
+    assert not odd[:, 16:].any()
+
+
+def test_the_map_of_words_needs_no_sentence():
+    settings = {**SMALL, "attention": ("none", "none"), "middle": "none", "text_map": 3}
+    alone = UNetConfig(**settings, map_hops=1, map_sentence=False, outline=1.0)
+    network, text = conditional_unet(alone, 12, 8, TEXT).eval(), features(0)
+    mapped = network.mapped(text)
+    assert not any(name.startswith("map.") for name, _ in network.named_parameters())
+    expected = network.to_outline(network.word_map(text))
+    torch.testing.assert_close(network.outline(mapped), expected)
+    with pytest.raises(UserError, match="text_map is made of nothing"):
+        UNetConfig.of({**settings, "map_sentence": False}, "test")
+
+
 def test_the_outline_is_x_0_as_the_map_tells_it():
     torch.manual_seed(0)
     settings = {
