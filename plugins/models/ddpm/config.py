@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from t2i.core.settings import Preset
 from t2i.plugins.common.diffusion.config import (
+    HELD,
     QUICK,
     SHAPES_TEXT,
     WIDE,
@@ -80,7 +81,7 @@ def presets(sampler: str, few: int, many: int) -> Mapping[str, Preset]:
     quick = (sampler, {"steps": few, "guidance": 2.0})
     return {
         "tiny": Preset(TINY, encoder=("words", {"layers": 1}), sampler=quick),
-        "shapes": Preset(TINY, data=("shapes", {}), encoder=SHAPES_TEXT, sampler=quick),
+        "shapes": Preset(SHAPES, data=("shapes", {}), encoder=SHAPES_TEXT, sampler=quick),
         "cifar": Preset(CIFAR, encoder=("words", {}), sampler=(sampler, {})),
         "coco64": Preset(
             COCO64,
@@ -101,6 +102,16 @@ TINY: dict[str, Any] = {
     "unet": {
         "channels": (64, 128), "layers": 1, "attention": ("none", "none"), "middle": "none",
         "head_width": 32, "groups": 8, "text_map": 64, "sentence": True,
+    },
+}  # fmt: skip
+
+# The map of the words, and its loss, as in `ldm`.
+SHAPES: dict[str, Any] = {
+    **TINY,
+    **HELD,
+    "unet": {
+        **TINY["unet"], "map_hops": 2, "map_queries": "sinusoids", "map_sentence": False,
+        "outline": 0.5,
     },
 }  # fmt: skip
 

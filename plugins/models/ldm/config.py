@@ -104,6 +104,7 @@ FEW_STEPS = ("ddim", {"steps": 8, "guidance": 2.0})
 SHAPES: dict[str, Any] = {
     **TINY,
     **HELD,
+    "min_snr_gamma": 5.0,
     "autoencoder": {
         **TINY["autoencoder"], "weights": "shapes-autoencoder", "channels": (56,), "groups": 8,
     },
