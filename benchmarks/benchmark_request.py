@@ -62,5 +62,5 @@ class BenchmarkRequest:
     """Whether all scored images of models are written as PNG files, under OUT/pictures/ROW/."""
     command: str = ""
     """The command line, recorded in the results."""
-    began: float | None = None
+    began: float | None = field(default=None, compare=False)
     """When the command began, in seconds of `time.monotonic`. None: when the benchmark does."""

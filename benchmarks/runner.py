@@ -347,11 +347,11 @@ def _without_words(protocol: dict[str, Any]) -> dict[str, Any]:
 def _shipped(dataset: str) -> dict[str, Any]:
     """Return the protocol's entry of the pretrained weights that a data set ships, if it does."""
     hashes = {}
-    for name in registry().datasets[dataset].weights:
-        folder = registry().shipped(name)
+    for weights in registry().datasets[dataset].shipped:
+        folder = registry().shipped(weights.name)
         assert folder is not None
-        verify(folder, f"weights {name}")
-        hashes[name] = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+        verify(folder, f"weights {weights.name}")
+        hashes[weights.name] = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
     return {"weights": hashes} if hashes else {}
 
 

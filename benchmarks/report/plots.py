@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from t2i.benchmarks.report import labels
 from t2i.benchmarks.report.table import COSTS, cost, number
 from t2i.benchmarks.results import Column, Row, Standing
-from t2i.benchmarks.speedrun.results import Entry
 from t2i.core.io.terminal import printable
 
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
@@ -186,26 +185,31 @@ def sampler_curves(curves: Mapping[str, Mapping[int, float]], headline: Column) 
     return svg[0]
 
 
-def speedrun_curves(entries: Sequence[Entry], headline: Column) -> bytes:
-    """Plot the scores of speed runs over minutes of training, with the marks as dotted lines.
+def score_curves(
+    scores: Mapping[str, Sequence[tuple[float, float, bool]]],
+    marks: Sequence[float],
+    headline: Column,
+) -> bytes:
+    """Plot scores over minutes of training, with the marks of speed runs as dotted lines.
 
     Args:
-        entries: The speed runs, a line each. Scores of all captions are filled points.
+        scores: (minutes, score, whether of all captions) of each run, by its name. Scores of all
+            captions are filled points.
+        marks: The marks.
         headline: The score's column.
 
     Returns:
         The SVG.
     """
     with _figure(3.6) as (axes, svg):
-        for i, entry in enumerate(entries):
-            colour, points = COLOURS[i % len(COLOURS)], entry.points
-            minutes = [point.seconds / 60 for point in points]
-            scores = [point.score for point in points]
-            fills = [colour if point.whole else "white" for point in points]
-            axes.plot(minutes, scores, lw=1.3, color=colour, label=printable(entry.label))
-            axes.scatter(minutes, scores, 16, fills, edgecolors=colour, zorder=3)
-            for target in entry.targets:
-                axes.axhline(target, color=GREYS[0], lw=0.8, ls=":")
+        for i, (name, points) in enumerate(scores.items()):
+            colour = COLOURS[i % len(COLOURS)]
+            minutes, values = [x for x, _, _ in points], [y for _, y, _ in points]
+            fills = [colour if whole else "white" for _, _, whole in points]
+            axes.plot(minutes, values, lw=1.3, color=colour, label=printable(name))
+            axes.scatter(minutes, values, 16, fills, edgecolors=colour, zorder=3)
+        for mark in marks:
+            axes.axhline(mark, color=GREYS[0], lw=0.8, ls=":")
         _room_above(axes, headline)
         axes.set_xlabel("minutes of training")
         axes.set_ylabel(headline.title)

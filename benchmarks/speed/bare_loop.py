@@ -7,7 +7,7 @@ from itertools import islice
 
 import torch
 
-from t2i.benchmarks.speed.operations import counted_step
+from t2i.benchmarks.run.operations import counted_step
 from t2i.core.devices import best_device
 from t2i.core.engine.batches import BatchMaker
 from t2i.core.engine.loader import BatchShard, Loader, Views, batch_visits

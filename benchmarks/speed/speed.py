@@ -23,11 +23,11 @@ from rich.table import Table
 from rich.text import Text
 
 from t2i.benchmarks.report.table import ACROSS, number, plain
+from t2i.benchmarks.run.operations import attainable_seconds
 from t2i.benchmarks.run.plan import named_models
 from t2i.benchmarks.run.reporter import BenchmarkLines, BenchmarkReporter
 from t2i.benchmarks.run.training_record import environment
 from t2i.benchmarks.speed.bare_loop import Twin
-from t2i.benchmarks.speed.operations import attainable_seconds
 from t2i.benchmarks.speed.sampling_cost import Drawing, measure_drawing
 from t2i.core import engine
 from t2i.core.devices import best_device

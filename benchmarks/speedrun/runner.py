@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from t2i.benchmarks.report.plots import speedrun_curves
+from t2i.benchmarks.report.plots import score_curves
 from t2i.benchmarks.run.arithmetic import Arithmetic, counted
 from t2i.benchmarks.run.plan import check_writable
 from t2i.benchmarks.run.reporter import BenchmarkLines, BenchmarkReporter
@@ -103,7 +103,12 @@ class _Session:
     def _write(self, results: SpeedrunResults) -> None:
         out, record = results.out, self.plan.request.record
         write_json(out / "speedrun.json", results.document())
-        write_bytes(out / "speedrun.svg", speedrun_curves(results.entries, results.headline))
+        curves = {
+            entry.label: [(p.seconds / 60, p.score, p.whole) for p in entry.points]
+            for entry in results.entries
+        }
+        marks = sorted({target for entry in results.entries for target in entry.targets})
+        write_bytes(out / "speedrun.svg", score_curves(curves, marks, results.headline))
         self.reporter.say(f"written: {out / 'speedrun.json'}, {out / 'speedrun.svg'}")
         if record is not None:
             add_records(record, results)

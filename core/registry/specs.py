@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -178,6 +177,19 @@ class TextEncoderSpec(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShippedWeights:
+    """Pretrained weights that a package holds in a sealed folder (`t2i.core.io.files.seal`).
+
+    Args:
+        name: Name of the weights in settings.
+        folder: Where they are: "package:folder", such as "toys.pretrained:clip".
+    """
+
+    name: str
+    folder: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetSpec(Spec):
     """A data set. `config` names a subclass of `DataConfig`.
 
@@ -193,9 +205,8 @@ class DatasetSpec(Spec):
         general: Whether the layout is so general that any other data set which recognises a folder
             is preferred to this one.
         default: Whether it is the default data set, which must not need a folder.
-        weights: Networks pretrained on this data set that its package ships: name -> "package:
-            folder", such as {"toys-clip": "toys.pretrained:clip"}. Settings that name pretrained
-            weights take these names beside folders and names on the hub.
+        shipped: Networks pretrained on this data set that its package ships. Settings that name
+            pretrained weights take their names beside folders and names on the hub.
 
     Raises:
         ValueError: The data set needs a folder, but takes none.
@@ -208,7 +219,7 @@ class DatasetSpec(Spec):
     recognise: str | None = None
     general: bool = False
     default: bool = False
-    weights: Mapping[str, str] = field(default_factory=dict)
+    shipped: tuple[ShippedWeights, ...] = ()
 
     def __post_init__(self) -> None:
         if self.needs_dir and not self.takes_dir:

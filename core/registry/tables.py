@@ -371,16 +371,16 @@ class Registry:
         """Find pretrained weights that a data set's package ships.
 
         Args:
-            name: Name of the weights (`DatasetSpec.weights`).
+            name: Name of the weights (`DatasetSpec.shipped`).
 
         Returns:
             Their folder. None: no data set ships weights of that name.
         """
-        where = next((spec.weights[name] for spec in self.datasets if name in spec.weights), None)
-        if where is None:
-            return None
-        package, _, folder = where.partition(":")
-        return Path(str(resources.files(package))) / folder
+        for weights in (one for spec in self.datasets for one in spec.shipped):
+            if weights.name == name:
+                package, _, folder = weights.folder.partition(":")
+                return Path(str(resources.files(package))) / folder
+        return None
 
     def broken(self) -> list[Loaded]:
         """List the plugins that failed, completely or in part.

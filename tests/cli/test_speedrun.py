@@ -37,7 +37,7 @@ def test_everything_is_handed_on(here, asked):
     )  # fmt: skip
     assert (code, json.loads(out)) == (0, {"entries": []})
     (request,) = asked
-    assert request.command.startswith("t2i ")
+    assert request.command.startswith("t2i")
     assert replace(request, command="") == SpeedrunRequest(
         "b", protocol="p", models=["x", "y"], preset="q", sets=("lr=1", "nf=2"),
         targets=(50, 85.5), minutes=3, seed=4, every=7.5, samples=9, data_dir=Path("d"),

@@ -1,7 +1,13 @@
 """The plugin `shapes`: the data set, features for its images, a metric of captions, a benchmark."""
 
 from t2i.core.registry.hooks import hookimpl
-from t2i.core.registry.specs import BenchmarkSpec, DatasetSpec, FeatureSpec, MetricSpec
+from t2i.core.registry.specs import (
+    BenchmarkSpec,
+    DatasetSpec,
+    FeatureSpec,
+    MetricSpec,
+    ShippedWeights,
+)
 
 
 @hookimpl
@@ -21,10 +27,15 @@ def t2i_datasets() -> list[DatasetSpec]:
             splits=("train", "val", "compositions"),
             needs_dir=False,
             takes_dir=False,
-            weights={
-                "shapes-clip": "t2i.plugins.datasets.shapes:pretrained/clip",
-                "shapes-autoencoder": "t2i.plugins.datasets.shapes:pretrained/autoencoder",
-            },
+            shipped=(
+                ShippedWeights(
+                    name="shapes-clip", folder="t2i.plugins.datasets.shapes:pretrained/clip"
+                ),
+                ShippedWeights(
+                    name="shapes-autoencoder",
+                    folder="t2i.plugins.datasets.shapes:pretrained/autoencoder",
+                ),
+            ),
         )
     ]
 

@@ -20,6 +20,6 @@ def t2i_text_encoders() -> list[TextEncoderSpec]:
             summary="Small trainable transformer over the words of the data set's captions",
             config="t2i.plugins.encoders.words.config:WordsConfig",
             build="t2i.plugins.encoders.words.encoder:build",
-            fit="t2i.plugins.encoders.words.config:fit",
+            fit="t2i.plugins.encoders.words.vocabulary:fit",
         )
     ]

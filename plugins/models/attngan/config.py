@@ -86,9 +86,9 @@ class AttnGANConfig(GANConfig):
     def presets(cls) -> Mapping[str, Preset]:
         return {
             "tiny": Preset(_TINY, encoder=("words", {"layers": 1})),
-            "shapes": Preset(_TINY, data=("shapes", {}), encoder=SHAPES_TEXT),
             "cub": Preset(_CUB, data=("cub", {}), encoder=("damsm", {"max_words": 18})),
             "coco": Preset(_COCO, data=("coco", {}), encoder=("damsm", {"max_words": 15})),
+            "shapes": Preset(_TINY, data=("shapes", {}), encoder=SHAPES_TEXT),
         }
 
     @classmethod

@@ -31,6 +31,6 @@ def t2i_models() -> list[ModelSpec]:
             moved=("generator.image_encoder.=helpers.image_encoder.",),
             weights="t2i.plugins.models.attngan.weights:load",
             family="one-shot",
-            presets=("tiny", "shapes", "cub", "coco"),
+            presets=("tiny", "cub", "coco", "shapes"),
         )
     ]

@@ -81,7 +81,6 @@ def presets(sampler: str, few: int, many: int) -> Mapping[str, Preset]:
     quick = (sampler, {"steps": few, "guidance": 2.0})
     return {
         "tiny": Preset(TINY, encoder=("words", {"layers": 1}), sampler=quick),
-        "shapes": Preset(SHAPES, data=("shapes", {}), encoder=SHAPES_TEXT, sampler=quick),
         "cifar": Preset(CIFAR, encoder=("words", {}), sampler=(sampler, {})),
         "coco64": Preset(
             COCO64,
@@ -89,6 +88,7 @@ def presets(sampler: str, few: int, many: int) -> Mapping[str, Preset]:
             encoder=("clip", {}),
             sampler=(sampler, {"steps": many, "guidance": 3.0}),
         ),
+        "shapes": Preset(SHAPES, data=("shapes", {}), encoder=SHAPES_TEXT, sampler=quick),
     }
 
 

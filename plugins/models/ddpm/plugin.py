@@ -5,7 +5,7 @@ from __future__ import annotations
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import ModelSpec
 
-PRESETS = ("tiny", "shapes", "cifar", "coco64")
+PRESETS = ("tiny", "cifar", "coco64", "shapes")
 
 
 @hookimpl

@@ -44,9 +44,9 @@ class DFGANConfig(AffineGANConfig, TextPretraining):
     def presets(cls) -> Mapping[str, Preset]:
         return {
             "tiny": Preset(_TINY, encoder=("words", {"layers": 1})),
-            "shapes": Preset(_TINY, data=("shapes", {}), encoder=SHAPES_TEXT),
             "cub": _paper("cub", steps=359_000),  # 1,300 epochs of 8,855 images
             "coco": _paper("coco", steps=776_000),  # 300 epochs of 82,783 images
+            "shapes": Preset(_TINY, data=("shapes", {}), encoder=SHAPES_TEXT),
         }
 
     @classmethod

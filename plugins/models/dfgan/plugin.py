@@ -29,6 +29,6 @@ def t2i_models() -> list[ModelSpec]:
             stages="t2i.plugins.models.dfgan.training:stages",
             weights="t2i.plugins.models.dfgan.weights:load",
             family="one-shot",
-            presets=("tiny", "shapes", "cub", "coco"),
+            presets=("tiny", "cub", "coco", "shapes"),
         )
     ]

@@ -122,11 +122,11 @@ class GALIPConfig(AffineGANConfig):
         clip: tuple[str, Mapping[str, Any]] = ("clip", {})
         return {
             "tiny": Preset(_TINY, encoder=("words", {"layers": 1, "width": 64})),
-            "shapes": Preset(_SHAPES, data=("shapes", {}), encoder=SHAPES_TEXT),
             # 1,500 epochs of 8,855 images
             "cub": Preset({**_PAPER, "steps": 830_000}, ("cub", {}), clip),
             "coco": Preset({**_PAPER, "steps": 1_000_000}, ("coco", {}), clip),
             "thesis": Preset(_THESIS, ("webdataset", {}), clip),
+            "shapes": Preset(_SHAPES, data=("shapes", {}), encoder=SHAPES_TEXT),
         }
 
     @classmethod

@@ -24,7 +24,7 @@ def t2i_models() -> list[ModelSpec]:
             generator="t2i.plugins.models.galip.networks:build",
             stages="t2i.plugins.models.galip.training:stages",
             family="one-shot",
-            presets=("tiny", "shapes", "cub", "coco", "thesis"),
+            presets=("tiny", "cub", "coco", "thesis", "shapes"),
             weights="t2i.plugins.models.galip.weights:load_weights",
         )
     ]

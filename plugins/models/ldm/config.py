@@ -55,7 +55,6 @@ class LDMConfig(DenoisingConfig):
     def presets(cls) -> Mapping[str, Preset]:
         return {
             "tiny": Preset(TINY, encoder=("words", BINDING), sampler=FEW_STEPS),
-            "shapes": Preset(SHAPES, data=("shapes", {}), encoder=SHAPES_TEXT, sampler=FEW_STEPS),
             "coco": Preset(
                 COCO,
                 data=("coco", {}),
@@ -65,6 +64,7 @@ class LDMConfig(DenoisingConfig):
             "thesis": Preset(
                 THESIS, data=("coco", {}), encoder=("clip", {}), sampler=("ddim", {"guidance": 3.0})
             ),
+            "shapes": Preset(SHAPES, data=("shapes", {}), encoder=SHAPES_TEXT, sampler=FEW_STEPS),
         }
 
     @classmethod

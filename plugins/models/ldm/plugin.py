@@ -22,7 +22,7 @@ def t2i_models() -> list[ModelSpec]:
             family="diffusion",
             paper="Rombach et al. 2022, arXiv:2112.10752",
             config="t2i.plugins.models.ldm.config:LDMConfig",
-            presets=("tiny", "shapes", "coco", "thesis"),
+            presets=("tiny", "coco", "thesis", "shapes"),
             generator="t2i.plugins.models.ldm.networks:LDMGenerator",
             stages="t2i.plugins.models.ldm.training:stages",
             weights="t2i.plugins.models.ldm.folders:weights",

@@ -86,9 +86,9 @@ class StackGANConfig(GANConfig, TextPretraining):
     def presets(cls) -> Mapping[str, Preset]:
         return {
             "tiny": Preset(_TINY, encoder=("words", {"layers": 1})),
-            "shapes": Preset(_TINY, data=("shapes", {}), encoder=SHAPES_TEXT),
             "coco": Preset(_COCO, data=("coco", {}), encoder=("char-cnn-rnn", {})),
             "cub": Preset(_CUB, data=("cub", {}), encoder=("char-cnn-rnn", {})),
+            "shapes": Preset(_TINY, data=("shapes", {}), encoder=SHAPES_TEXT),
         }
 
     @classmethod

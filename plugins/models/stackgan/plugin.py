@@ -29,6 +29,6 @@ def t2i_models() -> list[ModelSpec]:
             stages="t2i.plugins.models.stackgan.training:stages",
             weights="t2i.plugins.models.stackgan.weights:load",
             family="one-shot",
-            presets=("tiny", "shapes", "coco", "cub"),
+            presets=("tiny", "coco", "cub", "shapes"),
         )
     ]

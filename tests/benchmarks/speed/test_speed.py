@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from t2i.benchmarks.run.operations import step_operations
 from t2i.benchmarks.speed import speed
-from t2i.benchmarks.speed.operations import step_operations
 from t2i.benchmarks.speed.speed import measure_speed
 from t2i.core.errors import UserError
 from t2i.core.registry.hooks import hookimpl

@@ -151,7 +151,7 @@ def speedrun(ramps, tmp_path, words, monkeypatch):
     """
     known = Arithmetic({"wait": 10.0, "rise": 100.0}, {"wait": 0.02, "rise": 0.2})
     monkeypatch.setattr(arithmetic_module, "arithmetic", lambda config, file: known)
-    monkeypatch.setattr(runner, "speedrun_curves", lambda entries, headline: b"<svg/>")
+    monkeypatch.setattr(runner, "score_curves", lambda curves, marks, headline: b"<svg/>")
     monkeypatch.setattr(judge, "TRIAL", 4)
     engine = Silent()
     engine.say = words.say

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import save_tensors, write_json
-from t2i.plugins.encoders.words.config import WordsConfig, fit, split
+from t2i.plugins.encoders.words.config import WordsConfig, split
 from t2i.plugins.encoders.words.encoder import PAD, START, UNKNOWN, build
+from t2i.plugins.encoders.words.vocabulary import fit
 
 TEXTS = ["a red circle", "a blue square, below a red circle", "A RED star"]
 

@@ -505,7 +505,7 @@ def test_is_registered_with_its_presets():
     assert (
         set(import_object(spec.config).presets())
         == set(spec.presets)
-        == {"tiny", "cub", "coco", "thesis"}
+        == {"tiny", "cub", "coco", "thesis", "shapes"}
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from t2i.benchmarks.speed.operations import attainable_seconds, count, step_operations
+from t2i.benchmarks.run.operations import attainable_seconds, count, step_operations
 from t2i.core.errors import UserError
 from t2i.core.runs.configure import resolve_config
 
@@ -77,7 +77,7 @@ def test_a_step_of_a_stage_is_counted_and_leaves_random_numbers_as_they_were():
 
 def test_the_time_alone_counts_all_calls(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("t2i.benchmarks.speed.operations.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("t2i.benchmarks.run.operations.time.perf_counter", lambda: clock[0])
     x = torch.randn(4, 4)
     counted = count(lambda: [x @ x for _ in range(3)])
     (kind,) = counted.kinds

@@ -4,7 +4,7 @@ Convolutions and matrix products are counted, forwards and backwards, and those 
 gradient adds (double backward). A multiplication and an addition count as two operations. All other
 work (normalisation, activations, optimizers) counts as none.
 
-    from t2i.benchmarks.speed.operations import attainable_seconds, count, step_operations
+    from t2i.benchmarks.run.operations import attainable_seconds, count, step_operations
     from t2i.benchmarks.speed.steps import training_step
     from t2i.core.runs.configure import resolve_config
 
