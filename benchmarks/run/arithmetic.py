@@ -13,8 +13,8 @@ import torch
 from t2i.benchmarks.run.operations import attainable_seconds, count
 from t2i.benchmarks.run.training_record import environment
 from t2i.benchmarks.score.extraction import fingerprint
-from t2i.benchmarks.speed.steps import training_step
 from t2i.core.devices import best_device
+from t2i.core.engine.trial import training_step
 from t2i.core.io.files import json_object, write_json
 from t2i.core.models.building import build, stage_settings, stages_of
 from t2i.core.runs.configure import RunConfig

@@ -5,7 +5,7 @@ gradient adds (double backward). A multiplication and an addition count as two o
 work (normalisation, activations, optimizers) counts as none.
 
     from t2i.benchmarks.run.operations import attainable_seconds, count, step_operations
-    from t2i.benchmarks.speed.steps import training_step
+    from t2i.core.engine.trial import training_step
     from t2i.core.runs.configure import resolve_config
 
     config = resolve_config("dfgan", data_needed=False)
@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
 
-from t2i.benchmarks.speed.steps import training_step
+from t2i.core.engine.trial import training_step
 from t2i.core.runs.configure import RunConfig
 
 aten = torch.ops.aten

@@ -7,7 +7,8 @@ Images and text features are random, no data set is read, and the weights do not
 
 To compare with another implementation, let the two take turns in a script of your own:
 
-    from t2i.benchmarks.speed.steps import in_turns, training_step
+    from t2i.benchmarks.speed.steps import in_turns
+    from t2i.core.engine.trial import training_step
     from t2i.core.runs.configure import resolve_config
 
     config = resolve_config("dfgan", preset="cub", data_needed=False)
@@ -26,32 +27,8 @@ from statistics import median
 import torch
 
 from t2i.core.devices import best_device
-from t2i.core.engine.trial import Trial
-from t2i.core.runs.configure import RunConfig, resolve_config
-
-
-def training_step(
-    config: RunConfig, *, stage: str | None = None, batch_size: int | None = None
-) -> Callable[[], None]:
-    """Prepare a whole training step of a stage, on a batch in memory.
-
-    Text features are random and computed beforehand; only a stage that trains the text encoder runs
-    it. The settings channels_last, compile and precision are those of the configuration.
-
-    Args:
-        config: The model's configuration.
-        stage: Name of the stage. None: the last.
-        batch_size: Images in the batch, all in one micro-batch. None: that of the stage.
-
-    Returns:
-        A function that makes one step, and waits until the device has finished it. It may be called
-        any number of times.
-
-    Raises:
-        UserError: The model has no such stage, or none at all.
-    """
-    trial = Trial(config, stage, best_device())
-    return trial.steps(batch_size or trial.settings.batch_size)
+from t2i.core.engine.trial import training_step
+from t2i.core.runs.configure import resolve_config
 
 
 @dataclass(frozen=True)

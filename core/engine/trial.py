@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from t2i.core.devices import best_device
 from t2i.core.engine.casting import casts_once
 from t2i.core.engine.ema import Ema
 from t2i.core.engine.local import LocalEngine
@@ -83,6 +84,30 @@ class Trial:
                 torch.accelerator.synchronize()
 
         return step
+
+
+def training_step(
+    config: RunConfig, *, stage: str | None = None, batch_size: int | None = None
+) -> Callable[[], None]:
+    """Prepare a whole training step of a stage, on a batch in memory.
+
+    Text features are random and computed beforehand; only a stage that trains the text encoder runs
+    it. The settings channels_last, compile and precision are those of the configuration.
+
+    Args:
+        config: The model's configuration.
+        stage: Name of the stage. None: the last.
+        batch_size: Images in the batch, all in one micro-batch. None: that of the stage.
+
+    Returns:
+        A function that makes one step, and waits until the device has finished it. It may be called
+        any number of times.
+
+    Raises:
+        UserError: The model has no such stage, or none at all.
+    """
+    trial = Trial(config, stage, best_device())
+    return trial.steps(batch_size or trial.settings.batch_size)
 
 
 def _stage(config: RunConfig, encoder: TextEncoder, name: str | None) -> Stage:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from t2i.benchmarks.speed.steps import in_turns, main, training_step
+from t2i.benchmarks.speed.steps import in_turns, main
+from t2i.core.engine.trial import training_step
 from t2i.core.errors import UserError
 from t2i.core.runs.configure import resolve_config
 

@@ -142,8 +142,11 @@ class Clip:
             text, sentence=text.sentence[batch.place], words=text.words[batch.place],
             mask=text.mask[batch.place],
         )  # fmt: skip
-        error = sum((image - batch.images).square().mean() for image in self.places(seen))
-        return contrastive / 2 + PLACE_WEIGHT * error
+        by_words, by_sentence = self.places(seen)
+        error = (by_words - batch.images).square().mean()
+        error = error + (by_sentence - batch.images).square().mean()
+        loss: Tensor = contrastive / 2 + PLACE_WEIGHT * error
+        return loss
 
 
 @torch.no_grad()
