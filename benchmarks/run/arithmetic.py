@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from t2i.benchmarks.run.operations import attainable_seconds, count
+from t2i.benchmarks.run.operations import attainable_seconds, counted_step
 from t2i.benchmarks.run.training_record import environment
 from t2i.benchmarks.score.extraction import fingerprint
 from t2i.core.devices import best_device
-from t2i.core.engine.trial import training_step
 from t2i.core.io.files import json_object, write_json
 from t2i.core.models.building import build, stage_settings, stages_of
 from t2i.core.runs.configure import RunConfig
@@ -123,16 +122,12 @@ def counted(
 
 
 def _counted(config: RunConfig) -> Arithmetic:
-    """Make a step of each stage. Compiled networks hide their operations, so none is compiled."""
-    eager = replace(config, settings=config.settings.with_(compile=False))
+    """Make a step of each stage, and time its operations alone."""
     operations, attainable = {}, {}
-    for stage in stages_of(eager, build(eager).text_encoder):
-        settings = stage_settings(eager, stage)
+    for stage in stages_of(config, build(config).text_encoder):
+        settings = stage_settings(config, stage)
         # A batch may be too large for the memory, so only one of its parts is counted.
-        part = training_step(
-            eager, stage=stage.name, batch_size=settings.batch_size // settings.accumulate
-        )
-        found = count(part)
+        found = counted_step(config, stage.name, settings.batch_size // settings.accumulate)
         operations[stage.name] = float(found.total * settings.accumulate)
         attainable[stage.name] = attainable_seconds(found) * settings.accumulate
     return Arithmetic(operations, attainable)
