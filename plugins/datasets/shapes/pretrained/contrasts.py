@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from t2i.core.io.images import to_tensor
 from t2i.plugins.datasets.shapes.draws import Draws
 from t2i.plugins.datasets.shapes.grammar import (
     BACKGROUNDS,
@@ -141,6 +142,5 @@ class Contrasts(IterableDataset[ContrastBatch]):
                 captions += captions_of(scene, draws, 1, PARTIAL)
                 if at < self.seen:
                     images.append(render(scene, draws, self.image_size))
-        stack = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
         place = torch.arange(len(captions)).view(self.groups, self.size)[:, : self.seen]
-        return ContrastBatch(stack.float() / 127.5 - 1, captions, place.flatten())
+        return ContrastBatch(to_tensor(np.stack(images)), captions, place.flatten())

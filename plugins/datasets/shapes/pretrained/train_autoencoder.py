@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from t2i.core.engine.ema import Ema
 from t2i.core.io.files import seal
+from t2i.core.io.images import to_bytes, to_tensor
 from t2i.plugins.common.gan.conditioning import kl_loss
 from t2i.plugins.common.latent.autoencoder import Autoencoder
 from t2i.plugins.common.latent.config import AutoencoderConfig
@@ -46,25 +47,13 @@ SETS = {
 }  # fmt: skip
 
 
-def scaled(images: list[np.ndarray]) -> Tensor:
-    """Stack images for a network.
-
-    Args:
-        images: Images, uint8 (S, S, 3).
-
-    Returns:
-        The images, float (B, 3, S, S) in [-1, 1], channels last in memory.
-    """
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 class Images(IterableDataset[Tensor]):
     """An endless stream of batches of training images, (BATCH, 3, SIDE, SIDE)."""
 
     def __iter__(self) -> Iterator[Tensor]:
         data, at = Shapes(ShapesConfig(), "train"), FIRST
         while True:
-            yield scaled([data[at + n].image for n in range(BATCH)])
+            yield to_tensor(np.stack([data[at + n].image for n in range(BATCH)]))
             at += BATCH
 
 
@@ -83,9 +72,9 @@ def accuracies(autoencoder: Autoencoder, count: int = 400) -> dict[str, float]:
     for name, (split, settings) in SETS.items():
         data = Shapes(ShapesConfig(**settings), split)
         examples = [data[n] for n in range(count)]
-        images = autoencoder.decode(autoencoder.encode(scaled([e.image for e in examples])))
-        pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-        right = caption_accuracy(pixels, [e.captions[0] for e in examples])["all"]
+        real = to_tensor(np.stack([example.image for example in examples]))
+        images = autoencoder.decode(autoencoder.encode(real))
+        right = caption_accuracy(to_bytes(images), [e.captions[0] for e in examples])["all"]
         shares[name] = round(right, 1)
     return shares
 
