@@ -28,8 +28,8 @@ class BenchmarkRequest:
     That name is the name of the run's model, or any name that no model has.
     """
     minutes: float | None = None
-    """Training budget of each model, in minutes. None: the benchmark's budget, unless `steps` is
-    given."""
+    """Training budget of each model, in minutes of the whole machine. None: the benchmark's budget,
+    unless `steps` is given."""
     steps: int | None = None
     """Training budget of each model, in steps. Only one of `minutes` and `steps` may be given."""
     samples: int | None = None
@@ -37,6 +37,10 @@ class BenchmarkRequest:
     benchmark's numbers."""
     seeds: int = 1
     """How many times each model is trained: with seeds 0 to `seeds` - 1. At least 1."""
+    jobs: int | None = 1
+    """How many models are trained at once, each in a process of its own with its share of the cores
+    and for as many times as long. Plugins must be installed then, not only registered in this
+    process. None: on a CPU as many as divide the trainings evenly, 4 at most; else 1."""
     preset: str | None = None
     """Preset of every model that is trained. None: the first of the benchmark's presets that the
     model has, else the model's first."""

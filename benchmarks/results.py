@@ -216,7 +216,8 @@ class Results:
         protocol: Everything that the scores depend on, as JSON.
         protocol_hash: SHA-256 of the protocol without the descriptions of its caption sets. Scores
             may be compared if their hashes are equal.
-        budget: Training budget of each model: {"minutes": M} or {"steps": N}.
+        budget: Training budget of each model: {"minutes": M} or {"steps": N}. "jobs": how many
+            trainings ran at once, if several did; each took so many times the minutes then.
         columns: Columns of the table.
         headline: The column that the ranking is sorted by.
         bars: Scores that the report draws as bars.

@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -41,7 +42,7 @@ from t2i.benchmarks.run.reporter import (
 )
 from t2i.benchmarks.run.row_maker import RowMaker
 from t2i.benchmarks.run.timeline import Timeline, Work
-from t2i.benchmarks.run.trained_run import finished_run, refuse_other_settings
+from t2i.benchmarks.run.trained_run import finished_run, finished_together, refuse_other_settings
 from t2i.benchmarks.run.training_images import TrainingImages, other_data, training_images
 from t2i.benchmarks.run.training_record import environment
 from t2i.benchmarks.score.available_measures import with_what_is_there
@@ -49,7 +50,7 @@ from t2i.benchmarks.score.extraction import fingerprint, reference_features
 from t2i.benchmarks.score.scorer import Scorer
 from t2i.core.devices import best_device
 from t2i.core.engine.reporting import Reporter as EngineReporter
-from t2i.core.engine.reporting import default_reporter
+from t2i.core.engine.reporting import Silent, default_reporter
 from t2i.core.io.files import MANIFEST, verify
 from t2i.core.io.processes import Group
 from t2i.core.registry.tables import registry
@@ -104,7 +105,7 @@ def run_request(
             was trained with other settings. This is checked before anything is trained.
     """
     plan, group = make_plan(request), Group()
-    timeline = Timeline(works_of(plan), began=request.began)
+    timeline = Timeline(works_of(plan), began=request.began, jobs=plan.jobs)
     if not group.is_first or (reporter and engine_reporter):
         words: BenchmarkReporter = SilentBenchmark()
         if reporter and group.is_first:
@@ -113,7 +114,7 @@ def run_request(
     whole = WholeCommand(default_reporter(), timeline)
 
     def of_training(row: str) -> EngineReporter:
-        return engine_reporter or TrainingPart(row, whole, timeline)
+        return engine_reporter or TrainingPart(row, whole)
 
     try:
         return _Session(plan, group, reporter or whole, of_training, timeline, request).run()
@@ -138,20 +139,17 @@ class _Session:
     def run(self) -> Results:
         self._prepare()
         rows, floor = [self.rows.real()], self.rows.floor()
-        for entry in self.plan.runs:
-            with self.timeline.training(entry.label):
-                speaker = self.engine_reporter(entry.label)
-                run = finished_run(
-                    entry, self.plan, self.group, self.reporter, speaker, self.request.command
-                )
-            with self.timeline.scoring(entry.label):
-                rows.append(self.rows.model(entry, run))
+        for entries in self.plan.turns():
+            self._train(entries)
+            for entry in entries:
+                with self.timeline.scoring(entry.label):
+                    rows.append(self.rows.model(entry, entry.run))
         rows.append(floor)
         self._count_operations(rows)
         self._warn(rows)
         benchmark, scorer = self.plan.benchmark, self.scorer
         results = Results(
-            benchmark.name, self.protocol, self.rows.protocol_hash, dict(self.plan.budget),
+            benchmark.name, self.protocol, self.rows.protocol_hash, self._budget(),
             scorer.table_columns(), scorer.headline(), scorer.bars(), rows,
             self.rows.grid_entries(), environment(self.device), self.request.command,
             time.strftime("%Y-%m-%dT%H:%M:%S%z"), list(benchmark.published), self.left_out,
@@ -159,6 +157,27 @@ class _Session:
         )  # fmt: skip
         self.group.first(lambda: self._write(results))
         return results
+
+    def _budget(self) -> dict[str, Any]:
+        """Return the training budget, with the number of trainings at once if there are several."""
+        at_once = {"jobs": self.plan.jobs} if self.plan.jobs > 1 else {}
+        return {**self.plan.budget, **at_once}
+
+    def _train(self, entries: Sequence[PlannedRun]) -> None:
+        """Train the rows of a turn, those that are not finished."""
+        plan, command = self.plan, self.request.command
+        speakers = {entry.label: self.engine_reporter(entry.label) for entry in entries}
+        together = sum(not (entry.given or entry.run.complete) for entry in entries)
+        with ExitStack() as stack:
+            for entry in entries:
+                stack.enter_context(self.timeline.training(entry.label, max(1, together)))
+            if plan.jobs > 1 and not entries[0].given:
+                known = {name: speaker or Silent() for name, speaker in speakers.items()}
+                finished_together(entries, plan, self.reporter, known, command)
+                return
+            for entry in entries:
+                speaker = speakers[entry.label]
+                finished_run(entry, plan, self.group, self.reporter, speaker, command)
 
     def _prepare(self) -> None:
         """Open all that may be missing (folder, data, metrics) before anything is trained."""
@@ -309,7 +328,7 @@ def works_of(plan: BenchmarkPlan) -> list[Work]:
     captions, samples = benchmark.variety
     images = captions * samples + benchmark.samples * sum(p.count for p in benchmark.prompts)
     minutes = plan.budget.get("minutes")
-    budget = None if minutes is None else 60.0 * minutes
+    budget = None if minutes is None else 60.0 * minutes * plan.jobs
     return [
         Work(entry.label, entry.name, 0.0 if entry.given or entry.run.complete else budget, images)
         for entry in plan.runs

@@ -99,7 +99,7 @@ data_dir_option = path_option(
     "--minutes",
     type=click.FloatRange(0, min_open=True),
     metavar="T",
-    help="Training time of each model.",
+    help="Training time of each model, on the whole machine.",
 )
 @click.option(
     "--steps",
@@ -110,6 +110,13 @@ data_dir_option = path_option(
 @samples_option
 @click.option(
     "--seeds", type=click.IntRange(1), default=1, show_default=True, help="Trainings of each model."
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Models to train at once, each on its share of the cores and so many times as long "
+    "(default: on a CPU what divides the models evenly, at most 4; else 1).",
 )
 @click.option(
     "--preset", metavar="P", help="Preset of the models that are trained (default: the protocol's)."
@@ -129,8 +136,8 @@ def run(
     name: str, protocol: str | None, models: str | None, runs: tuple[str, ...],
     data_dir: Path | None, data: str | None, image_size: int | None, sets: tuple[str, ...],
     train_data: str | None, train_dir: Path | None, minutes: float | None, steps: int | None,
-    samples: int | None,
-    seeds: int, preset: str | None, keep_images: bool, out: Path | None, as_json: bool,
+    samples: int | None, seeds: int, jobs: int | None, preset: str | None, keep_images: bool,
+    out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Run the benchmark NAME, and write results.json and report.html.
 
@@ -153,11 +160,10 @@ def run(
 
     request = BenchmarkRequest(
         name, protocol=protocol, models=listed(models), runs=given, minutes=minutes, steps=steps,
-        samples=samples,
-        seeds=seeds, out=out, train_data=train_data, train_dir=train_dir, data_dir=data_dir,
-        data=data, data_settings=_data_settings(sets), image_size=image_size, preset=preset,
-        keep_images=keep_images, command=shlex.join(["t2i", *sys.argv[1:]]),
-        began=began,
+        samples=samples, seeds=seeds, jobs=jobs, out=out, train_data=train_data,
+        train_dir=train_dir, data_dir=data_dir, data=data,
+        data_settings=_data_settings(sets), image_size=image_size, preset=preset,
+        keep_images=keep_images, command=shlex.join(["t2i", *sys.argv[1:]]), began=began,
     )  # fmt: skip
     results = run_request(request)
     if not speaks():

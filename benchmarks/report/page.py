@@ -95,10 +95,14 @@ def _verdict(results: Results, standings: Sequence[Standing]) -> str:
     column = results.headline
     found = [(s.name, v) for s in standings if s.rank and (v := s.value(column))]
     scores = ", ".join(f"<b>{_text(name)}</b> {with_range(value)}" for name, value in found)
-    budget = " ".join(f"{value:g} {unit}" for unit, value in results.budget.items())
+    jobs = results.budget.get("jobs", 1)
+    budget = " ".join(f"{v:g} {unit}" for unit, v in results.budget.items() if unit != "jobs")
     models = [row for row in results.rows if row.kind == "model"]
     given = models and all(row.training.get("given") for row in models)
     budget = "All models were given as runs" if given else f"Training budget {budget} a model"
+    if jobs > 1 and not given:
+        longer = f", for {jobs} times as long" if "minutes" in results.budget else ""
+        budget += f" (trained {jobs} at once, each on its share of the cores{longer})"
     where = "the samples of one caption" if column.set == VARIETY else f"captions of “{column.set}”"
     machine = (
         f"{results.environment.get('device', '?')}, "

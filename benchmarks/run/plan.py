@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from t2i.benchmarks.benchmark_request import BenchmarkRequest
 from t2i.benchmarks.run.own_data import filled_in, own_images_hint, with_data
+from t2i.benchmarks.run.side_by_side import jobs_at_once
+from t2i.core.devices import best_device
 from t2i.core.errors import UserError, nearest
 from t2i.core.fetch.downloads import fetched
 from t2i.core.interfaces.scoring import Benchmark
@@ -63,6 +69,8 @@ class BenchmarkPlan:
         data_dir: Folder of the benchmark's data set. None: it needs none.
         data: The training data, as the section `data` of a model's settings.
         keep_images: Whether all scored images of models are written as PNG files.
+        jobs: Number of trainings that run at once. A budget in minutes counts as if each had the
+            machine to itself: at once, each trains for `jobs` times as long.
     """
 
     benchmark: Benchmark
@@ -72,6 +80,7 @@ class BenchmarkPlan:
     data_dir: str | None
     data: Mapping[str, Any]
     keep_images: bool = False
+    jobs: int = 1
 
     def told(self) -> str:
         """Say what is going to happen.
@@ -84,9 +93,21 @@ class BenchmarkPlan:
         if not new:
             return told
         ((unit, budget),) = self.budget.items()
+        together = f", {self.jobs} at once" if self.jobs > 1 else ""
         if unit == "steps":
-            return f"{told}, {budget} steps each"
-        return f"{told}, {_duration(budget)} each, {_duration(budget * len(new))} in all"
+            return f"{told}{together}, {budget} steps each"
+        each, turns = budget * self.jobs, math.ceil(len(new) / self.jobs)
+        return f"{told}{together}, {_duration(each)} each, {_duration(each * turns)} in all"
+
+    def turns(self) -> Iterator[Sequence[PlannedRun]]:
+        """Divide the rows into those whose trainings run at once.
+
+        Yields:
+            The rows of a turn, in order; given ones are in turns of their own.
+        """
+        for given, rows in groupby(self.runs, key=lambda entry: entry.given):
+            together, count = list(rows), 1 if given else self.jobs
+            yield from (together[at : at + count] for at in range(0, len(together), count))
 
 
 def _duration(minutes: float) -> str:
@@ -271,8 +292,6 @@ def plan_runs(
         UserError: A model is unknown, its settings are invalid, or a given run has no trained model
             or one of another name.
     """
-    if request.seeds < 1:
-        raise UserError(f"--seeds {request.seeds}: at least 1")
     planned, own = [], {**budget, "data": data}
     for name in choose_models(benchmark, request.models, request.runs):
         if name in request.runs:
@@ -431,14 +450,33 @@ def make_plan(request: BenchmarkRequest) -> BenchmarkPlan:
     benchmark = with_samples(find_benchmark(request.name, request.protocol), request.samples)
     benchmark = with_data(benchmark, request)
     budget = budget_of(benchmark, request.minutes, request.steps)
+    jobs = _jobs(request, choose_models(benchmark, request.models, request.runs))
     folder = data_folder(benchmark, request.data_dir)
     benchmark = filled_in(benchmark, request, folder)
     out = request.out or _default_out(benchmark, folder)
     data = training_data(benchmark, request.train_data, request.train_dir, folder)
-    runs = plan_runs(request, benchmark, budget, data, out)
+    own = {unit: value * jobs if unit == "minutes" else value for unit, value in budget.items()}
+    runs = plan_runs(request, benchmark, own, data, out)
     return BenchmarkPlan(
-        benchmark, runs, budget, out, str(folder) if folder else None, data, request.keep_images
-    )
+        benchmark, runs, budget, out, str(folder) if folder else None, data, request.keep_images,
+        jobs,
+    )  # fmt: skip
+
+
+def _jobs(request: BenchmarkRequest, models: Sequence[str]) -> int:
+    """Return how many of the trainings of a request run at once, after a check of both numbers."""
+    if request.seeds < 1:
+        raise UserError(f"--seeds {request.seeds}: at least 1")
+    trainings = request.seeds * sum(name not in request.runs for name in models)
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # torchrun's processes share a training
+    if request.jobs is None:
+        gpu = best_device().type != "cpu"
+        return 1 if several else jobs_at_once(trainings, torch.get_num_threads(), gpu=gpu)
+    if request.jobs < 1:
+        raise UserError(f"--jobs {request.jobs}: at least 1")
+    if several and request.jobs > 1:
+        raise UserError(f"--jobs {request.jobs}: the processes of torchrun share each training")
+    return max(1, min(request.jobs, trainings))
 
 
 def _default_out(benchmark: Benchmark, folder: Path | None) -> Path:

@@ -74,6 +74,7 @@ class WholeCommand:
 
     def __init__(self, screen: Screen, timeline: Timeline) -> None:
         self._screen, self._timeline = screen, timeline
+        self._trainings: dict[str, Status] = {}
 
     def say(self, text: str) -> None:
         """Show a message.
@@ -103,6 +104,30 @@ class WholeCommand:
         told = "" if left is None else f"{duration(left)} left in all  "
         self._screen.show(self._timeline.progress(), told + text)
 
+    def training(self, row: str, status: Status) -> None:
+        """Show the progress of a training, beside that of others that run at once.
+
+        Args:
+            row: Name of the row that is trained.
+            status: Its progress.
+        """
+        self._timeline.done(row, status.progress, status.left)
+        self._trainings[row] = status
+        if len(self._trainings) == 1:
+            self.show(f"{row}, {in_words(replace(status, left=None))}")
+            return
+        self.show(
+            "  ".join(f"{name}: {s.stage} step {s.step}" for name, s in self._trainings.items())
+        )
+
+    def trained(self, row: str) -> None:
+        """Forget the progress of a training that has ended.
+
+        Args:
+            row: Name of its row.
+        """
+        self._trainings.pop(row, None)
+
     def close(self) -> None:
         """Leave the bar as it is. Called once, at the end."""
         self._screen.close()
@@ -114,11 +139,10 @@ class TrainingPart:
     Args:
         row: Name of the row that is trained.
         whole: Shows the progress.
-        timeline: Gets the progress of this training.
     """
 
-    def __init__(self, row: str, whole: WholeCommand, timeline: Timeline) -> None:
-        self._row, self._whole, self._timeline = row, whole, timeline
+    def __init__(self, row: str, whole: WholeCommand) -> None:
+        self._row, self._whole = row, whole
 
     def say(self, text: str) -> None:
         """Show a message.
@@ -134,11 +158,11 @@ class TrainingPart:
         Args:
             status: The progress of this training.
         """
-        self._timeline.done(status.progress, status.left)
-        self._whole.show(f"{self._row}, {in_words(replace(status, left=None))}")
+        self._whole.training(self._row, status)
 
     def close(self) -> None:
-        """Do nothing: the bar is of the whole command."""
+        """End this part: the bar is of the whole command."""
+        self._whole.trained(self._row)
 
 
 class SilentBenchmark:

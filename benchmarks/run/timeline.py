@@ -72,6 +72,7 @@ class Timeline:
         works: The rows of models, in order.
         clock: Returns the time in seconds.
         began: When the command began, by that clock. None: now.
+        jobs: Number of trainings that run at once.
 
     Attributes:
         spent: Seconds by row and by kind: "training", "sampling" or "scoring".
@@ -80,8 +81,9 @@ class Timeline:
     works: Sequence[Work]
     clock: Callable[[], float] = time.monotonic
     began: float | None = None
+    jobs: int = 1
     spent: dict[str, dict[str, float]] = field(default_factory=dict)
-    _now: _Now | None = None
+    _now: dict[str, _Now] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.began is None:
@@ -140,11 +142,12 @@ class Timeline:
     # --- what is left
 
     @contextmanager
-    def training(self, label: str) -> Iterator[None]:
+    def training(self, label: str, together: int = 1) -> Iterator[None]:
         """Train a row within the block.
 
         Args:
             label: Name of the row.
+            together: Number of trainings that run at once, this one among them.
 
         Yields:
             Nothing.
@@ -153,7 +156,7 @@ class Timeline:
             yield
         now.work.trained = self.clock() - now.began
         if now.work.budget != 0:  # it was trained before
-            self.add(label, "training", now.work.trained)
+            self.add(label, "training", now.work.trained / together)
 
     @contextmanager
     def scoring(self, label: str) -> Iterator[None]:
@@ -174,22 +177,23 @@ class Timeline:
     @contextmanager
     def _doing(self, label: str, training: bool) -> Iterator[_Now]:
         work = next((w for w in self.works if w.label == label), Work(label, "", 0, 0))
-        self._now = now = _Now(work, training, self.clock(), self.clock())
+        self._now[label] = now = _Now(work, training, self.clock(), self.clock())
         try:
             yield now
         finally:
-            self._now = None
+            del self._now[label]
 
-    def done(self, share: float, left: float | None = None) -> None:
-        """Note how much of the present training, sampling or scoring is done.
+    def done(self, label: str, share: float, left: float | None = None) -> None:
+        """Note how much of a training, or of sampling and scoring, is done.
 
         Args:
+            label: Name of the row.
             share: The part that is done, 0 to 1.
             left: Seconds left of it, as its own clock counts them. None: by the time that it took.
         """
-        if self._now is None:
+        if label not in self._now:
             return
-        now, at = self._now, self.clock()
+        now, at = self._now[label], self.clock()
         if left is None and share > 0:
             left = (at - now.began) * (1 - share) / share
         elif left is not None and now.training:
@@ -202,8 +206,9 @@ class Timeline:
         Args:
             count: Number of images so far, over all sets.
         """
-        if self._now and self._now.work.images:
-            self.done(min(1.0, count / self._now.work.images))
+        for label, now in self._now.items():
+            if now.work.images:
+                self.done(label, min(1.0, count / now.work.images))
 
     def left(self) -> float | None:
         """Estimate how long the command will go on.
@@ -211,11 +216,14 @@ class Timeline:
         Returns:
             Seconds. None: unknown, as the pace of a budget in steps is before the first steps.
         """
-        found = [self._of_training(work) for work in self.works]
-        if any(seconds is None for seconds in found):
+        present = [self._of_training(work) for work in self.works if self._at(work, training=True)]
+        later = [
+            self._of_training(work) for work in self.works if not self._at(work, training=True)
+        ]
+        if None in present or None in later:
             return None
-        scoring = sum(self._of_scoring(work) for work in self.works)
-        return sum(seconds for seconds in found if seconds is not None) + scoring + CLOSING
+        training = max(filter(None, present), default=0.0) + sum(filter(None, later)) / self.jobs
+        return training + sum(self._of_scoring(work) for work in self.works) + CLOSING
 
     def progress(self) -> float | None:
         """Return how much of the command is done.
@@ -226,14 +234,20 @@ class Timeline:
         left = self.left()
         return None if left is None else self.elapsed() / max(self.elapsed() + left, 1e-9)
 
+    def _at(self, work: Work, training: bool) -> _Now | None:
+        """Return the training, or the sampling and scoring, of a row, if it is being done."""
+        now = self._now.get(work.label)
+        return now if now and now.training == training else None
+
     def _of_training(self, work: Work) -> float | None:
         """Return the seconds left of a row's training; None: unknown."""
         if work.trained is not None or work.budget == 0:
             return 0.0
-        if (now := self._now) and now.work is work and now.left is not None:
+        now = self._at(work, training=True)
+        if now and now.left is not None:
             return max(0.0, now.left - (self.clock() - now.at))
         whole = self._whole_training(work)
-        if whole is not None and now and now.work is work:
+        if whole is not None and now:
             return max(0.0, whole - (self.clock() - now.began))
         return whole
 
@@ -242,8 +256,11 @@ class Timeline:
         if work.budget is not None:
             return work.budget * self._stretch() + SETUP
         known = [(w.kind, w.trained) for w in self.works if w.trained is not None and w.budget != 0]
-        if (now := self._now) and now.training and now.left is not None:
-            known.append((now.work.kind, now.at - now.began + now.left))
+        known += [
+            (now.work.kind, now.at - now.began + now.left)
+            for now in self._now.values()
+            if now.training and now.left is not None
+        ]
         return _typical(known, work.kind)
 
     def _stretch(self) -> float:
@@ -256,7 +273,7 @@ class Timeline:
         """Return the seconds left of a row's sampling and scoring."""
         if work.scored is not None:
             return 0.0
-        now = self._now if self._now and self._now.work is work and not self._now.training else None
+        now = self._at(work, training=False)
         if now and now.left is not None:
             return max(0.0, now.left - (self.clock() - now.at))
         known = [

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun
 from t2i.benchmarks.run.reporter import BenchmarkReporter
+from t2i.benchmarks.run.side_by_side import Training, train_together
 from t2i.benchmarks.run.training_record import forget_peak_memory
 from t2i.core import engine
 from t2i.core.engine.observer import Observer
@@ -120,6 +123,37 @@ def finished_run(
     return entry.run
 
 
+def finished_together(
+    entries: Sequence[PlannedRun],
+    plan: BenchmarkPlan,
+    reporter: BenchmarkReporter,
+    reporters: Mapping[str, EngineReporter],
+    command: str,
+) -> None:
+    """Train planned runs at once, those that are not finished.
+
+    Args:
+        entries: The planned runs. None is given.
+        plan: The plan of the benchmark, which `refuse_other_settings` has checked.
+        reporter: Receives the progress of the benchmark.
+        reporters: Receive the progress of each training, by the name of its row.
+        command: The command line, recorded with the runs.
+
+    Raises:
+        UserError: A training raised one.
+        Interrupted: A signal stopped the trainings.
+        T2IError: A training raised one, or its process was killed.
+    """
+    states = {entry.label: _state(entry, plan, reporter) for entry in entries}
+    trainings = [
+        Training(entry.label, entry.run.path, entry.config, begun=states[entry.label] == "begun")
+        for entry in entries
+        if states[entry.label] != "complete"
+    ]
+    threads = max(1, torch.get_num_threads() // plan.jobs)
+    train_together(trainings, threads, reporters, command)
+
+
 def _state(
     entry: PlannedRun, plan: BenchmarkPlan, reporter: BenchmarkReporter
 ) -> Literal["complete", "begun", "new"]:
@@ -133,7 +167,8 @@ def _state(
             reporter.say(f"{entry.label}: resuming {run.path}")
             return "begun"
         shutil.rmtree(run.path)  # it stopped before its first checkpoint
-    budget = " ".join(f"{value} {unit}" for unit, value in plan.budget.items())
+    own = entry.config.settings
+    budget = f"{own.steps} steps" if own.minutes is None else f"{own.minutes:g} minutes"
     reporter.say(
         f"{entry.label}: training for {budget} into {run.path}; "
         f"the newest images are in {run.samples}"

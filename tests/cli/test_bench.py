@@ -39,8 +39,8 @@ def test_the_harness_gets_what_was_asked(here, asked):
     code, out, err = here(
         "bench", "shapes", "--models", "a, b", "--run", "c=runs/x", "--minutes", "2.5", "--samples",
         "8",
-        "--seeds", "2", "--out", "o", "--train-data", "d", "--train-dir", "t", "--data-dir", "v",
-        "--protocol", "p",
+        "--seeds", "2", "--jobs", "3", "--out", "o", "--train-data", "d", "--train-dir", "t",
+        "--data-dir", "v", "--protocol", "p",
         "--json",
     )  # fmt: skip
     assert code == 0
@@ -50,7 +50,7 @@ def test_the_harness_gets_what_was_asked(here, asked):
     assert request.command.split()[0] == "t2i"
     assert replace(request, command="") == BenchmarkRequest(
         "shapes", protocol="p", models=["a", "b"], runs={"c": "runs/x"}, minutes=2.5,
-        samples=8, seeds=2,
+        samples=8, seeds=2, jobs=3,
         out=Path("o"), train_data="d", train_dir=Path("t"), data_dir=Path("v"),
     )  # fmt: skip
 
@@ -58,7 +58,7 @@ def test_the_harness_gets_what_was_asked(here, asked):
 def test_a_bare_benchmark_asks_for_its_defaults(here, asked):
     assert here("bench", "shapes", "--json")[0] == here("bench", "run", "shapes", "--json")[0] == 0
     assert asked[0] == asked[1]
-    assert replace(asked[0], command="") == BenchmarkRequest("shapes")
+    assert replace(asked[0], command="") == BenchmarkRequest("shapes", jobs=None)
 
 
 @pytest.mark.usefixtures("asked")

@@ -151,6 +151,9 @@ def test_the_columns_are_explained(results):
 
 def test_a_budget_is_named_only_where_something_was_trained(results):
     assert "<p>Training budget 3.5 minutes a model, on cpu" in render(results)
+    results.budget["jobs"] = 2
+    shared = "(trained 2 at once, each on its share of the cores, for 2 times as long), on cpu"
+    assert f"<p>Training budget 3.5 minutes a model {shared}" in render(results)
     for entry in results.rows:
         entry.training = {**entry.training, "given": True}
     assert "<p>All models were given as runs, on cpu" in render(results)

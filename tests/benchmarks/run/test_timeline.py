@@ -1,5 +1,7 @@
 """The time left of a whole benchmark, by a clock that the test moves."""
 
+from dataclasses import replace
+
 import pytest
 
 from t2i.benchmarks.run.reporter import TrainingPart, WholeCommand
@@ -47,7 +49,7 @@ def test_the_time_left_is_of_all_trainings_with_sampling_and_scoring(clock):
     with timeline.training("a"):
         clock.wait(20)
         assert timeline.left() == pytest.approx(whole - 20)
-        timeline.done(0.5, 50.0)  # half of the budget is spent
+        timeline.done("a", 0.5, 50.0)  # half of the budget is spent
         later = 100 * STRETCH + SETUP + 2 * 100 * PACE + CLOSING
         assert timeline.left() == pytest.approx(50 * STRETCH + later)
         clock.wait(10)  # between two reports, time goes on
@@ -81,7 +83,7 @@ def test_a_budget_in_steps_is_known_once_its_pace_is(clock):
     assert timeline.progress() is None
     with timeline.training("a"):
         clock.wait(20)
-        timeline.done(0.25)
+        timeline.done("a", 0.25)
         assert timeline.left() == pytest.approx(60 + 80 + 2 * 100 * PACE + CLOSING)
 
 
@@ -126,7 +128,7 @@ def test_the_parts_of_the_time_sum_to_all_of_it(clock):
 def test_the_bar_shows_the_whole_command(clock):
     timeline, screen = two(clock, 100.0), Screen()
     whole = WholeCommand(screen, timeline)
-    part = TrainingPart("a", whole, timeline)
+    part = TrainingPart("a", whole)
     with timeline.training("a"):
         clock.wait(50)
         part.status(Status("gan", 7, 0.5, 64.0, 50.0, {"loss": 1.0}))
@@ -141,3 +143,35 @@ def test_the_bar_shows_the_whole_command(clock):
         whole.count("a, one object", 50, 100)
     assert screen.shown[1][1].startswith("1:55 left in all  a, one object: 50 of 100")
     assert not screen.closed
+
+
+def test_trainings_at_once_take_the_time_of_the_longest(clock):
+    works = [Work(name, name, 100.0, 0, scored=0.0) for name in "abcd"]
+    timeline = Timeline(works, clock, jobs=2)
+    whole = 100 * STRETCH + SETUP
+    assert timeline.left() == pytest.approx(2 * whole + CLOSING)
+    with timeline.training("a", together=2), timeline.training("b", together=2):
+        clock.wait(50)
+        timeline.done("a", 0.5, 50.0)
+        timeline.done("b", 0.4, 60.0)
+        assert timeline.left() == pytest.approx(60 * STRETCH + whole + CLOSING)
+        clock.wait(70)
+    assert timeline.division()["training"] == pytest.approx(120)
+    assert timeline.left() == pytest.approx(120 / 100 * 100 + SETUP + CLOSING)
+
+
+def test_the_bar_shows_trainings_at_once_side_by_side(clock):
+    timeline, screen = two(clock, 100.0), Screen()
+    whole = WholeCommand(screen, timeline)
+    parts = {name: TrainingPart(name, whole) for name in "ab"}
+    status = Status("gan", 7, 0.5, 64.0, 50.0, {"loss": 1.0})
+    with timeline.training("a", together=2), timeline.training("b", together=2):
+        parts["a"].status(status)
+        parts["b"].status(replace(status, step=9))
+        parts["b"].close()
+        parts["a"].status(replace(status, step=8))
+    assert [text.partition(" left in all  ")[2] for _, text in screen.shown] == [
+        "a, gan  step 7  64 images/s  loss 1",
+        "a: gan step 7  b: gan step 9",
+        "a, gan  step 8  64 images/s  loss 1",
+    ]
