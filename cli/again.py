@@ -36,8 +36,9 @@ def again(
         UserError: An option is of no use here, or the image cannot be sampled again.
     """
     refuse_beside_again()
+    from t2i.core.io.processes import Group
     from t2i.core.models.again import Moved, sample_again
-    from t2i.core.models.samples import new_samples_path
+    from t2i.core.models.samples import samples_folder
 
     assert further.again is not None
     moved = Moved(
@@ -46,7 +47,8 @@ def again(
         image=further.image,
         mask=further.mask,
     )
-    done = sample_again(further.again, out or new_samples_path("again"), load, moved)
+    with samples_folder("again", out, Group()) as folder:
+        done = sample_again(further.again, folder, load, moved)
     if as_json:
         document = {"image": str(done.path), "same": done.same, "difference": done.difference}
         answer_json(document)

@@ -188,7 +188,6 @@ def sample(
     opening, settings = opening_settings(parse_sets(sets))
     loaded = load(origin, device, settings=opening)
     choice = loaded.sampler(sampler, steps=steps, guidance=guidance, settings=settings)
-    folder = out or group.first(lambda: samples.new_samples_path(loaded.config.model))
     more: dict[str, Any] = {
         "n": count,
         "sampler": choice,
@@ -199,21 +198,23 @@ def sample(
     if interpolate is not None:
         _announce(count, source, choice.name)
         caption = captions[0] if captions else ""
-        records = samples.write_interpolation(loaded, *interpolate, caption, folder, **more)
-        _conclude(folder, records, as_json)
+        with samples.samples_folder(loaded.config.model, out, group) as folder:
+            records = samples.write_interpolation(loaded, *interpolate, caption, folder, **more)
+            _conclude(folder, records, as_json)
         return
     options = further.of(loaded)
     more |= {"seed": seed, "options": options, "sources": further.sources, "names": names}
     if guide is not None:
         steers = group.first(lambda: find(guide))
         more["guide"] = samples.Steering(load(steers, device), guide_scale, Path(steers.name))
-    for number, batch in enumerate(_asked() if asks else [wanted], 1):
-        place = folder / f"{number:03d}" if asks else folder
-        _announce(len(batch) * count, source, choice.name)
-        _warn(loaded, batch, options.negative, source)
-        with progress.images() if speaks() else nullcontext() as show:
-            records = samples.write_samples(loaded, batch, place, progress=show, **more)
-        _conclude(place, records, as_json)
+    with samples.samples_folder(loaded.config.model, out, group) as folder:
+        for number, batch in enumerate(_asked() if asks else [wanted], 1):
+            place = folder / f"{number:03d}" if asks else folder
+            _announce(len(batch) * count, source, choice.name)
+            _warn(loaded, batch, options.negative, source)
+            with progress.images() if speaks() else nullcontext() as show:
+                records = samples.write_samples(loaded, batch, place, progress=show, **more)
+            _conclude(place, records, as_json)
 
 
 def _asked() -> Iterator[list[str]]:

@@ -198,13 +198,14 @@ def train(
     if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("several processes train together: name one folder for all with --out")
     from t2i.core.engine import train as begin
-    from t2i.core.runs.folder import new_run_path
+    from t2i.core.runs.folder import new_run
 
-    folder = out or new_run_path(resolved)
     if preset is None and start is None and speaks():
         _name_presets(resolved)
     command = shlex.join(["t2i", *sys.argv[1:]])
-    _conclude(begin(resolved, folder, command=command, device=device, start=origin), as_json)
+    with new_run(resolved, out) as folder:
+        run = begin(resolved, folder, command=command, device=device, start=origin)
+    _conclude(run, as_json)
 
 
 def _silent(text: str) -> None:

@@ -68,7 +68,7 @@ def train(
     from t2i.core.models.loading import load
     from t2i.core.models.locating import located_run
     from t2i.core.runs.configure import nested
-    from t2i.core.runs.folder import new_run_path
+    from t2i.core.runs.folder import new_run
     from t2i.core.settings import option_layer
 
     if model is None and start is None:
@@ -82,8 +82,8 @@ def train(
     more = nested(settings or {})
     wanted = Training(model, preset, options, more=more, device=device, start=origin)
     config = resolve(wanted, (reporter or default_reporter()).say)
-    folder = Path(out) if out else new_run_path(config)
-    run = begin(config, folder, reporter=reporter, device=device, start=origin)
+    with new_run(config, Path(out) if out else None) as folder:
+        run = begin(config, folder, reporter=reporter, device=device, start=origin)
     return load(run.path, device)
 
 

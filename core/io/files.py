@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from t2i.core.errors import UserError
 
@@ -36,7 +36,7 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with _opened_anew(temporary) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -58,8 +58,15 @@ def place_bytes(path: Path, data: bytes) -> None:
         data: The new content.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
+    with _opened_anew(temporary) as file:
+        file.write(data)
     os.replace(temporary, path)
+
+
+def _opened_anew(path: Path) -> BinaryIO:
+    """Open a new file to write; what a killed command left there, or a link, is removed first."""
+    path.unlink(missing_ok=True)
+    return open(path, "xb")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -246,13 +253,18 @@ def arriving(folder: Path) -> Iterator[Path]:
         UserError: `folder` is a file, or a folder that is not empty.
     """
     check_free(folder)
+    folder = Path(os.path.realpath(folder))  # a folder cannot replace a link
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
         follow_umask(path for path in temporary.rglob("*") if path.is_file())
-        os.replace(temporary, folder)
+        try:
+            os.replace(temporary, folder)
+        except OSError:
+            check_free(folder)  # another command was faster
+            raise
         sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -282,12 +294,15 @@ def refuse_links(folder: Path) -> None:
     Raises:
         UserError: A link leads out of the folder.
     """
-    inside = folder.resolve()
-    for path in folder.rglob("*"):
-        if path.is_symlink() and not path.resolve().is_relative_to(inside):
-            raise UserError(
-                f"{path} is a link that leads out of {folder}: put what it leads to in its place"
-            )
+    inside = Path(os.path.realpath(folder))
+    for parent, folders, files in os.walk(folder):
+        for path in (Path(parent, name) for name in (*folders, *files)):
+            # realpath, unlike Path.resolve, also ends where links lead in a circle
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(inside):
+                raise UserError(
+                    f"{path} is a link that leads out of {folder}: "
+                    "put what it leads to in its place"
+                )
 
 
 def seal(folder: Path) -> None:

@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import NoiseKey
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.interfaces.text import TextFeatures
-from t2i.core.io.files import place_bytes, write_bytes
+from t2i.core.io.files import place_bytes, refuse_links, write_bytes
 from t2i.core.io.images import grid, png, read_image, readable_scale
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import Group
@@ -44,7 +44,7 @@ from t2i.core.models.options import Options
 from t2i.core.models.wanted import Key, Sample, Several, default_batch, noise_keys
 from t2i.core.models.weights import tensor_bytes
 from t2i.core.registry.choice import Choice
-from t2i.core.runs.folder import free_path
+from t2i.core.runs.folder import new_folder
 
 RECORDS = "samples.jsonl"
 PART = ".samples-{}.jsonl"  # lines of the other processes, until all are done
@@ -375,6 +375,7 @@ class _Work:
             raise UserError(
                 f"{folder} is there already, and not empty: choose another --out, or remove it"
             )
+        refuse_links(folder)
         wanted = {_name(key): json.loads(json.dumps(self._line(key))) for key in self.keys}
         found: dict[str, dict[str, Any]] = {}
         parts = [folder / RECORDS, *folder.glob(PART.format("*"))]
@@ -465,14 +466,21 @@ def _columns(count: int, n: int) -> int:
     return n if 1 < n <= GRID_COLUMNS else min(GRID_COLUMNS, math.ceil(math.sqrt(count)))
 
 
-def new_samples_path(name: str, root: Path = Path("samples")) -> Path:
-    """Choose a new folder NAME-TIME.
+@contextmanager
+def samples_folder(name: str, out: Path | None, group: Group) -> Iterator[Path]:
+    """Give the folder of samples: the one that the user names, or a new samples/NAME-TIME.
 
     Args:
         name: Name of the model.
-        root: Where the folder goes.
+        out: The folder that the user names. None: a new one.
+        group: The processes that sample into it.
 
-    Returns:
-        Its path, which does not exist yet.
+    Yields:
+        The folder, the same in all processes. A new one is removed at the end if it is empty.
     """
-    return free_path(root / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if out is not None:
+        yield out
+        return
+    base = Path("samples") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    with ExitStack() as stack:
+        yield group.first(lambda: stack.enter_context(new_folder(base)))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,33 +156,61 @@ class Run:
         return summary
 
 
-def new_run_path(config: RunConfig, root: Path = RUNS) -> Path:
-    """Return a path for a new run: ROOT/MODEL-DATA-TIME.
+@contextmanager
+def new_run(config: RunConfig, out: Path | None, root: Path = RUNS) -> Iterator[Path]:
+    """Give the folder of a new run: the one that the user names, or ROOT/MODEL-DATA-TIME.
 
     Args:
         config: The run's configuration.
+        out: The folder that the user names. None: a new one.
         root: The folder of all runs.
 
-    Returns:
-        A path that does not exist yet.
+    Yields:
+        The folder. A new one exists and is empty; it is removed at the end if it still is.
     """
-    return free_path(root / f"{config.model}-{config.data.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if out is not None:
+        yield out
+        return
+    moment = time.strftime("%Y%m%d-%H%M%S")
+    with new_folder(root / f"{config.model}-{config.data.name}-{moment}") as folder:
+        yield folder
 
 
-def free_path(base: Path) -> Path:
-    """Return a path that does not exist yet.
+@contextmanager
+def new_folder(base: Path) -> Iterator[Path]:
+    """Make a new folder for this command alone, whatever other commands make at the same time.
 
     Args:
-        base: The preferred path.
+        base: The preferred path. Folders above it are made if they do not exist.
 
-    Returns:
-        `base`, or else the first of `base`-2, `base`-3, ... that is free.
+    Yields:
+        The folder, empty: `base`, or else the first of `base`-2, `base`-3, ... that is free. If it
+        is empty at the end it is removed, with the folders above it that were made for it.
     """
+    above = [path for path in base.parents if not path.exists()]
     path, n = base, 1
-    while path.exists():
+    while not _made(path):
         n += 1
         path = base.with_name(f"{base.name}-{n}")
-    return path
+    try:
+        yield path
+    finally:
+        with suppress(OSError):  # it is not empty, or is gone
+            path.rmdir()
+        with suppress(OSError):
+            for parent in () if path.exists() else above:
+                parent.rmdir()
+
+
+def _made(path: Path) -> bool:
+    """Make a folder; tell whether it is new."""
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        if not path.parent.is_dir():  # a file is in the way: no other name helps
+            raise
+        return False
+    return True
 
 
 def is_run(path: Path) -> bool:

@@ -10,11 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_json
-from t2i.core.io.locks import LOCK
+from t2i.core.io.locks import LOCK, folder_lock, is_held
 from t2i.core.io.terminal import duration
 from t2i.core.runs.folder import RUNS, Run, is_run, runs_in
 
@@ -217,18 +215,7 @@ def is_training(run: Run) -> bool:
     Returns:
         Whether its lock is held.
     """
-    file = run.path / LOCK
-    if not file.is_file():
-        return False
-    lock = FileLock(file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    except OSError:  # a folder of somebody else's
-        return False
-    lock.release()
-    return False
+    return (run.path / LOCK).is_file() and is_held(folder_lock(run.path))
 
 
 # --- the score ------------------------------------------------------------------------------------
