@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from t2i.benchmarks.figures import Amount, LogLine, SamplingCost, Score, TrainingCost
 from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import Published
+from t2i.core.io.documents import checked
 from t2i.core.io.files import read_json, write_json
 
 FORMAT = 1
 VARIETY = "variety"
 """Name of the set of many images for each of a few captions, among the sets of a row's scores."""
 
-SetScores = dict[str, dict[str, float]]
+SetScores = dict[str, dict[str, Score]]
 """Scores of one set of images: measure -> score -> value."""
 
 
@@ -37,7 +42,7 @@ class Column:
     measure: str
     score: str
     title: str
-    better: str
+    better: Annotated[str, Field(pattern="^(higher|lower|none)$")]
 
 
 @dataclass
@@ -67,31 +72,48 @@ class Row:
     model: str = ""
     seed: int = 0
     scores: dict[str, SetScores] = field(default_factory=dict)
-    intervals: dict[str, dict[str, dict[str, tuple[float, float]]]] = field(default_factory=dict)
+    intervals: dict[str, dict[str, dict[str, tuple[Score, Score]]]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)
     sampling: dict[str, Any] = field(default_factory=dict)
     curve: list[dict[str, Any]] = field(default_factory=list)
-    spent: dict[str, float] = field(default_factory=dict)
+    spent: dict[str, Amount] = field(default_factory=dict)
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     @classmethod
-    def parse(cls, document: Mapping[str, Any]) -> Row:
+    def parse(cls, document: Any, where: str, remedy: str) -> Row:
         """Read a row from JSON, which has lists where a row has tuples.
 
         Args:
             document: The row, as results.json holds it.
+            where: What holds it; errors begin with it.
+            remedy: How to mend it; errors end with it.
 
         Returns:
             The row.
 
         Raises:
-            TypeError: The document has unknown keys or lacks some.
+            UserError: A key is unknown or missing, or a value has a wrong type.
         """
-        row = cls(**document)
-        for measures in row.intervals.values():
-            for found in measures.values():
-                found.update({score: (low, high) for score, (low, high) in found.items()})
+        row = checked(_ROW, document, where, remedy)
+        row.check(where, remedy)
         return row
+
+    def check(self, where: str, remedy: str) -> None:
+        """Check the figures that the report and its plots read.
+
+        Args:
+            where: What holds the row; errors begin with it.
+            remedy: How to mend it; errors end with it.
+
+        Raises:
+            UserError: A figure has a wrong type, or is out of range.
+        """
+        where = f"{where}: row '{self.name[:40]}'"
+        checked(_COST, self.training, f"{where}: training", remedy)
+        checked(_SAMPLING, self.sampling, f"{where}: sampling", remedy)
+        checked(_CURVE, self.curve, f"{where}: curve", remedy)
 
     @property
     def has_images(self) -> bool:
@@ -238,7 +260,7 @@ class Results:
     benchmark: str
     protocol: dict[str, Any]
     protocol_hash: str
-    budget: dict[str, Any]
+    budget: dict[str, Amount]
     columns: list[Column]
     headline: Column
     bars: list[Column]
@@ -249,8 +271,10 @@ class Results:
     created: str = ""
     published: list[Published] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
-    spent: dict[str, float] = field(default_factory=dict)
+    spent: dict[str, Amount] = field(default_factory=dict)
     out: Path = Path()
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     @property
     def report(self) -> Path:
@@ -328,25 +352,29 @@ class Results:
             The results; `out` is the folder of the file.
 
         Raises:
-            UserError: The file is missing, is damaged, or has another format.
+            UserError: The file is missing, is damaged, has another format, or two rows share a
+                name.
         """
         file = path / "results.json" if path.is_dir() else path
-        what = f"results {path}"
-        document = read_json(file, what)
+        what, remedy = f"results {path}", "run the benchmark again"
+        document = read_json(file, what, finite=True)
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise UserError(f"{what}: {file} holds no results of 't2i bench' (format {FORMAT})")
         kept = {key: value for key, value in document.items() if key not in ("format", "ranking")}
-        try:
-            kept["columns"] = [Column(**column) for column in kept["columns"]]
-            kept["bars"] = [Column(**column) for column in kept["bars"]]
-            kept["headline"] = Column(**kept["headline"])
-            kept["published"] = [Published(**entry) for entry in kept.get("published", [])]
-            kept["rows"] = [Row.parse(row) for row in kept["rows"]]
-            return cls(**kept, out=file.parent)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(
-                f"{what}: {file} is damaged ({str(error)[:80]}); run the benchmark again"
-            ) from None
+        results = checked(_RESULTS, {**kept, "out": file.parent}, f"{what}: {file}", remedy)
+        for name, count in Counter(row.name for row in results.rows).items():
+            if count > 1:
+                raise UserError(f"{what}: {file}: {count} rows are named '{name[:40]}'; {remedy}")
+        for row in results.rows:
+            row.check(f"{what}: {file}", remedy)
+        return results
+
+
+_ROW = TypeAdapter(Row)
+_RESULTS = TypeAdapter(Results)
+_COST = TypeAdapter(TrainingCost)
+_SAMPLING = TypeAdapter(SamplingCost)
+_CURVE = TypeAdapter(list[LogLine])
 
 
 def _words(value: Value | None) -> str:

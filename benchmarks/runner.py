@@ -32,7 +32,8 @@ from t2i.benchmarks.results import Results, Row
 from t2i.benchmarks.run import grids
 from t2i.benchmarks.run.arithmetic import Arithmetic, counted
 from t2i.benchmarks.run.caption_sets import CaptionSet, reference_of
-from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun, check_writable, make_plan
+from t2i.benchmarks.run.out_folder import held_out
+from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun, make_plan
 from t2i.benchmarks.run.protocol_fit import caption_sets, left_out
 from t2i.benchmarks.run.reporter import (
     BenchmarkReporter,
@@ -44,7 +45,7 @@ from t2i.benchmarks.run.row_maker import RowMaker
 from t2i.benchmarks.run.timeline import Timeline, Work
 from t2i.benchmarks.run.trained_run import finished_run, finished_together, refuse_other_settings
 from t2i.benchmarks.run.training_images import TrainingImages, other_data, training_images
-from t2i.benchmarks.run.training_record import environment
+from t2i.benchmarks.run.training_record import check_records, environment
 from t2i.benchmarks.score.available_measures import with_what_is_there
 from t2i.benchmarks.score.extraction import fingerprint, reference_features
 from t2i.benchmarks.score.scorer import Scorer
@@ -137,6 +138,10 @@ class _Session:
     request: BenchmarkRequest
 
     def run(self) -> Results:
+        with held_out(self.plan.out, self.group):
+            return self._run()
+
+    def _run(self) -> Results:
         self._prepare()
         rows, floor = [self.rows.real()], self.rows.floor()
         for entries in self.plan.turns():
@@ -182,8 +187,8 @@ class _Session:
     def _prepare(self) -> None:
         """Open all that may be missing (folder, data, metrics) before anything is trained."""
         out, folder = self.plan.out, self.plan.data_dir
-        self.group.first(lambda: check_writable(out))
         self.group.first(lambda: refuse_other_settings(self.plan))
+        self.group.first(lambda: check_records(self.plan))
         self.device = best_device()
         self.reporter.say(self.plan.told())
         self.sets = caption_sets(self.plan.benchmark, folder)
@@ -203,6 +208,7 @@ class _Session:
             self.plan, self.scorer, self.sets, self.group, self.reporter, told, self.device,
             self.timeline, self.training,
         )  # fmt: skip
+        self.group.first(self.rows.check_kept)
         self.others = {entry.label: other_data(entry, self.plan) for entry in self.plan.runs}
         for label, text in self.others.items():
             if text:

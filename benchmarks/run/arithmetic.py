@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
+from t2i.benchmarks.figures import Amount
 from t2i.benchmarks.run.operations import attainable_seconds, counted_step
 from t2i.benchmarks.run.training_record import environment
 from t2i.benchmarks.score.extraction import fingerprint
 from t2i.core.devices import best_device
-from t2i.core.io.files import json_object, write_json
+from t2i.core.errors import UserError
+from t2i.core.io.documents import checked
+from t2i.core.io.files import read_object, write_json
 from t2i.core.models.building import build, stage_settings, stages_of
 from t2i.core.runs.configure import RunConfig
 
@@ -29,8 +33,8 @@ class Arithmetic:
         attainable: Seconds that the same convolutions and products take alone, by stage.
     """
 
-    operations: Mapping[str, float]
-    attainable: Mapping[str, float]
+    operations: Mapping[str, Amount]
+    attainable: Mapping[str, Amount]
 
     def spent(self, steps: Mapping[str, int]) -> float:
         """Add up the operations of a training.
@@ -73,7 +77,7 @@ class Arithmetic:
         }
 
 
-def arithmetic(config: RunConfig, file: Path) -> Arithmetic:
+def arithmetic(config: RunConfig, file: Path, say: Callable[[str], None]) -> Arithmetic:
     """Count the operations of one step of each stage, and time the same operations alone.
 
     The steps are made with fresh weights, which are dropped. What is found is kept in a file, so
@@ -81,7 +85,8 @@ def arithmetic(config: RunConfig, file: Path) -> Arithmetic:
 
     Args:
         config: The model's configuration.
-        file: The file, JSON; it is made or completed.
+        file: The file, JSON; it is made or completed. A damaged one is made anew.
+        say: Reports one line.
 
     Returns:
         The arithmetic.
@@ -90,13 +95,17 @@ def arithmetic(config: RunConfig, file: Path) -> Arithmetic:
         UserError: Something is missing that the model needs.
     """
     key = fingerprint([config.dump(), environment(best_device())])
-    known = json_object(file)
-    if key not in known:
-        with _threads(config.settings.threads), torch.random.fork_rng():
-            found = _counted(config)
-        write_json(file, {**known, key: asdict(found)})
-        return found
-    return Arithmetic(**known[key])
+    try:
+        known = read_object(file, "operations", finite=True) if file.exists() else {}
+        if key in known:
+            return checked(TypeAdapter(Arithmetic), known[key], str(file), "it is damaged")
+    except UserError as error:
+        say(f"warning: {error}: counting the operations anew")
+        known = {}
+    with _threads(config.settings.threads), torch.random.fork_rng():
+        found = _counted(config)
+    write_json(file, {**known, key: asdict(found)})
+    return found
 
 
 def counted(
@@ -114,7 +123,7 @@ def counted(
         The arithmetic; None if it cannot be counted.
     """
     try:
-        return arithmetic(config, file)
+        return arithmetic(config, file, say)
     except Exception as error:  # a step of a plugin failed: no reason to lose a result
         reason = str(error).partition("\n")[0][:120] or type(error).__name__
         say(f"{label}: its operations cannot be counted: {reason}")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
+from shutil import rmtree
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from t2i.benchmarks.run.caption_sets import CaptionSet
+from t2i.core.errors import UserError
 from t2i.core.io.files import write_bytes
 from t2i.core.io.images import grid, png, readable_scale
 
 REAL = "real"
+MOST_SAMPLES = 64  # images of a caption
+LARGEST_SIDE = 4096  # pixels of an image
 
 
 def nearest_to(row: str) -> str:
@@ -74,6 +79,17 @@ def save_image(out: Path, row: str, caption: int, sample: int, image: np.ndarray
     write_bytes(image_file(out, row, caption, sample), png(image))
 
 
+def remove_images(out: Path, row: str) -> None:
+    """Remove the images of a row, and those that are nearest to them.
+
+    Args:
+        out: The benchmark's folder.
+        row: The row's name.
+    """
+    for folder in (row, nearest_to(row)):
+        rmtree(out / "pictures" / folder, ignore_errors=True)
+
+
 def save_real(out: Path, sets: Sequence[CaptionSet], each: int, samples: int) -> Path:
     """Write real images of the grid's captions, and a sheet of them.
 
@@ -94,6 +110,7 @@ def save_real(out: Path, sets: Sequence[CaptionSet], each: int, samples: int) ->
         images += [e.image for k in range(1, samples) if (e := captions.data.variant(index, k))]
         for sample, image in enumerate(images):
             save_image(out, REAL, number, sample, image)
+        image_file(out, REAL, number, len(images)).unlink(missing_ok=True)  # of an earlier grid
         sheet += images + [np.full_like(images[0], 255)] * (samples - len(images))
     return save_sheet(out, REAL, sheet, samples)
 
@@ -124,13 +141,48 @@ def load_images(out: Path, row: str, caption: int) -> list[Image.Image]:
         caption: Number of the caption in the grid, from 0.
 
     Returns:
-        The images in the order of their sample numbers; none if the row has none.
+        The images in the order of their sample numbers, up to the first that is missing; none if
+        the row has none.
+
+    Raises:
+        UserError: An image is damaged, or too large.
     """
-    files = sorted(
-        out.glob(f"pictures/{row}/{caption:02d}-*.png"),
-        key=lambda file: int(file.stem.split("-")[1]),
-    )
-    return [Image.open(file).convert("RGB") for file in files]
+    files = (image_file(out, row, caption, sample) for sample in range(MOST_SAMPLES))
+    return [_opened(file) for file in takewhile(Path.is_file, files)]
+
+
+def _opened(file: Path) -> Image.Image:
+    """Read an image of the grid. One that is not sound raises UserError."""
+    try:
+        with Image.open(file, formats=("PNG",)) as image:
+            if max(image.size) > LARGEST_SIDE:
+                raise ValueError(f"{image.width}x{image.height} pixels")
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or str(error)[:80]
+        raise UserError(
+            f"{file}: no image of a benchmark ({reason}); remove its folder, and run the benchmark "
+            "again"
+        ) from None
+
+
+def is_sound(out: Path, row: str, caption: int, samples: int, size: int) -> bool:
+    """Tell whether exactly a row's images of one caption are there.
+
+    Args:
+        out: The benchmark's folder.
+        row: The row's name.
+        caption: Number of the caption in the grid, from 0.
+        samples: How many images there must be.
+        size: Width and height of each in pixels.
+
+    Returns:
+        False if one is missing, damaged, of another size, or too many.
+    """
+    try:
+        return [image.size for image in load_images(out, row, caption)] == [(size, size)] * samples
+    except UserError:
+        return False
 
 
 def save_comparison(out: Path, rows: Sequence[tuple[str, str]], captions: Sequence[str]) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -28,6 +29,9 @@ from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, resolve_config
 from t2i.core.runs.folder import Run
 from t2i.core.runs.recognising import refuse_folder
+
+RESERVED = ("real", "wrong", "nearest", "comparison")
+"""Names of rows and files of the benchmark's own: a model's row cannot have them."""
 
 TRAINING = ("--train-data", "--train-dir")
 """The options that name the training data and its folder."""
@@ -299,7 +303,33 @@ def plan_runs(
             continue
         for seed in range(request.seeds):
             planned.append(planned_training(name, seed, benchmark, request.preset, own, out))
+    check_names([entry.label for entry in planned])
     return tuple(planned)
+
+
+def check_names(labels: Sequence[str]) -> None:
+    """Check that each row can have files of its own, also where file names ignore case.
+
+    Args:
+        labels: Names of the rows of models.
+
+    Raises:
+        UserError: A name is reserved, or another row has it.
+    """
+    seen: dict[str, str] = {}
+    for label in labels:
+        key = unicodedata.normalize("NFC", label).casefold()
+        if key in RESERVED:
+            raise UserError(
+                f"row '{label}': the report needs this name itself (as {', '.join(RESERVED)}); "
+                "name the run otherwise, such as --run mine=RUN"
+            )
+        if key in seen:
+            same = "two rows have this name" if seen[key] == label else f"'{seen[key]}' is a row"
+            raise UserError(
+                f"row '{label}': {same}; name the run otherwise, such as --run mine=RUN"
+            )
+        seen[key] = label
 
 
 def planned_training(
@@ -344,9 +374,10 @@ def _preset(benchmark: Benchmark, model: str) -> str:
 
 def _given(name: str, text: str) -> PlannedRun:
     """Check a model that the user names, and plan its row."""
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,79}", name):
         raise UserError(
-            f"--run {name}={text}: '{name}' is no name for a row (letters, digits, '-', '_', '.')"
+            f"--run {name}={text}: '{name}' is no name for a row (letters, digits, '-', '_', '.'; "
+            "at most 80)"
         )
     try:
         place = find(text)
@@ -489,22 +520,3 @@ def _default_out(benchmark: Benchmark, folder: Path | None) -> Path:
     if spec.any_data and folder is not None:
         suffix += f"-{re.sub(r'[^A-Za-z0-9_.-]+', '-', folder.resolve().name)}"
     return Path("runs") / f"bench-{benchmark.name}{suffix}"
-
-
-def check_writable(out: Path) -> None:
-    """Create the output folder.
-
-    Args:
-        out: The folder.
-
-    Raises:
-        UserError: It cannot be created, or not be written to.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--out {out}: cannot make the folder ({error.strerror}); name another"
-        ) from None
-    if not os.access(out, os.W_OK):
-        raise UserError(f"--out {out}: no permission to write there; name another folder")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,19 @@ import torch
 from t2i.benchmarks.results import VARIETY, Row
 from t2i.benchmarks.run import grids
 from t2i.benchmarks.run.caption_sets import CaptionSet, ImageStream, real_source, wrong_source
+from t2i.benchmarks.run.kept_rows import KeptRow, read_kept
 from t2i.benchmarks.run.partial import Parts
 from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun
 from t2i.benchmarks.run.reporter import BenchmarkReporter
 from t2i.benchmarks.run.timed_sampling import images_of, resized
 from t2i.benchmarks.run.timeline import Timeline
 from t2i.benchmarks.run.training_images import TrainingImages
-from t2i.benchmarks.run.training_record import curve, model_digest, training_record
+from t2i.benchmarks.run.training_log import read_curve
+from t2i.benchmarks.run.training_record import model_digest, training_record
 from t2i.benchmarks.score.extraction import fingerprint
 from t2i.benchmarks.score.scorer import Scorer
 from t2i.core.interfaces.scoring import ImageBatch, PromptSet
-from t2i.core.io.files import place_bytes, read_json, write_json
+from t2i.core.io.files import place_bytes
 from t2i.core.io.images import png
 from t2i.core.io.processes import Group
 from t2i.core.models.loading import load
@@ -36,7 +37,48 @@ RealSource = Callable[[CaptionSet, int, int], ImageStream]
 """Makes the stream of real images from (captions, number of captions, images of each)."""
 
 FLOOR = "wrong"
-TITLES = {grids.REAL: "real images", FLOOR: "real images, wrong captions"}
+
+
+def real_row() -> Row:
+    """Make the row of real images, without scores.
+
+    Returns:
+        The row.
+    """
+    return Row("real images", "real")
+
+
+def floor_row() -> Row:
+    """Make the row of real images with wrong captions, without scores.
+
+    Returns:
+        The row.
+    """
+    return Row("real images, wrong captions", "floor")
+
+
+def model_row(entry: PlannedRun) -> Row:
+    """Make the row of a model, without scores.
+
+    Args:
+        entry: The planned run.
+
+    Returns:
+        The row.
+    """
+    return Row(entry.label, "model", entry.name, entry.seed)
+
+
+def short_name(row: Row) -> str:
+    """Return the name of a row's files.
+
+    Args:
+        row: The row.
+
+    Returns:
+        The name; no model's row has that of a row of real images.
+    """
+    return {"real": grids.REAL, "floor": FLOOR}.get(row.kind, row.name)
 
 
 @dataclass(frozen=True)
@@ -102,9 +144,9 @@ class RowMaker:
         def source(captions: CaptionSet, count: int, samples: int) -> ImageStream:
             return real_source(captions, count, samples if captions.has_variants else 1)
 
-        row = Row(TITLES[grids.REAL], "real")
+        row = real_row()
         return self._kept(
-            grids.REAL, {}, lambda p: self._score_real(row, p, source, self.headline.has_variants)
+            row, {}, lambda p: self._score_real(row, p, source, self.headline.has_variants)
         )
 
     def floor(self) -> Row:
@@ -113,8 +155,8 @@ class RowMaker:
         Returns:
             The row, with the scores that depend on captions.
         """
-        row = Row(TITLES[FLOOR], "floor")
-        return self._kept(FLOOR, {}, lambda parts: self._score_real(row, parts, wrong_source, True))
+        row = floor_row()
+        return self._kept(row, {}, lambda parts: self._score_real(row, parts, wrong_source, True))
 
     def _score_real(self, row: Row, parts: Parts, source: RealSource, many: bool) -> Row:
         """Score real images; `many` says whether captions have several, as diversity needs."""
@@ -139,10 +181,8 @@ class RowMaker:
             The row.
         """
         depends = {"model": model_digest(entry), "seed": entry.seed}
-        row = Row(entry.label, "model", entry.name, entry.seed)
-        return self._kept(
-            entry.label, depends, lambda parts: self._score_model(row, parts, entry, run)
-        )
+        row = model_row(entry)
+        return self._kept(row, depends, lambda parts: self._score_model(row, parts, entry, run))
 
     def _score_model(self, row: Row, parts: Parts, entry: PlannedRun, run: Run) -> Row:
         model, benchmark = load(entry.place or run.path, str(self.device)), self.plan.benchmark
@@ -156,7 +196,7 @@ class RowMaker:
             self.group.first(lambda: self._draw_grid(model, row))
         row.training = training_record(entry, run, model)
         row.sampling = {**model.sampler().dump(), **self._size_of(model), **row.sampling}
-        row.curve = curve(run)
+        row.curve = read_curve(run.metrics_file)
         return row
 
     def _size_of(self, model: Model) -> dict[str, str]:
@@ -263,41 +303,66 @@ class RowMaker:
 
     # --- what is kept
 
-    def _kept(self, name: str, depends: dict[str, Any], make: Callable[[Parts], Row]) -> Row:
+    def _kept(self, blank: Row, depends: dict[str, Any], make: Callable[[Parts], Row]) -> Row:
         """Read a row from OUT/scores if it has the same protocol, grid and model; else make it."""
-        out = self.plan.out
-        path = out / "scores" / f"{name}.json"
-        key = {"protocol": self.protocol_hash, "grid": fingerprint(self.grid_entries()), **depends}
-        found = self.group.first(lambda: self._found(path, key))
+        out, name, key = self.plan.out, short_name(blank), self._key(depends)
+        found = self.group.first(lambda: self._found(blank, key))
         if found:
             self.reporter.say(f"{name}: scored before")
             return found
         parts = Parts(out / "partial" / name, key, self.group)
         if parts.fresh and depends:
             # These images are another model's.
-            self.group.first(lambda: rmtree(out / "pictures" / name, ignore_errors=True))
+            self.group.first(lambda: grids.remove_images(out, name))
         row = make(parts)
         row.spent = dict(self.timeline.spent.get(row.name, {}))
-        self.group.first(
-            lambda: write_json(
-                path, {"key": key, "pictures": self.plan.keep_images, "row": asdict(row)}
-            )
-        )
+        kept = KeptRow(key, self.plan.keep_images, row)
+        self.group.first(lambda: kept.write(self._place(row)))
         self.group.first(parts.remove)
         return row
 
-    def _found(self, path: Path, key: Mapping[str, Any]) -> Row | None:
-        """Read a row; None if its key differs, or if its images are requested but were not kept."""
-        document = read_json(path, "scores") if path.is_file() else None
-        if not isinstance(document, dict) or document.get("key") != key:
+    def check_kept(self) -> None:
+        """Check the files of finished rows that may be used, before anything is sampled.
+
+        Raises:
+            UserError: One of them is damaged.
+        """
+        for row in (real_row(), floor_row(), *map(model_row, self.plan.runs)):
+            read_kept(self._place(row), row, self._key({}), self.scorer)
+
+    def _key(self, depends: Mapping[str, Any]) -> dict[str, Any]:
+        """Return everything that a row depends on; `depends` is what only its own model gives."""
+        return {"protocol": self.protocol_hash, "grid": fingerprint(self.grid_entries()), **depends}
+
+    def _place(self, row: Row) -> Path:
+        """Return the file of a finished row."""
+        return self.plan.out / "scores" / f"{short_name(row)}.json"
+
+    def _found(self, blank: Row, key: Mapping[str, Any]) -> Row | None:
+        """Read a row; None if its key differs, or if images of it are needed but not there."""
+        kept = read_kept(self._place(blank), blank, key, self.scorer)
+        if kept is None or kept.key != key:
             return None
-        if (
-            self.plan.keep_images
-            and document["row"]["kind"] == "model"
-            and not document.get("pictures")
-        ):
+        if kept.row.kind != "model":
+            return kept.row
+        if self.plan.keep_images and not kept.pictures:
             return None
-        return Row.parse(document["row"])
+        if kept.row.has_images and not self._has_grid(kept.row):
+            self.reporter.say(
+                f"{blank.name}: images of its grid are missing or damaged: sampling again"
+            )
+            return None
+        return kept.row
+
+    def _has_grid(self, row: Row) -> bool:
+        """Tell whether exactly the images of the grid are there, sound and of the right size."""
+        names = [row.name] if self.training is None else [row.name, grids.nearest_to(row.name)]
+        samples, size = self.plan.benchmark.grid[1], self.plan.benchmark.image_size
+        return all(
+            grids.is_sound(self.plan.out, name, number, samples, size)
+            for name in names
+            for number in range(len(self.grid_entries()))
+        )
 
 
 def _file(folder: Path, prompt: int, sample: int) -> Path:

@@ -18,6 +18,7 @@ from t2i.core.engine.observer import Observer
 from t2i.core.engine.reporting import Reporter as EngineReporter
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_json, write_json
+from t2i.core.io.locks import folder_lock, take_or_refuse
 from t2i.core.io.processes import Group
 from t2i.core.runs.configure import RunConfig
 from t2i.core.runs.folder import Run
@@ -166,7 +167,7 @@ def _state(
         if any(run.checkpoints.glob("step-*")):
             reporter.say(f"{entry.label}: resuming {run.path}")
             return "begun"
-        shutil.rmtree(run.path)  # it stopped before its first checkpoint
+        _remove(run)  # it stopped before its first checkpoint
     own = entry.config.settings
     budget = f"{own.steps} steps" if own.minutes is None else f"{own.minutes:g} minutes"
     reporter.say(
@@ -175,3 +176,15 @@ def _state(
     )
     write_json(_asked(entry, plan), entry.config.dump())
     return "new"
+
+
+def _remove(run: Run) -> None:
+    """Remove a run, unless another process has just begun it."""
+    lock = folder_lock(run.path)
+    take_or_refuse(
+        lock, f"{run.path} is being trained by another process: wait for it, or name another --out"
+    )
+    try:
+        shutil.rmtree(run.path)
+    finally:
+        lock.release()

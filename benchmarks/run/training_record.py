@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
-from t2i.benchmarks.run.plan import PlannedRun
-from t2i.core.io.files import MANIFEST
+from t2i.benchmarks.figures import TrainingCost
+from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun
+from t2i.benchmarks.run.training_log import read_curve
+from t2i.core.io.documents import checked
+from t2i.core.io.files import MANIFEST, read_object
 from t2i.core.models.model import Model
 from t2i.core.runs.folder import Run
 from t2i.core.runs.record import versions
@@ -48,7 +51,7 @@ def training_record(entry: PlannedRun, run: Run, model: Model) -> dict[str, Any]
         numbers of its summary (time, memory, parameters). A run without a summary has the
         generator's number of parameters only.
     """
-    summary = run.summary() if run.summary_file.is_file() else {}
+    summary = summary_of(run)
     record = {key: summary[key] for key in _SUMMARY if key in summary}
     generator = sum(p.numel() for p in model.generator.parameters())
     record.setdefault("parameters", {"generator": generator})
@@ -62,6 +65,41 @@ def training_record(entry: PlannedRun, run: Run, model: Model) -> dict[str, Any]
         **record,
         "config": {**config, "encoder": encoder},
     }
+
+
+def summary_of(run: Run) -> dict[str, Any]:
+    """Read the summary of a run, whoever wrote it.
+
+    Args:
+        run: The run.
+
+    Returns:
+        The content of its file; empty if there is none.
+
+    Raises:
+        UserError: The file cannot be read, or a figure in it is wrong.
+    """
+    file = run.summary_file
+    if not file.exists():
+        return {}
+    summary = read_object(file, f"run {run.path}", finite=True)
+    checked(TypeAdapter(TrainingCost), summary, str(file), "restore the file from where it is from")
+    return summary
+
+
+def check_records(plan: BenchmarkPlan) -> None:
+    """Check what is read of finished runs once they are scored, before anything is sampled.
+
+    Args:
+        plan: The plan of the benchmark.
+
+    Raises:
+        UserError: The summary or the log of a run is damaged.
+    """
+    for entry in plan.runs:
+        if entry.given or entry.run.complete:
+            summary_of(entry.run)
+            read_curve(entry.run.metrics_file)
 
 
 def model_digest(entry: PlannedRun) -> str:
@@ -89,40 +127,6 @@ def model_digest(entry: PlannedRun) -> str:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def curve(run: Run, points: int = 300) -> list[dict[str, Any]]:
-    """Read the training log of a run, thinned.
-
-    Args:
-        run: The run.
-        points: About how many lines to keep; fewer than twice as many are returned.
-
-    Returns:
-        Every k-th line of the log; none if there is no log.
-    """
-    if not run.metrics_file.is_file():
-        return []
-    lines = read_lines(run.metrics_file)
-    return lines[:: max(1, len(lines) // points)]
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a .jsonl file up to its first broken line, such as a last line that a crash cut short.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The objects in it.
-    """
-    found = []
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            break
-    return found
 
 
 def environment(device: torch.device) -> dict[str, Any]:

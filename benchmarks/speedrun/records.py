@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from filelock import FileLock
 
 from t2i.benchmarks.report.table import DASH, cost
 from t2i.benchmarks.speedrun.results import Entry, SpeedrunResults, minutes, with_interval
 from t2i.core.errors import UserError
+from t2i.core.io.documents import read_bytes
 from t2i.core.io.files import write_bytes
+from t2i.core.io.locks import take_or_wait
 from t2i.core.io.terminal import printable
 
 COLUMNS = (
     "date", "benchmark", "model", "mark", "minutes", "steps", "arithmetic", "machine", "score",
     "seed", "changed", "note", "trained on", "command",
 )  # fmt: skip
+MOST_BYTES = 16 * 2**20
+"""Size of the largest file of records that is read, in bytes."""
+
 TITLE = "# Records of speed runs\n\n"
 HEAD = f"| {' | '.join(COLUMNS)} |"
 RULE = f"|{'---|' * len(COLUMNS)}"
@@ -49,16 +57,15 @@ def add_records(path: Path, results: SpeedrunResults) -> list[str]:
     Raises:
         UserError: The file cannot be read or written, or holds no table of records.
     """
-    check_records(path)
-    lines = _lines(path) or [*TITLE.splitlines(), HEAD, RULE]
-    end = lines.index(HEAD)
-    while end < len(lines) and lines[end].startswith("|"):
-        end += 1
     new = [_line(entry, results) for entry in results.entries]
-    text = "\n".join([*lines[:end], *new, *lines[end:]]) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, text.encode())
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        take_or_wait(lock, lambda: None)  # another command adds its lines in an instant
+        try:
+            write_bytes(path, _with_lines(path, new).encode())
+        finally:
+            lock.release()
     except OSError as error:
         raise UserError(
             f"--record {path}: cannot be written ({error.strerror}); name another file"
@@ -66,12 +73,24 @@ def add_records(path: Path, results: SpeedrunResults) -> list[str]:
     return new
 
 
+def _with_lines(path: Path, new: Sequence[str]) -> str:
+    """Return the content of the file with lines at the end of its table."""
+    check_records(path)
+    lines = _lines(path) or [*TITLE.splitlines(), HEAD, RULE]
+    end = lines.index(HEAD)
+    while end < len(lines) and lines[end].startswith("|"):
+        end += 1
+    return "\n".join([*lines[:end], *new, *lines[end:]]) + "\n"
+
+
 def _lines(path: Path) -> list[str]:
     """Return the lines of the file; none if it does not exist."""
+    if path.exists() and not path.is_file():  # a pipe would wait for ever
+        raise UserError(f"--record {path}: it is no regular file; name a new file")
     try:
-        return path.read_text("utf-8").splitlines() if path.exists() else []
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "no text in UTF-8"
+        return read_bytes(path, MOST_BYTES).decode().splitlines() if path.exists() else []
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no text in UTF-8, or too large"
         raise UserError(f"--record {path}: cannot be read ({reason}); name a new file") from None
 
 

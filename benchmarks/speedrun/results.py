@@ -7,11 +7,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import ConfigDict, TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
+from t2i.benchmarks.figures import Amount, Count, Score
 from t2i.benchmarks.report.table import DASH, cost, number, plain
 from t2i.benchmarks.results import Column
+from t2i.core.io.documents import checked
 
 FORMAT = 1
 
@@ -31,27 +34,16 @@ class Point:
         whole: Whether these are all captions. Only such a score reaches a mark.
     """
 
-    step: int
-    steps: Mapping[str, int]
-    seconds: float
-    operations: float | None
-    score: float
-    interval: tuple[float, float] | None
-    captions: int
+    step: Count
+    steps: Mapping[str, Count]
+    seconds: Amount
+    operations: Amount | None
+    score: Score
+    interval: tuple[Score, Score] | None
+    captions: Count
     whole: bool
 
-    @classmethod
-    def parse(cls, document: Mapping[str, Any]) -> Self:
-        """Read a point from JSON, which has lists where a point has tuples.
-
-        Args:
-            document: The point.
-
-        Returns:
-            The point.
-        """
-        pair = document["interval"]
-        return cls(**{**document, "interval": tuple(pair) if pair else None})
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass
@@ -82,28 +74,35 @@ class Entry:
     preset: str
     changed: Mapping[str, str]
     seed: int
-    targets: tuple[float, ...]
+    targets: tuple[Score, ...]
     higher: bool
-    machine_rate: float | None = None
+    machine_rate: Amount | None = None
     threads: int = 0
     points: list[Point] = field(default_factory=list)
-    scoring_seconds: float = 0.0
-    other_seconds: float = 0.0
+    scoring_seconds: Amount = 0.0
+    other_seconds: Amount = 0.0
     done: bool = False
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     @classmethod
-    def parse(cls, document: Mapping[str, Any]) -> Self:
+    def parse(cls, document: Any, file: Path) -> Self:
         """Read an entry from JSON.
 
         Args:
             document: The entry, as `document` returns it.
+            file: The file that holds it.
 
         Returns:
             The entry.
+
+        Raises:
+            UserError: It is damaged.
         """
-        own = {key: value for key, value in document.items() if key != "marks"}
-        own["points"] = [Point.parse(point) for point in own["points"]]
-        return cls(**{**own, "targets": tuple(own["targets"])})
+        own = document
+        if isinstance(document, dict):
+            own = {key: value for key, value in document.items() if key != "marks"}
+        return checked(TypeAdapter(cls), own, str(file), "remove it and its run")
 
     def document(self) -> dict[str, Any]:
         """Convert the entry to JSON.

@@ -21,10 +21,10 @@ import torch
 
 from t2i.benchmarks.report.plots import score_curves
 from t2i.benchmarks.run.arithmetic import Arithmetic, counted
-from t2i.benchmarks.run.plan import check_writable
+from t2i.benchmarks.run.out_folder import held_out
 from t2i.benchmarks.run.reporter import BenchmarkLines, BenchmarkReporter
 from t2i.benchmarks.run.trained_run import finished_run, refuse_other_settings
-from t2i.benchmarks.run.training_record import environment
+from t2i.benchmarks.run.training_record import environment, summary_of
 from t2i.benchmarks.score.extraction import fingerprint
 from t2i.benchmarks.speedrun.judge import Judge
 from t2i.benchmarks.speedrun.plan import PlannedEntry, SpeedrunPlan, make_plan
@@ -81,8 +81,11 @@ class _Session:
     engine_reporter: EngineReporter | None
 
     def run(self) -> SpeedrunResults:
+        with held_out(self.plan.plan.out, self.group):
+            return self._run()
+
+    def _run(self) -> SpeedrunResults:
         plan, request = self.plan.plan, self.plan.request
-        check_writable(plan.out)
         refuse_other_settings(plan)
         self.judge = Judge(plan.benchmark, plan.data_dir, best_device())
         entries = [self._kept(planned) for planned in self.plan.entries]
@@ -186,15 +189,18 @@ class _Session:
                 planned.changed, run.seed, _ordered(planned.targets, self.judge.higher),
                 self.judge.higher,
             )  # fmt: skip
-        document = read_object(file, "speed run")
-        key = self._key(planned)
-        other = [name for name in key if document.get("key", {}).get(name) != key[name]]
+        document = read_object(file, "speed run", finite=True)
+        key, kept = self._key(planned), document.get("key")
+        other = [n for n in key if not isinstance(kept, dict) or kept.get(n) != key[n]]
         if other:
             raise UserError(
                 f"{file} was made with other options ({', '.join(other)}); name another --out, or "
                 "remove it and its run"
             )
-        return Entry.parse(document["entry"])
+        entry = Entry.parse(document.get("entry"), file)
+        if entry.label != run.label or (entry.done and not entry.points):
+            raise UserError(f"{file} is damaged: remove it and its run")
+        return entry
 
 
 def _ordered(targets: Iterable[float], higher: bool) -> tuple[float, ...]:
@@ -204,8 +210,10 @@ def _ordered(targets: Iterable[float], higher: bool) -> tuple[float, ...]:
 
 def _end(run: Run) -> Moment:
     """Return the end of a finished run."""
-    summary = run.summary()
-    stages = summary["stages"]
+    summary = summary_of(run)
+    stages = summary.get("stages")
+    if not stages:
+        raise UserError(f"{run.summary_file} lacks the stages: remove the run {run.path}")
     steps = {stage["name"]: stage["steps"] for stage in stages}
     last = stages[-1]
     return Moment(last["name"], True, summary["steps"], steps, summary["seconds"], last["seconds"])

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import reprlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from t2i.core.errors import UserError
+from t2i.core.io.documents import parse_json, read_bytes
 
 MANIFEST = "manifest.json"
 """Name of the file in a sealed folder that lists the others."""
@@ -79,23 +81,24 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path, what: str) -> Any:
-    """Read a JSON document.
+def read_json(path: Path, what: str, *, finite: bool = False) -> Any:
+    """Read a JSON document, in bounded time and memory (`documents.py`).
 
     Args:
         path: The file.
         what: What the file belongs to; error messages begin with it.
+        finite: Whether a number that is not finite is an error, as in all that t2i writes.
 
     Returns:
         The parsed document, of any JSON type.
 
     Raises:
-        UserError: The file cannot be read, or is not JSON.
+        UserError: The file cannot be read, is not JSON, or is too large.
     """
     if path.exists() and not path.is_file():  # a pipe would wait for ever
         raise UserError(f"{what}: {path} is no regular file")
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(read_bytes(path), finite=finite)
     except OSError as error:
         raise UserError(f"{what}: cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -104,12 +107,13 @@ def read_json(path: Path, what: str) -> Any:
         ) from None
 
 
-def read_object(path: Path, what: str) -> dict[str, Any]:
+def read_object(path: Path, what: str, *, finite: bool = False) -> dict[str, Any]:
     """Read a JSON document that must be an object.
 
     Args:
         path: The file.
         what: What the file belongs to; error messages begin with it.
+        finite: Whether a number that is not finite is an error.
 
     Returns:
         The object.
@@ -117,9 +121,9 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
     Raises:
         UserError: The file cannot be read, is not JSON, or holds something else.
     """
-    document = read_json(path, what)
+    document = read_json(path, what, finite=finite)
     if not isinstance(document, dict):
-        raise UserError(f"{what}: {path} holds no JSON object, but {str(document)[:40]!r}")
+        raise UserError(f"{what}: {path} holds no JSON object, but {reprlib.repr(document)[:40]}")
     return document
 
 
