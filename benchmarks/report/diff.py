@@ -14,6 +14,12 @@ from rich.text import Text
 from t2i.benchmarks.report.table import DASH, number, plain
 from t2i.benchmarks.results import Results, Standing
 
+SHOWN = 500
+"""Lines of a table that are printed."""
+
+LONGEST = 300
+"""Characters of a value that are printed."""
+
 
 @dataclass(frozen=True)
 class Field:
@@ -90,8 +96,10 @@ class Difference:
 
 def _fields_table(fields: tuple[Field, ...]) -> Table:
     table = Table("what differs", "A", "B")
-    for entry in fields:
-        table.add_row(plain(entry.name), plain(_words(entry.a)), plain(_words(entry.b)))
+    for entry in fields[:SHOWN]:
+        table.add_row(plain(entry.name[:LONGEST]), plain(_words(entry.a)), plain(_words(entry.b)))
+    if len(fields) > SHOWN:
+        table.add_row(f"{len(fields) - SHOWN:,} more, in --json", "", "")
     return table
 
 
@@ -99,16 +107,18 @@ def _scores_table(scores: tuple[Score, ...], comparable: bool) -> Table:
     table = Table("row", "score")
     for title in ("A", "B", "B - A") if comparable else ("A", "B"):
         table.add_column(title, justify="right")
-    for s in scores:
+    for s in scores[:SHOWN]:
         cells = [number(v) if v is not None else DASH for v in (s.a, s.b)]
         if comparable:
             cells.append(number(s.b - s.a) if s.a is not None and s.b is not None else DASH)
-        table.add_row(plain(s.row), plain(s.score), *cells)
+        table.add_row(plain(s.row[:LONGEST]), plain(s.score[:LONGEST]), *cells)
+    if len(scores) > SHOWN:
+        table.add_row(f"{len(scores) - SHOWN:,} more, in --json", "")
     return table
 
 
 def _words(value: Any) -> str:
-    return DASH if value is None else str(value)
+    return DASH if value is None else str(value)[:LONGEST]
 
 
 def compare(a: Path, b: Path) -> Difference:

@@ -18,6 +18,9 @@ from t2i.core.io.terminal import printable
 
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
 GREYS = ("#6b7280", "#d1d5db")  # real images, with the right captions and with wrong ones
+SMALLEST = 1e-9  # costs below have no place on a logarithmic axis
+MANY = 24  # losses in a plot
+LONGEST_NAME = 48  # characters of a loss's name in a plot
 FEW = 20  # curves with fewer values show each value as a point
 _STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a "$" in a name does not start a formula
@@ -115,7 +118,11 @@ def quality_against(
     """
     path = dict(COSTS)[title]
     models = [s for s in standings if s.kind == "model"]
-    points = [(s, x, v) for s in models if (x := s.cost(*path)) and (v := s.value(headline))]
+    points = [
+        (s, x, v)
+        for s in models
+        if (x := s.cost(*path)) and x > SMALLEST and (v := s.value(headline))
+    ]
     if not points:
         return None
     colours = palette(standings)
@@ -236,10 +243,16 @@ def losses(row: Row) -> dict[str, tuple[list[float], list[float]]]:
         prefix = f"{line.get('stage')}: " if len(stages) > 1 else ""
         for name, value in own.items():
             if isinstance(value, int | float):
-                minutes, values = found.setdefault(printable(prefix + name), ([], []))
+                minutes, values = found.setdefault(prefix + name, ([], []))
                 minutes.append(line["seconds"] / 60)
                 values.append(float(value))
     return found
+
+
+def _shortened(name: str) -> str:
+    """Make a name harmless and short enough for a legend."""
+    text = printable(name)
+    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
 
 
 def training_curve(row: Row) -> bytes | None:
@@ -249,10 +262,12 @@ def training_curve(row: Row) -> bytes | None:
         row: The row of a model.
 
     Returns:
-        The SVG; None if the row has no training log. The losses' axis is logarithmic if all losses
-        are positive and the largest is over 20 times the smallest.
+        The SVG; None if the row has no training log. Of more than 24 losses it shows the first and
+        says so. The losses' axis is logarithmic if all losses are positive and the largest is over
+        20 times the smallest.
     """
-    found = losses(row)
+    every = losses(row)
+    found = dict(list(every.items())[:MANY])
     if not found:
         return None
     with _figure(3.0) as (axes, svg):
@@ -264,13 +279,14 @@ def training_curve(row: Row) -> bytes | None:
                 lw=1.3,
                 marker=dots,
                 ms=3,
-                label=name,
+                label=_shortened(name),
                 color=COLOURS[i % len(COLOURS)],
             )
-        every = [value for _, values in found.values() for value in values]
-        if min(every) > 0 and max(every) > 20 * min(every):
+        shown = [value for _, values in found.values() for value in values]
+        if min(shown) > 0 and max(shown) > 20 * min(shown):
             axes.set_yscale("log")
-        axes.set_xlabel("minutes of training")
+        left_out = f" ({MANY} of {len(every):,} losses)" if len(every) > MANY else ""
+        axes.set_xlabel(f"minutes of training{left_out}")
         axes.set_ylabel("loss")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8)
     return svg[0]

@@ -176,7 +176,7 @@ def spent_note(results: Results) -> str:
     Returns:
         A sentence; empty if the times are not known.
     """
-    if not results.spent:
+    if "all" not in results.spent:
         return ""
     whole = results.spent["all"]
     parts = [

@@ -27,7 +27,8 @@ from t2i.core.devices import best_device
 from t2i.core.errors import UserError
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.interfaces.scoring import Benchmark
-from t2i.core.io.files import write_bytes, write_json
+from t2i.core.io.files import refuse_links, write_bytes, write_json
+from t2i.core.io.locks import folder_lock, take_folder
 from t2i.core.models.loading import find, load
 from t2i.core.models.locating import Located
 from t2i.core.models.model import Model
@@ -156,8 +157,27 @@ def compare_samplers(
     model = load(located)
     choices = _choices(model, samplers, steps)
     place = Path(out) if out else _default_out(located)
-    place.mkdir(parents=True, exist_ok=True)
-    folder = data_folder(benchmark, data_dir)
+    lock = folder_lock(place)
+    take_folder(lock, f"another benchmark writes to {place}: wait for it, or name another --out")
+    try:
+        refuse_links(place)
+        return _compared(benchmark, run, located, model, choices, place, data_dir, reporter)
+    finally:
+        lock.release()
+
+
+def _compared(
+    benchmark: Benchmark,
+    run: str | Path,
+    located: Located,
+    model: Model,
+    choices: Sequence[Choice[SamplerConfig]],
+    place: Path,
+    data_dir: Path | None,
+    reporter: BenchmarkReporter,
+) -> SamplerResults:
+    """Sample and score every combination, and write the results."""
+    name, folder = benchmark.name, data_folder(benchmark, data_dir)
     benchmark = filled_in(benchmark, BenchmarkRequest(name, runs={"run": run}), folder)
     captions = caption_set(benchmark, benchmark.headline_set, str(folder) if folder else None)
     benchmark, left_out = with_what_is_there(_without_training(benchmark))
@@ -206,7 +226,10 @@ def _default_out(place: Located) -> Path:
     if place.run is None:
         return RUNS / f"bench-samplers-{Path(place.name).name}"
     whole = place.model_folder == place.run.model
-    return place.run.path / ("bench-samplers" if whole else f"bench-samplers-{place.path.name}")
+    out = place.run.path / ("bench-samplers" if whole else f"bench-samplers-{place.path.name}")
+    if out.is_symlink():
+        raise UserError(f"{out} is a link: remove it, or name a folder with --out")
+    return out
 
 
 def _choices(

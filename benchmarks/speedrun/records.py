@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from filelock import FileLock
 from t2i.benchmarks.report.table import DASH, cost
 from t2i.benchmarks.speedrun.results import Entry, SpeedrunResults, minutes, with_interval
 from t2i.core.errors import UserError
+from t2i.core.fetch.paths import cache_dir
 from t2i.core.io.documents import read_bytes
 from t2i.core.io.files import write_bytes
 from t2i.core.io.locks import take_or_wait
@@ -60,7 +63,8 @@ def add_records(path: Path, results: SpeedrunResults) -> list[str]:
     new = [_line(entry, results) for entry in results.entries]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        name = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:16]
+        lock = FileLock(cache_dir() / f".records-{name}.lock")
         take_or_wait(lock, lambda: None)  # another command adds its lines in an instant
         try:
             write_bytes(path, _with_lines(path, new).encode())

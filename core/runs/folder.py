@@ -150,7 +150,7 @@ class Run:
         Raises:
             UserError: The file cannot be read, or is not a summary.
         """
-        summary = read_json(self.summary_file, f"run {self.path}")
+        summary = read_json(self.summary_file, f"run {self.path}", finite=True)
         if not isinstance(summary, dict):
             raise UserError(f"run {self.path}: {self.summary_file} is not a summary of a run")
         return summary

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i.core.errors import UserError
+from t2i.core.io.documents import is_finite
 from t2i.core.io.files import read_json
 from t2i.core.io.locks import LOCK, folder_lock, is_held
 from t2i.core.io.terminal import duration
@@ -157,7 +158,7 @@ def _budget(config: Mapping[str, Any]) -> str:
 def _done(run: Run) -> dict[str, Any]:
     """Read how far a run is."""
     last = last_line(run)
-    losses = last.get("losses") if isinstance(last.get("losses"), dict) else {}
+    losses = _losses(last.get("losses"))
     if run.summary_file.is_file():
         summary = run.summary()
         if not run.model.is_dir():
@@ -178,7 +179,19 @@ def _done(run: Run) -> dict[str, Any]:
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+    """Return a number that somebody may have written; 0 for anything else."""
+    return float(value) if isinstance(value, int | float) and is_finite(value) else 0.0
+
+
+def _losses(found: object) -> dict[str, float | None]:
+    """Return the losses of a line; None for those that are not finite."""
+    if not isinstance(found, dict):
+        return {}
+    return {
+        name: float(value) if is_finite(value) and value is not None else None
+        for name, value in found.items()
+        if value is None or isinstance(value, int | float)
+    }
 
 
 def last_line(run: Run) -> dict[str, Any]:
@@ -199,7 +212,7 @@ def last_line(run: Run) -> dict[str, Any]:
     for line in reversed(lines):
         try:
             found = json.loads(line)
-        except ValueError:  # half-written, or the cut first line
+        except (ValueError, RecursionError):  # half-written, or the cut first line
             continue
         if isinstance(found, dict):
             return found
@@ -233,7 +246,7 @@ def _score(run: Run) -> tuple[str, float] | None:
 def _headlines(results: Path, changed: int) -> Mapping[str, tuple[str, float]]:
     """Read the headline scores of a benchmark: name of the row -> title and value."""
     try:
-        document = read_json(results, "results")
+        document = read_json(results, "results", finite=True)
         column = document["headline"]
         place = (column["set"], column["measure"], column["score"])
         return {

@@ -166,7 +166,7 @@ class BrokenFile:
             try:
                 entry = json.loads(line)
                 found.append(BrokenExample(str(entry["file"]), str(entry["reason"])))
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 continue
         return found
 
@@ -185,7 +185,7 @@ def _step_of(line: bytes) -> float:
     """Return the step of a line of the log; infinity if the line cannot be read."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return float("inf")
 
 
