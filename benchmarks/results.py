@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from t2i.benchmarks.figures import Amount, LogLine, SamplingCost, Score, TrainingCost
+from t2i.benchmarks.figures import Amount, Count, LogLine, SamplingCost, Score, TrainingCost
 from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import Published
 from t2i.core.io.documents import checked
@@ -260,7 +260,7 @@ class Results:
     benchmark: str
     protocol: dict[str, Any]
     protocol_hash: str
-    budget: dict[str, Amount]
+    budget: dict[str, Count | Amount]
     columns: list[Column]
     headline: Column
     bars: list[Column]

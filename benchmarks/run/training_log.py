@@ -54,7 +54,7 @@ def read_curve(path: Path, points: int = 300) -> list[dict[str, Any]]:
                 if len(line) > LONGEST:
                     raise UserError(f"{path}, line {number + 1}: too long; {REMEDY}")
                 if number % every == 0:
-                    found.append(_entry(line, number + 1 == count, f"{path}, line {number + 1}"))
+                    found.append(_entry(line, f"{path}, line {number + 1}"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {REMEDY}") from None
     return [entry for entry in found if entry is not None]
@@ -74,12 +74,12 @@ def _count_lines(path: Path) -> int:
     return count + (last != b"\n")
 
 
-def _entry(line: bytes, last: bool, where: str) -> dict[str, Any] | None:
-    """Return what a curve needs of a line; None for a last line that cannot be parsed."""
+def _entry(line: bytes, where: str) -> dict[str, Any] | None:
+    """Return what a curve needs of a line; None for a last one that has no end."""
     try:
         document = json.loads(line)
     except (ValueError, RecursionError):
-        if last:
+        if not line.endswith(b"\n"):
             return None
         raise UserError(f"{where}: no JSON; {REMEDY}") from None
     if not isinstance(document, dict):

@@ -314,3 +314,44 @@ def test_a_file_that_holds_no_results_is_refused(tmp_path, text):
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(UserError, match=r"results\.json"):
         Results.load(Path(tmp_path))
+
+
+CHANGES = {
+    "scores a list": {"scores": [1]},
+    "name a list": {"name": [1]},
+    "training a list": {"training": [1]},
+    "sampling null": {"sampling": None},
+    "a text for a bound": {"intervals": {"a": {"b": {"c": [1, "x"]}}}},
+    "a kind of its own": {"kind": "evil"},
+    "a key of its own": {"evil": 1},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_results_of_wrong_types_are_one_line(results, change):
+    results.save()
+    file = results.out / "results.json"
+    document = json.loads(file.read_text())
+    document["rows"][1] |= change
+    file.write_text(json.dumps(document))
+    with pytest.raises(UserError, match=r"'rows\.1\..*; run the benchmark again"):
+        Results.load(results.out)
+
+
+def test_thousands_of_losses_are_a_plot_of_some(results):
+    row = next(row for row in results.rows if row.kind == "model")
+    row.curve = [
+        {"stage": f"s{i}", "seconds": float(i), "losses": {f"l{j}": 1.0 for j in range(50)}}
+        for i in range(300)
+    ]
+    svg = plots.training_curve(row).decode()
+    assert "(24 of 15,000 losses)" in svg
+
+
+def test_losses_at_the_edge_of_float32_are_drawn(results):
+    row = next(row for row in results.rows if row.kind == "model")
+    row.curve = [
+        {"stage": "s", "seconds": 1e10 * (i % 2), "losses": {"a": 1e38 * (-1) ** i, "b": None}}
+        for i in range(9)
+    ]
+    assert plots.training_curve(row).startswith(b"<?xml")
