@@ -96,17 +96,22 @@ SUMMARIES = {
 
 
 @pytest.mark.parametrize("text", SUMMARIES.values(), ids=SUMMARIES)
-def test_a_runs_summary_and_log_are_checked_first(tmp_path, bench, text):
-    for name in ("summary.json", "metrics.jsonl"):
-        file = tmp_path / "old" / name
-        kept = file.read_bytes()
-        file.write_bytes((text if isinstance(text, bytes) else text.encode()) + b"\n")
-        if name == "metrics.jsonl" and b"seconds" not in file.read_bytes()[:12]:
-            file.write_bytes(b"[1]\n")
-        with pytest.raises(UserError, match="restore the file|restore the folder"):
-            bench()
-        assert not (tmp_path / "out" / "scores").exists()
-        file.write_bytes(kept)
+def test_a_runs_summary_is_checked_first(tmp_path, bench, text):
+    data = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / "old" / "summary.json").write_bytes(data)
+    with pytest.raises(UserError, match=r"summary\.json.*restore the file"):
+        bench()
+    assert not (tmp_path / "out" / "scores").exists()
+
+
+@pytest.mark.parametrize("text", [b"[1]\n", b'{"seconds": NaN}\n', b'{"stage": "\xe9"}\n'])
+def test_a_runs_log_is_checked_first(tmp_path, bench, text):
+    (tmp_path / "old" / "metrics.jsonl").write_bytes(text)
+    with pytest.raises(
+        UserError, match=r"metrics\.jsonl, line 1: .*restore the file, or remove it"
+    ):
+        bench()
+    assert not (tmp_path / "out" / "scores").exists()
 
 
 @pytest.mark.parametrize(
