@@ -108,7 +108,7 @@ def test_a_runs_summary_is_checked_first(tmp_path, bench, text):
 def test_a_runs_log_is_checked_first(tmp_path, bench, text):
     (tmp_path / "old" / "metrics.jsonl").write_bytes(text)
     with pytest.raises(
-        UserError, match=r"metrics\.jsonl, line 1: .*restore the file, or remove it"
+        UserError, match=r"metrics\.jsonl, line 1: .*or remove it"
     ):
         bench()
     assert not (tmp_path / "out" / "scores").exists()
