@@ -121,7 +121,8 @@ class Parts:
         return whole
 
     def _there(self, where: str, number: int, source: ImageStream, part: range) -> bool:
-        return intact(self._place(where, number)) and source.ready(part)
+        place = self._place(where, number)
+        return intact(place) and _is_part(place, len(part)) and source.ready(part)
 
     def read(self, where: str, source: ImageStream) -> Iterator[ImageBatch]:
         """Read the parts of a set of images, and add their sampling time to `clock`.
@@ -148,6 +149,26 @@ def _document(file: Path) -> Any:
         return read_json(file, "key")
     except UserError:
         return None
+
+
+def _is_part(folder: Path, most: int) -> bool:
+    """Tell whether a folder holds what `_save` writes of at most so many images."""
+    try:
+        tensors = load_tensors(folder / "features.safetensors", "part")
+        captions = read_json(folder / "captions.json", "part")
+    except UserError:
+        return False
+    if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
+        return False
+    count, missing = len(captions), torch.zeros(0, 0)
+    groups, seconds, images = (tensors.pop(n, missing) for n in ("groups", "seconds", "images"))
+    return (
+        count <= most
+        and (groups.shape, groups.dtype) == ((count,), torch.int64)
+        and seconds.shape == () and bool(seconds.isfinite()) and bool(seconds >= 0)
+        and (len(images) == 0 or (len(images) == count and images.dtype == torch.uint8))
+        and all(t.ndim == 2 and len(t) == count and t.isfinite().all() for t in tensors.values())
+    )  # fmt: skip
 
 
 def _without_images(images: ImageBatch) -> ImageBatch:

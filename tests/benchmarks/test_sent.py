@@ -3,17 +3,24 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from t2i.benchmarks import runner
 from t2i.benchmarks.report.diff import SHOWN, compare
 from t2i.benchmarks.results import Results
+from t2i.benchmarks.run.caption_sets import ImageStream
+from t2i.benchmarks.run.partial import Parts
 from t2i.benchmarks.run.plan import check_names
 from t2i.benchmarks.run.trained_run import _remove
 from t2i.benchmarks.runner import run_benchmark
 from t2i.core.errors import UserError
+from t2i.core.interfaces.scoring import ImageBatch
+from t2i.core.io.files import load_tensors, save_tensors, seal
 from t2i.core.io.locks import folder_lock, take_folder
+from t2i.core.io.processes import Group
 from t2i.core.runs.folder import Run
 
 pytestmark = pytest.mark.usefixtures("squares")
@@ -107,9 +114,7 @@ def test_a_runs_summary_is_checked_first(tmp_path, bench, text):
 @pytest.mark.parametrize("text", [b"[1]\n", b'{"seconds": NaN}\n', b'{"stage": "\xe9"}\n'])
 def test_a_runs_log_is_checked_first(tmp_path, bench, text):
     (tmp_path / "old" / "metrics.jsonl").write_bytes(text)
-    with pytest.raises(
-        UserError, match=r"metrics\.jsonl, line 1: .*or remove it"
-    ):
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 1: .*or remove it"):
         bench()
     assert not (tmp_path / "out" / "scores").exists()
 
@@ -187,3 +192,34 @@ def test_a_run_that_trains_is_not_removed(tmp_path):
     lock.release()
     _remove(Run(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_part_that_is_none_is_made_again(tmp_path):
+    source = ImageStream(
+        6,
+        lambda part: iter(
+            [ImageBatch(np.zeros((len(part), 1, 1, 3), np.uint8), ("c",) * len(part), part)]
+        ),
+    )
+    made = []
+
+    def fill():
+        parts = Parts(tmp_path / "parts", {"a": 1}, Group())
+        parts.fill("0", source, lambda images: made.append(1) or images, False, lambda *_: None)
+        return [group for images in parts.read("0", source) for group in images.groups]
+
+    assert fill() == fill() == list(range(6))
+    assert len(made) == 1
+    place = tmp_path / "parts" / "0" / "00000"
+    whole = load_tensors(place / "features.safetensors", "it")
+    nan = torch.tensor(float("nan"), dtype=torch.float64)
+    for change in (
+        {"seconds": nan}, {"seconds": torch.zeros(3)}, {"groups": torch.zeros(6)},
+        {"groups": torch.zeros(9, dtype=torch.int64)}, {"features:a": torch.full((6, 2), nan)},
+        {"features:a": torch.zeros(5, 2)},
+    ):  # fmt: skip
+        save_tensors(place / "features.safetensors", {**whole, **change})
+        seal(place)
+        made.clear()
+        assert fill() == list(range(6))
+        assert made == [1]
