@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -16,6 +15,7 @@ import torch
 
 from t2i.benchmarks.benchmark_request import BenchmarkRequest
 from t2i.benchmarks.run.own_data import filled_in, own_images_hint, with_data
+from t2i.benchmarks.run.row_names import check_names, is_name
 from t2i.benchmarks.run.side_by_side import jobs_at_once
 from t2i.core.devices import best_device
 from t2i.core.errors import UserError, nearest
@@ -29,9 +29,6 @@ from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, resolve_config
 from t2i.core.runs.folder import Run
 from t2i.core.runs.recognising import refuse_folder
-
-RESERVED = ("real", "wrong", "nearest", "comparison")
-"""Names of rows and files of the benchmark's own: a model's row cannot have them."""
 
 TRAINING = ("--train-data", "--train-dir")
 """The options that name the training data and its folder."""
@@ -307,31 +304,6 @@ def plan_runs(
     return tuple(planned)
 
 
-def check_names(labels: Sequence[str]) -> None:
-    """Check that each row can have files of its own, also where file names ignore case.
-
-    Args:
-        labels: Names of the rows of models.
-
-    Raises:
-        UserError: A name is reserved, or another row has it.
-    """
-    seen: dict[str, str] = {}
-    for label in labels:
-        key = unicodedata.normalize("NFC", label).casefold()
-        if key in RESERVED:
-            raise UserError(
-                f"row '{label}': the report needs this name itself (as {', '.join(RESERVED)}); "
-                "name the run otherwise, such as --run mine=RUN"
-            )
-        if key in seen:
-            same = "two rows have this name" if seen[key] == label else f"'{seen[key]}' is a row"
-            raise UserError(
-                f"row '{label}': {same}; name the run otherwise, such as --run mine=RUN"
-            )
-        seen[key] = label
-
-
 def planned_training(
     name: str,
     seed: int,
@@ -374,7 +346,7 @@ def _preset(benchmark: Benchmark, model: str) -> str:
 
 def _given(name: str, text: str) -> PlannedRun:
     """Check a model that the user names, and plan its row."""
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,79}", name):
+    if not is_name(name):
         raise UserError(
             f"--run {name}={text}: '{name}' is no name for a row (letters, digits, '-', '_', '.'; "
             "at most 80)"

@@ -13,7 +13,7 @@ from t2i.benchmarks.report.diff import SHOWN, compare
 from t2i.benchmarks.results import Results
 from t2i.benchmarks.run.caption_sets import ImageStream
 from t2i.benchmarks.run.partial import Parts
-from t2i.benchmarks.run.plan import check_names
+from t2i.benchmarks.run.row_names import check_names
 from t2i.benchmarks.run.trained_run import _remove
 from t2i.benchmarks.runner import run_benchmark
 from t2i.core.errors import UserError
@@ -155,7 +155,7 @@ def test_stray_images_are_not_shown_and_damaged_ones_made_again(tmp_path, bench,
     [["real"], ["Real"], ["wrong"], ["nearest"], ["comparison"], ["a", "a"], ["a", "A"]],
 )
 def test_names_of_rows_are_reserved_and_unique(labels):
-    with pytest.raises(UserError, match=r"^row '.*; name the run otherwise"):
+    with pytest.raises(UserError, match=r"^row '.*; give the model as a run under"):
         check_names(labels)
 
 
