@@ -25,6 +25,11 @@ class GANConfig(ModelConfig):
     beta2: float = Field(0.999, ge=0, lt=1)
     """Decay rate of Adam's running mean of squared gradients, for generator and discriminators."""
 
+    outline: float = Field(0.0, ge=0)
+    """Weight of the outline loss in the generator's loss: the squared error between generated and
+    real image of a caption, both averaged to 8x8 places. 0: it is left out, as in the papers.
+    README.md of DF-GAN says what it is for."""
+
 
 class AffineGANConfig(GANConfig):
     """Settings that DF-GAN and GALIP share.

@@ -67,6 +67,10 @@ class GALIPConfig(AffineGANConfig):
     judge_width: int = Field(512, ge=1)
     """Channels of the discriminator's last block."""
 
+    judge_pixels: bool = False
+    """Whether the discriminator also sees the pixels of each of CLIP's patches. The paper has no
+    such setting; README.md says what it is for."""
+
     assessor_width: int = Field(128, ge=1)
     """Hidden channels of the quality assessor."""
 
