@@ -13,6 +13,7 @@ from t2i.plugins.common.clip.config import ClipVisionConfig
 from t2i.plugins.common.gan.config import (
     AFFINE_TINY,
     PAPER,
+    QUICK,
     SHAPES_TEXT,
     WIDE,
     AffineGANConfig,
@@ -188,4 +189,9 @@ _TINY: dict[str, Any] = {
     "bounded": True,
 }  # fmt: skip
 
-_SHAPES = {**_TINY, "clip": {**_TINY["clip"], "weights": "shapes-clip"}}
+_SHAPES = {
+    **_TINY,
+    **QUICK,
+    "clip": {**_TINY["clip"], "weights": "shapes-clip"},
+    "judge_pixels": True,
+}
