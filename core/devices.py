@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from itertools import chain
 from pathlib import Path
@@ -14,6 +15,13 @@ from t2i.core.errors import UserError
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 """The file in which Linux says how much memory a container may use."""
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's mallopt, in malloc.h."""
+
+KEPT = 1 << 30
+"""Bytes of freed memory that the C library keeps on the processor, and the size of a block from
+which on it does not."""
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -119,3 +127,16 @@ def best_precision(device: torch.device) -> Literal["no", "bf16"]:
         return "no"
     with torch.cuda.device(device):
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+
+
+def keep_freed_memory() -> None:
+    """Make the C library keep freed memory, so that the tensors of the next step take it again.
+
+    By default glibc gives blocks of some megabytes back to the system, which clears the pages when
+    they are needed again: a tenth of the time of a training step of a small network on a processor.
+    Other C libraries are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, KEPT)
+        mallopt(M_TRIM_THRESHOLD, KEPT)

@@ -189,3 +189,6 @@ def train_together(
     failures = [processes.failure(training.label) for training in trainings]
     for failure in filter(None, failures):
         raise failure
+    if stop.number:
+        told = f"{signal_name(stop.number)}: all trainings are complete; the same command goes on"
+        raise Interrupted(told, stop.number)

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from t2i.core.devices import keep_freed_memory
 from t2i.core.errors import UserError
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.guide import GuideGenerator, guide_of
@@ -91,6 +92,8 @@ class Model:
         Returns:
             This model.
         """
+        if torch.device(device).type == "cpu":
+            keep_freed_memory()
         self.generator.to(device)
         self.text_encoder.to(device)
         self.helpers.to(device)

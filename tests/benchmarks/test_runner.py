@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from t2i.benchmarks import runner
+from t2i.benchmarks.benchmark_request import BenchmarkRequest
 from t2i.benchmarks.results import VARIETY, Results
 from t2i.benchmarks.run import partial
 from t2i.benchmarks.run.caption_sets import ImageStream
+from t2i.benchmarks.run.plan import make_plan
 from t2i.benchmarks.runner import run_benchmark
 from t2i.benchmarks.score.scorer import Scorer
 from t2i.core.errors import UserError
@@ -50,6 +52,23 @@ def test_everything_is_made_from_nothing(tmp_path, engine, words):
     assert words.lines[0] == "plan: toy; to train: 1, 1 minute each, 1 minute in all"
     assert words.lines[1].endswith("grids/real.png")  # the first image, before anything is trained
     assert Results.load(tmp_path / "out").document() == results.document()
+
+
+def test_the_work_of_a_plan(tmp_path, trained_run):
+    run = tmp_path / "run"
+    trained_run(run, resolve_config("toy", data_needed=False))
+    asked = {"models": ["toy"], "runs": {"old": run}, "out": tmp_path / "out", "samples": 5}
+
+    def works(**more):
+        return [
+            (work.label, work.kind, work.budget, work.images)
+            for work in runner.works_of(make_plan(BenchmarkRequest("squares", **asked, **more)))
+        ]
+
+    images = works()[0][3]
+    assert works(minutes=2.0) == [("toy", "toy", 120.0, images), ("old", "old", 0.0, images)]
+    assert works(steps=7)[0] == ("toy", "toy", None, images)
+    assert [row[2] for row in works(minutes=2.0, seeds=2, jobs=2)] == [240.0, 240.0, 0.0]
 
 
 def test_real_images_are_the_ceiling_and_wrong_captions_the_floor(tmp_path, engine, words):

@@ -1,5 +1,9 @@
 """The device that a user names: what there is, and what an error lists."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -57,3 +61,34 @@ def test_memory_and_precision_of_the_cpu(tmp_path, monkeypatch):
     (tmp_path / "limit").write_text("max\n")
     assert memory_of(cpu) == whole
     assert best_precision(cpu) == "no"
+
+
+FAULTS = """
+import resource, sys, torch
+from t2i.core.devices import keep_freed_memory
+
+torch.set_num_threads(1)
+if sys.argv[1] == "keeps":
+    keep_freed_memory()
+
+def make():
+    for _ in range(20):
+        torch.ones(10, 1 << 20).sum()  # 40 MB: 10,240 pages
+
+make()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+make()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is about glibc")
+def test_the_memory_of_a_step_is_kept_for_the_next_one():
+    """Counted are the pages that the system had to clear."""
+    command = [sys.executable, "-c", FAULTS]
+    counts = [
+        int(subprocess.run([*command, how], capture_output=True, text=True).stdout)
+        for how in ("keeps", "gives back")
+    ]
+    assert counts[0] < 10_000
+    assert counts[1] > 100_000

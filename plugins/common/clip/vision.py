@@ -56,6 +56,7 @@ class ClipVision(nn.Module):
         self.image_size: int = sizes.image_size
         self.width: int = sizes.hidden_size
         self.heads: int = sizes.num_attention_heads
+        self.patch: int = sizes.patch_size
         self.grid: int = sizes.image_size // sizes.patch_size
         self.quick: bool = sizes.hidden_act == "quick_gelu"
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
@@ -78,6 +79,17 @@ class ClipVision(nn.Module):
             The map of each of `blocks`, (B, width, grid, grid).
         """
         return self._watched(self._patches(images), blocks, max(blocks))[0]
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Return the pixels of the patches that CLIP sees.
+
+        Args:
+            images: Images (B, 3, H, H) in [-1, 1].
+
+        Returns:
+            The pixels (B, 3 patch^2, grid, grid), in [-1, 1] as the images.
+        """
+        return F.pixel_unshuffle(self._resized(images), self.patch)
 
     def embedding(self, images: Tensor) -> Tensor:
         """Compute the vectors of images in the space they share with text.
@@ -141,7 +153,9 @@ class ClipVision(nn.Module):
         result.
         """
         scale, shift = (0.5, 0.5) if self.config.normalise == "once" else (0.25, 0.75)
-        images = images * (scale / self.std) + (shift - self.mean) / self.std
+        return self._resized(images * (scale / self.std) + (shift - self.mean) / self.std)
+
+    def _resized(self, images: Tensor) -> Tensor:
         if images.shape[-1] == self.image_size:
             return images
         size = (self.image_size, self.image_size)

@@ -25,6 +25,11 @@ class GANConfig(ModelConfig):
     beta2: float = Field(0.999, ge=0, lt=1)
     """Decay rate of Adam's running mean of squared gradients, for generator and discriminators."""
 
+    outline: float = Field(0.0, ge=0)
+    """Weight of the outline loss in the generator's loss: the squared error between generated and
+    real image of a caption, both averaged to 8x8 places. 0: it is left out, as in the papers.
+    README.md of DF-GAN says what it is for."""
+
 
 class AffineGANConfig(GANConfig):
     """Settings that DF-GAN and GALIP share.
@@ -89,6 +94,10 @@ AFFINE_TINY = {
 
 SHAPES_TEXT = ("words", {"weights": "shapes-clip", "frozen": True})
 """The text encoder of the presets `shapes`: the text half of the CLIP that the data set ships."""
+
+QUICK = {"batch_size": 16, "outline": 10.0, "ema_decay": 0.99, "lr_hold": 0.5}
+"""Settings that the presets `shapes` of all GANs lay over those of `tiny`, for minutes of training:
+small batches, which give more steps for as many images, and an average over fewer steps."""
 
 PAPER = {
     "image_size": 256,

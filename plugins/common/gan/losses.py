@@ -2,6 +2,7 @@
 
 - Hinge loss with mismatched pairs and the matching-aware gradient penalty (MA-GP): DF-GAN (Tao et
   al. 2022), equations 1 to 3, and GALIP (Tao et al. 2023).
+- Outline loss: the squared error of what is where, which is ours.
 - Cross entropy with wrong pairs: StackGAN (Zhang et al. 2017); AttnGAN (Xu et al. 2018) shares that
   of stage II.
 """
@@ -13,6 +14,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+OUTLINE = 8
+"""Height and width to which the outline loss averages images, in places."""
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor, mismatched: Tensor) -> Tensor:
@@ -65,6 +69,22 @@ def matching_aware_penalty(scores: Tensor, inputs: Sequence[Tensor], k: float, p
     gradients = torch.autograd.grad(scores.sum(), list(inputs), create_graph=True)
     squared = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0)
     return k * squared.pow(p / 2).mean()  # a square root has no finite gradient at 0
+
+
+def outline_loss(fake: Tensor, real: Tensor) -> Tensor:
+    """Compute the squared error between images that are averaged to 8x8 places.
+
+    It tells the generator directly which colours its caption wants where. What fits into a place,
+    such as an outline's exact course, is left to the discriminator.
+
+    Args:
+        fake: Generated images in [-1, 1], float (B, 3, H, H).
+        real: Real images with the same captions, in the same order and of any size.
+
+    Returns:
+        The mean over images, channels and places, a scalar.
+    """
+    return F.mse_loss(F.adaptive_avg_pool2d(fake, OUTLINE), F.adaptive_avg_pool2d(real, OUTLINE))
 
 
 def cross_entropy(logits: Tensor, *, real: bool) -> Tensor:

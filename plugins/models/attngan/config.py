@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import Field, model_validator
 
 from t2i.core.settings import MOST_LAYERS, Preset
-from t2i.plugins.common.gan.config import SHAPES_TEXT, GANConfig, quick_batch
+from t2i.plugins.common.gan.config import QUICK, SHAPES_TEXT, GANConfig, quick_batch
 from t2i.plugins.common.sizing import by_memory
 from t2i.plugins.common.text.config import DamsmTraining, ImageEncoderConfig
 
@@ -88,7 +88,7 @@ class AttnGANConfig(GANConfig):
             "tiny": Preset(_TINY, encoder=("words", {"layers": 1})),
             "cub": Preset(_CUB, data=("cub", {}), encoder=("damsm", {"max_words": 18})),
             "coco": Preset(_COCO, data=("coco", {}), encoder=("damsm", {"max_words": 15})),
-            "shapes": Preset(_TINY, data=("shapes", {}), encoder=SHAPES_TEXT),
+            "shapes": Preset({**_TINY, **QUICK}, data=("shapes", {}), encoder=SHAPES_TEXT),
         }
 
     @classmethod

@@ -14,7 +14,11 @@ from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i.plugins.common.gan.batchnorm import recompute_batchnorm
 from t2i.plugins.common.gan.conditioning import kl_loss
-from t2i.plugins.common.gan.losses import cross_entropy, discriminator_of_pairs_and_images
+from t2i.plugins.common.gan.losses import (
+    cross_entropy,
+    discriminator_of_pairs_and_images,
+    outline_loss,
+)
 from t2i.plugins.common.text.damsm import DamsmTrainer, ImageFeatures, damsm_losses
 from t2i.plugins.common.text.image_encoder import check_source
 from t2i.plugins.models.attngan.config import AttnGANConfig
@@ -130,6 +134,10 @@ class GANTrainer(Trainer):
         if self.image_encoder is not None and self.config.damsm_weight:
             losses["damsm"] = self._damsm(drawn.images[-1], text, batch)
             loss = loss + self.config.damsm_weight * losses["damsm"]
+        if self.config.outline:
+            errors = [outline_loss(x, batch.images) for x in drawn.images]
+            losses["outline"] = torch.stack(errors).sum()
+            loss = loss + self.config.outline * losses["outline"]
         engine.update("generator", loss)
         return losses
 

@@ -10,6 +10,7 @@ from t2i.core.settings import Preset
 from t2i.plugins.common.gan.config import (
     AFFINE_TINY,
     PAPER,
+    QUICK,
     SHAPES_TEXT,
     WIDE,
     AffineGANConfig,
@@ -46,7 +47,7 @@ class DFGANConfig(AffineGANConfig, TextPretraining):
             "tiny": Preset(_TINY, encoder=("words", {"layers": 1})),
             "cub": _paper("cub", steps=359_000),  # 1,300 epochs of 8,855 images
             "coco": _paper("coco", steps=776_000),  # 300 epochs of 82,783 images
-            "shapes": Preset(_TINY, data=("shapes", {}), encoder=SHAPES_TEXT),
+            "shapes": Preset({**_TINY, **QUICK}, data=("shapes", {}), encoder=SHAPES_TEXT),
         }
 
     @classmethod

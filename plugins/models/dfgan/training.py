@@ -11,6 +11,7 @@ from t2i.plugins.common.gan.losses import (
     hinge_discriminator,
     hinge_generator,
     matching_aware_penalty,
+    outline_loss,
 )
 from t2i.plugins.common.gan.optimizers import adam_pair
 from t2i.plugins.common.text.contrastive import text_stages
@@ -61,10 +62,16 @@ class GANTrainer(Trainer):
         )
         engine.update("discriminator", hinge + penalty)
 
-        loss = hinge_generator(self.output(self.discriminator(fake), sentence))
+        losses: Losses = {"discriminator": hinge, "penalty": penalty}
+        losses["generator"] = loss = hinge_generator(
+            self.output(self.discriminator(fake), sentence)
+        )
+        if self.config.outline:
+            losses["outline"] = outline_loss(fake, batch.images)
+            loss = loss + self.config.outline * losses["outline"]
         engine.update("generator", loss)
         scores = {"real": real.mean(), "fake": judged.mean(), "mismatched": mismatched.mean()}
-        return {"discriminator": hinge, "penalty": penalty, "generator": loss, **scores}
+        return {**losses, **scores}
 
 
 def stages(config: DFGANConfig, text_encoder: TextEncoder) -> list[Stage]:

@@ -13,6 +13,7 @@ from t2i.plugins.common.clip.config import ClipVisionConfig
 from t2i.plugins.common.gan.config import (
     AFFINE_TINY,
     PAPER,
+    QUICK,
     SHAPES_TEXT,
     WIDE,
     AffineGANConfig,
@@ -66,6 +67,10 @@ class GALIPConfig(AffineGANConfig):
 
     judge_width: int = Field(512, ge=1)
     """Channels of the discriminator's last block."""
+
+    judge_pixels: bool = False
+    """Whether the discriminator also sees the pixels of each of CLIP's patches. The paper has no
+    such setting; README.md says what it is for."""
 
     assessor_width: int = Field(128, ge=1)
     """Hidden channels of the quality assessor."""
@@ -184,4 +189,9 @@ _TINY: dict[str, Any] = {
     "bounded": True,
 }  # fmt: skip
 
-_SHAPES = {**_TINY, "clip": {**_TINY["clip"], "weights": "shapes-clip"}}
+_SHAPES = {
+    **_TINY,
+    **QUICK,
+    "clip": {**_TINY["clip"], "weights": "shapes-clip"},
+    "judge_pixels": True,
+}

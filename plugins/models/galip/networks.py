@@ -192,13 +192,17 @@ class Discriminator(nn.Module):
     """Mate-D, the discriminator without its output: it works on CLIP's features of an image.
 
     Args:
-        config: The model's settings.
-        width: Width of CLIP's tokens.
+        config: The model's settings. With `judge_pixels` the pixels of each patch come before
+            CLIP's features, by a linear map.
+        clip: The image half of CLIP.
     """
 
-    def __init__(self, config: GALIPConfig, width: int) -> None:
+    def __init__(self, config: GALIPConfig, clip: ClipVision) -> None:
         super().__init__()
-        gain, joined = config.residual_gain, len(config.feature_blocks) - 1
+        gain, width = config.residual_gain, clip.width
+        seen = 3 * clip.patch**2
+        self.pixels = nn.Conv2d(seen, width, 1) if config.judge_pixels else None
+        joined = len(config.feature_blocks) - (self.pixels is None)
         self.blocks = nn.ModuleList(
             DiscriminatorBlock(width, width, gain, joined=True) for _ in range(joined)
         )
@@ -208,12 +212,13 @@ class Discriminator(nn.Module):
         """Combine the outputs of several CLIP blocks.
 
         Args:
-            maps: One map for each of `feature_blocks`, each float (B, width, g, g).
+            maps: One map for each of `feature_blocks`, each float (B, width, g, g). With
+                `judge_pixels` the pixels come first, float (B, 3 patch^2, g, g).
 
         Returns:
             Features, float (B, judge_width, g, g). They do not depend on the text.
         """
-        x = maps[0]
+        x = maps[0] if self.pixels is None else self.pixels(maps[0])
         for block, f in zip(self.blocks, maps[1:], strict=True):
             x = block(x, f)
         judged: Tensor = self.last(x)

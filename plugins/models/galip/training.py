@@ -18,6 +18,7 @@ from t2i.plugins.common.gan.losses import (
     hinge_discriminator,
     hinge_generator,
     matching_aware_penalty,
+    outline_loss,
 )
 from t2i.plugins.common.gan.optimizers import adam_pair
 from t2i.plugins.common.text.contrastive import Contrast, MatchingTrainer
@@ -93,7 +94,7 @@ class GANTrainer(Trainer):
         self.config = config
         self.generator = generator
         self.clip = generator.clip.requires_grad_(False)
-        self.discriminator = Discriminator(config, self.clip.width)
+        self.discriminator = Discriminator(config, self.clip)
         self.assessor = QualityAssessor(
             config, networks.text_encoder.shape.sentence, self.clip.grid
         )
@@ -110,18 +111,29 @@ class GANTrainer(Trainer):
         text = batch.text.detach()
         e = sentences(self.config, text)
         fake = self.generator(batch.noise.normal("z", 0, self.generator.noise_shape), text)
-        seen, embedding = self.clip.maps_and_embedding(fake, self.config.feature_blocks)
+        maps, embedding = self.clip.maps_and_embedding(fake, self.config.feature_blocks)
+        seen = [*self._pixels(fake), *maps]
         losses = self._judge(batch.images, [f.detach() for f in seen], e, engine)
 
         (score,) = self.assessor(self.discriminator(seen), e)
-        hinge, similarity = hinge_generator(score), F.cosine_similarity(embedding, e).mean()
-        engine.update("generator", hinge - self.config.similarity * similarity)
-        return {**losses, "generator": hinge, "similarity": similarity}
+        losses["generator"] = hinge = hinge_generator(score)
+        losses["similarity"] = F.cosine_similarity(embedding, e).mean()
+        loss = hinge - self.config.similarity * losses["similarity"]
+        if self.config.outline:
+            losses["outline"] = outline_loss(fake, batch.images)
+            loss = loss + self.config.outline * losses["outline"]
+        engine.update("generator", loss)
+        return losses
+
+    def _pixels(self, images: Tensor) -> list[Tensor]:
+        """Return the map of pixels that the discriminator sees, if it sees one."""
+        return [self.clip.pixels(images)] if self.config.judge_pixels else []
 
     def _judge(self, images: Tensor, fake: list[Tensor], e: Tensor, engine: Engine) -> Losses:
         """Update D (thesis 2.17) on real images and on CLIP's features of fake ones."""
         with torch.no_grad():
-            real = self.clip.maps(images, self.config.feature_blocks)
+            maps = self.clip.maps(images, self.config.feature_blocks)
+            real = [*self._pixels(images), *maps]
         real, matching = [f.requires_grad_() for f in real], e.clone().requires_grad_()
         matched, mismatched = self.assessor(self.discriminator(real), matching, engine.shifted(e))
         (judged,) = self.assessor(self.discriminator(fake), e)

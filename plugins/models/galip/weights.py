@@ -86,7 +86,7 @@ def load_weights(config: RunConfig, files: Sequence[Path]) -> Model:
     load_generator(model.generator, state_dict(document, where, "model", "netG"), where)
     clip = model.generator.clip
     judges = {
-        "netD": (Discriminator(settings, clip.width), JUDGE),
+        "netD": (Discriminator(settings, clip), JUDGE),
         "netC": (QualityAssessor(settings, model.text_encoder.shape.sentence, clip.grid), ASSESSOR),
     }
     for name in judges.keys() & document["model"].keys():

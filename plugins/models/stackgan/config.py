@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from t2i.core.settings import MOST_LAYERS, Preset
-from t2i.plugins.common.gan.config import PAPER, SHAPES_TEXT, TINY, GANConfig, quick_batch
+from t2i.plugins.common.gan.config import PAPER, QUICK, SHAPES_TEXT, TINY, GANConfig, quick_batch
 from t2i.plugins.common.sizing import by_memory
 from t2i.plugins.common.text.config import TextPretraining
 
@@ -88,7 +88,7 @@ class StackGANConfig(GANConfig, TextPretraining):
             "tiny": Preset(_TINY, encoder=("words", {"layers": 1})),
             "coco": Preset(_COCO, data=("coco", {}), encoder=("char-cnn-rnn", {})),
             "cub": Preset(_CUB, data=("cub", {}), encoder=("char-cnn-rnn", {})),
-            "shapes": Preset(_TINY, data=("shapes", {}), encoder=SHAPES_TEXT),
+            "shapes": Preset({**_TINY, **QUICK}, data=("shapes", {}), encoder=SHAPES_TEXT),
         }
 
     @classmethod

@@ -21,6 +21,7 @@ from t2i.plugins.common.gan.losses import (
     cross_entropy,
     discriminator_of_pairs_and_images,
     matching_aware_discriminator_loss,
+    outline_loss,
 )
 from t2i.plugins.common.gan.optimizers import adam_pair
 from t2i.plugins.common.text.contrastive import text_stages
@@ -114,8 +115,13 @@ class GANTrainer(Trainer):
         judged = self.discriminator_loss(real, drawn.images.detach(), mean)
         engine.update("discriminator", judged)
         adversarial, kl = self.generator_loss(drawn.images, mean), kl_loss(drawn.mean, drawn.logvar)
-        engine.update("generator", adversarial + self.config.kl * kl)
-        return {"discriminator": judged, "generator": adversarial, "kl": kl}
+        losses: Losses = {"discriminator": judged, "generator": adversarial, "kl": kl}
+        loss = adversarial + self.config.kl * kl
+        if self.config.outline:
+            losses["outline"] = outline_loss(drawn.images, batch.images)
+            loss = loss + self.config.outline * losses["outline"]
+        engine.update("generator", loss)
+        return losses
 
     def pairs(self, real: Tensor, fake: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Score real, fake and wrong pairs.

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from einops import rearrange
 from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -167,7 +168,7 @@ def test_parameters_are_the_authors(size, whole, with_gradients):
     with torch.device("meta"):
         config = GALIPConfig.of({"image_size": size, "clip": {"weights": None}}, "test")
         generator = build(config, TextShape(512, 512), None)
-        judges = [Discriminator(config, 768), QualityAssessor(config, 512, 7)]
+        judges = [Discriminator(config, generator.clip), QualityAssessor(config, 512, 7)]
     head, unused = 2 * 768 + 768 * 512, 2 * (768 * 768 + 768)
     parts = [generator, *judges]
     assert sum(map(count, parts)) - head + unused == whole
@@ -321,9 +322,11 @@ def batch(encoder, n=4):
 
 
 @pytest.fixture
-def trainer(clip):
+def trainer(clip, request):
+    """Of SMALL, with the settings that a test names."""
+    config = changed(SMALL, **getattr(request, "param", {}))
     encoder = Sentences(frozen=True)
-    trainer = GANTrainer(SMALL, Networks(GALIPGenerator(SMALL, TEXT, clip), encoder))
+    trainer = GANTrainer(config, Networks(GALIPGenerator(config, TEXT, clip), encoder))
     trainer.encoder = encoder
     return trainer
 
@@ -333,9 +336,11 @@ def agree(ours, theirs):
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("trainer", [{}, {"judge_pixels": True}], indirect=True, ids=str)
 def test_losses_of_a_step_are_the_papers(trainer):
     """Worked out anew, with transformers' own forward: hinge with the sentences shifted by one,
-    MA-GP at CLIP's features and e; then -E[D] - lambda E[cos]."""
+    MA-GP at CLIP's features and e; then -E[D] - lambda E[cos]. With `judge_pixels` each patch's
+    pixels are one more map for D."""
     made, engine = batch(trainer.encoder), Recorder(trainer)
     trainer.step(made, engine)
     D, G, net = trainer.discriminator, trainer.generator, trainer.clip.network
@@ -344,6 +349,10 @@ def test_losses_of_a_step_are_the_papers(trainer):
     def seen(images):
         out = net(pixel_values=looked_at(images), output_hidden_states=True)
         maps = [out.hidden_states[n][:, 1:].transpose(1, 2).reshape(-1, 8, 4, 4) for n in (1, 3)]
+        if trainer.config.judge_pixels:
+            small = F.interpolate(images, (20, 20), mode="nearest")
+            patches = rearrange(small, "b c (y v) (x u) -> b (c v u) y x", v=5, u=5)
+            maps.insert(0, patches)
         return maps, out.image_embeds
 
     def score(maps, sentence):

@@ -1,13 +1,18 @@
-"""The engine's options that change how numbers are computed, with every GAN: they change no more
-than the rounding."""
+"""Options that every GAN has: those of the engine that change how numbers are computed change no
+more than the rounding, and the outline loss is added to the generator's loss."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
+import torch
 
 from t2i.core.engine import train
+from t2i.core.engine.local import LocalEngine
+from t2i.core.interfaces.noise import StepNoise
+from t2i.core.interfaces.trainer import Batch
+from t2i.core.models.building import build, stages_of
 from t2i.core.runs.configure import resolve_config
 
 GANS = ("attngan", "dfgan", "galip", "stackgan")
@@ -59,3 +64,47 @@ def test_compiled_networks_learn_what_eager_ones_learn(losses, model, capfd):
     assert compiled == pytest.approx(eager, rel=1e-3, abs=1e-4)
     told = capfd.readouterr()
     assert ("stays eager" in told.out + told.err) == (model in ("dfgan", "galip"))
+
+
+class Recorder(LocalEngine):
+    """Trains nothing, and remembers the losses."""
+
+    def __init__(self, trainer, settings):
+        super().__init__(trainer, settings, updates=False)
+        self.losses = {}
+
+    def update(self, name, loss):
+        self.losses[name] = loss.item()
+
+
+def first_step(config, model, stage):
+    """The generator's loss in the first step of a stage, and what the step reports."""
+    trainer = stage.trainer(model.networks)
+    for module in trainer.modules.values():
+        module.train()
+    captions = ("a red square", "a blue circle", "a green star", "a white ring")
+    images = torch.rand(4, 3, config.settings.image_size, config.settings.image_size) * 2 - 1
+    noise = StepNoise(0, 0, 0, 4, 4, torch.device("cpu"))
+    batch = Batch(images, captions, captions, noise, model.text_encoder.encode)
+    recorder = Recorder(trainer, config.settings)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        reported = trainer.step(batch, recorder)
+    return recorder.losses["generator"], {k: v.item() for k, v in reported.items()}
+
+
+@pytest.mark.parametrize("model", GANS)
+def test_the_outline_loss_is_added_with_its_weight(small, model):
+    def step(weight):
+        torch.manual_seed(0)
+        config = resolve_config(model, sets=small(model, f"outline={weight}", "batch_size=4"))
+        made = build(config)
+        stage = stages_of(config, made.text_encoder)[-1]
+        torch.manual_seed(2)
+        return first_step(config, made, stage)
+
+    (plain, without), (loss, reported) = step(0), step(3)
+    outline = reported.pop("outline")
+    assert 0.01 < outline < 2
+    assert loss == pytest.approx(plain + 3 * outline)
+    assert reported == pytest.approx(without)

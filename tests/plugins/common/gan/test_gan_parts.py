@@ -16,6 +16,7 @@ from t2i.plugins.common.gan.losses import (
     hinge_discriminator,
     hinge_generator,
     matching_aware_penalty,
+    outline_loss,
 )
 from t2i.plugins.common.text.contrastive import Matcher, MatchingTrainer, info_nce
 
@@ -41,6 +42,17 @@ def test_hinge_of_the_generator_by_hand():
     loss.backward()
     assert loss.item() == 1.5
     assert fake.grad.tolist() == [-0.5, -0.5]
+
+
+def test_outline_loss_by_hand():
+    """Four of 64 places of one of two images are off by 0.5, in one of three channels; what cancels
+    within a place counts nothing. A real image of twice the size has the same places."""
+    real = torch.rand(2, 3, 32, 32) * 2 - 1
+    fake = F.avg_pool2d(real, 2)
+    fake[1, 2, 4:8, 8:12] += 0.5
+    fake[0, :, ::2] += 0.3
+    fake[0, :, 1::2] -= 0.3
+    assert outline_loss(fake, real).item() == pytest.approx(0.25 * 4 / (2 * 3 * 64), rel=1e-4)
 
 
 def test_penalty_of_a_linear_discriminator_in_closed_form():
