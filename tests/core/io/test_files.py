@@ -117,3 +117,38 @@ def test_what_the_hub_adds_to_a_folder_is_no_damage(folder):
     (folder / ".cache").mkdir()
     (folder / ".cache" / "x.json").write_text("{}")
     files.verify(folder, "folder")
+
+
+@pytest.mark.parametrize("write", [files.place_bytes, files.write_bytes])
+def test_nothing_is_written_through_links(tmp_path, write):
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    names = (".a.tmp", f".a.{os.getpid()}.tmp", "a")
+    for name in names:
+        (tmp_path / name).symlink_to(mine)
+        write(tmp_path / "a", b"new")
+        assert mine.read_text() == "precious"
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert not (tmp_path / "a").is_symlink()
+
+
+def test_of_two_commands_that_make_one_folder_the_second_says_so(tmp_path):
+    out = tmp_path / "out"
+    with (
+        pytest.raises(UserError, match="out is there already, and not empty"),
+        files.arriving(out) as place,
+    ):
+        (place / "x").write_text("second")
+        out.mkdir()
+        (out / "x").write_text("first")
+    assert (out / "x").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_arrives_where_a_link_leads(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    with files.arriving(tmp_path / "out") as place:
+        (place / "x").touch()
+    assert (tmp_path / "disk" / "x").exists()
+    assert (tmp_path / "out").is_symlink()
