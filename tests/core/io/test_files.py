@@ -134,13 +134,15 @@ def test_nothing_is_written_through_links(tmp_path, write):
 
 def test_of_two_commands_that_make_one_folder_the_second_says_so(tmp_path):
     out = tmp_path / "out"
-    with (
-        pytest.raises(UserError, match="out is there already, and not empty"),
-        files.arriving(out) as place,
-    ):
-        (place / "x").write_text("second")
-        out.mkdir()
-        (out / "x").write_text("first")
+
+    def two():
+        with files.arriving(out) as place:
+            (place / "x").write_text("second")
+            out.mkdir()
+            (out / "x").write_text("first")
+
+    with pytest.raises(UserError, match="out is there already, and not empty"):
+        two()
     assert (out / "x").read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
