@@ -183,7 +183,7 @@ def _checkpoints(run: Run) -> dict[str, Any]:
         best = read_json(run.checkpoints / f"step-{steps[-1]}" / "state.json", "").get("best")
         if best and run.best.is_dir():
             facts["best"] = {"step": int(best[0]), "loss": float(best[1]), "path": str(run.best)}
-    except (UserError, AttributeError, TypeError, ValueError, IndexError):
+    except (UserError, AttributeError, TypeError, ValueError, OverflowError, LookupError):
         pass  # a damaged checkpoint has no best
     return facts
 

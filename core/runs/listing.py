@@ -143,7 +143,7 @@ def run_document(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         UserError: The file cannot be read, or is no configuration of a run.
     """
-    document = read_json(run.config_file, f"run {run.path}")
+    document = read_json(run.config_file, f"run {run.path}", finite=True)
     config = document.get("run") if isinstance(document, dict) else None
     if not isinstance(config, dict) or not isinstance(config.get("model"), str):
         raise UserError(f"run {run.path}: {run.config_file} is no configuration of a run")
