@@ -199,7 +199,7 @@ class _Session:
             )
         entry = Entry.parse(document.get("entry"), file)
         if entry.label != run.label or (entry.done and not entry.points):
-            raise UserError(f"{file} is damaged: remove it and its run")
+            raise UserError(f"{file} is damaged; remove it and its run")
         return entry
 
 

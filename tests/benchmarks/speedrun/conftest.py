@@ -150,7 +150,7 @@ def speedrun(ramps, tmp_path, words, monkeypatch):
     "wait" has 10 operations, one of "rise" 100, and the machine does 500 a second.
     """
     known = Arithmetic({"wait": 10.0, "rise": 100.0}, {"wait": 0.02, "rise": 0.2})
-    monkeypatch.setattr(arithmetic_module, "arithmetic", lambda config, file: known)
+    monkeypatch.setattr(arithmetic_module, "arithmetic", lambda *_: known)
     monkeypatch.setattr(runner, "score_curves", lambda curves, marks, headline: b"<svg/>")
     monkeypatch.setattr(judge, "TRIAL", 4)
     engine = Silent()

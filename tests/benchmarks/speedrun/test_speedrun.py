@@ -182,3 +182,21 @@ def test_several_processes_are_refused(speedrun, monkeypatch):
     monkeypatch.setattr(runner, "Group", lambda: type("Two", (), {"size": 2})())
     with pytest.raises(UserError, match="one process"):
         speedrun()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"points": [1]}, {"points": "x"}, {"targets": [[1]]}, {"scoring_seconds": -1},
+        {"evil": 1}, {"label": "other"}, {"points": []}, None,
+    ],
+)  # fmt: skip
+def test_an_entry_that_somebody_sent_is_checked_first(speedrun, tmp_path, change, monkeypatch):
+    speedrun()
+    file = tmp_path / "out" / "entries" / "ramp.json"
+    document = json.loads(file.read_text())
+    entry = None if change is None else {**document["entry"], **change}
+    file.write_text(json.dumps({**document, "entry": entry}))
+    monkeypatch.setattr(StageRun, "run", None)
+    with pytest.raises(UserError, match=r"entries/ramp\.json.*remove it and its run"):
+        speedrun()
