@@ -35,7 +35,7 @@ def test_what_is_no_plain_json_is_one_line(tmp_path, data, finite):
         read_json(path, "it", finite=finite)
     assert str(error.value).startswith(f"it: {path} is not JSON")
     assert "\n" not in str(error.value)
-    assert json_object(path) == {}
+    assert finite or json_object(path) == {}
 
 
 def test_other_projects_numbers_are_read_as_they_are():
