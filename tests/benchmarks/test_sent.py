@@ -140,7 +140,7 @@ def test_stray_images_are_not_shown_and_damaged_ones_made_again(tmp_path, bench,
     for damage in ("empty", "cut", "another size", "one more"):
         file = images / ("00-2.png" if damage == "one more" else "00-0.png")
         whole = (images / "00-0.png").read_bytes()
-        file.write_bytes({"empty": b"", "cut": whole[:-20]}.get(damage, whole))
+        file.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2]}.get(damage, whole))
         if damage == "another size":
             Image.new("RGB", (9, 9)).save(file)
         words.lines.clear()
