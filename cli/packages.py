@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -49,21 +50,17 @@ def install(package: str, yes: bool, force: bool, dry_run: bool, as_json: bool) 
         more = f": {change.origin}" if change in chosen.foreign and change.origin else ""
         note(f"change: {change}{more}")
     if not dry_run:
-        _say_harm(chosen)
+        _say_harm(chosen.harm)
         chosen.check(force=force)
         if names := [change.name for change in chosen.foreign]:
-            count = "1 package" if len(names) == 1 else f"{len(names)} packages"
-            _ask(
-                f"install {count} that others published",
-                f"installing '{package}' takes {count} that others published: {', '.join(names)}",
-                yes,
-            )
+            _ask(f"others published {', '.join(names)}, and it would be installed", yes)
     with fetched(chosen) as complete:
-        if dry_run or complete.harm != chosen.harm:
-            _say_harm(complete)
+        _say_harm(complete.harm if dry_run else complete.harm[len(chosen.harm) :])
         if dry_run:
             document = complete.document()
-            answer_json(document) if as_json else answer(_said(len(complete.harm)))
+            answer_json(document) if as_json else answer(
+                "it would break what is installed" if complete.harm else "t2i would be as it is"
+            )
             return
         done = carry_out(complete, force=force)
     if as_json:
@@ -81,36 +78,34 @@ def _planned(target: Target, yes: bool, dry_run: bool) -> Plan:
     """Make the plan. Ask before code of a package is run."""
     from t2i.core.kit.packages import SourceOnly, plan
 
-    if target.builds:
-        what = f"building {target.text} runs its code"
-        if target.local and not dry_run:
-            note(f"note: {what}")
-        else:
-            _ask(
-                f"{what}; go on",
-                f"{what}, and what it is shows only then" + (", --dry-run or not" * dry_run),
-                yes,
-            )
+    if target.builds and target.local and not dry_run:
+        note(f"building {target.text}, which runs its code")
+    elif target.builds:
+        _ask(f"only a build tells what {target.text} is, and that runs its code", yes)
     try:
         return plan(target)
     except SourceOnly as error:
-        _ask(f"{error}; go on", str(error), yes)
+        _ask(str(error), yes)
         return plan(target, build=True)
 
 
-def _ask(question: str, reason: str, yes: bool) -> None:
-    """Ask whether to go on. Where nobody can answer, --yes must be given."""
+def _ask(what: str, yes: bool) -> None:
+    """Say what would happen, and ask whether to go on.
+
+    Where nobody can answer, it is an error unless --yes is given.
+    """
     if yes:
-        note(f"note: {reason}")
+        note(what)
     elif sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
-        click.confirm(printable(f"{question}?"), abort=True, err=True)
+        note(what)
+        click.confirm("go on?", abort=True, err=True)
     else:
-        raise UserError(f"{reason}: nothing was installed; --yes allows it")
+        raise UserError(f"{what}: --yes allows it")
 
 
-def _say_harm(chosen: Plan) -> None:
-    for harm in chosen.harm:
-        note(f"harm: {harm}")
+def _say_harm(harm: Sequence[str]) -> None:
+    for one in harm:
+        note(f"harm: {one}")
 
 
 def _describe(done: Installed) -> None:
@@ -124,14 +119,6 @@ def _describe(done: Installed) -> None:
                 f"{things or 'nothing'}"
             )
         )
-
-
-def _said(harm: int) -> str:
-    return (
-        f"it would break {harm} requirement(s) of t2i's packages"
-        if harm
-        else "t2i would be as it is"
-    )
 
 
 @click.command(cls=Command)

@@ -56,6 +56,8 @@ def overwritten(wheels: Mapping[str, Path]) -> list[str]:
         UserError: A wheel cannot be read.
     """
     claims = _Claims()
+    if not wheels:
+        return []
     for name, wheel in wheels.items():
         _claim(claims, name, wheel)
     found: dict[tuple[str, str], dict[str, None]] = {}

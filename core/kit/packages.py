@@ -21,13 +21,14 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 from packaging.requirements import Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from t2i.core.errors import UserError, nearest
 from t2i.core.io.terminal import printable
 from t2i.core.kit.changes import Change, Origin, distribution_of, harm, installed
 from t2i.core.kit.overwriting import overwritten
-from t2i.core.kit.pip_process import PYTHON, run_pip, succeeds, variables_of_python
+from t2i.core.kit.pip_process import PYTHON, run_pip, variables_of_python
 from t2i.core.kit.targets import WHEEL, Target
 from t2i.core.registry.hooks import GROUP
 from t2i.core.registry.tables import HOST, registry
@@ -84,7 +85,8 @@ class Plan:
         if self.harm and not force:
             more = f"; and {len(self.harm) - 3} more" if len(self.harm) > 3 else ""
             raise UserError(
-                f"installing {self.wanted} would break t2i: {'; '.join(self.harm[:3])}{more}; "
+                f"installing {self.wanted} would break what is installed: "
+                f"{'; '.join(self.harm[:3])}{more}; "
                 "choose another version, or another environment (--force installs it nevertheless)"
             )
 
@@ -140,9 +142,17 @@ def _only_wheels(build: bool) -> list[str]:
 
 
 def _without_wheel(reason: str) -> str | None:
-    """Return the package that pip finds as a source package only, by pip's reason; else None."""
-    found = re.search(r"No matching distribution found for ([\w.-]+)", reason)
-    return found[1] if found and succeeds(["index", "versions", "--", found[1]]) else None
+    """Return the requirement that only a source package meets, by pip's reason; else None."""
+    found = re.search(r"No matching distribution found for ([\w.-]+)([^\s(;]*)", reason)
+    if found is None:
+        return None
+    query = ["index", "versions", "--verbose", "--no-binary", ":all:", "--", found[1]]
+    try:
+        versions = re.search(r"^Available versions: (.+)$", run_pip(query, found[1]), re.MULTILINE)
+        fitting = SpecifierSet(found[2]).filter(versions[1].split(", ") if versions else [])
+        return found[1] if any(True for _ in fitting) else None
+    except (UserError, InvalidSpecifier):
+        return None
 
 
 def _name_of(text: str) -> str:

@@ -171,7 +171,7 @@ def _option(key: str) -> str:
     return key.lower().replace("_", "-").removeprefix("--")
 
 
-# --- why it failed ----------------------------------------------------------------------------------
+# --- why it failed --------------------------------------------------------------------------------
 
 _NOISE = re.compile(
     r"\[end of output\]|(note|hint|warning):|\W*(see above|ResolutionImpossible|exception:?$)|"
@@ -206,7 +206,7 @@ def reason(stderr: str) -> str:
 
 def _build_reason(lines: Sequence[str]) -> str:
     """Return what the step of a build said last, and which step it was."""
-    steps = [i for i, line in enumerate(lines) if line.startswith(("× ", "x "))]
+    steps = [i for i, line in enumerate(lines) if re.match(r"\S .+ did not run successfully", line)]
     start = steps[-1] if steps else -1
     body = [line for line in lines[start + 1 :] if not _NOISE.match(line)]
     said = (body or ["no reason given"])[-1].removeprefix("ERROR: ")
@@ -226,22 +226,6 @@ def _causes(lines: Sequence[str]) -> list[str]:
     if broken:
         found.append("the index cannot be reached: " + broken[-1].split("connection broken by ")[1])
     return found
-
-
-def succeeds(arguments: Sequence[str]) -> bool:
-    """Tell whether a call of pip succeeds.
-
-    Args:
-        arguments: Its command and the options of that.
-
-    Returns:
-        Whether it did.
-    """
-    try:
-        run_pip(arguments, arguments[-1])
-    except UserError:
-        return False
-    return True
 
 
 def variables_of_python(*folders: Path) -> Mapping[str, str]:
