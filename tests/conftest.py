@@ -381,7 +381,8 @@ def environment(tmp_path_factory):
 def wheel():
     """`wheel(folder, name, version, requires=(), files={}, points={})` writes a wheel by hand, and
     returns its path.
-    files: module, or path with an ending -> source. points: entry point of the group t2i -> module."""
+    files: module, or path with an ending -> source. points: entry point of the group t2i ->
+    module."""
 
     def write(folder: Path, name, version="1.0", requires=(), files=None, points=None):
         stem = name.replace("-", "_")

@@ -1,8 +1,10 @@
 """What a wheel would overwrite: files, modules and commands of others, and of Python."""
 
-import pytest
+from pathlib import Path
 
 import click
+import pytest
+
 from t2i.core.errors import UserError
 from t2i.core.kit.overwriting import overwritten
 
@@ -44,7 +46,7 @@ def test_what_belongs_to_others(wheel, tmp_path, files, found):
 
 
 def test_what_is_the_same_or_ones_own_does_no_harm(wheel, tmp_path):
-    same = open(click.core.__file__).read()
+    same = Path(click.core.__file__).read_text()
     assert overwritten({"x": wheel(tmp_path, "x", files={"click/core.py": same})}) == []
     assert overwritten({"click": wheel(tmp_path, "click", files={"click/core.py": "new"})}) == []
     assert overwritten({}) == []

@@ -28,7 +28,8 @@ def of_pip(**more):
 def test_only_what_says_how_packages_are_reached_counts(home, monkeypatch):
     home.write_text(
         "[global]\nproxy = http://p\nquiet = 3\ntarget = /elsewhere\nindex_url = http://one\n"
-        "[install]\nindex-url = http://two\nuser = true\nno-deps = yes\npre = 1\n[freeze]\ncert = x\n"
+        "[install]\nindex-url = http://two\nuser = true\nno-deps = yes\npre = 1\n"
+        "[freeze]\ncert = x\n"
     )
     kept = {"PIP_PROXY": "http://p", "PIP_INDEX_URL": "http://two"}
     assert of_pip().items() >= kept.items()
@@ -66,14 +67,14 @@ def test_the_python_path_does_not_depend_on_the_folder(monkeypatch, tmp_path):
 
 def test_without_pip_the_remedy_is_told(monkeypatch):
     monkeypatch.setattr(pip_process.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(UserError, match="has no pip: .* -m ensurepip"):
+    with pytest.raises(UserError, match=r"has no pip: .* -m ensurepip"):
         pip_process.run_pip(["list"], "x")
 
 
 BUILD = """
   error: subprocess-exited-with-error
   
-  × Getting requirements to build wheel did not run successfully.
+  \u00d7 Getting requirements to build wheel did not run successfully.
   │ exit code: 1
   ╰─> [18 lines of output]
       Traceback (most recent call last):
@@ -84,11 +85,11 @@ BUILD = """
   note: This error originates from a subprocess, and is likely not a problem with pip.
 error: subprocess-exited-with-error
 
-× Getting requirements to build wheel did not run successfully.
+\u00d7 Getting requirements to build wheel did not run successfully.
 ╰─> See above for output.
 
 note: This error originates from a subprocess, and is likely not a problem with pip.
-"""  # noqa: W293
+"""
 CONFLICT = """
 ERROR: Cannot install a==1 and b==1 because these package versions have conflicting dependencies.
 
