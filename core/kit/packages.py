@@ -108,9 +108,35 @@ def plan(target: Target, *, build: bool = False) -> Plan:
         SourceOnly: A package has no wheel that fits, and `build` is False.
         UserError: Pip cannot install it. The message gives pip's reason.
     """
-    arguments = ["install", "--dry-run", "--report", "-", *_only_wheels(build), "--", target.text]
+    entries = _report(target, build)
+    if target.local and not any(
+        entry.get("requested") for entry in entries
+    ):  # pip has this version
+        entries += _report(target, build, "--force-reinstall", "--no-deps")
+    versions = installed()
+    changes: list[Change] = []
+    requirements: dict[str, Sequence[str]] = {}
+    wanted = None
+    for entry in entries:
+        metadata, requested = entry["metadata"], bool(entry.get("requested"))
+        name = canonicalize_name(metadata["name"])
+        origin = Origin.of(entry, target.local and requested)
+        changes.append(Change(name, versions.get(name), metadata["version"], origin))
+        requirements[name] = metadata.get("requires_dist", [])
+        wanted = name if requested else wanted
+    wanted = wanted or canonicalize_name(Requirement(target.text).name)
+    if not changes and wanted not in versions:
+        raise UserError(
+            f"'{target.text}' is not for this Python or platform: there is nothing to do"
+        )
+    return Plan(target, wanted, changes, harm(changes, requirements), build)
+
+
+def _report(target: Target, build: bool, *options: str) -> list[dict[str, Any]]:
+    """Return pip's report of what it would install."""
+    arguments = ["install", "--dry-run", "--report", "-", *options, *_only_wheels(build)]
     try:
-        document = json.loads(run_pip(arguments, target.text))
+        document = json.loads(run_pip([*arguments, "--", target.text], target.text))
     except UserError as error:
         if not build and (name := _without_wheel(str(error))):
             raise SourceOnly(
@@ -118,23 +144,8 @@ def plan(target: Target, *, build: bool = False) -> Plan:
                 f"runs their code"
             ) from None
         raise
-    versions = installed()
-    changes: list[Change] = []
-    requirements: dict[str, Sequence[str]] = {}
-    wanted = None
-    for entry in document["install"]:
-        metadata, requested = entry["metadata"], bool(entry.get("requested"))
-        name = canonicalize_name(metadata["name"])
-        origin = Origin.of(entry, target.local and requested)
-        changes.append(Change(name, versions.get(name), metadata["version"], origin))
-        requirements[name] = metadata.get("requires_dist", [])
-        wanted = name if requested else wanted
-    wanted = wanted or _name_of(target.text)
-    if not changes and wanted not in versions:
-        raise UserError(
-            f"'{target.text}' is not for this Python or platform: there is nothing to do"
-        )
-    return Plan(target, wanted, changes, harm(changes, requirements), build)
+    found: list[dict[str, Any]] = document["install"]
+    return found
 
 
 def _only_wheels(build: bool) -> list[str]:
@@ -153,13 +164,6 @@ def _without_wheel(reason: str) -> str | None:
         return found[1] if any(True for _ in fitting) else None
     except (UserError, InvalidSpecifier):
         return None
-
-
-def _name_of(text: str) -> str:
-    """Return the name of a package that is installed already, for which pip reports nothing."""
-    if text.endswith(WHEEL):
-        return str(parse_wheel_filename(Path(text).name)[0])
-    return str(canonicalize_name(Requirement(text).name))
 
 
 @contextmanager

@@ -18,6 +18,9 @@ from pathlib import Path
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import debugging, note, printable
 
+PYTHON = (sys.executable, "-P")
+"""Python without the current folder in its path, whatever module it is to run."""
+
 SOURCES = ("index-url", "extra-index-url", "no-index", "find-links")
 """Settings of pip that say where packages are looked for."""
 
@@ -70,10 +73,6 @@ def run_pip(arguments: Sequence[str], target: str, *, sources: bool = True) -> s
     if done.returncode:
         raise UserError(f"pip cannot {arguments[0]} '{target}': {reason(done.stderr)}")
     return done.stdout
-
-
-PYTHON = (sys.executable, "-P")
-"""Python without the current folder in its path, whatever module it is to run."""
 
 
 def environment(sources: bool = True) -> dict[str, str]:
@@ -134,7 +133,7 @@ def configuration_files() -> list[Path]:
     named = os.environ.get("PIP_CONFIG_FILE")
     if named == os.devnull:
         return []
-    home = Path.home()
+    home = Path(os.path.expanduser("~"))
     if sys.platform == "win32":
         roaming = Path(os.environ.get("APPDATA", home / "AppData/Roaming"))
         shared = Path(os.environ.get("PROGRAMDATA", "C:/ProgramData"))

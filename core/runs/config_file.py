@@ -41,7 +41,7 @@ def read_config_file(path: Path, model: str) -> Mapping[str, Any]:
         document = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(
             f"--config {path}: not YAML: {' '.join(str(error).split())[:200]}"
         ) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -211,7 +212,9 @@ def parse_set(text: str) -> dict[str, Any]:
         raise UserError(f"--set {text}: expected KEY=VALUE, such as --set steps=1000")
     try:
         document: Any = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # "2024-02-30" is no date, but a name
+        document = value
+    if isinstance(document, date):
         document = value
     if isinstance(document, str):  # YAML 1.1 reads 1e-4 as text
         with contextlib.suppress(ValueError):

@@ -100,6 +100,23 @@ def test_values_are_read_as_yaml_with_exponents():
     assert parse_set("a=x=y") == {"a": "x=y"}
 
 
+def test_values_that_are_nothing_in_yaml_are_text():
+    for text in ("2024-02-28", "2024-02-30", "!!int x", "!!bool x", "0x_", "[" * 3000):
+        assert parse_set(f"a={text}") == {"a": text}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["seed=!!int x", "seed=0x_", "seed=" + "9" * 5000, "a=" + "[" * 3000, "augment={1: 2}",
+     "data={1: 2}", "encoder={null: 2}", "encoder.name=", "data.name=5", "steps={}"],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+def test_no_value_is_more_than_a_line(text):
+    with pytest.raises(UserError) as caught:
+        resolve_config("toy", sets=[text])
+    assert "\n" not in str(caught.value)
+
+
 def make_run(root, name, model="toy", complete=True):
     run = Run(root / name)
     write_json(run.config_file, {"format": 1, "run": {"model": model}})
