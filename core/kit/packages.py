@@ -109,9 +109,8 @@ def plan(target: Target, *, build: bool = False) -> Plan:
         UserError: Pip cannot install it. The message gives pip's reason.
     """
     entries = _report(target, build)
-    if target.local and not any(
-        entry.get("requested") for entry in entries
-    ):  # pip has this version
+    known = not any(entry.get("requested") for entry in entries)  # pip has this version of it
+    if target.local and known:
         entries += _report(target, build, "--force-reinstall", "--no-deps")
     versions = installed()
     changes: list[Change] = []
