@@ -120,6 +120,8 @@ def _module(relative: str) -> str | None:
 def _of_packages(claims: _Claims, wheels: Mapping[str, Path]) -> Iterator[tuple[str, str, str]]:
     """Return who takes what from which installed package: (name, owner, what)."""
     seen: set[str] = set()
+    purelib = sysconfig.get_path("purelib")
+    tops = {"", *(_top(os.path.relpath(place, purelib)) for place in claims.files)}
     for distribution in distributions():
         owner = canonicalize_name(distribution.metadata["Name"] or "")
         if not owner or owner in seen:
@@ -127,6 +129,8 @@ def _of_packages(claims: _Claims, wheels: Mapping[str, Path]) -> Iterator[tuple[
         seen.add(owner)
         root = str(distribution.locate_file(""))
         for row in _rows(distribution):
+            if _top(row) not in tops:  # for speed: there are a hundred thousand files
+                continue
             place = os.path.normpath(os.path.join(root, row))
             name, member = (
                 claims.files.get(place) or claims.modules.get(_module(row) or "") or (owner, "")
@@ -140,6 +144,11 @@ def _of_packages(claims: _Claims, wheels: Mapping[str, Path]) -> Iterator[tuple[
     for module, (name, member) in claims.modules.items():
         if module.partition(".")[0] == ROOT and name != HOST:
             yield name, HOST, member
+
+
+def _top(path: str) -> str:
+    """Return the first part of a path without its ending; "" of a path that leads elsewhere."""
+    return path.partition("/")[0].partition(".")[0]
 
 
 def _rows(distribution: Distribution) -> list[str]:

@@ -77,7 +77,8 @@ def target_of(text: str) -> Target:
 
 def _is_path(text: str) -> bool:
     return (
-        "/" in text or "\\" in text or text.startswith((".", "~")) or Path(text).exists()
+        "/" in text or "\\" in text or text.startswith((".", "~"))
+        or (text != "" and Path(text).exists())
         or text.lower().endswith((WHEEL, *ARCHIVES))
     )  # fmt: skip
 

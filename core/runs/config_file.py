@@ -14,6 +14,11 @@ import yaml
 
 from t2i.core.errors import UserError
 
+UNREADABLE = (
+    yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError,
+)  # fmt: skip
+"""What yaml raises for texts that it cannot read, such as "!!bool x"."""
+
 NAMES = ("model", "preset")
 """Keys of a configuration that say where the settings start. They are no settings."""
 
@@ -41,7 +46,7 @@ def read_config_file(path: Path, model: str) -> Mapping[str, Any]:
         document = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except UNREADABLE as error:
         raise UserError(
             f"--config {path}: not YAML: {' '.join(str(error).split())[:200]}"
         ) from None

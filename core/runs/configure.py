@@ -17,7 +17,14 @@ from t2i.core.registry.choice import Choice
 from t2i.core.registry.specs import AUTO, ModelSpec, SamplerSpec, import_object
 from t2i.core.registry.tables import Table, registry
 from t2i.core.runs.automatic import Machine, automatic_preset
-from t2i.core.runs.config_file import NAMES, UNKNOWN, named_preset, read_config_file, refuse_names
+from t2i.core.runs.config_file import (
+    NAMES,
+    UNKNOWN,
+    UNREADABLE,
+    named_preset,
+    read_config_file,
+    refuse_names,
+)
 from t2i.core.runs.recognising import with_data_set
 from t2i.core.settings import AbsentData, Config, DataConfig, ModelConfig, Preset, merge
 
@@ -212,7 +219,7 @@ def parse_set(text: str) -> dict[str, Any]:
         raise UserError(f"--set {text}: expected KEY=VALUE, such as --set steps=1000")
     try:
         document: Any = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError, RecursionError):  # "2024-02-30" is no date, but a name
+    except UNREADABLE:  # "2024-02-30" is no date, but a name
         document = value
     if isinstance(document, date):
         document = value
