@@ -93,7 +93,7 @@ def test_files_of_the_folder_are_not_imported(environment, wheel, tmp_path, name
     )
     (tmp_path / file).write_text(RAN)
     for option in ("--dry-run", "--json"):
-        environment.check("t2i", "install", option, path, cwd=tmp_path, PYTHONPATH=":.")
+        environment.check("t2i", "install", option, path, cwd=tmp_path)
     environment.check("t2i", "uninstall", "t2i-mine", cwd=tmp_path)
     assert not (tmp_path / "RAN").exists()
 
