@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,5 +129,5 @@ def new(name: str, out: Path | None) -> None:
     folder = out or Path(name)
     for path in write_package(name, folder):
         answer(printable(str(path)))
-    place = folder if folder.is_absolute() else f"./{folder}"
+    place = shlex.quote(str(folder) if folder.is_absolute() else f"./{folder}")
     note(f"next: t2i install {place}; t2i plugins check {name}; t2i train --model {name}")

@@ -76,7 +76,7 @@ class Config(pydantic.BaseModel):
             The settings by current name.
 
         Raises:
-            ValueError: A setting is given under both of its names.
+            ValueError: A setting is given under both of its names, or a name is no text.
         """
         names = {
             old: new
@@ -85,6 +85,8 @@ class Config(pydantic.BaseModel):
         }
         present: dict[str, Any] = {}
         for key, value in settings.items():
+            if not isinstance(key, str):
+                raise ValueError(f"{key!r:.80} is no name of a setting")
             name = names.get(key, key)
             if name in present or (name != key and name in settings):
                 raise ValueError(f"'{key}' is the former name of '{name}': give one of them")

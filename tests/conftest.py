@@ -342,8 +342,8 @@ class Environment:
             "import site; " + "; ".join(f"site.addsitedir({host!r})" for host in hosts) + "\n"
         )
         for name, module in {"t2i": "t2i.cli", "pytest": "pytest", "pip": "pip"}.items():
-            script = root / "bin" / name
-            script.write_text(f'#!/bin/sh\nexec "{self.python}" -m {module} "$@"\n')
+            script = root / "bin" / name  # like the real ones, they import nothing from here
+            script.write_text(f'#!/bin/sh\nexec "{self.python}" -P -m {module} "$@"\n')
             script.chmod(0o755)
         kept = {
             name: value
@@ -381,13 +381,17 @@ def environment(tmp_path_factory):
 def wheel():
     """`wheel(folder, name, version, requires=(), files={}, points={})` writes a wheel by hand, and
     returns its path.
-    files: module -> source. points: entry point of the group t2i -> module."""
+    files: module, or path with an ending -> source. points: entry point of the group t2i ->
+    module."""
 
     def write(folder: Path, name, version="1.0", requires=(), files=None, points=None):
         stem = name.replace("-", "_")
         info = f"{stem}-{version}.dist-info"
         needs = "".join(f"Requires-Dist: {need}\n" for need in requires)
-        inside = {f"{module}.py": source for module, source in (files or {}).items()}
+        inside = {
+            module if "." in module else f"{module}.py": source
+            for module, source in (files or {}).items()
+        }
         inside[f"{info}/METADATA"] = (
             f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}"
         )

@@ -26,7 +26,7 @@ class Training:
 
     Args:
         model: Registry name of the model. None: that of `start`.
-        preset: Name of the preset, or "auto". None: "tiny".
+        preset: Name of the preset, or "auto". None: that of `config_file`, else "tiny".
         options: Settings from options (`option_layer`). Those in LEFT may be "auto".
         sets: Settings of the form "a.b=value".
         more: Further settings by name, sections as mappings.
@@ -68,7 +68,7 @@ def resolve(wanted: Training, say: Callable[[str], None], meter: Meter | None = 
     left = frozenset(name for name in LEFT if wanted.options.get(name) == AUTO)
     given = {name: value for name, value in wanted.options.items() if name not in left}
     config = resolve_config(
-        model, preset=wanted.preset or "tiny", config_file=wanted.config_file,
+        model, preset=wanted.preset, config_file=wanted.config_file,
         overrides=given, sets=wanted.sets, more=wanted.more, device=wanted.device, say=say,
         start=start,
     )  # fmt: skip

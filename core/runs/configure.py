@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,14 @@ from t2i.core.registry.choice import Choice
 from t2i.core.registry.specs import AUTO, ModelSpec, SamplerSpec, import_object
 from t2i.core.registry.tables import Table, registry
 from t2i.core.runs.automatic import Machine, automatic_preset
+from t2i.core.runs.config_file import (
+    NAMES,
+    UNKNOWN,
+    UNREADABLE,
+    named_preset,
+    read_config_file,
+    refuse_names,
+)
 from t2i.core.runs.recognising import with_data_set
 from t2i.core.settings import AbsentData, Config, DataConfig, ModelConfig, Preset, merge
 
@@ -35,7 +44,7 @@ class RunConfig:
 
     Args:
         model: Name of the model.
-        preset: Name of the preset that the settings started from; "?" if a parsed document has
+        preset: Name of the preset that the settings started from; UNKNOWN if a parsed document has
             none.
         settings: The model's settings.
         data: The data set and its settings.
@@ -83,14 +92,14 @@ class RunConfig:
         if not isinstance(document, Mapping) or not isinstance(document.get("model"), str):
             raise UserError(f"{where}: no run configuration (it has no 'model')")
         return _assemble(
-            document["model"], str(document.get("preset", "?")), [(where, document)], False
+            document["model"], str(document.get("preset", UNKNOWN)), [(where, document)], False
         )
 
 
 def resolve_config(
     model: str,
     *,
-    preset: str = "tiny",
+    preset: str | None = None,
     config_file: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     sets: Sequence[str] = (),
@@ -108,8 +117,10 @@ def resolve_config(
 
     Args:
         model: Name of the model.
-        preset: Name of one of its presets, or "auto" for settings by image size and machine.
-        config_file: YAML file of settings; None for no file.
+        preset: Name of one of its presets, or "auto" for settings by image size and machine. None:
+            the one that the file names, else FIRST.
+        config_file: YAML file of settings; None for no file. It may name the model and the preset,
+            as a document of `RunConfig.dump` does, but no others than the arguments.
         overrides: Settings from the command line's own options; None for none.
         sets: Settings of the form "a.b=value". Later ones win.
         more: Settings by name, sections as mappings. They win over all others. None for none.
@@ -124,25 +135,25 @@ def resolve_config(
         The configuration, complete and checked.
 
     Raises:
-        UserError: A name is unknown, a value is wrong, or the file cannot be read. The message is
-            one line.
+        UserError: A name is unknown, a value is wrong, a setting names the model or the preset, or
+            the file cannot be read or is for another model or preset. The message is one line.
     """
+    file = {} if config_file is None else read_config_file(config_file, model)
+    preset = named_preset(preset, file, config_file, start.preset if start else None)
     if start is not None:
         first = (f"run of {start.model}", _weightless(start))
     else:
         first = (f"--preset {preset}", {} if preset == AUTO else as_layer(_preset(model, preset)))
-    layers: list[tuple[str, Mapping[str, Any]]] = [first]
-    if config_file is not None:
-        layers.append((str(config_file), _read_yaml(config_file, model)))
-    layers.append(("command line", overrides or {}))
-    layers += [(f"--set {text}", parse_set(text)) for text in sets]
-    layers += [("settings", more)] if more else []
-    layers = with_data_set(layers)
+    given: list[tuple[str, Mapping[str, Any]]] = [("command line", overrides or {})]
+    given += [(f"--set {text}", parse_set(text)) for text in sets]
+    given += [("settings", more)] if more else []
+    refuse_names(given)
+    layers = with_data_set([first, (str(config_file), file), *given])
     if preset == AUTO and start is None:
         where, known = layers[0]
         chosen = as_layer(_automatic(model, layers, device, say))
         layers[0] = (where, merge(chosen, known, SECTIONS))
-    return _assemble(model, start.preset if start else preset, layers, data_needed)
+    return _assemble(model, preset, layers, data_needed)
 
 
 def _automatic(
@@ -161,7 +172,7 @@ def _automatic(
 
 def _weightless(start: RunConfig) -> dict[str, Any]:
     """Return the settings of a run as a layer, without the size at which it loaded its images."""
-    layer = {key: value for key, value in start.dump().items() if key not in ("model", "preset")}
+    layer = {key: value for key, value in start.dump().items() if key not in NAMES}
     data = {key: value for key, value in layer["data"].items() if key != "image_size"}
     return {**layer, "data": data}
 
@@ -191,25 +202,6 @@ def as_layer(chosen: Preset) -> dict[str, Any]:
     }
 
 
-def _read_yaml(path: Path, model: str) -> Mapping[str, Any]:
-    """Read the file of `--config`. A file that names another model raises UserError."""
-    try:
-        document = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise UserError(f"--config {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(
-            f"--config {path}: not YAML: {' '.join(str(error).split())[:200]}"
-        ) from None
-    if not isinstance(document, Mapping):
-        raise UserError(
-            f"--config {path}: a mapping of settings is expected, such as 'steps: 1000'"
-        )
-    if document.get("model", model) != model:
-        raise UserError(f"--config {path}: it is for model '{document['model']}', not '{model}'")
-    return document
-
-
 def parse_set(text: str) -> dict[str, Any]:
     """Parse a setting of the form "a.b=value".
 
@@ -227,7 +219,9 @@ def parse_set(text: str) -> dict[str, Any]:
         raise UserError(f"--set {text}: expected KEY=VALUE, such as --set steps=1000")
     try:
         document: Any = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except UNREADABLE:  # "2024-02-30" is no date, but a name
+        document = value
+    if isinstance(document, date):
         document = value
     if isinstance(document, str):  # YAML 1.1 reads 1e-4 as text
         with contextlib.suppress(ValueError):
@@ -278,7 +272,7 @@ def _assemble(
     spec = registry().models[model]
     merged = _merged(spec, layers)
     where = layers[-1][0] if len(layers) == 1 else f"model '{model}'"
-    own = {key: value for key, value in merged.items() if key not in (*SECTIONS, "model", "preset")}
+    own = {key: value for key, value in merged.items() if key not in (*SECTIONS, *NAMES)}
     settings: ModelConfig = import_object(spec.config).of(own, where)
     data, encoder, sampler = (
         {"name": _name_of(s, spec, merged), **(merged.get(s) or {})} for s in SECTIONS

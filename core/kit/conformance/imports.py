@@ -15,6 +15,7 @@ from importlib.metadata import EntryPoint
 from typing import Any
 
 from t2i.core.kit.conformance.outcome import Failed, Skipped, need
+from t2i.core.kit.pip_process import PYTHON
 from t2i.core.registry import hooks
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import Loaded, installed_points, origin_of, registry, singular
@@ -62,7 +63,7 @@ class PluginSubject:
 def _probe(point: EntryPoint) -> dict[str, Any]:
     """Load a plugin in a fresh process, and return the document that `probe` prints."""
     done = subprocess.run(
-        [sys.executable, "-m", f"{__package__}.probe", point.name, point.value],
+        [*PYTHON, "-m", f"{__package__}.probe", point.name, point.value],
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "T2I_STRICT": "0",

@@ -6,8 +6,11 @@ import json
 import pytest
 
 from t2i.core.errors import UserError
+from t2i.core.kit import changes as module
 from t2i.core.kit import packages
-from t2i.core.kit.packages import Change, Plan, harm, host_packages
+from t2i.core.kit.changes import Change, harm, host_packages
+from t2i.core.kit.packages import Plan
+from t2i.core.kit.targets import Target
 
 HOOKED = """
 from t2i.core.registry.hooks import hookimpl
@@ -16,6 +19,14 @@ from t2i.core.registry.specs import SamplerSpec
 @hookimpl
 def t2i_samplers():
     return [SamplerSpec(name="{name}", summary="s", config="a:b", build="a:c", families=("x",))]
+"""
+
+IDLE = """
+from t2i.core.registry.hooks import hookimpl
+
+@hookimpl
+def t2i_samplers():
+    return []
 """
 
 
@@ -28,9 +39,9 @@ def world(monkeypatch):
         "moss": ["clay<2"],
     }
     versions = {"t2i-zoo": "1.0", "art": "2.1", "brush": "1.0", "clay": "2.0", "moss": "1.0"}
-    monkeypatch.setattr(packages, "installed", lambda: dict(versions))
-    monkeypatch.setattr(packages, "_requires", lambda name: needs.get(name, []))
-    monkeypatch.setattr(packages, "_distribution", lambda name: versions.get(name))
+    monkeypatch.setattr(module, "installed", lambda: dict(versions))
+    monkeypatch.setattr(module, "_requires", lambda name: needs.get(name, []))
+    monkeypatch.setattr(module, "distribution_of", lambda name: versions.get(name))
 
 
 @pytest.mark.usefixtures("world")
@@ -49,6 +60,11 @@ def world(monkeypatch):
             ["brush needs art<2, and would have 2.1"],
         ),
         ([Change("brush", "1.0", "2.0"), Change("clay", "2.0", "4")], {"brush": ["clay>3"]}, []),
+        (
+            [Change("art", "2.1", "2.1")],  # a folder of somebody's that has this name
+            {},
+            ["art 2.1 would be replaced by another of that version"],
+        ),
     ],
     ids=str,
 )
@@ -62,12 +78,15 @@ def test_the_hosts_packages_are_those_it_needs_directly_or_not():
 
 
 def test_harm_refuses_before_pip_is_called(monkeypatch):
-    monkeypatch.setattr(packages, "_pip", lambda *_: pytest.fail("pip was called"))
+    monkeypatch.setattr(packages, "run_pip", lambda *_: pytest.fail("pip was called"))
     chosen = Plan(
-        "x", "x", [Change("art", "2.1", "1.9")], ["t2i-zoo needs art>=2, and would have 1.9"]
+        Target("x", False, False),
+        "x",
+        [Change("art", "2.1", "1.9")],
+        ["t2i-zoo needs art>=2, and would have 1.9"],
     )
     with pytest.raises(
-        UserError, match=r"installing x would break t2i: t2i-zoo needs art>=2.*--force"
+        UserError, match=r"installing x would break .*: t2i-zoo needs art>=2.*--force"
     ):
         packages.install(chosen)
 
@@ -85,10 +104,10 @@ def test_a_wheel_is_installed_listed_and_removed(environment, wheel, tmp_path):
         "registers": {"samplers": ["mine"]},
         "error": None,
     }  # fmt: skip
+    change = {"name": "t2i-mine", "before": None, "after": "1.0", "url": path.as_uri()}
     assert document == {
-        "package": "t2i-mine", "changes": [{"name": "t2i-mine", "before": None, "after": "1.0"}],
-        "harm": [],
-        "version": "1.0", "plugins": [plugin],
+        "package": "t2i-mine", "changes": [{**change, "author": "", "page": "", "summary": ""}],
+        "harm": [], "version": "1.0", "plugins": [plugin],
     }  # fmt: skip
     assert plugin in json.loads(environment.check("t2i", "plugins", "--json", cwd=tmp_path))
     again = environment.check("t2i", "install", path, cwd=tmp_path)
@@ -114,12 +133,11 @@ def test_what_would_break_the_host_is_refused_unless_forced(environment, wheel, 
     done = environment("t2i", "install", "t2i-greedy", cwd=tmp_path, **where)
     assert done.returncode == 2
     lines = done.stderr.splitlines()
-    assert {line for line in lines if line.startswith("change: ")} > {
-        "change: t2i-greedy 1.0 (new)"
-    }
-    assert any(line.startswith("change: click 8") and line.endswith("-> 7.0") for line in lines)
+    assert any(line.startswith("change: t2i-greedy 1.0 (new)") for line in lines)
+    assert any(line.startswith("change: click 8") and " -> 7.0: from" in line for line in lines)
     assert lines[-1].startswith(
-        "error: installing t2i-greedy would break t2i: t2i-zoo needs click>=8.1, and would have 7.0"
+        "error: installing t2i-greedy would break what is installed: t2i-zoo needs click>=8.1, and "
+        "would have 7.0"
     )
     assert "t2i-greedy" not in environment.check("pip", "list", cwd=tmp_path, **where)
     dry = json.loads(
@@ -128,7 +146,7 @@ def test_what_would_break_the_host_is_refused_unless_forced(environment, wheel, 
         )
     )
     assert "t2i-zoo needs click>=8.1, and would have 7.0" in dry["harm"]
-    forced = environment("t2i", "install", "--force", "t2i-greedy", cwd=tmp_path, **where)
+    forced = environment("t2i", "install", "--force", "--yes", "t2i-greedy", cwd=tmp_path, **where)
     assert forced.returncode == 0, forced.stderr
     environment.check("pip", "uninstall", "--yes", "t2i-greedy", "click", cwd=tmp_path)
 
@@ -146,7 +164,8 @@ def test_what_would_break_the_host_is_refused_unless_forced(environment, wheel, 
             ["install", "nothing-such"],
             "error: pip cannot install 'nothing-such': No matching distribution found",
         ),
-        (["install", "./absent.whl"], "error: pip cannot install './absent.whl': "),
+        (["install", "./absent.whl"], "error: ./absent.whl: no such file or folder"),
+        (["install", "numpy"], "error: numpy "),
     ],
 )
 def test_refusals_are_one_line_and_exit_2(environment, tmp_path, arguments, line):
@@ -155,17 +174,23 @@ def test_refusals_are_one_line_and_exit_2(environment, tmp_path, arguments, line
     assert done.stderr.splitlines()[-1].startswith(line), done.stderr
 
 
-def test_what_registers_nothing_or_is_broken_is_told(environment, wheel, tmp_path):
-    plain = wheel(tmp_path, "plain", files={"plain_thing": ""})
-    said = environment.check("t2i", "install", plain, cwd=tmp_path)
-    assert said == "plain 1.0 is installed, but registers nothing: it is no plugin of t2i\n"
-    environment.check("pip", "uninstall", "--yes", "plain", cwd=tmp_path)
-    broken = wheel(
-        tmp_path, "t2i-bad", files={"bad": "raise ImportError('no luck')"}, points={"bad": "bad"}
-    )
-    done = environment("t2i", "install", broken, cwd=tmp_path)
+def test_what_registers_nothing_or_is_broken_is_not_installed(environment, wheel, tmp_path):
+    for name, source, points, reason in (
+        ("plain", "", None, "plain is no plugin of t2i (it has no entry point in the group 't2i')"),
+        ("t2i-idle", IDLE, {"idle": "t2i_idle"}, "t2i-idle 1.0 registers nothing: it is no plugin"),
+        (
+            "t2i-bad",
+            "raise ImportError('no luck')",
+            {"bad": "t2i_bad"},
+            "t2i-bad 1.0 is broken: plugin 'bad': ImportError: no luck; nothing was installed",
+        ),
+    ):
+        path = wheel(tmp_path, name, files={name.replace("-", "_"): source}, points=points)
+        done = environment("t2i", "install", path, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.splitlines()[-1].startswith(f"error: {reason}"), done.stderr
+        assert name not in environment.check("pip", "list", cwd=tmp_path)
+    done = environment("t2i", "install", "--force", path, cwd=tmp_path)
     assert done.returncode == 2
-    assert (
-        "error: t2i-bad is installed, but broken: plugin 'bad': ImportError: no luck" in done.stderr
-    )
+    assert "t2i-bad is installed, but broken: plugin 'bad': ImportError: no luck" in done.stderr
     assert environment.check("t2i", "uninstall", "t2i-bad", cwd=tmp_path) == "removed t2i-bad 1.0\n"

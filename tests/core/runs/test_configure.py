@@ -100,6 +100,23 @@ def test_values_are_read_as_yaml_with_exponents():
     assert parse_set("a=x=y") == {"a": "x=y"}
 
 
+def test_values_that_are_nothing_in_yaml_are_text():
+    for text in ("2024-02-28", "2024-02-30", "!!int x", "!!bool x", "0x_", "[" * 3000):
+        assert parse_set(f"a={text}") == {"a": text}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["seed=!!int x", "seed=0x_", "seed=" + "9" * 5000, "a=" + "[" * 900, "augment={1: 2}",
+     "data={1: 2}", "encoder={null: 2}", "encoder.name=", "data.name=5", "steps={}"],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+def test_no_value_is_more_than_a_line(text):
+    with pytest.raises(UserError) as caught:
+        resolve_config("toy", sets=[text])
+    assert "\n" not in str(caught.value)
+
+
 def make_run(root, name, model="toy", complete=True):
     run = Run(root / name)
     write_json(run.config_file, {"format": 1, "run": {"model": model}})
@@ -166,3 +183,52 @@ def test_an_old_runs_document_is_read():
 def test_another_samplers_settings_are_those_of_its_name():
     config = resolve_config("ddim", sets=["sampler.name=euler", "sampler.noisiest=9"])
     assert (config.sampler.name, config.sampler.config.sigma_max) == ("euler", 9)
+
+
+def test_a_dump_that_is_edited_keeps_its_preset(tmp_path):
+    file = tmp_path / "c.yaml"
+    dump = resolve_config("ldm", preset="coco", data_needed=False).dump()
+    file.write_text(yaml.safe_dump({**dump, "steps": 7}))
+    for preset in (None, "coco"):
+        config = resolve_config("ldm", preset=preset, config_file=file, data_needed=False)
+        assert config.dump() == {**dump, "steps": 7}
+    with pytest.raises(
+        UserError, match=r"c\.yaml: it is for preset 'coco', and --preset is 'tiny'"
+    ):
+        resolve_config("ldm", preset="tiny", config_file=file)
+    start = resolve_config("ldm")
+    with pytest.raises(UserError, match=r"the run of --from has preset 'tiny': leave out one"):
+        resolve_config("ldm", config_file=file, start=start)
+
+
+def test_a_preset_of_a_file_is_obeyed_or_refused(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("preset: paper\nsteps: 7\n")
+    config = resolve_config("toy", config_file=file, data_needed=False)
+    assert config.preset == "paper"
+    assert config == resolve_config("toy", preset="paper", sets=["steps=7"], data_needed=False)
+    for text, reason in {
+        "preset: tini": r"no preset 'tini'; did you mean 'tiny'\?",
+        "preset:": r"c\.yaml: 'preset' is the name of a preset, not None",
+        "preset: [tiny]": r"'preset' is the name of a preset, not \['tiny'\]",
+        "preset: 5": r"'preset' is the name of a preset, not 5",
+        "model:": r"it is for model 'None', not 'toy'",
+    }.items():
+        file.write_text(f"{text}\n")
+        with pytest.raises(UserError, match=reason):
+            resolve_config("toy", config_file=file)
+    file.write_text("preset: '?'\nmodel: toy\n")  # of a run that was imported
+    assert resolve_config("toy", config_file=file) == resolve_config("toy")
+
+
+@pytest.mark.parametrize("name", ["model", "preset"])
+def test_model_and_preset_are_no_settings(name):
+    reason = f"'{name}' is no setting: --{name} names the {name}"
+    for given in (
+        {"sets": ["steps=3", f"{name}=tiny"]},
+        {"sets": [f"{name}.x=1"]},
+        {"overrides": {name: "tiny"}},
+        {"more": {name: "toy"}},
+    ):
+        with pytest.raises(UserError, match=reason):
+            resolve_config("toy", **given)
