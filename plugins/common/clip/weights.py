@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
 from t2i.core.errors import UserError
+from t2i.core.io.files import read_object
 from t2i.plugins.common.weights.hub import Wanted, obtained, refuse_foreign_code
+from t2i.plugins.common.weights.network_types import TextTypes, check_sizes, check_types
 from t2i.plugins.common.weights.variants import variant_of
 
 Network = TypeVar("Network", CLIPModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection)
@@ -59,6 +61,8 @@ def load_clip(
                 f"open_clip; {wanted.advice}, as transformers writes it"
             )
         refuse_foreign_code(kind.config_class, source, wanted.what, **place)
+        if folder.is_dir():
+            _check_config(folder)
         variant = variant_of(folder, "model") if folder.is_dir() else None
         loaded: Any = kind.from_pretrained(
             source, use_safetensors=True, output_loading_info=True, variant=variant, **place
@@ -75,6 +79,18 @@ def load_clip(
         return network
 
     return obtained(wanted, load)
+
+
+def _check_config(folder: Path) -> None:
+    """Check the kinds of a CLIP's settings, and its size against its weights."""
+    file = folder / "config.json"
+    document = read_object(file, f"folder {folder}")
+    halves = [document.get(key) for key in ("text_config", "vision_config")]
+    for config in (document, *(half for half in halves if half is not None)):
+        if not isinstance(config, Mapping):
+            raise UserError(f"{file}: text_config and vision_config must be objects")
+        check_types(config, file, TextTypes)
+        check_sizes(config, folder)
 
 
 def _lacking(report: Mapping[str, Any]) -> set[str]:

@@ -17,7 +17,7 @@ from diffusers import __version__ as version
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_json, read_object, write_json
 from t2i.plugins.common.weights.hub import Wanted, obtained
-from t2i.plugins.common.weights.network_types import check_types
+from t2i.plugins.common.weights.network_types import check_sizes, check_types
 from t2i.plugins.common.weights.variants import variant_of
 
 WEIGHTS = "diffusion_pytorch_model"
@@ -199,8 +199,11 @@ def load_network(kind: type[Any], name: str, part: str) -> Any:
 
     def load(source: str, offline: bool) -> Any:
         folder = part_of(Path(source), part) if offline and Path(source).is_dir() else None
+        variant = variant_of(folder, WEIGHTS) if folder else None
+        if folder:
+            check_sizes(network_config(folder, kind), folder)
         network, report = kind.from_pretrained(
-            str(folder or source), variant=variant_of(folder, WEIGHTS) if folder else None,
+            str(folder or source), variant=variant,
             local_files_only=offline, use_safetensors=True, torch_dtype=torch.float32,
             output_loading_info=True,
         )  # fmt: skip
