@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -19,6 +20,10 @@ from t2i.core.io.terminal import printable
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
 GREYS = ("#6b7280", "#d1d5db")  # real images, with the right captions and with wrong ones
 FEW = 20  # curves with fewer values show each value as a point
+MOST_CURVES = 24  # most curves of one plot; a reader tells no more apart
+MOST_POINTS = 2000  # most points of one curve; a screen shows no more
+MOST_LINES = 60  # most lines of the ranking in one plot of bars
+Drawn = TypeVar("Drawn")
 _STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a "$" in a name does not start a formula
     "svg.fonttype": "none",
@@ -51,6 +56,20 @@ def _figure(height: float) -> Iterator[tuple[Axes, list[bytes]]]:
         found.append(buffer.getvalue())
 
 
+def _few(curves: Mapping[str, Drawn], axes: Axes) -> list[tuple[str, Drawn]]:
+    """Return the first MOST_CURVES curves; the title says if there are more."""
+    if len(curves) > MOST_CURVES:
+        axes.set_title(
+            f"the first {MOST_CURVES} of {len(curves)} curves", loc="right", fontsize=8, y=-0.28
+        )
+    return list(itertools.islice(curves.items(), MOST_CURVES))
+
+
+def _thinned(values: list[float]) -> list[float]:
+    """Return every k-th value: at most MOST_POINTS."""
+    return values[:: -(-len(values) // MOST_POINTS)] if values else values
+
+
 def palette(standings: Sequence[Standing]) -> dict[str, str]:
     """Choose a colour for each line of the ranking.
 
@@ -74,8 +93,9 @@ def bars(standings: Sequence[Standing], columns: Sequence[Column]) -> bytes:
         columns: The scores, percentages. Those that no line has are left out.
 
     Returns:
-        The SVG.
+        The SVG, of the first MOST_LINES lines.
     """
+    standings = standings[:MOST_LINES]
     shown = [c for c in columns if any(s.value(c) for s in standings)]
     colours, width = palette(standings), 0.8 / len(standings)
     with _figure(0.9 + 0.22 * len(shown) * max(2, len(standings))) as (axes, svg):
@@ -165,7 +185,7 @@ def sampler_curves(curves: Mapping[str, Mapping[int, float]], headline: Column) 
     """
     steps = sorted({count for own in curves.values() for count in own})
     with _figure(3.6) as (axes, svg):
-        for i, (name, own) in enumerate(curves.items()):
+        for i, (name, own) in enumerate(_few(curves, axes)):
             style = "o-" if i < len(COLOURS) else "s--"
             axes.plot(
                 list(own),
@@ -202,7 +222,7 @@ def score_curves(
         The SVG.
     """
     with _figure(3.6) as (axes, svg):
-        for i, (name, points) in enumerate(scores.items()):
+        for i, (name, points) in enumerate(_few(scores, axes)):
             colour = COLOURS[i % len(COLOURS)]
             minutes, values = [x for x, _, _ in points], [y for _, y, _ in points]
             fills = [colour if whole else "white" for _, _, whole in points]
@@ -256,7 +276,8 @@ def training_curve(row: Row) -> bytes | None:
     if not found:
         return None
     with _figure(3.0) as (axes, svg):
-        for i, (name, (minutes, values)) in enumerate(found.items()):
+        for i, (name, (minutes, values)) in enumerate(_few(found, axes)):
+            minutes, values = _thinned(minutes), _thinned(values)
             dots = "o" if len(values) < FEW else None  # a single value makes no visible line
             axes.plot(
                 minutes,

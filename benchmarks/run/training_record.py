@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from t2i.benchmarks.run.plan import PlannedRun
-from t2i.core.io.files import MANIFEST
+from t2i.core.io.files import MANIFEST, check_regular
 from t2i.core.models.model import Model
 from t2i.core.runs.folder import Run
 from t2i.core.runs.record import versions
@@ -87,6 +87,7 @@ def model_digest(entry: PlannedRun) -> str:
 
 
 def _sha256(path: Path) -> str:
+    check_regular(path, "")
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

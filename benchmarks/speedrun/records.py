@@ -7,7 +7,7 @@ from pathlib import Path
 from t2i.benchmarks.report.table import DASH, cost
 from t2i.benchmarks.speedrun.results import Entry, SpeedrunResults, minutes, with_interval
 from t2i.core.errors import UserError
-from t2i.core.io.files import write_bytes
+from t2i.core.io.files import read_file, write_bytes
 from t2i.core.io.terminal import printable
 
 COLUMNS = (
@@ -69,7 +69,8 @@ def add_records(path: Path, results: SpeedrunResults) -> list[str]:
 def _lines(path: Path) -> list[str]:
     """Return the lines of the file; none if it does not exist."""
     try:
-        return path.read_text("utf-8").splitlines() if path.exists() else []
+        content = read_file(path, "--record") if path.exists() else b""
+        return content.decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "no text in UTF-8"
         raise UserError(f"--record {path}: cannot be read ({reason}); name a new file") from None

@@ -12,6 +12,7 @@ import yaml
 
 from t2i.core.errors import UserError, nearest
 from t2i.core.interfaces.sampler import SamplerConfig
+from t2i.core.io.files import read_file
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.specs import AUTO, ModelSpec, SamplerSpec, import_object
 from t2i.core.registry.tables import Table, registry
@@ -194,7 +195,7 @@ def as_layer(chosen: Preset) -> dict[str, Any]:
 def _read_yaml(path: Path, model: str) -> Mapping[str, Any]:
     """Read the file of `--config`. A file that names another model raises UserError."""
     try:
-        document = yaml.safe_load(path.read_text("utf-8"))
+        document = yaml.safe_load(read_file(path, "--config").decode("utf-8"))
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

@@ -17,7 +17,8 @@ from PIL import Image
 from t2i.benchmarks.score.images.arrays import StoredArray, kinds, stored_arrays
 from t2i.benchmarks.score.images.captions import RECORDS, recorded
 from t2i.core.errors import UserError
-from t2i.core.io.images import FORMATS, SUFFIXES, on_white
+from t2i.core.io.images import FORMATS, SUFFIXES
+from t2i.core.io.transparency import on_white
 
 LARGEST = 2**28
 """Largest size of an image in a zip file, in bytes. A small archive can claim to hold any number.

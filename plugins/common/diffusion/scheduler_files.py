@@ -16,7 +16,7 @@ from t2i.core.errors import UserError, in_one_line
 from t2i.core.families.schedule import DiscreteSchedule
 from t2i.core.io.files import read_object
 from t2i.core.runs.configure import RunConfig
-from t2i.plugins.common.diffusion.config import DenoisingConfig
+from t2i.plugins.common.diffusion.config import MOST_TIMESTEPS, DenoisingConfig
 from t2i.plugins.common.diffusion.native import (
     NATIVE,
     native_scheduler,
@@ -92,6 +92,11 @@ def known_scheduler(name: str, config: Mapping[str, Any], where: str, **forced: 
         )
     kind: Any = getattr(diffusers, name)
     _check_types(kind, config, where)
+    count = config.get("num_train_timesteps")
+    if count is not None and not 1 <= count <= MOST_TIMESTEPS:
+        raise UserError(
+            f"{where}: num_train_timesteps = {count}: from 1 to {MOST_TIMESTEPS} are expected"
+        )
     try:
         scheduler = kind.from_config(dict(config))
         changed = {key: value for key, value in forced.items() if key in scheduler.config}

@@ -25,7 +25,7 @@ from t2i.core.errors import UserError
 from t2i.core.fetch.paths import cache_dir
 from t2i.core.fetch.transfer import locked
 from t2i.core.fetch.web import is_web_page
-from t2i.core.io.files import write_bytes
+from t2i.core.io.files import check_regular, write_bytes
 from t2i.plugins.datasets.webdataset.grouping import KNOWN, Choice, Index, index_of, row_type
 from t2i.plugins.datasets.webdataset.recognise import TAR
 from t2i.plugins.datasets.webdataset.remote import download
@@ -286,6 +286,7 @@ def _is_page(path: Path) -> bool:
 
 def _packed(path: Path) -> Callable[[Path], Any] | None:
     """Return how a compressed file is opened; None if it is not compressed."""
+    check_regular(path, "data set 'webdataset'")
     try:
         with open(path, "rb") as file:
             begin = file.read(8)
