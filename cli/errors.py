@@ -80,7 +80,10 @@ def explained(error: BaseException) -> tuple[int, str]:
     if isinstance(error, OSError) and error.errno in _REMEDIES:
         return 2, f"{error.filename or 'a file'}: {error.strerror}; {_REMEDIES[error.errno]}"
     if out_of_memory(error):
-        return 2, f"out of memory ({_where(error.__traceback__)}); use a smaller --batch-size"
+        return 2, (
+            f"out of memory ({_where(error.__traceback__)}); use a smaller --batch-size, or a "
+            "machine with more memory"
+        )
     more = "" if debugging() else "; T2I_DEBUG=1 shows more"
     return (
         1,

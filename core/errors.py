@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 NO_MEMORY = (
     "DefaultCPUAllocator", "not enough memory", "bad_alloc", "Cannot allocate memory",
-    "out of memory", "Failed to allocate memory",
+    "out of memory", "Failed to allocate memory", "could not create a memory object",
 )  # fmt: skip
 """Words in the messages of libraries that got no memory."""
 

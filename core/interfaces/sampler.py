@@ -13,7 +13,6 @@ from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.request import Request
 from t2i.core.settings import Config
 
-
 MOST_STEPS = 1_000_000
 """Largest number of sampling steps, whose timesteps are listed."""
 

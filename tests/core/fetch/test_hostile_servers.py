@@ -155,7 +155,7 @@ def test_the_server_says_how_long_to_wait_within_bounds(url, tmp_path, waits):
 
 
 def test_an_answer_without_a_length_is_bounded(url, tmp_path, monkeypatch):
-    with pytest.raises(TooLarge, match="more than 0.01 GB"):
+    with pytest.raises(TooLarge, match=r"more than 0\.01 GB"):
         transfer(Remote(f"{url}/endless/x"), tmp_path / "file.bin", most=10**7)
     assert Hostile.sent < 10**8
     monkeypatch.setattr(transferring, "UNTOLD", 10**7)
