@@ -314,3 +314,13 @@ def test_a_file_that_holds_no_results_is_refused(tmp_path, text):
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(UserError, match=r"results\.json"):
         Results.load(Path(tmp_path))
+
+
+def test_plots_of_very_many_curves_or_points_stay_small():
+    many = {f"loss {i}": float(i + 1) for i in range(15_000)}
+    row = Row("m", "model", curve=[{"seconds": s, "stage": "a", "losses": many} for s in (1, 2)])
+    svg = plots.training_curve(row)
+    assert len(svg) < 300_000
+    assert b"the first 24 of 15000 curves" in svg
+    long = [{"seconds": s, "stage": "a", "losses": {"x": s % 7 + 1.0}} for s in range(100_000)]
+    assert len(plots.training_curve(Row("m", "model", curve=long))) < 300_000
