@@ -6,7 +6,7 @@ diffusers does not check them: a wrong one ends in an error of any class, far fr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -154,19 +154,31 @@ def check_types(
         ) from None
 
 
-def check_sizes(config: Mapping[str, Any], folder: Path) -> None:
+def shapes_in(folder: Path) -> list[tuple[int, ...]]:
+    """Read the shapes of all tensors in a folder.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The shapes; those of files that are not sound are left out.
+    """
+    files = folder.glob("*.safetensors")
+    return [shape for file in files for shape in (shapes_of(file) or {}).values()]
+
+
+def check_sizes(config: Mapping[str, Any], file: Path, shapes: Collection[tuple[int, ...]]) -> None:
     """Check that a network is no larger than its weights, before anything of its size is made.
 
     Args:
         config: The settings by name, of the kinds that `check_types` allows.
-        folder: Folder of the network: config.json and the safetensors.
+        file: The file that they are from, for errors.
+        shapes: Shapes of the tensors that are there, the network's among them.
 
     Raises:
         UserError: It has more layers than there are tensors, or larger tensors than there are
             numbers in all.
     """
-    shapes = [shape for file in folder.glob("*.safetensors")
-              for shape in (shapes_of(file) or {}).values()]  # fmt: skip
     numbers = max(sum(map(math.prod, shapes)), LEAST)
     channels = config.get("block_out_channels") or (1,)
     layers = {
@@ -181,10 +193,10 @@ def check_sizes(config: Mapping[str, Any], folder: Path) -> None:
     }
     for key, count in layers.items():
         if count > max(len(shapes), 1):
-            raise _too_large(folder, key, config, f"{len(shapes)} tensors")
+            raise _too_large(file, key, config, f"{len(shapes)} tensors")
     for key, size in sizes.items():
         if size > numbers:
-            raise _too_large(folder, key, config, f"{numbers} numbers")
+            raise _too_large(file, key, config, f"{numbers} numbers")
 
 
 def _sum(layers: Any, levels: int) -> int:
@@ -194,8 +206,8 @@ def _sum(layers: Any, levels: int) -> int:
     return sum(_sum(each, 1) for each in layers or ())
 
 
-def _too_large(folder: Path, key: str, config: Mapping[str, Any], what: str) -> UserError:
+def _too_large(file: Path, key: str, config: Mapping[str, Any], what: str) -> UserError:
     return UserError(
-        f"{folder / 'config.json'}: {key} = {str(config.get(key))[:60]}, but its weights have only "
+        f"{file}: {key} = {str(config.get(key))[:60]}, but its weights have only "
         f"{what}: get the folder again from where it is from"
     )
