@@ -9,13 +9,14 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
 import ssl
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -177,7 +178,7 @@ def opener() -> urllib.request.OpenerDirector:
     """
     director = urllib.request.OpenerDirector()
     for handler in (
-        urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler,
+        urllib.request.ProxyHandler, _Http, _Https,
         urllib.request.FileHandler, _Redirects, urllib.request.HTTPErrorProcessor,
         urllib.request.HTTPDefaultErrorHandler, urllib.request.UnknownHandler,
     ):  # fmt: skip
@@ -204,6 +205,37 @@ def small_json(url: str) -> Any:
         return json.loads(content)
     except (Again, UserError, OSError, ValueError, RecursionError):
         return None
+
+
+class _Timed(http.client.HTTPConnection):
+    """A connection whose server has 2 TIMEOUT seconds for all headers, however slowly they come."""
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        timer = threading.Timer(2 * TIMEOUT, self._hang_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            return super().getresponse()
+        finally:
+            timer.cancel()
+
+    def _hang_up(self) -> None:
+        with suppress(OSError, AttributeError):  # it is closed already
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+
+class _TimedTLS(_Timed, http.client.HTTPSConnection):
+    """The same for https."""
+
+
+class _Http(urllib.request.HTTPHandler):
+    def http_open(self, req: Any) -> Any:
+        return self.do_open(_Timed, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def https_open(self, req: Any) -> Any:
+        return self.do_open(_TimedTLS, req, context=ssl.create_default_context())
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

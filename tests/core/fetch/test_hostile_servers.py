@@ -23,6 +23,7 @@ class Hostile(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     sent = 0
     asked = 0
+    over = threading.Event()
 
     def log_message(self, *_): ...
 
@@ -72,6 +73,15 @@ class Hostile(http.server.BaseHTTPRequestHandler):
     def wide(self):
         self.say(200, b"[" + b"1," * (1 << 20) + b"1]")
 
+    def trickle(self):
+        self.close_connection = True
+        try:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+            while not Hostile.over.wait(0.02):
+                self.wfile.write(b"x")
+        except OSError:
+            pass
+
     def endless(self):
         self.send_response(200)
         self.send_header("Connection", "close")
@@ -91,6 +101,7 @@ def url():
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
+    Hostile.over.set()
     server.shutdown()
     server.server_close()
 
@@ -197,6 +208,12 @@ def test_a_server_that_trickles_is_given_up(monkeypatch):
     for _ in range(600):
         now[0] += 1
         pace.add(web.SLOWEST)
+
+
+def test_headers_that_trickle_are_given_up(url, tmp_path, monkeypatch):
+    monkeypatch.setattr(web, "TIMEOUT", 0.1)  # each byte comes in time, all of them never do
+    with pytest.raises(UserError, match="check the network"):
+        transfer(Remote(f"{url}/trickle/x"), tmp_path / "file.bin")
 
 
 def test_what_a_web_page_is():
