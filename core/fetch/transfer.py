@@ -19,9 +19,9 @@ from typing import Any
 from filelock import FileLock
 
 from t2i.core.errors import UserError
-from t2i.core.fetch.incomplete import Digests, Hashes, Part, Remote
+from t2i.core.fetch.incomplete import Digests, Hashes, Part, Remote, part_of
 from t2i.core.fetch.web import CHUNK, Again, Pace, ask, is_web_page, read, size_in
-from t2i.core.io.files import sync_folder
+from t2i.core.io.files import check_regular, sync_folder
 from t2i.core.io.locks import take_or_wait
 
 ATTEMPTS = 5  # most failed attempts in a row that bring less than CHUNK new bytes
@@ -68,6 +68,8 @@ def transfer(
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with locked(target, say):
+        check_regular(target, "")
+        check_regular(part_of(target), "")
         if target.exists():
             return verified(remote, target)
         part = Part(remote, target)

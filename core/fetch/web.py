@@ -17,11 +17,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 from t2i.core.errors import UserError
+from t2i.core.io.files import check_regular
 
 TIMEOUT = 60.0  # seconds without data from the server
 QUIET = 10.0  # seconds of waiting for an answer before a line says so
@@ -88,6 +89,8 @@ def ask(url: str, headers: dict[str, str], say: Callable[[str], None]) -> Any:
         UserError: Another attempt cannot help.
     """
     try:
+        if urlsplit(url).scheme == "file":
+            check_regular(Path(urllib.request.url2pathname(urlsplit(url).path)), "")
         request = urllib.request.Request(
             url, headers={"User-Agent": "t2i", "Accept-Encoding": "identity", **headers}
         )

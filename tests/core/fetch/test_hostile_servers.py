@@ -1,6 +1,7 @@
 """Servers that misbehave: every download ends, in bounded bytes and attempts, in one line."""
 
 import http.server
+import os
 import threading
 
 import pytest
@@ -147,6 +148,16 @@ def test_an_address_that_is_none(tmp_path):
     refused("http://[::1", tmp_path)
     with pytest.raises(UserError, match="no http, https or file URL"):
         mirrored("https://a.example/x", "http://[::1")
+
+
+def test_pipes_are_no_downloads(url, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for place in ("pipe", "x"):
+        os.mkfifo(tmp_path / f"{place}.part")
+        with pytest.raises(UserError, match="is no regular file"):
+            transfer(Remote(f"{url}/endless/x"), tmp_path / place)
+    with pytest.raises(UserError, match="is no regular file"):
+        transfer(Remote(f"{(tmp_path / 'pipe').as_uri()}"), tmp_path / "file")
 
 
 def test_parts_of_another_version_come_to_an_end(url, tmp_path, waits):
