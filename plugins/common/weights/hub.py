@@ -70,7 +70,6 @@ def obtained(wanted: Wanted, load: Callable[[str, bool], T]) -> T:
         return _sound(wanted, str(shipped), load, offline=True)
     folder = Path(wanted.name).expanduser()
     if folder.is_dir():
-        check_folder(folder)
         return _sound(wanted, str(folder), load, offline=True)
     if folder.is_absolute() or wanted.name.startswith((".", "~")) or wanted.name.count("/") > 1:
         raise UserError(
@@ -142,6 +141,8 @@ def _check_cached(wanted: Wanted) -> None:
 
 def _sound(wanted: Wanted, source: str, load: Callable[[str, bool], T], *, offline: bool) -> T:
     try:
+        if Path(source).is_dir():
+            check_folder(Path(source))
         return load(source, offline)
     except UserError:
         raise

@@ -8,7 +8,7 @@ no other file is named.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def check_folder(folder: Path) -> None:
     for pattern in READ:
         for file in sorted(folder.glob(pattern)):
             _check_place(file, folder)
-    for index in sorted(folder.glob("*.index*.json")):
+    for index in sorted(folder.glob("*.safetensors.index*.json")):
         check_listed(index)
     if (folder / ADAPTER).exists():
         raise UserError(
@@ -49,6 +49,26 @@ def check_folder(folder: Path) -> None:
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).is_file():
             _check_named(folder / name)
+
+
+def check_pipeline(folder: Path, parts: Iterable[str]) -> None:
+    """Check the folder of a pipeline, and those of its parts.
+
+    Args:
+        folder: Folder of the pipeline.
+        parts: Names of the parts that are read. They may have no folders of their own.
+
+    Raises:
+        UserError: A part lies outside the folder, or `check_folder` refuses one.
+    """
+    check_folder(folder)
+    for part in parts:
+        place = folder / part
+        if place.is_dir():
+            if not place.resolve().is_relative_to(folder.resolve()):
+                raise UserError(f"{place} is a link that leads out of {folder}: put the folder "
+                                "itself in its place")  # fmt: skip
+            check_folder(place)
 
 
 def check_listed(index: Path) -> None:

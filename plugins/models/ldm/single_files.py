@@ -37,11 +37,12 @@ from t2i.plugins.common.weights.single_files import (
     check_whole,
     no_bars,
 )
-from t2i.plugins.common.weights.trusted_files import check_folder
+from t2i.plugins.common.weights.trusted_files import check_pipeline
 from t2i.plugins.models.ldm.config import LDMConfig
 from t2i.plugins.models.ldm.described import (
     FORCED,
     LEFT_OUT,
+    PARTS,
     PIPELINE,
     Described,
     check_files,
@@ -157,9 +158,7 @@ def _scheduler(path: Path, scheduler: Any, shapes: Shapes) -> Any:
 def _check_described(folder: Path, path: Path) -> None:
     """Check the folder of a file's configuration before diffusers reads it, and its sizes."""
     shapes = [*(shapes_of(path) or {}).values()]
-    for part in folder.iterdir():
-        if part.is_dir():
-            check_folder(part)
+    check_pipeline(folder, (*PARTS, "tokenizer", "scheduler"))
     check_config(folder / "text_encoder", shapes)
     for name, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
         check_sizes(network_config(folder / name, kind), folder / name / "config.json", shapes)
