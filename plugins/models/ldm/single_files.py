@@ -26,8 +26,12 @@ from t2i.core.models.model import Model
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.plugins.common.clip.weights import check_config
-from t2i.plugins.common.diffusion.scheduler_files import known_scheduler
-from t2i.plugins.common.weights.diffusers_folders import network_config, pipeline_index
+from t2i.plugins.common.diffusion.scheduler_files import known_scheduler, read_scheduler
+from t2i.plugins.common.weights.diffusers_folders import (
+    classes,
+    network_config,
+    pipeline_index,
+)
 from t2i.plugins.common.weights.network_types import check_sizes
 from t2i.plugins.common.weights.single_files import (
     PREFIXES,
@@ -155,10 +159,11 @@ def _scheduler(path: Path, scheduler: Any, shapes: Shapes) -> Any:
     return known_scheduler(name, config, str(path), **FORCED)
 
 
-def _check_described(folder: Path, path: Path) -> None:
+def _check_described(folder: Path, index: Mapping[str, Any], path: Path) -> None:
     """Check the folder of a file's configuration before diffusers reads it, and its sizes."""
     shapes = [*(shapes_of(path) or {}).values()]
     check_pipeline(folder, (*PARTS, "tokenizer", "scheduler"))
+    read_scheduler(folder / "scheduler", classes(index)["scheduler"], **FORCED)
     check_config(folder / "text_encoder", shapes)
     for name, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
         check_sizes(network_config(folder / name, kind), folder / name / "config.json", shapes)
@@ -181,7 +186,7 @@ def _converted(path: Path, config: Any, vae: Any) -> Any:
             )
         check_index(index, folder)
         check_files(folder)
-        _check_described(folder, path)
+        _check_described(folder, index, path)
     try:
         with no_bars():
             pipeline = StableDiffusionPipeline.from_single_file(
