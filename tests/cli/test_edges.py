@@ -6,7 +6,6 @@ import pytest
 
 from t2i.core.errors import UserError
 from t2i.core.models.wanted import MOST_IMAGES, noise_keys
-from t2i.core.registry.choice import Choice
 from t2i.core.registry.tables import registry
 
 
@@ -53,5 +52,5 @@ def test_more_images_than_can_be_listed_are_refused_before_they_are():
 def test_more_steps_than_can_be_listed_are_refused():
     for name in ("ddim", "ancestral", "euler"):
         with pytest.raises(UserError, match="cannot be listed"):
-            registry().samplers.choose({"name": name, "steps": 10**9})
-    assert isinstance(registry().samplers.choose({"name": "ddim", "steps": 10}), Choice)
+            registry().samplers.choose(name, {"steps": 10**9}, "sampler")
+    registry().samplers.choose("ddim", {"steps": 10}, "sampler")

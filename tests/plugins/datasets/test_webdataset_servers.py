@@ -10,8 +10,9 @@ from PIL import Image
 
 from t2i.core.errors import UserError
 from t2i.core.fetch import transfer as transferring
-from t2i.core.registry.tables import registry
 from t2i.plugins.datasets.webdataset import remote
+from t2i.plugins.datasets.webdataset.config import WebDatasetConfig
+from t2i.plugins.datasets.webdataset.dataset import build
 
 PAGE = b"<!doctype html><html>please log in</html>"
 
@@ -44,8 +45,7 @@ def hosted(server):
 
 
 def opened(shards, **settings):
-    document = {"name": "webdataset", "image_size": 8, "shards": shards, **settings}
-    return registry().datasets.build(registry().datasets.choose(document), "train")
+    return build(WebDatasetConfig(image_size=8, shards=shards, **settings), "train")
 
 
 def kept(home):
