@@ -275,6 +275,8 @@ def _attempt(
             pace.add(len(data))
     if told is not None and part.size < told:
         raise Again(f"the connection was cut after {part.size} of {told} bytes")
+    if told is None and not part.size:
+        raise Again("an answer without a byte came")
 
 
 def _begin(remote: Remote, part: Part, response: Any) -> int | None:

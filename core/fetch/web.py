@@ -214,15 +214,20 @@ class _Timed(http.client.HTTPConnection):
     """A connection whose server has 2 TIMEOUT seconds for all headers, however slowly they come."""
 
     def getresponse(self) -> http.client.HTTPResponse:
-        timer = threading.Timer(2 * TIMEOUT, self._hang_up)
+        late = threading.Event()
+        timer = threading.Timer(2 * TIMEOUT, self._hang_up, [late])
         timer.daemon = True
         timer.start()
         try:
-            return super().getresponse()
+            response = super().getresponse()
         finally:
             timer.cancel()
+        if late.is_set():  # what came of the headers looks like all of them
+            raise TimeoutError(f"its headers took over {2 * TIMEOUT:g} s")
+        return response
 
-    def _hang_up(self) -> None:
+    def _hang_up(self, late: threading.Event) -> None:
+        late.set()
         with suppress(OSError, AttributeError):  # it is closed already
             self.sock.shutdown(socket.SHUT_RDWR)
 

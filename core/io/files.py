@@ -85,7 +85,7 @@ def check_regular(path: Path, what: str) -> None:
     if path.exists() and not path.is_file() and not path.is_dir():
         told = f"{what}: {path}" if what else str(path)
         raise UserError(
-            f"{told} is no regular file (it is a pipe, a socket or a device); give a file"
+            f"{told} is no regular file (a pipe, a socket or a device): give a file or a folder"
         )
 
 

@@ -126,7 +126,6 @@ SIZES = {
     "layers within the limit": ("text_encoder", "num_hidden_layers", 999),
     "tokens": ("text_encoder", "vocab_size", 10**6),
     "a width": ("text_encoder", "intermediate_size", 10**6),
-    "positions": ("text_encoder", "max_position_embeddings", 10**6),
     "a word for a number": ("text_encoder", "hidden_size", "16"),
     "layers of a U-Net": ("unet", "layers_per_block", 10**6),
     "many layers of a U-Net": ("unet", "layers_per_block", 900),
