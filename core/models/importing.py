@@ -84,7 +84,7 @@ def import_weights(
     )
     check_free(Path(out))
     sources = [_source(Path(path)) for path in files]
-    with reading(Path(files[0]), model):
+    with reading(Path(files[0] if files else out), model):
         imported: Model = import_object(str(spec.weights))(config, [Path(path) for path in files])
     with arriving(Path(out)) as folder:
         place = Run(folder)
