@@ -92,11 +92,6 @@ def known_scheduler(name: str, config: Mapping[str, Any], where: str, **forced: 
         )
     kind: Any = getattr(diffusers, name)
     _check_types(kind, config, where)
-    count = config.get("num_train_timesteps")
-    if count is not None and not 1 <= count <= MOST_TIMESTEPS:
-        raise UserError(
-            f"{where}: num_train_timesteps = {count}: from 1 to {MOST_TIMESTEPS} are expected"
-        )
     try:
         scheduler = kind.from_config(dict(config))
         changed = {key: value for key, value in forced.items() if key in scheduler.config}
@@ -119,7 +114,7 @@ def known_scheduler(name: str, config: Mapping[str, Any], where: str, **forced: 
 
 
 def _check_types(kind: Any, config: Mapping[str, Any], where: str) -> None:
-    """Raise UserError if a setting of a scheduler is of another kind than its default."""
+    """Raise UserError if a setting is of another kind than its default, or a count is too large."""
     for key, parameter in inspect.signature(kind.__init__).parameters.items():
         value, wanted = config.get(key), type(parameter.default)
         if value is None or wanted not in (bool, int, float, str):
@@ -128,6 +123,11 @@ def _check_types(kind: Any, config: Mapping[str, Any], where: str) -> None:
             raise UserError(
                 f"{where}: {key} = {value!r:.60}: {WANTED[wanted]} is expected, such as "
                 f"{parameter.default!r}"
+            )
+        least = 1 if key == "num_train_timesteps" else -MOST_TIMESTEPS
+        if wanted is int and not least <= value <= MOST_TIMESTEPS:
+            raise UserError(
+                f"{where}: {key} = {value!r:.60}: from {least} to {MOST_TIMESTEPS} is expected"
             )
 
 
