@@ -306,7 +306,9 @@ def test_transparency_is_laid_on_white_in_strips_as_all_at_once(mode, tmp_path, 
     noise = np.random.default_rng(0).integers(0, 256, (37, 23, 4), np.uint8)
     whole = Image.fromarray(noise)
     image = whole.convert("RGB").quantize(9) if mode == "P" else whole.convert(mode)
-    image.save(tmp_path / "a.png", transparency={"P": 3, "RGB": tuple(noise[0, 0, :3])}.get(mode))
+    image.save(
+        tmp_path / "a.png", transparency={"P": 3, "RGB": tuple(map(int, noise[0, 0, :3]))}.get(mode)
+    )
     with Image.open(tmp_path / "a.png") as opened:
         rgba = opened.convert("RGBA")
     white = Image.new("RGBA", rgba.size, "white")
