@@ -66,9 +66,9 @@ def load_clip(
                 f"open_clip; {wanted.advice}, as transformers writes it"
             )
         refuse_foreign_code(kind.config_class, source, wanted.what, **place)
+        variant = variant_of(folder, "model") if folder.is_dir() else None
         if folder.is_dir():
             check_config(folder, shapes_in(folder))
-        variant = variant_of(folder, "model") if folder.is_dir() else None
         loaded: Any = kind.from_pretrained(
             source, use_safetensors=True, output_loading_info=True, variant=variant, **place
         )
