@@ -10,7 +10,15 @@ from typing import Any
 
 import click
 
-from t2i.cli.command import Command, LazyGroup, json_option, listed, path_option, run_option
+from t2i.cli.command import (
+    Command,
+    LazyGroup,
+    PlainPath,
+    json_option,
+    listed,
+    path_option,
+    run_option,
+)
 from t2i.cli.output import answer, answer_json, console, speaks
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
@@ -205,8 +213,8 @@ def _given_runs(texts: tuple[str, ...]) -> dict[str, str]:
 
 
 @click.command(cls=Command)
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a", type=PlainPath())
+@click.argument("b", type=PlainPath())
 @json_option
 def diff(a: Path, b: Path, as_json: bool) -> None:
     """Say how the results A and B differ: first the protocol, then the scores.

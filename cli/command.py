@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 
 from t2i.cli.output import note
 from t2i.core.errors import UserError, nearest
+from t2i.core.io.files import check_regular
 from t2i.core.registry.specs import AUTO, import_object
 from t2i.core.registry.tables import registry
 
@@ -156,6 +157,31 @@ def registered(*kinds: str) -> Callable[..., list[CompletionItem]]:
     return complete
 
 
+class PlainPath(click.Path):
+    """A path that is no pipe, socket or device: these could be waited for, or read, for ever."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the value of an option or argument.
+
+        Args:
+            value: The text, or a path that was read before.
+            param: The option or argument.
+            ctx: The parsed command line.
+
+        Returns:
+            The path.
+
+        Raises:
+            UserError: It is a pipe, a socket or a device.
+        """
+        path = super().convert(value, param, ctx)
+        check_regular(path, param.opts[0] if param else "")
+        return path
+
+
 def path_option(*names: str, **settings: Any) -> Callable[[Decorated], Decorated]:
     """Declare an option whose value is a path.
 
@@ -166,7 +192,7 @@ def path_option(*names: str, **settings: Any) -> Callable[[Decorated], Decorated
     Returns:
         A decorator of a command's function, which receives a Path.
     """
-    return click.option(*names, type=click.Path(path_type=Path), **settings)
+    return click.option(*names, type=PlainPath(), **settings)
 
 
 def listed(text: str | None, option: str = "models") -> list[str] | None:

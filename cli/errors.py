@@ -11,7 +11,7 @@ from types import TracebackType
 import click
 
 from t2i.cli.output import stdout
-from t2i.core.errors import T2IError
+from t2i.core.errors import T2IError, out_of_memory
 from t2i.core.io.terminal import debugging, printable
 
 INTERRUPTED = 130
@@ -80,10 +80,11 @@ def explained(error: BaseException) -> tuple[int, str]:
         return 2, _usage(error)
     if isinstance(error, OSError) and error.errno in _REMEDIES:
         return 2, f"{error.filename or 'a file'}: {error.strerror}; {_REMEDIES[error.errno]}"
-    if (
-        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    ):  # torch's: not imported for this
-        return 2, f"out of memory ({_where(error.__traceback__)}); use a smaller --batch-size"
+    if out_of_memory(error):
+        return 2, (
+            f"out of memory ({_where(error.__traceback__)}); use a smaller --batch-size, or a "
+            "machine with more memory"
+        )
     more = "" if debugging() else "; T2I_DEBUG=1 shows more"
     return (
         1,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from t2i.cli.command import Command, json_option
+from t2i.cli.command import Command, PlainPath, json_option
 from t2i.cli.output import answer_json, answer_table, note
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.argument("folder", type=click.Path(path_type=Path), required=False, metavar="[FOLDER]")
+@click.argument("folder", type=PlainPath(), required=False, metavar="[FOLDER]")
 @json_option
 def runs(folder: Path | None, as_json: bool) -> None:
     """List the runs under runs/, or in FOLDER, the newest first.

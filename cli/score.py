@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from t2i.cli.command import Command, json_option, listed, path_option, registered
+from t2i.cli.command import Command, PlainPath, json_option, listed, path_option, registered
 from t2i.cli.output import answer_json, console, note
 from t2i.core.errors import UserError
 
@@ -16,7 +16,7 @@ EVERY_SECONDS = 10.0
 
 
 @click.command(cls=Command)
-@click.argument("images", type=click.Path(path_type=Path))
+@click.argument("images", type=PlainPath())
 @path_option(
     "--reference",
     metavar="REAL",

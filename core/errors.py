@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+NO_MEMORY = (
+    "DefaultCPUAllocator", "not enough memory", "bad_alloc", "Cannot allocate memory",
+    "out of memory", "Failed to allocate memory", "could not create a memory object",
+)  # fmt: skip
+"""Words in the messages of libraries that got no memory."""
 
 
 class T2IError(Exception):
@@ -39,7 +46,23 @@ class Interrupted(T2IError):
         self.exit_code = 128 + signal_number
 
 
-def in_one_line(error: Exception) -> str:
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that there is not enough memory.
+
+    Args:
+        error: Any error. Torch's are RuntimeErrors on the processor.
+
+    Returns:
+        Whether it does.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in NO_MEMORY)
+
+
+def in_one_line(error: BaseException) -> str:
     """Describe an error in one line.
 
     Args:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -19,9 +20,12 @@ from t2i.core.io.terminal import printable
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
 GREYS = ("#6b7280", "#d1d5db")  # real images, with the right captions and with wrong ones
 SMALLEST = 1e-9  # costs below have no place on a logarithmic axis
-MANY = 24  # losses in a plot
 LONGEST_NAME = 48  # characters of a loss's name in a plot
 FEW = 20  # curves with fewer values show each value as a point
+MOST_CURVES = 24  # most curves of one plot; a reader tells no more apart
+MOST_POINTS = 2000  # most points of one curve; a screen shows no more
+MOST_LINES = 60  # most lines of the ranking in one plot of bars
+Drawn = TypeVar("Drawn")
 _STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a "$" in a name does not start a formula
     "svg.fonttype": "none",
@@ -54,6 +58,20 @@ def _figure(height: float) -> Iterator[tuple[Axes, list[bytes]]]:
         found.append(buffer.getvalue())
 
 
+def _few(curves: Mapping[str, Drawn], axes: Axes) -> list[tuple[str, Drawn]]:
+    """Return the first MOST_CURVES curves; the title says if there are more."""
+    if len(curves) > MOST_CURVES:
+        axes.set_title(
+            f"the first {MOST_CURVES} of {len(curves)} curves", loc="right", fontsize=8, y=-0.28
+        )
+    return list(itertools.islice(curves.items(), MOST_CURVES))
+
+
+def _thinned(values: list[float]) -> list[float]:
+    """Return every k-th value: at most MOST_POINTS."""
+    return values[:: -(-len(values) // MOST_POINTS)] if values else values
+
+
 def palette(standings: Sequence[Standing]) -> dict[str, str]:
     """Choose a colour for each line of the ranking.
 
@@ -77,8 +95,9 @@ def bars(standings: Sequence[Standing], columns: Sequence[Column]) -> bytes:
         columns: The scores, percentages. Those that no line has are left out.
 
     Returns:
-        The SVG.
+        The SVG, of the first MOST_LINES lines.
     """
+    standings = standings[:MOST_LINES]
     shown = [c for c in columns if any(s.value(c) for s in standings)]
     colours, width = palette(standings), 0.8 / len(standings)
     with _figure(0.9 + 0.22 * len(shown) * max(2, len(standings))) as (axes, svg):
@@ -172,7 +191,7 @@ def sampler_curves(curves: Mapping[str, Mapping[int, float]], headline: Column) 
     """
     steps = sorted({count for own in curves.values() for count in own})
     with _figure(3.6) as (axes, svg):
-        for i, (name, own) in enumerate(curves.items()):
+        for i, (name, own) in enumerate(_few(curves, axes)):
             style = "o-" if i < len(COLOURS) else "s--"
             axes.plot(
                 list(own),
@@ -209,7 +228,7 @@ def score_curves(
         The SVG.
     """
     with _figure(3.6) as (axes, svg):
-        for i, (name, points) in enumerate(scores.items()):
+        for i, (name, points) in enumerate(_few(scores, axes)):
             colour = COLOURS[i % len(COLOURS)]
             minutes, values = [x for x, _, _ in points], [y for _, y, _ in points]
             fills = [colour if whole else "white" for _, _, whole in points]
@@ -262,16 +281,15 @@ def training_curve(row: Row) -> bytes | None:
         row: The row of a model.
 
     Returns:
-        The SVG; None if the row has no training log. Of more than 24 losses it shows the first and
-        says so. The losses' axis is logarithmic if all losses are positive and the largest is over
-        20 times the smallest.
+        The SVG; None if the row has no training log. The losses' axis is logarithmic if all losses
+        are positive and the largest is over 20 times the smallest.
     """
-    every = losses(row)
-    found = dict(list(every.items())[:MANY])
+    found = losses(row)
     if not found:
         return None
     with _figure(3.0) as (axes, svg):
-        for i, (name, (minutes, values)) in enumerate(found.items()):
+        for i, (name, (minutes, values)) in enumerate(_few(found, axes)):
+            minutes, values = _thinned(minutes), _thinned(values)
             dots = "o" if len(values) < FEW else None  # a single value makes no visible line
             axes.plot(
                 minutes,
@@ -285,8 +303,7 @@ def training_curve(row: Row) -> bytes | None:
         shown = [value for _, values in found.values() for value in values]
         if min(shown) > 0 and max(shown) > 20 * min(shown):
             axes.set_yscale("log")
-        left_out = f" ({MANY} of {len(every):,} losses)" if len(every) > MANY else ""
-        axes.set_xlabel(f"minutes of training{left_out}")
+        axes.set_xlabel("minutes of training")
         axes.set_ylabel("loss")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8)
     return svg[0]

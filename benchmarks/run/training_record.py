@@ -14,7 +14,7 @@ from t2i.benchmarks.figures import TrainingCost
 from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun
 from t2i.benchmarks.run.training_log import read_curve
 from t2i.core.io.documents import checked
-from t2i.core.io.files import MANIFEST, read_object
+from t2i.core.io.files import MANIFEST, check_regular, read_object
 from t2i.core.models.model import Model
 from t2i.core.runs.folder import Run
 from t2i.core.runs.record import versions
@@ -125,6 +125,7 @@ def model_digest(entry: PlannedRun) -> str:
 
 
 def _sha256(path: Path) -> str:
+    check_regular(path, "")
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

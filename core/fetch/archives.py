@@ -8,7 +8,8 @@ import zipfile
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from t2i.core.errors import UserError
-from t2i.core.fetch.transfer import CHUNK, need_space
+from t2i.core.fetch.transfer import need_space
+from t2i.core.fetch.web import CHUNK
 
 # Largest size of a member as a multiple of its packed size. Deflate reaches at most 1032, and JSON
 # stays under 20.

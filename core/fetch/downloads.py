@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 
 from t2i.core.errors import UserError, nearest
 from t2i.core.fetch.archives import unpack
+from t2i.core.fetch.incomplete import Digests, Remote, part_of
 from t2i.core.fetch.paths import cache_dir
-from t2i.core.fetch.transfer import Digests, Progress, Remote, locked, need_space, part_of, transfer
+from t2i.core.fetch.transfer import Progress, locked, need_space, transfer
 from t2i.core.io.files import read_json, write_json
 from t2i.core.registry.specs import DownloadFile, DownloadSpec, HubFiles
 from t2i.core.registry.tables import registry
@@ -250,13 +251,21 @@ def mirrored(url: str, mirror: str | None) -> str:
     """
     if mirror is None:
         return url
-    if urlsplit(mirror).scheme not in ("http", "https", "file"):
+    if not _is_address(mirror):
         raise UserError(
             f"mirror {mirror}: no http, https or file URL; it looks like https://mirror.example/t2i"
         )
     parts = urlsplit(url)
     query = f"?{parts.query}" if parts.query else ""
     return f"{mirror.rstrip('/')}/{parts.netloc.rpartition('@')[2]}{parts.path}{query}"
+
+
+def _is_address(url: str) -> bool:
+    """Whether a text is an http, https or file URL."""
+    try:
+        return urlsplit(url).scheme in ("http", "https", "file")
+    except ValueError:  # such as half a bracket
+        return False
 
 
 # --- files ----------------------------------------------------------------------------------------

@@ -7,88 +7,41 @@ version by then, or cannot send parts, the download starts again.
 
 from __future__ import annotations
 
-import hashlib
-import http.client
-import json
 import os
 import re
 import shutil
-import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import urlsplit
+from typing import Any
 
 from filelock import FileLock
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import read_json, sync_folder, write_json
+from t2i.core.fetch.incomplete import Digests, Hashes, Part, Remote, part_of
+from t2i.core.fetch.web import CHUNK, Again, Pace, ask, is_web_page, read, size_in
+from t2i.core.io.files import check_regular, sync_folder
 from t2i.core.io.locks import take_or_wait
 
-ATTEMPTS = 5  # most failed attempts in a row that bring no byte
+ATTEMPTS = 5  # most failed attempts in a row that bring less than CHUNK new bytes
 WAIT = 1.0  # seconds before the second attempt; doubled before each further one
-TIMEOUT = 60.0  # seconds without data from the server
-CHUNK = 1 << 18  # bytes read at a time
 SPARE = 64 << 20  # bytes to leave free on the disk
+UNTOLD = 10**10  # most bytes of a file whose size nobody has told
 
 Progress = Callable[[int, int | None], None]
 """A function that takes the bytes that are here and the bytes in all (None: unknown)."""
 
 
-@dataclass(frozen=True)
-class Remote:
-    """A file to download.
-
-    Args:
-        url: Its address: http, https or file.
-        size: Its size in bytes. None: unknown.
-        checksum: "md5:..." or "sha256:...", the latter also with its first digits only. None:
-            unknown.
-    """
-
-    url: str
-    size: int | None = None
-    checksum: str | None = None
-
-
-@dataclass(frozen=True)
-class Digests:
-    """Size and hashes of a file.
-
-    Args:
-        size: Its size in bytes.
-        sha256: Its SHA-256, in hexadecimal.
-        md5: Its MD5, in hexadecimal. None: it was not computed.
-    """
-
-    size: int
-    sha256: str
-    md5: str | None
-
-    def agree(self, checksum: str | None) -> bool | None:
-        """Compare with a published checksum.
-
-        Args:
-            checksum: "md5:..." or "sha256:..." (see `Remote`), or None.
-
-        Returns:
-            Whether it agrees. None if there is no checksum.
-        """
-        if checksum is None:
-            return None
-        kind, _, digits = checksum.partition(":")
-        return self.md5 == digits if kind == "md5" else self.sha256.startswith(digits)
+class TooLarge(UserError):
+    """A file has more bytes than it may have. Nothing of it is kept."""
 
 
 def transfer(
     remote: Remote,
     target: Path,
     *,
+    most: int | None = None,
     progress: Progress = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Digests:
@@ -99,30 +52,52 @@ def transfer(
     Args:
         remote: The file to download.
         target: Where it goes.
+        most: Most bytes that it may have. None: as many as `remote` or the server says, and at
+            most UNTOLD if neither does.
         progress: Called as bytes arrive.
-        say: Takes a line when there is something to wait for.
+        say: Takes a line when there is something to wait for, and before another attempt.
 
     Returns:
         Size and hashes of the file.
 
     Raises:
-        UserError: The file cannot be downloaded (what has arrived is kept for the next attempt), or
-            its size or checksum is wrong. A new file that is wrong is removed; one that was there
-            already is left alone.
+        TooLarge: It has more than `most` bytes.
+        UserError: The file cannot be downloaded (what has arrived is kept for the next attempt), is
+            a web page, or its size or checksum is wrong. A new file that is wrong is removed; one
+            that was there already is left alone.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with locked(target, say):
+        check_regular(target, "")
+        check_regular(part_of(target), "")
         if target.exists():
             return verified(remote, target)
-        part = _Part(remote, target)
+        part = Part(remote, target)
         with part.open():
-            _complete(remote, part, progress, say)
+            try:
+                _complete(remote, part, most, progress, say)
+            except TooLarge:
+                part.discard()
+                raise
             digests = part.digests()
+        _refuse_page(remote, part)
         _check(remote, digests, f"{remote.url}: what came", part.discard)
         os.replace(part.path, target)
         part.discard()
         sync_folder(target.parent)
         return digests
+
+
+def _refuse_page(remote: Remote, part: Part) -> None:
+    """Raise UserError, and remove what came, if it is a web page instead of the file."""
+    with open(part.path, "rb") as file:
+        page = is_web_page(file.read(1024), remote.url.partition("?")[0])
+    if page:
+        part.discard()
+        raise UserError(
+            f"{remote.url}: a web page came instead of the file (perhaps the login page of this "
+            "network), and was removed: open the address in a browser, then try again"
+        )
 
 
 def verified(remote: Remote, path: Path) -> Digests:
@@ -138,7 +113,7 @@ def verified(remote: Remote, path: Path) -> Digests:
     Raises:
         UserError: The size or the checksum is wrong. The file is left alone.
     """
-    hashes = _Hashes(remote.checksum)
+    hashes = Hashes(remote.checksum)
     with open(path, "rb") as file:
         hashes.read(file)
     digests = hashes.digests()
@@ -201,124 +176,64 @@ def need_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(place).free
     if free < size + SPARE:
         raise UserError(
-            f"{folder}: {size / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free; "
+            f"{folder}: {size / 1e9:.2f} GB more are needed, {free / 1e9:.2f} GB are free; "
             "free some, or choose another place (T2I_HOME, --out)"
         )
 
 
-# --- the bytes so far -----------------------------------------------------------------------------
+# --- attempts -------------------------------------------------------------------------------------
 
 
-class _Hashes:
-    """SHA-256 and size of the data so far, and MD5 if the checksum is one."""
-
-    def __init__(self, checksum: str | None) -> None:
-        self._md5 = (
-            hashlib.md5(usedforsecurity=False) if checksum and checksum.startswith("md5:") else None
-        )
-        self._sha256, self.size = hashlib.sha256(), 0
-
-    def update(self, data: bytes) -> None:
-        self._sha256.update(data)
-        if self._md5:
-            self._md5.update(data)
-        self.size += len(data)
-
-    def read(self, file: IO[bytes]) -> None:
-        while data := file.read(CHUNK):
-            self.update(data)
-
-    def digests(self) -> Digests:
-        return Digests(
-            self.size, self._sha256.hexdigest(), self._md5.hexdigest() if self._md5 else None
-        )
-
-
-def part_of(target: Path) -> Path:
-    """Return where the bytes of a file are kept until it is complete.
+class Allowance:
+    """Bounds the bytes of a file that is coming.
 
     Args:
-        target: Where the complete file goes.
-
-    Returns:
-        The path NAME.part beside it.
-    """
-    return target.with_name(target.name + ".part")
-
-
-class _Part:
-    """NAME.part, open for appending, with the hashes of its bytes.
-
-    `validator` is the server's identifier of the version, as the header If-Range takes it: a strong
-    ETag or the time of the last change. None: unknown, so the part cannot be continued.
+        name: The file's address, for errors.
+        folder: Where its bytes go.
+        most: Most bytes that it may have.
     """
 
-    def __init__(self, remote: Remote, target: Path) -> None:
-        self.remote, self.path = remote, part_of(target)
-        self._note = target.with_name(target.name + ".part.json")
-        self.validator: str | None = None
-        self._hashes = _Hashes(remote.checksum)
-        self._file: IO[bytes]
+    def __init__(self, name: str, folder: Path, most: int) -> None:
+        self._name, self._folder, self._most = name, folder, most
+        self._looked = 0
 
-    @contextmanager
-    def open(self) -> Iterator[None]:
-        with open(self.path, "ab+") as self._file:
-            self.validator = self._noted()
-            self._file.seek(0)
-            self._hashes.read(self._file)
-            if self.size and self.validator is None:
-                self.restart(None)
-            yield
-            self._file.flush()
-            os.fsync(self._file.fileno())
+    def check(self, size: int) -> None:
+        """Check that more bytes may come.
 
-    def _noted(self) -> str | None:
-        try:
-            note = read_json(self._note, "part")
-        except UserError:
-            return None
-        known = isinstance(note, dict) and note.get("url") == self.remote.url
-        return str(note["validator"]) if known and note.get("validator") else None
+        Args:
+            size: How many have come.
 
-    @property
-    def size(self) -> int:
-        return self._hashes.size
-
-    def restart(self, validator: str | None) -> None:
-        """Drop the bytes so far; those that follow are of the version `validator`."""
-        self._file.truncate(0)
-        self._hashes, self.validator = _Hashes(self.remote.checksum), validator
-        write_json(self._note, {"url": self.remote.url, "validator": validator})
-
-    def write(self, data: bytes) -> None:
-        self._file.write(data)
-        self._hashes.update(data)
-
-    def digests(self) -> Digests:
-        return self._hashes.digests()
-
-    def discard(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self._note.unlink(missing_ok=True)
+        Raises:
+            TooLarge: These are too many, or the disk is nearly full.
+        """
+        if size > self._most:
+            raise TooLarge(
+                f"{self._name}: it has more than {self._most / 1e9:g} GB, which is more than it "
+                "may have; nothing of it is kept"
+            )
+        if size - self._looked >= SPARE // 4:
+            self._looked = size
+            try:
+                need_space(self._folder, 0)
+            except UserError as error:
+                raise TooLarge(f"{self._name}: nothing of it is kept: {error}") from None
 
 
-# --- requests -------------------------------------------------------------------------------------
+def _complete(
+    remote: Remote, part: Part, most: int | None, progress: Progress, say: Callable[[str], None]
+) -> None:
+    """Try until the part is complete, or ATTEMPTS attempts in a row brought next to nothing.
 
-
-class _Again(Exception):
-    """An attempt failed, but another one may succeed."""
-
-
-def _complete(remote: Remote, part: _Part, progress: Progress, say: Callable[[str], None]) -> None:
-    """Try until the part is complete, or until `ATTEMPTS` attempts in a row brought no byte."""
-    failures = 0
+    A part that is dropped and comes again is nothing new.
+    """
+    failures, best = 0, part.size
     while True:
-        before = part.size
         try:
-            _attempt(remote, part, progress)
+            _attempt(remote, part, most, progress, say)
             return
-        except _Again as error:
-            failures = 1 if part.size > before else failures + 1
+        except Again as error:
+            failures = 1 if part.size >= best + CHUNK else failures + 1
+            best = max(best, part.size)
             if failures == ATTEMPTS:
                 kept = (
                     f" ({part.size} bytes are kept: the same command goes on from there)"
@@ -328,33 +243,43 @@ def _complete(remote: Remote, part: _Part, progress: Progress, say: Callable[[st
                 raise UserError(
                     f"{remote.url}: {error}; check the network, or give a --mirror{kept}"
                 ) from None
-            seconds = WAIT * 2 ** (failures - 1)
+            seconds = max(WAIT * 2 ** (failures - 1), error.seconds)
             say(f"{remote.url}: {error}; trying again in {seconds:g} s")
             time.sleep(seconds)
 
 
-def _attempt(remote: Remote, part: _Part, progress: Progress) -> None:
-    """Send one request and read its response; raise `_Again` if the connection is cut."""
+def _attempt(
+    remote: Remote, part: Part, most: int | None, progress: Progress, say: Callable[[str], None]
+) -> None:
+    """Send one request and read its response; raise `Again` if the connection is cut."""
     if remote.size is not None and part.size == remote.size:
         return
     if remote.size is not None and part.size > remote.size:
         part.restart(None)
-    with _asked(remote, part) as response:
+    with _asked(remote, part, say) as response:
         total = _begin(remote, part, response)
+        told = remote.size if total is None else total
+        limit = (UNTOLD if told is None else told) if most is None else most
+        allowance = Allowance(remote.url, part.path.parent, limit)
         if total is not None:
+            allowance.check(total)
             need_space(part.path.parent, total - part.size)
         progress(part.size, total)
-        while data := _read(response):
+        pace = Pace()
+        while data := read(response):
             part.write(data)
             progress(part.size, total)
             if remote.size is not None and part.size > remote.size:
                 break  # the check of the size then fails
-    promised = remote.size if total is None else total
-    if promised is not None and part.size < promised:
-        raise _Again(f"the connection was cut after {part.size} of {promised} bytes")
+            allowance.check(part.size)
+            pace.add(len(data))
+    if told is not None and part.size < told:
+        raise Again(f"the connection was cut after {part.size} of {told} bytes")
+    if told is None and not part.size:
+        raise Again("an answer without a byte came")
 
 
-def _begin(remote: Remote, part: _Part, response: Any) -> int | None:
+def _begin(remote: Remote, part: Part, response: Any) -> int | None:
     """Prepare the part for a response, and return the size of the whole file if it is known.
 
     The part is continued if the response continues it, else started again.
@@ -370,21 +295,23 @@ def _begin(remote: Remote, part: _Part, response: Any) -> int | None:
         if response.status == 206
         else None
     )
-    if found and int(found[1]) == part.size and _validator(headers) in (None, part.validator):
-        return None if found[2] == "*" else int(found[2])
+    if found and size_in(found[1]) == part.size and _validator(headers) in (None, part.validator):
+        return size_in(found[2])
     if response.status == 206:
         part.restart(None)
-        raise _Again("the server sent another part than was requested")
+        raise Again("the server sent another part, or of another version, than was requested")
     part.restart(_validator(headers))
-    length = headers.get("Content-Length", "")
-    if not length.isdecimal():
-        return None
-    if remote.size is not None and int(length) != remote.size:
+    length = headers.get("Content-Length")
+    size = size_in(length)
+    if length and size is None:
+        raise UserError(f"{remote.url}: the server says a length that is none ({length[:20]}); "
+                        "try a --mirror")  # fmt: skip
+    if None not in (size, remote.size) and size != remote.size:
         raise UserError(
-            f"{remote.url}: the server offers {length} bytes, not {remote.size}: another file; "
+            f"{remote.url}: the server offers {size} bytes, not {remote.size}: another file; "
             "try a --mirror"
         )
-    return int(length)
+    return size
 
 
 def _validator(headers: Any) -> str | None:
@@ -394,97 +321,15 @@ def _validator(headers: Any) -> str | None:
     return etag if etag and not etag.startswith("W/") else changed
 
 
-def _asked(remote: Remote, part: _Part) -> Any:
-    """Request the missing bytes and return the response.
-
-    Raises `_Again` if another attempt may succeed, else UserError.
-    """
-    request = urllib.request.Request(
-        remote.url, headers={"User-Agent": "t2i", "Accept-Encoding": "identity"}
-    )
+def _asked(remote: Remote, part: Part, say: Callable[[str], None]) -> Any:
+    """Request the missing bytes and return the response; errors are those of `ask`."""
+    wanted = {}
     if part.size and part.validator:
-        request.add_header("Range", f"bytes={part.size}-")
-        request.add_header("If-Range", part.validator)
+        wanted = {"Range": f"bytes={part.size}-", "If-Range": part.validator}
     try:
-        return opener().open(request, timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == 416:
+        return ask(remote.url, wanted, say)
+    except Again as error:
+        if error.status == 416:
             part.restart(None)
-            raise _Again("the server's file is shorter than the part that is here") from None
-        if error.code in (408, 425, 429) or error.code >= 500:
-            raise _Again(f"the server answered {error.code} {error.reason}") from None
-        raise UserError(
-            f"{remote.url}: the server answered {error.code} {error.reason}; {_REMEDY}"
-        ) from None
-    except urllib.error.URLError as error:
-        if isinstance(
-            error.reason, (ssl.SSLCertVerificationError, FileNotFoundError, PermissionError, str)
-        ):
-            raise UserError(f"{remote.url}: {_words(error.reason)}; {_REMEDY}") from None
-        raise _Again(_words(error.reason)) from None
-    except (http.client.HTTPException, OSError) as error:
-        raise _Again(_words(error)) from None
-
-
-_REMEDY = "check the address, or give a --mirror"
-
-
-def _read(response: Any) -> bytes:
-    """Read the next chunk of a response; raise `_Again` if the connection fails."""
-    try:
-        data: bytes = response.read(CHUNK)
-    except (http.client.HTTPException, OSError) as error:
-        raise _Again(_words(error)) from None
-    return data
-
-
-def _words(error: BaseException | str) -> str:
-    """Describe an error briefly."""
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)[:200]
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but not from https to http, where anybody could answer."""
-
-    def redirect_request(
-        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> Any:
-        schemes = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
-        if schemes[1] not in ("http", "https") or schemes == ("https", "http"):
-            raise urllib.error.URLError(f"it redirects to {newurl}, which is not followed")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def opener() -> urllib.request.OpenerDirector:
-    """Make an opener of http, https and file URLs, and no others.
-
-    Returns:
-        The opener. It uses the proxies that HTTP_PROXY and similar environment variables set.
-    """
-    director = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler,
-        urllib.request.FileHandler, _Redirects, urllib.request.HTTPErrorProcessor,
-        urllib.request.HTTPDefaultErrorHandler, urllib.request.UnknownHandler,
-    ):  # fmt: skip
-        director.add_handler(handler())
-    return director
-
-
-def small_json(url: str) -> Any:
-    """Read a small JSON document that may be absent.
-
-    Args:
-        url: Its address: http, https or file.
-
-    Returns:
-        The document, of which at most 1 MiB is read. None if it cannot be read or is no JSON.
-    """
-    try:
-        with opener().open(
-            urllib.request.Request(url, headers={"User-Agent": "t2i"}), timeout=TIMEOUT
-        ) as response:
-            return json.loads(response.read(1 << 20))
-    except (OSError, ValueError, RecursionError, http.client.HTTPException):
-        return None
+            raise Again("the server's file is shorter than the part that is here") from None
+        raise

@@ -13,6 +13,9 @@ from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.request import Request
 from t2i.core.settings import Config
 
+MOST_STEPS = 1_000_000
+"""Largest number of sampling steps, whose timesteps are listed."""
+
 
 class SamplerConfig(Config):
     """Settings that every sampler has.
@@ -31,6 +34,13 @@ class SamplerConfig(Config):
 
     1: no guidance.
     """
+
+    @field_validator("steps")
+    @classmethod
+    def _can_be_listed(cls, steps: int | None) -> int | None:
+        if steps is not None and steps > MOST_STEPS:
+            raise ValueError(f"more sampling steps than {MOST_STEPS} cannot be listed")
+        return steps
 
 
 class UnguidedConfig(SamplerConfig):

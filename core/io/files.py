@@ -81,6 +81,41 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
+def check_regular(path: Path, what: str) -> None:
+    """Check that a path is no pipe, socket or device, which could be waited for, or read, for ever.
+
+    Args:
+        path: The path. Nothing is said of a folder, or of one that does not exist.
+        what: What the file belongs to; the error begins with it. "": the path.
+
+    Raises:
+        UserError: It is one.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        told = f"{what}: {path}" if what else str(path)
+        raise UserError(
+            f"{told} is no regular file (a pipe, a socket or a device): give a file or a folder"
+        )
+
+
+def read_file(path: Path, what: str) -> bytes:
+    """Read a file that the user or another file names.
+
+    Args:
+        path: The file.
+        what: As for `check_regular`.
+
+    Returns:
+        Its content.
+
+    Raises:
+        UserError: It is a pipe, a socket or a device.
+        OSError: It cannot be read.
+    """
+    check_regular(path, what)
+    return path.read_bytes()
+
+
 def read_json(path: Path, what: str, *, finite: bool = False) -> Any:
     """Read a JSON document, in bounded time and memory (`documents.py`).
 
@@ -95,9 +130,8 @@ def read_json(path: Path, what: str, *, finite: bool = False) -> Any:
     Raises:
         UserError: The file cannot be read, is not JSON, or is too large.
     """
-    if path.exists() and not path.is_file():  # a pipe would wait for ever
-        raise UserError(f"{what}: {path} is no regular file")
     try:
+        check_regular(path, what)
         return parse_json(read_bytes(path), finite=finite)
     except OSError as error:
         raise UserError(f"{what}: cannot read {path}: {error.strerror}") from None
@@ -208,6 +242,7 @@ def load_tensors(path: Path, what: str) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_regular(path, what)
     try:
         return load_file(path)
     except OSError as error:

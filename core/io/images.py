@@ -21,6 +21,7 @@ from torch import Tensor
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Original
 from t2i.core.io.png_texts import without_long_texts
+from t2i.core.io.transparency import opaque
 
 _ENDINGS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "PNG": (".png", ".apng"),
@@ -49,8 +50,10 @@ UNREAD_SUFFIXES = (
 """File name extensions of images that are not read, in lower case, with the dot."""
 
 PIXELS = 2**26
-"""Largest number of pixels of an image that is decoded (200 MB as RGB), unless a setting says
-otherwise. A small file can claim any size."""
+"""Largest number of pixels of an image that is decoded, unless a setting says otherwise. A small
+file can claim any size. Pillow keeps 4 bytes of a pixel, which is 270 MB, and as much again where
+an image is turned upright or has an unusual mode. Decoders of WebP and AVIF take copies of their
+own."""
 
 Fit = Literal["crop", "pad", "squash"]
 """How an image becomes square: its central square is cut out, the whole image is laid on a white
@@ -162,14 +165,14 @@ def decode(
         scaled = (area[0] * x, area[1] * y, area[2] * x, area[3] * y)
         if fit == "pad":
             return _padded(image, scaled, sides, size)
-        return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, scaled))
+        return np.asarray(_resized(image, (size, size), scaled))
 
 
 def _padded(image: Image.Image, area: _Area, sides: tuple[float, float], size: int) -> np.ndarray:
     """Resize an area, whose upright width and height are `sides`, and centre it on white."""
     width, height = (max(1, round(side * size / max(sides))) for side in sides)
     square = Image.new("RGB", (size, size), "white")
-    resized = image.resize((width, height), Image.Resampling.LANCZOS, area)
+    resized = _resized(image, (width, height), area)
     square.paste(resized, ((size - width) // 2, (size - height) // 2))
     return np.asarray(square)
 
@@ -186,7 +189,7 @@ def _opened(
     _allow(most)
     try:
         if isinstance(source, Path) and source.exists() and not source.is_file():
-            raise BrokenExample(where, "no regular file")  # opening a FIFO would wait for ever
+            raise BrokenExample(where, "no regular file")  # opening a pipe would wait for ever
         short = without_long_texts(source)
         with Image.open(
             io.BytesIO(short) if isinstance(short, bytes) else short, formats=FORMATS
@@ -274,25 +277,23 @@ def _enough(image: tuple[int, int], size: int, side: float) -> tuple[int, int]:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to 8-bit RGB, transparency on white."""
+    """Convert an image of any mode to 8-bit RGB, transparency on white (`opaque`)."""
     if image.mode.startswith("I;16"):
         return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
     if image.mode in ("I", "F"):
         return Image.fromarray(_eight_bits(_sixteen_bits(np.asarray(image)))).convert("RGB")
-    return on_white(image) if image.has_transparency_data else image.convert("RGB")
+    if image.has_transparency_data:
+        return opaque(image)
+    image.load()
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def on_white(image: Image.Image) -> Image.Image:
-    """Lay a transparent image on white.
-
-    Args:
-        image: An image with transparency.
-
-    Returns:
-        The image, RGB.
-    """
-    whole = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
+def _resized(image: Image.Image, size: tuple[int, int], area: _Area) -> Image.Image:
+    """Resize an area of an RGB image, or of an RGBA image without transparency, to RGB."""
+    if image.mode == "RGB":
+        return image.resize(size, Image.Resampling.LANCZOS, area)
+    bands = [image.getchannel(band).resize(size, Image.Resampling.LANCZOS, area) for band in "RGB"]
+    return Image.merge("RGB", bands)
 
 
 def _eight_bits(samples: np.ndarray) -> np.ndarray:
@@ -383,7 +384,8 @@ def read_whole(path: Path, what: str = "image") -> Image.Image:
     """
     try:
         with _opened(path, str(path), PIXELS) as opened:
-            return _turned(_as_rgb(opened), _orientation(opened))
+            whole = _turned(_as_rgb(opened), _orientation(opened))
+            return whole if whole.mode == "RGB" else whole.convert("RGB")
     except BrokenExample as error:
         raise UserError(f"{what} {path}: {error.reason}; give a PNG or JPEG file") from None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from charset_normalizer import from_bytes
 
 from t2i.core.errors import UserError
+from t2i.core.io.files import read_file
 
 MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -48,7 +49,7 @@ def read_text(path: Path, encoding: str | None = None, setting: str = "data.enco
             encoding that it seems to have.
     """
     try:
-        data = path.read_bytes()
+        data = read_file(path, "")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
     return decode_text(data, str(path), encoding, setting)

@@ -10,7 +10,7 @@ from typing import Any
 
 from t2i.core.errors import UserError
 from t2i.core.fetch.hub import INDEX
-from t2i.core.io.files import json_object, read_json
+from t2i.core.io.files import json_object, read_file, read_json
 from t2i.core.models.identify import identify, shapes_of
 from t2i.core.models.locating import Located, located, located_run, run_around
 from t2i.core.registry.tables import registry
@@ -155,8 +155,8 @@ def _data(run: Run, document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _count_lines(path: Path) -> int:
     try:
-        return len(path.read_bytes().splitlines())
-    except OSError:
+        return len(read_file(path, "").splitlines())
+    except (OSError, UserError):
         return 0
 
 

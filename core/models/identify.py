@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i.core.errors import in_one_line
+from t2i.core.fetch.web import is_web_page
 from t2i.core.io.files import json_object
 from t2i.core.io.terminal import printable
 
@@ -193,12 +194,11 @@ def _file(path: Path) -> Identity:
     except OSError as error:
         return Identity(f"a file that cannot be read ({error.strerror})")
     again = "download it again"
-    text = head.lstrip().lower()
     if not size:
         return Identity("an empty file", again)
     if head.startswith(b"version https://git-lfs"):
         return Identity("a pointer of Git LFS, not the file itself", "'git lfs pull' gets the file")
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+    if is_web_page(head, path.name):
         return Identity("a web page (HTML) under the name of a file of weights", again)
     if head.startswith(b"GGUF"):
         return Identity("a GGUF file, of quantised weights", "get the .safetensors file")

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import arriving, check_free, write_json
+from t2i.core.io.files import arriving, check_free, check_regular, write_json
+from t2i.core.models.foreign import reading
 from t2i.core.models.model import Model
 from t2i.core.registry.specs import ModelSpec, import_object
 from t2i.core.registry.tables import registry
@@ -83,7 +84,8 @@ def import_weights(
     )
     check_free(Path(out))
     sources = [_source(Path(path)) for path in files]
-    imported: Model = import_object(str(spec.weights))(config, [Path(path) for path in files])
+    with reading(Path(files[0] if files else out), model):
+        imported: Model = import_object(str(spec.weights))(config, [Path(path) for path in files])
     with arriving(Path(out)) as folder:
         place = Run(folder)
         write_config(place, imported.config, None, command)
@@ -101,6 +103,7 @@ def _source(path: Path) -> dict[str, Any]:
             "files": len(inside),
             "size": sum(each.stat().st_size for each in inside),
         }
+    check_regular(path, "")
     try:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

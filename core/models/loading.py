@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from t2i.core.devices import named_device
-from t2i.core.errors import UserError, in_one_line
+from t2i.core.errors import UserError
 from t2i.core.io.files import arriving, load_tensors, read_json, settle, verify
-from t2i.core.io.terminal import note, printable
+from t2i.core.io.terminal import note
 from t2i.core.models.building import build
+from t2i.core.models.foreign import reading
 from t2i.core.models.identify import identify
 from t2i.core.models.locating import Located, located
 from t2i.core.models.model import Model
@@ -230,13 +231,8 @@ def _opened(path: Path, settings: Mapping[str, Any]) -> Model:
     """
     able = _openers()
     for spec in able:
-        try:
+        with reading(path, spec.name):
             model: Model | None = import_object(str(spec.open_pretrained))(path, settings)
-        except WRONG_SETTINGS as error:
-            raise UserError(
-                f"{path}: model '{spec.name}' cannot be made of it ({printable(in_one_line(error))}"
-                "): a file in it may be damaged; get it again from where it is from"
-            ) from error
         if model is not None:
             return model
     opens = [spec.opens or f"what '{spec.name}' opens" for spec in able]

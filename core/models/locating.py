@@ -13,7 +13,7 @@ from typing import Literal
 
 from t2i.core.errors import UserError, nearest
 from t2i.core.fetch.hub import HubName, hub_model
-from t2i.core.io.files import MANIFEST, json_object, settle
+from t2i.core.io.files import MANIFEST, check_regular, json_object, settle
 from t2i.core.models.strangers import ARCHIVES, TEXTS, WEIGHTS, stranger
 from t2i.core.registry.tables import registry
 from t2i.core.runs.folder import (
@@ -115,9 +115,10 @@ def weights_path(text: str) -> Path:
         The path. One that does not exist is returned as it is, unless it is a name of the hub.
 
     Raises:
-        UserError: The hub does not give the model.
+        UserError: The path is a pipe, a socket or a device, or the hub does not give the model.
     """
     path = Path(text).expanduser()
+    check_regular(path, "")
     hub = None if path.exists() else _hub_name(text)
     return path if hub is None else hub_model(hub)
 

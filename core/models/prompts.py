@@ -9,7 +9,7 @@ import torch
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextFeatures
-from t2i.core.io.files import load_tensors
+from t2i.core.io.files import check_regular, load_tensors, read_file
 from t2i.core.io.tables import split_lines
 from t2i.core.io.text import decode_text
 
@@ -27,7 +27,7 @@ def read_prompts(path: Path) -> list[str]:
         UserError: The file cannot be read, has another encoding, or has no caption.
     """
     try:
-        data = path.read_bytes()
+        data = read_file(path, "prompts")
     except OSError as error:
         raise UserError(
             f"prompts {path}: {error.strerror}; give a text file with one prompt a line"
@@ -70,6 +70,7 @@ def _array(path: Path) -> torch.Tensor:
             )
         (tensor,) = tensors.values()
         return torch.as_tensor(tensor)
+    check_regular(path, "features")
     try:
         # Mapped, not read: a header cannot ask for more memory than the file has bytes.
         array = np.lib.format.open_memmap(path, mode="r")

@@ -41,7 +41,7 @@ from t2i.core.models.metadata import (
 )
 from t2i.core.models.model import GuideMaker, Model
 from t2i.core.models.options import Options
-from t2i.core.models.wanted import Key, Sample, Several, default_batch, noise_keys
+from t2i.core.models.wanted import Key, Sample, Several, check_count, default_batch, noise_keys
 from t2i.core.models.weights import tensor_bytes
 from t2i.core.registry.choice import Choice
 from t2i.core.runs.folder import new_folder
@@ -220,6 +220,7 @@ def write_interpolation(
         UserError: The sampler cannot invert, a file cannot be read, or the folder holds something
             else.
     """
+    check_count(1, n)
     choice, group = sampler or model.sampler(), group or Group()
     begin, end = (read_image(path, model.generator.image_size) for path in (first, last))
     ends = [torch.tensor(begin), torch.tensor(end)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import NoiseKey, text_keys
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.io.terminal import note
@@ -15,6 +16,9 @@ from t2i.core.io.terminal import note
 Key = tuple[int, int]
 """An image of a request: the index of its prompt, and its index among the samples of that prompt.
 """
+
+MOST_IMAGES = 1_000_000
+"""Most images of one request; each is known by number before the first is sampled."""
 
 Prompts = str | Sequence[str] | TextFeatures
 """What to sample: one caption, several captions, or the text features of captions."""
@@ -62,12 +66,34 @@ def noise_keys(prompts: Several, n: int) -> dict[Key, NoiseKey]:
 
     Returns:
         The key of each image's noise, by (prompt index, sample index), prompt by prompt.
+
+    Raises:
+        UserError: These are more than MOST_IMAGES images.
     """
+    check_count(len(prompts), n)
     captions = prompts.captions if isinstance(prompts, TextFeatures) else prompts
     if len(captions) < len(prompts):
         return {(p, s): (p, s) for p in range(len(prompts)) for s in range(n)}
     keys = text_keys(captions, n)
     return {(p, s): key for p, own in enumerate(keys) for s, key in enumerate(own)}
+
+
+def check_count(prompts: int, n: int) -> None:
+    """Check that a request is for no more than MOST_IMAGES images.
+
+    Args:
+        prompts: Number of prompts.
+        n: Images of each prompt.
+
+    Raises:
+        UserError: It is.
+    """
+    if prompts * n > MOST_IMAGES:
+        raise UserError(
+            f"{prompts} captions with {n} images each (-n) are {prompts * n} images, more than one "
+            f"command samples ({MOST_IMAGES}): use a smaller -n, or several commands with another "
+            "--seed each"
+        )
 
 
 def rows_of(prompts: Several, rows: Sequence[int]) -> Several:

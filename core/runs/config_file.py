@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from t2i.core.errors import UserError
+from t2i.core.io.files import read_file
 
 UNREADABLE = (
     yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError,
@@ -43,7 +44,7 @@ def read_config_file(path: Path, model: str) -> Mapping[str, Any]:
         UserError: The file cannot be read, is no mapping, or is for another model.
     """
     try:
-        document = yaml.safe_load(path.read_text("utf-8"))
+        document = yaml.safe_load(read_file(path, "--config").decode("utf-8"))
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}") from None
     except UNREADABLE as error:

@@ -203,6 +203,8 @@ def last_line(run: Run) -> dict[str, Any]:
     Returns:
         The line's object. Empty if there is none.
     """
+    if not run.metrics_file.is_file():
+        return {}
     try:
         with open(run.metrics_file, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))

@@ -16,7 +16,7 @@ import torch
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Contents
-from t2i.core.io.files import write_bytes, write_json
+from t2i.core.io.files import read_file, write_bytes, write_json
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
 from t2i.core.runs.folder import Run
@@ -109,7 +109,8 @@ class Log:
         """
         if not self._path.exists():
             return
-        kept = [line for line in self._path.read_bytes().splitlines() if _step_of(line) <= step]
+        content = read_file(self._path, "log")
+        kept = [line for line in content.splitlines() if _step_of(line) <= step]
         write_bytes(self._path, b"".join(line + b"\n" for line in kept))
 
     def add(self, entry: Mapping[str, Any]) -> None:
@@ -162,7 +163,7 @@ class BrokenFile:
         if not self._path.exists():
             return []
         found = []
-        for line in self._path.read_bytes().splitlines():
+        for line in read_file(self._path, "list of broken examples").splitlines():
             try:
                 entry = json.loads(line)
                 found.append(BrokenExample(str(entry["file"]), str(entry["reason"])))

@@ -40,6 +40,13 @@ from t2i.core.errors import Interrupted, T2IError, UserError
             "out of memory (t2i); use a smaller --batch-size",
         ),
         (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate"),
+            2,
+            "out of memory (t2i); use a smaller --batch-size",
+        ),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), 2, "out of memory (t2i); use a smaller"),
+        (RuntimeError("shapes differ"), 1, "unexpected RuntimeError"),
+        (
             OSError("a library's own"),
             1,
             "unexpected OSError in t2i: a library's own; T2I_DEBUG=1 shows more",

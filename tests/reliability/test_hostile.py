@@ -323,6 +323,44 @@ def test_a_image_that_unfolds_is_refused_within_bounded_memory(nursery, referenc
     assert not (tmp_path / "out").exists()
 
 
+def transparent(side, kind, depth):
+    """A PNG of that size with transparency, of zeros."""
+    row, packer = b"\0" * (side * depth + 1), zlib.compressobj()
+    rows = b"".join([*(packer.compress(row) for _ in range(side)), packer.flush()])
+
+    def chunk(name, data):
+        end = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + end
+
+    header = struct.pack(">IIBBBBB", side, side, 8, kind, 0, 0, 0)
+    palette = chunk(b"PLTE", bytes(6)) + chunk(b"tRNS", b"\0") if kind == 3 else b""
+    parts = (chunk(b"IHDR", header), palette, chunk(b"IDAT", rows), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "depth"), [(6, 4), (3, 1)])
+def test_the_largest_transparent_image_takes_bounded_memory(nursery, tmp_path, kind, depth):
+    (tmp_path / "a.png").write_bytes(transparent(2**13, kind, depth))
+    script = (
+        "from pathlib import Path; from t2i.core.io.images import decode; "
+        f"print(decode(Path({str(tmp_path / 'a.png')!r}), 8, where='a').mean())"
+    )
+    done = nursery(script=script, memory=500 * 2**20)
+    assert done.code == 0, done.err
+    assert done.out.strip() == "255.0"
+
+
+def test_out_of_memory_on_the_processor_is_a_line(nursery, reference, tmp_path):
+    images = ("-n", "60000", "--batch-size", "60000")
+    command = ("sample", "--run", reference("dfgan"), "-p", "x", *images, "--out", tmp_path / "out")
+    done = nursery(*command, memory=400 * 2**20)
+    assert done.code == 2, done.err
+    last = done.err.splitlines()[-1]
+    assert last.startswith("error: out of memory (")
+    assert "use a smaller --batch-size" in last
+
+
 # --- poisoned caches ------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from typing import IO
 import numpy as np
 
 from t2i.core.errors import UserError
+from t2i.core.io.files import check_regular
 
 SUFFIX = ".npy"
 LARGEST = 2**31
@@ -118,6 +119,7 @@ def _with_headers(path: Path, names: list[str]) -> dict[str, StoredArray]:
 
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[IO[bytes]]:
+    check_regular(path, "")
     if not name:
         with open(path, "rb") as file:
             yield file

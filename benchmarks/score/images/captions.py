@@ -11,6 +11,7 @@ from typing import Any
 
 from t2i.core.errors import UserError
 from t2i.core.io.columns import NAMES, caption_columns, folded, listed, texts_in
+from t2i.core.io.files import read_file
 from t2i.core.io.tables import ENDINGS, Table, is_image_name, read_table, split_lines
 from t2i.core.io.text import decode_text, read_text
 from t2i.core.models.samples import RECORDS as RECORDS
@@ -55,7 +56,7 @@ def read_captions(path: Path, names: Sequence[str]) -> list[str]:
     """
     where = f"--captions {path}"
     try:
-        data = path.read_bytes()
+        data = read_file(path, "--captions")
     except OSError as error:
         raise UserError(f"{where}: {error.strerror or error}") from None
     text = decode_text(data, where, setting="")

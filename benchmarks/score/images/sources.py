@@ -17,7 +17,9 @@ from PIL import Image
 from t2i.benchmarks.score.images.arrays import StoredArray, kinds, stored_arrays
 from t2i.benchmarks.score.images.captions import RECORDS, recorded
 from t2i.core.errors import UserError
-from t2i.core.io.images import FORMATS, SUFFIXES, on_white
+from t2i.core.io.files import check_regular
+from t2i.core.io.images import FORMATS, SUFFIXES
+from t2i.core.io.transparency import on_white
 
 LARGEST = 2**28
 """Largest size of an image in a zip file, in bytes. A small archive can claim to hold any number.
@@ -82,6 +84,8 @@ class Images(ABC):
 
     def _decoded(self, source: Path | io.BytesIO, name: str) -> np.ndarray:
         """Decode an image as the field's programs do: converted to RGB, and nothing else."""
+        if isinstance(source, Path):
+            check_regular(source, "")
         try:
             with Image.open(source, formats=FORMATS) as image:
                 return np.asarray(self._as_rgb(image))

@@ -14,7 +14,14 @@ from typing import Any, TypeVar
 from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
 from t2i.core.errors import UserError
+from t2i.core.io.files import read_object
 from t2i.plugins.common.weights.hub import Wanted, obtained, refuse_foreign_code
+from t2i.plugins.common.weights.network_types import (
+    TextTypes,
+    check_sizes,
+    check_types,
+    shapes_in,
+)
 from t2i.plugins.common.weights.variants import variant_of
 
 Network = TypeVar("Network", CLIPModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection)
@@ -60,6 +67,8 @@ def load_clip(
             )
         refuse_foreign_code(kind.config_class, source, wanted.what, **place)
         variant = variant_of(folder, "model") if folder.is_dir() else None
+        if folder.is_dir():
+            check_config(folder, shapes_in(folder))
         loaded: Any = kind.from_pretrained(
             source, use_safetensors=True, output_loading_info=True, variant=variant, **place
         )
@@ -75,6 +84,26 @@ def load_clip(
         return network
 
     return obtained(wanted, load)
+
+
+def check_config(folder: Path, shapes: Collection[tuple[int, ...]]) -> None:
+    """Check the kinds of a CLIP's settings, and its size against its weights.
+
+    Args:
+        folder: Folder of its config.json.
+        shapes: Shapes of the tensors that are there, the CLIP's among them.
+
+    Raises:
+        UserError: A setting is of a wrong kind, or more is described than there are weights for.
+    """
+    file = folder / "config.json"
+    document = read_object(file, f"folder {folder}")
+    halves = [document.get(key) for key in ("text_config", "vision_config")]
+    for config in (document, *(half for half in halves if half is not None)):
+        if not isinstance(config, Mapping):
+            raise UserError(f"{file}: text_config and vision_config must be objects")
+        check_types(config, file, TextTypes)
+        check_sizes(config, file, shapes)
 
 
 def _lacking(report: Mapping[str, Any]) -> set[str]:

@@ -12,6 +12,9 @@ from t2i.core.families.schedule import MOST_NOISE, Spacing
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.settings import MOST_LAYERS, Config, ModelConfig
 
+MOST_TIMESTEPS = 1_000_000
+"""Largest T of a noise schedule, whose betas are listed."""
+
 Ending = Literal["x_0", "first"]
 """Where the last step of sampling ends: at x_0, or at the schedule's first timestep (as in Stable
 Diffusion)."""
@@ -202,7 +205,7 @@ class DenoisingConfig(ModelConfig):
     steps. "mixing" is the straight path x_t = (1 - t) x_0 + t eps with t in [0, 1], as in the
     thesis and in flow matching."""
 
-    timesteps: int = Field(1000, ge=1)
+    timesteps: int = Field(1000, ge=1, le=MOST_TIMESTEPS)
     """Number of timesteps T of the schedule. "mixing" is continuous and ignores it."""
 
     trained_betas: tuple[float, ...] = ()

@@ -16,7 +16,7 @@ from t2i.core.errors import UserError, in_one_line
 from t2i.core.families.schedule import DiscreteSchedule
 from t2i.core.io.files import read_object
 from t2i.core.runs.configure import RunConfig
-from t2i.plugins.common.diffusion.config import DenoisingConfig
+from t2i.plugins.common.diffusion.config import MOST_TIMESTEPS, DenoisingConfig
 from t2i.plugins.common.diffusion.native import (
     NATIVE,
     native_scheduler,
@@ -114,7 +114,7 @@ def known_scheduler(name: str, config: Mapping[str, Any], where: str, **forced: 
 
 
 def _check_types(kind: Any, config: Mapping[str, Any], where: str) -> None:
-    """Raise UserError if a setting of a scheduler is of another kind than its default."""
+    """Raise UserError if a setting is of another kind than its default, or a count is too large."""
     for key, parameter in inspect.signature(kind.__init__).parameters.items():
         value, wanted = config.get(key), type(parameter.default)
         if value is None or wanted not in (bool, int, float, str):
@@ -123,6 +123,11 @@ def _check_types(kind: Any, config: Mapping[str, Any], where: str) -> None:
             raise UserError(
                 f"{where}: {key} = {value!r:.60}: {WANTED[wanted]} is expected, such as "
                 f"{parameter.default!r}"
+            )
+        least = 1 if key == "num_train_timesteps" else -MOST_TIMESTEPS
+        if wanted is int and not least <= value <= MOST_TIMESTEPS:
+            raise UserError(
+                f"{where}: {key} = {value!r:.60}: from {least} to {MOST_TIMESTEPS} is expected"
             )
 
 

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextShape
+from t2i.core.io.files import check_regular
 from t2i.core.models.weights import load_state
 from t2i.plugins.common.text.config import ImageEncoderConfig
 from t2i.plugins.common.text.damsm import ImageFeatures
@@ -282,6 +283,7 @@ def _check_name(path: Path) -> None:
     named = re.search(r"-([0-9a-f]{8,64})\.pth$", path.name)
     if named is None:
         return
+    check_regular(path, "weights")
     try:
         with open(path, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,8 +16,9 @@ from diffusers import __version__ as version
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_json, read_object, write_json
+from t2i.core.models.identify import shapes_of
 from t2i.plugins.common.weights.hub import Wanted, obtained
-from t2i.plugins.common.weights.network_types import check_types
+from t2i.plugins.common.weights.network_types import check_sizes, check_types, shapes_in
 from t2i.plugins.common.weights.variants import variant_of
 
 WEIGHTS = "diffusion_pytorch_model"
@@ -163,10 +164,19 @@ def described_network(
     if name is None:
         return None
     if assets is not None:
-        return kind.from_config(kind.load_config(assets / part))
+        return _described(kind, assets / part)
     # Before torch 2.8, torch.get_default_device() ignores `with torch.device(...)`.
     weightless = torch.empty(0).is_meta
     return None if weightless else load_network(kind, name, part)
+
+
+def _described(kind: type[Any], folder: Path) -> Any:
+    """Build the network that a saved model describes. It is no larger than the model's weights."""
+    config = network_config(folder, kind)
+    weights = shapes_of(folder.parent.with_suffix(".safetensors"))
+    if weights is not None:
+        check_sizes(config, folder / "config.json", [*weights.values()])
+    return kind.from_config(kind.load_config(folder))
 
 
 def keep_description(network: Any, part: str, assets: Path) -> None:
@@ -199,8 +209,11 @@ def load_network(kind: type[Any], name: str, part: str) -> Any:
 
     def load(source: str, offline: bool) -> Any:
         folder = part_of(Path(source), part) if offline and Path(source).is_dir() else None
+        variant = variant_of(folder, WEIGHTS) if folder else None
+        if folder:
+            check_sizes(network_config(folder, kind), folder / "config.json", shapes_in(folder))
         network, report = kind.from_pretrained(
-            str(folder or source), variant=variant_of(folder, WEIGHTS) if folder else None,
+            str(folder or source), variant=variant,
             local_files_only=offline, use_safetensors=True, torch_dtype=torch.float32,
             output_loading_info=True,
         )  # fmt: skip

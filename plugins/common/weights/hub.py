@@ -6,18 +6,19 @@ and JSON, and run no code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 
-from t2i.core.errors import UserError, in_one_line
+from t2i.core.errors import UserError, in_one_line, out_of_memory
 from t2i.core.fetch.downloads import fetched, hub_download, hub_folder
 from t2i.core.fetch.hub import PROBE_SECONDS
 from t2i.core.io.files import verify
 from t2i.core.registry.tables import registry
+from t2i.plugins.common.weights.trusted_files import check_folder, entries
 
 T = TypeVar("T")
 
@@ -76,6 +77,7 @@ def obtained(wanted: Wanted, load: Callable[[str, bool], T]) -> T:
             f"{wanted.folder}"
         )
     try:
+        _check_cached(wanted)
         return load(wanted.name, True)
     except UserError:
         raise
@@ -102,7 +104,7 @@ def refuse_foreign_code(kind: Any, source: Path | str, what: str, **where: Any) 
         UserError: The configuration names a kernel.
     """
     document, _ = kind.get_config_dict(source, **where)
-    for key, value in _entries(document):
+    for key, value in entries(document):
         if "implementation" in key and "/" in str(value):
             raise UserError(
                 f"{what}: config.json of {source} names the kernel {str(value)[:80]!r}, foreign "
@@ -110,22 +112,15 @@ def refuse_foreign_code(kind: Any, source: Path | str, what: str, **where: Any) 
             )
 
 
-def _entries(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Iterate over keys and values, including those of nested mappings."""
-    for key, value in document.items():
-        yield str(key), value
-        if isinstance(value, Mapping):
-            yield from _entries(value)
-
-
 def _probe(wanted: Wanted) -> None:
-    """Request the name from the hub once: without a network, the loaders would retry for minutes.
+    """Request the name and its small files: without a network, the loaders would retry for minutes.
 
     Raises:
         UserError: The hub does not have it, or cannot be reached.
     """
     try:
         HfApi().model_info(wanted.name, revision=wanted.revision, timeout=PROBE_SECONDS)
+        snapshot_download(wanted.name, revision=wanted.revision, allow_patterns=["*.json"])
     except Exception as error:
         download = hub_download(wanted.name)
         fetch = f"run 't2i fetch {download}' where there is one, " if download else ""
@@ -134,14 +129,32 @@ def _probe(wanted: Wanted) -> None:
             f"available from the hub ({in_one_line(error)}); check the network (HF_HUB_OFFLINE, "
             f"HF_ENDPOINT) and the name, {fetch}or {wanted.advice}"
         ) from None
+    _check_cached(wanted)
+
+
+def _check_cached(wanted: Wanted) -> None:
+    """Check what the hub's cache has of the weights (`check_folder`)."""
+    found = try_to_load_from_cache(wanted.name, "config.json", revision=wanted.revision)
+    if isinstance(found, str):
+        check_folder(Path(found).parent)
 
 
 def _sound(wanted: Wanted, source: str, load: Callable[[str, bool], T], *, offline: bool) -> T:
     try:
+        if Path(source).is_dir():
+            check_folder(Path(source))
         return load(source, offline)
     except UserError:
         raise
-    except Exception as error:  # on damaged files, transformers and tokenizers raise anything
+    except BaseException as error:  # on damaged files, transformers and tokenizers raise anything
+        panic = type(error).__name__ == "PanicException"  # of the tokenizers, which are in Rust
+        if not (panic or isinstance(error, Exception)):
+            raise
+        if out_of_memory(error):
+            raise UserError(
+                f"{wanted.what}: there is not enough memory for {wanted.setting} = {source}; use a "
+                "machine with more"
+            ) from None
         raise UserError(
             f"{wanted.what}: {wanted.setting} = {source} cannot be loaded ({in_one_line(error)}); "
             f"it must be {wanted.folder}"

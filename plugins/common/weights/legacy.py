@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from t2i.core.errors import UserError, in_one_line
-from t2i.core.io.files import load_tensors
+from t2i.core.io.files import check_regular, load_tensors, read_file
 from t2i.core.models.weights import owned_tensors
 
 PLAIN = (
@@ -49,6 +49,7 @@ def read_legacy(path: Path) -> dict[Any, Any]:
         UserError: The file cannot be read, has neither format, or holds anything else. No code in
             it is ever run.
     """
+    check_regular(path, "weights")
     try:
         with open(path, "rb") as file:
             is_safetensors = file.read(9)[8:] == b"{"  # 8 bytes of length, then JSON
@@ -170,10 +171,12 @@ def read_plain_pickle(path: Path) -> Any:
             or called.
     """
     try:
-        content = path.read_bytes()
+        content = read_file(path, "pickle")
         if content.startswith(TEXT_PICKLE):
             content = content.replace(b"\r\n", b"\n")
         return _PlainUnpickler(io.BytesIO(content), encoding="latin-1").load()
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"pickle {path}: {error.strerror or error}; check the path") from None
     except Exception as error:  # on damaged and hostile files, the unpickler raises anything

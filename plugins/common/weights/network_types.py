@@ -5,18 +5,36 @@ diffusers does not check them: a wrong one ends in an error of any class, far fr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from t2i.core.errors import UserError
+from t2i.core.models.identify import shapes_of
+from t2i.core.settings import MOST_LAYERS
 
+LEAST = 10_000_000  # numbers of tensors that may be missing, such as an unused projection
+WIDTHS = ("hidden_size", "vocab_size", "max_position_embeddings", "intermediate_size",
+          "projection_dim")  # fmt: skip
+"""Settings of a transformer that are one side of a tensor; its width is the other."""
+
+MOST_LEVELS = 64
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
-Counts = Annotated[tuple[Count, ...], Field(min_length=1)]
-Words = Annotated[tuple[Annotated[str, Field(strict=True)], ...], Field(min_length=1)]
+Counts = Annotated[tuple[Count, ...], Field(min_length=1, max_length=MOST_LEVELS)]
+Layers = Annotated[int, Field(strict=True, ge=1, le=MOST_LAYERS)]
+LayersOfLevels = Annotated[
+    tuple[Layers | Annotated[tuple[Layers, ...], Field(max_length=MOST_LEVELS)], ...],
+    Field(min_length=1, max_length=MOST_LEVELS),
+]
+Words = Annotated[
+    tuple[Annotated[str, Field(strict=True)], ...], Field(min_length=1, max_length=MOST_LEVELS)
+]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+Switch = Annotated[bool, Field(strict=True)]
 
 
 class NetworkTypes(BaseModel):
@@ -33,8 +51,20 @@ class NetworkTypes(BaseModel):
     up_block_types: Words = ("",)
     """Class of each level of the second half."""
 
-    layers_per_block: Count | Counts = 1
+    layers_per_block: Layers | LayersOfLevels = 1
     """Residual blocks of each level."""
+
+    transformer_layers_per_block: Layers | LayersOfLevels = 1
+    """Transformer blocks of each level that attends to words."""
+
+    reverse_transformer_layers_per_block: LayersOfLevels | None = None
+    """The same for the second half."""
+
+    cross_attention_dim: Count | Counts | None = None
+    """Width of the words that are attended to."""
+
+    dropout: Share = 0.0
+    """Share of what the dropouts drop."""
 
     attention_head_dim: Count | Counts | None = None
     """Channels of an attention head, or the number of heads."""
@@ -58,18 +88,63 @@ class NetworkTypes(BaseModel):
     """What an autoencoder's latents are multiplied by."""
 
 
-def check_types(config: Mapping[str, Any], file: Path) -> None:
+class TextTypes(BaseModel):
+    """Settings of the halves of a CLIP, as their config.json has them."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    vocab_size: Count = 1
+    """Tokens that have an embedding."""
+
+    hidden_size: Count = 1
+    """Width of the tokens."""
+
+    intermediate_size: Count = 1
+    """Width inside each block."""
+
+    projection_dim: Count = 1
+    """Width of the space that text and images share."""
+
+    num_hidden_layers: Layers = 1
+    """Transformer blocks."""
+
+    num_attention_heads: Count = 1
+    """Attention heads of each block."""
+
+    max_position_embeddings: Count = 1
+    """Longest caption, in tokens."""
+
+    image_size: Count = 1
+    """Height and width of an image, in pixels."""
+
+    patch_size: Count = 1
+    """Height and width of a patch, in pixels."""
+
+    num_channels: Count = 1
+    """Channels of an image."""
+
+    layer_norm_eps: Positive = 1e-5
+    """What is added to the variance in layer norms."""
+
+    attention_dropout: Share = 0.0
+    """Share of what the attention's dropout drops."""
+
+
+def check_types(
+    config: Mapping[str, Any], file: Path, types: type[BaseModel] = NetworkTypes
+) -> None:
     """Check that the settings of a network are of the kinds that they must be.
 
     Args:
         config: The settings by name.
         file: The file that they are from, for errors.
+        types: The settings that are checked.
 
     Raises:
         UserError: One is not.
     """
     try:
-        NetworkTypes.model_validate(dict(config))
+        types.model_validate(dict(config))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = str(first["loc"][0])
@@ -77,3 +152,62 @@ def check_types(config: Mapping[str, Any], file: Path) -> None:
             f"{file}: {key} = {str(config[key])[:60]!r}: {first['msg']}; get this file again from "
             "where the folder is from"
         ) from None
+
+
+def shapes_in(folder: Path) -> list[tuple[int, ...]]:
+    """Read the shapes of all tensors in a folder.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The shapes; those of files that are not sound are left out.
+    """
+    files = folder.glob("*.safetensors")
+    return [shape for file in files for shape in (shapes_of(file) or {}).values()]
+
+
+def check_sizes(config: Mapping[str, Any], file: Path, shapes: Collection[tuple[int, ...]]) -> None:
+    """Check that a network is no larger than its weights, before anything of its size is made.
+
+    Args:
+        config: The settings by name, of the kinds that `check_types` allows.
+        file: The file that they are from, for errors.
+        shapes: Shapes of the tensors that are there, the network's among them.
+
+    Raises:
+        UserError: It has more layers than there are tensors, or larger tensors than there are
+            numbers in all.
+    """
+    numbers = max(sum(map(math.prod, shapes)), LEAST)
+    channels = config.get("block_out_channels") or (1,)
+    layers = {
+        "layers_per_block": _sum(config.get("layers_per_block"), len(channels)),
+        "transformer_layers_per_block": _sum(config.get("transformer_layers_per_block"), 1),
+        "num_hidden_layers": config.get("num_hidden_layers") or 1,
+    }
+    width = config.get("hidden_size") or 1
+    sizes = {
+        "block_out_channels": max(channels) ** 2,
+        **{key: width * (config.get(key) or 1) for key in WIDTHS},
+    }
+    for key, count in layers.items():
+        if count > max(len(shapes), 1):
+            raise _too_large(file, key, config, f"{len(shapes)} tensors")
+    for key, size in sizes.items():
+        if size > numbers:
+            raise _too_large(file, key, config, f"{numbers} numbers")
+
+
+def _sum(layers: Any, levels: int) -> int:
+    """Count the layers of all levels, from one number for all or a list of theirs."""
+    if isinstance(layers, int):
+        return layers * levels
+    return sum(_sum(each, 1) for each in layers or ())
+
+
+def _too_large(file: Path, key: str, config: Mapping[str, Any], what: str) -> UserError:
+    return UserError(
+        f"{file}: {key} = {str(config.get(key))[:60]}, but its weights have only "
+        f"{what}: get the folder again from where it is from"
+    )

@@ -21,6 +21,7 @@ from torch import Tensor
 from t2i.core.errors import UserError, in_one_line
 from t2i.core.models.identify import identify, shapes_of
 from t2i.plugins.common.weights.diffusers_folders import load_network, network_config
+from t2i.plugins.common.weights.network_types import check_sizes
 
 UNET = "model.diffusion_model."
 PREFIXES = {"vae": "first_stage_model.", "text": "cond_stage_model.", "unet": UNET}
@@ -72,6 +73,10 @@ def autoencoder(source: Any, config: Any) -> AutoencoderKL:
     if shapes is None or not any("decoder." in name for name in shapes):
         raise UserError(f"vae = {source}: it is {identify(path).sentence}; give an autoencoder")
     state = load_file(path)
+    described = _vae_folder(path, config)
+    if described is not None:
+        file = described / "config.json"
+        check_sizes(network_config(described, AutoencoderKL), file, [*shapes.values()])
     prefix = PREFIXES["vae"] if any(n.startswith(PREFIXES["vae"]) for n in state) else ""
     state = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
     theirs = not any("_blocks." in name for name in state)
@@ -105,8 +110,7 @@ def _vae_config(
     path: Path, config: Any, state: Mapping[str, Tensor], theirs: bool
 ) -> Mapping[str, Any]:
     """Return the configuration of an autoencoder in a file."""
-    beside = path.parent if (path.parent / "config.json").is_file() else None
-    described = beside or (Path(str(config)) / "vae" if config is not None else None)
+    described = _vae_folder(path, config)
     if described is not None:
         return network_config(described, AutoencoderKL)
     level, layer = ("encoder.down.", ".block.") if theirs else ("encoder.down_blocks.", ".resnets.")
@@ -126,6 +130,12 @@ def _vae_config(
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
     }
+
+
+def _vae_folder(path: Path, config: Any) -> Path | None:
+    """Return the folder whose config.json describes an autoencoder in a file. None: none does."""
+    beside = path.parent if (path.parent / "config.json").is_file() else None
+    return beside or (Path(str(config)) / "vae" if config is not None else None)
 
 
 def check_whole(path: Path, config: Any, with_vae: bool) -> None:

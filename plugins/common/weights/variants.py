@@ -6,17 +6,16 @@ import re
 from pathlib import Path
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import read_object
 from t2i.core.io.terminal import note
 from t2i.core.models.identify import identify, shapes_of
+from t2i.plugins.common.weights.trusted_files import AGAIN, check_folder
 
-AGAIN = "get that file from where the folder is from"
 PRECISIONS = ("fp16", "bf16", "fp32")
 """Variants that differ from the plain weights only by rounding."""
 
 
 def variant_of(folder: Path, stem: str) -> str | None:
-    """Return the variant of the safetensors files in a folder.
+    """Return the variant of the safetensors files in a folder, and check the folder before.
 
     A variant that holds other weights than the plain file would, such as "non_ema", is told in a
     line on stderr.
@@ -31,8 +30,9 @@ def variant_of(folder: Path, stem: str) -> str | None:
 
     Raises:
         UserError: The folder has no weights, pickles only, several variants without a plain file,
-            or a file that is damaged.
+            a file that is damaged, or one that `check_folder` refuses.
     """
+    check_folder(folder)
     name = re.escape(stem)
     shard = r"(-\d{5}-of-\d{5})?\.safetensors"
     files = sorted(path.name for path in folder.iterdir())
@@ -52,26 +52,12 @@ def variant_of(folder: Path, stem: str) -> str | None:
     variant = None if plain else next(iter(variants.values()))
     if not {f"{stem}.safetensors", f"{stem}.{variant}.safetensors"} & set(files):
         dotted = f".{variant}" if variant else ""
-        _check_listed(folder / f"{stem}.safetensors.index{dotted}.json")
+        index = folder / f"{stem}.safetensors.index{dotted}.json"
+        if not index.exists():
+            raise UserError(f"{index} is missing, which says in which file each tensor is: {AGAIN}")
     if variant not in (None, *PRECISIONS):
         note(f"{folder}: its only weights are the variant {variant}, which is used")
     return variant
-
-
-def _check_listed(index: Path) -> None:
-    """Raise UserError if an index does not list shards, or others than safetensors beside it."""
-    if not index.exists():
-        raise UserError(f"{index} is missing, which says in which file each tensor is: {AGAIN}")
-    shards = read_object(index, f"folder {index.parent}").get("weight_map")
-    if not isinstance(shards, dict):
-        raise UserError(f"{index}: it does not say in which file each tensor is: {AGAIN}")
-    for shard in dict.fromkeys(map(str, shards.values())):
-        if "/" in shard or "\\" in shard or not shard.endswith(".safetensors"):
-            raise UserError(
-                f"{index}: it names {shard[:80]!r}; only .safetensors files in its folder are read"
-            )
-        if not (index.parent / shard).is_file():
-            raise UserError(f"{index}: it names {shard[:80]}, which is not there: {AGAIN}")
 
 
 def _nothing(folder: Path, stem: str, files: list[str]) -> str:

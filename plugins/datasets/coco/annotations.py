@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i.core.errors import UserError
+from t2i.core.io.files import read_file
 from t2i.core.io.text import decode_text
 from t2i.plugins.common.images.image_files import captions_of, open_archive, safe_name
 from t2i.plugins.datasets.coco.config import CocoConfig
@@ -153,7 +154,7 @@ def _absent(root: Path, files: list[Path], split: str, config: CocoConfig) -> st
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path, "")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
 

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample
+from t2i.core.io.files import read_file
 from t2i.core.io.images import SUFFIXES
 from t2i.plugins.common.images.image_files import Archive, Folder, Source, open_archive
 from t2i.plugins.common.images.splits import chosen
@@ -161,7 +162,7 @@ class Files:
         try:
             if path in self.packed and self.archive is not None:
                 return Archive(self.archive).open(path)
-            return (self.root / path).read_bytes()
+            return read_file(self.root / path, "")
         except OSError as error:
             raise UserError(f"{self.where(path)}: {error.strerror or error}") from None
         except BrokenExample as error:

@@ -56,5 +56,6 @@ class WebDatasetConfig(SquareConfig):
     cache_gb: float = Field(50.0, gt=0)
     """Size of the cache for shards from URLs and for unpacked ones, in units of 1e9 bytes.
 
-    It should hold at least two windows; otherwise shards are downloaded again and again.
+    It should hold at least two windows; otherwise shards are downloaded again and again. A larger
+    shard is refused.
     """

@@ -12,11 +12,13 @@ from t2i.core.errors import T2IError, UserError
 from t2i.core.fetch.paths import cache_dir
 from t2i.core.fetch.transfer import locked
 from t2i.core.io.files import read_json, write_json
+from t2i.core.io.terminal import note
 from t2i.plugins.datasets.webdataset.recognise import TAR
 from t2i.plugins.datasets.webdataset.remote import json_at
 from t2i.plugins.datasets.webdataset.shards import RemoteShard, Shard
 
 ASKED_AT_ONCE = 16  # number of parallel requests for statistics
+MOST_EXAMPLES = 10**8  # a larger count in a shard's statistics is none
 
 
 def counts(shards: Sequence[Shard]) -> list[int]:
@@ -58,6 +60,11 @@ def _told(shards: Sequence[RemoteShard]) -> dict[str, int]:
             pass
         with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
             found = list(pool.map(_successes, shards))
+        if uncounted := found.count(None):
+            note(
+                f"data set 'webdataset': {uncounted} of {len(shards)} shards have no statistics "
+                "(NAME_stats.json) beside them: they are downloaded to count their examples"
+            )
         told = {
             shard.url: len(shard.index().rows) if count is None else count
             for shard, count in zip(shards, found, strict=True)
@@ -71,7 +78,7 @@ def _successes(shard: RemoteShard) -> int | None:
     parts = urlsplit(shard.url)
     stats = json_at(parts._replace(path=f"{TAR.sub('', parts.path)}_stats.json").geturl())
     count = stats.get("successes") if isinstance(stats, dict) else None
-    return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
+    return count if type(count) is int and 0 <= count <= MOST_EXAMPLES else None
 
 
 class Ahead:

@@ -20,6 +20,8 @@ from t2i.plugins.datasets.webdataset.shards import LocalShard, RemoteShard, Shar
 
 MOST = 1_000_000  # largest number of shards that a pattern may stand for
 
+MOST_BYTES = 2.0**62  # largest size of the cache; more than any disk
+
 EMPTY = "shard without a byte"
 
 
@@ -85,7 +87,7 @@ def find(config: WebDatasetConfig) -> Found:
         UserError: There are none, a local one does not exist, or a URL is not read.
     """
     patterns = (config.shards,) if isinstance(config.shards, str) else config.shards
-    room, choice = config.cache_gb * 1e9, _choice(config)
+    room, choice = min(config.cache_gb * 1e9, MOST_BYTES), _choice(config)
     left: Counter[str] = Counter()
     if patterns:
         folder = _folder(config.dir) if config.dir is not None else None

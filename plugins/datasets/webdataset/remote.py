@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from t2i.core.errors import UserError
-from t2i.core.fetch.transfer import Remote, part_of, small_json, transfer
+from t2i.core.fetch.incomplete import Remote, part_of
+from t2i.core.fetch.transfer import Allowance, TooLarge, transfer
+from t2i.core.fetch.web import LARGEST_JSON, small_json
+from t2i.core.io.terminal import note
 
 WEB = ("http://", "https://")
 STORES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub"}
 """Package that opens the URLs of a scheme, through fsspec."""
-
-LARGEST_JSON = 1 << 20  # bytes of a JSON document that are read
 
 
 def scheme_of(name: str) -> str:
@@ -55,29 +55,47 @@ def refuse_other_schemes(name: str) -> None:
         )
 
 
-def download(url: str, target: Path) -> None:
-    """Download a file, unless it is there.
+def download(url: str, target: Path, room: float) -> None:
+    """Download a file, unless it is there. Waiting and further attempts are said on stderr.
 
     Args:
         url: Its URL.
         target: Where it goes. The caller holds its lock.
+        room: Size of the cache in bytes; a larger file is refused.
 
     Raises:
         UserError: It cannot be downloaded.
     """
-    if url.startswith(WEB):
-        transfer(Remote(url), target)
-    elif not target.exists():
-        part = part_of(target)
-        part.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if url.startswith(WEB):
+            transfer(Remote(url), target, most=int(room), say=note)
+        elif not target.exists():
+            _from_store(url, target, int(room))
+    except TooLarge as error:
+        raise UserError(
+            f"{error}; the cache has {room / 1e9:g} GB: raise data.cache_gb if the shard is sound"
+        ) from None
+
+
+def _from_store(url: str, target: Path, most: int) -> None:
+    """Download a file of at most `most` bytes from a store of objects."""
+    part = part_of(target)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    allowance, size = Allowance(url, part.parent, most), 0
+    try:
         with _opened(url) as source, open(part, "wb") as file:
-            try:
-                shutil.copyfileobj(source, file, 1 << 20)
-            except Exception as error:  # each store has errors of its own
-                raise UserError(f"{url}: {_told(error)}; the same command tries again") from None
+            while content := source.read(1 << 20):
+                size += file.write(content)
+                allowance.check(size)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, target)
+    except UserError:
+        raise
+    except Exception as error:  # each store has errors of its own
+        raise UserError(f"{url}: {_told(error)}; the same command tries again") from None
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def json_at(url: str) -> Any:

@@ -24,11 +24,12 @@ import numpy as np
 from t2i.core.errors import UserError
 from t2i.core.fetch.paths import cache_dir
 from t2i.core.fetch.transfer import locked
-from t2i.core.io.files import write_bytes
+from t2i.core.fetch.web import is_web_page
+from t2i.core.io.files import check_regular, write_bytes
 from t2i.plugins.datasets.webdataset.grouping import KNOWN, Choice, Index, index_of, row_type
 from t2i.plugins.datasets.webdataset.recognise import TAR
 from t2i.plugins.datasets.webdataset.remote import download
-from t2i.plugins.datasets.webdataset.tar import NoTar
+from t2i.plugins.datasets.webdataset.tar import NoTar, members
 
 STORED = 2  # to be raised whenever the same tar gives another index
 
@@ -140,7 +141,13 @@ class LocalShard(Shard):
 
     def index(self) -> Index:
         folder = cache_dir() / "webdataset" / "indexes"
-        return _indexed(self, folder / f"{self._version}{_suffix(self.choice)}")
+        try:
+            return _indexed(self, folder / f"{self._version}{_suffix(self.choice)}")
+        except NoTar:
+            raise UserError(
+                f"data set 'webdataset': {self.name} is no tar file; remove it, or correct "
+                "data.shards"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -178,12 +185,7 @@ class RemoteShard(Shard):
             kept.parent.mkdir(parents=True, exist_ok=True)
             with locked(kept):
                 if not kept.exists():
-                    download(self.url, arrived)
-                    if _packed(arrived):
-                        _unpack(arrived, kept, self.room, self.name)
-                        arrived.unlink()
-                    else:
-                        os.replace(arrived, kept)
+                    self._bring(arrived, kept)
             make_room(self.room, kept)
         _touch(kept)
         return kept
@@ -195,10 +197,34 @@ class RemoteShard(Shard):
                 return _indexed(self, kept.with_name(kept.stem + _suffix(self.choice)))
             except FileNotFoundError:
                 continue
+            except NoTar:  # an older t2i kept whatever came
+                kept.unlink(missing_ok=True)
         raise UserError(
             f"{self.url}: the cache {_cache()} is too small for what is read at once; raise "
             "data.cache_gb"
         )
+
+    def _bring(self, arrived: Path, kept: Path) -> None:
+        """Download the tar to `arrived`, and move it to `kept` if it is one."""
+        download(self.url, arrived, self.room)
+        try:
+            if _packed(arrived):
+                _unpack(arrived, kept, self.room, self.name)
+            else:
+                refuse_other_files(arrived)
+                os.replace(arrived, kept)
+        except NoTar:
+            what = (
+                "a web page, perhaps the login page of this network"
+                if _is_page(arrived)
+                else "no tar file"
+            )
+            raise UserError(
+                f"data set 'webdataset': {self.url}: what came is {what}; it was not kept: check "
+                "the network and data.shards, then try again"
+            ) from None
+        finally:
+            arrived.unlink(missing_ok=True)
 
 
 def _cache() -> Path:
@@ -239,8 +265,28 @@ def make_room(room: float, keep: Path) -> None:
                 total -= size
 
 
+def refuse_other_files(path: Path) -> None:
+    """Check that a file begins as a tar does.
+
+    Args:
+        path: The file.
+
+    Raises:
+        NoTar: It does not.
+    """
+    with open(path, "rb") as file:
+        next(members(file), None)
+
+
+def _is_page(path: Path) -> bool:
+    """Whether a file that came for a shard is a web page."""
+    with open(path, "rb") as file:
+        return is_web_page(file.read(1024), "shard")
+
+
 def _packed(path: Path) -> Callable[[Path], Any] | None:
     """Return how a compressed file is opened; None if it is not compressed."""
+    check_regular(path, "data set 'webdataset'")
     try:
         with open(path, "rb") as file:
             begin = file.read(8)
@@ -276,6 +322,7 @@ def _unpack(packed: Path, target: Path, room: float, name: str) -> None:
                 f"data set 'webdataset': {name} is compressed, and cut off or damaged at its "
                 "beginning; get it again, or remove it"
             )
+        refuse_other_files(temporary)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -294,20 +341,14 @@ def _read(source: BinaryIO, name: str) -> bytes:
 
 
 def _indexed(shard: Shard, kept: Path) -> Index:
-    """Return the stored index of a shard, or make and store it; a UserError if it is not a tar."""
+    """Return the stored index of a shard, or make and store it; NoTar if it is not a tar."""
     with contextlib.suppress(OSError, ValueError, EOFError, KeyError), open(kept, "rb") as file:
         rows: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
         told = json.loads(file.read())
         if rows.dtype.names == row_type(1).names:
             return Index(rows, told["endings"], told["left"])
     # The stored index is missing or damaged.
-    path = shard.path()
-    try:
-        index = index_of(path, shard.choice)
-    except NoTar:
-        raise UserError(
-            f"data set 'webdataset': {shard.name} is no tar file; remove it, or correct data.shards"
-        ) from None
+    index = index_of(shard.path(), shard.choice)
     content = io.BytesIO()
     np.save(content, index.rows, allow_pickle=False)
     content.write(json.dumps({"endings": index.endings, "left": index.left}).encode())

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from t2i.core.interfaces.text import Reading, TextEncoder, TextFeatures, TextShape, unique
+from t2i.core.models.identify import shapes_of
+from t2i.plugins.common.clip.weights import check_config
 from t2i.plugins.common.weights.hub import refuse_foreign_code
+from t2i.plugins.common.weights.trusted_files import check_folder
 from t2i.plugins.encoders.clip.config import ClipConfig
 from t2i.plugins.encoders.clip.weights import (
     WHAT,
@@ -163,6 +166,9 @@ def build(config: ClipConfig, assets: Path | None) -> ClipEncoder:
         return ClipEncoder(
             config, clip, load_tokenizer(tokenizer_of(wanted_weights(config), config.tokenizer))
         )
+    check_folder(assets)
     refuse_foreign_code(CLIPTextConfig, assets, WHAT)
+    if (weights := shapes_of(assets.with_suffix(".safetensors"))) is not None:
+        check_config(assets, [*weights.values()])
     clip = CLIPTextModelWithProjection(CLIPTextConfig.from_pretrained(assets))
     return ClipEncoder(config, clip, CLIPTokenizer.from_pretrained(assets))

@@ -25,6 +25,7 @@ from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 from t2i.core.errors import UserError
 from t2i.core.fetch.downloads import fetched
 from t2i.core.interfaces.scoring import FeatureExtractor
+from t2i.core.io.files import read_file
 from t2i.core.io.processes import set_variable
 from t2i.plugins.common.weights.legacy import read_legacy, state_dict
 from t2i.plugins.features.fidelity.config import FidelityConfig, InceptionConfig
@@ -148,7 +149,7 @@ def _checked(published: PublishedNetwork, path: Path) -> bytes:
         UserError: The file cannot be read, or is anything else.
     """
     try:
-        weights = path.read_bytes()
+        weights = read_file(path, f"features '{published.title}'")
     except OSError as error:
         raise UserError(
             f"features '{published.title}': weights {path}: {error.strerror}; "

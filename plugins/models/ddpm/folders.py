@@ -33,6 +33,7 @@ from t2i.plugins.common.weights.diffusers_folders import (
     write_index,
     write_scheduler,
 )
+from t2i.plugins.common.weights.trusted_files import check_pipeline
 from t2i.plugins.models.ddpm.config import DDPMConfig
 from t2i.plugins.models.ddpm.networks import DDPMGenerator
 
@@ -66,6 +67,7 @@ def open_pretrained(path: Path, settings: Mapping[str, Any]) -> Model | None:
     if found != UNET:
         raise UserError(f"{path}: its unet is {found or 'not named'}; only {UNET} is read")
     path = path.resolve()
+    check_pipeline(path, ("unet", "scheduler"))
     source = part_of(path, "unet")
     unet = network_config(source, UNet2DModel)
     refuse_settings(unet, UNet2DModel, f"{path}: its network", UNREAD)

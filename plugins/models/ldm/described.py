@@ -30,6 +30,7 @@ from t2i.plugins.common.weights.diffusers_folders import (
     square_size,
     unet_settings,
 )
+from t2i.plugins.common.weights.trusted_files import check_pipeline
 
 PIPELINE = "StableDiffusionPipeline"
 PARTS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
@@ -246,6 +247,7 @@ def from_folder(path: Path, index: Mapping[str, Any]) -> Model:
     """
     check_index(index, path)
     check_files(path)
+    check_pipeline(path, (*PARTS, "tokenizer", "scheduler"))
     check_text(path)
     unet = network_config(path / "unet", UNet2DConditionModel)
     vae = network_config(path / "vae", AutoencoderKL)

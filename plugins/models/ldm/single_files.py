@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 
 from t2i.core.errors import UserError, in_one_line
 from t2i.core.io.terminal import note
@@ -20,8 +25,14 @@ from t2i.core.models.identify import family, shapes_of
 from t2i.core.models.model import Model
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
-from t2i.plugins.common.diffusion.scheduler_files import known_scheduler
-from t2i.plugins.common.weights.diffusers_folders import pipeline_index
+from t2i.plugins.common.clip.weights import check_config
+from t2i.plugins.common.diffusion.scheduler_files import known_scheduler, read_scheduler
+from t2i.plugins.common.weights.diffusers_folders import (
+    classes,
+    network_config,
+    pipeline_index,
+)
+from t2i.plugins.common.weights.network_types import check_sizes
 from t2i.plugins.common.weights.single_files import (
     PREFIXES,
     UNET,
@@ -30,10 +41,12 @@ from t2i.plugins.common.weights.single_files import (
     check_whole,
     no_bars,
 )
+from t2i.plugins.common.weights.trusted_files import check_pipeline
 from t2i.plugins.models.ldm.config import LDMConfig
 from t2i.plugins.models.ldm.described import (
     FORCED,
     LEFT_OUT,
+    PARTS,
     PIPELINE,
     Described,
     check_files,
@@ -146,6 +159,16 @@ def _scheduler(path: Path, scheduler: Any, shapes: Shapes) -> Any:
     return known_scheduler(name, config, str(path), **FORCED)
 
 
+def _check_described(folder: Path, index: Mapping[str, Any], path: Path) -> None:
+    """Check the folder of a file's configuration before diffusers reads it, and its sizes."""
+    shapes = [*(shapes_of(path) or {}).values()]
+    check_pipeline(folder, (*PARTS, "tokenizer", "scheduler"))
+    read_scheduler(folder / "scheduler", classes(index)["scheduler"], **FORCED)
+    check_config(folder / "text_encoder", shapes)
+    for name, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
+        check_sizes(network_config(folder / name, kind), folder / name / "config.json", shapes)
+
+
 def _converted(path: Path, config: Any, vae: Any) -> Any:
     """Return diffusers' pipeline of a single file.
 
@@ -163,6 +186,7 @@ def _converted(path: Path, config: Any, vae: Any) -> Any:
             )
         check_index(index, folder)
         check_files(folder)
+        _check_described(folder, index, path)
     try:
         with no_bars():
             pipeline = StableDiffusionPipeline.from_single_file(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from t2i.core.errors import UserError, in_one_line
+from t2i.core.errors import UserError, in_one_line, out_of_memory
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.schedule import DiscreteSchedule
 from t2i.core.interfaces.generator import Generator
@@ -54,13 +54,28 @@ class NativeSampler(Sampler):
         x = _start(scheduler, times, noise, None if request.strength == 1 else x_0)
         for index, t in enumerate(times):
             output = network(scheduler.scale_model_input(x, t), first + index)
-            x = scheduler.step(output, t, x, return_dict=False, **step)[0]
+            x = self._step(scheduler, output, t, x, step)
             if mask is not None and x_0 is not None:
                 following = times[index + 1 : index + 2]
                 kept = scheduler.add_noise(x_0, noise, following) if len(following) else x_0
                 x = torch.where(mask, x, kept)
             request.step_done(index + 1, len(times))
         return generator.decode(x)
+
+    def _step(
+        self, scheduler: Any, output: Tensor, t: Tensor, x: Tensor, more: dict[str, Any]
+    ) -> Tensor:
+        """Take one step of the scheduler. What it raises names its options."""
+        try:
+            stepped: Tensor = scheduler.step(output, t, x, return_dict=False, **more)[0]
+        except Exception as error:  # schedulers check their settings in ways of their own
+            if out_of_memory(error):
+                raise
+            raise UserError(
+                f"a step of {self.config.scheduler} with the options {self.config.options}: "
+                f"{in_one_line(error)}; correct sampler.options"
+            ) from None
+        return stepped
 
     def _first(self, scheduler: Any, request: Request) -> int:
         """Return the number of the first timestep, as diffusers' image-to-image pipelines do."""

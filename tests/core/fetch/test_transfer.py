@@ -5,12 +5,15 @@ import hashlib
 import json
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 
 from t2i.core.errors import UserError
 from t2i.core.fetch import transfer as transferring
-from t2i.core.fetch.transfer import Remote, locked, transfer
+from t2i.core.fetch import web
+from t2i.core.fetch.incomplete import Remote
+from t2i.core.fetch.transfer import locked, transfer
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 MD5 = "md5:" + hashlib.md5(BODY).hexdigest()
@@ -168,8 +171,8 @@ def test_redirects_are_followed_but_not_to_files(server, remote, tmp_path):
 
 
 def test_https_does_not_lead_to_http():
-    handler = transferring._Redirects()
-    request = transferring.urllib.request.Request("https://a.example/x")
+    handler = web._Redirects()
+    request = urllib.request.Request("https://a.example/x")
     with pytest.raises(OSError, match="not followed"):
         handler.redirect_request(request, None, 302, "", {}, "http://a.example/x")
     assert (

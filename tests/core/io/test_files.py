@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -155,3 +156,17 @@ def test_a_folder_arrives_where_a_link_leads(tmp_path):
         (place / "x").touch()
     assert (tmp_path / "disk" / "x").exists()
     assert (tmp_path / "out").is_symlink()
+
+
+def test_pipes_and_devices_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        for read in (
+            lambda p: files.read_file(p, "what"),
+            lambda p: files.read_json(p, "what"),
+            lambda p: files.load_tensors(p, "what"),
+        ):
+            with pytest.raises(UserError, match=rf"what: {path} is no regular file"):
+                read(path)
+    files.check_regular(tmp_path, "a folder is another matter")
+    files.check_regular(tmp_path / "missing", "so is what is not there")

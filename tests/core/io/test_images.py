@@ -21,6 +21,7 @@ from t2i.core.io.images import (
     original,
     png,
     read_image,
+    read_whole,
     readable_scale,
     to_bytes,
     to_tensor,
@@ -298,3 +299,23 @@ def test_a_file_is_described_without_decoding_it(tmp_path):
         == original(path.read_bytes(), "x").digest
         != original(encoded(halves(50)), "x").digest
     )
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
+def test_transparency_is_laid_on_white_in_strips_as_all_at_once(mode, tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (37, 23, 4), np.uint8)
+    whole = Image.fromarray(noise)
+    image = whole.convert("RGB").quantize(9) if mode == "P" else whole.convert(mode)
+    image.save(
+        tmp_path / "a.png", transparency={"P": 3, "RGB": tuple(map(int, noise[0, 0, :3]))}.get(mode)
+    )
+    with Image.open(tmp_path / "a.png") as opened:
+        rgba = opened.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, "white")
+    expected = Image.alpha_composite(white, rgba).convert("RGB")
+    monkeypatch.setattr("t2i.core.io.transparency.STRIP", 100)
+    assert np.array_equal(np.asarray(read_whole(tmp_path / "a.png")), np.asarray(expected))
+    expected.save(tmp_path / "b.png")
+    for fit in ("crop", "pad", "squash"):
+        laid = decode(tmp_path / "a.png", 16, fit=fit, where="a")
+        assert np.array_equal(laid, decode(tmp_path / "b.png", 16, fit=fit, where="b"))
