@@ -328,7 +328,7 @@ def _run_stages(context: RunContext, saved: Saved | None) -> None:
             )  # a stage had ended; the run may have been killed before it wrote its model
     if context.is_first:
         context.log.forget_after(context.state.step)
-    with stop_requests() as context.stop:
+    with stop_requests() as context.stop, context.running.watched():
         for plan in context.plans[context.state.stage :]:
             StageRun(context, plan, gallery).run(saved if saved and saved.state.begun else None)
             saved = None
