@@ -6,7 +6,6 @@ import errno
 import os
 import sys
 import traceback
-from types import TracebackType
 
 import click
 
@@ -72,23 +71,22 @@ def explained(error: BaseException) -> tuple[int, str]:
         The exit code and one line of text.
     """
     if isinstance(error, T2IError):
-        return error.exit_code, str(error)
+        return error.exit_code, "; ".join([str(error), *getattr(error, "__notes__", [])])
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return INTERRUPTED, "interrupted"
     if isinstance(error, click.ClickException):
         return 2, _usage(error)
+    from t2i.core.registry.blame import unexpected, where
+
     if isinstance(error, OSError) and error.errno in _REMEDIES:
         return 2, f"{error.filename or 'a file'}: {error.strerror}; {_REMEDIES[error.errno]}"
     if (
         isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     ):  # torch's: not imported for this
-        return 2, f"out of memory ({_where(error.__traceback__)}); use a smaller --batch-size"
-    more = "" if debugging() else "; T2I_DEBUG=1 shows more"
-    return (
-        1,
-        f"unexpected {type(error).__name__} in {_where(error.__traceback__)}: "
-        f"{str(error)[:300]}{more}",
-    )
+        return 2, f"out of memory ({where(error.__traceback__)}); use a smaller --batch-size"
+    notes = getattr(error, "__notes__", [])  # where the traceback is kept
+    more = notes or ([] if debugging() else ["T2I_DEBUG=1 shows more"])
+    return 1, "; ".join([unexpected(error), *more])
 
 
 def _usage(error: click.ClickException) -> str:
@@ -120,17 +118,6 @@ def _settings(context: click.Context) -> set[str]:
         name for spec in registry().table(kind)
         for name in import_object(spec.config).model_fields
     }  # fmt: skip
-
-
-def _where(trace: TracebackType | None) -> str:
-    """Find the innermost line of ours or of a plugin; a library's own line says little."""
-    where = "t2i"
-    while trace:
-        module = str(trace.tb_frame.f_globals.get("__name__", "?"))
-        if module.startswith("t2i.") or where == "t2i":
-            where = f"{module}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return where
 
 
 def drain_stdout() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -24,6 +25,26 @@ class UserError(T2IError):
     exit_code = 2
 
 
+class DataAway(UserError):
+    """The files of a data set cannot be reached at present, for example because a disk is away."""
+
+
+class Crash(T2IError):
+    """An error that nobody foresaw, for example of a plugin in a process that loads data.
+
+    Args:
+        message: What happened and where, in one line.
+        trace: The traceback as text.
+    """
+
+    def __init__(self, message: str, trace: str) -> None:
+        super().__init__(message, trace)  # both, so that a worker process can send it
+        self.trace = trace
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class Interrupted(T2IError):
     """A run was stopped by a signal, after everything was saved.
 
@@ -37,6 +58,27 @@ class Interrupted(T2IError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+_AWAY = frozenset({
+    errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EIO, errno.ENXIO, errno.ENODEV,
+    errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED,
+    errno.ECONNABORTED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH,
+    errno.EAGAIN, errno.EBUSY,
+})  # fmt: skip
+"""System errors of a file that may pass by themselves."""
+
+
+def is_away(error: OSError) -> bool:
+    """Tell whether an error may pass by itself, when what holds the file is back.
+
+    Args:
+        error: What reading a file raised.
+
+    Returns:
+        True if the system cannot reach the file; False if it can, or lacks memory or the like.
+    """
+    return error.errno in _AWAY
 
 
 def in_one_line(error: Exception) -> str:

@@ -21,7 +21,15 @@ from t2i.core.engine.observer import Observer
 from t2i.core.engine.preparing import model_modules, model_parameters
 from t2i.core.engine.previews import Gallery
 from t2i.core.engine.reporting import Reporter
-from t2i.core.engine.session import Attempt, check_free, first_decides, locked, mend, session
+from t2i.core.engine.session import (
+    Attempt,
+    check_free,
+    first_decides,
+    locked,
+    mend,
+    session,
+    traced,
+)
 from t2i.core.engine.signals import stop_requests
 from t2i.core.engine.stage import StageRun
 from t2i.core.engine.warm_start import find_checkpoint, take_weights
@@ -88,6 +96,7 @@ def train(
         Attempt(run) as attempt,
         session(config, reporter, device) as (accelerator, speaker),
         locked(run, accelerator, check_free),
+        traced(run, accelerator),
     ):
         attempt.taken = accelerator.is_main_process
         dataset.prepare(speaker.say)
@@ -165,6 +174,7 @@ def resume(
     with (
         session(config, reporter, device) as (accelerator, speaker),
         locked(run, accelerator, mend),
+        traced(run, accelerator),
     ):
         if run.complete and not longer:
             more = "; a larger --minutes or --steps trains it for longer"

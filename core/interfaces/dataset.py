@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from t2i.core.errors import T2IError, UserError
+from t2i.core.errors import DataAway, T2IError, UserError, is_away
 from t2i.core.interfaces.noise import random_stream
 
 
@@ -43,12 +43,13 @@ class BrokenExample(T2IError):
     Args:
         where: The file.
         reason: What is wrong with it, in words.
+        away: Whether the system cannot reach the file, so that the fault may pass.
     """
 
-    def __init__(self, where: str, reason: str) -> None:
-        # Both are passed on, so that the exception can be pickled by a worker process.
-        super().__init__(where, reason)
-        self.where, self.reason = where, reason
+    def __init__(self, where: str, reason: str, away: bool = False) -> None:
+        # All are passed on, so that the exception can be pickled by a worker process.
+        super().__init__(where, reason, away)
+        self.where, self.reason, self.away = where, reason, away
 
     def __str__(self) -> str:
         return f"{self.where}: {self.reason}"
@@ -218,8 +219,13 @@ class Dataset(ABC):
         """
 
 
+AWAY_IN_A_ROW = 3
+"""So many files in a row that cannot be reached mean that the data set is away, not that they are
+broken."""
+
+
 def sound(
-    dataset: Dataset | Sequence[Example], index: int
+    dataset: Dataset | Sequence[Example], index: int, *, patient: bool = False
 ) -> tuple[Example, tuple[BrokenExample, ...]]:
     """Read an example, or the next one that is not broken.
 
@@ -229,22 +235,39 @@ def sound(
     Args:
         dataset: A data set, or a list of examples, none of which is broken.
         index: Index of the example.
+        patient: Whether the caller can wait until a data set that is away is back.
 
     Returns:
         The example, and the broken examples that were skipped before it.
 
     Raises:
         UserError: Too many examples in a row are broken (`too_many_broken`).
+        DataAway: `patient` is set, and the first files in a row cannot be reached.
     """
     passed: list[BrokenExample] = []
     while True:
         try:
-            return dataset[index], tuple(passed)
+            return _example(dataset, index), tuple(passed)
         except BrokenExample as error:
             assert isinstance(dataset, Dataset)  # examples in a list are never broken
             passed.append(error)
-            refuse_if_too_many(dataset, passed)
+            if patient and all(broken.away for broken in passed):
+                if len(passed) >= min(AWAY_IN_A_ROW, len(dataset)):
+                    raise DataAway(str(passed[0])) from None
+            else:
+                refuse_if_too_many(dataset, passed)
             index = index + 1 if dataset.endless else (index + 1) % len(dataset)
+
+
+def _example(dataset: Dataset | Sequence[Example], index: int) -> Example:
+    """Read an example. A file that the system cannot reach is a broken one, whoever reads it."""
+    try:
+        return dataset[index]
+    except OSError as error:
+        if not is_away(error):
+            raise
+        where = str(error.filename or f"example {index}")
+        raise BrokenExample(where, error.strerror or str(error), away=True) from None
 
 
 def too_many_broken(dataset: Dataset, broken: int) -> bool:

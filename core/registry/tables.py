@@ -382,6 +382,16 @@ class Registry:
                 return Path(str(resources.files(package))) / folder
         return None
 
+    def packages(self) -> frozenset[str]:
+        """List the packages of the plugins that others wrote.
+
+        Returns:
+            The names of their outermost packages.
+        """
+        plugins = self._manager.get_plugins()
+        modules = (getattr(plugin, "__name__", type(plugin).__module__) for plugin in plugins)
+        return frozenset(module.partition(".")[0] for module in modules) - {"t2i"}
+
     def broken(self) -> list[Loaded]:
         """List the plugins that failed, completely or in part.
 
