@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import sys
 import traceback
 
 import click
 
-from t2i.cli.output import stdout
-from t2i.core.errors import T2IError
-from t2i.core.io.terminal import debugging, printable
+from t2i.core.errors import Interrupted, T2IError, of_system
+from t2i.core.io.terminal import debugging, note
 
 INTERRUPTED = 130
 _PLAINLY = {
@@ -22,26 +18,9 @@ _PLAINLY = {
 }
 """Words of click's messages, and plain ones."""
 
-_REMEDIES = {
-    errno.EACCES: "choose another place, or mend its permissions",
-    errno.EPERM: "choose another place, or mend its permissions",
-    errno.EROFS: "choose a place that can be written to",
-    errno.ENOSPC: "free some space, or choose another place",
-    errno.EDQUOT: "free some space, or choose another place",
-    errno.EFBIG: "choose a place that allows files of that size",
-    errno.EEXIST: "remove it, or choose another place",
-    errno.ENOTDIR: "a file is in the way: remove it, or choose another place",
-    errno.EISDIR: "a folder is in the way: remove it, or choose another place",
-    errno.ENOENT: "check the path",
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.EMFILE: "allow more open files (ulimit -n)",
-}
-
 
 def report(error: BaseException) -> int:
-    """Print an error on stderr, in one line.
-
-    A closed pipe (`t2i models | head -1`) is not an error.
+    """Print an error on stderr, in one line. A command that was stopped on purpose has none.
 
     Args:
         error: What ended the command.
@@ -49,15 +28,11 @@ def report(error: BaseException) -> int:
     Returns:
         The exit code.
     """
-    if isinstance(error, BrokenPipeError):
-        return 0
     code, line = explained(error)
-    try:
-        if debugging():
-            traceback.print_exception(error)
-        print(f"error: {printable(line)}", file=sys.stderr, flush=True)
-    except OSError:  # nobody is there to read it; the exit code still tells
-        pass
+    if debugging():
+        traceback.print_exception(error)
+    on_purpose = isinstance(error, (Interrupted, KeyboardInterrupt, click.Abort))
+    note(line if on_purpose else f"error: {line}")
     return code
 
 
@@ -78,8 +53,8 @@ def explained(error: BaseException) -> tuple[int, str]:
         return 2, _usage(error)
     from t2i.core.registry.blame import unexpected, where
 
-    if isinstance(error, OSError) and error.errno in _REMEDIES:
-        return 2, f"{error.filename or 'a file'}: {error.strerror}; {_REMEDIES[error.errno]}"
+    if isinstance(error, OSError) and (told := of_system(error)):
+        return 2, told
     if (
         isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     ):  # torch's: not imported for this
@@ -118,11 +93,3 @@ def _settings(context: click.Context) -> set[str]:
         name for spec in registry().table(kind)
         for name in import_object(spec.config).model_fields
     }  # fmt: skip
-
-
-def drain_stdout() -> None:
-    """Write what is buffered; discard it if nobody reads, or Python would fail at exit."""
-    try:
-        stdout().flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout().fileno())

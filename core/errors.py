@@ -69,6 +69,37 @@ _AWAY = frozenset({
 """System errors of a file that may pass by themselves."""
 
 
+_REMEDIES = {
+    errno.EACCES: "choose another place, or mend its permissions",
+    errno.EPERM: "choose another place, or mend its permissions",
+    errno.EROFS: "choose a place that can be written to",
+    errno.ENOSPC: "free some space, or choose another place",
+    errno.EDQUOT: "free some space, or choose another place",
+    errno.EFBIG: "choose a place that allows files of that size",
+    errno.EEXIST: "remove it, or choose another place",
+    errno.ENOTDIR: "a file is in the way: remove it, or choose another place",
+    errno.EISDIR: "a folder is in the way: remove it, or choose another place",
+    errno.ENOENT: "check the path",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+}
+"""How to mend errors of the system, by their numbers."""
+
+
+def of_system(error: OSError) -> str | None:
+    """Word an error of the system.
+
+    Args:
+        error: The error.
+
+    Returns:
+        The file, what is wrong, and how to mend it. None if that is not known.
+    """
+    if error.errno not in _REMEDIES:
+        return None
+    return f"{error.filename or 'a file'}: {error.strerror}; {_REMEDIES[error.errno]}"
+
+
 def is_away(error: OSError) -> bool:
     """Tell whether an error may pass by itself, when what holds the file is back.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import shutil
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,7 +18,8 @@ from t2i.core.devices import named_device
 from t2i.core.engine import checkpoint
 from t2i.core.engine.casting import casts_once
 from t2i.core.engine.reporting import Reporter, Silent, default_reporter
-from t2i.core.errors import Crash, Interrupted, T2IError, UserError
+from t2i.core.errors import Crash, Interrupted, T2IError, UserError, of_system
+from t2i.core.io import launched
 from t2i.core.io.files import refuse_links
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import first, leave, set_variable
@@ -63,17 +63,15 @@ def session(
     try:
         yield accelerator, speaker
     except OSError as error:
-        raise UserError(
-            f"{error.filename or 'a file'}: {error.strerror or error}; "
-            "free some disk space, or check that its folder can be written to"
-        ) from None
+        plain = f"{error.filename or 'a file'}: {error.strerror or error}; check the disk"
+        raise UserError(of_system(error) or plain) from None
     finally:
         speaker.close()
 
 
 def _accelerator(precision: str, name: str | None) -> Accelerator:
     """Make the accelerator of a run. Only a single process may name the number of a device."""
-    device, several = named_device(name), int(os.environ.get("WORLD_SIZE", "1")) > 1
+    device, several = named_device(name), launched.several()
     if several and device.index is not None and name is not None:
         raise UserError(
             f"device '{name}': each of several processes takes a device of its own: "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -70,6 +71,24 @@ def write_json(path: Path, value: Any) -> None:
         value: The document. NaN and infinities are not allowed.
     """
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def finite(value: Any) -> Any:
+    """Replace the numbers that JSON cannot hold.
+
+    Args:
+        value: A document: mappings, sequences, numbers, texts, None.
+
+    Returns:
+        The document, with None instead of NaN and infinities.
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(inner) for inner in value]
+    return value
 
 
 def read_json(path: Path, what: str) -> Any:
