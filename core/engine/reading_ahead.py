@@ -128,8 +128,8 @@ class Thread(Generic[T]):
 class Workers(Generic[T]):
     """Reads ahead in worker processes, and starts them anew if one of them dies.
 
-    If they die again and again before they have read a batch, the cause is not a lack of memory that
-    passes. After SIGKILL a thread of this process takes over, as it shares this process's memory.
+    If they die again and again without a batch between, no more are started. After SIGKILL a thread
+    of this process takes over, which needs less memory.
 
     Args:
         views: What is read.

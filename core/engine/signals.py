@@ -1,7 +1,7 @@
 """Signals: the first one makes the loop save and stop, the second one ends the program at once.
 
-A terminal that is closed sends SIGHUP, often twice and together with others: it saves and stops, and
-ends nothing at once.
+A terminal that is closed sends SIGHUP, often twice and together with others: it saves and stops,
+and ends nothing at once.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def stop_requests() -> Iterator[StopRequest]:
     """Record the signals CAUGHT inside the block instead of ending the program.
 
     A second SIGINT or SIGTERM kills the loader workers and ends the process at once, with exit code
-    128 + its number. Only the main thread can set signal handlers: in other threads signals act as usual.
+    128 + its number. Only the main thread can set signal handlers: in other threads signals act as
+    usual.
 
     Yields:
         The request, whose `number` is set when a signal arrives.

@@ -17,6 +17,7 @@ from t2i.core.engine.checkpoint import Saved
 from t2i.core.engine.context import Plan, RunContext, signal_name
 from t2i.core.engine.loader import BatchShard
 from t2i.core.engine.longer import check_longer, refit_warm_up, with_budget
+from t2i.core.engine.mending import damaged_models, remake_best
 from t2i.core.engine.observer import Observer
 from t2i.core.engine.preparing import model_modules, model_parameters
 from t2i.core.engine.previews import Gallery
@@ -132,7 +133,8 @@ def resume(
 ) -> Run:
     """Resume an interrupted run from its newest sound checkpoint, or train a run for longer.
 
-    Without a new budget, a complete run is left as it is. A run that ended before its first
+    Without a new budget, a complete run is left as it is, unless its model is damaged: that is made
+    again. A run that ended before its first
     checkpoint begins again.
 
     Args:
@@ -176,13 +178,16 @@ def resume(
         locked(run, accelerator, mend),
         traced(run, accelerator),
     ):
-        if run.complete and not longer:
+        damaged = damaged_models(run)
+        for folder in damaged:
+            speaker.say(f"warning: {folder} is damaged: making it again from a checkpoint")
+        if run.complete and not longer and not damaged:
             more = "; a larger --minutes or --steps trains it for longer"
             speaker.say(f"{run.path} is complete: nothing to do{more if run.steps_saved() else ''}")
             return run
         dataset = _same_data(run, config)
         dataset.prepare(speaker.say)
-        context = _context(run, config, dataset, accelerator, speaker, wrap)
+        context = _context(run, config, dataset, accelerator, speaker, wrap, damaged)
         context.observer = observer
         saved = _newest(context, longer)
         if longer:
@@ -199,6 +204,8 @@ def resume(
             write_json(run.config_file, document | {"run": config.dump()})
             run.summary_file.unlink(missing_ok=True)  # it is not complete any more
         _run_stages(context, saved)
+        if accelerator.is_main_process:
+            remake_best(run, damaged)
     return run
 
 
@@ -253,12 +260,13 @@ def _context(
     accelerator: Accelerator,
     reporter: Reporter,
     wrap: Wrap | None,
+    damaged: Sequence[Path] = (),
 ) -> RunContext:
     """Build the model, its stages and the log of a run that is new or resumed."""
     seeded(config.settings.seed, "weights")
     # A resumed run holds the files of its encoder, and needs no download.
-    assets = run.model if (run.model / "text_encoder").is_dir() else None
-    model: Model = build(config, assets).to(accelerator.device)
+    held = (run.model / "text_encoder").is_dir() and run.model not in damaged
+    model: Model = build(config, run.model if held else None).to(accelerator.device)
     with torch.no_grad():
         model.text_encoder.encode(
             [""]

@@ -1,4 +1,4 @@
-"""Errors that nobody foresaw: the line that they come from, which is a plugin's if one took part."""
+"""Errors that nobody foresaw, and the line that they come from: a plugin's if one took part."""
 
 from __future__ import annotations
 
