@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import sha256
 
-from t2i.core.interfaces.dataset import Dataset, Example
+from t2i.core.interfaces.dataset import Dataset, Example, Written
 
 
 class Chosen(Dataset):
@@ -55,6 +55,9 @@ class Chosen(Dataset):
 
     def fingerprint(self) -> str:
         return f"{self.data.fingerprint()}-{self.key}"
+
+    def written(self) -> Written | None:
+        return self.data.written()
 
 
 def _plain(caption: str) -> str:

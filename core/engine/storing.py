@@ -130,7 +130,7 @@ class Recipe:
         """
         hashed = {
             "format": FORMAT,
-            "data": dataset.fingerprint(),
+            "data": dataset.version(),
             "image_size": self.settings.image_size,
             "augment": self.settings.augment.model_dump(),
             "views": self.settings.cache_views,

@@ -22,6 +22,7 @@ from t2i.core.engine.observer import Observer
 from t2i.core.engine.preparing import model_modules, model_parameters
 from t2i.core.engine.previews import Gallery
 from t2i.core.engine.reporting import Reporter
+from t2i.core.engine.same_data import WRITTEN, as_recorded, same_data
 from t2i.core.engine.session import (
     Attempt,
     check_free,
@@ -110,7 +111,11 @@ def train(
             take_weights(context, start)
         first_decides(accelerator, lambda: _check_disk(context))
         if accelerator.is_main_process:
-            more = {"device": device, "from": str(start.resolve()) if start else None}
+            more = {
+                "device": device,
+                "from": str(start.resolve()) if start else None,
+                WRITTEN: as_recorded(dataset),
+            }
             write_config(run, config, dataset.fingerprint(), command, more)
         speaker.say(
             f"training {config.model} ({config.preset}) on {config.data.name} into {run.path}"
@@ -185,7 +190,7 @@ def resume(
             more = "; a larger --minutes or --steps trains it for longer"
             speaker.say(f"{run.path} is complete: nothing to do{more if run.steps_saved() else ''}")
             return run
-        dataset = _same_data(run, config)
+        dataset = same_data(run, config, speaker.say, named=data_dir is not None)
         dataset.prepare(speaker.say)
         context = _context(run, config, dataset, accelerator, speaker, wrap, damaged)
         context.observer = observer
@@ -201,22 +206,14 @@ def resume(
         if longer and saved:
             refit_warm_up(context, saved)
         if accelerator.is_main_process and changed:
-            write_json(run.config_file, document | {"run": config.dump()})
+            write_json(
+                run.config_file, document | {"run": config.dump(), WRITTEN: as_recorded(dataset)}
+            )
             run.summary_file.unlink(missing_ok=True)  # it is not complete any more
         _run_stages(context, saved)
         if accelerator.is_main_process:
             remake_best(run, damaged)
     return run
-
-
-def _same_data(run: Run, config: RunConfig) -> Dataset:
-    """Open the data set of a run. One that has changed since raises UserError."""
-    dataset = open_dataset(config.data)
-    if read_json(run.config_file, "run").get("data_fingerprint") != dataset.fingerprint():
-        raise UserError(
-            f"{run.path}: the data set '{config.data.name}' is not the one that the run began with"
-        )
-    return dataset
 
 
 def _newest(context: RunContext, longer: bool) -> Saved | None:

@@ -5,9 +5,12 @@ This module needs NumPy only, not torch.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,6 +92,45 @@ class Contents:
     passed_over: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Written:
+    """When the files of a data set were written, as short strings that differ if that differs.
+
+    Content can change without a change of names and sizes, which a fingerprint covers. To read it
+    all would cost as much as an epoch; to look at each file costs microseconds.
+
+    Args:
+        times: Of the times of last modification, which copies may keep.
+        changes: Of those and the times of the last change of a file or its permissions, which
+            nobody can set. A copy has others.
+    """
+
+    times: str
+    changes: str
+
+    @classmethod
+    def of(cls, files: Iterable[Path]) -> Written:
+        """Look at files.
+
+        Args:
+            files: The files, always in the same order. One that is missing counts as such.
+
+        Returns:
+            When they were written.
+        """
+        times, changes = hashlib.sha256(), hashlib.sha256()
+        for file in files:
+            try:
+                state = os.stat(file)
+            except OSError:
+                told, also = "-", ""
+            else:
+                told, also = f"{state.st_mtime_ns} ", f"{state.st_ctime_ns} "
+            times.update(told.encode())
+            changes.update((told + also).encode())
+        return cls(times.hexdigest()[:24], changes.hexdigest()[:24])
+
+
 class Dataset(ABC):
     """A data set of captioned images. It must be picklable, because loader workers get a copy.
 
@@ -123,6 +165,26 @@ class Dataset(ABC):
         Returns:
             The fingerprint.
         """
+
+    def written(self) -> Written | None:
+        """Tell when the files of the data set were written.
+
+        A run does not go on with files that were written since it began, and caches are made again,
+        even if `fingerprint` is the same.
+
+        Returns:
+            The times. None (the default): there are no files, or `fingerprint` covers their content.
+        """
+        return None
+
+    def version(self) -> str:
+        """Return a short string by which caches of the examples are named.
+
+        Returns:
+            The fingerprint, and when the files were written.
+        """
+        written = self.written()
+        return f"{self.fingerprint()}-{written.changes}" if written else self.fingerprint()
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Return the captions of one example. Override it if they can be read without the image.
@@ -373,6 +435,9 @@ class SoundDataset(Dataset):
 
     def fingerprint(self) -> str:
         return self._dataset.fingerprint()
+
+    def written(self) -> Written | None:
+        return self._dataset.written()
 
     def captions(self, index: int) -> tuple[str, ...]:
         try:

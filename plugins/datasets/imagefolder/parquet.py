@@ -154,6 +154,9 @@ class ParquetImages(Source):
             self._groups[path, group] = file.read_row_group(group, columns=[column]).column(0)
         return self._groups[path, group][row].as_py()
 
+    def holder(self, file: str) -> Path:
+        return self._root / file.rpartition("/")[0]
+
     def sizes(self) -> Mapping[str, int]:
         """Return, for each image, the size of the file that it is in."""
         return {

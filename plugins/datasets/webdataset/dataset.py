@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 
 from t2i.core.errors import UserError
-from t2i.core.interfaces.dataset import BrokenExample, Contents, Dataset, Example, Original
+from t2i.core.interfaces.dataset import (
+    BrokenExample,
+    Contents,
+    Dataset,
+    Example,
+    Original,
+    Written,
+)
 from t2i.core.interfaces.noise import random_stream
 from t2i.core.io.images import decode, original
 from t2i.plugins.common.images.splits import in_val, safe_share
@@ -131,6 +138,10 @@ class WebDataset(Dataset):
         own = [self._own, *self.shards[0].choice]
         document = [FORMAT, self.image_size, self._share, told, *([own] if any(own) else [])]
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+    def written(self) -> Written | None:
+        files = [shard.file for shard in self.shards if isinstance(shard, LocalShard)]
+        return Written.of(files) if files else None
 
     def contents(self) -> Contents:
         left, local = Counter(self._left), [s for s in self.shards if isinstance(s, LocalShard)]
