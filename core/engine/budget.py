@@ -49,9 +49,9 @@ class Budget:
     def progress(self) -> float:
         """Return how much of the stage is done.
 
-        The stage ends at a fixed point of the run's budget. A budget of steps is kept exactly: each
-        stage makes at least one, unless there are fewer steps than stages. If earlier stages took less or more
+        The stage ends at a fixed point of the run's budget. If earlier stages took less or more
         time than their share, this stage gets more or less, so that the whole run keeps its budget.
+        Each stage makes at least one step, unless the budget has fewer steps than stages.
 
         Returns:
             The progress of the stage, 0 to 1.

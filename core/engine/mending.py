@@ -17,8 +17,8 @@ def damaged_models(run: Run) -> list[Path]:
         run: The run.
 
     Returns:
-        Their folders: RUN/model, RUN/best, both or neither. None of them if the run is not complete,
-        because resuming writes them anyway.
+        Their folders: RUN/model, RUN/best, both or neither. Neither if the run is not complete:
+        resuming writes them anyway.
     """
     if not run.complete:
         return []

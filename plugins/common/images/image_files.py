@@ -167,8 +167,9 @@ class Archive(Source):
             raise BrokenExample(self.where(file), "not in the archive") from None
         except Exception as error:  # a damaged archive: zlib and struct raise errors of their own
             raise BrokenExample(
-                self.where(file), f"cannot be unpacked ({type(error).__name__})"
-            ) from None
+                self.where(file), f"cannot be unpacked ({type(error).__name__})",
+                away=not os.path.exists(self._path),
+            ) from None  # fmt: skip
 
     def holder(self, file: str) -> Path:
         return self._path

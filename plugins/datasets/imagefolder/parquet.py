@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -133,7 +134,9 @@ class ParquetImages(Source):
             with self._lock:
                 value = self._value(path, int(row))
         except (UserError, OSError, ValueError) as error:
-            raise BrokenExample(self.where(file), f"cannot be read ({str(error)[:80]})") from None
+            away = not os.path.exists(self._root / path)
+            reason = f"cannot be read ({str(error)[:80]})"
+            raise BrokenExample(self.where(file), reason, away) from None
         content = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(content, bytes):
             raise BrokenExample(self.where(file), "no image")
