@@ -80,6 +80,7 @@ _REMEDIES = {
     errno.ENOTDIR: "a file is in the way: remove it, or choose another place",
     errno.EISDIR: "a folder is in the way: remove it, or choose another place",
     errno.ENOENT: "check the path",
+    errno.ELOOP: "remove the link, or choose another place",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "allow more open files (ulimit -n)",
 }

@@ -173,7 +173,7 @@ class Dataset(ABC):
         even if `fingerprint` is the same.
 
         Returns:
-            The times. None (the default): there are no files, or `fingerprint` covers their content.
+            The times. None (the default): there are no files, or the fingerprint covers them.
         """
         return None
 
