@@ -71,6 +71,7 @@ def session(
 
 def _accelerator(precision: str, name: str | None) -> Accelerator:
     """Make the accelerator of a run. Only a single process may name the number of a device."""
+    launched.check_complete()
     device, several = named_device(name), launched.several()
     if several and device.index is not None and name is not None:
         raise UserError(

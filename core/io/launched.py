@@ -35,7 +35,8 @@ def rank() -> int:
     Returns:
         The number, from 0. A RANK that was left in the environment does not count.
     """
-    return int(os.environ.get("RANK") or "0") if several() else 0
+    text = os.environ.get("RANK") or "0"
+    return int(text) if several() and text.isdecimal() else 0
 
 
 def several() -> bool:
@@ -43,12 +44,18 @@ def several() -> bool:
 
     Returns:
         True if a launcher started them.
+    """
+    return size() > 1
+
+
+def check_complete() -> None:
+    """Check that several processes can find each other, before they try.
 
     Raises:
         UserError: The environment names several, but not how they find each other.
     """
-    if size() == 1:
-        return False
+    if not several():
+        return
     missing = [name for name in NEEDED if not os.environ.get(name)]
     if missing or not os.environ["RANK"].isdecimal():
         lacking = missing[0] if missing else "RANK as a number"
@@ -56,7 +63,6 @@ def several() -> bool:
             f"{SIZE}={size()} is in the environment, {lacking} is not: "
             f"start with torchrun, or run 'env -u {SIZE} t2i ...'"
         )
-    return True
 
 
 def forget_strays() -> None:

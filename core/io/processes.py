@@ -35,6 +35,7 @@ class Group:
     def __init__(self) -> None:
         self.rank, self.size = 0, 1
         if launched.several():
+            launched.check_complete()
             from accelerate import PartialState
 
             state = PartialState(cpu=best_device().type == "cpu", timeout=PATIENCE)
