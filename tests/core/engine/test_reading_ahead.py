@@ -110,7 +110,7 @@ def test_an_error_of_a_plugin_comes_with_its_line_and_traceback(workers):
         if index == 5:
             raise KeyError("colour")
 
-    with pytest.raises(Crash, match="unexpected KeyError in .*: 'colour'") as caught:
+    with pytest.raises(Crash, match=r"unexpected KeyError in .*: 'colour'") as caught:
         read(Numbers(at), workers)
     assert "in at" in caught.value.trace
 
@@ -190,7 +190,7 @@ def files(request, monkeypatch):
 def test_a_file_alone_is_broken_and_several_in_a_row_are_away(files):
     example, broken = sound(files(1, 2), 1, patient=True)
     assert (example.key, [error.where for error in broken]) == ("3", ["1.png", "2.png"])
-    with pytest.raises(DataAway, match="1.png"):
+    with pytest.raises(DataAway, match=r"1\.png"):
         sound(files(*range(10)), 1, patient=True)
     with pytest.raises(T2IError, match="broken so far"):
         sound(files(*range(10)), 1)
