@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stderr, suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 
 import click
 from click.shell_completion import shell_complete
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.__stdout__.reconfigure(
             errors="backslashreplace"
         )  # a terminal that lacks a letter is no failure
-    with redirect_stderr(lasting(sys.stderr)):
+    with redirect_stderr(lasting(sys.stderr)), redirect_stdout(lasting(sys.stdout, needed=True)):
         try:
             code = _run(given)
             stdout().flush()

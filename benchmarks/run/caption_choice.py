@@ -66,4 +66,4 @@ def _plain(caption: str) -> str:
 
 
 def _hash(key: str, texts: Iterable[str]) -> bytes:
-    return sha256("\n".join([key, *texts]).encode()).digest()
+    return sha256("\n".join([key, *texts]).encode(errors="surrogatepass")).digest()

@@ -163,7 +163,7 @@ def traced(run: Run, accelerator: Accelerator) -> Iterator[None]:
         file = run.path / (f"error-{rank}.txt" if rank else ERROR)
         own = "".join(traceback.format_exception(error))
         with suppress(OSError):  # the error itself is reported
-            file.write_text(error.trace if isinstance(error, Crash) else own, "utf-8")
+            file.write_text(error.trace if isinstance(error, Crash) else own, "utf-8", "replace")
             error.add_note(f"{file} has the traceback")
         raise
 

@@ -47,6 +47,8 @@ def test_readers_that_leave(shell):
     gone = "import sys; sys.stdin.close()"
     done = shell(f"t2i models --json | {sys.executable} -c '{gone}'; echo ${{PIPESTATUS[0]}}")
     assert (done.stdout, done.stderr) == ("0\n", "")
+    done = shell(f"t2i train --help | {sys.executable} -c '{gone}'; echo ${{PIPESTATUS[0]}}")
+    assert (done.stdout, done.stderr) == ("0\n", "")
     line = "train --model dfgan --steps 1 --dry-run --json > s.json"
     done = shell(f"t2i {line} 2> >(exit 0); echo $?; t2i info --run nothing 2>/dev/full; echo $?")
     assert done.stdout == "0\n2\n"
