@@ -206,6 +206,65 @@ def batch_visits(
             yield whole[start : start + shard.count]
 
 
+class Patient(Generic[T]):
+    """Reads batches, and waits for data that is away for a while.
+
+    Args:
+        views: The data set.
+        say: Receives a line when the data is away, and when it is back.
+        waiting: Surrounds the time in which data is waited for. None: nothing does.
+    """
+
+    def __init__(
+        self,
+        views: Readable[T],
+        say: Callable[[str], None] = note,
+        waiting: Callable[[], AbstractContextManager[None]] | None = None,
+    ) -> None:
+        self._views, self._say, self._waiting = views, say, waiting or nullcontext
+
+    def __getitem__(self, batch: Sequence[Visit]) -> T:
+        try:
+            return self._views[batch]
+        except DataAway as error:
+            return self.when_back(batch, error)
+
+    def when_back(self, batch: Sequence[Visit], error: DataAway) -> T:
+        """Read a batch as soon as the data is back.
+
+        When patience is over, what is away is broken, until a batch comes without waiting.
+
+        Args:
+            batch: The visits of the batch.
+            error: What reading it raised.
+
+        Returns:
+            The batch.
+        """
+        if self._views.patient:
+            self._say(f"warning: {error}: waiting for the data, {PATIENCE:.0f} s at most")
+            with self._waiting():
+                if (item := self._tried(batch)) is not None:
+                    self._say("the data is back: going on")
+                    return item
+        return self._views[batch]
+
+    def _tried(self, batch: Sequence[Visit]) -> T | None:
+        """Try to read a batch until it can be read, or patience is over."""
+        until = time.monotonic() + PATIENCE
+        while self._views.patient:
+            time.sleep(RETRY)
+            try:
+                return self._views[batch]
+            except DataAway:
+                self._views.patient = time.monotonic() < until
+        return None
+
+    def came(self) -> None:
+        """Be patient again: a batch came without waiting."""
+        self._views.patient = True
+
+
 class Loader(Generic[T]):
     """An iterator over `views[visits]` that loads ahead; it must be closed.
 
@@ -217,7 +276,7 @@ class Loader(Generic[T]):
         plan: The visits of each item.
         workers: Number of worker processes. 0: a thread of this process loads.
         say: Receives what happens to the data or the workers, a line each.
-        waiting: Surrounds the time in which data is waited for. None: nothing does.
+        waiting: As for `Patient`.
     """
 
     def __init__(
@@ -228,37 +287,17 @@ class Loader(Generic[T]):
         say: Callable[[str], None] = note,
         waiting: Callable[[], AbstractContextManager[None]] | None = None,
     ) -> None:
-        self._views, self._say, self._waiting = views, say, waiting or nullcontext
+        self._patient = Patient(views, say, waiting)
         self._ahead = Workers(views, plan, workers, say) if workers else Thread(views, plan)
 
     def __next__(self) -> T:
         item = next(self._ahead)
         if not isinstance(item, Failed):
-            self._views.patient = True
+            self._patient.came()
             return item
-        if not isinstance(item.error, DataAway):
-            raise item.error
-        with self._waiting():
-            return self._when_back(item)
-
-    def _when_back(self, item: Failed) -> T:
-        """Read a batch as soon as the data is back.
-
-        When patience is over, what is away is broken, until a batch comes without waiting.
-        """
-        if self._views.patient:
-            self._say(f"warning: {item.error}: waiting for the data, {PATIENCE:.0f} s at most")
-        until = time.monotonic() + PATIENCE
-        while self._views.patient:
-            try:
-                batch = self._views[item.batch]
-            except DataAway:
-                self._views.patient = time.monotonic() < until
-                time.sleep(RETRY)
-            else:
-                self._say("the data is back: going on")
-                return batch
-        return self._views[item.batch]
+        if isinstance(item.error, DataAway):
+            return self._patient.when_back(item.batch, item.error)
+        raise item.error
 
     def close(self) -> None:
         """Stop loading: end the thread or the worker processes."""

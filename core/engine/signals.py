@@ -63,6 +63,21 @@ class StopRequest:
         finally:
             self._within_optional = False
 
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Do a part of optional work that must not be cut short, such as saving.
+
+        Yields:
+            Nothing. A signal that arrived meanwhile cuts the optional work short at the end.
+        """
+        within, self._within_optional = self._within_optional, False
+        try:
+            yield
+        finally:
+            self._within_optional = within
+        if within and self.number:
+            raise CutShort
+
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:

@@ -13,7 +13,7 @@ from t2i.core.engine.budget import Budget
 from t2i.core.engine.checkpoint import Saved
 from t2i.core.engine.context import Plan, RunContext
 from t2i.core.engine.ema import Ema
-from t2i.core.engine.loader import HostBatch, Loader, Views, batch_visits
+from t2i.core.engine.loader import HostBatch, Loader, Patient, Views, batch_visits
 from t2i.core.engine.meter import Meter
 from t2i.core.engine.observing import Observing
 from t2i.core.engine.optimizing import Optimizing
@@ -231,9 +231,10 @@ class StageRun:
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
-        """Surround the time in which data is away: it is saved before and not charged for."""
-        self._rescue()
+        """Surround the time in which data is away: all is saved first, and nothing is charged."""
         with self.context.running.left_out():
+            with self.context.stop.whole():
+                self._rescue()
             yield
 
     def _step(self, hosts: Sequence[HostBatch]) -> None:
@@ -288,7 +289,8 @@ class StageRun:
             self.saving.write(sampled=False)
         self.ema.adopt()
         self.prepared.eval_mode()
-        batches = self.maker.from_beginning(context.dataset, views, self.plan.shard.total)
+        waits = Patient(views, context.reporter.say)
+        batches = self.maker.from_beginning(context.dataset, waits, self.plan.shard.total)
         with torch.no_grad():
             self.trainer.finish(lambda: next(batches))
         self.images.draw()
