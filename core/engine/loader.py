@@ -288,7 +288,9 @@ class Loader(Generic[T]):
         waiting: Callable[[], AbstractContextManager[None]] | None = None,
     ) -> None:
         self._patient = Patient(views, say, waiting)
-        self._ahead = Workers(views, plan, workers, say) if workers else Thread(views, plan)
+        self._ahead: Workers[T] | Thread[T] = (
+            Workers(views, plan, workers, say) if workers else Thread(views, plan)
+        )
 
     def __next__(self) -> T:
         item = next(self._ahead)
