@@ -78,7 +78,8 @@ def lasting(stream: TextIO, needed: bool = False) -> TextIO:
     Returns:
         The stream, as `Lasting`.
     """
-    return stream if isinstance(stream, Lasting) else cast(TextIO, Lasting(stream, needed))
+    made: Any = stream if isinstance(cast(Any, stream), Lasting) else Lasting(stream, needed)
+    return cast(TextIO, made)
 
 
 def open_closed() -> None:

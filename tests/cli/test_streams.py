@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from t2i.cli.output import answer_json
+from t2i.cli.output import answer_json, stdout
 from t2i.core.errors import UserError
 from t2i.core.io import launched
 from t2i.core.io.streams import Lasting
@@ -90,6 +90,7 @@ def test_half_of_what_a_launcher_sets_is_one_line(monkeypatch, variables, told):
 
 def test_documents_have_no_number_that_json_lacks(capfd):
     answer_json({"a": [float("nan"), 1.5], "b": {"c": float("-inf")}, "d": (float("inf"),)})
+    stdout().flush()
     assert json.loads(capfd.readouterr().out, parse_constant=pytest.fail) == {
         "a": [None, 1.5], "b": {"c": None}, "d": [None],
     }  # fmt: skip
