@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from types import TracebackType
 
-from t2i.core.errors import Crash
+from t2i.core.errors import Crash, T2IError
 from t2i.core.registry.tables import registry
 
 
@@ -19,7 +19,7 @@ def where(trace: TracebackType | None) -> str:
         The innermost line of an installed plugin, else of t2i, as "module:line". A library's own
         line says little. "t2i" if there is no line of either.
     """
-    plugins, ours, theirs = registry().packages(), "", ""
+    plugins, ours, theirs = _plugins(), "", ""
     while trace:
         module = str(trace.tb_frame.f_globals.get("__name__", "?"))
         package = module.partition(".")[0]
@@ -29,6 +29,13 @@ def where(trace: TracebackType | None) -> str:
             ours = f"{module}:{trace.tb_lineno}"
         trace = trace.tb_next
     return theirs or ours or "t2i"
+
+
+def _plugins() -> frozenset[str]:
+    try:
+        return registry().packages()
+    except T2IError:  # T2I_STRICT, and that is the error itself
+        return frozenset()
 
 
 def unexpected(error: BaseException) -> str:
