@@ -36,13 +36,13 @@ def read(views, workers, **more):
         loader.close()
 
 
-def once(file, number=signal.SIGKILL):
-    """Kills the process that reads number 5, the first time."""
+def once(file, number=5):
+    """Kills the process that reads a number, the first time."""
 
     def at(_, index):
-        if index == 5 and not file.exists():
+        if index == number and not file.exists():
             file.touch()
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), signal.SIGKILL)
 
     return at
 
@@ -77,7 +77,7 @@ def test_if_each_worker_is_killed_this_process_loads():
 
     found, told = read(Numbers(at), 1)
     assert found == list(range(12))
-    assert len(told) == 3
+    assert 3 <= len(told) <= 5  # a batch between two deaths begins the count anew
     assert "loading without it" in told[-1]
 
 
@@ -93,10 +93,11 @@ def test_a_file_that_crashes_each_worker_is_an_error_that_names_it():
 def test_a_dead_worker_interrupts_nothing_but_the_reading(tmp_path):
     """Torch's handler raises wherever the main thread is: in the midst of an update, too."""
     told = []
-    loader = Loader(Numbers(once(tmp_path / "killed")), iter(PLAN), 1, told.append)
+    loader = Loader(Numbers(once(tmp_path / "killed", 2)), iter(PLAN), 1, told.append)
     try:
         found = [next(loader)]
-        while not (tmp_path / "killed").exists():  # a handler would raise here
+        (worker,) = loader._ahead._iterator._workers
+        while worker.is_alive():  # torch's handler would raise here
             pass
         found += [next(loader) for _ in PLAN[1:]]
     finally:
