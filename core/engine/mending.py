@@ -41,4 +41,5 @@ def remake_best(run: Run, damaged: list[Path]) -> None:
     saved, _ = checkpoint.newest(run.checkpoints)
     if saved is None or not saved.state.best or saved.state.best[0] == saved.state.step:
         return  # the end of the run writes it
-    load_checkpoint(run.checkpoints / f"step-{saved.state.best[0]}", run).save(run.best)
+    best = run.checkpoints / f"step-{int(saved.state.best[0])}"
+    load_checkpoint(best, run).save(run.best)
