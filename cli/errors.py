@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import sys
 import traceback
-from types import TracebackType
 
 import click
 
-from t2i.cli.output import stdout
-from t2i.core.errors import T2IError, out_of_memory
-from t2i.core.io.terminal import debugging, printable
+from t2i.core.errors import Interrupted, T2IError, of_system, out_of_memory
+from t2i.core.io.terminal import debugging, note
 
 INTERRUPTED = 130
 _PLAINLY = {
@@ -23,27 +18,9 @@ _PLAINLY = {
 }
 """Words of click's messages, and plain ones."""
 
-_REMEDIES = {
-    errno.EACCES: "choose another place, or mend its permissions",
-    errno.EPERM: "choose another place, or mend its permissions",
-    errno.EROFS: "choose a place that can be written to",
-    errno.ENOSPC: "free some space, or choose another place",
-    errno.EDQUOT: "free some space, or choose another place",
-    errno.EFBIG: "choose a place that allows files of that size",
-    errno.EEXIST: "remove it, or choose another place",
-    errno.ENOTDIR: "a file is in the way: remove it, or choose another place",
-    errno.EISDIR: "a folder is in the way: remove it, or choose another place",
-    errno.ENOENT: "check the path",
-    errno.ELOOP: "remove the link, or choose another place",
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.EMFILE: "allow more open files (ulimit -n)",
-}
-
 
 def report(error: BaseException) -> int:
-    """Print an error on stderr, in one line.
-
-    A closed pipe (`t2i models | head -1`) is not an error.
+    """Print an error on stderr, in one line. A command that was stopped on purpose has none.
 
     Args:
         error: What ended the command.
@@ -51,15 +28,11 @@ def report(error: BaseException) -> int:
     Returns:
         The exit code.
     """
-    if isinstance(error, BrokenPipeError):
-        return 0
     code, line = explained(error)
-    try:
-        if debugging():
-            traceback.print_exception(error)
-        print(f"error: {printable(line)}", file=sys.stderr, flush=True)
-    except OSError:  # nobody is there to read it; the exit code still tells
-        pass
+    if debugging():
+        traceback.print_exception(error)
+    on_purpose = isinstance(error, (Interrupted, KeyboardInterrupt, click.Abort))
+    note(line if on_purpose else f"error: {line}")
     return code
 
 
@@ -73,24 +46,23 @@ def explained(error: BaseException) -> tuple[int, str]:
         The exit code and one line of text.
     """
     if isinstance(error, T2IError):
-        return error.exit_code, str(error)
+        return error.exit_code, "; ".join([str(error), *getattr(error, "__notes__", [])])
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return INTERRUPTED, "interrupted"
     if isinstance(error, click.ClickException):
         return 2, _usage(error)
-    if isinstance(error, OSError) and error.errno in _REMEDIES:
-        return 2, f"{error.filename or 'a file'}: {error.strerror}; {_REMEDIES[error.errno]}"
+    from t2i.core.registry.blame import unexpected, where
+
+    if isinstance(error, OSError) and (told := of_system(error)):
+        return 2, told
     if out_of_memory(error):
         return 2, (
-            f"out of memory ({_where(error.__traceback__)}); use a smaller --batch-size, or a "
+            f"out of memory ({where(error.__traceback__)}); use a smaller --batch-size, or a "
             "machine with more memory"
         )
-    more = "" if debugging() else "; T2I_DEBUG=1 shows more"
-    return (
-        1,
-        f"unexpected {type(error).__name__} in {_where(error.__traceback__)}: "
-        f"{str(error)[:300]}{more}",
-    )
+    notes = getattr(error, "__notes__", [])  # where the traceback is kept
+    more = notes or ([] if debugging() else ["T2I_DEBUG=1 shows more"])
+    return 1, "; ".join([unexpected(error), *more])
 
 
 def _usage(error: click.ClickException) -> str:
@@ -122,22 +94,3 @@ def _settings(context: click.Context) -> set[str]:
         name for spec in registry().table(kind)
         for name in import_object(spec.config).model_fields
     }  # fmt: skip
-
-
-def _where(trace: TracebackType | None) -> str:
-    """Find the innermost line of ours or of a plugin; a library's own line says little."""
-    where = "t2i"
-    while trace:
-        module = str(trace.tb_frame.f_globals.get("__name__", "?"))
-        if module.startswith("t2i.") or where == "t2i":
-            where = f"{module}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return where
-
-
-def drain_stdout() -> None:
-    """Write what is buffered; discard it if nobody reads, or Python would fail at exit."""
-    try:
-        stdout().flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout().fileno())

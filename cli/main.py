@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
 
 import click
 from click.shell_completion import shell_complete
 
 from t2i.cli.command import LazyGroup
-from t2i.cli.errors import drain_stdout, report
+from t2i.cli.errors import report
 from t2i.cli.output import stdout
+from t2i.core.errors import UserError
+from t2i.core.io.launched import forget_strays
+from t2i.core.io.streams import lasting, open_closed
 from t2i.core.io.terminal import quiet
 
 COMMANDS = {
@@ -75,17 +79,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         128 plus the signal's number after a signal.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    open_closed()
     quiet()
+    forget_strays()
     if sys.__stdout__ is not None and hasattr(sys.__stdout__, "reconfigure"):
         sys.__stdout__.reconfigure(
             errors="backslashreplace"
         )  # a terminal that lacks a letter is no failure
-    try:
-        code = _run(given)
-        stdout().flush()
-    except BaseException as error:
-        code = report(error)
-        drain_stdout()
+    with redirect_stderr(lasting(sys.stderr)), redirect_stdout(lasting(sys.stdout, needed=True)):
+        try:
+            code = _run(given)
+            stdout().flush()
+        except BaseException as error:
+            code = report(error)
+            with suppress(UserError):  # the error that came first is reported
+                stdout().flush()
+        sys.stderr.flush()
     return code
 
 

@@ -7,11 +7,13 @@ answer. Text from files and plugins is printed without control characters.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from t2i.core.io.files import finite
+from t2i.core.io.launched import rank
+from t2i.core.io.streams import lasting
 from t2i.core.io.terminal import note as note
 from t2i.core.io.terminal import printable
 
@@ -28,8 +30,8 @@ def stdout() -> TextIO:
     Returns:
         The stream.
     """
-    assert sys.__stdout__ is not None
-    return sys.__stdout__
+    assert sys.__stdout__ is not None  # the command opens what is closed
+    return lasting(sys.__stdout__, needed=True)
 
 
 def speaks() -> bool:
@@ -38,7 +40,7 @@ def speaks() -> bool:
     Returns:
         True in the first process.
     """
-    return os.environ.get("RANK", "0") == "0"
+    return rank() == 0
 
 
 def answer(text: str) -> None:
@@ -54,9 +56,9 @@ def answer_json(document: Any) -> None:
     """Print the document of `--json`, in ASCII.
 
     Args:
-        document: What JSON can hold.
+        document: What JSON can hold. Numbers that are not finite, which JSON lacks, become null.
     """
-    answer(json.dumps(document, indent=2))
+    answer(json.dumps(finite(document), indent=2, allow_nan=False))
 
 
 def answer_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ from t2i.cli.command import (
 )
 from t2i.cli.output import answer, answer_json, note, speaks
 from t2i.core.errors import UserError
+from t2i.core.io import launched
 from t2i.core.io.terminal import printable
 from t2i.core.registry.specs import AUTO
 from t2i.core.registry.tables import registry
@@ -195,7 +195,7 @@ def train(
     if dry_run:
         _print_settings(resolved, as_json)
         return
-    if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if out is None and launched.several():
         raise UserError("several processes train together: name one folder for all with --out")
     from t2i.core.engine import train as begin
     from t2i.core.runs.folder import new_run

@@ -48,7 +48,7 @@ def write_report(results: Results) -> Path:
     Returns:
         The file, `results.report`.
     """
-    write_bytes(results.report, render(results).encode())
+    write_bytes(results.report, render(results).encode(errors="backslashreplace"))
     return results.report
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import sha256
 
-from t2i.core.interfaces.dataset import Dataset, Example
+from t2i.core.interfaces.dataset import Dataset, Example, Written
 
 
 class Chosen(Dataset):
@@ -56,6 +56,9 @@ class Chosen(Dataset):
     def fingerprint(self) -> str:
         return f"{self.data.fingerprint()}-{self.key}"
 
+    def written(self) -> Written | None:
+        return self.data.written()
+
 
 def _plain(caption: str) -> str:
     """Replace each run of white space by one space."""
@@ -63,4 +66,4 @@ def _plain(caption: str) -> str:
 
 
 def _hash(key: str, texts: Iterable[str]) -> bytes:
-    return sha256("\n".join([key, *texts]).encode()).digest()
+    return sha256("\n".join([key, *texts]).encode(errors="surrogatepass")).digest()

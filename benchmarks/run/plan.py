@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from t2i.core.devices import best_device
 from t2i.core.errors import UserError, nearest
 from t2i.core.fetch.downloads import fetched
 from t2i.core.interfaces.scoring import Benchmark
+from t2i.core.io import launched
 from t2i.core.io.terminal import note
 from t2i.core.models.loading import config_of, find
 from t2i.core.models.locating import Located
@@ -471,7 +471,7 @@ def _jobs(request: BenchmarkRequest, models: Sequence[str]) -> int:
     if request.seeds < 1:
         raise UserError(f"--seeds {request.seeds}: at least 1")
     trainings = request.seeds * sum(name not in request.runs for name in models)
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # torchrun's processes share a training
+    several = launched.several()  # torchrun's processes share a training
     if request.jobs is None:
         gpu = best_device().type != "cpu"
         return 1 if several else jobs_at_once(trainings, torch.get_num_threads(), gpu=gpu)

@@ -255,7 +255,7 @@ def reference_features(
 ) -> dict[str, Tensor]:
     """Get the features of reference images, from the cache if they are in it.
 
-    The key of the cache is made of the data's fingerprint, the number of images and the description
+    The key of the cache is made of the data's version, the number of images and the description
     of the extractor. A damaged entry is replaced.
 
     Args:
@@ -271,7 +271,7 @@ def reference_features(
     folders = {
         name: cache_dir()
         / "references"
-        / fingerprint([data.fingerprint(), count, extractors.describe(name)])
+        / fingerprint([data.version(), count, extractors.describe(name)])
         for name in wanted
     }
     found = {name: _cached(folder) for name, folder in folders.items()}

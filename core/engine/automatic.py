@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from t2i.core.engine.fitting import Meter, fit_batch, fit_parts, meter_of
 from t2i.core.engine.precision import fit_precision
 from t2i.core.engine.warm_start import start_config
 from t2i.core.errors import UserError
+from t2i.core.io import launched
 from t2i.core.registry.specs import AUTO
 from t2i.core.runs.configure import RunConfig, resolve_config
 
@@ -110,7 +110,7 @@ def settle(
         names.add("accumulate")
     fits = {"batch_size": fit_batch, "accumulate": fit_parts}
     chosen_fits = [fit for name, fit in fits.items() if name in names]
-    if chosen_fits and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if chosen_fits and launched.several():
         raise UserError(
             "several processes train together: measure with one (--dry-run), and name the number"
         )

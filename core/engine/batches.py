@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from t2i.core.engine.loader import BatchShard, HostBatch, Views, batch_visits
+from t2i.core.engine.loader import BatchShard, HostBatch, Patient, batch_visits
 from t2i.core.engine.preparing import PreparedStage
 from t2i.core.engine.text_cache import TextCache
 from t2i.core.interfaces.dataset import Dataset
@@ -71,7 +71,9 @@ class BatchMaker:
             features=None if host.text is None else host.text.to(device),
         )
 
-    def from_beginning(self, dataset: Dataset, views: Views, total: int) -> Iterator[Batch]:
+    def from_beginning(
+        self, dataset: Dataset, views: Patient[HostBatch], total: int
+    ) -> Iterator[Batch]:
         """Make whole batches from the beginning of the training data.
 
         Data and noise are the same however the run went so far and on any number of processes.

@@ -44,12 +44,14 @@ class Budget:
         self._by_clock = settings.minutes is not None
         self.whole: float = settings.minutes * 60 if settings.minutes else settings.steps
         self._end = stage_ends([plan.stage for plan in context.plans], self.whole)[index]
+        self._later = len(context.plans) - 1 - index
 
     def progress(self) -> float:
         """Return how much of the stage is done.
 
         The stage ends at a fixed point of the run's budget. If earlier stages took less or more
         time than their share, this stage gets more or less, so that the whole run keeps its budget.
+        Each stage makes at least one step, unless the budget has fewer steps than stages.
 
         Returns:
             The progress of the stage, 0 to 1.
@@ -58,7 +60,11 @@ class Budget:
         if self._by_clock:
             spent, begun = state.stage_clock, state.clock - state.stage_clock
         else:
-            spent, begun, end = state.stage_step, state.step - state.stage_step, round(end)
+            spent, begun = state.stage_step, state.step - state.stage_step
+            # At least one step, if it leaves one for each stage that follows.
+            end = min(max(round(end), begun + 1), int(self.whole) - self._later)
+            if end <= begun:
+                return 1.0
         return min(1.0, spent / max(end - begun, 1e-9))
 
     def spent(self) -> bool:

@@ -15,6 +15,7 @@ from t2i.core.engine.checkpoint import Saved, TrainState
 from t2i.core.engine.loader import BatchShard
 from t2i.core.engine.observer import Observer
 from t2i.core.engine.reporting import Reporter
+from t2i.core.engine.running_time import RunningTime
 from t2i.core.engine.signals import StopRequest
 from t2i.core.errors import Interrupted
 from t2i.core.interfaces.dataset import Broken, BrokenExample, Dataset
@@ -64,6 +65,7 @@ class RunContext:
         observer: Called between steps. None: nobody observes the run.
         started: When the run would have started had it never been interrupted, in seconds of
             `time.monotonic`.
+        running: The time that training is charged for, without pauses.
     """
 
     run: Run
@@ -80,6 +82,7 @@ class RunContext:
     start: Saved | None = None
     observer: Observer | None = None
     started: float = field(default_factory=time.monotonic)
+    running: RunningTime = field(default_factory=RunningTime)
 
     @property
     def settings(self) -> ModelConfig:

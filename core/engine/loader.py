@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import queue
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
-from t2i.core.errors import T2IError, UserError
+from t2i.core.engine.reading_ahead import Failed, Readable, Thread, Workers
+from t2i.core.errors import DataAway, UserError
 from t2i.core.interfaces.dataset import (
     BrokenExample,
     Dataset,
@@ -29,11 +24,15 @@ from t2i.core.interfaces.dataset import (
     visits,
 )
 from t2i.core.interfaces.text import TextFeatures
+from t2i.core.io.terminal import note
 from t2i.core.settings import Augment
 
 T = TypeVar("T")
-AHEAD = 4  # batches made ahead
-WATCH = 0.5  # seconds between two checks of a worker that its main process is alive
+RETRY = 1.0
+"""Seconds between two attempts to read data that is away."""
+
+PATIENCE = 600.0
+"""Seconds after which data that is away is taken for broken."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class BatchShard:
         return part * (self.total // self.parts) + self.rank * self.count
 
 
-class Views(TorchDataset[HostBatch]):
+class Views(Readable[HostBatch]):
     """A data set with captions chosen and images augmented.
 
     `views[visits]` loads a whole micro-batch.
@@ -117,7 +116,7 @@ class Views(TorchDataset[HostBatch]):
         images, captions, keys, extras = [], [], [], []
         passed: list[BrokenExample] = []
         for visit in batch:
-            example, broken = sound(self._dataset, visit.index)
+            example, broken = sound(self._dataset, visit.index, patient=self.patient)
             passed += broken
             caption, image = self.look(example, visit)
             captions.append(caption)
@@ -207,119 +206,101 @@ def batch_visits(
             yield whole[start : start + shard.count]
 
 
+class Patient(Generic[T]):
+    """Reads batches, and waits for data that is away for a while.
+
+    Args:
+        views: The data set.
+        say: Receives a line when the data is away, and when it is back.
+        waiting: Surrounds the time in which data is waited for. None: nothing does.
+    """
+
+    def __init__(
+        self,
+        views: Readable[T],
+        say: Callable[[str], None] = note,
+        waiting: Callable[[], AbstractContextManager[None]] | None = None,
+    ) -> None:
+        self._views, self._say, self._waiting = views, say, waiting or nullcontext
+
+    def __getitem__(self, batch: Sequence[Visit]) -> T:
+        try:
+            return self._views[batch]
+        except DataAway as error:
+            return self.when_back(batch, error)
+
+    def when_back(self, batch: Sequence[Visit], error: DataAway) -> T:
+        """Read a batch as soon as the data is back.
+
+        When patience is over, what is away is broken, until a batch comes without waiting.
+
+        Args:
+            batch: The visits of the batch.
+            error: What reading it raised.
+
+        Returns:
+            The batch.
+        """
+        if self._views.patient:
+            self._say(f"warning: {error}: waiting for the data, {PATIENCE:.0f} s at most")
+            with self._waiting():
+                if (item := self._tried(batch)) is not None:
+                    self._say("the data is back: going on")
+                    return item
+        return self._views[batch]
+
+    def _tried(self, batch: Sequence[Visit]) -> T | None:
+        """Try to read a batch until it can be read, or patience is over."""
+        until = time.monotonic() + PATIENCE
+        while self._views.patient:
+            time.sleep(RETRY)
+            try:
+                return self._views[batch]
+            except DataAway:
+                self._views.patient = time.monotonic() < until
+        return None
+
+    def came(self) -> None:
+        """Be patient again: a batch came without waiting."""
+        self._views.patient = True
+
+
 class Loader(Generic[T]):
     """An iterator over `views[visits]` that loads ahead; it must be closed.
 
-    The result does not depend on the number of workers.
+    The result does not depend on the number of workers. It waits for data that is away for a while,
+    and goes on if a worker dies.
 
     Args:
         views: The data set; it is indexed by a list of visits.
         plan: The visits of each item.
         workers: Number of worker processes. 0: a thread of this process loads.
+        say: Receives what happens to the data or the workers, a line each.
+        waiting: As for `Patient`.
     """
 
-    def __init__(self, views: TorchDataset[T], plan: Iterator[list[Visit]], workers: int) -> None:
-        if workers:
-            loader = DataLoader(
-                _Guarded(views), batch_size=None, sampler=_Endless(plan), num_workers=workers,
-                prefetch_factor=AHEAD, worker_init_fn=_quiet_worker,
-                # A generator of its own: else a new loader draws from the one that training uses.
-                generator=torch.Generator(),
-            )  # fmt: skip
-            self._batches: Iterator[T | BaseException] = iter(loader)
-            self._close: Callable[[], None] = self._batches._shutdown_workers  # type: ignore[attr-defined]
-        else:
-            thread: _Thread[T] = _Thread(views, plan)
-            self._batches, self._close = thread, thread.close
+    def __init__(
+        self,
+        views: Readable[T],
+        plan: Iterator[list[Visit]],
+        workers: int,
+        say: Callable[[str], None] = note,
+        waiting: Callable[[], AbstractContextManager[None]] | None = None,
+    ) -> None:
+        self._patient = Patient(views, say, waiting)
+        self._ahead: Workers[T] | Thread[T] = (
+            Workers(views, plan, workers, say) if workers else Thread(views, plan)
+        )
 
     def __next__(self) -> T:
-        item = next(self._batches)
-        if isinstance(item, BaseException):
-            raise item
-        return item
+        item = next(self._ahead)
+        if not isinstance(item, Failed):
+            self._patient.came()
+            return item
+        if isinstance(item.error, DataAway):
+            return self._patient.when_back(item.batch, item.error)
+        raise item.error
 
     def close(self) -> None:
         """Stop loading: end the thread or the worker processes."""
-        self._close()
-
-
-class _Guarded(TorchDataset[T | T2IError]):
-    """Returns our own errors as values: torch would wrap them in a worker's traceback."""
-
-    def __init__(self, views: TorchDataset[T]) -> None:
-        self._views = views
-
-    def __getitem__(self, batch: Sequence[Visit]) -> T | T2IError:
-        try:
-            return self._views[batch]
-        except T2IError as error:
-            return error
-
-
-class _Endless:
-    """The plan as a sampler, since DataLoader needs an iterable, not an iterator."""
-
-    def __init__(self, plan: Iterator[list[Visit]]) -> None:
-        self._plan = plan
-
-    def __iter__(self) -> Iterator[list[Visit]]:
-        return self._plan
-
-    def __len__(self) -> int:
-        return 2**62
-
-
-def _quiet_worker(_: int) -> None:
-    """Ignore signals in a worker: the main process saves first and then ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    """End a worker whose main process was killed.
-
-    torch's own check is not enough: a worker that ends waits until all that it loaded has been
-    read, which nobody does any more.
-    """
-    parent = multiprocessing.parent_process()
-    while parent and os.getppid() == parent.pid:
-        time.sleep(WATCH)
-    os._exit(1)
-
-
-class _Thread(Generic[T]):
-    """Loads ahead in a thread of this process. Exceptions of the data set reach the caller."""
-
-    def __init__(self, views: TorchDataset[T], plan: Iterator[list[Visit]]) -> None:
-        self._queue: queue.Queue[T | BaseException] = queue.Queue(AHEAD)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(views, plan), daemon=True)
-        self._thread.start()
-
-    def _run(self, views: TorchDataset[T], plan: Iterator[list[Visit]]) -> None:
-        try:
-            for batch in plan:
-                if not self._put(views[batch]):
-                    return
-        except BaseException as error:
-            self._put(error)
-
-    def _put(self, item: T | BaseException) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def __iter__(self) -> Iterator[T | BaseException]:
-        return self
-
-    def __next__(self) -> T | BaseException:
-        return self._queue.get()
-
-    def close(self) -> None:
-        self._stop.set()
-        self._thread.join()
+        self._ahead.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +12,7 @@ import torch
 from t2i.core.devices import best_precision
 from t2i.core.engine.random_state import random_state, set_random_state
 from t2i.core.engine.trial import Trial
+from t2i.core.io import launched
 from t2i.core.runs.configure import RunConfig
 
 ENOUGH = 0.9
@@ -64,7 +64,7 @@ def fit_precision(config: RunConfig, device: torch.device, say: Say, sized: bool
     if not has_bf16(device):
         say(f"precision float32 (auto): {device} does not compute bfloat16 itself")
         return _with(config, "no")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # they might choose differently
+    if launched.several():  # they might choose differently
         chosen = best_precision(device)
         say(f"precision {_name(chosen)} (auto): several processes do not time it")
         return _with(config, chosen)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import atexit
-import os
 import shutil
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -18,12 +18,16 @@ from t2i.core.devices import named_device
 from t2i.core.engine import checkpoint
 from t2i.core.engine.casting import casts_once
 from t2i.core.engine.reporting import Reporter, Silent, default_reporter
-from t2i.core.errors import Interrupted, T2IError, UserError
+from t2i.core.errors import Crash, Interrupted, T2IError, UserError, of_system
+from t2i.core.io import launched
 from t2i.core.io.files import refuse_links
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import first, leave, set_variable
 from t2i.core.runs.configure import RunConfig
 from t2i.core.runs.folder import Run
+
+ERROR = "error.txt"
+"""File in a run with the traceback of the error that ended it."""
 
 ACCELERATE_DEVICE = "ACCELERATE_TORCH_DEVICE"
 """Environment variable from which accelerate reads the device of a single process."""
@@ -59,17 +63,16 @@ def session(
     try:
         yield accelerator, speaker
     except OSError as error:
-        raise UserError(
-            f"{error.filename or 'a file'}: {error.strerror or error}; "
-            "free some disk space, or check that its folder can be written to"
-        ) from None
+        plain = f"{error.filename or 'a file'}: {error.strerror or error}; check the disk"
+        raise UserError(of_system(error) or plain) from None
     finally:
         speaker.close()
 
 
 def _accelerator(precision: str, name: str | None) -> Accelerator:
     """Make the accelerator of a run. Only a single process may name the number of a device."""
-    device, several = named_device(name), int(os.environ.get("WORLD_SIZE", "1")) > 1
+    launched.check_complete()
+    device, several = named_device(name), launched.several()
     if several and device.index is not None and name is not None:
         raise UserError(
             f"device '{name}': each of several processes takes a device of its own: "
@@ -138,6 +141,33 @@ def locked(run: Run, accelerator: Accelerator, check: Callable[[Path], None]) ->
         lock.release()
 
 
+@contextmanager
+def traced(run: Run, accelerator: Accelerator) -> Iterator[None]:
+    """Keep the traceback of an error that nobody foresaw, of a plugin for example, in the run.
+
+    Args:
+        run: The run. RUN/error.txt is written, by a further process RUN/error-RANK.txt.
+        accelerator: The run's processes.
+
+    Yields:
+        Nothing.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) or (
+            isinstance(error, T2IError) and not isinstance(error, Crash)
+        ):
+            raise
+        rank = accelerator.process_index
+        file = run.path / (f"error-{rank}.txt" if rank else ERROR)
+        own = "".join(traceback.format_exception(error))
+        with suppress(OSError):  # the error itself is reported
+            file.write_text(error.trace if isinstance(error, Crash) else own, "utf-8", "replace")
+            error.add_note(f"{file} has the traceback")
+        raise
+
+
 class Attempt:
     """The start of a new run. If it fails before the first step, its folder is left as it was.
 
@@ -163,12 +193,14 @@ class Attempt:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         resumable = isinstance(error, Interrupted) or (
-            isinstance(error, T2IError) and not isinstance(error, UserError)
+            isinstance(error, T2IError) and not isinstance(error, (UserError, Crash))
         )
         if error is None or resumable or not self.taken or self.steps():
             return
         with suppress(OSError):  # the failure itself is reported, not what cannot be removed
             for path in self._folder.iterdir():
+                if path.name == ERROR:
+                    continue
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             for path in self._made:
                 path.rmdir()
@@ -185,6 +217,7 @@ def check_free(folder: Path) -> None:
     """
     for litter in folder.glob(".config.json.*.tmp"):  # left by a run that was killed at its start
         litter.unlink()
+    (folder / ERROR).unlink(missing_ok=True)  # of an attempt that failed before its first step
     if any(path.name != LOCK for path in folder.iterdir()):
         raise UserError(
             f"{folder} is there already: go on with 't2i train --resume {folder}' "

@@ -1,4 +1,8 @@
-"""Signals: the first one makes the loop save and stop, the second one ends the program at once."""
+"""Signals: the first one makes the loop save and stop, the second one ends the program at once.
+
+A terminal that is closed sends SIGHUP, often twice and together with others: it saves and stops,
+and ends nothing at once.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-CAUGHT = (signal.SIGINT, signal.SIGTERM)
+CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that save and stop. SIGHUP stays ignored if it was, as under `nohup`."""
 
 
 class CutShort(BaseException):
@@ -31,14 +36,15 @@ class StopRequest:
     _within_optional: bool = False
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        if self.number:
+        if self.number and signal.SIGHUP not in (number, self.number):
             try:
                 for child in multiprocessing.active_children():
                     child.kill()
                     child.join(1)
             finally:  # torch's own handler raises an exception when a worker is killed
                 os._exit(128 + number)
-        self.number = number
+        if number != signal.SIGHUP or not self.number:
+            self.number = number
         if self._within_optional:
             raise CutShort
 
@@ -57,13 +63,29 @@ class StopRequest:
         finally:
             self._within_optional = False
 
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Do a part of optional work that must not be cut short, such as saving.
+
+        Yields:
+            Nothing. A signal that arrived meanwhile cuts the optional work short at the end.
+        """
+        within, self._within_optional = self._within_optional, False
+        try:
+            yield
+        finally:
+            self._within_optional = within
+        if within and self.number:
+            raise CutShort
+
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Record SIGINT and SIGTERM inside the block instead of ending the program.
+    """Record the signals CAUGHT inside the block instead of ending the program.
 
-    A second signal kills the loader workers and ends the process at once, with exit code 128 + its
-    number. Only the main thread can set signal handlers: in other threads signals act as usual.
+    A second SIGINT or SIGTERM kills the loader workers and ends the process at once, with exit code
+    128 + its number. Only the main thread can set signal handlers: in other threads signals act as
+    usual.
 
     Yields:
         The request, whose `number` is set when a signal arrives.
@@ -72,7 +94,9 @@ def stop_requests() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request._receive) for number in CAUGHT}
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    caught = [number for number in CAUGHT if not (number == signal.SIGHUP and ignored)]
+    before = {number: signal.signal(number, request._receive) for number in caught}
     try:
         yield request
     finally:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from t2i.core.engine.budget import Budget
 from t2i.core.engine.checkpoint import Saved
 from t2i.core.engine.context import Plan, RunContext
 from t2i.core.engine.ema import Ema
-from t2i.core.engine.loader import Loader, Views, batch_visits
+from t2i.core.engine.loader import HostBatch, Loader, Patient, Views, batch_visits
 from t2i.core.engine.meter import Meter
 from t2i.core.engine.observing import Observing
 from t2i.core.engine.optimizing import Optimizing
@@ -24,7 +24,7 @@ from t2i.core.engine.saving import Saving
 from t2i.core.engine.stored import Store
 from t2i.core.engine.storing import Recipe, obtain
 from t2i.core.engine.updates import NotFinite, Updates
-from t2i.core.errors import T2IError
+from t2i.core.errors import T2IError, UserError
 from t2i.core.interfaces.dataset import BrokenExample
 
 
@@ -116,7 +116,7 @@ class StageRun:
         views = Views(context.dataset, settings.seed, settings.image_size, settings.augment)
         visits = batch_visits(context.dataset, settings.seed, self.plan.shard, state.images)
         source = self._stored(views) if settings.cache_views and self.trainer.encode else views
-        self.loader = Loader(source, visits, settings.workers)
+        self.loader = Loader(source, visits, settings.workers, context.reporter.say, self._waiting)
         try:
             self._loop()
         finally:
@@ -128,7 +128,7 @@ class StageRun:
 
         The time counts as training of this stage.
         """
-        context, settings, began = self.context, self.settings, time.perf_counter()
+        context, settings, began = self.context, self.settings, self.context.running()
         root = (
             Path(settings.cache_dir).expanduser()
             if settings.cache_dir
@@ -137,7 +137,7 @@ class StageRun:
         recipe = Recipe.of(self.prepared, settings)
         store = obtain(root, context.dataset, views, recipe, context.accelerator, self._storing)
         context.broken.add(store.broken)
-        context.spend(time.perf_counter() - began)
+        context.spend(context.running() - began)
         return store
 
     def _storing(self, text: str) -> None:
@@ -154,12 +154,12 @@ class StageRun:
         over = self.budget.spent()
         while not over:
             self._observe()
-            began = time.perf_counter()
-            self._step()
+            began = context.running()
+            self._step(self._read())
             state.step += 1
             state.stage_step += 1
             state.images += self.plan.shard.total
-            context.spend(time.perf_counter() - began)
+            context.spend(context.running() - began)
             over = self.budget.spent()
             if state.step % settings.log_every == 0 or over:
                 self._count_broken()
@@ -193,25 +193,67 @@ class StageRun:
         flag = torch.tensor(float(due), device=accelerator.device)
         return bool(accelerator.gather(flag[None])[0])
 
-    def _step(self) -> None:
+    def _read(self) -> list[HostBatch]:
+        """Read the micro-batches of a step. If that fails or a signal arrives, save and stop."""
+        context, hosts = self.context, list[HostBatch]()
+
+        def read() -> None:
+            for _ in range(self.settings.accumulate):
+                hosts.append(next(self.loader))
+                self.passed_over += hosts[-1].broken
+
+        if context.accelerator.num_processes > 1:  # all of them stop together, or none
+            read()
+            return hosts
+        try:
+            context.stop.optional(read)
+            self._count_broken()
+        except Exception:
+            self._rescue()
+            raise
+        if context.interrupted():
+            self.saving.write()
+            context.stop_here(context.interrupted())
+        return hosts
+
+    def _rescue(self) -> None:
+        """Save what is not saved yet, because what happens to the data is not the model's fault."""
+        context, step = self.context, self.context.state.step
+        if step in context.run.steps_saved() or context.accelerator.num_processes > 1:
+            return
+        try:
+            self.saving.write()
+        except UserError as error:
+            context.reporter.say(f"warning: {error}")
+            return
+        command = f"'t2i train --resume {context.run.path}'"
+        context.reporter.say(f"saved step {step}: {command} goes on from it")
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Surround the time in which data is away: all is saved first, and nothing is charged."""
+        with self.context.running.left_out():
+            with self.context.stop.whole():
+                self._rescue()
+            yield
+
+    def _step(self, hosts: Sequence[HostBatch]) -> None:
         """Do one step: set learning rates, train on each micro-batch, update the averages."""
         state, settings = self.context.state, self.settings
         progress = self.budget.progress()
         if state.stage_step <= settings.warmup:
             state.warm = progress
         self.optimizing.set_learning_rates(state.stage_step, progress, state.warm)
-        for part in range(settings.accumulate):
-            self._part(part)
+        for part, host in enumerate(hosts):
+            self._part(part, host)
         self.updates.end_step()
         state.skipped += self.updates.skipped
         self.updates.skipped = 0
         self.ema.update()
 
-    def _part(self, part: int) -> None:
+    def _part(self, part: int, host: HostBatch) -> None:
         """Call the trainer's step with one micro-batch."""
         context, step = self.context, self.context.state.step
-        host = next(self.loader)
-        self.passed_over += host.broken
         batch = self.maker.make(host, step, self.plan.shard, part)
         self.updates.part = part
         try:
@@ -224,11 +266,12 @@ class StageRun:
             remedy = context.remedy(" --on-nan skip")
             raise T2IError(f"stopped before the update of {where}: {error}; {remedy}") from None
         self.meter.add(losses)
-        if context.accelerator.num_processes == 1:  # several processes count at each log line
-            self._count_broken()
 
     def _count_broken(self) -> None:
-        """Report and count the broken examples that the loaders skipped."""
+        """Report and count the broken examples that the loaders skipped.
+
+        Several processes count together, at each log line.
+        """
         found, self.passed_over = self.passed_over, []
         self.context.count_broken(found)
 
@@ -246,7 +289,8 @@ class StageRun:
             self.saving.write(sampled=False)
         self.ema.adopt()
         self.prepared.eval_mode()
-        batches = self.maker.from_beginning(context.dataset, views, self.plan.shard.total)
+        waits = Patient(views, context.reporter.say)
+        batches = self.maker.from_beginning(context.dataset, waits, self.plan.shard.total)
         with torch.no_grad():
             self.trainer.finish(lambda: next(batches))
         self.images.draw()

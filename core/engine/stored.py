@@ -16,9 +16,9 @@ import numpy as np
 import pydantic
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset as TorchDataset
 
 from t2i.core.engine.loader import HostBatch
+from t2i.core.engine.reading_ahead import Readable
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Visit, visit_stream
 from t2i.core.interfaces.text import TextFeatures
@@ -41,7 +41,7 @@ def part_file(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}.safetensors"
 
 
-class Store(TorchDataset[HostBatch]):
+class Store(Readable[HostBatch]):
     """A complete store, which a loader reads in place of the data set.
 
     `store[visits]` returns a whole micro-batch. The files are mapped into memory, not read whole.

@@ -19,11 +19,11 @@ import torch
 from accelerate import Accelerator
 from filelock import FileLock
 from torch import Tensor
-from torch.utils.data import Dataset as TorchDataset
 
 from t2i.core.engine import stored
 from t2i.core.engine.loader import Loader, Views
 from t2i.core.engine.preparing import PreparedStage
+from t2i.core.engine.reading_ahead import Readable
 from t2i.core.engine.stored import Store, part_file
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Dataset, Visit, sound
@@ -55,14 +55,14 @@ class EncodedExamples:
     broken: tuple[BrokenExample, ...]
 
 
-class _AllViews(TorchDataset[EncodedExamples]):
+class _AllViews(Readable[EncodedExamples]):
     """All views of each example; view v is the image that epoch v would show."""
 
     def __init__(self, dataset: Dataset, views: Views, count: int) -> None:
         self._dataset, self._views, self._count = dataset, views, count
 
     def __getitem__(self, batch: Sequence[Visit]) -> EncodedExamples:
-        found = [sound(self._dataset, visit.index) for visit in batch]
+        found = [sound(self._dataset, visit.index, patient=self.patient) for visit in batch]
         examples = [example for example, _ in found]
         images = [
             [self._views.look(example, Visit(view, visit.index))[1] for view in range(self._count)]
@@ -130,7 +130,7 @@ class Recipe:
         """
         hashed = {
             "format": FORMAT,
-            "data": dataset.fingerprint(),
+            "data": dataset.version(),
             "image_size": self.settings.image_size,
             "augment": self.settings.augment.model_dump(),
             "views": self.settings.cache_views,

@@ -17,11 +17,21 @@ from t2i.core.engine.checkpoint import Saved
 from t2i.core.engine.context import Plan, RunContext, signal_name
 from t2i.core.engine.loader import BatchShard
 from t2i.core.engine.longer import check_longer, refit_warm_up, with_budget
+from t2i.core.engine.mending import damaged_models, remake_best
 from t2i.core.engine.observer import Observer
 from t2i.core.engine.preparing import model_modules, model_parameters
 from t2i.core.engine.previews import Gallery
 from t2i.core.engine.reporting import Reporter
-from t2i.core.engine.session import Attempt, check_free, first_decides, locked, mend, session
+from t2i.core.engine.same_data import WRITTEN, as_recorded, same_data
+from t2i.core.engine.session import (
+    Attempt,
+    check_free,
+    first_decides,
+    locked,
+    mend,
+    session,
+    traced,
+)
 from t2i.core.engine.signals import stop_requests
 from t2i.core.engine.stage import StageRun
 from t2i.core.engine.warm_start import find_checkpoint, take_weights
@@ -88,6 +98,7 @@ def train(
         Attempt(run) as attempt,
         session(config, reporter, device) as (accelerator, speaker),
         locked(run, accelerator, check_free),
+        traced(run, accelerator),
     ):
         attempt.taken = accelerator.is_main_process
         dataset.prepare(speaker.say)
@@ -100,7 +111,11 @@ def train(
             take_weights(context, start)
         first_decides(accelerator, lambda: _check_disk(context))
         if accelerator.is_main_process:
-            more = {"device": device, "from": str(start.resolve()) if start else None}
+            more = {
+                "device": device,
+                "from": str(start.resolve()) if start else None,
+                WRITTEN: as_recorded(dataset),
+            }
             write_config(run, config, dataset.fingerprint(), command, more)
         speaker.say(
             f"training {config.model} ({config.preset}) on {config.data.name} into {run.path}"
@@ -123,7 +138,8 @@ def resume(
 ) -> Run:
     """Resume an interrupted run from its newest sound checkpoint, or train a run for longer.
 
-    Without a new budget, a complete run is left as it is. A run that ended before its first
+    Without a new budget, a complete run is left as it is, unless its model is damaged: that is made
+    again. A run that ended before its first
     checkpoint begins again.
 
     Args:
@@ -165,14 +181,18 @@ def resume(
     with (
         session(config, reporter, device) as (accelerator, speaker),
         locked(run, accelerator, mend),
+        traced(run, accelerator),
     ):
-        if run.complete and not longer:
+        damaged = damaged_models(run)
+        for folder in damaged:
+            speaker.say(f"warning: {folder} is damaged: making it again from a checkpoint")
+        if run.complete and not longer and not damaged:
             more = "; a larger --minutes or --steps trains it for longer"
             speaker.say(f"{run.path} is complete: nothing to do{more if run.steps_saved() else ''}")
             return run
-        dataset = _same_data(run, config)
+        dataset = same_data(run, config, speaker.say, named=data_dir is not None)
         dataset.prepare(speaker.say)
-        context = _context(run, config, dataset, accelerator, speaker, wrap)
+        context = _context(run, config, dataset, accelerator, speaker, wrap, damaged)
         context.observer = observer
         saved = _newest(context, longer)
         if longer:
@@ -186,20 +206,14 @@ def resume(
         if longer and saved:
             refit_warm_up(context, saved)
         if accelerator.is_main_process and changed:
-            write_json(run.config_file, document | {"run": config.dump()})
+            write_json(
+                run.config_file, document | {"run": config.dump(), WRITTEN: as_recorded(dataset)}
+            )
             run.summary_file.unlink(missing_ok=True)  # it is not complete any more
         _run_stages(context, saved)
+        if accelerator.is_main_process:
+            remake_best(run, damaged)
     return run
-
-
-def _same_data(run: Run, config: RunConfig) -> Dataset:
-    """Open the data set of a run. One that has changed since raises UserError."""
-    dataset = open_dataset(config.data)
-    if read_json(run.config_file, "run").get("data_fingerprint") != dataset.fingerprint():
-        raise UserError(
-            f"{run.path}: the data set '{config.data.name}' is not the one that the run began with"
-        )
-    return dataset
 
 
 def _newest(context: RunContext, longer: bool) -> Saved | None:
@@ -243,12 +257,13 @@ def _context(
     accelerator: Accelerator,
     reporter: Reporter,
     wrap: Wrap | None,
+    damaged: Sequence[Path] = (),
 ) -> RunContext:
     """Build the model, its stages and the log of a run that is new or resumed."""
     seeded(config.settings.seed, "weights")
     # A resumed run holds the files of its encoder, and needs no download.
-    assets = run.model if (run.model / "text_encoder").is_dir() else None
-    model: Model = build(config, assets).to(accelerator.device)
+    held = (run.model / "text_encoder").is_dir() and run.model not in damaged
+    model: Model = build(config, run.model if held else None).to(accelerator.device)
     with torch.no_grad():
         model.text_encoder.encode(
             [""]
@@ -328,7 +343,7 @@ def _run_stages(context: RunContext, saved: Saved | None) -> None:
             )  # a stage had ended; the run may have been killed before it wrote its model
     if context.is_first:
         context.log.forget_after(context.state.step)
-    with stop_requests() as context.stop:
+    with stop_requests() as context.stop, context.running.watched():
         for plan in context.plans[context.state.stage :]:
             StageRun(context, plan, gallery).run(saved if saved and saved.state.begun else None)
             saved = None

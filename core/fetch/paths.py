@@ -18,9 +18,12 @@ def cache_dir() -> Path:
     Raises:
         UserError: The folder cannot be created.
     """
-    home = os.environ.get("T2I_HOME")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(home) if home else Path(base) / "t2i"
+    home = os.environ.get("T2I_HOME") or ""
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        path = Path(home).expanduser() if home else Path(base).expanduser() / "t2i"
+    except RuntimeError as error:  # "~" of nobody
+        raise UserError(f"cache folder {home}: {error}; set T2I_HOME to a full path") from None
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

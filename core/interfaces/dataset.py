@@ -5,14 +5,17 @@ This module needs NumPy only, not torch.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from t2i.core.errors import T2IError, UserError
+from t2i.core.errors import DataAway, T2IError, UserError, is_away
 from t2i.core.interfaces.noise import random_stream
 
 
@@ -43,12 +46,13 @@ class BrokenExample(T2IError):
     Args:
         where: The file.
         reason: What is wrong with it, in words.
+        away: Whether the system cannot reach the file, so that the fault may pass.
     """
 
-    def __init__(self, where: str, reason: str) -> None:
-        # Both are passed on, so that the exception can be pickled by a worker process.
-        super().__init__(where, reason)
-        self.where, self.reason = where, reason
+    def __init__(self, where: str, reason: str, away: bool = False) -> None:
+        # All are passed on, so that the exception can be pickled by a worker process.
+        super().__init__(where, reason, away)
+        self.where, self.reason, self.away = where, reason, away
 
     def __str__(self) -> str:
         return f"{self.where}: {self.reason}"
@@ -88,6 +92,45 @@ class Contents:
     passed_over: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Written:
+    """When the files of a data set were written, as short strings that differ if that differs.
+
+    Content can change without a change of names and sizes, which a fingerprint covers. To read it
+    all would cost as much as an epoch; to look at each file costs microseconds.
+
+    Args:
+        times: Of the times of last modification, which copies may keep.
+        changes: Of those and the times of the last change of a file or its permissions, which
+            nobody can set. A copy has others.
+    """
+
+    times: str
+    changes: str
+
+    @classmethod
+    def of(cls, files: Iterable[Path]) -> Written:
+        """Look at files.
+
+        Args:
+            files: The files, always in the same order. One that is missing counts as such.
+
+        Returns:
+            When they were written.
+        """
+        times, changes = hashlib.sha256(), hashlib.sha256()
+        for file in files:
+            try:
+                state = os.stat(file)
+            except OSError:
+                told, also = "-", ""
+            else:
+                told, also = f"{state.st_mtime_ns} ", f"{state.st_ctime_ns} "
+            times.update(told.encode())
+            changes.update((told + also).encode())
+        return cls(times.hexdigest()[:24], changes.hexdigest()[:24])
+
+
 class Dataset(ABC):
     """A data set of captioned images. It must be picklable, because loader workers get a copy.
 
@@ -122,6 +165,26 @@ class Dataset(ABC):
         Returns:
             The fingerprint.
         """
+
+    def written(self) -> Written | None:
+        """Tell when the files of the data set were written.
+
+        A run does not go on with files that were written since it began, and caches are made again,
+        even if `fingerprint` is the same.
+
+        Returns:
+            The times. None (the default): there are no files, or the fingerprint covers them.
+        """
+        return None
+
+    def version(self) -> str:
+        """Return a short string by which caches of the examples are named.
+
+        Returns:
+            The fingerprint, and when the files were written.
+        """
+        written = self.written()
+        return f"{self.fingerprint()}-{written.changes}" if written else self.fingerprint()
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Return the captions of one example. Override it if they can be read without the image.
@@ -218,8 +281,13 @@ class Dataset(ABC):
         """
 
 
+AWAY_IN_A_ROW = 3
+"""So many files in a row that cannot be reached mean that the data set is away, not that they are
+broken."""
+
+
 def sound(
-    dataset: Dataset | Sequence[Example], index: int
+    dataset: Dataset | Sequence[Example], index: int, *, patient: bool = False
 ) -> tuple[Example, tuple[BrokenExample, ...]]:
     """Read an example, or the next one that is not broken.
 
@@ -229,22 +297,39 @@ def sound(
     Args:
         dataset: A data set, or a list of examples, none of which is broken.
         index: Index of the example.
+        patient: Whether the caller can wait until a data set that is away is back.
 
     Returns:
         The example, and the broken examples that were skipped before it.
 
     Raises:
         UserError: Too many examples in a row are broken (`too_many_broken`).
+        DataAway: `patient` is set, and the first files in a row cannot be reached.
     """
     passed: list[BrokenExample] = []
     while True:
         try:
-            return dataset[index], tuple(passed)
+            return _example(dataset, index), tuple(passed)
         except BrokenExample as error:
             assert isinstance(dataset, Dataset)  # examples in a list are never broken
             passed.append(error)
-            refuse_if_too_many(dataset, passed)
+            if patient and all(broken.away for broken in passed):
+                if len(passed) >= min(AWAY_IN_A_ROW, len(dataset)):
+                    raise DataAway(str(passed[0])) from None
+            else:
+                refuse_if_too_many(dataset, passed)
             index = index + 1 if dataset.endless else (index + 1) % len(dataset)
+
+
+def _example(dataset: Dataset | Sequence[Example], index: int) -> Example:
+    """Read an example. A file that the system cannot reach is a broken one, whoever reads it."""
+    try:
+        return dataset[index]
+    except OSError as error:
+        if not is_away(error):
+            raise
+        where = str(error.filename or f"example {index}")
+        raise BrokenExample(where, error.strerror or str(error), away=True) from None
 
 
 def too_many_broken(dataset: Dataset, broken: int) -> bool:
@@ -350,6 +435,9 @@ class SoundDataset(Dataset):
 
     def fingerprint(self) -> str:
         return self._dataset.fingerprint()
+
+    def written(self) -> Written | None:
+        return self._dataset.written()
 
     def captions(self, index: int) -> tuple[str, ...]:
         try:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import reprlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -79,6 +81,24 @@ def write_json(path: Path, value: Any) -> None:
         value: The document. NaN and infinities are not allowed.
     """
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def finite(value: Any) -> Any:
+    """Replace the numbers that JSON cannot hold.
+
+    Args:
+        value: A document: mappings, sequences, numbers, texts, None.
+
+    Returns:
+        The document, with None instead of NaN and infinities.
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(inner) for inner in value]
+    return value
 
 
 def check_regular(path: Path, what: str) -> None:
@@ -189,20 +209,31 @@ def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
     Raises:
         OSError: The system cannot write the file.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    try:
+    with _errors_of_the_system(path):
         save_file(
             {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, path
         )
-    except SafetensorError as error:  # it gives the system's error as text: "... (os error 28)"
-        code = re.search(r"os error (\d+)", str(error))
-        number = int(code[1]) if code else errno.EIO
-        raise OSError(number, os.strerror(number), str(path)) from None
     follow_umask([path])
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
+
+
+@contextmanager
+def _errors_of_the_system(path: Path) -> Iterator[None]:
+    """Turn errors of safetensors within the block into OSErrors.
+
+    It gives the system's error as text: "... (os error 28)".
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":  # which is not imported for this
+            raise
+        code = re.search(r"os error (\d+)", str(error))
+        number = int(code[1]) if code else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from None
 
 
 def follow_umask(files: Iterable[Path]) -> None:
@@ -265,9 +296,7 @@ def sealed(folder: Path) -> Iterator[Path]:
     Yields:
         The temporary folder, empty, beside `folder`.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    temporary = _temporary(folder)
     try:
         yield temporary
         seal(temporary)
@@ -290,14 +319,14 @@ def arriving(folder: Path) -> Iterator[Path]:
 
     Raises:
         UserError: `folder` is a file, or a folder that is not empty.
+        OSError: The system cannot write a file, for example because the disk is full.
     """
     check_free(folder)
     folder = Path(os.path.realpath(folder))  # a folder cannot replace a link
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    temporary = _temporary(folder)
     try:
-        yield temporary
+        with _errors_of_the_system(folder):
+            yield temporary
         follow_umask(path for path in temporary.rglob("*") if path.is_file())
         try:
             os.replace(temporary, folder)
@@ -307,6 +336,28 @@ def arriving(folder: Path) -> Iterator[Path]:
         sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(folder: Path) -> Path:
+    """Make an empty folder to fill beside another, and remove those that killed processes left."""
+    for litter in folder.parent.glob(f".{escape(folder.name)}.*.tmp"):
+        process = litter.name.removesuffix(".tmp").rpartition(".")[2]
+        if process.isdecimal() and litter.is_dir() and not _is_running(int(process)):
+            shutil.rmtree(litter, ignore_errors=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    return temporary
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's, or no number of a process
+        return True
+    return True
 
 
 def check_free(folder: Path) -> None:
@@ -350,6 +401,7 @@ def seal(folder: Path) -> None:
     Args:
         folder: The folder. A manifest that is there already is replaced.
     """
+    follow_umask(path for path in folder.rglob("*") if path.is_file())
     files = {}
     for path in sorted(
         path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST

@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from t2i.core.errors import UserError
+from t2i.core.errors import UserError, is_away
 from t2i.core.interfaces.dataset import BrokenExample, Original
 from t2i.core.io.png_texts import without_long_texts
 from t2i.core.io.transparency import opaque
@@ -204,7 +204,8 @@ def _opened(
     except Exception as error:  # Pillow raises anything at all on damaged and hostile files
         if isinstance(error, OSError) and error.errno in _NOT_ITS_FAULT:
             raise
-        raise BrokenExample(where, _reason(source, error)) from None
+        away = isinstance(error, OSError) and is_away(error)
+        raise BrokenExample(where, _reason(source, error), away) from None
 
 
 def _allow(pixels: int) -> None:
@@ -224,11 +225,18 @@ def _reason(source: Path | bytes | BinaryIO, error: Exception) -> str:
     """Say in a few words why an image cannot be read."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if source == b"" or (isinstance(source, Path) and source.stat().st_size == 0):
+    if source == b"" or (isinstance(source, Path) and _is_empty(source)):
         return "an empty file"
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
     return f"an image that cannot be read ({type(error).__name__}: {str(error)[:80]})"
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return path.stat().st_size == 0
+    except OSError:  # it has gone meanwhile
+        return False
 
 
 def _orientation(image: Image.Image) -> int:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from t2i.core.devices import best_device
 from t2i.core.errors import T2IError, UserError
+from t2i.core.io import launched
 
 T = TypeVar("T")
 
@@ -33,7 +34,8 @@ class Group:
 
     def __init__(self) -> None:
         self.rank, self.size = 0, 1
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if launched.several():
+            launched.check_complete()
             from accelerate import PartialState
 
             state = PartialState(cpu=best_device().type == "cpu", timeout=PATIENCE)

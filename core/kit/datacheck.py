@@ -11,9 +11,9 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset as TorchDataset
 
 from t2i.core.engine.loader import Loader
+from t2i.core.engine.reading_ahead import Readable
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import (
     BrokenExample,
@@ -212,7 +212,7 @@ def _read(
         loader.close()
 
 
-class _Reader(TorchDataset[list[CheckedExample | BrokenExample]]):
+class _Reader(Readable[list[CheckedExample | BrokenExample]]):
     """A data set of groups of examples, each as a CheckedExample or BrokenExample."""
 
     def __init__(self, dataset: Dataset) -> None:

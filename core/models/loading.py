@@ -47,7 +47,14 @@ def load_model(folder: Path) -> Model:
     settle(folder)
     if not folder.is_dir():
         raise UserError(f"{what}: no such folder; 't2i runs' lists the runs that there are")
-    verify(folder, what)
+    try:
+        verify(folder, what)
+    except UserError as error:
+        run = Run(folder.parent)
+        if not (run.config_file.is_file() and run.steps_saved()):
+            raise
+        remedy = f"'t2i train --resume {run.path}' makes it again"
+        raise UserError(f"{error}; {remedy}") from None
     config = config_of(Located(str(folder), folder, "model"))
     model = _built(config, folder, what)
     load_weights(model, folder)

@@ -251,6 +251,7 @@ class Registry:
     def __init__(self) -> None:
         self._manager = pluggy.PluginManager(hooks.GROUP)
         self._manager.add_hookspecs(hooks)
+        self._packages: set[str] = set()
         self.plugins: list[Loaded] = []
         self.families: Table[specs.FamilySpec] = Table("families")
         self.models: Table[specs.ModelSpec] = Table("models")
@@ -283,6 +284,7 @@ class Registry:
             T2IError: A plugin is broken, and the environment variable T2I_STRICT is 1.
         """
         for point in points:
+            self._packages.add(point.module.partition(".")[0])
             self._guarded(origin_of(point), point.load)
 
     def register(self, plugin: ModuleType | object, name: str) -> None:
@@ -381,6 +383,16 @@ class Registry:
                 package, _, folder = weights.folder.partition(":")
                 return Path(str(resources.files(package))) / folder
         return None
+
+    def packages(self) -> frozenset[str]:
+        """List the packages of the plugins that others wrote.
+
+        Returns:
+            The names of their outermost packages.
+        """
+        modules = [plugin for plugin in self._manager.get_plugins() if hasattr(plugin, "__name__")]
+        registered = {module.__name__.partition(".")[0] for module in modules}
+        return frozenset(self._packages | registered) - {"t2i"}
 
     def broken(self) -> list[Loaded]:
         """List the plugins that failed, completely or in part.

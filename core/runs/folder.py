@@ -9,6 +9,7 @@ RUN/checkpoints/     checkpoints, to resume from
 RUN/model/           the model, to sample from
 RUN/best/            the model where the loss `keep_best` was lowest, if that setting is used
 RUN/summary.json     steps, seconds and cost; written when training is complete
+RUN/error.txt        the traceback of the last error that nobody foresaw; absent if there was none
 """
 
 from __future__ import annotations

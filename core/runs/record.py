@@ -37,7 +37,7 @@ def write_config(
     config: RunConfig,
     fingerprint: str | None,
     command: str,
-    more: Mapping[str, str | None] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Write RUN/config.json; training does this before its first step.
 
@@ -48,7 +48,8 @@ def write_config(
             weights).
         command: The command line that made the run.
         more: Further entries, which resuming needs: "device", the name of the device that the user
-            chose, and "from", the run whose weights training started from. None: neither.
+            chose, "from", the run whose weights training started from, and "data_written", when the
+            data set's files were written. None: none of them.
     """
     tables = registry()
     origins = {

@@ -143,19 +143,19 @@ def test_a_loss_that_is_not_finite_stops_the_run_which_can_go_on_without_it(tmp_
 # --- signals --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_within_a_step_and_leaves_no_worker(tmp_path, train, number, code):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_saves_within_a_step_and_leaves_no_worker(tmp_path, train, number):
     out = tmp_path / "run"
     process = train(out, "dfgan", *LONG, "workers=1")
     until(lambda: steps_taken(out) > 2)
     workers = psutil.Process(process.pid).children(recursive=True)
     before = steps_taken(out)
     os.kill(process.pid, number)
-    assert process.wait().code == code, process.err
+    assert process.wait().code == 128 + number, process.err
     taken = steps_taken(out)
     assert taken <= before + 2  # one that was being counted, one that was being taken
-    assert f"error: stopped by {signal.Signals(number).name} at step {taken};" in process.err
-    assert process.err.count("error: ") == 1
+    assert f"\nstopped by {signal.Signals(number).name} at step {taken};" in process.err
+    assert "error" not in process.err  # it was asked for
     assert (out / "checkpoints" / f"step-{taken}" / "manifest.json").is_file()
     assert not psutil.wait_procs(workers, timeout=20)[1]
 

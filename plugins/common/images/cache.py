@@ -57,11 +57,11 @@ class ImageSource(Protocol):
             BrokenExample: The image cannot be read.
         """
 
-    def fingerprint(self) -> str:
-        """Return a short string that changes when the images do.
+    def version(self) -> str:
+        """Return a short string that changes when the images do (`Dataset.version`).
 
         Returns:
-            The fingerprint.
+            The string.
         """
         ...
 
@@ -100,7 +100,7 @@ class ImageCache:
         Raises:
             UserError: There is not enough space, or the folder cannot be written.
         """
-        told = json.dumps([images.fingerprint(), PIL.__version__])
+        told = json.dumps([images.version(), PIL.__version__])
         folder = cache_dir() / "pictures" / hashlib.sha256(told.encode()).hexdigest()[:24]
         parts = PartFolder(folder, len(images), per_part(images.image_size), SUFFIX)
         try:

@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 
 from t2i.core.errors import UserError
-from t2i.core.interfaces.dataset import BrokenExample, Contents, Dataset, Example, Original
+from t2i.core.interfaces.dataset import (
+    BrokenExample,
+    Contents,
+    Dataset,
+    Example,
+    Original,
+    Written,
+)
 from t2i.core.io.images import decode, original
 from t2i.plugins.common.images.cache import ImageCache
 from t2i.plugins.common.images.config import ImagesConfig
@@ -67,6 +74,17 @@ class Source(ABC):
         """
 
     @abstractmethod
+    def holder(self, file: str) -> Path:
+        """Return the file on the disk that holds a file: itself, or an archive.
+
+        Args:
+            file: Path of the file in the source, with "/".
+
+        Returns:
+            Its path.
+        """
+
+    @abstractmethod
     def sizes(self) -> Mapping[str, int]:
         """Return the size of every file.
 
@@ -97,6 +115,9 @@ class Folder(Source):
         self._path = path
 
     def open(self, file: str) -> Path:
+        return self._path / file
+
+    def holder(self, file: str) -> Path:
         return self._path / file
 
     def sizes(self) -> Mapping[str, int]:
@@ -146,8 +167,12 @@ class Archive(Source):
             raise BrokenExample(self.where(file), "not in the archive") from None
         except Exception as error:  # a damaged archive: zlib and struct raise errors of their own
             raise BrokenExample(
-                self.where(file), f"cannot be unpacked ({type(error).__name__})"
-            ) from None
+                self.where(file), f"cannot be unpacked ({type(error).__name__})",
+                away=not os.path.exists(self._path),
+            ) from None  # fmt: skip
+
+    def holder(self, file: str) -> Path:
+        return self._path
 
     def sizes(self) -> Mapping[str, int]:
         skipped = len(self._prefix)
@@ -285,6 +310,7 @@ class ImageFiles(Dataset):
         self._config, self._contents = config, contents or Contents()
         self._name, self._source, self._entries = name, source, entries
         self._cache: ImageCache | None = None
+        self._times: np.ndarray | None = None  # when each file was written, in ns since 1970
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -322,9 +348,10 @@ class ImageFiles(Dataset):
             uint8 (image_size, image_size, 3).
 
         Raises:
-            BrokenExample: The file cannot be read.
+            BrokenExample: The file cannot be read, or was written since `written` was called.
         """
         entry = self._entries[index]
+        self._refuse_if_written(index)
         return decode(
             self._source.open(entry.file), self.image_size, box=entry.box, fit=self._config.fit,
             max_pixels=self._config.max_pixels, where=self._source.where(entry.file),
@@ -364,6 +391,25 @@ class ImageFiles(Dataset):
             ]
             digest.update(json.dumps(told).encode())
         return digest.hexdigest()
+
+    def written(self) -> Written:
+        self._times = np.array([self._time(entry) for entry in self._entries], np.int64)
+        holders = (self._source.holder(entry.file) for entry in self._entries)
+        return Written.of(dict.fromkeys(holders))
+
+    def _time(self, entry: Entry) -> int:
+        try:
+            return os.stat(self._source.holder(entry.file)).st_mtime_ns
+        except OSError:  # reading it tells why
+            return 0
+
+    def _refuse_if_written(self, index: int) -> None:
+        """Raise BrokenExample if a file was written since the data set was looked at."""
+        if self._times is None:
+            return
+        entry = self._entries[index]
+        if (now := self._time(entry)) and now != self._times[index]:
+            raise BrokenExample(self._source.where(entry.file), "written to while it is in use")
 
     def prepare(self, say: Callable[[str], None]) -> None:
         """Make the cache, if the settings say so and it does not exist."""

@@ -184,6 +184,10 @@ class _Known(Source):
         source, name = self._part(file)
         return source.open(name)
 
+    def holder(self, file: str) -> Path:
+        source, name = self._part(file)
+        return source.holder(name)
+
     def sizes(self) -> Mapping[str, int]:
         return self._sizes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -133,7 +134,9 @@ class ParquetImages(Source):
             with self._lock:
                 value = self._value(path, int(row))
         except (UserError, OSError, ValueError) as error:
-            raise BrokenExample(self.where(file), f"cannot be read ({str(error)[:80]})") from None
+            away = not os.path.exists(self._root / path)
+            reason = f"cannot be read ({str(error)[:80]})"
+            raise BrokenExample(self.where(file), reason, away) from None
         content = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(content, bytes):
             raise BrokenExample(self.where(file), "no image")
@@ -153,6 +156,9 @@ class ParquetImages(Source):
             column = self._columns[path]
             self._groups[path, group] = file.read_row_group(group, columns=[column]).column(0)
         return self._groups[path, group][row].as_py()
+
+    def holder(self, file: str) -> Path:
+        return self._root / file.rpartition("/")[0]
 
     def sizes(self) -> Mapping[str, int]:
         """Return, for each image, the size of the file that it is in."""

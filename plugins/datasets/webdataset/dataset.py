@@ -11,12 +11,20 @@ import itertools
 import json
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from t2i.core.errors import UserError
-from t2i.core.interfaces.dataset import BrokenExample, Contents, Dataset, Example, Original
+from t2i.core.errors import UserError, is_away
+from t2i.core.interfaces.dataset import (
+    BrokenExample,
+    Contents,
+    Dataset,
+    Example,
+    Original,
+    Written,
+)
 from t2i.core.interfaces.noise import random_stream
 from t2i.core.io.images import decode, original
 from t2i.plugins.common.images.splits import in_val, safe_share
@@ -67,6 +75,7 @@ class WebDataset(Dataset):
         self._left = left
         self._indexes: OrderedDict[int, np.ndarray] = OrderedDict()
         self._ahead = Ahead()
+        self._times: dict[Path, int] = {}  # when local shards were written, in ns since 1970
         sizes = (
             counts(shards)
             if share is None
@@ -131,6 +140,22 @@ class WebDataset(Dataset):
         own = [self._own, *self.shards[0].choice]
         document = [FORMAT, self.image_size, self._share, told, *([own] if any(own) else [])]
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+    def written(self) -> Written | None:
+        files = [shard.file for shard in self.shards if isinstance(shard, LocalShard)]
+        self._times = {file: file.stat().st_mtime_ns for file in files if file.exists()}
+        return Written.of(files) if files else None
+
+    def _refuse_if_away_or_written(self, shard: Shard, where: str) -> None:
+        """Raise BrokenExample if a local shard is away, or was written since it was looked at."""
+        if not isinstance(shard, LocalShard):
+            return
+        try:
+            now = shard.file.stat().st_mtime_ns
+        except OSError as error:
+            raise BrokenExample(where, str(error.strerror), is_away(error)) from None
+        if now != self._times.get(shard.file, now):
+            raise BrokenExample(where, "the shard is written to while it is in use")
 
     def contents(self) -> Contents:
         left, local = Counter(self._left), [s for s in self.shards if isinstance(s, LocalShard)]
@@ -252,6 +277,7 @@ class WebDataset(Dataset):
 
         The file is opened each time, so that processes share nothing.
         """
+        self._refuse_if_away_or_written(shard, where)
         offset, size = (int(number) for number in row[kind])
         if offset < 0:
             raise BrokenExample(where, f"no {'image' if kind == 'image' else kind}")
@@ -263,7 +289,8 @@ class WebDataset(Dataset):
             except FileNotFoundError:
                 continue
             except OSError as error:
-                raise BrokenExample(where, error.strerror or "cannot be read") from None
+                reason = error.strerror or "cannot be read"
+                raise BrokenExample(where, reason, is_away(error)) from None
             if len(content) == size:
                 return content
             break

@@ -1,13 +1,16 @@
 """Atomic files and sealed folders: whole or absent, and every byte accounted for."""
 
+import errno
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from t2i.core.errors import UserError
@@ -170,3 +173,21 @@ def test_pipes_and_devices_are_no_files(tmp_path):
                 read(path)
     files.check_regular(tmp_path, "a folder is another matter")
     files.check_regular(tmp_path / "missing", "so is what is not there")
+
+
+def test_a_folder_that_cannot_be_written_leaves_nothing(tmp_path):
+    """Libraries that write safetensors give the system's error as text."""
+    with pytest.raises(OSError, match="No space left") as caught, files.arriving(tmp_path / "out"):
+        raise SafetensorError("Error while serializing: I/O error: File (os error 28)")
+    assert caught.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    for process in (dead.pid, os.getppid()):
+        (tmp_path / f".out.{process}.tmp").mkdir()
+    with files.arriving(tmp_path / "out"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".out.{os.getppid()}.tmp", "out"]
