@@ -177,7 +177,7 @@ class PlainPath(click.Path):
         Raises:
             UserError: It is a pipe, a socket or a device.
         """
-        path = super().convert(value, param, ctx)
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
         check_regular(path, param.opts[0] if param else "")
         return path
 

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any, TextIO, cast
 
-from t2i.core.errors import UserError
+from t2i.core.errors import UserError, of_system
 
 
 class Lasting:
@@ -62,10 +62,9 @@ class Lasting:
         os.dup2(null, self._stream.fileno())  # also for what is buffered, and for libraries
         os.close(null)
         if self._needed and not isinstance(error, BrokenPipeError):
-            raise UserError(
-                f"stdout: {error.strerror}: the answer cannot be printed; open it, or send it to "
-                "/dev/null"
-            )
+            error.filename = "stdout"
+            plain = f"stdout: {error.strerror}; open it, or send it to /dev/null"
+            raise UserError(of_system(error) or plain)
 
 
 def lasting(stream: TextIO, needed: bool = False) -> TextIO:

@@ -7,7 +7,6 @@ files only those count that say how packages are reached (KEPT): an index, a pro
 from __future__ import annotations
 
 import configparser
-import importlib.util
 import os
 import re
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import debugging, note, printable
+from t2i.core.kit.changes import distribution_of
 
 PYTHON = (sys.executable, "-P")
 """Python without the current folder in its path, whatever module it is to run."""
@@ -57,7 +57,7 @@ def run_pip(arguments: Sequence[str], target: str, *, sources: bool = True) -> s
     Raises:
         UserError: The environment has no pip, or pip failed. The message gives pip's reason.
     """
-    if importlib.util.find_spec("pip") is None:
+    if distribution_of("pip") is None:
         raise UserError(
             f"{sys.prefix} has no pip: '{sys.executable} -m ensurepip' brings it, or 'uv pip "
             f"install pip' where uv made the environment"

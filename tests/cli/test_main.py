@@ -100,7 +100,7 @@ def test_a_full_disk_under_stdout_is_one_line(t2i):
     assert process.returncode == 2
     assert (
         process.stderr
-        == "error: a file: No space left on device; free some space, or choose another place\n"
+        == "error: stdout: No space left on device; free some space, or choose another place\n"
     )
 
 

@@ -31,7 +31,7 @@ def shell(tmp_path):
 def test_closed_streams(shell):
     done = shell("t2i models --json >&-")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: stdout: Bad file descriptor: the answer cannot be")
+    assert done.stderr.startswith("error: stdout: Bad file descriptor; open it")
     assert done.stderr.count("\n") == 1
     assert shell("t2i models 2>&- <&- | grep -q dfgan").returncode == 0
     assert shell("t2i models nonsense >&- 2>&-").returncode == 2

@@ -66,7 +66,7 @@ def test_the_python_path_does_not_depend_on_the_folder(monkeypatch, tmp_path):
 
 
 def test_without_pip_the_remedy_is_told(monkeypatch):
-    monkeypatch.setattr(pip_process.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(pip_process, "distribution_of", lambda _: None)
     with pytest.raises(UserError, match=r"has no pip: .* -m ensurepip"):
         pip_process.run_pip(["list"], "x")
 
