@@ -20,6 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from t2i.core.engine.signals import CAUGHT
 from t2i.core.errors import DataAway, T2IError, UserError
 from t2i.core.interfaces.dataset import BrokenExample, Visit
 from t2i.core.registry.blame import crash
@@ -244,9 +245,10 @@ class _OnlyWhileWaiting:
     def __init__(self) -> None:
         self._listens = False
         self._main = threading.current_thread() is threading.main_thread()
-        self._of_torch = signal.getsignal(signal.SIGCHLD)
-        if self._main and callable(self._of_torch):
-            signal.signal(signal.SIGCHLD, self._receive)
+        self._number: int | None = getattr(signal, "SIGCHLD", None)  # Windows has none
+        self._of_torch = signal.getsignal(self._number) if self._number else None
+        if self._main and self._number and callable(self._of_torch):
+            signal.signal(self._number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._listens and callable(self._of_torch):
@@ -259,8 +261,8 @@ class _OnlyWhileWaiting:
         self._listens = False
 
     def restore(self) -> None:
-        if self._main:
-            signal.signal(signal.SIGCHLD, self._of_torch)
+        if self._main and self._number:
+            signal.signal(self._number, self._of_torch)
 
 
 class _Endless:
@@ -278,7 +280,7 @@ class _Endless:
 
 def _quiet_worker(_: int) -> None:
     """Ignore signals in a worker: the main process saves first and then ends its workers."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in CAUGHT:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 

@@ -14,7 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+HANGUP: int | None = getattr(signal, "SIGHUP", None)
+"""The signal of a terminal that is closed. None: this system has none."""
+
+CAUGHT = tuple(n for n in (signal.SIGINT, signal.SIGTERM, HANGUP) if n is not None)
 """The signals that save and stop. SIGHUP stays ignored if it was, as under `nohup`."""
 
 
@@ -36,14 +39,14 @@ class StopRequest:
     _within_optional: bool = False
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        if self.number and signal.SIGHUP not in (number, self.number):
+        if self.number and HANGUP not in (number, self.number):
             try:
                 for child in multiprocessing.active_children():
                     child.kill()
                     child.join(1)
             finally:  # torch's own handler raises an exception when a worker is killed
                 os._exit(128 + number)
-        if number != signal.SIGHUP or not self.number:
+        if number != HANGUP or not self.number:
             self.number = number
         if self._within_optional:
             raise CutShort
@@ -94,8 +97,8 @@ def stop_requests() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    caught = [number for number in CAUGHT if not (number == signal.SIGHUP and ignored)]
+    ignored = HANGUP is not None and signal.getsignal(HANGUP) == signal.SIG_IGN
+    caught = [number for number in CAUGHT if not (number == HANGUP and ignored)]
     before = {number: signal.signal(number, request._receive) for number in caught}
     try:
         yield request

@@ -177,7 +177,10 @@ def read_object(path: Path, what: str, *, finite: bool = False) -> dict[str, Any
     """
     document = read_json(path, what, finite=finite)
     if not isinstance(document, dict):
-        raise UserError(f"{what}: {path} holds no JSON object, but {reprlib.repr(document)[:40]}")
+        raise UserError(
+            f"{what}: {path} holds no JSON object, but {reprlib.repr(document)[:40]}; "
+            "restore the file or start anew"
+        )
     return document
 
 

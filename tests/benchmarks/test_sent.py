@@ -11,6 +11,7 @@ from PIL import Image
 from t2i.benchmarks import runner
 from t2i.benchmarks.report.diff import SHOWN, compare
 from t2i.benchmarks.results import Results
+from t2i.benchmarks.run.arithmetic import counted
 from t2i.benchmarks.run.caption_sets import ImageStream
 from t2i.benchmarks.run.partial import Parts
 from t2i.benchmarks.run.row_names import check_names
@@ -21,6 +22,7 @@ from t2i.core.interfaces.scoring import ImageBatch
 from t2i.core.io.files import load_tensors, save_tensors, seal
 from t2i.core.io.locks import folder_lock, take_folder
 from t2i.core.io.processes import Group
+from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 
 pytestmark = pytest.mark.usefixtures("squares")
@@ -122,12 +124,14 @@ def test_a_runs_log_is_checked_first(tmp_path, bench, text):
 @pytest.mark.parametrize(
     "text", ["[1]", "{", "[" * 99_999, '{"KEY": 1}', '{"KEY": {"operations": {"only": NaN}}}']
 )
-def test_operations_are_counted_anew(tmp_path, bench, words, text):
-    whole = bench()
-    file = tmp_path / "out" / "operations.json"
-    file.write_text(text.replace("KEY", next(iter(json.loads(file.read_text())), "key")))
-    again = bench()
-    assert whole.rows[1].scores == again.rows[1].scores
+def test_operations_are_counted_anew(tmp_path, text):
+    config, file, said = resolve_config("toy", data_needed=False), tmp_path / "operations.json", []
+    whole = counted("m", config, file, said.append).document({"only": 3})
+    file.write_text(text.replace("KEY", next(iter(json.loads(file.read_text())))))
+    again = counted("m", config, file, said.append).document({"only": 3})
+    assert whole["stages"] == again["stages"]
+    assert any("operations.json" in line for line in said)
+    assert json.loads(file.read_text()).keys()
 
 
 def test_stray_images_are_not_shown_and_damaged_ones_made_again(tmp_path, bench, words):

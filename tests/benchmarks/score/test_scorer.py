@@ -116,6 +116,8 @@ class Reference:
     def fingerprint(self):
         return "twenty"
 
+    version = fingerprint
+
     def __getitem__(self, index):
         return SimpleNamespace(image=np.full((4, 4, 3), index * 9, np.uint8))
 

@@ -55,7 +55,7 @@ def test_another_file_is_refused_before_training(speedrun, tmp_path, content):
 
 
 def test_a_folder_is_no_file_of_records(speedrun, tmp_path):
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="no regular file; name a new file"):
         speedrun(record=tmp_path)
 
 

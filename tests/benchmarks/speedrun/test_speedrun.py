@@ -107,11 +107,11 @@ def test_a_killed_run_forgets_the_scores_of_steps_that_are_made_again(
     whole = speedrun(out=tmp_path / "whole", targets=(12,)).entries[0]
     step, calls = StageRun._step, []
 
-    def killed(self):
+    def killed(self, hosts):
         calls.append(1)
         if len(calls) == 12:  # after the score at 11; the last checkpoint is of step 8
             raise Killed
-        step(self)
+        step(self, hosts)
 
     with monkeypatch.context() as patch:
         patch.setattr(StageRun, "_step", killed)

@@ -70,10 +70,10 @@ def test_a_resumed_run_remembers_the_best(tmp_path, monkeypatch):
     step = StageRun._step
     with monkeypatch.context() as patch:
 
-        def killed(self):
+        def killed(self, hosts):
             if self.context.state.step == 4:
                 raise Interrupted("killed", 9)
-            step(self)
+            step(self, hosts)
 
         patch.setattr(StageRun, "_step", killed)
         with pytest.raises(Interrupted):

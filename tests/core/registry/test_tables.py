@@ -42,7 +42,7 @@ class Point:
     """An entry point of a distribution that is not installed."""
 
     def __init__(self, name, load, distribution="some-package"):
-        self.name, self.load = name, load
+        self.name, self.load, self.module = name, load, "some_package.plugin"
         self.dist = SimpleNamespace(name=distribution, version="1.2")
 
 
