@@ -34,6 +34,7 @@ GUIDES = (
     ("Sampling", "docs/sampling.md"),
     ("Benchmarks and scores", "docs/metrics.md"),
     ("Learning in minutes", "docs/learning.md"),
+    ("What was tried", "docs/learning-tiny.md"),
     ("Speed runs", "docs/speedruns.md"),
     ("Data sets", "docs/data.md"),
     ("Plugins", "docs/plugins.md"),
