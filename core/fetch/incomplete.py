@@ -61,7 +61,11 @@ class Digests:
 
 
 class Hashes:
-    """SHA-256 and size of the data so far, and MD5 if the checksum is one."""
+    """SHA-256 and size of the data so far, and MD5 if the checksum is one.
+
+    Args:
+        checksum: The published checksum (see `Remote`). None: there is none.
+    """
 
     def __init__(self, checksum: str | None) -> None:
         self._md5 = (
@@ -70,16 +74,31 @@ class Hashes:
         self._sha256, self.size = hashlib.sha256(), 0
 
     def update(self, data: bytes) -> None:
+        """Add data.
+
+        Args:
+            data: The data.
+        """
         self._sha256.update(data)
         if self._md5:
             self._md5.update(data)
         self.size += len(data)
 
     def read(self, file: IO[bytes]) -> None:
+        """Add the rest of a file.
+
+        Args:
+            file: The file.
+        """
         while data := file.read(CHUNK):
             self.update(data)
 
     def digests(self) -> Digests:
+        """Return size and hashes of the data so far.
+
+        Returns:
+            They.
+        """
         return Digests(
             self.size, self._sha256.hexdigest(), self._md5.hexdigest() if self._md5 else None
         )
@@ -100,8 +119,15 @@ def part_of(target: Path) -> Path:
 class Part:
     """NAME.part, open for appending, with the hashes of its bytes.
 
-    `validator` is the server's identifier of the version, as the header If-Range takes it: a strong
-    ETag or the time of the last change. None: unknown, so the part cannot be continued.
+    Args:
+        remote: The file to download.
+        target: Where the complete file goes.
+
+    Attributes:
+        remote: The file to download.
+        path: The file NAME.part.
+        validator: The server's identifier of the version, as the header If-Range takes it: a strong
+            ETag or the time of the last change. None: unknown, so the part cannot be continued.
     """
 
     def __init__(self, remote: Remote, target: Path) -> None:
@@ -113,6 +139,11 @@ class Part:
 
     @contextmanager
     def open(self) -> Iterator[None]:
+        """Open the file inside the block, and write it to the disk at the end.
+
+        Yields:
+            Nothing.
+        """
         with open(self.path, "ab+") as self._file:
             self.validator = self._noted()
             self._file.seek(0)
@@ -133,21 +164,37 @@ class Part:
 
     @property
     def size(self) -> int:
+        """Number of bytes that are here."""
         return self._hashes.size
 
     def restart(self, validator: str | None) -> None:
-        """Drop the bytes so far; those that follow are of the version `validator`."""
+        """Drop the bytes so far.
+
+        Args:
+            validator: The version of those that follow. None: unknown.
+        """
         self._file.truncate(0)
         self._hashes, self.validator = Hashes(self.remote.checksum), validator
         write_json(self._note, {"url": self.remote.url, "validator": validator})
 
     def write(self, data: bytes) -> None:
+        """Append data.
+
+        Args:
+            data: The data.
+        """
         self._file.write(data)
         self._hashes.update(data)
 
     def digests(self) -> Digests:
+        """Return size and hashes of the bytes so far.
+
+        Returns:
+            They.
+        """
         return self._hashes.digests()
 
     def discard(self) -> None:
+        """Remove the file and the note of its version."""
         self.path.unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)
