@@ -207,7 +207,7 @@ class Faults:
 
     def opening(self, path, mode="r", **settings):
         file = builtins.open(path, mode, **settings)  # noqa: SIM115
-        if mode not in ("wb", "a"):
+        if mode not in ("wb", "xb", "a"):
             return file
         write = file.write
 
