@@ -87,6 +87,27 @@ def outline_loss(fake: Tensor, real: Tensor) -> Tensor:
     return F.mse_loss(F.adaptive_avg_pool2d(fake, OUTLINE), F.adaptive_avg_pool2d(real, OUTLINE))
 
 
+def with_outline(
+    loss: Tensor, losses: dict[str, Tensor], weight: float, fakes: Sequence[Tensor], real: Tensor
+) -> Tensor:
+    """Add the outline loss to a generator's loss, if it has a weight.
+
+    Args:
+        loss: The generator's loss, a scalar.
+        losses: The losses that the step reports. "outline" is added.
+        weight: Weight of the outline loss. 0: it is left out.
+        fakes: The generated images of each scale, float (B, 3, H, H).
+        real: Real images with the same captions, in the same order.
+
+    Returns:
+        The loss, with the weighted sum over the scales.
+    """
+    if not weight:
+        return loss
+    losses["outline"] = torch.stack([outline_loss(fake, real) for fake in fakes]).sum()
+    return loss + weight * losses["outline"]
+
+
 def cross_entropy(logits: Tensor, *, real: bool) -> Tensor:
     """Compute the binary cross entropy of logits that all have the same label.
 

@@ -17,7 +17,7 @@ from t2i.plugins.common.gan.conditioning import kl_loss
 from t2i.plugins.common.gan.losses import (
     cross_entropy,
     discriminator_of_pairs_and_images,
-    outline_loss,
+    with_outline,
 )
 from t2i.plugins.common.text.damsm import DamsmTrainer, ImageFeatures, damsm_losses
 from t2i.plugins.common.text.image_encoder import check_source
@@ -134,10 +134,7 @@ class GANTrainer(Trainer):
         if self.image_encoder is not None and self.config.damsm_weight:
             losses["damsm"] = self._damsm(drawn.images[-1], text, batch)
             loss = loss + self.config.damsm_weight * losses["damsm"]
-        if self.config.outline:
-            errors = [outline_loss(x, batch.images) for x in drawn.images]
-            losses["outline"] = torch.stack(errors).sum()
-            loss = loss + self.config.outline * losses["outline"]
+        loss = with_outline(loss, losses, self.config.outline, drawn.images, batch.images)
         engine.update("generator", loss)
         return losses
 

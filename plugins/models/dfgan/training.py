@@ -11,7 +11,7 @@ from t2i.plugins.common.gan.losses import (
     hinge_discriminator,
     hinge_generator,
     matching_aware_penalty,
-    outline_loss,
+    with_outline,
 )
 from t2i.plugins.common.gan.optimizers import adam_pair
 from t2i.plugins.common.text.contrastive import text_stages
@@ -66,9 +66,7 @@ class GANTrainer(Trainer):
         losses["generator"] = loss = hinge_generator(
             self.output(self.discriminator(fake), sentence)
         )
-        if self.config.outline:
-            losses["outline"] = outline_loss(fake, batch.images)
-            loss = loss + self.config.outline * losses["outline"]
+        loss = with_outline(loss, losses, self.config.outline, [fake], batch.images)
         engine.update("generator", loss)
         scores = {"real": real.mean(), "fake": judged.mean(), "mismatched": mismatched.mean()}
         return {**losses, **scores}

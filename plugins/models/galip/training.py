@@ -18,7 +18,7 @@ from t2i.plugins.common.gan.losses import (
     hinge_discriminator,
     hinge_generator,
     matching_aware_penalty,
-    outline_loss,
+    with_outline,
 )
 from t2i.plugins.common.gan.optimizers import adam_pair
 from t2i.plugins.common.text.contrastive import Contrast, MatchingTrainer
@@ -119,9 +119,7 @@ class GANTrainer(Trainer):
         losses["generator"] = hinge = hinge_generator(score)
         losses["similarity"] = F.cosine_similarity(embedding, e).mean()
         loss = hinge - self.config.similarity * losses["similarity"]
-        if self.config.outline:
-            losses["outline"] = outline_loss(fake, batch.images)
-            loss = loss + self.config.outline * losses["outline"]
+        loss = with_outline(loss, losses, self.config.outline, [fake], batch.images)
         engine.update("generator", loss)
         return losses
 

@@ -21,7 +21,7 @@ from t2i.plugins.common.gan.losses import (
     cross_entropy,
     discriminator_of_pairs_and_images,
     matching_aware_discriminator_loss,
-    outline_loss,
+    with_outline,
 )
 from t2i.plugins.common.gan.optimizers import adam_pair
 from t2i.plugins.common.text.contrastive import text_stages
@@ -117,9 +117,7 @@ class GANTrainer(Trainer):
         adversarial, kl = self.generator_loss(drawn.images, mean), kl_loss(drawn.mean, drawn.logvar)
         losses: Losses = {"discriminator": judged, "generator": adversarial, "kl": kl}
         loss = adversarial + self.config.kl * kl
-        if self.config.outline:
-            losses["outline"] = outline_loss(drawn.images, batch.images)
-            loss = loss + self.config.outline * losses["outline"]
+        loss = with_outline(loss, losses, self.config.outline, [drawn.images], batch.images)
         engine.update("generator", loss)
         return losses
 

@@ -263,7 +263,7 @@ def test_same_weights_give_the_authors_image_and_score(config, released, tmp_pat
     assert torch.allclose(images, expected, atol=1e-4, rtol=1e-4)
 
     clip, settings = model.generator.clip, config.settings
-    D, C = Discriminator(settings, clip.width), QualityAssessor(settings, E, clip.grid)
+    D, C = Discriminator(settings, clip), QualityAssessor(settings, E, clip.grid)
     load_judge(D, JUDGE, prefixed["netD"], "D")
     load_judge(C, ASSESSOR, prefixed["netC"], "C")
     seen = clip.maps(images, settings.feature_blocks)
