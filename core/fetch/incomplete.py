@@ -186,6 +186,10 @@ class Part:
         self._file.write(data)
         self._hashes.update(data)
 
+    def flush(self) -> None:
+        """Hand the bytes so far to the system, so that the file can be read."""
+        self._file.flush()
+
     def digests(self) -> Digests:
         """Return size and hashes of the bytes so far.
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from t2i.core.errors import UserError
+from t2i.core.io.clutter import CLUTTER, clutter_in, entries
 from t2i.core.io.documents import parse_json, read_bytes
 
 MANIFEST = "manifest.json"
@@ -331,6 +332,8 @@ def arriving(folder: Path) -> Iterator[Path]:
         with _errors_of_the_system(folder):
             yield temporary
         follow_umask(path for path in temporary.rglob("*") if path.is_file())
+        for file in clutter_in(folder):
+            os.replace(file, temporary / file.name)
         try:
             os.replace(temporary, folder)
         except OSError:
@@ -354,6 +357,8 @@ def _temporary(folder: Path) -> Path:
 
 
 def _is_running(process: int) -> bool:
+    if os.name == "nt":  # there, this would be Ctrl-C
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -370,9 +375,9 @@ def check_free(folder: Path) -> None:
         folder: Where a command is going to write.
 
     Raises:
-        UserError: It is a file, or a folder that is not empty.
+        UserError: It is a file, or a folder that holds more than clutter (`clutter.py`).
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or entries(folder)):
         raise UserError(f"{folder} is there already, and not empty: choose another --out")
 
 
@@ -447,7 +452,9 @@ def verify(folder: Path, what: str) -> None:
     present = {
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.is_file() and path.relative_to(folder).parts[0] not in HUBS
+        if path.is_file()
+        and path.relative_to(folder).parts[0] not in HUBS
+        and path.name not in CLUTTER
     } - {MANIFEST}
     for name in sorted(files.keys() ^ present):
         state = "is missing" if name in files else "does not belong there"

@@ -27,6 +27,7 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import NoiseKey
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.interfaces.text import TextFeatures
+from t2i.core.io.clutter import entries
 from t2i.core.io.files import place_bytes, refuse_links, write_bytes
 from t2i.core.io.images import grid, png, read_image, readable_scale
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
@@ -372,7 +373,8 @@ class _Work:
         Raises:
             UserError: The folder holds anything that does not belong to this request.
         """
-        if any(folder.glob("[!.]*")) and not (folder / RECORDS).is_file():
+        others = any(not path.name.startswith(".") for path in entries(folder))
+        if others and not (folder / RECORDS).is_file():
             raise UserError(
                 f"{folder} is there already, and not empty: choose another --out, or remove it"
             )

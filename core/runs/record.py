@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import platform
-import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -198,9 +197,14 @@ def peak_memory(device: torch.device) -> int:
         device: The device that was computed on.
 
     Returns:
-        Bytes: those that torch allocated if it is a CUDA device, else the resident size.
+        Bytes: those that torch allocated if it is a CUDA device, else the resident size (0 on
+        Windows, which does not tell).
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
