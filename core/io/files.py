@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 from t2i.core.errors import UserError
 from t2i.core.io.clutter import CLUTTER, clutter_in, entries
-from t2i.core.io.documents import parse_json, read_bytes
+from t2i.core.io.documents import MOST_BYTES, parse_json, read_bytes
 
 MANIFEST = "manifest.json"
 """Name of the file in a sealed folder that lists the others."""
@@ -38,11 +38,22 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
         path: The file. Its folder is created if it does not exist.
         data: The new content.
     """
+    write_parts(path, [data])
+
+
+def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Write a file atomically and durably, part by part.
+
+    Args:
+        path: The file. Its folder is created if it does not exist.
+        parts: The new content. It may be read from the old one meanwhile.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with _opened_anew(temporary) as file:
-            file.write(data)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -135,6 +146,30 @@ def read_file(path: Path, what: str) -> bytes:
     """
     check_regular(path, what)
     return path.read_bytes()
+
+
+def read_lines(path: Path, what: str) -> Iterator[bytes]:
+    """Read the lines of a file in bounded memory, however large it is.
+
+    Args:
+        path: The file.
+        what: As for `check_regular`.
+
+    Yields:
+        The lines without their ends. Those that are longer than MOST_BYTES are left out.
+
+    Raises:
+        UserError: It is a pipe, a socket or a device.
+        OSError: It cannot be read.
+    """
+    check_regular(path, what)
+    with open(path, "rb") as file:
+        within = True  # of a line that is read
+        while part := file.readline(MOST_BYTES):
+            ends = part.endswith(b"\n")
+            if within and (ends or len(part) < MOST_BYTES):
+                yield part.rstrip(b"\r\n")
+            within = ends
 
 
 def read_json(path: Path, what: str, *, finite: bool = False) -> Any:

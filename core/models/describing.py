@@ -10,7 +10,7 @@ from typing import Any
 
 from t2i.core.errors import UserError
 from t2i.core.fetch.hub import INDEX
-from t2i.core.io.files import json_object, read_file, read_json
+from t2i.core.io.files import json_object, read_json, read_lines
 from t2i.core.models.identify import identify, shapes_of
 from t2i.core.models.locating import Located, located, located_run, run_around
 from t2i.core.models.recorded import contents_of, record_of, summary_of
@@ -157,7 +157,7 @@ def _data(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _count_lines(path: Path) -> int:
     try:
-        return len(read_file(path, "").splitlines())
+        return sum(1 for _ in read_lines(path, ""))
     except (OSError, UserError):
         return 0
 

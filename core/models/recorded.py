@@ -15,7 +15,7 @@ from t2i.core.runs.listing import run_document
 REMEDY = "restore the file from where it is from"
 
 
-class _Stage(BaseModel):
+class _Stage(BaseModel, extra="allow"):
     name: str
     steps: int
 

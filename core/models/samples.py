@@ -28,7 +28,7 @@ from t2i.core.interfaces.noise import NoiseKey
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.io.clutter import entries
-from t2i.core.io.files import place_bytes, refuse_links, write_bytes
+from t2i.core.io.files import place_bytes, read_lines, refuse_links, write_bytes
 from t2i.core.io.images import grid, png, read_image, readable_scale
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import Group
@@ -415,7 +415,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """Read the lines of a samples.jsonl. Skip a line that a killed command left half-written."""
     if not path.is_file():
         return
-    for text in path.read_bytes().split(b"\n"):
+    for text in read_lines(path, ""):
         try:
             line = json.loads(text)
         except (ValueError, RecursionError):
