@@ -21,7 +21,7 @@ from t2i.core.engine.reporting import Reporter, Silent, default_reporter
 from t2i.core.errors import Crash, Interrupted, T2IError, UserError, of_system
 from t2i.core.io import launched
 from t2i.core.io.clutter import entries
-from t2i.core.io.files import refuse_links
+from t2i.core.io.files import refuse_links, write_bytes
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import first, leave, set_variable
 from t2i.core.runs.configure import RunConfig
@@ -164,7 +164,8 @@ def traced(run: Run, accelerator: Accelerator) -> Iterator[None]:
         file = run.path / (f"error-{rank}.txt" if rank else ERROR)
         own = "".join(traceback.format_exception(error))
         with suppress(OSError):  # the error itself is reported
-            file.write_text(error.trace if isinstance(error, Crash) else own, "utf-8", "replace")
+            trace = error.trace if isinstance(error, Crash) else own
+            write_bytes(file, trace.encode("utf-8", "replace"))
             error.add_note(f"{file} has the traceback")
         raise
 

@@ -15,6 +15,7 @@ import os
 import re
 import reprlib
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from glob import escape
@@ -83,6 +84,30 @@ def _opened_anew(path: Path) -> BinaryIO:
     """Open a new file to write; what a killed command left there, or a link, is removed first."""
     path.unlink(missing_ok=True)
     return open(path, "xb")
+
+
+def detach(path: Path) -> None:
+    """Make a file that is going to be changed in place a file of its own.
+
+    A symbolic link is removed. Of a file with several names, which a copy by hard links or somebody
+    else may have made, this name gets a copy.
+
+    Args:
+        path: The file, which need not exist.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(found.st_mode):
+        path.unlink()
+    elif stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            shutil.copy2(path, temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -310,9 +310,7 @@ class _Work:
             if not group.is_first:
                 return []
             records = self._collected(folder)
-            shown = [
-                np.asarray(Image.open(folder / record["file"])) for record in records[:GRID_IMAGES]
-            ]
+            shown = [_pixels(folder / record["file"]) for record in records[:GRID_IMAGES]]
             sheet = grid(shown, _columns(len(shown), n), scale=readable_scale(shown[0].shape[0]))
             place_bytes(folder / "grid.png", png(sheet, grid_chunks(records[: len(shown)])))
             return records
@@ -398,13 +396,27 @@ class _Work:
 
     def _sound(self, path: Path) -> bool:
         """Tell whether an image is complete."""
-        height, width = self.extent
         try:
-            with Image.open(path) as image:
+            with _opened(path) as image:
                 image.verify()  # the checksums of all its parts
-                return (image.size, image.mode) == ((width, height), "RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return _pixels(path).shape == (*self.extent, 3)
+        except Exception:  # Pillow raises anything at all on damaged files
             return False
+
+
+def _opened(path: Path) -> Image.Image:
+    """Open an image; raise OSError for what is no file, and for other formats.
+
+    Pillow hands some formats to other programs.
+    """
+    if not path.is_file():
+        raise OSError(f"{path} is no file")
+    return Image.open(path, formats=("PNG",))
+
+
+def _pixels(path: Path) -> np.ndarray:
+    with _opened(path) as image:
+        return np.asarray(image)
 
 
 def _name(key: Key) -> str:

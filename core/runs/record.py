@@ -16,7 +16,7 @@ import torch
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Contents
-from t2i.core.io.files import read_lines, write_json, write_parts
+from t2i.core.io.files import detach, read_lines, write_json, write_parts
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
 from t2i.core.runs.folder import Run
@@ -182,6 +182,7 @@ class BrokenFile:
             error: The example, with its reason. The caller adds each only once.
         """
         if self._writes:
+            detach(self._path)
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"file": error.where, "reason": error.reason}) + "\n")
 

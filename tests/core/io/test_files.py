@@ -214,3 +214,17 @@ def test_clutter_is_no_content(folder, tmp_path, name):
     assert (tmp_path / "out" / name).read_bytes() == b"mine"
     with pytest.raises(UserError, match="not empty"):
         files.check_free(tmp_path / "out")
+
+
+def test_what_is_changed_in_place_is_no_other_file_too(tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_bytes(b"precious")
+    os.link(mine, tmp_path / "hard")
+    (tmp_path / "soft").symlink_to(mine)
+    for name, kept in (("hard", b"precious"), ("soft", b""), ("new", b"")):
+        files.detach(tmp_path / name)
+        with open(tmp_path / name, "ab") as file:
+            file.write(b"!")
+        assert (tmp_path / name).read_bytes() == kept + b"!"
+    assert mine.read_bytes() == b"precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hard", "mine", "new", "soft"]
