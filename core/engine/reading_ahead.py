@@ -28,9 +28,7 @@ from t2i.core.registry.blame import crash
 T = TypeVar("T")
 AHEAD = 4  # batches made ahead
 WATCH = 0.5  # seconds between two checks of a worker that its main process is alive
-KILLED = -getattr(
-    signal, "SIGKILL", 9
-)  # exit code, also for lack of memory; no such signal on Windows
+KILLED = -getattr(signal, "SIGKILL", 9)  # exit code of the killed; Windows has no such signal
 DEATHS = 3  # of workers in a row, without a batch between them, until no more are started
 
 

@@ -104,6 +104,7 @@ def detach(path: Path) -> None:
     elif stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
+            temporary.unlink(missing_ok=True)
             shutil.copy2(path, temporary)
             os.replace(temporary, path)
         finally:
