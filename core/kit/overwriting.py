@@ -223,10 +223,13 @@ def _of_nobody(
     """Return who takes files that are there and belong to no package: (name, owner, what)."""
     packages = tuple(sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib"))
     library = sysconfig.get_path("stdlib") + os.sep
+    scripts = sysconfig.get_path("scripts")
     unlisted = {name for name in wheels if (own := distribution_of(name)) and not _rows(own)}
     for place, (name, member) in claims.files.items():
+        folder, file = os.path.split(place)
+        told = folder == scripts and OF_PYTHON.match(file)
         free = place in owned or name in unlisted or not os.path.lexists(place)
-        if not free and not _same(wheels[name], member, place):
+        if not free and not told and not _same(wheels[name], member, place):
             of_python = place.startswith(library) and not place.startswith(packages)
             yield name, "Python" if of_python else "this environment", place
 

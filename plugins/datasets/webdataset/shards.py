@@ -29,7 +29,7 @@ from t2i.core.io.files import check_regular, write_bytes
 from t2i.plugins.datasets.webdataset.grouping import KNOWN, Choice, Index, index_of, row_type
 from t2i.plugins.datasets.webdataset.recognise import TAR
 from t2i.plugins.datasets.webdataset.remote import download
-from t2i.plugins.datasets.webdataset.tar import CUT, ENDLESS, NoTar, members
+from t2i.plugins.datasets.webdataset.tar import CUT, DAMAGED, ENDLESS, NoTar, members
 
 STORED = 2  # to be raised whenever the same tar gives another index
 
@@ -37,6 +37,9 @@ PACKED: dict[bytes, Callable[[Path], Any]] = {
     b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open,
 }  # fmt: skip
 """How a compressed file is opened, by its first bytes."""
+
+NO_END = (CUT, DAMAGED, ENDLESS)
+"""What is wrong with the last member of a tar that was cut off."""
 
 ZSTANDARD = b"\x28\xb5\x2f\xfd"
 CHUNK = 1 << 20  # bytes unpacked at a time
@@ -300,7 +303,7 @@ def _is_whole(path: Path, room: float) -> bool:
         return True
     try:
         with open(path, "rb") as file:
-            return all(member.problem not in (CUT, ENDLESS) for member in members(file))
+            return all(member.problem not in NO_END for member in members(file))
     except NoTar:
         return True
 
