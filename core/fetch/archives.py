@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import stat
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from t2i.core.errors import UserError
@@ -15,6 +17,12 @@ from t2i.core.fetch.web import CHUNK
 # stays under 20.
 SWELL = 200
 SMALL = 1 << 20  # bytes; members up to this size may have any ratio
+
+UNSOUND = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, ValueError,
+    RuntimeError,
+)  # fmt: skip
+"""What reading a damaged archive raises."""
 
 
 def unpack(archive: Path, folder: Path) -> list[Path]:
@@ -43,7 +51,7 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
             for member, target in wanted:
                 _write(opened, member, target)
             return targets
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, RuntimeError) as error:
+    except UNSOUND as error:
         raise UserError(
             f"{archive} is no sound zip archive ({str(error)[:100]}); remove it and fetch it again"
         ) from None

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -27,7 +26,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from t2i.core.errors import UserError, nearest
 from t2i.core.io.terminal import printable
 from t2i.core.kit.changes import Change, Origin, distribution_of, harm, installed
-from t2i.core.kit.overwriting import overwritten
+from t2i.core.kit.overwriting import entry_points_of, overwritten
 from t2i.core.kit.pip_process import PYTHON, run_pip, variables_of_python
 from t2i.core.kit.targets import WHEEL, Target
 from t2i.core.registry.hooks import GROUP
@@ -216,12 +215,7 @@ def _wheels(chosen: Plan, folder: Path) -> dict[str, Path]:
 
 def _registers(wheel: Path) -> bool:
     """Return whether a wheel declares a plugin."""
-    try:
-        with ZipFile(wheel) as archive:
-            points = [name for name in archive.namelist() if name.endswith("/entry_points.txt")]
-            text = archive.read(points[0]).decode("utf-8") if points else ""
-    except (OSError, BadZipFile, UnicodeDecodeError) as error:
-        raise UserError(f"{wheel.name}: not a sound wheel: {error}") from None
+    text = entry_points_of(wheel)
     return re.search(rf"^\[\s*{GROUP}\s*\]\s*$", text, re.MULTILINE) is not None
 
 

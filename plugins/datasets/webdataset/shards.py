@@ -29,7 +29,7 @@ from t2i.core.io.files import check_regular, write_bytes
 from t2i.plugins.datasets.webdataset.grouping import KNOWN, Choice, Index, index_of, row_type
 from t2i.plugins.datasets.webdataset.recognise import TAR
 from t2i.plugins.datasets.webdataset.remote import download
-from t2i.plugins.datasets.webdataset.tar import NoTar, members
+from t2i.plugins.datasets.webdataset.tar import CUT, DAMAGED, ENDLESS, NoTar, members
 
 STORED = 2  # to be raised whenever the same tar gives another index
 
@@ -37,6 +37,9 @@ PACKED: dict[bytes, Callable[[Path], Any]] = {
     b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open,
 }  # fmt: skip
 """How a compressed file is opened, by its first bytes."""
+
+NO_END = (CUT, DAMAGED, ENDLESS)
+"""What is wrong with the last member of a tar that was cut off."""
 
 ZSTANDARD = b"\x28\xb5\x2f\xfd"
 CHUNK = 1 << 20  # bytes unpacked at a time
@@ -206,7 +209,7 @@ class RemoteShard(Shard):
 
     def _bring(self, arrived: Path, kept: Path) -> None:
         """Download the tar to `arrived`, and move it to `kept` if it is one."""
-        download(self.url, arrived, self.room)
+        download(self.url, arrived, self.room, lambda path: _is_whole(path, self.room))
         try:
             if _packed(arrived):
                 _unpack(arrived, kept, self.room, self.name)
@@ -282,6 +285,27 @@ def _is_page(path: Path) -> bool:
     """Whether a file that came for a shard is a web page."""
     with open(path, "rb") as file:
         return is_web_page(file.read(1024), "shard")
+
+
+def _is_whole(path: Path, room: float) -> bool:
+    """Whether the end of a shard, compressed or not, is there; also of what is no shard at all.
+
+    Nor is the end looked for of what, unpacked, is larger than `room` bytes.
+    """
+    if opener := _packed(path):
+        try:
+            with opener(path) as source:
+                size = 0
+                while size <= room and (content := source.read1(CHUNK)):
+                    size += len(content)
+        except (EOFError, zlib.error, lzma.LZMAError, OSError):
+            return False
+        return True
+    try:
+        with open(path, "rb") as file:
+            return all(member.problem not in NO_END for member in members(file))
+    except NoTar:
+        return True
 
 
 def _packed(path: Path) -> Callable[[Path], Any] | None:
