@@ -16,8 +16,9 @@ import re
 import reprlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import escape
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,7 +39,7 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
         data: The new content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         with _opened_anew(temporary) as file:
             file.write(data)
@@ -326,31 +327,100 @@ def arriving(folder: Path) -> Iterator[Path]:
     """
     check_free(folder)
     folder = Path(os.path.realpath(folder))  # a folder cannot replace a link
+    with filling(folder) as temporary:
+        yield temporary
+        _arrive(temporary, folder)
+
+
+@contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill. It is removed at the end, unless it was moved.
+
+    Args:
+        folder: A path beside which it is made. Folders above it are made if they do not exist.
+
+    Yields:
+        The temporary folder, empty.
+
+    Raises:
+        OSError: The system cannot write a file, for example because the disk is full.
+    """
     temporary = _temporary(folder)
     try:
         with _errors_of_the_system(folder):
             yield temporary
-        follow_umask(path for path in temporary.rglob("*") if path.is_file())
-        try:
-            os.replace(temporary, folder)
-        except OSError:
-            check_free(folder)  # another command was faster
-            raise
-        sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def arrive_numbered(temporary: Path, base: Path) -> Path:
+    """Move a folder that is complete to a name that nothing has.
+
+    Args:
+        temporary: The folder (`filling`).
+        base: The preferred name.
+
+    Returns:
+        Its new path: `base`, or else the first of `base`-2, `base`-3, ... that is free.
+    """
+    for place in numbered(base):
+        if not os.path.lexists(place):
+            with suppress(UserError):  # another command was faster
+                _arrive(temporary, place)
+                return place
+    raise AssertionError("numbers do not end")
+
+
+def numbered(base: Path) -> Iterator[Path]:
+    """List the names for a new folder, or for one of its kind.
+
+    Args:
+        base: The preferred name.
+
+    Yields:
+        `base`, `base`-2, `base`-3, ... without end.
+    """
+    yield base
+    for n in count(2):
+        yield base.with_name(f"{base.name}-{n}")
+
+
+def _arrive(temporary: Path, folder: Path) -> None:
+    """Move a complete folder to its name, if nothing else has it."""
+    follow_umask(path for path in temporary.rglob("*") if path.is_file())
+    try:
+        os.replace(temporary, folder)
+    except OSError:
+        check_free(folder)  # another command was faster
+        raise
+    sync_folder(folder.parent)
+
+
 def _temporary(folder: Path) -> Path:
     """Make an empty folder to fill beside another, and remove those that killed processes left."""
-    for litter in folder.parent.glob(f".{escape(folder.name)}.*.tmp"):
-        process = litter.name.removesuffix(".tmp").rpartition(".")[2]
-        if process.isdecimal() and litter.is_dir() and not _is_running(int(process)):
-            shutil.rmtree(litter, ignore_errors=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(folder)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     return temporary
+
+
+def temporary_beside(path: Path) -> Path:
+    """Name a temporary file or folder of this process, and remove those of processes that died.
+
+    Args:
+        path: What it is to become.
+
+    Returns:
+        The path, in the same folder. Something may be there.
+    """
+    for litter in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        process = litter.name.removesuffix(".tmp").rpartition(".")[2]
+        if process.isdecimal() and not _is_running(int(process)):
+            if litter.is_dir() and not litter.is_symlink():
+                shutil.rmtree(litter, ignore_errors=True)
+            else:
+                litter.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def _is_running(process: int) -> bool:
