@@ -69,7 +69,6 @@ class Parts:
         write_json(file, key)
         return True
 
-
     def _place(self, where: str, number: int) -> Path:
         return self.folder / where / f"{number:05d}"
 

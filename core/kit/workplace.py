@@ -21,6 +21,7 @@ import sysconfig
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from glob import escape
 from importlib.metadata import distributions
 from importlib.util import cache_from_source
 from pathlib import Path
@@ -133,7 +134,7 @@ def _clear(place: Path) -> None:
     }
     for name, files in left.items():
         importlib.invalidate_caches()
-        if not _complete(name):
+        if not _complete(name) and any(map(os.path.lexists, files)):
             note(f"installing {name} was stopped: what there is of it is removed")
             _remove(name, files)
         _remove_aside(files)
@@ -161,7 +162,8 @@ def _remove(name: str, files: Sequence[str]) -> None:
             continue
         if file.parent.name.endswith(".dist-info"):
             shutil.rmtree(file.parent, ignore_errors=True)
-        for one in (file, Path(cache_from_source(str(file)))):
+        compiled = Path(cache_from_source(str(file)))
+        for one in (file, *compiled.parent.glob(f"{escape(file.stem)}.*")):
             with suppress(OSError):
                 one.unlink()
             _remove_empty(one.parent)

@@ -25,6 +25,7 @@ COMMANDS = {
     "fetch": ("fetch", "paints", "--unpack"),
     "bench": ("bench", "shapes", "--run", "m=run", "--models", "dfgan", "--steps", "3",
               "--samples", "4", "--keep-images", "--out", "out"),
+    "bench samplers": ("bench", "samplers", "shapes", "--run", "run", "--steps", "2", "--samples", "4"),
 }  # fmt: skip
 PAINTS = """
 from t2i.core.registry.hooks import hookimpl
@@ -78,7 +79,7 @@ def prepare(request, nursery):
 
     def put(command, folder):
         folder.mkdir()
-        if command in ("sample", "bench"):
+        if command == "sample" or command.startswith("bench"):
             shutil.copytree(request.getfixturevalue("reference")("ddpm"), folder / "run")
         elif command.startswith("import"):
             shutil.copytree(request.getfixturevalue("theirs"), folder / "theirs")
@@ -137,7 +138,9 @@ def survives(command, tmp_path):
             done = command(name, folder, kill_at=kill)
             assert done.code == -signal.SIGKILL, f"{kill} ({told}): {done.err}"
             done = command(name, folder)
-            refused = done.code == 2 and "is there already, and not empty: choose another" in done.err
+            refused = (
+                done.code == 2 and "is there already, and not empty: choose another" in done.err
+            )
             assert refused or done.code == 0, f"{kill} ({told}): {done.err}"
             for found in twice(contents(folder)):
                 assert same(whole, found), f"{kill} ({told})"
@@ -204,7 +207,7 @@ def at(*wanted):
     [
         ("sample", ["half writing out/samples.jsonl", "half writing out/.0001-001.png"]),
         ("import unnamed", ["half writing runs/.ddpm"]),
-        ("export", ["half writing .out"]),
+        ("export", ["half writing .out", "after replace .out"]),
         ("fetch", ["half writing home/fetched/paints/large.bin.part",
                    "after replace home/fetched/paints/large.bin"]),
     ],
@@ -217,4 +220,6 @@ def test_killed_at_a_chosen_moment_the_same_command_makes_it_whole(survives, nam
 @pytest.mark.parametrize("name", COMMANDS)
 def test_killed_at_random_the_same_command_makes_it_whole(survives, name):
     draw = random.Random(name)
-    survives(name, lambda lines: sorted(draw.sample(range(1, len(lines) + 1), min(KILLS, len(lines)))))
+    survives(
+        name, lambda lines: sorted(draw.sample(range(1, len(lines) + 1), min(KILLS, len(lines))))
+    )

@@ -22,7 +22,7 @@ from mine.more import NAME
 def t2i_samplers():
     return [SamplerSpec(name=NAME, summary="s", config="a:b", build="a:c", families=("x",))]
 """
-BEGIN = "import os; 'T2I_FAULTS' in os.environ and exec('import sys; sys.path.append({here!r}); import faults; faults.begin()')"  # noqa: E501
+BEGIN = """import os; 'T2I_FAULTS' in os.environ and exec("import sys; sys.path.append({here!r}); import faults; faults.begin()")"""  # noqa: E501
 
 
 @pytest.fixture
@@ -137,6 +137,7 @@ def test_killed_at_random_the_same_command_installs_it(survives, old, ends, kill
 
     def choose(lines):
         """Half of them while pip writes into the environment."""
+        print(len(lines), *lines, sep="\n")
         (writes,) = [i for i, line in enumerate(lines, 1) if line.endswith("mine/more.py")][-1:]
         late = draw.sample(range(writes - 20, len(lines) + 1), kills // 2)
         return late + draw.sample(range(1, writes - 20), kills - kills // 2)
