@@ -536,7 +536,8 @@ def verify(folder: Path, what: str) -> None:
 def intact(folder: Path) -> bool:
     """Return whether a sealed folder exists and holds exactly what its manifest lists.
 
-    A replacement of the folder that a crash interrupted is undone first (`settle`).
+    A replacement of the folder that a crash interrupted is undone first (`settle`). What such a
+    crash left beside a folder that is intact is removed.
 
     Args:
         folder: The folder.
@@ -549,6 +550,7 @@ def intact(folder: Path) -> bool:
         verify(folder, "folder")
     except UserError:
         return False
+    shutil.rmtree(_aside(folder), ignore_errors=True)
     return True
 
 

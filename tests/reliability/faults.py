@@ -114,7 +114,7 @@ class Faults:
         return wrapped
 
     def opening(self, path, mode="r", *arguments, **settings):
-        file = OPEN(path, mode, *arguments, **settings)  # noqa: SIM115
+        file = OPEN(path, mode, *arguments, **settings)
         if isinstance(path, int) or not set(mode) & set("wxa"):
             return file
         return Slow(file, lambda halfway: self.event("half writing", path, halfway))
@@ -158,7 +158,7 @@ def remove_one(path):
 
 
 def begin():
-    """Watches this process as environment variables say (tests/reliability/test_kill_install.py)."""
+    """Watches this process as environment variables say (test_kill_install.py)."""
     folders = os.environ["T2I_FAULTS"].split(os.pathsep)
     kill_at = int(os.environ.get("T2I_FAULTS_KILL_AT", "0"))
     log, shared = os.environ["T2I_FAULTS_LOG"], os.environ["T2I_FAULTS_ENDS"]

@@ -25,7 +25,8 @@ COMMANDS = {
     "fetch": ("fetch", "paints", "--unpack"),
     "bench": ("bench", "shapes", "--run", "m=run", "--models", "dfgan", "--steps", "3",
               "--samples", "4", "--keep-images", "--out", "out"),
-    "bench samplers": ("bench", "samplers", "shapes", "--run", "run", "--steps", "2", "--samples", "4"),
+    "bench samplers": ("bench", "samplers", "shapes", "--run", "run", "--steps", "2",
+                       "--samples", "4"),
 }  # fmt: skip
 PAINTS = """
 from t2i.core.registry.hooks import hookimpl
