@@ -45,8 +45,11 @@ class Plugin:
 
 registry().register(Plugin(), "painter")
 """
-MOMENTS = {"wall", "created", "spent", "began", "command", "clock"}
-"""Keys of documents that say when, or how long, beside those of conftest.py."""
+MEASURED = {
+    "wall", "created", "spent", "clock", "stage_clock", "since", "peak_memory_bytes", "attainable",
+    "machine_rate",
+}  # fmt: skip
+"""Keys of documents that say when, how long, or how much, beside those of seconds."""
 
 
 def published():
@@ -166,7 +169,7 @@ def same(whole, part):
 
 
 def contents(folder):
-    """What a command made: bytes, or documents without times. Locks may stay; a report and lines of
+    """What a command made: bytes, or documents without what is measured. Locks may stay; a report and lines of
     a log say times everywhere."""
     found = {}
     for path in sorted(Path(folder).rglob("*")):
@@ -189,7 +192,7 @@ def timeless(document):
         return {
             key: timeless(value)
             for key, value in document.items()
-            if key not in MOMENTS and "second" not in key
+            if key not in MEASURED and "second" not in key
         }
     return [timeless(item) for item in document] if isinstance(document, list) else document
 
