@@ -169,8 +169,8 @@ def same(whole, part):
 
 
 def contents(folder):
-    """What a command made: bytes, or documents without what is measured. Locks may stay; a report and lines of
-    a log say times everywhere."""
+    """What a command made: bytes, or documents without what is measured. Locks may stay; a report
+    and a manifest say such things everywhere."""
     found = {}
     for path in sorted(Path(folder).rglob("*")):
         name = path.relative_to(folder).as_posix()
