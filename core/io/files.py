@@ -16,7 +16,7 @@ import re
 import reprlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from glob import escape
 from itertools import count
 from pathlib import Path
@@ -363,12 +363,7 @@ def arrive_numbered(temporary: Path, base: Path) -> Path:
     Returns:
         Its new path: `base`, or else the first of `base`-2, `base`-3, ... that is free.
     """
-    for place in numbered(base):
-        if not os.path.lexists(place):
-            with suppress(UserError):  # another command was faster
-                _arrive(temporary, place)
-                return place
-    raise AssertionError("numbers do not end")
+    return next(place for place in numbered(base) if _arrived(temporary, place))
 
 
 def numbered(base: Path) -> Iterator[Path]:
@@ -383,6 +378,17 @@ def numbered(base: Path) -> Iterator[Path]:
     yield base
     for n in count(2):
         yield base.with_name(f"{base.name}-{n}")
+
+
+def _arrived(temporary: Path, folder: Path) -> bool:
+    """Move a complete folder to its name; return False if something else has it."""
+    if os.path.lexists(folder):
+        return False
+    try:
+        _arrive(temporary, folder)
+    except UserError:  # another command was faster
+        return False
+    return True
 
 
 def _arrive(temporary: Path, folder: Path) -> None:

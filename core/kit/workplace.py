@@ -64,7 +64,9 @@ def workplace() -> Iterator[None]:
     finally:
         tempfile.tempdir = before
         for name, value in variables.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
         _clear(place)
         lock.release()
 
@@ -74,7 +76,7 @@ def held_for_pip() -> Iterator[Sequence[int]]:
     """Hold a lock that a process shares which inherits it, as long as one of them lives.
 
     Yields:
-        The descriptors to inherit. None where the system has no such locks (Windows).
+        The descriptors to inherit; none where the system has no such locks (Windows).
     """
     try:
         import fcntl

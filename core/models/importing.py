@@ -104,9 +104,7 @@ def import_weights(
     return Run(Path(out))
 
 
-def _write(
-    imported: Model, run: Run, sources: Sequence[dict[str, Any]], command: str
-) -> None:  # fmt: skip
+def _write(imported: Model, run: Run, sources: Sequence[dict[str, Any]], command: str) -> None:
     write_config(run, imported.config, None, command)
     imported.save(run.model)
     write_json(run.summary_file, _summary(imported, sources))
