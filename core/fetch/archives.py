@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from t2i.core.errors import UserError
 from t2i.core.fetch.transfer import need_space
 from t2i.core.fetch.web import CHUNK
+from t2i.core.io.files import temporary_beside
 
 # Largest size of a member as a multiple of its packed size. Deflate reaches at most 1032, and JSON
 # stays under 20.
@@ -93,7 +94,7 @@ def _write(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> No
     zipfile reads no more than the size that was checked, and checks the CRC.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(target)
     try:
         with opened.open(member) as source, open(temporary, "wb") as file:
             while data := source.read(CHUNK):

@@ -72,9 +72,11 @@ def transfer(
     with locked(target, say):
         check_regular(target, "")
         check_regular(part_of(target), "")
-        if target.exists():
-            return verified(remote, target)
         part = Part(remote, target)
+        if target.exists():
+            digests = verified(remote, target)
+            part.discard()  # what a process left that was killed once the file was in place
+            return digests
         with part.open():
             try:
                 _complete(remote, part, most, whole, progress, say)

@@ -19,6 +19,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from glob import escape
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,7 +51,7 @@ def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
         parts: The new content. It may be read from the old one meanwhile.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         with _opened_anew(temporary) as file:
             for part in parts:
@@ -102,7 +103,7 @@ def detach(path: Path) -> None:
     if stat.S_ISLNK(found.st_mode):
         path.unlink()
     elif stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = temporary_beside(path)
         try:
             temporary.unlink(missing_ok=True)
             shutil.copy2(path, temporary)
@@ -388,33 +389,108 @@ def arriving(folder: Path) -> Iterator[Path]:
     """
     check_free(folder)
     folder = Path(os.path.realpath(folder))  # a folder cannot replace a link
+    with filling(folder) as temporary:
+        yield temporary
+        _arrive(temporary, folder)
+
+
+@contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill. It is removed at the end, unless it was moved.
+
+    Args:
+        folder: A path beside which it is made. Folders above it are made if they do not exist.
+
+    Yields:
+        The temporary folder, empty.
+
+    Raises:
+        OSError: The system cannot write a file, for example because the disk is full.
+    """
     temporary = _temporary(folder)
     try:
         with _errors_of_the_system(folder):
             yield temporary
-        follow_umask(path for path in temporary.rglob("*") if path.is_file())
-        for file in clutter_in(folder):
-            os.replace(file, temporary / file.name)
-        try:
-            os.replace(temporary, folder)
-        except OSError:
-            check_free(folder)  # another command was faster
-            raise
-        sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def arrive_numbered(temporary: Path, base: Path) -> Path:
+    """Move a folder that is complete to a name that nothing has.
+
+    Args:
+        temporary: The folder (`filling`).
+        base: The preferred name.
+
+    Returns:
+        Its new path: `base`, or else the first of `base`-2, `base`-3, ... that is free.
+    """
+    return next(place for place in numbered(base) if _arrived(temporary, place))
+
+
+def numbered(base: Path) -> Iterator[Path]:
+    """List the names for a new folder, or for one of its kind.
+
+    Args:
+        base: The preferred name.
+
+    Yields:
+        `base`, `base`-2, `base`-3, ... without end.
+    """
+    yield base
+    for n in count(2):
+        yield base.with_name(f"{base.name}-{n}")
+
+
+def _arrived(temporary: Path, folder: Path) -> bool:
+    """Move a complete folder to its name; return False if something else has it."""
+    if os.path.lexists(folder):
+        return False
+    try:
+        _arrive(temporary, folder)
+    except UserError:  # another command was faster
+        return False
+    return True
+
+
+def _arrive(temporary: Path, folder: Path) -> None:
+    """Move a complete folder to its name, if nothing else has it."""
+    follow_umask(path for path in temporary.rglob("*") if path.is_file())
+    for file in clutter_in(folder):
+        os.replace(file, temporary / file.name)
+    try:
+        os.replace(temporary, folder)
+    except OSError:
+        check_free(folder)  # another command was faster
+        raise
+    sync_folder(folder.parent)
+
+
 def _temporary(folder: Path) -> Path:
     """Make an empty folder to fill beside another, and remove those that killed processes left."""
-    for litter in folder.parent.glob(f".{escape(folder.name)}.*.tmp"):
-        process = litter.name.removesuffix(".tmp").rpartition(".")[2]
-        if process.isdecimal() and litter.is_dir() and not _is_running(int(process)):
-            shutil.rmtree(litter, ignore_errors=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(folder)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     return temporary
+
+
+def temporary_beside(path: Path) -> Path:
+    """Name a temporary file or folder of this process, and remove those of processes that died.
+
+    Args:
+        path: What it is to become.
+
+    Returns:
+        The path, in the same folder. Something may be there.
+    """
+    for litter in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        process = litter.name.removesuffix(".tmp").rpartition(".")[2]
+        if process.isdecimal() and not _is_running(int(process)):
+            if litter.is_dir() and not litter.is_symlink():
+                shutil.rmtree(litter, ignore_errors=True)
+            else:
+                litter.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def _is_running(process: int) -> bool:
@@ -534,7 +610,8 @@ def verify(folder: Path, what: str) -> None:
 def intact(folder: Path) -> bool:
     """Return whether a sealed folder exists and holds exactly what its manifest lists.
 
-    A replacement of the folder that a crash interrupted is undone first (`settle`).
+    A replacement of the folder that a crash interrupted is undone first (`settle`). What such a
+    crash left beside a folder that is intact is removed.
 
     Args:
         folder: The folder.
@@ -547,6 +624,7 @@ def intact(folder: Path) -> bool:
         verify(folder, "folder")
     except UserError:
         return False
+    shutil.rmtree(_aside(folder), ignore_errors=True)
     return True
 
 

@@ -114,6 +114,41 @@ def entry_points_of(wheel: Path) -> str:
     return ""
 
 
+def files_to_come(wheels: Mapping[str, Path]) -> dict[str, list[str]]:
+    """List what installing wheels writes, without what pip adds to the folder *.dist-info.
+
+    Args:
+        wheels: Wheels by the canonical name of their package.
+
+    Returns:
+        The absolute paths by package, commands included.
+
+    Raises:
+        UserError: A wheel cannot be read.
+    """
+    claims = _Claims()
+    for name, wheel in wheels.items():
+        _claim(claims, name, wheel)
+    scripts = sysconfig.get_path("scripts")
+    places = {file: name for file, (name, _) in claims.files.items()}
+    places |= {os.path.join(scripts, command): name for command, name in claims.commands.items()}
+    return {name: [file for file, owner in places.items() if owner == name] for name in wheels}
+
+
+def files_of(distribution: Distribution) -> Iterator[str]:
+    """List the files of an installed package.
+
+    Args:
+        distribution: The package.
+
+    Yields:
+        The absolute paths that its RECORD lists; none if it has no RECORD.
+    """
+    root = str(distribution.locate_file(""))
+    for row in _rows(distribution):
+        yield os.path.normpath(os.path.join(root, row))
+
+
 def _claim(claims: _Claims, name: str, wheel: Path) -> None:
     """Add what a wheel would write."""
     try:

@@ -29,6 +29,7 @@ from t2i.core.kit.changes import Change, Origin, distribution_of, harm, installe
 from t2i.core.kit.overwriting import entry_points_of, overwritten
 from t2i.core.kit.pip_process import PYTHON, run_pip, variables_of_python
 from t2i.core.kit.targets import WHEEL, Target
+from t2i.core.kit.workplace import noted
 from t2i.core.registry.hooks import GROUP
 from t2i.core.registry.tables import HOST, registry
 
@@ -201,15 +202,21 @@ def _wheels(chosen: Plan, folder: Path) -> dict[str, Path]:
             rest = ["--no-deps", "--wheel-dir", str(folder), "-r", str(file)]
             run_pip(["wheel", *_only_wheels(chosen.builds), *rest], chosen.target.text)
             file.unlink()
+    found = _by_name(folder)
+    for change in chosen.changes:
+        if change.name not in found:
+            raise UserError(f"pip did not get {change.name} {change.after}: nothing was installed")
+    return found
+
+
+def _by_name(folder: Path | None) -> dict[str, Path]:
+    """Return the wheels in a folder by the names of their packages."""
     found = {}
-    for wheel in folder.glob(f"*{WHEEL}"):
+    for wheel in folder.glob(f"*{WHEEL}") if folder else ():
         try:
             found[str(parse_wheel_filename(wheel.name)[0])] = wheel
         except InvalidWheelFilename as error:
             raise UserError(f"{printable(str(error))}: nothing was installed") from None
-    for change in chosen.changes:
-        if change.name not in found:
-            raise UserError(f"pip did not get {change.name} {change.after}: nothing was installed")
     return found
 
 
@@ -308,7 +315,8 @@ def install(chosen: Plan, *, force: bool = False) -> Installed:
         return found
     if not force:
         try_out(chosen)
-    _install(chosen, [])
+    with noted(_by_name(chosen.wheels)):
+        _install(chosen, [])
     return brought(chosen.wanted)
 
 

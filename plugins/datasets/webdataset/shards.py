@@ -25,7 +25,7 @@ from t2i.core.errors import UserError
 from t2i.core.fetch.paths import cache_dir
 from t2i.core.fetch.transfer import locked
 from t2i.core.fetch.web import is_web_page
-from t2i.core.io.files import check_regular, write_bytes
+from t2i.core.io.files import check_regular, temporary_beside, write_bytes
 from t2i.plugins.datasets.webdataset.grouping import KNOWN, Choice, Index, index_of, row_type
 from t2i.plugins.datasets.webdataset.recognise import TAR
 from t2i.plugins.datasets.webdataset.remote import download
@@ -328,8 +328,7 @@ def _unpack(packed: Path, target: Path, room: float, name: str) -> None:
     """Unpack a compressed tar. Of one that is cut off or damaged, what comes before is kept."""
     opener = _packed(packed)
     assert opener is not None
-    temporary = target.with_suffix(f".{os.getpid()}.tmp")
-    size = 0
+    temporary, size = temporary_beside(target), 0
     cut = contextlib.suppress(EOFError, zlib.error, lzma.LZMAError)
     try:
         with open(temporary, "wb") as file, cut, opener(packed) as source:

@@ -189,9 +189,25 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     dead.wait()
     for process in (dead.pid, os.getppid()):
         (tmp_path / f".out.{process}.tmp").mkdir()
+        (tmp_path / f".file.{process}.tmp").touch()
     with files.arriving(tmp_path / "out"):
         pass
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f".out.{os.getppid()}.tmp", "out"]
+    files.write_bytes(tmp_path / "file", b"")
+    with files.sealed(tmp_path / "sealed"):
+        (tmp_path / ".sealed.old").mkdir()  # of a replacement that was cut off at its end
+    assert files.intact(tmp_path / "sealed")
+    alive = [f".file.{os.getppid()}.tmp", f".out.{os.getppid()}.tmp"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*alive, "file", "out", "sealed"]
+
+
+def test_folders_without_a_name_of_their_own_take_the_first_that_is_free(tmp_path):
+    found = []
+    for _ in range(3):
+        with files.filling(tmp_path / "a" / "it") as place:
+            (place / "x").touch()
+            found.append(files.arrive_numbered(place, tmp_path / "a" / "it").name)
+    assert found == ["it", "it-2", "it-3"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == found
 
 
 def test_lines_are_read_one_by_one_and_too_long_ones_left_out(tmp_path, monkeypatch):
