@@ -30,6 +30,7 @@ TIME_LIMIT = 300
 
 
 def main():
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
     load_command()
     for line in sys.stdin:
         request, answer = json.loads(line), {}

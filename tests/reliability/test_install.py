@@ -241,6 +241,7 @@ def test_a_wheel_that_overwrites_is_refused_and_builds_say_why_they_fail(
     assert "RuntimeError: CUDA is missing (" in line
 
 
+@pytest.mark.slow
 def test_a_plugin_that_would_take_anothers_name_is_refused(environment, wheel, tmp_path, names):
     paths = [
         wheel(tmp_path, name, files={name: PLUGIN.format(name="mine")}, points={name: name})
