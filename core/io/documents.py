@@ -122,6 +122,7 @@ def _mistake(error: Any) -> str:
         return f"{error.error_count():,} values are wrong"
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part)[:40] for part in first["loc"])[:120]
-    message = first["msg"].removeprefix("Value error, ")
+    unknown = first["type"] in ("unexpected_keyword_argument", "extra_forbidden")
+    message = "unknown entry" if unknown else first["msg"].removeprefix("Value error, ")
     message = f"{message[:1].lower()}{message[1:]}"
     return f"'{place}': {message}" if place else message
