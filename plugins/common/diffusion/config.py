@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from t2i.core.families.continuous import CONTINUOUS
 from t2i.core.families.prediction import Prediction
 from t2i.core.families.schedule import MOST_NOISE, Spacing
 from t2i.core.interfaces.sampler import SamplerConfig
@@ -64,7 +65,7 @@ class DiffusionSamplerConfig(GuidedConfig):
     paths that end without any signal."""
 
 
-NoiseSchedule = Literal["linear", "scaled_linear", "cosine", "mixing"]
+NoiseSchedule = Literal["linear", "scaled_linear", "cosine", "mixing", "vp", "sub-vp"]
 Attention = Literal["none", "self", "cross"]
 
 
@@ -192,8 +193,25 @@ class UNetConfig(Config):
         return self.middle == "cross"
 
 
-class DenoisingConfig(ModelConfig):
-    """Settings of a diffusion model and its training."""
+class DiffusionConfig(ModelConfig):
+    """Settings of the training of any diffusion model: captions, and Adam."""
+
+    caption_dropout: float = Field(0.1, ge=0, le=1)
+    """Share of captions that are dropped in training, for classifier-free guidance, 0 to 1."""
+
+    lr: float = Field(1e-4, gt=0)
+    """Learning rate of Adam for the network."""
+
+    lr_text: float = Field(1e-4, gt=0)
+    """Learning rate of a text encoder that is trained together with the network. It should be
+    smaller than `lr`."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's two decay rates."""
+
+
+class DenoisingConfig(DiffusionConfig):
+    """Settings of a diffusion model that predicts noise, x_0 or v, and of its training."""
 
     renamed: ClassVar[Mapping[str, str]] = {
         "weight_cap": "min_snr_gamma",
@@ -203,10 +221,11 @@ class DenoisingConfig(ModelConfig):
     schedule: NoiseSchedule = "linear"
     """Noise schedule. "linear", "scaled_linear" and "cosine" are DDPM's kind, with `timesteps`
     steps. "mixing" is the straight path x_t = (1 - t) x_0 + t eps with t in [0, 1], as in the
-    thesis and in flow matching."""
+    thesis and in flow matching. "vp" and "sub-vp" are the paths of Song et al. 2021, with t in (0,
+    1]."""
 
     timesteps: int = Field(1000, ge=1, le=MOST_TIMESTEPS)
-    """Number of timesteps T of the schedule. "mixing" is continuous and ignores it."""
+    """Number of timesteps T of the schedule. Continuous schedules ignore it."""
 
     trained_betas: tuple[float, ...] = ()
     """List of all beta_t, for a schedule that has no name here. It must have `timesteps` entries.
@@ -236,22 +255,9 @@ class DenoisingConfig(ModelConfig):
     """Parameters (a, b) of a Beta distribution from which training draws noise levels, both above
     0. None: uniform."""
 
-    caption_dropout: float = Field(0.1, ge=0, le=1)
-    """Share of captions that are dropped in training, for classifier-free guidance, 0 to 1."""
-
-    lr: float = Field(1e-4, gt=0)
-    """Learning rate of Adam for the network."""
-
-    lr_text: float = Field(1e-4, gt=0)
-    """Learning rate of a text encoder that is trained together with the network. It should be
-    smaller than `lr`."""
-
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Adam's two decay rates."""
-
     @model_validator(mode="after")
     def _defined(self) -> Self:
-        if self.schedule != "mixing" and self.prediction == "velocity":
+        if self.schedule not in CONTINUOUS and self.prediction == "velocity":
             raise ValueError(
                 "velocity is the derivative of x_t in continuous time, and "
                 f"schedule={self.schedule} counts steps: set schedule=mixing, or prediction=v"
@@ -267,6 +273,26 @@ class DenoisingConfig(ModelConfig):
         return self
 
 
+class PixelConfig(DiffusionConfig):
+    """Settings of a diffusion model whose network is a U-Net on pixels."""
+
+    unet: UNetConfig = UNetConfig()
+    """The U-Net that denoises images."""
+
+    patch: int = Field(1, ge=1)
+    """Side in pixels of the squares whose pixels become channels of the U-Net's input
+    (space-to-depth). This keeps a small network's convolutions on a small grid. 1: off."""
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        smallest = self.patch * 2 ** (len(self.unet.channels) - 1)
+        if self.image_size % smallest:
+            raise ValueError(
+                f"image_size ({self.image_size}) must be a multiple of {smallest} for this network"
+            )
+        return self
+
+
 SHAPES_TEXT = ("words", {"weights": "shapes-clip"})
 """The text encoder of the presets `shapes`: the text half of the CLIP that the data set ships. It
 is trained further."""
@@ -275,8 +301,8 @@ HELD = {"lr": 3e-3, "lr_schedule": "linear", "lr_hold": 0.5, "ema_decay": 0.98}
 """The presets `shapes` of a few hundred steps, laid over QUICK: high learning rates for half of the
 training, then falling. As they fall, the weights need little averaging."""
 
-# Settings with which a small diffusion model trains fast on a CPU (docs/learning.md).
-QUICK = {
+# Settings with which a small diffusion model of any kind trains fast on a CPU (docs/learning.md).
+QUICK_TRAINING = {
     "image_size": 32,
     "steps": 6000,
     "batch_size": 24,
@@ -288,13 +314,24 @@ QUICK = {
     "sample_every": 1000,
     "checkpoint_every": 1000,
     "channels_last": True,
-    "schedule": "cosine",
-    "prediction": "v",
-    "error": "x_0",
     "lr": 1.5e-3,
     "lr_text": 1e-4,
     "betas": (0.9, 0.99),
 }
+
+# The same, with the schedule and the loss of `ldm` and `ddpm`.
+QUICK = {**QUICK_TRAINING, "schedule": "cosine", "prediction": "v", "error": "x_0"}
+
+# The U-Net of the presets `tiny` on pixels, behind patches of 4x4 pixels.
+SMALL_UNET: dict[str, Any] = {
+    "channels": (64, 128), "layers": 1, "attention": ("none", "none"), "middle": "none",
+    "head_width": 32, "groups": 8, "text_map": 64, "sentence": True,
+}  # fmt: skip
+
+# The same in the presets `shapes`: with a map of the words, and its loss.
+MAPPED_UNET: dict[str, Any] = {
+    **SMALL_UNET, "map_hops": 2, "map_queries": "sinusoids", "map_sentence": False, "outline": 0.5,
+}  # fmt: skip
 
 # Settings of the presets `auto` on an accelerator, laid over QUICK: wider networks have smaller
 # learning rates and slower averages.

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, model_validator
-
 from t2i.core.settings import Preset
 from t2i.plugins.common.diffusion.config import (
     HELD,
+    MAPPED_UNET,
     QUICK,
     SHAPES_TEXT,
+    SMALL_UNET,
     WIDE,
     DenoisingConfig,
+    PixelConfig,
     UNetConfig,
     quick_batch,
 )
@@ -27,24 +28,11 @@ PAPER = UNetConfig(
 )  # fmt: skip
 
 
-class DDPMConfig(DenoisingConfig):
+class DDPMConfig(PixelConfig, DenoisingConfig):
     """Settings of diffusion on pixels."""
 
     unet: UNetConfig = PAPER
     """The U-Net that denoises images."""
-
-    patch: int = Field(1, ge=1)
-    """Side in pixels of the squares whose pixels become channels of the U-Net's input
-    (space-to-depth). This keeps a small network's convolutions on a small grid. 1: off."""
-
-    @model_validator(mode="after")
-    def _sizes_fit(self) -> DDPMConfig:
-        smallest = self.patch * 2 ** (len(self.unet.channels) - 1)
-        if self.image_size % smallest:
-            raise ValueError(
-                f"image_size ({self.image_size}) must be a multiple of {smallest} for this network"
-            )
-        return self
 
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
@@ -99,21 +87,10 @@ TINY: dict[str, Any] = {
     **QUICK,
     **PATCHED,
     "patch": 4,
-    "unet": {
-        "channels": (64, 128), "layers": 1, "attention": ("none", "none"), "middle": "none",
-        "head_width": 32, "groups": 8, "text_map": 64, "sentence": True,
-    },
-}  # fmt: skip
+    "unet": SMALL_UNET,
+}
 
-# The map of the words, and its loss, as in `ldm`.
-SHAPES: dict[str, Any] = {
-    **TINY,
-    **HELD,
-    "unet": {
-        **TINY["unet"], "map_hops": 2, "map_queries": "sinusoids", "map_sentence": False,
-        "outline": 0.5,
-    },
-}  # fmt: skip
+SHAPES: dict[str, Any] = {**TINY, **HELD, "unet": MAPPED_UNET}
 
 # Section 4 and appendix B of the paper. The sentence is added to the time embedding, because the
 # paper's images have no captions. The paper mirrors its images at random: add augment.flip=true
@@ -176,7 +153,7 @@ def _quick(size: int) -> dict[str, Any]:
     """Return the settings of `tiny`, on a grid of at most 16x16 patches for larger images."""
     patch = _patch(size, 16, 4)
     channels = (64, 128) if patch == 4 else (96, 192)
-    unet = {**TINY["unet"], "channels": channels}
+    unet = {**SMALL_UNET, "channels": channels}
     return {**TINY, "batch_size": quick_batch(size), "patch": patch, "unet": unet}
 
 
