@@ -63,12 +63,11 @@ def _data(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         (key, _text(value)) for key, value in data.items() if key not in ("splits", "fingerprint")
     ]
     for split, facts in data.get("splits", {}).items():
-        found = facts.get("found", []) if isinstance(facts, Mapping) else []
-        rows += [(f"{split}: found", _text(line)) for line in found]
-        passed = facts.get("passed_over", {}) if isinstance(facts, Mapping) else {}
-        rows += [(f"{split}: passed over", f"{count} {reason}") for reason, count in passed.items()]
+        rows += [(f"{split}: found", line) for line in facts.get("found", [])]
+        passed = facts.get("passed_over", {}).items()
+        rows += [(f"{split}: passed over", f"{count} {reason}") for reason, count in passed]
     if "fingerprint" in data:
-        rows.append(("fingerprint", str(data["fingerprint"])[:12]))
+        rows.append(("fingerprint", data["fingerprint"][:12]))
     return rows
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -58,23 +57,20 @@ def import_(
         )
     from t2i.core.models.importing import default_preset, import_weights, importable
     from t2i.core.models.locating import weights_path
-    from t2i.core.runs.folder import new_folder
 
     chosen = preset or default_preset(importable(model))
     if preset is None:
         others = [name for name in importable(model).presets if name != chosen]
         more = f" (others: {', '.join(others)})" if others else ""
         note(f"using preset {chosen}{more}")
-    default = new_folder(Path("runs") / f"{model}-{chosen}-imported")
-    with nullcontext(out) if out else default as folder:
-        run = import_weights(
-            model,
-            [weights_path(file) for file in files],
-            folder,
-            preset=chosen,
-            sets=sets,
-            command=shlex.join(["t2i", *sys.argv[1:]]),
-        )
+    run = import_weights(
+        model,
+        [weights_path(file) for file in files],
+        out,
+        preset=chosen,
+        sets=sets,
+        command=shlex.join(["t2i", *sys.argv[1:]]),
+    )
     command = shlex.join(["t2i", "sample", "--run", str(run.path), "-p", "a red bird"])
     if as_json:
         answer_json({

@@ -38,13 +38,20 @@ def install(package: str, yes: bool, force: bool, dry_run: bool, as_json: bool) 
     t2i install mynet --dry-run
     t2i install mynet --yes       # in a script
     """
-    from t2i.core.kit.packages import fetched
-    from t2i.core.kit.packages import install as carry_out
     from t2i.core.kit.targets import target_of
+    from t2i.core.kit.workplace import workplace
 
     target = target_of(package)
     if target.meant:
         note(f"note: {target.meant}")
+    with workplace():
+        _install(target, yes, force, dry_run, as_json)
+
+
+def _install(target: Target, yes: bool, force: bool, dry_run: bool, as_json: bool) -> None:
+    from t2i.core.kit.packages import fetched
+    from t2i.core.kit.packages import install as carry_out
+
     chosen = _planned(target, yes, dry_run)
     for change in chosen.changes:
         more = f": {change.origin}" if change in chosen.foreign and change.origin else ""
@@ -126,5 +133,7 @@ def _describe(done: Installed) -> None:
 def uninstall(package: str) -> None:
     """Remove the plugin package PACKAGE. Other packages, and t2i itself, cannot be removed."""
     from t2i.core.kit.packages import uninstall as carry_out
+    from t2i.core.kit.workplace import workplace
 
-    answer(printable(f"removed {carry_out(package)}"))
+    with workplace():
+        answer(printable(f"removed {carry_out(package)}"))

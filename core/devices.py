@@ -16,6 +16,9 @@ from t2i.core.errors import UserError
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 """The file in which Linux says how much memory a container may use."""
 
+UNTOLD_MEMORY = 8 * 10**9
+"""Bytes of memory that a machine is taken to have if it does not tell."""
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt, in malloc.h."""
 
@@ -101,12 +104,15 @@ def memory_of(device: torch.device) -> int:
         device: The device.
 
     Returns:
-        Bytes. Of the CPU: the machine's memory, or less where a container may not use all of it.
+        Bytes. Of the CPU: the machine's memory, or less where a container may not use all of it;
+        UNTOLD_MEMORY if the system does not tell.
     """
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory())
+    if not hasattr(os, "sysconf"):  # Windows
+        return UNTOLD_MEMORY
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         return min(whole, int(CGROUP_LIMIT.read_text()))

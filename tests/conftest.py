@@ -414,7 +414,7 @@ def wheel():
 
 class Server:
     """A server on the loopback device. files: path -> bytes, served with an ETag and, unless
-    `ranges` is off, in parts.
+    `ranges` is off, in parts; with their length, unless `lengths` is off.
 
     faults: path -> what goes wrong with the next requests for it, one after the other: "cut" (half
     of what was asked for, then the end), "wrong" (other bytes), a status such as 503, or a URL to
@@ -424,7 +424,7 @@ class Server:
 
     def __init__(self):
         self.files, self.faults, self.headers, self.asked = {}, {}, {}, []
-        self.ranges = self.etags = True
+        self.ranges = self.etags = self.lengths = True
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -471,7 +471,8 @@ class Server:
             request.send_header("ETag", etag)
         for name, value in self.headers.get(path, {}).items():
             request.send_header(name, value)
-        request.send_header("Content-Length", str(len(body) - start))
+        if self.lengths:
+            request.send_header("Content-Length", str(len(body) - start))
         request.end_headers()
         sent = body[start:]
         if request.command == "GET":

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
-from shutil import rmtree
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -87,7 +87,7 @@ def remove_images(out: Path, row: str) -> None:
         row: The row's name.
     """
     for folder in (row, nearest_to(row)):
-        rmtree(out / "pictures" / folder, ignore_errors=True)
+        shutil.rmtree(out / "pictures" / folder, ignore_errors=True)
 
 
 def save_real(out: Path, sets: Sequence[CaptionSet], each: int, samples: int) -> Path:

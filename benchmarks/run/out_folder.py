@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from t2i.core.errors import UserError
+from t2i.core.io.clutter import entries
 from t2i.core.io.files import refuse_links
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import Group
@@ -57,7 +58,7 @@ def held_out(out: Path, group: Group) -> Iterator[None]:
 def _check_ours(out: Path) -> None:
     """Raise UserError if a folder holds files, but is no benchmark's: some would be replaced."""
     try:
-        empty = not out.is_dir() or not any(out.iterdir())
+        empty = not out.is_dir() or not entries(out)
     except OSError:  # making the folder says what is wrong
         return
     if empty or (any(os.path.lexists(out / sign) for sign in SIGNS) and not is_run(out)):

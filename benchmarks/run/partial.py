@@ -69,12 +69,6 @@ class Parts:
         write_json(file, key)
         return True
 
-    def remove(self) -> None:
-        """Delete the parts, and the folder above if it is empty then."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
-            self.folder.parent.rmdir()
-
     def _place(self, where: str, number: int) -> Path:
         return self.folder / where / f"{number:05d}"
 
@@ -142,6 +136,17 @@ class Parts:
             self.clock.images += len(tensors["groups"])
             if len(tensors["groups"]):
                 yield _images(tensors, read_json(folder / "captions.json", f"part {folder}"))
+
+
+def remove_parts(folder: Path) -> None:
+    """Delete the parts of a row, if there are any, and the folder above if it is empty then.
+
+    Args:
+        folder: Folder of the parts.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.parent.is_dir() and not any(folder.parent.iterdir()):
+        folder.parent.rmdir()
 
 
 def _document(file: Path) -> Any:

@@ -14,7 +14,7 @@ from t2i.benchmarks.results import VARIETY, Row
 from t2i.benchmarks.run import grids
 from t2i.benchmarks.run.caption_sets import CaptionSet, ImageStream, real_source, wrong_source
 from t2i.benchmarks.run.kept_rows import KeptRow, read_kept
-from t2i.benchmarks.run.partial import Parts
+from t2i.benchmarks.run.partial import Parts, remove_parts
 from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun
 from t2i.benchmarks.run.reporter import BenchmarkReporter
 from t2i.benchmarks.run.timed_sampling import images_of, resized
@@ -306,11 +306,13 @@ class RowMaker:
     def _kept(self, blank: Row, depends: dict[str, Any], make: Callable[[Parts], Row]) -> Row:
         """Read a row from OUT/scores if it has the same protocol, grid and model; else make it."""
         out, name, key = self.plan.out, short_name(blank), self._key(depends)
+        place = out / "partial" / name
         found = self.group.first(lambda: self._found(blank, key))
         if found:
+            self.group.first(lambda: remove_parts(place))  # of a command that was killed at its end
             self.reporter.say(f"{name}: scored before")
             return found
-        parts = Parts(out / "partial" / name, key, self.group)
+        parts = Parts(place, key, self.group)
         if parts.fresh and depends:
             # These images are another model's.
             self.group.first(lambda: grids.remove_images(out, name))
@@ -318,7 +320,7 @@ class RowMaker:
         row.spent = dict(self.timeline.spent.get(row.name, {}))
         kept = KeptRow(key, self.plan.keep_images, row)
         self.group.first(lambda: kept.write(self._place(row)))
-        self.group.first(parts.remove)
+        self.group.first(lambda: remove_parts(place))
         return row
 
     def check_kept(self) -> None:

@@ -28,6 +28,7 @@ from t2i.core.registry.blame import crash
 T = TypeVar("T")
 AHEAD = 4  # batches made ahead
 WATCH = 0.5  # seconds between two checks of a worker that its main process is alive
+KILLED = -getattr(signal, "SIGKILL", 9)  # exit code of the killed; Windows has no such signal
 DEATHS = 3  # of workers in a row, without a batch between them, until no more are started
 
 
@@ -195,16 +196,13 @@ class Workers(Generic[T]):
 
     def _begin_again(self) -> None:
         code = self._dead()[0]
-        how = (
-            f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        )
-        told = f"a process that loads data {how}"
+        told = f"a process that loads data {_end(code)}"
         self._deaths += 1
         self._close_workers()
         if self._deaths < DEATHS:
             self._say(f"warning: {told}{_memory(code)}: started anew")
             self._start()
-        elif code == -signal.SIGKILL:
+        elif code == KILLED:
             self._say(f"warning: {told} again and again{_memory(code)}: loading without it")
             self._thread = Thread(self._views, chain(list(self._open), self._plan))
         else:
@@ -232,8 +230,18 @@ class Workers(Generic[T]):
             self._close_iterator()
 
 
+def _end(code: int) -> str:
+    """Say how a process with an exit code ended."""
+    if code >= 0:
+        return f"ended with code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:  # the signals for real time have no names
+        return f"was ended by signal {-code}"
+
+
 def _memory(code: int) -> str:
-    return " (out of memory? fewer --set workers take less)" if code == -signal.SIGKILL else ""
+    return " (out of memory? fewer --set workers take less)" if code == KILLED else ""
 
 
 class _OnlyWhileWaiting:

@@ -20,7 +20,8 @@ from t2i.core.engine.casting import casts_once
 from t2i.core.engine.reporting import Reporter, Silent, default_reporter
 from t2i.core.errors import Crash, Interrupted, T2IError, UserError, of_system
 from t2i.core.io import launched
-from t2i.core.io.files import refuse_links
+from t2i.core.io.clutter import entries
+from t2i.core.io.files import refuse_links, write_bytes
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import first, leave, set_variable
 from t2i.core.runs.configure import RunConfig
@@ -163,7 +164,8 @@ def traced(run: Run, accelerator: Accelerator) -> Iterator[None]:
         file = run.path / (f"error-{rank}.txt" if rank else ERROR)
         own = "".join(traceback.format_exception(error))
         with suppress(OSError):  # the error itself is reported
-            file.write_text(error.trace if isinstance(error, Crash) else own, "utf-8", "replace")
+            trace = error.trace if isinstance(error, Crash) else own
+            write_bytes(file, trace.encode("utf-8", "replace"))
             error.add_note(f"{file} has the traceback")
         raise
 
@@ -198,7 +200,7 @@ class Attempt:
         if error is None or resumable or not self.taken or self.steps():
             return
         with suppress(OSError):  # the failure itself is reported, not what cannot be removed
-            for path in self._folder.iterdir():
+            for path in entries(self._folder):
                 if path.name == ERROR:
                     continue
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -207,7 +209,7 @@ class Attempt:
 
 
 def check_free(folder: Path) -> None:
-    """Check that the folder of a new run holds nothing but its lock.
+    """Check that the folder of a new run holds nothing but its lock and clutter.
 
     Args:
         folder: The run's folder.
@@ -218,7 +220,7 @@ def check_free(folder: Path) -> None:
     for litter in folder.glob(".config.json.*.tmp"):  # left by a run that was killed at its start
         litter.unlink()
     (folder / ERROR).unlink(missing_ok=True)  # of an attempt that failed before its first step
-    if any(path.name != LOCK for path in folder.iterdir()):
+    if any(path.name != LOCK for path in entries(folder)):
         raise UserError(
             f"{folder} is there already: go on with 't2i train --resume {folder}' "
             "or choose another --out"

@@ -177,7 +177,7 @@ def resume(
     if data_dir is not None:
         config = replace(config, data=in_folder(config.data, data_dir))
     changed = longer or on_nan is not None or data_dir is not None
-    device = device or document.get("device")
+    device, start = device or _text(run, document, "device"), _text(run, document, "from")
     with (
         session(config, reporter, device) as (accelerator, speaker),
         locked(run, accelerator, mend),
@@ -197,7 +197,7 @@ def resume(
         saved = _newest(context, longer)
         if longer:
             check_longer(context, saved)
-        if start := document.get("from"):
+        if start:
             (find_checkpoint if saved else take_weights)(context, Path(start))
         where = (
             f"at step {saved.state.step}, from {saved.folder}" if saved else "from the beginning"
@@ -214,6 +214,16 @@ def resume(
         if accelerator.is_main_process:
             remake_best(run, damaged)
     return run
+
+
+def _text(run: Run, document: Mapping[str, Any], name: str) -> str | None:
+    """Return an entry of config.json that must be a text; None if it is not there."""
+    value = document.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    raise UserError(
+        f"{run.config_file}: '{name}' must be a text, not {value!r:.60}; restore the file"
+    )
 
 
 def _newest(context: RunContext, longer: bool) -> Saved | None:

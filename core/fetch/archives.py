@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import stat
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from t2i.core.errors import UserError
 from t2i.core.fetch.transfer import need_space
 from t2i.core.fetch.web import CHUNK
+from t2i.core.io.files import temporary_beside
 
 # Largest size of a member as a multiple of its packed size. Deflate reaches at most 1032, and JSON
 # stays under 20.
 SWELL = 200
 SMALL = 1 << 20  # bytes; members up to this size may have any ratio
+
+UNSOUND = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, ValueError,
+    RuntimeError,
+)  # fmt: skip
+"""What reading a damaged archive raises."""
 
 
 def unpack(archive: Path, folder: Path) -> list[Path]:
@@ -43,7 +52,7 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
             for member, target in wanted:
                 _write(opened, member, target)
             return targets
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, RuntimeError) as error:
+    except UNSOUND as error:
         raise UserError(
             f"{archive} is no sound zip archive ({str(error)[:100]}); remove it and fetch it again"
         ) from None
@@ -85,7 +94,7 @@ def _write(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> No
     zipfile reads no more than the size that was checked, and checks the CRC.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(target)
     try:
         with opened.open(member) as source, open(temporary, "wb") as file:
             while data := source.read(CHUNK):

@@ -12,7 +12,7 @@ from typing import IO
 
 from t2i.core.errors import UserError
 from t2i.core.fetch.web import CHUNK
-from t2i.core.io.files import read_json, write_json
+from t2i.core.io.files import detach, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,7 @@ class Part:
         Yields:
             Nothing.
         """
+        detach(self.path)
         with open(self.path, "ab+") as self._file:
             self.validator = self._noted()
             self._file.seek(0)
@@ -185,6 +186,10 @@ class Part:
         """
         self._file.write(data)
         self._hashes.update(data)
+
+    def flush(self) -> None:
+        """Hand the bytes so far to the system, so that the file can be read."""
+        self._file.flush()
 
     def digests(self) -> Digests:
         """Return size and hashes of the bytes so far.

@@ -42,6 +42,7 @@ def transfer(
     target: Path,
     *,
     most: int | None = None,
+    whole: Callable[[Path], bool] = lambda _: True,
     progress: Progress = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Digests:
@@ -54,6 +55,7 @@ def transfer(
         target: Where it goes.
         most: Most bytes that it may have. None: as many as `remote` or the server says, and at
             most UNTOLD if neither does.
+        whole: Tells of a file whether its end is there. Called where nobody says where it ends.
         progress: Called as bytes arrive.
         say: Takes a line when there is something to wait for, and before another attempt.
 
@@ -70,14 +72,17 @@ def transfer(
     with locked(target, say):
         check_regular(target, "")
         check_regular(part_of(target), "")
-        if target.exists():
-            return verified(remote, target)
         part = Part(remote, target)
+        if target.exists():
+            digests = verified(remote, target)
+            part.discard()  # what a process left that was killed once the file was in place
+            return digests
         with part.open():
             try:
-                _complete(remote, part, most, progress, say)
-            except TooLarge:
-                part.discard()
+                _complete(remote, part, most, whole, progress, say)
+            except UserError as error:
+                if isinstance(error, TooLarge) or not part.size:
+                    part.discard()
                 raise
             digests = part.digests()
         _refuse_page(remote, part)
@@ -220,8 +225,9 @@ class Allowance:
 
 
 def _complete(
-    remote: Remote, part: Part, most: int | None, progress: Progress, say: Callable[[str], None]
-) -> None:
+    remote: Remote, part: Part, most: int | None, whole: Callable[[Path], bool],
+    progress: Progress, say: Callable[[str], None],
+) -> None:  # fmt: skip
     """Try until the part is complete, or ATTEMPTS attempts in a row brought next to nothing.
 
     A part that is dropped and comes again is nothing new.
@@ -229,8 +235,10 @@ def _complete(
     failures, best = 0, part.size
     while True:
         try:
-            _attempt(remote, part, most, progress, say)
-            return
+            if _attempt(remote, part, most, progress, say) or whole(part.path):
+                return
+            part.restart(None)
+            raise Again("what came has no end, and the server did not say how much comes")
         except Again as error:
             failures = 1 if part.size >= best + CHUNK else failures + 1
             best = max(best, part.size)
@@ -250,10 +258,13 @@ def _complete(
 
 def _attempt(
     remote: Remote, part: Part, most: int | None, progress: Progress, say: Callable[[str], None]
-) -> None:
-    """Send one request and read its response; raise `Again` if the connection is cut."""
+) -> bool:
+    """Send one request and read its response; raise `Again` if the connection is cut.
+
+    Returns whether somebody said where the file ends.
+    """
     if remote.size is not None and part.size == remote.size:
-        return
+        return True
     if remote.size is not None and part.size > remote.size:
         part.restart(None)
     with _asked(remote, part, say) as response:
@@ -277,6 +288,9 @@ def _attempt(
         raise Again(f"the connection was cut after {part.size} of {told} bytes")
     if told is None and not part.size:
         raise Again("an answer without a byte came")
+    part.flush()
+    in_chunks = response.status == 200 and getattr(response, "chunked", False)
+    return told is not None or in_chunks
 
 
 def _begin(remote: Remote, part: Part, response: Any) -> int | None:

@@ -33,6 +33,10 @@ LARGEST_JSON = 1 << 20  # bytes of a JSON document that are read
 REMEDY = "check the address, or give a --mirror"
 MARKUP = frozenset({".html", ".htm", ".xhtml", ".xml", ".svg"})
 """Endings of names of files that are markup, as web pages are."""
+MARKS = (
+    b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--", b"<body", b"<script", b"<meta", b"<title",
+)  # fmt: skip
+"""How markup begins, in small letters."""
 
 
 class Again(Exception):
@@ -156,7 +160,7 @@ def is_web_page(head: bytes, name: str) -> bool:
         Whether it is markup, though its name is not that of markup.
     """
     begin = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:32].lower()
-    markup = begin.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--", b"<body"))
+    markup = begin.startswith(MARKS)
     return markup and PurePosixPath(name).suffix.lower() not in MARKUP
 
 

@@ -15,14 +15,17 @@ import os
 import re
 import reprlib
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from glob import escape
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from t2i.core.errors import UserError
-from t2i.core.io.documents import parse_json, read_bytes
+from t2i.core.io.clutter import CLUTTER, clutter_in, entries
+from t2i.core.io.documents import MOST_BYTES, parse_json, read_bytes
 
 MANIFEST = "manifest.json"
 """Name of the file in a sealed folder that lists the others."""
@@ -37,11 +40,22 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
         path: The file. Its folder is created if it does not exist.
         data: The new content.
     """
+    write_parts(path, [data])
+
+
+def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Write a file atomically and durably, part by part.
+
+    Args:
+        path: The file. Its folder is created if it does not exist.
+        parts: The new content. It may be read from the old one meanwhile.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         with _opened_anew(temporary) as file:
-            file.write(data)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -71,6 +85,31 @@ def _opened_anew(path: Path) -> BinaryIO:
     """Open a new file to write; what a killed command left there, or a link, is removed first."""
     path.unlink(missing_ok=True)
     return open(path, "xb")
+
+
+def detach(path: Path) -> None:
+    """Make a file that is going to be changed in place a file of its own.
+
+    A symbolic link is removed. Of a file with several names, which a copy by hard links or somebody
+    else may have made, this name gets a copy.
+
+    Args:
+        path: The file, which need not exist.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(found.st_mode):
+        path.unlink()
+    elif stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+        temporary = temporary_beside(path)
+        try:
+            temporary.unlink(missing_ok=True)
+            shutil.copy2(path, temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -134,6 +173,30 @@ def read_file(path: Path, what: str) -> bytes:
     """
     check_regular(path, what)
     return path.read_bytes()
+
+
+def read_lines(path: Path, what: str) -> Iterator[bytes]:
+    """Read the lines of a file in bounded memory, however large it is.
+
+    Args:
+        path: The file.
+        what: As for `check_regular`.
+
+    Yields:
+        The lines without their ends. Those that are longer than MOST_BYTES are left out.
+
+    Raises:
+        UserError: It is a pipe, a socket or a device.
+        OSError: It cannot be read.
+    """
+    check_regular(path, what)
+    with open(path, "rb") as file:
+        within = True  # of a line that is read
+        while part := file.readline(MOST_BYTES):
+            ends = part.endswith(b"\n")
+            if within and (ends or len(part) < MOST_BYTES):
+                yield part.rstrip(b"\r\n")
+            within = ends
 
 
 def read_json(path: Path, what: str, *, finite: bool = False) -> Any:
@@ -326,34 +389,113 @@ def arriving(folder: Path) -> Iterator[Path]:
     """
     check_free(folder)
     folder = Path(os.path.realpath(folder))  # a folder cannot replace a link
+    with filling(folder) as temporary:
+        yield temporary
+        _arrive(temporary, folder)
+
+
+@contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill. It is removed at the end, unless it was moved.
+
+    Args:
+        folder: A path beside which it is made. Folders above it are made if they do not exist.
+
+    Yields:
+        The temporary folder, empty.
+
+    Raises:
+        OSError: The system cannot write a file, for example because the disk is full.
+    """
     temporary = _temporary(folder)
     try:
         with _errors_of_the_system(folder):
             yield temporary
-        follow_umask(path for path in temporary.rglob("*") if path.is_file())
-        try:
-            os.replace(temporary, folder)
-        except OSError:
-            check_free(folder)  # another command was faster
-            raise
-        sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def arrive_numbered(temporary: Path, base: Path) -> Path:
+    """Move a folder that is complete to a name that nothing has.
+
+    Args:
+        temporary: The folder (`filling`).
+        base: The preferred name.
+
+    Returns:
+        Its new path: `base`, or else the first of `base`-2, `base`-3, ... that is free.
+    """
+    return next(place for place in numbered(base) if _arrived(temporary, place))
+
+
+def numbered(base: Path) -> Iterator[Path]:
+    """List the names for a new folder, or for one of its kind.
+
+    Args:
+        base: The preferred name.
+
+    Yields:
+        `base`, `base`-2, `base`-3, ... without end.
+    """
+    yield base
+    for n in count(2):
+        yield base.with_name(f"{base.name}-{n}")
+
+
+def _arrived(temporary: Path, folder: Path) -> bool:
+    """Move a complete folder to its name; return False if something else has it."""
+    if os.path.lexists(folder):
+        return False
+    try:
+        _arrive(temporary, folder)
+    except UserError:  # another command was faster
+        return False
+    return True
+
+
+def _arrive(temporary: Path, folder: Path) -> None:
+    """Move a complete folder to its name, if nothing else has it."""
+    follow_umask(path for path in temporary.rglob("*") if path.is_file())
+    for file in clutter_in(folder):
+        os.replace(file, temporary / file.name)
+    try:
+        os.replace(temporary, folder)
+    except OSError:
+        check_free(folder)  # another command was faster
+        raise
+    sync_folder(folder.parent)
+
+
 def _temporary(folder: Path) -> Path:
     """Make an empty folder to fill beside another, and remove those that killed processes left."""
-    for litter in folder.parent.glob(f".{escape(folder.name)}.*.tmp"):
-        process = litter.name.removesuffix(".tmp").rpartition(".")[2]
-        if process.isdecimal() and litter.is_dir() and not _is_running(int(process)):
-            shutil.rmtree(litter, ignore_errors=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(folder)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     return temporary
 
 
+def temporary_beside(path: Path) -> Path:
+    """Name a temporary file or folder of this process, and remove those of processes that died.
+
+    Args:
+        path: What it is to become.
+
+    Returns:
+        The path, in the same folder. Something may be there.
+    """
+    for litter in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        process = litter.name.removesuffix(".tmp").rpartition(".")[2]
+        if process.isdecimal() and not _is_running(int(process)):
+            if litter.is_dir() and not litter.is_symlink():
+                shutil.rmtree(litter, ignore_errors=True)
+            else:
+                litter.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
 def _is_running(process: int) -> bool:
+    if os.name == "nt":  # there, this would be Ctrl-C
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -370,9 +512,9 @@ def check_free(folder: Path) -> None:
         folder: Where a command is going to write.
 
     Raises:
-        UserError: It is a file, or a folder that is not empty.
+        UserError: It is a file, or a folder that holds more than clutter (`clutter.py`).
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or entries(folder)):
         raise UserError(f"{folder} is there already, and not empty: choose another --out")
 
 
@@ -447,7 +589,9 @@ def verify(folder: Path, what: str) -> None:
     present = {
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.is_file() and path.relative_to(folder).parts[0] not in HUBS
+        if path.is_file()
+        and path.relative_to(folder).parts[0] not in HUBS
+        and path.name not in CLUTTER
     } - {MANIFEST}
     for name in sorted(files.keys() ^ present):
         state = "is missing" if name in files else "does not belong there"
@@ -466,7 +610,8 @@ def verify(folder: Path, what: str) -> None:
 def intact(folder: Path) -> bool:
     """Return whether a sealed folder exists and holds exactly what its manifest lists.
 
-    A replacement of the folder that a crash interrupted is undone first (`settle`).
+    A replacement of the folder that a crash interrupted is undone first (`settle`). What such a
+    crash left beside a folder that is intact is removed.
 
     Args:
         folder: The folder.
@@ -479,6 +624,7 @@ def intact(folder: Path) -> bool:
         verify(folder, "folder")
     except UserError:
         return False
+    shutil.rmtree(_aside(folder), ignore_errors=True)
     return True
 
 

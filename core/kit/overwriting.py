@@ -1,4 +1,4 @@
-"""Which installed files a wheel would overwrite, or which modules it would stand before."""
+"""What a wheel would take from others: files, modules, commands, names, and Python's start."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import re
 import sysconfig
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import all_suffixes
@@ -17,6 +18,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 from t2i.core.errors import UserError
+from t2i.core.kit.changes import distribution_of
 from t2i.core.registry.tables import HOST
 
 ROOT = __name__.partition(".")[0]
@@ -30,6 +32,18 @@ OF_PYTHON = re.compile(r"(python|pip)(w|[\d.]*)$|activate", re.IGNORECASE)
 
 SUFFIXES = sorted(all_suffixes(), key=len, reverse=True)
 """Endings of modules, long ones first."""
+
+
+AT_START = ("sitecustomize", "usercustomize")
+"""Modules that every Python imports when it starts, like the lines of files `*.pth`."""
+
+LARGEST_TEXT = 1 << 20
+"""Bytes of a file entry_points.txt that is read."""
+
+UNSOUND = (
+    OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, configparser.Error,
+)  # fmt: skip
+"""What reading a damaged wheel, or one with a password, raises."""
 
 
 @dataclass
@@ -61,13 +75,78 @@ def overwritten(wheels: Mapping[str, Path]) -> list[str]:
     for name, wheel in wheels.items():
         _claim(claims, name, wheel)
     found: dict[tuple[str, str], dict[str, None]] = {}
-    for name, owner, what in (*_of_packages(claims, wheels), *_of_python(claims)):
+    owned: set[str] = set()
+    for name, owner, what in (
+        *_of_packages(claims, wheels, owned), *_of_python(claims),
+        *_of_nobody(claims, wheels, owned),
+    ):  # fmt: skip
         found.setdefault((name, owner), {})[what] = None
-    return [
+    told = [
         f"{name} would overwrite {next(iter(whats))} of {owner}"
         + (f" (and {len(whats) - 1} more of its files)" if len(whats) > 1 else "")
         for (name, owner), whats in found.items()
     ]
+    return [*told, *_pretences(claims, owned)]
+
+
+def entry_points_of(wheel: Path) -> str:
+    """Read what a wheel declares.
+
+    Args:
+        wheel: The wheel.
+
+    Returns:
+        The text of its entry_points.txt; empty if it has none.
+
+    Raises:
+        UserError: The wheel cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for member in archive.infolist():
+                if not member.filename.endswith(".dist-info/entry_points.txt"):
+                    continue
+                if member.file_size > LARGEST_TEXT:
+                    raise ValueError(f"{member.filename} has {member.file_size:,} bytes")
+                return archive.read(member).decode("utf-8")
+    except UNSOUND as error:
+        raise UserError(f"{wheel.name}: not a sound wheel: {error}") from None
+    return ""
+
+
+def files_to_come(wheels: Mapping[str, Path]) -> dict[str, list[str]]:
+    """List what installing wheels writes, without what pip adds to the folder *.dist-info.
+
+    Args:
+        wheels: Wheels by the canonical name of their package.
+
+    Returns:
+        The absolute paths by package, commands included.
+
+    Raises:
+        UserError: A wheel cannot be read.
+    """
+    claims = _Claims()
+    for name, wheel in wheels.items():
+        _claim(claims, name, wheel)
+    scripts = sysconfig.get_path("scripts")
+    places = {file: name for file, (name, _) in claims.files.items()}
+    places |= {os.path.join(scripts, command): name for command, name in claims.commands.items()}
+    return {name: [file for file, owner in places.items() if owner == name] for name in wheels}
+
+
+def files_of(distribution: Distribution) -> Iterator[str]:
+    """List the files of an installed package.
+
+    Args:
+        distribution: The package.
+
+    Yields:
+        The absolute paths that its RECORD lists; none if it has no RECORD.
+    """
+    root = str(distribution.locate_file(""))
+    for row in _rows(distribution):
+        yield os.path.normpath(os.path.join(root, row))
 
 
 def _claim(claims: _Claims, name: str, wheel: Path) -> None:
@@ -75,9 +154,8 @@ def _claim(claims: _Claims, name: str, wheel: Path) -> None:
     try:
         with zipfile.ZipFile(wheel) as archive:
             members = [member for member in archive.namelist() if not member.endswith("/")]
-            points = [member for member in members if member.endswith("/entry_points.txt")]
-            commands = _commands(archive.read(points[0]).decode("utf-8")) if points else []
-    except (OSError, zipfile.BadZipFile, UnicodeDecodeError, configparser.Error) as error:
+        commands = _commands(entry_points_of(wheel))
+    except UNSOUND as error:
         raise UserError(f"{wheel.name}: not a sound wheel: {error}") from None
     scripts = sysconfig.get_path("scripts")
     for member in members:
@@ -117,8 +195,13 @@ def _module(relative: str) -> str | None:
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
-def _of_packages(claims: _Claims, wheels: Mapping[str, Path]) -> Iterator[tuple[str, str, str]]:
-    """Return who takes what from which installed package: (name, owner, what)."""
+def _of_packages(
+    claims: _Claims, wheels: Mapping[str, Path], owned: set[str]
+) -> Iterator[tuple[str, str, str]]:
+    """Return who takes what from which installed package: (name, owner, what).
+
+    Places that belong to an installed package are added to `owned`.
+    """
     seen: set[str] = set()
     purelib = sysconfig.get_path("purelib")
     tops = {"", *(_top(os.path.relpath(place, purelib)) for place in claims.files)}
@@ -132,6 +215,7 @@ def _of_packages(claims: _Claims, wheels: Mapping[str, Path]) -> Iterator[tuple[
             if _top(row) not in tops:  # for speed: there are a hundred thousand files
                 continue
             place = os.path.normpath(os.path.join(root, row))
+            owned.add(place)
             name, member = (
                 claims.files.get(place) or claims.modules.get(_module(row) or "") or (owner, "")
             )
@@ -168,17 +252,42 @@ def _same(wheel: Path, member: str, place: str) -> bool:
         return False
 
 
-def _of_python(claims: _Claims) -> Iterator[tuple[str, str, str]]:
-    """Return who takes what from Python itself: (name, owner, what)."""
-    packages = [sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib")]
+def _of_nobody(
+    claims: _Claims, wheels: Mapping[str, Path], owned: set[str]
+) -> Iterator[tuple[str, str, str]]:
+    """Return who takes files that are there and belong to no package: (name, owner, what)."""
+    packages = tuple(sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib"))
     library = sysconfig.get_path("stdlib") + os.sep
-    for place, (name, _) in claims.files.items():
-        if (
-            place.startswith(library)
-            and not place.startswith(tuple(packages))
-            and os.path.exists(place)
-        ):
-            yield name, "Python", place
+    scripts = sysconfig.get_path("scripts")
+    unlisted = {name for name in wheels if (own := distribution_of(name)) and not _rows(own)}
+    for place, (name, member) in claims.files.items():
+        folder, file = os.path.split(place)
+        told = folder == scripts and OF_PYTHON.match(file)
+        free = place in owned or name in unlisted or not os.path.lexists(place)
+        if not free and not told and not _same(wheels[name], member, place):
+            of_python = place.startswith(library) and not place.startswith(packages)
+            yield name, "Python" if of_python else "this environment", place
+
+
+def _pretences(claims: _Claims, owned: set[str]) -> Iterator[str]:
+    """Say who would run code at Python's start, or pass for another package."""
+    roots = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    for place, (name, member) in claims.files.items():
+        root = next((root for root in roots if place.startswith(root + os.sep)), None)
+        if root is None or place in owned:
+            continue
+        top = os.path.relpath(place, root).split(os.sep)[0]
+        alone = os.path.dirname(place) == root
+        if (alone and place.endswith(".pth")) or _top(top) in AT_START:
+            yield f"{name} would run code whenever Python starts ({member})"
+        stem, dot, kind = top.rpartition(".")
+        told = canonicalize_name(stem.partition("-")[0])
+        if f"{dot}{kind}" == ".egg-info" or (f"{dot}{kind}" == ".dist-info" and told != name):
+            yield f"{name} would pass for another package too ({member})"
+
+
+def _of_python(claims: _Claims) -> Iterator[tuple[str, str, str]]:
+    """Return who takes commands of the environment itself: (name, owner, what)."""
     for command, name in claims.commands.items():
         if OF_PYTHON.match(command) and name != "pip":
             yield name, "this environment", f"the command {command}"

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -27,9 +26,10 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from t2i.core.errors import UserError, nearest
 from t2i.core.io.terminal import printable
 from t2i.core.kit.changes import Change, Origin, distribution_of, harm, installed
-from t2i.core.kit.overwriting import overwritten
+from t2i.core.kit.overwriting import entry_points_of, overwritten
 from t2i.core.kit.pip_process import PYTHON, run_pip, variables_of_python
 from t2i.core.kit.targets import WHEEL, Target
+from t2i.core.kit.workplace import noted
 from t2i.core.registry.hooks import GROUP
 from t2i.core.registry.tables import HOST, registry
 
@@ -202,26 +202,27 @@ def _wheels(chosen: Plan, folder: Path) -> dict[str, Path]:
             rest = ["--no-deps", "--wheel-dir", str(folder), "-r", str(file)]
             run_pip(["wheel", *_only_wheels(chosen.builds), *rest], chosen.target.text)
             file.unlink()
-    found = {}
-    for wheel in folder.glob(f"*{WHEEL}"):
-        try:
-            found[str(parse_wheel_filename(wheel.name)[0])] = wheel
-        except InvalidWheelFilename as error:
-            raise UserError(f"{printable(str(error))}: nothing was installed") from None
+    found = _by_name(folder)
     for change in chosen.changes:
         if change.name not in found:
             raise UserError(f"pip did not get {change.name} {change.after}: nothing was installed")
     return found
 
 
+def _by_name(folder: Path | None) -> dict[str, Path]:
+    """Return the wheels in a folder by the names of their packages."""
+    found = {}
+    for wheel in folder.glob(f"*{WHEEL}") if folder else ():
+        try:
+            found[str(parse_wheel_filename(wheel.name)[0])] = wheel
+        except InvalidWheelFilename as error:
+            raise UserError(f"{printable(str(error))}: nothing was installed") from None
+    return found
+
+
 def _registers(wheel: Path) -> bool:
     """Return whether a wheel declares a plugin."""
-    try:
-        with ZipFile(wheel) as archive:
-            points = [name for name in archive.namelist() if name.endswith("/entry_points.txt")]
-            text = archive.read(points[0]).decode("utf-8") if points else ""
-    except (OSError, BadZipFile, UnicodeDecodeError) as error:
-        raise UserError(f"{wheel.name}: not a sound wheel: {error}") from None
+    text = entry_points_of(wheel)
     return re.search(rf"^\[\s*{GROUP}\s*\]\s*$", text, re.MULTILINE) is not None
 
 
@@ -314,7 +315,8 @@ def install(chosen: Plan, *, force: bool = False) -> Installed:
         return found
     if not force:
         try_out(chosen)
-    _install(chosen, [])
+    with noted(_by_name(chosen.wheels)):
+        _install(chosen, [])
     return brought(chosen.wanted)
 
 

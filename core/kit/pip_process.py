@@ -17,6 +17,7 @@ from pathlib import Path
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import debugging, note, printable
 from t2i.core.kit.changes import distribution_of
+from t2i.core.kit.workplace import held_for_pip
 
 PYTHON = (sys.executable, "-P")
 """Python without the current folder in its path, whatever module it is to run."""
@@ -63,10 +64,11 @@ def run_pip(arguments: Sequence[str], target: str, *, sources: bool = True) -> s
             f"install pip' where uv made the environment"
         )
     command = [*PYTHON, "-m", "pip", arguments[0], *OPTIONS, *arguments[1:]]
-    done = subprocess.run(
-        command, env=environment(sources), stdin=subprocess.DEVNULL, capture_output=True,
-        encoding="utf-8", errors="replace",
-    )  # fmt: skip
+    with held_for_pip() as descriptors:
+        done = subprocess.run(
+            command, env=environment(sources), stdin=subprocess.DEVNULL, capture_output=True,
+            encoding="utf-8", errors="replace", pass_fds=descriptors,
+        )  # fmt: skip
     if debugging():
         for line in done.stderr.splitlines():
             note(f"pip: {line}")

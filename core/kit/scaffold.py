@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from t2i.core.errors import UserError
+from t2i.core.io.clutter import entries
 from t2i.core.registry.tables import HOST, registry
 
 TEMPLATE = Path(__file__).parent / "new-plugin"
@@ -39,7 +40,7 @@ def write_package(name: str, folder: Path) -> list[Path]:
             empty.
     """
     words = _checked(name)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or entries(folder)):
         raise UserError(
             f"{folder} is there already, and not empty: choose another --out, or remove it"
         )

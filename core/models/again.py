@@ -194,7 +194,7 @@ def _file(picture: Path, name: str, told: Source, given: Path | None) -> Path:
 
 def _difference(picture: Path, image: np.ndarray, record: Record) -> str:
     """Say how an image differs from the first one."""
-    with Image.open(picture) as opened:
+    with Image.open(picture, formats=("PNG",)) as opened:
         first = np.asarray(opened.convert("RGB"))
     if first.shape != image.shape:
         return f"the first is {first.shape[1]} x {first.shape[0]} pixels: it was resized"

@@ -10,9 +10,10 @@ from typing import Any
 
 from t2i.core.errors import UserError
 from t2i.core.fetch.hub import INDEX
-from t2i.core.io.files import json_object, read_file, read_json
+from t2i.core.io.files import json_object, read_json, read_lines
 from t2i.core.models.identify import identify, shapes_of
 from t2i.core.models.locating import Located, located, located_run, run_around
+from t2i.core.models.recorded import contents_of, record_of, summary_of
 from t2i.core.registry.tables import registry
 from t2i.core.runs.folder import RUNS, Run, is_run
 from t2i.core.runs.listing import ListedRun, describe, run_document
@@ -61,17 +62,18 @@ def about_run(run: Run, name: str | None = None) -> dict[str, Any]:
     name = name or str(run.path)
     facts: dict[str, Any] = {"run": name, "state": listed.progress}
     try:
-        config, document = run_document(run)
+        run_document(run)
     except UserError:
         return facts
+    config, record = record_of(run)
     facts |= _settings(config)
-    facts["data"] |= _data(run, document)
+    facts["data"] |= _data(run, record)
     facts |= {"captions": run.captions()[:CAPTIONS]} if run.captions() else {}
     facts |= _cost(run, listed.step, listed.seconds)
     facts |= {"losses": dict(listed.losses)} if listed.losses else {}
     facts |= {"score": dict([listed.score])} if listed.score else {}
     facts |= _checkpoints(run)
-    facts |= {key: document[key] for key in RECORDED if document.get(key)}
+    facts |= {key: record[key] for key in RECORDED if key in record}
     return facts | {"next": _next(run, name, listed)}
 
 
@@ -142,12 +144,12 @@ def _flat(document: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     return found
 
 
-def _data(run: Run, document: Mapping[str, Any]) -> dict[str, Any]:
+def _data(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
     """What is recorded of the data: hash, what was found and what was passed over."""
     found: dict[str, Any] = {}
-    if document.get("data_fingerprint"):
-        found["fingerprint"] = document["data_fingerprint"]
-    splits = json_object(run.path / "data.json")
+    if "data_fingerprint" in record:
+        found["fingerprint"] = record["data_fingerprint"]
+    splits = contents_of(run)
     found |= {"splits": splits} if splits else {}
     broken = _count_lines(run.broken_file)
     return found | ({"broken": broken} if broken else {})
@@ -155,22 +157,15 @@ def _data(run: Run, document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _count_lines(path: Path) -> int:
     try:
-        return len(read_file(path, "").splitlines())
+        return sum(1 for _ in read_lines(path, ""))
     except (OSError, UserError):
         return 0
 
 
 def _cost(run: Run, step: int, seconds: float) -> dict[str, Any]:
     """Steps, time, parameters and machine, as far as the run has come."""
-    try:
-        summary = run.summary()
-    except UserError:
-        return {"steps": step, "seconds": seconds}
-    names = (
-        "steps", "images", "seconds", "wall_seconds", "parameters", "stages", "skipped", "device",
-        "precision", "imported",
-    )  # fmt: skip
-    return {name: summary[name] for name in names if summary.get(name)}
+    summary = summary_of(run)
+    return {"steps": step, "seconds": seconds} if summary is None else summary
 
 
 def _checkpoints(run: Run) -> dict[str, Any]:

@@ -11,13 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import arriving, check_free, check_regular, write_json
+from t2i.core.io.files import (
+    arrive_numbered,
+    arriving,
+    check_free,
+    check_regular,
+    filling,
+    write_json,
+)
 from t2i.core.models.foreign import reading
 from t2i.core.models.model import Model
 from t2i.core.registry.specs import ModelSpec, import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config
-from t2i.core.runs.folder import Run
+from t2i.core.runs.folder import RUNS, Run
 from t2i.core.runs.record import write_config
 
 
@@ -56,7 +63,7 @@ def default_preset(spec: ModelSpec) -> str:
 
 
 def import_weights(
-    model: str, files: Sequence[Path], out: Path, *, preset: str | None = None,
+    model: str, files: Sequence[Path], out: Path | None, *, preset: str | None = None,
     sets: Sequence[str] = (),
     command: str = "",
 ) -> Run:  # fmt: skip
@@ -66,7 +73,7 @@ def import_weights(
         model: Name of the model.
         files: The files or folders of weights, as the model's importer expects them.
         out: Folder of the run. It must not exist, or be empty. After an error nothing is left
-            there.
+            there. None: runs/MODEL-PRESET-imported, with a number if that is taken.
         preset: Name of the preset that fits the weights; None for `default_preset`.
         sets: Settings of the form "a.b=value". Later ones win.
         command: The command line, for the record in the run.
@@ -82,16 +89,25 @@ def import_weights(
     config = resolve_config(
         model, preset=preset or default_preset(spec), sets=sets, data_needed=False
     )
-    check_free(Path(out))
+    if out is not None:
+        check_free(Path(out))
     sources = [_source(Path(path)) for path in files]
-    with reading(Path(files[0] if files else out), model):
+    with reading(Path(files[0] if files else model), model):
         imported: Model = import_object(str(spec.weights))(config, [Path(path) for path in files])
+    if out is None:
+        base = RUNS / f"{model}-{config.preset}-imported"
+        with filling(base) as folder:
+            _write(imported, Run(folder), sources, command)
+            return Run(arrive_numbered(folder, base))
     with arriving(Path(out)) as folder:
-        place = Run(folder)
-        write_config(place, imported.config, None, command)
-        imported.save(place.model)
-        write_json(place.summary_file, _summary(imported, sources))
+        _write(imported, Run(folder), sources, command)
     return Run(Path(out))
+
+
+def _write(imported: Model, run: Run, sources: Sequence[dict[str, Any]], command: str) -> None:
+    write_config(run, imported.config, None, command)
+    imported.save(run.model)
+    write_json(run.summary_file, _summary(imported, sources))
 
 
 def _source(path: Path) -> dict[str, Any]:

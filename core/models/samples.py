@@ -27,7 +27,8 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import NoiseKey
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.interfaces.text import TextFeatures
-from t2i.core.io.files import place_bytes, refuse_links, write_bytes
+from t2i.core.io.clutter import entries
+from t2i.core.io.files import place_bytes, read_lines, refuse_links, write_bytes
 from t2i.core.io.images import grid, png, read_image, readable_scale
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import Group
@@ -309,9 +310,7 @@ class _Work:
             if not group.is_first:
                 return []
             records = self._collected(folder)
-            shown = [
-                np.asarray(Image.open(folder / record["file"])) for record in records[:GRID_IMAGES]
-            ]
+            shown = [_pixels(folder / record["file"]) for record in records[:GRID_IMAGES]]
             sheet = grid(shown, _columns(len(shown), n), scale=readable_scale(shown[0].shape[0]))
             place_bytes(folder / "grid.png", png(sheet, grid_chunks(records[: len(shown)])))
             return records
@@ -372,7 +371,8 @@ class _Work:
         Raises:
             UserError: The folder holds anything that does not belong to this request.
         """
-        if any(folder.glob("[!.]*")) and not (folder / RECORDS).is_file():
+        others = any(not path.name.startswith(".") for path in entries(folder))
+        if others and not (folder / RECORDS).is_file():
             raise UserError(
                 f"{folder} is there already, and not empty: choose another --out, or remove it"
             )
@@ -396,13 +396,27 @@ class _Work:
 
     def _sound(self, path: Path) -> bool:
         """Tell whether an image is complete."""
-        height, width = self.extent
         try:
-            with Image.open(path) as image:
+            with _opened(path) as image:
                 image.verify()  # the checksums of all its parts
-                return (image.size, image.mode) == ((width, height), "RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return _pixels(path).shape == (*self.extent, 3)
+        except Exception:  # Pillow raises anything at all on damaged files
             return False
+
+
+def _opened(path: Path) -> Image.Image:
+    """Open an image; raise OSError for what is no file, and for other formats.
+
+    Pillow hands some formats to other programs.
+    """
+    if not path.is_file():
+        raise OSError(f"{path} is no file")
+    return Image.open(path, formats=("PNG",))
+
+
+def _pixels(path: Path) -> np.ndarray:
+    with _opened(path) as image:
+        return np.asarray(image)
 
 
 def _name(key: Key) -> str:
@@ -413,7 +427,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """Read the lines of a samples.jsonl. Skip a line that a killed command left half-written."""
     if not path.is_file():
         return
-    for text in path.read_bytes().split(b"\n"):
+    for text in read_lines(path, ""):
         try:
             line = json.loads(text)
         except (ValueError, RecursionError):

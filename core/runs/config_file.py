@@ -30,6 +30,40 @@ UNKNOWN = "?"
 """Name of the preset of a configuration that names none."""
 
 
+class _Strict(yaml.SafeLoader):
+    """Reads YAML as `yaml.safe_load` does, but refuses a key that stands twice in a mapping."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise ValueError(f"line {line}: '{key.value}' stands there for the second time")
+            seen.add(key.value)
+        return node
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse YAML without tags that make anything but plain values.
+
+    Args:
+        text: The text.
+
+    Returns:
+        The document.
+
+    Raises:
+        YAMLError: It is not YAML. Some texts raise other errors; see UNREADABLE.
+        ValueError: A key stands twice in a mapping, of which YAML would use the last one.
+    """
+    loader = _Strict(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
 def read_config_file(path: Path, model: str) -> Mapping[str, Any]:
     """Read the file of `--config`.
 
@@ -44,12 +78,12 @@ def read_config_file(path: Path, model: str) -> Mapping[str, Any]:
         UserError: The file cannot be read, is no mapping, or is for another model.
     """
     try:
-        document = yaml.safe_load(read_file(path, "--config").decode("utf-8"))
+        document = parse_yaml(read_file(path, "--config").decode("utf-8"))
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}") from None
     except UNREADABLE as error:
         raise UserError(
-            f"--config {path}: not YAML: {' '.join(str(error).split())[:200]}"
+            f"--config {path}: it cannot be read: {' '.join(str(error).split())[:200]}"
         ) from None
     if not isinstance(document, Mapping):
         raise UserError(

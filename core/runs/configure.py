@@ -9,8 +9,6 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from t2i.core.errors import UserError, nearest
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.registry.choice import Choice
@@ -22,6 +20,7 @@ from t2i.core.runs.config_file import (
     UNKNOWN,
     UNREADABLE,
     named_preset,
+    parse_yaml,
     read_config_file,
     refuse_names,
 )
@@ -218,7 +217,7 @@ def parse_set(text: str) -> dict[str, Any]:
     if not equals or not all(key.strip().split(".")):
         raise UserError(f"--set {text}: expected KEY=VALUE, such as --set steps=1000")
     try:
-        document: Any = yaml.safe_load(value)
+        document: Any = parse_yaml(value)
     except UNREADABLE:  # "2024-02-30" is no date, but a name
         document = value
     if isinstance(document, date):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import MANIFEST, read_json
+from t2i.core.io.files import MANIFEST, numbered, read_json
 from t2i.core.io.locks import LOCK
 from t2i.core.registry.tables import registry
 
@@ -189,10 +189,7 @@ def new_folder(base: Path) -> Iterator[Path]:
         is empty at the end it is removed, with the folders above it that were made for it.
     """
     above = [path for path in base.parents if not path.exists()]
-    path, n = base, 1
-    while not _made(path):
-        n += 1
-        path = base.with_name(f"{base.name}-{n}")
+    path = next(path for path in numbered(base) if _made(path))
     try:
         yield path
     finally:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import platform
-import resource
 import sys
 import time
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Contents
-from t2i.core.io.files import read_file, write_bytes, write_json
+from t2i.core.io.files import detach, read_lines, write_json, write_parts
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
 from t2i.core.runs.folder import Run
@@ -110,9 +110,8 @@ class Log:
         """
         if not self._path.exists():
             return
-        content = read_file(self._path, "log")
-        kept = [line for line in content.splitlines() if _step_of(line) <= step]
-        write_bytes(self._path, b"".join(line + b"\n" for line in kept))
+        lines = read_lines(self._path, "log")
+        write_parts(self._path, (line + b"\n" for line in lines if _step_of(line) <= step))
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Append a line.
@@ -144,6 +143,10 @@ def _board(folder: Path) -> Any:
     return SummaryWriter(str(folder))
 
 
+MOST_BROKEN = 100_000
+"""Lines of the list of broken examples that are read again."""
+
+
 class BrokenFile:
     """The file RUN/broken.jsonl: every broken example that the run has met, in all its sessions.
 
@@ -164,7 +167,7 @@ class BrokenFile:
         if not self._path.exists():
             return []
         found = []
-        for line in read_file(self._path, "list of broken examples").splitlines():
+        for line in islice(read_lines(self._path, "list of broken examples"), MOST_BROKEN):
             try:
                 entry = json.loads(line)
                 found.append(BrokenExample(str(entry["file"]), str(entry["reason"])))
@@ -179,6 +182,7 @@ class BrokenFile:
             error: The example, with its reason. The caller adds each only once.
         """
         if self._writes:
+            detach(self._path)
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"file": error.where, "reason": error.reason}) + "\n")
 
@@ -198,9 +202,14 @@ def peak_memory(device: torch.device) -> int:
         device: The device that was computed on.
 
     Returns:
-        Bytes: those that torch allocated if it is a CUDA device, else the resident size.
+        Bytes: those that torch allocated if it is a CUDA device, else the resident size (0 on
+        Windows, which does not tell).
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -296,6 +296,27 @@ def test_info_of_unfinished_and_damaged_runs(here, trained):
     assert "damaged: config.json is no configuration of a run" in out
 
 
+@pytest.mark.parametrize(
+    ("file", "wrong", "place"),
+    [
+        ("data.json", {"train": {"found": 3}}, "'train.found'"),
+        ("data.json", {"train": {"passed_over": ["x"]}}, "'train.passed_over'"),
+        ("data.json", {"train": None}, "'train'"),
+        ("data.json", [], "no JSON object"),
+        ("summary.json", {"seconds": "long"}, "'seconds'"),
+        ("summary.json", {"stages": [{"name": "a"}]}, "'stages.0.steps'"),
+        ("summary.json", {"parameters": {"all": None}}, "'parameters.all'"),
+        ("config.json", {"run": {"model": "toy"}, "versions": 5}, "'versions'"),
+        ("config.json", {"run": {"model": "toy"}, "command": {}}, "'command'"),
+    ],
+)
+def test_info_of_files_of_wrong_types_is_a_line(refused, trained, file, wrong, place):
+    (trained.path / file).write_text(json.dumps(wrong))
+    told = refused("info", "runs/one")
+    assert file in told
+    assert place in told
+
+
 def test_info_of_what_is_elsewhere(here, refused, trained, tmp_path):
     shutil.copytree(trained.model, tmp_path / "alone")
     facts = json.loads(here("info", "alone", "--json")[1])

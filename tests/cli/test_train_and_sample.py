@@ -271,3 +271,16 @@ def test_interrupted_saved_resumed_and_sampled(toy_process):
     assert json.loads(sampled.stdout)["samples"][0]["prompt"] == "\x1b[31mred\x07"
     assert "\x1b" not in sampled.stderr
     assert Image.open(toy_process.work / "p" / "0000-000.png").size == (8, 8)
+
+
+def test_clutter_is_not_in_the_way_and_stays(here, refused, tmp_path):
+    for name in ("run", "samples", "failed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "Thumbs.db").write_bytes(b"x")
+    assert here("train", "--model", "toy", "--out", "run")[0] == 0
+    assert here("sample", "--run", "run", "-p", "red", "--out", "samples")[0] == 0
+    refused(
+        "train", "--model", "toy", "--data", "toydata", "--set", "workers=-1", "--out", "failed"
+    )
+    for name in ("run", "samples", "failed"):
+        assert (tmp_path / name / "Thumbs.db").read_bytes() == b"x"

@@ -76,6 +76,9 @@ class Nursery:
     def load(self, model):
         self._ask({"load": model})
 
+    def imports(self, *modules):
+        self._ask({"import": modules})
+
     def close(self):
         for process in self._started:
             if process.code is None:  # of a test that failed

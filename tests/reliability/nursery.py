@@ -4,31 +4,33 @@ each request.
 Requests come on stdin and answers go to stdout, a JSON document a line:
 {"start": {...}} -> {"pid": N}        {"wait": N} -> {"code": as subprocess has it, negative for a
 signal} {"load": "ldm"} -> {}                 imports what training this model takes, for all that
-are started later
+are started later {"import": ["a.b"]} -> {}   imports modules, likewise
 
 start: `argv` of the command; `cwd`, `out` and `err`: where it runs and what it says; `environment`.
 watched: a folder; each thing done to files in it (written by half, synced, moved, removed) is an
-    event.
+    event (faults.py).
 kill_at: the event at which the process kills itself. events: a file that gets a line for each.
 order: a file that gets a line for each batch: step, part, keys and captions. fsize, memory: limits
-in bytes of a file, and of memory beyond what is in use. script: Python source to run in place of
-the command.
+in bytes of a file, and of memory beyond what is in use. script: Python source to run before
+the command, or in its place if there is no `argv`.
 """
 
 import atexit
-import builtins
+import importlib
 import json
 import os
 import resource
-import shutil
 import signal
 import sys
 import traceback
+
+import faults
 
 TIME_LIMIT = 300
 
 
 def main():
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
     load_command()
     for line in sys.stdin:
         request, answer = json.loads(line), {}
@@ -36,6 +38,9 @@ def main():
             answer = {"code": os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])}
         elif "load" in request:
             load_model(request["load"])
+        elif "import" in request:
+            for name in request["import"]:
+                importlib.import_module(name)
         else:
             pid = os.fork()
             if pid == 0:
@@ -92,7 +97,9 @@ def child(
         os.chdir(cwd)
         os.environ.update(environment or {})
         if watched:
-            Faults(watched, kill_at, events).install()
+            found = faults.Faults([watched], kill_at, events)
+            found.install()
+            found.install_safetensors()
         if order:
             note_order(order)
         if memory:
@@ -112,7 +119,8 @@ def child(
 def run(argv, script):
     if script is not None:
         exec(compile(script, "<script>", "exec"), {"__name__": "__main__"})
-        return 0
+        if not argv:
+            return 0
     from t2i.cli.main import main as command
 
     sys.argv = ["t2i", *argv]
@@ -129,113 +137,15 @@ def virtual_size():
 def note_order(path):
     from t2i.core.engine.batches import BatchMaker
 
-    make = BatchMaker.make
+    make, plain = BatchMaker.make, faults.OPEN  # what is noted here is no event
 
     def noted(self, host, step, shard, part=0):
         if step >= 0:
-            with open(path, "a") as file:
+            with plain(path, "a") as file:
                 file.write(json.dumps([step, part, host.keys, host.captions]) + "\n")
         return make(self, host, step, shard, part)
 
     BatchMaker.make = noted
-
-
-class Faults:
-    """Counts what is done to files below `watched`, and kills the process at one of those
-    events."""
-
-    def __init__(self, watched, kill_at, log):
-        self.watched, self.kill_at, self.log = os.path.realpath(watched), kill_at, log
-        self.count, self.pid = 0, os.getpid()
-
-    def event(self, what, path, halfway=None):
-        """halfway: does half of what comes next, in case that this is the end."""
-        if isinstance(path, int):
-            path = os.readlink(f"/proc/self/fd/{path}")
-        if os.getpid() != self.pid or not os.path.abspath(path).startswith(self.watched):
-            return
-        self.count += 1
-        if self.log:
-            with builtins.open(self.log, "a") as file:
-                file.write(f"{what} {os.path.relpath(path, self.watched)}\n")
-        if self.count == self.kill_at:
-            if halfway:
-                halfway()
-            os.kill(self.pid, signal.SIGKILL)
-
-    def install(self):
-        import safetensors.torch
-
-        from t2i.core.io import files
-        from t2i.core.runs import record
-
-        for name, at in (("replace", 1), ("fsync", 0), ("mkdir", 0)):
-            setattr(os, name, self.around(getattr(os, name), name, at))
-        shutil.rmtree = self.removing(shutil.rmtree)
-        safetensors.torch.save_file = self.saving(safetensors.torch.save_file)
-        files.open = record.open = self.opening
-
-    def around(self, function, name, at):
-        def wrapped(*arguments, **settings):
-            self.event(f"before {name}", arguments[at])
-            result = function(*arguments, **settings)
-            self.event(f"after {name}", arguments[at])
-            return result
-
-        return wrapped
-
-    def removing(self, rmtree):
-        def wrapped(path, *arguments, **settings):
-            if os.path.isdir(path):
-                self.event("before removing", path)
-                self.event("half removing", path, lambda: remove_one(path))
-            rmtree(path, *arguments, **settings)
-
-        return wrapped
-
-    def saving(self, save_file):
-        def wrapped(tensors, path, *arguments):
-            def half():
-                save_file(tensors, path, *arguments)
-                os.truncate(path, os.path.getsize(path) // 2)
-
-            self.event("half writing", path, half)
-            save_file(tensors, path, *arguments)
-            self.event("written", path)
-
-        return wrapped
-
-    def opening(self, path, mode="r", **settings):
-        file = builtins.open(path, mode, **settings)  # noqa: SIM115
-        if mode not in ("wb", "xb", "a"):
-            return file
-        write = file.write
-
-        def half(data):
-            write(data[: len(data) // 2])
-            file.flush()
-
-        class Slow:
-            def __enter__(self):
-                return self
-
-            def __exit__(self, *_):
-                file.close()
-
-            def __getattr__(self, name):
-                return getattr(file, name)
-
-        slow = Slow()
-        slow.write = lambda data: (
-            self.event("half writing", path, lambda: half(data)),
-            write(data),
-        )
-        return slow
-
-
-def remove_one(path):
-    first = min(entry.path for entry in os.scandir(path) if entry.is_file())
-    os.unlink(first)
 
 
 if __name__ == "__main__":

@@ -86,12 +86,12 @@ def refused(done):
     return last(done)
 
 
-@pytest.mark.parametrize("file", ["pip.py", "json.py", "random.py", "packaging.py"])
-def test_files_of_the_folder_are_not_imported(environment, wheel, tmp_path, names, file):
+def test_files_of_the_folder_are_not_imported(environment, wheel, tmp_path, names):
     path = wheel(
         tmp_path / "w", "t2i-mine", files={"mine": PLUGIN.format(name="mine")}, points={"m": "mine"}
     )
-    (tmp_path / file).write_text(RAN)
+    for name in ("pip", "json", "random", "packaging", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text(RAN)
     for option in ("--dry-run", "--json"):
         environment.check("t2i", "install", option, path, cwd=tmp_path)
     environment.check("t2i", "uninstall", "t2i-mine", cwd=tmp_path)
@@ -191,16 +191,22 @@ def test_a_terminal_is_asked(environment, index, tmp_path, names):
     assert names() == set()
 
 
+SETTINGS = (
+    {"PIP_QUIET": "3", "PIP_REPORT": "report.json"},
+    {"PIP_TARGET": "elsewhere", "PIP_USER": "1", "PIP_PREFIX": "elsewhere", "PIP_ROOT": "root"},
+    {"PIP_DRY_RUN": "1", "PIP_REQUIRE_VIRTUALENV": "nonsense", "PIP_REQUIREMENT": "none.txt"},
+    {"PIP_NO_BINARY": ":all:", "PIP_CONSTRAINT": "none.txt", "PIP_PYTHON": "/none"},
+)
+"""Settings of pip. All together they are tried always, one after the other only slowly."""
+
+
 @pytest.mark.parametrize(
     "variables",
     [
-        {"PIP_VERBOSE": "1"},
-        {"PIP_QUIET": "3", "PIP_REPORT": "report.json"},
-        {"PIP_TARGET": "elsewhere", "PIP_USER": "1", "PIP_PREFIX": "elsewhere", "PIP_ROOT": "root"},
-        {"PIP_DRY_RUN": "1", "PIP_REQUIRE_VIRTUALENV": "nonsense", "PIP_REQUIREMENT": "none.txt"},
-        {"PIP_NO_BINARY": ":all:", "PIP_CONSTRAINT": "none.txt", "PIP_PYTHON": "/none"},
+        {name: value for one in SETTINGS for name, value in one.items()},
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ({"PIP_VERBOSE": "1"}, *SETTINGS)),
     ],
-    ids=str,
+    ids=lambda variables: "all" if len(variables) > 4 else str(variables),
 )
 def test_pips_own_settings_decide_nothing(environment, wheel, tmp_path, names, variables):
     path = wheel(
@@ -235,6 +241,7 @@ def test_a_wheel_that_overwrites_is_refused_and_builds_say_why_they_fail(
     assert "RuntimeError: CUDA is missing (" in line
 
 
+@pytest.mark.slow
 def test_a_plugin_that_would_take_anothers_name_is_refused(environment, wheel, tmp_path, names):
     paths = [
         wheel(tmp_path, name, files={name: PLUGIN.format(name="mine")}, points={name: name})

@@ -8,6 +8,7 @@ Source: Radford et al. 2021.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPVisionModel
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_object
+from t2i.plugins.common.weights.bars import no_bars
 from t2i.plugins.common.weights.hub import Wanted, obtained, refuse_foreign_code
 from t2i.plugins.common.weights.network_types import (
     TextTypes,
@@ -69,9 +71,10 @@ def load_clip(
         variant = variant_of(folder, "model") if folder.is_dir() else None
         if folder.is_dir():
             check_config(folder, shapes_in(folder))
-        loaded: Any = kind.from_pretrained(
-            source, use_safetensors=True, output_loading_info=True, variant=variant, **place
-        )
+        with no_bars() if folder.is_dir() else nullcontext():  # downloads show theirs
+            loaded: Any = kind.from_pretrained(
+                source, use_safetensors=True, output_loading_info=True, variant=variant, **place
+            )
         network: Network = loaded[0]
         lacking = _lacking(loaded[1]) - set(optional)
         if lacking:

@@ -5,15 +5,14 @@ diffusers converts such files. These functions read an autoencoder alone, and na
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders import single_file_utils as converters
-from diffusers.utils import logging
 from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from torch import Tensor
@@ -29,22 +28,6 @@ PREFIXES = {"vae": "first_stage_model.", "text": "cond_stage_model.", "unet": UN
 CLIP = "cond_stage_model.transformer.text_model."
 OPEN_CLIP = "cond_stage_model.model."
 """Prefixes of the tensors of the text encoders of Stable Diffusion 1.x and 2.x."""
-
-
-@contextmanager
-def no_bars() -> Iterator[None]:
-    """Show no progress bars of diffusers inside the block.
-
-    Yields:
-        Nothing.
-    """
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def autoencoder(source: Any, config: Any) -> AutoencoderKL:

@@ -65,7 +65,8 @@ def check_pipeline(folder: Path, parts: Iterable[str]) -> None:
     for part in parts:
         place = folder / part
         if place.is_dir():
-            if not place.resolve().is_relative_to(folder.resolve()):
+            target = place.resolve()
+            if not target.is_relative_to(folder.resolve()) and not _in_hub_cache(target):
                 raise UserError(f"{place} is a link that leads out of {folder}: put the folder "
                                 "itself in its place")  # fmt: skip
             check_folder(place)
@@ -114,7 +115,7 @@ def _check_place(file: Path, folder: Path) -> None:
     """Raise UserError unless a file is a plain one inside its folder, of a sensible size."""
     check_regular(file, f"folder {folder}")
     place, inside = file.resolve(), folder.resolve()
-    if not place.is_relative_to(inside) and place.parent not in _blobs(inside):
+    if not place.is_relative_to(inside) and not _in_hub_cache(place):
         raise UserError(
             f"{file} is a link that leads out of its folder: put the file itself in its place"
         )
@@ -123,9 +124,12 @@ def _check_place(file: Path, folder: Path) -> None:
         raise UserError(f"{file} has {size:.0f} MB, more than such a file can need: {AGAIN}")
 
 
-def _blobs(folder: Path) -> list[Path]:
-    """Where the hub's cache keeps the files that it links to in REPOSITORY/snapshots/REVISION."""
-    return [parent.parent / "blobs" for parent in folder.parents[:3] if parent.name == "snapshots"]
+def _in_hub_cache(place: Path) -> bool:
+    """Whether a file or folder, without links, is part of a model in a cache of the hub.
+
+    Snapshots link to files there, and so do folders that older downloaders made.
+    """
+    return any(parent.name.startswith("models--") for parent in place.parents)
 
 
 def _check_named(file: Path) -> None:

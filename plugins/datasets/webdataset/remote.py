@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -55,20 +56,23 @@ def refuse_other_schemes(name: str) -> None:
         )
 
 
-def download(url: str, target: Path, room: float) -> None:
+def download(
+    url: str, target: Path, room: float, whole: Callable[[Path], bool] = lambda _: True
+) -> None:
     """Download a file, unless it is there. Waiting and further attempts are said on stderr.
 
     Args:
         url: Its URL.
         target: Where it goes. The caller holds its lock.
         room: Size of the cache in bytes; a larger file is refused.
+        whole: Tells of a file whether its end is there, where the server says no length.
 
     Raises:
         UserError: It cannot be downloaded.
     """
     try:
         if url.startswith(WEB):
-            transfer(Remote(url), target, most=int(room), say=note)
+            transfer(Remote(url), target, most=int(room), whole=whole, say=note)
         elif not target.exists():
             _from_store(url, target, int(room))
     except TooLarge as error:

@@ -25,11 +25,11 @@ from t2i.core.errors import UserError
 from t2i.core.fetch.paths import cache_dir
 from t2i.core.fetch.transfer import locked
 from t2i.core.fetch.web import is_web_page
-from t2i.core.io.files import check_regular, write_bytes
+from t2i.core.io.files import check_regular, temporary_beside, write_bytes
 from t2i.plugins.datasets.webdataset.grouping import KNOWN, Choice, Index, index_of, row_type
 from t2i.plugins.datasets.webdataset.recognise import TAR
 from t2i.plugins.datasets.webdataset.remote import download
-from t2i.plugins.datasets.webdataset.tar import NoTar, members
+from t2i.plugins.datasets.webdataset.tar import CUT, DAMAGED, ENDLESS, NoTar, members
 
 STORED = 2  # to be raised whenever the same tar gives another index
 
@@ -37,6 +37,9 @@ PACKED: dict[bytes, Callable[[Path], Any]] = {
     b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open,
 }  # fmt: skip
 """How a compressed file is opened, by its first bytes."""
+
+NO_END = (CUT, DAMAGED, ENDLESS)
+"""What is wrong with the last member of a tar that was cut off."""
 
 ZSTANDARD = b"\x28\xb5\x2f\xfd"
 CHUNK = 1 << 20  # bytes unpacked at a time
@@ -206,7 +209,7 @@ class RemoteShard(Shard):
 
     def _bring(self, arrived: Path, kept: Path) -> None:
         """Download the tar to `arrived`, and move it to `kept` if it is one."""
-        download(self.url, arrived, self.room)
+        download(self.url, arrived, self.room, lambda path: _is_whole(path, self.room))
         try:
             if _packed(arrived):
                 _unpack(arrived, kept, self.room, self.name)
@@ -284,6 +287,27 @@ def _is_page(path: Path) -> bool:
         return is_web_page(file.read(1024), "shard")
 
 
+def _is_whole(path: Path, room: float) -> bool:
+    """Whether the end of a shard, compressed or not, is there; also of what is no shard at all.
+
+    Nor is the end looked for of what, unpacked, is larger than `room` bytes.
+    """
+    if opener := _packed(path):
+        try:
+            with opener(path) as source:
+                size = 0
+                while size <= room and (content := source.read1(CHUNK)):
+                    size += len(content)
+        except (EOFError, zlib.error, lzma.LZMAError, OSError):
+            return False
+        return True
+    try:
+        with open(path, "rb") as file:
+            return all(member.problem not in NO_END for member in members(file))
+    except NoTar:
+        return True
+
+
 def _packed(path: Path) -> Callable[[Path], Any] | None:
     """Return how a compressed file is opened; None if it is not compressed."""
     check_regular(path, "data set 'webdataset'")
@@ -304,8 +328,7 @@ def _unpack(packed: Path, target: Path, room: float, name: str) -> None:
     """Unpack a compressed tar. Of one that is cut off or damaged, what comes before is kept."""
     opener = _packed(packed)
     assert opener is not None
-    temporary = target.with_suffix(f".{os.getpid()}.tmp")
-    size = 0
+    temporary, size = temporary_beside(target), 0
     cut = contextlib.suppress(EOFError, zlib.error, lzma.LZMAError)
     try:
         with open(temporary, "wb") as file, cut, opener(packed) as source:

@@ -27,6 +27,7 @@ from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.plugins.common.clip.weights import check_config
 from t2i.plugins.common.diffusion.scheduler_files import known_scheduler, read_scheduler
+from t2i.plugins.common.weights.bars import no_bars
 from t2i.plugins.common.weights.diffusers_folders import (
     classes,
     network_config,
@@ -39,7 +40,6 @@ from t2i.plugins.common.weights.single_files import (
     autoencoder,
     check_text_encoder,
     check_whole,
-    no_bars,
 )
 from t2i.plugins.common.weights.trusted_files import check_pipeline
 from t2i.plugins.models.ldm.config import LDMConfig

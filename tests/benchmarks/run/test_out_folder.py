@@ -63,3 +63,10 @@ def test_a_folder_of_something_else_is_refused(tmp_path, inside):
         pass
     assert file.exists()
     assert not (tmp_path / "out" / ".lock").exists()
+
+
+def test_clutter_is_nobodys_content(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".DS_Store").touch()
+    with held_out(tmp_path / "out", Group()):
+        assert (tmp_path / "out" / ".DS_Store").exists()

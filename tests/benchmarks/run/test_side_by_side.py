@@ -91,6 +91,7 @@ def test_minutes_are_of_the_whole_machine(monkeypatch, tmp_path):
         planned(jobs=2)
 
 
+@pytest.mark.slow
 def test_runs_trained_at_once_are_those_trained_alone(tmp_path):
     """One is new, one is resumed; a third fails, and the others go on."""
     whole, more = config("steps=5"), config("steps=5", "seed=1")

@@ -130,6 +130,7 @@ def test_the_same_command_again_trains_nothing(speedrun, words, monkeypatch):
     assert any(line.startswith("ramp: done before") for line in words.lines)
 
 
+@pytest.mark.slow
 def test_by_the_clock_the_scores_are_as_many_seconds_apart(speedrun):
     (entry,) = speedrun(steps=None, minutes=0.02, every=0.15, targets=(1e6,)).entries
     first, *_, last = entry.points

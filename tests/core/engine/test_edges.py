@@ -427,3 +427,12 @@ def test_the_data_sets_own_error_reaches_the_user_whole(tmp_path, monkeypatch, w
     monkeypatch.setattr(sys.modules["t2i_toy"], "data", build)
     with pytest.raises(UserError, match=r"^data set toydata: image 3 is torn; remove it$"):
         go(tmp_path / "run", f"workers={workers}")
+
+
+@pytest.mark.parametrize("name", ["from", "device"])
+def test_entries_of_a_record_that_are_no_texts_are_named(tmp_path, name):
+    run = go(tmp_path / "run")
+    document = json.loads(run.config_file.read_text())
+    run.config_file.write_text(json.dumps(document | {name: {"x": 1}}))
+    with pytest.raises(UserError, match=rf"config\.json: '{name}' must be a text, not {{'x': 1}}"):
+        resume(run.path, reporter=Silent())

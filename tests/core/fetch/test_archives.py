@@ -68,3 +68,12 @@ def test_what_is_no_archive(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"PK\3\4 and nothing")
     with pytest.raises(UserError, match=r"no sound zip archive"):
         unpack(tmp_path / "a.zip", tmp_path)
+
+
+def test_members_that_cannot_be_unpacked(archive, tmp_path):
+    path = archive(a="B" * 5000)
+    data = bytearray(path.read_bytes())
+    data[31] = 0xFF  # the first byte of what is packed: there is no such kind of block
+    path.write_bytes(bytes(data))
+    with pytest.raises(UserError, match="no sound zip archive"):
+        unpack(path, tmp_path / "to")

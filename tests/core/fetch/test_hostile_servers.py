@@ -130,6 +130,7 @@ def left(folder):
 def test_a_web_page_is_not_kept_for_a_file(url, tmp_path):
     assert "a web page came instead" in refused(f"{url}/page/x.tar", tmp_path)
     assert left(tmp_path) == []
+    assert is_web_page(b"<script>location = '/login'</script>", "a.json")
     transfer(Remote(f"{url}/page/index.html"), tmp_path / "index.html")
 
 

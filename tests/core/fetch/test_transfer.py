@@ -3,6 +3,7 @@ twice."""
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import urllib.request
@@ -216,3 +217,11 @@ def test_two_that_want_one_file_take_turns(remote, tmp_path):
         (tmp_path / "file.bin").write_bytes(b"by the first")
     assert other.wait(60) == 0
     assert (tmp_path / "file.bin").read_bytes() == b"by the first"
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_a_part_that_is_a_link_leaves_what_it_leads_to(server, remote, tmp_path, link):
+    (tmp_path / "mine").write_bytes(b"precious")
+    link(tmp_path / "mine", tmp_path / "file.bin.part")
+    transfer(remote(), tmp_path / "file.bin")
+    assert (tmp_path / "mine").read_bytes() == b"precious"

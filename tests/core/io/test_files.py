@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from t2i.core.errors import UserError
 from t2i.core.io import files
+from t2i.core.io.clutter import CLUTTER
 
 
 @pytest.fixture
@@ -188,6 +189,58 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     dead.wait()
     for process in (dead.pid, os.getppid()):
         (tmp_path / f".out.{process}.tmp").mkdir()
+        (tmp_path / f".file.{process}.tmp").touch()
     with files.arriving(tmp_path / "out"):
         pass
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f".out.{os.getppid()}.tmp", "out"]
+    files.write_bytes(tmp_path / "file", b"")
+    with files.sealed(tmp_path / "sealed"):
+        (tmp_path / ".sealed.old").mkdir()  # of a replacement that was cut off at its end
+    assert files.intact(tmp_path / "sealed")
+    alive = [f".file.{os.getppid()}.tmp", f".out.{os.getppid()}.tmp"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*alive, "file", "out", "sealed"]
+
+
+def test_folders_without_a_name_of_their_own_take_the_first_that_is_free(tmp_path):
+    found = []
+    for _ in range(3):
+        with files.filling(tmp_path / "a" / "it") as place:
+            (place / "x").touch()
+            found.append(files.arrive_numbered(place, tmp_path / "a" / "it").name)
+    assert found == ["it", "it-2", "it-3"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == found
+
+
+def test_lines_are_read_one_by_one_and_too_long_ones_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MOST_BYTES", 8)
+    (tmp_path / "x").write_bytes(b"one\r\n" + b"y" * 30 + b"\n\n1234567\n12345678\nlast")
+    assert list(files.read_lines(tmp_path / "x", "")) == [b"one", b"", b"1234567", b"last"]
+    files.write_parts(tmp_path / "x", (line[:1] for line in files.read_lines(tmp_path / "x", "")))
+    assert (tmp_path / "x").read_bytes() == b"o1l"
+
+
+@pytest.mark.parametrize("name", sorted(CLUTTER - {"lost+found"}))
+def test_clutter_is_no_content(folder, tmp_path, name):
+    (folder / name).write_bytes(b"x")
+    files.verify(folder, "model")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_bytes(b"mine")
+    files.check_free(tmp_path / "out")
+    with files.arriving(tmp_path / "out") as place:
+        (place / "a").write_bytes(b"a")
+    assert (tmp_path / "out" / name).read_bytes() == b"mine"
+    with pytest.raises(UserError, match="not empty"):
+        files.check_free(tmp_path / "out")
+
+
+def test_what_is_changed_in_place_is_no_other_file_too(tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_bytes(b"precious")
+    os.link(mine, tmp_path / "hard")
+    (tmp_path / "soft").symlink_to(mine)
+    for name, kept in (("hard", b"precious"), ("soft", b""), ("new", b"")):
+        files.detach(tmp_path / name)
+        with open(tmp_path / name, "ab") as file:
+            file.write(b"!")
+        assert (tmp_path / name).read_bytes() == kept + b"!"
+    assert mine.read_bytes() == b"precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hard", "mine", "new", "soft"]

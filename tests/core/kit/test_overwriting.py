@@ -1,5 +1,7 @@
 """What a wheel would overwrite: files, modules and commands of others, and of Python."""
 
+import sys
+import zipfile
 from pathlib import Path
 
 import click
@@ -38,6 +40,24 @@ def data(path):
             {"x-1.0.dist-info/entry_points.txt": "[console_scripts]\nt2i = x:main\n"},
             ["x would overwrite the command t2i of t2i-zoo"],
         ),
+        ({"x.pth": "import x"}, ["x would run code whenever Python starts (x.pth)"]),
+        (
+            {data("purelib/x.pth"): "/tmp"},
+            [f"x would run code whenever Python starts ({data('purelib/x.pth')})"],
+        ),
+        ({"x/x.pth": ""}, []),
+        (
+            {"usercustomize/__init__.py": ""},
+            ["x would run code whenever Python starts (usercustomize/__init__.py)"],
+        ),
+        (
+            {"click-99.egg-info/PKG-INFO": "Name: click"},
+            ["x would pass for another package too (click-99.egg-info/PKG-INFO)"],
+        ),
+        (
+            {data("data/pyvenv.cfg"): "home = /"},
+            [f"x would overwrite {sys.prefix}/pyvenv.cfg of this environment"],
+        ),
     ],
     ids=str,
 )
@@ -56,3 +76,11 @@ def test_a_wheel_that_is_none(tmp_path):
     (tmp_path / "x.whl").write_text("no")
     with pytest.raises(UserError, match=r"x\.whl: not a sound wheel"):
         overwritten({"x": tmp_path / "x.whl"})
+
+
+def test_declarations_are_read_in_bounds(tmp_path):
+    path = tmp_path / "x-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x-1.0.dist-info/entry_points.txt", b"#" * (1 << 21))
+    with pytest.raises(UserError, match="2,097,152 bytes"):
+        overwritten({"x": path})

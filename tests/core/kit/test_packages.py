@@ -174,6 +174,7 @@ def test_refusals_are_one_line_and_exit_2(environment, tmp_path, arguments, line
     assert done.stderr.splitlines()[-1].startswith(line), done.stderr
 
 
+@pytest.mark.slow
 def test_what_registers_nothing_or_is_broken_is_not_installed(environment, wheel, tmp_path):
     for name, source, points, reason in (
         ("plain", "", None, "plain is no plugin of t2i (it has no entry point in the group 't2i')"),

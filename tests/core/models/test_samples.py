@@ -2,6 +2,8 @@
 tests/cli.)"""
 
 import json
+import os
+import zlib
 
 import numpy as np
 import pytest
@@ -131,6 +133,26 @@ def test_the_same_request_again_draws_what_is_missing_and_gives_the_same_bytes(m
         == records
     )
     assert ((cut / "samples.jsonl").read_bytes(), drawn) == (before[0], [])
+
+
+def test_images_that_somebody_sent_are_looked_at_safely(model, tmp_path):
+    out, whole = tmp_path / "o", tmp_path / "whole"
+    for folder in (out, whole):
+        write_samples(model, CAPTIONS, folder, batch_size=2)
+    names = [path.name for path in sorted(out.glob("0*.png"))]
+    pipe, other, broken = (out / name for name in names[:3])
+    pipe.unlink()
+    os.mkfifo(pipe)
+    with Image.open(other) as image:
+        image.save(other, "EPS")  # would be handed to Ghostscript
+    data = broken.read_bytes()
+    at = data.index(b"IDAT") - 4
+    length = int.from_bytes(data[at : at + 4])
+    pixels = b"IDAT" + bytes(length)  # its checksum is right, its content is none
+    checksum = zlib.crc32(pixels).to_bytes(4)
+    broken.write_bytes(data[: at + 4] + pixels + checksum + data[at + 12 + length :])
+    write_samples(model, CAPTIONS, out, batch_size=2)
+    assert contents(out) == contents(whole)
 
 
 def test_only_batches_that_are_not_whole_are_drawn(model, tmp_path):

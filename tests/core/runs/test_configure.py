@@ -79,6 +79,8 @@ def test_unknown_model():
         "model: other\n",
         "\x00",
         "&a [*a, *a]",
+        "seed: 1\nsteps: 3\nseed: 2\n",
+        "encoder: {width: 8, width: 16}\n",
     ],
 )
 def test_config_files_that_are_none_are_refused_and_run_nothing(tmp_path, monkeypatch, text):
@@ -87,6 +89,16 @@ def test_config_files_that_are_none_are_refused_and_run_nothing(tmp_path, monkey
     with pytest.raises(UserError, match=r"c\.yaml"):
         resolve_config("toy", config_file=tmp_path / "c.yaml")
     assert not (tmp_path / "canary").exists()
+
+
+def test_the_line_of_a_key_that_stands_twice_is_named(tmp_path):
+    (tmp_path / "c.yaml").write_text("seed: 1\npreset: tiny\nseed: 2\n")
+    with pytest.raises(UserError, match="line 3: 'seed' stands there for the second time"):
+        resolve_config("toy", config_file=tmp_path / "c.yaml")
+    (tmp_path / "c.yaml").write_text("data: &a {val_length: 3}\nencoder: {<<: *a, val_length: 4}\n")
+    with pytest.raises(UserError, match="val_length") as caught:
+        resolve_config("toy", config_file=tmp_path / "c.yaml")
+    assert "second" not in str(caught.value)  # merging is no repetition
 
 
 def test_a_missing_config_file_is_named(tmp_path):

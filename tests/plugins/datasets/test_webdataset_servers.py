@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import shutil
 import tarfile
 
 import pytest
@@ -61,6 +62,23 @@ def test_what_is_no_tar_is_not_kept_and_comes_again(server, hosted, home, page):
     assert not [path for path in kept(home) if path.suffix == ".tar"]
     server.files["/0.tar"] = sound
     assert len(opened(hosted)) == 3
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "packed"])
+@pytest.mark.parametrize("kept_blocks", [3, 4.5])
+def test_a_cut_answer_without_a_length_is_asked_for_again(
+    server, hosted, home, capfd, kept_blocks, pack
+):
+    server.lengths = False
+    sound = server.files["/0.tar"]
+    server.files["/0.tar"] = pack(sound)
+    assert len(opened(hosted)) == 3
+    server.files["/0.tar"] = pack(sound)[: int(kept_blocks * 512) if pack is bytes else -20]
+    shutil.rmtree(home)
+    with pytest.raises(UserError, match="what came has no end"):
+        len(opened(hosted))
+    assert not [path for path in kept(home) if path.suffix == ".tar"]
+    assert "trying again" in capfd.readouterr().err
 
 
 def test_what_an_older_version_kept_is_replaced(server, hosted, home):

@@ -126,6 +126,11 @@ def test_repeated_captions_and_none(folder):
     close(ours.null(2).sentence, ours.encode(["", ""]).sentence)
 
 
+def test_a_folder_loads_without_a_bar(folder, capfd):
+    encoder(folder)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_it_is_frozen_and_says_its_shape(folder):
     ours, pooled = encoder(folder), encoder(folder, sentence="pooled")
     assert not ours.trainable

@@ -104,6 +104,10 @@ def test_links_of_the_hubs_cache_are_followed(whole, tmp_path):
         file.rename(blobs / str(number))
         file.symlink_to(blobs / str(number))
     load(snapshot, "cpu")
+    shutil.copytree(snapshot, tmp_path / "older", symlinks=True)  # as downloaders made folders
+    shutil.rmtree(tmp_path / "older/vae")
+    (tmp_path / "older/vae").symlink_to(snapshot / "vae")
+    load(tmp_path / "older", "cpu")
 
 
 def test_pipes_adapters_and_huge_texts_are_refused(tmp_path):
