@@ -109,7 +109,9 @@ def largest_ratio(schedule: Schedule, wanted: float | None) -> float:
     Returns:
         The ratio, at most that of the path's end.
     """
-    bound = (MOST_NOISE if math.isinf(schedule.max_ratio) else math.inf) if wanted is None else wanted
+    bound = (
+        (MOST_NOISE if math.isinf(schedule.max_ratio) else math.inf) if wanted is None else wanted
+    )
     return min(schedule.max_ratio, bound)
 
 

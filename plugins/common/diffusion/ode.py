@@ -125,14 +125,18 @@ class Solver:
         """
         scale = self.atol + self.rtol * y.abs()
         d_0, d_1 = _size(y / scale), _size(slope / scale)
-        first = torch.where((d_0 < 1e-5) | (d_1 < 1e-5), torch.full_like(d_0, 1e-6), d_0 / d_1 / 100)
+        first = torch.where(
+            (d_0 < 1e-5) | (d_1 < 1e-5), torch.full_like(d_0, 1e-6), d_0 / d_1 / 100
+        )
         first = first.clamp_max(abs(way))
         signed = first.copysign(torch.tensor(way, dtype=first.dtype))
         h = like(signed.to(y.dtype).to(y.device), y)
         d_2 = _size((field(position + signed, y + h * slope) - slope) / scale) / first
         largest = torch.maximum(d_1, d_2)
         second = (0.01 / largest) ** (1 / (self._order + 1))
-        second = torch.where(largest <= 1e-15, torch.maximum(first * 1e-3, first.new_tensor(1e-6)), second)
+        second = torch.where(
+            largest <= 1e-15, torch.maximum(first * 1e-3, first.new_tensor(1e-6)), second
+        )
         return torch.minimum(100 * first, second).clamp_max(abs(way))
 
     @property
