@@ -28,7 +28,7 @@ class Points(DiffusionGenerator):
         alpha, sigma = (f(t).view(-1, 1, 1) for f in (self.schedule.alpha, self.schedule.sigma))
         m = MEAN[:, None] + text.sentence[:, :, None].double()
         s = alpha**2 * COVARIANCE + sigma**2 * torch.eye(2)
-        score = -torch.linalg.solve(s, x - alpha * m)
+        score = -torch.linalg.inv(s) @ (x - alpha * m)
         # eps is known at sigma > 0 only, x_0 at alpha > 0; both by the score, which always is.
         eps, x_0 = -sigma * score, m - alpha * COVARIANCE @ score
         if self.prediction == "sample":
