@@ -160,20 +160,26 @@ def text(value: float | None) -> str:
 
 HEAD = """# Samplers, measured
 
-A sampler is right if it returns the data's distribution for an exact network. For Gaussian data the exact network is
-known on every schedule. This page holds the errors of all samplers of diffusion models against it. `python
-.ci/samplers.py --write` writes it; tests check that it is current.
+A sampler is right if it returns the data's distribution for an exact network. For Gaussian data the
+exact network is known on every schedule. This page holds the errors of all samplers of diffusion
+models. `python .ci/samplers.py --write` writes it; tests check that it is current.
 
-- The data are points from a Gaussian in two dimensions, with mean (0.7, -1.2) and covariance (0.5, 0.3; 0.3, 0.4).
-- All samplers take 40 steps, with their default settings otherwise. `heun`, `edm-heun`, `pc` and `ode` call the network
-  more than once in a step; `ode` takes steps of one size here, of order 4.
-- Deterministic samplers: the errors are exact, and the largest over the five predictions (epsilon, sample, v, velocity,
-  score). Random samplers: from 20,000 points, so that an error below 0.01 is chance. They get the prediction epsilon;
-  tests hold that the others give the same images.
+- The data are points from a Gaussian in two dimensions, with mean (0.7, -1.2) and covariance (0.5,
+  0.3; 0.3, 0.4).
+- All samplers take 40 steps, with their default settings otherwise. `heun`, `edm-heun`, `pc` and
+  `ode` call the network more than once in a step; `ode` takes steps of one size here, of order 4.
+- Deterministic samplers: the errors are exact, and the largest over the five predictions (epsilon,
+  sample, v, velocity, score). Random samplers: from 20,000 points, so that an error below 0.01 is
+  chance. They get the prediction epsilon; tests hold that the others give the same images.
 - 0.0001 means that or less. "refused": the sampler works with discrete timesteps only.
-- An error that does not fall with the number of steps is that of the start: sampling starts from N(0, I), but at the
-  noisiest level the data still count a little. `scaled_linear` ends at sigma / alpha = 14.6, hence its errors.
+- An error that does not fall with the number of steps is that of the start: sampling starts from
+  N(0, I), but at the noisiest level the data still count a little. `scaled_linear` ends at
+  sigma / alpha = 14.6, hence its errors.
 """
+
+ORDER = """From the distances between the points of 10, 20 and 40 steps: a method of order p has p. A
+dash: the sampler is random. `pndm`, `lms` and `unipc` start with steps of lower order, so that few
+steps show another order than theirs."""
 
 
 def page() -> str:
@@ -195,8 +201,7 @@ def page() -> str:
         "",
         "## Order of convergence",
         "",
-        "From the distances between the points of 10, 20 and 40 steps: a method of order p has p. A dash: the sampler is",
-        "random. `pndm`, `lms` and `unipc` start with steps of lower order, so that few steps show another order than theirs.",
+        ORDER,
         "",
         *_table(lambda n, s: _order(cells[n, s])),
         "",

@@ -89,8 +89,9 @@ class Solver:
             step = torch.where(last, left, step)
             signed = step.copysign(torch.tensor(way, dtype=step.dtype))
             tried, new_slope, error = self._try(field, y, slope, position, signed)
-            good = (error < 1) | ~error.isfinite()  # what is no number stays so
-            here = torch.where(last, torch.full_like(position, end), position + signed)
+            lost = ~error.isfinite()  # what is no number stays so, and need not be followed
+            good = (error < 1) | lost
+            here = torch.where(last | lost, torch.full_like(position, end), position + signed)
             position = torch.where(good, here, position)
             y, slope = _rows(good, tried, y), _rows(good, new_slope, slope)
             if bool((position == end).all()):

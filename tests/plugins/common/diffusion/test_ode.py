@@ -8,6 +8,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from t2i.core.errors import UserError
+from t2i.plugins.common.diffusion import ode
 from t2i.plugins.common.diffusion.ode import Solver, fixed_steps
 
 
@@ -68,10 +69,13 @@ def test_fixed_steps_are_of_order_four():
     assert 3.7 < math.log2(errors[0] / errors[1]) < 4.4
 
 
-def test_what_cannot_be_solved_ends():
+def test_what_cannot_be_solved_ends(monkeypatch):
     ones = torch.ones(1, 1, dtype=torch.float64)
-    with pytest.raises(UserError, match="raise rtol and atol"):
+    with pytest.raises(UserError, match="steps became too small"):
         Solver().solve(lambda at, y: y.square(), ones, 0.0, 2.0)  # infinite at 1
+    monkeypatch.setattr(ode, "MOST_STEPS", 5)
+    with pytest.raises(UserError, match="raise rtol and atol"):
+        Solver("rk23", 1e-9, 1e-9).solve(pendulum, STARTS, 0.0, 9.0)
     broken = Solver().solve(lambda at, y: y * math.nan, ones, 0.0, 1.0)
     assert broken.isnan().all()
     assert torch.equal(Solver().solve(pendulum, STARTS, 1.0, 1.0), STARTS)
