@@ -177,9 +177,9 @@ models. `python .ci/samplers.py --write` writes it; tests check that it is curre
   sigma / alpha = 14.6, hence its errors.
 """
 
-ORDER = """From the distances between the points of 10, 20 and 40 steps: a method of order p has p. A
-dash: the sampler is random. `pndm`, `lms` and `unipc` start with steps of lower order, so that few
-steps show another order than theirs."""
+ORDER = """From the distances between the points of 10, 20 and 40 steps: a method of order p has p.
+A dash: the sampler is random. `pndm`, `lms` and `unipc` start with steps of lower order, so that
+few steps show another order than theirs."""
 
 
 def page() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class Likelihoods:
             entry: The planned run, which is finished.
         """
         for name in self.measures:
-            found = self.group.first(lambda name=name: self._scored(name, row, entry))
+            found = self.group.first(partial(self._scored, name, row, entry))
             if found is None:
                 continue
             title = self.headline.prompts.name
@@ -100,14 +101,18 @@ class Likelihoods:
             row.scores.setdefault(title, {})[name] = found["scores"]
             row.intervals.setdefault(title, {})[name] = found["intervals"]
 
+    def _settings(self, measure: str) -> Mapping[str, Any]:
+        """Return all settings of a measure, defaults included."""
+        settings: Mapping[str, Any] = self.scorer.protocol()[measure]["settings"]
+        return settings
+
     def _count(self, measure: str) -> int:
-        return int(self.scorer.measures[measure].settings.get("images", 100))
+        return int(self._settings(measure)["images"])
 
     def _scored(self, measure: str, row: Row, entry: PlannedRun) -> dict[str, Any] | None:
         """Compute the scores of a row, or read them if they are there. None: the model has none."""
         model = load(entry.place or entry.run.path, str(self.device))
-        settings = self.scorer.measures[measure].settings.get("settings", {})
-        likelihood = likelihood_of(model, settings)
+        likelihood = likelihood_of(model, self._settings(measure).get("settings"))
         if likelihood is None:
             return None
         count = self._count(measure)

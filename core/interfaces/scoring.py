@@ -153,7 +153,8 @@ class Metric(ABC):
         captioned: Whether a score depends on which caption belongs to which image. Such a score
             gets a floor: the score of real images with the wrong captions.
         likelihood: Whether the metric reads the likelihood of real images under a model
-            (`ImageBatch.nats`) and not images of the model.
+            (`ImageBatch.nats`) and not images of the model. It has the setting `images`, the number
+            of them, and may have `settings`, those of the likelihoods.
         networks: Names of the published networks that the metric uses beside its extractor. A model
             whose settings contain one of them was trained with the network that scores it; reports
             mark its scores.
