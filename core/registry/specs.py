@@ -122,6 +122,9 @@ class ModelSpec(Spec):
             the sampler.
         export: Import path of `(model: Model, folder: Path) -> None`, which writes a model in the
             layout of another project. None: it cannot be exported.
+        likelihood: Import path of `(generator: Generator, settings: Mapping[str, Any]) ->
+            Likelihood`, which computes log p of images. `settings` are those of the likelihood. It
+            raises UserError for generators that have none. None: the model has no likelihood.
     """
 
     family: str
@@ -136,6 +139,7 @@ class ModelSpec(Spec):
     opens: str = ""
     open_settings: tuple[str, ...] = ()
     export: str | None = None
+    likelihood: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
