@@ -132,9 +132,7 @@ class Resampled(nn.Module):
 
     def _doubled(self, x: Tensor) -> Tensor:
         channels, border = x.shape[1], self._border
-        return F.conv_transpose2d(
-            x, self._filters(x, 4), stride=2, padding=border, groups=channels
-        )
+        return F.conv_transpose2d(x, self._filters(x, 4), stride=2, padding=border, groups=channels)
 
     def _halved(self, x: Tensor, border: int) -> Tensor:
         return F.conv2d(x, self._filters(x, 1), stride=2, padding=border, groups=x.shape[1])

@@ -97,8 +97,8 @@ def _refuse_pickle(path: Path) -> None:
     bare = start.startswith(BARE) and start[8:] != b"{"  # safetensors: a length, then JSON
     if bare or path.suffix in PICKLES:
         raise UserError(
-            f"weights {path}: a pickle that runs code, which t2i does not; if you trust it, convert "
-            f"it in a clone of github.com/NVlabs/edm: {CONVERT.format(path.stem)}"
+            f"weights {path}: a pickle that runs code, which t2i does not; if you trust it, "
+            f"convert it in a clone of github.com/NVlabs/edm: {CONVERT.format(path.stem)}"
         )
 
 
@@ -111,7 +111,8 @@ def _settings(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
     )  # fmt: skip
     if not blocks or "map_layer0.weight" not in state:
         raise UserError(
-            f"weights {where}: no network of EDM's code (enc.32x32_block0 ..); is it the right file?"
+            f"weights {where}: no network of EDM's code (enc.32x32_block0 ..); is it the right "
+            "file?"
         )
     sizes = sorted({size for size, _ in blocks}, reverse=True)
     first = state.get(f"enc.{sizes[0]}x{sizes[0]}_conv.weight")
