@@ -78,10 +78,7 @@ class AuthorsUNet(nn.Module):
         """
         if self.map_label is None:
             return text
-        if self.classes:
-            labels = self._one_hot(text)
-        else:
-            labels = text.sentence
+        labels = self._one_hot(text) if self.classes else text.sentence
         return replace(text, extras={**text.extras, LABEL: self.map_label(labels)})
 
     def _one_hot(self, text: TextFeatures) -> Tensor:

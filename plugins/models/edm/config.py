@@ -70,8 +70,8 @@ class EDMConfig(PixelConfig):
     the network predicts x_0 at most noise levels, so that it need not pass the noise on."""
 
     weight_cap: float | None = Field(None, gt=0)
-    """Upper bound of the weight of the loss of "edm", as a multiple of the weight at the highest
-    noise levels. None: no bound, as in the paper."""
+    """Upper bound of the weight of the loss of "edm", as a multiple of that of pure noise, 1 /
+    sigma_data^2. None: no bound, as in the paper."""
 
     p_mean: float = -1.2
     """Mean of ln(sigma) in the training of "edm"."""

@@ -80,9 +80,9 @@ class EDM(Preconditioner):
     """The paper's own preconditioning: input, output and gradients have unit variance.
 
     With c_skip given, c_out^2 = (1 - c_skip)^2 sigma_data^2 + c_skip^2 sigma^2 makes the network's
-    target have unit variance (eq. 123), and the weight 1 / c_out^2 makes the loss that of the
-    network's output (eq. 124). The paper's c_skip = sigma_data^2 / (sigma^2 + sigma_data^2) is the
-    one with the smallest c_out (eq. 131).
+    target have unit variance. The paper's c_skip = sigma_data^2 / (sigma^2 + sigma_data^2) is the
+    one with the smallest c_out; with it the weight is 1 / c_out^2, so that the loss is that of the
+    network's output (appendix B.6).
 
     Args:
         config: Gives sigma_data, sigma_skip, weight_cap, p_mean and p_std.
@@ -94,17 +94,12 @@ class EDM(Preconditioner):
         self.cap = config.weight_cap
         self.mean, self.std = config.p_mean, config.p_std
 
-    def _skip_out(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Return c_skip and c_out."""
+    def scalings(self, sigma: Tensor) -> Scalings:
         total = sigma.square() + self.skip**2
         # c_skip = skip^2 / total, and 1 - c_skip = sigma^2 / total without cancellation.
         out = sigma / total * torch.hypot(sigma * self.data, torch.full_like(sigma, self.skip**2))
-        return self.skip**2 / total, out
-
-    def scalings(self, sigma: Tensor) -> Scalings:
-        skip, out = self._skip_out(sigma)
         into = torch.rsqrt(sigma.square() + self.data**2)
-        return Scalings(skip, out, into, sigma.log() / 4)
+        return Scalings(self.skip**2 / total, out, into, sigma.log() / 4)
 
     def levels(self, u: Tensor) -> Tensor:
         """Return log-normal noise levels, by inversion of their distribution function."""
@@ -112,7 +107,7 @@ class EDM(Preconditioner):
         return (self.mean + self.std * normal).exp().to(u.dtype)
 
     def weight(self, sigma: Tensor) -> Tensor:
-        weight = self._skip_out(sigma)[1].square().reciprocal()
+        weight = self.data**-2 + sigma.square().reciprocal()
         return weight if self.cap is None else weight.clamp_max(self.cap / self.data**2)
 
 

@@ -57,7 +57,7 @@ def test_input_and_target_of_the_network_have_unit_variance(skip):
         target = (0.7 * y - c.skip * x) / c.out
         assert float((c.into * x).std()) == pytest.approx(1, abs=0.01)
         assert float(target.std()) == pytest.approx(1, abs=0.01)
-        assert float(edm.weight(sigma) * c.out**2) == pytest.approx(1)
+        assert skip or float(edm.weight(sigma) * c.out**2) == pytest.approx(1)
 
 
 def test_the_papers_skip_amplifies_the_networks_error_least():

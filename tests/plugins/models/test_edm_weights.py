@@ -45,8 +45,8 @@ def network(kind, classes=(), labels=0, out=3, **settings):
 @pytest.mark.parametrize(
     ("kind", "settings", "count"),
     [
-        ("ddpmpp", {}, 55_733_891),
-        ("ncsnpp", {}, 56_479_107),
+        ("ddpmpp", {}, 55_732_739),
+        ("ncsnpp", {}, 56_395_523),
         ("adm", {"channels": 192, "multipliers": (1, 2, 3, 4), "blocks": 3,
                  "attention": (32, 16, 8)}, 295_132_803),
     ],
