@@ -138,13 +138,18 @@ FEW = ("ddim", {"steps": 16, "guidance": 2.0})
 CHURN = {"steps": 256, "churn": 40.0, "s_min": 0.05, "s_max": 50.0, "s_noise": 1.003}
 """The paper's stochastic sampling of ImageNet at 64 px (table 5)."""
 
+# Noise levels and weights are those of `ddpm`'s small presets: a cosine schedule draws ln(sigma)
+# with mean 0 and standard deviation pi / 2. The text decides where the noise is strong.
 TINY: dict[str, Any] = {
     **QUICK_TRAINING,
     "patch": 4,
     "unet": SMALL_UNET,
     "sigma_data": 0.74,
-    "p_mean": 0.0,
+    "sigma_skip": 0.1,
+    "weight_cap": 5.0,
+    "p_mean": 0.2,
     "p_std": 1.5,
+    "sigma_min": 0.02,
 }
 
 SHAPES: dict[str, Any] = {**TINY, **HELD, "unet": MAPPED_UNET}
@@ -203,7 +208,8 @@ def _wide(size: int, memory: int) -> dict[str, Any]:
         "attention": ("none", *(("none",) if large else ()), "cross", "cross"), "middle": "cross",
         "head_width": 32, "text_map": 64, "map_hops": 2, "sentence": True,
     }  # fmt: skip
-    return {**QUICK_TRAINING, **WIDE, "patch": patch, "unet": unet}
+    own = {"sigma_skip": None, "weight_cap": None} if patch <= 2 else {}
+    return {**TINY, **WIDE, **own, "patch": patch, "unet": unet}
 
 
 def _patch(size: int, most: int, least: int) -> int:
