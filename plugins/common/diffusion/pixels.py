@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,15 +26,19 @@ class PixelGenerator(DiffusionGenerator):
         text: Widths of the text features.
         assets: Folder of a saved model that describes a U-Net with its own configuration. None: the
             U-Net is built or loaded as `config.unet` says.
+        unet: Another network on whole pixels to use in the place of the U-Net behind patches; it
+            has the same `condition`, `step` and call. None: there is none.
     """
 
-    def __init__(self, config: PixelConfig, text: TextShape, assets: Path | None = None) -> None:
+    def __init__(
+        self, config: PixelConfig, text: TextShape, assets: Path | None = None, unet: Any = None
+    ) -> None:
         super().__init__()
         self.image_size = config.image_size
         self.noise_shape = (3, config.image_size, config.image_size)
-        self.patch = config.patch
-        self.described = bool(config.unet.weights)
-        self.unet = conditional_unet(
+        self.patch = 1 if unet else config.patch
+        self.described = not unet and bool(config.unet.weights)
+        self.unet = unet or conditional_unet(
             config.unet, 3 * config.patch**2, config.image_size // config.patch, text, assets
         )
         self.size_step = self.patch * self.unet.step
@@ -52,7 +57,7 @@ class PixelGenerator(DiffusionGenerator):
         Returns:
             Its output, (B, 3, H, W).
         """
-        output = self.unet(F.pixel_unshuffle(x, self.patch), numbers, text)
+        output: Tensor = self.unet(F.pixel_unshuffle(x, self.patch), numbers, text)
         return F.pixel_shuffle(output, self.patch)
 
     def save_assets(self, folder: Path) -> None:
