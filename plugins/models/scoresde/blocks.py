@@ -219,19 +219,19 @@ class WordAttention(nn.Module):
         started(self.pairs)
         started(self.out, SMALL)
 
-    def forward(self, x: Tensor, pairs: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, words: Tensor, mask: Tensor) -> Tensor:
         """Add what the places gather from the words.
 
         Args:
             x: Features, (B, C, H, W).
-            pairs: Keys and values of the words, (B, L, 2 C), as `pairs` computes them.
+            words: Word vectors, (B, L, words).
             mask: Which words count, bool (B, L).
 
         Returns:
             Features of the same shape.
         """
         q = rearrange(self.queries(self.norm(x)), "b (h d) y x -> b h (y x) d", h=self.heads)
-        k, v = rearrange(pairs, "b l (two h d) -> two b h l d", two=2, h=self.heads)
+        k, v = rearrange(self.pairs(words), "b l (two h d) -> two b h l d", two=2, h=self.heads)
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
         added: Tensor = x + self.out(rearrange(h, "b h (y x) d -> b (h d) y x", y=x.shape[2]))
         return added

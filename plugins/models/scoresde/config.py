@@ -12,8 +12,10 @@ from t2i.plugins.common.diffusion.config import PixelConfig
 
 
 class NCSNppConfig(Config):
-    """Settings of the paper's networks. The defaults are NCSN++ for CIFAR-10. DDPM++ is the same
-    network with positional embedding, and without filter and pyramid."""
+    """Settings of the paper's networks. The defaults are NCSN++ for CIFAR-10.
+
+    DDPM++ is the same network with positional embedding, and without filter and pyramid.
+    """
 
     width: int = Field(128, ge=8, multiple_of=4)
     """Channels of the first level."""

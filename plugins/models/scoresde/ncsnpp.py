@@ -34,8 +34,7 @@ from t2i.plugins.models.scoresde.blocks import (
 from t2i.plugins.models.scoresde.config import NCSNppConfig
 
 COLOURS = 3
-SENTENCE = "sentence embedding"  # names of what `condition` adds to the text's extras
-WORDS = "keys and values of the words"
+SENTENCE = "sentence embedding"  # name of the projected sentence in the text's extras
 
 
 class NCSNpp(nn.Module):
@@ -65,23 +64,17 @@ class NCSNpp(nn.Module):
             self.words = nn.ModuleList(WordAttention(channels, text.words) for channels in wide)
 
     def condition(self, text: TextFeatures) -> TextFeatures:
-        """Compute everything that depends on the text alone.
+        """Project the sentence.
 
         Args:
             text: Features of B captions.
 
         Returns:
-            The text, with the projected sentence, and the keys and values of its words, among its
-            extras.
+            The text, with the projected sentence among its extras.
         """
-        extras = dict(text.extras)
-        if self.sentence is not None:
-            extras[SENTENCE] = self.sentence(text.sentence)
-        if self.words is not None:
-            for i, attention in enumerate(self.words):
-                assert isinstance(attention, WordAttention)
-                extras[f"{WORDS} {i}"] = attention.pairs(text.words)
-        return replace(text, extras=extras)
+        if self.sentence is None:
+            return text
+        return replace(text, extras={**text.extras, SENTENCE: self.sentence(text.sentence)})
 
     def forward(self, x: Tensor, numbers: Tensor, text: TextFeatures) -> Tensor:
         """Compute the prediction.
@@ -151,11 +144,11 @@ class NCSNpp(nn.Module):
             if self.attends[level]:
                 h = attend(next(layers), h)
             if skips:
-                part = next(layers)(F.silu(next(layers)(h)))
+                part = _coloured(layers, h)
                 output = part if output is None else fir.upsample(output) + part
             if level:
                 h = next(layers)(h, embedding)
-        return next(layers)(F.silu(next(layers)(h))) if output is None else output
+        return _coloured(layers, h) if output is None else output
 
     def _layers(self) -> Iterator[nn.Module]:
         """Yield all layers in order."""
@@ -206,6 +199,13 @@ class NCSNpp(nn.Module):
                 yield Residual(inner, inner, wide, c.dropout, "up", c.fir)
 
 
+def _coloured(layers: Iterator[Any], h: Tensor) -> Tensor:
+    """Normalise features, and turn them into colours."""
+    normal = next(layers)(h)
+    colours: Tensor = next(layers)(F.silu(normal))
+    return colours
+
+
 class _Attending:
     """Calls each self-attention, and after it the attention to words, if there is one.
 
@@ -220,7 +220,6 @@ class _Attending:
     def __call__(self, attention: SelfAttention, h: Tensor) -> Tensor:
         h = attention(h)
         if self.words is not None:
-            pairs = conditioned(self.text, f"{WORDS} {self.done}")
-            h = self.words[self.done](h, pairs, self.text.mask)
+            h = self.words[self.done](h, self.text.words, self.text.mask)
             self.done += 1
         return h
