@@ -268,7 +268,7 @@ def test_the_loss_is_the_papers(sde, weighting, reduction):
 
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v"])
 def test_the_loss_does_not_depend_on_what_the_unet_computes(prediction):
-    """The same eps, said in other words, has the same loss; and bounds are weights of x_0's error."""
+    """The same eps, said in other words, has the same loss. Bounds are weights of x_0's error."""
     config = config_of("vp", network="unet", unet=SMALL, patch=2, prediction=prediction)
     trainer = object.__new__(ScoreTrainer)
     trainer.config, trainer.generator = config, build(config, TextShape(1, 1))
