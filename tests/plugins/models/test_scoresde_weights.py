@@ -15,7 +15,8 @@ from t2i.plugins.models.scoresde.config import ScoreSDEConfig
 from t2i.plugins.models.scoresde.networks import build
 from t2i.plugins.models.scoresde.weights import averaged
 
-NARROW = {"width": 8, "multipliers": (1, 2), "layers": 1, "attention": (4,), "dropout": 0.0}
+NARROW = {"width": 8, "multipliers": (1, 2), "layers": 1, "attention": (12,), "dropout": 0.0}
+SIZE = 24
 NO_TEXT = TextFeatures.of(sentence=torch.zeros(2, 1))
 
 
@@ -24,7 +25,7 @@ def generator(preset="cifar-ve"):
     torch.manual_seed(1)
     settings = resolve_config("scoresde", preset=preset).settings.model_dump()
     net = {**settings["ncsnpp"], **NARROW, "sentence": False}
-    config = ScoreSDEConfig.of({**settings, "image_size": 8, "ncsnpp": net}, "test")
+    config = ScoreSDEConfig.of({**settings, "image_size": SIZE, "ncsnpp": net}, "test")
     made = build(config, TextShape(1, 1)).eval()
     with torch.no_grad():
         for parameter in made.parameters():
@@ -59,7 +60,7 @@ def imported(tmp_path, document, preset="cifar-ve"):
         [tmp_path / "checkpoint_7.pth"],
         tmp_path / "run",
         preset=preset,
-        sets=["image_size=8", *CHOICES],
+        sets=[f"image_size={SIZE}", *CHOICES],
     )
     return load(tmp_path / "run", "cpu")
 
@@ -72,7 +73,7 @@ def test_a_checkpoint_gives_its_averaged_network(preset, tmp_path):
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.mul_(1.1).add_(0.01)
-        x, t = torch.randn(2, 3, 8, 8), torch.tensor([0.1, 0.9])
+        x, t = torch.randn(2, 3, SIZE, SIZE), torch.tensor([0.1, 0.9])
         expected = made(x, t, NO_TEXT)
         text = model.generator.condition(model.text_encoder.encode(["a red bird", ""]))
         torch.testing.assert_close(model.generator.eval()(x, t, text), expected)
@@ -98,7 +99,7 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path):
 # diffusers' folders
 
 LEVELS = {
-    "sample_size": 8, "block_out_channels": (16, 32), "layers_per_block": 1,
+    "sample_size": 8, "block_out_channels": (32, 64), "layers_per_block": 1,
     "center_input_sample": True, "time_embedding_type": "fourier", "freq_shift": 0,
     "flip_sin_to_cos": True, "attention_head_dim": None, "norm_num_groups": None,
     "norm_eps": 1e-6, "mid_block_scale_factor": 1.41421356,
