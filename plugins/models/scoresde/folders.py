@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,20 +76,27 @@ def open_pretrained(path: Path, settings: Mapping[str, Any]) -> Model | None:
 
 def _document(path: Path, unet: Mapping[str, Any], source: Path) -> dict[str, Any]:
     """Return the run's configuration for a folder."""
-    scheduler = network_config(part_of(path, "scheduler"), ScoreSdeVeScheduler)
+    scheduler = _scheduler(part_of(path, "scheduler") / "scheduler_config.json")
     return {
         "model": "scoresde",
         "preset": "diffusers",
         "image_size": square_size(unet, path),
         "sde": "ve",
-        "sigma_min": scheduler["sigma_min"],
-        "sigma_max": scheduler["sigma_max"],
+        **scheduler,
         "network": "diffusers",
         "unet": unet_settings(unet, source),
         "data": {"name": "none"},
         "encoder": {"name": "none"},
         "sampler": {"name": "ddim", "steps": 100, "guidance": 1.0, "sigma_max": None},
     }
+
+
+def _scheduler(path: Path) -> dict[str, Any]:
+    """Return the equation's ends, which have the scheduler's defaults."""
+    document = read_object(path, f"folder {path.parent}")
+    defaults = inspect.signature(ScoreSdeVeScheduler.__init__).parameters
+    ends = ("sigma_min", "sigma_max")
+    return {name: document.get(name, defaults[name].default) for name in ends}
 
 
 def _refuse_early(path: Path) -> None:

@@ -164,7 +164,7 @@ def test_the_papers_networks_have_the_papers_sizes(preset, count):
     run = resolve_config("scoresde", preset=preset)
     config = run.settings.ncsnpp.model_copy(update={"sentence": False})
     with torch.device("meta"):
-        network = NCSNpp(config, 32, TextShape(1, 1))
+        network = NCSNpp(config, run.settings.image_size, TextShape(1, 1))
     assert sum(p.numel() for p in network.parameters()) == count
     assert sum(b.numel() for b in network.buffers()) == (0 if "vp" in preset else 128)
 
@@ -346,7 +346,7 @@ def overfit(sde, steps, **settings):
 
 @pytest.mark.parametrize("sde", ["ve", "sub-vp"])
 def test_it_overfits_two_captions_and_draws_them(sde):
-    generator, encoder, losses = overfit(sde, 120, **UNET)
+    generator, encoder, losses = overfit(sde, 100, **UNET)
     assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
     asked = ["red", "blue", "red", "blue"]
     chosen = registry().samplers.choose("ddim", {"steps": 20, "guidance": 1.5})
@@ -360,7 +360,7 @@ def test_it_overfits_two_captions_and_draws_them(sde):
 
 def test_the_papers_network_learns():
     _, _, losses = overfit("ve", 40, ncsnpp={"sentence": True, "words": True})
-    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+    assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
 
 
 # Settings
