@@ -11,32 +11,19 @@ EPS = 1e-6
 """What normalisations add to a variance or a mean square."""
 
 
-class QKNorm(nn.Module):
-    """Normalises queries and keys head by head, or returns them as they are.
+def head_norm(width: int, used: bool) -> nn.Module:
+    """Make the normalisation of the queries or the keys of each head.
 
     Source: Esser et al. 2024, section 5.3.2 (root mean square, with learned factors).
 
     Args:
         width: Channels of one head.
         used: Whether to normalise.
+
+    Returns:
+        The layer. It returns its input if it is not used.
     """
-
-    def __init__(self, width: int, used: bool) -> None:
-        super().__init__()
-        self.q: nn.Module = nn.RMSNorm(width, eps=EPS) if used else nn.Identity()
-        self.k: nn.Module = nn.RMSNorm(width, eps=EPS) if used else nn.Identity()
-
-    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalise.
-
-        Args:
-            q: Queries, float (B, heads, N, d).
-            k: Keys, float (B, heads, M, d).
-
-        Returns:
-            Both, of the same shapes.
-        """
-        return self.q(q), self.k(k)
+    return nn.RMSNorm(width, eps=EPS) if used else nn.Identity()
 
 
 class Projections(nn.Module):
@@ -46,15 +33,14 @@ class Projections(nn.Module):
         width: Width of a token.
         heads: Attention heads.
         qk_norm: Whether queries and keys are normalised.
-        returns: Whether there is a projection back.
     """
 
-    def __init__(self, width: int, heads: int, qk_norm: bool, returns: bool = True) -> None:
+    def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
-        self.norm = QKNorm(width // heads, qk_norm)
-        self.out = nn.Linear(width, width) if returns else None
+        self.norm_q, self.norm_k = (head_norm(width // heads, qk_norm) for _ in range(2))
+        self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project tokens.
@@ -66,7 +52,47 @@ class Projections(nn.Module):
             Queries, keys and values, float (B, heads, N, D / heads) each.
         """
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
-        return (*self.norm(q, k), v)
+        return self.norm_q(q), self.norm_k(k), v
+
+    def back(self, gathered: Tensor) -> Tensor:
+        """Project what the heads gathered.
+
+        Args:
+            gathered: Results of the heads, float (B, heads, N, D / heads).
+
+        Returns:
+            Tokens, float (B, N, D).
+        """
+        tokens: Tensor = self.out(_joined(gathered))
+        return tokens
+
+
+class KeysAndValues(nn.Module):
+    """Projects words to keys and values, for tokens that attend to words which attend to nothing.
+
+    Args:
+        width: Width of a word.
+        heads: Attention heads.
+        qk_norm: Whether keys are normalised.
+    """
+
+    def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.kv = nn.Linear(width, 2 * width)
+        self.norm_k = head_norm(width // heads, qk_norm)
+
+    def forward(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        """Project words.
+
+        Args:
+            words: Words, float (B, L, D).
+
+        Returns:
+            Keys and values, float (B, heads, L, D / heads) each.
+        """
+        k, v = rearrange(self.kv(words), "b l (two h d) -> two b h l d", two=2, h=self.heads)
+        return self.norm_k(k), v
 
 
 def _joined(heads: Tensor) -> Tensor:
@@ -96,9 +122,7 @@ class SelfAttention(nn.Module):
         Returns:
             What each gathered, float (B, N, D).
         """
-        assert self.image.out is not None
-        gathered: Tensor = self.image.out(_joined(F.scaled_dot_product_attention(*self.image(x))))
-        return gathered
+        return self.image.back(F.scaled_dot_product_attention(*self.image(x)))
 
 
 class CrossAttention(nn.Module):
@@ -113,8 +137,9 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, heads: int, qk_norm: bool = False) -> None:
         super().__init__()
         self.heads = heads
-        self.q, self.kv = nn.Linear(width, width), nn.Linear(width, 2 * width)
-        self.norm = QKNorm(width // heads, qk_norm)
+        self.q = nn.Linear(width, width)
+        self.norm_q = head_norm(width // heads, qk_norm)
+        self.words = KeysAndValues(width, heads, qk_norm)
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, words: Tensor, mask: Tensor) -> Tensor:
@@ -128,9 +153,8 @@ class CrossAttention(nn.Module):
         Returns:
             What each token gathered, float (B, N, D).
         """
-        q = rearrange(self.q(x), "b n (h d) -> b h n d", h=self.heads)
-        k, v = rearrange(self.kv(words), "b l (two h d) -> two b h l d", two=2, h=self.heads)
-        q, k = self.norm(q, k)
+        q = self.norm_q(rearrange(self.q(x), "b n (h d) -> b h n d", h=self.heads))
+        k, v = self.words(words)
         gathered = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
         out: Tensor = self.out(_joined(gathered))
         return out
@@ -147,13 +171,13 @@ class JointAttention(nn.Module):
         width: Width of tokens and words.
         heads: Attention heads.
         qk_norm: Whether queries and keys are normalised.
-        last: Whether the words are not needed afterwards, and have no projection back.
+        last: Whether the words are not needed afterwards, and attend to nothing.
     """
 
     def __init__(self, width: int, heads: int, qk_norm: bool = False, last: bool = False) -> None:
         super().__init__()
         self.image = Projections(width, heads, qk_norm)
-        self.words = Projections(width, heads, qk_norm, returns=not last)
+        self.words = (KeysAndValues if last else Projections)(width, heads, qk_norm)
 
     def forward(self, x: Tensor, words: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Let image and words attend to both.
@@ -167,11 +191,12 @@ class JointAttention(nn.Module):
             What the image gathered, float (B, N, D), and what the words gathered, float (B, L, D).
             The latter is None in the last block.
         """
-        q, k, v = (
-            torch.cat(pair, 2) for pair in zip(self.image(x), self.words(words), strict=True)
-        )
+        (q, k, v), (*queries, keys, values) = self.image(x), self.words(words)
         counts = torch.cat([mask.new_ones(len(x), x.shape[1]), mask], 1)[:, None, None]
-        gathered = _joined(F.scaled_dot_product_attention(q, k, v, attn_mask=counts))
-        image, text = gathered.split([x.shape[1], words.shape[1]], 1)
-        assert self.image.out is not None
-        return self.image.out(image), None if self.words.out is None else self.words.out(text)
+        gathered = F.scaled_dot_product_attention(
+            torch.cat([q, *queries], 2), torch.cat([k, keys], 2), torch.cat([v, values], 2), counts
+        )
+        image = self.image.back(gathered[:, :, : x.shape[1]])
+        if not isinstance(self.words, Projections):
+            return image, None
+        return image, self.words.back(gathered[:, :, x.shape[1] :])

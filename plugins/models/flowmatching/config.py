@@ -48,8 +48,8 @@ class FlowMatchingConfig(DiffusionConfig):
     other one have no effect."""
 
     space: Literal["latents", "pixels"] = "latents"
-    """What flows: latents of an autoencoder, or pixels. With pixels, the settings of the autoencoder
-    have no effect."""
+    """What flows: latents of an autoencoder, or pixels. The latter ignore the autoencoder's
+    settings."""
 
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     """The autoencoder and its training."""
@@ -179,9 +179,9 @@ COCO: dict[str, Any] = {
     "autoencoder": KL_F8,
 }
 
-# Stable Diffusion 3's transformer of depth 24 (Esser et al. 2024, section 5.3: width 64 and one head
-# for each block of the depth, patch 2; batch 4096, 500,000 steps at 256 px), on latents of 4
-# channels instead of 16 and with one text encoder instead of three.
+# Stable Diffusion 3's transformer of depth 24 (Esser et al. 2024, sections 4 and 5.3: width 64 and
+# one head for each block of the depth, patch 2; batch 4096, 500,000 steps at 256 px), on latents of
+# 4 channels instead of 16 and with one text encoder instead of three.
 SD3: dict[str, Any] = {
     **COCO,
     "steps": 500_000,
