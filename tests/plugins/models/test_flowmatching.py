@@ -70,7 +70,7 @@ def test_uniform_times_are_the_numbers_themselves_and_both_ends_are_times():
 def test_a_shift_multiplies_the_ratio_of_noise_to_signal(times):
     u = torch.linspace(0.05, 0.95, 19)
     plain, moved = (timesteps(config(times=times, shift=k), u) for k in (1.0, 3.0))
-    torch.testing.assert_close(moved / (1 - moved), 3 * plain / (1 - plain))
+    torch.testing.assert_close(moved / (1 - moved), 3 * plain / (1 - plain), rtol=1e-4, atol=1e-6)
 
 
 def test_the_loss_is_least_at_the_derivative_of_the_path():
@@ -114,11 +114,13 @@ def test_eulers_method_carries_noise_to_a_gaussian():
     [
         ("tiny", (8, 8, 8), TextShape(128, 128), None),
         ("shapes", (8, 8, 8), TextShape(128, 128), None),
-        ("coco", (4, 32, 32), TextShape(768, 768), 161_003_536),
-        ("sd3", (4, 32, 32), TextShape(768, 768), 2_015_700_000),
+        ("coco", (4, 32, 32), TextShape(768, 768), 159_654_928),
+        ("sd3", (4, 32, 32), TextShape(768, 768), 2_018_747_856),
     ],
 )
 def test_presets_are_whole(preset, shape, text, parameters):
+    """The numbers are sums over the layers of DiT-B/2 with words and of Stable Diffusion 3 with
+    depth 24."""
     run = resolve_config("flowmatching", preset=preset, data_needed=False)
     with torch.device("meta"):
         made = FlowMatchingGenerator(run.settings, text)
@@ -143,8 +145,9 @@ def test_stages_and_their_shares():
     assert straight == pytest.approx({"autoencoder": 0.2, "flow": 0.6, "reflow": 0.2})
     latents["autoencoder"]["weights"] = "somewhere"
     assert shares(**latents, reflow={"share": 0.25}) == {"flow": 0.75, "reflow": 0.25}
-    presets = FlowMatchingConfig.presets()
-    assert all("reflow" not in preset.settings for preset in presets.values())
+    for preset in FlowMatchingConfig.presets():
+        run = resolve_config("flowmatching", preset=preset, data_needed=False)
+        assert run.settings.reflow.share == 0
 
 
 def test_sizes_that_do_not_fit_are_refused():
