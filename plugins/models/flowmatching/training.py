@@ -26,7 +26,7 @@ from t2i.plugins.models.flowmatching.times import timesteps
 class FlowTrainer(DiffusionTrainer):
     """Minimises E ||v_theta(x_t, t, y) - (eps - x_0)||^2.
 
-    Source: Lipman et al. 2023, eq. 14 and 22 with sigma_min = 0; Liu et al. 2023, eq. 1.
+    Source: Lipman et al. 2023, section 4.1, example II with sigma_min = 0; Liu et al. 2023, eq. 1.
 
     Args:
         config: Settings of the model.
@@ -54,7 +54,7 @@ class ReflowTrainer(FlowTrainer):
 
     The text encoder is not trained, because the teacher needs it as it is.
 
-    Source: Liu et al. 2023, section 2.2 and theorem 3.7.
+    Source: Liu et al. 2023, section 2.2.
 
     Args:
         config: Settings of the model.

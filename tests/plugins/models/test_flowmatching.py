@@ -289,8 +289,8 @@ def straightened():
 
 
 def bend(field, eps, steps=40):
-    """E int ||(eps - x_0) - v(x_t, t)||^2 dt along the paths of a field: 0 if they are straight.
-    Liu et al. 2023, eq. 7."""
+    """E int ||(eps - x_0) - v(x_t, t)||^2 dt along the paths of a field: 0 if they are straight
+    (Liu et al. 2023)."""
     rates = []
 
     def velocity(x, t):
@@ -359,7 +359,7 @@ def test_pairs_of_reflow_are_guided_and_keyed():
 
 def test_an_interrupted_reflow_resumes_to_the_same_bits(tmp_path):
     sets = [
-        "space=pixels", "image_size=16", "patch=4", "unet.channels=[8,8]", "unet.groups=4",
+        "space=pixels", "image_size=32", "patch=8", "unet.channels=[8,8]", "unet.groups=4",
         "unet.text_map=0", "unet.outline=0", "batch_size=4", "steps=6", "warmup=0",
         "checkpoint_every=1", "keep=9", "sample_seconds=null", "reflow.share=0.5",
         "reflow.steps=2", "reflow.uses=2", "encoder.width=16",
