@@ -11,8 +11,8 @@ from t2i.plugins.models.flowmatching.config import FlowMatchingConfig
 def timesteps(config: FlowMatchingConfig, u: Tensor) -> Tensor:
     """Turn uniform numbers into timesteps of the density that the settings name.
 
-    A logit-normal timestep is sigmoid(n), with n ~ N(mean, std^2) (Esser et al. 2024, section 3.1). A
-    shift by k then moves timesteps towards the noise: k t / (1 + (k - 1) t) (there, section
+    A logit-normal timestep is sigmoid(n), with n ~ N(mean, std^2) (Esser et al. 2024, section 3.1).
+    A shift by k then moves timesteps towards the noise: k t / (1 + (k - 1) t) (there, section
     5.3.2).
 
     Args:
