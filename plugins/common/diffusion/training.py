@@ -159,13 +159,38 @@ class DiffusionTrainer(Trainer):
         """
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
-        noise = batch.noise
         with torch.no_grad():
             z_0 = self.generator.encode(batch.images) if batch.encoded is None else batch.encoded
-        t = self.times(noise)
-        eps = noise.normal("eps", 0, z_0.shape[1:])
-        keep = noise.uniform("caption_dropout", 0, ()) >= self.caption_dropout
-        text = batch.text if bool(keep.all()) else batch.text.where(keep, batch.null())
+        eps = batch.noise.normal("eps", 0, z_0.shape[1:])
+        return self.learn(z_0, eps, self.times(batch.noise), self.captions(batch), engine)
+
+    def captions(self, batch: Batch) -> TextFeatures:
+        """Return the features of a batch's captions, some of them dropped at random.
+
+        Args:
+            batch: A batch of B examples.
+
+        Returns:
+            Features of B captions, not conditioned.
+        """
+        keep = batch.noise.uniform("caption_dropout", 0, ()) >= self.caption_dropout
+        return batch.text if bool(keep.all()) else batch.text.where(keep, batch.null())
+
+    def learn(
+        self, z_0: Tensor, eps: Tensor, t: Tensor, text: TextFeatures, engine: Engine
+    ) -> Losses:
+        """Update the network by the loss between clean images and noise.
+
+        Args:
+            z_0: Clean images or latents, float (B, ...).
+            eps: Noise, float (B, ...).
+            t: Timesteps, (B,).
+            text: Features of B captions, not conditioned.
+            engine: The engine.
+
+        Returns:
+            Losses for the log.
+        """
         text = self.generator.condition(text)
         z_t = add_noise(self.generator.schedule, z_0, t, eps)
         loss = self.loss(self.generator(z_t, t, text), z_0, z_t, t, eps)
