@@ -69,7 +69,44 @@ NoiseSchedule = Literal["linear", "scaled_linear", "cosine", "mixing", "vp", "su
 Attention = Literal["none", "self", "cross"]
 
 
-class UNetConfig(Config):
+class TextMapConfig(Config):
+    """Settings of a network whose input a spatial map of the text joins."""
+
+    text_map: int = Field(0, ge=0)
+    """Channels of a spatial map of the text that is joined to the input of the network. 0: no map,
+    and `map_hops`, `map_heads` and `outline` have no effect. The map tells a small network where
+    things belong; cross-attention learns this late, because its queries do not know their position.
+    """
+
+    map_hops: int = Field(0, ge=0, le=MOST_LAYERS)
+    """Number of blocks in which the places of the text map attend to the words. This separates the
+    objects of a caption that has several. 0: the map depends on the sentence vector only."""
+
+    map_queries: Literal["random", "sinusoids"] = "random"
+    """How the places of the text map start in these blocks: with "random" vectors, or with
+    "sinusoids" of their coordinates, so that near places are alike. With the latter the map learns
+    faster."""
+
+    map_sentence: bool = True
+    """Whether the sentence vector also makes a map, by a linear layer, that is added. Not needed
+    where `map_hops` is above 0."""
+
+    map_heads: int = Field(4, ge=1)
+    """Attention heads in the blocks of the text map."""
+
+    outline: float = Field(0.0, ge=0)
+    """Weight of an auxiliary loss: predict x_0 from the text map alone, with a 1x1 convolution. 0:
+    off. This prediction is what the network should output at pure noise; with the loss, the map
+    learns it from every image rather than only from the few that are almost pure noise."""
+
+    @model_validator(mode="after")
+    def _map_is_made(self) -> Self:
+        if self.text_map and not (self.map_hops or self.map_sentence):
+            raise ValueError("text_map is made of nothing: set map_hops above 0, or map_sentence")
+        return self
+
+
+class UNetConfig(TextMapConfig):
     """Settings of a U-Net of diffusers.
 
     It is a UNet2DConditionModel if any part attends to words, else a UNet2DModel, which is the DDPM
@@ -108,33 +145,6 @@ class UNetConfig(Config):
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout rate in residual blocks, 0 to below 1."""
 
-    text_map: int = Field(0, ge=0)
-    """Channels of a spatial map of the text that is joined to the input of the network. 0: no map,
-    and `map_hops`, `map_heads` and `outline` have no effect. The map tells a small network where
-    things belong; cross-attention learns this late, because its queries do not know their position.
-    """
-
-    map_hops: int = Field(0, ge=0, le=MOST_LAYERS)
-    """Number of blocks in which the places of the text map attend to the words. This separates the
-    objects of a caption that has several. 0: the map depends on the sentence vector only."""
-
-    map_queries: Literal["random", "sinusoids"] = "random"
-    """How the places of the text map start in these blocks: with "random" vectors, or with
-    "sinusoids" of their coordinates, so that near places are alike. With the latter the map learns
-    faster."""
-
-    map_sentence: bool = True
-    """Whether the sentence vector also makes a map, by a linear layer, that is added. Not needed
-    where `map_hops` is above 0."""
-
-    map_heads: int = Field(4, ge=1)
-    """Attention heads in the blocks of the text map."""
-
-    outline: float = Field(0.0, ge=0)
-    """Weight of an auxiliary loss: predict x_0 from the text map alone, with a 1x1 convolution. 0:
-    off. This prediction is what the network should output at pure noise; with the loss, the map
-    learns it from every image rather than only from the few that are almost pure noise."""
-
     sentence: bool = False
     """Whether the sentence vector is added to the timestep embedding (as in GLIDE)."""
 
@@ -167,8 +177,6 @@ class UNetConfig(Config):
                 "width here: where that level attends to itself and the middle to words, "
                 "head_width must be the root of its channels"
             )
-        if self.text_map and not (self.map_hops or self.map_sentence):
-            raise ValueError("text_map is made of nothing: set map_hops above 0, or map_sentence")
         if self.weights and (self.text_map or self.sentence):
             raise ValueError(
                 "a U-Net that comes with its weights has no other way in for text: no text_map, no "

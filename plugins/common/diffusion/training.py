@@ -158,10 +158,21 @@ class DiffusionTrainer(Trainer):
             The loss, a scalar.
         """
 
+    def clean(self, batch: Batch) -> Tensor:
+        """Return x_0 of a batch. By default it is the images, encoded.
+
+        Args:
+            batch: Training examples.
+
+        Returns:
+            Clean images or latents, float (B, ...).
+        """
+        return self.generator.encode(batch.images) if batch.encoded is None else batch.encoded
+
     def step(self, batch: Batch, engine: Engine) -> Losses:
         noise = batch.noise
         with torch.no_grad():
-            z_0 = self.generator.encode(batch.images) if batch.encoded is None else batch.encoded
+            z_0 = self.clean(batch)
         t = self.times(noise)
         eps = noise.normal("eps", 0, z_0.shape[1:])
         keep = noise.uniform("caption_dropout", 0, ()) >= self.caption_dropout
