@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from t2i.core.settings import Config, Preset
+from t2i.core.settings import Preset
 from t2i.plugins.common.diffusion.config import (
     HELD,
     QUICK_TRAINING,
@@ -60,11 +60,11 @@ class NCSNConfig(DiffusionConfig):
     (space-to-depth). This keeps a small network's convolutions on a small grid. 1: off, as in the
     papers."""
 
-    sigma_1: float = Field(50.0, gt=0)
+    sigma_begin: float = Field(50.0, gt=0)
     """Largest noise level, for images in [0, 1] as in the papers. NCSNv2's technique 1: the largest
     distance between two training images (`python -m t2i.plugins.models.ncsn.measure`)."""
 
-    sigma_L: float = Field(0.01, gt=0)
+    sigma_end: float = Field(0.01, gt=0)
     """Smallest noise level, for images in [0, 1]."""
 
     levels: int | None = Field(None, ge=2, le=MOST_LEVELS)
@@ -94,8 +94,10 @@ class NCSNConfig(DiffusionConfig):
 
     @model_validator(mode="after")
     def _defined(self) -> Self:
-        if self.sigma_L >= self.sigma_1:
-            raise ValueError(f"sigma_L ({self.sigma_L:g}) must be below sigma_1 ({self.sigma_1:g})")
+        if self.sigma_end >= self.sigma_begin:
+            raise ValueError(
+                f"sigma_end ({self.sigma_end:g}) must be below sigma_begin ({self.sigma_begin:g})"
+            )
         if self.output == "score" and not self.network.per_level:
             raise ValueError(
                 "a network that is not told the noise level cannot output the score, which grows "
@@ -166,7 +168,7 @@ def langevin(each: int, eps: float) -> tuple[str, dict[str, Any]]:
 CIFAR_V1: dict[str, Any] = {
     "image_size": 32, "steps": 200_000, "batch_size": 128, "ema_decay": 0.0,
     "sample_every": 5000, "checkpoint_every": 5000, "lr": 1e-3, "lr_text": 1e-4,
-    "sigma_1": 1.0, "sigma_L": 0.01, "levels": 10, "output": "score", "dequantise": True,
+    "sigma_begin": 1.0, "sigma_end": 0.01, "levels": 10, "output": "score", "dequantise": True,
     "network": {"ngf": 128, "per_level": True, "sentence": True},
 }  # fmt: skip
 
@@ -174,17 +176,17 @@ CIFAR_V1: dict[str, Any] = {
 CIFAR_V2: dict[str, Any] = {
     "image_size": 32, "steps": 300_000, "batch_size": 128, "ema_decay": 0.999,
     "sample_every": 5000, "checkpoint_every": 5000, "lr": 1e-4, "lr_text": 1e-4,
-    "sigma_1": 50.0, "sigma_L": 0.01, "levels": 232, "output": "noise",
+    "sigma_begin": 50.0, "sigma_end": 0.01, "levels": 232, "output": "noise",
     "network": {"ngf": 128, "sentence": True},
 }  # fmt: skip
 
-CELEBA64 = {**CIFAR_V2, "image_size": 64, "steps": 210_000, "sigma_1": 90.0, "levels": 500}
+CELEBA64 = {**CIFAR_V2, "image_size": 64, "steps": 210_000, "sigma_begin": 90.0, "levels": 500}
 
 # A RefineNet behind patches of 4x4 pixels. It predicts x_0: its channels are too few for all the
 # noise in the values of a patch.
 TINY: dict[str, Any] = {
     **QUICK_TRAINING,
-    "patch": 4, "sigma_1": 40.0, "sigma_L": 0.01, "levels": 60, "output": "image",
+    "patch": 4, "sigma_begin": 40.0, "sigma_end": 0.01, "levels": 60, "output": "image",
     "scaled_input": True, "min_snr_gamma": 5.0, "reduction": "mean",
     "network": {"ngf": 64, "sentence": True, "text_map": 64},
 }  # fmt: skip

@@ -74,5 +74,5 @@ def noise_levels(config: NCSNConfig) -> NoiseLevels:
         The levels.
     """
     values = 3 * config.image_size**2
-    count = config.levels or level_count(config.sigma_1, config.sigma_L, values)
-    return NoiseLevels(RANGE * config.sigma_1, RANGE * config.sigma_L, count)
+    count = config.levels or level_count(config.sigma_begin, config.sigma_end, values)
+    return NoiseLevels(RANGE * config.sigma_begin, RANGE * config.sigma_end, count)

@@ -83,10 +83,11 @@ class InstanceNormPlus(nn.Module):
             Normalised features, float (B, C, h, w).
         """
         gamma, alpha, beta = self._row(given)[..., None, None].chunk(3, 1)
-        mean = x.mean((2, 3), keepdim=True)
-        variance, m = torch.var_mean(mean, 1, keepdim=True)
-        kept = (mean - m) / torch.sqrt(variance + VARIANCE_EPS)
-        return gamma * (F.instance_norm(x, eps=VARIANCE_EPS) + alpha * kept) + beta
+        variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
+        scale = gamma * torch.rsqrt(variance + VARIANCE_EPS)
+        v, m = torch.var_mean(mean, 1, keepdim=True)
+        kept = (mean - m) / torch.sqrt(v + VARIANCE_EPS)
+        return torch.addcmul(gamma * alpha * kept + beta - mean * scale, x, scale)
 
     def _row(self, given: Condition) -> Tensor:
         """Return gamma, alpha and beta side by side, (B or 1, 3 C)."""
@@ -453,7 +454,11 @@ class RefineNet(MappedText):
         for i, name in enumerate(self.refine_names):
             finer = stages[max(len(stages) - 2 - i, 0)].width * ngf
             block = RefineBlock(
-                [width] * min(i + 1, 2), finer, norms, sentence, units=3 if i + 1 == len(stages) else 1
+                [width] * min(i + 1, 2),
+                finer,
+                norms,
+                sentence,
+                units=3 if i + 1 == len(stages) else 1,
             )
             self.add_module(name, block)
             width = finer
