@@ -185,7 +185,7 @@ CELEBA64 = {**CIFAR_V2, "image_size": 64, "steps": 210_000, "sigma_begin": 90.0,
 # A RefineNet behind patches of 4x4 pixels. It predicts x_0: its channels are too few for all the
 # noise in the values of a patch.
 TINY: dict[str, Any] = {
-    **QUICK_TRAINING,
+    **QUICK_TRAINING, "steps": 2000,
     "patch": 4, "sigma_begin": 40.0, "sigma_end": 0.01, "levels": 60, "output": "image",
     "scaled_input": True, "min_snr_gamma": 5.0, "reduction": "mean",
     "network": {"ngf": 64, "sentence": True, "text_map": 64},
@@ -209,10 +209,11 @@ def _quick(size: int) -> dict[str, Any]:
 def _wide(size: int, memory: int) -> dict[str, Any]:
     """Return settings for an accelerator: a grid of at most 64x64, and a wide network."""
     network = {
-        "ngf": by_memory(memory, (48, 64, 96, 128)), "sentence": True, "text_map": 64,
+        "ngf": by_memory(memory, (80, 96, 128, 192)), "sentence": True, "text_map": 64,
         "map_hops": 2,
     }  # fmt: skip
-    return {**TINY, **WIDE, "patch": _patch(size, 64, 1), "network": network}
+    steps = QUICK_TRAINING["steps"]
+    return {**TINY, **WIDE, "steps": steps, "patch": _patch(size, 64, 1), "network": network}
 
 
 def _patch(size: int, most: int, least: int) -> int:

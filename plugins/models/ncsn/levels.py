@@ -29,7 +29,7 @@ class NoiseLevels(VESchedule):
         ValueError: Not 0 < sigma_L < sigma_1, or fewer than two levels.
     """
 
-    def __init__(self, sigma_begin: float, sigma_end: float, levels: int) -> None:
+    def __init__(self, sigma_1: float, sigma_L: float, levels: int) -> None:
         super().__init__(sigma_L, sigma_1)
         if levels < 2:
             raise ValueError("at least two noise levels are needed")
@@ -100,7 +100,7 @@ def overlap(ratio: float, values: int) -> float:
     return float(ndtr(apart + 3 * ratio) - ndtr(apart - 3 * ratio))
 
 
-def level_count(sigma_begin: float, sigma_end: float, values: int, wanted: float = 0.5) -> int:
+def level_count(sigma_1: float, sigma_L: float, values: int, wanted: float = 0.5) -> int:
     """Count the levels of a geometric sequence whose neighbours overlap by a given mass.
 
     Source: Song & Ermon 2020, technique 2.

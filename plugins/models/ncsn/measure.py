@@ -2,8 +2,8 @@
 
     python -m t2i.plugins.models.ncsn.measure --data shapes --size 32
 
-It prints the largest distance between two of the first images, each in [0, 1], as `sigma_begin`, and
-the number of levels that follows by technique 2.
+It prints the largest distance between two of the first images, each in [0, 1], as `sigma_begin`,
+and the number of levels that follows by technique 2.
 """
 
 from __future__ import annotations

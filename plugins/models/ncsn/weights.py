@@ -20,7 +20,7 @@ from t2i.plugins.common.weights.legacy import read_legacy_list, state_dict, with
 from t2i.plugins.models.ncsn.config import Depth, NCSNConfig
 from t2i.plugins.models.ncsn.networks import NCSNGenerator
 
-FOREIGN_NORM = "normalizer.embed.weight"
+LEVEL_ROWS = "normalizer.embed.weight"
 """The tensor that NCSN's checkpoints have, and NCSNv2's do not."""
 
 
@@ -108,7 +108,7 @@ def fitted(
     missing = {"begin_conv.weight", "end_conv.weight", "res4.0.conv1.weight"} - state.keys()
     if missing:
         raise UserError(f"weights {where}: no RefineNet of the authors (it has no {min(missing)})")
-    per_level = FOREIGN_NORM in state
+    per_level = LEVEL_ROWS in state
     if per_level != settings.network.per_level:
         told = ("NCSN", "cifar-v1") if per_level else ("NCSNv2", "cifar-v2")
         raise UserError(f"weights {where}: a checkpoint of {told[0]}: use --preset {told[1]}")
@@ -123,7 +123,7 @@ def fitted(
     network = {"ngf": len(state["begin_conv.weight"]), "depth": depth, "per_level": per_level}
     own = {**settings.model_dump(), "network": network, "patch": 1, "scaled_input": False}
     if sigmas is None:
-        own["levels"] = len(state[FOREIGN_NORM])
+        own["levels"] = len(state[LEVEL_ROWS])
     else:
         own |= _levels(sigmas.double(), where)
     return NCSNConfig.of(own, where)

@@ -46,7 +46,10 @@ def no_text(n):
 
 
 SMALL = {
-    "v1": {"output": "score", "sigma_begin": 1.0, "levels": 4, "network": {"ngf": 4, "per_level": True}},
+    "v1": {
+        "output": "score", "sigma_begin": 1.0, "levels": 4,
+        "network": {"ngf": 4, "per_level": True},
+    },
     "v2": {"output": "noise", "sigma_begin": 8.0, "levels": 5, "network": {"ngf": 4}},
     "image": {
         "output": "image", "scaled_input": True, "sigma_begin": 8.0, "levels": 5, "patch": 2,

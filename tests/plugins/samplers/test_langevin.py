@@ -130,7 +130,7 @@ def test_an_image_does_not_depend_on_its_batch():
 
 
 def test_it_visits_each_level_t_times_from_the_noisiest():
-    generator = Normal(DiscreteSchedule.named("linear", 6))
+    generator = Normal(DiscreteSchedule.named("cosine", 6))
     draw(generator, n=1, each=2)
     assert [t for _, t in generator.calls] == [5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0, 0]
 
@@ -139,8 +139,8 @@ def test_it_visits_each_level_t_times_from_the_noisiest():
     ("schedule", "settings", "message"),
     [
         (VESchedule(), {}, "continuous: name a number"),
-        (DiscreteSchedule.named("linear", 4), {"steps": 5}, "trained with 4"),
-        (DiscreteSchedule.named("linear", 1), {}, "this model has one"),
+        (DiscreteSchedule.named("cosine", 4), {"steps": 5}, "trained with 4"),
+        (DiscreteSchedule.named("cosine", 1), {}, "this model has one"),
     ],
 )
 def test_schedules_without_such_levels_are_refused(schedule, settings, message):
