@@ -298,7 +298,7 @@ class Fusion(nn.Module):
             Their fusion.
         """
         size = inputs[0].shape[2:]
-        parts = []
+        parts: list[Tensor] = []
         for x, conv, norm in zip(inputs, self.convs, self.norms, strict=True):
             h = conv(norm(x, given))
             if h.shape[2:] != size:

@@ -44,6 +44,34 @@ class Level(NamedTuple):
     size: float
 
 
+class Known(NamedTuple):
+    """The image that a chain starts from.
+
+    Attributes:
+        x_0: The image, encoded, (B, ...).
+        noise: Noise of each image, (B, ...).
+        mask: Where the chain may change it, bool (B, 1, h, w). None: everywhere.
+    """
+
+    x_0: Tensor
+    noise: Tensor
+    mask: Tensor | None
+
+    def put(self, y: Tensor, ratio: float) -> Tensor:
+        """Put back what may not change, as noisy as the rest is.
+
+        Args:
+            y: Samples, (B, ...).
+            ratio: Their noise level.
+
+        Returns:
+            The samples, unchanged where the mask allows changes.
+        """
+        if self.mask is None:
+            return y
+        return torch.where(self.mask, y, self.x_0 + ratio * self.noise)
+
+
 class LangevinSampler(Sampler):
     """Langevin dynamics at each noise level, from the largest to the smallest.
 
@@ -91,7 +119,7 @@ class LangevinSampler(Sampler):
 
     def sample(self, generator: Generator, request: Request) -> Tensor:
         assert isinstance(generator, DiffusionGenerator)
-        levels, config = self.levels(generator), self.config
+        levels, each = self.levels(generator), self.config.each
         shape = generator.shape_of(request.size)
         noise = request.noise.start("x_T", shape)
         x_0 = None if request.image is None else generator.encode(request.image)
@@ -100,25 +128,21 @@ class LangevinSampler(Sampler):
             if not count:
                 return generator.decode(x_0)
             levels = levels[-count:]
-        fresh = x_0 is None or request.strength == 1
-        y = self._start(noise, levels[0].ratio) if fresh else x_0 + levels[0].ratio * noise
-        mask = None if x_0 is None else latent_mask(request, x_0)
-        predict = guided(generator, request, config)
-        total = len(levels) * config.each
-        for i, level in enumerate(levels):
-            known = None if mask is None else x_0 + level.ratio * noise
-            for j in range(config.each):
-                step = i * config.each + j
-                z = request.noise.normal("langevin", step, shape)
-                y = y + level.size * score(generator, predict, y, level)
-                y = y + (2 * level.size) ** 0.5 * z
-                if known is not None:
-                    y = torch.where(mask, y, known)
-                request.step_done(step + 1, total)
-        if config.denoise:
+        known = None if x_0 is None else Known(x_0, noise, latent_mask(request, x_0))
+        y = self._start(noise, levels[0].ratio)
+        if x_0 is not None and request.strength < 1:
+            y = x_0 + levels[0].ratio * noise
+        predict = guided(generator, request, self.config)
+        for step in range(len(levels) * each):
+            level = levels[step // each]
+            z = request.noise.normal("langevin", step, shape)
+            y = y + level.size * score(generator, predict, y, level)
+            y = y + (2 * level.size) ** 0.5 * z
+            y = y if known is None else known.put(y, level.ratio)
+            request.step_done(step + 1, len(levels) * each)
+        if self.config.denoise:
             y = y + levels[-1].ratio ** 2 * score(generator, predict, y, levels[-1])
-        if mask is not None:
-            y = torch.where(mask, y, x_0)
+        y = y if known is None else known.put(y, 0.0)
         return generator.decode(y)
 
     def _start(self, noise: Tensor, ratio: float) -> Tensor:
