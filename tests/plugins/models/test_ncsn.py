@@ -15,10 +15,10 @@ from t2i.core.interfaces.trainer import Batch, Networks
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config
 from t2i.plugins.models.ncsn.config import NCSNConfig
+from t2i.plugins.models.ncsn.layers import Condition, InstanceNormPlus, NormShape
 from t2i.plugins.models.ncsn.levels import NoiseLevels, level_count, overlap
 from t2i.plugins.models.ncsn.measure import largest_distance
 from t2i.plugins.models.ncsn.networks import NCSNGenerator
-from t2i.plugins.models.ncsn.refinenet import Condition, InstanceNormPlus, NormShape
 from t2i.plugins.models.ncsn.training import dequantised, stages
 
 V1 = {
