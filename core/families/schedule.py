@@ -270,22 +270,8 @@ class DiscreteSchedule(Schedule):
         "linspace" contains both ends. A chain of all T steps contains every index, whatever `most`
         is.
         """
-        n = len(self) if n is None else n
-        if n > len(self):
-            raise UserError(
-                f"{n} sampling steps: the model was trained with {len(self)}; "
-                "ask for at most so many"
-            )
-        longest = len(self)
-        if n < longest and most is not None:
-            longest = max(n, int((self._log_ratio.exp() <= most).sum()))
-        if spacing == "trailing":
-            chosen = [round((i + 1) * longest / n) - 1 for i in range(n)]
-        elif spacing == "leading":
-            chosen = [min(i * (longest // n) + offset, longest - 1) for i in range(n)]
-        else:
-            chosen = [round(i * (longest - 1) / max(n - 1, 1)) for i in range(n)]
-        return torch.tensor(chosen)
+        within = None if most is None else int((self._log_ratio.exp() <= most).sum())
+        return chosen_indexes(len(self), n, within, spacing, offset)
 
     def _ratio(self, t: Tensor) -> Tensor:
         """Compute sigma / alpha (B,), float64, at fractional indexes."""
@@ -339,6 +325,40 @@ class DiscreteSchedule(Schedule):
         raise ValueError(
             f"no noise schedule is named '{name}'; known: linear, scaled_linear, cosine"
         )
+
+
+def chosen_indexes(
+    steps: int, n: int | None, within: int | None, spacing: Spacing, offset: int = 0
+) -> Tensor:
+    """Choose the indexes of a chain among those of a schedule with discrete timesteps.
+
+    Args:
+        steps: Number of timesteps T of the schedule.
+        n: Number of steps of the chain. None: T.
+        within: Number of timesteps, from the least noisy one, among which a chain of fewer than T
+            steps is chosen. It is raised to n. None: T.
+        spacing: How the indexes are chosen.
+        offset: Number added to "leading" indexes.
+
+    Returns:
+        Indexes, int64 (n,), ascending, from 0 to T - 1.
+
+    Raises:
+        UserError: n is above T.
+    """
+    n = steps if n is None else n
+    if n > steps:
+        raise UserError(
+            f"{n} sampling steps: the model was trained with {steps}; ask for at most so many"
+        )
+    longest = steps if n == steps or within is None else max(n, within)
+    if spacing == "trailing":
+        chosen = [round((i + 1) * longest / n) - 1 for i in range(n)]
+    elif spacing == "leading":
+        chosen = [min(i * (longest // n) + offset, longest - 1) for i in range(n)]
+    else:
+        chosen = [round(i * (longest - 1) / max(n - 1, 1)) for i in range(n)]
+    return torch.tensor(chosen)
 
 
 def _rate(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:

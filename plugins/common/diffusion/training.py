@@ -158,9 +158,20 @@ class DiffusionTrainer(Trainer):
             The loss, a scalar.
         """
 
+    def clean(self, batch: Batch) -> Tensor:
+        """Return x_0 of a batch. By default it is the images, encoded.
+
+        Args:
+            batch: Training examples.
+
+        Returns:
+            Clean images or latents, float (B, ...).
+        """
+        return self.generator.encode(batch.images) if batch.encoded is None else batch.encoded
+
     def step(self, batch: Batch, engine: Engine) -> Losses:
         with torch.no_grad():
-            z_0 = self.generator.encode(batch.images) if batch.encoded is None else batch.encoded
+            z_0 = self.clean(batch)
         eps = batch.noise.normal("eps", 0, z_0.shape[1:])
         return self.learn(z_0, eps, self.times(batch.noise), self.captions(batch), engine)
 
