@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -275,7 +276,10 @@ def write_scheduler(folder: Path, scheduler: Any, **more: Any) -> None:
     """
     scheduler.save_pretrained(folder)
     path = folder / "scheduler_config.json"
-    write_json(path, {**json.loads(path.read_text("utf-8")), **more})
+    written = json.loads(path.read_text("utf-8"))
+    # JSON has no infinite numbers. diffusers' classes have them by default, where they have any.
+    kept = {key: value for key, value in written.items() if value not in (math.inf, -math.inf)}
+    write_json(path, {**kept, **more})
 
 
 def unet_settings(network: Mapping[str, Any], source: Path) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def from_folder(path: Path, index: Mapping[str, Any], settings: Mapping[str, Any
         "preset": "diffusers",
         "network": "sdxl",
         "image_size": size,
-        **settings,
+        "sizes": settings.get("sizes", {}),
         **noise_settings(scheduler),
         "autoencoder": autoencoder_settings(vae, path),
         "unet": unet_settings(unet, path / "unet"),

@@ -68,7 +68,7 @@ def test_the_last_sentence_and_zeros_for_no_caption(parts):
     joined = built(beside=parts[:2], sentence="last", empty="zeros")
     text, null = joined.encode([""]), joined.null(2)
     assert joined.shape.sentence == 8
-    assert torch.equal(text.sentence[0], alone(parts[1]).sentence[1])
+    torch.testing.assert_close(text.sentence[0], alone(parts[1]).sentence[1])
     assert text.words.any()
     assert null.words.shape == (2, *text.words.shape[1:])
     assert not null.words.any()

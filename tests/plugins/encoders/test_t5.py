@@ -58,7 +58,7 @@ def test_features_are_transformers_own_at_the_captions_tokens(folder):
     length = int(mask.sum(1).max())
     assert text.words.shape == (4, length, 32)
     assert torch.equal(text.mask, mask[:, :length])
-    assert mask.sum(1).tolist() == [4, 1, 14, 20]  # in tokens; the empty caption has its end
+    assert mask.sum(1).tolist() == [5, 1, 11, 20]  # in tokens; the empty caption has its end
     close(text.words, words[:, :length] * text.mask.unsqueeze(-1))
     own = mask.unsqueeze(-1)
     close(text.sentence, (words * own).sum(1) / own.sum(1))
@@ -96,7 +96,7 @@ def test_any_caption_is_legal_and_the_case_is_a_setting(folder):
 
 def test_what_is_read_is_told(folder):
     ours = encoder(folder)
-    assert ours.reading("a red bird")[:2] == ("tokens", 4)
+    assert ours.reading("a red bird")[:2] == ("tokens", 5)
     assert ours.reading("a " * 40).total > ours.reading("a").limit == LENGTH
 
 

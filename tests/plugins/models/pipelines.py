@@ -15,7 +15,6 @@ from transformers import (
 
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.models.options import Options
-from t2i.core.registry.tables import registry
 from tests.plugins.models.test_ldm_folders import tokenizer
 
 CAPTIONS = ["a Red bird", "blue, and much more than the few tokens that are read " * 9]
@@ -25,7 +24,16 @@ VAE = {
     "block_out_channels": (8, 16), "norm_num_groups": 4, "sample_size": 16,
     "down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2,
 }  # fmt: skip
-PIECES = ["\u2581", *"abcdefghijklmnopqrstuvwxyz,.", "\u2581a", "re", "\u2581red", "bird", "AR", "R"]
+PIECES = [
+    "\u2581",
+    *"abcdefghijklmnopqrstuvwxyz,.",
+    "\u2581a",
+    "re",
+    "\u2581red",
+    "bird",
+    "AR",
+    "R",
+]
 
 
 @torch.no_grad()

@@ -133,7 +133,7 @@ FOREIGN = {
     "channels": (NETWORK, {"out_channels": 6}, "turns 4 channels into 6"),
     "inputs": (NETWORK, {"in_channels": 8}, "8 input channels and its autoencoder 4"),
     "blocks": (NETWORK, {"double_self_attention": True}, "double_self_attention = True"),
-    "words": (NETWORK, {"caption_channels": 33}, "misfits"),
+    "words": (NETWORK, {"caption_channels": 33}, "expected shape"),
     "large": (NETWORK, {"sample_size": 10**5}, "sample_size = 100000, but its weights have only"),
     "text": ("model_index.json", {"text_encoder": ["transformers", "UMT5EncoderModel"]}, "only T5"),
     "learned": (

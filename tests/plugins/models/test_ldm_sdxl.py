@@ -14,6 +14,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from PIL import Image
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from t2i.cli.main import main
 from t2i.core.errors import UserError
@@ -133,7 +134,7 @@ def test_sizes_are_settings(xl):
     given = {"original_size": (64, 48), "crops_coords_top_left": (8, 4), "target_size": (32, 16)}
     close(ours(model), theirs(pipe, **given))
     assert (ours(model) - ours(load(folder, "cpu"))).abs().max() > 1e-3
-    with pytest.raises(UserError, match=r"sizes: no setting is named 'crops'"):
+    with pytest.raises(UserError, match="no setting is named 'sizes.crops'"):
         load(folder, "cpu", {"sizes": {"crops": [0, 0]}})
 
 
@@ -149,7 +150,7 @@ def test_an_export_is_the_same_pipeline(xl, tmp_path):
     export(load(folder, "cpu"), tmp_path / "again")
     again = StableDiffusionXLPipeline.from_pretrained(tmp_path / "again")
     again.set_progress_bar_config(disable=True)
-    assert torch.equal(theirs(again), theirs(pipe))
+    torch.testing.assert_close(theirs(again), theirs(pipe), rtol=0, atol=1e-6)
     assert again.config.force_zeros_for_empty_prompt
     assert type(again.text_encoder).__name__ == "CLIPTextModel"
     close(ours(load(tmp_path / "again", "cpu")), theirs(pipe))
@@ -178,9 +179,7 @@ def test_from_the_command_line(xl, tmp_path, monkeypatch, capfd):
 
 INDEX, UNET_FILE = "model_index.json", "unet/config.json"
 FOREIGN = {
-    "refiner": (
-        UNET_FILE, {"projection_class_embeddings_input_dim": 5 * 4 + 12}, "is the refiner",
-    ),
+    "refiner": (UNET_FILE, {"addition_time_embed_dim": 5}, "sentences of width 6.* the refiner"),
     "plain": (UNET_FILE, {"addition_embed_type": None}, "addition_embed_type = None"),
     "images": (UNET_FILE, {"encoder_hid_dim_type": "ip_image_proj"}, "of another text encoder"),
     "distilled": (UNET_FILE, {"time_cond_proj_dim": 8}, "reads the scale of guidance"),
@@ -200,7 +199,7 @@ FOREIGN = {
         "text_encoder_2/config.json", {"_attn_implementation": "me/mine"}, "names the kernel",
     ),
     "long": ("text_encoder_2/config.json", {"num_hidden_layers": 900}, "have only .* tensors"),
-    "list": ("tokenizer/tokenizer_config.json", {"vocab_file": "../x"}, None),
+    "list": ("tokenizer/tokenizer_config.json", {"vocab_file": "../x"}, "names a file to read"),
 }  # fmt: skip
 
 
@@ -208,9 +207,6 @@ FOREIGN = {
 def test_what_would_be_ignored_is_refused_by_name(name, copied):
     file, settings, named = FOREIGN[name]
     changed(copied / file, **settings)
-    if named is None:
-        load(copied, "cpu")
-        return
     with pytest.raises(UserError, match=named) as caught:
         load(copied, "cpu")
     assert "\n" not in str(caught.value)
@@ -233,15 +229,12 @@ def test_links_out_of_the_folder_and_foreign_code_are_refused(copied, tmp_path):
 
 
 def test_words_of_several_vectors_are_refused(copied):
-    path = copied / "tokenizer_2"
-    added = json.loads((path / "tokenizer.json").read_text())
-    most = max(added["model"]["vocab"].values())
-    added["added_tokens"] += [
-        {"id": most - i, "content": word, "single_word": False, "lstrip": False, "rstrip": False,
-         "normalized": False, "special": False}
-        for i, word in ((9, "<bird>"), (8, "<bird>_1"))
-    ]  # fmt: skip
-    (path / "tokenizer.json").write_text(json.dumps(added))
+    words = CLIPTokenizer.from_pretrained(copied / "tokenizer_2")
+    text = CLIPTextModelWithProjection.from_pretrained(copied / "text_encoder_2")
+    words.add_tokens(["<bird>", "<bird>_1"])
+    words.save_pretrained(copied / "tokenizer_2")
+    text.resize_token_embeddings(len(words))
+    text.save_pretrained(copied / "text_encoder_2")
     with pytest.raises(UserError, match="<bird> of several vectors"):
         load(copied)
 
