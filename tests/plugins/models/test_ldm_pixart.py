@@ -156,5 +156,5 @@ def test_a_t5_that_does_not_fit_is_refused(pixart, copied):
     torch.manual_seed(0)
     shutil.rmtree(copied / "text_encoder")
     t5(40)[0].save_pretrained(copied / "text_encoder")
-    with pytest.raises(UserError, match="its words' widths are 32, and the settings .* say 40"):
+    with pytest.raises(UserError, match=r"its words' widths are 32, and the settings .* say 40"):
         load(copied)

@@ -134,7 +134,7 @@ def test_sizes_are_settings(xl):
     given = {"original_size": (64, 48), "crops_coords_top_left": (8, 4), "target_size": (32, 16)}
     close(ours(model), theirs(pipe, **given))
     assert (ours(model) - ours(load(folder, "cpu"))).abs().max() > 1e-3
-    with pytest.raises(UserError, match="no setting is named 'sizes.crops'"):
+    with pytest.raises(UserError, match=r"no setting is named 'sizes\.crops'"):
         load(folder, "cpu", {"sizes": {"crops": [0, 0]}})
 
 
