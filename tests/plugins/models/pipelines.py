@@ -83,7 +83,7 @@ def saved(pipe, folder):
     return pipe, folder
 
 
-def ours(model, steps=6, guidance=4.0, sampler=None, captions=CAPTIONS, **wanted):
+def ours(model, steps=4, guidance=4.0, sampler=None, captions=CAPTIONS, **wanted):
     """(B, 3, H, W) in [0, 1], as pipelines give it."""
     options = model.options(**wanted) if wanted else Options()
     choice = model.sampler(sampler, steps=steps, guidance=guidance)
@@ -96,7 +96,7 @@ def ours(model, steps=6, guidance=4.0, sampler=None, captions=CAPTIONS, **wanted
         return (made.sample(model.generator, request) / 2 + 0.5).clamp(0, 1)
 
 
-def theirs(pipe, steps=6, guidance=4.0, size=(16, 16), captions=CAPTIONS, **more):
+def theirs(pipe, steps=4, guidance=4.0, size=(16, 16), captions=CAPTIONS, **more):
     """The images of a pipeline whose latents are half as high and wide as its images."""
     noise = PromptNoise(3, KEYS[: len(captions)])
     network = getattr(pipe, "unet", None) or pipe.transformer

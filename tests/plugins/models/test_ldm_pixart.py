@@ -51,6 +51,12 @@ def pixart(tmp_path_factory):
     return pipeline(tmp_path_factory.mktemp("pixart"))
 
 
+@pytest.fixture(scope="module")
+def model(pixart):
+    """Our model of the folder."""
+    return load(pixart[1], "cpu")
+
+
 @pytest.fixture
 def copied(pixart, tmp_path):
     """A copy of the folder, to be changed."""
@@ -58,9 +64,8 @@ def copied(pixart, tmp_path):
     return tmp_path / "copy"
 
 
-def test_a_folder_draws_what_its_pipeline_draws(pixart):
-    pipe, folder = pixart
-    model = load(folder, "cpu")
+def test_a_folder_draws_what_its_pipeline_draws(pixart, model):
+    pipe = pixart[0]
     chosen = model.config.sampler.config
     assert (chosen.scheduler, chosen.steps) == ("DPMSolverMultistepScheduler", 20)
     assert chosen.guidance == 4.5
@@ -72,9 +77,8 @@ def test_a_folder_draws_what_its_pipeline_draws(pixart):
     assert torch.equal(ours(model, captions=["RED"]), ours(model, captions=["red"]))
 
 
-def test_captions_are_cut_at_120_tokens(pixart):
-    pipe, folder = pixart
-    model = load(folder, "cpu")
+def test_captions_are_cut_at_120_tokens(pixart, model):
+    pipe = pixart[0]
     long = ["red bird " * 80 + "a", "red bird " * 80 + "blue"]
     assert model.text_encoder.encode(long).words.shape[1] == 120
     assert model.text_encoder.reading(long[0]).limit == 120
@@ -83,9 +87,8 @@ def test_captions_are_cut_at_120_tokens(pixart):
 
 
 @pytest.mark.parametrize("size", [(16, 24), (24, 16)])
-def test_other_sizes(pixart, size):
-    pipe, folder = pixart
-    close(ours(load(folder, "cpu"), size=size), theirs(pipe, size=size, **RAW))
+def test_other_sizes(pixart, model, size):
+    close(ours(model, size=size), theirs(pixart[0], size=size, **RAW))
 
 
 def test_the_network_for_1024_pixels_is_told_the_size(tmp_path):
