@@ -12,6 +12,7 @@ from t2i.core.families.prediction import Prediction
 from t2i.core.families.schedule import MOST_NOISE, Spacing
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.settings import MOST_LAYERS, Config, ModelConfig
+from t2i.plugins.common.sizing import by_memory, patch_of
 
 MOST_TIMESTEPS = 1_000_000
 """Largest T of a noise schedule, whose betas are listed."""
@@ -356,3 +357,39 @@ def quick_batch(size: int) -> int:
         That of QUICK up to 32 pixels, else 16.
     """
     return 24 if size <= 32 else 16
+
+
+def quick_pixels(size: int) -> dict[str, Any]:
+    """Return the network of a preset `auto` on a CPU: a U-Net on at most 16x16 patches.
+
+    Args:
+        size: Height and width of the images in pixels.
+
+    Returns:
+        The settings `batch_size`, `patch` and `unet`.
+    """
+    patch = patch_of(size, 16, 4)
+    channels = (64, 128) if patch == 4 else (96, 192)
+    unet = {**SMALL_UNET, "channels": channels}
+    return {"batch_size": quick_batch(size), "patch": patch, "unet": unet}
+
+
+def wide_pixels(size: int, memory: int) -> dict[str, Any]:
+    """Return the network of a preset `auto` on an accelerator: a U-Net on at most 64x64 places.
+
+    Args:
+        size: Height and width of the images in pixels.
+        memory: Memory of the accelerator in bytes.
+
+    Returns:
+        The settings `patch` and `unet`.
+    """
+    patch = patch_of(size, 64, 1)
+    large = size // patch > 32
+    width = by_memory(memory, (64, 96, 128, 192))
+    unet = {
+        "channels": tuple(width * n for n in ((1, 2, 3, 4) if large else (1, 2, 2))), "layers": 2,
+        "attention": ("none", *(("none",) if large else ()), "cross", "cross"), "middle": "cross",
+        "head_width": 32, "text_map": 64, "map_hops": 2, "sentence": True,
+    }  # fmt: skip
+    return {"patch": patch, "unet": unet}

@@ -16,9 +16,9 @@ from t2i.plugins.common.diffusion.config import (
     DenoisingConfig,
     PixelConfig,
     UNetConfig,
-    quick_batch,
+    quick_pixels,
+    wide_pixels,
 )
-from t2i.plugins.common.sizing import by_memory
 
 # The paper's U-Net for CIFAR-10 (appendix B; 35.7M parameters): four levels, attention at 16x16 and
 # in the middle.
@@ -143,36 +143,11 @@ def sized(sampler: str, few: Mapping[str, Any], size: int, memory: int | None) -
     Returns:
         The preset.
     """
-    settings = _quick(size) if memory is None else _wide(size, memory)
+    if memory is None:
+        settings = {**TINY, **quick_pixels(size)}
+    else:
+        wide = wide_pixels(size, memory)
+        settings = {**QUICK, **WIDE, **(PATCHED if wide["patch"] > 2 else {}), **wide}
     return Preset(
         {**settings, "image_size": size}, encoder=("words", {"layers": 1}), sampler=(sampler, few)
     )
-
-
-def _quick(size: int) -> dict[str, Any]:
-    """Return the settings of `tiny`, on a grid of at most 16x16 patches for larger images."""
-    patch = _patch(size, 16, 4)
-    channels = (64, 128) if patch == 4 else (96, 192)
-    unet = {**SMALL_UNET, "channels": channels}
-    return {**TINY, "batch_size": quick_batch(size), "patch": patch, "unet": unet}
-
-
-def _wide(size: int, memory: int) -> dict[str, Any]:
-    """Return settings for an accelerator: a grid of at most 64x64, and a wide U-Net."""
-    patch = _patch(size, 64, 1)
-    large = size // patch > 32
-    width = by_memory(memory, (64, 96, 128, 192))
-    unet = {
-        "channels": tuple(width * n for n in ((1, 2, 3, 4) if large else (1, 2, 2))), "layers": 2,
-        "attention": ("none", *(("none",) if large else ()), "cross", "cross"), "middle": "cross",
-        "head_width": 32, "text_map": 64, "map_hops": 2, "sentence": True,
-    }  # fmt: skip
-    return {**QUICK, **WIDE, **(PATCHED if patch > 2 else {}), "patch": patch, "unet": unet}
-
-
-def _patch(size: int, most: int, least: int) -> int:
-    """Return the side of the patches with which the grid has at most `most` places a side."""
-    patch = least
-    while size > most * patch:
-        patch *= 2
-    return patch

@@ -16,9 +16,9 @@ from t2i.plugins.common.diffusion.config import (
     SMALL_UNET,
     WIDE,
     PixelConfig,
-    quick_batch,
+    quick_pixels,
+    wide_pixels,
 )
-from t2i.plugins.common.sizing import by_memory
 
 Preconditioning = Literal["edm", "vp", "ve", "iddpm"]
 
@@ -123,7 +123,7 @@ class EDMConfig(PixelConfig):
 
     @classmethod
     def sized(cls, size: int, memory: int | None) -> Preset:
-        settings = _quick(size) if memory is None else _wide(size, memory)
+        settings = {**TINY, **quick_pixels(size)} if memory is None else _wide(size, memory)
         return Preset(
             {**settings, "image_size": size}, encoder=("words", {"layers": 1}), sampler=FEW
         )
@@ -190,31 +190,8 @@ IMAGENET64: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _quick(size: int) -> dict[str, Any]:
-    """Return the settings of `tiny`, on a grid of at most 16x16 patches for larger images."""
-    patch = _patch(size, 16, 4)
-    channels = (64, 128) if patch == 4 else (96, 192)
-    unet = {**SMALL_UNET, "channels": channels}
-    return {**TINY, "batch_size": quick_batch(size), "patch": patch, "unet": unet}
-
-
 def _wide(size: int, memory: int) -> dict[str, Any]:
-    """Return settings for an accelerator: a grid of at most 64x64, and a wide U-Net."""
-    patch = _patch(size, 64, 1)
-    large = size // patch > 32
-    width = by_memory(memory, (64, 96, 128, 192))
-    unet = {
-        "channels": tuple(width * n for n in ((1, 2, 3, 4) if large else (1, 2, 2))), "layers": 2,
-        "attention": ("none", *(("none",) if large else ()), "cross", "cross"), "middle": "cross",
-        "head_width": 32, "text_map": 64, "map_hops": 2, "sentence": True,
-    }  # fmt: skip
-    own = {"sigma_skip": None, "weight_cap": None} if patch <= 2 else {}
-    return {**TINY, **WIDE, **own, "patch": patch, "unet": unet}
-
-
-def _patch(size: int, most: int, least: int) -> int:
-    """Return the side of the patches with which the grid has at most `most` places a side."""
-    patch = least
-    while size > most * patch:
-        patch *= 2
-    return patch
+    """Return the settings of the preset `auto` on an accelerator."""
+    wide = wide_pixels(size, memory)
+    own = {"sigma_skip": None, "weight_cap": None} if wide["patch"] <= 2 else {}
+    return {**TINY, **WIDE, **own, **wide}

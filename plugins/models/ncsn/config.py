@@ -17,7 +17,7 @@ from t2i.plugins.common.diffusion.config import (
     TextMapConfig,
     quick_batch,
 )
-from t2i.plugins.common.sizing import by_memory
+from t2i.plugins.common.sizing import by_memory, patch_of
 
 Depth = Literal["plain", "deeper", "deepest"]
 
@@ -204,7 +204,7 @@ SHAPES: dict[str, Any] = {
 
 def _quick(size: int) -> dict[str, Any]:
     """Return the settings of `tiny`, on a grid of at most 16x16 patches for larger images."""
-    return {**TINY, "batch_size": quick_batch(size), "patch": _patch(size, 16, 4)}
+    return {**TINY, "batch_size": quick_batch(size), "patch": patch_of(size, 16, 4)}
 
 
 def _wide(size: int, memory: int) -> dict[str, Any]:
@@ -214,12 +214,4 @@ def _wide(size: int, memory: int) -> dict[str, Any]:
         "map_hops": 2,
     }  # fmt: skip
     steps = QUICK_TRAINING["steps"]
-    return {**TINY, **WIDE, "steps": steps, "patch": _patch(size, 64, 1), "network": network}
-
-
-def _patch(size: int, most: int, least: int) -> int:
-    """Return the side of the patches with which the grid has at most `most` places a side."""
-    patch = least
-    while size > most * patch:
-        patch *= 2
-    return patch
+    return {**TINY, **WIDE, "steps": steps, "patch": patch_of(size, 64, 1), "network": network}
