@@ -38,6 +38,9 @@ class TextTransformer(MappedText):
         channels: Channels of input and output.
         size: Height and width of the input in training.
         text: Widths of the text encoder's words and sentences.
+
+    Attributes:
+        positions: Sinusoids of the places of the grid of training, (places, width).
     """
 
     positions: Tensor
