@@ -83,7 +83,7 @@ def test_a_finished_likelihood_is_kept_and_another_number_of_images_is_not(tmp_p
     assert Uniform.calls == 10
     file = tmp_path / "out" / "likelihoods" / "toy.json"
     document = json.loads(file.read_text("utf-8"))
-    file.write_text(json.dumps({**document, "scores": {"bits_per_dim": "8"}}), "utf-8")
+    file.write_text(json.dumps({**document, "scores": {"bits_per_dim": "many"}}), "utf-8")
     with pytest.raises(UserError, match=r"toy.json: .*remove the file"):
         bench(tmp_path, words, likelihood=4)
 
