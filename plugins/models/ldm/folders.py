@@ -47,7 +47,7 @@ def open_pretrained(path: Path, settings: Mapping[str, Any]) -> Model | None:
         return from_file(path.resolve(), settings) if is_single_file(path) else None
     index = pipeline_index(path)
     pipeline = None if index is None else index.get("_class_name")
-    if index is None or pipeline not in PIPELINES:
+    if index is None or not isinstance(pipeline, str) or pipeline not in PIPELINES:
         return None
     for name in FILE_SETTINGS:
         if name in settings:
