@@ -24,7 +24,7 @@ def likelihood_of(model: Model, settings: Mapping[str, Any] | None = None) -> Li
         settings: Settings of the likelihood, such as the tolerance of a solver. None: its defaults.
 
     Returns:
-        The likelihood. None: the model declares none (`ModelSpec.likelihood`).
+        The likelihood. None: the model declares none (`ModelSpec.likelihood`), or has none.
 
     Raises:
         UserError: A setting is unknown or wrong, or this model has no likelihood of images.
@@ -32,7 +32,7 @@ def likelihood_of(model: Model, settings: Mapping[str, Any] | None = None) -> Li
     path = registry().models[model.config.model].likelihood
     if path is None:
         return None
-    built: Likelihood = import_object(path)(model.generator, dict(settings or {}))
+    built: Likelihood | None = import_object(path)(model.generator, dict(settings or {}))
     return built
 
 

@@ -123,8 +123,8 @@ class ModelSpec(Spec):
         export: Import path of `(model: Model, folder: Path) -> None`, which writes a model in the
             layout of another project. None: it cannot be exported.
         likelihood: Import path of `(generator: Generator, settings: Mapping[str, Any]) ->
-            Likelihood`, which computes log p of images. `settings` are those of the likelihood. It
-            raises UserError for generators that have none. None: the model has no likelihood.
+            Likelihood | None`, which computes log p of images. `settings` are those of the
+            likelihood. It returns None for generators that have none. None: the model has none.
     """
 
     family: str

@@ -80,7 +80,13 @@ class FlowLikelihood(Likelihood):
             raise UserError(f"the flow's likelihood is of diffusion models, not {generator.family}")
         self.config = FlowLikelihoodConfig.of(settings, "likelihood")
         self.generator = generator
-        self.stretch = _stretch(generator)
+        stretch = _stretch(generator)
+        if stretch is None:
+            raise UserError(
+                "the likelihood of images is that of pixels: this model's x_0 are latents, whose "
+                "density says nothing about pixels"
+            )
+        self.stretch = stretch
         self.least = max(self.config.sigma_min, least_ratio(generator.schedule))
         self.most = largest_ratio(generator.schedule, MOST_NOISE)
 
@@ -126,6 +132,25 @@ class FlowLikelihood(Likelihood):
         return Request(text=text, noise=PromptNoise(0, tuple((i, 0) for i in range(len(text)))))
 
 
+def flow_likelihood(generator: Generator, settings: Mapping[str, Any]) -> FlowLikelihood | None:
+    """Build the log-likelihood of a diffusion generator, if it is one of images.
+
+    Args:
+        generator: The generator.
+        settings: Settings by name, as in `FlowLikelihoodConfig`.
+
+    Returns:
+        The likelihood. None: the generator's x_0 are latents, whose density says nothing about
+        pixels.
+
+    Raises:
+        UserError: A setting is unknown or wrong.
+    """
+    if isinstance(generator, DiffusionGenerator) and _stretch(generator) is None:
+        return None
+    return FlowLikelihood(generator, settings)
+
+
 def _with_trace(flow: Slope, shape: torch.Size, probes: Sequence[Tensor]) -> Slope:
     """Add the divergence of a flow to it: d(u, integral) / dtheta = (slope, divergence)."""
 
@@ -158,8 +183,11 @@ def divergence(slope: Tensor, u: Tensor, probes: Sequence[Tensor]) -> Tensor:
     return total / len(probes)
 
 
-def _stretch(generator: DiffusionGenerator) -> float:
-    """Return the factor by which x_0 differs from images in [-1, 1]: 1, or 1/2 for [0, 1]."""
+def _stretch(generator: DiffusionGenerator) -> float | None:
+    """Return the factor by which x_0 differs from images in [-1, 1]: 1, or 1/2 for [0, 1].
+
+    None: they are no images on another scale.
+    """
     size = (1, 3, generator.image_size, generator.image_size)
     device = generator.device
     with torch.no_grad():
@@ -168,8 +196,5 @@ def _stretch(generator: DiffusionGenerator) -> float:
         )
     steps = torch.stack([middle - low, high - middle]) if low.shape == size else None
     if steps is None or float(steps.max() - steps.min()) > 1e-5 or float(steps.min()) <= 0:
-        raise UserError(
-            "the likelihood of images is that of pixels: this model's x_0 are latents, whose "
-            "density says nothing about pixels"
-        )
+        return None
     return float(steps.mean())

@@ -23,6 +23,7 @@ def t2i_models() -> list[ModelSpec]:
             presets=("tiny", "cifar", "imagenet64", "shapes"),
             generator="t2i.plugins.models.edm.networks:EDMGenerator",
             stages="t2i.plugins.models.edm.training:stages",
+            likelihood="t2i.plugins.common.diffusion.likelihood:flow_likelihood",
             weights="t2i.plugins.models.edm.weights:load_weights",
         )
     ]

@@ -119,10 +119,10 @@ class FlowMatchingConfig(DiffusionConfig):
         }
 
 
-FEW_STEPS = ("ddim", {"steps": 8, "guidance": 2.0})
+FEW_STEPS = ("flow-euler", {"steps": 8, "guidance": 2.0})
 """The sampler of small models."""
 
-MANY_STEPS = ("ddim", {"steps": 28, "guidance": 5.0})
+MANY_STEPS = ("flow-euler", {"steps": 28, "guidance": 5.0})
 """The sampler of the papers' presets: Stable Diffusion 3's number of steps."""
 
 LARGE_CLIP = ("clip", {"weights": "openai/clip-vit-large-patch14", "sentence": "pooled"})

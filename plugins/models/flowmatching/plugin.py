@@ -23,5 +23,6 @@ def t2i_models() -> list[ModelSpec]:
             presets=("tiny", "coco", "sd3", "shapes"),
             generator="t2i.plugins.models.flowmatching.networks:FlowMatchingGenerator",
             stages="t2i.plugins.models.flowmatching.training:stages",
+            likelihood="t2i.plugins.common.diffusion.likelihood:flow_likelihood",
         )
     ]

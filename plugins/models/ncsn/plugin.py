@@ -23,6 +23,7 @@ def t2i_models() -> list[ModelSpec]:
             presets=("tiny", "cifar-v1", "cifar-v2", "celeba64", "shapes"),
             generator="t2i.plugins.models.ncsn.networks:NCSNGenerator",
             stages="t2i.plugins.models.ncsn.training:stages",
+            likelihood="t2i.plugins.common.diffusion.likelihood:flow_likelihood",
             weights="t2i.plugins.models.ncsn.weights:load",
         )
     ]

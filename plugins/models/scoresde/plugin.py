@@ -26,6 +26,7 @@ def t2i_models() -> list[ModelSpec]:
             ),
             generator="t2i.plugins.models.scoresde.networks:build",
             stages="t2i.plugins.models.scoresde.training:stages",
+            likelihood="t2i.plugins.common.diffusion.likelihood:flow_likelihood",
             weights="t2i.plugins.models.scoresde.weights:weights",
             open_pretrained="t2i.plugins.models.scoresde.folders:open_pretrained",
             opens="folders of diffusers' ScoreSdeVePipeline",

@@ -153,6 +153,8 @@ def test_what_has_no_likelihood_says_why():
 
     with pytest.raises(UserError, match="latents"):
         FlowLikelihood(Latents(VPSchedule(), diagonal()), {})
+    assert flow_likelihood(Latents(VPSchedule(), diagonal()), {}) is None
+    assert isinstance(flow_likelihood(Pixels(VPSchedule(), diagonal()), {}), FlowLikelihood)
     with pytest.raises(UserError, match=r"likelihood: .*rtoll"):
         FlowLikelihood(Pixels(VPSchedule(), diagonal()), {"rtoll": 1})
     protocol = FlowLikelihood(Pixels(VPSchedule(), diagonal()), {"rtol": 1e-3}).protocol()
