@@ -12,7 +12,11 @@ from t2i.core.families.schedule import DiscreteSchedule
 from t2i.core.interfaces.likelihood import bits_per_dim, dequantised
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.text import TextFeatures
-from t2i.plugins.common.diffusion.likelihood import FlowLikelihood, divergence
+from t2i.plugins.common.diffusion.likelihood import (
+    FlowLikelihood,
+    divergence,
+    flow_likelihood,
+)
 
 PATHS = {
     "linear": DiscreteSchedule.named("linear"), "cosine": DiscreteSchedule.named("cosine"),
