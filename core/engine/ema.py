@@ -73,11 +73,12 @@ class Ema:
     def _share(self) -> float:
         """Return the weight of the present parameters in the averages, 1 - beta."""
         n = self.count
-        if self._gamma is not None:  # beta = (1 - 1/n)^(gamma + 1): Karras et al. 2024, eq. 127
-            return 1 - (1 - 1 / n) ** (self._gamma + 1)
-        if self._rampup is not None:
-            return 1 - min(self._decay, 0.5 ** (1 / (self._rampup * n)))
-        return 1 - min(self._decay, (1 + n) / (10 + n))
+        beta: float = min(self._decay, (1 + n) / (10 + n))
+        if self._gamma is not None:  # Karras et al. 2024, eq. 127
+            beta = (1 - 1 / n) ** (self._gamma + 1)
+        elif self._rampup is not None:
+            beta = min(self._decay, 0.5 ** (1 / (self._rampup * n)))
+        return 1 - beta
 
     @contextmanager
     def swapped(self) -> Iterator[None]:

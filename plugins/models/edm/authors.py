@@ -44,6 +44,12 @@ class AuthorsUNet(nn.Module):
         out: Output channels.
         labels: Width of the sentence, or number of classes. 0: neither is read.
         classes: Names of the classes. (): the sentence is read.
+
+    Attributes:
+        map_noise: Embeds c_noise.
+        map_label: Projects sentences or classes. None: neither is read.
+        map_layer0: First layer of the embedding's perceptron.
+        map_layer1: Its second layer.
     """
 
     map_noise: nn.Module

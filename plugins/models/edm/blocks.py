@@ -80,9 +80,16 @@ class Resampled(nn.Module):
         start: How the weights begin.
         fused: Whether a halved resolution is filtered after the convolution, with the borders of
             both at once, as in NCSN++.
+
+    Attributes:
+        resample_filter: The filter, float (1, 1, K, K).
+        weight: Weight of the convolution. None: there is none.
+        bias: Its bias. None: there is none.
     """
 
     resample_filter: Tensor
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
 
     def __init__(
         self, inward: int, outward: int, kernel: int, up: bool, filter: Sequence[int],
@@ -267,7 +274,7 @@ class PositionalEmbedding(nn.Module):
 
     def __init__(self, channels: int, endpoint: bool) -> None:
         super().__init__()
-        self.half, self.endpoint = channels // 2, endpoint
+        self.pairs, self.endpoint = channels // 2, endpoint
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed numbers.
@@ -278,8 +285,8 @@ class PositionalEmbedding(nn.Module):
         Returns:
             Features, float (B, channels).
         """
-        share = torch.arange(self.half, dtype=torch.float32, device=x.device)
-        frequencies = (1 / 10_000) ** (share / (self.half - self.endpoint))
+        share = torch.arange(self.pairs, dtype=torch.float32, device=x.device)
+        frequencies = (1 / 10_000) ** (share / (self.pairs - self.endpoint))
         angles = x.outer(frequencies.to(x.dtype))
         return torch.cat([angles.cos(), angles.sin()], 1)
 
@@ -289,6 +296,9 @@ class FourierEmbedding(nn.Module):
 
     Args:
         channels: Number of features, even.
+
+    Attributes:
+        freqs: The frequencies, float (channels / 2,). They are not trained.
     """
 
     freqs: Tensor

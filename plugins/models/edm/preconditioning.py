@@ -104,7 +104,8 @@ class EDM(Preconditioner):
     def levels(self, u: Tensor) -> Tensor:
         """Return log-normal noise levels, by inversion of their distribution function."""
         normal = torch.special.ndtri(u.double() + LEAST)
-        return (self.mean + self.std * normal).exp().to(u.dtype)
+        levels: Tensor = (self.mean + self.std * normal).exp()
+        return levels.to(u.dtype)
 
     def weight(self, sigma: Tensor) -> Tensor:
         weight = self.data**-2 + sigma.square().reciprocal()

@@ -177,7 +177,8 @@ class ResidualBlock(nn.Module):
         h = self.conv1(F.elu(self.normalize1(x, given)))
         h = self.conv2(F.elu(self.normalize2(h, given)))
         kept: Tensor = x if self.shortcut is None else self.shortcut(x)
-        return kept + h
+        summed: Tensor = kept + h
+        return summed
 
 
 def dilated(c_in: int, c_out: int, dilation: int = 1, bias: bool = True) -> nn.Conv2d:

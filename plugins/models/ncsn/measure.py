@@ -30,7 +30,8 @@ def largest_distance(images: Tensor) -> float:
         The distance, in the images' unit.
     """
     rows = images.flatten(1).double()
-    return max(float(torch.cdist(part, rows).max()) for part in rows.split(256))
+    parts = (rows[start : start + 256] for start in range(0, len(rows), 256))
+    return max(float(torch.cdist(part, rows).max()) for part in parts)
 
 
 def first_images(data: str, folder: str | None, size: int, count: int) -> Tensor:

@@ -96,6 +96,9 @@ class Fourier(nn.Module):
     Args:
         width: Number of frequencies.
         scale: Standard deviation of the frequencies.
+
+    Attributes:
+        W: The frequencies w, float (width,). They are not trained.
     """
 
     W: Tensor
@@ -126,7 +129,7 @@ class Positional(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.half = width // 2
+        self.pairs = width // 2
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the features.
@@ -137,8 +140,8 @@ class Positional(nn.Module):
         Returns:
             Features, (B, width).
         """
-        steps = torch.arange(self.half, dtype=x.dtype, device=x.device)
-        angles = x[:, None] * torch.exp(steps * (-math.log(10000) / (self.half - 1)))
+        steps = torch.arange(self.pairs, dtype=x.dtype, device=x.device)
+        angles = x[:, None] * torch.exp(steps * (-math.log(10000) / (self.pairs - 1)))
         return torch.cat([angles.sin(), angles.cos()], 1)
 
 

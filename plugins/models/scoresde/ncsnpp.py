@@ -88,7 +88,7 @@ class NCSNpp(nn.Module):
         Returns:
             The score times sigma, (B, 3, H, W). VP models of the paper return its negative.
         """
-        layers = iter(self.all_modules)
+        layers: Iterator[Any] = iter(self.all_modules)
         embedding = self._embedded(layers, numbers.to(x.dtype), text)
         attend = _Attending(self.words, text)
         features = self._down(layers, x, embedding, attend)

@@ -148,7 +148,8 @@ class LangevinSampler(Sampler):
     def _start(self, noise: Tensor, ratio: float) -> Tensor:
         """Turn noise from N(0, I) into what the chain starts from."""
         if self.config.start == "uniform":
-            return 2 * torch.special.ndtr(noise) - 1
+            uniform: Tensor = torch.special.ndtr(noise)
+            return 2 * uniform - 1
         return ratio * noise
 
     def _sizes(self, ratio: Tensor) -> Tensor:
