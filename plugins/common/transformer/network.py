@@ -99,9 +99,10 @@ class TextTransformer(MappedText):
             assert isinstance(block, Block)
             x, words = block(x, words, c, text.mask)
         x = self.out(modulated(x, *self.modulation(c)))
-        return rearrange(
+        output: Tensor = rearrange(
             x, "b (h w) (c p q) -> b c (h p) (w q)", h=height, p=self.patch, q=self.patch
         )
+        return output
 
     def _at(self, height: int, width: int) -> Tensor:
         """Return the positions of a grid (height width, D)."""

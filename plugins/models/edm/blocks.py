@@ -88,8 +88,8 @@ class Resampled(nn.Module):
     """
 
     resample_filter: Tensor
-    weight: nn.Parameter | None
-    bias: nn.Parameter | None
+    weight: Tensor | None
+    bias: Tensor | None
 
     def __init__(
         self, inward: int, outward: int, kernel: int, up: bool, filter: Sequence[int],

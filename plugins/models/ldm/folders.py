@@ -58,7 +58,8 @@ def open_pretrained(path: Path, settings: Mapping[str, Any]) -> Model | None:
     if pipeline == sdxl.LAYOUT.pipeline:
         return sdxl.from_folder(path.resolve(), index, settings)
     _refuse_sizes(path, settings)
-    return PIPELINES[pipeline].from_folder(path.resolve(), index)
+    opened: Model = PIPELINES[pipeline].from_folder(path.resolve(), index)
+    return opened
 
 
 def _refuse_sizes(path: Path, settings: Mapping[str, Any]) -> None:
@@ -85,7 +86,7 @@ def weights(config: RunConfig, files: Sequence[Path]) -> Model:
     """
     assert isinstance(config.settings, LDMConfig)
     told = config.settings.sizes
-    settings = {} if told == SizesConfig() else {SIZES: told.model_dump()}
+    settings: dict[str, Any] = {} if told == SizesConfig() else {SIZES: told.model_dump()}
     settings |= {"config": str(files[1])} if len(files) == 2 else {}
     model = open_pretrained(files[0], settings) if len(files) <= 2 else None
     if model is None:

@@ -118,7 +118,7 @@ def unlike(run: RunConfig) -> dict[str, bool]:
     after = chosen.get("after")
     whole = after is None and chosen.get("zeros") == T5_LENGTH
     t5 = {"name": "t5", "length": T5_LENGTH, "padding": "attended"}
-    whole |= bool(after) and {**after, **t5} == after and not chosen.get("zeros")
+    whole |= after is not None and {**after, **t5} == after and not chosen.get("zeros")
     return {
         f"encoder.name={run.encoder.name}": run.encoder.name != "joined",
         "encoder.beside of other than two such CLIPs": not are_clips(chosen.get("beside", ())),

@@ -36,9 +36,9 @@ class TransformerGenerator(LatentGenerator):
     def __init__(self, config: LDMConfig, text: TextShape, assets: Path | None = None) -> None:
         super().__init__(config, assets)
         weights, patch = config.transformer.weights, config.transformer.patch
-        self.transformer: Any = described_network(self.kind, weights, "transformer", assets)
+        network: Any = described_network(self.kind, weights, "transformer", assets)
+        self.transformer, given = network, network.config
         self.size_step = config.image_size // config.latent_size * patch
-        given = self.transformer.config
         channels = config.autoencoder.latent_channels
         fits = {
             "input channels": (given.in_channels, channels),

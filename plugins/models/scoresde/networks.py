@@ -68,10 +68,9 @@ class PaperScore(DiffusionGenerator):
     def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
         # For data x in [0, 1] with noise sigma, the authors' network computes 2 x - 1 first: that
         # is x_t, whose sigma is t = 2 sigma.
-        if self.exploding:
-            return -self.network(x_t, t / RANGE, text)
-        output: Tensor = self.network(x_t, LAST * t, text)
-        return output
+        number = t / RANGE if self.exploding else LAST * t
+        output: Tensor = self.network(x_t, number, text)
+        return -output if self.exploding else output
 
 
 class DiffusersScore(PixelGenerator):
