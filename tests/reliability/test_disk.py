@@ -108,8 +108,8 @@ def small_disk(tmp_path):
 UNCHECKED = """
 import os, sys
 from t2i.cli.main import main
-from t2i.core.engine.training import Training
-Training.check_disk = lambda self: None
+from t2i.core.engine import training
+training._check_disk = lambda context: None
 code = main({argv!r})
 sys.stderr.flush()
 os._exit(code)
@@ -139,7 +139,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(nursery, small, reference, 
 def test_a_disk_that_cannot_hold_a_run_is_refused_before_it_begins(train, small_disk):
     disk = small_disk(200_000)
     assert "only 0.0 GB are free" in one_line(train(disk / "run", "dfgan").wait(), 2)
-    assert [path.name for path in (disk / "run").iterdir()] == [".lock"]
+    assert not (disk / "run").exists()
 
 
 # --- damage ---------------------------------------------------------------------------------------
