@@ -217,6 +217,10 @@ class Augment(Config):
     """
 
 
+MOST_SIGMA_REL = 0.288
+"""Largest `ema_sigma_rel`: just below the width 1/sqrt(12) of averages of all steps alike."""
+
+
 class EngineConfig(Config):
     """Settings of the training engine. They have the same names for every model."""
 
@@ -288,6 +292,21 @@ class EngineConfig(Config):
 
     From 0 to below 1; 0 turns averaging off. After n updates the decay is min(ema_decay, (1 + n) /
     (10 + n)).
+    """
+
+    ema_rampup: float | None = Field(None, gt=0)
+    """Largest half-life of the averages, as a share of the updates so far (Karras et al. 2022).
+
+    It takes the place of (1 + n) / (10 + n): the decay is min(ema_decay, 0.5^(1 / (ema_rampup n))).
+    None: it does not.
+    """
+
+    ema_sigma_rel: float | None = Field(None, gt=0, le=MOST_SIGMA_REL)
+    """Relative width of power-function averages, which take the place of exponential ones.
+
+    They widen with the training, so that no decay depends on its length: the width is the standard
+    deviation of the averaged steps, as a share of all (Karras et al. 2024); 0.05 to 0.15 is usual.
+    From 0 to 0.288. None: exponential averages. Ignored if `ema_decay` is 0.
     """
 
     grad_clip: float = Field(0.0, ge=0)
@@ -380,6 +399,11 @@ class EngineConfig(Config):
 
     @pydantic.model_validator(mode="after")
     def _parts_are_whole(self) -> Self:
+        if self.ema_sigma_rel is not None and self.ema_rampup is not None:
+            raise ValueError(
+                "ema_rampup belongs to exponential averages: leave it out, or leave out "
+                "ema_sigma_rel"
+            )
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size ({self.batch_size}) must be a multiple of "

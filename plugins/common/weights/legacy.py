@@ -49,6 +49,38 @@ def read_legacy(path: Path) -> dict[Any, Any]:
         UserError: The file cannot be read, has neither format, or holds anything else. No code in
             it is ever run.
     """
+    document = _read(path)
+    if not isinstance(document, dict):
+        raise UserError(
+            f"weights {path}: it holds a {type(document).__name__}, not a state dict; is it the "
+            "right file?"
+        )
+    return document
+
+
+def read_legacy_list(path: Path) -> list[Any]:
+    """Read a file in which `torch.save` wrote a list, such as [model, optimizer].
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content, as `read_legacy` returns that of a dict.
+
+    Raises:
+        UserError: As for `read_legacy`, or the file holds no list.
+    """
+    document = _read(path)
+    if not isinstance(document, list):
+        raise UserError(
+            f"weights {path}: it holds a {type(document).__name__}, not a list; is it the right "
+            "file?"
+        )
+    return document
+
+
+def _read(path: Path) -> Any:
+    """Read a file of weights as plain containers of tensors, numbers and strings."""
     check_regular(path, "weights")
     try:
         with open(path, "rb") as file:
@@ -57,7 +89,7 @@ def read_legacy(path: Path) -> dict[Any, Any]:
             return load_tensors(path, "weights")
         _check_archive(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-        document = _plain(loaded, {})
+        return _plain(loaded, {})
     except UserError:
         raise
     except OSError as error:
@@ -67,12 +99,6 @@ def read_legacy(path: Path) -> dict[Any, Any]:
             f"weights {path}: neither safetensors nor plain tensors as torch.save writes them "
             f"({in_one_line(error)}); download the file again, or save its state dict alone"
         ) from None
-    if not isinstance(document, dict):
-        raise UserError(
-            f"weights {path}: it holds a {type(document).__name__}, not a state dict; is it the "
-            "right file?"
-        )
-    return document
 
 
 def _check_archive(path: Path) -> None:
