@@ -18,7 +18,9 @@ from t2i.plugins.models.edm.preconditioning import preconditioner
 class EDMGenerator(PixelGenerator):
     """D(x; sigma, y) = c_skip x + c_out F(c_in x; c_noise, y) on pixels.
 
-    Timesteps are sigma itself, and D predicts x_0. Source: Karras et al. 2022, eq. 7.
+    Timesteps are sigma itself, and D predicts x_0. The paper's c_noise is for the networks of its
+    code. The U-Net behind patches embeds 1000 sigma / (1 + sigma) instead, because its sinusoids
+    tell numbers from 0 to 1000 apart. Source: Karras et al. 2022, eq. 7.
 
     Args:
         config: The model's settings.
@@ -32,8 +34,10 @@ class EDMGenerator(PixelGenerator):
         self.schedule = VESchedule(config.sigma_min, config.sigma_max)
         self.prediction = "sample"
         self.preconditioner = preconditioner(config)
+        self.authors = config.network is not None
 
     def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
         c = self.preconditioner.scalings(t)
-        output = self.network(like(c.into, x_t) * x_t, c.noise, text)
+        number = c.noise if self.authors else self.schedule.embedded(t)
+        output = self.network(like(c.into, x_t) * x_t, number, text)
         return like(c.skip, x_t) * x_t + like(c.out, x_t) * output[:, : x_t.shape[1]]

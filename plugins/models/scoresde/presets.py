@@ -48,11 +48,16 @@ FFHQ: dict[str, Any] = {
 }  # fmt: skip
 
 
+# The samplers of the authors' configurations.
+PC = ("pc", {"steps": 1000, "snr": 0.16})
+EULER_MARUYAMA = ("pc", {"steps": 1000, "predictor": "euler-maruyama", "corrector_steps": 0})
+
+
 def _paper(settings: Mapping[str, Any], network: Mapping[str, Any], layers: int = 4) -> Preset:
     """Return a preset with one of the paper's networks for CIFAR-10."""
     more = DEEP if layers > 4 else {}
     ncsnpp = {**network, "layers": layers}
-    sampler = ("ddim", {"steps": 100})
+    sampler = PC if settings["sde"] == "ve" else EULER_MARUYAMA
     return Preset({**settings, **more, "ncsnpp": ncsnpp}, encoder=("words", {}), sampler=sampler)
 
 
@@ -69,7 +74,7 @@ PRESETS: Mapping[str, Preset] = {
     "ffhq256": Preset(
         FFHQ,
         encoder=("words", {}),
-        sampler=("ddim", {"steps": 100, "sigma_max": None}),
+        sampler=("pc", {"steps": 2000, "snr": 0.075, "sigma_max": None}),
     ),
     "shapes": Preset(SHAPES, data=("shapes", {}), encoder=SHAPES_TEXT, sampler=QUICK),
 }
