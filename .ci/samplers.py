@@ -174,15 +174,14 @@ models. `python .ci/samplers.py --write` writes it; tests check that it is curre
 - 0.0001 means that or less. "refused": the sampler works with discrete timesteps only.
 - An error that does not fall with the number of steps is that of the start: sampling starts from
   N(0, I), but at the noisiest level the data still count a little. `scaled_linear` ends at
-  sigma / alpha = 14.6, hence its errors.
+  sigma / alpha = 14.6, hence its errors. Its other end is 0.029: below that `ode` holds the score,
+  which costs its order.
 """
 
 ORDER = """From the distances between the points of 10, 20 and 40 steps: a method of order p has p.
 A dash: the sampler is random. `pndm`, `lms` and `unipc` start with steps of lower order, so that
-few steps show another order than theirs.
-`scaled_linear` ends with some signal left, and the start from pure noise is an error that more
-steps do not reduce: its orders are not those of the methods. Nor are those of the multistep methods
-on `cosine` and `sub-vp`."""
+few steps show another order than theirs. Where errors of two signs
+cancel, as for `dpmpp-2m` on `sub-vp`, the order says nothing."""
 
 
 def page() -> str:

@@ -211,6 +211,6 @@ def _images(tensors: Mapping[str, Tensor], captions: Sequence[str]) -> ImageBatc
         tensors["images"].numpy(),
         tuple(captions),
         tuple(tensors["groups"].tolist()),
-        found["features"],
-        found["text_features"],
+        features=found["features"],
+        text_features=found["text_features"],
     )

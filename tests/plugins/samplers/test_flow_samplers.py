@@ -141,9 +141,7 @@ def test_churn_adds_noise_and_leaves_the_distribution():
     assert torch.cov(louder).trace() > 1.02 * torch.cov(random).trace()
 
 
-def test_heun_in_sigma_is_second_order_where_heun_on_cosine_times_is_not_better():
-    """diffusers' Heun on the times of a cosine schedule takes one step from pure noise to little:
-    the levels of edm-heun are spaced by its own rule, whatever the schedule is."""
+def test_the_levels_of_edm_heun_do_not_depend_on_the_times_of_the_schedule():
     assert error("edm-heun", "cosine", steps=40) < 0.03
     levels = sampler_of("edm-heun", steps=4).levels(Points(PATHS["cosine"]))
     assert levels[0] == pytest.approx(80)
