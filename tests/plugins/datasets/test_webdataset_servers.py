@@ -53,7 +53,9 @@ def kept(home):
     return [path for path in home.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
-@pytest.mark.parametrize("page", [PAGE, gzip.compress(PAGE * 99), b"no tar " * 200])
+@pytest.mark.parametrize(
+    "page", [PAGE, gzip.compress(PAGE * 99), b"no tar " * 200], ids=["page", "packed page", "text"]
+)
 def test_what_is_no_tar_is_not_kept_and_comes_again(server, hosted, home, page):
     sound = server.files["/0.tar"]
     server.files["/0.tar"] = page
