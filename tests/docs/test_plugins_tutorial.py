@@ -5,6 +5,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
 BLOCK = re.compile(
     r"(?:`(?P<path>[\w./-]+\.py)`[^`]*)?^```(?P<kind>sh|python)\n(?P<text>.*?)^```$", re.M | re.S
@@ -20,6 +22,7 @@ def steps():
         yield (match["path"] if match["kind"] == "python" else None), match["text"]
 
 
+@pytest.mark.slow
 def test_the_tutorial(environment, tmp_path):
     said = []
     for path, text in steps():

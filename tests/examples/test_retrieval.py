@@ -92,6 +92,7 @@ def test_it_is_scored_beside_the_others(installed, run):
     )  # it remembers 512 images
 
 
+@pytest.mark.slow
 def test_its_own_benchmark(installed):
     environment, work = installed
     command = [

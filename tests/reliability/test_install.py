@@ -129,6 +129,7 @@ def test_what_registers_nothing_brings_nothing(environment, index, tmp_path, nam
     assert names() == set()
 
 
+@pytest.mark.slow
 def test_a_folder_wins_and_a_typo_asks_no_index(environment, index, tmp_path, names):
     index.publish_wheel(
         "mynet", files={"theirs": PLUGIN.format(name="theirs")}, points={"n": "theirs"}
@@ -147,6 +148,7 @@ def test_a_folder_wins_and_a_typo_asks_no_index(environment, index, tmp_path, na
     environment.check("t2i", "uninstall", "mynet", cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_no_build_runs_unasked(environment, index, tmp_path, names):
     ran = tmp_path / "RAN"
     index.publish_source("source", ran)
@@ -224,6 +226,7 @@ def test_pips_own_settings_decide_nothing(environment, wheel, tmp_path, names, v
     assert sorted(one.name for one in tmp_path.iterdir()) == ["home", "w"]
 
 
+@pytest.mark.slow
 def test_a_wheel_that_overwrites_is_refused_and_builds_say_why_they_fail(
     environment, wheel, tmp_path, names
 ):
