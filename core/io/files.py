@@ -17,8 +17,8 @@ import reprlib
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from glob import escape
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -483,14 +483,28 @@ def temporary_beside(path: Path) -> Path:
     Returns:
         The path, in the same folder. Something may be there.
     """
-    for litter in path.parent.glob(f".{escape(path.name)}.*.tmp"):
-        process = litter.name.removesuffix(".tmp").rpartition(".")[2]
-        if process.isdecimal() and not _is_running(int(process)):
-            if litter.is_dir() and not litter.is_symlink():
-                shutil.rmtree(litter, ignore_errors=True)
-            else:
-                litter.unlink(missing_ok=True)
+    for litter, process in _litter(path.parent.absolute()).get(path.name, ()):
+        if _is_running(process):
+            continue
+        if litter.is_dir() and not litter.is_symlink():
+            shutil.rmtree(litter, ignore_errors=True)
+        else:
+            litter.unlink(missing_ok=True)
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+@lru_cache(maxsize=256)
+def _litter(folder: Path) -> dict[str, list[tuple[Path, int]]]:
+    """List temporary files and folders by what they were to become, with their processes.
+
+    A process looks into a folder once: it may write thousands of files there.
+    """
+    found: dict[str, list[tuple[Path, int]]] = {}
+    with suppress(OSError), os.scandir(folder) as inside:
+        for entry in inside:
+            if name := re.fullmatch(r"\.(.+)\.(\d{1,9})\.tmp", entry.name, re.DOTALL | re.ASCII):
+                found.setdefault(name[1], []).append((Path(entry.path), int(name[2])))
+    return found
 
 
 def _is_running(process: int) -> bool:

@@ -62,10 +62,10 @@ def about_run(run: Run, name: str | None = None) -> dict[str, Any]:
     name = name or str(run.path)
     facts: dict[str, Any] = {"run": name, "state": listed.progress}
     try:
-        run_document(run)
+        config, document = run_document(run)
     except UserError:
         return facts
-    config, record = record_of(run)
+    record = record_of(run, document)
     facts |= _settings(config)
     facts["data"] |= _data(run, record)
     facts |= {"captions": run.captions()[:CAPTIONS]} if run.captions() else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from pydantic import BaseModel, TypeAdapter
 from t2i.core.io.documents import checked
 from t2i.core.io.files import read_object
 from t2i.core.runs.folder import Run
-from t2i.core.runs.listing import run_document
 
 REMEDY = "restore the file from where it is from"
 
@@ -66,20 +66,20 @@ def summary_of(run: Run) -> dict[str, Any] | None:
     return _checked(_Summary, run.summary(), run.summary_file)
 
 
-def record_of(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read a run's config.json without checking the settings.
+def record_of(run: Run, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Check what is shown of a run's config.json beside the settings.
 
     Args:
         run: The run.
+        document: The content of its config.json.
 
     Returns:
-        The settings, and what is shown of the rest, by name.
+        Entries by name.
 
     Raises:
-        UserError: The file cannot be read, or an entry has another type.
+        UserError: An entry has another type.
     """
-    config, document = run_document(run)
-    return config, _checked(_Record, document, run.config_file)
+    return _checked(_Record, document, run.config_file)
 
 
 def contents_of(run: Run) -> dict[str, Any]:
