@@ -12,6 +12,7 @@ from t2i.core.families.prediction import Prediction
 from t2i.core.families.schedule import MOST_NOISE, Spacing
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.settings import MOST_LAYERS, Config, ModelConfig
+from t2i.plugins.common.latent.config import AutoencoderConfig
 from t2i.plugins.common.sizing import by_memory, patch_of
 
 MOST_TIMESTEPS = 1_000_000
@@ -292,14 +293,49 @@ class PixelConfig(DiffusionConfig):
     """Side in pixels of the squares whose pixels become channels of the U-Net's input
     (space-to-depth). This keeps a small network's convolutions on a small grid. 1: off."""
 
+    @property
+    def ratio(self) -> int:
+        """Ratio of the image's side to the side of what is denoised."""
+        return 1
+
+    @property
+    def channels(self) -> int:
+        """Channels of what is denoised."""
+        return 3
+
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
-        smallest = self.patch * 2 ** (len(self.unet.channels) - 1)
+        smallest = self.ratio * self.patch * 2 ** (len(self.unet.channels) - 1)
         if self.image_size % smallest:
             raise ValueError(
                 f"image_size ({self.image_size}) must be a multiple of {smallest} for this network"
             )
         return self
+
+
+class SpaceConfig(PixelConfig):
+    """Settings of a diffusion model on pixels, or on the latents of a pretrained autoencoder."""
+
+    autoencoder: AutoencoderConfig | None = None
+    """The pretrained autoencoder whose latents are denoised. It needs `weights`, and is not
+    trained. None: pixels are denoised."""
+
+    @property
+    def ratio(self) -> int:
+        return self.autoencoder.reduction if self.autoencoder else 1
+
+    @property
+    def channels(self) -> int:
+        return self.autoencoder.latent_channels if self.autoencoder else 3
+
+    @field_validator("autoencoder")
+    @classmethod
+    def _pretrained(cls, autoencoder: AutoencoderConfig | None) -> AutoencoderConfig | None:
+        if autoencoder and autoencoder.weights is None:
+            raise ValueError(
+                "set autoencoder.weights to a pretrained autoencoder (model ldm trains one)"
+            )
+        return autoencoder
 
 
 SHAPES_TEXT = ("words", {"weights": "shapes-clip"})
@@ -340,6 +376,18 @@ SMALL_UNET: dict[str, Any] = {
 # The same in the presets `shapes`: with a map of the words, and its loss.
 MAPPED_UNET: dict[str, Any] = {
     **SMALL_UNET, "map_hops": 2, "map_queries": "sinusoids", "map_sentence": False, "outline": 0.5,
+}  # fmt: skip
+
+# The latents that the data set `shapes` ships an autoencoder for, 8x8x8, and a U-Net on them: the
+# rest of the presets `shapes` on latents.
+SHAPES_LATENTS: dict[str, Any] = {
+    "patch": 1,
+    "autoencoder": {
+        "weights": "shapes-autoencoder", "patch": 4, "channels": (56,), "layers": 1,
+        "latent_channels": 8, "attention": False, "groups": 8,
+    },
+    "unet": {**MAPPED_UNET, "middle": "cross", "head_width": 4},
+    "lr_text": 3e-4,
 }  # fmt: skip
 
 # Settings of the presets `auto` on an accelerator, laid over QUICK: wider networks have smaller

@@ -10,12 +10,12 @@ from pydantic import Field, model_validator
 from t2i.core.settings import MOST_LAYERS, Config, Preset
 from t2i.plugins.common.diffusion.config import (
     HELD,
-    MAPPED_UNET,
     QUICK_TRAINING,
+    SHAPES_LATENTS,
     SHAPES_TEXT,
     SMALL_UNET,
     WIDE,
-    PixelConfig,
+    SpaceConfig,
     quick_pixels,
     wide_pixels,
 )
@@ -52,7 +52,7 @@ class AuthorsConfig(Config):
         return self
 
 
-class EDMConfig(PixelConfig):
+class EDMConfig(SpaceConfig):
     """Settings of EDM."""
 
     preconditioning: Preconditioning = "edm"
@@ -103,6 +103,8 @@ class EDMConfig(PixelConfig):
             if self.preconditioning == "iddpm":
                 raise ValueError("preconditioning=iddpm needs a network with twice the channels")
             return self
+        if self.autoencoder is not None:
+            raise ValueError("autoencoder: the networks of the paper's code work on pixels")
         smallest = 2 ** (len(self.network.multipliers) - 1)
         if self.image_size % smallest:
             raise ValueError(
@@ -152,7 +154,11 @@ TINY: dict[str, Any] = {
     "sigma_min": 0.02,
 }
 
-SHAPES: dict[str, Any] = {**TINY, **HELD, "unet": MAPPED_UNET}
+# On latents of unit variance. The paper's c_skip then makes the network predict v, and the weights
+# are those of `ldm`.
+SHAPES: dict[str, Any] = {
+    **TINY, **HELD, **SHAPES_LATENTS, "sigma_data": 1.0, "sigma_skip": None,
+}  # fmt: skip
 
 # Tables 6 and 7 of the paper, and its code's defaults: 200 million images, a warm-up of 10 million,
 # averages with a half-life of 0.5 million images.

@@ -9,13 +9,13 @@ from torch import Tensor
 from t2i.core.families.continuous import VESchedule
 from t2i.core.families.schedule import like
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.diffusion.pixels import PixelGenerator
+from t2i.plugins.common.diffusion.pixels import SpaceGenerator
 from t2i.plugins.models.edm.authors import authors_network
 from t2i.plugins.models.edm.config import EDMConfig
 from t2i.plugins.models.edm.preconditioning import preconditioner
 
 
-class EDMGenerator(PixelGenerator):
+class EDMGenerator(SpaceGenerator):
     """D(x; sigma, y) = c_skip x + c_out F(c_in x; c_noise, y) on pixels.
 
     Timesteps are sigma itself, and D predicts x_0. The paper's c_noise is for the networks of its

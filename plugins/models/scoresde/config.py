@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from t2i.core.settings import MOST_LAYERS, Config, Preset
-from t2i.plugins.common.diffusion.config import PixelConfig
+from t2i.plugins.common.diffusion.config import SpaceConfig
 
 
 class NCSNppConfig(Config):
@@ -71,7 +71,7 @@ class NCSNppConfig(Config):
         return self
 
 
-class ScoreSDEConfig(PixelConfig):
+class ScoreSDEConfig(SpaceConfig):
     """Settings of score-based models."""
 
     sde: Literal["ve", "vp", "sub-vp"] = "ve"
@@ -136,6 +136,8 @@ class ScoreSDEConfig(PixelConfig):
             raise ValueError("weight_bounds: two ascending numbers from 0")
         if self.network != "unet" and self.prediction != "epsilon":
             raise ValueError(f"network={self.network} computes eps: set prediction=epsilon")
+        if self.network != "unet" and self.autoencoder is not None:
+            raise ValueError("autoencoder: on latents set network=unet")
         if self.network == "diffusers" and (self.sde != "ve" or not self.unet.weights):
             raise ValueError("network=diffusers has sde=ve, and unet.weights names its folder")
         if self.network == "ncsnpp":

@@ -9,7 +9,7 @@ from torch import Tensor
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.schedule import Schedule, like
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.diffusion.pixels import PixelGenerator
+from t2i.plugins.common.diffusion.pixels import PixelGenerator, SpaceGenerator
 from t2i.plugins.models.scoresde.config import ScoreSDEConfig
 from t2i.plugins.models.scoresde.ncsnpp import NCSNpp
 from t2i.plugins.models.scoresde.sde import RANGE, paper_time, schedule_of
@@ -18,8 +18,8 @@ LAST = 999
 """Factor of the paper's time before a network embeds it."""
 
 
-class UNetScore(PixelGenerator):
-    """A U-Net on pixels behind patches.
+class UNetScore(SpaceGenerator):
+    """A U-Net on pixels behind patches, or on latents.
 
     Its input is x_t divided by sqrt(alpha^2 + sigma^2), which has about the same size for all noise
     levels. It embeds 999 times the paper's time.

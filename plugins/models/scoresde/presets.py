@@ -8,8 +8,8 @@ from typing import Any
 from t2i.core.settings import Preset
 from t2i.plugins.common.diffusion.config import (
     HELD,
-    MAPPED_UNET,
     QUICK_TRAINING,
+    SHAPES_LATENTS,
     SHAPES_TEXT,
     SMALL_UNET,
 )
@@ -20,7 +20,7 @@ TINY: dict[str, Any] = {
     "weight_bounds": (1.0, 5.0), "patch": 4, "unet": SMALL_UNET,
 }  # fmt: skip
 
-SHAPES: dict[str, Any] = {**TINY, **HELD, "unet": MAPPED_UNET}
+SHAPES: dict[str, Any] = {**TINY, **HELD, **SHAPES_LATENTS, "prediction": "v"}
 
 # Appendix H of the paper and the authors' configurations. The paper mirrors its images at random:
 # add augment.flip=true where captions do not speak of left and right.

@@ -144,8 +144,9 @@ def test_presets_are_whole(preset):
     with torch.device("meta"):
         network = EDMGenerator(run.settings, TextShape(128, 128))
         text = network.condition(TextFeatures.of(sentence=torch.zeros(2, 128)))
-        x = torch.zeros(2, 3, size, size)
+        x = torch.zeros(2, *network.noise_shape)
         assert network(x, torch.tensor([0.1, 80.0]), text).shape == x.shape
+    assert network.noise_shape == ((8, 8, 8) if preset == "shapes" else (3, size, size))
     assert network.schedule.times(5)[-1] == 80
     assert network.prediction == "sample"
 
