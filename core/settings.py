@@ -176,6 +176,14 @@ def _settings_class(cls: type[pydantic.BaseModel], field: str) -> type[Config] |
     return inner if isinstance(inner, type) and issubclass(inner, Config) else None
 
 
+_REASONS = {
+    "tuple_type": "it takes a list, such as [1,2]",
+    "list_type": "it takes a list, such as [1,2]",
+    "dict_type": "it takes names and values, such as {name: value}",
+}
+"""What is wrong, where pydantic speaks of Python's types."""
+
+
 def _explain(cls: type[pydantic.BaseModel], error: pydantic.ValidationError) -> str:
     """Describe the first error of a validation in one line."""
     first = error.errors(include_url=False)[0]
@@ -187,7 +195,7 @@ def _explain(cls: type[pydantic.BaseModel], error: pydantic.ValidationError) -> 
         return f"no setting is named '{key}'{nearest(key, [prefix + name for name in known])}"
     if first["type"] == "missing":
         return f"setting '{key}' is missing"
-    reason = first["msg"].removeprefix("Value error, ")
+    reason = _REASONS.get(first["type"], first["msg"].removeprefix("Value error, "))
     return f"setting '{key}' = {first['input']!r:.80}: {reason}" if key else reason
 
 
