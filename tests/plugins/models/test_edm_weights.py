@@ -208,6 +208,17 @@ def test_other_files_are_refused(tmp_path):
     save_file(state, path)
     with pytest.raises(UserError, match=r"map_layer1\.bias is missing"):
         imported(path)
+    changed = {n: t.clone() for n, t in owned_tensors(made).items()}
+    for name, tensor in {
+        "enc.16x16_conv.weight": torch.tensor(1.0),
+        "enc.16x16_block0.conv0.weight": torch.zeros(0),
+    }.items():
+        save_file({**changed, name: tensor}, path)
+        with pytest.raises(UserError, match=f"'{name}' is missing, or has another shape"):
+            imported(path)
+    save_file({n: t for n, t in changed.items() if "8x8_block0.conv0" not in n}, path)
+    with pytest.raises(UserError, match=r"'enc\.8x8_block0\.conv0\.weight' is missing"):
+        imported(path)
     config = resolve_config(
         "edm", preset="cifar", data_needed=False, overrides={"sampler": {"name": "ddim"}}
     )
