@@ -373,6 +373,7 @@ def test_the_papers_network_learns():
     [
         ({"sigma_min": 60.0}, "sigma_min must be below sigma_max"),
         ({"sde": "vp", "beta_0": 30.0}, "beta_0 must be below beta_1"),
+        ({"sde": "vp", "beta_1": 3000.0}, "beta_1"),
         ({"weight_bounds": (5.0, 1.0)}, "two ascending numbers"),
         ({"prediction": "sample"}, "computes eps"),
         ({"network": "diffusers"}, "names its folder"),
