@@ -112,6 +112,10 @@ class EDMConfig(SpaceConfig):
             )
         return self
 
+    @property
+    def uses_unet(self) -> bool:
+        return self.network is None
+
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
         return {

@@ -122,6 +122,10 @@ class ScoreSDEConfig(SpaceConfig):
     ncsnpp: NCSNppConfig = NCSNppConfig()
     """The paper's network, where `network` is "ncsnpp"."""
 
+    @property
+    def uses_unet(self) -> bool:
+        return self.network != "ncsnpp"
+
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
         from t2i.plugins.models.scoresde.presets import PRESETS

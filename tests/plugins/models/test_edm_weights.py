@@ -117,6 +117,25 @@ def test_text_reaches_every_network(kind):
         made(x, c, TextFeatures.of(sentence=torch.zeros(2, 5)))
 
 
+def test_channels_that_cannot_be_divided_are_refused_and_few_have_one_head():
+    with pytest.raises(UserError, match=r"130 channels: .* 32 groups"):
+        network("ddpmpp", channels=130)
+    with pytest.raises(UserError, match=r"2 channels: .* 0 groups"):
+        network("ddpmpp", channels=2, multipliers=(1,))
+    with pytest.raises(UserError, match=r"224 channels: .* 3 heads"):
+        network("adm", channels=224, multipliers=(1,), attention=(16,))
+    text = TextFeatures.of(sentence=torch.zeros(1, 1))
+    with torch.no_grad():  # 32 channels attend
+        assert (
+            network("adm", channels=16)(torch.zeros(1, 3, 16, 16), torch.ones(1), text).any() == 0
+        )
+
+
+def test_an_unused_unet_does_not_bound_the_size():
+    own = {"channels": 32, "multipliers": (1, 2)}
+    assert EDMConfig.of({"image_size": 36, "network": own}, "test").image_size == 36
+
+
 def released(path, made: AuthorsUNet, **more):
     """Write a network as the command that converts released files writes it."""
     state = {f"model.{name}": t.float().clone() for name, t in owned_tensors(made).items()}

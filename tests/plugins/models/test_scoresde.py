@@ -388,6 +388,14 @@ def test_settings_that_do_not_fit_are_refused(settings, named):
         ScoreSDEConfig.of(settings, "test")
 
 
+def test_an_unused_unet_does_not_bound_the_size_and_odd_widths_are_refused():
+    narrow = {"width": 8, "multipliers": (1, 2), "layers": 1}
+    assert ScoreSDEConfig.of({"image_size": 36, "ncsnpp": narrow}, "test").image_size == 36
+    config = ScoreSDEConfig.of({"ncsnpp": {"width": 132, "layers": 1}}, "test")
+    with pytest.raises(UserError, match=r"132 channels: .* 32 groups"):
+        build(config, TextShape(1, 1))
+
+
 def test_the_likelihood_weight_of_ve_is_a_constant():
     schedule = schedule_of(ScoreSDEConfig())
     weight = relative_diffusion(schedule, torch.tensor([0.02, 3.0, 100.0]))
