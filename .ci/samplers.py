@@ -171,7 +171,8 @@ models. `python .ci/samplers.py --write` writes it; tests check that it is curre
 - Deterministic samplers: the errors are exact, and the largest over the five predictions (epsilon,
   sample, v, velocity, score). Random samplers: from 20,000 points, so that an error below 0.01 is
   chance. They get the prediction epsilon; tests hold that the others give the same images.
-- 0.0001 means that or less. "refused": the sampler works with discrete timesteps only.
+- 0.0001 means that or less. "refused": the default class of `scheduler` works with discrete
+  timesteps only (on `mixing`, FlowMatchEulerDiscreteScheduler is another that works).
 - An error that does not fall with the number of steps is that of the start: sampling starts from
   N(0, I), but at the noisiest level the data still count a little. `scaled_linear` ends at
   sigma / alpha = 14.6, hence its errors. Its other end is 0.029: below that `ode` holds the score,

@@ -309,12 +309,12 @@ class EngineConfig(Config):
     None: it does not.
     """
 
-    ema_sigma_rel: float | None = Field(None, gt=0, le=MOST_SIGMA_REL)
+    ema_sigma_rel: float | None = Field(None, ge=0.001, le=MOST_SIGMA_REL)
     """Relative width of power-function averages, which take the place of exponential ones.
 
     They widen with the training, so that no decay depends on its length: the width is the standard
     deviation of the averaged steps, as a share of all (Karras et al. 2024); 0.05 to 0.15 is usual.
-    From 0 to 0.288. None: exponential averages. Ignored if `ema_decay` is 0.
+    From 0.001 to 0.288. None: exponential averages. Ignored if `ema_decay` is 0.
     """
 
     grad_clip: float = Field(0.0, ge=0)

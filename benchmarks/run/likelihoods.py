@@ -6,6 +6,7 @@ for it, and it does not change what the other scores depend on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -110,7 +111,7 @@ class Likelihoods:
         return int(self._settings(measure)["images"])
 
     def _scored(self, measure: str, row: Row, entry: PlannedRun) -> dict[str, Any] | None:
-        """Compute the scores of a row, or read them if they are there. None: the model has none."""
+        """Compute the scores of a row, or read them if they are there. None: there is none."""
         model = load(entry.place or entry.run.path, str(self.device))
         likelihood = likelihood_of(model, self._settings(measure).get("settings"))
         if likelihood is None:
@@ -127,12 +128,23 @@ class Likelihoods:
         if found := _kept(file, key):
             return {**found, "protocol": key["protocol"]}
         metric = build_metric(self.scorer.measures[measure])
-        with self.timeline.spending(row.name, "scoring"):
-            for batch in self._batches(row, model, likelihood, count):
-                metric.update(batch)
+        try:
+            with self.timeline.spending(row.name, "scoring"):
+                for batch in self._batches(row, model, likelihood, count):
+                    metric.update(batch)
+        except UserError as error:  # of this model: the other rows are still worth having
+            self._refused(row, str(error))
+            return None
+        if not all(map(math.isfinite, metric.compute().values())):
+            self._refused(row, "it is not finite")
+            return None
         scores: dict[str, Any] = {"scores": metric.compute(), "intervals": metric.intervals()}
         write_json(file, {"key": key, **scores})
         return {**scores, "protocol": key["protocol"]}
+
+    def _refused(self, row: Row, reason: str) -> None:
+        """Say why a row has no likelihood, although its model declares one."""
+        self.reporter.say(f"warning: {row.name}: no likelihood: {reason}")
 
     def _batches(
         self, row: Row, model: Model, likelihood: Likelihood, count: int

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from t2i.core.errors import UserError
 from t2i.core.families.schedule import (
     MOST_NOISE,
     THOUSAND,
@@ -150,9 +151,17 @@ class VESchedule(Schedule):
         """Choose timesteps evenly spaced in sigma^(1 / rho), from sigma_min to sigma_max.
 
         Source: Karras et al. 2022, eq. 5.
+
+        Raises:
+            UserError: The schedule has no such chain, or `most` is not above sigma_min.
         """
         n, end = self._counted(n, spacing), self._most(most)
-        first = min(self.sigma_min, end) if n > 1 else end
+        if end <= self.sigma_min:
+            raise UserError(
+                f"sigma_max = {end:g}: this model's lowest noise level is {self.sigma_min:g}: name "
+                "a higher one"
+            )
+        first = self.sigma_min if n > 1 else end
         roots = torch.linspace(
             first ** (1 / self.rho), end ** (1 / self.rho), n, dtype=torch.float64
         )

@@ -18,6 +18,9 @@ from t2i.plugins.common.sizing import by_memory, patch_of
 MOST_TIMESTEPS = 1_000_000
 """Largest T of a noise schedule, whose betas are listed."""
 
+LEAST_TOLERANCE = 1e-9
+"""Smallest tolerance of a solver. Networks compute in float32, and cannot meet a smaller one."""
+
 Ending = Literal["x_0", "first"]
 """Where the last step of sampling ends: at x_0, or at the schedule's first timestep (as in Stable
 Diffusion)."""
@@ -294,6 +297,11 @@ class PixelConfig(DiffusionConfig):
     (space-to-depth). This keeps a small network's convolutions on a small grid. 1: off."""
 
     @property
+    def uses_unet(self) -> bool:
+        """Whether `unet` is the network."""
+        return True
+
+    @property
     def ratio(self) -> int:
         """Ratio of the image's side to the side of what is denoised."""
         return 1
@@ -306,7 +314,7 @@ class PixelConfig(DiffusionConfig):
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         smallest = self.ratio * self.patch * 2 ** (len(self.unet.channels) - 1)
-        if self.image_size % smallest:
+        if self.uses_unet and self.image_size % smallest:
             raise ValueError(
                 f"image_size ({self.image_size}) must be a multiple of {smallest} for this network"
             )

@@ -22,7 +22,7 @@ from t2i.core.interfaces.noise import Noise, PromptNoise
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.settings import Config
-from t2i.plugins.common.diffusion.config import GuidedConfig
+from t2i.plugins.common.diffusion.config import LEAST_TOLERANCE, GuidedConfig
 from t2i.plugins.common.diffusion.denoiser import (
     Denoiser,
     exact_type,
@@ -40,11 +40,11 @@ class FlowLikelihoodConfig(Config):
     method: Literal["rk45", "rk23"] = "rk45"
     """Adaptive method of the solver: "rk45" is of order 5, "rk23" of order 3."""
 
-    rtol: float = Field(1e-5, gt=0)
-    """Relative tolerance of a step."""
+    rtol: float = Field(1e-5, ge=LEAST_TOLERANCE)
+    """Relative tolerance of a step, at least 1e-9."""
 
-    atol: float = Field(1e-5, gt=0)
-    """Absolute tolerance of a step."""
+    atol: float = Field(1e-5, ge=LEAST_TOLERANCE)
+    """Absolute tolerance of a step, at least 1e-9."""
 
     probes: int = Field(1, ge=1)
     """Random vectors of an image with which the trace is estimated. More of them reduce the spread
@@ -91,7 +91,9 @@ class FlowLikelihood(Likelihood):
         self.most = largest_ratio(generator.schedule, MOST_NOISE)
 
     def protocol(self) -> Mapping[str, Any]:
-        return {"dequantisation": "uniform", **self.config.model_dump()}
+        # The noise of the density is the schedule's least one where that is above `sigma_min`.
+        least = float(f"{self.least:.3g}")
+        return {"dequantisation": "uniform", **self.config.model_dump(), "sigma_min": least}
 
     def nats(self, images: Tensor, text: TextFeatures, noise: Noise) -> Tensor:
         x, volume = dequantised(images, noise)

@@ -88,9 +88,9 @@ class Solver:
             last = step >= left
             step = torch.where(last, left, step)
             signed = step.copysign(torch.tensor(way, dtype=step.dtype))
+            lost = ~(_size(y) + _size(slope)).isfinite()  # what is no number stays so
             tried, new_slope, error = self._try(field, y, slope, position, signed)
-            lost = ~error.isfinite()  # what is no number stays so, and need not be followed
-            good = (error < 1) | lost
+            good = (error < 1) | lost  # a step that overflows is retried, shorter
             here = torch.where(last | lost, torch.full_like(position, end), position + signed)
             position = torch.where(good, here, position)
             y, slope = _rows(good, tried, y), _rows(good, new_slope, slope)
@@ -149,7 +149,7 @@ class Solver:
         """Choose by how much each step changes, (B,)."""
         wanted = SAFETY * error.clamp_min(1e-12) ** (-1 / (self._order + 1))
         most = torch.where((error >= 1) | retried, 1.0, MOST_FACTOR)
-        return wanted.nan_to_num(1.0).clamp(LEAST_FACTOR).minimum(most.to(wanted))
+        return wanted.nan_to_num(LEAST_FACTOR).clamp(LEAST_FACTOR).minimum(most.to(wanted))
 
     def _check(self, step: Tensor, position: Tensor, done: Tensor) -> None:
         """Stop where steps are lost in rounding."""

@@ -263,11 +263,12 @@ def scheduler_of(config: RunConfig, unused_offset: int = 0) -> Any:
     if name == "pndm":
         more["skip_prk_steps"] = True
     kind: Any = getattr(diffusers, SCHEDULERS[name])
-    offset = chosen["steps_offset"] if chosen["spacing"] == "leading" else unused_offset
+    spacing = chosen.get("spacing", "trailing")  # samplers without a counterpart may have none
+    offset = chosen["steps_offset"] if spacing == "leading" else unused_offset
     return kind(
         num_train_timesteps=settings.timesteps,
         prediction_type=PREDICTION_TYPES[settings.prediction],
-        timestep_spacing=chosen["spacing"], steps_offset=offset, **_betas(settings), **more,
+        timestep_spacing=spacing, steps_offset=offset, **_betas(settings), **more,
     )  # fmt: skip
 
 

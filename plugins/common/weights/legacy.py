@@ -249,6 +249,30 @@ def state_dict(document: Mapping[Any, Any], where: str, *keys: str) -> dict[str,
     return dict(found)
 
 
+def side(state: Mapping[str, Tensor], name: str, where: str, axis: int = 0) -> int:
+    """Return the length of one side of a tensor, which says how large a network is.
+
+    Args:
+        state: The state dict.
+        name: Name of the tensor.
+        where: Name of the file in errors.
+        axis: Number of the side, from 0.
+
+    Returns:
+        The length, at least 1.
+
+    Raises:
+        UserError: There is no such tensor, or it has no such side.
+    """
+    tensor = state.get(name)
+    if tensor is None or tensor.dim() <= axis or not tensor.numel():
+        raise UserError(
+            f"weights {where}: '{name[:80]}' is missing, or has another shape; is it the "
+            "right file?"
+        )
+    return tensor.shape[axis]
+
+
 def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Remove a prefix from the keys of a state dict.
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextFeatures, TextShape
+from t2i.plugins.common.diffusion.group_norm import group_norm
 from t2i.plugins.common.diffusion.text_map import conditioned
 from t2i.plugins.models.edm.blocks import (
     BlockSettings,
@@ -26,7 +27,6 @@ from t2i.plugins.models.edm.blocks import (
     Resampled,
     Start,
     UNetBlock,
-    norm,
 )
 from t2i.plugins.models.edm.config import AuthorsConfig, EDMConfig
 
@@ -258,7 +258,7 @@ class SongUNet(AuthorsUNet):
             shared, config.channels, lambda i, res: i == config.blocks and res in config.attention,
             filter if fourier else (),
         )  # fmt: skip
-        self.dec[f"{size}x{size}_aux_norm"] = norm(ends, 1e-6)
+        self.dec[f"{size}x{size}_aux_norm"] = group_norm(ends, 1e-6)
         self.dec[f"{size}x{size}_aux_conv"] = Conv2d(ends, out, 3, last)
 
     @property
@@ -302,7 +302,7 @@ class DhariwalUNet(AuthorsUNet):
         self.map_label = Linear(labels, emb, start, bias=False) if labels else None
         first = config.channels * config.multipliers[0]
         ends = self.build(shared, first, lambda _, res: res in config.attention)
-        self.out_norm = norm(ends, 1e-5)
+        self.out_norm = group_norm(ends, 1e-5)
         self.out_conv = Conv2d(ends, out, 3, last)
 
     @property

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from t2i.core.errors import UserError
+from t2i.plugins.common.diffusion.group_norm import group_norm
+
 
 class Start(NamedTuple):
     """How the weights of a layer begin.
@@ -145,19 +148,6 @@ class Resampled(nn.Module):
         return F.conv2d(x, self._filters(x, 1), stride=2, padding=border, groups=x.shape[1])
 
 
-def norm(channels: int, eps: float) -> nn.GroupNorm:
-    """Build a group normalisation of up to 32 groups of at least 4 channels.
-
-    Args:
-        channels: Channels.
-        eps: Number that is added to the variance.
-
-    Returns:
-        The layer.
-    """
-    return nn.GroupNorm(min(32, channels // 4), channels, eps)
-
-
 class BlockSettings(NamedTuple):
     """What all residual blocks of a network share.
 
@@ -197,6 +187,9 @@ class UNetBlock(nn.Module):
         shared: What all blocks share.
         change: "up" or "down": the resolution is doubled or halved. "": it is kept.
         attends: Whether there is attention.
+
+    Raises:
+        UserError: The channels cannot be divided into groups or heads.
     """
 
     def __init__(
@@ -206,16 +199,21 @@ class UNetBlock(nn.Module):
         super().__init__()
         self.in_channels, self.out_channels = inward, outward
         self.scale, self.scales, self.dropout = shared.scale, shared.scales, shared.dropout
-        self.heads = shared.heads or outward // 64
+        self.heads = shared.heads or max(1, outward // 64)
+        if attends and outward % self.heads:
+            raise UserError(
+                f"attention of {outward} channels: they cannot be divided among {self.heads} heads "
+                "of about 64; choose channels that are multiples of 64"
+            )
         up = change == "up"
-        self.norm0 = norm(inward, shared.eps)
+        self.norm0 = group_norm(inward, shared.eps)
         self.conv0 = (
             Resampled(inward, outward, 3, up, shared.filter, shared.start)
             if change
             else Conv2d(inward, outward, 3, shared.start)
         )
         self.affine = Linear(shared.embedding, outward * (1 + shared.scales), shared.start)
-        self.norm1 = norm(outward, shared.eps)
+        self.norm1 = group_norm(outward, shared.eps)
         self.conv1 = Conv2d(outward, outward, 3, shared.last)
         self.skip: nn.Module | None = None
         if change:
@@ -225,7 +223,7 @@ class UNetBlock(nn.Module):
             self.skip = Conv2d(inward, outward, 1, shared.start)
         self.qkv: nn.Module | None = None
         if attends:
-            self.norm2 = norm(outward, shared.eps)
+            self.norm2 = group_norm(outward, shared.eps)
             self.qkv = Conv2d(outward, 3 * outward, 1, shared.attention)
             self.proj = Conv2d(outward, outward, 1, shared.last)
 

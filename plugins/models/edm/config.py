@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -33,7 +33,7 @@ class AuthorsConfig(Config):
     channels: int = Field(128, ge=2)
     """Channels, which `multipliers` multiply. An even number."""
 
-    multipliers: tuple[int, ...] = Field((2, 2, 2), min_length=1)
+    multipliers: tuple[Annotated[int, Field(ge=1)], ...] = Field((2, 2, 2), min_length=1)
     """Factor of the channels in each level. Each level after the first has half the resolution."""
 
     blocks: int = Field(4, ge=1, le=MOST_LAYERS)
@@ -111,6 +111,10 @@ class EDMConfig(SpaceConfig):
                 f"image_size ({self.image_size}) must be a multiple of {smallest} for this network"
             )
         return self
+
+    @property
+    def uses_unet(self) -> bool:
+        return self.network is None
 
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:

@@ -21,7 +21,7 @@ from t2i.core.models.model import Model
 from t2i.core.models.weights import load_state
 from t2i.core.runs.configure import RunConfig
 from t2i.plugins.common.weights.authors import PICKLES
-from t2i.plugins.common.weights.legacy import read_legacy, state_dict
+from t2i.plugins.common.weights.legacy import read_legacy, side, state_dict
 from t2i.plugins.models.edm.config import EDMConfig
 from t2i.plugins.models.edm.networks import EDMGenerator
 from t2i.plugins.models.edm.preconditioning import iddpm_levels
@@ -106,7 +106,7 @@ def _settings(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
     """Read the settings of a network off its tensors."""
     blocks = sorted(
         {(int(size), int(i)) for name in state
-         for size, i in re.findall(r"^enc\.(\d+)x\d+_block(\d+)\.", name)},
+         for size, i in re.findall(r"^enc\.(\d{1,6})x\d+_block(\d{1,6})\.", name)},
         reverse=True,
     )  # fmt: skip
     if not blocks or "map_layer0.weight" not in state:
@@ -115,13 +115,11 @@ def _settings(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
             "file?"
         )
     sizes = sorted({size for size, _ in blocks}, reverse=True)
-    first = state.get(f"enc.{sizes[0]}x{sizes[0]}_conv.weight")
+    first = side(state, f"enc.{sizes[0]}x{sizes[0]}_conv.weight", where)
     adm = "out_conv.weight" in state
     kind = "adm" if adm else "ncsnpp" if "map_noise.freqs" in state else "ddpmpp"
-    if first is None:
-        raise UserError(f"weights {where}: enc.{sizes[0]}x{sizes[0]}_conv.weight is missing")
-    channels = state["map_layer0.weight"].shape[1] if adm else len(first)
-    widths = [len(state[f"enc.{size}x{size}_block0.conv0.weight"]) for size in sizes]
+    channels = side(state, "map_layer0.weight", where, 1) if adm else first
+    widths = [side(state, f"enc.{size}x{size}_block0.conv0.weight", where) for size in sizes]
     attention = [size for size in sizes if f"enc.{size}x{size}_block0.qkv.weight" in state]
     return {
         "image_size": sizes[0],
@@ -135,7 +133,7 @@ def _settings(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
 
 def _classes(named: tuple[str, ...], state: Mapping[str, Tensor], where: str) -> tuple[str, ...]:
     """Return the names of a network's classes."""
-    count = state["map_label.weight"].shape[1] if "map_label.weight" in state else 0
+    count = side(state, "map_label.weight", where, 1) if "map_label.weight" in state else 0
     if named and len(named) != count:
         raise UserError(f"classes: {len(named)} are named, and {where} has {count}")
     return named or tuple(str(i) for i in range(count))

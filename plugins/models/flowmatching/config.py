@@ -74,10 +74,10 @@ class FlowMatchingConfig(DiffusionConfig):
     logit_std: float = Field(1.0, gt=0)
     """Standard deviation of that normal distribution."""
 
-    shift: float = Field(1.0, gt=0)
+    shift: float = Field(1.0, ge=0.001, le=1000)
     """Shift k of the timesteps in training, to k t / (1 + (k - 1) t), whatever their density is.
     Above 1: more of them near the noise, as large images need, whose signal noise hides less. 1: no
-    shift."""
+    shift. From 0.001 to 1000."""
 
     reflow: ReflowConfig = ReflowConfig()
     """The second stage, which straightens the flow."""

@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from packaging.version import InvalidVersion, Version
 
 from t2i.core.errors import UserError
+from t2i.core.families.continuous import CONTINUOUS
 from t2i.core.io.files import read_object
 from t2i.core.models.building import build
 from t2i.core.models.model import Model
@@ -204,7 +205,7 @@ def unlike(run: RunConfig) -> dict[str, bool]:
         f"unet.text_map={config.unet.text_map}": config.unet.text_map > 0,
         "unet.sentence=true": config.unet.sentence,
         "unet.context=sentence": config.unet.context == "sentence",
-        "schedule=mixing": config.schedule == "mixing",
+        f"schedule={config.schedule}": config.schedule in CONTINUOUS,
         f"prediction={config.prediction}": config.prediction not in PREDICTION_TYPES,
         f"encoder.name={run.encoder.name}": run.encoder.name != "clip",
         f"encoder.layer={text.get('layer')}": text.get("layer", -1) != -1,

@@ -12,6 +12,7 @@ from typing import Any
 from diffusers import AutoencoderKL, PixArtTransformer2DModel
 
 from t2i.core.errors import UserError
+from t2i.core.families.continuous import CONTINUOUS
 from t2i.core.models.building import build
 from t2i.core.models.model import Model
 from t2i.core.runs.configure import RunConfig
@@ -26,6 +27,7 @@ from t2i.plugins.common.weights.diffusers_folders import (
     refuse_settings,
     square_size,
 )
+from t2i.plugins.models.ldm.config import LDMConfig
 from t2i.plugins.models.ldm.layout import T5_TOKENIZERS, Layout, autoencoder_settings
 
 LAYOUT = Layout(
@@ -98,7 +100,9 @@ def unlike(run: RunConfig) -> dict[str, bool]:
     Returns:
         Settings as they are on a command line -> whether the run has them.
     """
-    chosen = run.encoder.config.model_dump()
+    chosen, config = run.encoder.config.model_dump(), run.settings
+    assert isinstance(config, LDMConfig)
     other = {f"encoder.{key}={chosen.get(key)}": chosen.get(key) != TEXT[key] for key in TEXT}
     name = run.encoder.name
-    return {f"encoder.name={name}": name != "t5", **(other if name == "t5" else {})}
+    continuous = {f"schedule={config.schedule}": config.schedule in CONTINUOUS}
+    return {**continuous, f"encoder.name={name}": name != "t5", **(other if name == "t5" else {})}

@@ -121,7 +121,9 @@ def unlike(run: RunConfig) -> dict[str, bool]:
     whole |= after is not None and {**after, **t5} == after and not chosen.get("zeros")
     return {
         f"encoder.name={run.encoder.name}": run.encoder.name != "joined",
-        "encoder.beside of other than two such CLIPs": not are_clips(chosen.get("beside", ())),
+        "encoder.beside of other than two such CLIPs": not are_clips(
+            chosen.get("beside", ()), chosen.get("beside", ())
+        ),
         "encoder.sentence=last": chosen.get("sentence") != "all",
         "encoder.empty=zeros": chosen.get("empty") != "encoded",
         f"encoder.after, or encoder.zeros, of other than {T5_LENGTH} words": not whole,

@@ -12,6 +12,7 @@ from typing import Any
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from t2i.core.errors import UserError
+from t2i.core.families.continuous import CONTINUOUS
 from t2i.core.models.building import build
 from t2i.core.models.model import Model
 from t2i.core.runs.configure import RunConfig
@@ -154,23 +155,29 @@ def unlike(run: RunConfig) -> dict[str, bool]:
     assert isinstance(config, LDMConfig)
     return {
         "sizes": config.sizes != SizesConfig(),
+        f"schedule={config.schedule}": config.schedule in CONTINUOUS,
         f"encoder.name={run.encoder.name}": run.encoder.name != "joined",
-        "encoder.beside of other than two such CLIPs": not are_clips(chosen.get("beside", ())),
+        "encoder.beside of other than two such CLIPs": not are_clips(
+            chosen.get("beside", ()), chosen.get("beside", ())[-1:]
+        ),
         "encoder.after, or encoder.zeros": bool(chosen.get("after") or chosen.get("zeros")),
         "encoder.sentence=all": chosen.get("sentence") != "last",
     }
 
 
-def are_clips(parts: Sequence[Mapping[str, Any]]) -> bool:
+def are_clips(parts: Sequence[Mapping[str, Any]], sentences: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether parts of the encoder `joined` are the CLIPs of Stable Diffusion XL and 3.
 
     Args:
         parts: Name and settings of each.
+        sentences: Those whose sentence vectors the pipeline reads.
 
     Returns:
-        Whether they are two CLIPs with these pipelines' word vectors.
+        Whether they are two CLIPs with these pipelines' word vectors and projected sentences.
     """
-    return len(parts) == 2 and all({**part, **WORDS, "name": "clip"} == part for part in parts)
+    words = all({**part, **WORDS, "name": "clip"} == part for part in parts)
+    projected = all(part.get("sentence", "projected") == "projected" for part in sentences)
+    return len(parts) == 2 and words and projected
 
 
 def entries(run: RunConfig) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from t2i.core.models.model import Model
 from t2i.core.models.weights import load_state
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
-from t2i.plugins.common.weights.legacy import read_legacy_list, state_dict, without_prefix
+from t2i.plugins.common.weights.legacy import read_legacy_list, side, state_dict, without_prefix
 from t2i.plugins.models.ncsn.config import Depth, NCSNConfig
 from t2i.plugins.models.ncsn.networks import NCSNGenerator
 
@@ -112,7 +112,7 @@ def fitted(
     if per_level != settings.network.per_level:
         told = ("NCSN", "cifar-v1") if per_level else ("NCSNv2", "cifar-v2")
         raise UserError(f"weights {where}: a checkpoint of {told[0]}: use --preset {told[1]}")
-    channels = state["end_conv.weight"].shape[0]
+    channels = side(state, "end_conv.weight", where)
     if channels != 3:
         raise UserError(
             f"weights {where}: it makes images of {channels} channel(s); only three are supported"
@@ -120,10 +120,13 @@ def fitted(
     depth: Depth = "plain" if "res5.0.conv1.weight" not in state else "deeper"
     if "res31.0.conv1.weight" in state:
         depth = "deepest"
-    network = {"ngf": len(state["begin_conv.weight"]), "depth": depth, "per_level": per_level}
+    ngf = side(state, "begin_conv.weight", where)
+    network = {"ngf": ngf, "depth": depth, "per_level": per_level}
     own = {**settings.model_dump(), "network": network, "patch": 1, "scaled_input": False}
-    if sigmas is None:
-        own["levels"] = len(state[LEVEL_ROWS])
+    if per_level and sigmas is None:
+        own["levels"] = side(state, LEVEL_ROWS, where)
+    elif sigmas is None:
+        raise UserError(f"weights {where}: it has no noise levels 'sigmas'; is it whole?")
     else:
         own |= _levels(sigmas.double(), where)
     return NCSNConfig.of(own, where)
@@ -131,8 +134,12 @@ def fitted(
 
 def _levels(sigmas: Tensor, where: str) -> dict[str, Any]:
     """Return the settings of a geometric sequence of noise levels."""
-    first, last, count = float(sigmas[0]), float(sigmas[-1]), len(sigmas)
+    count = len(sigmas) if sigmas.dim() == 1 else 0
     ladder = torch.linspace(0, 1, count, dtype=torch.float64)
-    if count < 2 or not torch.allclose(sigmas, first * (last / first) ** ladder, rtol=1e-4):
+    geometric = count > 1 and torch.allclose(
+        sigmas, sigmas[0] * (sigmas[-1] / sigmas[0]) ** ladder, rtol=1e-4
+    )
+    if not geometric:
         raise UserError(f"weights {where}: its noise levels are no geometric sequence")
+    first, last = float(sigmas[0]), float(sigmas[-1])
     return {"sigma_begin": first, "sigma_end": last, "levels": count}

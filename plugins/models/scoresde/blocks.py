@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from t2i.plugins.common.diffusion.group_norm import group_norm
 from t2i.plugins.models.scoresde import fir
 
 SMALL = 1e-10
@@ -86,8 +87,11 @@ def norm(channels: int) -> nn.GroupNorm:
 
     Returns:
         The layer.
+
+    Raises:
+        UserError: The channels cannot be divided into such groups.
     """
-    return nn.GroupNorm(min(channels // 4, 32), channels, eps=1e-6)
+    return group_norm(channels, 1e-6)
 
 
 class Fourier(nn.Module):

@@ -10,6 +10,9 @@ from pydantic import Field, model_validator
 from t2i.core.settings import MOST_LAYERS, Config, Preset
 from t2i.plugins.common.diffusion.config import SpaceConfig
 
+MOST_RATE = 150.0
+"""Largest `beta_1`. alpha(1) is then exp(-37.5), whose square is still a number in float32."""
+
 
 class NCSNppConfig(Config):
     """Settings of the paper's networks. The defaults are NCSN++ for CIFAR-10.
@@ -89,8 +92,8 @@ class ScoreSDEConfig(SpaceConfig):
     beta_0: float = Field(0.1, gt=0)
     """Rate of "vp" and "sub-vp" at time 0."""
 
-    beta_1: float = Field(20.0, gt=0)
-    """Rate of "vp" and "sub-vp" at time 1."""
+    beta_1: float = Field(20.0, gt=0, le=MOST_RATE)
+    """Rate of "vp" and "sub-vp" at time 1, at most 150: above, float32 cannot hold alpha(1)^2."""
 
     t_min: float = Field(1e-5, gt=0, lt=1)
     """Smallest time of training, a share of the path. Times are uniform from it to 1."""
@@ -118,6 +121,10 @@ class ScoreSDEConfig(SpaceConfig):
 
     ncsnpp: NCSNppConfig = NCSNppConfig()
     """The paper's network, where `network` is "ncsnpp"."""
+
+    @property
+    def uses_unet(self) -> bool:
+        return self.network != "ncsnpp"
 
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:

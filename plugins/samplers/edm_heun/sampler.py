@@ -91,7 +91,7 @@ class EDMHeunSampler(Sampler):
         if not config.churn or not config.s_min <= s <= bound:
             return y, s
         gamma = min(config.churn / (config.steps or STEPS), math.sqrt(2) - 1)
-        raised = min(s * (1 + gamma), most)
+        raised = max(s, min(s * (1 + gamma), most))  # rounding may put s above the end
         z = request.noise.normal("churn", number, y.shape[1:]).to(y.dtype)
         return y + math.sqrt(raised**2 - s**2) * config.s_noise * z, raised
 

@@ -21,8 +21,8 @@ class FlowEulerConfig(GuidedConfig):
     solver: Literal["euler", "heun"] = "euler"
     """Method of a step: "euler", of first order, or "heun", of second order."""
 
-    shift: float = Field(1.0, gt=0)
+    shift: float = Field(1.0, ge=0.001, le=1000)
     """Shift k of the times: t' = k t / (1 + (k - 1) t). Above 1, more steps are at high noise.
 
-    Stable Diffusion 3 uses 3 at 1024 pixels (Esser et al. 2024, eq. 23).
+    From 0.001 to 1000. Stable Diffusion 3 uses 3 at 1024 pixels (Esser et al. 2024, eq. 23).
     """

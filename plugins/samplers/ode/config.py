@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from t2i.core.families.schedule import MOST_NOISE
-from t2i.plugins.common.diffusion.config import GuidedConfig
+from t2i.plugins.common.diffusion.config import LEAST_TOLERANCE, GuidedConfig
 
 
 class ODEConfig(GuidedConfig):
@@ -26,11 +26,11 @@ class ODEConfig(GuidedConfig):
     "rk45" is Dormand and Prince's, which Song et al. 2021 use.
     """
 
-    rtol: float = Field(1e-5, gt=0)
-    """Relative tolerance of a step of the adaptive method."""
+    rtol: float = Field(1e-5, ge=LEAST_TOLERANCE)
+    """Relative tolerance of a step of the adaptive method, at least 1e-9."""
 
-    atol: float = Field(1e-5, gt=0)
-    """Absolute tolerance of a step of the adaptive method, in units of x_0."""
+    atol: float = Field(1e-5, ge=LEAST_TOLERANCE)
+    """Absolute tolerance of a step of the adaptive method, in units of x_0, at least 1e-9."""
 
     sigma_min: float = Field(0.002, gt=0)
     """Lowest noise level at which the network is called, as sigma / alpha. A schedule may end

@@ -140,7 +140,7 @@ class PCSampler(Sampler):
 
         x = self._started(start, steps[-1])
         for index in reversed(range(count)):
-            if self.config.order == "code" or index < count - 1:
+            if self.config.order == "code" or self._ends_here or index < count - 1:
                 x = self._corrected(x, index, steps[index], score, request)
             x = self._predicted(x, index, steps[index], score, request)
             x = self._kept(start, x, steps, index)

@@ -95,6 +95,35 @@ def test_models_without_a_likelihood_have_no_value(tmp_path, words, monkeypatch)
     assert likelihood_note(results) == ""
 
 
+class Failing(Uniform):
+    """It cannot be computed."""
+
+    def nats(self, images, text, noise):
+        raise UserError("the solver's steps became too small")
+
+
+class Infinite(Uniform):
+    """It is no number for one of the images."""
+
+    def nats(self, images, text, noise):
+        found = super().nats(images, text, noise)
+        return torch.where(torch.arange(len(found)) == 1, float("nan"), found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [(Failing, "steps became too small"), (Infinite, "it is not finite")]
+)
+def test_a_likelihood_that_cannot_be_had_costs_no_other_score(
+    tmp_path, words, monkeypatch, kind, reason
+):
+    monkeypatch.setattr(likelihoods, "likelihood_of", lambda model, settings: kind())
+    results = bench(tmp_path, words, likelihood=6)
+    assert bits(results) is None
+    assert results.rows[1].scores["val"]
+    assert any("warning: toy: no likelihood: " in line and reason in line for line in words.lines)
+    assert not (tmp_path / "out" / "likelihoods" / "toy.json").exists()
+
+
 def test_too_few_images_are_refused_before_training(tmp_path, words, engine):
     with pytest.raises(UserError, match="--likelihood 60 or less"):
         bench(tmp_path, words, likelihood=61)

@@ -159,6 +159,8 @@ def test_presets_are_whole(preset):
         ({"preconditioning": "iddpm"}, "twice the channels"),
         ({"image_size": 30, "network": {"multipliers": (1, 1, 1)}, "patch": 1}, "image_size"),
         ({"network": {"channels": 5}}, "even"),
+        ({"network": {"multipliers": (1, 0)}}, "multipliers"),
+        ({"ema_sigma_rel": 1e-200}, "ema_sigma_rel"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, named):

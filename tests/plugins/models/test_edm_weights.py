@@ -117,6 +117,25 @@ def test_text_reaches_every_network(kind):
         made(x, c, TextFeatures.of(sentence=torch.zeros(2, 5)))
 
 
+def test_channels_that_cannot_be_divided_are_refused_and_few_have_one_head():
+    with pytest.raises(UserError, match=r"130 channels: .* 32 groups"):
+        network("ddpmpp", channels=130)
+    with pytest.raises(UserError, match=r"2 channels: .* 0 groups"):
+        network("ddpmpp", channels=2, multipliers=(1,))
+    with pytest.raises(UserError, match=r"224 channels: .* 3 heads"):
+        network("adm", channels=224, multipliers=(1,), attention=(16,))
+    text = TextFeatures.of(sentence=torch.zeros(1, 1))
+    with torch.no_grad():  # 32 channels attend
+        assert (
+            network("adm", channels=16)(torch.zeros(1, 3, 16, 16), torch.ones(1), text).any() == 0
+        )
+
+
+def test_an_unused_unet_does_not_bound_the_size():
+    own = {"channels": 32, "multipliers": (1, 2)}
+    assert EDMConfig.of({"image_size": 36, "network": own}, "test").image_size == 36
+
+
 def released(path, made: AuthorsUNet, **more):
     """Write a network as the command that converts released files writes it."""
     state = {f"model.{name}": t.float().clone() for name, t in owned_tensors(made).items()}
@@ -207,6 +226,17 @@ def test_other_files_are_refused(tmp_path):
     state = {n: t.clone() for n, t in owned_tensors(made).items() if n != "map_layer1.bias"}
     save_file(state, path)
     with pytest.raises(UserError, match=r"map_layer1\.bias is missing"):
+        imported(path)
+    changed = {n: t.clone() for n, t in owned_tensors(made).items()}
+    for name, tensor in {
+        "enc.16x16_conv.weight": torch.tensor(1.0),
+        "enc.16x16_block0.conv0.weight": torch.zeros(0),
+    }.items():
+        save_file({**changed, name: tensor}, path)
+        with pytest.raises(UserError, match=f"'{name}' is missing, or has another shape"):
+            imported(path)
+    save_file({n: t for n, t in changed.items() if "8x8_block0.conv0" not in n}, path)
+    with pytest.raises(UserError, match=r"'enc\.8x8_block0\.conv0\.weight' is missing"):
         imported(path)
     config = resolve_config(
         "edm", preset="cifar", data_needed=False, overrides={"sampler": {"name": "ddim"}}

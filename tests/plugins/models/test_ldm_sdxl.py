@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 from t2i.cli.main import main
 from t2i.core.errors import UserError
 from t2i.core.models.loading import export, load
+from t2i.plugins.models.ldm.sdxl import are_clips, clip_part
 from tests.plugins.models.pipelines import (
     CAPTIONS,
     VAE,
@@ -160,6 +162,14 @@ def test_an_export_is_the_same_pipeline(xl, model, tmp_path):
     close(ours(load(tmp_path / "again", "cpu")), theirs(pipe))
     with pytest.raises(UserError, match="StableDiffusionXLPipeline cannot express sizes"):
         export(load(folder, "cpu", {"sizes": {"crop": [8, 4]}}), tmp_path / "no")
+
+
+def test_clips_are_those_of_the_pipelines_by_their_words_and_their_sentences():
+    pooled, projected = (clip_part(Path("x"), "", kind) for kind in ("pooled", "projected"))
+    assert are_clips([pooled, projected], [projected])
+    assert not are_clips([projected, pooled], [pooled])
+    assert not are_clips([pooled, projected], [pooled, projected])
+    assert not are_clips([projected, {**projected, "layer": -1}], [projected])
 
 
 def run(*arguments):

@@ -82,6 +82,14 @@ def broken(part, value):
     return change
 
 
+def without(part):
+    def change(parts):
+        del parts[0][part]
+        return parts
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "preset", "message"),
     [
@@ -94,7 +102,12 @@ def broken(part, value):
             "cifar-v2",
             "no geometric sequence",
         ),
+        (broken("module.sigmas", torch.tensor(9.0)), "cifar-v2", "no geometric sequence"),
+        (broken("module.sigmas", torch.zeros(3)), "cifar-v2", "no geometric sequence"),
+        (without("module.sigmas"), "cifar-v2", "no noise levels"),
         (broken("module.end_conv.weight", torch.zeros(1, 4, 3, 3)), "cifar-v2", "1 channel"),
+        (broken("module.end_conv.weight", torch.tensor(1.0)), "cifar-v2", "another shape"),
+        (broken("module.begin_conv.weight", torch.tensor(1.0)), "cifar-v2", "another shape"),
         (broken("module.res1.0.conv1.bias", torch.zeros(5)), "cifar-v2", "does not fit"),
     ],
 )

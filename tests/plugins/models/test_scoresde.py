@@ -373,6 +373,7 @@ def test_the_papers_network_learns():
     [
         ({"sigma_min": 60.0}, "sigma_min must be below sigma_max"),
         ({"sde": "vp", "beta_0": 30.0}, "beta_0 must be below beta_1"),
+        ({"sde": "vp", "beta_1": 3000.0}, "beta_1"),
         ({"weight_bounds": (5.0, 1.0)}, "two ascending numbers"),
         ({"prediction": "sample"}, "computes eps"),
         ({"network": "diffusers"}, "names its folder"),
@@ -385,6 +386,14 @@ def test_the_papers_network_learns():
 def test_settings_that_do_not_fit_are_refused(settings, named):
     with pytest.raises(UserError, match=named):
         ScoreSDEConfig.of(settings, "test")
+
+
+def test_an_unused_unet_does_not_bound_the_size_and_odd_widths_are_refused():
+    narrow = {"width": 8, "multipliers": (1, 2), "layers": 1}
+    assert ScoreSDEConfig.of({"image_size": 36, "ncsnpp": narrow}, "test").image_size == 36
+    config = ScoreSDEConfig.of({"ncsnpp": {"width": 132, "layers": 1}}, "test")
+    with pytest.raises(UserError, match=r"132 channels: .* 32 groups"):
+        build(config, TextShape(1, 1))
 
 
 def test_the_likelihood_weight_of_ve_is_a_constant():

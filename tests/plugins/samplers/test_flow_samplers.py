@@ -120,6 +120,21 @@ def test_predictors_and_correctors_draw_the_data(path, settings):
     assert covariance < 0.06
 
 
+@pytest.mark.parametrize("shift", [0.001, 1000.0])
+def test_shifts_keep_the_ends_of_the_times_and_extreme_ones_are_refused(shift):
+    times = sampler_of("flow-euler", steps=4, shift=shift).times(Points(PATHS["mixing"], "v"))
+    assert times[0] == pytest.approx(1)
+    assert times[-1] == 0
+    assert times == sorted(times, reverse=True)
+    with pytest.raises(UserError, match="shift"):
+        sampler_of("flow-euler", shift=shift**100)
+
+
+def test_a_corrector_alone_visits_every_level_in_either_order():
+    generator, alone = Points(PATHS["linear"], "epsilon", 4), {"predictor": "none", "steps": 3}
+    assert torch.equal(*(draw("pc", generator, order=o, **alone) for o in ("code", "paper")))
+
+
 def test_pc_is_ddpm_where_both_take_the_same_steps():
     """The ancestral predictor without a corrector has the mean of DDPM's posterior; with the same
     noise it would be the same chain. Here the noise is left out by a single step."""
@@ -139,6 +154,13 @@ def test_churn_adds_noise_and_leaves_the_distribution():
     assert torch.equal(inside, plain)
     louder = draw("edm-heun", generator, steps=40, churn=20.0, s_noise=1.2)[0]
     assert torch.cov(louder).trace() > 1.02 * torch.cov(random).trace()
+
+
+def test_churn_at_the_very_end_of_the_schedule_is_none():
+    """(80^(1/5))^5 is above 80 in float64: there is no noise to add, and no root of a negative."""
+    generator = Points(PATHS["ve"], "v", 3)
+    assert sampler_of("edm-heun", rho=5.0).levels(generator)[0] > generator.schedule.max_ratio
+    assert draw("edm-heun", generator, steps=4, churn=40.0, rho=5.0).isfinite().all()
 
 
 def test_the_levels_of_edm_heun_do_not_depend_on_the_times_of_the_schedule():
@@ -206,6 +228,11 @@ def test_what_cannot_be_sampled_says_why():
         sampler_of("pc", predictor="none", corrector_steps=0)
     with pytest.raises(UserError, match="at most"):
         sampler_of("pc", steps=1001).check(linear)
+    for tolerance in ("rtol", "atol"):
+        with pytest.raises(UserError, match=tolerance):
+            sampler_of("ode", **{tolerance: 1e-12})
+    with pytest.raises(UserError, match=r"sigma_max = 0\.001: this model's lowest noise level"):
+        sampler_of("pc", steps=3, sigma_max=1e-3).check(Points(PATHS["ve"]))
     sampler_of("pc").check(Points(PATHS["ve"]))
     with pytest.raises(UserError, match=r"guidance 2\.0 needs"):
         draw("ode", linear, guidance=2.0)

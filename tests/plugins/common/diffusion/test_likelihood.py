@@ -164,3 +164,14 @@ def test_what_has_no_likelihood_says_why():
     protocol = FlowLikelihood(Pixels(VPSchedule(), diagonal()), {"rtol": 1e-3}).protocol()
     assert protocol["dequantisation"] == "uniform"
     assert protocol["rtol"] == 1e-3
+    assert protocol["sigma_min"] == 1e-3
+
+
+def test_densities_of_different_noise_are_different_ways():
+    """A schedule that begins above `sigma_min` smooths its density more."""
+    ways = [
+        FlowLikelihood(Pixels(schedule, diagonal()), {}).protocol()
+        for schedule in (VPSchedule(), VESchedule(0.02, 80.0), VESchedule(0.02, 80.0))
+    ]
+    assert ways[0] != ways[1] == ways[2]
+    assert ways[1]["sigma_min"] == 0.02

@@ -79,3 +79,16 @@ def test_what_cannot_be_solved_ends(monkeypatch):
     broken = Solver().solve(lambda at, y: y * math.nan, ones, 0.0, 1.0)
     assert broken.isnan().all()
     assert torch.equal(Solver().solve(pendulum, STARTS, 1.0, 1.0), STARTS)
+
+
+def test_a_step_that_overflows_is_retried():
+    calls = []
+
+    def field(at, y):
+        calls.append(at)
+        return torch.full_like(y, math.inf) if len(calls) == 5 else -y
+
+    ones = torch.ones(2, 1, dtype=torch.float64)
+    end = Solver(rtol=1e-9, atol=1e-9).solve(field, ones, 0.0, 3.0)
+    assert len(calls) > 5
+    torch.testing.assert_close(end, ones * math.exp(-3), rtol=1e-7, atol=0)
