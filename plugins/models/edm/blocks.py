@@ -179,7 +179,7 @@ class BlockSettings(NamedTuple):
 
 
 class UNetBlock(nn.Module):
-    """A residual block, with attention among the places if asked for.
+    """A residual block, with attention among the places if it is chosen.
 
     Args:
         inward: Input channels.

@@ -29,7 +29,7 @@ Network = Literal["unet", "sdxl", "sd3", "pixart"]
 
 
 class SizesConfig(Config):
-    """Sizes that the network "sdxl" is told, as Stable Diffusion XL was in training."""
+    """Sizes that the network "sdxl" takes as input, as Stable Diffusion XL was in training."""
 
     original: Size | None = None
     """Height and width of the training image before it was scaled. None: those of the sample.
@@ -75,7 +75,7 @@ class LDMConfig(DenoisingConfig):
     """The U-Net that denoises latents."""
 
     sizes: SizesConfig = SizesConfig()
-    """The sizes that the network "sdxl" is told."""
+    """The sizes that the network "sdxl" takes as input."""
 
     transformer: TransformerConfig = TransformerConfig()
     """The transformer of the networks "sd3" and "pixart"."""

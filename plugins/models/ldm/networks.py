@@ -140,7 +140,7 @@ class SDXLGenerator(LDMGenerator):
         return output
 
     def sizes(self, x_t: Tensor) -> Tensor:
-        """List the sizes that the network is told.
+        """List the sizes that the network takes as input.
 
         Args:
             x_t: Noisy latents, (B, C, h, w).

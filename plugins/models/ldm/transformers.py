@@ -131,7 +131,7 @@ class PixArtGenerator(TransformerGenerator):
         return output[:, : x_t.shape[1]]
 
     def sizes(self, x_t: Tensor) -> dict[str, Tensor | None]:
-        """List the sizes that the network for 1024 pixels is told; others are told none.
+        """List the sizes that the network for 1024 pixels takes as input; others take none.
 
         Args:
             x_t: Noisy latents, (B, C, h, w).

@@ -39,9 +39,9 @@ class RefineNetConfig(TextMapConfig):
     or six ("deepest", for 256 px)."""
 
     per_level: bool = False
-    """Whether the network is told the noise level, as in NCSN: every normalisation has a row for
-    each level, refine blocks are normalised too, and pooling takes means. False: NCSNv2's network,
-    which is not told."""
+    """Whether the network takes the noise level as input, as in NCSN: every normalisation has a row
+    for each level, refine blocks are normalised too, and pooling takes means. False: NCSNv2's network,
+    which does not."""
 
     sentence: bool = False
     """Whether a linear function of the sentence is added to the rows of the normalisations, and,
@@ -100,7 +100,7 @@ class NCSNConfig(DiffusionConfig):
             )
         if self.output == "score" and not self.network.per_level:
             raise ValueError(
-                "a network that is not told the noise level cannot output the score, which grows "
+                "a network that does not take the noise level cannot output the score, which grows "
                 "with 1 / sigma: set output=noise, or network.per_level=true"
             )
         if self.image_size % size_step(self):

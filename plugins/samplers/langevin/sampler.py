@@ -33,7 +33,7 @@ class Level(NamedTuple):
         time: The timestep, as the generator's schedule counts it: an index or a real number.
         alpha: alpha(t).
         ratio: sigma(t) / alpha(t).
-        noise: The noise level that guidance is told, from 0 (clean) to 1 (noise).
+        noise: The noise level at which guidance is applied, from 0 (clean) to 1 (noise).
         size: Size a of the steps for y.
     """
 

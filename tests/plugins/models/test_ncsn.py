@@ -94,7 +94,7 @@ def test_every_depth_accepts_the_sizes_that_it_names(depth, step):
     ("settings", "message"),
     [
         ({"image_size": 9}, "multiple of 2"),
-        ({"output": "score"}, "not told the noise level"),
+        ({"output": "score"}, "does not take the noise level"),
         ({"sigma_end": 60.0}, "below sigma_begin"),
     ],
 )
