@@ -40,8 +40,8 @@ class RefineNetConfig(TextMapConfig):
 
     per_level: bool = False
     """Whether the network takes the noise level as input, as in NCSN: every normalisation has a row
-    for each level, refine blocks are normalised too, and pooling takes means. False: NCSNv2's network,
-    which does not."""
+    for each level, refine blocks are normalised too, and pooling takes means. False: NCSNv2's
+    network, which does not."""
 
     sentence: bool = False
     """Whether a linear function of the sentence is added to the rows of the normalisations, and,
