@@ -64,6 +64,9 @@ class BenchmarkRequest:
     scores in it are kept, unfinished ones are resumed."""
     keep_images: bool = False
     """Whether all scored images of models are written as PNG files, under OUT/pictures/ROW/."""
+    likelihood: int | None = None
+    """Number of real images whose likelihood is computed, for models that can compute it; at least
+    2. None: none, unless the benchmark measures it by itself."""
     command: str = ""
     """The command line, recorded in the results."""
     began: float | None = field(default=None, compare=False)

@@ -44,6 +44,7 @@ _SUMMARIES = {
     "memorised": "How many images are copies of training images, and how far all are from these "
     "(1: as far as new real images)",
     "diversity": "How much the images of one caption differ; detects mode collapse",
+    "bits-per-dim": "Bits that a model spends on each value of a real image (its likelihood)",
 }
 
 

@@ -63,6 +63,7 @@ class Row:
         training: Settings and cost of the training, as `training_record` returns them.
         sampling: The sampler's settings, and the seconds that an image takes.
         curve: Lines of the training log, each with seconds, step, stage and losses.
+        likelihood: How the likelihood of real images was computed. Empty: it was not.
         spent: Seconds of wall time that the row took: "training" (with grids and checkpoints),
             "sampling" and "scoring". A row that was resumed has those of the last command.
     """
@@ -77,6 +78,7 @@ class Row:
     training: dict[str, Any] = field(default_factory=dict)
     sampling: dict[str, Any] = field(default_factory=dict)
     curve: list[dict[str, Any]] = field(default_factory=list)
+    likelihood: dict[str, Any] = field(default_factory=dict)
     spent: dict[str, Amount] = field(default_factory=dict)
 
     __pydantic_config__ = ConfigDict(extra="forbid")

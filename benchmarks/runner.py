@@ -32,6 +32,7 @@ from t2i.benchmarks.results import Results, Row
 from t2i.benchmarks.run import grids
 from t2i.benchmarks.run.arithmetic import Arithmetic, counted
 from t2i.benchmarks.run.caption_sets import CaptionSet, reference_of
+from t2i.benchmarks.run.likelihoods import Likelihoods, ranked_apart
 from t2i.benchmarks.run.out_folder import held_out
 from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun, make_plan
 from t2i.benchmarks.run.protocol_fit import caption_sets, left_out
@@ -149,13 +150,15 @@ class _Session:
             for entry in entries:
                 with self.timeline.scoring(entry.label):
                     rows.append(self.rows.model(entry, entry.run))
+                    self.likelihoods.add(rows[-1], entry)
         rows.append(floor)
         self._count_operations(rows)
         self._warn(rows)
         benchmark, scorer = self.plan.benchmark, self.scorer
         results = Results(
             benchmark.name, self.protocol, self.rows.protocol_hash, self._budget(),
-            scorer.table_columns(), scorer.headline(), scorer.bars(), rows,
+            ranked_apart(scorer.table_columns(), rows, scorer.prototypes), scorer.headline(),
+            scorer.bars(), rows,
             self.rows.grid_entries(), environment(self.device), self.request.command,
             time.strftime("%Y-%m-%dT%H:%M:%S%z"), list(benchmark.published), self.left_out,
             self.timeline.division(), self.plan.out,
@@ -203,7 +206,12 @@ class _Session:
         self.reporter.say(f"real images to compare with: {path}")
         self.training: TrainingImages | None = None
         self.protocol = self.group.first(self._protocol)
-        told = fingerprint(_without_words(self.protocol))
+        self.likelihoods = Likelihoods(
+            out, next(captions for captions in self.sets if captions.prompts.headline), self.scorer,
+            benchmark.seed, self.group, self.reporter, self.timeline, self.device,
+        )  # fmt: skip
+        self.likelihoods.check()
+        told = fingerprint(_without_words(self.protocol, self.likelihoods.measures))
         self.rows = RowMaker(
             self.plan, self.scorer, self.sets, self.group, self.reporter, told, self.device,
             self.timeline, self.training,
@@ -353,11 +361,12 @@ def _texts(document: Any) -> Iterator[str]:
             yield from _texts(value)
 
 
-def _without_words(protocol: dict[str, Any]) -> dict[str, Any]:
-    """Return the protocol without what does not affect scores.
+def _without_words(protocol: dict[str, Any], apart: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the protocol without what does not affect the scores of images.
 
-    These are descriptions of caption sets. Of the user's own images also the settings of the data
-    set, which may name files: the fingerprints say what was read.
+    These are descriptions of caption sets, and the measures `apart`, which score no images. Of the
+    user's own images also the settings of the data set, which may name files: the fingerprints say
+    what was read.
     """
     prompts = [
         {key: value for key, value in entry.items() if key != "about"}
@@ -366,7 +375,8 @@ def _without_words(protocol: dict[str, Any]) -> dict[str, Any]:
     dataset = protocol["dataset"]
     if registry().benchmarks[protocol["benchmark"]].any_data:
         dataset = {"name": dataset["name"]}
-    return {**protocol, "prompts": prompts, "dataset": dataset}
+    measures = {name: value for name, value in protocol["measures"].items() if name not in apart}
+    return {**protocol, "prompts": prompts, "dataset": dataset, "measures": measures}
 
 
 def _shipped(dataset: str) -> dict[str, Any]:

@@ -134,6 +134,13 @@ data_dir_option = path_option(
     is_flag=True,
     help="Write all images that are scored, as PNG, under OUT/pictures.",
 )
+@click.option(
+    "--likelihood",
+    type=click.IntRange(2),
+    metavar="N",
+    help="Also compute the likelihood (bits per dimension) of N real images, for the models that "
+    "can: minutes a model.",
+)
 @path_option(
     "--out",
     metavar="DIR",
@@ -145,7 +152,7 @@ def run(
     data_dir: Path | None, data: str | None, image_size: int | None, sets: tuple[str, ...],
     train_data: str | None, train_dir: Path | None, minutes: float | None, steps: int | None,
     samples: int | None, seeds: int, jobs: int | None, preset: str | None, keep_images: bool,
-    out: Path | None, as_json: bool,
+    likelihood: int | None, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Run the benchmark NAME, and write results.json and report.html.
 
@@ -171,7 +178,8 @@ def run(
         samples=samples, seeds=seeds, jobs=jobs, out=out, train_data=train_data,
         train_dir=train_dir, data_dir=data_dir, data=data,
         data_settings=_data_settings(sets), image_size=image_size, preset=preset,
-        keep_images=keep_images, command=shlex.join(["t2i", *sys.argv[1:]]), began=began,
+        keep_images=keep_images, likelihood=likelihood, began=began,
+        command=shlex.join(["t2i", *sys.argv[1:]]),
     )  # fmt: skip
     results = run_request(request)
     if not speaks():

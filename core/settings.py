@@ -176,6 +176,14 @@ def _settings_class(cls: type[pydantic.BaseModel], field: str) -> type[Config] |
     return inner if isinstance(inner, type) and issubclass(inner, Config) else None
 
 
+_REASONS = {
+    "tuple_type": "it takes a list, such as [1,2]",
+    "list_type": "it takes a list, such as [1,2]",
+    "dict_type": "it takes names and values, such as {name: value}",
+}
+"""What is wrong, where pydantic speaks of Python's types."""
+
+
 def _explain(cls: type[pydantic.BaseModel], error: pydantic.ValidationError) -> str:
     """Describe the first error of a validation in one line."""
     first = error.errors(include_url=False)[0]
@@ -187,7 +195,7 @@ def _explain(cls: type[pydantic.BaseModel], error: pydantic.ValidationError) -> 
         return f"no setting is named '{key}'{nearest(key, [prefix + name for name in known])}"
     if first["type"] == "missing":
         return f"setting '{key}' is missing"
-    reason = first["msg"].removeprefix("Value error, ")
+    reason = _REASONS.get(first["type"], first["msg"].removeprefix("Value error, "))
     return f"setting '{key}' = {first['input']!r:.80}: {reason}" if key else reason
 
 
@@ -215,6 +223,10 @@ class Augment(Config):
 
     Leave it off if captions mention left and right.
     """
+
+
+MOST_SIGMA_REL = 0.288
+"""Largest `ema_sigma_rel`: just below the width 1/sqrt(12) of averages of all steps alike."""
 
 
 class EngineConfig(Config):
@@ -288,6 +300,21 @@ class EngineConfig(Config):
 
     From 0 to below 1; 0 turns averaging off. After n updates the decay is min(ema_decay, (1 + n) /
     (10 + n)).
+    """
+
+    ema_rampup: float | None = Field(None, gt=0)
+    """Largest half-life of the averages, as a share of the updates so far (Karras et al. 2022).
+
+    It takes the place of (1 + n) / (10 + n): the decay is min(ema_decay, 0.5^(1 / (ema_rampup n))).
+    None: it does not.
+    """
+
+    ema_sigma_rel: float | None = Field(None, ge=0.001, le=MOST_SIGMA_REL)
+    """Relative width of power-function averages, which take the place of exponential ones.
+
+    They widen with the training, so that no decay depends on its length: the width is the standard
+    deviation of the averaged steps, as a share of all (Karras et al. 2024); 0.05 to 0.15 is usual.
+    From 0.001 to 0.288. None: exponential averages. Ignored if `ema_decay` is 0.
     """
 
     grad_clip: float = Field(0.0, ge=0)
@@ -380,6 +407,11 @@ class EngineConfig(Config):
 
     @pydantic.model_validator(mode="after")
     def _parts_are_whole(self) -> Self:
+        if self.ema_sigma_rel is not None and self.ema_rampup is not None:
+            raise ValueError(
+                "ema_rampup belongs to exponential averages: leave it out, or leave out "
+                "ema_sigma_rel"
+            )
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size ({self.batch_size}) must be a multiple of "

@@ -56,6 +56,7 @@ SMALL = {
     ),
     "ddpm": (*DIFFUSION, *ENCODER),
     "ddim": (*DIFFUSION, *ENCODER),
+    "edm": (*DIFFUSION, *ENCODER),
     "dfgan": (*GAN, *ENCODER, "matcher_width=8"),
     "galip": (
         *GAN, *ENCODER, "clip.width=16", "clip.heads=2", "bridge_width=8", "bridge_middle=4",

@@ -168,6 +168,7 @@ def _made(results: Results, other: Results) -> dict[str, Any]:
             "sampling": {
                 key: value for key, value in row.sampling.items() if key != "seconds_per_image"
             },
+            "likelihood": row.likelihood,
         }
         for row in results.rows
         if row.name in shared

@@ -21,6 +21,7 @@ from t2i.benchmarks.report.table import (
     DASH,
     brackets_note,
     cost,
+    likelihood_note,
     number,
     parts_note,
     rank,
@@ -133,6 +134,7 @@ def _ranking(results: Results, standings: Sequence[Standing]) -> str:
         if given
         else "",
         _reference(results.protocol),
+        _text(likelihood_note(results)),
         *(
             f"Left out: {_text(name)} ({_text(reason)})."
             for name, reason in results.left_out.items()

@@ -163,6 +163,8 @@ def show(results: Results, console: Console | None = None) -> None:
         console.print(Text(told))
     if parts := parts_note(results):
         console.print(plain(parts))
+    if told := likelihood_note(results):
+        console.print(plain(told))
     brackets = brackets_note(standings, [results.headline])
     console.print(Text(f"{brackets}Protocol {results.protocol_hash[:12]}.", "dim"))
 
@@ -204,6 +206,25 @@ def parts_note(results: Results) -> str:
         if config
     ]
     return f"Pretrained parts: {'; '.join(told)}." if told else ""
+
+
+def likelihood_note(results: Results) -> str:
+    """Say how the likelihood of real images was computed, for the models that have one.
+
+    Args:
+        results: The results.
+
+    Returns:
+        A sentence for each way; empty if no model has a likelihood.
+    """
+    ways: dict[str, list[str]] = {}
+    for row in results.rows:
+        if row.likelihood:
+            words = ", ".join(f"{name} {value}" for name, value in row.likelihood.items())
+            ways.setdefault(words, []).append(row.name)
+    told = " ".join(f"Likelihood of {', '.join(names)}: {way}." for way, names in ways.items())
+    apart = " Likelihoods of different ways are not ranked." if len(ways) > 1 else ""
+    return f"{told}{apart}"
 
 
 def _pretrained(config: Mapping[str, Any], section: str = "") -> Iterator[str]:

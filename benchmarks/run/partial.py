@@ -208,5 +208,9 @@ def _images(tensors: Mapping[str, Tensor], captions: Sequence[str]) -> ImageBatc
         if colon:
             found[kind][name] = tensor
     return ImageBatch(
-        tensors["images"].numpy(), tuple(captions), tuple(tensors["groups"].tolist()), **found
+        tensors["images"].numpy(),
+        tuple(captions),
+        tuple(tensors["groups"].tolist()),
+        features=found["features"],
+        text_features=found["text_features"],
     )

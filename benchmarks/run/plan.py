@@ -19,7 +19,7 @@ from t2i.benchmarks.run.side_by_side import jobs_at_once
 from t2i.core.devices import best_device
 from t2i.core.errors import UserError, nearest
 from t2i.core.fetch.downloads import fetched
-from t2i.core.interfaces.scoring import Benchmark
+from t2i.core.interfaces.scoring import Benchmark, Measure
 from t2i.core.io import launched
 from t2i.core.io.terminal import note
 from t2i.core.models.loading import config_of, find
@@ -29,6 +29,9 @@ from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, resolve_config
 from t2i.core.runs.folder import Run
 from t2i.core.runs.recognising import refuse_folder
+
+LIKELIHOOD = "bits-per-dim"
+"""The metric of `--likelihood`."""
 
 TRAINING = ("--train-data", "--train-dir")
 """The options that name the training data and its folder."""
@@ -180,6 +183,28 @@ def with_samples(benchmark: Benchmark, samples: int | None) -> Benchmark:
         for p in benchmark.prompts
     ]
     return replace(benchmark, prompts=sets, whole=0)
+
+
+def with_likelihood(benchmark: Benchmark, images: int | None) -> Benchmark:
+    """Add the likelihood of real images to the measures of a benchmark.
+
+    Args:
+        benchmark: The benchmark.
+        images: Number of real images, at least 2. None: no change.
+
+    Returns:
+        The benchmark, which measures it once.
+
+    Raises:
+        UserError: `images` is below 2.
+    """
+    if images is None:
+        return benchmark
+    if images < 2:
+        raise UserError(f"--likelihood {images}: an interval needs at least 2 images")
+    others = [measure for measure in benchmark.measures if measure.metric != LIKELIHOOD]
+    own = Measure(LIKELIHOOD, {"images": images}, shown={"bits_per_dim": "bits/dim"})
+    return replace(benchmark, measures=(*others, own))
 
 
 def named_models(models: Sequence[str] | str) -> list[str]:
@@ -451,7 +476,7 @@ def make_plan(request: BenchmarkRequest) -> BenchmarkPlan:
         UserError: Something in the request is unknown, missing or contradictory.
     """
     benchmark = with_samples(find_benchmark(request.name, request.protocol), request.samples)
-    benchmark = with_data(benchmark, request)
+    benchmark = with_likelihood(with_data(benchmark, request), request.likelihood)
     budget = budget_of(benchmark, request.minutes, request.steps)
     jobs = _jobs(request, choose_models(benchmark, request.models, request.runs))
     folder = data_folder(benchmark, request.data_dir)

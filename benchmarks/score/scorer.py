@@ -50,7 +50,7 @@ class Scorer:
         self._informed: dict[str, Metric] = {}
 
     def names(self, prompts: PromptSet | None, captioned_only: bool = False) -> list[str]:
-        """List the measures of a set of images.
+        """List the measures of a set of images. Those of a likelihood are none of them.
 
         Args:
             prompts: The prompt set. None: the set `VARIETY` of many images of a few captions.
@@ -62,6 +62,8 @@ class Scorer:
         """
 
         def wanted(metric: Metric) -> bool:
+            if metric.likelihood:
+                return False
             if captioned_only and not metric.captioned:
                 return False
             if prompts is None:

@@ -136,7 +136,7 @@ def compare_samplers(
         name: Name of the benchmark.
         run: The trained model: whatever `load` takes.
         protocol: One of the benchmark's protocols. None: its first.
-        samplers: Names of samplers. None: all that fit the model's family.
+        samplers: Names of samplers. None: all that fit the model and the numbers of steps.
         steps: Numbers of steps.
         samples: Number of captions, at least 2. None: the benchmark's.
         out: Folder for the results. None: bench-samplers in the run; without a run,
@@ -155,7 +155,7 @@ def compare_samplers(
     benchmark = with_samples(find_benchmark(name, protocol), samples)
     located = find(run)
     model = load(located)
-    choices = _choices(model, samplers, steps)
+    choices = _choices(model, samplers, steps, reporter)
     place = Path(out) if out else _default_out(located)
     lock = folder_lock(place)
     take_folder(lock, f"another benchmark writes to {place}: wait for it, or name another --out")
@@ -233,16 +233,31 @@ def _default_out(place: Located) -> Path:
 
 
 def _choices(
-    model: Model, samplers: Sequence[str] | None, steps: Sequence[int]
+    model: Model,
+    samplers: Sequence[str] | None,
+    steps: Sequence[int],
+    reporter: BenchmarkReporter,
 ) -> list[Choice[SamplerConfig]]:
-    """Return every combination, checked before anything is sampled."""
+    """Return every combination, checked before anything is sampled.
+
+    Without names, those that the model cannot be sampled by are left out.
+    """
     family = model.generator.family
     fitting = [spec.name for spec in fitting_samplers(family)]
     if not samplers and not fitting:
         raise UserError(f"no sampler draws from {family} models: nothing to compare")
-    return [
-        model.sampler(sampler, steps=count) for sampler in samplers or fitting for count in steps
-    ]
+    if samplers:
+        return [model.sampler(sampler, steps=count) for sampler in samplers for count in steps]
+    found: list[Choice[SamplerConfig]] = []
+    for sampler in fitting:
+        for count in steps:
+            try:
+                found.append(model.sampler(sampler, steps=count))
+            except UserError as error:  # the family fits, but not the schedule or this number
+                reporter.say(f"left out: {sampler} with {count} steps ({error})")
+    if not found:
+        raise UserError(f"no sampler takes {', '.join(map(str, steps))} steps with this model")
+    return found
 
 
 def _point(

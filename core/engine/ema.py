@@ -1,37 +1,63 @@
-"""Exponential moving averages of the trained weights, which are used for sampling."""
+"""Moving averages of the trained weights, which are used for sampling."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from t2i.core.settings import EngineConfig
+
 
 class Ema:
-    """Exponential moving averages (EMA) of parameters.
+    """Moving averages (EMA) of parameters: exponential ones, or power functions.
 
-    After n updates the decay is min(decay, (1 + n) / (10 + n)): this warm-up soon forgets the
-    first, random weights.
+    After n updates the decay of exponential averages is min(decay, (1 + n) / (10 + n)): this
+    warm-up soon forgets the first, random weights. `rampup` replaces it.
 
     Args:
         parameters: The parameters to average, by full name.
         decay: Decay of the averages, 0 <= decay < 1. 0: there are no averages, and the parameters
             are used as they are.
+        rampup: Largest half-life, as a share of the updates so far (Karras et al. 2022, appendix
+            F.2 and code). None: the warm-up above.
+        sigma_rel: Relative width of power-function averages, whose weight of step s after n updates
+            is proportional to s^gamma. None: exponential averages.
 
     Attributes:
-        decay: The decay after its warm-up.
         count: Number of updates so far.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
-        self.decay = decay
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        decay: float,
+        rampup: float | None = None,
+        sigma_rel: float | None = None,
+    ) -> None:
+        self._decay, self._rampup = decay, rampup
+        self._gamma = None if sigma_rel is None else gamma_of(sigma_rel)
         self.count = 0
         self._parameters = dict(parameters) if decay else {}
         self._average: list[Tensor] = [
             parameter.detach().clone() for parameter in self._parameters.values()
         ]
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, nn.Parameter], settings: EngineConfig) -> Ema:
+        """Make the averages that the settings of a stage describe.
+
+        Args:
+            parameters: The parameters to average, by full name.
+            settings: The stage's settings.
+
+        Returns:
+            The averages.
+        """
+        return cls(parameters, settings.ema_decay, settings.ema_rampup, settings.ema_sigma_rel)
 
     def _live(self) -> list[Tensor]:
         # Not stored: a change of device or memory format gives a parameter new memory.
@@ -42,8 +68,17 @@ class Ema:
         if not self._average:
             return
         self.count += 1
-        decay = min(self.decay, (1 + self.count) / (10 + self.count))
-        torch._foreach_lerp_(self._average, self._live(), 1 - decay)
+        torch._foreach_lerp_(self._average, self._live(), self._share())
+
+    def _share(self) -> float:
+        """Return the weight of the present parameters in the averages, 1 - beta."""
+        n = self.count
+        beta: float = min(self._decay, (1 + n) / (10 + n))
+        if self._gamma is not None:  # Karras et al. 2024, eq. 127
+            beta = (1 - 1 / n) ** (self._gamma + 1)
+        elif self._rampup is not None:
+            beta = min(self._decay, 0.5 ** (1 / (self._rampup * n)))
+        return 1 - beta
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
@@ -89,3 +124,19 @@ class Ema:
         self.count = count
         for name, average in self.state().items():
             average.copy_(state[name])
+
+
+def gamma_of(sigma_rel: float) -> float:
+    """Return the exponent of the power-function averages of a relative width.
+
+    It is the positive root of sigma_rel^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)), the variance
+    of a density that is proportional to s^gamma on [0, 1]. Source: Karras et al. 2024, eq. 126.
+
+    Args:
+        sigma_rel: The width, above 0 and below 1/sqrt(12).
+
+    Returns:
+        gamma, above 0.
+    """
+    t = sigma_rel**-2
+    return float(np.roots([1, 7, 16 - t, 12 - t]).real.max())

@@ -70,7 +70,7 @@ class StageRun:
         self.updates = Updates(
             context.accelerator, self.settings, self.optimizing, self.budget.progress
         )
-        self.ema = Ema(self.prepared.trained(), self.settings.ema_decay)
+        self.ema = Ema.of(self.prepared.trained(), self.settings)
         self.meter = Meter(context, plan, self.budget)
         self.saving = Saving(context, plan, self.prepared, self.ema, self.meter)
         self.maker = BatchMaker(self.prepared, self.settings)

@@ -49,7 +49,7 @@ class Trial:
         self._encoder = model.text_encoder
         self.settings = stage_settings(config, chosen)
         self.prepared = PreparedStage(model, chosen.trainer(model.networks), self.settings, device)
-        self._averages = Ema(self.prepared.trained(), self.settings.ema_decay)
+        self._averages = Ema.of(self.prepared.trained(), self.settings)
         # The whole batch is one micro-batch, whatever `accumulate` is.
         self._engine = LocalEngine(
             self.prepared.trainer, self.settings.model_copy(update={"accumulate": 1}), progress=0.5

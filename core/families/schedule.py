@@ -270,22 +270,8 @@ class DiscreteSchedule(Schedule):
         "linspace" contains both ends. A chain of all T steps contains every index, whatever `most`
         is.
         """
-        n = len(self) if n is None else n
-        if n > len(self):
-            raise UserError(
-                f"{n} sampling steps: the model was trained with {len(self)}; "
-                "ask for at most so many"
-            )
-        longest = len(self)
-        if n < longest and most is not None:
-            longest = max(n, int((self._log_ratio.exp() <= most).sum()))
-        if spacing == "trailing":
-            chosen = [round((i + 1) * longest / n) - 1 for i in range(n)]
-        elif spacing == "leading":
-            chosen = [min(i * (longest // n) + offset, longest - 1) for i in range(n)]
-        else:
-            chosen = [round(i * (longest - 1) / max(n - 1, 1)) for i in range(n)]
-        return torch.tensor(chosen)
+        within = None if most is None else int((self._log_ratio.exp() <= most).sum())
+        return chosen_indexes(len(self), n, within, spacing, offset)
 
     def _ratio(self, t: Tensor) -> Tensor:
         """Compute sigma / alpha (B,), float64, at fractional indexes."""
@@ -341,133 +327,38 @@ class DiscreteSchedule(Schedule):
         )
 
 
-class VPSchedule(Schedule):
-    """The variance-preserving path in continuous time, with t in (0, 1].
-
-    alpha(t) = exp(-1/2 int_0^t beta), where beta(t) = beta_0 + t (beta_1 - beta_0). Source: Song et
-    al. 2021, eq. 33.
-
-    Args:
-        beta_0: Rate at t = 0.
-        beta_1: Rate at t = 1.
-
-    Raises:
-        ValueError: Not 0 < beta_0 < beta_1.
-    """
-
-    def __init__(self, beta_0: float = 0.1, beta_1: float = 20.0) -> None:
-        if not 0 < beta_0 < beta_1:
-            raise ValueError("0 < beta_0 < beta_1 is needed")
-        self.beta_0, self.beta_1 = beta_0, beta_1
-        self.max_ratio = math.sqrt(math.expm1((beta_0 + beta_1) / 2))
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return torch.exp(-self._integral(t) / 2)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return torch.sqrt(-torch.expm1(-self._integral(t)))
-
-    def time_of(self, ratio: Tensor) -> Tensor:
-        # The root of (beta_1 - beta_0) t^2 / 2 + beta_0 t = log(1 + ratio^2).
-        slope, wanted = (
-            self.beta_1 - self.beta_0,
-            torch.log1p(ratio.clamp_max(self.max_ratio).square()),
-        )
-        return 2 * wanted / (self.beta_0 + (self.beta_0**2 + 2 * slope * wanted).sqrt())
-
-    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute d alpha / dt = -alpha beta / 2 and d sigma / dt = alpha^2 beta / (2 sigma).
-
-        The latter is infinite at t = 0.
-        """
-        beta = self.beta_0 + t * (self.beta_1 - self.beta_0)
-        alpha = self.alpha(t)
-        return -alpha * beta / 2, alpha**2 * beta / (2 * self.sigma(t))
-
-    def embedded(self, t: Tensor) -> Tensor:
-        return t * THOUSAND
-
-    def _integral(self, t: Tensor) -> Tensor:
-        return self.beta_0 * t + (self.beta_1 - self.beta_0) * t.square() / 2
-
-
-class VESchedule(Schedule):
-    """The variance-exploding path x_t = x_0 + t eps: timesteps are sigma itself.
-
-    Source: Song et al. 2021; EDM (Karras et al. 2022).
+def chosen_indexes(
+    steps: int, n: int | None, within: int | None, spacing: Spacing, offset: int = 0
+) -> Tensor:
+    """Choose the indexes of a chain among those of a schedule with discrete timesteps.
 
     Args:
-        sigma_min: Smallest sigma of a chain.
-        sigma_max: Largest sigma.
-        rho: Exponent of the spacing of chains.
+        steps: Number of timesteps T of the schedule.
+        n: Number of steps of the chain. None: T.
+        within: Number of timesteps, from the least noisy one, among which a chain of fewer than T
+            steps is chosen. It is raised to n. None: T.
+        spacing: How the indexes are chosen.
+        offset: Number added to "leading" indexes.
+
+    Returns:
+        Indexes, int64 (n,), ascending, from 0 to T - 1.
 
     Raises:
-        ValueError: Not 0 < sigma_min < sigma_max.
+        UserError: n is above T.
     """
-
-    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> None:
-        if not 0 < sigma_min < sigma_max:
-            raise ValueError("0 < sigma_min < sigma_max is needed")
-        self.sigma_min, self.max_ratio, self.rho = sigma_min, sigma_max, rho
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return t
-
-    def time_of(self, ratio: Tensor) -> Tensor:
-        return ratio.clamp(self.sigma_min, self.max_ratio)
-
-    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.zeros_like(t), torch.ones_like(t)
-
-    def times(
-        self,
-        n: int | None,
-        *,
-        spacing: Spacing = "trailing",
-        offset: int = 0,
-        most: float | None = MOST_NOISE,
-    ) -> Tensor:
-        """Choose timesteps evenly spaced in sigma^(1 / rho), from sigma_min to sigma_max.
-
-        Source: Karras et al. 2022, eq. 5.
-        """
-        n, end = self._counted(n, spacing), self._most(most)
-        first = min(self.sigma_min, end) if n > 1 else end
-        roots = torch.linspace(
-            first ** (1 / self.rho), end ** (1 / self.rho), n, dtype=torch.float64
+    n = steps if n is None else n
+    if n > steps:
+        raise UserError(
+            f"{n} sampling steps: the model was trained with {steps}; ask for at most so many"
         )
-        return roots**self.rho
-
-
-class FlowSchedule(Schedule):
-    """The straight path x_t = (1 - t) x_0 + t eps, with t in [0, 1]. Settings call it "mixing".
-
-    It is the path of rectified flow and flow matching, and the mixing of cold diffusion.
-    """
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return 1 - t
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return t
-
-    def time_of(self, ratio: Tensor) -> Tensor:
-        return 1 / (1 + 1 / ratio)
-
-    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        return -torch.ones_like(t), torch.ones_like(t)
-
-    def level(self, t: Tensor) -> Tensor:
-        return t
-
-    def time_at(self, level: Tensor) -> Tensor:
-        return level
-
-    def embedded(self, t: Tensor) -> Tensor:
-        return t * THOUSAND
+    longest = steps if n == steps or within is None else max(n, within)
+    if spacing == "trailing":
+        chosen = [round((i + 1) * longest / n) - 1 for i in range(n)]
+    elif spacing == "leading":
+        chosen = [min(i * (longest // n) + offset, longest - 1) for i in range(n)]
+    else:
+        chosen = [round(i * (longest - 1) / max(n - 1, 1)) for i in range(n)]
+    return torch.tensor(chosen)
 
 
 def _rate(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
@@ -476,22 +367,6 @@ def _rate(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
         at = t.detach().requires_grad_()
         value = function(at).sum()
         return torch.autograd.grad(value, at)[0] if value.requires_grad else torch.zeros_like(t)
-
-
-def named_schedule(name: str, steps: int = 1000) -> Schedule:
-    """Make a schedule by the name that settings use.
-
-    Args:
-        name: "mixing" (the straight path), or a name for `DiscreteSchedule.named`.
-        steps: Number of steps of a discrete schedule.
-
-    Returns:
-        The schedule.
-
-    Raises:
-        ValueError: The name is unknown.
-    """
-    return FlowSchedule() if name == "mixing" else DiscreteSchedule.named(name, steps)
 
 
 def like(value: Tensor, x: Tensor) -> Tensor:

@@ -123,6 +123,8 @@ class ImageBatch:
             extractor runs once, however many metrics read it.
         text_features: Features of the captions, float32 (B, D), by the same names, for metrics with
             `Metric.text`.
+        nats: -log p of each image under the model that is scored, float64 (B,), for metrics with
+            `Metric.likelihood`. None: it was not computed.
     """
 
     images: np.ndarray
@@ -130,6 +132,7 @@ class ImageBatch:
     groups: tuple[int, ...]
     features: Mapping[str, Tensor] = field(default_factory=dict)
     text_features: Mapping[str, Tensor] = field(default_factory=dict)
+    nats: Tensor | None = None
 
 
 class Metric(ABC):
@@ -149,6 +152,9 @@ class Metric(ABC):
         scope: Which images the metric scores.
         captioned: Whether a score depends on which caption belongs to which image. Such a score
             gets a floor: the score of real images with the wrong captions.
+        likelihood: Whether the metric reads the likelihood of real images under a model
+            (`ImageBatch.nats`) and not images of the model. It has the setting `images`, the number
+            of them, and may have `settings`, those of the likelihoods.
         networks: Names of the published networks that the metric uses beside its extractor. A model
             whose settings contain one of them was trained with the network that scores it; reports
             mark its scores.
@@ -161,6 +167,7 @@ class Metric(ABC):
     training: bool = False
     scope: Scope = "every"
     captioned: bool = True
+    likelihood: bool = False
     networks: tuple[str, ...] = ()
 
     def update_reference(self, features: Tensor) -> None:  # noqa: B027

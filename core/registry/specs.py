@@ -122,6 +122,9 @@ class ModelSpec(Spec):
             the sampler.
         export: Import path of `(model: Model, folder: Path) -> None`, which writes a model in the
             layout of another project. None: it cannot be exported.
+        likelihood: Import path of `(generator: Generator, settings: Mapping[str, Any]) ->
+            Likelihood | None`, which computes log p of images. `settings` are those of the
+            likelihood. It returns None for generators that have none. None: the model has none.
     """
 
     family: str
@@ -136,6 +139,7 @@ class ModelSpec(Spec):
     opens: str = ""
     open_settings: tuple[str, ...] = ()
     export: str | None = None
+    likelihood: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,10 +167,12 @@ class TextEncoderSpec(Spec):
         fit: Import path of `(config, texts: Iterable[str]) -> config`, for encoders whose settings
             depend on the data set (a vocabulary). It is called once, before training. None: they do
             not.
-        export: Import path of `(encoder: TextEncoder, folder: Path) -> Mapping[str, tuple[str,
-            str]]`, which writes the encoder as parts of a pipeline in diffusers' layout and returns
-            (library, class) by the name of the part. It raises UserError if the layout does not
-            support the encoder's settings. None: it cannot be exported.
+        export: Import path of `(encoder: TextEncoder, folder: Path, sentence: bool) -> Mapping[str,
+            tuple[str, str]]`, which writes the encoder as parts of a pipeline in diffusers' layout
+            (`text_encoder` and `tokenizer`, if it is one network) and returns (library, class) by
+            the name of the part. `sentence` tells whether the pipeline reads sentence vectors. The
+            model checks that its pipeline reads captions as the encoder's settings say. None: it
+            cannot be exported.
         default: Whether it is the default text encoder.
     """
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 import pydantic
 from pydantic_core import PydanticUndefined
@@ -23,7 +24,7 @@ DEFAULT = "default"
 """Name of the only column where there are no presets."""
 
 MISSING = "-"
-"""The value of a setting that a preset's encoder, sampler or data set does not have."""
+"""The value of a setting that a preset does not have, for example its encoder."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,10 @@ def _model_rows(configs: Mapping[str, RunConfig]) -> list[SettingRow]:
             for path, words, _ in _fields(type(settings), prefix):
                 about.setdefault(path, words)
                 values.setdefault(path, {})[preset] = _at(dumped, path.removeprefix(prefix))
+        for path in about:  # a section that may be None: either it has a value, or its settings do
+            section = path.rpartition(".")[0]
+            if isinstance(values.get(section, {}).get(preset), Mapping):
+                values[section][preset] = MISSING
     order = sorted(about, key=lambda path: path.split(".")[0] in SECTIONS)
     return [
         SettingRow(path, about[path], {p: values[path].get(p, MISSING) for p in configs})
@@ -123,17 +128,29 @@ _SECTION_WORDS = {"data": "data set", "encoder": "text encoder", "sampler": "sam
 def _fields(settings: type[pydantic.BaseModel], prefix: str) -> Iterator[tuple[str, str, Any]]:
     """Yield (path, description, default) of each setting, including nested ones."""
     for name, field in settings.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Config):
+        inner, optional = _section(field.annotation)
+        if inner is None or optional:
+            default = field.get_default(call_default_factory=False)
+            known = None if default is PydanticUndefined else default
+            yield f"{prefix}{name}", " ".join((field.description or "").split()), known
+        if inner is not None:
             yield from _fields(inner, f"{prefix}{name}.")
-            continue
-        default = field.get_default(call_default_factory=False)
-        known = None if default is PydanticUndefined else default
-        yield f"{prefix}{name}", " ".join((field.description or "").split()), known
+
+
+def _section(annotation: Any) -> tuple[type[Config] | None, bool]:
+    """Return the class of nested settings, None if these are none, and whether they may be None."""
+    several = get_origin(annotation) in (Union, UnionType)
+    choices = get_args(annotation) if several else (annotation,)
+    for choice in choices:
+        if isinstance(choice, type) and issubclass(choice, Config):
+            return choice, NoneType in choices
+    return None, False
 
 
 def _at(document: Mapping[str, Any], path: str) -> Any:
     value: Any = document
     for part in path.split("."):
+        if value is None:
+            return MISSING
         value = value[part]
     return value

@@ -20,3 +20,20 @@ def by_memory(memory: int, choices: Sequence[int]) -> int:
         The width.
     """
     return choices[sum(memory >= least for least in STEPS)]
+
+
+def patch_of(size: int, most: int, least: int) -> int:
+    """Return the side of the patches with which the grid has at most so many places a side.
+
+    Args:
+        size: Height and width of the images in pixels.
+        most: Largest number of places a side.
+        least: Smallest side of a patch in pixels.
+
+    Returns:
+        `least` times a power of two, in pixels.
+    """
+    patch = least
+    while size > most * patch:
+        patch *= 2
+    return patch

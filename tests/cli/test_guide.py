@@ -14,9 +14,10 @@ from torch.nn import functional as F
 
 from t2i.core.engine import train
 from t2i.core.errors import UserError
+from t2i.core.families.continuous import FlowSchedule
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.guide import GuideGenerator
-from t2i.core.families.schedule import DiscreteSchedule, FlowSchedule, add_noise, like
+from t2i.core.families.schedule import DiscreteSchedule, add_noise, like
 from t2i.core.interfaces.trainer import Stage, Trainer
 from t2i.core.kit.conformance.catalogue import of_kind
 from t2i.core.kit.conformance.runner import run_checks

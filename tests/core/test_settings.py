@@ -101,5 +101,16 @@ def test_mistakes_name_the_setting_of_today():
         Outer.of({"inner": {"narrow": 0}}, "test")
 
 
+def test_a_list_and_names_with_values_are_asked_for_in_plain_words():
+    class Asked(Config):
+        levels: tuple[int, ...] = ()
+        weights: dict[str, float] = Field({})
+
+    with pytest.raises(UserError, match=r"'levels' = '1,2': it takes a list, such as \[1,2\]"):
+        Asked.of({"levels": "1,2"}, "test")
+    with pytest.raises(UserError, match="'weights' = 3: it takes names and values"):
+        Asked.of({"weights": 3}, "test")
+
+
 def test_the_docstring_under_a_field_describes_it():
     assert Inner.model_fields["width"].description == "How wide it is."

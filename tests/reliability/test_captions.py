@@ -17,6 +17,7 @@ from t2i.core.io.terminal import printable
 from t2i.core.models.prompts import read_prompts
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
+from tests.plugins.models.pipelines import t5
 
 CAPTIONS = {
     "empty": "",
@@ -67,15 +68,25 @@ def clip_folder(folder):
     return {"weights": str(folder)}
 
 
+def t5_folder(folder):
+    """T5's tokenizer over a few pieces, and tiny random weights."""
+    for part in t5():
+        part.save_pretrained(folder)
+    return {"weights": str(folder)}
+
+
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory):
     """Every built-in text encoder, small, with random weights."""
     vocabulary = {"vocabulary": ["a", "red", "circle"]}
+    place = tmp_path_factory.mktemp("weights")
+    clip, t5 = clip_folder(place / "clip"), t5_folder(place / "t5")
     settings = {
         "words": {**vocabulary, "width": 16, "heads": 2}, "none": {},
         "char-cnn-rnn": {"width": 16, "train": True},
         "damsm": {**vocabulary, "width": 16, "embedding": 16},
-        "clip": clip_folder(tmp_path_factory.mktemp("c") / "x"),
+        "clip": clip, "t5": t5,
+        "joined": {"beside": [{"name": "clip", **clip}], "after": {"name": "t5", **t5}},
     }  # fmt: skip
     assert set(settings) == {spec.name for spec in registry().encoders}
     made = {}
@@ -87,7 +98,7 @@ def encoders(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("name", ["words", "none", "char-cnn-rnn", "damsm", "clip"])
+@pytest.mark.parametrize("name", ["words", "none", "char-cnn-rnn", "damsm", "clip", "t5", "joined"])
 def test_every_encoder_makes_a_finite_embedding_of_any_caption(encoders, name):
     """One by one and in one batch, where a wild caption changes no other's features."""
     encoder = encoders[name]

@@ -8,23 +8,17 @@ Source: Radford et al. 2021.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_object
-from t2i.plugins.common.weights.bars import no_bars
-from t2i.plugins.common.weights.hub import Wanted, obtained, refuse_foreign_code
-from t2i.plugins.common.weights.network_types import (
-    TextTypes,
-    check_sizes,
-    check_types,
-    shapes_in,
-)
-from t2i.plugins.common.weights.variants import variant_of
+from t2i.plugins.common.weights.hub import Wanted
+from t2i.plugins.common.weights.network_types import TextTypes, check_sizes, check_types
+from t2i.plugins.common.weights.transformers_folders import load_network
 
 Network = TypeVar("Network", CLIPModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection)
 
@@ -58,35 +52,19 @@ def load_clip(
         UserError: The weights cannot be loaded, are damaged or incomplete, or need code from the
             hub.
     """
+    return load_network(
+        kind, wanted, TITLES[kind], check_config, refuse=partial(_refuse_open_clip, wanted),
+        optional=optional, advice=advice,
+    )  # fmt: skip
 
-    def load(source: str, offline: bool) -> Network:
-        place: Any = {"revision": wanted.revision, "local_files_only": offline}
-        folder = Path(source)
-        if (folder / "open_clip_config.json").is_file() and not any(folder.glob("model*.safe*")):
-            raise UserError(
-                f"{wanted.what}: {wanted.setting} = {source}: it is a CLIP in the layout of "
-                f"open_clip; {wanted.advice}, as transformers writes it"
-            )
-        refuse_foreign_code(kind.config_class, source, wanted.what, **place)
-        variant = variant_of(folder, "model") if folder.is_dir() else None
-        if folder.is_dir():
-            check_config(folder, shapes_in(folder))
-        with no_bars() if folder.is_dir() else nullcontext():  # downloads show theirs
-            loaded: Any = kind.from_pretrained(
-                source, use_safetensors=True, output_loading_info=True, variant=variant, **place
-            )
-        network: Network = loaded[0]
-        lacking = _lacking(loaded[1]) - set(optional)
-        if lacking:
-            name = min(lacking)
-            remedy = (advice or {}).get(name) if len(lacking) == 1 else None
-            raise UserError(
-                f"{wanted.what}: {source} holds no whole {TITLES[kind]}: {name} is missing, or of "
-                f"another shape" + (f"; {remedy}" if remedy else "")
-            )
-        return network
 
-    return obtained(wanted, load)
+def _refuse_open_clip(wanted: Wanted, folder: Path) -> None:
+    """Raise UserError if a folder is in the layout of open_clip."""
+    if (folder / "open_clip_config.json").is_file() and not any(folder.glob("model*.safe*")):
+        raise UserError(
+            f"{wanted.what}: {wanted.setting} = {folder}: it is a CLIP in the layout of "
+            f"open_clip; {wanted.advice}, as transformers writes it"
+        )
 
 
 def check_config(folder: Path, shapes: Collection[tuple[int, ...]]) -> None:
@@ -107,8 +85,3 @@ def check_config(folder: Path, shapes: Collection[tuple[int, ...]]) -> None:
             raise UserError(f"{file}: text_config and vision_config must be objects")
         check_types(config, file, TextTypes)
         check_sizes(config, file, shapes)
-
-
-def _lacking(report: Mapping[str, Any]) -> set[str]:
-    """Return the tensors that transformers reported as missing or of another shape."""
-    return {str(name) for name in (*report["missing_keys"], *report["mismatched_keys"])}

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from t2i.core.families.continuous import CONTINUOUS
 from t2i.core.families.prediction import Prediction
 from t2i.core.families.schedule import MOST_NOISE, Spacing
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.settings import MOST_LAYERS, Config, ModelConfig
+from t2i.plugins.common.latent.config import AutoencoderConfig
+from t2i.plugins.common.sizing import by_memory, patch_of
 
 MOST_TIMESTEPS = 1_000_000
 """Largest T of a noise schedule, whose betas are listed."""
+
+LEAST_TOLERANCE = 1e-9
+"""Smallest tolerance of a solver. Networks compute in float32, and cannot meet a smaller one."""
 
 Ending = Literal["x_0", "first"]
 """Where the last step of sampling ends: at x_0, or at the schedule's first timestep (as in Stable
@@ -64,11 +70,48 @@ class DiffusionSamplerConfig(GuidedConfig):
     paths that end without any signal."""
 
 
-NoiseSchedule = Literal["linear", "scaled_linear", "cosine", "mixing"]
+NoiseSchedule = Literal["linear", "scaled_linear", "cosine", "mixing", "vp", "sub-vp"]
 Attention = Literal["none", "self", "cross"]
 
 
-class UNetConfig(Config):
+class TextMapConfig(Config):
+    """Settings of the spatial map of the text that joins a network's input."""
+
+    text_map: int = Field(0, ge=0)
+    """Channels of a spatial map of the text that is joined to the input of the network. 0: no map,
+    and `map_hops`, `map_heads` and `outline` have no effect. The map tells a small network where
+    things belong; cross-attention learns this late, because its queries do not know their position.
+    """
+
+    map_hops: int = Field(0, ge=0, le=MOST_LAYERS)
+    """Number of blocks in which the places of the text map attend to the words. This separates the
+    objects of a caption that has several. 0: the map depends on the sentence vector only."""
+
+    map_queries: Literal["random", "sinusoids"] = "random"
+    """How the places of the text map start in these blocks: with "random" vectors, or with
+    "sinusoids" of their coordinates, so that near places are alike. With the latter the map learns
+    faster."""
+
+    map_sentence: bool = True
+    """Whether the sentence vector also makes a map, by a linear layer, that is added. Not needed
+    where `map_hops` is above 0."""
+
+    map_heads: int = Field(4, ge=1)
+    """Attention heads in the blocks of the text map."""
+
+    outline: float = Field(0.0, ge=0)
+    """Weight of an auxiliary loss: predict x_0 from the text map alone, with a 1x1 convolution. 0:
+    off. This prediction is what the network should output at pure noise; with the loss, the map
+    learns it from every image rather than only from the few that are almost pure noise."""
+
+    @model_validator(mode="after")
+    def _made_of_something(self) -> Self:
+        if self.text_map and not (self.map_hops or self.map_sentence):
+            raise ValueError("text_map is made of nothing: set map_hops above 0, or map_sentence")
+        return self
+
+
+class UNetConfig(TextMapConfig):
     """Settings of a U-Net of diffusers.
 
     It is a UNet2DConditionModel if any part attends to words, else a UNet2DModel, which is the DDPM
@@ -107,33 +150,6 @@ class UNetConfig(Config):
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout rate in residual blocks, 0 to below 1."""
 
-    text_map: int = Field(0, ge=0)
-    """Channels of a spatial map of the text that is joined to the input of the network. 0: no map,
-    and `map_hops`, `map_heads` and `outline` have no effect. The map tells a small network where
-    things belong; cross-attention learns this late, because its queries do not know their position.
-    """
-
-    map_hops: int = Field(0, ge=0, le=MOST_LAYERS)
-    """Number of blocks in which the places of the text map attend to the words. This separates the
-    objects of a caption that has several. 0: the map depends on the sentence vector only."""
-
-    map_queries: Literal["random", "sinusoids"] = "random"
-    """How the places of the text map start in these blocks: with "random" vectors, or with
-    "sinusoids" of their coordinates, so that near places are alike. With the latter the map learns
-    faster."""
-
-    map_sentence: bool = True
-    """Whether the sentence vector also makes a map, by a linear layer, that is added. Not needed
-    where `map_hops` is above 0."""
-
-    map_heads: int = Field(4, ge=1)
-    """Attention heads in the blocks of the text map."""
-
-    outline: float = Field(0.0, ge=0)
-    """Weight of an auxiliary loss: predict x_0 from the text map alone, with a 1x1 convolution. 0:
-    off. This prediction is what the network should output at pure noise; with the loss, the map
-    learns it from every image rather than only from the few that are almost pure noise."""
-
     sentence: bool = False
     """Whether the sentence vector is added to the timestep embedding (as in GLIDE)."""
 
@@ -166,8 +182,6 @@ class UNetConfig(Config):
                 "width here: where that level attends to itself and the middle to words, "
                 "head_width must be the root of its channels"
             )
-        if self.text_map and not (self.map_hops or self.map_sentence):
-            raise ValueError("text_map is made of nothing: set map_hops above 0, or map_sentence")
         if self.weights and (self.text_map or self.sentence):
             raise ValueError(
                 "a U-Net that comes with its weights has no other way in for text: no text_map, no "
@@ -192,8 +206,25 @@ class UNetConfig(Config):
         return self.middle == "cross"
 
 
-class DenoisingConfig(ModelConfig):
-    """Settings of a diffusion model and its training."""
+class DiffusionConfig(ModelConfig):
+    """Settings of the training of any diffusion model: captions, and Adam."""
+
+    caption_dropout: float = Field(0.1, ge=0, le=1)
+    """Share of captions that are dropped in training, for classifier-free guidance, 0 to 1."""
+
+    lr: float = Field(1e-4, gt=0)
+    """Learning rate of Adam for the network."""
+
+    lr_text: float = Field(1e-4, gt=0)
+    """Learning rate of a text encoder that is trained together with the network. It should be
+    smaller than `lr`."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's two decay rates."""
+
+
+class DenoisingConfig(DiffusionConfig):
+    """Settings of a diffusion model that predicts noise, x_0 or v, and of its training."""
 
     renamed: ClassVar[Mapping[str, str]] = {
         "weight_cap": "min_snr_gamma",
@@ -203,10 +234,11 @@ class DenoisingConfig(ModelConfig):
     schedule: NoiseSchedule = "linear"
     """Noise schedule. "linear", "scaled_linear" and "cosine" are DDPM's kind, with `timesteps`
     steps. "mixing" is the straight path x_t = (1 - t) x_0 + t eps with t in [0, 1], as in the
-    thesis and in flow matching."""
+    thesis and in flow matching. "vp" and "sub-vp" are the paths of Song et al. 2021, with t in (0,
+    1]."""
 
     timesteps: int = Field(1000, ge=1, le=MOST_TIMESTEPS)
-    """Number of timesteps T of the schedule. "mixing" is continuous and ignores it."""
+    """Number of timesteps T of the schedule. Continuous schedules ignore it."""
 
     trained_betas: tuple[float, ...] = ()
     """List of all beta_t, for a schedule that has no name here. It must have `timesteps` entries.
@@ -236,22 +268,9 @@ class DenoisingConfig(ModelConfig):
     """Parameters (a, b) of a Beta distribution from which training draws noise levels, both above
     0. None: uniform."""
 
-    caption_dropout: float = Field(0.1, ge=0, le=1)
-    """Share of captions that are dropped in training, for classifier-free guidance, 0 to 1."""
-
-    lr: float = Field(1e-4, gt=0)
-    """Learning rate of Adam for the network."""
-
-    lr_text: float = Field(1e-4, gt=0)
-    """Learning rate of a text encoder that is trained together with the network. It should be
-    smaller than `lr`."""
-
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Adam's two decay rates."""
-
     @model_validator(mode="after")
     def _defined(self) -> Self:
-        if self.schedule != "mixing" and self.prediction == "velocity":
+        if self.schedule not in CONTINUOUS and self.prediction == "velocity":
             raise ValueError(
                 "velocity is the derivative of x_t in continuous time, and "
                 f"schedule={self.schedule} counts steps: set schedule=mixing, or prediction=v"
@@ -267,6 +286,66 @@ class DenoisingConfig(ModelConfig):
         return self
 
 
+class PixelConfig(DiffusionConfig):
+    """Settings of a diffusion model whose network is a U-Net on pixels."""
+
+    unet: UNetConfig = UNetConfig()
+    """The U-Net that denoises images."""
+
+    patch: int = Field(1, ge=1)
+    """Side in pixels of the squares whose pixels become channels of the U-Net's input
+    (space-to-depth). This keeps a small network's convolutions on a small grid. 1: off."""
+
+    @property
+    def uses_unet(self) -> bool:
+        """Whether `unet` is the network."""
+        return True
+
+    @property
+    def ratio(self) -> int:
+        """Ratio of the image's side to the side of what is denoised."""
+        return 1
+
+    @property
+    def channels(self) -> int:
+        """Channels of what is denoised."""
+        return 3
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        smallest = self.ratio * self.patch * 2 ** (len(self.unet.channels) - 1)
+        if self.uses_unet and self.image_size % smallest:
+            raise ValueError(
+                f"image_size ({self.image_size}) must be a multiple of {smallest} for this network"
+            )
+        return self
+
+
+class SpaceConfig(PixelConfig):
+    """Settings of a diffusion model on pixels, or on the latents of a pretrained autoencoder."""
+
+    autoencoder: AutoencoderConfig | None = None
+    """The pretrained autoencoder whose latents are denoised. It needs `weights`, and is not
+    trained. None: pixels are denoised."""
+
+    @property
+    def ratio(self) -> int:
+        return self.autoencoder.reduction if self.autoencoder else 1
+
+    @property
+    def channels(self) -> int:
+        return self.autoencoder.latent_channels if self.autoencoder else 3
+
+    @field_validator("autoencoder")
+    @classmethod
+    def _pretrained(cls, autoencoder: AutoencoderConfig | None) -> AutoencoderConfig | None:
+        if autoencoder and autoencoder.weights is None:
+            raise ValueError(
+                "set autoencoder.weights to a pretrained autoencoder (model ldm trains one)"
+            )
+        return autoencoder
+
+
 SHAPES_TEXT = ("words", {"weights": "shapes-clip"})
 """The text encoder of the presets `shapes`: the text half of the CLIP that the data set ships. It
 is trained further."""
@@ -275,8 +354,8 @@ HELD = {"lr": 3e-3, "lr_schedule": "linear", "lr_hold": 0.5, "ema_decay": 0.98}
 """The presets `shapes` of a few hundred steps, laid over QUICK: high learning rates for half of the
 training, then falling. As they fall, the weights need little averaging."""
 
-# Settings with which a small diffusion model trains fast on a CPU (docs/learning.md).
-QUICK = {
+# Settings with which a small diffusion model of any kind trains fast on a CPU (docs/learning.md).
+QUICK_TRAINING = {
     "image_size": 32,
     "steps": 6000,
     "batch_size": 24,
@@ -288,13 +367,36 @@ QUICK = {
     "sample_every": 1000,
     "checkpoint_every": 1000,
     "channels_last": True,
-    "schedule": "cosine",
-    "prediction": "v",
-    "error": "x_0",
     "lr": 1.5e-3,
     "lr_text": 1e-4,
     "betas": (0.9, 0.99),
 }
+
+# The same, with the schedule and the loss of `ldm` and `ddpm`.
+QUICK = {**QUICK_TRAINING, "schedule": "cosine", "prediction": "v", "error": "x_0"}
+
+# The U-Net of the presets `tiny` on pixels, behind patches of 4x4 pixels.
+SMALL_UNET: dict[str, Any] = {
+    "channels": (64, 128), "layers": 1, "attention": ("none", "none"), "middle": "none",
+    "head_width": 32, "groups": 8, "text_map": 64, "sentence": True,
+}  # fmt: skip
+
+# The same in the presets `shapes`: with a map of the words, and its loss.
+MAPPED_UNET: dict[str, Any] = {
+    **SMALL_UNET, "map_hops": 2, "map_queries": "sinusoids", "map_sentence": False, "outline": 0.5,
+}  # fmt: skip
+
+# The latents that the data set `shapes` ships an autoencoder for, 8x8x8, and a U-Net on them: the
+# rest of the presets `shapes` on latents.
+SHAPES_LATENTS: dict[str, Any] = {
+    "patch": 1,
+    "autoencoder": {
+        "weights": "shapes-autoencoder", "patch": 4, "channels": (56,), "layers": 1,
+        "latent_channels": 8, "attention": False, "groups": 8,
+    },
+    "unet": {**MAPPED_UNET, "middle": "cross", "head_width": 4},
+    "lr_text": 3e-4,
+}  # fmt: skip
 
 # Settings of the presets `auto` on an accelerator, laid over QUICK: wider networks have smaller
 # learning rates and slower averages.
@@ -311,3 +413,39 @@ def quick_batch(size: int) -> int:
         That of QUICK up to 32 pixels, else 16.
     """
     return 24 if size <= 32 else 16
+
+
+def quick_pixels(size: int) -> dict[str, Any]:
+    """Return the network of a preset `auto` on a CPU: a U-Net on at most 16x16 patches.
+
+    Args:
+        size: Height and width of the images in pixels.
+
+    Returns:
+        The settings `batch_size`, `patch` and `unet`.
+    """
+    patch = patch_of(size, 16, 4)
+    channels = (64, 128) if patch == 4 else (96, 192)
+    unet = {**SMALL_UNET, "channels": channels}
+    return {"batch_size": quick_batch(size), "patch": patch, "unet": unet}
+
+
+def wide_pixels(size: int, memory: int) -> dict[str, Any]:
+    """Return the network of a preset `auto` on an accelerator: a U-Net on at most 64x64 places.
+
+    Args:
+        size: Height and width of the images in pixels.
+        memory: Memory of the accelerator in bytes.
+
+    Returns:
+        The settings `patch` and `unet`.
+    """
+    patch = patch_of(size, 64, 1)
+    large = size // patch > 32
+    width = by_memory(memory, (64, 96, 128, 192))
+    unet = {
+        "channels": tuple(width * n for n in ((1, 2, 3, 4) if large else (1, 2, 2))), "layers": 2,
+        "attention": ("none", *(("none",) if large else ()), "cross", "cross"), "middle": "cross",
+        "head_width": 32, "text_map": 64, "map_hops": 2, "sentence": True,
+    }  # fmt: skip
+    return {"patch": patch, "unet": unet}

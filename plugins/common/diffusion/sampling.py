@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from t2i.core.families.continuous import named_schedule
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.prediction import converted
-from t2i.core.families.schedule import DiscreteSchedule, Schedule, named_schedule
+from t2i.core.families.schedule import DiscreteSchedule, Schedule
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.sampler import Sampler

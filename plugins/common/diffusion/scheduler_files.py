@@ -85,13 +85,9 @@ def known_scheduler(name: str, config: Mapping[str, Any], where: str, **forced: 
             f"{where}: its scheduler is {name}, whose images no sampler here makes; those that can "
             f"be used are {', '.join(NATIVE)}"
         )
-    for key, value in unknown_settings(config).items():
-        raise UserError(
-            f"{where}: {key} = {str(value)[:60]}: no scheduler that is used here (diffusers "
-            f"{diffusers.__version__}) has this setting: a newer diffusers, or remove it"
-        )
     kind: Any = getattr(diffusers, name)
-    _check_types(kind, config, where)
+    check_known(config, where)
+    check_settings(kind, config, where)
     try:
         scheduler = kind.from_config(dict(config))
         changed = {key: value for key, value in forced.items() if key in scheduler.config}
@@ -113,8 +109,34 @@ def known_scheduler(name: str, config: Mapping[str, Any], where: str, **forced: 
     return scheduler
 
 
-def _check_types(kind: Any, config: Mapping[str, Any], where: str) -> None:
-    """Raise UserError if a setting is of another kind than its default, or a count is too large."""
+def check_known(config: Mapping[str, Any], where: str) -> None:
+    """Check that a configuration has no settings of a newer diffusers.
+
+    Args:
+        config: The configuration.
+        where: Its file, for errors.
+
+    Raises:
+        UserError: No scheduler that is used here has one of its settings.
+    """
+    for key, value in unknown_settings(config).items():
+        raise UserError(
+            f"{where}: {key} = {str(value)[:60]}: no scheduler that is used here (diffusers "
+            f"{diffusers.__version__}) has this setting: a newer diffusers, or remove it"
+        )
+
+
+def check_settings(kind: Any, config: Mapping[str, Any], where: str) -> None:
+    """Check the kinds of a scheduler's settings.
+
+    Args:
+        kind: Class of the scheduler.
+        config: Its configuration.
+        where: File of the configuration, for errors.
+
+    Raises:
+        UserError: A setting is of another kind than its default, or a count is too large.
+    """
     for key, parameter in inspect.signature(kind.__init__).parameters.items():
         value, wanted = config.get(key), type(parameter.default)
         if value is None or wanted not in (bool, int, float, str):
@@ -241,11 +263,12 @@ def scheduler_of(config: RunConfig, unused_offset: int = 0) -> Any:
     if name == "pndm":
         more["skip_prk_steps"] = True
     kind: Any = getattr(diffusers, SCHEDULERS[name])
-    offset = chosen["steps_offset"] if chosen["spacing"] == "leading" else unused_offset
+    spacing = chosen.get("spacing", "trailing")  # samplers without a counterpart may have none
+    offset = chosen["steps_offset"] if spacing == "leading" else unused_offset
     return kind(
         num_train_timesteps=settings.timesteps,
         prediction_type=PREDICTION_TYPES[settings.prediction],
-        timestep_spacing=chosen["spacing"], steps_offset=offset, **_betas(settings), **more,
+        timestep_spacing=spacing, steps_offset=offset, **_betas(settings), **more,
     )  # fmt: skip
 
 

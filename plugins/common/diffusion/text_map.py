@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.diffusion.config import UNetConfig
+from t2i.plugins.common.diffusion.config import TextMapConfig
 
 MAP = "text map"  # name of the map in the text's extras
 MAP_SIZE = 8  # height and width of the map before it is enlarged to the input's size
@@ -33,7 +33,7 @@ class MappedText(nn.Module):
         text: Widths of the text encoder's words and sentences.
     """
 
-    def __init__(self, config: UNetConfig, channels: int, size: int, text: TextShape) -> None:
+    def __init__(self, config: TextMapConfig, channels: int, size: int, text: TextShape) -> None:
         super().__init__()
         there = self.has_map = config.text_map > 0
         by_sentence = there and config.map_sentence

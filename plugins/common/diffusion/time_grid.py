@@ -14,7 +14,8 @@ from t2i.core.families.prediction import Prediction
 from t2i.core.families.schedule import DiscreteSchedule
 from t2i.plugins.common.diffusion.config import DiffusionSamplerConfig, Ending
 
-Known = Literal["epsilon", "sample", "v"]
+Known = Literal["epsilon", "sample", "v", "velocity"]
+"""Kinds of predictions that schedulers are given; "velocity" by those of flow matching only."""
 
 PREDICTION_TYPES: dict[Prediction, str] = {
     "epsilon": "epsilon",

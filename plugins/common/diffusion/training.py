@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -16,8 +17,8 @@ from t2i.core.families.schedule import Schedule, add_noise
 from t2i.core.interfaces.noise import Noise
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Trainer
-from t2i.plugins.common.diffusion.config import DenoisingConfig
-from t2i.plugins.common.diffusion.unet import TextUNet
+from t2i.plugins.common.diffusion.config import DenoisingConfig, DiffusionConfig
+from t2i.plugins.common.diffusion.text_map import MappedText
 
 
 def draw_times(schedule: Schedule, levels: tuple[float, float] | None, noise: Noise) -> Tensor:
@@ -82,46 +83,45 @@ def denoising_loss(
     return error.square().mean() if config.loss == "l2" else error.abs().mean()
 
 
-def outline_loss(unet: TextUNet, z_0: Tensor, text: TextFeatures) -> Tensor:
+def outline_loss(network: MappedText, z_0: Tensor, text: TextFeatures) -> Tensor:
     """Compute the squared error of x_0 as predicted from the text map alone.
 
     It is E ||z_0 - outline(tau(y))||^2. A network may split its input into patches; the error is
     computed at the network's resolution.
 
     Args:
-        unet: A network with an outline.
+        network: A network with an outline.
         z_0: Clean images or latents, float (B, C, H, W).
         text: Their captions, conditioned.
 
     Returns:
         The loss, a scalar.
     """
-    outline = unet.outline(text)
+    outline = network.outline(text)
     return (outline - F.pixel_unshuffle(z_0, z_0.shape[-1] // outline.shape[-1])).square().mean()
 
 
-class DenoisingTrainer(Trainer):
-    """Trains a diffusion model to predict noise, x_0 or what else the settings name.
+class DiffusionTrainer(Trainer):
+    """Base of the trainers of diffusion models.
 
-    The loss is E ||target - net(z_t, t, tau(y))||, with captions dropped at random. Networks that
-    `encode` needs are frozen. A text encoder that can be trained is trained together with the
-    generator's `unet`.
+    Captions are dropped at random. Networks that `encode` needs are frozen. A text encoder that can
+    be trained is trained together with the generator's network. A subclass says at which timesteps
+    the network is trained (`times`), and computes its loss (`loss`).
 
     Args:
         config: Settings of the model.
-        networks: The model's networks; the generator must have a `TextUNet` named `unet`.
+        networks: The model's networks. The generator is a `DiffusionGenerator`.
+        part: Name of the generator's module that is trained. Also the name of its optimizer.
     """
 
-    def __init__(self, config: DenoisingConfig, networks: Networks) -> None:
+    def __init__(self, config: DiffusionConfig, networks: Networks, part: str = "unet") -> None:
         generator, text_encoder = networks.generator, networks.text_encoder
         assert isinstance(generator, DiffusionGenerator)
-        self.config, self.generator = config, generator
+        self.generator, self.caption_dropout = generator, config.caption_dropout
         self.encode = generator.encode
-        unet = generator.get_submodule("unet")
-        assert isinstance(unet, TextUNet)
-        self.unet = unet
-        self.modules: dict[str, nn.Module] = {"unet": unet}
-        groups: list[dict[str, Any]] = [{"params": list(unet.parameters())}]
+        self.part, self.network = part, generator.get_submodule(part)
+        self.modules: dict[str, nn.Module] = {part: self.network}
+        groups: list[dict[str, Any]] = [{"params": list(self.network.parameters())}]
         if text_encoder.trainable:
             self.modules["text_encoder"] = text_encoder
             groups.append(
@@ -130,22 +130,105 @@ class DenoisingTrainer(Trainer):
                     "lr": config.lr_text,
                 }
             )
-        self.optimizers = {"unet": Adam(groups, config.lr, betas=config.betas, fused=True)}
+        self.optimizers = {part: Adam(groups, config.lr, betas=config.betas, fused=True)}
+
+    @abstractmethod
+    def times(self, noise: Noise) -> Tensor:
+        """Draw the timesteps to train at.
+
+        Args:
+            noise: Source of random numbers, one row for each image.
+
+        Returns:
+            Timesteps (B,), as the generator's schedule counts them.
+        """
+
+    @abstractmethod
+    def loss(self, output: Tensor, z_0: Tensor, z_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """Compute the loss of an output of the generator.
+
+        Args:
+            output: The generator's output at z_t, float (B, ...).
+            z_0: Clean images or latents, float (B, ...).
+            z_t: Noisy images or latents, float (B, ...).
+            t: Timesteps, (B,).
+            eps: The noise in z_t, float (B, ...).
+
+        Returns:
+            The loss, a scalar.
+        """
+
+    def clean(self, batch: Batch) -> Tensor:
+        """Return x_0 of a batch. By default it is the images, encoded.
+
+        Args:
+            batch: Training examples.
+
+        Returns:
+            Clean images or latents, float (B, ...).
+        """
+        return self.generator.encode(batch.images) if batch.encoded is None else batch.encoded
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
-        config, schedule, noise = self.config, self.generator.schedule, batch.noise
         with torch.no_grad():
-            z_0 = self.generator.encode(batch.images) if batch.encoded is None else batch.encoded
-        t = draw_times(schedule, config.noise_level_beta, noise)
-        eps = noise.normal("eps", 0, z_0.shape[1:])
-        keep = noise.uniform("caption_dropout", 0, ()) >= config.caption_dropout
-        text = batch.text if bool(keep.all()) else batch.text.where(keep, batch.null())
+            z_0 = self.clean(batch)
+        eps = batch.noise.normal("eps", 0, z_0.shape[1:])
+        return self.learn(z_0, eps, self.times(batch.noise), self.captions(batch), engine)
+
+    def captions(self, batch: Batch) -> TextFeatures:
+        """Return the features of a batch's captions, some of them dropped at random.
+
+        Args:
+            batch: A batch of B examples.
+
+        Returns:
+            Features of B captions, not conditioned.
+        """
+        keep = batch.noise.uniform("caption_dropout", 0, ()) >= self.caption_dropout
+        return batch.text if bool(keep.all()) else batch.text.where(keep, batch.null())
+
+    def learn(
+        self, z_0: Tensor, eps: Tensor, t: Tensor, text: TextFeatures, engine: Engine
+    ) -> Losses:
+        """Update the network by the loss between clean images and noise.
+
+        Args:
+            z_0: Clean images or latents, float (B, ...).
+            eps: Noise, float (B, ...).
+            t: Timesteps, (B,).
+            text: Features of B captions, not conditioned.
+            engine: The engine.
+
+        Returns:
+            Losses for the log.
+        """
         text = self.generator.condition(text)
-        z_t = add_noise(schedule, z_0, t, eps)
-        loss = denoising_loss(config, schedule, self.generator(z_t, t, text), z_0, z_t, t, eps)
+        z_t = add_noise(self.generator.schedule, z_0, t, eps)
+        loss = self.loss(self.generator(z_t, t, text), z_0, z_t, t, eps)
         losses: Losses = {"diffusion": loss}
-        if self.unet.outline_weight:
-            losses["outline"] = outline_loss(self.unet, z_0, text)
-            loss = loss + self.unet.outline_weight * losses["outline"]
-        engine.update("unet", loss)
+        if isinstance(self.network, MappedText) and self.network.outline_weight:
+            losses["outline"] = outline_loss(self.network, z_0, text)
+            loss = loss + self.network.outline_weight * losses["outline"]
+        engine.update(self.part, loss)
         return losses
+
+
+class DenoisingTrainer(DiffusionTrainer):
+    """Trains a diffusion model to predict noise, x_0 or what else the settings name.
+
+    The loss is E ||target - net(z_t, t, tau(y))||.
+
+    Args:
+        config: Settings of the model.
+        networks: The model's networks; the generator must have a network named `unet`.
+    """
+
+    def __init__(self, config: DenoisingConfig, networks: Networks) -> None:
+        super().__init__(config, networks)
+        self.config = config
+
+    def times(self, noise: Noise) -> Tensor:
+        return draw_times(self.generator.schedule, self.config.noise_level_beta, noise)
+
+    def loss(self, output: Tensor, z_0: Tensor, z_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        return denoising_loss(self.config, self.generator.schedule, output, z_0, z_t, t, eps)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,20 @@ from diffusers import __version__ as version
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_json, read_object, write_json
-from t2i.core.models.identify import shapes_of
 from t2i.plugins.common.weights.hub import Wanted, obtained
-from t2i.plugins.common.weights.network_types import check_sizes, check_types, shapes_in
+from t2i.plugins.common.weights.network_types import (
+    check_sizes,
+    check_types,
+    shapes_in,
+    shapes_saved,
+)
 from t2i.plugins.common.weights.variants import variant_of
 
 WEIGHTS = "diffusion_pytorch_model"
 FOLDER = f"a folder with config.json and {WEIGHTS}.safetensors"
 INDEX = "model_index.json"
+WHAT = {"unet": "U-Net", "transformer": "transformer", "vae": "autoencoder"}
+"""What errors call the networks of a pipeline, by the names of their parts."""
 
 
 def pipeline_index(path: Path) -> Mapping[str, Any] | None:
@@ -150,7 +157,7 @@ def described_network(
     Args:
         kind: Class of the network.
         name: Folder or hub name of the pretrained network. None: the settings name none.
-        part: Name of the part in a pipeline, "unet" or "vae".
+        part: Name of the part in a pipeline, one of `WHAT`.
         assets: Folder of a saved model, which describes the network; its weights are loaded later.
             None: a new model.
 
@@ -173,9 +180,9 @@ def described_network(
 def _described(kind: type[Any], folder: Path) -> Any:
     """Build the network that a saved model describes. It is no larger than the model's weights."""
     config = network_config(folder, kind)
-    weights = shapes_of(folder.parent.with_suffix(".safetensors"))
-    if weights is not None:
-        check_sizes(config, folder / "config.json", [*weights.values()])
+    shapes = shapes_saved(folder)
+    if shapes is not None:
+        check_sizes(config, folder / "config.json", shapes)
     return kind.from_config(kind.load_config(folder))
 
 
@@ -184,7 +191,7 @@ def keep_description(network: Any, part: str, assets: Path) -> None:
 
     Args:
         network: A network of diffusers.
-        part: Name of the part, "unet" or "vae".
+        part: Name of the part, one of `WHAT`.
         assets: Folder of the saved model.
     """
     network.save_config(assets / part)
@@ -196,7 +203,7 @@ def load_network(kind: type[Any], name: str, part: str) -> Any:
     Args:
         kind: Class of the network.
         name: Hub name, or a folder: the network's own, or that of a pipeline.
-        part: Name of the network in a pipeline, "unet" or "vae".
+        part: Name of the network in a pipeline, one of `WHAT`.
 
     Returns:
         The network, in evaluation mode.
@@ -204,8 +211,8 @@ def load_network(kind: type[Any], name: str, part: str) -> Any:
     Raises:
         UserError: The network cannot be found, is incomplete, or is not in safetensors.
     """
-    what = {"unet": "U-Net", "vae": "autoencoder"}[part]
-    setting = {"unet": "unet.weights", "vae": "autoencoder.weights"}[part]
+    what = WHAT[part]
+    setting = f"{'autoencoder' if part == 'vae' else part}.weights"
 
     def load(source: str, offline: bool) -> Any:
         folder = part_of(Path(source), part) if offline and Path(source).is_dir() else None
@@ -269,7 +276,10 @@ def write_scheduler(folder: Path, scheduler: Any, **more: Any) -> None:
     """
     scheduler.save_pretrained(folder)
     path = folder / "scheduler_config.json"
-    write_json(path, {**json.loads(path.read_text("utf-8")), **more})
+    written = json.loads(path.read_text("utf-8"))
+    # JSON has no infinite numbers. diffusers' classes have them by default, where they have any.
+    kept = {key: value for key, value in written.items() if value not in (math.inf, -math.inf)}
+    write_json(path, {**kept, **more})
 
 
 def unet_settings(network: Mapping[str, Any], source: Path) -> dict[str, Any]:

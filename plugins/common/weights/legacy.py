@@ -49,6 +49,38 @@ def read_legacy(path: Path) -> dict[Any, Any]:
         UserError: The file cannot be read, has neither format, or holds anything else. No code in
             it is ever run.
     """
+    document = _read(path)
+    if not isinstance(document, dict):
+        raise UserError(
+            f"weights {path}: it holds a {type(document).__name__}, not a state dict; is it the "
+            "right file?"
+        )
+    return document
+
+
+def read_legacy_list(path: Path) -> list[Any]:
+    """Read a file in which `torch.save` wrote a list, such as [model, optimizer].
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content, as `read_legacy` returns that of a dict.
+
+    Raises:
+        UserError: As for `read_legacy`, or the file holds no list.
+    """
+    document = _read(path)
+    if not isinstance(document, list):
+        raise UserError(
+            f"weights {path}: it holds a {type(document).__name__}, not a list; is it the right "
+            "file?"
+        )
+    return document
+
+
+def _read(path: Path) -> Any:
+    """Read a file of weights as plain containers of tensors, numbers and strings."""
     check_regular(path, "weights")
     try:
         with open(path, "rb") as file:
@@ -57,7 +89,7 @@ def read_legacy(path: Path) -> dict[Any, Any]:
             return load_tensors(path, "weights")
         _check_archive(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-        document = _plain(loaded, {})
+        return _plain(loaded, {})
     except UserError:
         raise
     except OSError as error:
@@ -67,12 +99,6 @@ def read_legacy(path: Path) -> dict[Any, Any]:
             f"weights {path}: neither safetensors nor plain tensors as torch.save writes them "
             f"({in_one_line(error)}); download the file again, or save its state dict alone"
         ) from None
-    if not isinstance(document, dict):
-        raise UserError(
-            f"weights {path}: it holds a {type(document).__name__}, not a state dict; is it the "
-            "right file?"
-        )
-    return document
 
 
 def _check_archive(path: Path) -> None:
@@ -221,6 +247,30 @@ def state_dict(document: Mapping[Any, Any], where: str, *keys: str) -> dict[str,
                 f"weights {where}: '{str(name)[:80]}' is no tensor by name; is it the right file?"
             )
     return dict(found)
+
+
+def side(state: Mapping[str, Tensor], name: str, where: str, axis: int = 0) -> int:
+    """Return the length of one side of a tensor, which says how large a network is.
+
+    Args:
+        state: The state dict.
+        name: Name of the tensor.
+        where: Name of the file in errors.
+        axis: Number of the side, from 0.
+
+    Returns:
+        The length, at least 1.
+
+    Raises:
+        UserError: There is no such tensor, or it has no such side.
+    """
+    tensor = state.get(name)
+    if tensor is None or tensor.dim() <= axis or not tensor.numel():
+        raise UserError(
+            f"weights {where}: '{name[:80]}' is missing, or has another shape; is it the "
+            "right file?"
+        )
+    return tensor.shape[axis]
 
 
 def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

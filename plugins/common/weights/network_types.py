@@ -19,7 +19,12 @@ from t2i.core.settings import MOST_LAYERS
 LEAST = 10_000_000  # numbers of tensors that may be missing, such as an unused projection
 WIDTHS = ("hidden_size", "vocab_size", "max_position_embeddings", "intermediate_size",
           "projection_dim")  # fmt: skip
-"""Settings of a transformer that are one side of a tensor; its width is the other."""
+"""Settings of a CLIP that are one side of a tensor; `hidden_size` is the other."""
+
+CONDITIONS = ("joint_attention_dim", "caption_projection_dim", "pooled_projection_dim",
+              "caption_channels", "cross_attention_dim", "addition_time_embed_dim",
+              "projection_class_embeddings_input_dim")  # fmt: skip
+"""Settings of a denoiser that are one side of a tensor; its width is the other."""
 
 MOST_LEVELS = 64
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
@@ -32,13 +37,17 @@ LayersOfLevels = Annotated[
 Words = Annotated[
     tuple[Annotated[str, Field(strict=True)], ...], Field(min_length=1, max_length=MOST_LEVELS)
 ]
+Blocks = Annotated[
+    tuple[Annotated[int, Field(strict=True, ge=0)], ...], Field(max_length=MOST_LAYERS)
+]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Switch = Annotated[bool, Field(strict=True)]
 
 
 class NetworkTypes(BaseModel):
-    """Settings of U-Nets and autoencoders that are read here, as their config.json has them."""
+    """Settings of diffusers' networks that are read here, as their config.json has them."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -86,6 +95,45 @@ class NetworkTypes(BaseModel):
 
     scaling_factor: Positive = 1.0
     """What an autoencoder's latents are multiplied by."""
+
+    shift_factor: Number | None = None
+    """What an autoencoder's latents are shifted by."""
+
+    addition_time_embed_dim: Count | None = None
+    """Sinusoids of each number of the size that a U-Net reads."""
+
+    projection_class_embeddings_input_dim: Count | None = None
+    """Width of the vector that a U-Net reads besides the words."""
+
+    num_layers: Layers = 1
+    """Blocks of a diffusion transformer."""
+
+    num_attention_heads: Count | Counts | None = None
+    """Attention heads of each block."""
+
+    patch_size: Count | None = None
+    """Side of the squares of latents that are tokens of a diffusion transformer."""
+
+    joint_attention_dim: Count | None = None
+    """Width of the words that a diffusion transformer reads."""
+
+    caption_projection_dim: Count | None = None
+    """Width to which the words are projected."""
+
+    pooled_projection_dim: Count | None = None
+    """Width of the sentence that a diffusion transformer reads."""
+
+    caption_channels: Count | None = None
+    """Width of the words that a diffusion transformer reads."""
+
+    pos_embed_max_size: Count | None = None
+    """Side, in tokens, of the largest image that has position embeddings."""
+
+    interpolation_scale: Positive | None = None
+    """What positions are divided by."""
+
+    dual_attention_layers: Blocks = ()
+    """Numbers of the blocks with a second attention."""
 
 
 class TextTypes(BaseModel):
@@ -154,6 +202,20 @@ def check_types(
         ) from None
 
 
+def shapes_saved(assets: Path) -> list[tuple[int, ...]] | None:
+    """Read the shapes of the tensors of a saved model.
+
+    Args:
+        assets: Folder of the assets of one part of the model, or a folder in it. The part's weights
+            are in a file beside its assets.
+
+    Returns:
+        The shapes. None if the file is not there, or not sound.
+    """
+    found = (shapes_of(folder.with_suffix(".safetensors")) for folder in (assets, assets.parent))
+    return next(([*shapes.values()] for shapes in found if shapes is not None), None)
+
+
 def shapes_in(folder: Path) -> list[tuple[int, ...]]:
     """Read the shapes of all tensors in a folder.
 
@@ -167,13 +229,20 @@ def shapes_in(folder: Path) -> list[tuple[int, ...]]:
     return [shape for file in files for shape in (shapes_of(file) or {}).values()]
 
 
-def check_sizes(config: Mapping[str, Any], file: Path, shapes: Collection[tuple[int, ...]]) -> None:
+def check_sizes(
+    config: Mapping[str, Any],
+    file: Path,
+    shapes: Collection[tuple[int, ...]],
+    more: Mapping[str, int] | None = None,
+) -> None:
     """Check that a network is no larger than its weights, before anything of its size is made.
 
     Args:
         config: The settings by name, of the kinds that `check_types` allows.
         file: The file that they are from, for errors.
         shapes: Shapes of the tensors that are there, the network's among them.
+        more: Numbers in a tensor, by the setting that makes it so large. None: those of diffusers'
+            networks and of CLIP only.
 
     Raises:
         UserError: It has more layers than there are tensors, or larger tensors than there are
@@ -185,11 +254,14 @@ def check_sizes(config: Mapping[str, Any], file: Path, shapes: Collection[tuple[
         "layers_per_block": _sum(config.get("layers_per_block"), len(channels)),
         "transformer_layers_per_block": _sum(config.get("transformer_layers_per_block"), 1),
         "num_hidden_layers": config.get("num_hidden_layers") or 1,
+        "num_layers": config.get("num_layers") or 1,
     }
     width = config.get("hidden_size") or 1
     sizes = {
         "block_out_channels": max(channels) ** 2,
         **{key: width * (config.get(key) or 1) for key in WIDTHS},
+        **_of_denoiser(config),
+        **(more or {}),
     }
     for key, count in layers.items():
         if count > max(len(shapes), 1):
@@ -197,6 +269,27 @@ def check_sizes(config: Mapping[str, Any], file: Path, shapes: Collection[tuple[
     for key, size in sizes.items():
         if size > numbers:
             raise _too_large(file, key, config, f"{numbers} numbers")
+
+
+def _of_denoiser(config: Mapping[str, Any]) -> dict[str, int]:
+    """Count the numbers in tensors of U-Nets and diffusion transformers, by setting."""
+    heads, width = config.get("num_attention_heads"), config.get("attention_head_dim")
+    if not (isinstance(heads, int) and isinstance(width, int) and "num_layers" in config):
+        inner = min(config.get("block_out_channels") or (1,))
+        return {key: inner * _largest(config.get(key)) for key in CONDITIONS}
+    inner, patch = heads * width, config.get("patch_size") or 1
+    side = config.get("pos_embed_max_size") or _largest(config.get("sample_size")) // patch
+    return {
+        "num_attention_heads": inner**2,
+        "patch_size": inner * patch**2,
+        "pos_embed_max_size" if "pos_embed_max_size" in config else "sample_size": inner * side**2,
+        **{key: inner * _largest(config.get(key)) for key in CONDITIONS},
+    }
+
+
+def _largest(value: Any) -> int:
+    """Return a number, the largest of several, or 1 for None."""
+    return max(value, default=1) if isinstance(value, (list, tuple)) else value or 1
 
 
 def _sum(layers: Any, levels: int) -> int:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from t2i.core.interfaces.text import Reading, TextEncoder, TextFeatures, TextShape, unique
-from t2i.core.models.identify import shapes_of
 from t2i.plugins.common.clip.weights import check_config
+from t2i.plugins.common.text.readable import readable
 from t2i.plugins.common.weights.hub import refuse_foreign_code
+from t2i.plugins.common.weights.network_types import shapes_saved
 from t2i.plugins.common.weights.trusted_files import check_folder
 from t2i.plugins.encoders.clip.config import ClipConfig
 from t2i.plugins.encoders.clip.weights import (
@@ -23,9 +24,6 @@ from t2i.plugins.encoders.clip.weights import (
     tokenizer_of,
     wanted_weights,
 )
-
-CHARACTERS_A_TOKEN = 64
-"""Characters of a caption that are read for each token; the rest of a very long caption is cut."""
 
 
 class ClipEncoder(TextEncoder):
@@ -129,23 +127,6 @@ class ClipEncoder(TextEncoder):
         self.tokenizer.save_pretrained(folder)
 
 
-def readable(caption: str, tokens: int) -> str:
-    """Reduce a caption to the text that the tokenizer needs.
-
-    Invalid Unicode is replaced, and white space becomes single spaces, as in CLIP's own tokenizer.
-
-    Args:
-        caption: The caption.
-        tokens: Largest number of tokens. At most 64 characters for each are kept, which is enough
-            for tokens of sensible length: a caption may be a megabyte long.
-
-    Returns:
-        The text.
-    """
-    text = caption[: 16 * CHARACTERS_A_TOKEN * tokens].encode("utf-8", "replace").decode("utf-8")
-    return " ".join(text.split())[: CHARACTERS_A_TOKEN * tokens]
-
-
 def build(config: ClipConfig, assets: Path | None) -> ClipEncoder:
     """Build the encoder, with CLIP's weights if it is new.
 
@@ -168,7 +149,7 @@ def build(config: ClipConfig, assets: Path | None) -> ClipEncoder:
         )
     check_folder(assets)
     refuse_foreign_code(CLIPTextConfig, assets, WHAT)
-    if (weights := shapes_of(assets.with_suffix(".safetensors"))) is not None:
-        check_config(assets, [*weights.values()])
+    if (shapes := shapes_saved(assets)) is not None:
+        check_config(assets, shapes)
     clip = CLIPTextModelWithProjection(CLIPTextConfig.from_pretrained(assets))
     return ClipEncoder(config, clip, CLIPTokenizer.from_pretrained(assets))

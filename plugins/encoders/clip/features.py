@@ -20,9 +20,9 @@ from t2i.core.models.weights import weights_hash
 from t2i.plugins.common.clip.config import MEAN, STD
 from t2i.plugins.common.clip.weights import load_clip
 from t2i.plugins.common.images.resize import resized
+from t2i.plugins.common.text.readable import readable
 from t2i.plugins.common.weights.hub import Wanted, fetched_or
 from t2i.plugins.encoders.clip.config import ClipFeaturesConfig
-from t2i.plugins.encoders.clip.encoder import readable
 from t2i.plugins.encoders.clip.weights import FOLDER, fits, load_tokenizer, tokenizer_of
 
 TELLTALES = ("vision_model.embeddings.class_embedding", "text_model.final_layer_norm.weight")

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, model_validator
-
 from t2i.core.settings import Preset
 from t2i.plugins.common.diffusion.config import (
     HELD,
+    MAPPED_UNET,
     QUICK,
     SHAPES_TEXT,
+    SMALL_UNET,
     WIDE,
     DenoisingConfig,
+    PixelConfig,
     UNetConfig,
-    quick_batch,
+    quick_pixels,
+    wide_pixels,
 )
-from t2i.plugins.common.sizing import by_memory
 
 # The paper's U-Net for CIFAR-10 (appendix B; 35.7M parameters): four levels, attention at 16x16 and
 # in the middle.
@@ -27,24 +28,11 @@ PAPER = UNetConfig(
 )  # fmt: skip
 
 
-class DDPMConfig(DenoisingConfig):
+class DDPMConfig(PixelConfig, DenoisingConfig):
     """Settings of diffusion on pixels."""
 
     unet: UNetConfig = PAPER
     """The U-Net that denoises images."""
-
-    patch: int = Field(1, ge=1)
-    """Side in pixels of the squares whose pixels become channels of the U-Net's input
-    (space-to-depth). This keeps a small network's convolutions on a small grid. 1: off."""
-
-    @model_validator(mode="after")
-    def _sizes_fit(self) -> DDPMConfig:
-        smallest = self.patch * 2 ** (len(self.unet.channels) - 1)
-        if self.image_size % smallest:
-            raise ValueError(
-                f"image_size ({self.image_size}) must be a multiple of {smallest} for this network"
-            )
-        return self
 
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
@@ -99,21 +87,10 @@ TINY: dict[str, Any] = {
     **QUICK,
     **PATCHED,
     "patch": 4,
-    "unet": {
-        "channels": (64, 128), "layers": 1, "attention": ("none", "none"), "middle": "none",
-        "head_width": 32, "groups": 8, "text_map": 64, "sentence": True,
-    },
-}  # fmt: skip
+    "unet": SMALL_UNET,
+}
 
-# The map of the words, and its loss, as in `ldm`.
-SHAPES: dict[str, Any] = {
-    **TINY,
-    **HELD,
-    "unet": {
-        **TINY["unet"], "map_hops": 2, "map_queries": "sinusoids", "map_sentence": False,
-        "outline": 0.5,
-    },
-}  # fmt: skip
+SHAPES: dict[str, Any] = {**TINY, **HELD, "unet": MAPPED_UNET}
 
 # Section 4 and appendix B of the paper. The sentence is added to the time embedding, because the
 # paper's images have no captions. The paper mirrors its images at random: add augment.flip=true
@@ -166,36 +143,11 @@ def sized(sampler: str, few: Mapping[str, Any], size: int, memory: int | None) -
     Returns:
         The preset.
     """
-    settings = _quick(size) if memory is None else _wide(size, memory)
+    if memory is None:
+        settings = {**TINY, **quick_pixels(size)}
+    else:
+        wide = wide_pixels(size, memory)
+        settings = {**QUICK, **WIDE, **(PATCHED if wide["patch"] > 2 else {}), **wide}
     return Preset(
         {**settings, "image_size": size}, encoder=("words", {"layers": 1}), sampler=(sampler, few)
     )
-
-
-def _quick(size: int) -> dict[str, Any]:
-    """Return the settings of `tiny`, on a grid of at most 16x16 patches for larger images."""
-    patch = _patch(size, 16, 4)
-    channels = (64, 128) if patch == 4 else (96, 192)
-    unet = {**TINY["unet"], "channels": channels}
-    return {**TINY, "batch_size": quick_batch(size), "patch": patch, "unet": unet}
-
-
-def _wide(size: int, memory: int) -> dict[str, Any]:
-    """Return settings for an accelerator: a grid of at most 64x64, and a wide U-Net."""
-    patch = _patch(size, 64, 1)
-    large = size // patch > 32
-    width = by_memory(memory, (64, 96, 128, 192))
-    unet = {
-        "channels": tuple(width * n for n in ((1, 2, 3, 4) if large else (1, 2, 2))), "layers": 2,
-        "attention": ("none", *(("none",) if large else ()), "cross", "cross"), "middle": "cross",
-        "head_width": 32, "text_map": 64, "map_hops": 2, "sentence": True,
-    }  # fmt: skip
-    return {**QUICK, **WIDE, **(PATCHED if patch > 2 else {}), "patch": patch, "unet": unet}
-
-
-def _patch(size: int, most: int, least: int) -> int:
-    """Return the side of the patches with which the grid has at most `most` places a side."""
-    patch = least
-    while size > most * patch:
-        patch *= 2
-    return patch

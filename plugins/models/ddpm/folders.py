@@ -9,6 +9,7 @@ from typing import Any
 from diffusers import UNet2DModel
 
 from t2i.core.errors import UserError
+from t2i.core.families.continuous import CONTINUOUS
 from t2i.core.models.building import build
 from t2i.core.models.model import Model
 from t2i.core.runs.configure import RunConfig
@@ -147,7 +148,7 @@ def _check_plain(config: DDPMConfig) -> None:
         "unet.middle=cross": config.unet.words,
         f"unet.text_map={config.unet.text_map}": config.unet.text_map > 0,
         "unet.sentence=true": config.unet.sentence,
-        "schedule=mixing": config.schedule == "mixing",
+        f"schedule={config.schedule}": config.schedule in CONTINUOUS,
         f"prediction={config.prediction}": config.prediction not in PREDICTION_TYPES,
     }
     found = [setting for setting, there in foreign_to_it.items() if there]

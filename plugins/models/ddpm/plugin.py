@@ -29,6 +29,7 @@ def t2i_models() -> list[ModelSpec]:
             open_pretrained="t2i.plugins.models.ddpm.folders:open_pretrained",
             opens="folders of diffusers' DDPMPipeline and DDIMPipeline",
             export="t2i.plugins.models.ddpm.folders:export",
+            likelihood="t2i.plugins.common.diffusion.likelihood:flow_likelihood",
         ),
         ModelSpec(
             name="ddim",
@@ -40,5 +41,6 @@ def t2i_models() -> list[ModelSpec]:
             generator="t2i.plugins.models.ddpm.networks:DDPMGenerator",
             stages="t2i.plugins.models.ddpm.training:stages",
             export="t2i.plugins.models.ddpm.folders:export",
+            likelihood="t2i.plugins.common.diffusion.likelihood:flow_likelihood",
         ),
     ]

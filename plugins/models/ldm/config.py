@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from t2i.core.settings import Preset
+from t2i.core.settings import Config, Preset
 from t2i.plugins.common.diffusion.config import (
     HELD,
     QUICK,
@@ -21,6 +21,41 @@ from t2i.plugins.common.diffusion.config import (
 from t2i.plugins.common.latent.config import AutoencoderConfig
 from t2i.plugins.common.sizing import by_memory
 
+Size = tuple[Annotated[int, Field(ge=0, le=65536)], Annotated[int, Field(ge=0, le=65536)]]
+"""Height and width, or top and left, in pixels."""
+
+Network = Literal["unet", "sdxl", "sd3", "pixart"]
+"""Kinds of networks that denoise latents."""
+
+
+class SizesConfig(Config):
+    """Sizes that the network "sdxl" takes as input, as Stable Diffusion XL was in training."""
+
+    original: Size | None = None
+    """Height and width of the training image before it was scaled. None: those of the sample.
+
+    Small ones give blurred images.
+    """
+
+    crop: Size = (0, 0)
+    """Top and left of what was cut out of the training image. (0, 0) gives centred objects."""
+
+    target: Size | None = None
+    """Height and width that the training image was scaled to. None: those of the sample."""
+
+
+class TransformerConfig(Config):
+    """A diffusion transformer of diffusers, which brings its own configuration."""
+
+    weights: str | None = Field(None, min_length=1)
+    """The pretrained network: a folder in diffusers' layout, or a name on the Hugging Face hub.
+
+    The networks "sd3" and "pixart" need it.
+    """
+
+    patch: int = Field(2, ge=1)
+    """Side of the squares of latents that are its tokens."""
+
 
 class LDMConfig(DenoisingConfig):
     """Settings of latent diffusion: the autoencoder, and diffusion on its latents."""
@@ -28,8 +63,22 @@ class LDMConfig(DenoisingConfig):
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     """The autoencoder and its training."""
 
+    network: Network = "unet"
+    """What denoises latents: "unet", "sdxl", "sd3" or "pixart".
+
+    "unet" is the U-Net of `unet`. "sdxl" is one that reads sizes, too (Stable Diffusion XL); "sd3"
+    and "pixart" are the transformers of Stable Diffusion 3 and PixArt-alpha. These three come with
+    their weights, from folders in diffusers' layout.
+    """
+
     unet: UNetConfig = UNetConfig()
     """The U-Net that denoises latents."""
+
+    sizes: SizesConfig = SizesConfig()
+    """The sizes that the network "sdxl" takes as input."""
+
+    transformer: TransformerConfig = TransformerConfig()
+    """The transformer of the networks "sd3" and "pixart"."""
 
     schedule: NoiseSchedule = "scaled_linear"
     """The noise schedule: "linear", "scaled_linear" (Stable Diffusion's), "cosine" or "mixing". The
@@ -38,13 +87,29 @@ class LDMConfig(DenoisingConfig):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> LDMConfig:
-        smallest = self.autoencoder.reduction * 2 ** (len(self.unet.channels) - 1)
+        weights = {"sdxl": self.unet.weights, "unet": ""}.get(
+            self.network, self.transformer.weights
+        )
+        if weights is None:
+            part = "unet" if self.network == "sdxl" else "transformer"
+            raise ValueError(
+                f"the network {self.network} comes with its weights: set {part}.weights, or open "
+                "the folder of a whole pipeline with --run FOLDER"
+            )
+        smallest = self.autoencoder.reduction * self._step
         if self.image_size % smallest:
             raise ValueError(
                 f"image_size ({self.image_size}) must be a multiple of {smallest} for these "
                 "networks"
             )
         return self
+
+    @property
+    def _step(self) -> int:
+        """The side of the latents that the networks are made for is a multiple of this."""
+        if self.network in ("sd3", "pixart"):
+            return self.transformer.patch
+        return int(2 ** (len(self.unet.channels) - 1))
 
     @property
     def latent_size(self) -> int:

@@ -1,60 +1,53 @@
-"""Read Stable Diffusion's folders and single files as models, and write models as such folders."""
+"""Read Stable Diffusion's and PixArt's folders and files as models, and write models as folders."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from t2i.core.errors import UserError
 from t2i.core.models.identify import identify
 from t2i.core.models.model import Model
-from t2i.core.registry.specs import import_object
-from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
-from t2i.plugins.common.diffusion.scheduler_files import GUIDANCE, scheduler_of
-from t2i.plugins.common.diffusion.time_grid import PREDICTION_TYPES
-from t2i.plugins.common.latent.autoencoder import Autoencoder
-from t2i.plugins.common.weights.diffusers_folders import (
-    pipeline_index,
-    save_network,
-    write_index,
-    write_scheduler,
-)
-from t2i.plugins.models.ldm.config import LDMConfig
-from t2i.plugins.models.ldm.described import FORCED, LEFT_OUT, PARTS, PIPELINE, from_folder
-from t2i.plugins.models.ldm.networks import LDMGenerator
+from t2i.plugins.common.weights.diffusers_folders import pipeline_index
+from t2i.plugins.models.ldm import described, pixart, sd3, sdxl
+from t2i.plugins.models.ldm.config import LDMConfig, SizesConfig
 from t2i.plugins.models.ldm.single_files import from_file, is_single_file
 
 FILE_SETTINGS = ("config", "vae")
+SIZES = "sizes"
+PIPELINES: Mapping[str, Any] = {
+    module.LAYOUT.pipeline: module for module in (described, sdxl, sd3, pixart)
+}
+"""Modules that open the folders of pipelines, by the class of the pipeline."""
 
 
 def open_pretrained(path: Path, settings: Mapping[str, Any]) -> Model | None:
-    """Open a Stable Diffusion (1.x, 2.x): a folder in diffusers' layout, or a safetensors file.
+    """Open a Stable Diffusion or PixArt-alpha: a folder in diffusers' layout, or a single file.
 
-    The safety checker is not loaded.
+    Single files are those of Stable Diffusion 1.x and 2.x. The safety checker is not loaded.
 
     Args:
         path: The folder or the file.
         settings: `config` names a folder with the configuration of a single file. Without it
             diffusers downloads the configuration. `vae` names the file or folder of an autoencoder
-            to use instead of the single file's own.
+            to use instead of the single file's own. `sizes` is the setting of that name for Stable
+            Diffusion XL.
 
     Returns:
-        The model; None if `path` is neither.
+        The model; None if `path` is none of these.
 
     Raises:
         UserError: Something is missing or damaged, a setting of the pipeline cannot be followed, or
             `config` or `vae` does not fit.
     """
     if not path.is_dir():
+        _refuse_sizes(path, settings)
         return from_file(path.resolve(), settings) if is_single_file(path) else None
     index = pipeline_index(path)
-    if index is None or index.get("_class_name") != PIPELINE:
+    pipeline = None if index is None else index.get("_class_name")
+    if index is None or not isinstance(pipeline, str) or pipeline not in PIPELINES:
         return None
     for name in FILE_SETTINGS:
         if name in settings:
@@ -62,14 +55,27 @@ def open_pretrained(path: Path, settings: Mapping[str, Any]) -> Model | None:
                 f"{name} = {settings[name]}: {path} is a folder with a configuration and an "
                 f"autoencoder of its own: leave out --set {name}=..."
             )
-    return from_folder(path.resolve(), index)
+    if pipeline == sdxl.LAYOUT.pipeline:
+        return sdxl.from_folder(path.resolve(), index, settings)
+    _refuse_sizes(path, settings)
+    opened: Model = PIPELINES[pipeline].from_folder(path.resolve(), index)
+    return opened
+
+
+def _refuse_sizes(path: Path, settings: Mapping[str, Any]) -> None:
+    """Raise UserError if sizes are given for a model that reads none."""
+    if SIZES in settings:
+        raise UserError(
+            f"{SIZES}: {path} is no folder of Stable Diffusion XL, and reads no sizes: leave out "
+            f"--set {SIZES}..."
+        )
 
 
 def weights(config: RunConfig, files: Sequence[Path]) -> Model:
     """Open what `open_pretrained` opens (`t2i import`).
 
     Args:
-        config: Not used: the files have their own configuration.
+        config: Only `sizes` is used: the files have their own configuration.
         files: FOLDER, FILE, or FILE and the FOLDER of its configuration.
 
     Returns:
@@ -78,122 +84,16 @@ def weights(config: RunConfig, files: Sequence[Path]) -> Model:
     Raises:
         UserError: The files are none of these, or cannot be opened.
     """
-    model = (
-        open_pretrained(files[0], {"config": str(files[1])} if len(files) == 2 else {})
-        if len(files) <= 2
-        else None
-    )
+    assert isinstance(config.settings, LDMConfig)
+    told = config.settings.sizes
+    settings: dict[str, Any] = {} if told == SizesConfig() else {SIZES: told.model_dump()}
+    settings |= {"config": str(files[1])} if len(files) == 2 else {}
+    model = open_pretrained(files[0], settings) if len(files) <= 2 else None
     if model is None:
         raise UserError(
-            f"{files[0]}: no Stable Diffusion folder in diffusers' layout, nor a single "
-            ".safetensors file of it (which may be followed by a folder with its configuration): "
+            f"{files[0]}: no folder of Stable Diffusion or PixArt-alpha in diffusers' layout, nor "
+            "a single .safetensors file of Stable Diffusion 1.x or 2.x (which may be followed by a "
+            "folder with its configuration): "
             f"it is {identify(files[0]).sentence}"
         )
     return model
-
-
-def export(model: Model, folder: Path) -> None:
-    """Write a model as a folder that diffusers' StableDiffusionPipeline opens.
-
-    Args:
-        model: The model.
-        folder: The folder to write to.
-
-    Raises:
-        UserError: The model has settings that the pipeline cannot express. The error names them.
-    """
-    generator, config = model.generator, model.config
-    assert isinstance(generator, LDMGenerator)
-    encoder = registry().encoders[config.encoder.name]
-    _check_plain(config, encoder.export is not None)
-    parts = import_object(str(encoder.export))(model.text_encoder, folder)
-    save_network(generator.unet.unet, folder / "unet")
-    save_network(_plain(generator.autoencoder), folder / "vae")
-    scheduler = scheduler_of(config, unused_offset=1)  # the pipeline warns about any other offset
-    _check_kept(scheduler.config)
-    write_scheduler(folder / "scheduler", scheduler, **{GUIDANCE: config.sampler.config.guidance})
-    ours = {"unet": ("diffusers", PARTS["unet"]), "vae": ("diffusers", PARTS["vae"])}
-    left_out = dict.fromkeys(LEFT_OUT, (None, None))
-    listed = {**parts, **ours, **left_out, "scheduler": ("diffusers", type(scheduler).__name__)}
-    write_index(folder, "StableDiffusionPipeline", listed, requires_safety_checker=False)
-
-
-def _check_plain(run: RunConfig, encoder: bool) -> None:
-    """Raise UserError if the pipeline cannot express the run.
-
-    Args:
-        run: The run's configuration.
-        encoder: Whether the text encoder can be exported.
-    """
-    config, sampler = run.settings, run.sampler.config.model_dump()
-    assert isinstance(config, LDMConfig)
-    foreign_to_it = {
-        f"autoencoder.patch={config.autoencoder.patch}": config.autoencoder.patch != 1,
-        f"unet.middle={config.unet.middle}": not config.unet.words,
-        f"unet.text_map={config.unet.text_map}": config.unet.text_map > 0,
-        "unet.sentence=true": config.unet.sentence,
-        "unet.context=sentence": config.unet.context == "sentence",
-        "schedule=mixing": config.schedule == "mixing",
-        f"prediction={config.prediction}": config.prediction not in PREDICTION_TYPES,
-        f"encoder.name={run.encoder.name}": not encoder,
-        "sampler.spacing=leading but with sampler.steps_offset=1": (
-            sampler.get("spacing") == "leading" and sampler["steps_offset"] != 1
-        ),
-    }
-    found = [setting for setting, there in foreign_to_it.items() if there]
-    if found:
-        raise UserError(
-            f"diffusers' StableDiffusionPipeline cannot express {', '.join(found)}: "
-            "this run cannot be exported"
-        )
-
-
-def _check_kept(scheduler: Mapping[str, Any]) -> None:
-    """Raise UserError if the pipeline would change the settings of a scheduler."""
-    leading = scheduler.get("timestep_spacing") == "leading"
-    for key, value in FORCED.items():
-        used = leading if key == "steps_offset" else True
-        if used and scheduler.get(key, value) != value:
-            raise UserError(
-                f"diffusers' StableDiffusionPipeline changes {key} of schedulers to {value}: this "
-                f"run has {scheduler[key]}, and cannot be exported"
-            )
-
-
-def _plain(autoencoder: Autoencoder) -> Any:
-    """Return a network of diffusers whose latents, times its scaling_factor, are ours.
-
-    An autoencoder that came with its weights is one already. In ours, whitening z = W (m - mean)
-    and its inverse are linear maps of the channels at each position, like the 1x1 convolutions
-    before and behind the latents. They are folded into these convolutions, exactly.
-    """
-    vae = autoencoder.vae
-    if autoencoder.pretrained:
-        return vae
-    vae = copy.deepcopy(vae)
-    W, C, mean = (
-        x.flatten(1).double().cpu()
-        for x in (autoencoder.whitening, autoencoder.colouring, autoencoder.mean)
-    )
-    channels = len(W)
-    quant, post = vae.quant_conv, vae.post_quant_conv
-    weight, bias = quant.weight.flatten(1).double().cpu(), quant.bias.double().cpu()
-    # We do not use the posterior's variances. This diagonal is exact if all channels' are equal.
-    spread = W.square().sum(1).log()
-    means = W @ weight[:channels], W @ (bias[:channels] - mean[:, 0])
-    _set(
-        quant,
-        torch.cat([means[0], weight[channels:]]),
-        torch.cat([means[1], bias[channels:] + spread]),
-    )
-    weight, bias = post.weight.flatten(1).double().cpu(), post.bias.double().cpu()
-    _set(post, weight @ C, weight @ mean[:, 0] + bias)
-    vae.register_to_config(scaling_factor=1.0)
-    return vae
-
-
-@torch.no_grad()
-def _set(convolution: Any, weight: Tensor, bias: Tensor) -> None:
-    """Set weight (C_out, C_in) and bias (C_out,) of a 1x1 convolution."""
-    convolution.weight.copy_(weight[..., None, None])
-    convolution.bias.copy_(bias)

@@ -23,16 +23,17 @@ def t2i_models() -> list[ModelSpec]:
             paper="Rombach et al. 2022, arXiv:2112.10752",
             config="t2i.plugins.models.ldm.config:LDMConfig",
             presets=("tiny", "coco", "thesis", "shapes"),
-            generator="t2i.plugins.models.ldm.networks:LDMGenerator",
+            generator="t2i.plugins.models.ldm.networks:generator_of",
             stages="t2i.plugins.models.ldm.training:stages",
             weights="t2i.plugins.models.ldm.folders:weights",
             open_pretrained="t2i.plugins.models.ldm.folders:open_pretrained",
             opens=(
-                "folders of diffusers' StableDiffusionPipeline and single .safetensors files of "
-                "Stable Diffusion 1.x and 2.x"
+                "folders of diffusers' StableDiffusionPipeline, StableDiffusionXLPipeline, "
+                "StableDiffusion3Pipeline and PixArtAlphaPipeline, and single .safetensors files "
+                "of Stable Diffusion 1.x and 2.x"
             ),
-            open_settings=("config", "vae"),
-            export="t2i.plugins.models.ldm.folders:export",
+            open_settings=("config", "vae", "sizes"),
+            export="t2i.plugins.models.ldm.exporting:export",
         )
     ]
 

@@ -45,12 +45,8 @@ from t2i.plugins.common.weights.trusted_files import check_pipeline
 from t2i.plugins.models.ldm.config import LDMConfig
 from t2i.plugins.models.ldm.described import (
     FORCED,
-    LEFT_OUT,
-    PARTS,
-    PIPELINE,
+    LAYOUT,
     Described,
-    check_files,
-    check_index,
     check_text,
     refuse_networks,
 )
@@ -162,7 +158,7 @@ def _scheduler(path: Path, scheduler: Any, shapes: Shapes) -> Any:
 def _check_described(folder: Path, index: Mapping[str, Any], path: Path) -> None:
     """Check the folder of a file's configuration before diffusers reads it, and its sizes."""
     shapes = [*(shapes_of(path) or {}).values()]
-    check_pipeline(folder, (*PARTS, "tokenizer", "scheduler"))
+    check_pipeline(folder, LAYOUT.parts)
     read_scheduler(folder / "scheduler", classes(index)["scheduler"], **FORCED)
     check_config(folder / "text_encoder", shapes)
     for name, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
@@ -174,18 +170,18 @@ def _converted(path: Path, config: Any, vae: Any) -> Any:
 
     `config` and `vae` are as in `from_file`, or None.
     """
-    given = dict.fromkeys(LEFT_OUT) | ({} if vae is None else {"vae": vae})
+    given = dict.fromkeys(LAYOUT.left_out) | ({} if vae is None else {"vae": vae})
     known = {} if config is None else {"config": str(config), "local_files_only": True}
     if config is not None:
         folder = Path(str(config))
         index = pipeline_index(folder)
-        if index is None or index.get("_class_name") != PIPELINE:
+        if index is None or index.get("_class_name") != LAYOUT.pipeline:
             raise UserError(
-                f"config = {config}: no folder with the model_index.json of a {PIPELINE} in "
+                f"config = {config}: no folder with the model_index.json of a {LAYOUT.pipeline} in "
                 "diffusers' layout"
             )
-        check_index(index, folder)
-        check_files(folder)
+        LAYOUT.check_index(index, folder)
+        LAYOUT.check_files(index, folder)
         _check_described(folder, index, path)
     try:
         with no_bars():

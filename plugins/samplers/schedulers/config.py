@@ -36,6 +36,12 @@ class NativeConfig(GuidedConfig):
     steps: int | None = Field(25, ge=1)
     """Number of steps that the scheduler is asked for. None: all steps of the schedule."""
 
+    guidance: float = 1.0
+    """Scale of classifier-free guidance.
+
+    1 or less: no guidance, as in diffusers' pipelines.
+    """
+
     scheduler: str = Field("DPMSolverMultistepScheduler", min_length=1)
     """Class of the scheduler in diffusers."""
 

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from t2i.core.errors import UserError, in_one_line, out_of_memory
+from t2i.core.families.continuous import FlowSchedule
 from t2i.core.families.diffusion import DiffusionGenerator
-from t2i.core.families.schedule import DiscreteSchedule
+from t2i.core.families.schedule import THOUSAND, DiscreteSchedule
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.sampler import Sampler
 from t2i.plugins.common.diffusion.chain import latent_mask, steps_of_strength
-from t2i.plugins.common.diffusion.native import native_scheduler
+from t2i.plugins.common.diffusion.native import FlowEuler, flow_scheduler, native_scheduler
 from t2i.plugins.common.diffusion.sampling import network_of
 from t2i.plugins.common.diffusion.time_grid import AS, Known, TimeGrid
 from t2i.plugins.samplers.schedulers.config import NativeConfig
@@ -25,13 +26,17 @@ class NativeSampler(Sampler):
     """A sampler that does exactly what diffusers' pipelines do with a scheduler.
 
     The other samplers here choose the timesteps themselves. This one leaves them to the scheduler,
-    which may place them between those of the schedule. It needs discrete timesteps.
+    which may place them between those of the schedule. It needs discrete timesteps, or the straight
+    path of flow matching.
 
     Args:
-        config: Settings of the sampler.
+        config: Settings of the sampler. A guidance below 1 is none.
     """
 
     config: NativeConfig
+
+    def __init__(self, config: NativeConfig) -> None:
+        super().__init__(config.model_copy(update={"guidance": max(config.guidance, 1.0)}))
 
     def check(self, generator: Generator) -> None:
         self._scheduler(generator, torch.device("cpu"))
@@ -91,17 +96,25 @@ class NativeSampler(Sampler):
     def _scheduler(self, generator: Generator, device: torch.device) -> Any:
         """Build the scheduler with its timesteps."""
         assert isinstance(generator, DiffusionGenerator)
-        name, schedule = self.config.scheduler, generator.schedule
-        if not isinstance(schedule, DiscreteSchedule):
+        name, schedule, steps = self.config.scheduler, generator.schedule, self.config.steps
+        if isinstance(schedule, FlowSchedule):
+            scheduler = flow_scheduler(name, self.config.options)
+        elif isinstance(schedule, DiscreteSchedule):
+            scheduler = native_scheduler(name, self.config.options, schedule, generator.prediction)
+            steps = steps or len(schedule)
+        else:
             raise UserError(
                 "this model's noise levels are continuous, and diffusers' schedulers count steps: "
                 "use another sampler, such as ddim"
             )
-        scheduler = native_scheduler(name, self.config.options, schedule, generator.prediction)
+        if steps is None:
+            raise UserError(
+                "this model's noise levels are continuous: name a number of sampling steps"
+            )
         try:
-            scheduler.set_timesteps(self.config.steps or len(schedule), device=device)
+            scheduler.set_timesteps(steps, device=device)
         except Exception as error:  # schedulers check their settings in ways of their own
-            raise UserError(f"{self.config.steps} steps of {name}: {in_one_line(error)}") from None
+            raise UserError(f"{steps} steps of {name}: {in_one_line(error)}") from None
         return scheduler
 
 
@@ -116,15 +129,18 @@ def _start(scheduler: Any, times: Tensor, noise: Tensor, x_0: Tensor | None) -> 
 
 def _grid(generator: DiffusionGenerator, scheduler: Any) -> TimeGrid:
     """Describe the scheduler's timesteps, the noisiest first; Heun and others have some twice."""
+    flow = isinstance(scheduler, FlowEuler)
     times = scheduler.timesteps.cpu()
+    times = times / THOUSAND if flow else times
     exact = times.double()
     kinds: dict[str, Known] = {"epsilon": "epsilon", "sample": "sample", "v_prediction": "v"}
+    kind = "velocity" if flow else kinds.get(str(scheduler.config.prediction_type))
     return TimeGrid(
         times=tuple(times.tolist()),
         levels=tuple(generator.schedule.level(exact).tolist()),
         abar=tuple(generator.schedule.alpha(exact).square().tolist()),
-        norms=(1.0,) * len(times),  # discrete schedules preserve variance
-        prediction=kinds.get(str(scheduler.config.prediction_type), AS[generator.prediction]),
+        norms=(1.0,) * len(times),  # these schedulers work on x_t itself
+        prediction=kind or AS[generator.prediction],
     )
 
 

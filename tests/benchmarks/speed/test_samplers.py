@@ -24,13 +24,17 @@ SMALL = (
 )  # fmt: skip
 
 
+def saved(folder, *sets):
+    torch.manual_seed(0)
+    config = resolve_config("ddpm", sets=[*SMALL, *sets])
+    build(config).save(folder / "model")
+    write_json(folder / "config.json", {"format": 1, "run": config.dump()})
+    return folder
+
+
 @pytest.fixture
 def run(tmp_path):
-    torch.manual_seed(0)
-    config = resolve_config("ddpm", sets=SMALL)
-    build(config).save(tmp_path / "run" / "model")
-    write_json(tmp_path / "run" / "config.json", {"format": 1, "run": config.dump()})
-    return tmp_path / "run"
+    return saved(tmp_path / "run")
 
 
 def test_a_point_for_each_sampler_and_number_of_steps(run, words, tmp_path):
@@ -70,3 +74,16 @@ def test_all_that_fit_are_taken_and_wrong_ones_refused(run, words, tmp_path):
     assert "direct" not in names
     with pytest.raises(UserError, match="direct"):
         compare_samplers("squares", run, samplers=["direct"], steps=[2], samples=4, reporter=words)
+
+
+def test_what_does_not_fit_the_schedule_or_the_steps_is_left_out(words, tmp_path):
+    run = saved(tmp_path / "vp", "schedule=vp")
+    results = compare_samplers("squares", run, steps=[1, 2], samples=4, reporter=words)
+    points = {(point.sampler, point.steps) for point in results.points}
+    assert {("ddim", 1), ("langevin", 2), ("pc", 1)} <= points
+    assert points.isdisjoint({("langevin", 1), ("scheduler", 1), ("scheduler", 2)})
+    told = [line for line in words.lines if line.startswith("left out: ")]
+    assert any("scheduler with 2 steps (this model's noise levels are cont" in x for x in told)
+    assert any("langevin with 1 steps" in line for line in told)
+    with pytest.raises(UserError, match="noise levels are continuous"):
+        compare_samplers("squares", run, samplers=["scheduler"], steps=[2], samples=4)

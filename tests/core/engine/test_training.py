@@ -142,6 +142,8 @@ def test_the_model_holds_the_averaged_weights(tmp_path):
         ("two_stages=true", "steps=6", "checkpoint_every=1", "first_batch=2"),
         ("accumulate=2", "warmup=3", "lr_schedule=cosine", "grad_clip=0.1"),
         ("encoder.frozen=true", "ema_decay=0"),
+        ("ema_sigma_rel=0.1",),
+        ("ema_rampup=0.05",),
     ],
     ids=lambda sets: "-".join(sets),
 )

@@ -8,8 +8,9 @@ from typing import get_args
 import pytest
 import torch
 
+from t2i.core.families.continuous import FlowSchedule, SubVPSchedule, VESchedule, VPSchedule
 from t2i.core.families.prediction import Prediction, converted, shifted_by_score, target
-from t2i.core.families.schedule import DiscreteSchedule, FlowSchedule, VESchedule, VPSchedule
+from t2i.core.families.schedule import DiscreteSchedule
 
 PREDICTIONS = get_args(Prediction)
 
@@ -19,6 +20,12 @@ def vp(t):
     b, integral = 0.1 + 19.9 * t, 0.1 * t + 9.95 * t * t
     alpha, sigma = math.exp(-integral / 2), math.sqrt(1 - math.exp(-integral))
     return alpha, sigma, -0.5 * b * alpha, 0.5 * b * alpha**2 / sigma
+
+
+def sub_vp(t):
+    """Song et al. 2021, eq. 29: sigma = 1 - alpha^2, so sigma' = -2 alpha alpha'."""
+    alpha, _, d_alpha, _ = vp(t)
+    return alpha, 1 - alpha**2, d_alpha, -2 * alpha * d_alpha
 
 
 def discrete(t):
@@ -33,6 +40,7 @@ def discrete(t):
 PATHS = {  # a schedule, times, and (alpha, sigma, alpha', sigma') at a time
     "discrete": (DiscreteSchedule.named("linear"), [3, 500, 900], discrete),
     "vp": (VPSchedule(), [0.05, 0.4, 0.9], vp),
+    "sub-vp": (SubVPSchedule(), [0.05, 0.4, 0.9], sub_vp),
     "ve": (VESchedule(), [0.01, 1.0, 50.0], lambda t: (1.0, t, 0.0, 1.0)),
     "flow": (FlowSchedule(), [0.05, 0.4, 0.9], lambda t: (1 - t, t, -1.0, 1.0)),
 }

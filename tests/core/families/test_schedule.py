@@ -7,21 +7,21 @@ import pytest
 import torch
 
 from t2i.core.errors import UserError
-from t2i.core.families.schedule import (
-    DiscreteSchedule,
+from t2i.core.families.continuous import (
     FlowSchedule,
-    Schedule,
+    SubVPSchedule,
     VESchedule,
     VPSchedule,
-    add_noise,
     named_schedule,
 )
+from t2i.core.families.schedule import DiscreteSchedule, Schedule, add_noise
 
 NAMES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
 ENDS = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012), "cosine": (1e-4, 0.02)}
 INSIDE = {  # a schedule of each kind, and times well inside its path
     "discrete": (DiscreteSchedule.named("linear"), [10.0, 70.0, 333.25, 900.5]),
     "vp": (VPSchedule(), [0.01, 0.2, 0.7, 0.99]),
+    "sub-vp": (SubVPSchedule(), [0.01, 0.2, 0.7, 0.99]),
     "ve": (VESchedule(), [0.01, 0.5, 3.0, 70.0]),
     "flow": (FlowSchedule(), [0.01, 0.3, 0.5, 0.99]),
 }
@@ -98,7 +98,13 @@ def test_the_time_of_a_ratio_is_the_inverse(kind):
     single = t.float()
     assert schedule.time_of(schedule.sigma(single) / schedule.alpha(single)).dtype == torch.float32
     first, last = schedule.time_of(torch.tensor([0.0, math.inf], dtype=torch.float64)).tolist()
-    expected = {"discrete": (0, 999), "vp": (0, 1), "ve": (0.002, 80), "flow": (0, 1)}[kind]
+    expected = {
+        "discrete": (0, 999),
+        "vp": (0, 1),
+        "sub-vp": (0, 1),
+        "ve": (0.002, 80),
+        "flow": (0, 1),
+    }[kind]
     assert (first, last) == pytest.approx(expected)
 
 
@@ -164,7 +170,7 @@ def test_times_by_hand():
 def test_times_that_there_are_not_are_refused():
     with pytest.raises(UserError, match="51 sampling steps: the model was trained with 50"):
         DiscreteSchedule.named("linear", 50).times(51)
-    for schedule in (FlowSchedule(), VPSchedule(), VESchedule()):
+    for schedule in (FlowSchedule(), VPSchedule(), SubVPSchedule(), VESchedule()):
         with pytest.raises(UserError, match="name a number of sampling steps"):
             schedule.times(None)
         with pytest.raises(UserError, match="spacing = leading"):

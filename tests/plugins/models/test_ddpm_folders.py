@@ -177,6 +177,14 @@ def test_our_runs_without_text_draw_the_same_in_diffusers(tmp_path, monkeypatch)
     close(ours(load(tmp_path / "folder", "cpu"), 20), ours(model, 20))
 
 
+@pytest.mark.parametrize("sampler", ["ode", "edm-heun", "flow-euler", "pc", "langevin"])
+def test_samplers_without_a_counterpart_are_exported_as_ddim(sampler, tmp_path):
+    sets = [*OWN, f"sampler.name={sampler}"]
+    export(build_model(resolve_config("ddpm", sets=sets)), tmp_path / "folder")
+    written = json.loads((tmp_path / "folder/scheduler/scheduler_config.json").read_text())
+    assert (written["_class_name"], written["timestep_spacing"]) == ("DDIMScheduler", "trailing")
+
+
 @pytest.mark.parametrize(
     ("sets", "named"),
     [
@@ -184,6 +192,7 @@ def test_our_runs_without_text_draw_the_same_in_diffusers(tmp_path, monkeypatch)
         (["unet.sentence=true", "unet.text_map=2"], "unet.text_map=2, unet.sentence=true"),
         (["unet.middle=cross", "unet.attention=[none, cross]"], "unet.middle=cross"),
         (["schedule=mixing", "prediction=sample"], "schedule=mixing"),
+        (["schedule=vp"], "schedule=vp"),
     ],
 )
 def test_what_diffusers_cannot_express_is_refused_by_name(sets, named, tmp_path):

@@ -416,6 +416,7 @@ def test_our_runs_draw_the_same_in_diffusers(sd, tmp_path):
         (["autoencoder.patch=2", "image_size=32"], "autoencoder.patch=2"),
         (["unet.text_map=4", "unet.sentence=true"], "unet.text_map=4, unet.sentence=true"),
         (["schedule=mixing", "prediction=sample"], "schedule=mixing"),
+        (["schedule=sub-vp"], "schedule=sub-vp"),
         (["unet.context=sentence"], "unet.context=sentence"),
         (["unet.middle=self", "unet.attention=[none, self]"], "unet.middle=self"),
         (["sampler.spacing=leading"], "sampler.spacing=leading but with sampler.steps_offset=1"),

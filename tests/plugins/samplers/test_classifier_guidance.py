@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from t2i.core.errors import UserError
+from t2i.core.families.continuous import FlowSchedule, VESchedule, VPSchedule
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.guide import GuideGenerator, guide_of
 from t2i.core.families.prediction import Prediction, target
-from t2i.core.families.schedule import DiscreteSchedule, FlowSchedule, VESchedule, VPSchedule
+from t2i.core.families.schedule import DiscreteSchedule
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextFeatures

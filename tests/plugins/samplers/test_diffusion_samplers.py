@@ -7,15 +7,10 @@ import pytest
 import torch
 
 from t2i.core.errors import UserError
+from t2i.core.families.continuous import FlowSchedule, VESchedule, VPSchedule
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.prediction import Prediction
-from t2i.core.families.schedule import (
-    DiscreteSchedule,
-    FlowSchedule,
-    Schedule,
-    VESchedule,
-    VPSchedule,
-)
+from t2i.core.families.schedule import DiscreteSchedule, Schedule
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextFeatures

@@ -25,6 +25,7 @@ from tests.plugins.samplers.test_diffusion_samplers import (
 )
 
 HALF = 0.5
+EVERY = [*DETERMINISTIC, *RANDOM, "ode", "edm-heun", "flow-euler", "pc"]
 
 
 class Encoded(Exact):
@@ -83,7 +84,7 @@ def test_images_from_the_data_stay_of_the_data(name):
     is_the_data(found)
 
 
-@pytest.mark.parametrize("name", [*DETERMINISTIC, *RANDOM])
+@pytest.mark.parametrize("name", EVERY)
 def test_the_ends_of_strength(name):
     generator, points = Encoded(), data(4)
     assert torch.equal(edited(name, generator, points, 0, steps=8), points)
@@ -123,7 +124,7 @@ class Pixels(Exact):
         return 0.2 + alpha * 0.25 / (alpha**2 * 0.25 + sigma**2) * (x_t - alpha * 0.2)
 
 
-@pytest.mark.parametrize("name", [*DETERMINISTIC, *RANDOM])
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("strength", [0.6, 1.0])
 def test_what_the_mask_holds_stays_to_the_bit_and_the_rest_is_sampled(name, strength):
     image, mask = torch.rand(2, 3, 4, 4), torch.zeros(2, 1, 4, 4)

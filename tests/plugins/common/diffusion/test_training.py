@@ -7,15 +7,9 @@ from diffusers import UNet2DConditionModel
 from torch.nn import functional as F
 
 from t2i.core.errors import UserError
+from t2i.core.families.continuous import FlowSchedule, VESchedule, VPSchedule, named_schedule
 from t2i.core.families.prediction import target
-from t2i.core.families.schedule import (
-    DiscreteSchedule,
-    FlowSchedule,
-    VESchedule,
-    VPSchedule,
-    add_noise,
-    named_schedule,
-)
+from t2i.core.families.schedule import DiscreteSchedule, add_noise
 from t2i.core.interfaces.noise import PromptNoise, StepNoise
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextFeatures, TextShape

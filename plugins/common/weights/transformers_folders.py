@@ -1,0 +1,85 @@
+"""Networks of transformers from a folder, the hub's cache or the hub.
+
+Only safetensors and JSON are read; no code is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+from transformers import PreTrainedModel
+
+from t2i.core.errors import UserError
+from t2i.plugins.common.weights.bars import no_bars
+from t2i.plugins.common.weights.hub import Wanted, obtained, refuse_foreign_code
+from t2i.plugins.common.weights.network_types import shapes_in
+from t2i.plugins.common.weights.variants import variant_of
+
+Network = TypeVar("Network", bound=PreTrainedModel)
+Shapes = Collection[tuple[int, ...]]
+
+
+def load_network(
+    kind: type[Network],
+    wanted: Wanted,
+    title: str,
+    check: Callable[[Path, Shapes], None],
+    *,
+    refuse: Callable[[Path], None] | None = None,
+    optional: Collection[str] = (),
+    advice: Mapping[str, str] | None = None,
+) -> Network:
+    """Load a network with its weights.
+
+    Args:
+        kind: Class of the network.
+        wanted: Which weights to load, and how errors name them.
+        title: Name of the network in errors.
+        check: `check(folder, shapes)` checks a folder's config.json against the shapes of its
+            tensors.
+        refuse: `refuse(folder)` raises an error for a folder in another project's layout. None:
+            there is none.
+        optional: Names of tensors that may be missing.
+        advice: Tensor name -> what to do if only that tensor is missing. None: no advice.
+
+    Returns:
+        The network, in the precision of its file.
+
+    Raises:
+        UserError: The weights cannot be loaded, are damaged or incomplete, or need code from the
+            hub.
+    """
+
+    def load(source: str, offline: bool) -> Network:
+        place: Any = {"revision": wanted.revision, "local_files_only": offline}
+        folder = Path(source)
+        if refuse is not None and folder.is_dir():
+            refuse(folder)
+        refuse_foreign_code(kind.config_class, source, wanted.what, **place)
+        variant = variant_of(folder, "model") if folder.is_dir() else None
+        if folder.is_dir():
+            check(folder, shapes_in(folder))
+        with no_bars() if folder.is_dir() else nullcontext():  # downloads show theirs
+            loaded: Any = kind.from_pretrained(
+                source, use_safetensors=True, output_loading_info=True, variant=variant, **place
+            )
+        network: Network = loaded[0]
+        lacking = _lacking(loaded[1]) - set(optional)
+        if lacking:
+            name = min(lacking)
+            remedy = (advice or {}).get(name) if len(lacking) == 1 else None
+            raise UserError(
+                f"{wanted.what}: {source} holds no whole {title}: {name} is missing, or of another "
+                "shape" + (f"; {remedy}" if remedy else "")
+            )
+        return network
+
+    return obtained(wanted, load)
+
+
+def _lacking(report: Mapping[str, Any]) -> set[str]:
+    """Return the tensors that transformers reported as missing or of another shape."""
+    return {str(name) for name in (*report["missing_keys"], *report["mismatched_keys"])}
