@@ -223,6 +223,33 @@ class DiffusionConfig(ModelConfig):
     """Adam's two decay rates."""
 
 
+class SpaceConfig(DiffusionConfig):
+    """Settings of a diffusion model on pixels, or on the latents of a pretrained autoencoder."""
+
+    autoencoder: AutoencoderConfig | None = None
+    """The pretrained autoencoder whose latents are denoised. It needs `weights`, and is not
+    trained. None: pixels are denoised."""
+
+    @property
+    def ratio(self) -> int:
+        """Ratio of the image's side to the side of what is denoised."""
+        return self.autoencoder.reduction if self.autoencoder else 1
+
+    @property
+    def channels(self) -> int:
+        """Channels of what is denoised."""
+        return self.autoencoder.latent_channels if self.autoencoder else 3
+
+    @field_validator("autoencoder")
+    @classmethod
+    def _pretrained(cls, autoencoder: AutoencoderConfig | None) -> AutoencoderConfig | None:
+        if autoencoder and autoencoder.weights is None:
+            raise ValueError(
+                "set autoencoder.weights to a pretrained autoencoder (model ldm trains one)"
+            )
+        return autoencoder
+
+
 class DenoisingConfig(DiffusionConfig):
     """Settings of a diffusion model that predicts noise, x_0 or v, and of its training."""
 
@@ -319,31 +346,6 @@ class PixelConfig(DiffusionConfig):
                 f"image_size ({self.image_size}) must be a multiple of {smallest} for this network"
             )
         return self
-
-
-class SpaceConfig(PixelConfig):
-    """Settings of a diffusion model on pixels, or on the latents of a pretrained autoencoder."""
-
-    autoencoder: AutoencoderConfig | None = None
-    """The pretrained autoencoder whose latents are denoised. It needs `weights`, and is not
-    trained. None: pixels are denoised."""
-
-    @property
-    def ratio(self) -> int:
-        return self.autoencoder.reduction if self.autoencoder else 1
-
-    @property
-    def channels(self) -> int:
-        return self.autoencoder.latent_channels if self.autoencoder else 3
-
-    @field_validator("autoencoder")
-    @classmethod
-    def _pretrained(cls, autoencoder: AutoencoderConfig | None) -> AutoencoderConfig | None:
-        if autoencoder and autoencoder.weights is None:
-            raise ValueError(
-                "set autoencoder.weights to a pretrained autoencoder (model ldm trains one)"
-            )
-        return autoencoder
 
 
 SHAPES_TEXT = ("words", {"weights": "shapes-clip"})

@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.diffusion.config import PixelConfig, SpaceConfig
+from t2i.plugins.common.diffusion.config import PixelConfig
 from t2i.plugins.common.diffusion.unet import conditional_unet
-from t2i.plugins.common.latent.autoencoder import Autoencoder
-from t2i.plugins.common.weights.diffusers_folders import described_network, keep_description
+from t2i.plugins.common.weights.diffusers_folders import keep_description
 
 
 class PixelGenerator(DiffusionGenerator):
@@ -63,37 +61,6 @@ class PixelGenerator(DiffusionGenerator):
         return F.pixel_shuffle(output, self.patch)
 
     def save_assets(self, folder: Path) -> None:
+        super().save_assets(folder)
         if self.described:
             keep_description(self.unet.unet, "unet", folder)
-
-
-class SpaceGenerator(PixelGenerator):
-    """Base of generators on pixels, or on the latents of a pretrained autoencoder.
-
-    Args:
-        config: The model's settings.
-        text: Widths of the text features.
-        assets: Folder of a saved model that describes networks with their own configuration. None:
-            they are built or loaded as the settings say.
-        unet: As in `PixelGenerator`.
-    """
-
-    def __init__(
-        self, config: SpaceConfig, text: TextShape, assets: Path | None = None, unet: Any = None
-    ) -> None:
-        super().__init__(config, text, assets, unet)
-        self.autoencoder: Autoencoder | None = None
-        if config.autoencoder is not None:
-            vae = described_network(AutoencoderKL, config.autoencoder.weights, "vae", assets)
-            self.autoencoder = Autoencoder(config.autoencoder, config.image_size, vae)
-
-    def encode(self, images: Tensor) -> Tensor:
-        return images if self.autoencoder is None else self.autoencoder.encode(images)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return latents if self.autoencoder is None else self.autoencoder.decode(latents)
-
-    def save_assets(self, folder: Path) -> None:
-        super().save_assets(folder)
-        if self.autoencoder is not None:
-            keep_description(self.autoencoder.vae, "vae", folder)

@@ -15,6 +15,7 @@ from t2i.plugins.common.diffusion.config import (
     SHAPES_TEXT,
     SMALL_UNET,
     WIDE,
+    PixelConfig,
     SpaceConfig,
     quick_pixels,
     wide_pixels,
@@ -52,7 +53,7 @@ class AuthorsConfig(Config):
         return self
 
 
-class EDMConfig(SpaceConfig):
+class EDMConfig(SpaceConfig, PixelConfig):
     """Settings of EDM."""
 
     preconditioning: Preconditioning = "edm"

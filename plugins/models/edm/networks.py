@@ -9,13 +9,14 @@ from torch import Tensor
 from t2i.core.families.continuous import VESchedule
 from t2i.core.families.schedule import like
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.diffusion.pixels import SpaceGenerator
+from t2i.plugins.common.diffusion.pixels import PixelGenerator
+from t2i.plugins.common.latent.space import SpaceGenerator, autoencoder_of
 from t2i.plugins.models.edm.authors import authors_network
 from t2i.plugins.models.edm.config import EDMConfig
 from t2i.plugins.models.edm.preconditioning import preconditioner
 
 
-class EDMGenerator(SpaceGenerator):
+class EDMGenerator(PixelGenerator, SpaceGenerator):
     """D(x; sigma, y) = c_skip x + c_out F(c_in x; c_noise, y) on pixels.
 
     Timesteps are sigma itself, and D predicts x_0. The paper's c_noise is for the networks of its
@@ -31,6 +32,7 @@ class EDMGenerator(SpaceGenerator):
 
     def __init__(self, config: EDMConfig, text: TextShape, assets: Path | None = None) -> None:
         super().__init__(config, text, assets, authors_network(config, text))
+        self.autoencoder = autoencoder_of(config.autoencoder, config.image_size, assets)
         self.schedule = VESchedule(config.sigma_min, config.sigma_max)
         self.prediction = "sample"
         self.preconditioner = preconditioner(config)

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
 from t2i.core.families.continuous import FlowSchedule
-from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.diffusion.unet import PlainUNet, WordUNet, conditional_unet
-from t2i.plugins.common.latent.autoencoder import Autoencoder
+from t2i.plugins.common.latent.space import SpaceGenerator, autoencoder_of
 from t2i.plugins.common.transformer.network import TextTransformer
-from t2i.plugins.common.weights.diffusers_folders import described_network, keep_description
+from t2i.plugins.common.weights.diffusers_folders import keep_description
 from t2i.plugins.models.flowmatching.config import FlowMatchingConfig
 
 Network = TextTransformer | WordUNet | PlainUNet
 """The networks that can be chosen."""
 
 
-class FlowMatchingGenerator(DiffusionGenerator):
+class FlowMatchingGenerator(SpaceGenerator):
     """v_theta(x_t, t, y), which predicts dx_t / dt = eps - x_0 on the straight path.
 
     Args:
@@ -44,7 +42,8 @@ class FlowMatchingGenerator(DiffusionGenerator):
         self.noise_shape = (config.channels, config.side, config.side)
         self.schedule, self.prediction = FlowSchedule(), "velocity"
         self.patch = config.patch
-        self.autoencoder = self._autoencoder(assets) if config.space == "latents" else None
+        latents = config.autoencoder if config.space == "latents" else None
+        self.autoencoder = autoencoder_of(latents, config.image_size, assets)
         channels, size = config.channels * config.patch**2, config.side // config.patch
         self.network: Network = (
             TextTransformer(config.transformer, channels, size, text)
@@ -52,11 +51,6 @@ class FlowMatchingGenerator(DiffusionGenerator):
             else conditional_unet(config.unet, channels, size, text, assets)
         )
         self.size_step = config.image_size // size * self.network.step
-
-    def _autoencoder(self, assets: Path | None) -> Autoencoder:
-        config = self.config.autoencoder
-        vae = described_network(AutoencoderKL, config.weights, "vae", assets)
-        return Autoencoder(config, self.image_size, vae)
 
     def condition(self, text: TextFeatures) -> TextFeatures:
         return self.network.condition(text)
@@ -79,14 +73,7 @@ class FlowMatchingGenerator(DiffusionGenerator):
         output = network(F.pixel_unshuffle(x_t, self.patch), self.schedule.embedded(t), text)
         return F.pixel_shuffle(output, self.patch)
 
-    def encode(self, images: Tensor) -> Tensor:
-        return images if self.autoencoder is None else self.autoencoder.encode(images)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return latents if self.autoencoder is None else self.autoencoder.decode(latents)
-
     def save_assets(self, folder: Path) -> None:
-        if self.autoencoder is not None and self.config.autoencoder.weights:
-            keep_description(self.autoencoder.vae, "vae", folder)
+        super().save_assets(folder)
         if isinstance(self.network, WordUNet | PlainUNet) and self.config.unet.weights:
             keep_description(self.network.unet, "unet", folder)

@@ -12,17 +12,17 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
 from t2i.core.errors import UserError
-from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.core.registry.specs import import_object
 from t2i.plugins.common.diffusion.sampling import schedule_of
 from t2i.plugins.common.diffusion.unet import conditional_unet
 from t2i.plugins.common.latent.autoencoder import Autoencoder
+from t2i.plugins.common.latent.space import SpaceGenerator
 from t2i.plugins.common.weights.diffusers_folders import described_network, keep_description
 from t2i.plugins.models.ldm.config import LDMConfig
 
 
-class LatentGenerator(DiffusionGenerator):
+class LatentGenerator(SpaceGenerator):
     """Base of generators on the latents z of an autoencoder.
 
     Args:
@@ -47,16 +47,6 @@ class LatentGenerator(DiffusionGenerator):
         self.prediction = config.prediction
         vae = vae or described_network(AutoencoderKL, config.autoencoder.weights, "vae", assets)
         self.autoencoder = Autoencoder(config.autoencoder, config.image_size, vae)
-
-    def encode(self, images: Tensor) -> Tensor:
-        return self.autoencoder.encode(images)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return self.autoencoder.decode(latents)
-
-    def save_assets(self, folder: Path) -> None:
-        if self.config.autoencoder.weights:
-            keep_description(self.autoencoder.vae, "vae", folder)
 
 
 class LDMGenerator(LatentGenerator):

@@ -11,9 +11,10 @@ from t2i.core.settings import Preset
 from t2i.plugins.common.diffusion.config import (
     HELD,
     QUICK_TRAINING,
+    SHAPES_LATENTS,
     SHAPES_TEXT,
     WIDE,
-    DiffusionConfig,
+    SpaceConfig,
     TextMapConfig,
     quick_batch,
 )
@@ -49,7 +50,7 @@ class RefineNetConfig(TextMapConfig):
     paper's network."""
 
 
-class NCSNConfig(DiffusionConfig):
+class NCSNConfig(SpaceConfig):
     """Settings of NCSN. The defaults are NCSNv2's."""
 
     network: RefineNetConfig = RefineNetConfig()
@@ -103,6 +104,8 @@ class NCSNConfig(DiffusionConfig):
                 "a network that does not take the noise level cannot output the score, which grows "
                 "with 1 / sigma: set output=noise, or network.per_level=true"
             )
+        if self.dequantise and self.autoencoder is not None:
+            raise ValueError("dequantise is of the 256 values of pixels: leave it out on latents")
         if self.image_size % size_step(self):
             raise ValueError(
                 f"image_size ({self.image_size}) must be a multiple of {size_step(self)} for this "
@@ -137,7 +140,7 @@ def size_step(config: NCSNConfig) -> int:
     Returns:
         The number of pixels.
     """
-    return config.patch * int(2 ** HALVINGS[config.network.depth])
+    return config.ratio * config.patch * int(2 ** HALVINGS[config.network.depth])
 
 
 FEW = ("ddim", {"steps": 10, "guidance": 2.0})
@@ -191,10 +194,13 @@ TINY: dict[str, Any] = {
     "network": {"ngf": 64, "sentence": True, "text_map": 64},
 }  # fmt: skip
 
-# The rate is below HELD's, because the refine blocks have no normalisation.
+# On latents of unit variance, whose noise levels are twice `sigma_begin` to twice `sigma_end`. The
+# rate is below HELD's, because the refine blocks have no normalisation.
 SHAPES: dict[str, Any] = {
     **TINY,
-    **HELD, "lr": 2e-3,
+    **HELD, "lr": 2e-3, "lr_text": 3e-4,
+    "patch": 1, "autoencoder": SHAPES_LATENTS["autoencoder"], "sigma_begin": 15.0,
+    "sigma_end": 0.025, "levels": 45,
     "network": {
         **TINY["network"], "map_hops": 2, "map_queries": "sinusoids", "map_sentence": False,
         "outline": 0.5,

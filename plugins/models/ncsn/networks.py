@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.schedule import like
 from t2i.core.interfaces.text import TextFeatures, TextShape
+from t2i.plugins.common.latent.space import SpaceGenerator, autoencoder_of
 from t2i.plugins.models.ncsn.config import NCSNConfig, size_step
 from t2i.plugins.models.ncsn.levels import NoiseLevels, level_count
 from t2i.plugins.models.ncsn.refinenet import RefineNet
@@ -22,8 +22,8 @@ A paper's sigma is half of ours, and its score twice ours.
 """
 
 
-class NCSNGenerator(DiffusionGenerator):
-    """s_theta(x_t, sigma, y) on pixels.
+class NCSNGenerator(SpaceGenerator):
+    """s_theta(x_t, sigma, y) on pixels, or on latents.
 
     The papers' images are in [0, 1], and their networks map them to [-1, 1] first. Ours are there
     already. With x_t = 2 x' - 1 the score in x_t is half of that in x'.
@@ -31,7 +31,8 @@ class NCSNGenerator(DiffusionGenerator):
     Args:
         config: The model's settings.
         text: Widths of the text features.
-        assets: Not used.
+        assets: Folder of a saved model that describes an autoencoder. None: it is loaded as the
+            settings say.
     """
 
     prediction = "score"
@@ -39,13 +40,14 @@ class NCSNGenerator(DiffusionGenerator):
 
     def __init__(self, config: NCSNConfig, text: TextShape, assets: Path | None = None) -> None:
         super().__init__()
-        size, self.config = config.image_size, config
-        self.image_size, self.noise_shape = size, (3, size, size)
+        size, self.config = config.image_size // config.ratio, config
+        self.image_size, self.noise_shape = config.image_size, (config.channels, size, size)
+        self.autoencoder = autoencoder_of(config.autoencoder, config.image_size, assets)
         self.schedule = noise_levels(config)
         self.size_step = size_step(config)
         self.network = RefineNet(
             config.network,
-            3 * config.patch**2,
+            config.channels * config.patch**2,
             size // config.patch,
             len(self.schedule),
             text,
@@ -73,6 +75,6 @@ def noise_levels(config: NCSNConfig) -> NoiseLevels:
     Returns:
         The levels.
     """
-    values = 3 * config.image_size**2
+    values = config.channels * (config.image_size // config.ratio) ** 2
     count = config.levels or level_count(config.sigma_begin, config.sigma_end, values)
     return NoiseLevels(RANGE * config.sigma_begin, RANGE * config.sigma_end, count)

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from t2i.core.settings import MOST_LAYERS, Config, Preset
-from t2i.plugins.common.diffusion.config import SpaceConfig
+from t2i.plugins.common.diffusion.config import PixelConfig, SpaceConfig
 
 MOST_RATE = 150.0
 """Largest `beta_1`. alpha(1) is then exp(-37.5), whose square is still a number in float32."""
@@ -74,7 +74,7 @@ class NCSNppConfig(Config):
         return self
 
 
-class ScoreSDEConfig(SpaceConfig):
+class ScoreSDEConfig(SpaceConfig, PixelConfig):
     """Settings of score-based models."""
 
     sde: Literal["ve", "vp", "sub-vp"] = "ve"

@@ -9,7 +9,8 @@ from torch import Tensor
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.schedule import Schedule, like
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.diffusion.pixels import PixelGenerator, SpaceGenerator
+from t2i.plugins.common.diffusion.pixels import PixelGenerator
+from t2i.plugins.common.latent.space import SpaceGenerator, autoencoder_of
 from t2i.plugins.models.scoresde.config import ScoreSDEConfig
 from t2i.plugins.models.scoresde.ncsnpp import NCSNpp
 from t2i.plugins.models.scoresde.sde import RANGE, paper_time, schedule_of
@@ -18,7 +19,7 @@ LAST = 999
 """Factor of the paper's time before a network embeds it."""
 
 
-class UNetScore(SpaceGenerator):
+class UNetScore(PixelGenerator, SpaceGenerator):
     """A U-Net on pixels behind patches, or on latents.
 
     Its input is x_t divided by sqrt(alpha^2 + sigma^2), which has about the same size for all noise
@@ -32,6 +33,7 @@ class UNetScore(SpaceGenerator):
 
     def __init__(self, config: ScoreSDEConfig, text: TextShape, assets: Path | None = None) -> None:
         super().__init__(config, text, assets)
+        self.autoencoder = autoencoder_of(config.autoencoder, config.image_size, assets)
         self.schedule = schedule_of(config)
         self.prediction = config.prediction
 

@@ -78,8 +78,9 @@ def test_presets_are_whole(preset):
     with torch.device("meta"):
         made = NCSNGenerator(run.settings, TextShape(128, 128))
         text = made.condition(TextFeatures.of(sentence=torch.zeros(2, 128)))
-        x = torch.zeros(2, 3, size, size)
+        x = torch.zeros(2, *made.noise_shape)
         assert made(x, torch.tensor([0.1, 1.0]), text).shape == x.shape
+    assert made.noise_shape == ((8, 8, 8) if preset == "shapes" else (3, size, size))
 
 
 @pytest.mark.parametrize(("depth", "step"), [("plain", 2), ("deeper", 4), ("deepest", 8)])

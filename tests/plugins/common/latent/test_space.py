@@ -8,6 +8,8 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.models.edm.config import EDMConfig
 from t2i.plugins.models.edm.networks import EDMGenerator
+from t2i.plugins.models.ncsn.config import NCSNConfig
+from t2i.plugins.models.ncsn.networks import NCSNGenerator
 from t2i.plugins.models.scoresde.config import ScoreSDEConfig
 from t2i.plugins.models.scoresde.networks import UNetScore
 
@@ -17,7 +19,11 @@ UNET = {
     "channels": (8, 8), "layers": 1, "attention": ("none", "none"), "middle": "self",
     "head_width": 8, "groups": 4, "sentence": True,
 }  # fmt: skip
-KINDS = {"edm": (EDMConfig, EDMGenerator), "scoresde": (ScoreSDEConfig, UNetScore)}
+KINDS = {
+    "edm": (EDMConfig, EDMGenerator, {"unet": UNET}),
+    "scoresde": (ScoreSDEConfig, UNetScore, {"unet": UNET, "network": "unet"}),
+    "ncsn": (NCSNConfig, NCSNGenerator, {"network": {"ngf": 4, "sentence": True}, "levels": 3}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +41,9 @@ def vae(tmp_path_factory):
 
 
 def settings(vae, name, **more):
-    config, _ = KINDS[name]
-    own = {"network": "unet"} if name == "scoresde" else {}
+    config, _, own = KINDS[name]
     weights = {"weights": str(vae[0]), "attention": False}
-    of = {"image_size": 32, "unet": UNET, "autoencoder": {**SIZES, **weights}, **own, **more}
+    of = {"image_size": 32, "autoencoder": {**SIZES, **weights}, **own, **more}
     return config.of(of, "test")
 
 
@@ -82,6 +87,7 @@ def test_a_saved_model_needs_no_folder_of_its_autoencoder(vae, tmp_path):
         ("edm", {"network": {"channels": 4, "multipliers": (1,)}}, "work on pixels"),
         ("edm", {"image_size": 28}, "multiple of 8"),
         ("scoresde", {"network": "ncsnpp"}, "network=unet"),
+        ("ncsn", {"dequantise": True}, "leave it out on latents"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(vae, name, more, named):
