@@ -32,6 +32,8 @@ class LatentGenerator(SpaceGenerator):
         vae: diffusers' autoencoder, if it exists already. None: it is built.
     """
 
+    autoencoder: Autoencoder
+
     def __init__(
         self, config: LDMConfig, assets: Path | None = None, vae: AutoencoderKL | None = None
     ) -> None:
