@@ -12,10 +12,13 @@ from t2i.plugins.common.diffusion.config import (
     HELD,
     QUICK_TRAINING,
     SHAPES_TEXT,
+    WIDE,
     DiffusionConfig,
     UNetConfig,
+    quick_batch,
 )
 from t2i.plugins.common.latent.config import AutoencoderConfig
+from t2i.plugins.common.latent.sized import quick_latents, wide_latents
 from t2i.plugins.common.transformer.config import TransformerConfig
 
 
@@ -118,6 +121,15 @@ class FlowMatchingConfig(DiffusionConfig):
             "shapes": Preset(SHAPES, data=("shapes", {}), encoder=SHAPES_TEXT, sampler=FEW_STEPS),
         }
 
+    @classmethod
+    def sized(cls, size: int, memory: int | None) -> Preset:
+        settings = _quick(size) if memory is None else _wide(size, memory)
+        return Preset(
+            {**settings, "image_size": size},
+            encoder=("words", BINDING if memory is None else {}),
+            sampler=FEW_STEPS if memory is None else ("flow-euler", {"steps": 28, "guidance": 2.0}),
+        )
+
 
 FEW_STEPS = ("flow-euler", {"steps": 8, "guidance": 2.0})
 """The sampler of small models."""
@@ -199,3 +211,14 @@ SD3: dict[str, Any] = {
         "blocks": "joint", "depth": 24, "width": 1536, "heads": 24, "qk_norm": True,
     },
 }  # fmt: skip
+
+
+def _quick(size: int) -> dict[str, Any]:
+    """Return the settings of `tiny`, with latents of at most 16x16 for larger images."""
+    autoencoder = {**TINY["autoencoder"], **quick_latents(size)}
+    return {**TINY, "batch_size": quick_batch(size), "autoencoder": autoencoder}
+
+
+def _wide(size: int, memory: int) -> dict[str, Any]:
+    """Return settings for an accelerator: latents of 16x16 to 64x64, and a wide U-Net."""
+    return {**TINY, **WIDE, **wide_latents(size, memory)}

@@ -19,7 +19,7 @@ from t2i.plugins.common.diffusion.config import (
     quick_batch,
 )
 from t2i.plugins.common.latent.config import AutoencoderConfig
-from t2i.plugins.common.sizing import by_memory
+from t2i.plugins.common.latent.sized import quick_latents, wide_latents
 
 Size = tuple[Annotated[int, Field(ge=0, le=65536)], Annotated[int, Field(ge=0, le=65536)]]
 """Height and width, or top and left, in pixels."""
@@ -230,34 +230,10 @@ THESIS = {
 
 def _quick(size: int) -> dict[str, Any]:
     """Return the settings of `tiny`, with latents of at most 16x16 for larger images."""
-    reduction = 4
-    while size > 16 * reduction:
-        reduction *= 2
-    sizes = {
-        "patch": reduction,
-        "channels": (64,) if reduction == 4 else (96,),
-        "latent_channels": 8 if reduction < 16 else 16,
-    }
-    return {
-        **TINY, "batch_size": quick_batch(size), "autoencoder": {**TINY["autoencoder"], **sizes},
-    }  # fmt: skip
+    autoencoder = {**TINY["autoencoder"], **quick_latents(size)}
+    return {**TINY, "batch_size": quick_batch(size), "autoencoder": autoencoder}
 
 
 def _wide(size: int, memory: int) -> dict[str, Any]:
     """Return settings for an accelerator: latents of 16x16 to 64x64, and a wide U-Net."""
-    autoencoder = {
-        "patch": 2, "channels": (64, 128, 256)[: 1 + (size >= 48) + (size >= 192)], "layers": 2,
-        "latent_channels": 4 if size < 192 else 8, "attention": False, "kl_weight": 1e-5,
-        "lr": 5e-4, "betas": (0.9, 0.99), "batch_size": 16, "first_logvar": -6.0, "share": 0.2,
-    }  # fmt: skip
-    levels = (1, 2, 2) if size < 96 else (1, 2, 3) if size < 384 else (1, 2, 3, 4)
-    first = "none" if size >= 96 else "cross"
-    width = by_memory(memory, (64, 96, 128, 192))
-    unet = {
-        "channels": tuple(width * n for n in levels), "layers": 2,
-        "attention": (first, *(("cross",) * (len(levels) - 1))), "head_width": 32,
-        "text_map": 64, "map_hops": 2, "outline": 0.5, "sentence": True,
-    }  # fmt: skip
-    return {
-        **TINY, **WIDE, "autoencoder": autoencoder, "unet": unet, "lr_text": 3e-4,
-    }  # fmt: skip
+    return {**TINY, **WIDE, **wide_latents(size, memory), "lr_text": 3e-4}

@@ -132,6 +132,12 @@ class ScoreSDEConfig(SpaceConfig, PixelConfig):
 
         return PRESETS
 
+    @classmethod
+    def sized(cls, size: int, memory: int | None) -> Preset:
+        from t2i.plugins.models.scoresde.presets import sized
+
+        return sized(size, memory)
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.sigma_min >= self.sigma_max:

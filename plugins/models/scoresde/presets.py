@@ -12,6 +12,9 @@ from t2i.plugins.common.diffusion.config import (
     SHAPES_LATENTS,
     SHAPES_TEXT,
     SMALL_UNET,
+    WIDE,
+    quick_pixels,
+    wide_pixels,
 )
 
 # A small network on patches: the equation, and which errors count, are in README.md.
@@ -78,3 +81,18 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "shapes": Preset(SHAPES, data=("shapes", {}), encoder=SHAPES_TEXT, sampler=QUICK),
 }
+
+
+def sized(size: int, memory: int | None) -> Preset:
+    """Return the preset `auto`.
+
+    Args:
+        size: Height and width of the images in pixels.
+        memory: Memory of the accelerator in bytes. None: the CPU.
+
+    Returns:
+        The preset.
+    """
+    wide = {} if memory is None else {**WIDE, **wide_pixels(size, memory), "prediction": "v"}
+    settings = {**TINY, **quick_pixels(size), **wide, "image_size": size}
+    return Preset(settings, encoder=("words", {"layers": 1}), sampler=QUICK)

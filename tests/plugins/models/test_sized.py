@@ -8,7 +8,10 @@ from t2i.core.models.building import build, stages_of
 from t2i.core.runs import automatic
 from t2i.core.runs.configure import resolve_config
 
-MODELS = ("ldm", "ddpm", "ddim", "edm", "ncsn", "dfgan", "galip", "attngan", "stackgan")
+MODELS = (
+    "ldm", "ddpm", "ddim", "edm", "ncsn", "scoresde", "flowmatching", "dfgan", "galip", "attngan",
+    "stackgan",
+)  # fmt: skip
 MEMORIES = (None, 8 * 10**9, 80 * 10**9)
 
 
