@@ -319,10 +319,12 @@ def _check_disk(context: RunContext) -> None:
     """Raise UserError if the disk is too small for the checkpoints.
 
     One takes about four times the weights (weights, averages and Adam's two moments), and `keep` +
-    2 of them must fit, one more with `keep_best`.
+    2 of them must fit, one more with `keep_best`; fewer if so many are never written.
     """
     weights = sum(p.numel() * p.element_size() for p in model_parameters(context.model).values())
-    kept = context.settings.keep + bool(context.settings.keep_best)
+    settings = context.settings
+    written = None if settings.minutes else settings.steps // settings.checkpoint_every + 1
+    kept = min(settings.keep, written or settings.keep) + bool(settings.keep_best)
     needed, free = 4 * weights * (kept + 2), shutil.disk_usage(context.run.path).free
     if free < needed:
         raise UserError(

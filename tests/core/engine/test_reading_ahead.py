@@ -1,5 +1,6 @@
 """What happens to the data, or to the processes that load it, is not the model's fault."""
 
+import multiprocessing
 import os
 import signal
 from contextlib import contextmanager
@@ -92,13 +93,21 @@ def test_a_file_that_crashes_each_worker_is_an_error_that_names_it():
 
 def test_a_dead_worker_interrupts_nothing_but_the_reading(tmp_path):
     """Torch's handler raises wherever the main thread is: in the midst of an update, too."""
-    told = []
-    loader = Loader(Numbers(once(tmp_path / "killed", 2)), iter(PLAN), 1, told.append)
+    told, first_is_here = [], multiprocessing.Event()
+    kill = once(tmp_path / "killed", 2)
+
+    def at(views, index):
+        if index == 2:  # which is read ahead: else the worker may be dead and replaced by then
+            first_is_here.wait()
+        kill(views, index)
+
+    loader = Loader(Numbers(at), iter(PLAN), 1, told.append)
     try:
         found = [next(loader)]
         (worker,) = loader._ahead._iterator._workers
-        while worker.is_alive():  # torch's handler would raise here
-            pass
+        first_is_here.set()
+        worker.join(60)  # torch's handler would raise here
+        assert not worker.is_alive()
         found += [next(loader) for _ in PLAN[1:]]
     finally:
         loader.close()

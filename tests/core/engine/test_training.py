@@ -242,6 +242,9 @@ def test_what_cannot_begin_or_go_on_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 100))
     with pytest.raises(UserError, match=r"only 0\.0 GB are free"):
         start(tmp_path / "full")
+    room = shutil._ntuple_diskusage(10**6, 0, 10**6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: room)
+    assert start(tmp_path / "few", "keep=1000000")[0].complete  # so many are never written
 
 
 def test_a_run_that_could_not_begin_may_be_begun_again(tmp_path, monkeypatch):
