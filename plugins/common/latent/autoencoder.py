@@ -14,7 +14,7 @@ from torch.optim import Adam
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Trainer
-from t2i.plugins.common.gan.conditioning import kl_loss
+from t2i.plugins.common.gan.conditioning.augmentation import kl_loss
 from t2i.plugins.common.latent.config import AutoencoderConfig
 
 FLOOR = 0.01  # smallest variance that is scaled to 1, as a fraction of the largest one

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.gan.fusion import UpBlock
+from t2i.plugins.common.gan.conditioning.fusion import UpBlock
 from t2i.plugins.models.dfgan.config import DFGANConfig
 
 START = 4  # pixels: the side of the smallest feature map

@@ -12,7 +12,7 @@ from torch import Tensor
 from t2i.core.models.model import Model
 from t2i.core.models.weights import load_state
 from t2i.core.runs.configure import RunConfig
-from t2i.plugins.common.gan.fusion import AUTHORS
+from t2i.plugins.common.gan.conditioning.fusion import AUTHORS
 from t2i.plugins.common.text.damsm import authors_encoder, pickled_vocabulary
 from t2i.plugins.common.weights.authors import TEXT_ENCODER, VOCABULARY, Part, recognised
 from t2i.plugins.common.weights.legacy import renamed, without_prefix

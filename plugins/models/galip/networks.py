@@ -17,7 +17,7 @@ from t2i.core.errors import UserError
 from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.clip.vision import ClipVision, build_clip
-from t2i.plugins.common.gan.fusion import Fusion, UpBlock
+from t2i.plugins.common.gan.conditioning.fusion import Fusion, UpBlock
 from t2i.plugins.models.galip.config import GALIPConfig
 
 

@@ -17,7 +17,7 @@ from t2i.core.models.building import build
 from t2i.core.models.model import Model
 from t2i.core.models.weights import load_state, owned_tensors
 from t2i.core.runs.configure import RunConfig
-from t2i.plugins.common.gan.fusion import AUTHORS
+from t2i.plugins.common.gan.conditioning.fusion import AUTHORS
 from t2i.plugins.common.weights.legacy import read_legacy, renamed, state_dict, without_prefix
 from t2i.plugins.models.galip.config import GALIPConfig
 from t2i.plugins.models.galip.networks import Discriminator, GALIPGenerator, QualityAssessor

@@ -15,14 +15,10 @@ from torch.nn import functional as F
 
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
-from t2i.plugins.common.gan.batchnorm import recompute_batchnorm
-from t2i.plugins.common.gan.conditioning import kl_loss
-from t2i.plugins.common.gan.losses import (
-    cross_entropy,
-    discriminator_of_pairs_and_images,
-    matching_aware_discriminator_loss,
-    with_outline,
-)
+from t2i.plugins.common.gan.blocks.batchnorm import recompute_batchnorm
+from t2i.plugins.common.gan.conditioning.augmentation import kl_loss
+from t2i.plugins.common.gan.losses.cross_entropy import cross_entropy, discriminator_of_pairs_and_images, matching_aware_discriminator_loss
+from t2i.plugins.common.gan.losses.outline import with_outline
 from t2i.plugins.common.gan.optimizers import adam_pair
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.stackgan.config import StackGANConfig

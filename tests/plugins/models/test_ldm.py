@@ -16,7 +16,7 @@ from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config
 from t2i.plugins.common.diffusion.training import DenoisingTrainer
-from t2i.plugins.common.gan.conditioning import kl_loss
+from t2i.plugins.common.gan.conditioning.augmentation import kl_loss
 from t2i.plugins.common.latent.autoencoder import AutoencoderTrainer
 from t2i.plugins.models.ldm.config import LDMConfig
 from t2i.plugins.models.ldm.networks import LDMGenerator

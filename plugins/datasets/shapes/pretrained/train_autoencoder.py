@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from t2i.core.engine.ema import Ema
 from t2i.core.io.files import seal
 from t2i.core.io.images import to_bytes, to_tensor
-from t2i.plugins.common.gan.conditioning import kl_loss
+from t2i.plugins.common.gan.conditioning.augmentation import kl_loss
 from t2i.plugins.common.latent.autoencoder import Autoencoder
 from t2i.plugins.common.latent.config import AutoencoderConfig
 from t2i.plugins.datasets.shapes.config import ShapesConfig

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from t2i.plugins.common.gan.conditioning import ConditioningAugmentation, kl_loss
+from t2i.plugins.common.gan.conditioning.augmentation import ConditioningAugmentation, kl_loss
 
 
 def test_kl_is_that_of_the_two_gaussians():

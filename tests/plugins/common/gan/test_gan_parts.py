@@ -11,13 +11,10 @@ from torch.nn import functional as F
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch
-from t2i.plugins.common.gan.fusion import Affine, Fusion, UpBlock
-from t2i.plugins.common.gan.losses import (
-    hinge_discriminator,
-    hinge_generator,
-    matching_aware_penalty,
-    outline_loss,
-)
+from t2i.plugins.common.gan.conditioning.fusion import Affine, Fusion, UpBlock
+from t2i.plugins.common.gan.losses.hinge import hinge_discriminator, hinge_generator
+from t2i.plugins.common.gan.losses.outline import outline_loss
+from t2i.plugins.common.gan.penalties.matching_aware import matching_aware_penalty
 from t2i.plugins.common.text.contrastive import Matcher, MatchingTrainer, info_nce
 
 # --- losses ---------------------------------------------------------------------------------------
