@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.gan.conditioning.augmentation import ConditioningAugmentation
 from t2i.plugins.common.gan.blocks.upsampling import UpConv3x3
+from t2i.plugins.common.gan.conditioning.augmentation import ConditioningAugmentation
 from t2i.plugins.common.text.image_encoder import image_encoder, load_image_encoder
 from t2i.plugins.models.attngan.config import START, AttnGANConfig
 

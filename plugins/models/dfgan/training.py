@@ -9,8 +9,8 @@ from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i.plugins.common.gan.losses.hinge import hinge_discriminator, hinge_generator
 from t2i.plugins.common.gan.losses.outline import with_outline
-from t2i.plugins.common.gan.penalties.matching_aware import matching_aware_penalty
 from t2i.plugins.common.gan.optimizers import adam_pair
+from t2i.plugins.common.gan.penalties.matching_aware import matching_aware_penalty
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.dfgan.config import DFGANConfig
 from t2i.plugins.models.dfgan.networks import Discriminator, OneWayOutput

@@ -16,8 +16,8 @@ from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, 
 from t2i.plugins.common.clip.vision import ClipVision
 from t2i.plugins.common.gan.losses.hinge import hinge_discriminator, hinge_generator
 from t2i.plugins.common.gan.losses.outline import with_outline
-from t2i.plugins.common.gan.penalties.matching_aware import matching_aware_penalty
 from t2i.plugins.common.gan.optimizers import adam_pair
+from t2i.plugins.common.gan.penalties.matching_aware import matching_aware_penalty
 from t2i.plugins.common.text.contrastive import Contrast, MatchingTrainer
 from t2i.plugins.models.galip.config import GALIPConfig
 from t2i.plugins.models.galip.networks import (
