@@ -24,6 +24,7 @@ def weights(toy, tmp_path):
     return tmp_path / "w.safetensors"
 
 
+@pytest.mark.slow
 def test_imported_in_one_process_and_drawn_from_in_another(toy_process, weights):
     process = toy_process("import", "--model", "toy", "w.safetensors", "--json")
     assert process.returncode == 0, process.stderr

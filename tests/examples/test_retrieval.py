@@ -112,6 +112,7 @@ def test_its_own_benchmark(installed):
     assert set(row["scores"]["stripes"]) == {"fid", "distinct"}
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass(installed):
     environment, work = installed
     said = environment.check("pytest", "-q", "-p", "no:cacheprovider", "tests", cwd=work / "source")

@@ -45,6 +45,7 @@ def largest(folder):
     return max(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_a_limit_of_file_size_leaves_the_old_checkpoint_whole(
     tmp_path, train, reference, assert_same
 ):

@@ -70,6 +70,7 @@ def fuzzed_folder(nursery, pipelines, tmp_path):
     return go
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["ldm", "ddpm"])
 def test_mutations_of_other_projects_folders_give_our_own_errors(fuzzed_folder, model):
     fuzzed_folder(model, 0, 40)

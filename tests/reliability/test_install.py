@@ -86,6 +86,7 @@ def refused(done):
     return last(done)
 
 
+@pytest.mark.slow
 def test_files_of_the_folder_are_not_imported(environment, wheel, tmp_path, names):
     path = wheel(
         tmp_path / "w", "t2i-mine", files={"mine": PLUGIN.format(name="mine")}, points={"m": "mine"}
@@ -98,6 +99,7 @@ def test_files_of_the_folder_are_not_imported(environment, wheel, tmp_path, name
     assert not (tmp_path / "RAN").exists()
 
 
+@pytest.mark.slow
 def test_a_strangers_package_is_described_and_asked_about(environment, index, tmp_path, names):
     index.publish_wheel("helper", files={"helper": ""})
     source = PLUGIN.format(name="theirs")
@@ -199,14 +201,16 @@ SETTINGS = (
     {"PIP_DRY_RUN": "1", "PIP_REQUIRE_VIRTUALENV": "nonsense", "PIP_REQUIREMENT": "none.txt"},
     {"PIP_NO_BINARY": ":all:", "PIP_CONSTRAINT": "none.txt", "PIP_PYTHON": "/none"},
 )
-"""Settings of pip. All together they are tried always, one after the other only slowly."""
+"""Settings of pip, tried all together and one after the other."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variables",
     [
         {name: value for one in SETTINGS for name, value in one.items()},
-        *(pytest.param(one, marks=pytest.mark.slow) for one in ({"PIP_VERBOSE": "1"}, *SETTINGS)),
+        {"PIP_VERBOSE": "1"},
+        *SETTINGS,
     ],
     ids=lambda variables: "all" if len(variables) > 4 else str(variables),
 )

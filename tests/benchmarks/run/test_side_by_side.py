@@ -125,6 +125,7 @@ def test_runs_trained_at_once_are_those_trained_alone(tmp_path):
     assert any("c failed: " in line and "a, b go on" in line for line in heard["c"].lines)
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_is_told_and_the_other_goes_on(tmp_path, monkeypatch):
     started = []
     popen = subprocess.Popen

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from t2i.core.engine import fitting
+from t2i.core.engine import fitting, precision
 from t2i.core.engine.automatic import Training, resolve
 from t2i.core.engine.fitting import SHARE, CudaMeter, meter_of
 from t2i.core.errors import UserError
@@ -126,7 +126,8 @@ def test_without_a_meter_the_presets_batch_stays_and_a_line_says_so():
     assert meter_of(torch.device("cpu")) is None
 
 
-def test_the_precision_that_suits_the_cpu_is_float32():
+def test_a_cpu_without_bfloat16_trains_in_float32(monkeypatch):
+    monkeypatch.setattr(precision, "has_bf16", lambda _: False)
     settings, said = chosen(None, precision="auto")
     assert settings.precision == "no"
     assert said == ["precision float32 (auto): cpu does not compute bfloat16 itself"]

@@ -73,6 +73,7 @@ def test_an_interrupted_run_takes_a_longer_budget(tmp_path, monkeypatch):
     assert_same(tensors(run, 8), tensors(whole, 8))
 
 
+@pytest.mark.slow
 def test_a_budget_in_minutes_takes_the_place_of_one_in_steps_and_back(tmp_path):
     run = go(tmp_path / "run")
     resume(run.path, minutes=0.01, reporter=Silent())

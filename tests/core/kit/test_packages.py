@@ -118,6 +118,7 @@ def test_a_wheel_is_installed_listed_and_removed(environment, wheel, tmp_path):
     assert "mine" not in environment.check("t2i", "samplers", cwd=tmp_path).split()
 
 
+@pytest.mark.slow
 def test_what_would_break_the_host_is_refused_unless_forced(environment, wheel, tmp_path):
     index = tmp_path / "index"
     wheel(index, "click", "7.0", files={"t2i_not_click": ""})
