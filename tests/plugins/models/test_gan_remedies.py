@@ -86,6 +86,12 @@ def test_the_generator_waits_for_the_critic(small, model):
             assert same is not expected, (at, name)
 
 
+def test_adas_probability_is_among_what_checkpoints_hold(small):
+    for model, names in (("dfgan", {"ada_discriminator"}), ("attngan", {"ada_discriminator0"})):
+        _, made, stage = next(iter(stages(model, small, *CHOICES["ada"])))
+        assert names <= set(stage.trainer(made.networks).modules)
+
+
 def test_clipped_weights_stay_within_their_bounds(small):
     config, made, stage = next(iter(stages("dfgan", small, *CHOICES["clipped"])))
     trainer = stage.trainer(made.networks)
