@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from t2i.core.settings import MOST_LAYERS, Preset
-from t2i.plugins.common.gan.config import QUICK, SHAPES_TEXT, GANConfig, quick_batch
+from t2i.core.settings import Preset
+from t2i.plugins.common.gan.config import QUICK, SHAPES_TEXT, quick_batch
+from t2i.plugins.common.gan.trees.config import MatchedTreeConfig
 from t2i.plugins.common.sizing import by_memory
-from t2i.plugins.common.text.config import DamsmTraining, ImageEncoderConfig
-
-START = 4  # pixels: the side of the smallest feature map, in generator and discriminators
 
 
-class AttnGANConfig(GANConfig):
+class AttnGANConfig(MatchedTreeConfig):
     """Settings of AttnGAN. The defaults are the paper's for CUB.
 
     The paper has no settings `standardise`, `recalibrate` and `kl`. README.md says what they are
@@ -23,64 +21,6 @@ class AttnGANConfig(GANConfig):
 
     gf: int = Field(32, ge=1)
     """Base width of the generator: its channels at each of the image sizes."""
-
-    df: int = Field(64, ge=1)
-    """Base width of the discriminators: the channels of their first layer."""
-
-    residual_blocks: int = Field(2, ge=0, le=MOST_LAYERS)
-    """Residual blocks of each attentional stage (the paper's R)."""
-
-    scales: int = Field(3, ge=1, le=MOST_LAYERS)
-    """Number of image sizes. Each is twice the one before, and the last is image_size."""
-
-    z_dim: int = Field(100, ge=1)
-    """Size of the noise vector z."""
-
-    c_dim: int = Field(100, ge=1)
-    """Size of the augmented condition c^."""
-
-    damsm_weight: float = Field(5.0, ge=0)
-    """Weight of L_DAMSM in the generator's loss (the paper's lambda). 0: no such loss."""
-
-    image_encoder: ImageEncoderConfig = ImageEncoderConfig()
-    """DAMSM's image encoder."""
-
-    damsm: DamsmTraining = DamsmTraining()
-    """DAMSM's losses, and its training in the first stage."""
-
-    damsm_share: float = Field(0.12, gt=0, lt=1)
-    """Share of the training budget for DAMSM, between 0 and 1. This stage is left out where the
-    text encoder is frozen and the image encoder has weights or is left out."""
-
-    standardise: bool = False
-    """Whether sentence vectors are standardised by a batch norm: mean 0 and variance 1 in each
-    dimension. Generator and discriminators both take the standardised vectors."""
-
-    recalibrate: int = Field(0, ge=0)
-    """Batches over which batch norm's statistics are recomputed with the averaged weights when
-    training ends. 0: they stay those of the last weights."""
-
-    kl: float = Field(1.0, ge=0)
-    """Weight of the KL term of the conditioning augmentation (1 in the authors' code)."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> AttnGANConfig:
-        first = self.image_size >> (self.scales - 1)
-        if self.image_size & (self.image_size - 1) or first < 2 * START:
-            raise ValueError(
-                f"image_size ({self.image_size}) must be a power of two, and the first of the "
-                f"{self.scales} scales at least {2 * START} pixels"
-            )
-        if self.batch_size // self.accumulate < 2:
-            raise ValueError(
-                "a batch (each of its `accumulate` parts) needs two images, to make wrong pairs"
-            )
-        return self
-
-    @property
-    def sizes(self) -> list[int]:
-        """Sides of the images in pixels, the smallest first."""
-        return [self.image_size >> i for i in reversed(range(self.scales))]
 
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
