@@ -10,10 +10,70 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from t2i.core.settings import MOST_LAYERS
-from t2i.plugins.common.gan.config import GANConfig
+from t2i.plugins.common.gan.config import PAPER, TINY, GANConfig, quick_batch
 from t2i.plugins.common.text.config import DamsmTraining, ImageEncoderConfig
 
 START = 4  # pixels: the side of the smallest feature map, in generator and discriminators
+
+
+TREE_TINY = {
+    **TINY,
+    "gf": 24,
+    "df": 32,
+    "scales": 2,
+    "residual_blocks": 1,
+    "z_dim": 32,
+    "steps": 4000,
+    "kl": 0.002,
+    "lr_g": 2e-3,
+    "lr_d": 6e-4,
+    "standardise": True,
+    "recalibrate": 20,
+    "warmup": 50,
+}
+"""Settings that the presets `tiny` of the three models have in common."""
+
+MATCHED_TINY = {
+    **TREE_TINY,
+    "c_dim": 64,
+    "image_encoder": {"kind": "small"},
+    "damsm": {"batch_size": 48, "lr": 1e-3, "lr_text": 3e-4, "epochs": 1},
+    "damsm_share": 0.075,
+    "damsm_weight": 0.2,
+}
+"""Settings that the presets `tiny` of AttnGAN and DM-GAN have in common."""
+
+MATCHED_WIDE = {
+    "residual_blocks": 2,
+    "z_dim": 100,
+    "c_dim": 100,
+    "lr_g": 2e-4,
+    "lr_d": 2e-4,
+    "image_encoder": {"kind": "small", "width": 64},
+    "ema_decay": 0.999,
+}
+"""Settings of their presets `auto` on an accelerator, laid over those of `tiny`."""
+
+AVERAGED_PAPER = {
+    **PAPER,
+    "ema_decay": 0.999,
+    "checkpoint_every": 5000,
+    "sample_every": 5000,
+}
+"""Settings that the papers' presets of the three models have in common."""
+
+
+def tree_sizes(size: int) -> dict[str, int]:
+    """Return the widths and the scales of a preset `auto` on a CPU.
+
+    Args:
+        size: Height and width of the images in pixels.
+
+    Returns:
+        The settings gf, df, scales and batch_size.
+    """
+    gf, df = (24, 32) if size <= 32 else (16, 16) if size <= 64 else (8, 8)
+    return {"gf": gf, "df": df, "scales": 2 if size <= 64 else 3, "batch_size": quick_batch(size)}
 
 
 class TreeConfig(GANConfig):
