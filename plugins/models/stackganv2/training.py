@@ -7,12 +7,13 @@ from functools import partial
 from torch import Tensor
 
 from t2i.core.interfaces.text import TextEncoder
-from t2i.core.interfaces.trainer import Batch, Engine, Networks, Stage
+from t2i.core.interfaces.trainer import Batch, Networks, Stage
 from t2i.plugins.common.gan.losses.colour import colour_consistency
 from t2i.plugins.common.gan.losses.cross_entropy import (
     joint_discriminator_loss,
     matching_aware_discriminator_loss,
 )
+from t2i.plugins.common.gan.remedies.seam import Seen
 from t2i.plugins.common.gan.trees.discriminator import Discriminator
 from t2i.plugins.common.gan.trees.generator import TreeOutput
 from t2i.plugins.common.gan.trees.training import TreeTrainer
@@ -64,17 +65,15 @@ class GANTrainer(TreeTrainer):
             Discriminator(config, scale, config.c_dim, condition_first=True)
             for scale in range(config.scales)
         ]
-        super().__init__(config, networks, judges)
         self.unconditional = config.unconditional
+        super().__init__(config, networks, judges)
 
     def condition(self, drawn: TreeOutput) -> Tensor:
         return drawn.mean
 
-    def discriminator_loss(
-        self, d: Discriminator, real: Tensor, fake: Tensor, condition: Tensor, engine: Engine
-    ) -> Tensor:
-        other = engine.shifted(condition)
-        return discriminator_loss(d, real, fake, condition, other, self.unconditional)
+    def discriminator_loss(self, d: Discriminator, seen: Seen) -> Tensor:
+        texts = seen.condition, seen.mismatched
+        return discriminator_loss(d, seen.images, seen.generated, *texts, self.unconditional)
 
     def further(self, drawn: TreeOutput, batch: Batch) -> dict[str, tuple[float, Tensor]]:
         if not self.config.colour or self.config.scales < 2:

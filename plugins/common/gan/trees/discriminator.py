@@ -108,7 +108,7 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         halvings = doublings(config.sizes[scale])
-        widths = [3, *(config.df << i for i in range(halvings))]
+        widths = [3 * config.pack, *(config.df << i for i in range(halvings))]
         first: Norm = "none" if norm == "batch" else norm
         layers = [down(*pair, norm=norm if i else first) for i, pair in enumerate(pairwise(widths))]
         last = widths[-1]
@@ -116,14 +116,15 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
         width = last >> scale
         self.unconditional = Head(width)
-        self.conditional = Head(width, condition, norm, condition_first=condition_first)
+        packed = config.pack * condition
+        self.conditional = Head(width, packed, norm, condition_first=condition_first)
         self.apply(orthogonal)
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the features of images.
 
         Args:
-            images: Images in [-1, 1], float (B, 3, S_i, S_i).
+            images: Images in [-1, 1], or packs of them, float (B, 3 pack, S_i, S_i).
 
         Returns:
             Features, float (B, C, 4, 4), with the same C at every scale.

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor, nn
 
 from t2i.core.interfaces.text import TextEncoder, TextShape
-from t2i.core.interfaces.trainer import Batch, Engine, Networks, Stage, Trainer
+from t2i.core.interfaces.trainer import Batch, Networks, Stage, Trainer
 from t2i.plugins.common.gan.losses.cross_entropy import discriminator_of_pairs_and_images
+from t2i.plugins.common.gan.remedies.seam import Seen
 from t2i.plugins.common.gan.trees.config import MatchedTreeConfig
 from t2i.plugins.common.gan.trees.discriminator import Discriminator
 from t2i.plugins.common.gan.trees.generator import TreeOutput
@@ -61,10 +62,8 @@ class MatchedTreeTrainer(TreeTrainer):
     def condition(self, drawn: TreeOutput) -> Tensor:
         return drawn.sentence
 
-    def discriminator_loss(
-        self, d: Discriminator, real: Tensor, fake: Tensor, condition: Tensor, engine: Engine
-    ) -> Tensor:
-        return discriminator_loss(d, real, fake, condition)
+    def discriminator_loss(self, d: Discriminator, seen: Seen) -> Tensor:
+        return discriminator_loss(d, seen.images, seen.generated, seen.condition)
 
     def further(self, drawn: TreeOutput, batch: Batch) -> dict[str, tuple[float, Tensor]]:
         if self.image_encoder is None or not self.config.damsm_weight:

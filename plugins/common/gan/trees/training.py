@@ -15,6 +15,7 @@ from t2i.plugins.common.gan.blocks.batchnorm import recompute_batchnorm
 from t2i.plugins.common.gan.conditioning.augmentation import kl_loss
 from t2i.plugins.common.gan.losses.cross_entropy import cross_entropy
 from t2i.plugins.common.gan.losses.outline import with_outline
+from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen
 from t2i.plugins.common.gan.trees.config import TreeConfig
 from t2i.plugins.common.gan.trees.discriminator import Discriminator
 from t2i.plugins.common.gan.trees.generator import TreeGenerator, TreeOutput
@@ -80,14 +81,41 @@ class TreeTrainer(Trainer):
         self.config = config
         self.network, self.noise_shape = generator.network, generator.noise_shape
         self.discriminators = list(discriminators)
+        self.critics = [self._critic(i, d) for i, d in enumerate(self.discriminators)]
+        self.remedies = Remedies(config, self.critics)
         judges = {f"discriminator{i}": d for i, d in enumerate(self.discriminators)}
-        self.modules: dict[str, nn.Module] = {"network": self.network, **judges}
+        self.modules: dict[str, nn.Module] = {
+            "network": self.network,
+            **judges,
+            **self.remedies.modules,
+        }
         betas = (config.beta1, config.beta2)
         self.optimizers = {
             name: Adam(d.parameters(), config.lr_d, betas, fused=True) for name, d in judges.items()
         }
         self.optimizers["generator"] = Adam(
             self.network.parameters(), config.lr_g, betas, fused=True
+        )
+
+    def _critic(self, scale: int, d: Discriminator) -> Critic:
+        """Describe D_i to the remedies."""
+        name = f"discriminator{scale}"
+
+        def own(seen: Seen, penalised: bool) -> tuple[Tensor, Losses]:
+            loss = self.discriminator_loss(d, seen)
+            return loss, {name: loss}
+
+        def own_generator(seen: Seen) -> Tensor:
+            return generator_loss(d, seen.generated, seen.condition, self.unconditional)
+
+        return Critic(
+            name,
+            {name: d},
+            features=d,
+            matching=d.conditional,
+            realism=d.unconditional if self.unconditional else None,
+            own=own,
+            own_generator=own_generator,
         )
 
     @abstractmethod
@@ -102,17 +130,13 @@ class TreeTrainer(Trainer):
         """
 
     @abstractmethod
-    def discriminator_loss(
-        self, d: Discriminator, real: Tensor, fake: Tensor, condition: Tensor, engine: Engine
-    ) -> Tensor:
+    def discriminator_loss(self, d: Discriminator, seen: Seen) -> Tensor:
         """Return the loss of one discriminator.
 
         Args:
             d: The discriminator.
-            real: Real images, float (B, 3, S, S), B of at least 2.
-            fake: Generated images of the same shape, without gradients.
-            condition: Conditions, float (B, D), without gradients.
-            engine: The engine.
+            seen: Real and generated images, float (B, 3, S, S), B of at least 2, and conditions,
+                float (B, D).
 
         Returns:
             The loss, a scalar.
@@ -135,15 +159,13 @@ class TreeTrainer(Trainer):
         drawn: TreeOutput = self.network(noise, batch.text.detach())
         condition = self.condition(drawn)
         losses: Losses = {}
-        for i, (d, fake) in enumerate(zip(self.discriminators, drawn.images, strict=True)):
-            name, real = f"discriminator{i}", shrunk(batch.images, fake.shape[-1])
-            judged = self.discriminator_loss(d, real, fake.detach(), condition.detach(), engine)
-            losses[name] = judged
-            engine.update(name, judged)
-        fooling = [
-            generator_loss(d, fake, condition, self.unconditional)
-            for d, fake in zip(self.discriminators, drawn.images, strict=True)
-        ]
+        scales = []
+        for critic, fake in zip(self.critics, drawn.images, strict=True):
+            real = shrunk(batch.images, fake.shape[-1])
+            seen = self.remedies.seen(critic, batch, engine, real, fake, condition)
+            losses |= self.remedies.update(seen)
+            scales.append(seen)
+        fooling = [self.remedies.adversarial(seen) for seen in scales]
         losses["adversarial"] = torch.stack(fooling).sum()
         losses["kl"] = kl_loss(drawn.mean, drawn.logvar)
         loss = losses["adversarial"] + self.config.kl * losses["kl"]
@@ -151,7 +173,7 @@ class TreeTrainer(Trainer):
             losses[name] = term
             loss = loss + weight * term
         loss = with_outline(loss, losses, self.config.outline, drawn.images, batch.images)
-        engine.update("generator", loss)
+        self.remedies.update_generator("generator", loss, batch, engine)
         return losses
 
     def finish(self, batches: Callable[[], Batch]) -> None:
