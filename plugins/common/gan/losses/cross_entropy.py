@@ -95,3 +95,17 @@ def joint_discriminator_loss(
         + cross_entropy(fake, real=False)
         + u * (alone + cross_entropy(fake_image, real=False))
     )
+
+
+def generator_of_pairs_and_images(fake: Tensor, fake_image: Tensor, u: float = 1.0) -> Tensor:
+    """Compute the adversarial loss of a generator whose discriminator has both kinds of outputs.
+
+    Args:
+        fake: Conditional logits of generated images with their captions.
+        fake_image: Unconditional logits of generated images.
+        u: Weight of the unconditional outputs.
+
+    Returns:
+        The loss, a scalar: the weighted sum of -E[log sigmoid(logits)] of both.
+    """
+    return cross_entropy(fake, real=True) + u * cross_entropy(fake_image, real=True)

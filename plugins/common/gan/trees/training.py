@@ -11,9 +11,12 @@ from torch.nn import functional as F
 from torch.optim import Adam
 
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Trainer
-from t2i.plugins.common.gan.blocks.batchnorm import recompute_batchnorm
+from t2i.plugins.common.gan.blocks.batchnorm import recalibrate
 from t2i.plugins.common.gan.conditioning.augmentation import kl_loss
-from t2i.plugins.common.gan.losses.cross_entropy import cross_entropy
+from t2i.plugins.common.gan.losses.cross_entropy import (
+    cross_entropy,
+    generator_of_pairs_and_images,
+)
 from t2i.plugins.common.gan.losses.outline import with_outline
 from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen
 from t2i.plugins.common.gan.trees.config import TreeConfig
@@ -38,10 +41,10 @@ def generator_loss(
         The loss, a scalar.
     """
     x = d(fake)
-    conditional = cross_entropy(d.conditional(x, condition), real=True)
+    pairs = d.conditional(x, condition)
     if not unconditional:
-        return conditional
-    return unconditional * cross_entropy(d.unconditional(x), real=True) + conditional
+        return cross_entropy(pairs, real=True)
+    return generator_of_pairs_and_images(pairs, d.unconditional(x), unconditional)
 
 
 def shrunk(images: Tensor, size: int) -> Tensor:
@@ -154,9 +157,21 @@ class TreeTrainer(Trainer):
         """
         return {}
 
-    def step(self, batch: Batch, engine: Engine) -> Losses:
+    def draw(self, batch: Batch) -> TreeOutput:
+        """Generate the images of all scales for a batch.
+
+        Args:
+            batch: The batch, with its captions and its noise.
+
+        Returns:
+            What the network returns. No gradient reaches the text encoder.
+        """
         noise = batch.noise.normal("z", 0, self.noise_shape)
         drawn: TreeOutput = self.network(noise, batch.text.detach())
+        return drawn
+
+    def step(self, batch: Batch, engine: Engine) -> Losses:
+        drawn = self.draw(batch)
         condition = self.condition(drawn)
         losses: Losses = {}
         scales = []
@@ -177,13 +192,4 @@ class TreeTrainer(Trainer):
         return losses
 
     def finish(self, batches: Callable[[], Batch]) -> None:
-        """Recompute batch norm's statistics with the averaged weights (`recalibrate` batches).
-
-        Without this they belong to the last weights.
-        """
-        if not self.config.recalibrate:
-            return
-        with recompute_batchnorm(self.network):
-            for _ in range(self.config.recalibrate):
-                batch = batches()
-                self.network(batch.noise.normal("z", 0, self.noise_shape), batch.text)
+        recalibrate(self.network, self.draw, batches, self.config.recalibrate)
