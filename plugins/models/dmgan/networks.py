@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.gan.trees.blocks import residual_blocks, up
+from t2i.plugins.common.gan.trees.blocks import ResidualBlock, residual_blocks, up
 from t2i.plugins.common.gan.trees.generator import Tree, TreeGenerator
 from t2i.plugins.models.dmgan.config import DMGANConfig
 
@@ -122,19 +122,29 @@ class NextStage(nn.Module):
         h = self.memory(h, text.words, text.mask)
         x = torch.cat([h, h], dim=1)
         for i, block in enumerate(self.residual):
-            x = x + self._first(block.block, h) if i == 0 else block(x)
+            x = block(x) if i else x + of_both(block, h)
         h_next: Tensor = self.up(x)
         return h_next
 
-    @staticmethod
-    def _first(block: nn.Sequential, h: Tensor) -> Tensor:
-        """Return what a residual block's layers make of [h; h]."""
-        both: Tensor = block[0].weight
-        left, right = both.chunk(2, dim=1)
-        y = F.conv2d(h, left + right, padding=1)
-        for layer in block[1:]:
-            y = layer(y)
-        return y
+
+def of_both(residual: nn.Module, h: Tensor) -> Tensor:
+    """Return what the layers of a residual block make of [h; h], without its shortcut.
+
+    Args:
+        residual: The block, of 2 C channels.
+        h: Features, float (B, C, S, S).
+
+    Returns:
+        Features, float (B, 2 C, S, S).
+    """
+    assert isinstance(residual, ResidualBlock)
+    first, *others = residual.block
+    assert isinstance(first.weight, Tensor)
+    left, right = first.weight.chunk(2, dim=1)
+    y: Tensor = F.conv2d(h, left + right, padding=1)
+    for layer in others:
+        y = layer(y)
+    return y
 
 
 class Network(Tree):

@@ -13,44 +13,39 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.gan.trees.blocks import residual_blocks, tiled, up
+from t2i.plugins.common.gan.trees.blocks import (
+    conv3x3,
+    gated,
+    residual_blocks,
+    tiled,
+    up,
+)
 from t2i.plugins.common.gan.trees.generator import Tree, TreeGenerator
 from t2i.plugins.models.stackganv2.config import StackGANv2Config
 
 
-class JointConv(nn.Conv2d):
-    """A 3x3 convolution without bias of [c repeated at each position; h].
+def joined(weight: Tensor, c: Tensor, h: Tensor) -> Tensor:
+    """Convolve [c repeated at each position; h] with a 3x3 kernel and padding.
 
     A convolution of what is the same everywhere gives nine different values: four corners, four
     edges and the inside. They are those of a 3x3 map. So c costs the same whatever the size of h.
 
     Args:
-        c: Size of c.
-        channels: Channels of h.
-        c_out: Channels of the result.
+        weight: The kernel, float (c_out, D + C, 3, 3).
+        c: Vectors, float (B, D).
+        h: The map, float (B, C, S, S), S of at least 3.
+
+    Returns:
+        The map, float (B, c_out, S, S).
     """
-
-    def __init__(self, c: int, channels: int, c_out: int) -> None:
-        super().__init__(c + channels, c_out, 3, padding=1, bias=False)
-        self.c = c
-
-    def forward(self, c: Tensor, h: Tensor) -> Tensor:
-        """Convolve.
-
-        Args:
-            c: Vectors, float (B, c).
-            h: The map, float (B, channels, S, S), S of at least 3.
-
-        Returns:
-            The map, float (B, c_out, S, S).
-        """
-        nine = F.conv2d(tiled(c, 3), self.weight[:, : self.c], padding=1)
-        inside = h.shape[-1] - 2
-        for axis in (2, 3):
-            first, middle, last = nine.split(1, dim=axis)
-            middle = middle.expand(*(inside if i == axis else -1 for i in range(4)))
-            nine = torch.cat([first, middle, last], dim=axis)
-        return nine + F.conv2d(h, self.weight[:, self.c :], padding=1)
+    of_c, of_h = weight[:, : c.shape[1]], weight[:, c.shape[1] :]
+    values = F.conv2d(tiled(c, 3), of_c, padding=1)
+    inside = h.shape[-1] - 2
+    left, middle, right = values[..., :1], values[..., 1:2], values[..., 2:]
+    rows = torch.cat([left, middle.expand(-1, -1, -1, inside), right], dim=3)
+    top, middle, bottom = rows[:, :, :1], rows[:, :, 1:2], rows[:, :, 2:]
+    whole = torch.cat([top, middle.expand(-1, -1, inside, -1), bottom], dim=2)
+    return whole + F.conv2d(h, of_h, padding=1)
 
 
 class NextStage(nn.Module):
@@ -63,9 +58,7 @@ class NextStage(nn.Module):
 
     def __init__(self, config: StackGANv2Config, channels: int) -> None:
         super().__init__()
-        self.joint = nn.ModuleList(
-            [JointConv(config.c_dim, channels, 2 * channels), nn.BatchNorm2d(2 * channels)]
-        )
+        self.joint = nn.Sequential(*gated(conv3x3(config.c_dim + channels, 2 * channels)))
         self.residual = residual_blocks(channels, config.residual_blocks)
         self.up = up(channels, channels // 2)
 
@@ -80,8 +73,10 @@ class NextStage(nn.Module):
         Returns:
             h_i, float (B, C // 2, 2S, 2S).
         """
-        join, norm = self.joint
-        h_next: Tensor = self.up(self.residual(F.glu(norm(join(c, h)), dim=1)))
+        convolution, norm, gate = self.joint
+        assert isinstance(convolution.weight, Tensor)
+        h = gate(norm(joined(convolution.weight, c, h)))
+        h_next: Tensor = self.up(self.residual(h))
         return h_next
 
 

@@ -25,7 +25,7 @@ from t2i.plugins.common.gan.trees.discriminator import Discriminator
 from t2i.plugins.common.gan.trees.weights import discriminator_state
 from t2i.plugins.models.stackganv2 import weights
 from t2i.plugins.models.stackganv2.config import StackGANv2Config
-from t2i.plugins.models.stackganv2.networks import JointConv, build
+from t2i.plugins.models.stackganv2.networks import build, joined
 from t2i.plugins.models.stackganv2.training import GANTrainer, discriminator_loss, stages
 from tests.plugins.models import trees
 
@@ -62,14 +62,15 @@ def test_parameters_are_those_of_the_authors_modules():
 @pytest.mark.parametrize("size", [3, 4, 9])
 def test_a_vector_joined_at_each_position_costs_one_small_map_and_equals_the_whole(size):
     torch.manual_seed(0)
-    join, c = JointConv(3, 2, 5).double(), torch.randn(2, 3, dtype=torch.float64)
+    w, c = (torch.randn(*shape, dtype=torch.float64) for shape in ((5, 5, 3, 3), (2, 3)))
     h = torch.randn(2, 2, size, size, dtype=torch.float64, requires_grad=True)
+    w.requires_grad_()
     c.requires_grad_()
     whole = torch.cat([c[..., None, None].repeat(1, 1, size, size), h], 1)
-    plain = F.conv2d(whole, join.weight, padding=1)
-    torch.testing.assert_close(join(c, h), plain)
-    weight, given = torch.randn_like(plain), [c, h, join.weight]
-    ours = torch.autograd.grad((weight * join(c, h)).sum(), given)
+    plain = F.conv2d(whole, w, padding=1)
+    torch.testing.assert_close(joined(w, c, h), plain)
+    weight, given = torch.randn_like(plain), [c, h, w]
+    ours = torch.autograd.grad((weight * joined(w, c, h)).sum(), given)
     torch.testing.assert_close(ours, torch.autograd.grad((weight * plain).sum(), given))
 
 
