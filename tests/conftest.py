@@ -68,6 +68,12 @@ SMALL = {
         "recalibrate=2",
         "encoder.name=damsm", "encoder.width=16", "encoder.embedding=16",
     ),
+    "dmgan": (
+        "gf=4", "df=4", "z_dim=8", "c_dim=8", "image_encoder.width=8", "damsm.batch_size=6",
+        "recalibrate=2",
+        "encoder.name=damsm", "encoder.width=16", "encoder.embedding=16",
+    ),
+    "stackganv2": (*ENCODER, "gf=4", "df=4", "z_dim=8", "c_dim=8", "matcher_width=8", "recalibrate=2"),  # noqa: E501
     "stackgan": (*ENCODER, "gf=4", "df=4", "z_dim=8", "c_dim=8", "matcher_width=8", "recalibrate=2"),  # noqa: E501
 }  # fmt: skip
 ALL = (

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from t2i.core.settings import MOST_LAYERS, Preset
-from t2i.plugins.common.gan.config import QUICK, SHAPES_TEXT, GANConfig, quick_batch
+from t2i.core.settings import Preset
+from t2i.plugins.common.gan.config import QUICK, SHAPES_TEXT, TINY
+from t2i.plugins.common.gan.trees.config import (
+    AVERAGED_PAPER,
+    MATCHED_TINY,
+    MATCHED_WIDE,
+    MatchedTreeConfig,
+    tree_sizes,
+)
 from t2i.plugins.common.sizing import by_memory
-from t2i.plugins.common.text.config import DamsmTraining, ImageEncoderConfig
-
-START = 4  # pixels: the side of the smallest feature map, in generator and discriminators
 
 
-class AttnGANConfig(GANConfig):
+class AttnGANConfig(MatchedTreeConfig):
     """Settings of AttnGAN. The defaults are the paper's for CUB.
 
     The paper has no settings `standardise`, `recalibrate` and `kl`. README.md says what they are
@@ -24,102 +28,31 @@ class AttnGANConfig(GANConfig):
     gf: int = Field(32, ge=1)
     """Base width of the generator: its channels at each of the image sizes."""
 
-    df: int = Field(64, ge=1)
-    """Base width of the discriminators: the channels of their first layer."""
-
-    residual_blocks: int = Field(2, ge=0, le=MOST_LAYERS)
-    """Residual blocks of each attentional stage (the paper's R)."""
-
-    scales: int = Field(3, ge=1, le=MOST_LAYERS)
-    """Number of image sizes. Each is twice the one before, and the last is image_size."""
-
-    z_dim: int = Field(100, ge=1)
-    """Size of the noise vector z."""
-
-    c_dim: int = Field(100, ge=1)
-    """Size of the augmented condition c^."""
-
-    damsm_weight: float = Field(5.0, ge=0)
-    """Weight of L_DAMSM in the generator's loss (the paper's lambda). 0: no such loss."""
-
-    image_encoder: ImageEncoderConfig = ImageEncoderConfig()
-    """DAMSM's image encoder."""
-
-    damsm: DamsmTraining = DamsmTraining()
-    """DAMSM's losses, and its training in the first stage."""
-
-    damsm_share: float = Field(0.12, gt=0, lt=1)
-    """Share of the training budget for DAMSM, between 0 and 1. This stage is left out where the
-    text encoder is frozen and the image encoder has weights or is left out."""
-
-    standardise: bool = False
-    """Whether sentence vectors are standardised by a batch norm: mean 0 and variance 1 in each
-    dimension. Generator and discriminators both take the standardised vectors."""
-
-    recalibrate: int = Field(0, ge=0)
-    """Batches over which batch norm's statistics are recomputed with the averaged weights when
-    training ends. 0: they stay those of the last weights."""
-
-    kl: float = Field(1.0, ge=0)
-    """Weight of the KL term of the conditioning augmentation (1 in the authors' code)."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> AttnGANConfig:
-        first = self.image_size >> (self.scales - 1)
-        if self.image_size & (self.image_size - 1) or first < 2 * START:
-            raise ValueError(
-                f"image_size ({self.image_size}) must be a power of two, and the first of the "
-                f"{self.scales} scales at least {2 * START} pixels"
-            )
-        if self.batch_size // self.accumulate < 2:
-            raise ValueError(
-                "a batch (each of its `accumulate` parts) needs two images, to make wrong pairs"
-            )
-        return self
-
-    @property
-    def sizes(self) -> list[int]:
-        """Sides of the images in pixels, the smallest first."""
-        return [self.image_size >> i for i in reversed(range(self.scales))]
-
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
         return {
-            "tiny": Preset(_TINY, encoder=("words", {"layers": 1})),
+            "tiny": Preset(MATCHED_TINY, encoder=("words", {"layers": 1})),
             "cub": Preset(_CUB, data=("cub", {}), encoder=("damsm", {"max_words": 18})),
             "coco": Preset(_COCO, data=("coco", {}), encoder=("damsm", {"max_words": 15})),
-            "shapes": Preset({**_TINY, **QUICK}, data=("shapes", {}), encoder=SHAPES_TEXT),
+            "shapes": Preset({**MATCHED_TINY, **QUICK}, data=("shapes", {}), encoder=SHAPES_TEXT),
         }
 
     @classmethod
     def sized(cls, size: int, memory: int | None) -> Preset:
-        settings = {**_TINY, "image_size": size, "scales": 2 if size <= 64 else 3}
-        if memory is None:
-            gf, df = (24, 32) if size <= 32 else (16, 16) if size <= 64 else (8, 8)
-            settings |= {"gf": gf, "df": df, "batch_size": quick_batch(size)}
-        else:
+        settings = {**MATCHED_TINY, "image_size": size, **tree_sizes(size)}
+        if memory is not None:
             gf, df = (by_memory(memory, widths) for widths in ((24, 32, 40, 48), (24, 32, 48, 64)))
-            settings |= {
-                "gf": gf, "df": df, "residual_blocks": 2, "z_dim": 100, "c_dim": 100, "lr_g": 2e-4,
-                "lr_d": 2e-4, "image_encoder": {"kind": "small", "width": 64}, "ema_decay": 0.999,
-            }  # fmt: skip
+            settings |= {**MATCHED_WIDE, "gf": gf, "df": df, "batch_size": TINY["batch_size"]}
         return Preset(settings, encoder=("words", {"layers": 1}))
 
 
-_PAPER = {
-    "image_size": 256,
-    "augment": {"scale": 76 / 64, "flip": True},
-    "ema_decay": 0.999,
-    "checkpoint_every": 5000,
-    "sample_every": 5000,
-}
 _CUB = {
-    **_PAPER,
+    **AVERAGED_PAPER,
     "batch_size": 20,
     "steps": 302_000,  # 200 epochs of DAMSM, 600 of the GAN, 8,855 images
 }
 _COCO = {
-    **_PAPER,
+    **AVERAGED_PAPER,
     "gf": 48,
     "df": 96,
     "residual_blocks": 3,
@@ -128,29 +61,4 @@ _COCO = {
     "damsm": {"epochs": 100},
     "damsm_share": 0.195,
     "steps": 882_000,  # 100 epochs of DAMSM, 120 of the GAN, 82,783 images
-}
-_TINY = {
-    "image_size": 32,
-    "gf": 24,
-    "df": 32,
-    "scales": 2,
-    "residual_blocks": 1,
-    "z_dim": 32,
-    "c_dim": 64,
-    "batch_size": 32,
-    "steps": 4000,
-    "image_encoder": {"kind": "small"},
-    "damsm": {"batch_size": 48, "lr": 1e-3, "lr_text": 3e-4, "epochs": 1},
-    "damsm_share": 0.075,
-    "damsm_weight": 0.2,
-    "kl": 0.002,
-    "lr_g": 2e-3,
-    "lr_d": 6e-4,
-    "standardise": True,
-    "recalibrate": 20,
-    "ema_decay": 0.998,
-    "lr_schedule": "linear",
-    "lr_floor": 0.1,
-    "warmup": 50,
-    "channels_last": True,
 }

@@ -27,7 +27,7 @@ def t2i_models() -> list[ModelSpec]:
             config="t2i.plugins.models.attngan.config:AttnGANConfig",
             generator="t2i.plugins.models.attngan.networks:build",
             stages="t2i.plugins.models.attngan.training:stages",
-            helpers="t2i.plugins.models.attngan.networks:helpers",
+            helpers="t2i.plugins.common.gan.trees.matching:helpers",
             moved=("generator.image_encoder.=helpers.image_encoder.",),
             weights="t2i.plugins.models.attngan.weights:load",
             family="one-shot",

@@ -25,17 +25,14 @@ from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 from t2i.plugins.common.gan.blocks.upsampling import UpConv3x3
 from t2i.plugins.common.gan.conditioning.augmentation import kl_loss
+from t2i.plugins.common.gan.trees.discriminator import Discriminator
+from t2i.plugins.common.gan.trees.matching import discriminator_loss, helpers
+from t2i.plugins.common.gan.trees.training import generator_loss, shrunk
+from t2i.plugins.common.gan.trees.weights import discriminator_state
 from t2i.plugins.common.text.damsm import DamsmTrainer, damsm_losses
 from t2i.plugins.models.attngan.config import AttnGANConfig
-from t2i.plugins.models.attngan.networks import Attention, Discriminator, Network, build, helpers
-from t2i.plugins.models.attngan.training import (
-    GANTrainer,
-    discriminator_loss,
-    generator_loss,
-    shrunk,
-    stages,
-)
-from t2i.plugins.models.attngan.weights import discriminator_state
+from t2i.plugins.models.attngan.networks import Attention, Network, build
+from t2i.plugins.models.attngan.training import GANTrainer, stages
 from t2i.plugins.models.attngan.weights import load as load_authors
 
 TEXT = TextShape(8, 6)

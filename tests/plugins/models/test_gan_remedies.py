@@ -12,7 +12,7 @@ from t2i.core.interfaces.trainer import Batch
 from t2i.core.models.building import build, stages_of
 from t2i.core.runs.configure import resolve_config
 
-GANS = ("attngan", "dfgan", "galip", "stackgan")
+GANS = ("attngan", "dfgan", "dmgan", "galip", "stackgan", "stackganv2")
 NORM = "critic_norm=layer"
 CHOICES = {
     "wasserstein": ("loss=wasserstein", NORM),
@@ -110,7 +110,7 @@ def test_the_similarity_of_galip_is_that_of_the_image_itself(small):
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
-@pytest.mark.parametrize("model", ["attngan", "stackgan"])
+@pytest.mark.parametrize("model", ["attngan", "stackgan", "stackganv2"])
 @pytest.mark.parametrize("settings", [("loss=wasserstein",), ("loss=relativistic",), ("unroll=1",)])
 def test_batch_norm_in_a_critic_is_refused_where_gradients_are_differentiated(
     small, model, settings

@@ -62,14 +62,50 @@ def discriminator_of_pairs_and_images(
     return called_real / 2 + called_fake / 3
 
 
-def generator_of_pairs_and_images(fake: Tensor, fake_image: Tensor) -> Tensor:
+def joint_discriminator_loss(
+    real: Tensor,
+    fake: Tensor,
+    wrong: Tensor,
+    real_image: Tensor,
+    fake_image: Tensor,
+    wrong_image: Tensor,
+    u: float = 1.0,
+) -> Tensor:
+    """Compute the discriminator's loss in StackGAN-v2, with unconditional outputs u.
+
+    It is real + fake + wrong + u (real_u + fake_u + wrong_u), without halves or thirds. The image
+    of a wrong pair is a real one, and wrong_u is its cross entropy with the label "real".
+
+    Args:
+        real: Conditional logits of real images with their captions.
+        fake: Conditional logits of generated images with their captions.
+        wrong: Conditional logits of real images with captions of others.
+        real_image: Unconditional logits of real images.
+        fake_image: Unconditional logits of generated images.
+        wrong_image: Unconditional logits of the images of the wrong pairs.
+        u: Weight of the unconditional outputs.
+
+    Returns:
+        The loss, a scalar.
+    """
+    conditional = cross_entropy(real, real=True) + cross_entropy(wrong, real=False)
+    alone = cross_entropy(real_image, real=True) + cross_entropy(wrong_image, real=True)
+    return (
+        conditional
+        + cross_entropy(fake, real=False)
+        + u * (alone + cross_entropy(fake_image, real=False))
+    )
+
+
+def generator_of_pairs_and_images(fake: Tensor, fake_image: Tensor, u: float = 1.0) -> Tensor:
     """Compute the adversarial loss of a generator whose discriminator has both kinds of outputs.
 
     Args:
         fake: Conditional logits of generated images with their captions.
         fake_image: Unconditional logits of generated images.
+        u: Weight of the unconditional outputs.
 
     Returns:
-        The loss, a scalar: the sum of -E[log sigmoid(logits)] of both.
+        The loss, a scalar: the weighted sum of -E[log sigmoid(logits)] of both.
     """
-    return cross_entropy(fake, real=True) + cross_entropy(fake_image, real=True)
+    return cross_entropy(fake, real=True) + u * cross_entropy(fake_image, real=True)
