@@ -15,8 +15,10 @@ from t2i.plugins.common.text.config import TextPretraining
 
 
 class CGANConfig(MLPGANConfig, TextPretraining):
-    """Settings of the conditional GAN. The defaults are the paper's for MNIST, with a sentence in
-    the place of its label."""
+    """Settings of the conditional GAN.
+
+    The defaults are the paper's for MNIST, with a sentence in the place of its label.
+    """
 
     widths_g: Widths = (1200,)
     """Widths of the generator's layers that take noise and text together."""

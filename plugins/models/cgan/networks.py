@@ -51,6 +51,7 @@ class PairHead(nn.Module):
     def __init__(self, config: CGANConfig, width: int, sentence: int) -> None:
         super().__init__()
         kind, self.rate = (config.activation_d,), config.dropout_d
+        sentence *= config.pack
         self.sentence = sentence_input(sentence, config.standardise)
         self.of_text = self.joint = self.project = None
         if config.widths_pair:
@@ -77,7 +78,7 @@ class PairHead(nn.Module):
 
         Args:
             features: Features of the images, float (B, width).
-            sentence: Sentence vectors, float (B, D).
+            sentence: Sentence vectors, float (B, D). Of packs of m images, (B, m D).
 
         Returns:
             Logits, float (B,). High logits mean "real, and matching the sentence".
@@ -85,9 +86,7 @@ class PairHead(nn.Module):
         e, h = self.sentence(sentence), features
         if self.of_text is not None and self.joint is not None:
             h = self.joint(torch.cat([features, self.of_text(e)], dim=1))
-        if self.rate:
-            h = F.dropout(h, self.rate, self.training)
-        logits: Tensor = self.score(h).flatten()
+        logits: Tensor = self.score(F.dropout(h, self.rate, self.training)).flatten()
         if self.project is not None:
             logits = logits + (features * self.project(e)).sum(1)
         return logits

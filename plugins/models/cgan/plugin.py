@@ -16,7 +16,7 @@ def t2i_models() -> list[ModelSpec]:
     return [
         ModelSpec(
             name="cgan",
-            summary="The conditional GAN: two fully connected networks, which both take the sentence",
+            summary="The conditional GAN: two fully connected networks that take the sentence",
             paper="Mirza and Osindero 2014, Conditional Generative Adversarial Nets",
             config="t2i.plugins.models.cgan.config:CGANConfig",
             generator="t2i.plugins.models.cgan.networks:build",

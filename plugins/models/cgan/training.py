@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from t2i.core.interfaces.text import TextEncoder
-from t2i.core.interfaces.trainer import Batch, Engine, Networks, Stage
+from t2i.core.interfaces.trainer import Batch, Losses, Networks, Stage
 from t2i.plugins.common.gan.blocks.batchnorm import recompute_batchnorm
 from t2i.plugins.common.gan.losses.cross_entropy import cross_entropy
 from t2i.plugins.common.gan.mlp.training import MLPTrainer
+from t2i.plugins.common.gan.remedies.seam import Critic, Seen
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.cgan.config import CGANConfig
 from t2i.plugins.models.cgan.networks import CGANGenerator, discriminator
@@ -29,28 +30,57 @@ class CGANTrainer(MLPTrainer):
     """
 
     config: CGANConfig
+    generator: CGANGenerator
 
     def __init__(self, config: CGANConfig, networks: Networks) -> None:
         assert isinstance(networks.generator, CGANGenerator)
         self.layers, self.pair = discriminator(config, networks.text_encoder.shape.sentence)
-        super().__init__(
-            config, networks.generator, {"discriminator": self.layers, "pair": self.pair}
+        critic = Critic(
+            "discriminator",
+            {"discriminator": self.layers, "pair": self.pair},
+            features=self.layers,
+            matching=self.pair,
+            own=self.discriminator_loss,
+            own_generator=self.generator_loss,
         )
+        super().__init__(config, networks.generator, critic)
 
-    def discriminator_loss(self, fake: Tensor, batch: Batch, engine: Engine) -> Tensor:
-        e, cls = batch.text.sentence.detach(), self.config.cls
-        real, generated = self.layers(torch.cat([batch.images, fake])).chunk(2)
-        # The text's statistics are those of each kind of pair, not of all together.
+    def sentence(self, batch: Batch) -> Tensor:
+        return batch.text.sentence.detach()
+
+    def discriminator_loss(self, seen: Seen, penalised: bool) -> tuple[Tensor, Losses]:
+        """Compute D's loss.
+
+        It is (BCE(D(x, e), 1) + (1 - cls) BCE(D(G(z, e), e), 0) + cls BCE(D(x, e'), 0)) / 2, where
+        e' are sentences of other images.
+
+        Args:
+            seen: What D sees.
+            penalised: Not used: there are no penalties.
+
+        Returns:
+            The loss, a scalar, and what the log shows.
+        """
+        e, cls = seen.condition, self.config.cls
+        real, generated = self.layers(torch.cat([seen.images, seen.generated])).chunk(2)
         loss = cross_entropy(self.pair(real, e), real=True)
         loss = loss + (1 - cls) * cross_entropy(self.pair(generated, e), real=False)
         if cls:
-            wrong = self.pair(real, engine.shifted(e))
+            wrong = self.pair(real, seen.mismatched)
             loss = loss + cls * cross_entropy(wrong, real=False)
-        return loss / 2
+        loss = loss / 2
+        return loss, {"discriminator": loss}
 
-    def generator_loss(self, fake: Tensor, batch: Batch) -> Tensor:
-        logits = self.pair(self.layers(fake), batch.text.sentence.detach())
-        return cross_entropy(logits, real=True)
+    def generator_loss(self, seen: Seen) -> Tensor:
+        """Compute G's loss, BCE(D(G(z, e), e), 1).
+
+        Args:
+            seen: What D sees.
+
+        Returns:
+            The loss, a scalar.
+        """
+        return cross_entropy(self.pair(self.layers(seen.generated), seen.condition), real=True)
 
     def finish(self, batches: Callable[[], Batch]) -> None:
         """Recompute the statistics of the sentences (`recalibrate` batches)."""

@@ -26,34 +26,44 @@ class GANGenerator(MLPGenerator):
         return self.images(self.noise_of(noise))
 
 
-class Discriminator(nn.Module):
-    """D, the discriminator: hidden layers, then one linear map to a logit.
+class Score(nn.Module):
+    """The discriminator's output: one linear map of the features to a logit.
 
     Args:
         config: The model's settings.
+        width: Width of the features of images.
     """
 
-    def __init__(self, config: MLPGANConfig) -> None:
+    def __init__(self, config: MLPGANConfig, width: int) -> None:
         super().__init__()
         self.rate = config.dropout_d
-        self.layers = ImageLayers(config)
-        self.score = nn.Linear(self.layers.width, 1)
-        spread(self.score, config.spread_d)
+        self.linear = nn.Linear(width, 1)
+        spread(self.linear, config.spread_d)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """Score images.
 
         Args:
-            images: Images in [-1, 1], float (B, 3, H, H).
+            features: Features of the images, float (B, width).
 
         Returns:
             Logits, float (B,). High logits mean "real".
         """
-        h = self.layers(images)
-        if self.rate:
-            h = F.dropout(h, self.rate, self.training)
-        logits: Tensor = self.score(h).flatten()
+        logits: Tensor = self.linear(F.dropout(features, self.rate, self.training)).flatten()
         return logits
+
+
+def discriminator(config: MLPGANConfig) -> tuple[ImageLayers, Score]:
+    """Build the two parts of the discriminator.
+
+    Args:
+        config: The model's settings.
+
+    Returns:
+        Its hidden layers and its output.
+    """
+    layers = ImageLayers(config)
+    return layers, Score(config, layers.width)
 
 
 def build(config: MLPGANConfig, text: TextShape, assets: Path | None) -> GANGenerator:

@@ -132,7 +132,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: GANCLSConfig) -> None:
         super().__init__()
-        channels = [3, *widths(config.ndf, config.image_size)]
+        channels = [3 * config.pack, *widths(config.ndf, config.image_size)]
         self.width, last = channels[-1], len(channels) - 2
         layers: list[nn.Module] = []
         for i, pair in enumerate(pairwise(channels)):
@@ -150,7 +150,7 @@ class Discriminator(nn.Module):
         """Compute the features of images.
 
         Args:
-            images: Images in [-1, 1], float (B, 3, H, H).
+            images: Images in [-1, 1], or packs of m of them, float (B, 3 m, H, H).
 
         Returns:
             Features, float (B, width, 4, 4).
@@ -170,7 +170,8 @@ class PairHead(nn.Module):
 
     def __init__(self, config: GANCLSConfig, width: int, sentence: int) -> None:
         super().__init__()
-        self.text = TextMap(sentence, config.nt, config.norm_text != "none", config.standardise)
+        norm = config.norm_text != "none"
+        self.text = TextMap(config.pack * sentence, config.nt, norm, config.standardise)
         self.joint = (
             nn.Sequential(
                 nn.Conv2d(width + config.nt, width, 1, bias=False),
@@ -188,7 +189,7 @@ class PairHead(nn.Module):
 
         Args:
             features: Features of the images, float (B, width, 4, 4).
-            sentence: Sentence vectors, float (B, D).
+            sentence: Sentence vectors, float (B, D). Of packs of m images, (B, m D).
 
         Returns:
             Logits, float (B,). High logits mean "real, and matching the sentence".

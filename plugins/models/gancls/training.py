@@ -18,6 +18,8 @@ from t2i.plugins.common.gan.blocks.batchnorm import recompute_batchnorm
 from t2i.plugins.common.gan.losses.cross_entropy import cross_entropy
 from t2i.plugins.common.gan.losses.outline import with_outline
 from t2i.plugins.common.gan.optimizers import adam_pair
+from t2i.plugins.common.gan.remedies.packing import packed
+from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.gancls.config import GANCLSConfig
 from t2i.plugins.models.gancls.networks import Discriminator, GANCLSGenerator, PairHead
@@ -37,13 +39,17 @@ class GANTrainer(Trainer):
         self.config, self.generator = config, generator
         self.discriminator = Discriminator(config)
         self.pair = PairHead(config, self.discriminator.width, networks.text_encoder.shape.sentence)
-        self.modules = {
-            "generator": generator,
-            "discriminator": self.discriminator,
-            "pair": self.pair,
-        }
-        judges = [*self.discriminator.parameters(), *self.pair.parameters()]
-        self.optimizers = adam_pair(config, generator.parameters(), judges)
+        self.critic = Critic(
+            "discriminator",
+            {"discriminator": self.discriminator, "pair": self.pair},
+            features=self.discriminator,
+            matching=self.pair,
+            own=self.discriminator_loss,
+            own_generator=self.generator_loss,
+        )
+        self.remedies = Remedies(config, [self.critic], refusals(config))
+        self.modules = {"generator": generator, **self.critic.modules, **self.remedies.modules}
+        self.optimizers = adam_pair(config, generator.parameters(), self.critic.parameters())
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         e = self.sentences(batch)
@@ -53,94 +59,88 @@ class GANTrainer(Trainer):
                 fake = self.draw("z", e, batch)
         else:
             images = self.draw("z", texts, batch)
-            fake = images[: len(e)].detach()
-
-        losses = self.discriminator_losses(fake, e, batch, engine)
-        engine.update("discriminator", losses["discriminator"])
+            fake = images[: len(e)]
+        seen = self.remedies.seen(self.critic, batch, engine, batch.images, fake, e)
+        losses = self.remedies.update(seen)
 
         if self.config.fresh:
             images = self.draw("fresh z", texts, batch)
-        loss = self.generator_loss(images, texts, batch, losses)
+        if self.config.fresh or self.config.interp:
+            seen = self.remedies.seen(self.critic, batch, engine, batch.images, images, texts)
+        losses["generator"] = loss = self.remedies.adversarial(seen)
+        if self.config.pixels:
+            losses["pixels"] = F.l1_loss(images[: len(e)], batch.images)
+            loss = loss + self.config.pixels * losses["pixels"]
         loss = with_outline(loss, losses, self.config.outline, [images[: len(e)]], batch.images)
-        engine.update("generator", loss)
+        self.remedies.update_generator("generator", loss, batch, engine)
         return losses
 
-    def discriminator_losses(self, fake: Tensor, e: Tensor, batch: Batch, engine: Engine) -> Losses:
+    def discriminator_loss(self, seen: Seen, penalised: bool) -> tuple[Tensor, Losses]:
         """Compute D's loss and its parts.
 
         Each kind of images has its own statistics in D's batch norms, as in the authors' code.
 
         Args:
-            fake: Generated images without gradients, float (B, 3, H, H).
-            e: Sentence vectors, float (B, D).
-            batch: The batch.
-            engine: The engine, for wrong pairs.
+            seen: What D sees.
+            penalised: Not used: there are no penalties.
 
         Returns:
-            Scalars: "discriminator", the loss; "real", "fake" and, with `cls`, "wrong", its parts.
+            The loss, a scalar, and what the log shows.
         """
-        features = self.discriminator(batch.images)
-        real = self.pair(features, e)
+        features = self.discriminator(seen.images)
+        real = self.pair(features, seen.condition)
         losses: Losses = {"real": cross_entropy(real, real=True)}
         if self.config.label < 1:
             smooth = (1 - self.config.label) * cross_entropy(real, real=False)
             losses["real"] = self.config.label * losses["real"] + smooth
-        losses["fake"] = cross_entropy(self.pair(self.discriminator(fake), e), real=False)
+        judged = self.pair(self.discriminator(seen.generated), seen.condition)
+        losses["fake"] = cross_entropy(judged, real=False)
         loss = losses["real"] + self.config.weight_of_fakes * losses["fake"]
         if self.config.cls:
             # Image i with text i - 1: the same pairs as text i with the image of the next row.
-            logits = self.pair(features, engine.shifted(e))
-            losses["wrong"] = self.wrong_loss(logits, batch, engine)
+            losses["wrong"] = self.wrong_loss(self.pair(features, seen.mismatched), seen)
             loss = loss + self.config.cls * losses["wrong"]
         losses["discriminator"] = loss
-        return losses
+        return loss, losses
 
-    def wrong_loss(self, logits: Tensor, batch: Batch, engine: Engine) -> Tensor:
+    def wrong_loss(self, logits: Tensor, seen: Seen) -> Tensor:
         """Compute the cross entropy of wrong pairs, of those of two classes where they are known.
 
         Args:
             logits: Logits of image i with the sentence of row i - 1, float (B,).
-            batch: The batch. Its extra "class_id" is used if there is one.
-            engine: The engine, which knows the row before the first.
+            seen: What D sees. The batch's extra "class_id" is used if there is one.
 
         Returns:
             The loss, a scalar. 0 if all pairs are of one class.
         """
-        classes = batch.extras.get("class_id")
+        classes = seen.batch.extras.get("class_id")
         if not isinstance(classes, Tensor):
             return cross_entropy(logits, real=False)
-        differ = (classes != engine.shifted(classes)).to(logits)
+        classes = packed(classes.unsqueeze(1), self.config.pack)
+        differ = (classes != seen.engine.shifted(classes)).all(1).to(logits)
         return (F.softplus(logits) * differ).sum() / differ.sum().clamp(min=1)
 
-    def generator_loss(self, images: Tensor, texts: Tensor, batch: Batch, losses: Losses) -> Tensor:
-        """Compute G's loss without the outline loss.
+    def generator_loss(self, seen: Seen) -> Tensor:
+        """Compute the adversarial part of G's loss, and feature matching.
 
         Source: Reed et al. 2016, equation 5. The mean is over all images, also over those of
         interpolated sentences.
 
         Args:
-            images: Generated images, those of the batch first, float (N, 3, H, H).
-            texts: Their sentence vectors, float (N, D).
-            batch: The batch of B <= N images.
-            losses: Receives "generator" and, where they have a weight, "features" and "pixels".
+            seen: What D sees: generated images, those of the batch first.
 
         Returns:
             The loss, a scalar.
         """
-        count = len(batch.images)
-        features = self.discriminator(images)
-        each = F.softplus(-self.pair(features, texts))
-        losses["generator"] = loss = (
-            each[:count].sum() + self.config.interp * each[count:].sum()
-        ) / len(each)
+        count = len(seen.images)
+        features = self.discriminator(seen.generated)
+        each = F.softplus(-self.pair(features, seen.condition))
+        loss = (each[:count].sum() + self.config.interp * each[count:].sum()) / len(each)
         if self.config.features:
             with torch.no_grad():
-                wanted = self.discriminator(batch.images).mean(0)
-            losses["features"] = F.mse_loss(features[:count].mean(0), wanted)
-            loss = loss + self.config.features * losses["features"]
-        if self.config.pixels:
-            losses["pixels"] = F.l1_loss(images[:count], batch.images)
-            loss = loss + self.config.pixels * losses["pixels"]
+                wanted = self.discriminator(seen.images).mean(0)
+            matched = F.mse_loss(features[:count].mean(0), wanted)
+            loss = loss + self.config.features * matched
         return loss
 
     def sentences(self, batch: Batch) -> Tensor:
@@ -212,6 +212,24 @@ class GANTrainer(Trainer):
             for _ in range(self.config.recalibrate):
                 batch = batches()
                 self.draw("z", self.sentences(batch), batch)
+
+
+def refusals(config: GANCLSConfig) -> dict[str, str]:
+    """Return the reasons for which some settings do not take every remedy.
+
+    Args:
+        config: The model's settings.
+
+    Returns:
+        A reason for each remedy that is refused.
+    """
+    refused = {}
+    if config.interp:
+        reason = "interpolated sentences (interp) have generated images and no real ones"
+        refused |= dict.fromkeys(("loss", "unroll", "augment_images"), reason)
+    if config.features:
+        refused["loss"] = "feature matching (features) belongs to the model's own loss"
+    return refused
 
 
 def stages(config: GANCLSConfig, text_encoder: TextEncoder) -> list[Stage]:

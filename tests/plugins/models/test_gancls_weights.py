@@ -21,8 +21,7 @@ from t2i.plugins.models.gancls import weights
 sys.path.insert(0, str(Path(__file__).parents[1] / "common" / "weights"))
 from torch7_writer import Lua, torch7
 
-E, NT, Z, NGF = 1024, 5, 6, 4
-SENTENCES = ("encoder.train=true",)
+E, NT, Z, NGF = 8, 5, 6, 4
 
 
 def draw(*shape, scale=1.0):
@@ -74,9 +73,7 @@ class Net:
         mean, var = draw(c, scale=0.3), torch.rand(c) + 0.5
         fields = {"weight": draw(c) + 2, "bias": draw(c, scale=0.3), "running_mean": mean}
         kept = {"running_std": (var + 1e-3) ** -0.5} if self.old else {"running_var": var}
-        return self.add(
-            "SpatialBatchNormalization", fields | kept | {"eps": 1e-3}, self.library
-        )
+        return self.add("SpatialBatchNormalization", fields | kept | {"eps": 1e-3}, self.library)
 
     def residual(self, c):
         inside = [self.conv(c, c // 4, 1), self.norm(c // 4), self.named("ReLU")]
@@ -88,7 +85,10 @@ class Net:
 
 def authors(net, z, e, residuals=True):
     """The image of the authors' G from its layers, in float64."""
-    layers = iter([{k: v.double() if torch.is_tensor(v) else v for k, v in l.items()} for l in net.layers])  # noqa: E501, E741
+    layers = iter(
+        {k: v.double() if torch.is_tensor(v) else v for k, v in fields.items()}
+        for fields in net.layers
+    )
 
     def norm(x):
         n = next(layers)
@@ -117,8 +117,11 @@ def authors(net, z, e, residuals=True):
     return torch.tanh(full(x.relu(), 2, 1))
 
 
-def config(*sets):
-    return resolve_config("gancls", preset="cub", sets=[*SENTENCES, *sets], data_needed=False)
+SENTENCES = (f"encoder.width={E}", "encoder.heads=1")
+
+
+def config():
+    return resolve_config("gancls", sets=SENTENCES, data_needed=False)
 
 
 @pytest.mark.parametrize(
@@ -146,8 +149,8 @@ def test_it_is_imported_saved_and_sampled(tmp_path):
     from t2i import load
 
     path = torch7(tmp_path / "net_G.t7", Net().module)
-    run = import_weights("gancls", [path], tmp_path / "run", preset="cub", sets=SENTENCES)
-    (image,) = load(run.path, "cpu").sample(["a bird"], seed=1)
+    run = import_weights("gancls", [path], tmp_path / "run", preset="tiny", sets=SENTENCES)
+    (image,) = load(run.path, "cpu").sample(["a red circle"], seed=1)
     assert image.size == (64, 64)
 
 
@@ -158,7 +161,10 @@ def port_file():
     sides = [Z + NT, 8 * NGF, 4 * NGF, 2 * NGF, NGF, 3]
     for i, (a, b) in enumerate(pairwise(sides)):
         state[f"netG.{3 * i}.weight"] = draw(a, b, 4, 4, scale=(4 * a) ** -0.5)
-    for name, c in [("projection.1", NT), *((f"netG.{3 * i + 1}", c) for i, c in enumerate(sides[1:5]))]:  # noqa: E501
+    for name, c in [
+        ("projection.1", NT),
+        *((f"netG.{3 * i + 1}", c) for i, c in enumerate(sides[1:5])),
+    ]:
         state |= {
             f"{name}.weight": draw(c) + 2, f"{name}.bias": draw(c),
             f"{name}.running_mean": draw(c), f"{name}.running_var": torch.rand(c) + 0.5,
@@ -209,5 +215,5 @@ def test_refuses_what_is_no_generator(tmp_path):
     with pytest.raises(UserError, match="one file is expected"):
         weights.load(config(), [tmp_path / "d.pth"] * 2)
     words = resolve_config("gancls", data_needed=False)
-    with pytest.raises(UserError, match=r"sentences of 1024 numbers, the text encoder 'words'"):
+    with pytest.raises(UserError, match=r"sentences of 8 numbers, the text encoder 'words' has"):
         weights.load(words, [torch7(tmp_path / "e.t7", Net().module)])

@@ -69,8 +69,8 @@ class MLPGANConfig(GANConfig):
     """The same for the generator's last layer. None: as the other layers."""
 
     spread_d: float | None = Field(0.005, gt=0)
-    """Initial weights of the discriminator are uniform between -spread_d and spread_d. None: between
-    the bounds that suit each layer's width."""
+    """Initial weights of the discriminator are uniform between -spread_d and spread_d. None:
+    between the bounds that suit each layer's width."""
 
     simultaneous: bool = True
     """Whether both losses are computed before either network is updated, as in the authors' code.

@@ -172,9 +172,7 @@ class MLPGenerator(OneShotGenerator):
         Returns:
             Images, float (B, 3, H, H). In [-1, 1], but in training with a linear output.
         """
-        h = self.hidden(inputs)
-        if self.config.dropout_g:
-            h = F.dropout(h, self.config.dropout_g, self.training)
+        h = F.dropout(self.hidden(inputs), self.config.dropout_g, self.training)
         y = self.pixels(h).view(len(h), -1, self.image_size, self.image_size)
         match self.config.output:
             case "sigmoid":
@@ -200,7 +198,7 @@ class ImageLayers(nn.Module):
         super().__init__()
         self.config = config
         self.layers = Layers(
-            config.channels * config.image_size**2,
+            config.pack * config.channels * config.image_size**2,
             config.widths_d,
             (config.activation_d,),
             config.pieces,
@@ -214,12 +212,12 @@ class ImageLayers(nn.Module):
         """Compute the features of images.
 
         Args:
-            images: Images in [-1, 1], float (B, 3, H, H).
+            images: Images in [-1, 1], or packs of m of them, float (B, 3 m, H, H).
 
         Returns:
             Features, float (B, width).
         """
-        x = images.mean(1) if self.config.channels == 1 else images
+        x = images.unflatten(1, (-1, 3)).mean(2) if self.config.channels == 1 else images
         x = x.flatten(1)
         features: Tensor = self.layers((x + 1) / 2 if self.config.output == "sigmoid" else x)
         return features

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from t2i.plugins.common.gan.losses.outline import with_outline
 from t2i.plugins.common.gan.mlp.config import MLPGANConfig
 from t2i.plugins.common.gan.mlp.networks import MLPGenerator
 from t2i.plugins.common.gan.optimizers import adam_pair
+from t2i.plugins.common.gan.remedies.seam import Critic, Remedies
 
 
 class MLPTrainer(Trainer):
@@ -23,62 +23,45 @@ class MLPTrainer(Trainer):
     Args:
         config: The model's settings.
         generator: The generator.
-        judges: The parts of the discriminator by name.
+        critic: The discriminator. Its optimizer is "discriminator".
     """
 
-    def __init__(
-        self, config: MLPGANConfig, generator: MLPGenerator, judges: dict[str, nn.Module]
-    ) -> None:
-        self.config, self.generator = config, generator
-        self.modules = {"generator": generator, **judges}
-        parameters = [p for judge in judges.values() for p in judge.parameters()]
+    def __init__(self, config: MLPGANConfig, generator: MLPGenerator, critic: Critic) -> None:
+        self.config, self.generator, self.critic = config, generator, critic
+        self.remedies = Remedies(config, [critic])
+        self.modules = {"generator": generator, **critic.modules, **self.remedies.modules}
         if config.optimizer == "adam":
-            self.optimizers = adam_pair(config, generator.parameters(), parameters)
+            self.optimizers = adam_pair(config, generator.parameters(), critic.parameters())
         else:
-            self.optimizers = sgd_pair(config, generator.parameters(), parameters)
+            self.optimizers = sgd_pair(config, generator.parameters(), critic.parameters())
 
-    @abstractmethod
-    def discriminator_loss(self, fake: Tensor, batch: Batch, engine: Engine) -> Tensor:
-        """Compute D's loss.
-
-        Args:
-            fake: Generated images without gradients, float (B, 3, H, H).
-            batch: The batch.
-            engine: The engine, for wrong pairs.
-
-        Returns:
-            The loss, a scalar.
-        """
-
-    @abstractmethod
-    def generator_loss(self, fake: Tensor, batch: Batch) -> Tensor:
-        """Compute the adversarial part of G's loss.
+    def sentence(self, batch: Batch) -> Tensor | None:
+        """Return the sentences that the discriminator takes.
 
         Args:
-            fake: Generated images, float (B, 3, H, H).
             batch: The batch.
 
         Returns:
-            The loss, a scalar.
+            The vectors without gradients, float (B, D). None (the default): it takes no text.
         """
+        return None
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         if self.config.optimizer == "sgd":
             self._set_momentum(engine.progress)
-        fake = self.generator(
-            batch.noise.normal("z", 0, self.generator.noise_shape), batch.text.detach()
+        z = batch.noise.normal("z", 0, self.generator.noise_shape)
+        fake = self.generator(z, batch.text.detach())
+        seen = self.remedies.seen(
+            self.critic, batch, engine, batch.images, fake, self.sentence(batch)
         )
-        judged = self.discriminator_loss(fake.detach(), batch, engine)
-        if not self.config.simultaneous:
-            engine.update("discriminator", judged)
-        losses: Losses = {"discriminator": judged}
-        losses["generator"] = adversarial = self.generator_loss(fake, batch)
-        loss = with_outline(adversarial, losses, self.config.outline, [fake], batch.images)
-        engine.update("generator", loss)
+        # Where both networks move at once, G moves first: D's loss depends on its images alone,
+        # which are made already, so that D's gradient is that at the weights before.
+        losses: Losses = {} if self.config.simultaneous else self.remedies.update(seen)
+        losses["generator"] = loss = self.remedies.adversarial(seen)
+        loss = with_outline(loss, losses, self.config.outline, [fake], batch.images)
+        self.remedies.update_generator("generator", loss, batch, engine)
         if self.config.simultaneous:
-            # D's loss does not depend on G's weights, which have moved: its gradient is that at the
-            # weights before.
-            engine.update("discriminator", judged)
+            losses |= self.remedies.update(seen)
         return losses
 
     def _set_momentum(self, progress: float) -> None:
