@@ -119,7 +119,8 @@ def spread(module: nn.Module, bound: float | None) -> None:
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.uniform_(part.weight, -bound, bound)
-            nn.init.zeros_(part.bias)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
 
 
 def uniform_of(noise: Tensor) -> Tensor:
