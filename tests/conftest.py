@@ -58,6 +58,14 @@ SMALL = {
     "ddim": (*DIFFUSION, *ENCODER),
     "edm": (*DIFFUSION, *ENCODER),
     "dfgan": (*GAN, *ENCODER, "matcher_width=8"),
+    "gan": ("z_dim=8", "widths_g=[8]", "widths_d=[8]"),
+    "cgan": (
+        *ENCODER, "z_dim=8", "widths_text_g=[8]", "widths_g=[8]", "widths_d=[8]",
+        "matcher_width=8", "recalibrate=2",
+    ),
+    "gancls": (
+        *ENCODER, "ngf=4", "ndf=4", "nt=8", "z_dim=8", "matcher_width=8", "recalibrate=2",
+    ),
     "galip": (
         *GAN, *ENCODER, "clip.width=16", "clip.heads=2", "bridge_width=8", "bridge_middle=4",
         "judge_width=8",

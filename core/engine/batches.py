@@ -69,6 +69,7 @@ class BatchMaker:
             encode_null=self._null,
             encoded=None if host.encoded is None else host.encoded.to(device),
             features=None if host.text is None else host.text.to(device),
+            choices=host.choices,
         )
 
     def from_beginning(

@@ -48,6 +48,7 @@ class HostBatch:
             None: there are none.
         text: Stored features of the captions. None: there are none.
         broken: Broken examples that were skipped to make the batch.
+        choices: All captions of each example. Empty if `encoded` is given.
     """
 
     images: np.ndarray
@@ -57,6 +58,7 @@ class HostBatch:
     encoded: torch.Tensor | None = None
     text: TextFeatures | None = None
     broken: tuple[BrokenExample, ...] = ()
+    choices: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class Views(Readable[HostBatch]):
         self._augment = augment
 
     def __getitem__(self, batch: Sequence[Visit]) -> HostBatch:
-        images, captions, keys, extras = [], [], [], []
+        images, captions, keys, extras, choices = [], [], [], [], []
         passed: list[BrokenExample] = []
         for visit in batch:
             example, broken = sound(self._dataset, visit.index, patient=self.patient)
@@ -123,9 +125,14 @@ class Views(Readable[HostBatch]):
             images.append(image)
             keys.append(example.key)
             extras.append(example.extras)
-        stacked = np.stack(images)
+            choices.append(example.captions)
         return HostBatch(
-            stacked, tuple(captions), tuple(keys), _collated(extras), broken=tuple(passed)
+            np.stack(images),
+            tuple(captions),
+            tuple(keys),
+            _collated(extras),
+            broken=tuple(passed),
+            choices=tuple(choices),
         )
 
     def look(self, example: Example, visit: Visit) -> tuple[str, np.ndarray]:

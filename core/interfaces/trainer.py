@@ -45,6 +45,8 @@ class Batch:
             (`cache_views`). None: not precomputed.
         features: Precomputed features of the captions. None: not precomputed, or the stage trains
             the text encoder.
+        choices: All captions of each example, of which `captions` has one. Empty if `encoded` is
+            given.
     """
 
     images: Tensor
@@ -56,6 +58,7 @@ class Batch:
     encode_null: Callable[[int], TextFeatures] | None = None
     encoded: Tensor | None = None
     features: TextFeatures | None = None
+    choices: tuple[tuple[str, ...], ...] = ()
 
     @cached_property
     def text(self) -> TextFeatures:
