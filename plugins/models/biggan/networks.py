@@ -224,7 +224,7 @@ class ConditionalBatchNorm(nn.Module):
             The map, float (B, C, h, w).
         """
         gain, bias = 1 + self.gain(c), self.bias(c)
-        out: Tensor = torch.addcmul(bias[..., None, None], self.norm(x), gain[..., None, None])
+        out = torch.addcmul(bias[..., None, None], self.norm(x), gain[..., None, None])
         return out
 
 
@@ -404,7 +404,7 @@ class Discriminator(nn.Module):
         self.blocks = nn.ModuleList()
         self.attention = nn.ModuleDict()
         side = config.image_size
-        for i, (c_in, c_out) in enumerate(pairwise([3, *channels])):
+        for i, (c_in, c_out) in enumerate(pairwise([3 * config.pack, *channels])):
             self.blocks.append(DownBlock(c_in, c_out, i == 0, i < halving, layers))
             if i < halving:
                 side //= 2
@@ -416,7 +416,7 @@ class Discriminator(nn.Module):
         """Compute the features of images.
 
         Args:
-            images: Images in [-1, 1], float (B, 3, H, H).
+            images: Images in [-1, 1], or packs of them, float (B, 3 pack, H, H).
 
         Returns:
             Features, float (B, C). C is the last of `discriminator_widths`.
@@ -450,7 +450,7 @@ class Projection(nn.Module):
         super().__init__()
         layers, channels = Layers(rule_of(config)), discriminator_widths(config)[-1]
         self.score = layers.linear(channels, 1)
-        self.embed = Embedding(sentence, channels, bias=False, rule=rule_of(config))
+        self.embed = Embedding(config.pack * sentence, channels, bias=False, rule=rule_of(config))
         start_orthogonally(self)
 
     def forward(self, features: Tensor, sentence: Tensor) -> Tensor:
@@ -458,13 +458,14 @@ class Projection(nn.Module):
 
         Args:
             features: Features of the images, float (B, C).
-            sentence: Sentence vectors, float (B, D).
+            sentence: Sentence vectors, float (B, D pack).
 
         Returns:
             Scores, float (B,). High scores mean "real, and matching the sentence".
         """
-        projected: Tensor = (self.embed(sentence) * features).sum(1)
-        return projected + self.score(features).flatten()
+        score: Tensor = self.score(features).flatten()
+        projected: Tensor = self.embed(sentence)
+        return score + (projected * features).sum(1)
 
 
 def build(config: BigGANConfig, text: TextShape, assets: Path | None) -> BigGANGenerator:

@@ -29,6 +29,12 @@ def orthogonal_regularisation(weights: Iterable[Tensor]) -> Tensor:
     return torch.stack(terms).sum()
 
 
+def _products(w: Tensor) -> Tensor:
+    """Return (W W') o (1 - I)."""
+    gram = w @ w.t()
+    return gram - torch.diag(gram.diagonal())
+
+
 class _Orthogonality(torch.autograd.Function):
     """The term of one matrix. Its backward pass costs one product, autograd's own two."""
 
@@ -43,12 +49,11 @@ class _Orthogonality(torch.autograd.Function):
         Returns:
             The term, a scalar.
         """
-        gram = (w @ w.t()).fill_diagonal_(0)
+        gram = _products(w)
         ctx.save_for_backward(gram, w)
         return gram.square().sum() / 2
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         """Compute the gradient.
 
@@ -60,5 +65,7 @@ class _Orthogonality(torch.autograd.Function):
             2 grad ((W W') o (1 - I)) W.
         """
         gram, w = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted, also through gram
+            gram = _products(w)
         gradient: Tensor = 2 * grad * (gram @ w)
         return gradient
