@@ -1,5 +1,7 @@
 """BigGAN: the authors' networks and losses as plain functions, sizes, and one step's economy."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -80,7 +82,7 @@ class Recorder:
         optimizer.zero_grad()
 
 
-# --- the authors' networks as plain functions of a state dict with their names ----------------------
+# --- the networks as plain functions of a state dict with the authors' names ----------------------
 
 
 def layer(name, *shape, bias=True):
@@ -112,7 +114,7 @@ def statistics(name, c):
 def generator_file():
     state = {"shared.weight": torch.randn(K, SHARED).double()}
     state |= layer("linear", G_WIDTHS[0] * 16, CHUNK)
-    for i, (c_in, c_out) in enumerate(zip(G_WIDTHS, G_WIDTHS[1:], strict=False)):
+    for i, (c_in, c_out) in enumerate(pairwise(G_WIDTHS)):
         name = f"blocks.{i}.0"
         state |= layer(f"{name}.conv1", c_out, c_in, 3, 3)
         state |= layer(f"{name}.conv2", c_out, c_out, 3, 3)
