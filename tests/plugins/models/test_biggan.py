@@ -26,7 +26,7 @@ from t2i.plugins.models.biggan.weights import discriminator_states, generator_st
 
 K, CHUNK, SHARED = 5, 3, 6
 SMALL = {"image_size": 64, "ch": 2, "z_dim": 5 * CHUNK, "shared": SHARED, "attention": [32]}
-G_WIDTHS, D_WIDTHS = [32, 32, 16, 8, 4], [16, 32, 64, 128, 256]
+G_WIDTHS, D_WIDTHS = [32, 32, 16, 8, 4], [8, 16, 32, 64, 128]
 
 
 def count(module):
@@ -51,6 +51,7 @@ class Double:
 
     def __init__(self, n):
         self.noise = StepNoise(0, 5, 0, n, n)
+        self.at = self.noise.at
 
     def normal(self, *call):
         return self.noise.normal(*call).double()
@@ -216,7 +217,7 @@ def pair():
     g, d = generator_file(), discriminator_file()
 
     def made(**more):
-        config = BigGANConfig(**{**SMALL, "ch_d": 16, **more})
+        config = BigGANConfig(**{**SMALL, "ch_d": 8, **more})
         generator = BigGANGenerator(config, TextShape(K, K)).double()
         trainer = GANTrainer(config, Networks(generator, OneHot()))
         for module in trainer.modules.values():
