@@ -224,7 +224,7 @@ class ConditionalBatchNorm(nn.Module):
             The map, float (B, C, h, w).
         """
         gain, bias = 1 + self.gain(c), self.bias(c)
-        out = torch.addcmul(bias[..., None, None], self.norm(x), gain[..., None, None])
+        out: Tensor = torch.addcmul(bias[..., None, None], self.norm(x), gain[..., None, None])
         return out
 
 
@@ -259,7 +259,7 @@ class UpBlock(nn.Module):
         Returns:
             The map, float (B, c_out, 2h, 2h).
         """
-        h = self.conv1(self.norm1(x, c).relu())
+        h: Tensor = self.conv1(self.norm1(x, c).relu())
         h = self.conv2(self.norm2(h, c).relu())
         shortcut: Tensor = F.interpolate(self.shortcut(x), scale_factor=2)
         return shortcut + h
