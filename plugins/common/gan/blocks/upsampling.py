@@ -42,11 +42,27 @@ class UpConv3x3(nn.Conv2d):
         Returns:
             The map, float (B, c_out, 2h, 2w).
         """
-        if self.training and not folding_pays(len(x) * x.shape[2] * x.shape[3]):
-            return F.conv2d(F.interpolate(x, scale_factor=2), self.weight, padding=1)
-        left = F.pad(self.weight, (0, 1)) + F.pad(self.weight, (1, 0))
-        kernel = F.pad(left, (0, 0, 0, 1)) + F.pad(left, (0, 0, 1, 0))
-        return F.conv_transpose2d(x, kernel.flip(2, 3).transpose(0, 1), stride=2, padding=1)
+        return upsample_conv3x3(x, self.weight, None, self.training)
+
+
+def upsample_conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, training: bool) -> Tensor:
+    """Upsample a map to twice its size, nearest, and convolve it with a 3x3 kernel.
+
+    Args:
+        x: The map, float (B, c_in, h, w).
+        weight: The kernel, float (c_out, c_in, 3, 3).
+        bias: The bias, float (c_out,), or None.
+        training: Whether the cheaper of two ways is taken. Else it is always the folded one (see
+            `UpConv3x3`).
+
+    Returns:
+        The map, float (B, c_out, 2h, 2w).
+    """
+    if training and not folding_pays(len(x) * x.shape[2] * x.shape[3]):
+        return F.conv2d(F.interpolate(x, scale_factor=2), weight, bias, padding=1)
+    left = F.pad(weight, (0, 1)) + F.pad(weight, (1, 0))
+    kernel = F.pad(left, (0, 0, 0, 1)) + F.pad(left, (0, 0, 1, 0))
+    return F.conv_transpose2d(x, kernel.flip(2, 3).transpose(0, 1), bias, stride=2, padding=1)
 
 
 def folding_pays(places: int) -> bool:

@@ -1,0 +1,33 @@
+"""BigGAN, conditioned on text: hierarchical noise, spectral norm, a projection discriminator."""
+
+from __future__ import annotations
+
+from t2i.core.registry.hooks import hookimpl
+from t2i.core.registry.specs import ModelSpec
+
+
+@hookimpl
+def t2i_models() -> list[ModelSpec]:
+    """Declare the model `biggan`.
+
+    Returns:
+        Its specification.
+    """
+    return [
+        ModelSpec(
+            name="biggan",
+            summary=(
+                "One-stage GAN: hierarchical noise, conditional batch norm, spectral norm, "
+                "projection discriminator"
+            ),
+            paper=(
+                "Brock et al. 2019, Large Scale GAN Training for High Fidelity Natural Image "
+                "Synthesis"
+            ),
+            config="t2i.plugins.models.biggan.config:BigGANConfig",
+            generator="t2i.plugins.models.biggan.networks:build",
+            stages="t2i.plugins.models.biggan.training:stages",
+            family="one-shot",
+            presets=("tiny", "cub", "cub256", "coco", "coco256", "shapes"),
+        )
+    ]
