@@ -68,6 +68,7 @@ SMALL = {
         "recalibrate=2",
         "encoder.name=damsm", "encoder.width=16", "encoder.embedding=16",
     ),
+    "xmcgan": (*ENCODER, "gf=4", "df=4", "z_dim=8", "matcher_width=8", "recalibrate=2"),
     "stackgan": (*ENCODER, "gf=4", "df=4", "z_dim=8", "c_dim=8", "matcher_width=8", "recalibrate=2"),  # noqa: E501
 }  # fmt: skip
 ALL = (
