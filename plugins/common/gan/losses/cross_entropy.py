@@ -1,5 +1,6 @@
-"""Cross entropy with wrong pairs, of StackGAN (Zhang et al. 2017); AttnGAN (Xu et al. 2018) shares
-that of stage II.
+"""Cross entropy with wrong pairs, of StackGAN (Zhang et al. 2017).
+
+AttnGAN (Xu et al. 2018) shares that of stage II.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Hinge loss with mismatched pairs, of DF-GAN (Tao et al. 2022, equations 1 to 3) and GALIP (Tao et
-al. 2023).
+"""Hinge loss with mismatched pairs.
+
+Source: DF-GAN (Tao et al. 2022, equations 1 to 3) and GALIP (Tao et al. 2023).
 """
 
 from __future__ import annotations
