@@ -38,15 +38,18 @@ class XMCGANConfig(GANConfig, TextPretraining):
     README.md says what they are for.
     """
 
+    image_size: int = Field(128, ge=16)
+    """Height and width of the images in pixels, a power of two."""
+
     lr_g: float = Field(1e-4, gt=0)
     """Learning rate of the generator."""
 
     lr_d: float = Field(4e-4, gt=0)
     """Learning rate of the discriminator."""
 
-    critic_steps: int = Field(2, ge=1, le=64)
-    """Steps of the discriminator for each one of the generator. The batch is divided into as many
-    parts: each trains the discriminator, the last trains the generator, too."""
+    critic_steps: int = Field(2, ge=1)
+    """Steps of the discriminator for each step of the generator, each on a batch of its own. The
+    generator is updated in every `critic_steps`-th step of the run."""
 
     gf: int = Field(96, ge=1)
     """Base width of the generator: its channels at the size of the image."""
@@ -131,17 +134,11 @@ class XMCGANConfig(GANConfig, TextPretraining):
         return self
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> Self:
-        if self.critic_steps > 1 and self.accumulate > 1:
+    def _batch_has_negatives(self) -> Self:
+        if self.batch_size // self.accumulate < 2:
             raise ValueError(
-                "several critic_steps cannot be combined with accumulate, whose updates come at "
-                "the end of a step: use accumulate=1, or critic_steps=1"
-            )
-        part = self.batch_size // self.accumulate
-        if part % self.critic_steps or part < 2 * self.critic_steps:
-            raise ValueError(
-                f"batch_size ({part} at a time) must be a multiple of critic_steps "
-                f"({self.critic_steps}), of at least two images a part: the losses compare images"
+                "batch_size: a batch (each of its `accumulate` parts) needs two images, which the "
+                "contrastive losses compare"
             )
         return self
 
@@ -167,11 +164,11 @@ class XMCGANConfig(GANConfig, TextPretraining):
             "image_size": size,
             "regions": 8 if size <= 32 else 16,
             "widths_g": tuple(min(16, 2**i) for i in reversed(range(doublings))),
-            "widths_d": tuple(min(16, 2**i) for i in [*range(1, doublings), doublings - 1]),
+            "widths_d": tuple(min(16, 2**i) for i in range(1, doublings + 1)),
         }
         if memory is None:
-            gf, df = (24, 32) if size <= 32 else (12, 16) if size <= 64 else (6, 8)
-            settings |= {"gf": gf, "df": df, "batch_size": quick_batch(size)}
+            width = 16 if size <= 64 else 8
+            settings |= {"gf": width, "df": width, "batch_size": quick_batch(size)}
         else:
             width = by_memory(memory, (32, 48, 64, 96))
             settings |= {
@@ -183,10 +180,10 @@ class XMCGANConfig(GANConfig, TextPretraining):
 
 _COCO = {
     "image_size": 128,
-    "batch_size": 112,  # 56 images for each of two steps of D
+    "batch_size": 56,
     "augment": {"flip": True},
-    "ema_decay": 0.999,
-    "steps": 369_000,  # 500 epochs of 82,783 images
+    "ema_decay": 0.9995,  # 0.999 for each step of the generator, which is every second one
+    "steps": 739_000,  # 500 epochs of 82,783 images
     "sample_every": 5000,
     "checkpoint_every": 5000,
     "channels_last": True,
@@ -199,10 +196,10 @@ _COCO_256 = {
 }
 _TINY = {
     **TINY,
-    "gf": 24,
-    "df": 32,
+    "gf": 16,
+    "df": 16,
     "widths_g": (4, 2, 1),
-    "widths_d": (2, 4, 4),
+    "widths_d": (2, 4, 8),
     "regions": 8,
     "z_dim": 32,
     "critic_steps": 1,

@@ -6,9 +6,9 @@ Source: Zhang et al. 2021, section 4, and the authors' code where the two differ
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -244,10 +244,11 @@ def _conv3x3(c_in: int, c_out: int) -> SpectralConv2d:
     return SpectralConv(c_in, c_out, 3, padding=1)
 
 
-class Judged(NamedTuple):
+@dataclass(frozen=True)
+class Judged:
     """What the discriminator returns for N images.
 
-    Attributes:
+    Args:
         realism: Part of the score that does not depend on the sentence, float (N,).
         features: Features f of the images, float (N, C).
         sentence: V e, the map of each of B sentences, float (B, C).
@@ -259,17 +260,22 @@ class Judged(NamedTuple):
     sentence: Tensor
     regions: Tensor | None
 
-    def scores(self, rows: slice, sentence: Tensor) -> Tensor:
-        """Score some of the images with sentences.
+    def __getitem__(self, rows: slice) -> Judged:
+        """Take what belongs to some of the images, with all sentences."""
+        regions = None if self.regions is None else self.regions[rows]
+        return Judged(self.realism[rows], self.features[rows], self.sentence, regions)
+
+    def scores(self, sentence: Tensor | None = None) -> Tensor:
+        """Score images with sentences.
 
         Args:
-            rows: Which images.
-            sentence: Maps V e of as many sentences, float (n, C).
+            sentence: Maps V e of N sentences, float (N, C). None: those of the images' own, B = N.
 
         Returns:
-            Scores, float (n,). High scores mean "real, and matching the sentence".
+            Scores, float (N,). High scores mean "real, and matching the sentence".
         """
-        return self.realism[rows] + (self.features[rows] * sentence).sum(1)
+        e = self.sentence if sentence is None else sentence
+        return self.realism + (self.features * e).sum(1)
 
 
 class Discriminator(nn.Module):
@@ -308,13 +314,38 @@ class Discriminator(nn.Module):
         Returns:
             The features and the parts of the scores.
         """
+        f, regions = self.features(images)
+        return Judged(self.realism(f).flatten(), f, self.sentence(sentence), regions)
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Compute the features of images.
+
+        Args:
+            images: Images in [-1, 1], float (N, 3, H, H).
+
+        Returns:
+            Features f (N, C), and vectors of regions (N, R, Dw) or None.
+        """
         x, regions = self.first((images + 1) / 2), None
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i == self.seen and self.regions is not None:
                 regions = self.regions(x).flatten(2).transpose(1, 2)
-        f = x.relu().sum((2, 3))
-        return Judged(self.realism(f).flatten(), f, self.sentence(sentence), regions)
+        return x.relu().sum((2, 3)), regions
+
+    def matching(self, features: tuple[Tensor, Tensor | None], sentence: Tensor) -> Tensor:
+        """Score features with sentences.
+
+        Args:
+            features: What `features` returned for N images.
+            sentence: Sentence vectors, float (N, D).
+
+        Returns:
+            Scores, float (N,).
+        """
+        f, _ = features
+        scores: Tensor = self.realism(f).flatten() + (f * self.sentence(sentence)).sum(1)
+        return scores
 
 
 def initialised(module: nn.Module) -> None:

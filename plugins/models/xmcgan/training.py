@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 
 import torch
@@ -21,6 +22,7 @@ from t2i.plugins.common.gan.losses.contrastive import (
 from t2i.plugins.common.gan.losses.hinge import hinge_generator
 from t2i.plugins.common.gan.losses.outline import with_outline
 from t2i.plugins.common.gan.optimizers import adam_pair
+from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.xmcgan.config import XMCGANConfig
 from t2i.plugins.models.xmcgan.networks import Discriminator, Judged, XMCGANGenerator
@@ -75,29 +77,29 @@ class Contrasts:
         )
         return contrast(c.word_scale * scores, self.alike)
 
-    def text(self, judged: Judged, n: int) -> dict[str, Tensor]:
-        """Compute the losses of the first images with their captions, those that have a weight.
+    def text(self, judged: Judged) -> Losses:
+        """Compute the losses of images with their captions, those that have a weight.
 
         Args:
-            judged: What the discriminator returned.
-            n: Number of images. They come first.
+            judged: What the discriminator returned for the B images.
 
         Returns:
             The losses "words" and "sentence".
         """
-        losses = {}
+        losses: Losses = {}
         if judged.regions is not None:
-            losses["words"] = self.regions(judged.regions[:n])
+            losses["words"] = self.regions(judged.regions)
         if self.config.sentence_contrast:
-            losses["sentence"] = self.vectors(judged.features[:n], judged.sentence)
+            losses["sentence"] = self.vectors(judged.features, judged.sentence)
         return losses
 
 
 class GANTrainer(Trainer):
-    """The GAN stage: a step updates D `critic_steps` times, each on its own part of the batch.
+    """The GAN stage: a step updates D, and in every `critic_steps`-th step G, too.
 
-    With the last part G is updated, too. Both get the gradients at the weights before the update of
-    either, as in the authors' code.
+    Both take their gradients at the weights before either's update, as in the authors' code. So G
+    is updated first. Its pass through D iterates D's spectral norm to the same sigma as D's own
+    pass, which alone stores its vectors.
 
     Args:
         config: The model's settings.
@@ -110,83 +112,147 @@ class GANTrainer(Trainer):
         self.config, self.generator = config, generator
         self.image_net = networks.helpers.get("image_net")
         self.discriminator = Discriminator(config, networks.text_encoder.shape)
-        self.modules = {"generator": generator, "discriminator": self.discriminator}
-        self.optimizers = adam_pair(
-            config, generator.parameters(), self.discriminator.parameters()
+        self.critic = Critic(
+            "discriminator",
+            {"discriminator": self.discriminator},
+            features=self.discriminator.features,
+            matching=self.discriminator.matching,
+            own=self._own,
+            own_generator=self._own_generator,
+            mismatched=config.mismatched > 0,
+            others=self._others,
         )
+        self.remedies = Remedies(
+            config, [self.critic], {"pack": "its losses compare single images"}
+        )
+        # Of this step alone: D's pass, where G's losses needed it, and what G's losses were.
+        self.judged: Judged | None = None
+        self.fooled: Losses = {}
+        self.modules = {
+            "generator": generator,
+            "discriminator": self.discriminator,
+            **self.remedies.modules,
+        }
+        self.optimizers = adam_pair(config, generator.parameters(), self.critic.parameters())
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         text, z = batch.text.detach(), batch.noise.normal("z", 0, self.generator.noise_shape)
-        n = len(z) // self.config.critic_steps
-        *early, last = (slice(i, i + n) for i in range(0, len(z) - n + 1, n))
-        for part in early:
-            with torch.no_grad(), keep_statistics(self.generator):
-                fake = self.generator(z[part], text[part])
-            contrasts = Contrasts(self.config, text[part], engine)
-            judged = self._judged(batch.images[part], fake, text[part])
-            losses = self._discriminator_losses(judged, contrasts, engine)
-            engine.update("discriminator", self._weighted(losses))
+        moves = self.remedies.moves(batch)
+        with ExitStack() as alone:  # what D's steps alone leave no trace of
+            if not moves:
+                alone.enter_context(torch.no_grad())
+                alone.enter_context(keep_statistics(self.generator))
+            fake = self.generator(z, text)
+        seen = self.remedies.seen(self.critic, batch, engine, batch.images, fake, text.sentence)
+        self.judged = None
+        loss, losses = self._fooling(seen, moves)
+        with torch.set_grad_enabled(moves):
+            if self.image_net is not None:
+                losses["fake_frozen"] = self._frozen(seen, fake)
+                loss = loss + self.config.frozen_contrast * losses["fake_frozen"]
+            loss = with_outline(loss, losses, self.config.outline, [fake], batch.images)
+        self.remedies.update_generator("generator", loss, batch, engine)
+        return {**losses, **self.remedies.update(seen)}
 
-        images, text = batch.images[last], text[last]
-        contrasts = Contrasts(self.config, text, engine)
-        fake = self.generator(z[last], text)
-        with frozen(self.discriminator):  # G's pass iterates to the same sigma as D's
-            seen: Judged = self.discriminator(fake, text.sentence)
-        judged = self._judged(images, fake.detach(), text)
-        losses = self._discriminator_losses(judged, contrasts, engine)
+    # --- the generator's losses -------------------------------------------------------------------
 
-        fooling = {"generator": hinge_generator(seen.scores(slice(None), seen.sentence))}
-        fooling |= self._generator_contrasts(seen, judged, contrasts, images, fake)
-        reported = {f"fake_{name}": loss for name, loss in fooling.items() if name != "generator"}
-        reported |= {**losses, "generator": fooling["generator"]}
-        loss = with_outline(
-            self._weighted(fooling), reported, self.config.outline, [fake], images
-        )
-        engine.update("generator", loss)
-        engine.update("discriminator", self._weighted(losses))
-        return reported
+    def _fooling(self, seen: Seen, moves: bool) -> tuple[Tensor, Losses]:
+        """Return G's loss at D, and what the log shows. The latter alone counts if G is not moved."""
+        if self.config.loss == "own" and not moves:
+            self.judged = self._judge(seen.for_discriminator())
+            with torch.no_grad():
+                losses = self._fooled(self.judged[len(seen.images) :], seen)
+            return self._total(losses), _named(losses)
+        loss = self.remedies.adversarial(seen)
+        if self.config.loss == "own":
+            return loss, self.fooled
+        with torch.set_grad_enabled(moves):
+            losses = self._contrasts(self._seen_by_generator(seen), seen)
+            return loss + self._total(losses), _named({"generator": loss, **losses})
 
-    def _judged(self, real: Tensor, fake: Tensor, text: TextFeatures) -> Judged:
-        """Run D once on real and generated images, real ones first."""
-        judged: Judged = self.discriminator(torch.cat([real, fake]), text.sentence)
+    def _own_generator(self, seen: Seen) -> Tensor:
+        """Return G's hinge loss with its contrastive losses at D."""
+        losses = self._fooled(self._seen_by_generator(seen), seen)
+        self.fooled = _named(losses)
+        return self._total(losses)
+
+    def _seen_by_generator(self, seen: Seen) -> Judged:
+        """Run D on generated images, without moving the vectors of its spectral norm."""
+        with frozen(self.discriminator):
+            judged: Judged = self.discriminator(seen.generated, seen.condition)
         return judged
 
-    def _discriminator_losses(
-        self, judged: Judged, contrasts: Contrasts, engine: Engine
-    ) -> Losses:
-        """Return D's hinge loss, and the contrastive losses of real images."""
-        n, share = len(judged.sentence), self.config.mismatched
-        real = judged.scores(slice(n), judged.sentence)
-        fake = judged.scores(slice(n, None), judged.sentence)
-        hinge = (1 - real).relu().mean() + (1 - share) * (1 + fake).relu().mean()
-        if share:
-            wrong = judged.scores(slice(n), engine.shifted(judged.sentence))
-            hinge = hinge + share * (1 + wrong).relu().mean()
-        return {"discriminator": hinge, **contrasts.text(judged, n)}
+    def _fooled(self, judged: Judged, seen: Seen) -> Losses:
+        return {"generator": hinge_generator(judged.scores()), **self._contrasts(judged, seen)}
 
-    def _generator_contrasts(
-        self, seen: Judged, judged: Judged, contrasts: Contrasts, real: Tensor, fake: Tensor
-    ) -> Losses:
-        """Return the contrastive losses of generated images, those that have a weight."""
-        losses = contrasts.text(seen, len(fake))
+    def _contrasts(self, judged: Judged, seen: Seen) -> Losses:
+        """Return the contrastive losses of generated images at D, those that have a weight."""
+        contrasts = Contrasts(self.config, seen.batch.text.detach(), seen.engine)
+        losses = contrasts.text(judged)
         if self.config.image_contrast:
-            f = judged.features[: len(real)].detach()
-            losses["images"] = contrasts.vectors(seen.features, f)
-        if self.image_net is not None:
-            with torch.no_grad():
-                vectors = self.image_net(real)
-            losses["frozen"] = contrasts.vectors(vectors, self.image_net(fake))
+            losses["images"] = contrasts.vectors(judged.features, self._real_features(seen))
         return losses
 
-    def _weighted(self, losses: Losses) -> Tensor:
+    def _real_features(self, seen: Seen) -> Tensor:
+        """Return D's features of real images: those of D's own pass, where there is one."""
+        if self.config.unroll or self.config.loss != "own":
+            with torch.no_grad(), frozen(self.discriminator):
+                return self.discriminator.features(seen.images)[0]
+        if self.judged is None:
+            with torch.enable_grad():
+                self.judged = self._judge(seen.for_discriminator())
+        return self.judged.features[: len(seen.images)].detach()
+
+    def _frozen(self, seen: Seen, fake: Tensor) -> Tensor:
+        """Return the contrastive loss of generated and real images at the frozen network."""
+        assert self.image_net is not None
+        with torch.no_grad():
+            vectors = self.image_net(seen.batch.images)
+        contrasts = Contrasts(self.config, seen.batch.text.detach(), seen.engine)
+        return contrasts.vectors(vectors, self.image_net(fake))
+
+    # --- the discriminator's losses ---------------------------------------------------------------
+
+    def _judge(self, seen: Seen) -> Judged:
+        """Run D once on real and generated images, real ones first."""
+        both = torch.cat([seen.images, seen.generated])
+        judged: Judged = self.discriminator(both, seen.condition)
+        return judged
+
+    def _own(self, seen: Seen, penalised: bool) -> tuple[Tensor, Losses]:
+        """Return D's hinge loss with the contrastive losses of real images."""
+        n, share = len(seen.images), self.config.mismatched
+        ready = self.judged if penalised else None
+        judged = self._judge(seen) if ready is None else ready
+        real, fake = judged[:n], judged[n:]
+        hinge = (1 - real.scores()).relu().mean() + (1 - share) * (1 + fake.scores()).relu().mean()
+        if share:
+            wrong = real.scores(seen.engine.shifted(real.sentence))
+            hinge = hinge + share * (1 + wrong).relu().mean()
+        contrasts = Contrasts(self.config, seen.batch.text.detach(), seen.engine)
+        losses = {"discriminator": hinge, **contrasts.text(real)}
+        return self._total(losses), losses
+
+    def _others(self, seen: Seen) -> Losses:
+        """Return the weighted contrastive losses of real images: what other losses keep."""
+        judged: Judged = self.discriminator(seen.images, seen.condition)
+        contrasts = Contrasts(self.config, seen.batch.text.detach(), seen.engine)
+        losses = contrasts.text(judged)
+        return {name: self._weight(name) * loss for name, loss in losses.items()}
+
+    def _total(self, losses: Losses) -> Tensor:
         """Return the weighted sum of losses."""
+        if not losses:
+            return torch.zeros((), device=self.generator.start.weight.device)
+        return torch.stack([self._weight(name) * loss for name, loss in losses.items()]).sum()
+
+    def _weight(self, name: str) -> float:
         weights = {
             "words": self.config.word_contrast,
             "sentence": self.config.sentence_contrast,
             "images": self.config.image_contrast,
-            "frozen": self.config.frozen_contrast,
         }
-        return torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
+        return weights.get(name, 1.0)
 
     def finish(self, batches: Callable[[], Batch]) -> None:
         """Recompute batch norm's statistics with the averaged weights (`recalibrate` batches).
@@ -200,6 +266,11 @@ class GANTrainer(Trainer):
                 batch = batches()
                 z = batch.noise.normal("z", 0, self.generator.noise_shape)
                 self.generator(z, batch.text)
+
+
+def _named(losses: Losses) -> Losses:
+    """Name the losses of generated images as the log shows them."""
+    return {name if name == "generator" else f"fake_{name}": x for name, x in losses.items()}
 
 
 def stages(config: XMCGANConfig, text_encoder: TextEncoder) -> list[Stage]:
