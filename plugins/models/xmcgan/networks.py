@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -82,8 +83,7 @@ class LocalNorm(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """A block of the generator: twice norm, ReLU and convolution, beside a shortcut, at twice the
-    size.
+    """A block of the generator: twice norm, ReLU and convolution beside a shortcut, doubled.
 
     The 1x1 shortcut comes before its nearest upsampling: the same numbers at a quarter of the cost.
 
@@ -131,7 +131,7 @@ class XMCGANGenerator(OneShotGenerator):
         self.noise_shape = (config.z_dim,)
         self.start_from_text = config.start_from_text
         widths = [config.gf * width for width in (config.widths_g[0], *config.widths_g)]
-        pairs, n = [*zip(widths[:-1], widths[1:], strict=True)], config.global_blocks
+        pairs, n = [*pairwise(widths)], config.global_blocks
         seen = config.z_dim + (text.sentence if config.start_from_text else 0)
         g, s = 2 * config.z_dim, 2 * config.z_dim + text.words
         self.sentence = nn.Linear(text.sentence, config.z_dim)

@@ -157,7 +157,7 @@ class GANTrainer(Trainer):
     # --- the generator's losses -------------------------------------------------------------------
 
     def _fooling(self, seen: Seen, moves: bool) -> tuple[Tensor, Losses]:
-        """Return G's loss at D, and what the log shows. The latter alone counts if G is not moved."""
+        """Return G's loss at D, and what the log shows. Without `moves`, it is for the log."""
         if self.config.loss == "own" and not moves:
             self.judged = self._judge(seen.for_discriminator())
             with torch.no_grad():
