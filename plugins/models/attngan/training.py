@@ -12,11 +12,11 @@ from torch.optim import Adam
 
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
-from t2i.plugins.common.gan.blocks.batchnorm import recompute_batchnorm
+from t2i.plugins.common.gan.blocks.batchnorm import recalibrate
 from t2i.plugins.common.gan.conditioning.augmentation import kl_loss
 from t2i.plugins.common.gan.losses.cross_entropy import (
-    cross_entropy,
     discriminator_of_pairs_and_images,
+    generator_of_pairs_and_images,
 )
 from t2i.plugins.common.gan.losses.outline import with_outline
 from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen
@@ -64,9 +64,7 @@ def generator_loss(d: Discriminator, fake: Tensor, sentence: Tensor) -> Tensor:
         The loss, a scalar.
     """
     x = d(fake)
-    return cross_entropy(d.unconditional(x), real=True) + cross_entropy(
-        d.conditional(x, sentence), real=True
-    )
+    return generator_of_pairs_and_images(d.conditional(x, sentence), d.unconditional(x))
 
 
 def _own_loss(name: str, d: Discriminator, seen: Seen, penalised: bool) -> tuple[Tensor, Losses]:
@@ -148,7 +146,7 @@ class GANTrainer(Trainer):
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         text = batch.text.detach()
-        drawn: GeneratorOutput = self.network(batch.noise.normal("z", 0, self.noise_shape), text)
+        drawn = self.draw(batch, text)
         losses: Losses = {}
         scales = []
         for critic, fake in zip(self.critics, drawn.images, strict=True):
@@ -167,6 +165,20 @@ class GANTrainer(Trainer):
         self.remedies.update_generator("generator", loss, batch, engine)
         return losses
 
+    def draw(self, batch: Batch, text: TextFeatures | None = None) -> GeneratorOutput:
+        """Generate the images of all scales for a batch.
+
+        Args:
+            batch: The batch, with its captions and its noise.
+            text: The captions' features. None: `batch.text`.
+
+        Returns:
+            What the network returns.
+        """
+        z = batch.noise.normal("z", 0, self.noise_shape)
+        drawn: GeneratorOutput = self.network(z, batch.text if text is None else text)
+        return drawn
+
     def _damsm(self, images: Tensor, text: TextFeatures, batch: Batch) -> Tensor:
         """Return L_DAMSM of the largest images: how well they match their captions in the batch."""
         assert self.image_encoder is not None
@@ -177,16 +189,7 @@ class GANTrainer(Trainer):
         return words + sentence
 
     def finish(self, batches: Callable[[], Batch]) -> None:
-        """Recompute batch norm's statistics with the averaged weights (`recalibrate` batches).
-
-        Without this they belong to the last weights.
-        """
-        if not self.config.recalibrate:
-            return
-        with recompute_batchnorm(self.network):
-            for _ in range(self.config.recalibrate):
-                batch = batches()
-                self.network(batch.noise.normal("z", 0, self.noise_shape), batch.text)
+        recalibrate(self.network, self.draw, batches, self.config.recalibrate)
 
 
 def stages(config: AttnGANConfig, text_encoder: TextEncoder) -> list[Stage]:

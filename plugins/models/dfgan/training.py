@@ -9,10 +9,9 @@ from torch import Tensor
 from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
-from t2i.plugins.common.gan.losses.hinge import hinge_discriminator, hinge_generator
+from t2i.plugins.common.gan.losses.hinge import hinge_generator, penalised_hinge
 from t2i.plugins.common.gan.losses.outline import with_outline
 from t2i.plugins.common.gan.optimizers import adam_pair
-from t2i.plugins.common.gan.penalties.matching_aware import matching_aware_penalty
 from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.dfgan.config import DFGANConfig
@@ -85,14 +84,8 @@ class GANTrainer(Trainer):
         real = self.output(features, matching)
         mismatched = self.output(features, seen.mismatched)
         judged = self.output(self.discriminator(seen.generated), seen.condition)
-        hinge = hinge_discriminator(real, judged, mismatched)
-        scores = {"real": real.mean(), "fake": judged.mean(), "mismatched": mismatched.mean()}
-        if not penalised:
-            return hinge, scores
-        penalty = matching_aware_penalty(
-            real, [images, matching], self.config.penalty_k, self.config.penalty_p, self.config.pack
-        )
-        return hinge + penalty, {"discriminator": hinge, "penalty": penalty, **scores}
+        inputs = [images, matching] if penalised else None
+        return penalised_hinge(self.config, (real, judged, mismatched), inputs)
 
 
 def stages(config: DFGANConfig, text_encoder: TextEncoder) -> list[Stage]:

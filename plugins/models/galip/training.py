@@ -14,10 +14,9 @@ from torch.nn import functional as F
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i.plugins.common.clip.vision import ClipVision
-from t2i.plugins.common.gan.losses.hinge import hinge_discriminator, hinge_generator
+from t2i.plugins.common.gan.losses.hinge import hinge_generator, penalised_hinge
 from t2i.plugins.common.gan.losses.outline import with_outline
 from t2i.plugins.common.gan.optimizers import adam_pair
-from t2i.plugins.common.gan.penalties.matching_aware import matching_aware_penalty
 from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen, listed
 from t2i.plugins.common.text.contrastive import Contrast, MatchingTrainer
 from t2i.plugins.models.galip.config import GALIPConfig
@@ -164,15 +163,8 @@ class GANTrainer(Trainer):
             matching = matching.clone().requires_grad_()
         matched, mismatched = self.assessor(self.discriminator(real), matching, seen.mismatched)
         judged = self._scores(seen)
-        hinge = hinge_discriminator(matched, judged, mismatched)
-        scores = {"real": matched.mean(), "fake": judged.mean(), "mismatched": mismatched.mean()}
-        if not penalised:
-            return hinge, scores
-        penalty = matching_aware_penalty(
-            matched, [*real, matching], self.config.penalty_k, self.config.penalty_p,
-            self.config.pack,
-        )  # fmt: skip
-        return hinge + penalty, {"discriminator": hinge, "penalty": penalty, **scores}
+        inputs = [*real, matching] if penalised else None
+        return penalised_hinge(self.config, (matched, judged, mismatched), inputs)
 
 
 def stages(config: GALIPConfig, text_encoder: TextEncoder) -> list[Stage]:

@@ -15,11 +15,12 @@ from torch.nn import functional as F
 
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
-from t2i.plugins.common.gan.blocks.batchnorm import recompute_batchnorm
+from t2i.plugins.common.gan.blocks.batchnorm import recalibrate
 from t2i.plugins.common.gan.conditioning.augmentation import kl_loss
 from t2i.plugins.common.gan.losses.cross_entropy import (
     cross_entropy,
     discriminator_of_pairs_and_images,
+    generator_of_pairs_and_images,
     matching_aware_discriminator_loss,
 )
 from t2i.plugins.common.gan.losses.outline import with_outline
@@ -165,15 +166,7 @@ class GANTrainer(Trainer):
         return right, self.matching(fake, mean), wrong
 
     def finish(self, batches: Callable[[], Batch]) -> None:
-        """Recompute batch norm's statistics with the averaged weights (`recalibrate` batches).
-
-        Without this they belong to the last weights.
-        """
-        if not self.config.recalibrate:
-            return
-        with recompute_batchnorm(self.network):
-            for _ in range(self.config.recalibrate):
-                self.draw(batches())
+        recalibrate(self.network, self.draw, batches, self.config.recalibrate)
 
 
 class FirstTrainer(GANTrainer):
@@ -238,8 +231,7 @@ class SecondTrainer(GANTrainer):
 
     def generator_loss(self, fake: Tensor, mean: Tensor) -> Tensor:
         features = self.discriminator(fake)
-        pairs, images = self.matching(features, mean), self.realism(features)
-        return cross_entropy(pairs, real=True) + cross_entropy(images, real=True)
+        return generator_of_pairs_and_images(self.matching(features, mean), self.realism(features))
 
 
 def stages(config: StackGANConfig, text_encoder: TextEncoder) -> list[Stage]:

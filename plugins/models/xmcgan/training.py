@@ -11,7 +11,7 @@ from torch import Tensor
 
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
-from t2i.plugins.common.gan.blocks.batchnorm import keep_statistics, recompute_batchnorm
+from t2i.plugins.common.gan.blocks.batchnorm import keep_statistics, recalibrate
 from t2i.plugins.common.gan.blocks.spectral import frozen
 from t2i.plugins.common.gan.losses.contrastive import (
     contrast,
@@ -255,17 +255,12 @@ class GANTrainer(Trainer):
         return weights.get(name, 1.0)
 
     def finish(self, batches: Callable[[], Batch]) -> None:
-        """Recompute batch norm's statistics with the averaged weights (`recalibrate` batches).
+        recalibrate(self.generator, self._sampled, batches, self.config.recalibrate)
 
-        Without this they belong to the last weights.
-        """
-        if not self.config.recalibrate:
-            return
-        with recompute_batchnorm(self.generator):
-            for _ in range(self.config.recalibrate):
-                batch = batches()
-                z = batch.noise.normal("z", 0, self.generator.noise_shape)
-                self.generator(z, batch.text)
+    def _sampled(self, batch: Batch) -> Tensor:
+        z = batch.noise.normal("z", 0, self.generator.noise_shape)
+        images: Tensor = self.generator(z, batch.text)
+        return images
 
 
 def _named(losses: Losses) -> Losses:

@@ -1,4 +1,6 @@
-"""Wasserstein loss of a critic (Arjovsky et al. 2017, Gulrajani et al. 2017), with mismatched pairs.
+"""Wasserstein loss of a critic, with mismatched pairs.
+
+Source: Arjovsky et al. 2017 and Gulrajani et al. 2017.
 
 The mismatched pairs are ours, after DF-GAN's.
 """

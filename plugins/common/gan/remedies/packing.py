@@ -18,13 +18,14 @@ def packed(x: Tensor, m: int) -> Tensor:
         The packs, float (B / m, m C, ...).
 
     Raises:
-        UserError: m does not divide B.
+        UserError: m does not divide B, or there is one pack only: it has no other to be mismatched
+            with.
     """
     if m == 1:
         return x
-    if len(x) % m:
+    if len(x) % m or len(x) < 2 * m:
         raise UserError(
-            f"pack={m} does not divide the {len(x)} images that a process gets at a time: use a "
-            "batch_size that is a multiple of pack, processes and accumulate"
+            f"pack={m} does not divide the {len(x)} images that a process gets at a time into two "
+            "packs or more: use a batch_size that is a multiple of pack, processes and accumulate"
         )
     return x.reshape(len(x) // m, m * x.shape[1], *x.shape[2:])
