@@ -206,7 +206,7 @@ _TINY = {
     "steps": 4000,
     "text_share": 0.1,
     "lr_g": 6e-4,
-    "lr_d": 6e-4,
+    "lr_d": 1.2e-3,
     "warmup": 50,
     "start_from_text": True,
     "mask_equal": True,

@@ -111,7 +111,8 @@ class UpBlock(nn.Module):
         """
         h = self.conv1(self.norm1(x, condition).relu())
         h = self.conv2(self.norm2(h, condition).relu())
-        return h + F.interpolate(self.shortcut(x), scale_factor=2)
+        larger: Tensor = h + F.interpolate(self.shortcut(x), scale_factor=2)
+        return larger
 
 
 class XMCGANGenerator(OneShotGenerator):
@@ -172,7 +173,7 @@ class XMCGANGenerator(OneShotGenerator):
         context = F.scaled_dot_product_attention(
             query, w, w, attn_mask=text.mask[:, None], scale=self.sharpness
         )
-        return context.transpose(1, 2).unflatten(2, x.shape[-2:])
+        return context.transpose(1, 2).reshape(len(x), -1, *x.shape[-2:])
 
 
 SpectralConv = partial(SpectralConv2d, rule=XMCGAN)
@@ -241,7 +242,7 @@ class DownBlock(nn.Module):
 
 
 def _conv3x3(c_in: int, c_out: int) -> SpectralConv2d:
-    return SpectralConv(c_in, c_out, 3, padding=1)
+    return SpectralConv2d(c_in, c_out, 3, padding=1, rule=XMCGAN)
 
 
 @dataclass(frozen=True)
