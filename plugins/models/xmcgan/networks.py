@@ -237,8 +237,8 @@ class DownBlock(nn.Module):
         h = self.conv2(self.conv1(x.relu()).relu())
         if self.halves:
             h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
-        shortcut: Tensor = self.shortcut(x)
-        return h + shortcut
+        smaller: Tensor = h + self.shortcut(x)
+        return smaller
 
 
 def _conv3x3(c_in: int, c_out: int) -> SpectralConv2d:
