@@ -61,7 +61,8 @@ class SpectralRule:
         if self.eps_place == "max":
             return F.normalize(x, dim=0, eps=self.eps)
         if self.eps_place == "sum":
-            return x / (x.norm() + self.eps)
+            length: Tensor = torch.linalg.vector_norm(x)
+            return x / (length + self.eps)
         return x * (x.square().sum() + self.eps).rsqrt()
 
 
@@ -96,7 +97,7 @@ class Spectral(nn.Module):
 
     axis: ClassVar[int] = 0
 
-    weight: nn.Parameter
+    weight: Tensor
     u: Tensor
     v: Tensor
 
@@ -315,7 +316,8 @@ class SpectralConv1d(Spectral, nn.Conv1d):
         Returns:
             Sequences, float (B, c_out, l').
         """
-        return self._conv_forward(x, self.normalized(), self.bias)
+        y: Tensor = self._conv_forward(x, self.normalized(), self.bias)
+        return y
 
 
 class SpectralConv2d(Spectral, nn.Conv2d):
@@ -354,7 +356,8 @@ class SpectralConv2d(Spectral, nn.Conv2d):
         Returns:
             Maps, float (B, c_out, h', w').
         """
-        return self._conv_forward(x, self.normalized(), self.bias)
+        y: Tensor = self._conv_forward(x, self.normalized(), self.bias)
+        return y
 
 
 class SpectralConvTranspose2d(Spectral, nn.ConvTranspose2d):
@@ -384,6 +387,7 @@ class SpectralConvTranspose2d(Spectral, nn.ConvTranspose2d):
         rule: SpectralRule = BIGGAN,
     ) -> None:
         nn.ConvTranspose2d.__init__(self, c_in, c_out, kernel, stride, padding, bias=bias)
+        self.step, self.crop = stride, padding
         self.prepare(rule)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
@@ -396,5 +400,4 @@ class SpectralConvTranspose2d(Spectral, nn.ConvTranspose2d):
         Returns:
             Maps, float (B, c_out, h', w').
         """
-        weight = self.normalized()
-        return F.conv_transpose2d(x, weight, self.bias, self.stride, self.padding)
+        return F.conv_transpose2d(x, self.normalized(), self.bias, self.step, self.crop)
