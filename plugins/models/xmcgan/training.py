@@ -144,7 +144,6 @@ class GANTrainer(Trainer):
                 alone.enter_context(keep_statistics(self.generator))
             fake = self.generator(z, text)
         seen = self.remedies.seen(self.critic, batch, engine, batch.images, fake, text.sentence)
-        self.judged = None
         loss, losses = self._fooling(seen, moves)
         with torch.set_grad_enabled(moves):
             if self.image_net is not None:
@@ -152,7 +151,9 @@ class GANTrainer(Trainer):
                 loss = loss + self.config.frozen_contrast * losses["fake_frozen"]
             loss = with_outline(loss, losses, self.config.outline, [fake], batch.images)
         self.remedies.update_generator("generator", loss, batch, engine)
-        return {**losses, **self.remedies.update(seen)}
+        losses |= self.remedies.update(seen)
+        self.judged, self.fooled = None, {}
+        return losses
 
     # --- the generator's losses -------------------------------------------------------------------
 
