@@ -8,7 +8,13 @@ import unicodedata
 
 import pytest
 import torch
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+)
 
 from t2i.benchmarks.report.page import _text
 from t2i.cli.main import main
@@ -75,6 +81,18 @@ def t5_folder(folder):
     return {"weights": str(folder)}
 
 
+def bert_folder(folder):
+    """BERT's tokenizer over a few pieces, and tiny random weights."""
+    pieces = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "circle")
+    BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(pieces), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, max_position_embeddings=20,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    return {"weights": str(folder)}
+
+
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory):
     """Every built-in text encoder, small, with random weights."""
@@ -85,7 +103,7 @@ def encoders(tmp_path_factory):
         "words": {**vocabulary, "width": 16, "heads": 2}, "none": {},
         "char-cnn-rnn": {"width": 16, "train": True},
         "damsm": {**vocabulary, "width": 16, "embedding": 16},
-        "clip": clip, "t5": t5,
+        "clip": clip, "t5": t5, "bert": bert_folder(place / "bert"),
         "joined": {"beside": [{"name": "clip", **clip}], "after": {"name": "t5", **t5}},
     }  # fmt: skip
     assert set(settings) == {spec.name for spec in registry().encoders}
@@ -98,7 +116,9 @@ def encoders(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("name", ["words", "none", "char-cnn-rnn", "damsm", "clip", "t5", "joined"])
+@pytest.mark.parametrize(
+    "name", ["words", "none", "char-cnn-rnn", "damsm", "clip", "t5", "bert", "joined"]
+)
 def test_every_encoder_makes_a_finite_embedding_of_any_caption(encoders, name):
     """One by one and in one batch, where a wild caption changes no other's features."""
     encoder = encoders[name]

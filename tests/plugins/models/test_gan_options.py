@@ -15,7 +15,7 @@ from t2i.core.interfaces.trainer import Batch
 from t2i.core.models.building import build, stages_of
 from t2i.core.runs.configure import resolve_config
 
-GANS = ("attngan", "biggan", "cgan", "dfgan", "dmgan", "galip", "gan", "gancls", "stackgan", "stackganv2")
+GANS = ("attngan", "biggan", "cgan", "dfgan", "dmgan", "galip", "gan", "gancls", "stackgan", "stackganv2", "xmcgan")
 
 
 @pytest.fixture

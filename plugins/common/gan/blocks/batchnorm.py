@@ -41,6 +41,30 @@ def recompute_batchnorm(module: nn.Module) -> Iterator[None]:
             layer.momentum = momentum
 
 
+@contextmanager
+def keep_statistics(module: nn.Module) -> Iterator[None]:
+    """Keep the running statistics of batch normalisation as they are in a `with` block.
+
+    Layers in training mode still normalise by the statistics of the batch. This is for passes that
+    should leave no trace, such as a generator's while only the discriminator is trained.
+
+    Args:
+        module: The network.
+
+    Yields:
+        None. The layers update their statistics again afterwards.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+    before = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, before, strict=True):
+            layer.momentum = momentum
+
+
 def recalibrate(
     network: nn.Module, sample: Callable[[Batch], object], batches: Callable[[], Batch], count: int
 ) -> None:
