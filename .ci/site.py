@@ -36,6 +36,7 @@ GUIDES = (
     ("Benchmarks and scores", "docs/metrics.md"),
     ("Learning in minutes", "docs/learning.md"),
     ("What was tried", "docs/learning-tiny.md"),
+    ("Against mode collapse", "docs/collapse.md"),
     ("Speed runs", "docs/speedruns.md"),
     ("Data sets", "docs/data.md"),
     ("Plugins", "docs/plugins.md"),

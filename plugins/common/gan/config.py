@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from t2i.core.settings import ModelConfig
+from t2i.plugins.common.gan.remedies.config import RemediesConfig
 
 
-class GANConfig(ModelConfig):
-    """Settings of a GAN's two Adam optimizers. The defaults are StackGAN's and AttnGAN's."""
+class GANConfig(RemediesConfig):
+    """Settings of a GAN: its two Adam optimizers and the remedies for mode collapse.
+
+    The defaults of the optimizers are StackGAN's and AttnGAN's."""
 
     lr_g: float = Field(2e-4, gt=0)
     """Learning rate of the generator."""

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.gan.conditioning.augmentation import ConditioningAugmentation
 from t2i.plugins.common.gan.blocks.upsampling import UpConv3x3
+from t2i.plugins.common.gan.conditioning.augmentation import ConditioningAugmentation
 from t2i.plugins.common.text.image_encoder import image_encoder, load_image_encoder
 from t2i.plugins.models.attngan.config import START, AttnGANConfig
 
@@ -322,12 +322,12 @@ class Discriminator(nn.Module):
     def __init__(self, config: AttnGANConfig, scale: int, sentence: int) -> None:
         super().__init__()
         halvings = doublings(config.sizes[scale])
-        widths = [3, *(config.df << i for i in range(halvings))]
+        widths = [3 * config.pack, *(config.df << i for i in range(halvings))]
         layers = [down(widths[i], widths[i + 1], norm=i > 0) for i in range(halvings)]
         layers += [down(widths[-1] >> i, widths[-1] >> (i + 1), stride=1) for i in range(scale)]
         self.layers = nn.Sequential(*layers)
         self.unconditional = Head(widths[-1] >> scale)
-        self.conditional = Head(widths[-1] >> scale, sentence)
+        self.conditional = Head(widths[-1] >> scale, config.pack * sentence)
         self.apply(orthogonal)
 
     def forward(self, images: Tensor) -> Tensor:

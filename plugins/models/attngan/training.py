@@ -12,10 +12,14 @@ from torch.optim import Adam
 
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
-from t2i.plugins.common.gan.blocks.batchnorm import recompute_batchnorm
+from t2i.plugins.common.gan.blocks.batchnorm import recalibrate
 from t2i.plugins.common.gan.conditioning.augmentation import kl_loss
-from t2i.plugins.common.gan.losses.cross_entropy import cross_entropy, discriminator_of_pairs_and_images
+from t2i.plugins.common.gan.losses.cross_entropy import (
+    discriminator_of_pairs_and_images,
+    generator_of_pairs_and_images,
+)
 from t2i.plugins.common.gan.losses.outline import with_outline
+from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen
 from t2i.plugins.common.text.damsm import DamsmTrainer, ImageFeatures, damsm_losses
 from t2i.plugins.common.text.image_encoder import check_source
 from t2i.plugins.models.attngan.config import AttnGANConfig
@@ -60,9 +64,17 @@ def generator_loss(d: Discriminator, fake: Tensor, sentence: Tensor) -> Tensor:
         The loss, a scalar.
     """
     x = d(fake)
-    return cross_entropy(d.unconditional(x), real=True) + cross_entropy(
-        d.conditional(x, sentence), real=True
-    )
+    return generator_of_pairs_and_images(d.conditional(x, sentence), d.unconditional(x))
+
+
+def _own_loss(name: str, d: Discriminator, seen: Seen, penalised: bool) -> tuple[Tensor, Losses]:
+    """Return the loss of one discriminator, which has no penalty, and the same for the log."""
+    loss = discriminator_loss(d, seen.images, seen.generated, seen.condition)
+    return loss, {name: loss}
+
+
+def _own_generator_loss(d: Discriminator, seen: Seen) -> Tensor:
+    return generator_loss(d, seen.generated, seen.condition)
 
 
 def shrunk(images: Tensor, size: int) -> Tensor:
@@ -103,8 +115,27 @@ class GANTrainer(Trainer):
         self.discriminators = [
             Discriminator(config, scale, width) for scale in range(config.scales)
         ]
-        judges = {f"discriminator{i}": d for i, d in enumerate(self.discriminators)}
-        self.modules: dict[str, nn.Module] = {"network": self.network, **judges}
+        self.critics = [
+            Critic(
+                f"discriminator{i}",
+                {f"discriminator{i}": d},
+                features=d,
+                matching=d.conditional,
+                realism=d.unconditional,
+                own=partial(_own_loss, f"discriminator{i}", d),
+                own_generator=partial(_own_generator_loss, d),
+            )
+            for i, d in enumerate(self.discriminators)
+        ]
+        self.remedies = Remedies(config, self.critics)
+        judges = {
+            critic.name: d for critic, d in zip(self.critics, self.discriminators, strict=True)
+        }
+        self.modules: dict[str, nn.Module] = {
+            "network": self.network,
+            **judges,
+            **self.remedies.modules,
+        }
         betas = (config.beta1, config.beta2)
         self.optimizers = {
             name: Adam(d.parameters(), config.lr_d, betas, fused=True) for name, d in judges.items()
@@ -115,16 +146,15 @@ class GANTrainer(Trainer):
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         text = batch.text.detach()
-        drawn: GeneratorOutput = self.network(batch.noise.normal("z", 0, self.noise_shape), text)
+        drawn = self.draw(batch, text)
         losses: Losses = {}
-        for (name, fake), d in zip(self._named(drawn), self.discriminators, strict=True):
+        scales = []
+        for critic, fake in zip(self.critics, drawn.images, strict=True):
             real = shrunk(batch.images, fake.shape[-1])
-            losses[name] = discriminator_loss(d, real, fake.detach(), drawn.sentence)
-            engine.update(name, losses[name])
-        fooling = [
-            generator_loss(d, x, drawn.sentence)
-            for d, x in zip(self.discriminators, drawn.images, strict=True)
-        ]
+            seen = self.remedies.seen(critic, batch, engine, real, fake, drawn.sentence)
+            losses |= self.remedies.update(seen)
+            scales.append(seen)
+        fooling = [self.remedies.adversarial(seen) for seen in scales]
         losses["adversarial"] = torch.stack(fooling).sum()
         losses["kl"] = kl_loss(drawn.mean, drawn.logvar)
         loss = losses["adversarial"] + self.config.kl * losses["kl"]
@@ -132,12 +162,22 @@ class GANTrainer(Trainer):
             losses["damsm"] = self._damsm(drawn.images[-1], text, batch)
             loss = loss + self.config.damsm_weight * losses["damsm"]
         loss = with_outline(loss, losses, self.config.outline, drawn.images, batch.images)
-        engine.update("generator", loss)
+        self.remedies.update_generator("generator", loss, batch, engine)
         return losses
 
-    @staticmethod
-    def _named(drawn: GeneratorOutput) -> list[tuple[str, Tensor]]:
-        return [(f"discriminator{i}", image) for i, image in enumerate(drawn.images)]
+    def draw(self, batch: Batch, text: TextFeatures | None = None) -> GeneratorOutput:
+        """Generate the images of all scales for a batch.
+
+        Args:
+            batch: The batch, with its captions and its noise.
+            text: The captions' features. None: `batch.text`.
+
+        Returns:
+            What the network returns.
+        """
+        z = batch.noise.normal("z", 0, self.noise_shape)
+        drawn: GeneratorOutput = self.network(z, batch.text if text is None else text)
+        return drawn
 
     def _damsm(self, images: Tensor, text: TextFeatures, batch: Batch) -> Tensor:
         """Return L_DAMSM of the largest images: how well they match their captions in the batch."""
@@ -149,16 +189,7 @@ class GANTrainer(Trainer):
         return words + sentence
 
     def finish(self, batches: Callable[[], Batch]) -> None:
-        """Recompute batch norm's statistics with the averaged weights (`recalibrate` batches).
-
-        Without this they belong to the last weights.
-        """
-        if not self.config.recalibrate:
-            return
-        with recompute_batchnorm(self.network):
-            for _ in range(self.config.recalibrate):
-                batch = batches()
-                self.network(batch.noise.normal("z", 0, self.noise_shape), batch.text)
+        recalibrate(self.network, self.draw, batches, self.config.recalibrate)
 
 
 def stages(config: AttnGANConfig, text_encoder: TextEncoder) -> list[Stage]:

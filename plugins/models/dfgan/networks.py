@@ -107,7 +107,7 @@ class Discriminator(nn.Module):
     def __init__(self, config: DFGANConfig) -> None:
         super().__init__()
         channels = widths(config.nf, config.image_size)
-        self.from_rgb = nn.Conv2d(3, channels[0], 3, padding=1)
+        self.from_rgb = nn.Conv2d(3 * config.pack, channels[0], 3, padding=1)
         self.blocks = nn.Sequential(
             *(DownBlock(*pair, config.residual_gain) for pair in pairwise(channels))
         )
@@ -136,7 +136,8 @@ class OneWayOutput(nn.Module):
     def __init__(self, config: DFGANConfig, sentence: int) -> None:
         super().__init__()
         channels, joint = widths(config.nf, config.image_size)[-1], config.joint or 2 * config.nf
-        self.joint = nn.Conv2d(channels + sentence, joint, 3, padding=1, bias=False)
+        c_in = channels + config.pack * sentence
+        self.joint = nn.Conv2d(c_in, joint, 3, padding=1, bias=False)
         self.score = nn.Conv2d(joint, 1, START, bias=False)
 
     def forward(self, features: Tensor, sentence: Tensor) -> Tensor:

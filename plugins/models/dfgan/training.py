@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
+from torch import Tensor
+
 from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
-from t2i.plugins.common.gan.losses.hinge import hinge_discriminator, hinge_generator
+from t2i.plugins.common.gan.losses.hinge import hinge_generator, penalised_hinge
 from t2i.plugins.common.gan.losses.outline import with_outline
-from t2i.plugins.common.gan.penalties.matching_aware import matching_aware_penalty
 from t2i.plugins.common.gan.optimizers import adam_pair
+from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.dfgan.config import DFGANConfig
 from t2i.plugins.models.dfgan.networks import Discriminator, OneWayOutput
@@ -40,33 +42,50 @@ class GANTrainer(Trainer):
             "discriminator": self.discriminator,
             "output": self.output,
         }
-        judges = [*self.discriminator.parameters(), *self.output.parameters()]
-        self.optimizers = adam_pair(config, generator.parameters(), judges)
+        self.critic = Critic(
+            "discriminator",
+            {"discriminator": self.discriminator, "output": self.output},
+            features=self.discriminator,
+            matching=self.output,
+            own=self.hinge,
+            own_generator=lambda seen: hinge_generator(
+                self.output(self.discriminator(seen.generated), seen.condition)
+            ),
+        )
+        self.remedies = Remedies(config, [self.critic])
+        self.modules |= self.remedies.modules
+        self.optimizers = adam_pair(config, generator.parameters(), self.critic.parameters())
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         sentence = batch.text.sentence.detach()
         z = batch.noise.normal("z", 0, self.generator.noise_shape)
         fake = self.generator(z, batch.text.detach())
+        seen = self.remedies.seen(self.critic, batch, engine, batch.images, fake, sentence)
+        losses = self.remedies.update(seen)
+        losses["generator"] = loss = self.remedies.adversarial(seen)
+        loss = with_outline(loss, losses, self.config.outline, [fake], batch.images)
+        self.remedies.update_generator("generator", loss, batch, engine)
+        return losses
 
-        images, matching = batch.images.detach().requires_grad_(), sentence.clone().requires_grad_()
+    def hinge(self, seen: Seen, penalised: bool) -> tuple[Tensor, Losses]:
+        """Compute the discriminator's loss: hinge with mismatched pairs, and MA-GP.
+
+        Args:
+            seen: What the discriminator sees.
+            penalised: Whether MA-GP belongs to it.
+
+        Returns:
+            The loss, a scalar, and what the log shows.
+        """
+        images, matching = seen.images.detach(), seen.condition
+        if penalised:
+            images, matching = images.requires_grad_(), matching.clone().requires_grad_()
         features = self.discriminator(images)
         real = self.output(features, matching)
-        mismatched = self.output(features, engine.shifted(sentence))
-        judged = self.output(self.discriminator(fake.detach()), sentence)
-        hinge = hinge_discriminator(real, judged, mismatched)
-        penalty = matching_aware_penalty(
-            real, [images, matching], self.config.penalty_k, self.config.penalty_p
-        )
-        engine.update("discriminator", hinge + penalty)
-
-        losses: Losses = {"discriminator": hinge, "penalty": penalty}
-        losses["generator"] = loss = hinge_generator(
-            self.output(self.discriminator(fake), sentence)
-        )
-        loss = with_outline(loss, losses, self.config.outline, [fake], batch.images)
-        engine.update("generator", loss)
-        scores = {"real": real.mean(), "fake": judged.mean(), "mismatched": mismatched.mean()}
-        return {**losses, **scores}
+        mismatched = self.output(features, seen.mismatched)
+        judged = self.output(self.discriminator(seen.generated), seen.condition)
+        inputs = [images, matching] if penalised else None
+        return penalised_hinge(self.config, (real, judged, mismatched), inputs)
 
 
 def stages(config: DFGANConfig, text_encoder: TextEncoder) -> list[Stage]:

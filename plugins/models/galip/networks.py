@@ -199,8 +199,8 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: GALIPConfig, clip: ClipVision) -> None:
         super().__init__()
-        gain, width = config.residual_gain, clip.width
-        seen = 3 * clip.patch**2
+        gain, width = config.residual_gain, config.pack * clip.width
+        seen = 3 * config.pack * clip.patch**2
         self.pixels = nn.Conv2d(seen, width, 1) if config.judge_pixels else None
         joined = len(config.feature_blocks) - (self.pixels is None)
         self.blocks = nn.ModuleList(
@@ -238,7 +238,10 @@ class QualityAssessor(nn.Module):
         super().__init__()
         self.features = config.judge_width
         self.joint = nn.Conv2d(
-            config.judge_width + sentence, config.assessor_width, min(4, grid), bias=False
+            config.judge_width + config.pack * sentence,
+            config.assessor_width,
+            min(4, grid),
+            bias=False,
         )
         self.score = nn.Conv2d(config.assessor_width, 1, grid + 1 - min(4, grid), bias=False)
 

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i.plugins.common.clip.vision import ClipVision
-from t2i.plugins.common.gan.losses.hinge import hinge_discriminator, hinge_generator
+from t2i.plugins.common.gan.losses.hinge import hinge_generator, penalised_hinge
 from t2i.plugins.common.gan.losses.outline import with_outline
-from t2i.plugins.common.gan.penalties.matching_aware import matching_aware_penalty
 from t2i.plugins.common.gan.optimizers import adam_pair
+from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen, listed
 from t2i.plugins.common.text.contrastive import Contrast, MatchingTrainer
 from t2i.plugins.models.galip.config import GALIPConfig
 from t2i.plugins.models.galip.networks import (
@@ -100,45 +100,71 @@ class GANTrainer(Trainer):
             "discriminator": self.discriminator,
             "assessor": self.assessor,
         }
-        judges = [*self.discriminator.parameters(), *self.assessor.parameters()]
+        self.critic = Critic(
+            "discriminator",
+            {"discriminator": self.discriminator, "assessor": self.assessor},
+            features=self.discriminator,
+            matching=lambda features, e: self.assessor(features, e)[0],
+            own=self.hinge,
+            own_generator=lambda seen: hinge_generator(self._scores(seen)),
+        )
+        self.remedies = Remedies(config, [self.critic])
+        self.modules |= self.remedies.modules
         drawing = [p for p in generator.parameters() if p.requires_grad]
-        self.optimizers = adam_pair(config, drawing, judges)
+        self.optimizers = adam_pair(config, drawing, self.critic.parameters())
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         text = batch.text.detach()
         e = sentences(self.config, text)
         fake = self.generator(batch.noise.normal("z", 0, self.generator.noise_shape), text)
-        maps, embedding = self.clip.maps_and_embedding(fake, self.config.feature_blocks)
-        seen = [*self._pixels(fake), *maps]
-        losses = self._judge(batch.images, [f.detach() for f in seen], e, engine)
-
-        (score,) = self.assessor(self.discriminator(seen), e)
-        losses["generator"] = hinge = hinge_generator(score)
+        real_view, view = self.remedies.augmented(self.critic, batch, batch.images, fake)
+        maps, embedding = self.clip.maps_and_embedding(view, self.config.feature_blocks)
+        if view is not fake:  # the similarity is that of the image itself
+            embedding = self.clip.embedding(fake)
+        with torch.no_grad():
+            real_maps = self.clip.maps(real_view, self.config.feature_blocks)
+            real = [*self._pixels(real_view), *real_maps]
+        seen = self.remedies.packed(
+            self.critic, batch, engine, real, [*self._pixels(view), *maps], e
+        )
+        losses = self.remedies.update(seen)
+        losses["generator"] = adversarial = self.remedies.adversarial(seen)
         losses["similarity"] = F.cosine_similarity(embedding, e).mean()
-        loss = hinge - self.config.similarity * losses["similarity"]
+        loss = adversarial - self.config.similarity * losses["similarity"]
         loss = with_outline(loss, losses, self.config.outline, [fake], batch.images)
-        engine.update("generator", loss)
+        self.remedies.update_generator("generator", loss, batch, engine)
         return losses
 
     def _pixels(self, images: Tensor) -> list[Tensor]:
         """Return the map of pixels that the discriminator sees, if it sees one."""
         return [self.clip.pixels(images)] if self.config.judge_pixels else []
 
-    def _judge(self, images: Tensor, fake: list[Tensor], e: Tensor, engine: Engine) -> Losses:
-        """Update D (thesis 2.17) on real images and on CLIP's features of fake ones."""
-        with torch.no_grad():
-            maps = self.clip.maps(images, self.config.feature_blocks)
-            real = [*self._pixels(images), *maps]
-        real, matching = [f.requires_grad_() for f in real], e.clone().requires_grad_()
-        matched, mismatched = self.assessor(self.discriminator(real), matching, engine.shifted(e))
-        (judged,) = self.assessor(self.discriminator(fake), e)
-        hinge = hinge_discriminator(matched, judged, mismatched)
-        penalty = matching_aware_penalty(
-            matched, [*real, matching], self.config.penalty_k, self.config.penalty_p
-        )
-        engine.update("discriminator", hinge + penalty)
-        scores = {"real": matched.mean(), "fake": judged.mean(), "mismatched": mismatched.mean()}
-        return {"discriminator": hinge, "penalty": penalty, **scores}
+    def _scores(self, seen: Seen) -> Tensor:
+        """Return the scores of generated images."""
+        (scores,) = self.assessor(self.discriminator(listed(seen.fake)), seen.condition)
+        judged: Tensor = scores
+        return judged
+
+    def hinge(self, seen: Seen, penalised: bool) -> tuple[Tensor, Losses]:
+        """Compute the discriminator's loss: hinge with mismatched pairs, and MA-GP.
+
+        Source: thesis 2.17.
+
+        Args:
+            seen: What the discriminator sees: CLIP's features.
+            penalised: Whether MA-GP belongs to it.
+
+        Returns:
+            The loss, a scalar, and what the log shows.
+        """
+        real, matching = [f.detach() for f in listed(seen.real)], seen.condition
+        if penalised:
+            real = [f.requires_grad_() for f in real]
+            matching = matching.clone().requires_grad_()
+        matched, mismatched = self.assessor(self.discriminator(real), matching, seen.mismatched)
+        judged = self._scores(seen)
+        inputs = [*real, matching] if penalised else None
+        return penalised_hinge(self.config, (matched, judged, mismatched), inputs)
 
 
 def stages(config: GALIPConfig, text_encoder: TextEncoder) -> list[Stage]:

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.gan.conditioning.augmentation import ConditioningAugmentation
 from t2i.plugins.common.gan.blocks.upsampling import UpConv3x3
+from t2i.plugins.common.gan.conditioning.augmentation import ConditioningAugmentation
 from t2i.plugins.models.stackgan.config import START, StackGANConfig
 
 
@@ -233,12 +233,16 @@ class Discriminator(nn.Module):
     Args:
         df: Base width.
         image_size: Side of the images in pixels.
+        pack: Number of images that are scored together.
     """
 
-    def __init__(self, df: int, image_size: int) -> None:
+    def __init__(self, df: int, image_size: int, pack: int = 1) -> None:
         super().__init__()
         n = doublings(START, image_size)
-        layers: list[nn.Module] = [nn.Conv2d(3, df, 4, stride=2, padding=1, bias=False), _leaky()]
+        layers: list[nn.Module] = [
+            nn.Conv2d(3 * pack, df, 4, stride=2, padding=1, bias=False),
+            _leaky(),
+        ]
         for i in range(1, n):
             convolution = nn.Conv2d(
                 df * 2 ** (i - 1), df * 2**i, 4, stride=2, padding=1, bias=False

@@ -15,11 +15,17 @@ from torch.nn import functional as F
 
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
-from t2i.plugins.common.gan.blocks.batchnorm import recompute_batchnorm
+from t2i.plugins.common.gan.blocks.batchnorm import recalibrate
 from t2i.plugins.common.gan.conditioning.augmentation import kl_loss
-from t2i.plugins.common.gan.losses.cross_entropy import cross_entropy, discriminator_of_pairs_and_images, matching_aware_discriminator_loss
+from t2i.plugins.common.gan.losses.cross_entropy import (
+    cross_entropy,
+    discriminator_of_pairs_and_images,
+    generator_of_pairs_and_images,
+    matching_aware_discriminator_loss,
+)
 from t2i.plugins.common.gan.losses.outline import with_outline
 from t2i.plugins.common.gan.optimizers import adam_pair
+from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.stackgan.config import StackGANConfig
 from t2i.plugins.models.stackgan.networks import (
@@ -56,17 +62,39 @@ class GANTrainer(Trainer):
             network,
             image_size,
         )
-        self.discriminator = Discriminator(config.df, image_size)
-        self.matching = ConditionalHead(self.discriminator.width, config.c_dim)
+        self.discriminator = Discriminator(config.df, image_size, config.pack)
+        self.matching = ConditionalHead(self.discriminator.width, config.pack * config.c_dim)
         self.modules = {
             "network": network,
             "discriminator": self.discriminator,
             "matching": self.matching,
         }
 
-    def _optimize(self, *judges: nn.Module) -> None:
-        parameters = [p for judge in judges for p in judge.parameters()]
-        self.optimizers = adam_pair(self.config, self.network.parameters(), parameters)
+    def _optimize(self, realism: UnconditionalHead | None = None) -> None:
+        """Make the remedies, then the optimizers, when all networks are there."""
+        modules: dict[str, nn.Module] = {
+            "discriminator": self.discriminator,
+            "matching": self.matching,
+        }
+        self.critic = Critic(
+            "discriminator",
+            modules if realism is None else {**modules, "realism": realism},
+            features=self.discriminator,
+            matching=self.matching,
+            realism=realism,
+            own=self._own_loss,
+            own_generator=lambda seen: self.generator_loss(seen.generated, seen.condition),
+        )
+        self.remedies = Remedies(self.config, [self.critic])
+        self.modules |= self.remedies.modules
+        self.optimizers = adam_pair(
+            self.config, self.network.parameters(), self.critic.parameters()
+        )
+
+    def _own_loss(self, seen: Seen, penalised: bool) -> tuple[Tensor, Losses]:
+        """Return D's loss, which has no penalty, and the same for the log."""
+        loss = self.discriminator_loss(seen.images, seen.generated, seen.condition)
+        return loss, {"discriminator": loss}
 
     @abstractmethod
     def draw(self, batch: Batch) -> StageOutput:
@@ -108,13 +136,13 @@ class GANTrainer(Trainer):
         drawn = self.draw(batch)
         mean = drawn.mean.detach()  # the discriminator takes mu, but does not train it
         real = F.avg_pool2d(batch.images, batch.images.shape[-1] // self.image_size)
-        judged = self.discriminator_loss(real, drawn.images.detach(), mean)
-        engine.update("discriminator", judged)
-        adversarial, kl = self.generator_loss(drawn.images, mean), kl_loss(drawn.mean, drawn.logvar)
-        losses: Losses = {"discriminator": judged, "generator": adversarial, "kl": kl}
-        loss = adversarial + self.config.kl * kl
+        seen = self.remedies.seen(self.critic, batch, engine, real, drawn.images, mean)
+        losses = self.remedies.update(seen)
+        losses["generator"] = self.remedies.adversarial(seen)
+        losses["kl"] = kl_loss(drawn.mean, drawn.logvar)
+        loss = losses["generator"] + self.config.kl * losses["kl"]
         loss = with_outline(loss, losses, self.config.outline, [drawn.images], batch.images)
-        engine.update("generator", loss)
+        self.remedies.update_generator("generator", loss, batch, engine)
         return losses
 
     def pairs(self, real: Tensor, fake: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,15 +166,7 @@ class GANTrainer(Trainer):
         return right, self.matching(fake, mean), wrong
 
     def finish(self, batches: Callable[[], Batch]) -> None:
-        """Recompute batch norm's statistics with the averaged weights (`recalibrate` batches).
-
-        Without this they belong to the last weights.
-        """
-        if not self.config.recalibrate:
-            return
-        with recompute_batchnorm(self.network):
-            for _ in range(self.config.recalibrate):
-                self.draw(batches())
+        recalibrate(self.network, self.draw, batches, self.config.recalibrate)
 
 
 class FirstTrainer(GANTrainer):
@@ -161,7 +181,7 @@ class FirstTrainer(GANTrainer):
 
     def __init__(self, config: StackGANConfig, generator: StackGANGenerator) -> None:
         super().__init__(config, generator, generator.first, config.first_size)
-        self._optimize(self.discriminator, self.matching)
+        self._optimize()
 
     def draw(self, batch: Batch) -> StageOutput:
         z, eps, *_ = self.generator.split(batch.noise.normal("z", 0, self.generator.noise_shape))
@@ -194,7 +214,7 @@ class SecondTrainer(GANTrainer):
         super().__init__(config, generator, generator.second, config.image_size)
         self.realism = UnconditionalHead(self.discriminator.width)
         self.modules |= {"realism": self.realism, "first": generator.first}
-        self._optimize(self.discriminator, self.matching, self.realism)
+        self._optimize(self.realism)
         generator.refines.fill_(True)
 
     def draw(self, batch: Batch) -> StageOutput:
@@ -211,8 +231,7 @@ class SecondTrainer(GANTrainer):
 
     def generator_loss(self, fake: Tensor, mean: Tensor) -> Tensor:
         features = self.discriminator(fake)
-        pairs, images = self.matching(features, mean), self.realism(features)
-        return cross_entropy(pairs, real=True) + cross_entropy(images, real=True)
+        return generator_of_pairs_and_images(self.matching(features, mean), self.realism(features))
 
 
 def stages(config: StackGANConfig, text_encoder: TextEncoder) -> list[Stage]:

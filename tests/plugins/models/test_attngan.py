@@ -23,8 +23,8 @@ from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
-from t2i.plugins.common.gan.conditioning.augmentation import kl_loss
 from t2i.plugins.common.gan.blocks.upsampling import UpConv3x3
+from t2i.plugins.common.gan.conditioning.augmentation import kl_loss
 from t2i.plugins.common.text.damsm import DamsmTrainer, damsm_losses
 from t2i.plugins.models.attngan.config import AttnGANConfig
 from t2i.plugins.models.attngan.networks import Attention, Discriminator, Network, build, helpers

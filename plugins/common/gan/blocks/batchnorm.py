@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from t2i.core.interfaces.trainer import Batch
 
 
 @contextmanager
@@ -37,3 +39,23 @@ def recompute_batchnorm(module: nn.Module) -> Iterator[None]:
         for layer, (training, momentum) in zip(layers, before, strict=True):
             layer.train(training)
             layer.momentum = momentum
+
+
+def recalibrate(
+    network: nn.Module, sample: Callable[[Batch], object], batches: Callable[[], Batch], count: int
+) -> None:
+    """Recompute batch norm's statistics with the averaged weights, at the end of a stage.
+
+    Without this they belong to the last weights.
+
+    Args:
+        network: The generator's network.
+        sample: Function that samples images for a batch with it.
+        batches: Function that returns the next batch (`Trainer.finish`).
+        count: Number of batches. 0: nothing is done.
+    """
+    if not count:
+        return
+    with recompute_batchnorm(network):
+        for _ in range(count):
+            sample(batches())

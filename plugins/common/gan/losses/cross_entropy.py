@@ -1,5 +1,6 @@
-"""Cross entropy with wrong pairs, of StackGAN (Zhang et al. 2017); AttnGAN (Xu et al. 2018) shares
-that of stage II.
+"""Cross entropy with wrong pairs, of StackGAN (Zhang et al. 2017).
+
+AttnGAN (Xu et al. 2018) shares that of stage II.
 """
 
 from __future__ import annotations
@@ -59,3 +60,16 @@ def discriminator_of_pairs_and_images(
     called_real = cross_entropy(real, real=True) + cross_entropy(real_image, real=True)
     called_fake = sum(cross_entropy(logits, real=False) for logits in (fake, wrong, fake_image))
     return called_real / 2 + called_fake / 3
+
+
+def generator_of_pairs_and_images(fake: Tensor, fake_image: Tensor) -> Tensor:
+    """Compute the adversarial loss of a generator whose discriminator has both kinds of outputs.
+
+    Args:
+        fake: Conditional logits of generated images with their captions.
+        fake_image: Unconditional logits of generated images.
+
+    Returns:
+        The loss, a scalar: the sum of -E[log sigmoid(logits)] of both.
+    """
+    return cross_entropy(fake, real=True) + cross_entropy(fake_image, real=True)

@@ -1,10 +1,17 @@
-"""Hinge loss with mismatched pairs, of DF-GAN (Tao et al. 2022, equations 1 to 3) and GALIP (Tao et
-al. 2023).
+"""Hinge loss with mismatched pairs.
+
+Source: DF-GAN (Tao et al. 2022, equations 1 to 3) and GALIP (Tao et al. 2023).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
+
+from t2i.core.interfaces.trainer import Losses
+from t2i.plugins.common.gan.config import AffineGANConfig
+from t2i.plugins.common.gan.penalties.matching_aware import matching_aware_penalty
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor, mismatched: Tensor) -> Tensor:
@@ -37,3 +44,30 @@ def hinge_generator(fake: Tensor) -> Tensor:
         The loss, a scalar.
     """
     return -fake.mean()
+
+
+def penalised_hinge(
+    config: AffineGANConfig,
+    scores: tuple[Tensor, Tensor, Tensor],
+    inputs: Sequence[Tensor] | None,
+) -> tuple[Tensor, Losses]:
+    """Compute the discriminator's loss, hinge plus MA-GP, as a `Critic` returns it.
+
+    Args:
+        config: Weight and power of MA-GP.
+        scores: Scores of real, generated and mismatched pairs.
+        inputs: Images (or features) and sentences of the real pairs, which require gradients. None:
+            without MA-GP.
+
+    Returns:
+        The loss, a scalar, and what the log shows.
+    """
+    hinge = hinge_discriminator(*scores)
+    means = zip(("real", "fake", "mismatched"), scores, strict=True)
+    log = {"discriminator": hinge, **{name: score.mean() for name, score in means}}
+    if inputs is None:
+        return hinge, log
+    penalty = matching_aware_penalty(
+        scores[0], inputs, config.penalty_k, config.penalty_p, config.pack
+    )
+    return hinge + penalty, {**log, "penalty": penalty}
