@@ -40,8 +40,8 @@ class StyleGANConfig(GANConfig, TextPretraining):
     """Which discriminator is built. "projected", StyleGAN-T's: heads on the tokens of a frozen
     vision transformer (`eye`)."""
 
-    loss: Literal["softplus", "hinge"] = "softplus"
-    """The adversarial loss. "softplus" is StyleGAN2's (non-saturating), "hinge" StyleGAN-T's."""
+    adversarial: Literal["softplus", "hinge"] = "softplus"
+    """The adversarial loss of the model itself (`loss` = "own"). "softplus" is StyleGAN2's (non-saturating), "hinge" StyleGAN-T's."""
 
     wrong_pairs: bool = False
     """Whether real images with captions of others count as fake too, by half: (fake + wrong) / 2.
@@ -298,7 +298,8 @@ _LITE: dict[str, Any] = {
     # The authors' example: 128 images a step, 8 a device.
     "generator": "stylegan-t",
     "discriminator": "projected",
-    "loss": "hinge",
+    "adversarial": "hinge",
+    "augment_images": "diffaugment",
     "z_dim": 64,
     "mapping_layers": 2,
     "mixing": 0.0,

@@ -84,7 +84,7 @@ class Discriminator(nn.Module):
         last, clamp = widths[-1], config.clamp
         projected = config.projected or last
         self.group = config.minibatch_group
-        self.from_rgb = EqualConv(3, widths[0], 1, clamp=clamp)
+        self.from_rgb = EqualConv(3 * config.pack, widths[0], 1, clamp=clamp)
         self.blocks = nn.Sequential(
             *(JudgeBlock(c_in, c_out, clamp) for c_in, c_out in pairwise(widths))
         )
@@ -92,14 +92,14 @@ class Discriminator(nn.Module):
         self.linear = EqualLinear(last * START**2, last, active=True)
         self.out = EqualLinear(last, projected)
         self.mapping = Mapping(
-            0, sentence, projected, config.judge_mapping_layers, config.mapping_rate
+            0, config.pack * sentence, projected, config.judge_mapping_layers, config.mapping_rate
         )
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the features of images.
 
         Args:
-            images: Images in [-1, 1], float (B, 3, H, H).
+            images: Images in [-1, 1], or packs of them, float (B, 3 pack, H, H).
 
         Returns:
             Features, float (B, width of the projection).
@@ -115,7 +115,7 @@ class Discriminator(nn.Module):
 
         Args:
             features: Features of the images, as `forward` returned them.
-            c: Sentence vectors, float (B, D).
+            c: Sentence vectors, float (B, pack D).
 
         Returns:
             Logits, float (B, 1).

@@ -184,7 +184,7 @@ class HeadBlock(nn.Module):
     def __init__(self, c_in: int, c_out: int, kernel: int) -> None:
         super().__init__()
         self.conv = SpectralConv1d(c_in, c_out, kernel, kernel // 2, "circular", rule=LEGACY)
-        self.norm = GroupedNorm(c_out)
+        self.norm: nn.Module = GroupedNorm(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block.
@@ -266,11 +266,20 @@ class ProjectedDiscriminator(nn.Module):
         inputs = [eye.width] * (len(config.eye_blocks) + 1)
         if config.eye_pixels:
             inputs.append(3 * eye.patch**2)
-        width = config.head_width or eye.width
+        width, m = config.head_width or eye.width, config.pack
         self.heads = nn.ModuleList(
-            Head(c_in, width, sentence, config.head_projected, config.head_kernel)
+            Head(m * c_in, width, m * sentence, config.head_projected, config.head_kernel)
             for c_in in inputs
         )
+        if config.critic_norm == "layer":
+            blocks = [module for module in self.modules() if isinstance(module, HeadBlock)]
+            for block in blocks:
+                block.norm = nn.GroupNorm(1, width)
+        elif config.twice:
+            raise UserError(
+                f"stylegan: {config.twice}: the heads normalise over several images, so a score has "
+                "no gradient of its own: use critic_norm=layer"
+            )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Compute the features of images.
@@ -297,12 +306,12 @@ class ProjectedDiscriminator(nn.Module):
         return torch.cat(scores, dim=1)
 
 
-def seen(config: StyleGANConfig, eye: Eye, images: Tensor, share: Tensor | None) -> list[Tensor]:
+def seen_by(eye: Eye, config: StyleGANConfig, images: Tensor, share: Tensor | None) -> list[Tensor]:
     """Compute the maps that the heads judge.
 
     Args:
-        config: The model's settings.
         eye: The frozen network.
+        config: The model's settings.
         images: Images in [-1, 1], float (B, 3, H, H).
         share: Three numbers in [0, 1) for each image, float (B, 3): whether a crop is taken of an
             image that is larger than the network's input, and where. None: never.

@@ -192,14 +192,21 @@ class Synthesis(nn.Module):
         assert image is not None
         return image
 
+    def convolutions(self) -> list[StyledConv]:
+        """Return the styled convolutions.
+
+        Returns:
+            The layers, in the order in which they are called.
+        """
+        return [layer for layer in self.blocks.modules() if isinstance(layer, StyledConv)]
+
     def noisy(self) -> list[StyledConv]:
         """Return the convolutions that noise is added to.
 
         Returns:
             The layers, in the order of `noises`. Empty if the model has no noise.
         """
-        layers = [layer for block in self.blocks for layer in block]
-        return [layer for layer in layers if layer.strength is not None]
+        return [layer for layer in self.convolutions() if layer.strength is not None]
 
 
 def stylegan2(config: StyleGANConfig, w: int) -> Synthesis:

@@ -7,10 +7,7 @@ of the network that it is for.
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +18,7 @@ from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, 
 from t2i.plugins.common.clip.vision import ClipVision, build_clip
 from t2i.plugins.common.fir import upfirdn2d
 from t2i.plugins.common.gan.losses.outline import with_outline
+from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.stylegan.config import StyleGANConfig
 from t2i.plugins.models.stylegan.discriminator import Discriminator
@@ -28,9 +26,10 @@ from t2i.plugins.models.stylegan.networks import StyleGANGenerator, sentences
 from t2i.plugins.models.stylegan.penalties import PathLength, lazy_adam, r1_penalty
 from t2i.plugins.models.stylegan.projected import (
     ClipEye,
+    Eye,
     ProjectedDiscriminator,
     build_dino,
-    seen,
+    seen_by,
 )
 
 CROP = 64  # pixels: the side of what CLIP sees of a larger image, as in StyleGAN-T's code
@@ -104,36 +103,61 @@ class GANTrainer(Trainer):
     Args:
         config: The model's settings.
         networks: The model's networks.
-        clip: CLIP's image encoder, for `guidance`. None: there is no such loss.
+
+    Raises:
+        UserError: The weights of CLIP or DINO cannot be loaded, or do not fit, or the settings ask
+            for a remedy that this discriminator does not take.
     """
 
-    discriminator: nn.Module
-
-    def __init__(self, config: StyleGANConfig, networks: Networks, clip: ClipVision | None) -> None:
-        generator = networks.generator
+    def __init__(self, config: StyleGANConfig, networks: Networks) -> None:
+        generator, sentence = networks.generator, networks.text_encoder.shape.sentence
         assert isinstance(generator, StyleGANGenerator)
-        self.config, self.generator, self.clip = config, generator, clip
-        self.path = PathLength(config.path_decay)
+        self.config, self.generator = config, generator
         self.modules = {"generator": generator}
+        clip = None
+        if config.guidance or (config.discriminator == "projected" and config.eye == "clip"):
+            clip = build_clip(config.clip, sentence, None, "stylegan")
+            self.modules["clip"] = clip
+        self.clip: ClipVision | None = clip if config.guidance else None
+        self.eye: Eye | None = None
+        self.discriminator: Discriminator | ProjectedDiscriminator
+        if config.discriminator == "projected":
+            self.eye = ClipEye(clip) if config.eye == "clip" and clip else build_dino(config)
+            self.modules["eye"] = self.eye
+            self.discriminator = ProjectedDiscriminator(config, self.eye, sentence)
+        else:
+            self.discriminator = Discriminator(config, sentence)
+        self.modules["discriminator"] = self.discriminator
+        self.path = PathLength(config.path_decay)
         if config.path_length:
             self.modules["path_length"] = self.path
-        if clip is not None:
-            self.modules["clip"] = clip
-
-    def optimize(self) -> None:
-        """Make the optimizers, once the discriminator stands."""
-        config = self.config
+        self.critic = Critic(
+            "discriminator",
+            {"discriminator": self.discriminator},
+            features=self.discriminator,
+            matching=self.discriminator.score,
+            own=self.judged,
+            own_generator=lambda seen: deceiving(self._fakes(seen), config.adversarial),
+            mismatched=config.wrong_pairs,
+        )
+        self.remedies = Remedies(config, [self.critic])
+        self.modules |= self.remedies.modules
+        r1 = config.r1 if config.loss == "own" else 0.0  # it belongs to the model's own loss
+        self.lazy_r1 = r1 if config.r1_every > 1 else 0.0
+        self.r1 = r1 - self.lazy_r1
+        self.lazy_path = config.path_length if config.path_every > 1 else 0.0
+        # The penalties differentiate through a backward pass.
+        self.eager = ("discriminator",) * bool(r1) + ("generator",) * bool(config.path_length)
         betas = (config.beta1, config.beta2)
-        judged = config.r1_every if config.r1 and config.r1_every > 1 else None
-        drawn = config.path_every if config.path_length and config.path_every > 1 else None
         self.optimizers = {
             "discriminator": lazy_adam(
-                self.discriminator.parameters(), config.lr_d, betas, judged
+                self.critic.parameters(), config.lr_d, betas,
+                config.r1_every if self.lazy_r1 else None,
             ),
-            "generator": lazy_adam(self._drawing(), config.lr_g, betas, drawn),
-        }
-        # The penalties differentiate through a backward pass.
-        self.eager = ("discriminator",) * bool(config.r1) + ("generator",) * bool(config.path_length)
+            "generator": lazy_adam(
+                self._drawing(), config.lr_g, betas, config.path_every if self.lazy_path else None
+            ),
+        }  # fmt: skip
 
     def _drawing(self) -> list[nn.Parameter]:
         """Return the generator's parameters that are trained; the others are frozen."""
@@ -141,109 +165,93 @@ class GANTrainer(Trainer):
         if self.config.trained == "beyond64":
             self.generator.requires_grad_(False)
             synthesis.to_rgb.requires_grad_(True)
-            for block in synthesis.blocks:
-                block.requires_grad_(block[0].size > 64)  # type: ignore[index, operator]
+            for layer in synthesis.convolutions():
+                layer.requires_grad_(layer.size > 64)
         return [p for p in self.generator.parameters() if p.requires_grad]
-
-    @abstractmethod
-    def look(self, images: Tensor, batch: Batch) -> Sequence[Tensor]:
-        """Compute what D receives of images, by what is not trained.
-
-        Args:
-            images: Images in [-1, 1], float (B, 3, H, H).
-            batch: The batch, for its noise.
-
-        Returns:
-            Tensors with first axis B.
-        """
-
-    @abstractmethod
-    def judge(self, looks: Sequence[Tensor]) -> Any:
-        """Compute D's features, which do not depend on the text.
-
-        Args:
-            looks: What `look` returned.
-
-        Returns:
-            The features, for `score`.
-        """
-
-    def score(self, features: Any, c: Tensor) -> Tensor:
-        """Score images with sentences.
-
-        Args:
-            features: What `judge` returned.
-            c: Sentence vectors, float (B, D).
-
-        Returns:
-            Scores, float (B, n).
-        """
-        judge: Any = self.discriminator
-        scores: Tensor = judge.score(features, c)
-        return scores
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         config, text = self.config, batch.text.detach()
         c = sentences(config, text)
-        sigma = config.blur * max(0.0, 1 - batch.noise.at * batch.noise.total / config.blur_images)
         mapped = self.generator.mapped(self._z(batch, "z"), text)
         self.generator.follow(engine.gathered(mapped.detach()))
-        fake = self._draw(mapped, batch, text, "main")
-        looks = self.look(blurred(fake, sigma), batch)
+        ws = self._mixed(mapped, batch, text, "main")
+        fake = self.generator.synthesise(ws, self._noises(batch, "main"))
+        sigma = config.blur * max(0.0, 1 - batch.noise.at * batch.noise.total / config.blur_images)
+        real, view = self.remedies.augmented(
+            self.critic, batch, blurred(batch.images, sigma), blurred(fake, sigma)
+        )
+        with torch.no_grad():
+            looks = self._look(real, batch)
+        seen = self.remedies.packed(self.critic, batch, engine, looks, self._look(view, batch), c)
 
-        losses = self._judge(batch, [x.detach() for x in looks], c, sigma, engine)
-        losses["generator"] = loss = deceiving(self.score(self.judge(looks), c), config.loss)
+        losses = self.remedies.update(seen)
+        if self.lazy_r1 and batch.noise.at % config.r1_every == 0:
+            scores, images = self._reals(seen)
+            losses["r1"] = r1_penalty(scores, images)
+            engine.update("discriminator", config.r1_every * self.lazy_r1 * losses["r1"])
+
+        losses["generator"] = loss = self.remedies.adversarial(seen)
         if self.clip is not None:
-            losses["guidance"] = self._guidance(fake, text.sentence, batch)
+            losses["guidance"] = self._guidance(self.clip, fake, text.sentence, batch)
             loss = loss + config.guidance * losses["guidance"]
         loss = with_outline(loss, losses, config.outline, [fake], batch.images)
-        at_once = config.path_length and config.path_every == 1
-        if at_once:
+        moves = self.remedies.moves(batch)
+        if config.path_length and not self.lazy_path and moves:
             loss = loss + config.path_length * self._path(batch, engine, text, losses)
-        engine.update("generator", loss)
-        if config.path_length and not at_once and batch.noise.at % config.path_every == 0:
+        self.remedies.update_generator("generator", loss, batch, engine)
+        if self.lazy_path and moves and batch.noise.at % config.path_every == 0:
             penalty = self._path(batch, engine, text, losses)
-            engine.update("generator", config.path_every * config.path_length * penalty)
+            engine.update("generator", config.path_every * self.lazy_path * penalty)
         return losses
 
-    def _judge(
-        self, batch: Batch, fake: list[Tensor], c: Tensor, sigma: float, engine: Engine
-    ) -> Losses:
-        """Update D."""
-        config = self.config
-        images = blurred(batch.images, sigma).detach()
-        regular = bool(config.r1) and batch.noise.at % config.r1_every == 0
-        at_once = regular and config.r1_every == 1
-        looks = self.look(images.requires_grad_(at_once), batch)
-        features = self.judge(looks)
-        real, judged = self.score(features, c), self.score(self.judge(fake), c)
-        loss_real = adversarial(real, config.loss, real=True)
-        loss_fake = adversarial(judged, config.loss, real=False)
-        losses: Losses = {"real": real.mean(), "fake": judged.mean()}
-        if config.wrong_pairs:
-            wrong = self.score(features, engine.shifted(c))
+    def judged(self, seen: Seen, penalised: bool) -> tuple[Tensor, Losses]:
+        """Compute the discriminator's loss, with mismatched pairs if `wrong_pairs` is set.
+
+        Args:
+            seen: What the discriminator sees.
+            penalised: Whether R1 belongs to it, where it is part of each step.
+
+        Returns:
+            The loss, a scalar, and what the log shows.
+        """
+        kind, at_once = self.config.adversarial, bool(self.r1) and penalised
+        looks = seen.images.detach().requires_grad_() if at_once else seen.real
+        features = self.discriminator(looks)
+        real, fake = self.discriminator.score(features, seen.condition), self._fakes(seen)
+        losses: Losses = {"real": real.mean(), "fake": fake.mean()}
+        loss = adversarial(fake, kind, real=False)
+        if self.config.wrong_pairs:
+            wrong = self.discriminator.score(features, seen.mismatched)
             losses["mismatched"] = wrong.mean()
-            loss_fake = (loss_fake + adversarial(wrong, config.loss, real=False)) / 2
-        losses["discriminator"] = loss = loss_real + loss_fake
+            loss = (loss + adversarial(wrong, kind, real=False)) / 2
+        losses["discriminator"] = loss = loss + adversarial(real, kind, real=True)
         if at_once:
-            losses["r1"] = r1_penalty(real, images)
-            loss = loss + config.r1 * losses["r1"]
-        engine.update("discriminator", loss)
-        if regular and not at_once:
-            images = images.detach().requires_grad_()
-            scores = self.score(self.judge(self.look(images, batch)), c)
-            losses["r1"] = r1_penalty(scores, images)
-            engine.update("discriminator", config.r1_every * config.r1 * losses["r1"])
-        return losses
+            assert isinstance(looks, Tensor)
+            losses["r1"] = r1_penalty(real, looks)
+            loss = loss + self.r1 * losses["r1"]
+        return loss, losses
+
+    def _look(self, images: Tensor, batch: Batch) -> Tensor | list[Tensor]:
+        """Return what the discriminator receives: images, or maps of tokens."""
+        if self.eye is None:
+            return images
+        crops = self.config.crop and images.shape[-1] > self.eye.image_size
+        share = batch.noise.uniform("eye crop", 0, (3,)) if crops else None
+        return seen_by(self.eye, self.config, images, share)
+
+    def _fakes(self, seen: Seen) -> Tensor:
+        """Return the scores of generated images."""
+        scores: Tensor = self.discriminator.score(self.discriminator(seen.fake), seen.condition)
+        return scores
+
+    def _reals(self, seen: Seen) -> tuple[Tensor, Tensor]:
+        """Return the scores of real images, and the images, which require gradients."""
+        images = seen.images.detach().requires_grad_()
+        features = self.discriminator(images)
+        return self.discriminator.score(features, seen.condition.detach()), images
 
     def _z(self, batch: Batch, name: str) -> Tensor:
         return batch.noise.normal(name, 0, self.generator.noise_shape)
-
-    def _draw(self, mapped: Tensor, batch: Batch, text: TextFeatures, name: str) -> Tensor:
-        """Generate images, with mixed styles and new noise."""
-        return self.generator.synthesise(
-            self._mixed(mapped, batch, text, name), self._noises(batch, name)
-        )
 
     def _mixed(self, mapped: Tensor, batch: Batch, text: TextFeatures, name: str) -> Tensor:
         """Return latent vectors; some images have those of another z from a random layer on.
@@ -285,9 +293,9 @@ class GANTrainer(Trainer):
         losses["path_length"] = penalty = self.path(lengths, engine.gathered(lengths))
         return penalty
 
-    def _guidance(self, fake: Tensor, sentence: Tensor, batch: Batch) -> Tensor:
+    @staticmethod
+    def _guidance(clip: ClipVision, fake: Tensor, sentence: Tensor, batch: Batch) -> Tensor:
         """Compute the CLIP loss, of one random part of images above 64 pixels."""
-        assert self.clip is not None
         room = fake.shape[-1] - CROP
         if room > 0:
             corners = batch.noise.integers("guidance crop", 0, room + 1, (2,)).tolist()
@@ -297,86 +305,9 @@ class GANTrainer(Trainer):
                     for image, (y, x) in zip(fake, corners, strict=True)
                 ]
             )
-        if self.clip.image_size >= CLIP_INPUT:
+        if clip.image_size >= CLIP_INPUT:
             fake = F.interpolate(fake, (CLIP_INPUT, CLIP_INPUT), mode="area")
-        return squared_angle(self.clip.embedding(fake), sentence)
-
-
-class PixelTrainer(GANTrainer):
-    """The GAN stage with StyleGAN2's discriminator.
-
-    Args:
-        config: The model's settings.
-        networks: The model's networks.
-        clip: CLIP's image encoder, for `guidance`. None: there is no such loss.
-    """
-
-    discriminator: Discriminator
-
-    def __init__(self, config: StyleGANConfig, networks: Networks, clip: ClipVision | None) -> None:
-        super().__init__(config, networks, clip)
-        self.discriminator = Discriminator(config, networks.text_encoder.shape.sentence)
-        self.modules["discriminator"] = self.discriminator
-        self.optimize()
-
-    def look(self, images: Tensor, batch: Batch) -> Sequence[Tensor]:
-        return [images]
-
-    def judge(self, looks: Sequence[Tensor]) -> Any:
-        return self.discriminator(looks[0])
-
-
-class ProjectedTrainer(GANTrainer):
-    """The GAN stage with StyleGAN-T's discriminator.
-
-    Args:
-        config: The model's settings.
-        networks: The model's networks.
-        clip: CLIP's image encoder, for `guidance` or `eye`. None: neither.
-    """
-
-    discriminator: ProjectedDiscriminator
-
-    def __init__(self, config: StyleGANConfig, networks: Networks, clip: ClipVision | None) -> None:
-        super().__init__(config, networks, clip if config.guidance else None)
-        if config.eye == "clip":
-            assert clip is not None
-            self.eye: Any = ClipEye(clip)
-        else:
-            self.eye = build_dino(config)
-        self.discriminator = ProjectedDiscriminator(
-            config, self.eye, networks.text_encoder.shape.sentence
-        )
-        self.modules |= {"discriminator": self.discriminator, "eye": self.eye}
-        self.optimize()
-
-    def look(self, images: Tensor, batch: Batch) -> Sequence[Tensor]:
-        share = batch.noise.uniform("eye crop", 0, (3,)) if self.config.crop else None
-        with torch.set_grad_enabled(images.requires_grad):
-            return seen(self.config, self.eye, images, share)
-
-    def judge(self, looks: Sequence[Tensor]) -> Any:
-        return self.discriminator(looks)
-
-
-def trainer(config: StyleGANConfig, networks: Networks) -> GANTrainer:
-    """Make the trainer of the GAN stage.
-
-    Args:
-        config: The model's settings.
-        networks: The model's networks.
-
-    Returns:
-        The trainer.
-
-    Raises:
-        UserError: The weights of CLIP or DINO cannot be loaded, or do not fit.
-    """
-    projected = config.discriminator == "projected"
-    clip = None
-    if config.guidance or (projected and config.eye == "clip"):
-        clip = build_clip(config.clip, networks.text_encoder.shape.sentence, None, "stylegan")
-    return (ProjectedTrainer if projected else PixelTrainer)(config, networks, clip)
+        return squared_angle(clip.embedding(fake), sentence)
 
 
 def stages(config: StyleGANConfig, text_encoder: TextEncoder) -> list[Stage]:
@@ -391,5 +322,5 @@ def stages(config: StyleGANConfig, text_encoder: TextEncoder) -> list[Stage]:
     """
     return [
         *text_stages(config, text_encoder),
-        Stage("gan", 1 - config.text_share, partial(trainer, config)),
+        Stage("gan", 1 - config.text_share, partial(GANTrainer, config)),
     ]
