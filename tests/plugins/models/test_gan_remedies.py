@@ -12,7 +12,7 @@ from t2i.core.interfaces.trainer import Batch
 from t2i.core.models.building import build, stages_of
 from t2i.core.runs.configure import resolve_config
 
-GANS = ("attngan", "dfgan", "galip", "stackgan")
+GANS = ("attngan", "dfgan", "galip", "stackgan", "stylegan")
 NORM = "critic_norm=layer"
 CHOICES = {
     "wasserstein": ("loss=wasserstein", NORM),
