@@ -12,8 +12,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from t2i.plugins.common.diffusion.group_norm import group_norm
 from t2i.plugins.common import fir
+from t2i.plugins.common.diffusion.group_norm import group_norm
 from t2i.plugins.models.scoresde.fir import DownsampledConv
 
 SMALL = 1e-10

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from t2i.plugins.common.fir import blur
 
+
 class DownsampledConv(nn.Module):
     """The filter, then a 3x3 convolution at every second place. Padding is done once, before both.
 

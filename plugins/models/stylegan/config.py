@@ -248,7 +248,7 @@ class StyleGANConfig(GANConfig, TextPretraining):
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
         clip: tuple[str, Mapping[str, Any]] = ("clip", {"weights": "openai/clip-vit-large-patch14"})
-        web = ("webdataset", {})
+        web: tuple[str, Mapping[str, Any]] = ("webdataset", {})
         return {
             "tiny": Preset(_TINY, encoder=("words", {"layers": 1})),
             "cub": Preset({**_PAPER256}, ("cub", {}), ("clip", {})),

@@ -332,7 +332,10 @@ def _cropped(images: Tensor, eye: Eye, share: Tensor, probability: float) -> Ten
     side, room = eye.image_size, images.shape[-1] - eye.image_size + 1
     corners = (share[:, 1:] * room).long().tolist()
     crops = torch.stack(
-        [image[:, y : y + side, x : x + side] for image, (y, x) in zip(images, corners, strict=True)]
+        [
+            image[:, y : y + side, x : x + side]
+            for image, (y, x) in zip(images, corners, strict=True)
+        ]
     )
     chosen = (share[:, 0] < probability)[:, None, None, None]
     return torch.where(chosen, crops, eye.resized(images))

@@ -279,9 +279,7 @@ class GANTrainer(Trainer):
             for i, layer in enumerate(self.generator.synthesis.noisy())
         ]
 
-    def _path(
-        self, batch: Batch, engine: Engine, text: TextFeatures, losses: Losses
-    ) -> Tensor:
+    def _path(self, batch: Batch, engine: Engine, text: TextFeatures, losses: Losses) -> Tensor:
         """Compute the path-length penalty of a part of the batch, on new images."""
         n = max(1, len(batch.images) // self.config.path_shrink)
         part = text[:n]

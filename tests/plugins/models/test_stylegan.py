@@ -96,7 +96,11 @@ def bilinear():
 @pytest.mark.parametrize("padding", [(0, 0), (2, 1), (-1, 2), (5, -2)])
 def test_resampling_is_its_definition(up, down, padding):
     x, taps = torch.randn(2, 3, 7, 7), torch.randn(4, 4)
-    expected = 1.5 * filtered(F.pad(x, (0, 0)), taps, up, down, max(padding[0], 0), max(padding[1], 0)) if min(padding) >= 0 else None  # noqa: E501
+    expected = (
+        1.5 * filtered(F.pad(x, (0, 0)), taps, up, down, max(padding[0], 0), max(padding[1], 0))
+        if min(padding) >= 0
+        else None
+    )
     ours = upfirdn2d(x, taps, up, down, padding, 1.5)
     if expected is None:
         wide = F.pad(zeros_between(x, up), (padding[0], padding[1], padding[0], padding[1]))
@@ -142,7 +146,11 @@ def by_hand(layer, x, w, noise):
 @pytest.mark.parametrize("gain", [1.0, 0.5])
 def test_the_styled_convolution_is_the_papers(double, gain):
     layer = drawn(StyledConv(5, 4, 3, 16 if double else 8, gain=gain, clamp=4.0, double=double))
-    x, w, noise = torch.randn(3, 5, 8, 8), torch.randn(3, 3), torch.randn(3, 1, layer.size, layer.size)
+    x, w, noise = (
+        torch.randn(3, 5, 8, 8),
+        torch.randn(3, 3),
+        torch.randn(3, 1, layer.size, layer.size),
+    )
     torch.testing.assert_close(layer(x, w, noise), by_hand(layer, x, w, noise))
     torch.testing.assert_close(layer(x, w), by_hand(layer, x, w, layer.noise_const))
 
@@ -174,7 +182,9 @@ def test_equalised_layers_scale_their_weights():
     h = F.linear(x, linear.weight * 0.01 / math.sqrt(5), linear.bias * 0.01)
     torch.testing.assert_close(linear(x), F.leaky_relu(h, 0.2) * math.sqrt(2))
     conv, x = drawn(EqualConv(3, 4, 3, 0.5, 1.0, halve=True)), torch.randn(2, 3, 8, 8)
-    h = F.conv2d(filtered(x, bilinear(), before=2, after=2), conv.weight / math.sqrt(27), conv.bias, 2)
+    h = F.conv2d(
+        filtered(x, bilinear(), before=2, after=2), conv.weight / math.sqrt(27), conv.bias, 2
+    )
     expected = (F.leaky_relu(h, 0.2) * math.sqrt(0.5)).clamp(-0.5, 0.5)
     torch.testing.assert_close(conv(x), expected)
 
@@ -244,7 +254,10 @@ def test_the_minibatch_deviation_is_that_of_groups():
 def test_groups_are_normalised_alone():
     norm, x = drawn(GroupedNorm(3)), torch.randn(16, 3, 5)
     both = torch.cat(
-        [F.batch_norm(part, None, None, norm.weight, norm.bias, training=True) for part in x.split(8)]
+        [
+            F.batch_norm(part, None, None, norm.weight, norm.bias, training=True)
+            for part in x.split(8)
+        ]
     )
     torch.testing.assert_close(norm(x), both)
     torch.testing.assert_close(norm(x[:8]), both[:8])
@@ -397,7 +410,8 @@ def test_mixed_styles_are_those_of_two_noises():
     for row, first, second in zip(mixed, mapped, other, strict=True):
         kinds = [torch.equal(w, first) for w in row]
         assert kinds == sorted(kinds, reverse=True)
-        assert kinds[0] and not kinds[-1]
+        assert kinds[0]
+        assert not kinds[-1]
         assert all(torch.equal(w, second) for w, kind in zip(row, kinds, strict=True) if not kind)
 
 
@@ -578,7 +592,9 @@ def test_imports_a_state_dict(tmp_path):
     from t2i.plugins.models.stylegan.weights import load
 
     torch.set_default_dtype(torch.float32)
-    config = resolve_config("stylegan", sets=("channel_max=8", "w_dim=8", "encoder.width=16", "encoder.heads=2"))  # noqa: E501
+    config = resolve_config(
+        "stylegan", sets=("channel_max=8", "w_dim=8", "encoder.width=16", "encoder.heads=2")
+    )
     theirs = drawn(build(config).generator).eval()
     torch.save({"G_ema": in_nvidias_names(theirs, config.settings)}, tmp_path / "G.pt")
     model = load(config, [tmp_path / "G.pt"])
