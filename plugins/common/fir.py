@@ -1,4 +1,4 @@
-"""Resampling with finite impulse response filters: insert zeros, pad, filter, keep every n-th place.
+"""Resampling with filters: insert zeros, pad, filter, keep every n-th place.
 
 `upsample`, `downsample` and `blur` use the filter [1, 3, 3, 1] (Zhang 2019; Karras et al. 2020).
 Plain PyTorch: a depthwise convolution, which on a CPU beats pooling, shifted sums and two passes of
@@ -36,10 +36,7 @@ def upfirdn2d(
         The result, (B, C, H', W'), where H' = ceil((H up + sum(padding) - K + 1) / down).
     """
     taps = taps.to(x)
-    if taps.dim() == 1:
-        passes = [gain * taps[:, None], taps[None, :]]
-    else:
-        passes = [gain * taps]
+    passes = [gain * taps[:, None], taps[None, :]] if taps.dim() == 1 else [gain * taps]
     for kernel in passes:
         x = _filtered(x, kernel, up, down, padding)
     return x

@@ -41,7 +41,8 @@ class StyleGANConfig(GANConfig, TextPretraining):
     vision transformer (`eye`)."""
 
     adversarial: Literal["softplus", "hinge"] = "softplus"
-    """The adversarial loss of the model itself (`loss` = "own"). "softplus" is StyleGAN2's (non-saturating), "hinge" StyleGAN-T's."""
+    """The adversarial loss of the model itself (`loss` = "own"). "softplus" is StyleGAN2's
+    (non-saturating), "hinge" StyleGAN-T's."""
 
     wrong_pairs: bool = False
     """Whether real images with captions of others count as fake too, by half: (fake + wrong) / 2.
@@ -175,9 +176,9 @@ class StyleGANConfig(GANConfig, TextPretraining):
     """CLIP's image encoder, for `guidance` and for `eye` = "clip". It is loaded only then."""
 
     guidance: float = Field(0.0, ge=0)
-    """Weight of the CLIP loss in the generator's loss: the squared angle between image and sentence.
-    0: there is none. StyleGAN-T's paper has 0.2, which counts as 1.6 in its code at 8 images a
-    device."""
+    """Weight of the CLIP loss in the generator's loss, the squared angle between image and
+    sentence. 0: there is none. StyleGAN-T's paper has 0.2, which counts as 1.6 in its code at 8
+    images a device."""
 
     trained: Literal["all", "beyond64"] = "all"
     """Which layers of the generator are trained. "beyond64": those above 64 pixels, and all that

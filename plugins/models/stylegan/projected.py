@@ -277,8 +277,8 @@ class ProjectedDiscriminator(nn.Module):
                 block.norm = nn.GroupNorm(1, width)
         elif config.twice:
             raise UserError(
-                f"stylegan: {config.twice}: the heads normalise over several images, so a score has "
-                "no gradient of its own: use critic_norm=layer"
+                f"stylegan: {config.twice}: the heads normalise over several images, so a score "
+                "has no gradient of its own: use critic_norm=layer"
             )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -369,7 +369,8 @@ def build_dino(config: StyleGANConfig) -> DinoEye:
         state = load_tensors(source, what)
     else:
         wanted = Wanted(
-            what, "dino_weights", config.dino_weights, config.dino_revision, f"a folder with {file}",
+            what, "dino_weights", config.dino_weights, config.dino_revision,
+            f"a folder with {file}",
             "'t2i fetch dino-vit-s-16', or set dino_weights to a .safetensors file",
         )  # fmt: skip
         state = obtained(wanted, load)

@@ -1,7 +1,7 @@
 """The synthesis: from latent vectors to an image.
 
-StyleGAN2 starts from a learnt map, StyleGAN-T from Fourier features. Styled convolutions follow, and
-an image for each size, which are upsampled and added up.
+StyleGAN2 starts from a learnt map, StyleGAN-T from Fourier features. Styled convolutions follow,
+and an image for each size, which are upsampled and added up.
 
 Source: Karras et al. 2020 (StyleGAN2), 2021 (Fourier features); Sauer et al. 2023, section 3.1.
 """

@@ -52,9 +52,11 @@ HEADS = (
 )
 
 EXPORT = (
-    "NVIDIA's .pkl holds classes and their source, which would run; it is not loaded. In a clone of "
-    "NVIDIA's code, write its tensors: python -c \"import torch, dnnlib, legacy; torch.save(legacy."
-    "load_network_pkl(open('FILE.pkl', 'rb'))['G_ema'].state_dict(), 'FILE.pt')\", and import FILE.pt"
+    "NVIDIA's .pkl holds classes and their source, which would run; it is not loaded. In a "
+    "clone of NVIDIA's code, write its tensors: "
+    'python -c "import torch, dnnlib, legacy; '
+    "torch.save(legacy.load_network_pkl(open('FILE.pkl', 'rb'))['G_ema'].state_dict(), 'FILE.pt')\""
+    ", and import FILE.pt"
 )
 
 
