@@ -84,6 +84,10 @@ SMALL = {
     "stackganv2": (*ENCODER, "gf=4", "df=4", "z_dim=8", "c_dim=8", "matcher_width=8", "recalibrate=2"),  # noqa: E501
     "biggan": (*ENCODER, "ch=4", "z_dim=8", "shared=8", "matcher_width=8", "recalibrate=2"),
     "xmcgan": (*ENCODER, "gf=4", "df=4", "z_dim=8", "matcher_width=8", "recalibrate=2"),
+    "stylegan": (
+        *ENCODER, "z_dim=8", "w_dim=8", "channel_base=64", "channel_max=8", "matcher_width=8",
+        "r1_every=1",
+    ),
     "stackgan": (*ENCODER, "gf=4", "df=4", "z_dim=8", "c_dim=8", "matcher_width=8", "recalibrate=2"),  # noqa: E501
 }  # fmt: skip
 ALL = (

@@ -80,6 +80,25 @@ class ClipVision(nn.Module):
         """
         return self._watched(self._patches(images), blocks, max(blocks))[0]
 
+    def tokens(self, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
+        """Compute all tokens after some blocks, the class token first. Later blocks are not run.
+
+        Args:
+            images: Images (B, 3, H, H) in [-1, 1].
+            blocks: Numbers of the blocks, from 1, ascending; at least one.
+
+        Returns:
+            The tokens (B, 1 + grid^2, width) after each of `blocks`, and at the end of the list
+            those that the first block receives.
+        """
+        first = x = self._tokens(self._patches(images))
+        found = []
+        for number in range(1, max(blocks) + 1):
+            x = self._block(number, x)
+            if number in blocks:
+                found.append(x)
+        return [*found, first]
+
     def pixels(self, images: Tensor) -> Tensor:
         """Return the pixels of the patches that CLIP sees.
 

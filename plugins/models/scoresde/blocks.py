@@ -12,8 +12,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from t2i.plugins.common import fir
 from t2i.plugins.common.diffusion.group_norm import group_norm
-from t2i.plugins.models.scoresde import fir
+from t2i.plugins.models.scoresde.fir import DownsampledConv
 
 SMALL = 1e-10
 """Scale of the initial weights of layers that end a residual branch: almost 0."""
@@ -337,7 +338,7 @@ class Shrunk(nn.Module):
 
     def __init__(self, inner: int, outer: int) -> None:
         super().__init__()
-        self.Conv2d_0 = fir.DownsampledConv(inner, outer)
+        self.Conv2d_0 = DownsampledConv(inner, outer)
 
     def forward(self, x: Tensor) -> Tensor:
         """Halve the height and width.

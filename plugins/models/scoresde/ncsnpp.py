@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from t2i.core.interfaces.text import TextFeatures, TextShape
+from t2i.plugins.common import fir
 from t2i.plugins.common.diffusion.text_map import conditioned
-from t2i.plugins.models.scoresde import fir
 from t2i.plugins.models.scoresde.blocks import (
     SMALL,
     Fourier,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from t2i.core.errors import UserError
 from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.noise import Noise
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.sampler import Sampler, UnguidedConfig
+from t2i.core.interfaces.text import TextFeatures
 
 BOUND = 2.0
 """Bound of truncated noise, in standard deviations, as in BigGAN's and DF-GAN's released code."""
@@ -26,6 +29,13 @@ class DirectConfig(UnguidedConfig):
 
     Above 0, at most 1. A small t gives less variety and better images (Brock et al. 2019). DF-GAN
     samples at t = 0.88. None: no truncation, z is drawn from N(0, 1).
+    """
+
+    psi: float = Field(1.0, ge=0, le=1)
+    """Truncation of styles: the share of their distance from the mean style that is kept.
+
+    For models with a mean style, such as StyleGAN. 0: every image of a caption has that style. 1:
+    no truncation.
     """
 
 
@@ -53,20 +63,65 @@ class DirectSampler(Sampler):
             if t is None
             else t * truncated_normal(request.noise, shape)
         )
-        images = generator(z, request.text)
+        images = (
+            generator(z, request.text)
+            if self.config.psi == 1
+            else truncatable(generator).truncated(z, request.text, self.config.psi)
+        )
         request.step_done(1, 1)
         return images
+
+    def check(self, generator: Generator) -> None:
+        if self.config.psi != 1:
+            truncatable(generator)
 
     def inverts(self, generator: Generator) -> bool:
         return (
             isinstance(generator, OneShotGenerator)
             and generator.inverts
             and self.config.truncation is None
+            and self.config.psi == 1
         )
 
     def invert(self, generator: Generator, images: Tensor, request: Request) -> Tensor:
         assert isinstance(generator, OneShotGenerator)
         return generator.invert(images, request.text)
+
+
+@runtime_checkable
+class Truncatable(Protocol):
+    """A generator with a mean style."""
+
+    def truncated(self, noise: Tensor, text: TextFeatures, psi: float) -> Tensor:
+        """Generate images from styles that are drawn towards their mean.
+
+        Args:
+            noise: Noise from N(0, I), (B, *noise_shape).
+            text: Features of B captions, as `condition` returned them.
+            psi: Share of a style's distance from the mean that is kept.
+
+        Returns:
+            Images, (B, 3, H, W) in [-1, 1].
+        """
+
+
+def truncatable(generator: Generator) -> Truncatable:
+    """Return a generator that has a mean style.
+
+    Args:
+        generator: The generator.
+
+    Returns:
+        The same generator.
+
+    Raises:
+        UserError: It has none.
+    """
+    if not isinstance(generator, Truncatable):
+        raise UserError(
+            "direct: this model has no mean style, so psi must be 1; 'truncation' is for its noise"
+        )
+    return generator
 
 
 def truncated_normal(noise: Noise, shape: Sequence[int]) -> Tensor:
