@@ -29,7 +29,13 @@ from t2i.plugins.common.clip.config import ClipVisionConfig
 from t2i.plugins.common.clip.vision import build_clip
 
 MEMORY = 600 * 2**20
-OTHERS = ("galip", "stackgan", "stackganv2", "attngan", "dmgan")  # that read weights of the papers' authors
+OTHERS = (
+    "galip",
+    "stackgan",
+    "stackganv2",
+    "attngan",
+    "dmgan",
+)  # that read weights of the papers' authors
 
 
 class Payload:

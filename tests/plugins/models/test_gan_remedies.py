@@ -12,7 +12,20 @@ from t2i.core.interfaces.trainer import Batch
 from t2i.core.models.building import build, stages_of
 from t2i.core.runs.configure import resolve_config
 
-GANS = ("attngan", "biggan", "cgan", "dfgan", "dmgan", "galip", "gan", "gancls", "stackgan", "stackganv2", "stylegan", "xmcgan")
+GANS = (
+    "attngan",
+    "biggan",
+    "cgan",
+    "dfgan",
+    "dmgan",
+    "galip",
+    "gan",
+    "gancls",
+    "stackgan",
+    "stackganv2",
+    "stylegan",
+    "xmcgan",
+)
 REFUSED = {("xmcgan", "packed"): "pack=2: .*use pack=1", ("xmcgan", "together"): "pack=2"}
 NORM = "critic_norm=layer"
 CHOICES = {
