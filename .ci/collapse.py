@@ -2,6 +2,7 @@
 
     python .ci/collapse.py                          # print the table of the ring (a few minutes)
     python .ci/collapse.py --write                  # write it to docs/collapse.{md,json,png}
+    python .ci/collapse.py --steps 5000 --seeds 3   # train longer, and more often
     python .ci/collapse.py --shapes RESULTS --write # take scores on shapes from a bench's results
 
 The GANs of points are small perceptrons. Their losses, penalties, packs and unrolled updates are
@@ -39,7 +40,9 @@ MODES, RADIUS, SIGMA = 25, 2.0, 0.05
 
 SAMPLES = 2500
 FAIR = SAMPLES / MODES
-STEPS, SEEDS = 1000, (0,)
+STEPS, SEEDS = 1000, 1
+"""Steps of the generator, and number of seeds, unless the command says others."""
+
 Z, HIDDEN = 16, 64
 
 SETTINGS: Mapping[str, Any] = {"batch_size": 128, "lr_g": 4e-3, "lr_d": 1e-3}
@@ -200,36 +203,48 @@ def measured(samples: Tensor) -> dict[str, float]:
     }
 
 
-def measure() -> tuple[dict[str, list[dict[str, float]]], dict[str, Tensor]]:
+def measure(steps: int, seeds: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Train each row of the table with each seed.
 
+    Args:
+        steps: Steps of the generator.
+        seeds: Number of seeds, from 0 on.
+
     Returns:
-        The measures of each row, one for each seed, and the samples of the first seed.
+        The document of the ring (steps, and the measures of each row, one for each seed), and the
+        samples of the first seed.
     """
-    found: dict[str, list[dict[str, float]]] = {}
+    rows: dict[str, list[dict[str, float]]] = {}
     first: dict[str, Tensor] = {}
     for name, settings in REMEDIES.items():
-        samples = [trained(settings, seed) for seed in SEEDS]
-        found[name], first[name] = [measured(each) for each in samples], samples[0]
-        sys.stderr.write(f"{name}: {found[name]}\n")
-    return found, first
+        samples = [trained(settings, seed, steps) for seed in range(seeds)]
+        rows[name], first[name] = [measured(each) for each in samples], samples[0]
+        sys.stderr.write(f"{name}: {rows[name]}\n")
+    return {"steps": steps, "rows": rows}, first
 
 
-def ring_table(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:
+def ring_table(ring: Mapping[str, Any]) -> list[str]:
     """Write the table of the ring.
 
     Args:
-        rows: Measures of each row, one for each seed.
+        ring: Its document: "steps", and "rows", the measures of each row, one for each seed.
 
     Returns:
         Its lines, Markdown.
     """
-    lines = ["| remedy | settings | modes found, of 25 | high quality |", "|---|---|---|---|"]
-    for name, measures in rows.items():
-        chosen = " ".join(f"{key}={value}" for key, value in REMEDIES[name].items())
+    lines = [
+        f"After {ring['steps']:,} steps of the generator:",
+        "",
+        "| remedy | settings | modes found, of 25 | high quality |",
+        "|---|---|---|---|",
+    ]
+    for name, settings in REMEDIES.items():
+        chosen = " ".join(f"{key}={value}" for key, value in settings.items())
+        measures = ring["rows"].get(name, [])
         modes = ", ".join(f"{measure['modes']:.0f}" for measure in measures)
         quality = ", ".join(f"{measure['quality']:.0f} %" for measure in measures)
-        lines.append(f"| {name} | {f'`{chosen}`' if chosen else ''} | {modes} | {quality} |")
+        cells = f"{modes} | {quality}" if measures else "not measured yet |"
+        lines.append(f"| {name} | {f'`{chosen}`' if chosen else ''} | {cells} |")
     return lines
 
 
@@ -242,15 +257,12 @@ def shapes_table(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
     Returns:
         Its lines, Markdown.
     """
-    names = ("accuracy", "diversity")
+    if not rows:
+        return ["Not measured yet."]
     lines = ["| run | all right | diversity |", "|---|---|---|"]
-    return [
-        *lines,
-        *(
-            f"| {run} | {' | '.join(f'{scores[name]:.1f} %' for name in names)} |"
-            for run, scores in rows.items()
-        ),
-    ]
+    for run, scores in rows.items():
+        lines.append(f"| {run} | {scores['accuracy']:.1f} % | {scores['diversity']:.1f} % |")
+    return lines
 
 
 def with_table(page: str, name: str, lines: Sequence[str]) -> str:
@@ -283,10 +295,12 @@ def draw(samples: Mapping[str, Tensor]) -> None:
     figure, axes = pyplot.subplots(2, 4, figsize=(10, 5.4), dpi=80)
     truth = centres()[torch.arange(SAMPLES) % MODES]
     panels = {"data": truth + SIGMA * torch.randn(SAMPLES, 2), **samples}
-    for ax, (name, points) in zip(axes.flat, panels.items(), strict=True):
+    for ax, (name, points) in zip(axes.flat, panels.items(), strict=False):
         ax.scatter(*points.T.numpy(), s=2, linewidths=0, alpha=0.5)
         ax.scatter(*centres().T.numpy(), s=60, facecolors="none", edgecolors="0.75", linewidths=0.5)
         ax.set(title=name, xlim=(-2.8, 2.8), ylim=(-2.8, 2.8), aspect="equal", xticks=[], yticks=[])
+    for ax in list(axes.flat)[len(panels) :]:
+        ax.axis("off")
     figure.tight_layout()
     figure.savefig(PICTURE, metadata={"Software": None})
 
@@ -314,14 +328,16 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="write docs/collapse.*")
+    parser.add_argument("--steps", type=int, default=STEPS, help="steps of the generator")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="number of seeds")
     parser.add_argument("--shapes", type=Path, help="results.json of 't2i bench shapes'")
     chosen = parser.parse_args()
-    known = json.loads(DATA.read_text("utf-8")) if DATA.exists() else {"ring": {}, "shapes": {}}
+    known = json.loads(DATA.read_text("utf-8"))
     if chosen.shapes:
         known["shapes"] = scores_of(chosen.shapes)
     else:
         torch.set_num_threads(1)
-        known["ring"], samples = measure()
+        known["ring"], samples = measure(chosen.steps, chosen.seeds)
         if chosen.write:
             draw(samples)
     lines = {"ring": ring_table(known["ring"]), "shapes": shapes_table(known["shapes"])}
