@@ -206,7 +206,7 @@ def expected(trainer, made):
         trainer.pair,
         made.text.sentence,
         made.images,
-    )  # noqa: E501
+    )
     z, half = made.noise.normal, torch.zeros(0, E).double()
     if c.interp:
         half = (e[:2] + e[2:]) / 2
