@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 from pydantic import model_validator
 
@@ -12,7 +12,7 @@ from t2i.plugins.common.gan.config import TINY, quick_batch
 from t2i.plugins.common.gan.mlp.config import QUICK_MLP, MLPGANConfig
 from t2i.plugins.common.sizing import by_memory
 
-NO_TEXT = ("none", {})
+NO_TEXT: tuple[str, Mapping[str, Any]] = ("none", {})
 
 
 class GANModelConfig(MLPGANConfig):

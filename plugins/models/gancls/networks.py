@@ -79,8 +79,8 @@ class Residual(nn.Module):
         """
         h = F.leaky_relu(self.norm1(self.conv1(x)), self.slope)
         h = F.leaky_relu(self.norm2(self.conv2(h)), self.slope)
-        h = self.norm3(self.conv3(h))
-        return x + h
+        h = x + self.norm3(self.conv3(h))
+        return h
 
 
 class GANCLSGenerator(OneShotGenerator):

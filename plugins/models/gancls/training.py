@@ -162,7 +162,7 @@ class GANTrainer(Trainer):
             for u in row
         ]
         vectors = batch.encode(chosen).sentence.detach()
-        return vectors.unflatten(0, (-1, count)).mean(1)
+        return vectors.reshape(-1, count, vectors.shape[1]).mean(1)
 
     def between(self, e: Tensor, batch: Batch) -> Tensor:
         """Interpolate the sentences of the first half of a batch with those of the second.
@@ -223,7 +223,7 @@ def refusals(config: GANCLSConfig) -> dict[str, str]:
     Returns:
         A reason for each remedy that is refused.
     """
-    refused = {}
+    refused: dict[str, str] = {}
     if config.interp:
         reason = "interpolated sentences (interp) have generated images and no real ones"
         refused |= dict.fromkeys(("loss", "unroll", "augment_images"), reason)

@@ -63,7 +63,7 @@ def minibatch_deviation(x: Tensor, group: int) -> Tensor:
     """
     images = len(x)
     group = next(g for g in range(min(group, images), 0, -1) if images % g == 0)
-    members = x.unflatten(0, (group, -1))
+    members = x.reshape(group, -1, *x.shape[1:])
     deviation = (members.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
     channel = deviation.repeat(group)[:, None, None, None].expand(-1, 1, *x.shape[2:])
     return torch.cat([x, channel.to(x)], dim=1)

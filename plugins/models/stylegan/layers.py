@@ -225,7 +225,8 @@ class SecondOrder(Affine):
 
     def forward(self, w: Tensor) -> Tensor:
         a, b, c = self.linear(w).chunk(3, dim=1)
-        return a * b + c
+        style: Tensor = a * b + c
+        return style
 
 
 class StyledConv(nn.Module):
@@ -265,7 +266,7 @@ class StyledConv(nn.Module):
         self.affine = affine(w, c_in)
         self.weight = nn.Parameter(torch.randn(c_out, c_in, 3, 3))
         self.bias = nn.Parameter(torch.zeros(c_out))
-        self.double, self.gain, self.size = double, gain, size
+        self.doubles, self.gain, self.size = double, gain, size
         self.clamp = None if clamp is None else clamp * gain
         self.strength = nn.Parameter(torch.zeros(())) if noise else None
         if noise:
@@ -284,7 +285,7 @@ class StyledConv(nn.Module):
             Features, float (B, c_out, size, size).
         """
         style, gain = self.affine(w), GAIN * self.gain
-        h = modulated(x, self.weight, style, double=self.double)
+        h = modulated(x, self.weight, style, double=self.doubles)
         factor = (gain * demodulation(self.weight, style))[..., None, None]
         shift = (gain * self.bias)[:, None, None]
         if self.strength is not None:

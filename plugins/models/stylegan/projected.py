@@ -165,11 +165,12 @@ class GroupedNorm(nn.Module):
         groups = -(-images // VIRTUAL_BATCH)
         while images % groups:  # the authors' code takes multiples of the group only
             groups += 1
-        h = x.unflatten(0, (groups, -1))
+        h = x.reshape(groups, -1, *x.shape[1:])
         var, mean = torch.var_mean(h, (1, 3), unbiased=False, keepdim=True)
         factor = self.weight[:, None] * (var + 1e-5).rsqrt()
         h = h * factor + (self.bias[:, None] - mean * factor)
-        return h.flatten(0, 1)
+        features: Tensor = h.flatten(0, 1)
+        return features
 
 
 class HeadBlock(nn.Module):
@@ -321,7 +322,7 @@ def seen_by(eye: Eye, config: StyleGANConfig, images: Tensor, share: Tensor | No
     """
     if share is not None and images.shape[-1] > eye.image_size:
         images = _cropped(images, eye, share, config.crop)
-    maps = eye(images, config.eye_blocks)
+    maps: list[Tensor] = eye(images, config.eye_blocks)
     if config.eye_pixels:
         maps.append(F.pixel_unshuffle(eye.resized(images), eye.patch).flatten(2))
     return maps

@@ -116,7 +116,8 @@ class FourierInput(nn.Module):
         waves = grid @ freqs.transpose(1, 2) + phases.unsqueeze(1)
         features = torch.sin(2 * math.pi * waves) * amplitudes.unsqueeze(1)
         mixed = features @ (self.weight.T / math.sqrt(len(self.weight)))
-        return mixed.transpose(1, 2).unflatten(2, (START_T, START_T))
+        maps: Tensor = mixed.transpose(1, 2)
+        return maps.reshape(len(w), -1, START_T, START_T)
 
 
 class ResidualConv(StyledConv):

@@ -288,7 +288,8 @@ class GANTrainer(Trainer):
         images = self.generator.synthesise(ws, self._noises(batch, "path", n))
         noise = batch.noise.normal("path noise", 0, images.shape[1:])[:n]
         lengths = self.path.lengths(images, ws, noise)
-        losses["path_length"] = penalty = self.path(lengths, engine.gathered(lengths))
+        penalty: Tensor = self.path(lengths, engine.gathered(lengths))
+        losses["path_length"] = penalty
         return penalty
 
     @staticmethod

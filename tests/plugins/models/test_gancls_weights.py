@@ -142,7 +142,7 @@ def test_a_file_of_the_authors_gives_their_image(tmp_path, library, old, residua
     ours = generator(z.double(), TextFeatures.of(sentence=e.double()))
     theirs = authors(net, z, e, residuals)
     assert theirs.std() > 0.1
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
 def test_it_is_imported_saved_and_sampled(tmp_path):
@@ -195,7 +195,7 @@ def test_a_file_of_the_port_gives_its_image(tmp_path, prefix):
     e, z = torch.randn(3, E), torch.randn(3, Z)
     ours = model.generator.eval()(z, TextFeatures.of(sentence=e))
     assert ours.std() > 0.1
-    torch.testing.assert_close(ours, ported(state, z, e), atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours, ported(state, z, e), atol=1e-4, rtol=0)
 
 
 def test_refuses_what_is_no_generator(tmp_path):

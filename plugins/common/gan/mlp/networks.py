@@ -6,7 +6,7 @@ Source: Goodfellow et al. 2014 (the vanilla GAN); Mirza and Osindero 2014 (the c
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from t2i.core.families.one_shot import OneShotGenerator
 from t2i.plugins.common.gan.mlp.config import MLPGANConfig
 
-ACTIVATIONS = {"relu": nn.ReLU, "leaky": lambda: nn.LeakyReLU(0.2), "sigmoid": nn.Sigmoid}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "leaky": lambda: nn.LeakyReLU(0.2), "sigmoid": nn.Sigmoid}
 
 
 class Maxout(nn.Module):
@@ -43,7 +43,8 @@ class Maxout(nn.Module):
         Returns:
             The units, float (B, units).
         """
-        return self.linear(x).unflatten(1, (-1, self.pieces)).amax(-1)
+        h: Tensor = self.linear(x)
+        return h.reshape(len(x), -1, self.pieces).amax(-1)
 
 
 def layer(c_in: int, c_out: int, activation: str, pieces: int = 0) -> nn.Module:
@@ -182,7 +183,8 @@ class MLPGenerator(OneShotGenerator):
                 y = torch.tanh(y)
             case "linear":
                 y = y if self.training else y.clamp(-1, 1)
-        return y.expand(-1, 3, -1, -1)
+        images: Tensor = y.expand(-1, 3, -1, -1)
+        return images
 
 
 class ImageLayers(nn.Module):
@@ -218,7 +220,9 @@ class ImageLayers(nn.Module):
         Returns:
             Features, float (B, width).
         """
-        x = images.unflatten(1, (-1, 3)).mean(2) if self.config.channels == 1 else images
+        x = images
+        if self.config.channels == 1:
+            x = x.reshape(len(x), -1, 3, *x.shape[2:]).mean(2)
         x = x.flatten(1)
         features: Tensor = self.layers((x + 1) / 2 if self.config.output == "sigmoid" else x)
         return features

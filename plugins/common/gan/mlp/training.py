@@ -109,6 +109,7 @@ def falling(config: MLPGANConfig, lr: float) -> Callable[[float], float]:
     """
 
     def factor(progress: float) -> float:
-        return max(config.lr_divisor ** -(progress * config.steps), min(1.0, config.lr_least / lr))
+        least: float = min(1.0, config.lr_least / lr)
+        return float(max(config.lr_divisor ** -(progress * config.steps), least))
 
     return factor
