@@ -148,8 +148,7 @@ class EqualConv(nn.Module):
 def modulated(x: Tensor, weight: Tensor, style: Tensor, *, double: bool = False) -> Tensor:
     """Convolve with weights whose input channels are scaled by each image's style.
 
-    The scales are applied to x, so all images share one convolution. That is faster than one group
-    of channels for each image, at every batch size (README.md).
+    The scales are applied to x, so all images share one convolution and one copy of the weights.
 
     Args:
         x: Features, float (B, I, H, W).

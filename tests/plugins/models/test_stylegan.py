@@ -187,7 +187,7 @@ def test_the_fourier_features_turn_and_move_with_w():
     with torch.no_grad():
         layer.affine.bias.copy_(torch.tensor([0.0, 2.0, 0.0, 0.0]))  # a quarter turn, of length 2
     turned = layer(torch.zeros(1, 3))
-    torch.testing.assert_close(turned, torch.rot90(upright, -1, (2, 3)))
+    torch.testing.assert_close(turned, torch.rot90(upright, 1, (2, 3)))
     with torch.no_grad():
         layer.affine.bias.copy_(torch.tensor([1.0, 0.0, 1 / 8, 0.0]))  # one place of eight
     torch.testing.assert_close(layer(torch.zeros(1, 3))[..., 1:], upright[..., :-1])
