@@ -63,7 +63,7 @@ def test_compiled_networks_learn_what_eager_ones_learn(losses, model, capfd):
     eager, compiled = losses(model), losses(model, "compile=true")
     assert compiled == pytest.approx(eager, rel=1e-3, abs=1e-4)
     told = capfd.readouterr()
-    assert ("stays eager" in told.out + told.err) == (model in ("dfgan", "galip"))
+    assert ("stays eager" in told.out + told.err) == (model in ("dfgan", "dmgan", "galip"))
 
 
 class Recorder(LocalEngine):
