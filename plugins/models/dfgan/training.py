@@ -85,7 +85,10 @@ class GANTrainer(Trainer):
         mismatched = self.output(features, seen.mismatched)
         judged = self.output(self.discriminator(seen.generated), seen.condition)
         inputs = [images, matching] if penalised else None
-        return penalised_hinge(self.config, (real, judged, mismatched), inputs)
+        c = self.config
+        return penalised_hinge(
+            (real, judged, mismatched), inputs, c.penalty_k, c.penalty_p, c.pack
+        )
 
 
 def stages(config: DFGANConfig, text_encoder: TextEncoder) -> list[Stage]:

@@ -23,6 +23,9 @@ class GANTrainer(MatchedTreeTrainer):
         width = networks.text_encoder.shape.sentence
         judges = [Discriminator(config, scale, width, "spectral") for scale in range(config.scales)]
         super().__init__(config, networks, judges)
+        # Compiled, the discriminators' backward pass would recompute with the vectors of a later
+        # forward pass, and PyTorch 2.14 fails to compile the memory of captions of any length.
+        self.eager = ("network", *(critic.name for critic in self.critics))
 
 
 def stages(config: DMGANConfig, text_encoder: TextEncoder) -> list[Stage]:

@@ -164,7 +164,10 @@ class GANTrainer(Trainer):
         matched, mismatched = self.assessor(self.discriminator(real), matching, seen.mismatched)
         judged = self._scores(seen)
         inputs = [*real, matching] if penalised else None
-        return penalised_hinge(self.config, (matched, judged, mismatched), inputs)
+        c = self.config
+        return penalised_hinge(
+            (matched, judged, mismatched), inputs, c.penalty_k, c.penalty_p, c.pack
+        )
 
 
 def stages(config: GALIPConfig, text_encoder: TextEncoder) -> list[Stage]:

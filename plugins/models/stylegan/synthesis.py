@@ -185,7 +185,7 @@ class Synthesis(nn.Module):
         w, used, draws = ws.unbind(1), self.lead, iter(noises or ())
         x, image = self.start(w[0]), None
         for block, to_rgb in zip(self.blocks, self.to_rgb, strict=True):
-            for layer in block:
+            for layer in block.children():
                 x = layer(x, w[used], None if layer.strength is None else next(draws, None))
                 used += 1
             colours: Tensor = to_rgb(x, w[used])

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from t2i.core.interfaces.trainer import Losses
-from t2i.plugins.common.gan.config import AffineGANConfig
 from t2i.plugins.common.gan.penalties.matching_aware import matching_aware_penalty
 
 
@@ -47,17 +46,21 @@ def hinge_generator(fake: Tensor) -> Tensor:
 
 
 def penalised_hinge(
-    config: AffineGANConfig,
     scores: tuple[Tensor, Tensor, Tensor],
     inputs: Sequence[Tensor] | None,
+    k: float,
+    p: float,
+    pack: int,
 ) -> tuple[Tensor, Losses]:
     """Compute the discriminator's loss, hinge plus MA-GP, as a `Critic` returns it.
 
     Args:
-        config: Weight and power of MA-GP.
         scores: Scores of real, generated and mismatched pairs.
         inputs: Images (or features) and sentences of the real pairs, which require gradients. None:
             without MA-GP.
+        k: Weight of MA-GP.
+        p: Power of its norm.
+        pack: Number of images that are scored together.
 
     Returns:
         The loss, a scalar, and what the log shows.
@@ -67,7 +70,5 @@ def penalised_hinge(
     log = {"discriminator": hinge, **{name: score.mean() for name, score in means}}
     if inputs is None:
         return hinge, log
-    penalty = matching_aware_penalty(
-        scores[0], inputs, config.penalty_k, config.penalty_p, config.pack
-    )
+    penalty = matching_aware_penalty(scores[0], inputs, k, p, pack)
     return hinge + penalty, {**log, "penalty": penalty}
