@@ -86,9 +86,7 @@ class GANTrainer(Trainer):
         judged = self.output(self.discriminator(seen.generated), seen.condition)
         inputs = [images, matching] if penalised else None
         c = self.config
-        return penalised_hinge(
-            (real, judged, mismatched), inputs, c.penalty_k, c.penalty_p, c.pack
-        )
+        return penalised_hinge((real, judged, mismatched), inputs, c.penalty_k, c.penalty_p, c.pack)
 
 
 def stages(config: DFGANConfig, text_encoder: TextEncoder) -> list[Stage]:

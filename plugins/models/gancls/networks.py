@@ -79,8 +79,8 @@ class Residual(nn.Module):
         """
         h = F.leaky_relu(self.norm1(self.conv1(x)), self.slope)
         h = F.leaky_relu(self.norm2(self.conv2(h)), self.slope)
-        h = x + self.norm3(self.conv3(h))
-        return h
+        y: Tensor = x + self.norm3(self.conv3(h))
+        return y
 
 
 class GANCLSGenerator(OneShotGenerator):
@@ -110,6 +110,7 @@ class GANCLSGenerator(OneShotGenerator):
         initialise(self)
         # The authors set biases to 0 before each evaluation. Only an imported file has another one:
         # what its last step added.
+        assert self.to_rgb.bias is not None
         self.to_rgb.bias.requires_grad_(False)
 
     def forward(self, noise: Tensor, text: TextFeatures) -> Tensor:

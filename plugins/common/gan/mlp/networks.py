@@ -15,7 +15,11 @@ from torch.nn import functional as F
 from t2i.core.families.one_shot import OneShotGenerator
 from t2i.plugins.common.gan.mlp.config import MLPGANConfig
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "leaky": lambda: nn.LeakyReLU(0.2), "sigmoid": nn.Sigmoid}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky": lambda: nn.LeakyReLU(0.2),
+    "sigmoid": nn.Sigmoid,
+}
 
 
 class Maxout(nn.Module):
