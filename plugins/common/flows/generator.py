@@ -36,7 +36,9 @@ class FlowNetwork(MappedText, ABC):
 
     def __init__(self, config: FlowConfig, text: TextShape) -> None:
         super().__init__(config.text, config.channels, config.side, text)
-        self.affine = TextAffine(config.text.text_map, config.channels) if config.text_affine else None
+        self.affine = (
+            TextAffine(config.text.text_map, config.channels) if config.text_affine else None
+        )
 
     def condition(self, text: TextFeatures) -> TextFeatures:
         """Compute what depends on the text alone: by default its map.
@@ -49,9 +51,7 @@ class FlowNetwork(MappedText, ABC):
         """
         return self.mapped(text)
 
-    def forward(
-        self, x: Tensor, text: TextFeatures, run: FlowRun = PLAIN
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, text: TextFeatures, run: FlowRun = PLAIN) -> tuple[Tensor, Tensor]:
         """Turn data into noise.
 
         Args:

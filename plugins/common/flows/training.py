@@ -96,9 +96,7 @@ class FlowTrainer(Trainer):
             self.prepare(x, text, engine)
         noise, log_det = self.network(x, text)
         loss = -(standard_normal_log_prob(noise) + log_det).mean() / x[0].numel()
-        losses: Losses = {
-            "bits_per_dim": (loss.detach() + volume / x[0].numel()) / math.log(2)
-        }
+        losses: Losses = {"bits_per_dim": (loss.detach() + volume / x[0].numel()) / math.log(2)}
         if self.network.outline_weight:
             losses["outline"] = outline_loss(self.network, x, text)
             loss = loss + self.network.outline_weight * losses["outline"]

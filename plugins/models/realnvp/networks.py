@@ -58,9 +58,7 @@ class RealNVP(FlowNetwork):
         self.noise_shape = (config.channels, config.side, config.side)
         self.scale = Scale(config, config.channels, config.width, config.scales)
 
-    def forward(
-        self, x: Tensor, text: TextFeatures, run: FlowRun = PLAIN
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, text: TextFeatures, run: FlowRun = PLAIN) -> tuple[Tensor, Tensor]:
         if not self.logit:
             return super().forward(x, text, run)
         # Section 4.1: the logit of alpha + (1 - 2 alpha) y, for y = (x + 1) / 2 in [0, 1].

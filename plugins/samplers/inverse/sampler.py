@@ -51,9 +51,7 @@ class InverseSampler(Sampler):
 
     def invert(self, generator: Generator, images: Tensor, request: Request) -> Tensor:
         assert isinstance(generator, FlowGenerator)
-        noise, _ = generator.to_noise(
-            generator.encode(images), request.text, self._run(request)
-        )
+        noise, _ = generator.to_noise(generator.encode(images), request.text, self._run(request))
         return noise / self.config.temperature
 
     def _run(self, request: Request) -> FlowRun:
