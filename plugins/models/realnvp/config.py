@@ -133,8 +133,8 @@ CIFAR: dict[str, Any] = {
     "text": {"text_map": 64, "map_hops": 1},
 }
 
-# Section 5.1 of NICE for CIFAR-10: four couplings of four hidden layers of 2000 units, and a logistic
-# prior. The paper whitens the images (ZCA); here they are used as they are.
+# Section 5.1 of NICE for CIFAR-10: four couplings of four hidden layers of 2000 units, and a
+# logistic prior. The paper whitens the images (ZCA); here they are used as they are.
 NICE: dict[str, Any] = {
     "image_size": 32,
     "layout": "nice",
