@@ -14,10 +14,7 @@ from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i.plugins.common.gan.blocks.batchnorm import recompute_batchnorm
 from t2i.plugins.common.gan.conditioning.augmentation import kl_loss
-from t2i.plugins.common.gan.losses.cross_entropy import (
-    cross_entropy,
-    discriminator_of_pairs_and_images,
-)
+from t2i.plugins.common.gan.losses.cross_entropy import cross_entropy, discriminator_of_pairs_and_images
 from t2i.plugins.common.gan.losses.outline import with_outline
 from t2i.plugins.common.text.damsm import DamsmTrainer, ImageFeatures, damsm_losses
 from t2i.plugins.common.text.image_encoder import check_source

@@ -143,8 +143,8 @@ CIFAR: dict[str, Any] = {
     "text": {"text_map": 64, "map_hops": 1},
 }
 
-# The code's own choices: model.py and train.py of openai/glow@91b2c57. Its couplings are additive by
-# default; flow_coupling 1, which its README trains CIFAR-10 with, is affine.
+# The code's own choices: model.py and train.py of openai/glow@91b2c57. Its couplings are additive
+# by default; flow_coupling 1, which its README trains CIFAR-10 with, is affine.
 OPENAI: dict[str, Any] = {
     "scale": "sigmoid",
     "interleaved": True,

@@ -119,8 +119,8 @@ SHAPES: dict[str, Any] = {
 }
 
 # Section 4.1 of the paper for images of 32 pixels: 8 residual blocks of 64 channels, batch 64, Adam
-# with its defaults. The public port clips the norm of the gradients of the summed loss at 100, which
-# is 100 / 3072 for a mean over the values.
+# with its defaults. The public port clips the norm of the gradients of the summed loss at 100,
+# which is 100 / 3072 for a mean over the values.
 CIFAR: dict[str, Any] = {
     "image_size": 32,
     "steps": 250_000,

@@ -17,11 +17,7 @@ from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i.plugins.common.gan.blocks.batchnorm import recompute_batchnorm
 from t2i.plugins.common.gan.conditioning.augmentation import kl_loss
-from t2i.plugins.common.gan.losses.cross_entropy import (
-    cross_entropy,
-    discriminator_of_pairs_and_images,
-    matching_aware_discriminator_loss,
-)
+from t2i.plugins.common.gan.losses.cross_entropy import cross_entropy, discriminator_of_pairs_and_images, matching_aware_discriminator_loss
 from t2i.plugins.common.gan.losses.outline import with_outline
 from t2i.plugins.common.gan.optimizers import adam_pair
 from t2i.plugins.common.text.contrastive import text_stages

@@ -30,8 +30,8 @@ class TarFlowConfig(FlowConfig):
     """Channels of one attention head."""
 
     layers: tuple[int, ...] = (8,) * 8
-    """Transformer layers of each block, from data to noise. Every second block reads the tokens from
-    the last to the first. STARFlow: the last block, the first one in sampling, is deep."""
+    """Transformer layers of each block, from data to noise. Every second block reads the tokens
+    from the last to the first. STARFlow: the last block, the first one in sampling, is deep."""
 
     start_token: bool = False
     """Whether a learnt token comes before the first, so that the first one is changed too, as in
@@ -45,8 +45,8 @@ class TarFlowConfig(FlowConfig):
     """Bound c of means and log scales: c tanh(. / c). 0: none. STARFlow: 4."""
 
     norm: Literal["layer", "rms"] = "layer"
-    """Normalisation of the transformers: layer normalisation, or by the root mean square, which then
-    also comes before the last layer, as in STARFlow."""
+    """Normalisation of the transformers: layer normalisation, or by the root mean square, which
+    then also comes before the last layer, as in STARFlow."""
 
     sentence: bool = True
     """Whether the sentence is added to every token, as the paper's class vector is."""
@@ -152,8 +152,9 @@ SHAPES: dict[str, Any] = {
     "noise_std": 0.2,
 }
 
-# Section 3 and table 2 of the paper: patch-width-blocks-layers 2-768-8-8 at 64 px with noise 0.05, and
-# 4-1024-8-8 at 128 px with 0.15; AdamW 1e-4 falling to 1e-6. The public code averages no weights.
+# Section 3 and table 2 of the paper: patch-width-blocks-layers 2-768-8-8 at 64 px with noise 0.05,
+# and 4-1024-8-8 at 128 px with 0.15; AdamW 1e-4 falling to 1e-6. The public code averages no
+# weights.
 IMAGENET64: dict[str, Any] = {
     "image_size": 64,
     "noise_std": 0.05,

@@ -3,6 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
+
+from t2i.core.errors import UserError
+from t2i.core.runs.configure import resolve_config
+from t2i.plugins.models.glow.config import GlowConfig
+from t2i.plugins.models.glow.networks import ActNorm, ZeroConv, build
+from t2i.plugins.models.glow.training import GlowTrainer
 from tests.plugins.models.flow_checks import (
     MAPPED,
     TEXT,
@@ -13,17 +20,11 @@ from tests.plugins.models.flow_checks import (
     check_text_reaches,
     drawn,
 )
-from torch.nn import functional as F
-
-from t2i.core.errors import UserError
-from t2i.core.runs.configure import resolve_config
-from t2i.plugins.models.glow.config import GlowConfig
-from t2i.plugins.models.glow.networks import ActNorm, ZeroConv, build
-from t2i.plugins.models.glow.training import GlowTrainer
 
 SMALL = {"image_size": 8, "levels": 2, "depth": 2, "width": 6}
 OPENAI = {
-    "scale": "sigmoid", "interleaved": True, "edges": "flag", "hidden_norm": True, "log_factor": 3.0,
+    "scale": "sigmoid", "interleaved": True, "edges": "flag", "hidden_norm": True,
+    "log_factor": 3.0,
 }  # fmt: skip
 ROSINALITY = {"scale": "sigmoid", "permutation": "lu", "edges": "ones", "hidden_norm": False}
 KINDS = {

@@ -2,6 +2,14 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
+
+from t2i.core.errors import UserError
+from t2i.core.families.flow import FlowRun
+from t2i.core.interfaces.text import TextShape
+from t2i.core.runs.configure import resolve_config
+from t2i.plugins.models.tarflow.config import TarFlowConfig
+from t2i.plugins.models.tarflow.networks import TarFlow, build
 from tests.plugins.models.flow_checks import (
     MAPPED,
     TEXT,
@@ -12,14 +20,6 @@ from tests.plugins.models.flow_checks import (
     check_text_reaches,
     drawn,
 )
-from torch.nn import functional as F
-
-from t2i.core.errors import UserError
-from t2i.core.families.flow import FlowRun
-from t2i.core.interfaces.text import TextShape
-from t2i.core.runs.configure import resolve_config
-from t2i.plugins.models.tarflow.config import TarFlowConfig
-from t2i.plugins.models.tarflow.networks import TarFlow, build
 
 SMALL = {"image_size": 8, "patch": 4, "width": 8, "head_width": 4, "layers": (1, 2, 1)}
 STARFLOW = {
