@@ -16,6 +16,7 @@ SHAPES_LATENTS: dict[str, Any] = {
 
 MAP: dict[str, Any] = {
     "text_map": 32, "map_hops": 2, "map_queries": "sinusoids", "map_sentence": False,
+    "outline": 0.5,
 }  # fmt: skip
 """A spatial map of the words, for the small presets."""
 
@@ -41,7 +42,8 @@ class FlowConfig(SpaceConfig):
 
     text_affine: bool = False
     """Whether the flow begins with an affine map of the data whose shift and scale depend on the
-    text map alone. With it a flow knows within minutes what belongs where. It is ours."""
+    text map alone. With it a flow knows within minutes what belongs where. Where there is guidance,
+    it is part of each block instead, so that it is guided too. It is ours."""
 
     @model_validator(mode="after")
     def _map_for_affine(self) -> Self:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from t2i.core.families.flow import PIXELS, PLAIN, FlowGenerator, FlowRun
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.diffusion.text_map import MAP, MappedText, conditioned
+from t2i.plugins.common.diffusion.text_map import MAP, MAP_SIZE, MappedText, conditioned
 from t2i.plugins.common.flows.config import FlowConfig
 from t2i.plugins.common.latent.space import autoencoder_of
 from t2i.plugins.common.weights.diffusers_folders import keep_description
@@ -27,6 +27,10 @@ class FlowNetwork(MappedText, ABC):
     Args:
         config: Settings of the flow.
         text: Widths of the text features.
+        map_side: Height and width of the text map, a divisor of those of the data. None: the
+            largest up to 8.
+        affine: Whether `text_affine` is a map before the flow. A network that is guided has it
+            elsewhere.
 
     Attributes:
         noise_shape: Shape of the noise of one image.
@@ -34,11 +38,19 @@ class FlowNetwork(MappedText, ABC):
 
     noise_shape: tuple[int, ...]
 
-    def __init__(self, config: FlowConfig, text: TextShape) -> None:
-        super().__init__(config.text, config.channels, config.side, text)
-        self.affine = (
-            TextAffine(config.text.text_map, config.channels) if config.text_affine else None
-        )
+    def __init__(
+        self,
+        config: FlowConfig,
+        text: TextShape,
+        map_side: int | None = None,
+        affine: bool = True,
+    ) -> None:
+        side = map_side or max(n for n in range(1, MAP_SIZE + 1) if config.side % n == 0)
+        patch = config.side // side
+        super().__init__(config.text, config.channels * patch**2, side, text)
+        channels = config.text.text_map
+        own = affine and config.text_affine
+        self.affine = TextAffine(channels, config.channels, patch) if own else None
 
     def condition(self, text: TextFeatures) -> TextFeatures:
         """Compute what depends on the text alone: by default its map.
@@ -113,11 +125,13 @@ class TextAffine(nn.Module):
     Args:
         channels: Channels of the text map.
         data: Channels of the data.
+        patch: Side of the square of data that belongs to a place of the map.
     """
 
-    def __init__(self, channels: int, data: int) -> None:
+    def __init__(self, channels: int, data: int, patch: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, 2 * data, 1)
+        self.patch = patch
+        self.conv = nn.Conv2d(channels, 2 * data * patch**2, 1)
         nn.init.zeros_(self.conv.weight)
         nn.init.zeros_(self.conv.bias)
 
@@ -125,12 +139,12 @@ class TextAffine(nn.Module):
         """Compute m and s.
 
         Args:
-            grid: Text maps, (B, M, h, w).
+            grid: Text maps, (B, M, h / patch, w / patch).
 
         Returns:
             m and s, (B, C, h, w) each.
         """
-        m, s = self.conv(grid).chunk(2, 1)
+        m, s = F.pixel_shuffle(self.conv(grid), self.patch).chunk(2, 1)
         return m, LARGEST * torch.tanh(s / LARGEST)
 
     def forward(self, x: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,7 +152,7 @@ class TextAffine(nn.Module):
 
         Args:
             x: Data, (B, C, h, w).
-            grid: Text maps, (B, M, h, w).
+            grid: Text maps, (B, M, h / patch, w / patch).
 
         Returns:
             The result and log |det| of each image, (B,).
@@ -151,7 +165,7 @@ class TextAffine(nn.Module):
 
         Args:
             y: Its result, (B, C, h, w).
-            grid: Text maps, (B, M, h, w).
+            grid: Text maps, (B, M, h / patch, w / patch).
 
         Returns:
             The data.

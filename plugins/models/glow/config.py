@@ -122,11 +122,12 @@ WIDE: dict[str, Any] = {
 SHAPES: dict[str, Any] = {
     **TINY,
     **HELD,
+    "lr": 1e-3,
     "autoencoder": SHAPES_LATENTS,
     "levels": 2,
     "depth": 6,
     "width": 96,
-    "noise_std": 0.1,
+    "noise_std": 0.2,
 }
 
 # Table 4 of the paper: CIFAR-10 with L 3, K 32, width 512, affine couplings, batch 512, Adam 1e-3.

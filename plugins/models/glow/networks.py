@@ -326,7 +326,7 @@ class LUMix(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        if torch.get_default_device().type == "meta":
+        if torch.empty(0).is_meta:
             permutation, lower = torch.eye(channels), torch.eye(channels)
             upper = torch.eye(channels)
         else:
@@ -346,7 +346,7 @@ class LUMix(nn.Module):
 
 def _rotation(channels: int) -> Tensor:
     """Draw a random rotation (or reflection) of a space."""
-    if torch.get_default_device().type == "meta":
+    if torch.empty(0).is_meta:
         return torch.eye(channels)
     return torch.linalg.qr(torch.randn(channels, channels))[0].contiguous()
 

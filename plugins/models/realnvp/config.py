@@ -112,10 +112,11 @@ WIDE: dict[str, Any] = {
 SHAPES: dict[str, Any] = {
     **TINY,
     **HELD,
+    "lr": 1e-3,
     "autoencoder": SHAPES_LATENTS,
     "scales": 2,
     "width": 32,
-    "noise_std": 0.1,
+    "noise_std": 0.2,
 }
 
 # Section 4.1 of the paper for images of 32 pixels: 8 residual blocks of 64 channels, batch 64, Adam

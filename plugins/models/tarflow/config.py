@@ -133,6 +133,7 @@ TINY: dict[str, Any] = {
     "words": True,
     "noise_std": 0.1,
     "soft_clip": 4.0,
+    "guidance_rule": "product",
     "text": MAP,
     "text_affine": True,
 }
@@ -145,7 +146,7 @@ WIDE: dict[str, Any] = {
 SHAPES: dict[str, Any] = {
     **TINY,
     **HELD,
-    "lr": 2e-3,
+    "lr": 1.5e-3,
     "autoencoder": SHAPES_LATENTS,
     "patch": 2,
     "layers": (1, 1, 1, 3),

@@ -5,6 +5,7 @@ Source: Zhai et al. 2024; where a setting says so, STARFlow (Gu et al. 2025).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from t2i.core.families.flow import FlowRun
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.diffusion.text_map import MAP, conditioned
+from t2i.plugins.common.diffusion.text_map import MAP, MAP_SIZE, conditioned
 from t2i.plugins.common.flows.generator import FlowNetwork, SpaceFlow
 from t2i.plugins.models.tarflow.config import TarFlowConfig
 
@@ -49,29 +50,34 @@ class TarFlow(FlowNetwork):
     """
 
     def __init__(self, config: TarFlowConfig, text: TextShape) -> None:
-        super().__init__(config, text)
-        self.patch, self.grid = config.patch, config.side // config.patch
+        grid = config.side // config.patch
+        # A token has several places of the map where there are few tokens.
+        self.places = math.gcd(config.patch, max(1, MAP_SIZE // grid))
+        super().__init__(config, text, grid * self.places, affine=False)
+        self.patch, self.grid = config.patch, grid
         dims = config.channels * config.patch**2
         self.noise_shape = (config.tokens, dims)
+        channels = config.text.text_map * self.places**2
         count = len(config.layers)
         self.blocks = nn.ModuleList(
             Block(
-                config, dims, layers, bool(i % 2),
+                config, dims, channels, layers, bool(i % 2),
                 text if config.text_in == "all" or i == count - 1 else None,
             )
             for i, layers in enumerate(config.layers)
         )  # fmt: skip
 
     def patches(self, x: Tensor) -> Tensor:
-        """Cut images or maps into patches.
+        """Cut images or maps into the patches of tokens.
 
         Args:
             x: Values, (B, C, h, w).
 
         Returns:
-            Patches, channel by channel, (B, N, C patch^2).
+            Patches, channel by channel, (B, N, C p^2) for squares of side p.
         """
-        return rearrange(F.pixel_unshuffle(x, self.patch), "b d h w -> b (h w) d")
+        side = x.shape[-1] // self.grid
+        return rearrange(F.pixel_unshuffle(x, side), "b d h w -> b (h w) d")
 
     def flow(self, x: Tensor, text: TextFeatures, run: FlowRun) -> tuple[Tensor, Tensor]:
         tokens = self.patches(x)
@@ -110,12 +116,14 @@ class Context:
         added: What is added to each token's input, (B or 1, M, width) for the M inputs of the
             transformer.
         words: Words as a prefix, (B, L, width). None: there are none.
+        shift: What is added to the last layer's output, (B, M, 2 D). None: nothing.
         mask: Which words count, bool (B, L). None: there are none.
     """
 
     added: Tensor
     words: Tensor | None = None
     mask: Tensor | None = None
+    shift: Tensor | None = None
 
     @property
     def prefix(self) -> int:
@@ -131,13 +139,20 @@ class Block(nn.Module):
     Args:
         config: The model's settings.
         dims: Values of a token.
+        channels: Values of the text map that belong to a token.
         layers: Number of transformer layers.
         flipped: Whether the tokens are read from the last to the first.
         text: Widths of the text features. None: this block reads no text.
     """
 
     def __init__(
-        self, config: TarFlowConfig, dims: int, layers: int, flipped: bool, text: TextShape | None
+        self,
+        config: TarFlowConfig,
+        dims: int,
+        channels: int,
+        layers: int,
+        flipped: bool,
+        text: TextShape | None,
     ) -> None:
         super().__init__()
         width, rms = config.width, config.norm == "rms"
@@ -153,14 +168,17 @@ class Block(nn.Module):
         self.sentence: nn.Module | None = None
         self.words: nn.Module | None = None
         self.map: nn.Module | None = None
+        self.shift: nn.Linear | None = None
         if text is not None:
             if config.sentence:
                 self.sentence = nn.Linear(text.sentence, width, bias=False)
             if config.words:
                 self.words = nn.Linear(text.words, width)
             if config.text.text_map:
-                channels = config.text.text_map * config.patch**2
                 self.map = nn.Linear(channels, width, bias=False)
+                if config.text_affine:
+                    self.shift = nn.Linear(channels, 2 * dims, bias=False)
+                    nn.init.zeros_(self.shift.weight)
         self.layers = nn.ModuleList(Layer(width, config.head_width, rms) for _ in range(layers))
         self.norm = nn.RMSNorm(width) if rms else nn.Identity()
         self.out = nn.Linear(width, 2 * dims)
@@ -286,12 +304,15 @@ class Block(nn.Module):
         added = added[:, :-1] if free else added
         if self.sentence is not None:
             added = added + self.sentence(text.sentence)[:, None]
+        shift: Tensor | None = None
         if self.map is not None:
             grid = self.ordered(text.extras[MAP])
-            added = added + self.map(grid[:, 1:] if free else grid)
+            grid = grid[:, 1:] if free else grid
+            added = added + self.map(grid)
+            shift = None if self.shift is None else self.shift(grid)
         if self.words is None:
-            return Context(added)
-        return Context(added, self.words(text.words), text.mask)
+            return Context(added, shift=shift)
+        return Context(added, self.words(text.words), text.mask, shift)
 
     def guided(self, x: Tensor, contexts: list[Context], run: FlowRun) -> tuple[Tensor, Tensor]:
         """Compute mean and log standard deviation of each token given those before, with guidance.
@@ -366,22 +387,26 @@ class Block(nn.Module):
             mask = _causal(context, h.shape[1])
         for layer in self.layers:
             h = layer(h, mask)
-        mu, log_sigma = self.parameters_of(h[:, prefix:], x.dtype)
+        mu, log_sigma = self.parameters_of(h[:, prefix:], context.shift, x.dtype)
         if self.start is None:
             mu, log_sigma = (F.pad(value, (0, 0, 1, 0)) for value in (mu, log_sigma))
         return mu, log_sigma
 
-    def parameters_of(self, h: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def parameters_of(
+        self, h: Tensor, shift: Tensor | None, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
         """Compute mean and log standard deviation from what the transformer returns.
 
         Args:
             h: Its output, (B, M, width).
+            shift: What is added to the last layer's output, (B, M, 2 D). None: nothing.
             dtype: Type of the tokens.
 
         Returns:
             Both, (B, M, D).
         """
-        out = self.out(self.norm(h)).to(dtype)
+        out = self.out(self.norm(h))
+        out = (out if shift is None else out + shift).to(dtype)
         if self.clip:
             out = self.clip * torch.tanh(out / self.clip)
         a, mu = out.chunk(2, -1)
@@ -431,7 +456,8 @@ class Block(nn.Module):
         for layer, cache in zip(self.layers, caches, strict=True):
             assert isinstance(layer, Layer)
             h = layer.step(h, cache, at, mask)
-        return self.parameters_of(h, before.dtype)
+        shift = None if context.shift is None else context.shift[:, number : number + 1]
+        return self.parameters_of(h, shift, before.dtype)
 
 
 def _causal(context: Context, length: int) -> Tensor:

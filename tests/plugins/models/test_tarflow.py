@@ -162,10 +162,10 @@ def test_starflows_scale_is_one_at_zero_and_bounded():
     block = made("starflow").network.blocks[-1]
     for parameter in block.out.parameters():
         parameter.data.zero_()
-    mu, log_sigma = block.parameters_of(torch.randn(1, 2, 8).double(), torch.float64)
+    mu, log_sigma = block.parameters_of(torch.randn(1, 2, 8).double(), None, torch.float64)
     torch.testing.assert_close(log_sigma, torch.zeros_like(log_sigma), atol=1e-12, rtol=0)
     block.out.bias.data.fill_(1e6)
-    mu, log_sigma = block.parameters_of(torch.randn(1, 2, 8).double(), torch.float64)
+    mu, log_sigma = block.parameters_of(torch.randn(1, 2, 8).double(), None, torch.float64)
     torch.testing.assert_close(mu, torch.full_like(mu, 4.0))
     expected = F.softplus(torch.tensor(4 + 0.541324854612918).double()).log()
     torch.testing.assert_close(log_sigma, expected.expand_as(log_sigma))
