@@ -249,10 +249,12 @@ class Block(nn.Module):
         z = self.ordered(z)
         contexts = self.contexts(text, null, run)
         caches = [self.begun(context, len(z), z.shape[1]) for context in contexts]
-        x = z.clone()
-        first = 0 if self.start is not None else 1
+        x, start = z.clone(), self.start
+        first = 1 if start is None else 0
         for i in range(first, z.shape[1]):
-            before = self.start.expand(len(z), -1, -1) if i == 0 else x[:, i - 1 : i]  # type: ignore[union-attr]
+            before = x[:, i - 1 : i]
+            if i == 0 and start is not None:
+                before = start.expand(len(z), -1, -1).to(x)
             found = [
                 self.next(before, context, cache, i - first)
                 for context, cache in zip(contexts, caches, strict=True)
@@ -522,7 +524,7 @@ class Layer(nn.Module):
         """
         q, k, v = self._projected(x)
         cache[0, :, :, at : at + 1], cache[1, :, :, at : at + 1] = k, v
-        keys, values = cache[:, :, :, : at + 1]
+        keys, values = cache[:, :, :, : at + 1].to(q).unbind()
         return self._finished(x, F.scaled_dot_product_attention(q, keys, values, mask))
 
     def cache(self, batch: int, length: int) -> Tensor:
@@ -538,11 +540,12 @@ class Layer(nn.Module):
         head = self.back.in_features // self.heads
         return self.qkv.weight.new_empty(2, batch, self.heads, length, head)
 
-    def _projected(self, x: Tensor) -> Tensor:
-        """Return queries, keys and values, (3, B, heads, M, d)."""
-        return rearrange(
+    def _projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, (B, heads, M, d) each."""
+        q, k, v = rearrange(
             self.qkv(self.norm_1(x)), "b m (three h d) -> three b h m d", three=3, h=self.heads
-        )
+        ).unbind()
+        return q, k, v
 
     def _finished(self, x: Tensor, gathered: Tensor) -> Tensor:
         """Add what was gathered, and apply the perceptron."""
