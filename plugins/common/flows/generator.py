@@ -96,11 +96,29 @@ class FlowNetwork(MappedText, ABC):
 
     @abstractmethod
     def flow(self, x: Tensor, text: TextFeatures, run: FlowRun) -> tuple[Tensor, Tensor]:
-        """Turn data, after the affine map of the text, into noise: see `forward`."""
+        """Turn data, after the affine map of the text, into noise.
+
+        Args:
+            x: Data, (B, C, h, w).
+            text: Conditioned captions.
+            run: Guidance.
+
+        Returns:
+            Noise, (B, *noise_shape), and log |det| of each image, (B,).
+        """
 
     @abstractmethod
     def unflow(self, noise: Tensor, text: TextFeatures, run: FlowRun) -> Tensor:
-        """Turn noise into data, before the affine map of the text is undone: see `reverse`."""
+        """Turn noise into data, before the affine map of the text is undone.
+
+        Args:
+            noise: Noise, (B, *noise_shape).
+            text: Conditioned captions.
+            run: Guidance, and how tokens are computed.
+
+        Returns:
+            Data, (B, C, h, w).
+        """
 
     def prepare(self, x: Tensor, text: TextFeatures) -> None:
         """Set weights that depend on the first batch of data. By default there are none.

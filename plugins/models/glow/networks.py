@@ -308,7 +308,11 @@ class PlainMix(nn.Module):
         self.weight = nn.Parameter(_rotation(channels))
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return the weight, (C, C), and log |det W|, computed in float64."""
+        """Compute the determinant, in float64.
+
+        Returns:
+            The weight, (C, C), and log |det W|.
+        """
         return self.weight, torch.linalg.slogdet(self.weight.double())[1].to(self.weight.dtype)
 
 
@@ -319,6 +323,10 @@ class LUMix(nn.Module):
 
     Args:
         channels: Channels.
+
+    Attributes:
+        permutation: P, (C, C).
+        sign: Signs of s, (C,).
     """
 
     permutation: Tensor
@@ -338,7 +346,11 @@ class LUMix(nn.Module):
         self.log_scale = nn.Parameter(diagonal.abs().log())
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return the weight, (C, C), and log |det W|."""
+        """Multiply the factors.
+
+        Returns:
+            The weight, (C, C), and log |det W|.
+        """
         lower = self.lower.tril(-1) + torch.eye(len(self.sign)).to(self.lower)
         upper = self.upper.triu(1) + torch.diag(self.sign * self.log_scale.exp())
         return self.permutation @ lower @ upper, self.log_scale.sum()

@@ -38,7 +38,7 @@ KINDS = {
 
 
 def made(kind, **more):
-    return drawn(build(GlowConfig.of({**SMALL, **KINDS[kind], **more}, "test"), TEXT))
+    return drawn(build(GlowConfig.of({**SMALL, **KINDS[kind], **more}, "test"), TEXT), std=0.06)
 
 
 def images(n=2, channels=3, size=8):

@@ -19,6 +19,7 @@ from tests.plugins.models.flow_checks import (
     check_rows,
     check_text_reaches,
     drawn,
+    jacobian,
 )
 
 SMALL = {"image_size": 8, "patch": 4, "width": 8, "head_width": 4, "layers": (1, 2, 1)}
@@ -37,7 +38,7 @@ KINDS = {
 
 
 def made(kind, **more):
-    return drawn(build(TarFlowConfig.of({**SMALL, **KINDS[kind], **more}, "test"), TEXT), std=0.2)
+    return drawn(build(TarFlowConfig.of({**SMALL, **KINDS[kind], **more}, "test"), TEXT), std=0.15)
 
 
 def images(n=2, size=8):
@@ -96,10 +97,10 @@ def test_a_block_is_causal_in_its_own_order(kind):
     text = generator.network._cut(generator.condition(captions(1)))
     for block in generator.network.blocks:
         x = torch.randn(1, *generator.noise_shape).double()
-        jacobian = torch.autograd.functional.jacobian(
-            lambda x, block=block: block(x, text, None, FlowRun())[0], x
-        )[0, :, :, 0]
-        size = jacobian.abs().amax((1, 3))  # (i, j)
+        found = jacobian(
+            lambda copies, own, block=block: block(copies, own, None, FlowRun())[0], x[0], text
+        )
+        size = found.abs().view(16, 12, 16, 12).amax((1, 3))  # (i, j)
         if block.flipped:
             size = size.flip(0, 1)
         assert bool((size.triu(1) == 0).all())
@@ -211,15 +212,18 @@ def test_denoising_is_a_step_of_the_score():
 
 
 @pytest.mark.parametrize(
-    ("preset", "millions"), [("imagenet64", 466.3), ("imagenet128", 823.9), ("starflow", 3860)]
+    ("preset", "millions"), [("imagenet64", 466.3), ("imagenet128", 823.9), ("starflow", 3876)]
 )
 def test_sizes_of_the_papers_networks(preset, millions):
-    """With one of 1000 classes in place of the sentence; STARFlow's words are T5-XL's."""
+    """With one of 1000 classes in place of the sentence; STARFlow's words are T5-XL's.
+
+    STARFlow's 3,857 M are without learnt positions, which are 19 M here.
+    """
     settings = resolve_config("tarflow", preset=preset, data_needed=False).settings
     with torch.device("meta"):
         network = TarFlow(settings, TextShape(1000, 2048))
         count = sum(p.numel() for p in network.parameters())
-    assert count / 1e6 == pytest.approx(millions, rel=3e-3)
+    assert count / 1e6 == pytest.approx(millions, rel=1e-3)
 
 
 def test_wrong_sizes_are_refused():
