@@ -1,6 +1,7 @@
 """The family of flows: densities of known answer, dequantisation, likelihood and its protocol."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,10 +9,12 @@ from torch import nn
 
 from t2i.benchmarks.run.likelihoods import protocol_of
 from t2i.core.errors import UserError
-from t2i.core.families.flow import FlowGenerator, standard_normal_log_prob
+from t2i.core.families.flow import FlowGenerator, FlowLikelihood, standard_normal_log_prob
+from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.likelihood import bits_per_dim
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.text import TextFeatures
+from t2i.core.models.likelihood import likelihood_of
 
 TEXT = TextFeatures.of(sentence=torch.zeros(3, 2))
 NOISE = PromptNoise(0, ((0, 0), (1, 0), (2, 0)))
@@ -47,6 +50,10 @@ class Affine(FlowGenerator):
     def to_noise(self, x, text, run=None):
         log_det = x.new_full((len(x),), -x[0].numel() * math.log(self.s))
         return (x - self.m) / self.s, log_det
+
+
+class Toy(Generator):
+    """A generator without a likelihood."""
 
 
 def levels(seed=0):
@@ -137,6 +144,16 @@ def test_denoising_gaussian_data_is_the_posterior_mean():
     x = torch.randn(3, 3, 4, 4)
     expected = m + a**2 / (a**2 + sigma**2) * (x - m)
     torch.testing.assert_close(generator.denoised(x, TEXT), expected)
+
+
+def test_a_generator_that_computes_its_own_likelihood_is_asked():
+    generator = Affine(0.0, 1.0)
+    model = SimpleNamespace(config=SimpleNamespace(model="glow"), generator=generator)
+    found = likelihood_of(model)
+    assert isinstance(found, FlowLikelihood)
+    assert found.generator is generator
+    model = SimpleNamespace(config=SimpleNamespace(model="dfgan"), generator=Toy())
+    assert likelihood_of(model) is None
 
 
 def test_the_likelihood_has_no_settings():
