@@ -120,14 +120,6 @@ class FlowNetwork(MappedText, ABC):
             Data, (B, C, h, w).
         """
 
-    def prepare(self, x: Tensor, text: TextFeatures) -> None:
-        """Set weights that depend on the first batch of data. By default there are none.
-
-        Args:
-            x: Data of the whole global batch, (B, C, h, w).
-            text: Conditioned captions.
-        """
-
     if TYPE_CHECKING:
 
         def __call__(
