@@ -143,6 +143,7 @@ class TextAffine(nn.Module):
         self.patch = patch
         self.conv = nn.Conv2d(channels, 2 * data * patch**2, 1)
         nn.init.zeros_(self.conv.weight)
+        assert self.conv.bias is not None
         nn.init.zeros_(self.conv.bias)
 
     def parameters_of(self, grid: Tensor) -> tuple[Tensor, Tensor]:

@@ -79,11 +79,13 @@ class Glow(FlowNetwork):
 
     def unflow(self, noise: Tensor, text: TextFeatures, run: FlowRun) -> Tensor:
         levels = [level for level in self.levels if isinstance(level, Level)]
-        parts = noise.split([math.prod(level.noise_shape) for level in levels], 1)
         x: Tensor | None = None
-        for level, part in zip(reversed(levels), reversed(parts), strict=True):
-            eps = part.unflatten(1, level.noise_shape)
+        end = noise.shape[1]
+        for level in reversed(levels):
+            begin = end - math.prod(level.noise_shape)
+            eps = noise[:, begin:end].reshape(len(noise), *level.noise_shape)
             x = F.pixel_shuffle(level.reverse(x, eps, self._map(text, eps.shape[-1])), 2)
+            end = begin
         assert x is not None
         return x
 
@@ -360,7 +362,8 @@ def _rotation(channels: int) -> Tensor:
     """Draw a random rotation (or reflection) of a space."""
     if torch.empty(0).is_meta:
         return torch.eye(channels)
-    return torch.linalg.qr(torch.randn(channels, channels))[0].contiguous()
+    rotation: Tensor = torch.linalg.qr(torch.randn(channels, channels))[0].contiguous()
+    return rotation
 
 
 class Coupling(nn.Module):

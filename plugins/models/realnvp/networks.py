@@ -72,7 +72,8 @@ class RealNVP(FlowNetwork):
         return (2 * torch.sigmoid(y) - 1) / self.logit if self.logit else y
 
     def flow(self, x: Tensor, text: TextFeatures, run: FlowRun) -> tuple[Tensor, Tensor]:
-        return self.scale(x, _maps(self, text))
+        found: tuple[Tensor, Tensor] = self.scale(x, _maps(self, text))
+        return found
 
     def unflow(self, noise: Tensor, text: TextFeatures, run: FlowRun) -> Tensor:
         return self.scale.reverse(noise, _maps(self, text))
@@ -427,7 +428,7 @@ class NICE(FlowNetwork):
         self.log_scale = nn.Parameter(torch.zeros(dims))
 
     def flow(self, x: Tensor, text: TextFeatures, run: FlowRun) -> tuple[Tensor, Tensor]:
-        even, odd = x.flatten(1).unflatten(1, (-1, 2)).unbind(2)
+        even, odd = x.reshape(len(x), -1, 2).unbind(2)
         for coupling in self.couplings:
             even, odd = odd + coupling(even, text.sentence), even
         h = torch.cat([even, odd], 1) * self.log_scale.exp()
@@ -447,7 +448,7 @@ class NICE(FlowNetwork):
         even, odd = (h * (-self.log_scale).exp()).chunk(2, 1)
         for coupling in reversed(self.couplings):
             even, odd = odd, even - coupling(odd, text.sentence)
-        return torch.stack([even, odd], 2).flatten(1).unflatten(1, self.data_shape)
+        return torch.stack([even, odd], 2).view(len(noise), *self.data_shape)
 
 
 class Perceptron(nn.Module):

@@ -52,7 +52,8 @@ class InverseSampler(Sampler):
     def invert(self, generator: Generator, images: Tensor, request: Request) -> Tensor:
         assert isinstance(generator, FlowGenerator)
         noise, _ = generator.to_noise(generator.encode(images), request.text, self._run(request))
-        return noise / self.config.temperature
+        temperature: float = self.config.temperature
+        return noise / temperature
 
     def _run(self, request: Request) -> FlowRun:
         return FlowRun(
