@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from t2i.core.families.cascade import CascadeGenerator
     from t2i.core.families.diffusion import DiffusionGenerator
     from t2i.core.families.discrete import DiscreteDiffusionGenerator
+    from t2i.core.families.flow import FlowGenerator, FlowRun
     from t2i.core.families.guide import GuideGenerator
     from t2i.core.families.one_shot import OneShotGenerator
     from t2i.core.families.optimised import OptimisedGenerator
@@ -72,6 +73,7 @@ _HOME = {
     "t2i.core.families.cascade": ("CascadeGenerator",),
     "t2i.core.families.diffusion": ("DiffusionGenerator",),
     "t2i.core.families.discrete": ("DiscreteDiffusionGenerator",),
+    "t2i.core.families.flow": ("FlowGenerator", "FlowRun"),
     "t2i.core.families.guide": ("GuideGenerator",),
     "t2i.core.families.one_shot": ("OneShotGenerator",),
     "t2i.core.families.optimised": ("OptimisedGenerator",),
@@ -150,6 +152,8 @@ __all__ = [
     "FamilySpec",
     "FeatureExtractor",
     "FeatureSpec",
+    "FlowGenerator",
+    "FlowRun",
     "Generator",
     "GuideGenerator",
     "HubFiles",

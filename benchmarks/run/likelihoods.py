@@ -159,7 +159,8 @@ class Likelihoods:
             noise = PromptNoise(self.seed, tuple((n, 0) for n in numbers), self.device)
             pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
             nats = nats_of(model, likelihood, pixels, captions, noise.scope("likelihood"))
-            yield ImageBatch(images, captions, tuple(numbers), nats=nats)
+            dims = likelihood.dims(images[0].size)
+            yield ImageBatch(images, captions, tuple(numbers), nats=nats, dims=dims)
             self.reporter.count(f"{row.name}, likelihood", numbers.stop, count)
 
 
@@ -173,7 +174,8 @@ def protocol_of(likelihood: Likelihood) -> dict[str, Any]:
         Bit depth, kind (exact, estimate or bound), and the likelihood's own description, as JSON.
     """
     depth = LEVELS.bit_length() - 1
-    return {"bit_depth": depth, "kind": likelihood.kind, **likelihood.protocol()}
+    found = {"bit_depth": depth, "kind": likelihood.kind, **likelihood.protocol()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def ranked_apart(

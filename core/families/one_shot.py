@@ -1,4 +1,4 @@
-"""The family of one-shot generators (GANs, VAEs, flows): one pass from noise to images."""
+"""The family of one-shot generators (GANs, VAEs): one pass from noise to images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class OneShotGenerator(Generator):
 
     Attributes:
         noise_shape: Shape of the noise of one image.
-        inverts: Whether `invert` works, as for flows.
+        inverts: Whether `invert` works.
     """
 
     family = "one-shot"

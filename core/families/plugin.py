@@ -6,7 +6,8 @@ from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import FamilySpec
 
 FAMILIES = {
-    "one-shot": ("one_shot:OneShotGenerator", "One pass from noise to images: GANs, VAEs, flows"),
+    "one-shot": ("one_shot:OneShotGenerator", "One pass from noise to images: GANs, VAEs"),
+    "flow": ("flow:FlowGenerator", "An invertible map between noise and data, with its density"),
     "diffusion": (
         "diffusion:DiffusionGenerator",
         "A network called along a path from noise to images",

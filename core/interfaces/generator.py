@@ -6,13 +6,15 @@ How a generator is called depends on its family (`t2i.core.families`).
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
 from t2i.core.devices import device_of
+from t2i.core.interfaces.likelihood import Likelihood
 from t2i.core.interfaces.text import TextFeatures
 
 Tolerance = Literal["exact", "level", "statistical"]
@@ -69,6 +71,22 @@ class Generator(nn.Module, ABC):
             folder: An existing folder. `ModelSpec.generator` receives it as `assets` when the model
                 is loaded.
         """
+
+    def likelihood(self, settings: Mapping[str, Any]) -> Likelihood | None:
+        """Make the log-likelihood of images under this generator, if it computes one itself.
+
+        It is called if the model's specification names no likelihood (`ModelSpec.likelihood`).
+
+        Args:
+            settings: Settings of the likelihood by name.
+
+        Returns:
+            The likelihood. None (the default): it computes none.
+
+        Raises:
+            UserError: A setting is unknown or wrong.
+        """
+        return None
 
     @property
     def device(self) -> torch.device:

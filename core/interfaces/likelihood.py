@@ -56,9 +56,22 @@ class Likelihood(ABC):
         """Describe how -log p is computed. Results are compared only if this is equal.
 
         Returns:
-            JSON values by name: "dequantisation" ("uniform", or "none" of models of discrete
-            values), and what else the result depends on, such as the solver and its tolerances.
+            JSON values by name: "dequantisation" ("uniform", or "none" of models of discrete values
+            and of densities of noisy data), and what else the result depends on, such as the noise
+            in the data, or the solver and its tolerances. "bit_depth" is 8 if it is left out; null
+            of densities of anything but pixels.
         """
+
+    def dims(self, values: int) -> int:
+        """Return the number of values among which the bits of an image are divided.
+
+        Args:
+            values: Number of values in an image, 3 H W.
+
+        Returns:
+            `values`, or the number of latents of an image if the density is of latents.
+        """
+        return values
 
 
 def dequantised(images: Tensor, noise: Noise) -> tuple[Tensor, float]:

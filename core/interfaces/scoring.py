@@ -125,6 +125,7 @@ class ImageBatch:
             `Metric.text`.
         nats: -log p of each image under the model that is scored, float64 (B,), for metrics with
             `Metric.likelihood`. None: it was not computed.
+        dims: Number of values of an image that `nats` is of. None: those of the image.
     """
 
     images: np.ndarray
@@ -133,6 +134,7 @@ class ImageBatch:
     features: Mapping[str, Tensor] = field(default_factory=dict)
     text_features: Mapping[str, Tensor] = field(default_factory=dict)
     nats: Tensor | None = None
+    dims: int | None = None
 
 
 class Metric(ABC):

@@ -17,21 +17,22 @@ from t2i.core.registry.tables import registry
 
 
 def likelihood_of(model: Model, settings: Mapping[str, Any] | None = None) -> Likelihood | None:
-    """Build the log-likelihood of a model.
+    """Build the log-likelihood of a model: that of its specification, or of its generator.
 
     Args:
         model: The model.
         settings: Settings of the likelihood, such as the tolerance of a solver. None: its defaults.
 
     Returns:
-        The likelihood. None: the model declares none (`ModelSpec.likelihood`), or has none.
+        The likelihood. None: the model declares none (`ModelSpec.likelihood`), and its generator
+        has none (`Generator.likelihood`).
 
     Raises:
         UserError: A setting is unknown or wrong, or this model has no likelihood of images.
     """
     path = registry().models[model.config.model].likelihood
     if path is None:
-        return None
+        return model.generator.likelihood(dict(settings or {}))
     built: Likelihood | None = import_object(path)(model.generator, dict(settings or {}))
     return built
 

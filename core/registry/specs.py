@@ -124,7 +124,8 @@ class ModelSpec(Spec):
             layout of another project. None: it cannot be exported.
         likelihood: Import path of `(generator: Generator, settings: Mapping[str, Any]) ->
             Likelihood | None`, which computes log p of images. `settings` are those of the
-            likelihood. It returns None for generators that have none. None: the model has none.
+            likelihood. It returns None for generators that have none. None: the generator is asked
+            (`Generator.likelihood`).
     """
 
     family: str

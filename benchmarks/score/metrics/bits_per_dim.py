@@ -35,7 +35,8 @@ class BitsPerDim(Metric):
     """Bits per dimension of real images, averaged over images.
 
     Score: `bits_per_dim`. 8 is no model at all: every level is equally probable. Scores may be
-    compared only if they were computed in the same way (`Likelihood.protocol`).
+    compared only if they were computed in the same way (`Likelihood.protocol`). Densities of
+    latents have bits per latent, which may be negative.
 
     Args:
         config: The settings.
@@ -50,7 +51,8 @@ class BitsPerDim(Metric):
 
     def update(self, images: ImageBatch) -> None:
         assert images.nats is not None
-        self._each.append(bits_per_dim(images.nats.double(), images.images[0].size))
+        dims = images.dims or images.images[0].size
+        self._each.append(bits_per_dim(images.nats.double(), dims))
 
     def compute(self) -> Scores:
         need("bits-per-dim", sum(map(len, self._each)), 1, "image")

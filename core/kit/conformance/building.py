@@ -8,6 +8,7 @@ import torch
 
 from t2i.core.errors import T2IError, UserError
 from t2i.core.families.diffusion import DiffusionGenerator
+from t2i.core.families.flow import FlowGenerator
 from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextShape
@@ -70,7 +71,7 @@ def _builds(subject: ModelSubject, preset: str) -> str:
         check_family(generator, subject.spec)
     except T2IError as error:
         raise Failed(f"preset '{preset}': {error}") from None
-    if isinstance(generator, OneShotGenerator | DiffusionGenerator):
+    if isinstance(generator, OneShotGenerator | DiffusionGenerator | FlowGenerator):
         shape = generator.noise_shape
         need(
             isinstance(shape, tuple) and all(type(n) is int for n in shape),

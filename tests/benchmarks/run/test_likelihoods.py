@@ -153,3 +153,11 @@ def test_the_interval_is_students():
     # t(3, 0.975) = 3.18245 and the standard deviation is 1.08012.
     assert high - 4 == pytest.approx(3.18245 * 1.08012 / 2, rel=1e-4)
     assert 4 - low == pytest.approx(high - 4)
+
+
+def test_densities_of_latents_have_bits_per_latent():
+    metric = BitsPerDim(BitsPerDimConfig())
+    nats = torch.tensor([24.0, 48.0]) * float(np.log(2))
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    metric.update(ImageBatch(images, ("",) * 2, (0, 1), nats=nats, dims=24))
+    assert metric.compute()["bits_per_dim"] == pytest.approx(1.5)
