@@ -30,8 +30,15 @@ class SkippingAdamW(AdamW):
         self.clip, self.skip = clip, skip
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """Clip and step, or skip the step."""
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Clip and step, or skip the step.
+
+        Args:
+            closure: Function that computes the loss again, as of any optimizer.
+
+        Returns:
+            What AdamW returns. None for a step that is skipped.
+        """
         given = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         if given and (self.clip or self.skip):
             norm = nn.utils.get_total_norm([p.grad for p in given if p.grad is not None])

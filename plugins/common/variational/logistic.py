@@ -22,9 +22,7 @@ EDGE = 0.999
 """Values beyond +-EDGE are the first or the last level, whose bin is open."""
 
 
-def discretised_logistic(
-    x: Tensor, mean: Tensor, log_scale: Tensor, levels: int = 256
-) -> Tensor:
+def discretised_logistic(x: Tensor, mean: Tensor, log_scale: Tensor, levels: int = 256) -> Tensor:
     """Compute the log probability of levels under logistics.
 
     A level k stands for x = 2 k / (levels - 1) - 1, and for the bin of that width around it. The
@@ -64,7 +62,7 @@ def logistic_noise(eps: Tensor) -> Tensor:
     Returns:
         log(u / (1 - u)) of u = Phi(eps), which is kept within 1e-5 of its ends. 0 gives 0.
     """
-    u = torch.special.ndtr(eps).clamp(1e-5, 1 - 1e-5)
+    u: Tensor = torch.special.ndtr(eps).clamp(1e-5, 1 - 1e-5)
     return u.log() - (-u).log1p()
 
 
@@ -98,9 +96,7 @@ class Mixture(NamedTuple):
         k = channels // 10
         rest = parameters[:, k:].reshape(b, 3, 3, k, h, w)  # colour, kind, component
         means, scales, coefficients = rest.unbind(2)
-        return Mixture(
-            parameters[:, :k], means, scales.clamp_min(LEAST_SCALE), coefficients.tanh()
-        )
+        return Mixture(parameters[:, :k], means, scales.clamp_min(LEAST_SCALE), coefficients.tanh())
 
     def log_prob(self, x: Tensor, levels: int = 256) -> Tensor:
         """Compute the log probability of each pixel.

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from t2i.plugins.common.variational.gaussian import Gaussian, split
 
 LEAST, MOST = -4.0, 2.0
-"""Bounds of a learnt prior's log scale. Without the lower one it collapses towards the posterior."""
+"""Bounds of a learnt prior's log scale. Without the lower one it may collapse towards the
+posterior."""
 
 
 class ConditionalPrior(nn.Module):

@@ -67,8 +67,8 @@ class AlignDRAWConfig(BoundConfig):
     order: Literal["reversed", "authors"] = "reversed"
     """What the second LSTM reads: "reversed", the caption from its last word to its first;
     "authors", as their code does in training, the caption of another image of the batch from its
-    first word on, because it reverses the batch and not the words. In sampling it then reads its own
-    caption, from its first word on."""
+    first word on, because it reverses the batch and not the words. In sampling it then reads its
+    own caption, from its first word on."""
 
     canvas: Literal["learnt", "sentence"] = "learnt"
     """The canvas before the first step: "learnt", one for all captions; "sentence", with a linear

@@ -67,7 +67,9 @@ class Drawing(nn.Module):
         self.decoder = LSTM((z, 2 * config.language, *sentence), hidden)
         self.window = nn.Linear(hidden, 3 * config.write**2)
         self.prior = nn.Linear(hidden, 2 * z)
-        self.canvas_of = nn.Linear(text.sentence, 3 * side**2) if config.canvas == "sentence" else None
+        self.canvas_of = (
+            nn.Linear(text.sentence, 3 * side**2) if config.canvas == "sentence" else None
+        )
         for name, parameter in self.named_parameters():
             matrix = parameter.dim() > 1 and not name.endswith("start")
             nn.init.normal_(parameter, std=config.spread) if matrix else nn.init.zeros_(parameter)

@@ -29,8 +29,15 @@ class RMSprop(Optimizer):
         super().__init__(groups, {"lr": lr, "clip": clip, "decay": decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """Update all parameters that have a gradient."""
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update all parameters that have a gradient.
+
+        Args:
+            closure: Not used.
+
+        Returns:
+            None.
+        """
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
@@ -45,7 +52,9 @@ class RMSprop(Optimizer):
         norm = p.grad.norm()
         clip = group["clip"]
         gradient = p.grad * torch.where(norm < clip, 1.0, clip / norm) if clip else p.grad
-        square = state["square"].mul_(group["decay"]).addcmul_(
-            gradient, gradient, value=1 - group["decay"]
+        square = (
+            state["square"]
+            .mul_(group["decay"])
+            .addcmul_(gradient, gradient, value=1 - group["decay"])
         )
         p.sub_(group["lr"] * gradient / (square + 1e-6).sqrt())

@@ -141,7 +141,8 @@ class Discriminator(nn.Module):
             Logits, float (B,).
         """
         h = F.leaky_relu(self.joint(torch.cat([features, sentence], dim=1)), 0.2)
-        return self.score(h).flatten()
+        score: Tensor = self.score(h).flatten()
+        return score
 
 
 class SharpeningTrainer(Trainer):
@@ -159,7 +160,8 @@ class SharpeningTrainer(Trainer):
 
     def __init__(self, config: AlignDRAWConfig, networks: Networks) -> None:
         generator = networks.generator
-        assert isinstance(generator, AlignDRAWGenerator) and generator.sharpener is not None
+        assert isinstance(generator, AlignDRAWGenerator)
+        assert generator.sharpener is not None
         self.config, self.generator, self.sharpener = config, generator, generator.sharpener
         sharp = config.sharpen
         self.discriminator = Discriminator(

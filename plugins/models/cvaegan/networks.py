@@ -127,7 +127,7 @@ class CVAEGANGenerator(OneShotGenerator):
         self.ups = nn.ModuleList(
             UpConv3x3(c_in, c_out) for c_in, c_out in pairs if not config.fused
         )
-        self.norms = nn.ModuleList(nn.BatchNorm2d(up.out_channels) for up in self.ups)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(c_out) for _, c_out in pairs if not config.fused)
         self.to_rgb = nn.Conv2d(channels[-1], 3, 3, padding=1)
 
     def forward(self, noise: Tensor, text: TextFeatures) -> Tensor:

@@ -16,7 +16,7 @@ def t2i_models() -> list[ModelSpec]:
     return [
         ModelSpec(
             name="cvaegan",
-            summary="CVAE-GAN: encoder, generator, discriminator and matcher; feature means matched",
+            summary="CVAE-GAN: encoder, generator, discriminator, matcher; feature means matched",
             family="one-shot",
             paper="Bao et al. 2017, arXiv:1703.10155",
             config="t2i.plugins.models.cvaegan.config:CVAEGANConfig",

@@ -144,10 +144,11 @@ class CVAEGANTrainer(Trainer):
         """Move the centres of the features f_D and f_C, and compare them."""
         words = said(batch.captions, self.config.words).to(real[0])
         words = engine.gathered(words)
-        seen = [engine.gathered(f.detach()) for f in real]
-        made = [engine.gathered(f.chunk(2)[1]) for f in both]
-        real_d, real_c = self.centres.moved("real", *seen, words, self.config.centre_decay)
-        made_d, made_c = self.centres.moved("generated", *made, words, self.config.generated_decay)
+        seen_d, seen_c = (engine.gathered(f.detach()) for f in real)
+        new_d, new_c = (engine.gathered(f.chunk(2)[1]) for f in both)
+        move, config = self.centres.moved, self.config
+        real_d, real_c = move("real", seen_d, seen_c, words, config.centre_decay)
+        made_d, made_c = move("generated", new_d, new_c, words, config.generated_decay)
         present = words.sum(0) > 0
         return {"mean_d": mean_gap(real_d, made_d), "mean_c": mean_gap(real_c, made_c, present)}
 

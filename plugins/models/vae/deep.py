@@ -242,14 +242,21 @@ class DeepNetwork(MappedText):
             if deep.latents is None or place.size <= deep.latents
         ]
         self.biases = nn.ParameterDict(
-            {str(n): nn.Parameter(torch.zeros(1, deep.width, n, n)) for n in sizes if n <= deep.biases}
+            {
+                str(n): nn.Parameter(torch.zeros(1, deep.width, n, n))
+                for n in sizes
+                if n <= deep.biases
+            }
         )
-        self.sentences = nn.ModuleDict({str(n): nn.Linear(text.sentence, deep.width) for n in sizes})
+        self.sentences = nn.ModuleDict(
+            {str(n): nn.Linear(text.sentence, deep.width) for n in sizes}
+        )
         self.grids = nn.ModuleDict(
             {str(n): conv(config.text.text_map, deep.width) for n in sizes if self.has_map}
         )
         for layer in [*self.sentences.values(), *self.grids.values()]:
-            assert isinstance(layer, nn.Linear | nn.Conv2d) and layer.bias is not None
+            assert isinstance(layer, nn.Linear | nn.Conv2d)
+            assert layer.bias is not None
             nn.init.normal_(layer.weight, std=deep.text_gain * layer.weight.shape[1] ** -0.5)
             nn.init.zeros_(layer.bias)
         self.gain = nn.Parameter(torch.ones(1, deep.width, 1, 1))

@@ -72,7 +72,7 @@ class VAEGenerator(OneShotGenerator):
         return self.network.mapped(text)
 
     def forward(self, noise: Tensor, text: TextFeatures) -> Tensor:
-        parts = noise.split(self.parts, dim=1)
+        parts = torch.split(noise, self.parts, dim=1)
         shapes = self.network.shapes
         eps = [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=False)]
         features = self.network.imagine(eps, text, self.config.temperature)

@@ -66,7 +66,11 @@ class Scaled(OutputLayer):
         self.log_sigma = nn.Parameter(torch.full((channels, 1, 1), first))
 
     def scale(self) -> Tensor:
-        """Return the log scales, float (C, 1, 1)."""
+        """Return the log scales, none of them below the least.
+
+        Returns:
+            float (C, 1, 1).
+        """
         return self.log_sigma.clamp_min(self.least)
 
 

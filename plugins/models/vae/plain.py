@@ -44,7 +44,7 @@ class PlainNetwork(MappedText):
         sizes = (config.side // START).bit_length()
         widths = [plain.width * min(2**i, 8) for i in range(sizes)]
         self.width, self.shapes = widths[0], [(plain.z,)]
-        self.stem = conv(config.channels, widths[0], 3)
+        self.entry = conv(config.channels, widths[0], 3)
         self.down = nn.ModuleList(
             nn.Conv2d(c_in, c_out, 4, stride=2, padding=1) for c_in, c_out in pairwise(widths)
         )
@@ -70,7 +70,7 @@ class PlainNetwork(MappedText):
         Returns:
             Means and log scales, float (B, 2 z).
         """
-        h = self.stem(x)
+        h = self.entry(x)
         for layer in self.down:
             h = layer(F.gelu(h))
         parameters: Tensor = self.posterior(torch.cat([F.gelu(h).flatten(1), text.sentence], 1))
