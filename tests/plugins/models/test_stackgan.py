@@ -18,11 +18,7 @@ from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
-from t2i.plugins.common.gan.losses.cross_entropy import (
-    cross_entropy,
-    discriminator_of_pairs_and_images,
-    matching_aware_discriminator_loss,
-)
+from t2i.plugins.common.gan.losses.cross_entropy import cross_entropy, discriminator_of_pairs_and_images, matching_aware_discriminator_loss
 from t2i.plugins.models.stackgan import weights
 from t2i.plugins.models.stackgan.config import StackGANConfig
 from t2i.plugins.models.stackgan.networks import (
