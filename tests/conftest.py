@@ -58,6 +58,7 @@ SMALL = {
     "ddim": (*DIFFUSION, *ENCODER),
     "edm": (*DIFFUSION, *ENCODER),
     "dfgan": (*GAN, *ENCODER, "matcher_width=8"),
+    "cvaegan": (*ENCODER, "gf=4", "width=4", "z_dim=8", "matcher_width=8"),
     "galip": (
         *GAN, *ENCODER, "clip.width=16", "clip.heads=2", "bridge_width=8", "bridge_middle=4",
         "judge_width=8",

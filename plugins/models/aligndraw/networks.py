@@ -30,6 +30,10 @@ KEYS = "aligndraw keys"
 """Name of their part of the scores, in the text's extras."""
 
 
+CANVAS = 32
+"""Largest side of the canvas that the sentence chooses; it is enlarged for larger images."""
+
+
 class State(NamedTuple):
     """What a step hands to the next.
 
@@ -67,9 +71,9 @@ class Drawing(nn.Module):
         self.decoder = LSTM((z, 2 * config.language, *sentence), hidden)
         self.window = nn.Linear(hidden, 3 * config.write**2)
         self.prior = nn.Linear(hidden, 2 * z)
-        self.canvas_of = (
-            nn.Linear(text.sentence, 3 * side**2) if config.canvas == "sentence" else None
-        )
+        self.coarse = min(side, CANVAS)
+        own = config.canvas == "sentence"
+        self.canvas_of = nn.Linear(text.sentence, 3 * self.coarse**2) if own else None
         for name, parameter in self.named_parameters():
             matrix = parameter.dim() > 1 and not name.endswith("start")
             nn.init.normal_(parameter, std=config.spread) if matrix else nn.init.zeros_(parameter)
@@ -102,7 +106,8 @@ class Drawing(nn.Module):
         n = len(text)
         canvas, h = self.canvas.expand(n, -1, -1, -1), self.decoder_start.expand(n, -1)
         if self.canvas_of is not None:
-            canvas = canvas + self.canvas_of(text.sentence).view_as(canvas)
+            own = self.canvas_of(text.sentence).view(n, 3, self.coarse, self.coarse)
+            canvas = canvas + F.interpolate(own, size=canvas.shape[2:])
         zeros = h.new_zeros(n, self.config.z_dim)
         return State(canvas, (h, torch.zeros_like(h)), Gaussian(zeros, zeros))
 

@@ -15,7 +15,7 @@ from t2i.core.interfaces.trainer import Batch
 from t2i.core.models.building import build, stages_of
 from t2i.core.runs.configure import resolve_config
 
-GANS = ("attngan", "dfgan", "galip", "stackgan")
+GANS = ("attngan", "cvaegan", "dfgan", "galip", "stackgan")
 
 
 @pytest.fixture

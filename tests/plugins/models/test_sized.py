@@ -10,7 +10,7 @@ from t2i.core.runs.configure import resolve_config
 
 MODELS = (
     "ldm", "ddpm", "ddim", "edm", "ncsn", "scoresde", "flowmatching", "dfgan", "galip", "attngan",
-    "stackgan",
+    "stackgan", "vae", "cvaegan", "aligndraw",
 )  # fmt: skip
 MEMORIES = (None, 8 * 10**9, 80 * 10**9)
 
