@@ -95,7 +95,7 @@ class CVAEGANTrainer(Trainer):
         q = self.encoder(images, text.sentence)
         z = q.draw(noise.normal("posterior", 0, shape))
         prior = noise.normal("z", 0, shape)
-        both = self.generator(torch.cat([z.to(prior.dtype), prior]), text.cat([text, text]))
+        both = self.generator(torch.cat([z, prior.to(z.dtype)]), text.cat([text, text]))
         reconstructed, generated = both.chunk(2)
 
         real_logits, real_d = self.discriminator(images)
