@@ -66,6 +66,7 @@ SMALL = {
     "gancls": (
         *ENCODER, "ngf=4", "ndf=4", "nt=8", "z_dim=8", "matcher_width=8", "recalibrate=2",
     ),
+    "cvaegan": (*ENCODER, "gf=4", "width=4", "z_dim=8", "matcher_width=8"),
     "galip": (
         *GAN, *ENCODER, "clip.width=16", "clip.heads=2", "bridge_width=8", "bridge_middle=4",
         "judge_width=8",

@@ -19,6 +19,7 @@ GANS = (
     "attngan",
     "biggan",
     "cgan",
+    "cvaegan",
     "dfgan",
     "dmgan",
     "galip",

@@ -1,0 +1,1 @@
+"""What variational models share: Gaussians and their KL, bounds, discretised logistics, priors."""
