@@ -18,7 +18,7 @@ from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.diffusion.text_map import conditioned
 from t2i.plugins.common.variational.bound import Latent
-from t2i.plugins.common.variational.gaussian import Gaussian
+from t2i.plugins.common.variational.gaussian import Gaussian, split
 from t2i.plugins.models.aligndraw.attention import Filters, filters
 from t2i.plugins.models.aligndraw.config import AlignDRAWConfig
 from t2i.plugins.models.aligndraw.recurrent import LSTM, Memory, Reader
@@ -141,7 +141,8 @@ class Drawing(nn.Module):
         error = x - state.canvas.sigmoid()
         seen = grid.read(torch.cat([x, error], dim=1)).flatten(1) * grid.gamma
         memory = self.encoder.step(self.encoder.entered(torch.cat([seen, h], dim=1)), memory)
-        return Gaussian(self.mean(memory[0]), 0.5 * self.log_scale(memory[0])), memory
+        h = memory[0]
+        return split(torch.cat([self.mean(h), 0.5 * self.log_scale(h)], dim=1)), memory
 
     def decoded(self, z: Tensor, state: State, text: TextFeatures) -> State:
         """Write on the canvas.
@@ -162,8 +163,7 @@ class Drawing(nn.Module):
         grid: Filters = filters(self.writing(h), n, self.config.image_size)
         written = grid.write(self.window(h).view(-1, 3, n, n).to(grid.rows.dtype))
         canvas = state.canvas + written / grid.gamma[..., None, None]
-        mean, log_scale = torch.tanh(self.prior(h)).chunk(2, dim=1)
-        return State(canvas, memory, Gaussian(mean, log_scale))
+        return State(canvas, memory, split(torch.tanh(self.prior(h))))
 
     def infer(
         self, x: Tensor, text: TextFeatures, draw: Callable[[int], Tensor]

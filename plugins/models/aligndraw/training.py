@@ -49,9 +49,11 @@ class DrawingTrainer(Trainer):
             trained = [p for p in text_encoder.parameters() if p.requires_grad]
             groups.append({"params": trained, "lr": config.lr_text})
         if config.optimizer == "rmsprop":
-            optimization = Optimization(RMSprop(groups, config.lr, config.clip), clip=0.0)
+            own = 0.0 if config.clip else None  # else the engine's grad_clip applies
+            optimization = Optimization(RMSprop(groups, config.lr, config.clip), clip=own)
         else:
-            optimization = Optimization(Adam(groups, config.lr, fused=True), clip=config.clip)
+            adam = Adam(groups, config.lr, fused=True)
+            optimization = Optimization(adam, clip=config.clip or None)
         self.optimizers = {"drawing": optimization}
 
     def step(self, batch: Batch, engine: Engine) -> Losses:

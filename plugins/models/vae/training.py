@@ -66,7 +66,8 @@ class VAETrainer(Trainer):
             groups, config.clip, config.skip, lr=config.lr, betas=config.betas,
             weight_decay=config.weight_decay, fused=True,
         )  # fmt: skip
-        self.optimizers = {"vae": Optimization(optimizer, clip=0.0)}
+        own = config.clip or config.skip  # else the engine's grad_clip applies
+        self.optimizers = {"vae": Optimization(optimizer, clip=0.0 if own else None)}
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         x = self.clean(batch)
