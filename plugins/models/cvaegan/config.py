@@ -31,6 +31,11 @@ class CVAEGANConfig(GANConfig, TextPretraining):
     kl: float = Field(3.0, ge=0)
     """Weight of the KL term in the encoder's loss (lambda_1). The term is a sum over z."""
 
+    posterior_bound: float = Field(0.0, ge=0)
+    """Bound of the posterior's means, and twice that of its log scales: softly, by c tanh(x / c) as
+    in NVAE (Vahdat & Kautz 2020). Without it high learning rates may let the KL explode. 0: there
+    is none, as in the paper."""
+
     pairs: float = Field(1.0, ge=0)
     """Weight of the error between an image and its reconstruction, in pixels and in the features of
     discriminator and matcher (lambda_2). The errors are sums."""
@@ -131,6 +136,8 @@ _TINY = {
     "lr_d": 5e-4,
     "fused": True,
     "kl": 1.0,
+    "posterior_bound": 4.0,
+    "grad_clip": 1000.0,
     "adversarial": 10.0,
     "matched": 10.0,
     "mean_d": 0.1,

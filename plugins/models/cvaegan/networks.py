@@ -88,6 +88,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: CVAEGANConfig, sentence: int) -> None:
         super().__init__()
+        self.bound = config.posterior_bound
         self.trunk = Trunk(config.width, config.image_size, norm=True)
         self.last = nn.Linear(self.trunk.out + sentence, 2 * config.z_dim)
 
@@ -101,7 +102,11 @@ class Encoder(nn.Module):
         Returns:
             A Gaussian of shape (B, z_dim).
         """
-        return split(self.last(torch.cat([self.trunk(images), sentence], dim=1)))
+        q = split(self.last(torch.cat([self.trunk(images), sentence], dim=1)))
+        if not self.bound:
+            return q
+        bounds = (self.bound, self.bound / 2)
+        return Gaussian(*(most * (t / most).tanh() for t, most in zip(q, bounds, strict=True)))
 
 
 class CVAEGANGenerator(OneShotGenerator):

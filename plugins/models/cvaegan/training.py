@@ -58,7 +58,7 @@ class CVAEGANTrainer(Trainer):
     E gets `kl` L_KL + `pairs` L_G, and G gets `pairs` L_G + `mean_d` L_GD + `mean_c` L_GC. One sum
     of all has these gradients, because L_KL does not depend on G, nor the means on E.
 
-    G runs once a step, on latents of the posterior and of the prior. D and C run once on the real
+    G runs on latents of the posterior, and on those of the prior. D and C run once on the real
     images: G's loss reads their features, and then their own losses differentiate them.
 
     Args:
@@ -95,8 +95,10 @@ class CVAEGANTrainer(Trainer):
         q = self.encoder(images, text.sentence)
         z = q.draw(noise.normal("posterior", 0, shape))
         prior = noise.normal("z", 0, shape)
-        both = self.generator(torch.cat([z, prior.to(z.dtype)]), text.cat([text, text]))
-        reconstructed, generated = both.chunk(2)
+        # Two calls: with batch norm's statistics of both, the means would depend on E.
+        reconstructed = self.generator(z, text)
+        generated = self.generator(prior.to(z.dtype), text)
+        both = torch.cat([reconstructed, generated])
 
         real_logits, real_d = self.discriminator(images)
         real_c = self.matcher(images)

@@ -67,8 +67,7 @@ def of_paper(trainer, b):
     mu, eps = q.mean, 2 * q.log_scale  # the paper's epsilon is the log variance
     z_p = b.noise.normal("z", 0, (3,))
     z = mu + (eps / 2).exp() * b.noise.normal("posterior", 0, (3,))
-    both = trainer.generator(torch.cat([z, z_p]), TextFeatures.cat([text, text]))
-    x_f, x_p = both[:3], both[3:]
+    x_f, x_p = trainer.generator(z, text), trainer.generator(z_p.to(z.dtype), text)
     d, c = (lambda v: trainer.discriminator(v)[1]), trainer.matcher
     half = lambda a, b: 0.5 * (a - b).flatten(1).square().sum(1).mean()  # noqa: E731
     words = {w for caption in CAPTIONS for w in caption.split()}
