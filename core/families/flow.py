@@ -20,7 +20,7 @@ from t2i.core.interfaces.likelihood import LEVELS, Likelihood
 from t2i.core.interfaces.noise import Noise
 from t2i.core.interfaces.text import TextFeatures
 
-PIXELS = "pixels"
+PIXELS = "pixel values"
 """What a flow on images has the density of (`FlowGenerator.space`)."""
 
 
@@ -56,7 +56,7 @@ class FlowGenerator(Generator):
 
     Attributes:
         noise_shape: Shape of the noise of one image.
-        space: What the density is of: "pixels" (all values of an image, in [-1, 1]), or the name of
+        space: What the density is of: "pixel values" (all of an image, in [-1, 1]), or the name of
             the latents.
         bits: Bits of a value of the images that the density is of. Fewer than 8: the last bits are
             left out.

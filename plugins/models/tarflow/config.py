@@ -112,7 +112,7 @@ class TarFlowConfig(FlowConfig):
     def sized(cls, size: int, memory: int | None) -> Preset:
         settings = {**TINY, "batch_size": 24 if size <= 64 else 8, "patch": patch_of(size, 8, 4)}
         if memory is not None:
-            width = by_memory(memory, (192, 256, 384, 512))
+            width = by_memory(memory, (256, 320, 384, 512))
             settings = {**TINY, **WIDE, "width": width, "patch": patch_of(size, 16, 2)}
         return Preset(
             {**settings, "image_size": size}, encoder=("words", {"layers": 1}), sampler=GUIDED
