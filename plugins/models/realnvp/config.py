@@ -18,7 +18,7 @@ class RealNVPConfig(FlowConfig):
     """Settings of RealNVP, or of NICE. The defaults are RealNVP's for images of 32 pixels."""
 
     layout: Literal["realnvp", "nice"] = "realnvp"
-    """The flow. "realnvp": couplings of convolutions over scales; "nice": additive couplings of
+    """Kind of flow. "realnvp": couplings of convolutions over scales; "nice": additive couplings of
     perceptrons between the even and the odd values of a vector."""
 
     coupling: Literal["affine", "additive"] = "affine"

@@ -59,9 +59,9 @@ class TarFlowConfig(FlowConfig):
     STARFlow."""
 
     guidance_rule: Literal["difference", "product"] = "difference"
-    """Guidance. "difference": mean and log scale move away from those without caption, as in the
-    paper; "product": those of p(x|t)^(1+w) / p(x)^w, a product of Gaussians, as in STARFlow's code.
-    """
+    """Rule of guidance. "difference": mean and log scale move away from those without caption, as
+    in the paper. "product": they are those of p(x|t)^(1+w) / p(x)^w, a product of Gaussians, as in
+    STARFlow's code."""
 
     weight_decay: float = Field(1e-4, ge=0)
     """Weight decay of AdamW."""

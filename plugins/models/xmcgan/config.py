@@ -19,8 +19,8 @@ class ImageNetConfig(Config):
     """Settings of the frozen image network of the last contrastive loss."""
 
     kind: Literal["resnet", "clip", "none"] = "resnet"
-    """Network. "resnet": timm's ResNet-50, by its 1000 logits. "clip": a CLIP's image half, by its
-    image vectors. "none": no such network, hence no such loss."""
+    """Kind of network. "resnet": timm's ResNet-50, by its 1000 logits. "clip": a CLIP's image half,
+    by its image vectors. "none": no such network, hence no such loss."""
 
     weights: str | None = Field(None, min_length=1)
     """Pretrained weights: a folder with model.safetensors, or a name on the hub. For "clip" also a
