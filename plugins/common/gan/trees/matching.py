@@ -70,7 +70,7 @@ class MatchedTreeTrainer(TreeTrainer):
             return {}
         seen: ImageFeatures = self.image_encoder(drawn.images[-1])
         words, sentence = damsm_losses(
-            seen, batch.text.detach(), self.config.damsm.smoothing, batch.extras.get("class")
+            seen, batch.text.detach(), self.config.damsm.smoothing, batch.extras.get("class_id")
         )
         return {"damsm": (self.config.damsm_weight, words + sentence)}
 
