@@ -10,7 +10,7 @@ from torch import Tensor
 
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Losses, Networks, Stage
-from t2i.plugins.common.gan.blocks.batchnorm import recompute_batchnorm
+from t2i.plugins.common.gan.blocks.batchnorm import recalibrate
 from t2i.plugins.common.gan.losses.cross_entropy import cross_entropy
 from t2i.plugins.common.gan.mlp.training import MLPTrainer
 from t2i.plugins.common.gan.remedies.seam import Critic, Seen
@@ -83,12 +83,10 @@ class CGANTrainer(MLPTrainer):
         return cross_entropy(self.pair(self.layers(seen.generated), seen.condition), real=True)
 
     def finish(self, batches: Callable[[], Batch]) -> None:
-        """Recompute the statistics of the sentences (`recalibrate` batches)."""
-        if not (self.config.recalibrate and self.config.standardise):
-            return
-        with recompute_batchnorm(self.generator):
-            for _ in range(self.config.recalibrate):
-                self.generator.sentence(batches().text.sentence)
+        """Recompute the statistics of the sentences: no other layer has some."""
+        sentence = self.generator.sentence
+        count = self.config.recalibrate if self.config.standardise else 0
+        recalibrate(sentence, lambda batch: sentence(batch.text.sentence), batches, count)
 
 
 def stages(config: CGANConfig, text_encoder: TextEncoder) -> list[Stage]:
