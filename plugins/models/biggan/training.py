@@ -54,8 +54,11 @@ class GANTrainer(Trainer):
         )
         self.remedies = Remedies(config, [self.critic])
         self.modules = {"generator": generator, **self.critic.modules, **self.remedies.modules}
-        if config.penalty_k:
-            self.eager = ("discriminator", "output")  # it differentiates through their backward
+        if config.penalty_k or config.loss != "own":
+            # The penalty differentiates through their backward pass. Other losses have several
+            # passes before one backward pass: compiled, it would recompute with spectral norm's
+            # vectors of the last.
+            self.eager = ("discriminator", "output")
         self.optimizers = adam_pair(
             config, generator.parameters(), self.critic.parameters(), config.adam_eps
         )

@@ -133,6 +133,9 @@ class GANTrainer(Trainer):
             "discriminator": self.discriminator,
             **self.remedies.modules,
         }
+        # G's pass through D comes before D's own, and its backward pass after that. Compiled, it
+        # would recompute with the vectors of spectral norm that D's own pass has stored.
+        self.eager = ("discriminator",)
         self.optimizers = adam_pair(config, generator.parameters(), self.critic.parameters())
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
