@@ -13,7 +13,8 @@ from t2i.core.interfaces.trainer import Batch, Losses, Networks, Stage
 from t2i.plugins.common.gan.blocks.batchnorm import recalibrate
 from t2i.plugins.common.gan.losses.cross_entropy import cross_entropy
 from t2i.plugins.common.gan.mlp.training import MLPTrainer
-from t2i.plugins.common.gan.remedies.seam import Critic, Seen
+from t2i.plugins.common.gan.remedies.critic import Critic
+from t2i.plugins.common.gan.remedies.seen import Seen
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.cgan.config import CGANConfig
 from t2i.plugins.models.cgan.networks import CGANGenerator, discriminator

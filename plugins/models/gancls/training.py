@@ -18,8 +18,10 @@ from t2i.plugins.common.gan.blocks.batchnorm import recalibrate
 from t2i.plugins.common.gan.losses.cross_entropy import cross_entropy
 from t2i.plugins.common.gan.losses.outline import with_outline
 from t2i.plugins.common.gan.optimizers import adam_pair
+from t2i.plugins.common.gan.remedies.critic import Critic
 from t2i.plugins.common.gan.remedies.packing import packed
-from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen
+from t2i.plugins.common.gan.remedies.seam import Remedies
+from t2i.plugins.common.gan.remedies.seen import Seen
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.gancls.config import GANCLSConfig
 from t2i.plugins.models.gancls.networks import Discriminator, GANCLSGenerator, PairHead

@@ -18,7 +18,9 @@ from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, 
 from t2i.plugins.common.clip.vision import ClipVision, build_clip
 from t2i.plugins.common.fir import upfirdn2d
 from t2i.plugins.common.gan.losses.outline import with_outline
-from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen
+from t2i.plugins.common.gan.remedies.critic import Critic
+from t2i.plugins.common.gan.remedies.seam import Remedies
+from t2i.plugins.common.gan.remedies.seen import Seen
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.stylegan.config import StyleGANConfig
 from t2i.plugins.models.stylegan.discriminator import Discriminator

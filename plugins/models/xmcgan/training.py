@@ -22,7 +22,9 @@ from t2i.plugins.common.gan.losses.contrastive import (
 from t2i.plugins.common.gan.losses.hinge import hinge_generator
 from t2i.plugins.common.gan.losses.outline import with_outline
 from t2i.plugins.common.gan.optimizers import adam_pair
-from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen
+from t2i.plugins.common.gan.remedies.critic import Critic
+from t2i.plugins.common.gan.remedies.seam import Remedies
+from t2i.plugins.common.gan.remedies.seen import Seen
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.xmcgan.config import XMCGANConfig
 from t2i.plugins.models.xmcgan.networks import Discriminator, Judged, XMCGANGenerator
