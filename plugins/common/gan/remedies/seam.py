@@ -85,7 +85,7 @@ class Remedies:
         if config.twice and has_batchnorm(networks):
             raise UserError(
                 f"{config.twice}: the discriminator has batch norm, with which a score depends on "
-                "the whole batch, and so has no gradient of its own: use critic_norm=layer"
+                "the whole batch, not on its image alone: use critic_norm=layer"
             )
         self._ada = {
             f"ada_{critic.name}": AdaptiveAugmentation(config.ada_target, config.ada_images)
@@ -281,7 +281,8 @@ class Remedies:
             scores = critic.scores(seen.real, seen.sentence)[0]
             if self.config.loss == "relativistic":  # only differences of scores mean anything
                 scores = scores - critic.scores(seen.fake, seen.sentence)[0]
-            ada.adapt(seen.engine.gathered(scores.sign()), INTERVAL * noise.total)
+            signs = seen.engine.gathered(scores.sign())  # of a part of the batch (`accumulate`)
+            ada.adapt(signs, INTERVAL * self.config.pack * len(signs))
         return {f"{critic.name}.p": ada.p.clone()}
 
     # --- the generator's step ---------------------------------------------------------------------
