@@ -122,7 +122,7 @@ def by_hand(layer, x, w, noise):
     for i, s in enumerate(style):
         weight = layer.weight * s[None, :, None, None]
         weight = weight / (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
-        if layer.double:
+        if layer.doubles:
             inserted = F.pad(zeros_between(x[i : i + 1], 2), (3, 2, 3, 2))
             h = F.conv2d(inserted, weight.flip(2, 3))
             h = 4 * filtered(h, bilinear())
