@@ -31,7 +31,9 @@ from t2i.core.interfaces.trainer import Batch, Engine, Losses, Trainer
 from t2i.plugins.common.gan.config import GANConfig
 from t2i.plugins.common.gan.losses.cross_entropy import cross_entropy
 from t2i.plugins.common.gan.optimizers import adam_pair
-from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen
+from t2i.plugins.common.gan.remedies.critic import Critic
+from t2i.plugins.common.gan.remedies.seam import Remedies
+from t2i.plugins.common.gan.remedies.seen import Seen
 
 ROOT = Path(__file__).parents[1]
 PAGE, DATA, PICTURE = (ROOT / "docs" / f"collapse.{end}" for end in ("md", "json", "png"))

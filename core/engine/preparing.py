@@ -55,7 +55,7 @@ class PreparedStage:
             if settings.compile and name not in trainer.eager:
                 module.compile()
             elif settings.compile:
-                say(f"'{name}' stays eager (a double backward needs it)")
+                say(f"'{name}' stays eager: the model does not support its compilation")
         self.train_mode()
 
     @property

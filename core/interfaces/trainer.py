@@ -176,8 +176,8 @@ class Trainer(ABC):
             clipping and a schedule of their own. Only parameters in an optimizer are trained. Those
             of the generator, the text encoder and the helpers are averaged (`ema_decay`), and the
             averages replace them when the stage ends.
-        eager: Names of modules that must not be compiled, because a double backward pass goes
-            through them.
+        eager: Names of modules that must not be compiled, for example because a double backward
+            pass goes through them.
         encode: Function that turns images (B, 3, H, W) into what a step needs of them, row by row,
             by networks that the stage does not train: latents, for example. The engine may then
             precompute it for the whole data set (`cache_views`) and pass `batch.encoded` instead of

@@ -35,6 +35,9 @@ OTHERS = (
     "stackganv2",
     "attngan",
     "dmgan",
+    "gancls",
+    "biggan",
+    "stylegan",
 )  # that read weights of the papers' authors
 
 

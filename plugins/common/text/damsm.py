@@ -124,8 +124,8 @@ def damsm_losses(
         seen: Features of B images.
         text: Features of their B captions.
         smoothing: The factors gamma1, gamma2 and gamma3.
-        classes: The extra "class" of the examples. It is used if it is a tensor (B,), and ignored
-            otherwise.
+        classes: The extra "class_id" of the examples. It is used if it is a tensor (B,), and
+            ignored otherwise.
 
     Returns:
         The losses L_words and L_sentence, each the sum of both directions.
@@ -176,7 +176,7 @@ class DamsmTrainer(Trainer):
     def step(self, batch: Batch, engine: Engine) -> Losses:
         seen: ImageFeatures = self.image_encoder(batch.images)
         words, sentence = damsm_losses(
-            seen, batch.text, self.config.smoothing, batch.extras.get("class")
+            seen, batch.text, self.config.smoothing, batch.extras.get("class_id")
         )
         engine.update("damsm", words + sentence)
         found = self._found(seen, batch.text) == torch.arange(

@@ -23,7 +23,7 @@ from t2i.plugins.common.gan.blocks.spectral import (
     SpectralLinear,
     SpectralRule,
 )
-from t2i.plugins.common.gan.blocks.upsampling import upsample_conv3x3
+from t2i.plugins.common.gan.blocks.upsampling import UpConv3x3, upsample_conv3x3
 from t2i.plugins.models.biggan.config import START, BigGANConfig
 
 # Multiples of ch in the authors' code: the generator's from 4x4 up, the discriminator's from its
@@ -137,27 +137,12 @@ class Layers:
             The layer.
         """
         if self.rule is None:
-            return UpConv(c_in, c_out, 3)
+            return UpConv3x3(c_in, c_out, bias=True)
         return SpectralUpConv(c_in, c_out, 3, rule=self.rule)
 
 
-class UpConv(nn.Conv2d):
-    """Nearest upsampling to twice the size, followed by a 3x3 convolution with a bias."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Upsample and convolve a map.
-
-        Args:
-            x: The map, float (B, c_in, h, w).
-
-        Returns:
-            The map, float (B, c_out, 2h, 2w).
-        """
-        return upsample_conv3x3(x, self.weight, self.bias, self.training)
-
-
 class SpectralUpConv(SpectralConv2d):
-    """`UpConv` with spectral normalisation."""
+    """`UpConv3x3` with a bias and spectral normalisation."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Upsample and convolve a map.

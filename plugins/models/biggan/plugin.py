@@ -27,6 +27,7 @@ def t2i_models() -> list[ModelSpec]:
             config="t2i.plugins.models.biggan.config:BigGANConfig",
             generator="t2i.plugins.models.biggan.networks:build",
             stages="t2i.plugins.models.biggan.training:stages",
+            weights="t2i.plugins.models.biggan.weights:load",
             family="one-shot",
             presets=("tiny", "cub", "cub256", "coco", "coco256", "shapes"),
         )

@@ -10,13 +10,15 @@ from torch import Tensor
 
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
-from t2i.plugins.common.gan.blocks.batchnorm import recompute_batchnorm
+from t2i.plugins.common.gan.blocks.batchnorm import recalibrate
 from t2i.plugins.common.gan.losses.hinge import hinge_discriminator, hinge_generator
 from t2i.plugins.common.gan.losses.outline import with_outline
 from t2i.plugins.common.gan.optimizers import adam_pair
 from t2i.plugins.common.gan.penalties.matching_aware import matching_aware_penalty
 from t2i.plugins.common.gan.penalties.orthogonal import orthogonal_regularisation
-from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen
+from t2i.plugins.common.gan.remedies.critic import Critic
+from t2i.plugins.common.gan.remedies.seam import Remedies
+from t2i.plugins.common.gan.remedies.seen import Seen
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.biggan.config import BigGANConfig
 from t2i.plugins.models.biggan.networks import BigGANGenerator, Discriminator, Projection
@@ -54,16 +56,18 @@ class GANTrainer(Trainer):
         )
         self.remedies = Remedies(config, [self.critic])
         self.modules = {"generator": generator, **self.critic.modules, **self.remedies.modules}
-        if config.penalty_k:
-            self.eager = ("discriminator", "output")  # it differentiates through their backward
+        if config.penalty_k or config.loss != "own":
+            # The penalty differentiates through their backward pass. Other losses have several
+            # passes before one backward pass: compiled, it would recompute with spectral norm's
+            # vectors of the last.
+            self.eager = ("discriminator", "output")
         self.optimizers = adam_pair(
             config, generator.parameters(), self.critic.parameters(), config.adam_eps
         )
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         config, sentence = self.config, batch.text.sentence.detach()
-        z = batch.noise.normal("z", 0, self.generator.noise_shape)
-        fake = self.generator(z, batch.text.detach())
+        fake = self.draw(batch)
         seen = self.remedies.seen(self.critic, batch, engine, batch.images, fake, sentence)
         losses = self.remedies.update(seen)
 
@@ -106,7 +110,7 @@ class GANTrainer(Trainer):
             losses["mismatched"] = wrong[0].mean()
         if penalised:
             losses["penalty"] = penalty = matching_aware_penalty(
-                real, [images, matching], config.penalty_k, config.penalty_p
+                real, [images, matching], config.penalty_k, config.penalty_p, config.pack
             )
             loss = loss + penalty
         terms = self.orthogonality(seen)
@@ -136,19 +140,21 @@ class GANTrainer(Trainer):
         layers = [*self.discriminator.parameters(), self.output.score.weight]
         return [*(p for p in layers if p.ndim >= 2), self.output.embed.weight.t()]
 
-    def finish(self, batches: Callable[[], Batch]) -> None:
-        """Recompute batch norm's statistics with the averaged weights (`recalibrate` batches).
+    def draw(self, batch: Batch) -> Tensor:
+        """Generate images for a batch.
 
-        Without this they belong to the last weights.
+        Args:
+            batch: The batch, with its captions and its noise.
+
+        Returns:
+            Images, float (B, 3, H, H). No gradient reaches the text encoder.
         """
-        if not self.config.recalibrate:
-            return
-        with recompute_batchnorm(self.generator):
-            for _ in range(self.config.recalibrate):
-                batch = batches()
-                self.generator(
-                    batch.noise.normal("z", 0, self.generator.noise_shape), batch.text.detach()
-                )
+        z = batch.noise.normal("z", 0, self.generator.noise_shape)
+        images: Tensor = self.generator(z, batch.text.detach())
+        return images
+
+    def finish(self, batches: Callable[[], Batch]) -> None:
+        recalibrate(self.generator, self.draw, batches, self.config.recalibrate)
 
 
 def stages(config: BigGANConfig, text_encoder: TextEncoder) -> list[Stage]:

@@ -1,12 +1,28 @@
-"""The names of BigGAN's authors (github.com/ajbrock/BigGAN-PyTorch) for our networks' weights."""
+"""Import of generators in the names of BigGAN's authors (github.com/ajbrock/BigGAN-PyTorch).
+
+The files that they released are conditioned on the classes of ImageNet and are refused.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from torch import Tensor
 
-from t2i.plugins.common.weights.legacy import renamed, without_prefix
+from t2i.core.errors import UserError
+from t2i.core.models.building import build
+from t2i.core.models.model import Model
+from t2i.core.models.weights import load_state
+from t2i.core.runs.configure import RunConfig
+from t2i.plugins.common.weights.legacy import (
+    counted,
+    read_legacy,
+    renamed,
+    side,
+    state_dict,
+    without_prefix,
+)
 
 LAYERS = (
     (r"^blocks\.(\d+)\.1\.theta\.", r"attention.\1.query."),
@@ -78,3 +94,36 @@ def _vectors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for key, tensor in plain.items()
         if not key.endswith(".sv0")
     }
+
+
+def load(config: RunConfig, files: Sequence[Path]) -> Model:
+    """Build a model with a generator that takes sentences, in the authors' names (`t2i import`).
+
+    Args:
+        config: The run's configuration.
+        files: One file, the state dict of a G of the authors' code whose shared embedding is a
+            linear map of a sentence: `shared.weight` is (shared, D).
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: There is not exactly one file, it is conditioned on classes, as all files are
+            that the authors released, or its tensors do not fit the settings.
+    """
+    if len(files) != 1:
+        raise UserError(f"biggan: one file holds the generator, {len(files)} are given")
+    model, where = build(config), str(files[0])
+    state = without_prefix(state_dict(read_legacy(files[0]), where), "module.")
+    rows, width = side(state, "shared.weight", where), side(state, "shared.weight", where, 1)
+    taken = model.text_encoder.shape.sentence
+    if width != taken:
+        raise UserError(
+            f"weights {where}: its shared embedding, 'shared.weight' ({rows}, {width}), is no map "
+            f"of sentences of {taken} numbers; the authors' files are conditioned on 1,000 classes "
+            "and take no text: train with 't2i train --model biggan'"
+        )
+    # `generator_state` expects their table, with a row for each number of a sentence.
+    table = {**state, "shared.weight": state["shared.weight"].t()}
+    load_state(model.generator, counted(model.generator, generator_state(table)), where)
+    return model

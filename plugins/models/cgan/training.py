@@ -10,10 +10,11 @@ from torch import Tensor
 
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Losses, Networks, Stage
-from t2i.plugins.common.gan.blocks.batchnorm import recompute_batchnorm
+from t2i.plugins.common.gan.blocks.batchnorm import recalibrate
 from t2i.plugins.common.gan.losses.cross_entropy import cross_entropy
 from t2i.plugins.common.gan.mlp.training import MLPTrainer
-from t2i.plugins.common.gan.remedies.seam import Critic, Seen
+from t2i.plugins.common.gan.remedies.critic import Critic
+from t2i.plugins.common.gan.remedies.seen import Seen
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.cgan.config import CGANConfig
 from t2i.plugins.models.cgan.networks import CGANGenerator, discriminator
@@ -83,12 +84,10 @@ class CGANTrainer(MLPTrainer):
         return cross_entropy(self.pair(self.layers(seen.generated), seen.condition), real=True)
 
     def finish(self, batches: Callable[[], Batch]) -> None:
-        """Recompute the statistics of the sentences (`recalibrate` batches)."""
-        if not (self.config.recalibrate and self.config.standardise):
-            return
-        with recompute_batchnorm(self.generator):
-            for _ in range(self.config.recalibrate):
-                self.generator.sentence(batches().text.sentence)
+        """Recompute the statistics of the sentences: no other layer has some."""
+        sentence = self.generator.sentence
+        count = self.config.recalibrate if self.config.standardise else 0
+        recalibrate(sentence, lambda batch: sentence(batch.text.sentence), batches, count)
 
 
 def stages(config: CGANConfig, text_encoder: TextEncoder) -> list[Stage]:

@@ -17,7 +17,7 @@ from torch.optim import Adam
 from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
-from t2i.plugins.common.gan.blocks.batchnorm import recompute_batchnorm
+from t2i.plugins.common.gan.blocks.batchnorm import recalibrate
 from t2i.plugins.common.gan.losses.cross_entropy import cross_entropy
 from t2i.plugins.common.gan.losses.outline import with_outline
 from t2i.plugins.common.gan.optimizers import adam_pair
@@ -155,14 +155,12 @@ class CVAEGANTrainer(Trainer):
         return {"mean_d": mean_gap(real_d, made_d), "mean_c": mean_gap(real_c, made_c, present)}
 
     def finish(self, batches: Callable[[], Batch]) -> None:
-        """Recompute batch norm's statistics with the averaged weights (`recalibrate` batches)."""
-        if not self.config.recalibrate:
-            return
-        with recompute_batchnorm(self.generator):
-            for _ in range(self.config.recalibrate):
-                batch = batches()
-                z = batch.noise.normal("z", 0, self.generator.noise_shape)
-                self.generator(z, batch.text)
+        recalibrate(self.generator, self._sampled, batches, self.config.recalibrate)
+
+    def _sampled(self, batch: Batch) -> Tensor:
+        z = batch.noise.normal("z", 0, self.generator.noise_shape)
+        images: Tensor = self.generator(z, batch.text)
+        return images
 
 
 def _kl(q: Gaussian) -> Tensor:

@@ -12,7 +12,9 @@ from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, 
 from t2i.plugins.common.gan.losses.hinge import hinge_generator, penalised_hinge
 from t2i.plugins.common.gan.losses.outline import with_outline
 from t2i.plugins.common.gan.optimizers import adam_pair
-from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen
+from t2i.plugins.common.gan.remedies.critic import Critic
+from t2i.plugins.common.gan.remedies.seam import Remedies
+from t2i.plugins.common.gan.remedies.seen import Seen
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.dfgan.config import DFGANConfig
 from t2i.plugins.models.dfgan.networks import Discriminator, OneWayOutput

@@ -17,7 +17,9 @@ from t2i.plugins.common.clip.vision import ClipVision
 from t2i.plugins.common.gan.losses.hinge import hinge_generator, penalised_hinge
 from t2i.plugins.common.gan.losses.outline import with_outline
 from t2i.plugins.common.gan.optimizers import adam_pair
-from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen, listed
+from t2i.plugins.common.gan.remedies.critic import Critic
+from t2i.plugins.common.gan.remedies.seam import Remedies
+from t2i.plugins.common.gan.remedies.seen import Seen, listed
 from t2i.plugins.common.text.contrastive import Contrast, MatchingTrainer
 from t2i.plugins.models.galip.config import GALIPConfig
 from t2i.plugins.models.galip.networks import (

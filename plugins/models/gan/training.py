@@ -12,7 +12,8 @@ from t2i.core.interfaces.trainer import Losses, Networks, Stage
 from t2i.plugins.common.gan.losses.cross_entropy import cross_entropy
 from t2i.plugins.common.gan.mlp.config import MLPGANConfig
 from t2i.plugins.common.gan.mlp.training import MLPTrainer
-from t2i.plugins.common.gan.remedies.seam import Critic, Seen
+from t2i.plugins.common.gan.remedies.critic import Critic
+from t2i.plugins.common.gan.remedies.seen import Seen
 from t2i.plugins.models.gan.networks import GANGenerator, discriminator
 
 

@@ -14,12 +14,14 @@ from torch.nn import functional as F
 
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
-from t2i.plugins.common.gan.blocks.batchnorm import recompute_batchnorm
+from t2i.plugins.common.gan.blocks.batchnorm import recalibrate
 from t2i.plugins.common.gan.losses.cross_entropy import cross_entropy
 from t2i.plugins.common.gan.losses.outline import with_outline
 from t2i.plugins.common.gan.optimizers import adam_pair
+from t2i.plugins.common.gan.remedies.critic import Critic
 from t2i.plugins.common.gan.remedies.packing import packed
-from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen
+from t2i.plugins.common.gan.remedies.seam import Remedies
+from t2i.plugins.common.gan.remedies.seen import Seen
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.gancls.config import GANCLSConfig
 from t2i.plugins.models.gancls.networks import Discriminator, GANCLSGenerator, PairHead
@@ -202,16 +204,10 @@ class GANTrainer(Trainer):
         return images
 
     def finish(self, batches: Callable[[], Batch]) -> None:
-        """Recompute batch norm's statistics with the averaged weights (`recalibrate` batches).
+        recalibrate(self.generator, self._sampled, batches, self.config.recalibrate)
 
-        Without this they belong to the last weights.
-        """
-        if not self.config.recalibrate:
-            return
-        with recompute_batchnorm(self.generator):
-            for _ in range(self.config.recalibrate):
-                batch = batches()
-                self.draw("z", self.sentences(batch), batch)
+    def _sampled(self, batch: Batch) -> Tensor:
+        return self.draw("z", self.sentences(batch), batch)
 
 
 def refusals(config: GANCLSConfig) -> dict[str, str]:

@@ -13,7 +13,7 @@ from t2i.plugins.common.gan.losses.cross_entropy import (
     joint_discriminator_loss,
     matching_aware_discriminator_loss,
 )
-from t2i.plugins.common.gan.remedies.seam import Seen
+from t2i.plugins.common.gan.remedies.seen import Seen
 from t2i.plugins.common.gan.trees.discriminator import Discriminator
 from t2i.plugins.common.gan.trees.generator import TreeOutput
 from t2i.plugins.common.gan.trees.training import TreeTrainer

@@ -113,15 +113,16 @@ class StyleGANConfig(GANConfig, TextPretraining):
     """Weight gamma of R1, the penalty gamma/2 |grad D|^2 of real images. 0: there is none."""
 
     r1_every: int = Field(16, ge=1)
-    """Steps between two steps with R1, in which it counts as many times. 1: it is part of each
-    step's loss."""
+    """Steps between two steps with R1, in which it counts as many times, in an update of its own.
+    1: it is part of each step's loss. With `accumulate` it is part of the loss of its steps."""
 
     path_length: float = Field(2.0, ge=0)
     """Weight of the path-length penalty of the generator. 0: there is none."""
 
     path_every: int = Field(4, ge=1)
-    """Steps between two steps with the path-length penalty, in which it counts as many times. 1: it
-    is part of each step's loss."""
+    """Steps of the generator between two with the path-length penalty, in which it counts as many
+    times, in an update of its own. 1: it is part of each step's loss. With `accumulate` it is part
+    of the loss of its steps."""
 
     path_shrink: int = Field(2, ge=1)
     """The path-length penalty is computed on one of so many images of a batch."""

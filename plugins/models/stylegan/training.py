@@ -18,7 +18,9 @@ from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, 
 from t2i.plugins.common.clip.vision import ClipVision, build_clip
 from t2i.plugins.common.fir import upfirdn2d
 from t2i.plugins.common.gan.losses.outline import with_outline
-from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen
+from t2i.plugins.common.gan.remedies.critic import Critic
+from t2i.plugins.common.gan.remedies.seam import Remedies
+from t2i.plugins.common.gan.remedies.seen import Seen
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.stylegan.config import StyleGANConfig
 from t2i.plugins.models.stylegan.discriminator import Discriminator
@@ -142,12 +144,17 @@ class GANTrainer(Trainer):
         )
         self.remedies = Remedies(config, [self.critic])
         self.modules |= self.remedies.modules
-        r1 = config.r1 if config.loss == "own" else 0.0  # it belongs to the model's own loss
-        self.lazy_r1 = r1 if config.r1_every > 1 else 0.0
-        self.r1 = r1 - self.lazy_r1
-        self.lazy_path = config.path_length if config.path_every > 1 else 0.0
-        # The penalties differentiate through a backward pass.
-        self.eager = ("discriminator",) * bool(r1) + ("generator",) * bool(config.path_length)
+        # A penalty counts for all the steps between two of its own.
+        self.r1 = config.r1_every * config.r1 if config.loss == "own" else 0.0
+        self.path_length = config.path_every * config.path_length
+        # It has an update of its own, unless each step has it. The parts of a batch (`accumulate`)
+        # add up to one update of a network: there it is part of the step's loss.
+        self.lazy_r1 = bool(self.r1) and config.r1_every > 1 and config.accumulate == 1
+        self.lazy_path = bool(self.path_length) and config.path_every > 1 and config.accumulate == 1
+        # The penalties differentiate through a backward pass. The heads of the projected
+        # discriminator have spectral norm, whose vectors move between two passes.
+        judge = bool(self.r1) or config.discriminator == "projected"
+        self.eager = ("discriminator",) * judge + ("generator",) * bool(config.path_length)
         betas = (config.beta1, config.beta2)
         self.optimizers = {
             "discriminator": lazy_adam(
@@ -185,36 +192,46 @@ class GANTrainer(Trainer):
         seen = self.remedies.packed(self.critic, batch, engine, looks, self._look(view, batch), c)
 
         losses = self.remedies.update(seen)
-        if self.lazy_r1 and batch.noise.at % config.r1_every == 0:
+        if self.lazy_r1 and self._r1_is_due(batch):
             scores, images = self._reals(seen)
             losses["r1"] = r1_penalty(scores, images)
-            engine.update("discriminator", config.r1_every * self.lazy_r1 * losses["r1"])
+            engine.update("discriminator", self.r1 * losses["r1"])
 
         losses["generator"] = loss = self.remedies.adversarial(seen)
         if self.clip is not None:
             losses["guidance"] = self._guidance(self.clip, fake, text.sentence, batch)
             loss = loss + config.guidance * losses["guidance"]
         loss = with_outline(loss, losses, config.outline, [fake], batch.images)
-        moves = self.remedies.moves(batch)
-        if config.path_length and not self.lazy_path and moves:
-            loss = loss + config.path_length * self._path(batch, engine, text, losses)
+        due = self._path_is_due(batch)
+        if due and not self.lazy_path:
+            loss = loss + self.path_length * self._path(batch, engine, text, losses)
         self.remedies.update_generator("generator", loss, batch, engine)
-        if self.lazy_path and moves and batch.noise.at % config.path_every == 0:
+        if due and self.lazy_path:
             penalty = self._path(batch, engine, text, losses)
-            engine.update("generator", config.path_every * self.lazy_path * penalty)
+            engine.update("generator", self.path_length * penalty)
         return losses
+
+    def _r1_is_due(self, batch: Batch) -> bool:
+        return bool(self.r1) and batch.noise.at % self.config.r1_every == 0
+
+    def _path_is_due(self, batch: Batch) -> bool:
+        """Return whether this step has the path-length penalty: every so many steps of G do."""
+        moves = batch.noise.at // self.config.critic_steps
+        due = self.remedies.moves(batch) and moves % self.config.path_every == 0
+        return bool(self.path_length) and due
 
     def judged(self, seen: Seen, penalised: bool) -> tuple[Tensor, Losses]:
         """Compute the discriminator's loss, with mismatched pairs if `wrong_pairs` is set.
 
         Args:
             seen: What the discriminator sees.
-            penalised: Whether R1 belongs to it, where it is part of each step.
+            penalised: Whether R1 belongs to it, in the steps whose loss it is part of.
 
         Returns:
             The loss, a scalar, and what the log shows.
         """
-        kind, at_once = self.config.adversarial, bool(self.r1) and penalised
+        kind = self.config.adversarial
+        at_once = penalised and not self.lazy_r1 and self._r1_is_due(seen.batch)
         looks = seen.images.detach().requires_grad_() if at_once else seen.real
         features = self.discriminator(looks)
         real, fake = self.discriminator.score(features, seen.condition), self._fakes(seen)

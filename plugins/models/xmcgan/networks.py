@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.gan.blocks.spectral import XMCGAN, SpectralConv2d, SpectralLinear
-from t2i.plugins.common.gan.blocks.upsampling import upsample_conv3x3
+from t2i.plugins.common.gan.blocks.upsampling import UpConv3x3
 from t2i.plugins.common.gan.losses.contrastive import unit
 from t2i.plugins.models.xmcgan.config import START, XMCGANConfig
 
@@ -82,29 +82,6 @@ class LocalNorm(nn.Module):
         return torch.addcmul(shift, self.norm(x), gain)
 
 
-class UpConv(nn.Conv2d):
-    """Nearest upsampling to twice the size, followed by a 3x3 convolution with bias.
-
-    Args:
-        c_in: Channels of the input.
-        c_out: Channels of the output.
-    """
-
-    def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__(c_in, c_out, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Upsample and convolve a map.
-
-        Args:
-            x: The map, float (B, c_in, h, w).
-
-        Returns:
-            The map, float (B, c_out, 2h, 2w).
-        """
-        return upsample_conv3x3(x, self.weight, self.bias, self.training)
-
-
 class UpBlock(nn.Module):
     """A block of the generator: twice norm, ReLU and convolution beside a shortcut, doubled.
 
@@ -118,7 +95,7 @@ class UpBlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
-        self.norm1, self.conv1 = norm(c_in), UpConv(c_in, c_out)
+        self.norm1, self.conv1 = norm(c_in), UpConv3x3(c_in, c_out, bias=True)
         self.norm2, self.conv2 = norm(c_out), nn.Conv2d(c_out, c_out, 3, padding=1)
         self.shortcut = nn.Conv2d(c_in, c_out, 1)
 

@@ -22,7 +22,9 @@ from t2i.plugins.common.gan.losses.contrastive import (
 from t2i.plugins.common.gan.losses.hinge import hinge_generator
 from t2i.plugins.common.gan.losses.outline import with_outline
 from t2i.plugins.common.gan.optimizers import adam_pair
-from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen
+from t2i.plugins.common.gan.remedies.critic import Critic
+from t2i.plugins.common.gan.remedies.seam import Remedies
+from t2i.plugins.common.gan.remedies.seen import Seen
 from t2i.plugins.common.text.contrastive import text_stages
 from t2i.plugins.models.xmcgan.config import XMCGANConfig
 from t2i.plugins.models.xmcgan.networks import Discriminator, Judged, XMCGANGenerator
@@ -133,6 +135,9 @@ class GANTrainer(Trainer):
             "discriminator": self.discriminator,
             **self.remedies.modules,
         }
+        # G's pass through D comes before D's own, and its backward pass after that. Compiled, it
+        # would recompute with the vectors of spectral norm that D's own pass has stored.
+        self.eager = ("discriminator",)
         self.optimizers = adam_pair(config, generator.parameters(), self.critic.parameters())
 
     def step(self, batch: Batch, engine: Engine) -> Losses:

@@ -546,7 +546,7 @@ def test_discriminator_loss_term_by_term_with_neighbours_as_wrong_pairs():
 def test_losses_of_a_step_are_the_papers(trainer):
     """Worked out anew: each D on its own scale, then sum_i L_Gi + lambda L_DAMSM + KL through G."""
     made, engine = (
-        batch(trainer.encoder, **{"class": torch.tensor([1, 2, 1, 3])}),
+        batch(trainer.encoder, class_id=torch.tensor([1, 2, 1, 3])),
         Recorder(trainer),
     )
     told = made.text.detach()

@@ -12,6 +12,7 @@ from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch, Networks
 from t2i.core.models.weights import load_state
+from t2i.core.runs.configure import resolve_config
 from t2i.plugins.common.gan.penalties.orthogonal import orthogonal_regularisation
 from t2i.plugins.common.weights.legacy import counted
 from t2i.plugins.models.biggan.config import BigGANConfig
@@ -22,7 +23,7 @@ from t2i.plugins.models.biggan.networks import (
     generator_widths,
 )
 from t2i.plugins.models.biggan.training import GANTrainer
-from t2i.plugins.models.biggan.weights import discriminator_states, generator_state
+from t2i.plugins.models.biggan.weights import discriminator_states, generator_state, load
 
 K, CHUNK, SHARED = 5, 3, 6
 SMALL = {"image_size": 64, "ch": 2, "z_dim": 5 * CHUNK, "shared": SHARED, "attention": [32]}
@@ -323,6 +324,25 @@ def test_every_size_fits_its_networks(size, first):
 def test_refuses_what_does_not_fit(given, said):
     with pytest.raises(UserError, match=said):
         BigGANConfig.of(given, "here")
+
+
+def test_imports_a_generator_of_sentences_and_refuses_one_of_classes(tmp_path):
+    sets = ("image_size=64", "ch=2", "z_dim=15", "shared=6", "attention=[32]", "widths=authors")
+    more = ("spectral_g=true", "start_from_text=false", "encoder.width=16", "encoder.heads=2")
+    config, path = resolve_config("biggan", sets=(*sets, *more)), tmp_path / "G_ema.pth"
+    theirs = {f"module.{n}": t.float() for n, t in generator_file().items()}
+    torch.save(theirs, path)
+    with pytest.raises(UserError, match=r"no map of sentences of 16 .* on 1,000 classes") as told:
+        load(config, [path])
+    assert "\n" not in str(told.value)
+    theirs["module.shared.weight"] = torch.randn(6, 16)
+    torch.save(theirs, path)
+    generator = load(config, [path]).generator
+    assert torch.equal(generator.shared.weight, theirs["module.shared.weight"])
+    assert torch.equal(generator.blocks[1].conv1.weight, theirs["module.blocks.1.0.conv1.weight"])
+    assert torch.equal(generator.start.u, theirs["module.linear.u0"][0])
+    with pytest.raises(UserError, match="one file holds the generator, 2 are given"):
+        load(config, [path, path])
 
 
 def test_wrong_pairs_and_penalty_by_hand(pair):

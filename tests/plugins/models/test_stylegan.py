@@ -374,6 +374,38 @@ def test_losses_of_a_lazy_step_are_the_papers():
     assert [name for name, _ in other.losses] == ["discriminator", "generator"]
 
 
+def test_the_generators_steps_are_counted_where_it_waits_for_the_critic():
+    """Every fourth of its steps has the path-length penalty, the first one too."""
+    torch.set_default_dtype(torch.float32)
+    config, encoder = SMALL.model_copy(update={"critic_steps": 2}), Sentences()
+    trainer = GANTrainer(config, Networks(StyleGANGenerator(config, TEXT), encoder))
+    found = []
+    for at in range(12):
+        engine = Recorder(trainer)
+        trainer.step(batch(encoder, at=at), engine)
+        found.append([name for name, _ in engine.losses].count("generator"))
+    assert found == [0, 2, 0, 1, 0, 1, 0, 1, 0, 2, 0, 1]
+
+
+def test_the_parts_of_a_batch_have_one_update_of_each_network():
+    """The lazy penalties are then part of its loss, with the same weights."""
+    torch.set_default_dtype(torch.float32)
+    update, encoder = {"mixing": 0.0, "noise": False}, Sentences()
+    losses = []
+    for parts in (1, 2):
+        torch.manual_seed(0)
+        config = SMALL.model_copy(update={**update, "accumulate": parts})
+        trainer = GANTrainer(config, Networks(StyleGANGenerator(config, TEXT), encoder))
+        torch.manual_seed(1)
+        made, engine = batch(encoder, at=16), Recorder(trainer)
+        trainer.step(made, engine)
+        losses.append(engine.losses)
+    split, whole = losses
+    assert [name for name, _ in whole] == ["discriminator", "generator"]
+    for i, (_, loss) in enumerate(whole):
+        assert loss == pytest.approx(split[2 * i][1] + split[2 * i + 1][1], rel=1e-4)
+
+
 def test_wrong_pairs_count_half():
     torch.set_default_dtype(torch.float32)
     config = SMALL.model_copy(update={"wrong_pairs": True, "r1": 0.0, "mixing": 0.0})

@@ -15,7 +15,7 @@ Measured on a CPU: the folded way takes 1.5 of the plain way's time at 256 place
 
 
 class UpConv3x3(nn.Conv2d):
-    """Nearest upsampling to twice the size, followed by a 3x3 convolution without bias.
+    """Nearest upsampling to twice the size, followed by a 3x3 convolution.
 
     Of the nine values under the kernel only four differ, because upsampling copies them. With the
     weights of equal values added up beforehand, the result is a 4x4 transposed convolution of x
@@ -28,10 +28,11 @@ class UpConv3x3(nn.Conv2d):
     Args:
         c_in: Channels of the input.
         c_out: Channels of the output.
+        bias: Whether the convolution has a bias.
     """
 
-    def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__(c_in, c_out, 3, padding=1, bias=False)
+    def __init__(self, c_in: int, c_out: int, bias: bool = False) -> None:
+        super().__init__(c_in, c_out, 3, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Upsample and convolve a map.
@@ -42,7 +43,7 @@ class UpConv3x3(nn.Conv2d):
         Returns:
             The map, float (B, c_out, 2h, 2w).
         """
-        return upsample_conv3x3(x, self.weight, None, self.training)
+        return upsample_conv3x3(x, self.weight, self.bias, self.training)
 
 
 def upsample_conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, training: bool) -> Tensor:

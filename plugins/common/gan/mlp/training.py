@@ -12,7 +12,8 @@ from t2i.plugins.common.gan.losses.outline import with_outline
 from t2i.plugins.common.gan.mlp.config import MLPGANConfig
 from t2i.plugins.common.gan.mlp.networks import MLPGenerator
 from t2i.plugins.common.gan.optimizers import adam_pair
-from t2i.plugins.common.gan.remedies.seam import Critic, Remedies
+from t2i.plugins.common.gan.remedies.critic import Critic
+from t2i.plugins.common.gan.remedies.seam import Remedies
 
 
 class MLPTrainer(Trainer):

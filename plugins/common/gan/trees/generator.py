@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.gan.conditioning.augmentation import ConditioningAugmentation
+from t2i.plugins.common.gan.conditioning.standardise import sentence_input
 from t2i.plugins.common.gan.trees.blocks import FirstStage, conv3x3, orthogonal
 from t2i.plugins.common.gan.trees.config import TreeConfig
 
@@ -54,8 +55,7 @@ class Tree(nn.Module):
     ) -> None:
         super().__init__()
         self.z_dim = config.z_dim
-        norm = nn.BatchNorm1d(text.sentence, affine=False) if config.standardise else nn.Identity()
-        self.standard: nn.Module = norm
+        self.standard = sentence_input(text.sentence, config.standardise)
         self.augment = ConditioningAugmentation(text.sentence, config.c_dim, "glu")
         self.first = FirstStage(config.c_dim + config.z_dim, widths[0], config.sizes[0])
         self.next = nn.ModuleList(stage(i) for i in range(1, config.scales))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from t2i.core.interfaces.text import TextEncoder, TextShape
 from t2i.core.interfaces.trainer import Batch, Networks, Stage, Trainer
 from t2i.plugins.common.gan.losses.cross_entropy import discriminator_of_pairs_and_images
-from t2i.plugins.common.gan.remedies.seam import Seen
+from t2i.plugins.common.gan.remedies.seen import Seen
 from t2i.plugins.common.gan.trees.config import MatchedTreeConfig
 from t2i.plugins.common.gan.trees.discriminator import Discriminator
 from t2i.plugins.common.gan.trees.generator import TreeOutput
@@ -70,7 +70,7 @@ class MatchedTreeTrainer(TreeTrainer):
             return {}
         seen: ImageFeatures = self.image_encoder(drawn.images[-1])
         words, sentence = damsm_losses(
-            seen, batch.text.detach(), self.config.damsm.smoothing, batch.extras.get("class")
+            seen, batch.text.detach(), self.config.damsm.smoothing, batch.extras.get("class_id")
         )
         return {"damsm": (self.config.damsm_weight, words + sentence)}
 

@@ -18,7 +18,9 @@ from t2i.plugins.common.gan.losses.cross_entropy import (
     generator_of_pairs_and_images,
 )
 from t2i.plugins.common.gan.losses.outline import with_outline
-from t2i.plugins.common.gan.remedies.seam import Critic, Remedies, Seen
+from t2i.plugins.common.gan.remedies.critic import Critic
+from t2i.plugins.common.gan.remedies.seam import Remedies
+from t2i.plugins.common.gan.remedies.seen import Seen
 from t2i.plugins.common.gan.trees.config import TreeConfig
 from t2i.plugins.common.gan.trees.discriminator import Discriminator
 from t2i.plugins.common.gan.trees.generator import TreeGenerator, TreeOutput

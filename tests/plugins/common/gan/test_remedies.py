@@ -32,10 +32,11 @@ from t2i.plugins.common.gan.remedies.ada import (
     UNIFORMS,
     AdaptiveAugmentation,
 )
+from t2i.plugins.common.gan.remedies.critic import Critic
 from t2i.plugins.common.gan.remedies.diffaugment import NUMBERS, diffaugment
 from t2i.plugins.common.gan.remedies.norm import has_batchnorm, layernorm_for_batchnorm
 from t2i.plugins.common.gan.remedies.packing import packed
-from t2i.plugins.common.gan.remedies.seam import Critic, Remedies
+from t2i.plugins.common.gan.remedies.seam import Remedies
 from t2i.plugins.common.gan.remedies.unrolling import unrolled
 
 REAL, FAKE, WRONG = (torch.tensor(v) for v in ([2.0, 0.5], [-3.0, 0.2], [-0.5, 1.0]))
@@ -217,7 +218,7 @@ def test_a_pack_of_one_is_no_pack():
     assert seen.real.shape == same.real.shape == (4, 3, 2, 2)
     _, remedies, alone, engine = linear_case(loss="wasserstein")
     e, x, g = torch.randn(4, 3), torch.randn(4, 3, 2, 2), torch.randn(4, 3, 2, 2)
-    seen = remedies.seen(alone.critic, alone.batch, engine, x, g, e)
+    seen = remedies.seen(remedies.critics["d"], alone.batch, engine, x, g, e)
     assert seen.real is x
     assert seen.fake is g
     assert seen.sentence is e
@@ -470,7 +471,7 @@ def test_layer_norm_takes_batch_norms_place():
 
 
 def test_a_model_refuses_a_remedy_by_name():
-    critic = linear_case()[2].critic
+    critic = linear_case()[1].critics["d"]
     reason = {"pack": "its contrast compares regions of one image"}
     Remedies(GANConfig(), [critic], refused=reason)
     with pytest.raises(UserError, match=r"pack=2: its contrast.*use pack=1"):

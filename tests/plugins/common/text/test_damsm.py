@@ -246,7 +246,7 @@ def trainer(frozen=False, **settings):
 
 def test_a_step_lowers_the_two_losses_and_clips_the_text_encoders_gradients_alone():
     made, encoder = trainer(clip=1e-3)
-    engine, examples = Recorder(made), batch(encoder, **{"class": torch.tensor([0, 1, 0])})
+    engine, examples = Recorder(made), batch(encoder, class_id=torch.tensor([0, 1, 0]))
     expected = damsm_losses(
         made.image_encoder(examples.images), examples.text, Smoothing(), torch.tensor([0, 1, 0])
     )
