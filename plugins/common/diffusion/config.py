@@ -388,14 +388,16 @@ MAPPED_UNET: dict[str, Any] = {
     **SMALL_UNET, "map_hops": 2, "map_queries": "sinusoids", "map_sentence": False, "outline": 0.5,
 }  # fmt: skip
 
-# The latents that the data set `shapes` ships an autoencoder for, 8x8x8, and a U-Net on them: the
-# rest of the presets `shapes` on latents.
+# The autoencoder that the data set `shapes` ships, with latents of 8x8x8 at 32 pixels.
+SHAPES_AUTOENCODER: dict[str, Any] = {
+    "weights": "shapes-autoencoder", "patch": 4, "channels": (56,), "layers": 1,
+    "latent_channels": 8, "attention": False, "groups": 8,
+}  # fmt: skip
+
+# Its latents, and a U-Net on them: the rest of the presets `shapes` on latents.
 SHAPES_LATENTS: dict[str, Any] = {
     "patch": 1,
-    "autoencoder": {
-        "weights": "shapes-autoencoder", "patch": 4, "channels": (56,), "layers": 1,
-        "latent_channels": 8, "attention": False, "groups": 8,
-    },
+    "autoencoder": SHAPES_AUTOENCODER,
     "unet": {**MAPPED_UNET, "middle": "cross", "head_width": 4},
     "lr_text": 3e-4,
 }  # fmt: skip

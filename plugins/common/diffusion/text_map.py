@@ -115,6 +115,23 @@ def conditioned(text: TextFeatures, name: str) -> Tensor:
     return text.extras[name]
 
 
+def resized(grid: Tensor, side: int) -> Tensor:
+    """Average a text map to a smaller size, or enlarge it.
+
+    Args:
+        grid: Text maps, (B, M, h, w).
+        side: Height and width wanted.
+
+    Returns:
+        The maps, (B, M, side, side).
+    """
+    if grid.shape[-1] == side:
+        return grid
+    if grid.shape[-1] > side:
+        return F.adaptive_avg_pool2d(grid, side)
+    return F.interpolate(grid, size=side, mode="bilinear")
+
+
 class SentenceMap(nn.Module):
     """Maps a sentence to a spatial map: one linear map to a coarse grid, which is enlarged.
 
@@ -143,7 +160,7 @@ class SentenceMap(nn.Module):
             The maps, float (B, C, size, size).
         """
         grid = self.linear(sentence).view(-1, self.channels, self.coarse, self.coarse)
-        return _enlarged(grid, self.size)
+        return resized(grid, self.size)
 
 
 class WordMap(nn.Module):
@@ -186,7 +203,7 @@ class WordMap(nn.Module):
         q = self.queries.expand(len(text.words), -1, -1)
         for hop in self.hops:
             q = hop(q, text)
-        return _enlarged(rearrange(self.out(q), "b (y x) c -> b c y x", y=self.coarse), self.size)
+        return resized(rearrange(self.out(q), "b (y x) c -> b c y x", y=self.coarse), self.size)
 
 
 class Hop(nn.Module):
@@ -242,7 +259,3 @@ def _sinusoids(side: int, width: int) -> Tensor:
     rows, columns = axis[:, None].expand(side, side, -1), axis.expand(side, side, -1)
     grid = torch.cat([rows, columns], 2).flatten(0, 1)
     return F.pad(grid / grid.std(), (0, width - grid.shape[1]))
-
-
-def _enlarged(grid: Tensor, size: int) -> Tensor:
-    return grid if grid.shape[-1] == size else F.interpolate(grid, size=size, mode="bilinear")

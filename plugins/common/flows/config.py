@@ -8,12 +8,6 @@ from pydantic import Field, model_validator
 
 from t2i.plugins.common.diffusion.config import SpaceConfig, TextMapConfig
 
-SHAPES_LATENTS: dict[str, Any] = {
-    "weights": "shapes-autoencoder", "patch": 4, "channels": (56,), "layers": 1,
-    "latent_channels": 8, "attention": False, "groups": 8,
-}  # fmt: skip
-"""The autoencoder that the data set `shapes` ships, with latents of 8x8x8 at 32 pixels."""
-
 MAP: dict[str, Any] = {
     "text_map": 32, "map_hops": 2, "map_queries": "sinusoids", "map_sentence": False,
     "outline": 0.5,

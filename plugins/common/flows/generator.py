@@ -14,8 +14,7 @@ from t2i.core.families.flow import PIXELS, PLAIN, FlowGenerator, FlowRun
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.diffusion.text_map import MAP, MAP_SIZE, MappedText, conditioned
 from t2i.plugins.common.flows.config import FlowConfig
-from t2i.plugins.common.latent.space import autoencoder_of
-from t2i.plugins.common.weights.diffusers_folders import keep_description
+from t2i.plugins.common.latent.space import autoencoder_of, keep_autoencoder
 
 LARGEST = 4.0
 """Bound of the log scale of the affine map of the text."""
@@ -229,22 +228,4 @@ class SpaceFlow(FlowGenerator):
 
     def save_assets(self, folder: Path) -> None:
         super().save_assets(folder)
-        if self.autoencoder is not None and self.autoencoder.pretrained:
-            keep_description(self.autoencoder.vae, "vae", folder)
-
-
-def resized(grid: Tensor, side: int) -> Tensor:
-    """Bring a text map to the size of a level of a flow.
-
-    Args:
-        grid: Text maps, (B, M, h, w).
-        side: Height and width wanted.
-
-    Returns:
-        The maps, averaged or stretched, (B, M, side, side).
-    """
-    if grid.shape[-1] == side:
-        return grid
-    if grid.shape[-1] > side:
-        return F.adaptive_avg_pool2d(grid, side)
-    return F.interpolate(grid, size=side, mode="bilinear")
+        keep_autoencoder(self.autoencoder, folder)

@@ -32,8 +32,7 @@ class SpaceGenerator(DiffusionGenerator):
 
     def save_assets(self, folder: Path) -> None:
         super().save_assets(folder)
-        if self.autoencoder is not None and self.autoencoder.pretrained:
-            keep_description(self.autoencoder.vae, "vae", folder)
+        keep_autoencoder(self.autoencoder, folder)
 
 
 def autoencoder_of(
@@ -58,3 +57,14 @@ def autoencoder_of(
         return None
     vae = described_network(AutoencoderKL, config.weights, "vae", assets)
     return Autoencoder(config, image_size, vae)
+
+
+def keep_autoencoder(autoencoder: Autoencoder | None, folder: Path) -> None:
+    """Save the description of a pretrained autoencoder beside a model (`Generator.save_assets`).
+
+    Args:
+        autoencoder: The autoencoder. None, or one that was not pretrained: nothing is saved.
+        folder: Folder of the saved model.
+    """
+    if autoencoder is not None and autoencoder.pretrained:
+        keep_description(autoencoder.vae, "vae", folder)

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from t2i.core.families.flow import FlowRun
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.diffusion.text_map import MAP, conditioned
-from t2i.plugins.common.flows.generator import FlowNetwork, SpaceFlow, resized
+from t2i.plugins.common.diffusion.text_map import MAP, conditioned, resized
+from t2i.plugins.common.flows.generator import FlowNetwork, SpaceFlow
 from t2i.plugins.models.glow.config import GlowConfig
 
 ZERO_FACTOR = 3.0

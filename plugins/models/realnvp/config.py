@@ -8,8 +8,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from t2i.core.settings import MOST_LAYERS, Preset
-from t2i.plugins.common.diffusion.config import HELD, QUICK_TRAINING
-from t2i.plugins.common.flows.config import MAP, SHAPES_LATENTS, FlowConfig
+from t2i.plugins.common.diffusion.config import HELD, QUICK_TRAINING, SHAPES_AUTOENCODER
+from t2i.plugins.common.flows.config import MAP, FlowConfig
 from t2i.plugins.common.gan.config import SHAPES_TEXT
 from t2i.plugins.common.sizing import by_memory
 
@@ -113,7 +113,7 @@ SHAPES: dict[str, Any] = {
     **TINY,
     **HELD,
     "lr": 1e-3,
-    "autoencoder": SHAPES_LATENTS,
+    "autoencoder": SHAPES_AUTOENCODER,
     "scales": 2,
     "width": 32,
     "noise_std": 0.2,

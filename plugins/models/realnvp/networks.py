@@ -17,8 +17,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from t2i.core.families.flow import PLAIN, FlowRun, standard_normal_log_prob
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.diffusion.text_map import MAP, conditioned
-from t2i.plugins.common.flows.generator import FlowNetwork, SpaceFlow, resized
+from t2i.plugins.common.diffusion.text_map import MAP, conditioned, resized
+from t2i.plugins.common.flows.generator import FlowNetwork, SpaceFlow
 from t2i.plugins.common.flows.squeeze import checkered, unchecked
 from t2i.plugins.models.realnvp.config import RealNVPConfig
 

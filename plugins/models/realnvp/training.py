@@ -7,11 +7,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Networks, Stage
 from t2i.plugins.common.flows.training import FlowTrainer
+from t2i.plugins.common.gan.blocks.batchnorm import recalibrate
 from t2i.plugins.models.realnvp.config import RealNVPConfig
 
 
@@ -38,26 +39,13 @@ class RealNVPTrainer(FlowTrainer):
 
     @torch.no_grad()
     def finish(self, batches: Callable[[], Batch]) -> None:
-        """Recompute batch norm's statistics with the averaged weights (`recalibrate` batches).
+        recalibrate(self.network, self._passed, batches, self.recalibrate)
 
-        Args:
-            batches: Returns the next batch of training data.
-        """
-        norms = [m for m in self.network.modules() if isinstance(m, nn.BatchNorm2d)]
-        if not (norms and self.recalibrate):
-            return
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain average over the batches
-            norm.train()
-        for _ in range(self.recalibrate):
-            batch = batches()
-            x, _volume = self.data(batch)
-            self.network(x, self.generator.condition(batch.text))
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-            norm.eval()
+    def _passed(self, batch: Batch) -> Tensor:
+        """Return the noise of a batch's data."""
+        x, _volume = self.data(batch)
+        noise: Tensor = self.network(x, self.generator.condition(batch.text))[0]
+        return noise
 
 
 def _is_length(name: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from t2i.core.settings import Config, Preset
-from t2i.plugins.common.diffusion.config import TextMapConfig
+from t2i.plugins.common.diffusion.config import SHAPES_AUTOENCODER, TextMapConfig
 from t2i.plugins.common.gan.config import SHAPES_TEXT
 from t2i.plugins.common.latent.config import AutoencoderConfig
 from t2i.plugins.common.sizing import by_memory
@@ -240,7 +240,7 @@ TINY: dict[str, Any] = {
 
 # The classical network, for comparison: one vector, the Gaussian of a learnt sigma.
 PLAIN: dict[str, Any] = {
-    **TINY, "network": "plain", "output": "gaussian", "free_bits": 0.0,
+    **TINY, "network": "plain", "output": "gaussian",
 }  # fmt: skip
 
 # On the latents of the autoencoder that the data set ships. Outlines are sharp there, whatever the
@@ -258,10 +258,7 @@ SHAPES: dict[str, Any] = {
         "width": 128, "z": 8, "bottleneck": 0.5, "latents": 4, "text_gain": 1.0,
         "encoder_blocks": "8x2,8d2,4x2,4d4,1x1", "decoder_blocks": "1x2,4m1,4x2,8m4,8x4",
     },
-    "autoencoder": {
-        "weights": "shapes-autoencoder", "patch": 4, "channels": (56,), "layers": 1,
-        "latent_channels": 8, "attention": False, "groups": 8,
-    },
+    "autoencoder": SHAPES_AUTOENCODER,
 }  # fmt: skip
 
 # hps.py of openai/vdvae: two processes of 16 images; the input is normalised by the data's

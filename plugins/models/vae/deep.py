@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.diffusion.text_map import MAP, MAP_SIZE, MappedText, conditioned
+from t2i.plugins.common.diffusion.text_map import MAP, MAP_SIZE, MappedText, conditioned, resized
 from t2i.plugins.common.variational.bound import Latent
 from t2i.plugins.common.variational.gaussian import Gaussian, split
 from t2i.plugins.models.vae.blocks import Place, places
@@ -322,20 +322,3 @@ class DeepNetwork(MappedText):
             assert isinstance(block, TopDownBlock)
             block.imagine(maps, next(noise) if block.latent else None, temperature)
         return maps[self.side] * self.gain + self.bias
-
-
-def resized(grid: Tensor, size: int) -> Tensor:
-    """Average a text map to a smaller size, or enlarge it.
-
-    Args:
-        grid: The map, float (B, C, h, h).
-        size: Height and width of the result.
-
-    Returns:
-        The map, float (B, C, size, size).
-    """
-    if grid.shape[-1] == size:
-        return grid
-    if size < grid.shape[-1]:
-        return F.adaptive_avg_pool2d(grid, size)
-    return F.interpolate(grid, size=(size, size), mode="bilinear")

@@ -12,9 +12,8 @@ from torch import Tensor
 from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.noise import Noise
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.latent.space import autoencoder_of
+from t2i.plugins.common.latent.space import autoencoder_of, keep_autoencoder
 from t2i.plugins.common.variational.bound import Latent
-from t2i.plugins.common.weights.diffusers_folders import keep_description
 from t2i.plugins.models.vae.config import VAEConfig
 from t2i.plugins.models.vae.deep import DeepNetwork
 from t2i.plugins.models.vae.outputs import output_of
@@ -127,8 +126,7 @@ class VAEGenerator(OneShotGenerator):
 
     def save_assets(self, folder: Path) -> None:
         super().save_assets(folder)
-        if self.autoencoder is not None and self.autoencoder.pretrained:
-            keep_description(self.autoencoder.vae, "vae", folder)
+        keep_autoencoder(self.autoencoder, folder)
 
 
 def build(config: VAEConfig, text: TextShape, assets: Path | None) -> VAEGenerator:

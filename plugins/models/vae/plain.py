@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.diffusion.text_map import MAP, MAP_SIZE, MappedText, conditioned
+from t2i.plugins.common.diffusion.text_map import MAP, MAP_SIZE, MappedText, conditioned, resized
 from t2i.plugins.common.variational.bound import Latent
 from t2i.plugins.common.variational.gaussian import split
 from t2i.plugins.common.variational.prior import ConditionalPrior
 from t2i.plugins.models.vae.config import VAEConfig
-from t2i.plugins.models.vae.deep import Draw, conv, resized
+from t2i.plugins.models.vae.deep import Draw, conv
 
 START = 4  # places: the side of the smallest map
 
