@@ -224,9 +224,10 @@ class Step(nn.Module):
         Returns:
             New values, and log |det| of each image, (B,).
         """
-        weight, log_det = self.mix()
         places = x.shape[-2] * x.shape[-1]
-        x = F.conv2d(self.norm(x), weight[..., None, None])
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 is coarser than pixel levels
+            weight, log_det = self.mix()
+            x = F.conv2d(self.norm(x), weight[..., None, None])
         x, of_coupling = self.coupling(x, grid)
         return x, of_coupling + places * (self.norm.log_scale.sum() + log_det)
 
@@ -241,9 +242,10 @@ class Step(nn.Module):
             The values before it.
         """
         y = self.coupling.reverse(y, grid)
-        weight, _ = self.mix()
-        inverse = torch.linalg.inv(weight.double()).to(y.dtype)
-        return self.norm.reverse(F.conv2d(y, inverse[..., None, None]))
+        with torch.autocast(y.device.type, enabled=False):
+            weight, _ = self.mix()
+            inverse = torch.linalg.inv(weight.double()).to(y.dtype)
+            return self.norm.reverse(F.conv2d(y, inverse[..., None, None]))
 
 
 class ActNorm(nn.Module):

@@ -58,6 +58,27 @@ def test_the_caption_reaches_the_density():
     check_text_reaches(made("text"), images(), captions(2), captions(2, seed=9))
 
 
+@pytest.mark.parametrize("permutation", ["plain", "lu"])
+def test_values_keep_their_precision_under_bf16(permutation):
+    """Only coupling networks compute in bfloat16, which is as coarse as levels of pixels.
+
+    Here they return 0, so that nothing is lost.
+    """
+    generator = made("paper", permutation=permutation).float()
+    for module in generator.modules():
+        if isinstance(module, ZeroConv):
+            module.conv.weight.data.zero_()
+            module.conv.bias.data.zero_()
+    text = captions(2).map(lambda value: value.float() if value.is_floating_point() else value)
+    noise, log_det = generator.to_noise(images().float(), text)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, found_det = generator.to_noise(images().float(), text)
+        again = generator(found, text)
+    torch.testing.assert_close(found, noise, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found_det, log_det, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(again, images().float(), rtol=1e-4, atol=1e-4)
+
+
 def _array(tensor):
     return tensor.detach().numpy()
 
