@@ -1,7 +1,8 @@
 """The interface of log-likelihoods: how probable a model finds an image, given its caption.
 
 Every family can implement it: diffusion models by the probability flow, flows exactly, VAEs by a
-bound, autoregressive models of pixels exactly. `ModelSpec.likelihood` declares it.
+bound, autoregressive models of pixels exactly. `ModelSpec.likelihood` declares it, or the generator
+makes it (`Generator.likelihood`).
 """
 
 from __future__ import annotations

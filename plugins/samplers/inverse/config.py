@@ -24,8 +24,8 @@ class InverseConfig(SamplerConfig):
     flows ignore it."""
 
     tolerance: float = Field(1e-5, ge=0)
-    """Largest change of a value in data space at which these sweeps end. 0: as many sweeps as there
-    are tokens, at most."""
+    """Largest change of a token's value at which these sweeps end, in each block of the flow. 0:
+    they end once nothing changes, after as many sweeps as there are tokens at most."""
 
     denoise: bool = True
     """Whether to remove the noise of training (`noise_std`) from the sample, by one step of the

@@ -40,6 +40,11 @@ class InverseSampler(Sampler):
 
     def check(self, generator: Generator) -> None:
         assert isinstance(generator, FlowGenerator)
+        if self.config.guidance < 0:
+            raise UserError(
+                f"guidance {self.config.guidance}: below 0 there is no density to follow: set 0 "
+                "(no caption) or more"
+            )
         if self.config.guidance != 1 and not generator.guides:
             raise UserError(
                 f"guidance {self.config.guidance}: this flow has no guidance, because its map is "

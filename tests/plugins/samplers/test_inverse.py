@@ -71,8 +71,10 @@ def test_it_guides_denoises_and_sweeps(tarflow, guidance):
     torch.testing.assert_close(clean, tarflow.denoised(x, text).clamp(-1, 1))
 
 
-def test_what_it_cannot_do_is_refused():
+def test_what_it_cannot_do_is_refused(tarflow):
     asked = request(captions(2), null=captions(2))
+    with pytest.raises(UserError, match="set 0"):
+        sampler(guidance=-1.0).check(tarflow)
     with pytest.raises(UserError, match="this flow has no guidance"):
         sampler(guidance=2.0).sample(Affine(0.0, 1.0), asked)
     with pytest.raises(UserError, match="this flow has no guidance"):
