@@ -34,7 +34,7 @@ class FlowRun:
         anneal: Whether guidance grows from 0 to `guidance` over the tokens of a sequence.
         parallel: Whether a flow that computes one token after the other computes all at once
             instead, again and again until nothing changes (Jacobi's iteration).
-        tolerance: Largest change of a value, in data space, at which such sweeps stop.
+        tolerance: Largest change of a token's value at which such sweeps stop.
     """
 
     null: TextFeatures | None = None
@@ -59,7 +59,7 @@ class FlowGenerator(Generator):
         space: What the density is of: "pixel values" (all of an image, in [-1, 1]), or the name of
             the latents.
         bits: Bits of a value of the images that the density is of. Fewer than 8: the last bits are
-            left out.
+            left out, by uniform dequantisation only.
         noise_std: Standard deviation of the Gaussian noise that is added to data in training, so
             that the density is that of noisy data. 0: pixels are dequantised uniformly, and latents
             are as they are.
@@ -143,28 +143,29 @@ class FlowGenerator(Generator):
     def perturbed(self, x: Tensor, noise: Noise) -> tuple[Tensor, float]:
         """Add the noise without which data of few values have no density.
 
-        Pixels are dequantised: x = (k + U) / 2^(bits - 1) - 1 for a level k and U from U[0, 1), or
-        x + noise_std eps.
+        Pixels are dequantised: x = (k + U) / 2^(bits - 1) - 1 for a level k and U from U[0, 1).
+        With `noise_std`, data become x + noise_std eps instead, and levels are 2 / 255 apart.
 
         Args:
             x: Data without noise, (B, ...), as `encode` returned them.
             noise: Source of random numbers: the draw "dequantise".
 
         Returns:
-            x with noise, and what is added to -log p(x) to measure it in levels: D log 2^(bits - 1)
-            for D pixel values, 0 for latents. With uniform noise the sum is an upper bound of -log
+            x with noise, and what is added to -log p(x) to measure it in levels, D log(1 / width)
+            for D pixel values and the width of a level in x: log 2^(bits - 1) each, or log 127.5
+            with `noise_std`. 0 for latents. With uniform noise the sum is an upper bound of -log
             P(k).
         """
-        pixels = self.space == PIXELS
-        levels = 2.0 ** (self.bits - 1)
-        volume = x[0].numel() * math.log(levels) if pixels else 0.0
-        if self.noise_std or not pixels:
-            if not self.noise_std:
-                return x, volume
-            return x + self.noise_std * noise.normal("dequantise", 0, x.shape[1:]).to(x), volume
-        k = ((x + 1) * ((LEVELS - 1) / 2)).round().div_(2.0 ** (8 - self.bits)).floor_()
+        dims, pixels, half = x[0].numel(), self.space == PIXELS, (LEVELS - 1) / 2
+        if self.noise_std:
+            noisy = x + self.noise_std * noise.normal("dequantise", 0, x.shape[1:]).to(x)
+            return noisy, dims * math.log(half) if pixels else 0.0
+        if not pixels:
+            return x, 0.0
+        k = ((x + 1) * half).round().div_(2.0 ** (8 - self.bits)).floor_()
         u = noise.uniform("dequantise", 0, x.shape[1:]).to(x)
-        return (k + u) / levels - 1, volume
+        levels = 2.0 ** (self.bits - 1)
+        return (k + u) / levels - 1, dims * math.log(levels)
 
     def denoised(self, x: Tensor, text: TextFeatures) -> Tensor:
         """Remove the noise of noisy data by one step of their score: x + noise_std^2 grad log p(x).

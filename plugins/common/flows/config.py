@@ -25,7 +25,8 @@ class FlowConfig(SpaceConfig):
     """Share of captions that are dropped in training, for classifier-free guidance, 0 to 1."""
 
     bits: int = Field(8, ge=1, le=8)
-    """Bits of a pixel value: 8, or fewer, as in Glow's 5. Latents ignore it."""
+    """Bits of a pixel value: 8, or fewer, as in Glow's 5, with uniform dequantisation. Latents
+    ignore it."""
 
     noise_std: float = Field(0.0, ge=0)
     """Standard deviation of the Gaussian noise that is added to data in training. Pixels lie in
@@ -43,6 +44,14 @@ class FlowConfig(SpaceConfig):
     def _map_for_affine(self) -> Self:
         if self.text_affine and not self.text.text_map:
             raise ValueError("text_affine needs a text map: set text.text_map above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _bits_are_dequantised(self) -> Self:
+        if self.bits < 8 and self.noise_std and not self.autoencoder:
+            raise ValueError(
+                "bits below 8 are left out by uniform dequantisation: set noise_std=0, or bits=8"
+            )
         return self
 
     @property

@@ -19,7 +19,8 @@ class RealNVPConfig(FlowConfig):
 
     layout: Literal["realnvp", "nice"] = "realnvp"
     """Kind of flow. "realnvp": couplings of convolutions over scales; "nice": additive couplings of
-    perceptrons between the even and the odd values of a vector."""
+    perceptrons between the even and the odd values of a vector, which read the sentence. A text map
+    reaches "nice" through `text_affine` only."""
 
     coupling: Literal["affine", "additive"] = "affine"
     """Couplings of "realnvp": "affine", or "additive" as in NICE, which preserve volume."""
@@ -46,8 +47,8 @@ class RealNVPConfig(FlowConfig):
     """Whether coupling networks of "realnvp" have batch normalisation."""
 
     logit: float = Field(0.9, ge=0, lt=1)
-    """Share of (0, 1) that pixels take before their logit. 0: there is no logit. Latents and "nice"
-    have none."""
+    """Share of (0, 1) that pixels take before their logit, which needs uniform dequantisation. 0:
+    there is no logit. Latents and "nice" have none."""
 
     recalibrate: int = Field(0, ge=0)
     """Batches with which the statistics of batch normalisation are recomputed when training ends,
@@ -63,6 +64,12 @@ class RealNVPConfig(FlowConfig):
             raise ValueError(
                 f"image_size ({self.image_size}) must be a multiple of {self.ratio * smallest} for "
                 f"{self.scales} scales"
+            )
+        pixels = self.layout == "realnvp" and not self.autoencoder
+        if pixels and self.logit and self.noise_std:
+            raise ValueError(
+                "Gaussian noise leaves the range in which pixels have a logit: set logit=0, or "
+                "noise_std=0"
             )
         if self.layout == "nice" and self.channels * self.side**2 % 2:
             raise ValueError("layout=nice needs an even number of values")

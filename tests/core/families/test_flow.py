@@ -107,7 +107,7 @@ def test_gaussian_noise_is_named_and_drawn():
     x = torch.zeros(3, 3, 4, 4)
     noisy, volume = generator.perturbed(x, NOISE)
     torch.testing.assert_close(noisy, 0.1 * NOISE.normal("dequantise", 0, (3, 4, 4)))
-    assert volume == pytest.approx(48 * math.log(128))
+    assert volume == pytest.approx(48 * math.log(127.5))  # levels of x are 2 / 255 apart
     assert generator.likelihood({}).protocol() == {
         "bit_depth": 8, "dequantisation": "none", "noise": "Gaussian 0.1",
     }  # fmt: skip

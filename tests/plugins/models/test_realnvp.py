@@ -195,6 +195,14 @@ def test_wrong_sizes_are_refused():
         RealNVPConfig.of({**SMALL, "text_affine": True}, "test")
 
 
+def test_noise_that_leaves_the_range_of_the_logit_or_of_fewer_bits_is_refused():
+    with pytest.raises(UserError, match="set logit=0, or noise_std=0"):
+        RealNVPConfig.of({**SMALL, "noise_std": 0.05}, "test")
+    RealNVPConfig.of({**SMALL, "noise_std": 0.05, "layout": "nice"}, "test")
+    with pytest.raises(UserError, match="set noise_std=0, or bits=8"):
+        RealNVPConfig.of({**SMALL, "noise_std": 0.05, "logit": 0.0, "bits": 5}, "test")
+
+
 def test_it_is_registered():
     assert registry().models["realnvp"].family == "flow"
     assert math.isclose(resolve_config("realnvp").sampler.config.temperature, 0.7)
