@@ -85,16 +85,17 @@ def affine(w, name, value):
     return w[f"{name}.weight"] @ value + w.get(f"{name}.bias", 0)
 
 
-def drawn(w, words, second, x, eps, prior_only=False):
-    """Canvas and KL of one image; `second` are the words that the second LSTM reads."""
-    outputs = []
-    for name, sequence in (("reader.first", words), ("reader.second", second)):
-        h, cell, rows = w["reader.start"][0], np.zeros(4), []
-        for word in sequence:
-            h, cell = lstm(w, name, [word], h, cell)
-            rows.append(h)
-        outputs.append(rows)
-    language = np.concatenate([outputs[0], outputs[1]], axis=1)
+def read_by(w, name, words):
+    """Outputs of one of the two LSTMs that read a caption."""
+    h, cell, rows = w["reader.start"][0], np.zeros(4), []
+    for word in words:
+        h, cell = lstm(w, name, [word], h, cell)
+        rows.append(h)
+    return rows
+
+
+def drawn(w, language, x, eps, prior_only=False):
+    """Canvas and KL of one image; `language` are the vectors of its words."""
     canvas = w["canvas"][0]
     h_enc, c_enc = w["encoder_start"][0], np.zeros(7)
     h, c_dec = w["decoder_start"][0], np.zeros(7)
@@ -139,30 +140,16 @@ def test_a_drawing_is_the_authors(order):
     new = generator.drawing.imagine(eps, read)
     w, words = weights_of(generator), t.words.numpy()
     for row in range(2):
-        second = words[row][::-1] if order == "reversed" else words[1 - row]
-        if order == "reversed":
-            # The vector of a word is what both LSTMs gave at it.
-            read_row = turned(w, words[row])
-            np.testing.assert_allclose(
-                read.extras["aligndraw words"][row].detach().numpy(), read_row, rtol=1e-9
-            )
-            continue
-        expected, divergence = drawn(w, words[row], second, x[row].numpy(), eps[row].numpy())
+        if order == "reversed":  # the vector of a word is what both LSTMs gave at it
+            second = read_by(w, "reader.second", words[row][::-1])[::-1]
+        else:
+            second = read_by(w, "reader.second", words[1 - row])
+        language = np.concatenate([read_by(w, "reader.first", words[row]), second], axis=1)
+        expected, divergence = drawn(w, language, x[row].numpy(), eps[row].numpy())
         np.testing.assert_allclose(canvas[row].detach().numpy(), expected, rtol=1e-8, atol=1e-10)
         assert float(kl[row].detach()) == pytest.approx(divergence, rel=1e-9)
-        expected, _ = drawn(w, words[row], second, None, eps[row].numpy(), prior_only=True)
+        expected, _ = drawn(w, language, None, eps[row].numpy(), prior_only=True)
         np.testing.assert_allclose(new[row].detach().numpy(), expected, rtol=1e-8, atol=1e-10)
-
-
-def turned(w, words):
-    rows = []
-    for name, sequence in (("reader.first", words), ("reader.second", words[::-1])):
-        h, cell, outputs = w["reader.start"][0], np.zeros(4), []
-        for word in sequence:
-            h, cell = lstm(w, name, [word], h, cell)
-            outputs.append(h)
-        rows.append(outputs)
-    return np.concatenate([rows[0], rows[1][::-1]], axis=1)
 
 
 def test_padding_changes_nothing():
