@@ -87,6 +87,8 @@ class FlowTrainer(Trainer):
         """
         with torch.no_grad():
             x = self.generator.encode(batch.images) if batch.encoded is None else batch.encoded
+            if x.dtype in (torch.bfloat16, torch.float16):  # latents, encoded under autocast
+                x = x.float()
             return self.generator.perturbed(x, batch.noise)
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
