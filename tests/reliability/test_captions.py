@@ -84,7 +84,9 @@ def t5_folder(folder):
 def bert_folder(folder):
     """BERT's tokenizer over a few pieces, and tiny random weights."""
     pieces = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "circle")
-    BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}).save_pretrained(folder)
+    BertTokenizer(
+        vocab={piece: i for i, piece in enumerate(pieces)}, do_lower_case=True
+    ).save_pretrained(folder)
     config = BertConfig(
         vocab_size=len(pieces), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
         num_attention_heads=2, max_position_embeddings=20,

@@ -28,7 +28,9 @@ SIZES = {
 def saved(path, kind=BertModel, **sizes):
     network = random(kind(BertConfig(**{**SIZES, **sizes})), 0.3)
     network.save_pretrained(path)
-    BertTokenizer(vocab={piece: i for i, piece in enumerate(PIECES)}).save_pretrained(path)
+    BertTokenizer(
+        vocab={piece: i for i, piece in enumerate(PIECES)}, do_lower_case=True
+    ).save_pretrained(path)
     return path
 
 
