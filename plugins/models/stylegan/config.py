@@ -343,6 +343,16 @@ _TINY: dict[str, Any] = {
 _SHAPES = {
     **_TINY,
     **QUICK,
+    "discriminator": "projected",
+    "adversarial": "hinge",
+    "r1": 0.0,
+    "eye_pixels": True,
+    "head_kernel": 3,
+    # Adam moves an equalised weight of a layer with n inputs by lr / sqrt(n): 64 inputs or 3x3x64
+    # need ten times the rates of the other GANs.
+    "lr_g": 0.015,
+    "lr_d": 2e-3,
+    "mapping_rate": 1.0,
     "eye": "clip",
     "eye_blocks": (1, 2, 3),
     "clip": {
