@@ -214,4 +214,12 @@ _TINY = {
     "image_net": {"kind": "none"},
     "recalibrate": 16,
 }
-_SHAPES = {**_TINY, **QUICK}
+_SHAPES = {
+    **_TINY,
+    **QUICK,
+    "gf": 24,
+    "df": 24,
+    "lr_g": 7e-4,
+    "lr_d": 1.4e-3,
+    "image_net": {"kind": "clip"},
+}
