@@ -79,6 +79,22 @@ def read_legacy_list(path: Path) -> list[Any]:
     return document
 
 
+def read_legacy_tensor(path: Path) -> Tensor | None:
+    """Read a file in which `torch.save` wrote one tensor.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The tensor, on the CPU. None: the file holds something else that `read_legacy` may read.
+
+    Raises:
+        UserError: As for `read_legacy`.
+    """
+    document = _read(path)
+    return document if isinstance(document, Tensor) else None
+
+
 def _read(path: Path) -> Any:
     """Read a file of weights as plain containers of tensors, numbers and strings."""
     check_regular(path, "weights")

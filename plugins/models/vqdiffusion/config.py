@@ -133,8 +133,8 @@ class VQDiffusionConfig(DiffusionConfig):
         )
 
 
-CLIP = ("clip", {"attend_padding": True})
-"""CLIP ViT-B/32, all 77 words, those of the padding too."""
+CLIP = ("clip", {"attend_padding": True, "pad": 0})
+"""CLIP ViT-B/32, all 77 words, those of the padding too, which is the token 0."""
 
 TRUNCATED = ("discrete", {"top_p": 0.86})
 """The paper's truncation, written top0.86r in the released code."""
@@ -142,7 +142,16 @@ TRUNCATED = ("discrete", {"top_p": 0.86})
 GUIDED = ("discrete", {"guidance": 2.0})
 """Sampler of the small presets."""
 
-SMALL_TOKENIZER: dict[str, Any] = {}
+SMALL_TOKENIZER: dict[str, Any] = {
+    "kind": "vqgan", "vocabulary": 256, "code_width": 16,
+    "vqgan": {
+        "patch": 4, "channels": 64, "multiples": (1,), "blocks": 1, "attention": (),
+        "middle_attention": False, "latent_channels": 32, "groups": 8,
+    },
+    "quantizer": {"kind": "ema", "restart": 0.1},
+    "lr": 3e-3, "betas": (0.9, 0.99), "batch_size": 8, "share": 0.25,
+}  # fmt: skip
+"""The tokenizer of the preset `tiny`: 8x8 tokens of images of 32 pixels."""
 
 TINY: dict[str, Any] = {
     **QUICK_TRAINING,
@@ -237,5 +246,13 @@ MASKGIT: dict[str, Any] = {
 
 
 def _tokenizer(size: int, memory: int | None) -> dict[str, Any]:
-    """Return the tokenizer of a preset `auto`."""
-    return SMALL_TOKENIZER
+    """Return the tokenizer of a preset `auto`: 8x8 to 15x15 tokens, four times as many if wide."""
+    side = 8 if memory is None else 16
+    levels = 0
+    while size % (8 << levels) == 0 and size // (8 << levels) >= side:
+        levels += 1
+    sizes = {**SMALL_TOKENIZER["vqgan"], "multiples": (1, 2, 2, 4, 4, 4, 4, 4)[: levels + 1]}
+    if memory is None:
+        return {**SMALL_TOKENIZER, "vqgan": sizes}
+    sizes |= {"patch": 2, "blocks": 2, "latent_channels": 128}
+    return {**SMALL_TOKENIZER, "vocabulary": 1024, "code_width": 32, "vqgan": sizes, "lr": 3e-4}

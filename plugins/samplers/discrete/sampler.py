@@ -61,19 +61,20 @@ class DiscreteSampler(Sampler):
             if self.config.order == "posterior" or step == len(times) - 2:
                 x = noise.categorical("x_s", step, schedule.posterior(x, x_0, s, t))
             else:
-                chosen, x_0 = self._chosen(x == schedule.mask, left[step], x_0, request, step)
+                count = (generator.length, *left)[step] - left[step]
+                chosen, x_0 = self._chosen(x == schedule.mask, count, x_0, request, step)
                 x = torch.where(chosen, noise.categorical("x_s", step, x_0), x)
             request.step_done(step + 1, len(times) - 1)
         return generator.decode(x)
 
     def _chosen(
-        self, masked: Tensor, left: int, x_0: Tensor, request: Request, step: int
+        self, masked: Tensor, count: int, x_0: Tensor, request: Request, step: int
     ) -> tuple[Tensor, Tensor]:
         """Choose the tokens that a step unmasks, without replacement, and sharpen their logits.
 
         Args:
             masked: Which tokens are masked, bool (B, L).
-            left: Number of tokens of an image that stay masked.
+            count: How many tokens of each image.
             x_0: Logits of p(x_0 | x_t), (B, L, K).
             request: The request.
             step: Step of the chain, from 0.
@@ -90,5 +91,4 @@ class DiscreteSampler(Sampler):
             x_0 = log_p * (1 + self.config.purity * score)[..., None]
         rank = order.masked_fill(~masked, -torch.inf).argsort(dim=1, descending=True, stable=True)
         chosen = torch.zeros_like(masked)
-        count = int(masked[0].sum()) - left
         return chosen.scatter(1, rank[:, :count], True), x_0
