@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -163,7 +164,7 @@ TINY: dict[str, Any] = {
     "init_std": 0.05,
     "timesteps": 32,
     "chain": "cosine",
-    "auxiliary": 0.05,
+    "auxiliary": 0.01,
     "weight_decay": 0.01,
     "sentence": True,
     "text": {
@@ -174,7 +175,8 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 
 SHAPES: dict[str, Any] = {
-    **TINY, **HELD, "lr": 2e-3, "ema_decay": 0.99, "tokenizer": {"weights": "shapes-tokens"},
+    **TINY, **HELD, "batch_size": 16, "lr": 2e-3, "ema_decay": 0.99,
+    "tokenizer": {"weights": "shapes-tokens"},
 }  # fmt: skip
 
 WIDE: dict[str, Any] = {
@@ -247,12 +249,13 @@ MASKGIT: dict[str, Any] = {
 
 def _tokenizer(size: int, memory: int | None) -> dict[str, Any]:
     """Return the tokenizer of a preset `auto`: 8x8 to 15x15 tokens, four times as many if wide."""
-    side = 8 if memory is None else 16
-    levels = 0
-    while size % (8 << levels) == 0 and size // (8 << levels) >= side:
+    side, patch = (8, 4) if memory is None else (16, 2)
+    patch, levels = math.gcd(size, patch), 0
+    while size % (patch << (levels + 1)) == 0 and size // (patch << (levels + 1)) >= side:
         levels += 1
-    sizes = {**SMALL_TOKENIZER["vqgan"], "multiples": (1, 2, 2, 4, 4, 4, 4, 4)[: levels + 1]}
+    multiples = (1, 2, 2, 4, 4, 4, 4, 4)[: levels + 1]
+    sizes = {**SMALL_TOKENIZER["vqgan"], "patch": patch, "multiples": multiples}
     if memory is None:
         return {**SMALL_TOKENIZER, "vqgan": sizes}
-    sizes |= {"patch": 2, "blocks": 2, "latent_channels": 128}
+    sizes |= {"blocks": 2, "latent_channels": 128}
     return {**SMALL_TOKENIZER, "vocabulary": 1024, "code_width": 32, "vqgan": sizes, "lr": 3e-4}

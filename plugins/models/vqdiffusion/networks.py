@@ -114,7 +114,8 @@ class VQDiffusionGenerator(DiscreteDiffusionGenerator):
         return self.index[tokens] if self.config.codes else tokens
 
     def decode(self, tokens: Tensor) -> Tensor:
-        return self.tokenizer.decode(self.used[tokens] if self.config.codes else tokens)
+        tokens = self.used[tokens] if self.config.codes else tokens
+        return self.tokenizer.decode(tokens).clamp(-1, 1)
 
     def save_assets(self, folder: Path) -> None:
         keep_tokenizer(self.tokenizer, folder)

@@ -16,7 +16,7 @@ def t2i_models() -> list[ModelSpec]:
     return [
         ModelSpec(
             name="vqdiffusion",
-            summary="Discrete diffusion: image tokens are masked and replaced, all predicted at once",
+            summary="Discrete diffusion: tokens are masked and replaced, and all predicted at once",
             paper="Gu et al. 2022, arXiv:2111.14822; Tang et al. 2022, arXiv:2205.16007",
             family="discrete-diffusion",
             presets=("tiny", "coco", "cub", "ithq", "maskgit", "shapes"),

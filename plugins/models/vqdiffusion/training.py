@@ -112,7 +112,7 @@ class VQDiffusionTrainer(Trainer):
         assert isinstance(generator, VQDiffusionGenerator)
         self.config, self.generator = config, generator
         self.encode = generator.encode
-        generator.tokenizer.requires_grad_(False)
+        generator.tokenizer.requires_grad_(False).eval()
         self.times = Timesteps(config.timesteps, config.importance).to(generator.device)
         self.modules: dict[str, nn.Module] = {
             "transformer": generator.transformer, "timesteps": self.times,

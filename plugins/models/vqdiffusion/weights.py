@@ -1,4 +1,4 @@
-"""Import of the weights that VQ-Diffusion's authors released (github.com/microsoft/VQ-Diffusion)."""
+"""Import of the weights that VQ-Diffusion's authors released (microsoft/VQ-Diffusion)."""
 
 from __future__ import annotations
 

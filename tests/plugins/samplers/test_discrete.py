@@ -105,14 +105,10 @@ def test_guidance_and_truncation_act_on_clean_tokens():
     """One step: the marginals to the power s (u is uniform), without what top_k leaves out."""
     squares = JOINT.sum(1) ** 2
     first = squares / squares.sum()
-    tokens = draw(
-        Exact(CHAINS["masks"]), N, DiscreteSampler(DiscreteConfig(steps=1, guidance=2.0))
-    )
+    tokens = draw(Exact(CHAINS["masks"]), N, DiscreteSampler(DiscreteConfig(steps=1, guidance=2.0)))
     found = torch.bincount(tokens[:, 0], minlength=K) / N
     assert ((found - first).abs() < 4.5 * (first * (1 - first) / N).sqrt()).all()
-    tokens = draw(
-        Exact(CHAINS["masks"]), 200, DiscreteSampler(DiscreteConfig(steps=1, top_k=1))
-    )
+    tokens = draw(Exact(CHAINS["masks"]), 200, DiscreteSampler(DiscreteConfig(steps=1, top_k=1)))
     assert tokens.unique(dim=0).tolist() == [
         [int(JOINT.sum(1).argmax()), int(JOINT.sum(0).argmax())]
     ]
@@ -211,7 +207,9 @@ def test_a_fixed_number_of_tokens_is_unmasked_at_random_or_by_purity():
         assert tokens.tolist() == [[i % K for i in range(8)]] * 64
         masked = [(x == K).sum(1).unique().tolist() for x in generator.shown]
         assert masked == [[n] for n in (8, 7, 5, 3)]
-        assert len((generator.shown[1] == K).unique(dim=0)) == 8  # every place comes first somewhere
+        assert (
+            len((generator.shown[1] == K).unique(dim=0)) == 8
+        )  # every place comes first somewhere
         for before, after in itertools.pairwise(generator.shown):
             assert (after == before)[before != K].all()
 
