@@ -34,7 +34,12 @@ class TokenSchedule(ABC):
 
     Args:
         vocabulary: Number K of clean tokens.
+
+    Attributes:
+        replaces: Whether tokens are replaced, too. False: bbar is 0 at every timestep.
     """
+
+    replaces: bool = True
 
     def __init__(self, vocabulary: int) -> None:
         self.vocabulary = vocabulary
@@ -214,6 +219,62 @@ class TokenSchedule(ABC):
         joint = torch.where(found, joint, 1.0) / joint.sum(-1, keepdim=True)
         return torch.where(found, joint.log(), -torch.inf)
 
+    def divergence(self, x_t: Tensor, x_0: Tensor, logits: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """Compute KL(q(x_s | x_t, x_0) || q(x_s | x_t)), the latter for a distribution p of x_0.
+
+        These are the terms of the variational bound (eq. 9 and 10). At s = 0 the result is
+        -log p(x_0). It equals what `posterior` gives for both, in closed form. With
+        w(v) = p(v) / q(x_t | v), and W the sum of w over v,
+
+            q(x_s = v | x_t) = q(x_t | x_s = v) (a_s w(v) + b_s W)
+
+        so q(x_t | x_s) cancels in the ratio, and one sum over the K tokens remains.
+
+        Args:
+            x_t: Noisy tokens that can come from `x_0`, int64 (B, L), from 0 to K.
+            x_0: Clean tokens, int64 (B, L), from 0 to K - 1.
+            logits: Finite logits of p, (B, L, K).
+            s: Timesteps, (B,).
+            t: Later timesteps, (B,), t > s.
+
+        Returns:
+            Nats, float64 (B, L). Differentiable in `logits`.
+        """
+        a_s, b_s = (_like(f(s), logits)[..., 0] for f in (self.abar, self.bbar))
+        a_t, b_t, c_t = (_like(f(t), logits)[..., 0] for f in (self.abar, self.bbar, self.gbar))
+        alpha, beta, gamma = (_like(value, logits)[..., 0] for value in self.transition(s, t))
+        masked, kept = x_t == self.mask, x_t == x_0
+        log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+        log_p_0 = log_p.gather(-1, x_0[..., None])[..., 0].double()
+        if not self.replaces:  # what is not masked is certain
+            share = gamma * a_s / torch.where(masked, c_t, 1.0)
+            return torch.where(masked, -share * log_p_0, 0.0)
+
+        # q(x_t | x_0 = v) for v = x_t, for other v, and for the true x_0.
+        at_itself, at_others = torch.where(masked, c_t, a_t + b_t), torch.where(masked, c_t, b_t)
+        certain = at_others == 0
+        at_others = at_others.masked_fill(certain, 1.0)
+        q_0 = torch.where(kept, at_itself, at_others)
+        # log (a_s w(v) + b_s W): its sum over v, and its values at x_0 and at x_t.
+        itself = x_t.masked_fill(masked, 0)[..., None]
+        p = log_p.exp()
+        w = p / at_others[..., None].to(p)
+        w = w.scatter(-1, itself, p.gather(-1, itself) / at_itself[..., None].to(p))
+        mixed = a_s[..., None].to(p) * w + b_s[..., None].to(p) * w.sum(-1, keepdim=True)
+        log_mixed = mixed.clamp_min(torch.finfo(p.dtype).tiny).log()
+        whole = log_mixed.sum(-1, dtype=torch.float64)
+        at_0 = log_mixed.gather(-1, x_0[..., None])[..., 0].double()
+        at_t = log_mixed.gather(-1, itself)[..., 0].double()
+        at_0 = torch.where(b_s == 0, a_s.log() + log_p_0 - q_0.log(), at_0)
+
+        # q(x_t | x_s = v) = stay [v = x_t] + come, times a_s [v = x_0] + b_s, over q_0.
+        stay, come = torch.where(masked, 0.0, alpha), torch.where(masked, gamma, beta)
+        k, log_q, log_ab = self.vocabulary, q_0.log(), (a_s + b_s).log()
+        other = come * b_s * ((k - 1) * _log(b_s) + log_ab - k * log_q - whole)
+        clean = (come + stay * kept) * a_s * (log_ab - log_q - at_0)
+        seen = stay * b_s * (_log(a_s * kept + b_s) - log_q - at_t)
+        return torch.where(certain, 0.0, (other + clean + seen) / q_0)
+
 
 class DiscreteTokenSchedule(TokenSchedule):
     """A chain of T steps. Timesteps are the indexes 0 to T (int64), of which 0 is clean.
@@ -237,6 +298,7 @@ class DiscreteTokenSchedule(TokenSchedule):
             raise ValueError(
                 "tokens are clean at time 0, and masks and replacements never become fewer"
             )
+        self.replaces = bool(intact[-1] < 1)
 
     def __len__(self) -> int:
         return len(self._gbar) - 1
@@ -278,6 +340,20 @@ class DiscreteTokenSchedule(TokenSchedule):
         zero, one = gbar.new_zeros(1), gbar.new_ones(1)
         return cls(vocabulary, torch.cat([zero, gbar]), torch.cat([one, kept / (1 - gbar)]))
 
+    @classmethod
+    def cosine(cls, vocabulary: int, steps: int) -> DiscreteTokenSchedule:
+        """Make the schedule that only masks, by MaskGIT's cosine: gbar_t = sin(pi t / (2 T)).
+
+        Args:
+            vocabulary: Number K of clean tokens.
+            steps: Number T of steps.
+
+        Returns:
+            The schedule.
+        """
+        u = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device="cpu")
+        return cls(vocabulary, torch.sin(math.pi / 2 * u), torch.ones_like(u))
+
     def gbar(self, t: Tensor) -> Tensor:
         return self._gbar.to(t.device)[t]
 
@@ -310,6 +386,8 @@ class MaskingSchedule(TokenSchedule):
             for gbar(t) = t.
     """
 
+    replaces = False
+
     def __init__(self, vocabulary: int, curve: Literal["cosine", "linear"] = "cosine") -> None:
         super().__init__(vocabulary)
         self.curve = curve
@@ -337,3 +415,8 @@ def _ratio(later: Tensor, earlier: Tensor) -> Tensor:
 def _like(value: Tensor, logits: Tensor) -> Tensor:
     """Reshape values (B,) or (1,) so that they broadcast with logits (B, L, K)."""
     return value.to(logits.device).view(-1, 1, 1)
+
+
+def _log(value: Tensor) -> Tensor:
+    """Return the logarithm, finite at 0, where it is multiplied by 0."""
+    return value.clamp_min(torch.finfo(value.dtype).tiny).log()

@@ -83,6 +83,22 @@ def read_legacy_list(path: Path) -> list[Any]:
     return document
 
 
+def read_legacy_tensor(path: Path) -> Tensor | None:
+    """Read a file in which `torch.save` wrote one tensor.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The tensor, on the CPU. None: the file holds something else that `read_legacy` may read.
+
+    Raises:
+        UserError: As for `read_legacy`.
+    """
+    document = _read(path)
+    return document if isinstance(document, Tensor) else None
+
+
 class _Inert:
     """What stands for every foreign class of a Lightning checkpoint. It does and keeps nothing."""
 

@@ -45,6 +45,8 @@ class ClipConfig(Config):
 
     Stable Diffusion does so.
     """
+    pad: int | None = Field(None, ge=0)
+    """Id of the token that pads captions. None: the tokenizer's own. VQ-Diffusion pads with 0."""
 
 
 class ClipFeaturesConfig(Config):

@@ -77,7 +77,10 @@ class ClipEncoder(TextEncoder):
             return_tensors="pt",
         )
         device = self.clip.device
-        return batch["input_ids"].to(device), batch["attention_mask"].bool().to(device)
+        tokens, mask = batch["input_ids"].to(device), batch["attention_mask"].bool().to(device)
+        if self.config.pad is not None:
+            tokens = tokens.masked_fill(~mask, self.config.pad)
+        return tokens, mask
 
     def reading(self, caption: str) -> Reading:
         """Count the tokens of a caption, start and end of text included. Every text has tokens."""

@@ -21,7 +21,7 @@ def t2i_samplers() -> list[SamplerSpec]:
                 "All tokens at once, through the exact posterior of masks and replacements, in any "
                 "number of steps"
             ),
-            config="t2i.plugins.common.tokens.config:TokenSamplerConfig",
+            config="t2i.plugins.samplers.discrete.config:DiscreteConfig",
             build="t2i.plugins.samplers.discrete.sampler:DiscreteSampler",
             families=("discrete-diffusion",),
         )

@@ -8,17 +8,11 @@ from torch import Tensor
 from t2i.core.errors import UserError
 from t2i.core.families.discrete import DiscreteDiffusionGenerator
 from t2i.core.interfaces.generator import Generator
-from t2i.core.interfaces.noise import Noise
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.sampler import Sampler
 from t2i.plugins.common.tokens.sampling import Branches, filtered
+from t2i.plugins.common.tokens.unmasking import gumbel, masked_left, replaces
 from t2i.plugins.samplers.maskgit.config import MaskGITConfig
-
-REPLACED = 1e-3
-"""Largest share of replaced tokens with which a schedule still counts as one that only masks.
-
-VQ-Diffusion's released schedule has 1e-6.
-"""
 
 
 class MaskGITSampler(Sampler):
@@ -37,9 +31,7 @@ class MaskGITSampler(Sampler):
 
     def check(self, generator: Generator) -> None:
         assert isinstance(generator, DiscreteDiffusionGenerator)
-        schedule = generator.schedule
-        replaced = schedule.bbar(schedule.times(self.config.steps)) * schedule.vocabulary
-        if bool((replaced > REPLACED).any()):
+        if replaces(generator.schedule, self.config.steps):
             raise UserError(
                 "sampler 'maskgit' only unmasks tokens, but this model's schedule also replaces "
                 "them: use --sampler discrete"
@@ -71,37 +63,3 @@ class MaskGITSampler(Sampler):
             x = torch.where(x == schedule.mask, drawn, x).scatter(-1, unsure, schedule.mask)
             request.step_done(step + 1, len(kept))
         return generator.decode(x)
-
-
-def masked_left(length: int, gbar: Tensor) -> list[int]:
-    """Return how many tokens are masked after each step of a chain.
-
-    The number is floor(gbar * length), but smaller by at least one than after the step before.
-    At least one token is masked until the last step, which leaves none.
-
-    Args:
-        length: Tokens of one image.
-        gbar: Probability that a token is masked, at each timestep of the chain, noisiest first,
-            (n + 1,).
-
-    Returns:
-        One number for each of the n steps; the last is 0.
-    """
-    left = [length]
-    for share in gbar[1:-1].tolist():
-        left.append(max(1, min(int(length * share), left[-1] - 1)))
-    return [*left[1:], 0]
-
-
-def gumbel(noise: Noise, step: int, length: int) -> Tensor:
-    """Draw from the standard Gumbel distribution.
-
-    Args:
-        noise: Source of the random numbers, with one row for each of B images.
-        step: Step of the chain, from 0.
-        length: Tokens of one image.
-
-    Returns:
-        The random numbers, float64 (B, length).
-    """
-    return -(-noise.uniform("confidence", step, (length,)).double().log()).log()

@@ -29,6 +29,7 @@ SCHEDULES = {
     "code": DiscreteTokenSchedule.vq_diffusion(K, T),
     "cosine": MaskingSchedule(K, "cosine"),
     "straight": MaskingSchedule(K, "linear"),
+    "cosine in steps": DiscreteTokenSchedule.cosine(K, T),
 }
 TIMES = {name: schedule.times(T).flip(0) for name, schedule in SCHEDULES.items()}
 each = pytest.mark.parametrize("name", SCHEDULES)
@@ -116,6 +117,32 @@ def test_the_posterior_is_bayes_rule(name, i, j):
         assert found.shape == (K + 1,)
         if i == 0:
             assert found[K] == -torch.inf  # clean tokens are no masks
+
+
+@each
+@pytest.mark.parametrize(("i", "j"), [(0, 1), (0, T), (1, 2), (2, 5), (3, T)])
+def test_the_divergence_is_that_of_the_posteriors(name, i, j):
+    """For every pair of x_0 and x_t, with its gradient."""
+    schedule, s, t = SCHEDULES[name], TIMES[name][i : i + 1], TIMES[name][j : j + 1]
+    pairs = torch.cartesian_prod(torch.arange(K), torch.arange(K + 1))
+    possible = cumulative(schedule, t[0])[pairs[:, 1], pairs[:, 0]] > 0
+    x_0, x_t = pairs[possible].T[:, None]
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(1, x_0.shape[1], K, generator=generator).double().requires_grad_()
+    sure = torch.nn.functional.one_hot(x_0, K).double().log()
+    true = schedule.posterior(x_t, sure, s, t)
+    model = schedule.posterior(x_t, logits, s, t)
+    there = ~true.isneginf()
+    expected = torch.where(there, true.exp() * (true - model.masked_fill(~there, 0)), 0.0).sum(-1)
+    found = schedule.divergence(x_t, x_0, logits, s, t)
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
+    gradients = [torch.autograd.grad(kl.sum(), logits)[0] for kl in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-9)
+    if i == 0 and schedule.replaces and j == 1:
+        log_p = logits.log_softmax(-1).gather(-1, x_0[..., None])[..., 0]
+        torch.testing.assert_close(found, -log_p, rtol=1e-7, atol=1e-9)
+    single = schedule.divergence(x_t, x_0, logits.float(), s, t)
+    torch.testing.assert_close(single, found, rtol=1e-4, atol=1e-5)
 
 
 def test_where_tokens_are_only_masked_nothing_else_is_possible():

@@ -12,10 +12,11 @@ from t2i.core.families.token_schedule import DiscreteTokenSchedule, MaskingSched
 from t2i.core.interfaces.noise import PromptNoise, StepNoise
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextFeatures
-from t2i.plugins.common.tokens.config import TokenSamplerConfig
+from t2i.plugins.common.tokens.unmasking import masked_left
+from t2i.plugins.samplers.discrete.config import DiscreteConfig
 from t2i.plugins.samplers.discrete.sampler import DiscreteSampler
 from t2i.plugins.samplers.maskgit.config import MaskGITConfig
-from t2i.plugins.samplers.maskgit.sampler import MaskGITSampler, masked_left
+from t2i.plugins.samplers.maskgit.sampler import MaskGITSampler
 
 K, LENGTH = 3, 2
 JOINT = torch.tensor(
@@ -78,14 +79,14 @@ CHAINS = {
 def test_a_long_chain_reproduces_the_known_distribution(name):
     """Tokens are drawn independently within a step. Over 40 steps that costs less than so many
     draws can tell."""
-    tokens = draw(Exact(CHAINS[name]), N, DiscreteSampler(TokenSamplerConfig(steps=40)))
+    tokens = draw(Exact(CHAINS[name]), N, DiscreteSampler(DiscreteConfig(steps=40)))
     assert tokens.max() < K
     assert off(tokens, JOINT) < 4.5
 
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_one_step_draws_the_marginals_independently(name):
-    tokens = draw(Exact(CHAINS[name]), N, DiscreteSampler(TokenSamplerConfig(steps=1)))
+    tokens = draw(Exact(CHAINS[name]), N, DiscreteSampler(DiscreteConfig(steps=1)))
     assert off(tokens, JOINT.sum(1)[:, None] * JOINT.sum(0)) < 4.5
     assert off(tokens, JOINT) > 10
 
@@ -93,10 +94,10 @@ def test_one_step_draws_the_marginals_independently(name):
 def test_times_and_branches_of_the_calls():
     for guidance, rows in [(1.0, 3), (2.0, 6)]:
         generator = Exact(CHAINS["paper"])
-        draw(generator, 3, DiscreteSampler(TokenSamplerConfig(steps=4, guidance=guidance)))
+        draw(generator, 3, DiscreteSampler(DiscreteConfig(steps=4, guidance=guidance)))
         assert generator.calls == [(rows, 40), (rows, 30), (rows, 20), (rows, 10)]
     generator = Exact(CHAINS["paper"])
-    draw(generator, 1, DiscreteSampler(TokenSamplerConfig()))
+    draw(generator, 1, DiscreteSampler(DiscreteConfig()))
     assert len(generator.calls) == 40
 
 
@@ -104,14 +105,10 @@ def test_guidance_and_truncation_act_on_clean_tokens():
     """One step: the marginals to the power s (u is uniform), without what top_k leaves out."""
     squares = JOINT.sum(1) ** 2
     first = squares / squares.sum()
-    tokens = draw(
-        Exact(CHAINS["masks"]), N, DiscreteSampler(TokenSamplerConfig(steps=1, guidance=2.0))
-    )
+    tokens = draw(Exact(CHAINS["masks"]), N, DiscreteSampler(DiscreteConfig(steps=1, guidance=2.0)))
     found = torch.bincount(tokens[:, 0], minlength=K) / N
     assert ((found - first).abs() < 4.5 * (first * (1 - first) / N).sqrt()).all()
-    tokens = draw(
-        Exact(CHAINS["masks"]), 200, DiscreteSampler(TokenSamplerConfig(steps=1, top_k=1))
-    )
+    tokens = draw(Exact(CHAINS["masks"]), 200, DiscreteSampler(DiscreteConfig(steps=1, top_k=1)))
     assert tokens.unique(dim=0).tolist() == [
         [int(JOINT.sum(1).argmax()), int(JOINT.sum(0).argmax())]
     ]
@@ -119,14 +116,14 @@ def test_guidance_and_truncation_act_on_clean_tokens():
 
 def test_too_many_steps_are_refused_before_anything_is_drawn():
     with pytest.raises(UserError, match="41 sampling steps: the model was trained with 40"):
-        DiscreteSampler(TokenSamplerConfig(steps=41)).check(Exact(CHAINS["paper"]))
+        DiscreteSampler(DiscreteConfig(steps=41)).check(Exact(CHAINS["paper"]))
 
 
 def test_progress_and_what_is_refused():
     done = []
     text, noise = TextFeatures.of(sentence=torch.ones(1, 1)), PromptNoise(0, ((0, 0),))
     for sampler in (
-        DiscreteSampler(TokenSamplerConfig(steps=2)),
+        DiscreteSampler(DiscreteConfig(steps=2)),
         MaskGITSampler(MaskGITConfig(steps=2)),
     ):
         sampler.sample(
@@ -200,3 +197,49 @@ def test_maskgit_refuses_a_schedule_that_replaces():
         MaskGITSampler(MaskGITConfig(steps=4)).check(Exact(CHAINS["paper"]))
     MaskGITSampler(MaskGITConfig(steps=4)).check(Exact(CHAINS["code"]))
     MaskGITSampler(MaskGITConfig(steps=4)).check(Exact(CHAINS["masks"]))
+
+
+def test_a_fixed_number_of_tokens_is_unmasked_at_random_or_by_purity():
+    for order in ("random", "purity"):
+        generator = Seen(MaskingSchedule(K))
+        config = DiscreteConfig(steps=4, temperature=0.2, order=order, purity=1.0)
+        tokens = draw(generator, 64, DiscreteSampler(config))
+        assert tokens.tolist() == [[i % K for i in range(8)]] * 64
+        masked = [(x == K).sum(1).unique().tolist() for x in generator.shown]
+        assert masked == [[n] for n in (8, 7, 5, 3)]
+        assert (
+            len((generator.shown[1] == K).unique(dim=0)) == 8
+        )  # every place comes first somewhere
+        for before, after in itertools.pairwise(generator.shown):
+            assert (after == before)[before != K].all()
+
+
+def test_purity_sharpens_the_tokens_and_chooses_pure_places():
+    """Two tokens; the second is purer. One step of two: which one is unmasked, and what it is."""
+    p = torch.tensor([[0.5, 0.3, 0.2], [0.8, 0.1, 0.1]], dtype=torch.float64)
+
+    class Known(Seen):
+        length = 2
+
+        def forward(self, x_t, t, text):
+            self.shown.append(x_t.clone())
+            return p.log().expand(len(x_t), 2, K)
+
+    generator = Known(MaskingSchedule(K))
+    draw(generator, N, DiscreteSampler(DiscreteConfig(steps=2, order="purity", purity=2.0)))
+    first = generator.shown[1]
+    chosen = (first[:, 1] != K).double().mean()
+    assert abs(chosen - 0.8 / 1.3) < 4.5 * (0.25 / N) ** 0.5
+    for place, score in ((0, 0.5 / 0.8), (1, 1.0)):
+        seen = first[:, place][first[:, place] != K]
+        expected = p[place] ** (1 + 2 * score)
+        expected = expected / expected.sum()
+        found = torch.bincount(seen, minlength=K).double() / len(seen)
+        spread = (expected * (1 - expected) / len(seen)).sqrt()
+        assert ((found - expected).abs() < 4.5 * spread).all()
+
+
+def test_an_order_of_places_is_refused_where_tokens_are_replaced():
+    with pytest.raises(UserError, match="order=posterior"):
+        DiscreteSampler(DiscreteConfig(order="purity")).check(Exact(CHAINS["paper"]))
+    DiscreteSampler(DiscreteConfig(order="purity")).check(Exact(CHAINS["code"]))
