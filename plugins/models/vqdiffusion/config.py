@@ -175,7 +175,7 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 
 SHAPES: dict[str, Any] = {
-    **TINY, **HELD, "batch_size": 16, "lr": 2e-3, "ema_decay": 0.99,
+    **TINY, **HELD, "layers": 3, "batch_size": 16, "lr": 2e-3, "ema_decay": 0.99,
     "tokenizer": {"weights": "shapes-tokens"},
 }  # fmt: skip
 

@@ -208,7 +208,7 @@ def test_the_loss_is_the_bound_by_enumeration(chain):
 
 def test_timesteps_are_drawn_by_the_root_of_their_mean_squared_loss():
     times = Timesteps(T, importance=True).double()
-    assert torch.equal(times.probabilities(), torch.full((T,), 1 / T).double())
+    torch.testing.assert_close(times.probabilities(), torch.ones(T).double() / T)
     times.observe(torch.tensor([2, 2, 5]), torch.tensor([1.0, 3.0, 2.0]), Alone())
     assert times.visits.tolist() == [0, 2, 0, 0, 1, 0]
     torch.testing.assert_close(

@@ -102,10 +102,10 @@ def released(tmp_path_factory):
     torch.manual_seed(0)
     words = clip_tokenizer(folder / "clip")
     words.save_pretrained(folder / "clip")
-    sizes = {"channels": 32, "multiples": (1, 2), "blocks": 1, "attention": (1,),
+    sizes = {"channels": 32, "multiples": (1, 2, 1), "blocks": 1, "attention": (2,),
              "latent_channels": 8}  # fmt: skip
     described = {"vocabulary": CODES, "code_width": 4, "vqgan": sizes}
-    vqgan = ImageTokenizer(TokenizerConfig.of(described, "test"), 4)
+    vqgan = ImageTokenizer(TokenizerConfig.of(described, "test"), 8)
     codec = {}
     for name, tensor in vqgan.state_dict().items():
         half = "dec" if name.startswith(("decoder", "post_quant")) else "enc"
