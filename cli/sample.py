@@ -156,7 +156,7 @@ def sample(
     t2i sample --run runs/RUN --image A.png --strength 0.6 -p "a blue circle"
     t2i sample --run runs/RUN --negative "a square" --width 64 --height 32 -p "a red circle"
     t2i sample --again samples/RUN/0000-000.png
-    t2i sample --run runs/RUN --best-of 8 -p "a red circle"     # 8 candidates each, the best is kept
+    t2i sample --run runs/RUN --best-of 8 -p "a red circle"   # 8 candidates each: keep the best
     t2i sample --run /models/stable-diffusion-v1-5 -p "a red bird"    # a folder of diffusers
     t2i sample --run v1-5.safetensors --set config=/models/stable-diffusion-v1-5 -p "a bird"
     """

@@ -360,7 +360,8 @@ class _Work:
 
     def _choice(self, drawn: Sample) -> dict[str, Any]:
         """Describe which candidate an image is."""
-        assert self.best and drawn.chosen
+        assert self.best is not None
+        assert drawn.chosen is not None
         key = self.best.key((drawn.prompt, drawn.sample), drawn.chosen.candidate)
         number = {} if self.noise is None else {"noise_number": self.noise[key][1]}
         return {

@@ -140,7 +140,7 @@ def test_an_image_is_sampled_again_from_its_own_file(model, tmp_path):
 
 def test_another_number_of_candidates_is_another_request(model, tmp_path):
     write_samples(model, CAPTIONS, tmp_path / "o", best=model.best_of(2, Redness()))
-    with pytest.raises(UserError, match="another request .* another best_of"):
+    with pytest.raises(UserError, match=r"another request .* another best_of"):
         write_samples(model, CAPTIONS, tmp_path / "o", best=model.best_of(3, Redness()))
     with pytest.raises(UserError, match="another request"):
         write_samples(model, CAPTIONS, tmp_path / "o")
@@ -155,11 +155,11 @@ def test_what_is_wrong_is_said(model):
         model.sample("x", judge=Redness())
     with pytest.raises(UserError, match="at least 1"):
         model.sample("x", best_of=0)
-    with pytest.raises(UserError, match="no feature.* is named 'clp'.*clip"):
+    with pytest.raises(UserError, match=r"no feature.* is named 'clp'.*clip"):
         model.sample("x", best_of=2, judge="clp")
+    features = model.text_encoder.encode(["x"])
+    nameless = type(features)(features.sentence, features.words, features.mask)
     with pytest.raises(UserError, match="by their captions"):
-        features = model.text_encoder.encode(["x"])
-        nameless = type(features)(features.sentence, features.words, features.mask)
         model.sample(nameless, best_of=2, judge=Redness())
 
 
