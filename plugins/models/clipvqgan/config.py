@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from t2i.core.settings import Config, ModelConfig, Preset
 from t2i.plugins.common.clip.config import ClipVisionConfig
 from t2i.plugins.common.gan.config import SHAPES_TEXT
+from t2i.plugins.common.sizing import by_memory
 from t2i.plugins.common.tokens.tokenizer_config import TokenizerConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -173,14 +174,18 @@ class ClipVQGANConfig(ModelConfig):
         reduction = 4
         while size > 16 * reduction:
             reduction *= 2
+        width = 64 if memory is None else by_memory(memory, (128, 192, 256, 384))
+        channels = 64 if memory is None else by_memory(memory, (96, 128, 192, 256))
         settings = {
             **SHAPES,
             "image_size": size,
             "steps": 4000,
             "batch_size": 32 if size <= 64 else 8,
-            "tokenizer": {**OWN_TOKENIZER, "vqgan": {**OWN_SIZES, "patch": reduction}},
+            "tokenizer": {
+                **OWN_TOKENIZER, "vqgan": {**OWN_SIZES, "patch": reduction, "channels": channels},
+            },
             "clip": {
-                "weights": None, "image_size": seen, "patch": max(1, seen // 8), "width": 64,
+                "weights": None, "image_size": seen, "patch": max(1, seen // 8), "width": width,
                 "layers": 3, "heads": 4, "normalise": "once", "resize": "bicubic",
             },
         }  # fmt: skip
