@@ -129,8 +129,12 @@ class ClipVQGANConfig(ModelConfig):
     stop: float | None = None
     """Loss of a cutout at which it stops changing the image. None: there is no such loss."""
 
-    start: Literal["codes", "uniform"] = "codes"
-    """Latents of the start: random vectors of the codebook, or uniform numbers from 0 to 2."""
+    start: Literal["codes", "flat", "uniform"] = "codes"
+    """Latents of the start: "codes", a random vector of the codebook in each place; "flat", the
+    same one everywhere; "uniform", uniform numbers from 0 to 2."""
+
+    smooth: float = Field(0.0, ge=0)
+    """Weight of the images' total variation in the loss. 0, as in the paper, turns it off."""
 
     constrained: bool = True
     """Whether latents are clamped to each channel's range over the codebook after every step."""

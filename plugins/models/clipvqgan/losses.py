@@ -126,6 +126,25 @@ def prompt_loss(distances: Tensor, weight: float, stop: float | None) -> Tensor:
     return abs(weight) * signed.mean(1)
 
 
+def total_variation(images: Tensor) -> Tensor:
+    """Compute the mean length of the pixels' differences to the right and below.
+
+    The length is the root of the mean over channels. Beyond the edge, the edge is repeated. Source:
+    EleutherAI/vqgan-clip@e4c78e7, helpers.py.
+
+    Args:
+        images: Images (B, C, H, W).
+
+    Returns:
+        The mean of each image, (B,).
+    """
+    padded = F.pad(images, (0, 1, 0, 1), "replicate")
+    right = padded[..., :-1, 1:] - padded[..., :-1, :-1]
+    below = padded[..., 1:, :-1] - padded[..., :-1, :-1]
+    squares = right.square() + below.square() + 1e-8
+    return squares.mean(1).sqrt().mean((1, 2))
+
+
 def regulariser_weight(config: RegulariserConfig, step: int) -> float:
     """Return the weight of the latents' mean square at a step.
 

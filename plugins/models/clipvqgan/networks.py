@@ -23,6 +23,7 @@ from t2i.plugins.models.clipvqgan.losses import (
     prompt_loss,
     regulariser_weight,
     spherical_distance,
+    total_variation,
 )
 
 
@@ -74,7 +75,8 @@ class ClipVQGAN(OptimisedGenerator):
         side, codes = self.tokenizer.side, self.codes
         if self.config.start == "uniform":
             return 2 * noise.uniform("start", 0, (codes.shape[1], side, side))
-        tokens = noise.integers("start", 0, len(codes), (side, side))
+        drawn = (1, 1) if self.config.start == "flat" else (side, side)
+        tokens = noise.integers("start", 0, len(codes), drawn).expand(-1, side, side)
         return codes[tokens.to(codes.device)].movedim(-1, 1).contiguous()
 
     def score(self, latents: Tensor, text: TextFeatures, noise: Noise, step: int) -> Tensor:
@@ -84,6 +86,8 @@ class ClipVQGAN(OptimisedGenerator):
         seen = self.clip.embedding(2 * cutouts - 1).unflatten(0, (len(latents), -1))
         distances = spherical_distance(seen, text.extras["aim"].unsqueeze(1))
         loss = prompt_loss(distances, config.weight, config.stop)
+        if config.smooth:
+            loss = loss + config.smooth * total_variation(images)
         return -loss - self.regulariser(latents, noise, step)
 
     def regulariser(self, latents: Tensor, noise: Noise, step: int) -> Tensor:
