@@ -136,6 +136,10 @@ class ClipVQGANConfig(ModelConfig):
     smooth: float = Field(0.0, ge=0)
     """Weight of the images' total variation in the loss. 0, as in the paper, turns it off."""
 
+    snaps: int = Field(0, ge=0, le=100)
+    """How often an image is encoded and decoded again at the end, which moves it towards what the
+    tokenizer knows. 0, as in the paper: never."""
+
     constrained: bool = True
     """Whether latents are clamped to each channel's range over the codebook after every step."""
 
@@ -199,7 +203,7 @@ class ClipVQGANConfig(ModelConfig):
 RESTARTED = ("optimise", {"lr": 0.95, "restarts": (51, 101, 151, 201, 251)})
 """Sampler of the preset `mse`: that of its notebook."""
 
-SHORT = ("optimise", {"steps": 100, "lr": 0.1})
+SHORT = ("optimise", {"steps": 150, "lr": 0.2})
 """Sampler of the quick presets."""
 
 GENTLE: dict[str, Any] = {
@@ -212,7 +216,10 @@ SHAPES: dict[str, Any] = {
     "image_size": 32,
     "tokenizer": {"weights": "shapes-tokens"},
     "clip": {"weights": "shapes-clip", "normalise": "once", "resize": "bicubic"},
-    "cutouts": {"count": 8, "augment": GENTLE},
+    "cutouts": {"count": 4, "augment": GENTLE},
+    "start": "flat",
+    "smooth": 6.0,
+    "snaps": 3,
 }
 
 OWN_SIZES: dict[str, Any] = {

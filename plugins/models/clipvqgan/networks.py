@@ -135,7 +135,10 @@ class ClipVQGAN(OptimisedGenerator):
         return self.tokenizer.reconstruct(nearest(latents, self.codes))
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self.image(latents).clamp(-1, 1)
+        images = self.image(latents).clamp(-1, 1)
+        for _ in range(self.config.snaps):
+            images = self.tokenizer.decode(self.tokenizer.encode(images)).clamp(-1, 1)
+        return images
 
     def save_assets(self, folder: Path) -> None:
         keep_tokenizer(self.tokenizer, folder)
