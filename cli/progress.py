@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from t2i.cli.output import note
@@ -16,12 +17,25 @@ if TYPE_CHECKING:  # it imports torch
 EVERY_SECONDS = 10.0
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What receives the progress of a request.
+
+    Args:
+        images: Function to call with (images done, images in all).
+        steps: Function to call with (steps done, steps in all) of the batch that is sampled.
+    """
+
+    images: Progress
+    steps: Progress
+
+
 @contextmanager
-def images() -> Iterator[Progress]:
+def images() -> Iterator[Shown]:
     """Show progress while images are sampled.
 
     Yields:
-        A function to call with (images done, images in all).
+        What receives the progress.
     """
     if not sys.stderr.isatty():
         yield _lines()
@@ -31,23 +45,39 @@ def images() -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     columns = (
-        TextColumn("sampling"),
+        TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
     with Bars(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("sampling", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        whole = bar.add_task("sampling", total=None)
+        batch = bar.add_task("steps", total=None, visible=False)
+        yield Shown(
+            lambda done, total: bar.update(whole, completed=done, total=total),
+            lambda done, total: bar.update(batch, completed=done, total=total, visible=total > 1),
+        )
 
 
-def _lines() -> Progress:
-    last = time.monotonic()
+def _lines() -> Shown:
+    last, sampled = time.monotonic(), ""
+
+    def due() -> bool:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < EVERY_SECONDS:
+            return False
+        last = now
+        return True
 
     def say(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= EVERY_SECONDS:
-            last = time.monotonic()
-            note(f"sampled {done} of {total} images")
+        nonlocal sampled
+        sampled = f"sampled {done} of {total} images"
+        if due():
+            note(sampled)
 
-    return say
+    def step(done: int, total: int) -> None:
+        if done < total and due():
+            note(f"{sampled}{', ' if sampled else ''}step {done} of {total} of a batch")
+
+    return Shown(say, step)

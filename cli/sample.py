@@ -27,6 +27,7 @@ from t2i.core.io.terminal import printable
 from t2i.core.registry.tables import registry
 
 if TYPE_CHECKING:
+    from t2i.core.models.best import BestOf
     from t2i.core.models.model import Model
     from t2i.core.models.wanted import Several
 
@@ -155,6 +156,7 @@ def sample(
     t2i sample --run runs/RUN --image A.png --strength 0.6 -p "a blue circle"
     t2i sample --run runs/RUN --negative "a square" --width 64 --height 32 -p "a red circle"
     t2i sample --again samples/RUN/0000-000.png
+    t2i sample --run runs/RUN --best-of 8 -p "a red circle"   # 8 candidates each: keep the best
     t2i sample --run /models/stable-diffusion-v1-5 -p "a red bird"    # a folder of diffusers
     t2i sample --run v1-5.safetensors --set config=/models/stable-diffusion-v1-5 -p "a bird"
     """
@@ -172,6 +174,9 @@ def sample(
         raise UserError("--interpolate samples between two images: leave out --guide")
     if interpolate is not None and further.given():
         raise UserError(f"--interpolate samples between two images: leave out {further.given()[0]}")
+    further.check_judge()
+    if features is not None and further.best_of is not None:
+        raise UserError("--best-of ranks images by their captions: leave out --features")
     from t2i.core.io.processes import Group
     from t2i.core.models import prompts as files
     from t2i.core.models import samples
@@ -196,24 +201,26 @@ def sample(
         "group": group,
     }
     if interpolate is not None:
-        _announce(count, source, choice.name)
+        _announce(_images(count), source, choice.name)
         caption = captions[0] if captions else ""
         with samples.samples_folder(loaded.config.model, out, group) as folder:
             records = samples.write_interpolation(loaded, *interpolate, caption, folder, **more)
             _conclude(folder, records, as_json)
         return
-    options = further.of(loaded)
+    options, best = further.of(loaded), further.best(loaded)
     more |= {"seed": seed, "options": options, "sources": further.sources, "names": names}
+    more["best"] = best
     if guide is not None:
         steers = group.first(lambda: find(guide))
         more["guide"] = samples.Steering(load(steers, device), guide_scale, Path(steers.name))
     with samples.samples_folder(loaded.config.model, out, group) as folder:
         for number, batch in enumerate(_asked() if asks else [wanted], 1):
             place = folder / f"{number:03d}" if asks else folder
-            _announce(len(batch) * count, source, choice.name)
+            _announce(_work(len(batch) * count, best), source, choice.name)
             _warn(loaded, batch, options.negative, source)
             with progress.images() if speaks() else nullcontext() as show:
-                records = samples.write_samples(loaded, batch, place, progress=show, **more)
+                shown = {} if show is None else {"progress": show.images, "steps": show.steps}
+                records = samples.write_samples(loaded, batch, place, **shown, **more)
             _conclude(place, records, as_json)
 
 
@@ -242,9 +249,19 @@ def _warn(model: Model, prompts: Several, negative: Sequence[str], source: Path)
         note(f"warning: {sentence}")
 
 
-def _announce(count: int, source: Path, sampler: str) -> None:
+def _announce(what: str, source: Path, sampler: str) -> None:
     if speaks():
-        note(f"sampling {_images(count)} from {source} with {sampler}")
+        note(f"sampling {what} from {source} with {sampler}")
+
+
+def _work(count: int, best: BestOf | None) -> str:
+    """Say in words what is sampled, and what candidates cost."""
+    if best is None:
+        return _images(count)
+    return (
+        f"{_images(count)}, each the best of {best.candidates} by {best.judge.name} "
+        f"({_images(count * best.candidates)} in all, {best.candidates} times the work),"
+    )
 
 
 def _conclude(folder: Path, records: Sequence[object], as_json: bool) -> None:

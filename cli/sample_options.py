@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from t2i.cli.command import path_option
+from t2i.cli.command import path_option, registered
 from t2i.core.errors import UserError
+from t2i.core.registry.tables import registry
 
 if TYPE_CHECKING:
+    from t2i.core.models.best import BestOf
     from t2i.core.models.model import Model
     from t2i.core.models.options import Options
 
@@ -33,6 +35,8 @@ class Further:
         width: Width in pixels. None: the model's own.
         height: Height in pixels. None: the model's own.
         again: An image that is to be sampled again. None: none.
+        best_of: Number of candidates of each image, of which the best one is kept. None: one.
+        judge: Registry name of the features that compare them. None: the data set's.
     """
 
     negative: tuple[str, ...]
@@ -42,6 +46,8 @@ class Further:
     width: int | None
     height: int | None
     again: Path | None
+    best_of: int | None
+    judge: str | None
 
     @property
     def sources(self) -> dict[str, Path]:
@@ -56,7 +62,7 @@ class Further:
             Such as "--image".
         """
         values = {name: value for name, value in vars(self).items() if value not in (None, ())}
-        return [f"--{name}" for name in values]
+        return [f"--{name.replace('_', '-')}" for name in values]
 
     def of(self, model: Model) -> Options:
         """Check the options against a model.
@@ -79,6 +85,34 @@ class Further:
             strength=self.strength,
             size=(self.height or own, self.width or own) if sized else None,
         )
+
+    def check_judge(self) -> None:
+        """Check the options of re-ranking, before anything slow is imported.
+
+        Raises:
+            UserError: There is a judge but no candidates, or the judge is unknown.
+        """
+        if self.judge is None:
+            return
+        if self.best_of in (None, 1):
+            raise UserError("--judge compares candidates: say how many there are, with --best-of N")
+        registry().features[self.judge]
+
+    def best(self, model: Model) -> BestOf | None:
+        """Build what ranks the candidates.
+
+        Args:
+            model: The model.
+
+        Returns:
+            The request, for `write_samples`. None: there is one candidate each.
+
+        Raises:
+            UserError: The judge reads no text, none is named, or its weights are missing.
+        """
+        if self.best_of in (None, 1):
+            return None
+        return model.best_of(self.best_of or 1, self.judge)
 
 
 def further_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -123,6 +157,19 @@ OPTIONS = (
     click.option("--height", type=click.IntRange(1), metavar="H", help="Height in pixels."),
     path_option(
         "--again", metavar="PNG", help="Sample this image again, as its file says; no prompt."
+    ),
+    click.option(
+        "--best-of",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Sample N candidates of each image, and keep the one that fits its caption best. "
+        "Takes N times as long.",
+    ),
+    click.option(
+        "--judge",
+        metavar="NAME",
+        shell_complete=registered("features"),
+        help="Features with text that compare the candidates (default: the data set's).",
     ),
 )
 

@@ -58,6 +58,7 @@ SMALL = {
     "ddim": (*DIFFUSION, *ENCODER),
     "edm": (*DIFFUSION, *ENCODER),
     "dfgan": (*GAN, *ENCODER, "matcher_width=8"),
+    "clipvqgan": ("cutouts.count=2", "sampler.steps=3"),
     "gan": ("z_dim=8", "widths_g=[8]", "widths_d=[8]"),
     "cgan": (
         *ENCODER, "z_dim=8", "widths_text_g=[8]", "widths_g=[8]", "widths_d=[8]",

@@ -138,6 +138,10 @@ class _Session:
             0.0, taken - (last.seconds - spent) - (entry.scoring_seconds - before)
         )
         self._save(planned, entry)
+        if not last.step:
+            self.reporter.say(
+                f"{entry.label}: nothing is trained, so all of its budget is spent in sampling"
+            )
         self.reporter.say(
             f"{entry.label}: not counted: {entry.scoring_seconds:.0f} s of sampling and scoring, "
             f"{entry.other_seconds:.0f} s of set-up, grids and checkpoints"
@@ -212,6 +216,8 @@ def _end(run: Run) -> Moment:
     """Return the end of a finished run."""
     summary = summary_of(run)
     stages = summary.get("stages")
+    if stages == []:  # a model with nothing to train
+        return Moment("", True, 0, {}, 0.0, 0.0)
     if not stages:
         raise UserError(f"{run.summary_file} lacks the stages: remove the run {run.path}")
     steps = {stage["name"]: stage["steps"] for stage in stages}

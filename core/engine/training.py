@@ -403,4 +403,10 @@ def _finish(context: RunContext) -> None:
         "processes": context.accelerator.num_processes,
     }
     write_json(run.summary_file, summary)
+    if not context.plans:
+        context.reporter.say(
+            f"model '{context.config.model}' has nothing to train: all its parts are pretrained; "
+            f"model in {run.model}"
+        )
+        return
     context.reporter.say(f"trained {state.step} steps in {state.clock:.0f} s; model in {run.model}")

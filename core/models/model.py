@@ -24,12 +24,14 @@ from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.guide import GuideGenerator, guide_of
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.noise import NoiseKey, PromptNoise
-from t2i.core.interfaces.request import Guide, Request
+from t2i.core.interfaces.request import Guide, Progress, Request
 from t2i.core.interfaces.sampler import Sampler, SamplerConfig, check_fit
+from t2i.core.interfaces.scoring import FeatureExtractor
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Networks
 from t2i.core.io.files import save_tensors, sealed, write_json
 from t2i.core.io.images import to_bytes
+from t2i.core.models.best import BestOf, Judge
 from t2i.core.models.notebook import Images, count_in_words, facts_table
 from t2i.core.models.options import (
     Options,
@@ -271,6 +273,7 @@ class Model:
         null: bool = False,
         guide: GuideMaker | None = None,
         options: RowOptions | None = None,
+        progress: Progress | None = None,
     ) -> Request:
         """Make a sampler's request. The text is encoded and conditioned once.
 
@@ -282,6 +285,7 @@ class Model:
             guide: Makes the classifier's gradient for these captions (`Model.guide`). None: no
                 guide.
             options: Further options of each row. None: none.
+            progress: Called with (steps done, steps in all). None: nothing is called.
 
         Returns:
             The request.
@@ -303,6 +307,7 @@ class Model:
             noise=noise,
             null=None if without is None else self.generator.condition(without),
             guide=guide(captions, self.generator) if guide else None,
+            progress=progress,
             image=None if options.image is None else options.image.to(self.device),
             mask=None if options.mask is None else options.mask.to(self.device),
             strength=options.strength,
@@ -360,6 +365,8 @@ class Model:
         keys: Sequence[Key] | None = None,
         only: Sequence[Key] | None = None,
         options: Options | None = None,
+        best: BestOf | None = None,
+        steps: Progress | None = None,
     ) -> Iterator[list[Sample]]:
         """Sample images in batches, and hand over each batch when it is done.
 
@@ -380,6 +387,9 @@ class Model:
                 Benchmarks do so.
             only: The images to sample, out of `n` of each prompt. The noise stays the same.
             options: Further options (`Model.options`). None: none.
+            best: Several candidates of each image are sampled, and the best one is kept
+                (`Model.best_of`). None: one image is sampled for each that is wanted.
+            steps: Called with (steps done, steps in all) of the batch after each sampling step.
 
         Returns:
             An iterator over the batches, prompt by prompt.
@@ -389,6 +399,12 @@ class Model:
         """
         prompts = several(prompts)
         options = options or Options()
+        if best is not None:
+            assert keys is None, "candidates have the noise keys of the prompts' text"
+            return self._stream_best(
+                best, prompts, only, n=n, seed=seed, sampler=sampler, guide=guide,
+                batch_size=batch_size, progress=progress, options=options, steps=steps,
+            )  # fmt: skip
         built = self.check(prompts, sampler, options)
         if guide and options.size not in (None, self._own_size):
             raise UserError("a guide classifies images of one size: leave out --width and --height")
@@ -400,7 +416,56 @@ class Model:
             places = list(every) if only is None else list(only)
             noise_of = tuple(every[place] for place in places)
         noise = PromptNoise(seed, noise_of, self.device)
-        return self.images_of(built, prompts, places, noise, guide, batch_size, progress, options)
+        return self.images_of(
+            built, prompts, places, noise, guide, batch_size, progress, options, steps
+        )
+
+    def _stream_best(
+        self, best: BestOf, prompts: Several, only: Sequence[Key] | None, *, n: int,
+        batch_size: int | None, progress: Callable[[int, int], None] | None, options: Options,
+        **request: Any,
+    ) -> Iterator[list[Sample]]:  # fmt: skip
+        """Sample the candidates of all images, or of `only` some, and keep the best of each."""
+        captions = _captions_of(prompts)
+        self.check(prompts, request["sampler"], options)
+        every = n * best.candidates
+        noise_keys(prompts, every)  # raises if there are too many
+        images = [(p, s) for p in range(len(prompts)) for s in range(n)] if only is None else only
+        height, width = options.size or self._own_size
+        size = batch_size or default_batch(round((height * width) ** 0.5))
+        done, total = 0, len(images) * best.candidates
+
+        def draw(keys: Sequence[Key]) -> Iterator[list[Sample]]:
+            nonlocal done
+            for batch in self.stream(
+                prompts, n=every, only=keys, batch_size=size, options=options, **request
+            ):
+                done += len(batch)
+                if progress:
+                    progress(done, total)
+                yield batch
+
+        return best.batches(images, size, captions, draw)
+
+    def best_of(self, candidates: int, judge: str | FeatureExtractor | None = None) -> BestOf:
+        """Ask for several candidates of each image, of which the best one is kept.
+
+        Args:
+            candidates: Number of candidates of each image. Each costs as much as an image.
+            judge: Features with a text side that compare images and captions: a registry name or a
+                network. None: those that the model's data set names.
+
+        Returns:
+            The request, for `Model.stream`.
+
+        Raises:
+            UserError: The features are unknown, read no text, or their weights are missing.
+        """
+        if candidates < 1:
+            raise UserError(f"best of {candidates}: give the number of candidates, at least 1")
+        if isinstance(judge, FeatureExtractor):
+            return BestOf(candidates, Judge(judge, device=self.device))
+        return BestOf(candidates, Judge.named(judge, self.config.data.name, self.device))
 
     @property
     def _own_size(self) -> tuple[int, int]:
@@ -416,6 +481,7 @@ class Model:
         batch_size: int | None = None,
         progress: Callable[[int, int], None] | None = None,
         options: Options | None = None,
+        steps: Progress | None = None,
     ) -> Iterator[list[Sample]]:
         """Sample one image for each place and key of the noise, in batches.
 
@@ -428,6 +494,7 @@ class Model:
             batch_size: Images sampled at once. None: chosen by image size.
             progress: Called with (images done, images in all) after each batch.
             options: Further options. None: none.
+            steps: Called with (steps done, steps in all) of the batch after each sampling step.
 
         Yields:
             The images of a batch.
@@ -446,7 +513,7 @@ class Model:
             with torch.no_grad():
                 request = self.request(
                     rows_of(prompts, rows), part, null=sampler.needs_null, guide=guide,
-                    options=options.of(rows),
+                    options=options.of(rows), progress=steps,
                 )  # fmt: skip
                 values = sampler.sample(self.generator, request)
                 lost = lost or are_lost(values)
@@ -477,6 +544,8 @@ class Model:
         mask: Picture | None = None,
         strength: float | None = None,
         size: tuple[int, int] | None = None,
+        best_of: int = 1,
+        judge: str | FeatureExtractor | None = None,
     ) -> Images:
         """Sample images.
 
@@ -498,6 +567,10 @@ class Model:
             strength: Share of the chain that `image` goes through, from 0 (unchanged) to 1 (from
                 noise). None: 0.8, or 1 with a mask.
             size: Height and width in pixels. None: those of the training images.
+            best_of: Number of candidates that are sampled for each image. The one that fits its
+                caption best is kept; `Images.chosen` says which. Each costs as much as an image.
+            judge: Features with a text side that compare the candidates: a registry name or a
+                network. None: those that the model's data set names.
 
         Returns:
             The images, prompt by prompt: a list of PIL images, which a notebook shows as a grid.
@@ -511,9 +584,11 @@ class Model:
         options = self.options(
             negative=negative, image=image, mask=mask, strength=strength, size=size
         )
+        if judge is not None and best_of == 1:
+            raise UserError("a judge compares candidates: give best_of, their number, too")
         batches = self.stream(
             prompts, n=n, seed=seed, sampler=choice, guide=guide, batch_size=batch_size,
-            options=options,
+            options=options, best=None if best_of == 1 else self.best_of(best_of, judge),
         )  # fmt: skip
         if not isinstance(prompts, TextFeatures):
             for sentence in warnings_of(
@@ -525,6 +600,7 @@ class Model:
         return Images(
             (Image.fromarray(sample.image) for sample in samples),
             [captions[sample.prompt] for sample in samples] if captions else (),
+            [sample.chosen for sample in samples if sample.chosen is not None],
         )
 
     def redraw(
@@ -590,3 +666,15 @@ class Model:
             Each with its name, which is also its file's.
         """
         return [("generator", self.generator), ("text_encoder", self.text_encoder)]
+
+
+def _captions_of(prompts: Several) -> Sequence[str]:
+    """Return the captions that candidates are compared by.
+
+    Raises:
+        UserError: The prompts are features without captions.
+    """
+    captions = prompts.captions if isinstance(prompts, TextFeatures) else prompts
+    if len(captions) < len(prompts):
+        raise UserError("candidates are ranked by their captions: give prompts, not features")
+    return captions

@@ -9,6 +9,8 @@ from html import escape
 
 from PIL import Image
 
+from t2i.core.models.wanted import Chosen
+
 SHOWN = 64
 """Largest number of images of one list that a notebook shows."""
 
@@ -22,11 +24,19 @@ class Images(list[Image.Image]):
     Args:
         images: PIL images, RGB.
         captions: The prompt of each image.
+        chosen: Of each image, which of several candidates it is. Empty: none was chosen among
+            several.
     """
 
-    def __init__(self, images: Iterable[Image.Image] = (), captions: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        images: Iterable[Image.Image] = (),
+        captions: Sequence[str] = (),
+        chosen: Sequence[Chosen] = (),
+    ) -> None:
         super().__init__(images)
         self.captions = tuple(captions)
+        self.chosen = tuple(chosen)
 
     def _repr_html_(self) -> str:
         captions = [*self.captions, *[""] * len(self)]

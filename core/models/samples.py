@@ -25,6 +25,7 @@ from torch import Tensor
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import NoiseKey
+from t2i.core.interfaces.request import Progress
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.io.clutter import entries
@@ -32,6 +33,7 @@ from t2i.core.io.files import place_bytes, read_lines, refuse_links, write_bytes
 from t2i.core.io.images import grid, png, read_image, readable_scale
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import Group
+from t2i.core.models.best import BestOf
 from t2i.core.models.interpolation import interpolate
 from t2i.core.models.metadata import (
     LARGEST_BATCH,
@@ -60,6 +62,7 @@ def write_samples(
     guide: Steering | None = None, progress: Callable[[int, int], None] | None = None,
     group: Group | None = None, options: Options | None = None,
     sources: Mapping[str, Path] | None = None, names: Sequence[str] = (),
+    best: BestOf | None = None, steps: Progress | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Sample `n` images of each prompt into a folder.
 
@@ -83,6 +86,9 @@ def write_samples(
         sources: Files of the options' image and mask, for the record, by "image" and "mask".
         names: Names of the rows of features without captions, for the record. Empty: their
             numbers.
+        best: Several candidates of each image are sampled, and the best one is kept
+            (`Model.best_of`). None: one image is sampled for each that is wanted.
+        steps: Called with (steps done, steps in all) of the batch after each sampling step.
 
     Returns:
         The lines of samples.jsonl, in the first process; an empty list in the others.
@@ -96,8 +102,8 @@ def write_samples(
     by_text = len(captions) == len(prompts)
     names = captions if by_text else names or [f"row {row}" for row in range(len(prompts))]
     given = [prompts.sentence, prompts.words] if isinstance(prompts, TextFeatures) else []
-    noise = noise_keys(prompts, n)
-    keys = list(noise)
+    noise = noise_keys(prompts, n * (best.candidates if best else 1))
+    keys = [(p, s) for p in range(len(prompts)) for s in range(n)]
     extent = options.size or (model.generator.image_size, model.generator.image_size)
     size = batch_size or _batch_size(extent, len(keys), group)
 
@@ -114,18 +120,23 @@ def write_samples(
             n=n,
             only=wanted,
             options=options,
+            best=best,
+            steps=steps,
         )
 
+    if best and not by_text:
+        raise UserError("candidates are ranked by their captions: give prompts, not features")
     model.check(prompts, choice, options)  # raises what is wrong before there is a folder
     settings = {
         "noise": "text" if by_text else "row",
         **_settings(model, choice, run, given),
         **(guide.document() if guide else {}),
         **_told(options, sources or {}),
+        **({"best_of": best.document()} if best else {}),
     }
     work = _Work(
         model, keys, names, seed, settings, size, draw, extent, options.negative,
-        noise if by_text and not given else None,
+        noise if by_text and not given else None, best,
     )  # fmt: skip
     return work.into(folder, n, group)
 
@@ -283,8 +294,9 @@ class _Work:
         draw: Samples some of the images, in batches of `size`.
         extent: Height and width of the images in pixels.
         negative: Negative prompts: none, one for all prompts, or one for each.
-        noise: The noise key of each image, if it depends on the prompt's text. None: `--again`
-            cannot sample the image.
+        noise: The noise key of each image (of each candidate, with `best`), if it depends on the
+            prompt's text. None: `--again` cannot sample the image.
+        best: The request to keep the best of several candidates. None: there is one each.
     """
 
     model: Model
@@ -297,6 +309,7 @@ class _Work:
     extent: tuple[int, int]
     negative: Sequence[str] = ()
     noise: Mapping[Key, NoiseKey] | None = None
+    best: BestOf | None = None
 
     def into(self, folder: Path, n: int, group: Group) -> list[dict[str, Any]]:
         with _held(folder, group):
@@ -324,23 +337,45 @@ class _Work:
         with open(folder / own, "a", encoding="utf-8") as file:
             start = time.perf_counter()
             for batch in self.draw(mine) if mine else ():
-                together = [(drawn.prompt, drawn.sample) for drawn in batch]
+                together = tuple((drawn.prompt, drawn.sample) for drawn in batch)
                 seconds = (time.perf_counter() - start) / len(batch)
                 for drawn in batch:
-                    key = (drawn.prompt, drawn.sample)
-                    if _name(key) not in there:
-                        place_bytes(folder / _name(key), self._png(drawn.image, key, together))
-                        file.write(json.dumps({**self._line(key), "seconds": seconds}) + "\n")
+                    name = _name((drawn.prompt, drawn.sample))
+                    if name not in there:
+                        place_bytes(folder / name, self._png(drawn, together))
+                        file.write(json.dumps({**self._record(drawn), "seconds": seconds}) + "\n")
                 file.flush()
                 start = time.perf_counter()
 
     def _batches(self) -> list[Sequence[Key]]:
         """Share the images out over batches."""
+        if self.best:
+            return self.best.parts(self.keys, self.size)
         return [self.keys[at : at + self.size] for at in range(0, len(self.keys), self.size)]
 
-    def _png(self, image: np.ndarray, key: Key, together: Sequence[Key]) -> bytes:
+    def _record(self, drawn: Sample) -> dict[str, Any]:
+        """Make the line of a sampled image, but for its seconds."""
+        line = self._line((drawn.prompt, drawn.sample))
+        return line if drawn.chosen is None else line | {"best": self._choice(drawn)}
+
+    def _choice(self, drawn: Sample) -> dict[str, Any]:
+        """Describe which candidate an image is."""
+        assert self.best is not None
+        assert drawn.chosen is not None
+        key = self.best.key((drawn.prompt, drawn.sample), drawn.chosen.candidate)
+        number = {} if self.noise is None else {"noise_number": self.noise[key][1]}
+        return {
+            "candidate": drawn.chosen.candidate,
+            "score": drawn.chosen.score,
+            "scores": list(drawn.chosen.scores),
+            **number,
+        }
+
+    def _png(self, drawn: Sample, together: Sequence[Key]) -> bytes:
         """Encode an image that was sampled in a batch, with all that `--again` needs."""
-        batch = None
+        batch, key = None, (drawn.prompt, drawn.sample)
+        if self.best and drawn.chosen:
+            key, together = self.best.key(key, drawn.chosen.candidate), drawn.chosen.batch
         if self.noise is not None and len(together) <= LARGEST_BATCH:
             rows = sorted({p for p, _ in together})
             batch = Batch(
@@ -349,7 +384,7 @@ class _Work:
                 negative=[self._negative(row) for row in rows] if self.negative else [],
                 images=[(rows.index(k[0]), self.noise[k][1]) for k in together],
             )
-        return png(image, image_chunks(self._line(key), self.extent, batch))
+        return png(drawn.image, image_chunks(self._record(drawn), self.extent, batch))
 
     def _negative(self, row: int) -> str:
         return self.negative[row if len(self.negative) > 1 else 0]
@@ -357,7 +392,9 @@ class _Work:
     def _line(self, key: Key) -> dict[str, Any]:
         """Make the line of an image for samples.jsonl, but for its seconds."""
         negative = {"negative": self._negative(key[0])} if self.negative else {}
-        number = {} if self.noise is None else {"noise_number": self.noise[key][1]}
+        number = {}
+        if self.noise is not None and self.best is None:
+            number = {"noise_number": self.noise[key][1]}
         return {
             "file": _name(key), "prompt": self.prompts[key[0]], **negative, "seed": self.seed,
             "prompt_index": key[0], "sample_index": key[1], **number, "settings": self.settings,
@@ -448,7 +485,7 @@ def _difference(line: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     different = [
         name
         for name in {**ours, **theirs}
-        if name not in ("settings", "seconds") and theirs.get(name) != ours.get(name)
+        if name not in ("settings", "seconds", "best") and theirs.get(name) != ours.get(name)
     ]
     return f"{line['file']} has another {different[0]}" if different else ""
 

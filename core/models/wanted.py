@@ -28,6 +28,27 @@ Several = Sequence[str] | TextFeatures
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """Which of several candidates an image is.
+
+    Args:
+        candidate: Number of the candidate that was kept, from 0.
+        scores: How well each candidate fits its caption: the cosine of their features.
+        batch: The batch that the candidate was sampled in, as (index of the prompt, number among
+            all candidates of the prompt).
+    """
+
+    candidate: int
+    scores: tuple[float, ...]
+    batch: tuple[Key, ...]
+
+    @property
+    def score(self) -> float:
+        """The score of the candidate that was kept."""
+        return self.scores[self.candidate]
+
+
+@dataclass(frozen=True)
 class Sample:
     """One sampled image.
 
@@ -35,11 +56,13 @@ class Sample:
         prompt: Index of its prompt.
         sample: Index of the image among those of its prompt.
         image: The image, uint8 (H, W, 3).
+        chosen: Which of several candidates it is. None: it is the only one.
     """
 
     prompt: int
     sample: int
     image: np.ndarray
+    chosen: Chosen | None = None
 
 
 def several(prompts: Prompts) -> Several:

@@ -212,6 +212,9 @@ class DatasetSpec(Spec):
         general: Whether the layout is so general that any other data set which recognises a folder
             is preferred to this one.
         default: Whether it is the default data set, which must not need a folder.
+        judge: Registry name of the features with a text side that rank candidates of images by
+            their caption (`t2i sample --best-of N`), for models that were trained on it. "": the
+            user names some.
         shipped: Networks pretrained on this data set that its package ships. Settings that name
             pretrained weights take their names beside folders and names on the hub.
 
@@ -226,6 +229,7 @@ class DatasetSpec(Spec):
     recognise: str | None = None
     general: bool = False
     default: bool = False
+    judge: str = ""
     shipped: tuple[ShippedWeights, ...] = ()
 
     def __post_init__(self) -> None:
@@ -241,10 +245,13 @@ class FeatureSpec(Spec):
         build: Import path of `(config) -> FeatureExtractor`.
         default: Whether it is the default for metrics that need features, which must not need a
             download.
+        text: Whether it has a text side (`FeatureExtractor.encode_text`). Errors list those that
+            have one.
     """
 
     build: str
     default: bool = False
+    text: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

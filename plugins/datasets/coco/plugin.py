@@ -20,6 +20,7 @@ def t2i_datasets() -> list[DatasetSpec]:
                 "have them"
             ),
             config="t2i.plugins.datasets.coco.config:CocoConfig",
+            judge="clip",
             build="t2i.plugins.datasets.coco.dataset:build",
             splits=("train", "val"),
             recognise="t2i.plugins.datasets.coco.recognise:recognise",

@@ -19,6 +19,7 @@ def t2i_datasets() -> list[DatasetSpec]:
                 "StackGAN line"
             ),
             config="t2i.plugins.datasets.cub.config:CUBConfig",
+            judge="clip",
             build="t2i.plugins.datasets.cub.dataset:build",
             splits=("train", "val"),
             recognise="t2i.plugins.datasets.cub.recognise:recognise",

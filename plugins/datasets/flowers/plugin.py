@@ -16,6 +16,7 @@ def t2i_datasets() -> list[DatasetSpec]:
             name="flowers",
             summary="Oxford Flowers 102 with ten captions each; the layout of the StackGAN line",
             config="t2i.plugins.datasets.flowers.config:FlowersConfig",
+            judge="clip",
             build="t2i.plugins.datasets.flowers.dataset:build",
             splits=("train", "val"),
             recognise="t2i.plugins.datasets.flowers.recognise:recognise",

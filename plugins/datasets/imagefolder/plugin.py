@@ -18,6 +18,7 @@ def t2i_datasets() -> list[DatasetSpec]:
                 "a folder of images with a table of captions (csv, json, ...) or a .txt beside each"
             ),
             config="t2i.plugins.datasets.imagefolder.config:ImageFolderConfig",
+            judge="clip",
             build="t2i.plugins.datasets.imagefolder.dataset:build",
             splits=("train", "val"),
             recognise="t2i.plugins.datasets.imagefolder.recognising:recognise",

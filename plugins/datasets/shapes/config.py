@@ -63,5 +63,9 @@ class FeaturesConfig(Config):
     """Settings of the features `shapes`. There are none."""
 
 
+class ClipFeaturesConfig(Config):
+    """Settings of the features `shapes-clip`. There are none."""
+
+
 class CaptionAccuracyConfig(Config):
     """Settings of the metric `caption-accuracy`. There are none."""

@@ -23,6 +23,7 @@ def t2i_datasets() -> list[DatasetSpec]:
             name="shapes",
             summary="simple shapes with exact captions, rendered on demand; endless, no download",
             config="t2i.plugins.datasets.shapes.config:ShapesConfig",
+            judge="shapes-clip",
             build="t2i.plugins.datasets.shapes.dataset:build",
             splits=("train", "val", "compositions"),
             needs_dir=False,
@@ -45,10 +46,10 @@ def t2i_datasets() -> list[DatasetSpec]:
 
 @hookimpl
 def t2i_features() -> list[FeatureSpec]:
-    """Declare the features `shapes`.
+    """Declare the features `shapes` and `shapes-clip`.
 
     Returns:
-        Their specification.
+        Their specifications.
     """
     return [
         FeatureSpec(
@@ -56,7 +57,14 @@ def t2i_features() -> list[FeatureSpec]:
             summary="a small frozen network that recognises what is where in images of shapes",
             config="t2i.plugins.datasets.shapes.config:FeaturesConfig",
             build="t2i.plugins.datasets.shapes.features:build",
-        )
+        ),
+        FeatureSpec(
+            name="shapes-clip",
+            summary="the tiny CLIP of images of shapes: images and captions in one space",
+            config="t2i.plugins.datasets.shapes.config:ClipFeaturesConfig",
+            build="t2i.plugins.datasets.shapes.clip_features:build",
+            text=True,
+        ),
     ]
 
 

@@ -19,6 +19,7 @@ def t2i_datasets() -> list[DatasetSpec]:
                 "URL"
             ),
             config="t2i.plugins.datasets.webdataset.config:WebDatasetConfig",
+            judge="clip",
             build="t2i.plugins.datasets.webdataset.dataset:build",
             splits=("train", "val"),
             recognise="t2i.plugins.datasets.webdataset.recognise:recognise",

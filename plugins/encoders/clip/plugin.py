@@ -91,5 +91,5 @@ def t2i_features() -> list[FeatureSpec]:
 def _features(name: str, summary: str, config: str) -> FeatureSpec:
     return FeatureSpec(
         name=name, summary=summary, config=f"t2i.plugins.encoders.clip.config:{config}Config",
-        build="t2i.plugins.encoders.clip.features:build",
+        build="t2i.plugins.encoders.clip.features:build", text=True,
     )  # fmt: skip

@@ -13,14 +13,14 @@ from torch.nn import functional as F
 
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
-from t2i.plugins.common.clip.vision import ClipVision
+from t2i.plugins.common.clip.contrast import ClipMatcher
 from t2i.plugins.common.gan.losses.hinge import hinge_generator, penalised_hinge
 from t2i.plugins.common.gan.losses.outline import with_outline
 from t2i.plugins.common.gan.optimizers import adam_pair
 from t2i.plugins.common.gan.remedies.critic import Critic
 from t2i.plugins.common.gan.remedies.seam import Remedies
 from t2i.plugins.common.gan.remedies.seen import Seen, listed
-from t2i.plugins.common.text.contrastive import Contrast, MatchingTrainer
+from t2i.plugins.common.text.contrastive import MatchingTrainer
 from t2i.plugins.models.galip.config import GALIPConfig
 from t2i.plugins.models.galip.networks import (
     Discriminator,
@@ -28,29 +28,6 @@ from t2i.plugins.models.galip.networks import (
     QualityAssessor,
     sentences,
 )
-
-
-class ClipMatcher(Contrast):
-    """CLIP's contrastive objective: its image embeddings against sentence vectors.
-
-    Args:
-        clip: The image half of CLIP.
-    """
-
-    def __init__(self, clip: ClipVision) -> None:
-        super().__init__()
-        self.clip = clip
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Embed images in the space that they share with sentences.
-
-        Args:
-            images: Images in [-1, 1], float (B, 3, H, H).
-
-        Returns:
-            Embeddings, float (B, D), not normalised.
-        """
-        return self.clip.embedding(images)
 
 
 def pretraining(config: GALIPConfig, networks: Networks) -> Trainer:

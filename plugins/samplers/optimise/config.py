@@ -26,8 +26,15 @@ class OptimiseConfig(UnguidedConfig):
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Adam's two decay rates, each from 0 to below 1."""
 
-    keep: Literal["last", "best"] = "last"
-    """Which latents are decoded: those after the last step, or the best of each image by its score.
+    keep: Literal["last", "best", "average"] = "last"
+    """Which latents are decoded: those after the last step, the best of each image by its score, or
+    the moving average of all steps.
 
     "best" takes one more evaluation of the score.
     """
+
+    decay: Decay = 0.99
+    """Decay rate of the moving average that `keep=average` decodes."""
+
+    restarts: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Numbers of steps after which Adam's averages of gradients begin anew."""

@@ -33,7 +33,7 @@ class OptimiseSampler(Sampler):
         )
         steps, text, noise = self.config.steps or STEPS, request.text, request.noise
         latents = generator.start(noise).detach().clone()
-        adam = torch.optim.Adam([latents], self.config.lr, self.config.betas, maximize=True)
+        adam, mean = self._adam(latents), MovingMean(self.config.decay, latents)
         best, highest = latents, torch.full((len(noise),), -torch.inf, device=latents.device)
         for step in range(steps):
             with torch.enable_grad():
@@ -43,12 +43,47 @@ class OptimiseSampler(Sampler):
             best, highest = better(latents, score, best, highest)
             adam.step()
             latents.requires_grad_(False).copy_(generator.constrain(latents.detach()))
+            mean.add(latents)
+            if step + 1 in self.config.restarts:
+                adam = self._adam(latents)
             request.step_done(step + 1, steps)
+        if self.config.keep == "average":
+            return generator.decode(mean.value)
         if self.config.keep == "last":
             return generator.decode(latents)
         return generator.decode(
             better(latents, generator.score(latents, text, noise, steps), best, highest)[0]
         )
+
+    def _adam(self, latents: Tensor) -> torch.optim.Adam:
+        return torch.optim.Adam([latents], self.config.lr, self.config.betas, maximize=True)
+
+
+class MovingMean:
+    """An exponential moving average of latents, without bias towards its start.
+
+    Args:
+        decay: Its decay rate.
+        first: The first latents, (B, ...).
+    """
+
+    def __init__(self, decay: float, first: Tensor) -> None:
+        self.decay, self.weight, self.sum = decay, 0.0, torch.zeros_like(first)
+        self.add(first)
+
+    def add(self, latents: Tensor) -> None:
+        """Add latents.
+
+        Args:
+            latents: Latents of the shape of the first ones.
+        """
+        self.weight = self.decay * self.weight + (1 - self.decay)
+        self.sum.lerp_(latents.detach(), 1 - self.decay)
+
+    @property
+    def value(self) -> Tensor:
+        """The average."""
+        return self.sum / self.weight
 
 
 def better(latents: Tensor, score: Tensor, best: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 
 import pytest
 
@@ -201,3 +202,15 @@ def test_an_entry_that_somebody_sent_is_checked_first(speedrun, tmp_path, change
     monkeypatch.setattr(StageRun, "run", None)
     with pytest.raises(UserError, match=r"entries/ramp\.json.*remove it and its run"):
         speedrun()
+
+
+def test_a_model_with_nothing_to_train_is_scored_once(speedrun, words, monkeypatch, tmp_path):
+    """All of its budget is spent in sampling, which the results count apart from training."""
+    monkeypatch.setattr(sys.modules["t2i_ramp"], "stages", lambda config, encoder: [])
+    (entry,) = speedrun().entries
+    (point,) = entry.points
+    assert (point.step, point.seconds, point.whole) == (0, 0.0, True)
+    assert entry.scoring_seconds > 0
+    assert any("nothing is trained" in line for line in words.lines)
+    assert any("has nothing to train" in line for line in words.lines)
+    assert speedrun().entries[0].points == [point]

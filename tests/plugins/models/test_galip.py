@@ -25,6 +25,7 @@ from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 from t2i.plugins.common.clip.config import MEAN, STD, ClipVisionConfig
+from t2i.plugins.common.clip.contrast import ClipMatcher
 from t2i.plugins.common.clip.vision import ClipVision, build_clip
 from t2i.plugins.common.text.contrastive import MatchingTrainer
 from t2i.plugins.models.galip.config import GALIPConfig
@@ -36,7 +37,7 @@ from t2i.plugins.models.galip.networks import (
     build,
     sizes,
 )
-from t2i.plugins.models.galip.training import ClipMatcher, GANTrainer, pretraining, stages
+from t2i.plugins.models.galip.training import GANTrainer, pretraining, stages
 
 TEXT = TextShape(8, 8)
 SMALL = GALIPConfig.of(

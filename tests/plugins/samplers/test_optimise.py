@@ -101,3 +101,22 @@ def test_what_is_refused():
     for given in ({"guide": lambda *_: None}, {"image": torch.zeros(1, 3, 2, 2)}):
         with pytest.raises(UserError, match="sampler 'optimise'"):
             sampler.sample(Quadratic(), Request(text=text, noise=noise, **given))
+
+
+def test_the_average_counts_every_step_and_the_start_by_their_age():
+    generator, decay = Quadratic(), 0.9
+    seen = [draw(generator, 2, steps=n, lr=0.05) for n in range(1, 7)]
+    start = PromptNoise(1, tuple((0, i) for i in range(2))).normal("start", 0, (4,))
+    weights = [decay ** (6 - n) for n in range(7)]
+    expected = sum(w * z for w, z in zip(weights, [start, *seen], strict=True)) / sum(weights)
+    found = draw(generator, 2, steps=6, lr=0.05, keep="average", decay=decay)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_restart_forgets_the_averages_of_gradients():
+    """The first step of a new Adam is the learning rate long, whatever came before."""
+    after = [draw(Quadratic(), 3, steps=n, lr=0.01, restarts=(5,)) for n in (5, 6)]
+    torch.testing.assert_close((after[1] - after[0]).abs(), torch.full((3, 4), 0.01))
+    plain = [draw(Quadratic(), 3, steps=n, lr=0.01) for n in (5, 6)]
+    assert torch.equal(plain[0], after[0])
+    assert not torch.allclose((plain[1] - plain[0]).abs(), torch.full((3, 4), 0.01), rtol=1e-3)
