@@ -32,6 +32,8 @@ EPSILON = 0.1
 """Margin of the logit-Laplace distribution: images are mapped to [EPSILON, 1 - EPSILON]."""
 DESCRIPTION = "tokenizer.json"
 WEIGHTS = "tokenizer.safetensors"
+COUNTS = ("quantizer.steps", "quantizer.counts", "quantizer.sums")
+"""What a quantizer keeps for its training only."""
 
 
 class ImageTokenizer(nn.Module):
@@ -367,6 +369,8 @@ def keep_tokenizer(tokenizer: ImageTokenizer, folder: Path) -> None:
 def save_tokenizer(tokenizer: ImageTokenizer, folder: Path, dtype: torch.dtype) -> None:
     """Write a tokenizer into a folder that `tokenizer.weights` may name.
 
+    What only its training needs is left out: the counts of its quantizer.
+
     Args:
         tokenizer: The tokenizer.
         folder: The folder.
@@ -374,16 +378,23 @@ def save_tokenizer(tokenizer: ImageTokenizer, folder: Path, dtype: torch.dtype) 
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / DESCRIPTION, _described(tokenizer))
-    state = tokenizer.state_dict()
-    save_tensors(
-        folder / WEIGHTS,
-        {k: (t.to(dtype) if t.is_floating_point() else t).contiguous() for k, t in state.items()},
-    )
+    kept = {
+        name: tensor.to(dtype).contiguous()
+        for name, tensor in tokenizer.state_dict().items()
+        if name not in COUNTS
+    }
+    save_tensors(folder / WEIGHTS, kept)
     seal(folder)
 
 
 def _described(tokenizer: ImageTokenizer) -> dict[str, Any]:
-    return tokenizer.config.model_copy(update={"weights": None}).model_dump(mode="json")
+    """Return the settings of a tokenizer that is not trained any more."""
+    config = tokenizer.config
+    quantizer = config.quantizer.model_copy(update={"restart": 0.0})
+    if quantizer.kind == "ema":
+        quantizer = quantizer.model_copy(update={"kind": "codebook"})
+    frozen = config.model_copy(update={"weights": None, "quantizer": quantizer})
+    return frozen.model_dump(mode="json")
 
 
 def gumbel(uniform: Tensor) -> Tensor:
