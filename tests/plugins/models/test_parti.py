@@ -1,11 +1,13 @@
 """Parti: cached steps are the whole pass; the conv-shaped mask; the loss; optimizers."""
 
+import json
 import math
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from t2i.core.engine.checkpoint import _joined, _split
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.request import Request
@@ -292,3 +294,28 @@ def test_the_papers_sizes_have_the_papers_numbers_of_parameters(preset, millions
     encoder = config.encoder_layers * (4 * width**2 + 2 * width * hidden)
     decoder = config.decoder_layers * (8 * width**2 + 2 * width * hidden)
     assert (encoder + decoder) / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+def test_adafactor_goes_on_from_a_checkpoint_to_the_bit():
+    gradients = torch.randn(4, 3, 4)
+
+    def moved(optimizer, weight, part):
+        for gradient in part:
+            weight.grad = gradient.clone()
+            optimizer.step()
+        return weight.detach().clone()
+
+    def begun(start):
+        weight = torch.nn.Parameter(start.clone())
+        return optimizer_of(
+            PartiConfig(lr=0.1), [{"params": [weight], "weight_decay": 0.1}]
+        ), weight
+
+    optimizer, weight = begun(torch.ones(3, 4))
+    halfway = moved(optimizer, weight, gradients[:2])
+    tensors = {}
+    numbers = _split(optimizer.state_dict(), tensors, "network")
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    again, other = begun(halfway)
+    again.load_state_dict(_joined(json.loads(json.dumps(numbers)), tensors, "network"))
+    assert torch.equal(moved(again, other, gradients[2:]), moved(optimizer, weight, gradients[2:]))
