@@ -130,8 +130,9 @@ class Codebook(nn.Module):
         Returns:
             The vectors, z + sg(e - z), the tokens and the loss.
         """
-        tokens = self.tokens(z)
-        z, e = self.features(_precise(z)), self.vectors(tokens, z.shape[2])
+        # Straight through to z itself, as in ViT-VQGAN's public code, not to z of length 1.
+        tokens, raw = self.tokens(z), _precise(z)
+        z, e = self.features(raw), self.vectors(tokens, z.shape[2])
         commitment = (z - e.detach()).square().mean()
         beta = self.config.beta
         if self.averaged:
@@ -141,7 +142,7 @@ class Codebook(nn.Module):
             loss = (
                 beta * codebook + commitment if self.config.legacy else codebook + beta * commitment
             )
-        return Quantised(z + (e - z).detach(), tokens, self.config.weight * loss)
+        return Quantised(raw + (e - raw).detach(), tokens, self.config.weight * loss)
 
     @torch.no_grad()
     def observe(self, z: Tensor, tokens: Tensor, random: Tensor) -> None:

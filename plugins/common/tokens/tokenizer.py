@@ -23,6 +23,7 @@ from t2i.core.registry.tables import registry
 from t2i.plugins.common.tokens.quantizers import Quantised, Quantizer, quantizer_of
 from t2i.plugins.common.tokens.taming import CHECKPOINTS, read_taming
 from t2i.plugins.common.tokens.tokenizer_config import TokenizerConfig
+from t2i.plugins.common.tokens.vit import ViTDecoder, ViTEncoder
 from t2i.plugins.common.tokens.vqgan import VQGANDecoder, VQGANEncoder
 from t2i.plugins.common.tokens.vqvae import VQVAEDecoder, VQVAEEncoder
 from t2i.plugins.common.weights.network_types import LEAST, shapes_saved
@@ -71,7 +72,9 @@ class ImageTokenizer(nn.Module):
         self.decoder: Any
         self.quant_conv: nn.Module
         self.post_quant_conv: nn.Module
-        self.encoder, self.decoder, self.quant_conv, self.post_quant_conv = _networks(config)
+        self.encoder, self.decoder, self.quant_conv, self.post_quant_conv = _networks(
+            config, self.side
+        )
         self.quantizer: Quantizer = quantizer_of(
             config.quantizer, config.vocabulary, config.code_width
         )
@@ -221,13 +224,22 @@ def widened(images: Tensor) -> Tensor:
     return ((images - EPSILON) / (1 - 2 * EPSILON)).clamp(0, 1) * 2 - 1
 
 
-def _networks(config: TokenizerConfig) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module]:
+def _networks(
+    config: TokenizerConfig, side: int
+) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module]:
     """Build encoder, decoder, and the layers after the one and before the other."""
     D, channels = config.code_width, 6 if config.losses.reconstruction == "logit_laplace" else 3
     if config.kind == "vqvae":
         width = config.vqvae.channels
         decoder = VQVAEDecoder(config.vqvae, D, channels)
         return VQVAEEncoder(config.vqvae), decoder, nn.Conv2d(width, D, 1), nn.Identity()
+    if config.kind == "vit":
+        return (
+            ViTEncoder(config.vit, side),
+            ViTDecoder(config.vit, side, channels),
+            nn.Conv2d(config.vit.encoder.width, D, 1),
+            nn.Conv2d(D, config.vit.decoder.width, 1),
+        )
     width = config.vqgan.latent_channels
     return (
         VQGANEncoder(config.vqgan),

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from t2i.core.settings import MOST_LAYERS, Config
 
-Kind = Literal["vqgan", "vqvae"]
+Kind = Literal["vqgan", "vqvae", "vit"]
 Width = Annotated[int, Field(ge=1, le=65536)]
 Level = Annotated[int, Field(ge=0, le=16)]
 
@@ -72,6 +72,43 @@ class VQVAESizes(Config):
     def reduction(self) -> int:
         """Ratio of the image's side to the grid's."""
         return 1 << self.levels
+
+
+class ViTTransformerSizes(Config):
+    """Sizes of the encoder or of the decoder of ViT-VQGAN. The defaults are its "base"."""
+
+    layers: int = Field(12, ge=1, le=MOST_LAYERS)
+    """Number of layers."""
+
+    width: int = Field(768, ge=4, le=65536, multiple_of=4)
+    """Width of a place. A multiple of 4."""
+
+    heads: int = Field(12, ge=1)
+    """Attention heads."""
+
+    head_width: Width = 64
+    """Channels of one attention head."""
+
+    hidden: Width = 3072
+    """Width of the perceptron's hidden layer."""
+
+
+class ViTSizes(Config):
+    """Sizes of ViT-VQGAN's encoder and decoder."""
+
+    patch: int = Field(8, ge=1, le=256)
+    """Side of the squares of pixels that become one token."""
+
+    encoder: ViTTransformerSizes = ViTTransformerSizes()
+    """The encoder."""
+
+    decoder: ViTTransformerSizes = ViTTransformerSizes()
+    """The decoder."""
+
+    @property
+    def reduction(self) -> int:
+        """Ratio of the image's side to the grid's."""
+        return self.patch
 
 
 class QuantizerConfig(Config):
@@ -182,7 +219,7 @@ class TokenizerConfig(Config):
     sizes here are ignored. None: a tokenizer of the settings below is trained."""
 
     kind: Kind = "vqgan"
-    """Kind of the encoder and decoder: "vqgan" or "vqvae"."""
+    """Kind of the encoder and decoder: "vqgan", "vqvae" or "vit" (ViT-VQGAN's)."""
 
     vocabulary: int = Field(1024, ge=1, le=1 << 24)
     """Number K of different tokens."""
@@ -195,6 +232,9 @@ class TokenizerConfig(Config):
 
     vqvae: VQVAESizes = VQVAESizes()
     """Sizes of the kind "vqvae"."""
+
+    vit: ViTSizes = ViTSizes()
+    """Sizes of the kind "vit"."""
 
     quantizer: QuantizerConfig = QuantizerConfig()
     """The quantizer."""
@@ -217,5 +257,5 @@ class TokenizerConfig(Config):
     @property
     def reduction(self) -> int:
         """Ratio of the image's side to that of the grid of tokens."""
-        sizes: VQGANSizes | VQVAESizes = getattr(self, self.kind)
+        sizes: VQGANSizes | VQVAESizes | ViTSizes = getattr(self, self.kind)
         return sizes.reduction

@@ -12,8 +12,7 @@ MODELS = (
     "ldm", "ddpm", "ddim", "edm", "ncsn", "scoresde", "flowmatching", "dfgan", "galip", "attngan",
     "stackgan", "stackganv2", "dmgan", "gan", "cgan", "gancls", "biggan", "xmcgan", "stylegan",
     "realnvp", "glow", "tarflow", "vae", "cvaegan", "aligndraw",
-    "vqdiffusion",
-    "clipvqgan",
+    "vqdiffusion", "parti", "clipvqgan",
 )  # fmt: skip
 MEMORIES = (None, 8 * 10**9, 80 * 10**9)
 

@@ -1,0 +1,165 @@
+"""Training of Parti: the tokenizer, unless it is pretrained, then the encoder and the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import AdamW
+from torch.optim.optimizer import Optimizer
+from transformers.optimization import Adafactor
+
+from t2i.core.interfaces.text import TextEncoder, TextFeatures
+from t2i.core.interfaces.trainer import (
+    Batch,
+    Engine,
+    Losses,
+    Networks,
+    Optimization,
+    Stage,
+    Trainer,
+)
+from t2i.plugins.common.tokens.tokenizer import ImageTokenizer
+from t2i.plugins.common.tokens.training import tokenizer_stage
+from t2i.plugins.models.parti.config import PartiConfig
+from t2i.plugins.models.parti.networks import PartiGenerator, PartiNetwork
+
+
+class PartiTrainer(Trainer):
+    """Minimises the cross-entropy of the image tokens given the caption.
+
+    A text encoder that can be trained is trained too.
+
+    Source: Yu et al. 2022, section 2.2.
+
+    Args:
+        config: Settings of the model.
+        networks: The model's networks. The generator is a `PartiGenerator`.
+    """
+
+    def __init__(self, config: PartiConfig, networks: Networks) -> None:
+        generator, text_encoder = networks.generator, networks.text_encoder
+        assert isinstance(generator, PartiGenerator)
+        self.config, self.generator, self.network = config, generator, generator.network
+        self.encode = generator.encode
+        self.modules: dict[str, nn.Module] = {"network": self.network}
+        groups = groups_of(self.network, config.weight_decay)
+        if text_encoder.trainable:
+            self.modules["text_encoder"] = text_encoder
+            trained = [p for p in text_encoder.parameters() if p.requires_grad]
+            groups.append({"params": trained, "weight_decay": 0.0, "lr": config.lr_text})
+        schedule = partial(falling, start=config.lr_decay_start, ratio=config.lr_decay_ratio)
+        self.optimizers = {"network": Optimization(optimizer_of(config, groups), schedule=schedule)}
+
+    def step(self, batch: Batch, engine: Engine) -> Losses:
+        with torch.no_grad():
+            encoded = batch.encoded
+            tokens = self.generator.encode(batch.images) if encoded is None else encoded
+        text = self.generator.condition(self.captions(batch))
+        loss = cross_entropy(self.network(tokens, text), tokens)
+        losses: Losses = {"cross_entropy": loss}
+        if self.network.outline_weight:
+            outline = self.network.outline(text).flatten(2).transpose(1, 2)
+            losses["outline"] = cross_entropy(outline, tokens)
+            loss = loss + self.network.outline_weight * losses["outline"]
+        engine.update("network", loss)
+        return losses
+
+    def captions(self, batch: Batch) -> TextFeatures:
+        """Return the features of a batch's captions, some of them dropped at random.
+
+        Args:
+            batch: A batch of B examples.
+
+        Returns:
+            Features of B captions, not conditioned.
+        """
+        keep = batch.noise.uniform("caption_dropout", 0, ()) >= self.config.caption_dropout
+        return batch.text if bool(keep.all()) else batch.text.where(keep, batch.null())
+
+
+def cross_entropy(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Compute -log p of a token, the mean over all tokens of all images.
+
+    Args:
+        logits: Logits, (B, length, vocabulary).
+        tokens: The tokens, int64 (B, length).
+
+    Returns:
+        The loss in nats, a scalar.
+    """
+    return F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten())
+
+
+def groups_of(network: PartiNetwork, decay: float) -> list[dict[str, Any]]:
+    """Divide parameters into those that decay, weights of linear layers, and the rest.
+
+    Args:
+        network: The network.
+        decay: Weight decay of the first group.
+
+    Returns:
+        Two groups, as torch's optimizers take them.
+    """
+    linear = {id(module.weight) for module in network.modules() if isinstance(module, nn.Linear)}
+    parameters = list(network.parameters())
+    return [
+        {"params": [p for p in parameters if id(p) in linear], "weight_decay": decay},
+        {"params": [p for p in parameters if id(p) not in linear], "weight_decay": 0.0},
+    ]
+
+
+def optimizer_of(config: PartiConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    """Make the optimizer.
+
+    Args:
+        config: Settings of the model.
+        groups: Parameter groups.
+
+    Returns:
+        AdamW, or Adafactor with a mean of gradients, learning rates that are not relative, and
+        second moments whose decay grows as 1 - t^-0.8.
+    """
+    if config.optimizer == "adamw":
+        return AdamW(groups, config.lr, betas=config.betas, fused=True)
+    return Adafactor(
+        groups, config.lr, beta1=config.betas[0], scale_parameter=False, relative_step=False
+    )
+
+
+def falling(progress: float, start: float, ratio: float) -> float:
+    """Compute the factor of an exponential decay of the learning rate.
+
+    Args:
+        progress: Progress of the stage, 0 to 1.
+        start: Progress at which the decay begins.
+        ratio: The factor at the end. 1: there is no decay.
+
+    Returns:
+        The factor.
+    """
+    return 1.0 if progress <= start else float(ratio ** ((progress - start) / (1 - start)))
+
+
+def stages(config: PartiConfig, text_encoder: TextEncoder) -> Sequence[Stage]:
+    """Return the stages: `tokenizer`, which is left out if it has weights, then `transformer`.
+
+    Args:
+        config: The model's settings.
+        text_encoder: Not used here. Stage `transformer` trains it if it is trainable.
+
+    Returns:
+        The stages in order.
+    """
+
+    def tokenizer(networks: Networks) -> ImageTokenizer:
+        assert isinstance(networks.generator, PartiGenerator)
+        return networks.generator.tokenizer
+
+    first = tokenizer_stage(config.tokenizer, config.batch_size, tokenizer)
+    share = 1 - sum(stage.share for stage in first)
+    return [*first, Stage("transformer", share, partial(PartiTrainer, config))]
