@@ -1,0 +1,90 @@
+"""LPIPS, a distance of images by the features of a VGG16.
+
+Source: Zhang et al. 2018 (arXiv:1801.03924), version 0.1; the weights fit those of the package
+`lpips`.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+TRUNK = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)
+"""Channels of VGG16's convolutions; 0 is a pooling."""
+TAPS = (1, 4, 8, 12, 16)
+"""Places in TRUNK of the convolutions whose outputs are compared (relu1_2 to relu5_3)."""
+SHIFT = (-0.030, -0.088, -0.188)
+SCALE = (0.458, 0.448, 0.450)
+EPSILON = 1e-10
+
+
+class Perceptual(nn.Module):
+    """The distance. It is frozen, and has no dropout.
+
+    Attributes:
+        convolutions: VGG16's convolutions.
+        linear: The weights of the squared differences of each of five sizes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = [channels for channels in TRUNK if channels]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, after, 3, padding=1)
+            for before, after in zip((3, *widths), widths, strict=False)
+        )
+        self.linear = nn.ParameterList(
+            [nn.Parameter(Tensor(1, TRUNK[tap], 1, 1).fill_(1 / TRUNK[tap])) for tap in TAPS]
+        )
+        self.shift: Tensor
+        self.scale: Tensor
+        self.register_buffer("shift", Tensor(SHIFT)[:, None, None])
+        self.register_buffer("scale", Tensor(SCALE)[:, None, None])
+        self.requires_grad_(False).eval()
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Compute the features of five sizes, of length 1 at each place.
+
+        Args:
+            images: Images (B, 3, H, W) in [-1, 1].
+
+        Returns:
+            Features (B, C, h, w), the largest first.
+        """
+        h, found = (images - self.shift) / self.scale, []
+        convolutions = iter(self.convolutions)
+        for place, channels in enumerate(TRUNK):
+            h = F.relu(next(convolutions)(h)) if channels else F.max_pool2d(h, 2)
+            if place in TAPS:
+                length = h.square().sum(1, keepdim=True).sqrt()
+                found.append(h / (length + EPSILON))
+        return found
+
+    def forward(self, images: Tensor, others: Tensor) -> Tensor:
+        """Compute the distance.
+
+        Args:
+            images: Images (B, 3, H, W) in [-1, 1], at least 16 pixels high and wide.
+            others: The images that they are compared with.
+
+        Returns:
+            Distances (B,).
+        """
+        pairs = zip(self.features(images), self.features(others), self.linear, strict=True)
+        parts = [F.conv2d((a - b).square(), w).mean((1, 2, 3)) for a, b, w in pairs]
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
+
+
+def load_perceptual() -> Perceptual:
+    """Load the distance with its weights.
+
+    Returns:
+        The distance.
+
+    Raises:
+        UserError: The weights were not fetched.
+    """
+    raise NotImplementedError
