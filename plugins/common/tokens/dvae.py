@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from t2i.plugins.common.tokens.tokenizer_config import DVAESizes
+from t2i.plugins.common.tokens.quantizers import Gumbel
+from t2i.plugins.common.tokens.tokenizer_config import DVAESizes, TokenizerConfig
 
 
 class Conv(nn.Module):
@@ -164,16 +165,19 @@ class DVAEDecoder(nn.Module):
         return decoded
 
 
-RULES = (
-    (r"^encoder\.blocks\.output\.conv\.w$", "quantizer.proj.weight"),
-    (r"^encoder\.blocks\.output\.conv\.b$", "quantizer.proj.bias"),
-    (r"^decoder\.blocks\.input\.w$", "quantizer.codes"),
-    (r"^decoder\.blocks\.input\.b$", "decoder.bias"),
-)
-"""Names of openai's tensors, under "encoder." and "decoder.", where ours differ."""
+def quantizer_of_dvae(config: TokenizerConfig) -> Gumbel:
+    """Build the quantizer, with the last layer of openai's encoder and the first of its decoder.
 
-CONVERT = (
-    "python -c \"import torch; s = {n + '.' + k: v for n in ('encoder', 'decoder') for k, v in "
-    "torch.load(n + '.pkl', weights_only=False).state_dict().items()}; torch.save(s, 'dvae.pth')\""
-)
-"""Command that makes one state dict of openai's pickles, where the package dall_e is installed."""
+    Args:
+        config: Settings of the tokenizer.
+
+    Returns:
+        The quantizer.
+    """
+    width, K = config.dvae.last, config.vocabulary
+    proj = nn.Conv2d(width, K, 1)
+    quantizer = Gumbel(config.quantizer, K, config.code_width, proj)
+    nn.init.normal_(proj.weight, std=width**-0.5)
+    nn.init.zeros_(proj.bias)  # type: ignore[arg-type]
+    nn.init.normal_(quantizer.embed.weight, std=K**-0.5)
+    return quantizer

@@ -20,6 +20,7 @@ from t2i.core.io.files import (
     write_json,
 )
 from t2i.core.registry.tables import registry
+from t2i.plugins.common.tokens.dvae import DVAEDecoder, DVAEEncoder, quantizer_of_dvae
 from t2i.plugins.common.tokens.quantizers import Quantised, Quantizer, quantizer_of
 from t2i.plugins.common.tokens.tokenizer_config import TokenizerConfig
 from t2i.plugins.common.tokens.vqgan import VQGANDecoder, VQGANEncoder
@@ -68,9 +69,11 @@ class ImageTokenizer(nn.Module):
         self.quant_conv: nn.Module
         self.post_quant_conv: nn.Module
         self.encoder, self.decoder, self.quant_conv, self.post_quant_conv = _networks(config)
-        self.quantizer: Quantizer = quantizer_of(
-            config.quantizer, config.vocabulary, config.code_width
-        )
+        self.quantizer: Quantizer
+        if config.kind == "dvae":
+            self.quantizer = quantizer_of_dvae(config)
+        else:
+            self.quantizer = quantizer_of(config.quantizer, config.vocabulary, config.code_width)
         if pretrained:
             self.requires_grad_(False).eval()
 
@@ -224,6 +227,9 @@ def _networks(config: TokenizerConfig) -> tuple[nn.Module, nn.Module, nn.Module,
         width = config.vqvae.channels
         decoder = VQVAEDecoder(config.vqvae, D, channels)
         return VQVAEEncoder(config.vqvae), decoder, nn.Conv2d(width, D, 1), nn.Identity()
+    if config.kind == "dvae":
+        decoder_d = DVAEDecoder(config.dvae, D, channels)
+        return DVAEEncoder(config.dvae), decoder_d, nn.Identity(), nn.Identity()
     width = config.vqgan.latent_channels
     return (
         VQGANEncoder(config.vqgan),
