@@ -16,6 +16,8 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Trainer
 from t2i.plugins.common.gan.conditioning.augmentation import kl_loss
 from t2i.plugins.common.latent.config import AutoencoderConfig
+from t2i.plugins.common.tokens.losses import ImageLosses
+from t2i.plugins.common.tokens.quantizers import Codebook, observe
 
 FLOOR = 0.01  # smallest variance that is scaled to 1, as a fraction of the largest one
 MEASURED = 512  # images, at least, whose latents are measured for the whitening
@@ -27,6 +29,9 @@ class Autoencoder(nn.Module):
     Latents are z = W (raw - mean), and raw = W^-1 z + mean. `measure` sets mean and W when the
     autoencoder's stage ends; until then latents are raw. The latents of a pretrained autoencoder
     are shifted and scaled by its own configuration instead.
+
+    With the regularisation "vq" the first step of decoding replaces each raw latent vector by the
+    nearest one of a codebook.
 
     The space-to-depth of `patch` pixels keeps the convolutions of a small autoencoder on a small
     grid.
@@ -41,6 +46,7 @@ class Autoencoder(nn.Module):
         mean: Mean of raw latents, (C, 1, 1).
         whitening: W as a 1x1 convolution, (C, C, 1, 1).
         colouring: W^-1 as a 1x1 convolution, (C, C, 1, 1).
+        quantizer: The codebook of the regularisation "vq". None: there is none.
 
     Raises:
         UserError: The pretrained autoencoder does not have the sizes that the settings describe.
@@ -56,6 +62,10 @@ class Autoencoder(nn.Module):
         self.register_buffer("mean", torch.zeros(config.latent_channels, 1, 1))
         self.register_buffer("whitening", torch.eye(config.latent_channels)[..., None, None])
         self.register_buffer("colouring", torch.eye(config.latent_channels)[..., None, None])
+        self.quantizer: Codebook | None = None
+        if config.regularisation == "vq" and vae is None:
+            book = config.codebook
+            self.quantizer = Codebook(book.quantizer, book.vocabulary, config.latent_channels)
         if vae is not None:
             _check_fit(vae, config)
             self.requires_grad_(False)
@@ -78,7 +88,7 @@ class Autoencoder(nn.Module):
         return posterior
 
     def reconstruct(self, z: Tensor) -> Tensor:
-        """Decode raw latents.
+        """Decode raw latents, which were quantised before if there is a codebook.
 
         Args:
             z: Raw latents (B, C, h, w).
@@ -109,7 +119,14 @@ class Autoencoder(nn.Module):
         Returns:
             Images (B, 3, H, W), not clamped to [-1, 1].
         """
-        return self.reconstruct(F.conv2d(latents, self.colouring) + self.mean)
+        raw = F.conv2d(latents, self.colouring) + self.mean
+        return self.reconstruct(raw if self.quantizer is None else self.quantizer(raw).vectors)
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The weights at which the adaptive weight compares gradients."""
+        weight: nn.Parameter = self.vae.decoder.conv_out.weight
+        return weight
 
     def measure(self, raw: Tensor) -> None:
         """Set mean and W = C^-1/2, where C is the covariance of the latents' channels.
@@ -173,7 +190,8 @@ def _check_fit(vae: Any, config: AutoencoderConfig) -> None:
 class AutoencoderTrainer(Trainer):
     """Trainer of the autoencoder.
 
-    The loss is the mean squared error of the reconstruction plus kl_weight KL(q(z | x) || N(0, I)).
+    The loss is the error of the reconstruction, the perceptual and the adversarial term, and the
+    regularisation: kl_weight KL(q(z | x) || N(0, I)), or the codebook's loss.
 
     Source: equation 2.32 of the thesis.
 
@@ -184,18 +202,38 @@ class AutoencoderTrainer(Trainer):
 
     def __init__(self, config: AutoencoderConfig, autoencoder: Autoencoder) -> None:
         self.config, self.autoencoder = config, autoencoder
-        self.modules: dict[str, nn.Module] = {"autoencoder": autoencoder}
+        self.losses = ImageLosses(config.losses, config.lr, config.betas)
+        self.modules: dict[str, nn.Module] = {"autoencoder": autoencoder, **self.losses.modules}
+        trained = [p for p in autoencoder.parameters() if p.requires_grad]
         self.optimizers = {
-            "autoencoder": Adam(autoencoder.parameters(), config.lr, betas=config.betas, fused=True)
+            "autoencoder": Adam(trained, config.lr, betas=config.betas, fused=True),
+            **self.losses.optimizers,
         }
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
-        q = self.autoencoder.posterior(batch.images)
-        z = q.mean + q.std * batch.noise.normal("z", 0, q.mean.shape[1:])
-        reconstruction = (self.autoencoder.reconstruct(z) - batch.images).square().mean()
-        kl = kl_loss(q.mean, q.logvar)
-        engine.update("autoencoder", reconstruction + self.config.kl_weight * kl)
-        return {"reconstruction": reconstruction, "kl": kl}
+        q, images = self.autoencoder.posterior(batch.images), batch.images
+        quantised = (
+            None if self.autoencoder.quantizer is None else self.autoencoder.quantizer(q.mean)
+        )
+        if quantised is None:
+            kl = kl_loss(q.mean, q.logvar)
+            z = q.mean + q.std * batch.noise.normal("z", 0, q.mean.shape[1:])
+            regularisation, name = self.config.kl_weight * kl, {"kl": kl}
+        else:
+            z, regularisation = quantised.vectors, quantised.loss
+            name = {"quantizer": quantised.loss}
+        shown = self.autoencoder.reconstruct(z)
+        difference = shown - images
+        l1 = self.config.losses.reconstruction == "l1"
+        error = difference.abs().mean() if l1 else difference.square().mean()
+        total, log = self.losses.total(
+            error, shown, shown, images, self.autoencoder.last_layer, engine.progress
+        )
+        engine.update("autoencoder", total + regularisation)
+        if quantised is not None:
+            observe(self.autoencoder.quantizer, q.mean.detach(), quantised.tokens, batch, engine)
+        log |= self.losses.discriminate(shown, images, engine)
+        return {"reconstruction": error, **name, **log}
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> Tensor:

@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import Field, field_validator
 
 from t2i.core.settings import MOST_LAYERS, Config
+from t2i.plugins.common.tokens.tokenizer_config import AdversarialConfig, QuantizerConfig
+
+
+class AutoencoderLosses(AdversarialConfig):
+    """Terms of the autoencoder's loss beside the regularisation of its latents."""
+
+    reconstruction: Literal["l1", "l2"] = "l2"
+    """The error of the reconstruction, a mean over all values: "l1" (as in the paper's code) or
+    "l2"."""
+
+
+class CodebookConfig(Config):
+    """The codebook of the VQ regularisation."""
+
+    vocabulary: int = Field(8192, ge=1, le=1 << 24)
+    """Number of vectors, of as many channels as latents have."""
+
+    quantizer: QuantizerConfig = QuantizerConfig(legacy=True)
+    """How the nearest vector is learned: `kind` "codebook" or "ema"."""
+
+    @field_validator("quantizer")
+    @classmethod
+    def _nearest(cls, quantizer: QuantizerConfig) -> QuantizerConfig:
+        if quantizer.kind == "gumbel":
+            raise ValueError('latents become their nearest vectors: kind "codebook" or "ema"')
+        return quantizer
 
 
 class AutoencoderConfig(Config):
@@ -37,6 +65,16 @@ class AutoencoderConfig(Config):
 
     groups: int = Field(32, ge=1)
     """Groups in each group normalisation."""
+
+    regularisation: Literal["kl", "vq"] = "kl"
+    """What keeps latents in bounds: "kl", a term of the loss, or "vq": the decoder replaces each
+    latent vector by the nearest one of a codebook."""
+
+    codebook: CodebookConfig = CodebookConfig()
+    """The codebook of the regularisation "vq"."""
+
+    losses: AutoencoderLosses = AutoencoderLosses()
+    """Terms of the loss beside the regularisation."""
 
     kl_weight: float = Field(1e-6, ge=0)
     """Weight of the KL term. The term is averaged over latent values, the reconstruction error over

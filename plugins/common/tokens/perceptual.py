@@ -6,8 +6,17 @@ Source: Zhang et al. 2018 (arXiv:1801.03924), version 0.1; the weights fit those
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from t2i.core.errors import UserError
+from t2i.core.fetch.downloads import fetched
+from t2i.plugins.common.weights.legacy import read_legacy
 
 TRUNK = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)
 """Channels of VGG16's convolutions; 0 is a pooling."""
@@ -16,6 +25,12 @@ TAPS = (1, 4, 8, 12, 16)
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 EPSILON = 1e-10
+TRUNK_FILE, LINEAR_FILE = "vgg16-397923af.pth", "vgg.pth"
+PACKAGES = {
+    "lpips": "weights/v0.1/vgg.pth",
+    "torchmetrics": "functional/image/lpips_models/vgg.pth",
+}
+"""Packages that have the linear weights, and where in them."""
 
 
 class Perceptual(nn.Module):
@@ -79,12 +94,60 @@ class Perceptual(nn.Module):
 
 
 def load_perceptual() -> Perceptual:
-    """Load the distance with its weights.
+    """Load the distance with its weights: VGG16's, and the linear ones of version 0.1.
+
+    The linear ones are read from the package `lpips` or `torchmetrics` if one is installed.
 
     Returns:
         The distance.
 
     Raises:
-        UserError: The weights were not fetched.
+        UserError: The weights were not fetched, or are damaged.
     """
-    raise NotImplementedError
+    trunk, linear = fetched("lpips", TRUNK_FILE), _packaged() or fetched("lpips", LINEAR_FILE)
+    perceptual = Perceptual()
+    fill_perceptual(perceptual, read_legacy(trunk), read_legacy(linear), f"{trunk}, {linear}")
+    return perceptual
+
+
+def fill_perceptual(
+    perceptual: Perceptual, trunk: Mapping[Any, Any], linear: Mapping[Any, Any], where: str
+) -> None:
+    """Load weights into the distance.
+
+    Args:
+        perceptual: The distance.
+        trunk: State dict of torchvision's VGG16 (features.N.weight).
+        linear: State dict of LPIPS' linear weights (linN.model.1.weight).
+        where: Where they are from, for errors.
+
+    Raises:
+        UserError: A tensor is missing or misfits.
+    """
+    # torchvision counts the activations and poolings, too.
+    places = [n + sum(width > 0 for width in TRUNK[:n]) for n, width in enumerate(TRUNK) if width]
+    state = {
+        f"convolutions.{n}.{part}": trunk.get(f"features.{place}.{part}")
+        for n, place in enumerate(places)
+        for part in ("weight", "bias")
+    }
+    state |= {f"linear.{n}": linear.get(f"lin{n}.model.1.weight") for n in range(len(TAPS))}
+    own = dict(perceptual.named_parameters())
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor) or tensor.shape != own[name].shape:
+            raise UserError(
+                f"LPIPS: {where}: the tensor for '{name}' is missing or misfits; 't2i fetch lpips' "
+                "gets the right files"
+            )
+    perceptual.load_state_dict(state, strict=False)
+
+
+def _packaged() -> Path | None:
+    """Find the linear weights in an installed package, which is not imported."""
+    for package, place in PACKAGES.items():
+        found = find_spec(package)
+        if found is not None and found.origin is not None:
+            file = Path(found.origin).parent / place
+            if file.is_file():
+                return file
+    return None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from t2i.core.interfaces.trainer import Batch, Engine
 from t2i.plugins.common.tokens.tokenizer_config import QuantizerConfig
 
 
@@ -48,6 +49,7 @@ class Codebook(nn.Module):
         steps: Number of training steps that were observed.
         counts: Moving average of each token's share of all tokens, times K, before it is divided by
             1 - decay^steps, (K,).
+        observes: Whether training steps must be observed.
         sums: The same of the features that became the token, (K, D). Only for "ema".
     """
 
@@ -60,6 +62,7 @@ class Codebook(nn.Module):
         else:
             nn.init.uniform_(self.embedding.weight, -1 / vocabulary, 1 / vocabulary)
         self.averaged = config.kind == "ema"
+        self.observes = self.averaged or config.restart > 0
         self.embedding.requires_grad_(not self.averaged)
         self.steps: Tensor
         self.counts: Tensor
@@ -96,10 +99,11 @@ class Codebook(nn.Module):
         Returns:
             Tokens, int64 (B, h w).
         """
-        rows = self.features(z).detach().movedim(1, -1).flatten(1, 2)
+        rows = self.features(_precise(z)).detach().movedim(1, -1).flatten(1, 2)
         codes = self.codes.detach()
-        # ||z - e||^2 without ||z||^2, which is the same for all e.
-        return (codes.square().sum(1) - 2 * rows @ codes.T).argmin(-1)
+        with torch.autocast(z.device.type, enabled=False):  # near ties need all digits
+            # ||z - e||^2 without ||z||^2, which is the same for all e.
+            return (codes.square().sum(1) - 2 * rows @ codes.T).argmin(-1)
 
     def vectors(self, tokens: Tensor, side: int) -> Tensor:
         """Look up the vectors of tokens.
@@ -127,7 +131,7 @@ class Codebook(nn.Module):
             The vectors, z + sg(e - z), the tokens and the loss.
         """
         tokens = self.tokens(z)
-        z, e = self.features(z), self.vectors(tokens, z.shape[2])
+        z, e = self.features(_precise(z)), self.vectors(tokens, z.shape[2])
         commitment = (z - e.detach()).square().mean()
         beta = self.config.beta
         if self.averaged:
@@ -149,10 +153,10 @@ class Codebook(nn.Module):
             random: Uniform numbers, of which the first K choose the features of restarted vectors,
                 (at least K,).
         """
-        if not (self.averaged or self.config.restart):
+        if not self.observes:
             return
         K, decay = len(self.counts), self.config.decay
-        rows = self.features(z.float()).movedim(1, -1).flatten(0, 2)
+        rows = self.features(_precise(z)).movedim(1, -1).flatten(0, 2)
         chosen = tokens.flatten()
         scale = K / len(rows)
         count = torch.bincount(chosen, minlength=K) * scale
@@ -196,7 +200,12 @@ class Gumbel(nn.Module):
         vocabulary: Number K of vectors.
         width: Their length D, and the number of channels of the features.
         proj: Layer that turns features into logits (B, K, h, w). None: a 1x1 convolution.
+
+    Attributes:
+        observes: Whether training steps must be observed: never.
     """
+
+    observes = False
 
     def __init__(
         self, config: QuantizerConfig, vocabulary: int, width: int, proj: nn.Module | None = None
@@ -249,7 +258,7 @@ class Gumbel(nn.Module):
         Returns:
             The vectors, the tokens that are largest in them, and the loss.
         """
-        logits = self.proj(z).float()
+        logits = _precise(self.proj(z))
         K = logits.shape[1]
         log_q = logits.log_softmax(1)
         kl = (log_q.exp() * (log_q + math.log(K))).sum(1).mean()
@@ -273,6 +282,11 @@ class Gumbel(nn.Module):
             tokens: Their tokens.
             random: Uniform numbers.
         """
+
+
+def _precise(x: Tensor) -> Tensor:
+    """Return a tensor in float32, or in float64 if it is."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 Quantizer = Codebook | Gumbel
@@ -335,3 +349,21 @@ def perplexity(tokens: Tensor, vocabulary: int) -> Tensor:
     """
     p = torch.bincount(tokens.flatten(), minlength=vocabulary).double() / tokens.numel()
     return torch.special.entr(p).sum().exp().float()
+
+
+def observe(quantizer: Quantizer, z: Tensor, tokens: Tensor, batch: Batch, engine: Engine) -> None:
+    """Let a quantizer count the tokens of a training step, those of all processes.
+
+    Args:
+        quantizer: The quantizer. One without moving averages ignores it.
+        z: Features of this process's images, (B, D, h, w).
+        tokens: Their tokens, (B, h w).
+        batch: The batch, whose noise chooses the features of restarted vectors.
+        engine: The engine.
+    """
+    if not quantizer.observes:
+        return
+    z, tokens = engine.gathered(z), engine.gathered(tokens)
+    each = -(-len(quantizer.codes) // len(z))
+    random = engine.gathered(batch.noise.uniform("restart", 0, (each,)))
+    quantizer.observe(z, tokens, random.flatten())

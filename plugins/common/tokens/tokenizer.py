@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,21 @@ from t2i.core.io.files import (
 )
 from t2i.core.registry.tables import registry
 from t2i.plugins.common.tokens.dvae import DVAEDecoder, DVAEEncoder, quantizer_of_dvae
+from t2i.plugins.common.tokens.dvae_weights import MARK, dvae_of, refuse_pickles
 from t2i.plugins.common.tokens.quantizers import Quantised, Quantizer, quantizer_of
+from t2i.plugins.common.tokens.taming import CHECKPOINTS, translated
 from t2i.plugins.common.tokens.tokenizer_config import TokenizerConfig
 from t2i.plugins.common.tokens.vqgan import VQGANDecoder, VQGANEncoder
 from t2i.plugins.common.tokens.vqvae import VQVAEDecoder, VQVAEEncoder
+from t2i.plugins.common.weights.legacy import read_lightning
+from t2i.plugins.common.weights.network_types import shapes_saved
 
 EPSILON = 0.1
 """Margin of the logit-Laplace distribution: images are mapped to [EPSILON, 1 - EPSILON]."""
 DESCRIPTION = "tokenizer.json"
 WEIGHTS = "tokenizer.safetensors"
+COUNTS = ("quantizer.steps", "quantizer.counts", "quantizer.sums")
+"""What a quantizer keeps for its training only."""
 
 
 class ImageTokenizer(nn.Module):
@@ -260,19 +266,51 @@ def tokenizer_of(
         return ImageTokenizer(config, image_size)
     if assets is not None:
         described = read_description(assets / "tokenizer")
+        if (saved := shapes_saved(assets)) is not None:
+            _check_size(described, image_size, saved, str(assets))
         return ImageTokenizer(described, image_size, pretrained=True)
-    folder = registry().shipped(config.weights) or Path(config.weights).expanduser()
-    if not (folder / DESCRIPTION).is_file():
-        raise UserError(
-            f"tokenizer.weights = {config.weights}: it is no folder of a tokenizer "
-            f"({DESCRIPTION} and {WEIGHTS}), and no name of shipped weights"
-        )
-    verify(folder, "tokenizer")
-    tokenizer = ImageTokenizer(read_description(folder), image_size, pretrained=True)
-    # Weightless (on the meta device): nothing is loaded.
-    if not torch.empty(0).is_meta:
-        fill(tokenizer, load_tensors(folder / WEIGHTS, "tokenizer"), str(folder))
+    described, state, where = _pretrained(config.weights)
+    _check_size(described, image_size, (tuple(t.shape) for t in state.values()), where)
+    tokenizer = ImageTokenizer(described, image_size, pretrained=True)
+    # Before torch 2.8, torch.get_default_device() ignores `with torch.device(...)`.
+    if not torch.empty(0).is_meta:  # there, weights have no values
+        fill(tokenizer, state, where)
     return tokenizer
+
+
+def _pretrained(name: str) -> tuple[TokenizerConfig, Mapping[str, Tensor], str]:
+    """Read what `tokenizer.weights` names: its settings, its weights, and where they are."""
+    path = registry().shipped(name) or Path(name).expanduser()
+    if (path / DESCRIPTION).is_file():
+        verify(path, "tokenizer")
+        return read_description(path), load_tensors(path / WEIGHTS, "tokenizer"), str(path)
+    file = next((path / one for one in CHECKPOINTS if (path / one).is_file()), path)
+    if not file.is_file():
+        raise UserError(
+            f"tokenizer.weights = {name}: neither a name of shipped weights, nor a folder of a "
+            f"tokenizer ({DESCRIPTION} and {WEIGHTS}), nor a checkpoint of a VQGAN; check the path"
+        )
+    refuse_pickles(file)
+    document = read_lightning(file)
+    if MARK in document:
+        return *dvae_of(document, str(file)), str(file)
+    return *translated(document, str(file)), str(file)
+
+
+def _check_size(
+    config: TokenizerConfig, image_size: int, shapes: Iterable[tuple[int, ...]], where: str
+) -> None:
+    """Raise UserError if a description asks for more numbers than there are.
+
+    A small file could otherwise keep a process building for ever.
+    """
+    with torch.device("meta"):
+        needed = sum(t.numel() for t in ImageTokenizer(config, image_size).state_dict().values())
+    if needed > sum(map(math.prod, shapes)):
+        raise UserError(
+            f"tokenizer {where}: {DESCRIPTION} describes {needed} numbers, more than the weights "
+            "have; get it again from where the weights are from"
+        )
 
 
 def fill(tokenizer: ImageTokenizer, state: Mapping[str, Tensor], where: str) -> None:
@@ -331,6 +369,8 @@ def keep_tokenizer(tokenizer: ImageTokenizer, folder: Path) -> None:
 def save_tokenizer(tokenizer: ImageTokenizer, folder: Path, dtype: torch.dtype) -> None:
     """Write a tokenizer into a folder that `tokenizer.weights` may name.
 
+    What only its training needs is left out: the counts of its quantizer.
+
     Args:
         tokenizer: The tokenizer.
         folder: The folder.
@@ -338,16 +378,23 @@ def save_tokenizer(tokenizer: ImageTokenizer, folder: Path, dtype: torch.dtype) 
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / DESCRIPTION, _described(tokenizer))
-    state = tokenizer.state_dict()
-    save_tensors(
-        folder / WEIGHTS,
-        {k: (t.to(dtype) if t.is_floating_point() else t).contiguous() for k, t in state.items()},
-    )
+    kept = {
+        name: tensor.to(dtype).contiguous()
+        for name, tensor in tokenizer.state_dict().items()
+        if name not in COUNTS
+    }
+    save_tensors(folder / WEIGHTS, kept)
     seal(folder)
 
 
 def _described(tokenizer: ImageTokenizer) -> dict[str, Any]:
-    return tokenizer.config.model_copy(update={"weights": None}).model_dump(mode="json")
+    """Return the settings of a tokenizer that is not trained any more."""
+    config = tokenizer.config
+    quantizer = config.quantizer.model_copy(update={"restart": 0.0})
+    if quantizer.kind == "ema":
+        quantizer = quantizer.model_copy(update={"kind": "codebook"})
+    frozen = config.model_copy(update={"weights": None, "quantizer": quantizer})
+    return frozen.model_dump(mode="json")
 
 
 def gumbel(uniform: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch.optim import Adam
 
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i.plugins.common.tokens.losses import ImageLosses, reconstruction_error
-from t2i.plugins.common.tokens.quantizers import kl_share, perplexity, temperature_at
+from t2i.plugins.common.tokens.quantizers import kl_share, observe, perplexity, temperature_at
 from t2i.plugins.common.tokens.tokenizer import ImageTokenizer, gumbel, shrunk
 from t2i.plugins.common.tokens.tokenizer_config import TokenizerConfig
 
@@ -49,7 +49,7 @@ class TokenizerTrainer(Trainer):
         )
         share = kl_share(self.config.quantizer, engine.progress)
         engine.update("tokenizer", loss + share * quantised.loss)
-        self._observe(z.detach(), quantised.tokens, batch, engine)
+        observe(tokenizer.quantizer, z.detach(), quantised.tokens, batch, engine)
         log |= self.losses.discriminate(shown, images, engine)
         used = perplexity(quantised.tokens, tokenizer.vocabulary)
         return {"reconstruction": error, "quantizer": quantised.loss, "perplexity": used, **log}
@@ -60,16 +60,6 @@ class TokenizerTrainer(Trainer):
             return None
         shape = (self.tokenizer.vocabulary, *z.shape[2:])
         return gumbel(batch.noise.uniform("gumbel", 0, shape))
-
-    def _observe(self, z: Tensor, tokens: Tensor, batch: Batch, engine: Engine) -> None:
-        """Let the quantizer count the tokens of all processes."""
-        quantizer = self.config.quantizer
-        if quantizer.kind == "gumbel" or not (quantizer.kind == "ema" or quantizer.restart):
-            return
-        z, tokens = engine.gathered(z), engine.gathered(tokens)
-        each = -(-self.tokenizer.vocabulary // len(z))
-        random = engine.gathered(batch.noise.uniform("restart", 0, (each,)))
-        self.tokenizer.quantizer.observe(z, tokens, random.flatten())
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> Tensor:

@@ -12,6 +12,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -31,6 +32,9 @@ PLAIN = (
 )
 """Instructions of a pickle that make constants, lists, tuples and dicts, or move them on the stack.
 """
+
+LIGHTNING = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.")
+"""Packages whose classes a checkpoint of Lightning names."""
 
 TEXT_PICKLE = (b"(lp", b"(dp")
 """What a pickle in text (protocol 0) of a list or a dict begins with."""
@@ -77,6 +81,58 @@ def read_legacy_list(path: Path) -> list[Any]:
             "file?"
         )
     return document
+
+
+class _Inert:
+    """What stands for every foreign class of a Lightning checkpoint. It does and keeps nothing."""
+
+    def __new__(cls, *args: Any) -> _Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def read_lightning(path: Path) -> dict[str, Tensor]:
+    """Read the state dict of a checkpoint of Lightning, or of a file that `read_legacy` reads.
+
+    Such a checkpoint may name classes of Lightning and OmegaConf: its callbacks and settings. A
+    class without any content stands for each of them, and nothing but the state dict is kept.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The tensors by name: those under "state_dict", or those of the file itself.
+
+    Raises:
+        UserError: The file cannot be read, or has no state dict. No code in it is ever run.
+    """
+    check_regular(path, "weights")
+    inert: list[Any] = []
+    if zipfile.is_zipfile(path):
+        _check_archive(path)
+        with suppress(Exception):  # a damaged archive: reading it says what is wrong
+            unknown = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+            inert = [(_Inert, name) for name in unknown if name.startswith(LIGHTNING)]
+    if not inert:
+        document = read_legacy(path)
+    else:
+        try:
+            with torch.serialization.safe_globals(inert):
+                loaded = torch.load(path, map_location="cpu", weights_only=True)
+            document = {"state_dict": _plain(loaded["state_dict"], {})}
+        except Exception as error:  # on damaged and hostile files, torch raises anything
+            raise UserError(
+                f"weights {path}: its state dict cannot be read safely ({in_one_line(error)}); if "
+                'you trust the file, strip it where Lightning is installed: python -c "import '
+                "torch; torch.save({'state_dict': torch.load('FILE', weights_only=False)"
+                "['state_dict']}, 'STRIPPED')\""
+            ) from None
+    return state_dict(document, str(path), *(["state_dict"] if "state_dict" in document else []))
 
 
 def _read(path: Path) -> Any:

@@ -35,6 +35,9 @@ def t2i_datasets() -> list[DatasetSpec]:
                     name="shapes-autoencoder",
                     folder="t2i.plugins.datasets.shapes:pretrained/autoencoder",
                 ),
+                ShippedWeights(
+                    name="shapes-tokens", folder="t2i.plugins.datasets.shapes:pretrained/tokens"
+                ),
             ),
         )
     ]

@@ -180,8 +180,15 @@ BINDING = {"layers": 1, "positions": 0.3, "neighbours": 5}
 """Settings of the `words` encoder with which it learns within minutes which object has which
 colour."""
 
-# Latents of an eighth of the image's side and four channels, as the paper's KL-f8.
-KL_F8 = {"weights": "stabilityai/sd-vae-ft-mse"}
+# Latents of an eighth of the image's side and four channels, as the paper's KL-f8. Without the
+# weights (autoencoder.weights=null) it is trained with the terms of the paper: absolute error,
+# LPIPS, and a discriminator.
+KL_F8 = {
+    "weights": "stabilityai/sd-vae-ft-mse",
+    "losses": {
+        "reconstruction": "l1", "perceptual": 1.0, "adversarial": 0.5, "adversarial_start": 0.2,
+    },
+}  # fmt: skip
 
 # The paper's text-to-image model (appendix E.2 and its table of hyperparameters): KL autoencoder of
 # factor 8, 320 channels times 1, 2, 4, 4, eight heads, attention to words at 32, 16 and 8, T

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from t2i.core.registry.hooks import hookimpl
-from t2i.core.registry.specs import DownloadSpec, HubFiles, ModelSpec
+from t2i.core.registry.specs import DownloadFile, DownloadSpec, HubFiles, ModelSpec
 
 
 @hookimpl
@@ -40,10 +40,10 @@ def t2i_models() -> list[ModelSpec]:
 
 @hookimpl
 def t2i_downloads() -> list[DownloadSpec]:
-    """Declare the download `vae`, the pretrained autoencoder.
+    """Declare the downloads `vae`, the pretrained autoencoder, and `lpips`, the perceptual loss.
 
     Returns:
-        Its specification.
+        Their specifications.
     """
     return [
         DownloadSpec(
@@ -54,5 +54,30 @@ def t2i_downloads() -> list[DownloadSpec]:
             licence="MIT",
             licence_url="https://huggingface.co/stabilityai/sd-vae-ft-mse",
             hub=(HubFiles(repository="stabilityai/sd-vae-ft-mse"),),
-        )
+        ),
+        DownloadSpec(
+            name="lpips",
+            summary="LPIPS, the perceptual loss of autoencoders: VGG16 and its linear weights",
+            licence="BSD-2-Clause (LPIPS), BSD-3-Clause (torchvision's VGG16)",
+            licence_url="https://github.com/richzhang/PerceptualSimilarity/blob/master/LICENSE",
+            files=(
+                DownloadFile(
+                    url="https://download.pytorch.org/models/vgg16-397923af.pth",
+                    size=553_433_881,
+                    checksum=(
+                        "sha256:397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"
+                    ),
+                ),
+                DownloadFile(
+                    url=(
+                        "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/"
+                        "lpips/weights/v0.1/vgg.pth"
+                    ),
+                    size=7289,
+                    checksum=(
+                        "sha256:a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"
+                    ),
+                ),
+            ),
+        ),
     ]

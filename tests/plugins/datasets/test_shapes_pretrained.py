@@ -17,7 +17,7 @@ from t2i.plugins.datasets.shapes.draws import Draws
 from t2i.plugins.datasets.shapes.grammar import FULL, KINDS, draw_scene, parse
 from t2i.plugins.datasets.shapes.pretrained import contrasts, train_autoencoder, train_clip
 
-NAMES = ("shapes-clip", "shapes-autoencoder")
+NAMES = ("shapes-clip", "shapes-autoencoder", "shapes-tokens")
 LIMIT = 1_000_000  # bytes
 
 
