@@ -323,6 +323,21 @@ def temperature_at(config: QuantizerConfig, progress: float) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
 
 
+def kl_share(config: QuantizerConfig, progress: float) -> float:
+    """Return the share of its weight that the quantizer's loss has at a moment of the training.
+
+    Args:
+        config: The settings `kind` and `kl_warmup`.
+        progress: Progress of the stage, 0 to 1.
+
+    Returns:
+        For "gumbel" a number that rises from 0 to 1 on half a cosine, else 1.
+    """
+    if config.kind != "gumbel" or progress >= config.kl_warmup:
+        return 1.0
+    return (1 - math.cos(math.pi * progress / config.kl_warmup)) / 2
+
+
 def perplexity(tokens: Tensor, vocabulary: int) -> Tensor:
     """Compute how many tokens are in use: exp of the entropy of their shares.
 

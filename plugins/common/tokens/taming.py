@@ -31,8 +31,26 @@ def read_taming(path: Path) -> tuple[TokenizerConfig, dict[str, Tensor]]:
     Raises:
         UserError: The file cannot be read, or holds no VQGAN.
     """
-    state = {name: tensor for name, tensor in read_lightning(path).items() if name.startswith(KEPT)}
-    config = described(state, str(path))
+    return translated(read_lightning(path), str(path))
+
+
+def translated(
+    state: Mapping[str, Tensor], where: str
+) -> tuple[TokenizerConfig, dict[str, Tensor]]:
+    """Translate the tensors of a VQGAN of the authors.
+
+    Args:
+        state: Its tensors; those of its losses are left out.
+        where: Where they are from, for errors.
+
+    Returns:
+        The settings that the tensors describe, and the tensors by the names of `ImageTokenizer`.
+
+    Raises:
+        UserError: The tensors are not those of a VQGAN.
+    """
+    state = {name: tensor for name, tensor in state.items() if name.startswith(KEPT)}
+    config = described(state, where)
     prefix, own = "quantize.", "quantizer."
     return config, {
         own + name.removeprefix(prefix) if name.startswith(prefix) else name: tensor

@@ -20,12 +20,15 @@ from t2i.core.io.files import (
     write_json,
 )
 from t2i.core.registry.tables import registry
+from t2i.plugins.common.tokens.dvae import DVAEDecoder, DVAEEncoder, quantizer_of_dvae
+from t2i.plugins.common.tokens.dvae_weights import MARK, dvae_of, refuse_pickles
 from t2i.plugins.common.tokens.quantizers import Quantised, Quantizer, quantizer_of
-from t2i.plugins.common.tokens.taming import CHECKPOINTS, read_taming
+from t2i.plugins.common.tokens.taming import CHECKPOINTS, translated
 from t2i.plugins.common.tokens.tokenizer_config import TokenizerConfig
 from t2i.plugins.common.tokens.vit import ViTDecoder, ViTEncoder
 from t2i.plugins.common.tokens.vqgan import VQGANDecoder, VQGANEncoder
 from t2i.plugins.common.tokens.vqvae import VQVAEDecoder, VQVAEEncoder
+from t2i.plugins.common.weights.legacy import read_lightning
 from t2i.plugins.common.weights.network_types import LEAST, shapes_saved
 
 EPSILON = 0.1
@@ -75,9 +78,11 @@ class ImageTokenizer(nn.Module):
         self.encoder, self.decoder, self.quant_conv, self.post_quant_conv = _networks(
             config, self.side
         )
-        self.quantizer: Quantizer = quantizer_of(
-            config.quantizer, config.vocabulary, config.code_width
-        )
+        self.quantizer: Quantizer
+        if config.kind == "dvae":
+            self.quantizer = quantizer_of_dvae(config)
+        else:
+            self.quantizer = quantizer_of(config.quantizer, config.vocabulary, config.code_width)
         if pretrained:
             self.requires_grad_(False).eval()
 
@@ -240,6 +245,9 @@ def _networks(
             nn.Conv2d(config.vit.encoder.width, D, 1),
             nn.Conv2d(D, config.vit.decoder.width, 1),
         )
+    if config.kind == "dvae":
+        decoder_d = DVAEDecoder(config.dvae, D, channels)
+        return DVAEEncoder(config.dvae), decoder_d, nn.Identity(), nn.Identity()
     width = config.vqgan.latent_channels
     return (
         VQGANEncoder(config.vqgan),
@@ -294,7 +302,11 @@ def _pretrained(name: str) -> tuple[TokenizerConfig, Mapping[str, Tensor], str]:
             f"tokenizer.weights = {name}: neither a name of shipped weights, nor a folder of a "
             f"tokenizer ({DESCRIPTION} and {WEIGHTS}), nor a checkpoint of a VQGAN; check the path"
         )
-    return *read_taming(file), str(file)
+    refuse_pickles(file)
+    document = read_lightning(file)
+    if MARK in document:
+        return *dvae_of(document, str(file)), str(file)
+    return *translated(document, str(file)), str(file)
 
 
 def _check_size(

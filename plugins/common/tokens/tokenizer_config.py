@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from t2i.core.settings import MOST_LAYERS, Config
 
-Kind = Literal["vqgan", "vqvae", "vit"]
+Kind = Literal["vqgan", "vqvae", "vit", "dvae"]
 Width = Annotated[int, Field(ge=1, le=65536)]
 Level = Annotated[int, Field(ge=0, le=16)]
 
@@ -111,6 +111,35 @@ class ViTSizes(Config):
         return self.patch
 
 
+class DVAESizes(Config):
+    """Sizes of the dVAE's encoder and decoder."""
+
+    channels: Width = 256
+    """Channels of the first group, a multiple of 4. Each group after it has twice as many."""
+
+    groups: int = Field(4, ge=1, le=16)
+    """Number of groups of blocks. Each after the first has half the size of the one before it."""
+
+    blocks: int = Field(2, ge=1, le=MOST_LAYERS)
+    """Residual blocks in each group."""
+
+    @model_validator(mode="after")
+    def _quarters(self) -> Self:
+        if self.channels % 4:
+            raise ValueError(f"channels ({self.channels}) must be a multiple of 4")
+        return self
+
+    @property
+    def reduction(self) -> int:
+        """Ratio of the image's side to the grid's."""
+        return 1 << (self.groups - 1)
+
+    @property
+    def last(self) -> int:
+        """Channels of the last group."""
+        return self.channels << (self.groups - 1)
+
+
 class QuantizerConfig(Config):
     """Settings of the quantizer, which takes the nearest of K vectors, or draws one of them."""
 
@@ -160,6 +189,9 @@ class QuantizerConfig(Config):
     kl_weight: float = Field(0.0, ge=0)
     """Weight of the KL term of "gumbel", between the tokens' probabilities and equal ones. It is
     averaged over tokens."""
+
+    kl_warmup: float = Field(0.0, ge=0, le=1)
+    """Share of the stage in which the weight of the KL term rises from 0, along a cosine."""
 
 
 class DiscriminatorConfig(Config):
@@ -219,7 +251,8 @@ class TokenizerConfig(Config):
     sizes here are ignored. None: a tokenizer of the settings below is trained."""
 
     kind: Kind = "vqgan"
-    """Kind of the encoder and decoder: "vqgan", "vqvae" or "vit" (ViT-VQGAN's)."""
+    """Kind of the encoder and decoder: "vqgan", "vqvae", "vit" (ViT-VQGAN's) or "dvae" (DALL-E's),
+    whose quantizer is "gumbel"."""
 
     vocabulary: int = Field(1024, ge=1, le=1 << 24)
     """Number K of different tokens."""
@@ -235,6 +268,9 @@ class TokenizerConfig(Config):
 
     vit: ViTSizes = ViTSizes()
     """Sizes of the kind "vit"."""
+
+    dvae: DVAESizes = DVAESizes()
+    """Sizes of the kind "dvae"."""
 
     quantizer: QuantizerConfig = QuantizerConfig()
     """The quantizer."""
@@ -254,8 +290,14 @@ class TokenizerConfig(Config):
     share: float = Field(0.3, gt=0, lt=1)
     """Share of the whole training budget for this stage. Between 0 and 1."""
 
+    @model_validator(mode="after")
+    def _relaxed(self) -> Self:
+        if self.kind == "dvae" and self.quantizer.kind != "gumbel":
+            raise ValueError("the kind dvae draws its tokens: set quantizer.kind=gumbel")
+        return self
+
     @property
     def reduction(self) -> int:
         """Ratio of the image's side to that of the grid of tokens."""
-        sizes: VQGANSizes | VQVAESizes | ViTSizes = getattr(self, self.kind)
+        sizes: VQGANSizes | VQVAESizes | ViTSizes | DVAESizes = getattr(self, self.kind)
         return sizes.reduction

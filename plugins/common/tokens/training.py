@@ -10,7 +10,7 @@ from torch.optim import Adam
 
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i.plugins.common.tokens.losses import ImageLosses, reconstruction_error
-from t2i.plugins.common.tokens.quantizers import observe, perplexity, temperature_at
+from t2i.plugins.common.tokens.quantizers import kl_share, observe, perplexity, temperature_at
 from t2i.plugins.common.tokens.tokenizer import ImageTokenizer, gumbel, shrunk
 from t2i.plugins.common.tokens.tokenizer_config import TokenizerConfig
 
@@ -47,7 +47,8 @@ class TokenizerTrainer(Trainer):
         loss, log = self.losses.total(
             error, raw, shown, images, tokenizer.decoder.last_layer, engine.progress
         )
-        engine.update("tokenizer", loss + quantised.loss)
+        share = kl_share(self.config.quantizer, engine.progress)
+        engine.update("tokenizer", loss + share * quantised.loss)
         observe(tokenizer.quantizer, z.detach(), quantised.tokens, batch, engine)
         log |= self.losses.discriminate(shown, images, engine)
         used = perplexity(quantised.tokens, tokenizer.vocabulary)
