@@ -11,7 +11,6 @@ from t2i.plugins.common.sizing import by_memory
 from t2i.plugins.common.tokens.prior_config import (
     GUIDED,
     QUICK_PRIOR,
-    SHAPES_PRIOR,
     PriorConfig,
     wide_prior,
 )
@@ -25,9 +24,7 @@ class VQVAEConfig(PriorConfig):
         return {
             "tiny": Preset(TINY, encoder=("words", {"layers": 1}), sampler=GUIDED),
             "coco": Preset(COCO, data=("coco", {}), encoder=("clip", {}), sampler=GUIDED),
-            "shapes": Preset(
-                SHAPES_PRIOR, data=("shapes", {}), encoder=SHAPES_TEXT, sampler=GUIDED
-            ),
+            "shapes": Preset(TINY, data=("shapes", {}), encoder=SHAPES_TEXT, sampler=GUIDED),
         }
 
     @classmethod
@@ -55,7 +52,7 @@ SMALL_VQVAE: dict[str, Any] = {
     "lr": 1e-3,
     "betas": (0.9, 0.99),
     "batch_size": 16,
-    "share": 0.35,
+    "share": 0.3,
 }
 
 TINY: dict[str, Any] = {**QUICK_PRIOR, "tokenizer": SMALL_VQVAE}
