@@ -47,7 +47,7 @@ class AveragedEmbedding(nn.Module):
 
     def __init__(self, vocabulary: int, width: int) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.zeros(vocabulary, width))
+        self.register_buffer("weight", torch.randn(vocabulary, width))
 
 
 class Codebook(nn.Module):
