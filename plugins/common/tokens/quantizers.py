@@ -32,6 +32,24 @@ class Quantised(NamedTuple):
     loss: Tensor
 
 
+class AveragedEmbedding(nn.Module):
+    """The vectors of a codebook that no optimizer trains: a buffer.
+
+    Args:
+        vocabulary: Number K of vectors.
+        width: Their length D.
+
+    Attributes:
+        weight: The vectors, (K, D).
+    """
+
+    weight: Tensor
+
+    def __init__(self, vocabulary: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.randn(vocabulary, width))
+
+
 class Codebook(nn.Module):
     """Nearest vectors, learned by gradients or as moving averages.
 
@@ -56,14 +74,14 @@ class Codebook(nn.Module):
     def __init__(self, config: QuantizerConfig, vocabulary: int, width: int) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(vocabulary, width)
+        self.averaged = config.kind == "ema"
+        self.observes = self.averaged or config.restart > 0
+        kind = AveragedEmbedding if self.averaged else nn.Embedding
+        self.embedding = kind(vocabulary, width)
         if config.normalised:
             nn.init.normal_(self.embedding.weight)
         else:
             nn.init.uniform_(self.embedding.weight, -1 / vocabulary, 1 / vocabulary)
-        self.averaged = config.kind == "ema"
-        self.observes = self.averaged or config.restart > 0
-        self.embedding.requires_grad_(not self.averaged)
         self.steps: Tensor
         self.counts: Tensor
         self.sums: Tensor
