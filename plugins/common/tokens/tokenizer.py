@@ -25,7 +25,7 @@ from t2i.plugins.common.tokens.taming import CHECKPOINTS, read_taming
 from t2i.plugins.common.tokens.tokenizer_config import TokenizerConfig
 from t2i.plugins.common.tokens.vqgan import VQGANDecoder, VQGANEncoder
 from t2i.plugins.common.tokens.vqvae import VQVAEDecoder, VQVAEEncoder
-from t2i.plugins.common.weights.network_types import shapes_saved
+from t2i.plugins.common.weights.network_types import LEAST, shapes_saved
 
 EPSILON = 0.1
 """Margin of the logit-Laplace distribution: images are mapped to [EPSILON, 1 - EPSILON]."""
@@ -294,7 +294,7 @@ def _check_size(
     """
     with torch.device("meta"):
         needed = sum(t.numel() for t in ImageTokenizer(config, image_size).state_dict().values())
-    if needed > sum(map(math.prod, shapes)):
+    if needed > max(sum(map(math.prod, shapes)), LEAST):
         raise UserError(
             f"tokenizer {where}: {DESCRIPTION} describes {needed} numbers, more than the weights "
             "have; get it again from where the weights are from"

@@ -94,6 +94,9 @@ def _check_expressed(pipeline: str, run: RunConfig, encoder: bool) -> None:
     assert isinstance(config, LDMConfig)
     unlike = {
         f"autoencoder.patch={config.autoencoder.patch}": config.autoencoder.patch != 1,
+        f"autoencoder.regularisation={config.autoencoder.regularisation}": (
+            config.autoencoder.regularisation != "kl"
+        ),
         f"encoder.name={run.encoder.name}": not encoder,
         **KINDS[config.network].unlike(run),
     }

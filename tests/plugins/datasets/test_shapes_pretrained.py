@@ -13,9 +13,16 @@ from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config
 from t2i.plugins.common.clip.vision import build_clip
 from t2i.plugins.common.latent.autoencoder import Autoencoder
+from t2i.plugins.common.tokens.tokenizer import ImageTokenizer, tokenizer_of
+from t2i.plugins.common.tokens.tokenizer_config import TokenizerConfig
 from t2i.plugins.datasets.shapes.draws import Draws
 from t2i.plugins.datasets.shapes.grammar import FULL, KINDS, draw_scene, parse
-from t2i.plugins.datasets.shapes.pretrained import contrasts, train_autoencoder, train_clip
+from t2i.plugins.datasets.shapes.pretrained import (
+    contrasts,
+    train_autoencoder,
+    train_clip,
+    train_tokens,
+)
 
 NAMES = ("shapes-clip", "shapes-autoencoder", "shapes-tokens")
 LIMIT = 1_000_000  # bytes
@@ -120,9 +127,25 @@ def test_reconstructions_by_the_shipped_autoencoder_are_read_right():
     assert shares["unseen"] >= 85
 
 
+def test_the_tokenizer_begins_as_the_autoencoder_and_its_reconstructions_are_read_right():
+    own = ImageTokenizer(train_tokens.CONFIG, 32)
+    train_tokens.begin(own)
+    vae = build(resolve_config("ldm", preset="shapes")).generator.autoencoder
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        z = own.features(images)
+        torch.testing.assert_close(z, vae.encode(images))
+        torch.testing.assert_close(own.reconstruct(z), vae.decode(z))
+    shipped = tokenizer_of(TokenizerConfig(weights="shapes-tokens"), 32)
+    assert (shipped.length, shipped.vocabulary) == (64, 512)
+    shares = train_tokens.accuracies(shipped, count=100)
+    assert shares["one object"] >= 97
+    assert shares["unseen"] >= 90
+
+
 @pytest.mark.parametrize("spec", [s for s in registry().models if "shapes" in s.presets])
 def test_presets_of_shapes_train_no_part_that_is_shipped(spec):
     config = resolve_config(spec.name, preset="shapes")
     stages = stages_of(config, build(config).text_encoder)
-    assert {stage.name for stage in stages}.isdisjoint({"autoencoder", "clip", "text"})
+    assert {stage.name for stage in stages}.isdisjoint({"autoencoder", "clip", "text", "tokenizer"})
     assert config.data.name == "shapes"
