@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from t2i.core.errors import UserError
+from t2i.core.registry.tables import registry
 from t2i.plugins.common.clip.config import MEAN, STD, ClipVisionConfig
 from t2i.plugins.common.clip.weights import load_clip
 from t2i.plugins.common.weights.hub import Wanted, refuse_foreign_code
@@ -289,6 +290,9 @@ def build_clip(
         network = CLIPVisionModelWithProjection(CLIPVisionConfig.from_pretrained(assets))
     elif config.weights is None:
         network = _fresh(config, sentence)
+    elif torch.empty(0).is_meta and (folder := registry().shipped(config.weights)):
+        # On the meta device weights have no values, so none are loaded.
+        network = CLIPVisionModelWithProjection(CLIPVisionConfig.from_pretrained(folder))
     else:
         network = load_clip(
             CLIPVisionModelWithProjection,
