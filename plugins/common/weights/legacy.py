@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from t2i.core.errors import UserError, in_one_line
 from t2i.core.io.files import check_regular, load_tensors, read_file
 from t2i.core.models.weights import owned_tensors
+from t2i.plugins.common.weights.inert import Inert
 
 PLAIN = (
     "MARK STOP POP POP_MARK DUP PROTO FRAME NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG "
@@ -83,19 +84,6 @@ def read_legacy_list(path: Path) -> list[Any]:
     return document
 
 
-class _Inert:
-    """What stands for every foreign class of a Lightning checkpoint. It does and keeps nothing."""
-
-    def __new__(cls, *args: Any) -> _Inert:
-        return super().__new__(cls)
-
-    def __init__(self, *args: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
 def read_lightning(path: Path) -> dict[str, Tensor]:
     """Read the state dict of a checkpoint of Lightning, or of a file that `read_legacy` reads.
 
@@ -117,7 +105,7 @@ def read_lightning(path: Path) -> dict[str, Tensor]:
         _check_archive(path)
         with suppress(Exception):  # a damaged archive: reading it says what is wrong
             unknown = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-            inert = [(_Inert, name) for name in unknown if name.startswith(LIGHTNING)]
+            inert = [(Inert, name) for name in unknown if name.startswith(LIGHTNING)]
     if not inert:
         document = read_legacy(path)
     else:
