@@ -146,7 +146,7 @@ class Codebook(nn.Module):
             noise: Not used.
 
         Returns:
-            The vectors, z + sg(e - z), the tokens and the loss.
+            The vectors, z + sg(e - z) for z of any length, the tokens and the loss.
         """
         # Straight through to z itself, as in ViT-VQGAN's public code, not to z of length 1.
         tokens, raw = self.tokens(z), _precise(z)
