@@ -93,8 +93,12 @@ class DalleTransformer(TokenTransformer):
             read = self.text_tokens(text)
             if self.text_map is not None:
                 vectors = self.text_vectors(read)
-                known = torch.ones_like(text.mask)
-                mapped = self.text_map.mapped(replace(text, words=vectors, mask=known))
+                mapped = self.text_map.mapped(
+                    replace(
+                        text, sentence=vectors.mean(1), words=vectors,
+                        mask=torch.ones_like(text.mask),
+                    )
+                )  # fmt: skip
                 text = replace(text, extras=mapped.extras)
             return text
         return super().condition(text)
