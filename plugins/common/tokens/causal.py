@@ -193,14 +193,14 @@ class TokenTransformer(nn.Module, ABC):
         self.vocabulary, self.side, self.length = vocabulary, side, side**2
         self.width, self.heads, self.kinds = config.width, config.heads, config.kinds
         self.kernel = config.kernel
-        self.blocks = nn.ModuleList(
-            Layer(config.width, config.heads) for _ in range(config.layers)
-        )
+        self.blocks = nn.ModuleList(Layer(config.width, config.heads) for _ in range(config.layers))
         self.ln_f = nn.LayerNorm(config.width)
         self.text_map: MappedText | None = None
         self.map_in: nn.Linear | None = None
 
-    def begin_weights(self, config: TransformerConfig, maps: TextMapConfig, text: TextShape) -> None:
+    def begin_weights(
+        self, config: TransformerConfig, maps: TextMapConfig, text: TextShape
+    ) -> None:
         """Draw the first weights as minGPT does, and build the map of the words.
 
         A subclass calls it at the end of `__init__`.
@@ -425,7 +425,9 @@ def visible(kind: Attention, side: int, kernel: int, prefix: int, whole: bool) -
         among = back % side == 0
     elif kind == "conv":
         half = kernel // 2
-        steps = [row * side + column for row in range(half + 1) for column in range(-half, half + 1)]
+        steps = [
+            row * side + column for row in range(half + 1) for column in range(-half, half + 1)
+        ]
         among = torch.isin(back, torch.tensor(steps))
     else:
         among = torch.ones(n, n, dtype=torch.bool)

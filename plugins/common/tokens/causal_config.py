@@ -46,7 +46,9 @@ class TransformerConfig(Config):
         if not self.attention:
             raise ValueError("attention: name one kind at least, such as full")
         if self.kernel % 2 == 0:
-            raise ValueError(f"kernel ({self.kernel}) must be odd: a token and as many on each side")
+            raise ValueError(
+                f"kernel ({self.kernel}) must be odd: a token and as many on each side"
+            )
         return self
 
     @property

@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from t2i.core.errors import UserError
-from t2i.core.runs.configure import resolve_config
 from t2i.core.interfaces.text import TextFeatures, TextShape
+from t2i.core.runs.configure import resolve_config
 from t2i.plugins.common.tokens.dvae_weights import dvae_of
 from t2i.plugins.common.tokens.sampling import Branches
 from t2i.plugins.common.tokens.tokenizer import ImageTokenizer, tokenizer_of
@@ -52,15 +52,14 @@ def test_guidance_1_is_no_guidance():
     alone, _ = generator.begin(given)
     both, _ = generator.begin(TextFeatures.cat([null, given]))
     torch.testing.assert_close(Branches(given, 1.0).guided(alone), alone, rtol=0, atol=0)
-    at_one = Branches(given, 1.0000001).guided(both)
-    torch.testing.assert_close(at_one, alone, rtol=0, atol=1e-5)
+    torch.testing.assert_close(both.chunk(2)[1], alone, rtol=0, atol=1e-5)
 
 
 def test_learned_padding_and_wrong_encoders():
     network = build(DalleConfig.of(SMALL, "test"), TextShape(1, 1)).network
     read = network.text_tokens(text())
     assert read[1].tolist() == [*text().extras["tokens"][1, :2].tolist(), 14, 15, 16]
-    with pytest.raises(UserError, match="no tokens.*--encoder bpe"):
+    with pytest.raises(UserError, match=r"no tokens.*--encoder bpe"):
         network.condition(TextFeatures.of(words=torch.zeros(1, 5, 1)))
     longer = TextFeatures.of(words=torch.zeros(1, 4, 1))
     longer = TextFeatures(longer.sentence, longer.words, longer.mask, (), {"tokens": longer.mask})
@@ -75,7 +74,8 @@ def test_bpe_makes_a_vocabulary_and_pads():
     encoder = BPEEncoder(config)
     features = encoder.encode(["a RED circle", "", "a red circle " * 9])
     tokens, mask = features.extras["tokens"], features.mask
-    assert tokens.shape == (3, 8) and mask.sum(1).tolist() == [3, 0, 8]
+    assert tokens.shape == (3, 8)
+    assert mask.sum(1).tolist() == [3, 0, 8]
     assert [config.vocabulary[i] for i in tokens[0, :4]] == ["a</w>", "red</w>", "circle</w>", PAD]
     assert encoder.reading("a red ж").unknown
 
@@ -151,7 +151,7 @@ def test_openais_pickles_are_refused_with_the_command_that_converts_them(tmp_pat
         lambda: load(config, [tmp_path / "encoder.pkl"]),
         lambda: tokenizer_of(TokenizerConfig(weights=str(tmp_path / "encoder.pkl")), 16),
     ):
-        with pytest.raises(UserError, match="dall_e.*torch.load.*dvae.pth"):
+        with pytest.raises(UserError, match=r"dall_e.*torch\.load.*dvae\.pth"):
             run()
 
 
