@@ -23,8 +23,8 @@ class DalleConfig(TokenModelConfig):
     """Settings of DALL-E: the dVAE, and one transformer over text and image tokens."""
 
     reads: Literal["tokens", "features"] = "tokens"
-    """What the transformer reads of a caption. "tokens": the tokens of the text encoder `bpe`, which
-    it predicts too, as in the paper. "features": the word vectors of any text encoder."""
+    """What the transformer reads of a caption. "tokens": the tokens of the text encoder `bpe`,
+    which it predicts too, as in the paper. "features": the word vectors of any text encoder."""
 
     text_length: int = Field(256, ge=2, le=4096)
     """Number of text tokens, padding included. The text encoder's `length` must be the same."""

@@ -1,7 +1,7 @@
 """DALL-E's transformer over text and image tokens.
 
-Source: Ramesh et al. 2021 (arXiv:2102.12092), section 2.2 and appendix B.1; the names of the weights
-are those of kakaobrain/minDALL-E.
+Source: Ramesh et al. 2021 (arXiv:2102.12092), section 2.2 and appendix B.1; the names of the
+weights are those of kakaobrain/minDALL-E.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class DalleTransformer(TokenTransformer):
         tokens = text.extras[TOKENS]
         if tokens.shape[1] != self.text_length:
             raise UserError(
-                f"dalle: captions have {tokens.shape[1]} tokens, text_length is {self.text_length}: "
-                f"set encoder.length={self.text_length}"
+                f"dalle: captions have {tokens.shape[1]} tokens, text_length is "
+                f"{self.text_length}: set encoder.length={self.text_length}"
             )
         if not self.learned:
             return tokens
@@ -93,8 +93,12 @@ class DalleTransformer(TokenTransformer):
             read = self.text_tokens(text)
             if self.text_map is not None:
                 vectors = self.text_vectors(read)
-                known = torch.ones_like(text.mask)
-                mapped = self.text_map.mapped(replace(text, words=vectors, mask=known))
+                mapped = self.text_map.mapped(
+                    replace(
+                        text, sentence=vectors.mean(1), words=vectors,
+                        mask=torch.ones_like(text.mask),
+                    )
+                )  # fmt: skip
                 text = replace(text, extras=mapped.extras)
             return text
         return super().condition(text)
@@ -123,7 +127,8 @@ class DalleTransformer(TokenTransformer):
         last = first + tokens.shape[1]
         if self.pos_emb_img is not None:
             return embedded + self.pos_emb_img.weight[first:last]
-        assert self.pos_emb_row is not None and self.pos_emb_column is not None
+        assert self.pos_emb_row is not None
+        assert self.pos_emb_column is not None
         places = torch.arange(first, last, device=tokens.device)
         rows = self.pos_emb_row(places // self.side)
         return embedded + rows + self.pos_emb_column(places % self.side)

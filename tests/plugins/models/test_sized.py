@@ -11,8 +11,8 @@ from t2i.core.runs.configure import resolve_config
 MODELS = (
     "ldm", "ddpm", "ddim", "edm", "ncsn", "scoresde", "flowmatching", "dfgan", "galip", "attngan",
     "stackgan", "stackganv2", "dmgan", "gan", "cgan", "gancls", "biggan", "xmcgan", "stylegan",
-    "realnvp", "glow", "tarflow", "vae", "cvaegan", "aligndraw",
-    "vqdiffusion", "parti", "clipvqgan",
+    "realnvp", "glow", "tarflow", "vae", "cvaegan", "aligndraw", "vqdiffusion", "parti",
+    "clipvqgan", "dalle", "vqgan", "vqvae",
 )  # fmt: skip
 MEMORIES = (None, 8 * 10**9, 80 * 10**9)
 
