@@ -326,6 +326,7 @@ class TokenTransformer(nn.Module, ABC):
         h, p = self.hidden(tokens, text)
         return self.logits(h[:, p - 1 :])
 
+    @torch.no_grad()
     def begin(self, text: TextFeatures) -> tuple[Tensor, Cache]:
         """Process the prefix and predict the first token.
 
@@ -350,6 +351,7 @@ class TokenTransformer(nn.Module, ABC):
         logits = self.logits(self.ln_f(x[:, -1:]))[:, 0]
         return logits, Cache(stored, masks, added, p, p)
 
+    @torch.no_grad()
     def next(self, tokens: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
         """Process the tokens that were just drawn and predict the next ones.
 

@@ -121,9 +121,18 @@ def fit(config: BPEConfig, texts: Iterable[str]) -> BPEConfig:
     if config.vocabulary:
         return config
     made = CharBPETokenizer(unk_token=UNKNOWN, lowercase=config.lower)
+    captions, inner = list(texts), made._tokenizer
+    # Last characters of words, in order: the library numbers them by chance, which decides ties.
+    last = {
+        piece[-1]
+        for caption in captions
+        for piece, _ in inner.pre_tokenizer.pre_tokenize_str(
+            inner.normalizer.normalize_str(caption)
+        )
+    }
     made.train_from_iterator(
-        iter(texts), vocab_size=config.vocabulary_size, min_frequency=2,
-        special_tokens=[PAD, UNKNOWN], show_progress=False,
+        captions, vocab_size=config.vocabulary_size, min_frequency=2,
+        special_tokens=[PAD, UNKNOWN, *(f"{c}</w>" for c in sorted(last))], show_progress=False,
     )  # fmt: skip
     numbers = made.get_vocab(with_added_tokens=True)
     state = json.loads(made.to_str())["model"]["merges"]
