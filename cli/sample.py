@@ -219,8 +219,9 @@ def sample(
             _announce(_work(len(batch) * count, best), source, choice.name)
             _warn(loaded, batch, options.negative, source)
             with progress.images() if speaks() else nullcontext() as show:
-                shown = {} if show is None else {"progress": show.images, "steps": show.steps}
-                records = samples.write_samples(loaded, batch, place, **shown, **more)
+                if show is not None:
+                    more |= {"progress": show.images, "steps": show.steps}
+                records = samples.write_samples(loaded, batch, place, **more)
             _conclude(place, records, as_json)
 
 

@@ -88,7 +88,8 @@ def adaptive_weight(nll: Tensor, adversarial: Tensor) -> Tensor:
     Returns:
         The ratio of their norms, at most 1e4, without gradients.
     """
-    return (nll.norm() / (adversarial.norm() + DELTA)).clamp(0, LARGEST).detach()
+    ratio = torch.linalg.vector_norm(nll) / (torch.linalg.vector_norm(adversarial) + DELTA)
+    return ratio.clamp(0, LARGEST).detach()
 
 
 class ImageLosses:

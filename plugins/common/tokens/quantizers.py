@@ -11,6 +11,7 @@ import math
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -133,7 +134,7 @@ class Codebook(nn.Module):
         Returns:
             Vectors (B, D, h, w).
         """
-        return F.embedding(tokens, self.codes).unflatten(1, (side, -1)).movedim(-1, 1)
+        return rearrange(F.embedding(tokens, self.codes), "b (h w) d -> b d h w", h=side)
 
     def forward(
         self, z: Tensor, temperature: float = 1.0, noise: Tensor | None = None
@@ -261,7 +262,8 @@ class Gumbel(nn.Module):
         Returns:
             Vectors (B, D, h, w).
         """
-        return self.embed(tokens).unflatten(1, (side, -1)).movedim(-1, 1)
+        vectors: Tensor = rearrange(self.embed(tokens), "b (h w) d -> b d h w", h=side)
+        return vectors
 
     def forward(
         self, z: Tensor, temperature: float = 1.0, noise: Tensor | None = None
@@ -367,7 +369,8 @@ def perplexity(tokens: Tensor, vocabulary: int) -> Tensor:
         A scalar from 1 to K.
     """
     p = torch.bincount(tokens.flatten(), minlength=vocabulary).double() / tokens.numel()
-    return torch.special.entr(p).sum().exp().float()
+    entropy: Tensor = torch.special.entr(p).sum()
+    return entropy.exp().float()
 
 
 def observe(quantizer: Quantizer, z: Tensor, tokens: Tensor, batch: Batch, engine: Engine) -> None:

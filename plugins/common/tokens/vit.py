@@ -122,7 +122,8 @@ class Transformer(nn.Module):
         """
         side = x.shape[-1]
         places = self.layers(rearrange(x, "b c h w -> b (h w) c") + self.positions)
-        return rearrange(self.norm(places), "b (h w) c -> b c h w", h=side)
+        grid: Tensor = rearrange(self.norm(places), "b (h w) c -> b c h w", h=side)
+        return grid
 
 
 class ViTEncoder(nn.Module):

@@ -6,6 +6,7 @@ Source: Esser et al. 2021 (arXiv:2012.09841); the weights fit those of CompVis/t
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -48,7 +49,8 @@ class ResidualBlock(nn.Module):
         """
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        return (self.nin_shortcut(x) if self.changes else x) + h
+        out: Tensor = (self.nin_shortcut(x) if self.changes else x) + h
+        return out
 
 
 class AttentionBlock(nn.Module):
@@ -79,7 +81,8 @@ class AttentionBlock(nn.Module):
         h = self.norm(x)
         q, k, v = (f(h).flatten(2).mT[:, None] for f in (self.q, self.k, self.v))
         attended = F.scaled_dot_product_attention(q, k, v)[:, 0].mT.reshape(x.shape)
-        return x + self.proj_out(attended)
+        out: Tensor = x + self.proj_out(attended)
+        return out
 
 
 class Downsample(nn.Module):
@@ -226,13 +229,14 @@ class VQGANEncoder(nn.Module):
         Returns:
             Features (B, latent_channels, h, w).
         """
-        h = self.conv_in(F.pixel_unshuffle(images, self.patch))
+        h: Tensor = self.conv_in(F.pixel_unshuffle(images, self.patch))
+        level: Any
         for level in self.down:
             h = level(h)
             if hasattr(level, "downsample"):
                 h = level.downsample(h)
-        h = self.conv_out(F.silu(self.norm_out(self.mid(h))))
-        return h
+        z: Tensor = self.conv_out(F.silu(self.norm_out(self.mid(h))))
+        return z
 
 
 class VQGANDecoder(nn.Module):
@@ -262,7 +266,9 @@ class VQGANDecoder(nn.Module):
     @property
     def last_layer(self) -> nn.Parameter:
         """The weights at which the adaptive weight compares gradients."""
-        return self.conv_out.weight
+        weight = self.conv_out.weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
 
     def forward(self, z: Tensor) -> Tensor:
         """Decode features.
@@ -274,6 +280,7 @@ class VQGANDecoder(nn.Module):
             Images (B, channels, H, W), not clamped.
         """
         h = self.mid(self.conv_in(z))
+        level: Any
         for level in reversed(self.up):
             h = level(h)
             if hasattr(level, "upsample"):

@@ -35,7 +35,8 @@ class ResidualLayer(nn.Module):
         Returns:
             Features (B, C, h, w).
         """
-        return x + self.conv1(F.relu(self.conv3(F.relu(x))))
+        added: Tensor = self.conv1(F.relu(self.conv3(F.relu(x))))
+        return x + added
 
 
 def _stack(sizes: VQVAESizes) -> nn.Sequential:

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
-from tokenizers.implementations import CharBPETokenizer
+from tokenizers import CharBPETokenizer, Tokenizer
 from torch import Tensor
 
 from t2i.core.errors import UserError
@@ -43,8 +42,9 @@ class BPEEncoder(TextEncoder):
         self.config = config
         self.shape = TextShape(1, 1)
         self.tokenizer = tokenizer_of(config)
-        self.pad = self.tokenizer.token_to_id(PAD)
-        self.unknown = self.tokenizer.token_to_id(UNKNOWN)
+        numbers = self.tokenizer.get_vocab(with_added_tokens=True)
+        self.pad: int = numbers[PAD]
+        self.unknown: int = numbers[UNKNOWN]
         self.register_buffer("anchor", torch.zeros(1), persistent=False)
         self.anchor: Tensor
 
@@ -131,7 +131,7 @@ def fit(config: BPEConfig, texts: Iterable[str]) -> BPEConfig:
         )
     }
     made.train_from_iterator(
-        captions, vocab_size=config.vocabulary_size, min_frequency=2,
+        iter(captions), vocab_size=config.vocabulary_size, min_frequency=2,
         special_tokens=[PAD, UNKNOWN, *(f"{c}</w>" for c in sorted(last))], show_progress=False,
     )  # fmt: skip
     numbers = made.get_vocab(with_added_tokens=True)

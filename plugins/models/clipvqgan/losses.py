@@ -75,7 +75,8 @@ class Bounded(torch.autograd.Function):
         """
         (x,) = ctx.saved_tensors
         gradient: Tensor = gradients[0]
-        return gradient * (gradient * (x - x.clamp(0, 1)) >= 0)
+        kept: Tensor = gradient * (gradient * (x - x.clamp(0, 1)) >= 0)
+        return kept
 
 
 def nearest(z: Tensor, codes: Tensor) -> Tensor:

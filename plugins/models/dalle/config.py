@@ -8,15 +8,15 @@ from typing import Any, Literal
 from pydantic import Field
 
 from t2i.core.settings import Preset
-from t2i.plugins.common.gan.config import SHAPES_TEXT
-from t2i.plugins.common.sizing import by_memory
-from t2i.plugins.common.tokens.prior_config import (
+from t2i.plugins.common.causal.prior_config import (
     GUIDED,
     QUICK_PRIOR,
     SHAPES_PRIOR,
     TokenModelConfig,
     wide_prior,
 )
+from t2i.plugins.common.gan.config import SHAPES_TEXT
+from t2i.plugins.common.sizing import by_memory
 
 
 class DalleConfig(TokenModelConfig):
@@ -60,9 +60,9 @@ class DalleConfig(TokenModelConfig):
 
     @classmethod
     def sized(cls, size: int, memory: int | None) -> Preset:
-        # A grid of 8x8 tokens on a CPU, of 16x16 on an accelerator.
+        # A grid of 8x8 tokens for small images on a CPU, else of 16x16.
         groups = 1
-        while size >> (groups - 1) > (8 if memory is None else 16):
+        while size >> (groups - 1) > (8 if memory is None and size <= 64 else 16):
             groups += 1
         tokenizer = {**SMALL_DVAE, "dvae": {**SMALL_DVAE["dvae"], "groups": groups}}
         settings: dict[str, Any] = {**TINY, "tokenizer": tokenizer}

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.tokens.causal import Prefix, TokenTransformer
-from t2i.plugins.common.tokens.generator import TokenGenerator
+from t2i.plugins.common.causal.generator import TokenGenerator
+from t2i.plugins.common.causal.transformer import Prefix, TokenTransformer
 from t2i.plugins.common.tokens.tokenizer import tokenizer_of
 from t2i.plugins.models.dalle.config import DalleConfig
 
@@ -130,8 +130,9 @@ class DalleTransformer(TokenTransformer):
         assert self.pos_emb_row is not None
         assert self.pos_emb_column is not None
         places = torch.arange(first, last, device=tokens.device)
-        rows = self.pos_emb_row(places // self.side)
-        return embedded + rows + self.pos_emb_column(places % self.side)
+        rows: Tensor = self.pos_emb_row(places // self.side)
+        columns: Tensor = self.pos_emb_column(places % self.side)
+        return embedded + rows + columns
 
     def logits(self, h: Tensor) -> Tensor:
         logits: Tensor = self.head_img(h)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Losses, Networks, Stage, Trainer
-from t2i.plugins.common.tokens.generator import TokenTrainer, cross_entropy, of_generator
+from t2i.plugins.common.causal.generator import TokenTrainer, cross_entropy, of_generator
 from t2i.plugins.common.tokens.training import tokenizer_stage
 from t2i.plugins.models.dalle.config import DalleConfig
 from t2i.plugins.models.dalle.networks import DalleTransformer

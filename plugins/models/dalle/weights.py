@@ -17,8 +17,8 @@ from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
 from t2i.core.settings import Config
+from t2i.plugins.common.causal.generator import TokenGenerator
 from t2i.plugins.common.tokens.dvae_weights import MARK, refuse_pickles
-from t2i.plugins.common.tokens.generator import TokenGenerator
 from t2i.plugins.common.tokens.taming import translated
 from t2i.plugins.common.tokens.tokenizer import ImageTokenizer, fill
 from t2i.plugins.common.weights.legacy import read_lightning, side

@@ -126,9 +126,11 @@ def optimizer_of(config: PartiConfig, groups: list[dict[str, Any]]) -> Optimizer
     """
     if config.optimizer == "adamw":
         return AdamW(groups, config.lr, betas=config.betas, fused=True)
-    return Adafactor(
+    kind: Any = Adafactor  # it has no types
+    made: Optimizer = kind(
         groups, config.lr, beta1=config.betas[0], scale_parameter=False, relative_step=False
     )
+    return made
 
 
 def falling(progress: float, start: float, ratio: float) -> float:

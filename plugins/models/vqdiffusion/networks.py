@@ -272,7 +272,8 @@ class AdaptiveNorm(nn.Module):
             Tokens, float (B, L, D).
         """
         scale, shift = self.linear(F.silu(self.times(t - 1)))[:, None].chunk(2, -1)
-        return F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
+        out: Tensor = F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
+        return out
 
 
 class Attention(nn.Module):

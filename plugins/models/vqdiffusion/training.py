@@ -131,7 +131,7 @@ class VQDiffusionTrainer(Trainer):
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         with torch.no_grad():
-            x_0 = self.encode(batch.images) if batch.encoded is None else batch.encoded
+            x_0 = self.generator.encode(batch.images) if batch.encoded is None else batch.encoded
         keep = batch.noise.uniform("caption_dropout", 0, ()) >= self.config.caption_dropout
         text = batch.text if bool(keep.all()) else batch.text.where(keep, batch.null())
         text = self.generator.condition(text)

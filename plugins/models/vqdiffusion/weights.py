@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,10 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from t2i.core.errors import UserError
+from t2i.core.interfaces.text import TextEncoder
 from t2i.core.models.model import Model
 from t2i.core.models.weights import load_state
+from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
 from t2i.plugins.common.tokens.taming import described
 from t2i.plugins.common.tokens.tokenizer import ImageTokenizer
@@ -26,9 +29,6 @@ from t2i.plugins.common.weights.legacy import (
     side,
     state_dict,
 )
-from t2i.plugins.encoders.clip.config import ClipConfig
-from t2i.plugins.encoders.clip.encoder import ClipEncoder
-from t2i.plugins.encoders.clip.weights import load_tokenizer, tokenizer_of, wanted_weights
 from t2i.plugins.models.vqdiffusion.config import VQDiffusionConfig
 from t2i.plugins.models.vqdiffusion.networks import VQDiffusionGenerator
 
@@ -245,12 +245,22 @@ def _use_table(generator: VQDiffusionGenerator, released: Released) -> None:
     generator.used.scatter_(0, table.flip(0), places)
 
 
-def _text_encoder(config: RunConfig, released: Released) -> ClipEncoder:
+def _text_encoder(config: RunConfig, released: Released) -> TextEncoder:
     """Build CLIP's text half of a checkpoint, with the tokenizer that the configuration names."""
-    settings, where = config.encoder.config, f"weights {released.where}: CLIP"
-    if not isinstance(settings, ClipConfig):
-        raise UserError(f"{where}: its text encoder is 'clip', not '{config.encoder.name}'")
-    tokenizer = load_tokenizer(tokenizer_of(wanted_weights(settings), settings.tokenizer))
+    where, chosen = f"weights {released.where}: CLIP", config.encoder
+    if chosen.name != "clip":
+        raise UserError(f"{where}: its text encoder is 'clip', not '{chosen.name}'")
+    settings = chosen.config.model_dump()
+    settings["tokenizer"] = settings["tokenizer"] or settings["weights"]
+    with tempfile.TemporaryDirectory() as folder:
+        _text_half(released, where).save_pretrained(folder)
+        choice = registry().encoders.choose("clip", {**settings, "weights": folder}, "encoder")
+        encoder: TextEncoder = registry().encoders.build(choice, None)
+    return encoder
+
+
+def _text_half(released: Released, where: str) -> CLIPTextModelWithProjection:
+    """Build CLIP's text half of a checkpoint, whose last two tokens are start and end of text."""
     state = _split(renamed(released.clip, CLIP))
     vocabulary, width = (
         side(state, "embeddings.token_embedding.weight", where, axis) for axis in (0, 1)
@@ -265,14 +275,14 @@ def _text_encoder(config: RunConfig, released: Released) -> ClipEncoder:
         num_attention_heads=max(1, width // HEAD_WIDTH),
         max_position_embeddings=side(state, "embeddings.position_embedding.weight", where),
         hidden_act="quick_gelu",
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=vocabulary - 2,
+        eos_token_id=vocabulary - 1,
     )
     clip = CLIPTextModelWithProjection(described_by)
     ours = {f"text_model.{name}": tensor.float() for name, tensor in state.items()}
     ours["text_projection.weight"] = projected.float().T.contiguous()
     load_state(clip, ours, where)
-    return ClipEncoder(settings, clip, tokenizer)
+    return clip
 
 
 def _split(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from t2i.core.settings import Preset
-from t2i.plugins.common.gan.config import SHAPES_TEXT
-from t2i.plugins.common.sizing import by_memory
-from t2i.plugins.common.tokens.prior_config import (
+from t2i.plugins.common.causal.prior_config import (
     GUIDED,
     QUICK_PRIOR,
     SHAPES_PRIOR,
     PriorConfig,
     wide_prior,
 )
+from t2i.plugins.common.gan.config import SHAPES_TEXT
+from t2i.plugins.common.sizing import by_memory
 
 
 class VQGANConfig(PriorConfig):
@@ -39,9 +39,9 @@ class VQGANConfig(PriorConfig):
 
     @classmethod
     def sized(cls, size: int, memory: int | None) -> Preset:
-        # A grid of 8x8 tokens on a CPU, of 16x16 on an accelerator.
+        # A grid of 8x8 tokens for small images on a CPU, else of 16x16.
         patch = 1
-        while size // patch > (8 if memory is None else 16):
+        while size // patch > (8 if memory is None and size <= 64 else 16):
             patch *= 2
         tokenizer = {**SMALL_VQGAN, "vqgan": {**SMALL_VQGAN["vqgan"], "patch": patch}}
         settings: dict[str, Any] = {**TINY, "tokenizer": tokenizer}

@@ -21,8 +21,8 @@ def t2i_models() -> list[ModelSpec]:
             family="autoregressive",
             presets=("tiny", "coco", "faces", "shapes"),
             config="t2i.plugins.models.vqgan.config:VQGANConfig",
-            generator="t2i.plugins.common.tokens.prior:build",
-            stages="t2i.plugins.common.tokens.prior:stages",
+            generator="t2i.plugins.common.causal.prior:build",
+            stages="t2i.plugins.common.causal.prior:stages",
             weights="t2i.plugins.models.vqgan.weights:load",
         )
     ]

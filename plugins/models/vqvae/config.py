@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from t2i.core.settings import Preset
-from t2i.plugins.common.gan.config import SHAPES_TEXT
-from t2i.plugins.common.sizing import by_memory
-from t2i.plugins.common.tokens.prior_config import (
+from t2i.plugins.common.causal.prior_config import (
     GUIDED,
     QUICK_PRIOR,
     PriorConfig,
     wide_prior,
 )
+from t2i.plugins.common.gan.config import SHAPES_TEXT
+from t2i.plugins.common.sizing import by_memory
 
 
 class VQVAEConfig(PriorConfig):
@@ -29,9 +29,9 @@ class VQVAEConfig(PriorConfig):
 
     @classmethod
     def sized(cls, size: int, memory: int | None) -> Preset:
-        # A grid of 8x8 tokens on a CPU, of 16x16 on an accelerator.
+        # A grid of 8x8 tokens for small images on a CPU, else of 16x16.
         levels = 1
-        while size >> levels > (8 if memory is None else 16):
+        while size >> levels > (8 if memory is None and size <= 64 else 16):
             levels += 1
         tokenizer = {**SMALL_VQVAE, "vqvae": {**SMALL_VQVAE["vqvae"], "levels": levels}}
         settings: dict[str, Any] = {**TINY, "tokenizer": tokenizer}

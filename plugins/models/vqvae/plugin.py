@@ -21,7 +21,7 @@ def t2i_models() -> list[ModelSpec]:
             family="autoregressive",
             presets=("tiny", "coco", "shapes"),
             config="t2i.plugins.models.vqvae.config:VQVAEConfig",
-            generator="t2i.plugins.common.tokens.prior:build",
-            stages="t2i.plugins.common.tokens.prior:stages",
+            generator="t2i.plugins.common.causal.prior:build",
+            stages="t2i.plugins.common.causal.prior:stages",
         )
     ]

@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import Field
 
 from t2i.core.settings import ModelConfig
+from t2i.plugins.common.causal.config import TransformerConfig
 from t2i.plugins.common.diffusion.config import TextMapConfig
 from t2i.plugins.common.flows.config import MAP
-from t2i.plugins.common.tokens.causal_config import TransformerConfig
 from t2i.plugins.common.tokens.tokenizer_config import TokenizerConfig
 
 

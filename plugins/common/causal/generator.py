@@ -13,8 +13,8 @@ from torch.optim import AdamW
 from t2i.core.families.autoregressive import AutoregressiveGenerator
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Trainer
-from t2i.plugins.common.tokens.causal import Cache, TokenTransformer
-from t2i.plugins.common.tokens.prior_config import TokenModelConfig
+from t2i.plugins.common.causal.prior_config import TokenModelConfig
+from t2i.plugins.common.causal.transformer import Cache, TokenTransformer
 from t2i.plugins.common.tokens.tokenizer import ImageTokenizer, keep_tokenizer
 
 

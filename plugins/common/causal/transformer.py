@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from t2i.core.interfaces.text import TextFeatures, TextShape
+from t2i.plugins.common.causal.config import Attention, TransformerConfig
 from t2i.plugins.common.diffusion.config import TextMapConfig
 from t2i.plugins.common.diffusion.text_map import MAP, MappedText, conditioned
-from t2i.plugins.common.tokens.causal_config import Attention, TransformerConfig
 
 
 @dataclass(frozen=True)

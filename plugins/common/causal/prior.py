@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Networks, Stage, Trainer
-from t2i.plugins.common.tokens.causal import Prefix, TokenTransformer
-from t2i.plugins.common.tokens.generator import TokenGenerator, TokenTrainer, of_generator
-from t2i.plugins.common.tokens.prior_config import PriorConfig
+from t2i.plugins.common.causal.generator import TokenGenerator, TokenTrainer, of_generator
+from t2i.plugins.common.causal.prior_config import PriorConfig
+from t2i.plugins.common.causal.transformer import Prefix, TokenTransformer
 from t2i.plugins.common.tokens.tokenizer import tokenizer_of
 from t2i.plugins.common.tokens.training import tokenizer_stage
 

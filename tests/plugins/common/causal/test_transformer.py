@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.tokens.causal import visible
-from t2i.plugins.common.tokens.prior import Prior
-from t2i.plugins.common.tokens.prior_config import PriorConfig
+from t2i.plugins.common.causal.prior import Prior
+from t2i.plugins.common.causal.prior_config import PriorConfig
+from t2i.plugins.common.causal.transformer import visible
 from t2i.plugins.models.dalle.config import DalleConfig
 from t2i.plugins.models.dalle.networks import DalleTransformer
 
