@@ -104,7 +104,11 @@ TINY: dict[str, Any] = {
     "transformer": {**QUICK_PRIOR["transformer"], **DALLE_LAYERS, "kernel": 5},
 }
 
-SHAPES: dict[str, Any] = {**SHAPES_PRIOR, "reads": "features"}
+SHAPES: dict[str, Any] = {
+    **SHAPES_PRIOR,
+    "reads": "features",
+    "transformer": TINY["transformer"],
+}
 
 # Appendices A.2 and B.2: the dVAE's temperature falls from 1 to 1/16 in 150,000 updates and its KL
 # weight rises to 6.6 in 5000, of 3,000,000. The losses are divided by the number of values, so that
