@@ -230,7 +230,7 @@ class AutoencoderTrainer(Trainer):
             error, shown, shown, images, self.autoencoder.last_layer, engine.progress
         )
         engine.update("autoencoder", total + regularisation)
-        if quantised is not None:
+        if quantised is not None and self.autoencoder.quantizer is not None:
             observe(self.autoencoder.quantizer, q.mean.detach(), quantised.tokens, batch, engine)
         log |= self.losses.discriminate(shown, images, engine)
         return {"reconstruction": error, **name, **log}

@@ -88,7 +88,7 @@ def adaptive_weight(nll: Tensor, adversarial: Tensor) -> Tensor:
     Returns:
         The ratio of their norms, at most 1e4, without gradients.
     """
-    ratio = torch.linalg.vector_norm(nll) / (torch.linalg.vector_norm(adversarial) + DELTA)
+    ratio: Tensor = torch.linalg.vector_norm(nll) / (torch.linalg.vector_norm(adversarial) + DELTA)
     return ratio.clamp(0, LARGEST).detach()
 
 

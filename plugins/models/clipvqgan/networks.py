@@ -83,7 +83,8 @@ class ClipVQGAN(OptimisedGenerator):
         config = self.config
         images = Bounded.apply((self.image(latents) + 1) / 2)
         cutouts = cutouts_of(images, self.clip.image_size, config.cutouts, noise, step)
-        seen = self.clip.embedding(2 * cutouts - 1).unflatten(0, (len(latents), -1))
+        seen = self.clip.embedding(2 * cutouts - 1)
+        seen = seen.view(len(latents), -1, seen.shape[1])
         distances = spherical_distance(seen, text.extras["aim"].unsqueeze(1))
         loss = prompt_loss(distances, config.weight, config.stop)
         if config.smooth:

@@ -233,7 +233,7 @@ def _use_table(generator: VQDiffusionGenerator, released: Released) -> None:
     every = generator.index
     fits = (
         table is not None and table.dtype == torch.int64 and table.shape == every.shape
-        and table.unique().tolist() == list(range(codes))
+        and torch.unique(table).tolist() == list(range(codes))
     )  # fmt: skip
     if not fits or table is None:
         raise UserError(
