@@ -48,7 +48,7 @@ def coordinates(vocabulary: int, side: int, pixels: int) -> list[int]:
 
 
 class Prior(TokenTransformer):
-    """Words, a start token or coordinates, and the tokens of the image. One table embeds all tokens.
+    """Words, a start token or coordinates, and the tokens of the image, all of one table.
 
     The words have no positions here: the text encoder gave them theirs.
 

@@ -1,4 +1,4 @@
-"""The authors' transformers over VQGAN's tokens: imported, sampled, or refused by their condition."""
+"""The authors' transformers over VQGAN tokens: imported and sampled, or refused for a condition."""
 
 import pytest
 import torch
