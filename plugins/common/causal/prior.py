@@ -25,8 +25,30 @@ START = 0
 """Token that stands before those of the image, as in taming's unconditional models."""
 
 
+def coordinates(vocabulary: int, side: int, pixels: int) -> list[int]:
+    """Return taming's tokens of the places of a whole image, which stand before those of the image.
+
+    A pixel's number, from 0 on row by row, is divided by the number of pixels. A place has the mean
+    of its pixels, times K, rounded.
+
+    Args:
+        vocabulary: Number K of different tokens.
+        side: Height and width of the image in tokens.
+        pixels: Height and width of a place in pixels.
+
+    Returns:
+        The tokens, row by row.
+    """
+    middle, size = (pixels - 1) / 2, side * pixels
+    return [
+        round(vocabulary * ((pixels * row + middle) * size + pixels * column + middle) / size**2)
+        for row in range(side)
+        for column in range(side)
+    ]
+
+
 class Prior(TokenTransformer):
-    """Words, a start token, and the tokens of the image. One table embeds all tokens.
+    """Words, a start token or coordinates, and the tokens of the image, all of one table.
 
     The words have no positions here: the text encoder gave them theirs.
 
@@ -43,9 +65,14 @@ class Prior(TokenTransformer):
     def __init__(self, config: PriorConfig, vocabulary: int, side: int, text: TextShape) -> None:
         sizes = config.transformer
         super().__init__(sizes, vocabulary, side)
-        block = config.block or self.length
-        if block < self.length:
-            raise UserError(f"block ({block}): an image has {self.length} tokens")
+        pixels = config.image_size // side
+        self.first = coordinates(vocabulary, side, pixels) if config.coordinates else [START]
+        if max(self.first) >= vocabulary:
+            raise UserError(f"coordinates: a vocabulary of {vocabulary} is too small for them")
+        needed = len(self.first) + self.length - 1  # the last token is not read
+        block = config.block or needed
+        if block < needed:
+            raise UserError(f"block ({block}): this transformer reads {needed} tokens")
         self.tok_emb = nn.Embedding(vocabulary, sizes.width)
         self.pos_emb = nn.Parameter(torch.zeros(1, block, sizes.width))
         self.words = nn.Linear(text.words, sizes.width) if config.words else None
@@ -53,15 +80,16 @@ class Prior(TokenTransformer):
         self.begin_weights(sizes, config.text, text)
 
     def prefix(self, text: TextFeatures) -> Prefix:
-        start = self.tok_emb.weight[START] + self.pos_emb[0, 0]
-        start = start.expand(len(text), 1, -1)
+        tokens = torch.tensor(self.first, device=self.pos_emb.device)
+        first = self.tok_emb(tokens) + self.pos_emb[:, : len(tokens)]
+        first = first.expand(len(text), -1, -1)
         if self.words is None:
-            return Prefix(start)
-        x = torch.cat([self.words(text.words), start], 1)
-        return Prefix(x, nn.functional.pad(text.mask, (0, 1), value=True))
+            return Prefix(first)
+        x = torch.cat([self.words(text.words), first], 1)
+        return Prefix(x, nn.functional.pad(text.mask, (0, len(tokens)), value=True))
 
     def embedded(self, tokens: Tensor, first: int) -> Tensor:
-        at = first + 1
+        at = first + len(self.first)
         embedded: Tensor = self.tok_emb(tokens) + self.pos_emb[:, at : at + tokens.shape[1]]
         return embedded
 

@@ -51,8 +51,12 @@ class PriorConfig(TokenModelConfig):
     the words, images do not depend on captions, as taming's models of faces."""
 
     block: int | None = Field(None, ge=1)
-    """Number of positions that the transformer has vectors for. More than it needs, as in taming's
-    files, are not used. None: the tokens of an image."""
+    """Number of positions that the transformer has vectors for. More than it needs are not used.
+    None: as many as it needs."""
+
+    coordinates: bool = False
+    """Whether the number of each place, scaled to the vocabulary, stands before the image's tokens
+    as a token, as in taming's FacesHQ. Otherwise one start token does."""
 
     pkeep: float = Field(1.0, ge=0, le=1)
     """Probability with which a token that the transformer reads in training is kept. Others are

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -71,7 +72,8 @@ class Perceptual(nn.Module):
         for place, channels in enumerate(TRUNK):
             h = F.relu(next(convolutions)(h)) if channels else F.max_pool2d(h, 2)
             if place in TAPS:
-                length = h.square().sum(1, keepdim=True).sqrt()
+                # Unlike the root of a sum of squares, it has gradients where all channels are 0.
+                length = torch.linalg.vector_norm(h, dim=1, keepdim=True)
                 found.append(h / (length + EPSILON))
         return found
 

@@ -46,7 +46,10 @@ class Replaced(torch.autograd.Function):
 
 
 class Bounded(torch.autograd.Function):
-    """A clamp to [0, 1] that keeps gradients which lead back into the range."""
+    """A clamp to [0, 1] that keeps gradients of a score which lead back into the range.
+
+    A score is climbed. The public code has the loss, which is descended, and so the other sign.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -64,18 +67,18 @@ class Bounded(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Tensor:
-        """Drop gradients whose descent would lead further out.
+        """Drop gradients whose ascent would lead further out.
 
         Args:
             ctx: Has `x`.
-            *gradients: Gradient of the result.
+            *gradients: Gradient of the score with respect to the result.
 
         Returns:
-            Gradient of `x`.
+            Gradient of the score with respect to `x`.
         """
         (x,) = ctx.saved_tensors
         gradient: Tensor = gradients[0]
-        kept: Tensor = gradient * (gradient * (x - x.clamp(0, 1)) >= 0)
+        kept: Tensor = gradient * (gradient * (x - x.clamp(0, 1)) <= 0)
         return kept
 
 

@@ -91,6 +91,11 @@ class DalleTransformer(TokenTransformer):
     def condition(self, text: TextFeatures) -> TextFeatures:
         if self.words is None:
             read = self.text_tokens(text)
+            if int(text.extras[TOKENS].max()) >= self.text_vocabulary:
+                raise UserError(
+                    f"dalle: the text encoder has more than the {self.text_vocabulary} tokens of "
+                    "text_vocabulary: set both to the same number (encoder.vocabulary_size)"
+                )
             if self.text_map is not None:
                 vectors = self.text_vectors(read)
                 mapped = self.text_map.mapped(

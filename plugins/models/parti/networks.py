@@ -61,7 +61,7 @@ class PartiGenerator(AutoregressiveGenerator):
         return self.tokenizer.encode(images)
 
     def decode(self, tokens: Tensor) -> Tensor:
-        return self.tokenizer.decode(tokens)
+        return self.tokenizer.decode(tokens).clamp(-1, 1)
 
     def save_assets(self, folder: Path) -> None:
         super().save_assets(folder)

@@ -95,7 +95,7 @@ COCO: dict[str, Any] = {
     "transformer": {"width": 1024, "layers": 24, "heads": 16},
 }
 
-# configs/faceshq_transformer.yaml: no caption.
+# configs/faceshq_transformer.yaml: coordinates stand before the tokens, and there is no caption.
 FACES: dict[str, Any] = {
     **COCO,
     "lr": 9e-6,
@@ -104,6 +104,7 @@ FACES: dict[str, Any] = {
     "caption_dropout": 0.0,
     "words": False,
     "block": 512,
+    "coordinates": True,
     "tokenizer": {
         **F16,
         "vocabulary": 1024,

@@ -94,9 +94,25 @@ def test_the_clamp_keeps_gradients_that_lead_back():
     x = torch.tensor([-0.5, -0.5, 0.5, 1.5, 1.5], requires_grad=True)
     bounded = losses.Bounded.apply(x)
     assert bounded.tolist() == [0, 0, 0.5, 1, 1]
-    sign = torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0])  # descent: down, up, down, down, up
+    sign = torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0])  # ascent: up, down, up, up, down
     (gradient,) = torch.autograd.grad((bounded * sign).sum(), x)
-    assert gradient.tolist() == [0, -1, 1, 1, 0]
+    assert gradient.tolist() == [1, 0, 1, 0, -1]
+
+
+def test_an_image_beyond_the_range_comes_back_as_the_score_is_climbed(model, monkeypatch):
+    """Grey is what the caption wants: an image of 3 must darken, and one of -3 brighten."""
+    generator, far = model.generator, torch.tensor([3.0, -3.0]).view(2, 1, 1, 1)
+
+    def of_grey(self, seen):  # an angle to (1, 0) that grows with the distance from grey
+        mean = seen.mean((1, 2, 3))
+        return torch.stack([torch.ones_like(mean), mean], 1)
+
+    monkeypatch.setattr(type(generator.clip), "embedding", of_grey)
+    monkeypatch.setattr(type(generator), "image", lambda self, latents: latents)
+    text = generator.condition(TextFeatures.of(sentence=torch.tensor([[1.0, 0.0]]).expand(2, 2)))
+    x = far.expand(2, 3, 32, 32).clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(generator.score(x, text, noise_of([0, 1]), 0).sum(), x)
+    assert float(gradient[0].sum()) < 0 < float(gradient[1].sum())
 
 
 def test_latents_become_the_nearest_vectors_and_keep_their_gradient():

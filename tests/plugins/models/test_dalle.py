@@ -65,6 +65,10 @@ def test_learned_padding_and_wrong_encoders():
     longer = TextFeatures(longer.sentence, longer.words, longer.mask, (), {"tokens": longer.mask})
     with pytest.raises(UserError, match=r"encoder\.length=5"):
         network.condition(longer)
+    larger = text()
+    larger.extras["tokens"][0, 0] = 12  # as large as the first token of padding
+    with pytest.raises(UserError, match=r"more than the 12 tokens.*encoder\.vocabulary_size"):
+        network.condition(larger)
 
 
 def test_bpe_makes_a_vocabulary_and_pads():

@@ -184,6 +184,18 @@ def test_lpips_is_the_formula_on_torchvisions_vgg16():
         fill_perceptual(perceptual, {}, linear, "test")
 
 
+def test_lpips_has_gradients_where_no_channel_is_active():
+    trunk, linear = random_states()
+    for name in ("features.28.weight", "features.28.bias"):  # relu5_3 is 0 everywhere
+        trunk[name] = torch.zeros_like(trunk[name])
+    perceptual = Perceptual()
+    fill_perceptual(perceptual, trunk, linear, "test")
+    a, b = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16, requires_grad=True)
+    (grad,) = torch.autograd.grad(perceptual(a, b).sum(), b)
+    assert grad.isfinite().all()
+    assert grad.abs().max() > 0
+
+
 @pytest.mark.slow
 def test_lpips_is_that_of_its_package():
     lpips = pytest.importorskip("lpips")
