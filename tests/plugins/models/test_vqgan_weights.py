@@ -8,7 +8,7 @@ from t2i import load
 from t2i.core.errors import UserError
 from t2i.core.models.importing import import_weights
 from t2i.core.runs.configure import resolve_config
-from t2i.plugins.common.tokens.prior import coordinates
+from t2i.plugins.common.causal.prior import coordinates
 from t2i.plugins.common.tokens.tokenizer import ImageTokenizer
 from t2i.plugins.common.tokens.tokenizer_config import TokenizerConfig
 from t2i.plugins.models.vqgan.weights import load as load_weights
