@@ -12,6 +12,7 @@ from t2i.core.families.prediction import Prediction
 from t2i.core.families.schedule import MOST_NOISE, Spacing
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.settings import MOST_LAYERS, Config, ModelConfig
+from t2i.plugins.common.diffusion.respacing import respaced_steps
 from t2i.plugins.common.latent.config import AutoencoderConfig
 from t2i.plugins.common.sizing import by_memory, patch_of
 
@@ -68,6 +69,36 @@ class DiffusionSamplerConfig(GuidedConfig):
     """Highest noise level to start from, as sigma / alpha, if sampling takes fewer than all T
     steps. None: no bound, as in diffusers' pipelines, except that the default still applies to
     paths that end without any signal."""
+
+
+class RespacedConfig(DiffusionSamplerConfig):
+    """Settings of the samplers that choose their timesteps in ADM's notation too."""
+
+    respacing: str | None = None
+    """Timesteps of the chain in the notation of ADM and GLIDE, in the place of `spacing`. "N": N
+    timesteps with both ends; "a,b,..": so many of each equal section, the clean end first;
+    "ddimN": N by a whole number apart; "fast27": GLIDE's. `steps` then follows from it. None:
+    `spacing` and `steps` choose."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _counted(cls, given: Any) -> Any:
+        """Fill in `steps`, where only `respacing` is given."""
+        respacing = given.get("respacing") if isinstance(given, dict) else None
+        if not isinstance(respacing, str) or given.get("steps") is not None:
+            return given
+        return {**given, "steps": respaced_steps(respacing)}
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.respacing is not None:
+            steps = respaced_steps(self.respacing)
+            if self.steps != steps:
+                raise ValueError(
+                    f"respacing={self.respacing} makes {steps} steps, steps is {self.steps}: set "
+                    f"steps={steps}, or respacing=null"
+                )
+        return self
 
 
 NoiseSchedule = Literal["linear", "scaled_linear", "cosine", "mixing", "vp", "sub-vp"]
@@ -298,6 +329,12 @@ class DenoisingSettings(DiffusionSettings):
     loss: Literal["l2", "l1"] = "l2"
     """Mean squared error ("l2") or mean absolute error ("l1")."""
 
+    learned_range: bool = False
+    """Whether the network has twice the output channels, and predicts the variance of each step of
+    a chain too, between beta~_t and beta_t (Nichol & Dhariwal 2021, equation 15). The loss is then
+    the sum of `loss` and of the variational bound in bits, in which the prediction is held. The
+    sampler `ddpm` reads the variance with variance=learned."""
+
     noise_level_beta: tuple[float, float] | None = None
     """Parameters (a, b) of a Beta distribution from which training draws noise levels, both above
     0. None: uniform."""
@@ -312,6 +349,11 @@ class DenoisingSettings(DiffusionSettings):
         if self.noise_level_beta is not None and min(self.noise_level_beta) <= 0:
             raise ValueError(
                 "noise_level_beta: the two parameters of a Beta distribution are positive"
+            )
+        if self.learned_range and self.schedule in CONTINUOUS:
+            raise ValueError(
+                f"learned_range needs a chain of steps, and schedule={self.schedule} is continuous: "
+                "set schedule=linear, scaled_linear or cosine"
             )
         if self.trained_betas and len(self.trained_betas) != self.timesteps:
             raise ValueError(

@@ -13,11 +13,12 @@ from torch.optim import Adam
 
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.prediction import predicted_eps, predicted_x_0, target
-from t2i.core.families.schedule import Schedule, add_noise
+from t2i.core.families.schedule import THOUSAND, DiscreteSchedule, Schedule, add_noise
 from t2i.core.interfaces.noise import Noise
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Trainer
 from t2i.plugins.common.diffusion.config import DenoisingSettings, DiffusionSettings
+from t2i.plugins.common.diffusion.learned_range import variational_bits
 from t2i.plugins.common.diffusion.text_map import MappedText
 
 
@@ -212,19 +213,37 @@ class DiffusionTrainer(Trainer):
         """
         text = self.generator.condition(text)
         z_t = add_noise(self.generator.schedule, z_0, t, eps)
-        loss = self.loss(self.generator(z_t, t, text), z_0, z_t, t, eps)
-        losses: Losses = {"diffusion": loss}
+        losses = self.errors(z_0, z_t, t, eps, text)
+        loss = sum(losses.values(), z_0.new_zeros(()))
         if isinstance(self.network, MappedText) and self.network.outline_weight:
             losses["outline"] = outline_loss(self.network, z_0, text)
             loss = loss + self.network.outline_weight * losses["outline"]
         engine.update(self.part, loss)
         return losses
 
+    def errors(
+        self, z_0: Tensor, z_t: Tensor, t: Tensor, eps: Tensor, text: TextFeatures
+    ) -> Losses:
+        """Call the generator, and compute the losses of its output.
+
+        Args:
+            z_0: Clean images or latents, float (B, ...).
+            z_t: Noisy images or latents, float (B, ...).
+            t: Timesteps, (B,).
+            eps: The noise in z_t, float (B, ...).
+            text: Features of B captions, conditioned.
+
+        Returns:
+            The losses, whose sum is minimised.
+        """
+        return {"diffusion": self.loss(self.generator(z_t, t, text), z_0, z_t, t, eps)}
+
 
 class DenoisingTrainer(DiffusionTrainer):
     """Trains a diffusion model to predict noise, x_0 or what else the settings name.
 
-    The loss is E ||target - net(z_t, t, tau(y))||.
+    The loss is E ||target - net(z_t, t, tau(y))||; with `learned_range`, plus the variational bound
+    in bits.
 
     Args:
         config: Settings of the model.
@@ -241,3 +260,17 @@ class DenoisingTrainer(DiffusionTrainer):
 
     def loss(self, output: Tensor, z_0: Tensor, z_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         return denoising_loss(self.config, self.generator.schedule, output, z_0, z_t, t, eps)
+
+    def errors(
+        self, z_0: Tensor, z_t: Tensor, t: Tensor, eps: Tensor, text: TextFeatures
+    ) -> Losses:
+        if not self.config.learned_range:
+            return super().errors(z_0, z_t, t, eps, text)
+        generator = self.generator
+        output, v = generator.ranged(z_t, t, text)
+        x_0 = predicted_x_0(generator.schedule, generator.prediction, z_t, t, output.detach())
+        assert isinstance(generator.schedule, DiscreteSchedule)
+        # The factor makes the bound's share the same for every T (Nichol & Dhariwal 2021, eq. 16).
+        share = len(generator.schedule) / THOUSAND
+        bits = variational_bits(generator.schedule, z_0, z_t, t, x_0, v).mean()
+        return {"diffusion": self.loss(output, z_0, z_t, t, eps), "bits": share * bits}
