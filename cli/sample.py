@@ -139,8 +139,8 @@ if TYPE_CHECKING:
 def sample(
     model: str | None, run: str | None, sampler: str | None, steps: int | None,
     guidance: float | None, sets: tuple[str, ...], texts: tuple[str, ...], prompts: Path | None,
-    features: Path | None, guide: str | None, guide_scale: float, upsample: tuple[str, ...], count: int,
-    interpolate: tuple[Path, Path] | None, seed: int, batch_size: int | None, device: str | None,
+    features: Path | None, guide: str | None, guide_scale: float, upsample: tuple[str, ...],
+    count: int, interpolate: tuple[Path, Path] | None, seed: int, batch_size: int | None, device: str | None,
     out: Path | None, as_json: bool, further: Further,
 ) -> None:  # fmt: skip
     """Sample images from a trained model, into a folder.
@@ -242,7 +242,7 @@ def _asked() -> Iterator[list[str]]:
 
 
 def _upsampler(place: Located, device: str | None, given: Any, name: str) -> Upsampling:
-    """Load an upsampler, with the settings `NAME.sampler`, `NAME.augmentation` and its sampler's."""
+    """Load an upsampler with its settings: `sampler`, `augmentation` and those of the sampler."""
     from t2i.core.models.enlarging import Upsampling
     from t2i.core.models.loading import load
 
