@@ -32,9 +32,7 @@ def respaced_steps(respacing: str) -> int:
     elif re.fullmatch(r"\d{1,7}(,\d{1,7}){0,999}", respacing):
         steps = sum(int(count) for count in respacing.split(","))
     else:
-        raise ValueError(
-            f"'{respacing}' is none of N, a,b,.. (numbers of steps), ddimN and fast27"
-        )
+        raise ValueError(f"'{respacing}' is none of N, a,b,.. (numbers of steps), ddimN and fast27")
     if steps < 1:
         raise ValueError(f"'{respacing}' has no steps")
     return steps

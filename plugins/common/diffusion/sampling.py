@@ -134,7 +134,12 @@ def range_of(
 
 
 def expected(
-    generator: DiffusionGenerator, grid: TimeGrid, x_t: Tensor, t: Tensor, output: Tensor, index: int
+    generator: DiffusionGenerator,
+    grid: TimeGrid,
+    x_t: Tensor,
+    t: Tensor,
+    output: Tensor,
+    index: int,
 ) -> Tensor:
     """Convert a generator's output to the prediction that the grid's scheduler expects.
 

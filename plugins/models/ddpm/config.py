@@ -92,9 +92,7 @@ IMPLICIT = {"respacing": "ddim25", "clip": 1.0, "clipped_eps": True}
 """ADM's sampling with DDIM."""
 
 
-def presets(
-    sampler: str, few: int, many: int, adm: Mapping[str, Any]
-) -> Mapping[str, Preset]:
+def presets(sampler: str, few: int, many: int, adm: Mapping[str, Any]) -> Mapping[str, Preset]:
     """Return the presets of a model.
 
     Args:
@@ -175,6 +173,7 @@ COCO64 = {
         "sentence": True,
     },
 }  # fmt: skip
+
 
 def _adm(size: int, adm: Mapping[str, Any], **training: Any) -> dict[str, Any]:
     """Return the settings of one of ADM's models."""

@@ -22,8 +22,8 @@ class DDPMSamplerConfig(RespacedConfig):
     """
 
     variance: Literal["beta", "beta~", "learned"] = "beta~"
-    """Variance of a step: beta_t ("beta"), that of the posterior, beta~_t ("beta~"), or the one
-    between them that the network predicts ("learned").
+    """Variance of a step: beta_t ("beta"), that of the posterior, beta~_t ("beta~"), or one between
+    them that the network predicts ("learned").
 
     The last needs a network that was trained with `learned_range`.
 
