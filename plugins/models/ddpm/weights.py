@@ -1,5 +1,4 @@
-"""Import of DDPM's weights: folders in diffusers' layout, and the state dicts that ADM's authors
-released."""
+"""Import of DDPM's weights: diffusers' folders, and files of ADM's authors."""
 
 from __future__ import annotations
 

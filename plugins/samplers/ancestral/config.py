@@ -22,11 +22,11 @@ class DDPMSamplerConfig(RespacedConfig):
     """
 
     variance: Literal["beta", "beta~", "learned"] = "beta~"
-    """Variance of a step: beta_t ("beta"), that of the posterior, beta~_t ("beta~"), or the one
-    between them that the network predicts ("learned").
+    """Variance of a step: beta_t ("beta"), that of the posterior, beta~_t ("beta~"), or one between
+    them that the network predicts ("learned").
 
     The last needs a network that was trained with `learned_range`.
 
-    The first two are the extremes. The paper finds similar results with both (Ho et al. 2020, section
-    3.2).
+    The first two are the extremes. The paper finds similar results with both (Ho et al. 2020,
+    section 3.2).
     """

@@ -77,7 +77,7 @@ def fitted(steps, **settings):
             images.contiguous(), captions, captions, StepNoise(0, i, 0, 12, 12), encoder.encode
         )
         losses = trainer.step(batch, Engine(trainer))
-    return guide.eval(), {name: float(loss) for name, loss in losses.items()}
+    return guide.eval(), {name: float(loss.detach()) for name, loss in losses.items()}
 
 
 def test_without_kept_captions_it_is_the_scaled_cosine():
@@ -188,7 +188,7 @@ def test_the_authors_classifiers_are_imported(tmp_path):
         load_weights(config, [tmp_path / "other.pt"])
 
 
-def test_a_run_of_it_steers_ddpm_with_every_kind_of_sampler(tmp_path, here):
+def test_a_run_of_it_steers_ddpm_with_every_kind_of_sampler(tmp_path):
     """Trained for a few steps only: that the gradient reaches the samples, and repeats."""
     small = ["steps=3", "batch_size=4", "checkpoint_every=3", "sample_every=3"]
     train(resolve_config("guide", sets=[*small, "adm.base=32", "width=8"]), tmp_path / "guide")
@@ -203,9 +203,3 @@ def test_a_run_of_it_steers_ddpm_with_every_kind_of_sampler(tmp_path, here):
         steered = model.sample(["a red circle"], guide=guide.guide(300.0), **more)[0]
         again = model.sample(["a red circle"], guide=guide.guide(300.0), **more)[0]
         assert plain.tobytes() != steered.tobytes() == again.tobytes()
-    code, out, err = here(
-        "sample", "--run", tmp_path / "model", "--guide", tmp_path / "guide", "--guide-scale", "2",
-        "-p", "a red circle", "--sampling-steps", "2", "--out", "drawn", "--json",
-    )  # fmt: skip
-    assert code == 0, err
-    assert json.loads(out)["samples"][0]["settings"]["guide"]["scale"] == 2

@@ -102,7 +102,9 @@ class Plain:
                     k, v = torch.cat([more[0][i], k], 2), torch.cat([more[1][i], v], 2)
             w = q.mT @ k / math.sqrt(width)
             if mask is not None:
-                hidden = torch.cat([~mask, torch.zeros(len(x), k.shape[2] - mask.shape[1]).bool()], 1)
+                hidden = torch.cat(
+                    [~mask, torch.zeros(len(x), k.shape[2] - mask.shape[1]).bool()], 1
+                )
                 w = w.masked_fill(hidden[:, None], -math.inf)
             gathered.append(v @ w.softmax(2).mT)
         return x + self.layer(f"{name}.proj_out", torch.cat(gathered, 1)).view_as(x)
@@ -225,7 +227,11 @@ def test_masked_words_and_their_number_do_not_matter():
     config = AdmConfig.of({**SMALL, "encoder_kv": 12}, "test")
     made = AdmNetwork(config, 3, 3, 8, TextShape(7, 12))
     network = drawn(made)
-    words, x, t = torch.randn(1, 5, 12).double(), torch.randn(1, 3, 8, 8).double(), torch.tensor([9])
+    words, x, t = (
+        torch.randn(1, 5, 12).double(),
+        torch.randn(1, 3, 8, 8).double(),
+        torch.tensor([9]),
+    )
     sentence = torch.randn(1, 7).double()
 
     def of(words, sentence=sentence, kept=3):

@@ -1,4 +1,4 @@
-"""Learned variances and their loss against closed forms, and respacing against the papers' lists."""
+"""Learned variances and their loss against closed forms; respacing against the papers."""
 
 import math
 
