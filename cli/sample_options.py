@@ -111,7 +111,11 @@ OPTIONS = (
         metavar="TEXT",
         help="Guidance leads away from this. One for all captions; repeated: one for each.",
     ),
-    path_option("--image", metavar="FILE", help="Start from this image, noised by --strength."),
+    path_option(
+        "--image",
+        metavar="FILE",
+        help="Start from this image, noised by --strength; an upsampler enlarges it.",
+    ),
     path_option(
         "--mask", metavar="FILE", help="Where --image may change: white may, black may not."
     ),
