@@ -20,7 +20,7 @@ from PIL import Image
 from torch import nn
 
 from t2i.core.devices import keep_freed_memory
-from t2i.core.errors import UserError
+from t2i.core.errors import UserError, nearest
 from t2i.core.families.cascade import CascadeGenerator, Enlarging
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.guide import GuideGenerator, guide_of
@@ -211,8 +211,14 @@ class Model:
         Returns:
             A model that samples the part's images, with the same networks. None: the part samples
             none, such as a prior.
+
+        Raises:
+            UserError: The model is no cascade, or has no such part.
         """
-        assert isinstance(self.generator, CascadeGenerator)
+        if not isinstance(self.generator, CascadeGenerator):
+            raise UserError(f"model '{self.config.model}' has no parts: leave out --part")
+        if part not in self.generator.parts:
+            raise UserError(f"the model has no part '{part}'{nearest(part, self.generator.parts)}")
         if getattr(self.generator.part(part), "image_size", None) is None:
             return None
         generator, sampler = self.generator.up_to(part), self.config.sampler

@@ -56,8 +56,7 @@ def test_images_are_enlarged_by_one_upsampler_after_the_other(draw, runs, tmp_pa
         "--set", "upsample2.steps=1", "--set", "upsample.augmentation=0.3", out="largest",
     )  # fmt: skip
     sizes = {
-        out: pixels(tmp_path / out / "0000-001.png").shape
-        for out in ("first", "larger", "largest")
+        out: pixels(tmp_path / out / "0000-001.png").shape for out in ("first", "larger", "largest")
     }
     assert sizes == {"first": (32, 32, 3), "larger": (64, 64, 3), "largest": (128, 128, 3)}
     line = json.loads((tmp_path / "largest" / "samples.jsonl").read_text().splitlines()[0])

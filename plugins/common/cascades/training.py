@@ -73,7 +73,7 @@ class PartTrainer(Trainer):
     """Trains one part of a cascade by the trainer that it would have alone.
 
     The images are reduced to the part's size, and its random numbers come from the scope of its
-    name. Sample grids show the cascade up to this part, unless its trainer has a preview of its own.
+    name. Sample grids show the cascade up to this part, unless its trainer has its own preview.
 
     Args:
         name: Name of the part.

@@ -9,7 +9,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from t2i.cli.main import main
 from t2i.core.engine import previews, resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.io.files import load_tensors
@@ -88,10 +90,15 @@ def cascade(toy, plug, monkeypatch):
         def t2i_models(self):
             return [
                 ModelSpec(
-                    name="two", summary="Two parts", family="cascade", paper="none",
-                    presets=("tiny",), config="t2i_two:Config", generator="t2i_two:generator",
+                    name="two",
+                    summary="Two parts",
+                    family="cascade",
+                    paper="none",
+                    presets=("tiny",),
+                    config="t2i_two:Config",
+                    generator="t2i_two:generator",
                     stages="t2i_two:stages",
-                )  # fmt: skip
+                )
             ]
 
     plug(Plugin(), "two")
@@ -131,6 +138,23 @@ def test_grids_show_the_cascade_up_to_the_part_that_is_trained(cascade, tmp_path
         list(one.stream(["a red image"])) for one in (model, model.up_to("upsampler"))
     )
     assert np.array_equal(ours.image, theirs.image)
+
+
+def test_the_images_of_a_part_are_sampled_and_sampled_again(cascade, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    build(resolve_config("two")).save(tmp_path / "two" / "model")
+    command = ["sample", "--run", "two", "-p", "a red image", "--set", "base.steps=2"]
+    assert main([*command, "--part", "base", "--out", "small"]) == 0
+    with Image.open("small/0000-000.png") as image:
+        assert image.size == (8, 8)
+    assert main(["sample", "--again", "small/0000-000.png", "--out", "again"]) == 0
+    assert "the same bytes" in capsys.readouterr().out
+    for wrong, message in (("bass", "did you mean 'base'"), ("middle", "no part 'middle'")):
+        assert main([*command, "--part", wrong]) == 2
+        assert message in capsys.readouterr().err
+    assert main([*command[:-1], "upsampler.sampler=dim", "--out", "no"]) == 2
+    assert "did you mean 'ddim'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("step", [2, 4, 5])
