@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -223,7 +224,7 @@ def sample(
         steers = group.first(lambda: find(guide))
         more["guide"] = samples.Steering(load(steers, device), guide_scale, Path(steers.name))
     more["upsample"] = [
-        _upsampler(group.first(lambda text=text: find(text)), device, given, name)
+        _upsampler(group.first(partial(find, text)), device, given, name)
         for text, given, name in zip(upsample, enlarging, names_of, strict=True)
     ]
     with samples.samples_folder(loaded.config.model, out, group) as folder:

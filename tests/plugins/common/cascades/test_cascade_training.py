@@ -46,7 +46,7 @@ class Config(ModelConfig):
 
     @classmethod
     def presets(cls):
-        small = {"steps": 200, "batch_size": 8, "image_size": 16, "sample_every": 1000}
+        small = {"steps": 300, "batch_size": 8, "image_size": 16, "sample_every": 1000}
         samplers = {
             "base": {"name": "ddim", "steps": 4, "guidance": 2.0},
             "upsampler": {"name": "ddim", "steps": 2},
