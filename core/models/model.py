@@ -219,7 +219,8 @@ class Model:
             raise UserError(f"model '{self.config.model}' has no parts: leave out --part")
         if part not in self.generator.parts:
             raise UserError(f"the model has no part '{part}'{nearest(part, self.generator.parts)}")
-        if getattr(self.generator.part(part), "image_size", None) is None:
+        last = self.generator.part(part)
+        if isinstance(last, DiffusionGenerator) and len(last.noise_shape) < 3:  # embeddings
             return None
         generator, sampler = self.generator.up_to(part), self.config.sampler
         if samplers := getattr(sampler.config, "samplers", None):

@@ -138,6 +138,8 @@ def test_grids_show_the_cascade_up_to_the_part_that_is_trained(cascade, tmp_path
         list(one.stream(["a red image"])) for one in (model, model.up_to("upsampler"))
     )
     assert np.array_equal(ours.image, theirs.image)
+    model.generator.part("base").noise_shape = (5,)  # embeddings, as of a prior
+    assert model.up_to("base") is None
 
 
 def test_the_images_of_a_part_are_sampled_and_sampled_again(cascade, tmp_path, monkeypatch, capsys):
