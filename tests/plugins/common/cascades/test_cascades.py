@@ -1,5 +1,7 @@
 """Parts of cascades and the upsampler: sizes, added noise, scopes, stages, and enlarged samples."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from t2i.plugins.common.cascades.augmentation import augmented
 from t2i.plugins.common.cascades.config import SMALL_UPSAMPLER, PixelPart, UpsamplerPart
 from t2i.plugins.common.cascades.networks import CascadeOf, PixelPartGenerator, UpsamplerGenerator
 from t2i.plugins.models.upsampler.config import UpsamplerConfig
+from t2i.plugins.models.upsampler.training import AloneTrainer
 from t2i.plugins.samplers.cascade.config import CascadeConfig
 from t2i.plugins.samplers.cascade.sampler import CascadeSampler
 
@@ -139,3 +142,19 @@ def test_settings_that_do_not_fit_are_refused(given, message):
 def test_a_part_refuses_settings_that_no_stage_has():
     with pytest.raises(UserError, match="batch_size"):
         PixelPart.of({"training": {"batch_sise": 3}}, "test")
+
+
+def test_a_grid_of_an_upsampler_has_the_small_image_two_enlargements_and_the_true_one():
+    config = UpsamplerConfig.of({**SMALL_UPSAMPLER, "unet": UNET}, "test")
+    generator = UpsamplerGenerator(config, TEXT).eval()
+    networks = SimpleNamespace(generator=generator, text_encoder=SimpleNamespace(trainable=False))
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    batch = SimpleNamespace(images=images, encoded=None, text=features())
+    with torch.no_grad():
+        trainer = AloneTrainer(config, networks)
+        shown, again = trainer.preview(batch), trainer.preview(batch)
+    assert torch.equal(shown, again)
+    small, first, second, true = shown.unflatten(0, (2, 4)).unbind(1)
+    assert torch.equal(true, images)
+    assert torch.equal(small[..., ::2, ::2], low_res(images, 16))
+    assert not torch.equal(first, second)
