@@ -57,6 +57,10 @@ SMALL = {
     "ddpm": (*DIFFUSION, *ENCODER),
     "ddim": (*DIFFUSION, *ENCODER),
     "edm": (*DIFFUSION, *ENCODER),
+    "upsampler": (
+        *ENCODER, "unet.channels=[8,16]", "unet.groups=4", "unet.head_width=4", "sampler.steps=2",
+    ),
+    "guide": (*ENCODER, "adm.base=32", "adm.head_width=16", "width=8", "compared=4"),
     "dfgan": (*GAN, *ENCODER, "matcher_width=8"),
     "clipvqgan": ("cutouts.count=2", "sampler.steps=3"),
     "gan": ("z_dim=8", "widths_g=[8]", "widths_d=[8]"),

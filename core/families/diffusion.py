@@ -27,12 +27,15 @@ class DiffusionGenerator(Generator):
         schedule: alpha(t) and sigma(t). It also determines what `t` is: an index or a real number.
         prediction: What `forward` returns: "epsilon", "sample", "v", "velocity" or "score" (see
             `prediction.py`).
+        learned_range: Whether the network also predicts the variance of the steps of a chain. Then
+            `ranged` returns it.
     """
 
     family = "diffusion"
     noise_shape: tuple[int, ...]
     schedule: Schedule
     prediction: Prediction
+    learned_range: bool = False
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
@@ -46,6 +49,26 @@ class DiffusionGenerator(Generator):
         Returns:
             The prediction, (B, *noise_shape).
         """
+
+    def ranged(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> tuple[Tensor, Tensor]:
+        """Predict what `prediction` names, and the variance of the chain's step from x_t.
+
+        Only generators with `learned_range` have this method.
+
+        Args:
+            x_t: Noisy images or latents, (B, *noise_shape).
+            t: Timestep of each image, (B,).
+            text: Features of B captions, as `condition` returned them.
+
+        Returns:
+            The prediction, (B, *noise_shape), and v, (B, *noise_shape): -1 stands for the variance
+            beta~_t, 1 for beta_t, and numbers between them for those whose logarithm is in
+            proportion. Source: Nichol & Dhariwal 2021, eq. 15.
+
+        Raises:
+            NotImplementedError: The network predicts no variance.
+        """
+        raise NotImplementedError(f"{type(self).__name__} predicts no variance")
 
     def shape_of(self, size: tuple[int, int] | None) -> tuple[int, ...]:
         """Return the shape of x_t for images of a size.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from PIL import Image
 from torch import nn
 
 from t2i.core.devices import keep_freed_memory
-from t2i.core.errors import UserError
+from t2i.core.errors import UserError, nearest
+from t2i.core.families.cascade import CascadeGenerator, Enlarging
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.guide import GuideGenerator, guide_of
 from t2i.core.interfaces.generator import Generator
@@ -32,6 +34,7 @@ from t2i.core.interfaces.trainer import Networks
 from t2i.core.io.files import save_tensors, sealed, write_json
 from t2i.core.io.images import to_bytes
 from t2i.core.models.best import BestOf, Judge
+from t2i.core.models.enlarging import Upsampling, enlarged, enlarged_size
 from t2i.core.models.notebook import Images, count_in_words, facts_table
 from t2i.core.models.options import (
     Options,
@@ -201,6 +204,33 @@ class Model:
         """Whether the model makes images. A guide does not."""
         return registry().draws(self.generator.family)
 
+    def up_to(self, part: str) -> Model | None:
+        """Return this cascade up to one of its parts, such as to show what the part has learnt.
+
+        Args:
+            part: Name of the part.
+
+        Returns:
+            A model that samples the part's images, with the same networks. None: the part samples
+            none, such as a prior.
+
+        Raises:
+            UserError: The model is no cascade, or has no such part.
+        """
+        if not isinstance(self.generator, CascadeGenerator):
+            raise UserError(f"model '{self.config.model}' has no parts: leave out --part")
+        if part not in self.generator.parts:
+            raise UserError(f"the model has no part '{part}'{nearest(part, self.generator.parts)}")
+        last = self.generator.part(part)
+        if isinstance(last, DiffusionGenerator) and len(last.noise_shape) < 3:  # embeddings
+            return None
+        generator, sampler = self.generator.up_to(part), self.config.sampler
+        if samplers := getattr(sampler.config, "samplers", None):
+            fewer = {name: own for name, own in samplers.items() if name in generator.parts}
+            config = sampler.config.model_copy(update={"samplers": fewer})
+            sampler = replace(sampler, config=config)
+        return Model(replace(self.config, sampler=sampler), generator, self.text_encoder)
+
     def _sampled_family(self) -> str:
         """The family, if its models make images; else a UserError."""
         if not self.draws:
@@ -302,13 +332,19 @@ class Model:
             raise UserError("a guide reads captions: give prompts, not features of them")
         options = options or RowOptions()
         without = self._without(options.negative, len(prompts)) if null else None
+        image = None if options.image is None else options.image.to(self.device)
+        if image is not None and isinstance(self.generator, Enlarging):
+            extras, image = self.generator.enlarging(image, noise.scope("link")), None
+            text = replace(text, extras={**text.extras, **extras})
+            if without is not None:
+                without = replace(without, extras={**without.extras, **extras})
         return Request(
             text=self.generator.condition(text),
             noise=noise,
             null=None if without is None else self.generator.condition(without),
             guide=guide(captions, self.generator) if guide else None,
             progress=progress,
-            image=None if options.image is None else options.image.to(self.device),
+            image=image,
             mask=None if options.mask is None else options.mask.to(self.device),
             strength=options.strength,
             size=options.size,
@@ -367,6 +403,7 @@ class Model:
         options: Options | None = None,
         best: BestOf | None = None,
         steps: Progress | None = None,
+        upsample: Sequence[Upsampling] = (),
     ) -> Iterator[list[Sample]]:
         """Sample images in batches, and hand over each batch when it is done.
 
@@ -390,6 +427,7 @@ class Model:
             best: Several candidates of each image are sampled, and the best one is kept
                 (`Model.best_of`). None: one image is sampled for each that is wanted.
             steps: Called with (steps done, steps in all) of the batch after each sampling step.
+            upsample: Upsamplers that enlarge the images, in order.
 
         Returns:
             An iterator over the batches, prompt by prompt.
@@ -404,6 +442,7 @@ class Model:
             return self._stream_best(
                 best, prompts, only, n=n, seed=seed, sampler=sampler, guide=guide,
                 batch_size=batch_size, progress=progress, options=options, steps=steps,
+                upsample=upsample,
             )  # fmt: skip
         built = self.check(prompts, sampler, options)
         if guide and options.size not in (None, self._own_size):
@@ -417,8 +456,9 @@ class Model:
             noise_of = tuple(every[place] for place in places)
         noise = PromptNoise(seed, noise_of, self.device)
         return self.images_of(
-            built, prompts, places, noise, guide, batch_size, progress, options, steps
-        )
+            built, prompts, places, noise, guide, batch_size, progress, options, steps,
+            upsample,
+        )  # fmt: skip
 
     def _stream_best(
         self, best: BestOf, prompts: Several, only: Sequence[Key] | None, *, n: int,
@@ -426,7 +466,9 @@ class Model:
         **request: Any,
     ) -> Iterator[list[Sample]]:  # fmt: skip
         """Sample the candidates of all images, or of `only` some, and keep the best of each."""
-        captions = _captions_of(prompts)
+        captions = captions_of(prompts)
+        if len(captions) < len(prompts):
+            raise UserError("candidates are ranked by their captions: give prompts, not features")
         self.check(prompts, request["sampler"], options)
         every = n * best.candidates
         noise_keys(prompts, every)  # raises if there are too many
@@ -482,6 +524,7 @@ class Model:
         progress: Callable[[int, int], None] | None = None,
         options: Options | None = None,
         steps: Progress | None = None,
+        upsample: Sequence[Upsampling] = (),
     ) -> Iterator[list[Sample]]:
         """Sample one image for each place and key of the noise, in batches.
 
@@ -495,6 +538,7 @@ class Model:
             progress: Called with (images done, images in all) after each batch.
             options: Further options. None: none.
             steps: Called with (steps done, steps in all) of the batch after each sampling step.
+            upsample: Upsamplers that enlarge the images, in order.
 
         Yields:
             The images of a batch.
@@ -505,6 +549,9 @@ class Model:
         options = options or Options()
         height, width = options.size or self._own_size
         size = batch_size or default_batch(round((height * width) ** 0.5))
+        larger = enlarged_size((height, width), upsample)
+        if upsample and len(captions_of(prompts)) < len(prompts):
+            raise UserError("an upsampler reads captions: give prompts, not features of them")
         self.eval()
         lost = False
         for start in range(0, len(noise), size):
@@ -517,11 +564,14 @@ class Model:
                 )  # fmt: skip
                 values = sampler.sample(self.generator, request)
                 lost = lost or are_lost(values)
+                if upsample and tuple(values.shape[2:]) == (height, width):
+                    texts = captions_of(rows_of(prompts, rows))
+                    values = enlarged(values, upsample, texts, part)
                 images = to_bytes(values)
-            if images.shape[1:3] != (height, width):
+            if images.shape[1:3] != larger:
                 raise UserError(
                     f"{type(sampler).__name__} returned images of {images.shape[2]} x "
-                    f"{images.shape[1]} pixels, not {width} x {height}: use another sampler"
+                    f"{images.shape[1]} pixels, not {larger[1]} x {larger[0]}: use another sampler"
                 )
             if progress:
                 progress(start + len(part), len(noise))
@@ -546,6 +596,7 @@ class Model:
         size: tuple[int, int] | None = None,
         best_of: int = 1,
         judge: str | FeatureExtractor | None = None,
+        upsample: Model | Upsampling | Sequence[Model | Upsampling] = (),
     ) -> Images:
         """Sample images.
 
@@ -562,7 +613,8 @@ class Model:
             batch_size: Images sampled at once. None: chosen by image size.
             negative: Negative prompt, or one for each prompt: guidance leads away from it. None:
                 away from the empty caption.
-            image: Image to start from: a file, a PIL image, or uint8 (H, W, 3). None: noise.
+            image: Image to start from: a file, a PIL image, or uint8 (H, W, 3). An upsampler
+                enlarges it. None: noise.
             mask: Where `image` may change: white may, black may not. None: everywhere.
             strength: Share of the chain that `image` goes through, from 0 (unchanged) to 1 (from
                 noise). None: 0.8, or 1 with a mask.
@@ -571,6 +623,8 @@ class Model:
                 caption best is kept; `Images.chosen` says which. Each costs as much as an image.
             judge: Features with a text side that compare the candidates: a registry name or a
                 network. None: those that the model's data set names.
+            upsample: Upsamplers that enlarge the images, in order: models, or `Upsampling` with
+                settings of their own.
 
         Returns:
             The images, prompt by prompt: a list of PIL images, which a notebook shows as a grid.
@@ -586,9 +640,12 @@ class Model:
         )
         if judge is not None and best_of == 1:
             raise UserError("a judge compares candidates: give best_of, their number, too")
+        given = [upsample] if isinstance(upsample, Model | Upsampling) else upsample
+        chain = [Upsampling(one) if isinstance(one, Model) else one for one in given]
         batches = self.stream(
             prompts, n=n, seed=seed, sampler=choice, guide=guide, batch_size=batch_size,
             options=options, best=None if best_of == 1 else self.best_of(best_of, judge),
+            upsample=chain,
         )  # fmt: skip
         if not isinstance(prompts, TextFeatures):
             for sentence in warnings_of(
@@ -612,6 +669,7 @@ class Model:
         sampler: Choice[SamplerConfig],
         guide: GuideMaker | None = None,
         options: Options | None = None,
+        upsample: Sequence[Upsampling] = (),
     ) -> list[np.ndarray]:
         """Sample one batch again, with the noise keys that it had.
 
@@ -622,6 +680,7 @@ class Model:
             sampler: The sampler.
             guide: Another model's `guide(scale)`. None: no guide.
             options: Further options, for these prompts. None: none.
+            upsample: Upsamplers that enlarge the images, in order.
 
         Returns:
             The images, uint8 (H, W, 3).
@@ -633,7 +692,7 @@ class Model:
         places = [(row, 0) for row in range(len(prompts))]
         noise = PromptNoise(seed, tuple(keys), self.device)
         batches = self.images_of(
-            built, prompts, places, noise, guide, len(prompts), options=options
+            built, prompts, places, noise, guide, len(prompts), options=options, upsample=upsample
         )
         return [sample.image for batch in batches for sample in batch]
 
@@ -668,13 +727,13 @@ class Model:
         return [("generator", self.generator), ("text_encoder", self.text_encoder)]
 
 
-def _captions_of(prompts: Several) -> Sequence[str]:
-    """Return the captions that candidates are compared by.
+def captions_of(prompts: Several) -> Sequence[str]:
+    """Return the captions of prompts.
 
-    Raises:
-        UserError: The prompts are features without captions.
+    Args:
+        prompts: Captions, or features of them.
+
+    Returns:
+        The captions; none where features do not have them.
     """
-    captions = prompts.captions if isinstance(prompts, TextFeatures) else prompts
-    if len(captions) < len(prompts):
-        raise UserError("candidates are ranked by their captions: give prompts, not features")
-    return captions
+    return prompts.captions if isinstance(prompts, TextFeatures) else prompts

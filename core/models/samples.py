@@ -34,6 +34,7 @@ from t2i.core.io.images import grid, png, read_image, readable_scale
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import Group
 from t2i.core.models.best import BestOf
+from t2i.core.models.enlarging import Upsampling, enlarged_size
 from t2i.core.models.interpolation import interpolate
 from t2i.core.models.metadata import (
     LARGEST_BATCH,
@@ -63,6 +64,7 @@ def write_samples(
     group: Group | None = None, options: Options | None = None,
     sources: Mapping[str, Path] | None = None, names: Sequence[str] = (),
     best: BestOf | None = None, steps: Progress | None = None,
+    upsample: Sequence[Upsampling] = (), part: str | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Sample `n` images of each prompt into a folder.
 
@@ -89,6 +91,9 @@ def write_samples(
         best: Several candidates of each image are sampled, and the best one is kept
             (`Model.best_of`). None: one image is sampled for each that is wanted.
         steps: Called with (steps done, steps in all) of the batch after each sampling step.
+        upsample: Upsamplers that enlarge the images, in order.
+        part: Part of a cascade up to which `model` goes (`Model.up_to`), for the record. None: it
+            is whole.
 
     Returns:
         The lines of samples.jsonl, in the first process; an empty list in the others.
@@ -105,6 +110,7 @@ def write_samples(
     noise = noise_keys(prompts, n * (best.candidates if best else 1))
     keys = [(p, s) for p in range(len(prompts)) for s in range(n)]
     extent = options.size or (model.generator.image_size, model.generator.image_size)
+    extent = enlarged_size(extent, upsample)
     size = batch_size or _batch_size(extent, len(keys), group)
 
     make = guide.make() if guide else None
@@ -122,6 +128,7 @@ def write_samples(
             options=options,
             best=best,
             steps=steps,
+            upsample=upsample,
         )
 
     if best and not by_text:
@@ -133,6 +140,8 @@ def write_samples(
         **(guide.document() if guide else {}),
         **_told(options, sources or {}),
         **({"best_of": best.document()} if best else {}),
+        **({"part": part} if part else {}),
+        **({"upsample": [_upsampling(one) for one in upsample]} if upsample else {}),
     }
     work = _Work(
         model, keys, names, seed, settings, size, draw, extent, options.negative,
@@ -151,6 +160,16 @@ def _told(options: Options, sources: Mapping[str, Path]) -> dict[str, Any]:
     if options.image is not None:
         told["image"]["strength"] = options.strength
     return told
+
+
+def _upsampling(one: Upsampling) -> dict[str, Any]:
+    """Describe an upsampler as JSON."""
+    return {
+        "run": None if one.run is None else str(one.run),
+        **_identity(one.model, []),
+        "sampler": one.choice.dump(),
+        "augmentation": one.level,
+    }
 
 
 def array_hash(array: np.ndarray) -> str:

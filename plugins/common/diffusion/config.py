@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,6 +12,7 @@ from t2i.core.families.prediction import Prediction
 from t2i.core.families.schedule import MOST_NOISE, Spacing
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.settings import MOST_LAYERS, Config, ModelConfig
+from t2i.plugins.common.diffusion.respacing import respaced_steps
 from t2i.plugins.common.latent.config import AutoencoderConfig
 from t2i.plugins.common.sizing import by_memory, patch_of
 
@@ -68,6 +69,36 @@ class DiffusionSamplerConfig(GuidedConfig):
     """Highest noise level to start from, as sigma / alpha, if sampling takes fewer than all T
     steps. None: no bound, as in diffusers' pipelines, except that the default still applies to
     paths that end without any signal."""
+
+
+class RespacedConfig(DiffusionSamplerConfig):
+    """Settings of the samplers that choose their timesteps in ADM's notation too."""
+
+    respacing: str | None = None
+    """Timesteps of the chain in the notation of ADM and GLIDE, in the place of `spacing`. "N": N
+    timesteps with both ends; "a,b,..": so many of each equal section, the clean end first;
+    "ddimN": N by a whole number apart; "fast27": GLIDE's. `steps` then follows from it. None:
+    `spacing` and `steps` choose."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _counted(cls, given: Any) -> Any:
+        """Fill in `steps`, where only `respacing` is given."""
+        respacing = given.get("respacing") if isinstance(given, dict) else None
+        if not isinstance(respacing, str) or given.get("steps") is not None:
+            return given
+        return {**given, "steps": respaced_steps(respacing)}
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.respacing is not None:
+            steps = respaced_steps(self.respacing)
+            if self.steps != steps:
+                raise ValueError(
+                    f"respacing={self.respacing} makes {steps} steps, steps is {self.steps}: set "
+                    f"steps={steps}, or respacing=null"
+                )
+        return self
 
 
 NoiseSchedule = Literal["linear", "scaled_linear", "cosine", "mixing", "vp", "sub-vp"]
@@ -206,8 +237,11 @@ class UNetConfig(TextMapConfig):
         return self.middle == "cross"
 
 
-class DiffusionConfig(ModelConfig):
-    """Settings of the training of any diffusion model: captions, and Adam."""
+class DiffusionSettings(Config):
+    """Settings of the training of any diffusion network: captions, and Adam.
+
+    They are those of a model (`DiffusionConfig`), or of one part of a cascade.
+    """
 
     caption_dropout: float = Field(0.1, ge=0, le=1)
     """Share of captions that are dropped in training, for classifier-free guidance, 0 to 1."""
@@ -221,6 +255,10 @@ class DiffusionConfig(ModelConfig):
 
     betas: tuple[float, float] = (0.9, 0.999)
     """Adam's two decay rates."""
+
+
+class DiffusionConfig(DiffusionSettings, ModelConfig):
+    """Settings of any diffusion model."""
 
 
 class SpaceConfig(DiffusionConfig):
@@ -250,8 +288,8 @@ class SpaceConfig(DiffusionConfig):
         return autoencoder
 
 
-class DenoisingConfig(DiffusionConfig):
-    """Settings of a diffusion model that predicts noise, x_0 or v, and of its training."""
+class DenoisingSettings(DiffusionSettings):
+    """Settings of a network that predicts noise, x_0 or v, and of its training."""
 
     renamed: ClassVar[Mapping[str, str]] = {
         "weight_cap": "min_snr_gamma",
@@ -291,6 +329,12 @@ class DenoisingConfig(DiffusionConfig):
     loss: Literal["l2", "l1"] = "l2"
     """Mean squared error ("l2") or mean absolute error ("l1")."""
 
+    learned_range: bool = False
+    """Whether the network has twice the output channels, and predicts the variance of each step of
+    a chain too, between beta~_t and beta_t (Nichol & Dhariwal 2021, equation 15). The loss is then
+    the sum of `loss` and of the variational bound in bits, in which the prediction is held. The
+    sampler `ddpm` reads the variance with variance=learned."""
+
     noise_level_beta: tuple[float, float] | None = None
     """Parameters (a, b) of a Beta distribution from which training draws noise levels, both above
     0. None: uniform."""
@@ -306,6 +350,11 @@ class DenoisingConfig(DiffusionConfig):
             raise ValueError(
                 "noise_level_beta: the two parameters of a Beta distribution are positive"
             )
+        if self.learned_range and self.schedule in CONTINUOUS:
+            raise ValueError(
+                f"learned_range needs a chain of steps, schedule={self.schedule} is continuous: "
+                "set schedule=linear, scaled_linear or cosine"
+            )
         if self.trained_betas and len(self.trained_betas) != self.timesteps:
             raise ValueError(
                 f"trained_betas are {len(self.trained_betas)}, timesteps {self.timesteps}"
@@ -313,8 +362,15 @@ class DenoisingConfig(DiffusionConfig):
         return self
 
 
-class PixelConfig(DiffusionConfig):
-    """Settings of a diffusion model whose network is a U-Net on pixels."""
+class DenoisingConfig(DenoisingSettings, DiffusionConfig):
+    """Settings of a diffusion model that predicts noise, x_0 or v, and of its training."""
+
+
+class PixelSettings(DiffusionSettings):
+    """Settings of a U-Net on pixels."""
+
+    if TYPE_CHECKING:
+        image_size: int
 
     unet: UNetConfig = UNetConfig()
     """The U-Net that denoises images."""
@@ -346,6 +402,10 @@ class PixelConfig(DiffusionConfig):
                 f"image_size ({self.image_size}) must be a multiple of {smallest} for this network"
             )
         return self
+
+
+class PixelConfig(PixelSettings, DiffusionConfig):
+    """Settings of a diffusion model whose network is a U-Net on pixels."""
 
 
 SHAPES_TEXT = ("words", {"weights": "shapes-clip"})

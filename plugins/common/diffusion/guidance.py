@@ -14,9 +14,18 @@ from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextFeatures
 from t2i.plugins.common.diffusion.config import GuidedConfig
 
+Called = Callable[[Tensor, Tensor, TextFeatures], tuple[Tensor, ...]]
+"""What `DiffusionGenerator.forward` or `ranged` returns, as a tuple whose first is the prediction.
+"""
+
 Guided = Callable[[Tensor, Tensor, float], Tensor]
 """`guided(x_t, t, level)` returns the guided prediction (B, ...) at x_t (B, ...) and times t (B,),
 whose noise level is `level`, 0 (clean) to 1 (noise)."""
+
+
+GuidedRange = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
+"""`guided(x_t, t, level)` returns the guided prediction, and v of the conditional branch (see
+`DiffusionGenerator.ranged`)."""
 
 
 def guided(generator: DiffusionGenerator, request: Request, config: GuidedConfig) -> Guided:
@@ -38,6 +47,39 @@ def guided(generator: DiffusionGenerator, request: Request, config: GuidedConfig
     Raises:
         UserError: Guidance needs the features of no caption, and the request has none.
     """
+    predict = _guided(lambda *given: (generator(*given),), generator, request, config)
+    return lambda x_t, t, level: predict(x_t, t, level)[0]
+
+
+def guided_range(
+    generator: DiffusionGenerator, request: Request, config: GuidedConfig
+) -> GuidedRange:
+    """Wrap a generator with `learned_range` so that its predictions are guided, as `guided` does.
+
+    Args:
+        generator: The network.
+        request: Gives the text, the features of no caption and the guide.
+        config: Gives guidance, its interval and its rescaling.
+
+    Returns:
+        The guided network. Guidance acts on the prediction alone.
+
+    Raises:
+        UserError: Guidance needs the features of no caption, and the request has none.
+    """
+    predict = _guided(generator.ranged, generator, request, config)
+
+    def both(x_t: Tensor, t: Tensor, level: float) -> tuple[Tensor, Tensor]:
+        prediction, v = predict(x_t, t, level)
+        return prediction, v
+
+    return both
+
+
+def _guided(
+    call: Called, generator: DiffusionGenerator, request: Request, config: GuidedConfig
+) -> Callable[[Tensor, Tensor, float], tuple[Tensor, ...]]:
+    """Guide the first of what `call` returns; the rest is that of the conditional branch."""
     text, null, guide = request.text, request.null, request.guide
     if config.guidance != 1 and null is None:
         raise UserError(
@@ -47,20 +89,21 @@ def guided(generator: DiffusionGenerator, request: Request, config: GuidedConfig
     both = TextFeatures.cat([null, text]) if config.guidance != 1 and null is not None else None
     least, most = config.guidance_interval
 
-    def predict(x_t: Tensor, t: Tensor, level: float) -> Tensor:
+    def predict(x_t: Tensor, t: Tensor, level: float) -> tuple[Tensor, ...]:
         if both is None or not least <= level <= most:
-            prediction = generator(x_t, t, text)
+            prediction, *rest = call(x_t, t, text)
         else:
-            without, given = generator(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
+            outputs = call(torch.cat([x_t, x_t]), torch.cat([t, t]), both)
+            without, given = outputs[0].chunk(2)
+            rest = [output.chunk(2)[1] for output in outputs[1:]]
             prediction = _rescaled(
                 torch.lerp(without, given, config.guidance), given, config.guidance_rescale
             )
-        if guide is None:
-            return prediction
-        gradient = guide(x_t, t, text)
-        return shifted_by_score(
-            generator.schedule, generator.prediction, x_t, t, prediction, gradient
-        )
+        if guide is not None:
+            prediction = shifted_by_score(
+                generator.schedule, generator.prediction, x_t, t, prediction, guide(x_t, t, text)
+            )
+        return prediction, *rest
 
     return predict
 

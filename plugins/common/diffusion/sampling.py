@@ -21,11 +21,11 @@ from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.sampler import Sampler
 from t2i.plugins.common.diffusion.config import (
-    DenoisingConfig,
+    DenoisingSettings,
     DiffusionSamplerConfig,
     GuidedConfig,
 )
-from t2i.plugins.common.diffusion.guidance import guided
+from t2i.plugins.common.diffusion.guidance import guided, guided_range
 from t2i.plugins.common.diffusion.time_grid import TimeGrid, time_grid
 
 Network = Callable[[Tensor, int], Tensor]
@@ -34,7 +34,7 @@ number `index` of a grid. It is of the kind that the grid names, which is what t
 expects."""
 
 
-def schedule_of(config: DenoisingConfig) -> Schedule:
+def schedule_of(config: DenoisingSettings) -> Schedule:
     """Return the noise schedule that a model's settings name, or whose betas they list.
 
     Args:
@@ -95,16 +95,68 @@ def network_of(
     Raises:
         UserError: Guidance needs the features of no caption, and the request has none.
     """
-    predict, schedule = guided(generator, request, config), generator.schedule
+    predict = guided(generator, request, config)
 
     def network(u: Tensor, index: int) -> Tensor:
         x_t, t = point(grid, u, index)
         output = predict(x_t, t, grid.levels[index])
-        output = converted(schedule, x_t, t, output, generator.prediction, grid.prediction)
-        # For u, alpha and sigma are divided by norm, and so is v = alpha eps - sigma x_0.
-        return output / grid.norms[index] if grid.prediction == "v" else output
+        return expected(generator, grid, x_t, t, output, index)
 
     return network
+
+
+def range_of(
+    generator: DiffusionGenerator, request: Request, config: GuidedConfig, grid: TimeGrid
+) -> Network:
+    """Return a guided generator that predicts variances, in the form that schedulers call.
+
+    Args:
+        generator: The network, with `learned_range`.
+        request: Gives the text, the features of no caption and the guide.
+        config: Settings of guidance.
+        grid: The times that are visited, and the kind of prediction that is expected.
+
+    Returns:
+        The network. Its output is the prediction, then v (`DiffusionGenerator.ranged`), as channels
+        (B, 2C, ...).
+
+    Raises:
+        UserError: Guidance needs the features of no caption, and the request has none.
+    """
+    predict = guided_range(generator, request, config)
+
+    def network(u: Tensor, index: int) -> Tensor:
+        x_t, t = point(grid, u, index)
+        output, v = predict(x_t, t, grid.levels[index])
+        return torch.cat([expected(generator, grid, x_t, t, output, index), v], 1)
+
+    return network
+
+
+def expected(
+    generator: DiffusionGenerator,
+    grid: TimeGrid,
+    x_t: Tensor,
+    t: Tensor,
+    output: Tensor,
+    index: int,
+) -> Tensor:
+    """Convert a generator's output to the prediction that the grid's scheduler expects.
+
+    Args:
+        generator: Gives the schedule and the kind of prediction.
+        grid: The times that are visited, and the kind of prediction that is expected.
+        x_t: Noisy images or latents, float (B, ...).
+        t: Timesteps, (B,).
+        output: Output of the generator at x_t, float (B, ...).
+        index: Number of the time in the grid.
+
+    Returns:
+        The prediction, float (B, ...).
+    """
+    output = converted(generator.schedule, x_t, t, output, generator.prediction, grid.prediction)
+    # For u, alpha and sigma are divided by norm, and so is v = alpha eps - sigma x_0.
+    return output / grid.norms[index] if grid.prediction == "v" else output
 
 
 def point(grid: TimeGrid, u: Tensor, index: int) -> tuple[Tensor, Tensor]:

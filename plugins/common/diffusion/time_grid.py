@@ -11,8 +11,9 @@ import torch
 from t2i.core.errors import UserError
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.prediction import Prediction
-from t2i.core.families.schedule import DiscreteSchedule
-from t2i.plugins.common.diffusion.config import DiffusionSamplerConfig, Ending
+from t2i.core.families.schedule import DiscreteSchedule, Schedule
+from t2i.plugins.common.diffusion.config import DiffusionSamplerConfig, Ending, RespacedConfig
+from t2i.plugins.common.diffusion.respacing import respaced
 
 Known = Literal["epsilon", "sample", "v", "velocity"]
 """Kinds of predictions that schedulers are given; "velocity" by those of flow matching only."""
@@ -115,9 +116,12 @@ def time_grid(
         UserError: The schedule has no such times.
     """
     schedule = generator.schedule
-    times = schedule.times(
-        config.steps, spacing=config.spacing, offset=config.steps_offset, most=config.sigma_max
-    )
+    if isinstance(config, RespacedConfig) and config.respacing is not None:
+        times = _respaced(schedule, config.respacing)
+    else:
+        times = schedule.times(
+            config.steps, spacing=config.spacing, offset=config.steps_offset, most=config.sigma_max
+        )
     exact = times.double()
     alpha, sigma = schedule.alpha(exact), schedule.sigma(exact)
     norms = torch.hypot(alpha, sigma)
@@ -129,6 +133,15 @@ def time_grid(
         prediction=AS[generator.prediction],
         final=_final(generator, end),
     )
+
+
+def _respaced(schedule: Schedule, respacing: str) -> torch.Tensor:
+    """Return the times of a respacing."""
+    if not isinstance(schedule, DiscreteSchedule):
+        raise UserError(
+            f"respacing = {respacing}: this model's noise levels are continuous: leave it out"
+        )
+    return torch.tensor(respaced(len(schedule), respacing))
 
 
 def _final(generator: DiffusionGenerator, end: Ending) -> float:

@@ -13,11 +13,12 @@ from torch.optim import Adam
 
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.prediction import predicted_eps, predicted_x_0, target
-from t2i.core.families.schedule import Schedule, add_noise
+from t2i.core.families.schedule import THOUSAND, DiscreteSchedule, Schedule, add_noise
 from t2i.core.interfaces.noise import Noise
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Trainer
-from t2i.plugins.common.diffusion.config import DenoisingConfig, DiffusionConfig
+from t2i.plugins.common.diffusion.config import DenoisingSettings, DiffusionSettings
+from t2i.plugins.common.diffusion.learned_range import variational_bits
 from t2i.plugins.common.diffusion.text_map import MappedText
 
 
@@ -44,7 +45,7 @@ def draw_times(schedule: Schedule, levels: tuple[float, float] | None, noise: No
 
 
 def denoising_loss(
-    config: DenoisingConfig,
+    config: DenoisingSettings,
     schedule: Schedule,
     output: Tensor,
     z_0: Tensor,
@@ -112,9 +113,17 @@ class DiffusionTrainer(Trainer):
         config: Settings of the model.
         networks: The model's networks. The generator is a `DiffusionGenerator`.
         part: Name of the generator's module that is trained. Also the name of its optimizer.
+        text: Whether a text encoder that can be trained is. Of the parts of a cascade, which share
+            one, only the first trains it.
     """
 
-    def __init__(self, config: DiffusionConfig, networks: Networks, part: str = "unet") -> None:
+    def __init__(
+        self,
+        config: DiffusionSettings,
+        networks: Networks,
+        part: str = "unet",
+        text: bool = True,
+    ) -> None:
         generator, text_encoder = networks.generator, networks.text_encoder
         assert isinstance(generator, DiffusionGenerator)
         self.generator, self.caption_dropout = generator, config.caption_dropout
@@ -122,7 +131,7 @@ class DiffusionTrainer(Trainer):
         self.part, self.network = part, generator.get_submodule(part)
         self.modules: dict[str, nn.Module] = {part: self.network}
         groups: list[dict[str, Any]] = [{"params": list(self.network.parameters())}]
-        if text_encoder.trainable:
+        if text and text_encoder.trainable:
             self.modules["text_encoder"] = text_encoder
             groups.append(
                 {
@@ -204,27 +213,46 @@ class DiffusionTrainer(Trainer):
         """
         text = self.generator.condition(text)
         z_t = add_noise(self.generator.schedule, z_0, t, eps)
-        loss = self.loss(self.generator(z_t, t, text), z_0, z_t, t, eps)
-        losses: Losses = {"diffusion": loss}
+        losses = self.errors(z_0, z_t, t, eps, text)
+        loss = sum(losses.values(), z_0.new_zeros(()))
         if isinstance(self.network, MappedText) and self.network.outline_weight:
             losses["outline"] = outline_loss(self.network, z_0, text)
             loss = loss + self.network.outline_weight * losses["outline"]
         engine.update(self.part, loss)
         return losses
 
+    def errors(
+        self, z_0: Tensor, z_t: Tensor, t: Tensor, eps: Tensor, text: TextFeatures
+    ) -> Losses:
+        """Call the generator, and compute the losses of its output.
+
+        Args:
+            z_0: Clean images or latents, float (B, ...).
+            z_t: Noisy images or latents, float (B, ...).
+            t: Timesteps, (B,).
+            eps: The noise in z_t, float (B, ...).
+            text: Features of B captions, conditioned.
+
+        Returns:
+            The losses, whose sum is minimised.
+        """
+        return {"diffusion": self.loss(self.generator(z_t, t, text), z_0, z_t, t, eps)}
+
 
 class DenoisingTrainer(DiffusionTrainer):
     """Trains a diffusion model to predict noise, x_0 or what else the settings name.
 
-    The loss is E ||target - net(z_t, t, tau(y))||.
+    The loss is E ||target - net(z_t, t, tau(y))||; with `learned_range`, plus the variational bound
+    in bits.
 
     Args:
         config: Settings of the model.
         networks: The model's networks; the generator must have a network named `unet`.
+        text: As of `DiffusionTrainer`.
     """
 
-    def __init__(self, config: DenoisingConfig, networks: Networks) -> None:
-        super().__init__(config, networks)
+    def __init__(self, config: DenoisingSettings, networks: Networks, text: bool = True) -> None:
+        super().__init__(config, networks, text=text)
         self.config = config
 
     def times(self, noise: Noise) -> Tensor:
@@ -232,3 +260,17 @@ class DenoisingTrainer(DiffusionTrainer):
 
     def loss(self, output: Tensor, z_0: Tensor, z_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         return denoising_loss(self.config, self.generator.schedule, output, z_0, z_t, t, eps)
+
+    def errors(
+        self, z_0: Tensor, z_t: Tensor, t: Tensor, eps: Tensor, text: TextFeatures
+    ) -> Losses:
+        if not self.config.learned_range:
+            return super().errors(z_0, z_t, t, eps, text)
+        generator = self.generator
+        output, v = generator.ranged(z_t, t, text)
+        x_0 = predicted_x_0(generator.schedule, generator.prediction, z_t, t, output.detach())
+        assert isinstance(generator.schedule, DiscreteSchedule)
+        # The factor makes the bound's share the same for every T (Nichol & Dhariwal 2021, eq. 16).
+        share = len(generator.schedule) / THOUSAND
+        bits = variational_bits(generator.schedule, z_0, z_t, t, x_0, v).mean()
+        return {"diffusion": self.loss(output, z_0, z_t, t, eps), "bits": share * bits}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
+
+from pydantic import model_validator
 
 from t2i.core.settings import Preset
+from t2i.plugins.common.diffusion.adm.config import AdmConfig
 from t2i.plugins.common.diffusion.config import (
     HELD,
     MAPPED_UNET,
@@ -34,9 +37,36 @@ class DDPMConfig(PixelConfig, DenoisingConfig):
     unet: UNetConfig = PAPER
     """The U-Net that denoises images."""
 
+    adm: AdmConfig | None = None
+    """ADM's U-Net, in which the sentence takes the place of the class. None: `unet` behind patches.
+    """
+
+    classes: tuple[str, ...] = ()
+    """Names of the classes of imported weights. A caption is then the name of a class. Only with
+    `adm`. Empty: captions are text."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.adm is None:
+            if self.classes:
+                raise ValueError("classes: only ADM's network (adm) reads classes")
+            if self.learned_range:
+                raise ValueError("learned_range needs a network with twice the channels: set adm")
+            return self
+        if self.image_size % self.adm.step:
+            raise ValueError(
+                f"image_size ({self.image_size}) must be a multiple of {self.adm.step} for this "
+                "network"
+            )
+        return self
+
+    @property
+    def uses_unet(self) -> bool:
+        return self.adm is None
+
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
-        return presets("ddpm", few=25, many=250)
+        return presets("ddpm", few=25, many=250, adm=ANCESTRAL)
 
     @classmethod
     def sized(cls, size: int, memory: int | None) -> Preset:
@@ -48,20 +78,28 @@ class DDIMModelConfig(DDPMConfig):
 
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
-        return presets("ddim", few=8, many=25)
+        return presets("ddim", few=8, many=25, adm=IMPLICIT)
 
     @classmethod
     def sized(cls, size: int, memory: int | None) -> Preset:
         return sized("ddim", {"steps": 25, "guidance": 2.0}, size, memory)
 
 
-def presets(sampler: str, few: int, many: int) -> Mapping[str, Preset]:
+ANCESTRAL = {"respacing": "250", "clip": 1.0, "variance": "learned"}
+"""ADM's ancestral sampling."""
+
+IMPLICIT = {"respacing": "ddim25", "clip": 1.0, "clipped_eps": True}
+"""ADM's sampling with DDIM."""
+
+
+def presets(sampler: str, few: int, many: int, adm: Mapping[str, Any]) -> Mapping[str, Preset]:
     """Return the presets of a model.
 
     Args:
         sampler: Registry name of the sampler.
         few: Sampling steps of the small presets. More do not improve their images.
         many: Sampling steps of `coco64`, in which all T steps would take minutes an image.
+        adm: Settings of the sampler in ADM's presets.
 
     Returns:
         The presets by name.
@@ -77,6 +115,12 @@ def presets(sampler: str, few: int, many: int) -> Mapping[str, Preset]:
             sampler=(sampler, {"steps": many, "guidance": 3.0}),
         ),
         "shapes": Preset(SHAPES, data=("shapes", {}), encoder=SHAPES_TEXT, sampler=quick),
+        **{
+            name: Preset(
+                settings, data=("coco", {}), encoder=("clip", {}), sampler=(sampler, dict(adm))
+            )
+            for name, settings in ADM.items()
+        },
     }
 
 
@@ -128,6 +172,32 @@ COCO64 = {
         "attention": ("none", "none", "cross", "cross"), "heads": 4, "head_width": None,
         "sentence": True,
     },
+}  # fmt: skip
+
+
+def _adm(size: int, adm: Mapping[str, Any], **training: Any) -> dict[str, Any]:
+    """Return the settings of one of ADM's models."""
+    return {
+        "image_size": size, "batch_size": 256, "accumulate": 32, "ema_decay": 0.9999,
+        "sample_every": 5000, "checkpoint_every": 5000, "lr": 1e-4, "schedule": "linear",
+        "learned_range": True, "adm": adm, **training,
+    }  # fmt: skip
+
+
+# The models of Dhariwal & Nichol 2021 (table 11): steps, batch and learning rate are the paper's.
+ADM: dict[str, dict[str, Any]] = {
+    "adm64": _adm(
+        64,
+        {"base": 192, "multipliers": (1, 2, 3, 4), "blocks": 3, "qkv": "kinds", "dropout": 0.1},
+        schedule="cosine", steps=540_000, batch_size=2048, accumulate=64, lr=3e-4,
+    ),
+    "adm128": _adm(
+        128, {"multipliers": (1, 1, 2, 3, 4), "head_width": None, "heads": 4}, steps=4_360_000
+    ),
+    "adm256": _adm(256, {"multipliers": (1, 1, 2, 2, 4, 4)}, steps=1_980_000),
+    "adm512": _adm(
+        512, {"multipliers": (0.5, 1, 1, 2, 2, 4, 4)}, steps=1_940_000, accumulate=64
+    ),
 }  # fmt: skip
 
 

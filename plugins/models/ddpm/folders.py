@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,25 +99,6 @@ def _scheduler(index: Mapping[str, Any], path: Path) -> str:
     return name
 
 
-def weights(config: RunConfig, files: Sequence[Path]) -> Model:
-    """Open what `open_pretrained` opens (`t2i import`).
-
-    Args:
-        config: Not used: the folder has its own configuration.
-        files: The folder, exactly one.
-
-    Returns:
-        The model.
-
-    Raises:
-        UserError: There is not exactly one path, or it is no such folder.
-    """
-    model = open_pretrained(files[0], {}) if len(files) == 1 else None
-    if model is None:
-        raise UserError(f"{files[0]}: no folder of diffusers' DDPMPipeline or DDIMPipeline")
-    return model
-
-
 def export(model: Model, folder: Path) -> None:
     """Write a model as a folder that diffusers' DDPMPipeline opens.
 
@@ -144,6 +125,7 @@ def export(model: Model, folder: Path) -> None:
 def _check_plain(config: DDPMConfig) -> None:
     """Raise UserError if the pipeline cannot express these settings."""
     foreign_to_it = {
+        "adm": config.adm is not None,
         f"patch={config.patch}": config.patch != 1,
         "unet.middle=cross": config.unet.words,
         f"unet.text_map={config.unet.text_map}": config.unet.text_map > 0,

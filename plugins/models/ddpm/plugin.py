@@ -5,7 +5,7 @@ from __future__ import annotations
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import ModelSpec
 
-PRESETS = ("tiny", "cifar", "coco64", "shapes")
+PRESETS = ("tiny", "cifar", "coco64", "shapes", "adm64", "adm128", "adm256", "adm512")
 
 
 @hookimpl
@@ -25,7 +25,7 @@ def t2i_models() -> list[ModelSpec]:
             presets=PRESETS,
             generator="t2i.plugins.models.ddpm.networks:DDPMGenerator",
             stages="t2i.plugins.models.ddpm.training:stages",
-            weights="t2i.plugins.models.ddpm.folders:weights",
+            weights="t2i.plugins.models.ddpm.weights:load_weights",
             open_pretrained="t2i.plugins.models.ddpm.folders:open_pretrained",
             opens="folders of diffusers' DDPMPipeline and DDIMPipeline",
             export="t2i.plugins.models.ddpm.folders:export",

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from t2i.plugins.common.diffusion.config import DiffusionSamplerConfig
+from t2i.plugins.common.diffusion.config import RespacedConfig
 
 
-class DDPMSamplerConfig(DiffusionSamplerConfig):
+class DDPMSamplerConfig(RespacedConfig):
     """Settings of the ancestral sampler, `ddpm`."""
 
     steps: int | None = Field(None, ge=1)
@@ -21,9 +21,12 @@ class DDPMSamplerConfig(DiffusionSamplerConfig):
     The paper's code clips pixels at 1. None: no clipping, since latents have no bounds.
     """
 
-    variance: Literal["beta", "beta~"] = "beta~"
-    """Variance of a step: beta_t ("beta"), or that of the posterior, beta~_t ("beta~").
+    variance: Literal["beta", "beta~", "learned"] = "beta~"
+    """Variance of a step: beta_t ("beta"), that of the posterior, beta~_t ("beta~"), or one between
+    them that the network predicts ("learned").
 
-    They are the two extremes. The paper finds similar results with both (Ho et al. 2020, section
-    3.2).
+    The last needs a network that was trained with `learned_range`.
+
+    The first two are the extremes. The paper finds similar results with both (Ho et al. 2020,
+    section 3.2).
     """

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
 
-from t2i.plugins.common.diffusion.config import DiffusionSamplerConfig, Ending
+from pydantic import Field, model_validator
+
+from t2i.plugins.common.diffusion.config import Ending, RespacedConfig
 
 
-class DDIMConfig(DiffusionSamplerConfig):
+class DDIMConfig(RespacedConfig):
     """Settings of the sampler `ddim`."""
 
     steps: int | None = Field(50, ge=1)
@@ -24,3 +26,15 @@ class DDIMConfig(DiffusionSamplerConfig):
 
     clip: float | None = Field(None, gt=0)
     """Bound of the predictions of x_0, which are clipped to [-clip, clip]. None: no clipping."""
+
+    clipped_eps: bool = False
+    """Whether eps is computed anew from the clipped prediction of x_0, as in ADM's code.
+
+    A guide then acts after the clipping. Only with `clip`.
+    """
+
+    @model_validator(mode="after")
+    def _clips(self) -> Self:
+        if self.clipped_eps and self.clip is None:
+            raise ValueError("clipped_eps needs clip: set clip=1, or clipped_eps=false")
+        return self

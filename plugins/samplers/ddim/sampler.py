@@ -5,6 +5,7 @@ Source: Song et al. 2021, eq. 12 and 16; thesis 2.26-2.28.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,13 +13,18 @@ from diffusers import DDIMInverseScheduler, DDIMScheduler
 from torch import Tensor
 
 from t2i.core.families.diffusion import DiffusionGenerator
+from t2i.core.families.prediction import converted, shifted_by_score
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.request import Request
 from t2i.plugins.common.diffusion.chain import Chain
+from t2i.plugins.common.diffusion.guidance import guided
 from t2i.plugins.common.diffusion.sampling import (
     DiffusionSampler,
+    Network,
     clipping,
+    expected,
     network_of,
+    point,
     steps_of,
 )
 from t2i.plugins.common.diffusion.time_grid import TimeGrid, time_grid
@@ -49,10 +55,12 @@ class DDIMSampler(DiffusionSampler):
         grid = chain.grid
         if chain.x_0 is not None and not grid:
             return generator.decode(chain.x_0)
-        scheduler: Any = DDIMScheduler(**grid.settings, **clipping(self.config.clip))
+        rederived = self.config.clipped_eps
+        clip = None if rederived else self.config.clip  # else the network clips
+        scheduler: Any = DDIMScheduler(**grid.settings, **clipping(clip))
         scheduler.final_alpha_cumprod = torch.tensor(grid.final)
         scheduler.set_timesteps(len(grid))
-        network = network_of(generator, request, self.config, grid)
+        network = (self._clipped if rederived else self._plain)(generator, request, grid)
         random = request.noise.generators("chain", 0)  # one for each image, for all steps
         x = chain.start(scheduler)
         for step, t in enumerate(steps_of(scheduler, request)):
@@ -60,6 +68,28 @@ class DDIMSampler(DiffusionSampler):
             x = scheduler.step(output, int(t), x, eta=eta, generator=random, return_dict=False)[0]
             x = chain.kept(scheduler, x, step)
         return generator.decode(x)
+
+    def _plain(self, generator: DiffusionGenerator, request: Request, grid: TimeGrid) -> Network:
+        return network_of(generator, request, self.config, grid)
+
+    def _clipped(self, generator: DiffusionGenerator, request: Request, grid: TimeGrid) -> Network:
+        """Return the network with clipped predictions of x_0, which a guide then shifts."""
+        predict = guided(generator, replace(request, guide=None), self.config)
+        schedule, kind, bound = generator.schedule, generator.prediction, self.config.clip
+        assert bound is not None
+
+        def network(u: Tensor, index: int) -> Tensor:
+            x_t, t = point(grid, u, index)
+            x_0 = converted(
+                schedule, x_t, t, predict(x_t, t, grid.levels[index]), kind, "sample"
+            ).clamp(-bound, bound)
+            output = converted(schedule, x_t, t, x_0, "sample", kind)
+            if request.guide is not None:
+                gradient = request.guide(x_t, t, request.text)
+                output = shifted_by_score(schedule, kind, x_t, t, output, gradient)
+            return expected(generator, grid, x_t, t, output, index)
+
+        return network
 
     def inverts(self, generator: Generator) -> bool:
         return True

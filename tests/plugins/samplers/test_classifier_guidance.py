@@ -137,6 +137,44 @@ def test_one_ancestral_step_by_hand():
     assert [int(t) for _, t in seen] == [1, 0, 1, 0]
 
 
+class Ranged(Mixture):
+    """The mixture, with a variance that is `share` of the way from log beta~ to log beta."""
+
+    learned_range = True
+
+    def __init__(self, schedule, share):
+        super().__init__(schedule)
+        self.v = 2 * share - 1
+
+    def ranged(self, x_t, t, text):
+        return self(x_t, t, text), torch.full_like(x_t, self.v)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_a_learned_variance_shifts_the_mean(share):
+    generator = Ranged(PATHS["discrete"], share)
+    is_the_class(draw("ddpm", generator, PATHS["discrete"], variance="learned"))
+
+
+def test_one_step_of_a_learned_variance_by_hand():
+    """The last step is shifted too: log(beta~) there is that of the step before."""
+    schedule = DiscreteSchedule(torch.tensor([0.2, 0.5]))
+    generator, g = Ranged(schedule, 0.25), torch.tensor([[1.0, -3.0]])
+    text, noise = TextFeatures.of(sentence=torch.zeros(1, 2)), PromptNoise(0, ((0, 0),))
+    sampler = registry().samplers.build(registry().samplers.choose("ddpm", {"variance": "learned"}))
+    seen = {}
+    for given in (None, lambda *_: g):
+        at = []
+        generator.forward = lambda x, t, text, at=at: at.append(x) or torch.zeros_like(x)
+        x_0 = sampler.sample(generator, Request(text=text, noise=noise, guide=given))
+        seen[given is not None] = (at[1], x_0)
+    least = 0.5 * 0.2 / 0.6
+    moved = 0.5**0.25 * least**0.75 * g
+    torch.testing.assert_close(seen[True][0] - seen[False][0], moved)
+    expected = moved / 0.8**0.5 + 0.2**0.25 * least**0.75 * g
+    torch.testing.assert_close(seen[True][1] - seen[False][1], expected)
+
+
 @pytest.mark.parametrize("theirs", ["vp", "ve", "flow", "discrete"])
 def test_a_guide_of_another_schedule_sees_the_same_image_at_the_same_noise(theirs):
     generator = Mixture(VPSchedule())

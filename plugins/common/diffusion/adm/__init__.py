@@ -1,0 +1,1 @@
+"""The U-Net of ADM (Dhariwal & Nichol 2021), which GLIDE, Karlo and DeepFloyd IF extend."""

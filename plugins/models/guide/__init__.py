@@ -1,0 +1,1 @@
+"""The model `guide`: a classifier of noisy images, which steers diffusion models."""
