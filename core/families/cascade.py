@@ -5,10 +5,12 @@ A cascade is a row of generators, each conditioned on the sample of the one befo
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import cast
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from t2i.core.interfaces.generator import TOLERANCES, Generator, Tolerance
 from t2i.core.interfaces.noise import Noise
@@ -16,6 +18,67 @@ from t2i.core.interfaces.text import TextFeatures
 
 PREVIOUS = "previous"
 """Key in `TextFeatures.extras` of the sample of the previous part."""
+
+
+LEVEL = "augmentation"
+"""Key in `TextFeatures.extras` of the level of noise added to `PREVIOUS`, (B,) in [0, 1]."""
+
+
+def low_res(images: Tensor, size: tuple[int, int] | int) -> Tensor:
+    """Reduce images to the size that an earlier part of a cascade draws, as an upsampler wants it.
+
+    Each pixel is the mean of the pixels that it covers, rounded to 8 bits as in a file.
+
+    Args:
+        images: Images in [-1, 1], (B, 3, H, W).
+        size: Height and width of the result, each a divisor of H and W. One number: both.
+
+    Returns:
+        The images, (B, 3, *size) in [-1, 1].
+    """
+    sides = (size, size) if isinstance(size, int) else size
+    if tuple(images.shape[-2:]) == sides:
+        return images
+    return rounded(F.interpolate(images, sides, mode="area"))
+
+
+def rounded(images: Tensor) -> Tensor:
+    """Round images to the values that 8 bits can hold.
+
+    Args:
+        images: Images, (B, 3, H, W). Values outside [-1, 1] are clipped.
+
+    Returns:
+        The images in [-1, 1].
+    """
+    return ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+
+
+class Enlarging(ABC):
+    """What a generator of any family extends too if it enlarges smaller images.
+
+    Attributes:
+        low_size: Height and width of the smaller images, pixels.
+        image_size: Height and width of the enlarged images, pixels.
+    """
+
+    low_size: int
+    image_size: int
+
+    @abstractmethod
+    def enlarging(
+        self, images: Tensor, noise: Noise, level: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Make the extras by which `condition` is given the smaller images.
+
+        Args:
+            images: The smaller images, (B, 3, h, w). Those of a sampler may exceed [-1, 1].
+            noise: Source of the noise that is added to them (conditioning augmentation).
+            level: Level of that noise for each image, (B,) in [0, 1]. None: the model's own.
+
+        Returns:
+            Extras of the text by name, `PREVIOUS` among them, each with first axis B.
+        """
 
 
 class CascadeGenerator(Generator):
@@ -58,9 +121,11 @@ class CascadeGenerator(Generator):
     ) -> TextFeatures:
         """Condition a part on the text and on the sample of the previous part.
 
-        By default `previous` is added to the extras of the text, under the key `PREVIOUS`. Called
-        once for each part with the features of the captions, and again with those of "no caption",
-        the same `previous` and the same noise if the part's sampler needs them.
+        By default `previous` is added to the extras of the text, under the key `PREVIOUS`. A part
+        that enlarges images adds noise of the level `LEVEL` to it first.
+
+        Called once for each part with the features of the captions, and again with those of "no
+        caption", the same `previous` and the same noise if the part's sampler needs them.
 
         Args:
             name: Name of the part.
@@ -73,5 +138,9 @@ class CascadeGenerator(Generator):
         Returns:
             Features of the B captions, as the `condition` of the part returned them.
         """
-        extras = dict(text.extras) if previous is None else {**text.extras, PREVIOUS: previous}
-        return self.part(name).condition(replace(text, extras=extras))
+        part, extras = self.part(name), dict(text.extras)
+        if previous is not None and isinstance(part, Enlarging):
+            extras |= part.enlarging(previous, noise, extras.get(LEVEL))
+        elif previous is not None:
+            extras[PREVIOUS] = previous
+        return part.condition(replace(text, extras=extras))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -237,8 +237,11 @@ class UNetConfig(TextMapConfig):
         return self.middle == "cross"
 
 
-class DiffusionConfig(ModelConfig):
-    """Settings of the training of any diffusion model: captions, and Adam."""
+class DiffusionSettings(Config):
+    """Settings of the training of any diffusion network: captions, and Adam.
+
+    They are those of a model (`DiffusionConfig`), or of one part of a cascade.
+    """
 
     caption_dropout: float = Field(0.1, ge=0, le=1)
     """Share of captions that are dropped in training, for classifier-free guidance, 0 to 1."""
@@ -252,6 +255,10 @@ class DiffusionConfig(ModelConfig):
 
     betas: tuple[float, float] = (0.9, 0.999)
     """Adam's two decay rates."""
+
+
+class DiffusionConfig(DiffusionSettings, ModelConfig):
+    """Settings of any diffusion model."""
 
 
 class SpaceConfig(DiffusionConfig):
@@ -281,8 +288,8 @@ class SpaceConfig(DiffusionConfig):
         return autoencoder
 
 
-class DenoisingConfig(DiffusionConfig):
-    """Settings of a diffusion model that predicts noise, x_0 or v, and of its training."""
+class DenoisingSettings(DiffusionSettings):
+    """Settings of a network that predicts noise, x_0 or v, and of its training."""
 
     renamed: ClassVar[Mapping[str, str]] = {
         "weight_cap": "min_snr_gamma",
@@ -355,8 +362,15 @@ class DenoisingConfig(DiffusionConfig):
         return self
 
 
-class PixelConfig(DiffusionConfig):
-    """Settings of a diffusion model whose network is a U-Net on pixels."""
+class DenoisingConfig(DenoisingSettings, DiffusionConfig):
+    """Settings of a diffusion model that predicts noise, x_0 or v, and of its training."""
+
+
+class PixelSettings(DiffusionSettings):
+    """Settings of a U-Net on pixels."""
+
+    if TYPE_CHECKING:
+        image_size: int
 
     unet: UNetConfig = UNetConfig()
     """The U-Net that denoises images."""
@@ -388,6 +402,10 @@ class PixelConfig(DiffusionConfig):
                 f"image_size ({self.image_size}) must be a multiple of {smallest} for this network"
             )
         return self
+
+
+class PixelConfig(PixelSettings, DiffusionConfig):
+    """Settings of a diffusion model whose network is a U-Net on pixels."""
 
 
 SHAPES_TEXT = ("words", {"weights": "shapes-clip"})

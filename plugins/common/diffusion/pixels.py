@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.diffusion.config import PixelConfig
+from t2i.plugins.common.diffusion.config import PixelSettings
 from t2i.plugins.common.diffusion.unet import conditional_unet
 from t2i.plugins.common.weights.diffusers_folders import keep_description
 
@@ -31,7 +31,7 @@ class PixelGenerator(DiffusionGenerator):
     """
 
     def __init__(
-        self, config: PixelConfig, text: TextShape, assets: Path | None = None, unet: Any = None
+        self, config: PixelSettings, text: TextShape, assets: Path | None = None, unet: Any = None
     ) -> None:
         super().__init__()
         self.image_size = config.image_size

@@ -21,7 +21,7 @@ from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.sampler import Sampler
 from t2i.plugins.common.diffusion.config import (
-    DenoisingConfig,
+    DenoisingSettings,
     DiffusionSamplerConfig,
     GuidedConfig,
 )
@@ -34,7 +34,7 @@ number `index` of a grid. It is of the kind that the grid names, which is what t
 expects."""
 
 
-def schedule_of(config: DenoisingConfig) -> Schedule:
+def schedule_of(config: DenoisingSettings) -> Schedule:
     """Return the noise schedule that a model's settings name, or whose betas they list.
 
     Args:

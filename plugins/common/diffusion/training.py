@@ -17,7 +17,7 @@ from t2i.core.families.schedule import THOUSAND, DiscreteSchedule, Schedule, add
 from t2i.core.interfaces.noise import Noise
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Trainer
-from t2i.plugins.common.diffusion.config import DenoisingConfig, DiffusionConfig
+from t2i.plugins.common.diffusion.config import DenoisingSettings, DiffusionSettings
 from t2i.plugins.common.diffusion.learned_range import variational_bits
 from t2i.plugins.common.diffusion.text_map import MappedText
 
@@ -45,7 +45,7 @@ def draw_times(schedule: Schedule, levels: tuple[float, float] | None, noise: No
 
 
 def denoising_loss(
-    config: DenoisingConfig,
+    config: DenoisingSettings,
     schedule: Schedule,
     output: Tensor,
     z_0: Tensor,
@@ -113,9 +113,17 @@ class DiffusionTrainer(Trainer):
         config: Settings of the model.
         networks: The model's networks. The generator is a `DiffusionGenerator`.
         part: Name of the generator's module that is trained. Also the name of its optimizer.
+        text: Whether a text encoder that can be trained is. Of the parts of a cascade, which share
+            one, only the first trains it.
     """
 
-    def __init__(self, config: DiffusionConfig, networks: Networks, part: str = "unet") -> None:
+    def __init__(
+        self,
+        config: DiffusionSettings,
+        networks: Networks,
+        part: str = "unet",
+        text: bool = True,
+    ) -> None:
         generator, text_encoder = networks.generator, networks.text_encoder
         assert isinstance(generator, DiffusionGenerator)
         self.generator, self.caption_dropout = generator, config.caption_dropout
@@ -123,7 +131,7 @@ class DiffusionTrainer(Trainer):
         self.part, self.network = part, generator.get_submodule(part)
         self.modules: dict[str, nn.Module] = {part: self.network}
         groups: list[dict[str, Any]] = [{"params": list(self.network.parameters())}]
-        if text_encoder.trainable:
+        if text and text_encoder.trainable:
             self.modules["text_encoder"] = text_encoder
             groups.append(
                 {
@@ -240,10 +248,11 @@ class DenoisingTrainer(DiffusionTrainer):
     Args:
         config: Settings of the model.
         networks: The model's networks; the generator must have a network named `unet`.
+        text: As of `DiffusionTrainer`.
     """
 
-    def __init__(self, config: DenoisingConfig, networks: Networks) -> None:
-        super().__init__(config, networks)
+    def __init__(self, config: DenoisingSettings, networks: Networks, text: bool = True) -> None:
+        super().__init__(config, networks, text=text)
         self.config = config
 
     def times(self, noise: Noise) -> Tensor:

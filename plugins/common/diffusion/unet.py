@@ -120,12 +120,12 @@ class Prepared(nn.Module):
         return x
 
 
-def _settings(config: UNetConfig, channels: int, size: int) -> dict[str, Any]:
+def _settings(config: UNetConfig, channels: int, size: int, more: int) -> dict[str, Any]:
     """Return the settings that diffusers' two classes call by the same names."""
     kinds = {"none": "", "self": "Attn", "cross": "CrossAttn"}
     return {
         "sample_size": size,
-        "in_channels": channels + config.text_map,
+        "in_channels": channels + more + config.text_map,
         "out_channels": channels,
         "down_block_types": tuple(f"{kinds[a]}DownBlock2D" for a in config.attention),
         "up_block_types": tuple(f"{kinds[a]}UpBlock2D" for a in reversed(config.attention)),
@@ -146,6 +146,7 @@ class WordUNet(TextUNet):
         size: Height and width of the input.
         text: Widths of the text encoder's words and sentences.
         given: A network of diffusers to use. None: a new one is built from the settings.
+        more: Further channels of the input, after the others.
     """
 
     def __init__(
@@ -155,11 +156,12 @@ class WordUNet(TextUNet):
         size: int,
         text: TextShape,
         given: UNet2DConditionModel | None = None,
+        more: int = 0,
     ) -> None:
         super().__init__(config, channels, size, text)
         self.sentence, self.context = config.sentence, config.context
         self.unet = given or UNet2DConditionModel(
-            **_settings(config, channels, size),
+            **_settings(config, channels, size, more),
             cross_attention_dim=text.words if config.context == "words" else text.sentence,
             attention_head_dim=_head_numbers(config),
             class_embed_type="simple_projection" if config.sentence else None,
@@ -215,6 +217,7 @@ class PlainUNet(TextUNet):
         size: Height and width of the input.
         text: Widths of the text encoder's words and sentences.
         given: A network of diffusers to use. None: a new one is built from the settings.
+        more: Further channels of the input, after the others.
     """
 
     def __init__(
@@ -224,13 +227,14 @@ class PlainUNet(TextUNet):
         size: int,
         text: TextShape,
         given: UNet2DModel | None = None,
+        more: int = 0,
     ) -> None:
         super().__init__(config, channels, size, text)
         self.sentence = (
             nn.Linear(text.sentence, 4 * config.channels[0]) if config.sentence else None
         )
         self.unet = given or UNet2DModel(
-            **_settings(config, channels, size),
+            **_settings(config, channels, size, more),
             attention_head_dim=config.head_width,
             add_attention=config.middle == "self",
             class_embed_type="identity" if config.sentence else None,
@@ -260,6 +264,7 @@ def conditional_unet(
     text: TextShape,
     assets: Path | None = None,
     unet: Any = None,
+    more: int = 0,
 ) -> WordUNet | PlainUNet:
     """Build a text-conditional U-Net.
 
@@ -273,6 +278,7 @@ def conditional_unet(
         text: Widths of the text encoder's words and sentences.
         assets: Folder of a saved model, whose weights are loaded later. None: a new model.
         unet: A network of diffusers to use. None: load or build one.
+        more: Further channels of the input of a new network, such as those of a smaller image.
 
     Returns:
         A `WordUNet` if any part attends to words, else a `PlainUNet`.
@@ -283,14 +289,14 @@ def conditional_unet(
     network, kind = (UNet2DConditionModel, WordUNet) if config.words else (UNet2DModel, PlainUNet)
     unet = unet or described_network(network, config.weights, "unet", assets)
     if unet is not None:
-        _check_fit(unet, config, channels, text)
-    made: WordUNet | PlainUNet = kind(config, channels, size, text, unet)
+        _check_fit(unet, config, channels, text, more)
+    made: WordUNet | PlainUNet = kind(config, channels, size, text, unet, more)
     return made
 
 
-def _check_fit(unet: Any, config: UNetConfig, channels: int, text: TextShape) -> None:
+def _check_fit(unet: Any, config: UNetConfig, channels: int, text: TextShape, more: int) -> None:
     given = (unet.config.in_channels, unet.config.out_channels)
-    if given != (channels, channels):
+    if given != (channels + more, channels):
         raise UserError(
             f"unet.weights = {config.weights}: it turns {given[0]} channels into {given[1]}, not "
             f"{channels}"

@@ -1,0 +1,1 @@
+"""What cascades of diffusion models share: their parts, and the upsampler."""

@@ -1,0 +1,112 @@
+"""Settings of the parts of cascades, and of upsamplers. This module does not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from t2i.core.errors import nearest
+from t2i.core.settings import STAGE_SETTINGS, Config
+from t2i.plugins.common.diffusion.config import DenoisingSettings, NoiseSchedule, PixelSettings
+
+Resizing = Literal["bilinear", "corners", "bicubic", "nearest"]
+"""How smaller images are enlarged to join the input; "corners" is bilinear with aligned corners."""
+
+
+class PartConfig(Config):
+    """Settings of one part of a cascade: its size, and the stage that trains it."""
+
+    image_size: int = Field(32, ge=4)
+    """Height and width of the images of this part in pixels."""
+
+    share: float = Field(1.0, gt=0)
+    """Share of the training budget, relative to the sum of all parts' shares."""
+
+    training: Mapping[str, Any] = {}
+    """Settings of the training engine that differ in this part's stage, by name, such as
+    `batch_size` or `ema_decay`."""
+
+    @field_validator("training")
+    @classmethod
+    def _known(cls, training: Mapping[str, Any]) -> Mapping[str, Any]:
+        for key in training:
+            if key not in STAGE_SETTINGS:
+                raise ValueError(f"'{key}' is no setting of a stage{nearest(key, STAGE_SETTINGS)}")
+        return training
+
+
+class PixelPart(PartConfig, PixelSettings, DenoisingSettings):
+    """Settings of a part that denoises pixels with a U-Net, such as the first one."""
+
+
+class UpsamplerSettings(PixelSettings, DenoisingSettings):
+    """Settings of a diffusion network that enlarges images."""
+
+    low_size: int = Field(16, ge=4)
+    """Height and width of the smaller images in pixels, a divisor of `image_size`."""
+
+    text: bool = True
+    """Whether the captions are read too. Without them only the smaller image says what to draw."""
+
+    residual: bool = False
+    """Whether the network predicts what the enlarged image lacks. It needs prediction=sample."""
+
+    resize: Resizing = "bilinear"
+    """How the smaller image is enlarged to join the input."""
+
+    augmentation: float = Field(0.0, ge=0, le=1)
+    """Largest level of the noise that training adds to the smaller images, 0 (none) to 1.
+
+    Levels are uniform up to it, one for each image, and the network is told (Ho et al. 2021)."""
+
+    augmentation_sampling: float = Field(0.0, ge=0, le=1)
+    """Level of the noise that sampling adds to the smaller images, 0 (none) to 1."""
+
+    augmentation_schedule: NoiseSchedule = "cosine"
+    """Noise schedule of these levels, with `timesteps` steps."""
+
+    crop: int | None = Field(None, ge=4)
+    """Height and width in pixels of the random parts of the images that are trained on.
+
+    It is a multiple of image_size / low_size. None: whole images."""
+
+    @model_validator(mode="after")
+    def _enlarges(self) -> Self:
+        if self.image_size % self.low_size or self.image_size == self.low_size:
+            raise ValueError(
+                f"low_size ({self.low_size}) must divide image_size ({self.image_size})"
+            )
+        if self.crop and (self.crop > self.image_size or self.crop % self.ratio_of_sizes):
+            raise ValueError(
+                f"crop ({self.crop}) must be a multiple of {self.ratio_of_sizes}, "
+                f"at most {self.image_size}"
+            )
+        if self.residual and self.prediction != "sample":
+            raise ValueError("residual: the enlarged image is added to x_0: set prediction=sample")
+        if self.uses_unet and not self.unet.sentence:
+            raise ValueError(
+                "the level of noise is told where the sentence is: set unet.sentence=true"
+            )
+        return self
+
+    @property
+    def ratio_of_sizes(self) -> int:
+        """Ratio of the sides of the enlarged and the smaller images."""
+        return self.image_size // self.low_size
+
+
+class UpsamplerPart(PartConfig, UpsamplerSettings):
+    """Settings of an upsampler that is a part of a cascade."""
+
+
+SMALL_UPSAMPLER: dict[str, Any] = {
+    "image_size": 32, "low_size": 16, "schedule": "cosine", "prediction": "sample", "error": "x_0",
+    "min_snr_gamma": 5.0, "residual": True, "augmentation": 0.5, "augmentation_sampling": 0.1,
+    "patch": 2, "unet": {
+        "channels": (48, 96), "layers": 1, "attention": ("none", "none"), "middle": "none",
+        "head_width": 16, "groups": 8, "sentence": True,
+    },
+}  # fmt: skip
+"""An upsampler from 16 to 32 pixels, of the presets `tiny` and `shapes`."""
