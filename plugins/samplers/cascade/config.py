@@ -10,7 +10,6 @@ from pydantic import field_validator
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.registry.tables import registry
 
-
 AUGMENTATION = "augmentation"
 """Setting of a part that enlarges: level of the noise that is added to the smaller images."""
 
