@@ -28,8 +28,8 @@ FOLDER = "a folder with vocab.json and merges.txt, or with tokenizer.json"
 class GPT2Tokens(TextEncoder):
     """Turns captions into numbers of tokens, for models that have vectors for them.
 
-    `extras["tokens"]` holds the tokens, int64 (B, length), padded with the end of text; `mask` tells
-    padding from the others. A caption begins and ends with no token of its own, so that "no
+    `extras["tokens"]` holds the tokens, int64 (B, length), padded with the end of text; `mask`
+    tells padding from the others. A caption begins and ends with no token of its own, so that "no
     caption" is padding alone. `words` (B, length, 1) are the same numbers, divided by that of all
     tokens, and `sentence` is their mean: no model can learn much from them.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from t2i.core.families.cascade import KNOWN
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.cascades.networks import (
     CascadeOf,
@@ -44,8 +45,7 @@ class GlideUNet(nn.Module):
         out = 2 * config.channels if config.learned_range else config.channels
         self.step = config.adm.step
         self.unet = AdmUNet(config.adm, inputs, out, config.image_size)
-        self.missing = inputs - config.channels * images
-        self.known = config.channels
+        self.inpainting, self.channels = config.inpainting, config.channels
         self.transformer_proj = nn.Linear(config.transformer.width, config.adm.embedding_width)
 
     def condition(self, text: TextFeatures) -> TextFeatures:
@@ -64,17 +64,20 @@ class GlideUNet(nn.Module):
         """Compute the network's output.
 
         Args:
-            x: x_t, and for the upsampler the enlarged image, float (B, C, h, w).
+            x: x_t, and for the upsampler the enlarged image, float (B, C, h, w). A network for
+                inpainting is given what the extra `KNOWN` says between them; without it, that
+                nothing is known.
             t: Timesteps, (B,).
             text: Conditioned captions.
 
         Returns:
             The output, float (B, C', h, w).
         """
-        if self.missing:  # nothing is known of the image
-            at = self.known
-            blank = x.new_zeros(len(x), self.missing, *x.shape[2:])
-            x = torch.cat([x[:, :at], blank, x[:, at:]], 1)
+        if self.inpainting:
+            known = text.extras.get(KNOWN)
+            if known is None:
+                known = x.new_zeros(len(x), self.channels + 1, *x.shape[2:])
+            x = torch.cat([x[:, : self.channels], known.to(x.dtype), x[:, self.channels :]], 1)
         output: Tensor = self.unet(x, t, conditioned(text, CAPTION), text.words.mT)
         return output
 
