@@ -57,6 +57,12 @@ SMALL = {
     "ddpm": (*DIFFUSION, *ENCODER),
     "ddim": (*DIFFUSION, *ENCODER),
     "edm": (*DIFFUSION, *ENCODER),
+    "glide": (
+        *ENCODER, "base.unet.channels=[8,16]", "base.unet.groups=4", "base.unet.head_width=4",
+        "base.unet.text_map=8", "base.transformer.width=16", "upsampler.unet.channels=[8,16]",
+        "upsampler.unet.groups=4", "upsampler.unet.head_width=4", "upsampler.transformer.width=16",
+        "sampler.samplers.base.steps=2", "sampler.samplers.upsampler.steps=2",
+    ),
     "guide": (*ENCODER, "adm.base=32", "adm.head_width=16", "width=8", "compared=4"),
     "dfgan": (*GAN, *ENCODER, "matcher_width=8"),
     "gan": ("z_dim=8", "widths_g=[8]", "widths_d=[8]"),

@@ -1,5 +1,6 @@
 """The tokens of GPT-2's kind: bytes and merges, padding, and a model that keeps its tokenizer."""
 
+import itertools
 import json
 
 import pytest
@@ -41,7 +42,7 @@ def merged(folder, text):
     for i, word in enumerate(text.split(" ")):
         parts = [*("\u0120" if i else ""), *word]
         while len(parts) > 1:
-            pairs = list(zip(parts, parts[1:], strict=False))
+            pairs = list(itertools.pairwise(parts))
             best = min(pairs, key=lambda pair: ranks.get(pair, 10**9))
             if best not in ranks:
                 break

@@ -213,16 +213,12 @@ def single(text):
     return text.map(lambda x: x.float() if x.is_floating_point() else x)
 
 
-def inpainted(model, sampler, **more):
+def inpainted(model, sampler):
     image = torch.rand(2, 3, 16, 16) * 2 - 1
     mask = torch.zeros(2, 1, 16, 16)
     mask[:, :, :7] = 1
     request = Request(
-        text=single(captions(2)),
-        noise=PromptNoise(5, ((0, 0), (1, 0))),
-        image=image,
-        mask=mask,
-        **more,
+        text=single(captions(2)), noise=PromptNoise(5, ((0, 0), (1, 0))), image=image, mask=mask
     )
     with torch.no_grad():
         return image, sampler.sample(model, request)
