@@ -60,6 +60,12 @@ SMALL = {
     "upsampler": (
         *ENCODER, "unet.channels=[8,16]", "unet.groups=4", "unet.head_width=4", "sampler.steps=2",
     ),
+    "glide": (
+        *ENCODER, "base.unet.channels=[8,16]", "base.unet.groups=4", "base.unet.head_width=4",
+        "base.unet.text_map=8", "base.transformer.width=16", "upsampler.unet.channels=[8,16]",
+        "upsampler.unet.groups=4", "upsampler.unet.head_width=4", "upsampler.transformer.width=16",
+        "sampler.samplers.base.steps=2", "sampler.samplers.upsampler.steps=2",
+    ),
     "guide": (*ENCODER, "adm.base=32", "adm.head_width=16", "width=8", "compared=4"),
     "dfgan": (*GAN, *ENCODER, "matcher_width=8"),
     "clipvqgan": ("cutouts.count=2", "sampler.steps=3"),

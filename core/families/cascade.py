@@ -24,6 +24,12 @@ PREVIOUS = "previous"
 LEVEL = "augmentation"
 """Key in `TextFeatures.extras` of the level of noise added to `PREVIOUS`, (B,) in [0, 1]."""
 
+KNOWN = "known"
+"""Key in `TextFeatures.extras` of what is known of an image whose rest is sampled (`Request.mask`).
+
+It is (B, 4, H, W): the image where it is known, else 0; and 1 where it is known, else 0. Networks
+that were trained for inpainting read it."""
+
 
 def low_res(images: Tensor, size: tuple[int, int] | int) -> Tensor:
     """Reduce images to the size that an earlier part of a cascade draws, as an upsampler wants it.

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from t2i.core.errors import UserError, nearest
-from t2i.core.families.cascade import LEVEL, CascadeGenerator, Enlarging
+from t2i.core.families.cascade import KNOWN, LEVEL, CascadeGenerator, Enlarging, low_res
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.request import Progress, Request
 from t2i.core.interfaces.sampler import Sampler, check_fit
+from t2i.core.interfaces.text import TextFeatures
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import default_sampler, fitting_samplers
 from t2i.plugins.samplers.cascade.config import AUGMENTATION, CascadeConfig
@@ -59,12 +62,12 @@ class CascadeSampler(Sampler):
         request.refuse(
             "cascade",
             guide="samples several parts: a guide steers a single one",
-            image="starts from noise, not from an image",
         )
         previous: Tensor | None = None
+        pictures = pictured(generator, request)
         for index, part in enumerate(generator.parts):
             sampler = self._sampler(generator, part)
-            own = self._request(generator, part, sampler, request, previous)
+            own = self._request(generator, part, sampler, pictures[part], previous)
             progress = _portion(request, index, len(generator.parts))
             previous = sampler.sample(generator.part(part), replace(own, progress=progress))
         assert previous is not None, "a cascade has parts"
@@ -82,17 +85,17 @@ class CascadeSampler(Sampler):
         noise = request.noise.scope(part)
         augmentation = noise.scope("link")
         text, null = request.text, request.null if sampler.needs_null else None
+        told = _known(request)
         level = self.config.samplers.get(part, {}).get(AUGMENTATION)
         if level is not None:
-            levels = text.sentence.new_full((len(text),), float(level))
-            text = replace(text, extras={**text.extras, LEVEL: levels})
-            if null is not None:
-                null = replace(null, extras={**null.extras, LEVEL: levels})
+            told[LEVEL] = text.sentence.new_full((len(text),), float(level))
+
+        def linked(features: TextFeatures) -> TextFeatures:
+            features = replace(features, extras={**features.extras, **told})
+            return generator.link(part, features, previous, augmentation)
+
         return replace(
-            request,
-            text=generator.link(part, text, previous, augmentation),
-            null=None if null is None else generator.link(part, null, previous, augmentation),
-            noise=noise,
+            request, text=linked(text), null=None if null is None else linked(null), noise=noise
         )
 
     def _sampler(self, generator: CascadeGenerator, part: str) -> Sampler:
@@ -128,6 +131,58 @@ def check_level(level: Any, generator: Generator, part: str) -> None:
         raise UserError(f"{part}.{AUGMENTATION}: this part enlarges no images; leave it out")
     if isinstance(level, bool) or not isinstance(level, int | float) or not 0 <= level <= 1:
         raise UserError(f"{part}.{AUGMENTATION} = {level!r}: a number between 0 and 1")
+
+
+def pictured(generator: CascadeGenerator, request: Request) -> dict[str, Request]:
+    """Give each part the image of a request, at its size.
+
+    The first part that samples images starts from the image, as far as `strength` says. Those after
+    it start from noise, and only keep what the mask says is known.
+
+    Args:
+        generator: The cascade.
+        request: The request, with an image or without.
+
+    Returns:
+        The request of each part by its name.
+    """
+    found: dict[str, Request] = {}
+    bare = replace(request, image=None, mask=None, strength=1.0)
+    first = True
+    for name in generator.parts:
+        part = generator.part(name)
+        if request.image is None or not _samples_images(part):
+            found[name] = bare
+            continue
+        if first:
+            found[name] = _reduced(request, part.image_size)
+        else:
+            small = bare if request.mask is None else _reduced(request, part.image_size)
+            found[name] = replace(small, strength=1.0)
+        first = False
+    return found
+
+
+def _samples_images(part: Generator) -> bool:
+    """Return whether a part samples images, and not vectors such as a prior's."""
+    return len(getattr(part, "noise_shape", (0, 0, 0))) == 3
+
+
+def _reduced(request: Request, size: int) -> Request:
+    """Reduce the image of a request; pixels of which a part may change may change."""
+    assert request.image is not None
+    mask = request.mask
+    if mask is not None and mask.shape[-1] != size:
+        mask = F.adaptive_max_pool2d(mask.to(request.image.dtype), size)
+    return replace(request, image=low_res(request.image, size), mask=mask)
+
+
+def _known(request: Request) -> dict[str, Tensor]:
+    """Return the extras that tell a network what is known of the image."""
+    if request.image is None or request.mask is None:
+        return {}
+    known = (request.mask <= 0.5).to(request.image.dtype)
+    return {KNOWN: torch.cat([request.image * known, known], 1)}
 
 
 def _guided(samplers: Mapping[str, Any]) -> bool:

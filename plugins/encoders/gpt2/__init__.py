@@ -1,0 +1,1 @@
+"""The text encoder `gpt2`: GPT-2's tokens."""
