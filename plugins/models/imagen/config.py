@@ -127,9 +127,7 @@ class ImagenConfig(ModelConfig):
     base: BasePart = BasePart(image_size=64)
     """The base model, which draws the smallest images."""
 
-    upsampler: SuperPart = SuperPart(
-        image_size=256, low_size=64, efficient=EfficientConfig()
-    )
+    upsampler: SuperPart = SuperPart(image_size=256, low_size=64, efficient=EfficientConfig())
     """The upsampler of the base model's images."""
 
     upsampler2: SuperPart | None = None

@@ -8,10 +8,10 @@ from t2i.core.registry.specs import ModelSpec
 
 @hookimpl
 def t2i_models() -> list[ModelSpec]:
-    """Declare the model `imagen`.
+    """Declare the models `imagen` and `deepfloyd`.
 
     Returns:
-        Its specification.
+        Their specifications.
     """
     return [
         ModelSpec(
@@ -23,5 +23,20 @@ def t2i_models() -> list[ModelSpec]:
             presets=("tiny", "imagen", "if", "shapes"),
             generator="t2i.plugins.models.imagen.networks:ImagenGenerator",
             stages="t2i.plugins.models.imagen.training:stages",
-        )
+        ),
+        ModelSpec(
+            name="deepfloyd",
+            summary="One stage of DeepFloyd IF, on diffusers' network; opens its folders",
+            family="diffusion",
+            paper="DeepFloyd Lab 2023, github.com/deep-floyd/IF",
+            config="t2i.plugins.models.imagen.deepfloyd:DeepFloydConfig",
+            presets=("tiny", "xl", "super"),
+            generator="t2i.plugins.models.imagen.stages:generator_of",
+            stages="t2i.plugins.models.imagen.stages_training:stages",
+            weights="t2i.plugins.models.imagen.folders:weights",
+            open_pretrained="t2i.plugins.models.imagen.folders:open_pretrained",
+            opens="folders of diffusers' IFPipeline and IFSuperResolutionPipeline",
+            open_settings=("low_size",),
+            export="t2i.plugins.models.imagen.folders:export",
+        ),
     ]
