@@ -57,6 +57,15 @@ SMALL = {
     "ddpm": (*DIFFUSION, *ENCODER),
     "ddim": (*DIFFUSION, *ENCODER),
     "edm": (*DIFFUSION, *ENCODER),
+    "imagen": (
+        *ENCODER, *(f"{part}.unet.{key}" for part in ("base", "upsampler") for key in (
+            "channels=[8,16]", "groups=4", "head_width=4",
+        )),
+        "base.unet.text_map=8", "sampler.base.steps=2", "sampler.upsampler.steps=2",
+    ),
+    "deepfloyd": (
+        *ENCODER, "network=[8,16]", "groups=4", "head_width=8", "pool_heads=2", "sampler.steps=2",
+    ),
     "guide": (*ENCODER, "adm.base=32", "adm.head_width=16", "width=8", "compared=4"),
     "dfgan": (*GAN, *ENCODER, "matcher_width=8"),
     "gan": ("z_dim=8", "widths_g=[8]", "widths_d=[8]"),

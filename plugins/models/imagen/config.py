@@ -198,8 +198,8 @@ IF_MANY: dict[str, Any] = {
 }  # fmt: skip
 """DeepFloyd IF's two stages on pixels. A cap of 1 is plain clipping."""
 
-XXL = {"weights": "google/t5-v1_1-xxl", "length": 256}
-IF_TEXT = {"weights": "google/t5-v1_1-xxl", "length": 77, "padding": "encoded", "lower": True}
+XXL = {"weights": "google/flan-t5-xxl", "length": 256}
+IF_TEXT = {"weights": "google/flan-t5-xxl", "length": 77, "padding": "encoded", "lower": True}
 XXL_WIDTH = 4096
 
 SMALL_BASE: dict[str, Any] = {
