@@ -49,12 +49,19 @@ def noise(captions=CAPTIONS):
     return PromptNoise(3, KEYS[: len(captions)])
 
 
+def gentle(unet):
+    """Random weights; small outputs, because variances are exponentials of them."""
+    with torch.no_grad():
+        random(unet).conv_out.weight.mul_(0.2)
+    return unet
+
+
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
     """A first stage of a few thousand random weights, and its folder."""
     torch.manual_seed(0)
     text, words = t5(32)
-    unet = random(UNet2DConditionModel(**NETWORK))
+    unet = gentle(UNet2DConditionModel(**NETWORK))
     pipe = IFPipeline(words, text, unet, DDPMScheduler(**BOUNDED), **PARTS)
     return saved(pipe, tmp_path_factory.mktemp("first") / "folder")
 
@@ -64,7 +71,7 @@ def second(tmp_path_factory):
     """A second stage of a few thousand random weights, and its folder."""
     torch.manual_seed(1)
     text, words = t5(32)
-    unet = random(UNet2DConditionModel(**{**NETWORK, **LARGER}))
+    unet = gentle(UNet2DConditionModel(**{**NETWORK, **LARGER}))
     scheduler = DDPMScheduler(**{**BOUNDED, "sample_max_value": 1.0})
     noising = DDPMScheduler(**CHAIN)
     pipe = IFSuperResolutionPipeline(words, text, unet, scheduler, noising, **PARTS)
@@ -85,7 +92,7 @@ def theirs(pipe, monkeypatch, drawn, captions=CAPTIONS, **more):
     with torch.no_grad():
         images = pipe(
             prompt=list(captions), generator=noise(captions).generators("chain", 0),
-            output_type="pt", **more,
+            output_type="pt", clean_caption=False, **more,
         ).images  # fmt: skip
     assert not queue
     return (images / 2 + 0.5).clamp(0, 1)
