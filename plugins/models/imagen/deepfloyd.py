@@ -48,8 +48,8 @@ class DeepFloydConfig(DenoisingConfig):
     """Width to which words are projected. None: the channels of the last level."""
 
     masked: bool = True
-    """Whether attention leaves out the padding of captions. IF's own stages attend to it. The
-    pooled vector is made of all words in any case."""
+    """Whether attention leaves out the padding of captions. IF's own stages attend to it,
+    and pool it."""
 
     groups: int = Field(32, ge=1)
     """Groups in each group normalisation."""
@@ -114,7 +114,8 @@ def _sampler(part: str) -> tuple[str, dict[str, Any]]:
 
 
 TINY: dict[str, Any] = {
-    **QUICK_TRAINING, "schedule": "cosine", "lr": 3e-4, "network": (32, 64), "layers": 1,
+    **QUICK_TRAINING, "schedule": "cosine", "prediction": "sample", "error": "x_0",
+    "min_snr_gamma": 5.0, "lr": 3e-4, "network": (32, 64), "layers": 1,
     "attention": (False, True), "head_width": 16, "pool_heads": 4, "groups": 8,
 }  # fmt: skip
 

@@ -20,7 +20,7 @@ def t2i_models() -> list[ModelSpec]:
             family="cascade",
             paper="Saharia et al. 2022, arXiv:2205.11487",
             config="t2i.plugins.models.imagen.config:ImagenConfig",
-            presets=("tiny", "imagen", "if", "shapes"),
+            presets=("tiny", "shapes", "imagen", "if"),
             generator="t2i.plugins.models.imagen.networks:ImagenGenerator",
             stages="t2i.plugins.models.imagen.training:stages",
         ),

@@ -26,6 +26,26 @@ from t2i.plugins.common.weights.diffusers_folders import described_network, keep
 from t2i.plugins.models.imagen.deepfloyd import DeepFloydConfig
 
 
+POOLED = "pooled words"  # name of the vector that joins the time embedding, in the text's extras
+
+
+def pooled_before(emb: Tensor, encoder_hidden_states: Tensor, added_cond_kwargs: Any) -> Tensor:
+    """Return the vector that was pooled before the network was called, once for all steps.
+
+    It takes the place of the method `get_aug_embed` of diffusers' network.
+
+    Args:
+        emb: Not used.
+        encoder_hidden_states: Not used.
+        added_cond_kwargs: Holds the vector under `POOLED`.
+
+    Returns:
+        The vector, float (B, width).
+    """
+    vector: Tensor = added_cond_kwargs[POOLED]
+    return vector
+
+
 class FirstStage(DiffusionGenerator):
     """The stage that draws the smallest images.
 
@@ -51,6 +71,16 @@ class FirstStage(DiffusionGenerator):
         given = described_network(UNet2DConditionModel, config.weights, "unet", assets)
         self.unet: Any = given or UNet2DConditionModel(**unet_of(config, text))
         _check_fit(self.unet.config, config, text)
+        self.unet.get_aug_embed = pooled_before
+
+    def condition(self, text: TextFeatures) -> TextFeatures:
+        pool, words = self.unet.add_embedding, text.words
+        if self.config.masked:  # a caption's vector does not depend on the padding of its batch
+            lengths = text.mask.sum(1).clamp_min(1).tolist()
+            vector = torch.cat([pool(words[i : i + 1, :n]) for i, n in enumerate(lengths)])
+        else:
+            vector = pool(words)
+        return replace(text, extras={**text.extras, POOLED: vector})
 
     def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
         return self._outputs(x_t, t, text)[:, :3]
@@ -75,6 +105,7 @@ class FirstStage(DiffusionGenerator):
             encoder_hidden_states=text.words,
             encoder_attention_mask=text.mask if self.config.masked else None,
             class_labels=told,
+            added_cond_kwargs={POOLED: conditioned(text, POOLED)},
             return_dict=False,
         )[0]
         return output
@@ -130,6 +161,7 @@ class SecondStage(Enlarging, FirstStage):
         return augmented(large, level, eps, self.levels)
 
     def condition(self, text: TextFeatures) -> TextFeatures:
+        text = super().condition(text)
         if PREVIOUS in text.extras:
             return text
         side, extras = self.image_size, dict(text.extras)
