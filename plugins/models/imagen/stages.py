@@ -25,7 +25,6 @@ from t2i.plugins.common.diffusion.text_map import conditioned
 from t2i.plugins.common.weights.diffusers_folders import described_network, keep_description
 from t2i.plugins.models.imagen.deepfloyd import DeepFloydConfig
 
-
 POOLED = "pooled words"  # name of the vector that joins the time embedding, in the text's extras
 
 
