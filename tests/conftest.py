@@ -66,6 +66,9 @@ SMALL = {
     "deepfloyd": (
         *ENCODER, "network=[8,16]", "groups=4", "head_width=8", "pool_heads=2", "sampler.steps=2",
     ),
+    "upsampler": (
+        *ENCODER, "unet.channels=[8,16]", "unet.groups=4", "unet.head_width=4", "sampler.steps=2",
+    ),
     "guide": (*ENCODER, "adm.base=32", "adm.head_width=16", "width=8", "compared=4"),
     "dfgan": (*GAN, *ENCODER, "matcher_width=8"),
     "gan": ("z_dim=8", "widths_g=[8]", "widths_d=[8]"),
