@@ -57,6 +57,15 @@ SMALL = {
     "ddpm": (*DIFFUSION, *ENCODER),
     "ddim": (*DIFFUSION, *ENCODER),
     "edm": (*DIFFUSION, *ENCODER),
+    "imagen": (
+        *ENCODER, *(f"{part}.unet.{key}" for part in ("base", "upsampler") for key in (
+            "channels=[8,16]", "groups=4", "head_width=4",
+        )),
+        "base.unet.text_map=8", "sampler.base.steps=2", "sampler.upsampler.steps=2",
+    ),
+    "deepfloyd": (
+        *ENCODER, "network=[8,16]", "groups=4", "head_width=8", "pool_heads=2", "sampler.steps=2",
+    ),
     "upsampler": (
         *ENCODER, "unet.channels=[8,16]", "unet.groups=4", "unet.head_width=4", "sampler.steps=2",
     ),

@@ -101,6 +101,27 @@ class RespacedConfig(DiffusionSamplerConfig):
         return self
 
 
+class ThresholdedConfig(RespacedConfig):
+    """Settings of the samplers that bound the predictions of x_0."""
+
+    threshold: float | None = Field(None, gt=0, le=1)
+    """Dynamic thresholding (Saharia et al. 2022): the share of the values of an image whose
+    magnitudes are within the bound that its prediction of x_0 is clipped to, at least 1. The
+    prediction is then divided by the bound. Imagen has 0.995, DeepFloyd IF 0.95. None: none."""
+
+    threshold_cap: float | None = Field(None, ge=1)
+    """Largest bound of dynamic thresholding. DeepFloyd IF has 1.5; 1 is plain clipping to [-1, 1].
+    None: there is none, as in Imagen."""
+
+    @model_validator(mode="after")
+    def _bounds_once(self) -> Self:
+        if self.threshold is None and self.threshold_cap is not None:
+            raise ValueError("threshold_cap bounds dynamic thresholding: set threshold, too")
+        if self.threshold is not None and getattr(self, "clip", None) is not None:
+            raise ValueError("threshold and clip are two bounds of x_0: set one of them to null")
+        return self
+
+
 NoiseSchedule = Literal["linear", "scaled_linear", "cosine", "mixing", "vp", "sub-vp"]
 Attention = Literal["none", "self", "cross"]
 

@@ -33,6 +33,9 @@ Network = Callable[[Tensor, int], Tensor]
 number `index` of a grid. It is of the kind that the grid names, which is what the grid's scheduler
 expects."""
 
+VARIANCES = {"beta": "fixed_large", "beta~": "fixed_small", "learned": "learned_range"}
+"""diffusers' name of each variance of the sampler `ddpm`."""
+
 
 def schedule_of(config: DenoisingSettings) -> Schedule:
     """Return the noise schedule that a model's settings name, or whose betas they list.

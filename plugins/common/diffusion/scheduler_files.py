@@ -23,7 +23,7 @@ from t2i.plugins.common.diffusion.native import (
     options_of,
     unknown_settings,
 )
-from t2i.plugins.common.diffusion.sampling import clipping, schedule_of
+from t2i.plugins.common.diffusion.sampling import VARIANCES, clipping, schedule_of
 from t2i.plugins.common.diffusion.time_grid import PREDICTION_TYPES
 
 SCHEDULERS = {
@@ -42,16 +42,20 @@ SCHEDULERS = {
 GUIDANCE = "_t2i_guidance"  # our key in scheduler_config.json; diffusers ignores names with a "_"
 WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
 NAMED = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012)}
+MOST_BOUND = 1e6  # stands for no bound of dynamic thresholding
 ALMOST_ONE = 1 - 2.0**-24  # replaces beta_T = 1 of schedules that end without any signal
 
 
-def read_scheduler(folder: Path, name: str, **forced: Any) -> tuple[Any, float | None]:
+def read_scheduler(
+    folder: Path, name: str, learned: bool = False, **forced: Any
+) -> tuple[Any, float | None]:
     """Read the scheduler of a folder.
 
     Args:
         folder: Folder with a scheduler_config.json.
         name: Class of the scheduler, as the pipeline's model_index.json names it. Like diffusers,
             we use this class whatever the configuration says.
+        learned: Whether the network predicts variances, which the scheduler may then read.
         forced: Settings that the pipeline changes, whatever the folder says.
 
     Returns:
@@ -62,16 +66,20 @@ def read_scheduler(folder: Path, name: str, **forced: Any) -> tuple[Any, float |
     """
     path = folder / "scheduler_config.json"
     document = read_object(path, f"folder {folder}")
-    return known_scheduler(name, document, str(path), **forced), document.get(GUIDANCE)
+    scheduler = known_scheduler(name, document, str(path), learned, **forced)
+    return scheduler, document.get(GUIDANCE)
 
 
-def known_scheduler(name: str, config: Mapping[str, Any], where: str, **forced: Any) -> Any:
+def known_scheduler(
+    name: str, config: Mapping[str, Any], where: str, learned: bool = False, **forced: Any
+) -> Any:
     """Build a scheduler of diffusers from its configuration.
 
     Args:
         name: Name of its class.
         config: Its configuration.
         where: File of the configuration, for errors.
+        learned: Whether the network predicts variances.
         forced: Settings to change, if the class knows them.
 
     Returns:
@@ -101,7 +109,11 @@ def known_scheduler(name: str, config: Mapping[str, Any], where: str, **forced: 
     variance = str(scheduler.config.get("variance_type"))
     for key, value, known in (
         ("prediction_type", kind_of, kind_of in PREDICTION_TYPES.values()),
-        ("variance_type", variance, not variance.startswith("learned")),
+        (
+            "variance_type",
+            variance,
+            not variance.startswith("learned") or (learned and variance == "learned_range"),
+        ),
         ("use_flow_sigmas", "true", not scheduler.config.get("use_flow_sigmas")),
     ):
         if not known:
@@ -205,9 +217,15 @@ def sampler_section(scheduler: Any, steps: int | None, guidance: float) -> dict[
     if name in ("ddim", "pndm"):
         section["end"] = "x_0" if config["set_alpha_to_one"] else "first"
     if name in ("ddim", "ddpm"):
-        section["clip"] = config["clip_sample_range"] if config["clip_sample"] else None
+        bounds = config["clip_sample"] and not config["thresholding"]
+        section["clip"] = config["clip_sample_range"] if bounds else None
     if name == "ddpm":
-        section["variance"] = "beta" if "large" in config["variance_type"] else "beta~"
+        learned = config["variance_type"] == "learned_range"
+        fixed = "beta" if "large" in config["variance_type"] else "beta~"
+        section["variance"] = "learned" if learned else fixed
+        if config["thresholding"]:
+            section["threshold"] = config["dynamic_thresholding_ratio"]
+            section["threshold_cap"] = config["sample_max_value"]
     return section
 
 
@@ -223,8 +241,12 @@ def _exact(kind: str, config: Mapping[str, Any]) -> bool:
     else:  # in a last step from a timestep above 0 diffusers adds noise; only beta~ is 0 there
         variance = config.get("variance_type")
         large = variance == "fixed_large" and not config["steps_offset"]
-        plain = kind == "DDPMScheduler" and (variance == "fixed_small" or large)
-    odd = config.get("thresholding") or config.get("rescale_betas_zero_snr")
+        learned = variance == "learned_range" and not config["steps_offset"]
+        plain = kind == "DDPMScheduler" and (variance == "fixed_small" or large or learned)
+    # Where DDIM thresholds here, it also computes eps anew.
+    unlike = kind != "DDPMScheduler" or config["sample_max_value"] < 1
+    thresholds = config.get("thresholding") and unlike
+    odd = thresholds or config.get("rescale_betas_zero_snr")
     return plain and not odd and config["timestep_spacing"] == "leading"
 
 
@@ -257,9 +279,11 @@ def scheduler_of(config: RunConfig, unused_offset: int = 0) -> Any:
         more["set_alpha_to_one"] = chosen.get("end") != "first"
     if name in ("ddim", "ddpm"):
         more |= clipping(chosen.get("clip"))
+        if chosen.get("threshold") is not None:
+            more |= _thresholding(name, chosen["threshold"], chosen["threshold_cap"])
     if name == "ddpm":
         _check_last_step(chosen, settings.timesteps)
-        more["variance_type"] = "fixed_large" if chosen["variance"] == "beta" else "fixed_small"
+        more["variance_type"] = VARIANCES[chosen["variance"]]
     if name == "pndm":
         more["skip_prk_steps"] = True
     kind: Any = getattr(diffusers, SCHEDULERS[name])
@@ -272,14 +296,26 @@ def scheduler_of(config: RunConfig, unused_offset: int = 0) -> Any:
     )  # fmt: skip
 
 
+def _thresholding(name: str, share: float, cap: float | None) -> dict[str, Any]:
+    """Return the settings of diffusers' DDPMScheduler that threshold predictions of x_0."""
+    if name != "ddpm":
+        raise UserError(
+            "diffusers' DDIMScheduler does not compute eps anew from a thresholded x_0: this run "
+            "cannot be exported; with sampler.threshold=null it can"
+        )
+    most = MOST_BOUND if cap is None else cap
+    return {"thresholding": True, "dynamic_thresholding_ratio": share, "sample_max_value": most}
+
+
 def _check_last_step(sampler: Mapping[str, Any], timesteps: int) -> None:
     """Raise UserError if diffusers adds noise to the image that is sampled with `ddpm`."""
     steps = sampler["steps"] or timesteps
     above = {"leading": sampler["steps_offset"] > 0, "trailing": steps < timesteps}
-    if sampler["variance"] == "beta" and above.get(sampler["spacing"], False):
+    variance = sampler["variance"]
+    if variance != "beta~" and above.get(sampler["spacing"], False):
         raise UserError(
-            "diffusers' DDPMScheduler with the variance beta adds noise in a last step from a "
-            "timestep above 0: this run cannot be exported; with sampler.variance=beta~ it can"
+            f"diffusers' DDPMScheduler with the variance {variance} adds noise in a last step from "
+            "a timestep above 0: this run cannot be exported; with sampler.variance=beta~ it can"
         )
 
 

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from t2i.plugins.common.diffusion.config import RespacedConfig
+from t2i.plugins.common.diffusion.config import ThresholdedConfig
 
 
-class DDPMSamplerConfig(RespacedConfig):
+class DDPMSamplerConfig(ThresholdedConfig):
     """Settings of the ancestral sampler, `ddpm`."""
 
     steps: int | None = Field(None, ge=1)

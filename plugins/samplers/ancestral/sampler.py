@@ -19,6 +19,7 @@ from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.request import Request
 from t2i.plugins.common.diffusion.chain import Chain
 from t2i.plugins.common.diffusion.sampling import (
+    VARIANCES,
     DiffusionSampler,
     clipping,
     network_of,
@@ -26,12 +27,9 @@ from t2i.plugins.common.diffusion.sampling import (
     range_of,
     steps_of,
 )
+from t2i.plugins.common.diffusion.thresholding import bounded, bounding
 from t2i.plugins.common.diffusion.time_grid import TimeGrid
 from t2i.plugins.samplers.ancestral.config import DDPMSamplerConfig
-
-VARIANCES = {"beta": "fixed_large", "beta~": "fixed_small", "learned": "learned_range"}
-"""diffusers' name of each choice of the setting `variance`."""
-
 
 SMALLEST = 1e-20
 """Least variance whose logarithm is taken, as in diffusers."""
@@ -53,6 +51,9 @@ class DDPMSampler(DiffusionSampler):
     """
 
     config: DDPMSamplerConfig
+
+    def grid(self, generator: Generator) -> TimeGrid:
+        return bounded(super().grid(generator), self.config)
 
     def check(self, generator: Generator) -> None:
         super().check(generator)
@@ -78,6 +79,7 @@ class DDPMSampler(DiffusionSampler):
         learned = self.config.variance == "learned"
         unguided, network_ = replace(request, guide=None), range_of if learned else network_of
         network = network_(generator, unguided, self.config, grid)
+        network = bounding(network, generator.noise_shape[0], self.config)
         random = request.noise.generators("chain", 0)  # one for each image, for all steps
         x = chain.start(scheduler)
         for step, t in enumerate(steps_of(scheduler, request)):

@@ -6,10 +6,10 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from t2i.plugins.common.diffusion.config import Ending, RespacedConfig
+from t2i.plugins.common.diffusion.config import Ending, ThresholdedConfig
 
 
-class DDIMConfig(RespacedConfig):
+class DDIMConfig(ThresholdedConfig):
     """Settings of the sampler `ddim`."""
 
     steps: int | None = Field(50, ge=1)

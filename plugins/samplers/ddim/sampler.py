@@ -27,6 +27,7 @@ from t2i.plugins.common.diffusion.sampling import (
     point,
     steps_of,
 )
+from t2i.plugins.common.diffusion.thresholding import bounded, bounding
 from t2i.plugins.common.diffusion.time_grid import TimeGrid, time_grid
 from t2i.plugins.samplers.ddim.config import DDIMConfig
 
@@ -47,7 +48,7 @@ class DDIMSampler(DiffusionSampler):
 
     def grid(self, generator: Generator) -> TimeGrid:
         assert isinstance(generator, DiffusionGenerator)
-        return time_grid(generator, self.config, self.config.end)
+        return bounded(time_grid(generator, self.config, self.config.end), self.config)
 
     def sample(self, generator: Generator, request: Request) -> Tensor:
         assert isinstance(generator, DiffusionGenerator)
@@ -70,7 +71,8 @@ class DDIMSampler(DiffusionSampler):
         return generator.decode(x)
 
     def _plain(self, generator: DiffusionGenerator, request: Request, grid: TimeGrid) -> Network:
-        return network_of(generator, request, self.config, grid)
+        network = network_of(generator, request, self.config, grid)
+        return bounding(network, generator.noise_shape[0], self.config)
 
     def _clipped(self, generator: DiffusionGenerator, request: Request, grid: TimeGrid) -> Network:
         """Return the network with clipped predictions of x_0, which a guide then shifts."""

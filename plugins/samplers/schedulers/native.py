@@ -17,7 +17,7 @@ from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.sampler import Sampler
 from t2i.plugins.common.diffusion.chain import latent_mask, steps_of_strength
 from t2i.plugins.common.diffusion.native import FlowEuler, flow_scheduler, native_scheduler
-from t2i.plugins.common.diffusion.sampling import network_of
+from t2i.plugins.common.diffusion.sampling import network_of, range_of
 from t2i.plugins.common.diffusion.time_grid import AS, Known, TimeGrid
 from t2i.plugins.samplers.schedulers.config import NativeConfig
 
@@ -50,7 +50,9 @@ class NativeSampler(Sampler):
         times = scheduler.timesteps[first:]
         if x_0 is not None and not len(times):
             return generator.decode(x_0)
-        network = network_of(generator, request, self.config, _grid(generator, scheduler))
+        learned = str(scheduler.config.get("variance_type")).startswith("learned")
+        network_ = range_of if learned and generator.learned_range else network_of
+        network = network_(generator, request, self.config, _grid(generator, scheduler))
         mask = latent_mask(request, noise)
         known = inspect.signature(scheduler.step).parameters
         # One random generator for each image, for all steps. The pipelines pass eta 0.

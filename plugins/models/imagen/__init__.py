@@ -1,0 +1,1 @@
+"""Imagen, and DeepFloyd IF."""
