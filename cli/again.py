@@ -21,6 +21,7 @@ def again(
     out: Path | None,
     load: Callable[[Path], Model],
     as_json: bool,
+    upsample: tuple[str, ...] = (),
 ) -> None:
     """Sample the image again, and print where it is and whether it has the same bytes.
 
@@ -31,6 +32,7 @@ def again(
         out: Folder of the new file. None: a new one under samples/.
         load: Loads the model of a run.
         as_json: Whether to print JSON.
+        upsample: Where the upsamplers lie now, in order. Empty: where the image says.
 
     Raises:
         UserError: An option is of no use here, or the image cannot be sampled again.
@@ -46,6 +48,7 @@ def again(
         guide=Path(guide) if guide else None,
         image=further.image,
         mask=further.mask,
+        upsample=tuple(map(Path, upsample)),
     )
     with samples_folder("again", out, Group()) as folder:
         done = sample_again(further.again, folder, load, moved)

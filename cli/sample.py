@@ -27,6 +27,8 @@ from t2i.core.io.terminal import printable
 from t2i.core.registry.tables import registry
 
 if TYPE_CHECKING:
+    from t2i.core.models.enlarging import Upsampling
+    from t2i.core.models.locating import Located
     from t2i.core.models.model import Model
     from t2i.core.models.wanted import Several
 
@@ -94,6 +96,12 @@ if TYPE_CHECKING:
     metavar="S",
     help="Scale of the guide's gradient.",
 )
+@run_option(
+    "--upsample",
+    metavar="RUN",
+    multiple=True,
+    help="Enlarge the images by this run of an upsampler. Repeatable.",
+)
 @click.option(
     "-n",
     "count",
@@ -131,8 +139,8 @@ if TYPE_CHECKING:
 def sample(
     model: str | None, run: str | None, sampler: str | None, steps: int | None,
     guidance: float | None, sets: tuple[str, ...], texts: tuple[str, ...], prompts: Path | None,
-    features: Path | None, guide: str | None, guide_scale: float, count: int,
-    interpolate: tuple[Path, Path] | None, seed: int, batch_size: int | None, device: str | None,
+    features: Path | None, guide: str | None, guide_scale: float, upsample: tuple[str, ...],
+    count: int, interpolate: tuple[Path, Path] | None, seed: int, batch_size: int | None, device: str | None,
     out: Path | None, as_json: bool, further: Further,
 ) -> None:  # fmt: skip
     """Sample images from a trained model, into a folder.
@@ -148,6 +156,7 @@ def sample(
     t2i sample --model ldm                       # asks for captions
     t2i sample --run runs/RUN --sampler ddim --steps 50 --guidance 3 --prompts captions.txt
     t2i sample --run runs/RUN --guide runs/GUIDE --guide-scale 3 -p "a red circle"
+    t2i sample --run runs/RUN --upsample runs/UPSAMPLER --set upsample.steps=8 -p "a red circle"
     t2i sample --run runs/RUN --interpolate A.png B.png -n 8 --guidance 1
     t2i sample --run latest -p "a red circle"                 # the newest complete run
     t2i sample --run runs/RUN/checkpoints/step-300 -p "a red circle"
@@ -159,7 +168,7 @@ def sample(
     t2i sample --run v1-5.safetensors --set config=/models/stable-diffusion-v1-5 -p "a bird"
     """
     if further.again is not None:
-        again(further, run, guide, out, lambda source: _load_any(source, device), as_json)
+        again(further, run, guide, out, lambda source: _load_any(source, device), as_json, upsample)
         return
     if (model is None) == (run is None):
         raise UserError("say which model to use, with one of --model M and --run RUN")
@@ -170,6 +179,8 @@ def sample(
         registry().samplers[sampler]  # a misspelt name is an error before torch is imported
     if interpolate is not None and guide is not None:
         raise UserError("--interpolate samples between two images: leave out --guide")
+    if interpolate is not None and upsample:
+        raise UserError("--interpolate samples between two images: leave out --upsample")
     if interpolate is not None and further.given():
         raise UserError(f"--interpolate samples between two images: leave out {further.given()[0]}")
     from t2i.core.io.processes import Group
@@ -186,6 +197,8 @@ def sample(
     origin = group.first(lambda: find(str(run) if model is None else newest_run(model).path))
     source = Path(origin.name)
     opening, settings = opening_settings(parse_sets(sets))
+    names_of = ["upsample" if not i else f"upsample{i + 1}" for i in range(len(upsample))]
+    enlarging = [settings.pop(name, {}) for name in names_of]
     loaded = load(origin, device, settings=opening)
     choice = loaded.sampler(sampler, steps=steps, guidance=guidance, settings=settings)
     more: dict[str, Any] = {
@@ -207,6 +220,10 @@ def sample(
     if guide is not None:
         steers = group.first(lambda: find(guide))
         more["guide"] = samples.Steering(load(steers, device), guide_scale, Path(steers.name))
+    more["upsample"] = [
+        _upsampler(group.first(lambda text=text: find(text)), device, given, name)
+        for text, given, name in zip(upsample, enlarging, names_of, strict=True)
+    ]
     with samples.samples_folder(loaded.config.model, out, group) as folder:
         for number, batch in enumerate(_asked() if asks else [wanted], 1):
             place = folder / f"{number:03d}" if asks else folder
@@ -222,6 +239,22 @@ def _asked() -> Iterator[list[str]]:
     with suppress(EOFError):
         while text := input("caption (empty: stop)> ").strip():
             yield [text]
+
+
+def _upsampler(place: Located, device: str | None, given: Any, name: str) -> Upsampling:
+    """Load an upsampler with its settings: `sampler`, `augmentation` and those of the sampler."""
+    from t2i.core.models.enlarging import Upsampling
+    from t2i.core.models.loading import load
+
+    if not isinstance(given, dict):
+        raise UserError(f"--set {name}={given}: its settings are named, such as {name}.steps=8")
+    settings = dict(given)
+    sampler, level = settings.pop("sampler", None), settings.pop("augmentation", None)
+    if level is not None and (isinstance(level, bool) or not isinstance(level, int | float)):
+        raise UserError(f"--set {name}.augmentation={level}: a number between 0 and 1")
+    model = load(place, device)
+    choice = model.sampler(None if sampler is None else str(sampler), settings=settings)
+    return Upsampling(model, choice, level, Path(place.name))
 
 
 def _load_any(source: Path, device: str | None) -> Model:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from t2i.core.models.model import Model
     from t2i.core.models.options import Options
 
-WITH_AGAIN = frozenset({"again", "run", "guide", "image", "mask", "out", "as_json", "device"})
+WITH_AGAIN = frozenset(
+    {"again", "run", "guide", "image", "mask", "out", "as_json", "device", "upsample"}
+)
 """Parameters of the command that have a meaning beside --again."""
 
 

@@ -57,6 +57,7 @@ SMALL = {
     "ddpm": (*DIFFUSION, *ENCODER),
     "ddim": (*DIFFUSION, *ENCODER),
     "edm": (*DIFFUSION, *ENCODER),
+    "guide": (*ENCODER, "adm.base=32", "adm.head_width=16", "width=8", "compared=4"),
     "dfgan": (*GAN, *ENCODER, "matcher_width=8"),
     "gan": ("z_dim=8", "widths_g=[8]", "widths_d=[8]"),
     "cgan": (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from t2i.core.interfaces.noise import text_key
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.io.files import place_bytes
 from t2i.core.io.images import png
+from t2i.core.models.enlarging import Upsampling
 from t2i.core.models.metadata import Record, Source, model_hash, read_record, run_name
 from t2i.core.models.model import GuideMaker, Model
 from t2i.core.models.options import Options
@@ -34,12 +35,14 @@ class Moved:
         guide: The run of the guide.
         image: The image that it started from.
         mask: The mask of that image.
+        upsample: The runs of the upsamplers, in order; empty: all are where they were.
     """
 
     run: Path | None = None
     guide: Path | None = None
     image: Path | None = None
     mask: Path | None = None
+    upsample: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ def sample_again(picture: Path, folder: Path, load: Loader, moved: Moved | None 
     guide = _guide(picture, record, load, moved.guide)
     settings = dict(record.settings.sampler)
     sampler = model.sampler(str(settings.pop("name", None)), settings=settings)
-    image = _redrawn(model, record, sampler, options, guide)
+    upsample = _upsamplers(picture, record, load, moved.upsample)
+    image = _redrawn(model, record, sampler, options, guide, upsample)
     data = png(image, texts)
     folder.mkdir(parents=True, exist_ok=True)
     place_bytes(target, data)
@@ -112,6 +116,7 @@ def _redrawn(
     sampler: Choice[SamplerConfig],
     options: Options,
     guide: GuideMaker | None,
+    upsample: Sequence[Upsampling],
 ) -> np.ndarray:
     """Sample the batch, and return the image."""
     batch = record.batch
@@ -123,6 +128,7 @@ def _redrawn(
         sampler=sampler,
         guide=guide,
         options=options,
+        upsample=upsample,
     )
     return images[batch.position]
 
@@ -159,6 +165,34 @@ def _guide(picture: Path, record: Record, load: Loader, run: Path | None) -> Gui
             f"{path} is not the guide of {picture}: its hash is {found}, not {told.hash}"
         )
     return model.guide(told.scale)
+
+
+def _upsamplers(
+    picture: Path, record: Record, load: Loader, runs: Sequence[Path]
+) -> list[Upsampling]:
+    """Load the upsamplers of an image, and check that they are the ones."""
+    told = record.settings.upsample
+    if runs and len(runs) != len(told):
+        raise UserError(
+            f"{picture} was enlarged by {len(told)} upsamplers: give --upsample as many times"
+        )
+    found: list[Upsampling] = []
+    for index, one in enumerate(told):
+        path = runs[index] if runs else None if one.run is None else Path(one.run)
+        if path is None or not (runs or path.exists()):
+            raise UserError(
+                f"{picture}: its upsampler {one.run or '(not recorded)'} is not here: name it with "
+                "--upsample RUN"
+            )
+        model = load(path)
+        if (digest := model_hash(model)) != one.hash:
+            raise UserError(
+                f"{path} is not the upsampler of {picture}: its hash is {digest}, not {one.hash}"
+            )
+        settings = dict(one.sampler)
+        choice = model.sampler(str(settings.pop("name", None)), settings=settings)
+        found.append(Upsampling(model, choice, one.augmentation, path))
+    return found
 
 
 def _options(picture: Path, record: Record, model: Model, moved: Moved) -> Options:

@@ -90,6 +90,22 @@ class GuideRecord(BaseModel):
     scale: float
 
 
+class UpsampleRecord(BaseModel):
+    """An upsampler that enlarged a sample.
+
+    Attributes:
+        run: Its path as it was given. None: not recorded.
+        hash: Hash of its weights.
+        sampler: Name and settings of its sampler.
+        augmentation: Level of the noise that was added. None: the model's own.
+    """
+
+    run: str | None = None
+    hash: str
+    sampler: dict[str, Any]
+    augmentation: float | None = None
+
+
 class SettingsRecord(BaseModel):
     """The settings of a sample.
 
@@ -103,6 +119,7 @@ class SettingsRecord(BaseModel):
         image: The image that it started from. None: noise.
         mask: Where that image could change. None: everywhere.
         guide: The guide. None: none.
+        upsample: The upsamplers, in order.
     """
 
     run: str | None = None
@@ -114,6 +131,7 @@ class SettingsRecord(BaseModel):
     image: Source | None = None
     mask: Source | None = None
     guide: GuideRecord | None = None
+    upsample: list[UpsampleRecord] = []
 
 
 class Record(BaseModel):

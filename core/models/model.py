@@ -30,6 +30,7 @@ from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Networks
 from t2i.core.io.files import save_tensors, sealed, write_json
 from t2i.core.io.images import to_bytes
+from t2i.core.models.enlarging import Upsampling, enlarged, enlarged_size
 from t2i.core.models.notebook import Images, count_in_words, facts_table
 from t2i.core.models.options import (
     Options,
@@ -360,6 +361,7 @@ class Model:
         keys: Sequence[Key] | None = None,
         only: Sequence[Key] | None = None,
         options: Options | None = None,
+        upsample: Sequence[Upsampling] = (),
     ) -> Iterator[list[Sample]]:
         """Sample images in batches, and hand over each batch when it is done.
 
@@ -380,6 +382,7 @@ class Model:
                 Benchmarks do so.
             only: The images to sample, out of `n` of each prompt. The noise stays the same.
             options: Further options (`Model.options`). None: none.
+            upsample: Upsamplers that enlarge the images, in order.
 
         Returns:
             An iterator over the batches, prompt by prompt.
@@ -400,7 +403,9 @@ class Model:
             places = list(every) if only is None else list(only)
             noise_of = tuple(every[place] for place in places)
         noise = PromptNoise(seed, noise_of, self.device)
-        return self.images_of(built, prompts, places, noise, guide, batch_size, progress, options)
+        return self.images_of(
+            built, prompts, places, noise, guide, batch_size, progress, options, upsample
+        )
 
     @property
     def _own_size(self) -> tuple[int, int]:
@@ -416,6 +421,7 @@ class Model:
         batch_size: int | None = None,
         progress: Callable[[int, int], None] | None = None,
         options: Options | None = None,
+        upsample: Sequence[Upsampling] = (),
     ) -> Iterator[list[Sample]]:
         """Sample one image for each place and key of the noise, in batches.
 
@@ -428,6 +434,7 @@ class Model:
             batch_size: Images sampled at once. None: chosen by image size.
             progress: Called with (images done, images in all) after each batch.
             options: Further options. None: none.
+            upsample: Upsamplers that enlarge the images, in order.
 
         Yields:
             The images of a batch.
@@ -438,6 +445,9 @@ class Model:
         options = options or Options()
         height, width = options.size or self._own_size
         size = batch_size or default_batch(round((height * width) ** 0.5))
+        larger = enlarged_size((height, width), upsample)
+        if upsample and len(captions_of(prompts)) < len(prompts):
+            raise UserError("an upsampler reads captions: give prompts, not features of them")
         self.eval()
         lost = False
         for start in range(0, len(noise), size):
@@ -450,11 +460,14 @@ class Model:
                 )  # fmt: skip
                 values = sampler.sample(self.generator, request)
                 lost = lost or are_lost(values)
+                if upsample and tuple(values.shape[2:]) == (height, width):
+                    texts = captions_of(rows_of(prompts, rows))
+                    values = enlarged(values, upsample, texts, part)
                 images = to_bytes(values)
-            if images.shape[1:3] != (height, width):
+            if images.shape[1:3] != larger:
                 raise UserError(
                     f"{type(sampler).__name__} returned images of {images.shape[2]} x "
-                    f"{images.shape[1]} pixels, not {width} x {height}: use another sampler"
+                    f"{images.shape[1]} pixels, not {larger[1]} x {larger[0]}: use another sampler"
                 )
             if progress:
                 progress(start + len(part), len(noise))
@@ -477,6 +490,7 @@ class Model:
         mask: Picture | None = None,
         strength: float | None = None,
         size: tuple[int, int] | None = None,
+        upsample: Model | Upsampling | Sequence[Model | Upsampling] = (),
     ) -> Images:
         """Sample images.
 
@@ -498,6 +512,8 @@ class Model:
             strength: Share of the chain that `image` goes through, from 0 (unchanged) to 1 (from
                 noise). None: 0.8, or 1 with a mask.
             size: Height and width in pixels. None: those of the training images.
+            upsample: Upsamplers that enlarge the images, in order: models, or `Upsampling` with
+                settings of their own.
 
         Returns:
             The images, prompt by prompt: a list of PIL images, which a notebook shows as a grid.
@@ -511,9 +527,11 @@ class Model:
         options = self.options(
             negative=negative, image=image, mask=mask, strength=strength, size=size
         )
+        given = [upsample] if isinstance(upsample, Model | Upsampling) else upsample
+        chain = [Upsampling(one) if isinstance(one, Model) else one for one in given]
         batches = self.stream(
             prompts, n=n, seed=seed, sampler=choice, guide=guide, batch_size=batch_size,
-            options=options,
+            options=options, upsample=chain,
         )  # fmt: skip
         if not isinstance(prompts, TextFeatures):
             for sentence in warnings_of(
@@ -536,6 +554,7 @@ class Model:
         sampler: Choice[SamplerConfig],
         guide: GuideMaker | None = None,
         options: Options | None = None,
+        upsample: Sequence[Upsampling] = (),
     ) -> list[np.ndarray]:
         """Sample one batch again, with the noise keys that it had.
 
@@ -546,6 +565,7 @@ class Model:
             sampler: The sampler.
             guide: Another model's `guide(scale)`. None: no guide.
             options: Further options, for these prompts. None: none.
+            upsample: Upsamplers that enlarge the images, in order.
 
         Returns:
             The images, uint8 (H, W, 3).
@@ -557,7 +577,7 @@ class Model:
         places = [(row, 0) for row in range(len(prompts))]
         noise = PromptNoise(seed, tuple(keys), self.device)
         batches = self.images_of(
-            built, prompts, places, noise, guide, len(prompts), options=options
+            built, prompts, places, noise, guide, len(prompts), options=options, upsample=upsample
         )
         return [sample.image for batch in batches for sample in batch]
 
@@ -590,3 +610,15 @@ class Model:
             Each with its name, which is also its file's.
         """
         return [("generator", self.generator), ("text_encoder", self.text_encoder)]
+
+
+def captions_of(prompts: Several) -> Sequence[str]:
+    """Return the captions of prompts.
+
+    Args:
+        prompts: Captions, or features of them.
+
+    Returns:
+        The captions; none where features do not have them.
+    """
+    return prompts.captions if isinstance(prompts, TextFeatures) else prompts

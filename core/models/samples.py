@@ -32,6 +32,7 @@ from t2i.core.io.files import place_bytes, read_lines, refuse_links, write_bytes
 from t2i.core.io.images import grid, png, read_image, readable_scale
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import Group
+from t2i.core.models.enlarging import Upsampling, enlarged_size
 from t2i.core.models.interpolation import interpolate
 from t2i.core.models.metadata import (
     LARGEST_BATCH,
@@ -60,6 +61,7 @@ def write_samples(
     guide: Steering | None = None, progress: Callable[[int, int], None] | None = None,
     group: Group | None = None, options: Options | None = None,
     sources: Mapping[str, Path] | None = None, names: Sequence[str] = (),
+    upsample: Sequence[Upsampling] = (),
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Sample `n` images of each prompt into a folder.
 
@@ -83,6 +85,7 @@ def write_samples(
         sources: Files of the options' image and mask, for the record, by "image" and "mask".
         names: Names of the rows of features without captions, for the record. Empty: their
             numbers.
+        upsample: Upsamplers that enlarge the images, in order.
 
     Returns:
         The lines of samples.jsonl, in the first process; an empty list in the others.
@@ -99,6 +102,7 @@ def write_samples(
     noise = noise_keys(prompts, n)
     keys = list(noise)
     extent = options.size or (model.generator.image_size, model.generator.image_size)
+    extent = enlarged_size(extent, upsample)
     size = batch_size or _batch_size(extent, len(keys), group)
 
     make = guide.make() if guide else None
@@ -114,6 +118,7 @@ def write_samples(
             n=n,
             only=wanted,
             options=options,
+            upsample=upsample,
         )
 
     model.check(prompts, choice, options)  # raises what is wrong before there is a folder
@@ -122,6 +127,7 @@ def write_samples(
         **_settings(model, choice, run, given),
         **(guide.document() if guide else {}),
         **_told(options, sources or {}),
+        **({"upsample": [_upsampling(one) for one in upsample]} if upsample else {}),
     }
     work = _Work(
         model, keys, names, seed, settings, size, draw, extent, options.negative,
@@ -140,6 +146,16 @@ def _told(options: Options, sources: Mapping[str, Path]) -> dict[str, Any]:
     if options.image is not None:
         told["image"]["strength"] = options.strength
     return told
+
+
+def _upsampling(one: Upsampling) -> dict[str, Any]:
+    """Describe an upsampler as JSON."""
+    return {
+        "run": None if one.run is None else str(one.run),
+        **_identity(one.model, []),
+        "sampler": one.choice.dump(),
+        "augmentation": one.level,
+    }
 
 
 def array_hash(array: np.ndarray) -> str:

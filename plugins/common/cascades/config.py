@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from t2i.core.errors import nearest
 from t2i.core.settings import STAGE_SETTINGS, Config
+from t2i.plugins.common.diffusion.adm.config import AdmConfig
 from t2i.plugins.common.diffusion.config import DenoisingSettings, NoiseSchedule, PixelSettings
 
 Resizing = Literal["bilinear", "corners", "bicubic", "nearest"]
@@ -47,6 +48,9 @@ class UpsamplerSettings(PixelSettings, DenoisingSettings):
     low_size: int = Field(16, ge=4)
     """Height and width of the smaller images in pixels, a divisor of `image_size`."""
 
+    adm: AdmConfig | None = None
+    """ADM's U-Net, as the papers' upsamplers have it. None: `unet` behind patches."""
+
     text: bool = True
     """Whether the captions are read too. Without them only the smaller image says what to draw."""
 
@@ -83,6 +87,8 @@ class UpsamplerSettings(PixelSettings, DenoisingSettings):
                 f"crop ({self.crop}) must be a multiple of {self.ratio_of_sizes}, "
                 f"at most {self.image_size}"
             )
+        if self.learned_range and self.adm is None:
+            raise ValueError("learned_range needs a network with twice the channels: set adm")
         if self.residual and self.prediction != "sample":
             raise ValueError("residual: the enlarged image is added to x_0: set prediction=sample")
         if self.uses_unet and not self.unet.sentence:
@@ -90,6 +96,10 @@ class UpsamplerSettings(PixelSettings, DenoisingSettings):
                 "the level of noise is told where the sentence is: set unet.sentence=true"
             )
         return self
+
+    @property
+    def uses_unet(self) -> bool:
+        return self.adm is None
 
     @property
     def ratio_of_sizes(self) -> int:

@@ -19,6 +19,7 @@ from t2i.core.interfaces.noise import Noise
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.cascades.augmentation import augmented, enlarged, told_level
 from t2i.plugins.common.cascades.config import PixelPart, UpsamplerSettings
+from t2i.plugins.common.diffusion.adm.conditional import AdmNetwork
 from t2i.plugins.common.diffusion.pixels import PixelGenerator
 from t2i.plugins.common.diffusion.sampling import schedule_of
 from t2i.plugins.common.diffusion.text_map import conditioned
@@ -131,6 +132,35 @@ class LowResUNet(nn.Module):
         def __call__(self, x: Tensor, t: Tensor, text: TextFeatures) -> Tensor: ...
 
 
+class LowResAdm(AdmNetwork):
+    """ADM's U-Net, whose input has two images, x_t and the smaller one, and that is told its level.
+
+    Args:
+        config: Settings of the upsampler, with `adm`.
+        text: Widths of the text features.
+    """
+
+    def __init__(self, config: UpsamplerSettings, text: TextShape) -> None:
+        assert config.adm is not None
+        channels = config.channels
+        out = 2 * channels if config.learned_range else channels
+        super().__init__(config.adm, 2 * channels, out, config.image_size, text)
+        self.sinusoids = Timesteps(LEVELS, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.level = TimestepEmbedding(LEVELS, config.adm.embedding_width)
+
+    def condition(self, text: TextFeatures) -> TextFeatures:
+        text = super().condition(text)
+        told = self.level(self.sinusoids(conditioned(text, TOLD)).to(text.sentence.dtype))
+        if self.sentence is not None:
+            told = told + conditioned(text, SENTENCE)
+        return replace(text, extras={**text.extras, SENTENCE: told})
+
+    def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
+        words, mask = (text.words.mT, text.mask) if self.kv else (None, None)
+        output: Tensor = self.unet(x_t, t, conditioned(text, SENTENCE), words, mask)
+        return output
+
+
 class UpsamplerGenerator(Enlarging, PixelGenerator):
     """A diffusion model that enlarges images: eps_theta(x_t, t, y, z, level) on pixels.
 
@@ -152,7 +182,10 @@ class UpsamplerGenerator(Enlarging, PixelGenerator):
         assets: Path | None = None,
         unet: Any = None,
     ) -> None:
-        super().__init__(config, text, assets, unet or LowResUNet(config, text, assets))
+        if unet is None:
+            unet = LowResAdm(config, text) if config.adm else LowResUNet(config, text, assets)
+        super().__init__(config, text, assets, unet)
+        self.learned_range = config.learned_range
         self.config, self.low_size = config, config.low_size
         self.schedule = schedule_of(config)
         self.prediction = config.prediction
@@ -188,6 +221,17 @@ class UpsamplerGenerator(Enlarging, PixelGenerator):
         return conditioned_text
 
     def forward(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
+        return self._outputs(x_t, t, text)[0]
+
+    def ranged(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> tuple[Tensor, Tensor]:
+        if not self.learned_range:
+            return super().ranged(x_t, t, text)
+        prediction, v = self._outputs(x_t, t, text)
+        return prediction, v
+
+    def _outputs(self, x_t: Tensor, t: Tensor, text: TextFeatures) -> tuple[Tensor, ...]:
+        """Compute the prediction and, with `learned_range`, v."""
         low = enlarged(conditioned(text, PREVIOUS), (x_t.shape[-2], x_t.shape[-1]))
         output: Tensor = self.unet(torch.cat([x_t, low], 1), self.schedule.embedded(t), text)
-        return output + low if self.config.residual else output
+        prediction, *v = output.chunk(2, 1) if self.learned_range else (output,)
+        return (prediction + low if self.config.residual else prediction, *v)

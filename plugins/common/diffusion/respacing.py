@@ -60,19 +60,20 @@ def respaced(timesteps: int, respacing: str) -> list[int]:
     if respacing.startswith("ddim"):
         wanted = int(respacing.removeprefix("ddim"))
         for stride in range(1, timesteps + 1):
-            chosen = range(0, timesteps, stride)
-            if len(chosen) == wanted:
-                return list(chosen)
+            even = range(0, timesteps, stride)
+            if len(even) == wanted:
+                return list(even)
         raise UserError(f"{where}: no whole number makes {wanted} steps of {timesteps}")
     counts = [int(count) for count in respacing.split(",")]
-    chosen_, start = [], 0
+    chosen: list[int] = []
+    start = 0
     for i, count in enumerate(counts):
         size = timesteps // len(counts) + (i < timesteps % len(counts))
         if count > size:
             raise UserError(f"{where}: {count} steps of a section of {size} timesteps")
-        stride_, at = (size - 1) / (count - 1) if count > 1 else 1.0, 0.0
+        between, at = (size - 1) / (count - 1) if count > 1 else 1.0, 0.0
         for _ in range(count):
-            chosen_.append(start + round(at))
-            at += stride_  # added up as in the paper's code, whose rounding decides some indexes
+            chosen.append(start + round(at))
+            at += between  # added up as in the paper's code, whose rounding decides some indexes
         start += size
-    return chosen_
+    return chosen

@@ -122,8 +122,10 @@ TINY: dict[str, Any] = {
 }
 
 # Five to eight minutes of one core.
-SHAPES: dict[str, Any] = {**TINY, "batch_size": 64, "ema_decay": 0.98, "lr_schedule": "linear",
-                          "lr_hold": 0.5, "lr": 1.5e-3}  # fmt: skip
+SHAPES: dict[str, Any] = {
+    **TINY, "steps": 2500, "batch_size": 64, "ema_decay": 0.98, "lr_schedule": "linear",
+    "lr_hold": 0.5, "lr": 1.5e-3,
+}  # fmt: skip
 
 # Settings of the preset `auto` on an accelerator, laid over TINY.
 WIDE: dict[str, Any] = {

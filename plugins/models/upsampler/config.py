@@ -21,6 +21,15 @@ class UpsamplerConfig(UpsamplerSettings, PixelConfig, DenoisingConfig):
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
         return {
+            **{
+                name: Preset(
+                    settings,
+                    data=("coco", {}),
+                    encoder=("clip", {}),
+                    sampler=("ddim", {"steps": 27}),
+                )
+                for name, settings in PAPERS.items()
+            },
             "tiny": Preset(TINY, encoder=("words", {"layers": 1}), sampler=FEW),
             "shapes": Preset(
                 {**TINY, **HELD}, data=("shapes", {}), encoder=SHAPES_TEXT, sampler=FEW
@@ -32,3 +41,21 @@ FEW = ("ddim", {"steps": 8})
 """The sampler of the small presets."""
 
 TINY = {**QUICK_TRAINING, **SMALL_UPSAMPLER}
+
+PAPERS = {
+    # GLIDE's upsampler (Nichol et al. 2022), with the noise of Imagen's (Saharia et al. 2022).
+    "up256": {
+        "image_size": 256, "low_size": 64, "steps": 1_600_000, "batch_size": 512, "accumulate": 64,
+        "ema_decay": 0.9999, "sample_every": 5000, "checkpoint_every": 5000, "lr": 1e-4,
+        "schedule": "cosine", "augmentation": 1.0, "augmentation_sampling": 0.1,
+        "adm": {"base": 192, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 2},
+    },
+    # DALL-E 2's second upsampler (Ramesh et al. 2022): no text, no attention, a quarter as crops.
+    "up1024": {
+        "image_size": 1024, "low_size": 256, "crop": 256, "text": False, "steps": 1_000_000,
+        "batch_size": 512, "accumulate": 64, "ema_decay": 0.9999, "sample_every": 5000,
+        "checkpoint_every": 5000, "lr": 1e-4, "schedule": "linear", "augmentation": 1.0,
+        "augmentation_sampling": 0.1,
+        "adm": {"base": 192, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 2, "attention": ()},
+    },
+}  # fmt: skip

@@ -27,6 +27,6 @@ class DDPMSamplerConfig(RespacedConfig):
 
     The last needs a network that was trained with `learned_range`.
 
-    The first two are the extremes. The paper finds similar results with both (Ho et al. 2020, section
-    3.2).
+    The first two are the extremes. The paper finds similar results with both (Ho et al. 2020,
+    section 3.2).
     """

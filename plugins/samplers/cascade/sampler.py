@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from t2i.core.errors import UserError, nearest
-from t2i.core.families.cascade import CascadeGenerator
+from t2i.core.families.cascade import LEVEL, CascadeGenerator, Enlarging
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.request import Progress, Request
 from t2i.core.interfaces.sampler import Sampler, check_fit
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import default_sampler, fitting_samplers
-from t2i.plugins.samplers.cascade.config import CascadeConfig
+from t2i.plugins.samplers.cascade.config import AUGMENTATION, CascadeConfig
 
 PORTION = 1000
 """Units of progress that one part counts for, however many steps it takes."""
@@ -81,10 +81,16 @@ class CascadeSampler(Sampler):
         """Make the request of one part, with the text that the part is conditioned on."""
         noise = request.noise.scope(part)
         augmentation = noise.scope("link")
-        null = request.null if sampler.needs_null else None
+        text, null = request.text, request.null if sampler.needs_null else None
+        level = self.config.samplers.get(part, {}).get(AUGMENTATION)
+        if level is not None:
+            levels = text.sentence.new_full((len(text),), float(level))
+            text = replace(text, extras={**text.extras, LEVEL: levels})
+            if null is not None:
+                null = replace(null, extras={**null.extras, LEVEL: levels})
         return replace(
             request,
-            text=generator.link(part, request.text, previous, augmentation),
+            text=generator.link(part, text, previous, augmentation),
             null=None if null is None else generator.link(part, null, previous, augmentation),
             noise=noise,
         )
@@ -92,16 +98,36 @@ class CascadeSampler(Sampler):
     def _sampler(self, generator: CascadeGenerator, part: str) -> Sampler:
         """Build the sampler of one part; a UserError names the part if the sampler does not fit."""
         settings = dict(self.config.samplers.get(part, {}))
+        level = settings.pop(AUGMENTATION, None)
+        if level is not None:
+            check_level(level, generator.part(part), part)
         family = generator.part(part).family
         name = str(settings.pop("name", None) or default_sampler(family))
         fitting = [spec.name for spec in fitting_samplers(family)]
         table = registry().samplers
-        check_fit(name, table[name].families, part, family, fitting, f"samplers.{part}.name=")
+        check_fit(name, table[name].families, part, family, fitting, f"{part}.sampler=")
         # A part is guided only if its settings say so, because `needs_null` reads only those.
-        choice = table.choose(name, {"guidance": 1.0, **settings}, f"samplers.{part}: sampler")
+        choice = table.choose(name, {"guidance": 1.0, **settings}, f"{part}: sampler")
         sampler: Sampler = table.build(choice)
         sampler.check(generator.part(part))
         return sampler
+
+
+def check_level(level: Any, generator: Generator, part: str) -> None:
+    """Check the level of the noise that is added to smaller images.
+
+    Args:
+        level: The level as it was given.
+        generator: The generator of the part.
+        part: Its name, for messages.
+
+    Raises:
+        UserError: The part enlarges no images, or the level is no number from 0 to 1.
+    """
+    if not isinstance(generator, Enlarging):
+        raise UserError(f"{part}.{AUGMENTATION}: this part enlarges no images; leave it out")
+    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 <= level <= 1:
+        raise UserError(f"{part}.{AUGMENTATION} = {level!r}: a number between 0 and 1")
 
 
 def _guided(samplers: Mapping[str, Any]) -> bool:

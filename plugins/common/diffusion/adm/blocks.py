@@ -6,6 +6,7 @@ Source: Dhariwal & Nichol 2021, section 3 and appendix; keys and values of a tex
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -127,7 +128,10 @@ def doubled(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-RESAMPLED = {"": lambda x: x, "down": halved, "up": doubled}
+RESAMPLED: dict[str, Callable[[Tensor], Tensor]] = {
+    "": lambda x: x, "down": halved, "up": doubled,
+}  # fmt: skip
+"""What residual blocks do to the resolution."""
 
 
 class ResBlock(Block):

@@ -108,7 +108,7 @@ class AdmEncoding(nn.Module):
         waves = get_timestep_embedding(
             t, self.config.base, flip_sin_to_cos=True, downscale_freq_shift=0
         )
-        emb = self.time_embed(waves.to(self.time_embed[0].weight.dtype))
+        emb = self.time_embed(waves.to(next(self.time_embed.parameters()).dtype))
         embedded: Tensor = self.activation(emb if extra is None else emb + extra)
         return embedded
 
