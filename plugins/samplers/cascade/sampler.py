@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from t2i.core.errors import UserError, nearest
@@ -59,16 +60,51 @@ class CascadeSampler(Sampler):
         request.refuse(
             "cascade",
             guide="samples several parts: a guide steers a single one",
-            image="starts from noise, not from an image",
+            mask="embeds images as a whole: leave out the mask",
         )
-        previous: Tensor | None = None
-        for index, part in enumerate(generator.parts):
+        if generator.embedded is None:
+            request.refuse("cascade", image="starts from noise, not from an image")
+        previous = self._embeddings(generator, request)
+        parts = list(generator.parts)
+        if previous is not None:
+            assert generator.embedded is not None
+            parts = parts[parts.index(generator.embedded) + 1 :]
+        for index, part in enumerate(parts):
             sampler = self._sampler(generator, part)
             own = self._request(generator, part, sampler, request, previous)
-            progress = _portion(request, index, len(generator.parts))
+            progress = _portion(request, index, len(parts))
             previous = sampler.sample(generator.part(part), replace(own, progress=progress))
         assert previous is not None, "a cascade has parts"
         return previous
+
+    def inverts(self, generator: Generator) -> bool:
+        return isinstance(generator, CascadeGenerator) and generator.embedded is not None
+
+    def invert(self, generator: Generator, images: Tensor, request: Request) -> Tensor:
+        """Return the embeddings of images, in the place of noise.
+
+        `sample` starts after the part that samples embeddings, if it is given some.
+
+        Args:
+            generator: The cascade.
+            images: Images in [-1, 1], (B, 3, H, W).
+            request: It is not read.
+
+        Returns:
+            Embeddings, (B, D).
+        """
+        assert isinstance(generator, CascadeGenerator)
+        return generator.embed(images)
+
+    @staticmethod
+    def _embeddings(generator: CascadeGenerator, request: Request) -> Tensor | None:
+        """Return the embeddings that a request gives, or those of its images. None: neither."""
+        if generator.embedded is None or request.image is None:
+            return None if generator.embedded is None else request.noise.given
+        image, null = request.image, request.null
+        if null is None:
+            null = request.text.map(torch.zeros_like)
+        return generator.edited(image, request.text, null, request.strength)
 
     def _request(
         self,
@@ -90,8 +126,10 @@ class CascadeSampler(Sampler):
                 null = replace(null, extras={**null.extras, LEVEL: levels})
         return replace(
             request,
+            image=None,
+            strength=1.0,
             text=generator.link(part, text, previous, augmentation),
-            null=None if null is None else generator.link(part, null, previous, augmentation),
+            null=None if null is None else generator.link_null(part, null, previous, augmentation),
             noise=noise,
         )
 
