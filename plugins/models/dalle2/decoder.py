@@ -22,8 +22,17 @@ from t2i.plugins.common.cascades.networks import PixelPartGenerator, UpsamplerGe
 from t2i.plugins.common.diffusion.adm.conditional import AdmNetwork
 from t2i.plugins.common.diffusion.text_map import conditioned
 from t2i.plugins.common.diffusion.unet import SENTENCE
-from t2i.plugins.common.weights.diffusers_folders import described_network, keep_description
+from t2i.plugins.common.weights.diffusers_folders import (
+    described_network,
+    keep_description,
+    load_network,
+)
 from t2i.plugins.models.dalle2.config import DecoderPart, UnclipUpsampler
+
+try:
+    from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
+except ImportError:  # diffusers before 0.38
+    from diffusers.pipelines.unclip.text_proj import UnCLIPTextProjModel
 
 STEPS = ("super_res_first", "super_res_last")
 """Karlo's networks of the upsampler: the second one makes the last step."""
@@ -89,12 +98,11 @@ class KarloUNet(nn.Module):
         text: Width of a sentence.
     """
 
-    step = 8
-
     def __init__(self, unet: UNet2DConditionModel, text: int) -> None:
         super().__init__()
         self.unet: Any = unet
-        self.sentence = nn.Linear(text, 4 * self.unet.config.block_out_channels[0])
+        self.step = 2 ** (len(self.unet.config.block_out_channels) - 1)
+        self.sentence = nn.Linear(text, self.unet.time_embedding.linear_2.out_features)
 
     def condition(self, text: TextFeatures) -> TextFeatures:
         """Project the sentences.
@@ -155,6 +163,29 @@ class DecoderGenerator(PixelPartGenerator):
         if unet is not None:
             self.project = nn.Sequential(nn.Linear(text.words, words), nn.LayerNorm(words))
         self.image = ImageEmbedding(text.sentence, time, config.tokens, words)
+        if isinstance(unet, KarloUNet) and assets is None and config.weights:
+            self._load(load_network(UnCLIPTextProjModel, config.weights, "text_proj"))
+
+    @torch.no_grad()
+    def _load(self, projections: Any) -> None:
+        """Take over Karlo's projections of words and embeddings."""
+        assert isinstance(self.unet, KarloUNet) and isinstance(self.project, nn.Sequential)
+        pairs = (
+            (self.project[0], projections.encoder_hidden_states_proj),
+            (self.project[1], projections.text_encoder_hidden_states_norm),
+            (self.unet.sentence, projections.embedding_proj),
+            (self.image.time, projections.clip_image_embeddings_project_to_time_embeddings),
+            (self.image.tokens, projections.clip_extra_context_tokens_proj),
+        )
+        for own, theirs in pairs:
+            shapes = [p.shape for p in theirs.parameters()]
+            if own is None or [p.shape for p in own.parameters()] != shapes:
+                raise UserError(
+                    f"decoder.weights = {self.config.weights}: its projections (text_proj) do not "
+                    "fit its decoder, or the text encoder"
+                )
+            own.load_state_dict(theirs.state_dict())
+        self.image.null.copy_(projections.learned_classifier_free_guidance_embeddings)
 
     def condition(self, text: TextFeatures) -> TextFeatures:
         if not self.config.text:
@@ -193,11 +224,11 @@ class KarloUpsampler(nn.Module):
         networks: The networks of diffusers, by their names in `STEPS`.
     """
 
-    step = 8
-
-    def __init__(self, networks: dict[str, UNet2DModel]) -> None:
+    def __init__(self, networks: dict[str, Any]) -> None:
         super().__init__()
         self.networks = nn.ModuleDict(networks)
+        levels = [len(network.config.block_out_channels) for network in networks.values()]
+        self.step = 2 ** (max(levels) - 1)
 
     def condition(self, text: TextFeatures) -> TextFeatures:
         """Return the text as it is, which is not read.

@@ -55,12 +55,8 @@ class PriorGenerator(DiffusionGenerator):
         self.unet: Any = given or _fresh(config, text)
         self.unet.clip_mean.requires_grad_(False)
         self.unet.clip_std.requires_grad_(False)
-        wide = self.unet.config.embedding_dim
-        if given is not None and wide != text.sentence:
-            raise UserError(
-                f"prior.weights = {config.weights}: its embeddings have {wide} values, those of "
-                f"the text encoder {text.sentence}: use the text half of the same CLIP"
-            )
+        if given is not None:
+            _check(given.config, config, text)
         self.words = (
             nn.Linear(text.words, text.sentence) if text.words != text.sentence else nn.Identity()
         )
@@ -182,6 +178,24 @@ def _fresh(config: PriorPart, text: TextShape) -> PriorTransformer:
     nn.init.ones_(network.clip_std)
     built: PriorTransformer = network
     return built
+
+
+def _check(network: Any, config: PriorPart, text: TextShape) -> None:
+    """Raise UserError if a pretrained network is not as the paper's, or misfits the text."""
+    where = f"prior.weights = {config.weights}"
+    if network.embedding_dim != text.sentence:
+        raise UserError(
+            f"{where}: its embeddings have {network.embedding_dim} values, those of the text "
+            f"encoder {text.sentence}: use the text half of the same CLIP"
+        )
+    for key, wanted in (
+        ("additional_embeddings", EXTRA),
+        ("embedding_proj_norm_type", None),
+        ("encoder_hid_proj_type", "linear"),
+        ("added_emb_type", "prd"),
+    ):
+        if network[key] != wanted:
+            raise UserError(f"{where}: {key} = {network[key]}: only {wanted} is read")
 
 
 def closest(drawn: Tensor, sentences: Tensor) -> Tensor:
