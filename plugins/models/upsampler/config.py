@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from t2i.core.settings import Preset
 from t2i.plugins.common.cascades.config import SMALL_UPSAMPLER, UpsamplerSettings
@@ -10,9 +11,12 @@ from t2i.plugins.common.diffusion.config import (
     HELD,
     QUICK_TRAINING,
     SHAPES_TEXT,
+    WIDE,
     DenoisingConfig,
     PixelConfig,
+    quick_batch,
 )
+from t2i.plugins.common.sizing import by_memory, patch_of
 
 
 class UpsamplerConfig(UpsamplerSettings, PixelConfig, DenoisingConfig):
@@ -21,6 +25,7 @@ class UpsamplerConfig(UpsamplerSettings, PixelConfig, DenoisingConfig):
     @classmethod
     def presets(cls) -> Mapping[str, Preset]:
         return {
+            "tiny": Preset(TINY, encoder=("words", {"layers": 1}), sampler=FEW),
             **{
                 name: Preset(
                     settings,
@@ -30,17 +35,61 @@ class UpsamplerConfig(UpsamplerSettings, PixelConfig, DenoisingConfig):
                 )
                 for name, settings in PAPERS.items()
             },
-            "tiny": Preset(TINY, encoder=("words", {"layers": 1}), sampler=FEW),
             "shapes": Preset(
                 {**TINY, **HELD}, data=("shapes", {}), encoder=SHAPES_TEXT, sampler=FEW
             ),
+            "shapes64": Preset(
+                {**TINY, **HELD, **LARGER}, data=("shapes", {}), encoder=SHAPES_TEXT, sampler=FEW
+            ),
         }
+
+    @classmethod
+    def sized(cls, size: int, memory: int | None) -> Preset:
+        low = low_side(size)
+        if memory is None:
+            patch = patch_of(size, 16, 2)
+            unet = {**SMALL_UPSAMPLER["unet"], "channels": (48, 96) if patch == 2 else (96, 192)}
+            own = {"batch_size": quick_batch(size), "patch": patch, "unet": unet}
+        else:
+            width = by_memory(memory, (64, 96, 128, 192))
+            patch = patch_of(size, 64, 1)
+            unet = {
+                **SMALL_UPSAMPLER["unet"],
+                "channels": (width, 2 * width, 2 * width),
+                "layers": 2,
+                "attention": ("none", "none", "none"),
+                "groups": 32,
+            }
+            own = {**WIDE, "patch": patch, "unet": unet}
+        return Preset(
+            {**TINY, **own, "image_size": size, "low_size": low},
+            encoder=("words", {"layers": 1}),
+            sampler=FEW,
+        )
+
+
+def low_side(size: int) -> int:
+    """Choose the side of the smaller images: a quarter from 256 pixels on, as in the papers.
+
+    Args:
+        size: Height and width of the enlarged images in pixels.
+
+    Returns:
+        A half or a quarter of it.
+    """
+    return size // (4 if size >= 256 else 2)
 
 
 FEW = ("ddim", {"steps": 8})
 """The sampler of the small presets."""
 
 TINY = {**QUICK_TRAINING, **SMALL_UPSAMPLER}
+
+LARGER: dict[str, Any] = {
+    "image_size": 64, "low_size": 32, "batch_size": 16, "patch": 4,
+    "unet": {**SMALL_UPSAMPLER["unet"], "channels": (64, 128)},
+}  # fmt: skip
+"""From 32 pixels, which the presets `shapes` of all other models sample, to 64."""
 
 PAPERS = {
     # GLIDE's upsampler (Nichol et al. 2022), with the noise of Imagen's (Saharia et al. 2022).

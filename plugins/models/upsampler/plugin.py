@@ -20,7 +20,7 @@ def t2i_models() -> list[ModelSpec]:
             family="diffusion",
             paper="Ho et al. 2021, arXiv:2106.15282",
             config="t2i.plugins.models.upsampler.config:UpsamplerConfig",
-            presets=("tiny", "up256", "up1024", "shapes"),
+            presets=("tiny", "up256", "up1024", "shapes", "shapes64"),
             generator="t2i.plugins.common.cascades.networks:UpsamplerGenerator",
             stages="t2i.plugins.models.upsampler.training:stages",
         )

@@ -180,14 +180,14 @@ def test_a_cascade_in_a_cascade():
         (
             {"base": {"name": "ddim"}},
             "sampler 'ddim' draws from diffusion models, but 'base' is one-shot: use "
-            "samplers.base.name=direct",
+            "base.sampler=direct",
         ),
         ({"upsampler": {"steps": 9}}, "9 sampling steps: the model was trained with 8"),
         (
             {"upsampler": {"stepz": 4}},
-            "samplers.upsampler: sampler 'ddim': no setting is named 'stepz'",
+            "upsampler: sampler 'ddim': no setting is named 'stepz'",
         ),
-        ({"base": {"guidance": 2.0}}, "samplers.base: sampler 'direct': setting 'guidance' = 2.0"),
+        ({"base": {"guidance": 2.0}}, "base: sampler 'direct': setting 'guidance' = 2.0"),
     ],
 )
 def test_what_does_not_fit_a_part_is_refused_before_anything_is_drawn(samplers, message):
@@ -201,10 +201,10 @@ def test_what_does_not_fit_a_part_is_refused_before_anything_is_drawn(samplers, 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 4}, "each part of a cascade has steps of its own: set samplers.PART.steps"),
+        ({"steps": 4}, "each part of a cascade has steps of its own: set PART.steps"),
         (
             {"guidance": 2.0},
-            "each part of a cascade has guidance of its own: set samplers.PART.guidance",
+            "each part of a cascade has guidance of its own: set PART.guidance",
         ),
         (
             {"samplers": {"base": {"name": "ddimm"}}},
@@ -212,7 +212,7 @@ def test_what_does_not_fit_a_part_is_refused_before_anything_is_drawn(samplers, 
         ),
         (
             {"samplers": {"base": {"name": "ddim", "eta": 2}}},
-            "samplers.base: sampler 'ddim': setting 'eta' = 2",
+            "base: sampler 'ddim': setting 'eta' = 2",
         ),
         ({"samplers": {"base": 4}}, "setting 'samplers.base' = 4"),
     ],

@@ -94,7 +94,7 @@ def test_short_settings_reach_the_parts():
     )  # fmt: skip
     assert kept.samplers["base"] == {"name": "ddim", "guidance": 3.0}
     for given in ({"bsae": {"steps": 2}}, {"base": {"stepz": 2}}, {"base": {"augmentation": 0.1}}):
-        with pytest.raises(UserError, match="base|steps|augmentation"):
+        with pytest.raises(UserError, match=r"base|steps|augmentation"):
             CascadeSampler(CascadeConfig.of(given, "sampler")).check(cascade())
 
 
