@@ -9,7 +9,7 @@ from diffusers import PriorTransformer, UNet2DConditionModel, UNet2DModel
 from t2i.core.errors import UserError
 from t2i.core.families.cascade import PREVIOUS
 from t2i.core.interfaces.noise import PromptNoise
-from t2i.core.models.loading import load
+from t2i.core.models.loading import load_model
 from t2i.plugins.models.dalle2.decoder import UnCLIPTextProjModel
 from t2i.plugins.models.dalle2.folders import open_pretrained
 from tests.plugins.models.pipelines import CAPTIONS, KEYS, changed, clip, close, random, saved
@@ -74,7 +74,7 @@ STEPS = {"prior": 4, "decoder": 4, "upsampler": 3}
 
 def ours(model, captions=CAPTIONS):
     samplers = {part: {"steps": steps} for part, steps in STEPS.items()}
-    made = model.check(captions, model.sampler(None, samplers=samplers))
+    made = model.check(captions, model.sampler(settings=samplers))
     with torch.no_grad():
         request = model.request(captions, PromptNoise(3, KEYS), null=True)
         return (made.sample(model.generator, request) / 2 + 0.5).clamp(0, 1)
@@ -156,7 +156,7 @@ def test_the_decoder_is_diffusers_with_and_without_an_embedding(opened):
 def test_a_saved_model_draws_the_same(opened, tmp_path):
     _, _, model = opened
     model.save(tmp_path / "saved")
-    torch.testing.assert_close(ours(load(tmp_path / "saved")), ours(model), rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours(load_model(tmp_path / "saved")), ours(model), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
