@@ -119,7 +119,7 @@ class PriorGenerator(DiffusionGenerator):
         Returns:
             Embeddings, (B, draws, D).
         """
-        embeddings: Tensor = latents * self.unet.clip_std.clamp_min(LEAST) + self.unet.clip_mean
+        embeddings: Tensor = latents * self.unet.clip_std + self.unet.clip_mean
         return embeddings
 
     @torch.no_grad()
