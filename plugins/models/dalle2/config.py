@@ -175,7 +175,9 @@ class Dalle2Config(ModelConfig):
                 raise ValueError(f"{name}.low_size ({part.low_size}) must be {size}")
             size = part.image_size
         if size != self.image_size:
-            raise ValueError(f"image_size ({self.image_size}) must be that of the last part: {size}")
+            raise ValueError(
+                f"image_size ({self.image_size}) must be that of the last part: {size}"
+            )
         return self
 
     @property

@@ -280,7 +280,9 @@ class UnclipUpsamplerGenerator(UpsamplerGenerator):
         if self.given is None:
             return super().enlarging(images, noise, level)
         if level is not None and bool(level.any()):
-            raise UserError("upsampler.augmentation: Karlo's networks are told no level: set it to 0")
+            raise UserError(
+                "upsampler.augmentation: Karlo's networks are told no level: set it to 0"
+            )
         low = images.clamp(-1, 1)  # as Karlo has it: neither rounded nor noised
         return {PREVIOUS: low, LEVEL: low.new_zeros(len(low))}
 

@@ -164,5 +164,3 @@ def build(config: Dalle2Config, text: TextShape, assets: Path | None) -> Dalle2G
     if config.clip is not None:
         clip = build_clip(config.clip, text.sentence, assets and assets / "clip", "dalle2")
     return Dalle2Generator(config, text, clip, assets)
-
-

@@ -26,7 +26,12 @@ UNET = {
     "map_sentence": False, "map_heads": 2,
 }  # fmt: skip
 PRIOR = {
-    "schedule": "cosine", "prediction": "sample", "width": 16, "layers": 2, "heads": 2, "length": 6
+    "schedule": "cosine",
+    "prediction": "sample",
+    "width": 16,
+    "layers": 2,
+    "heads": 2,
+    "length": 6,
 }
 SMALL = {
     "clip": {
@@ -237,7 +242,9 @@ class Engine:
 def batch(n=6):
     images = torch.rand(n, 3, 32, 32) * 2 - 1
     noise = StepNoise(0, 0, 0, n, n)
-    return Batch(images, ("a",) * n, ("a",) * n, noise, lambda c: nothing(len(c)), features=features(n))
+    return Batch(
+        images, ("a",) * n, ("a",) * n, noise, lambda c: nothing(len(c)), features=features(n)
+    )
 
 
 class Encoder(torch.nn.Module):

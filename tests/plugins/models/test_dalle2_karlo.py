@@ -8,6 +8,7 @@ from diffusers import PriorTransformer, UNet2DConditionModel, UNet2DModel
 
 from t2i.core.errors import UserError
 from t2i.core.families.cascade import PREVIOUS
+from t2i.core.families.schedule import DiscreteSchedule
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.models.loading import load_model
 from t2i.plugins.models.dalle2.decoder import UnCLIPTextProjModel
@@ -96,6 +97,10 @@ def theirs(pipe, captions=CAPTIONS):
             return step(scheduler, *args, **{**more, "generator": numbers})
 
         scheduler.step = with_own
+        # In float32 its 1 - abar of the first step is wrong by a thousandth.
+        scheduler.betas = DiscreteSchedule.named("cosine", 1000).betas.double()
+        scheduler.alphas = 1 - scheduler.betas
+        scheduler.alphas_cumprod = scheduler.alphas.cumprod(0)
         starts[f"{name}_latents"] = own.start("x_T", shape)
     starts["prior_latents"] = starts["prior_latents"][:, 0]
     images = pipe(
