@@ -57,6 +57,17 @@ SMALL = {
     "ddpm": (*DIFFUSION, *ENCODER),
     "ddim": (*DIFFUSION, *ENCODER),
     "edm": (*DIFFUSION, *ENCODER),
+    "dalle2": (
+        *ENCODER, "clip.width=16", "clip.heads=2", "clip.layers=1", "prior.width=16",
+        "prior.heads=2", "prior.layers=1", "prior.training.batch_size=4",
+        *(
+            f"{part}.unet.{key}"
+            for part in ("decoder", "upsampler")
+            for key in ("channels=[8,16]", "groups=4", "head_width=4")
+        ),
+        "decoder.unet.text_map=8",
+        *(f"sampler.samplers.{part}.steps=2" for part in ("prior", "decoder", "upsampler")),
+    ),
     "guide": (*ENCODER, "adm.base=32", "adm.head_width=16", "width=8", "compared=4"),
     "dfgan": (*GAN, *ENCODER, "matcher_width=8"),
     "gan": ("z_dim=8", "widths_g=[8]", "widths_d=[8]"),

@@ -352,7 +352,7 @@ class DenoisingSettings(DiffusionSettings):
             )
         if self.learned_range and self.schedule in CONTINUOUS:
             raise ValueError(
-                f"learned_range needs a chain of steps, and schedule={self.schedule} is continuous: "
+                f"learned_range needs a chain of steps, schedule={self.schedule} is continuous: "
                 "set schedule=linear, scaled_linear or cosine"
             )
         if self.trained_betas and len(self.trained_betas) != self.timesteps:

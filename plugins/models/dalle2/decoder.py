@@ -169,7 +169,8 @@ class DecoderGenerator(PixelPartGenerator):
     @torch.no_grad()
     def _load(self, projections: Any) -> None:
         """Take over Karlo's projections of words and embeddings."""
-        assert isinstance(self.unet, KarloUNet) and isinstance(self.project, nn.Sequential)
+        assert isinstance(self.unet, KarloUNet)
+        assert isinstance(self.project, nn.Sequential)
         pairs = (
             (self.project[0], projections.encoder_hidden_states_proj),
             (self.project[1], projections.text_encoder_hidden_states_norm),

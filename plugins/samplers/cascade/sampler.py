@@ -60,10 +60,10 @@ class CascadeSampler(Sampler):
         request.refuse(
             "cascade",
             guide="samples several parts: a guide steers a single one",
-            mask="embeds images as a whole: leave out the mask",
         )
         if generator.embedded is None:
             request.refuse("cascade", image="starts from noise, not from an image")
+        request.refuse("cascade", mask="embeds images as a whole: leave out the mask")
         previous = self._embeddings(generator, request)
         parts = list(generator.parts)
         if previous is not None:
