@@ -199,6 +199,26 @@ def test_embeddings_that_are_given_take_the_place_of_the_prior(model):
     assert not torch.equal(first, sampled(model))
 
 
+def test_images_are_turned_into_embeddings_to_draw_between(model):
+    sampler = CascadeSampler(CascadeConfig.of(SHORT, "sampler"))
+    assert sampler.inverts(model)
+    images = torch.rand(2, 3, 32, 32)
+    request = Request(text=features(), noise=PromptNoise(0, ((0, 0),) * 2))
+    torch.testing.assert_close(sampler.invert(model, images, request), model.embed(images))
+    # One noise: the same embedding makes the same image.
+    one = PromptNoise(0, ((0, 0),) * 2, given=torch.randn(1, D).expand(2, -1))
+    first, second = sampled(model, text=features()[[0, 0]], noise=one)
+    torch.testing.assert_close(first, second, atol=1e-4, rtol=0)
+
+
+def test_karlos_prior_has_its_size():
+    config = Dalle2Config.of(Dalle2Config.presets()["karlo"].settings, "test")
+    with torch.device("meta"):
+        part = PriorGenerator(config.prior, TextShape(768, 768))
+    statistics = 2 * 768
+    assert sum(p.numel() for p in part.parameters()) == 1_022_028_544 + statistics
+
+
 def test_images_are_embedded_to_one_length(model):
     z = model.embed(torch.rand(3, 3, 32, 32))
     torch.testing.assert_close(z.norm(dim=1), torch.full((3,), D**0.5))
