@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,7 +201,7 @@ def sample(
     opening, settings = opening_settings(parse_sets(sets))
     names_of = ["upsample" if not i else f"upsample{i + 1}" for i in range(len(upsample))]
     enlarging = [settings.pop(name, {}) for name in names_of]
-    loaded = load(origin, device, settings=opening)
+    loaded = _up_to(load(origin, device, settings=opening), further.part)
     choice = loaded.sampler(sampler, steps=steps, guidance=guidance, settings=settings)
     more: dict[str, Any] = {
         "n": count,
@@ -218,11 +219,12 @@ def sample(
         return
     options = further.of(loaded)
     more |= {"seed": seed, "options": options, "sources": further.sources, "names": names}
+    more["part"] = further.part
     if guide is not None:
         steers = group.first(lambda: find(guide))
         more["guide"] = samples.Steering(load(steers, device), guide_scale, Path(steers.name))
     more["upsample"] = [
-        _upsampler(group.first(lambda text=text: find(text)), device, given, name)
+        _upsampler(group.first(partial(find, text)), device, given, name)
         for text, given, name in zip(upsample, enlarging, names_of, strict=True)
     ]
     with samples.samples_folder(loaded.config.model, out, group) as folder:
@@ -240,6 +242,16 @@ def _asked() -> Iterator[list[str]]:
     with suppress(EOFError):
         while text := input("caption (empty: stop)> ").strip():
             yield [text]
+
+
+def _up_to(model: Model, part: str | None) -> Model:
+    """Return the model, or its beginning up to a part."""
+    if part is None:
+        return model
+    beginning = model.up_to(part)
+    if beginning is None:
+        raise UserError(f"part '{part}' samples no images: name a later one with --part")
+    return beginning
 
 
 def _upsampler(place: Located, device: str | None, given: Any, name: str) -> Upsampling:

@@ -34,6 +34,7 @@ class Further:
         strength: Share of the chain. None: the default.
         width: Width in pixels. None: the model's own.
         height: Height in pixels. None: the model's own.
+        part: The last part of a cascade that is sampled. None: the cascade's last one.
         again: An image that is to be sampled again. None: none.
     """
 
@@ -43,6 +44,7 @@ class Further:
     strength: float | None
     width: int | None
     height: int | None
+    part: str | None
     again: Path | None
 
     @property
@@ -111,7 +113,11 @@ OPTIONS = (
         metavar="TEXT",
         help="Guidance leads away from this. One for all captions; repeated: one for each.",
     ),
-    path_option("--image", metavar="FILE", help="Start from this image, noised by --strength."),
+    path_option(
+        "--image",
+        metavar="FILE",
+        help="Start from this image, noised by --strength; an upsampler enlarges it.",
+    ),
     path_option(
         "--mask", metavar="FILE", help="Where --image may change: white may, black may not."
     ),
@@ -123,6 +129,7 @@ OPTIONS = (
     ),
     click.option("--width", type=click.IntRange(1), metavar="W", help="Width in pixels."),
     click.option("--height", type=click.IntRange(1), metavar="H", help="Height in pixels."),
+    click.option("--part", metavar="PART", help="Sample a cascade up to this part, such as base."),
     path_option(
         "--again", metavar="PNG", help="Sample this image again, as its file says; no prompt."
     ),

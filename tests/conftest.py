@@ -68,6 +68,9 @@ SMALL = {
         "decoder.unet.text_map=8",
         *(f"sampler.samplers.{part}.steps=2" for part in ("prior", "decoder", "upsampler")),
     ),
+    "upsampler": (
+        *ENCODER, "unet.channels=[8,16]", "unet.groups=4", "unet.head_width=4", "sampler.steps=2",
+    ),
     "guide": (*ENCODER, "adm.base=32", "adm.head_width=16", "width=8", "compared=4"),
     "dfgan": (*GAN, *ENCODER, "matcher_width=8"),
     "gan": ("z_dim=8", "widths_g=[8]", "widths_d=[8]"),

@@ -145,14 +145,18 @@ class Gallery:
             batch: Makes the batch that the trainer previews.
 
         Returns:
-            The file. None if nothing was written: the model samples no images (it is a guide), and
-            the trainer has no preview.
+            The file. None if nothing was written: the model samples no images (it is a guide, or
+            the part of a cascade that is trained is a prior), and the trainer has no preview.
         """
         with torch.no_grad():
             preview = trainer.preview(batch())
-            if preview is None and not model.draws:
-                return None
-            images = to_bytes(preview) if preview is not None else self._samples(model)
+            if preview is None:
+                shown = model.up_to(trainer.shows) if trainer.shows else model
+                if shown is None or not shown.draws:
+                    return None
+                images = self._samples(shown)
+            else:
+                images = to_bytes(preview)
         path = self._folder / f"{name}.png"
         sheet = grid(images, columns=2 * PER_CAPTION, scale=readable_scale(images.shape[1]))
         write_bytes(path, png(sheet))

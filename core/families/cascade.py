@@ -6,6 +6,7 @@ A cascade is a row of generators, each conditioned on the sample of the one befo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from copy import copy
 from dataclasses import replace
 from typing import cast
 
@@ -118,6 +119,24 @@ class CascadeGenerator(Generator):
             KeyError: There is no part of that name.
         """
         return cast(Generator, self.parts[name])
+
+    def up_to(self, name: str) -> CascadeGenerator:
+        """Return the beginning of this cascade, which shares its networks.
+
+        Args:
+            name: Name of the last part.
+
+        Returns:
+            A cascade of the parts up to that one, whose images it samples.
+        """
+        names = list(self.parts)
+        kept = names[: names.index(name) + 1]
+        beginning = copy(self)
+        beginning._modules = {**self._modules, "parts": nn.ModuleDict()}
+        for part in kept:
+            beginning.parts[part] = self.parts[part]
+        beginning.image_size = self.part(name).image_size
+        return beginning
 
     def link(
         self, name: str, text: TextFeatures, previous: Tensor | None, noise: Noise

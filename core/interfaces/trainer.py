@@ -182,12 +182,15 @@ class Trainer(ABC):
             by networks that the stage does not train: latents, for example. The engine may then
             precompute it for the whole data set (`cache_views`) and pass `batch.encoded` instead of
             images. None: a step needs the images themselves.
+        shows: Name of the part of a cascade that the stage trains: its sample grids show the
+            cascade up to there. None: they show the whole model.
     """
 
     modules: dict[str, nn.Module]
     optimizers: Mapping[str, Optimizer | Optimization]
     eager: tuple[str, ...] = ()
     encode: Callable[[Tensor], Tensor] | None = None
+    shows: str | None = None
 
     @abstractmethod
     def step(self, batch: Batch, engine: Engine) -> Losses:

@@ -142,6 +142,8 @@ def _loaded(picture: Path, record: Record, load: Loader, run: Path | None) -> Mo
             f"{picture}: its run {told or '(not recorded)'} is not here: name it with --run RUN"
         )
     model = load(path)
+    if record.settings.part is not None:
+        model = model.up_to(record.settings.part) or model
     found, wanted = model_hash(model), record.settings.hash
     if found != wanted:
         raise UserError(

@@ -120,6 +120,7 @@ class SettingsRecord(BaseModel):
         mask: Where that image could change. None: everywhere.
         guide: The guide. None: none.
         upsample: The upsamplers, in order.
+        part: The last part of a cascade that was sampled. None: the cascade's last one.
     """
 
     run: str | None = None
@@ -132,6 +133,7 @@ class SettingsRecord(BaseModel):
     mask: Source | None = None
     guide: GuideRecord | None = None
     upsample: list[UpsampleRecord] = []
+    part: str | None = None
 
 
 class Record(BaseModel):

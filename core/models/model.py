@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from PIL import Image
 from torch import nn
 
 from t2i.core.devices import keep_freed_memory
-from t2i.core.errors import UserError
+from t2i.core.errors import UserError, nearest
+from t2i.core.families.cascade import CascadeGenerator, Enlarging
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.guide import GuideGenerator, guide_of
 from t2i.core.interfaces.generator import Generator
@@ -200,6 +202,32 @@ class Model:
         """Whether the model makes images. A guide does not."""
         return registry().draws(self.generator.family)
 
+    def up_to(self, part: str) -> Model | None:
+        """Return this cascade up to one of its parts, such as to show what the part has learnt.
+
+        Args:
+            part: Name of the part.
+
+        Returns:
+            A model that samples the part's images, with the same networks. None: the part samples
+            none, such as a prior.
+
+        Raises:
+            UserError: The model is no cascade, or has no such part.
+        """
+        if not isinstance(self.generator, CascadeGenerator):
+            raise UserError(f"model '{self.config.model}' has no parts: leave out --part")
+        if part not in self.generator.parts:
+            raise UserError(f"the model has no part '{part}'{nearest(part, self.generator.parts)}")
+        if getattr(self.generator.part(part), "image_size", None) is None:
+            return None
+        generator, sampler = self.generator.up_to(part), self.config.sampler
+        if samplers := getattr(sampler.config, "samplers", None):
+            fewer = {name: own for name, own in samplers.items() if name in generator.parts}
+            config = sampler.config.model_copy(update={"samplers": fewer})
+            sampler = replace(sampler, config=config)
+        return Model(replace(self.config, sampler=sampler), generator, self.text_encoder)
+
     def _sampled_family(self) -> str:
         """The family, if its models make images; else a UserError."""
         if not self.draws:
@@ -299,12 +327,18 @@ class Model:
             raise UserError("a guide reads captions: give prompts, not features of them")
         options = options or RowOptions()
         without = self._without(options.negative, len(prompts)) if null else None
+        image = None if options.image is None else options.image.to(self.device)
+        if image is not None and isinstance(self.generator, Enlarging):
+            extras, image = self.generator.enlarging(image, noise.scope("link")), None
+            text = replace(text, extras={**text.extras, **extras})
+            if without is not None:
+                without = replace(without, extras={**without.extras, **extras})
         return Request(
             text=self.generator.condition(text),
             noise=noise,
             null=None if without is None else self.generator.condition(without),
             guide=guide(captions, self.generator) if guide else None,
-            image=None if options.image is None else options.image.to(self.device),
+            image=image,
             mask=None if options.mask is None else options.mask.to(self.device),
             strength=options.strength,
             size=options.size,
@@ -507,7 +541,8 @@ class Model:
             batch_size: Images sampled at once. None: chosen by image size.
             negative: Negative prompt, or one for each prompt: guidance leads away from it. None:
                 away from the empty caption.
-            image: Image to start from: a file, a PIL image, or uint8 (H, W, 3). None: noise.
+            image: Image to start from: a file, a PIL image, or uint8 (H, W, 3). An upsampler
+                enlarges it. None: noise.
             mask: Where `image` may change: white may, black may not. None: everywhere.
             strength: Share of the chain that `image` goes through, from 0 (unchanged) to 1 (from
                 noise). None: 0.8, or 1 with a mask.

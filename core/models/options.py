@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from t2i.core.errors import UserError
+from t2i.core.families.cascade import Enlarging
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.sampler import Sampler, SamplerConfig, UnguidedConfig
 from t2i.core.io.images import read_whole, to_tensor
@@ -34,7 +35,8 @@ class Options:
     Args:
         negative: Negative prompts: none, one for all prompts, or one for each. They take the place
             of the empty caption in classifier-free guidance.
-        image: The image to start from, uint8 (H, W, 3), of the size of the samples. None: noise.
+        image: The image to start from, uint8 (H, W, 3), of the size of the samples; that to
+            enlarge, of its own size, for an upsampler. None: noise.
         mask: Where the image may change, bool (H, W). None: everywhere.
         strength: Share of the chain that the image goes through, from 0 to 1.
         size: Height and width of the samples in pixels. None: the generator's own.
@@ -112,7 +114,7 @@ def options_for(
         generator: The generator that is to be sampled from.
         model: Its name, for messages.
         negative: A negative prompt for all prompts, or one for each. None: none.
-        image: Image to start from. None: noise.
+        image: Image to start from, or to enlarge if the generator is an upsampler. None: noise.
         mask: Where the image may change: white may, black may not. None: everywhere.
         strength: Share of the chain that the image goes through, from 0 to 1. None: `STRENGTH`, or
             1 with a mask.
@@ -138,6 +140,14 @@ def options_for(
     if image is None:
         return made
     target = size or (generator.image_size, generator.image_size)
+    if isinstance(generator, Enlarging):
+        if mask is not None or strength not in (None, 1):
+            raise UserError(
+                f"model '{model}' enlarges the image, and changes all of it: leave out --mask and "
+                "--strength"
+            )
+        ratio, strength = generator.image_size // generator.low_size, 1.0
+        target = (target[0] // ratio, target[1] // ratio)
     whole = _opened(image, "image")
     made = replace(made, image=np.array(_fitted(whole, target)))
     if mask is not None:

@@ -61,7 +61,7 @@ def write_samples(
     guide: Steering | None = None, progress: Callable[[int, int], None] | None = None,
     group: Group | None = None, options: Options | None = None,
     sources: Mapping[str, Path] | None = None, names: Sequence[str] = (),
-    upsample: Sequence[Upsampling] = (),
+    upsample: Sequence[Upsampling] = (), part: str | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Sample `n` images of each prompt into a folder.
 
@@ -86,6 +86,8 @@ def write_samples(
         names: Names of the rows of features without captions, for the record. Empty: their
             numbers.
         upsample: Upsamplers that enlarge the images, in order.
+        part: Part of a cascade up to which `model` goes (`Model.up_to`), for the record. None: it
+            is whole.
 
     Returns:
         The lines of samples.jsonl, in the first process; an empty list in the others.
@@ -127,6 +129,7 @@ def write_samples(
         **_settings(model, choice, run, given),
         **(guide.document() if guide else {}),
         **_told(options, sources or {}),
+        **({"part": part} if part else {}),
         **({"upsample": [_upsampling(one) for one in upsample]} if upsample else {}),
     }
     work = _Work(

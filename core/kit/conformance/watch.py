@@ -132,7 +132,7 @@ class Watched(Trainer):
             trainer.optimizers,
             trainer.eager,
         )
-        self.encode = trainer.encode
+        self.encode, self.shows = trainer.encode, trainer.shows
         self._named = named
         self._handles: list[RemovableHandle] = []
         self._before: dict[str, Tensor] = {}

@@ -73,7 +73,7 @@ class PartTrainer(Trainer):
     """Trains one part of a cascade by the trainer that it would have alone.
 
     The images are reduced to the part's size, and its random numbers come from the scope of its
-    name. Sample grids show the cascade up to this part.
+    name. Sample grids show the cascade up to this part, unless its trainer has its own preview.
 
     Args:
         name: Name of the part.
@@ -84,7 +84,7 @@ class PartTrainer(Trainer):
     def __init__(self, name: str, size: int, trainer: Trainer) -> None:
         self.part, self.size, self.trainer = name, size, trainer
         self.modules, self.optimizers = trainer.modules, trainer.optimizers
-        self.eager = trainer.eager
+        self.eager, self.shows = trainer.eager, name
         self.encode = self._encoded if trainer.encode else None
 
     def _encoded(self, images: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class PriorGenerator(DiffusionGenerator):
 
     def __init__(self, config: PriorPart, text: TextShape, assets: Path | None = None) -> None:
         super().__init__()
-        self.config, self.image_size, self.width = config, config.image_size, text.sentence
+        self.config = config  # no image_size: the part samples no images
         self.noise_shape = (config.draws, text.sentence)
         self.schedule, self.prediction = schedule_of(config), config.prediction
         given = described_network(PriorTransformer, config.weights, PART, assets)

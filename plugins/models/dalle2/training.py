@@ -198,7 +198,10 @@ def _stage(
         assert isinstance(generator, Dalle2Generator)
         _clip_of(networks).requires_grad_(False)
         own = replace(networks, generator=generator.part(name))
-        return PartTrainer(name, size, kind(own, generator.embed))
+        trainer = PartTrainer(name, size, kind(own, generator.embed))
+        if name == "prior":
+            trainer.shows = None  # the whole model: all other parts are trained
+        return trainer
 
     return Stage(name, part.share, made, dict(part.training))
 

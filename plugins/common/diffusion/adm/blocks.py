@@ -88,7 +88,7 @@ class Block(nn.Module):
 class Row(nn.Sequential):
     """Blocks that are run in order, or a convolution."""
 
-    def forward(self, x: Tensor, emb: Tensor, text: Vectors | None) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, text: Vectors | None) -> Tensor:  # type: ignore[override]
         """Run the blocks.
 
         Args:
@@ -251,6 +251,8 @@ class Attention(Block):
 
     def _split(self, x: Tensor, kinds: int) -> tuple[Tensor, ...]:
         """Split (B, kinds * C, L) into queries, keys or values (B, heads, L, width) each."""
+        count, _, places = x.shape
         if self.kinds:
-            return x.unflatten(1, (kinds, self.heads, -1)).transpose(3, 4).unbind(1)
-        return x.unflatten(1, (self.heads, kinds, -1)).transpose(3, 4).unbind(2)
+            split = x.reshape(count, kinds, self.heads, -1, places)
+            return split.transpose(3, 4).unbind(1)
+        return x.reshape(count, self.heads, kinds, -1, places).transpose(3, 4).unbind(2)
