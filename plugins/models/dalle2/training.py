@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from t2i.core.families.cascade import LEVEL, PREVIOUS, low_res
 from t2i.core.families.diffusion import DiffusionGenerator
@@ -25,7 +25,12 @@ from t2i.plugins.common.cascades.training import PartTrainer, UpsamplerTrainer
 from t2i.plugins.common.clip.vision import ClipVision
 from t2i.plugins.common.diffusion.training import DenoisingTrainer
 from t2i.plugins.common.text.contrastive import Contrast, MatchingTrainer
-from t2i.plugins.models.dalle2.config import Dalle2Config, DecoderPart, PriorPart
+from t2i.plugins.models.dalle2.config import (
+    Dalle2Config,
+    DecoderPart,
+    PriorPart,
+    UnclipUpsampler,
+)
 from t2i.plugins.models.dalle2.decoder import DecoderGenerator
 from t2i.plugins.models.dalle2.networks import Dalle2Generator
 from t2i.plugins.models.dalle2.prior import PriorGenerator
@@ -50,7 +55,8 @@ class PriorTrainer(DenoisingTrainer):
     def __init__(self, config: PriorPart, networks: Networks, embed: Embed) -> None:
         super().__init__(config, networks, text=False)
         assert isinstance(networks.generator, PriorGenerator)
-        self.prior, self.encode = networks.generator, embed
+        self.prior, self.embed = networks.generator, embed
+        self.encode = embed
         self.modules = {"prior": self.prior}
         parameters = [p for p in self.prior.parameters() if p.requires_grad]
         self.optimizers = {
@@ -69,7 +75,7 @@ class PriorTrainer(DenoisingTrainer):
         return self.learn(z_0, eps, self.times(batch.noise), self.captions(batch).detach(), engine)
 
     def clean(self, batch: Batch) -> Tensor:
-        return self.encode(batch.images) if batch.encoded is None else batch.encoded
+        return self.embed(batch.images) if batch.encoded is None else batch.encoded
 
 
 class DecoderTrainer(DenoisingTrainer):
@@ -88,10 +94,12 @@ class DecoderTrainer(DenoisingTrainer):
         assert isinstance(networks.generator, DecoderGenerator)
         self.decoder, self.embed, self.settings = networks.generator, embed, config
         self.encode = None  # two things are made of an image
+        optimizer = self.optimizers[self.part]
+        assert isinstance(optimizer, Optimizer)
         for name, module in (("image", self.decoder.image), ("project", self.decoder.project)):
             if parameters := list(module.parameters()):
                 self.modules[name] = module
-                self.optimizers[self.part].add_param_group({"params": parameters})
+                optimizer.add_param_group({"params": parameters})
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         with torch.no_grad():
@@ -206,6 +214,11 @@ def _stage(
     return Stage(name, part.share, made, dict(part.training))
 
 
+def _enlarging(config: UnclipUpsampler, networks: Networks, embed: Embed) -> Trainer:
+    """Make the trainer of a part that enlarges, which embeds nothing."""
+    return EnlargingTrainer(config, networks, text=False)
+
+
 def stages(config: Dalle2Config, text_encoder: TextEncoder) -> Sequence[Stage]:
     """Return the stages: `clip` if anything of CLIP is trained, then one for each part.
 
@@ -222,11 +235,7 @@ def stages(config: Dalle2Config, text_encoder: TextEncoder) -> Sequence[Stage]:
         )
     ]
     for name, part in config.upsamplers.items():
-
-        def enlarging(networks: Networks, embed: Embed, part: object = part) -> Trainer:
-            return EnlargingTrainer(part, networks, text=False)
-
-        found.append(_stage(name, part, part.image_size, enlarging))
+        found.append(_stage(name, part, part.image_size, partial(_enlarging, part)))
     prior = partial(PriorTrainer, config.prior)
     found.append(_stage("prior", config.prior, config.image_size, prior))
     new = config.clip is not None and config.clip.weights is None
