@@ -66,6 +66,17 @@ SMALL = {
     "deepfloyd": (
         *ENCODER, "network=[8,16]", "groups=4", "head_width=8", "pool_heads=2", "sampler.steps=2",
     ),
+    "dalle2": (
+        *ENCODER, "clip.width=16", "clip.heads=2", "clip.layers=1", "prior.width=16",
+        "prior.heads=2", "prior.layers=1", "prior.training.batch_size=4",
+        *(
+            f"{part}.unet.{key}"
+            for part in ("decoder", "upsampler")
+            for key in ("channels=[8,16]", "groups=4", "head_width=4")
+        ),
+        "decoder.unet.text_map=8",
+        *(f"sampler.samplers.{part}.steps=2" for part in ("prior", "decoder", "upsampler")),
+    ),
     "upsampler": (
         *ENCODER, "unet.channels=[8,16]", "unet.groups=4", "unet.head_width=4", "sampler.steps=2",
     ),

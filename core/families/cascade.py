@@ -99,10 +99,13 @@ class CascadeGenerator(Generator):
 
     Attributes:
         parts: The generators by name, in the order in which they are sampled.
+        embedded: Name of the part that samples embeddings of images, which `embed` computes of
+            images themselves. None: there is none.
     """
 
     family = "cascade"
     parts: nn.ModuleDict
+    embedded: str | None = None
 
     @property
     def tolerance(self) -> Tolerance:  # type: ignore[override]
@@ -169,3 +172,59 @@ class CascadeGenerator(Generator):
         elif previous is not None:
             extras[PREVIOUS] = previous
         return part.condition(replace(text, extras=extras))
+
+    def link_null(
+        self, name: str, text: TextFeatures, previous: Tensor | None, noise: Noise
+    ) -> TextFeatures:
+        """Condition a part for the branch of guidance that is given no caption.
+
+        By default as `link` does, on the same `previous`.
+
+        Args:
+            name: Name of the part.
+            text: Features of B times "no caption", as the cascade's `condition` returned them.
+            previous: As of `link`.
+            noise: As of `link`.
+
+        Returns:
+            Features of the B captions, as the `condition` of the part returned them.
+        """
+        return self.link(name, text, previous, noise)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Compute what the part `embedded` samples, of images themselves.
+
+        Only generators with `embedded` have this method.
+
+        Args:
+            images: Images, (B, 3, H, W) in [-1, 1].
+
+        Returns:
+            Embeddings, (B, D).
+
+        Raises:
+            NotImplementedError: The generator has no such part.
+            UserError: The network that embeds is missing.
+        """
+        raise NotImplementedError(f"{type(self).__name__} embeds no images")
+
+    def edited(
+        self, images: Tensor, text: TextFeatures, null: TextFeatures, share: float
+    ) -> Tensor:
+        """Compute embeddings of images that are changed towards other captions.
+
+        Only generators with `embedded` have this method.
+
+        Args:
+            images: Images, (B, 3, H, W) in [-1, 1].
+            text: Features of the captions that are wanted.
+            null: Features of the captions that the images have, or of "no caption".
+            share: How far, from 0 (not) to 1.
+
+        Returns:
+            Embeddings, (B, D).
+
+        Raises:
+            NotImplementedError: The generator has no such part.
+        """
+        raise NotImplementedError(f"{type(self).__name__} embeds no images")

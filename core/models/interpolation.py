@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from t2i.core.errors import UserError
+from t2i.core.families.cascade import CascadeGenerator
 from t2i.core.interfaces.noise import PromptNoise, slerp
 from t2i.core.interfaces.sampler import Sampler, SamplerConfig
 from t2i.core.io.images import to_tensor
@@ -33,7 +34,9 @@ def interpolate(
     """Sample images on the way from one image to another.
 
     The sampler inverts both images to noise, interpolates between the two noises on the sphere,
-    and samples from each. Source: Song et al. 2021 (DDIM), section 5.3.
+    and samples from each. Source: Song et al. 2021 (DDIM), section 5.3. A model that draws
+    embeddings of images first interpolates between those of the two images (Ramesh et al. 2022,
+    section 3.2).
 
     Args:
         model: The model.
@@ -103,5 +106,8 @@ def _between(
         )
         request = model.request([prompt] * 2, noise, null=sampler.needs_null)
         begin, end = sampler.invert(model.generator, ends, request)
-        between = PromptNoise(0, keys, model.device, slerp(begin, end, shares.to(model.device)))
+        # Where embeddings are between two images, one noise serves all images.
+        embeds = isinstance(model.generator, CascadeGenerator)
+        drawn = ((0, 0),) * len(keys) if embeds else keys
+        between = PromptNoise(0, drawn, model.device, slerp(begin, end, shares.to(model.device)))
     yield from model.images_of(sampler, [prompt], keys, between, batch_size=batch_size)

@@ -29,7 +29,11 @@ from t2i.plugins.common.weights.variants import variant_of
 WEIGHTS = "diffusion_pytorch_model"
 FOLDER = f"a folder with config.json and {WEIGHTS}.safetensors"
 INDEX = "model_index.json"
-WHAT = {"unet": "U-Net", "transformer": "transformer", "vae": "autoencoder"}
+WHAT = {
+    "unet": "U-Net", "transformer": "transformer", "vae": "autoencoder", "prior": "prior",
+    "decoder": "decoder", "text_proj": "decoder's projections", "super_res_first": "upsampler",
+    "super_res_last": "upsampler",
+}  # fmt: skip
 """What errors call the networks of a pipeline, by the names of their parts."""
 
 

@@ -63,15 +63,50 @@ class CascadeSampler(Sampler):
             "cascade",
             guide="samples several parts: a guide steers a single one",
         )
-        previous: Tensor | None = None
+        if generator.embedded is not None:
+            request.refuse("cascade", mask="embeds images as a whole: leave out the mask")
+        previous = self._embeddings(generator, request)
+        parts = list(generator.parts)
+        if previous is not None:
+            assert generator.embedded is not None
+            parts = parts[parts.index(generator.embedded) + 1 :]
         pictures = pictured(generator, request)
-        for index, part in enumerate(generator.parts):
+        for index, part in enumerate(parts):
             sampler = self._sampler(generator, part)
             own = self._request(generator, part, sampler, pictures[part], previous)
-            progress = _portion(request, index, len(generator.parts))
+            progress = _portion(request, index, len(parts))
             previous = sampler.sample(generator.part(part), replace(own, progress=progress))
         assert previous is not None, "a cascade has parts"
         return previous
+
+    def inverts(self, generator: Generator) -> bool:
+        return isinstance(generator, CascadeGenerator) and generator.embedded is not None
+
+    def invert(self, generator: Generator, images: Tensor, request: Request) -> Tensor:
+        """Return the embeddings of images, in the place of noise.
+
+        `sample` starts after the part that samples embeddings, if it is given some.
+
+        Args:
+            generator: The cascade.
+            images: Images in [-1, 1], (B, 3, H, W).
+            request: It is not read.
+
+        Returns:
+            Embeddings, (B, D).
+        """
+        assert isinstance(generator, CascadeGenerator)
+        return generator.embed(images)
+
+    @staticmethod
+    def _embeddings(generator: CascadeGenerator, request: Request) -> Tensor | None:
+        """Return the embeddings that a request gives, or those of its images. None: neither."""
+        if generator.embedded is None or request.image is None:
+            return None if generator.embedded is None else request.noise.given
+        image, null = request.image, request.null
+        if null is None:
+            null = request.text.map(torch.zeros_like)
+        return generator.edited(image, request.text, null, request.strength)
 
     def _request(
         self,
@@ -85,17 +120,21 @@ class CascadeSampler(Sampler):
         noise = request.noise.scope(part)
         augmentation = noise.scope("link")
         text, null = request.text, request.null if sampler.needs_null else None
-        told = _known(request)
+        extras = _known(request)
         level = self.config.samplers.get(part, {}).get(AUGMENTATION)
         if level is not None:
-            told[LEVEL] = text.sentence.new_full((len(text),), float(level))
+            extras[LEVEL] = text.sentence.new_full((len(text),), float(level))
 
-        def linked(features: TextFeatures) -> TextFeatures:
-            features = replace(features, extras={**features.extras, **told})
-            return generator.link(part, features, previous, augmentation)
+        def told(features: TextFeatures) -> TextFeatures:
+            return replace(features, extras={**features.extras, **extras})
 
         return replace(
-            request, text=linked(text), null=None if null is None else linked(null), noise=noise
+            request,
+            text=generator.link(part, told(text), previous, augmentation),
+            null=None
+            if null is None
+            else generator.link_null(part, told(null), previous, augmentation),
+            noise=noise,
         )
 
     def _sampler(self, generator: CascadeGenerator, part: str) -> Sampler:
@@ -137,7 +176,8 @@ def pictured(generator: CascadeGenerator, request: Request) -> dict[str, Request
     """Give each part the image of a request, at its size.
 
     The first part that samples images starts from the image, as far as `strength` says. Those after
-    it start from noise, and only keep what the mask says is known.
+    it start from noise, and only keep what the mask says is known. Where images are embedded, all
+    start from noise.
 
     Args:
         generator: The cascade.
@@ -151,7 +191,7 @@ def pictured(generator: CascadeGenerator, request: Request) -> dict[str, Request
     first = True
     for name in generator.parts:
         part = generator.part(name)
-        if request.image is None or not _samples_images(part):
+        if request.image is None or generator.embedded or not _samples_images(part):
             found[name] = bare
             continue
         if first:

@@ -94,7 +94,7 @@ def test_a_cut_file_is_no_file(tmp_path):
 
 FOLDERS = {
     "a StableDiffusionXLPipeline of diffusers": {"model_index.json": "StableDiffusionXLPipeline"},
-    "an UnCLIPPipeline of diffusers": {"model_index.json": "UnCLIPPipeline"},
+    "a KandinskyPipeline of diffusers": {"model_index.json": "KandinskyPipeline"},
     "a UNet2DConditionModel of diffusers alone": {"config.json": "UNet2DConditionModel"},
     "a CLIP in the layout of open_clip": {"open_clip_config.json": "", "config.json": "X"},
     "a LoRA": {"pytorch_lora_weights.safetensors": ""},

@@ -1,0 +1,1 @@
+"""The model `dalle2`: unCLIP."""
