@@ -98,7 +98,10 @@ def refuse_condition(file: Path) -> None:
         try:
             found: Any = parse_yaml(read_file(path, "settings").decode("utf-8"))
         except (OSError, *UNREADABLE) as error:
-            raise UserError(f"settings {path}: they cannot be read ({in_one_line(error)})") from None
+            raise UserError(
+                f"settings {path}: they cannot be read ({in_one_line(error)}); get the authors' "
+                "folder again"
+            ) from None
         for key in ("model", "params"):
             found = found.get(key) if isinstance(found, Mapping) else None
         if not isinstance(found, Mapping) or found.get("unconditional"):
