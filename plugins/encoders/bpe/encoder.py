@@ -26,7 +26,8 @@ TOKENS = "tokens"
 class BPEEncoder(TextEncoder):
     """Turns captions into numbers of tokens, for models that have vectors for them.
 
-    `extras["tokens"]` holds the tokens, int64 (B, length); `mask` tells padding from the others.
+    `extras["tokens"]` holds the tokens, int64 (B, length); `mask` tells padding from the others. A
+    caption without tokens has one of padding that counts.
     `words` (B, length, 1) are the same numbers, divided by that of all tokens, and `sentence` is
     their mean: no model can learn much from them.
 
@@ -78,7 +79,8 @@ class BPEEncoder(TextEncoder):
         padded = [row + [self.pad] * (length - len(row)) for row in rows]
         device = self.anchor.device
         tokens = torch.tensor(padded, device=device).view(len(rows), length)
-        counts = torch.tensor([len(row) for row in rows], device=device)
+        # Of a caption without tokens one of padding counts: attention needs something to attend to.
+        counts = torch.tensor([max(1, len(row)) for row in rows], device=device)
         mask = torch.arange(length, device=device) < counts[:, None]
         words = (tokens / len(self.config.vocabulary))[..., None] * mask[..., None]
         features = TextFeatures.of(words=words, mask=mask, captions=captions)

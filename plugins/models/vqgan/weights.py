@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from t2i.core.errors import UserError
+from t2i.core.errors import UserError, in_one_line
 from t2i.core.io.files import read_file
 from t2i.core.models.model import Model
 from t2i.core.models.weights import load_state
@@ -91,11 +91,17 @@ def refuse_condition(file: Path) -> None:
     Raises:
         UserError: A file FOLDER/configs/*.yaml has a condition, or cannot be read.
     """
-    for path in sorted(file.resolve().parent.parent.glob("configs/*.yaml")):
+    place = file.resolve().parent
+    if place.name not in {Path(one).parent.name for one in CHECKPOINTS}:
+        return
+    for path in sorted(place.parent.glob("configs/*.yaml")):
         try:
             found: Any = parse_yaml(read_file(path, "settings").decode("utf-8"))
         except (OSError, *UNREADABLE) as error:
-            raise UserError(f"settings {path}: they cannot be read ({error!s:.99})") from None
+            raise UserError(
+                f"settings {path}: they cannot be read ({in_one_line(error)}); get the authors' "
+                "folder again"
+            ) from None
         for key in ("model", "params"):
             found = found.get(key) if isinstance(found, Mapping) else None
         if not isinstance(found, Mapping) or found.get("unconditional"):
