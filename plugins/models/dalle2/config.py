@@ -85,7 +85,7 @@ class DecoderPart(PixelPart):
     """Whether the caption is read too. Without it only the embedding says what to draw."""
 
     tokens: int = Field(4, ge=0, le=1024)
-    """Number of vectors that are made of the embedding and join the words."""
+    """Number of vectors that are made of the embedding and join the words, where words are read."""
 
     unet: UNetConfig = UNetConfig(sentence=True)
     """The U-Net that denoises images."""
@@ -242,7 +242,8 @@ SMALL_PRIOR: dict[str, Any] = {
 # The network predicts x_0: its channels are too few for all the noise in the values of a patch.
 SMALL_DECODER: dict[str, Any] = {
     "image_size": 16, "schedule": "cosine", "prediction": "sample", "error": "x_0",
-    "min_snr_gamma": 5.0, "patch": 2, "unet": SMALL_UNET, "share": 0.6, **RATES,
+    "min_snr_gamma": 5.0, "patch": 2, "share": 0.6, **RATES,
+    "unet": {**SMALL_UNET, "map_hops": 2, "map_queries": "sinusoids"},
 }  # fmt: skip
 
 TINY: dict[str, Any] = {

@@ -162,7 +162,9 @@ class DecoderGenerator(PixelPartGenerator):
         self.project: nn.Module = nn.Identity()
         if unet is not None:
             self.project = nn.Sequential(nn.Linear(text.words, words), nn.LayerNorm(words))
-        self.image = ImageEmbedding(text.sentence, time, config.tokens, words)
+        reads = unet is not None or config.unet.words or config.unet.map_hops > 0
+        tokens = config.tokens if reads else 0  # a U-Net that reads no words has no use for more
+        self.image = ImageEmbedding(text.sentence, time, tokens, words)
         if isinstance(unet, KarloUNet) and assets is None and config.weights:
             self._load(load_network(UnCLIPTextProjModel, config.weights, "text_proj"))
 
