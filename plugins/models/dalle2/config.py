@@ -14,6 +14,7 @@ from t2i.plugins.common.cascades.config import (
     PixelPart,
     UpsamplerPart,
 )
+from t2i.plugins.common.cascades.sizing import sized_cascade
 from t2i.plugins.common.clip.config import ClipVisionConfig
 from t2i.plugins.common.diffusion.adm.config import AdmConfig
 from t2i.plugins.common.diffusion.config import (
@@ -194,6 +195,12 @@ class Dalle2Config(ModelConfig):
             "paper": Preset(PAPER, data=("coco", {}), encoder=LARGE, sampler=MANY),
             "karlo": Preset(KARLO, data=("coco", {}), encoder=LARGE, sampler=KARLO_STEPS),
         }
+
+    @classmethod
+    def sized(cls, size: int, memory: int | None) -> Preset:
+        settings = sized_cascade(TINY, "decoder", size, memory)
+        settings |= {"prior": {**SMALL_PRIOR, "image_size": size}}
+        return Preset(settings, encoder=("words", {"layers": 1, "width": 64}), sampler=FEW)
 
 
 LARGE = ("clip", {"weights": "openai/clip-vit-large-patch14"})

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from t2i.core.settings import MOST_LAYERS, Config, ModelConfig, Preset
 from t2i.plugins.common.cascades.config import SMALL_UPSAMPLER, PixelPart, UpsamplerPart
+from t2i.plugins.common.cascades.sizing import sized_cascade
 from t2i.plugins.common.diffusion.adm.config import AdmConfig
 from t2i.plugins.common.diffusion.config import (
     HELD,
@@ -149,6 +150,11 @@ class GlideConfig(ModelConfig):
             ),
             "paper": Preset(PAPER, data=("coco", {}), encoder=("gpt2", {}), sampler=_public(3.0)),
         }
+
+    @classmethod
+    def sized(cls, size: int, memory: int | None) -> Preset:
+        settings = sized_cascade(TINY, "base", size, memory)
+        return Preset(settings, encoder=("words", {"layers": 1}), sampler=FEW)
 
 
 def _public(guidance: float) -> tuple[str, dict[str, Any]]:

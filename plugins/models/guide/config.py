@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from t2i.core.settings import ModelConfig, Preset
 from t2i.plugins.common.diffusion.adm.config import AdmConfig
 from t2i.plugins.common.diffusion.config import MOST_TIMESTEPS, NoiseSchedule
-from t2i.plugins.common.sizing import patch_of
+from t2i.plugins.common.sizing import by_memory, patch_of
 
 MOST_KEPT = 1_000_000
 """Largest number of captions that can be kept for comparison."""
@@ -85,8 +85,10 @@ class GuideConfig(ModelConfig):
     @classmethod
     def sized(cls, size: int, memory: int | None) -> Preset:
         patch = patch_of(size, 8 if memory is None else 64, 4 if memory is None else 1)
-        wide = {} if memory is None else WIDE
-        settings = {**TINY, **wide, "image_size": size, "patch": patch}
+        settings = {**TINY, "image_size": size, "patch": patch}
+        if memory is not None:
+            base = by_memory(memory, (64, 128, 128, 192))
+            settings |= {**WIDE, "adm": {**WIDE["adm"], "base": base}}
         return Preset(settings, encoder=("words", {"layers": 1}))
 
 

@@ -14,6 +14,7 @@ from t2i.plugins.common.cascades.config import (
     PixelPart,
     UpsamplerPart,
 )
+from t2i.plugins.common.cascades.sizing import sized_cascade
 from t2i.plugins.common.diffusion.adm.config import AdmConfig
 from t2i.plugins.common.diffusion.config import (
     HELD,
@@ -163,6 +164,11 @@ class ImagenConfig(ModelConfig):
             "imagen": Preset(PAPER, data=("coco", {}), encoder=("t5", XXL), sampler=_sampler(MANY)),
             "if": Preset(IF, data=("coco", {}), encoder=("t5", IF_TEXT), sampler=_sampler(IF_MANY)),
         }
+
+    @classmethod
+    def sized(cls, size: int, memory: int | None) -> Preset:
+        settings = sized_cascade(TINY, "base", size, memory)
+        return Preset(settings, encoder=("words", {"layers": 1}), sampler=_sampler(FEW))
 
 
 def _sampler(parts: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from t2i.core.settings import Preset
 from t2i.plugins.common.cascades.config import SMALL_UPSAMPLER, UpsamplerSettings
+from t2i.plugins.common.cascades.sizing import low_side, upsampler_network
 from t2i.plugins.common.diffusion.config import (
     HELD,
     QUICK_TRAINING,
@@ -16,7 +17,6 @@ from t2i.plugins.common.diffusion.config import (
     PixelConfig,
     quick_batch,
 )
-from t2i.plugins.common.sizing import by_memory, patch_of
 
 
 class UpsamplerConfig(UpsamplerSettings, PixelConfig, DenoisingConfig):
@@ -45,39 +45,13 @@ class UpsamplerConfig(UpsamplerSettings, PixelConfig, DenoisingConfig):
 
     @classmethod
     def sized(cls, size: int, memory: int | None) -> Preset:
-        low = low_side(size)
-        if memory is None:
-            patch = patch_of(size, 16, 2)
-            unet = {**SMALL_UPSAMPLER["unet"], "channels": (48, 96) if patch == 2 else (96, 192)}
-            own = {"batch_size": quick_batch(size), "patch": patch, "unet": unet}
-        else:
-            width = by_memory(memory, (64, 96, 128, 192))
-            patch = patch_of(size, 64, 1)
-            unet = {
-                **SMALL_UPSAMPLER["unet"],
-                "channels": (width, 2 * width, 2 * width),
-                "layers": 2,
-                "attention": ("none", "none", "none"),
-                "groups": 32,
-            }
-            own = {**WIDE, "patch": patch, "unet": unet}
+        engine = {"batch_size": quick_batch(size)} if memory is None else WIDE
+        network = upsampler_network(size, memory)
         return Preset(
-            {**TINY, **own, "image_size": size, "low_size": low},
+            {**TINY, **engine, **network, "image_size": size, "low_size": low_side(size)},
             encoder=("words", {"layers": 1}),
             sampler=FEW,
         )
-
-
-def low_side(size: int) -> int:
-    """Choose the side of the smaller images: a quarter from 256 pixels on, as in the papers.
-
-    Args:
-        size: Height and width of the enlarged images in pixels.
-
-    Returns:
-        A half or a quarter of it.
-    """
-    return size // (4 if size >= 256 else 2)
 
 
 FEW = ("ddim", {"steps": 8})

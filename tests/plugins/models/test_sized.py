@@ -13,6 +13,7 @@ MODELS = (
     "stackgan", "stackganv2", "dmgan", "gan", "cgan", "gancls", "biggan", "xmcgan", "stylegan",
     "realnvp", "glow", "tarflow", "vae", "cvaegan", "aligndraw", "vqdiffusion", "parti",
     "clipvqgan", "dalle", "vqgan", "vqvae",
+    "guide", "upsampler", "glide", "imagen", "dalle2",
 )  # fmt: skip
 MEMORIES = (None, 8 * 10**9, 80 * 10**9)
 
