@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from t2i.core.models.best import Judge
 from t2i.core.models.building import build
 from t2i.core.models.loading import load
 from t2i.core.runs.configure import resolve_config
@@ -114,3 +115,17 @@ def test_a_picture_of_ones_own_is_enlarged(draw, here, runs, tmp_path):
         "sample", "--run", runs / "up", *PROMPT, "--image", "own.png", "--strength", "0.5"
     )
     assert (code, "leave out --mask and --strength" in err) == (2, True), err
+
+
+def test_the_best_of_several_is_chosen_among_the_enlarged_images(draw, here, runs, tmp_path):
+    same = ("--upsample", runs / "up", "--batch-size", "3")
+    draw(*same, "-n", "3", out="every")
+    draw(*same, "--best-of", "3", "--judge", "shapes-clip", out="best")
+    every = [pixels(tmp_path / "every" / f"0000-{number:03d}.png") for number in range(3)]
+    scores = Judge.named("shapes-clip", "shapes").scores(every, ["a red circle"] * 3)
+    line = json.loads((tmp_path / "best" / "samples.jsonl").read_text())
+    assert line["best"]["scores"] == pytest.approx(scores, abs=1e-5)
+    assert line["best"]["candidate"] == np.argmax(scores)
+    assert np.array_equal(pixels(tmp_path / "best" / "0000-000.png"), every[np.argmax(scores)])
+    code, out, err = here("sample", "--again", "best/0000-000.png", "--out", "again")
+    assert (code, "the same bytes" in out) == (0, True), err

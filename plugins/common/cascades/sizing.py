@@ -56,7 +56,7 @@ def upsampler_network(size: int, memory: int | None) -> dict[str, Any]:
             "patch": patch,
             "unet": {**small, "channels": small["channels"] if patch == 2 else (96, 192)},
         }
-    width = by_memory(memory, (64, 96, 128, 192))
+    width = by_memory(memory, (96, 128, 160, 192))
     unet = {
         **small, "channels": (width, 2 * width, 2 * width), "layers": 2,
         "attention": ("none", "none", "none"), "groups": 32,

@@ -87,7 +87,7 @@ class GuideConfig(ModelConfig):
         patch = patch_of(size, 8 if memory is None else 64, 4 if memory is None else 1)
         settings = {**TINY, "image_size": size, "patch": patch}
         if memory is not None:
-            base = by_memory(memory, (64, 128, 128, 192))
+            base = by_memory(memory, (128, 128, 192, 192))
             settings |= {**WIDE, "adm": {**WIDE["adm"], "base": base}}
         return Preset(settings, encoder=("words", {"layers": 1}))
 
