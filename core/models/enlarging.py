@@ -5,25 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from t2i.core.errors import UserError
 from t2i.core.families.cascade import Enlarging
+from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.sampler import SamplerConfig
-from t2i.core.interfaces.text import TextFeatures
+from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.tables import registry
-
-if TYPE_CHECKING:
-    from t2i.core.models.model import Model
+from t2i.core.runs.configure import RunConfig
 
 SCOPE = "upsample"
 """Scope of the noise of all upsamplers; within it each has its number, from 0."""
+
+
+class Enlarger(Protocol):
+    """A model (`t2i.core.models.model`) as an upsampler."""
+
+    config: RunConfig
+    generator: Generator
+    text_encoder: TextEncoder
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def eval(self) -> Self: ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,7 @@ class Upsampling:
         UserError: The model enlarges no images, or the level is out of range.
     """
 
-    model: Model
+    model: Enlarger
     sampler: Choice[SamplerConfig] | None = None
     level: float | None = None
     run: Path | None = None

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -104,7 +104,7 @@ class Model:
         self.helpers.to(device)
         return self
 
-    def eval(self) -> Model:
+    def eval(self) -> Self:
         """Put the networks into evaluation mode: no dropout, and stored batch statistics.
 
         Returns:

@@ -164,6 +164,7 @@ def _told(options: Options, sources: Mapping[str, Path]) -> dict[str, Any]:
 
 def _upsampling(one: Upsampling) -> dict[str, Any]:
     """Describe an upsampler as JSON."""
+    assert isinstance(one.model, Model)
     return {
         "run": None if one.run is None else str(one.run),
         **_identity(one.model, []),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
@@ -32,7 +32,9 @@ from t2i.plugins.models.dalle2.config import DecoderPart, UnclipUpsampler
 try:
     from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
 except ImportError:  # diffusers before 0.38
-    from diffusers.pipelines.unclip.text_proj import UnCLIPTextProjModel
+    from diffusers.pipelines.unclip.text_proj import (  # type: ignore[no-redef]
+        UnCLIPTextProjModel,
+    )
 
 STEPS = ("super_res_first", "super_res_last")
 """Karlo's networks of the upsampler: the second one makes the last step."""
@@ -100,7 +102,7 @@ class KarloUNet(nn.Module):
 
     def __init__(self, unet: UNet2DConditionModel, text: int) -> None:
         super().__init__()
-        self.unet: Any = unet
+        self.unet = cast(Any, unet)
         self.step = 2 ** (len(self.unet.config.block_out_channels) - 1)
         self.sentence = nn.Linear(text, self.unet.time_embedding.linear_2.out_features)
 

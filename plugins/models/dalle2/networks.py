@@ -143,7 +143,8 @@ def turned(z: Tensor, direction: Tensor, share: float) -> Tensor:
     angle = (a * b).sum(1, keepdim=True).clamp(-1 + 1e-6, 1 - 1e-6).acos()
     between = ((1 - share) * angle).sin() * a + (share * angle).sin() * b
     between = torch.where(direction.norm(dim=1, keepdim=True) > 1e-6, between, a)
-    return F.normalize(between, dim=1) * z.norm(dim=1, keepdim=True)
+    result: Tensor = F.normalize(between, dim=1) * z.norm(dim=1, keepdim=True)
+    return result
 
 
 def build(config: Dalle2Config, text: TextShape, assets: Path | None) -> Dalle2Generator:

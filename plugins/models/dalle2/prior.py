@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import PriorTransformer
@@ -52,7 +52,7 @@ class PriorGenerator(DiffusionGenerator):
         self.noise_shape = (config.draws, text.sentence)
         self.schedule, self.prediction = schedule_of(config), config.prediction
         given = described_network(PriorTransformer, config.weights, PART, assets)
-        self.unet: Any = given or _fresh(config, text)
+        self.unet = cast(Any, given or _fresh(config, text))
         self.unet.clip_mean.requires_grad_(False)
         self.unet.clip_std.requires_grad_(False)
         if given is not None:

@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from t2i.core.families.cascade import KNOWN
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
@@ -30,7 +31,9 @@ def with_transformer(trainer: DiffusionTrainer, lr: float) -> None:
     assert isinstance(transformer, nn.Module)
     trainer.modules["transformer"] = transformer
     group = {"params": list(transformer.parameters()), "lr": lr}
-    trainer.optimizers[trainer.part].add_param_group(group)
+    optimizer = trainer.optimizers[trainer.part]
+    assert isinstance(optimizer, Optimizer)
+    optimizer.add_param_group(group)
 
 
 class Erasing(DiffusionTrainer):

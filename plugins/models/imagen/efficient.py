@@ -98,7 +98,8 @@ class Transformer(nn.Module):
         gathered = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
         rows = rows + self.out(gathered.transpose(1, 2).flatten(2))
         rows = rows + self.mlp(rows)
-        return rows.mT.view_as(x)
+        result: Tensor = rows.mT.view_as(x)
+        return result
 
 
 class Level(nn.Module):

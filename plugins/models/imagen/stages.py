@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -68,7 +68,7 @@ class FirstStage(DiffusionGenerator):
         self.schedule, self.prediction = schedule_of(config), config.prediction
         self.learned_range = config.learned_range
         given = described_network(UNet2DConditionModel, config.weights, "unet", assets)
-        self.unet: Any = given or UNet2DConditionModel(**unet_of(config, text))
+        self.unet = cast(Any, given or UNet2DConditionModel(**unet_of(config, text)))
         _check_fit(self.unet.config, config, text)
         self.unet.get_aug_embed = pooled_before
 

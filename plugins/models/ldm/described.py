@@ -52,7 +52,7 @@ LAYOUT = Layout(
     entries=("requires_safety_checker",),
 )
 """Stable Diffusion 1.x and 2.x."""
-FORCED = {"steps_offset": 1, "clip_sample": False}
+FORCED: dict[str, Any] = {"steps_offset": 1, "clip_sample": False}
 """Settings of the scheduler that the pipeline changes. Old folders omit these, but mean them."""
 STEPS, SCALE = 50, 7.5  # StableDiffusionPipeline's defaults: steps and guidance
 UNET_INPUTS = {

@@ -223,10 +223,11 @@ def test_settings_are_checked_where_they_are_read(settings, message):
     assert message in str(caught.value)
 
 
-def test_guides_and_images_are_refused():
-    for given in ({"guide": lambda *_: None}, {"image": torch.zeros(2, 3, 32, 32)}):
-        with pytest.raises(UserError, match="sampler 'cascade'"):
-            sampler().sample(echoes(), request(**given))
+def test_a_guide_is_refused_and_an_image_goes_to_the_parts():
+    with pytest.raises(UserError, match="sampler 'cascade'"):
+        sampler().sample(echoes(), request(guide=lambda *_: None))
+    with pytest.raises(UserError, match="sampler 'direct' starts from noise"):
+        sampler().sample(echoes(), request(image=torch.zeros(2, 3, 32, 32)))
 
 
 def test_the_tolerance_is_the_loosest_of_the_parts():
