@@ -26,16 +26,28 @@ SCOPE = "upsample"
 
 
 class Enlarger(Protocol):
-    """A model (`t2i.core.models.model`) as an upsampler."""
+    """What is used here of a model (`t2i.core.models.model`).
+
+    Attributes:
+        config: Its settings.
+        generator: Its network that enlarges.
+        text_encoder: Its network that reads captions.
+    """
 
     config: RunConfig
     generator: Generator
     text_encoder: TextEncoder
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where the networks are."""
 
-    def eval(self) -> Self: ...
+    def eval(self) -> Self:
+        """Put the networks into evaluation mode.
+
+        Returns:
+            The model.
+        """
 
 
 @dataclass(frozen=True)
