@@ -6,8 +6,8 @@ import torch
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextFeatures, TextShape
-from t2i.plugins.common.tokens.config import TokenSamplerConfig
 from t2i.plugins.common.causal.prior import build as build_prior
+from t2i.plugins.common.tokens.config import TokenSamplerConfig
 from t2i.plugins.models.dalle.config import DalleConfig
 from t2i.plugins.models.dalle.networks import build as build_dalle
 from t2i.plugins.models.vqgan.config import VQGANConfig
