@@ -181,7 +181,7 @@ def test_the_legacy_reader_takes_from_pickle_only_what_it_restricts():
     assert [type(statement) for statement in find_class.body] == [ast.Raise]
 
 
-OTHERWISE = {"words", "none", "timm", "autoregressive", "cascade", "pictures"}
+OTHERWISE = {"words", "none", "timm", "autoregressive", "cascade", "guide", "pictures"}
 """Words that plugins are called by and core uses otherwise: a tensor of `TextFeatures`, a
 direction, a package, families of its own, a key of JSON documents."""
 

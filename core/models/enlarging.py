@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +18,6 @@ from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.tables import registry
-
-if TYPE_CHECKING:
-    from t2i.core.models.model import Model
 
 SCOPE = "upsample"
 """Scope of the noise of all upsamplers; within it each has its number, from 0."""
@@ -40,7 +37,7 @@ class Upsampling:
         UserError: The model enlarges no images, or the level is out of range.
     """
 
-    model: Model
+    model: Any  # a Model, whose module imports this one
     sampler: Choice[SamplerConfig] | None = None
     level: float | None = None
     run: Path | None = None

@@ -37,7 +37,7 @@ class CascadeConfig(SamplerConfig):
         given, before = cls.current(settings), cls.current(beneath or {}).get("samplers", {})
         parts = {
             part: {"guidance": before[part]["guidance"], **own}
-            if "name" in own and "guidance" in before.get(part, {})
+            if isinstance(own, Mapping) and "name" in own and "guidance" in before.get(part, {})
             else own
             for part, own in given.get("samplers", {}).items()
         }

@@ -142,7 +142,7 @@ def test_grids_show_the_cascade_up_to_the_part_that_is_trained(cascade, tmp_path
     assert model.up_to("base") is None
 
 
-def test_the_images_of_a_part_are_sampled_and_sampled_again(cascade, tmp_path, monkeypatch, capsys):
+def test_the_images_of_a_part_are_sampled_and_sampled_again(cascade, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     build(resolve_config("two")).save(tmp_path / "two" / "model")
@@ -151,12 +151,12 @@ def test_the_images_of_a_part_are_sampled_and_sampled_again(cascade, tmp_path, m
     with Image.open("small/0000-000.png") as image:
         assert image.size == (8, 8)
     assert main(["sample", "--again", "small/0000-000.png", "--out", "again"]) == 0
-    assert "the same bytes" in capsys.readouterr().out
+    assert "the same bytes" in capfd.readouterr().out
     for wrong, message in (("bass", "did you mean 'base'"), ("middle", "no part 'middle'")):
         assert main([*command, "--part", wrong]) == 2
-        assert message in capsys.readouterr().err
+        assert message in capfd.readouterr().err
     assert main([*command[:-1], "upsampler.sampler=dim", "--out", "no"]) == 2
-    assert "did you mean 'ddim'" in capsys.readouterr().err
+    assert "did you mean 'ddim'" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("step", [2, 4, 5])
