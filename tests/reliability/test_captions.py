@@ -106,6 +106,7 @@ def encoders(tmp_path_factory):
         "char-cnn-rnn": {"width": 16, "train": True},
         "damsm": {**vocabulary, "width": 16, "embedding": 16},
         "clip": clip, "t5": t5, "bert": bert_folder(place / "bert"),
+        "bpe": {"length": 8, "vocabulary": ["[PAD]", "[UNK]", "a</w>", "r", "e", "d</w>"]},
         "joined": {"beside": [{"name": "clip", **clip}], "after": {"name": "t5", **t5}},
     }  # fmt: skip
     assert set(settings) == {spec.name for spec in registry().encoders}
@@ -119,7 +120,7 @@ def encoders(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name", ["words", "none", "char-cnn-rnn", "damsm", "clip", "t5", "bert", "joined"]
+    "name", ["words", "none", "char-cnn-rnn", "damsm", "clip", "t5", "bert", "bpe", "joined"]
 )
 def test_every_encoder_makes_a_finite_embedding_of_any_caption(encoders, name):
     """One by one and in one batch, where a wild caption changes no other's features."""

@@ -136,8 +136,4 @@ def test_it_keeps_its_promises(unmasker, outcomes):
     for name in ("discrete", "maskgit"):
         sampler = outcomes(name)
         assert {check: told for check, told in sampler.items() if told[0] == "FAILED"} == {}
-    assert sampler["samplers batch-size"] == (
-        "skipped",
-        "sampler 'maskgit' only unmasks tokens, but this model's schedule also replaces them: use "
-        "--sampler discrete",
-    )
+    assert sampler["samplers batch-size"] == ("ok", "")  # vqdiffusion's chain in `tiny` only masks

@@ -134,8 +134,8 @@ def test_the_tokenizer_begins_as_the_autoencoder_and_its_reconstructions_are_rea
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     with torch.no_grad():
         z = own.features(images)
-        torch.testing.assert_close(z, vae.encode(images))
-        torch.testing.assert_close(own.reconstruct(z), vae.decode(z))
+        torch.testing.assert_close(z, vae.encode(images), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(own.reconstruct(z), vae.decode(z), rtol=1e-4, atol=1e-4)
     shipped = tokenizer_of(TokenizerConfig(weights="shapes-tokens"), 32)
     assert (shipped.length, shipped.vocabulary) == (64, 512)
     shares = train_tokens.accuracies(shipped, count=100)
@@ -147,5 +147,8 @@ def test_the_tokenizer_begins_as_the_autoencoder_and_its_reconstructions_are_rea
 def test_presets_of_shapes_train_no_part_that_is_shipped(spec):
     config = resolve_config(spec.name, preset="shapes")
     stages = stages_of(config, build(config).text_encoder)
-    assert {stage.name for stage in stages}.isdisjoint({"autoencoder", "clip", "text", "tokenizer"})
+    shipped = {"autoencoder", "clip", "text", "tokenizer"}
+    if spec.name == "vqvae":  # the tokenizer that is shipped is a VQGAN
+        shipped.remove("tokenizer")
+    assert {stage.name for stage in stages}.isdisjoint(shipped)
     assert config.data.name == "shapes"
