@@ -93,6 +93,8 @@ class LowResUNet(nn.Module):
         self.inner = conditional_unet(config.unet, channels, size, text, assets, more=channels)
         self.sinusoids = Timesteps(LEVELS, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.level = TimestepEmbedding(LEVELS, 4 * config.unet.channels[0])
+        if not config.text and isinstance(self.inner.sentence, nn.Linear):
+            self.inner.sentence.weight.requires_grad_(False)  # it is given zeros
 
     @property
     def step(self) -> int:
@@ -144,7 +146,8 @@ class LowResAdm(AdmNetwork):
         assert config.adm is not None
         channels = config.channels
         out = 2 * channels if config.learned_range else channels
-        super().__init__(config.adm, 2 * channels, out, config.image_size, text)
+        read = text if config.text else text._replace(sentence=1)  # 1: it is not read
+        super().__init__(config.adm, 2 * channels, out, config.image_size, read)
         self.sinusoids = Timesteps(LEVELS, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.level = TimestepEmbedding(LEVELS, config.adm.embedding_width)
 
