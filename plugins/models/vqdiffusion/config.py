@@ -69,8 +69,8 @@ class VQDiffusionConfig(DiffusionConfig):
     and nothing is replaced. "cosine": the same with MaskGIT's share, sin(pi t / 2 T)."""
 
     objective: Literal["bound", "masked"] = "bound"
-    """The loss of the transformer. "bound": the variational bound, with the auxiliary loss. "masked": MaskGIT's, the
-    cross-entropy of the masked tokens, all timesteps alike."""
+    """The loss of the transformer. "bound": the variational bound, with the auxiliary loss.
+    "masked": MaskGIT's, the cross-entropy of the masked tokens, all timesteps alike."""
 
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Label smoothing of the objective "masked". MaskGIT: 0.1."""
