@@ -133,7 +133,8 @@ def test_every_encoder_makes_a_finite_embedding_of_any_caption(encoders, name):
             text = encoder.encode([caption])
             assert text.sentence.isfinite().all(), what
             assert text.words.isfinite().all(), what
-            assert text.mask.any() or (name, caption) == ("gpt2", ""), what  # padding alone
+            padding = name == "gpt2" and not caption.strip()  # it has no token of its own
+            assert text.mask.any() or padding, what
         text = encoder.encode([*CAPTIONS.values(), "a red circle"])
     assert len(text) == len(CAPTIONS) + 1
     assert torch.allclose(text.sentence[-1], calm.sentence[0], atol=1e-5)
