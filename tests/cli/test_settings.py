@@ -21,16 +21,16 @@ def test_every_presets_values_are_those_that_a_run_would_have(name):
         dump = resolve_config(name, preset=preset, data_needed=False).dump()
         assert dump.pop("model") == name
         assert dump.pop("preset") == preset
-        leaves = dict(_leaves(dump, "", rows))
         shown = {path: row.values[preset] for path, row in rows.items()}
+        leaves = dict(_leaves(dump, "", shown))
         assert {path: value for path, value in shown.items() if value != "-"} == leaves
 
 
-def _leaves(document, prefix, rows):
+def _leaves(document, prefix, shown):
     """Values by path; those of a setting that is a mapping itself stay together."""
     for name, value in document.items():
-        if isinstance(value, dict) and f"{prefix}{name}" not in rows:
-            yield from _leaves(value, f"{prefix}{name}.", rows)
+        if isinstance(value, dict) and not isinstance(shown.get(f"{prefix}{name}"), dict):
+            yield from _leaves(value, f"{prefix}{name}.", shown)
         else:
             yield f"{prefix}{name}", value
 

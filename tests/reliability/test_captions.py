@@ -8,6 +8,7 @@ import unicodedata
 
 import pytest
 import torch
+from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     BertConfig,
     BertModel,
@@ -95,6 +96,18 @@ def bert_folder(folder):
     return {"weights": str(folder)}
 
 
+def gpt2_folder(folder):
+    """GPT-2's tokenizer of all bytes, without merges of any use."""
+    folder.mkdir()
+    made = ByteLevelBPETokenizer()
+    made.train_from_iterator(["a red circle"], vocab_size=260, show_progress=False)
+    made.save_model(str(folder))
+    vocabulary = json.loads((folder / "vocab.json").read_text())
+    vocabulary["<|endoftext|>"] = len(vocabulary)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    return {"weights": str(folder), "length": 8}
+
+
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory):
     """Every built-in text encoder, small, with random weights."""
@@ -107,7 +120,7 @@ def encoders(tmp_path_factory):
         "damsm": {**vocabulary, "width": 16, "embedding": 16},
         "clip": clip, "t5": t5, "bert": bert_folder(place / "bert"),
         "bpe": {"length": 8, "vocabulary": ["[PAD]", "[UNK]", "a</w>", "r", "e", "d</w>"]},
-        "gpt2": {**clip, "length": 8},
+        "gpt2": gpt2_folder(place / "gpt2"),
         "joined": {"beside": [{"name": "clip", **clip}], "after": {"name": "t5", **t5}},
     }  # fmt: skip
     assert set(settings) == {spec.name for spec in registry().encoders}
