@@ -53,8 +53,10 @@ class PriorGenerator(DiffusionGenerator):
         self.schedule, self.prediction = schedule_of(config), config.prediction
         given = described_network(PriorTransformer, config.weights, PART, assets)
         self.unet = cast(Any, given or _fresh(config, text))
-        self.unet.clip_mean.requires_grad_(False)
-        self.unet.clip_std.requires_grad_(False)
+        for name in ("clip_mean", "clip_std"):  # measured, not learned
+            values = getattr(self.unet, name).detach()
+            delattr(self.unet, name)
+            self.unet.register_buffer(name, values)
         if given is not None:
             _check(given.config, config, text)
         self.words = (
