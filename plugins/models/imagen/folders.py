@@ -86,7 +86,7 @@ def open_pretrained(path: Path, settings: Mapping[str, Any]) -> Model | None:
     """
     index = pipeline_index(path) if path.is_dir() else None
     pipeline = None if index is None else index.get("_class_name")
-    if index is None or pipeline not in DEFAULTS:
+    if index is None or not isinstance(pipeline, str) or pipeline not in DEFAULTS:
         return None
     path = path.resolve()
     _check(index, path)
