@@ -105,7 +105,7 @@ def write_samples(
     noise = noise_keys(prompts, n * (best.candidates if best else 1))
     keys = [(p, s) for p in range(len(prompts)) for s in range(n)]
     extent = options.size or (model.generator.image_size, model.generator.image_size)
-    size = batch_size or _batch_size(extent, len(keys), group)
+    size = batch_size or _batch_size(extent, len(noise), group)
 
     make = guide.make() if guide else None
 
