@@ -1,6 +1,6 @@
 """Measure what each remedy for mode collapse does, on a ring of 25 Gaussians.
 
-    python .ci/collapse.py                          # print the table of the ring (a few minutes)
+    python .ci/collapse.py                          # print the table of the ring (some ten minutes)
     python .ci/collapse.py --write                  # write it to docs/collapse.{md,json,png}
     python .ci/collapse.py --steps 5000 --seeds 3   # train longer, and more often
     python .ci/collapse.py --shapes RESULTS --write # take scores on shapes from a bench's results
@@ -42,7 +42,7 @@ MODES, RADIUS, SIGMA = 25, 2.0, 0.05
 
 SAMPLES = 2500
 FAIR = SAMPLES / MODES
-STEPS, SEEDS = 1000, 1
+STEPS, SEEDS = 2000, 2
 """Steps of the generator, and number of seeds, unless the command says others."""
 
 Z, HIDDEN = 16, 64

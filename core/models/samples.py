@@ -111,7 +111,7 @@ def write_samples(
     keys = [(p, s) for p in range(len(prompts)) for s in range(n)]
     extent = options.size or (model.generator.image_size, model.generator.image_size)
     extent = enlarged_size(extent, upsample)
-    size = batch_size or _batch_size(extent, len(keys), group)
+    size = batch_size or _batch_size(extent, len(noise), group)
 
     make = guide.make() if guide else None
 
