@@ -11,6 +11,7 @@ from t2i.core.models.best import Judge
 CAPTION = "a red circle"
 
 
+@pytest.mark.slow
 def test_the_best_of_several_is_kept_and_can_be_sampled_again(toy_process):
     work = toy_process.work
     done = toy_process("train", "--model", "toy", "--steps", "2", "--out", "run")

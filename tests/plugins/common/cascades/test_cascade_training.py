@@ -104,6 +104,7 @@ def cascade(toy, plug, monkeypatch):
     plug(Plugin(), "two")
 
 
+@pytest.mark.slow
 def test_it_learns_and_draws_what_the_captions_say(cascade, tmp_path):
     run = train(resolve_config("two"), tmp_path / "run", reporter=Silent())
     stage_of = [json.loads(line)["stage"] for line in run.metrics_file.read_text().splitlines()]
