@@ -60,19 +60,6 @@ class TokenGenerator(AutoregressiveGenerator):
         keep_tokenizer(self.tokenizer, folder)
 
 
-def of_generator(networks: Networks) -> ImageTokenizer:
-    """Return the tokenizer of a model, for the stage that trains it.
-
-    Args:
-        networks: The model's networks.
-
-    Returns:
-        The tokenizer.
-    """
-    assert isinstance(networks.generator, TokenGenerator)
-    return networks.generator.tokenizer
-
-
 class TokenTrainer(Trainer):
     """Minimises the cross-entropy of each token given those before it, by AdamW.
 

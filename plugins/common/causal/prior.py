@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Networks, Stage, Trainer
-from t2i.plugins.common.causal.generator import TokenGenerator, TokenTrainer, of_generator
+from t2i.plugins.common.causal.generator import TokenGenerator, TokenTrainer
 from t2i.plugins.common.causal.prior_config import PriorConfig
 from t2i.plugins.common.causal.transformer import Prefix, TokenTransformer
 from t2i.plugins.common.tokens.tokenizer import tokenizer_of
@@ -128,5 +128,5 @@ def stages(config: PriorConfig, text_encoder: TextEncoder) -> Sequence[Stage]:
     def trainer(networks: Networks) -> Trainer:
         return TokenTrainer(config, networks, config.pkeep)
 
-    first = tokenizer_stage(config.tokenizer, config.batch_size, of_generator)
+    first = tokenizer_stage(config.tokenizer, config.batch_size)
     return [*first, Stage("prior", 1 - config.tokenizer.share if first else 1.0, trainer)]

@@ -7,11 +7,14 @@ Source: Radford et al. 2021.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+from torch import Tensor
 from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
 from t2i.core.errors import UserError
@@ -85,3 +88,24 @@ def check_config(folder: Path, shapes: Collection[tuple[int, ...]]) -> None:
             raise UserError(f"{file}: text_config and vision_config must be objects")
         check_types(config, file, TextTypes)
         check_sizes(config, file, shapes)
+
+
+def split_attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Split OpenAI's attention matrices (3 width, width) into the three of transformers.
+
+    Args:
+        state: Weights by name, of which `*.attn.in_proj_weight` and `*.attn.in_proj_bias` are
+            split.
+
+    Returns:
+        The weights, with `*.self_attn.{q,k,v}_proj.{weight,bias}` in the place of those.
+    """
+    split: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        packed = re.fullmatch(r"(.*)\.attn\.in_proj_(weight|bias)", name)
+        if not packed:
+            split[name] = tensor
+            continue
+        for part, rows in zip("qkv", torch.tensor_split(tensor, 3), strict=True):
+            split[f"{packed[1]}.self_attn.{part}_proj.{packed[2]}"] = rows
+    return split

@@ -75,8 +75,24 @@ class TokenizerTrainer(Trainer):
         return torch.stack([batch.images, reconstructions], 1).flatten(0, 1)
 
 
+def of_generator(networks: Networks) -> ImageTokenizer:
+    """Return the tokenizer of a model: its generator's attribute `tokenizer`.
+
+    Args:
+        networks: The model's networks.
+
+    Returns:
+        The tokenizer.
+    """
+    tokenizer = networks.generator.get_submodule("tokenizer")
+    assert isinstance(tokenizer, ImageTokenizer)
+    return tokenizer
+
+
 def tokenizer_stage(
-    config: TokenizerConfig, batch_size: int, of: Callable[[Networks], ImageTokenizer]
+    config: TokenizerConfig,
+    batch_size: int,
+    of: Callable[[Networks], ImageTokenizer] = of_generator,
 ) -> list[Stage]:
     """Return the stage that trains a tokenizer.
 

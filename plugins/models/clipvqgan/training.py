@@ -6,15 +6,9 @@ from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Networks, Stage, Trainer
 from t2i.plugins.common.clip.contrast import ClipMatcher
 from t2i.plugins.common.text.contrastive import MatchingTrainer
-from t2i.plugins.common.tokens.tokenizer import ImageTokenizer
 from t2i.plugins.common.tokens.training import tokenizer_stage
 from t2i.plugins.models.clipvqgan.config import ClipVQGANConfig
 from t2i.plugins.models.clipvqgan.networks import ClipVQGAN
-
-
-def _tokenizer(networks: Networks) -> ImageTokenizer:
-    assert isinstance(networks.generator, ClipVQGAN)
-    return networks.generator.tokenizer
 
 
 def stages(config: ClipVQGANConfig, text_encoder: TextEncoder) -> list[Stage]:
@@ -35,7 +29,7 @@ def stages(config: ClipVQGANConfig, text_encoder: TextEncoder) -> list[Stage]:
             networks.text_encoder, ClipMatcher(clip), lr=config.clip_lr, lr_text=config.text_lr
         )
 
-    found = tokenizer_stage(config.tokenizer, config.batch_size, _tokenizer)
+    found = tokenizer_stage(config.tokenizer, config.batch_size)
     if config.clip.weights is None or text_encoder.trainable:
         found.append(Stage("clip", config.clip_share, contrast))
     return found

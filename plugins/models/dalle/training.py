@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Losses, Networks, Stage, Trainer
-from t2i.plugins.common.causal.generator import TokenTrainer, cross_entropy, of_generator
+from t2i.plugins.common.causal.generator import TokenTrainer, cross_entropy
 from t2i.plugins.common.tokens.training import tokenizer_stage
 from t2i.plugins.models.dalle.config import DalleConfig
 from t2i.plugins.models.dalle.networks import DalleTransformer
@@ -76,6 +76,6 @@ def stages(config: DalleConfig, text_encoder: TextEncoder) -> Sequence[Stage]:
     def trainer(networks: Networks) -> Trainer:
         return DalleTrainer(config, networks)
 
-    first = tokenizer_stage(config.tokenizer, config.batch_size, of_generator)
+    first = tokenizer_stage(config.tokenizer, config.batch_size)
     share = 1 - config.tokenizer.share if first else 1.0
     return [*first, Stage("transformer", share, trainer)]

@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from t2i.core.errors import UserError
@@ -17,6 +16,7 @@ from t2i.core.models.building import build
 from t2i.core.models.model import Model
 from t2i.core.models.weights import load_state, owned_tensors
 from t2i.core.runs.configure import RunConfig
+from t2i.plugins.common.clip.weights import split_attention
 from t2i.plugins.common.gan.conditioning.fusion import AUTHORS
 from t2i.plugins.common.weights.legacy import read_legacy, renamed, state_dict, without_prefix
 from t2i.plugins.models.galip.config import GALIPConfig
@@ -108,7 +108,7 @@ def load_generator(generator: GALIPGenerator, released: Mapping[str, Tensor], wh
     head = {
         name: tensor for name, tensor in owned_tensors(generator).items() if name.startswith(HEAD)
     }
-    state = _split_attention(renamed(without_prefix(released, "module."), GENERATOR))
+    state = split_attention(renamed(without_prefix(released, "module."), GENERATOR))
     load_state(generator, {**head, **state}, f"{where}: netG")
 
 
@@ -134,16 +134,3 @@ def load_judge(
     load_state(
         network, {name: tensor for name, tensor in state.items() if not unused.match(name)}, what
     )
-
-
-def _split_attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Split OpenAI's attention matrices (3 width, width) into the three of `transformers`."""
-    split: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        packed = re.fullmatch(r"(.*)\.attn\.in_proj_(weight|bias)", name)
-        if not packed:
-            split[name] = tensor
-            continue
-        for part, rows in zip("qkv", torch.tensor_split(tensor, 3), strict=True):
-            split[f"{packed[1]}.self_attn.{part}_proj.{packed[2]}"] = rows
-    return split

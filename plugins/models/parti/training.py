@@ -7,8 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from torch.optim import AdamW
 from torch.optim.optimizer import Optimizer
 from transformers.optimization import Adafactor
@@ -23,10 +22,10 @@ from t2i.core.interfaces.trainer import (
     Stage,
     Trainer,
 )
-from t2i.plugins.common.tokens.tokenizer import ImageTokenizer
+from t2i.plugins.common.causal.generator import cross_entropy, decayed
 from t2i.plugins.common.tokens.training import tokenizer_stage
 from t2i.plugins.models.parti.config import PartiConfig
-from t2i.plugins.models.parti.networks import PartiGenerator, PartiNetwork
+from t2i.plugins.models.parti.networks import PartiGenerator
 
 
 class PartiTrainer(Trainer):
@@ -47,7 +46,7 @@ class PartiTrainer(Trainer):
         self.config, self.generator, self.network = config, generator, generator.network
         self.encode = generator.encode
         self.modules: dict[str, nn.Module] = {"network": self.network}
-        groups = groups_of(self.network, config.weight_decay)
+        groups = decayed(self.network, config.weight_decay)
         if text_encoder.trainable:
             self.modules["text_encoder"] = text_encoder
             trained = [p for p in text_encoder.parameters() if p.requires_grad]
@@ -80,37 +79,6 @@ class PartiTrainer(Trainer):
         """
         keep = batch.noise.uniform("caption_dropout", 0, ()) >= self.config.caption_dropout
         return batch.text if bool(keep.all()) else batch.text.where(keep, batch.null())
-
-
-def cross_entropy(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Compute -log p of a token, the mean over all tokens of all images.
-
-    Args:
-        logits: Logits, (B, length, vocabulary).
-        tokens: The tokens, int64 (B, length).
-
-    Returns:
-        The loss in nats, a scalar.
-    """
-    return F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten())
-
-
-def groups_of(network: PartiNetwork, decay: float) -> list[dict[str, Any]]:
-    """Divide parameters into those that decay, weights of linear layers, and the rest.
-
-    Args:
-        network: The network.
-        decay: Weight decay of the first group.
-
-    Returns:
-        Two groups, as torch's optimizers take them.
-    """
-    linear = {id(module.weight) for module in network.modules() if isinstance(module, nn.Linear)}
-    parameters = list(network.parameters())
-    return [
-        {"params": [p for p in parameters if id(p) in linear], "weight_decay": decay},
-        {"params": [p for p in parameters if id(p) not in linear], "weight_decay": 0.0},
-    ]
 
 
 def optimizer_of(config: PartiConfig, groups: list[dict[str, Any]]) -> Optimizer:
@@ -157,11 +125,6 @@ def stages(config: PartiConfig, text_encoder: TextEncoder) -> Sequence[Stage]:
     Returns:
         The stages in order.
     """
-
-    def tokenizer(networks: Networks) -> ImageTokenizer:
-        assert isinstance(networks.generator, PartiGenerator)
-        return networks.generator.tokenizer
-
-    first = tokenizer_stage(config.tokenizer, config.batch_size, tokenizer)
+    first = tokenizer_stage(config.tokenizer, config.batch_size)
     share = 1 - sum(stage.share for stage in first)
     return [*first, Stage("transformer", share, partial(PartiTrainer, config))]

@@ -18,7 +18,6 @@ from torch.optim import AdamW
 from t2i.core.interfaces.noise import Noise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
-from t2i.plugins.common.tokens.tokenizer import ImageTokenizer
 from t2i.plugins.common.tokens.training import tokenizer_stage
 from t2i.plugins.models.vqdiffusion.config import VQDiffusionConfig
 from t2i.plugins.models.vqdiffusion.networks import VQDiffusionGenerator
@@ -231,11 +230,6 @@ def stages(config: VQDiffusionConfig, text_encoder: TextEncoder) -> Sequence[Sta
     Returns:
         The stages in order.
     """
-
-    def tokenizer(networks: Networks) -> ImageTokenizer:
-        assert isinstance(networks.generator, VQDiffusionGenerator)
-        return networks.generator.tokenizer
-
-    first = tokenizer_stage(config.tokenizer, config.batch_size, tokenizer)
+    first = tokenizer_stage(config.tokenizer, config.batch_size)
     rest = 1 - sum(stage.share for stage in first)
     return [*first, Stage("diffusion", rest, partial(VQDiffusionTrainer, config))]

@@ -19,6 +19,7 @@ from t2i.core.models.model import Model
 from t2i.core.models.weights import load_state
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
+from t2i.plugins.common.clip.weights import split_attention
 from t2i.plugins.common.tokens.taming import described
 from t2i.plugins.common.tokens.tokenizer import ImageTokenizer
 from t2i.plugins.common.tokens.tokenizer_config import TokenizerConfig
@@ -261,7 +262,7 @@ def _text_encoder(config: RunConfig, released: Released) -> TextEncoder:
 
 def _text_half(released: Released, where: str) -> CLIPTextModelWithProjection:
     """Build CLIP's text half of a checkpoint, whose last two tokens are start and end of text."""
-    state = _split(renamed(released.clip, CLIP))
+    state = split_attention(renamed(released.clip, CLIP))
     vocabulary, width = (
         side(state, "embeddings.token_embedding.weight", where, axis) for axis in (0, 1)
     )
@@ -283,16 +284,3 @@ def _text_half(released: Released, where: str) -> CLIPTextModelWithProjection:
     ours["text_projection.weight"] = projected.float().T.contiguous()
     load_state(clip, ours, where)
     return clip
-
-
-def _split(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Split OpenAI's attention matrices (3 width, width) into the three of transformers."""
-    split: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        packed = re.fullmatch(r"(.*)\.attn\.in_proj_(weight|bias)", name)
-        if not packed:
-            split[name] = tensor
-            continue
-        for part, rows in zip("qkv", torch.tensor_split(tensor, 3), strict=True):
-            split[f"{packed[1]}.self_attn.{part}_proj.{packed[2]}"] = rows
-    return split

@@ -12,15 +12,11 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextFeatures
+from t2i.plugins.common.causal.generator import cross_entropy, decayed
 from t2i.plugins.common.tokens.config import TokenSamplerConfig
 from t2i.plugins.models.parti.config import PartiConfig
 from t2i.plugins.models.parti.networks import PartiGenerator, conv_mask, first_visible
-from t2i.plugins.models.parti.training import (
-    cross_entropy,
-    falling,
-    groups_of,
-    optimizer_of,
-)
+from t2i.plugins.models.parti.training import falling, optimizer_of
 from t2i.plugins.samplers.autoregressive.sampler import AutoregressiveSampler
 from tests.plugins.models.flow_checks import TEXT, captions
 
@@ -231,7 +227,7 @@ def test_guidance_of_1_is_no_guidance():
 
 def test_weights_of_linear_layers_decay_and_nothing_else_does():
     network = made("ours").network
-    decaying, rest = groups_of(network, 0.1)
+    decaying, rest = decayed(network, 0.1)
     assert decaying["weight_decay"] == 0.1
     assert rest["weight_decay"] == 0
     names = {id(p): n for n, p in network.named_parameters()}
