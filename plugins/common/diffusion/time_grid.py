@@ -73,6 +73,25 @@ class TimeGrid:
             "prediction_type": PREDICTION_TYPES[self.prediction],
         }
 
+    def exact(self, scheduler: Any) -> Any:
+        """Give a scheduler the betas of this grid in float64.
+
+        diffusers rounds them to float32. Near pure noise beta is almost 1, and 1 - beta is then
+        wrong by a thousandth (the last of 1000 steps of the schedule "cosine") or 0.
+
+        Args:
+            scheduler: A scheduler that was made with `settings`, and computes no other tables of
+                them: DDPMScheduler, DDIMScheduler or DDIMInverseScheduler.
+
+        Returns:
+            The same scheduler.
+        """
+        scheduler.alphas_cumprod = torch.tensor(self.abar, dtype=torch.float64, device="cpu")
+        before = torch.cat([scheduler.alphas_cumprod.new_ones(1), scheduler.alphas_cumprod[:-1]])
+        scheduler.alphas = scheduler.alphas_cumprod / before
+        scheduler.betas = 1 - scheduler.alphas
+        return scheduler
+
     def first(self, steps: int) -> TimeGrid:
         """Return the grid of the least noisy times.
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
@@ -72,8 +71,10 @@ class DDPMSampler(DiffusionSampler):
         if chain.x_0 is not None and not grid:
             return generator.decode(chain.x_0)
         variance_type = VARIANCES[self.config.variance]
-        scheduler: Any = DDPMScheduler(
-            **grid.settings, **clipping(self.config.clip), variance_type=variance_type
+        scheduler = grid.exact(
+            DDPMScheduler(
+                **grid.settings, **clipping(self.config.clip), variance_type=variance_type
+            )
         )
         scheduler.set_timesteps(len(grid))
         learned = self.config.variance == "learned"

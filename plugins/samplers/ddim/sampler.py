@@ -6,7 +6,6 @@ Source: Song et al. 2021, eq. 12 and 16; thesis 2.26-2.28.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler
@@ -58,8 +57,8 @@ class DDIMSampler(DiffusionSampler):
             return generator.decode(chain.x_0)
         rederived = self.config.clipped_eps
         clip = None if rederived else self.config.clip  # else the network clips
-        scheduler: Any = DDIMScheduler(**grid.settings, **clipping(clip))
-        scheduler.final_alpha_cumprod = torch.tensor(grid.final)
+        scheduler = grid.exact(DDIMScheduler(**grid.settings, **clipping(clip)))
+        scheduler.final_alpha_cumprod = torch.tensor(grid.final, dtype=torch.float64)
         scheduler.set_timesteps(len(grid))
         network = (self._clipped if rederived else self._plain)(generator, request, grid)
         random = request.noise.generators("chain", 0)  # one for each image, for all steps
@@ -115,8 +114,8 @@ class DDIMSampler(DiffusionSampler):
         """
         assert isinstance(generator, DiffusionGenerator)
         grid = self.grid(generator).without_sample()
-        scheduler: Any = DDIMInverseScheduler(**grid.settings, **clipping(self.config.clip))
-        scheduler.initial_alpha_cumprod = torch.tensor(grid.final)
+        scheduler = grid.exact(DDIMInverseScheduler(**grid.settings, **clipping(self.config.clip)))
+        scheduler.initial_alpha_cumprod = torch.tensor(grid.final, dtype=torch.float64)
         scheduler.set_timesteps(len(grid))
         network = network_of(generator, request, self.config, grid)
         x = generator.encode(images)

@@ -210,6 +210,20 @@ def test_a_schedule_that_ends_without_signal_is_survived(name, prediction):
         assert (draw(name, generator, n=16, steps=steps) - expected).abs().max() < most, steps
 
 
+def test_the_noisiest_step_of_a_cosine_schedule_is_exact():
+    """Its abar is 2e-9. In float32 1 - beta of a long step from there is 0."""
+    generator = of_steps("epsilon", name="cosine")
+    generator.forward = lambda x_t, t, text: 0.5 * x_t
+    ours = draw("ddim", generator, n=4, respacing="2", sigma_max=None)
+    x = noise_of(4).double()
+    low, high = generator.schedule.alphas_cumprod[[0, 999]].tolist()
+    for abar, before in ((high, low), (low, 1.0)):
+        x_0 = (x - (1 - abar) ** 0.5 * 0.5 * x) / abar**0.5
+        x = before**0.5 * x_0 + (1 - before) ** 0.5 * 0.5 * x
+    torch.testing.assert_close(ours.double(), x, rtol=1e-5, atol=0)
+    assert draw("ddpm", generator, n=4, respacing="2", sigma_max=None).isfinite().all()
+
+
 @paths
 def test_euler_is_ddim(path):
     generator = Exact("epsilon", PATHS[path]())
