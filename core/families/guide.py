@@ -53,7 +53,8 @@ def guide_of(
 
     The guide may have another schedule than the generator. It then receives the same image at the
     same ratio of noise to signal: x' = x_t alpha'(t') / alpha(t), where t' satisfies sigma'(t') /
-    alpha'(t') = sigma(t) / alpha(t).
+    alpha'(t') = sigma(t) / alpha(t). At pure noise, where alpha(t) = 0, the gradient is 0: no image
+    is there to classify.
 
     Args:
         guide: The classifier.
@@ -78,10 +79,14 @@ def guide_of(
     def gradient(x_t: Tensor, t: Tensor, _: TextFeatures) -> Tensor:
         alpha, sigma = ours.alpha(t), ours.sigma(t)
         t_guide = theirs.time_of(sigma / alpha)
-        factor = like(theirs.alpha(t_guide) / alpha, x_t)
+        norms = [
+            torch.hypot(path.alpha(u), path.sigma(u)) for path, u in ((ours, t), (theirs, t_guide))
+        ]
+        factor = like(norms[1] / norms[0], x_t)  # alpha' / alpha, finite at alpha = 0
         with torch.enable_grad():
             x = x_t.detach().requires_grad_()
             score = scale * guide.log_likelihood(x * factor, t_guide, text).sum()
-            return torch.autograd.grad(score, x)[0]
+            slope = torch.autograd.grad(score, x)[0]
+        return torch.where(like(alpha, x_t) > 0, slope, 0)
 
     return gradient

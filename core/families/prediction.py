@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from t2i.core.families.schedule import Schedule, like
@@ -156,8 +157,8 @@ def shifted_by_score(
 ) -> Tensor:
     """Shift a prediction as if a gradient had been added to the score (classifier guidance).
 
-    At the same x_t, eps becomes eps - sigma g and x_0 becomes x_0 + (sigma^2 / alpha) g. Source:
-    Dhariwal & Nichol 2021, algorithm 2; thesis 2.29.
+    At the same x_t, eps becomes eps - sigma g and x_0 becomes x_0 + (sigma^2 / alpha) g. At pure
+    noise (alpha = 0) nothing is shifted. Source: Dhariwal & Nichol 2021, algorithm 2; thesis 2.29.
 
     Args:
         schedule: The path.
@@ -171,4 +172,7 @@ def shifted_by_score(
         The shifted prediction, (B, ...).
     """
     alpha, sigma = like(schedule.alpha(t), x_t), like(schedule.sigma(t), x_t)
-    return output + target(schedule, prediction, sigma**2 / alpha * gradient, t, -sigma * gradient)
+    shifted = output + target(
+        schedule, prediction, sigma**2 / alpha * gradient, t, -sigma * gradient
+    )
+    return torch.where(alpha > 0, shifted, output)

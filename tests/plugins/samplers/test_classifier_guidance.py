@@ -100,6 +100,11 @@ def test_whatever_the_network_predicts(prediction):
         is_the_class(draw("ddim", generator, PATHS[path], steps=60, wanted=0.0), wanted=0)
 
 
+def test_at_pure_noise_there_is_nothing_to_guide():
+    """The path of flow matching begins there: alpha = 0."""
+    is_the_class(draw("flow-euler", Mixture(PATHS["flow"], "velocity"), PATHS["flow"], steps=60))
+
+
 @pytest.mark.parametrize(
     "name", ["euler", "heun", "lms", "pndm", "dpmpp-2m", "unipc", "euler-a", "dpmpp-2m-sde"]
 )
