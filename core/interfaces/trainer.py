@@ -74,6 +74,22 @@ class Batch:
         n = len(self.captions)
         return self.encode_null(n) if self.encode_null else self.encode([""] * n)
 
+    def dropped(self, share: float) -> tuple[TextFeatures, Tensor | None]:
+        """Replace some captions by "no caption", so that sampling can be guided.
+
+        Each caption is dropped or kept by a random number of its own (`caption_dropout`).
+
+        Args:
+            share: Share of the captions to drop, 0 to 1.
+
+        Returns:
+            Features of B captions; and which captions were kept, bool (B,), or None for all.
+        """
+        keep = self.noise.uniform("caption_dropout", 0, ()) >= share
+        if bool(keep.all()):
+            return self.text, None
+        return self.text.where(keep, self.null()), keep
+
 
 class Engine(Protocol):
     """What the engine offers a trainer."""

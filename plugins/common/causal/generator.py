@@ -88,7 +88,7 @@ class TokenTrainer(Trainer):
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         tokens = self.tokens(batch)
-        kept, text = self.captions(batch)
+        text, kept = batch.dropped(self.config.caption_dropout)
         text = self.generator.condition(text)
         loss, losses = self.errors(tokens, self.read(tokens, batch), kept, text)
         if (outline := self.network.outline(text)) is not None and self.network.text_map:
@@ -143,22 +143,6 @@ class TokenTrainer(Trainer):
         others = batch.noise.integers("others", 0, self.generator.vocabulary, tokens.shape[1:])
         keep = batch.noise.uniform("keep", 0, tokens.shape[1:]) < self.keep
         return torch.where(keep, tokens, others)
-
-    def captions(self, batch: Batch) -> tuple[Tensor | None, TextFeatures]:
-        """Return the features of a batch's captions, some of them dropped at random.
-
-        Args:
-            batch: A batch of B examples.
-
-        Returns:
-            Which captions were kept, bool (B,), or None for all; and features of B captions.
-        """
-        if not self.config.caption_dropout:
-            return None, batch.text
-        keep = batch.noise.uniform("caption_dropout", 0, ()) >= self.config.caption_dropout
-        if bool(keep.all()):
-            return None, batch.text
-        return keep, batch.text.where(keep, batch.null())
 
 
 def cross_entropy(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -193,8 +193,7 @@ class DiffusionTrainer(Trainer):
         Returns:
             Features of B captions, not conditioned.
         """
-        keep = batch.noise.uniform("caption_dropout", 0, ()) >= self.caption_dropout
-        return batch.text if bool(keep.all()) else batch.text.where(keep, batch.null())
+        return batch.dropped(self.caption_dropout)[0]
 
     def learn(
         self, z_0: Tensor, eps: Tensor, t: Tensor, text: TextFeatures, engine: Engine

@@ -62,20 +62,6 @@ class FlowTrainer(Trainer):
         """
         return Adam(groups, self.config.lr, betas=self.config.betas, fused=True)
 
-    def captions(self, batch: Batch) -> TextFeatures:
-        """Return the features of a batch's captions, some of them dropped at random.
-
-        Args:
-            batch: A batch of B examples.
-
-        Returns:
-            Features of B captions, not conditioned.
-        """
-        if not self.config.caption_dropout:
-            return batch.text
-        keep = batch.noise.uniform("caption_dropout", 0, ()) >= self.config.caption_dropout
-        return batch.text if bool(keep.all()) else batch.text.where(keep, batch.null())
-
     def data(self, batch: Batch) -> tuple[Tensor, float]:
         """Return the noisy data of a batch.
 
@@ -93,7 +79,7 @@ class FlowTrainer(Trainer):
 
     def step(self, batch: Batch, engine: Engine) -> Losses:
         x, volume = self.data(batch)
-        text = self.generator.condition(self.captions(batch))
+        text = self.generator.condition(batch.dropped(self.config.caption_dropout)[0])
         with torch.no_grad():
             self.prepare(x, text, engine)
         noise, log_det = self.network(x, text)

@@ -12,7 +12,7 @@ from torch.optim import AdamW
 from torch.optim.optimizer import Optimizer
 from transformers.optimization import Adafactor
 
-from t2i.core.interfaces.text import TextEncoder, TextFeatures
+from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import (
     Batch,
     Engine,
@@ -58,7 +58,7 @@ class PartiTrainer(Trainer):
         with torch.no_grad():
             encoded = batch.encoded
             tokens = self.generator.encode(batch.images) if encoded is None else encoded
-        text = self.generator.condition(self.captions(batch))
+        text = self.generator.condition(batch.dropped(self.config.caption_dropout)[0])
         loss = cross_entropy(self.network(tokens, text), tokens)
         losses: Losses = {"cross_entropy": loss}
         if self.network.outline_weight:
@@ -67,18 +67,6 @@ class PartiTrainer(Trainer):
             loss = loss + self.network.outline_weight * losses["outline"]
         engine.update("network", loss)
         return losses
-
-    def captions(self, batch: Batch) -> TextFeatures:
-        """Return the features of a batch's captions, some of them dropped at random.
-
-        Args:
-            batch: A batch of B examples.
-
-        Returns:
-            Features of B captions, not conditioned.
-        """
-        keep = batch.noise.uniform("caption_dropout", 0, ()) >= self.config.caption_dropout
-        return batch.text if bool(keep.all()) else batch.text.where(keep, batch.null())
 
 
 def optimizer_of(config: PartiConfig, groups: list[dict[str, Any]]) -> Optimizer:

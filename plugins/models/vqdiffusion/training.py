@@ -131,9 +131,7 @@ class VQDiffusionTrainer(Trainer):
     def step(self, batch: Batch, engine: Engine) -> Losses:
         with torch.no_grad():
             x_0 = self.generator.encode(batch.images) if batch.encoded is None else batch.encoded
-        keep = batch.noise.uniform("caption_dropout", 0, ()) >= self.config.caption_dropout
-        text = batch.text if bool(keep.all()) else batch.text.where(keep, batch.null())
-        text = self.generator.condition(text)
+        text = self.generator.condition(batch.dropped(self.config.caption_dropout)[0])
         t, p_t = self.times.draw(batch.noise)
         x_t = self.generator.schedule.add_noise(x_0, t, batch.noise)
         logits = self.generator(x_t, t, text)
