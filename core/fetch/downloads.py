@@ -339,7 +339,8 @@ def snapshot(hub: HubFiles) -> Path | None:
             weights is tried too.
 
     Returns:
-        The folder that holds its files. None if it is not there or holds no safetensors.
+        The folder that holds its files. None if it is not there, or lacks the safetensors or, where
+        none are wanted, another file.
     """
     from huggingface_hub import snapshot_download
 
@@ -356,7 +357,7 @@ def snapshot(hub: HubFiles) -> Path | None:
             )
         except Exception:  # missing or not readable
             continue
-        if _has_weights(folder):
+        if _whole(folder, hub):
             return folder
     return None
 
@@ -398,14 +399,20 @@ def _snapshot_got(hub: HubFiles, out: Path | None, watcher: DownloadWatcher) -> 
     as transformers does.
     """
     folder = _revision_got(hub, hub.revision, out, watcher)
-    if _has_weights(folder):
+    if _whole(folder, hub):
         return folder
-    converted = conversion(hub.repository) if hub.revision == "main" else None
+    convertible = WEIGHTS in hub.patterns and hub.revision == "main"
+    converted = conversion(hub.repository) if convertible else None
     if converted:
         folder = _revision_got(hub, converted, out, watcher)
-        if _has_weights(folder):
+        if _whole(folder, hub):
             note_revision(hub.repository, converted)
             return folder
+    if WEIGHTS not in hub.patterns:
+        raise UserError(
+            f"{hub.repository} at revision {hub.revision} lacks one of {', '.join(hub.patterns)}; "
+            "use the path of a folder that has them instead of its name"
+        )
     raise UserError(
         f"{hub.repository} has no safetensors at revision {hub.revision}: "
         "pickles (pytorch_model.bin) are not fetched; "
@@ -480,8 +487,10 @@ def note_revision(repository: str, revision: str) -> None:
         write_json(place(REVISIONS), noted_revisions() | {repository: revision})
 
 
-def _has_weights(folder: Path) -> bool:
-    return any(folder.rglob(WEIGHTS))
+def _whole(folder: Path, hub: HubFiles) -> bool:
+    """Return whether a folder holds weights or, of a tokenizer without weights, all its files."""
+    wanted = (WEIGHTS,) if WEIGHTS in hub.patterns else hub.patterns
+    return all(any(folder.rglob(pattern)) for pattern in wanted)
 
 
 def _landmarks(spec: DownloadSpec) -> list[str]:

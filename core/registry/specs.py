@@ -340,7 +340,7 @@ class HubFiles:
         repository: Name of the repository, "OWNER/NAME".
         revision: Branch, tag or commit, which must have weights as safetensors. If "main" has
             pickles only, the hub's conversion of it is fetched.
-        patterns: Patterns of the names of the files.
+        patterns: Patterns of the names of the files. Without "*.safetensors" each must match one.
     """
 
     repository: str

@@ -216,3 +216,17 @@ def test_a_repository_in_the_hubs_cache_is_found(plug, tmp_path, monkeypatch):
     assert downloads.hub_folder("a/b") == folder
     assert downloads.hub_download("a/b") == "paper"
     assert json.loads(fetched("paper", "config.json").read_text()) == {}
+
+
+def test_a_tokenizer_without_weights_is_whole_with_all_its_files(plug, tmp_path, monkeypatch):
+    (tmp_path / "merges.txt").write_text("")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    hub = HubFiles(repository="a/b", patterns=("merges.txt", "config.json"))
+    spec = DownloadSpec(name="paper", summary="s", licence="l", licence_url="u", hub=(hub,))
+    plug(Plugin(spec), "hubber")
+    with pytest.raises(UserError, match=r"a/b at revision main lacks one of merges\.txt, conf"):
+        fetch("paper")
+    assert downloads.hub_folder("a/b") is None
+    (tmp_path / "config.json").write_text("{}")
+    assert fetch("paper") == ([], [tmp_path])
+    assert downloads.hub_folder("a/b") == tmp_path
