@@ -128,9 +128,13 @@ class PriorGenerator(DiffusionGenerator):
     def observe(self, embeddings: Tensor) -> None:
         """Take more embeddings into their mean and deviation.
 
+        A pretrained prior keeps those that it was trained with.
+
         Args:
             embeddings: Embeddings of images, (B, D).
         """
+        if self.config.weights:
+            return
         mean, variance = self.unet.clip_mean, self.unet.clip_std.square()
         more, before = len(embeddings), self.seen
         share = more / (before + more)
