@@ -190,6 +190,7 @@ def sample(
     further.check_judge()
     if features is not None and further.best_of is not None:
         raise UserError("--best-of ranks images by their captions: leave out --features")
+    from t2i.core.families.cascade import Enlarging
     from t2i.core.io.processes import Group
     from t2i.core.models import prompts as files
     from t2i.core.models import samples
@@ -207,6 +208,8 @@ def sample(
     names_of = ["upsample" if not i else f"upsample{i + 1}" for i in range(len(upsample))]
     enlarging = [settings.pop(name, {}) for name in names_of]
     loaded = _up_to(load(origin, device, settings=opening), further.part)
+    enlarges = isinstance(loaded.generator, Enlarging)
+    level = settings.pop("augmentation", None) if enlarges else None
     choice = loaded.sampler(sampler, steps=steps, guidance=guidance, settings=settings)
     more: dict[str, Any] = {
         "n": count,
@@ -222,7 +225,7 @@ def sample(
             records = samples.write_interpolation(loaded, *interpolate, caption, folder, **more)
             _conclude(folder, records, as_json)
         return
-    options, best = further.of(loaded), further.best(loaded)
+    options, best = further.of(loaded, level), further.best(loaded)
     more |= {"seed": seed, "options": options, "sources": further.sources, "names": names}
     more |= {"best": best, "part": further.part}
     if guide is not None:

@@ -68,11 +68,13 @@ class Further:
         values = {name: value for name, value in vars(self).items() if value not in (None, ())}
         return [f"--{name.replace('_', '-')}" for name in values]
 
-    def of(self, model: Model) -> Options:
+    def of(self, model: Model, augmentation: Any = None) -> Options:
         """Check the options against a model.
 
         Args:
             model: The model.
+            augmentation: Level of the noise that an upsampler adds to `image`, as it was given with
+                `--set`. None: its own.
 
         Returns:
             The options, for `write_samples`.
@@ -88,6 +90,7 @@ class Further:
             mask=self.mask,
             strength=self.strength,
             size=(self.height or own, self.width or own) if sized else None,
+            augmentation=augmentation,
         )
 
     def check_judge(self) -> None:

@@ -208,6 +208,7 @@ def _options(picture: Path, record: Record, model: Model, moved: Moved) -> Optio
         mask=None if mask is None else _file(picture, "mask", mask, moved.mask),
         strength=None if image is None else image.strength,
         size=settings.size,
+        augmentation=None if image is None else image.augmentation,
     )
     for name, told, found in (("image", image, options.image), ("mask", mask, options.mask)):
         if told is not None and (found is None or array_hash(found) != told.sha256):

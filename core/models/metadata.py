@@ -69,11 +69,14 @@ class Source(BaseModel):
         file: Its path as it was given. None: not recorded.
         sha256: Hash of its pixels, at the size of the sample.
         strength: Of an image: share of the chain that it went through.
+        augmentation: Of an image that was enlarged: level of the noise that was added to it. None:
+            the upsampler's own.
     """
 
     file: str | None = None
     sha256: str
     strength: float | None = None
+    augmentation: float | None = None
 
 
 class GuideRecord(BaseModel):

@@ -252,7 +252,8 @@ class Model:
         """Check further options of a request, and fit images to this model.
 
         Args:
-            **wanted: Arguments of `options_for`: negative, image, mask, strength, size.
+            **wanted: Arguments of `options_for`: negative, image, mask, strength, size,
+                augmentation.
 
         Returns:
             The options, for `Model.stream`.
@@ -334,7 +335,9 @@ class Model:
         without = self._without(options.negative, len(prompts)) if null else None
         image = None if options.image is None else options.image.to(self.device)
         if image is not None and isinstance(self.generator, Enlarging):
-            extras, image = self.generator.enlarging(image, noise.scope("link")), None
+            given = options.augmentation
+            level = None if given is None else image.new_full((len(image),), given)
+            extras, image = self.generator.enlarging(image, noise.scope("link"), level), None
             text = replace(text, extras={**text.extras, **extras})
             if without is not None:
                 without = replace(without, extras={**without.extras, **extras})
@@ -594,6 +597,7 @@ class Model:
         mask: Picture | None = None,
         strength: float | None = None,
         size: tuple[int, int] | None = None,
+        augmentation: float | None = None,
         best_of: int = 1,
         judge: str | FeatureExtractor | None = None,
         upsample: Model | Upsampling | Sequence[Model | Upsampling] = (),
@@ -619,6 +623,8 @@ class Model:
             strength: Share of the chain that `image` goes through, from 0 (unchanged) to 1 (from
                 noise). None: 0.8, or 1 with a mask.
             size: Height and width in pixels. None: those of the training images.
+            augmentation: Level of the noise that an upsampler adds to `image`, 0 to 1. None: its
+                own.
             best_of: Number of candidates that are sampled for each image. The one that fits its
                 caption best is kept; `Images.chosen` says which. Each costs as much as an image.
             judge: Features with a text side that compare the candidates: a registry name or a
@@ -636,8 +642,9 @@ class Model:
         prompts = several(prompts)
         choice = self.sampler(sampler, steps=steps, guidance=guidance, settings=settings)
         options = self.options(
-            negative=negative, image=image, mask=mask, strength=strength, size=size
-        )
+            negative=negative, image=image, mask=mask, strength=strength, size=size,
+            augmentation=augmentation,
+        )  # fmt: skip
         if judge is not None and best_of == 1:
             raise UserError("a judge compares candidates: give best_of, their number, too")
         given = [upsample] if isinstance(upsample, Model | Upsampling) else upsample

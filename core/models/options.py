@@ -40,6 +40,8 @@ class Options:
         mask: Where the image may change, bool (H, W). None: everywhere.
         strength: Share of the chain that the image goes through, from 0 to 1.
         size: Height and width of the samples in pixels. None: the generator's own.
+        augmentation: Level of the noise that is added to an image to enlarge, from 0 to 1. None:
+            the upsampler's own.
     """
 
     negative: Sequence[str] = ()
@@ -47,6 +49,7 @@ class Options:
     mask: np.ndarray | None = None
     strength: float = 1.0
     size: tuple[int, int] | None = None
+    augmentation: float | None = None
 
     def of(self, rows: Sequence[int]) -> RowOptions:
         """Take the options of some prompts.
@@ -66,6 +69,7 @@ class Options:
             mask=self._batch(self.mask, len(rows)),
             strength=self.strength,
             size=self.size,
+            augmentation=self.augmentation,
         )
 
     @staticmethod
@@ -87,6 +91,7 @@ class RowOptions:
         mask: Where it may change, (B, 1, H, W). None: everywhere.
         strength: As in `Options`.
         size: As in `Options`.
+        augmentation: As in `Options`.
     """
 
     negative: Sequence[str] = field(default_factory=list)
@@ -94,6 +99,7 @@ class RowOptions:
     mask: Tensor | None = None
     strength: float = 1.0
     size: tuple[int, int] | None = None
+    augmentation: float | None = None
 
 
 def options_for(
@@ -105,6 +111,7 @@ def options_for(
     mask: Picture | None = None,
     strength: float | None = None,
     size: tuple[int, int] | None = None,
+    augmentation: float | None = None,
 ) -> Options:
     """Check what a user asks for, and fit the image and the mask to the size of the samples.
 
@@ -119,6 +126,8 @@ def options_for(
         strength: Share of the chain that the image goes through, from 0 to 1. None: `STRENGTH`, or
             1 with a mask.
         size: Height and width of the samples in pixels. None: the generator's own.
+        augmentation: Level of the noise that is added to an image to enlarge, from 0 to 1. None:
+            the upsampler's own.
 
     Returns:
         The options.
@@ -128,6 +137,7 @@ def options_for(
             proportions than the image, or an option lacks the image that it belongs to.
     """
     _check_size(generator, model, size)
+    _check_augmentation(generator, model, image is not None, augmentation)
     if image is None and (mask is not None or strength is not None):
         raise UserError(
             f"{'a mask' if mask is not None else 'strength'} belongs to an image to start from: "
@@ -136,7 +146,7 @@ def options_for(
     if strength is not None and not 0 <= strength <= 1:
         raise UserError(f"strength {strength:g}: it lies between 0 (unchanged) and 1 (from noise)")
     negatives = [negative] if isinstance(negative, str) else list(negative or ())
-    made = Options(negative=negatives, size=size)
+    made = Options(negative=negatives, size=size, augmentation=augmentation)
     if image is None:
         return made
     target = size or (generator.image_size, generator.image_size)
@@ -184,6 +194,19 @@ def _check_size(generator: Generator, model: str, size: tuple[int, int] | None) 
                 f"{name} {length}: model '{model}' samples multiples of {step} pixels up to "
                 f"{most}, such as {' or '.join(map(str, fitting))}"
             )
+
+
+def _check_augmentation(generator: Generator, model: str, image: bool, level: float | None) -> None:
+    if level is None:
+        return
+    if not isinstance(generator, Enlarging):
+        raise UserError(f"augmentation: model '{model}' enlarges no images: leave it out")
+    if not image:
+        raise UserError(
+            "augmentation belongs to an image to enlarge: give --image FILE (image= in Python) too"
+        )
+    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 <= level <= 1:
+        raise UserError(f"augmentation = {level}: a number between 0 and 1")
 
 
 def _opened(image: Picture, what: str) -> Image.Image:

@@ -159,6 +159,8 @@ def _told(options: Options, sources: Mapping[str, Path]) -> dict[str, Any]:
             told[name] = {**source, "sha256": array_hash(array)}
     if options.image is not None:
         told["image"]["strength"] = options.strength
+    if options.augmentation is not None:
+        told["image"]["augmentation"] = options.augmentation
     return told
 
 

@@ -109,12 +109,24 @@ def test_a_picture_of_ones_own_is_enlarged(draw, here, runs, tmp_path):
     assert np.array_equal(np.asarray(same), enlarged)
     (wide,) = model.sample("a red circle", image=picture.resize((64, 32)), size=(64, 128))
     assert wide.size == (128, 64)
+    draw("--image", "own.png", "--set", "augmentation=0.9", model="up", out="noised")
+    noised = pixels(tmp_path / "noised" / "0000-000.png")
+    assert not np.array_equal(noised, enlarged)
+    (same,) = model.sample("a red circle", image=picture, augmentation=0.9)
+    assert np.array_equal(np.asarray(same), noised)
+    code, out, err = here("sample", "--again", "noised/0000-000.png", "--out", "again2")
+    assert "the same bytes" in out, err
     (other,) = model.sample("a red circle", image=picture.transpose(Image.Transpose.ROTATE_180))
     assert not np.array_equal(np.asarray(other), enlarged)
     code, _, err = here(
         "sample", "--run", runs / "up", *PROMPT, "--image", "own.png", "--strength", "0.5"
     )
     assert (code, "leave out --mask and --strength" in err) == (2, True), err
+    for level, message in ((2, "augmentation = 2: a number between 0 and 1"), (0.1, "belongs to")):
+        image = () if level == 0.1 else ("--image", "own.png")
+        wanted = (*image, "--set", f"augmentation={level}", "--out", "no")
+        code, _, err = here("sample", "--run", runs / "up", *PROMPT, *wanted)
+        assert (code, message in err) == (2, True), err
 
 
 def test_the_best_of_several_is_chosen_among_the_enlarged_images(draw, here, runs, tmp_path):
