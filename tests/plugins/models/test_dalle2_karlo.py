@@ -13,12 +13,12 @@ from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.models.loading import load_model
 from t2i.plugins.models.dalle2.decoder import UnCLIPTextProjModel
 from t2i.plugins.models.dalle2.folders import open_pretrained
-from tests.plugins.models.pipelines import CAPTIONS, KEYS, changed, clip, random, saved
+from tests.plugins.models.pipelines import CAPTIONS, KEYS, changed, clip, counted, random, saved
 
 WIDTH = 16  # of an embedding
 
 
-def pipeline(folder):
+def pipeline(folder, channels=(8, 16)):
     """A small UnCLIPPipeline of random weights, saved to a folder."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -34,7 +34,7 @@ def pipeline(folder):
         )
         decoder = random(
             UNet2DConditionModel(
-                sample_size=8, in_channels=3, out_channels=6, block_out_channels=(8, 16),
+                sample_size=8, in_channels=3, out_channels=6, block_out_channels=channels,
                 down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
                 up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
                 mid_block_type="UNetMidBlock2DSimpleCrossAttn", cross_attention_dim=12,
@@ -44,11 +44,11 @@ def pipeline(folder):
         )  # fmt: skip
         projections = random(
             UnCLIPTextProjModel(
-                clip_embeddings_dim=WIDTH, time_embed_dim=32, cross_attention_dim=12
+                clip_embeddings_dim=WIDTH, time_embed_dim=4 * channels[0], cross_attention_dim=12
             )
         )
         larger = {
-            "sample_size": 16, "in_channels": 6, "out_channels": 3, "block_out_channels": (8, 16),
+            "sample_size": 16, "in_channels": 6, "out_channels": 3, "block_out_channels": channels,
             "down_block_types": ("ResnetDownsampleBlock2D",) * 2,
             "up_block_types": ("ResnetUpsampleBlock2D",) * 2, "layers_per_block": 1,
             "norm_num_groups": 4,
@@ -136,6 +136,8 @@ def test_the_prior_is_diffusers_with_padded_and_with_cut_captions(opened):
             ).predicted_image_embedding  # fmt: skip
             torch.testing.assert_close(prediction[:, draw], wanted, rtol=0, atol=1e-4)
         torch.testing.assert_close(part.decode(x), pipe.prior.post_process_latents(x))
+    part.observe(5 * torch.randn(4, WIDTH))  # training keeps its mean and deviation
+    torch.testing.assert_close(part.decode(x), pipe.prior.post_process_latents(x))
 
 
 def test_the_decoder_is_diffusers_with_and_without_an_embedding(opened):
@@ -160,6 +162,19 @@ def test_the_decoder_is_diffusers_with_and_without_an_embedding(opened):
             )  # fmt: skip
             found = torch.cat(part.ranged(x, t, part.condition(given)), 1)
             torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
+
+
+def test_text_and_prior_run_once_and_both_branches_in_one_batch(opened):
+    model = open_pretrained(opened[1], {})
+    prior, decoder, upsampler = (part for part in model.generator.parts.values())
+    rows = counted(
+        model.text_encoder.clip, prior.unet.encoder_hidden_states_proj,
+        prior.unet.proj_to_clip_embeddings, decoder.project, decoder.unet.unet,
+        *upsampler.given.networks.values(),
+    )  # fmt: skip
+    ours(model)
+    assert sum(rows[0]) == 3  # two captions, and no caption once
+    assert rows[1:] == [[2, 2], [4] * 4, [2, 2], [4] * 4, [2] * 2, [2]]
 
 
 def test_a_saved_model_draws_the_same(opened, tmp_path):

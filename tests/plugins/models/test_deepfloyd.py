@@ -18,7 +18,17 @@ from t2i.core.families.cascade import rounded
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.models.enlarging import Upsampling
 from t2i.core.models.loading import export, load
-from tests.plugins.models.pipelines import CAPTIONS, KEYS, changed, close, ours, random, saved, t5
+from tests.plugins.models.pipelines import (
+    CAPTIONS,
+    KEYS,
+    changed,
+    close,
+    counted,
+    ours,
+    random,
+    saved,
+    t5,
+)
 
 NETWORK = {
     "sample_size": 16, "layers_per_block": 1, "block_out_channels": (32, 64),
@@ -111,6 +121,18 @@ def test_a_first_stage_draws_what_its_pipeline_draws(first, monkeypatch):
         )
         close(ours(model, steps, guidance), wanted)
     assert torch.equal(ours(model, captions=["RED"]), ours(model, captions=["red"]))
+
+
+def test_text_is_read_once_and_both_branches_in_one_batch(first):
+    model = load(first[1], "cpu")
+    unet = model.generator.unet
+    calls = counted(unet, unet.add_embedding, model.text_encoder.t5)
+    ours(model, steps=4, guidance=7.0)
+    # Captions, and no caption: that is one text, however many images there are.
+    assert [sum(rows) for rows in calls[1:]] == [4, 3]
+    assert calls[0] == [4] * 4
+    ours(model, steps=4, guidance=1.0)
+    assert calls[0][4:] == [2] * 4
 
 
 def test_a_second_stage_draws_what_its_pipeline_draws(second, monkeypatch):

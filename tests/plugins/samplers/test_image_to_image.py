@@ -1,6 +1,7 @@
 """Diffusion samplers that start from an image, against closed forms: for Gaussian data the exact
 denoiser is known, and so is where the probability flow takes a noised image."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,9 @@ from t2i.core.families.schedule import DiscreteSchedule
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextFeatures
+from t2i.core.io.images import to_tensor
+from t2i.core.models.building import build
+from t2i.core.runs.configure import resolve_config
 from t2i.plugins.common.diffusion.chain import steps_of_strength
 from tests.plugins.samplers.test_diffusion_samplers import (
     COVARIANCE,
@@ -140,3 +144,24 @@ def test_what_the_mask_holds_stays_to_the_bit_and_the_rest_is_sampled(name, stre
     assert (found[inside] - image[inside]).abs().min() > 0
     assert found.isfinite().all()
     assert found.abs().max() < 3
+
+
+@pytest.mark.parametrize("model", ["ddpm", "ldm"])
+def test_a_models_image_keeps_what_the_mask_holds(model, small, monkeypatch):
+    """In pixels or in latents, which are decoded afterwards."""
+    made = build(resolve_config(model, sets=[*small(model), "encoder.vocabulary=[a, red]"]))
+    generator, side = made.generator, made.generator.image_size
+    monkeypatch.setattr(generator, "decode", lambda z: z)
+    picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    mask = np.zeros((side, side), dtype=bool)
+    mask[:, side // 2 :] = True
+    options = made.options(image=picture, mask=mask)
+    with torch.no_grad():
+        z = generator.encode(to_tensor(picture[None]))
+        noise = PromptNoise(0, ((0, 0), (0, 1)))
+        request = made.request(["a", "red"], noise, null=True, options=options.of([0, 1]))
+        first, second = made.check(["a", "red"]).sample(generator, request)
+    half = z.shape[-1] // 2
+    for found in (first, second):
+        torch.testing.assert_close(found[..., :half], z[0, ..., :half])
+    assert (first - second)[..., half:].abs().amin() > 0
