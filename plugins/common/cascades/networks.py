@@ -12,6 +12,7 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from t2i.core.errors import UserError
 from t2i.core.families.cascade import LEVEL, PREVIOUS, CascadeGenerator, Enlarging, rounded
 from t2i.core.families.continuous import named_schedule
 from t2i.core.interfaces.generator import Generator
@@ -176,7 +177,12 @@ class UpsamplerGenerator(Enlarging, PixelGenerator):
         assets: Folder of a saved model's files. None: a new one.
         unet: A network in the place of `LowResUNet`, called in the same way. Its `condition` finds
             the number of the level in the extras under `TOLD`. None: there is none.
+
+    Attributes:
+        told: Whether the network is told the level, so that noise may be added.
     """
+
+    told: bool = True
 
     def __init__(
         self,
@@ -194,9 +200,22 @@ class UpsamplerGenerator(Enlarging, PixelGenerator):
         self.prediction = config.prediction
         self.levels = named_schedule(config.augmentation_schedule, config.timesteps)
 
+    def check_told(self, level: Tensor | None) -> None:
+        """Check that a level of noise may be asked for.
+
+        Args:
+            level: The level of each image, (B,). None: the model's own.
+
+        Raises:
+            UserError: It is above 0, and the network is not told it.
+        """
+        if level is not None and not self.told and bool(level.any()):
+            raise UserError("augmentation: this upsampler is not told the level: set it to 0")
+
     def enlarging(
         self, images: Tensor, noise: Noise, level: Tensor | None = None
     ) -> dict[str, Tensor]:
+        self.check_told(level)
         low = rounded(images)
         if level is None:
             level = low.new_full((len(low),), self.config.augmentation_sampling)

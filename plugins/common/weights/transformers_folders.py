@@ -19,6 +19,7 @@ from t2i.plugins.common.weights.network_types import shapes_in
 from t2i.plugins.common.weights.variants import variant_of
 
 Network = TypeVar("Network", bound=PreTrainedModel)
+Splitter = TypeVar("Splitter")
 Shapes = Collection[tuple[int, ...]]
 
 
@@ -76,6 +77,47 @@ def load_network(
                 "shape" + (f"; {remedy}" if remedy else "")
             )
         return network
+
+    return obtained(wanted, load)
+
+
+def obtained_tokenizer(
+    kind: type[Splitter],
+    wanted: Wanted,
+    files: str,
+    *,
+    blank: Collection[str] = (),
+    check: Callable[[Path], None] | None = None,
+) -> Splitter:
+    """Load a tokenizer.
+
+    Args:
+        kind: Its class in transformers.
+        wanted: Where it is, and how errors name it.
+        files: Names of the files that hold a vocabulary if there is no tokenizer.json, for errors.
+        blank: Tokens besides the special ones that a tokenizer without files has.
+        check: `check(folder)` raises an error for a folder that cannot be read. None: nothing is
+            checked.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        UserError: The files cannot be found.
+    """
+
+    def load(source: str, offline: bool) -> Splitter:
+        if check is not None:
+            check(Path(source))
+        untyped: Any = kind
+        made: Any = untyped.from_pretrained(
+            source, revision=wanted.revision, local_files_only=offline
+        )
+        # Where transformers finds no file, it makes a tokenizer of special tokens only.
+        if not set(made.get_vocab()) - {*made.all_special_tokens, *blank}:
+            raise FileNotFoundError(f"no tokenizer.json there, nor {files}")
+        found: Splitter = made
+        return found
 
     return obtained(wanted, load)
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import BertModel, BertTokenizer
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_object
-from t2i.plugins.common.weights.hub import Wanted, obtained
+from t2i.plugins.common.weights.hub import Wanted
 from t2i.plugins.common.weights.network_types import (
     Count,
     Layers,
@@ -24,7 +24,7 @@ from t2i.plugins.common.weights.network_types import (
     check_sizes,
     check_types,
 )
-from t2i.plugins.common.weights.transformers_folders import load_network
+from t2i.plugins.common.weights.transformers_folders import load_network, obtained_tokenizer
 from t2i.plugins.encoders.bert.config import BertTextConfig
 
 WHAT = "text encoder 'bert'"
@@ -144,18 +144,7 @@ def load_tokenizer(config: BertTextConfig) -> BertTokenizer:
         wanted = replace(
             wanted, setting="encoder.tokenizer", name=config.tokenizer, revision="main"
         )
-
-    def load(source: str, offline: bool) -> BertTokenizer:
-        tokenizer: Any = BertTokenizer.from_pretrained(
-            source, revision=wanted.revision, local_files_only=offline
-        )
-        # Where transformers finds no file, it makes a tokenizer of special tokens only.
-        if set(tokenizer.get_vocab()) == set(tokenizer.all_special_tokens):
-            raise FileNotFoundError("no tokenizer.json there, nor vocab.txt")
-        found: BertTokenizer = tokenizer
-        return found
-
-    return obtained(wanted, load)
+    return obtained_tokenizer(BertTokenizer, wanted, "vocab.txt")
 
 
 def check_fit(config: BertTextConfig, network: BertModel, tokenizer: BertTokenizer) -> None:

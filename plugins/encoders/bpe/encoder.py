@@ -17,10 +17,8 @@ from torch import Tensor
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import Reading, TextEncoder, TextFeatures, TextShape
 from t2i.plugins.common.text.readable import readable
+from t2i.plugins.common.text.tokens import padded, token_features
 from t2i.plugins.encoders.bpe.config import PAD, UNKNOWN, BPEConfig
-
-TOKENS = "tokens"
-"""Name of the tokens in the extras of text features."""
 
 
 class BPEEncoder(TextEncoder):
@@ -75,16 +73,10 @@ class BPEEncoder(TextEncoder):
 
     def encode(self, captions: Sequence[str]) -> TextFeatures:
         length = self.config.length
-        rows = [self.numbers(caption)[:length] for caption in captions]
-        padded = [row + [self.pad] * (length - len(row)) for row in rows]
-        device = self.anchor.device
-        tokens = torch.tensor(padded, device=device).view(len(rows), length)
+        rows = [self.numbers(caption) for caption in captions]
+        tokens, counts = padded(rows, length, self.pad, self.anchor.device)
         # Of a caption without tokens one of padding counts: attention needs something to attend to.
-        counts = torch.tensor([max(1, len(row)) for row in rows], device=device)
-        mask = torch.arange(length, device=device) < counts[:, None]
-        words = (tokens / len(self.config.vocabulary))[..., None] * mask[..., None]
-        features = TextFeatures.of(words=words, mask=mask, captions=captions)
-        return TextFeatures(features.sentence, words, mask, tuple(captions), {TOKENS: tokens})
+        return token_features(tokens, counts.clamp_min(1), len(self.config.vocabulary), captions)
 
 
 def tokenizer_of(config: BPEConfig) -> Tokenizer:

@@ -8,7 +8,8 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 
 from t2i.core.errors import UserError
 from t2i.plugins.common.clip.weights import load_clip
-from t2i.plugins.common.weights.hub import Wanted, obtained
+from t2i.plugins.common.weights.hub import Wanted
+from t2i.plugins.common.weights.transformers_folders import obtained_tokenizer
 from t2i.plugins.encoders.clip.config import ClipConfig
 
 WHAT = "text encoder 'clip'"
@@ -79,17 +80,7 @@ def load_tokenizer(wanted: Wanted) -> CLIPTokenizer:
     Raises:
         UserError: The files cannot be found.
     """
-
-    def load(source: str, offline: bool) -> CLIPTokenizer:
-        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(
-            source, revision=wanted.revision, local_files_only=offline
-        )
-        # Where transformers finds no file, it makes a tokenizer of special tokens only.
-        if set(tokenizer.get_vocab()) == set(tokenizer.all_special_tokens):
-            raise FileNotFoundError("no tokenizer.json there, nor vocab.json and merges.txt")
-        return tokenizer
-
-    return obtained(wanted, load)
+    return obtained_tokenizer(CLIPTokenizer, wanted, "vocab.json and merges.txt")
 
 
 def checked(config: ClipConfig, clip: CLIPTextConfig, tokenizer: CLIPTokenizer) -> None:

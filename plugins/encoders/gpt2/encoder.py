@@ -15,12 +15,11 @@ from transformers import GPT2Tokenizer
 
 from t2i.core.interfaces.text import Reading, TextEncoder, TextFeatures, TextShape
 from t2i.plugins.common.text.readable import readable
-from t2i.plugins.common.weights.hub import Wanted, obtained
+from t2i.plugins.common.text.tokens import padded, token_features
+from t2i.plugins.common.weights.hub import Wanted
+from t2i.plugins.common.weights.transformers_folders import obtained_tokenizer
 from t2i.plugins.common.weights.trusted_files import check_folder
 from t2i.plugins.encoders.gpt2.config import GPT2TokensConfig
-
-TOKENS = "tokens"
-"""Name of the tokens in the extras of text features."""
 
 FOLDER = "a folder with vocab.json and merges.txt, or with tokenizer.json"
 
@@ -74,15 +73,9 @@ class GPT2Tokens(TextEncoder):
 
     def encode(self, captions: Sequence[str]) -> TextFeatures:
         length, pad = self.config.length, self._tokenizer.eos_token_id
-        rows = [self.numbers(caption, length)[:length] for caption in captions]
-        padded = [row + [pad] * (length - len(row)) for row in rows]
-        device = self.anchor.device
-        tokens = torch.tensor(padded, dtype=torch.long, device=device).view(len(rows), length)
-        counts = torch.tensor([len(row) for row in rows], device=device)
-        mask = torch.arange(length, device=device) < counts[:, None]
-        words = (tokens / self.total)[..., None] * mask[..., None]
-        features = TextFeatures.of(words=words, mask=mask, captions=captions)
-        return TextFeatures(features.sentence, words, mask, tuple(captions), {TOKENS: tokens})
+        rows = [self.numbers(caption, length) for caption in captions]
+        tokens, counts = padded(rows, length, pad, self.anchor.device)
+        return token_features(tokens, counts, self.total, captions)
 
     def save_assets(self, folder: Path) -> None:
         """Write the tokenizer. With it a saved model loads without the hub.
@@ -105,21 +98,10 @@ def load_tokenizer(config: GPT2TokensConfig) -> GPT2Tokenizer:
     Raises:
         UserError: The files cannot be found.
     """
-
-    def load(source: str, offline: bool) -> GPT2Tokenizer:
-        tokenizer: Any = GPT2Tokenizer.from_pretrained(
-            source, revision=config.revision, local_files_only=offline
-        )
-        # Where transformers finds no file, it makes a tokenizer of special tokens only.
-        if set(tokenizer.get_vocab()) == set(tokenizer.all_special_tokens):
-            raise FileNotFoundError("no tokenizer.json there, nor vocab.json and merges.txt")
-        found: GPT2Tokenizer = tokenizer
-        return found
-
-    return obtained(
-        Wanted("text encoder 'gpt2'", "encoder.weights", config.weights, config.revision, FOLDER),
-        load,
+    wanted = Wanted(
+        "text encoder 'gpt2'", "encoder.weights", config.weights, config.revision, FOLDER
     )
+    return obtained_tokenizer(GPT2Tokenizer, wanted, "vocab.json and merges.txt")
 
 
 def build(config: GPT2TokensConfig, assets: Path | None) -> GPT2Tokens:

@@ -9,14 +9,14 @@ from collections.abc import Collection
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import T5EncoderModel, T5Tokenizer
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_object
-from t2i.plugins.common.weights.hub import Wanted, obtained
+from t2i.plugins.common.weights.hub import Wanted
 from t2i.plugins.common.weights.network_types import (
     Count,
     Layers,
@@ -25,7 +25,7 @@ from t2i.plugins.common.weights.network_types import (
     check_sizes,
     check_types,
 )
-from t2i.plugins.common.weights.transformers_folders import load_network
+from t2i.plugins.common.weights.transformers_folders import load_network, obtained_tokenizer
 from t2i.plugins.encoders.t5.config import T5TextConfig
 
 WHAT = "text encoder 't5'"
@@ -142,19 +142,7 @@ def load_tokenizer(config: T5TextConfig) -> T5Tokenizer:
         wanted = replace(
             wanted, setting="encoder.tokenizer", name=config.tokenizer, revision="main"
         )
-
-    def load(source: str, offline: bool) -> T5Tokenizer:
-        _check_packages(Path(source))
-        tokenizer: Any = T5Tokenizer.from_pretrained(
-            source, revision=wanted.revision, local_files_only=offline
-        )
-        # Where transformers finds no file, it makes a tokenizer of special tokens and the space.
-        if not set(tokenizer.get_vocab()) - {*tokenizer.all_special_tokens, "\u2581"}:
-            raise FileNotFoundError(f"no tokenizer.json there, nor {SPIECE}")
-        found: T5Tokenizer = tokenizer
-        return found
-
-    return obtained(wanted, load)
+    return obtained_tokenizer(T5Tokenizer, wanted, SPIECE, blank=("\u2581",), check=_check_packages)
 
 
 def _check_packages(folder: Path) -> None:

@@ -17,11 +17,9 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.causal.generator import TokenGenerator
 from t2i.plugins.common.causal.transformer import Prefix, TokenTransformer
+from t2i.plugins.common.text.tokens import TOKENS
 from t2i.plugins.common.tokens.tokenizer import tokenizer_of
 from t2i.plugins.models.dalle.config import DalleConfig
-
-TOKENS = "tokens"
-"""Name of the text tokens in the extras of text features."""
 
 
 class DalleTransformer(TokenTransformer):

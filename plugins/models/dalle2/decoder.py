@@ -251,13 +251,23 @@ class KarloUpsampler(nn.Module):
 
         Args:
             x: x_t and the enlarged image, (B, 6, H, W).
-            t: Timesteps, (B,), all the same. At 0 the second network is called.
+            t: Timesteps, (B,). At 0 the second network is called.
             text: Not read.
 
         Returns:
             The prediction, (B, 3, H, W).
         """
-        network: Any = self.networks[STEPS[int(not bool(t.any()))]]
+        last = t == 0
+        if bool(last.all()):
+            return self._called(1, x, t)
+        output = self._called(0, x, t)
+        if bool(last.any()):  # in training only
+            output = torch.where(last.view(-1, 1, 1, 1), self._called(1, x, t), output)
+        return output
+
+    def _called(self, number: int, x: Tensor, t: Tensor) -> Tensor:
+        """Call a network."""
+        network: Any = self.networks[STEPS[number]]
         output: Tensor = network(x, t, return_dict=False)[0]
         return output
 
@@ -277,17 +287,14 @@ class UnclipUpsamplerGenerator(UpsamplerGenerator):
         given = [described_network(UNet2DModel, config.weights, name, assets) for name in STEPS]
         unet = None if given[0] is None else KarloUpsampler(dict(zip(STEPS, given, strict=True)))
         super().__init__(config, text, assets, unet)
-        self.given = unet
+        self.given, self.told = unet, unet is None
 
     def enlarging(
         self, images: Tensor, noise: Noise, level: Tensor | None = None
     ) -> dict[str, Tensor]:
+        self.check_told(level)
         if self.given is None:
             return super().enlarging(images, noise, level)
-        if level is not None and bool(level.any()):
-            raise UserError(
-                "upsampler.augmentation: Karlo's networks are told no level: set it to 0"
-            )
         low = images.clamp(-1, 1)  # as Karlo has it: neither rounded nor noised
         return {PREVIOUS: low, LEVEL: low.new_zeros(len(low))}
 

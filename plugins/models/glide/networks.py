@@ -122,7 +122,7 @@ class GlideUpsamplerGenerator(UpsamplerGenerator):
         transformer = TextTransformer(config.transformer, text)
         unet = GlideUNet(config) if config.adm else None
         super().__init__(config, transformer.shape, assets, unet)
-        self.transformer = transformer
+        self.transformer, self.told = transformer, unet is None
 
     def condition(self, text: TextFeatures) -> TextFeatures:
         return super().condition(self.transformer(text))

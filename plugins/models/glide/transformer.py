@@ -13,10 +13,8 @@ from torch.nn import functional as F
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextFeatures, TextShape
+from t2i.plugins.common.text.tokens import TOKENS
 from t2i.plugins.models.glide.config import TransformerConfig
-
-TOKENS = "tokens"
-"""Name of the tokens in the extras of text features."""
 
 INITIAL = 0.02
 """Standard deviation of new vectors of tokens, places and padding."""

@@ -8,8 +8,9 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 
 from t2i.core.errors import UserError
+from t2i.plugins.common.text.tokens import TOKENS
 from t2i.plugins.encoders.gpt2.config import GPT2TokensConfig
-from t2i.plugins.encoders.gpt2.encoder import TOKENS, build
+from t2i.plugins.encoders.gpt2.encoder import build
 
 END = "<|endoftext|>"
 

@@ -177,6 +177,18 @@ def test_text_and_prior_run_once_and_both_branches_in_one_batch(opened):
     assert rows[1:] == [[2, 2], [4] * 4, [2, 2], [4] * 4, [2] * 2, [2]]
 
 
+def test_the_upsamplers_second_network_makes_the_last_step_and_is_told_no_level(opened):
+    part = opened[2].generator.part("upsampler")
+    first, second = part.given.networks.values()
+    x, t = torch.randn(3, 6, 16, 16), torch.tensor([0, 5, 0])
+    with torch.no_grad():
+        found, wanted = part.given(x, t, None), second(x, t).sample
+        wanted[1] = first(x, t).sample[1]
+    torch.testing.assert_close(found, wanted)
+    with pytest.raises(UserError, match="not told the level: set it to 0"):
+        part.enlarging(torch.zeros(2, 3, 8, 8), PromptNoise(3, KEYS), torch.full((2,), 0.1))
+
+
 def test_a_saved_model_draws_the_same(opened, tmp_path):
     _, _, model = opened
     model.save(tmp_path / "saved")
