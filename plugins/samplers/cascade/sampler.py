@@ -105,7 +105,11 @@ class CascadeSampler(Sampler):
             return None if generator.embedded is None else request.noise.given
         image, null = request.image, request.null
         if null is None:
-            null = request.text.map(torch.zeros_like)
+            last = list(generator.parts)[-1]
+            raise UserError(
+                "an image is edited by the difference between its caption and another or none, "
+                f"which only guided parts read: guide one, such as by --set {last}.guidance=2"
+            )
         return generator.edited(image, request.text, null, request.strength)
 
     def _request(

@@ -243,6 +243,8 @@ def test_text_diffs_turn_embeddings(model):
         sampled(model, image=images, null=nothing(), strength=strength) for strength in (0.0, 0.9)
     ]
     assert not torch.equal(*edits)
+    with pytest.raises(UserError, match="guide one, such as"):
+        sampled(model, image=images, strength=0.5)
     with pytest.raises(UserError, match="mask"):
         sampled(model, image=images, mask=torch.ones(2, 1, 32, 32))
 
