@@ -105,10 +105,11 @@ class CascadeSampler(Sampler):
             return None if generator.embedded is None else request.noise.given
         image, null = request.image, request.null
         if null is None:
-            last = list(generator.parts)[-1]
+            names = list(generator.parts)
+            reader = names[names.index(generator.embedded) + 1]
             raise UserError(
                 "an image is edited by the difference between its caption and another or none, "
-                f"which only guided parts read: guide one, such as by --set {last}.guidance=2"
+                f"which only guided parts read: guide one, such as by --set {reader}.guidance=2"
             )
         return generator.edited(image, request.text, null, request.strength)
 
