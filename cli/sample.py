@@ -267,15 +267,15 @@ def _up_to(model: Model, part: str | None) -> Model:
 def _upsampler(place: Located, device: str | None, given: Any, name: str) -> Upsampling:
     """Load an upsampler with its settings: `sampler`, `augmentation` and those of the sampler."""
     from t2i.core.models.enlarging import Upsampling
-    from t2i.core.models.loading import load
+    from t2i.core.models.loading import load, opening_settings
 
     if not isinstance(given, dict):
         raise UserError(f"--set {name}={given}: its settings are named, such as {name}.steps=8")
-    settings = dict(given)
+    opening, settings = opening_settings(given)
     sampler, level = settings.pop("sampler", None), settings.pop("augmentation", None)
     if level is not None and (isinstance(level, bool) or not isinstance(level, int | float)):
         raise UserError(f"--set {name}.augmentation={level}: a number between 0 and 1")
-    model = load(place, device)
+    model = load(place, device, settings=opening)
     choice = model.sampler(None if sampler is None else str(sampler), settings=settings)
     return Upsampling(model, choice, level, Path(place.name))
 
