@@ -74,10 +74,14 @@ class ReadingConfig(Config):
     """How the papers' networks read the words of a caption."""
 
     text_width: int = Field(0, ge=0)
-    """Width to which words are projected before attention reads them. 0: they are not projected."""
+    """Width to which words are projected before attention reads them. 0: they are not projected.
+
+    Not read by the small networks (`unet`)."""
 
     pool_heads: int = Field(8, ge=1)
-    """Heads of the attention that pools all words to the vector which joins the time embedding."""
+    """Heads of the attention that pools all words to the vector which joins the time embedding.
+
+    Not read by the small networks (`unet`)."""
 
 
 class BasePart(PixelPart, ReadingConfig):
