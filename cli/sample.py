@@ -181,6 +181,8 @@ def sample(
         _check_what_to_sample(texts, prompts, features, interpolate)
     if sampler is not None:
         registry().samplers[sampler]  # a misspelt name is an error before torch is imported
+    if guide is None and guide_scale != 1:
+        raise UserError("--guide-scale is the scale of a guide's gradient: give --guide RUN, too")
     if interpolate is not None and guide is not None:
         raise UserError("--interpolate samples between two images: leave out --guide")
     if interpolate is not None and upsample:

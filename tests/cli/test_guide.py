@@ -211,6 +211,8 @@ def test_a_guide_draws_nothing_and_says_what_it_is_for(trained, refused):
         "sample", "--run", trained / "model", "--guide", trained / "model", "-p", "a red image"
     )
     assert "'plain' is diffusion, not a guide" in line
+    line = refused("sample", "--run", trained / "model", "--guide-scale", "3", "-p", "a red image")
+    assert "give --guide RUN, too" in line
     line = refused("bench", "shapes", "--models", "judge", "--out", "bench")
     assert "it draws no images" in line
     with pytest.raises(UserError, match="is a guide: it draws no images"):
