@@ -68,6 +68,7 @@ def unclip(folder: Path) -> tuple[Callable[[], Any], Callable[[], Any]]:
     Returns:
         Our call and diffusers'.
     """
+    karlo.STEPS.update(prior=25, decoder=25, upsampler=7)  # the pipeline's own
     pipe, path = karlo.pipeline(folder, channels=(64, 128))
     model = load(path, "cpu")
     return lambda: karlo.ours(model), lambda: karlo.theirs(pipe)

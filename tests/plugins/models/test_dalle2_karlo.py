@@ -98,14 +98,16 @@ def theirs(pipe, captions=CAPTIONS):
 
         scheduler.step = with_own
         # In float32 its 1 - abar of the first step is wrong by a thousandth.
-        scheduler.betas = DiscreteSchedule.named("cosine", 1000).betas.double()
-        scheduler.alphas = 1 - scheduler.betas
-        scheduler.alphas_cumprod = scheduler.alphas.cumprod(0)
+        abar = DiscreteSchedule.named("cosine", 1000).alphas_cumprod
+        scheduler.alphas_cumprod = abar
+        scheduler.alphas = abar / torch.cat([abar.new_ones(1), abar[:-1]])
+        scheduler.betas = 1 - scheduler.alphas
         starts[f"{name}_latents"] = own.start("x_T", shape)
     starts["prior_latents"] = starts["prior_latents"][:, 0]
     images = pipe(
-        list(captions), prior_num_inference_steps=4, decoder_num_inference_steps=4,
-        super_res_num_inference_steps=3, output_type="np",
+        list(captions), prior_num_inference_steps=STEPS["prior"],
+        decoder_num_inference_steps=STEPS["decoder"],
+        super_res_num_inference_steps=STEPS["upsampler"], output_type="np",
         decoder_guidance_scale=8.0, **starts,
     ).images  # fmt: skip
     return torch.from_numpy(images).permute(0, 3, 1, 2)
