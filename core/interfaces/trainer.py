@@ -85,6 +85,8 @@ class Batch:
         Returns:
             Features of B captions; and which captions were kept, bool (B,), or None for all.
         """
+        if not share:
+            return self.text, None
         keep = self.noise.uniform("caption_dropout", 0, ()) >= share
         if bool(keep.all()):
             return self.text, None
