@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -29,8 +30,7 @@ def last_votes(votes: Iterable[V], keys: Iterable[Hashable]) -> list[V]:
     Returns:
         The votes that are kept, in their order.
     """
-    latest = {key: vote for key, vote in zip(keys, votes, strict=True)}
-    return list(latest.values())
+    return list(dict(zip(keys, votes, strict=True)).values())
 
 
 def rank_ranges(settled: NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -71,7 +71,7 @@ def votes_needed(
         An entry for each pair of neighbours that is not settled.
     """
     found = []
-    for i, j in zip(order, order[1:], strict=False):
+    for i, j in pairwise(order):
         if not settled[i, j]:
             times = estimates.times_needed(i, j)
             more = None if times is None else max(1, math.ceil(raters * (times - 1)))
