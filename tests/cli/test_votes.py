@@ -18,14 +18,14 @@ def t2i(*arguments):
     )  # fmt: skip
 
 
-def test_a_table_and_a_document(tmp_path):
+def test_a_document_of_the_votes_in_a_file(tmp_path):
     file = tmp_path / "votes.jsonl"
     votes = [{**VOTE, "rater": rater, "item": str(n)} for rater in "abcdef" for n in range(5)]
     file.write_text("".join(json.dumps(vote) + "\n" for vote in votes))
-    told = t2i("votes", file)
+    told = t2i("votes", file, "--json")
     assert (told.returncode, told.stderr) == (0, "")
-    assert "30 votes of 6 raters" in told.stdout
-    found = json.loads(t2i("votes", file, "--json").stdout)
+    found = json.loads(told.stdout)
+    assert (found["tables"][0]["votes"], found["tables"][0]["raters"]) == (30, 6)
     first, second = found["tables"][0]["places"]
     assert (first["model"], first["first"], first["last"], first["settled"]) == ("ldm", 1, 1, True)
     assert second["value"] < 10

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from t2i.benchmarks.report.page import write_report
-from t2i.benchmarks.report.table import show
+from t2i.benchmarks.report.table import DASH, show
 from t2i.benchmarks.results import Column, Results, Row
 from t2i.benchmarks.votes.column import add_votes, check_names
 from t2i.benchmarks.votes.judging import judge
@@ -50,7 +50,7 @@ def test_rows_with_votes_get_a_value_and_others_a_dash(results, judgements, caps
     assert low < values["a"] < high
     show(results)
     [line] = [line for line in capsys.readouterr().out.splitlines() if "wins %" in line]
-    assert line.count("–") == 2
+    assert line.count(DASH) == 2
 
 
 def test_the_protocol_says_what_the_votes_are_and_its_hash_stays(results, judgements) -> None:

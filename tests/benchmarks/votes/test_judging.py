@@ -64,7 +64,7 @@ def test_a_few_votes_that_all_say_the_same_settle_nothing() -> None:
 def test_one_rater_has_no_interval_and_settles_nothing(pair_votes) -> None:
     table = judge_pairs("overall", pair_votes(FAR, raters=1, each=200))
     assert all(place.low is None and not place.settled for place in table.places)
-    assert any("One rater" in note for note in table.notes)
+    assert any("There is one rater" in note for note in table.notes)
     assert {needed.votes for needed in table.needed} == {None}
 
 
@@ -113,18 +113,18 @@ def test_groups_that_never_met_are_not_ranked_against_each_other() -> None:
     assert any("a, b; c, d" in note for note in table.notes)
 
 
-def test_as_many_votes_as_are_needed_settle_a_difference(pair_votes) -> None:
-    """Four of five studies of the size that a small one calls needed settle it."""
-    strengths = {"a": 0.35, "b": -0.35}
-    small = judge_pairs("q", [v for v in pair_votes(strengths, 12, 20, seed=1)])
-    [needed] = small.needed
-    more = 12 + needed.raters
-    assert needed.votes == pytest.approx(20 * needed.raters, abs=20)
-    settled = [
-        judge_pairs("q", pair_votes(strengths, more, 20, seed=seed)).places[0].settled
-        for seed in range(10, 20)
+def test_as_many_raters_as_are_needed_settle_a_difference(pair_votes) -> None:
+    """More raters who vote as the first ones did, in the number that is called needed."""
+    first = [
+        pair(f"r{n % 6}", f"k{n}", "a", "b", "left" if (n * 7) % 10 < 6 else "right")
+        for n in range(60)
     ]
-    assert sum(settled) >= 6
+    table = judge_pairs("q", first)
+    [needed] = table.needed
+    assert needed.votes == 10 * needed.raters
+    copies = 1 + -(-needed.raters // 6)
+    more = [replace(vote, rater=f"{vote.rater}-{c}") for c in range(copies) for vote in first]
+    assert judge_pairs("q", more).places[0].settled
 
 
 def scale(rater: int, item: int, model: str, value: int) -> ScaleVote:
