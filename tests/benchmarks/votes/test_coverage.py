@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from t2i.benchmarks.votes.grades import estimate_means
-from t2i.benchmarks.votes.strengths import estimate, fit_strengths
+from t2i.benchmarks.votes.strengths import estimate, fit_strengths, win_shares
 
 UNEQUAL = (1, 1, 2, 2, 3, 3, 4, 5, 8, 12, 20, 30)
 FOUR = (0.8, 0.3, -0.2, -0.9)
@@ -65,6 +65,21 @@ def test_resampling_votes_would_be_too_sure(world) -> None:
     errors = np.sqrt(np.diagonal(logits.covariance, axis1=-2, axis2=-1))
     target = logit((truth.sum(1) - 0.5) / (len(truth) - 1))
     assert (np.abs(logits.values - target) <= 1.96 * errors).mean() < 0.85
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("votes", [(10,) * 5, (5,) * 12, UNEQUAL])
+def test_percentiles_of_resampled_raters_are_too_short(world, votes) -> None:
+    """Why the intervals are none of the bootstrap's, which docs/votes.md compares."""
+    case, rng = world(FOUR, 0.7, votes), np.random.default_rng(2)
+    wins, _ = case.wins(rng, 60)
+    shares = (case.truth().sum(1) - 0.5) / (len(FOUR) - 1)
+    counts = rng.multinomial(len(votes), np.full(len(votes), 1 / len(votes)), size=200)
+    again = win_shares(fit_strengths(np.einsum("bg,sgij->bsij", counts, wins)))
+    low, high = np.percentile(again, [2.5, 97.5], axis=0)
+    held = 100 * float(((low <= shares) & (shares <= high)).mean())
+    print(len(votes), held)
+    assert 75 <= held <= 93
 
 
 def grades(effect: float, raters: int, each: int, times: int) -> tuple[NDArray[np.float64], ...]:
