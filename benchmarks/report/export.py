@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,13 +18,15 @@ from t2i.core.io.terminal import printable
 
 MOST_HEADS = 6  # columns of numbers in a LaTeX table that has fewer lines than columns
 FORMULA = ("=", "+", "-", "@")  # how a text begins that spreadsheets run
+MINUS = "\N{MINUS SIGN}"
 DAGGER = r"$^\dagger$"
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", DASH: "--",
-    "…": r"\ldots{}", "·": r"\textperiodcentered{}",
+    "…": r"\ldots{}", "·": r"\textperiodcentered{}", MINUS: "$-$",
 }  # fmt: skip
+_SIGN = re.compile(r"(?<!e)-(?=\d)")
 _ARROWS = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "none": ""}
 
 
@@ -110,7 +113,10 @@ def _csv_cells(cells: Sequence[Cell], ranged: Sequence[bool]) -> Iterator[str]:
         value = cell.value
         yield _digits(value.mean if value else None)
         if wide:
-            yield from (_digits(value.low if value else None), _digits(value.high if value else None))
+            yield from (
+                _digits(value.low if value else None),
+                _digits(value.high if value else None),
+            )
 
 
 def _digits(value: float | None) -> str:
@@ -169,10 +175,8 @@ def latex_text(sheet: Sheet, remarks: Sequence[str] = ()) -> str:
 
 
 def _latex_cell(cell: Cell) -> str:
-    score, _, bounds = cell.text.partition(" (")
+    score, _, bounds = _SIGN.sub(MINUS, cell.text).partition(" (")
     text = latex(score)
-    if text.startswith("-") and cell.value:
-        text = f"${text}$"
     if cell.best:
         text = rf"\textbf{{{text}}}"
     if cell.too_few:
