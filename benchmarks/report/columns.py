@@ -94,8 +94,8 @@ def explained(columns: Iterable[Column], protocol: Mapping[str, Any]) -> list[Ex
 
     Args:
         columns: The columns.
-        protocol: The protocol of the results. A measure that is no registered metric, such as votes,
-            may say "about" and "reading" in its entry there.
+        protocol: The protocol of the results. A measure that is no registered metric, such as
+            votes, may say "about" and "reading" in its entry there.
 
     Returns:
         The explanations; columns of which nothing is known are left out.

