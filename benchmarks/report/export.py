@@ -70,7 +70,7 @@ def protocol_lines(results: Results) -> list[str]:
             for e in explained(results.columns, results.protocol)
         ),
     ]
-    return [line for text in lines if (line := printable(" ".join(text.split())))]
+    return [line for text in lines if (line := printable(text))]
 
 
 def csv_text(sheet: Sheet, remarks: Sequence[str] = ()) -> str:
@@ -97,7 +97,7 @@ def csv_text(sheet: Sheet, remarks: Sequence[str] = ()) -> str:
         own += [_cell_text(line.note)] * noted
         writer.writerow(own + list(_csv_cells(line.cells, ranged)))
     comments = [sheet.title, *remarks, *_marked(sheet)]
-    return "".join(f"# {_one_line(text)}\n" for text in comments) + buffer.getvalue()
+    return "".join(f"# {printable(text)}\n" for text in comments) + buffer.getvalue()
 
 
 def _csv_heads(heads: Sequence[Head], ranged: Sequence[bool]) -> Iterator[str]:
@@ -124,12 +124,8 @@ def _digits(value: float | None) -> str:
 
 
 def _cell_text(text: str) -> str:
-    shown = _one_line(text)
+    shown = printable(text)
     return f"'{shown}" if shown.startswith(FORMULA) else shown
-
-
-def _one_line(text: str) -> str:
-    return printable(" ".join(text.split()))
 
 
 def _marked(sheet: Sheet) -> list[str]:
@@ -167,7 +163,7 @@ def latex_text(sheet: Sheet, remarks: Sequence[str] = ()) -> str:
     comments = [sheet.title, *remarks, *_marked(sheet), r"needs \usepackage{booktabs}"]
     return "\n".join(
         [
-            *(f"% {_one_line(text)}" for text in comments),
+            *(f"% {printable(text)}" for text in comments),
             rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(grid[0]) - left)}}}",
             r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}", "",
         ]
@@ -193,4 +189,4 @@ def latex(text: str) -> str:
     Returns:
         The text on one line, in which nothing is a command.
     """
-    return "".join(_LATEX.get(character, character) for character in _one_line(text))
+    return "".join(_LATEX.get(character, character) for character in printable(text))
