@@ -91,6 +91,7 @@ def test_the_page_without_scripts_says_the_same(browser, results):
     said = page.locator("section").all_inner_texts()
     assert not page.locator("#compare").is_visible()
     enlarge(page)
+    page.locator(".zoom img").first.click()  # and small again
     with page.expect_download() as download:
         page.locator("#table-ranking").locator("xpath=../..").get_by_text("CSV").first.click()
         page.get_by_role("link", name="Save ranking.csv").click()
