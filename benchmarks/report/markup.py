@@ -26,7 +26,7 @@ def text(words: str) -> str:
     return escape(printable(words))
 
 
-def table(sheet: Sheet, remarks: Sequence[str], note_of: str = "") -> str:
+def table(sheet: Sheet, remarks: Sequence[str], kind: str = "") -> str:
     """Return a table with its export as CSV and LaTeX below it.
 
     Its lines become cards on a narrow screen. A script makes its heads sort it.
@@ -34,7 +34,7 @@ def table(sheet: Sheet, remarks: Sequence[str], note_of: str = "") -> str:
     Args:
         sheet: The table.
         remarks: Comments of the exported files.
-        note_of: Class of the table besides "cards".
+        kind: Class of the table besides "cards". "": none.
 
     Returns:
         The HTML.
@@ -46,7 +46,7 @@ def table(sheet: Sheet, remarks: Sequence[str], note_of: str = "") -> str:
     )
     lines = "".join(_line(line, sheet) for line in sheet.lines)
     return (
-        f'<div class="wide"><table class="cards {note_of}" id="table-{sheet.name}">'
+        f'<div class="wide"><table class="cards {kind}" id="table-{sheet.name}">'
         f"<thead><tr>{rank}<th>name</th>{heads}</tr></thead><tbody>{lines}</tbody></table></div>"
         f"{_files(sheet, remarks)}"
     )
