@@ -73,6 +73,12 @@ tables_option = path_option(
     metavar="DIR",
     help="Write every table of the report into DIR, as NAME.csv and NAME.tex (booktabs).",
 )
+votes_option = path_option(
+    "--votes",
+    multiple=True,
+    metavar="FILE",
+    help="Votes of people, as 't2i web' writes them: a column of the table. Repeatable.",
+)
 
 
 @click.command(cls=Command)
@@ -153,12 +159,7 @@ tables_option = path_option(
     help="Also compute the likelihood (bits per dimension) of N real images, for the models that "
     "can: minutes a model.",
 )
-@path_option(
-    "--votes",
-    multiple=True,
-    metavar="FILE",
-    help="Votes of people, as 't2i web' writes them: a column of the table. Repeatable.",
-)
+@votes_option
 @path_option(
     "--out",
     metavar="DIR",
@@ -226,12 +227,16 @@ def _write_tables(results: Results, folder: Path | None) -> None:
 @click.command(cls=Command)
 @click.argument("path", type=PlainPath(), metavar="RESULTS")
 @tables_option
+@votes_option
 @click.option("--report", is_flag=True, help="Write report.html beside the results anew.")
 @json_option
-def show(path: Path, tables: Path | None, report: bool, as_json: bool) -> None:
+def show(
+    path: Path, tables: Path | None, votes: tuple[Path, ...], report: bool, as_json: bool
+) -> None:
     """Print the table of results that are there.
 
-    RESULTS is a results.json, or the folder that holds one. Nothing is trained or scored.
+    RESULTS is a results.json, or the folder that holds one. Nothing is trained or scored. With
+    --votes the table and the report have a column more; results.json stays as it is.
 
     \b
     t2i bench show runs/bench-shapes --tables thesis/tables
@@ -240,6 +245,11 @@ def show(path: Path, tables: Path | None, report: bool, as_json: bool) -> None:
     from t2i.benchmarks.results import Results
 
     results = Results.load(path)
+    if votes:
+        from t2i.benchmarks.votes.column import add_votes
+        from t2i.benchmarks.votes.judging import judge
+
+        add_votes(results, judge(votes))
     _write_tables(results, tables)
     if report:
         from t2i.benchmarks.report.page import write_report
