@@ -22,6 +22,7 @@ MOST_CURVES = 24  # most curves of one plot; a reader tells no more apart
 MOST_POINTS = 2000  # most points of one curve; a screen shows no more
 MOST_LINES = 12  # most lines of the ranking in one plot of bars; more are read in the table
 FEWEST_POINTS = 3  # fewest models of a scatter plot; fewer show nothing that the table does not
+MOST_LABELLED = 8  # most points that have their cost beside their name
 ALIKE = 1.05  # costs within this factor of each other are equal: nothing to plot against
 Drawn = TypeVar("Drawn")
 
@@ -100,7 +101,8 @@ def quality_against(
     costs = [x for _, x, _ in points]
     if len(points) < FEWEST_POINTS or max(costs) < ALIKE * min(costs):
         return None
-    with figure_of(2.9) as (axes, svg):
+    crowded = len(points) > MOST_LABELLED
+    with figure_of(4.4 if crowded else 2.9) as (axes, svg):
         for standing, x, value in points:
             look = look_of(standing.name)
             if value.low is not None and value.high is not None:
@@ -110,7 +112,10 @@ def quality_against(
         _room_above(axes, headline)
         axes.set_xlabel(unit)
         axes.set_ylabel(_shortened(headline.title))
-        named = [(s, x, v.mean, f"{printable(s.name)} · {cost(title, x)}") for s, x, v in points]
+        named = [
+            (s, x, v.mean, _shortened(s.name) + ("" if crowded else f" · {cost(title, x)}"))
+            for s, x, v in points
+        ]
         labels.put(axes, [labels.Label(x, y, text, INK) for _, x, y, text in named])
     return svg[0]
 
