@@ -22,6 +22,7 @@ MOST_CURVES = 24  # most curves of one plot; a reader tells no more apart
 MOST_POINTS = 2000  # most points of one curve; a screen shows no more
 MOST_LINES = 12  # most lines of the ranking in one plot of bars; more are read in the table
 FEWEST_POINTS = 3  # fewest models of a scatter plot; fewer show nothing that the table does not
+MOST_LABELLED = 8  # most points with a name beside them; more have a legend
 ALIKE = 1.05  # costs within this factor of each other are equal: nothing to plot against
 Drawn = TypeVar("Drawn")
 
@@ -100,18 +101,24 @@ def quality_against(
     costs = [x for _, x, _ in points]
     if len(points) < FEWEST_POINTS or max(costs) < ALIKE * min(costs):
         return None
+    crowded = len(points) > MOST_LABELLED
     with figure_of(2.9) as (axes, svg):
         for standing, x, value in points:
             look = look_of(standing.name)
             if value.low is not None and value.high is not None:
                 axes.plot([x, x], [value.low, value.high], color=look.colour, lw=1.5, alpha=0.6)
-            axes.plot(x, value.mean, look.marker, color=look.colour, ms=8)
+            axes.plot(
+                x, value.mean, look.marker, color=look.colour, ms=8, label=_shortened(standing.name)
+            )
         _log_room(axes, title, costs)
         _room_above(axes, headline)
         axes.set_xlabel(unit)
         axes.set_ylabel(_shortened(headline.title))
-        named = [(s, x, v.mean, f"{printable(s.name)} · {cost(title, x)}") for s, x, v in points]
-        labels.put(axes, [labels.Label(x, y, text, INK) for _, x, y, text in named])
+        if crowded:
+            legend(axes, 8)
+        else:
+            named = [(x, v.mean, f"{_shortened(s.name)} · {cost(title, x)}") for s, x, v in points]
+            labels.put(axes, [labels.Label(x, y, text, INK) for x, y, text in named])
     return svg[0]
 
 
