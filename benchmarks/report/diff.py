@@ -18,6 +18,9 @@ from t2i.benchmarks.results import Results, Standing, Value
 SHOWN = 500
 """Lines of a table that are printed."""
 
+LONGEST_TITLE = 16
+"""Characters of the longest name of a file that stands above a column."""
+
 LONGEST = 300
 """Characters of a value that are printed."""
 
@@ -70,6 +73,17 @@ class Difference:
         """
         return asdict(self)
 
+    def titles(self) -> tuple[str, str]:
+        """Name the columns of A and B.
+
+        Returns:
+            The names of the files or folders, without their folders, if they differ and are short.
+            Else "first" and "second".
+        """
+        a, b = (Path(name).name for name in self.names)
+        short = a != b and all(0 < len(name) <= LONGEST_TITLE for name in (a, b))
+        return (a, b) if short else ("first", "second")
+
     def show(self, console: Console | None = None, force: bool = False) -> None:
         """Print the verdict, what differs, and the scores if they may be compared.
 
@@ -91,19 +105,20 @@ class Difference:
         if len(told) > SHOWN:
             console.print(f"{len(told) - SHOWN:,} more differences, in --json")
         if self.comparable or force:
-            console.print(_scores_table(self.scores, self.comparable))
+            console.print(_scores_table(self.scores, self.titles(), self.comparable))
         else:
             console.print("The scores are not shown side by side; --force shows them.")
 
 
-def _scores_table(scores: tuple[Score, ...], comparable: bool) -> Table:
+def _scores_table(scores: tuple[Score, ...], names: tuple[str, str], comparable: bool) -> Table:
     """Return a table of scores with their intervals, none of which is cut."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("row", overflow="fold")
     table.add_column("score", overflow="fold")
-    titles = ("first", "second", "second - first")[: 3 if comparable else 2]
-    for title in titles:
-        table.add_column(title, justify="right", no_wrap=title != titles[-1] or not comparable)
+    for name in names:
+        table.add_column(plain(name), justify="right", no_wrap=True)
+    if comparable:
+        table.add_column("change", justify="right", no_wrap=True)
     for s in scores[:SHOWN]:
         cells = [_with_range(s.a, s.range_a), _with_range(s.b, s.range_b)]
         if comparable:

@@ -24,7 +24,7 @@ GAP = "  "
 
 HEAVY = "\N{BOX DRAWINGS HEAVY HORIZONTAL}"
 
-BARS = ((100, 24), (60, 16), (40, 8))
+BARS = ((100, 24), (60, 12), (40, 8))
 """(least width of the terminal, width of the bar), in columns. Narrower ones show no bar."""
 
 

@@ -23,12 +23,15 @@ def image(value=128, size=32):
 
 
 def test_images_are_in_order_and_the_same_sheet_has_the_same_bytes():
-    blocks = [Block([image(10), image(20)], CAPTION), Block([image(30), image(40)], "x")]
+    colours = [(value, 0, 200) for value in (10, 20, 30, 40)]
+    first, second, third, fourth = (image(colour) for colour in colours)
+    blocks = [Block([first, second], CAPTION), Block([third, fourth], "x")]
     layout = Layout(2, 2, "base, stage 1 of 2, step 500", "Of each caption: a real image first.")
     made = sheet(blocks, layout)
-    places = [int(np.flatnonzero((made == value).all(2).any(0))[0]) for value in (10, 20, 30, 40)]
+    found = [(made == colour).all(2) for colour in colours]
+    assert [int(where.sum()) for where in found] == [96 * 96] * 4
+    places = [int(np.flatnonzero(where.any(0))[0]) for where in found]
     assert places == sorted(places)
-    assert [int((made == value).all(2).sum()) for value in (10, 20, 30, 40)] == [96 * 96] * 4
     assert png(made) == png(sheet(blocks, layout))
 
 
