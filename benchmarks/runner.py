@@ -141,8 +141,12 @@ class _Session:
     request: BenchmarkRequest
 
     def run(self) -> Results:
-        with held_out(self.plan.out, self.group):
-            return self._run()
+        try:
+            with held_out(self.plan.out, self.group):
+                return self._run()
+        except KeyboardInterrupt as error:
+            error.add_note("the same command goes on")
+            raise
 
     def _run(self) -> Results:
         self._prepare()
@@ -212,8 +216,6 @@ class _Session:
             self.reporter.say(f"left out: {name} ({reason})")
         self.scorer = Scorer(benchmark, self.device)
         self.scorer.headline()
-        path = self.group.first(lambda: grids.save_real(out, self.sets, *benchmark.grid))
-        self.reporter.say(f"real images to compare with: {path}")
         self.training: TrainingImages | None = None
         self.protocol = self.group.first(self._protocol)
         self.likelihoods = Likelihoods(
@@ -228,8 +230,10 @@ class _Session:
         )  # fmt: skip
         self.group.first(self.rows.check_kept)
         self.earlier = self.group.first(
-            lambda: earlier_results(self.plan.out, self.protocol, told, self.plan.runs)
+            lambda: earlier_results(out, self.protocol, told, self.plan.runs)
         )
+        path = self.group.first(lambda: grids.save_real(out, self.sets, *benchmark.grid))
+        self.reporter.say(f"real images to compare with: {path}")
         self.others = {entry.label: other_data(entry, self.plan) for entry in self.plan.runs}
         for label, text in self.others.items():
             if text:

@@ -74,11 +74,12 @@ def test_a_row_of_seeds_keeps_its_place(bench, given):
 
 def test_another_protocol_is_refused_before_anything_is_trained(tmp_path, bench, engine):
     bench()
-    before = (tmp_path / "out" / "results.json").read_bytes()
+    files = [tmp_path / "out" / name for name in ("results.json", "grids/real.png")]
+    before = [file.read_bytes() for file in files]
     with pytest.raises(UserError, match=r"captions of '.*' differ: .* and 3.*name another --out"):
         bench(samples=3, models=["toy"], seeds=2)
     assert len(engine.trained) == 1
-    assert (tmp_path / "out" / "results.json").read_bytes() == before
+    assert [file.read_bytes() for file in files] == before
 
 
 def test_another_run_under_a_name_that_is_taken_is_refused(tmp_path, bench, given):
