@@ -128,7 +128,10 @@ class WholeCommand:
         self._trainings.pop(row, None)
 
     def close(self) -> None:
-        """Leave the bar as it is. Called once, at the end."""
+        """Leave the bar, which is full if all parts are done. Called once, at the end."""
+        done, total = self._timeline.parts()
+        if done == total:
+            self._screen.show(1.0, 0.0, (f"{done} of {total} parts",))
         self._screen.close()
 
 

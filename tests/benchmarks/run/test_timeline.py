@@ -144,6 +144,12 @@ def test_the_bar_shows_the_whole_command(clock):
         whole.count("a, one object", 50, 100)
     assert screen.shown[2][2] == "1 of 4 parts  a, one object: 50 of 100"
     assert not screen.closed
+    for doing in (timeline.training, timeline.scoring):
+        with doing("b"):
+            pass
+    whole.close()
+    assert screen.shown[-1] == (1.0, 0.0, "4 of 4 parts")
+    assert screen.closed
 
 
 def test_trainings_at_once_take_the_time_of_the_longest(clock):
