@@ -21,7 +21,7 @@ RANGE_NOTE = {False: "95 % confidence interval", True: "lowest and highest over 
 GAP = 2
 """Columns between two columns of the table."""
 
-LONGEST_NAME = 24
+LONGEST_NAME = 28
 """Widest column of models' names. A longer name is folded."""
 
 COSTS: tuple[tuple[str, tuple[str, ...]], ...] = (
