@@ -318,8 +318,8 @@ def _table(
         )  # fmt: skip
     for standing in standings:
         cells = [with_range(standing.value(column)) for column in shown]
-        style = None if standing.kind == "model" else "dim"
-        table.add_row(standing.place, plain(standing.name), *cells, style=style)
+        shade = None if standing.kind == "model" else "dim"
+        table.add_row(standing.place, plain(standing.name), *cells, style=shade)
     return table
 
 
