@@ -166,15 +166,23 @@ class Standing:
     """A line of the ranking: one model with all its seeds, or a row of real images.
 
     Args:
-        rank: Place among the models, from 1. None for real images, and for models without the
-            headline score.
+        rank: Place among the models: 1, and 1 more for each model that is certainly better, whose
+            interval lies wholly on the better side. None for real images, and for models without
+            the headline score.
         name: The model's name, or the title of the row.
         rows: One row for each seed.
+        tied: Whether another model has the same rank.
     """
 
     rank: int | None
     name: str
     rows: tuple[Row, ...]
+    tied: bool = False
+
+    @property
+    def place(self) -> str:
+        """The rank in words: "2", or "2=" if it is shared; empty if there is none."""
+        return f"{self.rank}{'=' if self.tied else ''}" if self.rank else ""
 
     @property
     def kind(self) -> str:
@@ -284,31 +292,24 @@ class Results:
         return self.out / "report.html"
 
     def ranking(self) -> list[Standing]:
-        """Rank the models by the headline score.
+        """Rank the models by the intervals of the headline score.
+
+        Models whose intervals overlap are not told apart: they are tied unless a third model lies
+        between them.
 
         Returns:
             The ceiling (real images), the models with the best first, the floor (real images of the
             wrong captions). Models without the headline score follow the others and have no rank.
-            Equal scores are ordered by name.
+            Models of one rank are ordered by score, equal scores by name.
         """
         by_name: dict[str, list[Row]] = {}
         for row in self.rows:
             by_name.setdefault(row.model if row.kind == "model" else row.name, []).append(row)
         groups = list(by_name.items())
-        sign = -1 if self.headline.better == "higher" else 1
-        keyed = [
-            (value_of(rows, self.headline), name, rows)
-            for name, rows in groups
-            if rows[0].kind == "model"
-        ]
-        scored = sorted(
-            ((sign * v.mean, n, r) for v, n, r in keyed if v), key=lambda entry: entry[:2]
-        )
-        models = [
-            Standing(rank, name, tuple(rows)) for rank, (_, name, rows) in enumerate(scored, 1)
-        ]
-        models += [Standing(None, name, tuple(rows)) for value, name, rows in keyed if not value]
-        return [*_plain(groups, "real"), *models, *_plain(groups, "floor")]
+        models = [(value_of(r, self.headline), n, r) for n, r in groups if r[0].kind == "model"]
+        ranked = _ranked([(v, n, r) for v, n, r in models if v], self.headline.better)
+        ranked += [Standing(None, name, tuple(rows)) for value, name, rows in models if not value]
+        return [*_plain(groups, "real"), *ranked, *_plain(groups, "floor")]
 
     def document(self) -> dict[str, Any]:
         """Convert the results to JSON.
@@ -318,13 +319,17 @@ class Results:
         """
         document = {"format": FORMAT, **asdict(self)}
         del document["out"]
-        ranking = [{"rank": s.rank, "name": s.name} for s in self.ranking() if s.kind == "model"]
+        ranking = [
+            {"rank": s.rank, "name": s.name, "tied": s.tied}
+            for s in self.ranking()
+            if s.kind == "model"
+        ]
         return {**document, "ranking": ranking}
 
     def _repr_html_(self) -> str:
         heads = ["", "model", *(column.title for column in self.columns)]
         lines = [
-            [str(s.rank or ""), s.name, *(_words(s.value(column)) for column in self.columns)]
+            [s.place, s.name, *(_words(s.value(column)) for column in self.columns)]
             for s in self.ranking()
         ]
         head = "".join(f"<th>{escape(title)}</th>" for title in heads)
@@ -377,6 +382,29 @@ _RESULTS = TypeAdapter(Results)
 _COST = TypeAdapter(TrainingCost)
 _SAMPLING = TypeAdapter(SamplingCost)
 _CURVE = TypeAdapter(list[LogLine])
+
+
+def _ranked(scored: Sequence[tuple[Value, str, list[Row]]], better: str) -> list[Standing]:
+    """Rank models by their scores' intervals, and order them: by rank, score and name."""
+    sign = -1 if better == "higher" else 1
+
+    def ends(value: Value) -> tuple[float, float]:
+        """Return the interval, the better end first, where less is better."""
+        low = value.mean if value.low is None else value.low
+        high = value.mean if value.high is None else value.high
+        first, last = sorted((sign * low, sign * high))
+        return first, last
+
+    ranks = {
+        name: 1 + sum(ends(other)[1] < ends(value)[0] for other, _, _ in scored)
+        for value, name, _ in scored
+    }
+    shared = Counter(ranks.values())
+    ordered = sorted(scored, key=lambda one: (ranks[one[1]], sign * one[0].mean, one[1]))
+    return [
+        Standing(ranks[name], name, tuple(rows), shared[ranks[name]] > 1)
+        for _, name, rows in ordered
+    ]
 
 
 def _words(value: Value | None) -> str:

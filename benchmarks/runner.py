@@ -11,7 +11,7 @@ OUT/pictures/nearest/ROW/  the training images that are nearest to those, where 
 OUT/pictures/ROW/SET/     all scored images, if they are to be kept
 OUT/grids/                the images of the grid: a sheet for each row, and all rows on one sheet
 OUT/operations.json       operations of the training steps, and how fast the machine does them
-OUT/results.json          the results
+OUT/results.json          the results; rows of later commands under the same protocol are added
 OUT/report.html           the report
 """
 
@@ -27,6 +27,7 @@ from importlib.metadata import version
 from typing import Any
 
 from t2i.benchmarks.benchmark_request import BenchmarkRequest
+from t2i.benchmarks.earlier import earlier_results, with_earlier
 from t2i.benchmarks.report.page import write_report
 from t2i.benchmarks.results import Results, Row
 from t2i.benchmarks.run import grids
@@ -56,6 +57,7 @@ from t2i.benchmarks.votes.judging import judge
 from t2i.core.devices import best_device
 from t2i.core.engine.reporting import Reporter as EngineReporter
 from t2i.core.engine.reporting import Silent, default_reporter
+from t2i.core.errors import Interrupted
 from t2i.core.io.files import MANIFEST, verify
 from t2i.core.io.processes import Group
 from t2i.core.registry.tables import registry
@@ -142,8 +144,12 @@ class _Session:
     request: BenchmarkRequest
 
     def run(self) -> Results:
-        with held_out(self.plan.out, self.group):
-            return self._run()
+        try:
+            with held_out(self.plan.out, self.group):
+                return self._run()
+        except KeyboardInterrupt as error:
+            error.add_note("the same command goes on")
+            raise
 
     def _run(self) -> Results:
         self._prepare()
@@ -166,6 +172,7 @@ class _Session:
             time.strftime("%Y-%m-%dT%H:%M:%S%z"), list(benchmark.published), self.left_out,
             self.timeline.division(), self.plan.out,
         )  # fmt: skip
+        results = with_earlier(results, self.earlier)
         if self.judgements:
             add_votes(results, self.judgements)
         self.group.first(lambda: self._write(results))
@@ -178,6 +185,13 @@ class _Session:
 
     def _train(self, entries: Sequence[PlannedRun]) -> None:
         """Train the rows of a turn, those that are not finished."""
+        try:
+            self._train_unfinished(entries)
+        except Interrupted as error:
+            told = f"{str(error).partition(';')[0]}; the same command goes on"
+            raise Interrupted(told, error.exit_code - 128) from None
+
+    def _train_unfinished(self, entries: Sequence[PlannedRun]) -> None:
         plan, command = self.plan, self.request.command
         speakers = {entry.label: self.engine_reporter(entry.label) for entry in entries}
         together = sum(not (entry.given or entry.run.complete) for entry in entries)
@@ -208,8 +222,6 @@ class _Session:
             self.reporter.say(f"left out: {name} ({reason})")
         self.scorer = Scorer(benchmark, self.device)
         self.scorer.headline()
-        path = self.group.first(lambda: grids.save_real(out, self.sets, *benchmark.grid))
-        self.reporter.say(f"real images to compare with: {path}")
         self.training: TrainingImages | None = None
         self.protocol = self.group.first(self._protocol)
         self.likelihoods = Likelihoods(
@@ -223,6 +235,11 @@ class _Session:
             self.timeline, self.training,
         )  # fmt: skip
         self.group.first(self.rows.check_kept)
+        self.earlier = self.group.first(
+            lambda: earlier_results(out, self.protocol, told, self.plan.runs)
+        )
+        path = self.group.first(lambda: grids.save_real(out, self.sets, *benchmark.grid))
+        self.reporter.say(f"real images to compare with: {path}")
         self.others = {entry.label: other_data(entry, self.plan) for entry in self.plan.runs}
         for label, text in self.others.items():
             if text:

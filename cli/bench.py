@@ -293,11 +293,13 @@ def _given_runs(texts: tuple[str, ...]) -> dict[str, str]:
 @click.command(cls=Command)
 @click.argument("a", type=PlainPath())
 @click.argument("b", type=PlainPath())
+@click.option("--force", is_flag=True, help="Print scores side by side that must not be compared.")
 @json_option
-def diff(a: Path, b: Path, as_json: bool) -> None:
+def diff(a: Path, b: Path, force: bool, as_json: bool) -> None:
     """Say how the results A and B differ: first the protocol, then the scores.
 
-    A and B are results.json files, or folders that hold one.
+    A and B are results.json files, or folders that hold one. Scores under different protocols are
+    not printed without --force; --json has all of them.
     """
     from t2i.benchmarks.report.diff import compare
 
@@ -305,7 +307,7 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
     if as_json:
         answer_json(difference.document())
     else:
-        difference.show(console())
+        difference.show(console(), force)
 
 
 @click.command(cls=Command)

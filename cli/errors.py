@@ -48,7 +48,7 @@ def explained(error: BaseException) -> tuple[int, str]:
     if isinstance(error, T2IError):
         return error.exit_code, "; ".join([str(error), *getattr(error, "__notes__", [])])
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        return INTERRUPTED, "interrupted"
+        return INTERRUPTED, "; ".join(["interrupted", *getattr(error, "__notes__", [])])
     if isinstance(error, click.ClickException):
         return 2, _usage(error)
     from t2i.core.registry.blame import unexpected, where

@@ -245,7 +245,11 @@ def sample(
             with progress.images() if speaks() else nullcontext() as show:
                 if show is not None:
                     more |= {"progress": show.images, "steps": show.steps}
-                records = samples.write_samples(loaded, batch, place, **more)
+                try:
+                    records = samples.write_samples(loaded, batch, place, **more)
+                except KeyboardInterrupt as error:
+                    error.add_note(f"the same command with --out {place} goes on")
+                    raise
             _conclude(place, records, as_json)
 
 

@@ -1,4 +1,4 @@
-"""Compare two results: every field of the protocols that differs, and all scores side by side."""
+"""Compare two results in words: what differs in protocol and making, then the scores."""
 
 from __future__ import annotations
 
@@ -11,30 +11,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from t2i.benchmarks.report.table import DASH, number, plain
-from t2i.benchmarks.results import Results, Standing
+from t2i.benchmarks.report.differences import Field, in_words
+from t2i.benchmarks.report.table import DASH, number, plain, with_range
+from t2i.benchmarks.results import Results, Standing, Value
 
 SHOWN = 500
 """Lines of a table that are printed."""
 
+LONGEST_TITLE = 16
+"""Characters of the longest name of a file that stands above a column."""
+
 LONGEST = 300
 """Characters of a value that are printed."""
-
-
-@dataclass(frozen=True)
-class Field:
-    """A field that differs between two results A and B.
-
-    Args:
-        name: Path of the field, with dots, from "protocol", "budget", "left_out", "environment" or
-            "rows" on.
-        a: Its value in A; None if A lacks it.
-        b: Its value in B; None if B lacks it.
-    """
-
-    name: str
-    a: Any
-    b: Any
 
 
 @dataclass(frozen=True)
@@ -47,6 +35,9 @@ class Score:
         better: "higher", "lower" or "none".
         a: The score in A, averaged over seeds; None if A lacks it.
         b: The score in B, averaged over seeds; None if B lacks it.
+        range_a: The 95 % confidence interval in A, or the lowest and highest score over seeds. None
+            if there is none.
+        range_b: The same in B.
     """
 
     row: str
@@ -54,6 +45,8 @@ class Score:
     better: str
     a: float | None
     b: float | None
+    range_a: tuple[float, float] | None = None
+    range_b: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,11 +57,13 @@ class Difference:
         comparable: Whether the hashes of the protocols are equal. Only then may scores be compared.
         fields: The fields that differ.
         scores: All scores that at least one of the results has.
+        names: The files or folders of A and B, as they were named.
     """
 
     comparable: bool
     fields: tuple[Field, ...]
     scores: tuple[Score, ...]
+    names: tuple[str, str] = ("A", "B")
 
     def document(self) -> dict[str, Any]:
         """Convert the differences to JSON.
@@ -78,37 +73,54 @@ class Difference:
         """
         return asdict(self)
 
-    def show(self, console: Console | None = None) -> None:
-        """Print the verdict, the table of fields and the table of scores.
+    def titles(self) -> tuple[str, str]:
+        """Name the columns of A and B.
+
+        Returns:
+            The names of the files or folders, without their folders, if they differ and are short.
+            Else "first" and "second".
+        """
+        a, b = (Path(name).name for name in self.names)
+        short = a != b and all(0 < len(name) <= LONGEST_TITLE for name in (a, b))
+        return (a, b) if short else ("first", "second")
+
+    def show(self, console: Console | None = None, force: bool = False) -> None:
+        """Print the verdict, what differs, and the scores if they may be compared.
 
         Args:
             console: Where to print. None: stdout.
+            force: Whether scores are printed that must not be compared.
         """
         console = console or Console()
         verdict = "same protocol: the scores may be compared"
         if not self.comparable:
             verdict = "different protocols: the scores must not be compared"
         console.print(Text(verdict, "green" if self.comparable else "yellow"))
-        if self.fields:
-            console.print(_fields_table(self.fields))
-        console.print(_scores_table(self.scores, self.comparable))
+        first, second = self.names
+        console.print(plain(f"first: {first[:LONGEST]}"))
+        console.print(plain(f"second: {second[:LONGEST]}"))
+        told = list(dict.fromkeys(in_words(self.fields)))
+        for line in told[:SHOWN]:
+            console.print(plain(f"- {line[:LONGEST]}"))
+        if len(told) > SHOWN:
+            console.print(f"{len(told) - SHOWN:,} more differences, in --json")
+        if self.comparable or force:
+            console.print(_scores_table(self.scores, self.titles(), self.comparable))
+        else:
+            console.print("The scores are not shown side by side; --force shows them.")
 
 
-def _fields_table(fields: tuple[Field, ...]) -> Table:
-    table = Table("what differs", "A", "B")
-    for entry in fields[:SHOWN]:
-        table.add_row(plain(entry.name[:LONGEST]), plain(_words(entry.a)), plain(_words(entry.b)))
-    if len(fields) > SHOWN:
-        table.add_row(f"{len(fields) - SHOWN:,} more, in --json", "", "")
-    return table
-
-
-def _scores_table(scores: tuple[Score, ...], comparable: bool) -> Table:
-    table = Table("row", "score")
-    for title in ("A", "B", "B - A") if comparable else ("A", "B"):
-        table.add_column(title, justify="right")
+def _scores_table(scores: tuple[Score, ...], names: tuple[str, str], comparable: bool) -> Table:
+    """Return a table of scores with their intervals, none of which is cut."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("row", overflow="fold")
+    table.add_column("score", overflow="fold")
+    for name in names:
+        table.add_column(plain(name), justify="right", no_wrap=True)
+    if comparable:
+        table.add_column("change", justify="right", no_wrap=True)
     for s in scores[:SHOWN]:
-        cells = [number(v) if v is not None else DASH for v in (s.a, s.b)]
+        cells = [_with_range(s.a, s.range_a), _with_range(s.b, s.range_b)]
         if comparable:
             cells.append(number(s.b - s.a) if s.a is not None and s.b is not None else DASH)
         table.add_row(plain(s.row[:LONGEST]), plain(s.score[:LONGEST]), *cells)
@@ -117,8 +129,10 @@ def _scores_table(scores: tuple[Score, ...], comparable: bool) -> Table:
     return table
 
 
-def _words(value: Any) -> str:
-    return DASH if value is None else str(value)[:LONGEST]
+def _with_range(mean: float | None, ends: tuple[float, float] | None) -> str:
+    if mean is None:
+        return DASH
+    return with_range(Value(mean, *(ends or (None, None))))
 
 
 def compare(a: Path, b: Path) -> Difference:
@@ -143,7 +157,20 @@ def compare(a: Path, b: Path) -> Difference:
     ]
     fields += _differing("rows", _made(first, second), _made(second, first))
     comparable = first.protocol_hash == second.protocol_hash
-    return Difference(comparable, tuple(fields), tuple(_scores(first, second)))
+    return Difference(comparable, tuple(fields), tuple(_scores(first, second)), (str(a), str(b)))
+
+
+def differences_in_words(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """Say what differs between two protocols.
+
+    Args:
+        a: The first protocol, as JSON.
+        b: The second.
+
+    Returns:
+        A few words for each difference, such as "captions differ: 400 and 8".
+    """
+    return list(dict.fromkeys(in_words(tuple(_differing("protocol", a, b)))))
 
 
 def _differing(path: str, a: Any, b: Any) -> Iterator[Field]:
@@ -195,8 +222,15 @@ def _scores(first: Results, second: Results) -> Iterator[Score]:
             a, b = (side[name].value(column) if name in side else None for side in (ours, theirs))
             if a or b:
                 yield Score(
-                    name, column.title, column.better, a.mean if a else None, b.mean if b else None
-                )
+                    name, column.title, column.better, a.mean if a else None,
+                    b.mean if b else None, _range(a), _range(b),
+                )  # fmt: skip
+
+
+def _range(value: Value | None) -> tuple[float, float] | None:
+    if value is None or value.low is None or value.high is None:
+        return None
+    return value.low, value.high
 
 
 def _standings(results: Results) -> dict[str, Standing]:

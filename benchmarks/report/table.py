@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +18,11 @@ DASH = "\N{EN DASH}"
 ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
 RANGE_NOTE = {False: "95 % confidence interval", True: "lowest and highest over seeds"}
 
-ACROSS = 4  # columns of models in one table
+GAP = 2
+"""Columns between two columns of the table."""
+
+LONGEST_NAME = 28
+"""Widest column of models' names. A longer name is folded."""
 
 COSTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("parameters", ("training", "parameters", "all")),
@@ -132,24 +137,27 @@ def rank(standing: Standing) -> str:
         standing: The line of the ranking.
 
     Returns:
-        The rank; empty if it has none.
+        The rank, such as "2", or "2=" if it is shared; empty if it has none.
     """
-    return str(standing.rank) if standing.rank else ""
+    return standing.place
 
 
 def show(results: Results, console: Console | None = None) -> None:
-    """Print the ranking, with costs below the scores and warnings and notes below the tables.
+    """Print the ranking, a line for each model, with warnings and notes below.
+
+    The headline score comes first. Other scores stand beside it as far as they fit with their
+    intervals. Nothing is cut: the report has the rest.
 
     Args:
-        results: The results. Lines of the ranking become columns: the ceiling first, then models
-            from the best on.
+        results: The results. The ceiling comes first, then models from the best on.
         console: Where to print. None: stdout.
     """
     console = console or Console()
     standings = results.ranking()
     console.print(plain(f"{results.benchmark} ({results.protocol.get('protocol')})", "bold"))
-    for start in range(0, len(standings), ACROSS):
-        console.print(_table(results, standings[start : start + ACROSS]))
+    shown, names = _fitting(results, standings, console.width)
+    console.print(_table(results, standings, shown, names))
+    console.print(plain(_rest_note(results, shown), "dim"))
     for row in results.rows:
         for warning in row.warnings:
             console.print(plain(f"! {row.name}: {warning}", "yellow"))
@@ -165,8 +173,9 @@ def show(results: Results, console: Console | None = None) -> None:
         console.print(plain(parts))
     if told := likelihood_note(results):
         console.print(plain(told))
-    brackets = brackets_note(standings, [results.headline])
-    console.print(Text(f"{brackets}Protocol {results.protocol_hash[:12]}.", "dim"))
+    brackets = brackets_note(standings, shown)
+    ties = "Models with '=' share a rank: their intervals overlap. " if _ties(standings) else ""
+    console.print(Text(f"{brackets}{ties}Protocol {results.protocol_hash[:12]}.", "dim"))
 
 
 def spent_note(results: Results) -> str:
@@ -262,30 +271,63 @@ def _printed(results: Results, claim: str) -> str:
     )
 
 
-def _table(results: Results, standings: Sequence[Standing]) -> Table:
-    """Return a table with a column for each model and a line for each score.
+def _fitting(
+    results: Results, standings: Sequence[Standing], width: int
+) -> tuple[list[Column], int]:
+    """Choose the scores whose values and intervals fit beside the headline score, in order.
 
-    It fits a narrow terminal, and the numbers to compare are side by side.
+    Returns:
+        The columns, the headline first, and the width of the column of names.
     """
-    table = Table()
+    ranks = max((len(standing.place) for standing in standings), default=0)
+    names = min(LONGEST_NAME, max((len(printable(s.name)) for s in standings), default=5))
+    free = width - ranks - GAP - max(names, len("model"))
+    shown: list[Column] = []
+    others = [column for column in results.columns if column != results.headline]
+    for column in [results.headline, *others]:
+        needed = GAP + _width(column, standings)
+        if shown and needed > free:
+            break
+        shown.append(column)
+        free -= needed
+    return shown, max(8, min(names, names + free))
+
+
+def _title(column: Column) -> str:
+    return f"{column.title} {ARROWS[column.better]}".strip()
+
+
+def _width(column: Column, standings: Sequence[Standing]) -> int:
+    """Return the width of a column: that of its widest value, or word of its title."""
+    values = [with_range(standing.value(column)) for standing in standings]
+    return max(map(cell_len, [*values, *printable(_title(column)).split()]))
+
+
+def _table(
+    results: Results, standings: Sequence[Standing], shown: Sequence[Column], names: int
+) -> Table:
+    """Return a table with a line for each model and a column for each of the scores `shown`."""
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     table.add_column("", no_wrap=True)
-    for standing in standings:
-        place = f"{standing.rank}. " if standing.rank else ""
+    table.add_column("model", max_width=names, overflow="fold")
+    for column in shown:
+        style = "bold" if column == results.headline else ""
         table.add_column(
-            plain(f"{place}{standing.name}"), justify="right", style="" if standing.rank else "dim"
-        )
-    for column in results.columns:
-        values = [standing.value(column) for standing in standings]
-        bold = column == results.headline
-        cells = [
-            with_range(v).replace(" ", "\n") if bold else number(v.mean) if v else DASH
-            for v in values
-        ]
-        name = plain(f"{column.title} {ARROWS[column.better]}")
-        table.add_row(name, *cells, style="bold" if bold else None)
-    table.add_section()
-    for title, path in COSTS:
-        costs = [standing.cost(*path) for standing in standings]
-        if any(value is not None for value in costs):
-            table.add_row(title, *(cost(title, value) for value in costs))
+            plain(_title(column)), justify="right", style=style,
+            min_width=_width(column, standings),
+        )  # fmt: skip
+    for standing in standings:
+        cells = [with_range(standing.value(column)) for column in shown]
+        shade = None if standing.kind == "model" else "dim"
+        table.add_row(standing.place, plain(standing.name), *cells, style=shade)
     return table
+
+
+def _rest_note(results: Results, shown: Sequence[Column]) -> str:
+    """Name what only the report has."""
+    rest = [column.title for column in results.columns if column not in shown]
+    return f"In the report: {', '.join([*rest, 'costs'])}, images and training curves."
+
+
+def _ties(standings: Sequence[Standing]) -> bool:
+    return any(standing.tied for standing in standings)

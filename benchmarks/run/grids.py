@@ -13,11 +13,13 @@ from PIL import Image, ImageDraw, ImageFont
 from t2i.benchmarks.run.caption_sets import CaptionSet
 from t2i.core.errors import UserError
 from t2i.core.io.files import write_bytes
-from t2i.core.io.images import grid, png, readable_scale
+from t2i.core.io.images import png
+from t2i.core.io.sheets import Block, Layout, legible, sheet
 
 REAL = "real"
 MOST_SAMPLES = 64  # images of a caption
 LARGEST_SIDE = 4096  # pixels of an image
+COLUMNS = 2  # captions side by side on a sheet
 
 
 def nearest_to(row: str) -> str:
@@ -97,13 +99,12 @@ def save_real(out: Path, sets: Sequence[CaptionSet], each: int, samples: int) ->
         out: The benchmark's folder.
         sets: The caption sets.
         each: Captions from each set, the first ones.
-        samples: Images of each caption. A caption with fewer has white images on the sheet in their
-            place.
+        samples: Images of each caption, at most.
 
     Returns:
         The file of the sheet.
     """
-    sheet: list[np.ndarray] = []
+    blocks: list[Block] = []
     places = [(s, index) for s in sets for index in range(min(each, len(s.captions)))]
     for number, (captions, index) in enumerate(places):
         images = [captions.data[index].image]
@@ -111,24 +112,37 @@ def save_real(out: Path, sets: Sequence[CaptionSet], each: int, samples: int) ->
         for sample, image in enumerate(images):
             save_image(out, REAL, number, sample, image)
         image_file(out, REAL, number, len(images)).unlink(missing_ok=True)  # of an earlier grid
-        sheet += images + [np.full_like(images[0], 255)] * (samples - len(images))
-    return save_sheet(out, REAL, sheet, samples)
+        blocks.append(Block(images, captions.captions[index]))
+    return _write_sheet(out, REAL, blocks, Layout(COLUMNS, samples, "real images"))
 
 
-def save_sheet(out: Path, row: str, images: Sequence[np.ndarray], columns: int) -> Path:
-    """Write all images of a row on one sheet, with a line for each caption.
+def save_sheet(
+    out: Path, row: str, images: Sequence[np.ndarray], captions: Sequence[str], columns: int
+) -> Path:
+    """Write all images of a row on one sheet, above their captions and beside real images of these.
 
     Args:
-        out: The benchmark's folder.
+        out: The benchmark's folder, with the real images of the captions that have some.
         row: The row's name.
         images: The images, uint8 (H, W, 3), caption by caption.
+        captions: The captions.
         columns: Images of each caption.
 
     Returns:
         The file of the sheet.
     """
+    blocks = []
+    for number, caption in enumerate(captions):
+        own = images[number * columns :][:columns]
+        real = [np.asarray(image) for image in load_images(out, REAL, number)[:1]]
+        blocks.append(Block([*(real or [np.full_like(own[0], 255)]), *own], caption))
+    about = "Of each caption: a real image if there is one, then the samples."
+    return _write_sheet(out, row, blocks, Layout(COLUMNS, columns + 1, row, about))
+
+
+def _write_sheet(out: Path, row: str, blocks: Sequence[Block], layout: Layout) -> Path:
     path = out / "grids" / f"{row}.png"
-    write_bytes(path, png(grid(images, columns, scale=readable_scale(images[0].shape[0]))))
+    write_bytes(path, png(sheet(blocks, layout)))
     return path
 
 
@@ -199,21 +213,26 @@ def save_comparison(out: Path, rows: Sequence[tuple[str, str]], captions: Sequen
     samples = max(len(load_images(out, folder, 0)) for folder, _ in rows)
     cell, gap, head, words = 64, 6, 28, 22
     block = samples * (cell + 2) + gap
-    sheet = Image.new(
+    canvas = Image.new(
         "RGB", (gap + len(rows) * block, head + len(captions) * (cell + words)), "white"
     )
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
     for column, (folder, title) in enumerate(rows):
         left = gap + column * block
-        draw.text((left, 6), title, "black", font)
+        draw.text((left, 6), legible(title), "black", font)
         for line in range(len(captions)):
             top = head + line * (cell + words) + words - 4
             for sample, image in enumerate(load_images(out, folder, line)):
-                sheet.paste(_fit(image, cell), (left + sample * (cell + 2), top))
+                canvas.paste(_fit(image, cell), (left + sample * (cell + 2), top))
     for line, caption in enumerate(captions):  # last, as a caption spans the whole width
-        draw.text((gap, head + line * (cell + words)), caption, "black", ImageFont.load_default(12))
+        draw.text(
+            (gap, head + line * (cell + words)),
+            legible(caption),
+            "black",
+            ImageFont.load_default(12),
+        )
     path = out / "grids" / "comparison.png"
-    write_bytes(path, png(np.asarray(sheet)))
+    write_bytes(path, png(np.asarray(canvas)))
     return path
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Protocol
 
 from t2i.benchmarks.run.timeline import Timeline
-from t2i.core.engine.reporting import PlainLines, Screen, Status, in_words
-from t2i.core.io.terminal import duration
+from t2i.core.engine.reporting import LOSSES, PlainLines, Screen, Status
 
 
 class BenchmarkReporter(Protocol):
@@ -75,6 +74,7 @@ class WholeCommand:
     def __init__(self, screen: Screen, timeline: Timeline) -> None:
         self._screen, self._timeline = screen, timeline
         self._trainings: dict[str, Status] = {}
+        self.show(("preparing",))
 
     def say(self, text: str) -> None:
         """Show a message.
@@ -92,17 +92,17 @@ class WholeCommand:
             done: Number of finished items.
             total: Number of all items.
         """
-        self.show(f"{what}: {done} of {total}")
+        self.show((f"{what}: {done} of {total}",))
 
-    def show(self, text: str) -> None:
-        """Show what is being done, and the time left of the whole command.
+    def show(self, parts: Sequence[str]) -> None:
+        """Show what is being done, with the parts done and the time left of the whole command.
 
         Args:
-            text: What is being done.
+            parts: What is being done, the most important part first.
         """
-        left = self._timeline.left()
-        told = "" if left is None else f"{duration(left)} left in all  "
-        self._screen.show(self._timeline.progress(), told + text)
+        done, total = self._timeline.parts()
+        counted = f"{done} of {total} parts"
+        self._screen.show(self._timeline.progress(), self._timeline.left(), (counted, *parts))
 
     def training(self, row: str, status: Status) -> None:
         """Show the progress of a training, beside that of others that run at once.
@@ -114,11 +114,10 @@ class WholeCommand:
         self._timeline.done(row, status.progress, status.left)
         self._trainings[row] = status
         if len(self._trainings) == 1:
-            self.show(f"{row}, {in_words(replace(status, left=None))}")
+            first, *more = status.words(LOSSES)
+            self.show((f"{row}: {first}", *more))
             return
-        self.show(
-            "  ".join(f"{name}: {s.stage} step {s.step}" for name, s in self._trainings.items())
-        )
+        self.show([f"{name}: {s.stage} step {s.step}" for name, s in self._trainings.items()])
 
     def trained(self, row: str) -> None:
         """Forget the progress of a training that has ended.
@@ -129,7 +128,10 @@ class WholeCommand:
         self._trainings.pop(row, None)
 
     def close(self) -> None:
-        """Leave the bar as it is. Called once, at the end."""
+        """Leave the bar, which is full if all parts are done. Called once, at the end."""
+        done, total = self._timeline.parts()
+        if done == total:
+            self._screen.show(1.0, 0.0, (f"{done} of {total} parts",))
         self._screen.close()
 
 
@@ -154,6 +156,14 @@ class TrainingPart:
 
     def status(self, status: Status) -> None:
         """Show the progress, with the time left of the whole command.
+
+        Args:
+            status: The progress of this training.
+        """
+        self._whole.training(self._row, status)
+
+    def moved(self, status: Status) -> None:
+        """Show the progress between two logged steps.
 
         Args:
             status: The progress of this training.

@@ -245,7 +245,7 @@ class RowMaker:
                 images.append(image)
         if self.training is not None:
             self._draw_nearest(row, images, self.training)
-        path = grids.save_sheet(self.plan.out, row.name, images, benchmark.grid[1])
+        path = grids.save_sheet(self.plan.out, row.name, images, captions, benchmark.grid[1])
         self.reporter.say(f"images of {row.name}: {path}")
 
     def _draw_nearest(self, row: Row, images: list[np.ndarray], training: TrainingImages) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from t2i.benchmarks.run.training_process import order
 from t2i.core.engine.context import signal_name
-from t2i.core.engine.reporting import Reporter, Status
+from t2i.core.engine.reporting import Moving, Reporter, Status
 from t2i.core.engine.signals import StopRequest, stop_requests
 from t2i.core.errors import Interrupted, T2IError, UserError
 from t2i.core.runs.configure import RunConfig
@@ -124,6 +124,9 @@ class _Processes:
     def _take(self, label: str, message: Mapping[str, Any], reporter: Reporter) -> None:
         if "status" in message:
             reporter.status(Status(**message["status"]))
+        elif "moved" in message:
+            if isinstance(reporter, Moving):
+                reporter.moved(Status(**message["moved"]))
         elif "say" in message:
             reporter.say(f"{label}: {message['say']}")
         elif "error" in message:

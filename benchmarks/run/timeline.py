@@ -141,6 +141,18 @@ class Timeline:
 
     # --- what is left
 
+    def parts(self) -> tuple[int, int]:
+        """Count the parts of the command: the training of each row, and its sampling and scoring.
+
+        Returns:
+            How many are done, and how many there are. A row whose run is there already is not
+            trained.
+        """
+        trainings = [work for work in self.works if work.budget != 0]
+        done = sum(work.trained is not None for work in trainings)
+        done += sum(work.scored is not None for work in self.works)
+        return done, len(trainings) + len(self.works)
+
     @contextmanager
     def training(self, label: str, together: int = 1) -> Iterator[None]:
         """Train a row within the block.

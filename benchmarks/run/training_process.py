@@ -62,6 +62,14 @@ class PipeReporter:
         """
         self.send(status=asdict(status))
 
+    def moved(self, status: Status) -> None:
+        """Send the progress between two logged steps.
+
+        Args:
+            status: The progress of training.
+        """
+        self.send(moved=asdict(status))
+
     def close(self) -> None:
         """Do nothing: the end of the process is the end of the messages."""
 

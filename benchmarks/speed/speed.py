@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from t2i.benchmarks.report.table import ACROSS, number, plain
+from t2i.benchmarks.report.table import number, plain
 from t2i.benchmarks.run.operations import attainable_seconds
 from t2i.benchmarks.run.plan import named_models
 from t2i.benchmarks.run.reporter import BenchmarkLines, BenchmarkReporter
@@ -40,6 +40,7 @@ from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, resolve_config
 from t2i.core.runs.folder import Run
 
+ACROSS = 4  # columns of stages in one table
 BLOCK = 25  # steps that are timed at once
 LIMIT = 1.03  # the engine's largest allowed time, as a multiple of the bare loop's
 SHARE = 0.65  # the least share of the rate that a step's convolutions and products reach alone

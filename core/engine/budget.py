@@ -27,6 +27,10 @@ def stage_ends(stages: Sequence[Stage], whole: float) -> list[float]:
     ]
 
 
+FIRST_STEPS = 3
+"""Steps of a run after which the time left is estimated, if the budget is in steps."""
+
+
 class Budget:
     """Measures how much of the budget of a stage and of the run is spent.
 
@@ -90,3 +94,17 @@ class Budget:
         """
         state = self._context.state
         return min(1.0, (state.clock if self._by_clock else state.step) / self.whole)
+
+    def left(self) -> float | None:
+        """Estimate the training time that is left of the run.
+
+        Returns:
+            Seconds. None: unknown, because the budget is in steps and the first of them are not
+            done.
+        """
+        state = self._context.state
+        if self._by_clock:
+            return max(0.0, self.whole - state.clock)
+        if state.step < FIRST_STEPS:
+            return None
+        return state.clock * max(0.0, self.whole - state.step) / state.step

@@ -11,10 +11,11 @@ import torch
 from accelerate import Accelerator
 
 from t2i.core.engine import checkpoint
+from t2i.core.engine.captions_right import CaptionTest
 from t2i.core.engine.checkpoint import Saved, TrainState
 from t2i.core.engine.loader import BatchShard
 from t2i.core.engine.observer import Observer
-from t2i.core.engine.reporting import Reporter
+from t2i.core.engine.reporting import Reporter, Verdict
 from t2i.core.engine.running_time import RunningTime
 from t2i.core.engine.signals import StopRequest
 from t2i.core.errors import Interrupted
@@ -66,6 +67,8 @@ class RunContext:
         started: When the run would have started had it never been interrupted, in seconds of
             `time.monotonic`.
         running: The time that training is charged for, without pauses.
+        test: Captions that are tested while training. None: the data set has no reader.
+        verdict: What the last test found. None: none was made in this session.
     """
 
     run: Run
@@ -83,6 +86,8 @@ class RunContext:
     observer: Observer | None = None
     started: float = field(default_factory=time.monotonic)
     running: RunningTime = field(default_factory=RunningTime)
+    test: CaptionTest | None = None
+    verdict: Verdict | None = None
 
     @property
     def settings(self) -> ModelConfig:
@@ -133,8 +138,9 @@ class RunContext:
         Raises:
             Interrupted: Always. Its message says how to resume.
         """
+        how = "stopped" if number == signal.SIGINT else f"stopped by {signal_name(number)}"
         where = f"step {self.state.step}; 't2i train --resume {self.run.path}' goes on"
-        raise Interrupted(f"stopped by {signal_name(number)} at {where}", number)
+        raise Interrupted(f"{how}, saved at {where}", number)
 
     def count_broken(self, found: Iterable[BrokenExample]) -> None:
         """Report and count the broken examples that the loaders of all processes skipped.

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
 
 from t2i.core.engine.budget import Budget
 from t2i.core.engine.context import Plan, RunContext
-from t2i.core.engine.reporting import Status
+from t2i.core.engine.reporting import Moving, Status
+
+EVERY = 0.5
+"""Seconds between two reports of the progress between log lines."""
 
 
 class Meter:
@@ -29,6 +34,11 @@ class Meter:
         self._context, self._plan, self._budget = context, plan, budget
         self.sums: dict[str, Tensor] = {}
         self.since = (context.state.step, context.state.clock)
+        self._losses: Mapping[str, float] = {}
+        self._rate: float | None = None
+        self._told = float("-inf")
+        reporter = context.reporter
+        self._moving = reporter if isinstance(reporter, Moving) else None
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
         """Add the losses of a step, or of one micro-batch of it (`accumulate`).
@@ -52,9 +62,11 @@ class Meter:
             The losses by name, means over steps and processes.
         """
         context, state = self._context, self._context.state
-        steps, seconds = state.step - self.since[0], state.clock - self.since[1]
+        begun, steps = self.since[0], state.step - self.since[0]
+        seconds = state.clock - self.since[1]
         losses = self._means(steps)
-        rate = steps * self._plan.shard.total / max(seconds, 1e-9)
+        rate = self._pace(steps, seconds)
+        tested = context.verdict if context.verdict and context.verdict.step >= begun else None
         self.sums, self.since = {}, (state.step, state.clock)
         if not context.is_first:
             return losses
@@ -67,12 +79,40 @@ class Meter:
             "images_per_second": rate,
             "seconds": state.clock,
             "skipped": state.skipped,
+            **({"captions_right": asdict(tested)} if tested else {}),
         }
         context.log.add(entry)
-        done = self._budget.of_run()
-        left = state.clock * (1 - done) / done if done else None
-        context.reporter.status(Status(name, state.step, done, rate, left, losses))
+        self._losses, self._rate = losses, rate
+        self._told = time.monotonic()
+        context.reporter.status(self._status())
         return losses
+
+    def move(self, first: bool = False) -> None:
+        """Report the progress between log lines, if that was not done within the last half second.
+
+        It reads no loss, which would wait for the device: those of the last log line are shown.
+
+        Args:
+            first: Whether the stage begins here, or goes on: it is reported at once.
+        """
+        now = time.monotonic()
+        if self._moving is not None and (first or now - self._told >= EVERY):
+            self._told = now
+            self._moving.moved(self._status())
+
+    def _status(self) -> Status:
+        state, budget, rate = self._context.state, self._budget, self._rate
+        if rate is None and (steps := state.step - self.since[0]):
+            rate = self._pace(steps, state.clock - self.since[1])
+        verdict = self._context.verdict
+        return Status(
+            self._plan.stage.name, state.step, budget.of_run(), rate, budget.left(), self._losses,
+            str(verdict) if verdict else "",
+        )  # fmt: skip
+
+    def _pace(self, steps: int, seconds: float) -> float:
+        """Return the images per second."""
+        return steps * self._plan.shard.total / max(seconds, 1e-9)
 
     def _means(self, steps: int) -> dict[str, float]:
         if not self.sums:

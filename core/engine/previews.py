@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 
 from t2i.core.engine.batches import GALLERY, BatchMaker
-from t2i.core.engine.context import RunContext
+from t2i.core.engine.context import Plan, RunContext
 from t2i.core.engine.ema import Ema
 from t2i.core.engine.loader import BatchShard, Views
 from t2i.core.engine.observing import as_sampled
@@ -21,65 +20,16 @@ from t2i.core.engine.preparing import PreparedStage
 from t2i.core.interfaces.dataset import BrokenExample, Dataset, Example, Visit, sound
 from t2i.core.interfaces.trainer import Batch, Trainer
 from t2i.core.io.files import write_bytes, write_json
-from t2i.core.io.images import grid, png, readable_scale, to_bytes
+from t2i.core.io.images import png, to_bytes
+from t2i.core.io.sheets import Block, Layout, sheet
 from t2i.core.models.model import Model
 
 CAPTIONS = 8
 PER_CAPTION = 2
+COLUMNS = 2
+"""Captions side by side on a grid."""
 
-FIRST = 10.0
-"""Seconds of a stage after which its first grid is due: a new user should soon see something."""
-
-SHARE = 0.03
-"""Largest share of the time that grids by the clock may take."""
-
-PARTS = 20
-"""Two grids by the clock are at least this part of the stage's time apart, so that a run of days
-does not make thousands of them."""
-
-
-class GridClock:
-    """Says when a grid is due by the clock.
-
-    Args:
-        every: Seconds between two grids. None: never.
-        clock: Returns the time in seconds.
-    """
-
-    def __init__(self, every: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._every, self._clock = every, clock
-        self._cost: float | None = None
-        self.begin()
-
-    def begin(self) -> None:
-        """Start the clock: the stage begins now, or goes on."""
-        self._began = self._last = self._clock()
-
-    def due(self) -> bool:
-        """Return whether a grid is due.
-
-        Returns:
-            True if so.
-        """
-        if self._every is None:
-            return False
-        now = self._clock()
-        if self._cost is None:
-            return now - self._began >= min(FIRST, self._every)
-        wait = max(self._every, self._cost / SHARE, (now - self._began) / PARTS)
-        return now - self._last >= wait
-
-    @contextmanager
-    def drawing(self) -> Iterator[None]:
-        """Note that a grid is written within the block, and how long that takes.
-
-        Yields:
-            Nothing.
-        """
-        began = self._clock()
-        yield
-        self._last = self._clock()
-        self._cost = self._last - began
+SAMPLED = f"Of each caption: a real image, then {PER_CAPTION} samples."
 
 
 def _sound_ones(dataset: Dataset) -> Iterator[Example]:
@@ -99,6 +49,7 @@ class Gallery:
     Attributes:
         examples: The examples.
         captions: The first caption of each.
+        shows_model: Whether the last grid shows samples of the whole model.
     """
 
     def __init__(self, folder: Path, examples: Sequence[Example], seed: int) -> None:
@@ -106,6 +57,7 @@ class Gallery:
         self._seed = seed
         self.examples = examples
         self.captions = [example.captions[0] for example in examples]
+        self.shows_model = False
 
     @classmethod
     def of(cls, folder: Path, dataset: Dataset, seed: int) -> Gallery:
@@ -131,15 +83,16 @@ class Gallery:
         )  # if none is sound, sound() raises an error that says why
 
     def draw(
-        self, name: str, model: Model, trainer: Trainer, batch: Callable[[], Batch]
+        self, name: str, title: str, model: Model, trainer: Trainer, batch: Callable[[], Batch]
     ) -> Path | None:
         """Write FOLDER/NAME.png: the trainer's preview, else samples of each caption.
 
-        The samples of one caption, `PER_CAPTION` of them, lie side by side. captions.json, written
-        with the first grid, lists the captions.
+        A real image of a caption and its samples, `PER_CAPTION` of them, lie side by side above the
+        caption. captions.json, written with the first grid, lists the captions.
 
         Args:
             name: Name of the file, without ".png".
+            title: Title of the grid.
             model: The model, in evaluation mode.
             trainer: The trainer of the stage, which may have a preview of its own.
             batch: Makes the batch that the trainer previews.
@@ -150,16 +103,19 @@ class Gallery:
         """
         with torch.no_grad():
             preview = trainer.preview(batch())
+            self.shows_model = False
             if preview is None:
                 shown = model.up_to(trainer.shows) if trainer.shows else model
                 if shown is None or not shown.draws:
                     return None
-                images = self._samples(shown)
+                images, about = self._samples(shown), SAMPLED
+                self.shows_model = shown is model
             else:
-                images = to_bytes(preview)
+                images, about = to_bytes(preview), trainer.previews
         path = self._folder / f"{name}.png"
-        sheet = grid(images, columns=2 * PER_CAPTION, scale=readable_scale(images.shape[1]))
-        write_bytes(path, png(sheet))
+        blocks = self._blocks(images, with_real=preview is None)
+        across = max(len(block.images) for block in blocks)
+        write_bytes(path, png(sheet(blocks, Layout(COLUMNS, across, title, about))))
         listing = self._folder / "captions.json"
         if not listing.exists():
             write_json(
@@ -167,6 +123,19 @@ class Gallery:
                 {"captions": self.captions, "samples_of_each": PER_CAPTION, "seed": self._seed},
             )
         return path
+
+    def _blocks(self, images: np.ndarray, with_real: bool) -> list[Block]:
+        """Divide images, as many of each caption, among the captions.
+
+        A preview with another number of images has no captions.
+        """
+        each, rest = divmod(len(images), len(self.captions))
+        if rest or not each:
+            return [Block([image]) for image in images]
+        return [
+            Block([*([example.image] if with_real else []), *images[at * each :][:each]], caption)
+            for at, (example, caption) in enumerate(zip(self.examples, self.captions, strict=True))
+        ]
 
     def _samples(self, model: Model) -> np.ndarray:
         batches = model.stream(self.captions, n=PER_CAPTION, seed=self._seed)
@@ -178,6 +147,7 @@ class StagePreviews:
 
     Args:
         context: The run.
+        plan: The stage.
         gallery: The examples and the folder.
         prepared: The stage's networks.
         ema: The averaged weights, which are used.
@@ -187,12 +157,13 @@ class StagePreviews:
     def __init__(
         self,
         context: RunContext,
+        plan: Plan,
         gallery: Gallery,
         prepared: PreparedStage,
         ema: Ema,
         maker: BatchMaker,
     ) -> None:
-        self._context, self._gallery = context, gallery
+        self._context, self._plan, self._gallery = context, plan, gallery
         self._prepared, self._ema, self._maker = prepared, ema, maker
 
     def draw(self) -> None:
@@ -206,10 +177,13 @@ class StagePreviews:
         self._context.accelerator.wait_for_everyone()
 
     def _draw(self) -> None:
-        name = f"step-{self._context.state.step}"
-        path = self._gallery.draw(name, self._context.model, self._prepared.trainer, self._batch)
+        context, step = self._context, self._context.state.step
+        stages = f"stage {self._plan.index + 1} of {len(context.plans)}"
+        title = f"{self._plan.stage.name}, {stages}, step {step}"
+        trainer = self._prepared.trainer
+        path = self._gallery.draw(f"step-{step}", title, context.model, trainer, self._batch)
         if path is not None:
-            self._context.reporter.say(f"images: {path}")
+            context.reporter.say(f"images: {path}")
 
     def _batch(self) -> Batch:
         """Make a batch of the gallery's examples with the captions of the grid, always the same."""

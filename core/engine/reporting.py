@@ -1,35 +1,75 @@
-"""Progress reports of training: a progress bar on a terminal, plain lines elsewhere."""
+"""Progress reports of training, and the plain lines that show them where there is no terminal."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TextIO
+from typing import Protocol, TextIO, runtime_checkable
 
 from t2i.core.io.terminal import duration, printable
+
+LOSSES = 2
+"""Losses that the bar on a terminal shows. All of them are in metrics.jsonl."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How many captions were right when they were tested.
+
+    Args:
+        step: Steps done in the run at the test.
+        right: Number of captions whose sample showed all of them.
+        captions: Number of captions.
+    """
+
+    step: int
+    right: int
+    captions: int
+
+    def __str__(self) -> str:
+        return f"all right {self.right / self.captions:.0%} (of {self.captions} captions)"
 
 
 @dataclass(frozen=True)
 class Status:
-    """The progress of training after a logged step.
+    """The progress of training.
 
     Args:
         stage: Name of the stage.
         step: Steps done in the run.
         progress: Part of the run that is done, 0 to 1.
-        rate: Images per second.
+        rate: Images per second. None if unknown: no step was made yet.
         left: Seconds left in the run. None if unknown.
-        losses: Mean losses since the last log line, by name.
+        losses: Mean losses of the steps before the last log line, by name. Empty before the first
+            line of a stage.
+        note: What else is known of the model, such as "all right 12 % (of 32 captions)". "":
+            nothing.
     """
 
     stage: str
     step: int
     progress: float
-    rate: float
+    rate: float | None
     left: float | None
     losses: Mapping[str, float]
+    note: str = ""
+
+    def words(self, losses: int | None = None) -> tuple[str, ...]:
+        """Say where training is, in parts, the most important one first.
+
+        Args:
+            losses: Number of losses to name. None: all.
+
+        Returns:
+            Stage and step, the note, the losses, and images per second, as far as they are known.
+        """
+        named = list(self.losses.items())[:losses]
+        rate = [] if self.rate is None else [f"{self.rate:.0f} images/s"]
+        note = [self.note] if self.note else []
+        told = [f"{name} {value:.4g}" for name, value in named]
+        return (f"{self.stage}  step {self.step}", *note, *told, *rate)
 
 
 class Reporter(Protocol):
@@ -56,18 +96,16 @@ class Reporter(Protocol):
         """Stop reporting; called once at the end, also after an error."""
 
 
-def in_words(status: Status) -> str:
-    """Format a status as one line.
+@runtime_checkable
+class Moving(Reporter, Protocol):
+    """A reporter that also receives progress between logged steps, from the first step on."""
 
-    Args:
-        status: The progress of training.
+    def moved(self, status: Status) -> None:
+        """Report progress between two logged steps; called about twice a second.
 
-    Returns:
-        Stage, step, images per second, time left (if known) and losses.
-    """
-    losses = "  ".join(f"{name} {value:.4g}" for name, value in status.losses.items())
-    left = "" if status.left is None else f"  {duration(status.left)} left"
-    return f"{status.stage}  step {status.step}  {status.rate:.0f} images/s{left}  {losses}"
+        Args:
+            status: The progress of training, with the losses of the last logged step.
+        """
 
 
 class PlainLines:
@@ -112,68 +150,45 @@ class Lines(PlainLines):
         Args:
             status: The progress of training.
         """
-        self.show(status.progress, in_words(status))
+        self.moved(status)
 
-    def show(self, progress: float | None, text: str) -> None:
+    def moved(self, status: Status) -> None:
+        """Print the progress, if a line is due.
+
+        Args:
+            status: The progress of training.
+        """
+        self.show(status.progress, status.left, status.words())
+
+    def show(self, progress: float | None, left: float | None, parts: Sequence[str]) -> None:
         """Print how far something is, if a line is due.
 
         Args:
             progress: The part that is done, 0 to 1. None: unknown.
-            text: What is being done.
+            left: Seconds left. None: unknown.
+            parts: What is being done, the most important part first.
         """
-        if self.due():
-            self.say(text if progress is None else f"{progress:4.0%}  {text}")
+        if not self.due():
+            return
+        share = [] if progress is None else [f"{progress:4.0%}"]
+        time_left = [] if left is None else [f"{duration(left)} left"]
+        self.say("  ".join([*share, *time_left, *parts]))
 
     def close(self) -> None:
         """Do nothing."""
 
 
-class Live:
-    """A reporter that shows a progress bar on a terminal and prints lines above it."""
+class Screen(Moving, Protocol):
+    """A reporter that shows the progress of anything, not only of training."""
 
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
-        self._progress = Progress(
-            BarColumn(bar_width=24), TaskProgressColumn(),
-            TextColumn("{task.description}", markup=False), console=Console(stderr=True),
-        )  # fmt: skip
-        self._task = self._progress.add_task("starting", total=1.0)
-        self._progress.start()
-
-    def say(self, text: str) -> None:
-        """Print one line above the bar; control characters in it are escaped.
+    def show(self, progress: float | None, left: float | None, parts: Sequence[str]) -> None:
+        """Show how far something is.
 
         Args:
-            text: The line.
+            progress: The part that is done, 0 to 1. None: unknown.
+            left: Seconds left. None: unknown.
+            parts: What is being done, the most important part first.
         """
-        self._progress.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
-
-    def status(self, status: Status) -> None:
-        """Move the bar and replace the text beside it.
-
-        Args:
-            status: The progress of training.
-        """
-        self.show(status.progress, in_words(status))
-
-    def show(self, progress: float | None, text: str) -> None:
-        """Move the bar and replace the text beside it.
-
-        Args:
-            progress: The part that is done, 0 to 1. None: unknown, the bar stays.
-            text: What is being done.
-        """
-        self._progress.update(self._task, completed=progress, description=printable(text))
-
-    def close(self) -> None:
-        """Stop the bar and leave it on the terminal."""
-        self._progress.stop()
-
-
-Screen = Lines | Live
-"""A reporter that shows the progress of anything (`show`), not only of training."""
 
 
 class Silent:
@@ -203,4 +218,8 @@ def default_reporter() -> Screen:
     Returns:
         A progress bar if stderr is a terminal, else plain lines.
     """
-    return Live() if sys.stderr.isatty() else Lines()
+    if not sys.stderr.isatty():
+        return Lines()
+    from t2i.core.engine.bar import Bar
+
+    return Bar()

@@ -13,16 +13,18 @@ from t2i.core.engine.budget import Budget
 from t2i.core.engine.checkpoint import Saved
 from t2i.core.engine.context import Plan, RunContext
 from t2i.core.engine.ema import Ema
+from t2i.core.engine.grid_clock import GridClock
 from t2i.core.engine.loader import HostBatch, Loader, Patient, Views, batch_visits
 from t2i.core.engine.meter import Meter
 from t2i.core.engine.observing import Observing
 from t2i.core.engine.optimizing import Optimizing
 from t2i.core.engine.preparing import PreparedStage
-from t2i.core.engine.previews import Gallery, GridClock, StagePreviews
+from t2i.core.engine.previews import Gallery, StagePreviews
 from t2i.core.engine.random_state import seed_all
 from t2i.core.engine.saving import Saving
 from t2i.core.engine.stored import Store
 from t2i.core.engine.storing import Recipe, obtain
+from t2i.core.engine.testing import StageTest
 from t2i.core.engine.updates import NotFinite, Updates
 from t2i.core.errors import T2IError, UserError
 from t2i.core.interfaces.dataset import BrokenExample
@@ -52,6 +54,7 @@ class StageRun:
         images: Writes grids.
         observing: Calls the run's observer.
         grids: Says when a grid is due by the clock.
+        test: Tells how many captions are right.
         passed_over: Broken examples that were skipped and not counted yet.
     """
 
@@ -75,7 +78,8 @@ class StageRun:
         self.saving = Saving(context, plan, self.prepared, self.ema, self.meter)
         self.maker = BatchMaker(self.prepared, self.settings)
         self.grids = GridClock(self.settings.sample_seconds)
-        self.images = StagePreviews(context, gallery, self.prepared, self.ema, self.maker)
+        self.images = StagePreviews(context, plan, gallery, self.prepared, self.ema, self.maker)
+        self.test = StageTest(context, self.prepared, self.ema, gallery, self.grids)
         self.observing = Observing(context, plan, self.prepared, self.ema)
         self.passed_over: list[BrokenExample] = []
 
@@ -109,6 +113,7 @@ class StageRun:
         context.reporter.say(
             f"stage {self.plan.index + 1} of {len(context.plans)}: {self.plan.stage.name}"
         )
+        self.meter.move(first=True)
         if state.step == 0 and not saved:
             # A run can then be resumed wherever it is killed, and a disk that refuses is found now.
             self.saving.write(sampled=False)
@@ -151,6 +156,7 @@ class StageRun:
     def _loop(self) -> None:
         context, state, settings = self.context, self.context.state, self.settings
         self.grids.begin()
+        self.test.clock.begin()
         over = self.budget.spent()
         while not over:
             self._observe()
@@ -164,10 +170,13 @@ class StageRun:
             if state.step % settings.log_every == 0 or over:
                 self._count_broken()
                 self.saving.check_losses(self.meter.report(self.optimizing.learning_rates()))
-            due = self._grid_is_due()
+            self.meter.move()
+            due = self._agreed(self.grids.due())
             if (state.step % settings.sample_every == 0 or due) and not over:
                 with self.grids.drawing():
                     self.images.draw()
+            if context.test is not None and self._agreed(self.test.due()) and not over:
+                self.test.run()
             stopped = context.interrupted()
             if (state.step % settings.checkpoint_every == 0 or stopped) and not over:
                 self.saving.write()
@@ -180,12 +189,12 @@ class StageRun:
             self.saving.write()
             self.context.stop_here(self.context.interrupted())
 
-    def _grid_is_due(self) -> bool:
-        """Return whether a grid is due by the clock: by the first process's, for all of them.
+    def _agreed(self, due: bool) -> bool:
+        """Return whether a grid or a test is due by the first process's clock, for all of them.
 
         Several processes ask each other at log lines only.
         """
-        due, accelerator = self.grids.due(), self.context.accelerator
+        accelerator = self.context.accelerator
         if self.settings.sample_seconds is None or accelerator.num_processes == 1:
             return due
         if self.context.state.step % self.settings.log_every:

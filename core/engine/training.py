@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from t2i.core.engine import checkpoint
+from t2i.core.engine.captions_right import CaptionTest
 from t2i.core.engine.checkpoint import Saved
 from t2i.core.engine.context import Plan, RunContext, signal_name
 from t2i.core.engine.loader import BatchShard
@@ -344,6 +345,7 @@ def _run_stages(context: RunContext, saved: Saved | None) -> None:
     validation = "val" if "val" in registry().datasets[data.name].splits else "train"
     held = open_dataset(data, validation)
     gallery = Gallery.of(run.samples, held, context.settings.seed)
+    context.test = CaptionTest.of(data.name, held, context.settings.seed)
     _tell_contents(context, {"train": context.dataset, validation: held})
     if saved:
         context.state = saved.state

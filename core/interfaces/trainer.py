@@ -202,6 +202,7 @@ class Trainer(ABC):
             images. None: a step needs the images themselves.
         shows: Name of the part of a cascade that the stage trains: its sample grids show the
             cascade up to there. None: they show the whole model.
+        previews: What `preview` shows, a sentence for the head of the grid. "": nothing is said.
     """
 
     modules: dict[str, nn.Module]
@@ -209,6 +210,7 @@ class Trainer(ABC):
     eager: tuple[str, ...] = ()
     encode: Callable[[Tensor], Tensor] | None = None
     shows: str | None = None
+    previews: str = ""
 
     @abstractmethod
     def step(self, batch: Batch, engine: Engine) -> Losses:
@@ -234,7 +236,8 @@ class Trainer(ABC):
             batch: A few examples, the same at each call.
 
         Returns:
-            Images (N, 3, H, W) in [-1, 1]. None (the default): the generator is sampled.
+            Images (N, 3, H, W) in [-1, 1], as many of each example, one example after the other.
+            None (the default): the generator is sampled.
         """
         return None
 

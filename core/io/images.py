@@ -6,7 +6,7 @@ import errno
 import hashlib
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -419,32 +419,6 @@ def png(image: np.ndarray, text: Mapping[str, str] | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def grid(
-    images: Sequence[np.ndarray] | np.ndarray, columns: int, *, margin: int = 2, scale: int = 1
-) -> np.ndarray:
-    """Lay images out in a grid on white, row by row.
-
-    Args:
-        images: Images of one size, uint8 (H, W, 3) each; at least one.
-        columns: Images in a row.
-        margin: Pixels between images and around them.
-        scale: Factor by which each image is enlarged (nearest neighbour).
-
-    Returns:
-        The grid, uint8, with all its margins.
-    """
-    height, width = images[0].shape[0] * scale, images[0].shape[1] * scale
-    rows = -(-len(images) // columns)
-    sheet = np.full(
-        (rows * (height + margin) + margin, columns * (width + margin) + margin, 3), 255, np.uint8
-    )
-    for i, image in enumerate(images):
-        top = margin + (i // columns) * (height + margin)
-        left = margin + (i % columns) * (width + margin)
-        sheet[top : top + height, left : left + width] = image.repeat(scale, 0).repeat(scale, 1)
-    return sheet
-
-
 def readable_scale(image_size: int, at_least: int = 96) -> int:
     """Return by how much to enlarge small images so that a person can see them.
 
@@ -453,6 +427,6 @@ def readable_scale(image_size: int, at_least: int = 96) -> int:
         at_least: Size that they should reach, in pixels.
 
     Returns:
-        A whole factor, at least 1, for `grid`.
+        A whole factor, at least 1.
     """
     return max(1, -(-at_least // image_size))

@@ -30,9 +30,10 @@ from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.io.clutter import entries
 from t2i.core.io.files import place_bytes, read_lines, refuse_links, write_bytes
-from t2i.core.io.images import grid, png, read_image, readable_scale
+from t2i.core.io.images import png, read_image
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import Group
+from t2i.core.io.sheets import Block, Layout, sheet
 from t2i.core.models.best import BestOf
 from t2i.core.models.enlarging import Upsampling, enlarged_size
 from t2i.core.models.interpolation import interpolate
@@ -345,9 +346,8 @@ class _Work:
             if not group.is_first:
                 return []
             records = self._collected(folder)
-            shown = [_pixels(folder / record["file"]) for record in records[:GRID_IMAGES]]
-            sheet = grid(shown, _columns(len(shown), n), scale=readable_scale(shown[0].shape[0]))
-            place_bytes(folder / "grid.png", png(sheet, grid_chunks(records[: len(shown)])))
+            shown = records[:GRID_IMAGES]
+            place_bytes(folder / "grid.png", png(_grid(folder, records, n), grid_chunks(shown)))
             return records
 
     def _draw_missing(self, folder: Path, there: frozenset[str], group: Group) -> None:
@@ -535,9 +535,19 @@ def _held(folder: Path, group: Group) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _columns(count: int, n: int) -> int:
-    """Choose the columns of the grid: a row for each prompt if its samples fit, else a square."""
-    return n if 1 < n <= GRID_COLUMNS else min(GRID_COLUMNS, math.ceil(math.sqrt(count)))
+def _grid(folder: Path, records: Sequence[Mapping[str, Any]], n: int) -> np.ndarray:
+    """Lay out the first images with their prompts: a block for each prompt."""
+    prompts: dict[int, list[Mapping[str, Any]]] = {}
+    for record in records[:GRID_IMAGES]:
+        prompts.setdefault(int(record["file"].partition("-")[0]), []).append(record)
+    blocks = [
+        Block([_pixels(folder / record["file"]) for record in own], own[0]["prompt"])
+        for own in prompts.values()
+    ]
+    across = n if n <= GRID_COLUMNS else min(GRID_COLUMNS, math.ceil(math.sqrt(n)))
+    columns = 1 if n > 1 else min(GRID_COLUMNS, math.ceil(math.sqrt(len(blocks))))
+    cut = f"The first {GRID_IMAGES} of {len(records)} images." if records[GRID_IMAGES:] else ""
+    return sheet(blocks, Layout(columns, across, about=cut))
 
 
 @contextmanager

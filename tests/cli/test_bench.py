@@ -99,8 +99,8 @@ class Answer:
     def document(self):
         return {"it": 1}
 
-    def show(self, console):
-        console.print("[shown]", markup=False)
+    def show(self, console, force=False):
+        console.print("[forced]" if force else "[shown]", markup=False)
 
 
 def test_diff_and_speed_print_what_the_harness_says(here, monkeypatch):
@@ -111,9 +111,10 @@ def test_diff_and_speed_print_what_the_harness_says(here, monkeypatch):
     )
     assert here("bench", "diff", "a", "b")[:2] == (0, "[shown]\n")
     assert json.loads(here("bench", "diff", "a", "b", "--json")[1]) == {"it": 1}
+    assert here("bench", "diff", "a", "b", "--force")[:2] == (0, "[forced]\n")
     assert here("bench", "speed", "--models", "x,y")[:2] == (0, "[shown]\n")
     assert asked[0] == (Path("a"), Path("b"))
-    assert asked[2] == (["x", "y"], {"preset": "tiny", "blocks": 8, "out": None})
+    assert asked[3] == (["x", "y"], {"preset": "tiny", "blocks": 8, "out": None})
 
 
 def test_results_that_are_there_are_shown_and_their_tables_written(here, tmp_path):

@@ -261,7 +261,7 @@ def test_interrupted_saved_resumed_and_sampled(toy_process):
     assert (train.returncode, train.stdout) == (130, "")
     assert (
         train.stderr.splitlines()[-1]
-        == "stopped by SIGINT at step 4; 't2i train --resume run' goes on"
+        == "stopped, saved at step 4; 't2i train --resume run' goes on"
     )
     resumed = toy_process("train", "--resume", "run", "--json")
     assert resumed.returncode == 0, resumed.stderr

@@ -133,6 +133,7 @@ class Watched(Trainer):
             trainer.eager,
         )
         self.encode, self.shows = trainer.encode, trainer.shows
+        self.previews = trainer.previews
         self._named = named
         self._handles: list[RemovableHandle] = []
         self._before: dict[str, Tensor] = {}

@@ -85,7 +85,7 @@ class PartTrainer(Trainer):
         self.part, self.size, self.trainer = name, size, trainer
         self.modules, self.optimizers = trainer.modules, trainer.optimizers
         self.eager, self.shows = trainer.eager, name
-        self.encode = self._encoded if trainer.encode else None
+        self.encode, self.previews = self._encoded if trainer.encode else None, trainer.previews
 
     def _encoded(self, images: Tensor) -> Tensor:
         assert self.trainer.encode is not None

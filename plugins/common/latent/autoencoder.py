@@ -200,6 +200,8 @@ class AutoencoderTrainer(Trainer):
         autoencoder: The autoencoder to train.
     """
 
+    previews = "Left a real image, right its reconstruction. Captions play no part yet."
+
     def __init__(self, config: AutoencoderConfig, autoencoder: Autoencoder) -> None:
         self.config, self.autoencoder = config, autoencoder
         self.losses = ImageLosses(config.losses, config.lr, config.betas)

@@ -113,6 +113,8 @@ class MatchingTrainer(Trainer):
             a few dozen images apart.
     """
 
+    previews = "Of each caption: its real image, then the real one that the text finds (no sample)."
+
     def __init__(
         self, text_encoder: TextEncoder, matcher: Contrast, lr: float, lr_text: float
     ) -> None:

@@ -152,6 +152,8 @@ class DamsmTrainer(Trainer):
         image_encoder: A network that maps images (B, 3, H, H) to `ImageFeatures`.
     """
 
+    previews = "Of each caption: its real image, then the real one that the text finds (no sample)."
+
     def __init__(
         self, config: DamsmTraining, text_encoder: TextEncoder, image_encoder: nn.Module
     ) -> None:

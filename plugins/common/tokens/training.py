@@ -26,6 +26,8 @@ class TokenizerTrainer(Trainer):
         tokenizer: The tokenizer to train.
     """
 
+    previews = "Left a real image, right its reconstruction. Captions play no part yet."
+
     def __init__(self, config: TokenizerConfig, tokenizer: ImageTokenizer) -> None:
         self.config, self.tokenizer = config, tokenizer
         self.losses = ImageLosses(config.losses, config.lr, config.betas)

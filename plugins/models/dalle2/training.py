@@ -89,6 +89,8 @@ class DecoderTrainer(DenoisingTrainer):
         embed: Embeds images.
     """
 
+    previews = "Left a real image, right a sample made of its own embedding."
+
     def __init__(self, config: DecoderPart, networks: Networks, embed: Embed) -> None:
         super().__init__(config, networks, text=False)
         assert isinstance(networks.generator, DecoderGenerator)
@@ -122,6 +124,8 @@ class DecoderTrainer(DenoisingTrainer):
 
 class EnlargingTrainer(UpsamplerTrainer):
     """Trains an upsampler of this model, and shows what it makes of true small images."""
+
+    previews = "Left a real image, right one made of it at the smaller size."
 
     def preview(self, batch: Batch) -> Tensor:
         """Draw images for the smaller ones, each beside what it was made of."""

@@ -33,6 +33,8 @@ class AloneTrainer(UpsamplerTrainer):
     A row of a grid has the smaller image, two enlargements of it, and the true image.
     """
 
+    previews = "Of each: the image made smaller, 2 enlargements of that, the real image."
+
     def preview(self, batch: Batch) -> Tensor:
         images = self.clean(batch)
         low = low_res(images, self.settings.low_size)

@@ -16,7 +16,7 @@ from t2i.benchmarks.report import labels, plots
 from t2i.benchmarks.report.canvas import figure_of
 from t2i.benchmarks.report.diff import compare
 from t2i.benchmarks.report.page import render, write_report
-from t2i.benchmarks.report.table import number, parts_note, show, spent_note
+from t2i.benchmarks.report.table import DASH, number, parts_note, show, spent_note
 from t2i.benchmarks.results import Column, Results, Row
 from t2i.benchmarks.run import grids
 from t2i.core.errors import UserError
@@ -174,7 +174,9 @@ def test_the_table_fits_a_narrow_terminal(results):
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     show(results, console)
     text = console.export_text()
-    assert "1. ldm" in text
+    assert re.search(rf"^1 +ldm +85.0 \(80.0{DASH}90.0\)", text, re.M)
+    assert re.search(rf"^2 +gan +40.0 \(35.0{DASH}44.0\) +30.0$", text, re.M)
+    assert "In the report: costs, images and training curves." in text
     assert "! gan: mode collapse <script>alert(1)</script> & $x_1$ [bold] \\x1b[2J" in " ".join(
         text.split()
     )
@@ -182,6 +184,42 @@ def test_the_table_fits_a_narrow_terminal(results):
     assert "not ranked with ours: Paper FID 12.5" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_no_interval_is_cut_however_many_scores_and_models_there_are(results, width):
+    more = [Column("val", f"m{n}", "score", f"score {n}", "higher") for n in range(9)]
+    results.columns = [FID, *more, HEADLINE]
+    for n in range(7):
+        results.rows.append(row(f"a-model-with-a-name-{n}", 50 + n, 8.0))
+    for entry in results.rows:
+        for column in more:
+            entry.scores["val"][column.measure] = {"score": 0.1234}
+            entry.intervals["val"][column.measure] = {"score": (0.1111, 0.2222)}
+    console = Console(width=width, record=True, file=io.StringIO())
+    show(results, console)
+    text = console.export_text()
+    told = text.partition("! gan")[0].partition("In the report")[0]
+    assert max(map(len, text.splitlines())) <= width
+    for n in range(7):
+        assert f"{50 + n}.0 ({45 + n}.0{DASH}{54 + n}.0)" in told
+    assert told.count("(") == told.count(")")
+    assert "score 8" in text  # among what the report has
+    assert "…" not in text
+
+
+def test_models_whose_intervals_overlap_share_a_rank(results):
+    results.rows += [row("near", 44, 8.0), row("far", 20, 8.0)]
+    ranked = [(s.place, s.name) for s in results.ranking() if s.rank]
+    assert ranked == [("1", "ldm"), ("2=", "near"), ("2=", "gan"), ("4", "far")]
+    places = results.document()["ranking"]
+    assert [(p["rank"], p["tied"]) for p in places] == [
+        (1, False), (2, True), (2, True), (4, False)
+    ]  # fmt: skip
+    assert '<td class="rank">2=</td>' in render(results)
+    console = Console(width=80, record=True, file=io.StringIO())
+    show(results, console)
+    assert "share a rank: their intervals overlap" in " ".join(console.export_text().split())
 
 
 @pytest.mark.parametrize(
@@ -210,16 +248,41 @@ def test_the_difference_names_fields_and_scores(results, row, tmp_path):
     scores = {(s.row, s.score): (s.a, s.b) for s in found.scores}
     assert scores["ldm", "all right %"] == (85, 70)
     assert scores["gan", "FID"] == (30, None)
-    assert "B - A" not in text(found)  # nothing is ranked across protocols
+    shown = text(found)
+    assert "captions of 'val' differ: 12 and 6" in shown
+    assert f"first: {tmp_path / 'results.json'}" in " ".join(shown.split())
+    assert "85.0" not in shown  # scores across protocols do not stand side by side
+    forced = text(found, force=True)
+    assert "85.0" in forced
+    assert re.search(r"score +results\.json +other", forced)
+    assert "change" not in forced  # and nothing is ranked across protocols
     same = compare(tmp_path, tmp_path)
     assert same.comparable
     assert same.fields == ()
-    assert "B - A" in text(same)
+    assert re.search(r"score +first +second +change", text(same))
+    assert f"40.0 (35.0{DASH}44.0)" in text(same)
 
 
-def text(difference):
+def test_the_difference_prints_no_hashes_and_no_nested_values(results, tmp_path):
+    results.save()
+    own = results.protocol["prompts"][0]
+    protocol = {
+        **results.protocol,
+        "prompts": [{**own, "fingerprint": "ab" * 32}, {"name": "two", "count": 3, "about": "x"}],
+        "weights": {"shapes-clip": "12" * 32},
+    }
+    replace(results, out=tmp_path / "other", protocol=protocol, protocol_hash="e" * 64).save()
+    shown = text(compare(tmp_path, tmp_path / "other"))
+    assert "captions of 'two': only in the second" in shown
+    assert "images of the captions of 'val': only in the second" in shown
+    assert "weights: only in the second" in shown
+    assert "{" not in shown
+    assert not re.search(r"[0-9a-f]{12}", shown.replace(str(tmp_path), ""))
+
+
+def text(difference, **more):
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    difference.show(console)
+    difference.show(console, **more)
     return console.export_text()
 
 

@@ -24,10 +24,10 @@ class Screen:
         self.shown, self.closed = [], False
 
     def say(self, text):
-        self.shown.append((None, text))
+        self.shown.append((None, None, text))
 
-    def show(self, progress, text):
-        self.shown.append((progress, text))
+    def show(self, progress, left, parts):
+        self.shown.append((progress, left, "  ".join(parts)))
 
     def close(self):
         self.closed = True
@@ -133,16 +133,23 @@ def test_the_bar_shows_the_whole_command(clock):
         clock.wait(50)
         part.status(Status("gan", 7, 0.5, 64.0, 50.0, {"loss": 1.0}))
         part.close()  # of this training, not of the bar
-    progress, text = screen.shown[0]
+    progress, seconds, text = screen.shown[1]
     left = timeline.works[0].budget * 0.5 * STRETCH + 100 * STRETCH + SETUP + 6 + CLOSING
-    assert text == "2:54 left in all  a, gan  step 7  64 images/s  loss 1"
+    assert text == "0 of 4 parts  a: gan  step 7  loss 1  64 images/s"
+    assert seconds == pytest.approx(left)
     assert progress == pytest.approx(50 / (50 + left))
     with timeline.scoring("a"):
         clock.wait(1)
         timeline.images(50)
         whole.count("a, one object", 50, 100)
-    assert screen.shown[1][1].startswith("1:55 left in all  a, one object: 50 of 100")
+    assert screen.shown[2][2] == "1 of 4 parts  a, one object: 50 of 100"
     assert not screen.closed
+    for doing in (timeline.training, timeline.scoring):
+        with doing("b"):
+            pass
+    whole.close()
+    assert screen.shown[-1] == (1.0, 0.0, "4 of 4 parts")
+    assert screen.closed
 
 
 def test_trainings_at_once_take_the_time_of_the_longest(clock):
@@ -170,8 +177,9 @@ def test_the_bar_shows_trainings_at_once_side_by_side(clock):
         parts["b"].status(replace(status, step=9))
         parts["b"].close()
         parts["a"].status(replace(status, step=8))
-    assert [text.partition(" left in all  ")[2] for _, text in screen.shown] == [
-        "a, gan  step 7  64 images/s  loss 1",
+    assert [text.partition(" parts  ")[2] for _, _, text in screen.shown] == [
+        "preparing",
+        "a: gan  step 7  loss 1  64 images/s",
         "a: gan step 7  b: gan step 9",
-        "a, gan  step 8  64 images/s  loss 1",
+        "a: gan  step 8  loss 1  64 images/s",
     ]

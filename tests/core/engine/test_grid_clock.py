@@ -3,8 +3,8 @@
 import json
 from itertools import pairwise
 
-from t2i.core.engine import previews, train
-from t2i.core.engine.previews import FIRST, PARTS, SHARE, GridClock
+from t2i.core.engine import grid_clock, train
+from t2i.core.engine.grid_clock import FIRST, PARTS, SHARE, GridClock
 from t2i.core.engine.reporting import Silent
 from t2i.core.runs.configure import resolve_config
 
@@ -60,8 +60,8 @@ def test_a_grid_for_another_reason_counts():
 
 
 def test_grids_by_the_clock_do_not_change_what_is_trained(tmp_path, monkeypatch):
-    monkeypatch.setattr(previews, "SHARE", 1e9)
-    monkeypatch.setattr(previews, "PARTS", 1e9)
+    monkeypatch.setitem(GridClock.__init__.__kwdefaults__, "share", 1e9)
+    monkeypatch.setattr(grid_clock, "PARTS", 1e9)
 
     def losses(seconds, name):
         sets = {"steps": 6, "log_every": 1, "sample_seconds": seconds, "batch_size": 4}

@@ -64,7 +64,7 @@ def test_a_signal_cuts_it_short_and_it_is_called_again_at_this_step(tmp_path):
             os.kill(os.getpid(), signal.SIGINT)
 
     watching = Watching(stop)
-    with pytest.raises(Interrupted, match="stopped by SIGINT at step 4"):
+    with pytest.raises(Interrupted, match="stopped, saved at step 4"):
         engine.train(config(), tmp_path / "run", observer=watching)
     again = Watching()
     engine.resume(tmp_path / "run", observer=again)

@@ -226,7 +226,7 @@ def test_the_second_process_stores_its_share_of_the_latents(done):
 def test_a_run_goes_on_with_another_number_of_processes(done):
     root = done["root"]
     for end in done["said"]["toy-2-1"]:
-        assert "stopped by SIGTERM at step 4" in end["said"]
+        assert "stopped by SIGTERM, saved at step 4" in end["said"]
     resume(root / "toy-2-1", reporter=Silent())
     for name in ("toy-2-1", "toy-1-2"):
         assert Run(root / name).complete
@@ -289,7 +289,7 @@ def test_fifty_steps_in_step_and_on_with_another_number(model, tmp_path):
     for first, second in (said["fifty"], said["on-two"]):
         assert first == second
         assert first["said"] == ""
-    assert all("stopped by SIGTERM at step 25" in end["said"] for end in said["on-one"])
+    assert all("stopped by SIGTERM, saved at step 25" in end["said"] for end in said["on-one"])
     together([job(tmp_path, "on-one")], world=1)
     for name in jobs:
         assert Run(tmp_path / name).complete

@@ -17,7 +17,6 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample
 from t2i.core.io.images import (
     decode,
-    grid,
     original,
     png,
     read_image,
@@ -47,13 +46,6 @@ def test_out_of_range_is_clamped_and_channels_stay_in_place():
 def test_png_holds_the_same_pixels():
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png(image)))), image)
-
-
-def test_a_grid_holds_every_image_in_order():
-    images = [np.full((2, 2, 3), value, np.uint8) for value in (10, 20, 30)]
-    sheet = grid(images, columns=2, margin=1, scale=2)
-    assert sheet.shape == (11, 11, 3)
-    assert (sheet[1, 1, 0], sheet[1, 6, 0], sheet[6, 1, 0], sheet[6, 6, 0]) == (10, 20, 30, 255)
 
 
 def test_small_images_are_enlarged_for_people():

@@ -32,16 +32,23 @@ def model():
 def test_the_grid_has_a_row_a_prompt_where_that_fits(model, tmp_path, prompts, n, columns, rows):
     write_samples(model, ["x"] * prompts, tmp_path / "o", n=n)
     sheet = Image.open(tmp_path / "o" / "grid.png")
-    cell = 8 * 12 + 2  # 8 pixels, enlarged to 96, and the margin
-    assert sheet.size == (columns * cell + 2, rows * cell + 2)
+    cell, words = 96, 16  # 8 pixels, enlarged; the height of a line
+    width, height = (columns * (cell + 2) - 2 + 20, rows * (cell + 2) + 10 + words + 10)
+    if n == 1:
+        width, height = columns * (cell + 10) + 10, rows * (cell + 2 + words + 10) + 10
+    elif prompts > 1:
+        height = rows * (cell + 2 + words + 10) + 10
+    assert sheet.size == (width, height)
     first = np.asarray(Image.open(tmp_path / "o" / "0000-000.png"))
-    np.testing.assert_array_equal(np.asarray(sheet)[2 : 2 + 96 : 12, 2 : 2 + 96 : 12], first)
+    np.testing.assert_array_equal(np.asarray(sheet)[10 : 10 + 96 : 12, 10 : 10 + 96 : 12], first)
 
 
 def test_a_grid_of_very_many_shows_the_first(model, tmp_path):
     records = write_samples(model, ["x"] * (GRID_IMAGES + 44), tmp_path / "o")
     assert len(records) == GRID_IMAGES + 44
-    assert Image.open(tmp_path / "o" / "grid.png").size == (16 * 98 + 2, 16 * 98 + 2)
+    width, height = Image.open(tmp_path / "o" / "grid.png").size
+    assert width == 16 * (96 + 10) + 10
+    assert height > 16 * (96 + 10)  # with a line that says that these are the first
 
 
 def test_what_was_drawn_before_an_interruption_stays(model, tmp_path):

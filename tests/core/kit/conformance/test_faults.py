@@ -212,7 +212,7 @@ def test_a_signal_ends_the_checks(failed, parts):
     parts.stages = lambda config, encoder: [
         Stage("only", 1.0, lambda networks: Stopped(config, networks))
     ]
-    with pytest.raises(Interrupted, match="stopped by SIGINT at step 1"):
+    with pytest.raises(Interrupted, match="stopped, saved at step 1"):
         failed("trains", "gradients")
 
 

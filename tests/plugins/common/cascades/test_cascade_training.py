@@ -15,7 +15,7 @@ from t2i.cli.main import main
 from t2i.core.engine import previews, resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.io.files import load_tensors
-from t2i.core.io.images import grid
+from t2i.core.io.sheets import sheet
 from t2i.core.models.building import build
 from t2i.core.models.loading import load
 from t2i.core.registry.hooks import hookimpl
@@ -119,11 +119,11 @@ def test_it_learns_and_draws_what_the_captions_say(cascade, tmp_path):
 def test_grids_show_the_cascade_up_to_the_part_that_is_trained(cascade, tmp_path, monkeypatch):
     shown = []
 
-    def noted(images, **more):
-        shown.append(images.shape[1])
-        return grid(images, **more)
+    def noted(blocks, layout):
+        shown.append(blocks[0].images[-1].shape[1])
+        return sheet(blocks, layout)
 
-    monkeypatch.setattr(previews, "grid", noted)
+    monkeypatch.setattr(previews, "sheet", noted)
     sets = ["steps=6", "sample_every=2"]
     train(resolve_config("two", sets=sets), tmp_path / "run", reporter=Silent())
     assert (set(shown[:2]), set(shown[-1:])) == ({8}, {16}), shown
