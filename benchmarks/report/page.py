@@ -30,7 +30,6 @@ from t2i.benchmarks.report.table import (
     brackets_note,
     likelihood_note,
     parts_note,
-    rank,
     spent_note,
     with_range,
 )
@@ -106,7 +105,7 @@ def _verdict(results: Results, standings: Sequence[Standing]) -> str:
     column = results.headline
     found = [(s, v) for s in standings if s.rank and (v := s.value(column))]
     scores = ", ".join(
-        f"#{text(rank(s))} <b>{text(s.name)}</b> {text(with_range(v))}" for s, v in found[:NAMED]
+        f"#{text(s.place)} <b>{text(s.name)}</b> {text(with_range(v))}" for s, v in found[:NAMED]
     )
     scores += f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     where = "the samples of one caption" if column.set == VARIETY else f"captions of “{column.set}”"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from t2i.benchmarks.report.columns import heading, too_few
-from t2i.benchmarks.report.table import COSTS, DASH, cost, rank, with_range
+from t2i.benchmarks.report.table import COSTS, DASH, cost, with_range
 from t2i.benchmarks.results import Column, Results, Standing, Value
 
 UNITS = {
@@ -190,7 +190,7 @@ def _scores(
             value = standing.value(column)
             first = value and standing.kind == "model" and value.mean == best[column]
             cells.append(Cell(with_range(value), value, bool(first), bool(value) and few[column]))
-        lines.append(Line(standing.name, tuple(cells), standing.kind, rank(standing)))
+        lines.append(Line(standing.name, tuple(cells), standing.kind, standing.place))
     heads = tuple(Head(heading(c, results.protocol), c.better) for c in columns)
     return Sheet(name, title, heads, tuple(lines), ranked)
 

@@ -130,18 +130,6 @@ def plain(text: str, style: str = "") -> Text:
     return Text(printable(text), style)
 
 
-def rank(standing: Standing) -> str:
-    """Format the rank of a line.
-
-    Args:
-        standing: The line of the ranking.
-
-    Returns:
-        The rank, such as "2", or "2=" if it is shared; empty if it has none.
-    """
-    return standing.place
-
-
 def show(results: Results, console: Console | None = None) -> None:
     """Print the ranking, a line for each model, with warnings and notes below.
 
