@@ -25,7 +25,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 SITE = ROOT / "build" / "site"
-PACKAGES = ("core", "benchmarks", "cli", "plugins")
+PACKAGES = ("core", "benchmarks", "web", "cli", "plugins")
 GUIDES = (
     ("Start", "README.md"),
     ("First run", "docs/first-run.md"),
