@@ -14,6 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
+from t2i.benchmarks.votes.record import QUESTIONS
 from t2i.core.errors import UserError
 from t2i.core.io.documents import checked
 from t2i.core.io.files import read_object, write_json
@@ -21,19 +22,19 @@ from t2i.core.io.files import read_object, write_json
 DOCUMENT = "study.json"
 IMAGES = "images"
 
-QUESTIONS = {
-    "overall": ("Which image is better, all in all?", "How good is this image, all in all?"),
-    "faithful": ("Which image fits the caption better?", "How well does this image fit the caption?"),  # noqa: E501
-    "real": ("Which image looks more real?", "How real does this image look?"),
-}  # fmt: skip
-"""The questions by their name in the votes: of a pair, and of one image."""
+GRADED = {
+    "overall": "How good is this image?",
+    "faithful": "How much of the caption does this image show?",
+    "real": "How real does this image look?",
+}
+"""The questions about one image, by their name in the votes (`QUESTIONS` has those of a pair)."""
 
 SCALES = {
     "overall": ("bad", "rather bad", "middling", "rather good", "good"),
     "faithful": ("not at all", "a little", "half", "mostly", "completely"),
     "real": ("clearly made", "probably made", "cannot tell", "probably real", "clearly real"),
 }
-"""What the values 0 to 4 mean, by question."""
+"""What the grades 0 to 4 mean, by question."""
 
 Kind = Literal["pair", "scale"]
 Names = Literal["after", "never"]
