@@ -66,19 +66,6 @@ class Tally:
         """
         return self._subjects[frozenset(ballot.shown)]
 
-    def is_judged(self, rater: str, ballot: Ballot) -> bool:
-        """Tell whether a rater has answered a question about these images.
-
-        Args:
-            rater: Name of the rater.
-            ballot: The ballot; the sides do not count.
-
-        Returns:
-            True if so.
-        """
-        key = (rater, ballot.item.key, self.subject(ballot))
-        return ballot.question in self._judged.get(key, set())
-
     def add(self, rater: str, ballot: Ballot) -> None:
         """Count a vote.
 

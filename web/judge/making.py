@@ -49,7 +49,7 @@ class Order:
         most: Most items. Of more, some are chosen at random (`seed`).
         questions: Names of the questions.
         kind: "pair" or "scale".
-        names: When the models' names are shown.
+        shown: When the models' names are shown.
         device: Where the models sample. None: the best device there is.
     """
 
@@ -62,7 +62,7 @@ class Order:
     most: int = 50
     questions: tuple[str, ...] = ("overall",)
     kind: Kind = "pair"
-    names: Names = "after"
+    shown: Names = "after"
     device: str | None = None
 
 
@@ -117,7 +117,7 @@ def make_study(order: Order, root: Path, progress: Progress) -> Path:
             for one, noise, own in zip(wanted, noises, digests, strict=True)
         ]
         Study(
-            base.name, models, _distinct(items), order.questions, order.kind, order.names, sources
+            base.name, models, _distinct(items), order.questions, order.kind, order.shown, sources
         ).write(place)
         return arrive_numbered(place, base)
 

@@ -65,6 +65,10 @@ class _Shown:
     since: float
 
 
+class UnknownTicket(UserError):
+    """The ticket is of a page that was loaded before the server was started again."""
+
+
 class Poll:
     """The studies in a folder, and the votes on them. Several threads may use it at once.
 
@@ -88,6 +92,7 @@ class Poll:
         self._tallies: dict[str, Tally] = {}
         self._orders: dict[str, int] = {}
         self._shown: OrderedDict[str, _Shown] = OrderedDict()
+        self._used: OrderedDict[str, None] = OrderedDict()
 
     def begin(self, study: str | None, rater: str) -> Turn:
         """Show a rater the first ballot, or the next one after a restart or a reload.
@@ -118,25 +123,28 @@ class Poll:
             choice: One of CHOICES, or 0 to 4 for a study with scales.
 
         Returns:
-            What the rater sees now. None: the ticket is used up or unknown, or the vote came too
-            early, and nothing was written.
+            What the rater sees now. None: the ticket is used up, or the vote came too early, and
+            nothing was written.
 
         Raises:
+            UnknownTicket: The server has not given this ticket, or has forgotten it.
             UserError: The choice is none of the study's kind, or the vote cannot be written.
         """
         with self._lock:
             shown = self._shown.get(ticket)
             now = self._clock()
+            if shown is None and ticket not in self._used:
+                raise UnknownTicket("this page is older than the server: here is the next ballot")
             if shown is None or now - shown.since < LEAST_SECONDS:
                 return None
             tally = self._tallies[shown.study]
-            if tally.is_judged(shown.rater, shown.ballot):  # in another window of the same rater
-                self._drop(ticket)
-                return self._next(shown.study, shown.rater)
             vote = self._vote(shown, choice, now - shown.since)
             append_vote(self.votes, vote)  # before anything else: then the vote is safe
             self._orders[shown.rater] = vote.order + 1
             self._drop(ticket)
+            self._used[ticket] = None
+            while len(self._used) > MOST_SHOWN:
+                self._used.popitem(last=False)
             tally.add(shown.rater, shown.ballot)
             return self._next(shown.study, shown.rater, _said(tally.study, shown, choice))
 
@@ -219,7 +227,7 @@ def _said(study: Study, shown: _Shown, choice: str | int) -> str:
     ballot = shown.ballot
     words = {"left": "left", "right": "right", "tie": "as good", "bad": "both bad"}
     told = f"You chose: {words.get(str(choice), choice)}."
-    if study.names == "never" or ballot.question != study.questions[-1]:
+    if study.shown == "never" or ballot.question != study.questions[-1]:
         return told
     sides = ("left", "right") if len(ballot.shown) == 2 else ("image",)
     named = ", ".join(f"{side}: {name}" for side, name in zip(sides, ballot.shown, strict=True))

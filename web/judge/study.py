@@ -63,7 +63,7 @@ class Study:
         items: The items, at least one. Every model has an image of each.
         questions: Names of the questions (QUESTIONS), in the order in which they are asked.
         kind: "pair": which of two images; "scale": from 0 to 4 for each image.
-        names: Whether the models' names are shown after the vote, or never.
+        shown: Whether the models' names are shown after the vote, or never.
         sources: Where the images of each model come from, for the record, by model.
     """
 
@@ -72,7 +72,7 @@ class Study:
     items: tuple[Item, ...]
     questions: tuple[str, ...] = ("overall",)
     kind: Kind = "pair"
-    names: Names = "after"
+    shown: Names = "after"
     sources: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:

@@ -65,7 +65,7 @@ def table(rows: Sequence[tuple[str, ListedRun, History | None, float | None]]) -
     )
     more = f"<p>The newest {MOST_ROWS} of {len(rows)} runs.</p>" if len(rows) > MOST_ROWS else ""
     return (
-        f'<div class="t2i-runs"><table><thead><tr>{head}</tr></thead>'
+        f'<div class="t2i-runs"><table class="t2i-list"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>{more}"
     )
 
@@ -121,7 +121,7 @@ def planned(run: ListedRun) -> tuple[float | None, float | None]:
     return (None, value) if unit == "min" else (value, None)
 
 
-def facts(label: str, run: ListedRun, history: History, left: float | None, note: str) -> str:
+def facts(label: str, run: ListedRun, history: History, left: float | None, complaint: str) -> str:
     """Write a line of facts about the chosen run.
 
     Args:
@@ -129,7 +129,7 @@ def facts(label: str, run: ListedRun, history: History, left: float | None, note
         run: What it is.
         history: What its log said.
         left: Seconds left. None: unknown.
-        note: A message about it; "" for none.
+        complaint: Why it could not be resumed; "" for none.
 
     Returns:
         The HTML.
@@ -143,8 +143,20 @@ def facts(label: str, run: ListedRun, history: History, left: float | None, note
         told.append(f"{history.speed.last:.3g} images/s")
     if history.lost:
         told.append(f"{history.lost} losses were not finite")
-    said = f'<p class="t2i-note">{escape(note)}</p>' if note else ""
+    said = note(complaint) if complaint else ""
     return f"<p><b>{escape(label)}</b>: {escape(', '.join(told))}</p>{said}"
+
+
+def note(text: str) -> str:
+    """Write a message.
+
+    Args:
+        text: Any text; "" for none.
+
+    Returns:
+        The HTML.
+    """
+    return f'<p class="t2i-note">{escape(text)}</p>' if text else ""
 
 
 def charts(history: History, look: Look) -> str:
