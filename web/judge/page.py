@@ -26,13 +26,13 @@ def ballot(turn: Turn, study: Study) -> str:
     Returns:
         The HTML: the question, the caption, and the images inside it.
     """
-    before = f'<p class="t2i-before">{escape(turn.before)}</p>' if turn.before else ""
+    before = f'<p class="t2i-before">{escape(turn.before)}</p>'
     count = f"{turn.done} of {turn.total} votes of <b>{escape(turn.rater)}</b>"
     if turn.ballot is None:
         return f'{before}<p class="t2i-done">You have judged everything. Thank you! {count}</p>'
     wording = GRADED if study.kind == "scale" else QUESTIONS
     caption = turn.ballot.item.caption
-    told = f"<blockquote>{escape(caption)}</blockquote>" if caption else ""
+    told = f"<p class="t2i-caption">{escape(caption)}</p>" if caption else ""
     small = " small" if any(_width(path) < SMALL for path in turn.images) else ""
     images = "".join(
         f'<img class="t2i-blind{small}" alt="{side}" src="{inline(path)}">'

@@ -49,7 +49,7 @@ def chart(title: str, lines: Sequence[Line], *, log: bool = False, note: str = "
     values = [value for line in kept for _, value in line.points]
     values += [end for line in kept for _, *ends in line.bands for end in ends]
     steps = [step for line in kept for step, _ in line.points]
-    if not values:
+    if not steps:
         text = "no positive values: choose the linear axis" if lost else "no values yet"
         return f'<figure class="t2i-chart">{heading}<p>{text}</p></figure>'
     below = f"<p>{lost} values are not positive: not shown</p>" if lost else ""
@@ -75,7 +75,7 @@ def _kept(lines: Sequence[Line], log: bool) -> tuple[list[Line], int]:
     if not log:
         return list(lines), 0
     kept = [
-        Line([p for p in line.points if p[1] > 0], line.kind,
+        Line([point for point in line.points if point[1] > 0], line.kind,
              [band for band in line.bands if band[1] > 0], line.dots)
         for line in lines
     ]  # fmt: skip
