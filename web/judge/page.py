@@ -1,15 +1,17 @@
-"""The HTML of the tab Judge. Nothing in it says which model an image is from, and no caption is
-markup."""
+"""The HTML of the tab Judge.
+
+Nothing in it says which model an image is from, and no caption is markup.
+"""
 
 from __future__ import annotations
 
 import base64
-from html import escape
 from pathlib import Path
 
 from t2i.benchmarks.votes.record import QUESTIONS
 from t2i.web.judge.poll import Turn
 from t2i.web.judge.study import GRADED, Study
+from t2i.web.markup import escaped
 
 SIDES = ("left", "right")
 SMALL = 256
@@ -26,13 +28,13 @@ def ballot(turn: Turn, study: Study) -> str:
     Returns:
         The HTML: the question, the caption, and the images inside it.
     """
-    before = f'<p class="t2i-before">{escape(turn.before)}</p>'
-    count = f"{turn.done} of {turn.total} votes of <b>{escape(turn.rater)}</b>"
+    before = f'<p class="t2i-before">{escaped(turn.before)}</p>'
+    count = f"{turn.done} of {turn.total} votes of <b>{escaped(turn.rater)}</b>"
     if turn.ballot is None:
         return f'{before}<p class="t2i-done">You have judged everything. Thank you! {count}</p>'
     wording = GRADED if study.kind == "scale" else QUESTIONS
     caption = turn.ballot.item.caption
-    told = f"<p class="t2i-caption">{escape(caption)}</p>" if caption else ""
+    told = f'<p class="t2i-caption">{escaped(caption)}</p>' if caption else ""
     small = " small" if any(_width(path) < SMALL for path in turn.images) else ""
     images = "".join(
         f'<img class="t2i-blind{small}" alt="{side}" src="{inline(path)}">'
@@ -40,7 +42,7 @@ def ballot(turn: Turn, study: Study) -> str:
                               strict=True)
     )  # fmt: skip
     return (
-        f'{before}<p class="t2i-question">{escape(wording[turn.ballot.question])}</p>{told}'
+        f'{before}<p class="t2i-question">{escaped(wording[turn.ballot.question])}</p>{told}'
         f'<div class="t2i-blinds">{images}</div><p class="t2i-count">{count}</p>'
     )
 

@@ -122,9 +122,7 @@ def read_study(folder: Path) -> Study:
     document = read_object(folder / DOCUMENT, f"study {folder}", finite=True)
     document.pop("format", None)
     remedy = "make the study again"
-    return checked(
-        TypeAdapter(Study), {**document, "name": folder.name}, f"study {folder}", remedy
-    )
+    return checked(TypeAdapter(Study), {**document, "name": folder.name}, f"study {folder}", remedy)
 
 
 def list_studies(root: Path) -> list[str]:

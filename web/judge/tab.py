@@ -20,6 +20,8 @@ BUTTONS = (("left", "← left (A)"), ("tie", "↑ as good (W)"), ("bad", "↓ bo
 """The choices of a pair with the texts of their buttons, which name the keys (assets/judge.js)."""
 
 KEYS = "Keys: arrows or A, W, S, D for pairs, 0 to 4 for grades."
+PROGRESS = gr.Progress()
+"""Stands for a bar of its own in each call: Gradio puts one in its place."""
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
@@ -133,7 +135,7 @@ def _maker(site: Site, poll: Poll, study: gr.Dropdown) -> None:
 
     def work(
         chosen: list[str], text: str, each: int, most: int, seed: int, asked: list[str], kind: Any,
-        names: Any, name: str, progress: gr.Progress = gr.Progress(),
+        names: Any, name: str, progress: gr.Progress = PROGRESS,
     ) -> list[Any]:  # fmt: skip
         try:
             places = sources_of(site).chosen(chosen or [])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 
+from t2i.web.markup import escaped
 from t2i.web.watch.history import Point
 
 WIDTH, HEIGHT = 360, 200
@@ -45,7 +45,7 @@ def chart(title: str, lines: Sequence[Line], *, log: bool = False, note: str = "
         An HTML figure.
     """
     kept, lost = _kept(lines, log)
-    heading = f"<figcaption><b>{escape(title)}</b> <span>{escape(note)}</span></figcaption>"
+    heading = f"<figcaption><b>{escaped(title)}</b> <span>{escaped(note)}</span></figcaption>"
     values = [value for line in kept for _, value in line.points]
     values += [end for line in kept for _, *ends in line.bands for end in ends]
     steps = [step for line in kept for step, _ in line.points]
@@ -62,7 +62,7 @@ def chart(title: str, lines: Sequence[Line], *, log: bool = False, note: str = "
     marks += [_x_tick(tick, x(tick)) for tick in linear_ticks(min(steps), max(steps), 4)
               if min(steps) <= tick <= max(steps)]  # fmt: skip
     drawn = [_curve(line, x, lambda value: y(place(value))) for line in kept]
-    label = escape(f"{title} by step, {note}" if note else f"{title} by step")
+    label = escaped(f"{title} by step, {note}" if note else f"{title} by step")
     svg = (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
         f"{''.join(marks)}{''.join(drawn)}</svg>"

@@ -14,7 +14,6 @@ from t2i.core.errors import UserError
 from t2i.core.io.locks import LOCK
 from t2i.core.runs.folder import Run
 from t2i.core.runs.listing import is_training
-from t2i.core.runs.listing import is_training
 
 PROCESSES = Path("/proc")
 RESUME_LOG = "resume.log"

@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 from t2i.core.errors import UserError
@@ -14,6 +13,7 @@ from t2i.core.io.images import read_whole
 from t2i.core.io.terminal import duration
 from t2i.core.runs.folder import Run
 from t2i.core.runs.listing import ListedRun
+from t2i.web.markup import escaped
 from t2i.web.watch.chart import Line, chart
 from t2i.web.watch.history import Curve, History, smoothed
 
@@ -55,9 +55,9 @@ def table(rows: Sequence[tuple[str, ListedRun, History | None, float | None]]) -
              "last loss", "score")  # fmt: skip
     head = "".join(f"<th>{name}</th>" for name in heads)
     body = "".join(
-        f"<tr class='{escape(run.state.replace(' ', '-'))}'>"
+        f"<tr class='{escaped(run.state.replace(' ', '-'))}'>"
         + "".join(
-            f'<td data-name="{name}">{escape(cell)}</td>'
+            f'<td data-name="{name}">{escaped(cell)}</td>'
             for name, cell in zip(heads, _cells(label, run, history, left), strict=True)
         )
         + "</tr>"
@@ -144,7 +144,7 @@ def facts(label: str, run: ListedRun, history: History, left: float | None, comp
     if history.lost:
         told.append(f"{history.lost} losses were not finite")
     said = note(complaint) if complaint else ""
-    return f"<p><b>{escape(label)}</b>: {escape(', '.join(told))}</p>{said}"
+    return f"<p><b>{escaped(label)}</b>: {escaped(', '.join(told))}</p>{said}"
 
 
 def note(text: str) -> str:
@@ -156,7 +156,7 @@ def note(text: str) -> str:
     Returns:
         The HTML.
     """
-    return f'<p class="t2i-note">{escape(text)}</p>' if text else ""
+    return f'<p class="t2i-note">{escaped(text)}</p>' if text else ""
 
 
 def charts(history: History, look: Look) -> str:
@@ -185,7 +185,7 @@ def charts(history: History, look: Look) -> str:
 
 
 def _group(title: str, figures: Sequence[str]) -> str:
-    return f'<h3>{escape(title)}</h3><div class="t2i-charts">{"".join(figures)}</div>'
+    return f'<h3>{escaped(title)}</h3><div class="t2i-charts">{"".join(figures)}</div>'
 
 
 def _loss(name: str, curve: Curve, look: Look) -> str:
@@ -237,7 +237,7 @@ def grid(run: Run, step: int) -> str:
         data = inline(path)
     except (UserError, OSError):
         return "<p>This grid cannot be read: it is being written, or has vanished.</p>"
-    captions = "".join(f"<li>{escape(caption)}</li>" for caption in run.captions())
+    captions = "".join(f"<li>{escaped(caption)}</li>" for caption in run.captions())
     return (
         f'<figure class="t2i-grid"><img alt="samples at step {step}" src="{data}">'
         f"<figcaption>Step {step:,}. Captions, in the order of the images:"

@@ -88,8 +88,8 @@ def _slider(steps: list[int], place: float | None) -> Any:
     last = len(steps) - 1
     label = f"Grid, of {len(steps)}: steps {steps[0]:,} to {steps[-1]:,}" if steps else "Grid"
     return gr.update(
-        maximum=max(1, last), value=max(0, last) if place is None else place, visible=bool(steps), label=label,
-        interactive=last > 0,
+        maximum=max(1, last), value=max(0, last) if place is None else place,
+        visible=bool(steps), label=label, interactive=last > 0,
     )  # fmt: skip
 
 

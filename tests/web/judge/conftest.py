@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -39,9 +38,3 @@ def make(tmp_path, folder):
         return make_study(wanted, tmp_path / "studies", lambda *_: None)
 
     return made
-
-
-def pixels(path):
-    """The pixels of an image file."""
-    with Image.open(path) as image:
-        return np.asarray(image)

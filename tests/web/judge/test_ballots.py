@@ -31,7 +31,8 @@ def test_pairs_captions_and_sides_are_balanced(seed):
     rng = random.Random(seed)
     given = judge(Tally(STUDY, []), ["r0", "r1", "r2"], 63, rng)
     pairs = Counter(frozenset(ballot.shown) for _, ballot in given)
-    assert max(pairs.values()) - min(pairs.values()) <= 1 and len(pairs) == 6
+    assert max(pairs.values()) - min(pairs.values()) <= 1
+    assert len(pairs) == 6
     captions = Counter(ballot.item.caption for _, ballot in given)
     assert max(captions.values()) - min(captions.values()) <= 4
     cells = Counter((frozenset(ballot.shown), ballot.item.key) for _, ballot in given)

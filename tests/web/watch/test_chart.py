@@ -18,7 +18,8 @@ def test_a_chart_is_sound(log):
     width, height = map(float, svg.get("viewBox").split()[2:])
     for point in points:
         x, y = map(float, point.split(","))
-        assert 0 <= x <= width and 0 <= y <= height
+        assert 0 <= x <= width
+        assert 0 <= y <= height
     assert ("1 values are not positive" in "".join(drawn.itertext())) == log
 
 
@@ -26,7 +27,8 @@ def test_higher_values_are_higher():
     svg = ElementTree.fromstring(chart("loss", [Line([(0, 1.0), (1, 3.0)])])).find("svg")
     (_, low), (x, high) = (map(float, p.split(",")) for p in
                            svg.find("polyline").get("points").split())  # fmt: skip
-    assert high < low and x > 300
+    assert high < low
+    assert x > 300
 
 
 @pytest.mark.parametrize("points", [[], [(5.0, 2.0)], [(5.0, 0.0)], [(1, -1.0), (2, -2.0)],
@@ -35,7 +37,8 @@ def test_higher_values_are_higher():
 def test_few_and_extreme_values(points, log):
     drawn = chart("loss", [Line(points, bands=[(5.0, 1.0, 3.0)] if points else ())], log=log)
     ElementTree.fromstring(drawn)
-    assert "nan" not in drawn and "inf" not in drawn
+    assert "nan" not in drawn
+    assert "inf" not in drawn
 
 
 def test_names_are_no_markup():
