@@ -74,7 +74,7 @@ class Served:
 
 @pytest.fixture
 def served(tmp_path):
-    """`served(*arguments)`: a `t2i web` process in TMP with these arguments, until the test ends."""
+    """`served(*arguments)`: a `t2i web` process in TMP, until the test ends."""
     begun = []
 
     def serve(*arguments):

@@ -61,7 +61,7 @@ def tab(site: Site) -> None:
                 complaint = resumed.complaint(found.run)
                 told = page.facts(str(name), found, history, left, complaint)
         except UserError as error:
-            told, drawn, steps, now = page.note(str(error) if names else ""), "", [], ()
+            told, drawn, steps, now = page.note(str(error) if name else ""), "", [], ()
         same = now[:1] == seen[:1]
         stays = bool(now) and same and place < seen[3] - 1  # the visitor looks at an older grid
         slider = _slider(steps, place if stays else None)
