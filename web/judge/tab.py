@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from t2i.core.errors import UserError
+from t2i.web.draw.desk import explained
 from t2i.web.judge import page
 from t2i.web.judge.making import MOST_ITEMS, Order, make_study
 from t2i.web.judge.poll import Poll, Turn, UnknownTicket
@@ -148,9 +149,8 @@ def _maker(site: Site, poll: Poll, study: gr.Dropdown) -> None:
             folder = make_study(
                 order, poll.studies, lambda what, done, total: progress((done, total), desc=what)
             )
-        except (UserError, OSError) as error:
-            gr.Warning(str(error))
-            return [f"Not made: {_plain(str(error))}", gr.skip()]
+        except Exception as error:  # of a model, for example
+            return [f"Not made: {_plain(explained(error))}", gr.skip()]
         said = f"Made: {_plain(folder.name)}. Begin above."
         return [said, _studies(poll, folder.name)]
 

@@ -16,6 +16,8 @@ from t2i.core.runs.folder import Run
 from t2i.core.runs.listing import is_training
 
 PROCESSES = Path("/proc")
+COMMAND = (sys.executable, "-P", "-m", "t2i.cli", "train", "--resume")
+"""Resumes the run whose folder follows."""
 RESUME_LOG = "resume.log"
 """File in a run's folder with what the processes that resumed it from the page have printed."""
 
@@ -129,12 +131,11 @@ class Resumed:
         if is_training(run) or self.running(run):
             raise UserError(f"run {run.path}: a process trains in it already")
         log = run.path / RESUME_LOG
-        command = [sys.executable, "-P", "-m", "t2i.cli", "train", "--resume", str(run.path)]
         try:
             with open(log, "ab") as output:
                 self._processes[run.path] = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                    start_new_session=True,
+                    [*COMMAND, str(run.path)], stdin=subprocess.DEVNULL, stdout=output,
+                    stderr=output, start_new_session=True,
                 )  # fmt: skip
         except OSError as error:
             raise UserError(

@@ -11,6 +11,7 @@ import pytest
 from t2i.core.errors import UserError
 from t2i.core.io.locks import LOCK, folder_lock
 from t2i.core.runs.folder import Run
+from t2i.web.watch import control
 from t2i.web.watch.control import RESUME_LOG, Resumed, holder, stop
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
@@ -80,16 +81,18 @@ def test_no_lock_no_signal(tmp_path):
         stop(Run(tmp_path))
 
 
-def test_a_resumed_run_has_a_process_of_its_own_and_a_log(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
+def test_a_resumed_run_has_a_process_of_its_own_and_a_log(tmp_path, monkeypatch):
+    assert control.COMMAND[-2:] == ("train", "--resume")
+    code = "import sys; print('error: damaged', sys.argv[1], file=sys.stderr); sys.exit(2)"
+    monkeypatch.setattr(control, "COMMAND", (sys.executable, "-c", code))
     resumed = Resumed()
-    log = resumed.start(Run(tmp_path))  # a damaged run: the command says so and ends
+    log = resumed.start(Run(tmp_path))
     process = resumed._processes[tmp_path]
     assert os.getsid(process.pid) == process.pid != os.getsid(0)
     assert process.wait(120) == 2
     assert log == tmp_path / RESUME_LOG
-    assert "error" in log.read_text()
-    assert resumed.complaint(Run(tmp_path)) == log.read_text().strip().splitlines()[-1]
+    assert resumed.complaint(Run(tmp_path)) == f"error: damaged {tmp_path}"
+    assert resumed.complaint(Run(tmp_path / "other")) == ""
 
 
 def test_a_run_that_is_trained_is_not_resumed(start, tmp_path):
