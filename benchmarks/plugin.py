@@ -47,14 +47,29 @@ _SUMMARIES = {
     "bits-per-dim": "Bits that a model spends on each value of a real image (its likelihood)",
 }
 
+_READING = {
+    "fid": "Low is good, 0 is equal. It falls with the number of images: compare equal numbers only. "
+    "It is called FID on Inception's features alone, FD on others.",
+    "kid": "Low is good. It has no bias from the number of images, so about 0, even below, is as good "
+    "as real images.",
+    "prc": "100 is good, for both; read them together.",
+    "isc": "High is good, for photographs of objects.",
+    "clip-score": "High is good. A model that was trained on this CLIP has an advantage.",
+    "r-precision": "100 is good. A model that was trained on this CLIP has an advantage.",
+    "memorised": "About 0 % copies, and a distance of about 1, are good.",
+    "diversity": "About that of the real images is good; far below it the model has collapsed.",
+    "bits-per-dim": "Low is good. It is a property of the model, not of its images.",
+}
+
 
 def _metric(name: str, summary: str) -> MetricSpec:
     """Return the specification of a metric whose module has the metric's name."""
     module = f"t2i.benchmarks.score.metrics.{name.replace('-', '_')}"
     config = "".join(part.title() for part in name.split("-")) + "Config"
     return MetricSpec(
-        name=name, summary=summary, config=f"{module}:{config}", build=f"{module}:build"
-    )
+        name=name, summary=summary, config=f"{module}:{config}", build=f"{module}:build",
+        reading=_READING[name],
+    )  # fmt: skip
 
 
 @hookimpl

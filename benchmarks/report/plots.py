@@ -2,60 +2,28 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from t2i.benchmarks.report import labels
+from t2i.benchmarks.report.canvas import PAPER, figure_of, legend, logarithmic
+from t2i.benchmarks.report.looks import INK, REAL, look_at, look_of, look_of_row
 from t2i.benchmarks.report.table import COSTS, cost, number
 from t2i.benchmarks.results import Column, Row, Standing
 from t2i.core.io.terminal import printable
 
-COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
-GREYS = ("#6b7280", "#d1d5db")  # real images, with the right captions and with wrong ones
 SMALLEST = 1e-9  # costs below have no place on a logarithmic axis
-LONGEST_NAME = 48  # characters of a loss's name in a plot
+LONGEST_NAME = 48  # characters of a name in a plot
 FEW = 20  # curves with fewer values show each value as a point
 MOST_CURVES = 24  # most curves of one plot; a reader tells no more apart
 MOST_POINTS = 2000  # most points of one curve; a screen shows no more
-MOST_LINES = 60  # most lines of the ranking in one plot of bars
+MOST_LINES = 12  # most lines of the ranking in one plot of bars; more are read in the table
+FEWEST_POINTS = 3  # fewest models of a scatter plot; fewer show nothing that the table does not
+ALIKE = 1.05  # costs within this factor of each other are equal: nothing to plot against
 Drawn = TypeVar("Drawn")
-_STYLE: dict[Any, Any] = {
-    "text.parse_math": False,  # a "$" in a name does not start a formula
-    "svg.fonttype": "none",
-    "svg.hashsalt": "t2i",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e5e7eb",
-    "axes.edgecolor": "#9ca3af",
-    "legend.frameon": False,
-}
-
-
-@contextmanager
-def _figure(height: float) -> Iterator[tuple[Axes, list[bytes]]]:
-    """Yield axes of a new figure and a list, which holds the SVG when the block ends.
-
-    The height is in inches.
-    """
-    found: list[bytes] = []
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(5.2, height), layout="constrained")
-        axes = figure.add_subplot()
-        axes.set_axisbelow(True)
-        yield axes, found
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-        found.append(buffer.getvalue())
 
 
 def _few(curves: Mapping[str, Drawn], axes: Axes) -> list[tuple[str, Drawn]]:
@@ -72,21 +40,6 @@ def _thinned(values: list[float]) -> list[float]:
     return values[:: -(-len(values) // MOST_POINTS)] if values else values
 
 
-def palette(standings: Sequence[Standing]) -> dict[str, str]:
-    """Choose a colour for each line of the ranking.
-
-    Args:
-        standings: The lines. Colours depend on the models' names alone, so each model has the same
-            in every plot.
-
-    Returns:
-        Colour by name, as "#rrggbb"; the rows of real images are grey.
-    """
-    models = sorted(s.name for s in standings if s.kind == "model")
-    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(models)}
-    return {s.name: colours.get(s.name, GREYS[s.kind == "floor"]) for s in standings}
-
-
 def bars(standings: Sequence[Standing], columns: Sequence[Column]) -> bytes:
     """Plot percentages as bars, a group of bars for each score.
 
@@ -98,26 +51,27 @@ def bars(standings: Sequence[Standing], columns: Sequence[Column]) -> bytes:
         The SVG, of the first MOST_LINES lines.
     """
     standings = standings[:MOST_LINES]
+    width = 0.8 / len(standings)
     shown = [c for c in columns if any(s.value(c) for s in standings)]
-    colours, width = palette(standings), 0.8 / len(standings)
-    with _figure(0.9 + 0.22 * len(shown) * max(2, len(standings))) as (axes, svg):
+    with figure_of(0.6 + 0.22 * len(shown) * max(2, len(standings))) as (axes, svg):
         for i, standing in enumerate(standings):
             values = [standing.value(c) for c in shown]
+            look = look_of_row(standing.kind, standing.name)
             places = [row + (i - (len(standings) - 1) / 2) * width for row in range(len(shown))]
             drawn = axes.barh(
-                places, [v.mean if v else 0 for v in values], width * 0.9, label=standing.name,
-                color=colours[standing.name],
+                places, [v.mean if v else 0 for v in values], width * 0.9,
+                label=_shortened(standing.name), color=look.colour, hatch=look.hatch,
             )  # fmt: skip
             axes.bar_label(
                 drawn, [number(v.mean) if v else "" for v in values], padding=3, fontsize=8
             )
-        axes.set_yticks(range(len(shown)), [c.title for c in shown])
+        axes.set_yticks(range(len(shown)), [_shortened(c.title) for c in shown])
         axes.invert_yaxis()
         axes.set_xlim(0, 112)
         axes.set_xticks(range(0, 101, 20))
         axes.set_xlabel("right, %")
         axes.grid(axis="y", visible=False)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=9)
+        legend(axes)
     return svg[0]
 
 
@@ -133,7 +87,8 @@ def quality_against(
         unit: Label of the cost's axis.
 
     Returns:
-        The SVG; None if no model has both the cost and the score.
+        The SVG; None if fewer than FEWEST_POINTS models have both the cost and the score, or if
+        their costs are all alike.
     """
     path = dict(COSTS)[title]
     models = [s for s in standings if s.kind == "model"]
@@ -142,22 +97,21 @@ def quality_against(
         for s in models
         if (x := s.cost(*path)) and x > SMALLEST and (v := s.value(headline))
     ]
-    if not points:
+    costs = [x for _, x, _ in points]
+    if len(points) < FEWEST_POINTS or max(costs) < ALIKE * min(costs):
         return None
-    colours = palette(standings)
-    with _figure(2.9) as (axes, svg):
+    with figure_of(2.9) as (axes, svg):
         for standing, x, value in points:
+            look = look_of(standing.name)
             if value.low is not None and value.high is not None:
-                axes.plot(
-                    [x, x], [value.low, value.high], color=colours[standing.name], lw=1.5, alpha=0.6
-                )
-            axes.plot(x, value.mean, "o", color=colours[standing.name], ms=8)
-        _log_room(axes, title, [x for _, x, _ in points])
+                axes.plot([x, x], [value.low, value.high], color=look.colour, lw=1.5, alpha=0.6)
+            axes.plot(x, value.mean, look.marker, color=look.colour, ms=8)
+        _log_room(axes, title, costs)
         _room_above(axes, headline)
         axes.set_xlabel(unit)
-        axes.set_ylabel(headline.title)
+        axes.set_ylabel(_shortened(headline.title))
         named = [(s, x, v.mean, f"{printable(s.name)} · {cost(title, x)}") for s, x, v in points]
-        labels.put(axes, [labels.Label(x, y, text, colours[s.name]) for s, x, y, text in named])
+        labels.put(axes, [labels.Label(x, y, text, INK) for _, x, y, text in named])
     return svg[0]
 
 
@@ -190,24 +144,19 @@ def sampler_curves(curves: Mapping[str, Mapping[int, float]], headline: Column) 
         The SVG.
     """
     steps = sorted({count for own in curves.values() for count in own})
-    with _figure(3.6) as (axes, svg):
-        for i, (name, own) in enumerate(_few(curves, axes)):
-            style = "o-" if i < len(COLOURS) else "s--"
+    with figure_of(3.1) as (axes, svg):
+        for name, own in _few(curves, axes):
+            look = look_of(name)
             axes.plot(
-                list(own),
-                list(own.values()),
-                style,
-                ms=4,
-                lw=1.3,
-                label=name,
-                color=COLOURS[i % len(COLOURS)],
-            )
+                list(own), list(own.values()), look.line, marker=look.marker, ms=4, lw=1.3,
+                label=_shortened(name), color=look.colour,
+            )  # fmt: skip
         axes.set_xscale("log")
         axes.set_xticks(steps, [str(count) for count in steps])
         axes.minorticks_off()
         axes.set_xlabel("sampling steps")
-        axes.set_ylabel(headline.title)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=8)
+        axes.set_ylabel(_shortened(headline.title))
+        legend(axes, 8)
     return svg[0]
 
 
@@ -227,19 +176,23 @@ def score_curves(
     Returns:
         The SVG.
     """
-    with _figure(3.6) as (axes, svg):
-        for i, (name, points) in enumerate(_few(scores, axes)):
-            colour = COLOURS[i % len(COLOURS)]
+    with figure_of(3.1) as (axes, svg):
+        for name, points in _few(scores, axes):
+            look = look_of(name)
             minutes, values = [x for x, _, _ in points], [y for _, y, _ in points]
-            fills = [colour if whole else "white" for _, _, whole in points]
-            axes.plot(minutes, values, lw=1.3, color=colour, label=printable(name))
-            axes.scatter(minutes, values, 16, fills, edgecolors=colour, zorder=3)
+            fills = [look.colour if whole else PAPER for _, _, whole in points]
+            axes.plot(
+                minutes, values, look.line, lw=1.3, color=look.colour, label=_shortened(name)
+            )
+            axes.scatter(
+                minutes, values, 16, fills, look.marker, edgecolors=look.colour, zorder=3
+            )
         for mark in marks:
-            axes.axhline(mark, color=GREYS[0], lw=0.8, ls=":")
+            axes.axhline(mark, color=REAL, lw=0.8, ls=":")
         _room_above(axes, headline)
         axes.set_xlabel("minutes of training")
-        axes.set_ylabel(headline.title)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8)
+        axes.set_ylabel(_shortened(headline.title))
+        legend(axes, 8)
     return svg[0]
 
 
@@ -287,23 +240,20 @@ def training_curve(row: Row) -> bytes | None:
     found = losses(row)
     if not found:
         return None
-    with _figure(3.0) as (axes, svg):
+    with figure_of(2.6) as (axes, svg):
         for i, (name, (minutes, values)) in enumerate(_few(found, axes)):
             minutes, values = _thinned(minutes), _thinned(values)
-            dots = "o" if len(values) < FEW else None  # a single value makes no visible line
+            look = look_at(i)
+            dots = look.marker if len(values) < FEW else None  # one value makes no visible line
             axes.plot(
-                minutes,
-                values,
-                lw=1.3,
-                marker=dots,
-                ms=3,
-                label=_shortened(name),
-                color=COLOURS[i % len(COLOURS)],
-            )
+                minutes, values, look.line, lw=1.3, marker=dots, ms=3, label=_shortened(name),
+                color=look.colour,
+            )  # fmt: skip
         shown = [value for _, values in found.values() for value in values]
         if min(shown) > 0 and max(shown) > 20 * min(shown):
             axes.set_yscale("log")
+            logarithmic(axes.yaxis)
         axes.set_xlabel("minutes of training")
         axes.set_ylabel("loss")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8)
+        legend(axes, 8)
     return svg[0]

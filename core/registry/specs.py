@@ -260,9 +260,11 @@ class MetricSpec(Spec):
 
     Args:
         build: Import path of `(config) -> Metric`.
+        reading: How to read its scores, for the report: one or two sentences. "": not said.
     """
 
     build: str
+    reading: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from transformers import (
     CLIPTextModelWithProjection,
 )
 
-from t2i.benchmarks.report.page import _text
+from t2i.benchmarks.report.markup import text as _text
 from t2i.cli.main import main
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable

@@ -60,8 +60,14 @@ def build(config: ShapesBenchmarkConfig, protocol: str) -> Benchmark:
         ),
         measures=(
             Measure("caption-accuracy", shown={"all": "all right %"}, bars=_ATTRIBUTES),
-            Measure("fid", {"features": "shapes", "bootstrap": 100}, shown={"fid": "FID"}),
-            Measure("kid", {"features": "shapes", "subset_size": 200}, shown={"kid": "KID"}),
+            Measure(
+                "fid", {"features": "shapes", "bootstrap": 100},
+                shown={"fid": "FD, shapes network"},
+            ),
+            Measure(
+                "kid", {"features": "shapes", "subset_size": 200},
+                shown={"kid": "KD, shapes network"},
+            ),
             Measure(
                 "prc", {"features": "shapes"},
                 shown={"precision": "precision %", "recall": "recall %"},

@@ -295,7 +295,7 @@ def test_what_others_printed_is_kept_apart(results):
 
 
 def test_labels_cover_neither_each_other_nor_points():
-    with plots._figure(2.9) as (axes, _):
+    with figure_of(2.9) as (axes, _):
         axes.set_xlim(0, 10)
         axes.set_ylim(0, 10)
         points = [(1, 5), (1.1, 5), (1.2, 5.1), (1.2, 5.2), (9.9, 5), (9.8, 5)]
