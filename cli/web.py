@@ -75,7 +75,7 @@ def web(
             password=password,
             device=device,
             limits=Limits(models=models, model_bytes=int(model_memory * 1e9)),
-        )  # fmt: skip
+        )
     )
 
 

@@ -90,7 +90,7 @@ def _server(site: Site) -> Any:
             server_header=False,
             timeout_graceful_shutdown=PATIENCE,
             limit_concurrency=site.limits.connections,
-        )  # fmt: skip
+        )
     )
 
 

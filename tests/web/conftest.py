@@ -1,5 +1,6 @@
 """A real browser, and real `t2i web` processes for it."""
 
+import json
 import os
 import re
 import select
@@ -104,3 +105,35 @@ def visit(browser):
     yield visit
     for context in contexts:
         context.close()
+
+
+WORDS = "encoder.vocabulary=[a, red, blue, circle, square, of, two]"
+CAPTIONS = ("a red circle", "two blue circles")
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory, small):
+    """A folder with a run of a GAN and one of a diffusion model, untrained."""
+    import torch
+
+    from t2i.core.models.building import build
+    from t2i.core.runs.configure import resolve_config
+
+    folder = tmp_path_factory.mktemp("web") / "runs"
+    for name, sets in (("dfgan", ()), ("ddpm", ("sampler.guidance=2", "sampler.clip=1"))):
+        config = resolve_config(name, sets=[*small(name), WORDS, *sets])
+        torch.manual_seed(0)
+        build(config).save(folder / name / "model")
+        (folder / name / "config.json").write_text(json.dumps({"run": config.dump()}))
+        (folder / name / "samples").mkdir()
+        (folder / name / "samples" / "captions.json").write_text(json.dumps({"captions": CAPTIONS}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def studio(untrained):
+    """A `t2i web` process that serves `untrained`, for all tests."""
+    pytest.importorskip("gradio", reason="the page needs Gradio")
+    one = Served(("--runs", untrained), untrained.parent)
+    yield one
+    one.kill()

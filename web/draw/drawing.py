@@ -101,7 +101,8 @@ def _part(
 
         def step(done: int, steps: int) -> None:
             job.check()
-            job.text = f"{part.model}: {images} of {total} images, step {done} of {steps}"
+            now = f", step {done} of {steps}" if steps > 1 else ""
+            job.text = f"{part.model}: {images} of {total} images{now}"
             job.done = share[0] + share[1] * min(1, (images + done / steps) / total)
             glimpse(done < steps)
 

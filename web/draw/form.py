@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,11 +142,12 @@ def samplers(found: Mapping[str, Source], names: list[str]) -> list[tuple[str, s
     return [("each model's own", OWN), *((name, name) for name in fitting)]
 
 
-def form(found: Mapping[str, Source]) -> Form:
+def form(found: Mapping[str, Source], buttons: Sequence[gr.Button]) -> Form:
     """Lay the fields out.
 
     Args:
         found: The models that the page serves.
+        buttons: Buttons that stand under what is always seen.
 
     Returns:
         The form.
@@ -164,6 +165,9 @@ def form(found: Mapping[str, Source]) -> Form:
         images = gr.Number(
             2, label="Images a prompt", precision=0, minimum=1, min_width=90, elem_id="draw-images"
         )
+    with gr.Row():
+        for button in buttons:
+            button.render()
     with gr.Accordion("Sampler", open=False, elem_id="draw-more"):
         sampler = gr.Dropdown(
             samplers(found, names[:1]), value=OWN, label="Sampler", elem_id="draw-sampler"

@@ -109,6 +109,8 @@ def status(job: Job | None, place: int, drawing: Drawing | None, message: str = 
 
 
 def _progress(job: Job, place: int, drawing: Drawing | None) -> str:
+    if job.state == "waiting" and place == 0:
+        return '<p class="t2i-now">starting</p>'
     if job.state == "waiting":
         others = "1 drawing" if place == 1 else f"{place} drawings"
         return f'<p class="t2i-place">in the queue: {others} before yours</p>'

@@ -84,6 +84,7 @@ class Studio:
 
         def work(job: Job) -> None:
             ready.wait()
+            job.text = "loading torch" if self._shelf is None else ""
             from t2i.web.draw.drawing import draw, loader
 
             self._shelf = self._shelf or Shelf(self.site.limits, loader(self.site))

@@ -35,21 +35,20 @@ def tab(site: Site) -> None:
     atexit.register(studio.desk.close)
     with gr.Row(elem_classes="t2i-draw"):
         with gr.Column(scale=2, min_width=280):
-            fields = form(sources(site))
+            go = gr.Button("Draw", variant="primary", elem_id="draw-go", min_width=90, render=False)
+            stop = gr.Button("Cancel", elem_id="draw-stop", min_width=90, render=False)
+            fields = form(sources(site), [go, stop])
             examples = gr.Dataset(
                 components=[gr.Textbox(visible=False)], samples=[], type="values",
                 label="Captions that the first model knows", elem_id="draw-examples",
             )  # fmt: skip
-            with gr.Row():
-                go = gr.Button("Draw", variant="primary", elem_id="draw-go", min_width=90)
-                stop = gr.Button("Cancel", variant="stop", elem_id="draw-stop", min_width=90)
             back = gr.File(
                 label="Drop an image of t2i: its settings fill the form", file_types=[".png"],
                 height=120, elem_id="draw-back",
             )  # fmt: skip
         with gr.Column(scale=5, min_width=280):
-            told = gr.HTML(elem_id="draw-status")
-            shown = gr.HTML(EMPTY, elem_id="draw-sheet")
+            told = gr.HTML(elem_id="draw-status", apply_default_css=False)
+            shown = gr.HTML(EMPTY, elem_id="draw-sheet", apply_default_css=False)
             with gr.Row():
                 history = gr.Dropdown(
                     [], label="Your drawings", elem_id="draw-history", scale=3, min_width=200
@@ -151,9 +150,12 @@ def _choosing(studio: Studio, fields: Form, examples: gr.Dataset) -> None:
     def add(chosen: list[str], prompts: str) -> str:
         return f"{prompts.rstrip()}\n{chosen[0]}".lstrip()
 
+    def leave(request: gr.Request) -> None:
+        studio.leave(str(request.session_hash))
+
     page = gr.context.Context.root_block
     assert page is not None
     page.load(arrive, fields.models, [fields.models, fields.sampler, examples], **QUIET)
-    page.unload(lambda request: studio.leave(str(request.session_hash)))
+    page.unload(leave)
     fields.models.input(about, fields.models, [fields.sampler, examples], **QUIET)
     examples.click(add, [examples, fields.prompts], fields.prompts, **QUIET)
