@@ -75,7 +75,7 @@ class Served:
 
 @pytest.fixture
 def served(tmp_path):
-    """`served(*arguments)`: a `t2i web` process in TMP with these arguments, until the test ends."""
+    """`served(*arguments)`: a `t2i web` process in TMP with these arguments, while a test runs."""
     begun = []
 
     def serve(*arguments):
