@@ -32,6 +32,7 @@ GUIDES = (
     ("Your own images", "docs/own-images.md"),
     ("Models and machines", "docs/models.md"),
     ("Sampling", "docs/sampling.md"),
+    ("The page: draw, watch, judge", "docs/web.md"),
     ("Samplers, measured", "docs/samplers.md"),
     ("Benchmarks and scores", "docs/metrics.md"),
     ("Learning in minutes", "docs/learning.md"),

@@ -110,10 +110,7 @@ def _csv_cells(cells: Sequence[Cell], ranged: Sequence[bool]) -> Iterator[str]:
         value = cell.value
         yield _digits(value.mean if value else None)
         if wide:
-            yield from (
-                _digits(value.low if value else None),
-                _digits(value.high if value else None),
-            )
+            yield from (_digits(value.low if value else None), _digits(value.high if value else None))
 
 
 def _digits(value: float | None) -> str:

@@ -56,7 +56,9 @@ def _line(line: Line, sheet: Sheet) -> str:
     rank = f'<td class="rank">{text(line.rank)}</td>' if sheet.ranked else ""
     note = f"<small>{text(line.note)}</small>" if line.note else ""
     cells = "".join(map(_cell, line.cells, sheet.heads))
-    return f'<tr class="{line.kind}">{rank}<th scope="row">{text(line.name)}{note}</th>{cells}</tr>'
+    return (
+        f'<tr class="{line.kind}">{rank}<th scope="row">{text(line.name)}{note}</th>{cells}</tr>'
+    )
 
 
 def _cell(cell: Cell, head: Head) -> str:

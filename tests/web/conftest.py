@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds that anything may take on a busy machine."""
 
 
@@ -75,7 +75,7 @@ class Served:
 
 @pytest.fixture
 def served(tmp_path):
-    """`served(*arguments)`: a `t2i web` process in TMP, until the test ends."""
+    """`served(*arguments)`: a `t2i web` process in TMP with these arguments, while a test runs."""
     begun = []
 
     def serve(*arguments):

@@ -185,8 +185,12 @@ def test_no_file_outside_can_be_read(studio, untrained):
             status, body = ask(studio, f"/gradio_api/{way}{quoted}")
             assert status in (403, 404), (way, path)
             assert b"secret" not in body
-    for path in ("/static/../../../etc/passwd", "/assets/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
-                 "/gradio_api/file=/tmp/../etc/passwd", "/gradio_api/file=http://127.0.0.1:1/x"):  # fmt: skip
+    for path in (
+        "/static/../../../etc/passwd",
+        "/assets/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+        "/gradio_api/file=/tmp/../etc/passwd",
+        "/gradio_api/file=http://127.0.0.1:1/x",
+    ):
         status, body = ask(studio, path)
         assert b"root:" not in body
         assert status in (403, 404), path

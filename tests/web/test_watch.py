@@ -11,7 +11,8 @@ from PIL import Image
 HOLD = """
 import sys, time
 from filelock import FileLock
-FileLock(sys.argv[1]).acquire()
+lock = FileLock(sys.argv[1])
+lock.acquire()
 print("training", flush=True)
 try:
     time.sleep(600)

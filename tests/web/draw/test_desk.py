@@ -109,11 +109,11 @@ def test_the_least_used_model_is_dropped(shelf):
 
 
 def test_the_size_of_all_models_is_bounded(shelf):
-    models, sources, loaded = shelf(model_bytes=900)
+    models, sources, _ = shelf(model_bytes=900)
     for name in "abc":
         models.model(sources[name])
     assert len(models) == 2
-    models, sources, loaded = shelf(model_bytes=10)
+    models, sources, _ = shelf(model_bytes=10)
     models.model(sources["a"])
     assert len(models) == 1  # one model may be larger
 
