@@ -8,7 +8,8 @@ from pathlib import Path
 
 from t2i.core.errors import UserError
 from t2i.core.io.images import SUFFIXES
-from t2i.core.runs.folder import Run, is_run, runs_in
+from t2i.core.runs.folder import is_run
+from t2i.web.draw.sources import Source, sources
 from t2i.web.site import Site
 
 
@@ -17,11 +18,11 @@ class Sources:
     """The places that images can come from, by their name on the page.
 
     Args:
-        models: Runs and other models.
+        models: Models to sample.
         folders: Folders of images.
     """
 
-    models: Mapping[str, str | Path]
+    models: Mapping[str, Source]
     folders: Mapping[str, Path]
 
     @property
@@ -44,8 +45,8 @@ class Sources:
         if unknown := [name for name in names if name not in self.names]:
             raise UserError(f"'{unknown[0]}' is no run or folder of this page; choose another")
         return Sources(
-            {name: place for name, place in self.models.items() if name in names},
-            {name: place for name, place in self.folders.items() if name in names},
+            {name: one for name, one in self.models.items() if name in names},
+            {name: one for name, one in self.folders.items() if name in names},
         )
 
     def captions(self) -> list[str]:
@@ -54,8 +55,7 @@ class Sources:
         Returns:
             The captions of the grids of the first run that has some.
         """
-        places = (place for place in self.models.values() if isinstance(place, Path))
-        return next((found for place in places if (found := Run(place).captions())), [])
+        return next((found for one in self.models.values() if (found := one.captions())), [])
 
 
 def sources_of(site: Site) -> Sources:
@@ -65,21 +65,14 @@ def sources_of(site: Site) -> Sources:
         site: What the page serves.
 
     Returns:
-        The runs under its folder that have a model, and its named places. A named folder that
-        holds images, and is no run, is a folder of images.
+        The models of the tab Draw, and the named folders that hold images and are no runs.
     """
-    models: dict[str, str | Path] = {}
-    folders: dict[str, Path] = {}
-    for name, place in site.named.items():
-        if isinstance(place, Path) and _has_images(place):
-            folders[name] = place
-        else:
-            models[name] = place
-    runs = [run for run in runs_in(site.runs) if run.model.is_dir()]
-    for run in sorted(runs, key=lambda run: run.changed, reverse=True):
-        name = run.path.relative_to(site.runs).as_posix()
-        if name not in folders:
-            models.setdefault(name, run.path)
+    folders = {
+        name: place
+        for name, place in site.named.items()
+        if isinstance(place, Path) and _has_images(place)
+    }
+    models = {name: one for name, one in sources(site).items() if name not in folders}
     return Sources(models, folders)
 
 

@@ -80,7 +80,7 @@ def tab(site: Site) -> None:
     begin.click(start, [study, rater], outputs, **PRIVATE)
     for choice, button in [*choices, *enumerate(grades)]:
         button.click(voter(choice), [ticket, study, rater], outputs, concurrency_limit=8, **PRIVATE)
-    _maker(site, poll, study)
+    _form(site, poll, study)
     gr.on(None, lambda: _studies(poll, None), None, study, **PRIVATE)
     gr.on(None, lambda own: own, known, rater, **PRIVATE)
 
@@ -100,11 +100,11 @@ def _studies(poll: Poll, chosen: str | None) -> Any:
     return gr.update(choices=names, value=chosen if chosen in names else next(iter(names), None))
 
 
-def _maker(site: Site, poll: Poll, study: gr.Dropdown) -> None:
-    """Add the form that makes a study, and chooses it in the list of studies."""
+def _form(site: Site, poll: Poll, study: gr.Dropdown) -> None:
+    """Add the form that makes a study, and then chooses it in the list of studies."""
     with gr.Accordion("Make a study", open=False, elem_id="make-study"):
         sources = gr.Dropdown(
-            label="Models and folders", choices=sources_of(site).names, multiselect=True,
+            label="Models and folders", choices=[], multiselect=True, allow_custom_value=True,
             info="Models sample the same captions with the same noise. Images of folders belong "
             "together by caption or file name.", elem_id="sources",
         )  # fmt: skip
@@ -133,6 +133,16 @@ def _maker(site: Site, poll: Poll, study: gr.Dropdown) -> None:
         name = gr.Textbox(label="Name of the study", value="study", max_length=60)
         make = gr.Button("Make the images", elem_id="make")
         state = gr.Markdown("", elem_id="make-state")
+    gr.on(None, lambda: gr.update(choices=sources_of(site).names), None, sources, **PRIVATE)
+    make.click(
+        _maker(site, poll),
+        [sources, captions, each, most, seed, questions, kind, names, name], [state, study],
+        concurrency_limit=1, concurrency_id="drawing", api_visibility="private",
+    )  # fmt: skip
+
+
+def _maker(site: Site, poll: Poll) -> Callable[..., list[Any]]:
+    """Return the function behind the form's button."""
 
     def work(
         chosen: list[str], text: str, each: int, most: int, seed: int, asked: list[str], kind: Any,
@@ -142,7 +152,8 @@ def _maker(site: Site, poll: Poll, study: gr.Dropdown) -> None:
             places = sources_of(site).chosen(chosen or [])
             typed = [line.strip() for line in (text or "").splitlines() if line.strip()]
             order = Order(
-                name or "", places.models, places.folders, typed or places.captions(),
+                name or "", {name: one.place for name, one in places.models.items()},
+                places.folders, typed or places.captions(),
                 int(each or 1), int(seed or 0), int(most or 1),
                 tuple(q for q in GRADED if q in asked), kind, names, site.device,
             )  # fmt: skip
@@ -154,10 +165,7 @@ def _maker(site: Site, poll: Poll, study: gr.Dropdown) -> None:
         said = f"Made: {_plain(folder.name)}. Begin above."
         return [said, _studies(poll, folder.name)]
 
-    make.click(
-        work, [sources, captions, each, most, seed, questions, kind, names, name], [state, study],
-        concurrency_limit=1, concurrency_id="drawing", api_visibility="private",
-    )  # fmt: skip
+    return work
 
 
 def _plain(text: str) -> str:

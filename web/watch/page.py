@@ -222,6 +222,19 @@ def grids(run: Run) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
+def grid_file(run: Run, step: int) -> Path:
+    """Give the file of a grid.
+
+    Args:
+        run: The run.
+        step: Its step.
+
+    Returns:
+        The file.
+    """
+    return run.samples / f"step-{step}.png"
+
+
 def grid(run: Run, step: int) -> str:
     """Show the grid of a step, with its captions below.
 
@@ -232,9 +245,8 @@ def grid(run: Run, step: int) -> str:
     Returns:
         The HTML, with the image inside it; a sentence if the image cannot be read.
     """
-    path = run.samples / f"step-{step}.png"
     try:
-        data = inline(path)
+        data = inline(grid_file(run, step))
     except (UserError, OSError):
         return "<p>This grid cannot be read: it is being written, or has vanished.</p>"
     captions = "".join(f"<li>{escaped(caption)}</li>" for caption in run.captions())

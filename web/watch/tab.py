@@ -25,7 +25,7 @@ def tab(site: Site) -> None:
     Args:
         site: What the page serves. Without its `control` there is no way to stop or resume a run.
     """
-    watching, resumed = Watching(site.runs, site.named), Resumed()
+    watching, resumed = Watching(site), Resumed()
     table = gr.HTML(elem_id="runs")
     run = gr.Dropdown(label="Run", choices=[], allow_custom_value=True, elem_id="watched")
     facts = gr.HTML(elem_id="facts")
@@ -73,7 +73,7 @@ def tab(site: Site) -> None:
             own = watching.find(name).run
         except UserError:
             return ""
-        steps = page.grids(own)
+        steps = [step for step in page.grids(own) if site.allowed(page.grid_file(own, step))]
         return page.grid(own, steps[min(int(place), len(steps) - 1)]) if steps else ""
 
     settings = [run, scale, smoothing, raw, place, seen]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 from t2i.core.errors import UserError
 from t2i.core.runs.folder import Run, is_run
 from t2i.core.runs.listing import ListedRun, describe, last_line, list_runs
+from t2i.web.site import Site
 from t2i.web.watch.history import History
 from t2i.web.watch.log import GrowingLog
 from t2i.web.watch.page import planned
@@ -35,21 +36,15 @@ class _Opened:
 
 
 class Watching:
-    """The runs under a folder and some named ones. Several threads may use it at once.
+    """The runs under the site's folder and its named ones. Several threads may use it at once.
 
     Args:
-        folder: Folder of the runs, which need not exist yet.
-        named: Further places by name; those that are runs are shown.
+        site: What the page serves. Its folder of runs need not exist yet.
         clock: Returns the time in seconds.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        named: Mapping[str, Path | str],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._folder, self._named, self._clock = folder, named, clock
+    def __init__(self, site: Site, clock: Callable[[], float] = time.monotonic) -> None:
+        self._site, self._clock = site, clock
         self._lock = threading.Lock()
         self._found: dict[str, ListedRun] = {}
         self._until = -1.0
@@ -73,11 +68,15 @@ class Watching:
 
     def _listed(self) -> dict[str, ListedRun]:
         try:
-            below = list_runs(self._folder)
+            below = list_runs(self._site.runs)
         except (UserError, OSError):  # there is no such folder yet
             below = []
-        found = {_below(run.run.path, self._folder): run for run in below}
-        for name, place in self._named.items():
+        found = {
+            _below(run.run.path, self._site.runs): run
+            for run in below
+            if self._site.allowed(run.run.path)
+        }
+        for name, place in self._site.named.items():
             if isinstance(place, Path) and is_run(place):
                 found.setdefault(name, describe(Run(place)))
         return found
@@ -98,23 +97,6 @@ class Watching:
         if run is None:
             raise UserError(f"no run '{name}': it has vanished, or was never here; choose another")
         return run
-
-    def now(self, name: str | None) -> ListedRun:
-        """Read what a run is at this moment.
-
-        Args:
-            name: Its name on the page.
-
-        Returns:
-            The run, read anew.
-
-        Raises:
-            UserError: As `find`.
-        """
-        found = self.find(name)
-        with self._lock:  # two looks at one lock would each take the other for a training process
-            self._until = -1.0
-            return describe(found.run)
 
     @contextmanager
     def history(self, run: Run) -> Iterator[History]:

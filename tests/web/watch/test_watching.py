@@ -8,6 +8,7 @@ from PIL import Image
 
 from t2i.core.errors import UserError
 from t2i.core.runs.folder import Run
+from t2i.web.site import Site
 from t2i.web.watch import page, watching
 from t2i.web.watch.page import Look
 from t2i.web.watch.watching import Watching
@@ -43,7 +44,10 @@ def test_runs_are_found_by_name_alone(run, tmp_path):
     run("runs/a")
     run("runs/bench/runs/b")
     mine, secret = run("elsewhere/c"), run("secret/d")
-    looked = Watching(tmp_path / "runs", {"mine": mine, "hub": "owner/name"}, Clock())
+    (tmp_path / "runs/link").symlink_to(secret)
+    looked = Watching(
+        Site(runs=tmp_path / "runs", named={"mine": mine, "hub": "owner/name"}), Clock()
+    )
     assert set(looked.runs()) == {"a", "bench/runs/b", "mine"}
     assert looked.find("mine").run == Run(mine)
     for wrong in (str(secret), "../secret/d", "", None, "/", "a/"):
@@ -52,7 +56,7 @@ def test_runs_are_found_by_name_alone(run, tmp_path):
 
 
 def test_there_may_be_no_runs_yet(tmp_path):
-    looked = Watching(tmp_path / "runs", {}, Clock())
+    looked = Watching(Site(runs=tmp_path / "runs"), Clock())
     assert looked.rows() == []
     assert "no runs yet" in page.table([])
 
@@ -60,7 +64,7 @@ def test_there_may_be_no_runs_yet(tmp_path):
 def test_the_list_is_read_again_after_a_while(run, tmp_path):
     run("runs/a")
     clock = Clock()
-    looked = Watching(tmp_path / "runs", {}, clock)
+    looked = Watching(Site(runs=tmp_path / "runs"), clock)
     assert set(looked.runs()) == {"a"}
     run("runs/b")
     assert set(looked.runs()) == {"a"}
@@ -74,7 +78,7 @@ def test_the_list_is_read_again_after_a_while(run, tmp_path):
 
 def test_a_history_grows_and_begins_anew_with_another_log(run, tmp_path):
     folder = run("runs/a")
-    looked = Watching(tmp_path / "runs", {}, Clock())
+    looked = Watching(Site(runs=tmp_path / "runs"), Clock())
     with looked.history(Run(folder)) as history:
         assert history.lines == 1
     with open(folder / "metrics.jsonl", "a") as file:
@@ -90,7 +94,7 @@ def test_a_history_grows_and_begins_anew_with_another_log(run, tmp_path):
 
 def test_logs_in_memory_are_bounded(run, tmp_path, monkeypatch):
     monkeypatch.setattr(watching, "MOST_OPEN", 2)
-    looked = Watching(tmp_path / "runs", {}, Clock())
+    looked = Watching(Site(runs=tmp_path / "runs"), Clock())
     for name in "abc":
         with looked.history(Run(run(f"runs/{name}"))):
             pass
@@ -102,7 +106,7 @@ def test_no_name_is_markup(run, tmp_path):
     (folder / "samples").mkdir()
     (folder / "samples/captions.json").write_text(json.dumps({"captions": [EVIL]}))
     Image.new("RGB", (4, 4)).save(folder / "samples/step-5.png")
-    looked = Watching(tmp_path / "runs", {}, Clock())
+    looked = Watching(Site(runs=tmp_path / "runs"), Clock())
     ((name, listed, *_),) = looked.rows()
     with looked.history(listed.run) as history:
         shown = [page.table(looked.rows()), page.facts(name, listed, history, 5.0, EVIL),
@@ -115,7 +119,7 @@ def test_no_name_is_markup(run, tmp_path):
 
 def test_a_row_says_how_far_a_run_is(run, tmp_path):
     run("runs/a")
-    looked = Watching(tmp_path / "runs", {}, Clock())
+    looked = Watching(Site(runs=tmp_path / "runs"), Clock())
     table = page.table(looked.rows())
     for cell in (">toy (tiny)<", ">interrupted<", ">25<", ">25 %<", ">real 0.5<"):
         assert cell in table
