@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from t2i.core.errors import UserError
 from t2i.core.io.files import arrive_numbered, filling, place_bytes
 from t2i.core.io.images import png, read_whole
+from t2i.web.judge.matching import Wanted, match
 from t2i.web.judge.study import IMAGES, Item, Kind, Names, Study, image_name, item_key
 
 MOST_ITEMS = 1000
@@ -25,11 +26,6 @@ MOST_MODELS = 12
 
 LARGEST = 1024
 """Longest side of an image that people judge, in pixels. Larger ones are reduced."""
-
-TABLES = ("captions", "metadata", "prompts")
-"""How the files in a folder begin that may hold captions for its images."""
-
-ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".txt")
 
 Progress = Callable[[str, int, int], None]
 """Called with what is done, how much of it is done, and how much there is."""
@@ -66,21 +62,6 @@ class Order:
     device: str | None = None
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """An item before its images are there.
-
-    Args:
-        caption: The caption. "": unknown.
-        sample: Number of the image among those of its caption, from 0.
-        files: Its image in each folder, by the folder's name.
-    """
-
-    caption: str
-    sample: int
-    files: Mapping[str, Path]
-
-
 def make_study(order: Order, root: Path, progress: Progress) -> Path:
     """Make a study. Its folder appears only when all images are in it.
 
@@ -111,10 +92,9 @@ def make_study(order: Order, root: Path, progress: Progress) -> Path:
                 data = png(image)
                 place_bytes(place / IMAGES / image_name(row, number), data)
                 digests[row].append(hashlib.sha256(image.tobytes()).digest())
-        noises = [f"{order.seed}/{one.sample}" for one in wanted]
         items = [
-            Item(item_key(one.caption, noise, own), one.caption)
-            for one, noise, own in zip(wanted, noises, digests, strict=True)
+            Item(item_key(one.caption, one.sample, own), one.caption)
+            for one, own in zip(wanted, digests, strict=True)
         ]
         Study(
             base.name, models, _distinct(items), order.questions, order.kind, order.shown, sources
@@ -163,9 +143,6 @@ def folder_name(text: str) -> str:
 def plan(order: Order) -> list[Wanted]:
     """Choose the items of a study.
 
-    Images of folders belong together by caption if every folder has captions (the k-th image of a
-    caption in each), else by the name of the file without its ending.
-
     Args:
         order: The order.
 
@@ -181,7 +158,7 @@ def plan(order: Order) -> list[Wanted]:
             raise UserError("give captions, one a line: the models sample them")
         wanted = [Wanted(text, k, {}) for text in captions for k in range(order.each)]
     else:
-        wanted = _of_folders(order.folders)
+        wanted = match(order.folders)
         if order.models and not all(one.caption for one in wanted):
             raise UserError(
                 "the folders have no captions for the models to sample; put captions.csv with the "
@@ -191,66 +168,6 @@ def plan(order: Order) -> list[Wanted]:
         return wanted
     chosen = sorted(random.Random(order.seed).sample(range(len(wanted)), order.most))
     return [wanted[row] for row in chosen]
-
-
-def _of_folders(folders: Mapping[str, Path]) -> list[Wanted]:
-    """Match the images of several folders."""
-    named = {name: _captioned(folder) for name, folder in folders.items()}
-    if all(all(captions.values()) for captions in named.values()):
-        matched = {name: _by_caption(captions) for name, captions in named.items()}
-        told = {key: key[0] for own in matched.values() for key in own}
-    else:
-        matched = {name: _by_stem(captions) for name, captions in named.items()}
-        told = {
-            key: captions[file]
-            for name, captions in named.items()
-            for key, file in matched[name].items()
-            if captions[file]
-        }
-    first = next(iter(matched.values()))
-    keys = [key for key in first if all(key in own for own in matched.values())]
-    if not keys:
-        raise UserError(
-            f"{' and '.join(map(str, folders.values()))} have no images in common: no file has "
-            "the same name in each, and no caption has an image in each"
-        )
-    return [
-        Wanted(told.get(key, ""), key[1],
-               {name: folders[name] / matched[name][key] for name in folders})
-        for key in keys
-    ]  # fmt: skip
-
-
-def _captioned(folder: Path) -> dict[str, str]:
-    """Return the images of a folder by name, with their captions; "" where they are unknown."""
-    from t2i.benchmarks.score.images.captions import read_captions
-    from t2i.benchmarks.score.images.sources import FolderImages
-
-    images = FolderImages(folder, recursive=False)
-    names = images.names
-    if images.told:
-        return {name: " ".join(images.told.get(name, "").split()) for name in names}
-    for beginning in TABLES:
-        for ending in ENDINGS:
-            table = folder / f"{beginning}{ending}"
-            if table.is_file():
-                return dict(zip(names, read_captions(table, names), strict=True))
-    return dict.fromkeys(names, "")
-
-
-def _by_caption(captions: Mapping[str, str]) -> dict[tuple[str, int], str]:
-    """Key images by their caption and their number among those of it."""
-    seen: Counter[str] = Counter()
-    found = {}
-    for file, caption in captions.items():
-        found[caption, seen[caption]] = file
-        seen[caption] += 1
-    return found
-
-
-def _by_stem(captions: Mapping[str, str]) -> dict[tuple[str, int], str]:
-    """Key images by the name of their file without its ending."""
-    return {(PurePosixPath(file).stem, 0): file for file in captions}
 
 
 # --- the images -----------------------------------------------------------------------------------

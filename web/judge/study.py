@@ -168,7 +168,7 @@ def image_name(item: int, model: int) -> str:
     return f"{item:05d}-{model:02d}.png"
 
 
-def item_key(caption: str, noise: str, images: Sequence[bytes]) -> str:
+def item_key(caption: str, sample: int, images: Sequence[bytes]) -> str:
     """Make the key of an item.
 
     It depends on the images' pixels: a study that is made again from the same models goes on with
@@ -176,11 +176,11 @@ def item_key(caption: str, noise: str, images: Sequence[bytes]) -> str:
 
     Args:
         caption: The caption.
-        noise: Name of the noise, such as the seed and the number of the sample.
+        sample: Number of the image among those of its caption. The seed shows in the pixels.
         images: Hash of each model's image, in any order.
 
     Returns:
         16 hexadecimal digits.
     """
-    told = json.dumps([caption, noise, sorted(digest.hex() for digest in images)])
+    told = json.dumps([caption, sample, sorted(digest.hex() for digest in images)])
     return hashlib.sha256(told.encode()).hexdigest()[:16]
