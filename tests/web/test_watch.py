@@ -67,7 +67,7 @@ def test_a_run_is_watched_stopped_resumed_and_vanishes(served, visit, run):
         expect(page.locator("#charts figcaption", has_text="all right")).to_contain_text("12.5")
         expect(page.locator("#facts")).to_contain_text("step 50")
         expect(page.locator("#grid img")).to_have_attribute("alt", "samples at step 50")
-        page.get_by_label("log").check()
+        page.locator("input[value=log]").check()
         expect(page.locator("#charts")).to_contain_text("no positive values")  # "fake" is negative
 
         page.locator("#stop").click()
