@@ -35,6 +35,7 @@ GUIDES = (
     ("The page: draw, watch, judge", "docs/web.md"),
     ("Samplers, measured", "docs/samplers.md"),
     ("Benchmarks and scores", "docs/metrics.md"),
+    ("Votes of people", "docs/votes.md"),
     ("Learning in minutes", "docs/learning.md"),
     ("What was tried", "docs/learning-tiny.md"),
     ("Against mode collapse", "docs/collapse.md"),

@@ -67,6 +67,8 @@ class BenchmarkRequest:
     likelihood: int | None = None
     """Number of real images whose likelihood is computed, for models that can compute it; at least
     2. None: none, unless the benchmark measures it by itself."""
+    votes: Sequence[Path] = ()
+    """Files of votes on images of the rows' models. The table shows them in a column."""
     command: str = ""
     """The command line, recorded in the results."""
     began: float | None = field(default=None, compare=False)

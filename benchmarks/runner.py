@@ -50,6 +50,9 @@ from t2i.benchmarks.run.training_record import check_records, environment
 from t2i.benchmarks.score.available_measures import with_what_is_there
 from t2i.benchmarks.score.extraction import fingerprint, reference_features
 from t2i.benchmarks.score.scorer import Scorer
+from t2i.benchmarks.votes.column import add_votes, check_names
+from t2i.benchmarks.votes.judgement import Judgements
+from t2i.benchmarks.votes.judging import judge
 from t2i.core.devices import best_device
 from t2i.core.engine.reporting import Reporter as EngineReporter
 from t2i.core.engine.reporting import Silent, default_reporter
@@ -163,6 +166,8 @@ class _Session:
             time.strftime("%Y-%m-%dT%H:%M:%S%z"), list(benchmark.published), self.left_out,
             self.timeline.division(), self.plan.out,
         )  # fmt: skip
+        if self.judgements:
+            add_votes(results, self.judgements)
         self.group.first(lambda: self._write(results))
         return results
 
@@ -194,6 +199,7 @@ class _Session:
         self.group.first(lambda: check_records(self.plan))
         self.device = best_device()
         self.reporter.say(self.plan.told())
+        self.judgements = self._judgements()
         self.sets = caption_sets(self.plan.benchmark, folder)
         for line in left_out(self.sets):
             self.reporter.say(line)
@@ -221,6 +227,15 @@ class _Session:
         for label, text in self.others.items():
             if text:
                 self.reporter.say(f"warning: {label}: {text}")
+
+    def _judgements(self) -> Judgements | None:
+        """Judge the models by the votes that are given."""
+        if not self.request.votes:
+            return None
+        found = judge(self.request.votes)
+        for name in check_names(found, [entry.label for entry in self.plan.runs]):
+            self.reporter.say(f"votes: '{name}' is no row here, and left out")
+        return found
 
     def _protocol(self) -> dict[str, Any]:
         """Return everything that the scores depend on, as JSON.

@@ -142,6 +142,12 @@ data_dir_option = path_option(
     "can: minutes a model.",
 )
 @path_option(
+    "--votes",
+    multiple=True,
+    metavar="FILE",
+    help="Votes of people, as 't2i web' writes them: a column of the table. Repeatable.",
+)
+@path_option(
     "--out",
     metavar="DIR",
     help="Folder (default: runs/bench-NAME).",
@@ -152,7 +158,7 @@ def run(
     data_dir: Path | None, data: str | None, image_size: int | None, sets: tuple[str, ...],
     train_data: str | None, train_dir: Path | None, minutes: float | None, steps: int | None,
     samples: int | None, seeds: int, jobs: int | None, preset: str | None, keep_images: bool,
-    likelihood: int | None, out: Path | None, as_json: bool,
+    likelihood: int | None, votes: tuple[Path, ...], out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Run the benchmark NAME, and write results.json and report.html.
 
@@ -178,7 +184,7 @@ def run(
         samples=samples, seeds=seeds, jobs=jobs, out=out, train_data=train_data,
         train_dir=train_dir, data_dir=data_dir, data=data,
         data_settings=_data_settings(sets), image_size=image_size, preset=preset,
-        keep_images=keep_images, likelihood=likelihood, began=began,
+        keep_images=keep_images, likelihood=likelihood, votes=votes, began=began,
         command=shlex.join(["t2i", *sys.argv[1:]]),
     )  # fmt: skip
     results = run_request(request)

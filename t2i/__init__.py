@@ -16,7 +16,7 @@ from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from t2i.api import bench, resume, score, train
+    from t2i.api import bench, resume, score, train, votes
     from t2i.core.errors import T2IError, UserError
     from t2i.core.families.autoregressive import AutoregressiveGenerator
     from t2i.core.families.cascade import CascadeGenerator
@@ -64,6 +64,7 @@ _HOME = {
         "resume",
         "score",
         "train",
+        "votes",
     ),
     "t2i.core.errors": (
         "T2IError",
@@ -188,6 +189,7 @@ __all__ = [
     "resume",
     "score",
     "train",
+    "votes",
 ]
 
 

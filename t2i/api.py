@@ -1,4 +1,4 @@
-"""Training and scores from Python: `t2i.train`, `t2i.resume`, `t2i.bench` and `t2i.score`."""
+"""Training and scores from Python: `train`, `resume`, `bench`, `score` and `votes` of `t2i`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from t2i.benchmarks.results import Results
     from t2i.benchmarks.score.images.result import ImageScores
+    from t2i.benchmarks.votes.judgement import Judgements
     from t2i.core.engine.reporting import Reporter
     from t2i.core.models.model import Model
 
@@ -138,6 +139,7 @@ def bench(
     data: str | None = None,
     data_dir: str | Path | None = None,
     image_size: int | None = None,
+    votes: Sequence[str | Path] = (),
     out: str | Path | None = None,
 ) -> Results:
     """Train, sample and score models side by side. `t2i bench` does the same on the command line.
@@ -155,6 +157,7 @@ def bench(
         data: Data set, for benchmarks of your own images. None: the benchmark's.
         data_dir: Folder of the benchmark's data set. None: where `t2i fetch` put it.
         image_size: Image size, for benchmarks of your own images. None: by the size of the images.
+        votes: Files of people's votes on images of these models: a column of the table.
         out: Folder for runs, scores and report. None: runs/bench-NAME. What is there already is
             not done again.
 
@@ -171,7 +174,7 @@ def bench(
         runs={row: str(path) for row, path in (runs or {}).items()},
         minutes=minutes, steps=steps, samples=samples, seeds=seeds, preset=preset,
         data=data, data_dir=Path(data_dir) if data_dir else None, image_size=image_size,
-        out=Path(out) if out else None,
+        votes=[Path(file) for file in votes], out=Path(out) if out else None,
     )  # fmt: skip
 
 
@@ -221,3 +224,21 @@ def score(
             save=Path(save_statistics) if save_statistics else None, device=named_device(device),
         )
     )  # fmt: skip
+
+
+def votes(*files: str | Path, question: str | None = None) -> Judgements:
+    """Rank models by people's votes on their images. `t2i votes` does the same.
+
+    Args:
+        *files: Files of votes, as `t2i web` writes them.
+        question: The only question to take. None: each, and all together.
+
+    Returns:
+        A table for each question: models with values, intervals and ranks.
+
+    Raises:
+        UserError: A file is wrong, holds no vote, or none on the question.
+    """
+    from t2i.benchmarks.votes.judging import judge
+
+    return judge([Path(file) for file in files], question)

@@ -1,6 +1,7 @@
 """The harness: what it trains, what it keeps, what it scores, and what it refuses."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from t2i.benchmarks.run.caption_sets import ImageStream
 from t2i.benchmarks.run.plan import make_plan
 from t2i.benchmarks.runner import run_benchmark
 from t2i.benchmarks.score.scorer import Scorer
+from t2i.benchmarks.votes.record import PairVote, append_vote
 from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import ImageBatch
 from t2i.core.io.files import read_json, write_json
@@ -112,6 +114,26 @@ def test_a_repeated_command_does_nothing_again(tmp_path, engine, words, random_c
     assert len(engine.trained) == 1
     assert random_cnn.calls == 0
     assert second.rows == first.rows
+
+
+def test_votes_are_added_to_finished_rows_and_leave_them_as_they_are(tmp_path, engine, words):
+    file = tmp_path / "votes.jsonl"
+    for number in range(6):
+        vote = PairVote(
+            f"r{number}", "overall", "a", "k", "toy", "other", "left", 0, "2026-11-30T12:00Z", 1.0
+        )
+        append_vote(file, vote)
+    first = bench(tmp_path, words).document()
+    second = bench(tmp_path, words, votes=[file])
+    assert len(engine.trained) == 1
+    assert second.columns[-1].title == "wins % by votes, overall"
+    [toy] = [row for row in second.rows if row.name == "toy"]
+    assert toy.get(second.columns[-1]) > 50
+    assert "votes: 'other' is no row here, and left out" in words.lines
+    assert bench(tmp_path, words).document()["rows"] == first["rows"]
+    append_vote(tmp_path / "others.jsonl", replace(vote, left="another"))
+    with pytest.raises(UserError, match="--run NAME=RUN"):
+        bench(tmp_path, words, votes=[tmp_path / "others.jsonl"])
 
 
 def test_half_done_work_is_resumed(tmp_path, engine, words):
