@@ -62,7 +62,8 @@ def tab(site: Site) -> None:
         ]  # fmt: skip
 
     def start(name: str | None, who: str) -> Any:
-        return _told(lambda: show(poll.begin(name, who)))
+        newest = next(iter(list_studies(poll.studies)), None)
+        return _told(lambda: show(poll.begin(name or newest, who)))
 
     def voter(choice: str | int) -> Callable[[str, str, str], Any]:
         def vote(own: str, name: str, who: str) -> Any:
@@ -70,7 +71,7 @@ def tab(site: Site) -> None:
                 try:
                     turn = poll.vote(own, choice)
                 except UnknownTicket:
-                    turn = poll.begin(name, who)
+                    return start(name, who)
                 return gr.skip() if turn is None else show(turn)
 
             return _told(work)
@@ -82,7 +83,7 @@ def tab(site: Site) -> None:
         button.click(voter(choice), [ticket, study, rater], outputs, concurrency_limit=8, **PRIVATE)
     _form(site, poll, study)
     gr.on(None, lambda: _studies(poll, None), None, study, **PRIVATE)
-    gr.on(None, lambda own: own, known, rater, **PRIVATE)
+    gr.on(None, lambda own: own or gr.skip(), known, rater, **PRIVATE)
 
 
 def _told(work: Callable[[], Any]) -> Any:
