@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, cast
 
 from t2i.benchmarks.votes.record import PairVote, ScaleVote, Vote, append_vote, read_votes
 from t2i.core.errors import UserError
@@ -164,7 +165,7 @@ class Poll:
         if study.kind == "pair" and choice in CHOICES:
             left, right = ballot.shown
             return PairVote(
-                **common, left=left, right=right, choice=choice,  # type: ignore[arg-type]
+                **common, left=left, right=right, choice=cast(Any, choice),
                 order=order, time=when, seconds=seconds,
             )  # fmt: skip
         raise UserError(f"'{choice}' is no vote of this study")

@@ -79,7 +79,8 @@ def tab(site: Site) -> None:
         return vote
 
     begin.click(start, [study, rater], outputs, **PRIVATE)
-    for choice, button in [*choices, *enumerate(grades)]:
+    every: list[tuple[str | int, gr.Button]] = [*choices, *enumerate(grades)]
+    for choice, button in every:
         button.click(voter(choice), [ticket, study, rater], outputs, concurrency_limit=8, **PRIVATE)
     _form(site, poll, study)
     gr.on(None, lambda: _studies(poll, None), None, study, **PRIVATE)

@@ -47,6 +47,7 @@ def tab(site: Site) -> None:
         name: str | None, scale: str, smoothing: float, raw: bool, place: float, seen: Any
     ) -> list[Any]:  # fmt: skip
         """Read what is new, and send what has changed since the last look."""
+        now: tuple[Any, ...]
         rows = watching.rows()
         names = [label for label, *_ in rows]
         name = name or next(iter(names), None)
