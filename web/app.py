@@ -15,6 +15,10 @@ FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONOSPACED = ("ui-monospace", "SFMono-Regular", "Menlo", "monospace")
 
 
+CLEANING = (600, 7200)
+"""Every how many seconds files are removed that visitors sent, and how old they are then."""
+
+
 def build(site: Site) -> gr.Blocks:
     """Build the page.
 
@@ -24,11 +28,11 @@ def build(site: Site) -> gr.Blocks:
     Returns:
         The page, for `serve`.
     """
-    with gr.Blocks(title="t2i", analytics_enabled=False) as page:
+    with gr.Blocks(title="t2i", analytics_enabled=False, delete_cache=CLEANING) as page:
         for name, fill in (("Draw", draw), ("Watch", watch), ("Judge", judge)):
             with gr.Tab(name, id=name.lower(), elem_id=f"tab-{name.lower()}"):
                 fill(site)
-    return page
+    return page.queue(max_size=site.limits.connections)
 
 
 def theme() -> gr.themes.Base:

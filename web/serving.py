@@ -40,12 +40,17 @@ def serve(site: Site) -> None:
         UserError: Gradio is not installed, or the address is in use or is not this machine's.
         Interrupted: SIGINT or SIGTERM stopped the server.
     """
-    with _listening(site) as door, tempfile.TemporaryDirectory(prefix="t2i-web-") as folder:
+    with _listening(site) as door, _folder() as folder:
         os.environ.update(OFFLINE, GRADIO_TEMP_DIR=folder)
         server = _server(site)
         with _signals():
             note(f"t2i web: {address(site, door.getsockname()[1])} (Ctrl-C stops it)")
             server.run(sockets=[door])
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Make the folder of all files that visitors send and receive. It is removed at the end."""
+    return tempfile.TemporaryDirectory(prefix="t2i-web-", ignore_cleanup_errors=True)
 
 
 def address(site: Site, port: int) -> str:

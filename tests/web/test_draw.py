@@ -7,6 +7,7 @@ import re
 import urllib.parse
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -63,6 +64,13 @@ def draw(page):
 
 def widths(page):
     return page.evaluate("[...document.querySelectorAll('#draw-sheet img')].map(i => i.width)")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc")
+def test_the_first_page_needs_no_torch(studio):
+    """This test comes before all that draw."""
+    assert ask(studio, "/")[0] == 200
+    assert "libtorch" not in Path(f"/proc/{studio.process.pid}/maps").read_text()
 
 
 def test_two_models_side_by_side(page, studio, tmp_path, untrained):

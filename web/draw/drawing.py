@@ -109,8 +109,8 @@ def _part(
         step(0, 1)
         write_samples(
             model, wish.prompts, drawing.folder_of(number), n=wish.images, seed=part.seed,
-            sampler=choice, options=options, run=Path(str(source.place)), progress=images_done,
-            steps=step,
+            sampler=choice, options=options, run=Path(find(source.place).name),
+            progress=images_done, steps=step,
         )  # fmt: skip
 
 

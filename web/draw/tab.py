@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.context import Context
 
 from t2i.core.errors import UserError
 from t2i.web.draw.form import OWN, Form, form, samplers, wish_of
@@ -153,7 +154,7 @@ def _choosing(studio: Studio, fields: Form, examples: gr.Dataset) -> None:
     def leave(request: gr.Request) -> None:
         studio.leave(str(request.session_hash))
 
-    page = gr.context.Context.root_block
+    page = Context.root_block
     assert page is not None
     page.load(arrive, fields.models, [fields.models, fields.sampler, examples], **QUIET)
     page.unload(leave)
