@@ -48,10 +48,10 @@ _SUMMARIES = {
 }
 
 _READING = {
-    "fid": "Low is good, 0 is equal. It falls with the number of images: compare equal numbers only. "
-    "It is called FID on Inception's features alone, FD on others.",
-    "kid": "Low is good. It has no bias from the number of images, so about 0, even below, is as good "
-    "as real images.",
+    "fid": "Low is good, 0 is equal. It falls with the number of images: compare equal numbers "
+    "only. It is called FID on Inception's features alone, FD on others.",
+    "kid": "Low is good. It has no bias from the number of images, so about 0, even below, is as "
+    "good as real images.",
     "prc": "100 is good, for both; read them together.",
     "isc": "High is good, for photographs of objects.",
     "clip-score": "High is good. A model that was trained on this CLIP has an advantage.",

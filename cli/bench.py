@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,12 +19,19 @@ from t2i.cli.command import (
     path_option,
     run_option,
 )
-from t2i.cli.output import answer, answer_json, console, speaks
+from t2i.cli.output import answer, answer_json, console, note, speaks
 from t2i.core.errors import UserError
 from t2i.core.io.terminal import printable
 
+if TYPE_CHECKING:
+    from t2i.benchmarks.results import Results
+
 COMMANDS = {
     "run": ("t2i.cli.bench:run", "Run a benchmark ('t2i bench NAME' is short for it)."),
+    "show": (
+        "t2i.cli.bench:show",
+        "Show results again; write their tables as CSV and LaTeX, or the report.",
+    ),
     "diff": ("t2i.cli.bench:diff", "Say what differs between two results."),
     "samplers": (
         "t2i.cli.bench:samplers",
@@ -60,6 +67,17 @@ data_dir_option = path_option(
     "--data-dir",
     metavar="DIR",
     help="Folder of the benchmark's data set.",
+)
+tables_option = path_option(
+    "--tables",
+    metavar="DIR",
+    help="Write every table of the report into DIR, as NAME.csv and NAME.tex (booktabs).",
+)
+votes_option = path_option(
+    "--votes",
+    multiple=True,
+    metavar="FILE",
+    help="Votes of people, as 't2i web' writes them: a column of the table. Repeatable.",
 )
 
 
@@ -141,24 +159,21 @@ data_dir_option = path_option(
     help="Also compute the likelihood (bits per dimension) of N real images, for the models that "
     "can: minutes a model.",
 )
-@path_option(
-    "--votes",
-    multiple=True,
-    metavar="FILE",
-    help="Votes of people, as 't2i web' writes them: a column of the table. Repeatable.",
-)
+@votes_option
 @path_option(
     "--out",
     metavar="DIR",
     help="Folder (default: runs/bench-NAME).",
 )
+@tables_option
 @json_option
 def run(
     name: str, protocol: str | None, models: str | None, runs: tuple[str, ...],
     data_dir: Path | None, data: str | None, image_size: int | None, sets: tuple[str, ...],
     train_data: str | None, train_dir: Path | None, minutes: float | None, steps: int | None,
     samples: int | None, seeds: int, jobs: int | None, preset: str | None, keep_images: bool,
-    likelihood: int | None, votes: tuple[Path, ...], out: Path | None, as_json: bool,
+    likelihood: int | None, votes: tuple[Path, ...], out: Path | None, tables: Path | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Run the benchmark NAME, and write results.json and report.html.
 
@@ -171,12 +186,13 @@ def run(
     t2i bench shapes --models ldm,dfgan --minutes 5 --seeds 3
     t2i bench shapes --run ldm=runs/a --run other=runs/b
     t2i bench pictures --data-dir photos
+    t2i bench shapes --tables thesis/tables
     """
     if minutes is not None and steps is not None:
         raise UserError("--steps and --minutes are two ways to say the budget: give one of them")
     began, given = time.monotonic(), _given_runs(runs)
     from t2i.benchmarks.benchmark_request import BenchmarkRequest
-    from t2i.benchmarks.report.table import show
+    from t2i.benchmarks.report.table import show as print_table
     from t2i.benchmarks.runner import run_request
 
     request = BenchmarkRequest(
@@ -190,11 +206,59 @@ def run(
     results = run_request(request)
     if not speaks():
         return
+    _write_tables(results, tables)
     if as_json:
         answer_json(results.document())
         return
-    show(results, console())
+    print_table(results, console())
     answer(printable(f"report: {results.report}"))
+
+
+def _write_tables(results: Results, folder: Path | None) -> None:
+    """Write the tables if a folder is given, and say where they are."""
+    if folder is None:
+        return
+    from t2i.benchmarks.report.export import write_tables
+
+    for path in write_tables(results, folder):
+        note(printable(f"table: {path}"))
+
+
+@click.command(cls=Command)
+@click.argument("path", type=PlainPath(), metavar="RESULTS")
+@tables_option
+@votes_option
+@click.option("--report", is_flag=True, help="Write report.html beside the results anew.")
+@json_option
+def show(
+    path: Path, tables: Path | None, votes: tuple[Path, ...], report: bool, as_json: bool
+) -> None:
+    """Print the table of results that are there.
+
+    RESULTS is a results.json, or the folder that holds one. Nothing is trained or scored. With
+    --votes the table and the report have a column more; results.json stays as it is.
+
+    \b
+    t2i bench show runs/bench-shapes --tables thesis/tables
+    """
+    from t2i.benchmarks.report.table import show as print_table
+    from t2i.benchmarks.results import Results
+
+    results = Results.load(path)
+    if votes:
+        from t2i.benchmarks.votes.column import add_votes
+        from t2i.benchmarks.votes.judging import judge
+
+        add_votes(results, judge(votes))
+    _write_tables(results, tables)
+    if report:
+        from t2i.benchmarks.report.page import write_report
+
+        note(printable(f"report: {write_report(results)}"))
+    if as_json:
+        answer_json(results.document())
+    else:
+        print_table(results, console())
 
 
 def _data_settings(sets: tuple[str, ...]) -> dict[str, Any]:

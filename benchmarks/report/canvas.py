@@ -20,7 +20,7 @@ from t2i.benchmarks.report.looks import INK
 PAPER, FRAME, GRID = "#ffffff", "#9ca3af", "#e5e7eb"
 ROLES = {INK: "var(--ink)", PAPER: "var(--paper)", FRAME: "var(--frame)", GRID: "var(--line)"}
 """Colours of a plot that follow the page into dark mode."""
-WIDTH = 5.2  # inches
+WIDTH = 4.4  # inches
 MOST_COLUMNS = 4  # of a legend
 _STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a "$" in a name does not start a formula
@@ -45,7 +45,7 @@ _STYLE: dict[Any, Any] = {
 _DROPPED = re.compile(
     r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", re.DOTALL
 )
-_STYLED = re.compile(r'style="[^"]*"')
+_STYLED = re.compile(r'(?:style|fill|stroke)="[^"]*"')
 
 
 @contextmanager

@@ -62,11 +62,12 @@ def images_of(column: Column, protocol: Mapping[str, Any]) -> int | None:
     """
     if column.set == VARIETY:
         variety = protocol.get("variety", {})
-        found = int(variety.get("captions", 0)) * int(variety.get("samples", 0))
+        captions, samples = _whole(variety.get("captions")), _whole(variety.get("samples"))
     else:
-        counts = [p["count"] for p in protocol.get("prompts", ()) if p.get("name") == column.set]
-        found = sum(counts) * int(protocol.get("samples_per_caption", 1))
-    return found or None
+        counts = [p.get("count") for p in protocol["prompts"] if p.get("name") == column.set]
+        captions = _whole(counts[0]) if counts else None
+        samples = _whole(protocol.get("samples_per_caption", 1))
+    return captions * samples if captions and samples else None
 
 
 def too_few(column: Column, protocol: Mapping[str, Any]) -> bool:
@@ -86,7 +87,8 @@ def too_few(column: Column, protocol: Mapping[str, Any]) -> bool:
     width, images = _width(measure), images_of(column, protocol)
     if measure.get("metric") != "fid" or width is None or images is None:
         return False
-    return min(images, protocol.get("reference", {}).get("count", images)) < width
+    reference = _whole(protocol.get("reference", {}).get("count"))
+    return min(images, images if reference is None else reference) < width
 
 
 def explained(columns: Iterable[Column], protocol: Mapping[str, Any]) -> list[Explanation]:
@@ -94,8 +96,8 @@ def explained(columns: Iterable[Column], protocol: Mapping[str, Any]) -> list[Ex
 
     Args:
         columns: The columns.
-        protocol: The protocol of the results. A measure that is no registered metric, such as votes,
-            may say "about" and "reading" in its entry there.
+        protocol: The protocol of the results. A measure that is no registered metric, such as
+            votes, may say "about" and "reading" in its entry there.
 
     Returns:
         The explanations; columns of which nothing is known are left out.
@@ -124,8 +126,11 @@ def _extractor(measure: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _width(measure: Mapping[str, Any]) -> int | None:
     extractor = _extractor(measure)
-    width = LAYER_WIDTHS.get(str(extractor.get("layer")), extractor.get("dim"))
-    return width if isinstance(width, int) else None
+    return _whole(LAYER_WIDTHS.get(str(extractor.get("layer")), extractor.get("dim")))
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def _meaning(measure: Mapping[str, Any]) -> tuple[str, str]:

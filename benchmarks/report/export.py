@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,13 +18,15 @@ from t2i.core.io.terminal import printable
 
 MOST_HEADS = 6  # columns of numbers in a LaTeX table that has fewer lines than columns
 FORMULA = ("=", "+", "-", "@")  # how a text begins that spreadsheets run
+MINUS = "\N{MINUS SIGN}"
 DAGGER = r"$^\dagger$"
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", DASH: "--",
-    "…": r"\ldots{}", "·": r"\textperiodcentered{}",
+    "…": r"\ldots{}", "·": r"\textperiodcentered{}", MINUS: "$-$",
 }  # fmt: skip
+_SIGN = re.compile(r"(?<!e)-(?=\d)")
 _ARROWS = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "none": ""}
 
 
@@ -67,7 +70,7 @@ def protocol_lines(results: Results) -> list[str]:
             for e in explained(results.columns, results.protocol)
         ),
     ]
-    return [line for text in lines if (line := printable(" ".join(text.split())))]
+    return [line for text in lines if (line := printable(text))]
 
 
 def csv_text(sheet: Sheet, remarks: Sequence[str] = ()) -> str:
@@ -94,7 +97,7 @@ def csv_text(sheet: Sheet, remarks: Sequence[str] = ()) -> str:
         own += [_cell_text(line.note)] * noted
         writer.writerow(own + list(_csv_cells(line.cells, ranged)))
     comments = [sheet.title, *remarks, *_marked(sheet)]
-    return "".join(f"# {_one_line(text)}\n" for text in comments) + buffer.getvalue()
+    return "".join(f"# {printable(text)}\n" for text in comments) + buffer.getvalue()
 
 
 def _csv_heads(heads: Sequence[Head], ranged: Sequence[bool]) -> Iterator[str]:
@@ -110,7 +113,10 @@ def _csv_cells(cells: Sequence[Cell], ranged: Sequence[bool]) -> Iterator[str]:
         value = cell.value
         yield _digits(value.mean if value else None)
         if wide:
-            yield from (_digits(value.low if value else None), _digits(value.high if value else None))
+            yield from (
+                _digits(value.low if value else None),
+                _digits(value.high if value else None),
+            )
 
 
 def _digits(value: float | None) -> str:
@@ -118,12 +124,8 @@ def _digits(value: float | None) -> str:
 
 
 def _cell_text(text: str) -> str:
-    shown = _one_line(text)
+    shown = printable(text)
     return f"'{shown}" if shown.startswith(FORMULA) else shown
-
-
-def _one_line(text: str) -> str:
-    return printable(" ".join(text.split()))
 
 
 def _marked(sheet: Sheet) -> list[str]:
@@ -161,7 +163,7 @@ def latex_text(sheet: Sheet, remarks: Sequence[str] = ()) -> str:
     comments = [sheet.title, *remarks, *_marked(sheet), r"needs \usepackage{booktabs}"]
     return "\n".join(
         [
-            *(f"% {_one_line(text)}" for text in comments),
+            *(f"% {printable(text)}" for text in comments),
             rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(grid[0]) - left)}}}",
             r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}", "",
         ]
@@ -169,10 +171,8 @@ def latex_text(sheet: Sheet, remarks: Sequence[str] = ()) -> str:
 
 
 def _latex_cell(cell: Cell) -> str:
-    score, _, bounds = cell.text.partition(" (")
+    score, _, bounds = _SIGN.sub(MINUS, cell.text).partition(" (")
     text = latex(score)
-    if text.startswith("-") and cell.value:
-        text = f"${text}$"
     if cell.best:
         text = rf"\textbf{{{text}}}"
     if cell.too_few:
@@ -189,4 +189,4 @@ def latex(text: str) -> str:
     Returns:
         The text on one line, in which nothing is a command.
     """
-    return "".join(_LATEX.get(character, character) for character in _one_line(text))
+    return "".join(_LATEX.get(character, character) for character in printable(text))

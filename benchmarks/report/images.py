@@ -171,8 +171,7 @@ def runs_section(results: Results, standings: Sequence[Standing]) -> str:
 
 def _link(run: str, out: Path) -> str:
     """Return a link to a run's folder, as seen from the report; its name if it is not there."""
-    folder = Path(run)
-    if not folder.is_dir():
+    if not os.path.isdir(run):
         return text(run)
-    where = os.path.relpath(folder.absolute(), out.absolute())
+    where = os.path.relpath(Path(run).absolute(), out.absolute())
     return f'<a href="{quote(os.fsencode(where))}/">{text(run)}</a>'

@@ -26,7 +26,7 @@ def text(words: str) -> str:
     return escape(printable(words))
 
 
-def table(sheet: Sheet, remarks: Sequence[str], note_of: str = "") -> str:
+def table(sheet: Sheet, remarks: Sequence[str], kind: str = "") -> str:
     """Return a table with its export as CSV and LaTeX below it.
 
     Its lines become cards on a narrow screen. A script makes its heads sort it.
@@ -34,7 +34,7 @@ def table(sheet: Sheet, remarks: Sequence[str], note_of: str = "") -> str:
     Args:
         sheet: The table.
         remarks: Comments of the exported files.
-        note_of: Class of the table besides "cards".
+        kind: Class of the table besides "cards". "": none.
 
     Returns:
         The HTML.
@@ -46,7 +46,7 @@ def table(sheet: Sheet, remarks: Sequence[str], note_of: str = "") -> str:
     )
     lines = "".join(_line(line, sheet) for line in sheet.lines)
     return (
-        f'<div class="wide"><table class="cards {note_of}" id="table-{sheet.name}">'
+        f'<div class="wide"><table class="cards {kind}" id="table-{sheet.name}">'
         f"<thead><tr>{rank}<th>name</th>{heads}</tr></thead><tbody>{lines}</tbody></table></div>"
         f"{_files(sheet, remarks)}"
     )
@@ -56,9 +56,7 @@ def _line(line: Line, sheet: Sheet) -> str:
     rank = f'<td class="rank">{text(line.rank)}</td>' if sheet.ranked else ""
     note = f"<small>{text(line.note)}</small>" if line.note else ""
     cells = "".join(map(_cell, line.cells, sheet.heads))
-    return (
-        f'<tr class="{line.kind}">{rank}<th scope="row">{text(line.name)}{note}</th>{cells}</tr>'
-    )
+    return f'<tr class="{line.kind}">{rank}<th scope="row">{text(line.name)}{note}</th>{cells}</tr>'
 
 
 def _cell(cell: Cell, head: Head) -> str:

@@ -106,7 +106,7 @@ def _verdict(results: Results, standings: Sequence[Standing]) -> str:
     column = results.headline
     found = [(s, v) for s in standings if s.rank and (v := s.value(column))]
     scores = ", ".join(
-        f"{text(rank(s))}. <b>{text(s.name)}</b> {text(with_range(v))}" for s, v in found[:NAMED]
+        f"#{text(rank(s))} <b>{text(s.name)}</b> {text(with_range(v))}" for s, v in found[:NAMED]
     )
     scores += f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     where = "the samples of one caption" if column.set == VARIETY else f"captions of “{column.set}”"
@@ -127,6 +127,7 @@ def _ranking(results: Results, standings: Sequence[Standing], remarks: Sequence[
     notes = [
         f"{brackets_note(standings, results.columns)}Grey rows are not models: the first is the "
         f"ceiling ({results.protocol.get('real_images')}), the last the floor.",
+        _ties(standings),
         f"Not trained within the budget, but given as a run: {', '.join(given)}." if given else "",
         _reference(results.protocol),
         likelihood_note(results),
@@ -136,6 +137,13 @@ def _ranking(results: Results, standings: Sequence[Standing], remarks: Sequence[
     below = f"<p class='note'>{' '.join(text(note) for note in notes if note)}</p>"
     scores = table(ranking_sheet(results, standings), remarks)
     return f"{scores}{flags}{_explained(results)}{below}"
+
+
+def _ties(standings: Sequence[Standing]) -> str:
+    """Say what a shared rank means, if there is one."""
+    ranks = [standing.rank for standing in standings if standing.rank]
+    shared = len(set(ranks)) < len(ranks)
+    return "Models of one rank are not told apart: their intervals overlap." if shared else ""
 
 
 def _explained(results: Results) -> str:

@@ -53,7 +53,7 @@ def bars(standings: Sequence[Standing], columns: Sequence[Column]) -> bytes:
     standings = standings[:MOST_LINES]
     width = 0.8 / len(standings)
     shown = [c for c in columns if any(s.value(c) for s in standings)]
-    with figure_of(0.6 + 0.22 * len(shown) * max(2, len(standings))) as (axes, svg):
+    with figure_of(0.6 + 0.16 * len(shown) * max(2, len(standings))) as (axes, svg):
         for i, standing in enumerate(standings):
             values = [standing.value(c) for c in shown]
             look = look_of_row(standing.kind, standing.name)
@@ -63,10 +63,10 @@ def bars(standings: Sequence[Standing], columns: Sequence[Column]) -> bytes:
                 label=_shortened(standing.name), color=look.colour, hatch=look.hatch,
             )  # fmt: skip
             axes.bar_label(
-                drawn, [number(v.mean) if v else "" for v in values], padding=3, fontsize=8
+                drawn, [number(v.mean) if v else "" for v in values], padding=3, fontsize=7
             )
         axes.set_yticks(range(len(shown)), [_shortened(c.title) for c in shown])
-        axes.invert_yaxis()
+        axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.set_xlim(0, 112)
         axes.set_xticks(range(0, 101, 20))
         axes.set_xlabel("right, %")
@@ -181,12 +181,8 @@ def score_curves(
             look = look_of(name)
             minutes, values = [x for x, _, _ in points], [y for _, y, _ in points]
             fills = [look.colour if whole else PAPER for _, _, whole in points]
-            axes.plot(
-                minutes, values, look.line, lw=1.3, color=look.colour, label=_shortened(name)
-            )
-            axes.scatter(
-                minutes, values, 16, fills, look.marker, edgecolors=look.colour, zorder=3
-            )
+            axes.plot(minutes, values, look.line, lw=1.3, color=look.colour, label=_shortened(name))
+            axes.scatter(minutes, values, 16, fills, look.marker, edgecolors=look.colour, zorder=3)
         for mark in marks:
             axes.axhline(mark, color=REAL, lw=0.8, ls=":")
         _room_above(axes, headline)

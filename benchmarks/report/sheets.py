@@ -189,9 +189,7 @@ def _scores(
         for column in columns:
             value = standing.value(column)
             first = value and standing.kind == "model" and value.mean == best[column]
-            cells.append(
-                Cell(with_range(value), value, bool(first), bool(value) and few[column])
-            )
+            cells.append(Cell(with_range(value), value, bool(first), bool(value) and few[column]))
         lines.append(Line(standing.name, tuple(cells), standing.kind, rank(standing)))
     heads = tuple(Head(heading(c, results.protocol), c.better) for c in columns)
     return Sheet(name, title, heads, tuple(lines), ranked)

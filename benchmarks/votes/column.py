@@ -52,12 +52,21 @@ def check_names(judgements: Judgements, rows: Collection[str]) -> list[str]:
 def add_votes(results: Results, judgements: Judgements) -> None:
     """Add a column of votes to results: one of pairs, one of grades, as far as there are any.
 
-    A row without votes has none in it. The hash of the protocol stays, for no other score changes.
+    A row without votes has none in it. Columns of other votes are replaced. The hash of the
+    protocol stays, for no other score changes.
 
     Args:
         results: The results; their rows, columns and protocol are extended.
         judgements: What the votes say (`judge`).
+
+    Raises:
+        UserError: No model with votes is a row.
     """
+    check_names(judgements, [row.name for row in results.rows if row.kind == "model"])
+    results.columns = [column for column in results.columns if column.set != MEASURE]
+    for row in results.rows:
+        row.scores.pop(MEASURE, None)
+        row.intervals.pop(MEASURE, None)
     for kind in ("pair", "scale"):
         table = judgements.table(kind)
         if table is None:

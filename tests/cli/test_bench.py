@@ -9,6 +9,8 @@ import pytest
 from t2i.benchmarks import runner
 from t2i.benchmarks.benchmark_request import BenchmarkRequest
 from t2i.benchmarks.report import diff, table
+from t2i.benchmarks.results import Column, Row
+from t2i.benchmarks.results import Results as RealResults
 from t2i.benchmarks.speed import speed
 
 
@@ -112,3 +114,28 @@ def test_diff_and_speed_print_what_the_harness_says(here, monkeypatch):
     assert here("bench", "speed", "--models", "x,y")[:2] == (0, "[shown]\n")
     assert asked[0] == (Path("a"), Path("b"))
     assert asked[2] == (["x", "y"], {"preset": "tiny", "blocks": 8, "out": None})
+
+
+def test_results_that_are_there_are_shown_and_their_tables_written(here, tmp_path):
+    headline = Column("val", "level", "all", "all %", "higher")
+    scores = {"val": {"level": {"all": 50.0}}}
+    protocol = {
+        "protocol": "p", "image_size": 8, "pictures": "", "real_images": "", "prompts": [],
+        "measures": {"level": {"metric": "level"}}, "reference": {"count": 4},
+    }  # fmt: skip
+    RealResults(
+        benchmark="b", protocol=protocol, protocol_hash="f" * 64, budget={"steps": 1},
+        columns=[headline], headline=headline, bars=[], environment={}, grid=[],
+        rows=[Row("m", "model", "m", scores=scores)], out=tmp_path,
+    ).save()  # fmt: skip
+    code, out, err = here("bench", "show", str(tmp_path), "--tables", "t", "--json")
+    assert code == 0
+    assert json.loads(out)["ranking"][0]["name"] == "m"
+    assert "table: t/ranking.csv" in err
+    assert Path("t/ranking.csv").read_text().endswith("rank,name,all %\n1,m,50\n")
+    assert r"\toprule" in Path("t/ranking.tex").read_text()
+    assert not (tmp_path / "report.html").exists()
+    code, out, err = here("bench", "show", str(tmp_path), "--report")
+    assert code == 0
+    assert "m" in out
+    assert (tmp_path / "report.html").exists()

@@ -81,7 +81,7 @@ def t2i_metrics() -> list[MetricSpec]:
             summary="how much of its caption an image of shapes shows, by an exact reader",
             config="t2i.plugins.datasets.shapes.config:CaptionAccuracyConfig",
             build="t2i.plugins.datasets.shapes.metric:build",
-            reading="100 is good: all of the caption is seen in the image. Random images have about 0.",
+            reading="100 is good: images show all that captions say. Random ones have about 0.",
         )
     ]
 

@@ -74,6 +74,16 @@ def test_results_with_votes_are_saved_read_and_reported(results, judgements, tmp
     json.loads((tmp_path / "results.json").read_text())
 
 
+def test_other_votes_replace_the_column(results, judgements, tmp_path, pair_votes) -> None:
+    add_votes(results, judgements)
+    first = results.rows[1].get(results.columns[-1])
+    for vote in pair_votes({"a": -1.0, "b": 1.0}, 6, 10):
+        append_vote(tmp_path / "new.jsonl", vote)
+    add_votes(results, judge([tmp_path / "new.jsonl"]))
+    assert [column.set for column in results.columns] == ["seen", "votes"]
+    assert results.rows[1].get(results.columns[-1]) < first
+
+
 def test_votes_on_other_models_are_named(judgements) -> None:
     assert check_names(judgements, ["a", "c"]) == ["b", "elsewhere"]
     with pytest.raises(UserError, match="--run NAME=RUN"):

@@ -72,7 +72,7 @@ def test_resampling_votes_would_be_too_sure(world) -> None:
 def test_percentiles_of_resampled_raters_are_too_short(world, votes) -> None:
     """Why the intervals are none of the bootstrap's, which docs/votes.md compares."""
     case, rng = world(FOUR, 0.7, votes), np.random.default_rng(2)
-    wins, _ = case.wins(rng, 60)
+    wins, _ = case.wins(rng, 300)
     shares = (case.truth().sum(1) - 0.5) / (len(FOUR) - 1)
     counts = rng.multinomial(len(votes), np.full(len(votes), 1 / len(votes)), size=200)
     again = win_shares(fit_strengths(np.einsum("bg,sgij->bsij", counts, wins)))
