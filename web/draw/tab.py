@@ -45,7 +45,7 @@ def tab(site: Site) -> None:
             )  # fmt: skip
             back = gr.File(
                 label="Drop an image of t2i: its settings fill the form", file_types=[".png"],
-                height=120, elem_id="draw-back",
+                height=160, elem_id="draw-back",
             )  # fmt: skip
         with gr.Column(scale=5, min_width=280):
             told = gr.HTML(elem_id="draw-status", apply_default_css=False)
