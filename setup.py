@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-ROOMS = ("core", "cli", "benchmarks", "plugins")
+ROOMS = ("core", "cli", "web", "benchmarks", "plugins")
 PLUGINS = sorted(Path("plugins").rglob("plugin.py"))
 
 setup(

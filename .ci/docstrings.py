@@ -23,7 +23,7 @@ from pathlib import Path
 
 import griffe
 
-TOP = ("core", "benchmarks", "cli", "plugins", "t2i")
+TOP = ("core", "benchmarks", "web", "cli", "plugins", "t2i")
 ROOT = Path(__file__).parents[1]
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

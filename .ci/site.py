@@ -25,13 +25,14 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 SITE = ROOT / "build" / "site"
-PACKAGES = ("core", "benchmarks", "cli", "plugins")
+PACKAGES = ("core", "benchmarks", "web", "cli", "plugins")
 GUIDES = (
     ("Start", "README.md"),
     ("First run", "docs/first-run.md"),
     ("Your own images", "docs/own-images.md"),
     ("Models and machines", "docs/models.md"),
     ("Sampling", "docs/sampling.md"),
+    ("The page: draw, watch, judge", "docs/web.md"),
     ("Samplers, measured", "docs/samplers.md"),
     ("Benchmarks and scores", "docs/metrics.md"),
     ("Votes of people", "docs/votes.md"),

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-TOP = ("core", "plugins", "benchmarks", "cli")
+TOP = ("core", "plugins", "benchmarks", "web", "cli")
 WIDE = 100  # columns
 
 Graph = Mapping[Path, set[Path]]

@@ -30,6 +30,7 @@ COMMANDS = {
     "fetch": ("t2i.cli.fetch:fetch", "Get what a protocol or a model needs from outside."),
     "bench": ("t2i.cli.bench:bench", "Train, sample and score models side by side."),
     "score": ("t2i.cli.score:score", "Score the images of any program against real ones."),
+    "web": ("t2i.cli.web:web", "Serve a page: draw side by side, watch runs, vote blind."),
     "votes": ("t2i.cli.votes:votes", "Rank models by the votes of people on their images."),
     "models": ("t2i.cli.tables:models", "List the models."),
     "families": ("t2i.cli.tables:families", "List the families of models."),

@@ -13,14 +13,15 @@ from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import HOOKS, registry
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("core", "plugins", "benchmarks", "cli")
+ROOMS = ("core", "plugins", "benchmarks", "web", "cli")
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 MAY_IMPORT = {
     "core": {"core"},
     "plugins": {"core", "plugins"},
     "benchmarks": {"core", "benchmarks"},
+    "web": {"core", "benchmarks", "web"},
 }
-MAY_IMPORT["cli"] = {"core", "benchmarks", "cli"}
+MAY_IMPORT["cli"] = {"core", "benchmarks", "web", "cli"}
 LEGACY = ROOT / "plugins" / "common" / "weights" / "legacy.py"
 BUILT_IN = {
     path.parent.name: path.parent for path in sorted((ROOT / "plugins").glob("*/*/plugin.py"))

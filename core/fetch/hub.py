@@ -95,6 +95,20 @@ def hub_model(
         raise _refusal(hub, error) from None
 
 
+def cached_models() -> list[HubName]:
+    """List the models that are complete in the hub's cache. The hub is not contacted.
+
+    Returns:
+        Their names, in alphabetical order.
+    """
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folders = sorted(Path(HF_HUB_CACHE).glob("models--*--*"))
+    names = ("/".join(folder.name.split("--")[1:]) for folder in folders)
+    hubs = [hub for name in names if (hub := HubName.parse(name)) is not None]
+    return [hub for hub in hubs if _cached(hub) is not None]
+
+
 def wanted_files(files: Sequence[str], index: Mapping[str, Any] | None) -> list[str]:
     """Choose the files of a repository that a model needs.
 

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from t2i.core.errors import DataAway, T2IError, UserError, is_away
-from t2i.core.interfaces.noise import random_stream
 
 
 @dataclass(frozen=True)
@@ -215,6 +214,8 @@ class Dataset(ABC):
         Returns:
             The indexes from position `start` on.
         """
+        from t2i.core.interfaces.noise import random_stream  # it imports torch
+
         indexes: list[int] = (
             random_stream(seed, "order", epoch).permutation(len(self))[start:].tolist()
         )
@@ -521,4 +522,6 @@ def visit_stream(seed: int, visit: Visit) -> np.random.Generator:
     Returns:
         The stream at its beginning.
     """
+    from t2i.core.interfaces.noise import random_stream  # it imports torch
+
     return random_stream(seed, "visit", visit.epoch, visit.index)

@@ -1,4 +1,7 @@
-"""Conversion of images: files, uint8 arrays, tensors in [-1, 1], PNG and grids."""
+"""Conversion of images: files, uint8 arrays, tensors in [-1, 1], PNG and grids.
+
+Only what needs tensors imports torch: the page of `t2i web` reads images before it does.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
-from torch import Tensor
 
 from t2i.core.errors import UserError, is_away
 from t2i.core.interfaces.dataset import BrokenExample, Original
 from t2i.core.io.png_texts import without_long_texts
 from t2i.core.io.transparency import opaque
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _ENDINGS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "PNG": (".png", ".apng"),
@@ -97,6 +102,8 @@ def to_tensor(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     Returns:
         The images, float32 (B, 3, H, W), in [-1, 1].
     """
+    import torch
+
     return (
         torch.from_numpy(images)
         .to(device, non_blocking=True)
@@ -116,6 +123,8 @@ def to_bytes(images: Tensor) -> np.ndarray:
     Returns:
         The images, uint8 (B, H, W, 3).
     """
+    import torch
+
     levels = images.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
     return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 

@@ -34,7 +34,7 @@ def test_help_lists_every_command_and_is_what_no_command_gives(t2i):
     process = t2i()
     assert process.returncode == 0
     for name in ("train", "sample", "import", "bench", "models", "samplers", "encoders", "datasets", "metrics",  # noqa: E501
-                 "features", "benchmarks", "plugins", "install", "uninstall", "info",
+                 "features", "benchmarks", "plugins", "install", "uninstall", "info", "web",
                  "fetch"):  # fmt: skip
         assert re.search(rf"^  {name} ", process.stdout, re.M), name
 

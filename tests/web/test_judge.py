@@ -1,0 +1,114 @@
+"""The tab Judge in a real browser: two raters, keys, no leak, and a kill that loses no vote."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from t2i.benchmarks.votes.record import read_votes
+
+EVIL = "a <img src=x onerror=alert(1)> ${alert(2)} {{value}} star"
+CAPTIONS = ("a red circle", EVIL, "two squares")
+MODELS = ("secretalpha", "secretbeta")
+AWAKE = "performance.now() > window.shown + 500"
+"""Earlier clicks are taken for a double click on the ballot before."""
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Arguments that name two folders of images of other programs."""
+    for number, name in enumerate(MODELS):
+        place = tmp_path / "pics" / name
+        place.mkdir(parents=True)
+        rows = [{"file_name": f"{k}.png", "text": text} for k, text in enumerate(CAPTIONS)]
+        (place / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        for k in range(len(CAPTIONS)):
+            Image.new("RGB", (16, 16), (90 * number, 60 * k, 50)).save(place / f"{k}.png")
+    return [part for name in MODELS for part in ("--run", f"{name}=pics/{name}")]
+
+
+def begin(page, name):
+    """Open the tab, and begin as a rater."""
+    page.get_by_role("tab", name="Judge").click()
+    page.locator("#rater input, #rater textarea").fill(name)
+    page.locator("#begin").click()
+    page.locator("#ballot .t2i-count").wait_for()
+
+
+def make_study(page):
+    """Make a study of the two folders with the form."""
+    page.get_by_role("tab", name="Judge").click()
+    page.locator("#make-study button").first.click()
+    for name in MODELS:
+        page.locator("#sources input").fill(name)
+        page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    page.locator("#make").click()
+    page.get_by_text("Made: study").wait_for()
+    page.locator("#make-study button").first.click()
+
+
+def count(page):
+    return page.locator("#ballot .t2i-count").inner_text()
+
+
+def vote(page, act):
+    """Vote by an act, and wait for the next ballot."""
+    before = count(page)
+    page.evaluate("window.shown = performance.now()")
+    page.wait_for_function(AWAKE)
+    act()
+    page.wait_for_function(
+        "before => document.querySelector('#ballot .t2i-count')?.innerText.trim() !== before",
+        arg=before.strip(),
+    )
+
+
+def test_raters_vote_and_a_kill_loses_nothing(served, visit, folders, tmp_path):
+    server = served(*folders)
+    ann = visit(server.url)
+    make_study(ann)
+    told = []
+    ann.on("response", lambda answer: told.append(answer))
+    begin(ann, "Ann")
+    images = ann.locator("#ballot img")
+    assert [images.nth(n).get_attribute("alt") for n in range(2)] == ["left", "right"]
+    assert all(images.nth(n).get_attribute("src").startswith("data:image/png;base64,")
+               for n in range(2))  # fmt: skip
+    html = ann.locator("#ballot").inner_html()
+    assert not any(name in html for name in MODELS)
+    said = "".join(answer.text() for answer in told if "/queue/data" in answer.url)
+    assert "data:image/png" in said
+    assert not any(name in said for name in MODELS)
+    assert ann.locator("#stop, #resume").count() == 0  # without --control
+    bob = visit(server.url)
+    begin(bob, "Bob")
+
+    vote(ann, lambda: ann.keyboard.press("ArrowLeft"))
+    vote(bob, lambda: bob.locator("#vote-bad").click())
+    vote(ann, lambda: ann.locator("#vote-right").dblclick())
+    votes = tmp_path / "runs/votes.jsonl"
+    found = read_votes([votes])
+    assert [(v.rater, v.choice) for v in found] == [
+        ("Ann", "left"),
+        ("Bob", "bad"),
+        ("Ann", "right"),
+    ]
+    ann.locator("#rater input, #rater textarea").press("a")  # a letter in a text field is no vote
+    ann.locator("#rater input, #rater textarea").press("Backspace")
+    assert "2 of 3" in count(ann)
+
+    server.kill()
+    server = served(*folders)
+    ann = visit(server.url)
+    begin(ann, "Ann")
+    assert "2 of 3" in count(ann)
+    vote(ann, lambda: ann.keyboard.press("w"))
+    ann.get_by_text("You have judged everything").wait_for()
+    found = read_votes([votes])
+    own = [v for v in found if v.rater == "Ann"]
+    assert [v.choice for v in own] == ["left", "right", "tie"]
+    assert [v.order for v in own] == [0, 1, 2]
+    assert {v.caption for v in own} == set(CAPTIONS)
+    assert not ann.errors
+    assert not bob.errors

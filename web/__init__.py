@@ -1,0 +1,1 @@
+"""The page of `t2i web`: draw side by side, watch runs, vote blind."""
