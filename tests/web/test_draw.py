@@ -62,8 +62,9 @@ def draw(page):
     page.locator(".t2i-done").wait_for()
 
 
-def widths(page):
-    return page.evaluate("[...document.querySelectorAll('#draw-sheet img')].map(i => i.width)")
+def shows(page, count):
+    """Wait until this many images are shown; the status may change before they do."""
+    page.wait_for_function(f"document.querySelectorAll('#draw-sheet img').length == {count}")
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc")
@@ -82,7 +83,7 @@ def test_two_models_side_by_side(page, studio, tmp_path, untrained):
     page.locator(".t2i-done").wait_for()
     heads = page.locator("#draw-sheet th").all_inner_texts()
     assert heads == ["ddpm", "dfgan", "a red circle", EVIL]
-    assert len(widths(page)) == 8
+    shows(page, 8)
     assert "unknown to this model" in page.locator(".t2i-warning").first.inner_text()
     with page.expect_download() as given:
         page.locator("#draw-zip").click()
@@ -119,7 +120,7 @@ def test_a_grid_over_two_settings(page):
     heads = page.locator("#draw-sheet th").all_inner_texts()
     assert heads == ["steps 2", "steps 3", "seed 0", "seed 1", "seed 2"]
     assert page.locator("#draw-sheet caption").inner_text() == "ddpm · a red circle"
-    assert len(widths(page)) == 6
+    shows(page, 6)
 
 
 def test_a_drawing_is_cancelled_and_another_waits(page, visit, studio):
