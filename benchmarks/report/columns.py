@@ -137,7 +137,7 @@ def _meaning(measure: Mapping[str, Any]) -> tuple[str, str]:
     """Return what a measure is, and how to read it: its own words, or those of its metric."""
     if "about" in measure:
         return str(measure["about"]).rstrip("."), str(measure.get("reading", ""))
-    metric = measure.get("metric")
+    metric = str(measure.get("metric"))
     if metric not in registry().metrics:
         return "", ""
     spec = registry().metrics[metric]

@@ -189,7 +189,9 @@ def score_curves(
             minutes, values = [x for x, _, _ in points], [y for _, y, _ in points]
             fills = [look.colour if whole else PAPER for _, _, whole in points]
             axes.plot(minutes, values, look.line, lw=1.3, color=look.colour, label=_shortened(name))
-            axes.scatter(minutes, values, 16, fills, look.marker, edgecolors=look.colour, zorder=3)
+            axes.scatter(
+                minutes, values, s=16, c=fills, marker=look.marker, edgecolors=look.colour, zorder=3
+            )
         for mark in marks:
             axes.axhline(mark, color=REAL, lw=0.8, ls=":")
         _room_above(axes, headline)

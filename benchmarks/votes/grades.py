@@ -62,8 +62,8 @@ def judge_grades(question: str, given: Sequence[ScaleVote]) -> Judgement:
     places = []
     for i in order:
         mean, margin = float(means.values[i]), float(margins[i])
-        ends = (None, None) if np.isnan(margin) else _within(mean - margin, mean + margin)
-        places.append(Place(names[i], mean, *ends, int(counts[:, i].sum()), *ranks[i]))
+        low, high = (None, None) if np.isnan(margin) else _within(mean - margin, mean + margin)
+        places.append(Place(names[i], mean, low, high, int(counts[:, i].sum()), *ranks[i]))
     raters = len(counts)
     grades = Counter(vote.value for vote in votes)
     return Judgement(

@@ -47,13 +47,15 @@ def judge_pairs(question: str, given: Sequence[PairVote]) -> Judgement:
     bounds = 100 * expit(logits.values + np.outer((-1, 1), margins))
     order = [int(i) for i in np.argsort(-shares, kind="stable")]
     ranks = rank_ranges(settled)
-    places = [
-        Place(
-            names[i], float(shares[i]), *_known(bounds[:, i]), int(met[i].sum()), *ranks[i],
-            strength=float(strengths.values[i]), bad=_bad(votes, names[i]),
-        )
-        for i in order
-    ]  # fmt: skip
+    places = []
+    for i in order:
+        low, high = _known(bounds[:, i])
+        places.append(
+            Place(
+                names[i], float(shares[i]), low, high, int(met[i].sum()), *ranks[i],
+                float(strengths.values[i]), _bad(votes, names[i]),
+            )
+        )  # fmt: skip
     raters = len(wins)
     notes = rater_notes(raters, len(given), len(votes))
     if groups.any():

@@ -62,12 +62,16 @@ class Settings:
         Raises:
             UserError: The value is none of that setting.
         """
-        if axis in ("model", "sampler"):
-            return replace(self, **{axis: value})
+        if axis == "model":
+            return replace(self, model=value)
+        if axis == "sampler":
+            return replace(self, sampler=value)
         if axis == "negative prompt":
             return replace(self, negative=value)
-        if axis in ("steps", "seed"):
-            return replace(self, **{axis: whole(value, axis)})
+        if axis == "steps":
+            return replace(self, steps=whole(value, axis))
+        if axis == "seed":
+            return replace(self, seed=whole(value, axis))
         if axis == "guidance":
             return replace(self, guidance=number(value, axis))
         return replace(self, more=(*self.more, f"{axis}={value}"))
