@@ -32,7 +32,8 @@ def build(site: Site) -> gr.Blocks:
         for name, fill in (("Draw", draw), ("Watch", watch), ("Judge", judge)):
             with gr.Tab(name, id=name.lower(), elem_id=f"tab-{name.lower()}"):
                 fill(site)
-    return page.queue(max_size=site.limits.connections)
+    page.queue(max_size=site.limits.connections)
+    return page
 
 
 def theme() -> gr.themes.Base:

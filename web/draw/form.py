@@ -167,7 +167,7 @@ def form(found: Mapping[str, Source], buttons: Sequence[gr.Button]) -> Form:
         )
     with gr.Row():
         for button in buttons:
-            button.render()
+            button.render()  # type: ignore[no-untyped-call]
     with gr.Accordion("Sampler", open=False, elem_id="draw-more"):
         sampler = gr.Dropdown(
             samplers(found, names[:1]), value=OWN, label="Sampler", elem_id="draw-sampler"

@@ -71,8 +71,8 @@ def sources(site: Site) -> dict[str, Source]:
     runs = sorted(runs_in(site.runs), key=lambda run: run.changed, reverse=True)
     for run in runs:
         name = run.path.relative_to(site.runs).as_posix()
-        if site.allowed(run.path) and (source := _of_run(name, run)) is not None:
-            found.setdefault(name, source)
+        if site.allowed(run.path) and (listed := _of_run(name, run)) is not None:
+            found.setdefault(name, listed)
     for hub in cached_models():
         found.setdefault(str(hub), Source(str(hub), str(hub)))
     return found
