@@ -41,8 +41,8 @@ class Form:
     prompts: gr.Textbox
     negative: gr.Textbox
     sampler: gr.Dropdown
-    steps: gr.Number
-    guidance: gr.Number
+    steps: gr.Textbox
+    guidance: gr.Textbox
     seed: gr.Number
     images: gr.Number
     more: gr.Textbox
@@ -71,12 +71,12 @@ class Form:
         given = dict(zip(self.__dataclass_fields__, values, strict=True))
         models = tuple(str(name) for name in given["models"] or ())
         lines = (line.strip() for line in str(given["prompts"] or "").splitlines())
-        steps, guidance = given["steps"], given["guidance"]
+        steps, guidance = (str(given[name] or "").strip() for name in ("steps", "guidance"))
         settings = Settings(
             model="",
             sampler=str(given["sampler"]) if given["sampler"] else None,
-            steps=None if steps is None else whole(steps, "steps"),
-            guidance=None if guidance is None else number(guidance, "guidance"),
+            steps=whole(steps, "steps") if steps else None,
+            guidance=number(guidance, "guidance") if guidance else None,
             seed=whole(0 if given["seed"] is None else given["seed"], "seed"),
             negative=str(given["negative"] or "").strip(),
             more=tuple(
@@ -101,9 +101,12 @@ class Form:
             An update of each of `fields`.
         """
         settings = wish.settings
+        steps, guidance = (
+            "" if value is None else str(value) for value in (settings.steps, settings.guidance)
+        )
         return [
             list(wish.models), "\n".join(wish.prompts), settings.negative, settings.sampler or OWN,
-            settings.steps, settings.guidance, settings.seed, wish.images,
+            steps, guidance, settings.seed, wish.images,
             "\n".join(settings.more), wish.x.name, "; ".join(wish.x.values), wish.y.name,
             "; ".join(wish.y.values),
         ]  # fmt: skip
@@ -173,14 +176,7 @@ def form(found: Mapping[str, Source], buttons: Sequence[gr.Button]) -> Form:
             samplers(found, names[:1]), value=OWN, label="Sampler", elem_id="draw-sampler"
         )
         with gr.Row():
-            steps = gr.Number(
-                None, label="Steps", precision=0, minimum=1, min_width=90,
-                placeholder="the model's own", elem_id="draw-steps",
-            )  # fmt: skip
-            guidance = gr.Number(
-                None, label="Guidance", min_width=90, placeholder="the model's own",
-                elem_id="draw-guidance",
-            )  # fmt: skip
+            steps, guidance = _optional("Steps"), _optional("Guidance")
         negative = gr.Textbox(
             label="Negative prompt", info="Guidance leads away from it.", elem_id="draw-negative"
         )
@@ -203,6 +199,14 @@ def form(found: Mapping[str, Source], buttons: Sequence[gr.Button]) -> Form:
         *sides[0],
         *sides[1],
     )
+
+
+def _optional(label: str) -> gr.Textbox:
+    """Lay out the field of a number that may be empty. An empty Gradio number turns into 0."""
+    return gr.Textbox(
+        label=label, placeholder="each model's own", max_lines=1, min_width=90,
+        elem_id=f"draw-{label.lower()}",
+    )  # fmt: skip
 
 
 def _side(label: str, side: str, default: str) -> tuple[gr.Dropdown, gr.Textbox]:
