@@ -17,6 +17,7 @@ from t2i.core.engine.observer import Observer
 from t2i.core.engine.reporting import Reporter
 from t2i.core.engine.running_time import RunningTime
 from t2i.core.engine.signals import StopRequest
+from t2i.core.engine.tracking import Trackers
 from t2i.core.errors import Interrupted
 from t2i.core.interfaces.dataset import Broken, BrokenExample, Dataset
 from t2i.core.interfaces.trainer import Stage
@@ -59,6 +60,7 @@ class RunContext:
         plans: The stages, in order.
         log: The log, RUN/metrics.jsonl.
         broken: The broken examples that were skipped.
+        trackers: Trackers of other programs, which receive the log and the grids too.
         state: How far the run is.
         stop: The signal that arrived, if one did.
         start: Checkpoint of the run whose weights this one started from, if it did.
@@ -77,6 +79,7 @@ class RunContext:
     plans: Sequence[Plan]
     log: Log
     broken: Broken
+    trackers: Trackers
     state: TrainState = field(default_factory=TrainState)
     stop: StopRequest = field(default_factory=StopRequest)
     start: Saved | None = None

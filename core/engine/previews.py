@@ -210,6 +210,7 @@ class StagePreviews:
         path = self._gallery.draw(name, self._context.model, self._prepared.trainer, self._batch)
         if path is not None:
             self._context.reporter.say(f"images: {path}")
+            self._context.trackers.grid(path, self._context.state.step)
 
     def _batch(self) -> Batch:
         """Make a batch of the gallery's examples with the captions of the grid, always the same."""
