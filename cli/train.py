@@ -144,7 +144,8 @@ def train(
     steps: int | None, minutes: float | None, image_size: int | None,
     batch_size: int | str | None, accumulate: int | str | None, device: str | None,
     precision: str | None, seed: int | None, keep: int | None,
-    on_nan: str | None, track: str | None, encoder: str | None, sets: tuple[str, ...], config: Path | None,
+    on_nan: str | None, track: str | None, encoder: str | None, sets: tuple[str, ...],
+    config: Path | None,
     out: Path | None,
     dry_run: bool, resume: str | None, start: str | None, as_json: bool,
 ) -> None:  # fmt: skip

@@ -6,7 +6,6 @@ sends anything. A tracker that fails is left out from then on; training does not
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,23 +51,6 @@ def check_trackers(names: Sequence[str]) -> None:
             raise UserError(
                 f"track: {name} is not installed: pip install {PACKAGES.get(name, name)}"
             )
-
-
-def run_hash(settings: Mapping[str, Any], fingerprint: str | None) -> str:
-    """Compute the hash of a run: of its settings and its data, wherever the files lie.
-
-    Args:
-        settings: The resolved settings, as config.json has them in "run".
-        fingerprint: Hash of the data set's content. None: unknown.
-
-    Returns:
-        A SHA-256 in hexadecimal digits. Runs with the same settings on the same data have the same.
-    """
-    named = {name: value for name, value in settings.items() if name not in ("cache_dir", "track")}
-    if isinstance(data := named.get("data"), Mapping):
-        named["data"] = {name: value for name, value in data.items() if name != "dir"}
-    text = json.dumps([named, fingerprint], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Trackers:

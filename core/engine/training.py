@@ -34,7 +34,7 @@ from t2i.core.engine.session import (
 )
 from t2i.core.engine.signals import stop_requests
 from t2i.core.engine.stage import StageRun
-from t2i.core.engine.tracking import Trackers, check_trackers, run_hash
+from t2i.core.engine.tracking import Trackers, check_trackers
 from t2i.core.engine.warm_start import find_checkpoint, take_weights
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.interfaces.dataset import Broken, Dataset
@@ -49,6 +49,7 @@ from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, open_dataset
 from t2i.core.runs.folder import Run
+from t2i.core.runs.hashing import run_hash
 from t2i.core.runs.recognising import in_folder
 from t2i.core.runs.record import BrokenFile, Log, peak_memory, write_config, write_contents
 

@@ -14,11 +14,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from t2i.core.engine import resume, train
 from t2i.core.engine import tracking as module
 from t2i.core.engine.reporting import Silent
-from t2i.core.engine.tracking import check_trackers, flat, run_hash, tracked_values
+from t2i.core.engine.tracking import check_trackers, flat, tracked_values
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.io.files import load_tensors
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
+from t2i.core.runs.hashing import run_hash
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -101,9 +102,10 @@ def test_tensorboards_files_hold_the_log_the_grids_and_the_configuration(tmp_pat
     assert run.config().settings.track == ("tensorboard",)
     board = EventAccumulator(str(run.path / "tensorboard")).Reload()
     for name in ("generator", "critic"):
-        found = [(scalar.step, scalar.value) for scalar in board.Scalars(f"only/{name}")]
-        assert found == [(entry["step"], pytest.approx(entry["losses"][name])) for entry in log_of(run)]  # fmt: skip
-    assert [scalar.value for scalar in board.Scalars("learning_rate/critic")] == pytest.approx([0.01] * 3)  # fmt: skip
+        found = {scalar.step: scalar.value for scalar in board.Scalars(f"only/{name}")}
+        assert found == pytest.approx({e["step"]: e["losses"][name] for e in log_of(run)})
+    rates = [scalar.value for scalar in board.Scalars("learning_rate/critic")]
+    assert rates == pytest.approx([0.01] * 3)
     assert [image.step for image in board.Images("samples")] == [6]
     (settings,) = run.path.glob("tensorboard/*/hparams.yml")
     fingerprint = json.loads(run.config_file.read_text())["data_fingerprint"]
