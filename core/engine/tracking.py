@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,9 @@ PROJECT = "t2i"
 
 PACKAGES = {"tensorboard": "'t2i-zoo[tensorboard]'", "comet_ml": "comet-ml"}
 """What pip installs for a tracker, where that is not its name."""
+
+TRACKIO_PLACES = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
+"""Variables that name a place on the network for trackio's runs."""
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -120,9 +124,10 @@ class Trackers:
         more = _options(name, self._run.path, identity, again, step)
         project = name if name == "tensorboard" else PROJECT  # its folder in the run
         folder = (str(self._run.path),) if kind.requires_logging_directory else ()
-        tracker = kind(project, *folder, **more)
-        if hasattr(tracker, "start"):  # earlier versions of accelerate start it in `__init__`
-            tracker.start()
+        with _local(name):
+            tracker = kind(project, *folder, **more)
+            if hasattr(tracker, "start"):  # earlier versions of accelerate start it in `__init__`
+                tracker.start()
         if not again:
             tracker.store_init_configuration(flat(settings))
         if name == "mlflow":
@@ -209,6 +214,25 @@ def _options(name: str, folder: Path, identity: str, again: bool, step: int) -> 
     if name == "comet_ml":
         return {"experiment_key": identity}
     return {}
+
+
+@contextmanager
+def _local(name: str) -> Iterator[None]:
+    """Keep trackio off the network, unless its variables name a place there.
+
+    It asks the hub whom a token belongs to, even for a run that stays on this machine.
+    """
+    if name != "trackio" or any(os.environ.get(variable) for variable in TRACKIO_PLACES):
+        yield
+        return
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _send_images(name: str, tracker: GeneralTracker, path: Path, step: int) -> None:
