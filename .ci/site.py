@@ -32,6 +32,7 @@ GUIDES = (
     ("Your own images", "docs/own-images.md"),
     ("Models and machines", "docs/models.md"),
     ("Sampling", "docs/sampling.md"),
+    ("Trackers and the hub", "docs/sharing.md"),
     ("Samplers, measured", "docs/samplers.md"),
     ("Benchmarks and scores", "docs/metrics.md"),
     ("Learning in minutes", "docs/learning.md"),

@@ -202,7 +202,9 @@ def refuse(self, address, *_):
 socket.socket.connect = socket.socket.connect_ex = refuse
 from pathlib import Path
 from PIL import Image
+from accelerate import PartialState
 from t2i.core.engine.tracking import Trackers
+PartialState(cpu=True)  # as every training has it
 from t2i.core.runs.folder import Run
 run, said = Run(Path(sys.argv[1])), []
 run.path.mkdir()
