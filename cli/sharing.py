@@ -71,8 +71,8 @@ def _show(parcel: Parcel, licence: str | None, say: object) -> None:
     assert callable(say)
     sizes = parcel.sizes()
     for name, size in sizes.items():
-        say(printable(f"{size:>13,}  {name}"))
-    say(f"{sum(sizes.values()):>13,}  bytes in {len(sizes)} files, for {parcel.name}")
+        say(printable(f"{name}: {size:,} bytes"))
+    say(f"{len(sizes)} files, {sum(sizes.values()):,} bytes, for {parcel.name}")
     for where in parcel.removed:
         say(printable(f"path of this machine taken out: {where}"))
     if parcel.run.captions():

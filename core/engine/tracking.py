@@ -128,7 +128,7 @@ class Trackers:
             tracker = kind(project, *folder, **more)
             if hasattr(tracker, "start"):  # earlier versions of accelerate start it in `__init__`
                 tracker.start()
-        if not again:
+        if not again or name == "trackio":  # trackio keeps the newest configuration only
             tracker.store_init_configuration(flat(settings))
         if name == "mlflow":
             identity = tracker.tracker.info.run_id

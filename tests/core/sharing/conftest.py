@@ -63,7 +63,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         name = f"{asked['organization']}/{asked['name']}"
         if name in self.hub.repos:
             return self.answer(409, {"error": "exists", "url": f"{self.hub.url}/{name}"})
-        private = bool(asked.get("private"))
+        private = bool(asked.get("private")) or asked.get("visibility") == "private"
         self.hub.repos[name] = {"private": private, "files": {}, "sha": "0" * 40}
         return self.answer(200, {"url": f"{self.hub.url}/{name}"})
 
