@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,7 @@ def push(
         run, repo, licence=licence, metrics=not no_metrics, checkpoints=checkpoints, results=results
     )
     if dry_run:
-        done = Pushed("", "", parcel.sizes(), tuple(parcel.removed))
+        done = Pushed.of(parcel)
         if not as_json:
             _show(parcel, licence, answer)
     else:
@@ -66,15 +67,16 @@ def push(
         answer(printable(f"pushed {len(done.files)} files: {done.url}"))
 
 
-def _show(parcel: Parcel, licence: str | None, say: object) -> None:
+def _show(parcel: Parcel, licence: str | None, say: Callable[[str], None]) -> None:
     """Print the files with their sizes, and what is to be known before they are published."""
-    assert callable(say)
     sizes = parcel.sizes()
     for name, size in sizes.items():
         say(printable(f"{name}: {size:,} bytes"))
     say(f"{len(sizes)} files, {sum(sizes.values()):,} bytes, for {parcel.name}")
     for where in parcel.removed:
         say(printable(f"path of this machine taken out: {where}"))
+    for remark in parcel.remarks:
+        say(printable(remark))
     if parcel.run.captions():
         say("the captions of the samples come from the data set, and are published")
     if licence is None:

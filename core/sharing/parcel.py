@@ -15,7 +15,7 @@ from t2i.core.io.files import MANIFEST, read_file, read_object, settle, verify
 from t2i.core.models.locating import located_run
 from t2i.core.runs.folder import Run
 from t2i.core.runs.listing import is_training, run_document
-from t2i.core.sharing.private import refuse_traces, without_paths
+from t2i.core.sharing.private import names_in, refuse_traces, without_paths
 from t2i.core.sharing.scores import SharedResults, results_of
 
 CARD = "README.md"
@@ -33,6 +33,7 @@ class Parcel:
         files: A file, or its bytes, by name in the repository.
         removed: Where paths of this machine were taken out, such as "config.json: run.data.dir".
         results: Scores of the run.
+        remarks: What else should be known before it is published, one line each.
     """
 
     run: Run
@@ -40,6 +41,7 @@ class Parcel:
     files: dict[str, Path | bytes] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
     results: Sequence[SharedResults] = ()
+    remarks: list[str] = field(default_factory=list)
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of the files.
@@ -124,7 +126,7 @@ def pack(
 
 
 def check_traces(parcel: Parcel) -> None:
-    """Check that no text of a parcel holds a path of this machine.
+    """Check that no text of a parcel holds a path of this machine, and note names of its user.
 
     Args:
         parcel: The parcel, complete.
@@ -136,6 +138,10 @@ def check_traces(parcel: Parcel) -> None:
         if isinstance(one, bytes) or any(Path(name).match(pattern) for pattern in SCANNED):
             data = one if isinstance(one, bytes) else read_file(one, name)
             refuse_traces(name, data, parcel.run.path)
+            if isinstance(one, bytes):
+                parcel.remarks += [
+                    f"{name} holds '{word}', {kind}" for word, kind in names_in(data)
+                ]
 
 
 def _whole(run: Run) -> Run:

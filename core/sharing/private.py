@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import platform
 import re
 import shlex
 from collections.abc import Mapping
@@ -15,6 +17,8 @@ _INSIDE = re.compile(
     r"(?<![\w.:/\\~-])(/[\w.~+@-]+/|~[\w.-]*/|[A-Za-z]:[\\/](?![\\/])|\\\\)[^\s'\",;:()\[\]{}]*"
 )
 """A path within a text. It has two parts at least, because words such as "/h" are no paths."""
+COMMON = ("root", "user", "ubuntu", "admin", "localhost")
+"""Names of accounts and machines that tell nothing."""
 HOMES = ("home", "Users")
 """Folders whose entries have the names of persons."""
 
@@ -104,3 +108,32 @@ def refuse_traces(name: str, data: bytes, run: Path) -> None:
                 f"{run}: {name} holds the path {path} of this machine, which would be published: "
                 "remove it from the file, or leave the file out"
             )
+
+
+def names_in(data: bytes) -> list[tuple[str, str]]:
+    """Find the names of this account and this machine in a text that is to be published.
+
+    Args:
+        data: The text.
+
+    Returns:
+        Each name that is in it as a word, and what it is a name of.
+    """
+    found = []
+    names = {_account(): "the name of this account", platform.node(): "the name of this machine"}
+    for name, kind in names.items():
+        word = re.escape(name.encode())
+        if (
+            len(name) > 2
+            and name not in COMMON
+            and re.search(rb"(?<!\w)" + word + rb"(?!\w)", data)
+        ):
+            found.append((name, kind))
+    return found
+
+
+def _account() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as in some containers
+        return ""

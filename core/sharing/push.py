@@ -30,12 +30,25 @@ class Pushed:
         commit: The commit. "": none.
         files: Bytes of each file by its name in the repository.
         removed: Where paths of this machine were taken out.
+        remarks: What else should be known of the files, one line each.
     """
 
     url: str
     commit: str
     files: dict[str, int]
     removed: Sequence[str] = ()
+    remarks: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, parcel: Parcel, url: str = "", commit: str = "") -> Pushed:
+        """Describe a parcel.
+
+        Args:
+            parcel: The files.
+            url: Address of the model's page. "": nothing was uploaded.
+            commit: The commit. "": none.
+        """
+        return cls(url, commit, parcel.sizes(), tuple(parcel.removed), tuple(parcel.remarks))
 
 
 def prepare(
@@ -105,7 +118,7 @@ def upload(parcel: Parcel, *, private: bool = False) -> Pushed:
         raise
     except Exception as error:  # whatever the hub's library and its HTTP client raise
         raise _refusal(parcel.name, error) from None
-    return Pushed(str(url), commit, parcel.sizes(), tuple(parcel.removed))
+    return Pushed.of(parcel, str(url), commit)
 
 
 def push(
@@ -141,9 +154,7 @@ def push(
     parcel = prepare(
         run, repo, licence=licence, metrics=metrics, checkpoints=checkpoints, results=results
     )
-    if dry_run:
-        return Pushed("", "", parcel.sizes(), tuple(parcel.removed))
-    return upload(parcel, private=private)
+    return Pushed.of(parcel) if dry_run else upload(parcel, private=private)
 
 
 def _commit(api: Any, parcel: Parcel, info: Any, private: bool) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,18 +67,19 @@ def test_what_is_pushed_comes_back_with_the_same_bytes_and_the_same_pictures(run
     done = t2i.push(run.path, NAME, licence="mit")
     assert done.url == f"{hub.url}/{NAME}"
     files = hub.files(NAME)
+    model = [path.name for path in run.model.iterdir() if path.is_file()]
     assert set(files) == {
         "README.md", ".eval_results/t2i.yaml", "config.json", "summary.json", "metrics.jsonl",
         "results.json", "samples/captions.json", "samples/step-6.png", "model/manifest.json",
-        "model/config.json", *(f"model/{path.name}" for path in run.model.iterdir() if path.is_file()),
+        "model/config.json", *(f"model/{name}" for name in model),
     }  # fmt: skip
     assert {name: len(data) for name, data in files.items()} == done.files
     assert hub.large  # the picture and the weights went through the storage of large files
     back = t2i.pull(NAME)
     assert back.path.as_posix() == "runs/toy-run"
     verify(back.model, "pulled")
-    for path in filter(Path.is_file, run.model.iterdir()):
-        assert (back.model / path.name).read_bytes() == path.read_bytes()
+    for name in model:
+        assert (back.model / name).read_bytes() == (run.model / name).read_bytes()
     assert back.complete
     expected = pictures(t2i.load(run.path))
     for source in (back.path, NAME):

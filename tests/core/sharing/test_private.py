@@ -2,7 +2,7 @@
 
 import pytest
 
-from t2i.core.sharing.private import without_paths
+from t2i.core.sharing.private import names_in, without_paths
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,14 @@ def test_commands_keep_their_options():
     plain, where = without_paths({"a": {"command": command}})
     assert plain["a"]["command"] == "t2i bench --run 'm=x y' -p 'a red circle' --out=b"
     assert where == ["a.command"]
+
+
+def test_names_of_account_and_machine_are_found_as_words(monkeypatch):
+    monkeypatch.setenv("LOGNAME", "erika")
+    monkeypatch.setattr("platform.node", lambda: "box-7")
+    assert names_in(b"--out erika/box-7") == [
+        ("erika", "the name of this account"), ("box-7", "the name of this machine")
+    ]  # fmt: skip
+    assert names_in(b"america, box-77, erikas") == []
+    monkeypatch.setenv("LOGNAME", "root")
+    assert names_in(b"root") == []
