@@ -11,6 +11,7 @@ import torch
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from t2i.cli.main import main
 from t2i.core.engine import resume, train
 from t2i.core.engine import tracking as module
 from t2i.core.engine.reporting import Silent
@@ -173,6 +174,12 @@ def test_one_that_is_unknown_or_missing_is_refused_before_training(tmp_path, mon
     with pytest.raises(UserError, match=r"pip install 't2i-zoo\[tensorboard\]'$"):
         check_trackers(["tensorboard"])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_option_takes_names_with_commas_between(capfd):
+    options = ["--track", "trackio, wandb", "--dry-run", "--json"]
+    assert main(["train", "--model", "toy", *options]) == 0
+    assert json.loads(capfd.readouterr().out)["track"] == ["trackio", "wandb"]
 
 
 def test_scores_are_among_the_numbers_and_what_is_not_finite_is_not():
