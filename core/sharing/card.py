@@ -12,6 +12,7 @@ from t2i.core.io.terminal import duration, printable
 from t2i.core.registry.tables import registry
 from t2i.core.runs.citations import citations
 from t2i.core.runs.hashing import run_hash
+from t2i.core.runs.listing import run_document
 from t2i.core.sharing.parcel import Parcel
 from t2i.core.sharing.scores import SharedResults
 
@@ -124,7 +125,8 @@ def _training(parcel: Parcel, config: Mapping[str, Any], document: Mapping[str, 
         rows["parameters"] = parameters.get("all", "?")
     rows["text encoder"] = _named(config, "encoder")
     rows["sampler"] = _named(config, "sampler")
-    rows["run's hash"] = run_hash(config, document.get("data_fingerprint"))
+    settings, _ = run_document(parcel.run)  # with the paths, as trackers have it
+    rows["run's hash"] = run_hash(settings, document.get("data_fingerprint"))
     table = _table(("setting", "value"), rows.items())
     return f"## Training\n\n{table}\n\nAll settings: `config.json`."
 
