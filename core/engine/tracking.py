@@ -71,13 +71,14 @@ class Trackers:
         self._followed: dict[str, GeneralTracker] = {}
 
     @contextmanager
-    def following(self, settings: Mapping[str, Any], step: int) -> Iterator[None]:
+    def following(self, settings: Callable[[], Mapping[str, Any]], step: int) -> Iterator[None]:
         """Start the trackers, and finish them at the end of the block.
 
         A run that was tracked before goes on in the same place, where the tracker can do that.
 
         Args:
-            settings: The run's configuration, nested; its hash is among it.
+            settings: Returns the run's configuration, nested; its hash is among it. Called only if
+                there is a tracker, because the hash may take a while.
             step: Steps that are done. A tracker drops what it has of later ones if it can.
 
         Yields:
@@ -116,7 +117,7 @@ class Trackers:
             with self._guarded(name, f"failed at the images of step {step}"):
                 _send_images(name, tracker, path, step)
 
-    def _start(self, name: str, settings: Mapping[str, Any], step: int) -> None:
+    def _start(self, name: str, settings: Callable[[], Mapping[str, Any]], step: int) -> None:
         known = json_object(self._run.trackers_file)
         again = name in known
         identity = str(known.get(name) or uuid4().hex)
@@ -129,7 +130,7 @@ class Trackers:
             if hasattr(tracker, "start"):  # earlier versions of accelerate start it in `__init__`
                 tracker.start()
         if not again or name == "trackio":  # trackio keeps the newest configuration only
-            tracker.store_init_configuration(flat(settings))
+            tracker.store_init_configuration(flat(settings()))
         if name == "mlflow":
             identity = tracker.tracker.info.run_id
         write_json(self._run.trackers_file, known | {name: identity})

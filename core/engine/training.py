@@ -362,7 +362,7 @@ def _run_stages(context: RunContext, saved: Saved | None) -> None:
     with (
         stop_requests() as context.stop,
         context.running.watched(),
-        context.trackers.following(_as_tracked(context), context.state.step),
+        context.trackers.following(lambda: _as_tracked(context), context.state.step),
     ):
         for plan in context.plans[context.state.stage :]:
             StageRun(context, plan, gallery).run(saved if saved and saved.state.begun else None)

@@ -218,7 +218,7 @@ run.path.mkdir()
 Image.new("RGB", (8, 8), "red").save(run.path / "grid.png")
 for step in (1, 2):
     trackers = Trackers(["trackio"], run, said.append)
-    with trackers.following({"model": "toy", "run_hash": "abc"}, step - 1):
+    with trackers.following(lambda: {"model": "toy", "run_hash": "abc"}, step - 1):
         trackers.log({"stage": "only", "step": step, "losses": {"a": step / 2}})
         trackers.grid(run.path / "grid.png", step)
 from trackio.sqlite_storage import SQLiteStorage as Store
