@@ -121,7 +121,8 @@ class Trackers:
         known = json_object(self._run.trackers_file)
         again = name in known
         identity = str(known.get(name) or uuid4().hex)
-        kind = {str(own): tracker for own, tracker in LOGGER_TYPE_TO_CLASS.items()}[name]
+        classes: dict[str, Any] = {str(own): one for own, one in LOGGER_TYPE_TO_CLASS.items()}
+        kind = classes[name]
         more = _options(name, self._run.path, identity, again, step)
         project = name if name == "tensorboard" else PROJECT  # its folder in the run
         folder = (str(self._run.path),) if kind.requires_logging_directory else ()
