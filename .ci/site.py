@@ -33,6 +33,7 @@ GUIDES = (
     ("Models and machines", "docs/models.md"),
     ("Sampling", "docs/sampling.md"),
     ("The page: draw, watch, judge", "docs/web.md"),
+    ("Trackers and the hub", "docs/sharing.md"),
     ("Samplers, measured", "docs/samplers.md"),
     ("Benchmarks and scores", "docs/metrics.md"),
     ("Votes of people", "docs/votes.md"),

@@ -27,6 +27,8 @@ COMMANDS = {
         "Make a run of weights that a paper's authors released.",
     ),
     "export": ("t2i.cli.export:export", "Write a run in diffusers' layout."),
+    "push": ("t2i.cli.sharing:push", "Publish a run on the Hugging Face hub, with a model card."),
+    "pull": ("t2i.cli.sharing:pull", "Fetch a run from the Hugging Face hub into runs/."),
     "fetch": ("t2i.cli.fetch:fetch", "Get what a protocol or a model needs from outside."),
     "bench": ("t2i.cli.bench:bench", "Train, sample and score models side by side."),
     "score": ("t2i.cli.score:score", "Score the images of any program against real ones."),

@@ -104,6 +104,11 @@ ALONE = ("resume", "on_nan", "as_json", "device", "steps", "minutes", "data_dir"
     type=click.Choice(["stop", "skip"]),
     help="When a loss is NaN or infinite: stop, or skip that update.",
 )
+@click.option(
+    "--track",
+    metavar="A,B",
+    help="Trackers that receive the log too: tensorboard, trackio, wandb, mlflow, ...",
+)
 @click.option("--encoder", metavar="E", help="Text encoder ('t2i encoders' lists them).")
 @click.option(
     "--set",
@@ -139,7 +144,8 @@ def train(
     steps: int | None, minutes: float | None, image_size: int | None,
     batch_size: int | str | None, accumulate: int | str | None, device: str | None,
     precision: str | None, seed: int | None, keep: int | None,
-    on_nan: str | None, encoder: str | None, sets: tuple[str, ...], config: Path | None,
+    on_nan: str | None, track: str | None, encoder: str | None, sets: tuple[str, ...],
+    config: Path | None,
     out: Path | None,
     dry_run: bool, resume: str | None, start: str | None, as_json: bool,
 ) -> None:  # fmt: skip
@@ -180,7 +186,7 @@ def train(
     engine = {
         "steps": steps, "minutes": minutes, "image_size": image_size, "batch_size": batch_size,
         "accumulate": accumulate, "precision": precision, "seed": seed, "keep": keep,
-        "on_nan": on_nan
+        "on_nan": on_nan, "track": track,
     }  # fmt: skip
     options = option_layer(engine, data=data, data_dir=data_dir, encoder=encoder)
     if model is not None:

@@ -388,8 +388,15 @@ class EngineConfig(Config):
     None: the folder `features` of the run.
     """
 
-    tensorboard: bool = False
-    """Write TensorBoard files too."""
+    renamed: ClassVar[Mapping[str, str]] = {"tensorboard": "track"}
+
+    track: tuple[str, ...] = ()
+    """Trackers that receive the log and the grids too, such as "tensorboard,trackio".
+
+    accelerate has them: tensorboard (into RUN/tensorboard), trackio, wandb, mlflow, comet_ml, aim,
+    clearml, dvclive and swanlab. A list, or names with commas between. Empty: none. Its former name
+    is `tensorboard`, whose value true is "tensorboard".
+    """
 
     on_nan: Literal["stop", "skip"] = "stop"
     """What to do if a loss or a gradient is not finite: stop the run, or skip the update."""
@@ -404,6 +411,17 @@ class EngineConfig(Config):
             UserError: A setting is unknown or wrong.
         """
         return self.of(changes, "settings", self.model_dump())
+
+    @pydantic.field_validator("track", mode="before")
+    @classmethod
+    def _tracker_names(cls, value: Any) -> Any:
+        """Read names with commas between, and the values of the former setting `tensorboard`."""
+        if isinstance(value, bool):
+            return ("tensorboard",) if value else ()
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            return value
+        return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
 
     @pydantic.model_validator(mode="after")
     def _parts_are_whole(self) -> Self:
@@ -429,7 +447,7 @@ WHOLE_RUN = frozenset(
         "threads",
         "keep",
         "keep_best",
-        "tensorboard",
+        "track",
         "on_nan",
     }
 )

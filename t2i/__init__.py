@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     )
     from t2i.core.registry.tables import registry
     from t2i.core.settings import Config, DataConfig, ModelConfig, Preset
+    from t2i.core.sharing.pull import pull
+    from t2i.core.sharing.push import push
 
 # In the root of a checkout this folder shadows the installed package, whose other parts must still
 # be found.
@@ -132,6 +134,8 @@ _HOME = {
         "ModelConfig",
         "Preset",
     ),
+    "t2i.core.sharing.pull": ("pull",),
+    "t2i.core.sharing.push": ("push",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
@@ -185,6 +189,8 @@ __all__ = [
     "bench",
     "hookimpl",
     "load",
+    "pull",
+    "push",
     "registry",
     "resume",
     "score",

@@ -29,6 +29,7 @@ def train(
     precision: Literal["no", "bf16", "fp16", "auto"] | None = None,
     device: str | None = None,
     start: str | Path | None = None,
+    track: Sequence[str] | str | None = None,
     settings: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     reporter: Reporter | None = None,
@@ -51,6 +52,8 @@ def train(
         precision: Mixed precision, or "auto" for what suits the device. None: the preset's.
         device: Device, such as "cpu" or "cuda:1". None: the best one.
         start: Run whose weights and settings training starts from. None: fresh weights.
+        track: Trackers that receive the log too, such as "tensorboard,trackio". None: the preset's,
+            which is none.
         settings: Further settings by name, such as {"batch_size": 64, "encoder.width": 128}.
         out: New folder for the run. None: a new one under runs/.
         reporter: Receives progress. None: lines on the terminal.
@@ -77,6 +80,7 @@ def train(
     engine = {
         "minutes": minutes, "steps": steps, "seed": seed, "image_size": image_size,
         "batch_size": batch_size, "accumulate": accumulate, "precision": precision,
+        "track": track,
     }  # fmt: skip
     origin = located_run(start).path if start else None
     options = option_layer(engine, data=data, data_dir=data_dir)

@@ -18,6 +18,7 @@ from t2i.core.engine.observer import Observer
 from t2i.core.engine.reporting import Reporter, Verdict
 from t2i.core.engine.running_time import RunningTime
 from t2i.core.engine.signals import StopRequest
+from t2i.core.engine.tracking import Trackers
 from t2i.core.errors import Interrupted
 from t2i.core.interfaces.dataset import Broken, BrokenExample, Dataset
 from t2i.core.interfaces.trainer import Stage
@@ -60,6 +61,7 @@ class RunContext:
         plans: The stages, in order.
         log: The log, RUN/metrics.jsonl.
         broken: The broken examples that were skipped.
+        trackers: Trackers of other programs, which receive the log and the grids too.
         state: How far the run is.
         stop: The signal that arrived, if one did.
         start: Checkpoint of the run whose weights this one started from, if it did.
@@ -80,6 +82,7 @@ class RunContext:
     plans: Sequence[Plan]
     log: Log
     broken: Broken
+    trackers: Trackers
     state: TrainState = field(default_factory=TrainState)
     stop: StopRequest = field(default_factory=StopRequest)
     start: Saved | None = None

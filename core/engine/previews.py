@@ -184,6 +184,7 @@ class StagePreviews:
         path = self._gallery.draw(f"step-{step}", title, context.model, trainer, self._batch)
         if path is not None:
             context.reporter.say(f"images: {path}")
+            context.trackers.grid(path, step)
 
     def _batch(self) -> Batch:
         """Make a batch of the gallery's examples with the captions of the grid, always the same."""

@@ -35,6 +35,7 @@ from t2i.core.engine.session import (
 )
 from t2i.core.engine.signals import stop_requests
 from t2i.core.engine.stage import StageRun
+from t2i.core.engine.tracking import Trackers, check_trackers
 from t2i.core.engine.warm_start import find_checkpoint, take_weights
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.interfaces.dataset import Broken, Dataset
@@ -49,6 +50,7 @@ from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, open_dataset
 from t2i.core.runs.folder import Run
+from t2i.core.runs.hashing import run_hash
 from t2i.core.runs.recognising import in_folder
 from t2i.core.runs.record import BrokenFile, Log, peak_memory, write_config, write_contents
 
@@ -93,6 +95,7 @@ def train(
         T2IError: A loss or a gradient is not finite, and `on_nan` is "stop".
     """
     run = Run(Path(out))
+    check_trackers(config.settings.track)
     config = replace(config, data=in_folder(config.data, None))
     dataset = open_dataset(config.data)  # first: if its folder is missing, no run is created
     with (
@@ -173,6 +176,7 @@ def resume(
     longer = steps is not None or minutes is not None
     document = read_json(run.config_file, "run")
     config = with_budget(run.config(), steps, minutes)
+    check_trackers(config.settings.track)
     if on_nan is not None:
         config = replace(config, settings=config.settings.with_(on_nan=on_nan))
     if data_dir is not None:
@@ -284,13 +288,13 @@ def _context(
         config, [wrap(stage) for stage in stages] if wrap else stages, dataset, accelerator
     )
     is_first = accelerator.is_main_process
-    log = Log(
-        run.metrics_file,
-        run.path / "tensorboard" if config.settings.tensorboard and is_first else None,
-    )
+    trackers = Trackers(config.settings.track if is_first else (), run, reporter.say)
+    log = Log(run.metrics_file, trackers.log)
     kept = BrokenFile(run.broken_file, writes=is_first)
     broken = Broken(dataset, reporter.say, kept.add, kept.read())
-    return RunContext(run, config, accelerator, reporter, dataset, model, plans, log, broken)
+    return RunContext(
+        run, config, accelerator, reporter, dataset, model, plans, log, broken, trackers
+    )
 
 
 def _plans(
@@ -357,7 +361,11 @@ def _run_stages(context: RunContext, saved: Saved | None) -> None:
             )  # a stage had ended; the run may have been killed before it wrote its model
     if context.is_first:
         context.log.forget_after(context.state.step)
-    with stop_requests() as context.stop, context.running.watched():
+    with (
+        stop_requests() as context.stop,
+        context.running.watched(),
+        context.trackers.following(lambda: _as_tracked(context), context.state.step),
+    ):
         for plan in context.plans[context.state.stage :]:
             StageRun(context, plan, gallery).run(saved if saved and saved.state.begun else None)
             saved = None
@@ -366,6 +374,17 @@ def _run_stages(context: RunContext, saved: Saved | None) -> None:
             raise Interrupted(
                 f"{signal_name(stopped)} came too late to stop {run.path}: it is complete", stopped
             )
+
+
+def _as_tracked(context: RunContext) -> dict[str, Any]:
+    """Return what trackers receive of the configuration: the settings, and the run's hash."""
+    settings, fingerprint = context.config.dump(), context.dataset.fingerprint()
+    return {
+        "run": str(context.run.path),
+        "run_hash": run_hash(settings, fingerprint),
+        "data_fingerprint": fingerprint,
+        **settings,
+    }
 
 
 def _tell_contents(context: RunContext, splits: Mapping[str, Dataset]) -> None:

@@ -92,7 +92,7 @@ def hub_model(
     except UserError:
         raise
     except Exception as error:  # whatever the hub's library and its HTTP client raise
-        raise _refusal(hub, error) from None
+        raise refusal(hub, error) from None
 
 
 def cached_models() -> list[HubName]:
@@ -285,7 +285,7 @@ def _contents(files: Sequence[str]) -> str:
     return f"it holds {', '.join(telling[:4])}{more}" if telling else "it is empty"
 
 
-def _refusal(hub: HubName, error: Exception) -> UserError:
+def refusal(hub: HubName, error: Exception) -> UserError:
     """Say in one line why a model did not come from the hub, and what would help."""
     from huggingface_hub import errors
 

@@ -49,6 +49,8 @@ def citations(name: str) -> list[str]:
 def _of(spec: Spec) -> Iterator[str]:
     """Yield the entries of one specification, without the field `keywords`."""
     package = spec.config.partition(":")[0].rpartition(".")[0]
+    if not package:
+        return  # a plugin of a single file has no folder for references
     file = files(package) / FILE
     if not file.is_file():
         return

@@ -9,6 +9,7 @@ RUN/checkpoints/     checkpoints, to resume from
 RUN/model/           the model, to sample from
 RUN/best/            the model where the loss `keep_best` was lowest, if that setting is used
 RUN/summary.json     steps, seconds and cost; written when training is complete
+RUN/trackers.json    what identifies the run in each tracker; absent without the setting `track`
 RUN/error.txt        the traceback of the last error that nobody foresaw; absent if there was none
 """
 
@@ -87,6 +88,11 @@ class Run:
     def summary_file(self) -> Path:
         """File that is written when training is complete."""
         return self.path / "summary.json"
+
+    @property
+    def trackers_file(self) -> Path:
+        """File of what identifies the run in each tracker, by the tracker's name."""
+        return self.path / "trackers.json"
 
     @property
     def complete(self) -> bool:

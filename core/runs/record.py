@@ -7,14 +7,13 @@ import math
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Contents
 from t2i.core.io.files import detach, read_lines, write_json, write_parts
 from t2i.core.registry.tables import registry
@@ -88,19 +87,17 @@ def write_contents(run: Run, contents: Mapping[str, Contents]) -> None:
 
 
 class Log:
-    """The log of a run: RUN/metrics.jsonl, and TensorBoard's files on request.
+    """The log of a run, RUN/metrics.jsonl.
 
     Args:
         path: The file metrics.jsonl.
-        tensorboard: Folder of TensorBoard's files; None for none.
-
-    Raises:
-        UserError: TensorBoard is requested, but not installed.
+        added: Called with each entry that was appended: the run's trackers receive it too.
     """
 
-    def __init__(self, path: Path, tensorboard: Path | None = None) -> None:
-        self._path = path
-        self._board = _board(tensorboard) if tensorboard else None
+    def __init__(
+        self, path: Path, added: Callable[[Mapping[str, Any]], None] = lambda _: None
+    ) -> None:
+        self._path, self._added = path, added
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of the steps that a resumed run repeats, and a half-written last line.
@@ -126,21 +123,7 @@ class Log:
         }
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps({**entry, "losses": losses}, allow_nan=False) + "\n")
-        if self._board:
-            for name, value in entry["losses"].items():
-                self._board.add_scalar(f"{entry['stage']}/{name}", value, entry["step"])
-            self._board.add_scalar("images_per_second", entry["images_per_second"], entry["step"])
-            self._board.flush()
-
-
-def _board(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UserError(
-            "tensorboard=true needs TensorBoard: pip install 't2i-zoo[tensorboard]'"
-        ) from None
-    return SummaryWriter(str(folder))
+        self._added(entry)
 
 
 MOST_BROKEN = 100_000
