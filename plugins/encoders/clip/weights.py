@@ -1,19 +1,17 @@
-"""Loading of CLIP's text half and its tokenizer, from a folder or the hub."""
+"""Loading of CLIP's text half from a folder or the hub."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from t2i.core.errors import UserError
+from t2i.plugins.common.clip.tokenizer import FOLDER, fits
 from t2i.plugins.common.clip.weights import load_clip
-from t2i.plugins.common.weights.hub import Wanted, obtained
+from t2i.plugins.common.weights.hub import Wanted
 from t2i.plugins.encoders.clip.config import ClipConfig
 
 WHAT = "text encoder 'clip'"
 PROJECTION = "text_projection.weight"
-FOLDER = "a folder with config.json, model.safetensors and the tokenizer's files (tokenizer.json)"
 
 
 def wanted_weights(config: ClipConfig) -> Wanted:
@@ -26,22 +24,6 @@ def wanted_weights(config: ClipConfig) -> Wanted:
         The description, which errors quote.
     """
     return Wanted(WHAT, "encoder.weights", config.weights, config.revision, FOLDER)
-
-
-def tokenizer_of(weights: Wanted, tokenizer: str | None) -> Wanted:
-    """Describe where the tokenizer's files are.
-
-    Args:
-        weights: The weights.
-        tokenizer: Folder or hub name of the tokenizer. None: it is beside the weights.
-
-    Returns:
-        The description, which errors quote.
-    """
-    if tokenizer is None:
-        return weights
-    setting = weights.setting.replace("weights", "tokenizer")
-    return replace(weights, setting=setting, name=tokenizer, revision="main", remedy="")
 
 
 def load_text_model(config: ClipConfig) -> CLIPTextModelWithProjection:
@@ -67,31 +49,6 @@ def load_text_model(config: ClipConfig) -> CLIPTextModelWithProjection:
     )
 
 
-def load_tokenizer(wanted: Wanted) -> CLIPTokenizer:
-    """Load CLIP's tokenizer.
-
-    Args:
-        wanted: Where its files are.
-
-    Returns:
-        The tokenizer.
-
-    Raises:
-        UserError: The files cannot be found.
-    """
-
-    def load(source: str, offline: bool) -> CLIPTokenizer:
-        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(
-            source, revision=wanted.revision, local_files_only=offline
-        )
-        # Where transformers finds no file, it makes a tokenizer of special tokens only.
-        if set(tokenizer.get_vocab()) == set(tokenizer.all_special_tokens):
-            raise FileNotFoundError("no tokenizer.json there, nor vocab.json and merges.txt")
-        return tokenizer
-
-    return obtained(wanted, load)
-
-
 def checked(config: ClipConfig, clip: CLIPTextConfig, tokenizer: CLIPTokenizer) -> None:
     """Check that settings, network and tokenizer fit together.
 
@@ -109,22 +66,3 @@ def checked(config: ClipConfig, clip: CLIPTextConfig, tokenizer: CLIPTokenizer) 
             f"{clip.num_hidden_layers}"
         )
     fits(WHAT, clip, tokenizer, "name the right one with --set encoder.tokenizer=...")
-
-
-def fits(what: str, clip: CLIPTextConfig, tokenizer: CLIPTokenizer, remedy: str) -> None:
-    """Check that the network has an embedding for each of the tokenizer's tokens.
-
-    Args:
-        what: What errors call the network.
-        clip: Configuration of the text half.
-        tokenizer: The tokenizer.
-        remedy: End of the error message: what to do.
-
-    Raises:
-        UserError: The network lacks some.
-    """
-    if max(tokenizer.get_vocab().values()) >= clip.vocab_size:
-        raise UserError(
-            f"{what}: the tokenizer has {len(tokenizer)} tokens, the weights {clip.vocab_size}: "
-            f"they do not belong together; {remedy}"
-        )
