@@ -17,7 +17,7 @@ from torch import Tensor
 from t2i.core.errors import UserError, nearest
 from t2i.core.fetch.paths import cache_dir
 from t2i.core.interfaces.dataset import Dataset
-from t2i.core.interfaces.scoring import FeatureExtractor, ImageBatch
+from t2i.core.interfaces.scoring import FeatureExtractor, ImageBatch, PairedExtractor
 from t2i.core.io.files import intact, load_tensors, save_tensors, sealed
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
@@ -97,15 +97,10 @@ class Extractors:
     def _seen(self, base: str, images: Tensor, captions: Sequence[str]) -> Tensor:
         """Run one network on a batch."""
         network = self._networks[base]
-        if not network.paired:
-            features: Tensor = network(images)
-            return features
-        if len(captions) != len(images):
-            raise UserError(
-                f"features '{base}' read each image with its caption: use them in a metric of "
-                "captions, not to compare sets of images"
-            )
-        return network.of_pairs(images, captions)
+        if isinstance(network, PairedExtractor) and len(captions) == len(images):
+            return network.of_pairs(images, captions)
+        features: Tensor = network(images)
+        return features
 
     @torch.inference_mode()
     def of_text(self, captions: Sequence[str], names: Collection[str]) -> dict[str, Tensor]:
@@ -122,7 +117,8 @@ class Extractors:
         Raises:
             UserError: An extractor reads no text.
         """
-        apart = [n for n in names if not self._networks[n.partition("/")[0]].paired]
+        networks = {name: self._networks[name.partition("/")[0]] for name in names}
+        apart = [n for n, network in networks.items() if not isinstance(network, PairedExtractor)]
         for name in apart:
             new = [
                 caption for caption in dict.fromkeys(captions) if (name, caption) not in self._said

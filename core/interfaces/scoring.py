@@ -61,8 +61,6 @@ class FeatureExtractor(nn.Module, ABC):
             "inception". The extractor runs once for all parts.
         networks: Names under which the network is published. A model whose settings contain one of
             them was trained with the network that scores it; reports mark its scores.
-        paired: Whether the network reads an image together with its caption (`of_pairs`), and not
-            by itself. Only metrics that read captions can use such features.
     """
 
     name: str
@@ -70,7 +68,6 @@ class FeatureExtractor(nn.Module, ABC):
     dim: int
     layers: Mapping[str, slice] = {}
     networks: tuple[str, ...] = ()
-    paired: bool = False
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
@@ -101,19 +98,6 @@ class FeatureExtractor(nn.Module, ABC):
             f"features '{self.name}' have no text encoder: a score of captions needs CLIP features"
         )
 
-    def of_pairs(self, images: Tensor, captions: Sequence[str]) -> Tensor:
-        """Compute feature vectors of images, each read together with its caption.
-
-        Args:
-            images: Images, uint8 (B, 3, H, W).
-            captions: B captions.
-
-        Returns:
-            Features, float32 (B, D). By default those of the images alone.
-        """
-        features: Tensor = self(images)
-        return features
-
     def is_named(self, text: str) -> bool:
         """Tell whether a value in a model's settings names this network.
 
@@ -124,6 +108,39 @@ class FeatureExtractor(nn.Module, ABC):
             True if it names this network. By default: if it is one of `networks`.
         """
         return text in self.networks
+
+
+class PairedExtractor(FeatureExtractor):
+    """The base class of networks that read an image together with its caption.
+
+    Only metrics that read captions can use such features.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Refuse images without captions.
+
+        Args:
+            images: Ignored.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(
+            f"features '{self.name}' read each image with its caption: use them in a metric of "
+            "captions, not to compare sets of images"
+        )
+
+    @abstractmethod
+    def of_pairs(self, images: Tensor, captions: Sequence[str]) -> Tensor:
+        """Compute feature vectors of images, each read together with its caption.
+
+        Args:
+            images: Images, uint8 (B, 3, H, W).
+            captions: B captions.
+
+        Returns:
+            Features, float32 (B, D).
+        """
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Judged(Metric):
     """A judge's score, averaged over images.
 
     The judge is a feature extractor. If it compares an image with its caption itself
-    (`FeatureExtractor.paired`), its one feature is the score. Otherwise the score is the product of
+    (`PairedExtractor`), its one feature is the score. Otherwise the score is the product of
     the features of the image and of the caption.
 
     Args:

@@ -1,4 +1,4 @@
-"""ImageReward: a BLIP that reads an image with its caption, and a head that says how people rate it.
+"""ImageReward: a BLIP that reads an image with its caption, and a head that rates the two.
 
 Source: Xu et al. 2023.
 """
@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from transformers import BertTokenizer, BlipTextConfig, BlipVisionConfig, BlipVisionModel
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 
-from t2i.core.errors import UserError
-from t2i.core.interfaces.scoring import FeatureExtractor
+from t2i.core.interfaces.scoring import PairedExtractor
 from t2i.core.models.weights import weights_hash
 from t2i.plugins.common.clip.config import MEAN, STD
 from t2i.plugins.common.text.readable import readable
@@ -45,7 +44,7 @@ RELEASED = (
 """Names of tensors in ImageReward.pt -> ours."""
 
 
-class ImageReward(FeatureExtractor):
+class ImageReward(PairedExtractor):
     """ImageReward's score of an image with its caption, float32 (B, 1).
 
     Args:
@@ -59,7 +58,6 @@ class ImageReward(FeatureExtractor):
         UserError: Weights or tokenizer cannot be found, or are damaged.
     """
 
-    paired = True
     dim = 1
     mean: Tensor
     std: Tensor
@@ -74,17 +72,6 @@ class ImageReward(FeatureExtractor):
         self.weights_sha256 = weights_hash(self.parts.state_dict())
         for name, values in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Refuse images without captions.
-
-        Args:
-            images: Ignored.
-
-        Raises:
-            UserError: Always.
-        """
-        raise UserError(f"features '{self.config.title}' read each image with its caption")
 
     def of_pairs(self, images: Tensor, captions: Sequence[str]) -> Tensor:
         parts: Any = self.parts
