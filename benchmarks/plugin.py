@@ -55,6 +55,9 @@ _JUDGES = {
     "pickscore": "How much people would like an image of the caption, by PickScore",
     "hpsv2": "How much people would like an image of the caption, by HPSv2.1 or HPSv2",
     "image-reward": "How much people would like an image of the caption, by ImageReward",
+    "vqascore": "How sure a network is that an image shows its caption, 0 to 100",
+    "tifa": "Share of TIFA's published questions about a caption that are answered right",
+    "dsg": "Share of DSG's published questions about a caption that are answered right",
 }
 
 

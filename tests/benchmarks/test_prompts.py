@@ -14,6 +14,8 @@ from t2i.benchmarks import runner
 from t2i.benchmarks.benchmark_request import BenchmarkRequest
 from t2i.benchmarks.run.plan import find_benchmark, make_plan
 from t2i.benchmarks.runner import run_benchmark
+from t2i.benchmarks.score.available_measures import with_what_is_there
+from t2i.benchmarks.score.scorer import Scorer
 from t2i.core.errors import UserError
 from t2i.core.fetch.downloads import fetch
 from t2i.core.interfaces.scoring import PairedExtractor
@@ -70,7 +72,9 @@ def toy_run(tmp_path, trained_run):
     return write
 
 
-def test_a_model_is_judged_on_prompts_without_real_images(judge, toy_run, tmp_path, words):
+def test_a_model_is_judged_on_prompts_without_real_images(
+    judge, toy_run, tmp_path, words, unwritten
+):
     results = run_benchmark(
         "drawbench", runs={"toy": toy_run()}, data_dir=table(tmp_path / "prompts"), samples=4,
         out=tmp_path / "out", reporter=words,
@@ -81,8 +85,24 @@ def test_a_model_is_judged_on_prompts_without_real_images(judge, toy_run, tmp_pa
     assert low < score < high
     assert results.headline.measure == "pickscore"
     assert results.left_out["image-reward"] == "'t2i fetch image-reward' gets its weights"
-    assert results.report.is_file()
     assert results.grid[0]["caption"] == "a red square, no. 0"
+
+
+@pytest.mark.slow  # plots
+def test_the_report_needs_no_real_images(judge, toy_run, tmp_path, words):
+    results = run_benchmark(
+        "drawbench", runs={"toy": toy_run()}, data_dir=table(tmp_path / "prompts"), samples=4,
+        out=tmp_path / "out", reporter=words,
+    )  # fmt: skip
+    assert "PickScore" in results.report.read_text()
+
+
+def test_a_model_tuned_on_a_judge_is_marked(judge):
+    """The judges say by which names settings mean them."""
+    scorer = Scorer(with_what_is_there(find_benchmark("drawbench", None))[0], "cpu")
+    assert scorer.own_judges(["somebody/brightness", "else"]) == [
+        ("pickscore", "somebody/brightness")
+    ]
 
 
 def test_a_model_cannot_be_trained_on_prompts(judge, tmp_path):
@@ -102,7 +122,7 @@ def test_without_any_judge_the_error_names_the_commands(toy_run, tmp_path, words
 
 
 def test_the_whole_table_must_be_there(judge, toy_run, tmp_path, words, unwritten):
-    with pytest.raises(UserError, match="defined on all 200"):
+    with pytest.raises(UserError, match="needs 200 examples of 'prompts'"):
         run_benchmark(
             "drawbench", runs={"toy": toy_run()}, data_dir=table(tmp_path / "prompts", 199),
             out=tmp_path / "out", reporter=words,
@@ -158,7 +178,7 @@ def test_changed_prompts_are_refused(name, mirror):
     (file,) = registry().downloads[name].files
     served(root, file, b"x" * file.size)
     assert file.checksum != f"sha256:{hashlib.sha256(b'x' * file.size).hexdigest()}"
-    with pytest.raises(UserError, match=r"checksum|SHA-256"):
+    with pytest.raises(UserError, match="what came has the SHA256"):
         fetch(name, mirror=url)
 
 

@@ -46,6 +46,33 @@ class ImageRewardConfig(JudgedConfig):
     """Registry name of ImageReward's features."""
 
 
+class VqascoreConfig(JudgedConfig):
+    """Settings of the metric "vqascore"."""
+
+    score: ClassVar[str] = "vqascore"
+    scale: ClassVar[float] = 100.0
+    features: str = Field("vqascore", min_length=1)
+    """Registry name of VQAScore's features."""
+
+
+class TifaConfig(JudgedConfig):
+    """Settings of the metric "tifa"."""
+
+    score: ClassVar[str] = "tifa"
+    scale: ClassVar[float] = 100.0
+    features: str = Field("tifa", min_length=1)
+    """Registry name of TIFA's features."""
+
+
+class DsgConfig(JudgedConfig):
+    """Settings of the metric "dsg"."""
+
+    score: ClassVar[str] = "dsg"
+    scale: ClassVar[float] = 100.0
+    features: str = Field("dsg", min_length=1)
+    """Registry name of DSG's features."""
+
+
 class Judged(Metric):
     """A judge's score, averaged over images.
 

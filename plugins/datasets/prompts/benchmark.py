@@ -16,6 +16,7 @@ JUDGES = (
     Measure("pickscore", shown={"pickscore": "PickScore"}, optional=True),
     Measure("hpsv2", shown={"hpsv2": "HPSv2.1"}, optional=True),
     Measure("image-reward", shown={"image_reward": "ImageReward"}, optional=True),
+    Measure("vqascore", shown={"vqascore": "VQAScore %"}, optional=True),
     Measure(
         "clip-score", {"features": "clip-vit-l-14"}, label="clip-l-14",
         shown={"clip_score": "CLIP L/14"}, optional=True,
