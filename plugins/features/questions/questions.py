@@ -6,7 +6,7 @@ Source: Hu et al. 2023 (TIFA), Cho et al. 2024 (DSG).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,24 +84,30 @@ def read_dsg(path: Path) -> Questions:
 
     Returns:
         The questions by caption. Of a caption that several items share, those of the first item.
+        Where a dependency is no list of numbers (9 published captions), no question of the caption
+        has parents, as in the authors' code.
 
     Raises:
         UserError: The file cannot be read, or has another layout.
     """
     found: dict[str, list[Question]] = {}
     items: dict[str, Any] = {}
+    loose: set[str] = set()
     columns = ("item_id", "text", "proposition_id", "dependency", "question_natural_language")
     for row in _rows(path, columns):
-        item, caption, number, parents, text = (row.values[column] for column in columns)
-        key = plain(str(caption))
+        item, caption, number, above, text = (str(row.values[column]) for column in columns)
+        key = plain(caption)
         if items.setdefault(key, item) != item:
             continue
-        try:
-            above = tuple(int(one) for one in str(parents).split(",") if int(one) > 0)
-            question = Question(int(number), str(text), YES_NO, "yes", above)
-        except ValueError:
-            raise UserError(f"{path}, {row.place}: a number of a question is none") from None
-        found.setdefault(key, []).append(question)
+        if not number.isdecimal():
+            raise UserError(f"{path}, {row.place}: proposition_id is no number; get it again")
+        named = [one.strip() for one in above.split(",")]
+        if not all(one.isdecimal() for one in named):
+            loose.add(key)
+        parents = tuple(int(one) for one in named if one.isdecimal() and int(one))
+        found.setdefault(key, []).append(Question(int(number), text, YES_NO, "yes", parents))
+    for key in loose:
+        found[key] = [replace(one, parents=()) for one in found[key]]
     return found
 
 

@@ -114,13 +114,16 @@ w1,a  red dog,dog,1,0,Is there a dog?
 w1,a  red dog,red,2,1,Is the dog red?
 w1,a  red dog,"dog, red",3,"1,2",Is the red dog here?
 w2,a red dog,dog,1,0,Is it a dog?
+w3,a cat,cat,1,0,Is there a cat?
+w3,a cat,air,2,"1, air",Is the cat in the air?
 """
 
 
 def test_dsg_counts_no_question_whose_parents_are_wrong(tmp_path):
     (tmp_path / "dsg.csv").write_text(DSG)
-    ((caption, asked),) = read_dsg(tmp_path / "dsg.csv").items()
-    assert caption == "a red dog"
+    questions = read_dsg(tmp_path / "dsg.csv")
+    asked = questions["a red dog"]
+    assert [one.parents for one in questions["a cat"]] == [(), ()]  # as the authors' code reads it
     assert [one.parents for one in asked] == [(), (1,), (1, 2)]
     assert share_right(asked, {1: "yes", 2: "yes", 3: "yes"}) == 1
     assert share_right(asked, {1: "no", 2: "yes", 3: "yes"}) == 0
