@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from t2i.core.errors import UserError, nearest
-from t2i.core.interfaces.scoring import Benchmark, FeatureExtractor, ImageBatch, Metric, Scores
+from t2i.core.interfaces.scoring import (
+    Benchmark,
+    FeatureExtractor,
+    ImageBatch,
+    Metric,
+    PairedExtractor,
+    Scores,
+)
 from t2i.core.kit.conformance.outcome import Skipped, need
 from t2i.core.kit.conformance.subject import Part
 from t2i.core.registry.specs import import_object
