@@ -34,8 +34,8 @@ class Hpsv2Config(JudgedConfig):
 
     score: ClassVar[str] = "hpsv2"
     scale: ClassVar[float] = 100.0
-    features: str = Field("hpsv2.1", min_length=1)
-    """Registry name of HPSv2's features: "hpsv2.1" or "hpsv2"."""
+    features: str = Field("hpsv2", min_length=1)
+    """Registry name of HPSv2's features, whose setting `version` chooses the judge."""
 
 
 class ImageRewardConfig(JudgedConfig):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,7 +25,6 @@ class JudgeFileConfig(Config):
     """Settings of a judge whose weights are one file."""
 
     title: ClassVar[str]
-    file: ClassVar[str]
     weights: str | None = Field(None, min_length=1)
     """Path of the weights, in the file that their authors published.
 
@@ -34,23 +33,32 @@ class JudgeFileConfig(Config):
     tokenizer: str | None = Field(None, min_length=1)
     """Folder with the tokenizer's files. None: they are beside the weights."""
 
+    @property
+    def file(self) -> str:
+        """Name of the published file of weights."""
+        raise NotImplementedError
+
 
 class HpsV2Config(JudgeFileConfig):
     """Settings of the features `hpsv2`."""
 
     title: ClassVar[str] = "hpsv2"
-    file: ClassVar[str] = "HPS_v2_compressed.pt"
+    version: Literal["v2.1", "v2.0"] = "v2.1"
+    """Version of the judge: "v2.1", trained on better data, or "v2.0", the paper's.
 
+    Scores of the two cannot be compared.
+    """
 
-class HpsV21Config(JudgeFileConfig):
-    """Settings of the features `hpsv2.1`."""
-
-    title: ClassVar[str] = "hpsv2.1"
-    file: ClassVar[str] = "HPS_v2.1_compressed.pt"
+    @property
+    def file(self) -> str:
+        return {"v2.1": "HPS_v2.1_compressed.pt", "v2.0": "HPS_v2_compressed.pt"}[self.version]
 
 
 class ImageRewardConfig(JudgeFileConfig):
     """Settings of the features `image-reward`."""
 
     title: ClassVar[str] = "image-reward"
-    file: ClassVar[str] = "ImageReward.pt"
+
+    @property
+    def file(self) -> str:
+        return "ImageReward.pt"

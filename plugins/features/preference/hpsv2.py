@@ -20,7 +20,7 @@ from t2i.plugins.common.clip.tokenizer import fits, load_tokenizer
 from t2i.plugins.common.clip.weights import split_attention
 from t2i.plugins.common.weights.hub import Wanted
 from t2i.plugins.common.weights.legacy import read_legacy, renamed, side, state_dict
-from t2i.plugins.features.preference.config import JudgeFileConfig
+from t2i.plugins.features.preference.config import HpsV2Config
 from t2i.plugins.features.preference.fitting import letterboxed
 from t2i.plugins.features.preference.released import fill, names_file, weights_file
 
@@ -57,7 +57,7 @@ class HpsV2(ClipSpace):
         UserError: Weights or tokenizer cannot be found, are damaged, or do not fit together.
     """
 
-    def __init__(self, config: JudgeFileConfig) -> None:
+    def __init__(self, config: HpsV2Config) -> None:
         path, what = weights_file(config), f"features '{config.title}'"
         folder = config.tokenizer or str(path.parent)
         place = "a folder with vocab.json and merges.txt of CLIP"
@@ -120,8 +120,8 @@ def _sizes(state: Mapping[str, Tensor], where: str, tokenizer: CLIPTokenizer) ->
     return CLIPConfig(text_config=text, vision_config=vision, projection_dim=dim)
 
 
-def build(config: JudgeFileConfig) -> HpsV2:
-    """Build the features `hpsv2` or `hpsv2.1`.
+def build(config: HpsV2Config) -> HpsV2:
+    """Build the features `hpsv2`.
 
     Args:
         config: Settings.

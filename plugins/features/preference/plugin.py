@@ -15,7 +15,7 @@ CLIP_TEXT = tuple(
 
 @hookimpl
 def t2i_features() -> list[FeatureSpec]:
-    """Declare the features `pickscore`, `hpsv2`, `hpsv2.1` and `image-reward`.
+    """Declare the features `pickscore`, `hpsv2` and `image-reward`.
 
     Returns:
         Their specifications.
@@ -28,10 +28,6 @@ def t2i_features() -> list[FeatureSpec]:
         _features(
             "hpsv2", "CLIP ViT-H/14 trained on how people ranked images (986 M parameters)",
             "HpsV2Config", "hpsv2", text=True,
-        ),
-        _features(
-            "hpsv2.1", "the same judge, trained on better data (986 M parameters)",
-            "HpsV21Config", "hpsv2", text=True,
         ),
         _features(
             "image-reward", "BLIP trained on how people rated images (446 M parameters)",
@@ -63,8 +59,22 @@ def t2i_downloads() -> list[DownloadSpec]:
             licence_url=f"{HUB}/yuvalkirstain/PickScore_v1",
             hub=(HubFiles(repository="yuvalkirstain/PickScore_v1"),),
         ),
-        _hps("hpsv2", "HPSv2", "HPS_v2_compressed.pt"),
-        _hps("hpsv2.1", "HPSv2.1", "HPS_v2.1_compressed.pt"),
+        DownloadSpec(
+            name="hpsv2",
+            summary="HPSv2.1 or HPSv2: CLIP ViT-H/14 in half precision (2.0 GB each); a tokenizer",
+            licence="Apache-2.0 for the code; the weights: see their page",
+            licence_url=f"{HUB}/xswu/HPSv2",
+            default=("v2.1",),
+            files=(
+                DownloadFile(
+                    url=f"{HUB}/xswu/HPSv2/resolve/main/HPS_v2.1_compressed.pt", part="v2.1"
+                ),
+                DownloadFile(
+                    url=f"{HUB}/xswu/HPSv2/resolve/main/HPS_v2_compressed.pt", part="v2.0"
+                ),
+                *CLIP_TEXT,
+            ),
+        ),
         DownloadSpec(
             name="image-reward",
             summary="ImageReward's weights (1.8 GB) and BERT's vocabulary",
@@ -81,13 +91,3 @@ def t2i_downloads() -> list[DownloadSpec]:
             ),
         ),
     ]
-
-
-def _hps(name: str, title: str, file: str) -> DownloadSpec:
-    return DownloadSpec(
-        name=name,
-        summary=f"{title}: CLIP ViT-H/14 in half precision (2.0 GB), and CLIP's tokenizer",
-        licence="Apache-2.0 for the code; the weights: see their page",
-        licence_url=f"{HUB}/xswu/HPSv2",
-        files=(DownloadFile(url=f"{HUB}/xswu/HPSv2/resolve/main/{file}"), *CLIP_TEXT),
-    )

@@ -122,7 +122,7 @@ def test_hpsv2_equals_open_clip(hps_file, size):
     from torchvision.transforms.functional import pad, resize
 
     path, network = hps_file
-    judge = built("hpsv2.1", weights=str(path))
+    judge = built("hpsv2", weights=str(path))
     pixels, scale = batch(images(*size)) / 255, SIDE / max(size)
     if scale != 1:
         fitted = [round(side * scale) for side in size]
@@ -143,8 +143,8 @@ def test_a_file_of_another_network_is_refused(hps_file, tmp_path):
     del state["visual.ln_post.bias"]
     write_tokenizer(tmp_path)
     torch.save({"state_dict": state}, tmp_path / "other.pt")
-    with pytest.raises(UserError, match=r"post_layernorm\.bias is missing.*t2i fetch hpsv2\.1"):
-        built("hpsv2.1", weights=str(tmp_path / "other.pt"))
+    with pytest.raises(UserError, match=r"post_layernorm\.bias is missing.*t2i fetch hpsv2"):
+        built("hpsv2", weights=str(tmp_path / "other.pt"))
 
 
 # --- ImageReward
@@ -245,7 +245,7 @@ def test_image_reward_needs_captions(reward):
     assert reward.is_named("/runs/ImageReward.pt")
 
 
-@pytest.mark.parametrize("name", ["hpsv2", "hpsv2.1", "image-reward"])
+@pytest.mark.parametrize("name", ["hpsv2", "image-reward"])
 def test_without_weights_the_error_names_the_command(name, tmp_path, monkeypatch):
     monkeypatch.setenv("T2I_HOME", str(tmp_path))
     with pytest.raises(UserError, match=f"t2i fetch {name}"):

@@ -77,8 +77,8 @@ def test_features_apart_are_multiplied_and_kept_for_each_image():
     seen = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
     said = torch.tensor([[0.0, 1.0], [0.6, 0.8], [0.6, 0.8]])
     batch = ImageBatch(
-        np.zeros((0, 0, 0, 3), np.uint8), ("a", "b", "b"), (0, 1, 1), {"hpsv2.1": seen},
-        {"hpsv2.1": said},
+        np.zeros((0, 0, 0, 3), np.uint8), ("a", "b", "b"), (0, 1, 1), {"hpsv2": seen},
+        {"hpsv2": said},
     )  # fmt: skip
     metric.update(batch)
     assert metric.compute() == {"hpsv2": pytest.approx(60)}
