@@ -6,11 +6,6 @@ from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import DownloadFile, DownloadSpec, FeatureSpec, HubFiles
 
 HUB = "https://huggingface.co"
-CLIP_TEXT = tuple(
-    DownloadFile(url=f"{HUB}/openai/clip-vit-large-patch14/resolve/main/{name}")
-    for name in ("vocab.json", "merges.txt")
-)
-"""The files of CLIP's tokenizer, which all CLIPs share."""
 
 
 @hookimpl
@@ -66,13 +61,8 @@ def t2i_downloads() -> list[DownloadSpec]:
             licence_url=f"{HUB}/xswu/HPSv2",
             default=("v2.1",),
             files=(
-                DownloadFile(
-                    url=f"{HUB}/xswu/HPSv2/resolve/main/HPS_v2.1_compressed.pt", part="v2.1"
-                ),
-                DownloadFile(
-                    url=f"{HUB}/xswu/HPSv2/resolve/main/HPS_v2_compressed.pt", part="v2.0"
-                ),
-                *CLIP_TEXT,
+                *_hps("v2.1", "HPS_v2.1_compressed.pt"),
+                *_hps("v2.0", "HPS_v2_compressed.pt"),
             ),
         ),
         DownloadSpec(
@@ -91,3 +81,10 @@ def t2i_downloads() -> list[DownloadSpec]:
             ),
         ),
     ]
+
+
+def _hps(part: str, weights: str) -> tuple[DownloadFile, ...]:
+    """Describe the weights of one version, and the tokenizer's files, which all CLIPs share."""
+    clip = f"{HUB}/openai/clip-vit-large-patch14/resolve/main"
+    urls = (f"{HUB}/xswu/HPSv2/resolve/main/{weights}", f"{clip}/vocab.json", f"{clip}/merges.txt")
+    return tuple(DownloadFile(url=url, part=part) for url in urls)
