@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
+    AutoTokenizer,
     PreTrainedTokenizerFast,
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessor,
@@ -138,8 +139,6 @@ def _check(folder: Path, shapes: Collection[tuple[int, ...]]) -> None:
 
 
 def _tokenizer(source: str, offline: bool) -> PreTrainedTokenizerFast:
-    from transformers import AutoTokenizer
-
     tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
         source, local_files_only=offline, trust_remote_code=False
     )
