@@ -122,7 +122,7 @@ def test_without_any_judge_the_error_names_the_commands(toy_run, tmp_path, words
 
 
 def test_the_whole_table_must_be_there(judge, toy_run, tmp_path, words, unwritten):
-    with pytest.raises(UserError, match="needs 200 examples of 'prompts'"):
+    with pytest.raises(UserError, match="needs 200 examples of 'prompt-table'"):
         run_benchmark(
             "drawbench", runs={"toy": toy_run()}, data_dir=table(tmp_path / "prompts", 199),
             out=tmp_path / "out", reporter=words,
@@ -164,7 +164,7 @@ def test_drawbench_comes_from_its_sheet(mirror, tmp_path):
     assert arrived.path.name == "DrawBench.csv"
     benchmark = find_benchmark("drawbench", None)
     choice = registry().datasets.choose(
-        "prompts", {**benchmark.data, "dir": str(arrived.path.parent)}
+        "prompt-table", {**benchmark.data, "dir": str(arrived.path.parent)}
     )
     data = registry().datasets.build(choice, "val")
     assert len(data) == 200
@@ -200,7 +200,7 @@ def test_changed_prompts_are_refused(name, mirror):
 )
 def test_published_layouts_are_read(file, content, tmp_path):
     (tmp_path / file).write_text(content)
-    choice = registry().datasets.choose("prompts", {"file": file, "dir": str(tmp_path)})
+    choice = registry().datasets.choose("prompt-table", {"file": file, "dir": str(tmp_path)})
     data = registry().datasets.build(choice, "val")
     assert [data.captions(i)[0] for i in range(2)] == ["bond", 'a "red" dog, 5\' tall']
     with pytest.raises(UserError, match="no images"):

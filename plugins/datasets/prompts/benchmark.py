@@ -75,7 +75,7 @@ def build(config: PromptBenchmarkConfig, protocol: str) -> Benchmark:
     return Benchmark(
         name=table.name,
         protocol=protocol,
-        dataset="prompts",
+        dataset="prompt-table",
         image_size=IMAGE_SIZE,
         prompts=(
             PromptSet(

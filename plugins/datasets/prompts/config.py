@@ -1,4 +1,4 @@
-"""Settings of the data set `prompts` and of the benchmarks on it."""
+"""Settings of the data set `prompt-table` and of the benchmarks on it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from t2i.core.settings import Config, DataConfig
 
 
 class PromptsConfig(DataConfig):
-    """Settings of the data set `prompts`."""
+    """Settings of the data set `prompt-table`."""
 
     file: str = Field("PartiPrompts.tsv", min_length=1)
     """Name of the table of prompts in the folder: .csv, .tsv, .jsonl or .json."""

@@ -1,4 +1,4 @@
-"""The data set `prompts`: a table of prompts, without images.
+"""The data set `prompt-table`: a table of prompts, without images.
 
     DIR/FILE    a table with a column of prompts
 
@@ -17,7 +17,7 @@ from t2i.core.io.files import read_file
 from t2i.core.io.tables import Table, read_table
 from t2i.plugins.datasets.prompts.config import PromptsConfig
 
-NAME = "prompts"
+NAME = "prompt-table"
 
 
 class Prompts(Dataset):

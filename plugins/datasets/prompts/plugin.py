@@ -1,4 +1,4 @@
-"""The plugin of the data set `prompts`, its downloads and its benchmarks."""
+"""The plugin of the data set `prompt-table`, its downloads and its benchmarks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ SHEET = "https://docs.google.com/spreadsheets/d/1y7nAbmR4FREi6npB1u-Bo3GFdwdOPYJ
 
 @hookimpl
 def t2i_datasets() -> list[DatasetSpec]:
-    """Declare the data set `prompts`.
+    """Declare the data set `prompt-table`.
 
     Returns:
         Its specification.
     """
     return [
         DatasetSpec(
-            name="prompts",
+            name="prompt-table",
             summary="a table of prompts without images, to sample and score models on",
             config="t2i.plugins.datasets.prompts.config:PromptsConfig",
             build="t2i.plugins.datasets.prompts.dataset:build",
