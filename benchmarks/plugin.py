@@ -29,9 +29,12 @@ def t2i_metrics() -> list[MetricSpec]:
     """Declare the metrics of the harness.
 
     Returns:
-        One specification for each module of `score/metrics` that defines a metric.
+        One specification for each module of `score/metrics` that defines a metric, and one for
+        each judge.
     """
-    return [_metric(name, summary) for name, summary in _SUMMARIES.items()]
+    own = [_metric(name, summary) for name, summary in _SUMMARIES.items()]
+    judged = [_metric(name, summary, "judged") for name, summary in _JUDGES.items()]
+    return [*own, *judged]
 
 
 _SUMMARIES = {
@@ -62,9 +65,19 @@ _READING = {
 }
 
 
-def _metric(name: str, summary: str) -> MetricSpec:
-    """Return the specification of a metric whose module has the metric's name."""
-    module = f"t2i.benchmarks.score.metrics.{name.replace('-', '_')}"
+_JUDGES = {
+    "pickscore": "How much people would like an image of the caption, by PickScore",
+    "hpsv2": "How much people would like an image of the caption, by HPSv2.1 or HPSv2",
+    "image-reward": "How much people would like an image of the caption, by ImageReward",
+    "vqascore": "How sure a network is that an image shows its caption, 0 to 100",
+    "tifa": "Share of TIFA's published questions about a caption that are answered right",
+    "dsg": "Share of DSG's published questions about a caption that are answered right",
+}
+
+
+def _metric(name: str, summary: str, module: str = "") -> MetricSpec:
+    """Return the specification of a metric, whose module has the metric's name if none is given."""
+    module = f"t2i.benchmarks.score.metrics.{module or name.replace('-', '_')}"
     config = "".join(part.title() for part in name.split("-")) + "Config"
     return MetricSpec(
         name=name, summary=summary, config=f"{module}:{config}", build=f"{module}:build",

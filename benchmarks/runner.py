@@ -153,14 +153,16 @@ class _Session:
 
     def _run(self) -> Results:
         self._prepare()
-        rows, floor = [self.rows.real()], self.rows.floor()
+        pictured = self.pictured
+        rows = [self.rows.real()] if pictured else []
+        floor = [self.rows.floor()] if pictured else []
         for entries in self.plan.turns():
             self._train(entries)
             for entry in entries:
                 with self.timeline.scoring(entry.label):
                     rows.append(self.rows.model(entry, entry.run))
                     self.likelihoods.add(rows[-1], entry)
-        rows.append(floor)
+        rows += floor
         self._count_operations(rows)
         self._warn(rows)
         benchmark, scorer = self.plan.benchmark, self.scorer
@@ -177,6 +179,11 @@ class _Session:
             add_votes(results, self.judgements)
         self.group.first(lambda: self._write(results))
         return results
+
+    @property
+    def pictured(self) -> bool:
+        """Whether the benchmark's data set has real images."""
+        return registry().datasets[self.plan.benchmark.dataset].images
 
     def _budget(self) -> dict[str, Any]:
         """Return the training budget, with the number of trainings at once if there are several."""
@@ -238,8 +245,9 @@ class _Session:
         self.earlier = self.group.first(
             lambda: earlier_results(out, self.protocol, told, self.plan.runs)
         )
-        path = self.group.first(lambda: grids.save_real(out, self.sets, *benchmark.grid))
-        self.reporter.say(f"real images to compare with: {path}")
+        if self.pictured:
+            path = self.group.first(lambda: grids.save_real(out, self.sets, *benchmark.grid))
+            self.reporter.say(f"real images to compare with: {path}")
         self.others = {entry.label: other_data(entry, self.plan) for entry in self.plan.runs}
         for label, text in self.others.items():
             if text:
@@ -264,7 +272,9 @@ class _Session:
         headline = next(captions for captions in self.sets if captions.prompts.headline)
         reference = reference_of(benchmark, headline)
         size = f"{benchmark.image_size}x{benchmark.image_size}"
-        self.reporter.say(f"reference: {reference.count} images of '{benchmark.dataset}', {size}")
+        if self.pictured:
+            told = f"{reference.count} images of '{benchmark.dataset}', {size}"
+            self.reporter.say(f"reference: {told}")
         self.scorer.reference = reference_features(
             reference.data, reference.count, self.scorer.extractors
         )
@@ -330,15 +340,16 @@ class _Session:
 
     def _warn(self, rows: Sequence[Row]) -> None:
         """Set the warnings in each model's row."""
-        real = rows[0]
-        real.warnings = self._shown_in_training()
+        real = next((row for row in rows if row.kind == "real"), None)
+        if real is not None:
+            real.warnings = self._shown_in_training()
         for row in (row for row in rows if row.kind == "model"):
             row.warnings = [text] if (text := self.others.get(row.name)) else []
             if "resized" in row.sampling:
                 row.warnings.append(f"its images were resized {row.sampling['resized']}")
             for where, measures in row.scores.items():
                 for name, scores in measures.items():
-                    ceiling = real.scores.get(where, {}).get(name)
+                    ceiling = real.scores.get(where, {}).get(name) if real else None
                     row.warnings += self.scorer.prototypes[name].warnings(scores, ceiling)
             row.warnings += self._own_judges(row)
 

@@ -262,6 +262,10 @@ def choose_models(
             [],
         )
     names = list(dict.fromkeys([*names, *runs]))
+    if not names and not benchmark.default_models:
+        raise UserError(
+            f"benchmark '{benchmark.name}' trains no models: name finished ones by --run NAME=RUN"
+        )
     if not names:
         groups = ", or ".join(" and ".join(group) for group in benchmark.default_models)
         raise UserError(
@@ -323,6 +327,12 @@ def plan_runs(
         if name in request.runs:
             planned.append(_given(name, str(request.runs[name])))
             continue
+        if not registry().datasets[data["name"]].images:
+            raise UserError(
+                f"benchmark '{benchmark.name}' has prompts and no images to train '{name}' on: "
+                f"name a finished run by --run {name}=RUN, or images by --train-data and "
+                "--train-dir"
+            )
         for seed in range(request.seeds):
             planned.append(planned_training(name, seed, benchmark, request.preset, own, out))
     check_names([entry.label for entry in planned])

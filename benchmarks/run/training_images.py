@@ -98,9 +98,10 @@ def other_data(entry: PlannedRun, plan: BenchmarkPlan) -> str:
         plan: The plan.
 
     Returns:
-        A sentence; empty if it was trained on the benchmark's data, or if that is unknown.
+        A sentence; empty if it was trained on the benchmark's data, if that is unknown, or if the
+        benchmark has no images.
     """
-    if not entry.given:
+    if not (entry.given and registry().datasets[plan.data["name"]].images):
         return ""
     theirs = entry.config.data
     if theirs.name != plan.data["name"]:

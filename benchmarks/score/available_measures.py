@@ -25,16 +25,26 @@ def with_what_is_there(benchmark: Benchmark) -> tuple[Benchmark, dict[str, str]]
 
     Returns:
         The benchmark with the other measures, and the reason for each measure that is left out, by
-        its name.
+        its name. If that of the headline is left out, the spare headline or else the first measure
+        ranks the models.
+
+    Raises:
+        UserError: No measure is left.
     """
     left_out: dict[str, str] = {}
     for measure in benchmark.measures:
         if measure.optional and (reason := hindrance(measure, benchmark.features)):
             left_out[measure.name] = reason
     made = [measure for measure in benchmark.measures if measure.name not in left_out]
+    if not made:
+        reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
+        raise UserError(f"benchmark '{benchmark.name}': no measure can be computed here: {reasons}")
     headline = benchmark.headline
     if headline[0] in left_out and benchmark.spare_headline:
         headline = benchmark.spare_headline
+    if headline[0] in left_out:
+        first = made[0]
+        headline = (first.name, next(iter(first.shown or build_metric(first).better)))
     return replace(benchmark, measures=made, headline=headline), left_out
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from t2i.core.errors import UserError, nearest
 from t2i.core.fetch.paths import cache_dir
 from t2i.core.interfaces.dataset import Dataset
-from t2i.core.interfaces.scoring import FeatureExtractor, ImageBatch
+from t2i.core.interfaces.scoring import FeatureExtractor, ImageBatch, PairedExtractor
 from t2i.core.io.files import intact, load_tensors, save_tensors, sealed
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
@@ -69,23 +69,38 @@ class Extractors:
         return layers[layer] if layer else slice(None)
 
     @torch.inference_mode()
-    def __call__(self, images: np.ndarray, names: Collection[str]) -> dict[str, Tensor]:
+    def __call__(
+        self, images: np.ndarray, names: Collection[str], captions: Sequence[str] = ()
+    ) -> dict[str, Tensor]:
         """Extract features of images. Each network runs once.
 
         Args:
             images: The images, uint8 (B, H, W, 3).
             names: Names of the features, from those given to the constructor.
+            captions: B captions, for networks that read an image together with its caption. Empty:
+                there are none.
 
         Returns:
             The features by name, float32 (B, D) on the CPU.
+
+        Raises:
+            UserError: A network reads captions, and there are none.
         """
         bases = {name.partition("/")[0] for name in names}
         if not bases:
             return {}
         batch = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).contiguous()
         with exact(self.device):
-            found = {base: self._networks[base](batch).float().cpu() for base in bases}
+            found = {base: self._seen(base, batch, captions).float().cpu() for base in bases}
         return {name: found[name.partition("/")[0]][:, self._slices[name]] for name in names}
+
+    def _seen(self, base: str, images: Tensor, captions: Sequence[str]) -> Tensor:
+        """Run one network on a batch."""
+        network = self._networks[base]
+        if isinstance(network, PairedExtractor) and len(captions) == len(images):
+            return network.of_pairs(images, captions)
+        features: Tensor = network(images)
+        return features
 
     @torch.inference_mode()
     def of_text(self, captions: Sequence[str], names: Collection[str]) -> dict[str, Tensor]:
@@ -93,7 +108,8 @@ class Extractors:
 
         Args:
             captions: B captions.
-            names: Names of the features, from those given to the constructor.
+            names: Names of the features, from those given to the constructor. Those that read
+                images and captions together are left out.
 
         Returns:
             The features by name, float32 (B, D) on the CPU.
@@ -101,7 +117,9 @@ class Extractors:
         Raises:
             UserError: An extractor reads no text.
         """
-        for name in names:
+        networks = {name: self._networks[name.partition("/")[0]] for name in names}
+        apart = [n for n, network in networks.items() if not isinstance(network, PairedExtractor)]
+        for name in apart:
             new = [
                 caption for caption in dict.fromkeys(captions) if (name, caption) not in self._said
             ]
@@ -117,7 +135,7 @@ class Extractors:
                     (name, caption): vector for caption, vector in zip(new, read, strict=True)
                 }
         return {
-            name: torch.stack([self._said[name, caption] for caption in captions]) for name in names
+            name: torch.stack([self._said[name, caption] for caption in captions]) for name in apart
         }
 
     def width(self, name: str) -> int:

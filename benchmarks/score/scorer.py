@@ -125,7 +125,9 @@ class Scorer:
         read = [metric for name in names if (metric := self.prototypes[name]).features]
         return replace(
             images,
-            features=self.extractors(images.images, {str(metric.features) for metric in read}),
+            features=self.extractors(
+                images.images, {str(metric.features) for metric in read}, images.captions
+            ),
             text_features=self.extractors.of_text(
                 images.captions, {str(metric.features) for metric in read if metric.text}
             ),

@@ -110,6 +110,39 @@ class FeatureExtractor(nn.Module, ABC):
         return text in self.networks
 
 
+class PairedExtractor(FeatureExtractor):
+    """The base class of networks that read an image together with its caption.
+
+    Only metrics that read captions can use such features.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Refuse images without captions.
+
+        Args:
+            images: Ignored.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(
+            f"features '{self.name}' read each image with its caption: use them in a metric of "
+            "captions, not to compare sets of images"
+        )
+
+    @abstractmethod
+    def of_pairs(self, images: Tensor, captions: Sequence[str]) -> Tensor:
+        """Compute feature vectors of images, each read together with its caption.
+
+        Args:
+            images: Images, uint8 (B, 3, H, W).
+            captions: B captions.
+
+        Returns:
+            Features, float32 (B, D).
+        """
+
+
 @dataclass(frozen=True)
 class ImageBatch:
     """A batch of B images to score.

@@ -221,6 +221,8 @@ class DatasetSpec(Spec):
             "": nothing can tell exactly.
         shipped: Networks pretrained on this data set that its package ships. Settings that name
             pretrained weights take their names beside folders and names on the hub.
+        images: Whether its examples have images. Models can be sampled and scored on captions
+            alone, but not trained, and there are no rows of real images.
 
     Raises:
         ValueError: The data set needs a folder, but takes none.
@@ -236,6 +238,7 @@ class DatasetSpec(Spec):
     judge: str = ""
     reader: str = ""
     shipped: tuple[ShippedWeights, ...] = ()
+    images: bool = True
 
     def __post_init__(self) -> None:
         if self.needs_dir and not self.takes_dir:

@@ -132,6 +132,7 @@ def title(measure: str, score: str, features: str | None) -> str:
     words = {
         "isc": "IS", "precision": "precision %", "recall": "recall %", "clip_score": "CLIP score",
         "clip_s": "CLIP-S", "r_precision": "R-precision %", "diversity": "diversity %",
-        "isc_std": "IS, spread",
+        "isc_std": "IS, spread", "pickscore": "PickScore", "hpsv2": "HPSv2",
+        "image_reward": "ImageReward", "vqascore": "VQAScore %", "tifa": "TIFA %", "dsg": "DSG %",
     }  # fmt: skip
     return words.get(score, score if score == measure else f"{measure}, {score}")

@@ -256,7 +256,8 @@ class _Session:
         read = {str(metric.features) for metric in self.metrics.values() if metric.features}
         names, kept = read | set(filter(None, [self.saved_features])), Moments()
         for rows, batch in self.ours.batches(self._telling("images")):
-            found = features_of(batch, names, self.extractors)
+            said = [self.captions[row] for row in rows]
+            found = features_of(batch, names, self.extractors, said)
             self._update(rows, batch, found)
             if self.saved_features:
                 kept.add(found[self.saved_features])

@@ -122,7 +122,10 @@ def open_side(given: Given, recursive: bool, white: bool = False) -> Side:
 
 
 def features_of(
-    images: Sequence[np.ndarray], names: set[str], extractors: Extractors
+    images: Sequence[np.ndarray],
+    names: set[str],
+    extractors: Extractors,
+    captions: Sequence[str] = (),
 ) -> dict[str, Tensor]:
     """Extract features of images that may have several sizes, with one call for each size.
 
@@ -130,6 +133,7 @@ def features_of(
         images: The images, uint8 (H, W, 3) each.
         names: Names of the features.
         extractors: The extractors.
+        captions: A caption for each image, for networks that read both. Empty: there are none.
 
     Returns:
         The features by name, float32 (B, D), in the order of the images.
@@ -138,7 +142,12 @@ def features_of(
     for row, image in enumerate(images):
         shapes.setdefault(image.shape, []).append(row)
     if len(shapes) == 1:
-        return extractors(np.stack(images), names)
-    parts = [extractors(np.stack([images[r] for r in rows]), names) for rows in shapes.values()]
+        return extractors(np.stack(images), names, captions)
+    parts = [
+        extractors(
+            np.stack([images[r] for r in rows]), names, [captions[r] for r in rows if captions]
+        )
+        for rows in shapes.values()
+    ]
     order = torch.tensor([row for rows in shapes.values() for row in rows]).argsort()
     return {name: torch.cat([part[name] for part in parts])[order] for name in names}

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from t2i.core.errors import UserError, nearest
-from t2i.core.interfaces.scoring import Benchmark, FeatureExtractor, ImageBatch, Metric, Scores
+from t2i.core.interfaces.scoring import (
+    Benchmark,
+    FeatureExtractor,
+    ImageBatch,
+    Metric,
+    PairedExtractor,
+    Scores,
+)
 from t2i.core.kit.conformance.outcome import Skipped, need
 from t2i.core.kit.conformance.subject import Part
 from t2i.core.registry.specs import import_object
@@ -67,10 +74,19 @@ def vectors(subject: Part) -> None:
         extractor: FeatureExtractor = import_object(subject.spec.build)(subject.choice().config)
     except UserError as error:
         raise Skipped(str(error)) from None
-    images = _bytes(_images(COUNT)[0])
+    found, captions = _images(COUNT)
+    images = _bytes(found)
+
+    def seen(rows: slice) -> Tensor:
+        if isinstance(extractor, PairedExtractor):
+            return extractor.of_pairs(images[rows], captions[rows])
+        features: Tensor = extractor(images[rows])
+        return features
+
+    extractor.eval()
     with torch.no_grad():
-        together = extractor.eval()(images)
-        apart = torch.cat([extractor(images[i : i + 1]) for i in range(COUNT)])
+        together = seen(slice(COUNT))
+        apart = torch.cat([seen(slice(i, i + 1)) for i in range(COUNT)])
     said = f"{together.dtype} {tuple(together.shape)}"
     need(
         together.shape == (COUNT, extractor.dim) and together.dtype == torch.float32,

@@ -1,8 +1,8 @@
-"""Settings of CLIP's image encoder. This does not import torch."""
+"""Settings of CLIP's image encoder and of its features. This does not import torch."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -59,3 +59,21 @@ class ClipVisionConfig(Config):
         if self.width % self.heads:
             raise ValueError(f"width ({self.width}) must be a multiple of heads ({self.heads})")
         return self
+
+
+class ClipFeaturesConfig(Config):
+    """Settings of the features `clip`.
+
+    The default is ViT-B/32. Most CLIP scores are computed with it, and GALIP is trained with it.
+    """
+
+    title: ClassVar[str] = "clip"
+    weights: str = Field("openai/clip-vit-base-patch32", min_length=1)
+    """CLIP's weights: a name on the Hugging Face hub, or a folder.
+
+    The folder holds config.json, model.safetensors and the tokenizer's files.
+    """
+    revision: str = "main"
+    """Branch, tag or commit on the hub."""
+    tokenizer: str | None = Field(None, min_length=1)
+    """Folder or hub name of the tokenizer. None: it is beside the weights."""

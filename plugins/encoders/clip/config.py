@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from t2i.core.settings import Config
+from t2i.plugins.common.clip.config import ClipFeaturesConfig
 
 
 class ClipConfig(Config):
@@ -47,24 +48,6 @@ class ClipConfig(Config):
     """
     pad: int | None = Field(None, ge=0)
     """Id of the token that pads captions. None: the tokenizer's own. VQ-Diffusion pads with 0."""
-
-
-class ClipFeaturesConfig(Config):
-    """Settings of the features `clip`.
-
-    The default is ViT-B/32. Most CLIP scores are computed with it, and GALIP is trained with it.
-    """
-
-    title: ClassVar[str] = "clip"
-    weights: str = Field("openai/clip-vit-base-patch32", min_length=1)
-    """CLIP's weights: a name on the Hugging Face hub, or a folder.
-
-    The folder holds config.json, model.safetensors and the tokenizer's files.
-    """
-    revision: str = "main"
-    """Branch, tag or commit on the hub."""
-    tokenizer: str | None = Field(None, min_length=1)
-    """Folder or hub name of the tokenizer. None: it is beside the weights."""
 
 
 class ClipB16Config(ClipFeaturesConfig):

@@ -10,20 +10,14 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from t2i.core.interfaces.text import Reading, TextEncoder, TextFeatures, TextShape, unique
+from t2i.plugins.common.clip.tokenizer import load_tokenizer, tokenizer_of
 from t2i.plugins.common.clip.weights import check_config
 from t2i.plugins.common.text.readable import readable
 from t2i.plugins.common.weights.hub import refuse_foreign_code
 from t2i.plugins.common.weights.network_types import shapes_saved
 from t2i.plugins.common.weights.trusted_files import check_folder
 from t2i.plugins.encoders.clip.config import ClipConfig
-from t2i.plugins.encoders.clip.weights import (
-    WHAT,
-    checked,
-    load_text_model,
-    load_tokenizer,
-    tokenizer_of,
-    wanted_weights,
-)
+from t2i.plugins.encoders.clip.weights import WHAT, checked, load_text_model, wanted_weights
 
 
 class ClipEncoder(TextEncoder):

@@ -77,19 +77,23 @@ def t2i_features() -> list[FeatureSpec]:
         _features(
             "clip",
             "CLIP ViT-B/32: images and captions in one space (GALIP trains with it)",
-            "ClipFeatures",
+            "common.clip.config:ClipFeatures",
         ),
-        _features("clip-vit-b-16", "CLIP ViT-B/16: a second judge beside `clip`", "ClipB16"),
+        _features(
+            "clip-vit-b-16",
+            "CLIP ViT-B/16: a second judge beside `clip`",
+            "encoders.clip.config:ClipB16",
+        ),
         _features(
             "clip-vit-l-14",
             "CLIP ViT-L/14: a larger second judge (Stable Diffusion reads with it)",
-            "ClipL14",
+            "encoders.clip.config:ClipL14",
         ),
     ]
 
 
 def _features(name: str, summary: str, config: str) -> FeatureSpec:
     return FeatureSpec(
-        name=name, summary=summary, config=f"t2i.plugins.encoders.clip.config:{config}Config",
-        build="t2i.plugins.encoders.clip.features:build", text=True,
+        name=name, summary=summary, config=f"t2i.plugins.{config}Config",
+        build="t2i.plugins.common.clip.features:build", text=True,
     )  # fmt: skip

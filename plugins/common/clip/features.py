@@ -13,66 +13,62 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import CLIPModel
+from transformers import CLIPModel, CLIPTokenizer
 
 from t2i.core.interfaces.scoring import FeatureExtractor
 from t2i.core.models.weights import weights_hash
-from t2i.plugins.common.clip.config import MEAN, STD
+from t2i.plugins.common.clip.config import MEAN, STD, ClipFeaturesConfig
+from t2i.plugins.common.clip.tokenizer import FOLDER, fits, load_tokenizer, tokenizer_of
 from t2i.plugins.common.clip.weights import load_clip
 from t2i.plugins.common.images.resize import resized
 from t2i.plugins.common.text.readable import readable
 from t2i.plugins.common.weights.hub import Wanted, fetched_or
-from t2i.plugins.encoders.clip.config import ClipFeaturesConfig
-from t2i.plugins.encoders.clip.weights import FOLDER, fits, load_tokenizer, tokenizer_of
 
 TELLTALES = ("vision_model.embeddings.class_embedding", "text_model.final_layer_norm.weight")
 """A small tensor of each half of CLIP. They identify the weights (see `ClipFeatures.is_named`)."""
 
 
-class ClipFeatures(FeatureExtractor):
-    """CLIP's vectors of images and captions, float32 (B, 512 for ViT-B/32), not of unit length.
+class ClipSpace(FeatureExtractor):
+    """Vectors of images and captions in the common space of a CLIP, float32 (B, D).
 
-    Images are resized whole to the side that CLIP reads, bicubic and antialiased, as CLIP's own
-    processor does with square images.
+    They are not of unit length. Images are resized whole to the side that the network reads,
+    bicubic and antialiased, as CLIP's own processor does with square images.
 
     Args:
-        title: Registry name of the extractor, for error messages.
-        config: Settings.
-        source: Folder or hub name from which the weights are loaded.
+        network: transformers' CLIPModel with its weights.
+        tokenizer: Its tokenizer.
 
     Attributes:
         mean: Mean of each colour channel, for images in [0, 1], (1, 3, 1, 1).
         std: Standard deviation of each colour channel, (1, 3, 1, 1).
-
-    Raises:
-        UserError: Weights or tokenizer cannot be found, are damaged, or do not fit together.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, title: str, config: ClipFeaturesConfig, source: str) -> None:
+    def __init__(self, network: Any, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
-        self.title = title
-        what = f"features '{title}'"
-        remedy = f"'t2i fetch {title}', or set its weights to {FOLDER}"
-        wanted = Wanted(what, "weights", source, config.revision, FOLDER, remedy)
-        network: Any = load_clip(CLIPModel, wanted)
-        self.network = network.float()
-        self.tokenizer = load_tokenizer(tokenizer_of(wanted, config.tokenizer))
-        sizes: Any = self.network.config
-        fits(what, sizes.text_config, self.tokenizer, "set its tokenizer")
-        self.side: int = sizes.vision_config.image_size
-        self.dim = int(sizes.projection_dim)
-        self.name = f"CLIP {config.weights}"
+        self.network, self.tokenizer = network.float(), tokenizer
+        self.side: int = network.config.vision_config.image_size
+        self.dim = int(network.config.projection_dim)
         self.weights_sha256 = weights_hash(self.network.state_dict())
-        self.networks = tuple(dict.fromkeys([config.weights, source]))
         for name, values in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
+    def resized(self, images: Tensor) -> Tensor:
+        """Resize images to the side that the network reads.
+
+        Args:
+            images: Images, uint8 (B, 3, H, W).
+
+        Returns:
+            The images, float32 (B, 3, side, side) in [0, 1].
+        """
+        return resized(images, (self.side, self.side), "bicubic")
+
     def forward(self, images: Tensor) -> Tensor:
-        images = (resized(images, (self.side, self.side), "bicubic") - self.mean) / self.std
-        seen = self.network.vision_model(pixel_values=images).pooler_output
+        pixels = (self.resized(images) - self.mean) / self.std
+        seen = self.network.vision_model(pixel_values=pixels).pooler_output
         features: Tensor = self.network.visual_projection(seen)
         return features
 
@@ -87,6 +83,30 @@ class ClipFeatures(FeatureExtractor):
         )
         features: Tensor = self.network.text_projection(read.pooler_output)
         return features
+
+
+class ClipFeatures(ClipSpace):
+    """The vectors of a CLIP whose weights are in a folder or on the hub.
+
+    Args:
+        title: Registry name of the extractor, for error messages.
+        config: Settings.
+        source: Folder or hub name from which the weights are loaded.
+
+    Raises:
+        UserError: Weights or tokenizer cannot be found, are damaged, or do not fit together.
+    """
+
+    def __init__(self, title: str, config: ClipFeaturesConfig, source: str) -> None:
+        what = f"features '{title}'"
+        remedy = f"'t2i fetch {title}', or set its weights to {FOLDER}"
+        wanted = Wanted(what, "weights", source, config.revision, FOLDER, remedy)
+        network: Any = load_clip(CLIPModel, wanted)
+        tokenizer = load_tokenizer(tokenizer_of(wanted, config.tokenizer))
+        fits(what, network.config.text_config, tokenizer, "set its tokenizer")
+        super().__init__(network, tokenizer)
+        self.title, self.name = title, f"CLIP {config.weights}"
+        self.networks = tuple(dict.fromkeys([config.weights, source]))
 
     def is_named(self, text: str) -> bool:
         """Return whether a text in a model's settings means this CLIP.
@@ -138,12 +158,24 @@ def _weights_file(text: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
+def source_of(config: ClipFeaturesConfig) -> str:
+    """Choose where the weights of the features are loaded from.
+
+    Args:
+        config: Settings.
+
+    Returns:
+        The download of `t2i fetch`, if `weights` is the default and it is there; else `weights`.
+    """
+    standard = config.weights == type(config)().weights
+    return fetched_or(config.title, config.weights) if standard else config.weights
+
+
 def build(config: ClipFeaturesConfig) -> ClipFeatures:
     """Build the feature extractor.
 
     Args:
-        config: Settings. If `weights` is the default and `t2i fetch` has downloaded them, they are
-            loaded from that download.
+        config: Settings.
 
     Returns:
         The extractor.
@@ -151,6 +183,4 @@ def build(config: ClipFeaturesConfig) -> ClipFeatures:
     Raises:
         UserError: The weights cannot be found; the message says what to do.
     """
-    standard = config.weights == type(config)().weights
-    source = fetched_or(config.title, config.weights) if standard else config.weights
-    return ClipFeatures(config.title, config, source)
+    return ClipFeatures(config.title, config, source_of(config))
