@@ -62,6 +62,16 @@ _READING = {
     "memorised": "About 0 % copies, and a distance of about 1, are good.",
     "diversity": "About that of the real images is good; far below it the model has collapsed.",
     "bits-per-dim": "Low is good. It is a property of the model, not of its images.",
+    **dict.fromkeys(
+        ("pickscore", "hpsv2", "image-reward"),
+        "High is good. Compare models on the same captions only. A model that was tuned on this "
+        "judge has an advantage.",
+    ),
+    **dict.fromkeys(
+        ("vqascore", "tifa", "dsg"),
+        "100 is good. The answers are a network's, which errs too: compare models on the same "
+        "captions only.",
+    ),
 }
 
 

@@ -28,7 +28,8 @@ def build(site: Site) -> gr.Blocks:
     Returns:
         The page, for `serve`.
     """
-    with gr.Blocks(title="t2i", analytics_enabled=False, delete_cache=CLEANING) as page:
+    page: gr.Blocks = gr.Blocks(title="t2i", analytics_enabled=False, delete_cache=CLEANING)
+    with page:
         for name, fill in (("Draw", draw), ("Watch", watch), ("Judge", judge)):
             with gr.Tab(name, id=name.lower(), elem_id=f"tab-{name.lower()}"):
                 fill(site)

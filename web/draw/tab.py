@@ -96,7 +96,7 @@ def _drawing(
 
     limit = studio.site.limits.waiting + 4
     go.click(draw, fields.fields, outputs, concurrency_limit=limit, **QUIET)
-    stop.click(cancel, queue=False, **QUIET)
+    stop.click(cancel, concurrency_limit=None, **QUIET)
 
 
 def _remembering(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -63,7 +64,8 @@ class HpsV2(ClipSpace):
         place = "a folder with vocab.json and merges.txt of CLIP"
         tokenizer = load_tokenizer(Wanted(what, "tokenizer", folder, "main", place))
         network = _network(path, config.title, tokenizer)
-        fits(what, network.config.text_config, tokenizer, "set its tokenizer")
+        text: Any = network.config.text_config
+        fits(what, text, tokenizer, "set its tokenizer")
         super().__init__(network, tokenizer)
         self.config, self.name = config, f"HPSv2 {config.file}"
         self.networks = (config.title, config.file)

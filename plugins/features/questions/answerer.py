@@ -139,7 +139,8 @@ def _check(folder: Path, shapes: Collection[tuple[int, ...]]) -> None:
 
 
 def _tokenizer(source: str, offline: bool) -> PreTrainedTokenizerFast:
-    tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
+    untyped: Any = AutoTokenizer
+    tokenizer: PreTrainedTokenizerFast = untyped.from_pretrained(
         source, local_files_only=offline, trust_remote_code=False
     )
     if IMAGE not in tokenizer.get_vocab():

@@ -250,7 +250,7 @@ def test_the_difference_names_fields_and_scores(results, row, tmp_path):
     assert scores["gan", "FID"] == (30, None)
     shown = text(found)
     assert "captions of 'val' differ: 12 and 6" in shown
-    assert f"first: {tmp_path / 'results.json'}" in " ".join(shown.split())
+    assert f"first:{tmp_path / 'results.json'}" in "".join(shown.split())
     assert "85.0" not in shown  # scores across protocols do not stand side by side
     forced = text(found, force=True)
     assert "85.0" in forced
