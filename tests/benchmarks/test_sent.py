@@ -184,7 +184,7 @@ def test_a_diff_of_many_fields_prints_some(tmp_path, bench, capsys):
     (tmp_path / "r.json").write_text(json.dumps(document))
     compare(tmp_path / "out", tmp_path / "r.json").show()
     printed = capsys.readouterr().out
-    assert "9 more, in --json" in printed
+    assert "9 more differences, in --json" in printed
     assert len(printed) < 3_000_000
 
 

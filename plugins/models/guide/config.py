@@ -47,6 +47,11 @@ class GuideConfig(ModelConfig):
     with in sampling: log p(y | x_t) is then normalised over them. 0: it is the scaled cosine alone,
     as in GLIDE."""
 
+    against_kept: bool = False
+    """Whether an image in training must find its caption among the kept ones too, not only in its
+    batch. A small batch seldom has two captions that differ in one word alone, so nothing in it
+    asks for that word."""
+
     lr: float = Field(3e-4, gt=0)
     """Learning rate of AdamW."""
 

@@ -119,9 +119,21 @@ class NoisyClip(GuideGenerator):
         score = self.scale * (f * g).sum(1)
         if not self.config.compared or not int(self.count):
             return score
+        return score - torch.cat([score[:, None], self.against_kept(f, g)], 1).logsumexp(1)
+
+    def against_kept(self, f: Tensor, g: Tensor) -> Tensor:
+        """Score images with the captions that are kept.
+
+        Args:
+            f: Vectors of images, float (B, width).
+            g: Vectors of their captions, float (B, width).
+
+        Returns:
+            s f . g of each kept caption, (B, kept); -inf where it is the image's own.
+        """
         others = self.of_sentences(self.kept[: int(self.count)])
-        scores = (self.scale * f @ others.T).masked_fill(g @ others.T > SAME, -torch.inf)
-        return score - torch.cat([score[:, None], scores], 1).logsumexp(1)
+        scores: Tensor = self.scale * f @ others.T
+        return scores.masked_fill(g @ others.T > SAME, -torch.inf)
 
     @torch.no_grad()
     def keep(self, sentences: Tensor) -> None:

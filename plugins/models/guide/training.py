@@ -24,7 +24,8 @@ class GuideTrainer(Trainer):
     """Trains f (and g) on q(x_t | x_0), at uniform timesteps.
 
     With classes the loss is the cross entropy. With text it is CLIP's: each image of the global
-    batch must find its caption, and each caption its image. Equal captions are not compared.
+    batch must find its caption, and each caption its image. Equal captions are not compared. With
+    `against_kept` an image must find its caption among those that are kept, too.
 
     Source: Dhariwal & Nichol 2021, section 4; Nichol et al. 2022 (GLIDE), section 2.3.
 
@@ -37,6 +38,7 @@ class GuideTrainer(Trainer):
         generator, text_encoder = networks.generator, networks.text_encoder
         assert isinstance(generator, NoisyClip)
         self.generator = generator
+        self.against_kept = config.against_kept
         self.modules = {"guide": generator}
         groups: list[dict[str, Any]] = [{"params": list(generator.parameters())}]
         if text_encoder.trainable and not config.classes:
@@ -60,12 +62,35 @@ class GuideTrainer(Trainer):
             engine.update("guide", loss)
             return {"cross_entropy": loss}
         sentences = engine.gathered(batch.text.sentence)
-        scores = generator.scale * engine.gathered(f) @ generator.of_sentences(sentences).T
+        f, g = engine.gathered(f), generator.of_sentences(sentences)
+        scores = generator.scale * f @ g.T
         alike = equal_rows(sentences.detach())
-        loss = contrast(scores, alike) / 2
+        if self.against_kept:
+            loss = among_kept(scores, alike, generator.against_kept(f, g))
+        else:
+            loss = contrast(scores, alike) / 2
         engine.update("guide", loss)
         generator.keep(sentences.detach())
         return {"contrastive": loss, "found": _found(scores.detach(), alike)}
+
+
+def among_kept(scores: Tensor, alike: Tensor, kept: Tensor) -> Tensor:
+    """Compute CLIP's loss where each image must find its caption among further ones too.
+
+    Args:
+        scores: Scores of images (rows) and captions of the batch, float (B, B).
+        alike: Pairs that match beside the diagonal, bool (B, B), which are left out.
+        kept: Scores of the images with further captions, float (B, K); -inf for their own.
+
+    Returns:
+        The mean of the cross entropies of both directions.
+    """
+    own = scores.masked_fill(
+        alike & ~torch.eye(len(alike), dtype=torch.bool, device=alike.device), -torch.inf
+    )
+    target = torch.arange(len(own), device=own.device)
+    images = F.cross_entropy(torch.cat([own, kept], 1), target)
+    return (images + F.cross_entropy(own.T, target)) / 2
 
 
 def _found(scores: Tensor, alike: Tensor) -> Tensor:
