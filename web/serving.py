@@ -22,9 +22,10 @@ OFFLINE = {
     "GRADIO_SHARE": "False",
     "GRADIO_SSR_MODE": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
 }
-"""Variables with which Gradio asks nobody on the internet for anything. It reads them when it is
-imported."""
+"""Variables with which Gradio and the hub's library ask nobody on the internet for anything. They
+are read at import."""
 
 PATIENCE = 2
 """Seconds that open connections have to end after a signal."""
