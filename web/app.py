@@ -32,7 +32,8 @@ def build(site: Site) -> gr.Blocks:
     """
     studio = Studio(site)
     atexit.register(studio.desk.close)
-    with gr.Blocks(title="t2i", analytics_enabled=False, delete_cache=CLEANING) as page:
+    page = gr.Blocks(title="t2i", analytics_enabled=False, delete_cache=CLEANING)
+    with page:
         with gr.Tab("Draw", id="draw", elem_id="tab-draw"):
             draw(studio)
         with gr.Tab("Watch", id="watch", elem_id="tab-watch"):
