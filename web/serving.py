@@ -115,7 +115,7 @@ def _no_stubs() -> Iterator[None]:
             raise OSError("no stubs are wanted")
         return real(found)
 
-    inspect.getfile = getfile
+    inspect.getfile = getfile  # type: ignore[assignment]
     try:
         yield
     finally:
