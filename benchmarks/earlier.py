@@ -97,6 +97,9 @@ def with_earlier(results: Results, earlier: Results | None) -> Results:
 
 
 def _budget(results: Results) -> str:
-    """Write the training budget of each model."""
+    """Write the training budget of each model, such as "1 minute"."""
     budget = {unit: value for unit, value in results.budget.items() if unit != "jobs"}
-    return " ".join(f"{value:g} {unit}" for unit, value in budget.items())
+    return " ".join(
+        f"{value:g} {unit.removesuffix('s') if value == 1 else unit}"
+        for unit, value in budget.items()
+    )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 from importlib.resources import files
 
 import gradio as gr
 
+from t2i.web.draw.studio import Studio
 from t2i.web.draw.tab import tab as draw
 from t2i.web.judge.tab import tab as judge
 from t2i.web.site import Site
@@ -28,11 +30,16 @@ def build(site: Site) -> gr.Blocks:
     Returns:
         The page, for `serve`.
     """
-    page: gr.Blocks = gr.Blocks(title="t2i", analytics_enabled=False, delete_cache=CLEANING)
+    studio = Studio(site)
+    atexit.register(studio.desk.close)
+    page = gr.Blocks(title="t2i", analytics_enabled=False, delete_cache=CLEANING)
     with page:
-        for name, fill in (("Draw", draw), ("Watch", watch), ("Judge", judge)):
-            with gr.Tab(name, id=name.lower(), elem_id=f"tab-{name.lower()}"):
-                fill(site)
+        with gr.Tab("Draw", id="draw", elem_id="tab-draw"):
+            draw(studio)
+        with gr.Tab("Watch", id="watch", elem_id="tab-watch"):
+            watch(site)
+        with gr.Tab("Judge", id="judge", elem_id="tab-judge"):
+            judge(studio)
     page.queue(max_size=site.limits.connections)
     return page
 

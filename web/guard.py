@@ -7,12 +7,12 @@ the headers Origin and Host, so both are checked; Host also stops DNS rebinding.
 from __future__ import annotations
 
 import base64
-import binascii
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from t2i.web.attempts import Attempts
 from t2i.web.site import LOOPBACK, Site
 
 Scope = MutableMapping[str, Any]
@@ -59,6 +59,7 @@ class Guard:
         self.app = app
         self.site = site
         self.most = site.limits.upload_bytes + OVERHEAD
+        self.attempts = Attempts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request.
@@ -99,19 +100,32 @@ class Guard:
         if self.site.host in LOOPBACK and _name(host) not in LOOPBACK:
             return 403, "this page answers on loopback only"
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _netloc(origin) != host:
             return 403, "requests of other sites are refused"
         cross = headers.get("sec-fetch-site") in ("cross-site", "same-site")
         if cross and not (scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"):
             return 403, "requests of other sites are refused"
-        if self.site.password and not _knows(self.site.password, headers.get("authorization", "")):
-            return 401, "a password is needed"
+        if self.site.password and (stranger := self._stranger(scope, headers)):
+            return stranger
         if scope["path"] not in PAGES and not scope["path"].startswith(FOLDERS):
             return 404, "there is no such page"
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self.most:
             return 413, "the request is too large"
         return None
+
+    def _stranger(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
+        """Refuse who does not know the password, and who has guessed too often."""
+        given = headers.get("authorization")
+        if given is None:
+            return 401, "a password is needed"
+        address = str((scope.get("client") or ("",))[0])
+        if self.attempts.too_many(address):
+            return 429, "too many wrong passwords: try again in a minute"
+        if _knows(self.site.password or "", given):
+            return None
+        self.attempts.add(address)
+        return 401, "the password is wrong"
 
     def _counted(self, receive: Receive) -> Receive:
         """Count the bytes of a body whose length is not stated."""
@@ -136,12 +150,20 @@ def _name(host: str) -> str:
         return ""
 
 
+def _netloc(origin: str) -> str | None:
+    """Return name and port of a header Origin; None if it is damaged."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
+
+
 def _knows(password: str, header: str) -> bool:
     """Tell whether a header Authorization has the password. The user's name is not looked at."""
     scheme, _, encoded = header.partition(" ")
     try:
         text = base64.b64decode(encoded, validate=True)
-    except binascii.Error:
+    except ValueError:  # no base64, or letters beyond ASCII
         return False
     given = text.partition(b":")[2]
     return scheme.lower() == "basic" and secrets.compare_digest(given, password.encode())

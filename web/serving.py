@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import socket
@@ -22,9 +23,10 @@ OFFLINE = {
     "GRADIO_SHARE": "False",
     "GRADIO_SSR_MODE": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
 }
-"""Variables with which Gradio asks nobody on the internet for anything. It reads them when it is
-imported."""
+"""Variables with which Gradio and the hub's library ask nobody on the internet for anything. They
+are read at import."""
 
 PATIENCE = 2
 """Seconds that open connections have to end after a signal."""
@@ -70,7 +72,8 @@ def address(site: Site, port: int) -> str:
 def _server(site: Site) -> Any:
     """Build the server, with the guard before the page."""
     try:
-        import gradio
+        with _no_stubs():
+            import gradio
     except ImportError:
         raise UserError(
             "the page needs Gradio, which is not installed: pip install 't2i-zoo[web]'"
@@ -97,6 +100,26 @@ def _server(site: Site) -> Any:
             limit_concurrency=site.limits.connections,
         )
     )
+
+
+@contextmanager
+def _no_stubs() -> Iterator[None]:
+    """Keep Gradio from writing stub files beside its sources, which is 40 % of its import.
+
+    It asks where each component's source is, and writes none if there is no source.
+    """
+    real = inspect.getfile
+
+    def getfile(found: Any) -> str:
+        if type(found).__name__ == "ComponentMeta":
+            raise OSError("no stubs are wanted")
+        return real(found)
+
+    inspect.getfile = getfile  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        inspect.getfile = real
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from t2i.core.errors import UserError
+from t2i.core.fetch.hub import HubName, is_cached
+from t2i.core.models.locating import located
 from t2i.core.runs.folder import RUNS
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -23,7 +25,9 @@ class Limits:
         upload_bytes: Largest file that a visitor sends, in bytes.
         upload_pixels: Largest image that a visitor sends, in pixels.
         images: Most images of one drawing.
-        waiting: Most drawings that wait.
+        waiting: Most drawings that wait, with the studies that are being made.
+        studies: Most studies in the folder of studies.
+        study_images: Most images of one study.
         connections: Most requests that are answered at once; others are refused.
     """
 
@@ -33,6 +37,8 @@ class Limits:
     upload_pixels: int = 4096 * 4096
     images: int = 400
     waiting: int = 20
+    studies: int = 100
+    study_images: int = 2000
     connections: int = 128
 
 
@@ -102,7 +108,8 @@ def named_places(texts: Sequence[str]) -> dict[str, Path | str]:
         The path of each, or the name of the hub, by the name that is shown.
 
     Raises:
-        UserError: A name or a run is empty, or a name occurs twice.
+        UserError: A name or a run is empty, a name occurs twice, there is no such run, or it is a
+            model of the hub that has not been fetched.
     """
     places: dict[str, Path | str] = {}
     for text in texts:
@@ -113,6 +120,21 @@ def named_places(texts: Sequence[str]) -> dict[str, Path | str]:
             raise UserError(f"--run {text}: write NAME=RUN, such as mine=runs/RUN")
         if name in places:
             raise UserError(f"--run {text}: '{name}' is taken; choose another name")
-        path = Path(place).expanduser()
-        places[name] = path if path.exists() else place
+        places[name] = _place(text, place)
     return places
+
+
+def _place(text: str, place: str) -> Path | str:
+    """Find what `--run` names, without a request to the hub."""
+    path, hub = Path(place).expanduser(), HubName.parse(place)
+    if path.exists():
+        return path
+    if hub is None or (RUNS / path).exists():
+        found = located(place)
+        return found.run.path if found.run and found.kind == "run" else found.path
+    if not is_cached(hub):
+        raise UserError(
+            f"--run {text}: there is no {place}, and the page fetches nothing: if it is a model of "
+            f"the hub, 't2i sample \"a circle\" --run {hub}' fetches it"
+        )
+    return place

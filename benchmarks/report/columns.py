@@ -13,6 +13,9 @@ from t2i.core.registry.tables import registry
 LAYER_WIDTHS = {"pool": 2048, "logits": 1008}
 """Widths of Inception's layers. A protocol records the width of the whole network alone."""
 
+ENOUGH = 10
+"""Images for each feature from which on the bias of a Frechet distance is small."""
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -150,5 +153,9 @@ def _numbers(column: Column, protocol: Mapping[str, Any]) -> str:
     width, images = _width(measure), images_of(column, protocol)
     if measure.get("metric") != "fid" or width is None or images is None:
         return ""
-    verdict = ": too few, the distance is far too large" if too_few(column, protocol) else ""
+    verdict = ""
+    if too_few(column, protocol):
+        verdict = ": too few, the distance is far too large"
+    elif images < ENOUGH * width:
+        verdict = ": the distance is too large; compare it only with that of as many images"
     return f"Here: {images:,} images, {width:,} features{verdict}."

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from t2i.benchmarks.report.columns import heading
 from t2i.benchmarks.results import Column, Results, Standing, Value
 from t2i.core.io.terminal import duration, printable
 
@@ -167,7 +168,7 @@ def show(results: Results, console: Console | None = None) -> None:
 
 
 def spent_note(results: Results) -> str:
-    """Say how long the command took, and how that time was divided.
+    """Say how long the last command took, and how that time was divided.
 
     Args:
         results: The results, with the times (`spent`) if they are known.
@@ -184,7 +185,7 @@ def spent_note(results: Results) -> str:
         for part, seconds in results.spent.items()
         if part != "all"
     ]
-    return f"This command took {duration(whole)}: {', '.join(parts)}."
+    return f"The last command took {duration(whole)}: {', '.join(parts)}."
 
 
 def parts_note(results: Results) -> str:
@@ -273,7 +274,7 @@ def _fitting(
     shown: list[Column] = []
     others = [column for column in results.columns if column != results.headline]
     for column in [results.headline, *others]:
-        needed = GAP + _width(column, standings)
+        needed = GAP + _width(column, results, standings)
         if shown and needed > free:
             break
         shown.append(column)
@@ -281,14 +282,14 @@ def _fitting(
     return shown, max(8, min(names, names + free))
 
 
-def _title(column: Column) -> str:
-    return f"{column.title} {ARROWS[column.better]}".strip()
+def _title(column: Column, results: Results) -> str:
+    return f"{heading(column, results.protocol)} {ARROWS[column.better]}".strip()
 
 
-def _width(column: Column, standings: Sequence[Standing]) -> int:
+def _width(column: Column, results: Results, standings: Sequence[Standing]) -> int:
     """Return the width of a column: that of its widest value, or word of its title."""
     values = [with_range(standing.value(column)) for standing in standings]
-    return max(map(cell_len, [*values, *printable(_title(column)).split()]))
+    return max(map(cell_len, [*values, *printable(_title(column, results)).split()]))
 
 
 def _table(
@@ -301,8 +302,8 @@ def _table(
     for column in shown:
         style = "bold" if column == results.headline else ""
         table.add_column(
-            plain(_title(column)), justify="right", style=style,
-            min_width=_width(column, standings),
+            plain(_title(column, results)), justify="right", style=style,
+            min_width=_width(column, results, standings),
         )  # fmt: skip
     for standing in standings:
         cells = [with_range(standing.value(column)) for column in shown]
@@ -313,7 +314,7 @@ def _table(
 
 def _rest_note(results: Results, shown: Sequence[Column]) -> str:
     """Name what only the report has."""
-    rest = [column.title for column in results.columns if column not in shown]
+    rest = [heading(c, results.protocol) for c in results.columns if c not in shown]
     return f"In the report: {', '.join([*rest, 'costs'])}, images and training curves."
 
 

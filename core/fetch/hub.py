@@ -106,7 +106,19 @@ def cached_models() -> list[HubName]:
     folders = sorted(Path(HF_HUB_CACHE).glob("models--*--*"))
     names = ("/".join(folder.name.split("--")[1:]) for folder in folders)
     hubs = [hub for name in names if (hub := HubName.parse(name)) is not None]
-    return [hub for hub in hubs if _cached(hub) is not None]
+    return [hub for hub in hubs if is_cached(hub)]
+
+
+def is_cached(hub: HubName) -> bool:
+    """Tell whether a model is complete in the hub's cache. The hub is not contacted.
+
+    Args:
+        hub: The model.
+
+    Returns:
+        Whether it is there.
+    """
+    return _cached(hub) is not None
 
 
 def wanted_files(files: Sequence[str], index: Mapping[str, Any] | None) -> list[str]:

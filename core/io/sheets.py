@@ -220,7 +220,8 @@ def _likeness(character: str) -> str:
     if _has(character):
         return character
     base = unicodedata.normalize("NFKD", LIKE.get(character, character))
-    return "".join(c for c in base if c.isascii() and c.isprintable()) or UNKNOWN
+    bare = "".join(c for c in base if not unicodedata.combining(c))
+    return bare if bare.isascii() and bare.isprintable() and bare else UNKNOWN
 
 
 def _has_all(text: str) -> bool:

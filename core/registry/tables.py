@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import resources
-from importlib.metadata import EntryPoint, distributions
+from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar, cast
@@ -412,9 +412,15 @@ def origin_of(point: EntryPoint) -> Origin:
     Returns:
         Its origin, with "?" for a missing name or version of the distribution.
     """
-    distribution = point.dist
-    name, version = (distribution.name, distribution.version) if distribution else (None, None)
-    return Origin(point.name, name or "?", version or "?")
+    return Origin(point.name, *_told_by(point.dist))
+
+
+@cache
+def _told_by(distribution: Distribution | None) -> tuple[str, str]:
+    """Return name and version of a distribution. Each look reads its file anew: one is enough."""
+    if distribution is None:
+        return "?", "?"
+    return distribution.name or "?", distribution.version or "?"
 
 
 def _first_line(error: BaseException) -> str:

@@ -61,7 +61,7 @@ def test_a_row_of_another_budget_is_marked(tmp_path, bench, given):
     assert names(results)[1:3] == ["before", "toy"]
     assert results.budget == {"minutes": 1.0}
     assert results.rows[2].warnings == [
-        "trained for 2 minutes, the comparison's others for 1 minutes"
+        "trained for 2 minutes, the comparison's others for 1 minute"
     ]
 
 

@@ -78,9 +78,7 @@ def test_two_models_side_by_side(page, studio, tmp_path, untrained):
     """The images, the warnings, the download, the history, and the settings in the files."""
     choose(page, "ddpm", "dfgan")
     fill(page, f"a red circle\n{EVIL}", seed=7, images=2, steps=3)
-    page.locator("#draw-go").click()
-    page.locator("progress").wait_for()
-    page.locator(".t2i-done").wait_for()
+    draw(page)
     heads = page.locator("#draw-sheet th").all_inner_texts()
     assert heads == ["ddpm", "dfgan", "a red circle", EVIL]
     shows(page, 8)
@@ -125,8 +123,9 @@ def test_a_grid_over_two_settings(page):
 
 def test_a_drawing_is_cancelled_and_another_waits(page, visit, studio):
     choose(page, "ddpm")
-    fill(page, "a red circle", steps=1000, images=4)
+    fill(page, "a red circle", steps=1000, images=40)  # long enough for all that is looked at
     page.locator("#draw-go").click()
+    page.locator("progress").wait_for()
     page.get_by_text(re.compile(r"step \d+ of 1000")).wait_for()
     page.locator(".t2i-previews img").first.wait_for()
     other = visit(studio.url)

@@ -2,10 +2,12 @@
 
 import asyncio
 import base64
+from pathlib import Path
 
 import pytest
 
 from t2i.core.errors import UserError
+from t2i.web.attempts import MOST, SPAN, Attempts
 from t2i.web.guard import Guard
 from t2i.web.site import Limits, Site, named_places
 
@@ -51,6 +53,7 @@ def answer(site, path="/", method="GET", bodies=(b"",), **headers):
         (200, {"origin": "http://127.0.0.1:7860"}),
         (403, {"origin": "http://127.0.0.1:9999"}),
         (403, {"origin": "null"}),
+        (403, {"origin": "http://[::1"}),
         (403, {"sec_fetch_site": "cross-site"}),
         (200, {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}),
         (413, {"content_length": "99999999999"}),
@@ -82,9 +85,40 @@ def test_other_addresses_need_the_password():
     known = base64.b64encode("me:pä:ss".encode()).decode()
     assert answer(site, host="any.example") == 401
     assert answer(site, host="any.example", authorization="Basic me") == 401
+    assert answer(site, host="any.example", authorization="Basic \xe4") == 401
     assert answer(site, host="any.example", authorization=f"Bearer {known}") == 401
     assert answer(site, host="any.example", authorization=f"Basic {known}") == 200
     assert answer(site, host="a", origin="http://b", authorization=f"Basic {known}") == 403
+
+
+def test_who_guesses_passwords_must_wait():
+    now = [0.0]
+    attempts = Attempts(lambda: now[0])
+    for _ in range(MOST):
+        assert not attempts.too_many("10.0.0.1")
+        attempts.add("10.0.0.1")
+        attempts.add("2001:db8::1")
+    assert attempts.too_many("10.0.0.1")
+    assert attempts.too_many("::ffff:10.0.0.1")
+    assert attempts.too_many("2001:db8::ffff")  # the same network
+    assert not attempts.too_many("10.0.0.2")
+    now[0] = SPAN
+    assert not attempts.too_many("10.0.0.1")
+
+
+def test_the_guard_counts_wrong_passwords_and_no_missing_ones():
+    site = Site(host="0.0.0.0", password="right")
+    wrong, right = (base64.b64encode(f"me:{word}".encode()).decode() for word in ("no", "right"))
+    guard = Guard(None, site)
+    headers = {"host": "a"}
+    scope = {"type": "http", "path": "/", "method": "GET", "client": ("10.0.0.1", 1)}
+    for _ in range(MOST + 1):
+        assert guard._refusal(scope, headers)[0] == 401
+    for _ in range(MOST):
+        assert guard._refusal(scope, {**headers, "authorization": f"Basic {wrong}"})[0] == 401
+    known = {**headers, "authorization": f"Basic {right}"}
+    assert guard._refusal(scope, known)[0] == 429
+    assert guard._refusal({**scope, "client": ("10.0.0.2", 1)}, known) is None
 
 
 def test_a_site_reads_only_its_own_folders(tmp_path):
@@ -98,9 +132,16 @@ def test_a_site_reads_only_its_own_folders(tmp_path):
         assert not site.allowed(path)
 
 
-def test_named_places(tmp_path):
-    places = named_places([f"mine={tmp_path}", "sd=OWNER/NAME", str(tmp_path)])
-    assert places == {"mine": tmp_path, "sd": "OWNER/NAME", tmp_path.name: tmp_path}
-    for wrong in (["a=b", "a=c"], ["=b"], ["a="]):
+def test_named_places(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("t2i.web.site.is_cached", lambda hub: hub.name == "OWNER/NAME")
+    (tmp_path / "runs/a").mkdir(parents=True)
+    (tmp_path / "runs/a/config.json").write_text("{}")
+    places = named_places([f"mine={tmp_path}", "sd=OWNER/NAME", str(tmp_path), "short=a"])
+    run = Path("runs/a")
+    assert places == {"mine": tmp_path, "sd": "OWNER/NAME", tmp_path.name: tmp_path, "short": run}
+    for wrong in ([f"a={tmp_path}", f"a={tmp_path}"], ["=b"], ["a="], ["a=typo"]):
         with pytest.raises(UserError):
             named_places(wrong)
+    with pytest.raises(UserError, match=r"the page fetches nothing.*t2i sample"):
+        named_places(["sd=OWNER/OTHER"])

@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from t2i.benchmarks.votes.record import read_votes
+from t2i.benchmarks.votes.record import ScaleVote, read_votes
 
 EVIL = "a <img src=x onerror=alert(1)> ${alert(2)} {{value}} star"
 CAPTIONS = ("a red circle", EVIL, "two squares")
@@ -98,6 +98,10 @@ def test_raters_vote_and_a_kill_loses_nothing(served, visit, folders, tmp_path):
     ann.locator("#rater input, #rater textarea").press("Backspace")
     assert "2 of 3" in count(ann)
 
+    ann.reload()
+    ann.get_by_role("tab", name="Judge").click()
+    ann.wait_for_function("document.querySelector('#rater input, #rater textarea').value == 'Ann'")
+
     server.kill()
     server = served(*folders)
     ann = visit(server.url)
@@ -112,3 +116,37 @@ def test_raters_vote_and_a_kill_loses_nothing(served, visit, folders, tmp_path):
     assert {v.caption for v in own} == set(CAPTIONS)
     assert not ann.errors
     assert not bob.errors
+
+
+def test_grades_of_models_that_the_page_samples(visit, studio, untrained):
+    """The form samples real models in the queue of drawings; making can be cancelled."""
+    page = visit(studio.url)
+    page.get_by_role("tab", name="Judge").click()
+    page.locator("#make-study button").first.click()
+    for name in ("ddpm", "dfgan"):
+        page.locator("#sources input").fill(name)
+        page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    page.locator("#study-captions textarea").fill("a red circle")
+    page.get_by_label("Images of each caption").fill("40")
+    page.get_by_label("grades from 0 to 4").check()
+    page.locator("#make").click()
+    page.get_by_text("ddpm: 0 of 40 images, step").wait_for()
+    page.locator("#make-stop").click()
+    page.locator("#make-state").get_by_text("cancelled").wait_for()
+    assert not list(untrained.glob("votes-images/*"))
+
+    page.get_by_label("Images of each caption").fill("1")
+    page.locator("#make").click()
+    page.get_by_text("Made: study").wait_for()
+    begin(page, "Ann")
+    assert "0 of 2" in count(page)
+    assert page.locator("#scale-buttons button").count() == 5
+    vote(page, lambda: page.keyboard.press("3"))
+    vote(page, lambda: page.locator("#vote-0").click())
+    page.get_by_text("You have judged everything").wait_for()
+    votes = read_votes([untrained / "votes.jsonl"])
+    assert all(isinstance(one, ScaleVote) for one in votes)
+    assert [one.value for one in votes] == [3, 0]
+    assert {one.model for one in votes} == {"ddpm", "dfgan"}
+    assert not page.errors

@@ -15,7 +15,7 @@ lock = FileLock(sys.argv[1])
 lock.acquire()
 print("training", flush=True)
 try:
-    time.sleep(600)
+    time.sleep(200)
 except KeyboardInterrupt:
     print("stopped", flush=True)
 """

@@ -62,10 +62,9 @@ class Job:
         return self.state in ENDED
 
     def run(self) -> None:
-        """Do the work. What it raises is kept as `error`."""
+        """Do the work, whose state is "drawing". What it raises is kept as `error`."""
         try:
             self.check()
-            self.state = "drawing"
             self._work(self)
             self.state = "done"
         except Cancelled:
@@ -105,7 +104,7 @@ class Desk:
         with self._changed:
             if self._closed:
                 raise UserError("the server is stopping: start it again")
-            if any(job.owner == owner for job in self._jobs):
+            if any(job.owner == owner and not job.ended for job in self._jobs):
                 raise UserError("your last drawing is not done: wait for it, or cancel it")
             if len(self._jobs) > self._most:
                 raise UserError(f"{self._most} drawings wait already: try again in a while")
@@ -163,6 +162,7 @@ class Desk:
                 if self._closed and not self._jobs:
                     return
                 job = self._jobs[0]
+                job.state = "drawing"  # from here on `cancel` leaves it in the list
             job.run()
             with self._changed:
                 self._jobs.remove(job)

@@ -100,7 +100,7 @@ def status(job: Job | None, place: int, drawing: Drawing | None, message: str = 
     """
     lines = [f'<p class="t2i-error" role="alert">{escaped(message)}</p>'] if message else []
     if job is not None:
-        lines.append(_progress(job, place, drawing))
+        lines.append(_counted(job, drawing) or progress(job, place))
     lines += [
         f'<p class="t2i-warning">{escaped(warning)}</p>'
         for warning in (drawing.warnings if drawing else ())
@@ -108,7 +108,26 @@ def status(job: Job | None, place: int, drawing: Drawing | None, message: str = 
     return f'<div class="t2i-status" aria-live="polite">{"".join(lines)}</div>'
 
 
-def _progress(job: Job, place: int, drawing: Drawing | None) -> str:
+def _counted(job: Job, drawing: Drawing | None) -> str:
+    """Say how many images an ended drawing has; "" if it goes on or failed."""
+    if job.state not in ("done", "cancelled"):
+        return ""
+    count = drawing.count() if drawing else 0
+    images = f"{count} image{'' if count == 1 else 's'}"
+    said = images if job.state == "done" else f"cancelled; {images} kept"
+    return f'<p class="t2i-done">{said}</p>'
+
+
+def progress(job: Job, place: int) -> str:
+    """Show how far a job is.
+
+    Args:
+        job: The job.
+        place: How many jobs come before it.
+
+    Returns:
+        HTML.
+    """
     if job.state == "waiting" and place == 0:
         return '<p class="t2i-now">starting</p>'
     if job.state == "waiting":
@@ -116,12 +135,8 @@ def _progress(job: Job, place: int, drawing: Drawing | None) -> str:
         return f'<p class="t2i-place">in the queue: {others} before yours</p>'
     if job.state == "failed":
         return f'<p class="t2i-error" role="alert">{escaped(job.error)}</p>'
-    if job.state == "cancelled":
-        count = drawing.count() if drawing else 0
-        return f'<p class="t2i-done">cancelled; {count} image{"" if count == 1 else "s"} kept</p>'
-    if job.state == "done":
-        count = drawing.count() if drawing else 0
-        return f'<p class="t2i-done">{count} image{"" if count == 1 else "s"}</p>'
+    if job.ended:
+        return f'<p class="t2i-done">{job.state}</p>'
     percent = round(100 * job.done)
     return (
         f'<p class="t2i-now">{escaped(job.text)}</p><progress max="100" value="{percent}">'

@@ -1,5 +1,7 @@
 """Everything behind the tab Draw: the models, the queue, and the visitors' drawings.
 
+The tab Judge samples its studies with the same models, in the same queue.
+
 It imports neither torch nor Gradio before there is something to draw.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from t2i.web.draw.album import Album, Drawing
@@ -82,15 +85,39 @@ class Studio:
         started: list[Drawing] = []
         ready = threading.Event()
 
-        def work(job: Job) -> None:
+        def work(job: Job, shelf: Shelf) -> None:
+            from t2i.web.draw.drawing import draw
+
             ready.wait()
+            if started:
+                draw(started[0], places, shelf, job)
+
+        job = self.submit(visitor, work)
+        try:
+            started.append(self.album(visitor).new(wish))
+        finally:
+            ready.set()
+        return job, started[0]
+
+    def submit(self, visitor: str, work: Callable[[Job, Shelf], None]) -> Job:
+        """Put work that needs models into the queue.
+
+        Args:
+            visitor: Key of the session.
+            work: Does it, with the job and the loaded models.
+
+        Returns:
+            The job.
+
+        Raises:
+            UserError: The queue is full, or the visitor has a job in it.
+        """
+
+        def with_models(job: Job) -> None:
             job.text = "loading torch" if self._shelf is None else ""
-            from t2i.web.draw.drawing import draw, loader
+            from t2i.web.draw.drawing import loader
 
             self._shelf = self._shelf or Shelf(self.site.limits, loader(self.site))
-            draw(started[0], places, self._shelf, job)
+            work(job, self._shelf)
 
-        job = self.desk.submit(visitor, work)
-        started.append(self.album(visitor).new(wish))
-        ready.set()
-        return job, started[0]
+        return self.desk.submit(visitor, with_models)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from t2i.web.draw.restoring import restored
 from t2i.web.draw.sheet import EMPTY, sheet, status
 from t2i.web.draw.sources import sources
 from t2i.web.draw.studio import Studio
-from t2i.web.site import Site
 
 TICK = 0.25
 """Seconds between two looks at a drawing."""
@@ -26,19 +24,17 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """How events are declared: the tab shows its own progress, and offers no interface to programs."""
 
 
-def tab(site: Site) -> None:
+def tab(studio: Studio) -> None:
     """Fill the tab.
 
     Args:
-        site: What the page serves.
+        studio: The models, the queue, and the visitors' drawings.
     """
-    studio = Studio(site)
-    atexit.register(studio.desk.close)
     with gr.Row(elem_classes="t2i-draw"):
         with gr.Column(scale=2, min_width=280):
             go = gr.Button("Draw", variant="primary", elem_id="draw-go", min_width=90, render=False)
             stop = gr.Button("Cancel", elem_id="draw-stop", min_width=90, render=False)
-            fields = form(sources(site), [go, stop])
+            fields = form(sources(studio.site), [go, stop])
             examples = gr.Dataset(
                 components=[gr.Textbox(visible=False)], samples=[], type="values",
                 label="Captions that the first model knows", elem_id="draw-examples",

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from t2i.core.errors import UserError
-from t2i.web.draw.desk import explained
+from t2i.web.draw.desk import Job
+from t2i.web.draw.sheet import progress
+from t2i.web.draw.shelf import Shelf
+from t2i.web.draw.sources import Source
+from t2i.web.draw.studio import Studio
+from t2i.web.draw.wish import whole
 from t2i.web.judge import page
 from t2i.web.judge.making import MOST_ITEMS, Order, make_study
 from t2i.web.judge.poll import Poll, Turn, UnknownTicket
 from t2i.web.judge.sources import sources_of
 from t2i.web.judge.study import GRADED, SCALES, list_studies
-from t2i.web.site import Site
+from t2i.web.markup import escaped
 
 BUTTONS = (("left", "← left (A)"), ("tie", "↑ as good (W)"), ("bad", "↓ both bad (S)"),
            ("right", "→ right (D)"))  # fmt: skip
 """The choices of a pair with the texts of their buttons, which name the keys (assets/judge.js)."""
 
 KEYS = "Keys: arrows or A, W, S, D for pairs, 0 to 4 for grades."
-PROGRESS = gr.Progress()
-"""Stands for a bar of its own in each call: Gradio puts one in its place."""
+TICK = 0.25
+"""Seconds between two looks at a study that is being made."""
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-def tab(site: Site) -> None:
+def tab(studio: Studio) -> None:
     """Fill the tab.
 
     Args:
-        site: What the page serves.
+        studio: The models, and the queue in which they draw.
     """
+    site = studio.site
     poll = Poll(site.votes.with_name(f"{site.votes.stem}-images"), site.votes)
     with gr.Row(equal_height=True):
         study = gr.Dropdown(label="Study", choices=[], allow_custom_value=True, elem_id="study")
@@ -82,7 +90,7 @@ def tab(site: Site) -> None:
     every: list[tuple[str | int, gr.Button]] = [*choices, *enumerate(grades)]
     for choice, button in every:
         button.click(voter(choice), [ticket, study, rater], outputs, concurrency_limit=8, **PRIVATE)
-    _form(site, poll, study)
+    _form(studio, poll, study)
     gr.on(None, lambda: _studies(poll, None), None, study, **PRIVATE)
     gr.on(None, lambda own: own or gr.skip(), known, rater, **PRIVATE)
 
@@ -102,7 +110,7 @@ def _studies(poll: Poll, chosen: str | None) -> Any:
     return gr.update(choices=names, value=chosen if chosen in names else next(iter(names), None))
 
 
-def _form(site: Site, poll: Poll, study: gr.Dropdown) -> None:
+def _form(studio: Studio, poll: Poll, study: gr.Dropdown) -> None:
     """Add the form that makes a study, and then chooses it in the list of studies."""
     with gr.Accordion("Make a study", open=False, elem_id="make-study"):
         sources = gr.Dropdown(
@@ -133,43 +141,76 @@ def _form(site: Site, poll: Poll, study: gr.Dropdown) -> None:
             label="Names of the models are shown",
         )  # fmt: skip
         name = gr.Textbox(label="Name of the study", value="study", max_length=60)
-        make = gr.Button("Make the images", elem_id="make")
-        state = gr.Markdown("", elem_id="make-state")
-    gr.on(None, lambda: gr.update(choices=sources_of(site).names), None, sources, **PRIVATE)
+        with gr.Row():
+            make = gr.Button("Make the images", variant="primary", elem_id="make", min_width=90)
+            stop = gr.Button("Cancel", elem_id="make-stop", min_width=90)
+        state = gr.HTML(elem_id="make-state", elem_classes="t2i-status")
+    gr.on(None, lambda: gr.update(choices=sources_of(studio.site).names), None, sources, **PRIVATE)
     make.click(
-        _maker(site, poll),
+        _maker(studio, poll),
         [sources, captions, each, most, seed, questions, kind, names, name], [state, study],
-        concurrency_limit=1, concurrency_id="drawing", api_visibility="private",
+        concurrency_limit=studio.site.limits.waiting + 4, **PRIVATE,
     )  # fmt: skip
 
+    def cancel(request: gr.Request) -> None:
+        studio.desk.cancel(str(request.session_hash))
 
-def _maker(site: Site, poll: Poll) -> Callable[..., list[Any]]:
+    stop.click(cancel, queue=False, **PRIVATE)
+
+
+def _maker(studio: Studio, poll: Poll) -> Callable[..., AsyncIterator[list[Any]]]:
     """Return the function behind the form's button."""
 
-    def work(
-        chosen: list[str], text: str, each: int, most: int, seed: int, asked: list[str], kind: Any,
-        names: Any, name: str, progress: gr.Progress = PROGRESS,
-    ) -> list[Any]:  # fmt: skip
+    async def make(request: gr.Request, *values: Any) -> AsyncIterator[list[Any]]:
+        made: list[Path] = []
         try:
-            places = sources_of(site).chosen(chosen or [])
-            typed = [line.strip() for line in (text or "").splitlines() if line.strip()]
-            order = Order(
-                name or "", {name: one.place for name, one in places.models.items()},
-                places.folders, typed or places.captions(),
-                int(each or 1), int(seed or 0), int(most or 1),
-                tuple(q for q in GRADED if q in asked), kind, names, site.device,
-            )  # fmt: skip
-            folder = make_study(
-                order, poll.studies, lambda what, done, total: progress((done, total), desc=what)
-            )
-        except Exception as error:  # of a model, for example
-            return [f"Not made: {_plain(explained(error))}", gr.skip()]
-        said = f"Made: {_plain(folder.name)}. Begin above."
-        return [said, _studies(poll, folder.name)]
+            order, places = _order(studio, *values)
 
-    return work
+            def work(job: Job, shelf: Shelf) -> None:
+                def told(what: str, done: float, total: int) -> None:
+                    job.check()
+                    job.text, job.done = what, done / total
+
+                made.append(
+                    make_study(order, poll.studies, told, lambda name: shelf.model(places[name]))
+                )
+
+            job = studio.submit(str(request.session_hash), work)
+        except UserError as error:
+            yield [f'<p class="t2i-error" role="alert">Not made: {escaped(error)}</p>', gr.skip()]
+            return
+        try:
+            before = ""
+            while not job.ended:
+                now = progress(job, studio.desk.place(job))
+                if now != before:
+                    before = now
+                    yield [now, gr.skip()]
+                await asyncio.sleep(TICK)
+        finally:
+            job.cancel()
+        if made:
+            said = f"<p>Made: {escaped(made[0].name)}. Begin above.</p>"
+            yield [said, _studies(poll, made[0].name)]
+        else:
+            yield [progress(job, 0), gr.skip()]
+
+    return make
 
 
-def _plain(text: str) -> str:
-    """Escape what Markdown would read as markup."""
-    return "".join(f"&#{ord(c)};" if not c.isalnum() and c not in " .,:" else c for c in text)
+def _order(
+    studio: Studio, chosen: list[str], text: str, each: Any, most: Any, seed: Any,
+    asked: list[str], kind: Any, names: Any, name: str,
+) -> tuple[Order, Mapping[str, Source]]:  # fmt: skip
+    """Read the form. Return what is ordered, and the places of the models by name."""
+    places = sources_of(studio.site).chosen(chosen or [])
+    typed = [line.strip() for line in (text or "").splitlines() if line.strip()]
+    order = Order(
+        name or "", {name: one.place for name, one in places.models.items()},
+        places.folders, typed or places.captions(),
+        whole(1 if each is None else each, "images of each caption"), whole(seed or 0, "seed"),
+        whole(1 if most is None else most, "items"),
+        tuple(q for q in GRADED if q in (asked or ())), kind, names, studio.site.device,
+        studio.site.limits,
+    )  # fmt: skip
+    return order, places.models

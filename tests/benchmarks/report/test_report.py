@@ -133,7 +133,7 @@ def test_the_report_says_how_the_time_was_spent_and_what_was_pretrained(results)
     }
     results.rows[2].training["config"] = {"encoder": {"name": "words"}}
     spent = (
-        "This command took 3:20: training 2:30 (75%), sampling 0:20 (10%), scoring 0:10 (5%), "
+        "The last command took 3:20: training 2:30 (75%), sampling 0:20 (10%), scoring 0:10 (5%), "
         "the rest 0:20 (10%)."
     )
     assert spent_note(results) == spent

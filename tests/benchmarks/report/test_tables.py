@@ -37,6 +37,9 @@ def test_a_distance_of_fewer_images_than_features_is_grey(results):
     assert not too_few(FID, results.protocol)  # the width is not known
     measure["extractor"]["dim"] = 12
     assert not too_few(FID, results.protocol)
+    assert "12 images, 12 features: the distance is too large" in render(results)
+    measure["extractor"]["dim"] = 1
+    assert "12 images, 1 features." in render(results)
     measure["extractor"]["dim"] = 13
     assert too_few(FID, results.protocol)
     page = render(results)

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from t2i.core.errors import UserError
-from t2i.web.draw.desk import Desk
+from t2i.web.draw.desk import Desk, Job
 from t2i.web.draw.shelf import Shelf
 from t2i.web.draw.sources import Source
-from t2i.web.site import Limits
+from t2i.web.draw.studio import Studio
+from t2i.web.draw.wish import Settings, Wish
+from t2i.web.site import Limits, Site
 
 PATIENCE = 60
 
@@ -70,6 +72,34 @@ def test_a_failure_is_told_and_the_next_job_is_done(desk):
     assert ended(failed := desk.submit("a", fail)) == "failed"
     assert failed.error == "so it is"
     assert ended(desk.submit("a", lambda job: None)) == "done"
+
+
+def test_a_job_that_is_cancelled_as_it_begins_stops_only_itself(desk, monkeypatch):
+    """The visitor cancels after the desk has chosen the job, and before it does it."""
+    run = Job.run
+
+    def late(job):
+        if job.owner == "a":
+            desk.cancel("a")
+        run(job)
+
+    monkeypatch.setattr(Job, "run", late)
+    assert ended(desk.submit("a", lambda job: None)) == "cancelled"
+    assert ended(desk.submit("b", lambda job: None)) == "done"
+
+
+def test_a_drawing_without_a_folder_does_not_hold_up_the_queue(tmp_path, monkeypatch):
+    studio = Studio(Site(runs=tmp_path))
+    monkeypatch.setattr("t2i.web.draw.studio.chosen", lambda *_: [])
+    monkeypatch.setattr(studio, "album", lambda visitor: SimpleNamespace(new=full))
+    with pytest.raises(OSError, match="full"):
+        studio.begin("a", Wish((), ("a circle",), Settings("m")))
+    assert ended(studio.desk.submit("b", lambda job: None)) == "done"
+    studio.desk.close(PATIENCE)
+
+
+def full(wish):
+    raise OSError("the disk is full")
 
 
 def test_closing_stops_what_is_done(desk):

@@ -12,6 +12,7 @@ from t2i.core.models.building import build
 from t2i.core.runs.configure import resolve_config
 from t2i.web.judge.making import Order, folder_name, make_study, plan
 from t2i.web.judge.study import image_path, list_studies, read_study
+from t2i.web.site import Limits
 
 
 def pixels(path):
@@ -58,6 +59,33 @@ def test_nothing_in_common_is_an_error(folder):
         plan(order({"x": folder("first", ("a",)), "y": folder("second", ("b",))}))
 
 
+def test_studies_are_bounded(make, tmp_path):
+    assert make(limits=Limits(studies=1)).is_dir()
+    with pytest.raises(UserError, match="there are 1 studies"):
+        make((), folders={}, limits=Limits(studies=1), models={"a": "x", "b": "y"})
+    models = {"a": "x", "b": "y"}
+    assert len(plan(order(models=models, captions=["c"], each=10, most=10))) == 10
+    with pytest.raises(UserError, match="20 images, more than a study has"):
+        plan(order(models=models, captions=["c"], each=10, limits=Limits(study_images=19)))
+
+
+def test_a_study_that_is_cancelled_leaves_nothing(folder, tmp_path):
+    def cancel(*_):
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        make_study(order({"x": folder("x"), "y": folder("y")}), tmp_path / "studies", cancel)
+    assert list((tmp_path / "studies").iterdir()) == []
+
+
+def test_links_that_lead_out_of_a_folder_are_refused(folder, tmp_path):
+    folders = {"x": folder("x", ("a cat",)), "y": folder("y", ("a cat",))}
+    (folders["x"] / "0.png").rename(tmp_path / "secret.png")
+    (folders["x"] / "0.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(UserError, match="leads out of"):
+        make_study(order(folders), tmp_path / "studies", lambda *_: None)
+
+
 def test_many_items_are_chosen_at_random_by_seed():
     captions = [f"caption {n}" for n in range(50)]
     chosen = [
@@ -74,6 +102,7 @@ def test_many_items_are_chosen_at_random_by_seed():
         ({"models": {"a": "x"}}, "1 models"),
         ({"models": {"a": "x", "b": "y"}}, "give captions"),
         ({"models": {"a": "x", "b": "y"}, "captions": ["c"], "most": 0}, "choose 1 to"),
+        ({"models": {"a": "x", "b": "y"}, "captions": ["c" * 5000]}, "at most"),
         ({"models": {"a": "x"}, "folders": {"a": "y"}}, "rename one"),
     ],
 )
@@ -108,7 +137,7 @@ def test_models_sample_the_same_captions_with_the_same_noise(runs, tmp_path):
     np.testing.assert_array_equal(images["one"], images["same"])
     assert not np.array_equal(images["one"], images["other"])
     assert not np.array_equal(images["one"][0], images["one"][1])  # another noise
-    assert ("other: sampling", 4, 4) in told
+    assert ("other: 4 of 4 images", 12, 12) in told
     assert study.sources["one"]["seed"] == 3
 
 
