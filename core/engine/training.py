@@ -36,7 +36,7 @@ from t2i.core.engine.session import (
 )
 from t2i.core.engine.signals import stop_requests
 from t2i.core.engine.stage import StageRun
-from t2i.core.engine.warm_start import describe, find_checkpoint, same_words, take_weights
+from t2i.core.engine.warm_start import describe, find_checkpoint, take_weights
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.interfaces.dataset import Broken, Dataset
 from t2i.core.interfaces.noise import seeded
@@ -45,7 +45,7 @@ from t2i.core.io.files import read_json, write_json
 from t2i.core.models.building import build, stage_settings, stages_of
 from t2i.core.models.model import Model
 from t2i.core.models.moved import Moved
-from t2i.core.models.origin import Origin, find_origin
+from t2i.core.models.origin import Origin, find_origin, same_words
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
@@ -293,7 +293,8 @@ def _context(
     # from other weights.
     held = (run.model / "text_encoder").is_dir() and run.model not in damaged
     described = run.start if run.start.is_dir() else None
-    model: Model = build(config, run.model if held else described).to(accelerator.device)
+    made = build(config, run.model if held else described, fresh=not held)
+    model: Model = made.to(accelerator.device)
     with torch.no_grad():
         model.text_encoder.encode(
             [""]
