@@ -31,9 +31,8 @@ from tests.plugins.models import test_ldm_folders as folders
 def place(tmp_path_factory):
     """A folder `sd` of Stable Diffusion, its single file, and a folder `pics` of images."""
     place = tmp_path_factory.mktemp("tuning")
-    made = folders.pipeline(
-        place, DDIMScheduler(**{**folders.SD, "prediction_type": "v_prediction"})
-    )
+    scheduler = DDIMScheduler(**folders.SD, prediction_type="v_prediction")
+    made = folders.pipeline(place, scheduler)
     made.save_pretrained(place / "sd")
     folders.single_file(made, place / "v1.safetensors")
     (place / "pics").mkdir()
@@ -68,7 +67,7 @@ def test_one_option_tunes_a_folder_and_the_run_is_sampled_and_exported(
 ):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(place / "sd", "sd")
-    assert run("train", "--from", "sd", "--dry-run") == 0
+    assert run("train", "--from", "sd", "--data-dir", place / "pics", "--dry-run") == 0
     shown = capfd.readouterr()
     for setting in ("model: ldm", "image_size: 16", "prediction: v", "lr: 1.0e-05", "name: clip"):
         assert setting in shown.out
