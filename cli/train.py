@@ -243,12 +243,17 @@ def _refuse_beside_resume(ctx: click.Context) -> None:
 
 
 def _print_settings(config: RunConfig, as_json: bool) -> None:
+    from t2i.core.runs.configure import is_there
+
+    document = config.dump()
+    if not is_there(config.data):
+        del document["data"]  # it is still to be named
     if as_json:
-        answer_json(config.dump())
+        answer_json(document)
         return
     import yaml
 
-    answer(yaml.safe_dump(config.dump(), sort_keys=False).rstrip())
+    answer(yaml.safe_dump(document, sort_keys=False).rstrip())
 
 
 def _name_presets(config: RunConfig) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from t2i.core.engine.eight_bit import PACKAGE
 from t2i.core.io import launched
-from t2i.core.runs.configure import RunConfig, open_dataset
+from t2i.core.runs.configure import RunConfig, is_there, open_dataset
 from t2i.core.settings import Augment
 
 
@@ -40,7 +40,8 @@ def save_memory(
     wished: dict[str, Any] = {"gradient_checkpointing": True}
     if not launched.several():
         wished["accumulate"] = settings.batch_size
-    if settings.augment == Augment() and not open_dataset(config.data).endless:
+    endless = not is_there(config.data) or open_dataset(config.data).endless
+    if settings.augment == Augment() and not endless:
         wished["cache_views"] = max(1, settings.cache_views)
     if device.type == "cuda":
         wished |= {"precision": "bf16"} if torch.cuda.is_bf16_supported() else {}

@@ -49,7 +49,7 @@ from t2i.core.models.origin import Origin, find_origin, same_words
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import RunConfig, open_dataset
+from t2i.core.runs.configure import RunConfig, is_there, open_dataset
 from t2i.core.runs.folder import Run
 from t2i.core.runs.recognising import in_folder
 from t2i.core.runs.record import BrokenFile, Log, peak_memory, write_config, write_contents
@@ -98,6 +98,8 @@ def train(
     run = Run(Path(out))
     config = replace(config, data=in_folder(config.data, None))
     origin = _origin(start, config)
+    if origin is not None and not is_there(config.data):
+        raise UserError(f"--from {origin.name}: say which images to train on, with --data-dir DIR")
     dataset = open_dataset(config.data)  # first: if its folder is missing, no run is created
     with (
         Attempt(run) as attempt,

@@ -67,11 +67,13 @@ def test_one_option_tunes_a_folder_and_the_run_is_sampled_and_exported(
 ):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(place / "sd", "sd")
-    assert run("train", "--from", "sd", "--data-dir", place / "pics", "--dry-run") == 0
+    assert run("train", "--from", "sd", "--dry-run") == 0
     shown = capfd.readouterr()
     for setting in ("model: ldm", "image_size: 16", "prediction: v", "lr: 1.0e-05", "name: clip"):
         assert setting in shown.out
     assert "settings of sd: model=ldm" in shown.err
+    assert run("train", "--from", "sd", "--out", "a") == 2
+    assert "say which images to train on, with --data-dir" in capfd.readouterr().err
     sets = [part for each in SHORT for part in ("--set", each)]
     begin = ["train", "--from", "sd", "--data-dir", place / "pics", *sets, "--out", "a"]
     assert run(*begin, "--set", "lr=0.01") == 0
