@@ -121,8 +121,9 @@ ALONE = ("resume", "on_nan", "as_json", "device", "steps", "minutes", "data_dir"
 @click.option(
     "--low-memory",
     is_flag=True,
-    help="Fit a small card, at the cost of time: gradient checkpointing, one image at a time, "
-    "cached latents and text; on a GPU bf16, and 8-bit Adam if bitsandbytes is installed.",
+    help="Fit a small card, at the cost of time: gradient checkpointing, cached latents and text; "
+    "on a GPU bf16, and 8-bit Adam if bitsandbytes is installed. With --from FOLDER also one image "
+    "at a time.",
 )
 @click.option("--dry-run", is_flag=True, help="Print all settings that would be used, and stop.")
 @run_option(

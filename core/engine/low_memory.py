@@ -16,12 +16,17 @@ from t2i.core.settings import Augment
 
 
 def save_memory(
-    config: RunConfig, given: Collection[str], device: torch.device, say: Callable[[str], None]
+    config: RunConfig,
+    given: Collection[str],
+    device: torch.device,
+    say: Callable[[str], None],
+    *,
+    split: bool,
 ) -> RunConfig:
     """Choose the settings with which training takes the least memory, and report them.
 
-    Blocks are computed again, images pass one at a time, and latents and text are computed once,
-    before training, if no image is augmented. On a GPU numbers are bf16 where it has them, and
+    Blocks are computed again, and latents and text are computed once, before training, if no image
+    is augmented. On a GPU numbers are bf16 where it has them, and
     optimizers keep 8 bits where bitsandbytes is installed.
 
     Args:
@@ -29,6 +34,8 @@ def save_memory(
         given: Names of the settings that the user has set. They stay.
         device: The device on which to train.
         say: Takes a line.
+        split: Whether images may pass one at a time. Models that compare the images of a batch need
+            more.
 
     Returns:
         The configuration with these settings.
@@ -38,7 +45,7 @@ def save_memory(
     """
     settings = config.settings
     wished: dict[str, Any] = {"gradient_checkpointing": True}
-    if not launched.several():
+    if split and not launched.several():
         wished["accumulate"] = settings.batch_size
     endless = not is_there(config.data) or open_dataset(config.data).endless
     if settings.augment == Augment() and not endless:
