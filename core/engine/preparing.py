@@ -9,7 +9,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from t2i.core.engine.checkpoint import HELPERS
+from t2i.core.engine.eight_bit import in_bits
 from t2i.core.errors import T2IError
+from t2i.core.interfaces.recomputing import recompute
 from t2i.core.interfaces.trainer import Optimization, Trainer, optimizations
 from t2i.core.models.model import Model
 from t2i.core.settings import EngineConfig
@@ -23,7 +25,8 @@ class PreparedStage:
         trainer: The stage's trainer.
         settings: The stage's settings.
         device: The device on which to train.
-        say: Takes a line for each network that is not compiled although `compile` is set.
+        say: Takes a line for each network that is not compiled although `compile` is set, and one
+            if no network has the gradient checkpointing that is set.
 
     Attributes:
         model: The model.
@@ -45,9 +48,16 @@ class PreparedStage:
         self.model = model
         self.trainer = trainer
         self.device = device
-        self.optimizations: Mapping[str, Optimization] = optimizations(trainer)
+        self.optimizations: Mapping[str, Optimization] = {
+            name: in_bits(optimization, settings.optimizer_bits)
+            for name, optimization in optimizations(trainer).items()
+        }
         trained = self._in_optimizers()
         self.encoder_trains = any(p in trained for p in model.text_encoder.parameters())
+        again = settings.gradient_checkpointing
+        able = [recompute(module, again) for module in trainer.modules.values()]
+        if again and not any(able):
+            say(f"gradient_checkpointing: {', '.join(trainer.modules)} cannot, and keep everything")
         for name, module in trainer.modules.items():
             module.to(device)
             if settings.channels_last:

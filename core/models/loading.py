@@ -209,7 +209,7 @@ def _loaded(place: Located, settings: Mapping[str, Any]) -> Model:
         return load_checkpoint(place.path, place.run)
     if place.model_folder is not None:
         return load_model(place.model_folder)
-    return _opened(place.path, settings)
+    return opened(place.path, settings)
 
 
 def _is_opened(folder: Path) -> bool:
@@ -230,8 +230,15 @@ def _openers() -> list[ModelSpec]:
     return [spec for spec in registry().models if spec.open_pretrained]
 
 
-def _opened(path: Path, settings: Mapping[str, Any]) -> Model:
+def opened(path: Path, settings: Mapping[str, Any]) -> Model:
     """Open another project's folder or file with the first plugin that knows it.
+
+    Args:
+        path: The folder or file.
+        settings: Settings that a plugin opens it with, by name.
+
+    Returns:
+        The model, on the processor.
 
     Raises:
         UserError: No plugin knows it. The error says what it is, and what can be opened.

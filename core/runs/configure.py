@@ -127,7 +127,7 @@ def resolve_config(
             be sampled from without it.
         device: Device that preset "auto" is chosen for. None: the best one.
         say: Takes the lines that tell what preset "auto" chose and why.
-        start: Configuration that takes the preset's place: that of the run whose weights training
+        start: Configuration that takes the preset's place: that of the model whose weights training
             starts from. None: the preset.
 
     Returns:
@@ -147,6 +147,11 @@ def resolve_config(
     given += [(f"--set {text}", parse_set(text)) for text in sets]
     given += [("settings", more)] if more else []
     refuse_names(given)
+    if start is not None and not is_there(start.data):
+        if any(layer.get("data") for layer in (file, *(layer for _, layer in given))):
+            first = (first[0], {key: value for key, value in first[1].items() if key != "data"})
+        else:
+            data_needed = False
     layers = with_data_set([first, (str(config_file), file), *given])
     if preset == AUTO and start is None:
         where, known = layers[0]
@@ -174,6 +179,18 @@ def _weightless(start: RunConfig) -> dict[str, Any]:
     layer = {key: value for key, value in start.dump().items() if key not in NAMES}
     data = {key: value for key, value in layer["data"].items() if key != "image_size"}
     return {**layer, "data": data}
+
+
+def is_there(data: Choice[DataConfig]) -> bool:
+    """Tell whether a data set is installed. Another project's model names none.
+
+    Args:
+        data: The data set.
+
+    Returns:
+        Whether it is.
+    """
+    return data.name in registry().datasets
 
 
 def _preset(model: str, preset: str) -> Preset:
