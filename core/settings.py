@@ -357,6 +357,14 @@ class EngineConfig(Config):
     fp16 needs a GPU. `t2i train --precision auto` times steps and takes bf16 where it is faster.
     """
 
+    parallel: Literal["data", "fsdp"] = "data"
+    """What several processes share out: "data", or with "fsdp" weights and optimizers too.
+
+    "fsdp" is for networks that do not fit one GPU: each process stores a part of the weights,
+    gradients, optimizers' tensors and averages. It excludes `compile`, `channels_last` and fp16. A
+    single process ignores it.
+    """
+
     compile: bool = False
     """Compile the trainer's networks with `torch.compile`."""
 
@@ -405,6 +413,33 @@ class EngineConfig(Config):
         """
         return self.of(changes, "settings", self.model_dump())
 
+    def check_shared(self, processes: int) -> None:
+        """Check that processes can share each part of a batch out.
+
+        Args:
+            processes: The number of processes.
+
+        Raises:
+            UserError: They cannot.
+        """
+        if self.batch_size % (self.accumulate * processes):
+            raise UserError(
+                f"batch_size ({self.batch_size}) must be a multiple of accumulate "
+                f"({self.accumulate}) times the number of processes ({processes})"
+            )
+
+    @pydantic.model_validator(mode="after")
+    def _fsdp_excludes(self) -> Self:
+        others = {
+            "compile=true": self.compile,
+            "channels_last=true": self.channels_last,
+            "precision=fp16": self.precision == "fp16",
+        }
+        if self.parallel == "fsdp" and any(others.values()):
+            other = next(name for name, given in others.items() if given)
+            raise ValueError(f"parallel=fsdp does not go with {other}: leave out one of them")
+        return self
+
     @pydantic.model_validator(mode="after")
     def _parts_are_whole(self) -> Self:
         if self.ema_sigma_rel is not None and self.ema_rampup is not None:
@@ -426,6 +461,7 @@ WHOLE_RUN = frozenset(
         "minutes",
         "seed",
         "precision",
+        "parallel",
         "threads",
         "keep",
         "keep_best",
