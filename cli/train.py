@@ -149,9 +149,7 @@ SLURM = ("slurm", "nodes", "gpus_per_node", "limit", "sbatch")
     metavar="G",
     help="With --slurm: GPUs of each node.  [default: 1]",
 )
-@click.option(
-    "--time", "limit", metavar="T", help="With --slurm: time limit.  [default: 24:00:00]"
-)
+@click.option("--time", "limit", metavar="T", help="With --slurm: time limit.  [default: 24:00:00]")
 @click.option(
     "--sbatch",
     multiple=True,

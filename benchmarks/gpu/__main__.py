@@ -23,7 +23,7 @@ from typing import Any
 
 from t2i.benchmarks.gpu.plan import Measurement, planned
 from t2i.benchmarks.gpu.table import tables
-from t2i.core.errors import T2IError, UserError
+from t2i.core.errors import T2IError
 from t2i.core.registry.tables import registry
 
 MEASURING = "t2i.benchmarks.gpu.measuring"

@@ -71,6 +71,4 @@ def _plain(text: str) -> str:
 
 def _markdown(lines: Iterable[Sequence[str]]) -> str:
     head, *rest = lines
-    return "\n".join(
-        f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rest)
-    )
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rest))

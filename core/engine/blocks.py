@@ -54,9 +54,7 @@ def blocks_of(network: nn.Module, trained: AbstractSet[nn.Parameter]) -> list[nn
     Returns:
         The blocks, none inside another.
     """
-    uses = Counter(
-        id(p) for module in network.modules() for p in module.parameters(recurse=False)
-    )
+    uses = Counter(id(p) for module in network.modules() for p in module.parameters(recurse=False))
     tied = {p for p in network.parameters() if uses[id(p)] > 1}
     return _blocks(network, trained, tied)
 

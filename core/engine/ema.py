@@ -106,8 +106,9 @@ class Ema:
             self._swap()
 
     def _swap(self) -> None:
-        """Exchange parameters and averages: their memory, unless rows of a shared weight lie in it.
+        """Exchange parameters and averages.
 
+        Their memory is exchanged, and nothing copied, unless it holds rows of a shared weight.
         """
         for i, parameter in enumerate(self._parameters.values()):
             if self._sharding:
@@ -146,9 +147,7 @@ class Ema:
             KeyError: An average is missing.
         """
         self.count = count
-        for (name, parameter), average in zip(
-            self._parameters.items(), self._average, strict=True
-        ):
+        for (name, parameter), average in zip(self._parameters.items(), self._average, strict=True):
             saved = state[name]
             average.copy_(self._sharding.rows(saved, parameter) if self._sharding else saved)
 

@@ -180,9 +180,7 @@ class Sharding:
         shares = []
         for name, tensor in stored.items():
             if originals[name] in trained:
-                rows = nn.Parameter(
-                    tensor.detach().to_local(), requires_grad=tensor.requires_grad
-                )
+                rows = nn.Parameter(tensor.detach().to_local(), requires_grad=tensor.requires_grad)
                 share = Share(name, tensor, whole[name], rows, standing=tensor not in inside)
                 shares.append(share)
                 if not share.standing:

@@ -93,9 +93,7 @@ def trained_alone(batches):
         held = {name: [] for name in setting.optimizers}
         for part in range(2):
             for name, loss in setting.losses(batch[part], part):
-                parameters = [
-                    p for g in setting.optimizers[name].param_groups for p in g["params"]
-                ]
+                parameters = [p for g in setting.optimizers[name].param_groups for p in g["params"]]
                 (loss / 2).backward(inputs=parameters)
                 if part == 1:
                     norms.append(float(gradient_norm(parameters)))
@@ -187,9 +185,7 @@ def main():
     resumed, *_ = trained_together(accelerator, batches[2:], broadcast(accelerator, half))
     said = {"apart": apart(through[0], alone), "resumed": apart(resumed[0], through[0])}
     if accelerator.is_main_process:
-        said["averages"] = apart(
-            dict(enumerate(through[2].values())), dict(enumerate(averages))
-        )
+        said["averages"] = apart(dict(enumerate(through[2].values())), dict(enumerate(averages)))
         said["moments"] = [
             list(state["exp_avg"].shape) for state in through[1]["net"]["state"].values()
         ]
