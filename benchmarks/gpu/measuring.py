@@ -28,14 +28,19 @@ WEIGHTS = "weights"
 """Last word of the settings that name pretrained weights."""
 
 
-STAND_IN = ("encoder.name=words", "encoder.width=768", "encoder.frozen=true")
-"""Settings of the text encoder that stands in for a pretrained one."""
+STAND_IN = (
+    "encoder.name=words", "encoder.width=768", "encoder.layers=1", "encoder.vocabulary_size=100",
+)  # fmt: skip
+"""Settings of the text encoder that stands in for a pretrained one.
+
+Models that train a text encoder with random weights train it: 7 million parameters.
+"""
 
 
 def random_weights(config: RunConfig, sets: Sequence[str]) -> RunConfig:
     """Return a configuration whose networks are all built with random weights.
 
-    A small text encoder stands in for a pretrained one. Training reads random features in any case.
+    A small text encoder stands in for a pretrained one.
 
     Args:
         config: A configuration, some of whose settings name pretrained weights.

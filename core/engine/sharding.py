@@ -20,6 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
 
 from t2i.core.engine.blocks import blocks_of, outermost
 from t2i.core.errors import T2IError, UserError
@@ -154,6 +155,7 @@ class Sharding:
             chosen = [block for block in blocks_of(network, trained) if block is not network]
             for block in (*chosen, network):
                 last = block is network
+                block.register_forward_hook(_own_memory)  # runs before the hooks of `fully_shard`
                 made = fully_shard(
                     block, mesh=self._mesh, reshard_after_forward=not last, ignored_params=ignored
                 )
@@ -448,6 +450,15 @@ class Sharding:
                 for key, value in entries.items()
             }
         return {**state, "state": found}
+
+
+def _own_memory(_: nn.Module, __: Any, output: Any) -> Any:
+    """Copy outputs that are views.
+
+    An in-place operation on a view would drop the hook that gathers the weights for the backward
+    pass.
+    """
+    return tree_map(lambda x: x.clone() if isinstance(x, Tensor) and x._is_view() else x, output)
 
 
 def _sharded(module: nn.Module) -> FSDPModule:
