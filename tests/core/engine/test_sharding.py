@@ -154,4 +154,6 @@ def test_a_sharded_run_has_the_gradients_of_one_process_and_goes_on_with_any_num
     resume(tmp_path / "on-one", reporter=Silent())
     for name in ("two", "on-two", "on-one"):
         assert Run(tmp_path / name).complete
-        assert helpers.relative(Run(tmp_path / "one"), Run(tmp_path / name), "step-4") < 1e-3
+        # Adam turns rounding into steps where a gradient is next to nothing.
+        assert helpers.relative(Run(tmp_path / "one"), Run(tmp_path / name), "step-4") < 5e-3
+    assert helpers.relative(Run(tmp_path / "one"), Run(tmp_path / "two"), "step-1") < 1e-5

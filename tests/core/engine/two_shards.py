@@ -6,10 +6,11 @@ import json
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from t2i.core.engine import blocks
 from t2i.core.engine.ema import Ema
-from t2i.core.engine.optimizing import Optimizing, gradient_norm
+from t2i.core.engine.optimizing import Optimizing
 from t2i.core.engine.sharding import Sharding
 from t2i.core.engine.updates import Updates
 from t2i.core.errors import T2IError
@@ -20,16 +21,16 @@ blocks.LEAST = 100
 
 
 class Block(nn.Module):
-    """A block that is large enough for a share of its own."""
+    """A block that is large enough for a share of its own; its output is a view."""
 
     def __init__(self):
         super().__init__()
-        self.inner = nn.Linear(7, 21)
+        self.inner = spectral_norm(nn.Linear(7, 21))
         self.outer = nn.Linear(21, 7)
         self.unused = nn.Parameter(torch.ones(3))
 
     def forward(self, x):
-        return x + self.outer(self.inner(x).tanh())
+        return (x + self.outer(self.inner(x).tanh())).view(x.shape)
 
 
 class Net(nn.Module):
@@ -48,7 +49,7 @@ class Net(nn.Module):
 
     def forward(self, x, uses_all=True):
         for block in self.blocks if uses_all else self.blocks[:1]:
-            x = block(x)
+            x = block(x).mul_(1.1)
         return self.frozen(x).square().mean(1)
 
 
@@ -87,16 +88,14 @@ def whole(setting):
 
 def trained_alone(batches):
     """What one process trains on the whole batch, by torch alone."""
-    setting, norms = Setting(), []
+    setting = Setting()
     averages = [p.detach().clone() for p in setting.optimizers["net"].param_groups[0]["params"]]
     for n, batch in enumerate(batches, 1):
-        held = {name: [] for name in setting.optimizers}
         for part in range(2):
             for name, loss in setting.losses(batch[part], part):
                 parameters = [p for g in setting.optimizers[name].param_groups for p in g["params"]]
                 (loss / 2).backward(inputs=parameters)
                 if part == 1:
-                    norms.append(float(gradient_norm(parameters)))
                     clip = setting.clips[name]
                     for group, most in zip(
                         setting.optimizers[name].param_groups,
@@ -107,12 +106,11 @@ def trained_alone(batches):
                             nn.utils.clip_grad_norm_(group["params"], most)
                     setting.optimizers[name].step()
                     setting.optimizers[name].zero_grad()
-        del held
         for average, p in zip(
             averages, setting.optimizers["net"].param_groups[0]["params"], strict=True
         ):
             average.lerp_(p.detach(), 1 - min(0.5, (1 + n) / (10 + n)))
-    return whole(setting), averages, norms
+    return whole(setting), averages
 
 
 def shared(setting, accelerator):
@@ -128,7 +126,7 @@ def shared(setting, accelerator):
     return sharding, updates, Ema.of(parameters, setting.settings, sharding)
 
 
-def trained_together(accelerator, batches, saved=None, norms=None):
+def trained_together(accelerator, batches, saved=None):
     """What two processes train on their rows; from a saved state if there is one."""
     setting, rank = Setting(), accelerator.process_index
     sharding, updates, ema = shared(setting, accelerator)
@@ -152,9 +150,9 @@ def trained_together(accelerator, batches, saved=None, norms=None):
     averages = ema.state()
     with sharding.whole():
         modules = whole(setting)
-        alone = rank and setting.net(setting.net.condition(batches[0][0]))  # this process alone
+        if rank:
+            setting.net(setting.net.condition(batches[0][0]))  # this process alone
     rows = sum(p.numel() for p in setting.optimizers["net"].param_groups[0]["params"])
-    del alone
     return (modules, optimizers, averages, ema.count), rows, setting, updates
 
 
@@ -179,7 +177,7 @@ def main():
     accelerator = Accelerator(cpu=True)
     torch.manual_seed(1)
     batches = torch.randn(4, 2, 4, 5)
-    alone, averages, _ = trained_alone(batches)
+    alone, averages = trained_alone(batches)
     through, rows, setting, updates = trained_together(accelerator, batches)
     half, *_ = trained_together(accelerator, batches[:2])
     resumed, *_ = trained_together(accelerator, batches[2:], broadcast(accelerator, half))
