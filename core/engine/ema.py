@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from t2i.core.engine.sharding import Sharding
 from t2i.core.settings import EngineConfig
+
+if TYPE_CHECKING:
+    from t2i.core.engine.sharding import Sharding
 
 
 class Ema:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -12,11 +12,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from t2i.core.engine.checkpoint import HELPERS
-from t2i.core.engine.sharding import Sharding
 from t2i.core.errors import T2IError
 from t2i.core.interfaces.trainer import Optimization, Trainer, optimizations
 from t2i.core.models.model import Model
 from t2i.core.settings import EngineConfig
+
+if TYPE_CHECKING:
+    from t2i.core.engine.sharding import Sharding
 
 
 class PreparedStage:
@@ -70,6 +72,8 @@ class PreparedStage:
         Args:
             accelerator: The run's processes.
         """
+        from t2i.core.engine.sharding import Sharding  # a second to import
+
         self._own = self.own_parameters()
         self.sharding = Sharding(accelerator, self.trainer.modules, [*self.optimizers.values()])
 

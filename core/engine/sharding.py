@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
@@ -23,14 +23,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
 from t2i.core.engine.blocks import blocks_of, outermost
-from t2i.core.errors import T2IError, UserError
-from t2i.core.interfaces.trainer import Trainer, optimizations
-
-ELEMENTWISE = (
-    optim.SGD, optim.ASGD, optim.Adam, optim.AdamW, optim.Adamax, optim.NAdam, optim.RAdam,
-    optim.RMSprop, optim.Rprop, optim.Adagrad, optim.Adadelta,
-)  # fmt: skip
-"""Optimizers that treat each number by itself, so that they may work on rows of a parameter."""
+from t2i.core.errors import T2IError
 
 HOOKS = (
     "_forward_pre_hooks", "_forward_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks",
@@ -66,31 +59,6 @@ class Share:
     def note(self, _: Tensor) -> None:
         """Note that a backward pass has reached the parameter."""
         self.touched = True
-
-
-def check_shardable(trainer: Trainer, stage: str) -> None:
-    """Check that a stage can be trained with `parallel = fsdp`.
-
-    Args:
-        trainer: The trainer of the stage.
-        stage: Its name, for the message.
-
-    Raises:
-        UserError: A double backward pass goes through one of its networks, or an optimizer needs
-            whole parameters.
-    """
-    if trainer.eager:
-        raise UserError(
-            f"parallel=fsdp: stage {stage} differentiates through the backward pass of "
-            f"'{trainer.eager[0]}', whose weights are gone by then: set parallel=data"
-        )
-    for name, chosen in optimizations(trainer).items():
-        if not isinstance(chosen.optimizer, ELEMENTWISE):
-            raise UserError(
-                f"parallel=fsdp: the optimizer '{name}' of stage {stage} is "
-                f"{type(chosen.optimizer).__name__}, which needs whole parameters: "
-                "set parallel=data"
-            )
 
 
 class Sharding:

@@ -21,7 +21,7 @@ from t2i.core.engine.preparing import PreparedStage
 from t2i.core.engine.previews import Gallery, GridClock, StagePreviews
 from t2i.core.engine.random_state import seed_all
 from t2i.core.engine.saving import Saving
-from t2i.core.engine.sharding import check_shardable
+from t2i.core.engine.shardable import check_shardable
 from t2i.core.engine.stored import Store
 from t2i.core.engine.storing import Recipe, obtain
 from t2i.core.engine.updates import NotFinite, Updates

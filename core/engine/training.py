@@ -32,7 +32,7 @@ from t2i.core.engine.session import (
     session,
     traced,
 )
-from t2i.core.engine.sharding import check_shardable
+from t2i.core.engine.shardable import check_shardable
 from t2i.core.engine.signals import stop_requests
 from t2i.core.engine.stage import StageRun
 from t2i.core.engine.warm_start import find_checkpoint, take_weights

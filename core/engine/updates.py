@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
@@ -12,9 +13,11 @@ from torch.optim import Optimizer
 
 from t2i.core.engine.casting import forget_casts
 from t2i.core.engine.optimizing import Optimizing
-from t2i.core.engine.sharding import Sharding
 from t2i.core.errors import T2IError
 from t2i.core.settings import EngineConfig
+
+if TYPE_CHECKING:
+    from t2i.core.engine.sharding import Sharding
 
 SMALLEST_SCALE = 2.0**-14
 """An fp16 loss scale this low means that gradients overflow at any scale: they are not finite."""

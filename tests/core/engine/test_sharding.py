@@ -17,7 +17,7 @@ from torch import nn
 from t2i.core.engine import blocks, resume
 from t2i.core.engine.blocks import blocks_of, outermost
 from t2i.core.engine.reporting import Silent
-from t2i.core.engine.sharding import check_shardable
+from t2i.core.engine.shardable import check_shardable
 from t2i.core.errors import UserError
 from t2i.core.runs.folder import Run
 from t2i.core.settings import EngineConfig

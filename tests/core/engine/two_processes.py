@@ -17,10 +17,9 @@ from pathlib import Path
 import torch
 from torch.distributed.tensor import DTensor
 
-from t2i.core.engine import blocks, preparing, resume, stored, train
+from t2i.core.engine import blocks, resume, sharding, stored, train
 from t2i.core.engine.optimizing import Optimizing
 from t2i.core.engine.reporting import Silent
-from t2i.core.engine.sharding import Sharding
 from t2i.core.engine.updates import Updates
 from t2i.core.errors import Interrupted, T2IError
 from t2i.core.interfaces.noise import seeded
@@ -43,7 +42,7 @@ NOTED = 2  # steps of each optimizer
 stored.PART = 8  # examples a file of stored features: there is something to share out
 
 
-class NotedSharding(Sharding):
+class NotedSharding(sharding.Sharding):
     """A sharding that this script can ask for whole gradients."""
 
     def __init__(self, *parts):
@@ -51,7 +50,7 @@ class NotedSharding(Sharding):
         SHARDINGS.append(self)
 
 
-preparing.Sharding = NotedSharding
+sharding.Sharding = NotedSharding
 
 
 class Watch:
