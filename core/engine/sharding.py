@@ -10,55 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_map
 
-from t2i.core.engine.blocks import blocks_of, outermost
+from t2i.core.engine.blocks import outermost
+from t2i.core.engine.wrapping import Share, Wrapped, named
 from t2i.core.errors import T2IError
-
-HOOKS = (
-    "_forward_pre_hooks", "_forward_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
-)  # fmt: skip
-"""Attributes of `nn.Module` that hold hooks which `fully_shard` adds to."""
-
-
-@dataclass(eq=False)
-class Share:
-    """One parameter and this process's rows of it.
-
-    Args:
-        name: Name of the network, and of the parameter in it.
-        stored: The parameter between computations: a tensor that is sharded over processes.
-        whole: The parameter while its block computes.
-        rows: This process's rows, in the memory of `stored`. The optimizer has these.
-        standing: Whether it stays whole during a step.
-        touched: Whether the last backward pass has reached it in this process.
-        present: Whether this process has had a gradient of its own loss since the last update.
-        version: Number of in-place changes of `whole` so far.
-    """
-
-    name: str
-    stored: DTensor
-    whole: nn.Parameter
-    rows: nn.Parameter
-    standing: bool
-    touched: bool = False
-    present: bool = False
-    version: int = 0
-
-    def note(self, _: Tensor) -> None:
-        """Note that a backward pass has reached the parameter."""
-        self.touched = True
 
 
 class Sharding:
@@ -83,86 +46,20 @@ class Sharding:
         self._accelerator = accelerator
         self._device = accelerator.device
         self._mesh = init_device_mesh(self._device.type, (accelerator.num_processes,))
-        self._networks = outermost(modules)
-        self._networks = {name: m for name, m in self._networks.items() if [*m.parameters()]}
-        trained = {
-            p for o in optimizers for group in o.param_groups for p in group["params"]
-            if p.dim() and p.is_contiguous()
-        }  # fmt: skip
-        every = [m for network in self._networks.values() for m in network.modules()]
-        before = {module: _hooks(module) for module in every}
-        originals = self._named()
-        self._blocks = self._wrap(trained)
-        self._shares = self._make_shares(originals, trained)
-        self._added = {m: _added(before[m], _hooks(m)) for m in every}
+        networks = {name: m for name, m in outermost(modules).items() if [*m.parameters()]}
+        trained = {p for o in optimizers for p in _parameters(o) if p.dim() and p.is_contiguous()}
+        originals = named(networks)
+        self._wrapped = Wrapped(networks, trained, self._mesh)
+        self._shares = self._wrapped.shares
         self._of_rows = {share.rows: share for share in self._shares}
         replaced = {originals[share.name]: share.rows for share in self._shares}
         self._rows_of = {p: s.rows for s in self._shares for p in (s.stored, s.whole)}
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["params"] = [replaced.get(p, p) for p in group["params"]]
-        kept = {p for name, p in self._named().items() if originals[name] not in replaced}
+        kept = {p for name, p in named(networks).items() if originals[name] not in replaced}
         kept |= {p for o in optimizers for p in _parameters(o) if p not in self._of_rows}
         self._apart = [p for p in kept if p.requires_grad]
-
-    # --- setting up -------------------------------------------------------------------------------
-
-    def _named(self) -> dict[str, Any]:
-        """Return all parameters of the networks as they are now, by name."""
-        return {
-            f"{network}.{name}": p
-            for network, module in self._networks.items()
-            for name, p in module.named_parameters()
-        }
-
-    def _wrap(self, trained: set[nn.Parameter]) -> list[FSDPModule]:
-        """Shard each network and its blocks; return those that stay sharded during a step."""
-        blocks: list[FSDPModule] = []
-        for network in self._networks.values():
-            ignored = {p for p in network.parameters() if p not in trained}
-            chosen = [block for block in blocks_of(network, trained) if block is not network]
-            for block in (*chosen, network):
-                last = block is network
-                block.register_forward_hook(_own_memory)  # runs before the hooks of `fully_shard`
-                made = fully_shard(
-                    block, mesh=self._mesh, reshard_after_forward=not last, ignored_params=ignored
-                )
-                made.set_force_sum_reduction_for_comms(self._device.type == "cpu")  # gloo: no mean
-            for block in network.modules():
-                if isinstance(block, FSDPModule) and block is not network:
-                    # Processes may differ in what they use, a caption of their own for example.
-                    block.set_reduce_scatter_unused_params(True, recurse=False)
-                    blocks.append(block)
-            root = _sharded(network)
-            root.set_requires_gradient_sync(False, recurse=False)
-            root.set_reshard_after_backward(False, recurse=False)
-            root._get_fsdp_state()._lazy_init()  # the network is the root, whatever is called first
-        return blocks
-
-    def _make_shares(
-        self, originals: Mapping[str, nn.Parameter], trained: set[nn.Parameter]
-    ) -> list[Share]:
-        stored = self._named()
-        inside = {p for block in self._blocks for p in _own(block)}
-        for module in (*self._blocks, *self._roots()):
-            module.unshard()
-        whole = self._named()
-        shares = []
-        for name, tensor in stored.items():
-            if originals[name] in trained:
-                rows = nn.Parameter(tensor.detach().to_local(), requires_grad=tensor.requires_grad)
-                share = Share(name, tensor, whole[name], rows, standing=tensor not in inside)
-                shares.append(share)
-                if not share.standing:
-                    share.whole.register_post_accumulate_grad_hook(share.note)
-        for block in self._blocks:
-            block.reshard()
-        for share in shares:
-            share.version = share.whole._version
-        return shares
-
-    def _roots(self) -> list[FSDPModule]:
-        return [_sharded(network) for network in self._networks.values()]
 
     # --- a step -----------------------------------------------------------------------------------
 
@@ -287,15 +184,7 @@ class Sharding:
                     f"parallel=fsdp: the trainer changes the weights {share.name} itself, "
                     "beside its optimizer: set parallel=data"
                 )
-        for root in self._roots():
-            root.reshard()
-        self._stand()
-
-    def _stand(self) -> None:
-        for root in self._roots():
-            root.unshard()
-        for share in self._shares:
-            share.version = share.whole._version
+        self._wrapped.stand()
 
     # --- whole tensors ----------------------------------------------------------------------------
 
@@ -311,28 +200,15 @@ class Sharding:
         Yields:
             Nothing.
         """
-        modules = (*self._roots(), *self._blocks)
-        for module in modules:
-            module.reshard()
-            module.unshard()
-        hooks = {module: _hooks(module) for module in self._added}
-        for module, added in self._added.items():
-            for name in HOOKS:
-                for key in added[name]:
-                    getattr(module, name).pop(key)
-        yield
-        for module, entries in hooks.items():
-            for name in HOOKS:
-                present = getattr(module, name)
-                present.clear()
-                present.update(entries[name])
+        self._wrapped.gather()
+        with self._wrapped.unhooked():
+            yield
         if keep:
             with torch.no_grad():
                 for share in self._shares:
                     share.rows.copy_(self.rows(share.whole.detach(), share.rows))
-        for module in modules:
-            module.reshard()
-        self._stand()
+        self._wrapped.drop()
+        self._wrapped.stand()
 
     def rows(self, whole: Tensor, parameter: nn.Parameter) -> Tensor:
         """Return this process's rows of a tensor. Processes may call this alone.
@@ -420,26 +296,6 @@ class Sharding:
         return {**state, "state": found}
 
 
-def _own_memory(_: nn.Module, __: Any, output: Any) -> Any:
-    """Copy outputs that are views.
-
-    An in-place operation on a view would drop the hook that gathers the weights for the backward
-    pass.
-    """
-    return tree_map(lambda x: x.clone() if isinstance(x, Tensor) and x._is_view() else x, output)
-
-
-def _sharded(module: nn.Module) -> FSDPModule:
-    assert isinstance(module, FSDPModule)
-    return module
-
-
-def _own(block: FSDPModule) -> Iterator[nn.Parameter]:
-    """List the parameters of a block. No block is inside another."""
-    assert isinstance(block, nn.Module)
-    return block.parameters()
-
-
 def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -454,14 +310,3 @@ def _accumulate(rows: nn.Parameter, gradient: Tensor) -> None:
         rows.grad = gradient.to(rows.dtype).clone()
     else:
         rows.grad.add_(gradient)
-
-
-def _hooks(module: nn.Module) -> dict[str, dict[int, Any]]:
-    """Return the hooks of a module as they are now, by the name of the attribute."""
-    return {name: dict(getattr(module, name)) for name in HOOKS}
-
-
-def _added(
-    before: Mapping[str, Mapping[int, Any]], now: Mapping[str, Mapping[int, Any]]
-) -> dict[str, list[int]]:
-    return {name: [key for key in now[name] if key not in before[name]] for name in HOOKS}
