@@ -44,7 +44,11 @@ class Measurement:
     way: str
 
     def key(self) -> dict[str, str]:
-        """Return what identifies the measurement in the file of results."""
+        """Return what identifies the measurement in the file of results.
+
+        Returns:
+            The fields by name.
+        """
         return asdict(self)
 
 

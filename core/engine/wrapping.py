@@ -46,8 +46,12 @@ class Share:
     present: bool = False
     version: int = 0
 
-    def note(self, _: Tensor) -> None:
-        """Note that a backward pass has reached the parameter."""
+    def note(self, parameter: Tensor) -> None:
+        """Note that a backward pass has reached the parameter.
+
+        Args:
+            parameter: The parameter, as torch's hooks pass it.
+        """
         self.touched = True
 
 
