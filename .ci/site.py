@@ -50,6 +50,7 @@ INSIDE = (
     ("Architecture", "docs/architecture.md"),
     ("Reliability", "docs/reliability.md"),
     ("Several processes", "docs/processes.md"),
+    ("Many GPUs, many machines", "docs/clusters.md"),
     ("Style", "docs/style.md"),
     ("Contributing", "CONTRIBUTING.md"),
     ("Changes", "CHANGELOG.md"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 ALONE = ("resume", "on_nan", "as_json", "device", "steps", "minutes", "data_dir")
 """Parameters that may stand beside --resume. The run has all other settings."""
+
+SLURM = ("slurm", "nodes", "gpus_per_node", "limit", "sbatch")
+"""Parameters that describe a job of SLURM."""
 
 
 @click.command(cls=Command)
@@ -145,6 +149,27 @@ ALONE = ("resume", "on_nan", "as_json", "device", "steps", "minutes", "data_dir"
     "'t2i sample --run' opens), OWNER/NAME on the hub; with --model also of a safetensors file. "
     "Without another --model or --preset the settings are theirs too.",
 )
+@click.option(
+    "--slurm",
+    is_flag=True,
+    help="Write the script RUN.sbatch, which trains on a SLURM cluster, and stop.",
+)
+@click.option(
+    "--nodes", type=click.IntRange(1), metavar="N", help="With --slurm: nodes.  [default: 1]"
+)
+@click.option(
+    "--gpus-per-node",
+    type=click.IntRange(1),
+    metavar="G",
+    help="With --slurm: GPUs of each node.  [default: 1]",
+)
+@click.option("--time", "limit", metavar="T", help="With --slurm: time limit.  [default: 24:00:00]")
+@click.option(
+    "--sbatch",
+    multiple=True,
+    metavar="OPTION",
+    help="With --slurm: an option of sbatch, such as --partition=gpu. Repeatable.",
+)
 @json_option
 @click.pass_context
 def train(
@@ -155,7 +180,8 @@ def train(
     precision: str | None, seed: int | None, keep: int | None,
     on_nan: str | None, track: str | None, encoder: str | None, sets: tuple[str, ...],
     config: Path | None, out: Path | None, low_memory: bool,
-    dry_run: bool, resume: str | None, start: str | None, as_json: bool,
+    dry_run: bool, resume: str | None, start: str | None, slurm: bool, nodes: int | None,
+    gpus_per_node: int | None, limit: str | None, sbatch: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Train a model.
 
@@ -172,11 +198,18 @@ def train(
     t2i train --resume runs/a --minutes 10       # a longer budget: 10 minutes in all
     t2i train --from runs/a --data-dir OTHER     # a new run that starts from its weights
     t2i train --from FOLDER --data-dir MY_IMAGES # tune the Stable Diffusion in a folder
+    t2i train --model ldm --out runs/a --slurm --nodes 2 --gpus-per-node 8   # writes runs/a.sbatch
     """
     from t2i.core.models.locating import located_run
 
+    if not slurm:
+        _refuse_without_slurm(ctx)
+    elif resume is not None:
+        _refuse_beside_resume(ctx, (*SLURM, "resume", "as_json"))
+        _write_slurm(ctx, located_run(resume).path, None, as_json)
+        return
     if resume is not None:
-        _refuse_beside_resume(ctx)
+        _refuse_beside_resume(ctx, ALONE)
         from t2i.core.engine import resume as go_on
 
         path = located_run(resume).path
@@ -218,6 +251,9 @@ def train(
     if dry_run:
         _print_settings(resolved, as_json)
         return
+    if slurm:
+        _write_slurm(ctx, out, resolved, as_json)
+        return
     if out is None and launched.several():
         raise UserError("several processes train together: name one folder for all with --out")
     from t2i.core.engine import train as begin
@@ -231,16 +267,63 @@ def train(
     _conclude(run, as_json)
 
 
+def _refuse_without_slurm(ctx: click.Context) -> None:
+    for parameter in ctx.command.params:
+        if parameter.name in SLURM and _is_given(ctx, parameter):
+            raise UserError(f"{parameter.opts[0]} belongs to --slurm: add --slurm, or leave it out")
+
+
+def _write_slurm(
+    ctx: click.Context, run: Path | None, resolved: RunConfig | None, as_json: bool
+) -> None:
+    """Write RUN.sbatch, and print how it is submitted."""
+    from t2i.core.runs.slurm import Job, write_slurm_script
+
+    if run is None:
+        raise UserError("--slurm: name the run's folder, which all nodes share, with --out")
+    given = {name: ctx.params[name] for name in SLURM[1:] if ctx.params[name]}
+    names = {"gpus_per_node": "gpus", "limit": "time", "sbatch": "options"}
+    job = Job(**{names.get(name, name): value for name, value in given.items()})
+    if resolved is not None:
+        resolved.settings.check_shared(job.processes)
+    script = write_slurm_script(job, run, _given(ctx))
+    command = shlex.join(["sbatch", str(script)])
+    if as_json:
+        answer_json({"script": str(script), "submit": command})
+        return
+    answer(printable(f"script: {script}"))
+    answer(printable(f"submit it with: {command}"))
+
+
+def _given(ctx: click.Context) -> list[str]:
+    """Return the command's arguments, without those that belong to --slurm."""
+    words: list[str] = []
+    for parameter in ctx.command.params:
+        value = ctx.params.get(str(parameter.name))
+        if parameter.name in (*SLURM, "as_json") or not _is_given(ctx, parameter):
+            continue
+        if value is True:
+            words.append(parameter.opts[0])
+            continue
+        for each in value if isinstance(value, tuple) else (value,):
+            words += [parameter.opts[0], str(each)]
+    return words
+
+
+def _is_given(ctx: click.Context, parameter: click.Parameter) -> bool:
+    source = ctx.get_parameter_source(str(parameter.name))
+    return bool(source == ParameterSource.COMMANDLINE)
+
+
 def _silent(text: str) -> None:
     """Print nothing: another process of the group prints it."""
 
 
-def _refuse_beside_resume(ctx: click.Context) -> None:
+def _refuse_beside_resume(ctx: click.Context, allowed: Sequence[str]) -> None:
     given = [
         parameter.opts[0]
         for parameter in ctx.command.params
-        if parameter.name not in ALONE
-        and ctx.get_parameter_source(str(parameter.name)) == ParameterSource.COMMANDLINE
+        if parameter.name not in allowed and _is_given(ctx, parameter)
     ]
     if given:
         raise UserError(

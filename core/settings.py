@@ -371,6 +371,14 @@ class EngineConfig(Config):
     results differ a little. Other optimizers stay as they are.
     """
 
+    parallel: Literal["data", "fsdp"] = "data"
+    """What several processes share out: "data", or with "fsdp" weights and optimizers too.
+
+    "fsdp" is for networks that do not fit one GPU: each process stores a part of the weights,
+    gradients, optimizers' tensors and averages. It excludes `compile`, `channels_last`, fp16,
+    `gradient_checkpointing` and `optimizer_bits=8`. A single process ignores it.
+    """
+
     compile: bool = False
     """Compile the trainer's networks with `torch.compile`."""
 
@@ -437,6 +445,35 @@ class EngineConfig(Config):
             return value
         return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
 
+    def check_shared(self, processes: int) -> None:
+        """Check that processes can share each part of a batch out.
+
+        Args:
+            processes: The number of processes.
+
+        Raises:
+            UserError: They cannot.
+        """
+        if self.batch_size % (self.accumulate * processes):
+            raise UserError(
+                f"batch_size ({self.batch_size}) must be a multiple of accumulate "
+                f"({self.accumulate}) times the number of processes ({processes})"
+            )
+
+    @pydantic.model_validator(mode="after")
+    def _fsdp_excludes(self) -> Self:
+        others = {
+            "compile=true": self.compile,
+            "channels_last=true": self.channels_last,
+            "precision=fp16": self.precision == "fp16",
+            "gradient_checkpointing=true": self.gradient_checkpointing,
+            "optimizer_bits=8": self.optimizer_bits == 8,
+        }
+        if self.parallel == "fsdp" and any(others.values()):
+            other = next(name for name, given in others.items() if given)
+            raise ValueError(f"parallel=fsdp does not go with {other}: leave out one of them")
+        return self
+
     @pydantic.model_validator(mode="after")
     def _parts_are_whole(self) -> Self:
         if self.ema_sigma_rel is not None and self.ema_rampup is not None:
@@ -458,6 +495,7 @@ WHOLE_RUN = frozenset(
         "minutes",
         "seed",
         "precision",
+        "parallel",
         "threads",
         "keep",
         "keep_best",

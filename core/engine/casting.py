@@ -35,9 +35,10 @@ def keeps_casts(settings: EngineConfig) -> bool:
 
     Returns:
         Whether it does. With gradient checkpointing it does not, as they take half as much memory
-        as the weights: each block casts its own when it is computed.
+        as the weights: each block casts its own when it is computed. With `parallel=fsdp` it does
+        not either: the cache would keep weights that are shared out.
     """
-    return casts_once() and not settings.gradient_checkpointing
+    return casts_once() and not settings.gradient_checkpointing and settings.parallel == "data"
 
 
 def forget_casts() -> None:

@@ -15,7 +15,7 @@ step-N/manifest.json              size and SHA-256 of each file
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -161,16 +161,23 @@ class Saved:
         """
         return {self.moved.name(name): tensor for name, tensor in self.tensors("ema").items()}
 
-    def optimizers(self, optimizers: Mapping[str, Optimizer]) -> None:
+    def optimizers(
+        self,
+        optimizers: Mapping[str, Optimizer],
+        shared_out: Callable[[Mapping[str, Any], Optimizer], dict[str, Any]] | None = None,
+    ) -> None:
         """Load the states of the optimizers.
 
         Args:
             optimizers: The optimizers by name. Errors for states that do not fit are torch's own;
                 `fitting` turns them into a UserError.
+            shared_out: Returns this process's rows of a state with whole tensors. None: each
+                process has all.
         """
         tensors = self.tensors("optimizers")
         for name, optimizer in optimizers.items():
-            optimizer.load_state_dict(_joined(self.document["optimizers"][name], tensors, name))
+            state = _joined(self.document["optimizers"][name], tensors, name)
+            optimizer.load_state_dict(shared_out(state, optimizer) if shared_out else state)
             _like_their_parameters(optimizer)
 
 
@@ -178,7 +185,7 @@ def write(
     folder: Path,
     state: TrainState,
     modules: Mapping[str, nn.Module],
-    optimizers: Mapping[str, Optimizer],
+    optimizers: Mapping[str, Mapping[str, Any]],
     ema: Mapping[str, Tensor],
     more: Mapping[str, Any],
 ) -> None:
@@ -188,7 +195,7 @@ def write(
         folder: The folder (`t2i.core.io.files.sealed`).
         state: How far the run is.
         modules: The networks to save, by the name of their file.
-        optimizers: The optimizers to save, by name.
+        optimizers: The state dicts of the optimizers to save, by name.
         ema: The averaged weights, by full name.
         more: Further entries of state.json.
     """
@@ -196,10 +203,7 @@ def write(
         save_tensors(folder / f"modules.{name}.safetensors", owned_tensors(module))
     save_tensors(folder / "ema.safetensors", ema)
     tensors: dict[str, Tensor] = {}
-    numbers = {
-        name: _split(optimizer.state_dict(), tensors, name)
-        for name, optimizer in optimizers.items()
-    }
+    numbers = {name: _split(state, tensors, name) for name, state in optimizers.items()}
     save_tensors(folder / "optimizers.safetensors", tensors)
     write_json(
         folder / "state.json", {"format": FORMAT, **asdict(state), "optimizers": numbers, **more}

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from t2i.core.settings import EngineConfig
+
+if TYPE_CHECKING:
+    from t2i.core.engine.sharding import Sharding
 
 
 class Ema:
@@ -26,6 +30,8 @@ class Ema:
             F.2 and code). None: the warm-up above.
         sigma_rel: Relative width of power-function averages, whose weight of step s after n updates
             is proportional to s^gamma. None: exponential averages.
+        sharding: The weights, of which `parameters` are this process's rows. None: each process has
+            all.
 
     Attributes:
         count: Number of updates so far.
@@ -37,7 +43,9 @@ class Ema:
         decay: float,
         rampup: float | None = None,
         sigma_rel: float | None = None,
+        sharding: Sharding | None = None,
     ) -> None:
+        self._sharding = sharding
         self._decay, self._rampup = decay, rampup
         self._gamma = None if sigma_rel is None else gamma_of(sigma_rel)
         self.count = 0
@@ -47,17 +55,24 @@ class Ema:
         ]
 
     @classmethod
-    def of(cls, parameters: Mapping[str, nn.Parameter], settings: EngineConfig) -> Ema:
+    def of(
+        cls,
+        parameters: Mapping[str, nn.Parameter],
+        settings: EngineConfig,
+        sharding: Sharding | None = None,
+    ) -> Ema:
         """Make the averages that the settings of a stage describe.
 
         Args:
             parameters: The parameters to average, by full name.
             settings: The stage's settings.
+            sharding: The weights, if they are shared out.
 
         Returns:
             The averages.
         """
-        return cls(parameters, settings.ema_decay, settings.ema_rampup, settings.ema_sigma_rel)
+        decay, rampup = settings.ema_decay, settings.ema_rampup
+        return cls(parameters, decay, rampup, settings.ema_sigma_rel, sharding)
 
     def _live(self) -> list[Tensor]:
         # Not stored: a change of device or memory format gives a parameter new memory.
@@ -94,9 +109,17 @@ class Ema:
             self._swap()
 
     def _swap(self) -> None:
-        """Exchange the memory of parameters and averages; nothing is copied."""
+        """Exchange parameters and averages.
+
+        Their memory is exchanged, and nothing copied, unless it holds rows of a shared weight.
+        """
         for i, parameter in enumerate(self._parameters.values()):
-            parameter.data, self._average[i] = self._average[i], parameter.data
+            if self._sharding:
+                before = parameter.detach().clone()
+                parameter.detach().copy_(self._average[i])
+                self._average[i].copy_(before)
+            else:
+                parameter.data, self._average[i] = self._average[i], parameter.data
 
     def adopt(self) -> None:
         """Copy the averages into the parameters, when the stage ends."""
@@ -106,10 +129,15 @@ class Ema:
     def state(self) -> dict[str, Tensor]:
         """Return the averages for a checkpoint.
 
+        All processes must call this together.
+
         Returns:
-            The averages by the parameters' full names, not copied. Empty if the decay is 0.
+            The averages by the parameters' full names, not copied; whole in the first process.
+            Empty if the decay is 0.
         """
-        return dict(zip(self._parameters, self._average, strict=True))
+        own = zip(self._parameters.items(), self._average, strict=True)
+        gathered = self._sharding.gathered if self._sharding else lambda average, _: average
+        return {name: gathered(average, parameter) for (name, parameter), average in own}
 
     def load(self, state: Mapping[str, Tensor], count: int) -> None:
         """Restore the averages of a checkpoint.
@@ -122,8 +150,9 @@ class Ema:
             KeyError: An average is missing.
         """
         self.count = count
-        for name, average in self.state().items():
-            average.copy_(state[name])
+        for (name, parameter), average in zip(self._parameters.items(), self._average, strict=True):
+            saved = state[name]
+            average.copy_(self._sharding.rows(saved, parameter) if self._sharding else saved)
 
 
 def gamma_of(sigma_rel: float) -> float:

@@ -11,11 +11,14 @@ from t2i.core.engine.context import Plan, RunContext
 from t2i.core.engine.ema import Ema
 from t2i.core.engine.observer import Moment
 from t2i.core.engine.preparing import PreparedStage
+from t2i.core.io.processes import everyones
 
 
 @contextmanager
 def as_sampled(prepared: PreparedStage, ema: Ema) -> Iterator[None]:
     """Put the model into evaluation mode with its averaged weights inside the block.
+
+    Processes that share the weights out must enter the block together.
 
     Our noise is keyed, but a library may draw numbers from torch's global generators. Their state
     is restored, so training does not depend on what is sampled.
@@ -28,7 +31,7 @@ def as_sampled(prepared: PreparedStage, ema: Ema) -> Iterator[None]:
         Nothing.
     """
     prepared.eval_mode()
-    with ema.swapped(), torch.random.fork_rng():
+    with ema.swapped(), prepared.whole(), torch.random.fork_rng():
         yield
     prepared.train_mode()
 
@@ -55,9 +58,13 @@ class Observing:
         context = self._context
         if context.observer is None:
             return True
-        if context.is_first and context.observer.due(self._moment()):
+        due = context.is_first and context.observer.due(self._moment())
+        if self._prepared.sharding:
+            due = everyones(due, context.accelerator.num_processes)[0]
+        if due:
             with as_sampled(self._prepared, self._ema):
-                context.stop.optional(self._observe)
+                if context.is_first:
+                    context.stop.optional(self._observe)
         return not context.interrupted()
 
     def _observe(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -48,11 +48,19 @@ class Optimizing:
         chosen: The optimizers by name. The learning rates they have now are those that the factors
             multiply (a group's "initial_lr", if it is there already, is kept).
         settings: The stage's settings.
+        norm: Computes the norm of the gradients of parameters that are shared out over processes.
+            None: each process has all.
     """
 
-    def __init__(self, chosen: Mapping[str, Optimization], settings: EngineConfig) -> None:
+    def __init__(
+        self,
+        chosen: Mapping[str, Optimization],
+        settings: EngineConfig,
+        norm: Callable[[Sequence[nn.Parameter]], Tensor] | None = None,
+    ) -> None:
         self._chosen = chosen
         self._settings = settings
+        self._shared_norm = norm
         for optimization in chosen.values():
             for group in optimization.optimizer.param_groups:
                 group.setdefault("initial_lr", group["lr"])
@@ -87,6 +95,17 @@ class Optimizing:
             name: chosen.optimizer.param_groups[0]["lr"] for name, chosen in self._chosen.items()
         }
 
+    def norm(self, parameters: Sequence[nn.Parameter]) -> Tensor:
+        """Compute the L2 norm of all gradients of parameters together.
+
+        Args:
+            parameters: The parameters; those without a gradient are ignored.
+
+        Returns:
+            A scalar, the same in every process.
+        """
+        return (self._shared_norm or gradient_norm)(parameters)
+
     def clip(
         self, name: str, parameters: Sequence[nn.Parameter], norm: Tensor | None = None
     ) -> None:
@@ -103,11 +122,14 @@ class Optimizing:
         optimizer, clip = self._chosen[name].optimizer, self._chosen[name].clip
         if isinstance(clip, Sequence):
             for group, most in zip(optimizer.param_groups, clip, strict=True):
-                if most:
+                if most and self._shared_norm:
+                    shared = self._shared_norm(group["params"])
+                    nn.utils.clip_grads_with_norm_(group["params"], most, shared)
+                elif most:
                     nn.utils.clip_grad_norm_(group["params"], most)
         elif most := self._settings.grad_clip if clip is None else clip:
             if norm is None:
-                norm = gradient_norm(parameters)
+                norm = self.norm(parameters)
             nn.utils.clip_grads_with_norm_(parameters, most, norm, foreach=_together(parameters))
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 from torch.optim import Optimizer
 
@@ -15,6 +18,9 @@ from t2i.core.interfaces.recomputing import recompute
 from t2i.core.interfaces.trainer import Optimization, Trainer, optimizations
 from t2i.core.models.model import Model
 from t2i.core.settings import EngineConfig
+
+if TYPE_CHECKING:
+    from t2i.core.engine.sharding import Sharding
 
 
 class PreparedStage:
@@ -34,6 +40,7 @@ class PreparedStage:
         device: The device on which it trains.
         optimizations: The trainer's optimizers by name.
         encoder_trains: Whether the stage trains the text encoder.
+        sharding: The networks' weights, shared out over processes. None: each process has all.
     """
 
     def __init__(
@@ -58,6 +65,7 @@ class PreparedStage:
         able = [recompute(module, again) for module in trainer.modules.values()]
         if again and not any(able):
             say(f"gradient_checkpointing: {', '.join(trainer.modules)} cannot, and keep everything")
+        self.sharding: Sharding | None = None
         for name, module in trainer.modules.items():
             module.to(device)
             if settings.channels_last:
@@ -67,6 +75,30 @@ class PreparedStage:
             elif settings.compile:
                 say(f"'{name}' stays eager: the model does not support its compilation")
         self.train_mode()
+
+    def shard(self, accelerator: Accelerator) -> None:
+        """Share the weights out over processes, before the first step. All must call this together.
+
+        Args:
+            accelerator: The run's processes.
+        """
+        from t2i.core.engine.sharding import Sharding  # a second to import
+
+        self._own = self.own_parameters()
+        self.sharding = Sharding(accelerator, self.trainer.modules, [*self.optimizers.values()])
+
+    def whole(self, keep: bool = False) -> AbstractContextManager[None]:
+        """Put all weights into every process inside the block, if they are shared out.
+
+        All processes must enter and leave the block together; one may compute alone inside it.
+
+        Args:
+            keep: Whether to keep changes of the weights that the block makes.
+
+        Returns:
+            The context manager.
+        """
+        return self.sharding.whole(keep) if self.sharding else nullcontext()
 
     @property
     def optimizers(self) -> dict[str, Optimizer]:
@@ -83,10 +115,14 @@ class PreparedStage:
 
         Returns:
             The parameters of generator, text encoder and helpers that an optimizer holds, by full
-            name. Those of other networks of the stage are not among them.
+            name. Those of other networks of the stage are not among them. Of weights that are
+            shared out, this process's rows.
         """
         chosen = self._in_optimizers()
-        return {name: p for name, p in model_parameters(self.model).items() if p in chosen}
+        all_of_them = model_parameters(self.model)
+        if self.sharding:
+            all_of_them = {name: self.sharding.of(p) for name, p in all_of_them.items()}
+        return {name: p for name, p in all_of_them.items() if p in chosen}
 
     def own_parameters(self) -> tuple[int, int]:
         """Count the parameters of the networks that end with the stage.
@@ -94,6 +130,8 @@ class PreparedStage:
         Returns:
             The number of their parameters, and how many of them the stage trains.
         """
+        if self.sharding:
+            return self._own
         ours = set(model_parameters(self.model).values())
         others = {p for module in self.trainer.modules.values() for p in module.parameters()} - ours
         return sum(p.numel() for p in others), sum(p.numel() for p in self._in_optimizers() - ours)
@@ -120,6 +158,17 @@ class PreparedStage:
                 "rename it"
             )
         return saved | own
+
+    def optimizer_states(self) -> dict[str, dict[str, Any]]:
+        """Return the state dicts of the optimizers, with whole tensors in the first process.
+
+        All processes must call this together.
+
+        Returns:
+            The state dicts by the optimizers' names.
+        """
+        read = self.sharding.optimizer_state if self.sharding else Optimizer.state_dict
+        return {name: read(optimizer) for name, optimizer in self.optimizers.items()}
 
     # --- modes ------------------------------------------------------------------------------------
 

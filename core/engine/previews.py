@@ -171,9 +171,10 @@ class StagePreviews:
 
         A signal cuts the sampling short. Training does not depend on grids (`as_sampled`).
         """
-        if self._context.is_first:
+        if self._context.is_first or self._prepared.sharding:
             with as_sampled(self._prepared, self._ema):
-                self._context.stop.optional(self._draw)
+                if self._context.is_first:
+                    self._context.stop.optional(self._draw)
         self._context.accelerator.wait_for_everyone()
 
     def _draw(self) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from t2i.core.engine import checkpoint
 from t2i.core.engine.checkpoint import Saved
@@ -84,20 +85,26 @@ class Saving:
         """
         context, run, state = self._context, self._context.run, self._context.state
         states = everyones(random_state(), context.accelerator.num_processes)
+        state.wall = context.wall()
+        best = self._is_best()
+        try:
+            if best:  # before the checkpoint, whose state names it as the best
+                self._save_model(run.best)
+            self._write(states, begun)
+            if sampled:
+                self._save_model(run.model)
+        except OSError as error:
+            raise self._refused(error) from None
         if context.is_first:
-            state.wall = context.wall()
-            try:
-                if self._is_best():  # before the checkpoint, whose state names it as the best
-                    with self._ema.swapped():
-                        context.model.save(run.best)
-                self._write(states, begun)
-                if sampled:
-                    with self._ema.swapped():
-                        context.model.save(run.model)
-            except OSError as error:
-                raise self._refused(error) from None
             checkpoint.prune(run.checkpoints, context.settings.keep, state)
         context.accelerator.wait_for_everyone()
+
+    def _save_model(self, folder: Path) -> None:
+        """Write the model with its averaged weights, in the first process."""
+        if self._context.is_first or self._prepared.sharding:
+            with self._ema.swapped(), self._prepared.whole():
+                if self._context.is_first:
+                    self._context.model.save(folder)
 
     def write_models(self) -> None:
         """Write the model for sampling as the last stage left it, without a checkpoint.
@@ -109,13 +116,14 @@ class Saving:
             UserError: The file system refused, for example because the disk is full.
         """
         context, run, state = self._context, self._context.run, self._context.state
-        if context.is_first:
-            try:
-                if state.best[:1] == [state.step]:
-                    context.model.save(run.best)
-                context.model.save(run.model)
-            except OSError as error:
-                raise self._refused(error) from None
+        with self._prepared.whole():
+            if context.is_first:
+                try:
+                    if state.best[:1] == [state.step]:
+                        context.model.save(run.best)
+                    context.model.save(run.model)
+                except OSError as error:
+                    raise self._refused(error) from None
         context.accelerator.wait_for_everyone()
 
     def _refused(self, error: OSError) -> UserError:
@@ -123,16 +131,31 @@ class Saving:
         return UserError(f"cannot save step {step}: {reason}; {self._context.remedy()}")
 
     def _write(self, random_states: Sequence[Mapping[str, Tensor]], begun: bool) -> None:
+        """Write a checkpoint in the first process, with the parts that all of them share out."""
         context, prepared = self._context, self._prepared
+        if not (context.is_first or prepared.sharding):
+            return
+        optimizers = prepared.optimizer_states() if begun else {}
+        averages = self._ema.state() if begun else {}
+        modules = prepared.saved_modules() if begun else model_modules(context.model)
+        with prepared.whole():
+            if context.is_first:
+                self._write_files(random_states, modules, optimizers, averages)
+
+    def _write_files(
+        self,
+        random_states: Sequence[Mapping[str, Tensor]],
+        modules: Mapping[str, nn.Module],
+        optimizers: Mapping[str, Mapping[str, Any]],
+        averages: Mapping[str, Tensor],
+    ) -> None:
+        context = self._context
+        more = {
+            "ema_count": self._ema.count,
+            "scaler": self._scaler_state(),
+            "since": self._meter.since,
+        }
         with sealed(context.run.checkpoints / f"step-{context.state.step}") as folder:
-            optimizers = prepared.optimizers if begun else {}
-            modules = prepared.saved_modules() if begun else model_modules(context.model)
-            more = {
-                "ema_count": self._ema.count,
-                "scaler": self._scaler_state(),
-                "since": self._meter.since,
-            }
-            averages = self._ema.state() if begun else {}
             checkpoint.write(folder, context.state, modules, optimizers, averages, more)
             save_tensors(folder / "sums.safetensors", self._meter.sums)
             for rank, own in enumerate(random_states):
@@ -171,14 +194,18 @@ class Saving:
             name: module for name, module in self._prepared.saved_modules().items()
             if name not in of_model
         }  # fmt: skip
-        for name, overlap in take_networks(start, own):
-            if overlap.new:
-                self._context.reporter.say(f"'{name}': {'; '.join(overlap.lines())}")
+        with self._prepared.whole(keep=True):
+            for name, overlap in take_networks(start, own):
+                if overlap.new:
+                    self._context.reporter.say(f"'{name}': {'; '.join(overlap.lines())}")
 
     def _restore(self, saved: Saved) -> None:
         accelerator, meter = self._context.accelerator, self._meter
-        saved.modules(self._prepared.saved_modules())
-        saved.optimizers(self._prepared.optimizers)
+        sharding = self._prepared.sharding
+        with self._prepared.whole(keep=True):
+            saved.modules(self._prepared.saved_modules())
+        shared_out = sharding.shared_out if sharding else None
+        saved.optimizers(self._prepared.optimizers, shared_out)
         self._ema.load(saved.averages(), saved.document["ema_count"])
         meter.sums = {
             name: value.to(accelerator.device) for name, value in saved.tensors("sums").items()

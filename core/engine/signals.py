@@ -1,7 +1,7 @@
 """Signals: the first one makes the loop save and stop, the second one ends the program at once.
 
 A terminal that is closed sends SIGHUP, often twice and together with others: it saves and stops,
-and ends nothing at once.
+and ends nothing at once. So does SIGUSR1, which SLURM sends before a job's time is over.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ from types import FrameType
 HANGUP: int | None = getattr(signal, "SIGHUP", None)
 """The signal of a terminal that is closed. None: this system has none."""
 
-CAUGHT = tuple(n for n in (signal.SIGINT, signal.SIGTERM, HANGUP) if n is not None)
+TIME_OVER: int | None = getattr(signal, "SIGUSR1", None)
+"""The signal of a scheduler whose time limit comes near. None: this system has none."""
+
+GENTLE = tuple(n for n in (HANGUP, TIME_OVER) if n is not None)
+"""The signals that save and stop, and never end the program at once."""
+
+CAUGHT = (signal.SIGINT, signal.SIGTERM, *GENTLE)
 """The signals that save and stop. SIGHUP stays ignored if it was, as under `nohup`."""
 
 
@@ -39,14 +45,14 @@ class StopRequest:
     _within_optional: bool = False
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        if self.number and HANGUP not in (number, self.number):
+        if self.number and number not in GENTLE and self.number not in GENTLE:
             try:
                 for child in multiprocessing.active_children():
                     child.kill()
                     child.join(1)
             finally:  # torch's own handler raises an exception when a worker is killed
                 os._exit(128 + number)
-        if number != HANGUP or not self.number:
+        if number not in GENTLE or not self.number:
             self.number = number
         if self._within_optional:
             raise CutShort

@@ -22,6 +22,7 @@ from t2i.core.engine.preparing import PreparedStage
 from t2i.core.engine.previews import Gallery, StagePreviews
 from t2i.core.engine.random_state import seed_all
 from t2i.core.engine.saving import Saving
+from t2i.core.engine.shardable import check_shardable
 from t2i.core.engine.stored import Store
 from t2i.core.engine.storing import Recipe, obtain
 from t2i.core.engine.testing import StageTest
@@ -68,12 +69,18 @@ class StageRun:
         self.prepared = PreparedStage(
             context.model, self.trainer, self.settings, context.accelerator.device, self._say
         )
-        self.optimizing = Optimizing(self.prepared.optimizations, self.settings)
+        several = context.accelerator.num_processes > 1
+        if self.settings.parallel == "fsdp" and several and self.prepared.optimizers:
+            check_shardable(self.trainer, plan.stage.name)
+            self.prepared.shard(context.accelerator)
+        sharding = self.prepared.sharding
+        norm = sharding.norm if sharding else None
+        self.optimizing = Optimizing(self.prepared.optimizations, self.settings, norm)
         self.budget = Budget(context, index)
         self.updates = Updates(
-            context.accelerator, self.settings, self.optimizing, self.budget.progress
+            context.accelerator, self.settings, self.optimizing, self.budget.progress, sharding
         )
-        self.ema = Ema.of(self.prepared.trained(), self.settings)
+        self.ema = Ema.of(self.prepared.trained(), self.settings, sharding)
         self.meter = Meter(context, plan, self.budget)
         self.saving = Saving(context, plan, self.prepared, self.ema, self.meter)
         self.maker = BatchMaker(self.prepared, self.settings)
@@ -300,7 +307,7 @@ class StageRun:
         self.prepared.eval_mode()
         waits = Patient(views, context.reporter.say)
         batches = self.maker.from_beginning(context.dataset, waits, self.plan.shard.total)
-        with torch.no_grad():
+        with torch.no_grad(), self.prepared.whole(keep=True):
             self.trainer.finish(lambda: next(batches))
         self.images.draw()
         self._count_parameters()

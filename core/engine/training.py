@@ -35,6 +35,7 @@ from t2i.core.engine.session import (
     session,
     traced,
 )
+from t2i.core.engine.shardable import check_shardable
 from t2i.core.engine.signals import stop_requests
 from t2i.core.engine.stage import StageRun
 from t2i.core.engine.tracking import Trackers, check_trackers
@@ -48,6 +49,7 @@ from t2i.core.models.building import build, stage_settings, stages_of
 from t2i.core.models.model import Model
 from t2i.core.models.moved import Moved
 from t2i.core.models.origin import Origin, find_origin, same_words
+from t2i.core.models.weights import load_state, owned_tensors
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
@@ -296,12 +298,7 @@ def _context(
 ) -> RunContext:
     """Build the model, its stages and the log of a run that is new or resumed."""
     seeded(config.settings.seed, "weights")
-    # A resumed run holds the files of its encoder, and needs no download. So does one that starts
-    # from other weights.
-    held = (run.model / "text_encoder").is_dir() and run.model not in damaged
-    described = run.start if run.start.is_dir() else None
-    made = build(config, run.model if held else described, fresh=not held)
-    model: Model = made.to(accelerator.device)
+    model = _built(run, config, damaged).to(accelerator.device)
     with torch.no_grad():
         model.text_encoder.encode(
             [""]
@@ -310,6 +307,11 @@ def _context(
     plans = _plans(
         config, [wrap(stage) for stage in stages] if wrap else stages, dataset, accelerator
     )
+    if config.settings.parallel == "fsdp":
+        with torch.random.fork_rng():
+            networks = _built(run, config, damaged).networks
+            for stage in stages:
+                check_shardable(stage.trainer(networks), stage.name)
     is_first = accelerator.is_main_process
     trackers = Trackers(config.settings.track if is_first else (), run, reporter.say)
     log = Log(run.metrics_file, trackers.log)
@@ -318,6 +320,17 @@ def _context(
     return RunContext(
         run, config, accelerator, reporter, dataset, model, plans, log, broken, trackers
     )
+
+
+def _built(run: Run, config: RunConfig, damaged: Sequence[Path] = ()) -> Model:
+    """Build the model.
+
+    A resumed run holds the files of its encoder, and needs no download. So does one that starts
+    from other weights.
+    """
+    held = (run.model / "text_encoder").is_dir() and run.model not in damaged
+    described = run.start if run.start.is_dir() else None
+    return build(config, run.model if held else described, fresh=not held)
 
 
 def _plans(
@@ -329,11 +342,7 @@ def _plans(
     for index, stage in enumerate(stages):
         settings = stage_settings(config, stage)
         size, accumulate = settings.batch_size, settings.accumulate
-        if size % (accumulate * world):
-            raise UserError(
-                f"batch_size ({size}) must be a multiple of accumulate ({accumulate}) times the "
-                f"number of processes ({world})"
-            )
+        settings.check_shared(world)
         check_bits(settings)
         if settings.cache_views and dataset.endless:
             raise UserError(
@@ -391,8 +400,11 @@ def _run_stages(context: RunContext, saved: Saved | None) -> None:
         context.trackers.following(lambda: _as_tracked(context), context.state.step),
     ):
         for plan in context.plans[context.state.stage :]:
-            StageRun(context, plan, gallery).run(saved if saved and saved.state.begun else None)
+            stage = StageRun(context, plan, gallery)
+            stage.run(saved if saved and saved.state.begun else None)
             saved = None
+            if stage.prepared.sharding and plan is not context.plans[-1]:
+                _make_whole(context, stage)
         _finish(context)
         if stopped := context.interrupted():
             raise Interrupted(
@@ -409,6 +421,16 @@ def _as_tracked(context: RunContext) -> dict[str, Any]:
         "data_fingerprint": fingerprint,
         **settings,
     }
+
+
+def _make_whole(context: RunContext, stage: StageRun) -> None:
+    """Replace a model that a stage shared out by an ordinary one, for the next stage."""
+    before, context.model = context.model, _built(context.run, context.config)
+    now = model_modules(context.model)
+    with stage.prepared.whole():
+        for name, module in model_modules(before).items():
+            load_state(now[name], owned_tensors(module), name)
+    context.model.to(context.accelerator.device)
 
 
 def _tell_contents(context: RunContext, splits: Mapping[str, Dataset]) -> None:

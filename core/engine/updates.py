@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
@@ -11,9 +12,12 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from t2i.core.engine.casting import forget_casts
-from t2i.core.engine.optimizing import Optimizing, gradient_norm
+from t2i.core.engine.optimizing import Optimizing
 from t2i.core.errors import T2IError
 from t2i.core.settings import EngineConfig
+
+if TYPE_CHECKING:
+    from t2i.core.engine.sharding import Sharding
 
 SMALLEST_SCALE = 2.0**-14
 """An fp16 loss scale this low means that gradients overflow at any scale: they are not finite."""
@@ -31,6 +35,7 @@ class Updates:
         settings: The stage's settings.
         optimizing: The trainer's optimizers.
         progress: Returns the progress of the stage, 0 to 1.
+        sharding: The weights, shared out over processes. None: each process has all.
 
     Attributes:
         part: Index of the present micro-batch, from 0 (`accumulate`); the loop sets it.
@@ -43,8 +48,10 @@ class Updates:
         settings: EngineConfig,
         optimizing: Optimizing,
         progress: Callable[[], float],
+        sharding: Sharding | None = None,
     ) -> None:
         self._accelerator = accelerator
+        self._sharding = sharding
         self._settings = settings
         self._optimizing = optimizing
         self._progress = progress
@@ -73,17 +80,17 @@ class Updates:
         chosen = self._optimizing[name]
         # A trainer may freeze parameters for a while; backward refuses those.
         optimizer, parameters = chosen.optimizer, chosen.parameters
-        # Backward must run outside autocast. Only these parameters get gradients: a critic that is
-        # used in the generator's loss gets none.
+        # Backward must run outside autocast.
         with torch.autocast(loss.device.type, enabled=False):
-            self._accelerator.backward(loss / self._settings.accumulate, inputs=parameters)
+            self._backward(loss / self._settings.accumulate, parameters)
         if self.part < self._settings.accumulate - 1:
             return
         if self._accelerator.scaler is not None:
             self._accelerator.scaler.unscale_(optimizer)
             self._scaled = True
-        loss = self._averaged(parameters, loss.detach())
-        norm = gradient_norm(parameters)
+        average = self._sharding.averaged if self._sharding else self._averaged
+        loss = average(parameters, loss.detach())
+        norm = self._optimizing.norm(parameters)
         if bool(loss.isfinite() & norm.isfinite()):  # the only place that waits for the device
             self._optimizing.clip(name, parameters, norm)
             self._step(optimizer)
@@ -91,8 +98,21 @@ class Updates:
             self._refuse(name, loss, norm)
         forget_casts()
         optimizer.zero_grad(set_to_none=True)
+        if self._sharding:
+            self._sharding.refresh()
         if self._settings.accumulate == 1:
             self.end_step()
+
+    def _backward(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+        """Run the backward pass. Only these parameters get gradients.
+
+        A critic that is used in the generator's loss gets none. Weights that are shared out get all
+        of theirs, of which those of others are dropped.
+        """
+        if self._sharding:
+            self._sharding.backward(loss, parameters)
+        else:
+            self._accelerator.backward(loss, inputs=parameters)
 
     def end_step(self) -> None:
         """Adapt the loss scale of fp16; called when no gradients under the present scale remain."""

@@ -284,3 +284,32 @@ def test_clutter_is_not_in_the_way_and_stays(here, refused, tmp_path):
     )
     for name in ("run", "samples", "failed"):
         assert (tmp_path / name / "Thumbs.db").read_bytes() == b"x"
+
+
+def test_slurm_writes_a_script_that_trains_and_resumes(here, tmp_path):
+    options = ("--slurm", "--nodes", "2", "--gpus-per-node", "2", "--time", "2:00:00")
+    wanted = ("--model", "toy", "--set", "lr=1e-3", "--batch-size", "8", "--out", "runs/a")
+    code, out, _ = here("train", *wanted, *options, "--sbatch", "--partition=gpu")
+    assert code == 0
+    assert out.splitlines() == ["script: runs/a.sbatch", "submit it with: sbatch runs/a.sbatch"]
+    text = (tmp_path / "runs" / "a.sbatch").read_text()
+    begun = shlex.join(["train", "--model", "toy", "--batch-size", "8", "--set", "lr=1e-3"])
+    assert f"-m t2i.cli {begun} --out runs/a)" in text
+    assert '-m t2i.cli train --resume "$run")' in text
+    assert "#SBATCH --time=2:00:00\n" in text
+    assert not (tmp_path / "runs" / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("--nodes", "2"), "--nodes belongs to --slurm"),
+        (("--slurm",), "name the run's folder, which all nodes share, with --out"),
+        (("--slurm", "--out", "a", "--nodes", "3"), "times the number of processes (3)"),
+        (("--slurm", "--out", "a", "--time", "soon"), "is no time limit"),
+    ],
+)
+def test_a_job_that_cannot_be_is_refused(here, arguments, error):
+    code, _, err = here("train", "--model", "toy", "--batch-size", "8", *arguments)
+    assert code == 2
+    assert error in err

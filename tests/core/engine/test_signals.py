@@ -27,6 +27,16 @@ def test_outside_optional_work_a_signal_is_only_noted():
         assert stop.number == signal.SIGTERM
 
 
+def test_the_signal_of_a_scheduler_never_ends_the_program_at_once():
+    """SLURM sends SIGUSR1 before the time limit, and SIGTERM if saving takes too long."""
+    with stop_requests() as stop:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert stop.number == signal.SIGUSR1
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.number == signal.SIGTERM
+
+
 def test_other_threads_leave_signals_alone():
     before, seen = signal.getsignal(signal.SIGINT), []
 

@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.distributed.tensor import DTensor
 
-from t2i.core.engine import resume, stored, train
+from t2i.core.engine import blocks, resume, sharding, stored, train
 from t2i.core.engine.optimizing import Optimizing
 from t2i.core.engine.reporting import Silent
 from t2i.core.engine.updates import Updates
@@ -36,8 +37,20 @@ CAPTIONS = [
     for size in ("a large", "a small")
     for colour in ("red", "blue", "green")
 ]
+SHARDINGS = []  # those of the present run
 NOTED = 2  # steps of each optimizer
 stored.PART = 8  # examples a file of stored features: there is something to share out
+
+
+class NotedSharding(sharding.Sharding):
+    """A sharding that this script can ask for whole gradients."""
+
+    def __init__(self, *parts):
+        super().__init__(*parts)
+        SHARDINGS.append(self)
+
+
+sharding.Sharding = NotedSharding
 
 
 class Watch:
@@ -72,13 +85,18 @@ class Watch:
             if (step := next(steps)) < NOTED:
                 parameters = [p for group in optimizer.param_groups for p in group["params"]]
                 told = {
-                    f"{where}/{step}/{i}": p.grad.clone()
+                    f"{where}/{step}/{i}": self._whole(p)
                     for i, p in enumerate(parameters)
                     if p.grad is not None
                 }
                 self.gradients |= told
 
         optimizer.register_step_pre_hook(note)
+
+    def _whole(self, parameter):
+        """The gradient of a parameter, of which this process may have rows only."""
+        gradient = parameter.grad
+        return (SHARDINGS[-1].gathered(gradient, parameter) if SHARDINGS else gradient).clone()
 
     def _step(self, step, batch, engine):
         if batch.noise.at == self.stop_at:
@@ -92,6 +110,7 @@ class Watch:
         told = hashlib.sha256()
         for name in sorted(self.modules):
             for key, tensor in sorted(self.modules[name].state_dict().items()):
+                tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
                 told.update(f"{name}/{key}".encode() + tensor.contiguous().numpy().tobytes())
         return told.hexdigest()
 
@@ -103,6 +122,8 @@ def do(job, rank=0):
     if "draws" in job:
         return {"drawn": len(sampled(job["model"], job["sets"], Path(job["out"]), **job["draws"]))}
     watch = Watch(*(job.get(what, {}).get(str(rank)) for what in ("stop_at", "spoil")))
+    SHARDINGS.clear()
+    blocks.LEAST = job.get("least", blocks.LEAST)
     out, said = Path(job["out"]), ""
     try:
         if "model" in job:

@@ -1,0 +1,1 @@
+"""Measure speed and memory of every preset on one device: `python -m t2i.benchmarks.gpu`."""
