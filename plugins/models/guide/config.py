@@ -128,9 +128,10 @@ TINY: dict[str, Any] = {
     "betas": (0.9, 0.98),
 }
 
-# Five to eight minutes of one core.
+# Eight to ten minutes of one core.
 SHAPES: dict[str, Any] = {
-    **TINY, "steps": 2500, "batch_size": 64, "ema_decay": 0.98, "lr_schedule": "linear",
+    **TINY, "compared": 4096, "against_kept": True, "steps": 2500, "batch_size": 64,
+    "ema_decay": 0.98, "lr_schedule": "linear",
     "lr_hold": 0.5, "lr": 1.5e-3,
 }  # fmt: skip
 

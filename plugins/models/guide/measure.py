@@ -4,8 +4,9 @@
     python -m t2i.plugins.models.guide.measure --run A --guide B --sampler ddim --count 100 \
         --scales 0 1 2 4 8 --json curve.json
 
-Prints one row for each scale: the share of one-object captions whose image is all right, with the
-guide at that scale and guidance 1, and with classifier-free guidance of 1 plus that scale.
+Prints one row for each scale: the share of one-object captions whose image is all right. The
+columns are: the guide alone (the model has no caption: guidance 0), the guide beside the caption
+(guidance 1), and classifier-free guidance of 1 plus the scale.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from t2i.core.models.loading import load
 from t2i.core.models.model import Model
 from t2i.core.registry.tables import registry
 
-SCALES = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0)
+SCALES = (0.0, 1.0, 3.0, 5.0, 10.0, 20.0, 40.0)
+KINDS = {"alone": "guide alone", "guide": "guide and caption", "free": "classifier-free 1 + s"}
+"""Title of the column of each kind of guidance."""
 ONE_OBJECT = {"two_objects": 0, "three_objects": 0, "counts": 0}
 """Settings of `shapes` with one object in each image."""
 
@@ -62,7 +65,7 @@ def right(model: Model, asked: list[str], **request: Any) -> int:
 def measured(
     model: Model, guide: Model, asked: list[str], scale: float, **request: Any
 ) -> dict[str, int]:
-    """Measure both kinds of guidance at one scale.
+    """Measure the kinds of guidance at one scale.
 
     Args:
         model: The diffusion model.
@@ -72,10 +75,11 @@ def measured(
         **request: Further arguments of `Model.sample`.
 
     Returns:
-        The numbers of images that are all right, by kind of guidance.
+        The numbers of images that are all right, by kind of guidance, as in `KINDS`.
     """
     maker = guide.guide(scale) if scale else None
     return {
+        "alone": right(model, asked, guide=maker, guidance=0.0, **request),
         "guide": right(model, asked, guide=maker, guidance=1.0, **request),
         "free": right(model, asked, guidance=1.0 + scale, **request),
     }
@@ -94,14 +98,14 @@ def main() -> None:
     given = parser.parse_args()
     model, guide = load(given.run), load(given.guide)
     asked, rows = captions(given.count, model.generator.image_size), []
-    print("| s | guide, % all right | classifier-free 1 + s |\n|---|---|---|")
+    print(f"| s | {' | '.join(KINDS.values())} |\n|---|---|---|---|")
     for scale in given.scales:
         counts = measured(
             model, guide, asked, scale, sampler=given.sampler, steps=given.steps, batch_size=50
         )
         rows.append({"scale": scale, **counts})
-        cells = [_cell(counts[kind], given.count) for kind in ("guide", "free")]
-        print(f"| {scale:g} | {cells[0]} | {cells[1]} |", flush=True)
+        cells = [_cell(counts[kind], given.count) for kind in KINDS]
+        print(f"| {scale:g} | {' | '.join(cells)} |", flush=True)
     if given.json:
         given.json.write_text(json.dumps({"count": given.count, "rows": rows}, indent=2) + "\n")
 

@@ -15,7 +15,7 @@ from t2i.core.models.loading import load
 from t2i.core.runs.configure import resolve_config
 from t2i.plugins.models.guide.config import GuideConfig
 from t2i.plugins.models.guide.networks import NoisyClip
-from t2i.plugins.models.guide.training import GuideTrainer, stages
+from t2i.plugins.models.guide.training import GuideTrainer, among_kept, stages
 from t2i.plugins.models.guide.weights import load_weights
 
 SMALL = {
@@ -203,3 +203,30 @@ def test_a_run_of_it_steers_ddpm_with_every_kind_of_sampler(tmp_path):
         steered = model.sample(["a red circle"], guide=guide.guide(300.0), **more)[0]
         again = model.sample(["a red circle"], guide=guide.guide(300.0), **more)[0]
         assert plain.tobytes() != steered.tobytes() == again.tobytes()
+
+
+def test_an_image_is_told_from_kept_captions_too():
+    scores = torch.randn(3, 3, dtype=torch.float64)
+    kept = torch.randn(3, 5, dtype=torch.float64)
+    kept[1, 2] = -torch.inf  # image 1's own caption
+    alike = torch.eye(3, dtype=torch.bool)
+    alike[0, 2] = alike[2, 0] = True
+    wanted = []
+    for i in range(3):
+        others = [scores[i, j] for j in range(3) if i == j or not alike[i, j]]
+        row = torch.stack([*others, *kept[i]])
+        column = torch.stack([scores[j, i] for j in range(3) if i == j or not alike[i, j]])
+        wanted += [row.logsumexp(0) - scores[i, i], column.logsumexp(0) - scores[i, i]]
+    torch.testing.assert_close(among_kept(scores, alike, kept), torch.stack(wanted).mean())
+
+
+def test_the_loss_against_kept_captions_is_a_setting():
+    guide = drawn(compared=4, against_kept=True)
+    text = Colours().encode(["red", "blue"])
+    f = torch.nn.functional.normalize(torch.randn(2, 6), dim=1)
+    g = guide.of_sentences(text.sentence)
+    assert guide.against_kept(f, g).shape == (2, 0)
+    guide.keep(text.sentence[:1])
+    scores = guide.against_kept(f, g)
+    assert scores[0, 0] == -torch.inf  # its own caption
+    torch.testing.assert_close(scores[1, 0], guide.scale * (f[1] @ g[0]))
