@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from t2i.core.engine.context import Plan, RunContext
 from t2i.core.engine.ema import Ema
 from t2i.core.engine.observer import Moment
 from t2i.core.engine.preparing import PreparedStage
+from t2i.core.engine.random_state import random_state, set_random_state
 
 
 @contextmanager
 def as_sampled(prepared: PreparedStage, ema: Ema) -> Iterator[None]:
     """Put the model into evaluation mode with its averaged weights inside the block.
 
-    Our noise is keyed, but a library may draw numbers from torch's global generators. Their state
-    is restored, so training does not depend on what is sampled.
+    Our noise is keyed, but a library may draw numbers from the global generators of torch, NumPy
+    and Python. Their state is restored, so training does not depend on what is sampled.
 
     Args:
         prepared: The stage's networks.
@@ -27,10 +26,12 @@ def as_sampled(prepared: PreparedStage, ema: Ema) -> Iterator[None]:
     Yields:
         Nothing.
     """
+    state = random_state()
     prepared.eval_mode()
-    with ema.swapped(), torch.random.fork_rng():
+    with ema.swapped():
         yield
     prepared.train_mode()
+    set_random_state(state)
 
 
 class Observing:

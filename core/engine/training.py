@@ -13,7 +13,6 @@ import torch
 from accelerate import Accelerator
 
 from t2i.core.engine import checkpoint
-from t2i.core.engine.captions_right import CaptionTest
 from t2i.core.engine.checkpoint import Saved
 from t2i.core.engine.context import Plan, RunContext, signal_name
 from t2i.core.engine.loader import BatchShard
@@ -33,8 +32,9 @@ from t2i.core.engine.session import (
     session,
     traced,
 )
+from t2i.core.engine.scores import Examining
 from t2i.core.engine.signals import stop_requests
-from t2i.core.engine.stage import StageRun
+from t2i.core.engine.stage import Held, StageRun
 from t2i.core.engine.warm_start import find_checkpoint, take_weights
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.interfaces.dataset import Broken, Dataset
@@ -64,6 +64,7 @@ def train(
     command: str = "",
     wrap: Wrap | None = None,
     observer: Observer | None = None,
+    examining: Examining | None = None,
     device: str | None = None,
     start: Path | None = None,
 ) -> Run:
@@ -79,6 +80,7 @@ def train(
         command: The command line, recorded in config.json.
         wrap: Replaces each stage. None: the stages are used as they are.
         observer: Called between steps, without a change of what is trained. None: nobody.
+        examining: Makes what scores samples of the model now and then. None: they are not scored.
         device: Device to train on, such as "cpu", "cuda" or "cuda:1". None: the best one.
         start: Folder of another run of this model, whose weights training starts from. The text
             encoder must be configured as there. None: fresh weights.
@@ -107,6 +109,7 @@ def train(
             config = replace(config, encoder=_fitted(config.encoder, dataset))
         context = _context(run, config, dataset, accelerator, speaker, wrap)
         context.observer = observer
+        context.examiner = examining(config) if examining else None
         attempt.steps = lambda: context.state.step
         if start is not None:
             take_weights(context, start)
@@ -132,6 +135,7 @@ def resume(
     reporter: Reporter | None = None,
     wrap: Wrap | None = None,
     observer: Observer | None = None,
+    examining: Examining | None = None,
     steps: int | None = None,
     minutes: float | None = None,
     device: str | None = None,
@@ -151,6 +155,7 @@ def resume(
             lines on it.
         wrap: Replaces each stage. None: the stages are used as they are.
         observer: Called between steps, without a change of what is trained. None: nobody.
+        examining: Makes what scores samples of the model now and then. None: they are not scored.
         steps: New budget in steps, counted from the beginning of the run. Stages that have ended
             are not repeated, so what is added goes to the stages that have not, or to the last one.
             None: unchanged.
@@ -195,6 +200,7 @@ def resume(
         dataset.prepare(speaker.say)
         context = _context(run, config, dataset, accelerator, speaker, wrap, damaged)
         context.observer = observer
+        context.examiner = examining(config) if examining else None
         saved = _newest(context, longer)
         if longer:
             check_longer(context, saved)
@@ -206,6 +212,7 @@ def resume(
         speaker.say(f"resuming {config.model} {where}")
         if longer and saved:
             refit_warm_up(context, saved)
+            saved.state.scored.since = 0  # a stage that was stopped early goes on
         if accelerator.is_main_process and changed:
             write_json(
                 run.config_file, document | {"run": config.dump(), WRITTEN: as_recorded(dataset)}
@@ -345,7 +352,6 @@ def _run_stages(context: RunContext, saved: Saved | None) -> None:
     validation = "val" if "val" in registry().datasets[data.name].splits else "train"
     held = open_dataset(data, validation)
     gallery = Gallery.of(run.samples, held, context.settings.seed)
-    context.test = CaptionTest.of(data.name, held, context.settings.seed)
     _tell_contents(context, {"train": context.dataset, validation: held})
     if saved:
         context.state = saved.state
@@ -359,7 +365,9 @@ def _run_stages(context: RunContext, saved: Saved | None) -> None:
         context.log.forget_after(context.state.step)
     with stop_requests() as context.stop, context.running.watched():
         for plan in context.plans[context.state.stage :]:
-            StageRun(context, plan, gallery).run(saved if saved and saved.state.begun else None)
+            StageRun(context, plan, Held(held, validation != "train", gallery)).run(
+                saved if saved and saved.state.begun else None
+            )
             saved = None
         _finish(context)
         if stopped := context.interrupted():
@@ -375,6 +383,25 @@ def _tell_contents(context: RunContext, splits: Mapping[str, Dataset]) -> None:
         context.reporter.say(f"data: passed over: {reason}: {count}")
     if context.is_first:
         write_contents(context.run, contents)
+
+
+def _best_score(context: RunContext) -> dict[str, Any]:
+    """Return the best score that decided in the last stage, for the summary.
+
+    A warning is said if a setting needs scores and there were none.
+    """
+    scored, settings = context.state.scored, context.settings
+    if scored.name:
+        return {"best_score": {"name": scored.name, "step": scored.best_step, **scored.best}}
+    needs = {
+        "keep_best": context.is_score(settings.keep_best or ""),
+        "stop_after": settings.stop_after,
+    }
+    for name in [name for name, needed in needs.items() if needed]:
+        context.reporter.say(
+            f"warning: {name} had no effect: the last stage was not scored; see score_every"
+        )
+    return {}
 
 
 def _finish(context: RunContext) -> None:
@@ -399,6 +426,8 @@ def _finish(context: RunContext) -> None:
         },
         "peak_memory_bytes": peak_memory(context.accelerator.device),
         "stages": state.stages,
+        "scoring_seconds": state.scored.seconds,
+        **_best_score(context),
         "device": str(context.accelerator.device),
         "precision": context.settings.precision,
         "threads": torch.get_num_threads(),

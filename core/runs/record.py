@@ -132,6 +132,20 @@ class Log:
             self._board.add_scalar("images_per_second", entry["images_per_second"], entry["step"])
             self._board.flush()
 
+    def add_scores(self, entry: Mapping[str, Any]) -> None:
+        """Append a line of scores.
+
+        Args:
+            entry: A JSON object with at least "step", "stage" and "scores" (by name, each with
+                "value").
+        """
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, allow_nan=False) + "\n")
+        if self._board:
+            for name, score in entry["scores"].items():
+                self._board.add_scalar(f"{entry['stage']}/{name}", score["value"], entry["step"])
+            self._board.flush()
+
 
 def _board(folder: Path) -> Any:
     try:
