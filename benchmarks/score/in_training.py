@@ -16,7 +16,7 @@ from t2i.benchmarks.score.scorer import Scorer, build_metric
 from t2i.core.engine.scores import Score
 from t2i.core.errors import UserError, nearest
 from t2i.core.interfaces.dataset import SoundDataset
-from t2i.core.interfaces.scoring import Benchmark, ImageBatch, Measure, Metric, PromptSet
+from t2i.core.interfaces.scoring import Benchmark, ImageBatch, Metric, PromptSet
 from t2i.core.io.terminal import note
 from t2i.core.models.model import Model
 from t2i.core.registry.tables import registry

@@ -33,7 +33,15 @@ COLUMNS = 2
 SAMPLED = f"Of each caption: a real image, then {PER_CAPTION} samples."
 
 
-def _sound_ones(dataset: Dataset) -> Iterator[Example]:
+def sound_ones(dataset: Dataset) -> Iterator[Example]:
+    """Read the sound examples of a data set; any number of broken ones is skipped.
+
+    Args:
+        dataset: The data set.
+
+    Yields:
+        The sound examples, in order.
+    """
     for index in range(len(dataset)):
         with suppress(BrokenExample):
             yield dataset[index]
@@ -76,7 +84,7 @@ class Gallery:
         Raises:
             UserError: No example is sound.
         """
-        examples = list(islice(_sound_ones(dataset), CAPTIONS))
+        examples = list(islice(sound_ones(dataset), CAPTIONS))
         return cls(
             folder, examples or [sound(dataset, 0)[0]], seed
         )  # if none is sound, sound() raises an error that says why

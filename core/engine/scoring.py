@@ -107,7 +107,7 @@ class StageScores:
         state.scored.seconds += self.clock.cost or 0.0
 
     def _score(self, sampled: bool) -> None:
-        """Compute all scores. Those of samples come first, since they decide unless one is named."""
+        """Compute all scores. Those of samples come first: they decide unless one is named."""
         context, found = self._context, dict[str, Score]()
         if context.examiner is not None and sampled:
             found |= context.examiner.scores(context.model)
@@ -144,7 +144,7 @@ class StageScores:
         return bool(after) and self._context.state.scored.since >= after
 
     def say_stopped(self) -> None:
-        """Say why the stage ended early, and record it for the summary."""
+        """Say why the stage ended early."""
         state = self._context.state
         scored, best = state.scored, Score.of(state.scored.best)
         self._context.reporter.say(

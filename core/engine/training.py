@@ -23,6 +23,7 @@ from t2i.core.engine.preparing import model_modules, model_parameters
 from t2i.core.engine.previews import Gallery
 from t2i.core.engine.reporting import Reporter
 from t2i.core.engine.same_data import WRITTEN, as_recorded, same_data
+from t2i.core.engine.scores import Examining
 from t2i.core.engine.session import (
     Attempt,
     check_free,
@@ -32,7 +33,6 @@ from t2i.core.engine.session import (
     session,
     traced,
 )
-from t2i.core.engine.scores import Examining
 from t2i.core.engine.signals import stop_requests
 from t2i.core.engine.stage import Held, StageRun
 from t2i.core.engine.warm_start import find_checkpoint, take_weights

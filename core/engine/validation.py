@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -18,8 +18,9 @@ from t2i.core.engine.context import Plan, RunContext
 from t2i.core.engine.loader import BatchShard, HostBatch, Views
 from t2i.core.engine.local import LocalEngine
 from t2i.core.engine.preparing import PreparedStage
+from t2i.core.engine.previews import sound_ones
 from t2i.core.engine.scores import VALIDATION, Score
-from t2i.core.interfaces.dataset import BrokenExample, Dataset, Example, Visit
+from t2i.core.interfaces.dataset import Dataset, Visit
 from t2i.core.interfaces.strata import STRATA
 from t2i.core.interfaces.trainer import Batch
 
@@ -61,7 +62,7 @@ class Validation:
     def _groups(self) -> list[HostBatch]:
         """The examples in groups, read once."""
         settings = self._plan.settings
-        examples = list(islice(_sound_ones(self._held), GROUP * GROUPS))
+        examples = list(islice(sound_ones(self._held), GROUP * GROUPS))
         views = Views(examples, settings.seed, settings.image_size, settings.augment)
         rows = [range(at, min(at + GROUP, len(examples))) for at in range(0, len(examples), GROUP)]
         return [views[[Visit(0, row) for row in group]] for group in rows if len(group) > 1]
@@ -121,9 +122,3 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
     half = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / math.sqrt(len(values))
     return fmean(values) - half, fmean(values) + half
-
-
-def _sound_ones(dataset: Dataset) -> Iterator[Example]:
-    for index in range(len(dataset)):
-        with suppress(BrokenExample):
-            yield dataset[index]

@@ -234,7 +234,7 @@ class Trainer(ABC):
         through `engine.update` may call it here, since this engine's `update` does nothing.
 
         Timesteps should be the middles of equal strata, one for each example
-        (`t2i.core.interfaces.strata.stratified`), so that they are the same each time and cover all levels.
+        (`t2i.core.interfaces.strata.stratified`): the same each time, and over all levels.
 
         Args:
             batch: A few examples with the same noise at each call. The number of examples is a

@@ -89,7 +89,8 @@ def test_every_line_of_scores_stays(tmp_path):
     scores = json.dumps({"stage": "s", "step": 7, "seconds": 2.0, "scores": {"x": SCORE}}) + "\n"
     path.write_text("".join(line(step=n) for n in range(997)) + scores + line() * 2)
     (found,) = [entry for entry in read_curve(path, points=10) if "scores" in entry]
-    assert found["step"] == 7 and found["losses"] == {}
+    assert found["step"] == 7
+    assert found["losses"] == {}
     assert found["scores"]["x"]["interval"] == [2.0, 4.0]
     path.write_text('{"scores": {"x": {"value": "much"}}}\n')
     with pytest.raises(UserError, match="'scores' are no scores by name"):

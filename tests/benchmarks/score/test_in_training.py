@@ -39,8 +39,10 @@ def test_the_data_set_names_the_scores_and_true_images_are_perfect():
     right, wrong = Drawing(data), Drawing(data, shift=1)
     good, bad = examiner.scores(right), examiner.scores(wrong)
     accuracy = good["caption-accuracy.all"]
-    assert accuracy.value == 100 and accuracy.higher
-    assert accuracy.interval[1] == 100 and accuracy.interval[0] < 80
+    assert accuracy.value == 100
+    assert accuracy.higher
+    assert accuracy.interval[1] == 100
+    assert accuracy.interval[0] < 80
     assert bad["caption-accuracy.all"].value < 50
     assert good["fid:shapes"].title == f"FD, shapes of {IMAGES}"
     assert good["fid:shapes"].value == pytest.approx(0, abs=1e-3)
@@ -83,4 +85,7 @@ def test_what_cannot_be_made_is_refused_before_training(text, message):
 def test_a_measure_with_one_ranked_score_has_the_name_of_the_metric():
     assert [Wanted("fid:shapes").name(s) for s in Wanted("fid:shapes").scores] == ["fid:shapes"]
     several = Wanted("prc:shapes")
-    assert [several.name(s) for s in several.scores] == ["prc.precision:shapes", "prc.recall:shapes"]
+    assert [several.name(s) for s in several.scores] == [
+        "prc.precision:shapes",
+        "prc.recall:shapes",
+    ]

@@ -98,11 +98,12 @@ def test_they_are_logged_and_shown_and_training_is_the_same_to_the_bit(tmp_path)
         "value": 5.0, "interval": [4.0, 6.0], "count": 4, "better": "high", "title": "quality of 4",
     }  # fmt: skip
     loss = found[1][1]["validation.generator"]
-    assert loss["better"] == "low" and loss["interval"][0] < loss["value"] < loss["interval"][1]
+    assert loss["better"] == "low"
+    assert loss["interval"][0] < loss["value"] < loss["interval"][1]
     assert loss["title"] == f"generator of {loss['count']} held-out examples"
     assert "quality of 4: 5 (4 to 6)" in lines.notes
     # The averaged weights are scored, not those that are trained.
-    raw, other = train(tmp_path / "raw", [3.0, 5, 4, 6], "ema_decay=0")
+    _raw, other = train(tmp_path / "raw", [3.0, 5, 4, 6], "ema_decay=0")
     assert not torch.equal(other.weights[0], examiner.weights[0])
     assert run.summary()["scoring_seconds"] > 0
     assert run.summary()["best_score"]["step"] == 8
@@ -112,7 +113,8 @@ def test_they_are_logged_and_shown_and_training_is_the_same_to_the_bit(tmp_path)
 def test_validation_alone_needs_no_examiner_and_is_of_the_same_examples(tmp_path):
     run = engine.train(config("lr=0"), tmp_path / "run", reporter=Silent())
     values = [found["validation.generator"]["value"] for _, found in scored(run)]
-    assert len(values) == 4 and len(set(values)) == 1
+    assert len(values) == 4
+    assert len(set(values)) == 1
 
 
 def test_without_a_validation_loss_nothing_is_logged(tmp_path):
@@ -155,7 +157,8 @@ def test_a_stage_stops_early_and_a_longer_budget_goes_on(tmp_path):
     assert run.summary()["steps"] == 8
     assert run.summary()["stages"][0]["stopped_early"]
     (said,) = [text for text in lines.texts if "stopped early" in text]
-    assert "the last 2 scores 'quality'" in said and "quality of 4: 5 (4 to 6), step 4" in said
+    assert "the last 2 scores 'quality'" in said
+    assert "quality of 4: 5 (4 to 6), step 4" in said
     logged = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
     assert [line["step"] for line in logged if "losses" in line] == [8]
     examiner = Examiner([1.0] * 9, higher=False)
