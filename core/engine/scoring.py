@@ -129,7 +129,7 @@ class StageScores:
         if not found:
             return
         wanted = context.settings.keep_best
-        name = wanted if wanted in found else next(iter(found))
+        name = wanted if wanted is not None and wanted in found else next(iter(found))
         context.note = str(found[name])
         if state.scored.add(name, found[name], state.step) and name == wanted:
             self._saving.keep(found[name].value)

@@ -15,9 +15,9 @@ WITH = {
     "ddpm": ["diffusion"], "edm": ["diffusion"], "ldm": ["autoencoder", "diffusion"],
     "flowmatching": ["autoencoder", "flow", "reflow"], "ncsn": ["scores"], "scoresde": ["score"],
     "imagen": ["base", "upsampler"], "glide": ["base", "upsampler"],
-    "dalle2": ["prior", "decoder", "upsampler"],
+    "dalle2": ["decoder", "upsampler", "prior"],
     "dalle": ["tokenizer", "transformer"], "parti": ["tokenizer", "transformer"],
-    "vqdiffusion": ["tokenizer", "diffusion"], "vqgan": ["tokenizer", "transformer"],
+    "vqdiffusion": ["tokenizer", "diffusion"], "vqgan": ["tokenizer", "prior"],
     "vae": ["vae"], "glow": ["flow"], "realnvp": ["flow"], "tarflow": ["flow"],
     "aligndraw": ["drawing"],
 }  # fmt: skip
