@@ -14,6 +14,7 @@ from t2i.core.engine.previews import CAPTIONS, PER_CAPTION, StagePreviews
 from t2i.core.engine.saving import Saving
 from t2i.core.engine.scores import Score
 from t2i.core.engine.validation import Validation
+from t2i.core.errors import UserError
 from t2i.core.io.processes import everyones
 
 
@@ -108,11 +109,21 @@ class StageScores:
 
     def _score(self, sampled: bool) -> None:
         """Compute all scores. Those of samples come first: they decide unless one is named."""
-        context, found = self._context, dict[str, Score]()
-        if context.examiner is not None and sampled:
-            found |= context.examiner.scores(context.model)
+        found: dict[str, Score] = {}
+        if sampled:
+            found |= self._of_samples()
         found |= self._validation.scores()
         self._found = {n: score for n, score in found.items() if math.isfinite(score.value)}
+
+    def _of_samples(self) -> Mapping[str, Score]:
+        """Score samples. If that cannot be done, it is said, and training goes on without."""
+        context = self._context
+        try:
+            return context.examiner.scores(context.model) if context.examiner else {}
+        except UserError as error:
+            context.reporter.say(f"warning: samples are not scored: {error}")
+            context.examiner = None
+            return {}
 
     def _log(self, found: Mapping[str, Score]) -> None:
         context, state = self._context, self._context.state

@@ -187,7 +187,7 @@ def test_the_table_fits_a_narrow_terminal(results):
 
 
 @pytest.mark.parametrize("width", [40, 60, 80])
-def test_no_interval_is_cut_however_many_scores_and_models_there_are(results, width):
+def test_no_interval_is_cut_however_many_scores_and_models_there_are(results, row, width):
     more = [Column("val", f"m{n}", "score", f"score {n}", "higher") for n in range(9)]
     results.columns = [FID, *more, HEADLINE]
     for n in range(7):
@@ -208,7 +208,7 @@ def test_no_interval_is_cut_however_many_scores_and_models_there_are(results, wi
     assert "…" not in text
 
 
-def test_models_whose_intervals_overlap_share_a_rank(results):
+def test_models_whose_intervals_overlap_share_a_rank(results, row):
     results.rows += [row("near", 44, 8.0), row("far", 20, 8.0)]
     ranked = [(s.place, s.name) for s in results.ranking() if s.rank]
     assert ranked == [("1", "ldm"), ("2=", "near"), ("2=", "gan"), ("4", "far")]

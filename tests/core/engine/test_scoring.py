@@ -15,7 +15,7 @@ from t2i.core.engine.grid_clock import GridClock
 from t2i.core.engine.reporting import Silent
 from t2i.core.engine.scores import Score
 from t2i.core.engine.stage import StageRun
-from t2i.core.errors import Interrupted
+from t2i.core.errors import Interrupted, UserError
 from t2i.core.io.files import load_tensors, read_json
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
@@ -185,6 +185,18 @@ def test_a_killed_run_stops_at_the_same_step(tmp_path, monkeypatch):
     assert scored(run) == scored(whole)
     assert run.summary()["steps"] == whole.summary()["steps"] == 8
     assert weights(Run(run.path)) == weights(whole)
+
+
+@pytest.mark.usefixtures("validated")
+def test_scores_that_cannot_be_made_are_said_once_and_training_goes_on(tmp_path):
+    def fail(number):
+        raise UserError("too few images")
+
+    lines = Lines()
+    run, _ = train(tmp_path / "run", [1.0], reporter=lines, work=fail)
+    warnings = [text for text in lines.texts if text.startswith("warning")]
+    assert warnings == ["warning: samples are not scored: too few images"]
+    assert [list(found) for _, found in scored(run)] == [["validation.generator"]] * 4
 
 
 def test_a_setting_without_scores_is_warned_about(tmp_path):
