@@ -100,14 +100,15 @@ class TrainingScores:
     Args:
         config: The run's configuration.
         wanted: The scores.
+        optional: Whether those are left out that cannot be made here, as their weights are missing.
 
     Attributes:
-        names: Names of the scores.
+        names: Names of the scores, with those that are left out.
         images: Number of captions, each with one image.
     """
 
-    def __init__(self, config: RunConfig, wanted: list[Wanted]) -> None:
-        self._config, self._wanted = config, wanted
+    def __init__(self, config: RunConfig, wanted: list[Wanted], optional: bool = False) -> None:
+        self._config, self._wanted, self._optional = config, wanted, optional
         self.images = config.settings.score_images
         self._built: Scorer | None = None
         self.names = tuple(each.name(score) for each in wanted for score in each.scores)
@@ -134,6 +135,11 @@ class TrainingScores:
         Raises:
             UserError: There are too few held-out examples for a metric.
         """
+        if self._optional:  # not before: it loads networks, which short runs do not need
+            self._wanted = [one for one in self._wanted if hindrance(one.measure, {}) is None]
+            self._optional = False
+        if not self._wanted:
+            return {}
         scorer = self._scorer(model)
         (prompts,) = scorer.benchmark.prompts
         values, intervals = scorer.score(scorer.metrics(prompts), self._sampled(model))
@@ -194,20 +200,19 @@ def training_scores(config: RunConfig) -> TrainingScores | None:
         return None
     if settings.scores is None:
         wanted = _usual(config)
-    else:
-        wanted = [Wanted(text) for text in settings.scores]
-        for text, each in zip(settings.scores, wanted, strict=True):
-            if reason := hindrance(each.measure, {}):
-                raise UserError(f"scores: '{text}': {reason}")
+        return TrainingScores(config, wanted, optional=True) if wanted else None
+    wanted = [Wanted(text) for text in settings.scores]
+    for text, each in zip(settings.scores, wanted, strict=True):
+        if reason := hindrance(each.measure, {}):
+            raise UserError(f"scores: '{text}': {reason}")
     return TrainingScores(config, wanted) if wanted else None
 
 
 def _usual(config: RunConfig) -> list[Wanted]:
-    """Return the scores that suit the data set, of those that can be made here."""
+    """Return the scores that suit the data set."""
     spec = registry().datasets[config.data.name]
     default = next((f.name for f in registry().features if f.default), "")
     texts = list(spec.scores) or ([f"{ALWAYS}:{default}"] if default else [])
     if spec.judge in registry().features:
         texts.append(f"{CAPTIONS}:{spec.judge}")
-    wanted = [Wanted(text) for text in texts]
-    return [each for each in wanted if hindrance(each.measure, {}) is None]
+    return [Wanted(text) for text in texts]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from t2i.benchmarks.score import in_training
 from t2i.benchmarks.score.in_training import Wanted, training_scores
 from t2i.core.errors import UserError
 from t2i.core.models.wanted import Sample
@@ -51,6 +52,16 @@ def test_the_data_set_names_the_scores_and_true_images_are_perfect():
     # The same captions and keys of the noise each time.
     assert right.requests == wrong.requests
     assert list(right.requests[0][2]) == [(n, 0) for n in range(IMAGES)]
+
+
+def test_usual_scores_whose_weights_are_missing_are_left_out(monkeypatch):
+    reasons = {"fid:shapes": "gone", "clip-score:shapes-clip": "gone"}
+    monkeypatch.setattr(in_training, "hindrance", lambda measure, _: reasons.get(measure.name))
+    examiner = training_scores(config())
+    assert len(examiner.names) == 3
+    assert list(examiner.scores(Drawing(config().data))) == ["caption-accuracy.all"]
+    with pytest.raises(UserError, match="'fid:shapes': gone"):
+        training_scores(config("scores=['fid:shapes']"))
 
 
 @pytest.mark.usefixtures("toy")
