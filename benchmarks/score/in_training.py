@@ -41,8 +41,8 @@ class Wanted:
         scores: The names of its scores that are wanted, those that are ranked.
 
     Raises:
-        UserError: The metric, the score or the features are unknown, or the metric needs more than
-            one image of each of some captions.
+        UserError: The metric, the score or the features are unknown, or the metric is not computed
+            of one image of each caption.
     """
 
     def __init__(self, text: str) -> None:
@@ -60,8 +60,8 @@ class Wanted:
         metric = self.metric
         if metric.likelihood or metric.training or metric.scope == "variety" or not ranked:
             raise UserError(
-                f"scores: '{text}' cannot be made while training, since it needs more than one "
-                "image of each caption; 't2i bench' scores it"
+                f"scores: '{text}' cannot be made while training, since it is not computed of one "
+                "image of each caption; 't2i bench' makes it"
             )
 
     def name(self, score: str) -> str:
