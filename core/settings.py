@@ -324,6 +324,7 @@ class EngineConfig(Config):
     score_share: float = Field(0.05, gt=0, le=1)
     """Largest share of the time that scores by the clock may take.
 
+    A fifth of it is for the validation loss, the rest for samples.
     From above 0 to 1.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 
 from t2i.core.engine.context import Plan, RunContext
@@ -17,12 +18,15 @@ from t2i.core.engine.validation import Validation
 from t2i.core.errors import UserError
 from t2i.core.io.processes import everyones
 
+VALIDATING = 0.2
+"""Share of `score_share` that the validation losses may take; samples may take the rest."""
+
 
 class StageScores:
     """Scores the model of a stage: its validation losses, and samples of the whole model.
 
-    With `score_every` it is done at these steps. Else a clock tells when (`score_seconds`), so that
-    the share `score_share` of the time is not exceeded.
+    With `score_every` both are made at these steps. Else a clock of each tells when
+    (`score_seconds`), so that the share `score_share` of the time is not exceeded.
 
     Args:
         context: The run, whose state holds the best score.
@@ -50,11 +54,19 @@ class StageScores:
         self._validation, self._images = validation, images
         self._grids, self._saving = grids, saving
         settings = context.settings
-        self._every, by_clock = settings.score_every, settings.score_seconds
-        self.clock = GridClock(
-            None if self._every else by_clock, first=by_clock or 0.0, share=settings.score_share
+        self._every = settings.score_every
+        seconds = None if self._every else settings.score_seconds
+        shares = (VALIDATING * settings.score_share, (1 - VALIDATING) * settings.score_share)
+        self._validating, self._sampling = (
+            GridClock(seconds, first=seconds or 0.0, share=share) for share in shares
         )
-        self._found: dict[str, Score] | None = None
+        self._validates = self._samples = False  # what is due
+        self._found: tuple[str, dict[str, Score]] | None = None
+
+    def begin(self) -> None:
+        """Start the clocks: the stage begins now, or goes on."""
+        self._validating.begin()
+        self._sampling.begin()
 
     def due(self) -> bool:
         """Return whether scores are due at this step.
@@ -66,54 +78,63 @@ class StageScores:
         if state.stage_step == 0 or state.scored.step == state.step:
             return False
         if self._every:
-            return state.step % self._every == 0
-        expected = self._expected()
-        if expected is None:
+            self._validates = self._samples = state.step % self._every == 0
+        else:
+            self._validates, self._samples = self._validation_due(), self._samples_due()
+        return self._validates or self._samples
+
+    def _validation_due(self) -> bool:
+        """Return whether it is due by the clock. An example is expected to cost as in training."""
+        state = self._context.state
+        trained = state.stage_step * self._plan.shard.total
+        self._validating.expect(state.stage_clock / trained * self._validation.examples)
+        return self._validating.due()
+
+    def _samples_due(self) -> bool:
+        """Return whether they are due by the clock. An image is expected to cost as in a grid."""
+        examiner, grid = self._context.examiner, self._grids.cost
+        if examiner is None or (grid is None and self._grids.every is not None):
             return False
-        self.clock.expect(expected)
-        return self.clock.due()
-
-    def _expected(self) -> float | None:
-        """Estimate the cost of the first scores in seconds; None: not yet known.
-
-        A validated example costs as much as a trained one, an image as one of the grids.
-        """
-        context, state = self._context, self._context.state
-        examples = state.stage_step * self._plan.shard.total
-        validating = state.stage_clock / examples * self._validation.examples
-        if context.examiner is None or self._grids.every is None:
-            return validating
-        if self._grids.cost is None:
-            return None
-        drawn = context.examiner.images if self._images.show_all else 0
-        return validating + self._grids.cost * drawn / (CAPTIONS * PER_CAPTION)
+        if grid is not None:
+            self._sampling.expect(grid * examiner.images / (CAPTIONS * PER_CAPTION))
+        return self._sampling.due() and self._images.show_all
 
     def run(self) -> None:
         """Score the model in the first process; the others wait. All must call this together.
 
         A signal cuts it short; it is then due again at this step when the run is resumed.
         """
-        context, state = self._context, self._context.state
+        context, state, began = self._context, self._context.state, time.monotonic()
         self._found = None
-        sampled = context.examiner is not None and self._images.show_all
-        with self.clock.drawing():
-            if context.is_first:
-                with as_sampled(self._prepared, self._ema):
-                    context.stop.optional(lambda: self._score(sampled))
-            found = everyones(self._found, context.accelerator.num_processes)[0]
-            if found is not None:
-                state.scored.step = state.step
-                self._log(found)
-                self._decide(found)
-        state.scored.seconds += self.clock.cost or 0.0
+        if context.is_first:
+            sampled = context.examiner is not None and self._images.show_all
+            with as_sampled(self._prepared, self._ema):
+                context.stop.optional(lambda: self._score(sampled))
+        found = everyones(self._found, context.accelerator.num_processes)[0]
+        if found is not None:
+            state.scored.step = state.step
+            self._log(found[1])
+            self._decide(*found)
+        state.scored.seconds += time.monotonic() - began
 
     def _score(self, sampled: bool) -> None:
-        """Compute all scores. Those of samples come first: they decide unless one is named."""
+        """Compute the scores that are due, and find the name of the one that decides.
+
+        That is `keep_best`; else the first score of samples, where the stage has some; else the
+        first validation loss.
+        """
         found: dict[str, Score] = {}
-        if sampled:
-            found |= self._of_samples()
-        found |= self._validation.scores()
-        self._found = {n: score for n, score in found.items() if math.isfinite(score.value)}
+        made = sampled and self._samples
+        if made:
+            with self._sampling.drawing():
+                found |= self._of_samples()
+        if self._validates:
+            with self._validating.drawing():
+                found |= self._validation.scores()
+        found = {n: score for n, score in found.items() if math.isfinite(score.value)}
+        wanted = self._context.settings.keep_best or ""
+        other = next(iter(found), "") if made or not sampled else ""
+        self._found = wanted if wanted in found else other, found
 
     def _of_samples(self) -> Mapping[str, Score]:
         """Score samples. If that cannot be done, it is said, and training goes on without."""
@@ -134,15 +155,15 @@ class StageScores:
             "scores": {name: score.document() for name, score in found.items()},
         })  # fmt: skip
 
-    def _decide(self, found: Mapping[str, Score]) -> None:
+    def _decide(self, name: str, found: Mapping[str, Score]) -> None:
         """Compare the score that decides with the best one, and keep the checkpoint if it is."""
         context, state = self._context, self._context.state
-        if not found:
+        if found and (name or not context.note):
+            context.note = str(found[name or next(iter(found))])
+        if not name:
             return
-        wanted = context.settings.keep_best
-        name = wanted if wanted is not None and wanted in found else next(iter(found))
-        context.note = str(found[name])
-        if state.scored.add(name, found[name], state.step) and name == wanted:
+        best = state.scored.add(name, found[name], state.step)
+        if best and name == context.settings.keep_best:
             self._saving.keep(found[name].value)
 
     def stops(self) -> bool:

@@ -180,7 +180,7 @@ class StageRun:
     def _loop(self) -> None:
         context, state, settings = self.context, self.context.state, self.settings
         self.grids.begin()
-        self.scores.clock.begin()
+        self.scores.begin()
         self._score()  # if a signal cut it short at this step
         over = self.budget.spent() or self.scores.stops()
         while not over:

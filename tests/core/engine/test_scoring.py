@@ -14,6 +14,7 @@ from t2i.core import engine
 from t2i.core.engine.grid_clock import GridClock
 from t2i.core.engine.reporting import Silent
 from t2i.core.engine.scores import Score
+from t2i.core.engine.scoring import StageScores
 from t2i.core.engine.stage import StageRun
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.io.files import load_tensors, read_json
@@ -115,6 +116,19 @@ def test_validation_alone_needs_no_examiner_and_is_of_the_same_examples(tmp_path
     values = [found["validation.generator"]["value"] for _, found in scored(run)]
     assert len(values) == 4
     assert len(set(values)) == 1
+
+
+@pytest.mark.usefixtures("validated")
+def test_validation_by_the_clock_waits_for_no_samples_and_does_not_decide(tmp_path, monkeypatch):
+    monkeypatch.setattr(StageScores, "_validation_due", lambda self: True)
+    monkeypatch.setattr(StageScores, "_samples_due", lambda self: self._context.state.step == 5)
+    sets = ("score_every=null", "stop_after=1")
+    run, _ = train(tmp_path / "run", [5.0], *sets)
+    names = [list(found) for _, found in scored(run)]
+    assert [len(own) for own in names] == [1, 1, 1, 1, 2, 1, 1, 1]
+    assert names[0] == ["validation.generator"]
+    assert run.summary()["best_score"]["name"] == "quality"
+    assert run.summary()["steps"] == 8
 
 
 def test_without_a_validation_loss_nothing_is_logged(tmp_path):
