@@ -19,7 +19,7 @@ WITH = {
     "dalle": ["tokenizer", "transformer"], "parti": ["tokenizer", "transformer"],
     "vqdiffusion": ["tokenizer", "diffusion"], "vqgan": ["tokenizer", "prior"],
     "vae": ["vae"], "glow": ["flow"], "realnvp": ["flow"], "tarflow": ["flow"],
-    "aligndraw": ["drawing"], "upsampler": ["upsampler"], "deepfloyd": ["diffusion"],
+    "aligndraw": ["drawing"], "upsampler": ["upsampler"],
 }  # fmt: skip
 """The stages with a validation loss."""
 
