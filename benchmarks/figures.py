@@ -83,6 +83,17 @@ class TrainingCost(_Figures):
     """The configuration."""
 
 
+class TrainingScore(BaseModel):
+    """A score of a model while it was trained (`t2i.core.engine.scores.Score`)."""
+
+    value: Score
+    """The score."""
+    interval: tuple[Score, Score] | None = None
+    """95 % confidence interval (low, high). None: there is none."""
+    title: str = ""
+    """What it is."""
+
+
 class LogLine(_Figures):
     """A line of a training log, as a row's curve holds it."""
 
@@ -92,6 +103,8 @@ class LogLine(_Figures):
     """Seconds of training so far."""
     losses: dict[str, Loss | None] = {}
     """Losses by name; None where they were not finite."""
+    scores: dict[str, TrainingScore] = {}
+    """Scores of the model at this time, by name."""
 
 
 class SamplingCost(_Figures):

@@ -210,12 +210,14 @@ def train(
         return
     if resume is not None:
         _refuse_beside_resume(ctx, ALONE)
+        from t2i.benchmarks.score.in_training import training_scores
         from t2i.core.engine import resume as go_on
 
         path = located_run(resume).path
         done = go_on(
-            path, on_nan=on_nan, steps=steps, minutes=minutes, device=device, data_dir=data_dir
-        )
+            path, on_nan=on_nan, steps=steps, minutes=minutes, device=device, data_dir=data_dir,
+            examining=training_scores,
+        )  # fmt: skip
         _conclude(done, as_json)
         return
     if model is None and start is None:
@@ -256,6 +258,7 @@ def train(
         return
     if out is None and launched.several():
         raise UserError("several processes train together: name one folder for all with --out")
+    from t2i.benchmarks.score.in_training import training_scores
     from t2i.core.engine import train as begin
     from t2i.core.runs.folder import new_run
 
@@ -263,7 +266,10 @@ def train(
         _name_presets(resolved)
     command = shlex.join(["t2i", *sys.argv[1:]])
     with new_run(resolved, out) as folder:
-        run = begin(resolved, folder, command=command, device=device, start=origin)
+        run = begin(
+            resolved, folder, command=command, device=device, start=origin,
+            examining=training_scores,
+        )  # fmt: skip
     _conclude(run, as_json)
 
 

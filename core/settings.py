@@ -289,10 +289,50 @@ class EngineConfig(Config):
     """Number of checkpoints that are kept, the newest ones."""
 
     keep_best: str | None = Field(None, min_length=1)
-    """Name of a logged loss by which the best checkpoint is kept too.
+    """Name of a logged loss, or of a score, by which the best checkpoint is kept too.
 
-    It is the checkpoint before which the loss was last logged lowest; its model is in RUN/best.
-    None: only the newest checkpoints are kept.
+    Its model is in RUN/best. For a loss it is the checkpoint before which the loss was last logged
+    lowest. For a score ("validation.diffusion", or one of `scores`) a checkpoint is written as soon
+    as the score is better than the best one by more than that one's interval. None: only the newest
+    checkpoints are kept.
+    """
+
+    scores: tuple[str, ...] | None = None
+    """Scores of samples that are made while training, each METRIC, METRIC.SCORE or METRIC:FEATURES.
+
+    `t2i metrics` and `t2i features` list what there is. The samples are of held-out captions,
+    always with the same noise. None: those that suit the data set. []: none; the validation loss is
+    still computed.
+    """
+
+    score_images: int = Field(64, ge=2)
+    """Number of held-out captions that are sampled for `scores`, one image of each."""
+
+    score_every: int | None = Field(None, ge=1)
+    """Steps between two scorings, whatever they cost.
+
+    None: by the clock (`score_seconds`).
+    """
+
+    score_seconds: float | None = Field(60.0, gt=0)
+    """Seconds between two scorings.
+
+    The time between two grows where scores take more than `score_share` of it, and in long stages
+    (a twentieth of their time). None: no scores by the clock.
+    """
+
+    score_share: float = Field(0.05, gt=0, le=1)
+    """Largest share of the time that scores by the clock may take.
+
+    A fifth of it is for the validation loss, the rest for samples.
+    From above 0 to 1.
+    """
+
+    stop_after: int = Field(0, ge=0)
+    """Number of scores without a better one after which a stage ends early.
+
+    The score is `keep_best` if that is one, else the first one of the stage. It must be better than
+    the best one by more than that one's interval. 0: a stage uses its whole budget.
     """
 
     ema_decay: float = Field(0.999, ge=0, lt=1)
@@ -376,7 +416,8 @@ class EngineConfig(Config):
 
     "fsdp" is for networks that do not fit one GPU: each process stores a part of the weights,
     gradients, optimizers' tensors and averages. It excludes `compile`, `channels_last`, fp16,
-    `gradient_checkpointing` and `optimizer_bits=8`. A single process ignores it.
+    `gradient_checkpointing` and `optimizer_bits=8`, and nothing is scored while it trains. A single
+    process ignores it.
     """
 
     compile: bool = False
@@ -500,6 +541,12 @@ WHOLE_RUN = frozenset(
         "keep",
         "keep_best",
         "track",
+        "scores",
+        "score_images",
+        "score_every",
+        "score_seconds",
+        "score_share",
+        "stop_after",
         "on_nan",
     }
 )

@@ -69,6 +69,7 @@ def train(
         UserError: A name or a setting is wrong, both budgets are given, or `out` is not empty.
         Interrupted: A signal stopped training. Everything is saved; `t2i.resume` goes on.
     """
+    from t2i.benchmarks.score.in_training import training_scores
     from t2i.core.engine import train as begin
     from t2i.core.engine.automatic import Training, resolve
     from t2i.core.engine.reporting import default_reporter
@@ -94,7 +95,10 @@ def train(
     )
     config = resolve(wanted, (reporter or default_reporter()).say)
     with new_run(config, Path(out) if out else None) as folder:
-        run = begin(config, folder, reporter=reporter, device=device, start=origin)
+        run = begin(
+            config, folder, reporter=reporter, device=device, start=origin,
+            examining=training_scores,
+        )  # fmt: skip
     return load(run.path, device)
 
 
@@ -126,12 +130,16 @@ def resume(
             the new budget is spent already.
         Interrupted: A signal stopped training again.
     """
+    from t2i.benchmarks.score.in_training import training_scores
     from t2i.core.engine import resume as go_on
     from t2i.core.models.loading import load
     from t2i.core.models.locating import located_run
 
     path = located_run(run).path
-    done = go_on(path, reporter=reporter, steps=steps, minutes=minutes, device=device)
+    done = go_on(
+        path, reporter=reporter, steps=steps, minutes=minutes, device=device,
+        examining=training_scores,
+    )  # fmt: skip
     return load(done.path, device)
 
 

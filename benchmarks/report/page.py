@@ -39,6 +39,7 @@ from t2i.core.io.files import write_bytes
 STYLE = Path(__file__).with_name("page.css")
 SCRIPT = Path(__file__).with_name("page.js")
 NAMED = 8  # models in the sentence at the top
+MOST_SCORES = 6  # plots of scores while training
 
 
 def write_report(results: Results) -> Path:
@@ -232,7 +233,10 @@ def _costs(results: Results, standings: Sequence[Standing], remarks: Sequence[st
 def _curves(rows: Sequence[Row]) -> str:
     from t2i.benchmarks.report import plots
 
-    return _plots(_plot(plots.training_curve(row), row.name) for row in rows if row.kind == "model")
+    models = [row for row in rows if row.kind == "model"]
+    scores = list(plots.scores(models).items())[:MOST_SCORES]
+    drawn = [_plot(plots.score_bands(own, title), title) for title, own in scores]
+    return _plots([*drawn, *(_plot(plots.training_curve(row), row.name) for row in models)])
 
 
 def _protocol(results: Results) -> str:

@@ -226,6 +226,57 @@ def losses(row: Row) -> dict[str, tuple[list[float], list[float]]]:
     return found
 
 
+Scored = tuple[float, float, float, float]
+"""Minutes of training, a score, and its interval (low, high)."""
+
+
+def scores(rows: Sequence[Row]) -> dict[str, dict[str, list[Scored]]]:
+    """Collect the scores that models had while they were trained.
+
+    Args:
+        rows: The rows.
+
+    Returns:
+        Title of the score -> name of the row -> its scores over time.
+    """
+    found: dict[str, dict[str, list[Scored]]] = {}
+    for row in rows:
+        for line in row.curve:
+            if not isinstance(line.get("seconds"), int | float):
+                continue
+            for score in line.get("scores", {}).values():
+                value = float(score["value"])
+                low, high = score.get("interval") or (value, value)
+                own = found.setdefault(str(score.get("title", "")), {}).setdefault(row.name, [])
+                own.append((line["seconds"] / 60, value, low, high))
+    return found
+
+
+def score_bands(curves: Mapping[str, Sequence[Scored]], title: str) -> bytes:
+    """Plot a score over minutes of training, with its interval as a band.
+
+    Args:
+        curves: The scores of each model, by its name.
+        title: Title of the score.
+
+    Returns:
+        The SVG.
+    """
+    with figure_of(2.6) as (axes, svg):
+        for name, points in _few(curves, axes):
+            look = look_of(name)
+            minutes, values, low, high = ([float(p[i]) for p in points] for i in range(4))
+            axes.plot(
+                minutes, values, look.line, lw=1.3, marker=look.marker, ms=3,
+                label=_shortened(name), color=look.colour,
+            )  # fmt: skip
+            axes.fill_between(minutes, low, high, color=look.colour, alpha=0.15, lw=0)
+        axes.set_xlabel("minutes of training")
+        axes.set_ylabel(_shortened(title))
+        legend(axes, 8)
+    return svg[0]
+
+
 def _shortened(name: str) -> str:
     """Make a name harmless and short enough for a legend."""
     text = printable(name)

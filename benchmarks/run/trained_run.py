@@ -13,6 +13,7 @@ from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun
 from t2i.benchmarks.run.reporter import BenchmarkReporter
 from t2i.benchmarks.run.side_by_side import Training, train_together
 from t2i.benchmarks.run.training_record import forget_peak_memory
+from t2i.benchmarks.score.in_training import training_scores
 from t2i.core import engine
 from t2i.core.engine.observer import Observer
 from t2i.core.engine.reporting import Reporter as EngineReporter
@@ -113,12 +114,16 @@ def finished_run(
     if state in ("given", "complete"):
         return entry.run
     forget_peak_memory()
+    # An observer makes the scores that it wants.
+    examining = training_scores if observer is None else None
     if state == "begun":
-        engine.resume(entry.run.path, reporter=engine_reporter, observer=observer)
+        engine.resume(
+            entry.run.path, reporter=engine_reporter, observer=observer, examining=examining
+        )
     else:
         engine.train(
             entry.config, entry.run.path, reporter=engine_reporter, command=command,
-            observer=observer,
+            observer=observer, examining=examining,
         )  # fmt: skip
     group.wait()  # until the first process has written the model
     return entry.run

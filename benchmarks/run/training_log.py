@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from t2i.benchmarks.figures import TrainingScore
 from t2i.core.errors import UserError
+
+_SCORES = TypeAdapter(dict[str, TrainingScore])
 
 LONGEST = 32 * 1024
 """Bytes in the longest line that is read."""
@@ -24,6 +29,9 @@ LARGEST_LOSS = 1e38
 LONGEST_TIME = 1e10
 """Seconds of the longest training."""
 
+SCORES = b'"scores": {'
+"""What a line with scores holds."""
+
 REMEDY = "restore the file, or remove it: the report has no curve then"
 
 
@@ -36,7 +44,8 @@ def read_curve(path: Path, points: int = 300) -> list[dict[str, Any]]:
 
     Returns:
         Every k-th line, each with "stage", "step", "seconds" and "losses" (by name; None: not
-        finite), as far as it has them. A last line that a crash cut short is left out.
+        finite), as far as it has them, and the first `points` lines with "scores". A last
+        line that a crash cut short is left out.
 
     Raises:
         UserError: The file cannot be read, is too large, or is no log.
@@ -47,13 +56,16 @@ def read_curve(path: Path, points: int = 300) -> list[dict[str, Any]]:
         raise UserError(f"{path} is no regular file; {REMEDY}")
     try:
         count = _count_lines(path)
-        every, found = max(1, count // points), []
+        every, found = max(1, count // points), list[dict[str, Any] | None]()
+        scored = 0
         with open(path, "rb") as file:
             for number in range(count):
                 line = file.readline(LONGEST + 1)
                 if len(line) > LONGEST:
                     raise UserError(f"{path}, line {number + 1}: too long; {REMEDY}")
-                if number % every == 0:
+                scores = SCORES in line and scored < points
+                scored += scores
+                if number % every == 0 or scores:
                     found.append(_entry(line, f"{path}, line {number + 1}"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {REMEDY}") from None
@@ -97,7 +109,18 @@ def _entry(line: bytes, where: str) -> dict[str, Any] | None:
         if not sound:
             raise UserError(f"{where}: its '{name}' is wrong; {REMEDY}")
         found[name] = value
+    if "scores" in document:
+        found["scores"] = _scores(document["scores"], where)
     return {**found, "losses": _losses(document.get("losses", {}), where)}
+
+
+def _scores(scores: object, where: str) -> dict[str, Any]:
+    """Check the scores of a line."""
+    try:
+        checked = _SCORES.validate_python(scores)
+    except ValidationError:
+        raise UserError(f"{where}: its 'scores' are no scores by name; {REMEDY}") from None
+    return {name: score.model_dump(mode="json") for name, score in checked.items()}
 
 
 def _losses(losses: object, where: str) -> Mapping[str, float | None]:

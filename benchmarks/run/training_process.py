@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 import torch
 
+from t2i.benchmarks.score.in_training import training_scores
 from t2i.core import engine
 from t2i.core.engine.reporting import Status
 from t2i.core.errors import Interrupted, T2IError
@@ -109,10 +110,12 @@ def carry_out(order: Mapping[str, Any], reporter: PipeReporter) -> int:
     out = Path(order["out"])
     try:
         if order["begun"]:
-            engine.resume(out, reporter=reporter)
+            engine.resume(out, reporter=reporter, examining=training_scores)
         else:
             config = RunConfig.parse(order["config"], f"the order of {out}")
-            engine.train(config, out, reporter=reporter, command=order["command"])
+            engine.train(
+                config, out, reporter=reporter, command=order["command"], examining=training_scores
+            )
     except T2IError as error:
         reporter.send(error=str(error), interrupted=isinstance(error, Interrupted))
         return error.exit_code

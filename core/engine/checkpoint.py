@@ -26,6 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from t2i.core.engine.scores import Scored
 from t2i.core.errors import UserError
 from t2i.core.io.files import load_tensors, read_json, save_tensors, settle, verify, write_json
 from t2i.core.models.moved import UNMOVED, Moved
@@ -34,7 +35,7 @@ from t2i.core.models.weights import load_state, owned_tensors
 FORMAT = 1
 HELPERS = "helpers"
 """Name of the part of a model that holds its helpers (`ModelSpec.helpers`)."""
-LATER = ("best",)
+LATER = ("best", "scored")
 """Fields of `TrainState` that older checkpoints of this format lack."""
 
 
@@ -58,7 +59,8 @@ class TrainState:
             stage has trained.
         helpers: Number of parameters of the networks that ended with their stage.
         helpers_trained: How many of those were trained.
-        best: Step and loss of the checkpoint where the loss `keep_best` was lowest. Empty: none.
+        best: Step of the best checkpoint by `keep_best`, and the loss or score. Empty: none.
+        scored: The scores so far.
     """
 
     stage: int = 0
@@ -76,6 +78,7 @@ class TrainState:
     helpers: int = 0
     helpers_trained: int = 0
     best: list[float] = field(default_factory=list)
+    scored: Scored = field(default_factory=Scored)
 
 
 @dataclass

@@ -11,12 +11,12 @@ import torch
 from accelerate import Accelerator
 
 from t2i.core.engine import checkpoint
-from t2i.core.engine.captions_right import CaptionTest
 from t2i.core.engine.checkpoint import Saved, TrainState
 from t2i.core.engine.loader import BatchShard
 from t2i.core.engine.observer import Observer
-from t2i.core.engine.reporting import Reporter, Verdict
+from t2i.core.engine.reporting import Reporter
 from t2i.core.engine.running_time import RunningTime
+from t2i.core.engine.scores import VALIDATION, Examiner
 from t2i.core.engine.signals import StopRequest
 from t2i.core.engine.tracking import Trackers
 from t2i.core.errors import Interrupted
@@ -69,8 +69,8 @@ class RunContext:
         started: When the run would have started had it never been interrupted, in seconds of
             `time.monotonic`.
         running: The time that training is charged for, without pauses.
-        test: Captions that are tested while training. None: the data set has no reader.
-        verdict: What the last test found. None: none was made in this session.
+        examiner: Scores samples of the model while it trains. None: nobody does.
+        note: The last score that decides, for the terminal. "": there was none in this session.
     """
 
     run: Run
@@ -89,8 +89,8 @@ class RunContext:
     observer: Observer | None = None
     started: float = field(default_factory=time.monotonic)
     running: RunningTime = field(default_factory=RunningTime)
-    test: CaptionTest | None = None
-    verdict: Verdict | None = None
+    examiner: Examiner | None = None
+    note: str = ""
 
     @property
     def settings(self) -> ModelConfig:
@@ -101,6 +101,18 @@ class RunContext:
     def is_first(self) -> bool:
         """Whether this is the first process, which writes files and reports."""
         return bool(self.accelerator.is_main_process)
+
+    def is_score(self, name: str) -> bool:
+        """Tell whether a name is that of a score, not of a loss in the log.
+
+        Args:
+            name: The name.
+
+        Returns:
+            True if it is.
+        """
+        names = self.examiner.names if self.examiner else ()
+        return name.startswith(VALIDATION) or name in names
 
     def wall(self) -> float:
         """Return the wall time of the run in all its sessions.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -62,11 +61,10 @@ class Meter:
             The losses by name, means over steps and processes.
         """
         context, state = self._context, self._context.state
-        begun, steps = self.since[0], state.step - self.since[0]
+        steps = state.step - self.since[0]
         seconds = state.clock - self.since[1]
         losses = self._means(steps)
         rate = self._pace(steps, seconds)
-        tested = context.verdict if context.verdict and context.verdict.step >= begun else None
         self.sums, self.since = {}, (state.step, state.clock)
         if not context.is_first:
             return losses
@@ -79,7 +77,6 @@ class Meter:
             "images_per_second": rate,
             "seconds": state.clock,
             "skipped": state.skipped,
-            **({"captions_right": asdict(tested)} if tested else {}),
         }
         context.log.add(entry)
         self._losses, self._rate = losses, rate
@@ -104,10 +101,9 @@ class Meter:
         state, budget, rate = self._context.state, self._budget, self._rate
         if rate is None and (steps := state.step - self.since[0]):
             rate = self._pace(steps, state.clock - self.since[1])
-        verdict = self._context.verdict
         return Status(
             self._plan.stage.name, state.step, budget.of_run(), rate, budget.left(), self._losses,
-            str(verdict) if verdict else "",
+            self._context.note,
         )  # fmt: skip
 
     def _pace(self, steps: int, seconds: float) -> float:

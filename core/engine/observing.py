@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from t2i.core.engine.context import Plan, RunContext
 from t2i.core.engine.ema import Ema
 from t2i.core.engine.observer import Moment
 from t2i.core.engine.preparing import PreparedStage
+from t2i.core.engine.random_state import random_state, set_random_state
 from t2i.core.io.processes import everyones
 
 
@@ -20,8 +19,8 @@ def as_sampled(prepared: PreparedStage, ema: Ema) -> Iterator[None]:
 
     Processes that share the weights out must enter the block together.
 
-    Our noise is keyed, but a library may draw numbers from torch's global generators. Their state
-    is restored, so training does not depend on what is sampled.
+    Our noise is keyed, but a library may draw numbers from the global generators of torch, NumPy
+    and Python. Their state is restored, so training does not depend on what is sampled.
 
     Args:
         prepared: The stage's networks.
@@ -30,10 +29,12 @@ def as_sampled(prepared: PreparedStage, ema: Ema) -> Iterator[None]:
     Yields:
         Nothing.
     """
+    state = random_state()
     prepared.eval_mode()
-    with ema.swapped(), prepared.whole(), torch.random.fork_rng():
+    with ema.swapped(), prepared.whole():
         yield
     prepared.train_mode()
+    set_random_state(state)
 
 
 class Observing:

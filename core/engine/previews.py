@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -32,7 +33,15 @@ COLUMNS = 2
 SAMPLED = f"Of each caption: a real image, then {PER_CAPTION} samples."
 
 
-def _sound_ones(dataset: Dataset) -> Iterator[Example]:
+def sound_ones(dataset: Dataset) -> Iterator[Example]:
+    """Read the sound examples of a data set; any number of broken ones is skipped.
+
+    Args:
+        dataset: The data set.
+
+    Yields:
+        The sound examples, in order.
+    """
     for index in range(len(dataset)):
         with suppress(BrokenExample):
             yield dataset[index]
@@ -49,7 +58,6 @@ class Gallery:
     Attributes:
         examples: The examples.
         captions: The first caption of each.
-        shows_model: Whether the last grid shows samples of the whole model.
     """
 
     def __init__(self, folder: Path, examples: Sequence[Example], seed: int) -> None:
@@ -57,7 +65,6 @@ class Gallery:
         self._seed = seed
         self.examples = examples
         self.captions = [example.captions[0] for example in examples]
-        self.shows_model = False
 
     @classmethod
     def of(cls, folder: Path, dataset: Dataset, seed: int) -> Gallery:
@@ -77,7 +84,7 @@ class Gallery:
         Raises:
             UserError: No example is sound.
         """
-        examples = list(islice(_sound_ones(dataset), CAPTIONS))
+        examples = list(islice(sound_ones(dataset), CAPTIONS))
         return cls(
             folder, examples or [sound(dataset, 0)[0]], seed
         )  # if none is sound, sound() raises an error that says why
@@ -103,13 +110,11 @@ class Gallery:
         """
         with torch.no_grad():
             preview = trainer.preview(batch())
-            self.shows_model = False
             if preview is None:
                 shown = model.up_to(trainer.shows) if trainer.shows else model
                 if shown is None or not shown.draws:
                     return None
                 images, about = self._samples(shown), SAMPLED
-                self.shows_model = shown is model
             else:
                 images, about = to_bytes(preview), trainer.previews
         path = self._folder / f"{name}.png"
@@ -165,6 +170,16 @@ class StagePreviews:
     ) -> None:
         self._context, self._plan, self._gallery = context, plan, gallery
         self._prepared, self._ema, self._maker = prepared, ema, maker
+
+    @cached_property
+    def show_all(self) -> bool:
+        """Whether the stage's grids show samples of the whole model, so that it can be scored."""
+        trainer, model = self._prepared.trainer, self._context.model
+        shown = model.up_to(trainer.shows) if trainer.shows else model
+        if shown is not model or not model.draws:
+            return False
+        with as_sampled(self._prepared, self._ema), torch.no_grad():
+            return trainer.preview(self._batch()) is None
 
     def draw(self) -> None:
         """Write a grid in the first process, with the averaged weights; the others wait.

@@ -15,24 +15,6 @@ LOSSES = 2
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """How many captions were right when they were tested.
-
-    Args:
-        step: Steps done in the run at the test.
-        right: Number of captions whose sample showed all of them.
-        captions: Number of captions.
-    """
-
-    step: int
-    right: int
-    captions: int
-
-    def __str__(self) -> str:
-        return f"all right {self.right / self.captions:.0%} (of {self.captions} captions)"
-
-
-@dataclass(frozen=True)
 class Status:
     """The progress of training.
 
@@ -44,8 +26,7 @@ class Status:
         left: Seconds left in the run. None if unknown.
         losses: Mean losses of the steps before the last log line, by name. Empty before the first
             line of a stage.
-        note: What else is known of the model, such as "all right 12 % (of 32 captions)". "":
-            nothing.
+        note: What else is known of the model, such as a score. "": nothing.
     """
 
     stage: str

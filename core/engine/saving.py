@@ -38,6 +38,7 @@ class Saving:
         self._context, self._plan = context, plan
         self._prepared, self._ema, self._meter = prepared, ema, meter
         self._judged: float | None = None  # the loss `keep_best` when it was last logged
+        self._kept = False  # whether the checkpoint that is written is the best by a score
 
     def check_losses(self, losses: Mapping[str, float]) -> None:
         """Store the logged loss that decides which checkpoint is best (`keep_best`).
@@ -51,10 +52,25 @@ class Saving:
         name = context.settings.keep_best
         if name is not None and name in losses:
             self._judged = losses[name]
-        elif name and not context.state.best and self._plan.index == len(context.plans) - 1:
+        elif name is None or context.is_score(name) or context.state.best:
+            return
+        elif self._plan.index == len(context.plans) - 1:
             context.reporter.say(
                 f"warning: keep_best={name}: stage {stage.name} logs {', '.join(losses)} only"
             )
+
+    def keep(self, score: float) -> None:
+        """Write a checkpoint that is the best by the score `keep_best`, and its model to RUN/best.
+
+        All processes must call this together; the first one writes.
+
+        Args:
+            score: The score.
+        """
+        self._context.state.best = [self._context.state.step, score]
+        self._kept = True
+        self.write()
+        self._kept = False
 
     def _is_best(self) -> bool:
         """Return whether the next checkpoint is the best so far, and if so store that in the state.
@@ -62,6 +78,8 @@ class Saving:
         A loss that is NaN or infinite is never the best.
         """
         state = self._context.state
+        if self._kept:
+            return True
         if self._judged is None or not (
             self._judged < (state.best[1] if state.best else float("inf"))
         ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,13 +23,29 @@ from t2i.core.engine.preparing import PreparedStage
 from t2i.core.engine.previews import Gallery, StagePreviews
 from t2i.core.engine.random_state import seed_all
 from t2i.core.engine.saving import Saving
+from t2i.core.engine.scoring import StageScores
 from t2i.core.engine.shardable import check_shardable
 from t2i.core.engine.stored import Store
 from t2i.core.engine.storing import Recipe, obtain
-from t2i.core.engine.testing import StageTest
 from t2i.core.engine.updates import NotFinite, Updates
+from t2i.core.engine.validation import Validation
 from t2i.core.errors import T2IError, UserError
-from t2i.core.interfaces.dataset import BrokenExample
+from t2i.core.interfaces.dataset import BrokenExample, Dataset
+
+
+@dataclass(frozen=True)
+class Held:
+    """The data that a run is not trained on.
+
+    Args:
+        dataset: The data.
+        out: Whether the run is not trained on it. False: the data set has no other split.
+        gallery: Its examples for the grids.
+    """
+
+    dataset: Dataset
+    out: bool
+    gallery: Gallery
 
 
 class StageRun:
@@ -37,7 +54,7 @@ class StageRun:
     Args:
         context: The run.
         plan: The stage with its settings.
-        gallery: The examples for the grids.
+        held: The data that is not trained on.
 
     Attributes:
         context: The run.
@@ -55,11 +72,11 @@ class StageRun:
         images: Writes grids.
         observing: Calls the run's observer.
         grids: Says when a grid is due by the clock.
-        test: Tells how many captions are right.
+        scores: Scores the model, keeps the best checkpoint, and stops the stage early.
         passed_over: Broken examples that were skipped and not counted yet.
     """
 
-    def __init__(self, context: RunContext, plan: Plan, gallery: Gallery) -> None:
+    def __init__(self, context: RunContext, plan: Plan, held: Held) -> None:
         self.context, self.plan, self.settings = context, plan, plan.settings
         seed, index = self.settings.seed, plan.index
         seed_all(seed, "stage", index)
@@ -85,8 +102,14 @@ class StageRun:
         self.saving = Saving(context, plan, self.prepared, self.ema, self.meter)
         self.maker = BatchMaker(self.prepared, self.settings)
         self.grids = GridClock(self.settings.sample_seconds)
-        self.images = StagePreviews(context, plan, gallery, self.prepared, self.ema, self.maker)
-        self.test = StageTest(context, self.prepared, self.ema, gallery, self.grids)
+        self.images = StagePreviews(
+            context, plan, held.gallery, self.prepared, self.ema, self.maker
+        )
+        self.scores = StageScores(
+            context, plan, self.prepared, self.ema,
+            Validation(context, plan, self.prepared, self.budget, held.dataset, held.out),
+            self.images, self.grids, self.saving,
+        )  # fmt: skip
         self.observing = Observing(context, plan, self.prepared, self.ema)
         self.passed_over: list[BrokenExample] = []
 
@@ -116,6 +139,7 @@ class StageRun:
                 True,
             )
             state.warm = 0.0
+            state.scored = state.scored.new_stage()
             self.saving.take_over()
         context.reporter.say(
             f"stage {self.plan.index + 1} of {len(context.plans)}: {self.plan.stage.name}"
@@ -163,8 +187,9 @@ class StageRun:
     def _loop(self) -> None:
         context, state, settings = self.context, self.context.state, self.settings
         self.grids.begin()
-        self.test.clock.begin()
-        over = self.budget.spent()
+        self.scores.begin()
+        self._score()  # if a signal cut it short at this step
+        over = self.budget.spent() or self.scores.stops()
         while not over:
             self._observe()
             began = context.running()
@@ -175,20 +200,34 @@ class StageRun:
             context.spend(context.running() - began)
             over = self.budget.spent()
             if state.step % settings.log_every == 0 or over:
-                self._count_broken()
-                self.saving.check_losses(self.meter.report(self.optimizing.learning_rates()))
+                self._log()
             self.meter.move()
             due = self._agreed(self.grids.due())
             if (state.step % settings.sample_every == 0 or due) and not over:
                 with self.grids.drawing():
                     self.images.draw()
-            if context.test is not None and self._agreed(self.test.due()) and not over:
-                self.test.run()
+            self._score()
+            if not over and self.scores.stops():
+                over = True
+                self.scores.say_stopped()
+                if self.meter.since[0] < state.step:
+                    self._log()
             stopped = context.interrupted()
             if (state.step % settings.checkpoint_every == 0 or stopped) and not over:
                 self.saving.write()
             if stopped and not over:  # if over, `_end` saves and stops
                 context.stop_here(stopped)
+
+    def _log(self) -> None:
+        """Write a line of the log."""
+        self._count_broken()
+        self.saving.check_losses(self.meter.report(self.optimizing.learning_rates()))
+
+    def _score(self) -> None:
+        """Score the model, if that is due. By steps it is due for all processes at once."""
+        due = self.scores.due()
+        if due if self.settings.score_every else self._agreed(due):
+            self.scores.run()
 
     def _observe(self) -> None:
         """Let the observer look at the model. A signal meanwhile stops the run before its step."""
@@ -197,12 +236,12 @@ class StageRun:
             self.context.stop_here(self.context.interrupted())
 
     def _agreed(self, due: bool) -> bool:
-        """Return whether a grid or a test is due by the first process's clock, for all of them.
+        """Return whether a grid or scores are due by the first process's clock, for all of them.
 
         Several processes ask each other at log lines only.
         """
         accelerator = self.context.accelerator
-        if self.settings.sample_seconds is None or accelerator.num_processes == 1:
+        if accelerator.num_processes == 1:
             return due
         if self.context.state.step % self.settings.log_every:
             return False
@@ -311,9 +350,11 @@ class StageRun:
             self.trainer.finish(lambda: next(batches))
         self.images.draw()
         self._count_parameters()
-        state.stages.append(
-            {"name": self.plan.stage.name, "steps": state.stage_step, "seconds": state.stage_clock}
-        )
+        ended = {"stopped_early": True} if self.scores.stops() else {}
+        state.stages.append({
+            "name": self.plan.stage.name, "steps": state.stage_step,
+            "seconds": state.stage_clock, **ended,
+        })  # fmt: skip
         state.stage, state.stage_step, state.stage_clock, state.begun = (
             self.plan.index + 1,
             0,

@@ -14,7 +14,6 @@ import torch
 from accelerate import Accelerator
 
 from t2i.core.engine import checkpoint
-from t2i.core.engine.captions_right import CaptionTest
 from t2i.core.engine.checkpoint import Saved
 from t2i.core.engine.context import Plan, RunContext, signal_name
 from t2i.core.engine.eight_bit import check_bits
@@ -26,6 +25,7 @@ from t2i.core.engine.preparing import model_modules, model_parameters
 from t2i.core.engine.previews import Gallery
 from t2i.core.engine.reporting import Reporter
 from t2i.core.engine.same_data import WRITTEN, as_recorded, same_data
+from t2i.core.engine.scores import Examining
 from t2i.core.engine.session import (
     Attempt,
     check_free,
@@ -37,7 +37,7 @@ from t2i.core.engine.session import (
 )
 from t2i.core.engine.shardable import check_shardable
 from t2i.core.engine.signals import stop_requests
-from t2i.core.engine.stage import StageRun
+from t2i.core.engine.stage import Held, StageRun
 from t2i.core.engine.tracking import Trackers, check_trackers
 from t2i.core.engine.warm_start import describe, find_checkpoint, take_weights
 from t2i.core.errors import Interrupted, UserError
@@ -71,6 +71,7 @@ def train(
     command: str = "",
     wrap: Wrap | None = None,
     observer: Observer | None = None,
+    examining: Examining | None = None,
     device: str | None = None,
     start: Origin | str | Path | None = None,
 ) -> Run:
@@ -86,6 +87,7 @@ def train(
         command: The command line, recorded in config.json.
         wrap: Replaces each stage. None: the stages are used as they are.
         observer: Called between steps, without a change of what is trained. None: nobody.
+        examining: Makes what scores samples of the model now and then. None: they are not scored.
         device: Device to train on, such as "cpu", "cuda" or "cuda:1". None: the best one.
         start: Weights that training starts from, as far as they fit: a run, a folder or file of
             another project, a hub name, a safetensors file or a folder of some. None: fresh
@@ -122,6 +124,7 @@ def train(
             first_decides(accelerator, partial(describe, origin, config, run))
         context = _context(run, config, dataset, accelerator, speaker, wrap)
         context.observer = observer
+        context.examiner = examining(config) if examining else None
         attempt.steps = lambda: context.state.step
         if origin is not None:
             take_weights(context, origin)
@@ -148,6 +151,7 @@ def resume(
     reporter: Reporter | None = None,
     wrap: Wrap | None = None,
     observer: Observer | None = None,
+    examining: Examining | None = None,
     steps: int | None = None,
     minutes: float | None = None,
     device: str | None = None,
@@ -167,6 +171,7 @@ def resume(
             lines on it.
         wrap: Replaces each stage. None: the stages are used as they are.
         observer: Called between steps, without a change of what is trained. None: nobody.
+        examining: Makes what scores samples of the model now and then. None: they are not scored.
         steps: New budget in steps, counted from the beginning of the run. Stages that have ended
             are not repeated, so what is added goes to the stages that have not, or to the last one.
             None: unchanged.
@@ -212,6 +217,7 @@ def resume(
         dataset.prepare(speaker.say)
         context = _context(run, config, dataset, accelerator, speaker, wrap, damaged)
         context.observer = observer
+        context.examiner = examining(config) if examining else None
         saved = _newest(context, longer)
         if longer:
             check_longer(context, saved)
@@ -225,6 +231,7 @@ def resume(
         speaker.say(f"resuming {config.model} {where}")
         if longer and saved:
             refit_warm_up(context, saved)
+            saved.state.scored.since = 0  # a stage that was stopped early goes on
         if accelerator.is_main_process and changed:
             write_json(
                 run.config_file, document | {"run": config.dump(), WRITTEN: as_recorded(dataset)}
@@ -382,7 +389,6 @@ def _run_stages(context: RunContext, saved: Saved | None) -> None:
     validation = "val" if "val" in registry().datasets[data.name].splits else "train"
     held = open_dataset(data, validation)
     gallery = Gallery.of(run.samples, held, context.settings.seed)
-    context.test = CaptionTest.of(data.name, held, context.settings.seed)
     _tell_contents(context, {"train": context.dataset, validation: held})
     if saved:
         context.state = saved.state
@@ -400,7 +406,7 @@ def _run_stages(context: RunContext, saved: Saved | None) -> None:
         context.trackers.following(lambda: _as_tracked(context), context.state.step),
     ):
         for plan in context.plans[context.state.stage :]:
-            stage = StageRun(context, plan, gallery)
+            stage = StageRun(context, plan, Held(held, validation != "train", gallery))
             stage.run(saved if saved and saved.state.begun else None)
             saved = None
             if stage.prepared.sharding and plan is not context.plans[-1]:
@@ -442,6 +448,25 @@ def _tell_contents(context: RunContext, splits: Mapping[str, Dataset]) -> None:
         write_contents(context.run, contents)
 
 
+def _best_score(context: RunContext) -> dict[str, Any]:
+    """Return the best score that decided in the last stage, for the summary.
+
+    A warning is said if a setting needs scores and there were none.
+    """
+    scored, settings = context.state.scored, context.settings
+    if scored.name:
+        return {"best_score": {"name": scored.name, "step": scored.best_step, **scored.best}}
+    needs = {
+        "keep_best": context.is_score(settings.keep_best or ""),
+        "stop_after": settings.stop_after,
+    }
+    for name in [name for name, needed in needs.items() if needed]:
+        context.reporter.say(
+            f"warning: {name} had no effect: the last stage was not scored; see score_every"
+        )
+    return {}
+
+
 def _finish(context: RunContext) -> None:
     """Write the summary, and the model if there were no stages to write it."""
     if not context.is_first:
@@ -464,6 +489,8 @@ def _finish(context: RunContext) -> None:
         },
         "peak_memory_bytes": peak_memory(context.accelerator.device),
         "stages": state.stages,
+        "scoring_seconds": state.scored.seconds,
+        **_best_score(context),
         "device": str(context.accelerator.device),
         "precision": context.settings.precision,
         "threads": torch.get_num_threads(),

@@ -178,6 +178,7 @@ class Metric(ABC):
     Attributes:
         better: For each score that `compute` returns: "higher", "lower", or "none" (shown, but not
             ranked).
+        titles: Names of scores for people, such as "all right %". Others have their own names.
         features: Registry name of the extractor whose features the metric reads, with "/layer" for
             a part of them. None: it reads the images.
         text: Whether the metric also reads the extractor's features of the captions.
@@ -196,6 +197,7 @@ class Metric(ABC):
     """
 
     better: Mapping[str, str]
+    titles: Mapping[str, str] = {}
     features: str | None = None
     text: bool = False
     reference: bool = False

@@ -226,6 +226,27 @@ class Trainer(ABC):
             Losses for the log.
         """
 
+    def validation(self, batch: Batch, engine: Engine) -> Losses:
+        """Compute the losses of held-out examples, for a curve that can be compared over time.
+
+        Called without gradients, with the averaged weights in evaluation mode. It must change
+        nothing: no weights, no buffers, no statistics. A trainer whose `step` changes nothing but
+        through `engine.update` may call it here, since this engine's `update` does nothing.
+
+        Timesteps should be the middles of equal strata, one for each example
+        (`t2i.core.interfaces.strata.stratified`): the same each time, and over all levels.
+
+        Args:
+            batch: A few examples with the same noise at each call. The number of examples is a
+                multiple of the number of strata, unless the data has fewer.
+            engine: An engine that updates nothing and is not shared with other processes.
+
+        Returns:
+            Losses that are means over the examples; lower is better. Empty (the default): the
+            trainer has no such loss, as most GANs have none.
+        """
+        return {}
+
     def preview(self, batch: Batch) -> Tensor | None:
         """Make images for the stage's sample grids, if the generator cannot be sampled yet.
 

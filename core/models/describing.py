@@ -177,7 +177,7 @@ def _checkpoints(run: Run) -> dict[str, Any]:
     try:
         best = read_json(run.checkpoints / f"step-{steps[-1]}" / "state.json", "").get("best")
         if best and run.best.is_dir():
-            facts["best"] = {"step": int(best[0]), "loss": float(best[1]), "path": str(run.best)}
+            facts["best"] = {"step": int(best[0]), "value": float(best[1]), "path": str(run.best)}
     except (UserError, AttributeError, TypeError, ValueError, OverflowError, LookupError):
         pass  # a damaged checkpoint has no best
     return facts

@@ -215,10 +215,9 @@ class DatasetSpec(Spec):
         judge: Registry name of the features with a text side that rank candidates of images by
             their caption (`t2i sample --best-of N`), for models that were trained on it. "": the
             user names some.
-        reader: Import path of `(images, captions) -> truth values`, with N images, uint8
-            (N, H, W, 3), and their N captions, which tells exactly whether each image shows all
-            that its caption says. Training then reports now and then how many captions are right.
-            "": nothing can tell exactly.
+        scores: Scores of samples that are made now and then while training on it, each METRIC,
+            METRIC.SCORE or METRIC:FEATURES. The setting `scores` replaces them. Empty: a distance
+            on the default features.
         shipped: Networks pretrained on this data set that its package ships. Settings that name
             pretrained weights take their names beside folders and names on the hub.
         images: Whether its examples have images. Models can be sampled and scored on captions
@@ -236,7 +235,7 @@ class DatasetSpec(Spec):
     general: bool = False
     default: bool = False
     judge: str = ""
-    reader: str = ""
+    scores: tuple[str, ...] = ()
     shipped: tuple[ShippedWeights, ...] = ()
     images: bool = True
 

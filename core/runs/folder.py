@@ -7,7 +7,7 @@ RUN/data.json        what was found in the data set's folder, and what was left 
 RUN/samples/         grids of samples
 RUN/checkpoints/     checkpoints, to resume from
 RUN/model/           the model, to sample from
-RUN/best/            the model where the loss `keep_best` was lowest, if that setting is used
+RUN/best/            the model that is the best by `keep_best`, if that setting is used
 RUN/summary.json     steps, seconds and cost; written when training is complete
 RUN/trackers.json    what identifies the run in each tracker; absent without the setting `track`
 RUN/error.txt        the traceback of the last error that nobody foresaw; absent if there was none
@@ -91,7 +91,7 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """Folder of the model with the lowest loss `keep_best`; absent if that is not set."""
+        """Folder of the model that is the best by `keep_best`; absent if that is not set."""
         return self.path / "best"
 
     @property

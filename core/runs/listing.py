@@ -201,7 +201,8 @@ def last_line(run: Run) -> dict[str, Any]:
         run: The run.
 
     Returns:
-        The line's object. Empty if there is none.
+        The line's object. If it has no losses, because it holds scores, those of the newest line
+        that has some are in it. Empty if there is none.
     """
     if not run.metrics_file.is_file():
         return {}
@@ -211,14 +212,17 @@ def last_line(run: Run) -> dict[str, Any]:
             lines = file.read().splitlines()
     except OSError:
         return {}
+    newest: dict[str, Any] = {}
     for line in reversed(lines):
         try:
             found = json.loads(line)
         except (ValueError, RecursionError):  # half-written, or the cut first line
             continue
         if isinstance(found, dict):
-            return found
-    return {}
+            newest = {**found, **newest}
+            if "losses" in newest:
+                break
+    return newest
 
 
 def is_training(run: Run) -> bool:

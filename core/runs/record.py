@@ -125,6 +125,17 @@ class Log:
             file.write(json.dumps({**entry, "losses": losses}, allow_nan=False) + "\n")
         self._added(entry)
 
+    def add_scores(self, entry: Mapping[str, Any]) -> None:
+        """Append a line of scores.
+
+        Args:
+            entry: A JSON object with at least "step", "stage" and "scores" (by name, each with
+                "value").
+        """
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, allow_nan=False) + "\n")
+        self._added(entry)
+
 
 MOST_BROKEN = 100_000
 """Lines of the list of broken examples that are read again."""

@@ -121,7 +121,7 @@ class ModelSubject:
         changes = {
             "steps": STEPS * max(1, len(self.stages(config))), "minutes": None,
             "log_every": 1, "keep": 99, "checkpoint_every": CUT, "sample_every": 10**9,
-            "sample_seconds": None,
+            "sample_seconds": None, "score_seconds": None,
             "batch_size": min(settings.batch_size, BATCH), "accumulate": 1,
             "workers": 0, "warmup": min(settings.warmup, STEPS // 10),
         }  # fmt: skip

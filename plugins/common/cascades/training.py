@@ -99,6 +99,9 @@ class PartTrainer(Trainer):
     def step(self, batch: Batch, engine: Engine) -> Losses:
         return self.trainer.step(self._own(batch), engine)
 
+    def validation(self, batch: Batch, engine: Engine) -> Losses:
+        return self.trainer.validation(self._own(batch), engine)
+
     def preview(self, batch: Batch) -> Tensor | None:
         return self.trainer.preview(self._own(batch))
 

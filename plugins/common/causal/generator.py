@@ -97,6 +97,9 @@ class TokenTrainer(Trainer):
         engine.update("network", loss)
         return losses
 
+    def validation(self, batch: Batch, engine: Engine) -> Losses:
+        return self.step(batch, engine)  # it changes nothing but through `engine.update`
+
     def errors(
         self, tokens: Tensor, read: Tensor, kept: Tensor | None, text: TextFeatures
     ) -> tuple[Tensor, Losses]:

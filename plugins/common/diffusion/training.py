@@ -15,6 +15,7 @@ from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.prediction import predicted_eps, predicted_x_0, target
 from t2i.core.families.schedule import THOUSAND, DiscreteSchedule, Schedule, add_noise
 from t2i.core.interfaces.noise import Noise
+from t2i.core.interfaces.strata import stratified
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Trainer
 from t2i.plugins.common.diffusion.config import DenoisingSettings, DiffusionSettings
@@ -183,6 +184,9 @@ class DiffusionTrainer(Trainer):
             z_0 = self.clean(batch)
         eps = batch.noise.normal("eps", 0, z_0.shape[1:])
         return self.learn(z_0, eps, self.times(batch.noise), self.captions(batch), engine)
+
+    def validation(self, batch: Batch, engine: Engine) -> Losses:
+        return self.step(stratified(batch), engine)  # it changes nothing but by `engine.update`
 
     def captions(self, batch: Batch) -> TextFeatures:
         """Return the features of a batch's captions, some of them dropped at random.

@@ -91,6 +91,10 @@ class FlowTrainer(Trainer):
         engine.update("network", loss)
         return losses
 
+    def validation(self, batch: Batch, engine: Engine) -> Losses:
+        # It changes nothing but through `engine.update`: `prepare` has been called by a step.
+        return {"bits_per_dim": self.step(batch, engine)["bits_per_dim"]}
+
     def prepare(self, x: Tensor, text: TextFeatures, engine: Engine) -> None:
         """Prepare the network for the first step. By default nothing is done.
 

@@ -225,9 +225,7 @@ class AutoencoderTrainer(Trainer):
             z, regularisation = quantised.vectors, quantised.loss
             name = {"quantizer": quantised.loss}
         shown = self.autoencoder.reconstruct(z)
-        difference = shown - images
-        l1 = self.config.losses.reconstruction == "l1"
-        error = difference.abs().mean() if l1 else difference.square().mean()
+        error = self._error(shown, images)
         total, log = self.losses.total(
             error, shown, shown, images, self.autoencoder.last_layer, engine.progress
         )
@@ -236,6 +234,20 @@ class AutoencoderTrainer(Trainer):
             observe(self.autoencoder.quantizer, q.mean.detach(), quantised.tokens, batch, engine)
         log |= self.losses.discriminate(shown, images, engine)
         return {"reconstruction": error, **name, **log}
+
+    def _error(self, shown: Tensor, images: Tensor) -> Tensor:
+        """Return the mean absolute or squared error of reconstructions."""
+        difference = shown - images
+        l1 = self.config.losses.reconstruction == "l1"
+        return difference.abs().mean() if l1 else difference.square().mean()
+
+    def validation(self, batch: Batch, engine: Engine) -> Losses:
+        """Compute the error of the reconstruction, without noise on the latents.
+
+        The codebook and the discriminator stay as they are.
+        """
+        shown = self.autoencoder.decode(self.autoencoder.encode(batch.images))
+        return {"reconstruction": self._error(shown, batch.images)}
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> Tensor:

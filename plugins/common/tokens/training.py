@@ -56,6 +56,13 @@ class TokenizerTrainer(Trainer):
         used = perplexity(quantised.tokens, tokenizer.vocabulary)
         return {"reconstruction": error, "quantizer": quantised.loss, "perplexity": used, **log}
 
+    def validation(self, batch: Batch, engine: Engine) -> Losses:
+        """Compute the error of the reconstruction. Codebook and discriminator stay as they are."""
+        images, tokenizer = batch.images, self.tokenizer
+        raw = tokenizer.decoded(tokenizer.vectors(tokenizer.encode(images)))
+        error = reconstruction_error(raw, images, self.config.losses, shrunk(images))
+        return {"reconstruction": error}
+
     def _noise(self, batch: Batch, z: Tensor) -> Tensor | None:
         """Draw the Gumbel numbers of a step, if the quantizer needs them."""
         if self.config.quantizer.kind != "gumbel":

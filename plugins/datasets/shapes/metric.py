@@ -41,6 +41,7 @@ class CaptionAccuracy(Metric):
     """The metric: `caption_accuracy` over a stream of images."""
 
     better = MappingProxyType(dict.fromkeys(SCORES, "higher"))
+    titles = MappingProxyType({"all": "all right %"})
 
     def __init__(self) -> None:
         self._tally = Tally()

@@ -24,7 +24,7 @@ def t2i_datasets() -> list[DatasetSpec]:
             summary="simple shapes with exact captions, rendered on demand; endless, no download",
             config="t2i.plugins.datasets.shapes.config:ShapesConfig",
             judge="shapes-clip",
-            reader="t2i.plugins.datasets.shapes.scoring:all_right",
+            scores=("caption-accuracy.all", "fid:shapes"),
             build="t2i.plugins.datasets.shapes.dataset:build",
             splits=("train", "val", "compositions"),
             needs_dir=False,

@@ -64,23 +64,6 @@ def score_batch(images: NDArray[np.generic], captions: Sequence[str]) -> list[di
     ]
 
 
-def all_right(images: NDArray[np.generic], captions: Sequence[str]) -> list[bool]:
-    """Tell whether each image shows all that its caption claims.
-
-    Args:
-        images: As in `score_batch`.
-        captions: As in `score_batch`.
-
-    Returns:
-        A truth value for each image.
-
-    Raises:
-        UserError: A caption is not one of the grammar.
-        ValueError: There are not as many captions as images, or the images have another format.
-    """
-    return [verdict["all"] for verdict in score_batch(images, captions)]
-
-
 def _claims(caption: str) -> Claims:
     """Parse a caption; a UserError says that it is not one of the grammar."""
     claims = parse(caption)

@@ -71,6 +71,9 @@ class DrawingTrainer(Trainer):
         engine.update("drawing", pixels + kl_weight(self.config, engine.progress) * counted)
         return {"pixels": pixels, "kl": kl, "bound": pixels + kl}
 
+    def validation(self, batch: Batch, engine: Engine) -> Losses:
+        return self.step(batch, engine)  # it changes nothing but through `engine.update`
+
     def read(self, text: TextFeatures) -> TextFeatures:
         """Let the two LSTMs read the captions, as in training.
 

@@ -17,6 +17,7 @@ from t2i.core.families.cascade import LEVEL, PREVIOUS, low_res
 from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.request import Request
+from t2i.core.interfaces.strata import stratified
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i.core.registry.tables import registry
@@ -70,6 +71,13 @@ class PriorTrainer(DenoisingTrainer):
         with torch.no_grad():
             z = self.clean(batch)
             self.prior.observe(engine.gathered(z))
+        return self._learn_embeddings(z, batch, engine)
+
+    def validation(self, batch: Batch, engine: Engine) -> Losses:
+        return self._learn_embeddings(self.clean(batch), stratified(batch), engine)
+
+    def _learn_embeddings(self, z: Tensor, batch: Batch, engine: Engine) -> Losses:
+        with torch.no_grad():
             z_0 = self.prior.standardised(z)
         eps = batch.noise.normal("eps", 0, z_0.shape[1:])
         return self.learn(z_0, eps, self.times(batch.noise), self.captions(batch).detach(), engine)

@@ -68,6 +68,9 @@ class PartiTrainer(Trainer):
         engine.update("network", loss)
         return losses
 
+    def validation(self, batch: Batch, engine: Engine) -> Losses:
+        return self.step(batch, engine)  # it changes nothing but through `engine.update`
+
 
 def optimizer_of(config: PartiConfig, groups: list[dict[str, Any]]) -> Optimizer:
     """Make the optimizer.

@@ -96,6 +96,10 @@ class VAETrainer(Trainer):
         engine.update("vae", loss)
         return losses
 
+    def validation(self, batch: Batch, engine: Engine) -> Losses:
+        losses = self.step(batch, engine)  # it changes nothing but through `engine.update`
+        return {name: losses[name] for name in ("bound", "reconstruction", "kl")}
+
     @torch.no_grad()
     def clean(self, batch: Batch) -> Tensor:
         """Return x of a batch: latents, levels of 8-bit pixels, or dequantised pixels.

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 
 from t2i.core.interfaces.noise import Noise
+from t2i.core.interfaces.strata import middles
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i.plugins.common.tokens.training import tokenizer_stage
@@ -133,21 +134,48 @@ class VQDiffusionTrainer(Trainer):
             x_0 = self.generator.encode(batch.images) if batch.encoded is None else batch.encoded
         text = self.generator.condition(batch.dropped(self.config.caption_dropout)[0])
         t, p_t = self.times.draw(batch.noise)
-        x_t = self.generator.schedule.add_noise(x_0, t, batch.noise)
-        logits = self.generator(x_t, t, text)
-        if self.config.objective == "masked":
-            loss, losses = self.masked(logits, x_0, x_t)
-        else:
-            loss, losses = self.bound(logits, x_0, x_t, t, p_t, engine)
+        loss, losses, terms = self.errors(x_0, t, p_t, text, batch.noise)
+        if terms is not None:
+            self.times.observe(t, terms, engine)
         if self.config.text.text_map and self.config.text.outline:
             losses["outline"] = self.outline(x_0, text)
             loss = loss + self.config.text.outline * losses["outline"]
         engine.update("transformer", loss)
         return losses
 
+    def validation(self, batch: Batch, engine: Engine) -> Losses:
+        """Compute the losses at the middles of strata of the timesteps, each as likely."""
+        x_0, timesteps = self.generator.encode(batch.images), self.config.timesteps
+        text = self.generator.condition(batch.dropped(self.config.caption_dropout)[0])
+        t = (middles(len(x_0), x_0.device) * timesteps).long() + 1
+        p_t = torch.full(t.shape, 1 / timesteps, dtype=torch.float64, device=x_0.device)
+        return self.errors(x_0, t, p_t, text, batch.noise)[1]
+
+    def errors(
+        self, x_0: Tensor, t: Tensor, p_t: Tensor, text: TextFeatures, noise: Noise
+    ) -> tuple[Tensor, Losses, Tensor | None]:
+        """Compute the losses of the transformer.
+
+        Args:
+            x_0: Clean tokens, int64 (B, L).
+            t: Timesteps, int64 (B,), from 1.
+            p_t: Probability of each of them, float64 (B,).
+            text: Their captions, conditioned.
+            noise: Source of the noise on the tokens.
+
+        Returns:
+            The loss, its parts for the log, and the terms of the bound, (B,), as
+            `Timesteps.observe` takes them (None: MaskGIT's loss).
+        """
+        x_t = self.generator.schedule.add_noise(x_0, t, noise)
+        logits = self.generator(x_t, t, text)
+        if self.config.objective == "masked":
+            return *self.masked(logits, x_0, x_t), None
+        return self.bound(logits, x_0, x_t, t, p_t)
+
     def bound(
-        self, logits: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor, p_t: Tensor, engine: Engine
-    ) -> tuple[Tensor, Losses]:
+        self, logits: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor, p_t: Tensor
+    ) -> tuple[Tensor, Losses, Tensor]:
         """Compute the variational bound and the auxiliary loss.
 
         Each timestep's terms are divided by its probability p_t, so that the mean over timesteps as
@@ -161,10 +189,9 @@ class VQDiffusionTrainer(Trainer):
             x_t: Noisy tokens, int64 (B, L).
             t: Timesteps, int64 (B,), from 1.
             p_t: Probability of each of them, float64 (B,).
-            engine: The engine.
 
         Returns:
-            The loss, and its parts for the log.
+            The loss, its parts for the log, and the terms of each image, (B,).
         """
         config, schedule = self.config, self.generator.schedule
         kl = schedule.divergence(x_t, x_0, logits, t - 1, t)
@@ -174,14 +201,13 @@ class VQDiffusionTrainer(Trainer):
         weight = torch.where(x_t == schedule.mask, masked, seen).double()
         weight = torch.where(t[:, None] == 1, 1.0, weight)  # -log p(x_0 | x_1) has no weights
         terms = (weight * kl).sum(1)
-        self.times.observe(t, terms, engine)
         scale = 2 - (t - 1) / config.timesteps if config.adaptive else torch.ones_like(p_t)
         auxiliary = config.auxiliary * scale * (weight * nll).sum(1)
         tokens = x_0.shape[1]
         parts = {
             "bound": (terms / p_t).mean() / tokens, "auxiliary": (auxiliary / p_t).mean() / tokens,
         }  # fmt: skip
-        return parts["bound"] + parts["auxiliary"], parts
+        return parts["bound"] + parts["auxiliary"], parts, terms
 
     def masked(self, logits: Tensor, x_0: Tensor, x_t: Tensor) -> tuple[Tensor, Losses]:
         """Compute MaskGIT's loss: the mean cross-entropy of the masked tokens.

@@ -383,3 +383,18 @@ def test_plots_of_very_many_curves_or_points_stay_small():
     assert b"the first 24 of 15000 curves" in svg
     long = [{"seconds": s, "stage": "a", "losses": {"x": s % 7 + 1.0}} for s in range(100_000)]
     assert len(plots.training_curve(Row("m", "model", curve=long))) < 300_000
+
+
+def test_scores_while_training_are_drawn_for_all_models_together(results):
+    score = {"value": 5.0, "interval": [4.0, 6.0], "title": "FD, pixels of 64"}
+    models = [row for row in results.rows if row.kind == "model"]
+    for row in models:
+        row.curve = [
+            {"stage": "s", "seconds": 60.0 * n, "losses": {}, "scores": {"fid:pixels": score}}
+            for n in range(3)
+        ]
+    found = plots.scores(models)["FD, pixels of 64"]
+    assert list(found) == [row.name for row in models]
+    assert found[models[0].name][2] == (2.0, 5.0, 4.0, 6.0)
+    page = render(results)
+    assert "<figcaption>FD, pixels of 64</figcaption>" in page

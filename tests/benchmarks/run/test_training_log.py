@@ -79,3 +79,19 @@ def test_a_log_that_is_too_large_is_not_read(tmp_path, monkeypatch):
 def test_a_folder_in_its_place_is_told(tmp_path):
     with pytest.raises(UserError, match="no regular file"):
         read_curve(tmp_path)
+
+
+SCORE = {"value": 3.0, "interval": [2.0, 4.0], "count": 64, "better": "high", "title": "x of 64"}
+
+
+def test_every_line_of_scores_stays(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    scores = json.dumps({"stage": "s", "step": 7, "seconds": 2.0, "scores": {"x": SCORE}}) + "\n"
+    path.write_text("".join(line(step=n) for n in range(997)) + scores + line() * 2)
+    (found,) = [entry for entry in read_curve(path, points=10) if "scores" in entry]
+    assert found["step"] == 7
+    assert found["losses"] == {}
+    assert found["scores"]["x"]["interval"] == [2.0, 4.0]
+    path.write_text('{"scores": {"x": {"value": "much"}}}\n')
+    with pytest.raises(UserError, match="'scores' are no scores by name"):
+        read_curve(path)

@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from t2i.core.engine.bar import AHEAD, Line, fitting
-from t2i.core.engine.reporting import LOSSES, Status, Verdict
+from t2i.core.engine.reporting import LOSSES, Status
 
 LOSS = {"discriminator": 1.492, "penalty": 0.001, "generator": -0.2, "match": 3.25}
 
@@ -50,10 +50,10 @@ def test_at_80_columns_the_stage_and_two_losses_fit(clock):
     )
 
 
-def test_what_the_reader_found_stands_before_the_losses(clock):
+def test_a_score_stands_before_the_losses(clock):
     line = Line(clock)
-    line.set(0.42, 106.0, status(note=str(Verdict(90, 4, 32))).words(LOSSES))
-    assert "gan step 100  all right 12% (of 32 captions)" in shown(line, 79)
+    line.set(0.42, 106.0, status(note="all right % of 64: 12").words(LOSSES))
+    assert "gan step 100  all right % of 64: 12" in shown(line, 79)
 
 
 def test_between_reports_it_moves_by_the_clock_but_not_for_ever(clock):
