@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from t2i.core.engine import checkpoint
+from t2i.core.engine.adapting import hold_base
 from t2i.core.engine.checkpoint import Saved
 from t2i.core.engine.context import Plan, RunContext, signal_name
 from t2i.core.engine.loader import BatchShard
@@ -41,8 +42,10 @@ from t2i.core.interfaces.noise import seeded
 from t2i.core.interfaces.trainer import Stage
 from t2i.core.io.files import read_json, write_json
 from t2i.core.models.building import build, stage_settings, stages_of
+from t2i.core.models.loading import base_of
 from t2i.core.models.model import Model
 from t2i.core.models.moved import Moved
+from t2i.core.models.weights import is_of_base
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
@@ -109,12 +112,14 @@ def train(
         attempt.steps = lambda: context.state.step
         if start is not None:
             take_weights(context, start)
+        base = hold_base(context, start)
         first_decides(accelerator, lambda: _check_disk(context))
         if accelerator.is_main_process:
             more = {
                 "device": device,
                 "from": str(start.resolve()) if start else None,
                 WRITTEN: as_recorded(dataset),
+                **({} if base is None else {"base": base.document()}),
             }
             write_config(run, config, dataset.fingerprint(), command, more)
         speaker.say(
@@ -197,8 +202,10 @@ def resume(
         saved = _newest(context, longer)
         if longer:
             check_longer(context, saved)
+        adapts = config.settings.lora.rank > 0
         if start:
-            (find_checkpoint if saved else take_weights)(context, Path(start))
+            (find_checkpoint if saved and not adapts else take_weights)(context, Path(start))
+        hold_base(context, Path(start) if start else None, base_of(run.config_file))
         where = (
             f"at step {saved.state.step}, from {saved.folder}" if saved else "from the beginning"
         )
@@ -273,6 +280,7 @@ def _context(
     seeded(config.settings.seed, "weights")
     # A resumed run holds the files of its encoder, and needs no download.
     held = (run.model / "text_encoder").is_dir() and run.model not in damaged
+    held = held and not config.settings.lora.rank  # it does not hold the weights of its base
     model: Model = build(config, run.model if held else None).to(accelerator.device)
     with torch.no_grad():
         model.text_encoder.encode(
@@ -319,9 +327,11 @@ def _check_disk(context: RunContext) -> None:
     """Raise UserError if the disk is too small for the checkpoints.
 
     One takes about four times the weights (weights, averages and Adam's two moments), and `keep` +
-    2 of them must fit, one more with `keep_best`; fewer if so many are never written.
+    2 of them must fit, one more with `keep_best`; fewer if so many are never written. Adapters are
+    small, and are not counted.
     """
-    weights = sum(p.numel() * p.element_size() for p in model_parameters(context.model).values())
+    own = (p for p in model_parameters(context.model).values() if not is_of_base(p))
+    weights = sum(p.numel() * p.element_size() for p in own)
     settings = context.settings
     written = None if settings.minutes else settings.steps // settings.checkpoint_every + 1
     kept = min(settings.keep, written or settings.keep) + bool(settings.keep_best)
@@ -348,7 +358,8 @@ def _run_stages(context: RunContext, saved: Saved | None) -> None:
     if saved:
         context.state = saved.state
         context.started -= saved.state.wall
-        saved.modules(model_modules(context.model))
+        if context.model.base is None or not saved.state.begun:  # adapters come with their stage
+            saved.modules(model_modules(context.model))
         if context.is_first and not saved.state.begun:
             context.model.save(
                 run.model
